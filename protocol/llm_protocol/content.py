@@ -1,0 +1,150 @@
+"""What a message is made of: parts, messages, tools.
+
+One canonical form that all vendors' forms map to and from. What a vendor wants back unchanged in the next turn
+travels in ``signature`` (a token on a part) or in `Opaque` (a whole block that only that vendor understands).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+
+JsonObject: TypeAlias = dict[str, Any]
+"""A decoded JSON object whose shape belongs to a vendor or to the caller."""
+
+
+class Text(msgspec.Struct, frozen=True, tag="text"):
+    """Plain text."""
+
+    text: str
+    signature: str | None = None
+
+
+class Image(msgspec.Struct, frozen=True, kw_only=True, tag="image"):
+    """An image, given by ``url`` or as ``data`` bytes with their ``media_type``; never both."""
+
+    url: str | None = None
+    data: bytes | None = None
+    media_type: str | None = None
+    detail: str | None = None
+    signature: str | None = None
+
+
+class Reasoning(msgspec.Struct, frozen=True, kw_only=True, tag="reasoning"):
+    """What a model thought before it answered.
+
+    ``text`` is readable (it may be a summary, or empty), ``encrypted`` is a payload that only the vendor reads,
+    ``signature`` proves to the vendor that the text is its own. All three go back unchanged in the next turn.
+    """
+
+    text: str = ""
+    signature: str | None = None
+    encrypted: str | None = None
+    id: str | None = None
+
+
+class ToolCall(msgspec.Struct, frozen=True, kw_only=True, tag="tool_call"):
+    """A call the model asks for. ``arguments`` is the JSON text as the model wrote it; it may not be valid JSON."""
+
+    id: str
+    name: str
+    arguments: str = "{}"
+    signature: str | None = None
+
+    def parsed(self) -> JsonObject:
+        """The arguments as an object: empty for ``""`` and ``"null"``.
+
+        Raises `ValueError` when the model wrote something that is not a JSON object.
+        """
+        text = self.arguments.strip()
+        if text in ("", "null"):
+            return {}
+        value = msgspec.json.decode(text)
+        if not isinstance(value, dict):
+            raise ValueError(f"the arguments of tool call {self.name!r} are not a JSON object")  # noqa: TRY004
+        return value
+
+
+class ToolResult(msgspec.Struct, frozen=True, kw_only=True, tag="tool_result"):
+    """What a tool answered to the call with the id ``call_id``."""
+
+    call_id: str
+    content: tuple[Text | Image, ...] = ()
+    name: str | None = None
+    is_error: bool = False
+
+    @property
+    def text(self) -> str:
+        """The text parts, joined."""
+        return "".join(part.text for part in self.content if isinstance(part, Text))
+
+
+class Refusal(msgspec.Struct, frozen=True, tag="refusal"):
+    """The model's own words for why it does not answer."""
+
+    text: str
+
+
+class Opaque(msgspec.Struct, frozen=True, kw_only=True, tag="opaque"):
+    """A block that only ``dialect`` understands; sent back to it unchanged, refused by name elsewhere."""
+
+    dialect: str
+    value: JsonObject
+
+
+Part: TypeAlias = Text | Image | Reasoning | ToolCall | ToolResult | Refusal | Opaque
+Role: TypeAlias = Literal["system", "developer", "user", "assistant", "tool"]
+
+
+class Message(msgspec.Struct, frozen=True):
+    """One turn. Tool results stand in messages of role ``tool``, tool calls and reasoning in those of ``assistant``."""
+
+    role: Role
+    content: tuple[Part, ...]
+    name: str | None = None
+
+    @classmethod
+    def of(cls, role: Role, text: str) -> Message:
+        """A message that is only text."""
+        return cls(role, (Text(text),))
+
+    @property
+    def text(self) -> str:
+        """The text parts, joined."""
+        return "".join(part.text for part in self.content if isinstance(part, Text))
+
+
+class Tool(msgspec.Struct, frozen=True, kw_only=True, tag="function"):
+    """A function the model may ask for. ``parameters`` is a JSON schema."""
+
+    name: str
+    description: str | None = None
+    parameters: JsonObject = msgspec.field(default_factory=dict)
+    strict: bool | None = None
+
+
+class HostedTool(msgspec.Struct, frozen=True, kw_only=True, tag="hosted"):
+    """A tool that runs at the vendor (web search and the like): ``value`` goes to ``dialect`` unchanged, and nowhere
+    else.
+    """
+
+    dialect: str
+    value: JsonObject
+
+
+class ToolChoice(msgspec.Struct, frozen=True):
+    """Whether the model may, must or must not call tools; with ``named``, which one."""
+
+    mode: Literal["auto", "none", "required", "named"]
+    name: str | None = None
+
+
+class ResponseFormat(msgspec.Struct, frozen=True, kw_only=True):
+    """The form the answer's text must have."""
+
+    type: Literal["text", "json", "json_schema"]
+    name: str = "response"
+    schema: JsonObject | None = None
+    strict: bool | None = None
+    description: str | None = None

@@ -1,0 +1,191 @@
+"""What a dialect is: one vendor's wire, translated from and to the canonical model, in both directions.
+
+The **client side** speaks to a vendor; the **server side** speaks to a vendor's clients, and is what the fake
+providers are made of. Both are pure: bytes and structs in, bytes and structs out. A client-side function that meets a
+request it cannot say raises `UnsupportedError` or `BadRequestError` naming the field. Decoders of a peer's bytes
+never raise: what cannot be understood becomes a ``Failed`` event or a ``Failure`` of kind ``protocol``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from llm_protocol.events import Event
+from llm_protocol.failures import Failure
+from llm_protocol.requests import AnyRequest, RequestType
+from llm_protocol.response import LLMResponse
+
+Headers = Sequence[tuple[str, str]]
+"""Header fields in order, names in lower case."""
+
+
+class WireRequest(NamedTuple):
+    """One HTTP request, without origin and credentials. ``path`` starts after the base URL."""
+
+    method: str
+    path: str
+    headers: tuple[tuple[str, str], ...] = ()
+    body: bytes = b""
+
+
+class WireResponse(NamedTuple):
+    """One whole HTTP answer."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...] = ()
+    body: bytes = b""
+
+    def header(self, name: str) -> str | None:
+        """The first field called ``name`` (lower case), if any."""
+        return next((value for key, value in self.headers if key == name), None)
+
+
+class RateLimits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a vendor's headers say is left. Resets are seconds from now."""
+
+    requests_limit: int | None = None
+    requests_remaining: int | None = None
+    requests_reset_s: float | None = None
+    tokens_limit: int | None = None
+    tokens_remaining: int | None = None
+    tokens_reset_s: float | None = None
+
+
+class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One model of a vendor's list. ``created`` is seconds since the epoch; 0 where the vendor does not say."""
+
+    id: str
+    created: int = 0
+    owned_by: str = ""
+    context_window: int | None = None
+    max_output_tokens: int | None = None
+
+
+class ModelPage(NamedTuple):
+    """One page of a model list; ``next`` is what `ClientDialect.models_request` wants for the next one."""
+
+    models: tuple[ModelInfo, ...]
+    next: str | None = None
+
+
+class StreamDecoder(Protocol):
+    """Turns the bytes of one streamed answer into events. Any split of the bytes gives the same events."""
+
+    def feed(self, data: bytes) -> list[Event]:
+        """The events that ``data`` completes. After ``Finished`` or ``Failed`` there are no more."""
+        ...
+
+    def end(self) -> list[Event]:
+        """The body has ended. Without the vendor's end marker before: ``Failed`` with kind ``truncated``."""
+        ...
+
+
+class ClientDialect(Protocol):
+    """Speaks to a vendor."""
+
+    @property
+    def name(self) -> str:
+        """The dialect's name; also the key of its fields in ``Parameters.extra``."""
+        ...
+
+    @property
+    def version(self) -> int:
+        """Counts changes in meaning; part of every cache key."""
+        ...
+
+    @property
+    def request_types(self) -> frozenset[RequestType]:
+        """What this vendor can be asked."""
+        ...
+
+    def auth_headers(self, key: str) -> tuple[tuple[str, str], ...]:
+        """The header fields that carry the key."""
+        ...
+
+    def encode_request(self, request: AnyRequest, *, stream: bool) -> WireRequest:
+        """The HTTP request for ``request``, whose ``model`` is the vendor's own name for it."""
+        ...
+
+    def stream_decoder(self, request: AnyRequest) -> StreamDecoder:
+        """A decoder for the streamed answer to ``request``."""
+        ...
+
+    def decode_response(self, request: AnyRequest, response: WireResponse) -> list[Event]:
+        """The events of a whole 2xx answer; the last one is ``Finished`` or ``Failed``."""
+        ...
+
+    def decode_error(self, response: WireResponse) -> Failure:
+        """What a non-2xx answer means."""
+        ...
+
+    def rate_limits(self, headers: Headers) -> RateLimits | None:
+        """What the headers of any answer say is left, if they say anything."""
+        ...
+
+    def models_request(self, page: str | None) -> WireRequest:
+        """The request for a page of the model list; the first with ``None``."""
+        ...
+
+    def decode_models(self, body: bytes) -> ModelPage:
+        """A page of the model list. Raises `ProtocolError` when it is not one."""
+        ...
+
+
+class Inbound(NamedTuple):
+    """A client's request, decoded. ``policy`` is its ``llm_runtime`` object, still undecoded."""
+
+    request: AnyRequest
+    stream: bool = False
+    include_usage: bool = True
+    policy: msgspec.Raw | None = None
+
+
+class Frame(NamedTuple):
+    """One event of a streamed answer: SSE's ``event`` name, if the dialect uses one, and its one line of data."""
+
+    event: str | None
+    data: bytes
+
+
+class ResponseEncoder(Protocol):
+    """Turns the events of one run into a client's frames. ``Finished`` and ``Failed`` must carry the response."""
+
+    def start(self) -> list[Frame]:
+        """What is said before the vendor said anything."""
+        ...
+
+    def encode(self, events: Iterable[Event]) -> list[Frame]:
+        """The frames for the next events. Adjacent deltas of one item may come as one frame."""
+        ...
+
+
+class ServerDialect(Protocol):
+    """Speaks to a vendor's clients."""
+
+    @property
+    def name(self) -> str:
+        """The dialect's name."""
+        ...
+
+    def decode_request(self, path: str, body: bytes) -> Inbound:
+        """What a client asks for. Raises `BadRequestError` or `UnsupportedError` naming the field at fault."""
+        ...
+
+    def response_encoder(self, inbound: Inbound, response_id: str) -> ResponseEncoder:
+        """An encoder for one streamed answer."""
+        ...
+
+    def encode_response(self, inbound: Inbound, response: LLMResponse) -> bytes:
+        """The body of a whole answer."""
+        ...
+
+    def encode_error(self, failure: Failure) -> WireResponse:
+        """Status, headers and body that the vendor's own SDK understands."""
+        ...
+
+    def encode_models(self, models: Sequence[ModelInfo]) -> bytes:
+        """The body of the model list (one page)."""
+        ...

@@ -1,0 +1,201 @@
+"""The exceptions of the public API: one class per failure kind, all under `LLMClientError`.
+
+Each carries its `Failure`. `error_for` makes the exception that belongs to a failure.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.response import LLMResponse
+
+
+class LLMClientError(Exception):
+    """The root. ``failure`` says what went wrong, ``partial`` is what there was of the answer, if anything."""
+
+    kind: ClassVar[FailureKind] = FailureKind.INTERNAL
+
+    def __init__(self, failure: Failure | str, partial: LLMResponse | None = None) -> None:
+        if isinstance(failure, str):
+            failure = Failure(kind=self.kind, message=failure)
+        super().__init__(failure.message)
+        self.failure = failure
+        self.partial = partial
+
+
+class AuthenticationError(LLMClientError):
+    """The vendor refused the configured key, or none is configured."""
+
+    kind = FailureKind.AUTH
+
+
+class RateLimitError(LLMClientError):
+    """Too many requests or tokens for now; see ``failure.retry_after``."""
+
+    kind = FailureKind.RATE_LIMITED
+
+
+class QuotaError(LLMClientError):
+    """The account's quota or budget is used up."""
+
+    kind = FailureKind.QUOTA
+
+
+class OverloadedError(LLMClientError):
+    """The vendor says it is overloaded."""
+
+    kind = FailureKind.OVERLOADED
+
+
+class ServerError(LLMClientError):
+    """The vendor had an error of its own."""
+
+    kind = FailureKind.SERVER_ERROR
+
+
+class LLMTimeoutError(LLMClientError):
+    """The root of the timeouts."""
+
+    kind = FailureKind.TIMEOUT_TOTAL
+
+
+class ConnectTimeoutError(LLMTimeoutError):
+    """No connection in time."""
+
+    kind = FailureKind.TIMEOUT_CONNECT
+
+
+class FirstTokenTimeoutError(LLMTimeoutError):
+    """Connected, but no first token in time."""
+
+    kind = FailureKind.TIMEOUT_FIRST_TOKEN
+
+
+class IdleTimeoutError(LLMTimeoutError):
+    """The stream went silent."""
+
+    kind = FailureKind.TIMEOUT_IDLE
+
+
+class TotalTimeoutError(LLMTimeoutError):
+    """The attempt took too long."""
+
+    kind = FailureKind.TIMEOUT_TOTAL
+
+
+class DeadlineError(LLMTimeoutError):
+    """The request's own deadline passed."""
+
+    kind = FailureKind.DEADLINE
+
+
+class NetworkError(LLMClientError):
+    """The connection failed or broke."""
+
+    kind = FailureKind.NETWORK
+
+
+class ProtocolError(LLMClientError):
+    """The vendor's answer could not be understood."""
+
+    kind = FailureKind.PROTOCOL
+
+
+class TruncatedError(LLMClientError):
+    """The answer ended without the vendor's end marker."""
+
+    kind = FailureKind.TRUNCATED
+
+
+class BadRequestError(LLMClientError):
+    """The request is wrong; ``failure.param`` may name the field."""
+
+    kind = FailureKind.BAD_REQUEST
+
+
+class ModelNotFoundError(LLMClientError):
+    """There is no such model."""
+
+    kind = FailureKind.MODEL_NOT_FOUND
+
+
+class ContextLengthError(LLMClientError):
+    """The prompt is too long for the model."""
+
+    kind = FailureKind.CONTEXT_LENGTH
+
+
+class ContentFilterError(LLMClientError):
+    """The vendor's safety filter refused."""
+
+    kind = FailureKind.CONTENT_FILTER
+
+
+class UnsupportedError(LLMClientError):
+    """The vendor or model cannot do what was asked; ``failure.param`` may name the field."""
+
+    kind = FailureKind.UNSUPPORTED
+
+
+class RequestCancelledError(LLMClientError):
+    """The request was cancelled, for example by another follower or through the daemon."""
+
+    kind = FailureKind.CANCELLED
+
+
+class ShuttingDownError(LLMClientError):
+    """The runtime is shutting down."""
+
+    kind = FailureKind.SHUTTING_DOWN
+
+
+class QueueFullError(LLMClientError):
+    """The waiting line is full."""
+
+    kind = FailureKind.QUEUE_FULL
+
+
+class LogLimitError(LLMClientError):
+    """The answer outgrew the run log's limit."""
+
+    kind = FailureKind.LOG_LIMIT
+
+
+class BudgetError(LLMClientError):
+    """The request's budget is used up."""
+
+    kind = FailureKind.BUDGET
+
+
+class ParkedError(LLMClientError):
+    """The deployment is out of service after repeated crashes."""
+
+    kind = FailureKind.PARKED
+
+
+class CrashedError(LLMClientError):
+    """The actor doing the work crashed."""
+
+    kind = FailureKind.CRASHED
+
+
+class InternalError(LLMClientError):
+    """A bug in the runtime."""
+
+    kind = FailureKind.INTERNAL
+
+
+def _leaves(cls: type[LLMClientError]) -> dict[FailureKind, type[LLMClientError]]:
+    found: dict[FailureKind, type[LLMClientError]] = {}
+    for sub in cls.__subclasses__():
+        found.update({sub.kind: sub} if not sub.__subclasses__() else _leaves(sub))
+    return found
+
+
+_CLASSES = _leaves(LLMClientError)
+
+
+def error_for(failure: Failure, partial: LLMResponse | None = None) -> LLMClientError:
+    """The exception that belongs to ``failure``."""
+    return _CLASSES[failure.kind](failure, partial)

@@ -1,0 +1,105 @@
+"""How an answer is told while it is made: a stream of events, each about one item of the output.
+
+The order is always ``Started`` (once), then per item ``ItemStarted``, its deltas, ``ItemDone``, then at most one
+``UsageReported`` that counts (the last), then exactly one of ``Finished`` and ``Failed``. Items may interleave.
+``ItemDone`` holds the whole part, so a reader that only wants whole things can ignore the deltas.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from llm_protocol.content import Part
+from llm_protocol.failures import Failure
+from llm_protocol.response import FinishReason, LLMResponse, Usage
+
+ItemKind: TypeAlias = Literal["text", "reasoning", "tool_call", "refusal", "image", "opaque"]
+
+
+class Started(msgspec.Struct, frozen=True, kw_only=True, tag="started"):
+    """The vendor began to answer. ``model`` and ``upstream_id`` are the vendor's words; ``provider`` is the
+    deployment.
+    """
+
+    model: str = ""
+    upstream_id: str | None = None
+    provider: str = ""
+
+
+class ItemStarted(msgspec.Struct, frozen=True, kw_only=True, tag="item_started"):
+    """Item ``index`` (from 0, in order of appearance) begins. ``id`` and ``name`` are a tool call's."""
+
+    index: int
+    kind: ItemKind
+    id: str | None = None
+    name: str | None = None
+
+
+class TextDelta(msgspec.Struct, frozen=True, gc=False, tag="text_delta"):
+    """More text of item ``index``."""
+
+    index: int
+    text: str
+
+
+class ReasoningDelta(msgspec.Struct, frozen=True, gc=False, tag="reasoning_delta"):
+    """More readable reasoning of item ``index``."""
+
+    index: int
+    text: str
+
+
+class ToolCallDelta(msgspec.Struct, frozen=True, gc=False, tag="tool_call_delta"):
+    """More of the arguments' JSON text of item ``index``. A piece is not valid JSON by itself."""
+
+    index: int
+    text: str
+
+
+class RefusalDelta(msgspec.Struct, frozen=True, gc=False, tag="refusal_delta"):
+    """More of a refusal's text."""
+
+    index: int
+    text: str
+
+
+class ItemDone(msgspec.Struct, frozen=True, kw_only=True, tag="item_done"):
+    """Item ``index`` is whole."""
+
+    index: int
+    part: Part
+
+
+class Embedded(msgspec.Struct, frozen=True, tag="embedded"):
+    """The vectors of an embedding request, in the order of its inputs."""
+
+    vectors: tuple[tuple[float, ...], ...]
+
+
+class UsageReported(msgspec.Struct, frozen=True, tag="usage"):
+    """What the vendor counted so far; the last report counts."""
+
+    usage: Usage
+
+
+class Finished(msgspec.Struct, frozen=True, kw_only=True, tag="finished"):
+    """The vendor's own end marker was seen. In a run log ``response`` holds the folded answer."""
+
+    reason: FinishReason
+    raw_reason: str | None = None
+    response: LLMResponse | None = None
+
+
+class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
+    """The answer will not be completed. In a run log ``response`` holds what there was of it."""
+
+    failure: Failure
+    response: LLMResponse | None = None
+
+
+Delta: TypeAlias = TextDelta | ReasoningDelta | ToolCallDelta | RefusalDelta
+Event: TypeAlias = Started | ItemStarted | Delta | ItemDone | Embedded | UsageReported | Finished | Failed
+TERMINAL = (Finished, Failed)
+DELTAS = (TextDelta, ReasoningDelta, ToolCallDelta, RefusalDelta)

@@ -1,0 +1,145 @@
+"""Everything that can go wrong, as one closed set of kinds and one table of what each permits.
+
+What a vendor's status and body *mean* is known only to its dialect (``decode_error``), which answers with a kind.
+What a kind *permits* is known only to `RULES`. ``docs/failures.md`` is generated from it.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import NamedTuple
+
+import msgspec
+
+
+class FailureKind(StrEnum):
+    """What went wrong."""
+
+    AUTH = "auth"
+    RATE_LIMITED = "rate_limited"
+    QUOTA = "quota"
+    OVERLOADED = "overloaded"
+    SERVER_ERROR = "server_error"
+    TIMEOUT_CONNECT = "timeout_connect"
+    TIMEOUT_FIRST_TOKEN = "timeout_first_token"
+    TIMEOUT_IDLE = "timeout_idle"
+    TIMEOUT_TOTAL = "timeout_total"
+    NETWORK = "network"
+    PROTOCOL = "protocol"
+    TRUNCATED = "truncated"
+    BAD_REQUEST = "bad_request"
+    MODEL_NOT_FOUND = "model_not_found"
+    CONTEXT_LENGTH = "context_length"
+    CONTENT_FILTER = "content_filter"
+    UNSUPPORTED = "unsupported"
+    CANCELLED = "cancelled"
+    SHUTTING_DOWN = "shutting_down"
+    QUEUE_FULL = "queue_full"
+    LOG_LIMIT = "log_limit"
+    BUDGET = "budget"
+    DEADLINE = "deadline"
+    PARKED = "parked"
+    CRASHED = "crashed"
+    INTERNAL = "internal"
+
+
+class Step(StrEnum):
+    """What may follow an attempt that failed before any token was delivered."""
+
+    RETRY = "retry"
+    """The same deployment may be tried again after a wait, or another at once."""
+    NEXT = "next"
+    """Not here again; another candidate may do better."""
+    STOP = "stop"
+    """No other attempt can help, or none is allowed."""
+
+
+class Rule(NamedTuple):
+    """What a kind permits and how it is told: HTTP status, the ``code`` and ``type`` of the error object, and in
+    words.
+    """
+
+    step: Step
+    status: int
+    code: str
+    type: str
+    meaning: str
+
+
+_SERVER = "server_error"
+_REQUEST = "invalid_request_error"
+
+RULES: dict[FailureKind, Rule] = {
+    # 502, not 401: it is the runtime's key that the vendor refused, not the caller's.
+    FailureKind.AUTH: Rule(Step.NEXT, 502, "provider_auth", _SERVER, "the vendor refused the configured key"),
+    FailureKind.RATE_LIMITED: Rule(
+        Step.RETRY, 429, "rate_limit_exceeded", "rate_limit_error", "too many requests or tokens for now"
+    ),
+    FailureKind.QUOTA: Rule(
+        Step.NEXT, 429, "insufficient_quota", "insufficient_quota", "the account's quota or budget is used up"
+    ),
+    FailureKind.OVERLOADED: Rule(Step.RETRY, 503, "overloaded", _SERVER, "the vendor says it is overloaded"),
+    FailureKind.SERVER_ERROR: Rule(Step.RETRY, 502, "server_error", _SERVER, "the vendor had an error of its own"),
+    FailureKind.TIMEOUT_CONNECT: Rule(Step.RETRY, 504, "connect_timeout", _SERVER, "no connection in time"),
+    # A route that stays silent is not asked again: the work may be running, and billed, behind the silence.
+    FailureKind.TIMEOUT_FIRST_TOKEN: Rule(
+        Step.NEXT, 504, "first_token_timeout", _SERVER, "connected, but no first token in time"
+    ),
+    FailureKind.TIMEOUT_IDLE: Rule(Step.NEXT, 504, "idle_timeout", _SERVER, "the stream went silent"),
+    FailureKind.TIMEOUT_TOTAL: Rule(Step.NEXT, 504, "total_timeout", _SERVER, "the attempt took too long"),
+    FailureKind.NETWORK: Rule(Step.RETRY, 502, "network_error", _SERVER, "the connection failed or broke"),
+    FailureKind.PROTOCOL: Rule(Step.RETRY, 502, "bad_gateway", _SERVER, "the vendor's answer could not be understood"),
+    FailureKind.TRUNCATED: Rule(
+        Step.RETRY, 502, "stream_truncated", _SERVER, "the answer ended without the vendor's end marker"
+    ),
+    FailureKind.BAD_REQUEST: Rule(Step.STOP, 400, "invalid_request", _REQUEST, "the request is wrong"),
+    FailureKind.MODEL_NOT_FOUND: Rule(Step.NEXT, 404, "model_not_found", _REQUEST, "there is no such model"),
+    FailureKind.CONTEXT_LENGTH: Rule(
+        Step.NEXT, 400, "context_length_exceeded", _REQUEST, "the prompt is too long for the model"
+    ),
+    FailureKind.CONTENT_FILTER: Rule(Step.STOP, 400, "content_filter", _REQUEST, "the vendor's safety filter refused"),
+    FailureKind.UNSUPPORTED: Rule(
+        Step.NEXT, 400, "unsupported_parameter", _REQUEST, "the vendor or model cannot do what was asked"
+    ),
+    FailureKind.CANCELLED: Rule(Step.STOP, 499, "cancelled", _REQUEST, "the caller cancelled"),
+    FailureKind.SHUTTING_DOWN: Rule(Step.STOP, 503, "shutting_down", _SERVER, "the runtime is shutting down"),
+    FailureKind.QUEUE_FULL: Rule(Step.NEXT, 429, "queue_full", "rate_limit_error", "the waiting line is full"),
+    FailureKind.LOG_LIMIT: Rule(Step.STOP, 502, "log_limit", _SERVER, "the answer outgrew the run log's limit"),
+    FailureKind.BUDGET: Rule(Step.STOP, 402, "budget_exceeded", _REQUEST, "the request's budget is used up"),
+    FailureKind.DEADLINE: Rule(Step.STOP, 504, "deadline_exceeded", _SERVER, "the request's deadline passed"),
+    FailureKind.PARKED: Rule(
+        Step.NEXT,
+        503,
+        "provider_unavailable",
+        _SERVER,
+        "the deployment is out of service after repeated crashes",
+    ),
+    FailureKind.CRASHED: Rule(Step.RETRY, 500, "server_error", _SERVER, "the actor doing the work crashed"),
+    FailureKind.INTERNAL: Rule(Step.STOP, 500, "server_error", _SERVER, "a bug in the runtime"),
+}
+
+MESSAGE_LIMIT = 2_000
+"""Characters of a vendor's error text that are kept."""
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
+    """One failure. ``message`` is for people and never holds a key or a prompt.
+
+    ``retry_after`` is in seconds. ``partial`` says that tokens had been delivered before. ``param`` names the field
+    at fault. ``upstream_status`` and ``upstream_code`` are the vendor's, for the record.
+    """
+
+    kind: FailureKind
+    message: str
+    provider: str | None = None
+    model: str | None = None
+    param: str | None = None
+    retry_after: float | None = None
+    partial: bool = False
+    upstream_status: int | None = None
+    upstream_code: str | None = None
+
+    @property
+    def rule(self) -> Rule:
+        """What this failure's kind permits."""
+        return RULES[self.kind]

@@ -1,0 +1,173 @@
+"""From events to the whole answer, and back.
+
+`Fold` is the one place that turns a stream of events into an `LLMResponse`; what is unfinished when the stream breaks
+is kept as far as it came. `unfold` plays a whole answer as events: a cache hit, a fake provider, a member's answer
+shown again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from llm_protocol.content import Image, Opaque, Part, Reasoning, Refusal, Text, ToolCall, ToolResult
+from llm_protocol.events import (
+    Delta,
+    Embedded,
+    Event,
+    Failed,
+    Finished,
+    ItemDone,
+    ItemKind,
+    ItemStarted,
+    ReasoningDelta,
+    RefusalDelta,
+    Started,
+    TextDelta,
+    ToolCallDelta,
+    UsageReported,
+)
+from llm_protocol.response import FinishReason, LLMResponse, Usage
+
+DELTA_OF: dict[ItemKind, type[Delta]] = {
+    "text": TextDelta,
+    "reasoning": ReasoningDelta,
+    "tool_call": ToolCallDelta,
+    "refusal": RefusalDelta,
+}
+
+
+class _Open:
+    """An item that is not done yet."""
+
+    __slots__ = ("pieces", "start")
+
+    def __init__(self, start: ItemStarted) -> None:
+        self.start = start
+        self.pieces: list[str] = []
+
+    def part(self) -> Part | None:
+        text = "".join(self.pieces)
+        match self.start.kind:
+            case "text":
+                return Text(text) if text else None
+            case "reasoning":
+                return Reasoning(text=text) if text else None
+            case "refusal":
+                return Refusal(text) if text else None
+            case _:
+                return None  # half a tool call or picture is never handed over as one
+
+
+class Fold:
+    """Feed it events in order; ask for the parts, or for the response, at any time."""
+
+    def __init__(self) -> None:
+        self._items: dict[int, Part | _Open] = {}
+        self.started = Started()
+        self.usage: Usage | None = None
+        self.vectors: tuple[tuple[float, ...], ...] = ()
+        self.end: Finished | Failed | None = None
+
+    def add(self, event: Event) -> None:
+        """Take the next event into account."""
+        match event:
+            case TextDelta() | ReasoningDelta() | ToolCallDelta() | RefusalDelta():
+                item = self._items.get(event.index)
+                if isinstance(item, _Open):
+                    item.pieces.append(event.text)
+            case ItemStarted():
+                self._items[event.index] = _Open(event)
+            case ItemDone():
+                self._items[event.index] = event.part
+            case UsageReported():
+                self.usage = event.usage
+            case Started():
+                self.started = event
+            case Embedded():
+                self.vectors = event.vectors
+            case Finished() | Failed():
+                self.end = event
+
+    def add_all(self, events: Iterable[Event]) -> Fold:
+        """`add` each, and return self."""
+        for event in events:
+            self.add(event)
+        return self
+
+    def parts(self) -> tuple[Part, ...]:
+        """What there is, in order of appearance; unfinished text as far as it came."""
+        found = (item.part() if isinstance(item, _Open) else item for _, item in sorted(self._items.items()))
+        return tuple(part for part in found if part is not None)
+
+    def response(
+        self,
+        *,
+        request_id: str,
+        response_id: str,
+        provider: str,
+        model: str,
+        processing_time_ms: float = 0.0,
+        cost: float | None = None,
+    ) -> LLMResponse:
+        """The answer so far. ``model`` is used where the vendor named none."""
+        parts = self.parts()
+        finished = self.end if isinstance(self.end, Finished) else None
+        return LLMResponse(
+            request_id=request_id,
+            response_id=response_id,
+            provider=provider,
+            model=self.started.model or model,
+            content="".join(part.text for part in parts if isinstance(part, Text)),
+            output=parts,
+            embeddings=self.vectors,
+            usage=self.usage,
+            cost=cost,
+            finish_reason=finished.reason if finished else None,
+            raw_finish_reason=finished.raw_reason if finished else None,
+            upstream_id=self.started.upstream_id,
+            processing_time_ms=processing_time_ms,
+        )
+
+
+def item_events(index: int, part: Part, *, piece: int | None = None) -> Iterator[Event]:
+    """One whole part as its events, its text in deltas of at most ``piece`` characters (default: one delta)."""
+    kind, text = _kind_and_text(part)
+    call = part if isinstance(part, ToolCall) else None
+    yield ItemStarted(index=index, kind=kind, id=call.id if call else None, name=call.name if call else None)
+    delta = DELTA_OF.get(kind)
+    if delta is not None and text:
+        step = piece or len(text)
+        for at in range(0, len(text), step):
+            yield delta(index, text[at : at + step])
+    yield ItemDone(index=index, part=part)
+
+
+def _kind_and_text(part: Part) -> tuple[ItemKind, str]:
+    match part:
+        case Text():
+            return "text", part.text
+        case Reasoning():
+            return "reasoning", part.text
+        case ToolCall():
+            return "tool_call", part.arguments
+        case Refusal():
+            return "refusal", part.text
+        case Image():
+            return "image", ""
+        case Opaque():
+            return "opaque", ""
+        case ToolResult():
+            raise ValueError("a tool result is never part of an answer")
+
+
+def unfold(response: LLMResponse, *, piece: int | None = None) -> Iterator[Event]:
+    """A whole answer as the events that fold into it."""
+    yield Started(model=response.model, upstream_id=response.upstream_id, provider=response.provider)
+    for index, part in enumerate(response.output):
+        yield from item_events(index, part, piece=piece)
+    if response.embeddings:
+        yield Embedded(response.embeddings)
+    if response.usage is not None:
+        yield UsageReported(response.usage)
+    reason = response.finish_reason or FinishReason.STOP
+    yield Finished(reason=reason, raw_reason=response.raw_finish_reason, response=response)

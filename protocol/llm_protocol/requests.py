@@ -1,0 +1,161 @@
+"""What can be asked: the five request types, each its own struct over one common part.
+
+A parameter that is ``None`` was not set by the caller and is not sent: the vendor's default wins.
+"""
+
+from __future__ import annotations
+
+import time
+from enum import StrEnum
+from typing import ClassVar, TypeAlias
+from uuid import uuid4
+
+import msgspec
+
+from llm_protocol.content import HostedTool, JsonObject, Message, ResponseFormat, Tool, ToolChoice
+
+AUTO = "auto"
+"""The model name with which the runtime chooses."""
+
+
+class LLMProvider(StrEnum):
+    """The vendors. Each configured deployment is of one of these kinds."""
+
+    GEMINI = "gemini"
+    CEREBRAS = "cerebras"
+    OPENAI = "openai"
+    ANTHROPIC = "anthropic"
+    COHERE = "cohere"
+    OPENAI_COMPATIBLE = "openai_compatible"
+    LOCAL = "local"
+
+
+class RequestType(StrEnum):
+    """The kinds of request."""
+
+    COMPLETION = "completion"
+    CHAT = "chat"
+    EMBEDDING = "embedding"
+    IMAGE_GENERATION = "image_generation"
+    CODE_GENERATION = "code_generation"
+
+
+class Parameters(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How to answer. ``extra`` holds vendor fields by dialect name, for example ``{"gemini": {"safetySettings":
+    […]}}``; they are added to that dialect's request body and mean nothing to the others.
+
+    With ``lenient`` a parameter that the chosen vendor does not know is left out instead of refused.
+    """
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    max_output_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    seed: int | None = None
+    reasoning_effort: str | None = None
+    reasoning_budget: int | None = None
+    """Tokens the model may spend on reasoning, for vendors that count instead of grade."""
+    reasoning_summary: str | None = None
+    """Ask for readable reasoning: ``"auto"`` | ``"concise"`` | ``"detailed"``, where the vendor offers it."""
+    parallel_tool_calls: bool | None = None
+    user: str | None = None
+    """The end user's id, for the vendor's abuse tracking."""
+    lenient: bool = False
+    extra: dict[str, JsonObject] = {}
+
+
+def new_request_id() -> str:
+    """A fresh, unguessable request id."""
+    return f"req_{uuid4().hex}"
+
+
+class LLMRequest(msgspec.Struct, frozen=True, kw_only=True, tag_field="request_type"):
+    """What every request has.
+
+    ``model`` is ``provider/model``, a bare model name, a route's name, or ``"auto"``. ``timestamp`` is seconds since
+    the epoch (UTC), for records only: no duration is ever computed from it. ``deadline_s`` is the whole request's
+    time budget in seconds. ``caller`` names the key the request came with; cache entries, limits and stored answers
+    never cross callers.
+    """
+
+    request_type: ClassVar[RequestType]
+
+    request_id: str = msgspec.field(default_factory=new_request_id)
+    provider: str | None = None
+    model: str = AUTO
+    parameters: Parameters = Parameters()
+    context: JsonObject = msgspec.field(default_factory=dict)
+    metadata: JsonObject = msgspec.field(default_factory=dict)
+    timestamp: float = msgspec.field(default_factory=time.time)
+    deadline_s: float | None = None
+    caller: str = ""
+
+
+class ChatRequest(LLMRequest, frozen=True, kw_only=True, tag="chat"):
+    """A conversation that wants its next turn."""
+
+    request_type: ClassVar[RequestType] = RequestType.CHAT
+
+    messages: tuple[Message, ...]
+    tools: tuple[Tool | HostedTool, ...] = ()
+    tool_choice: ToolChoice | None = None
+    response_format: ResponseFormat | None = None
+
+
+class CompletionRequest(LLMRequest, frozen=True, kw_only=True, tag="completion"):
+    """A text that wants to be continued. With ``suffix`` the gap before it is to be filled."""
+
+    request_type: ClassVar[RequestType] = RequestType.COMPLETION
+
+    prompt: str
+    suffix: str | None = None
+
+
+class EmbeddingRequest(LLMRequest, frozen=True, kw_only=True, tag="embedding"):
+    """Texts that want vectors, one each, in order. ``input_type`` is a hint such as ``"search_document"`` or
+    ``"search_query"``.
+    """
+
+    request_type: ClassVar[RequestType] = RequestType.EMBEDDING
+
+    inputs: tuple[str, ...]
+    dimensions: int | None = None
+    input_type: str | None = None
+
+
+class ImageRequest(LLMRequest, frozen=True, kw_only=True, tag="image_generation"):
+    """A description that wants pictures. ``size`` is ``"WxH"`` or ``"auto"``."""
+
+    request_type: ClassVar[RequestType] = RequestType.IMAGE_GENERATION
+
+    prompt: str
+    n: int = 1
+    size: str | None = None
+    quality: str | None = None
+    output_format: str | None = None
+    background: str | None = None
+
+
+class CodeFile(msgspec.Struct, frozen=True):
+    """A file the model should know of."""
+
+    path: str
+    content: str
+
+
+class CodeRequest(LLMRequest, frozen=True, kw_only=True, tag="code_generation"):
+    """An instruction that wants code, without fences or talk. ``prefix`` and ``suffix`` are the code around the gap."""
+
+    request_type: ClassVar[RequestType] = RequestType.CODE_GENERATION
+
+    instruction: str
+    language: str | None = None
+    prefix: str | None = None
+    suffix: str | None = None
+    files: tuple[CodeFile, ...] = ()
+
+
+AnyRequest: TypeAlias = ChatRequest | CompletionRequest | EmbeddingRequest | ImageRequest | CodeRequest

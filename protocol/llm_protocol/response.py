@@ -1,0 +1,96 @@
+"""What was answered: usage, finish reason, the folded response."""
+
+from __future__ import annotations
+
+import time
+from enum import StrEnum
+from uuid import uuid4
+
+import msgspec
+
+from llm_protocol.content import Image, JsonObject, Part, Reasoning, Refusal, ToolCall
+
+
+class FinishReason(StrEnum):
+    """Why the model stopped, on one set for all vendors. The vendor's own word is kept beside it."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    TOOL_CALLS = "tool_calls"
+    CONTENT_FILTER = "content_filter"
+    ERROR = "error"
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """Tokens. ``input_tokens`` and ``output_tokens`` are totals: cached, cache-written and reasoning tokens are
+    inside them.
+
+    ``estimated`` marks numbers that are ours because the vendor gave none. ``billed_*`` are set only where a vendor
+    bills other numbers than it counts.
+    """
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    billed_input_tokens: int | None = None
+    billed_output_tokens: int | None = None
+    estimated: bool = False
+
+    @property
+    def total_tokens(self) -> int:
+        """Input and output together."""
+        return self.input_tokens + self.output_tokens
+
+
+def new_response_id() -> str:
+    """A fresh, unguessable response id."""
+    return f"resp_{uuid4().hex}"
+
+
+class LLMResponse(msgspec.Struct, frozen=True, kw_only=True):
+    """One whole answer, or with ``finish_reason`` ``None`` what there was of it when it broke.
+
+    ``content`` is the text alone; ``output`` has every part in order. ``provider`` is the deployment that answered,
+    ``model`` the model it says it used, ``upstream_id`` the vendor's id. ``cost`` is in US dollars, ``None`` where
+    the price is unknown. ``timestamp`` is seconds since the epoch at the end of the answer; ``processing_time_ms``
+    comes from the monotonic clock. ``decision`` records how the answer came to be: candidates, attempts, cache.
+    """
+
+    request_id: str
+    provider: str
+    model: str
+    response_id: str = msgspec.field(default_factory=new_response_id)
+    content: str = ""
+    output: tuple[Part, ...] = ()
+    embeddings: tuple[tuple[float, ...], ...] = ()
+    usage: Usage | None = None
+    cost: float | None = None
+    finish_reason: FinishReason | None = None
+    raw_finish_reason: str | None = None
+    upstream_id: str | None = None
+    metadata: JsonObject = msgspec.field(default_factory=dict)
+    timestamp: float = msgspec.field(default_factory=time.time)
+    processing_time_ms: float = 0.0
+    decision: JsonObject = msgspec.field(default_factory=dict)
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """The calls the model asks for."""
+        return tuple(part for part in self.output if isinstance(part, ToolCall))
+
+    @property
+    def reasoning(self) -> str:
+        """The readable reasoning, joined."""
+        return "".join(part.text for part in self.output if isinstance(part, Reasoning))
+
+    @property
+    def refusal(self) -> str:
+        """The model's refusal, empty if there is none."""
+        return "".join(part.text for part in self.output if isinstance(part, Refusal))
+
+    @property
+    def images(self) -> tuple[Image, ...]:
+        """The pictures."""
+        return tuple(part for part in self.output if isinstance(part, Image))

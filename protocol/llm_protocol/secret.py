@@ -1,0 +1,50 @@
+"""A key that cannot be printed by accident."""
+
+from __future__ import annotations
+
+import hmac
+from typing import NoReturn, final
+
+
+@final
+class Secret:
+    """Holds a key. ``repr``, ``str`` and ``format`` give ``Secret(***)``; pickling and copying into JSON are refused.
+
+    `reveal` is for the one place that writes the key into a header.
+    """
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The key itself."""
+        return self._value
+
+    def matches(self, candidate: str) -> bool:
+        """Whether ``candidate`` is this key, in a time that does not depend on where they differ."""
+        return hmac.compare_digest(self._value.encode(), candidate.encode("utf-8", "surrogatepass"))
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+    __str__ = __repr__
+
+    def __format__(self, spec: str) -> str:
+        return "Secret(***)"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self.matches(other._value)
+
+    def __hash__(self) -> int:
+        return hash((Secret, self._value))
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Secret is not pickled or copied")
+
+    def __deepcopy__(self, memo: object) -> Secret:
+        return self
+
+    def __copy__(self) -> Secret:
+        return self
