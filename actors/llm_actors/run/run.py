@@ -1,0 +1,89 @@
+"""A run: one request being answered, owned by the orchestrator.
+
+It has one cancel scope and one deadline, from whichever door the request came. When its last follower leaves, it is
+cancelled, unless it is a background run, which lives on for followers yet to come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import final
+
+import trio
+
+from llm_actors.run.log import LOG_LIMIT_BYTES, Follower, RunLog
+from llm_protocol.events import Failed, Finished
+from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.fold import Fold
+from llm_protocol.requests import AnyRequest
+from llm_protocol.response import LLMResponse, new_response_id
+
+
+@final
+class Run:
+    """One request in flight. ``started_at`` is on Trio's clock."""
+
+    def __init__(
+        self,
+        request: AnyRequest,
+        *,
+        stream: bool,
+        background: bool = False,
+        response_id: str | None = None,
+        log_limit_bytes: int = LOG_LIMIT_BYTES,
+    ) -> None:
+        self.request = request
+        self.stream = stream
+        self.background = background
+        self.response_id = response_id or new_response_id()
+        self.started_at = trio.current_time()
+        self.scope = trio.CancelScope()
+        self.cancelled_because: str | None = None
+        self.log = RunLog(limit_bytes=log_limit_bytes, on_deserted=None if background else self._deserted)
+
+    def follow(self, start: int = 0, wake: Callable[[], None] | None = None) -> Follower:
+        """A follower of the log from event ``start`` on; see `RunLog.follow`."""
+        return self.log.follow(start, wake)
+
+    def cancel(self, reason: str) -> None:
+        """Ask the run to end. Its log ends with a failure of kind ``cancelled``, unless it has ended already."""
+        if self.log.end is None and self.cancelled_because is None:
+            self.cancelled_because = reason
+            self.scope.cancel(reason)
+
+    def _deserted(self) -> None:
+        self.cancel("nobody follows this answer any more")
+
+    @property
+    def elapsed_ms(self) -> float:
+        """Milliseconds since the start."""
+        return (trio.current_time() - self.started_at) * 1000
+
+    def folded(self, *, provider: str = "", cost: float | None = None) -> LLMResponse:
+        """The answer as far as the log has it."""
+        return self.fold().response(
+            request_id=self.request.request_id,
+            response_id=self.response_id,
+            provider=provider,
+            model=self.request.model,
+            processing_time_ms=self.elapsed_ms,
+            cost=cost,
+        )
+
+    def fold(self) -> Fold:
+        """The log so far, folded."""
+        return Fold().add_all(self.log.events)
+
+    def finish(self, end: Finished, response: LLMResponse) -> None:
+        """Close the log with a success."""
+        self.log.append(Finished(reason=end.reason, raw_reason=end.raw_reason, response=response))
+
+    def fail(self, failure: Failure, response: LLMResponse | None = None) -> None:
+        """Close the log with a failure. Does nothing when it has ended already."""
+        if self.log.end is None:
+            self.log.append(Failed(failure=failure, response=response or self.folded(provider=failure.provider or "")))
+
+    def fail_cancelled(self) -> None:
+        """Close the log of a run that was cancelled."""
+        reason = self.cancelled_because or "the runtime cancelled the request"
+        self.fail(Failure(kind=FailureKind.CANCELLED, message=reason, partial=len(self.log.events) > 0))
