@@ -1,0 +1,46 @@
+"""Outgoing HTTP/1.1: h11 on Trio sockets, with TLS, kept connections and typed errors.
+
+Why not a general HTTP client: docs/decisions/0002-http-client-on-h11.md.
+"""
+
+from .dial import Dial, TcpDial
+from .errors import (
+    BodyTooLarge,
+    Broken,
+    ConnectFailed,
+    ConnectTimeout,
+    ProtocolViolation,
+    RequestRefused,
+    TlsFailed,
+    TransportError,
+    UnsupportedEncoding,
+)
+from .request import HttpRequest, Origin, parse_url
+from .resolve import Address, Resolver
+from .response import Headers, Response
+from .transport import Transport, TransportStatistics
+from .trust import TlsTrust
+
+__all__ = [
+    "Address",
+    "BodyTooLarge",
+    "Broken",
+    "ConnectFailed",
+    "ConnectTimeout",
+    "Dial",
+    "Headers",
+    "HttpRequest",
+    "Origin",
+    "ProtocolViolation",
+    "RequestRefused",
+    "Resolver",
+    "Response",
+    "TcpDial",
+    "TlsFailed",
+    "TlsTrust",
+    "Transport",
+    "TransportError",
+    "TransportStatistics",
+    "UnsupportedEncoding",
+    "parse_url",
+]

@@ -1,0 +1,95 @@
+"""From an origin's host and port to a TCP connection: the name's addresses are tried as RFC 8305 says.
+
+The next address is tried when the last one failed or has had a quarter of a second; the first to answer wins, and
+the others are closed.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import trio
+
+from .resolve import Address, Resolver
+
+STAGGER_SECONDS: Final = 0.25
+
+Dial = Callable[[str, int], Awaitable[trio.SocketStream]]
+
+
+class TcpDial:
+    """The way out to the network: called, it returns a connected stream or raises OSError.
+
+    It waits without limit of its own; a cancel leaves nothing open.
+    """
+
+    def __init__(self, resolver: Resolver | None = None) -> None:
+        self._resolver = resolver or Resolver()
+
+    async def __call__(self, host: str, port: int) -> trio.SocketStream:
+        literal = _literal(host, port)
+        addresses = [literal] if literal else await self._resolver.resolve(host, port)
+        return await _first_to_connect(_families_in_turn(addresses))
+
+
+def _literal(host: str, port: int) -> Address | None:
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            socket.inet_pton(family, host)
+        except OSError:
+            continue
+        return Address(family, (host, port))
+    return None
+
+
+def _families_in_turn(addresses: list[Address]) -> list[Address]:
+    """Let the second address be of the other family: when IPv6 is broken, all of its addresses are."""
+    first = addresses[0].family
+    other = next((at for at, address in enumerate(addresses) if address.family != first), None)
+    if other is None:
+        return addresses
+    return [addresses[0], addresses[other], *addresses[1:other], *addresses[other + 1 :]]
+
+
+async def _first_to_connect(addresses: list[Address]) -> trio.SocketStream:
+    won: list[trio.SocketStream] = []
+    failures: list[OSError] = []
+
+    async def attempt(address: Address, failed: trio.Event) -> None:
+        try:
+            stream = await _connect(address)
+        except OSError as exc:
+            failures.append(exc)
+            failed.set()
+        else:
+            won.append(stream)
+            nursery.cancel_scope.cancel()
+
+    try:
+        async with trio.open_nursery() as nursery:
+            for address in addresses:
+                failed = trio.Event()
+                nursery.start_soon(attempt, address, failed)
+                with trio.move_on_after(STAGGER_SECONDS):
+                    await failed.wait()
+    except BaseException:
+        for stream in won:
+            stream.socket.close()
+        raise
+    for late in won[1:]:
+        late.socket.close()
+    if not won:
+        raise failures[0]
+    return won[0]
+
+
+async def _connect(address: Address) -> trio.SocketStream:
+    sock = trio.socket.socket(address.family, socket.SOCK_STREAM)
+    try:
+        await sock.connect(address.sockaddr)
+        return trio.SocketStream(sock)  # which also turns Nagle's delay off
+    except BaseException:
+        sock.close()
+        raise

@@ -1,0 +1,112 @@
+"""What can go wrong between us and a server: one small closed set, told apart by what a caller may do about it.
+
+Foreign exceptions (OSError, ssl, Trio, h11) become one of these here at the boundary and nowhere else. A message
+names the origin and the reason, and never a header's value, a body or anything else that the peer chose: a peer
+may echo our key. That is also why h11's own messages, which quote the peer's bytes, are looked up in a table of
+known beginnings and not passed on.
+"""
+
+# ruff: noqa: N818  (the names say what happened, as trio.TooSlowError does)
+from __future__ import annotations
+
+import socket
+import ssl
+from typing import Final
+
+import trio
+
+# What plain and TLS wires raise when the peer or the network fails (ssl.SSLError is an OSError).
+WIRE_ERRORS: Final = (OSError, trio.BrokenResourceError)
+
+
+class TransportError(Exception):
+    """Base of everything that :class:`~llm_actors.transport.Transport` raises about a request or its answer."""
+
+    def __init__(self, where: object, reason: str) -> None:
+        super().__init__(f"{where}: {reason}")
+        self.reason = reason
+
+
+class RequestRefused(TransportError):
+    """The request cannot be written as HTTP/1.1 without changing its meaning. Nothing was sent."""
+
+
+class ConnectFailed(TransportError):
+    """No connection: the name does not resolve, or no address of it accepts."""
+
+
+class ConnectTimeout(TransportError):
+    """No connection within ``connect_timeout``; the reason names the stage that was reached."""
+
+
+class TlsFailed(TransportError):
+    """The TLS handshake failed, most often because the certificate is not to be trusted. Retrying is useless."""
+
+
+class Broken(TransportError):
+    """The connection was cut before the answer was complete.
+
+    ``answered`` tells whether any byte of the answer had arrived.
+    """
+
+    def __init__(self, where: object, reason: str, *, answered: bool) -> None:
+        super().__init__(where, reason)
+        self.answered = answered
+
+
+class ProtocolViolation(TransportError):
+    """The answer is not HTTP/1.1 that can be read in one way only, or it passes a limit."""
+
+
+class UnsupportedEncoding(TransportError):
+    """The body is compressed though only ``identity`` was accepted. ``status`` is the answer's status."""
+
+    def __init__(self, where: object, reason: str, *, status: int) -> None:
+        super().__init__(where, reason)
+        self.status = status
+
+
+class BodyTooLarge(TransportError):
+    """The body passes the limit given to ``read``."""
+
+
+_H11_REASONS: Final = (
+    "Receive buffer too long",
+    "illegal status line",
+    "illegal header line",
+    "continuation line at start of headers",
+    "no response line received",
+    "illegal chunk header",
+    "malformed chunk footer",
+    "conflicting Content-Length headers",
+    "bad Content-Length",
+    "multiple Transfer-Encoding headers",
+    "Only Transfer-Encoding: chunked is supported",
+    "Received server _SWITCH_UPGRADE event",
+    "Response status_code should be in range",
+)
+
+
+def protocol_reason(exc: Exception) -> str:
+    """The constant part of h11's message: never the peer's bytes that it quotes."""
+    text = str(exc)
+    known = next((reason for reason in _H11_REASONS if text.startswith(reason)), "malformed message")
+    return f"the answer is not valid HTTP/1.1 ({known})"
+
+
+def wire_reason(exc: BaseException) -> str:
+    """One short line for what the operating system or TLS reported; never empty."""
+    cause = exc.__cause__ if isinstance(exc, trio.BrokenResourceError) and exc.__cause__ else exc
+    match cause:
+        case ssl.SSLCertVerificationError():
+            return f"certificate refused: {cause.verify_message}"
+        case ssl.SSLEOFError():
+            return "closed without the TLS close notice"
+        case ssl.SSLError():
+            return f"TLS: {(cause.reason or type(cause).__name__).replace('_', ' ').lower()}"
+        case socket.gaierror():
+            return f"the name does not resolve ({cause.strerror})"
+        case OSError() if cause.strerror:
+            return cause.strerror
+        case _:
+            return "connection lost"

@@ -1,0 +1,114 @@
+"""What is asked: an origin, a request to it, and the one place where a request becomes bytes.
+
+Whatever could end a line early or be read in two ways is refused before a byte is sent, and framing is ours alone:
+a caller cannot set the headers that say where a message ends.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+from urllib.parse import urlsplit
+
+from .errors import RequestRefused
+
+DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_OURS: Final = frozenset(
+    (
+        "accept-encoding",
+        "connection",
+        "content-length",
+        "expect",
+        "host",
+        "keep-alive",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    )
+)
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE: Final = re.compile(r"[\t\x20-\x7e]*")
+_TARGET: Final = re.compile(r"/[\x21\x22\x24-\x7e]*")
+_HOST: Final = re.compile(r"[0-9A-Za-z._-]+|[0-9A-Fa-f:.]+")
+
+
+class Origin(NamedTuple):
+    """Scheme, host and port: what a connection is made to and may be reused for."""
+
+    scheme: str
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.authority}"
+
+    @property
+    def authority(self) -> str:
+        """The value of the Host header."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
+
+
+def parse_url(url: str) -> tuple[Origin, str]:
+    """Split ``https://host[:port][/base]`` into its origin and its base path (no slash at the end).
+
+    Raises ValueError, with what would be right, for any other scheme, for credentials, a query, a fragment, or a
+    host that is not ASCII.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in DEFAULT_PORTS:
+        raise ValueError("a base URL starts with https:// or http://")
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise ValueError("a base URL has no credentials, query or fragment")
+    host = parts.hostname or ""
+    if not _HOST.fullmatch(host):
+        raise ValueError("a base URL names a host in ASCII, such as https://api.example.com/v1")
+    base = parts.path.rstrip("/")
+    if base and not _TARGET.fullmatch(base):
+        raise ValueError("the path of a base URL is percent-encoded ASCII")
+    return Origin(parts.scheme, host, parts.port or DEFAULT_PORTS[parts.scheme]), base
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """One request. ``target`` is the path with its query, as it goes on the wire.
+
+    Its repr shows neither header values, nor the query, nor the body: keys and prompts live there.
+    """
+
+    method: str
+    origin: Origin
+    target: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+    def __repr__(self) -> str:
+        path = self.target.partition("?")[0]
+        return f"<HttpRequest {self.method} {self.origin}{path} {len(self.body)} B>"
+
+
+def encode(request: HttpRequest) -> bytes:
+    """Head and body as one piece, for one write.
+
+    Raises :class:`RequestRefused` for anything that HTTP/1.1 cannot carry, and for a header that is the
+    transport's to set.
+    """
+    origin = request.origin
+    if not _TOKEN.fullmatch(request.method):
+        raise RequestRefused(origin, "the method is not a token")
+    if not _TARGET.fullmatch(request.target):
+        raise RequestRefused(origin, "the target is not a path in percent-encoded ASCII")
+    lines = [f"{request.method} {request.target} HTTP/1.1\r\nhost: {origin.authority}\r\naccept-encoding: identity\r\n"]
+    for name, value in request.headers.items():
+        if not _TOKEN.fullmatch(name):
+            raise RequestRefused(origin, "a header's name is not a token")
+        if name.lower() in _OURS:
+            raise RequestRefused(origin, f"the header {name} is set by the transport")
+        if not _VALUE.fullmatch(value):
+            raise RequestRefused(origin, f"the header {name} has a character that is not printable ASCII")
+        lines.append(f"{name}: {value}\r\n")
+    lines.append(f"content-length: {len(request.body)}\r\n\r\n")
+    return "".join(lines).encode("ascii") + request.body

@@ -1,0 +1,73 @@
+"""The answer as its reader sees it: status, headers, and the body piece by piece or whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Final
+
+from .errors import BodyTooLarge
+
+if TYPE_CHECKING:
+    from .connection import Connection
+
+MAX_BODY_BYTES: Final = 64 * 1024 * 1024  # for read(): a page of images in base64 fits
+
+
+class Headers(Mapping[str, str]):
+    """Case-insensitive; values of a repeated header are joined by a comma. The repr shows names only."""
+
+    __slots__ = ("_index", "_raw")
+
+    def __init__(self, raw: list[tuple[bytes, bytes]]) -> None:
+        self._raw = raw  # names in lower case, as h11 gives them
+        self._index: dict[str, str] | None = None
+
+    def _all(self) -> dict[str, str]:
+        if self._index is None:
+            self._index = {}
+            for raw_name, raw_value in self._raw:
+                name, value = raw_name.decode("ascii"), raw_value.decode("latin-1")
+                self._index[name] = f"{self._index[name]}, {value}" if name in self._index else value
+        return self._index
+
+    def __getitem__(self, name: str) -> str:
+        return self._all()[name.lower()]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    def __repr__(self) -> str:
+        return f"<Headers {', '.join(self)}>"
+
+
+class Response:
+    """An answer whose head has arrived. It lives as long as the ``send`` block that gave it."""
+
+    __slots__ = ("_connection", "headers", "receive", "status")
+
+    def __init__(self, status: int, headers: Headers, connection: Connection) -> None:
+        self.status = status
+        self.headers = headers
+        self._connection = connection
+        # The connection's own method, so that no layer of ours lies between a chunk and its reader.
+        self.receive = connection.receive
+
+    async def read(self, limit: int = MAX_BODY_BYTES) -> bytes:
+        """The rest of the body. Raises :class:`BodyTooLarge` past ``limit`` bytes, and what ``receive`` raises."""
+        declared = self.headers.get("content-length", "")
+        if declared.isdecimal() and int(declared) > limit:
+            raise BodyTooLarge(self._connection.origin, f"the body has more than {limit} bytes")
+        parts: list[bytes] = []
+        size = 0
+        while part := await self.receive():
+            size += len(part)
+            if size > limit:
+                raise BodyTooLarge(self._connection.origin, f"the body has more than {limit} bytes")
+            parts.append(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def __repr__(self) -> str:
+        return f"<Response {self.status} from {self._connection.origin}>"

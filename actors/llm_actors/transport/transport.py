@@ -1,0 +1,176 @@
+"""The way out: one request, one answer, over a kept or a new connection, inside one ``async with``.
+
+The block is the lease. Leaving it in any way puts the connection back among the idle ones, if the answer was read
+to its end, or closes the socket at once, so that a cancelled request stops costing at the provider. There are no
+redirects, no proxies, no environment variables, no cookies, no retries (but the one of ``connection.Stale``), and no
+time limits besides ``connect_timeout``: those belong to whoever knows the request's deadline.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+from .connection import Connection, Stale
+from .dial import Dial, TcpDial
+from .errors import WIRE_ERRORS, ConnectFailed, ConnectTimeout, TlsFailed, wire_reason
+from .request import HttpRequest, Origin, encode
+from .response import Response
+from .stack import IDLE_SECONDS, MAX_IDLE_PER_ORIGIN, IdleStack
+from .trust import TlsTrust
+from .wire import PlainWire, TlsWire, Wire
+
+CONNECT_TIMEOUT_SECONDS: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class TransportStatistics:
+    """Connections now (``connecting``, ``active`` in an exchange, ``idle``) and since the start (``*_total``)."""
+
+    connecting: int
+    active: int
+    idle: int
+    opened_total: int
+    reused_total: int
+    resent_total: int
+
+    @property
+    def open(self) -> int:
+        return self.active + self.idle
+
+
+class Transport:
+    """Connections to any number of origins. The constructor does no I/O; use within one Trio run.
+
+    ``dial`` is the way to the network and replaceable for tests; TLS is always this side of it.
+    """
+
+    def __init__(
+        self,
+        trust: TlsTrust | None = None,
+        *,
+        dial: Dial | None = None,
+        max_idle_per_origin: int = MAX_IDLE_PER_ORIGIN,
+        idle_seconds: float = IDLE_SECONDS,
+    ) -> None:
+        self._trust = trust or TlsTrust()
+        self._trust_lock = trio.Lock()
+        self._dial = dial or TcpDial()
+        self._idle = IdleStack(max_per_origin=max_idle_per_origin, idle_seconds=idle_seconds)
+        self._closed = False
+        self._connecting = self._active = self._opened = self._reused = self._resent = 0
+
+    @asynccontextmanager
+    async def send(
+        self, request: HttpRequest, *, connect_timeout: float = CONNECT_TIMEOUT_SECONDS
+    ) -> AsyncGenerator[Response]:
+        """Send ``request``; the block is entered when the head of the answer is here, whatever its status.
+
+        ``connect_timeout`` (seconds) covers name lookup, TCP and TLS of a new connection. Raises a
+        :class:`TransportError`: RequestRefused before anything is sent, ConnectFailed, ConnectTimeout, TlsFailed,
+        Broken, ProtocolViolation, UnsupportedEncoding; ClosedResourceError after ``aclose``.
+        To keep the connection, read the body until ``b""``.
+        """
+        if self._closed:
+            raise trio.ClosedResourceError("the transport is closed")
+        payload = encode(request)
+        connection, response = await self._exchange(request, payload, connect_timeout)
+        try:
+            yield response
+        finally:
+            self._put_back(connection)
+
+    async def aclose(self) -> None:
+        """Close the idle connections and take no more requests; those under way close theirs when they end."""
+        self._closed = True
+        self._idle.clear()
+        await trio.lowlevel.checkpoint()
+
+    def statistics(self) -> TransportStatistics:
+        return TransportStatistics(
+            connecting=self._connecting,
+            active=self._active,
+            idle=len(self._idle),
+            opened_total=self._opened,
+            reused_total=self._reused,
+            resent_total=self._resent,
+        )
+
+    async def _exchange(
+        self, request: HttpRequest, payload: bytes, connect_timeout: float
+    ) -> tuple[Connection, Response]:
+        kept = self._idle.pop(request.origin, trio.current_time())
+        if kept is not None:
+            self._reused += 1
+            try:
+                return kept, await self._ask(kept, request.method, payload)
+            except Stale:
+                self._resent += 1
+        connection = await self._connect(request.origin, connect_timeout)
+        return connection, await self._ask(connection, request.method, payload)
+
+    async def _ask(self, connection: Connection, method: str, payload: bytes) -> Response:
+        self._active += 1
+        try:
+            return await connection.ask(method, payload)
+        except BaseException:
+            self._active -= 1
+            connection.close()
+            raise
+
+    def _put_back(self, connection: Connection) -> None:
+        self._active -= 1
+        if connection.renew() and not self._closed:
+            self._idle.push(connection, trio.current_time())
+        else:
+            connection.close()
+
+    async def _connect(self, origin: Origin, timeout: float) -> Connection:
+        stage = ["connecting"]
+        self._connecting += 1
+        try:
+            with trio.fail_after(timeout):
+                wire = await self._open_wire(origin, stage)
+        except trio.TooSlowError as exc:
+            raise ConnectTimeout(origin, f"no connection within {timeout:g} s ({stage[0]})") from exc
+        finally:
+            self._connecting -= 1
+        self._opened += 1
+        return Connection(origin, wire)
+
+    async def _open_wire(self, origin: Origin, stage: list[str]) -> Wire:
+        context = None
+        if origin.scheme == "https":
+            context = await self._tls_context(origin)
+        try:
+            stream = await self._dial(origin.host, origin.port)
+        except OSError as exc:
+            raise ConnectFailed(origin, wire_reason(exc)) from exc
+        if context is None:
+            return PlainWire(stream)
+        stage[0] = "in the TLS handshake"
+        wire = TlsWire(stream, context, origin.host)
+        try:
+            await wire.handshake()
+        except WIRE_ERRORS as exc:
+            wire.close()
+            raise TlsFailed(origin, wire_reason(exc)) from exc
+        except BaseException:
+            wire.close()
+            raise
+        return wire
+
+    async def _tls_context(self, origin: Origin) -> ssl.SSLContext:
+        if not self._trust.loaded:
+            # Reads and parses some hundred certificates: in a thread, once, whoever comes first.
+            async with self._trust_lock:
+                try:
+                    await trio.to_thread.run_sync(self._trust.context, abandon_on_cancel=True)
+                except OSError as exc:
+                    raise TlsFailed(origin, f"the trusted certificates cannot be read: {wire_reason(exc)}") from exc
+        return self._trust.context()
