@@ -1,7 +1,9 @@
 """What a message is made of: parts, messages, tools.
 
 One canonical form that all vendors' forms map to and from. What a vendor wants back unchanged in the next turn
-travels in ``signature`` (a token on a part) or in `Opaque` (a whole block that only that vendor understands).
+travels in ``signature`` (a token on a part) or in `Opaque` (a whole block that only that vendor understands). Fields of
+a part or tool that mean something to one dialect only, such as marks for its prompt cache, travel in ``extra`` under
+that dialect's name, as in ``Parameters.extra``; the others leave them out.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ class Text(msgspec.Struct, frozen=True, tag="text"):
 
     text: str
     signature: str | None = None
+    extra: dict[str, JsonObject] | None = None
 
 
 class Image(msgspec.Struct, frozen=True, kw_only=True, tag="image"):
@@ -29,19 +32,22 @@ class Image(msgspec.Struct, frozen=True, kw_only=True, tag="image"):
     media_type: str | None = None
     detail: str | None = None
     signature: str | None = None
+    extra: dict[str, JsonObject] | None = None
 
 
 class Reasoning(msgspec.Struct, frozen=True, kw_only=True, tag="reasoning"):
     """What a model thought before it answered.
 
     ``text`` is readable (it may be a summary, or empty), ``encrypted`` is a payload that only the vendor reads,
-    ``signature`` proves to the vendor that the text is its own. All three go back unchanged in the next turn.
+    ``signature`` proves to the vendor that the text is its own. All three go back unchanged in the next turn, to the
+    vendor that made them: ``dialect`` names it, ``None`` where it is not known.
     """
 
     text: str = ""
     signature: str | None = None
     encrypted: str | None = None
     id: str | None = None
+    dialect: str | None = None
 
 
 class ToolCall(msgspec.Struct, frozen=True, kw_only=True, tag="tool_call"):
@@ -51,6 +57,7 @@ class ToolCall(msgspec.Struct, frozen=True, kw_only=True, tag="tool_call"):
     name: str
     arguments: str = "{}"
     signature: str | None = None
+    extra: dict[str, JsonObject] | None = None
 
     def parsed(self) -> JsonObject:
         """The arguments as an object: empty for ``""`` and ``"null"``.
@@ -73,6 +80,7 @@ class ToolResult(msgspec.Struct, frozen=True, kw_only=True, tag="tool_result"):
     content: tuple[Text | Image, ...] = ()
     name: str | None = None
     is_error: bool = False
+    extra: dict[str, JsonObject] | None = None
 
     @property
     def text(self) -> str:
@@ -122,6 +130,7 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True, tag="function"):
     description: str | None = None
     parameters: JsonObject = msgspec.field(default_factory=dict)
     strict: bool | None = None
+    extra: dict[str, JsonObject] | None = None
 
 
 class HostedTool(msgspec.Struct, frozen=True, kw_only=True, tag="hosted"):
