@@ -96,6 +96,12 @@ class NetworkError(LLMClientError):
     kind = FailureKind.NETWORK
 
 
+class TlsError(LLMClientError):
+    """The vendor's certificate is not trusted, or TLS failed otherwise."""
+
+    kind = FailureKind.TLS
+
+
 class ProtocolError(LLMClientError):
     """The vendor's answer could not be understood."""
 

@@ -25,6 +25,7 @@ class FailureKind(StrEnum):
     TIMEOUT_IDLE = "timeout_idle"
     TIMEOUT_TOTAL = "timeout_total"
     NETWORK = "network"
+    TLS = "tls"
     PROTOCOL = "protocol"
     TRUNCATED = "truncated"
     BAD_REQUEST = "bad_request"
@@ -88,6 +89,7 @@ RULES: dict[FailureKind, Rule] = {
     FailureKind.TIMEOUT_IDLE: Rule(Step.NEXT, 504, "idle_timeout", _SERVER, "the stream went silent"),
     FailureKind.TIMEOUT_TOTAL: Rule(Step.NEXT, 504, "total_timeout", _SERVER, "the attempt took too long"),
     FailureKind.NETWORK: Rule(Step.RETRY, 502, "network_error", _SERVER, "the connection failed or broke"),
+    FailureKind.TLS: Rule(Step.NEXT, 502, "tls_error", _SERVER, "the vendor's certificate is not trusted"),
     FailureKind.PROTOCOL: Rule(Step.RETRY, 502, "bad_gateway", _SERVER, "the vendor's answer could not be understood"),
     FailureKind.TRUNCATED: Rule(
         Step.RETRY, 502, "stream_truncated", _SERVER, "the answer ended without the vendor's end marker"
@@ -143,3 +145,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     def rule(self) -> Rule:
         """What this failure's kind permits."""
         return RULES[self.kind]
+
+    def at(self, *, provider: str, model: str, partial: bool) -> Failure:
+        """The same failure with where it happened, and whether tokens had been delivered by then."""
+        return msgspec.structs.replace(self, provider=provider, model=self.model or model, partial=partial)

@@ -1,0 +1,87 @@
+"""The provider actor: owns one deployment's connections and does its requests, a task each.
+
+What a vendor does wrong is an answer (`Outcome`); what we do wrong is a crash. A crash ends one request, and only
+if they keep coming the actor, whose supervisor starts it anew with fresh connections.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import assert_never, final
+
+import trio
+
+from llm_actors.kernel import Delivery, Inbox, serve_concurrently
+from llm_actors.provider.attempt import ANSWER_BODY_BYTES, ERROR_BODY_BYTES, Attempt
+from llm_actors.provider.deployment import Deployment
+from llm_actors.provider.failing import failure_of
+from llm_actors.provider.messages import Generate, ListModels, ProviderMessage
+from llm_actors.transport import Transport, TransportError
+from llm_protocol.dialect import ModelInfo, WireResponse
+from llm_protocol.errors import LLMClientError, error_for
+
+MODEL_PAGES = 100
+"""Pages of a model list that are read before it is called endless."""
+
+CLOSE_SECONDS = 2.0
+"""How long closing the connections may take."""
+
+log = logging.getLogger(__name__)
+
+
+@final
+class ProviderActor:
+    """Serves `Generate` and `ListModels` for one deployment."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self._deployment = deployment
+        self._transport = Transport(trust=deployment.trust, max_idle_per_origin=deployment.max_concurrency)
+
+    async def run(self, inbox: Inbox[ProviderMessage], *, task_status: trio.TaskStatus[None]) -> None:
+        """Serve until asked to stop; then finish what is in hand. Cancelling closes every connection at once."""
+        try:
+            task_status.started()
+            await serve_concurrently(inbox, self._handle, slots=self._deployment.max_concurrency)
+        finally:
+            with trio.move_on_after(CLOSE_SECONDS, shield=True):
+                await self._transport.aclose()
+
+    async def _handle(self, delivery: Delivery[ProviderMessage]) -> None:
+        match delivery.message:
+            case Generate() as message:
+                timeouts = message.timeouts or self._deployment.timeouts
+                attempt = Attempt(self._deployment, self._transport, message.sink, timeouts)
+                delivery.reply(message, await attempt.run(message.request, stream=message.stream))
+            case ListModels() as message:
+                try:
+                    delivery.reply(message, await self._models())
+                except LLMClientError as exc:
+                    delivery.fail(exc)
+            case _ as never:
+                assert_never(never)
+
+    async def _models(self) -> tuple[ModelInfo, ...]:
+        if self._deployment.models:
+            return tuple(ModelInfo(id=model) for model in self._deployment.models)
+        found: list[ModelInfo] = []
+        page: str | None = None
+        for _ in range(MODEL_PAGES):
+            models, page = self._deployment.dialect.decode_models(await self._model_page(page))
+            found.extend(models)
+            if page is None:
+                break
+        return tuple(found)
+
+    async def _model_page(self, page: str | None) -> bytes:
+        deployment = self._deployment
+        request = deployment.http_request(deployment.dialect.models_request(page))
+        try:
+            async with self._transport.send(request, connect_timeout=deployment.timeouts.connect) as response:
+                body = await response.read(ANSWER_BODY_BYTES if response.status == 200 else ERROR_BODY_BYTES)
+                answer = WireResponse(response.status, tuple(response.headers.items()), body)
+        except TransportError as exc:
+            raise error_for(failure_of(exc, deployment.name)) from exc
+        if answer.status != 200:
+            failure = deployment.dialect.decode_error(answer)
+            raise error_for(failure.at(provider=deployment.name, model="", partial=False))
+        return answer.body

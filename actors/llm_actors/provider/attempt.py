@@ -1,0 +1,150 @@
+"""One attempt: a request out, an answer in, every wait bounded.
+
+One cancel scope with a deadline that moves: first to the first token, then from content to content, never past the
+total. A scope per wait would cost more than decoding the token.
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+import trio
+
+from llm_actors.provider.deployment import Deployment
+from llm_actors.provider.failing import failure_of
+from llm_actors.provider.messages import Outcome, Sink
+from llm_actors.run.log import LogLimitExceeded
+from llm_actors.transport import Response, Transport, TransportError
+from llm_protocol.dialect import RateLimits, StreamDecoder, WireResponse
+from llm_protocol.errors import LLMClientError
+from llm_protocol.events import TERMINAL, Event, Failed, Finished, Started
+from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.policy import Timeouts
+from llm_protocol.requests import AnyRequest
+
+ERROR_BODY_BYTES = 256 * 1024
+"""What is read of an error's body."""
+
+ANSWER_BODY_BYTES = 64 * 1024 * 1024
+"""What is read of a whole answer: pages of pictures or vectors fit."""
+
+AFTER_END_SECONDS = 0.1
+"""How long the end of the body is waited for once the answer is complete, so that the connection can be kept."""
+
+
+@final
+class Attempt:
+    """The state of one attempt. Made, run once, thrown away."""
+
+    def __init__(self, deployment: Deployment, transport: Transport, sink: Sink, timeouts: Timeouts) -> None:
+        self._deployment = deployment
+        self._transport = transport
+        self._sink = sink
+        self._timeouts = timeouts
+        self._started_at = trio.current_time()
+        self._first_token_at: float | None = None
+        self._limits: RateLimits | None = None
+        self._latest = self._started_at + timeouts.total
+        self._scope = trio.CancelScope(deadline=self._latest)
+        self._waiting_for = FailureKind.TIMEOUT_TOTAL
+
+    async def run(self, request: AnyRequest, *, stream: bool) -> Outcome:
+        """Carry it out. Raises nothing but `trio.Cancelled` and bugs."""
+        end: Finished | Failed | None = None
+        try:
+            with self._scope:
+                end = await self._exchange(request, stream)
+        except LLMClientError as exc:  # the dialect cannot say this request
+            end = Failed(failure=exc.failure)
+        except (TransportError, LogLimitExceeded) as exc:
+            end = Failed(failure=failure_of(exc, self._deployment.name))
+        return self._outcome(end or self._timed_out(), request.model)
+
+    def _outcome(self, end: Finished | Failed, model: str) -> Outcome:
+        now = trio.current_time()
+        if isinstance(end, Failed):
+            end = Failed(failure=self._signed(end.failure, model))
+        first = self._first_token_at
+        return Outcome(
+            end=end,
+            first_token_s=None if first is None else first - self._started_at,
+            duration_s=now - self._started_at,
+            limits=self._limits,
+        )
+
+    def _signed(self, failure: Failure, model: str) -> Failure:
+        """The failure with who and where, which a dialect does not know."""
+        partial = failure.partial or self._first_token_at is not None
+        return failure.at(provider=self._deployment.name, model=model, partial=partial)
+
+    def _timed_out(self) -> Failed:
+        kind, limits = self._waiting_for, self._timeouts
+        what = {
+            FailureKind.TIMEOUT_FIRST_TOKEN: f"no first token within {limits.first_token:g} s",
+            FailureKind.TIMEOUT_IDLE: f"the stream was silent for {limits.idle:g} s",
+        }.get(kind, f"no complete answer within {limits.total:g} s")
+        return Failed(failure=Failure(kind=kind, message=f"{self._deployment.name}: {what}"))
+
+    def _wait_for(self, kind: FailureKind, seconds: float) -> None:
+        """The next content must come within ``seconds``, or the attempt fails with ``kind``."""
+        deadline = trio.current_time() + seconds
+        if deadline < self._latest:
+            self._scope.deadline, self._waiting_for = deadline, kind
+        else:
+            self._scope.deadline, self._waiting_for = self._latest, FailureKind.TIMEOUT_TOTAL
+
+    async def _exchange(self, request: AnyRequest, stream: bool) -> Finished | Failed:
+        dialect = self._deployment.dialect
+        http = self._deployment.http_request(dialect.encode_request(request, stream=stream))
+        if stream:
+            self._wait_for(FailureKind.TIMEOUT_FIRST_TOKEN, self._timeouts.first_token)
+        async with self._transport.send(http, connect_timeout=self._timeouts.connect) as response:
+            self._limits = dialect.rate_limits(tuple(response.headers.items()))
+            if not 200 <= response.status < 300:
+                return Failed(failure=dialect.decode_error(await _whole(response, ERROR_BODY_BYTES)))
+            if stream and not _is_json(response):
+                return await self._stream(response, dialect.stream_decoder(request))
+            whole = await _whole(response, ANSWER_BODY_BYTES)
+            return self._deliver(dialect.decode_response(request, whole))
+
+    async def _stream(self, response: Response, decoder: StreamDecoder) -> Finished | Failed:
+        end: Finished | Failed | None = None
+        while end is None:
+            data = await response.receive()
+            events = decoder.feed(data) if data else decoder.end()
+            if events:
+                end = self._pass_on(events)
+            assert end is not None or data, "a decoder's end() gives a terminal event"
+        if isinstance(end, Finished):
+            with trio.move_on_after(AFTER_END_SECONDS):
+                await response.receive()
+        return end
+
+    def _deliver(self, events: list[Event]) -> Finished | Failed:
+        end = self._pass_on(events)
+        assert end is not None, "a whole answer ends with a terminal event"
+        return end
+
+    def _pass_on(self, events: list[Event]) -> Finished | Failed | None:
+        for event in events:
+            if isinstance(event, TERMINAL):
+                return event
+            if type(event) is Started:
+                self._sink(Started(model=event.model, upstream_id=event.upstream_id, provider=self._deployment.name))
+                continue
+            if self._first_token_at is None:
+                self._first_token_at = trio.current_time()
+            self._sink(event)
+        if self._first_token_at is not None:
+            self._wait_for(FailureKind.TIMEOUT_IDLE, self._timeouts.idle)
+        return None
+
+
+def _is_json(response: Response) -> bool:
+    """Whether a server that was asked for a stream answered with a whole body, an error for example."""
+    return response.headers.get("content-type", "").startswith("application/json")
+
+
+async def _whole(response: Response, limit: int) -> WireResponse:
+    body = await response.read(limit)
+    return WireResponse(response.status, tuple(response.headers.items()), body)

@@ -1,0 +1,67 @@
+"""What a provider actor is asked, and the client functions that ask it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import TypeAlias
+
+import msgspec
+
+from llm_actors.kernel import Call, Ref
+from llm_protocol.dialect import ModelInfo, RateLimits
+from llm_protocol.events import Event, Failed, Finished
+from llm_protocol.policy import Timeouts
+from llm_protocol.requests import AnyRequest
+
+Sink: TypeAlias = Callable[[Event], None]
+"""Where the events of an answer go as they come, the terminal one excepted. May raise `LogLimitExceeded`."""
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """How one attempt ended. Times are in seconds from its start; ``None``: it did not come that far."""
+
+    end: Finished | Failed
+    first_token_s: float | None = None
+    duration_s: float
+    limits: RateLimits | None = None
+
+
+class Generate(Call[Outcome], frozen=True, kw_only=True):
+    """Answer ``request``, whose ``model`` is the vendor's own name. ``stream``: as it is made, else as a whole."""
+
+    request: AnyRequest
+    stream: bool
+    sink: Sink
+    timeouts: Timeouts | None = None
+
+    def fingerprint(self) -> Hashable:
+        """What makes two requests the same payload: everything but their identity."""
+        bare = msgspec.structs.replace(self.request, request_id="", timestamp=0.0, caller="")
+        return type(self), msgspec.json.encode(bare, enc_hook=repr)
+
+
+class ListModels(Call[tuple[ModelInfo, ...]], frozen=True):
+    """Ask for all models the deployment offers. Fails with an `LLMClientError`."""
+
+
+ProviderMessage: TypeAlias = Generate | ListModels
+ProviderRef: TypeAlias = Ref[ProviderMessage]
+
+
+async def generate(
+    provider: ProviderRef, request: AnyRequest, *, stream: bool, sink: Sink, timeouts: Timeouts | None = None
+) -> Outcome:
+    """One attempt at one deployment. Waits until it has ended, for at most ``timeouts.total``.
+
+    Every failure of the vendor or the network is in the outcome. Raises a `KernelError` when the actor could not do it:
+    crashed, parked, stopping. Cancelling it closes the connection to the vendor.
+    """
+    return await provider.call(Generate(request=request, stream=stream, sink=sink, timeouts=timeouts))
+
+
+async def list_models(provider: ProviderRef) -> tuple[ModelInfo, ...]:
+    """All models of the deployment, from its configuration or else from the vendor.
+
+    Waits for the vendor, within the caller's deadline. Raises `LLMClientError` or `KernelError`.
+    """
+    return await provider.call(ListModels())
