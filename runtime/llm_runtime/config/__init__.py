@@ -1,0 +1,30 @@
+"""Configuration: what may be said, checked once, then frozen.
+
+`load` reads a TOML file, `discover` looks at the environment; both give a `Config`. Everything that can be wrong with
+either is a `ConfigError`: one line that says where, what, and what would be right. Nothing here starts anything.
+"""
+
+from llm_runtime.config.discovery import discover
+from llm_runtime.config.errors import ConfigError
+from llm_runtime.config.exposure import is_loopback, with_server
+from llm_runtime.config.loading import load, parse
+from llm_runtime.config.model import Config, Key, Limits, Provider, Server, Timeouts
+from llm_runtime.config.vendors import LOCAL_MODEL, VENDORS, Vendor
+
+__all__ = [
+    "LOCAL_MODEL",
+    "VENDORS",
+    "Config",
+    "ConfigError",
+    "Key",
+    "Limits",
+    "Provider",
+    "Server",
+    "Timeouts",
+    "Vendor",
+    "discover",
+    "is_loopback",
+    "load",
+    "parse",
+    "with_server",
+]

@@ -1,0 +1,47 @@
+"""The configuration nobody wrote: providers whose usual key is in the environment, and the local model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from llm_protocol.requests import LLMProvider
+from llm_runtime.config.keys import checked
+from llm_runtime.config.model import Config, Limits, Provider, Timeouts
+from llm_runtime.config.vendors import LOCAL_MODEL, LOCAL_SLOTS, VENDORS
+
+
+def discover(environ: Mapping[str, str], *, local: bool = False, timeouts: Timeouts | None = None) -> Config:
+    """A provider, named like its kind, for each vendor whose key is set; with ``local`` also the local model.
+
+    ``reasons`` says why each is there; ``notes`` names keys that were seen and passed over. Never raises.
+    """
+    timeouts = timeouts or Timeouts()
+    providers: dict[str, Provider] = {}
+    reasons: dict[str, str] = {}
+    notes: list[str] = []
+    for kind, vendor in VENDORS.items():
+        variable = vendor.key_variable
+        if variable is None or not environ.get(variable, "").strip():
+            continue
+        if not vendor.built:
+            notes.append(f"{variable} is set, but this version does not speak to {kind} yet: passed over")
+            continue
+        try:
+            key = checked(environ[variable], variable)
+        except ValueError as exc:
+            notes.append(f"{exc}: passed over")
+            continue
+        limits = Limits(max_concurrency=vendor.max_concurrency)
+        providers[kind.value] = Provider(
+            kind=kind, base_url=vendor.base_url, api_key=key, limits=limits, timeouts=timeouts
+        )
+        reasons[kind.value] = f"{variable} is set"
+    if local:
+        providers["local"] = Provider(
+            kind=LLMProvider.LOCAL,
+            models=(LOCAL_MODEL,),
+            limits=Limits(max_concurrency=LOCAL_SLOTS),
+            timeouts=timeouts,
+        )
+        reasons["local"] = "the local model is installed"
+    return Config(timeouts=timeouts, providers=providers, reasons=reasons, notes=tuple(notes))

@@ -1,0 +1,66 @@
+"""Who could reach the daemon: loopback needs nothing, any other address needs a key and an answer about TLS."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+
+import msgspec
+
+from llm_runtime.config.errors import ConfigError
+from llm_runtime.config.model import Config
+
+_HOST_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252})")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether ``host`` can only be reached from this machine. A name other than localhost never counts: what it
+    resolves to may change.
+    """
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_exposure(config: Config) -> None:
+    """Refuse an address beyond loopback without a key, or without TLS unless that was said to be meant (SEC-01)."""
+    host = config.server.host
+    _check_host(host)
+    if is_loopback(host):
+        return
+    if not config.keys:
+        raise ConfigError(f"{host} can be reached by others: that needs a key, [keys.NAME]", "server", "host")
+    if not config.server.insecure_no_tls:
+        raise ConfigError(
+            f"{host} can be reached by others and the daemon speaks no TLS: put a TLS proxy before it and say "
+            "--insecure-no-tls (server.insecure_no_tls = true)",
+            "server",
+            "host",
+        )
+
+
+def _check_host(host: str) -> None:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        if not _HOST_NAME.fullmatch(host) or re.fullmatch(r"[\d.]+", host):
+            raise ConfigError(f"{host!r} is not an address or host name", "server", "host") from None
+
+
+def with_server(
+    config: Config, *, host: str | None = None, port: int | None = None, insecure_no_tls: bool = False
+) -> Config:
+    """``config`` with what the command line says about the server, checked again as a whole."""
+    server = config.server
+    server = msgspec.structs.replace(
+        server,
+        host=server.host if host is None else host,
+        port=server.port if port is None else port,
+        insecure_no_tls=server.insecure_no_tls or insecure_no_tls,
+    )
+    changed = msgspec.structs.replace(config, server=server)
+    check_exposure(changed)
+    return changed

@@ -1,0 +1,71 @@
+"""Where keys come from: ``env:NAME`` or ``file:PATH``, never the configuration itself."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+from llm_protocol.secret import Secret
+
+MAX_KEY_BYTES = 16 * 1024
+"""A longer key file is not a key file."""
+
+FORMS = 'write "env:NAME" (an environment variable) or "file:PATH"'
+
+
+class KeyReader:
+    """Turns references into `Secret`s. A reference that cannot be followed is a ``ValueError`` whose text names the
+    variable or file, never the value. ``warnings`` collects what is allowed but unwise.
+    """
+
+    def __init__(self, environ: Mapping[str, str], folder: Path) -> None:
+        self._environ = environ
+        self._folder = folder
+        self.warnings: list[str] = []
+
+    def read(self, reference: object) -> Secret:
+        """The key that ``reference`` points at; relative paths start at the configuration file's folder."""
+        scheme, name = split_reference(reference)
+        return self.from_environment(name) if scheme == "env" else self._from_file(name)
+
+    def from_environment(self, name: str) -> Secret:
+        """The key in the environment variable ``name``."""
+        value = self._environ.get(name)
+        if value is None:
+            raise ValueError(f"the environment variable {name} is not set")
+        return checked(value, f"the environment variable {name}")
+
+    def _from_file(self, name: str) -> Secret:
+        path = self._folder / Path(name).expanduser()
+        try:
+            with path.open("rb") as file:
+                mode = stat.S_IMODE(path.stat().st_mode)
+                content = file.read(MAX_KEY_BYTES + 1)
+        except (OSError, ValueError) as exc:
+            reason = exc.strerror if isinstance(exc, OSError) else "not a path"
+            raise ValueError(f"cannot read the key file {name!r}: {reason}") from None
+        if len(content) > MAX_KEY_BYTES:
+            raise ValueError(f"the key file {name!r} is larger than {MAX_KEY_BYTES} bytes")
+        if mode & stat.S_IROTH:
+            self.warnings.append(f"the key file {name} can be read by every user of this machine; chmod 600 it")
+        return checked(content.decode("ascii", "replace").strip(), f"the key file {name!r}")
+
+
+def split_reference(reference: object) -> tuple[str, str]:
+    """``env:NAME`` -> ``("env", NAME)``; anything that is not a reference is refused without showing it."""
+    if isinstance(reference, str):
+        scheme, colon, name = reference.partition(":")
+        if colon and scheme in ("env", "file") and name.strip():
+            return scheme, name.strip()
+    raise ValueError(f"a key is never written here: {FORMS}")
+
+
+def checked(value: str, source: str) -> Secret:
+    """A `Secret` of a value that can stand in a header."""
+    value = value.strip()
+    if not value:
+        raise ValueError(f"{source} is empty")
+    if not value.isascii() or not value.isprintable() or " " in value:
+        raise ValueError(f"{source} does not hold a key: it has characters that no key has")
+    return Secret(value)

@@ -1,0 +1,45 @@
+"""In which line of a TOML text an entry stands.
+
+`tomllib` keeps no positions. But an entry begins in the first line without which the text so far does not have it, so
+the parser itself can tell, whatever spelling of keys and tables was used. Only errors pay for this.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+
+MAX_TRIES = 200
+"""Parses spent on looking for one line; past it the error goes without."""
+
+
+def line_of(source: str, path: Sequence[str]) -> int | None:
+    """The line, from 1, where the entry at ``path`` begins, or None when that cannot be told cheaply."""
+    lines = source.split("\n")
+    candidates = [number for number, text in enumerate(lines) if path and path[-1] in text]
+    for number in candidates[: MAX_TRIES // 4]:
+        before = _parse(lines[:number])
+        if before is None or _has(before, path):
+            continue
+        for end in range(number + 1, min(len(lines), number + MAX_TRIES) + 1):
+            table = _parse(lines[:end])
+            if table is not None:
+                if _has(table, path):
+                    return number + 1
+                break
+    return None
+
+
+def _parse(lines: Sequence[str]) -> object | None:
+    try:
+        return tomllib.loads("\n".join(lines))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _has(table: object, path: Sequence[str]) -> bool:
+    for part in path:
+        if not isinstance(table, dict) or part not in table:
+            return False
+        table = table[part]
+    return True

@@ -1,0 +1,182 @@
+"""Reading a configuration file."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from llm_protocol.requests import LLMProvider
+from llm_protocol.secret import Secret
+from llm_runtime.config.conversion import convert, refuse_unknown
+from llm_runtime.config.discovery import discover
+from llm_runtime.config.errors import ConfigError, under
+from llm_runtime.config.exposure import check_exposure
+from llm_runtime.config.keys import KeyReader, split_reference
+from llm_runtime.config.lines import line_of
+from llm_runtime.config.model import Config, Key, Provider, Server, Timeouts
+from llm_runtime.config.providers import completed, sends_key_in_clear
+from llm_runtime.config.vendors import VENDORS
+
+MAX_FILE_BYTES = 1024 * 1024
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+"""Names of providers and keys: they stand in model names, logs and metrics."""
+
+_POSITION = re.compile(r" \(at (?:line (?P<line>\d+), column \d+|end of document)\)$")
+
+
+class _File(msgspec.Struct, frozen=True, kw_only=True):
+    """The sections a file may have; what is in them is converted entry by entry."""
+
+    server: object = {}
+    timeouts: object = {}
+    keys: object = {}
+    providers: object = {}
+
+
+def load(file: str | os.PathLike[str], environ: Mapping[str, str], *, local: bool = False) -> Config:
+    """Read the TOML file. Without a provider in it, the providers are those that `discover` finds in ``environ``
+    (and, with ``local``, the local model). Raises `ConfigError`; does blocking file I/O.
+    """
+    path = Path(file)
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(MAX_FILE_BYTES + 1)
+    except (OSError, ValueError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else "not a path"
+        raise ConfigError(f"cannot read the configuration: {reason}", file=str(file)) from None
+    return parse(content, environ, file=str(file), folder=path.absolute().parent, local=local)
+
+
+def parse(
+    content: bytes,
+    environ: Mapping[str, str],
+    *,
+    file: str = "config.toml",
+    folder: Path | None = None,
+    local: bool = False,
+) -> Config:
+    """The configuration that ``content`` says; see `load`. ``folder`` is where relative paths start."""
+    source = _decoded(content, file)
+    keys = KeyReader(environ, folder or Path())
+    try:
+        config = _config(_table(source), keys, folder or Path(), file)
+        if not config.providers:
+            config = _with_discovered(config, environ, local)
+        check_exposure(config)
+    except ConfigError as exc:
+        raise ConfigError(exc.message, *exc.path, file=file, line=exc.line or _line(source, exc.path)) from None
+    except RecursionError:
+        raise ConfigError("nested too deeply", file=file, line=1) from None
+    return msgspec.structs.replace(config, notes=(*config.notes, *keys.warnings))
+
+
+def _decoded(content: bytes, file: str) -> str:
+    if len(content) > MAX_FILE_BYTES:
+        raise ConfigError(f"larger than {MAX_FILE_BYTES} bytes", file=file, line=1)
+    try:
+        return content.decode().replace("\r\n", "\n")
+    except UnicodeDecodeError as exc:
+        raise ConfigError("not UTF-8", file=file, line=content.count(b"\n", 0, exc.start) + 1) from None
+
+
+def _table(source: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(source)
+    except ValueError as exc:  # TOMLDecodeError, and what int() says of a number with too many digits
+        position = _POSITION.search(str(exc))
+        line = (position and position["line"]) or source.count("\n") + 1
+        message = _POSITION.sub("", str(exc)) if isinstance(exc, tomllib.TOMLDecodeError) else "a number is too long"
+        raise ConfigError(f"not TOML: {message}", line=int(line)) from None
+
+
+def _line(source: str, path: Sequence[str]) -> int:
+    """The line of the entry, or of the closest table around it (what is missing has no line)."""
+    tables = [part for part in path if not part.startswith("[")]
+    for length in range(len(tables), 0, -1):
+        if line := line_of(source, tables[:length]):
+            return line
+    return 1
+
+
+def _config(table: dict[str, Any], keys: KeyReader, folder: Path, file: str) -> Config:
+    refuse_unknown(table, _File)
+    with under("server"):
+        server = convert(table.get("server", {}), Server, keys.read)
+    with under("timeouts"):
+        timeouts = convert(table.get("timeouts", {}), Timeouts, keys.read)
+    providers: dict[str, Provider] = {}
+    for name, entry in _named(table, "providers"):
+        with under("providers", name):
+            providers[name] = _provider(entry, table.get("timeouts", {}), keys, folder)
+    return Config(
+        server=server,
+        timeouts=timeouts,
+        keys=_callers(table, keys),
+        providers=providers,
+        reasons=dict.fromkeys(providers, f"configured in {file}"),
+        notes=tuple(_unwise(providers)),
+    )
+
+
+def _named(table: dict[str, Any], section: str) -> Iterator[tuple[str, object]]:
+    """The entries of ``[section.NAME]``, their names checked."""
+    entries = table.get(section, {})
+    if not isinstance(entries, dict):
+        raise ConfigError(f"expected tables [{section}.NAME]", section)
+    for name, entry in entries.items():
+        if not NAME.fullmatch(name):
+            raise ConfigError("a name is 1 to 64 letters, digits, - _ or ., the first a letter or digit", section, name)
+        yield name, entry
+
+
+def _callers(table: dict[str, Any], keys: KeyReader) -> dict[str, Key]:
+    callers: dict[str, Key] = {}
+    owners: dict[Secret, str] = {}
+    for name, entry in _named(table, "keys"):
+        with under("keys", name):
+            key = callers[name] = convert(entry, Key, keys.read)
+            if (owner := owners.setdefault(key.secret, name)) != name:
+                raise ConfigError(f'the same key as "{owner}": a key names one caller', "secret")
+    return callers
+
+
+def _provider(entry: object, timeouts: dict[str, Any], keys: KeyReader, folder: Path) -> Provider:
+    refuse_unknown(entry, Provider)
+    assert isinstance(entry, dict)
+    kind = entry.get("kind")
+    limits = {"max_concurrency": VENDORS[LLMProvider(kind)].max_concurrency} if kind in list(LLMProvider) else {}
+    merged = {**entry, "timeouts": _over(timeouts, entry, "timeouts"), "limits": _over(limits, entry, "limits")}
+    if entry.get("enabled") is not False:
+        return completed(convert(merged, Provider, keys.read), folder)
+    # Of a disabled provider's key only the form is checked: the variable need not be set.
+    return completed(msgspec.structs.replace(convert(merged, Provider, _unread), api_key=None), folder)
+
+
+def _unread(reference: object) -> Secret:
+    split_reference(reference)
+    return Secret("")
+
+
+def _over(defaults: dict[str, Any], entry: dict[str, Any], section: str) -> object:
+    own = entry.get(section, {})
+    return {**defaults, **own} if isinstance(own, dict) else own
+
+
+def _unwise(providers: Mapping[str, Provider]) -> Iterator[str]:
+    for name, provider in providers.items():
+        if provider.enabled and sends_key_in_clear(provider):
+            yield f"providers.{name}.base_url is http: its key is sent where others can read it"
+
+
+def _with_discovered(config: Config, environ: Mapping[str, str], local: bool) -> Config:
+    found = discover(environ, local=local, timeouts=config.timeouts)
+    return msgspec.structs.replace(
+        config, providers=found.providers, reasons=found.reasons, notes=(*config.notes, *found.notes)
+    )

@@ -1,0 +1,99 @@
+"""The sections of the configuration, one frozen struct each.
+
+A section that is added is a struct here and a field of `Config`; the loader needs no change unless entries have names
+of their own, like ``[providers.NAME]``. The constructors do not validate (msgspec validates what it converts): a
+`Config` made by hand is trusted.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from llm_protocol.requests import LLMProvider
+from llm_protocol.secret import Secret
+
+Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+Port = Annotated[int, Meta(ge=0, le=65_535)]
+Line = Annotated[str, Meta(min_length=1, max_length=1024)]
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The root of the sections: frozen, and an unknown key is refused."""
+
+
+class Server(Section, frozen=True, kw_only=True):
+    """``[server]``: where the daemon listens. Port 0 is any free port."""
+
+    host: Line = "127.0.0.1"
+    port: Port = 8080
+    drain_s: Annotated[float, Meta(ge=0, le=86_400)] = 30.0
+    """How long running answers may go on after the first SIGTERM."""
+    allowed_origins: tuple[Line, ...] = ()
+    """Origins of web pages that may connect, besides none at all."""
+    allowed_hosts: tuple[Line, ...] = ()
+    """Names, besides loopback's own, that a request's Host may have."""
+    insecure_no_tls: bool = False
+    """Listen beyond loopback without TLS, because something before the daemon does it."""
+
+
+class Timeouts(Section, frozen=True, kw_only=True):
+    """``[timeouts]`` and ``[providers.NAME.timeouts]``, in seconds."""
+
+    connect: Seconds = 10.0
+    first_token: Seconds = 60.0
+    idle: Seconds = 60.0
+    total: Seconds = 600.0
+
+
+class Limits(Section, frozen=True, kw_only=True):
+    """``[providers.NAME.limits]``."""
+
+    max_concurrency: Annotated[int, Meta(ge=1, le=100_000)] = 256
+    """Requests in flight at once."""
+
+
+class Key(Section, frozen=True, kw_only=True):
+    """``[keys.NAME]``: a caller of the daemon."""
+
+    secret: Secret
+
+
+class Provider(Section, frozen=True, kw_only=True):
+    """``[providers.NAME]``: one deployment, addressed as ``NAME/model``.
+
+    After loading ``base_url`` is filled in and has no trailing slash; ``None`` only for the local model, whose address
+    is known when its process runs. ``models`` empty: the vendor is asked.
+    """
+
+    kind: LLMProvider
+    enabled: bool = True
+    base_url: Line | None = None
+    api_key: Secret | None = None
+    models: tuple[Line, ...] = ()
+    ca_file: Line | None = None
+    """Certificates to trust for this deployment instead of the system's."""
+    limits: Limits = Limits()
+    timeouts: Timeouts = Timeouts()
+
+
+class Config(Section, frozen=True, kw_only=True):
+    """Everything, checked.
+
+    ``reasons`` says for each provider, by name, why it is there; ``notes`` are lines for the person who started us:
+    what was passed over, and what is allowed but unwise.
+    """
+
+    server: Server = Server()
+    timeouts: Timeouts = Timeouts()
+    keys: dict[str, Key] = {}
+    providers: dict[str, Provider] = {}
+    reasons: dict[str, str] = {}
+    notes: tuple[str, ...] = ()
+
+    @property
+    def enabled(self) -> dict[str, Provider]:
+        """The providers to start, by name."""
+        return {name: provider for name, provider in self.providers.items() if provider.enabled}

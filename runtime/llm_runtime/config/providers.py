@@ -1,0 +1,75 @@
+"""Checks of what a provider's entry says beyond its types: its address, key and files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import msgspec
+
+from llm_protocol.requests import LLMProvider
+from llm_runtime.config.errors import ConfigError
+from llm_runtime.config.exposure import is_loopback
+from llm_runtime.config.model import Provider
+from llm_runtime.config.vendors import LOCAL_MODEL, VENDORS, built_kinds
+
+
+def completed(provider: Provider, folder: Path) -> Provider:
+    """The provider with its vendor's address where none was given and paths made absolute, or a `ConfigError` at
+    the field.
+    """
+    vendor = VENDORS[provider.kind]
+    if not vendor.built:
+        raise ConfigError(
+            f'"{provider.kind}" is not supported by this version; it has {", ".join(built_kinds())}', "kind"
+        )
+    if provider.kind is LLMProvider.LOCAL:
+        return _local(provider)
+    base_url = provider.base_url or vendor.base_url
+    if base_url is None:
+        raise ConfigError(f'kind "{provider.kind}" needs a base_url')
+    if vendor.key_variable and provider.api_key is None and provider.enabled:
+        raise ConfigError(f'kind "{provider.kind}" needs api_key, for example "env:{vendor.key_variable}"')
+    ca_file = _existing(folder, provider.ca_file) if provider.ca_file and provider.enabled else provider.ca_file
+    return msgspec.structs.replace(provider, base_url=checked_url(base_url), ca_file=ca_file)
+
+
+def _local(provider: Provider) -> Provider:
+    for field in ("base_url", "api_key", "ca_file"):
+        if getattr(provider, field) is not None:
+            raise ConfigError('not for kind "local", which has none', field)
+    return provider if provider.models else msgspec.structs.replace(provider, models=(LOCAL_MODEL,))
+
+
+def checked_url(url: str) -> str:
+    """``url`` without a trailing slash; it must be plain http or https, with nothing hidden in it."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port, parts = None, None, urlsplit("")
+    if parts.scheme not in ("http", "https") or not host or port == 0 or not url.isascii() or not url.isprintable():
+        raise ConfigError("not an address like https://host/v1", "base_url")
+    if parts.username is not None or parts.password is not None:
+        raise ConfigError("no user or password in an address; use api_key", "base_url")
+    if "?" in url or "#" in url or " " in url:
+        raise ConfigError("no query, fragment or space in an address", "base_url")
+    return url.rstrip("/")
+
+
+def sends_key_in_clear(provider: Provider) -> bool:
+    """Whether the provider's key would cross a network without TLS."""
+    if provider.api_key is None or provider.base_url is None:
+        return False
+    parts = urlsplit(provider.base_url)
+    return parts.scheme == "http" and not is_loopback(parts.hostname or "")
+
+
+def _existing(folder: Path, name: str) -> str:
+    path = folder / Path(name).expanduser()
+    try:
+        with path.open("rb"):
+            return str(path)
+    except (OSError, ValueError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else "not a path"
+        raise ConfigError(f"cannot read {name!r}: {reason}", "ca_file") from None

@@ -1,0 +1,232 @@
+"""A configuration is either exactly what it says or one line that says where it is wrong."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from llm_protocol.errors import LLMClientError
+from llm_protocol.requests import LLMProvider
+from llm_protocol.secret import Secret
+from llm_runtime.config import Config, ConfigError, Limits, Server, Timeouts, load, parse, with_server
+
+ENVIRON = {"LLM_RUNTIME_KEY": "sk-CANARY-mine", "PRIMARY_KEY": "sk-CANARY-primary"}
+
+WHOLE = """\
+[server]
+host = "127.0.0.1"
+port = 0
+
+[keys.me]
+secret = "env:LLM_RUNTIME_KEY"
+
+[timeouts]
+idle = 5
+
+[providers.primary]
+kind = "openai_compatible"
+base_url = "http://127.0.0.1:9100/v1/"
+api_key = "env:PRIMARY_KEY"
+models = ["some-model"]
+timeouts.total = 9
+"""
+
+
+def refused(source: str, environ: dict[str, str] = ENVIRON) -> ConfigError:
+    with pytest.raises(ConfigError) as caught:
+        parse(source.encode(), environ)
+    text = str(caught.value)
+    assert "\n" not in text
+    assert "CANARY" not in text
+    assert text.startswith(f"config.toml:{caught.value.line}: ")
+    return caught.value
+
+
+def test_a_file_becomes_typed_values() -> None:
+    config = parse(WHOLE.encode(), ENVIRON)
+    assert config.server == Server(port=0)
+    assert config.keys["me"].secret == Secret("sk-CANARY-mine")
+    primary = config.providers["primary"]
+    assert primary.kind is LLMProvider.OPENAI_COMPATIBLE
+    assert primary.base_url == "http://127.0.0.1:9100/v1"
+    assert primary.api_key == Secret("sk-CANARY-primary")
+    assert primary.models == ("some-model",)
+    assert primary.limits == Limits()
+    assert "CANARY" not in repr(config)
+
+
+def test_a_providers_timeouts_are_laid_over_the_general_ones() -> None:
+    config = parse(WHOLE.encode(), ENVIRON)
+    assert config.timeouts == Timeouts(idle=5.0)
+    assert config.providers["primary"].timeouts == Timeouts(idle=5.0, total=9.0)
+
+
+def test_an_empty_file_is_a_config_with_discovered_providers() -> None:
+    config = parse(b"", {"OPENAI_API_KEY": "k"}, local=True)
+    assert config.server == Server()
+    assert list(config.providers) == ["openai", "local"]
+    assert config.reasons["openai"] == "OPENAI_API_KEY is set"
+
+
+def test_a_config_error_is_an_llm_client_error() -> None:
+    assert issubclass(ConfigError, LLMClientError)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "said"),
+    [
+        ("port = 0", "prot = 0", 3, 'server.prot: unknown key; did you mean "port"?'),
+        ("[keys.me]", "[key.me]", 5, 'key: unknown key; did you mean "keys"?'),
+        ("base_url", "bsae_url", 13, 'providers.primary.bsae_url: unknown key; did you mean "base_url"?'),
+        ("timeouts.total", "timeouts.totl", 16, 'providers.primary.timeouts.totl: unknown key; did you mean "total"?'),
+        ("port = 0", "zzz = 0", 3, "server.zzz: unknown key"),
+        ("port = 0", "port = 70000", 3, "server.port: expected int <= 65535"),
+        ("port = 0", 'port = "0"', 3, "server.port: expected int, got text"),
+        ("idle = 5", "idle = 0", 9, "timeouts.idle: expected a number > 0.0"),
+        ("total = 9", "total = nan", 16, "providers.primary.timeouts.total: expected a number > 0.0"),
+        ("total = 9", "total = inf", 16, "providers.primary.timeouts.total: expected a number <= 86400.0"),
+        ('["some-model"]', '[\n  "a",\n  3,\n]', 15, "providers.primary.models[1]: expected text, got int"),
+        ('kind = "openai_compatible"\n', "", 11, "providers.primary: kind is missing"),
+        ('base_url = "http://127.0.0.1:9100/v1/"\n', "", 11, 'kind "openai_compatible" needs a base_url'),
+        ("openai_compatible", "opena", 12, 'did you mean "openai"?'),
+        ("[providers.primary]", '[providers."a/b"]', 11, "providers.a/b: a name is 1 to 64"),
+        ("idle = 5", "idle = 5 5", 9, "not TOML: Expected newline or end of document"),
+        ("port = 0", "port = 0\nport = 1", 4, "not TOML: Cannot overwrite a value"),
+        ("port = 0", "port = " + "9" * 5000, 17, "not TOML: a number is too long"),
+        ("port = 0", "port = " + "[" * 5000, 1, "nested too deeply"),
+        ("[timeouts]", "[[timeouts]]", 8, "timeouts: expected a table"),
+        ("[server]", "providers = 3\n[server]", 12, "not TOML"),
+    ],
+)
+def test_a_mistake_is_told_with_its_line_and_what_would_be_right(old: str, new: str, line: int, said: str) -> None:
+    """OPS-13: every error names the line."""
+    error = refused(WHOLE.replace(old, new, 1))
+    assert said in str(error)
+    assert error.line == line
+
+
+@pytest.mark.parametrize("kind", ["anthropic", "gemini", "cohere"])
+def test_a_kind_that_is_not_built_yet_is_refused_by_name(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from llm_runtime.config import vendors
+
+    known = LLMProvider(kind)
+    monkeypatch.setitem(vendors.VENDORS, known, vendors.VENDORS[known]._replace(built=False))
+    error = refused(f'[providers.x]\nkind = "{kind}"\napi_key = "env:PRIMARY_KEY"')
+    assert f'"{kind}" is not supported by this version' in str(error)
+    assert error.line == 2
+
+
+def test_a_vendor_without_a_key_says_what_to_write() -> None:
+    error = refused('[providers.x]\nkind = "openai"')
+    assert str(error) == 'config.toml:1: providers.x: kind "openai" needs api_key, for example "env:OPENAI_API_KEY"'
+
+
+def test_a_vendors_address_is_known() -> None:
+    config = parse(b'[providers.x]\nkind = "openai"\napi_key = "env:PRIMARY_KEY"', ENVIRON)
+    assert config.providers["x"].base_url == "https://api.openai.com/v1"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://host/v1",
+        "host/v1",
+        "https://",
+        "https://u:p@host/v1",
+        "https://host/v1?key=1",
+        "https://host/v1#a",
+        "https://host:99999/v1",
+        "https://[::1/v1",
+        "https://host/a b",
+        "https://host/\\r\\nX: y",
+    ],
+)
+def test_an_address_that_is_not_one_is_refused(url: str) -> None:
+    error = refused(f'[providers.x]\nkind = "openai_compatible"\nbase_url = "{url}"')
+    assert error.path == ("providers", "x", "base_url")
+    assert error.line == 3
+
+
+def test_a_disabled_provider_needs_no_key_but_may_not_hold_one() -> None:
+    source = '[providers.x]\nkind = "openai"\nenabled = false\napi_key = "%s"'
+    config = parse((source % "env:NOT_SET").encode(), {})
+    assert config.providers["x"].api_key is None
+    assert config.enabled == {}
+    assert "a key is never written here" in str(refused(source % "sk-CANARY"))
+
+
+def test_the_local_model_has_no_address_and_few_slots() -> None:
+    config = parse(b'[providers.local]\nkind = "local"', {})
+    local = config.providers["local"]
+    assert (local.base_url, local.models, local.limits) == (None, ("smollm2",), Limits(max_concurrency=4))
+    assert "not for kind" in str(refused('[providers.l]\nkind = "local"\nbase_url = "http://127.0.0.1:1"'))
+
+
+def test_limits_can_be_set() -> None:
+    config = parse(b'[providers.local]\nkind = "local"\nlimits.max_concurrency = 2', {})
+    assert config.providers["local"].limits.max_concurrency == 2
+
+
+def test_a_key_in_clear_to_another_machine_is_noted() -> None:
+    source = '[providers.x]\nkind = "openai_compatible"\nbase_url = "http://10.0.0.1/v1"\napi_key = "env:PRIMARY_KEY"'
+    [note] = parse(source.encode(), ENVIRON).notes
+    assert note == "providers.x.base_url is http: its key is sent where others can read it"
+
+
+def test_a_ca_file_is_found_beside_the_configuration(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("")
+    source = '[providers.x]\nkind = "openai_compatible"\nbase_url = "https://h/v1"\nca_file = "%s"'
+    file = tmp_path / "c.toml"
+    file.write_text(source % "ca.pem")
+    assert load(file, {}).providers["x"].ca_file == str(tmp_path / "ca.pem")
+    file.write_text(source % "nope.pem")
+    with pytest.raises(ConfigError, match=r"c\.toml:4: providers\.x\.ca_file: cannot read 'nope\.pem': No such file"):
+        load(file, {})
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"\n\xff", "config.toml:2: not UTF-8"),
+        (b"#" * (1024 * 1024 + 1), "config.toml:1: larger than 1048576 bytes"),
+    ],
+)
+def test_what_is_not_text_is_refused(content: bytes, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(content, {})
+    assert str(caught.value) == said
+
+
+def test_a_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path / "no.toml", {})
+    assert str(caught.value) == f"{tmp_path}/no.toml: cannot read the configuration: No such file or directory"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost", "LocalHost"])
+def test_loopback_needs_nothing(host: str) -> None:
+    assert with_server(Config(), host=host).server.host == host
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "my-machine.lan", "::ffff:127.0.0.1"])
+def test_beyond_loopback_needs_a_key_and_an_answer_about_tls(host: str) -> None:
+    """SEC-01: refused without a key, refused without TLS, unless the latter was said to be meant."""
+    config = parse(WHOLE.encode(), ENVIRON)
+    with pytest.raises(ConfigError, match="that needs a key"):
+        with_server(Config(), host=host, insecure_no_tls=True)
+    with pytest.raises(ConfigError, match="speaks no TLS"):
+        with_server(config, host=host)
+    assert with_server(config, host=host, insecure_no_tls=True).server.insecure_no_tls
+    assert refused(WHOLE.replace('"127.0.0.1"', f'"{host}"', 1)).line == 2
+
+
+@pytest.mark.parametrize("host", ["", "a b", "1.2.3", "256.1.1.1", "http://x", "-x", "x\n"])
+def test_what_is_no_host_is_refused(host: str) -> None:
+    with pytest.raises(ConfigError, match="is not an address or host name"):
+        with_server(Config(), host=host)
+
+
+def test_a_config_is_frozen() -> None:
+    with pytest.raises(AttributeError):
+        Config().server = Server()  # type: ignore[misc]
+    assert msgspec.structs.replace(Config(), server=Server(port=1)).server.port == 1
