@@ -1,0 +1,105 @@
+"""The actor kernel: supervised actors with bounded mailboxes, on Trio. It knows nothing of what they do.
+
+    class Add(Call[int], frozen=True):
+        amount: int
+
+    class Counter:
+        def __init__(self) -> None:
+            self.total = 0
+
+        async def run(self, inbox: Inbox[Add], *, task_status: trio.TaskStatus[None]) -> None:
+            task_status.started()
+            await serve(inbox, self.handle)
+
+        async def handle(self, delivery: Delivery[Add]) -> None:
+            self.total += delivery.message.amount
+            delivery.reply(delivery.message, self.total)
+
+    counter = ChildSpec("counter", lambda previous: Counter())
+    root = Supervisor([counter])
+
+    async with running(root):
+        total = await root.ref(counter).call(Add(2))
+
+`docs/kernel.md` is the guide, `docs/semantics.md` the list of guarantees.
+"""
+
+from llm_actors.kernel.delivery import Delivery
+from llm_actors.kernel.errors import (
+    ActorCrashed,
+    CallCycle,
+    CallExpired,
+    GaveUp,
+    KernelError,
+    MailboxFull,
+    NameTaken,
+    NoReply,
+    NotRunning,
+    Parked,
+    PoisonRefused,
+    ShuttingDown,
+    StartFailed,
+    StillRunning,
+    TooManyChildren,
+    lineage,
+)
+from llm_actors.kernel.inbox import Inbox
+from llm_actors.kernel.lifecycle import Bus, Event, Lagged, Subscription
+from llm_actors.kernel.mailbox import MailboxSpec, MailboxStatistics, Overflow
+from llm_actors.kernel.message import Call, Cast, Message
+from llm_actors.kernel.ref import DEFAULT_CALL_SECONDS, Ref
+from llm_actors.kernel.serve import serve, serve_concurrently
+from llm_actors.kernel.spec import Actor, ChildSpec, Previous, task_child
+from llm_actors.kernel.strategy import Restart, Strategy
+from llm_actors.kernel.supervisor import Supervisor, SupervisorStatistics, running
+from llm_actors.kernel.tree import Status, TreeNode, render
+from llm_actors.kernel.window import Backoff, Intensity
+
+__all__ = [
+    "DEFAULT_CALL_SECONDS",
+    "Actor",
+    "ActorCrashed",
+    "Backoff",
+    "Bus",
+    "Call",
+    "CallCycle",
+    "CallExpired",
+    "Cast",
+    "ChildSpec",
+    "Delivery",
+    "Event",
+    "GaveUp",
+    "Inbox",
+    "Intensity",
+    "KernelError",
+    "Lagged",
+    "MailboxFull",
+    "MailboxSpec",
+    "MailboxStatistics",
+    "Message",
+    "NameTaken",
+    "NoReply",
+    "NotRunning",
+    "Overflow",
+    "Parked",
+    "PoisonRefused",
+    "Previous",
+    "Ref",
+    "Restart",
+    "ShuttingDown",
+    "StartFailed",
+    "Status",
+    "StillRunning",
+    "Strategy",
+    "Subscription",
+    "Supervisor",
+    "SupervisorStatistics",
+    "TooManyChildren",
+    "TreeNode",
+    "lineage",
+    "render",
+    "running",
+    "serve",
+    "serve_concurrently",
+    "task_child",
+]

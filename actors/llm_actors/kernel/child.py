@@ -1,0 +1,157 @@
+"""What a supervisor knows of one child: the part that outlives its incarnations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Never, Protocol, cast, final, runtime_checkable
+
+import trio
+
+from llm_actors.kernel.errors import NotRunning, ShuttingDown, StartFailed, StillRunning
+from llm_actors.kernel.incarnation import Incarnation
+from llm_actors.kernel.lifecycle import Bus, Crashed, Event, Exited, LeftBehind, Started
+from llm_actors.kernel.mailbox import Mailbox
+from llm_actors.kernel.message import Message
+from llm_actors.kernel.ref import Ref
+from llm_actors.kernel.spec import Actor, ChildSpec, Previous
+from llm_actors.kernel.trace import place
+from llm_actors.kernel.tree import Status, TreeNode
+from llm_actors.kernel.window import Backoff, Streak
+
+
+@runtime_checkable
+class Subtree(Protocol):
+    """What a child that is itself a supervisor can do for its parent."""
+
+    def close_all(self, kind: type[NotRunning], problem: str) -> None:
+        """Close the mailboxes of everyone below."""
+
+    def nodes(self) -> tuple[TreeNode, ...]:
+        """Return the picture of everyone below."""
+        ...
+
+
+@final
+class Child:
+    """One child of one supervisor."""
+
+    def __init__(self, spec: ChildSpec[Never], path: str, backoff: Backoff, *, dynamic: bool) -> None:
+        self.spec = spec
+        self.dynamic = dynamic
+        self.mailbox = Mailbox(path, spec.mailbox)
+        self.ref: Ref[Message] = Ref(self.mailbox)
+        self.status = Status.NEW
+        self.restarts = 0
+        self.streak = Streak(backoff)
+        self.last_crash = ""
+        self.leaving = False
+        self.life: Incarnation | None = None
+        self._subtree: Subtree | None = None
+        self._handed: Previous = None
+        self._saved: Previous = None
+
+    @property
+    def name(self) -> str:
+        """Its name among its siblings."""
+        return self.spec.name
+
+    def settle(self, path: str, bus: Bus) -> None:
+        """Take its place in the running tree."""
+        self.mailbox.name = path
+        self.mailbox.bus = bus
+
+    def publish(self, event: Callable[[str], Event]) -> None:
+        """Tell the bus."""
+        if self.mailbox.bus is not None:
+            self.mailbox.bus.publish(event(self.mailbox.name))
+
+    async def start(self, nursery: trio.Nursery, ended: Callable[[Incarnation], None]) -> None:
+        """Start an incarnation and wait until it is up. Raise `StartFailed` from what prevented it."""
+        if self.life is not None and not self.life.done.is_set():
+            raise StartFailed(self.mailbox.name, "is still running") from StillRunning(
+                self.mailbox.name, "outlived its cancellation"
+            )
+        if self.spec.mailbox is not None:
+            self.mailbox.reopen()
+        self.leaving = False
+        self.status = Status.STARTING
+        self.life = life = Incarnation(self.mailbox, ended)
+        factory = cast("Callable[[Previous], Actor[Message]]", self.spec.factory)
+        previous, self._handed = self._handed or self._saved, None
+        try:
+            with trio.fail_after(self.spec.start_timeout):
+                await nursery.start(life.live, factory, previous)
+        except Exception as exc:
+            self._note_crash(exc)
+            raise StartFailed(self.mailbox.name, f"did not start: {type(exc).__name__}") from exc
+        finally:
+            self._note_subtree(life.actor)
+        self.status = Status.RUNNING
+        self.publish(lambda name: Started(name=name))
+
+    def _note_subtree(self, actor: object) -> None:
+        """A new supervisor object in place of an old one: those who waited below the old one are answered."""
+        subtree = actor if isinstance(actor, Subtree) else None
+        if self._subtree is not None and self._subtree is not subtree:
+            self._subtree.close_all(NotRunning, "its supervisor was replaced")
+        self._subtree = subtree
+
+    def note_end(self, life: Incarnation) -> None:
+        """Record how an incarnation ended and what it leaves to the next one."""
+        if life.inbox.saved is not None:
+            self._saved = life.inbox.saved
+        self._handed = life.state
+        self.publish(lambda name: Exited(name=name, reason=life.reason.value))
+        if life.error is not None:
+            self._note_crash(life.error)
+
+    def _note_crash(self, exc: Exception) -> None:
+        self.last_crash = place(exc)
+        self.publish(lambda name: Crashed(name=name, error=self.last_crash))
+
+    async def stop(self, *, final: bool) -> None:
+        """Stop the incarnation within the child's grace; name it and go on if it does not end."""
+        if final:
+            self.mailbox.close(ShuttingDown, "is shutting down")
+        if self.life is None:
+            return
+        if not self.life.done.is_set():
+            self.status = Status.STOPPING
+        self._leave_if_stuck(ended=await self.life.stop(self.spec.shutdown, final=final))
+
+    async def kill(self) -> None:
+        """Cancel the incarnation; name it and go on if it does not end."""
+        if self.life is not None:
+            self._leave_if_stuck(ended=await self.life.kill())
+
+    def _leave_if_stuck(self, *, ended: bool) -> None:
+        if ended:
+            self.life = None
+            self.status = Status.ENDED
+        else:
+            self.publish(lambda name: LeftBehind(name=name))
+
+    def retire(self, kind: type[NotRunning], problem: str) -> None:
+        """No incarnation follows: answer everyone who waits here or below."""
+        self.status = Status.ENDED
+        self.close(kind, problem)
+
+    def close(self, kind: type[NotRunning], problem: str) -> None:
+        """Close its mailbox and all below."""
+        if self.spec.mailbox is not None:
+            self.mailbox.close(kind, problem)
+        if self._subtree is not None:
+            self._subtree.close_all(kind, problem)
+
+    def node(self) -> TreeNode:
+        """Return its picture."""
+        up = self.life is not None and self.status is Status.RUNNING
+        return TreeNode(
+            name=self.name,
+            status=self.status,
+            restarts=self.restarts,
+            uptime=trio.current_time() - self.life.started_at if up and self.life is not None else 0.0,
+            last_crash=self.last_crash,
+            mailbox=self.mailbox.statistics(),
+            children=self._subtree.nodes() if self._subtree is not None else (),
+        )

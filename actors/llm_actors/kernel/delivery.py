@@ -1,0 +1,109 @@
+"""A message on its way: what the actor receives, and how it answers.
+
+A call is answered exactly once: by the handler (`reply`, `fail`), by the kernel when the handler crashed, forgot
+or ran out of time, or by the mailbox when the actor died. Who is gone is not answered, only counted.
+"""
+
+from __future__ import annotations
+
+from contextvars import Context
+from typing import TYPE_CHECKING, Generic, TypeVar, final
+
+import trio
+
+from llm_actors.kernel.message import Call, Message
+from llm_actors.kernel.reply import Reply
+
+if TYPE_CHECKING:
+    from llm_actors.kernel.mailbox import Mailbox
+
+M_co = TypeVar("M_co", bound=Message, covariant=True)
+R = TypeVar("R")
+
+
+@final
+class Delivery(Generic[M_co]):
+    """One message, the place of its answer, its deadline and its sender's context variables."""
+
+    __slots__ = ("_mailbox", "_reply", "_scope", "context", "deadline", "deferred", "message")
+
+    def __init__(
+        self,
+        message: M_co,
+        mailbox: Mailbox,
+        deadline: float,
+        context: Context,
+        reply: Reply[object] | None = None,
+    ) -> None:
+        self.message = message
+        self.deadline = deadline
+        self.context = context
+        self.deferred = False
+        self._mailbox = mailbox
+        self._reply = reply
+        self._scope: trio.CancelScope | None = None
+
+    @property
+    def is_call(self) -> bool:
+        """Whether somebody is owed an answer."""
+        return self._reply is not None
+
+    @property
+    def answered(self) -> bool:
+        """Whether the answer has been given."""
+        return self._reply is not None and self._reply.answered
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether the caller has gone. Check it before work that was deferred."""
+        return self._reply is not None and self._reply.abandoned
+
+    def reply(self, message: Call[R], value: R) -> bool:
+        """Answer the call; `message` is the one delivered, and gives the type checker the type of `value`.
+
+        Return whether the caller was still there; a late answer is dropped and counted.
+        """
+        if message is not self.message:
+            raise ValueError(f"{self._mailbox.name}: the reply is to another message than the one delivered")
+        reply = self._owed()
+        return self._sent(taken=reply.send(value))
+
+    def fail(self, error: Exception) -> bool:
+        """Let the caller's `call` raise `error`. For what is expected to go wrong: a crash needs no `fail`."""
+        reply = self._owed()
+        return self._sent(taken=reply.fail(error))
+
+    def defer(self) -> None:
+        """Keep the call to answer it after the handler has returned. It is failed if this incarnation ends first."""
+        self.deferred = True
+
+    def scope(self) -> trio.CancelScope:
+        """Return the scope for the work: it ends at the call's deadline and when the caller leaves."""
+        self._scope = trio.CancelScope(deadline=self.deadline)
+        if self.abandoned:
+            self._scope.cancel(reason="the caller has gone")
+        return self._scope
+
+    def abandon(self) -> None:
+        """Record that the caller has gone, and stop the work that was for it alone."""
+        assert self._reply is not None
+        self._reply.abandon()
+        self._mailbox.let_go(self)
+        if self._scope is not None:
+            self._scope.cancel(reason="the caller has gone")
+
+    def _owed(self) -> Reply[object]:
+        if self._reply is None:
+            raise TypeError(f"{self._mailbox.name}: {type(self.message).__name__} is a cast and takes no answer")
+        if self._reply.answered:
+            raise RuntimeError(f"{self._mailbox.name}: {type(self.message).__name__} was answered already")
+        return self._reply
+
+    def _sent(self, *, taken: bool) -> bool:
+        self._mailbox.let_go(self)
+        if not taken:
+            self._mailbox.count.late_replies += 1
+        return taken
+
+
+AnyDelivery = Delivery[Message]

@@ -1,0 +1,106 @@
+"""What a caller of an actor can meet.
+
+Each class answers one question: should I try again here (`MailboxFull`, `NotRunning`), elsewhere (`Parked`,
+`ActorCrashed`), or not at all (`CallCycle`, `PoisonRefused`: a bug or a payload that breaks things)?
+Texts name actors and exception types, never the contents of a message.
+"""
+
+# ruff: noqa: N818  (a name that says what happened needs no suffix)
+
+from __future__ import annotations
+
+
+class KernelError(Exception):
+    """The root of the tree. `actor` is the path of the actor that the problem is about."""
+
+    def __init__(self, actor: str, problem: str) -> None:
+        super().__init__(f"{actor}: {problem}")
+        self.actor = actor
+        self.problem = problem
+
+
+class ActorCrashed(KernelError):
+    """The actor raised while it had the message in hand. `__cause__` is what it raised."""
+
+
+class NotRunning(KernelError):
+    """Nobody will answer: the actor has ended, was never started, or takes no messages."""
+
+
+class ShuttingDown(NotRunning):
+    """The actor was asked to stop before it came to the message."""
+
+
+class Parked(NotRunning):
+    """The actor's supervisor has paused it after too many crashes; it will be tried again later."""
+
+
+class MailboxFull(KernelError):
+    """There was no room, and the mailbox's policy is not to wait; or a newer message took the place."""
+
+
+class CallExpired(KernelError):
+    """The call's deadline passed and the caller had no scope of its own that said so first."""
+
+
+class CallCycle(KernelError):
+    """The call would have closed a circle of actors that wait for one another. `cycle` names them in order."""
+
+    def __init__(self, actor: str, cycle: tuple[str, ...]) -> None:
+        super().__init__(actor, "call cycle " + " -> ".join(cycle))
+        self.cycle = cycle
+
+
+class PoisonRefused(KernelError):
+    """The same payload has crashed this actor too often to be tried again."""
+
+
+class NoReply(KernelError):
+    """The actor handled the call without answering or deferring it: a bug in the actor."""
+
+
+class StartFailed(KernelError):
+    """A child did not come up. `__cause__` is what its factory or its initialisation raised."""
+
+
+class GaveUp(KernelError):
+    """A supervisor exceeded its restart intensity. `__cause__` is the last crash, down to the leaf."""
+
+
+class StillRunning(KernelError):
+    """A child outlived its grace and its cancellation; a second one beside it would be worse than none."""
+
+
+class TooManyChildren(KernelError):
+    """The supervisor holds as many dynamic children as it may."""
+
+
+class NameTaken(KernelError):
+    """The supervisor already has a child of that name."""
+
+
+def crashed(actor: str, exc: BaseException) -> ActorCrashed:
+    """Return the error for a sender whose message was in hand when `exc` was raised."""
+    error = ActorCrashed(actor, f"crashed with {type(exc).__name__}")
+    error.__cause__ = exc
+    return error
+
+
+def lineage(exc: BaseException) -> tuple[str, ...]:
+    """Return the chain from the top-level error down to its root, one `who: type` each, without any contents."""
+    links: list[str] = []
+    seen: BaseException | None = exc
+    while seen is not None:
+        links.append(f"{seen.actor}: {type(seen).__name__}" if isinstance(seen, KernelError) else type(seen).__name__)
+        inner = seen.exceptions[0] if isinstance(seen, BaseExceptionGroup) else None
+        seen = inner or seen.__cause__
+    return tuple(links)
+
+
+def is_fatal(exc: BaseException | None) -> bool:
+    """Tell whether a restart cannot help: no memory, here or anywhere among the causes."""
+    if exc is None:
+        return False
+    if isinstance(exc, BaseExceptionGroup):
+        return any(is_fatal(inner) for inner in exc.exceptions)
+    return isinstance(exc, MemoryError) or is_fatal(exc.__cause__)

@@ -1,0 +1,208 @@
+"""What happens to actors, told to whoever listens.
+
+A bounded bus: each subscriber has its own short queue, the oldest event makes room for the newest, and a subscriber
+that fell behind is told how many it missed. Publishing never waits and never fails. Each event knows how loud it is;
+the log gets one line per actor and kind of event a minute at most, since an actor that flaps must not flood it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict, deque
+from typing import TypeAlias, final
+
+import msgspec
+import trio
+
+EVENTS_KEPT = 256
+"""Events that wait per subscriber."""
+
+LOG_EVERY = 60.0
+"""Seconds between two log lines of the same kind about the same actor."""
+
+LOG_KEYS = 1024
+"""Pairs of actor and kind remembered for that."""
+
+log = logging.getLogger("llm_actors.kernel")
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Something that happened to the actor with the path `name`."""
+
+    name: str
+
+    level = logging.DEBUG
+
+    def line(self) -> str:
+        """Return one line for people."""
+        fields = [f"{key}={value}" for key, value in msgspec.structs.asdict(self).items() if key != "name"]
+        return " ".join([self.name, type(self).__name__.lower(), *fields])
+
+
+class Started(Event, frozen=True):
+    """An incarnation is up."""
+
+
+class Exited(Event, frozen=True):
+    """An incarnation ended: normally, stopped, killed, crashed, or before it was up."""
+
+    reason: str
+
+
+class Crashed(Event, frozen=True):
+    """An exception ended an incarnation, a start or one worker; `error` is its type and place, never its text."""
+
+    level = logging.WARNING
+    error: str
+
+
+class Restarted(Event, frozen=True):
+    """The `restarts`-th restart of this actor, `delay` seconds after it went down."""
+
+    level = logging.INFO
+    restarts: int
+    delay: float
+
+
+class SupervisorGaveUp(Event, frozen=True):
+    """Too many restarts; the cause chain, from the supervisor down to the exception at the leaf."""
+
+    level = logging.ERROR
+    causes: tuple[str, ...]
+
+
+class ChildrenParked(Event, frozen=True):
+    """Too many restarts; all children pause for `seconds`."""
+
+    level = logging.WARNING
+    seconds: float
+    causes: tuple[str, ...]
+
+
+class LeftBehind(Event, frozen=True):
+    """A child outlived its grace and its cancellation; the others go on without it."""
+
+    level = logging.ERROR
+
+
+class MailboxFilled(Event, frozen=True):
+    """A mailbox that had room has none."""
+
+    level = logging.WARNING
+    capacity: int
+
+
+class DeadLetter(Event, frozen=True):
+    """A message came for an actor that is not running."""
+
+
+class CallTimedOut(Event, frozen=True):
+    """A call's deadline passed before its answer."""
+
+
+class CallAbandoned(Event, frozen=True):
+    """A caller was cancelled before the answer."""
+
+
+class Lagged(msgspec.Struct, frozen=True):
+    """What a slow subscriber gets instead of the `missed` events it was too late for."""
+
+    missed: int
+
+
+Observed: TypeAlias = "Event | Lagged"
+
+
+class BusStatistics(msgspec.Struct, frozen=True):
+    """How much was published and how much of it was missed by slow subscribers."""
+
+    published: int
+    missed: int
+    subscribers: int
+
+
+@final
+class Subscription:
+    """One listener's queue. Use it as a context manager and iterate it; closing it ends the subscription."""
+
+    def __init__(self, bus: Bus, capacity: int) -> None:
+        self._bus = bus
+        self._queue: deque[Event] = deque(maxlen=capacity)
+        self._missed = 0
+        self._lot = trio.lowlevel.ParkingLot()
+
+    def __enter__(self) -> Subscription:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bus.drop(self)
+
+    def offer(self, event: Event) -> bool:
+        """Take the event; False if an older one had to go."""
+        lost = len(self._queue) == self._queue.maxlen
+        self._missed += lost
+        self._queue.append(event)
+        self._lot.unpark_all()
+        return not lost
+
+    def receive_nowait(self) -> Observed:
+        """Return the next event, or how many were missed before it. Raise `trio.WouldBlock` if there is none."""
+        if self._missed:
+            missed, self._missed = self._missed, 0
+            return Lagged(missed)
+        if not self._queue:
+            raise trio.WouldBlock
+        return self._queue.popleft()
+
+    def __aiter__(self) -> Subscription:
+        return self
+
+    async def __anext__(self) -> Observed:
+        await trio.lowlevel.checkpoint()
+        while not (self._missed or self._queue):
+            await self._lot.park()
+        return self.receive_nowait()
+
+
+@final
+class Bus:
+    """Where a tree of supervisors tells what happens."""
+
+    def __init__(self) -> None:
+        self._subscribers: list[Subscription] = []
+        self._published = 0
+        self._missed = 0
+        self._logged: OrderedDict[tuple[str, type[Event]], float] = OrderedDict()
+
+    def subscribe(self, capacity: int = EVENTS_KEPT) -> Subscription:
+        """Listen from now on."""
+        subscription = Subscription(self, capacity)
+        self._subscribers.append(subscription)
+        return subscription
+
+    def drop(self, subscription: Subscription) -> None:
+        """End a subscription."""
+        if subscription in self._subscribers:
+            self._subscribers.remove(subscription)
+
+    def publish(self, event: Event) -> None:
+        """Tell everyone, without waiting."""
+        self._published += 1
+        for subscription in self._subscribers:
+            self._missed += not subscription.offer(event)
+        if log.isEnabledFor(event.level) and self._due(event):
+            log.log(event.level, "%s", event.line())
+
+    def statistics(self) -> BusStatistics:
+        """Return the counters."""
+        return BusStatistics(self._published, self._missed, len(self._subscribers))
+
+    def _due(self, event: Event) -> bool:
+        key, now = (event.name, type(event)), trio.current_time()
+        if now - self._logged.get(key, -LOG_EVERY) < LOG_EVERY:
+            return False
+        self._logged[key] = now
+        self._logged.move_to_end(key)
+        if len(self._logged) > LOG_KEYS:
+            self._logged.popitem(last=False)
+        return True

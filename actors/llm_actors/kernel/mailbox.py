@@ -1,0 +1,206 @@
+"""The mailbox: bounded, owned by the supervisor, older than any incarnation of the actor that reads it.
+
+It holds the only send end and the original receive end of a memory channel. Each incarnation reads from a clone,
+so that closing the clone stops the reader at once, ahead of all queued data, and loses nothing. When nobody will
+ever read again the mailbox is closed: first it refuses, then it answers everyone who is queued or waits for room.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import final
+
+import msgspec
+import trio
+
+from llm_actors.kernel.delivery import AnyDelivery
+from llm_actors.kernel.errors import KernelError, MailboxFull, NotRunning, PoisonRefused
+from llm_actors.kernel.lifecycle import Bus, DeadLetter, MailboxFilled
+from llm_actors.kernel.poison import Poison
+
+DEFAULT_CAPACITY = 64
+"""Messages a mailbox holds unless its spec says otherwise."""
+
+
+class Overflow(Enum):
+    """What happens to a message that finds the mailbox full. A refused or displaced call raises `MailboxFull`."""
+
+    WAIT = "wait"
+    """A call waits for room, within its deadline; a cast is refused, for it cannot wait."""
+    REFUSE = "refuse"
+    """Calls and casts raise at once."""
+    DROP_NEWEST = "drop newest"
+    """The cast is dropped and counted."""
+    DROP_OLDEST = "drop oldest"
+    """The message that has waited longest makes room."""
+
+
+class MailboxSpec(msgspec.Struct, frozen=True):
+    """How many messages may wait, and what happens to the next one."""
+
+    capacity: int = DEFAULT_CAPACITY
+    overflow: Overflow = Overflow.WAIT
+
+    def __post_init__(self) -> None:
+        if self.capacity < 1:
+            raise ValueError(f"a mailbox holds at least one message, not {self.capacity}")
+
+
+class Count(msgspec.Struct):
+    """What happened to the messages of one mailbox since it was made."""
+
+    accepted: int = 0
+    full: int = 0
+    dropped: int = 0
+    dead_letters: int = 0
+    skipped: int = 0
+    expired: int = 0
+    abandoned: int = 0
+    late_replies: int = 0
+    poisoned: int = 0
+    crashes: int = 0
+
+
+class MailboxStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """A moment's view. Counters only grow; `depth`, `waiting` and `in_hand` are gauges."""
+
+    depth: int
+    capacity: int
+    waiting: int
+    in_hand: int
+    accepted: int
+    full: int
+    dropped: int
+    dead_letters: int
+    skipped: int
+    expired: int
+    abandoned: int
+    late_replies: int
+    poisoned: int
+    crashes: int
+
+
+@final
+class Mailbox:
+    """Where one actor's messages wait. Made by supervisors and by the test kit; others hold a `Ref`."""
+
+    def __init__(self, name: str, spec: MailboxSpec | None) -> None:
+        self.name = name
+        self.bus: Bus | None = None
+        self.count = Count()
+        self.poison = Poison()
+        self.in_hand: set[AnyDelivery] = set()
+        self.calling: dict[Mailbox, int] = {}
+        self._spec = spec or MailboxSpec(1)
+        self._send, self._receive = trio.open_memory_channel[AnyDelivery](self._spec.capacity)
+        self._closed: tuple[type[NotRunning], str] | None = None
+        self._was_full = False
+        if spec is None:
+            self.close(NotRunning, "takes no messages")
+
+    @property
+    def closed(self) -> bool:
+        """Whether messages are refused."""
+        return self._closed is not None
+
+    def statistics(self) -> MailboxStatistics:
+        """Return counters and gauges."""
+        channel = self._send.statistics()
+        return MailboxStatistics(
+            depth=channel.current_buffer_used,
+            capacity=self._spec.capacity,
+            waiting=channel.tasks_waiting_send,
+            in_hand=len(self.in_hand),
+            **msgspec.structs.asdict(self.count),
+        )
+
+    def reader(self) -> trio.MemoryReceiveChannel[AnyDelivery]:
+        """Return a receive end of its own for one incarnation."""
+        return self._receive.clone()
+
+    def put(self, delivery: AnyDelivery) -> bool:
+        """Take the message if that needs no waiting. False: wait with `put_waiting`. Raise if it is refused."""
+        if self._closed is not None:
+            raise self._dead_letter()
+        try:
+            self._send.send_nowait(delivery)
+        except trio.WouldBlock:
+            return self._overflowed(delivery)
+        self._was_full = False
+        self.count.accepted += 1
+        return True
+
+    async def put_waiting(self, delivery: AnyDelivery) -> None:
+        """Wait for room. Cancelled while waiting: the message was not sent."""
+        await self._send.send(delivery)
+        self.count.accepted += 1
+
+    def _overflowed(self, delivery: AnyDelivery) -> bool:
+        self._report_full()
+        if self._spec.overflow is Overflow.DROP_OLDEST:
+            self._displace(self._receive.receive_nowait())
+            return self.put(delivery)
+        if self._spec.overflow is Overflow.WAIT and delivery.is_call:
+            return False
+        if self._spec.overflow is Overflow.DROP_NEWEST and not delivery.is_call:
+            self.count.dropped += 1
+            return True
+        raise MailboxFull(self.name, f"mailbox full with {self._spec.capacity} messages")
+
+    def _displace(self, oldest: AnyDelivery) -> None:
+        self.count.dropped += 1
+        if oldest.is_call and not oldest.abandoned:
+            oldest.fail(MailboxFull(self.name, "displaced by a newer message"))
+
+    def _report_full(self) -> None:
+        self.count.full += 1
+        if not self._was_full and self.bus is not None:
+            self.bus.publish(MailboxFilled(name=self.name, capacity=self._spec.capacity))
+        self._was_full = True
+
+    def _dead_letter(self) -> NotRunning:
+        assert self._closed is not None
+        self.count.dead_letters += 1
+        if self.bus is not None:
+            self.bus.publish(DeadLetter(name=self.name))
+        kind, problem = self._closed
+        return kind(self.name, problem)
+
+    def close(self, kind: type[NotRunning], problem: str) -> None:
+        """Refuse from now on, then answer all who are queued or wait for room."""
+        self._closed = kind, problem
+        while True:
+            try:
+                self._turn_away(self._receive.receive_nowait(), self._dead_letter())
+            except trio.WouldBlock:
+                return
+
+    def reopen(self) -> None:
+        """Take messages again: the actor will be started once more."""
+        self._closed = None
+
+    def admit(self, delivery: AnyDelivery) -> bool:
+        """Decide whether a message that was received is worth the actor's time; if so it is in hand."""
+        if delivery.abandoned:
+            self.count.skipped += 1
+            return False
+        if self.poison and self.poison.refuses(delivery.message.fingerprint()):
+            self.count.poisoned += 1
+            self._turn_away(delivery, PoisonRefused(self.name, "this payload has crashed it before"))
+            return False
+        if delivery.is_call:
+            self.in_hand.add(delivery)
+        return True
+
+    def _turn_away(self, delivery: AnyDelivery, error: KernelError) -> None:
+        if delivery.is_call and not delivery.abandoned:
+            delivery.fail(error)
+
+    def let_go(self, delivery: AnyDelivery) -> None:
+        """Forget a delivery that is settled."""
+        self.in_hand.discard(delivery)
+
+    def crashed(self, delivery: AnyDelivery) -> None:
+        """Remember that the reader crashed on this message."""
+        self.count.crashes += 1
+        self.poison.crashed(delivery.message.fingerprint())

@@ -1,0 +1,109 @@
+"""A ref: how others reach an actor. It points at the mailbox, so it stays good across restarts.
+
+`call` is the only place where one actor waits for another, so all its bounds are here: the deadline of the caller (or
+a default), the mailbox's room, and the refusal of circles.
+"""
+
+from __future__ import annotations
+
+from contextvars import copy_context
+from math import inf
+from typing import Generic, TypeVar, cast, final
+
+import trio
+
+from llm_actors.kernel import cycles
+from llm_actors.kernel.delivery import Delivery
+from llm_actors.kernel.errors import CallCycle, CallExpired, NotRunning
+from llm_actors.kernel.inbox import acting
+from llm_actors.kernel.lifecycle import CallAbandoned, CallTimedOut
+from llm_actors.kernel.mailbox import Mailbox, MailboxStatistics
+from llm_actors.kernel.message import Asks, Cast, Message
+from llm_actors.kernel.reply import Reply
+
+DEFAULT_CALL_SECONDS = 30.0
+"""How long a call waits whose caller has no deadline."""
+
+M_contra = TypeVar("M_contra", bound=Message, contravariant=True)
+R = TypeVar("R")
+
+
+@final
+class Ref(Generic[M_contra]):
+    """The address of an actor that takes messages of type `M_contra`."""
+
+    __slots__ = ("_mailbox",)
+
+    def __init__(self, mailbox: Mailbox) -> None:
+        self._mailbox = mailbox
+
+    @property
+    def name(self) -> str:
+        """The actor's path in the tree."""
+        return self._mailbox.name
+
+    def __repr__(self) -> str:
+        return f"<Ref {self.name}>"
+
+    def statistics(self) -> MailboxStatistics:
+        """Return the mailbox's counters and gauges."""
+        return self._mailbox.statistics()
+
+    async def call(self, message: Asks[R]) -> R:
+        """Send `message` and wait for its answer.
+
+        The actor works under the caller's effective deadline, or `DEFAULT_CALL_SECONDS` when there is none
+        (`CallExpired` then). Raises what the actor answered with `fail`, or a `KernelError`. Cancelling
+        the caller abandons the call: the work for it is cancelled, and nobody waits for that to end.
+        """
+        deadline = trio.current_effective_deadline()
+        if deadline == -inf:
+            await trio.lowlevel.checkpoint()
+        if deadline < inf:
+            return await self._ask(message, deadline)
+        with trio.CancelScope(deadline=trio.current_time() + DEFAULT_CALL_SECONDS) as scope:
+            return await self._ask(message, scope.deadline)
+        raise CallExpired(self.name, f"no answer within {DEFAULT_CALL_SECONDS:g} s")
+
+    def cast(self, message: Cast) -> None:
+        """Send `message` without waiting. An actor that is not running makes it a dead letter, counted.
+
+        Raises `MailboxFull` where the mailbox's policy is to wait or to refuse.
+        """
+        delivery = Delivery[Message](message, self._mailbox, inf, copy_context())
+        try:
+            self._mailbox.put(delivery)
+        except NotRunning:
+            return  # counted as a dead letter
+
+    async def _ask(self, message: Asks[R], deadline: float) -> R:
+        mailbox, caller = self._mailbox, acting.get()
+        reply: Reply[R] = Reply()
+        delivery = Delivery[Message](message, mailbox, deadline, copy_context(), cast("Reply[object]", reply))
+        if caller is not None:
+            cycle = cycles.find_cycle(caller, mailbox)
+            if cycle is not None:
+                raise CallCycle(mailbox.name, cycle)
+            cycles.begin(caller, mailbox)
+        try:
+            if not mailbox.put(delivery):
+                await mailbox.put_waiting(delivery)
+            return await reply.wait()
+        except trio.Cancelled:
+            self._left(delivery)
+            raise
+        finally:
+            if caller is not None:
+                cycles.finish(caller, mailbox)
+
+    def _left(self, delivery: Delivery[Message]) -> None:
+        """Count a caller that went away before the answer came."""
+        delivery.abandon()
+        expired = trio.current_time() >= delivery.deadline
+        count, bus = self._mailbox.count, self._mailbox.bus
+        if expired:
+            count.expired += 1
+        else:
+            count.abandoned += 1
+        if bus is not None:
+            bus.publish(CallTimedOut(name=self.name) if expired else CallAbandoned(name=self.name))

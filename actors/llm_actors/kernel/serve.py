@@ -1,0 +1,100 @@
+"""The two ways to serve an inbox: one message at a time, or several at once under guard.
+
+Either way the handler runs in a scope that ends with the call's deadline or its caller. What differs is what a bug
+costs. Serving one at a time, a crash ends the incarnation, since its state may be half written. Serving several, it
+ends one message, until crashes come so fast that the fault must be in what they share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import trio
+
+from llm_actors.kernel.delivery import Delivery
+from llm_actors.kernel.errors import CallExpired, NoReply, crashed, is_fatal
+from llm_actors.kernel.inbox import Inbox, acting
+from llm_actors.kernel.lifecycle import Crashed
+from llm_actors.kernel.message import Message
+from llm_actors.kernel.trace import place
+from llm_actors.kernel.window import Intensity, RestartWindow
+
+WORKER_CRASHES = Intensity(5, 30.0)
+"""More crashes of workers than this and the actor itself is restarted."""
+
+M = TypeVar("M", bound=Message)
+
+
+async def serve(inbox: Inbox[M], handle: Callable[[Delivery[M]], Awaitable[None]]) -> None:
+    """Handle messages one at a time until a stop is asked for.
+
+    An exception from `handle` fails the call in hand with `ActorCrashed` and is raised: the actor crashes.
+    """
+    async for delivery in inbox:
+        try:
+            await _attend(inbox, delivery, handle)
+        except Exception as exc:
+            _failed(inbox, delivery, exc)
+            raise
+
+
+async def serve_concurrently(
+    inbox: Inbox[M],
+    handle: Callable[[Delivery[M]], Awaitable[None]],
+    *,
+    slots: int,
+    crashes: Intensity = WORKER_CRASHES,
+) -> None:
+    """Handle up to `slots` messages at once, each in its own task with the caller's context variables.
+
+    The slot is taken before the message, so that what cannot be worked on stays in the bounded mailbox. An exception
+    from `handle` fails its own call; more than `crashes` of them are raised. After a stop is asked for, the work in
+    hand is finished (the supervisor bounds that).
+    """
+    free = trio.Semaphore(slots)
+    window = RestartWindow(crashes)
+
+    async def work(delivery: Delivery[M]) -> None:
+        acting.set(inbox.mailbox)
+        try:
+            await _attend(inbox, delivery, handle)
+        except Exception as exc:
+            _failed(inbox, delivery, exc)
+            if is_fatal(exc) or not window.admit(trio.current_time()):
+                raise
+        finally:
+            free.release()
+
+    async with trio.open_nursery() as nursery:
+        while True:
+            await free.acquire()
+            try:
+                delivery = await inbox.receive()
+            except trio.EndOfChannel:
+                return
+            delivery.context.run(nursery.start_soon, work, delivery)
+
+
+async def _attend(inbox: Inbox[M], delivery: Delivery[M], handle: Callable[[Delivery[M]], Awaitable[None]]) -> None:
+    """Handle one message and see to it that a call ends up answered, deferred or abandoned."""
+    if not delivery.is_call:
+        await handle(delivery)
+        return
+    with delivery.scope() as scope:
+        await handle(delivery)
+    if delivery.answered or delivery.abandoned:
+        return
+    if scope.cancelled_caught:
+        delivery.fail(CallExpired(inbox.name, "the deadline passed while it was working"))
+    elif not delivery.deferred:
+        delivery.fail(NoReply(inbox.name, f"{type(delivery.message).__name__} was handled but not answered"))
+
+
+def _failed(inbox: Inbox[M], delivery: Delivery[M], exc: Exception) -> None:
+    mailbox = inbox.mailbox
+    mailbox.crashed(delivery)
+    if mailbox.bus is not None:
+        mailbox.bus.publish(Crashed(name=inbox.name, error=place(exc)))
+    if delivery.is_call and not delivery.answered:
+        delivery.fail(crashed(inbox.name, exc))

@@ -1,0 +1,84 @@
+"""What a supervisor needs to know of a child before it starts it, validated when it is written down."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Generic, Protocol, TypeAlias, TypeVar, final
+
+import msgspec
+import trio
+
+from llm_actors.kernel.inbox import Inbox
+from llm_actors.kernel.mailbox import MailboxSpec
+from llm_actors.kernel.message import Message
+from llm_actors.kernel.strategy import Restart
+
+DEFAULT_SHUTDOWN = 5.0
+"""Seconds a child has to end after it is asked to, before it is cancelled."""
+
+DEFAULT_START_TIMEOUT = 10.0
+"""Seconds a child has to initialise."""
+
+M_contra = TypeVar("M_contra", bound=Message, contravariant=True)
+
+Previous: TypeAlias = "msgspec.Struct | None"
+"""What an incarnation inherits: what the last one returned after a clean stop, or its last checkpoint after a crash."""
+
+
+class Actor(Protocol[M_contra]):
+    """Anything that serves an inbox."""
+
+    async def run(self, inbox: Inbox[M_contra], *, task_status: trio.TaskStatus[None]) -> object:
+        """Initialise, call `task_status.started()`, then serve. Return the durable state, if there is any."""
+
+
+class ChildSpec(msgspec.Struct, Generic[M_contra], frozen=True):
+    """How to make, stop and restart one child. `factory` is called anew for each incarnation."""
+
+    name: str
+    factory: Callable[[Previous], Actor[M_contra]]
+    restart: Restart = Restart.PERMANENT
+    shutdown: float = DEFAULT_SHUTDOWN
+    start_timeout: float = DEFAULT_START_TIMEOUT
+    mailbox: MailboxSpec | None = MailboxSpec()
+    """None: the child takes no messages."""
+
+    def __post_init__(self) -> None:
+        if not self.name or "/" in self.name:
+            raise ValueError(f"a child's name is not empty and has no '/': {self.name!r}")
+        if not callable(self.factory):
+            raise TypeError(f"{self.name}: factory must be callable, not {type(self.factory).__name__}")
+        if not isinstance(self.restart, Restart):
+            raise TypeError(f"{self.name}: restart must be a Restart, not {self.restart!r}")
+        if self.shutdown < 0:
+            raise ValueError(f"{self.name}: shutdown must not be negative: {self.shutdown}")
+        if self.start_timeout <= 0:
+            raise ValueError(f"{self.name}: start_timeout must be longer than 0 s: {self.start_timeout}")
+
+
+@final
+class _Task:
+    """A coroutine function as an actor that takes no messages and is cancelled when asked to stop."""
+
+    def __init__(self, run: Callable[[trio.TaskStatus[None]], Awaitable[object]]) -> None:
+        self._run = run
+
+    async def run(self, inbox: Inbox[Message], *, task_status: trio.TaskStatus[None]) -> None:
+        with trio.CancelScope() as scope:
+            inbox.when_stopping(lambda: scope.cancel(reason="asked to stop"))
+            await self._run(task_status)
+
+
+def task_child(
+    name: str,
+    run: Callable[[trio.TaskStatus[None]], Awaitable[object]],
+    *,
+    restart: Restart = Restart.TEMPORARY,
+    shutdown: float = DEFAULT_SHUTDOWN,
+    start_timeout: float = DEFAULT_START_TIMEOUT,
+) -> ChildSpec[Message]:
+    """Make a child of `async def run(task_status)`, for what has a life but no messages, such as one connection.
+
+    `run` must call `task_status.started()`. Asked to stop, it is cancelled at once; `shutdown` bounds its cleanup.
+    """
+    return ChildSpec(name, lambda _: _Task(run), restart, shutdown, start_timeout, None)
