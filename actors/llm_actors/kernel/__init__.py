@@ -44,6 +44,7 @@ from llm_actors.kernel.errors import (
     lineage,
 )
 from llm_actors.kernel.inbox import Inbox
+from llm_actors.kernel.instrument import SchedulerInstrument, SchedulerStatistics
 from llm_actors.kernel.lifecycle import Bus, Event, Lagged, Subscription
 from llm_actors.kernel.mailbox import MailboxSpec, MailboxStatistics, Overflow
 from llm_actors.kernel.message import Call, Cast, Message
@@ -86,6 +87,8 @@ __all__ = [
     "Previous",
     "Ref",
     "Restart",
+    "SchedulerInstrument",
+    "SchedulerStatistics",
     "ShuttingDown",
     "StartFailed",
     "Status",

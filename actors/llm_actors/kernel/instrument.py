@@ -1,0 +1,105 @@
+"""A scheduler instrument: who blocks the loop, how late it is, how many tasks there are.
+
+Off by default. Trio calls only the hooks that exist, so each one here earns its cost: a clock read at each end of a
+task's step and of the loop's turn. Steps are measured in the thread's CPU time, so that a busy machine does not
+accuse the innocent; the lag is measured in wall time, because that is what a waiting client feels.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from typing import final
+
+import msgspec
+import trio
+
+SLOW_STEP = 0.050
+"""Seconds of CPU time; a task that runs longer without a checkpoint is reported."""
+
+SLOW_STEPS_KEPT = 64
+"""Reports kept; the oldest goes first."""
+
+BUSY_STEPS = 1000
+"""Steps of one task within one second of Trio's clock; more is a busy loop."""
+
+BUSY_NAMES_KEPT = 64
+"""Names of busy tasks kept."""
+
+
+class SlowStep(msgspec.Struct, frozen=True):
+    """One step that held the loop: the task's name, and its CPU time in seconds."""
+
+    task: str
+    seconds: float
+
+
+class SchedulerStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """A moment's view. `max_lag` is the longest turn of the loop, in seconds, in which no other I/O was noticed."""
+
+    tasks: int
+    steps: int
+    slow_steps: tuple[SlowStep, ...]
+    busy_tasks: tuple[str, ...]
+    max_lag: float
+
+
+@final
+class SchedulerInstrument(trio.abc.Instrument):
+    """Pass it to `trio.run(..., instruments=[it])` or `trio.lowlevel.add_instrument(it)`."""
+
+    def __init__(self, slow_step: float = SLOW_STEP, busy_steps: int = BUSY_STEPS) -> None:
+        self._slow_step = slow_step
+        self._busy_steps = busy_steps
+        self._slow: deque[SlowStep] = deque(maxlen=SLOW_STEPS_KEPT)
+        self._busy: deque[str] = deque(maxlen=BUSY_NAMES_KEPT)
+        self._recent: Counter[trio.lowlevel.Task] = Counter()
+        self._second = 0.0
+        self._tasks = 0
+        self._steps = 0
+        self._max_lag = 0.0
+        self._step_began = 0.0
+        self._turn_began: float | None = None
+
+    def statistics(self) -> SchedulerStatistics:
+        """Return what was seen since it was installed; `tasks` counts those spawned since then."""
+        return SchedulerStatistics(
+            tasks=self._tasks,
+            steps=self._steps,
+            slow_steps=tuple(self._slow),
+            busy_tasks=tuple(self._busy),
+            max_lag=self._max_lag,
+        )
+
+    def task_spawned(self, task: trio.lowlevel.Task) -> None:  # noqa: ARG002
+        self._tasks += 1
+
+    def task_exited(self, task: trio.lowlevel.Task) -> None:
+        self._tasks -= 1
+        self._recent.pop(task, None)
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:  # noqa: ARG002
+        self._step_began = time.thread_time()
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        seconds = time.thread_time() - self._step_began
+        self._steps += 1
+        if seconds > self._slow_step:
+            self._slow.append(SlowStep(task.name, seconds))
+        self._count(task)
+
+    def after_io_wait(self, timeout: float) -> None:  # noqa: ARG002
+        self._turn_began = time.perf_counter()
+
+    def before_io_wait(self, timeout: float) -> None:  # noqa: ARG002
+        if self._turn_began is not None:
+            self._max_lag = max(self._max_lag, time.perf_counter() - self._turn_began)
+
+    def _count(self, task: trio.lowlevel.Task) -> None:
+        now = trio.current_time()
+        if now - self._second >= 1.0:
+            self._second = now
+            self._recent.clear()
+        self._recent[task] += 1
+        if self._recent[task] == self._busy_steps + 1:
+            self._busy.append(task.name)
