@@ -9,6 +9,7 @@ known beginnings and not passed on.
 # ruff: noqa: N818  (the names say what happened, as trio.TooSlowError does)
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 from typing import Final
@@ -106,7 +107,7 @@ def wire_reason(exc: BaseException) -> str:
             return f"TLS: {(cause.reason or type(cause).__name__).replace('_', ' ').lower()}"
         case socket.gaierror():
             return f"the name does not resolve ({cause.strerror})"
-        case OSError() if cause.strerror:
-            return cause.strerror
+        case OSError() if cause.errno:
+            return os.strerror(cause.errno)
         case _:
             return "connection lost"

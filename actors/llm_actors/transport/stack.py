@@ -38,7 +38,7 @@ class IdleStack:
     def push(self, connection: Connection, now: float) -> None:
         stack = self._stacks.setdefault(connection.origin, [])
         stack.append((connection, now))
-        while len(stack) > self._max_per_origin or now - stack[0][1] >= self._idle_seconds:
+        while stack and (len(stack) > self._max_per_origin or now - stack[0][1] >= self._idle_seconds):
             stack.pop(0)[0].close()
 
     def clear(self) -> None:

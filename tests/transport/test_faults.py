@@ -1,0 +1,303 @@
+"""Networks and servers that fail, callers that leave: one typed error, and nothing left open (PROV-01 to PROV-13)."""
+
+from __future__ import annotations
+
+import random
+import socket
+from collections.abc import Awaitable, Callable
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from llm_actors.transport import (
+    Broken,
+    ConnectFailed,
+    ConnectTimeout,
+    ProtocolViolation,
+    TcpDial,
+    Transport,
+    TransportError,
+    parse_url,
+)
+from support.outgoing import fetch, post, transport_to
+from support.peer import Call, Peer, Script, chunked, close, pause, raw, reply, reset, stall
+
+
+async def test_prov_01_refused_connection_is_named_with_its_host_and_reason() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        origin = parse_url(f"http://127.0.0.1:{unused.getsockname()[1]}")[0]
+        with pytest.raises(ConnectFailed, match=rf"^{origin}: Connection refused$"):
+            await fetch(Transport(), post(origin=origin))
+
+
+async def test_prov_01_unreachable_address_is_a_failed_connection() -> None:
+    async def unreachable(host: str, port: int) -> trio.SocketStream:
+        raise OSError(101, "Network is unreachable")
+
+    with pytest.raises(ConnectFailed, match="Network is unreachable"):
+        await fetch(Transport(dial=unreachable))
+
+
+async def test_prov_01_blackhole_ends_at_the_connect_timeout(autojump_clock: MockClock) -> None:
+    async def blackhole(host: str, port: int) -> trio.SocketStream:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    transport = Transport(dial=blackhole)
+    start = trio.current_time()
+    with pytest.raises(ConnectTimeout, match=r"api.test: no connection within 10 s \(connecting\)"):
+        await fetch(transport)
+    assert trio.current_time() - start == 10
+    assert transport.statistics().connecting == 0
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(stall(), id="PROV-02 silence after the request"),
+        pytest.param(
+            [raw(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n"), stall()], id="PROV-03 silence after the head"
+        ),
+        pytest.param([chunked(b"some", end=False), stall()], id="PROV-04 silence in the body"),
+        pytest.param([chunked(*[b"x"] * 100, gap=1)], id="PROV-05 drip"),
+        pytest.param(raw(b"HTTP/1.1 200 OK\r\n" * 3, every=1, gap=1), id="drip in the head"),
+    ],
+)
+async def test_caller_that_leaves_closes_the_socket_at_once(autojump_clock: MockClock, script: Script) -> None:
+    """The limits on silence belong to the caller; its cancel ends the upstream call within the same instant."""
+    async with Peer(script) as peer, transport_to(peer) as transport:
+        with trio.move_on_after(7):
+            await fetch(transport)
+        left_at = trio.current_time()
+        await peer.until(lambda: peer.aborted == 1)
+        assert trio.current_time() == left_at
+        assert transport.statistics().open == 0
+
+
+async def test_prov_06_late_bytes_of_a_half_open_connection_touch_nobody(autojump_clock: MockClock) -> None:
+    """The network swallows everything, the caller gives up; after the heal the old answer meets a closed socket."""
+    healed = trio.Event()
+
+    async def blackhole(call: Call) -> None:
+        with trio.CancelScope(shield=True):  # the peer does not learn that its client left
+            await healed.wait()
+            await call.send(b"5\r\nlate!\r\n0\r\n\r\n")
+
+    scripts = [chunked(b"first", end=False), blackhole], reply(b"second")
+    async with Peer(*scripts) as peer, transport_to(peer) as transport:
+        with trio.move_on_after(60):
+            await fetch(transport)
+        healed.set()
+        assert await fetch(transport) == (200, b"second")
+        assert [seen.connection for seen in peer.requests] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param([chunked(b"some", end=False), pause(0.05), reset()], id="RST"),
+        pytest.param([chunked(b"some", end=False), pause(0.05), close()], id="FIN between chunks"),
+        pytest.param(
+            [raw(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n9\r\nsome"), pause(0.05), close()],
+            id="FIN in a chunk",
+        ),
+        pytest.param(
+            [raw(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nsome"), pause(0.05), close()], id="short Content-Length"
+        ),
+        pytest.param([raw(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nsome"), close()], id="all at once"),
+    ],
+)
+async def test_prov_07_cut_body_gives_what_came_and_then_the_error(script: Script) -> None:
+    async with Peer(script) as peer, transport_to(peer, dial=TcpDial()) as transport:
+        async with transport.send(post(origin=parse_url(peer.url)[0])) as response:
+            assert await response.receive() == b"some"
+            for _ in range(2):
+                with pytest.raises(Broken) as caught:
+                    await response.receive()
+                assert caught.value.answered
+        assert transport.statistics().open == 0
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_prov_09_cancel_storm_leaves_no_trace(autojump_clock: MockClock, seed: int) -> None:
+    dice = random.Random(seed)
+    async with Peer([pause(0.5), chunked(b"a", b"b", gap=0.5)]) as peer, transport_to(peer) as transport:
+
+        async def worker() -> None:
+            for _ in range(10):
+                with trio.move_on_after(dice.uniform(0, 2)):
+                    await fetch(transport)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(40):
+                nursery.start_soon(worker)
+        statistics = transport.statistics()
+        assert (statistics.connecting, statistics.active) == (0, 0)
+        assert [await fetch(transport) for _ in range(20)] == [(200, b"ab")] * 20
+
+
+Scenario = Callable[[Transport], Awaitable[None]]
+
+
+class CancelAtStep(trio.abc.Instrument):
+    """Cancels ``scope`` when ``task`` is about to take its kth step."""
+
+    def __init__(self, k: int) -> None:
+        self.left = k
+        self.scope = trio.CancelScope()
+        self.task = trio.lowlevel.current_task()
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        if task is self.task:
+            self.left -= 1
+            if self.left == 0:
+                self.scope.cancel()
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["new", "kept"])
+@pytest.mark.parametrize("size", [2, 40_000], ids=["small", "large"])
+async def test_prov_10_gen_04_cancel_at_every_checkpoint_leaves_nothing(
+    autojump_clock: MockClock, size: int, kept: bool
+) -> None:
+    """Whether it hits while connecting, sending, between head and body or at the very end."""
+    script = [pause(1), chunked(b"one", b"two", gap=1)]
+    async with Peer(script) as peer, transport_to(peer, max_idle_per_origin=int(kept)) as transport:
+        for k in range(1, 100):
+            if kept:
+                assert await fetch(transport) == (200, b"onetwo")
+            instrument = CancelAtStep(k)
+            trio.lowlevel.add_instrument(instrument)
+            with instrument.scope:
+                await fetch(transport, post(bytes(size)))
+            trio.lowlevel.remove_instrument(instrument)
+            statistics = transport.statistics()
+            assert (statistics.active, statistics.connecting) == (0, 0)
+            if instrument.left > 0:
+                break
+        assert 3 < k < 99
+        assert len(peer.requests) > 3
+
+
+async def test_prov_11_body_left_in_the_middle_closes_without_the_garbage_collector(autojump_clock: MockClock) -> None:
+    async with Peer([chunked(b"x", end=False), stall()]) as peer, transport_to(peer) as transport:
+        kept = []
+        async with transport.send(post()) as response:
+            kept.append(response)
+            await response.receive()
+        with trio.fail_after(1):
+            await peer.until(lambda: peer.open_connections == 0)
+
+
+async def test_prov_12_connection_closed_while_idle_is_not_used(autojump_clock: MockClock) -> None:
+    async with Peer([reply(b"1"), close()], reply(b"2")) as peer, transport_to(peer) as transport:
+        await fetch(transport)
+        await peer.until(lambda: peer.open_connections == 0)
+        assert await fetch(transport) == (200, b"2")
+        assert transport.statistics().resent_total == 0
+
+
+async def test_prov_12_request_that_crossed_the_close_is_sent_again_once(autojump_clock: MockClock) -> None:
+    """The server had decided to close before it read: not one byte was answered, and at once."""
+    async with Peer(reply(b"1"), close(), reply(b"2")) as peer, transport_to(peer) as transport:
+        await fetch(transport)
+        assert await fetch(transport) == (200, b"2")
+        assert transport.statistics().resent_total == 1
+        assert [seen.connection for seen in peer.requests] == [1, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("answered", "scripts"),
+    [
+        pytest.param(0, (close(),), id="on a new connection"),
+        pytest.param(1, (reply(), close(), close()), id="twice"),
+        pytest.param(1, (reply(), [raw(b"H"), close()]), id="after one byte"),
+        pytest.param(1, (reply(), [pause(2), close()]), id="after it may have been worked on"),
+    ],
+)
+async def test_prov_12_other_requests_are_never_sent_again(
+    autojump_clock: MockClock, answered: int, scripts: tuple[Script, ...]
+) -> None:
+    async with Peer(*scripts) as peer, transport_to(peer) as transport:
+        for _ in range(answered):
+            await fetch(transport)
+        with pytest.raises(Broken):
+            await fetch(transport)
+        assert len(peer.requests) == len(scripts)
+
+
+async def test_gen_05_fault_at_every_use_of_the_socket_is_a_typed_error(autojump_clock: MockClock) -> None:
+    """The kth send or receive of the exchange fails; every one of them, in turn."""
+    async with Peer([pause(1), chunked(b"one", b"two", gap=1)]) as peer:
+        for k in range(100):
+            left = k
+
+            async def failing_dial(host: str, port: int) -> trio.SocketStream:
+                stream = await peer.dial(host, port)
+                real = stream.socket
+
+                class Faulty:
+                    def __getattr__(self, name: str) -> object:
+                        return faulty(getattr(real, name)) if name in ("recv", "send") else getattr(real, name)
+
+                stream.socket = Faulty()  # type: ignore[assignment]
+                return stream
+
+            def faulty(real: Callable[..., Awaitable[object]]) -> Callable[..., Awaitable[object]]:
+                async def call(*args: object) -> object:
+                    nonlocal left
+                    left -= 1
+                    if left < 0:
+                        raise ConnectionResetError(104, "CANARY")
+                    return await real(*args)
+
+                return call
+
+            async with transport_to(peer, dial=failing_dial) as transport:
+                try:
+                    assert await fetch(transport) == (200, b"onetwo")
+                except Broken as exc:
+                    assert "CANARY" not in str(exc)  # noqa: PT017
+                else:
+                    break
+        assert k > 3
+
+
+async def test_leftovers_of_an_answer_never_reach_the_next_one(autojump_clock: MockClock) -> None:
+    """G18: a second answer that nobody asked for is thrown away with its connection."""
+    smuggled = b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\nA"
+    for gap in (0.0, 1.0):
+        async with Peer(raw([smuggled, smuggled], gap=gap), reply(b"B")) as peer, transport_to(peer) as transport:
+            assert await fetch(transport) == (200, b"A")
+            await trio.sleep(5)
+            assert await fetch(transport) == (200, b"B")
+
+
+async def test_errors_carry_neither_headers_nor_what_the_peer_wrote(autojump_clock: MockClock) -> None:
+    """SEC-05, SEC-06: a peer that echoes the key in place of an answer; the whole chain of causes is looked at."""
+
+    async def echo(call: Call) -> None:
+        assert call.request is not None
+        await call.send(call.request.headers["authorization"].encode() + b"\r\n\r\n")
+
+    async def echo_in_header(call: Call) -> None:
+        await call.send(b"HTTP/1.1 200 OK\r\nbad header sk-CANARY\r\n\r\n")
+
+    for script in (echo, echo_in_header, raw(b"HTTP/1.1 200 OK\r\ncontent-encoding: sk-CANARY\r\n\r\n")):
+        async with Peer(script) as peer, transport_to(peer) as transport:
+            with pytest.raises(TransportError) as caught:
+                await fetch(transport, post(headers={"authorization": "Bearer sk-CANARY"}))
+            exc: BaseException | None = caught.value
+            while exc is not None:
+                assert "CANARY" not in repr(exc)
+                exc = exc.__cause__ or exc.__context__
+
+
+async def test_malformed_chunk_after_good_ones_gives_the_good_ones_first(autojump_clock: MockClock) -> None:
+    answer = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\ngood\r\nzz\r\nbad"
+    async with Peer(raw(answer)) as peer, transport_to(peer) as transport, transport.send(post()) as response:
+        assert await response.receive() == b"good"
+        for _ in range(2):
+            with pytest.raises(ProtocolViolation, match="illegal chunk header"):
+                await response.receive()
