@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from enum import StrEnum
-from typing import ClassVar, TypeAlias
+from typing import ClassVar, Self, TypeAlias
 from uuid import uuid4
 
 import msgspec
@@ -92,6 +92,10 @@ class LLMRequest(msgspec.Struct, frozen=True, kw_only=True, tag_field="request_t
     timestamp: float = msgspec.field(default_factory=time.time)
     deadline_s: float | None = None
     caller: str = ""
+
+    def to(self, model: str) -> Self:
+        """The same request, addressed to the vendor's own name of the model."""
+        return self if model == self.model else msgspec.structs.replace(self, model=model)
 
 
 class ChatRequest(LLMRequest, frozen=True, kw_only=True, tag="chat"):

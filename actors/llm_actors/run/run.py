@@ -83,7 +83,23 @@ class Run:
         if self.log.end is None:
             self.log.append(Failed(failure=failure, response=response or self.folded(provider=failure.provider or "")))
 
-    def fail_cancelled(self) -> None:
-        """Close the log of a run that was cancelled."""
-        reason = self.cancelled_because or "the runtime cancelled the request"
-        self.fail(Failure(kind=FailureKind.CANCELLED, message=reason, partial=len(self.log.events) > 0))
+    def close(self) -> None:
+        """See to it that the log has an end, whatever it was that ended the run."""
+        if self.log.end is None:
+            self.fail(Failure(kind=self._why(), message=self._words(), partial=len(self.log.events) > 0))
+
+    def _why(self) -> FailureKind:
+        if self.cancelled_because is not None:
+            return FailureKind.CANCELLED
+        return FailureKind.DEADLINE if self._is_late else FailureKind.SHUTTING_DOWN
+
+    def _words(self) -> str:
+        if self.cancelled_because is not None:
+            return self.cancelled_because
+        if self._is_late:
+            return f"no complete answer within the request's {self.scope.deadline - self.started_at:g} s"
+        return "the runtime is shutting down"
+
+    @property
+    def _is_late(self) -> bool:
+        return trio.current_time() >= self.scope.deadline

@@ -12,10 +12,10 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from llm_protocol.policy import Timeouts
 from llm_protocol.requests import LLMProvider
 from llm_protocol.secret import Secret
 
-Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Port = Annotated[int, Meta(ge=0, le=65_535)]
 Line = Annotated[str, Meta(min_length=1, max_length=1024)]
 
@@ -37,15 +37,6 @@ class Server(Section, frozen=True, kw_only=True):
     """Names, besides loopback's own, that a request's Host may have."""
     insecure_no_tls: bool = False
     """Listen beyond loopback without TLS, because something before the daemon does it."""
-
-
-class Timeouts(Section, frozen=True, kw_only=True):
-    """``[timeouts]`` and ``[providers.NAME.timeouts]``, in seconds."""
-
-    connect: Seconds = 10.0
-    first_token: Seconds = 60.0
-    idle: Seconds = 60.0
-    total: Seconds = 600.0
 
 
 class Limits(Section, frozen=True, kw_only=True):

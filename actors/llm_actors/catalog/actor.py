@@ -1,0 +1,91 @@
+"""The catalog actor: asks the deployments for their models, at the start, then now and then, and when told to.
+
+One deployment that cannot be asked costs only itself: its list stays what it was, and the first failure in a row is
+logged.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import TypeAlias, final
+
+import trio
+
+from llm_actors.catalog.catalog import Catalog
+from llm_actors.kernel import Call, Delivery, Inbox, KernelError, Ref, serve
+from llm_actors.provider import ProviderRef, failure_of, list_models
+from llm_protocol.errors import LLMClientError
+
+LISTING_SECONDS = 10.0
+"""How long one deployment may take to list its models."""
+
+REFRESH_SECONDS = 600.0
+"""Seconds between two rounds of asking."""
+
+log = logging.getLogger(__name__)
+
+
+class Refresh(Call[None], frozen=True):
+    """Ask those deployments whose models are configured nowhere; with ``only_unlisted``, only those never heard of."""
+
+    only_unlisted: bool = False
+
+
+CatalogMessage: TypeAlias = Refresh
+CatalogRef: TypeAlias = Ref[CatalogMessage]
+
+
+async def refresh(catalog: CatalogRef, *, only_unlisted: bool = False) -> None:
+    """Wait until the deployments were asked, each for at most `LISTING_SECONDS`. Raises only `KernelError`."""
+    await catalog.call(Refresh(only_unlisted))
+
+
+@final
+class CatalogActor:
+    """Keeps ``catalog`` fresh. ``asked`` are the deployments whose models come from their vendor."""
+
+    def __init__(self, catalog: Catalog, asked: Mapping[str, ProviderRef]) -> None:
+        self._catalog = catalog
+        self._asked = asked
+        self._failing: set[str] = set()
+
+    async def run(self, inbox: Inbox[CatalogMessage], *, task_status: trio.TaskStatus[None]) -> None:
+        """Serve until asked to stop. The first round of asking delays nobody."""
+        async with trio.open_nursery() as nursery:
+            task_status.started()
+            nursery.start_soon(self._keep_fresh)
+            await serve(inbox, self._handle)
+            nursery.cancel_scope.cancel(reason="the catalog stops")
+
+    async def _keep_fresh(self) -> None:
+        while self._asked:
+            await self._ask(self._asked)
+            await trio.sleep(REFRESH_SECONDS)
+
+    async def _handle(self, delivery: Delivery[CatalogMessage]) -> None:
+        unlisted = self._catalog.unlisted
+        names = [name for name in self._asked if name in unlisted or not delivery.message.only_unlisted]
+        await self._ask(names)
+        delivery.reply(delivery.message, None)
+
+    async def _ask(self, names: Mapping[str, ProviderRef] | list[str]) -> None:
+        async with trio.open_nursery() as nursery:
+            for name in names:
+                nursery.start_soon(self._ask_one, name)
+
+    async def _ask_one(self, name: str) -> None:
+        problem = f"{name}: no model list within {LISTING_SECONDS:g} s"
+        with trio.move_on_after(LISTING_SECONDS):
+            try:
+                self._catalog.update(name, await list_models(self._asked[name]))
+            except LLMClientError as exc:
+                problem = exc.failure.message
+            except KernelError as exc:
+                problem = failure_of(exc, name).message
+            else:
+                self._failing.discard(name)
+                return
+        if name not in self._failing:
+            self._failing.add(name)
+            log.error("cannot list the models of %s: %s", name, problem)

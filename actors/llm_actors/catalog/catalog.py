@@ -1,0 +1,161 @@
+"""The model names: what the deployments offer, and what a request's ``model`` means. Pure; read synchronously.
+
+A name is, in this order: ``provider/rest`` where ``provider`` is a deployment (a model that is not on its list is
+passed through, for lists are often incomplete); a bare name that one or more deployments list; ``auto``, which
+means each able deployment's default model; otherwise unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, final
+
+from llm_protocol.dialect import ModelInfo
+from llm_protocol.errors import ModelNotFoundError, UnsupportedError
+from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.requests import AUTO, AnyRequest, LLMProvider, RequestType
+
+NAMES_SHOWN = 8
+"""Model names quoted in an error."""
+
+# What `auto` prefers when the configuration names no models: the first prefix found in the vendor's list.
+# Only a preference: model names die often, and whatever the list has is used when none of these is left.
+_PREFERRED: dict[tuple[LLMProvider, RequestType], tuple[str, ...]] = {
+    (LLMProvider.OPENAI, RequestType.CHAT): ("gpt-5-mini", "gpt-5", "gpt-4o-mini", "gpt-"),
+    (LLMProvider.OPENAI, RequestType.EMBEDDING): ("text-embedding-3-small", "text-embedding"),
+    (LLMProvider.OPENAI, RequestType.IMAGE_GENERATION): ("gpt-image",),
+    (LLMProvider.ANTHROPIC, RequestType.CHAT): ("claude-sonnet", "claude-haiku", "claude-"),
+    (LLMProvider.GEMINI, RequestType.CHAT): ("gemini-flash-latest", "gemini-3", "gemini-2.5-flash", "gemini-"),
+    (LLMProvider.GEMINI, RequestType.EMBEDDING): ("gemini-embedding",),
+    (LLMProvider.GEMINI, RequestType.IMAGE_GENERATION): ("gemini-3.1-flash-image", "gemini-3-pro-image"),
+    (LLMProvider.COHERE, RequestType.CHAT): ("command-a", "command-"),
+    (LLMProvider.COHERE, RequestType.EMBEDDING): ("embed-v4", "embed-"),
+    (LLMProvider.CEREBRAS, RequestType.CHAT): ("gpt-oss-120b", "gpt-oss"),
+}
+_TALKS = frozenset({RequestType.CHAT, RequestType.COMPLETION, RequestType.CODE_GENERATION})
+
+
+class Candidate(NamedTuple):
+    """A deployment and the vendor's own name of the model to ask it for."""
+
+    provider: str
+    model: str
+
+    def __str__(self) -> str:
+        return f"{self.provider}/{self.model}"
+
+
+class _Offer:
+    __slots__ = ("kind", "listed", "models", "request_types")
+
+    def __init__(self, kind: LLMProvider, request_types: frozenset[RequestType], models: Sequence[str]) -> None:
+        self.kind = kind
+        self.request_types = request_types
+        self.models = {model: ModelInfo(id=model) for model in models}
+        self.listed = bool(models)
+
+
+@final
+class Catalog:
+    """The offers of all deployments. One writer: the catalog actor."""
+
+    def __init__(self) -> None:
+        self._offers: dict[str, _Offer] = {}
+
+    def add(
+        self, name: str, kind: LLMProvider, request_types: frozenset[RequestType], models: Sequence[str] = ()
+    ) -> None:
+        """A deployment exists. ``models``, where configured, are all it offers; the first is its default."""
+        self._offers[name] = _Offer(kind, request_types, models)
+
+    def update(self, name: str, models: Iterable[ModelInfo]) -> None:
+        """The vendor's list, as it is now."""
+        offer = self._offers[name]
+        offer.models = {model.id: model for model in models}
+        offer.listed = True
+
+    @property
+    def unlisted(self) -> tuple[str, ...]:
+        """Deployments whose models are not known yet."""
+        return tuple(name for name, offer in self._offers.items() if not offer.listed)
+
+    def models(self) -> dict[str, list[str]]:
+        """Deployment -> its models; empty for one that could not be asked."""
+        return {name: list(offer.models) for name, offer in self._offers.items()}
+
+    def infos(self) -> list[ModelInfo]:
+        """All models, ids as ``provider/model``."""
+        return [
+            ModelInfo(
+                id=f"{name}/{info.id}",
+                created=info.created,
+                owned_by=info.owned_by or name,
+                context_window=info.context_window,
+                max_output_tokens=info.max_output_tokens,
+            )
+            for name, offer in self._offers.items()
+            for info in offer.models.values()
+        ]
+
+    def resolve(self, request: AnyRequest) -> list[Candidate]:
+        """The candidates for ``request``, in the order of the configuration; never empty.
+
+        Raises `ModelNotFoundError`, or `UnsupportedError` when none of those that have the model can do such a request.
+        """
+        found = self._named(request)
+        able = [each for each in found if request.request_type in self._offers[each.provider].request_types]
+        if able:
+            return able
+        if found:
+            raise UnsupportedError(self._unable(found[0].provider, request.request_type))
+        raise ModelNotFoundError(self._unknown(request))
+
+    def _named(self, request: AnyRequest) -> list[Candidate]:
+        model, hint = request.model or AUTO, request.provider
+        head, slash, rest = model.partition("/")
+        if slash and rest and head in self._offers and hint in (None, head):
+            return [Candidate(head, rest)]
+        names = [name for name in self._offers if hint in (None, name)]
+        if model == AUTO:
+            return [
+                Candidate(name, default) for name in names if (default := self._default(name, request.request_type))
+            ]
+        found = [Candidate(name, model) for name in names if model in self._offers[name].models]
+        if not found and hint in self._offers:
+            return [Candidate(hint, model)]
+        return found
+
+    def _default(self, name: str, request_type: RequestType) -> str | None:
+        offer = self._offers[name]
+        if request_type not in offer.request_types:
+            return None
+        wanted = RequestType.CHAT if request_type in _TALKS else request_type
+        for prefix in _PREFERRED.get((offer.kind, wanted), ()):
+            match = next((model for model in offer.models if model.startswith(prefix)), None)
+            if match is not None:
+                return match
+        return next(iter(offer.models), None)
+
+    def _unable(self, name: str, request_type: RequestType) -> Failure:
+        able = [other for other, offer in self._offers.items() if request_type in offer.request_types]
+        tail = f"; configured providers that can: {', '.join(able)}" if able else "; no configured provider can"
+        what = request_type.value.replace("_", " ")
+        return Failure(
+            kind=FailureKind.UNSUPPORTED,
+            message=f"{name} ({self._offers[name].kind.value}) has no {what}{tail}",
+            param="model",
+            provider=name,
+        )
+
+    def _unknown(self, request: AnyRequest) -> Failure:
+        if not self._offers:
+            text = "no provider is configured"
+        elif (request.model or AUTO) == AUTO:
+            text = f"no configured provider offers a model for {request.request_type.value}"
+        else:
+            known = [info.id for info in self.infos()]
+            shown = ", ".join(known[:NAMES_SHOWN]) + (
+                f" and {len(known) - NAMES_SHOWN} more" * (len(known) > NAMES_SHOWN)
+            )
+            text = f"there is no model {request.model[:100]!r}; known: {shown or 'none yet'}; or write provider/model"
+        return Failure(kind=FailureKind.MODEL_NOT_FOUND, message=text, param="model")

@@ -1,0 +1,27 @@
+"""The dialects, by the kind of vendor that speaks them. Each is imported when it is first asked for."""
+
+from __future__ import annotations
+
+from llm_protocol.dialect import ClientDialect
+from llm_protocol.requests import LLMProvider
+
+
+def client_dialect(kind: LLMProvider) -> ClientDialect:
+    """What a deployment of this kind is spoken to with."""
+    match kind:
+        case LLMProvider.ANTHROPIC:
+            from llm_protocol.dialects.anthropic import Anthropic
+
+            return Anthropic()
+        case LLMProvider.GEMINI:
+            from llm_protocol.dialects.gemini import Gemini
+
+            return Gemini()
+        case LLMProvider.COHERE:
+            from llm_protocol.dialects.cohere import Cohere
+
+            return Cohere()
+        case _:
+            from llm_protocol.dialects.openai_chat import QUIRKS, OpenAIChat
+
+            return OpenAIChat(QUIRKS[kind])

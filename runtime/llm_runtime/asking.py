@@ -1,0 +1,81 @@
+"""How a program says what it wants: plain values in, canonical requests out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias, TypedDict, cast
+
+import msgspec
+
+from llm_protocol.content import HostedTool, JsonObject, Message, ResponseFormat, Role, Tool, ToolChoice
+from llm_protocol.errors import BadRequestError
+from llm_protocol.requests import Parameters
+
+Messages: TypeAlias = str | Sequence[Message | Mapping[str, str]]
+"""A user's text; or messages, each a `Message` or a mapping with ``role`` and ``content``, both strings."""
+
+_ROLES = frozenset(("system", "developer", "user", "assistant", "tool"))
+
+
+class Options(TypedDict, total=False):
+    """What every request can be given: the fields of `LLMRequest` and of `Parameters`, by name."""
+
+    model: str
+    provider: str
+    context: JsonObject
+    metadata: JsonObject
+    deadline_s: float
+    temperature: float
+    top_p: float
+    top_k: int
+    max_output_tokens: int
+    stop: tuple[str, ...]
+    frequency_penalty: float
+    presence_penalty: float
+    seed: int
+    reasoning_effort: str
+    reasoning_budget: int
+    reasoning_summary: str
+    parallel_tool_calls: bool
+    user: str
+    lenient: bool
+    extra: dict[str, JsonObject]
+
+
+class ChatOptions(Options, total=False):
+    """What a chat can be given besides."""
+
+    tools: tuple[Tool | HostedTool, ...]
+    tool_choice: ToolChoice
+    response_format: ResponseFormat
+
+
+_PARAMETERS = frozenset(
+    msgspec.structs.fields(Parameters)[i].name for i in range(len(msgspec.structs.fields(Parameters)))
+)
+
+
+def split(options: Options) -> JsonObject:
+    """Keyword arguments for a request: the parameters gathered into one `Parameters`."""
+    given = cast("dict[str, object]", dict(options))
+    parameters = {name: given.pop(name) for name in _PARAMETERS & given.keys()}
+    return {**given, "parameters": Parameters(**parameters)}  # type: ignore[arg-type]
+
+
+def as_messages(messages: Messages) -> tuple[Message, ...]:
+    """The messages as the canonical model has them. Raises `BadRequestError` for anything else."""
+    if isinstance(messages, str):
+        return (Message.of("user", messages),)
+    return tuple(_message(each, index) for index, each in enumerate(messages))
+
+
+def _message(message: Message | Mapping[str, str], index: int) -> Message:
+    if isinstance(message, Message):
+        return message
+    role, content = message.get("role"), message.get("content")
+    if role not in _ROLES or not isinstance(content, str):
+        raise BadRequestError(
+            f"messages[{index}] is neither a Message nor a mapping with a role ({', '.join(sorted(_ROLES))}) "
+            "and a content string"
+        )
+    return Message.of(cast("Role", role), content)

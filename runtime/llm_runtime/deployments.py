@@ -1,0 +1,70 @@
+"""From the configuration's providers to deployments, and each deployment's small supervisor.
+
+A deployment is supervised on its own: when it keeps crashing it is parked, unroutable and tried again later, and nobody
+else notices.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Never
+
+from llm_actors.kernel import ChildSpec, Intensity, MailboxSpec, Overflow, Strategy, Supervisor
+from llm_actors.provider import Deployment, Endpoint, ProviderActor, ProviderMessage, ProviderRef
+from llm_actors.transport import TlsTrust
+from llm_protocol.dialects import client_dialect
+from llm_protocol.requests import LLMProvider
+from llm_runtime.config import Provider
+
+WAITING_REQUESTS = 1_000
+"""Requests that wait for one of a deployment's slots; one more is refused."""
+
+INTENSITY = Intensity(5, 30.0)
+"""More crashes of a deployment than this and it is parked."""
+
+NOWHERE = "http://127.0.0.1:9"
+"""Where the local model is before its process has said where it is (port 9, discard: nobody listens)."""
+
+
+class Supervised(NamedTuple):
+    """A deployment with the supervisor that keeps it running and the ref of its provider actor."""
+
+    deployment: Deployment
+    supervisor: Supervisor
+    ref: ProviderRef
+
+
+def deployment_of(name: str, provider: Provider) -> Deployment:
+    """The deployment that the configuration's entry ``name`` describes."""
+    return Deployment(
+        name=name,
+        kind=provider.kind,
+        dialect=client_dialect(provider.kind),
+        endpoint=Endpoint(provider.base_url or NOWHERE),
+        key=provider.api_key,
+        models=provider.models,
+        trust=TlsTrust(ca_file=provider.ca_file),
+        timeouts=provider.timeouts,
+        max_concurrency=provider.limits.max_concurrency,
+    )
+
+
+def supervised(deployment: Deployment) -> Supervised:
+    """The deployment under its own supervisor; the local model's process comes before the actor that talks to it."""
+    engine: list[ChildSpec[Never]] = []
+    if deployment.kind is LLMProvider.LOCAL:
+        from llm_runtime.local_model import engine_spec
+
+        engine = [engine_spec(deployment.endpoint)]
+    provider: ChildSpec[ProviderMessage] = ChildSpec(
+        "provider",
+        lambda _: ProviderActor(deployment),
+        mailbox=MailboxSpec(WAITING_REQUESTS, Overflow.REFUSE),
+    )
+    supervisor = Supervisor(
+        [*engine, provider],
+        name=deployment.name,
+        strategy=Strategy.REST_FOR_ONE,
+        intensity=INTENSITY,
+        park=True,
+    )
+    return Supervised(deployment, supervisor, supervisor.ref(provider))

@@ -1,0 +1,141 @@
+"""The runtime, as a program has it: a tree of actors behind a few async functions."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Never, Unpack, final
+
+import trio
+
+from llm_actors.catalog import refresh
+from llm_actors.kernel import ChildSpec, KernelError, TreeNode, running
+from llm_actors.orchestrator import submit
+from llm_actors.run import Run
+from llm_protocol.dialect import ModelInfo
+from llm_protocol.errors import ShuttingDownError
+from llm_protocol.requests import AnyRequest, ChatRequest, CompletionRequest
+from llm_protocol.response import LLMResponse, Usage
+from llm_runtime.answers import AnswerStream, outcome
+from llm_runtime.asking import ChatOptions, Messages, Options, as_messages, split
+from llm_runtime.config import Config
+from llm_runtime.deployments import deployment_of, supervised
+from llm_runtime.tree import Tree
+
+
+@final
+class Runtime:
+    """One running system. Made by `open_runtime`; all its methods need the Trio run it was opened in.
+
+    Every request ends with a whole answer or with one `LLMClientError`, by its deadline (``deadline_s``, 600 s by
+    default). Cancelling a call, or leaving a stream, cancels everything below it, down to the vendor's connection.
+    """
+
+    def __init__(self, config: Config, *, doors: Sequence[ChildSpec[Never]] = ()) -> None:
+        self.config = config
+        deployments = [supervised(deployment_of(name, provider)) for name, provider in config.enabled.items()]
+        self._kinds = {each.deployment.name: each.deployment.kind for each in deployments}
+        self._tree = Tree(deployments, self._cost_of, drain_s=config.server.drain_s, doors=doors)
+        self._open = False
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Runtime]:
+        """Start the tree, and stop it after the block: new work is refused, work in hand has ``drain_s`` to finish."""
+        async with running(self._tree.root):
+            self._open = True
+            try:
+                yield self
+            finally:
+                self._open = False
+
+    # -- asking ------------------------------------------------------------------------------------------------------
+
+    async def chat(self, messages: Messages, **options: Unpack[ChatOptions]) -> LLMResponse:
+        """The next turn of a conversation, as a whole."""
+        return await self.send(ChatRequest(messages=as_messages(messages), **split(options)))
+
+    async def complete(self, prompt: str, *, suffix: str | None = None, **options: Unpack[Options]) -> LLMResponse:
+        """A text continued; with ``suffix``, the gap before it filled."""
+        return await self.send(CompletionRequest(prompt=prompt, suffix=suffix, **split(options)))
+
+    def stream(self, messages: Messages, **options: Unpack[ChatOptions]) -> AnswerStream:
+        """The next turn of a conversation, as it is made; see `AnswerStream`."""
+        return self.stream_request(ChatRequest(messages=as_messages(messages), **split(options)))
+
+    def stream_request(self, request: AnyRequest) -> AnswerStream:
+        """Any request's answer, as it is made."""
+        return AnswerStream(lambda: self.submit(request, stream=True))
+
+    async def send(self, request: AnyRequest) -> LLMResponse:
+        """The whole answer to ``request``. Raises `LLMClientError`."""
+        run = await self.submit(request, stream=False)
+        with run.follow() as follower:
+            while await follower.next():
+                pass  # only the end matters here
+        return outcome(run)
+
+    async def submit(self, request: AnyRequest, *, stream: bool, background: bool = False) -> Run:
+        """Hand a request in and get its run, to be followed. Returns when it is accepted; raises `LLMClientError`
+        if not.
+
+        The run is cancelled when its last follower leaves, unless it is a ``background`` run.
+        """
+        if not self._open:
+            raise ShuttingDownError("the runtime is not running")
+        run = Run(request, stream=stream, background=background)
+        await submit(self._tree.orchestrator, run)
+        return run
+
+    # -- looking -----------------------------------------------------------------------------------------------------
+
+    async def models(self) -> dict[str, list[str]]:
+        """Provider -> the models it offers, asked for anew where the configuration names none.
+
+        A provider that cannot be asked keeps the list it had, at first an empty one, and is logged; it fails nobody
+        else.
+        """
+        try:
+            await refresh(self._tree.lister)
+        except KernelError as exc:
+            raise ShuttingDownError("the model catalog is not running") from exc
+        return self._tree.catalog.models()
+
+    def model_list(self) -> list[ModelInfo]:
+        """The models known now, ids as ``provider/model``; does not wait."""
+        return self._tree.catalog.infos()
+
+    def is_ready(self) -> bool:
+        """Whether requests are taken."""
+        return self._open
+
+    def tree(self) -> TreeNode:
+        """The live tree: status, restarts, uptime, last crash and mailbox of every actor."""
+        return self._tree.root.tree()
+
+    def _cost_of(self, provider: str, model: str, usage: Usage) -> float | None:
+        from llm_protocol.prices import cost_of
+
+        return cost_of(self._kinds[provider], model, usage)
+
+
+@asynccontextmanager
+async def open_runtime(config: Config | str | os.PathLike[str] | None = None) -> AsyncIterator[Runtime]:
+    """Run the system around a block of a Trio program.
+
+    ``config`` is a `Config`, the path of a TOML file, or nothing: then the providers are those whose usual key is
+    in the environment, and the local model where it is installed. Raises `ConfigError`. Leaving the block lets
+    requests in hand finish for ``server.drain_s``; cancelling it ends them at once. Two runtimes in one process do
+    not share anything.
+    """
+    if not isinstance(config, Config):
+        config = await trio.to_thread.run_sync(_configured, config)
+    async with Runtime(config).running() as runtime:
+        yield runtime
+
+
+def _configured(file: str | os.PathLike[str] | None, environ: Mapping[str, str] = os.environ) -> Config:
+    from llm_runtime.config import discover, load
+    from llm_runtime.local_model import is_installed
+
+    return discover(environ, local=is_installed()) if file is None else load(file, environ, local=is_installed())
