@@ -4,11 +4,12 @@
 either is a `ConfigError`: one line that says where, what, and what would be right. Nothing here starts anything.
 """
 
+from llm_protocol.policy import Timeouts
 from llm_runtime.config.discovery import discover
 from llm_runtime.config.errors import ConfigError
 from llm_runtime.config.exposure import is_loopback, with_server
 from llm_runtime.config.loading import load, parse
-from llm_runtime.config.model import Config, Key, Limits, Provider, Server, Timeouts
+from llm_runtime.config.model import Config, Key, Limits, Provider, Server
 from llm_runtime.config.vendors import LOCAL_MODEL, VENDORS, Vendor
 
 __all__ = [

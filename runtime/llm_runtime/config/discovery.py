@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from llm_protocol.policy import Timeouts
 from llm_protocol.requests import LLMProvider
 from llm_runtime.config.keys import checked
-from llm_runtime.config.model import Config, Limits, Provider, Timeouts
+from llm_runtime.config.model import Config, Limits, Provider
 from llm_runtime.config.vendors import LOCAL_MODEL, LOCAL_SLOTS, VENDORS
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from llm_protocol.policy import Timeouts
 from llm_protocol.requests import LLMProvider
 from llm_protocol.secret import Secret
 from llm_runtime.config.conversion import convert, refuse_unknown
@@ -19,7 +20,7 @@ from llm_runtime.config.errors import ConfigError, under
 from llm_runtime.config.exposure import check_exposure
 from llm_runtime.config.keys import KeyReader, split_reference
 from llm_runtime.config.lines import line_of
-from llm_runtime.config.model import Config, Key, Provider, Server, Timeouts
+from llm_runtime.config.model import Config, Key, Provider, Server
 from llm_runtime.config.providers import completed, sends_key_in_clear
 from llm_runtime.config.vendors import VENDORS
 
