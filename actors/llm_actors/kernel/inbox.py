@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Generic, TypeVar, cast, final
+from typing import Generic, TypeVar, cast
 
 import msgspec
 import trio
@@ -24,7 +24,6 @@ acting: ContextVar[Mailbox | None] = ContextVar("llm_actors_acting", default=Non
 """The actor on whose behalf the current task runs, so that a circle of calls can be seen."""
 
 
-@final
 class Inbox(Generic[M_co]):
     """Receives messages until the actor is asked to stop."""
 

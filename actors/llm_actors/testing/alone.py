@@ -1,0 +1,108 @@
+"""One actor alone, its neighbours scripted.
+
+`alone` runs a real actor with the kernel's own guard but no supervisor: it is not restarted, and its crash is yours.
+A `Script` stands for a neighbour: hand its `ref` to the actor, then `expect` the messages and answer them by hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Generic, TypeVar, cast, final
+
+import trio
+
+from llm_actors.kernel.delivery import Delivery
+from llm_actors.kernel.inbox import Inbox
+from llm_actors.kernel.incarnation import Incarnation
+from llm_actors.kernel.lifecycle import Bus
+from llm_actors.kernel.mailbox import Mailbox, MailboxSpec
+from llm_actors.kernel.message import Message
+from llm_actors.kernel.ref import Ref
+from llm_actors.kernel.spec import Actor, Previous
+
+STOP_SECONDS = 5.0
+"""The grace at the end of the block."""
+
+DEFAULT_MAILBOX = MailboxSpec()
+
+M = TypeVar("M", bound=Message)
+S = TypeVar("S", bound=Message)
+
+
+@final
+class Lone(Generic[M]):
+    """The actor under test: `ref` reaches it, `mailbox` and `bus` show what the kernel saw."""
+
+    def __init__(self, name: str, mailbox: MailboxSpec) -> None:
+        self.mailbox = Mailbox(name, mailbox)
+        self.bus = self.mailbox.bus = Bus()
+        self.ref: Ref[M] = Ref(self.mailbox)
+        self._life = Incarnation(self.mailbox, lambda _: None)
+        self._expected = False
+
+    @property
+    def handed_over(self) -> Previous:
+        """What the next incarnation would be given, once this one has ended."""
+        return self._life.state if self._life.state is not None else self._life.inbox.saved
+
+    async def crash(self) -> Exception:
+        """Wait until the actor crashes and return what it raised."""
+        self._expected = True
+        await self._life.done.wait()
+        if self._life.error is None:
+            raise AssertionError(f"{self.mailbox.name} ended without a crash")
+        return self._life.error
+
+    async def stop(self) -> None:
+        """Ask it to stop and wait until it has. Raise what it crashed with, unless that was expected."""
+        if not await self._life.stop(STOP_SECONDS, final=True):
+            raise AssertionError(f"{self.mailbox.name} ignored both the request to stop and its cancellation")
+        if self._life.error is not None and not self._expected:
+            raise self._life.error
+
+    async def live(self, actor: Actor[M], *, task_status: trio.TaskStatus[None]) -> None:
+        """Run the actor; used by `alone`."""
+        await self._life.live(lambda _: cast("Actor[Message]", actor), None, task_status=task_status)
+
+
+@asynccontextmanager
+async def alone(
+    actor: Actor[M], *, name: str = "alone", mailbox: MailboxSpec = DEFAULT_MAILBOX
+) -> AsyncIterator[Lone[M]]:
+    """Run `actor` around a block and stop it afterwards. Its crash is raised at the end unless `crash` took it."""
+    lone: Lone[M] = Lone(name, mailbox)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(lone.live, actor)
+        yield lone
+        await lone.stop()
+
+
+@final
+class Script(Generic[M]):
+    """A neighbour played by the test."""
+
+    def __init__(self, name: str, mailbox: MailboxSpec = DEFAULT_MAILBOX) -> None:
+        self._mailbox = Mailbox(name, mailbox)
+        self._inbox: Inbox[Message] = Inbox(self._mailbox)
+        self.ref: Ref[M] = Ref(self._mailbox)
+
+    async def expect(self, kind: type[S]) -> Delivery[S]:
+        """Wait for the next message, which must be a `kind`."""
+        delivery = await self._inbox.receive()
+        if not isinstance(delivery.message, kind):
+            raise AssertionError(  # noqa: TRY004  (the test's finding, not a caller's mistake)
+                f"{self._mailbox.name}: expected {kind.__name__}, got {type(delivery.message).__name__}"
+            )
+        return cast("Delivery[S]", delivery)
+
+    async def serve(self, answer: Callable[[Delivery[M]], None]) -> None:
+        """Let `answer` deal with every message; runs until cancelled."""
+        async for delivery in self._inbox:
+            answer(cast("Delivery[M]", delivery))
+
+    def assert_quiet(self) -> None:
+        """Raise if a message waits."""
+        waiting = self._mailbox.statistics().depth
+        if waiting:
+            raise AssertionError(f"{self._mailbox.name}: {waiting} messages wait")

@@ -1,0 +1,129 @@
+"""Every checkpoint and every await of a scenario, one after the other.
+
+`cancel_at_every_checkpoint` runs a scenario once to count its steps, then once more for each step, cancelled there.
+`raise_at_every_await` does the same with exceptions: the scenario wraps its awaits in the `Fuse` it is given.
+Either way the scenario must end, and nothing of it may be left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol, TypeVar, final
+
+import trio
+
+from llm_actors.testing.leaks import nothing_left
+from llm_actors.testing.virtual import run_virtual
+
+SCENARIO_SECONDS = 3600.0
+"""Virtual seconds after which a scenario is taken to hang."""
+
+T = TypeVar("T")
+
+
+class ScenarioHangs(AssertionError):  # noqa: N818  (it says what happened)
+    """The scenario did not end within `SCENARIO_SECONDS`."""
+
+
+@final
+class _CancelAt(trio.abc.Instrument):
+    """Counts steps from the moment it is armed, and cancels the scope at one of them."""
+
+    def __init__(self, step: int) -> None:
+        self.steps = 0
+        self._step = step
+        self._scope: trio.CancelScope | None = None
+
+    def arm(self, scope: trio.CancelScope) -> None:
+        self._scope = scope
+
+    def disarm(self) -> None:
+        self._scope = None
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:  # noqa: ARG002
+        if self._scope is None:
+            return
+        self.steps += 1
+        if self.steps == self._step:
+            self._scope.cancel(reason=f"cancelled at checkpoint {self._step}")
+
+
+def cancel_at_every_checkpoint(scenario: Callable[[], Awaitable[object]], *, seed: int = 0) -> int:
+    """Run `scenario` cancelled at its k-th step, for every k. Return how many there were."""
+    steps = _cancelled_at(scenario, 0, seed)
+    for step in range(1, steps + 1):
+        _cancelled_at(scenario, step, seed)
+    return steps
+
+
+def _cancelled_at(scenario: Callable[[], Awaitable[object]], step: int, seed: int) -> int:
+    bomb = _CancelAt(step)
+
+    async def attempt() -> None:
+        async with nothing_left():
+            with trio.move_on_after(SCENARIO_SECONDS) as limit, trio.CancelScope() as scope:
+                bomb.arm(scope)
+                await scenario()
+            bomb.disarm()
+            if limit.cancelled_caught:
+                raise ScenarioHangs(f"cancelled at step {step}")
+
+    run_virtual(attempt, seed=seed, instruments=[bomb])
+    return bomb.steps
+
+
+class Fuse(Protocol):
+    """Wrapped around an awaitable, lets it pass or raises instead of it."""
+
+    async def __call__(self, awaitable: Awaitable[T], /) -> T:
+        """Await it, or raise."""
+        ...
+
+
+@final
+class _BlowAt:
+    def __init__(self, number: int, error: Exception) -> None:
+        self.awaits = 0
+        self._number = number
+        self._error = error
+
+    async def __call__(self, awaitable: Awaitable[T], /) -> T:
+        self.awaits += 1
+        if self.awaits == self._number:
+            close = getattr(awaitable, "close", None)
+            if close is not None:
+                close()  # a coroutine that is never awaited would warn
+            await trio.lowlevel.checkpoint()
+            raise self._error
+        return await awaitable
+
+
+def raise_at_every_await(
+    scenario: Callable[[Fuse], Awaitable[object]],
+    errors: Sequence[Callable[[], Exception]] = (trio.BrokenResourceError, OSError, trio.TooSlowError),
+    *,
+    seed: int = 0,
+) -> int:
+    """Run `scenario(fuse)` with its k-th `await fuse(...)` raising, for every k and error. Return how many there were.
+
+    The scenario deals with what it provokes: an exception out of it fails the run.
+    """
+    awaits = _blown_at(scenario, 0, errors[0](), seed)
+    for number in range(1, awaits + 1):
+        for error in errors:
+            _blown_at(scenario, number, error(), seed)
+    return awaits
+
+
+def _blown_at(scenario: Callable[[Fuse], Awaitable[object]], number: int, error: Exception, seed: int) -> int:
+    fuse = _BlowAt(number, error)
+
+    async def attempt() -> None:
+        async with nothing_left():
+            with trio.move_on_after(SCENARIO_SECONDS) as limit:
+                await scenario(fuse)
+            if limit.cancelled_caught:
+                raise ScenarioHangs(f"{type(error).__name__} at await {number}")
+
+    run_virtual(attempt, seed=seed)
+    return fuse.awaits
