@@ -1,0 +1,165 @@
+"""Names: typed errors in time, few threads, and no hanging name in the way of another (PROV-13)."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from llm_actors.transport import Address, ConnectFailed, ConnectTimeout, Origin, Resolver, TcpDial, Transport
+from support.outgoing import fetch, post, transport_to
+from support.peer import Peer, reply
+
+UNROUTABLE = Address(socket.AF_INET, ("0.0.0.0", 1))
+
+
+class Names:
+    """A name service by script; names not in it hang until ``wake``."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, Callable[[int], list[Address]]] = {}
+        self.asked: list[str] = []
+        self.wake = threading.Event()
+        self.arrived = threading.Semaphore(0)
+
+    def lookup(self, host: str, port: int) -> list[Address]:
+        self.asked.append(host)
+        self.arrived.release()
+        if host not in self.known:
+            self.wake.wait(10)
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        return self.known[host](port)
+
+    async def wait_asked(self, times: int) -> None:
+        for _ in range(times):
+            await trio.to_thread.run_sync(self.arrived.acquire, True, 5)
+
+    def add(self, host: str, *addresses: str) -> None:
+        self.known[host] = lambda port: [Address(socket.AF_INET, (address, port)) for address in addresses]
+
+    def fail(self, host: str, code: int, text: str) -> None:
+        def failing(port: int) -> list[Address]:
+            raise socket.gaierror(code, text)
+
+        self.known[host] = failing
+
+
+@pytest.fixture
+def names() -> Iterator[Names]:
+    names = Names()
+    yield names
+    names.wake.set()
+
+
+def at(host: str, port: int = 80) -> Origin:
+    return Origin("http", host, port)
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [(socket.EAI_NONAME, "Name or service not known"), (socket.EAI_AGAIN, "Temporary failure in name resolution")],
+)
+async def test_prov_13_name_that_does_not_resolve_is_a_failed_connection(names: Names, code: int, text: str) -> None:
+    names.fail("gone.test", code, text)
+    transport = Transport(dial=TcpDial(Resolver(names.lookup)))
+    with pytest.raises(ConnectFailed, match=rf"^http://gone.test: the name does not resolve \({text}\)"):
+        await fetch(transport, post(origin=at("gone.test")))
+
+
+async def test_prov_13_name_without_addresses_is_a_failed_connection(names: Names) -> None:
+    names.add("empty.test")
+    with pytest.raises(ConnectFailed, match="does not resolve"):
+        await fetch(Transport(dial=TcpDial(Resolver(names.lookup))), post(origin=at("empty.test")))
+
+
+async def test_prov_13_hanging_name_ends_at_the_connect_timeout(names: Names) -> None:
+    transport = Transport(dial=TcpDial(Resolver(names.lookup)))
+    with pytest.raises(ConnectTimeout, match=r"^http://hang.test: no connection within 0.01 s"):
+        async with transport.send(post(origin=at("hang.test")), connect_timeout=0.01):
+            pass
+    assert transport.statistics().connecting == 0
+
+
+async def test_prov_13_many_requests_for_a_hanging_name_cost_one_thread_and_block_nobody(names: Names) -> None:
+    names.add("good.test", "127.0.0.1")
+    async with Peer(reply(b"ok")) as peer:
+        dial = TcpDial(Resolver(names.lookup, threads=2))
+        async with transport_to(peer, dial=dial) as transport, trio.open_nursery() as nursery:
+            for _ in range(50):
+                nursery.start_soon(fetch, transport, post(origin=at("hang.test")))
+            await names.wait_asked(1)
+            assert await fetch(transport, post(origin=at("good.test", peer.port))) == (200, b"ok")
+            assert names.asked == ["hang.test", "good.test"]
+            nursery.cancel_scope.cancel()
+
+
+async def test_prov_13_threads_are_bounded_and_waiting_for_one_is_too(names: Names) -> None:
+    resolver = Resolver(names.lookup, threads=2)
+    async with trio.open_nursery() as nursery:
+        for number in range(5):
+            nursery.start_soon(resolver.resolve, f"hang{number}.test", 80)
+        await names.wait_asked(2)
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert len(names.asked) == 2
+
+
+async def test_caller_that_leaves_does_not_end_the_lookup_of_the_others(names: Names) -> None:
+    found: list[BaseException] = []
+    resolver = Resolver(names.lookup)
+
+    async def wait() -> None:
+        try:
+            await resolver.resolve("hang.test", 80)
+        except OSError as exc:
+            found.append(exc)
+
+    async with trio.open_nursery() as nursery:
+        first = trio.CancelScope()
+
+        async def leave() -> None:
+            with first:
+                await wait()
+
+        nursery.start_soon(leave)
+        nursery.start_soon(wait)
+        await wait_all_tasks_blocked()
+        first.cancel()
+        await wait_all_tasks_blocked()
+        names.wake.set()
+    assert len(found) == 1
+    assert names.asked == ["hang.test"]
+
+
+async def test_prov_13_name_that_moves_is_looked_up_for_every_new_connection(names: Names) -> None:
+    async with Peer(reply(b"ok")) as peer:
+        dial = TcpDial(Resolver(names.lookup))
+        async with transport_to(peer, dial=dial, idle_seconds=0) as transport:
+            names.known["api.test"] = lambda port: [UNROUTABLE]
+            with pytest.raises(ConnectFailed):
+                await fetch(transport, post(origin=at("api.test", peer.port)))
+            names.add("api.test", "127.0.0.1")
+            assert await fetch(transport, post(origin=at("api.test", peer.port))) == (200, b"ok")
+
+
+async def test_addresses_are_tried_until_one_answers(names: Names) -> None:
+    async with Peer(reply(b"ok")) as peer:
+        good = Address(socket.AF_INET, ("127.0.0.1", peer.port))
+        names.known["api.test"] = lambda port: [UNROUTABLE, UNROUTABLE, good]
+        async with transport_to(peer, dial=TcpDial(Resolver(names.lookup))) as transport:
+            assert await fetch(transport, post(origin=at("api.test", peer.port))) == (200, b"ok")
+
+
+async def test_addresses_need_no_name_service(names: Names) -> None:
+    async with Peer(reply(b"ok")) as peer, transport_to(peer, dial=TcpDial(Resolver(names.lookup))) as transport:
+        assert await fetch(transport, post(origin=at("127.0.0.1", peer.port))) == (200, b"ok")
+        assert names.asked == []
+
+
+async def test_localhost_resolves_for_real() -> None:
+    async with Peer(reply(b"ok")) as peer, transport_to(peer, dial=TcpDial()) as transport:
+        assert await fetch(transport, post(origin=at("localhost", peer.port))) == (200, b"ok")

@@ -1,0 +1,213 @@
+"""TLS that fails says why and names the host; TLS that works is checked and cannot be switched off (PROV-08)."""
+
+from __future__ import annotations
+
+import datetime
+import inspect
+import ssl
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import trio
+import trustme
+from trio.testing import MockClock
+
+from llm_actors.transport import Broken, ConnectTimeout, Origin, TlsFailed, TlsTrust, Transport
+from llm_actors.transport.trust import _system_has_authorities
+from support.outgoing import fetch, post, transport_to
+from support.peer import Call, Peer, Script, Step, chunked, close, raw, reply, stall
+
+ORIGIN = Origin("https", "api.test", 443)
+REQUEST = post(origin=ORIGIN, headers={"authorization": "Bearer sk-CANARY"})
+NOW = datetime.datetime.now(datetime.UTC)
+
+
+@pytest.fixture(scope="module")
+def ca() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture(scope="module")
+def trust(ca: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> TlsTrust:
+    """Loaded beforehand: a thread that reads files does not go with virtual time."""
+    path = tmp_path_factory.mktemp("ca") / "ca.pem"
+    ca.cert_pem.write_to_path(str(path))
+    trust = TlsTrust(ca_file=str(path))
+    trust.context()
+    return trust
+
+
+def server(ca: trustme.CA, host: str = "api.test", **validity: datetime.datetime) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert(host, **validity).configure_cert(context)
+    return context
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_exchange_over_tls_keeps_its_connection(
+    autojump_clock: MockClock, ca: trustme.CA, trust: TlsTrust, version: ssl.TLSVersion
+) -> None:
+    context = server(ca)
+    context.minimum_version = context.maximum_version = version
+    body = bytes(range(256)) * 2048
+    async with Peer(chunked(b"a", body), tls=context) as peer, transport_to(peer, trust=trust) as transport:
+        for _ in range(3):
+            assert await fetch(transport, post(body, origin=ORIGIN)) == (200, b"a" + body)
+        assert peer.connections == 1
+        assert peer.requests[0].body == body
+
+
+@pytest.mark.parametrize(
+    ("host", "validity", "reason"),
+    [
+        ("api.test", {"not_after": NOW - datetime.timedelta(days=1)}, "certificate has expired"),
+        (
+            "api.test",
+            {"not_before": NOW + datetime.timedelta(days=1), "not_after": NOW + datetime.timedelta(days=2)},
+            "certificate is not yet valid",
+        ),
+        ("other.test", {}, "certificate is not valid for 'api.test'"),
+    ],
+    ids=["expired", "not yet valid", "wrong host"],
+)
+async def test_prov_08_certificate_that_is_not_good_is_refused(
+    autojump_clock: MockClock,
+    ca: trustme.CA,
+    trust: TlsTrust,
+    host: str,
+    validity: dict[str, datetime.datetime],
+    reason: str,
+) -> None:
+    async with Peer(tls=server(ca, host, **validity)) as peer, transport_to(peer, trust=trust) as transport:
+        with pytest.raises(TlsFailed, match=f"^https://api.test: certificate refused: .*{reason}"):
+            await fetch(transport, REQUEST)
+        assert peer.requests == []
+
+
+async def test_prov_08_authority_that_nobody_trusts_is_refused(autojump_clock: MockClock, trust: TlsTrust) -> None:
+    async with Peer(tls=server(trustme.CA())) as peer, transport_to(peer, trust=trust) as transport:
+        with pytest.raises(TlsFailed, match="unable to get local issuer certificate"):
+            await fetch(transport, REQUEST)
+        assert peer.requests == []
+
+
+async def test_prov_08_stalled_handshake_ends_at_the_connect_timeout(
+    autojump_clock: MockClock, trust: TlsTrust
+) -> None:
+    async with Peer(greeting=[_read_something, stall()]) as peer:
+        transport = Transport(trust, dial=peer.dial)
+        start = trio.current_time()
+        with pytest.raises(ConnectTimeout, match=r"no connection within 3 s \(in the TLS handshake\)"):
+            async with transport.send(REQUEST, connect_timeout=3):
+                pass
+        assert trio.current_time() - start == 3
+        assert transport.statistics().open == transport.statistics().connecting == 0
+
+
+async def _read_something(call: Call) -> None:
+    await call.stream.receive_some(65536)
+
+
+@pytest.mark.parametrize(
+    "greeting",
+    [[close()], [_read_something, close()], [raw(b"HTTP/1.1 400 Bad\r\n\r\n")]],
+    ids=["at once", "late", "no TLS"],
+)
+async def test_prov_08_server_that_does_not_speak_tls_is_a_tls_failure(
+    autojump_clock: MockClock, trust: TlsTrust, greeting: Sequence[Step]
+) -> None:
+    async with Peer(greeting=greeting) as peer, transport_to(peer, trust=trust) as transport:
+        with pytest.raises(TlsFailed) as caught:
+            await fetch(transport, REQUEST)
+        assert str(caught.value).startswith("https://api.test: ")
+        assert len(caught.value.reason) > 5
+
+
+@pytest.mark.parametrize(
+    ("script", "whole"),
+    [
+        pytest.param([raw(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nbody"), close()], True, id="framed"),
+        pytest.param([raw(b"HTTP/1.0 200 OK\r\n\r\nbody"), close()], False, id="until close"),
+        pytest.param([chunked(b"body", end=False), close()], False, id="in the body"),
+    ],
+)
+async def test_prov_08_close_without_close_notify_is_no_end_of_a_body(
+    autojump_clock: MockClock, ca: trustme.CA, trust: TlsTrust, script: Script, whole: bool
+) -> None:
+    """Anyone on the path can forge a FIN; only the message's own framing or TLS itself can say that it is whole."""
+    async with (
+        Peer(script, tls=server(ca)) as peer,
+        transport_to(peer, trust=trust) as transport,
+        transport.send(REQUEST) as response,
+    ):
+        assert await response.receive() == b"body"
+        if whole:
+            assert await response.receive() == b""
+        else:
+            with pytest.raises(Broken, match="closed without the TLS close notice"):
+                await response.receive()
+
+
+async def test_leftover_record_never_reaches_the_next_answer(
+    autojump_clock: MockClock, ca: trustme.CA, trust: TlsTrust
+) -> None:
+    """G18: the first answer fills one TLS record exactly; the next record has come with it and nobody asked for it."""
+    head = b"HTTP/1.1 200 OK\r\ncontent-length: %05d\r\n\r\n"
+    size = 16384 - len(head % 0)
+    first = head % size + bytes(size)
+    smuggled = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil"
+    scripts = raw(first + smuggled), reply(b"good")
+    async with Peer(*scripts, tls=server(ca)) as peer, transport_to(peer, trust=trust) as transport:
+        assert await fetch(transport, REQUEST) == (200, bytes(size))
+        assert await fetch(transport, REQUEST) == (200, b"good")
+        assert peer.connections == 2
+
+
+async def test_early_error_answer_is_read_over_tls(autojump_clock: MockClock, ca: trustme.CA, trust: TlsTrust) -> None:
+    """A send that is given up in the middle does not take the answer with it."""
+    answer = raw(b"HTTP/1.1 413 Too Large\r\ncontent-length: 5\r\n\r\nlarge")
+
+    async def handshake(call: Call) -> None:
+        assert isinstance(call.stream, trio.SSLStream)
+        await call.stream.do_handshake()
+
+    greeting = [handshake, answer, close_later]
+    async with Peer(greeting=greeting, tls=server(ca)) as peer, transport_to(peer, trust=trust) as transport:
+        assert await fetch(transport, post(bytes(8 * 1024 * 1024), origin=ORIGIN)) == (413, b"large")
+
+
+async def close_later(call: Call) -> None:
+    await trio.sleep(0.5)
+    await close()(call)
+
+
+async def test_unreadable_ca_file_is_named_as_the_reason(tmp_path: Path) -> None:
+    async with Peer() as peer:
+        transport = Transport(TlsTrust(ca_file=str(tmp_path / "absent.pem")), dial=peer.dial)
+        with pytest.raises(TlsFailed, match="trusted certificates cannot be read: No such file"):
+            await fetch(transport, REQUEST)
+        assert peer.connections == 0
+
+
+def test_context_checks_certificate_and_host_and_speaks_tls_1_2_or_newer() -> None:
+    trust = TlsTrust()
+    assert not trust.loaded
+    context = trust.context()
+    assert context is trust.context()
+    assert context.verify_mode is ssl.CERT_REQUIRED
+    assert context.check_hostname
+    assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
+
+
+def test_verification_has_no_switch() -> None:
+    """Safe defaults 8: nothing in the signatures turns it off."""
+    assert list(inspect.signature(TlsTrust).parameters) == ["ca_file"]
+    assert not {"verify", "insecure", "ssl"} & set(inspect.signature(Transport).parameters)
+
+
+def test_machine_without_authorities_gets_those_of_certifi(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
+    assert not _system_has_authorities(ssl.create_default_context())
+    assert TlsTrust().context().cert_store_stats()["x509_ca"] > 100
