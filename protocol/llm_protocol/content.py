@@ -17,13 +17,10 @@ JsonObject: TypeAlias = dict[str, Any]
 
 
 class Text(msgspec.Struct, frozen=True, tag="text"):
-    """Plain text. ``phase`` is the vendor's word for what it is in the turn, such as ``"commentary"`` on the way to
-    the ``"final_answer"``.
-    """
+    """Plain text."""
 
     text: str
     signature: str | None = None
-    phase: str | None = None
     extra: dict[str, JsonObject] | None = None
 
 
@@ -54,16 +51,12 @@ class Reasoning(msgspec.Struct, frozen=True, kw_only=True, tag="reasoning"):
 
 
 class ToolCall(msgspec.Struct, frozen=True, kw_only=True, tag="tool_call"):
-    """A call the model asks for. ``arguments`` is the JSON text as the model wrote it; it may not be valid JSON.
-
-    ``namespace`` is the group ``name`` belongs to, where the vendor groups tools.
-    """
+    """A call the model asks for. ``arguments`` is the JSON text as the model wrote it; it may not be valid JSON."""
 
     id: str
     name: str
     arguments: str = "{}"
     signature: str | None = None
-    namespace: str | None = None
     extra: dict[str, JsonObject] | None = None
 
     def parsed(self) -> JsonObject:
