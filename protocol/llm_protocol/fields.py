@@ -1,13 +1,13 @@
 """The fields of request bodies: what a wire can say of `Parameters`, what ``extra`` may add, what nobody may send.
 
-Client sides use `check_parameters` and `add_extra`; server sides use `leftovers`.
+Client sides use `check_parameters` and `add_extra`; server sides use `typed` and `leftovers`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -15,6 +15,8 @@ from llm_protocol.content import JsonObject
 from llm_protocol.errors import BadRequestError, UnsupportedError
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.requests import Parameters
+
+T = TypeVar("T")
 
 _OURS = frozenset(("lenient", "extra"))
 _NAMES = tuple(field.name for field in msgspec.structs.fields(Parameters) if field.name not in _OURS)
@@ -33,6 +35,22 @@ def unsupported(param: str, message: str) -> UnsupportedError:
 def bad_request(param: str | None, message: str) -> BadRequestError:
     """The error for a field that is wrong."""
     return BadRequestError(Failure(kind=FailureKind.BAD_REQUEST, message=message, param=param))
+
+
+_MISSING = re.compile(r"missing required field `(\w+)`")
+
+
+def typed(value: Any, type_: type[T]) -> T:
+    """Decoded JSON as ``type_``. Raises `BadRequestError` with the path of the field at fault."""
+    try:
+        return msgspec.convert(value, type_)
+    except msgspec.ValidationError as exc:
+        reason, _, path = str(exc).partition(" - at `$")
+        path = path.rstrip("`").lstrip(".")
+        if missing := _MISSING.search(reason):
+            path = f"{path}.{missing[1]}".lstrip(".")
+            raise bad_request(path, f"{path}: the field is required") from None
+        raise bad_request(path or None, f"{path or 'the body'}: {reason[0].lower()}{reason[1:]}") from None
 
 
 def check_parameters(parameters: Parameters, known: Collection[str], who: str) -> None:
