@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llm_protocol.dialects.openai_responses.items import NAME
+from llm_protocol.dialects.openai_responses.reasoning import NAME
 from llm_protocol.dialects.openai_responses.requests import Create, ResponseOptions
 from llm_protocol.dialects.openai_responses.server import OpenAIResponsesServer
 

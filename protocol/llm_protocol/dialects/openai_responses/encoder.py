@@ -60,7 +60,7 @@ class _Item:
     __slots__ = ("event", "head", "id", "opened", "output_index", "part", "pieces", "start")
 
     def __init__(self, start: ItemStarted, response_id: str, output_index: int) -> None:
-        own_id = start.id if start.kind == "reasoning" else None
+        own_id = start.id if start.kind == "reasoning" and (start.id or "").startswith("rs_") else None
         self.start = start
         self.id = own_id or item_id(start.kind, response_id, output_index)
         self.output_index = output_index
@@ -98,7 +98,7 @@ class _Item:
             case "refusal" if text:
                 return Refusal(text)
             case "reasoning" if text:
-                return Reasoning(text=text, id=self.start.id)
+                return Reasoning(text=text)
             case _:
                 return None
 

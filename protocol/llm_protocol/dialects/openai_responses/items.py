@@ -6,7 +6,7 @@ so are neighbouring tool outputs. An item that only OpenAI understands becomes `
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import msgspec
 
@@ -23,28 +23,25 @@ from llm_protocol.content import (
     ToolResult,
 )
 from llm_protocol.dialects.openai_responses.checks import typed
-from llm_protocol.dialects.openai_responses.reasoning import reasoning_text, unseal
-from llm_protocol.fields import bad_request
+from llm_protocol.dialects.openai_responses.reasoning import NAME, reasoning_text, unseal
+from llm_protocol.fields import bad_request, leftovers
 from llm_protocol.wire import WireError, image_from_url
 
-NAME = "openai_responses"
-"""The dialect's name."""
-
 _ROLES: dict[str, Role] = {"user": "user", "assistant": "assistant", "system": "system", "developer": "developer"}
+_TEXT_FIELDS = frozenset(("type", "text", "logprobs"))
+_CALL_FIELDS = frozenset(("type", "id", "status", "call_id", "name", "arguments"))
 _MERGED: tuple[Role, ...] = ("assistant", "tool")
 
 
 class _MessageItem(msgspec.Struct):
     role: str
     content: str | list[JsonObject]
-    phase: str | None = None
 
 
 class _CallItem(msgspec.Struct):
     call_id: str
     name: str
     arguments: str
-    namespace: str | None = None
 
 
 class _OutputItem(msgspec.Struct):
@@ -78,7 +75,7 @@ def decode_input(value: str | list[JsonObject]) -> tuple[Message, ...]:
         return (Message.of("user", value),)
     turns: list[tuple[Role, list[Part]]] = []
     for at, item in enumerate(value):
-        role, parts = _item(item, f"input[{at}]")
+        role, parts = decode_item(item, f"input[{at}]")
         if turns and role in _MERGED and turns[-1][0] == role:
             turns[-1][1].extend(parts)
         else:
@@ -86,7 +83,8 @@ def decode_input(value: str | list[JsonObject]) -> tuple[Message, ...]:
     return tuple(Message(role, tuple(parts)) for role, parts in turns)
 
 
-def _item(item: JsonObject, where: str) -> tuple[Role, tuple[Part, ...]]:
+def decode_item(item: JsonObject, where: str) -> tuple[Role, tuple[Part, ...]]:
+    """The parts of one item, of an input or an output, and whose they are. Raises `BadRequestError`."""
     kind = item.get("type") or ("message" if "role" in item else None)
     if not isinstance(kind, str):
         raise bad_request(f"{where}.type", f"{where} is no item: it needs a role and content, or a type")
@@ -100,16 +98,23 @@ def _message(item: JsonObject, where: str) -> tuple[Role, tuple[Part, ...]]:
     found = typed(item, _MessageItem, where)
     if (role := _ROLES.get(found.role)) is None:
         raise bad_request(f"{where}.role", f"{where}.role: expected one of {', '.join(_ROLES)}")
-    phase = found.phase if role == "assistant" else None
+    phase = item.get("phase") if role == "assistant" else None
     if isinstance(found.content, str):
-        return role, (Text(found.content, phase=phase),)
+        return role, (Text(found.content, extra=own_fields({"phase": phase}, ())),)
     return role, tuple(_content(part, phase, f"{where}.content[{at}]") for at, part in enumerate(found.content))
+
+
+def own_fields(fields: JsonObject, known: Collection[str]) -> dict[str, JsonObject] | None:
+    """What only the vendor understands of ``fields``, as a part's ``extra``."""
+    rest = {name: value for name, value in leftovers(fields, known).items() if value not in (None, [], {})}
+    return {NAME: rest} if rest else None
 
 
 def _content(part: JsonObject, phase: str | None, where: str) -> Part:
     match part.get("type"):
         case "input_text" | "output_text" | "text":
-            return Text(typed(part, _TextPart, where).text, phase=phase)
+            extra = own_fields({**part, "phase": phase}, _TEXT_FIELDS)
+            return Text(typed(part, _TextPart, where).text, extra=extra)
         case "refusal":
             return Refusal(typed(part, _RefusalPart, where).refusal)
         case "input_image" if part.get("file_id") is None:
@@ -130,8 +135,8 @@ def _image(part: JsonObject, where: str) -> Image:
 
 def _call(item: JsonObject, where: str) -> tuple[Role, tuple[Part, ...]]:
     found = typed(item, _CallItem, where)
-    call = ToolCall(id=found.call_id, name=found.name, arguments=found.arguments, namespace=found.namespace)
-    return "assistant", (call,)
+    extra = own_fields(item, _CALL_FIELDS)
+    return "assistant", (ToolCall(id=found.call_id, name=found.name, arguments=found.arguments, extra=extra),)
 
 
 def _output(item: JsonObject, where: str) -> tuple[Role, tuple[Part, ...]]:

@@ -1,8 +1,8 @@
 """How reasoning crosses this wire and comes back whole.
 
 The wire has a readable summary, an id, and one opaque string, ``encrypted_content``. OpenAI's own payloads pass as
-they are. What other vendors need back (a signature, an encrypted block without an id) is put together in an envelope
-that a client carries like any other payload.
+they are. What other vendors need back (a signature, a payload, whose it is) is put together in an envelope that a
+client carries like any other payload.
 """
 
 from __future__ import annotations
@@ -15,45 +15,51 @@ import msgspec
 from llm_protocol.content import JsonObject, Reasoning
 from llm_protocol.wire import WireError, encode_json, unbase64
 
-_MARK = "llmrt."
-_VENDOR_PAYLOAD = "gAAAA"  # how OpenAI's encrypted payloads begin
+NAME = "openai_responses"
+"""The dialect's name."""
+
 JOINT = "\n\n"
 """Stands between the parts of one summary."""
+
+_MARK = "llmrt."
 
 
 class _Envelope(msgspec.Struct, frozen=True, omit_defaults=True):
     signature: str | None = None
     encrypted: str | None = None
     id: str | None = None
+    dialect: str | None = None
 
 
 _ENVELOPE = msgspec.json.Decoder(_Envelope)
 
 
 def is_native(part: Reasoning) -> bool:
-    """Whether the payload is one of this wire's vendor, which refuses all others."""
-    if part.encrypted is None or part.signature is not None:
-        return False
-    return part.encrypted.startswith(_VENDOR_PAYLOAD) or (part.id or "").startswith("rs_")
+    """Whether there is a payload, and it is of this wire's vendor, which refuses all others."""
+    return part.encrypted is not None and part.dialect == NAME
 
 
-def seal(part: Reasoning) -> str | None:
-    """The ``encrypted_content`` for ``part``."""
-    if part.signature is None and (part.encrypted is None or is_native(part)):
+def seal(part: Reasoning, item_id: str) -> str | None:
+    """The ``encrypted_content`` for ``part`` in an item that is called ``item_id``; the vendor ties the two."""
+    if is_native(part) and part.id == item_id:
         return part.encrypted
-    envelope = _Envelope(part.signature, part.encrypted, part.id)
+    if part.signature is None and part.encrypted is None:
+        return None
+    envelope = _Envelope(part.signature, part.encrypted, part.id, part.dialect)
     return _MARK + base64.urlsafe_b64encode(encode_json(envelope)).decode()
 
 
 def unseal(text: str, item_id: str | None, payload: str | None) -> Reasoning:
     """The part that was sealed."""
-    if payload is not None and payload.startswith(_MARK):
+    if payload is None:
+        return Reasoning(text=text, id=item_id)
+    if payload.startswith(_MARK):
         try:
             found = _ENVELOPE.decode(unbase64(payload.removeprefix(_MARK)))
-            return Reasoning(text=text, signature=found.signature, encrypted=found.encrypted, id=found.id)
         except (WireError, msgspec.DecodeError):
-            pass  # somebody else's payload that begins like ours
-    return Reasoning(text=text, encrypted=payload, id=item_id)
+            return Reasoning(text=text)  # ours once, but damaged: worth nothing to anyone
+        return Reasoning(text=text, **msgspec.structs.asdict(found))
+    return Reasoning(text=text, encrypted=payload, id=item_id, dialect=NAME)
 
 
 def reasoning_text(item: JsonObject) -> str:

@@ -14,7 +14,8 @@ import msgspec
 from llm_protocol.content import HostedTool, JsonObject, Message, ResponseFormat, Tool, ToolChoice
 from llm_protocol.dialect import Inbound
 from llm_protocol.dialects.openai_responses.checks import typed
-from llm_protocol.dialects.openai_responses.items import NAME, decode_input
+from llm_protocol.dialects.openai_responses.items import decode_input, own_fields
+from llm_protocol.dialects.openai_responses.reasoning import NAME
 from llm_protocol.fields import bad_request, leftovers, unsupported
 from llm_protocol.requests import AUTO, ChatRequest, Parameters
 from llm_protocol.wire import WireError, decode_object, encode_json
@@ -22,10 +23,7 @@ from llm_protocol.wire import WireError, decode_object, encode_json
 _FRAME_FIELDS = frozenset(("type", "stream_id", "event_id", "generate", "client_metadata"))
 """Fields of the frame, or of the client itself: nothing to be asked of a model."""
 
-_VENDOR_TOOL_FIELDS = frozenset(("defer_loading", "allowed_callers", "output_schema"))
-"""A function with one of these means something that only the vendor can do."""
-
-
+_FUNCTION_FIELDS = frozenset(("type", "name", "description", "parameters", "strict"))
 _CHOICES = {"auto": ToolChoice("auto"), "none": ToolChoice("none"), "required": ToolChoice("required")}
 
 
@@ -195,7 +193,7 @@ def _tools(body: _Body) -> tuple[Tool | HostedTool, ...]:
 def _tool(tool: JsonObject, where: str) -> Tool | HostedTool:
     if not isinstance(tool.get("type"), str):
         raise bad_request(f"{where}.type", f'{where}.type is missing: "function", or the name of a hosted tool')
-    if tool["type"] != "function" or any(tool.get(name) is not None for name in _VENDOR_TOOL_FIELDS):
+    if tool["type"] != "function":
         return HostedTool(dialect=NAME, value=tool)
     function = typed(tool, _Function, where)
     return Tool(
@@ -203,6 +201,7 @@ def _tool(tool: JsonObject, where: str) -> Tool | HostedTool:
         description=function.description,
         parameters=function.parameters or {},
         strict=function.strict,
+        extra=own_fields(tool, _FUNCTION_FIELDS),
     )
 
 

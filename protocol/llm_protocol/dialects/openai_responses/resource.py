@@ -24,8 +24,7 @@ from llm_protocol.content import (
     ToolChoice,
 )
 from llm_protocol.dialect import Inbound
-from llm_protocol.dialects.openai_responses.items import NAME
-from llm_protocol.dialects.openai_responses.reasoning import seal
+from llm_protocol.dialects.openai_responses.reasoning import NAME, is_native, seal
 from llm_protocol.dialects.openai_responses.requests import ResponseOptions
 from llm_protocol.events import ItemKind
 from llm_protocol.failures import Failure, FailureKind
@@ -60,7 +59,7 @@ def item_id(kind: ItemKind, response_id: str, output_index: int) -> str:
 
 def part_id(part: Part, response_id: str, output_index: int) -> str:
     """The id of the item for a whole part."""
-    if isinstance(part, Reasoning) and part.id:
+    if isinstance(part, Reasoning) and is_native(part) and part.id:
         return part.id
     return item_id(_KIND_OF.get(type(part), "text"), response_id, output_index)
 
@@ -70,13 +69,13 @@ def output_item(part: Part, ident: str, status: str = "completed") -> JsonObject
     match part:
         case Text() | Refusal():
             item = {"id": ident, "type": "message", "status": status, "role": "assistant", "content": [content(part)]}
-            return item | {"phase": part.phase} if isinstance(part, Text) and part.phase else item
+            phase = own(part).get("phase")
+            return item if phase is None else item | {"phase": phase}
         case Reasoning():
             return _reasoning_item(part, ident, status)
         case ToolCall():
             item = {"id": ident, "type": "function_call", "status": status, "call_id": part.id, "name": part.name}
-            item["arguments"] = part.arguments
-            return item | {"namespace": part.namespace} if part.namespace else item
+            return own(part) | item | {"arguments": part.arguments}
         case Image():
             return _image_item(part, ident, status)
         case Opaque() if part.dialect == NAME:
@@ -89,7 +88,13 @@ def content(part: Text | Refusal) -> JsonObject:
     """The content part of a message."""
     if isinstance(part, Refusal):
         return {"type": "refusal", "refusal": part.text}
-    return {"type": "output_text", "text": part.text, "annotations": [], "logprobs": []}
+    return {"type": "output_text", "text": part.text, "annotations": own(part).get("annotations", []), "logprobs": []}
+
+
+def own(part: Text | Refusal | ToolCall | Tool) -> JsonObject:
+    """The fields of ``part`` that only this dialect understands."""
+    extra = None if isinstance(part, Refusal) else part.extra
+    return (extra or {}).get(NAME, {})
 
 
 def summary(text: str) -> JsonObject:
@@ -100,7 +105,7 @@ def summary(text: str) -> JsonObject:
 def _reasoning_item(part: Reasoning, ident: str, status: str) -> JsonObject:
     item: JsonObject = {"id": ident, "type": "reasoning", "status": status}
     item["summary"] = [summary(part.text)] if part.text else []
-    if (payload := seal(part)) is not None:
+    if (payload := seal(part, ident)) is not None:
         item["encrypted_content"] = payload
     return item
 
@@ -183,7 +188,7 @@ def tool_object(tool: Tool | HostedTool) -> JsonObject:
     """A tool as this API writes it: flat."""
     if isinstance(tool, HostedTool):
         return tool.value
-    return {
+    return own(tool) | {
         "type": "function",
         "name": tool.name,
         "description": tool.description,

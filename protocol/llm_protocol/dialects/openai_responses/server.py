@@ -8,7 +8,7 @@ from llm_protocol.content import JsonObject, Refusal
 from llm_protocol.dialect import Inbound, ModelInfo, WireResponse
 from llm_protocol.dialects.openai_chat.errors import error_body, write_failure
 from llm_protocol.dialects.openai_responses.encoder import ResponsesEncoder
-from llm_protocol.dialects.openai_responses.items import NAME
+from llm_protocol.dialects.openai_responses.reasoning import NAME
 from llm_protocol.dialects.openai_responses.requests import Create, ResponseOptions, decode_create
 from llm_protocol.dialects.openai_responses.resource import ResourceEncoder, ending_of, output_item, part_id
 from llm_protocol.failures import Failure
