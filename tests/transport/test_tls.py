@@ -38,9 +38,14 @@ def trust(ca: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> TlsTrust:
     return trust
 
 
-def server(ca: trustme.CA, host: str = "api.test", **validity: datetime.datetime) -> ssl.SSLContext:
+def server(
+    ca: trustme.CA,
+    host: str = "api.test",
+    not_before: datetime.datetime | None = None,
+    not_after: datetime.datetime | None = None,
+) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    ca.issue_cert(host, **validity).configure_cert(context)
+    ca.issue_cert(host, not_before=not_before, not_after=not_after).configure_cert(context)
     return context
 
 
