@@ -20,6 +20,7 @@ from llm_actors.transport import (
     TransportError,
     parse_url,
 )
+from support.cancelling import cancel_at_every_step
 from support.outgoing import fetch, post, transport_to
 from support.peer import Call, Peer, Script, chunked, close, pause, raw, reply, reset, stall
 
@@ -138,24 +139,6 @@ async def test_prov_09_cancel_storm_leaves_no_trace(autojump_clock: MockClock, s
         assert [await fetch(transport) for _ in range(20)] == [(200, b"ab")] * 20
 
 
-Scenario = Callable[[Transport], Awaitable[None]]
-
-
-class CancelAtStep(trio.abc.Instrument):
-    """Cancels ``scope`` when ``task`` is about to take its kth step."""
-
-    def __init__(self, k: int) -> None:
-        self.left = k
-        self.scope = trio.CancelScope()
-        self.task = trio.lowlevel.current_task()
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        if task is self.task:
-            self.left -= 1
-            if self.left == 0:
-                self.scope.cancel()
-
-
 @pytest.mark.parametrize("kept", [False, True], ids=["new", "kept"])
 @pytest.mark.parametrize("size", [2, 40_000], ids=["small", "large"])
 async def test_prov_10_gen_04_cancel_at_every_checkpoint_leaves_nothing(
@@ -164,20 +147,20 @@ async def test_prov_10_gen_04_cancel_at_every_checkpoint_leaves_nothing(
     """Whether it hits while connecting, sending, between head and body or at the very end."""
     script = [pause(1), chunked(b"one", b"two", gap=1)]
     async with Peer(script) as peer, transport_to(peer, max_idle_per_origin=int(kept)) as transport:
-        for k in range(1, 100):
-            if kept:
+
+        async def scenario() -> None:
+            await fetch(transport, post(bytes(size)))
+
+        async def scenario_on_kept() -> None:
+            with trio.CancelScope(shield=True):
                 assert await fetch(transport) == (200, b"onetwo")
-            instrument = CancelAtStep(k)
-            trio.lowlevel.add_instrument(instrument)
-            with instrument.scope:
-                await fetch(transport, post(bytes(size)))
-            trio.lowlevel.remove_instrument(instrument)
+            await scenario()
+
+        def check() -> None:
             statistics = transport.statistics()
             assert (statistics.active, statistics.connecting) == (0, 0)
-            if instrument.left > 0:
-                break
-        assert 3 < k < 99
-        assert len(peer.requests) > 3
+
+        assert await cancel_at_every_step(scenario_on_kept if kept else scenario, check) >= 4
 
 
 async def test_prov_11_body_left_in_the_middle_closes_without_the_garbage_collector(autojump_clock: MockClock) -> None:

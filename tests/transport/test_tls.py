@@ -15,6 +15,7 @@ from trio.testing import MockClock
 
 from llm_actors.transport import Broken, ConnectTimeout, Origin, TlsFailed, TlsTrust, Transport
 from llm_actors.transport.trust import _system_has_authorities
+from support.cancelling import cancel_at_every_step
 from support.outgoing import fetch, post, transport_to
 from support.peer import Call, Peer, Script, Step, chunked, close, raw, reply, stall
 
@@ -185,6 +186,24 @@ async def test_early_error_answer_is_read_over_tls(autojump_clock: MockClock, ca
 async def close_later(call: Call) -> None:
     await trio.sleep(0.5)
     await close()(call)
+
+
+async def test_prov_10_cancel_at_every_checkpoint_over_tls_leaves_nothing(
+    autojump_clock: MockClock, ca: trustme.CA, trust: TlsTrust
+) -> None:
+    async def scenario() -> None:
+        await fetch(transport, REQUEST)
+
+    def check() -> None:
+        statistics = transport.statistics()
+        assert (statistics.active, statistics.connecting) == (0, 0)
+
+    script = chunked(b"one", b"two", gap=1)
+    async with (
+        Peer(script, tls=server(ca)) as peer,
+        transport_to(peer, trust=trust, max_idle_per_origin=0) as transport,
+    ):
+        assert await cancel_at_every_step(scenario, check) >= 6
 
 
 async def test_unreadable_ca_file_is_named_as_the_reason(tmp_path: Path) -> None:

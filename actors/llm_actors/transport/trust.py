@@ -9,8 +9,6 @@ from __future__ import annotations
 import os
 import ssl
 
-import certifi
-
 
 class TlsTrust:
     """Makes the one SSL context of a transport on first use; making one costs tens of milliseconds.
@@ -38,6 +36,8 @@ class TlsTrust:
     def _make(self) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=self.ca_file)
         if self.ca_file is None and not _system_has_authorities(context):
+            import certifi  # here because it costs time to import and most machines have authorities of their own
+
             context.load_verify_locations(certifi.where())
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         # A renegotiating server could make a write wait for a read; nobody needs it.
