@@ -135,12 +135,18 @@ class ClientDialect(Protocol):
 
 
 class Inbound(NamedTuple):
-    """A client's request, decoded. ``policy`` is its ``llm_runtime`` object, still undecoded."""
+    """A client's request, decoded. ``policy`` is its ``llm_runtime`` object, still undecoded.
+
+    With ``json_array`` the frames of a streamed answer are the members of one JSON array instead of SSE. ``form`` is the
+    dialect's own note of the form in which the client wants its answer.
+    """
 
     request: AnyRequest
     stream: bool = False
     include_usage: bool = True
     policy: msgspec.Raw | None = None
+    json_array: bool = False
+    form: str = ""
 
 
 class Frame(NamedTuple):
