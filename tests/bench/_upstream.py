@@ -1,0 +1,74 @@
+"""The fake provider of the benchmark: as little work per answer as possible, in a process of its own.
+
+Answers a chat completion as a whole, or streams ``CHUNKS`` chunks, one write each, ``GAP`` seconds apart (both arguments).
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+
+import trio
+
+WHOLE = (
+    b'{"id":"c1","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,"message":'
+    b'{"role":"assistant","content":"Hello there, how are you?"},"finish_reason":"stop"}],'
+    b'"usage":{"prompt_tokens":5,"completion_tokens":6,"total_tokens":11}}'
+)
+ANSWER = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s" % (len(WHOLE), WHOLE)
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+START = b'data: {"id":"c1","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":'
+DELTA = START + b'{"content":" word"},"finish_reason":null}]}\n\n'
+END = (
+    START
+    + b'{},"finish_reason":"stop"}]}\n\n'
+    + b'data: {"id":"c1","object":"chat.completion.chunk","created":1,"model":"m","choices":[],'
+    + b'"usage":{"prompt_tokens":5,"completion_tokens":6,"total_tokens":11}}\n\ndata: [DONE]\n\n'
+)
+
+
+def _chunk(data: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+async def _serve(chunks: int, gap: float, stream: trio.SocketStream) -> None:
+    delta, buffer = _chunk(DELTA), b""
+    while True:
+        while b"\r\n\r\n" not in buffer:
+            data = await stream.receive_some(65536)
+            if not data:
+                return
+            buffer += data
+        head, _, rest = buffer.partition(b"\r\n\r\n")
+        length = next(
+            (int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), 0
+        )
+        while len(rest) < length:
+            rest += await stream.receive_some(65536)
+        body, buffer = rest[:length], rest[length:]
+        if b'"stream":true' not in body:
+            await stream.send_all(ANSWER)
+            continue
+        await stream.send_all(HEAD)
+        for _ in range(chunks):
+            await stream.send_all(delta)
+            await trio.sleep(gap)
+        await stream.send_all(_chunk(END) + b"0\r\n\r\n")
+
+
+async def main() -> None:
+    chunks, gap = int(sys.argv[1]), float(sys.argv[2])
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1", backlog=4096)
+    print(listener.socket.getsockname()[1], flush=True)
+    await trio.serve_listeners(partial(_guarded, chunks, gap), [listener])
+
+
+async def _guarded(chunks: int, gap: float, stream: trio.SocketStream) -> None:
+    try:
+        await _serve(chunks, gap, stream)
+    except trio.BrokenResourceError:
+        return
+
+
+if __name__ == "__main__":
+    trio.run(main)

@@ -1,0 +1,80 @@
+"""Which models a name means."""
+
+from __future__ import annotations
+
+import pytest
+
+from llm_actors.catalog import Candidate, Catalog
+from llm_protocol.content import Message
+from llm_protocol.dialect import ModelInfo
+from llm_protocol.errors import ModelNotFoundError, UnsupportedError
+from llm_protocol.requests import ChatRequest, EmbeddingRequest, LLMProvider, RequestType
+
+TALK = frozenset({RequestType.CHAT, RequestType.COMPLETION, RequestType.CODE_GENERATION})
+
+
+@pytest.fixture
+def catalog() -> Catalog:
+    made = Catalog()
+    made.add("primary", LLMProvider.OPENAI_COMPATIBLE, TALK, ("m1", "shared"))
+    made.add("backup", LLMProvider.OPENAI_COMPATIBLE, TALK | {RequestType.EMBEDDING}, ("shared", "m2"))
+    made.add("asked", LLMProvider.OPENAI, TALK)
+    return made
+
+
+def chat(model: str, provider: str | None = None) -> ChatRequest:
+    return ChatRequest(model=model, provider=provider, messages=(Message.of("user", "hi"),))
+
+
+def test_provider_and_model_are_split_at_the_first_slash(catalog: Catalog) -> None:
+    assert catalog.resolve(chat("primary/org/model")) == [Candidate("primary", "org/model")]
+
+
+def test_a_model_that_is_not_on_the_list_is_passed_through(catalog: Catalog) -> None:
+    assert catalog.resolve(chat("primary/brand-new")) == [Candidate("primary", "brand-new")]
+
+
+def test_a_bare_name_means_everyone_who_lists_it_in_the_order_of_the_configuration(catalog: Catalog) -> None:
+    assert catalog.resolve(chat("shared")) == [Candidate("primary", "shared"), Candidate("backup", "shared")]
+
+
+def test_a_name_with_a_slash_can_be_a_bare_name(catalog: Catalog) -> None:
+    catalog.update("asked", [ModelInfo(id="org/model")])
+    assert catalog.resolve(chat("org/model")) == [Candidate("asked", "org/model")]
+
+
+def test_auto_means_each_able_deployments_default(catalog: Catalog) -> None:
+    catalog.update("asked", [ModelInfo(id="babbage-002"), ModelInfo(id="gpt-5-mini-2025"), ModelInfo(id="gpt-5")])
+    assert catalog.resolve(chat("auto")) == [
+        Candidate("primary", "m1"),
+        Candidate("backup", "shared"),
+        Candidate("asked", "gpt-5-mini-2025"),
+    ]
+
+
+def test_a_provider_hint_narrows_the_choice(catalog: Catalog) -> None:
+    assert catalog.resolve(chat("shared", provider="backup")) == [Candidate("backup", "shared")]
+    assert catalog.resolve(chat("unlisted", provider="backup")) == [Candidate("backup", "unlisted")]
+
+
+def test_an_unknown_name_is_an_error_that_shows_what_is_known(catalog: Catalog) -> None:
+    with pytest.raises(ModelNotFoundError, match=r"no model 'nope'; known: primary/m1, primary/shared"):
+        catalog.resolve(chat("nope"))
+
+
+@pytest.mark.parametrize("model", ["../../etc/passwd", "x" * 10_000, "a\x00b", "http://evil.test/", "ⓜ"])
+def test_a_hostile_name_is_just_unknown_and_never_quoted_whole(catalog: Catalog, model: str) -> None:
+    """SEC-11"""
+    with pytest.raises(ModelNotFoundError) as caught:
+        catalog.resolve(chat(model))
+    assert len(caught.value.failure.message) < 400
+
+
+def test_a_request_its_provider_cannot_do_is_refused_naming_those_that_can(catalog: Catalog) -> None:
+    with pytest.raises(UnsupportedError, match=r"primary .* has no embedding; configured providers that can: backup"):
+        catalog.resolve(EmbeddingRequest(model="primary/m1", inputs=("a",)))
+
+
+def test_without_providers_it_says_so() -> None:
+    with pytest.raises(ModelNotFoundError, match="no provider is configured"):
+        Catalog().resolve(chat("auto"))
