@@ -31,8 +31,8 @@ def test_extra_adds_but_never_overrides() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["base_url", "baseURL", "api_key", "api-key", "apiKey", "headers", "extra_headers", "Extra-Body", "proxy", "proxies",
-     "http_proxy", "authorization", "api_base"],
+    ["base_url", "baseURL", "api_key", "api-key", "apiKey", "headers", "extra_headers", "Extra-Body", "proxy",
+     "proxies", "http_proxy", "authorization", "api_base"],
 )  # fmt: skip
 def test_transport_fields_are_refused_at_any_depth(name: str) -> None:
     """Neither a caller's extra nor a client's body says where a request goes or with whose key."""

@@ -1,0 +1,307 @@
+"""From chunks to events: the state of one answer, and the decoder of a stream of them.
+
+An answer is good only with a ``finish_reason``; ``[DONE]`` without one is a cut. The end is told when the body ends or
+``[DONE]`` comes, because usage comes after the finish reason, in a chunk of its own or not at all.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import msgspec
+
+from llm_protocol.content import Part, Reasoning, Refusal, Text, ToolCall
+from llm_protocol.dialects.openai_chat.errors import error_in, failure_of
+from llm_protocol.dialects.openai_chat.shapes import (
+    BROKEN_REASONS,
+    FINISH_REASONS,
+    Call,
+    Choice,
+    Chunk,
+    Delta,
+    ImagePart,
+    WireUsage,
+    read_chunk,
+    read_usage,
+)
+from llm_protocol.events import (
+    Event,
+    Failed,
+    Finished,
+    ItemDone,
+    ItemKind,
+    ItemStarted,
+    ReasoningDelta,
+    RefusalDelta,
+    Started,
+    TextDelta,
+    ToolCallDelta,
+    UsageReported,
+)
+from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.response import FinishReason
+from llm_protocol.sse import SseDecoder, SseOverflowError
+from llm_protocol.wire import WireError, decode_object, image_from_url
+
+_TextDelta: TypeAlias = type[TextDelta] | type[ReasoningDelta] | type[RefusalDelta]
+_KIND: dict[_TextDelta, ItemKind] = {TextDelta: "text", ReasoningDelta: "reasoning", RefusalDelta: "refusal"}
+
+
+class _Item:
+    """An item that is being made: text of some kind, or a call."""
+
+    __slots__ = ("delta", "id", "index", "name", "pieces")
+
+    def __init__(self, index: int, delta: _TextDelta | None, id_: str = "", name: str = "") -> None:
+        self.index = index
+        self.delta = delta
+        self.id = id_
+        self.name = name
+        self.pieces: list[str] = []
+
+    def part(self) -> Part:
+        text = "".join(self.pieces)
+        if self.delta is TextDelta:
+            return Text(text)
+        if self.delta is ReasoningDelta:
+            return Reasoning(text=text)
+        if self.delta is RefusalDelta:
+            return Refusal(text)
+        return ToolCall(id=self.id, name=self.name, arguments=text)
+
+    def whole(self) -> bool:
+        """Whether a call's arguments are one complete JSON value."""
+        try:
+            msgspec.json.decode("".join(self.pieces))
+        except (ValueError, RecursionError):
+            return False
+        return True
+
+
+class Answer:
+    """Takes chunks in, puts events out. ``over`` is true after ``Finished`` or ``Failed``."""
+
+    def __init__(self, request_id: str) -> None:
+        self._call_id = f"call_{request_id.removeprefix('req_')[:24]}"  # for servers that give calls no id
+        self._started = False
+        self._open: _Item | None = None
+        self._calls: dict[int, _Item] = {}
+        self._unfinished: list[_Item] = []
+        self._count = 0
+        self._refused = False
+        self._reason: str | None = None
+        self._usage: WireUsage | None = None
+        self.over = False
+
+    @property
+    def finishing(self) -> bool:
+        """Whether the finish reason is known."""
+        return self._reason is not None
+
+    def add(self, chunk: Chunk, out: list[Event]) -> None:
+        """Take a chunk, or a whole answer, into account."""
+        if chunk.usage is not None:
+            self._usage = chunk.usage
+        if not chunk.choices:
+            return
+        if not self._started:
+            self._started = True
+            out.append(Started(model=chunk.model or "", upstream_id=chunk.id))
+        for choice in chunk.choices:
+            if not choice.index and self._reason is None:
+                self._choice(choice, out)
+
+    def _choice(self, choice: Choice, out: list[Event]) -> None:
+        delta = choice.delta or choice.message
+        if delta is not None:
+            if delta.content and not (delta.reasoning or delta.reasoning_content):  # the common case first
+                self._text(TextDelta, delta.content, out)
+            else:
+                self._speech(delta, out)
+            if delta.tool_calls:
+                for call in delta.tool_calls:
+                    self._call(call, out)
+            if delta.images:
+                self._images(delta.images, out)
+        elif choice.text:
+            self._text(TextDelta, choice.text, out)
+        if delta is not None and delta.refusal:
+            self._refused = True
+            self._text(RefusalDelta, delta.refusal, out)
+        if choice.finish_reason:
+            self._reason = choice.finish_reason
+            self._close_all(out)
+
+    def _speech(self, delta: Delta, out: list[Event]) -> None:
+        thought = delta.reasoning or delta.reasoning_content
+        if thought:
+            self._text(ReasoningDelta, thought, out)
+        if delta.content:
+            self._text(TextDelta, delta.content, out)
+
+    def _text(self, delta: _TextDelta, text: str, out: list[Event]) -> None:
+        item = self._open
+        if item is None or item.delta is not delta:
+            self._close_open(out)
+            item = self._open = self._start(_Item(self._count, delta), _KIND[delta], out)
+        item.pieces.append(text)
+        out.append(delta(item.index, text))
+
+    def _start(self, item: _Item, kind: ItemKind, out: list[Event]) -> _Item:
+        self._count += 1
+        out.append(ItemStarted(index=item.index, kind=kind, id=item.id or None, name=item.name or None))
+        return item
+
+    def _call(self, call: Call, out: list[Event]) -> None:
+        function = call.function
+        name = (function.name if function else None) or ""
+        item = self._known_call(call, name)
+        if item is None:
+            self._close_open(out)
+            item = _Item(self._count, None, call.id or f"{self._call_id}_{self._count}", name)
+            self._calls[len(self._unfinished) if call.index is None else call.index] = item
+            self._unfinished.append(self._start(item, "tool_call", out))
+        elif name and not item.name:
+            item.name = name
+        if function and function.arguments:
+            item.pieces.append(function.arguments)
+            out.append(ToolCallDelta(item.index, function.arguments))
+
+    def _known_call(self, call: Call, name: str) -> _Item | None:
+        """The call that this piece belongs to. Some servers give no index, or the same index to every call; then a
+        new id, or a name without an id, begins a new one.
+        """
+        if call.index is None:
+            item = self._unfinished[-1] if self._unfinished else None
+            return item if item and (call.id == item.id or (call.id is None and not name)) else None
+        item = self._calls.get(call.index)
+        return None if item and name and call.id and call.id != item.id else item
+
+    def _images(self, images: list[ImagePart], out: list[Event]) -> None:
+        for image in images:
+            self._close_open(out)
+            part = image_from_url(image.image_url.url)
+            out.append(ItemStarted(index=self._count, kind="image"))
+            out.append(ItemDone(index=self._count, part=part))
+            self._count += 1
+
+    def _close_open(self, out: list[Event]) -> None:
+        if self._open is not None:
+            out.append(ItemDone(index=self._open.index, part=self._open.part()))
+            self._open = None
+
+    def _close_all(self, out: list[Event]) -> None:
+        self._close_open(out)
+        cut = FINISH_REASONS.get(self._reason or "") in (FinishReason.LENGTH, FinishReason.CONTENT_FILTER)
+        # half a call is never handed over as one
+        calls = (item for item in self._unfinished if item.name and (not cut or item.whole()))
+        out.extend(ItemDone(index=item.index, part=item.part()) for item in calls)
+
+    def finish(self, out: list[Event]) -> None:
+        """No more chunks will come: the finish reason decides what that means."""
+        raw = self._reason
+        if raw is None:
+            message = "the stream ended without a finish_reason"
+            self.fail(Failure(kind=FailureKind.TRUNCATED, message=message), out)
+        elif raw in BROKEN_REASONS:
+            message = f"the vendor broke the answer off (finish_reason {raw})"
+            self.fail(Failure(kind=FailureKind.SERVER_ERROR, message=message), out)
+        elif not all(item.name for item in self._unfinished):
+            self.fail(Failure(kind=FailureKind.PROTOCOL, message="a tool call came without a name"), out)
+        else:
+            self._tell_usage(out)
+            out.append(Finished(reason=self._canonical(raw), raw_reason=raw))
+            self.over = True
+
+    def _canonical(self, raw: str) -> FinishReason:
+        reason = FINISH_REASONS.get(raw, FinishReason.STOP)
+        if reason is FinishReason.STOP:  # said also of refusals, and of calls that the client forced
+            if self._refused:
+                return FinishReason.CONTENT_FILTER
+            if self._unfinished:
+                return FinishReason.TOOL_CALLS
+        return reason
+
+    def fail(self, failure: Failure, out: list[Event]) -> None:
+        """End the answer with a failure; it is partial if anything of it was told."""
+        self._tell_usage(out)
+        out.append(Failed(failure=msgspec.structs.replace(failure, partial=self._count > 0)))
+        self.over = True
+
+    def _tell_usage(self, out: list[Event]) -> None:
+        if self._usage is not None:
+            out.append(UsageReported(read_usage(self._usage)))
+
+    def add_whole(self, body: bytes, out: list[Event]) -> None:
+        """A whole answer, as one JSON body. A missing finish reason is no cut here: the body is complete."""
+        try:
+            chunk = read_chunk(body)
+            if chunk.error or not chunk.choices:
+                self._odd(decode_object(body), out)
+                return
+            self.add(chunk, out)
+            if self._reason is None:
+                self._reason = "stop"
+                self._close_all(out)
+            self.finish(out)
+        except WireError as exc:
+            self.fail(Failure(kind=FailureKind.PROTOCOL, message=f"the vendor's answer is not understood: {exc}"), out)
+
+    def _odd(self, body: object, out: list[Event]) -> None:
+        if error_in(body):
+            self.fail(failure_of(body), out)
+        else:
+            self.fail(Failure(kind=FailureKind.PROTOCOL, message="the vendor's answer has no choices"), out)
+
+
+class ChatStream:
+    """The decoder of a streamed answer, chat or legacy completion."""
+
+    def __init__(self, request_id: str) -> None:
+        self._sse = SseDecoder()
+        self._answer = Answer(request_id)
+
+    def feed(self, data: bytes) -> list[Event]:
+        """The events that ``data`` completes."""
+        out: list[Event] = []
+        answer = self._answer
+        if answer.over:
+            return out
+        try:
+            for event in self._sse.feed(data):
+                self._take(event.data, out)
+                if answer.over:
+                    break
+        except (SseOverflowError, WireError) as exc:
+            answer.fail(Failure(kind=FailureKind.PROTOCOL, message=f"a chunk is not understood: {exc}"), out)
+        return out
+
+    def _take(self, text: str, out: list[Event]) -> None:
+        if text.startswith("[DONE]"):
+            self._answer.finish(out)
+            return
+        chunk = read_chunk(text)
+        if chunk.error or (chunk.choices is None and error_in(decode_object(text))):
+            self._answer.fail(failure_of(decode_object(text)), out)
+        else:
+            self._answer.add(chunk, out)
+
+    def end(self) -> list[Event]:
+        """The body has ended."""
+        out: list[Event] = []
+        answer = self._answer
+        if answer.over:
+            return out
+        try:
+            for event in self._sse.end():
+                self._take(event.data, out)
+        except WireError as exc:
+            answer.fail(Failure(kind=FailureKind.PROTOCOL, message=f"the last chunk is not understood: {exc}"), out)
+        if answer.over:
+            return out
+        stray = self._sse.stray.strip()
+        if stray and not answer.finishing:
+            answer.add_whole(stray, out)  # JSON where a stream was promised: an error, or an answer all the same
+        else:
+            answer.finish(out)
+        return out

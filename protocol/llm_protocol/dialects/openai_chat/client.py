@@ -1,0 +1,116 @@
+"""The client side: one vendor, spoken to as its quirks want it."""
+
+from __future__ import annotations
+
+from typing import final
+
+from llm_protocol.content import JsonObject
+from llm_protocol.dialect import Headers, ModelPage, RateLimits, StreamDecoder, WireRequest, WireResponse
+from llm_protocol.dialects.openai_chat.answer import Answer, ChatStream
+from llm_protocol.dialects.openai_chat.completions import completion_body
+from llm_protocol.dialects.openai_chat.embeddings import embedding_body, read_embeddings
+from llm_protocol.dialects.openai_chat.errors import read_failure
+from llm_protocol.dialects.openai_chat.images import image_body, read_images
+from llm_protocol.dialects.openai_chat.models import read_models
+from llm_protocol.dialects.openai_chat.quirks import OPENAI, Quirks
+from llm_protocol.dialects.openai_chat.request import chat_body
+from llm_protocol.events import Event
+from llm_protocol.failures import Failure
+from llm_protocol.fields import unsupported
+from llm_protocol.requests import (
+    AnyRequest,
+    ChatRequest,
+    CompletionRequest,
+    EmbeddingRequest,
+    ImageRequest,
+    RequestType,
+)
+from llm_protocol.whole import WholeBody
+from llm_protocol.wire import duration, encode_json, header, int_header
+
+_JSON = (("content-type", "application/json"),)
+
+
+@final
+class OpenAIChat:
+    """Speaks to OpenAI, Cerebras, or a server that is compatible; see `ClientDialect`."""
+
+    version = 1
+
+    def __init__(self, quirks: Quirks = OPENAI) -> None:
+        self.quirks = quirks
+
+    @property
+    def name(self) -> str:
+        """The dialect's name, the key of its fields in ``Parameters.extra``."""
+        return self.quirks.name
+
+    @property
+    def request_types(self) -> frozenset[RequestType]:
+        """What this vendor can be asked."""
+        return self.quirks.request_types
+
+    def auth_headers(self, key: str) -> tuple[tuple[str, str], ...]:
+        """The header that carries the key."""
+        return (("authorization", f"Bearer {key}"),)
+
+    def encode_request(self, request: AnyRequest, *, stream: bool) -> WireRequest:
+        """The HTTP request. Vectors and pictures are never streamed."""
+        match request:
+            case ChatRequest():
+                return _post("/chat/completions", chat_body(request, self.quirks, stream=stream))
+            case CompletionRequest():
+                return _post("/completions", completion_body(request, self.quirks, stream=stream))
+            case EmbeddingRequest():
+                return _post("/embeddings", embedding_body(request, self.quirks))
+            case ImageRequest():
+                return _post("/images/generations", image_body(request, self.quirks))
+            case _:
+                raise unsupported("request_type", f"{self.quirks.vendor} has no endpoint for {request.request_type}")
+
+    def stream_decoder(self, request: AnyRequest) -> StreamDecoder:
+        """A decoder for the streamed answer, or for the one that comes whole all the same."""
+        if isinstance(request, ChatRequest | CompletionRequest):
+            return ChatStream(request.request_id)
+        return WholeBody(self, request)
+
+    def decode_response(self, request: AnyRequest, response: WireResponse) -> list[Event]:
+        """The events of a whole 2xx answer."""
+        match request:
+            case EmbeddingRequest():
+                return read_embeddings(request, response.body)
+            case ImageRequest():
+                return read_images(request, response.body)
+            case _:
+                out: list[Event] = []
+                Answer(request.request_id).add_whole(response.body, out)
+                return out
+
+    def decode_error(self, response: WireResponse) -> Failure:
+        """What a non-2xx answer means."""
+        return read_failure(response.status, response.headers, response.body)
+
+    def rate_limits(self, headers: Headers) -> RateLimits | None:
+        """What ``x-ratelimit-*`` say is left."""
+        requests, tokens = self.quirks.requests_window, self.quirks.tokens_window
+        found = RateLimits(
+            requests_limit=int_header(headers, f"x-ratelimit-limit-{requests}"),
+            requests_remaining=int_header(headers, f"x-ratelimit-remaining-{requests}"),
+            requests_reset_s=duration(header(headers, f"x-ratelimit-reset-{requests}")),
+            tokens_limit=int_header(headers, f"x-ratelimit-limit-{tokens}"),
+            tokens_remaining=int_header(headers, f"x-ratelimit-remaining-{tokens}"),
+            tokens_reset_s=duration(header(headers, f"x-ratelimit-reset-{tokens}")),
+        )
+        return None if found == RateLimits() else found
+
+    def models_request(self, page: str | None) -> WireRequest:  # noqa: ARG002
+        """The request for the model list, which has one page."""
+        return WireRequest("GET", "/models")
+
+    def decode_models(self, body: bytes) -> ModelPage:
+        """The model list. Raises `ProtocolError`."""
+        return read_models(body)
+
+
+def _post(path: str, body: JsonObject) -> WireRequest:
+    return WireRequest("POST", path, _JSON, encode_json(body))

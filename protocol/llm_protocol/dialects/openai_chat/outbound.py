@@ -1,0 +1,206 @@
+"""An answer as this wire says it: whole, and as a stream of chunks, for chat and for legacy completions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import final
+
+from llm_protocol.content import Image, JsonObject, Part, Reasoning, Refusal, Text, ToolCall
+from llm_protocol.dialect import Frame, Inbound
+from llm_protocol.dialects.openai_chat.errors import error_body
+from llm_protocol.dialects.openai_chat.shapes import usage_body
+from llm_protocol.events import (
+    DELTAS,
+    Delta,
+    Event,
+    Failed,
+    Finished,
+    ItemDone,
+    ItemStarted,
+    ReasoningDelta,
+    RefusalDelta,
+    Started,
+    TextDelta,
+    ToolCallDelta,
+    UsageReported,
+)
+from llm_protocol.requests import CompletionRequest
+from llm_protocol.response import FinishReason, LLMResponse, Usage
+from llm_protocol.wire import encode_json, image_url
+
+DONE = Frame(None, b"[DONE]")
+
+
+def write_answer(inbound: Inbound, response: LLMResponse, reasoning_field: str) -> bytes:
+    """The body of a whole answer."""
+    reason = response.finish_reason or FinishReason.STOP
+    legacy = isinstance(inbound.request, CompletionRequest)
+    choice: JsonObject = {"index": 0, "finish_reason": _finish_word(reason, refused=bool(response.refusal))}
+    choice["logprobs"] = None
+    if legacy:
+        choice["text"] = response.content
+    else:
+        choice["message"] = _message(response, reasoning_field)
+    return encode_json(
+        {
+            "id": response.response_id,
+            "object": "text_completion" if legacy else "chat.completion",
+            "created": int(response.timestamp),
+            "model": response.model,
+            "choices": [choice],
+            "usage": usage_body(response.usage or Usage()),
+        }
+    )
+
+
+def _message(response: LLMResponse, reasoning_field: str) -> JsonObject:
+    calls, refusal = response.tool_calls, response.refusal
+    message: JsonObject = {
+        "role": "assistant",
+        "content": response.content if response.content or not (calls or refusal) else None,
+        "refusal": refusal or None,
+    }
+    if response.reasoning:
+        message[reasoning_field] = response.reasoning
+    if calls:
+        message["tool_calls"] = [_call(call) for call in calls]
+    if response.images:
+        message["images"] = [_image(image) for image in response.images]
+    return message
+
+
+def _call(call: ToolCall) -> JsonObject:
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+
+
+def _image(image: Image) -> JsonObject:
+    return {"type": "image_url", "image_url": {"url": image_url(image)}}
+
+
+def _finish_word(reason: FinishReason, *, refused: bool) -> str:
+    """As OpenAI says it: a refusal in the model's own words ends with ``stop``."""
+    return "stop" if refused and reason is FinishReason.CONTENT_FILTER else reason.value
+
+
+@final
+class ChunkEncoder:
+    """The frames of one streamed answer. Adjacent deltas of an item become one chunk."""
+
+    def __init__(self, inbound: Inbound, response_id: str, reasoning_field: str) -> None:
+        request = inbound.request
+        self._legacy = isinstance(request, CompletionRequest)
+        self._wants_usage = inbound.include_usage
+        self._id = response_id
+        self._created = int(request.timestamp)
+        self._model = request.model
+        self._fields: dict[type[Delta], str] = {
+            TextDelta: "content",
+            ReasoningDelta: reasoning_field,
+            RefusalDelta: "refusal",
+        }
+        self._head = b""
+        self._calls: dict[int, int] = {}
+        self._told: set[int] = set()
+        self._refused = False
+        self._usage: Usage | None = None
+
+    def start(self) -> list[Frame]:
+        """Nothing: the first chunk names the model that answers."""
+        return []
+
+    def encode(self, events: Iterable[Event]) -> list[Frame]:
+        """The frames for the next events."""
+        frames: list[Frame] = []
+        run: list[Delta] = []
+        for event in events:
+            if isinstance(event, DELTAS):
+                if run and (run[0].index != event.index or type(run[0]) is not type(event)):
+                    self._deltas(run, frames)
+                    run = []
+                run.append(event)
+                continue
+            if run:
+                self._deltas(run, frames)
+                run = []
+            self._other(event, frames)
+        if run:
+            self._deltas(run, frames)
+        return frames
+
+    def _deltas(self, run: list[Delta], frames: list[Frame]) -> None:
+        first = run[0]
+        text = first.text if len(run) == 1 else "".join(delta.text for delta in run)
+        self._told.add(first.index)
+        self._text(type(first), first.index, text, frames)
+
+    def _text(self, kind: type[Delta], index: int, text: str, frames: list[Frame]) -> None:
+        if kind is RefusalDelta:
+            self._refused = True
+        if self._legacy:
+            if kind is TextDelta:
+                frames.append(self._choice(b'"text":' + encode_json(text)))
+        elif kind is ToolCallDelta:
+            piece = b'{"tool_calls":[{"index":%d,"function":{"arguments":%b}}]}'
+            frames.append(self._delta(piece % (self._calls.get(index, 0), encode_json(text))))
+        else:
+            frames.append(self._delta(b'{"%b":%b}' % (self._fields[kind].encode(), encode_json(text))))
+
+    def _other(self, event: Event, frames: list[Frame]) -> None:
+        match event:
+            case Started():
+                self._begin(event.model or self._model)
+                if not self._legacy:
+                    frames.append(self._delta(b'{"role":"assistant","content":""}'))
+            case ItemStarted(kind="tool_call") if not self._legacy:
+                self._calls[event.index] = len(self._calls)
+                function = {"name": event.name or "", "arguments": ""}
+                call = {"index": self._calls[event.index], "id": event.id, "type": "function", "function": function}
+                frames.append(self._delta(encode_json({"tool_calls": [call]})))
+            case ItemDone():
+                if event.index not in self._told:
+                    self._whole(event.index, event.part, frames)
+            case UsageReported():
+                self._usage = event.usage
+            case Finished():
+                self._finish(event, frames)
+            case Failed():
+                frames.append(Frame(None, encode_json(error_body(event.failure))))
+
+    def _whole(self, index: int, part: Part, frames: list[Frame]) -> None:
+        """An item that came without deltas."""
+        match part:
+            case Text(text) if text:
+                self._text(TextDelta, index, text, frames)
+            case Reasoning(text=text) if text:
+                self._text(ReasoningDelta, index, text, frames)
+            case Refusal(text) if text:
+                self._text(RefusalDelta, index, text, frames)
+            case ToolCall(arguments=arguments) if arguments:
+                self._text(ToolCallDelta, index, arguments, frames)
+            case Image() if not self._legacy:
+                frames.append(self._delta(encode_json({"images": [_image(part)]})))
+
+    def _finish(self, event: Finished, frames: list[Frame]) -> None:
+        word = _finish_word(event.reason, refused=self._refused).encode()
+        body = b'"text":""' if self._legacy else b'"delta":{}'
+        frames.append(self._choice(body, b'"%b"' % word))
+        if self._wants_usage:
+            usage = encode_json(usage_body(self._usage or Usage()))
+            frames.append(Frame(None, b'%b,"choices":[],"usage":%b}' % (self._begun(), usage)))
+        frames.append(DONE)
+
+    def _begin(self, model: str) -> None:
+        kind = "text_completion" if self._legacy else "chat.completion.chunk"
+        head = {"id": self._id, "object": kind, "created": self._created, "model": model}
+        self._head = encode_json(head)[:-1]
+
+    def _begun(self) -> bytes:
+        if not self._head:
+            self._begin(self._model)
+        return self._head
+
+    def _delta(self, delta: bytes) -> Frame:
+        return self._choice(b'"delta":' + delta)
+
+    def _choice(self, body: bytes, reason: bytes = b"null") -> Frame:
+        return Frame(None, b'%b,"choices":[{"index":0,%b,"finish_reason":%b}]}' % (self._begun(), body, reason))

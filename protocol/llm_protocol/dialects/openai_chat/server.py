@@ -1,0 +1,76 @@
+"""The server side: OpenAI's clients, and those of everyone compatible, understood and answered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import final
+
+from llm_protocol.body import Body
+from llm_protocol.dialect import Inbound, ModelInfo, ResponseEncoder, WireResponse
+from llm_protocol.dialects.openai_chat.completions import completion_request
+from llm_protocol.dialects.openai_chat.embeddings import embedding_request, write_embeddings
+from llm_protocol.dialects.openai_chat.errors import write_failure
+from llm_protocol.dialects.openai_chat.images import image_request, write_images
+from llm_protocol.dialects.openai_chat.inbound import chat_request, streaming
+from llm_protocol.dialects.openai_chat.models import write_models
+from llm_protocol.dialects.openai_chat.outbound import ChunkEncoder, write_answer
+from llm_protocol.dialects.openai_chat.quirks import OPENAI, Quirks
+from llm_protocol.failures import Failure
+from llm_protocol.fields import bad_request, unsupported
+from llm_protocol.requests import AnyRequest, EmbeddingRequest, ImageRequest
+from llm_protocol.response import LLMResponse
+
+_READERS: dict[str, Callable[[Body, str], AnyRequest]] = {
+    "/chat/completions": chat_request,  # before the path that it ends with
+    "/completions": completion_request,
+    "/embeddings": embedding_request,
+    "/images/generations": image_request,
+}
+
+
+@final
+class OpenAIChatServer:
+    """Speaks to clients of this wire; see `ServerDialect`. ``quirks`` matter to a fake of one vendor only."""
+
+    def __init__(self, quirks: Quirks = OPENAI) -> None:
+        self.quirks = quirks
+
+    @property
+    def name(self) -> str:
+        """The dialect's name."""
+        return self.quirks.name
+
+    def decode_request(self, path: str, body: bytes) -> Inbound:
+        """What a client asks for, by the end of the path. Raises `BadRequestError`, `UnsupportedError`."""
+        place = path.partition("?")[0].rstrip("/")
+        reader = next((reader for end, reader in _READERS.items() if place.endswith(end)), None)
+        if reader is None:
+            raise bad_request(None, f"there is nothing at {place[:200]}; there is {', '.join(_READERS)}")
+        fields = Body.parse(body)
+        stream, usage = streaming(fields)
+        request = reader(fields, self.name)
+        if stream and isinstance(request, EmbeddingRequest | ImageRequest):
+            raise unsupported("stream", "vectors and pictures are not streamed here; leave stream out")
+        return Inbound(request, stream=stream, include_usage=usage, policy=fields.policy())
+
+    def response_encoder(self, inbound: Inbound, response_id: str) -> ResponseEncoder:
+        """An encoder for one streamed answer."""
+        return ChunkEncoder(inbound, response_id, self.quirks.reasoning_field)
+
+    def encode_response(self, inbound: Inbound, response: LLMResponse) -> bytes:
+        """The body of a whole answer."""
+        match inbound.request:
+            case EmbeddingRequest() as request:
+                return write_embeddings(request, response, self.name)
+            case ImageRequest():
+                return write_images(response)
+            case _:
+                return write_answer(inbound, response, self.quirks.reasoning_field)
+
+    def encode_error(self, failure: Failure) -> WireResponse:
+        """Status, headers and body that the SDK turns into its exceptions."""
+        return write_failure(failure)
+
+    def encode_models(self, models: Sequence[ModelInfo]) -> bytes:
+        """The body of the model list."""
+        return write_models(models)

@@ -1,0 +1,43 @@
+"""A `StreamDecoder` for answers that are never streamed: vectors, pictures."""
+
+from __future__ import annotations
+
+from typing import final
+
+from llm_protocol.dialect import ClientDialect, WireResponse
+from llm_protocol.events import Event, Failed
+from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.requests import AnyRequest
+from llm_protocol.wire import MAX_BODY_BYTES
+
+
+@final
+class WholeBody:
+    """Gathers the body, at most `MAX_BODY_BYTES`, and reads it at its end. Half a body is told as ``truncated`` or
+    ``protocol``, as its dialect sees it.
+    """
+
+    def __init__(self, dialect: ClientDialect, request: AnyRequest) -> None:
+        self._dialect = dialect
+        self._request = request
+        self._body = bytearray()
+        self._over = False
+
+    def feed(self, data: bytes) -> list[Event]:
+        """Nothing yet, or the failure of a body that is too long."""
+        if self._over:
+            return []
+        if len(self._body) + len(data) > MAX_BODY_BYTES:
+            self._over = True
+            self._body.clear()
+            message = f"the vendor's answer is longer than {MAX_BODY_BYTES} bytes"
+            return [Failed(failure=Failure(kind=FailureKind.PROTOCOL, message=message))]
+        self._body += data
+        return []
+
+    def end(self) -> list[Event]:
+        """All events of the answer."""
+        if self._over:
+            return []
+        self._over = True
+        return self._dialect.decode_response(self._request, WireResponse(200, body=bytes(self._body)))
