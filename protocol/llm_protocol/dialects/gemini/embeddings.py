@@ -1,0 +1,74 @@
+"""Embeddings, the client side. ``batchEmbedContents`` serves one text as well as many."""
+
+from __future__ import annotations
+
+import msgspec
+
+from llm_protocol.content import JsonObject
+from llm_protocol.dialects.gemini.stream import UsageMetadata, protocol_failure
+from llm_protocol.dialects.gemini.tables import NAME, TASK_TYPES
+from llm_protocol.events import Embedded, Event, Failed, Finished, Started, UsageReported
+from llm_protocol.fields import check_parameters, refuse_transport, unsupported
+from llm_protocol.requests import EmbeddingRequest
+from llm_protocol.response import FinishReason
+from llm_protocol.wire import JsonDecoder, WireError
+
+
+class _Vector(msgspec.Struct, frozen=True):
+    values: tuple[float, ...] = ()
+
+
+class _Embeddings(msgspec.Struct, frozen=True, rename="camel"):
+    embeddings: list[_Vector] | None = None
+    embedding: _Vector | None = None
+    usage_metadata: UsageMetadata | None = None
+
+
+_EMBEDDINGS = JsonDecoder(_Embeddings)
+
+
+def encode_embeddings(request: EmbeddingRequest) -> JsonObject:
+    """The body of ``batchEmbedContents``; what is asked of all texts is repeated for each."""
+    check_parameters(request.parameters, (), "Gemini's embeddings")
+    extra = request.parameters.extra.get(NAME, {})
+    refuse_transport(extra)
+    common: JsonObject = {**extra, "model": _full_name(request.model)}
+    if request.dimensions is not None:
+        common["outputDimensionality"] = request.dimensions
+    if request.input_type is not None:
+        task = _task_type(request.input_type)
+        if task is not None:
+            common["taskType"] = task
+        elif not request.parameters.lenient:
+            known = ", ".join(TASK_TYPES)
+            raise unsupported("input_type", f"Gemini has no input_type {request.input_type!r}; it has {known}")
+    return {"requests": [{**common, "content": {"parts": [{"text": text}]}} for text in request.inputs]}
+
+
+def _full_name(model: str) -> str:
+    return model if model.startswith(("models/", "tunedModels/")) else f"models/{model}"
+
+
+def _task_type(input_type: str) -> str | None:
+    return TASK_TYPES.get(input_type) or (input_type if input_type in TASK_TYPES.values() else None)
+
+
+def decode_embeddings(request: EmbeddingRequest, body: bytes) -> list[Event]:
+    """The events of a 2xx answer. A list that does not match the inputs one to one is no answer."""
+    try:
+        answer = _EMBEDDINGS.decode(body)
+    except WireError as exc:
+        return [protocol_failure(exc)]
+    found = answer.embeddings if answer.embedding is None else [answer.embedding]
+    vectors = tuple(vector.values for vector in found or ())
+    if len(vectors) != len(request.inputs) or not all(vectors):
+        return [_mismatch(len(request.inputs), sum(map(bool, vectors)))]
+    out: list[Event] = [Started(model=request.model), Embedded(vectors)]
+    if answer.usage_metadata is not None:
+        out.append(UsageReported(answer.usage_metadata.usage()))
+    out.append(Finished(reason=FinishReason.STOP))
+    return out
+
+
+def _mismatch(wanted: int, got: int) -> Failed:
+    return protocol_failure(f"{wanted} texts were sent, {got} vectors came back")

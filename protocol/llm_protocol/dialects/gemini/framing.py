@@ -1,0 +1,69 @@
+"""A JSON array that arrives piece by piece: what ``streamGenerateContent`` sends when SSE was not asked for."""
+
+from __future__ import annotations
+
+import re
+
+from llm_protocol.sse import MAX_EVENT_BYTES
+from llm_protocol.wire import WireError
+
+_OUTSIDE = re.compile(rb'["{}\[\]]')
+_INSIDE = re.compile(rb'["\\]')
+_BETWEEN = b" \t\r\n,[]"
+
+
+class JsonArrayDecoder:
+    """Cuts the objects out of an array of objects. Looks at each byte once, keeps one object at most."""
+
+    def __init__(self, max_bytes: int = MAX_EVENT_BYTES) -> None:
+        self._limit = max_bytes
+        self._object = bytearray()
+        self._at = 0  # what of it has been looked at
+        self._depth = 0
+        self._in_string = False
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The objects that ``data`` completes. Raises `WireError`."""
+        found: list[bytes] = []
+        self._object += data
+        while True:
+            if not self._object_begun():
+                return found
+            end = self._find_end()
+            if end is None:
+                if len(self._object) > self._limit:
+                    raise WireError(f"an object of the array is longer than {self._limit} bytes")
+                return found
+            found.append(bytes(self._object[:end]))
+            del self._object[:end]
+            self._at = 0
+
+    def _object_begun(self) -> bool:
+        if self._at:
+            return True
+        rest = self._object.lstrip(_BETWEEN)
+        if rest and rest[0] != 0x7B:
+            raise WireError("the array holds something that is not an object")
+        self._object = rest
+        return bool(rest)
+
+    def _find_end(self) -> int | None:
+        """The end of the object, or ``None`` if it has not come yet."""
+        while True:
+            hit = (_INSIDE if self._in_string else _OUTSIDE).search(self._object, self._at)
+            if hit is None:
+                self._at = len(self._object)
+                return None
+            self._at = hit.end()
+            mark = hit[0]
+            if mark == b"\\":
+                if self._at == len(self._object):  # what it escapes has not come yet
+                    self._at -= 1
+                    return None
+                self._at += 1
+            elif mark == b'"':
+                self._in_string = not self._in_string
+            else:
+                self._depth += 1 if mark in b"{[" else -1
+                if self._depth == 0:
+                    return self._at

@@ -1,0 +1,399 @@
+"""Reading requests, the server side: what one of Gemini's own clients sends, as a canonical request."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import msgspec
+
+from llm_protocol.content import (
+    HostedTool,
+    Image,
+    JsonObject,
+    Message,
+    Opaque,
+    Part,
+    Reasoning,
+    ResponseFormat,
+    Text,
+    Tool,
+    ToolCall,
+    ToolChoice,
+    ToolResult,
+)
+from llm_protocol.dialect import Inbound
+from llm_protocol.dialects.gemini.reading import Fields, json_schema
+from llm_protocol.dialects.gemini.stream import made_id
+from llm_protocol.dialects.gemini.tables import ASPECTS, INPUT_TYPES, NAME, SCALES
+from llm_protocol.fields import bad_request, unsupported
+from llm_protocol.requests import AnyRequest, ChatRequest, EmbeddingRequest, ImageRequest, Parameters
+from llm_protocol.wire import WireError, decode_object, encode_json, json_text, unbase64
+
+_PATH = re.compile(r"/?(?:v\d\w*/)?(models|tunedModels)/(.+):(\w+)", re.ASCII)
+
+
+def decode_request(path: str, body: bytes) -> Inbound:
+    """What a client asks for. Raises `BadRequestError` or `UnsupportedError` naming the field at fault."""
+    url = urlsplit(path)
+    found = _PATH.fullmatch(url.path)
+    if found is None:
+        raise bad_request(None, f"{url.path[:200]} is not /v1beta/models/MODEL:METHOD")
+    folder, name, method = found.groups()
+    model = unquote(name) if folder == "models" else f"tunedModels/{unquote(name)}"
+    try:
+        raw = decode_object(body)
+    except WireError as exc:
+        raise bad_request(None, f"the body is not a JSON object: {exc}") from None
+    policy = raw.pop("llm_runtime", None)
+    fields = Fields(raw, "")
+    fields.take("model", str)  # some clients repeat it; the path counts
+    request: AnyRequest
+    match method:
+        case "generateContent" | "streamGenerateContent":
+            request = _generate(fields, model)
+        case "batchEmbedContents":
+            request = _embed(
+                [Fields(item, f"requests[{at}]") for at, item in enumerate(fields.take_list("requests"))], model
+            )
+        case "embedContent":
+            request = _embed([fields], model)
+        case _:
+            raise unsupported("path", f"there is no method {method} here; there are {', '.join(METHODS)}")
+    return Inbound(
+        request=request,
+        stream=method == "streamGenerateContent",
+        policy=None if policy is None else msgspec.Raw(encode_json(policy)),
+        json_array=method == "streamGenerateContent" and parse_qs(url.query).get("alt") != ["sse"],
+        form=method,
+    )
+
+
+METHODS = ("generateContent", "streamGenerateContent", "embedContent", "batchEmbedContents")
+
+
+def _generate(fields: Fields, model: str) -> ChatRequest | ImageRequest:
+    system = fields.take_fields("systemInstruction")
+    messages = [] if system is None else [Message("system", _system(system))]
+    contents = fields.take_list("contents")
+    if not contents:
+        raise bad_request("contents", "contents is missing: it is the list of the conversation's turns")
+    messages += _Conversation().read(contents)
+    tools = _tools(fields)
+    choice, strict = _tool_choice(fields)
+    if strict:
+        tools = [msgspec.structs.replace(tool, strict=True) if isinstance(tool, Tool) else tool for tool in tools]
+    config = fields.take_fields("generationConfig") or Fields({}, "generationConfig")
+    values = _parameters(config)
+    picture = _picture(config, messages, bool(tools))
+    response_format = None if picture else _response_format(config)
+    fields.put_back("generationConfig", config.rest)
+    extra = {NAME: fields.rest} if fields.rest else {}
+    parameters = Parameters(**values, extra=extra)
+    if picture:
+        return ImageRequest(model=model, prompt=messages[0].text, size=picture.get("size"), parameters=parameters)
+    return ChatRequest(
+        model=model,
+        messages=tuple(messages),
+        tools=tuple(tools),
+        tool_choice=choice,
+        response_format=response_format,
+        parameters=parameters,
+    )
+
+
+# ---------------------------------------------------------------- the conversation
+
+
+def _system(content: Fields) -> tuple[Part, ...]:
+    parts = tuple(
+        Text(Fields(raw, content.path("parts")).take("text", str) or "") for raw in content.take_list("parts")
+    )
+    if not parts:
+        raise bad_request(content.path("parts"), "systemInstruction.parts must hold text")
+    return parts
+
+
+class _Conversation:
+    """Reads the turns, and finds for each result the call it answers."""
+
+    def __init__(self) -> None:
+        self._open: list[ToolCall] = []  # calls without a result so far, in order
+
+    def read(self, contents: list[Any]) -> list[Message]:
+        messages: list[Message] = []
+        for at, raw in enumerate(contents):
+            content = Fields(raw, f"contents[{at}]")
+            role = content.take("role", str) or "user"
+            if role not in ("user", "model", "function"):
+                raise bad_request(content.path("role"), f"{content.path('role')} must be user or model")
+            parts = [self._part(item, at, k) for k, item in enumerate(content.take_list("parts"))]
+            if role == "model":
+                messages.append(Message("assistant", tuple(parts)))
+            else:
+                messages += _split(parts)
+        return messages
+
+    def _part(self, raw: object, content: int, at: int) -> Part:
+        part = Fields(raw, f"contents[{content}].parts[{at}]")
+        signature = part.take("thoughtSignature", str)
+        thought = part.take("thought", bool)
+        text = part.take("text", str)
+        if text is not None:
+            return self._text(text, signature, bool(thought), part)
+        call = part.take_fields("functionCall")
+        if call is not None:
+            return self._call(call, made_id(content, at), signature, _extra(part))
+        result = part.take_fields("functionResponse")
+        if result is not None:
+            return self._result(result, made_id(content, at), _extra(part))
+        image = None if thought else _image(part, signature)
+        return image or Opaque(dialect=NAME, value=_plain(raw))
+
+    def _text(self, text: str, signature: str | None, thought: bool, part: Fields) -> Part:
+        if thought:
+            return Reasoning(text=text, signature=signature, dialect=NAME)
+        return Text(text, signature, extra=_extra(part))
+
+    def _call(self, call: Fields, made: str, signature: str | None, extra: dict[str, JsonObject] | None) -> ToolCall:
+        found = ToolCall(
+            id=call.take("id", str) or made,
+            name=_needed(call, "name"),
+            arguments=json_text(call.take("args", dict) or {}),
+            signature=signature,
+            extra=extra,
+        )
+        self._open.append(found)
+        return found
+
+    def _result(self, result: Fields, made: str, extra: dict[str, JsonObject] | None) -> ToolResult:
+        name, given = _needed(result, "name"), result.take("id", str)
+        call = next((c for c in self._open if (c.id == given if given else c.name == name)), None)
+        if call is not None:
+            self._open.remove(call)
+        response = result.take("response", dict) or {}
+        text, is_error = _result_text(response)
+        images = [_image(Fields(raw, result.path("parts")), None) for raw in result.take_list("parts")]
+        if not all(images):
+            raise unsupported(result.path("parts"), f"{result.path('parts')} may hold pictures only")
+        return ToolResult(
+            call_id=given or (call.id if call else made),
+            content=(*((Text(text),) if text or not images else ()), *(image for image in images if image)),
+            name=name,
+            is_error=is_error,
+            extra=extra,
+        )
+
+
+def _split(parts: list[Part]) -> list[Message]:
+    """A user's turn, its tool results apart: they are a message of their own."""
+    messages: list[Message] = []
+    for part in parts or [Text("")]:
+        role = "tool" if isinstance(part, ToolResult) else "user"
+        if messages and messages[-1].role == role:
+            messages[-1] = Message(messages[-1].role, (*messages[-1].content, part))
+        else:
+            messages.append(Message("tool" if role == "tool" else "user", (part,)))
+    return messages
+
+
+def _needed(fields: Fields, name: str) -> str:
+    value = fields.take(name, str)
+    if not value:
+        raise bad_request(fields.path(name), f"{fields.path(name)} is missing")
+    return value
+
+
+def _extra(part: Fields) -> dict[str, JsonObject] | None:
+    return {NAME: part.rest} if part.rest else None
+
+
+def _plain(raw: object) -> JsonObject:
+    value = Fields(raw, "parts").rest
+    if not value:
+        raise bad_request("contents", "a part is empty; it needs text, inlineData, functionCall or the like")
+    return value
+
+
+def _image(part: Fields, signature: str | None) -> Image | None:
+    """The picture of ``part``, or ``None`` where it is something else: sound, a video, a document."""
+    for name in ("inlineData", "fileData"):
+        kind = part.peek(name)
+        if isinstance(kind, dict):
+            media_type = Fields(kind, part.path(name)).take("mimeType", str)
+            if media_type is not None and not media_type.startswith("image/"):
+                return None
+            blob = part.take_fields(name)
+            assert blob is not None
+            return _blob(blob, media_type, signature, _extra(part))
+    return None
+
+
+def _blob(blob: Fields, media_type: str | None, signature: str | None, extra: dict[str, JsonObject] | None) -> Image:
+    url = blob.take("fileUri", str)
+    if url is not None:
+        return Image(url=url, media_type=media_type, signature=signature, extra=extra)
+    try:
+        data = unbase64(_needed(blob, "data"))
+    except WireError as exc:
+        raise bad_request(blob.path("data"), f"{blob.path('data')} is {exc}") from None
+    return Image(data=data, media_type=media_type, signature=signature, extra=extra)
+
+
+def _result_text(response: JsonObject) -> tuple[str, bool]:
+    """A result's text, and whether it is an error."""
+    for key in ("output", "error"):
+        value = response.get(key)
+        if len(response) == 1 and isinstance(value, str):
+            return value, key == "error"
+    return json_text(response), False
+
+
+# ---------------------------------------------------------------- tools
+
+
+def _tools(fields: Fields) -> list[Tool | HostedTool]:
+    found: list[Tool | HostedTool] = []
+    for at, raw in enumerate(fields.take_list("tools")):
+        entry = Fields(raw, f"tools[{at}]")
+        where = entry.path("functionDeclarations")
+        declared = entry.take_list("functionDeclarations")
+        found += [_tool(Fields(item, f"{where}[{k}]")) for k, item in enumerate(declared)]
+        found += [HostedTool(dialect=NAME, value={name: value}) for name, value in entry.rest.items()]
+    return found
+
+
+def _tool(declared: Fields) -> Tool:
+    openapi, schema = declared.take("parameters", dict), declared.take("parametersJsonSchema", dict)
+    return Tool(
+        name=_needed(declared, "name"),
+        description=declared.take("description", str),
+        parameters=schema if schema is not None else json_schema(openapi or {}),
+        extra=_extra(declared),
+    )
+
+
+def _tool_choice(fields: Fields) -> tuple[ToolChoice | None, bool]:
+    """The choice, and whether calls are held to their schemas."""
+    config = fields.take_fields("toolConfig")
+    calling = config.take_fields("functionCallingConfig") if config else None
+    if config is None or calling is None:
+        fields.put_back("toolConfig", config.rest if config else None)
+        return None, False
+    mode = (calling.take("mode", str) or "AUTO").upper()
+    names = calling.take_strings("allowedFunctionNames")
+    if len(names) != 1 or mode != "ANY":
+        calling.put_back("allowedFunctionNames", list(names))
+    config.put_back("functionCallingConfig", calling.rest)
+    fields.put_back("toolConfig", config.rest)
+    match mode:
+        case "AUTO" | "VALIDATED" | "MODE_UNSPECIFIED":
+            return ToolChoice("auto"), mode == "VALIDATED"
+        case "NONE":
+            return ToolChoice("none"), False
+        case "ANY":
+            return (ToolChoice("named", names[0]) if len(names) == 1 else ToolChoice("required")), False
+    raise bad_request(calling.path("mode"), f"{calling.path('mode')} must be AUTO, ANY, NONE or VALIDATED")
+
+
+# ---------------------------------------------------------------- generationConfig
+
+
+def _parameters(config: Fields) -> dict[str, Any]:
+    if (config.take("candidateCount", int) or 1) != 1:
+        raise unsupported(config.path("candidateCount"), "one answer per request; ask several times")
+    thinking = config.take_fields("thinkingConfig") or Fields({}, config.path("thinkingConfig"))
+    level = thinking.take("thinkingLevel", str)
+    summary = thinking.take("includeThoughts", bool)
+    budget = thinking.take("thinkingBudget", int)
+    if budget is not None and budget < 0:  # "as you like", which no other vendor knows
+        thinking.put_back("thinkingBudget", budget)
+        budget = None
+    config.put_back("thinkingConfig", thinking.rest)
+    return {
+        "temperature": config.take("temperature", float),
+        "top_p": config.take("topP", float),
+        "top_k": config.take("topK", int),
+        "max_output_tokens": config.take("maxOutputTokens", int),
+        "stop": config.take_strings("stopSequences"),
+        "frequency_penalty": config.take("frequencyPenalty", float),
+        "presence_penalty": config.take("presencePenalty", float),
+        "seed": config.take("seed", int),
+        "reasoning_effort": None if level in (None, "THINKING_LEVEL_UNSPECIFIED") else str(level).lower(),
+        "reasoning_budget": budget,
+        "reasoning_summary": "auto" if summary else None,
+    }
+
+
+def _response_format(config: Fields) -> ResponseFormat | None:
+    if config.peek("responseMimeType") == "text/plain":
+        config.take("responseMimeType", str)
+    if config.peek("responseMimeType") != "application/json":
+        return None  # what else there is, such as text/x.enum, goes on as it came
+    config.take("responseMimeType", str)
+    openapi, schema = config.take("responseSchema", dict), config.take("responseJsonSchema", dict)
+    if schema is None and openapi is None:
+        return ResponseFormat(type="json")
+    return ResponseFormat(type="json_schema", schema=schema if schema is not None else json_schema(openapi))
+
+
+def _picture(config: Fields, messages: list[Message], tools: bool) -> dict[str, str] | None:
+    """What is asked of the picture, if all that is asked for is one picture from one text."""
+    modalities = config.peek("responseModalities")
+    wanted = isinstance(modalities, list) and "IMAGE" in {str(item).upper() for item in modalities}
+    alone = len(messages) == 1 and messages[0].role == "user" and all(type(p) is Text for p in messages[0].content)
+    if not wanted or not alone or tools or not messages[0].text:
+        return None
+    config.take("responseModalities", list)
+    image = config.take_fields("imageConfig")
+    if image is None:
+        return {"": ""}
+    ratio, scale = image.take("aspectRatio", str), image.take("imageSize", str)
+    config.put_back("imageConfig", image.rest)
+    if ratio is None and scale is None:
+        return {"": ""}
+    if (ratio or "1:1") not in ASPECTS or (scale or "1K") not in SCALES:
+        raise bad_request(image.path("aspectRatio"), f"imageConfig: aspectRatio is one of {', '.join(ASPECTS)}")
+    width, height = ASPECTS[ratio or "1:1"]
+    times = SCALES[scale or "1K"]
+    return {"size": f"{width * times}x{height * times}"}
+
+
+# ---------------------------------------------------------------- embeddings
+
+
+def _embed(items: list[Fields], model: str) -> EmbeddingRequest:
+    if not items:
+        raise bad_request("requests", "requests is missing: it is the list of the texts to embed")
+    texts: list[str] = []
+    asked: list[JsonObject] = []
+    for item in items:
+        item.take("model", str)
+        content = item.take_fields("content")
+        if content is None:
+            raise bad_request(item.path("content"), f"{item.path('content')} is missing")
+        parts = [Fields(raw, content.path("parts")) for raw in content.take_list("parts")]
+        texts.append("".join(_needed_text(part) for part in parts))
+        asked.append(item.rest)
+    if any(other != asked[0] for other in asked):
+        raise unsupported(
+            "requests", "all requests of one batch must ask for the same taskType and outputDimensionality"
+        )
+    common = Fields(asked[0], "requests[0]" if len(items) > 1 else "")
+    dimensions, task = common.take("outputDimensionality", int), common.take("taskType", str)
+    extra = {NAME: common.rest} if common.rest else {}
+    return EmbeddingRequest(
+        model=model,
+        inputs=tuple(texts),
+        dimensions=dimensions,
+        input_type=None if task in (None, "TASK_TYPE_UNSPECIFIED") else INPUT_TYPES.get(str(task), task),
+        parameters=Parameters(extra=extra),
+    )
+
+
+def _needed_text(part: Fields) -> str:
+    text = part.take("text", str)
+    if text is None:
+        raise unsupported(part.path("text"), f"{part.path('text')} is missing: only text is embedded here")
+    return text
