@@ -14,14 +14,14 @@ def client_dialect(kind: LLMProvider) -> ClientDialect:
 
             return Anthropic()
         case LLMProvider.GEMINI:
-            from llm_protocol.dialects.gemini import Gemini
+            from llm_protocol.dialects.gemini import GeminiClient
 
-            return Gemini()
+            return GeminiClient()
         case LLMProvider.COHERE:
             from llm_protocol.dialects.cohere import Cohere
 
             return Cohere()
         case _:
-            from llm_protocol.dialects.openai_chat import QUIRKS, OpenAIChat
+            from llm_protocol.dialects.openai_chat import CEREBRAS, COMPATIBLE, OPENAI, OpenAIChat
 
-            return OpenAIChat(QUIRKS[kind])
+            return OpenAIChat({LLMProvider.OPENAI: OPENAI, LLMProvider.CEREBRAS: CEREBRAS}.get(kind, COMPATIBLE))
