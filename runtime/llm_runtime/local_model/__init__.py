@@ -1,0 +1,11 @@
+"""The embedded default: a small model in a process of its own, behind an ordinary OpenAI-compatible provider.
+
+It is there so that the first command of a newcomer streams a real completion without any key. Two packages make it
+up: the model's file (`files`) and llama.cpp's server (`child`); neither is ever imported into this process.
+`engine_spec` is the actor that keeps the process running.
+"""
+
+from llm_runtime.local_model.engine import Engine, engine_spec
+from llm_runtime.local_model.files import ENGINE, MODEL, find_model, is_installed
+
+__all__ = ["ENGINE", "MODEL", "Engine", "engine_spec", "find_model", "is_installed"]

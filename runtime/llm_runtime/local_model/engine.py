@@ -1,0 +1,207 @@
+"""The actor that owns the local model's process.
+
+It has started when the process answers its health check, and crashes when the process ends, so that its supervisor
+starts another; the process is gone before the actor is, whatever ends it. The process gets a new port each time: the
+actor says where by moving the `Endpoint` that it shares with the provider actor after it (rest_for_one).
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Never, Protocol, final
+
+import trio
+
+from llm_actors.kernel import Actor, ChildSpec, Inbox, Message
+from llm_actors.transport import HttpRequest, Transport, TransportError, parse_url
+from llm_runtime.config.vendors import LOCAL_MODEL, LOCAL_SLOTS
+from llm_runtime.local_model.files import find_model
+
+START_SECONDS = 30.0
+"""How long loading the model may take; it takes about 1."""
+
+QUIT_SECONDS = 2.0
+"""How long the process may take to end by itself after its stdin was closed, and again after it was killed."""
+
+POLL_SECONDS = 0.05
+"""Between two health checks while the model loads."""
+
+TAIL_BYTES = 2048
+"""What is kept of the end of its stderr, for the message of the crash."""
+
+LINE_CHARS = 500
+"""Of its last line in that message."""
+
+ADDRESS_BYTES = 256
+"""The longest line by which the process says where it listens."""
+
+
+class EngineError(Exception):
+    """The local model's process did not start, or ended."""
+
+
+ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONHOME")
+"""What the process gets of our environment: the keys in it are none of its business."""
+
+
+class Movable(Protocol):
+    """What is told where the process listens: an `Endpoint`."""
+
+    def move(self, base_url: str) -> None: ...
+
+
+def command() -> list[str]:
+    """The command line of the process. Raises `EngineError` when the model is not installed."""
+    model = find_model()
+    if model is None:
+        raise EngineError("the local model is not installed; install it with: llm-runtime model install")
+    child = os.path.join(os.path.dirname(__file__), "child.py")
+    threads = max(1, (os.cpu_count() or 1) // 2)  # more of them collapse when anyone else wants the cores
+    return [sys.executable, "-P", child, str(model), LOCAL_MODEL, str(LOCAL_SLOTS), str(threads)]
+
+
+def engine_spec(endpoint: Movable, command: Callable[[], Sequence[str]] = command) -> ChildSpec[Never]:
+    """The engine as a supervised child; the provider actor that uses ``endpoint`` comes after it."""
+    shutdown = 2 * QUIT_SECONDS + 1
+
+    def factory(_: object) -> Actor[Never]:
+        return Engine(endpoint, command)
+
+    return ChildSpec("engine", factory, shutdown=shutdown, start_timeout=START_SECONDS, mailbox=None)
+
+
+@final
+class Engine:
+    """Runs the process that ``command()`` names. Takes no messages."""
+
+    def __init__(self, endpoint: Movable, command: Callable[[], Sequence[str]] = command) -> None:
+        self._endpoint = endpoint
+        self._command = command
+
+    async def run(self, inbox: Inbox[Message], *, task_status: trio.TaskStatus[None]) -> None:
+        """Serve until asked to stop. Raises `EngineError` when the process does not start, or ends by itself."""
+        process = await _open(self._command())
+        tail = Tail()
+        problem = ""
+        try:
+            async with trio.open_nursery() as nursery:
+                scope = nursery.cancel_scope
+                inbox.when_stopping(lambda: scope.cancel(reason="asked to stop"))
+                nursery.start_soon(tail.follow, process)
+                nursery.start_soon(self._start, process, task_status)
+                await process.wait()
+                with trio.move_on_after(QUIT_SECONDS):  # a grandchild may hold the pipe open
+                    await tail.drained.wait()
+                problem = f"the local model's process {_ended(process)}{tail.last_words()}"
+                scope.cancel(reason="the process ended")
+        finally:
+            await _end(process)
+        if problem:
+            raise EngineError(problem)
+
+    async def _start(self, process: trio.Process, task_status: trio.TaskStatus[None]) -> None:
+        base_url = await _address(process)
+        await _healthy(base_url)
+        self._endpoint.move(f"{base_url}/v1")
+        task_status.started()
+
+
+@final
+class Tail:
+    """The end of a process's stderr."""
+
+    def __init__(self) -> None:
+        self._pieces: deque[bytes] = deque()
+        self._size = 0
+        self.drained = trio.Event()
+
+    async def follow(self, process: trio.Process) -> None:
+        """Read stderr to its end, so that the process never blocks on it; keep `TAIL_BYTES`."""
+        assert process.stderr is not None
+        async for piece in process.stderr:
+            self._pieces.append(bytes(piece[-TAIL_BYTES:]))
+            self._size += len(self._pieces[-1])
+            while self._size - len(self._pieces[0]) >= TAIL_BYTES:
+                self._size -= len(self._pieces.popleft())
+        self.drained.set()
+
+    def last_words(self) -> str:
+        """``: `` and the last line that says something, made printable; or nothing."""
+        text = b"".join(self._pieces)[-TAIL_BYTES:].decode(errors="replace")
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        return ": " + "".join(char for char in lines[-1] if char.isprintable())[:LINE_CHARS] if lines else ""
+
+
+async def _open(command: Sequence[str]) -> trio.Process:
+    try:
+        return await trio.lowlevel.open_process(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
+            start_new_session=True,  # Ctrl-C in a terminal is for us: answers in hand may finish
+        )
+    except OSError as exc:
+        raise EngineError(f"the local model's process did not start: {exc.strerror}") from exc
+
+
+def _ended(process: trio.Process) -> str:
+    code = process.returncode
+    assert code is not None
+    return f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+
+
+async def _address(process: trio.Process) -> str:
+    """What the process says after ``listening``. Waits for ever if it says nothing: the start timeout ends that."""
+    assert process.stdout is not None
+    line = b""
+    while b"\n" not in line:
+        piece = await process.stdout.receive_some(ADDRESS_BYTES)
+        if not piece:
+            await trio.sleep_forever()  # it is ending, and `run` will say how
+        line += piece
+        if len(line) > ADDRESS_BYTES:
+            break
+    word, _, address = line.partition(b"\n")[0].decode(errors="replace").partition(" ")
+    if word != "listening":
+        raise EngineError("the local model's process did not say where it listens")
+    return address
+
+
+async def _healthy(base_url: str) -> None:
+    """Wait until the server at ``base_url`` has loaded its model."""
+    origin, base = parse_url(base_url)
+    transport = Transport()
+    request = HttpRequest("GET", origin, f"{base}/health")
+    try:
+        while True:
+            with suppress(TransportError):
+                async with transport.send(request) as response:
+                    if response.status == 200:
+                        return
+            await trio.sleep(POLL_SECONDS)
+    finally:
+        with trio.move_on_after(QUIT_SECONDS, shield=True):
+            await transport.aclose()
+
+
+async def _end(process: trio.Process) -> None:
+    """Close stdin, which ends the process; kill it if that does not. Bounded, and not cut short by cancellation."""
+    with trio.CancelScope(shield=True):
+        assert process.stdin is not None
+        await process.stdin.aclose()
+        with trio.move_on_after(QUIT_SECONDS):
+            await process.wait()
+        if process.returncode is None:
+            process.kill()
+            with trio.move_on_after(QUIT_SECONDS):
+                await process.wait()
+        for pipe in (process.stdout, process.stderr):
+            assert pipe is not None
+            await pipe.aclose()

