@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from llm_actors.transport import BodyTooLarge, HttpRequest, Transport, parse_url
+from llm_actors.transport import BodyTooLarge, HttpRequest, Response, Transport, TransportError, parse_url
+from llm_actors.transport.connection import Connection
 from support.outgoing import ORIGIN, fetch, post, transport_to
 from support.peer import Call, Peer, chunked, close, flood, pause, raw, reply, sse, stall
 
@@ -177,6 +181,47 @@ async def test_closed_transport_refuses_requests_and_closes_those_under_way_at_t
         assert transport.statistics().open == 0
         with pytest.raises(trio.ClosedResourceError):
             await fetch(transport)
+
+
+async def test_answer_is_closed_with_its_block(autojump_clock: MockClock) -> None:
+    """G18: whoever keeps it must not read the next answer on the same connection."""
+    async with Peer(reply(b"mine"), reply(b"yours")) as peer, transport_to(peer) as transport:
+        async with transport.send(post()) as mine:
+            await mine.read()
+        async with transport.send(post()) as yours:
+            with pytest.raises(trio.ClosedResourceError):
+                await mine.receive()
+            assert await yours.read() == b"yours"
+        assert peer.connections == 1
+
+
+async def test_exchanges_leave_no_cycles_for_the_garbage_collector(autojump_clock: MockClock) -> None:
+    """SOAK-03: neither a kept, nor a closed, nor a broken one."""
+    scripts = (
+        reply(b"kept"),
+        [chunked(b"left", end=False), stall()],
+        [chunked(b"cut", end=False), close()],
+        raw(b"no HTTP\r\n\r\n"),
+    )
+    async with Peer(*scripts) as peer, transport_to(peer) as transport:
+        gc.collect()
+        gc.disable()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        try:
+            await fetch(transport)
+            async with transport.send(post()) as response:
+                await response.receive()
+            del response
+            for _ in range(2):
+                with contextlib.suppress(TransportError):
+                    await fetch(transport)
+            await transport.aclose()
+            gc.collect()
+            assert [found for found in gc.garbage if isinstance(found, Connection | Response)] == []
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+            gc.enable()
 
 
 def test_constructor_needs_neither_a_run_nor_a_network() -> None:

@@ -96,6 +96,8 @@ class Connection:
         while not self._ended:
             if self._starved:
                 await self._fill()
+            else:
+                await trio.lowlevel.checkpoint_if_cancelled()
             if data := self._parse_body():
                 return data
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -110,6 +112,7 @@ class Connection:
         if self._h11.our_state is not h11.DONE or self._h11.their_state is not h11.DONE:
             return False  # one side said "connection: close"
         self._h11.start_next_cycle()
+        self._response = None
         return True
 
     def is_quiet(self) -> bool:
@@ -117,6 +120,7 @@ class Connection:
 
     def close(self) -> None:
         self._wire.close()
+        self._response = self._failure = None  # they lead back here, and only the garbage collector would find out
 
     async def _send(self, payload: bytes) -> None:
         try:
@@ -222,6 +226,7 @@ class Connection:
         except h11.RemoteProtocolError as exc:
             # Raised below, outside of this block: h11's error quotes the peer's bytes and must not be chained to ours.
             reason = protocol_reason(exc)
+            exc.__traceback__ = None  # h11's error refers to itself through its frames, and through them to us
         if self._eof:
             raise self._broken("closed in the middle of the answer" if self._answered else "closed before an answer")
         raise ProtocolViolation(self.origin, reason)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final
+
+import trio
 
 from .errors import BodyTooLarge
 
@@ -44,30 +46,38 @@ class Headers(Mapping[str, str]):
 
 
 class Response:
-    """An answer whose head has arrived. It lives as long as the ``send`` block that gave it."""
+    """An answer whose head has arrived. It ends with the ``send`` block that gave it; then ``receive`` is closed."""
 
-    __slots__ = ("_connection", "headers", "receive", "status")
+    __slots__ = ("_origin", "headers", "receive", "status")
 
     def __init__(self, status: int, headers: Headers, connection: Connection) -> None:
         self.status = status
         self.headers = headers
-        self._connection = connection
+        self._origin = connection.origin
         # The connection's own method, so that no layer of ours lies between a chunk and its reader.
-        self.receive = connection.receive
+        self.receive: Callable[[], Awaitable[bytes]] = connection.receive
+
+    def end(self) -> None:
+        """Let go of the connection: its next bytes belong to somebody else's answer."""
+        self.receive = _ended
 
     async def read(self, limit: int = MAX_BODY_BYTES) -> bytes:
         """The rest of the body. Raises :class:`BodyTooLarge` past ``limit`` bytes, and what ``receive`` raises."""
         declared = self.headers.get("content-length", "")
         if declared.isdecimal() and int(declared) > limit:
-            raise BodyTooLarge(self._connection.origin, f"the body has more than {limit} bytes")
+            raise BodyTooLarge(self._origin, f"the body has more than {limit} bytes")
         parts: list[bytes] = []
         size = 0
         while part := await self.receive():
             size += len(part)
             if size > limit:
-                raise BodyTooLarge(self._connection.origin, f"the body has more than {limit} bytes")
+                raise BodyTooLarge(self._origin, f"the body has more than {limit} bytes")
             parts.append(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def __repr__(self) -> str:
-        return f"<Response {self.status} from {self._connection.origin}>"
+        return f"<Response {self.status} from {self._origin}>"
+
+
+async def _ended() -> bytes:
+    raise trio.ClosedResourceError("the block of this answer has been left")

@@ -83,6 +83,7 @@ class Transport:
         try:
             yield response
         finally:
+            response.end()
             self._put_back(connection)
 
     async def aclose(self) -> None:
