@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from llm_protocol.content import JsonObject, Refusal
 from llm_protocol.dialect import Inbound, ModelInfo, WireResponse
 from llm_protocol.dialects.openai_chat.errors import error_body, write_failure
+from llm_protocol.dialects.openai_chat.models import write_models
 from llm_protocol.dialects.openai_responses.encoder import ResponsesEncoder
 from llm_protocol.dialects.openai_responses.reasoning import NAME
 from llm_protocol.dialects.openai_responses.requests import Create, ResponseOptions, decode_create
@@ -81,8 +82,7 @@ class OpenAIResponsesServer:
 
     def encode_models(self, models: Sequence[ModelInfo]) -> bytes:
         """The model list."""
-        data = [{"id": m.id, "object": "model", "created": m.created, "owned_by": m.owned_by} for m in models]
-        return encode_json({"object": "list", "data": data})
+        return write_models(models)
 
 
 def _output(response: LLMResponse, *, cut: bool) -> list[JsonObject]:
