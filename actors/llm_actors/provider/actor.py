@@ -16,7 +16,7 @@ from llm_actors.provider.attempt import ANSWER_BODY_BYTES, ERROR_BODY_BYTES, Att
 from llm_actors.provider.deployment import Deployment
 from llm_actors.provider.failing import failure_of
 from llm_actors.provider.messages import Generate, ListModels, ProviderMessage
-from llm_actors.transport import Transport, TransportError
+from llm_actors.transport import Dial, Transport, TransportError
 from llm_protocol.dialect import ModelInfo, WireResponse
 from llm_protocol.errors import LLMClientError, error_for
 
@@ -31,11 +31,12 @@ log = logging.getLogger(__name__)
 
 @final
 class ProviderActor:
-    """Serves `Generate` and `ListModels` for one deployment."""
+    """Serves `Generate` and `ListModels` for one deployment. ``dial``: another way to the network, for tests."""
 
-    def __init__(self, deployment: Deployment) -> None:
+    def __init__(self, deployment: Deployment, *, dial: Dial | None = None) -> None:
         self._deployment = deployment
-        self._transport = Transport(trust=deployment.trust, max_idle_per_origin=deployment.max_concurrency)
+        idle = deployment.max_concurrency
+        self._transport = Transport(trust=deployment.trust, dial=dial, max_idle_per_origin=idle)
 
     async def run(self, inbox: Inbox[ProviderMessage], *, task_status: trio.TaskStatus[None]) -> None:
         """Serve until asked to stop; then finish what is in hand. Cancelling closes every connection at once."""
