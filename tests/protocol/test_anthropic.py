@@ -9,8 +9,6 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.conversations import arguments, json_objects, names, texts, tokens
-from support.streams import check_all_splits, check_order, check_truncation, decode, encode, fold, same_answer
 
 from llm_protocol.content import Image, Opaque, Part, Reasoning, Refusal, Text, ToolCall
 from llm_protocol.dialect import Inbound, ModelInfo, WireResponse
@@ -31,11 +29,14 @@ from llm_protocol.events import (
 from llm_protocol.failures import RULES, Failure, FailureKind
 from llm_protocol.requests import ChatRequest
 from llm_protocol.response import FinishReason, LLMResponse, Usage
+from support.conversations import arguments, json_objects, names, texts, tokens
+from support.streams import check_all_splits, check_order, check_truncation, decode, encode, fold, same_answer
 
 CLIENT, SERVER = Anthropic(), AnthropicServer()
 REQUEST = ChatRequest(model="claude-x", messages=())
-START = {"type": "message_start", "message": {"id": "msg_1", "model": "claude-x", "role": "assistant", "content": [],
-    "usage": {"input_tokens": 5, "cache_creation_input_tokens": 2, "cache_read_input_tokens": 3, "output_tokens": 1}}}  # fmt: skip
+USAGE = {"input_tokens": 5, "cache_creation_input_tokens": 2, "cache_read_input_tokens": 3, "output_tokens": 1}
+MESSAGE = {"id": "msg_1", "model": "claude-x", "role": "assistant", "content": [], "usage": USAGE}
+START = {"type": "message_start", "message": MESSAGE}
 STOP = {"type": "message_stop"}
 
 
@@ -243,8 +244,8 @@ def test_garbage_never_raises(data: bytes) -> None:
 
 def test_a_whole_answer_with_a_cut_tool_call() -> None:
     """As in a stream."""
-    body = {"id": "m", "model": "x", "stop_reason": "max_tokens", "usage": {"input_tokens": 1, "output_tokens": 2},
-        "content": [{"type": "text", "text": "a"}, {"type": "tool_use", "id": "t", "name": "f", "input": {}}]}  # fmt: skip
+    content = [{"type": "text", "text": "a"}, {"type": "tool_use", "id": "t", "name": "f", "input": {}}]
+    body = {"id": "m", "model": "x", "content": content, "stop_reason": "max_tokens", "usage": USAGE}
     events = CLIENT.decode_response(REQUEST, WireResponse(200, (), json.dumps(body).encode()))
     check_order(events)
     assert fold(events).output == (Text("a"),)

@@ -9,8 +9,6 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.recorded import Recording, recordings
-from support.streams import check_order, check_truncation, decode, fold
 
 from llm_protocol.content import Opaque, Reasoning, Refusal, Text, ToolCall
 from llm_protocol.dialects.anthropic import Anthropic, AnthropicServer
@@ -20,6 +18,8 @@ from llm_protocol.failures import FailureKind
 from llm_protocol.fold import Fold
 from llm_protocol.requests import ChatRequest
 from llm_protocol.response import FinishReason
+from support.recorded import Recording, recordings
+from support.streams import check_order, check_truncation, decode, fold
 
 CLIENT, SERVER = Anthropic(), AnthropicServer()
 REQUEST = ChatRequest(model="m", messages=())

@@ -8,7 +8,6 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.conversations import conversations, texts, tokens, tool_choices, tools
 
 from llm_protocol.content import (
     HostedTool,
@@ -26,6 +25,7 @@ from llm_protocol.content import (
 from llm_protocol.dialects.anthropic import Anthropic, AnthropicServer, accepts_prefill
 from llm_protocol.errors import BadRequestError, UnsupportedError
 from llm_protocol.requests import ChatRequest, EmbeddingRequest, Parameters
+from support.conversations import conversations, texts, tokens, tool_choices, tools
 
 CLIENT, SERVER = Anthropic(), AnthropicServer()
 NEW, OLD, MIDDLE = "claude-opus-5", "claude-haiku-4-5", "claude-sonnet-4-6"
@@ -44,6 +44,7 @@ def sent(model: str = OLD, messages: tuple[Message, ...] = HI, **fields: Any) ->
 
 
 def refused(param: str, model: str = OLD, **fields: Any) -> None:
+    fields = fields.pop("fields", fields)
     with pytest.raises(UnsupportedError) as caught:
         sent(model, **fields)
     assert caught.value.failure.param == param
@@ -78,14 +79,14 @@ def test_sampling_goes_out_under_the_version_that_takes_it() -> None:
     assert "top_p" not in body
     assert body["version"] == "2026-10-21"
     for name, value in (("temperature", 0.0), ("top_p", 0.5), ("top_k", 4)):
-        refused(name, NEW, **{name: value})
+        refused(name, NEW, fields={name: value})
     refused("temperature", OLD, temperature=1.5)
 
 
 @pytest.mark.parametrize("name", ["frequency_penalty", "presence_penalty", "seed"])
 def test_what_anthropic_has_not_is_refused_by_name(name: str) -> None:
     """Never dropped in silence; left out when the caller is lenient."""
-    refused(name, **{name: 1})
+    refused(name, fields={name: 1})
 
 
 def test_effort_and_budget_become_what_the_model_knows() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from llm_protocol.content import Image, Message, Part, Reasoning, Text, Tool, ToolCall, ToolChoice, ToolResult
 
-texts = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=20)
+texts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
 names = st.from_regex(r"[a-zA-Z][a-zA-Z0-9_]{0,11}", fullmatch=True)
 tokens = st.from_regex(r"[A-Za-z0-9+/]{4,24}", fullmatch=True)
 
