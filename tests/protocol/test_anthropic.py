@@ -546,6 +546,12 @@ def test_unknown_fields_are_kept_for_the_same_vendor() -> None:
         ({"output_config": {"effort": "high"}}, "high", None, {"thinking": None}),
         ({"thinking": {"type": "enabled", "budget_tokens": 2000}}, None, 2000, {}),
         ({"thinking": {"type": "disabled"}}, "none", None, {}),
+        (
+            {"thinking": {"type": "enabled", "budget_tokens": 2000, "display": "omitted"}},
+            None,
+            2000,
+            {"thinking": {"type": "enabled", "budget_tokens": 2000, "display": "omitted"}},
+        ),
         ({"thinking": {"type": "between_tools"}}, None, None, {"thinking": {"type": "between_tools"}}),
     ],
 )

@@ -83,6 +83,16 @@ def test_sampling_goes_out_under_the_version_that_takes_it() -> None:
     refused("temperature", OLD, temperature=1.5)
 
 
+def test_old_shapes_go_out_under_the_old_version() -> None:
+    """Documents in assistant turns, citations in user turns; a document in a user turn is no old shape."""
+    document = Opaque(dialect="anthropic", value={"type": "document", "source": {}, "citations": {"enabled": True}})
+    cited = Text("x", extra={"anthropic": {"citations": [{"type": "char_location"}]}})
+    assert sent(messages=(Message("user", (document,)),))["version"] == "2026-10-21"
+    assert sent(messages=(*HI, Message("assistant", (cited,)), *HI))["version"] == "2026-10-21"
+    assert sent(messages=(*HI, Message("assistant", (document,)), *HI))["version"] == "2023-06-01"
+    assert sent(messages=(Message("user", (cited,)),))["version"] == "2023-06-01"
+
+
 @pytest.mark.parametrize("name", ["frequency_penalty", "presence_penalty", "seed"])
 def test_what_anthropic_has_not_is_refused_by_name(name: str) -> None:
     """Never dropped in silence; left out when the caller is lenient."""

@@ -22,8 +22,10 @@ from llm_protocol.wire import encode_json
 VERSION = "2026-10-21"
 """``anthropic-version`` of every request that does not need the older one."""
 
-SAMPLING_VERSION = "2023-06-01"
-"""The last version that takes ``temperature``, ``top_p`` and ``top_k``, on models that take them."""
+OLD_VERSION = "2023-06-01"
+"""The last version that takes ``temperature``, ``top_p`` and ``top_k`` (on models that take them), documents in
+assistant turns, and citations in user turns.
+"""
 
 _KNOWN = frozenset(
     (
@@ -67,7 +69,7 @@ def encode_chat(request: ChatRequest, *, stream: bool) -> WireRequest:
     }
     body = {name: _with_own(value, own.get(name)) for name, value in body.items() if value is not None}
     add_extra(body, parameters, NAME)
-    version = SAMPLING_VERSION if sampling else VERSION
+    version = OLD_VERSION if sampling or _is_old_style(messages) else VERSION
     headers = (("content-type", "application/json"), ("anthropic-version", version))
     present = {name: value for name, value in body.items() if value is not None}
     return WireRequest("POST", "/v1/messages", headers, encode_json(present))
@@ -245,6 +247,17 @@ def _conversation(messages: Sequence[Message], can: Capabilities) -> tuple[Any, 
     return plain_text(system) or system or None, turns
 
 
+def _is_old_style(turns: list[JsonObject]) -> bool:
+    """Whether a turn holds what only `OLD_VERSION` takes."""
+    return any(
+        (turn["role"], block.get("type")) == ("assistant", "document")
+        or ((turn["role"], block.get("type")) == ("user", "text") and block.get("citations"))
+        for turn in turns
+        if isinstance(turn["content"], list)
+        for block in turn["content"]
+    )
+
+
 _ROLES = {"user": "user", "tool": "user", "assistant": "assistant", "system": "system", "developer": "system"}
 
 
@@ -252,5 +265,5 @@ def _trim_prefill(turns: list[JsonObject]) -> None:
     """The vendor refuses a beginning of the answer that ends in white space."""
     if turns and turns[-1]["role"] == "assistant":
         last = turns[-1]["content"][-1]
-        if last["type"] == "text":
+        if last.get("type") == "text":
             turns[-1]["content"][-1] = {**last, "text": last["text"].rstrip() or last["text"]}
