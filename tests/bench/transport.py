@@ -25,6 +25,7 @@ ROUNDS = 7
 PLAIN_REQUESTS, IN_FLIGHT = 1600, 32
 STREAMS, CHUNKS, CHUNK_GAP_SECONDS = 50, 100, 0.001
 HEADERS = {"content-type": "application/json", "authorization": "Bearer sk-bench"}
+BODY = b'{"model":"m"}'
 ANSWER = b'{"id":"x","choices":[{"message":{"role":"assistant","content":"hello"}}]}'
 CHUNK = b'data: {"id":"c","choices":[{"index":0,"delta":{"content":" tok"}}]}\n\n'
 
@@ -38,10 +39,13 @@ async def serve() -> None:
     chunk = b"%x\r\n%b\r\n" % (len(CHUNK), CHUNK)
 
     async def answer(stream: trio.SocketStream) -> None:
-        while request := await stream.receive_some(65536):
-            if not request.startswith(b"POST"):
-                continue  # a body in a packet of its own
-            if b"/stream" not in request:
+        streamed = False
+        while received := await stream.receive_some(65536):
+            if b"POST " in received:
+                streamed = b"/stream" in received
+            if BODY not in received:
+                continue  # a head in a packet of its own
+            if not streamed:
                 await stream.send_all(plain)
                 continue
             await stream.send_all(head)
@@ -60,7 +64,7 @@ async def with_ours(url: str, measure: Callable[[Call], Awaitable[float]]) -> fl
     origin, _ = parse_url(url)
 
     async def call(target: str) -> None:
-        request = HttpRequest("POST", origin, target, HEADERS, b'{"model":"m"}')
+        request = HttpRequest("POST", origin, target, HEADERS, BODY)
         async with transport.send(request) as response:
             while await response.receive():
                 pass
@@ -78,7 +82,7 @@ async def with_httpx2(url: str, measure: Callable[[Call], Awaitable[float]]) -> 
     async with httpx2.AsyncClient(base_url=url, limits=limits, trust_env=False, timeout=60) as client:
 
         async def call(target: str) -> None:
-            async with client.stream("POST", target, headers=HEADERS, content=b'{"model":"m"}') as response:
+            async with client.stream("POST", target, headers=HEADERS, content=BODY) as response:
                 async for _ in response.aiter_raw():
                     pass
 

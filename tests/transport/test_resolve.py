@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import socket
 import threading
 from collections.abc import Callable, Iterator
 
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from llm_actors.transport import Address, ConnectFailed, ConnectTimeout, Origin, Resolver, TcpDial, Transport
 from support.outgoing import fetch, post, transport_to
@@ -133,6 +135,63 @@ async def test_caller_that_leaves_does_not_end_the_lookup_of_the_others(names: N
         names.wake.set()
     assert len(found) == 1
     assert names.asked == ["hang.test"]
+
+
+async def test_prov_13_all_who_wait_for_a_name_get_its_error(names: Names) -> None:
+    transport = Transport(dial=TcpDial(Resolver(names.lookup)))
+    failures: list[str] = []
+
+    async def ask() -> None:
+        with pytest.raises(ConnectFailed) as caught:
+            await fetch(transport, post(origin=at("hang.test")))
+        failures.append(caught.value.reason)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(ask)
+        await wait_all_tasks_blocked()
+        names.wake.set()
+    assert failures == ["the name does not resolve (Temporary failure in name resolution)"] * 3
+    assert names.asked == ["hang.test"]
+
+
+async def test_prov_13_host_that_is_no_name_is_a_failed_connection() -> None:
+    with pytest.raises(ConnectFailed, match="not a host name"):
+        await fetch(Transport(), post(origin=at("a" * 64 + ".test")))
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """A port that neither accepts nor refuses: its queue is full."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        yield listener.getsockname()[1]
+
+
+async def test_next_address_is_tried_while_the_first_is_silent(
+    autojump_clock: MockClock, names: Names, silent_port: int
+) -> None:
+    async with Peer() as peer:
+        ports = [silent_port, peer.port]
+        names.known["api.test"] = lambda _: [Address(socket.AF_INET, ("127.0.0.1", port)) for port in ports]
+        start = trio.current_time()
+        stream = await TcpDial(Resolver(names.lookup))("api.test", 80)
+        assert trio.current_time() - start == pytest.approx(0.25)
+        assert stream.socket.getpeername()[1] == peer.port
+        await stream.aclose()
+
+
+async def test_prov_10_cancel_while_connecting_closes_the_attempt(autojump_clock: MockClock, silent_port: int) -> None:
+    """A socket left open would be a ResourceWarning here, and that is an error."""
+    transport = Transport()
+    with pytest.raises(ConnectTimeout, match=r"no connection within 10 s \(connecting\)"):
+        await fetch(transport, post(origin=at("127.0.0.1", silent_port)))
+    gc.collect()
+    assert transport.statistics().connecting == 0
 
 
 async def test_prov_13_name_that_moves_is_looked_up_for_every_new_connection(names: Names) -> None:

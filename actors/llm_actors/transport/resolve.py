@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import outcome
 import trio
+
+if TYPE_CHECKING:
+    from outcome import Outcome
 
 RESOLVER_THREADS: Final = 16  # different names looked up at the same time
 
@@ -35,10 +38,12 @@ def system_lookup(host: str, port: int) -> list[Address]:
     return [Address(family, sockaddr) for family, _, _, _, sockaddr in found]
 
 
-class _Pending:
+class _Lookup:
+    """One name being looked up; ``found`` is set with ``done``."""
+
     def __init__(self) -> None:
         self.done = trio.Event()
-        self.result: outcome.Outcome[list[Address]] | None = None
+        self.found: list[Address] | Exception = []
 
 
 class Resolver:
@@ -47,43 +52,48 @@ class Resolver:
     def __init__(self, lookup: Lookup = system_lookup, *, threads: int = RESOLVER_THREADS) -> None:
         self._lookup = lookup
         self._limiter = trio.CapacityLimiter(threads)
-        self._pending: dict[tuple[str, int], _Pending] = {}
+        self._running: dict[tuple[str, int], _Lookup] = {}
 
     async def resolve(self, host: str, port: int) -> list[Address]:
         """At least one address, or OSError. Waits without limit of its own; a cancel leaves the lookup running."""
         key = (host, port)
-        pending = self._pending.get(key)
-        if pending is None:
+        if key not in self._running:
             # The slot first: whoever waits for one must not hold a name that then nobody looks up.
-            holder = object()
-            await self._limiter.acquire_on_behalf_of(holder)
-            pending = self._pending.get(key)
-            if pending is None:
-                pending = self._start(key, holder)
+            slot = object()
+            await self._limiter.acquire_on_behalf_of(slot)
+            if key in self._running:
+                self._limiter.release_on_behalf_of(slot)
             else:
-                self._limiter.release_on_behalf_of(holder)
-        await pending.done.wait()
-        assert pending.result is not None
-        addresses = pending.result.unwrap()
-        if not addresses:
+                self._start(key, slot)
+        lookup = self._running[key]
+        await lookup.done.wait()
+        if isinstance(lookup.found, Exception):
+            # A new one for each who waits: raised twice, an exception collects the tracebacks of both.
+            raise type(lookup.found)(*lookup.found.args) from lookup.found
+        if not lookup.found:
             raise socket.gaierror(socket.EAI_NONAME, "no address")
-        return addresses
+        return lookup.found
 
-    def _start(self, key: tuple[str, int], holder: object) -> _Pending:
-        pending = self._pending[key] = _Pending()
+    def _start(self, key: tuple[str, int], slot: object) -> None:
+        lookup = self._running[key] = _Lookup()
         token = trio.lowlevel.current_trio_token()
 
-        def finish(result: outcome.Outcome[list[Address]]) -> None:
-            del self._pending[key]
-            self._limiter.release_on_behalf_of(holder)
-            pending.result = result
-            pending.done.set()
-
-        def deliver(result: outcome.Outcome[list[Address]]) -> None:
+        def look_up() -> list[Address] | Exception:
             try:
-                token.run_sync_soon(finish, result)
-            except trio.RunFinishedError:
-                self._pending.pop(key, None)
+                return self._lookup(*key)
+            except UnicodeError:
+                return socket.gaierror(socket.EAI_NONAME, "not a host name")
+            except Exception as exc:  # noqa: BLE001  (for those who wait, whatever it is)
+                return exc
 
-        trio.lowlevel.start_thread_soon(lambda: self._lookup(*key), deliver, f"resolve {key[0]}")
-        return pending
+        def finish(result: Outcome[list[Address] | Exception]) -> None:
+            del self._running[key]
+            self._limiter.release_on_behalf_of(slot)
+            lookup.found = result.unwrap()
+            lookup.done.set()
+
+        def deliver(result: Outcome[list[Address] | Exception]) -> None:
+            with suppress(trio.RunFinishedError):  # nobody is left to wait
+                token.run_sync_soon(finish, result)
+
+        trio.lowlevel.start_thread_soon(look_up, deliver, f"resolve {key[0]}")
