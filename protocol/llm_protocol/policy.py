@@ -1,4 +1,4 @@
-"""How long things may take. All in seconds, all on by default, all settable per deployment and per request."""
+"""What a caller or an operator may decide: bounds, attempts. Times are in seconds; every bound is on by default."""
 
 from __future__ import annotations
 
@@ -23,3 +23,17 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     first_token: Seconds = 60.0
     idle: Seconds = 60.0
     total: Seconds = 600.0
+
+
+class Attempts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How often one deployment is asked, and how long is waited between: uniformly from a window that starts at
+    ``wait_min_s`` and doubles up to ``wait_max_s``. Vendors that say when to come back are believed instead.
+    """
+
+    max: Annotated[int, msgspec.Meta(ge=1, le=10)] = 3
+    wait_min_s: Seconds = 4.0
+    wait_max_s: Seconds = 10.0
+
+    def __post_init__(self) -> None:
+        if self.wait_min_s > self.wait_max_s:
+            raise ValueError(f"wait_min_s ({self.wait_min_s:g}) is more than wait_max_s ({self.wait_max_s:g})")

@@ -1,0 +1,161 @@
+"""The attempt plan: what follows an attempt that failed. The only place that decides to try again.
+
+Pure: the time, the randomness and the retry budget are given to it. It is built of tenacity's composable ``stop``
+and ``wait`` callables. With one candidate it retries there, after a wait from the exponential window; with others
+at hand it retries at most once, quickly, and then goes on to the next, because a caller would rather have an answer
+than an answer from here. What a kind of failure permits stands in `llm_protocol.failures.RULES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Generic, NamedTuple, TypeAlias, TypeVar, cast, final
+
+import tenacity
+from tenacity.stop import stop_base
+from tenacity.wait import wait_base
+
+from llm_protocol.failures import Failure, FailureKind, Step
+from llm_protocol.policy import Attempts
+
+QUICK_RETRY_SECONDS = 1.0
+"""The longest wait of the one retry that comes before another candidate is tried."""
+
+SHORT_RETRY_AFTER_SECONDS = 3.0
+"""A Retry-After of up to this is waited out although another candidate is at hand."""
+
+RETRY_AFTER_JITTER = 0.1
+"""Up to this share of a Retry-After is added to it, so that callers do not come back all at once."""
+
+C = TypeVar("C")
+
+
+class Again(NamedTuple):
+    """Ask the same candidate again, after a wait in seconds."""
+
+    after_s: float
+
+
+class Next(NamedTuple):
+    """Ask the next candidate, now."""
+
+
+class Stop(NamedTuple):
+    """No more attempts. ``why`` is for the decision record."""
+
+    why: str
+
+
+Move: TypeAlias = Again | Next | Stop
+
+
+@final
+class _Window(wait_base):
+    """Uniform between ``least`` and what has grown from it by doubling, at most ``most``."""
+
+    def __init__(self, least: float, most: float, draw: Callable[[], float]) -> None:
+        self._least = least
+        self._most = most
+        self._draw = draw
+
+    def __call__(self, retry_state: tenacity.RetryCallState) -> float:
+        upper = max(self._least, min(self._most, self._least * 2.0**retry_state.attempt_number))
+        return self._least + self._draw() * (upper - self._least)
+
+
+@final
+class _RetryAfter(wait_base):
+    """What the vendor asked for, a little more; where it asked for nothing, what ``otherwise`` says."""
+
+    def __init__(self, otherwise: wait_base, draw: Callable[[], float]) -> None:
+        self._otherwise = otherwise
+        self._draw = draw
+
+    def __call__(self, retry_state: tenacity.RetryCallState) -> float:
+        asked = _failure(retry_state).retry_after
+        if asked is None:
+            return self._otherwise(retry_state)
+        return asked * (1 + RETRY_AFTER_JITTER * self._draw())
+
+
+def _failure(state: tenacity.RetryCallState) -> Failure:
+    assert state.outcome is not None
+    return cast("Failure", state.outcome.result())
+
+
+@final
+class AttemptPlan(Generic[C]):
+    """One request's attempts. ``current`` is the candidate to ask; `after` says what follows a failure.
+
+    ``candidates`` are in the order to try. ``deadline`` and the ``now`` of `after` are on one clock, in seconds.
+    ``may_retry`` spends the candidate's retry budget and says whether there was any. ``fits(one, other)`` says
+    whether ``other`` may take a prompt that was too long for ``one``. ``draw`` gives a number in [0, 1).
+    """
+
+    def __init__(
+        self,
+        candidates: Sequence[C],
+        attempts: Attempts,
+        *,
+        deadline: float,
+        may_retry: Callable[[C], bool],
+        fits: Callable[[C, C], bool],
+        draw: Callable[[], float],
+    ) -> None:
+        self.current, *self._others = candidates
+        self._deadline = deadline
+        self._may_retry = may_retry
+        self._fits = fits
+        self._draw = draw
+        self._stop: stop_base = tenacity.stop_after_attempt(attempts.max)
+        self._wait: wait_base = _RetryAfter(_Window(attempts.wait_min_s, attempts.wait_max_s, draw), draw)
+        self._here = _first_attempt()
+
+    def after(self, failure: Failure, now: float) -> Move:
+        """What follows ``failure`` of ``current``. After `Next`, ``current`` is the next candidate."""
+        if failure.kind is FailureKind.CONTEXT_LENGTH:
+            self._others = [other for other in self._others if self._fits(self.current, other)]
+        step = failure.rule.step
+        if step is Step.STOP:
+            return Stop(f"{failure.kind.value} cannot be helped by another attempt")
+        if step is Step.RETRY and (again := self._retry(failure, now)) is not None:
+            return again
+        if not self._others:
+            return Stop(self._why_no_more(step, now))
+        self.current, *self._others = self._others
+        self._here = _first_attempt()
+        return Next()
+
+    def _retry(self, failure: Failure, now: float) -> Again | None:
+        state = self._here
+        state.set_result(failure)
+        wait = self._quick_wait(failure) if self._others else self._patient_wait()
+        if wait is None or now + wait >= self._deadline or not self._may_retry(self.current):
+            return None
+        state.prepare_for_next_attempt()
+        return Again(wait)
+
+    def _quick_wait(self, failure: Failure) -> float | None:
+        """The wait of the one retry that is made although others are at hand."""
+        if self._here.attempt_number > 1 or self._stop(self._here):
+            return None
+        if failure.retry_after is None:
+            return self._draw() * QUICK_RETRY_SECONDS
+        return self._wait(self._here) if failure.retry_after <= SHORT_RETRY_AFTER_SECONDS else None
+
+    def _patient_wait(self) -> float | None:
+        return None if self._stop(self._here) else self._wait(self._here)
+
+    def _why_no_more(self, step: Step, now: float) -> str:
+        if step is Step.NEXT:
+            return "no other candidate"
+        if self._stop(self._here):
+            return f"{self._here.attempt_number} attempts were made"
+        if now + self._wait(self._here) >= self._deadline:
+            return "the wait would pass the deadline"
+        return "the retry budget is used up"
+
+
+def _first_attempt() -> tenacity.RetryCallState:
+    """Tenacity's record of the attempts at one candidate; only its counter and outcome are used."""
+    return tenacity.RetryCallState(tenacity.Retrying(), None, (), {})
