@@ -50,24 +50,25 @@ _KIND: dict[_TextDelta, ItemKind] = {TextDelta: "text", ReasoningDelta: "reasoni
 class _Item:
     """An item that is being made: text of some kind, or a call."""
 
-    __slots__ = ("delta", "id", "index", "name", "pieces")
+    __slots__ = ("delta", "id", "index", "name", "pieces", "signature")
 
     def __init__(self, index: int, delta: _TextDelta | None, id_: str = "", name: str = "") -> None:
         self.index = index
         self.delta = delta
         self.id = id_
         self.name = name
+        self.signature: str | None = None
         self.pieces: list[str] = []
 
-    def part(self) -> Part:
+    def part(self, dialect: str) -> Part:
         text = "".join(self.pieces)
         if self.delta is TextDelta:
             return Text(text)
         if self.delta is ReasoningDelta:
-            return Reasoning(text=text)
+            return Reasoning(text=text, dialect=dialect)
         if self.delta is RefusalDelta:
             return Refusal(text)
-        return ToolCall(id=self.id, name=self.name, arguments=text)
+        return ToolCall(id=self.id, name=self.name, arguments=text, signature=self.signature)
 
     def whole(self) -> bool:
         """Whether a call's arguments are one complete JSON value."""
@@ -81,7 +82,8 @@ class _Item:
 class Answer:
     """Takes chunks in, puts events out. ``over`` is true after ``Finished`` or ``Failed``."""
 
-    def __init__(self, request_id: str) -> None:
+    def __init__(self, request_id: str, dialect: str) -> None:
+        self._dialect = dialect
         self._call_id = f"call_{request_id.removeprefix('req_')[:24]}"  # for servers that give calls no id
         self._started = False
         self._open: _Item | None = None
@@ -163,6 +165,8 @@ class Answer:
             self._unfinished.append(self._start(item, "tool_call", out))
         elif name and not item.name:
             item.name = name
+        if call.extra_content is not None:
+            item.signature = call.signature
         if function and function.arguments:
             item.pieces.append(function.arguments)
             out.append(ToolCallDelta(item.index, function.arguments))
@@ -187,7 +191,7 @@ class Answer:
 
     def _close_open(self, out: list[Event]) -> None:
         if self._open is not None:
-            out.append(ItemDone(index=self._open.index, part=self._open.part()))
+            out.append(ItemDone(index=self._open.index, part=self._open.part(self._dialect)))
             self._open = None
 
     def _close_all(self, out: list[Event]) -> None:
@@ -195,7 +199,7 @@ class Answer:
         cut = FINISH_REASONS.get(self._reason or "") in (FinishReason.LENGTH, FinishReason.CONTENT_FILTER)
         # half a call is never handed over as one
         calls = (item for item in self._unfinished if item.name and (not cut or item.whole()))
-        out.extend(ItemDone(index=item.index, part=item.part()) for item in calls)
+        out.extend(ItemDone(index=item.index, part=item.part(self._dialect)) for item in calls)
 
     def finish(self, out: list[Event]) -> None:
         """No more chunks will come: the finish reason decides what that means."""
@@ -257,9 +261,9 @@ class Answer:
 class ChatStream:
     """The decoder of a streamed answer, chat or legacy completion."""
 
-    def __init__(self, request_id: str) -> None:
+    def __init__(self, request_id: str, dialect: str) -> None:
         self._sse = SseDecoder()
-        self._answer = Answer(request_id)
+        self._answer = Answer(request_id, dialect)
 
     def feed(self, data: bytes) -> list[Event]:
         """The events that ``data`` completes."""

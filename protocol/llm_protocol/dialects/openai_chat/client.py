@@ -71,7 +71,7 @@ class OpenAIChat:
     def stream_decoder(self, request: AnyRequest) -> StreamDecoder:
         """A decoder for the streamed answer, or for the one that comes whole all the same."""
         if isinstance(request, ChatRequest | CompletionRequest):
-            return ChatStream(request.request_id)
+            return ChatStream(request.request_id, self.name)
         return WholeBody(self, request)
 
     def decode_response(self, request: AnyRequest, response: WireResponse) -> list[Event]:
@@ -83,7 +83,7 @@ class OpenAIChat:
                 return read_images(request, response.body)
             case _:
                 out: list[Event] = []
-                Answer(request.request_id).add_whole(response.body, out)
+                Answer(request.request_id, self.name).add_whole(response.body, out)
                 return out
 
     def decode_error(self, response: WireResponse) -> Failure:

@@ -85,28 +85,32 @@ def _floats(value: list[float] | str) -> tuple[float, ...]:
 
 def embedding_request(body: Body, name: str) -> EmbeddingRequest:
     """The request in a client's body. Raises `BadRequestError`, `UnsupportedError`."""
-    format_ = body.string("encoding_format")
-    if format_ not in (None, "float", "base64"):
+    if wanted_form(body) not in ("", "float", "base64"):
         raise body.wrong("encoding_format", '"float" or "base64"')
-    odd: JsonObject = {"encoding_format": format_} if format_ else {}  # only the answer needs it
+    if isinstance(body.take("input"), list) and not all(isinstance(item, str) for item in body.take("input")):
+        raise body.cannot("input", "input must be texts: token ids mean something to one model only")
     return EmbeddingRequest(
         model=body.model(),
         inputs=body.strings("input"),
         dimensions=body.integer("dimensions"),
-        parameters=with_extra(Parameters(user=body.string("user")), body, name, odd),
+        parameters=with_extra(Parameters(user=body.string("user")), body, name),
     )
 
 
-def write_embeddings(request: EmbeddingRequest, response: LLMResponse, name: str) -> bytes:
+def wanted_form(body: Body) -> str:
+    """How the client wants its vectors: ``"float"``, ``"base64"``, or ``""``."""
+    return body.string("encoding_format") or ""
+
+
+def write_embeddings(response: LLMResponse, form: str) -> bytes:
     """The body of a whole answer, in the encoding that was asked for."""
-    as_base64 = request.parameters.extra.get(name, {}).get("encoding_format") == "base64"
     usage = response.usage
     tokens = usage.input_tokens if usage else 0
     return encode_json(
         {
             "object": "list",
             "data": [
-                {"object": "embedding", "index": at, "embedding": _packed(vector) if as_base64 else vector}
+                {"object": "embedding", "index": at, "embedding": _packed(vector) if form == "base64" else vector}
                 for at, vector in enumerate(response.embeddings)
             ],
             "model": response.model,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any, get_args
 
 import msgspec
@@ -36,7 +37,7 @@ def chat_request(body: Body, name: str) -> ChatRequest:
         if body.take(field) is not None:
             raise body.wrong(field, "left out: it is the old form of tools and tool_choice")
     refuse_many(body, "n")
-    messages = tuple(_message(message, name) for message in body.objects("messages"))
+    messages = tuple(_joined(_message(message, name) for message in body.objects("messages")))
     if not messages:
         raise body.wrong("messages", "a list of at least one message")
     odd: JsonObject = {}
@@ -91,6 +92,20 @@ def with_extra(parameters: Parameters, body: Body, name: str, odd: JsonObject | 
 # ---------------------------------------------------------------- messages
 
 
+def _joined(messages: Iterable[Message]) -> Iterator[Message]:
+    """Results that stand one after another are one turn."""
+    turn: Message | None = None
+    for message in messages:
+        if turn and turn.role == message.role == "tool":
+            turn = Message("tool", turn.content + message.content)
+            continue
+        if turn:
+            yield turn
+        turn = message
+    if turn:
+        yield turn
+
+
 def _message(message: Body, name: str) -> Message:
     role = message.required_string("role")
     if role not in _ROLES:
@@ -119,16 +134,16 @@ def _content(message: Body, name: str) -> tuple[Part, ...]:
 def _part(part: Body, name: str) -> Part:
     match part.required_string("type"):
         case "text":
-            return Text(part.required_string("text"))
+            return Text(part.required_string("text"), extra=_own(part, name))
         case "refusal":
             return Refusal(part.required_string("refusal"))
         case "image_url":
-            return _image(part)
+            return _image(part, name)
         case _:
             return Opaque(dialect=name, value=part.raw)
 
 
-def _image(part: Body) -> Image:
+def _image(part: Body, name: str) -> Image:
     if isinstance(part.take("image_url"), str):
         url, detail = part.required_string("image_url"), None
     else:
@@ -137,9 +152,15 @@ def _image(part: Body) -> Image:
             raise part.wrong("image_url", "an object with the picture's url")
         url, detail = inner.required_string("url"), inner.string("detail")
     try:
-        return image_from_url(url, detail)
+        return msgspec.structs.replace(image_from_url(url, detail), extra=_own(part, name))
     except WireError as exc:
         raise part.wrong("image_url", f"a URL or a base64 data URI: {exc}") from None
+
+
+def _own(part: Body, name: str) -> dict[str, JsonObject] | None:
+    """What nobody read of a part: it means something to this wire's vendors only."""
+    rest = part.rest()
+    return {name: rest} if rest else None
 
 
 def _tool_result(message: Body, content: tuple[Part, ...]) -> ToolResult:
@@ -175,7 +196,14 @@ def _call(call: Body, name: str) -> Part:
         id=call.required_string("id"),
         name=function.required_string("name"),
         arguments=function.string("arguments") or "{}",
+        signature=_signature(call),
     )
+
+
+def _signature(call: Body) -> str | None:
+    extra = call.object("extra_content")
+    google = extra.object("google") if extra else None
+    return google.string("thought_signature") if google else None
 
 
 # ---------------------------------------------------------------- tools and formats
@@ -193,6 +221,7 @@ def _tool(tool: Body, name: str) -> Tool | HostedTool:
         description=function.string("description"),
         parameters=parameters.raw if parameters else {},
         strict=function.boolean("strict"),
+        extra=_own(function, name),
     )
 
 

@@ -8,7 +8,8 @@ from typing import final
 from llm_protocol.content import Image, JsonObject, Part, Reasoning, Refusal, Text, ToolCall
 from llm_protocol.dialect import Frame, Inbound
 from llm_protocol.dialects.openai_chat.errors import error_body
-from llm_protocol.dialects.openai_chat.shapes import usage_body
+from llm_protocol.dialects.openai_chat.request import call_body
+from llm_protocol.dialects.openai_chat.shapes import signed, usage_body
 from llm_protocol.events import (
     DELTAS,
     Delta,
@@ -24,6 +25,7 @@ from llm_protocol.events import (
     ToolCallDelta,
     UsageReported,
 )
+from llm_protocol.merging import merged
 from llm_protocol.requests import CompletionRequest
 from llm_protocol.response import FinishReason, LLMResponse, Usage
 from llm_protocol.wire import encode_json, image_url
@@ -63,14 +65,10 @@ def _message(response: LLMResponse, reasoning_field: str) -> JsonObject:
     if response.reasoning:
         message[reasoning_field] = response.reasoning
     if calls:
-        message["tool_calls"] = [_call(call) for call in calls]
+        message["tool_calls"] = [call_body(call, call.signature) for call in calls]
     if response.images:
         message["images"] = [_image(image) for image in response.images]
     return message
-
-
-def _call(call: ToolCall) -> JsonObject:
-    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
 
 
 def _image(image: Image) -> JsonObject:
@@ -111,27 +109,13 @@ class ChunkEncoder:
     def encode(self, events: Iterable[Event]) -> list[Frame]:
         """The frames for the next events."""
         frames: list[Frame] = []
-        run: list[Delta] = []
-        for event in events:
+        for event, _ in merged(events):
             if isinstance(event, DELTAS):
-                if run and (run[0].index != event.index or type(run[0]) is not type(event)):
-                    self._deltas(run, frames)
-                    run = []
-                run.append(event)
-                continue
-            if run:
-                self._deltas(run, frames)
-                run = []
-            self._other(event, frames)
-        if run:
-            self._deltas(run, frames)
+                self._told.add(event.index)
+                self._text(type(event), event.index, event.text, frames)
+            else:
+                self._other(event, frames)
         return frames
-
-    def _deltas(self, run: list[Delta], frames: list[Frame]) -> None:
-        first = run[0]
-        text = first.text if len(run) == 1 else "".join(delta.text for delta in run)
-        self._told.add(first.index)
-        self._text(type(first), first.index, text, frames)
 
     def _text(self, kind: type[Delta], index: int, text: str, frames: list[Frame]) -> None:
         if kind is RefusalDelta:
@@ -159,6 +143,9 @@ class ChunkEncoder:
             case ItemDone():
                 if event.index not in self._told:
                     self._whole(event.index, event.part, frames)
+                if isinstance(event.part, ToolCall) and event.part.signature and not self._legacy:
+                    call = signed({"index": self._calls.get(event.index, 0)}, event.part.signature)
+                    frames.append(self._delta(encode_json({"tool_calls": [call]})))
             case UsageReported():
                 self._usage = event.usage
             case Finished():

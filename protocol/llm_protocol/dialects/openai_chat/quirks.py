@@ -27,6 +27,8 @@ class Quirks(msgspec.Struct, frozen=True, kw_only=True):
     """Where readable reasoning stands in messages and deltas; both spellings are read, this one is written."""
     sends_reasoning: bool = True
     """Whether earlier turns' reasoning goes back to the vendor."""
+    signed_calls: bool = False
+    """Whether a call's signature goes back as ``extra_content``, where Gemini's compatible endpoint puts it."""
     stream_usage: bool = True
     """Whether usage in a stream must be asked for with ``stream_options``."""
     embedding_format: str | None = None
@@ -63,4 +65,5 @@ COMPATIBLE = Quirks(
         (RequestType.CHAT, RequestType.COMPLETION, RequestType.EMBEDDING, RequestType.IMAGE_GENERATION)
     ),
     parameters=_COMMON | {"top_k"},
+    signed_calls=True,
 )

@@ -22,6 +22,7 @@ from llm_protocol.content import (
     ToolResult,
 )
 from llm_protocol.dialects.openai_chat.quirks import Quirks
+from llm_protocol.dialects.openai_chat.shapes import signed
 from llm_protocol.fields import add_extra, bad_request, check_parameters, unsupported
 from llm_protocol.requests import ChatRequest, Parameters
 from llm_protocol.wire import image_url
@@ -85,28 +86,38 @@ def _messages(message: Message, where: str, quirks: Quirks) -> Iterator[JsonObje
 def _tool_result(result: ToolResult, where: str) -> JsonObject:
     if any(isinstance(part, Image) for part in result.content):
         raise unsupported(where, f"{where}: a tool result on the chat wire is text; pictures belong in a user message")
-    return {"role": "tool", "tool_call_id": result.call_id, "content": result.text}
+    texts = [part.text for part in result.content if isinstance(part, Text)]
+    content = "".join(texts) if len(texts) <= 1 else [{"type": "text", "text": text} for text in texts]
+    return {"role": "tool", "tool_call_id": result.call_id, "content": content}
 
 
 def _content(parts: list[Part], where: str, quirks: Quirks) -> JsonObject:
-    if all(isinstance(part, Text) for part in parts) and len(parts) <= 1:
-        return {"content": "".join(part.text for part in parts if isinstance(part, Text))}
+    match parts:
+        case []:
+            return {"content": ""}
+        case [Text(text, extra=extra)] if not _own(extra, quirks):
+            return {"content": text}
     return {"content": [_part(part, where, quirks) for part in parts]}
 
 
 def _part(part: Part, where: str, quirks: Quirks) -> JsonObject:
     match part:
         case Text():
-            return {"type": "text", "text": part.text}
+            return {"type": "text", "text": part.text, **_own(part.extra, quirks)}
         case Image():
             url: JsonObject = {"url": image_url(part)}
             if part.detail is not None:
                 url["detail"] = part.detail
-            return {"type": "image_url", "image_url": url}
+            return {"type": "image_url", "image_url": url, **_own(part.extra, quirks)}
         case Opaque(dialect=quirks.name):
             return part.value
         case _:
             raise _foreign(part, where, quirks)
+
+
+def _own(extra: dict[str, JsonObject] | None, quirks: Quirks) -> JsonObject:
+    """The fields of a part that were meant for this dialect."""
+    return extra.get(quirks.name, {}) if extra else {}
 
 
 def _foreign(part: Part, where: str, quirks: Quirks) -> Exception:
@@ -116,7 +127,7 @@ def _foreign(part: Part, where: str, quirks: Quirks) -> Exception:
 
 
 def _assistant(parts: list[Part], where: str, quirks: Quirks) -> JsonObject:
-    """An earlier answer. Reasoning that carries another vendor's proof is of no use here and stays out."""
+    """An earlier answer. Reasoning that another vendor made is of no use here and stays out."""
     texts: list[Part] = []
     wire: JsonObject = {}
     calls: list[JsonObject] = []
@@ -125,12 +136,13 @@ def _assistant(parts: list[Part], where: str, quirks: Quirks) -> JsonObject:
             case Text():
                 texts.append(part)
             case ToolCall():
-                function = {"name": part.name, "arguments": part.arguments or "{}"}
-                calls.append({"id": part.id, "type": "function", "function": function})
+                calls.append(call_body(part, part.signature if quirks.signed_calls else None))
+            case Opaque(dialect=quirks.name, value={"type": "custom"} as call):
+                calls.append(call)
             case Refusal():
                 wire["refusal"] = wire.get("refusal", "") + part.text
             case Reasoning():
-                if quirks.sends_reasoning and part.text and part.signature is None and part.encrypted is None:
+                if quirks.sends_reasoning and part.text and part.dialect in (None, quirks.name):
                     wire[quirks.reasoning_field] = wire.get(quirks.reasoning_field, "") + part.text
             case _:
                 raise _foreign(part, where, quirks)
@@ -141,6 +153,12 @@ def _assistant(parts: list[Part], where: str, quirks: Quirks) -> JsonObject:
     if calls:
         wire["tool_calls"] = calls
     return wire
+
+
+def call_body(call: ToolCall, signature: str | None) -> JsonObject:
+    """A whole call, as it stands in messages."""
+    function = {"name": call.name, "arguments": call.arguments or "{}"}
+    return signed({"id": call.id, "type": "function", "function": function}, signature)
 
 
 def _tool(tool: Tool | HostedTool, where: str, quirks: Quirks) -> JsonObject:
@@ -155,6 +173,7 @@ def _tool(tool: Tool | HostedTool, where: str, quirks: Quirks) -> JsonObject:
         function["parameters"] = tool.parameters
     if tool.strict is not None:
         function["strict"] = tool.strict
+    function.update({name: value for name, value in _own(tool.extra, quirks).items() if name not in function})
     return {"type": "function", "function": function}
 
 

@@ -8,7 +8,7 @@ from typing import final
 from llm_protocol.body import Body
 from llm_protocol.dialect import Inbound, ModelInfo, ResponseEncoder, WireResponse
 from llm_protocol.dialects.openai_chat.completions import completion_request
-from llm_protocol.dialects.openai_chat.embeddings import embedding_request, write_embeddings
+from llm_protocol.dialects.openai_chat.embeddings import embedding_request, wanted_form, write_embeddings
 from llm_protocol.dialects.openai_chat.errors import write_failure
 from llm_protocol.dialects.openai_chat.images import image_request, write_images
 from llm_protocol.dialects.openai_chat.inbound import chat_request, streaming
@@ -51,7 +51,8 @@ class OpenAIChatServer:
         request = reader(fields, self.name)
         if stream and isinstance(request, EmbeddingRequest | ImageRequest):
             raise unsupported("stream", "vectors and pictures are not streamed here; leave stream out")
-        return Inbound(request, stream=stream, include_usage=usage, policy=fields.policy())
+        form = wanted_form(fields) if isinstance(request, EmbeddingRequest) else ""
+        return Inbound(request, stream=stream, include_usage=usage, policy=fields.policy(), form=form)
 
     def response_encoder(self, inbound: Inbound, response_id: str) -> ResponseEncoder:
         """An encoder for one streamed answer."""
@@ -60,8 +61,8 @@ class OpenAIChatServer:
     def encode_response(self, inbound: Inbound, response: LLMResponse) -> bytes:
         """The body of a whole answer."""
         match inbound.request:
-            case EmbeddingRequest() as request:
-                return write_embeddings(request, response, self.name)
+            case EmbeddingRequest():
+                return write_embeddings(response, inbound.form)
             case ImageRequest():
                 return write_images(response)
             case _:

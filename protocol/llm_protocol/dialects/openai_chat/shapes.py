@@ -22,13 +22,38 @@ class Function(msgspec.Struct):
     arguments: str | None = None
 
 
+class Google(msgspec.Struct):
+    """What Gemini's compatible endpoint wants back."""
+
+    thought_signature: str | None = None
+
+
+class ExtraContent(msgspec.Struct):
+    """Additions to a call."""
+
+    google: Google | None = None
+
+
 class Call(msgspec.Struct):
     """A tool call or a piece of one."""
 
     index: int | None = None
     id: str | None = None
-    type: str | None = None
     function: Function | None = None
+    extra_content: ExtraContent | None = None
+
+    @property
+    def signature(self) -> str | None:
+        """The vendor's proof that the call is its own."""
+        extra = self.extra_content
+        return extra.google.thought_signature if extra and extra.google else None
+
+
+def signed(call: JsonObject, signature: str | None) -> JsonObject:
+    """``call`` with its signature where `Call.signature` finds it."""
+    if signature is not None:
+        call["extra_content"] = {"google": {"thought_signature": signature}}
+    return call
 
 
 class ImageUrl(msgspec.Struct):
