@@ -27,6 +27,7 @@ STRAY_LIMIT = 64 * 1024
 
 _BOM = b"\xef\xbb\xbf"
 _LINE_ENDS = (b"\n", b"\r")
+_FIELDS = (b"data", b"event", b"id", b"retry")
 _IGNORED = (b":", b"id:", b"retry:")
 _BARE_FIELDS = frozenset((b"id", b"retry"))
 
@@ -87,7 +88,7 @@ class SseDecoder:
         if self._tail:
             line = bytes(self._tail)
             self._tail.clear()
-            if not line.startswith((b"data", b"event")):
+            if not line.startswith(_FIELDS) and not any(field.startswith(line) for field in _FIELDS):
                 self._take(line, [])
         found: list[ServerSentEvent] = []
         self._dispatch(found)

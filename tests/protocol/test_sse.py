@@ -96,6 +96,14 @@ def test_what_is_no_sse_is_kept_as_stray() -> None:
     assert decoder.stray == b'{\n "error": {\n  "message": "no"\n }\n}\n'
 
 
+@pytest.mark.parametrize("cut", [b"d", b"dat", b"data: {", b"ev", b"i", b"retry: 1"])
+def test_a_field_cut_at_the_end_is_not_stray(cut: bytes) -> None:
+    """SSE-08: the beginning of a field is a cut stream, not something else than one."""
+    decoder = SseDecoder()
+    assert decoder.feed(cut) + decoder.end() == []
+    assert decoder.stray == b""
+
+
 def test_stray_is_bounded() -> None:
     """PROV-17: of a long wrong body only the beginning is kept."""
     decoder = SseDecoder()
