@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 
 
 class Timeouts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -37,3 +38,53 @@ class Attempts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def __post_init__(self) -> None:
         if self.wait_min_s > self.wait_max_s:
             raise ValueError(f"wait_min_s ({self.wait_min_s:g}) is more than wait_max_s ({self.wait_max_s:g})")
+
+
+class TimeoutsPatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Some of the `Timeouts`, to replace a deployment's own."""
+
+    connect: Seconds | None = None
+    first_token: Seconds | None = None
+    idle: Seconds | None = None
+    total: Seconds | None = None
+
+    def over(self, base: Timeouts) -> Timeouts:
+        """``base`` with what is set here."""
+        given = {name: value for name, value in msgspec.structs.asdict(self).items() if value is not None}
+        return msgspec.structs.replace(base, **given)
+
+
+Strategy: TypeAlias = Literal["single", "fallback", "race", "panel", "council", "best_of", "vote"]
+Select: TypeAlias = Literal["score", "order", "cheapest", "fastest", "weighted", "sticky"]
+OnBrokenStream: TypeAlias = Literal["error", "buffer", "continue", "restart"]
+CacheMode: TypeAlias = Literal["off", "read", "refresh"]
+
+PRIORITIES = (0, 9)
+"""The range of a priority; 0 is served first, 5 is usual."""
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """How a request is to be answered, as a route of the configuration says it or the request itself in its
+    ``llm_runtime`` object. What is ``None`` or empty was not said. Where a request is sent (addresses, keys,
+    headers) is never a request's to say.
+    """
+
+    candidates: Annotated[tuple[Name, ...], msgspec.Meta(max_length=32)] = ()
+    """Models to choose from, as ``provider/model``."""
+    strategy: Strategy | None = None
+    select: Select | None = None
+    """How the candidates are put in order."""
+    on_broken_stream: OnBrokenStream | None = None
+    """What happens when a stream breaks after tokens were delivered."""
+    deadline_s: Seconds | None = None
+    timeouts: TimeoutsPatch | None = None
+    attempts: Attempts | None = None
+    cache: CacheMode | None = None
+    hedge: bool | None = None
+    """Ask a second deployment when the first is slower than it usually is."""
+    priority: Annotated[int, msgspec.Meta(ge=PRIORITIES[0], le=PRIORITIES[1])] | None = None
+
+    def over(self, base: Policy) -> Policy:
+        """``base`` with what is said here."""
+        said = {name: value for name, value in msgspec.structs.asdict(self).items() if value not in (None, ())}
+        return msgspec.structs.replace(base, **said)

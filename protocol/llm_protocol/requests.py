@@ -13,6 +13,7 @@ from uuid import uuid4
 import msgspec
 
 from llm_protocol.content import HostedTool, JsonObject, Message, ResponseFormat, Tool, ToolChoice
+from llm_protocol.policy import Policy
 
 AUTO = "auto"
 """The model name with which the runtime chooses."""
@@ -78,7 +79,7 @@ class LLMRequest(msgspec.Struct, frozen=True, kw_only=True, tag_field="request_t
     ``model`` is ``provider/model``, a bare model name, a route's name, or ``"auto"``. ``timestamp`` is seconds since
     the epoch (UTC), for records only: no duration is ever computed from it. ``deadline_s`` is the whole request's
     time budget in seconds. ``caller`` names the key the request came with; cache entries, limits and stored answers
-    never cross callers.
+    never cross callers. ``policy`` is how it is to be answered, where that differs from its route's way.
     """
 
     request_type: ClassVar[RequestType]
@@ -92,6 +93,7 @@ class LLMRequest(msgspec.Struct, frozen=True, kw_only=True, tag_field="request_t
     timestamp: float = msgspec.field(default_factory=time.time)
     deadline_s: float | None = None
     caller: str = ""
+    policy: Policy | None = None
 
     def to(self, model: str) -> Self:
         """The same request, addressed to the vendor's own name of the model."""
