@@ -1,0 +1,105 @@
+"""Who may come in. Looked at in this order, before anything else is: Host, Origin, key.
+
+Host: a web page can make its own name resolve to 127.0.0.1 and so talk to a local daemon as if it were its own server;
+the name then is the page's, never ours. Origin: a browser sends it along with what a page does; programs send none.
+Keys are compared as digests, all of them, so that neither the time nor the answer tells a wrong key from none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+from collections.abc import Mapping
+from typing import final
+from urllib.parse import parse_qsl, urlsplit
+
+from llm_runtime.door.config import DoorConfig
+from llm_runtime.door.refusal import Refused
+
+KEY_HEADERS = ("x-api-key", "x-goog-api-key")
+"""Where clients of other vendors put the key, besides ``Authorization: Bearer``."""
+
+KEY_PROTOCOL = "openai-insecure-api-key."
+"""A browser cannot set header fields on a WebSocket; it offers the key as a subprotocol with this prefix."""
+
+_KEY_IN_QUERY = frozenset(("token", "access_token", "api_key", "apikey", "key"))
+_UNAUTHORIZED = (("www-authenticate", "Bearer"),)
+
+
+@final
+class Access:
+    """The rules, made once from the configuration."""
+
+    def __init__(self, config: DoorConfig) -> None:
+        self._origins = frozenset(config.allowed_origins)
+        self._hosts = frozenset(host.lower() for host in config.allowed_hosts)
+        self._keys = tuple((name, _digest(secret.reveal())) for name, secret in config.keys.items())
+
+    def check(self, headers: Mapping[str, str], query: str, local_host: str) -> str:
+        """The name of the caller, empty where no keys are asked for. Raises `Refused`."""
+        host = headers.get("host", "")
+        if not self.is_our_host(host, local_host):
+            message = "This host name is not served here; add it to server.allowed_hosts."
+            raise Refused(403, "host_not_allowed", message, close=True)
+        origin = headers.get("origin")
+        if origin is not None and origin not in self._origins:
+            message = "Web pages of this origin may not connect; add it to server.allowed_origins."
+            raise Refused(403, "origin_not_allowed", message, close=True)
+        if query and _KEY_IN_QUERY.intersection(name.lower() for name, _ in parse_qsl(query, keep_blank_values=True)):
+            message = "A key does not belong into the URL, where logs keep it; send it as Authorization: Bearer."
+            raise Refused(400, "key_in_query", message, close=True)
+        return self._caller(_presented(headers)) if self._keys else ""
+
+    def allows_origin(self, origin: str | None) -> bool:
+        """Whether a page of this origin may read our answers."""
+        return origin is not None and origin in self._origins
+
+    def is_our_host(self, host: str, local_host: str) -> bool:
+        """Whether ``host`` (a Host field) is loopback, the address itself that was connected to, or configured."""
+        try:
+            name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
+        except ValueError:
+            return False
+        if name == "localhost" or name in self._hosts or host.lower() in self._hosts:
+            return True
+        try:
+            address = ipaddress.ip_address(name)
+            return address.is_loopback or address == ipaddress.ip_address(local_host)
+        except ValueError:
+            return False
+
+    def _caller(self, presented: str) -> str:
+        digest, found = _digest(presented), None
+        for name, known in self._keys:
+            if hmac.compare_digest(digest, known):
+                found = name
+        if found is None:
+            message = "Incorrect API key provided, or none; send it as Authorization: Bearer."
+            raise Refused(401, "invalid_api_key", message, headers=_UNAUTHORIZED)
+        return found
+
+
+def _presented(headers: Mapping[str, str]) -> str:
+    """The key a request carries, wherever its vendor's clients put it; empty for none."""
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return token.strip()
+    for name in KEY_HEADERS:
+        if name in headers:
+            return headers[name].strip()
+    return next((each.removeprefix(KEY_PROTOCOL) for each in protocols(headers) if each.startswith(KEY_PROTOCOL)), "")
+
+
+def protocols(headers: Mapping[str, str]) -> list[str]:
+    """The WebSocket subprotocols a client offers."""
+    return [each.strip() for each in headers.get("sec-websocket-protocol", "").split(",") if each.strip()]
+
+
+def plain_protocol(headers: Mapping[str, str]) -> str | None:
+    """The subprotocol to answer with: the first that is not a key, which is never echoed."""
+    return next((each for each in protocols(headers) if not each.startswith(KEY_PROTOCOL)), None)
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()

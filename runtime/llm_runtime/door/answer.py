@@ -1,0 +1,128 @@
+"""A run on its way to one client: the one place that turns a run into an HTTP answer, for every dialect.
+
+The door adds one thing to a run's log: when it must close before the answer is whole, the client still gets a typed
+end, with what there was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, final
+
+from llm_actors.run import Run
+from llm_protocol.dialect import Inbound, ResponseEncoder, ServerDialect, WireResponse
+from llm_protocol.events import Event, Failed, Finished
+from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.response import LLMResponse
+from llm_protocol.sse import encode_sse
+from llm_runtime.door.refusal import JSON
+
+if TYPE_CHECKING:
+    from llm_runtime.door.exchange import Exchange
+
+NO_RETRY = ("x-should-retry", "false")
+EVENT_STREAM = (("content-type", "text/event-stream; charset=utf-8"), ("cache-control", "no-cache"))
+PING = b": ping\n\n"
+
+
+@final
+class Answer:
+    """Follows a run while it is entered. Leaving it may cancel the run (see `Run`)."""
+
+    def __init__(self, run: Run, wake: Callable[[], None], left: Callable[[Answer], None]) -> None:
+        self.run = run
+        self.end: Finished | Failed | None = None
+        self._wake = wake
+        self._left = left
+        self._shut = False
+
+    def __enter__(self) -> Self:
+        self._follower = self.run.follow(wake=self._wake)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self._follower.close()
+        self._left(self)
+
+    def take(self) -> Sequence[Event]:
+        """The events that are there and were not taken yet; `end` is set with the last of them."""
+        events = self._follower.take()
+        if self._shut and not self._follower.at_end:
+            events = (*events, self._cut_short())
+        if events and isinstance(last := events[-1], (Finished, Failed)):
+            self.end = last
+        return events
+
+    def shut(self) -> None:
+        """End this answer now, as failed; the door is closing."""
+        self._shut = True
+        self._wake()
+
+    def _cut_short(self) -> Failed:
+        message = "The runtime is shutting down."
+        failure = Failure(kind=FailureKind.SHUTTING_DOWN, message=message, partial=bool(self.run.log.events))
+        return Failed(failure=failure, response=self.run.folded())
+
+
+async def respond(exchange: Exchange, dialect: ServerDialect, inbound: Inbound, run: Run) -> None:
+    """Answer with ``run``, streamed or whole as the client asked for."""
+    if inbound.stream:
+        await stream(exchange, dialect, dialect.response_encoder(inbound, run.response_id), run)
+    else:
+        await exchange.reply(encode_end(dialect, inbound, await end_of(exchange, run)))
+
+
+async def end_of(exchange: Exchange, run: Run) -> Finished | Failed:
+    """Wait for the end of a run, undisturbed by what comes before it."""
+    waker, log = exchange.waker, run.log
+    with exchange.service.answering(run, lambda: waker.wake() if log.end is not None else None) as answer:
+        answer.take()
+        while answer.end is None:
+            await waker.wait()
+            answer.take()
+        return answer.end
+
+
+def encode_end(dialect: ServerDialect, inbound: Inbound, end: Finished | Failed) -> WireResponse:
+    """The whole answer to a request whose run has ended."""
+    if isinstance(end, Finished):
+        assert isinstance(end.response, LLMResponse), "a run's log ends with a response"
+        return WireResponse(200, (JSON,), dialect.encode_response(inbound, end.response))
+    return encode_failure(dialect, end.failure)
+
+
+def encode_failure(dialect: ServerDialect, failure: Failure) -> WireResponse:
+    """A failure in the dialect's own shape. Where tokens had been made, clients are told not to ask again by
+    themselves: it would be paid for twice.
+    """
+    response = dialect.encode_error(failure)
+    if not failure.partial or NO_RETRY in response.headers:
+        return response
+    return response._replace(headers=(*response.headers, NO_RETRY))
+
+
+async def stream(exchange: Exchange, dialect: ServerDialect, encoder: ResponseEncoder, run: Run) -> None:
+    """Stream a run as server-sent events.
+
+    A failure before the first token is an ordinary HTTP error, which clients know how to retry, unless the stream has
+    begun: with a dialect whose streams begin before the vendor does, or with a ping.
+    """
+    waker, out = exchange.waker, exchange.event_stream()
+    with exchange.service.answering(run, waker.wake) as answer:
+        if frames := encoder.start():
+            await out.write(encode_sse(frames))
+        while True:
+            events = answer.take()
+            if isinstance(answer.end, Failed) and not out.begun and not answer.end.failure.partial:
+                await exchange.reply(encode_failure(dialect, answer.end.failure))
+                return
+            frames = encoder.encode(events) if events else []
+            if answer.end is not None:
+                await out.finish(encode_sse(frames))
+                return
+            if frames:
+                await out.write(encode_sse(frames))
+            elif out.is_idle:
+                await out.write(PING)
+            await waker.wait()

@@ -1,0 +1,189 @@
+"""One HTTP connection: two tasks and no scope per chunk.
+
+The receiving task does nothing but bring bytes, so it always sees the client leave, also while an answer is made or
+written; the other one answers one request after the other. Timeouts are looked at by the pulse. A WebSocket handshake
+ends the HTTP: the socket, and what was read too much, go on to a WebSocket session.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from enum import Enum
+from math import inf
+from typing import TYPE_CHECKING, final
+
+import trio
+
+from llm_actors.kernel.trace import place
+from llm_runtime.door.exchange import EventStream, Exchange
+from llm_runtime.door.http1 import CONTINUE, Request, RequestParser, encode_response
+from llm_runtime.door.limits import BODY_SECONDS, HEAD_SECONDS, KEEP_ALIVE_SECONDS, MIN_RATE, PIPELINED_BYTES
+from llm_runtime.door.refusal import SERVER_ERROR, Refused
+from llm_runtime.door.socket import Socket
+from llm_runtime.door.waker import Waker
+
+if TYPE_CHECKING:
+    from llm_runtime.door.service import Service
+
+log = logging.getLogger("llm_runtime.door")
+
+
+class Phase(Enum):
+    """What a connection is doing; each has its own deadline."""
+
+    IDLE = "idle"
+    HEAD = "head"
+    BODY = "body"
+    ANSWERING = "answering"
+
+
+@final
+class HttpConnection:
+    """Serves one connected socket until either side has had enough. Owned by a child of the sessions supervisor."""
+
+    def __init__(self, socket: Socket, service: Service) -> None:
+        self.socket = socket
+        self.service = service
+        self.waker = Waker()
+        self.streaming: EventStream | None = None
+        self._parser = RequestParser()
+        self._room = Waker()
+        self._phase = Phase.IDLE
+        self._deadline = trio.current_time() + HEAD_SECONDS
+        self._since = 0.0
+        self._late = False
+        self._left = False
+        self._presence: trio.CancelScope | None = None
+        self._upgrade: Exchange | None = None
+        self._said_last_words = False
+
+    async def serve(self) -> None:
+        """Serve until the end, and close the socket. A bug in an endpoint comes out, in a group."""
+        self.service.join(self)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._receive)
+                # A client that has gone or does not read is an ordinary end; what it asked for is cancelled by now.
+                with suppress(trio.BrokenResourceError):
+                    await self._serve_requests()
+                nursery.cancel_scope.cancel("the HTTP part of the connection is over")
+            if self._upgrade is not None:
+                await self.service.serve_websocket(self._upgrade, self.socket, self._parser.left_over())
+            elif self._said_last_words:
+                await self.socket.close_gently()
+        finally:
+            self.service.leave(self)
+            self.socket.close()
+
+    # -- receiving ---------------------------------------------------------------------------------------------------
+
+    async def _receive(self) -> None:
+        try:
+            while data := await self.socket.receive():
+                self._parser.feed(data)
+                self.waker.wake()
+                while self._phase is Phase.ANSWERING and self._parser.received > PIPELINED_BYTES:
+                    await self._room.wait()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+        self._left = True
+        self.waker.wake()
+        if self._presence is not None:
+            self._presence.cancel("the client has left")
+
+    @contextmanager
+    def while_present(self) -> Iterator[trio.CancelScope]:
+        """A scope that the client's leaving cancels."""
+        with trio.CancelScope() as self._presence:
+            if self._left:
+                self._presence.cancel("the client has left")
+            yield self._presence
+        self._presence = None
+
+    # -- timeouts and drain ------------------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        """Notice what takes too long."""
+        if self.streaming is not None:
+            self.streaming.tick(now)
+        if self._phase is Phase.BODY:
+            self._deadline = self._since + BODY_SECONDS + self._parser.received / MIN_RATE
+        if now >= self._deadline:
+            self._late = True
+            self.waker.wake()
+
+    def drain(self) -> None:
+        """Close after the answer in hand, or now when there is none."""
+        if self._phase is Phase.IDLE:
+            self._late = True
+        self.waker.wake()
+
+    def _enter(self, phase: Phase, seconds: float) -> None:
+        if phase is not self._phase:
+            self._phase = phase
+            self._late = False
+            self._since = trio.current_time()
+            self._deadline = self._since + seconds
+
+    # -- answering ---------------------------------------------------------------------------------------------------
+
+    async def _serve_requests(self) -> None:
+        while (exchange := await self._next_exchange()) is not None:
+            self._enter(Phase.ANSWERING, inf)
+            await self._answer(exchange)
+            self.streaming = None
+            if exchange.close or self._left or self._upgrade is not None:
+                self._said_last_words = exchange.close and not self._left
+                return
+            self._enter(Phase.IDLE, KEEP_ALIVE_SECONDS)
+            self._room.wake()
+
+    async def _next_exchange(self) -> Exchange | None:
+        """The next request; nothing when the connection has ended or has to."""
+        try:
+            request = await self._next_request()
+        except Refused as refused:
+            self._said_last_words = True
+            await self.socket.send(encode_response(refused.response(), (), close=True, bare=False))
+            return None
+        return None if request is None else Exchange(self, request)
+
+    async def _next_request(self) -> Request | None:
+        while (request := self._parser.next()) is None:
+            if self._left:
+                return None
+            if self._late:
+                if self._phase is Phase.IDLE:
+                    return None
+                raise Refused(408, "request_timeout", "The request took too long to arrive.", close=True)
+            await self._arrival()
+        return request
+
+    async def _arrival(self) -> None:
+        if self._parser.in_body:
+            if self._phase is not Phase.BODY and self._parser.awaits_continue:
+                await self.socket.send(CONTINUE)
+            self._enter(Phase.BODY, BODY_SECONDS)
+        elif self._parser.received:
+            self._enter(Phase.HEAD, HEAD_SECONDS)
+        await self.waker.wait()
+
+    async def _answer(self, exchange: Exchange) -> None:
+        try:
+            await self.service.dispatch(exchange)
+        except Refused as refused:
+            await exchange.refuse(refused)
+        except trio.BrokenResourceError:
+            raise
+        except Exception as exc:
+            log.error("request %s crashed its connection: %s", exchange.request_id, place(exc))  # noqa: TRY400
+            if not exchange.begun:
+                message = "The runtime has a bug; it is in the log under this request's id."
+                await exchange.refuse(Refused(500, "server_error", message, kind=SERVER_ERROR, close=True))
+            raise
+
+    def upgrade(self, exchange: Exchange) -> None:
+        """Go on as a WebSocket once the endpoint has returned."""
+        self._upgrade = exchange

@@ -1,0 +1,133 @@
+"""The front door as actors: one listener, one child per connection.
+
+    sessions  one_for_one, temporary: one child per connection. A bug in one ends that one.
+    door      accepts; the last to start and the first to stop. Its stop is the drain.
+
+The service that both share is made once and outlives a crash of the door: connections do not notice one.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Callable
+from itertools import count
+from typing import Never, final
+
+import msgspec
+import trio
+
+from llm_actors.kernel import ChildSpec, Inbox, NotRunning, Previous, Supervisor, TooManyChildren, task_child
+from llm_runtime.door.config import DoorConfig
+from llm_runtime.door.connection import HttpConnection
+from llm_runtime.door.engine import Engine
+from llm_runtime.door.http1 import encode_response
+from llm_runtime.door.limits import CLOSE_SECONDS, MAX_CONNECTIONS
+from llm_runtime.door.listener import Acceptor, bind
+from llm_runtime.door.refusal import too_many_connections
+from llm_runtime.door.service import Service
+from llm_runtime.door.socket import Socket
+
+log = logging.getLogger("llm_runtime.door")
+
+SHUTDOWN_SECONDS = 2 * CLOSE_SECONDS + 1.0
+"""What closing may take beyond the drain."""
+
+
+class Address(msgspec.Struct, frozen=True):
+    """Where the door listens; also what a restarted door inherits, so that it is found where it was."""
+
+    host: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        """The address as a URL."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+
+def front_door(
+    config: DoorConfig, engine: Engine, on_listening: Callable[[Address], None] = lambda _: None
+) -> tuple[ChildSpec[Never], ChildSpec[Never]]:
+    """The two branches of the tree that are the front door, in the order they start.
+
+    ``on_listening`` is called, synchronously, at each start of the door, when connections are accepted. A start fails
+    with `CannotListenError`.
+    """
+    service = Service(config, engine)
+    sessions = Supervisor(name="sessions", max_children=MAX_CONNECTIONS)
+
+    def door(previous: Previous) -> Door:
+        return Door(service, sessions, previous if isinstance(previous, Address) else None, on_listening)
+
+    spec: ChildSpec[Never] = ChildSpec("door", door, shutdown=config.drain_s + SHUTDOWN_SECONDS, mailbox=None)
+    return sessions.as_child(), spec
+
+
+@final
+class Door:
+    """Listens, and starts a child of ``sessions`` for each connection."""
+
+    def __init__(
+        self,
+        service: Service,
+        sessions: Supervisor,
+        previous: Address | None,
+        on_listening: Callable[[Address], None],
+    ) -> None:
+        self._service = service
+        self._sessions = sessions
+        self._port = previous.port if previous else service.config.port
+        self._on_listening = on_listening
+        self._names = count(1)
+
+    async def run(self, inbox: Inbox[Never], *, task_status: trio.TaskStatus[None]) -> None:
+        """Accept until asked to stop; then drain, see `Service.drain`."""
+        config = self._service.config
+        acceptors = [Acceptor(each, self._take) for each in await bind(config.host, self._port)]
+        stopping = trio.Event()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._service.pulse.run)
+                for acceptor in acceptors:
+                    nursery.start_soon(acceptor.run)
+                address = Address(config.host, acceptors[0].port)
+                inbox.checkpoint(address)
+                inbox.when_stopping(stopping.set)
+                task_status.started()
+                self._on_listening(address)
+                await stopping.wait()
+                for acceptor in acceptors:
+                    acceptor.close()
+                await self._service.drain(config.drain_s)
+                nursery.cancel_scope.cancel("the door is closed")
+        finally:
+            for acceptor in acceptors:
+                acceptor.close()
+
+    async def _take(self, accepted: socket.socket) -> None:
+        """Give a connection its child."""
+        connected = Socket(accepted)
+
+        async def serve(task_status: trio.TaskStatus[None]) -> None:
+            task_status.started()
+            await HttpConnection(connected, self._service).serve()
+
+        name = f"connection-{next(self._names)}"
+        try:
+            await self._sessions.start_child(task_child(name, serve, shutdown=CLOSE_SECONDS))
+        except TooManyChildren:
+            await _turn_away(connected)
+        except NotRunning:
+            connected.abort()
+
+
+async def _turn_away(connected: Socket) -> None:
+    """Say why, if it fits into the kernel's buffer. Nobody waits for the client: there are too many already."""
+    try:
+        await connected.send(encode_response(too_many_connections().response(), (), close=True, bare=False))
+    except trio.BrokenResourceError:
+        pass
+    finally:
+        connected.close()

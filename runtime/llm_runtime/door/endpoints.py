@@ -1,0 +1,111 @@
+"""The endpoints that keep nothing: one request, one answer."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from llm_protocol.dialect import ServerDialect, WireResponse
+from llm_protocol.errors import LLMClientError
+from llm_protocol.failures import Failure, FailureKind
+from llm_runtime.door.answer import encode_failure, respond
+from llm_runtime.door.beginning import called_by
+from llm_runtime.door.handshake import check_handshake
+from llm_runtime.door.refusal import JSON
+
+if TYPE_CHECKING:
+    from llm_runtime.door.exchange import Exchange
+
+
+def asking(dialect: Callable[[], ServerDialect]) -> Callable[[Exchange], Awaitable[None]]:
+    """An endpoint at which clients of ``dialect`` ask for an answer."""
+
+    async def ask(exchange: Exchange) -> None:
+        spoken = dialect()
+        with exchange.present():
+            try:
+                inbound = called_by(
+                    exchange.caller, spoken.decode_request(exchange.request.path, exchange.request.body)
+                )
+                run = await exchange.service.submit(inbound, stream=inbound.stream)
+            except LLMClientError as exc:
+                await exchange.reply(encode_failure(spoken, exc.failure))
+            else:
+                exchange.request_id = inbound.request.request_id
+                await respond(exchange, spoken, inbound, run)
+
+    return ask
+
+
+def chat_dialect() -> ServerDialect:
+    """OpenAI's chat completions, with completions, embeddings and images."""
+    from llm_protocol.dialects.openai_chat import OpenAIChatServer
+
+    return OpenAIChatServer()
+
+
+openai_chat = asking(chat_dialect)
+
+
+async def websocket(exchange: Exchange) -> None:
+    """Begin a WebSocket."""
+    service = exchange.service
+    check_handshake(exchange.request, enabled=service.config.websocket, draining=service.draining)
+    exchange.upgrade()
+
+
+class _Page(msgspec.Struct):
+    data: list[msgspec.Raw]
+
+
+async def models(exchange: Exchange) -> None:
+    """The model list."""
+    body = chat_dialect().encode_models(exchange.service.engine.model_list())
+    await exchange.reply(WireResponse(200, (JSON,), body))
+
+
+async def model(exchange: Exchange) -> None:
+    """One model of the list, by its full id or by its bare name where that is enough."""
+    wanted = exchange.params["id"]
+    known = exchange.service.engine.model_list()
+    found = [each for each in known if each.id == wanted] or [
+        each for each in known if each.id.partition("/")[2] == wanted
+    ]
+    if not found:
+        message = f"The model {wanted[:200]!r} does not exist."
+        failure = Failure(kind=FailureKind.MODEL_NOT_FOUND, message=message, param="model")
+        await exchange.reply(encode_failure(chat_dialect(), failure))
+        return
+    page = msgspec.json.decode(chat_dialect().encode_models(found[:1]), type=_Page)
+    await exchange.reply(WireResponse(200, (JSON,), bytes(page.data[0])))
+
+
+async def tree(exchange: Exchange) -> None:
+    """The live supervision tree."""
+    body = msgspec.json.encode(exchange.service.engine.tree(), enc_hook=str)
+    await exchange.reply(WireResponse(200, (JSON,), body))
+
+
+async def livez(exchange: Exchange) -> None:
+    """Whether the process answers at all."""
+    await exchange.reply(WireResponse(200, (JSON,), b'{"status":"ok"}'))
+
+
+async def readyz(exchange: Exchange) -> None:
+    """Whether requests are taken."""
+    if exchange.service.engine.is_ready() and not exchange.service.draining:
+        await exchange.reply(WireResponse(200, (JSON,), b'{"status":"ready"}'))
+    else:
+        await exchange.reply(WireResponse(503, (JSON,), b'{"status":"not ready"}'))
+
+
+async def preflight(exchange: Exchange) -> None:
+    """A browser's question whether a page may send what it wants to send. Only pages of allowed origins get here."""
+    headers = (
+        ("access-control-allow-methods", "GET, POST, DELETE"),
+        ("access-control-allow-headers", exchange.request.headers.get("access-control-request-headers", "*")),
+        ("access-control-max-age", "600"),
+    )
+    await exchange.reply(WireResponse(204, headers))

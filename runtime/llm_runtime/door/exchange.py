@@ -1,0 +1,128 @@
+"""One HTTP request and the answer to it, as an endpoint sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, final
+
+import trio
+
+from llm_protocol.dialect import WireResponse
+from llm_protocol.requests import new_request_id
+from llm_runtime.door.answer import EVENT_STREAM
+from llm_runtime.door.http1 import LAST_CHUNK, Request, encode_chunk, encode_head, encode_response
+from llm_runtime.door.limits import SSE_PING_SECONDS
+from llm_runtime.door.refusal import Refused
+from llm_runtime.door.waker import Waker
+
+if TYPE_CHECKING:
+    from llm_runtime.door.connection import HttpConnection
+    from llm_runtime.door.service import Service
+
+
+@final
+class Exchange:
+    """Gives an endpoint the request, and takes its answer: exactly one `reply` or `event_stream`."""
+
+    __slots__ = ("_connection", "begun", "caller", "close", "params", "request", "request_id", "service")
+
+    def __init__(self, connection: HttpConnection, request: Request) -> None:
+        self._connection = connection
+        self.service: Service = connection.service
+        self.request = request
+        self.request_id = new_request_id()
+        self.caller = ""
+        self.params: Mapping[str, str] = {}
+        self.begun = False
+        self.close = not request.keep_alive
+
+    @property
+    def local_host(self) -> str:
+        """The address the client reached us at."""
+        return self._connection.socket.local_host
+
+    def upgrade(self) -> None:
+        """Let the connection go on as a WebSocket; instead of an answer."""
+        self._connection.upgrade(self)
+
+    @property
+    def waker(self) -> Waker:
+        """Wakes this connection's task."""
+        return self._connection.waker
+
+    def present(self) -> AbstractContextManager[trio.CancelScope]:
+        """A scope that is cancelled when the client leaves. The connection ends after it then."""
+        return self._connection.while_present()
+
+    async def reply(self, response: WireResponse) -> None:
+        """Send a whole answer."""
+        self.close = self.close or self.service.draining
+        self.begun = True
+        bare = self.request.method == "HEAD"
+        await self._connection.socket.send(encode_response(response, self._own_headers(), close=self.close, bare=bare))
+
+    async def refuse(self, refused: Refused) -> None:
+        """Send a refusal."""
+        self.close = self.close or refused.close
+        await self.reply(refused.response())
+
+    def event_stream(self) -> EventStream:
+        """Answer with server-sent events; nothing is sent before the first of them."""
+        self.close = self.close or self.service.draining or self.request.version == b"1.0"
+        stream = self._connection.streaming = EventStream(self)
+        return stream
+
+    async def send(self, data: bytes) -> None:
+        """Send bytes of an answer that has begun."""
+        await self._connection.socket.send(data)
+
+    def stream_head(self) -> bytes:
+        """The head of a streamed answer."""
+        self.begun = True
+        return encode_head(200, (*EVENT_STREAM, *self._own_headers()), close=self.close, length=None)
+
+    def _own_headers(self) -> list[tuple[str, str]]:
+        own = [("x-request-id", self.request_id)]
+        origin = self.request.headers.get("origin")
+        if origin is not None and self.service.access.allows_origin(origin):
+            own += [("access-control-allow-origin", origin), ("vary", "origin")]
+        return own
+
+
+@final
+class EventStream:
+    """The body of a streamed answer. Each piece is one write, with its chunk's frame around it."""
+
+    __slots__ = ("_chunked", "_exchange", "_last", "begun", "is_idle")
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self._chunked = not exchange.close
+        self._last = trio.current_time()
+        self.begun = False
+        self.is_idle = False
+
+    async def write(self, data: bytes) -> None:
+        """Send a piece."""
+        await self._send(encode_chunk(data) if self._chunked else data)
+
+    async def finish(self, data: bytes) -> None:
+        """Send the last piece, which may be empty, and the end."""
+        if self._chunked:
+            data = encode_chunk(data) + LAST_CHUNK if data else LAST_CHUNK
+        await self._send(data)
+
+    async def _send(self, data: bytes) -> None:
+        if not self.begun:
+            self.begun = True
+            data = self._exchange.stream_head() + data
+        self.is_idle = False
+        self._last = trio.current_time()
+        await self._exchange.send(data)
+
+    def tick(self, now: float) -> None:
+        """Notice that nothing was said for a while."""
+        if now - self._last >= SSE_PING_SECONDS:
+            self.is_idle = True
+            self._exchange.waker.wake()

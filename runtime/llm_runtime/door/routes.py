@@ -1,0 +1,84 @@
+"""What is served where. A wire that is added is one row.
+
+A pattern's ``{name}`` stands for one segment of the path, its ``{name...}`` for the rest of it; both are decoded.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from urllib.parse import unquote
+
+from llm_runtime.door import endpoints, stored
+from llm_runtime.door.refusal import Refused, not_found
+
+if TYPE_CHECKING:
+    from llm_runtime.door.exchange import Exchange
+
+Endpoint: TypeAlias = "Callable[[Exchange], Awaitable[None]]"
+
+
+class Route(NamedTuple):
+    """One row. An ``open`` route asks for no key, Host or Origin."""
+
+    method: str
+    pattern: str
+    endpoint: Endpoint
+    open: bool = False
+
+
+ROUTES = (
+    Route("GET", "/v1/responses", endpoints.websocket),
+    Route("GET", "/responses", endpoints.websocket),
+    Route("POST", "/v1/responses", stored.create),
+    Route("GET", "/v1/responses/{id}", stored.retrieve),
+    Route("DELETE", "/v1/responses/{id}", stored.delete),
+    Route("POST", "/v1/responses/{id}/cancel", stored.cancel),
+    Route("POST", "/v1/chat/completions", endpoints.openai_chat),
+    Route("POST", "/v1/completions", endpoints.openai_chat),
+    Route("POST", "/v1/embeddings", endpoints.openai_chat),
+    Route("POST", "/v1/images/generations", endpoints.openai_chat),
+    Route("GET", "/v1/models", endpoints.models),
+    Route("GET", "/v1/models/{id...}", endpoints.model),
+    Route("GET", "/v1/runtime/tree", endpoints.tree),
+    Route("GET", "/livez", endpoints.livez, open=True),
+    Route("GET", "/health", endpoints.livez, open=True),
+    Route("GET", "/readyz", endpoints.readyz, open=True),
+)
+
+
+def _compiled(pattern: str) -> re.Pattern[str]:
+    segment = re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", pattern)
+    return re.compile(re.sub(r"\{(\w+)\.\.\.\}", r"(?P<\1>.+)", segment))
+
+
+_EXACT: dict[str, dict[str, Route]] = {}
+_PATTERNS: dict[str, tuple[re.Pattern[str], dict[str, Route]]] = {}
+
+for _route in ROUTES:
+    if "{" in _route.pattern:
+        _PATTERNS.setdefault(_route.pattern, (_compiled(_route.pattern), {}))[1][_route.method] = _route
+    else:
+        _EXACT.setdefault(_route.pattern, {})[_route.method] = _route
+
+
+def find(path: str) -> tuple[Mapping[str, Route], Mapping[str, str]]:
+    """The routes of ``path`` by method, none if it is unknown, and what its pattern's names stand for."""
+    if (methods := _EXACT.get(path)) is not None:
+        return methods, {}
+    for pattern, by_method in _PATTERNS.values():
+        if found := pattern.fullmatch(path):
+            return by_method, {name: unquote(value) for name, value in found.groupdict().items()}
+    return {}, {}
+
+
+def choose(methods: Mapping[str, Route], method: str) -> Route:
+    """The route for ``method``. Raises `Refused`."""
+    if not methods:
+        raise not_found("such path")
+    route = methods.get("GET" if method == "HEAD" else method)
+    if route is None:
+        allowed = ", ".join(sorted(methods))
+        raise Refused(405, "method_not_allowed", f"Use {allowed} here.", headers=(("allow", allowed),))
+    return route

@@ -1,0 +1,117 @@
+"""What all connections share: the engine, the rules, who is connected, and which answers are on their way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol, final
+
+import trio
+
+from llm_actors.run import Run
+from llm_protocol.dialect import Inbound
+from llm_protocol.errors import ShuttingDownError
+from llm_runtime.door.access import Access
+from llm_runtime.door.answer import Answer
+from llm_runtime.door.config import DoorConfig
+from llm_runtime.door.endpoints import preflight
+from llm_runtime.door.engine import Engine, submitted
+from llm_runtime.door.limits import CLOSE_SECONDS
+from llm_runtime.door.pulse import Pulse, Ticking
+from llm_runtime.door.routes import choose, find
+from llm_runtime.door.shelf import Shelf
+from llm_runtime.door.socket import Socket
+from llm_runtime.door.waker import Waker
+
+if TYPE_CHECKING:
+    from llm_runtime.door.exchange import Exchange
+
+
+class Connection(Ticking, Protocol):
+    """A connection of either protocol."""
+
+    def drain(self) -> None:
+        """Take nothing new; end after the answers in hand, or now when there are none."""
+        ...
+
+
+@final
+class Service:
+    """One per door; outlives no run of it."""
+
+    def __init__(self, config: DoorConfig, engine: Engine) -> None:
+        self.config = config
+        self.engine = engine
+        self.access = Access(config)
+        self.shelf = Shelf()
+        self.pulse = Pulse()
+        self.pulse.add(self.shelf)
+        self.draining = False
+        self._answers: set[Answer] = set()
+        self._connections: dict[Connection, None] = {}
+        self._changed = Waker()
+
+    # -- connections -------------------------------------------------------------------------------------------------
+
+    def join(self, connection: Connection) -> None:
+        """A connection begins."""
+        self._connections[connection] = None
+        self.pulse.add(connection)
+        if self.draining:
+            connection.drain()
+
+    def leave(self, connection: Connection) -> None:
+        """A connection has ended."""
+        self._connections.pop(connection, None)
+        self.pulse.remove(connection)
+        self._changed.wake()
+
+    async def dispatch(self, exchange: Exchange) -> None:
+        """Find the endpoint of a request and let it answer. Raises `Refused`."""
+        request = exchange.request
+        methods, exchange.params = find(request.path)
+        if request.method == "OPTIONS" and self.access.allows_origin(request.headers.get("origin")):
+            await preflight(exchange)
+            return
+        if not (methods and all(route.open for route in methods.values())):
+            exchange.caller = self.access.check(request.headers, request.query, exchange.local_host)
+        await choose(methods, request.method).endpoint(exchange)
+
+    async def serve_websocket(self, exchange: Exchange, socket: Socket, left_over: bytes) -> None:
+        """Go on as a WebSocket with a connection whose handshake is good."""
+        from llm_runtime.door.session import serve  # costs 40 ms, which a daemon without WebSockets need not pay
+
+        await serve(self, exchange, socket, left_over)
+
+    # -- answers -----------------------------------------------------------------------------------------------------
+
+    async def submit(self, inbound: Inbound, *, stream: bool, background: bool = False) -> Run:
+        """Hand a request to the engine. Raises `LLMClientError`."""
+        if self.draining:
+            raise ShuttingDownError("The runtime is shutting down.")
+        return await submitted(self.engine, inbound, stream=stream, background=background)
+
+    def answering(self, run: Run, wake: Callable[[], None]) -> Answer:
+        """Follow a run for a client; to be entered at once."""
+        answer = Answer(run, wake, self._answered)
+        self._answers.add(answer)
+        return answer
+
+    def _answered(self, answer: Answer) -> None:
+        self._answers.discard(answer)
+        self._changed.wake()
+
+    async def drain(self, seconds: float) -> None:
+        """Take nothing new, let running answers end within ``seconds``, end the rest as failed, and give every
+        connection `CLOSE_SECONDS` to say goodbye.
+        """
+        self.draining = True
+        for connection in tuple(self._connections):
+            connection.drain()
+        with trio.move_on_after(seconds):
+            while self._answers:
+                await self._changed.wait()
+        for answer in tuple(self._answers):
+            answer.shut()
+        with trio.move_on_after(CLOSE_SECONDS):
+            while self._connections:
+                await self._changed.wait()
