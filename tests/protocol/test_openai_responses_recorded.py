@@ -9,8 +9,6 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.recorded import Recording, recordings
-from support.streams import check_order, check_truncation, decode
 
 from llm_protocol.content import Opaque, Reasoning, Refusal, Text, ToolCall
 from llm_protocol.dialects.openai_responses import NAME, OpenAIResponses, OpenAIResponsesServer
@@ -19,6 +17,8 @@ from llm_protocol.failures import FailureKind
 from llm_protocol.fold import Fold
 from llm_protocol.requests import ChatRequest
 from llm_protocol.response import FinishReason
+from support.recorded import Recording, recordings
+from support.streams import check_order, check_truncation, decode
 
 CLIENT, SERVER = OpenAIResponses(), OpenAIResponsesServer()
 REQUEST = ChatRequest(model="m", messages=())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from llm_protocol.content import JsonObject, Refusal
+from llm_protocol.content import JsonObject, Refusal, Text
 from llm_protocol.dialect import Inbound, ModelInfo, WireResponse
 from llm_protocol.dialects.openai_chat.errors import error_body, write_failure
 from llm_protocol.dialects.openai_chat.models import write_models
@@ -86,11 +86,12 @@ class OpenAIResponsesServer:
 
 
 def _output(response: LLMResponse, *, cut: bool) -> list[JsonObject]:
-    """The items of a whole answer. With ``cut`` the last one did not come to its end."""
+    """The items of a whole answer. With ``cut`` the last one, if it is a message, did not come to its end."""
     found: list[JsonObject] = []
     for part in response.output:
         ident = part_id(part, response.response_id, len(found))
-        status = "incomplete" if cut and part is response.output[-1] else "completed"
+        broken = cut and isinstance(part, Text) and part is response.output[-1]
+        status = "incomplete" if broken else "completed"
         if (item := output_item(part, ident, status)) is not None:
             found.append(item)
     return found
