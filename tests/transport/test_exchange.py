@@ -84,6 +84,18 @@ async def test_connection_is_closed_when_the_server_says_so(autojump_clock: Mock
         assert transport.statistics().open == 0
 
 
+@pytest.mark.parametrize(("method", "status"), [("POST", 204), ("POST", 304), ("HEAD", 200)])
+async def test_connection_is_closed_after_an_answer_without_body(
+    autojump_clock: MockClock, method: str, status: int
+) -> None:
+    """Servers that send a body all the same would have it taken for the next answer."""
+    answer = f"HTTP/1.1 {status} -\r\ncontent-length: 4\r\n\r\n".encode()
+    async with Peer(raw([answer, b"evil"], gap=1), reply(b"next")) as peer, transport_to(peer) as transport:
+        assert await fetch(transport, HttpRequest(method, ORIGIN, "/")) == (status, b"")
+        assert transport.statistics().open == 0
+        assert await fetch(transport) == (200, b"next")
+
+
 async def test_body_that_ends_with_the_connection_is_read_to_its_end(autojump_clock: MockClock) -> None:
     answer = raw(b"HTTP/1.0 200 OK\r\n\r\nall of it")
     async with Peer([answer, close()]) as peer, transport_to(peer) as transport:

@@ -98,6 +98,28 @@ async def test_prov_08_authority_that_nobody_trusts_is_refused(autojump_clock: M
         assert peer.requests == []
 
 
+async def test_prov_08_server_is_told_why_its_certificate_was_refused(
+    autojump_clock: MockClock, trust: TlsTrust
+) -> None:
+    heard: list[str] = []
+
+    async def handshake(call: Call) -> None:
+        assert isinstance(call.stream, trio.SSLStream)
+        try:
+            await call.stream.do_handshake()
+            await call.stream.receive_some(1)
+        except trio.BrokenResourceError as exc:
+            heard.append(str(exc.__cause__))
+            raise
+
+    async with Peer(greeting=handshake, tls=server(trustme.CA())) as peer, transport_to(peer, trust=trust) as transport:
+        with pytest.raises(TlsFailed):
+            await fetch(transport, REQUEST)
+        await peer.until(lambda: peer.open_connections == 0)
+    assert len(heard) == 1
+    assert "alert unknown ca" in heard[0].lower().replace("_", " ")
+
+
 async def test_prov_08_stalled_handshake_ends_at_the_connect_timeout(
     autojump_clock: MockClock, trust: TlsTrust
 ) -> None:
