@@ -1,7 +1,7 @@
 """Errors in Google's form: ``{"error": {code, message, status, details[]}}``, read and written.
 
-Two traps. A refused key is a 400, told apart only by ``details[].reason``. And no header says how long to wait: the delay
-is in a ``RetryInfo``, whether it helps at all in a ``QuotaFailure``, whose per-day limits no minute's wait refills.
+Two traps. A refused key is a 400, told apart only by ``details[].reason``. And no header says how long to wait: the
+delay is in a ``RetryInfo``, and whether it helps at all in a ``QuotaFailure``: no minute's wait refills a day's limit.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
-"""A JSON array that arrives piece by piece: what ``streamGenerateContent`` sends when SSE was not asked for."""
+"""A JSON array piece by piece: what ``streamGenerateContent`` sends when SSE was not asked for. Read, and written."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
+from llm_protocol.dialect import Frame
 from llm_protocol.sse import MAX_EVENT_BYTES
 from llm_protocol.wire import WireError
 
@@ -67,3 +69,23 @@ class JsonArrayDecoder:
                 self._depth += 1 if mark in b"{[" else -1
                 if self._depth == 0:
                     return self._at
+
+
+class JsonArrayEncoder:
+    """Makes one array of the frames of an answer. Its pieces, joined, are JSON; say `end` after the last frame."""
+
+    def __init__(self) -> None:
+        self._begun = False
+
+    def encode(self, frames: Iterable[Frame]) -> bytes:
+        """The bytes of the next frames."""
+        return b"".join(self._separator() + frame.data for frame in frames)
+
+    def end(self) -> bytes:
+        """The array's end."""
+        return b"\n]" if self._begun else b"[]"
+
+    def _separator(self) -> bytes:
+        before = b"\n,\r\n" if self._begun else b"["
+        self._begun = True
+        return before

@@ -10,26 +10,20 @@ import msgspec
 
 from llm_protocol.content import (
     HostedTool,
-    Image,
     JsonObject,
     Message,
-    Opaque,
-    Part,
-    Reasoning,
     ResponseFormat,
     Text,
     Tool,
-    ToolCall,
     ToolChoice,
-    ToolResult,
 )
 from llm_protocol.dialect import Inbound
 from llm_protocol.dialects.gemini.reading import Fields, json_schema
-from llm_protocol.dialects.gemini.stream import made_id
 from llm_protocol.dialects.gemini.tables import ASPECTS, INPUT_TYPES, NAME, SCALES
+from llm_protocol.dialects.gemini.turns import Conversation, extra_of, needed, read_system
 from llm_protocol.fields import bad_request, unsupported
 from llm_protocol.requests import AnyRequest, ChatRequest, EmbeddingRequest, ImageRequest, Parameters
-from llm_protocol.wire import WireError, decode_object, encode_json, json_text, unbase64
+from llm_protocol.wire import WireError, decode_object, encode_json
 
 _PATH = re.compile(r"/?(?:v\d\w*/)?(models|tunedModels)/(.+):(\w+)", re.ASCII)
 
@@ -75,11 +69,11 @@ METHODS = ("generateContent", "streamGenerateContent", "embedContent", "batchEmb
 
 def _generate(fields: Fields, model: str) -> ChatRequest | ImageRequest:
     system = fields.take_fields("systemInstruction")
-    messages = [] if system is None else [Message("system", _system(system))]
+    messages = [] if system is None else [Message("system", read_system(system))]
     contents = fields.take_list("contents")
     if not contents:
         raise bad_request("contents", "contents is missing: it is the list of the conversation's turns")
-    messages += _Conversation().read(contents)
+    messages += Conversation().read(contents)
     tools = _tools(fields)
     choice, strict = _tool_choice(fields)
     if strict:
@@ -103,153 +97,6 @@ def _generate(fields: Fields, model: str) -> ChatRequest | ImageRequest:
     )
 
 
-# ---------------------------------------------------------------- the conversation
-
-
-def _system(content: Fields) -> tuple[Part, ...]:
-    parts = tuple(
-        Text(Fields(raw, content.path("parts")).take("text", str) or "") for raw in content.take_list("parts")
-    )
-    if not parts:
-        raise bad_request(content.path("parts"), "systemInstruction.parts must hold text")
-    return parts
-
-
-class _Conversation:
-    """Reads the turns, and finds for each result the call it answers."""
-
-    def __init__(self) -> None:
-        self._open: list[ToolCall] = []  # calls without a result so far, in order
-
-    def read(self, contents: list[Any]) -> list[Message]:
-        messages: list[Message] = []
-        for at, raw in enumerate(contents):
-            content = Fields(raw, f"contents[{at}]")
-            role = content.take("role", str) or "user"
-            if role not in ("user", "model", "function"):
-                raise bad_request(content.path("role"), f"{content.path('role')} must be user or model")
-            parts = [self._part(item, at, k) for k, item in enumerate(content.take_list("parts"))]
-            if role == "model":
-                messages.append(Message("assistant", tuple(parts)))
-            else:
-                messages += _split(parts)
-        return messages
-
-    def _part(self, raw: object, content: int, at: int) -> Part:
-        part = Fields(raw, f"contents[{content}].parts[{at}]")
-        signature = part.take("thoughtSignature", str)
-        thought = part.take("thought", bool)
-        text = part.take("text", str)
-        if text is not None:
-            return self._text(text, signature, bool(thought), part)
-        call = part.take_fields("functionCall")
-        if call is not None:
-            return self._call(call, made_id(content, at), signature, _extra(part))
-        result = part.take_fields("functionResponse")
-        if result is not None:
-            return self._result(result, made_id(content, at), _extra(part))
-        image = None if thought else _image(part, signature)
-        return image or Opaque(dialect=NAME, value=_plain(raw))
-
-    def _text(self, text: str, signature: str | None, thought: bool, part: Fields) -> Part:
-        if thought:
-            return Reasoning(text=text, signature=signature, dialect=NAME)
-        return Text(text, signature, extra=_extra(part))
-
-    def _call(self, call: Fields, made: str, signature: str | None, extra: dict[str, JsonObject] | None) -> ToolCall:
-        found = ToolCall(
-            id=call.take("id", str) or made,
-            name=_needed(call, "name"),
-            arguments=json_text(call.take("args", dict) or {}),
-            signature=signature,
-            extra=extra,
-        )
-        self._open.append(found)
-        return found
-
-    def _result(self, result: Fields, made: str, extra: dict[str, JsonObject] | None) -> ToolResult:
-        name, given = _needed(result, "name"), result.take("id", str)
-        call = next((c for c in self._open if (c.id == given if given else c.name == name)), None)
-        if call is not None:
-            self._open.remove(call)
-        response = result.take("response", dict) or {}
-        text, is_error = _result_text(response)
-        images = [_image(Fields(raw, result.path("parts")), None) for raw in result.take_list("parts")]
-        if not all(images):
-            raise unsupported(result.path("parts"), f"{result.path('parts')} may hold pictures only")
-        return ToolResult(
-            call_id=given or (call.id if call else made),
-            content=(*((Text(text),) if text or not images else ()), *(image for image in images if image)),
-            name=name,
-            is_error=is_error,
-            extra=extra,
-        )
-
-
-def _split(parts: list[Part]) -> list[Message]:
-    """A user's turn, its tool results apart: they are a message of their own."""
-    messages: list[Message] = []
-    for part in parts or [Text("")]:
-        role = "tool" if isinstance(part, ToolResult) else "user"
-        if messages and messages[-1].role == role:
-            messages[-1] = Message(messages[-1].role, (*messages[-1].content, part))
-        else:
-            messages.append(Message("tool" if role == "tool" else "user", (part,)))
-    return messages
-
-
-def _needed(fields: Fields, name: str) -> str:
-    value = fields.take(name, str)
-    if not value:
-        raise bad_request(fields.path(name), f"{fields.path(name)} is missing")
-    return value
-
-
-def _extra(part: Fields) -> dict[str, JsonObject] | None:
-    return {NAME: part.rest} if part.rest else None
-
-
-def _plain(raw: object) -> JsonObject:
-    value = Fields(raw, "parts").rest
-    if not value:
-        raise bad_request("contents", "a part is empty; it needs text, inlineData, functionCall or the like")
-    return value
-
-
-def _image(part: Fields, signature: str | None) -> Image | None:
-    """The picture of ``part``, or ``None`` where it is something else: sound, a video, a document."""
-    for name in ("inlineData", "fileData"):
-        kind = part.peek(name)
-        if isinstance(kind, dict):
-            media_type = Fields(kind, part.path(name)).take("mimeType", str)
-            if media_type is not None and not media_type.startswith("image/"):
-                return None
-            blob = part.take_fields(name)
-            assert blob is not None
-            return _blob(blob, media_type, signature, _extra(part))
-    return None
-
-
-def _blob(blob: Fields, media_type: str | None, signature: str | None, extra: dict[str, JsonObject] | None) -> Image:
-    url = blob.take("fileUri", str)
-    if url is not None:
-        return Image(url=url, media_type=media_type, signature=signature, extra=extra)
-    try:
-        data = unbase64(_needed(blob, "data"))
-    except WireError as exc:
-        raise bad_request(blob.path("data"), f"{blob.path('data')} is {exc}") from None
-    return Image(data=data, media_type=media_type, signature=signature, extra=extra)
-
-
-def _result_text(response: JsonObject) -> tuple[str, bool]:
-    """A result's text, and whether it is an error."""
-    for key in ("output", "error"):
-        value = response.get(key)
-        if len(response) == 1 and isinstance(value, str):
-            return value, key == "error"
-    return json_text(response), False
-
-
 # ---------------------------------------------------------------- tools
 
 
@@ -267,10 +114,10 @@ def _tools(fields: Fields) -> list[Tool | HostedTool]:
 def _tool(declared: Fields) -> Tool:
     openapi, schema = declared.take("parameters", dict), declared.take("parametersJsonSchema", dict)
     return Tool(
-        name=_needed(declared, "name"),
+        name=needed(declared, "name"),
         description=declared.take("description", str),
         parameters=schema if schema is not None else json_schema(openapi or {}),
-        extra=_extra(declared),
+        extra=extra_of(declared),
     )
 
 

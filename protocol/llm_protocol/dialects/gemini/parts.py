@@ -1,7 +1,7 @@
-"""Parts, contents and tools as Gemini writes them, for both sides: what a client sends, a server reads, and back.
+"""Parts and tools as Gemini writes them, for both sides: of a request's turns and of an answer.
 
-Dicts throughout: this is not the hot path. Fields of a part that we do not know travel in its ``extra["gemini"]``, parts
-of a kind that we do not know as `Opaque`.
+Dicts throughout: this is not the hot path. Fields of a part that we do not know travel in its ``extra["gemini"]``,
+parts of a kind that we do not know as `Opaque`.
 """
 
 from __future__ import annotations
