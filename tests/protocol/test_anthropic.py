@@ -137,6 +137,13 @@ def test_a_tool_call_in_which_the_answer_hit_its_limit_is_not_done(arguments: tu
     assert fold(events).output == (Text("a"),)
 
 
+def test_a_call_without_fragments_has_empty_arguments() -> None:
+    """And its deltas add up to them, as for any other call."""
+    events = told(START, *call_block(0, ""), message_delta("tool_use"), STOP)
+    assert ToolCallDelta(0, "{}") in events
+    assert fold(events).tool_calls[0].arguments == "{}"
+
+
 def test_of_several_tool_calls_only_the_last_can_be_cut() -> None:
     """Those before it were whole."""
     events = told(START, *call_block(0, "{}"), *call_block(1, "{"), message_delta("max_tokens"), STOP)

@@ -247,8 +247,11 @@ class MessageStream:
 
     def _stop_block(self, block: _Block) -> None:
         self._blocks = {at: other for at, other in self._blocks.items() if other is not block}
-        done = ItemDone(index=block.item, part=block.part())
-        if block.kind == "tool_call":
+        part = block.part()
+        done = ItemDone(index=block.item, part=part)
+        if isinstance(part, ToolCall):
+            if not block.pieces:  # no fragments mean "{}"; the deltas must add up to the arguments
+                self._out.append(ToolCallDelta(block.item, part.arguments))
             self._release()
             self._held = done
         else:

@@ -144,8 +144,8 @@ def _reasoning(body: _Body, own: JsonObject) -> JsonObject:
             found["reasoning_summary"] = "auto"
         case {"type": "adaptive"} if effort is not None and len(body.thinking) == 1:
             pass
-        case {**other}:
-            own["thinking"] = body.thinking
+        case other:
+            own["thinking"] = other
             if other.get("type") == "enabled" and isinstance(other.get("budget_tokens"), int):
                 found["reasoning_budget"] = other["budget_tokens"]
     return found
