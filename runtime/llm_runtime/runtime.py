@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Never, Unpack, final
 
@@ -32,11 +32,13 @@ class Runtime:
     default). Cancelling a call, or leaving a stream, cancels everything below it, down to the vendor's connection.
     """
 
-    def __init__(self, config: Config, *, doors: Sequence[ChildSpec[Never]] = ()) -> None:
+    def __init__(
+        self, config: Config, *, doors: Callable[[Runtime], Sequence[ChildSpec[Never]]] = lambda _: ()
+    ) -> None:
         self.config = config
         deployments = [supervised(deployment_of(name, provider)) for name, provider in config.enabled.items()]
         self._kinds = {each.deployment.name: each.deployment.kind for each in deployments}
-        self._tree = Tree(deployments, self._cost_of, drain_s=config.server.drain_s, doors=doors)
+        self._tree = Tree(deployments, self._cost_of, drain_s=config.server.drain_s, doors=doors(self))
         self._open = False
 
     @asynccontextmanager

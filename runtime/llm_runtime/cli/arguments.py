@@ -1,0 +1,64 @@
+"""What can be typed."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line. ``run`` of its result is the module of the command."""
+    top = argparse.ArgumentParser(
+        prog="llm-runtime", description="A supervised runtime for LLM calls.", allow_abbrev=False
+    )
+    top.add_argument("--version", action="store_true", help="print the version")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND")
+    _serve(commands.add_parser("serve", help="run the daemon", allow_abbrev=False))
+    _ask(commands.add_parser("ask", help="ask one question and stream the answer", allow_abbrev=False))
+    _model(commands.add_parser("model", help="install or find the local model", allow_abbrev=False))
+    return top
+
+
+def _serve(command: argparse.ArgumentParser) -> None:
+    command.description = (
+        "Run the daemon. Once it takes requests it prints one line on stdout: ready http://HOST:PORT. The first "
+        "SIGTERM or Ctrl-C lets running answers finish, the second ends at once."
+    )
+    _common(command)
+    command.add_argument("--host", help="address to listen on (default 127.0.0.1)")
+    command.add_argument("--port", type=_port, help="port to listen on, 0 for any free one (default 8080)")
+    command.add_argument(
+        "--insecure-no-tls", action="store_true", help="listen beyond loopback without TLS (a proxy does it)"
+    )
+    command.set_defaults(log_level="info")
+
+
+def _ask(command: argparse.ArgumentParser) -> None:
+    command.description = (
+        "Ask one question; the answer streams to stdout. What is piped in is appended to the question. With --url (or "
+        "LLM_RUNTIME_URL) a running daemon answers, with the key in LLM_RUNTIME_KEY if it wants one; else this "
+        "process does."
+    )
+    _common(command)
+    command.add_argument("question", nargs="*", help="the question")
+    command.add_argument("--url", help="address of a running daemon, such as http://127.0.0.1:8080")
+    command.add_argument("--model", default="auto", help="provider/model, a model, or auto (default)")
+    command.add_argument("--system", help="what the model is told to be")
+    command.set_defaults(log_level="warning")
+
+
+def _model(command: argparse.ArgumentParser) -> None:
+    actions = command.add_subparsers(dest="action", metavar="ACTION", required=True)
+    actions.add_parser("install", help="install the local model into this environment", allow_abbrev=False)
+    actions.add_parser("path", help="print where the local model's file is", allow_abbrev=False)
+
+
+def _common(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--config", metavar="FILE", help="configuration (TOML); without it, keys in the environment")
+    command.add_argument("--log-level", choices=["debug", "info", "warning", "error"], help="what goes to stderr")
+    command.add_argument("--log-format", choices=["text", "json"], default="text", help="how it is written")
+
+
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or not 0 <= int(text[:6]) <= 65_535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port (0 to 65535)")
+    return int(text)

@@ -1,0 +1,145 @@
+"""``llm-runtime ask``: one question, its answer streamed to stdout.
+
+A daemon is asked by the same runtime as a vendor is: as an OpenAI-compatible provider at the given address.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+
+import trio
+
+from llm_protocol.content import Message
+from llm_protocol.requests import AUTO, LLMProvider
+from llm_runtime.cli.logs import start_logging
+from llm_runtime.cli.setup import configured
+from llm_runtime.cli.terminal import INTERRUPTED, UNREAD, UNUSABLE, complain, harmless, is_piped, leaf, say, write_all
+from llm_runtime.config import Config, ConfigError, Provider
+from llm_runtime.config.keys import checked
+from llm_runtime.config.providers import checked_url
+from llm_runtime.runtime import open_runtime
+
+STDIN_BYTES = 8 * 1024 * 1024
+"""The most that is read from stdin."""
+
+HINT_SECONDS = 2.0
+"""How long stdin may say nothing before we say what we are waiting for."""
+
+DAEMON = "daemon"
+"""The name under which a running daemon is a provider."""
+
+
+def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Ask, and give the exit code. Raises `LLMClientError`, `ConfigError` among them."""
+    start_logging(arguments.log_level, arguments.log_format)
+    config, model = _target(arguments, environ)
+    try:
+        return trio.run(_ask, config, model, arguments)
+    except BaseExceptionGroup as group:
+        raise leaf(group) from None
+
+
+def _target(arguments: argparse.Namespace, environ: Mapping[str, str]) -> tuple[Config, str]:
+    """Whom to ask, and for which model."""
+    url = arguments.url or environ.get("LLM_RUNTIME_URL")
+    if not url:
+        return configured(arguments.config, environ, say), arguments.model
+    if arguments.config:
+        raise ConfigError("--config is for asking in this process, --url for asking a daemon: give one of them")
+    try:
+        key = checked(environ["LLM_RUNTIME_KEY"], "LLM_RUNTIME_KEY") if environ.get("LLM_RUNTIME_KEY") else None
+        base_url = checked_url(url).removesuffix("/v1") + "/v1"
+    except ConfigError:
+        raise ConfigError(f"not an address like http://127.0.0.1:8080: {url!r}") from None
+    except ValueError as exc:
+        raise ConfigError(str(exc)) from None
+    daemon = Provider(kind=LLMProvider.OPENAI_COMPATIBLE, base_url=base_url, api_key=key, models=(AUTO,))
+    return Config(providers={DAEMON: daemon}), f"{DAEMON}/{arguments.model}"
+
+
+async def _ask(config: Config, model: str, arguments: argparse.Namespace) -> int:
+    """Stream the answer; a signal ends it, down to the vendor's connection."""
+    code = INTERRUPTED
+    async with trio.open_nursery() as nursery:
+        await nursery.start(_cancel_on_signal, nursery.cancel_scope)
+        code = await _answer(config, model, arguments)
+        nursery.cancel_scope.cancel(reason="answered")
+    return code
+
+
+async def _cancel_on_signal(scope: trio.CancelScope, *, task_status: trio.TaskStatus[None]) -> None:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        task_status.started()
+        async for _ in signals:
+            scope.cancel(reason="a signal")
+
+
+async def _answer(config: Config, model: str, arguments: argparse.Namespace) -> int:
+    question = await _question(" ".join(arguments.question))
+    if not question:
+        return complain('what is the question? For example: llm-runtime ask "Say hello."', UNUSABLE)
+    messages = [Message.of("system", arguments.system)] if arguments.system else []
+    messages.append(Message.of("user", question))
+    async with open_runtime(config) as runtime, runtime.stream(messages, model=model) as answer:
+        paper = Paper()
+        try:
+            async for text in answer.text():
+                await paper.write(text)
+        except OSError:
+            return UNREAD
+        finally:
+            with trio.move_on_after(0.5, shield=True):
+                await paper.end_line()
+    return 0
+
+
+async def _question(words: str) -> str:
+    """The question: the words, and below them what was piped in."""
+    if words and not is_piped(0):
+        return words
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_hint)
+        piped = await trio.to_thread.run_sync(_read_stdin, abandon_on_cancel=True)
+        nursery.cancel_scope.cancel(reason="read")
+    return "\n\n".join(part for part in (words, piped.strip()) if part)
+
+
+def _read_stdin() -> str:
+    """All of stdin. Reads the file itself: a lock of Python's own buffer would be held past a cancellation."""
+    pieces: list[bytes] = []
+    while piece := os.read(0, 64 * 1024):
+        pieces.append(piece)
+        if sum(map(len, pieces)) > STDIN_BYTES:
+            raise ConfigError(f"stdin holds more than {STDIN_BYTES} bytes")
+    return b"".join(pieces).decode(errors="replace")
+
+
+async def _hint() -> None:
+    await trio.sleep(HINT_SECONDS)
+    say("llm-runtime: waiting for the end of stdin (Ctrl-D ends it in a terminal; use </dev/null for none)")
+
+
+class Paper:
+    """Stdout as the answer is written to it."""
+
+    def __init__(self) -> None:
+        self._at_line_start = True
+        self._clean = harmless if sys.stdout and sys.stdout.isatty() else str
+
+    async def write(self, text: str) -> None:
+        """Write a piece; waits for the reader, and raises OSError when that one is gone."""
+        text = self._clean(text)
+        if text:
+            self._at_line_start = text.endswith("\n")
+            await trio.to_thread.run_sync(write_all, text.encode(errors="replace"), abandon_on_cancel=True)
+
+    async def end_line(self) -> None:
+        """Leave the cursor at the start of a line, unless nobody is there to see it."""
+        if not self._at_line_start:
+            with suppress(OSError):
+                await self.write("\n")

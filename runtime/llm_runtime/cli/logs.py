@@ -1,0 +1,95 @@
+"""Logging for the commands: lines on stderr that never hold up the program and never hold a prompt.
+
+A line goes out when stderr takes it at once and is dropped, and counted, when not: whoever reads our log slowly, or not
+at all, must not slow the requests. Of an exception only its type and place are told: its text may quote anything.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import select
+import time
+from contextlib import suppress
+from types import TracebackType
+from typing import TypeAlias, final
+
+from llm_actors.kernel.trace import place
+
+LINE_BYTES = 4096
+"""The longest line. A pipe that is writable takes this much without blocking (POSIX's PIPE_BUF on Linux)."""
+
+ExcInfo: TypeAlias = "tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]"
+
+
+def start_logging(level: str, form: str) -> None:
+    """Send what is logged at ``level`` and above to stderr, as ``text`` or ``json``."""
+    handler = StderrHandler()
+    handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+
+
+@final
+class StderrHandler(logging.Handler):
+    """Writes to file 2 what it takes at once."""
+
+    def __init__(self, file: int = 2) -> None:
+        super().__init__()
+        self.dropped = 0
+        self._file = file
+        self._poll = select.poll()
+        self._poll.register(file, select.POLLOUT)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line; first, how many were dropped before it."""
+        if self.dropped and self._write(_note(f"{self.dropped} log lines were dropped")):
+            self.dropped = 0
+        if self.dropped or not self._write(record):
+            self.dropped += 1
+
+    def _write(self, record: logging.LogRecord) -> bool:
+        line = self.format(record).encode(errors="backslashreplace")[: LINE_BYTES - 1] + b"\n"
+        with suppress(OSError):  # a full disk, a pipe nobody reads any more
+            if any(events & select.POLLOUT for _, events in self._poll.poll(0)):
+                return os.write(self._file, line) > 0
+        return False
+
+
+def _note(message: str) -> logging.LogRecord:
+    return logging.LogRecord(__name__, logging.WARNING, "", 0, message, None, None)
+
+
+class TextFormatter(logging.Formatter):
+    """``2026-01-31T12:00:00.000Z INFO llm_runtime.door: message``"""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line, whatever the message holds."""
+        text = f"{timestamp(record.created)} {record.levelname} {record.name}: {record.getMessage()}"
+        if record.exc_info and record.exc_info[1]:
+            text += f" ({place(record.exc_info[1])})"
+        return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time, level, logger, message, and exception where there is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line."""
+        entry = {
+            "time": timestamp(record.created),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info and record.exc_info[1]:
+            entry["exception"] = place(record.exc_info[1])
+        return json.dumps(entry)
+
+
+def timestamp(seconds: float) -> str:
+    """Seconds since the epoch as UTC in ISO 8601."""
+    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    return f"{whole}.{int(seconds % 1 * 1000):03d}Z"

@@ -1,0 +1,58 @@
+"""From a command line to an exit code.
+
+0 is success, 1 a request that failed, 2 something that must be put right before anything can start, 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from llm_actors.kernel import KernelError
+from llm_protocol.errors import LLMClientError
+from llm_runtime.cli.arguments import parser
+from llm_runtime.cli.terminal import FAILED, INTERRUPTED, UNUSABLE, complain, reserve_standard_files
+from llm_runtime.config import ConfigError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Every expected failure is one line on stderr."""
+    reserve_standard_files()
+    top = parser()
+    arguments = top.parse_args(argv)
+    if arguments.version:
+        return _print_version()
+    if arguments.command is None:
+        top.print_help(sys.stderr)
+        return UNUSABLE
+    try:
+        match arguments.command:
+            case "serve":
+                from llm_runtime.cli import serve
+
+                return serve.run(arguments, os.environ)
+            case "ask":
+                from llm_runtime.cli import ask
+
+                return ask.run(arguments, os.environ)
+            case _:
+                from llm_runtime.cli import model
+
+                return model.run(arguments)
+    except ConfigError as exc:
+        return complain(exc, UNUSABLE)
+    except (LLMClientError, KernelError) as exc:
+        return complain(exc, FAILED)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _print_version() -> int:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        print(f"llm-runtime {version('llm-runtime')}")
+    except PackageNotFoundError:
+        print("llm-runtime, not installed")
+    return 0

@@ -1,0 +1,26 @@
+"""``llm-runtime model install | path``."""
+
+from __future__ import annotations
+
+import argparse
+
+from llm_runtime.cli.terminal import FAILED, complain, say
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the path of the model's file; with ``install``, have it there first."""
+    from llm_runtime.local_model import find_model
+    from llm_runtime.local_model.install import InstallError, install
+
+    if arguments.action == "install":
+        say("llm-runtime: installing the local model (about 130 MB)")
+        try:
+            print(install())
+        except InstallError as exc:
+            return complain(exc, FAILED)
+        return 0
+    path = find_model()
+    if path is None:
+        return complain("the local model is not installed; install it with: llm-runtime model install", FAILED)
+    print(path)
+    return 0

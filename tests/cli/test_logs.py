@@ -1,0 +1,108 @@
+"""What is logged is one line, in UTC, without anybody's text; it never holds up the program."""
+
+import json
+import logging
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from llm_runtime.cli.logs import LINE_BYTES, JsonFormatter, StderrHandler, TextFormatter, start_logging, timestamp
+
+log = logging.getLogger("llm_runtime.test")
+
+
+def record(message: str, *args: object, exception: BaseException | None = None) -> logging.LogRecord:
+    info = (type(exception), exception, exception.__traceback__) if exception else None
+    made = logging.LogRecord("llm_runtime.x", logging.INFO, __file__, 1, message, args, info)
+    made.created = 1_700_000_000.1239
+    return made
+
+
+def crash() -> BaseException:
+    try:
+        raise ValueError("CANARY")
+    except ValueError as exc:
+        return exc
+
+
+def test_text_is_one_line_in_utc() -> None:
+    assert TextFormatter().format(record("request %s done\n\x1b[31m", "r1")) == (
+        "2023-11-14T22:13:20.123Z INFO llm_runtime.x: request r1 done\\n\\x1b[31m"
+    )
+
+
+def test_json_is_one_object_a_line() -> None:
+    assert json.loads(JsonFormatter().format(record("a\n%s", "b"))) == {
+        "time": "2023-11-14T22:13:20.123Z",
+        "level": "info",
+        "logger": "llm_runtime.x",
+        "message": "a\nb",
+    }
+
+
+@pytest.mark.parametrize("formatter", [TextFormatter(), JsonFormatter()])
+def test_an_exception_is_told_by_its_place_not_by_its_text(formatter: logging.Formatter) -> None:
+    """SEC-05, SEC-08"""
+    line = formatter.format(record("failed", exception=crash()))
+    assert "ValueError at test_logs.py" in line
+    assert "CANARY" not in line
+
+
+def test_the_clock_after_2038() -> None:
+    """CLK-03"""
+    assert timestamp(2**31 + 0.5) == "2038-01-19T03:14:08.500Z"
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    reader, writer = os.pipe()
+    yield reader, writer
+    os.close(reader)
+    os.close(writer)
+
+
+def test_a_reader_that_does_not_read_holds_nobody_up(pipe: tuple[int, int]) -> None:
+    """DISK-01: lines are dropped, counted, and the count is told when there is room again."""
+    reader, writer = pipe
+    handler = StderrHandler(writer)
+    handler.setFormatter(TextFormatter())
+    while not handler.dropped:
+        handler.emit(record("x" * 2 * LINE_BYTES))
+    handler.emit(record("lost"))
+    assert handler.dropped == 2
+    os.read(reader, 1024 * 1024)
+    handler.emit(record("again"))
+    lines = os.read(reader, 1024 * 1024).decode().splitlines()
+    assert [line.partition(": ")[2] for line in lines] == ["2 log lines were dropped", "again"]
+    assert handler.dropped == 0
+
+
+def test_a_line_has_a_limit(pipe: tuple[int, int]) -> None:
+    reader, writer = pipe
+    handler = StderrHandler(writer)
+    handler.setFormatter(TextFormatter())
+    handler.emit(record("x" * 100_000))
+    assert len(os.read(reader, 1024 * 1024)) == LINE_BYTES
+
+
+def test_a_reader_that_has_gone_is_no_failure() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    handler = StderrHandler(writer)
+    handler.emit(record("x"))
+    os.close(writer)
+    assert handler.dropped == 1
+
+
+def test_starting_it_replaces_what_was_there(capfd: pytest.CaptureFixture[str]) -> None:
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    try:
+        start_logging("warning", "json")
+        log.info("quiet")
+        log.warning("loud")
+    finally:
+        root.handlers[:] = before
+        root.setLevel(level)
+    assert [json.loads(line)["message"] for line in capfd.readouterr().err.splitlines()] == ["loud"]
