@@ -429,7 +429,7 @@ def test_a_stream_cut_after_any_chunk_is_truncated() -> None:
 
 def test_a_blocked_prompt_is_a_content_filter() -> None:
     for more in ({}, {"error": None, "candidates": None}):
-        blocked = {"candidates": [], "promptFeedback": {"blockReason": "JAILBREAK"}, **more}
+        blocked: dict[str, Any] = {"candidates": [], "promptFeedback": {"blockReason": "JAILBREAK"}, **more}
         for events in (
             decode(make, sse(blocked)),
             CLIENT.decode_response(REQUEST, WireResponse(200, (), json.dumps(blocked).encode())),

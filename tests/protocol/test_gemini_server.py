@@ -29,7 +29,7 @@ from llm_protocol.dialect import Inbound, ModelInfo, WireResponse
 from llm_protocol.dialects.gemini import CLIENT, SERVER
 from llm_protocol.dialects.gemini.framing import JsonArrayEncoder
 from llm_protocol.errors import BadRequestError, LLMClientError, UnsupportedError
-from llm_protocol.events import Failed, ReasoningDelta, Started, TextDelta
+from llm_protocol.events import Event, Failed, ReasoningDelta, Started, TextDelta
 from llm_protocol.failures import RULES, Failure, FailureKind
 from llm_protocol.fold import unfold
 from llm_protocol.requests import ChatRequest, EmbeddingRequest, ImageRequest, Parameters
@@ -302,7 +302,13 @@ def test_a_call_without_an_object_is_told_as_malformed(streamed: bool) -> None:
 def test_adjacent_deltas_come_as_one_frame() -> None:
     encoder = SERVER.response_encoder(INBOUND, "id")
     assert encoder.start() == []
-    deltas = [Started(model="m2"), TextDelta(0, "a"), TextDelta(0, "b"), ReasoningDelta(1, "c"), TextDelta(0, "d")]
+    deltas: list[Event] = [
+        Started(model="m2"),
+        TextDelta(0, "a"),
+        TextDelta(0, "b"),
+        ReasoningDelta(1, "c"),
+        TextDelta(0, "d"),
+    ]
     parts = [json.loads(frame.data)["candidates"][0]["content"]["parts"] for frame in encoder.encode(deltas)]
     assert parts == [[{"text": "ab"}], [{"text": "c", "thought": True}], [{"text": "d"}]]
 

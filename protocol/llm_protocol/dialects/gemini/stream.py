@@ -34,18 +34,18 @@ from llm_protocol.sse import MAX_EVENT_BYTES, SseDecoder, SseOverflowError
 from llm_protocol.wire import JsonDecoder, WireError, decode_json, decode_object, json_text, unbase64
 
 
-class _Call(msgspec.Struct, frozen=True):
+class _Call(msgspec.Struct, frozen=True, gc=False):
     name: str = ""
     args: JsonObject | None = None
     id: str | None = None
 
 
-class _Blob(msgspec.Struct, frozen=True, rename="camel"):
+class _Blob(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     mime_type: str | None = None
     data: str | None = None
 
 
-class _Part(msgspec.Struct, frozen=True, rename="camel"):
+class _Part(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     text: str | None = None
     thought: bool | None = None
     thought_signature: str | None = None
@@ -53,21 +53,21 @@ class _Part(msgspec.Struct, frozen=True, rename="camel"):
     inline_data: _Blob | None = None
 
 
-class _Content(msgspec.Struct, frozen=True):
+class _Content(msgspec.Struct, frozen=True, gc=False):
     parts: list[_Part] | None = None
 
 
-class _Candidate(msgspec.Struct, frozen=True, rename="camel"):
+class _Candidate(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     content: _Content | None = None
     finish_reason: str | int | None = None
     index: int | None = None
 
 
-class _Feedback(msgspec.Struct, frozen=True, rename="camel"):
+class _Feedback(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     block_reason: str | int | None = None
 
 
-class UsageMetadata(msgspec.Struct, frozen=True, rename="camel"):
+class UsageMetadata(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     """Gemini's counts: ``candidates`` without thoughts, ``prompt`` with what was cached but without tools' results."""
 
     prompt_token_count: int | None = None
@@ -87,7 +87,7 @@ class UsageMetadata(msgspec.Struct, frozen=True, rename="camel"):
         )
 
 
-class _Chunk(msgspec.Struct, frozen=True, rename="camel"):
+class _Chunk(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     candidates: list[_Candidate] | None = None
     prompt_feedback: _Feedback | None = None
     usage_metadata: UsageMetadata | None = None
