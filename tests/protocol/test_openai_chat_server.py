@@ -269,7 +269,8 @@ def test_requests_come_back(request_: ChatRequest, stream: bool) -> None:
 def answer(*output: Part, reason: FinishReason = FinishReason.STOP, usage: Usage | None = None) -> LLMResponse:
     return LLMResponse(
         request_id="r", provider="p", model="m1", response_id="resp_1", timestamp=5.0, output=output,
-        finish_reason=reason, content="".join(part.text for part in output if isinstance(part, Text)), usage=usage, upstream_id="up",
+        finish_reason=reason, content="".join(part.text for part in output if isinstance(part, Text)), usage=usage,
+        upstream_id="up",
     )  # fmt: skip
 
 

@@ -87,14 +87,22 @@ def embedding_request(body: Body, name: str) -> EmbeddingRequest:
     """The request in a client's body. Raises `BadRequestError`, `UnsupportedError`."""
     if wanted_form(body) not in ("", "float", "base64"):
         raise body.wrong("encoding_format", '"float" or "base64"')
-    if isinstance(body.take("input"), list) and not all(isinstance(item, str) for item in body.take("input")):
-        raise body.cannot("input", "input must be texts: token ids mean something to one model only")
     return EmbeddingRequest(
         model=body.model(),
-        inputs=body.strings("input"),
+        inputs=_texts(body),
         dimensions=body.integer("dimensions"),
         parameters=with_extra(Parameters(user=body.string("user")), body, name),
     )
+
+
+def _texts(body: Body) -> tuple[str, ...]:
+    raw = body.take("input")
+    if isinstance(raw, list) and any(isinstance(item, int | list) for item in raw):
+        raise body.cannot("input", "input must be texts: token ids mean something to one model only")
+    texts = body.strings("input")
+    if not texts:
+        raise body.wrong("input", "a text or a list of at least one text")
+    return texts
 
 
 def wanted_form(body: Body) -> str:

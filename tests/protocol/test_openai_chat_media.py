@@ -1,0 +1,314 @@
+"""Embeddings, pictures and model lists on OpenAI's wire, both sides."""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llm_protocol.content import Image
+from llm_protocol.dialect import Inbound, ModelInfo, RateLimits, WireResponse
+from llm_protocol.dialects.openai_chat import CEREBRAS, COMPATIBLE, OPENAI, OpenAIChat, OpenAIChatServer
+from llm_protocol.errors import BadRequestError, LLMClientError, ProtocolError, UnsupportedError
+from llm_protocol.events import Event, Failed, Finished
+from llm_protocol.failures import FailureKind
+from llm_protocol.requests import EmbeddingRequest, ImageRequest, Parameters
+from llm_protocol.response import FinishReason, LLMResponse, Usage
+from llm_protocol.wire import MAX_BODY_BYTES
+from support.conversations import names, texts
+from support.streams import check_order, fold
+
+CLIENT, SERVER = OpenAIChat(), OpenAIChatServer()
+TEXTS = EmbeddingRequest(model="m", inputs=("a", "b"))
+PICTURE = ImageRequest(model="m", prompt="a cat")
+PNG = b"\x89PNG\r\n"
+
+
+def whole(request: Any, body: Any) -> list[Event]:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    events = CLIENT.decode_response(request, WireResponse(200, (), raw))
+    check_order(events)
+    return events
+
+
+def failure_of(request: Any, body: Any) -> FailureKind:
+    [failed] = whole(request, body)
+    assert isinstance(failed, Failed)
+    return failed.failure.kind
+
+
+def embeddings(body: Any) -> Inbound:
+    return SERVER.decode_request("/v1/embeddings", json.dumps(body).encode())
+
+
+def pictures(body: Any) -> Inbound:
+    return SERVER.decode_request("/v1/images/generations", json.dumps(body).encode())
+
+
+def answer(**fields: Any) -> LLMResponse:
+    return LLMResponse(request_id="r", provider="p", model="m", timestamp=5.0, **fields)
+
+
+# ---------------------------------------------------------------- embeddings
+
+
+def test_an_embedding_request() -> None:
+    """Base64 from OpenAI, half the bytes; nothing special from others."""
+    request = EmbeddingRequest(model="m", inputs=("a",), dimensions=3, parameters=Parameters(user="u"))
+    wire = CLIENT.encode_request(request, stream=True)
+    body = {"model": "m", "input": ["a"], "dimensions": 3, "user": "u"}
+    assert wire.path == "/embeddings"
+    assert json.loads(wire.body) == body | {"encoding_format": "base64"}
+    assert json.loads(OpenAIChat(COMPATIBLE).encode_request(request, stream=False).body) == body
+    with pytest.raises(UnsupportedError, match="temperature"):
+        CLIENT.encode_request(msgspec.structs.replace(request, parameters=Parameters(temperature=0.0)), stream=False)
+
+
+def test_vectors_come_in_the_order_of_their_indices() -> None:
+    """As numbers or base64, in any order."""
+    packed = struct.pack("<2f", 0.5, -2.0)
+    data = [{"index": 1, "embedding": [1, 2.5]}, {"index": 0, "embedding": "AAAAPwAAAMA="}]
+    events = whole(TEXTS, {"data": data, "model": "m1", "usage": {"prompt_tokens": 4, "total_tokens": 4}})
+    response = fold(events)
+    assert struct.unpack("<2f", packed) == response.embeddings[0] == (0.5, -2.0)
+    assert response.embeddings[1] == (1.0, 2.5)
+    assert (response.usage, response.model) == (Usage(input_tokens=4), "m1")
+    assert events[-1] == Finished(reason=FinishReason.STOP)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        [],
+        [{"embedding": [1]}],
+        [{"embedding": [1]}, {"embedding": [1]}, {"embedding": [1]}],
+        [{"index": 0, "embedding": [1]}, {"index": 0, "embedding": [1]}],
+        [{"index": 0, "embedding": [1]}, {"index": 2, "embedding": [1]}],
+        [{"index": 0, "embedding": [1]}, {"embedding": [1]}],
+        [{"embedding": [1]}, {"embedding": "AAA="}],
+        [{"embedding": [1]}, {"embedding": "?"}],
+        [{"embedding": [1]}, {"embedding": ["1"]}],
+        [{"embedding": [1]}, {"embedding": None}],
+    ],
+    ids=range(10),
+)
+def test_vectors_that_are_wrong_are_a_failure(data: Any) -> None:
+    """SSE-07: missing, too many, out of place, cut or not numbers: never a shorter list."""
+    assert failure_of(TEXTS, {"data": data}) is FailureKind.PROTOCOL
+
+
+@pytest.mark.parametrize("request_", [TEXTS, PICTURE], ids=["embedding", "image"])
+def test_errors_in_200_and_no_answer_at_all(request_: Any) -> None:
+    """PROV-17: never an empty success."""
+    assert failure_of(request_, {"error": {"message": "m", "code": "rate_limit_exceeded"}}) is FailureKind.RATE_LIMITED
+    assert failure_of(request_, {"message": "m", "type": "t"}) is FailureKind.SERVER_ERROR
+    for body in (b"", b"{}", b"<html>", b'{"data":null}', b'{"data":[', b"[" * 100_000):
+        assert failure_of(request_, body) is FailureKind.PROTOCOL
+
+
+def test_a_stream_decoder_gathers_what_is_never_streamed() -> None:
+    """So that a caller need not know; bounded."""
+    body = json.dumps({"data": [{"embedding": [1]}, {"embedding": [2]}]}).encode()
+    decoder = CLIENT.stream_decoder(TEXTS)
+    assert decoder.feed(body[:9]) + decoder.feed(body[9:]) == []
+    assert decoder.end() == whole(TEXTS, body)
+    assert decoder.feed(b"x") == decoder.end() == []
+    big = CLIENT.stream_decoder(TEXTS)
+    piece = b"x" * (MAX_BODY_BYTES // 8)
+    fed = [big.feed(piece) for _ in range(10)]
+    assert [len(events) for events in fed] == [0] * 8 + [1, 0]
+    assert isinstance(fed[8][0], Failed)
+    assert big.end() == []
+
+
+def test_an_embedding_client() -> None:
+    """One text or several, in the encoding that it wants; unknown fields travel on."""
+    inbound = embeddings({"model": "m", "input": "a", "encoding_format": "base64", "dimensions": 2, "task": "x"})
+    request = inbound.request
+    assert isinstance(request, EmbeddingRequest)
+    assert (request.inputs, request.dimensions) == (("a",), 2)
+    assert request.parameters.extra == {"openai_chat": {"task": "x"}}
+    response = answer(embeddings=((0.5, -2.0),), usage=Usage(input_tokens=3))
+    body = json.loads(SERVER.encode_response(inbound, response))
+    usage = {"prompt_tokens": 3, "total_tokens": 3}
+    vector = {"object": "embedding", "index": 0, "embedding": "AAAAPwAAAMA="}
+    assert body == {"object": "list", "data": [vector], "model": "m", "usage": usage}
+    plain = json.loads(SERVER.encode_response(embeddings({"input": ["a"]}), response))
+    assert plain["data"][0]["embedding"] == [0.5, -2.0]
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "error"),
+    [
+        ({"input": [1, 2]}, "input", UnsupportedError),
+        ({"input": [[1, 2]]}, "input", UnsupportedError),
+        ({"input": 7}, "input", BadRequestError),
+        ({}, "input", BadRequestError),
+        ({"input": []}, "input", BadRequestError),
+        ({"input": "a", "encoding_format": "hex"}, "encoding_format", BadRequestError),
+        ({"input": "a", "dimensions": "2"}, "dimensions", BadRequestError),
+        ({"input": "a", "stream": True}, "stream", UnsupportedError),
+    ],
+)
+def test_embedding_requests_that_are_wrong(body: Any, param: str, error: type[LLMClientError]) -> None:
+    """The failure names the field."""
+    with pytest.raises(error) as caught:
+        embeddings({"model": "m"} | body)
+    assert caught.value.failure.param == param
+
+
+floats = st.floats(allow_nan=False, allow_infinity=False, width=32)
+
+
+@given(
+    st.lists(st.lists(floats, min_size=1, max_size=5).map(tuple), min_size=1, max_size=4),
+    st.sampled_from(("float", "base64")),
+)
+def test_vectors_come_back(vectors: list[tuple[float, ...]], form: str) -> None:
+    """``decode(encode(x)) == x``, in both encodings."""
+    inputs = ["x"] * len(vectors)
+    inbound = embeddings({"model": "m", "input": inputs, "encoding_format": form})
+    body = SERVER.encode_response(inbound, answer(embeddings=tuple(vectors), usage=Usage(input_tokens=1)))
+    assert fold(whole(inbound.request, body)).embeddings == tuple(vectors)
+
+
+@given(st.lists(texts, min_size=1, max_size=3), st.none() | st.integers(1, 9), st.none() | names)
+def test_embedding_requests_come_back(inputs: list[str], dimensions: int | None, user: str | None) -> None:
+    """``decode(encode(x)) == x``."""
+    request = EmbeddingRequest(model="m", inputs=tuple(inputs), dimensions=dimensions, parameters=Parameters(user=user))
+    wire = CLIENT.encode_request(request, stream=False)
+    assert same_request(SERVER.decode_request(wire.path, wire.body).request, request)
+
+
+def same_request(one: Any, other: Any) -> bool:
+    ours = {"request_id": "", "timestamp": 0.0}
+    return bool(msgspec.structs.replace(one, **ours) == msgspec.structs.replace(other, **ours))
+
+
+# ---------------------------------------------------------------- pictures
+
+
+def test_a_picture_request() -> None:
+    """What is set, and no ``response_format``, which GPT image models refuse."""
+    request = ImageRequest(
+        model="m", prompt="p", n=2, size="1x1", quality="low", output_format="webp", background="opaque"
+    )
+    wire = CLIENT.encode_request(request, stream=True)
+    assert wire.path == "/images/generations"
+    assert json.loads(wire.body) == {
+        "model": "m", "prompt": "p", "n": 2, "size": "1x1", "quality": "low", "output_format": "webp",
+        "background": "opaque",
+    }  # fmt: skip
+    assert json.loads(CLIENT.encode_request(PICTURE, stream=False).body) == {"model": "m", "prompt": "a cat"}
+
+
+def test_pictures_as_bytes_and_by_url() -> None:
+    """The media type is the answer's, the request's, or what the bytes tell."""
+    jpeg = "/9j/AA=="
+    body: dict[str, Any] = {"data": [{"b64_json": "iVBORw0K"}, {"url": "https://x/y"}, {"b64_json": jpeg}]}
+    body["usage"] = {"input_tokens": 3, "output_tokens": 9, "total_tokens": 12}
+    response = fold(whole(PICTURE, body))
+    assert response.images == (
+        Image(data=PNG, media_type="image/png"),
+        Image(url="https://x/y"),
+        Image(data=b"\xff\xd8\xff\x00", media_type="image/jpeg"),
+    )
+    assert response.usage == Usage(input_tokens=3, output_tokens=9)
+    told = fold(whole(PICTURE, {"data": [{"b64_json": "iVBORw0K"}], "output_format": "webp"}))
+    assert told.images[0].media_type == "image/webp"
+
+
+@pytest.mark.parametrize("data", [[], [{}], [{"b64_json": "?"}], [{"url": 7}], {}], ids=range(5))
+def test_pictures_that_are_wrong_are_a_failure(data: Any) -> None:
+    """SSE-07: never an empty success."""
+    assert failure_of(PICTURE, {"data": data}) is FailureKind.PROTOCOL
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "error"),
+    [
+        ({}, "prompt", BadRequestError),
+        ({"prompt": ["a"]}, "prompt", BadRequestError),
+        ({"prompt": "a", "n": 0}, "n", BadRequestError),
+        ({"prompt": "a", "size": 7}, "size", BadRequestError),
+        ({"prompt": "a", "stream": True}, "stream", UnsupportedError),
+        ({"prompt": "a", "partial_images": 2}, "stream", UnsupportedError),
+    ],
+)
+def test_picture_requests_that_are_wrong(body: Any, param: str, error: type[LLMClientError]) -> None:
+    """The failure names the field."""
+    with pytest.raises(error) as caught:
+        pictures({"model": "m"} | body)
+    assert caught.value.failure.param == param
+
+
+optional = st.none() | names
+
+
+@given(st.builds(ImageRequest, model=names, prompt=texts, n=st.integers(1, 4), size=optional, quality=optional,
+                 output_format=optional, background=optional))  # fmt: skip
+def test_picture_requests_come_back(request_: ImageRequest) -> None:
+    """``decode(encode(x)) == x``."""
+    wire = CLIENT.encode_request(request_, stream=False)
+    assert same_request(SERVER.decode_request(wire.path, wire.body).request, request_)
+
+
+@given(
+    st.lists(st.binary(min_size=1, max_size=30), min_size=1, max_size=3), st.sampled_from(("image/png", "image/webp"))
+)
+def test_pictures_come_back(data: list[bytes], media_type: str) -> None:
+    """``decode(encode(x)) == x``."""
+    output = tuple(Image(data=item, media_type=media_type) for item in data)
+    usage = Usage(input_tokens=1, output_tokens=2)
+    body = SERVER.encode_response(pictures({"prompt": "p"}), answer(output=output, usage=usage))
+    back = fold(whole(PICTURE, body))
+    assert (back.output, back.usage) == (output, usage)
+
+
+# ---------------------------------------------------------------- models and limits
+
+
+def test_model_lists_come_back() -> None:
+    """The context window under our name for it, and nothing that is not known."""
+    models = (
+        ModelInfo(id="a", created=5, owned_by="o", context_window=9, max_output_tokens=4),
+        ModelInfo(id="b"),
+    )
+    body = SERVER.encode_models(models)
+    assert CLIENT.decode_models(body).models == models
+    assert json.loads(body)["data"][1] == {"id": "b", "object": "model", "created": 0, "owned_by": ""}
+    assert CLIENT.models_request(None).path == "/models"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"max_model_len": 9}, {"context_window": 9}, {"context_length": 9}, {"meta": {"n_ctx_train": 9}}],
+    ids=["vllm", "groq", "openrouter", "llama.cpp"],
+)
+def test_the_context_window_under_any_name(more: Any) -> None:
+    """Compatible servers name it differently; ``created`` may be missing or a fraction."""
+    page = CLIENT.decode_models(json.dumps({"data": [{"id": "a", "created": 1.5} | more]}).encode())
+    assert page.models == (ModelInfo(id="a", created=1, context_window=9),)
+
+
+def test_model_lists_that_are_none() -> None:
+    """An empty server says null; anything else is an error with one line."""
+    assert CLIENT.decode_models(b'{"object":"list","data":null}').models == ()
+    for body in (b"", b"[]", b"{}", b'{"data":[{}]}', b"<html>"):
+        with pytest.raises(ProtocolError, match="model list"):
+            CLIENT.decode_models(body)
+
+
+def test_limits_from_headers() -> None:
+    """Duration strings at OpenAI, float seconds by the day and minute at Cerebras; none is none."""
+    openai = (("x-ratelimit-remaining-requests", "7"), ("x-ratelimit-reset-tokens", "1m26.4s"))
+    assert OpenAIChat(OPENAI).rate_limits(openai) == RateLimits(requests_remaining=7, tokens_reset_s=86.4)
+    day = (("x-ratelimit-limit-requests-day", "100"), ("x-ratelimit-reset-tokens-minute", "4.69"))
+    assert OpenAIChat(CEREBRAS).rate_limits(day) == RateLimits(requests_limit=100, tokens_reset_s=4.69)
+    assert OpenAIChat(OPENAI).rate_limits(day) is None
+    assert OpenAIChat(OPENAI).rate_limits((("x-ratelimit-limit-requests", "many"),)) is None
