@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
 from typing import final
@@ -42,6 +43,7 @@ class AnswerStream:
         self._submit = submit
         self._run: Run | None = None
         self._follower: Follower | None = None
+        self._waiting: deque[Event] = deque()
 
     async def __aenter__(self) -> AnswerStream:
         self._run = await self._submit()
@@ -69,23 +71,44 @@ class AnswerStream:
         """End the answer now; the iteration then raises `RequestCancelledError` with what there was."""
         self._entered().cancel("cancelled by the caller")
 
-    async def __aiter__(self) -> AsyncIterator[Event]:
+    # Iterators by hand, not async generators: a loop that is left with `break` leaves nothing to be finalised.
+
+    def __aiter__(self) -> AnswerStream:
+        return self
+
+    async def __anext__(self) -> Event:
         run, follower = self._entered(), self._follower
         assert follower is not None
-        while events := await follower.next():
-            for event, _ in merged(events):
-                if isinstance(event, Failed):
-                    raise error_for(event.failure, event.response)
-                yield event
-        outcome(run)
+        if not self._waiting:
+            self._waiting.extend(event for event, _ in merged(await follower.next()))
+        if not self._waiting:
+            outcome(run)
+            raise StopAsyncIteration
+        event = self._waiting.popleft()
+        if isinstance(event, Failed):
+            raise error_for(event.failure, event.response)
+        return event
 
-    async def text(self) -> AsyncIterator[str]:
+    def text(self) -> AsyncIterator[str]:
         """The text alone, piece by piece as it comes."""
-        async for event in self:
-            if isinstance(event, TextDelta):
-                yield event.text
+        return _Text(self)
 
     def _entered(self) -> Run:
         if self._run is None:
             raise RuntimeError("use it as: async with rt.stream(...) as answer")
         return self._run
+
+
+@final
+class _Text:
+    def __init__(self, events: AsyncIterator[Event]) -> None:
+        self._events = events
+
+    def __aiter__(self) -> _Text:
+        return self
+
+    async def __anext__(self) -> str:
+        while True:
+            event = await self._events.__anext__()
+            if isinstance(event, TextDelta):
+                return event.text

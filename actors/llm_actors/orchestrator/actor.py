@@ -14,6 +14,7 @@ import trio
 
 from llm_actors.catalog import Candidate, Catalog, CatalogRef, refresh
 from llm_actors.kernel import Call, Delivery, Inbox, KernelError, Ref
+from llm_actors.kernel.trace import place
 from llm_actors.provider import Outcome, ProviderRef, failure_of, generate
 from llm_actors.run import Run
 from llm_protocol.errors import LLMClientError, ModelNotFoundError, QueueFullError, error_for
@@ -91,7 +92,7 @@ class Orchestrator:
                 delivery.reply(delivery.message, None)
                 await self._answer(run, candidates)
         except Exception as exc:  # a bug of ours ends this run, not the others
-            log.error("run %s crashed: %s", run.request.request_id, type(exc).__name__, exc_info=exc)  # noqa: TRY400
+            log.error("request %s crashed: %s", run.request.request_id, place(exc))  # noqa: TRY400  (a traceback may quote)
             run.fail(Failure(kind=FailureKind.INTERNAL, message="the runtime failed while it worked on this request"))
         finally:
             self._active -= 1

@@ -1,0 +1,111 @@
+"""A fault in one provider's actor ends one request there, and nothing elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import msgspec
+import pytest
+import trio
+
+from llm_actors.kernel import running
+from llm_actors.orchestrator import submit
+from llm_actors.provider import Deployment, Endpoint
+from llm_actors.run import Run
+from llm_protocol.content import Message
+from llm_protocol.dialect import StreamDecoder
+from llm_protocol.dialects.openai_chat import COMPATIBLE, OpenAIChat
+from llm_protocol.errors import LLMClientError
+from llm_protocol.events import Failed, Finished
+from llm_protocol.failures import FailureKind
+from llm_protocol.requests import AnyRequest, ChatRequest, LLMProvider
+from llm_runtime.deployments import supervised
+from llm_runtime.tree import Tree
+from support.peer import Peer, sse
+from support.upstream import END, HELLO, word
+
+
+class Buggy(OpenAIChat):
+    """A dialect with a bug that one payload triggers."""
+
+    def stream_decoder(self, request: AnyRequest) -> StreamDecoder:
+        if request.model == "crash":
+            raise RuntimeError("a bug of ours")
+        return super().stream_decoder(request)
+
+
+def deployment(name: str, peer: Peer, dialect: OpenAIChat) -> Deployment:
+    endpoint = Endpoint(f"{peer.url}/v1")
+    return Deployment(
+        name=name, kind=LLMProvider.OPENAI_COMPATIBLE, dialect=dialect, endpoint=endpoint, models=("m", "crash")
+    )
+
+
+@asynccontextmanager
+async def tree(slow: Peer, fast: Peer) -> AsyncIterator[Tree]:
+    made = Tree(
+        [
+            supervised(deployment("good", slow, OpenAIChat(COMPATIBLE))),
+            supervised(deployment("buggy", fast, Buggy(COMPATIBLE))),
+        ],
+        lambda *_: None,
+        drain_s=5,
+    )
+    async with running(made.root):
+        yield made
+
+
+async def ask(made: Tree, model: str, text: str = "hi") -> Run:
+    run = Run(ChatRequest(model=model, messages=(Message.of("user", text),)), stream=True)
+    await submit(made.orchestrator, run)
+    with run.follow() as follower:
+        while await follower.next():
+            pass
+    return run
+
+
+async def test_sup_03_a_crashing_provider_actor_leaves_another_providers_streams_alone() -> None:
+    streams: list[Run] = []
+    async with Peer(sse(*HELLO, *[word("x")] * 20, *END, gap=0.01)) as slow, Peer(sse(*HELLO, *END)) as fast:
+        async with tree(slow, fast) as made, trio.open_nursery() as nursery:
+
+            async def listen() -> None:
+                streams.append(await ask(made, "good/m"))
+
+            for _ in range(20):
+                nursery.start_soon(listen)
+            # More crashes than the actor itself survives: it is restarted under its supervisor.
+            for number in range(8):
+                crashed = await ask(made, "buggy/crash", f"poison {number}")
+                assert isinstance(crashed.log.end, Failed)
+                assert crashed.log.end.failure.kind is FailureKind.CRASHED
+            with trio.fail_after(2):
+                assert isinstance((await ask(made, "buggy/m")).log.end, Finished)
+
+    assert len(streams) == 20
+    assert all(isinstance(run.log.end, Finished) for run in streams)
+
+
+async def test_act_01_a_payload_that_crashed_twice_is_refused_the_third_time() -> None:
+    async with Peer() as slow, Peer(sse(*HELLO, *END)) as fast, tree(slow, fast) as made:
+        kinds = []
+        for _ in range(3):
+            run = await ask(made, "buggy/crash", "the same payload")
+            assert isinstance(run.log.end, Failed)
+            kinds.append(run.log.end.failure.kind)
+
+        assert kinds == [FailureKind.CRASHED, FailureKind.CRASHED, FailureKind.BAD_REQUEST]
+        assert len(fast.requests) == 2
+
+
+async def test_a_run_is_refused_when_the_orchestrator_stops_and_its_log_stays_empty() -> None:
+    async with Peer() as slow, Peer() as fast:
+        async with tree(slow, fast) as made:
+            pass
+        run = Run(ChatRequest(model="good/m", messages=(Message.of("user", "hi"),)), stream=True)
+        with pytest.raises(LLMClientError) as caught:
+            await submit(made.orchestrator, run)
+
+    assert caught.value.failure.kind is FailureKind.SHUTTING_DOWN
+    assert msgspec.json.encode(run.log.events) == b"[]"

@@ -1,0 +1,244 @@
+"""The runtime as a program embeds it: the whole tree, real sockets, providers that misbehave by script."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+import trio
+import trio.testing
+
+import llm_runtime
+from llm_actors.kernel import TreeNode
+from llm_protocol.events import TextDelta
+from llm_protocol.failures import FailureKind
+from llm_protocol.policy import Timeouts
+from llm_protocol.requests import LLMProvider
+from llm_protocol.secret import Secret
+from llm_runtime.config import Config, Limits, Provider
+from support.peer import Peer, Script, reply, sse, stall
+from support.upstream import CANARY, END, HELLO, JSON, chunk, whole, word
+
+
+def config(models: tuple[str, ...] = ("m",), **peers: Peer) -> Config:
+    return Config(
+        providers={
+            name: Provider(
+                kind=LLMProvider.OPENAI_COMPATIBLE,
+                base_url=f"{peer.url}/v1",
+                api_key=Secret(CANARY),
+                models=models,
+                limits=Limits(max_concurrency=4),
+                timeouts=Timeouts(connect=2, first_token=5, idle=5, total=20),
+            )
+            for name, peer in peers.items()
+        }
+    )
+
+
+@asynccontextmanager
+async def running(*scripts: Script) -> AsyncIterator[tuple[llm_runtime.Runtime, Peer]]:
+    """A runtime with one provider. Afterwards nothing is open at it."""
+    async with Peer(*scripts) as peer:
+        async with llm_runtime.open_runtime(config(fake=peer)) as rt:
+            yield rt, peer
+        with trio.fail_after(2):
+            await peer.until(lambda: peer.open_connections == 0)
+
+
+async def test_chat_gives_the_whole_answer_with_everything_it_promises() -> None:
+    async with running(reply(whole(), headers=JSON)) as (rt, _):
+        response = await rt.chat("Say hello.", temperature=0.5, metadata={"job": 7})
+
+    assert response.content == "Hello there"
+    assert (response.provider, response.model) == ("fake", "m")
+    assert response.finish_reason is llm_runtime.FinishReason.STOP
+    assert response.usage is not None
+    assert response.usage.total_tokens == 7
+    assert response.request_id.startswith("req_")
+    assert response.response_id.startswith("resp_")
+    assert response.processing_time_ms > 0
+
+
+async def test_complete_continues_a_text() -> None:
+    async with running(reply(whole("the end."), headers=JSON)) as (rt, peer):
+        response = await rt.complete("It was ", max_output_tokens=5)
+
+    assert response.content == "the end."
+    assert b"It was " in peer.requests[0].body
+
+
+async def test_a_stream_gives_text_as_it_is_made_and_then_the_response() -> None:
+    async with running(sse(*HELLO, *END, gap=0.01)) as (rt, _), rt.stream("Say hello.") as answer:
+        pieces = [text async for text in answer.text()]
+
+        assert pieces == ["Hello", " there"]
+        assert answer.response.content == "Hello there"
+
+
+async def test_a_stream_that_breaks_raises_with_the_text_so_far() -> None:
+    async with running(sse(*HELLO)) as (rt, _), rt.stream("Say hello.") as answer:
+        pieces: list[str] = []
+        with pytest.raises(llm_runtime.LLMClientError) as caught:
+            async for text in answer.text():
+                pieces.append(text)
+
+    assert caught.value.failure.kind is FailureKind.TRUNCATED
+    assert caught.value.partial is not None
+    assert caught.value.partial.content == "".join(pieces) == "Hello there"
+    assert caught.value.partial.finish_reason is None
+
+
+async def test_leaving_a_stream_early_ends_the_call_at_the_vendor() -> None:
+    """PROV-11: by scope, not by garbage collection."""
+    gc.disable()
+    try:
+        async with running([sse(*HELLO, end=False), stall()]) as (rt, peer):
+            async with rt.stream("Say hello.") as answer:
+                async for event in answer:
+                    if isinstance(event, TextDelta):
+                        break
+            with trio.fail_after(1):
+                await peer.until(lambda: peer.aborted == 1 and peer.open_connections == 0)
+    finally:
+        gc.enable()
+
+
+async def test_cancelling_a_call_ends_it_at_the_vendor() -> None:
+    async with running(stall()) as (rt, peer):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(rt.chat, "Say hello.")
+            await peer.until(lambda: peer.open_requests == 1)
+            nursery.cancel_scope.cancel()
+        with trio.fail_after(1):
+            await peer.until(lambda: peer.aborted == 1)
+
+
+async def test_the_deadline_of_the_request_ends_it() -> None:
+    async with running(stall()) as (rt, _):
+        with pytest.raises(llm_runtime.LLMClientError) as caught:
+            await rt.chat("Say hello.", deadline_s=0.1)
+
+    assert caught.value.failure.kind is FailureKind.DEADLINE
+    assert "0.1 s" in caught.value.failure.message
+
+
+async def test_an_unknown_model_is_refused_before_anything_is_sent() -> None:
+    async with running() as (rt, peer):
+        with pytest.raises(llm_runtime.LLMClientError, match="there is no model 'nope'"):
+            await rt.chat("Say hello.", model="nope")
+
+        assert not peer.requests
+
+
+async def test_one_failing_provider_gives_an_empty_list_and_one_logged_error(caplog: pytest.LogCaptureFixture) -> None:
+    """mission.md, LLMClientManager: list available models of all providers."""
+    listing = b'{"object":"list","data":[{"id":"m1","object":"model"}]}'
+    async with Peer(reply(listing, headers=JSON)) as good, Peer(reply(b"", status=500)) as bad:
+        async with llm_runtime.open_runtime(config((), good=good, bad=bad)) as rt:
+            with caplog.at_level(logging.ERROR):
+                assert await rt.models() == {"good": ["m1"], "bad": []}
+                assert await rt.models() == {"good": ["m1"], "bad": []}
+
+    errors = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+    assert len(errors) == 1
+    assert "bad" in errors[0]
+    assert CANARY not in caplog.text
+
+
+async def test_a_bare_name_is_found_although_the_lists_are_not_in_yet() -> None:
+    listing = b'{"object":"list","data":[{"id":"m1","object":"model"}]}'
+    async with Peer(reply(listing, headers=JSON), reply(listing, headers=JSON), reply(whole(), headers=JSON)) as peer:
+        async with llm_runtime.open_runtime(config((), fake=peer)) as rt:
+            assert (await rt.chat("Say hello.", model="m1")).content == "Hello there"
+
+
+async def test_completion_is_logged_with_id_and_provider_and_no_prompt(caplog: pytest.LogCaptureFixture) -> None:
+    """SEC-05, SEC-08: and no key at any level."""
+    caplog.set_level(logging.DEBUG)
+    async with running(reply(whole("SECRET-ANSWER"), headers=JSON)) as (rt, _):
+        response = await rt.chat("SECRET-PROMPT")
+
+    assert f"{response.request_id} completed by fake/m" in caplog.text
+    assert not {"SECRET-PROMPT", "SECRET-ANSWER", CANARY} & {word for word in caplog.text.split() if word}
+    assert "SECRET" not in caplog.text
+    assert CANARY not in caplog.text
+
+
+async def test_ops_16_two_runtimes_in_one_process_share_nothing() -> None:
+    async with AsyncExitStack() as stack:
+        peers = [await stack.enter_async_context(Peer(reply(whole(name), headers=JSON))) for name in ("one", "two")]
+        runtimes = [await stack.enter_async_context(llm_runtime.open_runtime(config(fake=peer))) for peer in peers]
+        answers = [(await rt.chat("hi")).content for rt in runtimes]
+
+    assert answers == ["one", "two"]
+
+
+async def test_leaving_lets_a_request_in_hand_finish() -> None:
+    async with Peer(sse(*HELLO, *END, gap=0.05)) as peer:
+        pieces: list[str] = []
+        async with trio.open_nursery() as nursery, llm_runtime.open_runtime(config(fake=peer)) as rt:
+
+            async def listen(task_status: trio.TaskStatus[None]) -> None:
+                async with rt.stream("Say hello.") as answer:
+                    task_status.started()
+                    pieces.extend([text async for text in answer.text()])
+
+            await nursery.start(listen)
+
+        assert pieces == ["Hello", " there"]
+
+
+async def test_a_closed_runtime_says_so() -> None:
+    async with running() as (rt, _):
+        kept = rt
+    with pytest.raises(llm_runtime.LLMClientError) as caught:
+        await kept.chat("hi")
+
+    assert caught.value.failure.kind is FailureKind.SHUTTING_DOWN
+
+
+async def test_the_tree_shows_every_actor() -> None:
+    async with running() as (rt, _):
+        names = {node.name for node in _all(rt.tree())}
+
+    assert names == {"llm-runtime", "core", "providers", "fake", "provider", "catalog", "orchestrator"}
+
+
+def _all(node: TreeNode) -> list[TreeNode]:
+    return [node, *(found for child in node.children for found in _all(child))]
+
+
+async def test_messages_may_be_plain_mappings_and_what_is_neither_is_refused() -> None:
+    async with running(reply(whole(), headers=JSON)) as (rt, peer):
+        await rt.chat([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"}])
+        assert b'{"role":"system","content":"Be brief."}' in peer.requests[0].body
+        with pytest.raises(llm_runtime.LLMClientError, match=r"messages\[0\] is neither"):
+            await rt.chat([{"role": "robot", "content": "hi"}])
+
+
+async def test_tool_calls_come_whole() -> None:
+    call = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "f", "arguments": '{"a":'}}
+    more = {"index": 0, "function": {"arguments": "1}"}}
+    script = sse(chunk({"tool_calls": [call]}), chunk({"tool_calls": [more]}), chunk(finish="tool_calls"), "[DONE]")
+    async with running(script) as (rt, _), rt.stream("use f") as answer:
+        async for _ in answer:
+            pass
+        (found,) = answer.response.tool_calls
+
+    assert (found.id, found.name, found.parsed()) == ("call_1", "f", {"a": 1})
+
+
+async def test_sse_11_tool_arguments_cut_in_the_middle_are_never_handed_over() -> None:
+    call = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "f", "arguments": '{"a":'}}
+    async with running(sse(word("Let me see"), chunk({"tool_calls": [call]}))) as (rt, _), rt.stream("use f") as answer:
+        with pytest.raises(llm_runtime.LLMClientError) as caught:
+            async for _ in answer:
+                pass
+
+    assert caught.value.partial is not None
+    assert caught.value.partial.tool_calls == ()
+    assert caught.value.partial.content == "Let me see"
