@@ -473,7 +473,10 @@ def answers(draw: st.DrawFn) -> LLMResponse:
         signature=st.none() | given_.tokens,
     )
     drawn = draw(st.lists(st.one_of(text, THOUGHTS, picture, opaque, call), max_size=6))
-    parts = [part for at, part in enumerate(drawn) if at == 0 or not merges(drawn[at - 1], part)]
+    parts: list[Part] = []
+    for part in drawn:
+        if not parts or not merges(parts[-1], part):
+            parts.append(part)
     calls = any(isinstance(part, ToolCall) for part in parts)
     reasoning = draw(st.integers(0, 50))
     ends = [("STOP", FinishReason.TOOL_CALLS if calls else FinishReason.STOP), ("MAX_TOKENS", FinishReason.LENGTH)]
