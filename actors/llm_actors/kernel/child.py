@@ -77,17 +77,20 @@ class Child:
         self.status = Status.STARTING
         self.life = life = Incarnation(self.mailbox, ended)
         factory = cast("Callable[[Previous], Actor[Message]]", self.spec.factory)
-        previous, self._handed = self._handed or self._saved, None
+        previous = self._handed if self._handed is not None else self._saved
         try:
-            with trio.fail_after(self.spec.start_timeout):
-                await nursery.start(life.live, factory, previous)
+            await life.start(nursery, factory, previous, self.spec.start_timeout)
         except Exception as exc:
             self._note_crash(exc)
             raise StartFailed(self.mailbox.name, f"did not start: {type(exc).__name__}") from exc
+        else:
+            self.status = Status.RUNNING
+            self._handed = None
+            self.publish(lambda name: Started(name=name))
         finally:
             self._note_subtree(life.actor)
-        self.status = Status.RUNNING
-        self.publish(lambda name: Started(name=name))
+            if self.status is Status.STARTING and life.done.is_set():
+                self.life = None
 
     def _note_subtree(self, actor: object) -> None:
         """A new supervisor object in place of an old one: those who waited below the old one are answered."""

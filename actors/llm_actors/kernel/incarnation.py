@@ -1,16 +1,16 @@
 """One life of a child: from its factory to its end, guarded.
 
-An exception never leaves the guard once the actor has started, since in a nursery it would take the siblings along;
-before that it belongs to whoever starts the child. The scope is inside the `try`, so that the cancellation of a kill
-is absorbed first and not mistaken for a crash. Once started, the scope is shielded: the end of the tree reaches a
-child through its supervisor, in order, and not through the nursery, all at once.
+An exception never leaves the guard, since in a nursery it would take the siblings along: a failed start is raised to
+whoever starts the child, a later crash is told to the supervisor. The child's scope is inside the `try`, so that the
+cancellation of a kill is absorbed first and not mistaken for a crash. The scope is shielded: the end of the tree
+reaches a child through its supervisor, in order, and not through the nursery, all at once. And a start is not
+`nursery.start`, which would wait without end for a child that ignores the cancellation of its start.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
-from math import inf
 from typing import final
 
 import msgspec
@@ -33,24 +33,6 @@ class Reason(Enum):
     STOPPED = "stopped"
     KILLED = "killed"
     CRASHED = "crashed"
-    FAILED = "failed to start"
-
-
-@final
-class _Started:
-    """Remembers whether `started()` was reached, and shields the incarnation from then on."""
-
-    def __init__(self, scope: trio.CancelScope, inner: trio.TaskStatus[None]) -> None:
-        self.reached = False
-        self._scope = scope
-        self._inner = inner
-
-    def started(self, value: None = None) -> None:
-        """Hand the task over to the supervisor."""
-        self._inner.started(value)
-        self.reached = True
-        # A start that was cancelled meanwhile is not handed over; shielded, it would never end.
-        self._scope.shield = trio.current_effective_deadline() > -inf
 
 
 @final
@@ -60,39 +42,57 @@ class Incarnation:
     def __init__(self, mailbox: Mailbox, ended: Callable[[Incarnation], None]) -> None:
         self.inbox: Inbox[Message] = Inbox(mailbox)
         self.done = trio.Event()
+        self.up = False
         self.actor: Actor[Message] | None = None
-        self.reason = Reason.FAILED
+        self.reason = Reason.NORMAL
         self.error: Exception | None = None
         self.state: Previous = None
         self.started_at = trio.current_time()
-        self._scope = trio.CancelScope()
+        self._scope = trio.CancelScope(shield=True)
+        self._settled = trio.Event()
         self._ended = ended
 
-    async def live(
-        self,
-        factory: Callable[[Previous], Actor[Message]],
-        previous: Previous,
-        *,
-        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    def started(self, value: None = None) -> None:
+        """Take the actor's word that it is initialised. This object is its `task_status`."""
+        del value
+        if self.up:
+            raise RuntimeError(f"{self.inbox.name}: started() was called twice")
+        self.up = True
+        self._settled.set()
+
+    async def start(
+        self, nursery: trio.Nursery, factory: Callable[[Previous], Actor[Message]], previous: Previous, timeout: float
     ) -> None:
-        """Run one incarnation. Raises only what prevented it from starting."""
+        """Start it in `nursery` and wait until it is up. Raise what prevented that, after the child has ended."""
+        nursery.start_soon(self._live, factory, previous, name=self.inbox.name)
+        try:
+            with trio.move_on_after(timeout) as limit:
+                await self._settled.wait()
+        except trio.Cancelled:
+            with trio.CancelScope(shield=True):  # bounded by KILL_SECONDS
+                await self.kill()
+            raise
+        if limit.cancelled_caught:
+            await self.kill()
+            raise trio.TooSlowError
+        if not self.up:
+            raise self.error or RuntimeError("it returned without calling task_status.started()")
+
+    async def _live(self, factory: Callable[[Previous], Actor[Message]], previous: Previous) -> None:
         acting.set(self.inbox.mailbox)
-        status = _Started(self._scope, task_status)
         try:
             with self._scope:
                 self.actor = factory(previous)
-                result = await self.actor.run(self.inbox, task_status=status)
+                result = await self.actor.run(self.inbox, task_status=self)
                 self.state = result if isinstance(result, msgspec.Struct) else None
             self.reason = self._clean_reason()
-        except Exception as exc:
-            self.error = exc
-            if not status.reached:
-                raise
-            self.reason = Reason.CRASHED
+        except Exception as exc:  # noqa: BLE001  (this is the guard)
+            self.error, self.reason = exc, Reason.CRASHED
         finally:
             self.inbox.end(self._obituary)
             self.done.set()
-            if status.reached:
+            self._settled.set()
+            if self.up:
                 self._ended(self)
 
     def _clean_reason(self) -> Reason:
@@ -105,11 +105,6 @@ class Incarnation:
         if self.error is not None:
             return crashed(name, self.error)
         return NotRunning(name, "ended before it answered")
-
-    @property
-    def legacy(self) -> Previous:
-        """What the next incarnation inherits."""
-        return self.state if self.state is not None else self.inbox.saved
 
     async def stop(self, grace: float, *, final: bool) -> bool:
         """Ask it to stop, wait `grace` seconds, cancel it, wait `KILL_SECONDS`. False if it still runs."""

@@ -179,8 +179,8 @@ class Watch:
 
     async def _restart(self, failed: Child, delay: float) -> None:
         for name in affected(self._policy.strategy, tuple(self._children), failed.name):
-            child = self._children[name]
-            if child.life is not None and child is not failed:
+            child = self._children.get(name)
+            if child is None or (child.life is not None and child is not failed):
                 continue
             try:
                 await self.start(child)

@@ -21,6 +21,9 @@ from llm_actors.kernel.message import Message
 from llm_actors.kernel.ref import Ref
 from llm_actors.kernel.spec import Actor, Previous
 
+START_SECONDS = 10.0
+"""How long the actor may take to come up."""
+
 STOP_SECONDS = 5.0
 """The grace at the end of the block."""
 
@@ -61,9 +64,9 @@ class Lone(Generic[M]):
         if self._life.error is not None and not self._expected:
             raise self._life.error
 
-    async def live(self, actor: Actor[M], *, task_status: trio.TaskStatus[None]) -> None:
-        """Run the actor; used by `alone`."""
-        await self._life.live(lambda _: cast("Actor[Message]", actor), None, task_status=task_status)
+    async def start(self, nursery: trio.Nursery, actor: Actor[M]) -> None:
+        """Start the actor; used by `alone`."""
+        await self._life.start(nursery, lambda _: cast("Actor[Message]", actor), None, START_SECONDS)
 
 
 @asynccontextmanager
@@ -73,7 +76,7 @@ async def alone(
     """Run `actor` around a block and stop it afterwards. Its crash is raised at the end unless `crash` took it."""
     lone: Lone[M] = Lone(name, mailbox)
     async with trio.open_nursery() as nursery:
-        await nursery.start(lone.live, actor)
+        await lone.start(nursery, actor)
         yield lone
         await lone.stop()
 
