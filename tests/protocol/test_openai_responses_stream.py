@@ -31,7 +31,7 @@ from llm_protocol.fold import unfold
 from llm_protocol.requests import ChatRequest
 from llm_protocol.response import FinishReason, LLMResponse, Usage
 from llm_protocol.sse import encode_sse
-from support.conversations import arguments, names, texts, tokens
+from support.conversations import arguments, json_values, names, texts, tokens
 from support.streams import check_all_splits, check_order, check_truncation, decode, encode, fold, same_answer
 
 CLIENT, SERVER = OpenAIResponses(), OpenAIResponsesServer()
@@ -434,6 +434,9 @@ phased = st.builds(
 calls = st.builds(ToolCall, id=tokens.map("call_{}".format), name=names, arguments=arguments) | st.builds(
     ToolCall, id=tokens, name=names, arguments=arguments, extra=st.just({NAME: {"namespace": "n"}})
 )
+pictures = st.builds(Image, data=st.binary(min_size=1), media_type=st.sampled_from(("image/png", "image/webp"))) | (
+    st.just(Image(url="https://e.example/a.png"))
+)
 opaque = st.just(Opaque(dialect=NAME, value={"type": "web_search_call", "id": "ws_1", "status": "completed"}))
 usages = st.none() | st.builds(
     Usage,
@@ -447,7 +450,9 @@ usages = st.none() | st.builds(
 
 @st.composite
 def answers(draw: st.DrawFn) -> LLMResponse:
-    parts: list[Part] = draw(st.lists(native | foreign | phased | calls | opaque | texts.map(Refusal), max_size=4))
+    parts: list[Part] = draw(
+        st.lists(native | foreign | phased | calls | opaque | pictures | texts.map(Refusal), max_size=4)
+    )
     reason, raw = FinishReason.STOP, "completed"
     if any(isinstance(part, ToolCall) for part in parts):
         reason = FinishReason.TOOL_CALLS
@@ -568,7 +573,7 @@ def test_unknown_events_and_odd_fields_do_no_harm() -> None:
     [
         b"data: {\n\n",
         b"data: 3\n\n",
-        b'data: {"type":"response.output_item.done","item":{"type":"message"}}\n\n',
+        b'data: {"type":"response.output_item.done","item":{"type":"function_call"}}\n\n',
     ],
 )
 def test_what_cannot_be_understood_is_a_protocol_failure(data: bytes) -> None:
@@ -625,6 +630,57 @@ def test_json_in_place_of_a_stream_is_read() -> None:
     assert isinstance(error, Failed)
     assert error.failure.kind == FailureKind.QUOTA
     assert decode(make, b"<html>")[-1].failure.kind == FailureKind.TRUNCATED  # type: ignore[union-attr]
+
+
+event_types = st.sampled_from((
+    "response.created", "response.output_item.added", "response.content_part.added", "response.output_text.delta",
+    "response.refusal.delta", "response.reasoning_summary_text.delta", "response.function_call_arguments.delta",
+    "response.output_item.done", "response.completed", "response.incomplete", "response.failed", "error", "odd",
+))  # fmt: skip
+item_types = st.sampled_from(("message", "reasoning", "function_call", "image_generation_call", "web_search_call"))
+loose_items = st.dictionaries(
+    st.sampled_from(("type", "role", "id", "call_id", "name", "arguments", "content", "summary", "status", "result")),
+    item_types | json_values | st.just([{"type": "output_text", "text": "x"}]),
+)
+loose_responses = st.fixed_dictionaries(
+    {},
+    optional={
+        "id": json_values,
+        "status": st.sampled_from(("completed", "incomplete", "failed")) | json_values,
+        "output": st.lists(loose_items, max_size=2) | json_values,
+        "usage": json_values,
+        "error": json_values,
+        "incomplete_details": json_values,
+    },
+)
+loose_events = st.fixed_dictionaries(
+    {"type": event_types},
+    optional={
+        "output_index": st.integers(0, 2) | json_values,
+        "content_index": st.integers(0, 2) | json_values,
+        "summary_index": json_values,
+        "delta": json_values,
+        "item": loose_items,
+        "part": loose_items,
+        "response": loose_responses | json_values,
+        "error": json_values,
+    },
+)
+
+
+@given(events=st.lists(loose_events, max_size=8))
+@settings(max_examples=200, deadline=None)
+def test_whatever_a_server_sends_there_is_one_proper_end(events: list[dict[str, Any]]) -> None:
+    """No exception, the promised order, exactly one terminal event."""
+    check_order(decode(make, sse(*events)))
+
+
+@given(body=loose_responses | json_values | st.binary(max_size=20))
+@settings(deadline=None)
+def test_whatever_a_whole_body_is_there_is_one_proper_end(body: Any) -> None:
+    """The same for answers that come whole."""
+    data = body if isinstance(body, bytes) else msgspec.json.encode(body)
+    check_order(CLIENT.decode_response(REQUEST, WireResponse(200, body=data)))
 
 
 def test_parts_of_a_summary_are_joined_by_a_blank_line() -> None:

@@ -34,7 +34,7 @@ from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.fold import DELTA_OF, item_events
 from llm_protocol.response import FinishReason
 from llm_protocol.sse import ServerSentEvent, SseDecoder, SseOverflowError
-from llm_protocol.wire import WireError, decode_object
+from llm_protocol.wire import WireError, decode_object, json_text
 
 _DELTA_KINDS: dict[str, ItemKind] = {
     "response.output_text.delta": "text",
@@ -56,13 +56,13 @@ _INCOMPLETE = {
 class _Item:
     """One item of ours: a content part of a message, or another item of the vendor's."""
 
-    __slots__ = ("index", "kind", "pieces", "summary_index")
+    __slots__ = ("index", "kind", "pieces", "section")
 
     def __init__(self, index: int, kind: ItemKind) -> None:
         self.index = index
         self.kind: ItemKind = kind
         self.pieces: list[str] = []
-        self.summary_index = 0
+        self.section = 0  # of a summary, or of reasoning text
 
     def part(self) -> Part | None:
         """What was streamed, as a part; ``None`` for what cannot be made of that."""
@@ -118,17 +118,19 @@ class Answer:
             out.append(Started(model=response.model or "", upstream_id=response.id))
 
     def _delta(self, kind: ItemKind, event: StreamEvent, out: list[Event]) -> None:
-        inner = event.content_index if kind in ("text", "refusal") else 0
+        is_reasoning = kind == "reasoning"
+        inner = 0 if is_reasoning else event.content_index
         item = self._open.get((event.output_index, inner))
         if item is None:
             if kind == "tool_call":
                 return  # nobody said whose arguments these are; the whole item will
             item = self._item((event.output_index, inner), kind, out)
-        if event.summary_index != item.summary_index:
-            item.summary_index = event.summary_index
+        if not event.delta:
+            return
+        if is_reasoning and (section := event.summary_index or event.content_index) != item.section:
+            item.section = section
             self._append(item, JOINT, out)
-        if event.delta:
-            self._append(item, event.delta, out)
+        self._append(item, event.delta, out)
 
     def _append(self, item: _Item, text: str, out: list[Event]) -> None:
         item.pieces.append(text)
@@ -157,7 +159,7 @@ class Answer:
         if item.get("type") == "function_call" and item.get("status") == "incomplete":
             return  # half a call is never handed over as one
         try:
-            _, parts = decode_item(item, f"output[{place}]")
+            _, parts = decode_item(_straightened(item), f"output[{place}]")
         except BadRequestError as exc:
             raise WireError(str(exc)) from None
         self._done.add(place)
@@ -217,6 +219,19 @@ class Answer:
         """End the answer with a failure; it is partial if anything of it was told."""
         out.append(Failed(failure=msgspec.structs.replace(failure, partial=self._count > 0)))
         self.over = True
+
+
+def _straightened(item: JsonObject) -> JsonObject:
+    """The item with what some servers leave out or write otherwise."""
+    match item.get("type"):
+        case "message":
+            return item | {"role": item.get("role") or "assistant", "content": item.get("content") or []}
+        case "function_call":
+            written = item.get("arguments")
+            arguments = json_text(written) if isinstance(written, dict) else written or ""
+            return item | {"call_id": item.get("call_id") or item.get("id"), "arguments": arguments}
+        case _:
+            return item
 
 
 def _why(response: Response) -> Failure:

@@ -25,7 +25,7 @@ from llm_protocol.content import (
 from llm_protocol.dialects.openai_responses.checks import typed
 from llm_protocol.dialects.openai_responses.reasoning import NAME, reasoning_text, unseal
 from llm_protocol.fields import bad_request, leftovers
-from llm_protocol.wire import WireError, image_from_url
+from llm_protocol.wire import WireError, image_from_url, unbase64
 
 _ROLES: dict[str, Role] = {"user": "user", "assistant": "assistant", "system": "system", "developer": "developer"}
 _TEXT_FIELDS = frozenset(("type", "text", "logprobs"))
@@ -54,6 +54,13 @@ class _ReasoningItem(msgspec.Struct):
     summary: list[JsonObject] | None = None
     content: list[JsonObject] | None = None
     encrypted_content: str | None = None
+
+
+class _PictureItem(msgspec.Struct):
+    id: str = ""
+    result: str | None = None
+    url: str | None = None
+    output_format: str = "png"
 
 
 class _TextPart(msgspec.Struct):
@@ -155,9 +162,24 @@ def _reasoning(item: JsonObject, where: str) -> tuple[Role, tuple[Part, ...]]:
     return "assistant", (unseal(reasoning_text(item), found.id, found.encrypted_content),)
 
 
+def _picture(item: JsonObject, where: str) -> tuple[Role, tuple[Part, ...]]:
+    """A picture of an earlier answer, if it was not made by OpenAI's own tool, which wants its item back."""
+    found = typed(item, _PictureItem, where)
+    if not found.id.startswith("img_"):
+        return "assistant", (Opaque(dialect=NAME, value=item),)
+    if found.result is None:
+        return "assistant", (Image(url=found.url),)
+    try:
+        data = unbase64(found.result)
+    except WireError as exc:
+        raise bad_request(f"{where}.result", f"{where}.result: {exc}") from None
+    return "assistant", (Image(data=data, media_type=f"image/{found.output_format}"),)
+
+
 _DECODERS: dict[str, Callable[[JsonObject, str], tuple[Role, tuple[Part, ...]]]] = {
     "message": _message,
     "function_call": _call,
     "function_call_output": _output,
     "reasoning": _reasoning,
+    "image_generation_call": _picture,
 }

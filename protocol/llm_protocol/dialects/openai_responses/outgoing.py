@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+import msgspec
+
 from llm_protocol.content import (
     HostedTool,
     Image,
@@ -19,6 +21,7 @@ from llm_protocol.content import (
     ToolCall,
     ToolResult,
 )
+from llm_protocol.dialects.openai_responses.checks import typed
 from llm_protocol.dialects.openai_responses.reasoning import NAME, is_native
 from llm_protocol.dialects.openai_responses.resource import choice_object, format_object, own, summary, tool_object
 from llm_protocol.fields import add_extra, bad_request, check_parameters, unsupported
@@ -33,6 +36,14 @@ _CONTENT_TYPES = ("input_", "output_")
 
 _REASONS = re.compile(r"(o\d|gpt-([5-9]|\d\d)|codex)(?!.*-chat)")
 """Models that reason unasked. The others refuse to be asked for encrypted reasoning."""
+
+
+class _Extra(msgspec.Struct):
+    """The fields of ``extra`` that stand beside some of ours."""
+
+    reasoning: JsonObject = {}
+    text: JsonObject = {}
+    include: list[str] = []
 
 
 def response_body(request: ChatRequest, *, stream: bool) -> JsonObject:
@@ -63,13 +74,13 @@ def response_body(request: ChatRequest, *, stream: bool) -> JsonObject:
 def _add_nested(body: JsonObject, request: ChatRequest) -> None:
     """The fields that hold both our settings and those only the vendor knows; ours win."""
     given = request.parameters
-    extra = given.extra.get(NAME, {})
+    extra = typed(given.extra.get(NAME, {}), _Extra, f"parameters.extra.{NAME}")
     reasoning = {"effort": given.reasoning_effort, "summary": given.reasoning_summary}
-    reasoning = {**extra.get("reasoning", {}), **{k: v for k, v in reasoning.items() if v is not None}}
-    text = dict(extra.get("text", {}))
+    reasoning = extra.reasoning | {k: v for k, v in reasoning.items() if v is not None}
+    text = dict(extra.text)
     if request.response_format is not None:
         text["format"] = format_object(request.response_format)
-    include = list(extra.get("include", []))
+    include = list(extra.include)
     if _ENCRYPTED not in include and (_REASONS.match(request.model) or reasoning or _thought(body["input"])):
         include.append(_ENCRYPTED)
     body.update({k: v for k, v in (("reasoning", reasoning), ("text", text), ("include", include)) if v})

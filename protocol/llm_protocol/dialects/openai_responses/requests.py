@@ -174,7 +174,7 @@ def _request(raw: JsonObject, body: _Body) -> ChatRequest:
         tool_choice=tool_choice,
         response_format=_format(body.text.format if body.text else None),
         parameters=parameters,
-        metadata=body.metadata or {},
+        metadata=body.metadata or {},  # not for the vendor, which stores nothing
     )
 
 
