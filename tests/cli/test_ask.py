@@ -4,20 +4,15 @@ import json
 import os
 import pty
 import signal
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 import trio
 
+from support import commands
 from support.peer import Peer, Step, chunked, reply, reset, sse, stall
 
-ASK = (sys.executable, "-P", "-m", "llm_runtime.cli", "ask")
 SSE = {"content-type": "text/event-stream"}
-SECONDS = 20
 
 
 def piece(text: str, finish: str | None = None) -> str:
@@ -29,47 +24,8 @@ def answer(*texts: str) -> Step:
     return sse(*map(piece, texts), piece("", "stop"), "[DONE]")
 
 
-def environment(extra: Mapping[str, str]) -> dict[str, str]:
-    """Ours without anything that would change the outcome."""
-    kept = {name: value for name, value in os.environ.items() if not name.endswith("_API_KEY")}
-    return {**kept, "LLM_RUNTIME_CHECKOUT": "", **extra}
-
-
-async def ask(*arguments: str, stdin: bytes = b"", **extra: str) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of one run."""
-    with trio.fail_after(SECONDS):
-        done = await trio.run_process(
-            [*ASK, *arguments],
-            stdin=stdin,
-            capture_stdout=True,
-            capture_stderr=True,
-            check=False,
-            env=environment(extra),
-        )
-    return done.returncode, done.stdout.decode(), done.stderr.decode()
-
-
-@asynccontextmanager
-async def running(*arguments: str, stdout: int = subprocess.PIPE) -> AsyncIterator[trio.Process]:
-    """A run to be interfered with; killed after the block if it is still there."""
-    process = await trio.lowlevel.open_process(
-        [*ASK, *arguments], stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.PIPE, env=environment({})
-    )
-    try:
-        with trio.fail_after(SECONDS):
-            yield process
-    finally:
-        process.kill()
-        with trio.move_on_after(5, shield=True):
-            await process.wait()
-        for pipe in (process.stdout, process.stderr):
-            if pipe:
-                await pipe.aclose()
-
-
-async def everything(stream: trio.abc.ReceiveStream | None) -> str:
-    assert stream
-    return b"".join([bytes(part) async for part in stream]).decode()
+async def ask(*arguments: str, stdin: bytes = b"", **extra: str) -> commands.Done:
+    return await commands.run("ask", *arguments, stdin=stdin, **extra)
 
 
 async def test_a_daemon_is_asked_and_its_answer_printed() -> None:
@@ -140,7 +96,7 @@ async def test_a_broken_answer_keeps_what_came_and_fails() -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_ctrl_c_cancels_down_to_the_socket(number: signal.Signals) -> None:
     slow = [chunked(f"data: {piece('Hel')}\n\n".encode(), headers=SSE, end=False), stall()]
-    async with Peer(slow) as peer, running("--url", peer.url, "hi") as process:
+    async with Peer(slow) as peer, commands.running("ask", "--url", peer.url, "hi") as process:
         assert process.stdout
         assert process.stderr
         assert await process.stdout.receive_some() == b"Hel"
@@ -148,26 +104,26 @@ async def test_ctrl_c_cancels_down_to_the_socket(number: signal.Signals) -> None
         with trio.fail_after(1):
             await peer.until(lambda: peer.aborted == 1)
         assert await process.wait() == 130
-        assert await everything(process.stdout) == "\n"
-        assert await everything(process.stderr) == ""
+        assert await commands.rest(process.stdout) == "\n"
+        assert await commands.rest(process.stderr) == ""
 
 
 async def test_a_reader_that_leaves_ends_it_quietly() -> None:
     """OPS-05: ``ask | head -1``"""
     many = sse(*[piece("line\n" * 100)] * 200, gap=0.005)
-    async with Peer(many) as peer, running("--url", peer.url, "hi") as process:
+    async with Peer(many) as peer, commands.running("ask", "--url", peer.url, "hi") as process:
         assert process.stdout
         await process.stdout.receive_some()
         await process.stdout.aclose()
         assert await process.wait() == 141
-        assert await everything(process.stderr) == ""
+        assert await commands.rest(process.stderr) == ""
 
 
 async def test_a_terminal_is_not_steered_by_an_answer() -> None:
     main, terminal = pty.openpty()
     try:
         peer = Peer(answer("a\x1b]0;owned\x07b", "\tc"))
-        async with peer, running("--url", peer.url, "hi", stdout=terminal) as process:
+        async with peer, commands.running("ask", "--url", peer.url, "hi", stdout=terminal) as process:
             assert await process.wait() == 0
         assert os.read(main, 1000) == b"a]0;ownedb\tc\r\n"
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Mapping
+from functools import partial
 
 import trio
 
@@ -18,12 +19,8 @@ from llm_runtime.config import Config, with_server
 def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Serve until told to stop, and give the exit code. Raises `ConfigError` for what must be put right first."""
     start_logging(arguments.log_level, arguments.log_format)
-    config = with_server(
-        configured(arguments.config, environ, say),
-        host=arguments.host,
-        port=arguments.port,
-        insecure_no_tls=arguments.insecure_no_tls,
-    )
+    change = partial(with_server, host=arguments.host, port=arguments.port, insecure_no_tls=arguments.insecure_no_tls)
+    config = configured(arguments.config, environ, say, change)
     return trio.run(_serve, config, os.path.join("bin", "llm-runtime") if CHECKOUT in environ else "llm-runtime")
 
 

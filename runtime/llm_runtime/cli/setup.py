@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import TypeAlias
 
 from llm_protocol.requests import LLMProvider
 from llm_runtime.config import Config, ConfigError, discover, load
@@ -16,8 +17,13 @@ NOTHING = (
 )
 
 
-def configured(file: str | None, environ: Mapping[str, str], say: Callable[[str], None]) -> Config:
-    """The configuration of ``file``, or the discovered one. Blocks.
+Change: TypeAlias = Callable[[Config], Config]
+
+
+def configured(
+    file: str | None, environ: Mapping[str, str], say: Callable[[str], None], change: Change = lambda config: config
+) -> Config:
+    """The configuration of ``file``, or the discovered one, after ``change``, which may refuse it. Blocks.
 
     From a checkout the local model is installed when it is needed and missing; elsewhere that is a `ConfigError`, as
     is having no provider at all.
@@ -25,10 +31,10 @@ def configured(file: str | None, environ: Mapping[str, str], say: Callable[[str]
     from llm_runtime.local_model import is_installed
 
     local = is_installed()
-    config = _read(file, environ, local=local)
+    config = change(_read(file, environ, local=local))
     if not local and _needs_local_model(config):
         _install(environ, say)
-        config = _read(file, environ, local=True)
+        config = change(_read(file, environ, local=True))
     if not config.enabled:
         raise ConfigError("every provider is disabled", file=file or "")
     return config

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import sys
 import unicodedata
 from contextlib import suppress
 
@@ -29,8 +28,8 @@ def complain(problem: object, code: int) -> int:
 
 def say(line: str) -> None:
     """Print to stderr, if anyone still reads it."""
-    with suppress(OSError, ValueError):  # nobody may read it any more
-        print(line, file=sys.stderr, flush=True)
+    with suppress(OSError):
+        write_all(f"{line}\n".encode(errors="replace"), 2)
 
 
 def announce(line: str) -> None:
@@ -39,10 +38,13 @@ def announce(line: str) -> None:
         write_all(f"{line}\n".encode())
 
 
-def write_all(data: bytes) -> None:
-    """Write to stdout, unbuffered, so that a reader who is slow or gone is noticed here. Blocks; raises OSError."""
+def write_all(data: bytes, file: int = 1) -> None:
+    """Write to stdout or stderr itself, so that a reader who is slow or gone is noticed here. Blocks; raises OSError.
+
+    Python's own files will not do: where it found one closed it has None, which means stdout to ``print``.
+    """
     while data:
-        data = data[os.write(1, data) :]
+        data = data[os.write(file, data) :]
 
 
 def is_piped(file: int) -> bool:
