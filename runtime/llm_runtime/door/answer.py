@@ -28,7 +28,7 @@ PING = b": ping\n\n"
 
 @final
 class Answer:
-    """Follows a run while it is entered. Leaving it may cancel the run (see `Run`)."""
+    """Follows a run from its making to `close`, which may cancel the run (see `Run`)."""
 
     def __init__(self, run: Run, wake: Callable[[], None], left: Callable[[Answer], None]) -> None:
         self.run = run
@@ -36,14 +36,18 @@ class Answer:
         self._wake = wake
         self._left = left
         self._shut = False
+        self._follower = run.follow(wake=wake)
+
+    def close(self) -> None:
+        """Stop following."""
+        self._follower.close()
+        self._left(self)
 
     def __enter__(self) -> Self:
-        self._follower = self.run.follow(wake=self._wake)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
-        self._follower.close()
-        self._left(self)
+        self.close()
 
     def take(self) -> Sequence[Event]:
         """The events that are there and were not taken yet; `end` is set with the last of them."""

@@ -91,7 +91,7 @@ class Service:
         return await submitted(self.engine, inbound, stream=stream, background=background)
 
     def answering(self, run: Run, wake: Callable[[], None]) -> Answer:
-        """Follow a run for a client; to be entered at once."""
+        """Follow a run for a client; to be closed."""
         answer = Answer(run, wake, self._answered)
         self._answers.add(answer)
         return answer

@@ -104,7 +104,9 @@ class Shelf:
     def find(self, response_id: str, caller: str) -> Kept | None:
         """The caller's response of that id, being made or stored."""
         kept = self._live.get(response_id) or self._stored.get(response_id)
-        return kept if kept is not None and kept.caller == caller else None
+        if kept is None or kept.caller != caller:
+            return None
+        return kept if kept.outlives_its_end or kept.run.log.end is None else None
 
     def find_live(self, response_id: str, caller: str) -> Kept | None:
         """The caller's response of that id, if it is being made."""

@@ -108,6 +108,8 @@ class Socket:
                 try:
                     await trio.lowlevel.wait_writable(self._raw)
                     rest = rest[self._send_now(rest) :]
+                except trio.ClosedResourceError as exc:
+                    raise trio.BrokenResourceError from exc
                 except BaseException:
                     self._torn = True
                     raise

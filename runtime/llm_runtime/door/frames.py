@@ -1,0 +1,105 @@
+"""What a client says on a WebSocket, and how it is told of a mistake."""
+
+from __future__ import annotations
+
+import re
+from typing import TypeVar
+
+import msgspec
+
+from llm_protocol.wire import WireError, decode_object
+from llm_runtime.door.limits import LANE_NAME
+from llm_runtime.door.refusal import Refused
+
+EXAMPLE = '{"type": "response.create", "model": "auto", "input": "Say hi"}'
+KNOWN = ("response.create", "response.cancel", "response.resume")
+
+_LANE = re.compile(LANE_NAME)
+T = TypeVar("T")
+
+
+class Head(msgspec.Struct, frozen=True):
+    """What every frame may have. ``event_id`` is the client's, and comes back in an error frame."""
+
+    type: str = ""
+    stream_id: str | None = None
+    event_id: str | None = None
+
+
+class Cancel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``response.cancel``: by id, or what is active on a lane."""
+
+    type: str
+    response_id: str | None = None
+    stream_id: str | None = None
+    event_id: str | None = None
+
+
+class Resume(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``response.resume``: the events of a response after ``starting_after``."""
+
+    type: str
+    response_id: str
+    starting_after: int = -1
+    stream_id: str | None = None
+    event_id: str | None = None
+
+
+_HEAD = msgspec.json.Decoder(Head)
+
+
+def read_head(text: str) -> Head:
+    """The head of a frame. Raises `Refused` when it is none."""
+    try:
+        return _HEAD.decode(text)
+    except msgspec.ValidationError as exc:
+        raise _invalid(str(exc)) from None
+    except (msgspec.DecodeError, RecursionError, UnicodeError):
+        pass  # perhaps it is JSON that only Python's own reader understands
+    return read(text, Head)
+
+
+def read(text: str, kind: type[T]) -> T:
+    """The whole frame as a ``kind``. Raises `Refused`."""
+    try:
+        return msgspec.convert(decode_object(text), kind)
+    except WireError:
+        raise Refused(400, "invalid_json", f"The frame is not a JSON object. Send, for example, {EXAMPLE}") from None
+    except msgspec.ValidationError as exc:
+        raise _invalid(str(exc)) from None
+
+
+def check_lane(name: str | None) -> None:
+    """Raise `Refused` unless a lane may be called that."""
+    if name is not None and not _LANE.fullmatch(name):
+        message = f"A stream_id must match {LANE_NAME}."
+        raise Refused(400, "invalid_stream_id", message, param="stream_id")
+
+
+def unknown_type(head: Head) -> Refused:
+    """There is no such frame."""
+    message = f"Unknown type {head.type[:100]!r}; known are {', '.join(KNOWN)}. Send, for example, {EXAMPLE}"
+    return Refused(400, "unknown_event_type", message, param="type")
+
+
+def encode_refusal(refused: Refused, stream_id: str | None, event_id: str | None) -> bytes:
+    """The error frame for what the door refuses."""
+    error: dict[str, object] = dict(refused.error())
+    if refused.headers:
+        error["headers"] = dict(refused.headers)
+    return _encode("error", {"status": refused.status, "error": error}, stream_id, event_id)
+
+
+def encode_steer_failed(head: Head) -> bytes:
+    """The answer to ``response.steer``."""
+    error = {"type": "invalid_request_error", "code": "steering_not_supported", "message": "Steering is not supported."}
+    return _encode("response.steer.failed", {"error": error}, head.stream_id, head.event_id)
+
+
+def _encode(kind: str, fields: dict[str, object], stream_id: str | None, event_id: str | None) -> bytes:
+    optional = {"stream_id": stream_id, "event_id": event_id}
+    return msgspec.json.encode({"type": kind, **fields} | {name: text for name, text in optional.items() if text})
+
+
+def _invalid(problem: str) -> Refused:
+    return Refused(400, "invalid_request", f"{problem}. Send, for example, {EXAMPLE}")
