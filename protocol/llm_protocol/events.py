@@ -84,6 +84,10 @@ class UsageReported(msgspec.Struct, frozen=True, tag="usage"):
     usage: Usage
 
 
+class Restarted(msgspec.Struct, frozen=True, tag="restarted"):
+    """Everything said so far is void: the answer begins anew. Only in runs whose followers asked for it."""
+
+
 class Finished(msgspec.Struct, frozen=True, kw_only=True, tag="finished"):
     """The vendor's own end marker was seen. In a run log ``response`` holds the folded answer."""
 
@@ -100,6 +104,6 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
 
 
 Delta: TypeAlias = TextDelta | ReasoningDelta | ToolCallDelta | RefusalDelta
-Event: TypeAlias = Started | ItemStarted | Delta | ItemDone | Embedded | UsageReported | Finished | Failed
+Event: TypeAlias = Started | ItemStarted | Delta | ItemDone | Embedded | UsageReported | Restarted | Finished | Failed
 TERMINAL = (Finished, Failed)
 DELTAS = (TextDelta, ReasoningDelta, ToolCallDelta, RefusalDelta)

@@ -21,6 +21,7 @@ from llm_protocol.events import (
     ItemStarted,
     ReasoningDelta,
     RefusalDelta,
+    Restarted,
     Started,
     TextDelta,
     ToolCallDelta,
@@ -85,6 +86,9 @@ class Fold:
                 self.started = event
             case Embedded():
                 self.vectors = event.vectors
+            case Restarted():
+                self._items.clear()
+                self.started, self.usage, self.vectors = Started(), None, ()
             case Finished() | Failed():
                 self.end = event
 

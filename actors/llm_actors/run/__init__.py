@@ -1,6 +1,6 @@
 """One request in flight: its log, its followers, its scope."""
 
-from llm_actors.run.log import LOG_LIMIT_BYTES, Follower, LogLimitExceeded, RunLog
+from llm_actors.run.log import LOG_LIMIT_BYTES, Follower, LogLimitExceeded, RunLog, weigh
 from llm_actors.run.run import Run
 
-__all__ = ["LOG_LIMIT_BYTES", "Follower", "LogLimitExceeded", "Run", "RunLog"]
+__all__ = ["LOG_LIMIT_BYTES", "Follower", "LogLimitExceeded", "Run", "RunLog", "weigh"]

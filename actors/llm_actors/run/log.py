@@ -41,13 +41,13 @@ def weigh(event: Event) -> int:
 class RunLog:
     """Append-only, byte-bounded, ends with exactly one ``Finished`` or ``Failed``."""
 
-    __slots__ = ("_limit", "_on_deserted", "_parked", "_watchers", "events", "followers", "size")
+    __slots__ = ("_on_deserted", "_parked", "_watchers", "events", "followers", "limit_bytes", "size")
 
     def __init__(self, *, limit_bytes: int = LOG_LIMIT_BYTES, on_deserted: Callable[[], None] | None = None) -> None:
         self.events: list[Event] = []
         self.size = 0
         self.followers = 0
-        self._limit = limit_bytes
+        self.limit_bytes = limit_bytes
         self._on_deserted = on_deserted
         self._parked = trio.lowlevel.ParkingLot()
         self._watchers: list[Callable[[], None]] = []
@@ -66,7 +66,7 @@ class RunLog:
         """
         assert self.end is None, "the run log has ended"
         self.size += weigh(event)
-        if self.size > self._limit and not isinstance(event, TERMINAL):
+        if self.size > self.limit_bytes and not isinstance(event, TERMINAL):
             raise LogLimitExceeded
         self.events.append(event)
         self._parked.unpark_all()
