@@ -56,16 +56,17 @@ _INCOMPLETE = {
 class _Item:
     """One item of ours: a content part of a message, or another item of the vendor's."""
 
-    __slots__ = ("index", "kind", "pieces", "section")
+    __slots__ = ("index", "kind", "pieces", "section", "start")
 
-    def __init__(self, index: int, kind: ItemKind) -> None:
-        self.index = index
-        self.kind: ItemKind = kind
+    def __init__(self, start: ItemStarted) -> None:
+        self.start = start
+        self.index = start.index
+        self.kind: ItemKind = start.kind
         self.pieces: list[str] = []
         self.section = 0  # of a summary, or of reasoning text
 
-    def part(self) -> Part | None:
-        """What was streamed, as a part; ``None`` for what cannot be made of that."""
+    def part(self) -> Part:
+        """What was streamed, as a part."""
         text = "".join(self.pieces)
         match self.kind:
             case "text":
@@ -74,8 +75,10 @@ class _Item:
                 return Refusal(text)
             case "reasoning":
                 return Reasoning(text=text)
+            case "tool_call":
+                return ToolCall(id=self.start.id or "", name=self.start.name or "", arguments=text)
             case _:
-                return None
+                raise AssertionError(self.kind)  # no other kind is ever opened
 
 
 class Answer:
@@ -122,8 +125,8 @@ class Answer:
         inner = 0 if is_reasoning else event.content_index
         item = self._open.get((event.output_index, inner))
         if item is None:
-            if kind == "tool_call":
-                return  # nobody said whose arguments these are; the whole item will
+            if kind == "tool_call" or event.output_index in self._done:
+                return  # nobody said whose arguments these are, but the whole item will; or it already has
             item = self._item((event.output_index, inner), kind, out)
         if not event.delta:
             return
@@ -150,9 +153,9 @@ class Answer:
         if (known := self._open.get(key)) is not None:
             return known
         self._start(Response(), out)
-        item = self._open[key] = _Item(self._count, kind)
+        item = self._open[key] = _Item(ItemStarted(index=self._count, kind=kind, id=id_, name=name))
         self._count += 1
-        out.append(ItemStarted(index=item.index, kind=kind, id=id_, name=name))
+        out.append(item.start)
         return item
 
     def _item_done(self, place: int, item: JsonObject, out: list[Event]) -> None:
@@ -164,11 +167,11 @@ class Answer:
             raise WireError(str(exc)) from None
         self._done.add(place)
         for at, part in enumerate(parts):
-            self._calls |= isinstance(part, ToolCall)
-            self._refused |= isinstance(part, Refusal)
             self._close((place, at), part, out)
 
     def _close(self, key: tuple[int, int], part: Part, out: list[Event]) -> None:
+        self._calls |= isinstance(part, ToolCall)
+        self._refused |= isinstance(part, Refusal)
         self._start(Response(), out)
         item = self._open.pop(key, None)
         if item is None or not item.pieces:  # tell the text of what was not streamed
@@ -200,9 +203,12 @@ class Answer:
             if place not in self._done:
                 self._item_done(place, item, out)
         for key, open_item in list(self._open.items()):
-            if key[0] not in self._done and (part := open_item.part()) is not None:
-                self._refused |= isinstance(part, Refusal)
-                self._close(key, part, out)
+            part = open_item.part()
+            if key[0] in self._done:
+                continue
+            if isinstance(part, ToolCall) and response.status != "completed":
+                continue  # cut, perhaps in the middle of its arguments
+            self._close(key, part, out)
 
     def _finished(self, response: Response) -> Finished:
         if response.status == "incomplete":
