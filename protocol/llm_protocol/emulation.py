@@ -35,6 +35,12 @@ _CODE_GAP = (
 _FILES = "Files that matter are in <file> elements; use what they define, and do not repeat them."
 
 
+def offered(types: frozenset[RequestType]) -> frozenset[RequestType]:
+    """What can be asked of a vendor that has ``types``: those, and what `spoken` makes of chat."""
+    over_chat = {RequestType.COMPLETION, RequestType.CODE_GENERATION} if RequestType.CHAT in types else set()
+    return types | over_chat
+
+
 def spoken(request: AnyRequest, types: Collection[RequestType]) -> AnyRequest:
     """``request`` as a vendor that has ``types`` can be asked it: itself, or as chat. Raises `UnsupportedError`."""
     if request.request_type in types:

@@ -17,6 +17,7 @@ from llm_actors.catalog import Catalog, CatalogActor, CatalogMessage, CatalogRef
 from llm_actors.kernel import ChildSpec, Intensity, MailboxSpec, Overflow, Supervisor
 from llm_actors.orchestrator import CostOf, Orchestrator, OrchestratorMessage, OrchestratorRef
 from llm_actors.provider import ProviderRef
+from llm_protocol.emulation import offered
 from llm_runtime.deployments import Supervised
 
 ROOT_INTENSITY = Intensity(3, 60.0)
@@ -41,7 +42,7 @@ class Tree:
         self.catalog = Catalog()
         for each in deployments:
             known = each.deployment
-            self.catalog.add(known.name, known.kind, known.dialect.request_types, known.models)
+            self.catalog.add(known.name, known.kind, offered(known.dialect.request_types), known.models)
         providers = Supervisor([each.supervisor.as_child() for each in deployments], name="providers")
         lister = self._lister({each.deployment.name: each.ref for each in deployments if not each.deployment.models})
         orchestrator = self._orchestrator({each.deployment.name: each.ref for each in deployments}, cost_of, drain_s)

@@ -16,11 +16,13 @@ from llm_actors.provider.messages import Outcome, Sink
 from llm_actors.run.log import LogLimitExceeded
 from llm_actors.transport import Response, Transport, TransportError
 from llm_protocol.dialect import RateLimits, StreamDecoder, WireResponse
+from llm_protocol.emulation import spoken
 from llm_protocol.errors import LLMClientError
 from llm_protocol.events import TERMINAL, Event, Failed, Finished, Started
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.policy import Timeouts
-from llm_protocol.requests import AnyRequest
+from llm_protocol.requests import AnyRequest, CodeRequest
+from llm_protocol.unfencing import Unfencer
 
 ERROR_BODY_BYTES = 256 * 1024
 """What is read of an error's body."""
@@ -47,6 +49,7 @@ class Attempt:
         self._latest = self._started_at + timeouts.total
         self._scope = trio.CancelScope(deadline=self._latest)
         self._waiting_for = FailureKind.TIMEOUT_TOTAL
+        self._unfencer: Unfencer | None = None
 
     async def run(self, request: AnyRequest, *, stream: bool) -> Outcome:
         """Carry it out. Raises nothing but `trio.Cancelled` and bugs."""
@@ -95,7 +98,10 @@ class Attempt:
 
     async def _exchange(self, request: AnyRequest, stream: bool) -> Finished | Failed:
         dialect = self._deployment.dialect
-        http = self._deployment.http_request(dialect.encode_request(request, stream=stream))
+        said = spoken(request, dialect.request_types)
+        if isinstance(request, CodeRequest):
+            self._unfencer = Unfencer()
+        http = self._deployment.http_request(dialect.encode_request(said, stream=stream))
         if stream:
             self._wait_for(FailureKind.TIMEOUT_FIRST_TOKEN, self._timeouts.first_token)
         async with self._transport.send(http, connect_timeout=self._timeouts.connect) as response:
@@ -103,9 +109,9 @@ class Attempt:
             if not 200 <= response.status < 300:
                 return Failed(failure=dialect.decode_error(await _whole(response, ERROR_BODY_BYTES)))
             if stream and not _is_json(response):
-                return await self._stream(response, dialect.stream_decoder(request))
+                return await self._stream(response, dialect.stream_decoder(said))
             whole = await _whole(response, ANSWER_BODY_BYTES)
-            return self._deliver(dialect.decode_response(request, whole))
+            return self._deliver(dialect.decode_response(said, whole))
 
     async def _stream(self, response: Response, decoder: StreamDecoder) -> Finished | Failed:
         end: Finished | Failed | None = None
@@ -126,7 +132,7 @@ class Attempt:
         return end
 
     def _pass_on(self, events: list[Event]) -> Finished | Failed | None:
-        for event in events:
+        for event in events if self._unfencer is None else self._unfencer.feed(events):
             if isinstance(event, TERMINAL):
                 return event
             if type(event) is Started:
