@@ -25,8 +25,9 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens. ``input_tokens`` and ``output_tokens`` are totals: cached, cache-written and reasoning tokens are
     inside them.
 
-    ``estimated`` marks numbers that are ours because the vendor gave none. ``billed_*`` are set only where a vendor
-    bills other numbers than it counts.
+    ``image_tokens`` are those of the output that are pictures, which some vendors price apart. ``estimated`` marks
+    numbers that are ours because the vendor gave none. ``billed_*`` are set only where a vendor bills other numbers
+    than it counts.
     """
 
     input_tokens: int = 0
@@ -34,6 +35,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     cached_tokens: int = 0
     cache_write_tokens: int = 0
     reasoning_tokens: int = 0
+    image_tokens: int = 0
     billed_input_tokens: int | None = None
     billed_output_tokens: int | None = None
     estimated: bool = False
