@@ -15,7 +15,15 @@ from llm_actors.orchestrator import submit
 from llm_actors.run import Run
 from llm_protocol.dialect import ModelInfo
 from llm_protocol.errors import ShuttingDownError
-from llm_protocol.requests import AnyRequest, ChatRequest, CompletionRequest
+from llm_protocol.requests import (
+    AnyRequest,
+    ChatRequest,
+    CodeFile,
+    CodeRequest,
+    CompletionRequest,
+    EmbeddingRequest,
+    ImageRequest,
+)
 from llm_protocol.response import LLMResponse, Usage
 from llm_runtime.answers import AnswerStream, outcome
 from llm_runtime.asking import ChatOptions, Messages, Options, as_messages, split
@@ -60,6 +68,62 @@ class Runtime:
     async def complete(self, prompt: str, *, suffix: str | None = None, **options: Unpack[Options]) -> LLMResponse:
         """A text continued; with ``suffix``, the gap before it filled."""
         return await self.send(CompletionRequest(prompt=prompt, suffix=suffix, **split(options)))
+
+    async def generate_code(
+        self,
+        instruction: str,
+        *,
+        language: str | None = None,
+        prefix: str | None = None,
+        suffix: str | None = None,
+        files: Mapping[str, str] | None = None,
+        **options: Unpack[Options],
+    ) -> LLMResponse:
+        """Code for an instruction, without fences or talk; ``prefix`` and ``suffix`` are the code around a gap to fill.
+
+        ``files`` maps paths to contents the model should know of.
+        """
+        context = tuple(CodeFile(path, content) for path, content in (files or {}).items())
+        request = CodeRequest(
+            instruction=instruction, language=language, prefix=prefix, suffix=suffix, files=context, **split(options)
+        )
+        return await self.send(request)
+
+    async def embed(
+        self,
+        inputs: str | Sequence[str],
+        *,
+        dimensions: int | None = None,
+        input_type: str | None = None,
+        **options: Unpack[Options],
+    ) -> LLMResponse:
+        """A vector for each input, in order, as ``response.embeddings``."""
+        texts = (inputs,) if isinstance(inputs, str) else tuple(inputs)
+        request = EmbeddingRequest(inputs=texts, dimensions=dimensions, input_type=input_type, **split(options))
+        return await self.send(request)
+
+    async def generate_image(
+        self,
+        prompt: str,
+        *,
+        n: int = 1,
+        size: str | None = None,
+        quality: str | None = None,
+        output_format: str | None = None,
+        background: str | None = None,
+        **options: Unpack[Options],
+    ) -> LLMResponse:
+        """``n`` pictures of a description, as ``response.images``. ``size`` is ``"WxH"`` or ``"auto"``."""
+        request = ImageRequest(
+            prompt=prompt,
+            n=n,
+            size=size,
+            quality=quality,
+            output_format=output_format,
+            background=background,
+            **split(options),
+        )
+        return await self.send(request)
 
     def stream(self, messages: Messages, **options: Unpack[ChatOptions]) -> AnswerStream:
         """The next turn of a conversation, as it is made; see `AnswerStream`."""
