@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 from llm_protocol.content import JsonObject
 from llm_protocol.dialect import Headers, ModelInfo, ModelPage, RateLimits, WireRequest, WireResponse
 from llm_protocol.dialects.anthropic import errors, models
@@ -59,7 +61,7 @@ class Anthropic:
 
     def models_request(self, page: str | None) -> WireRequest:
         """The request for a page of the model list."""
-        after = f"&after_id={page}" if page is not None else ""
+        after = f"&after_id={quote(page, safe='')}" if page is not None else ""
         return WireRequest("GET", f"/v1/models?limit={PAGE_SIZE}{after}", (("anthropic-version", VERSION),))
 
     def decode_models(self, body: bytes) -> ModelPage:

@@ -1,0 +1,57 @@
+"""Cohere's v2 API, as its server: for clients that speak it, and for fake vendors in tests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from llm_protocol.dialect import Inbound, ModelInfo, WireResponse
+from llm_protocol.dialects.cohere import errors
+from llm_protocol.dialects.cohere.embed import decode_embed, encode_embeddings
+from llm_protocol.dialects.cohere.inbound import decode_chat
+from llm_protocol.dialects.cohere.outbound import ChatEncoder, encode_whole
+from llm_protocol.dialects.cohere.parts import NAME
+from llm_protocol.failures import Failure
+from llm_protocol.fields import bad_request, unsupported
+from llm_protocol.requests import EmbeddingRequest
+from llm_protocol.response import LLMResponse
+from llm_protocol.wire import WireError, decode_object, encode_json
+
+
+class CohereServer:
+    """Speaks to clients of Cohere's v2 API."""
+
+    name = NAME
+
+    def decode_request(self, path: str, body: bytes) -> Inbound:
+        """What a client asks for at ``/v2/chat`` or ``/v2/embed``."""
+        decode = {"chat": decode_chat, "embed": decode_embed}.get(
+            path.partition("?")[0].rstrip("/").rpartition("/v2/")[2]
+        )
+        if decode is None:
+            raise unsupported("path", f"{path} is not served: there are /v2/chat and /v2/embed")
+        try:
+            given = decode_object(body)
+        except WireError as exc:
+            raise bad_request(None, f"the body must be a JSON object: {exc}") from None
+        return decode(given)
+
+    def response_encoder(self, inbound: Inbound, response_id: str) -> ChatEncoder:  # noqa: ARG002
+        """An encoder for one streamed answer."""
+        return ChatEncoder(response_id)
+
+    def encode_response(self, inbound: Inbound, response: LLMResponse) -> bytes:
+        """The body of a whole answer."""
+        if isinstance(inbound.request, EmbeddingRequest):
+            return encode_embeddings(inbound.request, response)
+        return encode_whole(response)
+
+    def encode_error(self, failure: Failure) -> WireResponse:
+        """Status, headers and body of an error."""
+        return errors.encode_error(failure)
+
+    def encode_models(self, models: Sequence[ModelInfo]) -> bytes:
+        """The model list as one page."""
+        entries = [
+            {"name": model.id, "endpoints": ["chat"], "context_length": model.context_window} for model in models
+        ]
+        return encode_json({"models": entries})
