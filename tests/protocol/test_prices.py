@@ -1,0 +1,144 @@
+"""Prices and costs: `CostCalculator`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from datetime import date
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llm_protocol import prices
+from llm_protocol.prices import Price, PriceTable, Tier, cost_of, price_of
+from llm_protocol.response import Usage
+
+TABLE = PriceTable(
+    json.dumps(
+        {
+            "date": "2026-01-01",
+            "source": "a test",
+            "vendors": {
+                "openai": [
+                    {"names": ["small"], "prefixes": ["small-"], "price": {"input": 1, "output": 2}},
+                    {"names": ["small-special"], "price": {"input": 9, "output": 9}},
+                    {"names": ["odd"], "pattern": "(?=odd)(?=(?!.*-tts))", "price": {"input": 3}},
+                    {"names": ["big-2025-01-01"], "price": {"input": 5, "output": 6}},
+                ]
+            },
+        }
+    ).encode()
+)
+
+
+def usage(**counts: Any) -> Usage:
+    return Usage(**counts)
+
+
+@pytest.mark.parametrize(
+    ("kind", "model", "per_million"),
+    [
+        ("openai", "gpt-4o", (2.5, 10.0)),
+        ("openai", "gpt-4o-2024-08-06", (2.5, 10.0)),
+        ("anthropic", "claude-opus-4-5-20251101", (5.0, 25.0)),
+        ("gemini", "models/gemini-2.5-pro", (1.25, 10.0)),
+        ("cerebras", "gpt-oss-120b", (0.35, 0.75)),
+        ("cohere", "command-a-03-2025", (2.5, 10.0)),
+        ("cohere", "embed-v4.0", (0.12, None)),
+    ],
+)
+def test_cost_calculator_knows_the_five_vendors(kind: str, model: str, per_million: Any) -> None:
+    """`CostCalculator`: a model of each vendor, under the names that are in use."""
+    price = price_of(kind, model)
+    assert price is not None
+    assert (price.input, price.output) == per_million
+
+
+def test_cost_calculator_prices_cached_and_written_tokens_as_such() -> None:
+    price = Price(input=10, output=20, cached=1, cache_write=12)
+    counted = usage(input_tokens=1000, cached_tokens=600, cache_write_tokens=100, output_tokens=50, reasoning_tokens=40)
+    assert price.cost(counted) == pytest.approx((300 * 10 + 600 * 1 + 100 * 12 + 50 * 20) / 1e6)
+
+
+def test_without_a_price_of_their_own_cached_tokens_cost_what_input_costs() -> None:
+    assert Price(input=10, output=0).cost(usage(input_tokens=10, cached_tokens=5, cache_write_tokens=5)) == 1e-4
+
+
+def test_a_long_prompt_costs_by_its_tier() -> None:
+    price = Price(input=1, output=2, tiers=(Tier(above=100, input=3, output=4), Tier(above=200, input=5, output=6)))
+    assert price.cost(usage(input_tokens=100, output_tokens=1)) == pytest.approx(102e-6)
+    assert price.cost(usage(input_tokens=101, output_tokens=1)) == pytest.approx(307e-6)
+    assert price.cost(usage(input_tokens=300, output_tokens=1)) == pytest.approx(1506e-6)
+
+
+def test_pictures_cost_apart() -> None:
+    price = Price(input=1, output=2, image_output=30)
+    assert price.cost(usage(output_tokens=100, image_tokens=90)) == pytest.approx((10 * 2 + 90 * 30) / 1e6)
+
+
+def test_what_the_vendor_bills_is_what_counts() -> None:
+    counted = Usage(input_tokens=1000, output_tokens=50, billed_input_tokens=10, billed_output_tokens=5)
+    assert Price(input=1, output=2).cost(counted) == pytest.approx(20e-6)
+
+
+def test_an_unknown_price_is_none_and_never_zero() -> None:
+    """`CostCalculator`: unknown models, vendors, usage, and tokens that have no price."""
+    counted = usage(input_tokens=5, output_tokens=5)
+    assert cost_of("openai", "no-such-model", counted) is None
+    assert cost_of("local", "smollm2", counted) is None
+    assert cost_of("openai", "gpt-4o", None) is None
+    assert cost_of("cohere", "embed-v4.0", counted) is None
+    assert cost_of("cohere", "embed-v4.0", usage(input_tokens=5)) == pytest.approx(0.6e-6)
+
+
+@pytest.mark.parametrize(
+    ("model", "found"),
+    [
+        ("small", 1),
+        ("SMALL-2", 1),
+        ("small-special", 9),
+        ("small-special-20250101", 1),
+        ("vendor/small", 1),
+        ("models/big-2025-01-01", 5),
+        ("odd-one", 3),
+        ("odd-one-tts", None),
+        ("odd-latest", 3),
+        ("big", None),
+        ("", None),
+    ],
+)
+def test_names_are_matched_with_sense(model: str, found: float | None) -> None:
+    """Exact names win over prefixes; a prefix before "/", the case and a date at the end do not matter."""
+    price = TABLE.price_of("openai", model)
+    assert (price.input if price else None) == found
+
+
+@given(st.text(max_size=30), st.text(max_size=10))
+def test_any_name_gets_an_answer(model: str, kind: str) -> None:
+    assert TABLE.price_of(kind, model) is TABLE.price_of(kind, model)
+
+
+def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prices, "MAX_REMEMBERED", 3)
+    for at in range(10):
+        TABLE.price_of("openai", f"m{at}")
+    assert len(TABLE._remembered) <= 3
+
+
+def test_the_shipped_table_is_whole() -> None:
+    table = prices.shipped()
+    assert date.fromisoformat(table.date) >= date(2026, 11, 1)
+    for entries in table._vendors.values():
+        assert entries
+        for entry in entries:
+            assert entry.price.input or entry.price.output
+            assert [tier.above for tier in entry.price.tiers] == sorted(tier.above for tier in entry.price.tiers)
+
+
+def test_importing_costs_nothing_until_first_use() -> None:
+    """The table is not read, nor compiled, by the import."""
+    code = "import llm_protocol.prices as p; assert p._table is None; p.price_of('openai', 'x'); assert p._table"
+    subprocess.run([sys.executable, "-c", code], check=True)
