@@ -86,6 +86,8 @@ def check_end(answer: Any, chunks: list[Any], candidates: list[Any], calls: bool
         assert answer.usage.reasoning_tokens == thoughts
         assert answer.usage.cached_tokens == usage.get("cachedContentTokenCount", 0)
         assert answer.usage.total_tokens == usage["totalTokenCount"]
+        details = usage.get("candidatesTokensDetails", [])
+        assert answer.usage.image_tokens == sum(d["tokenCount"] for d in details if d["modality"] == "IMAGE")
     raw = next((c["finishReason"] for c in reversed(candidates) if "finishReason" in c), None)
     raw = raw or chunks[-1]["promptFeedback"]["blockReason"]
     assert answer.raw_finish_reason == raw

@@ -487,6 +487,7 @@ def answers(draw: st.DrawFn) -> LLMResponse:
         output_tokens=reasoning + draw(st.integers(0, 99)),
         cached_tokens=draw(st.integers(0, 5)),
         reasoning_tokens=reasoning,
+        image_tokens=draw(st.integers(0, 9)),
     )
     return answer(*parts, finish_reason=reason, raw_finish_reason=raw, usage=usage, upstream_id="id")
 

@@ -167,7 +167,7 @@ def _finish_word(response: LLMResponse) -> tuple[str, bool]:
 
 
 def _usage(usage: Usage) -> JsonObject:
-    counts = {
+    counts: JsonObject = {
         "promptTokenCount": usage.input_tokens,
         "candidatesTokenCount": usage.output_tokens - usage.reasoning_tokens,
         "totalTokenCount": usage.total_tokens,
@@ -176,6 +176,8 @@ def _usage(usage: Usage) -> JsonObject:
         counts["cachedContentTokenCount"] = usage.cached_tokens
     if usage.reasoning_tokens:
         counts["thoughtsTokenCount"] = usage.reasoning_tokens
+    if usage.image_tokens:
+        counts["candidatesTokensDetails"] = [{"modality": "IMAGE", "tokenCount": usage.image_tokens}]
     return counts
 
 

@@ -67,6 +67,11 @@ class _Feedback(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     block_reason: str | int | None = None
 
 
+class _Modality(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+    modality: str | int | None = None
+    token_count: int | None = None
+
+
 class UsageMetadata(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     """Gemini's counts: ``candidates`` without thoughts, ``prompt`` with what was cached but without tools' results."""
 
@@ -75,6 +80,7 @@ class UsageMetadata(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     thoughts_token_count: int | None = None
     cached_content_token_count: int | None = None
     tool_use_prompt_token_count: int | None = None
+    candidates_tokens_details: list[_Modality] | None = None
 
     def usage(self) -> Usage:
         """The same on the common scale."""
@@ -84,6 +90,7 @@ class UsageMetadata(msgspec.Struct, frozen=True, gc=False, rename="camel"):
             output_tokens=(self.candidates_token_count or 0) + thoughts,
             cached_tokens=self.cached_content_token_count or 0,
             reasoning_tokens=thoughts,
+            image_tokens=sum(d.token_count or 0 for d in self.candidates_tokens_details or () if d.modality == "IMAGE"),
         )
 
 
