@@ -6,7 +6,6 @@ dict; unknown keys are looked for first, to suggest what was meant.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
@@ -55,6 +54,8 @@ def refuse_unknown(table: object, section: type[msgspec.Struct]) -> None:
 
 def suggestion(word: str, known: Iterable[str]) -> str:
     """``; did you mean "x"?`` when something known looks like ``word``, else the empty text."""
+    import difflib
+
     close = difflib.get_close_matches(word[:64], list(known), n=1)
     return f'; did you mean "{close[0]}"?' if close else ""
 

@@ -6,7 +6,6 @@ the parser itself can tell, whatever spelling of keys and tables was used. Only 
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Sequence
 
 MAX_TRIES = 200
@@ -31,6 +30,8 @@ def line_of(source: str, path: Sequence[str]) -> int | None:
 
 
 def _parse(lines: Sequence[str]) -> object | None:
+    import tomllib
+
     try:
         return tomllib.loads("\n".join(lines))
     except (ValueError, RecursionError):

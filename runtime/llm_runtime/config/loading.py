@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -88,6 +87,8 @@ def _decoded(content: bytes, file: str) -> str:
 
 
 def _table(source: str) -> dict[str, Any]:
+    import tomllib  # here and in `lines`: whoever has no file need not pay for it
+
     try:
         return tomllib.loads(source)
     except ValueError as exc:  # TOMLDecodeError, and what int() says of a number with too many digits

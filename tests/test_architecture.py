@@ -1,0 +1,156 @@
+"""The layers, held: imports go one way, the kernel knows nothing of LLMs, and importing us is cheap."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = {
+    "llm_protocol": ROOT / "protocol" / "llm_protocol",
+    "llm_actors": ROOT / "actors" / "llm_actors",
+    "llm_runtime": ROOT / "runtime" / "llm_runtime",
+}
+BELOW: dict[str, set[str]] = {
+    "llm_protocol": set(),
+    "llm_actors": {"llm_protocol"},
+    "llm_runtime": {"llm_protocol", "llm_actors"},
+}
+FILES = sorted(file for folder in PACKAGES.values() for file in folder.rglob("*.py"))
+DOING_IO = {"asyncio", "concurrent", "logging", "multiprocessing", "select", "socket", "ssl", "subprocess", "threading"}
+
+
+def name_of(file: Path) -> str:
+    """``actors/llm_actors/kernel/ref.py`` -> ``llm_actors.kernel.ref``"""
+    [folder] = [folder for folder in PACKAGES.values() if file.is_relative_to(folder)]
+    parts = file.relative_to(folder.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@cache
+def tree_of(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
+def imports(file: Path) -> set[str]:
+    """The dotted names of the modules that a file imports, relative ones made absolute."""
+    found: set[str] = set()
+    package = name_of(file) if file.name == "__init__.py" else name_of(file).rpartition(".")[0]
+    for node in ast.walk(tree_of(file)):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            found.add(".".join([*base, *([node.module] if node.module else [])]))
+    return found
+
+
+def tops(names: set[str]) -> set[str]:
+    return {name.partition(".")[0] for name in names}
+
+
+def inside(*parts: str) -> Iterator[Path]:
+    """The files of these packages."""
+    found = [file for file in FILES if f"{name_of(file)}.".startswith(tuple(f"{part}." for part in parts))]
+    assert found, f"there is no {parts}"
+    yield from found
+
+
+def test_imports_go_one_way() -> None:
+    """llm_protocol <- llm_actors <- llm_runtime"""
+    wrong = {
+        name_of(file): other
+        for own, below in BELOW.items()
+        for file in inside(own)
+        for other in imports(file)
+        if other.partition(".")[0] in PACKAGES.keys() - below - {own}
+    }
+    assert wrong == {}
+
+
+def test_the_protocol_does_no_io() -> None:
+    allowed = {"llm_protocol", "msgspec", *sys.stdlib_module_names} - DOING_IO
+    wrong = {name_of(file): used for file in inside("llm_protocol") if (used := tops(imports(file)) - allowed)}
+    assert wrong == {}
+
+
+@pytest.mark.parametrize("part", ["llm_actors.kernel", "llm_actors.testing"])
+def test_the_kernel_knows_nothing_of_llms(part: str) -> None:
+    generic = ("llm_actors.kernel.", "llm_actors.testing.")
+    wrong = {
+        name_of(file): name
+        for file in inside(part)
+        for name in imports(file)
+        if name.partition(".")[0] in PACKAGES and not f"{name}.".startswith(generic)
+    }
+    assert wrong == {}
+
+
+def test_only_the_command_line_prints() -> None:
+    printing = {
+        name_of(file)
+        for file in FILES
+        for node in ast.walk(tree_of(file))
+        if isinstance(node, ast.Name) and node.id == "print"
+    }
+    assert {name for name in printing if not name.startswith("llm_runtime.cli.")} == set()
+
+
+def test_there_is_one_event_loop_and_no_loose_thread() -> None:
+    other = {"asyncio", "concurrent", "multiprocessing"}
+    assert {name_of(file) for file in FILES if tops(imports(file)) & other} == set()
+    starting = {
+        name_of(file)
+        for file in FILES
+        for node in ast.walk(tree_of(file))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in {"Thread", "threading.Thread"}
+    }
+    assert starting == set()
+
+
+def test_a_key_is_revealed_in_few_places() -> None:
+    """SEC-05: where the one header is written, and where a caller's key is turned into a digest."""
+    revealing = {
+        name_of(file)
+        for file in FILES
+        for node in ast.walk(tree_of(file))
+        if isinstance(node, ast.Attribute) and node.attr == "reveal"
+    }
+    assert revealing == {"llm_actors.provider.deployment", "llm_runtime.door.access"}
+
+
+def loaded_by(statement: str) -> set[str]:
+    """The modules in a fresh interpreter after ``statement``."""
+    code = f"import sys; {statement}; print('\\n'.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True, timeout=30)
+    return set(done.stdout.split())
+
+
+def test_importing_the_library_loads_nothing_heavy() -> None:
+    loaded = loaded_by("import llm_runtime")
+    heavy = {"trio_websocket", "wsproto", "prometheus_client", "httpx", "httpx2", "xllamacpp", "coredis", "tomllib"}
+    ours = {"llm_runtime.cli", "llm_runtime.door", "llm_runtime.local_model"}
+    assert not loaded & {*heavy, *ours, "asyncio", "argparse", "difflib", "importlib.metadata", "sqlite3"}
+
+
+def test_the_types_alone_need_no_trio() -> None:
+    """A small client can import `llm_protocol` with msgspec alone."""
+    loaded = loaded_by("import llm_protocol.requests, llm_protocol.response, llm_protocol.errors, llm_protocol.dialect")
+    assert not loaded & {"trio", "h11", "ssl", "socket"}
+
+
+def test_importing_changes_nothing_in_the_host_program() -> None:
+    """OPS-16: no signal handler, no logging configuration, no thread."""
+    code = (
+        "import logging, signal, threading\n"
+        "before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)\n"
+        "import llm_runtime\n"
+        "assert before == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))\n"
+        "assert logging.getLogger().handlers == []\n"
+        "assert threading.active_count() == 1\n"
+    )
+    subprocess.run([sys.executable, "-P", "-c", code], check=True, timeout=30)
