@@ -1,0 +1,165 @@
+"""What followers see when attempts break."""
+
+from __future__ import annotations
+
+import pytest
+
+from llm_actors.orchestrator.rescue import Rescue
+from llm_actors.run import LogLimitExceeded, RunLog
+from llm_protocol.content import Message, Reasoning, Text, ToolCall
+from llm_protocol.events import (
+    Event,
+    ItemDone,
+    ItemStarted,
+    ReasoningDelta,
+    Restarted,
+    Started,
+    TextDelta,
+    ToolCallDelta,
+)
+from llm_protocol.fold import Fold, item_events
+from llm_protocol.policy import OnBrokenStream
+from llm_protocol.requests import ChatRequest, CodeRequest, CompletionRequest
+
+CHAT = ChatRequest(messages=(Message.of("user", "hi"),))
+BEGUN: list[Event] = [
+    Started(model="a"),
+    ItemStarted(index=0, kind="text"),
+    TextDelta(0, "one, "),
+    TextDelta(0, "two "),
+]
+
+
+def rescue(mode: OnBrokenStream, events: list[Event]) -> tuple[Rescue, RunLog]:
+    log = RunLog()
+    made = Rescue(log, mode)
+    for event in events:
+        made.sink(event)
+    return made, log
+
+
+def text(log: RunLog) -> str:
+    return "".join(part.text for part in Fold().add_all(log.events).parts() if isinstance(part, Text))
+
+
+@pytest.mark.parametrize("mode", ["error", "buffer", "continue", "restart"])
+def test_an_attempt_that_failed_before_its_first_content_leaves_no_trace(mode: OnBrokenStream) -> None:
+    made, log = rescue(mode, [Started(model="a")])
+
+    assert made.resume(CHAT) is CHAT
+    for event in [Started(model="b"), *item_events(0, Text("whole"))]:
+        made.sink(event)
+    made.commit()
+
+    assert [event.model for event in log.events if isinstance(event, Started)] == ["b"]
+    assert text(log) == "whole"
+
+
+def test_error_gives_up_after_content_was_delivered() -> None:
+    made, log = rescue("error", BEGUN)
+
+    assert made.resume(CHAT) is None
+    assert text(log) == "one, two "
+
+
+def test_buffer_delivers_nothing_until_the_answer_is_whole_and_then_another_one() -> None:
+    made, log = rescue("buffer", BEGUN)
+    assert not log.events
+
+    assert made.resume(CHAT) is CHAT
+    for event in [Started(model="b"), *item_events(0, Text("whole"))]:
+        made.sink(event)
+    assert not log.events
+    made.commit()
+
+    assert text(log) == "whole"
+
+
+def test_buffer_is_bounded_as_the_log_is() -> None:
+    made = Rescue(RunLog(limit_bytes=1_000), "buffer")
+    made.sink(TextDelta(0, "x" * 800))
+    with pytest.raises(LogLimitExceeded):
+        made.sink(TextDelta(0, "x" * 800))
+
+
+def test_restart_tells_the_followers_to_forget() -> None:
+    made, log = rescue("restart", BEGUN)
+
+    assert made.resume(CHAT) is CHAT
+    assert log.events[-1] == Restarted()
+    for event in [Started(model="b"), *item_events(0, Text("whole"))]:
+        made.sink(event)
+
+    assert text(log) == "whole"
+
+
+def test_continue_asks_another_to_go_on_and_joins_the_text() -> None:
+    made, log = rescue("continue", BEGUN)
+
+    request = made.resume(CHAT)
+    assert isinstance(request, ChatRequest)
+    assert request.messages[-1] == Message.of("assistant", "one, two")
+    assert made.continuing
+    more: list[Event] = [
+        Started(model="b"),
+        ItemStarted(index=0, kind="text"),
+        TextDelta(0, " three"),
+        ItemDone(index=0, part=Text(" three")),
+    ]
+    for event in more:
+        made.sink(event)
+
+    assert text(log) == "one, two three"
+    assert [event for event in log.events if isinstance(event, ItemStarted)] == [BEGUN[1]]
+    assert log.events[-1] == ItemDone(index=0, part=Text("one, two three"))
+
+
+def test_continue_keeps_the_numbers_of_further_items_apart() -> None:
+    thought = [*item_events(0, Reasoning(text="hm")), ItemStarted(index=1, kind="text"), TextDelta(1, "one")]
+    made, log = rescue("continue", thought)
+    assert made.resume(CHAT) is not None
+    call = ToolCall(id="c", name="f", arguments="{}")
+    more = [*item_events(0, Reasoning(text="again")), *item_events(1, Text(" two")), *item_events(2, call)]
+    for event in more:
+        made.sink(event)
+
+    parts = Fold().add_all(log.events).parts()
+    assert parts == (Reasoning(text="hm"), Text("one two"), Reasoning(text="again"), call)
+
+
+def test_a_second_break_is_continued_from_all_the_text_so_far() -> None:
+    made, _ = rescue("continue", BEGUN)
+    made.resume(CHAT)
+    made.sink(ItemStarted(index=0, kind="text"))
+    made.sink(TextDelta(0, "three,"))
+
+    again = made.resume(CHAT)
+
+    assert isinstance(again, ChatRequest)
+    assert again.messages[1:] == (Message.of("assistant", "one, two three,"),)
+
+
+def test_a_completion_is_continued_in_its_prompt() -> None:
+    made, _ = rescue("continue", BEGUN)
+    request = made.resume(CompletionRequest(prompt="zero, "))
+    assert isinstance(request, CompletionRequest)
+    assert request.prompt == "zero, one, two"
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [ItemStarted(index=0, kind="tool_call", id="c", name="f"), ToolCallDelta(0, "{")],
+        [*item_events(0, ToolCall(id="c", name="f")), ItemStarted(index=1, kind="text"), TextDelta(1, "x")],
+        [ItemStarted(index=0, kind="reasoning"), ReasoningDelta(0, "hm")],
+        [*item_events(0, Text("done"))],
+    ],
+)
+def test_what_cannot_be_continued_is_an_error(events: list[Event]) -> None:
+    made, _ = rescue("continue", events)
+    assert made.resume(CHAT) is None
+
+
+def test_code_is_not_continued() -> None:
+    made, _ = rescue("continue", BEGUN)
+    assert made.resume(CodeRequest(instruction="x")) is None
