@@ -6,6 +6,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llm_protocol.content import (
     HostedTool,
@@ -40,6 +42,7 @@ from llm_protocol.failures import FailureKind
 from llm_protocol.fold import Fold
 from llm_protocol.requests import ChatRequest, CodeRequest, CompletionRequest, Parameters
 from llm_protocol.response import FinishReason, Usage
+from support.conversations import json_values
 from support.streams import check_all_splits, check_order, check_truncation, decode
 
 ASKED = ChatRequest(model="m", messages=(Message.of("user", "hi"),), request_id="req_abc")
@@ -575,6 +578,51 @@ def test_signatures_and_pictures_in_answers() -> None:
     picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw=="}}
     events = events_of(chunk({"images": [picture]}), chunk({}, "stop"))
     assert Fold().add_all(events).parts() == (Image(data=b"\x89PNG", media_type="image/png"),)
+
+
+json_chunks = st.fixed_dictionaries(
+    {},
+    optional={
+        "id": json_values,
+        "choices": json_values
+        | st.lists(
+            st.fixed_dictionaries(
+                {},
+                optional={
+                    "index": json_values,
+                    "finish_reason": json_values | st.just("stop"),
+                    "delta": json_values
+                    | st.fixed_dictionaries(
+                        {},
+                        optional={
+                            "content": json_values,
+                            "reasoning": json_values,
+                            "tool_calls": json_values | st.lists(st.fixed_dictionaries({}, optional={
+                                "index": json_values, "id": json_values, "function": json_values
+                                | st.fixed_dictionaries({}, optional={"name": json_values, "arguments": json_values}),
+                            }), max_size=2),
+                            "images": json_values | st.just([{"image_url": {"url": "data:x"}}]),
+                        },
+                    ),
+                },
+            ),
+            max_size=2,
+        ),
+        "usage": json_values,
+        "error": json_values,
+        "message": json_values,
+    },
+)  # fmt: skip
+
+
+@given(st.lists(json_chunks | json_values, max_size=4))
+def test_no_chunk_raises(chunks: list[Any]) -> None:
+    """SSE-07: whatever JSON comes, the events keep their order and end once."""
+    pieces = [b"data: " + json.dumps(value).encode() + b"\n\n" for value in chunks]
+    events_of(*pieces, DONE)
+    for value in chunks:
+        check_order(whole(value))
+        assert CLIENT.decode_error(WireResponse(400, (), json.dumps(value).encode())).message
 
 
 # ---------------------------------------------------------------- whole bodies

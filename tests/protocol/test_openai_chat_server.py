@@ -348,6 +348,21 @@ def test_a_streamed_answer() -> None:
     assert plain == [*frames[:-2], "[DONE]"]
 
 
+def test_unknown_usage_is_not_zero() -> None:
+    """It is null in a whole answer, and no chunk in a streamed one, although asked for."""
+    assert json.loads(SERVER.encode_response(asked(), answer(Text("x"))))["usage"] is None
+    inbound = asked(stream=True, stream_options={"include_usage": True})
+    assert all("usage" not in frame for frame in frames_of(inbound, unfold(answer(Text("x"))))[:-1])
+
+
+def test_a_signed_call_keeps_its_signature_in_a_stream() -> None:
+    """In a piece of its own, with the function that the SDK wants to see in every piece."""
+    response = answer(msgspec.structs.replace(CALL, signature="sig"), reason=FinishReason.TOOL_CALLS)
+    pieces = [frame["choices"][0]["delta"] for frame in frames_of(asked(stream=True), unfold(response))[:-1]]
+    extra = {"google": {"thought_signature": "sig"}}
+    assert {"tool_calls": [{"index": 0, "function": {"arguments": ""}, "extra_content": extra}]} in pieces
+
+
 def test_an_error_in_a_stream_is_no_end() -> None:
     """SSE-10: an error object, and no ``[DONE]`` after it."""
     failure = Failure(kind=FailureKind.OVERLOADED, message="busy", partial=True)

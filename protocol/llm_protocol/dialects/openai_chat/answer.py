@@ -1,4 +1,4 @@
-"""From chunks to events: the state of one answer, and the decoder of a stream of them.
+"""From chunks to events: the state of one answer, streamed or whole.
 
 An answer is good only with a ``finish_reason``; ``[DONE]`` without one is a cut. The end is told when the body ends or
 ``[DONE]`` comes, because usage comes after the finish reason, in a chunk of its own or not at all.
@@ -40,7 +40,6 @@ from llm_protocol.events import (
 )
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.response import FinishReason
-from llm_protocol.sse import SseDecoder, SseOverflowError
 from llm_protocol.wire import WireError, decode_object, image_from_url
 
 _TextDelta: TypeAlias = type[TextDelta] | type[ReasoningDelta] | type[RefusalDelta]
@@ -256,56 +255,3 @@ class Answer:
             self.fail(failure_of(body), out)
         else:
             self.fail(Failure(kind=FailureKind.PROTOCOL, message="the vendor's answer has no choices"), out)
-
-
-class ChatStream:
-    """The decoder of a streamed answer, chat or legacy completion."""
-
-    def __init__(self, request_id: str, dialect: str) -> None:
-        self._sse = SseDecoder()
-        self._answer = Answer(request_id, dialect)
-
-    def feed(self, data: bytes) -> list[Event]:
-        """The events that ``data`` completes."""
-        out: list[Event] = []
-        answer = self._answer
-        if answer.over:
-            return out
-        try:
-            for event in self._sse.feed(data):
-                self._take(event.data, out)
-                if answer.over:
-                    break
-        except (SseOverflowError, WireError) as exc:
-            answer.fail(Failure(kind=FailureKind.PROTOCOL, message=f"a chunk is not understood: {exc}"), out)
-        return out
-
-    def _take(self, text: str, out: list[Event]) -> None:
-        if text.startswith("[DONE]"):
-            self._answer.finish(out)
-            return
-        chunk = read_chunk(text)
-        if chunk.error or (chunk.choices is None and error_in(decode_object(text))):
-            self._answer.fail(failure_of(decode_object(text)), out)
-        else:
-            self._answer.add(chunk, out)
-
-    def end(self) -> list[Event]:
-        """The body has ended."""
-        out: list[Event] = []
-        answer = self._answer
-        if answer.over:
-            return out
-        try:
-            for event in self._sse.end():
-                self._take(event.data, out)
-        except WireError as exc:
-            answer.fail(Failure(kind=FailureKind.PROTOCOL, message=f"the last chunk is not understood: {exc}"), out)
-        if answer.over:
-            return out
-        stray = self._sse.stray.strip()
-        if stray and not answer.finishing:
-            answer.add_whole(stray, out)  # JSON where a stream was promised: an error, or an answer all the same
-        else:
-            answer.finish(out)
-        return out

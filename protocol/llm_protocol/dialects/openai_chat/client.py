@@ -6,7 +6,7 @@ from typing import final
 
 from llm_protocol.content import JsonObject
 from llm_protocol.dialect import Headers, ModelPage, RateLimits, StreamDecoder, WireRequest, WireResponse
-from llm_protocol.dialects.openai_chat.answer import Answer, ChatStream
+from llm_protocol.dialects.openai_chat.answer import Answer
 from llm_protocol.dialects.openai_chat.completions import completion_body
 from llm_protocol.dialects.openai_chat.embeddings import embedding_body, read_embeddings
 from llm_protocol.dialects.openai_chat.errors import read_failure
@@ -14,6 +14,7 @@ from llm_protocol.dialects.openai_chat.images import image_body, read_images
 from llm_protocol.dialects.openai_chat.models import read_models
 from llm_protocol.dialects.openai_chat.quirks import OPENAI, Quirks
 from llm_protocol.dialects.openai_chat.request import chat_body
+from llm_protocol.dialects.openai_chat.stream import ChatStream
 from llm_protocol.events import Event
 from llm_protocol.failures import Failure
 from llm_protocol.fields import unsupported

@@ -50,7 +50,7 @@ def write_answer(inbound: Inbound, response: LLMResponse, reasoning_field: str) 
             "created": int(response.timestamp),
             "model": response.model,
             "choices": [choice],
-            "usage": usage_body(response.usage or Usage()),
+            "usage": usage_body(response.usage) if response.usage else None,
         }
     )
 
@@ -141,17 +141,21 @@ class ChunkEncoder:
                 call = {"index": self._calls[event.index], "id": event.id, "type": "function", "function": function}
                 frames.append(self._delta(encode_json({"tool_calls": [call]})))
             case ItemDone():
-                if event.index not in self._told:
-                    self._whole(event.index, event.part, frames)
-                if isinstance(event.part, ToolCall) and event.part.signature and not self._legacy:
-                    call = signed({"index": self._calls.get(event.index, 0)}, event.part.signature)
-                    frames.append(self._delta(encode_json({"tool_calls": [call]})))
+                self._done(event.index, event.part, frames)
             case UsageReported():
                 self._usage = event.usage
             case Finished():
                 self._finish(event, frames)
             case Failed():
                 frames.append(Frame(None, encode_json(error_body(event.failure))))
+
+    def _done(self, index: int, part: Part, frames: list[Frame]) -> None:
+        if index not in self._told:
+            self._whole(index, part, frames)
+        if isinstance(part, ToolCall) and part.signature and not self._legacy:
+            # The SDK's stream helper fails on a piece of a call without a function.
+            call = signed({"index": self._calls.get(index, 0), "function": {"arguments": ""}}, part.signature)
+            frames.append(self._delta(encode_json({"tool_calls": [call]})))
 
     def _whole(self, index: int, part: Part, frames: list[Frame]) -> None:
         """An item that came without deltas."""
@@ -171,8 +175,8 @@ class ChunkEncoder:
         word = _finish_word(event.reason, refused=self._refused).encode()
         body = b'"text":""' if self._legacy else b'"delta":{}'
         frames.append(self._choice(body, b'"%b"' % word))
-        if self._wants_usage:
-            usage = encode_json(usage_body(self._usage or Usage()))
+        if self._wants_usage and self._usage is not None:
+            usage = encode_json(usage_body(self._usage))
             frames.append(Frame(None, b'%b,"choices":[],"usage":%b}' % (self._begun(), usage)))
         frames.append(DONE)
 
