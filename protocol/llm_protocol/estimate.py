@@ -1,0 +1,212 @@
+"""How many tokens a request will take, guessed before it is sent, and better with every answer.
+
+No tokeniser is shipped: one costs more memory than the rest of the runtime, and each vendor has its own. A guess by the
+length of the text, corrected by what the model reported for earlier requests, is near enough to reserve by.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from llm_protocol.content import Image, Message, Opaque, Part, Reasoning, Refusal, Text, ToolCall, ToolResult
+from llm_protocol.requests import (
+    AnyRequest,
+    ChatRequest,
+    CodeRequest,
+    CompletionRequest,
+    EmbeddingRequest,
+    ImageRequest,
+)
+from llm_protocol.response import Usage
+from llm_protocol.wire import encode_json
+
+MAX_MODELS = 256
+"""Models whose experience is kept; the one not used for longest is forgotten."""
+
+ASCII_PER_TOKEN = 4
+"""Characters of English or code in one token."""
+
+BYTES_PER_TOKEN = 3
+"""UTF-8 bytes of other scripts in one token."""
+
+MESSAGE_TOKENS = 4
+"""What a message costs beside its content."""
+
+TOOL_TOKENS = 8
+"""What a tool's definition or call costs beside its JSON."""
+
+IMAGE_TOKENS = 1_000
+"""A picture sent at full detail."""
+
+LOW_DETAIL_TOKENS = 85
+"""A picture sent at low detail."""
+
+PICTURE_OUTPUT_TOKENS = 1_300
+"""A picture that is made."""
+
+DEFAULT_OUTPUT_TOKENS = 500
+"""An answer of a model of which nothing is known."""
+
+PRIOR_TOKENS = 500
+"""How many tokens of experience the first guess is worth."""
+
+DECAY = 0.9
+"""What an earlier answer still weighs when the next one comes."""
+
+MIN_RATIO, MAX_RATIO = 0.25, 4.0
+"""How far experience may move a guess."""
+
+
+class Estimate(NamedTuple):
+    """A guess. ``length`` is the part of it that comes from the request alone; `TokenEstimator.learn` needs it."""
+
+    input_tokens: int
+    output_tokens: int
+    length: int
+
+    @property
+    def total_tokens(self) -> int:
+        """Input and output together."""
+        return self.input_tokens + self.output_tokens
+
+
+class TokenEstimator:
+    """Guesses tokens by model, and learns from reported usage. ``model`` is any name the caller keeps to."""
+
+    def __init__(self) -> None:
+        self._models: OrderedDict[str, _Experience] = OrderedDict()
+
+    def estimate(self, model: str, request: AnyRequest) -> Estimate:
+        """What ``request`` will probably take. The output is never guessed above what the request allows."""
+        known = self._models.get(model, _NONE)
+        length = request_length(request)
+        return Estimate(math.ceil(length * known.ratio), _output(request, known), length)
+
+    def learn(self, model: str, estimate: Estimate, usage: Usage) -> None:
+        """Take into account what an answer really took. Usage that is itself a guess teaches nothing."""
+        if usage.estimated or not usage.input_tokens or not estimate.length:
+            return
+        known = self._models.get(model)
+        if known is None:
+            known = self._models[model] = _Experience()
+            if len(self._models) > MAX_MODELS:
+                self._models.popitem(last=False)
+        self._models.move_to_end(model)
+        known.add(estimate.length, usage)
+
+    def usage(self, model: str, estimate: Estimate, parts: Iterable[Part]) -> Usage:
+        """A guess of what an answer took whose vendor said nothing: marked as ours."""
+        ratio = self._models.get(model, _NONE).ratio
+        output = math.ceil(parts_length(parts) * ratio)
+        return Usage(input_tokens=estimate.input_tokens, output_tokens=output, estimated=True)
+
+    def statistics(self) -> dict[str, float]:
+        """By model, how much more it takes than its text's length tells."""
+        return {model: known.ratio for model, known in self._models.items()}
+
+
+class _Experience:
+    """What one model took so far: sums in which the past fades."""
+
+    __slots__ = ("_answers", "_guessed", "_output", "_taken")
+
+    def __init__(self) -> None:
+        self._guessed = self._taken = float(PRIOR_TOKENS)
+        self._output = 0.0
+        self._answers = 0.0
+
+    @property
+    def ratio(self) -> float:
+        return min(max(self._taken / self._guessed, MIN_RATIO), MAX_RATIO)
+
+    @property
+    def output(self) -> float:
+        return self._output / self._answers if self._answers else DEFAULT_OUTPUT_TOKENS
+
+    def add(self, length: int, usage: Usage) -> None:
+        self._guessed = self._guessed * DECAY + length
+        self._taken = self._taken * DECAY + usage.input_tokens
+        self._output = self._output * DECAY + usage.output_tokens
+        self._answers = self._answers * DECAY + 1
+
+
+_NONE = _Experience()
+
+
+def _output(request: AnyRequest, known: _Experience) -> int:
+    match request:
+        case EmbeddingRequest():
+            return 0
+        case ImageRequest():
+            return request.n * PICTURE_OUTPUT_TOKENS
+    likely, most = math.ceil(known.output), request.parameters.max_output_tokens
+    return likely if most is None else min(likely, most)
+
+
+# ---------------------------------------------------------------- lengths
+
+
+def text_length(text: str) -> float:
+    """Tokens of a text, by its length alone."""
+    if text.isascii():
+        return len(text) / ASCII_PER_TOKEN
+    plain = len(text.encode("ascii", "ignore"))
+    other = len(text.encode("utf-8", "replace")) - plain
+    return plain / ASCII_PER_TOKEN + other / BYTES_PER_TOKEN
+
+
+def parts_length(parts: Iterable[Part]) -> float:
+    """Tokens of parts, by their length alone."""
+    return sum(map(_part_length, parts))
+
+
+def request_length(request: AnyRequest) -> int:
+    """Input tokens of a request, by its length alone; at least one."""
+    return max(1, math.ceil(_length(request)))
+
+
+def _length(request: AnyRequest) -> float:
+    match request:
+        case ChatRequest():
+            shape = () if request.response_format is None else (request.response_format,)
+            return sum(map(_message_length, request.messages)) + sum(map(_json_length, (*request.tools, *shape)))
+        case CompletionRequest():
+            return _texts_length(request.prompt, request.suffix)
+        case EmbeddingRequest():
+            return _texts_length(*request.inputs)
+        case ImageRequest():
+            return _texts_length(request.prompt)
+        case CodeRequest():
+            files = (text for file in request.files for text in (file.path, file.content))
+            return _texts_length(request.instruction, request.prefix, request.suffix, *files)
+
+
+def _texts_length(*texts: str | None) -> float:
+    return MESSAGE_TOKENS + sum(text_length(text) for text in texts if text)
+
+
+def _message_length(message: Message) -> float:
+    return MESSAGE_TOKENS + parts_length(message.content)
+
+
+def _json_length(value: Any) -> float:
+    return TOOL_TOKENS + len(encode_json(value)) / ASCII_PER_TOKEN
+
+
+def _part_length(part: Part) -> float:
+    match part:
+        case Text() | Refusal():
+            return text_length(part.text)
+        case Reasoning():
+            return text_length(part.text) + len(part.encrypted or "") / ASCII_PER_TOKEN
+        case ToolCall():
+            return TOOL_TOKENS + text_length(part.name) + text_length(part.arguments)
+        case ToolResult():
+            return TOOL_TOKENS + parts_length(part.content)
+        case Image():
+            return LOW_DETAIL_TOKENS if part.detail == "low" else IMAGE_TOKENS
+        case Opaque():
+            return _json_length(part.value)
