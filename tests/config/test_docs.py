@@ -1,0 +1,48 @@
+"""docs/configuration.md says what is so."""
+
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from llm_protocol.policy import Timeouts
+from llm_runtime.config import VENDORS, ConfigError, Key, Limits, Provider, Server, parse
+
+TEXT = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
+[EXAMPLE] = re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)
+ENVIRON = {"LLM_RUNTIME_KEY": "k", "OPENAI_API_KEY": "k"}
+
+
+def test_the_example_is_valid_and_shows_the_defaults(tmp_path: Path) -> None:
+    (tmp_path / "company-ca.pem").touch()
+    config = parse(EXAMPLE.encode(), ENVIRON, folder=tmp_path)
+    primary = config.providers["primary"]
+    assert config.server == Server()
+    assert config.timeouts == Timeouts()
+    assert primary.limits == Limits()
+    assert primary.base_url == VENDORS[primary.kind].base_url
+
+
+@pytest.mark.parametrize("section", [Server, Key, Provider, Limits, Timeouts])
+def test_every_key_is_in_the_example(section: type[msgspec.Struct]) -> None:
+    names = {field.name for field in msgspec.structs.fields(section)}
+    assert {name for name in names if not re.search(rf"\b{name}\b", EXAMPLE)} == set()
+
+
+def test_the_vendors_are_those_of_the_table() -> None:
+    for kind, vendor in VENDORS.items():
+        assert (f"| `{kind}` |" in TEXT) == vendor.built
+        assert not vendor.base_url or not vendor.built or vendor.base_url in TEXT
+        assert not vendor.key_variable or f"`{vendor.key_variable}`" in TEXT
+
+
+def test_the_mistakes_shown_are_the_mistakes_made() -> None:
+    first, second = re.findall(r"^llm-runtime: config\.toml:\d+: (.*)$", TEXT, re.MULTILINE)
+    for source, said in (
+        ("[server]\n\nprot = 1", first),
+        ('[providers.primary]\nkind="openai"\napi_key = "x"', second),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            parse(source.encode(), {})
+        assert str(caught.value).partition(": ")[2] == said
