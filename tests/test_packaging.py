@@ -84,6 +84,9 @@ esac
 """
 
 
+GROUPS = 'test = ["pytest>=9"]\nlint = ["ruff>=0.1"]\nbench = ["httpx2"]\n'
+
+
 class Checkout:
     """A copy of ``bin/`` beside a small pyproject.toml; ``venv`` is replaced by one fake Python."""
 
@@ -91,7 +94,7 @@ class Checkout:
         self.root = folder / "a check out"
         self.journal = folder / "journal"
         shutil.copytree(ROOT / "bin", self.root / "bin", ignore=shutil.ignore_patterns("__pycache__"))
-        (self.root / "pyproject.toml").write_text('[dependency-groups]\ntest = ["pytest>=9"]\nlint = ["ruff>=0.1"]\n')
+        (self.root / "pyproject.toml").write_text("[dependency-groups]\n" + GROUPS)
         fake = folder / "modules"
         fake.mkdir(parents=True)
         script = FAKE_PYTHON.format(journal=self.journal, pip=pip)
@@ -138,9 +141,10 @@ def test_each_command_adds_what_it_needs(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert checkout.asked() == [f"{PIP} pytest>=9", "-P -m pytest tests/x.py"]
     checkout.run(program="test")
+    checkout.run(program="test")
     asked = checkout.asked()
-    assert asked[0] == f"{PIP} ruff>=0.1"
-    assert [line.split()[2] for line in asked[1:]] == ["ruff", "ruff", "mypy", "pyright", "pytest"]
+    assert asked[:2] == [f"{PIP} httpx2", f"{PIP} ruff>=0.1"]
+    assert [line.split()[2] for line in asked[2:]] == ["ruff", "ruff", "mypy", "pyright", "pytest"]
 
 
 def test_a_changed_project_is_installed_anew(tmp_path: Path) -> None:
