@@ -141,7 +141,6 @@ def test_each_command_adds_what_it_needs(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert checkout.asked() == [f"{PIP} pytest>=9", "-P -m pytest tests/x.py"]
     checkout.run(program="test")
-    checkout.run(program="test")
     asked = checkout.asked()
     assert asked[:2] == [f"{PIP} httpx2", f"{PIP} ruff>=0.1"]
     assert [line.split()[2] for line in asked[2:]] == ["ruff", "ruff", "mypy", "pyright", "pytest"]

@@ -25,7 +25,7 @@ class Vendor(NamedTuple):
 VENDORS: dict[LLMProvider, Vendor] = {
     LLMProvider.OPENAI: Vendor("https://api.openai.com/v1", "OPENAI_API_KEY"),
     LLMProvider.ANTHROPIC: Vendor("https://api.anthropic.com", "ANTHROPIC_API_KEY", built=False),
-    LLMProvider.GEMINI: Vendor("https://generativelanguage.googleapis.com/v1beta", "GEMINI_API_KEY", built=False),
+    LLMProvider.GEMINI: Vendor("https://generativelanguage.googleapis.com", "GEMINI_API_KEY", built=False),
     LLMProvider.COHERE: Vendor("https://api.cohere.com", "COHERE_API_KEY", built=False),
     LLMProvider.CEREBRAS: Vendor("https://api.cerebras.ai/v1", "CEREBRAS_API_KEY"),
     LLMProvider.OPENAI_COMPATIBLE: Vendor(None, None),
