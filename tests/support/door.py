@@ -100,8 +100,7 @@ class FakeEngine:
     async def _drive(self, run: Run, script: Script) -> None:
         with run.scope:
             await script(run)
-        if run.scope.cancelled_caught:
-            run.fail_cancelled()
+        run.close()
         self.open_runs -= 1
         self._change()
 
@@ -204,7 +203,7 @@ class HttpClient:
         await self.stream.send_all(data)
 
     async def receive(self) -> bytes:
-        with trio.fail_after(60):
+        with trio.fail_after(100):
             return await self.stream.receive_some()
 
     async def until_closed(self) -> bytes:
@@ -230,7 +229,11 @@ class HttpClient:
         if self._h11.our_state is h11.DONE:
             self._h11.start_next_cycle()
         head = h11.Request(method=method, target=target, headers=list(fields.items()))
-        parts = [self._h11.send(head), self._h11.send(h11.Data(data)) if data else b"", self._h11.send(h11.EndOfMessage())]
+        parts = [
+            self._h11.send(head),
+            self._h11.send(h11.Data(data)) if data else b"",
+            self._h11.send(h11.EndOfMessage()),
+        ]
         await self.send(b"".join(part or b"" for part in parts))
 
     async def reply(self) -> Reply:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+import re
 from collections.abc import Mapping
 from typing import final
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from llm_runtime.door.config import DoorConfig
 from llm_runtime.door.refusal import Refused
@@ -23,6 +24,7 @@ KEY_HEADERS = ("x-api-key", "x-goog-api-key")
 KEY_PROTOCOL = "openai-insecure-api-key."
 """A browser cannot set header fields on a WebSocket; it offers the key as a subprotocol with this prefix."""
 
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::\d{1,5})?")
 _KEY_IN_QUERY = frozenset(("token", "access_token", "api_key", "apikey", "key"))
 _UNAUTHORIZED = (("www-authenticate", "Bearer"),)
 
@@ -57,10 +59,9 @@ class Access:
 
     def is_our_host(self, host: str, local_host: str) -> bool:
         """Whether ``host`` (a Host field) is loopback, the address itself that was connected to, or configured."""
-        try:
-            name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
-        except ValueError:
+        if (parts := _HOST.fullmatch(host.lower())) is None:
             return False
+        name = parts[1].strip("[]").rstrip(".")
         if name == "localhost" or name in self._hosts or host.lower() in self._hosts:
             return True
         try:

@@ -14,6 +14,9 @@ from llm_runtime.door.refusal import Refused
 EXAMPLE = '{"type": "response.create", "model": "auto", "input": "Say hi"}'
 KNOWN = ("response.create", "response.cancel", "response.resume")
 
+ECHOED_CHARACTERS = 256
+"""A longer id of the client's is not repeated to it."""
+
 _LANE = re.compile(LANE_NAME)
 T = TypeVar("T")
 
@@ -49,14 +52,16 @@ _HEAD = msgspec.json.Decoder(Head)
 
 
 def read_head(text: str) -> Head:
-    """The head of a frame. Raises `Refused` when it is none."""
+    """The head of a frame, without an ``event_id`` too long to repeat. Raises `Refused` when it is none."""
     try:
-        return _HEAD.decode(text)
+        head = _HEAD.decode(text)
     except msgspec.ValidationError as exc:
         raise _invalid(str(exc)) from None
     except (msgspec.DecodeError, RecursionError, UnicodeError):
-        pass  # perhaps it is JSON that only Python's own reader understands
-    return read(text, Head)
+        head = read(text, Head)  # perhaps it is JSON that only Python's own reader understands
+    if head.event_id is not None and len(head.event_id) > ECHOED_CHARACTERS:
+        head = msgspec.structs.replace(head, event_id=None)
+    return head
 
 
 def read(text: str, kind: type[T]) -> T:
@@ -98,7 +103,8 @@ def encode_steer_failed(head: Head) -> bytes:
 
 def _encode(kind: str, fields: dict[str, object], stream_id: str | None, event_id: str | None) -> bytes:
     optional = {"stream_id": stream_id, "event_id": event_id}
-    return msgspec.json.encode({"type": kind, **fields} | {name: text for name, text in optional.items() if text})
+    echoed = {name: text for name, text in optional.items() if text is not None and len(text) <= ECHOED_CHARACTERS}
+    return msgspec.json.encode({"type": kind, **fields} | echoed)
 
 
 def _invalid(problem: str) -> Refused:

@@ -100,7 +100,7 @@ class Session:
     async def run(self, exchange: Exchange, left_over: bytes) -> None:
         """Open, read and write until the end, close."""
         async with trio.open_nursery() as nursery:
-            self._soon = nursery.start_soon
+            self._scope, self._soon = nursery.cancel_scope, nursery.start_soon
             socket = await WebSocket.open(
                 nursery,
                 self._socket,
@@ -109,10 +109,11 @@ class Session:
                 protocol=plain_protocol(exchange.request.headers),
                 headers=[("x-request-id", exchange.request_id)],
             )
-            nursery.start_soon(self._read, socket, nursery.cancel_scope)
+            nursery.start_soon(self._read, socket)
             with suppress(trio.BrokenResourceError):  # the client has gone, or does not read
                 self._over = await self._write(socket)
             nursery.cancel_scope.cancel("the session is over")
+        self.abandon()
         if self._over is not None:
             await socket.close(*self._over)
         await self._socket.close_gently()
@@ -161,7 +162,7 @@ class Session:
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
-    async def _read(self, socket: WebSocket, scope: trio.CancelScope) -> None:
+    async def _read(self, socket: WebSocket) -> None:
         try:
             while True:
                 message = await socket.receive()
@@ -172,7 +173,7 @@ class Session:
         except Hangup as hangup:
             if hangup.code in FAULTS:
                 self._over = Close(hangup.code)
-            scope.cancel("the client has hung up")
+            self._scope.cancel("the client has hung up")
 
     def _hang_up(self, code: int, reason: str) -> None:
         self._over = self._over or Close(code, reason)
@@ -227,11 +228,11 @@ class Session:
         self._say(encode_refusal(refused, head.stream_id, head.event_id))
 
     def _say(self, frame: bytes) -> None:
-        if len(self._unsaid) >= UNSAID_FRAMES:
+        self._unsaid.append(frame)
+        self._waker.wake()
+        if len(self._unsaid) > UNSAID_FRAMES:
             self._hang_up(1008, "too many errors")
-        else:
-            self._unsaid.append(frame)
-            self._waker.wake()
+            self._scope.cancel("the client makes mistakes faster than it reads of them")
 
     # -- beginning ---------------------------------------------------------------------------------------------------
 
