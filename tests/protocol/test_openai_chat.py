@@ -443,8 +443,12 @@ def test_a_refusal_is_filtered_content() -> None:
 
 @pytest.mark.parametrize("word", ["error", "abort"])
 def test_broken_finish_reasons_are_failures(word: str) -> None:
-    """SSE-10: some gateways say it there."""
-    assert failure_of(chunk({"content": "x"}), chunk({}, word), DONE).kind is FailureKind.SERVER_ERROR
+    """SSE-10, SSE-11: some gateways say it there; what was cut by it is no call."""
+    call = {"index": 0, "id": "a", "function": {"name": "f", "arguments": "{"}}
+    events = events_of(chunk({"content": "x", "tool_calls": [call]}), chunk({}, word), DONE)
+    assert isinstance(events[-1], Failed)
+    assert events[-1].failure.kind is FailureKind.SERVER_ERROR
+    assert not any(isinstance(event, ItemDone) and isinstance(event.part, ToolCall) for event in events)
 
 
 @pytest.mark.parametrize(
@@ -549,6 +553,15 @@ def test_calls_without_index_or_with_the_same() -> None:
     assert call_parts({"index": 0, "id": "a", "function": f}, {"index": 0, "id": "b", "function": g}) == both
     pieces = ({"id": "a", "function": {"name": "f", "arguments": "{"}}, {"function": {"arguments": "}"}})
     assert call_parts(*pieces) == both[:1]
+    assert call_parts({"index": 0, "function": f}, {"index": 0, "function": g}) == (
+        ToolCall(id="call_abc_0", name="f"),
+        ToolCall(id="call_abc_1", name="g"),
+    )
+    repeated = [{"index": 0, "id": "a", "function": {"name": "f", "arguments": piece}} for piece in ("{", "}")]
+    assert call_parts(*repeated) == both[:1]
+    assert decode(make, chunk({"tool_calls": {"index": 0, "id": "a", "function": f}}, "stop"))[-2] == ItemDone(
+        index=0, part=both[0]
+    )
 
 
 def test_calls_without_ids_get_stable_ones() -> None:
@@ -568,6 +581,20 @@ def test_a_call_without_a_name_is_a_failure() -> None:
         chunk({}, "tool_calls"),
     )
     assert failure_of(*pieces).kind is FailureKind.PROTOCOL
+
+
+def test_calls_of_custom_tools_are_kept_as_they_are() -> None:
+    """Their input is free text; only this wire's vendors understand them."""
+    pieces = (
+        {"index": 0, "id": "a", "type": "custom", "custom": {"name": "f", "input": "x "}},
+        {"index": 0, "custom": {"input": "y"}},
+    )
+    value = {"id": "a", "type": "custom", "custom": {"name": "f", "input": "x y"}}
+    part = Opaque(dialect="openai_chat", value=value)
+    assert call_parts(*pieces) == (part,)
+    cut = events_of(*(chunk({"tool_calls": [piece]}) for piece in pieces), chunk({}, "length"))
+    assert Fold().add_all(cut).parts() == ()
+    assert sent(part, role="assistant")[0]["tool_calls"] == [value]
 
 
 def test_signatures_and_pictures_in_answers() -> None:
@@ -717,6 +744,12 @@ def test_an_answer_may_be_empty() -> None:
         (422, {"detail": [{"loc": ["body"], "msg": "x"}]}, FailureKind.BAD_REQUEST),
         (429, {"error": {"message": "m", "code": "insufficient_quota"}}, FailureKind.QUOTA),
         (429, {"error": {"message": "m", "type": "tokens", "code": "rate_limit_exceeded"}}, FailureKind.RATE_LIMITED),
+        (
+            429,
+            {"error": {"message": "Request too large for m on tokens per min", "code": "rate_limit_exceeded"}},
+            FailureKind.CONTEXT_LENGTH,
+        ),
+        (429, {"message": "Tokens per minute limit exceeded - too many tokens"}, FailureKind.RATE_LIMITED),
         (429, {"message": "m", "param": "quota", "code": "request_quota_exceeded"}, FailureKind.RATE_LIMITED),
         (429, {"message": "high traffic", "code": "queue_exceeded"}, FailureKind.OVERLOADED),
         (500, {"error": {"message": "m"}}, FailureKind.SERVER_ERROR),
@@ -744,6 +777,18 @@ def test_how_long_to_wait() -> None:
     assert CLIENT.decode_error(WireResponse(429, (), body)).retry_after == 62.5
     assert CLIENT.decode_error(WireResponse(429, (("retry-after-ms", "250"),), body)).retry_after == 0.25
     assert CLIENT.decode_error(WireResponse(429, (), b"")).retry_after is None
+
+
+def test_a_window_that_is_used_up_says_how_long_to_wait() -> None:
+    """Cerebras sends no ``retry-after``; windows that still have room do not count."""
+    headers = (
+        ("x-ratelimit-remaining-requests-day", "5"),
+        ("x-ratelimit-reset-requests-day", "8000"),
+        ("x-ratelimit-remaining-tokens-minute", "0"),
+        ("x-ratelimit-reset-tokens-minute", "4.5"),
+    )
+    assert OpenAIChat(CEREBRAS).decode_error(WireResponse(429, headers, b"{}")).retry_after == 4.5
+    assert OpenAIChat(CEREBRAS).decode_error(WireResponse(500, headers, b"{}")).retry_after is None
 
 
 def test_keys_in_error_texts_are_redacted() -> None:

@@ -363,6 +363,19 @@ def test_a_signed_call_keeps_its_signature_in_a_stream() -> None:
     assert {"tool_calls": [{"index": 0, "function": {"arguments": ""}, "extra_content": extra}]} in pieces
 
 
+def test_calls_of_custom_tools_are_told() -> None:
+    """Whole, beside those of functions, and read back the same."""
+    value = {"id": "b", "type": "custom", "custom": {"name": "g", "input": "x"}}
+    parts = (CALL, Opaque(dialect="openai_chat", value=value))
+    response = answer(*parts, reason=FinishReason.TOOL_CALLS)
+    frames = frames_of(asked(stream=True), unfold(response))
+    assert {"tool_calls": [{"index": 1, **value}]} in [frame["choices"][0]["delta"] for frame in frames[:-1]]
+    body = SERVER.encode_response(asked(), response)
+    assert fold(OpenAIChat().decode_response(chat(), WireResponse(200, (), body))).output == parts
+    body = encode(SERVER.response_encoder(STREAMED, "resp_1"), response)
+    assert fold(decode(lambda: OpenAIChat().stream_decoder(chat()), body)).output == parts
+
+
 def test_an_error_in_a_stream_is_no_end() -> None:
     """SSE-10: an error object, and no ``[DONE]`` after it."""
     failure = Failure(kind=FailureKind.OVERLOADED, message="busy", partial=True)

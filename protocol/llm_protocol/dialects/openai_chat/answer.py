@@ -10,7 +10,8 @@ from typing import TypeAlias
 
 import msgspec
 
-from llm_protocol.content import Part, Reasoning, Refusal, Text, ToolCall
+from llm_protocol.content import Part, Reasoning, Refusal, Text
+from llm_protocol.dialects.openai_chat.calls import Calls
 from llm_protocol.dialects.openai_chat.errors import error_in, failure_of
 from llm_protocol.dialects.openai_chat.shapes import (
     BROKEN_REASONS,
@@ -46,17 +47,14 @@ _TextDelta: TypeAlias = type[TextDelta] | type[ReasoningDelta] | type[RefusalDel
 _KIND: dict[_TextDelta, ItemKind] = {TextDelta: "text", ReasoningDelta: "reasoning", RefusalDelta: "refusal"}
 
 
-class _Item:
-    """An item that is being made: text of some kind, or a call."""
+class _Speech:
+    """A text of some kind that is being said."""
 
-    __slots__ = ("delta", "id", "index", "name", "pieces", "signature")
+    __slots__ = ("delta", "index", "pieces")
 
-    def __init__(self, index: int, delta: _TextDelta | None, id_: str = "", name: str = "") -> None:
+    def __init__(self, index: int, delta: _TextDelta) -> None:
         self.index = index
         self.delta = delta
-        self.id = id_
-        self.name = name
-        self.signature: str | None = None
         self.pieces: list[str] = []
 
     def part(self, dialect: str) -> Part:
@@ -65,17 +63,7 @@ class _Item:
             return Text(text)
         if self.delta is ReasoningDelta:
             return Reasoning(text=text, dialect=dialect)
-        if self.delta is RefusalDelta:
-            return Refusal(text)
-        return ToolCall(id=self.id, name=self.name, arguments=text, signature=self.signature)
-
-    def whole(self) -> bool:
-        """Whether a call's arguments are one complete JSON value."""
-        try:
-            msgspec.json.decode("".join(self.pieces))
-        except (ValueError, RecursionError):
-            return False
-        return True
+        return Refusal(text)
 
 
 class Answer:
@@ -83,11 +71,9 @@ class Answer:
 
     def __init__(self, request_id: str, dialect: str) -> None:
         self._dialect = dialect
-        self._call_id = f"call_{request_id.removeprefix('req_')[:24]}"  # for servers that give calls no id
         self._started = False
-        self._open: _Item | None = None
-        self._calls: dict[int, _Item] = {}
-        self._unfinished: list[_Item] = []
+        self._open: _Speech | None = None
+        self._calls = Calls(f"call_{request_id.removeprefix('req_')[:24]}")
         self._count = 0
         self._refused = False
         self._reason: str | None = None
@@ -141,52 +127,35 @@ class Answer:
             self._text(TextDelta, delta.content, out)
 
     def _text(self, delta: _TextDelta, text: str, out: list[Event]) -> None:
-        item = self._open
-        if item is None or item.delta is not delta:
+        speech = self._open
+        if speech is None or speech.delta is not delta:
             self._close_open(out)
-            item = self._open = self._start(_Item(self._count, delta), _KIND[delta], out)
-        item.pieces.append(text)
-        out.append(delta(item.index, text))
-
-    def _start(self, item: _Item, kind: ItemKind, out: list[Event]) -> _Item:
-        self._count += 1
-        out.append(ItemStarted(index=item.index, kind=kind, id=item.id or None, name=item.name or None))
-        return item
+            speech = self._open = _Speech(self._next(), delta)
+            out.append(ItemStarted(index=speech.index, kind=_KIND[delta]))
+        speech.pieces.append(text)
+        out.append(delta(speech.index, text))
 
     def _call(self, call: Call, out: list[Event]) -> None:
-        function = call.function
-        name = (function.name if function else None) or ""
-        item = self._known_call(call, name)
-        if item is None:
+        made = self._calls.known(call)
+        if made is None:
             self._close_open(out)
-            item = _Item(self._count, None, call.id or f"{self._call_id}_{self._count}", name)
-            self._calls[len(self._unfinished) if call.index is None else call.index] = item
-            self._unfinished.append(self._start(item, "tool_call", out))
-        elif name and not item.name:
-            item.name = name
-        if call.extra_content is not None:
-            item.signature = call.signature
-        if function and function.arguments:
-            item.pieces.append(function.arguments)
-            out.append(ToolCallDelta(item.index, function.arguments))
+            made = self._calls.begin(call, self._next())
+            kind: ItemKind = "opaque" if made.custom else "tool_call"
+            out.append(ItemStarted(index=made.index, kind=kind, id=made.id, name=call.name or None))
+        text = made.add(call)
+        if text and not made.custom:
+            out.append(ToolCallDelta(made.index, text))
 
-    def _known_call(self, call: Call, name: str) -> _Item | None:
-        """The call that this piece belongs to. Some servers give no index, or the same index to every call; then a
-        new id, or a name without an id, begins a new one.
-        """
-        if call.index is None:
-            item = self._unfinished[-1] if self._unfinished else None
-            return item if item and (call.id == item.id or (call.id is None and not name)) else None
-        item = self._calls.get(call.index)
-        return None if item and name and call.id and call.id != item.id else item
+    def _next(self) -> int:
+        self._count += 1
+        return self._count - 1
 
     def _images(self, images: list[ImagePart], out: list[Event]) -> None:
         for image in images:
             self._close_open(out)
             part = image_from_url(image.image_url.url)
-            out.append(ItemStarted(index=self._count, kind="image"))
-            out.append(ItemDone(index=self._count, part=part))
-            self._count += 1
+            index = self._next()
+            out += (ItemStarted(index=index, kind="image"), ItemDone(index=index, part=part))
 
     def _close_open(self, out: list[Event]) -> None:
         if self._open is not None:
@@ -195,10 +164,10 @@ class Answer:
 
     def _close_all(self, out: list[Event]) -> None:
         self._close_open(out)
-        cut = FINISH_REASONS.get(self._reason or "") in (FinishReason.LENGTH, FinishReason.CONTENT_FILTER)
-        # half a call is never handed over as one
-        calls = (item for item in self._unfinished if item.name and (not cut or item.whole()))
-        out.extend(ItemDone(index=item.index, part=item.part(self._dialect)) for item in calls)
+        willing = FINISH_REASONS.get(self._reason or "") in (FinishReason.STOP, FinishReason.TOOL_CALLS)
+        # Half a call is never handed over as one.
+        calls = (call for call in self._calls.made if call.name and (willing or call.whole()))
+        out.extend(ItemDone(index=call.index, part=call.part(self._dialect)) for call in calls)
 
     def finish(self, out: list[Event]) -> None:
         """No more chunks will come: the finish reason decides what that means."""
@@ -209,7 +178,7 @@ class Answer:
         elif raw in BROKEN_REASONS:
             message = f"the vendor broke the answer off (finish_reason {raw})"
             self.fail(Failure(kind=FailureKind.SERVER_ERROR, message=message), out)
-        elif not all(item.name for item in self._unfinished):
+        elif not all(call.name for call in self._calls.made):
             self.fail(Failure(kind=FailureKind.PROTOCOL, message="a tool call came without a name"), out)
         else:
             self._tell_usage(out)
@@ -221,7 +190,7 @@ class Answer:
         if reason is FinishReason.STOP:  # said also of refusals, and of calls that the client forced
             if self._refused:
                 return FinishReason.CONTENT_FILTER
-            if self._unfinished:
+            if self._calls.made:
                 return FinishReason.TOOL_CALLS
         return reason
 

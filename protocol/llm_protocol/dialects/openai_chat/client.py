@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import final
 
+import msgspec
+
 from llm_protocol.content import JsonObject
 from llm_protocol.dialect import Headers, ModelPage, RateLimits, StreamDecoder, WireRequest, WireResponse
 from llm_protocol.dialects.openai_chat.answer import Answer
@@ -16,7 +18,7 @@ from llm_protocol.dialects.openai_chat.quirks import OPENAI, Quirks
 from llm_protocol.dialects.openai_chat.request import chat_body
 from llm_protocol.dialects.openai_chat.stream import ChatStream
 from llm_protocol.events import Event
-from llm_protocol.failures import Failure
+from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.fields import unsupported
 from llm_protocol.requests import (
     AnyRequest,
@@ -88,8 +90,12 @@ class OpenAIChat:
                 return out
 
     def decode_error(self, response: WireResponse) -> Failure:
-        """What a non-2xx answer means."""
-        return read_failure(response.status, response.headers, response.body)
+        """What a non-2xx answer means. Who is told no time to wait waits for the window that is used up."""
+        failure = read_failure(response.status, response.headers, response.body)
+        limits = self.rate_limits(response.headers)
+        if failure.kind is FailureKind.RATE_LIMITED and failure.retry_after is None and limits is not None:
+            return msgspec.structs.replace(failure, retry_after=_reset(limits))
+        return failure
 
     def rate_limits(self, headers: Headers) -> RateLimits | None:
         """What ``x-ratelimit-*`` say is left."""
@@ -111,6 +117,14 @@ class OpenAIChat:
     def decode_models(self, body: bytes) -> ModelPage:
         """The model list. Raises `ProtocolError`."""
         return read_models(body)
+
+
+def _reset(limits: RateLimits) -> float | None:
+    windows = (
+        (limits.requests_remaining, limits.requests_reset_s),
+        (limits.tokens_remaining, limits.tokens_reset_s),
+    )
+    return max((reset for left, reset in windows if left == 0 and reset is not None), default=None)
 
 
 def _post(path: str, body: JsonObject) -> WireRequest:

@@ -40,6 +40,7 @@ _KINDS = {
     "content_filter": FailureKind.CONTENT_FILTER,
     "content_policy_violation": FailureKind.CONTENT_FILTER,
     "moderation_blocked": FailureKind.CONTENT_FILTER,
+    "invalid_prompt": FailureKind.CONTENT_FILTER,
     "model_not_found": FailureKind.MODEL_NOT_FOUND,
     "unsupported_parameter": FailureKind.UNSUPPORTED,
     "unsupported_value": FailureKind.UNSUPPORTED,
@@ -50,6 +51,7 @@ _KINDS = {
 _TOO_LONG = re.compile(
     r"(?i)context (length|window|size)|maximum context|too many tokens|prompt is too long|reduce the length"
 )
+_TOO_LARGE = re.compile(r"(?i)request too large")
 _NO_MODEL = re.compile(r"(?i)\bmodel\b.{0,200}\b(does not exist|not found|not exist|deprecated|removed)")
 _TRY_AGAIN = re.compile(r"(?i)try again in ([\d.]+(?:ms|s|m|h)(?:[\d.hms]*[hms])?)")
 
@@ -132,9 +134,11 @@ def _text(value: Any) -> str | None:
 
 
 def _kind(status: int | None, code: str | None, type_: str | None, message: str) -> FailureKind:
-    for word in (code, type_):
-        if word in _KINDS:
-            return _KINDS[word]
+    kind = next((_KINDS[word] for word in (code, type_) if word in _KINDS), None)
+    if kind is FailureKind.RATE_LIMITED and _TOO_LARGE.search(message):
+        return FailureKind.CONTEXT_LENGTH  # larger than a whole minute's tokens: waiting would not help
+    if kind is not None:
+        return kind
     kind = FailureKind.SERVER_ERROR if status is None else kind_of_status(status)
     if kind in (FailureKind.BAD_REQUEST, FailureKind.SERVER_ERROR):
         if _TOO_LONG.search(message):

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import final
 
-from llm_protocol.content import Image, JsonObject, Part, Reasoning, Refusal, Text, ToolCall
+from llm_protocol.content import Image, JsonObject, Opaque, Part, Reasoning, Refusal, Text, ToolCall
 from llm_protocol.dialect import Frame, Inbound
 from llm_protocol.dialects.openai_chat.errors import error_body
+from llm_protocol.dialects.openai_chat.quirks import Quirks
 from llm_protocol.dialects.openai_chat.request import call_body
 from llm_protocol.dialects.openai_chat.shapes import signed, usage_body
 from llm_protocol.events import (
@@ -33,7 +34,7 @@ from llm_protocol.wire import encode_json, image_url
 DONE = Frame(None, b"[DONE]")
 
 
-def write_answer(inbound: Inbound, response: LLMResponse, reasoning_field: str) -> bytes:
+def write_answer(inbound: Inbound, response: LLMResponse, quirks: Quirks) -> bytes:
     """The body of a whole answer."""
     reason = response.finish_reason or FinishReason.STOP
     legacy = isinstance(inbound.request, CompletionRequest)
@@ -42,7 +43,7 @@ def write_answer(inbound: Inbound, response: LLMResponse, reasoning_field: str) 
     if legacy:
         choice["text"] = response.content
     else:
-        choice["message"] = _message(response, reasoning_field)
+        choice["message"] = _message(response, quirks)
     return encode_json(
         {
             "id": response.response_id,
@@ -55,20 +56,32 @@ def write_answer(inbound: Inbound, response: LLMResponse, reasoning_field: str) 
     )
 
 
-def _message(response: LLMResponse, reasoning_field: str) -> JsonObject:
-    calls, refusal = response.tool_calls, response.refusal
+def _message(response: LLMResponse, quirks: Quirks) -> JsonObject:
+    calls = [call for part in response.output if (call := _call(part, quirks))]
+    refusal = response.refusal
     message: JsonObject = {
         "role": "assistant",
         "content": response.content if response.content or not (calls or refusal) else None,
         "refusal": refusal or None,
     }
     if response.reasoning:
-        message[reasoning_field] = response.reasoning
+        message[quirks.reasoning_field] = response.reasoning
     if calls:
-        message["tool_calls"] = [call_body(call, call.signature) for call in calls]
+        message["tool_calls"] = calls
     if response.images:
         message["images"] = [_image(image) for image in response.images]
     return message
+
+
+def _call(part: Part, quirks: Quirks) -> JsonObject | None:
+    """A whole call, of a function or of a custom tool; ``None`` for every other part."""
+    match part:
+        case ToolCall():
+            return call_body(part, part.signature)
+        case Opaque(dialect=quirks.name, value={"type": "custom"} as call):
+            return call
+        case _:
+            return None
 
 
 def _image(image: Image) -> JsonObject:
@@ -84,8 +97,9 @@ def _finish_word(reason: FinishReason, *, refused: bool) -> str:
 class ChunkEncoder:
     """The frames of one streamed answer. Adjacent deltas of an item become one chunk."""
 
-    def __init__(self, inbound: Inbound, response_id: str, reasoning_field: str) -> None:
+    def __init__(self, inbound: Inbound, response_id: str, quirks: Quirks) -> None:
         request = inbound.request
+        self._quirks = quirks
         self._legacy = isinstance(request, CompletionRequest)
         self._wants_usage = inbound.include_usage
         self._id = response_id
@@ -93,7 +107,7 @@ class ChunkEncoder:
         self._model = request.model
         self._fields: dict[type[Delta], str] = {
             TextDelta: "content",
-            ReasoningDelta: reasoning_field,
+            ReasoningDelta: quirks.reasoning_field,
             RefusalDelta: "refusal",
         }
         self._head = b""
@@ -168,6 +182,9 @@ class ChunkEncoder:
                 self._text(RefusalDelta, index, text, frames)
             case ToolCall(arguments=arguments) if arguments:
                 self._text(ToolCallDelta, index, arguments, frames)
+            case Opaque() if not self._legacy and (call := _call(part, self._quirks)):
+                self._calls[index] = len(self._calls)
+                frames.append(self._delta(encode_json({"tool_calls": [{"index": self._calls[index], **call}]})))
             case Image() if not self._legacy:
                 frames.append(self._delta(encode_json({"images": [_image(part)]})))
 

@@ -56,7 +56,7 @@ class OpenAIChatServer:
 
     def response_encoder(self, inbound: Inbound, response_id: str) -> ResponseEncoder:
         """An encoder for one streamed answer."""
-        return ChunkEncoder(inbound, response_id, self.quirks.reasoning_field)
+        return ChunkEncoder(inbound, response_id, self.quirks)
 
     def encode_response(self, inbound: Inbound, response: LLMResponse) -> bytes:
         """The body of a whole answer."""
@@ -66,7 +66,7 @@ class OpenAIChatServer:
             case ImageRequest():
                 return write_images(response)
             case _:
-                return write_answer(inbound, response, self.quirks.reasoning_field)
+                return write_answer(inbound, response, self.quirks)
 
     def encode_error(self, failure: Failure) -> WireResponse:
         """Status, headers and body that the SDK turns into its exceptions."""

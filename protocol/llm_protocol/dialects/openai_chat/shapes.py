@@ -22,6 +22,13 @@ class Function(msgspec.Struct):
     arguments: str | None = None
 
 
+class Custom(msgspec.Struct):
+    """The name and a piece of the input of a call of a custom tool."""
+
+    name: str | None = None
+    input: str | None = None
+
+
 class Google(msgspec.Struct):
     """What Gemini's compatible endpoint wants back."""
 
@@ -40,7 +47,21 @@ class Call(msgspec.Struct):
     index: int | None = None
     id: str | None = None
     function: Function | None = None
+    custom: Custom | None = None
     extra_content: ExtraContent | None = None
+
+    @property
+    def name(self) -> str:
+        """The tool's name, if this piece has it."""
+        tool = self.function or self.custom
+        return (tool.name if tool else None) or ""
+
+    @property
+    def text(self) -> str:
+        """The piece of the arguments, or of the input."""
+        if self.function:
+            return self.function.arguments or ""
+        return (self.custom.input if self.custom else None) or ""
 
     @property
     def signature(self) -> str | None:
@@ -168,6 +189,8 @@ def _straighten(message: JsonObject) -> None:
         if thoughts:
             message["reasoning"] = "".join(thoughts)
     calls = message.get("tool_calls")
+    if isinstance(calls, dict):  # one call, not in a list
+        calls = message["tool_calls"] = [calls]
     for call in calls if isinstance(calls, list) else ():
         function = call.get("function") if isinstance(call, dict) else None
         if isinstance(function, dict) and isinstance(function.get("arguments"), dict):
