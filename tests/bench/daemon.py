@@ -203,7 +203,7 @@ def measure(row: Row) -> tuple[float, float]:
         file = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "bench.toml"
         file.write_text(CONFIG.format(port=upstream.port))
         daemon = stack.enter_context(
-            process(0, "-m", "llm_runtime", "serve", "--config", str(file), "--port", "0", "--log-level", "warning")
+            process(0, "-m", "llm_runtime.cli", "serve", "--config", str(file), "--port", "0", "--log-level", "warning")
         )
         relay = stack.enter_context(process(0, str(HERE / "_relay.py"), row.relay, str(upstream.port)))
         pairs = ((daemon, row.on_daemon), (relay, row.on_relay))
