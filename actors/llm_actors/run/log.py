@@ -69,7 +69,8 @@ class RunLog:
         if self.size > self.limit_bytes and not isinstance(event, TERMINAL):
             raise LogLimitExceeded
         self.events.append(event)
-        self._parked.unpark_all()
+        if self._parked:
+            self._parked.unpark_all()
         for wake in self._watchers:
             wake()
 
