@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from llm_protocol.content import Image, Opaque, Part, Reasoning, Refusal, Text, ToolCall
 from llm_protocol.dialect import Inbound, ModelInfo, WireResponse
 from llm_protocol.dialects.anthropic import Anthropic, AnthropicServer
-from llm_protocol.errors import BadRequestError, ProtocolError
+from llm_protocol.errors import BadRequestError, ProtocolError, UnsupportedError
 from llm_protocol.events import (
     Event,
     Failed,
@@ -30,6 +31,7 @@ from llm_protocol.failures import RULES, Failure, FailureKind
 from llm_protocol.requests import ChatRequest
 from llm_protocol.response import FinishReason, LLMResponse, Usage
 from support.conversations import arguments, json_objects, names, texts, tokens
+from support.mutations import mutated
 from support.streams import check_all_splits, check_order, check_truncation, decode, encode, fold, same_answer
 
 CLIENT, SERVER = Anthropic(), AnthropicServer()
@@ -244,6 +246,57 @@ def test_garbage_never_raises(data: bytes) -> None:
     assert isinstance(decode(make, data)[-1], Failed)
     assert isinstance(CLIENT.decode_response(REQUEST, WireResponse(200, (), data))[-1], Failed)
     assert CLIENT.decode_error(WireResponse(500, (), data)).kind == FailureKind.SERVER_ERROR
+
+
+FRAMES = [
+    START,
+    *block(
+        0,
+        {"type": "thinking", "thinking": "a", "signature": "b"},
+        {"type": "thinking_delta", "thinking": "hm"},
+        {"type": "signature_delta", "signature": "s"},
+    ),
+    *block(1, {"type": "text", "text": "a", "citations": [{}]}, {"type": "citations_delta", "citation": {"url": "u"}}),
+    *call_block(2, '{"a":', "1}"),
+    *block(3, {"type": "server_tool_use", "input": {}}, {"type": "input_json_delta", "partial_json": "{}"}),
+    message_delta("refusal", stop_details={"type": "refusal", "explanation": "No."}),
+    {"type": "error", "error": {"type": "api_error", "message": "m", "details": {"error_code": "c"}}},
+]
+
+
+@given(mutated(FRAMES))
+def test_odd_streams_never_raise(frames: Any) -> None:
+    """A stream in which anything is anything else."""
+    body = "".join(f"data: {json.dumps(frame)}\n\n" for frame in (frames if isinstance(frames, list) else [frames]))
+    check_order(decode(make, body.encode()))
+
+
+WHOLE = {
+    "id": "m",
+    "model": "x",
+    "stop_reason": "refusal",
+    "stop_details": {"type": "refusal", "explanation": "No."},
+    "usage": {**USAGE, "output_tokens_details": {"thinking_tokens": 1}},
+    "content": [
+        {"type": "thinking", "thinking": "a", "signature": "llm-runtime:e30="},
+        {"type": "redacted_thinking", "data": "x"},
+        {"type": "text", "text": "a", "citations": []},
+        {"type": "tool_use", "id": "t", "name": "f", "input": {"a": 1}},
+        {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}},
+        {"type": "tool_result", "tool_use_id": "t", "content": [{"type": "text", "text": "x"}]},
+    ],
+}
+ERROR = {"type": "error", "error": {"type": "api_error", "message": "m", "details": {"error_code": "c"}}}
+LIST = {"data": [{"id": "a", "created_at": "2026-01-01", "max_tokens": 1}], "has_more": True, "last_id": "a"}
+
+
+@given(mutated(WHOLE), mutated(ERROR), mutated(LIST))
+def test_odd_answers_never_raise(whole: Any, error: Any, models: Any) -> None:
+    """Neither whole answers, nor errors, nor model lists."""
+    check_order(CLIENT.decode_response(REQUEST, WireResponse(200, (), json.dumps(whole).encode())))
+    CLIENT.decode_error(WireResponse(400, (), json.dumps(error).encode()))
+    with contextlib.suppress(ProtocolError):
+        CLIENT.decode_models(json.dumps(models).encode())
 
 
 # ---------------------------------------------------------------- whole answers
@@ -535,6 +588,31 @@ def test_bodies_that_are_no_object(body: bytes) -> None:
     """Are refused."""
     with pytest.raises(BadRequestError):
         SERVER.decode_request("/v1/messages", body)
+
+
+BODY = {
+    "model": "m",
+    "max_tokens": 9,
+    "system": [{"type": "text", "text": "s"}],
+    "messages": [
+        {"role": "user", "content": WHOLE["content"]},
+        {"role": "assistant", "content": "x"},
+    ],
+    "tools": [{"name": "f", "input_schema": {}, "strict": True}, {"type": "web_search", "name": "w"}],
+    "tool_choice": {"type": "tool", "name": "f"},
+    "thinking": {"type": "enabled", "budget_tokens": 2000, "display": "omitted"},
+    "output_config": {"effort": "high", "format": {"type": "json_schema", "schema": {}}},
+    "metadata": {"user_id": "u"},
+    "stop_sequences": ["x"],
+}
+
+
+@given(mutated(BODY))
+def test_odd_bodies_are_read_or_refused(body: Any) -> None:
+    """And what was read can be sent on, or is refused by name."""
+    with contextlib.suppress(BadRequestError, UnsupportedError):
+        inbound = SERVER.decode_request("/v1/messages", json.dumps(body).encode())
+        CLIENT.encode_request(inbound.request, stream=inbound.stream)
 
 
 def test_unknown_fields_are_kept_for_the_same_vendor() -> None:

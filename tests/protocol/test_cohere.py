@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
@@ -44,6 +45,7 @@ from llm_protocol.requests import ChatRequest, EmbeddingRequest, ImageRequest, P
 from llm_protocol.response import FinishReason, LLMResponse, Usage
 from llm_protocol.sse import encode_sse
 from support.conversations import arguments, conversations, names, texts, tokens, tools
+from support.mutations import mutated
 from support.streams import check_all_splits, check_order, check_truncation, decode, encode, fold, same_answer
 
 CLIENT, SERVER = Cohere(), CohereServer()
@@ -393,6 +395,75 @@ def test_garbage_never_raises(data: bytes) -> None:
     for request in (REQUEST, EmbeddingRequest(model="m", inputs=("a",))):
         assert isinstance(CLIENT.decode_response(request, WireResponse(200, (), data))[-1], Failed)
     assert CLIENT.decode_error(WireResponse(500, (), data)).kind == FailureKind.SERVER_ERROR
+
+
+FRAMES = [
+    START,
+    *plan("I will"),
+    *content(0, "thinking", "hm"),
+    *content(1, "text", "a"),
+    delta("citation-start", 0, citations={"start": 0, "content_index": 1}),
+    *call(0, '{"a":', "1}"),
+    end("ERROR", error="e", error_type="t"),
+]
+
+
+@given(mutated(FRAMES))
+def test_odd_streams_never_raise(frames: Any) -> None:
+    """A stream in which anything is anything else."""
+    body = "".join(f"data: {json.dumps(frame)}\n\n" for frame in (frames if isinstance(frames, list) else [frames]))
+    check_order(decode(make, body.encode()))
+
+
+WHOLE = {
+    "id": "x",
+    "finish_reason": "COMPLETE",
+    "message": {
+        "role": "assistant",
+        "tool_plan": "p",
+        "content": [{"type": "thinking", "thinking": "t"}, {"type": "text", "text": "a"}],
+        "tool_calls": [{"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}],
+        "citations": [{"start": 0, "content_index": 1}],
+    },
+    "usage": {"billed_units": {"input_tokens": 1}, "tokens": {"input_tokens": 1}, "cached_tokens": 1},
+}
+VECTORS = {"id": "x", "embeddings": {"float": [[0.5, 1]]}, "meta": {"billed_units": {"input_tokens": 1}}}
+LIST = {"models": [{"name": "m", "context_length": 1}], "next_page_token": "t"}
+
+
+@given(mutated(WHOLE), mutated(VECTORS), mutated({"message": "m", "error_type": "t"}), mutated(LIST))
+def test_odd_answers_never_raise(whole: Any, vectors: Any, error: Any, models: Any) -> None:
+    """Neither whole answers, nor vectors, nor errors, nor model lists."""
+    check_order(CLIENT.decode_response(REQUEST, WireResponse(200, (), json.dumps(whole).encode())))
+    request = EmbeddingRequest(model="m", inputs=("a",))
+    check_order(CLIENT.decode_response(request, WireResponse(200, (), json.dumps(vectors).encode())))
+    CLIENT.decode_error(WireResponse(400, (), json.dumps(error).encode()))
+    with contextlib.suppress(ProtocolError):
+        CLIENT.decode_models(json.dumps(models).encode())
+
+
+BODY = {
+    "model": "m",
+    "messages": [
+        {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://x", "detail": "low"}}]},
+        WHOLE["message"],
+        {"role": "tool", "tool_call_id": "a", "content": [{"type": "document", "document": {}}]},
+    ],
+    "tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}],
+    "tool_choice": "REQUIRED",
+    "strict_tools": True,
+    "thinking": {"type": "enabled", "token_budget": 5},
+    "response_format": {"type": "json_object", "json_schema": {}},
+    "stop_sequences": ["x"],
+}
+
+
+@given(mutated(BODY))
+def test_odd_bodies_are_read_or_refused(body: Any) -> None:
+    """And what was read can be sent on, or is refused by name."""
+    with contextlib.suppress(BadRequestError, UnsupportedError):
+        inbound = SERVER.decode_request("/v2/chat", json.dumps(body).encode())
+        CLIENT.encode_request(inbound.request, stream=inbound.stream)
 
 
 # ---------------------------------------------------------------- embeddings, models

@@ -143,6 +143,11 @@ def decode_block(block: JsonObject) -> Part:
             raise WireError("type: a content block needs one, for example 'text'")
 
 
+def decode_answer_block(block: JsonObject) -> Part:
+    """As `decode_block`, for a block of an answer: a tool's result there is the vendor's own affair."""
+    return Opaque(dialect=NAME, value=block) if block.get("type") == "tool_result" else decode_block(block)
+
+
 def decode_blocks(value: Any, where: str) -> tuple[Part, ...]:
     """A text or a list of blocks. Raises `WireError` naming the field below ``where``."""
     if isinstance(value, str):

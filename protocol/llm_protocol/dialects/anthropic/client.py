@@ -7,9 +7,10 @@ from urllib.parse import quote
 from llm_protocol.content import JsonObject
 from llm_protocol.dialect import Headers, ModelInfo, ModelPage, RateLimits, WireRequest, WireResponse
 from llm_protocol.dialects.anthropic import errors, models
-from llm_protocol.dialects.anthropic.answer import MessageStream, decode_message
+from llm_protocol.dialects.anthropic.answer import decode_message
 from llm_protocol.dialects.anthropic.blocks import NAME
 from llm_protocol.dialects.anthropic.request import VERSION, encode_chat
+from llm_protocol.dialects.anthropic.stream import MessageStream
 from llm_protocol.errors import ProtocolError
 from llm_protocol.events import Event
 from llm_protocol.failures import Failure

@@ -62,7 +62,8 @@ def failure_of(error: Any, *, status: int | None, headers: Headers = ()) -> Fail
     text = text if isinstance(text, str) else None
     details = error.get("details")
     code = details.get("error_code") if isinstance(details, dict) else None
-    kind = _kind(type_ if isinstance(type_, str) else "", code, text or "", status)
+    code, type_ = code if isinstance(code, str) else None, type_ if isinstance(type_, str) else None
+    kind = _kind(type_ or "", code, text or "", status)
     if kind == FailureKind.RATE_LIMITED and header(headers, "x-should-retry") == "false":
         kind = FailureKind.QUOTA  # a limit that waiting does not lift
     param = _PARAM.match(text or "")
@@ -76,14 +77,14 @@ def failure_of(error: Any, *, status: int | None, headers: Headers = ()) -> Fail
         # On a good answer the header means something else.
         retry_after=retry_after(headers) if status is not None and status >= 400 else None,
         upstream_status=status,
-        upstream_code=code if isinstance(code, str) else type_ if isinstance(type_, str) else None,
+        upstream_code=code or type_,
     )
 
 
-def _kind(type_: str, code: Any, text: str, status: int | None) -> FailureKind:
+def _kind(type_: str, code: str | None, text: str, status: int | None) -> FailureKind:
     if code in _SPENT:
         return FailureKind.QUOTA
-    if isinstance(code, str) and code in _OUR_CODES:
+    if code in _OUR_CODES:
         return _OUR_CODES[code]  # the vendor is one of us
     kind = _KINDS.get(type_)
     if kind is None:

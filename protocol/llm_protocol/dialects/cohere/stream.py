@@ -75,6 +75,9 @@ class _Event(msgspec.Struct):
     delta: _Delta | None = None
 
 
+_NULL_LIMIT = 16
+"""Characters of arguments that may turn out to be ``null``, white space included, before they are told all the same."""
+
 _EVENTS = JsonDecoder(_Event)
 _KNOWN = frozenset(
     f"{thing}-{step}" for thing in ("message", "content", "tool-call", "citation") for step in ("start", "delta", "end")
@@ -273,7 +276,9 @@ class ChatStream:
         item.pieces.append(piece)
         if item.told:
             self._out.append(ToolCallDelta(item.index, piece))
-        elif (text := "".join(item.pieces)).strip() and not "null".startswith(text.strip()):
+            return
+        text = "".join(item.pieces)
+        if len(text) > _NULL_LIMIT or not "null".startswith(text.strip()):
             item.told = True
             self._out.append(ToolCallDelta(item.index, text))
 
