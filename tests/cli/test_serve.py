@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -186,8 +187,8 @@ async def test_it_lives_when_nobody_reads_it(tmp_path: Path) -> None:
 async def test_it_starts_with_closed_standard_files(tmp_path: Path, closed: str) -> None:
     """OPS-05: their numbers must not go to a socket, where what is printed would be sent."""
     async with Peer() as peer:
-        shell = f"exec {' '.join(commands.COMMAND)} serve --config {config(tmp_path, peer)} {closed}"
-        async with commands.started(["/bin/sh", "-c", shell], subprocess.PIPE, {}) as process:
+        command = shlex.join([*commands.COMMAND, "serve", "--config", config(tmp_path, peer)])
+        async with commands.started(["/bin/sh", "-c", f"exec {command} {closed}"], subprocess.PIPE, {}) as process:
             if "2" in closed:
                 assert (await commands.line(process.stdout)).startswith("ready ")
             else:
