@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import h11
+import msgspec
 import trio
 
 from llm_actors.kernel import Supervisor, running
@@ -44,7 +45,8 @@ def end_text(run: Run) -> None:
     text = "".join(event.text for event in run.log.events if isinstance(event, TextDelta))
     run.log.append(ItemDone(index=0, part=Text(text)))
     run.log.append(UsageReported(Usage(input_tokens=3, output_tokens=2)))
-    run.finish(Finished(reason=FinishReason.STOP), run.folded(provider="fake"))
+    whole = msgspec.structs.replace(run.folded(provider="fake"), finish_reason=FinishReason.STOP)
+    run.finish(Finished(reason=FinishReason.STOP), whole)
 
 
 def saying(*pieces: str) -> Script:
