@@ -210,6 +210,20 @@ def test_two_at_once_install_once(tmp_path: Path) -> None:
     assert any("waiting" in error for error in errors) or any(error == "" for error in errors)
 
 
+def test_a_checkout_that_cannot_be_written_uses_the_users_cache(tmp_path: Path) -> None:
+    checkout = Checkout(tmp_path)
+    code = (
+        "import os, sys; sys.path.insert(0, 'bin'); os.access = lambda *_: False\n"
+        "import _bootstrap; print(_bootstrap.prepare('x', ['project']))"
+    )
+    environ = {**checkout.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=checkout.root, capture_output=True, text=True, env=environ, check=True
+    )
+    assert done.stdout.startswith(str(tmp_path / "cache" / "llm-runtime" / "venv-"))
+    assert not (checkout.root / ".venv").exists()
+
+
 def test_an_old_python_is_told_so(tmp_path: Path) -> None:
     checkout = Checkout(tmp_path)
     code = (

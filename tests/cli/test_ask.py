@@ -52,7 +52,7 @@ async def test_a_configuration_is_used_in_process(tmp_path: Path) -> None:
     async with Peer(answer("hi")) as peer:
         file = tmp_path / "c.toml"
         file.write_text(f'[providers.p]\nkind = "openai_compatible"\nbase_url = "{peer.url}/v1"\nmodels = ["only"]\n')
-        code, out, _ = await ask("--config", str(file), "hi")
+        code, out, _ = await ask("--config", str(file), "hi", LLM_RUNTIME_URL="http://127.0.0.1:1")
         assert (code, out) == (0, "hi\n")
         assert json.loads(peer.requests[0].body)["model"] == "only"
 
@@ -134,7 +134,7 @@ async def test_a_terminal_is_not_steered_by_an_answer() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--url", "ftp://x", "hi"], "not an address like http://127.0.0.1:8080: 'ftp://x'"),
+        (["--url", "ftp://u:CANARY@x", "hi"], "the daemon's URL is not an address like http://127.0.0.1:8080"),
         (["--url", "http://127.0.0.1:1", "--config", "x", "hi"], "give one of them"),
         (["--config", "/no/such.toml", "hi"], "/no/such.toml: cannot read the configuration: No such file"),
     ],
@@ -143,6 +143,7 @@ async def test_what_must_be_put_right_first_exits_with_2(arguments: list[str], s
     code, out, err = await ask(*arguments)
     assert (code, out) == (2, "")
     assert said in err
+    assert "CANARY" not in err
     assert len(err.splitlines()) == 1
 
 

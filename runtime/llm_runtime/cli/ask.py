@@ -46,16 +46,16 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 def _target(arguments: argparse.Namespace, environ: Mapping[str, str]) -> tuple[Config, str]:
     """Whom to ask, and for which model."""
-    url = arguments.url or environ.get("LLM_RUNTIME_URL")
-    if not url:
-        return configured(arguments.config, environ, say), arguments.model
-    if arguments.config:
+    if arguments.url and arguments.config:
         raise ConfigError("--config is for asking in this process, --url for asking a daemon: give one of them")
+    url = arguments.url or environ.get("LLM_RUNTIME_URL")
+    if not url or arguments.config:
+        return configured(arguments.config, environ, say), arguments.model
     try:
         key = checked(environ["LLM_RUNTIME_KEY"], "LLM_RUNTIME_KEY") if environ.get("LLM_RUNTIME_KEY") else None
         base_url = checked_url(url).removesuffix("/v1") + "/v1"
     except ConfigError:
-        raise ConfigError(f"not an address like http://127.0.0.1:8080: {url!r}") from None
+        raise ConfigError("the daemon's URL is not an address like http://127.0.0.1:8080") from None
     except ValueError as exc:
         raise ConfigError(str(exc)) from None
     daemon = Provider(kind=LLMProvider.OPENAI_COMPATIBLE, base_url=base_url, api_key=key, models=(AUTO,))
