@@ -78,7 +78,12 @@ class SseDecoder:
             self._tail.clear()
         found: list[ServerSentEvent] = []
         for line in lines:
-            self._take(line, found)
+            if line:
+                self._take(line)
+            elif self._data:
+                found.append(self._made())
+            else:
+                self._event, self._first_line = "", False
         if unfinished:
             self._extend_tail(unfinished)
         return found
@@ -89,24 +94,19 @@ class SseDecoder:
             line = bytes(self._tail)
             self._tail.clear()
             if not line.startswith(_FIELDS) and not any(field.startswith(line) for field in _FIELDS):
-                self._take(line, [])
-        found: list[ServerSentEvent] = []
-        self._dispatch(found)
-        return found
+                self._take(line)
+        return [self._made()] if self._data else []
 
     def _extend_tail(self, piece: bytes) -> None:
         if len(self._tail) + len(piece) > self._limit:
             self._overflow()
         self._tail += piece
 
-    def _take(self, line: bytes, found: list[ServerSentEvent]) -> None:
+    def _take(self, line: bytes) -> None:
         if self._first_line:
             self._first_line = False
             line = line.removeprefix(_BOM)
-        if not line:
-            if self._data or self._event:
-                self._dispatch(found)
-        elif line.startswith(b"data:"):
+        if line.startswith(b"data:"):
             self._add_data(line[6:] if line.startswith(b"data: ") else line[5:])
         elif line.startswith(b"event:"):
             self._event = line[6:].removeprefix(b" ").decode("utf-8", "replace")
@@ -114,7 +114,7 @@ class SseDecoder:
             self._add_data(b"")
         elif line == b"event":
             self._event = ""
-        elif not line.startswith(_IGNORED) and line not in _BARE_FIELDS:
+        elif line and not line.startswith(_IGNORED) and line not in _BARE_FIELDS:
             room = STRAY_LIMIT - len(self._stray)
             self._stray += (line + b"\n")[: max(room, 0)]
 
@@ -124,13 +124,13 @@ class SseDecoder:
             self._overflow()
         self._data.append(value)
 
-    def _dispatch(self, found: list[ServerSentEvent]) -> None:
-        if self._data:
-            data = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
-            found.append(ServerSentEvent(self._event, data.decode("utf-8", "replace")))
-            self._data.clear()
-            self._size = 0
+    def _made(self) -> ServerSentEvent:
+        data = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
+        event = ServerSentEvent(self._event, data.decode("utf-8", "replace"))
+        self._data.clear()
+        self._size = 0
         self._event = ""
+        return event
 
     def _overflow(self) -> None:
         self._tail.clear()

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_protocol.content import (
@@ -253,6 +253,7 @@ requests = st.builds(
 )
 
 
+@settings(max_examples=50)
 @given(requests, st.booleans())
 def test_requests_come_back(request_: ChatRequest, stream: bool) -> None:
     """``decode(encode(x)) == x`` for whole conversations."""

@@ -71,6 +71,7 @@ def test_bom_is_dropped_only_at_the_start() -> None:
         ServerSentEvent("", "a"),
         ServerSentEvent("", "\ufeffb"),
     ]
+    assert decode(b"\n\xef\xbb\xbfdata: a\n\n") == []
 
 
 def test_an_event_name_does_not_outlive_its_event() -> None:
