@@ -68,9 +68,9 @@ def sse(*chunks: Any) -> bytes:
 
 def test_the_model_stands_escaped_in_the_path_and_the_key_in_a_header() -> None:
     wire = CLIENT.encode_request(ChatRequest(model="models/a b/c?d", messages=(HI,)), stream=True)
-    assert wire.path == "/models/a%20b%2Fc%3Fd:streamGenerateContent?alt=sse"
+    assert wire.path == "/v1beta/models/a%20b%2Fc%3Fd:streamGenerateContent?alt=sse"
     assert CLIENT.encode_request(ChatRequest(model="tunedModels/t1", messages=(HI,)), stream=False).path == (
-        "/tunedModels/t1:generateContent"
+        "/v1beta/tunedModels/t1:generateContent"
     )
     assert CLIENT.auth_headers("k") == (("x-goog-api-key", "k"),)
 
@@ -147,6 +147,8 @@ def test_thoughts_go_back_with_their_signature_only_if_gemini_made_them() -> Non
         {"text": "hm", "thought": True},
         {"text": "a", "thoughtSignature": "T"},
     ]
+    unreadable = Message("assistant", (Reasoning(encrypted="E", dialect="anthropic"),))
+    assert chat(HI, unreadable, HI)["contents"] == chat(HI, HI)["contents"]
 
 
 def test_tools_and_choices() -> None:
@@ -315,7 +317,7 @@ def test_pictures_are_asked_for_by_ratio_and_scale() -> None:
 def test_embeddings() -> None:
     request = EmbeddingRequest(model="gemini-embedding-001", inputs=("a", "b"), dimensions=8, input_type="search_query")
     wire = CLIENT.encode_request(request, stream=False)
-    assert wire.path == "/models/gemini-embedding-001:batchEmbedContents"
+    assert wire.path == "/v1beta/models/gemini-embedding-001:batchEmbedContents"
     common = {"model": "models/gemini-embedding-001", "outputDimensionality": 8, "taskType": "RETRIEVAL_QUERY"}
     assert json.loads(wire.body) == {
         "requests": [{**common, "content": {"parts": [{"text": text}]}} for text in ("a", "b")]
@@ -338,8 +340,8 @@ def test_vectors_that_do_not_match_their_texts_are_no_answer(body: bytes) -> Non
 
 
 def test_the_model_list_has_pages() -> None:
-    assert CLIENT.models_request(None).path == "/models?pageSize=1000"
-    assert CLIENT.models_request("a&b").path == "/models?pageSize=1000&pageToken=a%26b"
+    assert CLIENT.models_request(None).path == "/v1beta/models?pageSize=1000"
+    assert CLIENT.models_request("a&b").path == "/v1beta/models?pageSize=1000&pageToken=a%26b"
     assert CLIENT.decode_models(b'{"models":[{"name":"models/x"}],"nextPageToken":"t"}').next == "t"
     with pytest.raises(ProtocolError):
         CLIENT.decode_models(b'{"models":3}')

@@ -197,7 +197,7 @@ def test_recorded_requests_are_read_and_said_again() -> None:
             continue
         inbound = SERVER.decode_request(recording.path, json.dumps(recording.asked).encode())
         again = CLIENT.encode_request(inbound.request, stream=inbound.stream)
-        assert recording.path == f"/v1beta{again.path}".partition("?")[0], recording.name
+        assert recording.path == again.path.partition("?")[0], recording.name
         asked, said = normal(recording.asked), normal(json.loads(again.body))
         asked.pop("model", None)
         asked.get("generationConfig", {}).pop("candidateCount", None)

@@ -13,7 +13,7 @@ from llm_protocol.dialects.gemini.embeddings import decode_embeddings, encode_em
 from llm_protocol.dialects.gemini.errors import decode_error
 from llm_protocol.dialects.gemini.parts import encode_part, encode_result, encode_tools
 from llm_protocol.dialects.gemini.stream import GeminiStreamDecoder, whole_answer
-from llm_protocol.dialects.gemini.tables import ASPECTS, NAME, NO_SIGNATURE, SCALES, Thinking, thinking_of
+from llm_protocol.dialects.gemini.tables import ASPECTS, NAME, NO_SIGNATURE, SCALES, VERSION, Thinking, thinking_of
 from llm_protocol.errors import ProtocolError
 from llm_protocol.events import Event
 from llm_protocol.failures import Failure
@@ -41,7 +41,7 @@ _KNOWN = frozenset((*_SAMPLING, "stop", "reasoning_effort", "reasoning_budget", 
 
 
 class GeminiClient:
-    """Speaks to Gemini. Base URLs end in the API's version: `BASE_URL`."""
+    """Speaks to Gemini. Base URLs are without the API's version, which is part of the paths."""
 
     name = NAME
     version = 1
@@ -86,7 +86,7 @@ class GeminiClient:
     def models_request(self, page: str | None) -> WireRequest:
         """The request for a page of the model list."""
         token = f"&pageToken={quote(page, safe='')}" if page else ""
-        return WireRequest("GET", f"/models?pageSize={PAGE_SIZE}{token}")
+        return WireRequest("GET", f"/{VERSION}/models?pageSize={PAGE_SIZE}{token}")
 
     def decode_models(self, body: bytes) -> ModelPage:
         """A page of the model list. Raises `ProtocolError` when it is not one."""
@@ -128,7 +128,7 @@ def _post(model: str, method: str, body: JsonObject) -> WireRequest:
         if slash and folder == "tunedModels"
         else f"/models/{quote(name, safe='')}"
     )
-    return WireRequest("POST", f"{path}:{method}", (("content-type", "application/json"),), encode_json(body))
+    return WireRequest("POST", f"/{VERSION}{path}:{method}", (("content-type", "application/json"),), encode_json(body))
 
 
 def add_extra_deep(body: JsonObject, parameters: Parameters) -> None:
@@ -211,17 +211,24 @@ def _contents(messages: tuple[Message, ...], thinking: Thinking) -> Iterator[Jso
             yield {"role": "user", "parts": [encode_part(p, f"{where}[{k}]") for k, p in enumerate(message.content)]}
         else:
             calls += [part for part in message.content if isinstance(part, ToolCall)]
-            yield {"role": "model", "parts": _model_parts(message, where, thinking)}
+            parts = _model_parts(message, where, thinking)
+            if parts:
+                yield {"role": "model", "parts": parts}
     yield from _results(results, calls)
 
 
 def _model_parts(message: Message, where: str, thinking: Thinking) -> list[JsonObject]:
     parts = [encode_part(part, f"{where}[{at}]") for at, part in enumerate(message.content)]
+    parts = [part for part in parts if part != _NOTHING]
     if thinking.needs_signatures:
         first = next((part for part in parts if "functionCall" in part), None)
         if first is not None:
             first.setdefault("thoughtSignature", NO_SIGNATURE)
     return parts
+
+
+_NOTHING = {"text": "", "thought": True}
+"""What is left of another vendor's thought that cannot be read."""
 
 
 def _result(part: Part, where: str) -> ToolResult:

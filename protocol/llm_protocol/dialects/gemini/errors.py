@@ -65,9 +65,9 @@ def failure_of(status: int | None, body: Any) -> Failure:
     if not isinstance(error, dict):
         error = {"message": error} if isinstance(error, str) else {}
     code = error.get("code")
-    status = status or (code if isinstance(code, int) else 500)
+    status = status or (code if isinstance(code, int) and 100 <= code < 1000 else 500)
     word = str(error.get("status") or "")
-    details = [detail for detail in error.get("details") or () if isinstance(detail, dict)]
+    details = _listed([error], "details")
     text = error.get("message")
     message = text if isinstance(text, str) else ""
     kind = _kind(status, word, message, details)
@@ -83,8 +83,9 @@ def failure_of(status: int | None, body: Any) -> Failure:
 
 def _kind(status: int, word: str, message: str, details: list[JsonObject]) -> FailureKind:
     for detail in details:
-        if detail.get("domain") == _DOMAIN and detail.get("reason") in _OWN_REASONS:
-            return _OWN_REASONS[detail["reason"]]
+        reason = str(detail.get("reason") or "")
+        if detail.get("domain") == _DOMAIN and reason in _OWN_REASONS:
+            return _OWN_REASONS[reason]
     kind = _STATUS_KINDS.get(word) or kind_of_status(status)
     if any(_KEY_REASONS.search(str(detail.get("reason") or "")) for detail in details) or "API key" in message:
         return FailureKind.AUTH

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import msgspec
+
 from llm_protocol.content import Image, JsonObject, Opaque, Part, Reasoning, Text, ToolCall, ToolResult
 from llm_protocol.dialect import Frame, Inbound, ModelInfo, WireResponse
 from llm_protocol.dialects.gemini import errors
+from llm_protocol.dialects.gemini.carried import pack
 from llm_protocol.dialects.gemini.inbound import METHODS, decode_request
 from llm_protocol.dialects.gemini.parts import encode_part
 from llm_protocol.dialects.gemini.tables import BLOCK_REASONS, ERROR_REASONS, FINISH_REASONS, NAME, SENT_REASONS
@@ -110,16 +113,19 @@ class GeminiEncoder:
         part = event.part
         if event.index not in self._told:
             return _parts(part)
-        signature = part.signature if isinstance(part, Text | Reasoning) else None
-        if signature is None:
-            return []
-        thought = {"thought": True} if isinstance(part, Reasoning) else {}
-        return [{"text": "", **thought, "thoughtSignature": signature}]
+        if isinstance(part, Reasoning):
+            return _parts(msgspec.structs.replace(part, text="")) if pack(part) is not None else []
+        if isinstance(part, Text) and part.signature is not None:
+            return [{"text": "", "thoughtSignature": part.signature}]
+        return []
 
 
 def _parts(part: Part) -> list[JsonObject]:
     """A part of an answer: one on the wire, or none where Gemini's clients have no word for it."""
     match part:
+        case Reasoning():
+            signature = pack(part)
+            return [{"text": part.text, "thought": True} | ({"thoughtSignature": signature} if signature else {})]
         case ToolResult():
             return []
         case Opaque() if part.dialect != NAME:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from llm_protocol.content import (
     Image,
     JsonObject,
@@ -18,6 +20,7 @@ from llm_protocol.content import (
     ToolCall,
     ToolResult,
 )
+from llm_protocol.dialects.gemini.carried import unpack
 from llm_protocol.dialects.gemini.reading import Fields
 from llm_protocol.dialects.gemini.stream import made_id
 from llm_protocol.dialects.gemini.tables import NAME
@@ -74,7 +77,7 @@ class Conversation:
 
     def _text(self, text: str, signature: str | None, thought: bool, part: Fields) -> Part:
         if thought:
-            return Reasoning(text=text, signature=signature, dialect=NAME)
+            return unpack(text, signature)
         return Text(text, signature, extra=extra_of(part))
 
     def _call(self, call: Fields, made: str, signature: str | None, extra: dict[str, JsonObject] | None) -> ToolCall:
@@ -121,8 +124,8 @@ def _add_answer(messages: list[Message], parts: list[Part]) -> None:
 def _joined(one: Part, other: Part) -> tuple[Part, ...]:
     if isinstance(one, Text) and isinstance(other, Text) and one.signature is None and one.extra is None:
         return (Text(one.text + other.text, other.signature, extra=other.extra),)
-    if isinstance(one, Reasoning) and isinstance(other, Reasoning) and one.signature is None:
-        return (Reasoning(text=one.text + other.text, signature=other.signature, dialect=NAME),)
+    if isinstance(one, Reasoning) and isinstance(other, Reasoning) and not (one.signature or one.encrypted):
+        return (msgspec.structs.replace(other, text=one.text + other.text),)
     return (one, other)
 
 
