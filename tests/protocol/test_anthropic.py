@@ -152,6 +152,17 @@ def test_of_several_tool_calls_only_the_last_can_be_cut() -> None:
     assert [call.id for call in fold(events).tool_calls] == ["toolu_0"]
 
 
+def test_a_server_tool_call_in_which_the_answer_hit_its_limit_is_not_done() -> None:
+    """It cannot be sent back either."""
+    start = {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {}}
+    cut = block(1, start, {"type": "input_json_delta", "partial_json": '{"q'})
+    events = told(START, *text_block(0, "a"), *cut, message_delta("max_tokens"), STOP)
+    assert fold(events).output == (Text("a"),)
+    whole = {**MESSAGE, "content": [{"type": "text", "text": "a"}, start], "stop_reason": "max_tokens"}
+    events = CLIENT.decode_response(REQUEST, WireResponse(200, (), json.dumps(whole).encode()))
+    assert fold(events).output == (Text("a"),)
+
+
 def test_a_refusal_gives_its_explanation() -> None:
     """An ordinary end, with the reason content_filter and the vendor's words."""
     details = {"type": "refusal", "category": "cyber", "explanation": "No."}

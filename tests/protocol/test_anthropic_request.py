@@ -117,6 +117,14 @@ def test_effort_and_budget_become_what_the_model_knows() -> None:
     refused("reasoning_effort", "claude-3-5-haiku-20241022", reasoning_effort="low")
 
 
+def test_effort_alone_is_not_lost() -> None:
+    """A client of this wire that asks for effort without thinking gets just that, or hears that it cannot be."""
+    alone = {"anthropic": {"thinking": None}}
+    assert sent(MIDDLE, reasoning_effort="low", extra=alone)["output_config"] == {"effort": "low"}
+    assert "thinking" not in sent(MIDDLE, reasoning_effort="low", extra=alone)
+    refused("reasoning_effort", OLD, reasoning_effort="low", extra=alone)
+
+
 def test_a_budget_of_our_own_leaves_room_for_the_answer() -> None:
     """The vendor refuses a thinking budget that is not below max_tokens."""
     assert sent(OLD, reasoning_effort="high", max_output_tokens=4_096)["thinking"]["budget_tokens"] == 2_048
@@ -148,6 +156,7 @@ def test_tools_and_choices() -> None:
     for mode, type_ in (("auto", "auto"), ("none", "none"), ("required", "any")):
         assert sent(tools=(tool,), tool_choice=ToolChoice(mode))["tool_choice"] == {"type": type_}  # type: ignore[arg-type]
     assert sent(tools=(tool,), parallel_tool_calls=False)["tool_choice"]["type"] == "auto"
+    assert "tool_choice" not in sent(tools=(tool,), parallel_tool_calls=True)
     search = {"type": "web_search_20250305", "name": "web_search"}
     assert sent(tools=(HostedTool(dialect="anthropic", value=search),))["tools"] == [search]
     with pytest.raises(UnsupportedError, match="gemini"):

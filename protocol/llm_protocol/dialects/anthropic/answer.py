@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from llm_protocol.content import JsonObject, Refusal, ToolCall
+from llm_protocol.content import JsonObject, Opaque, Part, Refusal, ToolCall
 from llm_protocol.dialects.anthropic.blocks import decode_answer_block
 from llm_protocol.dialects.anthropic.errors import failure_of
 from llm_protocol.events import Event, Failed, Finished, Started, UsageReported
@@ -50,11 +50,15 @@ def _message_events(message: JsonObject) -> list[Event]:
     for at, part in enumerate(parts):
         item = list(item_events(at, part))
         cut = REASONS.get(stop_reason or "") == FinishReason.LENGTH and at == len(parts) - 1
-        events += item[:1] if cut and isinstance(part, ToolCall) else item
+        events += item[:1] if cut and _is_call(part) else item
     if isinstance(message.get("usage"), dict):
         events.append(UsageReported(decode_usage(message["usage"])))
     events.append(finished(stop_reason))
     return events
+
+
+def _is_call(part: Part) -> bool:
+    return isinstance(part, ToolCall) or (isinstance(part, Opaque) and "input" in part.value)
 
 
 def finished(stop_reason: str | None) -> Finished:

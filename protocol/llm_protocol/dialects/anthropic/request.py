@@ -64,7 +64,7 @@ def encode_chat(request: ChatRequest, *, stream: bool) -> WireRequest:
         "tools": [_encode_tool(tool, f"tools[{at}]") for at, tool in enumerate(request.tools)] or None,
         "tool_choice": _encode_choice(request.tool_choice, parameters, has_tools=bool(request.tools)),
         "thinking": thinking,
-        "output_config": _output_config(asked, can, request.response_format),
+        "output_config": _output_config(asked, can, request.response_format, thinking),
         "metadata": {"user_id": parameters.user} if parameters.user is not None else None,
     }
     body = {name: _with_own(value, own.get(name)) for name, value in body.items() if value is not None}
@@ -97,10 +97,10 @@ class _Asked:
 # ---------------------------------------------------------------- parameters
 
 
-def _max_tokens(parameters: Parameters, can: Capabilities, thinking: JsonObject | None) -> int:
+def _max_tokens(parameters: Parameters, can: Capabilities, thinking: Any) -> int:
     if parameters.max_output_tokens is not None:
         return parameters.max_output_tokens
-    budget = (thinking or {}).get("budget_tokens")
+    budget = thinking.get("budget_tokens") if isinstance(thinking, dict) else None
     return min(DEFAULT_MAX_TOKENS + (budget if isinstance(budget, int) else 0), can.max_output_tokens)
 
 
@@ -174,11 +174,13 @@ def _fitting_budget(asked: _Asked, budget: int) -> int:
     return budget if limit is None else max(MIN_THINKING_BUDGET, min(budget, limit // 2))
 
 
-def _output_config(asked: _Asked, can: Capabilities, form: ResponseFormat | None) -> JsonObject | None:
+def _output_config(asked: _Asked, can: Capabilities, form: ResponseFormat | None, thinking: Any) -> JsonObject | None:
     config: JsonObject = {}
     effort = asked.get("reasoning_effort")
     if can.effort and effort not in (None, "none"):
         config["effort"] = "low" if effort == "minimal" else effort
+    elif effort not in (None, "none") and thinking is None:
+        asked.fail("reasoning_effort", "this Claude model takes no effort, and thinking is not asked for")
     if form is not None and form.type == "json_schema":
         config["format"] = {"type": "json_schema", "schema": form.schema or {"type": "object"}}
     elif form is not None and form.type == "json":
@@ -212,8 +214,8 @@ def _encode_choice(choice: ToolChoice | None, parameters: Parameters, *, has_too
     coded: JsonObject = {"type": _CHOICES[choice.mode if choice else "auto"]}
     if choice is not None and choice.mode == "named":
         coded["name"] = choice.name
-    if one_at_a_time and coded["type"] != "none":
-        coded["disable_parallel_tool_use"] = True
+    if parameters.parallel_tool_calls is not None and has_tools and coded["type"] != "none":
+        coded["disable_parallel_tool_use"] = one_at_a_time
     return coded
 
 

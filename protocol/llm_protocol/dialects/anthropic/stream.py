@@ -33,7 +33,7 @@ from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.fold import item_events
 from llm_protocol.response import FinishReason
 from llm_protocol.sse import ServerSentEvent, SseDecoder, SseOverflowError
-from llm_protocol.wire import JsonDecoder, WireError, decode_object
+from llm_protocol.wire import JsonDecoder, WireError, decode_object, encode_json
 
 KINDS: dict[Any, ItemKind] = {
     "text": "text",
@@ -122,7 +122,7 @@ class MessageStream:
         self._sse = SseDecoder()
         self._blocks: dict[int, _Block] = {}
         self._items = 0
-        self._held: ItemDone | None = None
+        self._held: _Block | None = None  # the last call, ended
         self._usage: JsonObject = {}
         self._started = False
         self._stop_reason: str | None = None
@@ -244,20 +244,21 @@ class MessageStream:
     def _stop_block(self, event: _Event) -> None:
         block = self._block(event)
         self._blocks.pop(-1 if event.index is None else event.index)
-        part = block.part()
-        done = ItemDone(index=block.item, part=part)
-        if isinstance(part, ToolCall):
-            if not block.pieces:  # no fragments mean "{}"; the deltas must add up to the arguments
-                self._out.append(ToolCallDelta(block.item, part.arguments))
+        if block.kind == "tool_call" and not block.pieces:  # no fragments mean "{}"; the deltas must add up to that
+            self._out.append(ToolCallDelta(block.item, encode_json(block.start.get("input") or {}).decode()))
+        if block.kind == "tool_call" or (block.kind == "opaque" and block.pieces):
             self._release()
-            self._held = done
+            self._held = block
         else:
-            self._out.append(done)
+            self._done(block)
+
+    def _done(self, block: _Block) -> None:
+        self._out.append(ItemDone(index=block.item, part=block.part()))
 
     def _release(self) -> None:
-        if self._held is not None:
-            self._out.append(self._held)
-            self._held = None
+        held, self._held = self._held, None
+        if held is not None:
+            self._done(held)
 
     def _take_message_delta(self, event: _Event) -> None:
         self._report_usage(event.usage)
@@ -284,7 +285,7 @@ class MessageStream:
         for block in self._blocks.values():
             if block.kind == "tool_call":
                 raise WireError("message_stop in the middle of a tool call")
-            self._out.append(ItemDone(index=block.item, part=block.part()))
+            self._done(block)
         self._release()
         self._ended = True
         self._out.append(finished(self._stop_reason))

@@ -107,7 +107,9 @@ def _encode_tool(tool: Tool | HostedTool, where: str) -> JsonObject:
         if tool.dialect != NAME:
             raise unsupported(where, f"a hosted tool of {tool.dialect!r} cannot be sent to Cohere")
         return tool.value
-    function: JsonObject = {"name": tool.name, "parameters": tool.parameters or {"type": "object", "properties": {}}}
+    function: JsonObject = {"name": tool.name}
+    if tool.parameters:
+        function["parameters"] = tool.parameters
     if tool.description is not None:
         function["description"] = tool.description
     return {"type": "function", "function": function, **((tool.extra or {}).get(NAME, {}))}
