@@ -82,10 +82,10 @@ def test_parameters_under_all_their_names() -> None:
 
 def test_unknown_fields_survive_to_the_same_wire() -> None:
     """Accepted, kept, and sent on by the client side; other vendors do not see them."""
-    request = chat(logprobs=True, store=False, metadata={"k": "v"}, prediction=None)
-    assert request.parameters.extra == {"openai_chat": {"logprobs": True, "store": False, "metadata": {"k": "v"}}}
+    request = chat(logprobs=False, store=False, metadata={"k": "v"}, prediction=None)
+    assert request.parameters.extra == {"openai_chat": {"logprobs": False, "store": False, "metadata": {"k": "v"}}}
     sent = json.loads(OpenAIChat().encode_request(request, stream=False).body)
-    assert (sent["logprobs"], sent["store"], sent["metadata"]) == (True, False, {"k": "v"})
+    assert (sent["logprobs"], sent["store"], sent["metadata"]) == (False, False, {"k": "v"})
     assert b"logprobs" not in OpenAIChat(CEREBRAS).encode_request(request, stream=False).body
 
 
@@ -205,6 +205,9 @@ def test_what_is_wrong_is_named(body: dict[str, Any], param: str) -> None:
         ("/v1/completions", b"{}", BadRequestError),
         ("/v1/completions", b'{"prompt":"a","best_of":3}', UnsupportedError),
         ("/v1/completions", b'{"prompt":"a","echo":true}', UnsupportedError),
+        ("/v1/completions", b'{"prompt":"a","logprobs":5}', UnsupportedError),
+        (PATH, json.dumps({"messages": HI, "logprobs": True}).encode(), UnsupportedError),
+        (PATH, json.dumps({"messages": HI, "modalities": ["text", "audio"]}).encode(), UnsupportedError),
     ],
 )
 def test_what_cannot_be_answered_is_refused(path: str, body: bytes, error: type[LLMClientError]) -> None:

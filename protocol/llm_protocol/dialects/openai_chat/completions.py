@@ -6,7 +6,7 @@ import msgspec
 
 from llm_protocol.body import Body
 from llm_protocol.content import JsonObject
-from llm_protocol.dialects.openai_chat.inbound import common_parameters, refuse_many
+from llm_protocol.dialects.openai_chat.inbound import common_parameters, refuse_lost, refuse_many
 from llm_protocol.dialects.openai_chat.quirks import Quirks
 from llm_protocol.dialects.openai_chat.request import add_parameters
 from llm_protocol.requests import CompletionRequest
@@ -33,6 +33,7 @@ def completion_request(body: Body, name: str) -> CompletionRequest:
         raise body.wrong("prompt", "one string; a run is one answer, so send several prompts as several requests")
     for field in ("best_of", "n"):
         refuse_many(body, field)
+    refuse_lost(body)
     if body.boolean("echo"):
         raise body.cannot("echo", "echo is not supported: the answer never repeats the prompt")
     return CompletionRequest(

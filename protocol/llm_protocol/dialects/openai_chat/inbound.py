@@ -37,6 +37,7 @@ def chat_request(body: Body, name: str) -> ChatRequest:
         if body.take(field) is not None:
             raise body.wrong(field, "left out: it is the old form of tools and tool_choice")
     refuse_many(body, "n")
+    refuse_lost(body)
     messages = tuple(_joined(_message(message, name) for message in body.objects("messages")))
     if not messages:
         raise body.wrong("messages", "a list of at least one message")
@@ -55,6 +56,15 @@ def refuse_many(body: Body, field: str) -> None:
     """Refuse to be asked for several answers at once."""
     if (body.integer(field) or 1) != 1:
         raise body.cannot(field, f"{field} must be 1: a run is one answer, so ask several times for several")
+
+
+def refuse_lost(body: Body) -> None:
+    """Refuse to be asked for what would be lost on the way back."""
+    if body.raw.get("logprobs"):
+        raise body.cannot("logprobs", "log probabilities are not passed on; leave logprobs out")
+    modalities = body.raw.get("modalities")
+    if isinstance(modalities, list) and "audio" in modalities:
+        raise body.cannot("modalities", "sound is not passed on; leave audio out of modalities")
 
 
 def streaming(body: Body) -> tuple[bool, bool]:
