@@ -239,7 +239,7 @@ parameters = st.builds(
     reasoning_effort=st.none() | st.sampled_from(("low", "high")),
     parallel_tool_calls=st.none() | st.booleans(),
     user=st.none() | names,
-    extra=st.just({}) | st.just({"openai_chat": {"logprobs": True}}),
+    extra=st.just({}) | st.just({"openai_chat": {"verbosity": "low"}}),
 )
 formats = st.sampled_from(
     (None, ResponseFormat(type="text"), ResponseFormat(type="json"),
