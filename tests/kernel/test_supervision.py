@@ -6,7 +6,6 @@ import logging
 
 import pytest
 import trio
-from support.actors import NO_WAIT, Ask, Crash, CrashCast, Journal, Leave, Sleep, flaky, member
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from llm_actors.kernel import (
@@ -28,6 +27,7 @@ from llm_actors.kernel import (
     lineage,
     running,
 )
+from support.actors import NO_WAIT, Ask, Crash, CrashCast, Journal, Leave, Sleep, flaky, member
 
 
 async def test_sup_01_a_crash_costs_one_message_and_no_time(autojump_clock: MockClock) -> None:
@@ -169,7 +169,7 @@ async def test_sup_08_transient_and_temporary_children(autojump_clock: MockClock
         for ref in (brief, once):
             with pytest.raises(NotRunning):
                 await ref.call(Ask())
-        assert root.statistics().children == 0
+        assert [child.status for child in root.tree().children] == [Status.ENDED]
 
 
 async def test_sup_08_permanent_children_come_back_even_from_a_normal_end(autojump_clock: MockClock) -> None:

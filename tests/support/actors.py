@@ -26,6 +26,8 @@ Journal: TypeAlias = list[str]
 
 NO_WAIT = Backoff.none()
 
+DEFAULT_MAILBOX = MailboxSpec()
+
 _numbers = count()
 
 
@@ -112,7 +114,7 @@ def member(
     *,
     restart: Restart = Restart.PERMANENT,
     shutdown: float = 5.0,
-    mailbox: MailboxSpec = MailboxSpec(),
+    mailbox: MailboxSpec = DEFAULT_MAILBOX,
 ) -> ChildSpec[MemberMessage]:
     """Make the spec of a `Member`."""
     pages: Journal = [] if journal is None else journal
@@ -127,7 +129,9 @@ class FailsToStart:
         raise OSError("no such thing")
 
 
-def flaky(name: str, journal: Journal, starts: Callable[[], bool], **options: Restart) -> ChildSpec[MemberMessage]:
+def flaky(
+    name: str, journal: Journal, starts: Callable[[], bool], restart: Restart = Restart.PERMANENT
+) -> ChildSpec[MemberMessage]:
     """Make the spec of a `Member` whose start fails whenever `starts()` is false."""
 
     def factory(_: Previous) -> Member | FailsToStart:
@@ -136,4 +140,4 @@ def flaky(name: str, journal: Journal, starts: Callable[[], bool], **options: Re
         journal.append(f"fail {name}")
         return FailsToStart()
 
-    return ChildSpec(name, factory, **options)
+    return ChildSpec(name, factory, restart)

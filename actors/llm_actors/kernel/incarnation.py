@@ -33,6 +33,8 @@ class Reason(Enum):
     STOPPED = "stopped"
     KILLED = "killed"
     CRASHED = "crashed"
+    INTERRUPTED = "interrupted"
+    """By what no guard holds back: KeyboardInterrupt, SystemExit. The whole tree is going down."""
 
 
 @final
@@ -44,7 +46,7 @@ class Incarnation:
         self.done = trio.Event()
         self.up = False
         self.actor: Actor[Message] | None = None
-        self.reason = Reason.NORMAL
+        self.reason = Reason.INTERRUPTED
         self.error: Exception | None = None
         self.state: Previous = None
         self.started_at = trio.current_time()
@@ -92,7 +94,7 @@ class Incarnation:
             self.inbox.end(self._obituary)
             self.done.set()
             self._settled.set()
-            if self.up:
+            if self.up and self.reason is not Reason.INTERRUPTED:
                 self._ended(self)
 
     def _clean_reason(self) -> Reason:

@@ -149,10 +149,10 @@ class Supervisor:
         """
         if self._watch is None:
             raise NotRunning(self._path, "is not running")
+        if spec.name in self._children or spec.name in self._specified:
+            raise NameTaken(self._path, f"already has a child called {spec.name}")
         if self._dynamic() >= self._max_children:
             raise TooManyChildren(self._path, f"has its maximum of {self._max_children} dynamic children")
-        if spec.name in self._children:
-            raise NameTaken(self._path, f"already has a child called {spec.name}")
         child = Child(spec, f"{self._path}/{spec.name}", self._policy.backoff, dynamic=True)
         child.settle(child.mailbox.name, self.bus)
         self._children[spec.name] = child
@@ -211,7 +211,7 @@ class Supervisor:
         )
 
     def _dynamic(self) -> int:
-        return sum(child.dynamic for child in self._children.values()) if self._max_children else 0
+        return len(self._children) - sum(name in self._children for name in self._specified)
 
 
 @asynccontextmanager

@@ -151,10 +151,12 @@ class Watch:
             return  # stopped by us, or together with a sibling
         crashed = life.reason is Reason.CRASHED
         child.life = None
-        if child.leaving or not wants_restart(child.spec.restart, crashed=crashed):
+        if not child.leaving and wants_restart(child.spec.restart, crashed=crashed):
+            await self._failed(child, life.error or NotRunning(child.mailbox.name, "ended, and it is permanent"))
+        elif child.leaving or child.dynamic or child.spec.restart is Restart.TEMPORARY:
             self.retire(child, NotRunning, "has ended")
         else:
-            await self._failed(child, life.error or NotRunning(child.mailbox.name, "ended, and it is permanent"))
+            child.retire(NotRunning, "has ended")  # it keeps its place, for a restart of its group
 
     async def _failed(self, child: Child, error: Exception) -> None:
         """Count one failure, stop whoever shares the child's fate, and plan the restart."""

@@ -1,0 +1,299 @@
+"""Mailboxes: bounded, with a declared policy, each loss counted; control ahead of data; order per pair."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from llm_actors.kernel import (
+    ActorCrashed,
+    Backoff,
+    Call,
+    Cast,
+    ChildSpec,
+    Delivery,
+    Inbox,
+    MailboxFull,
+    MailboxSpec,
+    NotRunning,
+    Overflow,
+    PoisonRefused,
+    Restart,
+    Status,
+    Supervisor,
+    running,
+    serve,
+    serve_concurrently,
+)
+from llm_actors.kernel.poison import POISON_ENTRIES, Poison
+from llm_actors.testing import alone, run_virtual
+from support.actors import Ask, CrashCast, Sleep, member
+
+CAPACITY = 4
+
+
+class Say(Cast, frozen=True):
+    sender: int
+    number: int
+
+
+class Told(Call[None], frozen=True):
+    sender: int
+    number: int
+
+
+class Unread:
+    """Reads nothing until it is let."""
+
+    def __init__(self) -> None:
+        self.gate = trio.Event()
+        self.read: list[int] = []
+
+    async def run(self, inbox: Inbox[Say | Told], *, task_status: trio.TaskStatus[None]) -> None:
+        task_status.started()
+        await self.gate.wait()
+        await serve(inbox, self._handle)
+
+    async def _handle(self, delivery: Delivery[Say | Told]) -> None:
+        self.read.append(delivery.message.number)
+        if isinstance(delivery.message, Told):
+            delivery.reply(delivery.message, None)
+
+
+@pytest.mark.parametrize("overflow", Overflow)
+async def test_act_02_casts_into_a_full_mailbox(overflow: Overflow, autojump_clock: MockClock) -> None:
+    """Ten times the capacity: memory stays flat, and each loss is told or counted, as declared."""
+    actor = Unread()
+    refused = 0
+    async with alone(actor, mailbox=MailboxSpec(CAPACITY, overflow)) as lone:
+        for number in range(10 * CAPACITY):
+            try:
+                lone.ref.cast(Say(0, number))
+            except MailboxFull:
+                refused += 1
+        statistics = lone.ref.statistics()
+        actor.gate.set()
+        await wait_all_tasks_blocked()
+    lost = 9 * CAPACITY
+    assert statistics.depth == CAPACITY
+    assert statistics.full == lost
+    if overflow in {Overflow.WAIT, Overflow.REFUSE}:
+        assert (refused, statistics.dropped) == (lost, 0)
+    else:
+        assert (refused, statistics.dropped) == (0, lost)
+    expected = range(lost, 10 * CAPACITY) if overflow is Overflow.DROP_OLDEST else range(CAPACITY)
+    assert actor.read == list(expected)
+
+
+@pytest.mark.parametrize("overflow", Overflow)
+async def test_act_02_calls_into_a_full_mailbox(overflow: Overflow, autojump_clock: MockClock) -> None:
+    """A call waits for room where that is declared; otherwise somebody gets `MailboxFull`, and nobody hangs."""
+    actor = Unread()
+    outcomes: list[str] = []
+
+    async def call(number: int) -> None:
+        try:
+            await lone.ref.call(Told(0, number))
+            outcomes.append("answered")
+        except MailboxFull:
+            outcomes.append("full")
+
+    async with alone(actor, mailbox=MailboxSpec(CAPACITY, overflow)) as lone, trio.open_nursery() as nursery:
+        for number in range(10 * CAPACITY):
+            nursery.start_soon(call, number)
+        await wait_all_tasks_blocked()
+        assert lone.ref.statistics().depth == CAPACITY
+        actor.gate.set()
+    answered = 10 * CAPACITY if overflow is Overflow.WAIT else CAPACITY
+    assert outcomes.count("answered") == answered
+    assert outcomes.count("full") == 10 * CAPACITY - answered
+
+
+async def test_act_02_a_sender_that_gives_up_waiting_for_room_has_sent_nothing(autojump_clock: MockClock) -> None:
+    actor = Unread()
+    async with alone(actor, mailbox=MailboxSpec(1)) as lone:
+        lone.ref.cast(Say(0, 0))
+        with trio.move_on_after(1):
+            await lone.ref.call(Told(0, 1))
+        actor.gate.set()
+        await wait_all_tasks_blocked()
+    assert actor.read == [0]
+
+
+async def test_act_03_a_message_to_a_restarting_actor_waits_for_it(autojump_clock: MockClock) -> None:
+    """During the pause before a restart messages queue, and are handled after it."""
+    root = Supervisor([member("a")], backoff=Backoff(first=3.0))
+    async with running(root):
+        root.ref("a").cast(CrashCast())
+        await wait_all_tasks_blocked()
+        assert root.tree().children[0].status is Status.RESTARTING
+        assert await root.ref("a").call(Ask()) == 1
+        assert trio.current_time() == 3.0
+
+
+async def test_act_03_a_message_to_an_ended_actor_is_refused_and_counted(autojump_clock: MockClock) -> None:
+    """A call raises; a cast cannot be told, so it is counted. Neither is lost in silence."""
+    root = Supervisor([member("a", restart=Restart.TEMPORARY)])
+    async with running(root):
+        ref = root.ref("a")
+        ref.cast(CrashCast())
+        await wait_all_tasks_blocked()
+        with pytest.raises(NotRunning):
+            await ref.call(Ask())
+        ref.cast(CrashCast())
+        assert ref.statistics().dead_letters == 2
+
+
+async def test_act_05_a_stop_is_not_behind_data(autojump_clock: MockClock) -> None:
+    """With full mailboxes and work in hand in every actor, each takes no longer to stop than one piece of work."""
+    root = Supervisor([member(name, mailbox=MailboxSpec(CAPACITY)) for name in "abc"])
+    async with trio.open_nursery() as nursery:
+        async with running(root):
+            for name in "abc":
+                for _ in range(2 * CAPACITY):
+                    nursery.start_soon(_expect_not_running, root, name)
+            await wait_all_tasks_blocked()
+            begun = trio.current_time()
+            assert root.tree().children[0].mailbox.depth == CAPACITY  # health is a plain read, never queued
+    assert trio.current_time() - begun == pytest.approx(3 * 0.05)
+
+
+async def _expect_not_running(root: Supervisor, name: str) -> None:
+    try:
+        assert await root.ref(name).call(Sleep(0.05)) == name
+    except NotRunning:
+        return
+
+
+async def test_act_05_cancelling_a_call_is_not_behind_data(autojump_clock: MockClock) -> None:
+    """The caller of the work in hand leaves: its work ends at once although the mailbox is full."""
+    root = Supervisor([member("a", mailbox=MailboxSpec(1))])
+    async with running(root), trio.open_nursery() as nursery:
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as caller:
+                caller.start_soon(root.ref("a").call, Sleep(20.0))
+                await wait_all_tasks_blocked()
+                nursery.start_soon(root.ref("a").call, Sleep(0.0))
+                nursery.start_soon(root.ref("a").call, Sleep(0.0))
+                await wait_all_tasks_blocked()
+                scope.cancel()
+    assert trio.current_time() == 0.0
+
+
+class Poisonable:
+    """Crashes on the payload `bad`."""
+
+    def __init__(self, slots: int) -> None:
+        self._slots = slots
+
+    async def run(self, inbox: Inbox[Ask], *, task_status: trio.TaskStatus[None]) -> None:
+        task_status.started()
+        if self._slots > 1:
+            await serve_concurrently(inbox, self._handle, slots=self._slots)
+        else:
+            await serve(inbox, self._handle)
+
+    async def _handle(self, delivery: Delivery[Ask]) -> None:
+        if delivery.message.payload == "bad":
+            raise ValueError
+        delivery.reply(delivery.message, 1)
+
+
+@pytest.mark.parametrize("slots", [1, 4])
+async def test_act_01_a_poison_payload_is_refused_the_third_time(slots: int, autojump_clock: MockClock) -> None:
+    """Its sender gets an error each time; after two crashes it never reaches the actor. Others are served."""
+    root = Supervisor([ChildSpec("a", lambda _: Poisonable(slots))])
+    async with running(root):
+        ref = root.ref("a")
+        for expected in (ActorCrashed, ActorCrashed, PoisonRefused, PoisonRefused):
+            with pytest.raises(expected):
+                await ref.call(Ask("bad"))
+            assert await ref.call(Ask("good")) == 1
+        assert (ref.statistics().crashes, ref.statistics().poisoned) == (2, 2)
+
+
+def test_act_01_the_memory_for_poison_is_bounded() -> None:
+    poison = Poison()
+    for number in range(3 * POISON_ENTRIES):
+        poison.crashed(number)
+        poison.crashed(number)
+    assert len(poison) == POISON_ENTRIES
+    assert poison.refuses(3 * POISON_ENTRIES - 1)
+    assert not poison.refuses(0)
+
+
+def test_a_payload_that_cannot_be_hashed_has_a_fingerprint_all_the_same() -> None:
+    class Odd(Cast, frozen=True):
+        values: list[int]
+
+    assert Odd([1]).fingerprint() == Odd([1]).fingerprint()
+    assert Odd([1]).fingerprint() != Odd([2]).fingerprint()
+
+
+SENDERS = 10
+PER_SENDER = 200  # 10 senders x 200 messages x 50 seeds = 10^5
+
+
+@pytest.mark.parametrize("seeds", [range(start, start + 10) for start in range(0, 50, 10)], ids=str)
+def test_act_09_each_pair_keeps_its_order(seeds: range) -> None:
+    """Calls and casts of one sender arrive as they were sent, under fifty orders of the scheduler."""
+    for seed in seeds:
+        received = run_virtual(partial(_ten_senders, PER_SENDER), seed=seed)
+        assert all(received[sender] == list(range(PER_SENDER)) for sender in range(SENDERS))
+
+
+def test_act_09_a_hundred_thousand_messages_keep_their_order() -> None:
+    received = run_virtual(partial(_ten_senders, 50 * PER_SENDER))
+    assert all(received[sender] == list(range(50 * PER_SENDER)) for sender in range(SENDERS))
+
+
+async def _ten_senders(each: int) -> dict[int, list[int]]:
+    received: dict[int, list[int]] = {sender: [] for sender in range(SENDERS)}
+
+    class Reader:
+        async def run(self, inbox: Inbox[Say | Told], *, task_status: trio.TaskStatus[None]) -> None:
+            task_status.started()
+            await serve(inbox, self._handle)
+
+        async def _handle(self, delivery: Delivery[Say | Told]) -> None:
+            received[delivery.message.sender].append(delivery.message.number)
+            if isinstance(delivery.message, Told):
+                delivery.reply(delivery.message, None)
+
+    async def send(sender: int) -> None:
+        for number in range(each):
+            if number % 4 == 3:
+                await lone.ref.call(Told(sender, number))
+            else:
+                lone.ref.cast(Say(sender, number))
+
+    async with alone(Reader(), mailbox=MailboxSpec(SENDERS * each)) as lone, trio.open_nursery() as nursery:
+        for sender in range(SENDERS):
+            nursery.start_soon(send, sender)
+    return received
+
+
+async def test_order_survives_waiting_for_room(autojump_clock: MockClock) -> None:
+    actor = Unread()
+    async with alone(actor, mailbox=MailboxSpec(2)) as lone, trio.open_nursery() as nursery:
+        for number in range(20):
+            nursery.start_soon(lone.ref.call, Told(0, number))
+            await wait_all_tasks_blocked()
+        actor.gate.set()
+    assert actor.read == list(range(20))
+
+
+def test_a_mailbox_holds_at_least_one_message() -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        MailboxSpec(0)
+
+
+async def test_a_supervisor_takes_no_messages(autojump_clock: MockClock) -> None:
+    low = Supervisor([member("leaf")], name="low")
+    root = Supervisor([low.as_child()])
+    async with running(root):
+        with pytest.raises(NotRunning, match="takes no messages"):
+            await root.ref("low").call(Ask())
