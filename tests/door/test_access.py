@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from support.door import open_door
 from support.ws import connected, handshake, upgrade
 

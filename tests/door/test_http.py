@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import trio
-from support.door import begin_text, end_text, hanging, open_door, saying, silent
+import trio.lowlevel
 from trio.testing import MockClock
 
 from llm_actors.run import Run
 from llm_protocol.errors import ModelNotFoundError, QueueFullError
 from llm_protocol.failures import Failure, FailureKind
 from llm_runtime.door.limits import BODY_BYTES
+from support.door import begin_text, end_text, hanging, open_door, saying, silent
 
 CHAT = {"model": "fake-1", "messages": [{"role": "user", "content": "hi"}]}
 STREAM = CHAT | {"stream": True}
 
 
-def chat_text(events: list[dict[str, object]]) -> str:
-    return "".join(c["delta"].get("content") or "" for e in events if isinstance(e, dict) for c in e["choices"])  # type: ignore[attr-defined]
+def chat_text(events: list[Any]) -> str:
+    choices = [choice for each in events if each != "[DONE]" for choice in each["choices"]]
+    return "".join(choice["delta"].get("content") or "" for choice in choices)
 
 
 async def test_a_whole_chat_answer_carries_the_requests_id() -> None:
@@ -207,7 +211,7 @@ async def saying_without_end(run: Run, *pieces: str) -> None:
     begin_text(run)
     for piece in pieces:
         add_text(run, piece)
-    await trio.sleep(0)
+    await trio.lowlevel.checkpoint()
 
 
 async def test_a_failure_before_the_first_token_keeps_its_status_though_a_stream_was_asked_for() -> None:

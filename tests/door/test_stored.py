@@ -8,12 +8,11 @@ import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
-from support.door import add_text, begin_text, end_text, hanging, open_door, saying, silent
-from support.ws import connected, ids, text_of
 from trio.testing import MockClock
 
 from llm_actors.run import Run
-from llm_runtime.door.limits import RETENTION_SECONDS
+from support.door import add_text, begin_text, end_text, hanging, open_door, saying, silent
+from support.ws import connected, ids, text_of
 
 ASK = {"model": "m", "input": "hi"}
 
@@ -95,10 +94,7 @@ def test_any_point_of_a_stream_can_be_resumed_from(after: int, pieces: int) -> N
             full = "".join(f"<{number}>" for number in range(pieces))
             before_deltas = 4
             first = max(0, after - before_deltas + 1)
-            assert (
-                text_of(rest) == "".join(f"<{number}>" for number in range(first, pieces))
-                or after >= before_deltas + pieces
-            )
+            assert text_of(rest) == "".join(f"<{number}>" for number in range(first, pieces))
             assert whole[-1]["response"]["output"][0]["content"][0]["text"] == full
 
     trio.run(main)
@@ -145,15 +141,6 @@ async def test_delete_forgets_and_stops() -> None:
             assert reply.json == {"id": response_id, "object": "response", "deleted": True}
             assert (await door.request("GET", f"/v1/responses/{response_id}")).status == 404
         await door.engine.until(lambda: door.engine.open_runs == 0, seconds=1)
-
-
-async def test_stored_responses_are_forgotten_in_time(jumping_clock: MockClock) -> None:
-    async with open_door() as door:
-        whole = (await door.request("POST", "/v1/responses", ASK)).json
-        await trio.sleep(RETENTION_SECONDS - 5)
-        assert (await door.request("GET", f"/v1/responses/{whole['id']}")).status == 200
-        await trio.sleep(10)
-        assert (await door.request("GET", f"/v1/responses/{whole['id']}")).status == 404
 
 
 @pytest.mark.parametrize("after", ["x", "1.5", "--1", "9" * 40, ""])

@@ -6,13 +6,14 @@ from itertools import permutations
 
 import pytest
 import trio
+import trio.lowlevel
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.door import OpenDoor, hanging, open_door
-from support.ws import BINARY, CLOSE, MORE, PING, PONG, TEXT, connected, frame, handshake, text_of, upgrade
 from trio.testing import MockClock
 
 from llm_runtime.door.limits import BODY_BYTES
+from support.door import OpenDoor, hanging, open_door
+from support.ws import BINARY, CLOSE, MORE, PING, PONG, TEXT, connected, frame, handshake, text_of, upgrade
 
 CREATE = b'{"type":"response.create","model":"m","input":"hi"}'
 
@@ -198,7 +199,7 @@ async def test_nothing_a_client_sends_while_we_close_harms_the_server(order: tup
                     await ws.raw(LAST[name])
                 except trio.BrokenResourceError:
                     break
-                await trio.sleep(0)
+                await trio.lowlevel.checkpoint()
             if leave == "reset":
                 ws.http.reset()
             else:

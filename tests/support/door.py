@@ -15,6 +15,7 @@ from typing import Any
 import h11
 import msgspec
 import trio
+import trio.testing
 
 from llm_actors.kernel import Supervisor, running
 from llm_actors.run import Run
@@ -133,13 +134,32 @@ class OpenDoor:
     address: Address
     engine: FakeEngine
     root: Supervisor
+    clients: list[HttpClient] = field(default_factory=list)
 
     async def connect(self, *, receive_buffer: int = 0) -> HttpClient:
         sock = trio.socket.socket()
         if receive_buffer:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        await sock.connect((self.address.host, self.address.port))
-        return HttpClient(trio.SocketStream(sock))
+        try:
+            await sock.connect((self.address.host, self.address.port))
+        except OSError:
+            sock.close()
+            raise
+        client = HttpClient(trio.SocketStream(sock))
+        self.clients.append(client)
+        return client
+
+    @property
+    def connections(self) -> int:
+        """How many connections have a child."""
+        return len(self.root.tree().children[0].children)
+
+    async def until(self, condition: Callable[[], bool], seconds: float = 5) -> None:
+        """Wait until ``condition``, which looks at the tree, is true."""
+        with trio.fail_after(seconds), self.root.bus.subscribe() as events:
+            while not condition():
+                await anext(events)
+                await trio.testing.wait_all_tasks_blocked()
 
     async def request(self, method: str, target: str, body: Any = None, **headers: str) -> Reply:
         async with await self.connect() as client:
@@ -153,10 +173,14 @@ async def open_door(*scripts: Script | Exception, **config: Any) -> AsyncIterato
     addresses: list[Address] = []
     async with trio.open_nursery() as nursery:
         engine = FakeEngine(nursery, scripts or (saying("Hel", "lo"),))
-        config = {"port": 0, "drain_s": 0.5, "keys": keys} | config
-        root = Supervisor(front_door(DoorConfig(**config), engine, addresses.append))
+        settings: dict[str, Any] = {"port": 0, "drain_s": 0.5, "keys": keys} | config
+        door_config = DoorConfig(**settings)
+        root = Supervisor(front_door(door_config, engine, addresses.append))
         async with running(root):
-            yield OpenDoor(addresses[-1], engine, root)
+            door = OpenDoor(addresses[-1], engine, root)
+            yield door
+        for client in door.clients:
+            client.close()
         nursery.cancel_scope.cancel()
 
 
@@ -173,11 +197,8 @@ class Reply:
     @property
     def events(self) -> list[Any]:
         """The data of the server-sent events; ``[DONE]`` stays text."""
-        found: list[Any] = []
-        for line in self.body.decode().splitlines():
-            if line.startswith("data: "):
-                found.append(line[6:] if line == "data: [DONE]" else json.loads(line[6:]))
-        return found
+        data = [line[6:] for line in self.body.decode().splitlines() if line.startswith("data: ")]
+        return [each if each == "[DONE]" else json.loads(each) for each in data]
 
 
 class HttpClient:

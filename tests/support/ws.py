@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import trio
+
 from support.door import HttpClient, OpenDoor
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="

@@ -28,15 +28,22 @@ PING = b": ping\n\n"
 
 @final
 class Answer:
-    """Follows a run from its making to `close`, which may cancel the run (see `Run`)."""
+    """Follows a run from its making to `close`, which may cancel the run (see `Run`).
 
-    def __init__(self, run: Run, wake: Callable[[], None], left: Callable[[Answer], None]) -> None:
+    ``wake`` is called when there is something to take, and for a ``whole`` answer only when that is the end.
+    """
+
+    def __init__(self, run: Run, wake: Callable[[], None], left: Callable[[Answer], None], *, whole: bool) -> None:
         self.run = run
         self.end: Finished | Failed | None = None
         self._wake = wake
         self._left = left
         self._shut = False
-        self._follower = run.follow(wake=wake)
+        self._follower = run.follow(wake=self._wake_at_the_end if whole else wake)
+
+    def _wake_at_the_end(self) -> None:
+        if self.run.log.end is not None:
+            self._wake()
 
     def close(self) -> None:
         """Stop following."""
@@ -79,11 +86,10 @@ async def respond(exchange: Exchange, dialect: ServerDialect, inbound: Inbound, 
 
 async def end_of(exchange: Exchange, run: Run) -> Finished | Failed:
     """Wait for the end of a run, undisturbed by what comes before it."""
-    waker, log = exchange.waker, run.log
-    with exchange.service.answering(run, lambda: waker.wake() if log.end is not None else None) as answer:
+    with exchange.service.answering(run, exchange.waker.wake, whole=True) as answer:
         answer.take()
         while answer.end is None:
-            await waker.wait()
+            await exchange.waker.wait()
             answer.take()
         return answer.end
 

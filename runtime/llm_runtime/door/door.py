@@ -30,6 +30,8 @@ from llm_runtime.door.socket import Socket
 
 log = logging.getLogger("llm_runtime.door")
 
+_numbers = count(1)
+
 SHUTDOWN_SECONDS = 2 * CLOSE_SECONDS + 1.0
 """What closing may take beyond the drain."""
 
@@ -80,7 +82,6 @@ class Door:
         self._sessions = sessions
         self._port = previous.port if previous else service.config.port
         self._on_listening = on_listening
-        self._names = count(1)
 
     async def run(self, inbox: Inbox[Never], *, task_status: trio.TaskStatus[None]) -> None:
         """Accept until asked to stop; then drain, see `Service.drain`."""
@@ -114,13 +115,16 @@ class Door:
             task_status.started()
             await HttpConnection(connected, self._service).serve()
 
-        name = f"connection-{next(self._names)}"
+        name = f"connection-{next(_numbers)}"  # never one that a door before a crash has used
         try:
             await self._sessions.start_child(task_child(name, serve, shutdown=CLOSE_SECONDS))
         except TooManyChildren:
             await _turn_away(connected)
         except NotRunning:
             connected.abort()
+        except BaseException:
+            connected.abort()
+            raise
 
 
 async def _turn_away(connected: Socket) -> None:

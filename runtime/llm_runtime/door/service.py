@@ -44,7 +44,7 @@ class Service:
         self.access = Access(config)
         self.shelf = Shelf()
         self.pulse = Pulse()
-        self.pulse.add(self.shelf)
+        self.pulse.add(self)
         self.draining = False
         self._answers: set[Answer] = set()
         self._connections: dict[Connection, None] = {}
@@ -90,14 +90,19 @@ class Service:
             raise ShuttingDownError("The runtime is shutting down.")
         return await submitted(self.engine, inbound, stream=stream, background=background)
 
-    def answering(self, run: Run, wake: Callable[[], None]) -> Answer:
-        """Follow a run for a client; to be closed."""
-        answer = Answer(run, wake, self._answered)
+    def answering(self, run: Run, wake: Callable[[], None], *, whole: bool = False) -> Answer:
+        """Follow a run for a client; to be closed. See `Answer`."""
+        answer = Answer(run, wake, self._answered, whole=whole)
         self._answers.add(answer)
         return answer
 
     def _answered(self, answer: Answer) -> None:
         self._answers.discard(answer)
+        self._changed.wake()
+
+    def tick(self, now: float) -> None:
+        """Tidy the shelf, and while draining look whether what runs in the background has ended."""
+        self.shelf.tick(now)
         self._changed.wake()
 
     async def drain(self, seconds: float) -> None:
@@ -108,7 +113,7 @@ class Service:
         for connection in tuple(self._connections):
             connection.drain()
         with trio.move_on_after(seconds):
-            while self._answers:
+            while self._answers or self.shelf.background:
                 await self._changed.wait()
         for answer in tuple(self._answers):
             answer.shut()
