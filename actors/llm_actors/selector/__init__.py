@@ -1,0 +1,43 @@
+"""Which candidate is asked: scores, other orders, breakers, budgets, and the books they are made from.
+
+ranking = selector.rank(candidates, request.request_type, now=now, draw=random.random(), select="score")
+for candidate in ranking.candidates:
+    failure = selector.admit(candidate, now)        # None: ask it, then `observe` how that went
+"""
+
+from llm_actors.selector.actor import (
+    SelectorActor,
+    SelectorMessage,
+    SelectorRef,
+    observe,
+    observe_cancelled,
+    selector_child,
+)
+from llm_actors.selector.breaker import Breaker, State
+from llm_actors.selector.cost import CostOf
+from llm_actors.selector.performance import Observed, Performance
+from llm_actors.selector.ranking import Barred, Choice, Ranking
+from llm_actors.selector.score import Figures, Terms, Weights
+from llm_actors.selector.selector import Saved, Selector
+
+__all__ = [
+    "Barred",
+    "Breaker",
+    "Choice",
+    "CostOf",
+    "Figures",
+    "Observed",
+    "Performance",
+    "Ranking",
+    "Saved",
+    "Selector",
+    "SelectorActor",
+    "SelectorMessage",
+    "SelectorRef",
+    "State",
+    "Terms",
+    "Weights",
+    "observe",
+    "observe_cancelled",
+    "selector_child",
+]

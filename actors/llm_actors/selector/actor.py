@@ -1,0 +1,135 @@
+"""The selector actor: takes in what attempts showed, one at a time, and keeps what must outlive it.
+
+It writes the books and turns the breakers of a `Selector` that others read synchronously. If it crashes, the next
+incarnation goes on from the last checkpoint, with every shut breaker half-open. What happens in between is not seen,
+which costs some precision and no request.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable
+from math import inf
+from typing import TypeAlias, final
+
+import trio
+
+from llm_actors.catalog import Candidate
+from llm_actors.kernel import ChildSpec, Delivery, Inbox, MailboxSpec, Overflow, Previous, Ref, serve
+from llm_actors.provider import Outcome
+from llm_actors.selector.breaker import State
+from llm_actors.selector.performance import Observed
+from llm_actors.selector.selector import Saved, Selector, Turn
+from llm_protocol.events import Failed
+from llm_protocol.failures import Failure, FailureKind
+
+OBSERVATIONS_WAITING = 1_024
+"""Observations that wait to be taken in. One more displaces the oldest, which matters least."""
+
+CHECKPOINT_SECONDS = 1.0
+"""The books of a crashed selector are at most so old, or as old as the last observation."""
+
+log = logging.getLogger(__name__)
+
+SelectorMessage: TypeAlias = Observed
+SelectorRef: TypeAlias = Ref[SelectorMessage]
+
+
+def observe(
+    selector: SelectorRef,
+    candidate: Candidate,
+    outcome: Outcome,
+    *,
+    began: float,
+    stream: bool,
+    output_tokens: int = 0,
+    cost: float | None = None,
+) -> None:
+    """Tell how an attempt ended that was admitted at ``began`` and ended just now. Waits for nothing, never fails.
+
+    ``output_tokens`` and ``cost`` are those of the attempt, where they are known.
+    """
+    failure = outcome.end.failure if isinstance(outcome.end, Failed) else None
+    selector.cast(
+        Observed(
+            candidate=candidate,
+            began=began,
+            ended=trio.current_time(),
+            stream=stream,
+            failure=failure,
+            first_token_s=outcome.first_token_s,
+            output_tokens=output_tokens,
+            cost=cost,
+        )
+    )
+
+
+def observe_cancelled(
+    selector: SelectorRef, candidate: Candidate, *, began: float, stream: bool, first_token_s: float | None
+) -> None:
+    """Tell that an attempt was cancelled just now: its caller left, its deadline passed, or a hedge was faster.
+
+    Frees the slot of a probe. Waits for nothing, so that it can stand where `trio.Cancelled` passes through.
+    ``first_token_s`` is ``None`` if nothing had come by then, which makes the candidate look as slow as it was.
+    """
+    selector.cast(
+        Observed(
+            candidate=candidate,
+            began=began,
+            ended=trio.current_time(),
+            stream=stream,
+            failure=Failure(kind=FailureKind.CANCELLED, message="cancelled"),
+            first_token_s=first_token_s,
+        )
+    )
+
+
+@final
+class SelectorActor:
+    """The one who writes ``selector``. ``draw`` gives numbers in [0, 1)."""
+
+    def __init__(self, selector: Selector, previous: Previous, draw: Callable[[], float] = random.random) -> None:
+        self._selector = selector
+        self._previous = previous if isinstance(previous, Saved) else None
+        self._draw = draw
+
+    async def run(self, inbox: Inbox[SelectorMessage], *, task_status: trio.TaskStatus[None]) -> Saved:
+        """Serve until asked to stop. Returns the books."""
+        self._selector.restore(self._previous, trio.current_time())
+        task_status.started()
+        saved_at = -inf
+
+        async def take_in(delivery: Delivery[SelectorMessage]) -> None:
+            nonlocal saved_at
+            seen = delivery.message
+            turn = self._selector.observe(seen, self._draw())
+            if turn is not None:
+                _tell(turn, seen.ended)
+            if seen.ended - saved_at >= CHECKPOINT_SECONDS:
+                saved_at = seen.ended
+                inbox.checkpoint(self._selector.save(clean=False))
+
+        await serve(inbox, take_in)
+        return self._selector.save(clean=True)
+
+
+def selector_child(selector: Selector) -> ChildSpec[SelectorMessage]:
+    """The actor of ``selector`` for a supervisor, with a mailbox that never refuses an observation."""
+    return ChildSpec(
+        "selector",
+        lambda previous: SelectorActor(selector, previous),
+        mailbox=MailboxSpec(OBSERVATIONS_WAITING, Overflow.DROP_OLDEST),
+    )
+
+
+def _tell(turn: Turn, now: float) -> None:
+    """Log the beginning and the end of an outage, not each probe in between."""
+    breaker = turn.breaker
+    if breaker.state is State.OPEN and turn.before is State.CLOSED:
+        cause = breaker.cause.value if breaker.cause else "unknown"
+        log.warning(
+            "%s is not asked for %.1f s: too many failures, the last %s", turn.provider, breaker.until - now, cause
+        )
+    elif breaker.state is State.CLOSED:
+        log.info("%s answers again", turn.provider)

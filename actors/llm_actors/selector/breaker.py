@@ -1,0 +1,167 @@
+"""The circuit breaker of one deployment: whether it is asked at all.
+
+Closed, it is. Too many failures open it: for a while nobody asks. After the rest it is half-open: one request at a
+time goes through, the probe, and what becomes of it closes the breaker or opens it for a longer rest. All changes of
+state are in `NEXT`; what drives them are failure kinds (`verdicts`), never HTTP statuses.
+
+Three rules keep it honest. An outcome counts only if its attempt began in the present state: those of before tell of
+the past. A probe that is cancelled, or that is not heard of for `PROBE_SECONDS`, gives its slot back, so that no
+deployment can stay shut for ever. And the rests are short (`RESTS`), because what recovered must be used again within
+seconds.
+
+A breaker is a frozen value; the time, and the randomness of the rests, are parameters.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, StrEnum
+from math import inf
+
+import msgspec
+
+from llm_actors.kernel import Backoff
+from llm_actors.selector.figures import Fading
+from llm_actors.selector.verdicts import VERDICTS
+from llm_protocol.failures import FailureKind
+
+FAILURES_IN_A_ROW = 5
+"""So many failures with no success between them open the breaker."""
+
+FAILURE_RATE = 0.5
+"""So large a share of failures opens it too, given `LEAST_TRAFFIC`."""
+
+LEAST_TRAFFIC = 20.0
+"""Attempts that must have ended lately for a rate to mean anything. What is lately: see `LATELY_SECONDS`."""
+
+LATELY_SECONDS = 10.0
+"""After so long an outcome weighs half as much in the failure rate."""
+
+RESTS = Backoff(first=1.0, base=2.0, factor=2.0, cap=15.0, quiet=30.0)
+"""How long the breaker stays open: 1 s, then with jitter up to 2, 4, 8, 15 s. Afresh after 30 s without trouble."""
+
+PROBE_SECONDS = 10.0
+"""A probe has the slot for so long. After that it may be lost, and another one may go."""
+
+
+class State(StrEnum):
+    """What the breaker lets through: everything, nothing, or one request at a time."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half-open"
+
+
+class Event(Enum):
+    """What changes a breaker."""
+
+    SUCCEEDED = "an attempt succeeded"
+    FAILED = "an attempt failed through the deployment's fault"
+    TRIPPED = "that was one failure too many"
+    RESTED = "the rest is over"
+    RESTARTED = "its keeper crashed and what it last knew may be old"
+
+
+NEXT: dict[tuple[State, Event], State] = {
+    (State.CLOSED, Event.SUCCEEDED): State.CLOSED,
+    (State.CLOSED, Event.FAILED): State.CLOSED,
+    (State.CLOSED, Event.TRIPPED): State.OPEN,
+    (State.CLOSED, Event.RESTARTED): State.CLOSED,
+    (State.OPEN, Event.RESTED): State.HALF_OPEN,
+    (State.OPEN, Event.RESTARTED): State.HALF_OPEN,
+    # Nobody should have asked an open one. If it answers all the same, it is well.
+    (State.OPEN, Event.SUCCEEDED): State.CLOSED,
+    (State.OPEN, Event.FAILED): State.OPEN,
+    (State.HALF_OPEN, Event.SUCCEEDED): State.CLOSED,
+    (State.HALF_OPEN, Event.FAILED): State.OPEN,
+    (State.HALF_OPEN, Event.RESTARTED): State.HALF_OPEN,
+}
+
+
+class Breaker(msgspec.Struct, frozen=True, kw_only=True):
+    """One breaker. Times are on one monotonic clock, in seconds."""
+
+    state: State = State.CLOSED
+    since: float = -inf
+    """When it came into its state."""
+    until: float = -inf
+    """Open: the end of the rest."""
+    probing_since: float = -inf
+    """Half-open: when the latest probe was let through, unless its slot was given back."""
+    rests: int = 0
+    """Rests in a row, with no quiet time between them."""
+    in_a_row: int = 0
+    """Failures since the last success."""
+    cause: FailureKind | None = None
+    """The latest failure that counted."""
+    good: Fading = Fading(LATELY_SECONDS)
+    bad: Fading = Fading(LATELY_SECONDS)
+
+    def at(self, now: float) -> Breaker:
+        """The breaker as it is at ``now``: an open one whose rest is over is half-open."""
+        if self.state is not State.OPEN or now < self.until:
+            return self
+        return self._to(NEXT[self.state, Event.RESTED], self.until)
+
+    def free_in(self, now: float) -> float:
+        """Seconds until it lets a request through, as far as is known; 0.0: now."""
+        here = self.at(now)
+        if here.state is State.CLOSED:
+            return 0.0
+        if here.state is State.OPEN:
+            return here.until - now
+        return max(0.0, here.probing_since + PROBE_SECONDS - now)
+
+    def admit(self, now: float) -> Breaker | None:
+        """The breaker after letting one request through at ``now``; ``None`` if it lets none through."""
+        if self.free_in(now) > 0:
+            return None
+        here = self.at(now)
+        return here if here.state is State.CLOSED else msgspec.structs.replace(here, probing_since=now)
+
+    def after(self, kind: FailureKind | None, *, began: float, now: float, draw: float) -> Breaker:
+        """After an attempt that began at ``began`` and ended at ``now``: well, or with a failure of ``kind``.
+
+        ``draw`` in [0, 1) is the jitter of the rest, should it come to one.
+        """
+        here = self.at(now)
+        if began < here.since:
+            return here
+        if began >= here.probing_since:
+            here = msgspec.structs.replace(here, probing_since=-inf)
+        if kind is None:
+            return here._succeeded(now)
+        return here._failed(kind, now, draw) if VERDICTS[kind].breaks else here
+
+    def restarted(self, now: float) -> Breaker:
+        """After a crash of whoever keeps it: what was shut is tried again, by one probe."""
+        return self._to(NEXT[self.state, Event.RESTARTED], self.since if self.state is State.CLOSED else now)
+
+    def _succeeded(self, now: float) -> Breaker:
+        if self.state is State.CLOSED:
+            return msgspec.structs.replace(self, in_a_row=0, good=self.good.plus(now))
+        return self._to(NEXT[self.state, Event.SUCCEEDED], now)
+
+    def _failed(self, kind: FailureKind, now: float, draw: float) -> Breaker:
+        here = msgspec.structs.replace(self, in_a_row=self.in_a_row + 1, bad=self.bad.plus(now), cause=kind)
+        event = Event.TRIPPED if self.state is State.CLOSED and here._too_many(now) else Event.FAILED
+        state = NEXT[self.state, event]
+        return here if state is self.state else here._open(now, draw)
+
+    def _too_many(self, now: float) -> bool:
+        bad = self.bad.level(now)
+        traffic = bad + self.good.level(now)
+        return self.in_a_row >= FAILURES_IN_A_ROW or (traffic >= LEAST_TRAFFIC and bad >= FAILURE_RATE * traffic)
+
+    def _open(self, now: float, draw: float) -> Breaker:
+        afresh = self.state is State.CLOSED and now - self.since > RESTS.quiet
+        rests = 1 if afresh else self.rests + 1
+        opened = self._to(State.OPEN, now)
+        return msgspec.structs.replace(
+            opened, in_a_row=self.in_a_row, until=now + RESTS.delay(rests, draw), rests=rests
+        )
+
+    def _to(self, state: State, now: float) -> Breaker:
+        """In ``state`` since ``now``. What was counted belongs to the state before, unless it stays the same."""
+        if state is self.state:
+            return msgspec.structs.replace(self, since=now, probing_since=-inf)
+        return Breaker(state=state, since=now, rests=self.rests, in_a_row=0, cause=self.cause)

@@ -1,0 +1,36 @@
+"""What a request would cost at a candidate: the `CostCalculator` of the selection.
+
+Candidates are compared for one and the same usage: that of the request where the caller has an estimate, else a
+typical one of its type. The prices are list prices (`llm_protocol.prices`, by way of `CostOf`); where there is none,
+what requests have cost so far. Where there is neither, the cost is unknown, which is ``None`` and never 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from llm_actors.catalog import Candidate
+from llm_actors.selector.performance import Performance
+from llm_protocol.requests import RequestType
+from llm_protocol.response import Usage
+
+CostOf: TypeAlias = Callable[[str, str, Usage], float | None]
+"""Deployment, model, usage -> US dollars, or ``None`` where the price is unknown."""
+
+TYPICAL_USAGE: dict[RequestType, Usage] = {
+    RequestType.CHAT: Usage(input_tokens=1_000, output_tokens=300),
+    RequestType.COMPLETION: Usage(input_tokens=500, output_tokens=200),
+    RequestType.CODE_GENERATION: Usage(input_tokens=1_000, output_tokens=500),
+    RequestType.EMBEDDING: Usage(input_tokens=500),
+    RequestType.IMAGE_GENERATION: Usage(input_tokens=100, output_tokens=1_300, image_tokens=1_300),
+}
+"""Only the proportions matter, since candidates are compared with one another."""
+
+
+def expected_cost(
+    cost_of: CostOf, candidate: Candidate, known: Performance, request_type: RequestType, usage: Usage | None
+) -> float | None:
+    """US dollars for ``usage``, or for a typical request of ``request_type``; ``None`` where it is not known."""
+    listed = cost_of(candidate.provider, candidate.model, usage or TYPICAL_USAGE[request_type])
+    return known.cost.known if listed is None else listed

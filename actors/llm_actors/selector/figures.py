@@ -1,0 +1,76 @@
+"""Running figures that forget: each is a small frozen value, and ``plus`` gives the next one.
+
+`Fading` forgets with time, for counts; `Mean` and `Series` forget with each new value, for sizes that make sense only
+when there was traffic.
+"""
+
+from __future__ import annotations
+
+from math import exp2
+
+import msgspec
+
+SMOOTHING = 0.1
+"""The weight of the newest value in a `Mean`, once ten values have settled it."""
+
+SAMPLE_SIZE = 64
+"""The newest values of a `Series` that are kept for its percentiles."""
+
+
+class Fading(msgspec.Struct, frozen=True):
+    """An amount that halves every ``half_life`` seconds."""
+
+    half_life: float
+    amount: float = 0.0
+    at: float = 0.0
+
+    def level(self, now: float) -> float:
+        """What is left at ``now``."""
+        if not self.amount:
+            return 0.0
+        return self.amount * exp2(-max(0.0, now - self.at) / self.half_life)
+
+    def plus(self, now: float, amount: float = 1.0) -> Fading:
+        """With ``amount`` added at ``now``."""
+        return Fading(self.half_life, self.level(now) + amount, max(now, self.at))
+
+
+class Mean(msgspec.Struct, frozen=True):
+    """An exponentially weighted mean that begins as the plain one, so that the first value does not linger."""
+
+    value: float = 0.0
+    count: int = 0
+
+    @property
+    def known(self) -> float | None:
+        """The mean, or ``None`` before the first value."""
+        return self.value if self.count else None
+
+    def plus(self, value: float) -> Mean:
+        """With one more value."""
+        weight = max(SMOOTHING, 1 / (self.count + 1))
+        return Mean(self.value + (value - self.value) * weight, self.count + 1)
+
+
+class Series(msgspec.Struct, frozen=True):
+    """A mean and the newest values."""
+
+    mean: Mean = Mean()
+    sample: tuple[float, ...] = ()
+
+    def plus(self, value: float) -> Series:
+        """With one more value."""
+        return Series(self.mean.plus(value), (*self.sample[1 - SAMPLE_SIZE :], value))
+
+    def bounded(self, least: float) -> Series:
+        """With one more value, of which only the lower bound ``least`` is known: for the percentiles, if it is high."""
+        if not self.sample or least <= self.mean.value:
+            return self
+        return Series(self.mean, self.plus(least).sample)
+
+    def percentile(self, percent: int, *, least: int = 1) -> float | None:
+        """The value that ``percent`` of the sample do not exceed; ``None`` with fewer than ``least`` values."""
+        if len(self.sample) < least:
+            return None
+        rank = -(-percent * len(self.sample) // 100)  # the nearest rank, rounded up
+        return sorted(self.sample)[max(0, rank - 1)]

@@ -1,0 +1,126 @@
+"""The result of a selection: all candidates in the order to try, each with why. What `explain` shows, and what goes
+into the decision record of a response.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+from llm_actors.catalog import Candidate
+from llm_actors.selector.score import Figures, Terms, Weights
+from llm_protocol.content import JsonObject
+from llm_protocol.errors import error_for
+from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.policy import Select
+
+DIGITS = 6
+"""Decimals in a record."""
+
+
+class Barred(NamedTuple):
+    """A candidate is not asked for ``seconds``, as far as is known, because ``why``; callers are told a ``kind``."""
+
+    kind: FailureKind
+    why: str
+    seconds: float
+
+    def failure(self, candidate: Candidate) -> Failure:
+        """What an attempt at ``candidate`` would be answered with now; nobody was asked."""
+        return Failure(
+            kind=self.kind,
+            message=f"{candidate}: not asked, because {self.why}",
+            provider=candidate.provider,
+            model=candidate.model,
+            retry_after=self.seconds,
+        )
+
+
+class Choice(NamedTuple):
+    """One candidate in its place. ``barred`` is ``None`` where it can be asked; ``score``: lower is better."""
+
+    candidate: Candidate
+    reason: str
+    score: float
+    figures: Figures
+    terms: Terms
+    barred: Barred | None = None
+    probe: bool = False
+
+    def record(self) -> JsonObject:
+        """As plain data. An unknown figure is ``None``."""
+        return {
+            "provider": self.candidate.provider,
+            "model": self.candidate.model,
+            "reason": self.reason,
+            "ready": self.barred is None,
+            "score": round(self.score, DIGITS),
+            "terms": {name: round(value, DIGITS) for name, value in self.terms._asdict().items()},
+            "figures": {
+                name: None if value is None else round(value, DIGITS) for name, value in self.figures._asdict().items()
+            },
+        }
+
+
+class Ranking(msgspec.Struct, frozen=True, kw_only=True):
+    """All candidates, those that can be asked before those that are barred, which are in the order of their return."""
+
+    select: Select
+    weights: Weights
+    choices: tuple[Choice, ...]
+
+    @property
+    def candidates(self) -> list[Candidate]:
+        """All of them, in the order to try."""
+        return [choice.candidate for choice in self.choices]
+
+    @property
+    def ready(self) -> list[Candidate]:
+        """Those that can be asked now, in the order to try."""
+        return [choice.candidate for choice in self.choices if choice.barred is None]
+
+    @property
+    def refusal(self) -> Failure | None:
+        """Why nobody can be asked, with the time until somebody can; ``None`` if somebody can."""
+        if any(choice.barred is None for choice in self.choices):
+            return None
+        soonest = self.choices[0]
+        assert soonest.barred is not None
+        failure = soonest.barred.failure(soonest.candidate)
+        if len(self.choices) == 1:
+            return failure
+        each = "; ".join(f"{choice.candidate}: {choice.barred.why}" for choice in self.choices if choice.barred)
+        return msgspec.structs.replace(failure, message=f"none of {len(self.choices)} candidates can be asked: {each}")
+
+    def best(self) -> Candidate:
+        """The candidate to ask first. Raises the `LLMClientError` of `refusal` if there is none."""
+        if (refusal := self.refusal) is not None:
+            raise error_for(refusal)
+        return self.choices[0].candidate
+
+    def record(self) -> JsonObject:
+        """As plain data, for the decision record."""
+        return {
+            "select": self.select,
+            "weights": msgspec.structs.asdict(self.weights),
+            "candidates": [choice.record() for choice in self.choices],
+        }
+
+    def lines(self) -> list[str]:
+        """As text, one line for each candidate, the first to be tried on top."""
+        return [
+            f"{place}. {choice.candidate}  score {choice.score:.3f} (latency {choice.terms.latency:.2f},"
+            f" price {choice.terms.price:.2f}, unavailability {choice.terms.unavailability:.2f})"
+            f"  {_seconds(choice.figures.latency_s)}, {_dollars(choice.figures.cost_usd)},"
+            f" {choice.figures.availability:.1%} available  {choice.reason}"
+            for place, choice in enumerate(self.choices, 1)
+        ]
+
+
+def _seconds(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.2f} s"
+
+
+def _dollars(value: float | None) -> str:
+    return "price unknown" if value is None else f"${value:.6f}"

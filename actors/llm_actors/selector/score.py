@@ -1,0 +1,81 @@
+"""The weighted score: one number for how little a candidate suits, from latency, price and unavailability.
+
+Each term is the figure over the worst of the candidates at hand, so that all lie in 0..1, and a difference of one per
+cent in a figure stays one of one per cent. What is not known is neither good nor bad luck: a candidate that was never
+measured gets the mean latency of those that were, and an unknown price counts as the highest known one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+
+LEAST_UNAVAILABILITY = 0.2
+"""Unavailability is compared to this where all candidates are better: small differences are noise."""
+
+LEAST_LATENCY_SECONDS = 0.05
+"""The same for latency."""
+
+
+class Weights(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How much each term matters. Only the proportions do."""
+
+    performance: float = 0.5
+    cost: float = 0.3
+    availability: float = 0.2
+
+    def __post_init__(self) -> None:
+        given = (self.performance, self.cost, self.availability)
+        if min(given) < 0 or not 0 < sum(given) < float("inf"):
+            raise ValueError(f"weights are not negative, and one of them is more than 0: {given}")
+
+
+class Figures(NamedTuple):
+    """What a candidate is judged by; ``None`` is not known. ``availability`` is in 0..1."""
+
+    latency_s: float | None
+    cost_usd: float | None
+    availability: float
+
+
+class Terms(NamedTuple):
+    """The figures, normalised to the candidates at hand: 0 is best, 1 is worst."""
+
+    latency: float
+    price: float
+    unavailability: float
+
+    def score(self, weights: Weights) -> float:
+        """The weighted sum. Lower is better."""
+        return (
+            weights.performance * self.latency + weights.cost * self.price + weights.availability * self.unavailability
+        )
+
+
+def normalised(candidates: Sequence[Figures]) -> list[Terms]:
+    """The terms of all candidates, in their order."""
+    latencies = [each.latency_s for each in candidates]
+    prices = [each.cost_usd for each in candidates]
+    worst_latency = max(_known(latencies), default=0.0)
+    mean_latency = sum(_known(latencies)) / max(1, len(_known(latencies)))
+    worst_price = max(_known(prices), default=0.0)
+    worst_unavailability = max((1 - each.availability for each in candidates), default=0.0)
+    return [
+        Terms(
+            _share(mean_latency if each.latency_s is None else each.latency_s, worst_latency, LEAST_LATENCY_SECONDS),
+            _share(worst_price if each.cost_usd is None else each.cost_usd, worst_price, 0.0),
+            _share(1 - each.availability, worst_unavailability, LEAST_UNAVAILABILITY),
+        )
+        for each in candidates
+    ]
+
+
+def _known(values: Sequence[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
+
+
+def _share(value: float, worst: float, least: float) -> float:
+    scale = max(worst, least)
+    return value / scale if scale > 0 else 0.0

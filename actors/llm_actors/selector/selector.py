@@ -1,0 +1,276 @@
+"""The selector: which candidate to ask first, and whether it may be asked. The `ModelSelector` of this runtime.
+
+One object with the books of all candidates, the breakers and the budgets of all deployments. Everything here is
+synchronous and happens in one thread, so that the orchestrator reads it (`rank`) and makes its claims (`admit`,
+`may_retry`, `may_hedge`) without a message. What attempts showed comes in one at a time, through the selector's
+actor, which also keeps a copy for the case that it crashes. Books and breakers are frozen values that are replaced as
+a whole: there is no moment at which half of one is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from math import inf
+from typing import NamedTuple, final
+
+import msgspec
+
+from llm_actors.catalog import Candidate
+from llm_actors.selector.breaker import Breaker, State
+from llm_actors.selector.budget import Budget, hedge_budget, retry_budget
+from llm_actors.selector.cost import CostOf, expected_cost
+from llm_actors.selector.performance import (
+    LEAST_FOR_HEDGE,
+    LEAST_FOR_MEDIAN,
+    Observed,
+    Performance,
+)
+from llm_actors.selector.ranking import Barred, Choice, Ranking
+from llm_actors.selector.score import Figures, Weights, normalised
+from llm_actors.selector.selects import ORDERS, Wish
+from llm_protocol.errors import ModelNotFoundError
+from llm_protocol.failures import RULES, Failure, FailureKind
+from llm_protocol.policy import Select
+from llm_protocol.requests import RequestType
+from llm_protocol.response import Usage
+
+MAX_BOOKS = 1_024
+"""Candidates that are remembered; the one that was not heard of for longest makes room. Callers may name any model."""
+
+EXPLORED_SHARE = 0.05
+"""The share of requests that go to a candidate of which little is known, where measurements decide the order."""
+
+EXPLORED_AFTER_SECONDS = 30.0
+"""A candidate that was not heard of for so long is worth exploring."""
+
+PROBE_HINT_SECONDS = 1.0
+"""How long those who find a probe under way are told to wait: it is usually over by then."""
+
+_MEASURED: frozenset[Select] = frozenset({"score", "fastest"})
+_UNKNOWN = Performance()
+_DEFAULT_WEIGHTS = Weights()
+
+
+class Saved(msgspec.Struct, frozen=True):
+    """What the next incarnation of the selector's actor is given. ``clean``: after a stop, not after a crash."""
+
+    books: dict[Candidate, Performance]
+    breakers: dict[str, Breaker]
+    clean: bool
+
+
+class Turn(NamedTuple):
+    """A deployment's breaker came into another state."""
+
+    provider: str
+    before: State
+    breaker: Breaker
+
+
+@final
+class Selector:
+    """Everything that is known of the candidates. ``now`` is always on the one monotonic clock, in seconds."""
+
+    def __init__(self, cost_of: CostOf) -> None:
+        self._cost_of = cost_of
+        self._books: dict[Candidate, Performance] = {}
+        self._breakers: dict[str, Breaker] = {}
+        self._retries = _Budgets(retry_budget)
+        self._hedges = _Budgets(hedge_budget)
+
+    # Reading
+
+    def rank(
+        self,
+        candidates: Sequence[Candidate],
+        request_type: RequestType,
+        *,
+        now: float,
+        draw: float,
+        select: Select = "score",
+        weights: Weights = _DEFAULT_WEIGHTS,
+        sticky_key: str = "",
+        shares: Mapping[Candidate, float] | None = None,
+        usage: Usage | None = None,
+    ) -> Ranking:
+        """Put ``candidates`` in the order to try. Reads only: nothing is claimed.
+
+        ``draw`` in [0, 1) decides what is left to chance. ``usage`` is what the request is expected to use. Those
+        that are barred come last. Raises `ModelNotFoundError` when there are no candidates.
+        """
+        if not candidates:
+            raise ModelNotFoundError("there is no candidate to choose from")
+        choices = self._judge(candidates, request_type, weights, usage, now)
+        ready = [choice for choice in choices if choice.barred is None]
+        ready = ORDERS[select](ready, Wish(draw, sticky_key, shares or {}))
+        if select in _MEASURED and draw < EXPLORED_SHARE:
+            ready = self._explore(ready, draw / EXPLORED_SHARE, now)
+        ready = [
+            each._replace(reason=f"{each.reason}; a probe of the recovery") if each.probe else each for each in ready
+        ]
+        barred = [each._replace(reason=each.barred.why) for each in choices if each.barred is not None]
+        barred.sort(key=_back_in)
+        return Ranking(select=select, weights=weights, choices=(*ready, *barred))
+
+    def hedge_after(self, candidate: Candidate, now: float, *, stream: bool) -> float | None:
+        """Seconds after which an answer is late, the observed p95; ``None`` where too little is known to say."""
+        return self.known(candidate).percentile(95, now, stream=stream, least=LEAST_FOR_HEDGE)
+
+    def known(self, candidate: Candidate) -> Performance:
+        """The books of ``candidate``."""
+        return self._books.get(candidate, _UNKNOWN)
+
+    def breaker(self, provider: str, now: float) -> Breaker:
+        """The breaker of a deployment as it is now."""
+        return self._breakers.get(provider, _CLOSED).at(now)
+
+    # Claiming
+
+    def admit(self, candidate: Candidate, now: float, *, extra: bool = False, within_s: float = inf) -> Failure | None:
+        """Ask for leave to make an attempt at ``candidate`` now. ``None``: go ahead, and let `observe` know its end.
+
+        Otherwise the failure to go on with; nobody is asked. In a half-open breaker this claims the probe. ``extra``:
+        a retry or hedge, which was paid for with `may_retry` or `may_hedge` and does not itself earn any. A candidate
+        whose usual answer takes longer than ``within_s`` is refused: pass what is left of the deadline for fallbacks.
+        """
+        if (barred := self._barred(candidate, now)) is not None:
+            return barred.failure(candidate)
+        usual = self.known(candidate).percentile(50, now, stream=False, least=LEAST_FOR_MEDIAN)
+        if usual is not None and usual > within_s:
+            return _too_slow(candidate, usual, within_s)
+        admitted = self._breakers.get(candidate.provider, _CLOSED).admit(now)
+        assert admitted is not None, "it is not barred"
+        if admitted is not _CLOSED:
+            self._breakers[candidate.provider] = admitted
+        if not extra:
+            self._retries.of(candidate).count(now)
+            self._hedges.of(candidate).count(now)
+        return None
+
+    def may_retry(self, candidate: Candidate, now: float) -> bool:
+        """Spend one retry of the deployment's budget; False if there is none left."""
+        return self._retries.of(candidate).spend(now)
+
+    def may_hedge(self, candidate: Candidate, now: float) -> bool:
+        """Spend one hedge of the deployment's budgets; False if there is none left."""
+        hedges = self._hedges.of(candidate)
+        return hedges.room(now) >= 1 and self._retries.of(candidate).spend(now) and hedges.spend(now)
+
+    # Writing: the actor's alone
+
+    def observe(self, seen: Observed, draw: float) -> Turn | None:
+        """Take in how an attempt went. Returns the breaker if its state is another now."""
+        provider, kind = seen.candidate.provider, seen.failure.kind if seen.failure else None
+        before = self._breakers.get(provider, _CLOSED)
+        breaker = before.after(kind, began=seen.began, now=seen.ended, draw=draw)
+        book = self.known(seen.candidate).plus(seen)
+        self._breakers[provider] = breaker
+        self._books.pop(seen.candidate, None)
+        self._books[seen.candidate] = book
+        if len(self._books) > MAX_BOOKS:
+            del self._books[next(iter(self._books))]
+        if breaker.state is before.state:
+            return None
+        if breaker.state is State.CLOSED:
+            self._forgive(provider)
+        return Turn(provider, before.state, breaker)
+
+    def save(self, *, clean: bool) -> Saved:
+        """A copy of what must outlive a crash."""
+        return Saved(dict(self._books), dict(self._breakers), clean)
+
+    def restore(self, saved: Saved | None, now: float) -> None:
+        """Go on from ``saved``. After a crash what was shut is half-open: one probe will tell."""
+        self._books = dict(saved.books) if saved else {}
+        self._breakers = dict(saved.breakers) if saved else {}
+        if saved and not saved.clean:
+            self._breakers = {name: breaker.restarted(now) for name, breaker in saved.breakers.items()}
+
+    def _forgive(self, provider: str) -> None:
+        """The trouble is over. Held against it any longer, it would keep a recovered deployment from being used."""
+        for candidate, book in self._books.items():
+            if candidate.provider == provider:
+                self._books[candidate] = book.forgiven()
+
+    # Judging
+
+    def _judge(
+        self,
+        candidates: Sequence[Candidate],
+        request_type: RequestType,
+        weights: Weights,
+        usage: Usage | None,
+        now: float,
+    ) -> list[Choice]:
+        figures = [self._figures(candidate, request_type, usage, now) for candidate in candidates]
+        choices: list[Choice] = []
+        for candidate, figure, terms in zip(candidates, figures, normalised(figures), strict=True):
+            barred = self._barred(candidate, now)
+            probe = barred is None and self.breaker(candidate.provider, now).state is State.HALF_OPEN
+            # A probe stands where the candidate would stand if it were well; its failures would keep it last for ever.
+            fair = terms._replace(unavailability=0.0) if probe else terms
+            choices.append(Choice(candidate, "", fair.score(weights), figure, fair, barred, probe))
+        return choices
+
+    def _figures(self, candidate: Candidate, request_type: RequestType, usage: Usage | None, now: float) -> Figures:
+        known = self.known(candidate)
+        cost = expected_cost(self._cost_of, candidate, known, request_type, usage)
+        return Figures(known.latency_s, cost, known.availability(now))
+
+    def _barred(self, candidate: Candidate, now: float) -> Barred | None:
+        known = self.known(candidate)
+        if known.paused_until > now and known.paused_by is not None:
+            return Barred(known.paused_by, RULES[known.paused_by].meaning, known.paused_until - now)
+        breaker = self._breakers.get(candidate.provider, _CLOSED)
+        seconds = breaker.free_in(now)
+        if seconds <= 0:
+            return None
+        if breaker.at(now).state is State.HALF_OPEN:
+            return Barred(FailureKind.OVERLOADED, "one request is probing it now", min(seconds, PROBE_HINT_SECONDS))
+        last = f", the last: {breaker.cause.value}" if breaker.cause else ""
+        return Barred(FailureKind.OVERLOADED, f"it rests after too many failures{last}", seconds)
+
+    def _explore(self, ready: list[Choice], draw: float, now: float) -> list[Choice]:
+        """With the candidate that was not heard of for longest in front; ``draw`` chooses among those never tried."""
+        heard = [self.known(each.candidate).seen_at for each in ready]
+        oldest = min(heard, default=now)
+        if now - oldest <= EXPLORED_AFTER_SECONDS:
+            return ready
+        places = [place for place, at in enumerate(heard) if at == oldest]
+        place = places[int(draw * len(places))]
+        why = "never tried" if oldest == -inf else f"not heard of for {now - oldest:.0f} s"
+        explored = ready[place]._replace(reason=f"explored: {why}")
+        return [explored, *ready[:place], *ready[place + 1 :]]
+
+
+_CLOSED = Breaker()
+
+
+@final
+class _Budgets:
+    """One budget for each deployment. There are as many as are configured."""
+
+    def __init__(self, make: Callable[[], Budget]) -> None:
+        self._make = make
+        self._budgets: dict[str, Budget] = {}
+
+    def of(self, candidate: Candidate) -> Budget:
+        """The budget of the candidate's deployment."""
+        found = self._budgets.get(candidate.provider)
+        if found is None:
+            found = self._budgets[candidate.provider] = self._make()
+        return found
+
+
+def _back_in(choice: Choice) -> float:
+    return choice.barred.seconds if choice.barred is not None else 0.0
+
+
+def _too_slow(candidate: Candidate, usual: float, within_s: float) -> Failure:
+    why = f"it usually takes {usual:.1f} s and {max(0.0, within_s):.1f} s are left"
+    return Failure(
+        kind=FailureKind.TIMEOUT_TOTAL,
+        message=f"{candidate}: not asked, because {why}",
+        provider=candidate.provider,
+        model=candidate.model,
+    )
