@@ -88,7 +88,7 @@ class Incarnation:
                 result = await self.actor.run(self.inbox, task_status=self)
                 self.state = result if isinstance(result, msgspec.Struct) else None
             self.reason = self._clean_reason()
-        except Exception as exc:  # noqa: BLE001  (this is the guard)
+        except Exception as exc:
             self.error, self.reason = exc, Reason.CRASHED
         finally:
             self.inbox.end(self._obituary)

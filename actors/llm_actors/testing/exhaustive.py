@@ -27,49 +27,42 @@ class ScenarioHangs(AssertionError):  # noqa: N818  (it says what happened)
 
 @final
 class _CancelAt(trio.abc.Instrument):
-    """Counts steps from the moment it is armed, and cancels the scope at one of them."""
+    """Counts the steps of all tasks, and cancels `scope` at one of them."""
 
     def __init__(self, step: int) -> None:
         self.steps = 0
+        self.scope = trio.CancelScope()
         self._step = step
-        self._scope: trio.CancelScope | None = None
-
-    def arm(self, scope: trio.CancelScope) -> None:
-        self._scope = scope
-
-    def disarm(self) -> None:
-        self._scope = None
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:  # noqa: ARG002
-        if self._scope is None:
-            return
         self.steps += 1
         if self.steps == self._step:
-            self._scope.cancel(reason=f"cancelled at checkpoint {self._step}")
+            self.scope.cancel(reason=f"cancelled at checkpoint {self._step}")
 
 
-def cancel_at_every_checkpoint(scenario: Callable[[], Awaitable[object]], *, seed: int = 0) -> int:
-    """Run `scenario` cancelled at its k-th step, for every k. Return how many there were."""
+def cancel_at_every_checkpoint(scenario: Callable[[trio.CancelScope], Awaitable[object]], *, seed: int = 0) -> int:
+    """Run `scenario(scope)` with `scope` cancelled at its k-th step, for every k. Return how many there were.
+
+    The scenario enters the scope around what is to be cancelled: all of it, or only a client beside a living tree.
+    """
     steps = _cancelled_at(scenario, 0, seed)
     for step in range(1, steps + 1):
         _cancelled_at(scenario, step, seed)
     return steps
 
 
-def _cancelled_at(scenario: Callable[[], Awaitable[object]], step: int, seed: int) -> int:
+def _cancelled_at(scenario: Callable[[trio.CancelScope], Awaitable[object]], step: int, seed: int) -> int:
     bomb = _CancelAt(step)
 
-    async def attempt() -> None:
+    async def attempt() -> int:
         async with nothing_left():
-            with trio.move_on_after(SCENARIO_SECONDS) as limit, trio.CancelScope() as scope:
-                bomb.arm(scope)
-                await scenario()
-            bomb.disarm()
+            with trio.move_on_after(SCENARIO_SECONDS) as limit:
+                await scenario(bomb.scope)
             if limit.cancelled_caught:
                 raise ScenarioHangs(f"cancelled at step {step}")
+        return bomb.steps
 
-    run_virtual(attempt, seed=seed, instruments=[bomb])
-    return bomb.steps
+    return run_virtual(attempt, seed=seed, instruments=[bomb])
 
 
 class Fuse(Protocol):
