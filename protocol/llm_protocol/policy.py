@@ -26,6 +26,17 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     total: Seconds = 600.0
 
 
+class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """How much one deployment is asked for, or one caller may ask for. ``None``: no limit of that sort.
+
+    Rates are token buckets that hold a minute's worth, as the vendors' own are.
+    """
+
+    requests_per_minute: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)] | None = None
+    tokens_per_minute: Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000)] | None = None
+    max_concurrency: Annotated[int, msgspec.Meta(ge=1, le=100_000)] | None = None
+
+
 class Attempts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How often one deployment is asked, and how long is waited between: uniformly from a window that starts at
     ``wait_min_s`` and doubles up to ``wait_max_s``. Vendors that say when to come back are believed instead.

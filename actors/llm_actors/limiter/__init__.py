@@ -1,0 +1,26 @@
+"""The rate limiter: requests, tokens and concurrency, per deployment and per caller.
+
+with await reserve(limiter, ("openai", "backup"), tokens=1200, caller="alice") as room:
+    room.sent()
+    outcome = await generate(providers[room.deployment], …)
+    room.settle(usage, outcome.limits)
+"""
+
+from llm_actors.limiter.actor import LimiterActor, limiter_child
+from llm_actors.limiter.messages import LIMITER_MAILBOX, LimiterMessage, LimiterRef
+from llm_actors.limiter.reservation import Reservation, observe, reserve, statistics
+from llm_actors.limiter.statistics import DeploymentStatistics, LimiterStatistics
+
+__all__ = [
+    "LIMITER_MAILBOX",
+    "DeploymentStatistics",
+    "LimiterActor",
+    "LimiterMessage",
+    "LimiterRef",
+    "LimiterStatistics",
+    "Reservation",
+    "limiter_child",
+    "observe",
+    "reserve",
+    "statistics",
+]

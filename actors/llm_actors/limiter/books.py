@@ -1,0 +1,304 @@
+"""The books: who may go now, who waits until when, who is refused. Pure: the time and the jitter are parameters.
+
+Every method takes the monotonic time in seconds and leaves its decisions in a list that `decisions` empties. After
+each, nobody who could go is still waiting: whatever may have made room serves the lines before it returns.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from math import inf
+from typing import NamedTuple, TypeAlias, final
+
+from llm_actors.limiter.account import RETRY_AFTER_SECONDS, Account
+from llm_actors.limiter.callers import NO_LIMITS, Callers
+from llm_actors.limiter.leases import Ending, Lease, Leases
+from llm_actors.limiter.line import Line, Waiter
+from llm_actors.limiter.statistics import DeploymentStatistics, LimiterStatistics
+from llm_protocol.dialect import RateLimits
+from llm_protocol.failures import FailureKind
+from llm_protocol.policy import Limits
+
+MAX_WAITING = 8_192
+"""Requests that wait at once, for whatever deployment."""
+
+MAX_WAITING_PER_CALLER = MAX_WAITING // 2
+"""How many of them may be of one caller."""
+
+MAX_LEASES = 65_536
+"""Reservations that are out at once."""
+
+HOLD_JITTER_SECONDS = 0.5
+"""A pause lasts up to so much longer, so that several processes do not come back in step."""
+
+
+class Granted(NamedTuple):
+    """The request may go, to ``deployment``."""
+
+    number: int
+    deployment: str
+
+
+class Refused(NamedTuple):
+    """The request may not wait. ``retry_after``: seconds until it would have had its turn."""
+
+    number: int
+    kind: FailureKind
+    why: str
+    retry_after: float
+
+
+Decision: TypeAlias = Granted | Refused
+
+
+class _Deployment(NamedTuple):
+    account: Account
+    line: Line
+
+
+@final
+class Books:
+    """All accounts, lines and leases. ``other_callers``: the limits of each caller who is not in ``callers``."""
+
+    def __init__(
+        self,
+        deployments: Mapping[str, Limits],
+        callers: Mapping[str, Limits] | None = None,
+        other_callers: Limits = NO_LIMITS,
+        *,
+        draw: Callable[[], float],
+        now: float,
+    ) -> None:
+        """``draw`` gives the jitter, in [0, 1)."""
+        self._limits = deployments
+        self._draw = draw
+        self._deployments = {name: _Deployment(Account(limits, now), Line()) for name, limits in deployments.items()}
+        self._callers = Callers(callers or {}, other_callers, now)
+        self._waiting: dict[int, Waiter] = {}
+        self._waiting_of: Counter[str] = Counter()
+        self._leases = Leases()
+        self._decided: list[Decision] = []
+        self._granted = 0
+        self._refused = 0
+        self._expired = 0
+
+    def restart(self, former: Books, now: float) -> None:
+        """Take over what ``former`` knew: leases, debts and pauses, but nothing to spend and nobody who waits."""
+        for name, (account, _) in former._deployments.items():
+            if self._limits.get(name, NO_LIMITS) == account.limits:
+                self._deployments[name] = _Deployment(account, Line())
+        self._callers.inherit(former._callers)
+        for account in (*(each.account for each in self._deployments.values()), *self._callers.accounts()):
+            account.restart(now)
+        self._leases = former._leases
+        for lease in self._leases.open.values():
+            for account in lease.accounts:
+                account.in_flight += 1
+
+    # What happens
+
+    def reserve(self, waiter: Waiter, now: float) -> None:
+        """Someone wants to go: decide at once, or let them wait in the lines."""
+        waiter.limited = self._callers.find(waiter.caller, now)
+        if len(self._leases) >= MAX_LEASES:
+            self._refuse(waiter, FailureKind.QUEUE_FULL, f"{MAX_LEASES} requests are in flight already", 1.0)
+        elif (name := self._open_at_once(waiter, now)) is not None:
+            self._grant(waiter, name, now)
+        else:
+            self._queue(waiter, now)
+
+    def leave(self, number: int, now: float) -> None:
+        """Someone no longer wants to go, whether they still wait or were granted in the meantime."""
+        waiter = self._waiting.get(number)
+        if waiter is not None:
+            self._dequeue(waiter)
+            self.serve(now)
+        else:
+            self.end(number, Ending.UNSENT, now)
+
+    def end(self, number: int, ending: Ending, now: float, tokens: int | None = None) -> str | None:
+        """A reservation is over. Return its deployment; ``None`` for one that is unknown, or was over before."""
+        lease = self._leases.pop(number)
+        if lease is None:
+            return None
+        lease.end(ending, tokens, now)
+        self.serve(now)
+        return lease.name
+
+    def observe(self, name: str, said: RateLimits, now: float) -> None:
+        """A vendor's headers say what is left."""
+        deployment = self._deployment(name, now)
+        if deployment.account.correct(said, now, self._jitter()):
+            self._refuse_hopeless(deployment.line, now)
+
+    def hold(self, name: str, seconds: float, now: float) -> None:
+        """A vendor says to come back in so many seconds."""
+        if not seconds > 0:
+            return
+        deployment = self._deployment(name, now)
+        deployment.account.hold(min(seconds, RETRY_AFTER_SECONDS) + self._jitter(), now)
+        self._refuse_hopeless(deployment.line, now)
+
+    def serve(self, now: float) -> None:
+        """Let go whoever may go by now, in order."""
+        for lease in self._leases.pop_expired(now):
+            lease.end(Ending.SPENT, None, now)
+            self._expired += 1
+        moved = bool(self._waiting)
+        while moved:  # one who goes by one line may have stood first, and in the way, in another
+            moved = False
+            for name, (account, line) in self._deployments.items():
+                while line.count and self._serve_first(name, account, line, now):
+                    moved = True
+
+    def due(self, now: float) -> float:
+        """When `serve` is next worth calling, should nothing happen before; infinity if never."""
+        at = self._leases.next_end()
+        if self._waiting:
+            busy = (each for each in self._deployments.values() if each.line.count)
+            at = min(at, *(self._line_due(account, line, now) for account, line in busy))
+        return at
+
+    def decisions(self) -> list[Decision]:
+        """What was decided since the last time."""
+        decided, self._decided = self._decided, []
+        return decided
+
+    def statistics(self, now: float) -> LimiterStatistics:
+        """Counters and gauges."""
+        return LimiterStatistics(
+            deployments={name: _statistics(each, now) for name, each in self._deployments.items()},
+            waiting=len(self._waiting),
+            leases=len(self._leases),
+            callers=len(self._callers),
+            granted=self._granted,
+            refused=self._refused,
+            expired=self._expired,
+        )
+
+    # Accounts
+
+    def _deployment(self, name: str, now: float) -> _Deployment:
+        found = self._deployments.get(name)
+        if found is None:
+            found = self._deployments[name] = _Deployment(Account(NO_LIMITS, now), Line())
+        return found
+
+    def _jitter(self) -> float:
+        return self._draw() * HOLD_JITTER_SECONDS
+
+    # Going
+
+    def _open_at_once(self, waiter: Waiter, now: float) -> str | None:
+        caller = waiter.limited
+        if caller is not None and (caller.waiting or not waiter.allowed(now)):
+            return None
+        for name in waiter.names:
+            account, line = self._deployment(name, now)
+            if not line.count and account.has_room(waiter.tokens, now):
+                return name
+        return None
+
+    def _grant(self, waiter: Waiter, name: str, now: float) -> None:
+        account = self._deployments[name].account
+        caller = waiter.limited.account if waiter.limited is not None else None
+        taken = [account.take(waiter.tokens, now)]
+        if caller is not None:
+            taken.append(caller.take(waiter.tokens, now))
+        self._leases.add(waiter.number, Lease(name, account, caller, tuple(taken), waiter.lease_until))
+        self._granted += 1
+        self._decided.append(Granted(waiter.number, name))
+
+    def _serve_first(self, name: str, account: Account, line: Line, now: float) -> bool:
+        first = line.first(lambda waiter: waiter.allowed(now))
+        if first is None or not account.has_room(first.tokens, now):
+            return False
+        line.serve(first)
+        self._dequeue(first)
+        self._grant(first, name, now)
+        return True
+
+    # Waiting
+
+    def _queue(self, waiter: Waiter, now: float) -> None:
+        if len(self._waiting) >= MAX_WAITING or self._waiting_of[waiter.caller] >= MAX_WAITING_PER_CALLER:
+            self._refuse(waiter, FailureKind.QUEUE_FULL, "the waiting line is full", 1.0)
+            return
+        self._waiting[waiter.number] = waiter
+        self._waiting_of[waiter.caller] += 1
+        if waiter.limited is not None:
+            waiter.limited.waiting[waiter.number] = waiter
+        for name in waiter.names:
+            self._deployments[name].line.add(waiter)
+        self.serve(now)
+        if waiter.waiting:
+            self._refuse_if_late(waiter, self._expected_at(waiter, now), now)
+
+    def _dequeue(self, waiter: Waiter) -> None:
+        waiter.waiting = False
+        del self._waiting[waiter.number]
+        self._waiting_of[waiter.caller] -= 1
+        if not self._waiting_of[waiter.caller]:
+            del self._waiting_of[waiter.caller]
+        if waiter.limited is not None:
+            del waiter.limited.waiting[waiter.number]
+        for name in waiter.names:
+            self._deployments[name].line.remove(waiter)
+
+    def _line_due(self, account: Account, line: Line, now: float) -> float:
+        """When the first may go, or another becomes the first because its caller's limits let it."""
+        first = line.first(lambda waiter: waiter.allowed(now))
+        at = account.ready_at(first.tokens, now) if first is not None and account.has_slot else inf
+        for head in line.heads():
+            if head.limited is not None and head.limited.account.has_slot and not head.allowed(now):
+                at = min(at, head.limited.ready_at(head, now))
+        return at
+
+    # Refusing
+
+    def _expected_at(self, waiter: Waiter, now: float) -> float:
+        """When its turn would come, by the rates and those ahead. Slots become free when they do: they cost no time."""
+        at = inf
+        for name in waiter.names:
+            account, line = self._deployments[name]
+            ahead = line.ahead_of(waiter)
+            turn = account.ready_at(waiter.tokens, now, ahead=ahead.requests, tokens_ahead=ahead.tokens)
+            if waiter.limited is not None:
+                own_tokens = ahead.own * line.tokens / line.count
+                account = waiter.limited.account
+                turn = max(turn, account.ready_at(waiter.tokens, now, ahead=ahead.own, tokens_ahead=own_tokens))
+            at = min(at, turn)
+        return at
+
+    def _earliest(self, waiter: Waiter, now: float) -> float:
+        """When its turn would come if nobody else waited."""
+        at = min(self._deployments[name].account.ready_at(waiter.tokens, now) for name in waiter.names)
+        return at if waiter.limited is None else max(at, waiter.limited.account.ready_at(waiter.tokens, now))
+
+    def _refuse_hopeless(self, line: Line, now: float) -> None:
+        """A pause has begun: those whose deadline comes before its end need not wait to hear it."""
+        for waiter in list(line.waiters()):
+            self._refuse_if_late(waiter, self._earliest(waiter, now), now)
+        self.serve(now)
+
+    def _refuse_if_late(self, waiter: Waiter, at: float, now: float) -> None:
+        if at > waiter.deadline:
+            self._dequeue(waiter)
+            why = f"no room at {', '.join(waiter.names)} before the deadline; there will be in {at - now:.1f} s"
+            self._refuse(waiter, FailureKind.RATE_LIMITED, why, at - now)
+
+    def _refuse(self, waiter: Waiter, kind: FailureKind, why: str, retry_after: float) -> None:
+        self._refused += 1
+        self._decided.append(Refused(waiter.number, kind, why, retry_after))
+
+
+def _statistics(deployment: _Deployment, now: float) -> DeploymentStatistics:
+    account = deployment.account
+    return DeploymentStatistics(
+        in_flight=account.in_flight,
+        waiting=deployment.line.count,
+        requests_left=None if account.requests is None else max(0, int(account.requests.level(now))),
+        tokens_left=None if account.tokens is None else max(0, int(account.tokens.level(now))),
+        held_s=max(0.0, account.held_until - now),
+    )

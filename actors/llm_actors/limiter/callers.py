@@ -1,0 +1,91 @@
+"""The callers who have limits: their accounts, and which of their requests waits first."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, final
+
+from llm_actors.limiter.account import Account
+from llm_actors.limiter.bucket import MINUTE
+from llm_protocol.policy import Limits
+
+if TYPE_CHECKING:
+    from llm_actors.limiter.line import Waiter
+
+MAX_CALLERS = 4_096
+"""Callers with limits whose books are kept. Of those with nothing in flight the least recently seen is forgotten."""
+
+NO_LIMITS = Limits()
+
+
+@final
+class Caller:
+    """One caller's account, and those of its requests that wait, in whatever line, the oldest first."""
+
+    __slots__ = ("account", "waiting")
+
+    def __init__(self, account: Account) -> None:
+        self.account = account
+        self.waiting: dict[int, Waiter] = {}
+
+    def allows(self, waiter: Waiter, now: float) -> bool:
+        """Whether the account lets ``waiter`` go.
+
+        Not if an older request, a large one, waits for this account: small ones would drain it for ever.
+        """
+        if not self.account.has_room(waiter.tokens, now):
+            return False
+        oldest = next(iter(self.waiting.values()), waiter)
+        return oldest is waiter or oldest.rank > waiter.rank or self.account.has_room(oldest.tokens, now)
+
+    def ready_at(self, waiter: Waiter, now: float) -> float:
+        """When the account, which does not let ``waiter`` go now, may: at the latest when its oldest request may."""
+        at = self.account.ready_at(waiter.tokens, now)
+        return at if at > now else self.account.ready_at(next(iter(self.waiting.values())).tokens, now)
+
+
+@final
+class Callers:
+    """All callers with limits; ``others`` are the limits of each who is not in ``limits``."""
+
+    def __init__(self, limits: Mapping[str, Limits], others: Limits, now: float) -> None:
+        self._limits = limits
+        self._others = others
+        self._since = now
+        self._known: OrderedDict[str, Caller] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def find(self, name: str, now: float) -> Caller | None:
+        """The caller called ``name``; ``None`` if it has no limits."""
+        limits = self._limits.get(name, self._others)
+        if limits == NO_LIMITS:
+            return None
+        caller = self._known.get(name)
+        if caller is None or caller.account.limits != limits:
+            # Who was not seen for the minute that the books are kept was quiet for a minute.
+            caller = Caller(Account(limits, now, full=now - self._since >= MINUTE))
+            self._known[name] = caller
+            self._forget_one(but=name)
+        self._known.move_to_end(name)
+        return caller
+
+    def _forget_one(self, but: str) -> None:
+        if len(self._known) <= MAX_CALLERS:
+            return
+        for name, caller in self._known.items():
+            if name != but and not caller.account.in_flight and not caller.waiting:
+                del self._known[name]
+                return
+
+    def inherit(self, former: Callers) -> None:
+        """Take over the accounts; nobody waits any more."""
+        for name, caller in former._known.items():
+            caller.waiting.clear()
+            self._known[name] = caller
+
+    def accounts(self) -> Iterator[Account]:
+        """All accounts."""
+        return (caller.account for caller in self._known.values())

@@ -1,0 +1,112 @@
+"""What was granted and has not come back. Each lease ends once: by its holder, or when its time is over.
+
+The table is also what an incarnation leaves to the next: adding and ending a lease are one step each, so that a crash
+finds no half of one.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from heapq import heapify, heappop, heappush
+from math import inf
+from typing import NamedTuple, final
+
+from llm_actors.limiter.account import Account, Charges
+from llm_protocol.failures import FailureKind
+
+_LITTLE = 64
+
+
+class Ending(Enum):
+    """What became of a reserved request, and so what it costs."""
+
+    UNSENT = "unsent"
+    """It never reached the vendor: all comes back."""
+    REFUSED = "refused"
+    """The vendor turned it away: it counts as a request, its tokens come back."""
+    SPENT = "spent"
+    """It was answered, or may have been worked on: it counts, with the tokens it used or else those estimated."""
+
+
+_UNSENT = frozenset({FailureKind.TIMEOUT_CONNECT, FailureKind.TLS, FailureKind.PARKED, FailureKind.QUEUE_FULL})
+_REFUSED = frozenset(
+    {
+        FailureKind.AUTH,
+        FailureKind.RATE_LIMITED,
+        FailureKind.QUOTA,
+        FailureKind.OVERLOADED,
+        FailureKind.BAD_REQUEST,
+        FailureKind.MODEL_NOT_FOUND,
+        FailureKind.CONTEXT_LENGTH,
+        FailureKind.UNSUPPORTED,
+    }
+)
+
+
+def ending_of(kind: FailureKind) -> Ending:
+    """What a failure of ``kind`` proves about the vendor's work. Without proof nothing comes back."""
+    if kind in _UNSENT:
+        return Ending.UNSENT
+    return Ending.REFUSED if kind in _REFUSED else Ending.SPENT
+
+
+class Lease(NamedTuple):
+    """One granted reservation. ``caller`` is ``None`` where the caller has no limits."""
+
+    name: str
+    deployment: Account
+    caller: Account | None
+    taken: tuple[Charges, ...]
+    until: float
+
+    def end(self, ending: Ending, tokens: int | None, now: float) -> None:
+        """Put the books right: the slots are free again, and the charges are what they should have been."""
+        for account in self.accounts:
+            account.in_flight -= 1
+        for charges in self.taken:
+            if charges.requests is not None and ending is Ending.UNSENT:
+                charges.requests.correct(0, now)
+            if charges.tokens is not None and (ending is not Ending.SPENT or tokens is not None):
+                charges.tokens.correct(0 if ending is not Ending.SPENT else max(0, tokens or 0), now)
+
+    @property
+    def accounts(self) -> tuple[Account, ...]:
+        """Whose slots it holds."""
+        return (self.deployment,) if self.caller is None else (self.deployment, self.caller)
+
+
+@final
+class Leases:
+    """The open leases by number."""
+
+    def __init__(self) -> None:
+        self.open: dict[int, Lease] = {}
+        self._ends: list[tuple[float, int]] = []
+
+    def __len__(self) -> int:
+        return len(self.open)
+
+    def add(self, number: int, lease: Lease) -> None:
+        """Open one."""
+        self.open[number] = lease
+        heappush(self._ends, (lease.until, number))
+        if len(self._ends) > 2 * len(self.open) + _LITTLE:
+            self._ends = [(lease.until, number) for number, lease in self.open.items()]
+            heapify(self._ends)
+
+    def pop(self, number: int) -> Lease | None:
+        """Take one off the table, if it is there."""
+        return self.open.pop(number, None)
+
+    def next_end(self) -> float:
+        """When the time of the next one is over; never, if there is none."""
+        while self._ends and self._ends[0][1] not in self.open:
+            heappop(self._ends)
+        return self._ends[0][0] if self._ends else inf
+
+    def pop_expired(self, now: float) -> list[Lease]:
+        """Take those off the table whose time is over."""
+        expired: list[Lease] = []
+        while self.next_end() <= now:
+            expired.append(self.open.pop(heappop(self._ends)[1]))
+        return expired

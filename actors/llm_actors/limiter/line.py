@@ -1,0 +1,173 @@
+"""The waiting line before one deployment: fair between callers, with priorities that cannot starve anyone.
+
+Callers take turns. Each has a turn number that grows by one when it is served; the lowest goes next, and a caller
+who comes anew starts at the line's own clock, which is where a busy caller's turn would be by now. A level of
+priority is worth `PRIORITY_TURNS` turns, no more: who has waited that long goes before all the important who came
+later. The first in line is never overtaken because it is large; it is passed over only while its own caller's limit,
+and not the deployment's, is what it waits for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from heapq import heapify, heappop, heappush
+from typing import NamedTuple, final
+
+from llm_actors.limiter.callers import Caller
+
+PRIORITY_TURNS = 16
+"""How many turns one level of priority is worth."""
+
+_LITTLE = 16
+
+
+@final
+class Waiter:
+    """One request that waits for the first of ``names`` to have room. It stands in the line of each."""
+
+    __slots__ = ("caller", "deadline", "lease_until", "limited", "names", "number", "priority", "tokens", "waiting")
+
+    def __init__(
+        self,
+        number: int,
+        names: tuple[str, ...],
+        tokens: int,
+        *,
+        caller: str = "",
+        priority: int = 5,
+        deadline: float,
+        lease_until: float,
+    ) -> None:
+        self.number = number
+        self.names = names
+        self.tokens = tokens
+        self.caller = caller
+        self.limited: Caller | None = None
+        self.priority = priority
+        self.deadline = deadline
+        self.lease_until = lease_until
+        self.waiting = True
+
+    def allowed(self, now: float) -> bool:
+        """Whether its own caller's limits let it go."""
+        return self.limited is None or self.limited.allows(self, now)
+
+    @property
+    def rank(self) -> int:
+        """Its place among its caller's requests: by age, with a bounded lead for priority."""
+        return self.number + self.priority * PRIORITY_TURNS
+
+
+class Ahead(NamedTuple):
+    """An estimate of who goes first: so many requests, their tokens, and how many of them are the same caller's."""
+
+    requests: int
+    tokens: float
+    own: int
+
+
+class _Queue:
+    """One caller's waiters, the next one on top. The departed stay until they come up or are too many."""
+
+    __slots__ = ("arrivals", "count", "heap", "turn")
+
+    def __init__(self, turn: float) -> None:
+        self.turn = turn
+        self.arrivals = 0
+        self.count = 0
+        self.heap: list[tuple[int, int, Waiter]] = []
+
+    def add(self, waiter: Waiter) -> None:
+        self.arrivals += 1
+        self.count += 1
+        heappush(self.heap, (self.arrivals + waiter.priority * PRIORITY_TURNS, waiter.number, waiter))
+
+    def drop_one(self) -> None:
+        self.count -= 1
+        if len(self.heap) > 2 * self.count + _LITTLE:
+            self.heap = [entry for entry in self.heap if entry[2].waiting]
+            heapify(self.heap)
+
+    def head(self) -> Waiter:
+        while not self.heap[0][2].waiting:
+            heappop(self.heap)
+        return self.heap[0][2]
+
+    def key(self) -> float:
+        return self.turn + self.head().priority * PRIORITY_TURNS
+
+    def before(self, waiter: Waiter) -> int:
+        rank = next(entry[:2] for entry in self.heap if entry[2] is waiter)
+        return sum(1 for entry in self.heap if entry[2].waiting and entry[:2] < rank)
+
+
+@final
+class Line:
+    """Who waits for one deployment. ``count`` and ``tokens`` are of all of them."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.tokens = 0
+        self._queues: dict[str, _Queue] = {}
+        self._left_at: dict[str, float] = {}
+        self._clock = 0.0
+
+    def add(self, waiter: Waiter) -> None:
+        """Stand in line."""
+        queue = self._queues.get(waiter.caller)
+        if queue is None:
+            turn = max(self._clock, self._left_at.pop(waiter.caller, 0.0))
+            queue = self._queues[waiter.caller] = _Queue(turn)
+        queue.add(waiter)
+        self.count += 1
+        self.tokens += waiter.tokens
+
+    def remove(self, waiter: Waiter) -> None:
+        """Leave the line; `Waiter.waiting` is false by now."""
+        queue = self._queues[waiter.caller]
+        queue.drop_one()
+        self.count -= 1
+        self.tokens -= waiter.tokens
+        if not queue.count:
+            del self._queues[waiter.caller]
+            self._remember(waiter.caller, queue.turn)
+
+    def _remember(self, caller: str, turn: float) -> None:
+        """Whoever comes back soon gets no new turn for it."""
+        if turn > self._clock:
+            self._left_at[caller] = turn
+        if len(self._left_at) > 2 * len(self._queues) + _LITTLE:
+            self._left_at = {caller: turn for caller, turn in self._left_at.items() if turn > self._clock}
+
+    def serve(self, waiter: Waiter) -> None:
+        """Count the turn that ``waiter`` takes; it still stands in line."""
+        queue = self._queues[waiter.caller]
+        self._clock = max(self._clock + 1 / len(self._queues), queue.turn)
+        queue.turn += 1
+
+    def first(self, allowed: Callable[[Waiter], bool]) -> Waiter | None:
+        """Who goes next, of those whose own caller's limits allow it."""
+        best: tuple[float, int, Waiter] | None = None
+        for queue in self._queues.values():
+            head = queue.head()
+            if (best is None or (queue.key(), head.number) < best[:2]) and allowed(head):
+                best = queue.key(), head.number, head
+        return best[2] if best is not None else None
+
+    def heads(self) -> Iterator[Waiter]:
+        """The next of each caller."""
+        return (queue.head() for queue in self._queues.values())
+
+    def waiters(self) -> Iterator[Waiter]:
+        """All of them, in no order."""
+        return (entry[2] for queue in self._queues.values() for entry in queue.heap if entry[2].waiting)
+
+    def ahead_of(self, waiter: Waiter) -> Ahead:
+        """Estimate who goes before ``waiter``, who stands in line, if nobody else comes."""
+        mine = self._queues[waiter.caller]
+        own = mine.before(waiter)
+        key = mine.turn + own + waiter.priority * PRIORITY_TURNS
+        others = sum(
+            max(0, min(queue.count, int(key - queue.key()) + 1)) for queue in self._queues.values() if queue is not mine
+        )
+        return Ahead(own + others, (own + others) * self.tokens / self.count, own)

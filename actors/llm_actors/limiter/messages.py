@@ -1,0 +1,62 @@
+"""What the limiter is asked and told."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import TypeAlias
+
+from llm_actors.kernel import Call, Cast, MailboxSpec, Ref
+from llm_actors.limiter.books import Granted
+from llm_actors.limiter.leases import Ending
+from llm_actors.limiter.statistics import LimiterStatistics
+from llm_protocol.dialect import RateLimits
+
+LIMITER_MAILBOX = MailboxSpec(65_536)
+"""A mailbox that casts cannot overflow in practice: a run has a handful of reservations, and of each at most one
+message is on its way, and a limiter reads thousands a second. Empty room costs nothing."""
+
+
+class Reserve(Call[Granted], frozen=True, kw_only=True):
+    """Give the first of ``names`` that has room for a request of ``tokens``, or wait for whichever has it first."""
+
+    number: int
+    names: tuple[str, ...]
+    tokens: int
+    caller: str
+    priority: int
+    lease_until: float
+
+    def fingerprint(self) -> Hashable:
+        """What makes two reservations the same payload: everything but their identity."""
+        return type(self), self.names, self.tokens, self.caller, self.priority
+
+
+class Leave(Cast, frozen=True):
+    """Whoever asked for reservation ``number`` has gone, with or without an answer."""
+
+    number: int
+
+
+class End(Cast, frozen=True, kw_only=True):
+    """Reservation ``number`` is over. ``tokens``: what was really used, if known. ``hold_s``: a Retry-After."""
+
+    number: int
+    ending: Ending
+    tokens: int | None = None
+    said: RateLimits | None = None
+    hold_s: float | None = None
+
+
+class Observe(Cast, frozen=True):
+    """The headers of ``deployment``'s vendor say what is left."""
+
+    deployment: str
+    said: RateLimits
+
+
+class Measure(Call[LimiterStatistics], frozen=True):
+    """Say how things are."""
+
+
+LimiterMessage: TypeAlias = Reserve | Leave | End | Observe | Measure
+LimiterRef: TypeAlias = Ref[LimiterMessage]

@@ -1,0 +1,138 @@
+"""A reservation as its holder has it: a scope. However the scope is left, the books are put right."""
+
+from __future__ import annotations
+
+import logging
+from itertools import count
+from math import inf
+from types import TracebackType
+from typing import final
+
+import trio
+
+from llm_actors.kernel import ActorCrashed, Cast, KernelError, MailboxFull
+from llm_actors.limiter.books import Granted
+from llm_actors.limiter.leases import Ending, ending_of
+from llm_actors.limiter.messages import End, Leave, LimiterRef, Measure, Observe, Reserve
+from llm_actors.limiter.statistics import LimiterStatistics
+from llm_protocol.dialect import RateLimits
+from llm_protocol.failures import FailureKind
+from llm_protocol.response import Usage
+
+LEASE_SECONDS = 900.0
+"""How long a reservation is good for at least; longer if its holder's deadline is later."""
+
+LEASE_GRACE = 60.0
+"""Seconds between the holder's deadline and the end of its lease."""
+
+USUAL_PRIORITY = 5
+
+log = logging.getLogger(__name__)
+
+_numbers = count(1)
+
+
+@final
+class Reservation:
+    """Room for one request at ``deployment``. Use it as a scope around the attempt, and end it once with `settle` or
+    `refund`; the first of them counts.
+
+    Left without either, all of it comes back if `sent` was not called, and only the slot if it was. None of the
+    methods waits.
+    """
+
+    __slots__ = ("_limiter", "_number", "_open", "_sent", "deployment")
+
+    def __init__(self, limiter: LimiterRef, granted: Granted) -> None:
+        self.deployment = granted.deployment
+        self._limiter = limiter
+        self._number = granted.number
+        self._open = True
+        self._sent = False
+
+    def __enter__(self) -> Reservation:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._end(Ending.SPENT if self._sent else Ending.UNSENT)
+
+    def sent(self) -> None:
+        """The request is on its way: from here on the vendor may be working for it."""
+        self._sent = True
+
+    def settle(self, usage: Usage | None, limits: RateLimits | None = None) -> None:
+        """It was answered. ``usage`` replaces the estimate, if the vendor gave any; ``limits`` are its headers."""
+        self._end(Ending.SPENT, None if usage is None else usage.total_tokens, limits)
+
+    def refund(self, kind: FailureKind, *, retry_after: float | None = None, limits: RateLimits | None = None) -> None:
+        """It failed. What comes back is what ``kind`` proves unused; ``retry_after`` (seconds) holds the deployment."""
+        self._end(ending_of(kind), None, limits, retry_after)
+
+    def _end(
+        self,
+        ending: Ending,
+        tokens: int | None = None,
+        said: RateLimits | None = None,
+        hold_s: float | None = None,
+    ) -> None:
+        if self._open:
+            self._open = False
+            _tell(self._limiter, End(number=self._number, ending=ending, tokens=tokens, said=said, hold_s=hold_s))
+
+
+def _tell(limiter: LimiterRef, message: Cast) -> None:
+    """Cast. One that is refused is not lost silently: the mailbox counts it, and the lease's end makes up for it."""
+    try:
+        limiter.cast(message)
+    except MailboxFull:
+        log.error("the limiter's mailbox is full: a reservation stays on the books until its lease ends")  # noqa: TRY400
+
+
+async def reserve(
+    limiter: LimiterRef,
+    names: tuple[str, ...],
+    *,
+    tokens: int,
+    caller: str = "",
+    priority: int = USUAL_PRIORITY,
+) -> Reservation:
+    """Reserve room for a request of about ``tokens`` tokens at the first of ``names`` (in rank order) that has it.
+
+    Waits for whichever has room first, within the caller's deadline (30 s without one). Raises `RateLimitError` with
+    ``retry_after`` as soon as it is clear that none will have room in time, `QueueFullError` when too many wait
+    already, or a `KernelError`. Cancelling it leaves nothing behind. One crash of the limiter costs the place in line,
+    not the request.
+    """
+    if not names:
+        raise ValueError("reserve needs at least one deployment to choose from")
+    try:
+        return await _ask(limiter, names, tokens, caller, priority)
+    except ActorCrashed:
+        return await _ask(limiter, names, tokens, caller, priority)
+
+
+async def _ask(limiter: LimiterRef, names: tuple[str, ...], tokens: int, caller: str, priority: int) -> Reservation:
+    now, deadline = trio.current_time(), trio.current_effective_deadline()
+    until = now + LEASE_SECONDS if deadline == inf else max(now + LEASE_SECONDS, deadline + LEASE_GRACE)
+    number = next(_numbers)
+    names = tuple(dict.fromkeys(names))
+    ask = Reserve(
+        number=number, names=names, tokens=max(0, tokens), caller=caller, priority=priority, lease_until=until
+    )
+    try:
+        return Reservation(limiter, await limiter.call(ask))
+    except (trio.Cancelled, KernelError):
+        _tell(limiter, Leave(number))  # it may wait there, or even have been granted in this very moment
+        raise
+
+
+def observe(limiter: LimiterRef, deployment: str, limits: RateLimits) -> None:
+    """Tell what a vendor's headers said outside of a reservation. Does not wait."""
+    _tell(limiter, Observe(deployment, limits))
+
+
+async def statistics(limiter: LimiterRef) -> LimiterStatistics:
+    """How things are. Waits for the limiter's turn to answer; raises only `KernelError`."""
+    return await limiter.call(Measure())
