@@ -161,8 +161,12 @@ async def test_a_door_that_crashes_is_back_at_its_place_and_connections_did_not_
     monkeypatch.setattr("llm_runtime.door.pulse.Pulse.run", crash_once)
     async with open_door() as door, connected(door) as ws:
         now.set()
-        node = lambda: door.root.tree().children[1]  # noqa: E731
-        await door.until(lambda: node().restarts == 1 and node().status is Status.RUNNING)
+
+        def is_back() -> bool:
+            node = door.root.tree().children[1]
+            return node.restarts == 1 and node.status is Status.RUNNING
+
+        await door.until(is_back)
         assert (await door.request("GET", "/livez")).status == 200
         await ws.create()
         assert text_of(await ws.response()) == "Hello"

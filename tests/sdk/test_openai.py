@@ -1,0 +1,126 @@
+"""The official OpenAI SDK, unmodified and in an environment of its own, against the daemon in front of a fake vendor."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+from support.door import OpenDoor, add_text, begin_text, end_text, open_door
+from support.sdk import ROOT, sdk_python
+
+from llm_actors.run import Run
+from llm_protocol.content import ToolCall
+from llm_protocol.events import Finished, ItemDone, ItemStarted, Started, ToolCallDelta, UsageReported
+from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.requests import ChatRequest
+from llm_protocol.response import FinishReason, Usage
+
+SCRIPTS = Path(__file__).with_name("scripts")
+REQUIREMENTS = ("openai[realtime]>=3.54,<4",)
+KEY = "sk-test-0123456789abcdef"
+ARGUMENTS = '{"city":"Paris"}'
+
+
+async def vendor(run: Run) -> None:
+    """Do what the last message says."""
+    request = run.request
+    assert isinstance(request, ChatRequest)
+    last = request.messages[-1]
+    text = last.text or "".join(getattr(part, "text", "") for part in last.content)
+    verb, _, rest = text.partition(" ")
+    if verb == "call":
+        _call(run, rest)
+    elif verb == "fail":
+        run.fail(Failure(kind=FailureKind(rest), message="as asked for", retry_after=1.0))
+    else:
+        await _speak(run, rest, pause=0.05 if verb == "slowly" else 0.0)
+        if verb == "hang":
+            add_text(run, "…")
+            await trio.sleep_forever()
+        elif verb == "break":
+            run.fail(Failure(kind=FailureKind.TRUNCATED, message="as asked for", partial=True))
+        else:
+            end_text(run)
+
+
+async def _speak(run: Run, text: str, pause: float) -> None:
+    begin_text(run)
+    for word in text.replace(" ", "\0 ").split("\0"):
+        add_text(run, word)
+        await trio.sleep(pause)
+
+
+def _call(run: Run, name: str) -> None:
+    run.log.append(Started(model="fake-1"))
+    run.log.append(ItemStarted(index=0, kind="tool_call", id="call_1", name=name))
+    for piece in ARGUMENTS[:5], ARGUMENTS[5:]:
+        run.log.append(ToolCallDelta(0, piece))
+    run.log.append(ItemDone(index=0, part=ToolCall(id="call_1", name=name, arguments=ARGUMENTS)))
+    run.log.append(UsageReported(Usage(input_tokens=3, output_tokens=2)))
+    end = Finished(reason=FinishReason.TOOL_CALLS)
+    run.finish(end, run.folded())
+
+
+@asynccontextmanager
+async def daemon(upstream: OpenDoor, folder: Path) -> AsyncIterator[str]:
+    """The daemon as a process of its own, with the upstream as its one provider; its URL."""
+    config = folder / "config.toml"
+    config.write_text(f"""
+        [server]
+        port = 0
+        [keys.me]
+        secret = "env:SDK_TEST_KEY"
+        [providers.fake]
+        kind = "openai_compatible"
+        base_url = "{upstream.address.url}/v1"
+        models = ["fake-1"]
+    """)
+    command = [sys.executable, "-m", "llm_runtime.cli", "serve", "--config", str(config)]
+    environ = {**os.environ, "SDK_TEST_KEY": KEY, "PYTHONPATH": os.pathsep.join(sys.path)}
+    errors = folder / "stderr"
+    with errors.open("wb") as stderr:
+        process = await trio.lowlevel.open_process(command, stdout=subprocess.PIPE, stderr=stderr, env=environ)
+        try:
+            with trio.fail_after(30):
+                line = b""
+                while not line.endswith(b"\n"):
+                    assert process.stdout is not None
+                    assert (got := await process.stdout.receive_some()), errors.read_text()
+                    line += got
+            yield line.decode().removeprefix("ready ").strip()
+            process.terminate()
+            with trio.fail_after(40):
+                assert await process.wait() == 0
+        finally:
+            process.kill()
+            with trio.move_on_after(5, shield=True):
+                await process.wait()
+            assert process.stdout is not None
+            process.stdout.close()
+    assert "Traceback" not in errors.read_text()
+    assert KEY not in errors.read_text()
+
+
+@pytest.mark.parametrize("script", ["chat", "responses", "lanes", "errors"])
+async def test_the_sdk_finds_what_it_knows(script: str, tmp_path: Path) -> None:
+    python = await trio.to_thread.run_sync(sdk_python, "openai", *REQUIREMENTS)
+    async with open_door(vendor) as upstream, daemon(upstream, tmp_path) as url:
+        with trio.fail_after(60):
+            done = await trio.run_process(
+                [python, str(SCRIPTS / f"{script}.py"), url, KEY],
+                capture_stdout=True,
+                capture_stderr=True,
+                check=False,
+                cwd=ROOT / "tests",
+            )
+        assert done.stdout == b"passed\n", done.stderr.decode()
+        assert upstream.engine.open_runs == 0, "nothing is left running at the vendor"
+        if script == "errors":
+            once = [each for each in upstream.engine.requests if each.messages[-1].text == "break Once"]  # type: ignore[union-attr]
+            assert len(once) == 1, "an answer that broke after tokens is not asked for again"

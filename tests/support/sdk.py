@@ -1,0 +1,43 @@
+"""Virtual environments of their own for vendors' SDKs, made on first use and kept in ``.envs/``.
+
+An SDK brings its own dependencies, which must neither decide about ours nor be seen by them.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+ENVIRONMENTS = ROOT / ".envs"
+INSTALL_SECONDS = 300
+
+
+@cache
+def sdk_python(name: str, *requirements: str) -> str:
+    """The Python of the environment ``name``, which has ``requirements``. Skips the test where they cannot be had."""
+    folder = ENVIRONMENTS / name
+    python = folder / "bin" / "python"
+    stamp = folder / "requirements.txt"
+    wanted = "\n".join(requirements)
+    if not (stamp.is_file() and stamp.read_text() == wanted and python.exists()):
+        shutil.rmtree(folder, ignore_errors=True)
+        _run(sys.executable, "-m", "venv", str(folder))
+        _run(str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements)
+        stamp.write_text(wanted)
+    return str(python)
+
+
+def _run(*command: str) -> None:
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=INSTALL_SECONDS)
+    except subprocess.CalledProcessError as exc:
+        reason = (exc.stderr.strip().splitlines() or ["no reason given"])[-1]
+        pytest.skip(f"no package registry to install the SDK from: {reason[:200]}")
+    except subprocess.TimeoutExpired:
+        pytest.skip(f"the SDK could not be installed within {INSTALL_SECONDS} s")
