@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from llm_protocol.content import Image, Opaque, Part, Reasoning, Refusal, Text, ToolCall, ToolResult
+from llm_protocol.content import Image, JsonObject, Opaque, Part, Reasoning, Refusal, Text, ToolCall, ToolResult
 from llm_protocol.events import (
     Delta,
     Embedded,
@@ -112,6 +112,7 @@ class Fold:
         model: str,
         processing_time_ms: float = 0.0,
         cost: float | None = None,
+        decision: JsonObject | None = None,
     ) -> LLMResponse:
         """The answer so far. ``model`` is used where the vendor named none."""
         parts = self.parts()
@@ -130,6 +131,7 @@ class Fold:
             raw_finish_reason=finished.raw_reason if finished else None,
             upstream_id=self.started.upstream_id,
             processing_time_ms=processing_time_ms,
+            decision=decision or {},
         )
 
 

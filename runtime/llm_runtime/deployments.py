@@ -13,7 +13,7 @@ from llm_actors.provider import Deployment, Endpoint, ProviderActor, ProviderMes
 from llm_actors.transport import TlsTrust
 from llm_protocol.dialects import client_dialect
 from llm_protocol.requests import LLMProvider
-from llm_runtime.config import Provider
+from llm_runtime.config import VENDORS, Provider
 
 WAITING_REQUESTS = 1_000
 """Requests that wait for one of a deployment's slots; one more is refused."""
@@ -44,7 +44,7 @@ def deployment_of(name: str, provider: Provider) -> Deployment:
         models=provider.models,
         trust=TlsTrust(ca_file=provider.ca_file),
         timeouts=provider.timeouts,
-        max_concurrency=provider.limits.max_concurrency,
+        max_concurrency=provider.limits.max_concurrency or VENDORS[provider.kind].max_concurrency,
     )
 
 

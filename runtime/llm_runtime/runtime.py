@@ -46,7 +46,7 @@ class Runtime:
         self.config = config
         deployments = [supervised(deployment_of(name, provider)) for name, provider in config.enabled.items()]
         self._kinds = {each.deployment.name: each.deployment.kind for each in deployments}
-        self._tree = Tree(deployments, self._cost_of, drain_s=config.server.drain_s, doors=doors(self))
+        self._tree = Tree(config, deployments, self._cost_of, doors=doors(self))
         self._open = False
 
     @asynccontextmanager
@@ -162,7 +162,7 @@ class Runtime:
         else.
         """
         try:
-            await refresh(self._tree.lister)
+            await refresh(self._tree.services.lister)
         except KernelError as exc:
             raise ShuttingDownError("the model catalog is not running") from exc
         return self._tree.catalog.models()

@@ -1,7 +1,11 @@
 """The supervision tree.
 
     llm-runtime   one_for_one, 3 restarts in 60 s
-     ├─ core      one_for_one: catalog, providers (one small supervisor per deployment), orchestrator
+     ├─ core      one_for_one
+     │   ├─ limiter, selector      what they know is handed over on restart, conservatively
+     │   ├─ providers              one small supervisor per deployment
+     │   ├─ catalog
+     │   └─ orchestrator
      ├─ sessions  one child per connection        (the daemon only)
      └─ door      last in, first out              (the daemon only)
 
@@ -10,14 +14,18 @@ Refs are stable across restarts, so that nobody needs a neighbour's restart.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Never, final
 
-from llm_actors.catalog import Catalog, CatalogActor, CatalogMessage, CatalogRef
+from llm_actors.catalog import Candidate, Catalog, CatalogActor, CatalogMessage
 from llm_actors.kernel import ChildSpec, Intensity, MailboxSpec, Overflow, Supervisor
-from llm_actors.orchestrator import CostOf, Orchestrator, OrchestratorMessage, OrchestratorRef
-from llm_actors.provider import ProviderRef
+from llm_actors.limiter import limiter_child
+from llm_actors.orchestrator import Orchestrator, OrchestratorMessage, OrchestratorRef, Router, Services
+from llm_actors.selector import CostOf, Selector, Weights, selector_child
+from llm_protocol.dialects import accepts_prefill
 from llm_protocol.emulation import offered
+from llm_protocol.policy import Limits
+from llm_runtime.config import Config
 from llm_runtime.deployments import Supervised
 
 ROOT_INTENSITY = Intensity(3, 60.0)
@@ -26,6 +34,8 @@ ROOT_INTENSITY = Intensity(3, 60.0)
 SUBMISSIONS_WAITING = 1_000
 """Runs that wait to be taken on; one more is refused."""
 
+_NO_LIMITS = Limits()
+
 
 @final
 class Tree:
@@ -33,33 +43,64 @@ class Tree:
 
     def __init__(
         self,
+        config: Config,
         deployments: Sequence[Supervised],
         cost_of: CostOf,
         *,
-        drain_s: float,
         doors: Sequence[ChildSpec[Never]] = (),
     ) -> None:
-        self.catalog = Catalog()
-        for each in deployments:
-            known = each.deployment
-            self.catalog.add(known.name, known.kind, offered(known.dialect.request_types), known.models)
+        self._kinds = {each.deployment.name: each.deployment.kind for each in deployments}
+        self.catalog = _catalog(deployments)
+        self.selector = Selector(cost_of)
+        limits = {name: p.limits for name, p in config.enabled.items() if p.limits != _NO_LIMITS}
+        caller_limits = {name: key.limits for name, key in config.keys.items() if key.limits != _NO_LIMITS}
+        limiter = limiter_child(limits, caller_limits)
+        selector = selector_child(self.selector)
         providers = Supervisor([each.supervisor.as_child() for each in deployments], name="providers")
-        lister = self._lister({each.deployment.name: each.ref for each in deployments if not each.deployment.models})
-        orchestrator = self._orchestrator({each.deployment.name: each.ref for each in deployments}, cost_of, drain_s)
-        core = Supervisor([providers.as_child(), lister, orchestrator], name="core")
-        self.lister: CatalogRef = core.ref(lister)
+        lister = _lister(self.catalog, deployments)
+        orchestrator: ChildSpec[OrchestratorMessage] = ChildSpec(
+            "orchestrator",
+            lambda _: Orchestrator(self.services, self.router),
+            shutdown=config.server.drain_s,
+            mailbox=MailboxSpec(SUBMISSIONS_WAITING, Overflow.REFUSE),
+        )
+        core = Supervisor([limiter, selector, providers.as_child(), lister, orchestrator], name="core")
+        self.router = Router(self.catalog, config.routes)
+        self.services = Services(
+            catalog=self.catalog,
+            lister=core.ref(lister),
+            providers={each.deployment.name: each.ref for each in deployments},
+            limiter=core.ref(limiter),
+            selector=self.selector,
+            observer=core.ref(selector),
+            cost_of=cost_of,
+            timeouts={each.deployment.name: each.deployment.timeouts for each in deployments},
+            limits=limits,
+            caller_limits=caller_limits,
+            accepts_prefill=self._accepts_prefill,
+            attempts=config.attempts,
+            weights=_weights(config),
+        )
         self.orchestrator: OrchestratorRef = core.ref(orchestrator)
         self.root = Supervisor([core.as_child(), *doors], name="llm-runtime", intensity=ROOT_INTENSITY)
 
-    def _lister(self, asked: Mapping[str, ProviderRef]) -> ChildSpec[CatalogMessage]:
-        return ChildSpec("catalog", lambda _: CatalogActor(self.catalog, asked))
+    def _accepts_prefill(self, candidate: Candidate) -> bool:
+        return accepts_prefill(self._kinds[candidate.provider], candidate.model)
 
-    def _orchestrator(
-        self, refs: Mapping[str, ProviderRef], cost_of: CostOf, drain_s: float
-    ) -> ChildSpec[OrchestratorMessage]:
-        return ChildSpec(
-            "orchestrator",
-            lambda _: Orchestrator(self.catalog, self.lister, refs, cost_of),
-            shutdown=drain_s,
-            mailbox=MailboxSpec(SUBMISSIONS_WAITING, Overflow.REFUSE),
-        )
+
+def _catalog(deployments: Sequence[Supervised]) -> Catalog:
+    catalog = Catalog()
+    for each in deployments:
+        known = each.deployment
+        catalog.add(known.name, known.kind, offered(known.dialect.request_types), known.models)
+    return catalog
+
+
+def _lister(catalog: Catalog, deployments: Sequence[Supervised]) -> ChildSpec[CatalogMessage]:
+    asked = {each.deployment.name: each.ref for each in deployments if not each.deployment.models}
+    return ChildSpec("catalog", lambda _: CatalogActor(catalog, asked))
+
+
+def _weights(config: Config) -> Weights:
+    given = config.selection
+    return Weights(performance=given.performance_weight, cost=given.cost_weight, availability=given.availability_weight)

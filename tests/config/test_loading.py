@@ -155,10 +155,10 @@ def test_a_disabled_provider_needs_no_key_but_may_not_hold_one() -> None:
     assert "a key is never written here" in str(refused(source % "sk-CANARY"))
 
 
-def test_the_local_model_has_no_address_and_few_slots() -> None:
+def test_the_local_model_has_no_address() -> None:
     config = parse(b'[providers.local]\nkind = "local"', {})
     local = config.providers["local"]
-    assert (local.base_url, local.models, local.limits) == (None, ("smollm2",), Limits(max_concurrency=4))
+    assert (local.base_url, local.models, local.limits) == (None, ("smollm2",), Limits())
     assert "not for kind" in str(refused('[providers.l]\nkind = "local"\nbase_url = "http://127.0.0.1:1"'))
 
 

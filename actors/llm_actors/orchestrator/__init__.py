@@ -1,13 +1,17 @@
-"""The orchestrator: the owner of every run."""
+"""The orchestrator: the owner of every run and of every attempt."""
 
-from llm_actors.orchestrator.actor import (
-    MAX_RUNS,
-    CostOf,
-    Orchestrator,
-    OrchestratorMessage,
-    OrchestratorRef,
-    Submit,
-    submit,
-)
+from llm_actors.orchestrator.actor import MAX_RUNS, Orchestrator, OrchestratorMessage, OrchestratorRef, Submit, submit
+from llm_actors.orchestrator.routing import Routed, Router
+from llm_actors.orchestrator.services import Services
 
-__all__ = ["MAX_RUNS", "CostOf", "Orchestrator", "OrchestratorMessage", "OrchestratorRef", "Submit", "submit"]
+__all__ = [
+    "MAX_RUNS",
+    "Orchestrator",
+    "OrchestratorMessage",
+    "OrchestratorRef",
+    "Routed",
+    "Router",
+    "Services",
+    "Submit",
+    "submit",
+]

@@ -1,35 +1,32 @@
 """The orchestrator actor: takes runs on, and sees each to its end.
 
-Each run is a task here, in the run's own cancel scope, with the request's one deadline. Whatever happens, the run's
-log ends with exactly one terminal event: that is the promise all followers rely on.
+Each run is a task here, in the run's own cancel scope, with the request's one deadline. Whatever happens, the run's log ends
+with exactly one terminal event: that is the promise all followers rely on.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
 from typing import TypeAlias, final
 
 import trio
 
-from llm_actors.catalog import Candidate, Catalog, CatalogRef, refresh
+from llm_actors.catalog import refresh
 from llm_actors.kernel import Call, Delivery, Inbox, KernelError, Ref
 from llm_actors.kernel.trace import place
-from llm_actors.provider import Outcome, ProviderRef, failure_of, generate
+from llm_actors.orchestrator.record import Record
+from llm_actors.orchestrator.routing import Routed, Router
+from llm_actors.orchestrator.services import Services
+from llm_actors.orchestrator.single import Ask, Ending, Single
+from llm_actors.provider import failure_of
 from llm_actors.run import Run
 from llm_protocol.errors import LLMClientError, ModelNotFoundError, QueueFullError, error_for
-from llm_protocol.events import Failed, Finished
+from llm_protocol.events import Finished
 from llm_protocol.failures import Failure, FailureKind
-from llm_protocol.response import LLMResponse, Usage
+from llm_protocol.policy import OnBrokenStream, Policy
 
 MAX_RUNS = 5_000
 """Runs in flight at once. One more is refused: waiting belongs to the limiter, which knows for what."""
-
-DEFAULT_DEADLINE_SECONDS = 600.0
-"""A request's whole time budget when it brings none of its own."""
-
-CostOf: TypeAlias = Callable[[str, str, Usage], float | None]
-"""Deployment, model, usage -> US dollars, or ``None`` where the price is unknown."""
 
 log = logging.getLogger(__name__)
 
@@ -57,15 +54,11 @@ async def submit(orchestrator: OrchestratorRef, run: Run) -> None:
 
 @final
 class Orchestrator:
-    """Owns the runs. ``providers`` maps deployments to their actors."""
+    """Owns the runs."""
 
-    def __init__(
-        self, catalog: Catalog, lister: CatalogRef, providers: Mapping[str, ProviderRef], cost_of: CostOf
-    ) -> None:
-        self._catalog = catalog
-        self._lister = lister
-        self._providers = providers
-        self._cost_of = cost_of
+    def __init__(self, services: Services, router: Router) -> None:
+        self._services = services
+        self._router = router
         self._active = 0
 
     async def run(self, inbox: Inbox[OrchestratorMessage], *, task_status: trio.TaskStatus[None]) -> None:
@@ -83,65 +76,76 @@ class Orchestrator:
         run = delivery.message.run
         try:
             with run.scope:
-                run.scope.deadline = run.started_at + (run.request.deadline_s or DEFAULT_DEADLINE_SECONDS)
                 try:
-                    candidates = await self._candidates(run)
+                    routed = await self._route(run)
                 except LLMClientError as exc:
                     delivery.fail(exc)
                     return
+                run.scope.deadline = run.started_at + routed.deadline_s
                 delivery.reply(delivery.message, None)
-                await self._answer(run, candidates)
+                await self._answer(run, routed)
         except Exception as exc:  # a bug of ours ends this run, not the others
-            log.error("request %s crashed: %s", run.request.request_id, place(exc))  # noqa: TRY400  (a traceback may quote)
+            # No traceback: it may quote what the request says.
+            log.error("request %s crashed: %s", run.request.request_id, place(exc))  # noqa: TRY400
             run.fail(Failure(kind=FailureKind.INTERNAL, message="the runtime failed while it worked on this request"))
         finally:
             self._active -= 1
             run.close()
 
-    async def _candidates(self, run: Run) -> list[Candidate]:
+    async def _route(self, run: Run) -> Routed:
         try:
-            return self._catalog.resolve(run.request)
+            return self._router.route(run.request)
         except ModelNotFoundError:
-            if not self._catalog.unlisted:
+            if not self._services.catalog.unlisted:
                 raise
-        await refresh(self._lister, only_unlisted=True)
-        return self._catalog.resolve(run.request)
+        await refresh(self._services.lister, only_unlisted=True)
+        return self._router.route(run.request)
 
-    async def _answer(self, run: Run, candidates: list[Candidate]) -> None:
-        candidate = candidates[0]
-        request = run.request.to(candidate.model)
-        try:
-            outcome = await generate(
-                self._providers[candidate.provider], request, stream=run.stream, sink=run.log.append
-            )
-        except KernelError as exc:
-            failure = failure_of(exc, candidate.provider)
-            outcome = Outcome(end=Failed(failure=failure), duration_s=trio.current_time() - run.started_at)
-        self._settle(run, candidate, outcome)
-
-    def _settle(self, run: Run, candidate: Candidate, outcome: Outcome) -> None:
-        response = self._response(run, candidate, outcome.end)
-        if isinstance(outcome.end, Finished):
-            run.finish(outcome.end, response)
-        else:
-            run.fail(outcome.end.failure, response)
-        log.info(
-            "request %s %s by %s in %.0f ms",
-            run.request.request_id,
-            "completed" if isinstance(outcome.end, Finished) else f"failed ({outcome.end.failure.kind.value})",
-            candidate,
-            response.processing_time_ms,
+    async def _answer(self, run: Run, routed: Routed) -> None:
+        record = Record(routed.policy.strategy or "fallback")
+        ask = Ask(
+            request=run.request,
+            candidates=routed.candidates,
+            policy=routed.policy,
+            on_broken_stream=_on_broken_stream(run, routed.policy),
+            stream=run.stream,
+            log=run.log,
+            deadline=run.scope.deadline,
+            record=record,
         )
+        self._close(run, await Single(self._services, ask).answer(), record)
 
-    def _response(self, run: Run, candidate: Candidate, end: Finished | Failed) -> LLMResponse:
+    def _close(self, run: Run, ending: Ending, record: Record) -> None:
+        end, who = ending
         fold = run.fold()
         fold.add(end)
-        model = fold.started.model or candidate.model
-        return fold.response(
+        provider = who.provider if who else ""
+        model = fold.started.model or (who.model if who else run.request.model)
+        response = fold.response(
             request_id=run.request.request_id,
             response_id=run.response_id,
-            provider=candidate.provider,
+            provider=provider,
             model=model,
             processing_time_ms=run.elapsed_ms,
-            cost=self._cost_of(candidate.provider, model, fold.usage) if fold.usage else None,
+            cost=self._services.cost_of(provider, model, fold.usage) if fold.usage else None,
+            decision=record.told(),
         )
+        if isinstance(end, Finished):
+            run.finish(end, response)
+        else:
+            run.fail(end.failure, response)
+        outcome = "completed" if isinstance(end, Finished) else f"failed ({end.failure.kind.value})"
+        log.info(
+            "request %s %s by %s in %.0f ms, %d attempts",
+            run.request.request_id,
+            outcome,
+            who or "nobody",
+            response.processing_time_ms,
+            record.attempts,
+        )
+
+
+def _on_broken_stream(run: Run, policy: Policy) -> OnBrokenStream:
+    """What the policy says, unless the followers could not be told of a restart."""
+    wanted = policy.on_broken_stream or "error"
+    return "error" if wanted == "restart" and not run.restartable else wanted

@@ -111,6 +111,31 @@ class AttemptPlan(Generic[C]):
         self._wait: wait_base = _RetryAfter(_Window(attempts.wait_min_s, attempts.wait_max_s, draw), draw)
         self._here = _first_attempt()
 
+    @property
+    def open(self) -> list[C]:
+        """Who may be asked now: only ``current`` for a retry, all that are left for a first attempt."""
+        return [self.current, *self._others] if self._here.attempt_number == 1 else [self.current]
+
+    @property
+    def others(self) -> list[C]:
+        """Who has not been asked yet, ``current`` apart."""
+        return list(self._others)
+
+    def take(self, candidate: C) -> None:
+        """Ask ``candidate``, one of `open`, before the others."""
+        if candidate != self.current:
+            self._others = [self.current, *(other for other in self._others if other != candidate)]
+            self.current = candidate
+
+    def drop_unless(self, suits: Callable[[C], bool]) -> bool:
+        """Leave out whoever does not suit any more. False when nobody is left."""
+        left = [candidate for candidate in (self.current, *self._others) if suits(candidate)]
+        if left and left[0] != self.current:
+            self._here = _first_attempt()
+        if left:
+            self.current, *self._others = left
+        return bool(left)
+
     def after(self, failure: Failure, now: float) -> Move:
         """What follows ``failure`` of ``current``. After `Next`, ``current`` is the next candidate."""
         if failure.kind is FailureKind.CONTEXT_LENGTH:

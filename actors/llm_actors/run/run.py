@@ -21,7 +21,7 @@ from llm_protocol.response import LLMResponse, new_response_id
 
 @final
 class Run:
-    """One request in flight. ``started_at`` is on Trio's clock."""
+    """One request in flight. ``started_at`` is on Trio's clock. ``restartable``: its followers understand `Restarted`."""
 
     def __init__(
         self,
@@ -29,12 +29,14 @@ class Run:
         *,
         stream: bool,
         background: bool = False,
+        restartable: bool = False,
         response_id: str | None = None,
         log_limit_bytes: int = LOG_LIMIT_BYTES,
     ) -> None:
         self.request = request
         self.stream = stream
         self.background = background
+        self.restartable = restartable
         self.response_id = response_id or new_response_id()
         self.started_at = trio.current_time()
         self.scope = trio.CancelScope()

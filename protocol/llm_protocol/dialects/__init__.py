@@ -25,3 +25,16 @@ def client_dialect(kind: LLMProvider) -> ClientDialect:
             from llm_protocol.dialects.openai_chat import CEREBRAS, COMPATIBLE, OPENAI, OpenAIChat
 
             return OpenAIChat({LLMProvider.OPENAI: OPENAI, LLMProvider.CEREBRAS: CEREBRAS}.get(kind, COMPATIBLE))
+
+
+def accepts_prefill(kind: LLMProvider, model: str) -> bool:
+    """Whether ``model`` goes on with a text when the conversation ends in a piece of its answer."""
+    match kind:
+        case LLMProvider.ANTHROPIC:
+            from llm_protocol.dialects.anthropic import accepts_prefill as accepted
+
+            return accepted(model)
+        case LLMProvider.LOCAL:
+            return True  # llama.cpp's server does
+        case _:
+            return False

@@ -4,22 +4,25 @@
 either is a `ConfigError`: one line that says where, what, and what would be right. Nothing here starts anything.
 """
 
-from llm_protocol.policy import Timeouts
+from llm_protocol.policy import Attempts, Limits, Policy, Timeouts
 from llm_runtime.config.discovery import discover
 from llm_runtime.config.errors import ConfigError
 from llm_runtime.config.exposure import is_loopback, with_server
 from llm_runtime.config.loading import load, parse
-from llm_runtime.config.model import Config, Key, Limits, Provider, Server
+from llm_runtime.config.model import Config, Key, Provider, Selection, Server
 from llm_runtime.config.vendors import LOCAL_MODEL, VENDORS, Vendor
 
 __all__ = [
     "LOCAL_MODEL",
     "VENDORS",
+    "Attempts",
     "Config",
     "ConfigError",
     "Key",
     "Limits",
+    "Policy",
     "Provider",
+    "Selection",
     "Server",
     "Timeouts",
     "Vendor",

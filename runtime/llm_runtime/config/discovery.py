@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from llm_protocol.policy import Timeouts
 from llm_protocol.requests import LLMProvider
 from llm_runtime.config.keys import checked
-from llm_runtime.config.model import Config, Limits, Provider
-from llm_runtime.config.vendors import LOCAL_MODEL, LOCAL_SLOTS, VENDORS
+from llm_runtime.config.model import Config, Provider
+from llm_runtime.config.vendors import LOCAL_MODEL, VENDORS
 
 
 def discover(environ: Mapping[str, str], *, local: bool = False, timeouts: Timeouts | None = None) -> Config:
@@ -32,17 +32,9 @@ def discover(environ: Mapping[str, str], *, local: bool = False, timeouts: Timeo
         except ValueError as exc:
             notes.append(f"{exc}: passed over")
             continue
-        limits = Limits(max_concurrency=vendor.max_concurrency)
-        providers[kind.value] = Provider(
-            kind=kind, base_url=vendor.base_url, api_key=key, limits=limits, timeouts=timeouts
-        )
+        providers[kind.value] = Provider(kind=kind, base_url=vendor.base_url, api_key=key, timeouts=timeouts)
         reasons[kind.value] = f"{variable} is set"
     if local:
-        providers["local"] = Provider(
-            kind=LLMProvider.LOCAL,
-            models=(LOCAL_MODEL,),
-            limits=Limits(max_concurrency=LOCAL_SLOTS),
-            timeouts=timeouts,
-        )
+        providers["local"] = Provider(kind=LLMProvider.LOCAL, models=(LOCAL_MODEL,), timeouts=timeouts)
         reasons["local"] = "the local model is installed"
     return Config(timeouts=timeouts, providers=providers, reasons=reasons, notes=tuple(notes))

@@ -10,18 +10,16 @@ from typing import Any
 
 import msgspec
 
-from llm_protocol.policy import Timeouts
-from llm_protocol.requests import LLMProvider
+from llm_protocol.policy import Attempts, Policy, Timeouts
 from llm_protocol.secret import Secret
-from llm_runtime.config.conversion import convert, refuse_unknown
+from llm_runtime.config.conversion import convert, refuse_unknown, suggestion
 from llm_runtime.config.discovery import discover
 from llm_runtime.config.errors import ConfigError, under
 from llm_runtime.config.exposure import check_exposure
 from llm_runtime.config.keys import KeyReader, split_reference
 from llm_runtime.config.lines import line_of
-from llm_runtime.config.model import Config, Key, Provider, Server
+from llm_runtime.config.model import Config, Key, Provider, Selection, Server
 from llm_runtime.config.providers import completed, sends_key_in_clear
-from llm_runtime.config.vendors import VENDORS
 
 MAX_FILE_BYTES = 1024 * 1024
 
@@ -36,8 +34,11 @@ class _File(msgspec.Struct, frozen=True, kw_only=True):
 
     server: object = {}
     timeouts: object = {}
+    attempts: object = {}
+    selection: object = {}
     keys: object = {}
     providers: object = {}
+    routes: object = {}
 
 
 def load(file: str | os.PathLike[str], environ: Mapping[str, str], *, local: bool = False) -> Config:
@@ -109,22 +110,48 @@ def _line(source: str, path: Sequence[str]) -> int:
 
 def _config(table: dict[str, Any], keys: KeyReader, folder: Path, file: str) -> Config:
     refuse_unknown(table, _File)
-    with under("server"):
-        server = convert(table.get("server", {}), Server, keys.read)
-    with under("timeouts"):
-        timeouts = convert(table.get("timeouts", {}), Timeouts, keys.read)
+    sections: dict[str, Any] = {}
+    for name, section in _SECTIONS.items():
+        with under(name):
+            sections[name] = convert(table.get(name, {}), section, keys.read)
     providers: dict[str, Provider] = {}
     for name, entry in _named(table, "providers"):
         with under("providers", name):
             providers[name] = _provider(entry, table.get("timeouts", {}), keys, folder)
     return Config(
-        server=server,
-        timeouts=timeouts,
+        **sections,
         keys=_callers(table, keys),
         providers=providers,
+        routes=_routes(table, keys, providers),
         reasons=dict.fromkeys(providers, f"configured in {file}"),
         notes=tuple(_unwise(providers)),
     )
+
+
+_SECTIONS: dict[str, type[msgspec.Struct]] = {
+    "server": Server,
+    "timeouts": Timeouts,
+    "attempts": Attempts,
+    "selection": Selection,
+}
+
+
+def _routes(table: dict[str, Any], keys: KeyReader, providers: Mapping[str, Provider]) -> dict[str, Policy]:
+    routes: dict[str, Policy] = {}
+    for name, entry in _named(table, "routes"):
+        with under("routes", name):
+            route = routes[name] = convert(entry, Policy, keys.read)
+            for candidate in route.candidates if providers else ():
+                _check_candidate(candidate, providers)
+    return routes
+
+
+def _check_candidate(candidate: str, providers: Mapping[str, Provider]) -> None:
+    """A candidate must be of a provider that exists; its model may be any, for lists are often incomplete."""
+    head, slash, _ = candidate.partition("/")
+    listed = any(candidate in provider.models for provider in providers.values())
+    if slash and head not in providers and not listed:
+        raise ConfigError(f'"{candidate}" is of no configured provider{suggestion(head, providers)}', "candidates")
 
 
 def _named(table: dict[str, Any], section: str) -> Iterator[tuple[str, object]]:
@@ -152,9 +179,7 @@ def _callers(table: dict[str, Any], keys: KeyReader) -> dict[str, Key]:
 def _provider(entry: object, timeouts: dict[str, Any], keys: KeyReader, folder: Path) -> Provider:
     refuse_unknown(entry, Provider)
     assert isinstance(entry, dict)
-    kind = entry.get("kind")
-    limits = {"max_concurrency": VENDORS[LLMProvider(kind)].max_concurrency} if kind in list(LLMProvider) else {}
-    merged = {**entry, "timeouts": _over(timeouts, entry, "timeouts"), "limits": _over(limits, entry, "limits")}
+    merged = {**entry, "timeouts": _over(timeouts, entry, "timeouts")}
     if entry.get("enabled") is not False:
         return completed(convert(merged, Provider, keys.read), folder)
     # Of a disabled provider's key only the form is checked: the variable need not be set.

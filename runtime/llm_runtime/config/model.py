@@ -12,11 +12,12 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from llm_protocol.policy import Timeouts
+from llm_protocol.policy import Attempts, Limits, Policy, Timeouts
 from llm_protocol.requests import LLMProvider
 from llm_protocol.secret import Secret
 
 Port = Annotated[int, Meta(ge=0, le=65_535)]
+Weight = Annotated[float, Meta(ge=0, le=1_000)]
 Line = Annotated[str, Meta(min_length=1, max_length=1024)]
 
 
@@ -39,17 +40,24 @@ class Server(Section, frozen=True, kw_only=True):
     """Listen beyond loopback without TLS, because something before the daemon does it."""
 
 
-class Limits(Section, frozen=True, kw_only=True):
-    """``[providers.NAME.limits]``."""
+class Selection(Section, frozen=True, kw_only=True):
+    """``[selection]``: what a candidate's score is made of. Only the proportions matter."""
 
-    max_concurrency: Annotated[int, Meta(ge=1, le=100_000)] = 256
-    """Requests in flight at once."""
+    performance_weight: Weight = 0.5
+    cost_weight: Weight = 0.3
+    availability_weight: Weight = 0.2
+
+    def __post_init__(self) -> None:
+        if not self.performance_weight + self.cost_weight + self.availability_weight:
+            raise ValueError("one of the weights must be more than 0")
 
 
 class Key(Section, frozen=True, kw_only=True):
     """``[keys.NAME]``: a caller of the daemon."""
 
     secret: Secret
+    limits: Limits = Limits()
+    """What this caller may ask for, whoever answers."""
 
 
 class Provider(Section, frozen=True, kw_only=True):
@@ -79,8 +87,12 @@ class Config(Section, frozen=True, kw_only=True):
 
     server: Server = Server()
     timeouts: Timeouts = Timeouts()
+    attempts: Attempts = Attempts()
+    selection: Selection = Selection()
     keys: dict[str, Key] = {}
     providers: dict[str, Provider] = {}
+    routes: dict[str, Policy] = {}
+    """``[routes.NAME]``: a name to be used as a model's, and how requests to it are answered."""
     reasons: dict[str, str] = {}
     notes: tuple[str, ...] = ()
 

@@ -1,0 +1,103 @@
+"""The decision record: how an answer came to be, told in every response.
+
+Who was considered and why in that order, every attempt with its cost, what the cache did. It holds names, numbers
+and kinds of failures, never a prompt or a key.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias, final
+
+import msgspec
+
+from llm_actors.catalog import Candidate
+from llm_actors.provider import Outcome
+from llm_protocol.content import JsonObject
+from llm_protocol.events import Failed
+from llm_protocol.failures import Failure
+from llm_protocol.response import Usage
+
+CacheOutcome: TypeAlias = Literal["off", "miss", "hit", "coalesced", "refreshed"]
+
+
+class AttemptRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One attempt. Times are in milliseconds. ``usage`` of a failed attempt is often an estimate, and marked so."""
+
+    provider: str
+    model: str
+    outcome: str
+    duration_ms: float
+    waited_ms: float = 0.0
+    first_token_ms: float | None = None
+    hedge: bool = False
+    usage: Usage | None = None
+    cost: float | None = None
+    error: str | None = None
+
+
+@final
+class Record:
+    """Gathers the decision record of one request."""
+
+    def __init__(self, strategy: str) -> None:
+        self._strategy = strategy
+        self._ranking: JsonObject = {}
+        self._attempts: list[AttemptRecord] = []
+        self.cache: CacheOutcome = "off"
+        self.stopped: str | None = None
+        """Why no further attempt was made, if one failed last."""
+
+    def ranked(self, ranking: JsonObject) -> None:
+        """Who was considered, in which order, and why."""
+        self._ranking = ranking
+
+    def attempted(
+        self,
+        candidate: Candidate,
+        outcome: Outcome,
+        *,
+        waited_s: float = 0.0,
+        hedge: bool = False,
+        usage: Usage | None = None,
+        cost: float | None = None,
+    ) -> None:
+        """An attempt has ended."""
+        end, first = outcome.end, outcome.first_token_s
+        self._attempts.append(
+            AttemptRecord(
+                provider=candidate.provider,
+                model=candidate.model,
+                outcome=end.failure.kind.value if isinstance(end, Failed) else "ok",
+                duration_ms=_ms(outcome.duration_s),
+                waited_ms=_ms(waited_s),
+                first_token_ms=None if first is None else _ms(first),
+                hedge=hedge,
+                usage=usage,
+                cost=cost,
+                error=end.failure.message if isinstance(end, Failed) else None,
+            )
+        )
+
+    @property
+    def attempts(self) -> int:
+        """How many attempts were made."""
+        return len(self._attempts)
+
+    def failure(self, last: Failure) -> Failure:
+        """The one failure to tell: the last one's kind, and with several attempts what became of each (RTY-06)."""
+        if len(self._attempts) < 2:
+            return last
+        each = "; ".join(f"{one.provider}/{one.model}: {one.error or one.outcome}" for one in self._attempts)
+        return msgspec.structs.replace(last, message=f"all {len(self._attempts)} attempts failed: {each}")
+
+    def told(self) -> JsonObject:
+        """The record as plain JSON values."""
+        found: JsonObject = {"strategy": self._strategy, "cache": self.cache, **self._ranking}
+        found["attempts"] = msgspec.to_builtins(self._attempts)
+        if self.stopped is not None:
+            found["stopped"] = self.stopped
+        return found
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 3)

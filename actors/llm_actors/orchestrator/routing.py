@@ -1,0 +1,67 @@
+"""From what a request says to what is to be done: its policy and its candidates. Pure.
+
+A request's own policy comes before its route's, and that before the defaults. A route's name is used as a model's; it
+comes before everything else a name could mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple, final
+
+from llm_actors.catalog import Candidate, Catalog
+from llm_protocol.errors import LLMClientError
+from llm_protocol.policy import Policy
+from llm_protocol.requests import AnyRequest
+
+_NOTHING_SAID = Policy()
+
+DEFAULT_DEADLINE_SECONDS = 600.0
+"""A request's whole time budget where nothing says another."""
+
+
+class Routed(NamedTuple):
+    """What a request comes down to."""
+
+    policy: Policy
+    candidates: list[Candidate]
+
+    @property
+    def deadline_s(self) -> float:
+        """Seconds for the whole request."""
+        return self.policy.deadline_s or DEFAULT_DEADLINE_SECONDS
+
+
+@final
+class Router:
+    """The configured routes, over a catalog of models."""
+
+    def __init__(self, catalog: Catalog, routes: Mapping[str, Policy], default: Policy = _NOTHING_SAID) -> None:
+        self._catalog = catalog
+        self._routes = routes
+        self._default = default
+
+    def route(self, request: AnyRequest) -> Routed:
+        """Raises `ModelNotFoundError` or `UnsupportedError` when nobody can answer."""
+        route = self._routes.get(request.model)
+        policy = (route or _NOTHING_SAID).over(self._default)
+        if request.policy is not None:
+            policy = request.policy.over(policy)
+        if request.deadline_s is not None:
+            policy = Policy(deadline_s=request.deadline_s).over(policy)
+        return Routed(policy, self._candidates(request, policy, is_route=route is not None))
+
+    def _candidates(self, request: AnyRequest, policy: Policy, *, is_route: bool) -> list[Candidate]:
+        if not policy.candidates:
+            return self._catalog.resolve(request.to("auto") if is_route else request)
+        found: dict[Candidate, None] = {}
+        problem: LLMClientError | None = None
+        for name in policy.candidates:
+            try:
+                found.update(dict.fromkeys(self._catalog.resolve(request.to(name))))
+            except LLMClientError as exc:
+                problem = problem or exc
+        if not found:
+            assert problem is not None, "a name that is not found is an error"
+            raise problem
+        return list(found)

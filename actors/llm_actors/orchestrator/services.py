@@ -1,0 +1,35 @@
+"""What the orchestrator works with: the other actors, and the pure objects it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from random import random
+
+import msgspec
+
+from llm_actors.catalog import Candidate, Catalog, CatalogRef
+from llm_actors.limiter import LimiterRef
+from llm_actors.provider import ProviderRef
+from llm_actors.selector import CostOf, Selector, SelectorRef, Weights
+from llm_protocol.estimate import TokenEstimator
+from llm_protocol.policy import Attempts, Limits, Timeouts
+
+
+class Services(msgspec.Struct, frozen=True, kw_only=True):
+    """One runtime's. ``limits`` has the deployments and ``caller_limits`` the callers that have any."""
+
+    catalog: Catalog
+    lister: CatalogRef
+    providers: Mapping[str, ProviderRef]
+    limiter: LimiterRef
+    selector: Selector
+    observer: SelectorRef
+    cost_of: CostOf
+    timeouts: Mapping[str, Timeouts]
+    limits: Mapping[str, Limits]
+    caller_limits: Mapping[str, Limits]
+    accepts_prefill: Callable[[Candidate], bool]
+    attempts: Attempts = Attempts()
+    weights: Weights = Weights()
+    estimator: TokenEstimator = msgspec.field(default_factory=TokenEstimator)
+    draw: Callable[[], float] = random
