@@ -97,6 +97,12 @@ class Catalog:
             for info in offer.models.values()
         ]
 
+    def context_window(self, candidate: Candidate) -> int | None:
+        """How many tokens the candidate takes, where its vendor's list says."""
+        offer = self._offers.get(candidate.provider)
+        info = offer.models.get(candidate.model) if offer else None
+        return info.context_window if info else None
+
     def resolve(self, request: AnyRequest) -> list[Candidate]:
         """The candidates for ``request``, in the order of the configuration; never empty.
 

@@ -14,7 +14,7 @@ from llm_actors.provider.deployment import Deployment
 from llm_actors.provider.failing import failure_of
 from llm_actors.provider.messages import Outcome, Sink
 from llm_actors.run.log import LogLimitExceeded
-from llm_actors.transport import Response, Transport, TransportError
+from llm_actors.transport import Broken, Response, Transport, TransportError
 from llm_protocol.dialect import RateLimits, StreamDecoder, WireResponse
 from llm_protocol.emulation import spoken
 from llm_protocol.errors import LLMClientError
@@ -116,8 +116,7 @@ class Attempt:
     async def _stream(self, response: Response, decoder: StreamDecoder) -> Finished | Failed:
         end: Finished | Failed | None = None
         while end is None:
-            data = await response.receive()
-            events = decoder.feed(data) if data else decoder.end()
+            data, events = await self._next(response, decoder)
             if events:
                 end = self._pass_on(events)
             assert end is not None or data, "a decoder's end() gives a terminal event"
@@ -125,6 +124,17 @@ class Attempt:
             with trio.move_on_after(AFTER_END_SECONDS):
                 await response.receive()
         return end
+
+    async def _next(self, response: Response, decoder: StreamDecoder) -> tuple[bytes, list[Event]]:
+        try:
+            data = await response.receive()
+        except Broken:
+            # Some servers reset the connection right behind their end marker: what is whole stays whole.
+            events = decoder.end()
+            if events and isinstance(events[-1], Finished):
+                return b"", events
+            raise
+        return data, decoder.feed(data) if data else decoder.end()
 
     def _deliver(self, events: list[Event]) -> Finished | Failed:
         end = self._pass_on(events)
