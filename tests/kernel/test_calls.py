@@ -132,7 +132,7 @@ async def test_cancelling_the_caller_cancels_the_work_and_waits_for_nobody(autoj
                 scope.cancel()
         assert trio.current_time() == 0.0
         assert not actor.done
-        await trio.sleep(1)
+        await trio.sleep(2)
         assert actor.done
         assert lone.ref.statistics().abandoned == 1
 

@@ -64,6 +64,11 @@ class Lone(Generic[M]):
         if self._life.error is not None and not self._expected:
             raise self._life.error
 
+    async def kill(self) -> None:
+        """Cancel what is left of it, also when the test has failed: an incarnation is shielded from the nursery."""
+        with trio.CancelScope(shield=True):  # bounded by KILL_SECONDS
+            await self._life.kill()
+
     async def start(self, nursery: trio.Nursery, actor: Actor[M]) -> None:
         """Start the actor; used by `alone`."""
         await self._life.start(nursery, lambda _: cast("Actor[Message]", actor), None, START_SECONDS)
@@ -77,8 +82,11 @@ async def alone(
     lone: Lone[M] = Lone(name, mailbox)
     async with trio.open_nursery() as nursery:
         await lone.start(nursery, actor)
-        yield lone
-        await lone.stop()
+        try:
+            yield lone
+            await lone.stop()
+        finally:
+            await lone.kill()
 
 
 @final
