@@ -68,9 +68,6 @@ NEXT: dict[tuple[State, Event], State] = {
     (State.CLOSED, Event.RESTARTED): State.CLOSED,
     (State.OPEN, Event.RESTED): State.HALF_OPEN,
     (State.OPEN, Event.RESTARTED): State.HALF_OPEN,
-    # Nobody should have asked an open one. If it answers all the same, it is well.
-    (State.OPEN, Event.SUCCEEDED): State.CLOSED,
-    (State.OPEN, Event.FAILED): State.OPEN,
     (State.HALF_OPEN, Event.SUCCEEDED): State.CLOSED,
     (State.HALF_OPEN, Event.FAILED): State.OPEN,
     (State.HALF_OPEN, Event.RESTARTED): State.HALF_OPEN,
@@ -124,7 +121,7 @@ class Breaker(msgspec.Struct, frozen=True, kw_only=True):
         ``draw`` in [0, 1) is the jitter of the rest, should it come to one.
         """
         here = self.at(now)
-        if began < here.since:
+        if began < here.since or here.state is State.OPEN:
             return here
         if began >= here.probing_since:
             here = msgspec.structs.replace(here, probing_since=-inf)

@@ -78,4 +78,4 @@ def _known(values: Sequence[float | None]) -> list[float]:
 
 def _share(value: float, worst: float, least: float) -> float:
     scale = max(worst, least)
-    return value / scale if scale > 0 else 0.0
+    return min(1.0, value / scale) if scale > 0 else 0.0

@@ -1,0 +1,139 @@
+"""The selector actor: observations in, a copy kept, and no harm done by its crash."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from llm_actors.kernel import Backoff, Supervisor, running
+from llm_actors.provider import Outcome
+from llm_actors.selector import Selector, State, observe, observe_cancelled, selector_child
+from llm_actors.selector.actor import OBSERVATIONS_WAITING
+from llm_actors.testing import Crash, no_open_ends, with_faults
+from llm_protocol.events import Failed, Finished
+from llm_protocol.failures import FailureKind
+from llm_protocol.response import FinishReason
+from support.selecting import A, B, cost_of, failed, failure, success
+
+WELL = Outcome(end=Finished(reason=FinishReason.STOP), first_token_s=0.25, duration_s=1.25)
+DOWN = Outcome(end=Failed(failure=failed(FailureKind.NETWORK)), duration_s=0.0)
+
+
+async def test_what_attempts_showed_is_in_the_next_ranking(autojump_clock: MockClock) -> None:
+    made = Selector(cost_of)
+    child = selector_child(made)
+    root = Supervisor([child])
+    async with running(root):
+        began = trio.current_time()
+        await trio.sleep(1.25)
+        observe(root.ref(child), A, WELL, began=began, stream=True, output_tokens=100, cost=0.01)
+        await wait_all_tasks_blocked()
+        books = made.known(A)
+        assert books.first_token.mean.value == 0.25
+        assert books.throughput.value == pytest.approx(100.0)
+        assert books.cost.known == 0.01
+
+
+async def test_a_cancelled_probe_frees_its_slot_on_the_way_out(autojump_clock: MockClock) -> None:
+    made = Selector(cost_of)
+    child = selector_child(made)
+    root = Supervisor([child])
+    async with running(root):
+        ref = root.ref(child)
+        for _ in range(5):
+            observe(ref, A, DOWN, began=trio.current_time(), stream=True)
+        await trio.sleep(1.0)
+        began = trio.current_time()
+        assert made.admit(A, began) is None
+
+        with trio.move_on_after(0.5):
+            try:
+                await trio.sleep_forever()
+            finally:
+                observe_cancelled(ref, A, began=began, stream=True, first_token_s=None)
+        assert made.admit(A, trio.current_time()) is not None, "until the actor has seen it"
+        await wait_all_tasks_blocked()
+        assert made.admit(A, trio.current_time()) is None
+
+
+async def test_g4_a_crash_costs_at_most_what_came_after_the_last_checkpoint(autojump_clock: MockClock) -> None:
+    made = Selector(cost_of)
+    child = with_faults(selector_child(made), {8: Crash()})
+    root = Supervisor([child], backoff=Backoff.none())
+    with no_open_ends():
+        async with running(root):
+            ref = root.ref(child)
+            ref.cast(success(B, trio.current_time(), took=3.0))
+            for _ in range(5):
+                ref.cast(failure(A, trio.current_time()))
+            await trio.sleep(0.5)
+            assert made.breaker("a", trio.current_time()).state is State.OPEN
+            await trio.sleep(10.0)
+            for _ in range(2):
+                ref.cast(failure(B, trio.current_time()))
+            await wait_all_tasks_blocked()
+            assert made.known(B).latency_s == 3.0
+            assert made.known(B).bad.amount == 1.0, "the seventh message was saved, the eighth is lost"
+            assert made.breaker("a", trio.current_time()).state is State.HALF_OPEN
+
+            ref.cast(success(A, trio.current_time(), took=0.0))
+            await wait_all_tasks_blocked()
+            assert made.breaker("a", trio.current_time()).state is State.CLOSED
+
+
+async def test_a_crash_before_the_first_checkpoint_starts_afresh(autojump_clock: MockClock) -> None:
+    made = Selector(cost_of)
+    child = with_faults(selector_child(made), {1: Crash()})
+    root = Supervisor([child], backoff=Backoff.none())
+    async with running(root):
+        root.ref(child).cast(success(A, 1.0))
+        root.ref(child).cast(success(B, 1.0))
+        await wait_all_tasks_blocked()
+        assert made.known(A).latency_s is None
+        assert made.known(B).latency_s == 1.0
+
+
+async def test_observing_never_fails_and_never_waits(autojump_clock: MockClock) -> None:
+    """ACT-02: a flood displaces the oldest; an actor that has stopped makes a dead letter."""
+    made = Selector(cost_of)
+    child = selector_child(made)
+    root = Supervisor([child])
+    async with running(root):
+        ref = root.ref(child)
+        for number in range(OBSERVATIONS_WAITING + 10):
+            ref.cast(success(A if number < 10 else B, 1.0))
+        assert ref.statistics().dropped == 9
+        await wait_all_tasks_blocked()
+        assert made.known(A).whole.mean.count == 1, "the actor was waiting for this one"
+        assert made.known(B).whole.mean.count == OBSERVATIONS_WAITING
+    observe(ref, A, WELL, began=0.0, stream=True)
+    assert ref.statistics().dead_letters == 1
+
+
+async def test_an_outage_is_logged_once_and_so_is_its_end(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    made = Selector(cost_of)
+    child = selector_child(made)
+    root = Supervisor([child])
+    async with running(root):
+        ref = root.ref(child)
+        for _ in range(5):
+            ref.cast(failure(A, trio.current_time()))
+        await wait_all_tasks_blocked()
+        for outcome in (DOWN, DOWN, WELL):
+            now = trio.current_time()
+            await trio.sleep(made.breaker("a", now).free_in(now))
+            began = trio.current_time()
+            assert made.admit(A, began) is None
+            observe(ref, A, outcome, began=began, stream=True)
+            await wait_all_tasks_blocked()
+    told = [(record.levelname, record.message) for record in caplog.records if record.name.endswith("selector.actor")]
+    assert told == [
+        ("WARNING", "a is not asked for 1.0 s: too many failures, the last server_error"),
+        ("INFO", "a answers again"),
+    ]

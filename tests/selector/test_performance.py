@@ -1,0 +1,148 @@
+"""What is known of a candidate: the `PerformanceTracker` of mission.md."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llm_actors.selector import Observed, Performance
+from llm_actors.selector.figures import SAMPLE_SIZE
+from llm_actors.selector.performance import SLOW_SECONDS, STALE_SECONDS, TYPICAL_TOKENS
+from llm_protocol.failures import FailureKind
+from support.selecting import A, failure, success
+
+
+def known(*seen: Observed) -> Performance:
+    books = Performance()
+    for each in seen:
+        books = books.plus(each)
+    return books
+
+
+def test_performance_tracker_tells_time_success_rate_and_price() -> None:
+    books = known(
+        success(A, 1.0, first=0.2, took=1.2, tokens=100, cost=0.01),
+        success(A, 2.0, first=0.4, took=1.4, tokens=300, cost=0.03),
+        failure(A, 2.0),
+    )
+    assert books.first_token.mean.value == pytest.approx(0.3)
+    assert books.throughput.value == pytest.approx(200.0)
+    assert books.latency_s == pytest.approx(0.3 + TYPICAL_TOKENS / 200)
+    assert books.cost.known == pytest.approx(0.02)
+    assert books.availability(2.0) == pytest.approx(7 / 8, abs=0.01)
+
+
+def test_nothing_is_known_at_first() -> None:
+    books = Performance()
+    assert books.latency_s is None
+    assert books.cost.known is None
+    assert books.availability(0.0) == 1.0
+    assert books.percentile(95, 0.0, stream=True, least=1) is None
+
+
+def test_whole_answers_are_compared_by_the_same_length() -> None:
+    """Ten times the tokens in ten times the time is not slower."""
+    short, long = known(success(A, 1.0, took=1.0, tokens=100)), known(success(A, 1.0, took=10.0, tokens=1_000))
+    assert short.latency_s == pytest.approx(2.0)
+    assert long.latency_s == pytest.approx(2.0)
+
+
+def test_answers_without_tokens_are_compared_by_their_time() -> None:
+    assert known(success(A, 1.0, took=0.3)).latency_s == pytest.approx(0.3)
+
+
+def test_quick_failures_do_not_make_a_candidate_fast() -> None:
+    slow = known(success(A, 1.0, took=5.0), *[failure(A, 2.0, took=0.001) for _ in range(50)])
+    assert slow.latency_s == 5.0
+    assert known(failure(A, 1.0, took=0.001)).latency_s is None
+
+
+@pytest.mark.parametrize("kind", [FailureKind.CANCELLED, FailureKind.DEADLINE])
+def test_an_attempt_that_was_given_up_took_at_least_so_long(kind: FailureKind) -> None:
+    """Else a candidate whose slow answers are all cut off, by deadlines or hedges, would look fast."""
+    usual = success(A, 1.0, first=0.1, took=1.1, tokens=TYPICAL_TOKENS)
+    given_up = failure(A, 40.0, kind, took=30.0)
+    assert known(usual, given_up).latency_s == 30.0
+    assert known(given_up).latency_s == 30.0
+    assert known(usual, given_up).availability(40.0) == 1.0, "nobody's fault"
+    assert known(usual, given_up, usual).latency_s == pytest.approx(1.1), "it recovered"
+
+
+def test_giving_up_early_tells_nothing() -> None:
+    usual = success(A, 1.0, first=1.0, took=2.0, tokens=TYPICAL_TOKENS)
+    early = failure(A, 2.0, FailureKind.CANCELLED, took=0.01)
+    assert known(early).latency_s is None
+    assert known(usual, early).latency_s == pytest.approx(2.0)
+    assert known(failure(A, 2.0, FailureKind.CANCELLED, took=SLOW_SECONDS)).latency_s == SLOW_SECONDS
+
+
+def test_leaving_in_the_middle_of_an_answer_tells_nothing_of_the_first_token() -> None:
+    usual = success(A, 1.0, first=1.0, took=2.0, tokens=TYPICAL_TOKENS)
+    left = failure(A, 90.0, FailureKind.CANCELLED, took=60.0, first=0.5)
+    assert known(usual, left) == known(usual)
+
+
+def test_hedges_that_cut_off_the_slowest_do_not_lower_the_p95() -> None:
+    """Ever faster hedges would be the end of it."""
+    seen = [success(A, 1.0, first=1.0, took=2.0) for _ in range(18)]
+    cut = [failure(A, 2.0, FailureKind.CANCELLED, took=4.0) for _ in range(2)]
+    assert known(*seen, *cut).percentile(95, 2.0, stream=True, least=20) == 4.0
+
+
+def test_one_failure_among_many_weighs_little_and_fades() -> None:
+    books = known(*[success(A, 0.0) for _ in range(95)], failure(A, 0.0))
+    assert books.availability(0.0) == pytest.approx(100 / 101, abs=0.001)
+    down = known(*[failure(A, 0.0) for _ in range(45)])
+    assert down.availability(0.0) == pytest.approx(0.1)
+    assert down.availability(600.0) > 0.95
+    assert down.forgiven().availability(0.0) == 1.0
+
+
+def test_percentiles_of_streams_and_of_whole_answers_are_kept_apart_and_get_stale() -> None:
+    books = known(*[success(A, 1.0, first=0.1 * n, took=n) for n in range(1, 21)])
+    assert books.percentile(50, 1.0, stream=True, least=20) == pytest.approx(1.0)
+    assert books.percentile(95, 1.0, stream=True, least=20) == pytest.approx(1.9)
+    assert books.percentile(95, 1.0, stream=False, least=20) == 19.0
+    assert books.percentile(95, 1.0, stream=True, least=21) is None
+    assert books.percentile(95, 2.0 + STALE_SECONDS, stream=True, least=20) is None
+
+
+def test_a_later_shorter_pause_does_not_end_a_longer_one() -> None:
+    books = known(
+        failure(A, 0.0, FailureKind.RATE_LIMITED, retry_after=20.0),
+        failure(A, 1.0, FailureKind.RATE_LIMITED, retry_after=2.0),
+        success(A, 2.0),
+    )
+    assert (books.paused_until, books.paused_by) == (20.0, FailureKind.RATE_LIMITED)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.none() | st.sampled_from(FailureKind),
+            st.floats(0, 100),
+            st.none() | st.floats(0, 100),
+            st.integers(0, 5_000),
+            st.none() | st.floats(0, 1e9),
+        ),
+        max_size=100,
+    )
+)
+def test_books_stay_bounded_and_sane(
+    steps: list[tuple[FailureKind | None, float, float | None, int, float | None]],
+) -> None:
+    """G7"""
+    books, now = Performance(), 0.0
+    for kind, took, first, tokens, retry_after in steps:
+        now += took
+        seen = (
+            success(A, now, took=took, first=first, tokens=tokens)
+            if kind is None
+            else failure(A, now, kind, took=took, first=first, retry_after=retry_after)
+        )
+        books = books.plus(seen)
+        assert 0 < books.availability(now) <= 1
+        assert books.latency_s is None or 0 <= books.latency_s < float("inf")
+        assert books.paused_until <= now + 300
+        assert max(len(books.first_token.sample), len(books.whole.sample)) <= SAMPLE_SIZE

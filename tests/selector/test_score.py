@@ -1,0 +1,106 @@
+"""The weighted score, and what it is made of: the `CostCalculator` of mission.md among it."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llm_actors.catalog import Candidate
+from llm_actors.selector import Figures, Performance, Weights
+from llm_actors.selector.cost import TYPICAL_USAGE, expected_cost
+from llm_actors.selector.score import LEAST_UNAVAILABILITY, normalised
+from llm_protocol.prices import cost_of as shipped_cost_of
+from llm_protocol.requests import RequestType
+from llm_protocol.response import Usage
+from support.selecting import A, B, cost_of, success
+
+unknown_or = st.none() | st.floats(0, 1e6)
+figures = st.builds(Figures, latency_s=unknown_or, cost_usd=unknown_or, availability=st.floats(0, 1))
+
+
+def test_cost_calculator_uses_list_prices_for_one_and_the_same_usage() -> None:
+    assert expected_cost(cost_of, B, Performance(), RequestType.CHAT, None) == pytest.approx(1_300e-6)
+    small = Usage(input_tokens=10, output_tokens=10)
+    assert expected_cost(cost_of, B, Performance(), RequestType.CHAT, small) == pytest.approx(20e-6)
+
+
+def test_cost_calculator_falls_back_on_what_requests_have_cost() -> None:
+    """The list price comes first: what requests have cost depends on which requests they were."""
+    books = Performance().plus(success(A, 1.0, cost=0.5))
+    assert expected_cost(cost_of, A, books, RequestType.CHAT, None) == 0.5
+    assert expected_cost(cost_of, B, books, RequestType.CHAT, None) == pytest.approx(1_300e-6)
+
+
+def test_cost_calculator_says_unknown_and_never_zero() -> None:
+    assert expected_cost(cost_of, A, Performance(), RequestType.CHAT, None) is None
+    assert expected_cost(cost_of, Candidate("free", "m"), Performance(), RequestType.CHAT, None) == 0.0
+
+
+@pytest.mark.parametrize("request_type", RequestType)
+def test_cost_calculator_knows_a_typical_usage_of_each_type(request_type: RequestType) -> None:
+    assert expected_cost(cost_of, B, Performance(), request_type, None) is not None
+    assert TYPICAL_USAGE[request_type].total_tokens > 0
+
+
+def test_cost_calculator_agrees_with_the_shipped_prices() -> None:
+    openai = Candidate("openai", "gpt-4o-mini")
+    expected = shipped_cost_of("openai", "gpt-4o-mini", TYPICAL_USAGE[RequestType.CHAT])
+    assert expected is not None
+    assert expected > 0
+    assert expected_cost(shipped_cost_of, openai, Performance(), RequestType.CHAT, None) == expected
+
+
+def test_the_default_weights_are_the_asked_for_ones() -> None:
+    """mission.md: 0.5, 0.3, 0.2; lowest wins."""
+    one, other = normalised([Figures(1.0, 0.02, 1.0), Figures(2.0, 0.01, 0.6)])
+    assert one == pytest.approx((0.5, 1.0, 0.0))
+    assert other == pytest.approx((1.0, 0.5, 1.0))
+    assert one.score(Weights()) == pytest.approx(0.5 * 0.5 + 0.3 * 1.0)
+    assert other.score(Weights()) == pytest.approx(0.5 * 1.0 + 0.3 * 0.5 + 0.2)
+
+
+def test_a_small_difference_stays_small() -> None:
+    one, other = normalised([Figures(1.00, 0.0100, 1.0), Figures(1.01, 0.0101, 0.999)])
+    assert other.score(Weights()) - one.score(Weights()) < 0.02
+
+
+def test_an_unknown_price_counts_as_the_highest_known_and_an_unknown_latency_as_the_mean() -> None:
+    cheap, dear, unknown = normalised([Figures(1.0, 0.01, 1.0), Figures(3.0, 0.04, 1.0), Figures(None, None, 1.0)])
+    assert unknown.price == dear.price == 1.0
+    assert cheap.latency < unknown.latency < dear.latency
+    assert unknown.latency == pytest.approx((cheap.latency + dear.latency) / 2)
+
+
+def test_what_nobody_knows_decides_nothing() -> None:
+    for terms in normalised([Figures(None, None, 1.0)] * 3):
+        assert terms == (0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("bad", [{"performance": -0.1}, {"cost": float("nan")}, {"availability": float("inf")}])
+def test_weights_that_make_no_sense_are_refused(bad: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="weights are not negative"):
+        Weights(**bad)
+    with pytest.raises(ValueError, match="weights are not negative"):
+        Weights(performance=0, cost=0, availability=0)
+
+
+@given(st.lists(figures, min_size=1, max_size=6), st.integers(1, 100))
+def test_terms_are_between_0_and_1_and_keep_the_order_whatever_the_unit(candidates: list[Figures], unit: int) -> None:
+    terms = normalised(candidates)
+    assert all(0 <= value <= 1 for each in terms for value in each)
+    for one, first in zip(candidates, terms, strict=True):
+        for other, second in zip(candidates, terms, strict=True):
+            if one.latency_s is not None and other.latency_s is not None and one.latency_s <= other.latency_s:
+                assert first.latency <= second.latency
+            if one.cost_usd is not None and (other.cost_usd is None or one.cost_usd <= other.cost_usd):
+                assert first.price <= second.price
+            if one.availability >= other.availability:
+                assert first.unavailability <= second.unavailability
+    scaled = normalised([each._replace(cost_usd=each.cost_usd and each.cost_usd * unit) for each in candidates])
+    assert [each.price for each in scaled] == pytest.approx([each.price for each in terms])
+
+
+def test_unavailability_below_the_least_is_measured_absolutely() -> None:
+    [terms] = normalised([Figures(1.0, None, 0.99)])
+    assert terms.unavailability == pytest.approx(0.01 / LEAST_UNAVAILABILITY)

@@ -1,0 +1,374 @@
+"""The `ModelSelector` of mission.md: who is asked, and who may be."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from itertools import pairwise
+
+import pytest
+
+from llm_actors.catalog import Candidate
+from llm_actors.selector import Ranking, Selector, State, Weights
+from llm_actors.selector.selector import EXPLORED_AFTER_SECONDS, EXPLORED_SHARE, MAX_BOOKS
+from llm_protocol.errors import LLMClientError, ModelNotFoundError, OverloadedError, RateLimitError
+from llm_protocol.failures import FailureKind
+from llm_protocol.policy import Select
+from llm_protocol.requests import RequestType
+from support.selecting import A, B, C, cost_of, failure, selector, success
+
+DEAR = Candidate("dear", "m")
+NO_EXPLORING = 0.99
+
+
+def rank(
+    made: Selector, candidates: Sequence[Candidate], *, now: float = 1.0, select: Select = "score", draw: float = 0.99
+) -> Ranking:
+    return made.rank(candidates, RequestType.CHAT, now=now, draw=draw, select=select)
+
+
+def downed(candidate: Candidate, at: float = 0.0) -> Selector:
+    """Its breaker has just opened."""
+    return selector(*[failure(candidate, at) for _ in range(5)])
+
+
+# Ranking
+
+
+def test_model_selector_prefers_the_fast_the_cheap_and_the_available() -> None:
+    fast_or_slow = selector(success(B, 0.5, took=0.5), success(DEAR, 0.5, took=2.0))
+    assert rank(fast_or_slow, [DEAR, B]).best() == B
+
+    only_price = selector(success(B, 0.5, took=1.0), success(DEAR, 0.5, took=1.0))
+    assert rank(only_price, [DEAR, B]).best() == B
+
+    flaky = selector(*[success(each, 0.5) for each in (A, C) for _ in range(8)], *[failure(A, 0.5) for _ in range(4)])
+    assert rank(flaky, [A, C]).best() == C
+
+
+def test_model_selector_follows_the_weights() -> None:
+    """A fast dear one and a slow cheap one."""
+    made = selector(success(DEAR, 0.5, took=0.5), success(B, 0.5, took=5.0))
+    only_speed, only_cost = Weights(performance=1, cost=0, availability=0), Weights(performance=0, cost=1)
+    for weights, best in ((only_speed, DEAR), (only_cost, B)):
+        assert made.rank([B, DEAR], RequestType.CHAT, now=1.0, draw=0.9, weights=weights).best() == best
+
+
+def test_model_selector_without_any_candidate_raises_a_typed_error() -> None:
+    with pytest.raises(ModelNotFoundError, match="no candidate"):
+        rank(Selector(cost_of), [])
+
+
+def test_ranking_reads_only() -> None:
+    made = downed(A)
+    before = made.save(clean=True)
+    for now in (0.5, 1.5, 100.0):
+        assert rank(made, [A, B], now=now).record() == rank(made, [A, B], now=now).record()
+    assert made.save(clean=True) == before
+
+
+def test_the_record_is_plain_data_with_scores_reasons_and_unknown_prices() -> None:
+    made = selector(success(A, 0.5, took=1.0), *[failure(C, 0.9) for _ in range(5)])
+    record = rank(made, [A, B, C]).record()
+    assert json.loads(json.dumps(record)) == record
+    assert record["select"] == "score"
+    assert record["weights"] == {"performance": 0.5, "cost": 0.3, "availability": 0.2}
+    first, second, last = record["candidates"]
+    assert (first["provider"], first["model"], first["ready"]) == ("a", "m", True)
+    assert first["figures"] == {"latency_s": 1.0, "cost_usd": None, "availability": 1.0}
+    assert second["figures"] == {"latency_s": None, "cost_usd": 0.0013, "availability": 1.0}
+    assert (last["ready"], last["reason"]) == (False, "it rests after too many failures, the last: server_error")
+    assert first["score"] == pytest.approx(
+        sum(w * t for w, t in zip((0.5, 0.3, 0.2), first["terms"].values(), strict=True))
+    )
+
+
+def test_explain_prints_one_line_for_each_candidate() -> None:
+    lines = rank(selector(success(A, 0.5, took=1.0)), [A, B]).lines()
+    assert lines[0].startswith("1. a/m  score 0.800 (latency 1.00, price 1.00, unavailability 0.00)")
+    assert "1.00 s, price unknown, 100.0% available" in lines[0]
+    assert "not measured, $0.001300" in lines[1]
+
+
+# Exploring
+
+
+def test_a_candidate_that_was_never_tried_is_explored_by_a_bounded_share_of_requests() -> None:
+    made = selector(*[success(A, 0.5, took=0.1) for _ in range(10)])
+    draws = [(number + 0.5) / 1_000 for number in range(1_000)]
+    for select in ("score", "fastest"):
+        first = [rank(made, [A, C], select=select, draw=draw).best() for draw in draws]
+        assert first.count(C) / 1_000 == pytest.approx(EXPLORED_SHARE, abs=0.001)
+    explored = rank(made, [A, C], draw=0.0).choices[0]
+    assert explored.reason == "explored: never tried"
+
+
+def test_several_new_ones_share_the_exploring() -> None:
+    made = selector(success(A, 0.5, took=0.1))
+    draws = [(number + 0.5) * EXPLORED_SHARE / 100 for number in range(100)]
+    first = [rank(made, [A, B, C], draw=draw).best() for draw in draws]
+    assert first.count(B) == first.count(C) == 50
+
+
+def test_who_was_heard_of_lately_is_not_explored() -> None:
+    made = selector(success(A, 0.5, took=0.1), success(C, 0.5, took=5.0))
+    assert rank(made, [A, C], now=1.0, draw=0.0).best() == A
+    later = 0.5 + EXPLORED_AFTER_SECONDS + 1
+    made.observe(success(A, later, took=0.1), 0.5)
+    explored = rank(made, [A, C], now=later, draw=0.0)
+    assert explored.best() == C
+    assert explored.choices[0].reason == "explored: not heard of for 31 s"
+
+
+@pytest.mark.parametrize("select", ["order", "cheapest", "weighted", "sticky"])
+def test_other_orders_are_not_disturbed_by_exploring(select: Select) -> None:
+    made = selector(success(A, 0.5))
+    for draw in (0.0, 0.01):
+        assert "explored" not in str(rank(made, [B, A], select=select, draw=draw).record())
+
+
+# Breakers
+
+
+@pytest.mark.parametrize("select", ["score", "order", "cheapest", "fastest", "weighted", "sticky"])
+def test_a_deployment_whose_breaker_is_open_comes_last(select: Select) -> None:
+    made = downed(B)
+    for draw in (0.0, 0.3, 0.6, 0.99):
+        ranking = made.rank(
+            [B, A, C], RequestType.CHAT, now=0.5, draw=draw, select=select, sticky_key="k", shares={B: 9.0, A: 1.0}
+        )
+        assert ranking.candidates[-1] == B
+        assert B not in ranking.ready
+
+
+def test_all_models_of_a_deployment_share_its_breaker() -> None:
+    made = downed(A)
+    assert rank(made, [Candidate("a", "other"), B], now=0.5).ready == [B]
+
+
+@pytest.mark.parametrize("select", ["score", "order", "fastest", "sticky"])
+def test_a_recovered_primary_gets_one_probe_and_then_its_place_back(select: Select) -> None:
+    """The place it would have if it were well; its failures would keep it last for ever."""
+    made = Selector(cost_of)
+    for _ in range(10):
+        made.observe(success(A, 0.0, took=0.1), 0.5)
+        made.observe(success(C, 0.0, took=1.0), 0.5)
+    key = next(key for key in map(str, range(99)) if _sticky(made, key, now=0.0).best() == A)
+    for _ in range(5):
+        made.observe(failure(A, 1.0), 0.5)
+
+    def best(now: float) -> Candidate:
+        return made.rank([A, C], RequestType.CHAT, now=now, draw=NO_EXPLORING, select=select, sticky_key=key).best()
+
+    assert best(1.5) == C
+    ranking = made.rank([A, C], RequestType.CHAT, now=2.0, draw=0.99, select=select, sticky_key=key)
+    assert ranking.best() == A
+    assert "probe" in ranking.choices[0].reason
+    assert made.admit(A, 2.0) is None
+    assert best(2.0) == C, "one probe is enough"
+    made.observe(success(A, 2.1, took=0.1), 0.5)
+    assert [best(2.1)] * 3 == [A] * 3
+
+
+def _sticky(made: Selector, key: str, now: float) -> Ranking:
+    return made.rank([A, C], RequestType.CHAT, now=now, draw=0.9, select="sticky", sticky_key=key)
+
+
+def test_a_probe_is_not_forced_on_a_request_that_would_not_go_there() -> None:
+    made = downed(B)
+    assert rank(made, [A, B], now=2.0, select="order").ready == [A, B]
+
+
+def test_the_only_candidate_is_never_shut_for_ever() -> None:
+    made, now = downed(A), 0.0
+    for _ in range(20):
+        ranking = rank(made, [A], now=now)
+        refusal = ranking.refusal
+        assert refusal is not None
+        assert refusal.kind is FailureKind.OVERLOADED
+        assert refusal.retry_after is not None
+        assert refusal.retry_after <= 15.0
+        now += refusal.retry_after
+        assert rank(made, [A], now=now).best() == A
+        assert made.admit(A, now) is None
+        made.observe(failure(A, now), 0.999)
+
+
+def test_rty_06_when_nobody_can_be_asked_one_error_names_each_with_its_cause() -> None:
+    made = selector(
+        *[failure(A, 0.0, FailureKind.NETWORK) for _ in range(5)],
+        failure(B, 0.0, FailureKind.RATE_LIMITED, retry_after=0.5),
+        failure(C, 0.0, FailureKind.AUTH),
+    )
+    ranking = rank(made, [A, B, C], now=0.1)
+    assert ranking.candidates == [B, A, C], "who is back first comes first"
+    with pytest.raises(RateLimitError) as caught:
+        ranking.best()
+    told = caught.value.failure
+    assert told.retry_after == pytest.approx(0.4)
+    assert told.message == (
+        "none of 3 candidates can be asked: b/m: too many requests or tokens for now;"
+        " a/m: it rests after too many failures, the last: network; c/m: the vendor refused the configured key"
+    )
+
+
+def test_those_who_find_a_probe_under_way_are_told_to_come_back_soon() -> None:
+    made = downed(A)
+    assert made.admit(A, 1.0) is None
+    second = made.admit(A, 1.0)
+    assert second is not None
+    assert second.kind is FailureKind.OVERLOADED
+    assert second.retry_after == 1.0
+    with pytest.raises(OverloadedError, match="a/m: not asked, because one request is probing it now"):
+        rank(made, [A], now=1.0).best()
+
+
+# Pauses
+
+
+def test_a_rate_limited_candidate_waits_for_the_vendors_time_and_its_neighbours_do_not() -> None:
+    """Limits and permissions are mostly per model, and the breaker is not concerned: the vendor is well."""
+    made = selector(*[failure(A, 0.0, FailureKind.RATE_LIMITED, retry_after=7.0) for _ in range(20)])
+    assert rank(made, [A, B], now=6.9, select="order").ready == [B]
+    assert rank(made, [A, B], now=7.0, select="order").ready == [A, B]
+    assert rank(made, [Candidate("a", "other")], now=1.0).refusal is None
+    assert made.breaker("a", 1.0).state is State.CLOSED
+
+
+@pytest.mark.parametrize("kind", [FailureKind.AUTH, FailureKind.QUOTA])
+def test_a_refused_key_or_a_spent_quota_lasts_longer(kind: FailureKind) -> None:
+    made = selector(failure(A, 0.0, kind))
+    refused = made.admit(A, 29.0)
+    assert refused is not None
+    assert refused.kind is kind
+    assert made.admit(A, 30.0) is None
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [FailureKind.BAD_REQUEST, FailureKind.CONTENT_FILTER, FailureKind.CONTEXT_LENGTH, FailureKind.CANCELLED],
+)
+def test_what_is_nobodys_fault_is_held_against_nobody(kind: FailureKind) -> None:
+    made = selector(*[failure(A, 0.5, kind) for _ in range(100)])
+    assert made.admit(A, 0.6) is None
+    assert made.known(A).availability(0.6) == 1.0
+
+
+# Deadlines, budgets, hedges
+
+
+def test_rty_07_a_fallback_that_is_slower_than_what_is_left_is_not_tried_and_it_is_said() -> None:
+    made = selector(*[success(B, 0.5, took=12.0) for _ in range(5)])
+    refused = made.admit(B, 1.0, within_s=5.0)
+    assert refused is not None
+    assert refused.message == "b/m: not asked, because it usually takes 12.0 s and 5.0 s are left"
+    assert made.admit(B, 1.0, within_s=13.0) is None
+    assert made.admit(B, 1.0) is None
+    assert made.admit(A, 1.0, within_s=5.0) is None, "nothing is known of it"
+
+
+def test_a_refused_probe_leaves_the_slot_free() -> None:
+    made = selector(*[success(A, 0.0, took=12.0) for _ in range(5)], *[failure(A, 0.5) for _ in range(5)])
+    assert made.admit(A, 2.0, within_s=5.0) is not None
+    assert made.admit(A, 2.0) is None
+
+
+def test_hedges_wait_for_the_p95_of_the_first_token_and_not_on_too_little() -> None:
+    made = selector(*[success(A, 0.5, first=0.1 * n, took=10.0) for n in range(1, 20)])
+    assert made.hedge_after(A, 1.0, stream=True) is None
+    made.observe(success(A, 0.6, first=2.0, took=10.0), 0.5)
+    assert made.hedge_after(A, 1.0, stream=True) == pytest.approx(1.9)
+    assert made.hedge_after(A, 1.0, stream=False) == 10.0
+
+
+def test_at_most_one_in_twenty_requests_is_hedged_and_hedges_share_the_retries_budget() -> None:
+    made, hedged = Selector(cost_of), 0
+    for number in range(400):
+        assert made.admit(A, number / 10) is None
+        hedged += made.may_hedge(A, number / 10)
+    assert 10 <= hedged <= 20
+    while made.may_retry(A, 40.0):
+        pass
+    assert not made.may_hedge(A, 40.0)
+
+
+def test_extra_calls_earn_no_extra_calls() -> None:
+    made = Selector(cost_of)
+    for _ in range(1_000):
+        assert made.admit(A, 0.0, extra=True) is None
+    assert sum(made.may_retry(A, 0.0) for _ in range(100)) == 10
+
+
+def test_budgets_are_per_deployment() -> None:
+    made = Selector(cost_of)
+    while made.may_retry(A, 0.0):
+        pass
+    assert not made.may_retry(Candidate("a", "other"), 0.0)
+    assert made.may_retry(B, 0.0)
+
+
+# An outage
+
+
+def test_rty_03_an_outage_of_a_minute_under_50_requests_a_second() -> None:
+    """Few extra calls, the breaker open within 2 s, probes one at a time; and used again soon after."""
+    made = Selector(cost_of)
+    asked: list[float] = []
+    extra = refused = 0
+    opened_at = used_again_at = None
+
+    for number in range(50 * 95):
+        now = number / 50
+        down = now < 60.0
+        if made.admit(A, now) is not None:
+            refused += 1
+            continue
+        asked.append(now)
+        made.observe(failure(A, now + 0.01, took=0.01) if down else success(A, now + 0.01, took=0.01), 0.5)
+        if down and made.may_retry(A, now + 0.01) and made.admit(A, now + 0.01, extra=True) is None:
+            extra += 1
+            made.observe(failure(A, now + 0.015, took=0.005), 0.5)
+        if opened_at is None and made.breaker("a", now + 0.015).state is State.OPEN:
+            opened_at = now
+        if not down and used_again_at is None:
+            used_again_at = now
+
+    assert opened_at is not None
+    assert opened_at < 2.0
+    assert extra <= 0.2 * 50 * 60
+    during = [at for at in asked if 2.0 <= at < 60.0]
+    assert len(during) <= 10
+    assert all(later - earlier >= 1.0 for earlier, later in pairwise(during)), "single probes"
+    assert used_again_at is not None
+    assert used_again_at < 60.0 + 16.0
+    assert refused > 0
+
+
+def test_g4_after_a_crash_the_books_are_kept_and_shut_breakers_are_half_open() -> None:
+    made = selector(success(B, 0.0, took=3.0), *[failure(A, 0.0) for _ in range(5)])
+    saved = made.save(clean=False)
+    made.observe(success(B, 0.5, took=9.0), 0.5)
+    made.restore(saved, 0.6)
+    assert made.known(B).latency_s == 3.0
+    assert made.breaker("a", 0.6).state is State.HALF_OPEN
+    assert made.breaker("b", 0.6).state is State.CLOSED
+
+    made.restore(downed(A).save(clean=True), 0.6)
+    assert made.breaker("a", 0.6).state is State.OPEN, "after a clean stop nothing is forgotten"
+    made.restore(None, 0.6)
+    assert made.breaker("a", 0.6).state is State.CLOSED
+
+
+def test_callers_who_name_ever_new_models_do_not_fill_the_memory() -> None:
+    """G7"""
+    made = Selector(cost_of)
+    for number in range(MAX_BOOKS + 100):
+        made.observe(failure(Candidate("a", f"made-up-{number}"), 0.0, FailureKind.MODEL_NOT_FOUND), 0.5)
+    saved = made.save(clean=True)
+    assert len(saved.books) == MAX_BOOKS
+    assert list(saved.breakers) == ["a"]
+
+
+def test_errors_of_the_selector_are_in_the_one_tree() -> None:
+    with pytest.raises(LLMClientError):
+        rank(downed(A), [A], now=0.5).best()

@@ -1,0 +1,72 @@
+"""What tests of the selector need: candidates, prices, observations."""
+
+from __future__ import annotations
+
+from llm_actors.catalog import Candidate
+from llm_actors.selector import Observed, Selector
+from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.response import Usage
+
+A = Candidate("a", "m")
+B = Candidate("b", "m")
+C = Candidate("c", "m")
+
+
+def cost_of(provider: str, model: str, usage: Usage) -> float | None:
+    """A deployment named `b` is cheap, `dear` is dear, `free` costs nothing; others have no known price."""
+    dollars = {"b": 1.0, "dear": 10.0, "free": 0.0}.get(provider)
+    return None if dollars is None else dollars * usage.total_tokens / 1e6
+
+
+def failed(kind: FailureKind, retry_after: float | None = None) -> Failure:
+    return Failure(kind=kind, message="x", retry_after=retry_after)
+
+
+def success(
+    candidate: Candidate,
+    at: float,
+    *,
+    took: float = 1.0,
+    first: float | None = None,
+    tokens: int = 0,
+    cost: float | None = None,
+) -> Observed:
+    """An answer that was complete at ``at``; streamed if ``first``, the time to its first token, is given."""
+    return Observed(
+        candidate=candidate,
+        began=at - took,
+        ended=at,
+        stream=first is not None,
+        first_token_s=first,
+        output_tokens=tokens,
+        cost=cost,
+    )
+
+
+def failure(
+    candidate: Candidate,
+    at: float,
+    kind: FailureKind = FailureKind.SERVER_ERROR,
+    *,
+    took: float = 0.0,
+    retry_after: float | None = None,
+    stream: bool = True,
+    first: float | None = None,
+) -> Observed:
+    """A failure of ``kind`` at ``at``."""
+    return Observed(
+        candidate=candidate,
+        began=at - took,
+        ended=at,
+        stream=stream,
+        failure=failed(kind, retry_after),
+        first_token_s=first,
+    )
+
+
+def selector(*seen: Observed) -> Selector:
+    """A selector that has seen this."""
+    made = Selector(cost_of)
+    for each in seen:
+        made.observe(each, 0.5)
+    return made
