@@ -17,7 +17,7 @@ def blocks(language: str) -> list[str]:
 
 def test_the_example_in_kernel_md_runs_and_prints_what_is_said() -> None:
     (example,), (output,) = blocks("python"), blocks("text")
-    assert len(example.splitlines()) <= 36
+    assert len([line for line in example.splitlines() if line]) <= 30
     done = subprocess.run(
         [sys.executable, "-W", "error", "-"], input=example, capture_output=True, text=True, timeout=30, check=True
     )
@@ -26,11 +26,8 @@ def test_the_example_in_kernel_md_runs_and_prints_what_is_said() -> None:
 
 def test_every_guarantee_cites_tests_that_exist() -> None:
     text = (DOCS / "semantics.md").read_text()
-    existing = {
-        name
-        for path in HERE.glob("test_*.py")
-        for name in re.findall(r"^(?:async )?def (test_\w+)", path.read_text(), re.M)
-    }
+    source = "".join(path.read_text() for path in HERE.glob("test_*.py"))
+    existing = set(re.findall(r"^(?:async )?def (test_\w+)", source, re.M))
     cited = set(re.findall(r"`(test_\w+)`", text))
     assert cited <= existing, cited - existing
     guarantees = re.split(r"^\d+\. ", text.split("## Not promised")[0], flags=re.M)[1:]
@@ -40,10 +37,7 @@ def test_every_guarantee_cites_tests_that_exist() -> None:
 
 
 def test_every_row_of_the_matrix_that_the_kernel_can_hold_is_named_by_a_test() -> None:
-    rows = {
-        *(f"gen_{n:02}" for n in range(1, 7)),
-        *(f"sup_{n:02}" for n in range(1, 13)),
-        *(f"act_{n:02}" for n in range(1, 11)),
-    }
+    last = {"gen": 6, "sup": 12, "act": 10}
+    rows = {f"{area}_{number:02}" for area in last for number in range(1, last[area] + 1)}
     source = "".join(path.read_text() for path in HERE.glob("test_*.py"))
     assert {row for row in rows if f"def test_{row}_" not in source} == set()

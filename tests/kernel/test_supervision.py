@@ -379,6 +379,47 @@ async def test_stop_does_not_wait_for_a_backoff_or_a_start(autojump_clock: MockC
     assert trio.current_time() == begun
 
 
+async def test_a_tree_stopped_before_it_is_up_ends_without_an_error(autojump_clock: MockClock) -> None:
+    """A SIGTERM during the start, say."""
+
+    class Stopping:
+        async def run(self, inbox: Inbox[Ask], *, task_status: trio.TaskStatus[None]) -> None:
+            root.stop()
+            await trio.sleep_forever()
+
+    root = Supervisor([member("a"), ChildSpec("stopping", lambda _: Stopping())])
+    async with running(root):
+        assert root.tree().status is Status.ENDED
+
+
+async def test_a_stubborn_sibling_is_waited_for_and_not_doubled(autojump_clock: MockClock) -> None:
+    """In a group restart it outlives its cancellation: there is no second one beside it, and it comes back once."""
+    alive = peak = starts = 0
+
+    class Twin:
+        async def run(self, inbox: Inbox[Ask], *, task_status: trio.TaskStatus[None]) -> None:
+            nonlocal alive, peak, starts
+            alive += 1
+            starts += 1
+            peak = max(peak, alive)
+            task_status.started()
+            try:
+                with trio.CancelScope(shield=starts == 1):
+                    await trio.sleep(10)
+                await trio.sleep_forever()
+            finally:
+                alive -= 1
+
+    twin = ChildSpec("twin", lambda _: Twin(), shutdown=1.0)
+    backoff = Backoff(base=4.0, cap=4.0)
+    root = Supervisor([member("a"), twin], strategy=Strategy.ONE_FOR_ALL, backoff=backoff)
+    async with running(root):
+        root.ref("a").cast(CrashCast())
+        await trio.sleep(20)
+        assert (peak, starts, alive) == (1, 2, 1)
+        assert await root.ref("a").call(Ask()) == 1
+
+
 async def test_work_in_hand_is_finished_within_the_grace_and_the_rest_is_refused(autojump_clock: MockClock) -> None:
     """After a stop: the call in hand is answered, the queued one and a new one get `ShuttingDown`."""
     root = Supervisor([member("a")])

@@ -55,15 +55,20 @@ class Child:
         """Its name among its siblings."""
         return self.spec.name
 
+    @property
+    def path(self) -> str:
+        """Its name in the tree."""
+        return self.mailbox.name
+
     def settle(self, path: str, bus: Bus) -> None:
         """Take its place in the running tree."""
         self.mailbox.name = path
         self.mailbox.bus = bus
 
-    def publish(self, event: Callable[[str], Event]) -> None:
+    def publish(self, event: Event) -> None:
         """Tell the bus."""
         if self.mailbox.bus is not None:
-            self.mailbox.bus.publish(event(self.mailbox.name))
+            self.mailbox.bus.publish(event)
 
     async def start(self, nursery: trio.Nursery, ended: Callable[[Incarnation], None]) -> None:
         """Start an incarnation and wait until it is up. Raise `StartFailed` from what prevented it."""
@@ -86,7 +91,7 @@ class Child:
         else:
             self.status = Status.RUNNING
             self._handed = None
-            self.publish(lambda name: Started(name=name))
+            self.publish(Started(name=self.path))
         finally:
             self._note_subtree(life.actor)
             if self.status is Status.STARTING and life.done.is_set():
@@ -104,13 +109,13 @@ class Child:
         if life.inbox.saved is not None:
             self._saved = life.inbox.saved
         self._handed = life.state
-        self.publish(lambda name: Exited(name=name, reason=life.reason.value))
+        self.publish(Exited(name=self.path, reason=life.reason.value))
         if life.error is not None:
             self._note_crash(life.error)
 
     def _note_crash(self, exc: Exception) -> None:
         self.last_crash = place(exc)
-        self.publish(lambda name: Crashed(name=name, error=self.last_crash))
+        self.publish(Crashed(name=self.path, error=self.last_crash))
 
     async def stop(self, *, final: bool) -> None:
         """Stop the incarnation within the child's grace; name it and go on if it does not end."""
@@ -132,7 +137,7 @@ class Child:
             self.life = None
             self.status = Status.ENDED
         else:
-            self.publish(lambda name: LeftBehind(name=name))
+            self.publish(LeftBehind(name=self.path))
 
     def retire(self, kind: type[NotRunning], problem: str) -> None:
         """No incarnation follows: answer everyone who waits here or below."""

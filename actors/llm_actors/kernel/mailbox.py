@@ -64,20 +64,20 @@ class Count(msgspec.Struct):
 class MailboxStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """A moment's view. Counters only grow; `depth`, `waiting` and `in_hand` are gauges."""
 
-    depth: int
-    capacity: int
-    waiting: int
-    in_hand: int
-    accepted: int
-    full: int
-    dropped: int
-    dead_letters: int
-    skipped: int
-    expired: int
-    abandoned: int
-    late_replies: int
-    poisoned: int
-    crashes: int
+    depth: int = 0
+    capacity: int = 0
+    waiting: int = 0
+    in_hand: int = 0
+    accepted: int = 0
+    full: int = 0
+    dropped: int = 0
+    dead_letters: int = 0
+    skipped: int = 0
+    expired: int = 0
+    abandoned: int = 0
+    late_replies: int = 0
+    poisoned: int = 0
+    crashes: int = 0
 
 
 @final

@@ -30,6 +30,7 @@ async def serve(inbox: Inbox[M], handle: Callable[[Delivery[M]], Awaitable[None]
     """Handle messages one at a time until a stop is asked for.
 
     An exception from `handle` fails the call in hand with `ActorCrashed` and is raised: the actor crashes.
+    A handler is cancelled when its caller leaves: change state between two awaits, not across one.
     """
     async for delivery in inbox:
         try:
@@ -63,6 +64,8 @@ async def serve_concurrently(
             _failed(inbox, delivery, exc)
             if is_fatal(exc) or not window.admit(trio.current_time()):
                 raise
+            if inbox.mailbox.bus is not None:
+                inbox.mailbox.bus.publish(Crashed(name=inbox.name, error=place(exc)))
         finally:
             free.release()
 
@@ -92,9 +95,6 @@ async def _attend(inbox: Inbox[M], delivery: Delivery[M], handle: Callable[[Deli
 
 
 def _failed(inbox: Inbox[M], delivery: Delivery[M], exc: Exception) -> None:
-    mailbox = inbox.mailbox
-    mailbox.crashed(delivery)
-    if mailbox.bus is not None:
-        mailbox.bus.publish(Crashed(name=inbox.name, error=place(exc)))
+    inbox.mailbox.crashed(delivery)
     if delivery.is_call and not delivery.answered:
         delivery.fail(crashed(inbox.name, exc))

@@ -19,7 +19,7 @@ from llm_actors.kernel.errors import NameTaken, NotRunning, ShuttingDown, TooMan
 from llm_actors.kernel.inbox import Inbox
 from llm_actors.kernel.incarnation import KILL_SECONDS
 from llm_actors.kernel.lifecycle import Bus
-from llm_actors.kernel.mailbox import Mailbox
+from llm_actors.kernel.mailbox import MailboxStatistics
 from llm_actors.kernel.message import Message
 from llm_actors.kernel.ref import Ref
 from llm_actors.kernel.spec import DEFAULT_SHUTDOWN, DEFAULT_START_TIMEOUT, ChildSpec
@@ -206,7 +206,7 @@ class Supervisor:
             restarts=watch.restarts if watch else 0,
             uptime=trio.current_time() - watch.since if watch else 0.0,
             last_crash="",
-            mailbox=Mailbox(self._path, None).statistics(),
+            mailbox=MailboxStatistics(),
             children=self.nodes(),
         )
 

@@ -81,12 +81,14 @@ class Watch:
     async def run(self, task_status: trio.TaskStatus[None]) -> None:
         """See `Supervisor.run`."""
         failure: StartFailed | GaveUp | None = None
+        up = False
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             try:
                 with self._scope:
                     await self._start_all()
                     task_status.started()
+                    up = True
                     await self._loop()
             except (StartFailed, GaveUp) as exc:
                 failure = exc
@@ -95,6 +97,8 @@ class Watch:
                 await self._go_down()
         if failure is not None:
             raise failure
+        if not up:
+            task_status.started()  # stopped before it was up, which is no failure
 
     # Starting
 
@@ -149,10 +153,12 @@ class Watch:
     async def _exited(self, child: Child, life: Incarnation) -> None:
         if child.life is not life:
             return  # stopped by us, or together with a sibling
-        crashed = life.reason is Reason.CRASHED
         child.life = None
+        if life.reason in {Reason.STOPPED, Reason.KILLED} and not child.leaving:
+            return  # it had ignored our cancellation, and who asked for that will start it again
+        crashed = life.reason is Reason.CRASHED
         if not child.leaving and wants_restart(child.spec.restart, crashed=crashed):
-            await self._failed(child, life.error or NotRunning(child.mailbox.name, "ended, and it is permanent"))
+            await self._failed(child, life.error or NotRunning(child.path, "ended, and it is permanent"))
         elif child.leaving or child.dynamic or child.spec.restart is Restart.TEMPORARY:
             self.retire(child, NotRunning, "has ended")
         else:
@@ -182,7 +188,7 @@ class Watch:
     async def _restart(self, failed: Child, delay: float) -> None:
         for name in affected(self._policy.strategy, tuple(self._children), failed.name):
             child = self._children.get(name)
-            if child is None or (child.life is not None and child is not failed):
+            if child is None or child.status is Status.RUNNING:
                 continue
             try:
                 await self.start(child)
@@ -191,7 +197,7 @@ class Watch:
                 return
             self.restarts += 1
             child.restarts += 1
-            child.publish(lambda name, count=child.restarts: Restarted(name=name, restarts=count, delay=delay))  # type: ignore[misc]
+            child.publish(Restarted(name=child.path, restarts=child.restarts, delay=delay))
 
     # Parking
 
