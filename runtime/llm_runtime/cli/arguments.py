@@ -14,6 +14,9 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
     _serve(commands.add_parser("serve", help="run the daemon", allow_abbrev=False))
     _ask(commands.add_parser("ask", help="ask one question and stream the answer", allow_abbrev=False))
+    _fake_provider(
+        commands.add_parser("fake-provider", help="serve scripted answers and faults, to test with", allow_abbrev=False)
+    )
     _model(commands.add_parser("model", help="install or find the local model", allow_abbrev=False))
     return top
 
@@ -44,6 +47,20 @@ def _ask(command: argparse.ArgumentParser) -> None:
     command.add_argument("--model", default="auto", help="provider/model, a model, or auto (default)")
     command.add_argument("--system", help="what the model is told to be")
     command.set_defaults(log_level="warning")
+
+
+def _fake_provider(command: argparse.ArgumentParser) -> None:
+    command.description = (
+        "Serve the wires of OpenAI, Anthropic, Gemini, Cohere and Cerebras with scripted answers and faults. Once it "
+        "takes requests it prints one line on stdout: ready http://HOST:PORT. What it saw is at /_fake/journal."
+    )
+    command.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
+    command.add_argument("--port", type=_port, default=8090, help="port, 0 for any free one (default 8090)")
+    command.add_argument("--kind", help="speak one vendor's wire only; without it the path tells which")
+    command.add_argument("--script", metavar="FILE", help="rules (TOML): which requests, what answers, what faults")
+    command.add_argument("--key-env", metavar="NAME", help="refuse requests without the key in this variable")
+    command.add_argument("--tls-cert", metavar="FILE", help="certificate chain (PEM): serve https")
+    command.add_argument("--tls-key", metavar="FILE", help="the certificate's key (PEM), if it is in its own file")
 
 
 def _model(command: argparse.ArgumentParser) -> None:

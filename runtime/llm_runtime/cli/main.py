@@ -36,6 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 from llm_runtime.cli import ask
 
                 return ask.run(arguments, os.environ)
+            case "fake-provider":
+                from llm_runtime.cli import fake_provider
+
+                return fake_provider.run(arguments, os.environ)
             case _:
                 from llm_runtime.cli import model
 

@@ -1,0 +1,83 @@
+"""``llm-runtime fake-provider``: something to test against."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import ssl
+from collections.abc import Mapping
+from pathlib import Path
+
+import trio
+
+from llm_protocol.errors import BadRequestError
+from llm_protocol.requests import LLMProvider
+from llm_runtime.cli.terminal import announce, say
+from llm_runtime.config import ConfigError
+from llm_runtime.door import CannotListenError
+from llm_runtime.fake import FakeProvider, Rule, load_script
+from llm_runtime.fake.connection import JOURNAL
+from llm_runtime.fake.vendors import KINDS
+
+
+def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Serve until a signal. Raises `LLMClientError` for what must be put right first."""
+    fake = FakeProvider(
+        *_rules(arguments.script),
+        kind=_kind(arguments.kind),
+        key=_key(arguments.key_env, environ),
+        host=arguments.host,
+        port=arguments.port,
+        tls=_tls(arguments.tls_cert, arguments.tls_key),
+    )
+    try:
+        trio.run(_serve, fake)
+    except CannotListenError as exc:
+        raise ConfigError(str(exc)) from None
+    return 0
+
+
+async def _serve(fake: FakeProvider) -> None:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with fake:
+            announce(f"ready {fake.url}")
+            say(f"llm-runtime: the journal is at {fake.url}{JOURNAL}; base URLs:")
+            for kind in KINDS:
+                say(f"llm-runtime:   {kind:<17} {fake.base_url(kind)}")
+            await anext(signals)
+
+
+def _rules(file: str | None) -> tuple[Rule, ...]:
+    try:
+        return load_script(Path(file)) if file else ()
+    except BadRequestError as exc:
+        raise ConfigError(str(exc)) from None
+
+
+def _kind(name: str | None) -> LLMProvider | None:
+    if name is None:
+        return None
+    if name not in KINDS:
+        raise ConfigError(f"--kind: there is no {name!r}; there are {', '.join(KINDS)}")
+    return LLMProvider(name)
+
+
+def _key(variable: str | None, environ: Mapping[str, str]) -> str | None:
+    if variable is None:
+        return None
+    if not environ.get(variable):
+        raise ConfigError(f"--key-env: the variable {variable} is not set")
+    return environ[variable]
+
+
+def _tls(cert: str | None, key: str | None) -> ssl.SSLContext | None:
+    if cert is None:
+        if key is not None:
+            raise ConfigError("--tls-key needs --tls-cert")
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(cert, key)
+    except (OSError, ssl.SSLError) as exc:
+        raise ConfigError(f"--tls-cert {cert}: cannot be used: {exc.strerror or exc}") from None
+    return context

@@ -1,0 +1,178 @@
+"""What the fake answers when its script says nothing else: the same to the same, recognisable, in the form asked for.
+
+A chat gets its own last words back (``You said: …``), a tool's result too; a tool that must be called is called; JSON
+fits its schema. A token is four characters, so that ``max_output_tokens`` and usage can be checked by hand.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import struct
+import zlib
+from collections.abc import Iterator
+
+import msgspec
+
+from llm_protocol.content import Image, JsonObject, Part, Reasoning, Refusal, Text, Tool, ToolCall, ToolResult
+from llm_protocol.requests import AnyRequest, ChatRequest, CodeRequest, EmbeddingRequest, ImageRequest
+from llm_protocol.response import FinishReason, LLMResponse, Usage
+from llm_protocol.wire import json_text
+from llm_runtime.fake.sample import sample
+from llm_runtime.fake.script import Call, Rule, asked, follows_tool
+
+TOKEN_CHARACTERS = 4
+IMAGE_TOKENS = 100
+DIMENSIONS = 16
+"""Of a vector, where the request does not say."""
+MAX_DIMENSIONS = 8_192
+MAX_IMAGES = 10
+
+
+def answer(request: AnyRequest, rule: Rule, number: int, dialect: str) -> LLMResponse:
+    """The answer to the ``number``th request, which came over ``dialect``."""
+    said = LLMResponse(
+        request_id=request.request_id, provider="fake", model=request.model, response_id=f"fake-{number}"
+    )
+    if isinstance(request, EmbeddingRequest):
+        return _embedded(said, request, rule)
+    whole = list(_parts(request, rule, said.response_id, dialect))
+    parts, reason = _cut(whole, request.parameters.max_output_tokens)
+    return msgspec.structs.replace(
+        said,
+        content="".join(part.text for part in parts if isinstance(part, Text)),
+        output=tuple(parts),
+        usage=rule.usage or _usage(request, parts),
+        finish_reason=rule.finish_reason or reason,
+    )
+
+
+def _embedded(said: LLMResponse, request: EmbeddingRequest, rule: Rule) -> LLMResponse:
+    size = min(request.dimensions or DIMENSIONS, MAX_DIMENSIONS)
+    return msgspec.structs.replace(
+        said,
+        embeddings=tuple(vector(text, size) for text in request.inputs),
+        usage=rule.usage or Usage(input_tokens=sum(map(tokens, request.inputs))),
+        finish_reason=FinishReason.STOP,
+    )
+
+
+def _parts(request: AnyRequest, rule: Rule, ident: str, dialect: str) -> Iterator[Part]:
+    if rule.reasoning is not None:
+        yield Reasoning(text=rule.reasoning, signature="ZmFrZQ==", dialect=dialect)
+    if isinstance(request, ImageRequest):
+        for at in range(min(request.n, MAX_IMAGES)):
+            yield Image(data=picture(f"{request.prompt}{at}"), media_type="image/png")
+    elif rule.refusal is not None:
+        yield Refusal(rule.refusal)
+    elif calls := rule.tool_calls or _forced(request):
+        if rule.text:
+            yield Text(rule.text)
+        for at, call in enumerate(calls):
+            yield ToolCall(id=f"call_{ident}_{at}", name=call.name, arguments=_arguments(call, request))
+    else:
+        yield Text(rule.text if rule.text is not None else _words(request))
+
+
+def _forced(request: AnyRequest) -> tuple[Call, ...]:
+    """The call that the request insists on."""
+    if not isinstance(request, ChatRequest) or request.tool_choice is None or follows_tool(request):
+        return ()
+    names = [tool.name for tool in request.tools if isinstance(tool, Tool)]
+    match request.tool_choice.mode:
+        case "required" if names:
+            return (Call(name=names[0]),)
+        case "named" if request.tool_choice.name in names:
+            return (Call(name=request.tool_choice.name),)
+    return ()
+
+
+def _arguments(call: Call, request: AnyRequest) -> str:
+    if call.arguments is not None:
+        return json_text(call.arguments)
+    tools = request.tools if isinstance(request, ChatRequest) else ()
+    schema = next((tool.parameters for tool in tools if isinstance(tool, Tool) and tool.name == call.name), {})
+    made = sample({"type": "object", **schema}, asked(request))
+    return json_text(made)
+
+
+def _words(request: AnyRequest) -> str:
+    said = asked(request)
+    if not isinstance(request, ChatRequest):
+        return f"You wrote: {said}"
+    form = request.response_format
+    if form is not None and form.type != "text":
+        schema: JsonObject = form.schema or {"properties": {"you_said": {}}}
+        return json_text(sample(schema, said))
+    pictures = [part for part in request.messages[-1].content if isinstance(part, Image)]
+    seen = "".join(f" [{image.media_type or 'image'}, {len(image.data or b'')} bytes]" for image in pictures)
+    return f"The tool said: {said}" if follows_tool(request) else f"You said: {said}{seen}"
+
+
+def _cut(parts: list[Part], limit: int | None) -> tuple[list[Part], FinishReason]:
+    """The parts within ``limit`` tokens, and why they end. Calls are never cut."""
+    if any(isinstance(part, ToolCall) for part in parts):
+        return parts, FinishReason.TOOL_CALLS
+    if any(isinstance(part, Refusal) for part in parts):
+        return parts, FinishReason.CONTENT_FILTER
+    last = parts[-1]
+    if limit is not None and isinstance(last, Text) and tokens(last.text) > limit:
+        return [*parts[:-1], Text(last.text[: limit * TOKEN_CHARACTERS])], FinishReason.LENGTH
+    return parts, FinishReason.STOP
+
+
+def tokens(text: str) -> int:
+    """How many tokens ``text`` has here."""
+    return math.ceil(len(text) / TOKEN_CHARACTERS)
+
+
+def _usage(request: AnyRequest, parts: list[Part]) -> Usage:
+    thought = sum(tokens(part.text) for part in parts if isinstance(part, Reasoning))
+    drawn = sum(IMAGE_TOKENS for part in parts if isinstance(part, Image))
+    written = sum(_size(part) for part in parts)
+    return Usage(
+        input_tokens=_asked_tokens(request),
+        output_tokens=written + drawn,
+        reasoning_tokens=thought,
+        image_tokens=drawn,
+    )
+
+
+def _asked_tokens(request: AnyRequest) -> int:
+    if isinstance(request, ChatRequest):
+        return sum(_size(part) for message in request.messages for part in message.content)
+    text = request.instruction if isinstance(request, CodeRequest) else asked(request)
+    return tokens(text)
+
+
+def _size(part: Part) -> int:
+    match part:
+        case Text() | Reasoning() | Refusal() | ToolResult():
+            return tokens(part.text)
+        case ToolCall():
+            return tokens(part.arguments)
+        case _:
+            return 0
+
+
+def vector(text: str, size: int) -> tuple[float, ...]:
+    """A vector of length one that depends on nothing but ``text``, in numbers that float32 holds exactly."""
+    raw = hashlib.shake_256(text.encode("utf-8", "surrogatepass")).digest(2 * size)
+    values = [value / 32768 for (value,) in struct.iter_unpack("<h", raw)]
+    norm = math.sqrt(sum(value * value for value in values)) or 1.0
+    return struct.unpack(f"<{size}f", struct.pack(f"<{size}f", *(value / norm for value in values)))
+
+
+def picture(text: str) -> bytes:
+    """A valid PNG of one pixel whose colour depends on ``text``."""
+    colour = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:3]
+    return b"".join((
+        b"\x89PNG\r\n\x1a\n",
+        _chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 2, 0, 0, 0)),
+        _chunk(b"IDAT", zlib.compress(b"\0" + colour)),
+        _chunk(b"IEND", b""),
+    ))  # fmt: skip
+
+
+def _chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))

@@ -1,0 +1,127 @@
+"""One connection to the fake: reads requests, carries out the plans of their answers, and notices who leaves."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import final
+
+import trio
+
+from llm_protocol.dialect import WireResponse
+from llm_protocol.wire import encode_json
+from llm_runtime.door.http1 import CONTINUE, Request, RequestParser, encode_response
+from llm_runtime.door.limits import KEEP_ALIVE_SECONDS, PIPELINED_BYTES, RECEIVE_BYTES
+from llm_runtime.door.refusal import Refused
+from llm_runtime.fake.delivery import End, Step
+from llm_runtime.fake.journal import Journal
+from llm_runtime.fake.replies import JSON, Replies
+from llm_runtime.fake.vendors import Place
+
+JOURNAL = "/_fake/journal"
+
+_RESET = (socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+STALL_SECONDS = 3600.0
+"""A stalled answer ends here if the client is still there."""
+
+
+@final
+class Connection:
+    """Owns ``stream`` until either side has had enough. ``abort`` resets the connection below it."""
+
+    def __init__(self, stream: trio.abc.Stream, raw: trio.SocketStream, replies: Replies, journal: Journal) -> None:
+        self._stream = stream
+        self._raw = raw
+        self._replies = replies
+        self._journal = journal
+        self._parser = RequestParser()
+
+    async def serve(self) -> None:
+        """Answer one request after the other."""
+        self._count(1)
+        try:
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                while (request := await self._next()) is not None and await self._answer(request):
+                    pass
+        finally:
+            self._raw.socket.close()
+            self._count(-1)
+
+    def _count(self, connections: int) -> None:
+        self._journal.connections += connections
+        self._journal.changed()
+
+    async def _next(self) -> Request | None:
+        with trio.move_on_after(KEEP_ALIVE_SECONDS):
+            try:
+                while (request := self._parser.next()) is None:
+                    if self._parser.awaits_continue:
+                        await self._stream.send_all(CONTINUE)
+                    if not await self._read():
+                        return None
+            except Refused as refused:
+                await self._stream.send_all(encode_response(refused.response(), (), close=True, bare=False))
+                return None
+            return request
+        return None
+
+    async def _read(self) -> bool:
+        data = bytes(await self._stream.receive_some(RECEIVE_BYTES))
+        self._parser.feed(data)
+        return bool(data)
+
+    async def _answer(self, request: Request) -> bool:
+        """Answer, and tell whether the connection goes on."""
+        if request.path == JOURNAL:
+            body = encode_json(self._journal.told())
+            told = encode_response(WireResponse(200, (JSON,), body), (), close=not request.keep_alive, bare=False)
+            await self._stream.send_all(told)
+            return request.keep_alive
+        place = self._replies.place(request)
+        kind = place.kind if isinstance(place, Place) else place
+        seen = self._journal.begin(kind, request.method, request.path, request.body)
+        left = True
+        try:
+            end = await self._watched(self._replies.plan(request, place, seen))
+            left = end is None
+        finally:
+            self._journal.end(seen, left=left)
+        return end is End.KEEP and request.keep_alive
+
+    async def _watched(self, plan: Iterator[Step]) -> End | None:
+        """Carry out a plan while the client is there; nothing when it leaves before the end."""
+        end: End | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch, nursery.cancel_scope)
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                end = await self._perform(plan)
+            nursery.cancel_scope.cancel()
+        return end
+
+    async def _watch(self, answering: trio.CancelScope) -> None:
+        """Read on, so that a leaving client is seen, as far as pipelined requests may go."""
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            while await self._read():
+                if self._parser.received > PIPELINED_BYTES:
+                    return
+        answering.cancel("the client has left")
+
+    async def _perform(self, plan: Iterator[Step]) -> End:
+        for step in plan:
+            match step:
+                case bytes():
+                    await self._stream.send_all(step)
+                case End.RESET:
+                    self._raw.setsockopt(*_RESET)
+                    return step
+                case End.STALL:
+                    await trio.sleep(STALL_SECONDS)
+                    return step
+                case End():
+                    return step
+                case _:
+                    await trio.sleep(step)
+        raise AssertionError("a plan ends with an end")

@@ -1,0 +1,175 @@
+"""How an answer is put on the wire, well or badly: a plan of bytes to send, seconds to wait, and an end. No I/O."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Iterator
+from enum import Enum
+from typing import NamedTuple, TypeAlias
+
+from llm_runtime.door.http1 import LAST_CHUNK, encode_chunk, encode_head
+from llm_runtime.fake.script import Fault, Rule
+
+DEFAULT_EVENTS = 3
+"""Events before a fault, where the rule does not say."""
+
+BOMB_PIECE = 64 * 1024
+LINE_BYTES = 1024**3
+"""A line "without end" ends here if nobody has hung up."""
+GZIP_BYTES = 300 * 1024 * 1024
+"""What the compressed bomb becomes."""
+BOMB_KEYS = 1_000_000
+BOMB_DEPTH = 100_000
+
+GARBAGE = b"\x00\xff<html>502 Bad Gateway</html>{]"
+
+
+class End(Enum):
+    """What becomes of the connection."""
+
+    KEEP = "keep"
+    CLOSE = "close"
+    RESET = "reset"
+    STALL = "stall"
+
+
+Step: TypeAlias = bytes | float | End
+"""Bytes to send in one write, seconds to wait, or the end, which comes last."""
+
+_BOMBS = frozenset((Fault.BOMB_LINE, Fault.BOMB_GZIP, Fault.BOMB_KEYS, Fault.BOMB_DEPTH))
+_ENDS = {Fault.CLOSE: End.CLOSE, Fault.RESET: End.RESET, Fault.STALL: End.STALL}
+
+
+class Answer(NamedTuple):
+    """An answer before its faults. The last ``markers`` of the ``pieces`` tell the end; ``error`` is what the vendor
+    says when it fails in the middle; ``event`` has the place for an event's data.
+    """
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    pieces: tuple[bytes, ...]
+    streamed: bool = False
+    markers: int = 1
+    error: bytes = b""
+    event: bytes = b"%b"
+
+
+def deliver(answer: Answer, rule: Rule, *, chunked: bool) -> Iterator[Step]:
+    """The plan. Without ``chunked`` (HTTP/1.0) the end of a streamed body is that of the connection."""
+    if rule.delay_head_s:
+        yield rule.delay_head_s
+    if rule.after_bytes is None:
+        yield from _framed(answer, rule, rule.fault, chunked=chunked)
+    else:
+        end = _ENDS.get(rule.fault, End.CLOSE) if rule.fault else End.CLOSE
+        yield from _cut(_framed(answer, rule, None, chunked=chunked), rule.after_bytes, end)
+
+
+def _framed(answer: Answer, rule: Rule, fault: Fault | None, *, chunked: bool) -> Iterator[Step]:
+    body, end = _broken(answer, fault, rule.after_events)
+    length = None
+    if not (answer.streamed or fault in _BOMBS):
+        body = tuple(body)
+        # An answer that is cut off promised all of itself; one that is only wrong is whole as far as HTTP knows.
+        length = sum(map(len, body if end is End.KEEP else answer.pieces))
+    bare = length is None and not chunked
+    headers = (*answer.headers, *rule.headers.items())
+    if fault is Fault.BOMB_GZIP:
+        headers = (*headers, ("content-encoding", "gzip"))
+    yield encode_head(answer.status, headers, close=bare, length=length)
+    in_chunks = length is None and chunked
+    for step in _paced(body, rule):
+        yield encode_chunk(step) if in_chunks and isinstance(step, bytes) else step
+    if in_chunks and end is End.KEEP:
+        yield LAST_CHUNK
+    yield End.CLOSE if bare and end is End.KEEP else end
+
+
+def _broken(answer: Answer, fault: Fault | None, after: int | None) -> tuple[Iterable[bytes], End]:
+    """The pieces of the body with what is wrong with them, and how they end."""
+    pieces = answer.pieces if answer.streamed else _halves(answer.pieces)
+    before_end = max(0, len(pieces) - answer.markers)
+    kept = pieces[: min(DEFAULT_EVENTS, before_end) if after is None else after]
+    match fault:
+        case None:
+            return pieces, End.KEEP
+        case Fault.NO_END:
+            return pieces[:before_end], End.KEEP
+        case Fault.TRUNCATE:
+            return kept, End.KEEP
+        case Fault.ERROR:
+            return (*kept, answer.error) if answer.streamed else (answer.error,), End.KEEP
+        case Fault.GARBAGE:
+            return (*kept, answer.event % GARBAGE), End.KEEP
+        case Fault.BOMB_GZIP:
+            return _gzip_bomb(), End.KEEP
+        case Fault.BOMB_LINE | Fault.BOMB_KEYS | Fault.BOMB_DEPTH:
+            return _bomb(fault, kept if answer.streamed else (), answer.event), End.KEEP
+        case _:
+            return kept, _ENDS[fault]
+
+
+def _halves(pieces: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    """A whole body has no events: its middle is where things break."""
+    body = b"".join(pieces)
+    return body[: len(body) // 2], body[len(body) // 2 :]
+
+
+def _paced(pieces: Iterable[bytes], rule: Rule) -> Iterator[bytes | float]:
+    delay = rule.delay_first_s
+    for piece in pieces:
+        if delay:
+            yield delay
+        delay = rule.delay_event_s
+        step = rule.split_bytes or len(piece)
+        for at in range(0, len(piece), step):
+            yield piece[at : at + step]
+
+
+def _cut(steps: Iterable[Step], room: int, end: End) -> Iterator[Step]:
+    """The plan up to so many bytes."""
+    for step in steps:
+        if isinstance(step, bytes):
+            if len(step) >= room:
+                if room:
+                    yield step[:room]
+                break
+            room -= len(step)
+        yield step
+    yield end
+
+
+# ---------------------------------------------------------------- bombs
+
+
+def _bomb(fault: Fault, before: Iterable[bytes], event: bytes) -> Iterator[bytes]:
+    yield from before
+    opening, _, closing = event.partition(b"%b")
+    yield opening
+    match fault:
+        case Fault.BOMB_KEYS:
+            yield from _keys()
+        case Fault.BOMB_DEPTH:
+            yield b'{"choices":' + b"[" * BOMB_DEPTH + b"]" * BOMB_DEPTH + b"}"
+        case _:
+            yield b'{"choices":"'
+            for _ in range(LINE_BYTES // BOMB_PIECE):
+                yield b"a" * BOMB_PIECE
+            yield b'"}'
+    yield closing
+
+
+def _keys() -> Iterator[bytes]:
+    yield b'{"choices":{"":0'
+    for first in range(0, BOMB_KEYS, 1000):
+        yield b"".join(b',"k%d":0' % number for number in range(first, first + 1000))
+    yield b"}}"
+
+
+def _gzip_bomb() -> Iterator[bytes]:
+    squeezed = zlib.compressobj(level=1, wbits=31)
+    yield squeezed.compress(b"data: ")
+    zeros = bytes(1024 * 1024)
+    for _ in range(GZIP_BYTES // len(zeros)):
+        yield squeezed.compress(zeros)
+    yield squeezed.flush()

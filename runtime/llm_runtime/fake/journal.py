@@ -1,0 +1,133 @@
+"""What the fake saw: who asked what and when, and whether they stayed for the answer. No header is kept, so no key."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import final
+
+import trio
+
+from llm_protocol.content import JsonObject
+from llm_protocol.requests import AnyRequest, LLMProvider
+from llm_protocol.wire import WireError, decode_json
+
+MAX_REQUESTS = 256
+"""Requests that are remembered; the oldest are forgotten first."""
+
+MAX_BODY_BYTES = 64 * 1024
+"""Of each request's body."""
+
+
+class State(StrEnum):
+    """How far a request has come."""
+
+    OPEN = "open"
+    """It is being answered."""
+    ANSWERED = "answered"
+    """All that was meant to be sent was sent, be it an error or a fault."""
+    LEFT = "left"
+    """The client left before that."""
+
+
+@dataclass(slots=True)
+class Seen:
+    """One request. Times are in seconds since the fake was started."""
+
+    number: int
+    kind: LLMProvider
+    method: str
+    path: str
+    body: bytes
+    began_s: float
+    ended_s: float | None = None
+    state: State = State.OPEN
+    status: int | None = None
+    """The status answered with; ``None`` while there is none, and when nothing was said at all."""
+    request: AnyRequest | None = None
+    """What was asked, decoded; ``None`` when that was not possible, and for model lists."""
+    stream: bool = False
+
+    @property
+    def model(self) -> str | None:
+        """The model that was asked."""
+        return None if self.request is None else self.request.model
+
+    def told(self) -> JsonObject:
+        """For ``GET /_fake/journal``."""
+        try:
+            body = decode_json(self.body) if self.body else None
+        except WireError:
+            body = self.body.decode("utf-8", "replace")
+        return {
+            "number": self.number,
+            "kind": self.kind.value,
+            "method": self.method,
+            "path": self.path,
+            "model": self.model,
+            "request_type": None if self.request is None else self.request.request_type.value,
+            "stream": self.stream,
+            "body": body,
+            "began_s": round(self.began_s, 6),
+            "ended_s": None if self.ended_s is None else round(self.ended_s, 6),
+            "state": self.state.value,
+            "status": self.status,
+        }
+
+
+@final
+@dataclass(slots=True)
+class Journal:
+    """The latest requests, oldest first, and counts of all there were."""
+
+    requests: deque[Seen] = field(default_factory=lambda: deque(maxlen=MAX_REQUESTS))
+    asked: int = 0
+    answered: int = 0
+    left: int = 0
+    """Requests whose client left early."""
+    connections: int = 0
+    """Connections that are open now."""
+    _started: float = field(default_factory=trio.current_time)
+    _changed: trio.Event = field(default_factory=trio.Event)
+
+    @property
+    def open(self) -> int:
+        """Requests that are being answered now."""
+        return self.asked - self.answered - self.left
+
+    async def until(self, condition: Callable[[Journal], bool]) -> None:
+        """Wait until ``condition`` is true of this journal. Bound it with a scope."""
+        while not condition(self):
+            await self._changed.wait()
+
+    def told(self) -> JsonObject:
+        """For ``GET /_fake/journal``."""
+        counts = ("asked", "answered", "left", "open", "connections")
+        return {name: getattr(self, name) for name in counts} | {"requests": [each.told() for each in self.requests]}
+
+    # -- written by the connections ----------------------------------------------------------------------------------
+
+    def begin(self, kind: LLMProvider, method: str, path: str, body: bytes) -> Seen:
+        """A request has come."""
+        self.asked += 1
+        seen = Seen(self.asked, kind, method, path, body[:MAX_BODY_BYTES], trio.current_time() - self._started)
+        self.requests.append(seen)
+        self.changed()
+        return seen
+
+    def end(self, seen: Seen, *, left: bool) -> None:
+        """The answer is over."""
+        seen.ended_s = trio.current_time() - self._started
+        seen.state = State.LEFT if left else State.ANSWERED
+        if left:
+            self.left += 1
+        else:
+            self.answered += 1
+        self.changed()
+
+    def changed(self) -> None:
+        """Let those who wait look again."""
+        self._changed.set()
+        self._changed = trio.Event()

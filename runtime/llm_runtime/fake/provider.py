@@ -1,0 +1,95 @@
+"""The fake as a program has it: listening sockets, a script, a journal."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self, final
+
+import trio
+
+from llm_protocol.dialect import ModelInfo
+from llm_protocol.requests import LLMProvider
+from llm_protocol.secret import Secret
+from llm_runtime.door.listener import bind
+from llm_runtime.fake.connection import Connection
+from llm_runtime.fake.journal import Journal
+from llm_runtime.fake.replies import Replies
+from llm_runtime.fake.script import Rule, Script
+
+MODELS = tuple(
+    ModelInfo(id=name, created=1_767_225_600, owned_by="fake", context_window=128_000, max_output_tokens=16_384)
+    for name in ("fake-chat", "fake-embed", "fake-image")
+)
+"""What is listed. A name that is not is answered all the same."""
+
+_VERSIONED = (LLMProvider.OPENAI, LLMProvider.OPENAI_COMPATIBLE, LLMProvider.CEREBRAS)
+
+
+@final
+class FakeProvider:
+    """Serves from ``async with`` on. ``kind`` makes it speak one vendor's wire only; with ``key`` it refuses others.
+
+    Leaving the block closes all connections at once. Raises `CannotListenError` on entering.
+    """
+
+    def __init__(
+        self,
+        *rules: Rule,
+        kind: LLMProvider | None = None,
+        key: str | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        tls: ssl.SSLContext | None = None,
+        models: Sequence[ModelInfo] = MODELS,
+    ) -> None:
+        self._replies = Replies(Script(rules), kind, None if key is None else Secret(key), models)
+        self._host = host
+        self._tls = tls
+        self.port = port
+
+    async def __aenter__(self) -> Self:
+        found = await bind(self._host, self.port)
+        self.port = found[0].getsockname()[1]
+        listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(each)) for each in found]
+        self.journal = Journal()
+        self._manager = trio.open_nursery()
+        self._nursery = await self._manager.__aenter__()
+        await self._nursery.start(trio.serve_listeners, self._serve, listeners)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # The block's exception goes on by itself, unwrapped; only a bug of the fake comes out of the nursery.
+        self._nursery.cancel_scope.cancel("the fake is stopped")
+        await self._manager.__aexit__(None, None, None)
+
+    @property
+    def url(self) -> str:
+        """Where it listens, without a path."""
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"{'https' if self._tls else 'http'}://{host}:{self.port}"
+
+    def base_url(self, kind: LLMProvider) -> str:
+        """What a client of ``kind`` takes for its base URL: it names the vendor where paths alone would not."""
+        return f"{self.url}/{kind}{'/v1' if kind in _VERSIONED else ''}"
+
+    def script(self, *rules: Rule) -> None:
+        """Go by these rules from now on, and count from the beginning."""
+        self._replies.script = Script(rules)
+
+    async def dial(self, host: str, port: int) -> trio.SocketStream:  # noqa: ARG002
+        """A connection over a socket pair, whatever the address: no network, so it goes with a mocked clock."""
+        await trio.lowlevel.checkpoint()
+        ours, theirs = (trio.SocketStream(trio.socket.from_stdlib_socket(end)) for end in socket.socketpair())
+        self._nursery.start_soon(self._serve, ours)
+        return theirs
+
+    async def _serve(self, raw: trio.SocketStream) -> None:
+        stream: trio.abc.Stream = raw
+        if self._tls is not None:
+            stream = trio.SSLStream(raw, self._tls, server_side=True, https_compatible=True)
+        await Connection(stream, raw, self._replies, self.journal).serve()

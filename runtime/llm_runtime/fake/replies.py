@@ -1,0 +1,181 @@
+"""From a request to the plan of its answer: find the wire, check the key, decode, choose a rule, answer. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import final
+from urllib.parse import parse_qs
+
+from llm_protocol.dialect import Frame, Inbound, ModelInfo, ServerDialect, WireResponse
+from llm_protocol.errors import LLMClientError
+from llm_protocol.events import Event, Failed, Finished
+from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.fold import unfold
+from llm_protocol.requests import LLMProvider
+from llm_protocol.response import LLMResponse
+from llm_protocol.secret import Secret
+from llm_protocol.sse import encode_sse
+from llm_protocol.wire import decode_object, encode_json
+from llm_runtime.door.http1 import Request
+from llm_runtime.fake import errors
+from llm_runtime.fake.answers import TOKEN_CHARACTERS, answer
+from llm_runtime.fake.delivery import Answer, Step, deliver
+from llm_runtime.fake.journal import Seen
+from llm_runtime.fake.script import FAULT_HEADER, USUAL, Rule, Script
+from llm_runtime.fake.vendors import Place, Purpose, locate
+
+JSON = ("content-type", "application/json")
+SSE = (("content-type", "text/event-stream; charset=utf-8"), ("cache-control", "no-cache"))
+_REQUEST_ID = {
+    LLMProvider.ANTHROPIC: "request-id",
+    LLMProvider.COHERE: "x-debug-trace-id",
+    LLMProvider.GEMINI: "x-gemini-request-id",
+}
+
+
+@final
+class Replies:
+    """The fake's mind. ``script`` may be replaced at any time."""
+
+    def __init__(
+        self, script: Script, only: LLMProvider | None, key: Secret | None, models: Sequence[ModelInfo]
+    ) -> None:
+        self.script = script
+        self.only = only
+        self._key = key
+        self._models = models
+
+    def place(self, request: Request) -> Place | LLMProvider:
+        """Where a request has come to; see `locate`."""
+        return locate(request.method, request.target, request.headers, self.only)
+
+    def plan(self, request: Request, place: Place | LLMProvider, seen: Seen) -> Iterator[Step]:
+        """The plan of the answer, noted in ``seen``."""
+        chosen, rule = self._chosen(request, place, seen)
+        seen.status = chosen.status
+        named = (_REQUEST_ID.get(seen.kind, "x-request-id"), f"{errors.REQUEST_ID}_{seen.number}")
+        chosen = chosen._replace(headers=(*chosen.headers, named))
+        return deliver(chosen, rule, chunked=request.version != b"1.0")
+
+    def _chosen(self, request: Request, place: Place | LLMProvider, seen: Seen) -> tuple[Answer, Rule]:
+        if not isinstance(place, Place):
+            return _whole(errors.nothing_here(place, request.path)), USUAL
+        if refusal := self._refused(request, place.kind):
+            return _whole(refusal), USUAL
+        match place.purpose:
+            case Purpose.MODELS:
+                return _body(place.dialect.encode_models(self._models)), USUAL
+            case Purpose.MODEL:
+                return self._model(place), USUAL
+            case Purpose.WARM_UP:
+                return _body(b"{}"), USUAL
+            case Purpose.ASK:
+                return self._answer(request, place, seen)
+
+    def _refused(self, request: Request, kind: LLMProvider) -> WireResponse | None:
+        """What is wrong with the request's key or version, if anything is."""
+        if kind is LLMProvider.ANTHROPIC and "anthropic-version" not in request.headers:
+            return errors.error(kind, 400, "anthropic-version: header is required")
+        if self._key is None:
+            return None
+        given = presented_key(request)
+        return None if self._key.matches(given) else errors.key_refused(kind, given=bool(given))
+
+    def _model(self, place: Place) -> Answer:
+        found = [model for model in self._models if model.id == place.model]
+        if not found:
+            return _whole(errors.error(place.kind, 404, f"model: {place.model[:200]}"))
+        listed = decode_object(place.dialect.encode_models(found))
+        return _body(encode_json((listed.get("data") or listed["models"])[0]))
+
+    def _answer(self, request: Request, place: Place, seen: Seen) -> tuple[Answer, Rule]:
+        try:
+            inbound = place.dialect.decode_request(place.path, request.body)
+            seen.request, seen.stream = inbound.request, inbound.stream
+            rule = self.script.choose(place.kind, inbound, request.headers.get(FAULT_HEADER))
+        except LLMClientError as exc:
+            failure = exc.failure
+            return _whole(errors.error(place.kind, 400, failure.message, param=failure.param)), USUAL
+        if rule.status is not None:
+            told = errors.error(place.kind, rule.status, rule.message, code=rule.code, retry_after=rule.retry_after)
+            return _whole(told if rule.body is None else told._replace(body=rule.body.encode())), rule
+        said = answer(inbound.request, rule, seen.number, place.dialect.name)
+        return _said(place, inbound, said, rule), rule
+
+
+def presented_key(request: Request) -> str:
+    """The key that came with a request, wherever vendors put it."""
+    for name in ("x-api-key", "x-goog-api-key"):
+        if value := request.headers.get(name):
+            return value
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else parse_qs(request.query).get("key", [""])[0]
+
+
+def _whole(response: WireResponse) -> Answer:
+    return Answer(response.status, response.headers, (response.body,))
+
+
+def _body(body: bytes) -> Answer:
+    return Answer(200, (JSON,), (body,))
+
+
+def _said(place: Place, inbound: Inbound, response: LLMResponse, rule: Rule) -> Answer:
+    """An answer as its wire says it."""
+    dialect = place.dialect
+    if rule.body is not None:
+        return _body(rule.body.encode())
+    if not inbound.stream:
+        error = errors.error(place.kind, 500, rule.message, code=rule.code).body
+        return _body(dialect.encode_response(inbound, response))._replace(error=error)
+    frames, markers = _frames(dialect, inbound, response)
+    error_frames = _error_frames(dialect, inbound, response, rule)
+    if inbound.json_array:
+        return _array(frames, markers, error_frames)
+    return Answer(
+        200,
+        SSE,
+        tuple(encode_sse([frame]) for frame in frames),
+        streamed=True,
+        markers=markers,
+        error=encode_sse(error_frames),
+        event=b"data: %b\n\n",
+    )
+
+
+def _frames(dialect: ServerDialect, inbound: Inbound, response: LLMResponse) -> tuple[list[Frame], int]:
+    """The frames of a streamed answer, one token each, and how many of the last tell its end."""
+    encoder = dialect.response_encoder(inbound, response.response_id)
+    frames = encoder.start()
+    last: list[Frame] = []
+    events: Iterator[Event] = unfold(response, piece=TOKEN_CHARACTERS)
+    for event in events:
+        last = encoder.encode([event])
+        frames += last
+        if isinstance(event, Finished):
+            break
+    return frames, len(last)
+
+
+def _error_frames(dialect: ServerDialect, inbound: Inbound, response: LLMResponse, rule: Rule) -> list[Frame]:
+    """What the vendor says when it fails in the middle of an answer."""
+    failure = Failure(
+        kind=FailureKind.SERVER_ERROR, message=rule.message or "The server had an error.", upstream_code=rule.code
+    )
+    encoder = dialect.response_encoder(inbound, response.response_id)
+    encoder.start()
+    return encoder.encode([Failed(failure=failure, response=response)])
+
+
+def _array(frames: list[Frame], markers: int, error: list[Frame]) -> Answer:
+    """A streamed answer as the members of one JSON array, which is what Gemini sends without ``alt=sse``."""
+    opened = [(b"[" if at == 0 else b",\r\n") + frame.data for at, frame in enumerate(frames)]
+    return Answer(
+        200,
+        (JSON,),
+        (*opened, b"]"),
+        streamed=True,
+        markers=markers + 1,
+        error=b",\r\n" + b",\r\n".join(frame.data for frame in error) + b"]",
+        event=b",\r\n%b",
+    )

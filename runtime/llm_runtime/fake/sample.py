@@ -1,0 +1,107 @@
+"""The smallest value that fits a JSON schema, for the part of JSON Schema that structured output uses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llm_protocol.content import JsonObject
+
+MAX_DEPTH = 32
+"""Nesting past which a value is ``None``: a schema may contain itself."""
+
+MAX_LENGTH = 4_096
+"""Characters of a string and items of a list, whatever the schema wants."""
+
+_FORMATS = {
+    "date": "2026-01-01",
+    "time": "12:00:00Z",
+    "date-time": "2026-01-01T12:00:00Z",
+    "email": "fake@example.com",
+    "uri": "https://example.com/",
+    "uuid": "00000000-0000-4000-8000-000000000000",
+}
+
+
+def sample(schema: JsonObject, text: str = "fake") -> Any:
+    """A value that fits ``schema``: every property, as few items as allowed, the first of each choice. Strings are
+    ``text`` where nothing else is asked of them.
+    """
+    return _value(schema, schema, text, 0)
+
+
+def _value(schema: Any, root: JsonObject, text: str, depth: int) -> Any:
+    if not isinstance(schema, dict) or depth > MAX_DEPTH:
+        return None
+    if "const" in schema:
+        return schema["const"]
+    for choices in ("enum", "examples"):
+        if given := _list(schema, choices):
+            return given[0]
+    if isinstance(reference := schema.get("$ref"), str):
+        return _value(_resolved(reference, root), root, text, depth + 1)
+    for choices in ("anyOf", "oneOf"):
+        if given := _list(schema, choices):
+            return _value(given[0], root, text, depth + 1)
+    if given := _list(schema, "allOf"):
+        return _value(_merged(given, root), root, text, depth + 1)
+    return _typed(schema, root, text, depth)
+
+
+def _typed(schema: JsonObject, root: JsonObject, text: str, depth: int) -> Any:
+    properties = schema.get("properties")
+    kind = schema.get("type", "object" if properties else "string")
+    if isinstance(kind, list):
+        kind = next((each for each in kind if each != "null"), "null")
+    match str(kind).lower():
+        case "object":
+            inner = properties if isinstance(properties, dict) else {}
+            return {name: _value(each, root, text, depth + 1) for name, each in inner.items()}
+        case "array":
+            return [_value(schema.get("items"), root, text, depth + 1)] * max(1, _bound(schema, "minItems", 1))
+        case "integer" | "number":
+            return _number(schema)
+        case "boolean":
+            return True
+        case "null":
+            return None
+    said = _FORMATS.get(str(schema.get("format")), text)
+    return said[: _bound(schema, "maxLength", MAX_LENGTH)].ljust(_bound(schema, "minLength", 0), ".")
+
+
+def _number(schema: JsonObject) -> int | float:
+    for name, more in (("minimum", 0), ("exclusiveMinimum", 1)):
+        least = schema.get(name)
+        if isinstance(least, int | float):
+            return least + more
+    most = schema.get("maximum")
+    return min(1, most) if isinstance(most, int | float) else 1
+
+
+def _bound(schema: JsonObject, name: str, default: int) -> int:
+    """A length or count that the schema sets."""
+    value = schema.get(name)
+    return min(value, MAX_LENGTH) if type(value) is int and value >= 0 else default
+
+
+def _list(schema: JsonObject, name: str) -> list[Any]:
+    value = schema.get(name)
+    return value if isinstance(value, list) else []
+
+
+def _merged(parts: list[Any], root: JsonObject) -> JsonObject:
+    """The parts of ``allOf`` as one schema; of what two say, the later counts, but properties add up."""
+    whole: JsonObject = {}
+    properties: JsonObject = {}
+    for part in parts:
+        if isinstance(part, dict):
+            said = _resolved(part["$ref"], root) if isinstance(part.get("$ref"), str) else part
+            whole |= said
+            properties |= said["properties"] if isinstance(said.get("properties"), dict) else {}
+    return whole | ({"properties": properties} if properties else {})
+
+
+def _resolved(reference: str, root: JsonObject) -> JsonObject:
+    found: Any = root
+    for step in reference.removeprefix("#").strip("/").split("/"):
+        found = found.get(step) if step and isinstance(found, dict) else found
+    return found if isinstance(found, dict) else {}
