@@ -1,7 +1,7 @@
 """The orchestrator actor: takes runs on, and sees each to its end.
 
-Each run is a task here, in the run's own cancel scope, with the request's one deadline. Whatever happens, the run's log ends
-with exactly one terminal event: that is the promise all followers rely on.
+Each run is a task here, in the run's own cancel scope, with the request's one deadline. Whatever happens, the run's
+log ends with exactly one terminal event: that is the promise all followers rely on.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ import trio
 from llm_actors.catalog import refresh
 from llm_actors.kernel import Call, Delivery, Inbox, KernelError, Ref
 from llm_actors.kernel.trace import place
+from llm_actors.orchestrator.asking import Ask
 from llm_actors.orchestrator.record import Record
 from llm_actors.orchestrator.routing import Routed, Router
 from llm_actors.orchestrator.services import Services
-from llm_actors.orchestrator.single import Ask, Ending, Single
+from llm_actors.orchestrator.single import Ending, Single
 from llm_actors.provider import failure_of
 from llm_actors.run import Run
 from llm_protocol.errors import LLMClientError, ModelNotFoundError, QueueFullError, error_for

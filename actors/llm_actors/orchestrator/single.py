@@ -7,7 +7,7 @@ the books of limiter and selector whatever ends it.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from math import inf
 from typing import NamedTuple, final
 
@@ -17,20 +17,18 @@ import trio
 from llm_actors.catalog import Candidate
 from llm_actors.kernel import KernelError
 from llm_actors.limiter import Reservation, reserve
+from llm_actors.orchestrator.asking import Ask, Asking
+from llm_actors.orchestrator.hedge import hedged
 from llm_actors.orchestrator.plan import Again, AttemptPlan, Stop
-from llm_actors.orchestrator.record import Record
 from llm_actors.orchestrator.rescue import Rescue
 from llm_actors.orchestrator.services import Services
-from llm_actors.provider import Outcome, failure_of, generate
-from llm_actors.run import RunLog
-from llm_actors.selector import Ranking, observe
+from llm_actors.provider import Outcome, failure_of
+from llm_actors.selector import Ranking
 from llm_protocol.errors import LLMClientError, error_for
 from llm_protocol.estimate import Estimate
-from llm_protocol.events import DELTAS, Event, Failed, Finished, UsageReported
-from llm_protocol.failures import Failure, FailureKind
-from llm_protocol.policy import OnBrokenStream, Policy
+from llm_protocol.events import Failed, Finished
+from llm_protocol.failures import Failure
 from llm_protocol.requests import AnyRequest, ChatRequest, CompletionRequest
-from llm_protocol.response import Usage
 
 USUAL_PRIORITY = 5
 """The priority of a request that says none."""
@@ -38,28 +36,8 @@ USUAL_PRIORITY = 5
 CONVERSATION_CHARACTERS = 1_000
 """How much of a conversation's first message tells it from others, where it has no name."""
 
-CHARACTERS_PER_TOKEN = 4
-"""For the length of what a broken attempt delivered, where the vendor did not count."""
-
-# After these the vendor cannot have done any work that it would bill.
-_UNBILLED = frozenset((
-    FailureKind.AUTH, FailureKind.QUOTA, FailureKind.RATE_LIMITED, FailureKind.OVERLOADED, FailureKind.TIMEOUT_CONNECT,
-    FailureKind.TLS, FailureKind.BAD_REQUEST, FailureKind.MODEL_NOT_FOUND, FailureKind.CONTEXT_LENGTH,
-    FailureKind.UNSUPPORTED, FailureKind.QUEUE_FULL, FailureKind.PARKED, FailureKind.SHUTTING_DOWN,
-))  # fmt: skip
-
-
-class Ask(NamedTuple):
-    """One question: what, of whom, how, and where the answer goes. ``deadline`` is on Trio's clock."""
-
-    request: AnyRequest
-    candidates: list[Candidate]
-    policy: Policy
-    on_broken_stream: OnBrokenStream
-    stream: bool
-    log: RunLog
-    deadline: float
-    record: Record
+HEDGE_ROOM_SECONDS = 0.05
+"""How long a hedge waits for room; it is no help if it comes late."""
 
 
 class Ending(NamedTuple):
@@ -67,24 +45,6 @@ class Ending(NamedTuple):
 
     end: Finished | Failed
     candidate: Candidate | None
-
-
-class _Meter:
-    """Passes an attempt's events on, and counts what they say was used."""
-
-    __slots__ = ("_sink", "length", "usage")
-
-    def __init__(self, sink: Rescue) -> None:
-        self._sink = sink.sink
-        self.usage: Usage | None = None
-        self.length = 0
-
-    def __call__(self, event: Event) -> None:
-        if isinstance(event, DELTAS):
-            self.length += len(event.text)
-        elif type(event) is UsageReported:
-            self.usage = event.usage
-        self._sink(event)
 
 
 @final
@@ -150,10 +110,14 @@ class Single:
         except LLMClientError as exc:
             return Ending(Failed(failure=exc.failure), None)
         with room or nullcontext():
-            if (barred := self._admit(plan.current)) is not None:
-                self._ask.record.attempted(plan.current, Outcome(end=Failed(failure=barred), duration_s=0.0))
-                return Ending(Failed(failure=barred), plan.current)
-            return await self._ask_one(plan.current, request, estimate, room, waited)
+            candidate = plan.current
+            if (barred := self._admit(candidate)) is not None:
+                self._ask.record.attempted(candidate, Outcome(end=Failed(failure=barred), duration_s=0.0))
+                return Ending(Failed(failure=barred), candidate)
+            asking = Asking(self._services, self._ask, candidate, request, estimate, room=room, waited_s=waited)
+            if (delay := self._hedge_delay(plan)) is None:
+                return Ending((await asking.run(self._rescue.sink)).end, candidate)
+            return await self._hedged(plan, asking, request, delay)
 
     def _admit(self, candidate: Candidate) -> Failure | None:
         """Why ``candidate`` is not asked now. A fallback that is usually slower than the time left is not (RTY-07)."""
@@ -164,98 +128,62 @@ class Single:
         return self._services.selector.admit(candidate, now, extra=retry, within_s=within)
 
     async def _room(self, plan: AttemptPlan[Candidate], estimate: Estimate) -> Reservation | None:
-        """Room at one of the plan's candidates, which is then its current one. ``None`` where nothing is limited."""
-        services, request = self._services, self._ask.request
-        names = tuple(dict.fromkeys(candidate.provider for candidate in plan.open))
-        if request.caller not in services.caller_limits and services.limits.keys().isdisjoint(names):
+        """Room at one of the plan's candidates, which is then its current one."""
+        room = await self._reserve(tuple(dict.fromkeys(candidate.provider for candidate in plan.open)), estimate)
+        if room is not None:
+            plan.take(next(candidate for candidate in plan.open if candidate.provider == room.deployment))
+        return room
+
+    async def _reserve(self, names: tuple[str, ...], estimate: Estimate) -> Reservation | None:
+        """Room at the first of ``names`` that has it; ``None`` where nothing is limited, which costs no call.
+
+        Waits within the run's deadline. Raises `LLMClientError` when there will be no room in time.
+        """
+        services, caller, priority = self._services, self._ask.request.caller, self._ask.policy.priority
+        if caller not in services.caller_limits and services.limits.keys().isdisjoint(names):
             return None
-        priority = self._ask.policy.priority
+        if priority is None:
+            priority = USUAL_PRIORITY
         try:
-            room = await reserve(
-                services.limiter,
-                names,
-                tokens=estimate.total_tokens,
-                caller=request.caller,
-                priority=USUAL_PRIORITY if priority is None else priority,
+            return await reserve(
+                services.limiter, names, tokens=estimate.total_tokens, caller=caller, priority=priority
             )
         except KernelError as exc:
             raise error_for(failure_of(exc, "limiter")) from exc
-        plan.take(next(candidate for candidate in plan.open if candidate.provider == room.deployment))
-        return room
 
-    async def _ask_one(
-        self,
-        candidate: Candidate,
-        request: AnyRequest,
-        estimate: Estimate,
-        room: Reservation | None,
-        waited: float,
+    # -- hedging -----------------------------------------------------------------------------------------------------
+
+    def _hedge_delay(self, plan: AttemptPlan[Candidate]) -> float | None:
+        """After how many seconds a second candidate is asked as well; ``None``: not at all."""
+        if not self._ask.policy.hedge or not plan.others or self._rescue.continuing:
+            return None
+        return self._services.selector.hedge_after(plan.current, trio.current_time(), stream=self._ask.stream)
+
+    async def _hedged(
+        self, plan: AttemptPlan[Candidate], asking: Asking, request: AnyRequest, delay_s: float
     ) -> Ending:
-        meter = _Meter(self._rescue)
-        began = trio.current_time()
-        outcome: Outcome | None = None
-        if room is not None:
-            room.sent()
-        try:
-            outcome = await self._generate(candidate, request, meter)
-        finally:
-            if outcome is None:  # cancelled: the books are put right all the same
-                failure = Failure(kind=FailureKind.CANCELLED, message="cancelled")
-                outcome = Outcome(end=Failed(failure=failure), duration_s=trio.current_time() - began)
-            self._settle(candidate, outcome, meter, estimate, room, began, waited)
-        return Ending(outcome.end, candidate)
+        other, selector = plan.others[0], self._services.selector
+        estimate = self._services.estimator.estimate(str(other), request)
+        room: Reservation | None = None
+        with ExitStack() as rooms:
 
-    async def _generate(self, candidate: Candidate, request: AnyRequest, meter: _Meter) -> Outcome:
-        services, patch = self._services, self._ask.policy.timeouts
-        timeouts = patch.over(services.timeouts[candidate.provider]) if patch else None
-        began = trio.current_time()
-        try:
-            return await generate(
-                services.providers[candidate.provider],
-                request.to(candidate.model),
-                stream=self._ask.stream,
-                sink=meter,
-                timeouts=timeouts,
-            )
-        except KernelError as exc:
-            failure = failure_of(exc, candidate.provider).at(
-                provider=candidate.provider, model=candidate.model, partial=meter.length > 0
-            )
-            return Outcome(end=Failed(failure=failure), duration_s=trio.current_time() - began)
+            async def find_room() -> bool:
+                nonlocal room
+                with trio.move_on_after(HEDGE_ROOM_SECONDS), suppress(LLMClientError):
+                    room = await self._reserve((other.provider,), estimate)
+                    rooms.enter_context(room or nullcontext())
+                    return True
+                return False
 
-    def _settle(
-        self,
-        candidate: Candidate,
-        outcome: Outcome,
-        meter: _Meter,
-        estimate: Estimate,
-        room: Reservation | None,
-        began: float,
-        waited: float,
-    ) -> None:
-        """Write the attempt into every book: limiter, selector, estimator, decision record. None of it waits."""
-        services, end = self._services, outcome.end
-        failure = end.failure if isinstance(end, Failed) else None
-        usage = meter.usage if failure is None else meter.usage or _probable(failure, estimate, meter.length)
-        cost = services.cost_of(candidate.provider, candidate.model, usage) if usage else None
-        if failure is None and usage is not None:
-            services.estimator.learn(str(candidate), estimate, usage)
-        if room is not None:
-            if failure is None:
-                room.settle(usage, outcome.limits)
-            else:
-                room.refund(failure.kind, retry_after=failure.retry_after, limits=outcome.limits)
-        output = usage.output_tokens if usage else 0
-        observe(
-            services.observer,
-            candidate,
-            outcome,
-            began=began,
-            stream=self._ask.stream,
-            output_tokens=output,
-            cost=cost,
-        )
-        self._ask.record.attempted(candidate, outcome, waited_s=waited, usage=usage, cost=cost)
+            def second() -> Asking | None:
+                now = trio.current_time()
+                if not selector.may_hedge(asking.candidate, now) or selector.admit(other, now, extra=True) is not None:
+                    return None
+                return Asking(self._services, self._ask, other, request, estimate, room=room, hedge=True)
+
+            raced = await hedged(asking, delay_s, find_room, second, self._rescue.sink)
+        plan.take(raced.winner.candidate)
+        return Ending(raced.outcome.end, raced.winner.candidate)
 
     # -- between attempts --------------------------------------------------------------------------------------------
 
@@ -278,16 +206,6 @@ class Single:
         told = self._ask.record.failure(failure)
         partial = failure.partial and self._rescue.delivered
         return Ending(Failed(failure=msgspec.structs.replace(told, partial=partial)), ending.candidate)
-
-
-def _probable(failure: Failure, estimate: Estimate, length: int) -> Usage | None:
-    """What a failed attempt probably took, where the vendor did not say; ``None`` where it cannot have taken
-    anything.
-    """
-    if failure.kind in _UNBILLED:
-        return None
-    output = -(-length // CHARACTERS_PER_TOKEN)
-    return Usage(input_tokens=estimate.input_tokens, output_tokens=output, estimated=True)
 
 
 def _conversation(request: AnyRequest) -> str:

@@ -1,0 +1,150 @@
+"""Asking one candidate once, and writing what came of it into every book, whatever ended it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, final
+
+import trio
+
+from llm_actors.catalog import Candidate
+from llm_actors.kernel import KernelError
+from llm_actors.limiter import Reservation
+from llm_actors.orchestrator.record import Record
+from llm_actors.orchestrator.services import Services
+from llm_actors.provider import Outcome, Sink, failure_of, generate
+from llm_actors.run import RunLog
+from llm_actors.selector import observe
+from llm_protocol.estimate import Estimate
+from llm_protocol.events import DELTAS, Event, Failed, UsageReported
+from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.policy import OnBrokenStream, Policy
+from llm_protocol.requests import AnyRequest
+from llm_protocol.response import Usage
+
+CHARACTERS_PER_TOKEN = 4
+"""For the length of what a broken attempt delivered, where the vendor did not count."""
+
+# After these the vendor cannot have done any work that it would bill.
+_UNBILLED = frozenset((
+    FailureKind.AUTH, FailureKind.QUOTA, FailureKind.RATE_LIMITED, FailureKind.OVERLOADED, FailureKind.TIMEOUT_CONNECT,
+    FailureKind.TLS, FailureKind.BAD_REQUEST, FailureKind.MODEL_NOT_FOUND, FailureKind.CONTEXT_LENGTH,
+    FailureKind.UNSUPPORTED, FailureKind.QUEUE_FULL, FailureKind.PARKED, FailureKind.SHUTTING_DOWN,
+))  # fmt: skip
+
+
+class Ask(NamedTuple):
+    """One question: what, of whom, how, and where the answer goes. ``deadline`` is on Trio's clock."""
+
+    request: AnyRequest
+    candidates: list[Candidate]
+    policy: Policy
+    on_broken_stream: OnBrokenStream
+    stream: bool
+    log: RunLog
+    deadline: float
+    record: Record
+
+
+@final
+class Asking:
+    """One attempt. ``request`` may differ from the question's own: it may go on where another attempt broke off."""
+
+    def __init__(
+        self,
+        services: Services,
+        ask: Ask,
+        candidate: Candidate,
+        request: AnyRequest,
+        estimate: Estimate,
+        *,
+        room: Reservation | None,
+        waited_s: float = 0.0,
+        hedge: bool = False,
+    ) -> None:
+        self.candidate = candidate
+        self._services = services
+        self._ask = ask
+        self._request = request
+        self._estimate = estimate
+        self._room = room
+        self._waited_s = waited_s
+        self._hedge = hedge
+        self._sink: Sink | None = None
+        self._usage: Usage | None = None
+        self._length = 0
+
+    async def run(self, sink: Sink) -> Outcome:
+        """Ask, pass the events on to ``sink``, settle. Raises only `trio.Cancelled`, after settling, and bugs."""
+        self._sink = sink
+        began = trio.current_time()
+        outcome: Outcome | None = None
+        if self._room is not None:
+            self._room.sent()
+        try:
+            outcome = await self._generate(began)
+        finally:
+            self._settle(_cancelled(began) if outcome is None else outcome, began)
+        return outcome
+
+    async def _generate(self, began: float) -> Outcome:
+        services, patch, provider = self._services, self._ask.policy.timeouts, self.candidate.provider
+        try:
+            return await generate(
+                services.providers[provider],
+                self._request.to(self.candidate.model),
+                stream=self._ask.stream,
+                sink=self._take,
+                timeouts=patch.over(services.timeouts[provider]) if patch else None,
+            )
+        except KernelError as exc:
+            failure = failure_of(exc, provider).at(
+                provider=provider, model=self.candidate.model, partial=self._length > 0
+            )
+            return Outcome(end=Failed(failure=failure), duration_s=trio.current_time() - began)
+
+    def _take(self, event: Event) -> None:
+        """Count what an event says was used, and pass it on."""
+        if isinstance(event, DELTAS):
+            self._length += len(event.text)
+        elif type(event) is UsageReported:
+            self._usage = event.usage
+        assert self._sink is not None, "it is running"
+        self._sink(event)
+
+    def _settle(self, outcome: Outcome, began: float) -> None:
+        """Into the books of limiter, selector and estimator, and into the decision record. None of it waits."""
+        services, candidate = self._services, self.candidate
+        failure = outcome.end.failure if isinstance(outcome.end, Failed) else None
+        usage = self._usage if failure is None else self._usage or self._probable(failure)
+        cost = services.cost_of(candidate.provider, candidate.model, usage) if usage else None
+        if failure is None and usage is not None:
+            services.estimator.learn(str(candidate), self._estimate, usage)
+        if self._room is not None:
+            if failure is None:
+                self._room.settle(usage, outcome.limits)
+            else:
+                self._room.refund(failure.kind, retry_after=failure.retry_after, limits=outcome.limits)
+        observe(
+            services.observer,
+            candidate,
+            outcome,
+            began=began,
+            stream=self._ask.stream,
+            output_tokens=usage.output_tokens if usage else 0,
+            cost=cost,
+        )
+        self._ask.record.attempted(
+            candidate, outcome, waited_s=self._waited_s, hedge=self._hedge, usage=usage, cost=cost
+        )
+
+    def _probable(self, failure: Failure) -> Usage | None:
+        """What a failed attempt probably took, marked as a guess; ``None`` where it cannot have taken anything."""
+        if failure.kind in _UNBILLED:
+            return None
+        output = -(-self._length // CHARACTERS_PER_TOKEN)
+        return Usage(input_tokens=self._estimate.input_tokens, output_tokens=output, estimated=True)
+
+
+def _cancelled(began: float) -> Outcome:
+    failure = Failure(kind=FailureKind.CANCELLED, message="cancelled")
+    return Outcome(end=Failed(failure=failure), duration_s=trio.current_time() - began)

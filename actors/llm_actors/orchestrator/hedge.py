@@ -1,0 +1,104 @@
+"""Hedging: when the first candidate is later than it usually is, a second one is asked as well.
+
+Whoever delivers content first has the answer; the other is cancelled, down to its connection, and accounted. What
+either said before that is held back, so the followers see one answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple, final
+
+import trio
+
+from llm_actors.orchestrator.asking import Asking
+from llm_actors.provider import Outcome, Sink
+from llm_protocol.events import Event, Failed, Started
+
+
+class Raced(NamedTuple):
+    """How the race ended."""
+
+    winner: Asking
+    outcome: Outcome
+
+
+async def hedged(
+    first: Asking,
+    delay_s: float,
+    find_room: Callable[[], Awaitable[bool]],
+    second: Callable[[], Asking | None],
+    sink: Sink,
+) -> Raced:
+    """Ask ``first``; if nothing came of it after ``delay_s``, find room for another and ask that as well.
+
+    ``second`` makes its claims when it is called, and is called only if they are used. Returns when the answer has
+    ended; if both failed, with the first one's failure. Cancelling it cancels both.
+    """
+    race = _Race(sink)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(race.run, first)
+        with trio.move_on_after(delay_s):
+            await race.decided.wait()
+        late = not race.decided.is_set() and await find_room()
+        if late and not race.decided.is_set() and (other := second()) is not None:
+            nursery.start_soon(race.run, other)
+    return race.result()
+
+
+@final
+class _Race:
+    """Two askings, one sink."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._scopes: dict[Asking, trio.CancelScope] = {}
+        self._ended: list[Raced] = []
+        self._leader: Asking | None = None
+        self.decided = trio.Event()
+
+    async def run(self, asking: Asking) -> None:
+        lane = _Lane(self, asking)
+        with trio.CancelScope() as scope:
+            self._scopes[asking] = scope
+            outcome = await asking.run(lane.take)
+            if not isinstance(outcome.end, Failed):
+                self.lead(asking)
+            self._ended.append(Raced(asking, outcome))
+            if len(self._ended) == len(self._scopes):
+                self.decided.set()
+
+    def lead(self, asking: Asking) -> bool:
+        """Whether ``asking`` has the answer; the first to ask gets it, and the other is stopped."""
+        if self._leader is None:
+            self._leader = asking
+            self.decided.set()
+            for other, scope in self._scopes.items():
+                if other is not asking:
+                    scope.cancel(reason="another deployment answered first")
+        return self._leader is asking
+
+    def pass_on(self, event: Event) -> None:
+        self._sink(event)
+
+    def result(self) -> Raced:
+        return next((raced for raced in self._ended if raced.winner is self._leader), self._ended[0])
+
+
+@final
+class _Lane:
+    """What one asking says, held back until it has the answer."""
+
+    def __init__(self, race: _Race, asking: Asking) -> None:
+        self._race = race
+        self._asking = asking
+        self._started: Started | None = None
+
+    def take(self, event: Event) -> None:
+        if isinstance(event, Started):
+            self._started = event
+        elif self._race.lead(self._asking):
+            if self._started is not None:
+                self._race.pass_on(self._started)
+                self._started = None
+            self._race.pass_on(event)
