@@ -109,7 +109,7 @@ class LimiterActor:
             caller=message.caller,
             priority=message.priority,
             deadline=delivery.deadline,
-            lease_until=message.lease_until,
+            lease_s=message.lease_s,
         )
         self._asked[message.number] = delivery, message
         delivery.defer()

@@ -206,7 +206,7 @@ class Books:
         taken = [account.take(waiter.tokens, now)]
         if caller is not None:
             taken.append(caller.take(waiter.tokens, now))
-        self._leases.add(waiter.number, Lease(name, account, caller, tuple(taken), waiter.lease_until))
+        self._leases.add(waiter.number, Lease(name, account, caller, tuple(taken), now + waiter.lease_s))
         self._granted += 1
         self._decided.append(Granted(waiter.number, name))
 
@@ -230,7 +230,7 @@ class Books:
         if waiter.limited is not None:
             waiter.limited.waiting[waiter.number] = waiter
         for name in waiter.names:
-            self._deployments[name].line.add(waiter)
+            self._deployment(name, now).line.add(waiter)
         self.serve(now)
         if waiter.waiting:
             self._refuse_if_late(waiter, self._expected_at(waiter, now), now)

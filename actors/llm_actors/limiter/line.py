@@ -9,6 +9,7 @@ and not the deployment's, is what it waits for.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from heapq import heapify, heappop, heappush
 from typing import NamedTuple, final
@@ -25,7 +26,7 @@ _LITTLE = 16
 class Waiter:
     """One request that waits for the first of ``names`` to have room. It stands in the line of each."""
 
-    __slots__ = ("caller", "deadline", "lease_until", "limited", "names", "number", "priority", "tokens", "waiting")
+    __slots__ = ("caller", "deadline", "lease_s", "limited", "names", "number", "priority", "tokens", "waiting")
 
     def __init__(
         self,
@@ -36,7 +37,7 @@ class Waiter:
         caller: str = "",
         priority: int = 5,
         deadline: float,
-        lease_until: float,
+        lease_s: float,
     ) -> None:
         self.number = number
         self.names = names
@@ -45,7 +46,7 @@ class Waiter:
         self.limited: Caller | None = None
         self.priority = priority
         self.deadline = deadline
-        self.lease_until = lease_until
+        self.lease_s = lease_s
         self.waiting = True
 
     def allowed(self, now: float) -> bool:
@@ -69,21 +70,24 @@ class Ahead(NamedTuple):
 class _Queue:
     """One caller's waiters, the next one on top. The departed stay until they come up or are too many."""
 
-    __slots__ = ("arrivals", "count", "heap", "turn")
+    __slots__ = ("arrivals", "count", "heap", "of_priority", "turn")
 
     def __init__(self, turn: float) -> None:
         self.turn = turn
         self.arrivals = 0
         self.count = 0
+        self.of_priority: Counter[int] = Counter()
         self.heap: list[tuple[int, int, Waiter]] = []
 
     def add(self, waiter: Waiter) -> None:
         self.arrivals += 1
         self.count += 1
+        self.of_priority[waiter.priority] += 1
         heappush(self.heap, (self.arrivals + waiter.priority * PRIORITY_TURNS, waiter.number, waiter))
 
-    def drop_one(self) -> None:
+    def remove(self, waiter: Waiter) -> None:
         self.count -= 1
+        self.of_priority[waiter.priority] -= 1
         if len(self.heap) > 2 * self.count + _LITTLE:
             self.heap = [entry for entry in self.heap if entry[2].waiting]
             heapify(self.heap)
@@ -96,9 +100,9 @@ class _Queue:
     def key(self) -> float:
         return self.turn + self.head().priority * PRIORITY_TURNS
 
-    def before(self, waiter: Waiter) -> int:
-        rank = next(entry[:2] for entry in self.heap if entry[2] is waiter)
-        return sum(1 for entry in self.heap if entry[2].waiting and entry[:2] < rank)
+    def ahead_of_last(self, priority: int) -> int:
+        """How many go before the last comer, who has ``priority``."""
+        return sum(count for each, count in self.of_priority.items() if each <= priority) - 1
 
 
 @final
@@ -125,7 +129,7 @@ class Line:
     def remove(self, waiter: Waiter) -> None:
         """Leave the line; `Waiter.waiting` is false by now."""
         queue = self._queues[waiter.caller]
-        queue.drop_one()
+        queue.remove(waiter)
         self.count -= 1
         self.tokens -= waiter.tokens
         if not queue.count:
@@ -163,9 +167,9 @@ class Line:
         return (entry[2] for queue in self._queues.values() for entry in queue.heap if entry[2].waiting)
 
     def ahead_of(self, waiter: Waiter) -> Ahead:
-        """Estimate who goes before ``waiter``, who stands in line, if nobody else comes."""
+        """Estimate who goes before ``waiter``, who has just come, if nobody else does."""
         mine = self._queues[waiter.caller]
-        own = mine.before(waiter)
+        own = mine.ahead_of_last(waiter.priority)
         key = mine.turn + own + waiter.priority * PRIORITY_TURNS
         others = sum(
             max(0, min(queue.count, int(key - queue.key()) + 1)) for queue in self._queues.values() if queue is not mine

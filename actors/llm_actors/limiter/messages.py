@@ -24,7 +24,7 @@ class Reserve(Call[Granted], frozen=True, kw_only=True):
     tokens: int
     caller: str
     priority: int
-    lease_until: float
+    lease_s: float
 
     def fingerprint(self) -> Hashable:
         """What makes two reservations the same payload: everything but their identity."""

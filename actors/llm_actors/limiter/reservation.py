@@ -115,12 +115,10 @@ async def reserve(
 
 async def _ask(limiter: LimiterRef, names: tuple[str, ...], tokens: int, caller: str, priority: int) -> Reservation:
     now, deadline = trio.current_time(), trio.current_effective_deadline()
-    until = now + LEASE_SECONDS if deadline == inf else max(now + LEASE_SECONDS, deadline + LEASE_GRACE)
+    lease_s = LEASE_SECONDS if deadline == inf else max(LEASE_SECONDS, deadline - now + LEASE_GRACE)
     number = next(_numbers)
     names = tuple(dict.fromkeys(names))
-    ask = Reserve(
-        number=number, names=names, tokens=max(0, tokens), caller=caller, priority=priority, lease_until=until
-    )
+    ask = Reserve(number=number, names=names, tokens=max(0, tokens), caller=caller, priority=priority, lease_s=lease_s)
     try:
         return Reservation(limiter, await limiter.call(ask))
     except (trio.Cancelled, KernelError):

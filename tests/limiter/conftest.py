@@ -1,0 +1,32 @@
+"""GEN-01 for every test here: no task, file, socket, thread or lost exception is left."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Awaitable, Callable, Iterator
+
+import pytest
+
+from llm_actors.testing import no_open_ends, nothing_left
+
+
+@pytest.fixture(autouse=True)
+def leak_check() -> Iterator[None]:
+    with no_open_ends():
+        yield
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "/limiter/" in str(item.path) and isinstance(item, pytest.Function):
+            item.obj = leaving_nothing(item.obj) if inspect.iscoroutinefunction(item.obj) else item.obj
+
+
+def leaving_nothing(test: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    @functools.wraps(test)
+    async def watched(*args: object, **kwargs: object) -> None:
+        async with nothing_left():
+            await test(*args, **kwargs)
+
+    return watched

@@ -1,0 +1,473 @@
+"""The books, on a clock moved by hand: who goes, who waits, who is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from llm_actors.limiter.books import MAX_WAITING_PER_CALLER
+from llm_actors.limiter.bucket import Bucket
+from llm_actors.limiter.callers import MAX_CALLERS
+from llm_actors.limiter.leases import Ending, ending_of
+from llm_actors.limiter.line import PRIORITY_TURNS
+from llm_protocol.dialect import RateLimits
+from llm_protocol.failures import FailureKind
+from llm_protocol.policy import Limits
+from support.limits import NONE, Desk
+
+RPM60 = Limits(requests_per_minute=60)
+TPM600 = Limits(tokens_per_minute=600)
+ONE = Limits(max_concurrency=1)
+
+
+# What is granted
+
+
+def test_without_limits_everything_goes_at_once_and_is_counted() -> None:
+    desk = Desk({"a": NONE})
+    asked = [desk.ask("a", tokens=10**9) for _ in range(1000)]
+    assert list(desk.granted) == asked
+    assert desk.books.statistics(desk.now).deployments["a"].in_flight == 1000
+
+
+def test_a_fresh_limiter_does_not_burst_and_does_not_delay_the_first_request() -> None:
+    """G9: calls in the first second stay within the configured rate."""
+    desk = Desk({"a": Limits(requests_per_minute=60, tokens_per_minute=6000)})
+    for _ in range(50):
+        desk.ask("a", tokens=10)
+    assert len(desk.granted) == 1
+    desk.wait(10)
+    assert len(desk.granted) == 11
+
+
+def test_a_quiet_minute_gives_a_minutes_worth_and_then_the_rate() -> None:
+    desk = Desk({"a": RPM60}, quiet=3600)
+    for _ in range(100):
+        desk.ask("a")
+    assert len(desk.granted) == 60
+    desk.wait(5)
+    assert len(desk.granted) == 65
+
+
+def test_the_first_of_the_ranked_with_room_is_taken() -> None:
+    desk = Desk({"a": ONE, "b": ONE, "c": ONE})
+    asked = [desk.ask("a", "b", "c") for _ in range(3)]
+    assert [desk.granted[number] for number in asked] == ["a", "b", "c"]
+
+
+def test_whoever_of_the_ranked_frees_first_is_taken() -> None:
+    desk = Desk({"a": ONE, "b": ONE})
+    _, second = desk.ask("a"), desk.ask("b")
+    waits = desk.ask("a", "b")
+    desk.end(second)
+    assert desk.granted[waits] == "b"
+    assert desk.books.statistics(desk.now).waiting == 0
+
+
+def test_leaving_one_line_makes_way_in_the_others() -> None:
+    """The large request stood first at b too; when a takes it, those behind it at b go at once."""
+    desk = Desk({"a": ONE, "b": TPM600}, quiet=60)
+    holder = desk.ask("a")
+    desk.ask("b", tokens=550)
+    large = desk.ask("a", "b", tokens=500)
+    small = desk.ask("b", tokens=10)
+    assert small not in desk.granted
+    desk.end(holder)
+    assert desk.granted[large] == "a"
+    assert desk.granted[small] == "b"
+
+
+def test_a_callers_limits_hold_across_deployments() -> None:
+    desk = Desk({"a": NONE, "b": NONE}, {"alice": ONE})
+    first = desk.ask("a", caller="alice")
+    second = desk.ask("b", caller="alice")
+    other = desk.ask("b", caller="bob")
+    assert set(desk.granted) == {first, other}
+    desk.end(first)
+    assert desk.granted[second] == "b"
+
+
+# Who goes first
+
+
+def test_callers_take_turns() -> None:
+    """A caller who comes late waits for one turn of the busy one, not for its whole backlog."""
+    desk = Desk({"a": ONE})
+    held = desk.ask("a", caller="busy")
+    busy = [desk.ask("a", caller="busy") for _ in range(100)]
+    late = [desk.ask("a", caller="late") for _ in range(3)]
+    for _ in range(7):
+        desk.end(held)
+        held = list(desk.granted)[-1]
+    order = list(desk.granted)[1:]
+    assert sum(number in late for number in order[:6]) == 3
+    assert order[0] == busy[0]
+
+
+def test_leaving_and_coming_back_gives_no_extra_turns() -> None:
+    desk = Desk({"a": ONE})
+    held = desk.ask("a", caller="busy")
+    for _ in range(50):
+        desk.ask("a", caller="busy")
+    again = desk.ask("a", caller="single")
+    single = 0
+    for _ in range(40):
+        desk.end(held)
+        held = list(desk.granted)[-1]
+        if held == again:
+            single += 1
+            again = desk.ask("a", caller="single")
+    assert 18 <= single <= 22
+
+
+def test_a_high_priority_goes_before_those_who_wait() -> None:
+    desk = Desk({"a": ONE})
+    held = desk.ask("a")
+    usual, urgent = desk.ask("a"), desk.ask("a", priority=0)
+    desk.end(held)
+    assert urgent in desk.granted
+    assert usual not in desk.granted
+
+
+@pytest.mark.parametrize("other", ["", "someone else"])
+def test_a_low_priority_is_not_starved(other: str) -> None:
+    """Each level is worth so many turns, and no more, however many important ones keep coming."""
+    desk = Desk({"a": ONE})
+    held = desk.ask("a", caller=other)
+    low = desk.ask("a", priority=9)
+    for turns in range(1, 1000):
+        desk.ask("a", priority=0, caller=other)
+        desk.ask("a", priority=0, caller=other)
+        desk.end(held)
+        held = list(desk.granted)[-1]
+        if held == low:
+            assert 9 * PRIORITY_TURNS / 2 <= turns <= 9 * PRIORITY_TURNS * 2 + 2
+            return
+    pytest.fail("starved")
+
+
+def test_lim_03_a_big_request_is_not_starved_by_small_ones() -> None:
+    """LIM-03: it waits for its own tokens and those before it; who comes later waits behind it."""
+    desk = Desk({"a": TPM600}, quiet=60)
+    desk.ask("a", tokens=600)
+    big = desk.ask("a", tokens=600)
+    begun = desk.now
+    for _ in range(200):
+        desk.ask("a", tokens=1)
+        desk.wait(0.5)
+    assert desk.granted_at[big] - begun == pytest.approx(60, abs=0.1)
+
+
+def test_lim_03_a_request_larger_than_the_limit_waits_for_a_full_bucket_and_leaves_a_debt() -> None:
+    """LIM-03"""
+    desk = Desk({"a": TPM600}, quiet=60)
+    big = desk.ask("a", tokens=1800)
+    assert big in desk.granted
+    assert desk.books.statistics(desk.now).deployments["a"].tokens_left == 0
+    after, begun = desk.ask("a", tokens=100), desk.now
+    desk.wait(300)
+    assert desk.granted_at[after] - begun == pytest.approx(130, abs=0.1)
+
+
+def test_lim_03_a_callers_big_request_is_not_starved_by_its_own_small_ones_elsewhere() -> None:
+    """LIM-03"""
+    desk = Desk({"a": NONE, "b": NONE}, {"alice": TPM600}, quiet=60)
+    desk.ask("a", tokens=600, caller="alice")
+    big, begun = desk.ask("a", tokens=600, caller="alice"), desk.now
+    for _ in range(200):
+        desk.ask("b", tokens=1, caller="alice")
+        desk.wait(0.5)
+    assert desk.granted_at[big] - begun == pytest.approx(60, abs=0.1)
+
+
+def test_a_caller_at_its_limit_is_in_nobodys_way() -> None:
+    desk = Desk({"a": ONE}, {"alice": ONE})
+    first = desk.ask("unheard of", caller="alice")
+    alice, bob, carol = (desk.ask("a", caller=caller) for caller in ("alice", "bob", "carol"))
+    assert set(desk.granted) == {first, bob}
+    desk.end(bob)
+    assert carol in desk.granted
+    desk.end(first)
+    desk.end(carol)
+    assert alice in desk.granted
+
+
+# What comes back
+
+
+def test_lim_03_real_usage_replaces_the_estimate_both_ways_and_shows_no_negative_numbers() -> None:
+    """LIM-03"""
+    desk = Desk({"a": TPM600}, quiet=60)
+    one = desk.ask("a", tokens=500)
+    desk.end(one, tokens=100)
+    assert desk.books.statistics(desk.now).deployments["a"].tokens_left == 500
+    two = desk.ask("a", tokens=100)
+    desk.end(two, tokens=1100)
+    assert desk.books.statistics(desk.now).deployments["a"].tokens_left == 0
+    debtor, begun = desk.ask("a", tokens=100), desk.now
+    desk.wait(100)
+    assert desk.granted_at[debtor] - begun == pytest.approx(70, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("ending", "requests", "tokens"), [(Ending.UNSENT, 60, 600), (Ending.REFUSED, 59, 600), (Ending.SPENT, 59, 300)]
+)
+def test_what_comes_back_depends_on_how_far_the_request_got(ending: Ending, requests: int, tokens: int) -> None:
+    desk = Desk({"a": Limits(requests_per_minute=60, tokens_per_minute=600)}, {"me": TPM600}, quiet=60)
+    desk.end(desk.ask("a", tokens=300, caller="me"), ending)
+    left = desk.books.statistics(desk.now).deployments["a"]
+    assert (left.requests_left, left.tokens_left, left.in_flight) == (requests, tokens, 0)
+
+
+@pytest.mark.parametrize("kind", list(FailureKind))
+def test_only_what_is_proven_unused_comes_back(kind: FailureKind) -> None:
+    """A timeout, a cut stream or a cancellation may have been worked on and billed."""
+    unproven = {
+        FailureKind.TIMEOUT_FIRST_TOKEN,
+        FailureKind.TIMEOUT_IDLE,
+        FailureKind.TIMEOUT_TOTAL,
+        FailureKind.NETWORK,
+        FailureKind.TRUNCATED,
+        FailureKind.SERVER_ERROR,
+        FailureKind.CANCELLED,
+        FailureKind.CRASHED,
+    }
+    assert (ending_of(kind) is Ending.SPENT) or kind not in unproven
+
+
+def test_ending_twice_changes_nothing() -> None:
+    desk = Desk({"a": TPM600}, quiet=60)
+    one = desk.ask("a", tokens=300)
+    desk.end(one, Ending.UNSENT)
+    before = desk.books.statistics(desk.now)
+    desk.end(one, Ending.UNSENT)
+    desk.leave(one)
+    assert desk.books.statistics(desk.now) == before
+
+
+def test_a_late_refund_does_not_let_more_through_than_the_limit() -> None:
+    """Had the request never been made, the refill of that minute would have been lost at the brim."""
+    bucket = Bucket(60, 60, 0.0)
+    charge = bucket.charge(10, 0.0)
+    assert bucket.level(60.0) == 60
+    bucket.charge(60, 60.0)
+    bucket.give_back(charge, 10, 60.0)
+    assert bucket.level(60.0) == 0
+
+
+def test_refunds_of_the_last_minute_are_whole_when_the_bucket_is_busy() -> None:
+    bucket = Bucket(60, 60, 0.0)
+    charge = bucket.charge(30, 0.0)
+    bucket.charge(30, 0.0)
+    bucket.give_back(charge, 20, 5.0)
+    assert bucket.level(5.0) == pytest.approx(25)
+
+
+# Refusing
+
+
+def test_what_cannot_be_served_in_time_is_refused_at_once_with_the_time_it_would_take() -> None:
+    desk = Desk({"a": RPM60})
+    asked = [desk.ask("a", within=10) for _ in range(20)]
+    assert len(desk.granted) == 1
+    assert set(desk.refused) == set(asked[11:])
+    refused = desk.refused[asked[11]]
+    assert refused.kind is FailureKind.RATE_LIMITED
+    assert refused.retry_after == pytest.approx(11, abs=0.1)
+    desk.wait(10)
+    assert set(desk.granted) == set(asked[:11])
+
+
+def test_an_urgent_request_is_not_refused_because_of_those_it_overtakes() -> None:
+    desk = Desk({"a": RPM60})
+    for _ in range(40):
+        desk.ask("a")
+    assert desk.ask("a", within=5) in desk.refused
+    urgent = desk.ask("a", within=5, priority=0)
+    desk.wait(5)
+    assert urgent in desk.granted
+
+
+def test_another_callers_backlog_is_not_held_against_one() -> None:
+    desk = Desk({"a": RPM60})
+    for _ in range(40):
+        desk.ask("a", caller="busy")
+    late = desk.ask("a", caller="late", within=5)
+    desk.wait(5)
+    assert late in desk.granted
+
+
+def test_those_who_can_no_longer_make_it_hear_so_when_a_pause_begins() -> None:
+    desk = Desk({"a": RPM60})
+    desk.ask("a")
+    short, long = desk.ask("a", within=20), desk.ask("a", within=60)
+    desk.books.hold("a", 30, desk.now)
+    desk.look()
+    assert short in desk.refused
+    desk.wait(60)
+    assert long in desk.granted
+
+
+def test_the_line_is_bounded_and_one_caller_cannot_fill_it() -> None:
+    desk = Desk({"a": ONE})
+    desk.ask("a")
+    hog = [desk.ask("a", caller="hog") for _ in range(MAX_WAITING_PER_CALLER + 1)]
+    assert list(desk.refused) == hog[-1:]
+    assert desk.refused[hog[-1]].kind is FailureKind.QUEUE_FULL
+    other = desk.ask("a", caller="other")
+    assert other not in desk.refused
+
+
+def test_the_departed_leave_nothing_in_the_line() -> None:
+    desk = Desk({"a": ONE, "b": ONE})
+    desk.ask("a"), desk.ask("b")
+    for _ in range(10_000):
+        desk.leave(desk.ask("a", "b"))
+    heaps = [queue.heap for _, line in desk.books._deployments.values() for queue in line._queues.values()]
+    assert not heaps
+    first = desk.ask("a", "b")
+    for _ in range(1000):
+        desk.leave(desk.ask("a", "b"))
+    heaps = [queue.heap for _, line in desk.books._deployments.values() for queue in line._queues.values()]
+    assert max(map(len, heaps)) < 30
+    assert desk.books.statistics(desk.now).waiting == 1
+    desk.leave(first)
+
+
+def test_callers_books_are_bounded_and_those_in_use_are_kept() -> None:
+    desk = Desk({"a": NONE}, others=Limits(requests_per_minute=1, max_concurrency=1))
+    used = desk.ask("a", caller="in use")
+    for n in range(MAX_CALLERS + 100):
+        desk.end(desk.ask("a", caller=f"caller {n}"))
+    assert desk.books.statistics(desk.now).callers == MAX_CALLERS
+    assert desk.ask("a", caller="in use") not in desk.granted
+    assert used in desk.granted
+
+
+# Headers
+
+
+def test_lim_05_headers_that_promise_more_raise_nothing() -> None:
+    """LIM-05"""
+    desk = Desk({"a": Limits(requests_per_minute=60, tokens_per_minute=600)}, quiet=60)
+    for _ in range(60):
+        desk.ask("a", tokens=10)
+    lie = RateLimits(requests_limit=10**6, requests_remaining=10**6, tokens_limit=10**9, tokens_remaining=10**9)
+    desk.books.observe("a", lie, desk.now)
+    assert desk.ask("a", tokens=10) not in desk.granted
+    desk.wait(2)
+    assert len(desk.granted) == 61  # 10 tokens a second
+
+
+def test_lim_05_headers_that_say_less_are_believed_until_the_refill() -> None:
+    """LIM-05"""
+    desk = Desk({"a": RPM60}, quiet=60)
+    desk.books.observe("a", RateLimits(requests_remaining=5, requests_reset_s=55), desk.now)
+    for _ in range(20):
+        desk.ask("a")
+    assert len(desk.granted) == 5
+    desk.wait(5)
+    assert len(desk.granted) == 10
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        RateLimits(),
+        RateLimits(requests_remaining=-5, requests_reset_s=-1),
+        RateLimits(requests_remaining=0),
+        RateLimits(requests_remaining=0, requests_reset_s=float("nan")),
+        RateLimits(requests_remaining=0, requests_reset_s=float("inf"), requests_limit=0),
+        RateLimits(tokens_remaining=0, tokens_reset_s=1e9, tokens_limit=-3),
+        RateLimits(requests_limit=1, requests_reset_s=0.0),
+    ],
+)
+@pytest.mark.parametrize("limits", [NONE, RPM60, Limits(requests_per_minute=60, tokens_per_minute=600)])
+def test_lim_05_no_header_stops_the_work_for_more_than_a_minute(said: RateLimits, limits: Limits) -> None:
+    """LIM-05: missing parts, nonsense, and resets in a hundred years."""
+    desk = Desk({"a": limits}, quiet=60)
+    desk.books.observe("a", said, desk.now)
+    asked = desk.ask("a")
+    desk.wait(65)
+    assert asked in desk.granted
+
+
+def test_lim_05_remaining_that_goes_backwards_only_narrows() -> None:
+    """LIM-05: answers overtake one another, so an old header may come last."""
+    desk = Desk({"a": RPM60}, quiet=60)
+    for left in (50, 10, 40, 60):
+        desk.books.observe("a", RateLimits(requests_remaining=left), desk.now)
+    assert desk.books.statistics(desk.now).deployments["a"].requests_left == 10
+
+
+def test_a_retry_after_is_obeyed_and_a_pace_follows_it_where_no_limit_is_known() -> None:
+    desk = Desk({"a": NONE})
+    desk.books.hold("a", 300, desk.now)
+    asked = [desk.ask("a") for _ in range(100)]
+    assert desk.wait(299) == 0
+    assert not desk.granted
+    desk.wait(2)
+    assert 1 <= len(desk.granted) <= 12
+    desk.wait(20)
+    assert list(desk.granted) == asked
+    desk.wait(120)
+    for _ in range(1000):
+        desk.ask("a")
+    assert len(desk.granted) == 1100
+
+
+# Restarts and leases
+
+
+def test_lim_02_after_a_restart_leases_count_debts_stay_and_nothing_is_there_to_burst() -> None:
+    """LIM-02"""
+    desk = Desk({"a": Limits(requests_per_minute=60, max_concurrency=2)}, {"me": TPM600}, quiet=60)
+    out = desk.ask("a", caller="me", tokens=600)
+    desk.end(desk.ask("a"), tokens=10)
+    desk.crash()
+    assert desk.books.statistics(desk.now).deployments["a"].in_flight == 1
+    asked = [desk.ask("a") for _ in range(10)]
+    assert asked[0] not in desk.granted
+    desk.wait(1)
+    assert sum(number in desk.granted for number in asked) == 1
+    desk.wait(10)
+    assert sum(number in desk.granted for number in asked) == 1, "two slots, one leased, one just granted"
+    desk.end(out)
+    assert sum(number in desk.granted for number in asked) == 2
+
+
+def test_lim_02_a_pause_survives_a_restart() -> None:
+    """LIM-02"""
+    desk = Desk({"a": NONE})
+    desk.books.hold("a", 30, desk.now)
+    desk.crash()
+    asked = desk.ask("a")
+    desk.wait(29)
+    assert asked not in desk.granted
+    desk.wait(2)
+    assert asked in desk.granted
+
+
+def test_lim_02_a_lease_that_nobody_ends_expires_and_its_late_end_is_ignored() -> None:
+    """LIM-02"""
+    desk = Desk({"a": ONE})
+    lost = desk.ask("a", lease=100)
+    waits = desk.ask("a")
+    assert desk.wait(99) == 0
+    desk.wait(2)
+    assert waits in desk.granted
+    desk.end(lost)
+    assert desk.books.statistics(desk.now).deployments["a"].in_flight == 1
+    assert desk.books.statistics(desk.now).expired == 1
+
+
+def test_clk_02_an_hour_that_passes_at_once_lets_a_minutes_worth_go_and_no_more() -> None:
+    """CLK-02: the machine slept. Nothing bursts beyond the bucket, and the timer does not spin."""
+    desk = Desk({"a": RPM60})
+    for _ in range(300):
+        desk.ask("a", lease=86_400)
+    desk.now += 3600
+    desk.books.serve(desk.now)
+    desk.look()
+    assert len(desk.granted) == 61
+    assert desk.books.due(desk.now) > desk.now
+    assert desk.wait(10) == 10

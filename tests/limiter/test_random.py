@@ -1,0 +1,186 @@
+"""LIM-01: random lives of the books, and what must hold in all of them."""
+
+from __future__ import annotations
+
+from math import inf
+from random import Random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llm_actors.limiter.bucket import SLACK
+from llm_actors.limiter.leases import Ending
+from llm_protocol.dialect import RateLimits
+from llm_protocol.policy import Limits
+from support.limits import NONE, Desk
+
+DEPLOYMENTS = {
+    "busy": Limits(requests_per_minute=30, tokens_per_minute=900, max_concurrency=4),
+    "rated": Limits(requests_per_minute=120),
+    "tokens": Limits(tokens_per_minute=600),
+    "free": NONE,
+}
+CALLERS = {"small": Limits(requests_per_minute=20, tokens_per_minute=300, max_concurrency=2)}
+CHOICES = (("busy",), ("rated",), ("tokens",), ("busy", "rated"), ("tokens", "busy", "rated"), ("free",))
+WHO = ("", "small", "big")
+
+LEASE = 200.0
+
+STEPS = 1000
+LIVES = 100
+"""Together 10^5 steps."""
+
+
+class Meter:
+    """An independent judge: water that leaks at the rate, and must never have risen above the limit when one goes."""
+
+    def __init__(self, per_minute: int) -> None:
+        self.limit = per_minute
+        self.events: list[list[float]] = []  # time, what was asked for (0 for a late charge), what it cost in the end
+
+    def judge(self) -> None:
+        level, at = 0.0, -inf
+        for time, asked, cost in sorted(self.events, key=lambda event: event[0]):
+            level = max(0.0, level - (time - at) * self.limit / 60) if at > -inf else 0.0
+            at = time
+            if asked:
+                assert level + min(asked, self.limit) <= self.limit + SLACK * 2, (time, level, asked)
+            level += cost
+
+
+class Life(Desk):
+    """A desk with a judge for every limit, and a ledger of everyone who ever asked."""
+
+    def __init__(self) -> None:
+        super().__init__(DEPLOYMENTS, CALLERS)
+        self.meters: dict[tuple[str, str], Meter] = {}
+        for name, limits in (DEPLOYMENTS | CALLERS).items():
+            for what in ("requests", "tokens"):
+                per_minute = getattr(limits, f"{what}_per_minute")
+                if per_minute:
+                    self.meters[name, what] = Meter(per_minute)
+        self.asked: dict[int, tuple[int, str]] = {}
+        self.waiting: list[int] = []
+        self.open: list[int] = []
+        self.charged: dict[int, list[tuple[Meter, list[float], str]]] = {}
+        self.deadlines: dict[int, float] = {}
+        self.ends: dict[int, float] = {}
+
+    def request(self, names: tuple[str, ...], tokens: int, caller: str, priority: int, within: float) -> None:
+        number = len(self.asked) + 1
+        self.asked[number] = tokens, caller
+        self.waiting.append(number)
+        self.deadlines[number] = self.now + within
+        self.ask(*names, tokens=tokens, caller=caller, priority=priority, within=within, lease=LEASE)
+
+    def look(self) -> None:
+        before = len(self.granted)
+        super().look()
+        for number in list(self.granted)[before:]:
+            self._went(number)
+        self.waiting = [number for number in self.waiting if number not in self.refused]
+        self.open = [number for number in self.open if self.ends[number] > self.now]
+        self._check()
+
+    def _went(self, number: int) -> None:
+        tokens, caller = self.asked[number]
+        self.waiting.remove(number)
+        self.open.append(number)
+        self.ends[number] = self.now + LEASE
+        charges = self.charged[number] = []
+        for name in (self.granted[number], caller):
+            for what, cost in (("requests", 1), ("tokens", tokens)):
+                meter = self.meters.get((name, what))
+                if meter is not None:
+                    event = [self.now, float(cost), float(cost)]
+                    meter.events.append(event)
+                    charges.append((meter, event, what))
+
+    def finish(self, which: int, ending: Ending, used: int | None) -> None:
+        number = self.open.pop(which)
+        for meter, event, what in self.charged.pop(number):
+            if what == "requests":
+                event[2] = 0.0 if ending is Ending.UNSENT else 1.0
+            elif ending is not Ending.SPENT:
+                event[2] = 0.0
+            elif used is not None:
+                event[2] = min(event[1], float(used))
+                if used > event[1]:
+                    meter.events.append([self.now, 0.0, used - event[1]])
+        self.end(number, ending, used)
+
+    def _check(self) -> None:
+        """Sums balance, at every step."""
+        seen = self.books.statistics(self.now)
+        assert seen.leases == len(self.open)
+        assert seen.waiting == len(self.waiting)
+        for name, deployment in seen.deployments.items():
+            out = sum(self.granted[number] == name for number in self.open)
+            most = DEPLOYMENTS[name].max_concurrency
+            assert deployment.in_flight == out <= (most or out)
+        assert sum(self.asked[number][1] == "small" for number in self.open) <= 2
+
+    def pass_time(self, seconds: float) -> None:
+        """Wait; then those whose deadline has passed leave, as callers do."""
+        self.wait(seconds)
+        for number in [number for number in self.waiting if self.deadlines[number] <= self.now]:
+            self.waiting.remove(number)
+            self.leave(number)
+
+    def crash_and_come_back(self) -> None:
+        self.waiting.clear()
+        self.crash()
+        self._check()
+
+    def drain(self, *, holders_gone: bool) -> None:
+        """Never stuck: all who wait are served once those before them end, or their leases do, and nothing is left."""
+        for _ in range(5000):
+            while self.open and not holders_gone:
+                self.finish(0, Ending.SPENT, None)
+            if not self.waiting and not self.open:
+                break
+            due = self.books.due(self.now)
+            assert due < inf, "someone waits and nothing is due"
+            self.wait(max(0.0, due - self.now))
+        assert not self.waiting
+        assert self.books.statistics(self.now).leases == 0
+        for meter in self.meters.values():
+            meter.judge()
+
+
+@settings(max_examples=LIVES, derandomize=True, deadline=None)
+@given(st.integers(0, 2**64 - 1))
+def test_lim_01_never_over_the_limit_never_stuck_and_the_sums_balance(seed: int) -> None:
+    """LIM-01: 10^5 random steps of reserve, settle, refund, leave, wait, vendor's headers, lost leases and crash."""
+    draw = Random(seed)
+    life = Life()
+    for _ in range(STEPS):
+        _do(life, *draw.randbytes(4))
+    life.drain(holders_gone=bool(seed % 2))
+
+
+def _do(life: Life, what: int, a: int, b: int, c: int) -> None:
+    if what < 100:
+        within = 600.0 if a % 3 else float(b)
+        life.request(CHOICES[a % len(CHOICES)], (b * b) // 60, WHO[c % len(WHO)], c % 10, within)
+    elif what < 170:
+        if life.open:
+            used = None if b < 20 else c * 4
+            life.finish(a % len(life.open), (Ending.SPENT, Ending.SPENT, Ending.UNSENT, Ending.REFUSED)[b % 4], used)
+    elif what < 190:
+        if life.waiting:
+            number = life.waiting.pop(a % len(life.waiting))
+            life.leave(number)
+    elif what < 245:
+        life.pass_time((a * a) / 2000)
+    elif what < 250:
+        name = CHOICES[a % 3][0]
+        life.books.observe(
+            name, RateLimits(requests_remaining=b, tokens_remaining=c * 10, tokens_reset_s=1.0), life.now
+        )
+        life.look()
+    elif what < 253:
+        life.books.hold(CHOICES[a % 3][0], b / 10, life.now)
+        life.look()
+    elif a < 64:
+        life.crash_and_come_back()

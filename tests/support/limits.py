@@ -1,0 +1,95 @@
+"""The limiter's books on a desk: a clock that is moved by hand, and all decisions at a glance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import count
+from math import inf
+
+from llm_actors.limiter.books import Books, Granted, Refused
+from llm_actors.limiter.leases import Ending
+from llm_actors.limiter.line import Waiter
+from llm_protocol.policy import Limits
+
+NONE = Limits()
+
+
+class Desk:
+    """Asks, ends and waits on behalf of many, and remembers who was granted what, in order."""
+
+    def __init__(
+        self,
+        deployments: Mapping[str, Limits],
+        callers: Mapping[str, Limits] | None = None,
+        others: Limits = NONE,
+        *,
+        quiet: float = 0.0,
+    ) -> None:
+        """``quiet``: seconds that pass before anything happens, so that buckets fill."""
+        self.now = 1000.0
+        self._config = deployments, callers, others
+        self.books = self._fresh()
+        self.granted: dict[int, str] = {}
+        self.granted_at: dict[int, float] = {}
+        self.refused: dict[int, Refused] = {}
+        self._numbers = count(1)
+        self.now += quiet
+
+    def _fresh(self) -> Books:
+        deployments, callers, others = self._config
+        return Books(deployments, callers, others, draw=lambda: 0.0, now=self.now)
+
+    def ask(
+        self,
+        *names: str,
+        tokens: int = 1,
+        caller: str = "",
+        priority: int = 5,
+        within: float = inf,
+        lease: float = 900.0,
+    ) -> int:
+        number = next(self._numbers)
+        waiter = Waiter(
+            number,
+            names,
+            tokens,
+            caller=caller,
+            priority=priority,
+            deadline=self.now + within,
+            lease_s=lease,
+        )
+        self.books.reserve(waiter, self.now)
+        self.look()
+        return number
+
+    def end(self, number: int, ending: Ending = Ending.SPENT, tokens: int | None = None) -> None:
+        self.books.end(number, ending, self.now, tokens)
+        self.look()
+
+    def leave(self, number: int) -> None:
+        self.books.leave(number, self.now)
+        self.look()
+
+    def look(self) -> None:
+        for decision in self.books.decisions():
+            if isinstance(decision, Granted):
+                self.granted[decision.number] = decision.deployment
+                self.granted_at[decision.number] = self.now
+            else:
+                self.refused[decision.number] = decision
+
+    def wait(self, seconds: float) -> int:
+        """Let time pass as the actor would: awake only when something is due. Return how often it was."""
+        end, wakes = self.now + seconds, 0
+        while (due := self.books.due(self.now)) <= end:
+            wakes += 1
+            self.now = max(self.now, due)
+            self.books.serve(self.now)
+            self.look()
+        self.now = end
+        return wakes
+
+    def crash(self) -> None:
+        """The next incarnation takes over."""
+        former, self.books = self.books, self._fresh()
+        self.books.restart(former, self.now)
