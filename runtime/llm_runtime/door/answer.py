@@ -11,19 +11,17 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, final
 
 from llm_actors.run import Run
-from llm_protocol.dialect import Inbound, ResponseEncoder, ServerDialect, WireResponse
+from llm_protocol.dialect import Inbound, ServerDialect, WireResponse
 from llm_protocol.events import Event, Failed, Finished
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.response import LLMResponse
-from llm_protocol.sse import encode_sse
+from llm_runtime.door.framing import framing_for
 from llm_runtime.door.refusal import JSON
 
 if TYPE_CHECKING:
     from llm_runtime.door.exchange import Exchange
 
 NO_RETRY = ("x-should-retry", "false")
-EVENT_STREAM = (("content-type", "text/event-stream; charset=utf-8"), ("cache-control", "no-cache"))
-PING = b": ping\n\n"
 
 
 @final
@@ -79,7 +77,7 @@ class Answer:
 async def respond(exchange: Exchange, dialect: ServerDialect, inbound: Inbound, run: Run) -> None:
     """Answer with ``run``, streamed or whole as the client asked for."""
     if inbound.stream:
-        await stream(exchange, dialect, dialect.response_encoder(inbound, run.response_id), run)
+        await _stream(exchange, dialect, inbound, run)
     else:
         await exchange.reply(encode_end(dialect, inbound, await end_of(exchange, run)))
 
@@ -112,16 +110,17 @@ def encode_failure(dialect: ServerDialect, failure: Failure) -> WireResponse:
     return response._replace(headers=(*response.headers, NO_RETRY))
 
 
-async def stream(exchange: Exchange, dialect: ServerDialect, encoder: ResponseEncoder, run: Run) -> None:
-    """Stream a run as server-sent events.
+async def _stream(exchange: Exchange, dialect: ServerDialect, inbound: Inbound, run: Run) -> None:
+    """Stream a run.
 
     A failure before the first token is an ordinary HTTP error, which clients know how to retry, unless the stream has
     begun: with a dialect whose streams begin before the vendor does, or with a ping.
     """
-    waker, out = exchange.waker, exchange.event_stream()
+    encoder, framing = dialect.response_encoder(inbound, run.response_id), framing_for(inbound)
+    waker, out = exchange.waker, exchange.stream(framing.content_type)
     with exchange.service.answering(run, waker.wake) as answer:
         if frames := encoder.start():
-            await out.write(encode_sse(frames))
+            await out.write(framing.encode(frames))
         while True:
             events = answer.take()
             if isinstance(answer.end, Failed) and not out.begun and not answer.end.failure.partial:
@@ -129,10 +128,10 @@ async def stream(exchange: Exchange, dialect: ServerDialect, encoder: ResponseEn
                 return
             frames = encoder.encode(events) if events else []
             if answer.end is not None:
-                await out.finish(encode_sse(frames))
+                await out.finish(framing.encode(frames) + framing.end())
                 return
             if frames:
-                await out.write(encode_sse(frames))
+                await out.write(framing.encode(frames))
             elif out.is_idle:
-                await out.write(PING)
+                await out.write(framing.ping)
             await waker.wait()

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, final
 import trio
 
 from llm_actors.kernel.trace import place
-from llm_runtime.door.exchange import EventStream, Exchange
+from llm_runtime.door.exchange import BodyStream, Exchange
 from llm_runtime.door.http1 import CONTINUE, Request, RequestParser, encode_response
 from llm_runtime.door.limits import BODY_SECONDS, HEAD_SECONDS, KEEP_ALIVE_SECONDS, MIN_RATE, PIPELINED_BYTES
 from llm_runtime.door.refusal import SERVER_ERROR, Refused
@@ -47,7 +47,7 @@ class HttpConnection:
         self.socket = socket
         self.service = service
         self.waker = Waker()
-        self.streaming: EventStream | None = None
+        self.streaming: BodyStream | None = None
         self._parser = RequestParser()
         self._room = Waker()
         self._phase = Phase.IDLE

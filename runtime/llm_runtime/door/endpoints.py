@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
@@ -18,17 +18,18 @@ from llm_runtime.door.refusal import JSON
 if TYPE_CHECKING:
     from llm_runtime.door.exchange import Exchange
 
+Endpoint: TypeAlias = "Callable[[Exchange], Awaitable[None]]"
 
-def asking(dialect: Callable[[], ServerDialect]) -> Callable[[Exchange], Awaitable[None]]:
+
+def asking(dialect: Callable[[], ServerDialect]) -> Endpoint:
     """An endpoint at which clients of ``dialect`` ask for an answer."""
 
     async def ask(exchange: Exchange) -> None:
         spoken = dialect()
         with exchange.present():
             try:
-                inbound = called_by(
-                    exchange.caller, spoken.decode_request(exchange.request.path, exchange.request.body)
-                )
+                decoded = spoken.decode_request(exchange.request.target, exchange.request.body)
+                inbound = called_by(exchange.caller, decoded)
                 run = await exchange.service.submit(inbound, stream=inbound.stream)
             except LLMClientError as exc:
                 await exchange.reply(encode_failure(spoken, exc.failure))
@@ -39,14 +40,42 @@ def asking(dialect: Callable[[], ServerDialect]) -> Callable[[Exchange], Awaitab
     return ask
 
 
-def chat_dialect() -> ServerDialect:
+def listing(dialect: Callable[[], ServerDialect]) -> Endpoint:
+    """An endpoint with the model list as clients of ``dialect`` read it."""
+
+    async def models(exchange: Exchange) -> None:
+        body = dialect().encode_models(exchange.service.engine.model_list())
+        await exchange.reply(WireResponse(200, (JSON,), body))
+
+    return models
+
+
+def openai() -> ServerDialect:
     """OpenAI's chat completions, with completions, embeddings and images."""
     from llm_protocol.dialects.openai_chat import OpenAIChatServer
 
     return OpenAIChatServer()
 
 
-openai_chat = asking(chat_dialect)
+def anthropic() -> ServerDialect:
+    """Anthropic's messages."""
+    from llm_protocol.dialects.anthropic import AnthropicServer
+
+    return AnthropicServer()
+
+
+def gemini() -> ServerDialect:
+    """Gemini's generateContent and its relatives."""
+    from llm_protocol.dialects.gemini import GeminiServer
+
+    return GeminiServer()
+
+
+def cohere() -> ServerDialect:
+    """Cohere's chat and embed."""
+    from llm_protocol.dialects.cohere import CohereServer
+
+    return CohereServer()
 
 
 async def websocket(exchange: Exchange) -> None:
@@ -61,9 +90,9 @@ class _Page(msgspec.Struct):
 
 
 async def models(exchange: Exchange) -> None:
-    """The model list."""
-    body = chat_dialect().encode_models(exchange.service.engine.model_list())
-    await exchange.reply(WireResponse(200, (JSON,), body))
+    """``GET /v1/models``, where OpenAI's and Anthropic's clients both look; the latter say that they are."""
+    speaks_anthropic = "anthropic-version" in exchange.request.headers
+    await listing(anthropic if speaks_anthropic else openai)(exchange)
 
 
 async def model(exchange: Exchange) -> None:
@@ -76,9 +105,9 @@ async def model(exchange: Exchange) -> None:
     if not found:
         message = f"The model {wanted[:200]!r} does not exist."
         failure = Failure(kind=FailureKind.MODEL_NOT_FOUND, message=message, param="model")
-        await exchange.reply(encode_failure(chat_dialect(), failure))
+        await exchange.reply(encode_failure(openai(), failure))
         return
-    page = msgspec.json.decode(chat_dialect().encode_models(found[:1]), type=_Page)
+    page = msgspec.json.decode(openai().encode_models(found[:1]), type=_Page)
     await exchange.reply(WireResponse(200, (JSON,), bytes(page.data[0])))
 
 

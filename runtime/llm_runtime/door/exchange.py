@@ -10,10 +10,9 @@ import trio
 
 from llm_protocol.dialect import WireResponse
 from llm_protocol.requests import new_request_id
-from llm_runtime.door.answer import EVENT_STREAM
 from llm_runtime.door.http1 import LAST_CHUNK, Request, encode_chunk, encode_head, encode_response
 from llm_runtime.door.limits import SSE_PING_SECONDS
-from llm_runtime.door.refusal import Refused
+from llm_runtime.door.refusal import Refused, Shape, openai_shape
 from llm_runtime.door.waker import Waker
 
 if TYPE_CHECKING:
@@ -23,9 +22,9 @@ if TYPE_CHECKING:
 
 @final
 class Exchange:
-    """Gives an endpoint the request, and takes its answer: exactly one `reply` or `event_stream`."""
+    """Gives an endpoint the request, and takes its answer: exactly one `reply` or `stream`."""
 
-    __slots__ = ("_connection", "begun", "caller", "close", "params", "request", "request_id", "service")
+    __slots__ = ("_connection", "begun", "caller", "close", "params", "request", "request_id", "service", "shape")
 
     def __init__(self, connection: HttpConnection, request: Request) -> None:
         self._connection = connection
@@ -34,6 +33,7 @@ class Exchange:
         self.request_id = new_request_id()
         self.caller = ""
         self.params: Mapping[str, str] = {}
+        self.shape: Shape = openai_shape
         self.begun = False
         self.close = not request.keep_alive
 
@@ -65,22 +65,23 @@ class Exchange:
     async def refuse(self, refused: Refused) -> None:
         """Send a refusal."""
         self.close = self.close or refused.close
-        await self.reply(refused.response())
+        await self.reply(refused.response(self.shape))
 
-    def event_stream(self) -> EventStream:
-        """Answer with server-sent events; nothing is sent before the first of them."""
+    def stream(self, content_type: str) -> BodyStream:
+        """Answer with a body that is sent as it is made; nothing is sent before its first piece."""
         self.close = self.close or self.service.draining or self.request.version == b"1.0"
-        stream = self._connection.streaming = EventStream(self)
+        stream = self._connection.streaming = BodyStream(self, content_type)
         return stream
 
     async def send(self, data: bytes) -> None:
         """Send bytes of an answer that has begun."""
         await self._connection.socket.send(data)
 
-    def stream_head(self) -> bytes:
+    def stream_head(self, content_type: str) -> bytes:
         """The head of a streamed answer."""
         self.begun = True
-        return encode_head(200, (*EVENT_STREAM, *self._own_headers()), close=self.close, length=None)
+        headers = (("content-type", content_type), ("cache-control", "no-cache"), *self._own_headers())
+        return encode_head(200, headers, close=self.close, length=None)
 
     def _own_headers(self) -> list[tuple[str, str]]:
         own = [("x-request-id", self.request_id)]
@@ -91,13 +92,14 @@ class Exchange:
 
 
 @final
-class EventStream:
+class BodyStream:
     """The body of a streamed answer. Each piece is one write, with its chunk's frame around it."""
 
-    __slots__ = ("_chunked", "_exchange", "_last", "begun", "is_idle")
+    __slots__ = ("_chunked", "_content_type", "_exchange", "_last", "begun", "is_idle")
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: Exchange, content_type: str) -> None:
         self._exchange = exchange
+        self._content_type = content_type
         self._chunked = not exchange.close
         self._last = trio.current_time()
         self.begun = False
@@ -116,7 +118,7 @@ class EventStream:
     async def _send(self, data: bytes) -> None:
         if not self.begun:
             self.begun = True
-            data = self._exchange.stream_head() + data
+            data = self._exchange.stream_head(self._content_type) + data
         self.is_idle = False
         self._last = trio.current_time()
         await self._exchange.send(data)

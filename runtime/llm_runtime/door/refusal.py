@@ -1,10 +1,11 @@
-"""What the door itself says no to, in the error shape of OpenAI's API: everything that is about the connection and the
-caller, and not about a request to a model. That is the dialect's to say.
+"""What the door itself says no to: everything that is about the connection and the caller, and not about a request to a
+model. That is the dialect's to say; the shape of an error is the route's dialect's here, too.
 """
 
 from __future__ import annotations
 
-from typing import final
+from collections.abc import Callable
+from typing import TypeAlias, final
 
 import msgspec
 
@@ -43,10 +44,39 @@ class Refused(Exception):  # noqa: N818  (it says what happened, as trio's TooSl
         """The error object."""
         return {"message": self.message, "type": self.kind, "code": self.code, "param": self.param}
 
-    def response(self) -> WireResponse:
+    def response(self, shape: Shape | None = None) -> WireResponse:
         """The HTTP answer."""
-        body = msgspec.json.encode({"error": self.error()})
-        return WireResponse(self.status, (JSON, *self.headers), body)
+        body = (shape or openai_shape)(self)
+        return WireResponse(self.status, (JSON, *self.headers), msgspec.json.encode(body))
+
+
+Shape: TypeAlias = Callable[[Refused], object]
+"""Puts a refusal into the error body that a vendor's clients read."""
+
+
+def openai_shape(refused: Refused) -> object:
+    """As OpenAI says it, and everyone compatible."""
+    return {"error": refused.error()}
+
+
+def anthropic_shape(refused: Refused) -> object:
+    """As Anthropic says it."""
+    types = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 413: "request_too_large"}
+    fallback = "invalid_request_error" if refused.status < 500 else "api_error"
+    error = {"type": types.get(refused.status, fallback), "message": refused.message}
+    return {"type": "error", "error": error, "request_id": None}
+
+
+def gemini_shape(refused: Refused) -> object:
+    """As Gemini says it."""
+    words = {401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND", 503: "UNAVAILABLE"}
+    word = words.get(refused.status, "INVALID_ARGUMENT" if refused.status < 500 else "INTERNAL")
+    return {"error": {"code": refused.status, "message": refused.message, "status": word}}
+
+
+def cohere_shape(refused: Refused) -> object:
+    """As Cohere says it."""
+    return {"message": refused.message, "error_type": refused.code}
 
 
 def not_found(what: str) -> Refused:

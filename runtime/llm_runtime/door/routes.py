@@ -6,26 +6,37 @@ A pattern's ``{name}`` stands for one segment of the path, its ``{name...}`` for
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from collections.abc import Mapping
+from typing import NamedTuple
 from urllib.parse import unquote
 
 from llm_runtime.door import endpoints, stored
-from llm_runtime.door.refusal import Refused, not_found
-
-if TYPE_CHECKING:
-    from llm_runtime.door.exchange import Exchange
-
-Endpoint: TypeAlias = "Callable[[Exchange], Awaitable[None]]"
+from llm_runtime.door.endpoints import Endpoint, asking, listing
+from llm_runtime.door.refusal import (
+    Refused,
+    Shape,
+    anthropic_shape,
+    cohere_shape,
+    gemini_shape,
+    not_found,
+    openai_shape,
+)
 
 
 class Route(NamedTuple):
-    """One row. An ``open`` route asks for no key, Host or Origin."""
+    """One row. An ``open`` route asks for no key, Host or Origin. ``shape`` is that of the door's own refusals."""
 
     method: str
     pattern: str
     endpoint: Endpoint
     open: bool = False
+    shape: Shape = openai_shape
+
+
+_OPENAI = asking(endpoints.openai)
+_ANTHROPIC = asking(endpoints.anthropic)
+_GEMINI = asking(endpoints.gemini)
+_COHERE = asking(endpoints.cohere)
 
 
 ROUTES = (
@@ -35,10 +46,15 @@ ROUTES = (
     Route("GET", "/v1/responses/{id}", stored.retrieve),
     Route("DELETE", "/v1/responses/{id}", stored.delete),
     Route("POST", "/v1/responses/{id}/cancel", stored.cancel),
-    Route("POST", "/v1/chat/completions", endpoints.openai_chat),
-    Route("POST", "/v1/completions", endpoints.openai_chat),
-    Route("POST", "/v1/embeddings", endpoints.openai_chat),
-    Route("POST", "/v1/images/generations", endpoints.openai_chat),
+    Route("POST", "/v1/chat/completions", _OPENAI),
+    Route("POST", "/v1/completions", _OPENAI),
+    Route("POST", "/v1/embeddings", _OPENAI),
+    Route("POST", "/v1/images/generations", _OPENAI),
+    Route("POST", "/v1/messages", _ANTHROPIC, shape=anthropic_shape),
+    Route("POST", "/v1beta/models/{call...}", _GEMINI, shape=gemini_shape),
+    Route("GET", "/v1beta/models", listing(endpoints.gemini), shape=gemini_shape),
+    Route("POST", "/v2/chat", _COHERE, shape=cohere_shape),
+    Route("POST", "/v2/embed", _COHERE, shape=cohere_shape),
     Route("GET", "/v1/models", endpoints.models),
     Route("GET", "/v1/models/{id...}", endpoints.model),
     Route("GET", "/v1/runtime/tree", endpoints.tree),
