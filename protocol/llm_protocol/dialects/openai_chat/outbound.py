@@ -191,10 +191,11 @@ class ChunkEncoder:
     def _finish(self, event: Finished, frames: list[Frame]) -> None:
         word = _finish_word(event.reason, refused=self._refused).encode()
         body = b'"text":""' if self._legacy else b'"delta":{}'
-        frames.append(self._choice(body, b'"%b"' % word))
-        if self._wants_usage and self._usage is not None:
-            usage = encode_json(usage_body(self._usage))
-            frames.append(Frame(None, b'%b,"choices":[],"usage":%b}' % (self._begun(), usage)))
+        usage = b"" if self._usage is None else b',"usage":' + encode_json(usage_body(self._usage))
+        unasked = not self._quirks.stream_usage  # with the reason then; who asks gets a chunk of its own
+        frames.append(self._choice(body, b'"%b"' % word, usage if unasked else b""))
+        if usage and self._wants_usage and not unasked:
+            frames.append(Frame(None, b'%b,"choices":[]%b}' % (self._begun(), usage)))
         frames.append(DONE)
 
     def _begin(self, model: str) -> None:
@@ -210,5 +211,6 @@ class ChunkEncoder:
     def _delta(self, delta: bytes) -> Frame:
         return self._choice(b'"delta":' + delta)
 
-    def _choice(self, body: bytes, reason: bytes = b"null") -> Frame:
-        return Frame(None, b'%b,"choices":[{"index":0,%b,"finish_reason":%b}]}' % (self._begun(), body, reason))
+    def _choice(self, body: bytes, reason: bytes = b"null", tail: bytes = b"") -> Frame:
+        choices = b'"choices":[{"index":0,%b,"finish_reason":%b}]' % (body, reason)
+        return Frame(None, b"%b,%b%b}" % (self._begun(), choices, tail))

@@ -1,0 +1,75 @@
+"""A provider actor in front of the fake provider, over socket pairs: no network, any clock."""
+
+from __future__ import annotations
+
+import trio
+
+from llm_actors.kernel import MailboxSpec
+from llm_actors.provider import Deployment, Endpoint, ProviderActor, generate, list_models
+from llm_actors.testing import alone
+from llm_protocol.content import Message
+from llm_protocol.dialect import ModelInfo
+from llm_protocol.dialects import client_dialect
+from llm_protocol.events import Failed, Finished
+from llm_protocol.failures import Failure
+from llm_protocol.fold import Fold
+from llm_protocol.policy import Timeouts
+from llm_protocol.requests import AnyRequest, ChatRequest, LLMProvider
+from llm_protocol.response import LLMResponse
+from llm_protocol.secret import Secret
+from llm_runtime.fake import FakeProvider
+from llm_runtime.fake.vendors import KINDS
+from support.upstream import Asked
+
+KEY = "sk-CANARY-do-not-print"
+SPEAKERS = tuple(KINDS)
+
+
+def chat(text: str = "Hello there, friend.", model: str = "m", **more: object) -> ChatRequest:
+    return ChatRequest(model=model, messages=(Message.of("user", text),), **more)  # type: ignore[arg-type]
+
+
+def deployment(fake: FakeProvider, kind: LLMProvider, timeouts: Timeouts | None = None) -> Deployment:
+    """What the configuration ``kind = …, base_url = fake.base_url(kind)`` becomes."""
+    return Deployment(
+        name="faked",
+        kind=kind,
+        dialect=client_dialect(kind),
+        endpoint=Endpoint(fake.base_url(kind)),
+        key=Secret(KEY),
+        timeouts=timeouts or Timeouts(),
+    )
+
+
+async def ask(
+    fake: FakeProvider, kind: LLMProvider, request: AnyRequest, *, stream: bool, timeouts: Timeouts | None = None
+) -> Asked:
+    """One request through a provider actor of its own."""
+    asked = Asked()
+    actor = ProviderActor(deployment(fake, kind, timeouts), dial=fake.dial)
+    async with alone(actor, name="faked", mailbox=MailboxSpec(8)) as lone:
+        asked.outcome = await generate(lone.ref, request, stream=stream, sink=asked.events.append)
+    with trio.fail_after(5):
+        await fake.journal.until(lambda journal: journal.connections == journal.open == 0)
+    return asked
+
+
+async def models(fake: FakeProvider, kind: LLMProvider) -> tuple[ModelInfo, ...]:
+    actor = ProviderActor(deployment(fake, kind), dial=fake.dial)
+    async with alone(actor, name="faked", mailbox=MailboxSpec(8)) as lone:
+        return await list_models(lone.ref)
+
+
+def folded(asked: Asked) -> LLMResponse:
+    """The whole answer; fails the test when it did not end well."""
+    assert asked.outcome
+    assert isinstance(asked.outcome.end, Finished), asked.outcome.end
+    fold = Fold().add_all([*asked.events, asked.outcome.end])
+    return fold.response(request_id="r", response_id="x", provider="faked", model="m")
+
+
+def failure(asked: Asked) -> Failure:
+    """How it failed; fails the test when it did not."""
+    assert asked.outcome
+    assert isinstance(asked.outcome.end, Failed), folded(asked)
+    return asked.outcome.end.failure
