@@ -37,6 +37,23 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     max_concurrency: Annotated[int, msgspec.Meta(ge=1, le=100_000)] | None = None
 
 
+class CachePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Whether whole answers are kept for equal requests to come, how many bytes of them, and for how long.
+
+    Off by default: a caller who asks twice may want two answers. ``path`` adds a file that outlives the process and
+    may be shared by several; its directory is made if it is missing.
+    """
+
+    enabled: bool = False
+    memory_mb: Annotated[float, msgspec.Meta(ge=0, le=65_536)] = 64.0
+    """Millions of bytes in memory; 0: only the file."""
+    path: Annotated[str, msgspec.Meta(min_length=1)] | None = None
+    file_mb: Annotated[float, msgspec.Meta(ge=1, le=1_048_576)] = 256.0
+    """Millions of bytes in the file, its journal of a few megabytes apart."""
+    ttl_s: Annotated[float, msgspec.Meta(gt=0, le=31_536_000)] = 3600.0
+    """How old an answer may be, in seconds."""
+
+
 class Attempts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How often one deployment is asked, and how long is waited between: uniformly from a window that starts at
     ``wait_min_s`` and doubles up to ``wait_max_s``. Vendors that say when to come back are believed instead.

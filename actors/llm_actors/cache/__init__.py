@@ -1,0 +1,50 @@
+"""The response cache: whole answers, kept in memory and in a file for equal requests to come.
+
+key = key_of(request, targets, policy)
+found = await lookup(cache, key, request.request_id)      # mode "read"; a miss for whatever reason is None
+if found is not None:
+    return replay(found, request)
+…
+store(cache, key, response, fallback=…)                   # modes "read" and "refresh"
+"""
+
+from llm_actors.cache.actor import CacheActor, cache_child
+from llm_actors.cache.embeddings import Split, embedded, embedding_keys, merge_embedding, split_embedding
+from llm_actors.cache.entry import replay, storable
+from llm_actors.cache.key import CacheKey, Target, key_of
+from llm_actors.cache.messages import (
+    CACHE_MAILBOX,
+    CacheMessage,
+    CacheRef,
+    lookup,
+    lookup_all,
+    statistics,
+    store,
+    store_all,
+)
+from llm_actors.cache.statistics import CacheStatistics, TierStatistics
+
+__all__ = [
+    "CACHE_MAILBOX",
+    "CacheActor",
+    "CacheKey",
+    "CacheMessage",
+    "CacheRef",
+    "CacheStatistics",
+    "Split",
+    "Target",
+    "TierStatistics",
+    "cache_child",
+    "embedded",
+    "embedding_keys",
+    "key_of",
+    "lookup",
+    "lookup_all",
+    "merge_embedding",
+    "replay",
+    "split_embedding",
+    "statistics",
+    "storable",
+    "store",
+    "store_all",
+]

@@ -1,0 +1,131 @@
+"""The file tier as the actor sees it: never waited for longer than a bound, never more behind than a bound.
+
+All work on the file is done in one thread at a time. A lookup that is not answered in time is a miss, though its thread
+works on; while that lasts, no other lookup waits for it. Writes are queued and made several at a time, behind the
+answers they come from; what does not fit the queue is dropped.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection
+from typing import Protocol, TypeVar, TypeVarTuple, Unpack, final
+
+import trio
+
+from llm_actors.cache.entry import Entry, Found
+from llm_actors.cache.key import CacheKey
+from llm_actors.cache.statistics import Count, TierStatistics
+
+READ_SECONDS = 0.05
+"""How long a request waits for the file; then it is a miss."""
+
+READERS = 64
+"""Lookups that wait for the file at once; one more is a miss."""
+
+QUEUE_BYTES = 16_000_000
+"""Bytes of answers that wait to be written."""
+
+QUEUE_ENTRIES = 4_096
+"""Answers that wait to be written."""
+
+BATCH_BYTES = 1_000_000
+"""Bytes written in one transaction, before lookups have their turn; one larger answer is written by itself."""
+
+CLOSE_SECONDS = 0.5
+"""How long closing the file may take; less than the kernel gives a cancelled actor."""
+
+R = TypeVar("R")
+Ts = TypeVarTuple("Ts")
+
+
+class Tier(Protocol):
+    """What is worked in the thread; `FileTier` is the one there is. Its methods do not raise for a bad file."""
+
+    count: Count
+
+    def ready(self) -> bool: ...
+    def read(self, keys: Collection[CacheKey], /) -> dict[CacheKey, Found]: ...
+    def write(self, entries: list[Entry], /) -> None: ...
+    def open(self) -> None: ...
+    def close(self) -> None: ...
+    def statistics(self) -> TierStatistics: ...
+
+
+@final
+class Disk:
+    """The shell around a `Tier`."""
+
+    def __init__(self, tier: Tier) -> None:
+        self._tier = tier
+        self._thread = trio.CapacityLimiter(1)
+        self._readers = 0
+        self._late = False
+        self._queue: deque[Entry] = deque()
+        self._queued_bytes = 0
+        self._wake = trio.Event()
+        self._finishing = False
+
+    async def read(self, keys: Collection[CacheKey]) -> dict[CacheKey, Found]:
+        """What there is for ``keys``; nothing when that takes more than `READ_SECONDS`."""
+        if not self._may_read():
+            return {}
+        self._readers += 1
+        try:
+            with trio.move_on_after(READ_SECONDS):
+                return await self._in_thread(self._tier.read, keys)
+        finally:
+            self._readers -= 1
+        self._late = True
+        self._tier.count.errors += 1
+        return {}
+
+    def _may_read(self) -> bool:
+        self._late = self._late and self._thread.borrowed_tokens > 0
+        return not self._late and self._readers < READERS and self._tier.ready()
+
+    def write(self, entry: Entry) -> None:
+        """Have ``entry`` written soon."""
+        if len(self._queue) >= QUEUE_ENTRIES or self._queued_bytes + len(entry.value) > QUEUE_BYTES:
+            self._tier.count.dropped += 1
+            return
+        self._queue.append(entry)
+        self._queued_bytes += len(entry.value)
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Open the file, then write what is queued until `finish` is called and the queue is empty."""
+        await self._in_thread(self._tier.open)
+        while self._queue or not self._finishing:
+            await self._wake.wait()
+            while self._queue:
+                await self._in_thread(self._tier.write, self._batch())
+            if not self._finishing:
+                self._wake = trio.Event()
+
+    def _batch(self) -> list[Entry]:
+        batch: list[Entry] = []
+        size = 0
+        while self._queue and (not batch or size + len(self._queue[0].value) <= BATCH_BYTES):
+            entry = self._queue.popleft()
+            size += len(entry.value)
+            batch.append(entry)
+        self._queued_bytes -= size
+        return batch
+
+    def finish(self) -> None:
+        """Let `run` return once everything is written."""
+        self._finishing = True
+        self._wake.set()
+
+    async def close(self) -> None:
+        """Close the file, within `CLOSE_SECONDS` even when cancelled. A thread that is stuck keeps it open."""
+        with trio.move_on_after(CLOSE_SECONDS, shield=True):
+            await self._in_thread(self._tier.close)
+
+    async def _in_thread(self, work: Callable[[Unpack[Ts]], R], *args: *Ts) -> R:
+        return await trio.to_thread.run_sync(work, *args, abandon_on_cancel=True, limiter=self._thread)
+
+    def statistics(self) -> TierStatistics:
+        """Counters and gauges."""
+        return self._tier.statistics()

@@ -1,0 +1,99 @@
+"""Embeddings are kept per input: a request is split into the inputs that are known and those that are not. Pure.
+
+    keys = embedding_keys(request, targets, policy)
+    split = split_embedding(request, await lookup_all(cache, keys))
+    if split.missing is not None:
+        answer = …                                      # to the smaller request, `split.missing`
+        store_all(cache, embedded(split.missing, answer, targets, policy))
+    whole = merge_embedding(request, split, answer)     # None: ask for all of them
+
+Vectors of different models do not compare, so an answer is never put together from two of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from llm_actors.cache.entry import replay
+from llm_actors.cache.key import CacheKey, Target, key_of
+from llm_protocol.policy import Policy
+from llm_protocol.requests import EmbeddingRequest
+from llm_protocol.response import LLMResponse, Usage
+
+Vector = tuple[float, ...]
+
+
+class Split(NamedTuple):
+    """What is known of an embedding request, and the request for the rest; ``None`` when there is no rest.
+
+    ``known`` are vectors by input, all made by the model that ``example`` is an answer of (``None``: nothing is known).
+    """
+
+    known: dict[str, Vector]
+    example: LLMResponse | None
+    missing: EmbeddingRequest | None
+
+
+def embedding_keys(request: EmbeddingRequest, targets: Sequence[Target], policy: Policy) -> tuple[CacheKey, ...] | None:
+    """A key per input, in order; ``None``: this request is not cached."""
+    keys = tuple(
+        key
+        for text in request.inputs
+        if (key := key_of(msgspec.structs.replace(request, inputs=(text,)), targets, policy)) is not None
+    )
+    return keys if len(keys) == len(request.inputs) else None
+
+
+def split_embedding(request: EmbeddingRequest, found: Sequence[LLMResponse | None]) -> Split:
+    """Split ``request`` by what was ``found`` for each of its inputs. Equal inputs are asked for once."""
+    usable = [answer for answer in found if answer is not None and len(answer.embeddings) == 1]
+    example = usable[0] if usable else None
+    known = {
+        text: answer.embeddings[0]
+        for text, answer in zip(request.inputs, found, strict=True)
+        if answer is not None and example is not None and len(answer.embeddings) == 1 and _same_model(answer, example)
+    }
+    rest = tuple(dict.fromkeys(text for text in request.inputs if text not in known))
+    return Split(known, example, msgspec.structs.replace(request, inputs=rest) if rest else None)
+
+
+def merge_embedding(request: EmbeddingRequest, split: Split, answer: LLMResponse | None) -> LLMResponse | None:
+    """The whole answer: what was known and the ``answer`` to ``split.missing``, in the order of the inputs.
+
+    Usage, cost and time are those of ``answer``, and nothing where all was known. ``None`` when the two do not go
+    together: another model answered, or with another number of vectors than asked for; ask for the whole ``request``.
+    """
+    if split.missing is None:
+        assert split.example is not None
+        whole = replay(msgspec.structs.replace(split.example, usage=Usage()), request)
+        return _with_vectors(whole, request, split.known)
+    if answer is None or len(answer.embeddings) != len(split.missing.inputs):
+        return None
+    if split.example is not None and not _same_model(answer, split.example):
+        return None
+    return _with_vectors(answer, request, split.known | dict(zip(split.missing.inputs, answer.embeddings, strict=True)))
+
+
+def embedded(
+    request: EmbeddingRequest, answer: LLMResponse, targets: Sequence[Target], policy: Policy
+) -> Iterator[tuple[CacheKey, LLMResponse]]:
+    """The answer to ``request`` as one per input with its key, to be stored. Nothing if it is not one vector per input.
+
+    None of them has a usage or a cost: a vendor counts the whole.
+    """
+    keys = embedding_keys(request, targets, policy)
+    if keys is None or len(answer.embeddings) != len(keys):
+        return
+    for key, vector in zip(keys, answer.embeddings, strict=True):
+        yield key, msgspec.structs.replace(answer, embeddings=(vector,), usage=None, cost=None)
+
+
+def _same_model(one: LLMResponse, other: LLMResponse) -> bool:
+    return (one.provider, one.model, len(one.embeddings[0])) == (other.provider, other.model, len(other.embeddings[0]))
+
+
+def _with_vectors(answer: LLMResponse, request: EmbeddingRequest, vectors: dict[str, Vector]) -> LLMResponse:
+    return msgspec.structs.replace(answer, embeddings=tuple(vectors[text] for text in request.inputs))

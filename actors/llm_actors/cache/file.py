@@ -1,0 +1,211 @@
+"""The cache file: one SQLite database in WAL mode, which a crash at any moment leaves sound.
+
+Size: what counts is the pages in use. Room is made before anything is added, by dropping what was stored first, so the
+file does not outgrow its bound; freed pages are used again.
+
+Age: the file has a clock of its own that only moves forward. While the machine is on, it goes with the machine's clock
+since boot, whatever happens to the wall clock; so two processes agree on it. From one boot to the next it moves by what
+the wall clock moved, but never back. So a wall clock that is set a day wrong and back changes nothing; one that is
+wrong at boot makes entries expire early (it says a day has passed), or live one more time to live (it says none has).
+
+Truth: each entry has a digest over key, value and time, keyed with the key it is looked for under. SQLite finds only
+some damage by itself; this finds the rest, so that damage makes misses and never a wrong answer.
+
+Nothing here waits on Trio: it is worked in threads, one at a time.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from hashlib import blake2b
+from hmac import compare_digest
+from typing import final
+
+from llm_actors.cache.clock import MachineClock
+from llm_actors.cache.entry import Entry, Found
+from llm_actors.cache.key import CacheKey
+from llm_actors.cache.statistics import Count
+from llm_actors.cache.trouble import NotOursError, Trouble
+
+VERSION = 1
+"""Of the tables and of what is in them. A file of another version is set aside."""
+
+BUSY_SECONDS = 0.1
+"""How long a write waits for another process's; a read waits for none."""
+
+EVICT_STEP = 4
+"""Entries dropped at a time while room is made."""
+
+EVICT_LIMIT = 1_000
+"""Entries dropped for one write. Where that is not enough (somebody lowered the bound), the write is left out."""
+
+EXPIRE_LIMIT = 64
+"""Of the oldest entries, as many are dropped with each write if they have expired."""
+
+SHRINK_PAGES = 1_000
+"""Pages given back to the file system with each write, while the file is above its bound."""
+
+JOURNAL_BYTES = 4_000_000
+"""What is left of the write-ahead log after a checkpoint."""
+
+_DROP_OLDEST = "DELETE FROM llm_cache WHERE id IN (SELECT id FROM llm_cache ORDER BY id LIMIT ?)"
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS llm_cache (
+    id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, born REAL NOT NULL, digest BLOB NOT NULL, value BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS llm_cache_clock (
+    id INTEGER PRIMARY KEY CHECK (id = 0), boot TEXT NOT NULL, shift REAL NOT NULL, time REAL NOT NULL,
+    wall REAL NOT NULL);
+"""
+
+
+@final
+class CacheFile:
+    """The open file. Every method, the constructor included, may raise what `trouble.Failing` lists."""
+
+    def __init__(self, path: str, *, max_bytes: int, ttl_s: float, clock: MachineClock, count: Count) -> None:
+        self._count = count
+        self._max_bytes = max_bytes
+        self._ttl_s = ttl_s
+        self._clock = clock
+        self._shift = 0.0
+        _make_private(path)
+        self._db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        try:
+            self._set_up()
+        except BaseException:
+            self.close()
+            raise
+        self._page_bytes = self._pragma("page_size")
+
+    def _set_up(self) -> None:
+        # auto_vacuum counts only before the first page is written, and switching to WAL writes it
+        for setting in (
+            "auto_vacuum = INCREMENTAL",
+            "journal_mode = WAL",
+            "synchronous = NORMAL",
+            f"journal_size_limit = {JOURNAL_BYTES}",
+            "cell_size_check = ON",
+            "trusted_schema = OFF",
+            "mmap_size = 0",  # a file that is cut short under a map kills the process
+        ):
+            self._db.execute(f"PRAGMA {setting}").fetchall()
+        with self._transaction():
+            tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+            if tables and "llm_cache" not in tables:
+                raise NotOursError(Trouble.FOREIGN)
+            if tables and self._pragma("user_version") != VERSION:
+                raise NotOursError(Trouble.DAMAGED)
+            for statement in _TABLES.split(";"):
+                self._db.execute(statement)
+            self._db.execute(f"PRAGMA user_version = {VERSION}")
+            self._set_clock()
+
+    def _set_clock(self) -> None:
+        boot, since_boot, wall = self._clock.boot, self._clock.since_boot(), self._clock.wall()
+        known = self._db.execute("SELECT boot, shift, time, wall FROM llm_cache_clock").fetchone()
+        if known is None:
+            self._shift = 0.0
+        elif boot and known[0] == boot:
+            self._shift = float(known[1])
+        else:
+            self._shift = float(known[2]) + max(0.0, wall - float(known[3])) - since_boot
+        self._db.execute(
+            "INSERT OR REPLACE INTO llm_cache_clock VALUES (0, ?, ?, ?, ?)", (boot, self._shift, self._now(), wall)
+        )
+
+    def _now(self) -> float:
+        return self._clock.since_boot() + self._shift
+
+    def get(self, keys: Iterable[CacheKey]) -> dict[CacheKey, Found]:
+        """What there is for ``keys`` that is sound and not too old."""
+        now, found = self._now(), {}
+        for key in keys:
+            row = self._db.execute("SELECT born, digest, value FROM llm_cache WHERE key = ?", (key,)).fetchone()
+            if row is None:
+                continue
+            born, digest, value = row
+            if not _is_sound(key, born, digest, value):
+                self._count.errors += 1
+            elif 0 <= now - born < self._ttl_s:
+                found[key] = Found(value, now - born)
+            else:
+                self._count.expired += 1
+        return found
+
+    def put(self, entries: Sequence[Entry]) -> bool:
+        """Add ``entries`` in one transaction, in place of the oldest. False: there is no room for them."""
+        now = self._now()
+        rows = [(entry.key, now, _digest(entry.key, now, entry.value), entry.value) for entry in entries]
+        with self._transaction():
+            self._drop_expired(now)
+            roomy = self._make_room(sum(self._cost(entry.value) for entry in entries))
+            if roomy:
+                self._db.executemany(
+                    "INSERT OR REPLACE INTO llm_cache (key, born, digest, value) VALUES (?, ?, ?, ?)", rows
+                )
+            self._db.execute("UPDATE llm_cache_clock SET time = ?, wall = ?", (now, self._clock.wall()))
+        if self._pragma("page_count") * self._page_bytes > self._max_bytes:
+            self._db.execute(f"PRAGMA incremental_vacuum({SHRINK_PAGES})").fetchall()
+        return roomy
+
+    def _drop_expired(self, now: float) -> None:
+        self._db.execute(f"{_DROP_OLDEST} AND born <= ?", (EXPIRE_LIMIT, now - self._ttl_s))
+
+    def _make_room(self, needed: int) -> bool:
+        evicted = 0
+        while self.bytes_in_use() + needed > self._max_bytes:
+            gone = self._db.execute(_DROP_OLDEST, (EVICT_STEP,)).rowcount
+            if not gone or evicted >= EVICT_LIMIT:
+                return False
+            evicted += gone
+            self._count.evicted += gone
+        return True
+
+    def _cost(self, value: bytes) -> int:
+        """The most that a value takes: its own pages, and a new one in each of the two trees."""
+        return (len(value) // (self._page_bytes - 64) + 3) * self._page_bytes
+
+    def bytes_in_use(self) -> int:
+        """Bytes of the pages that hold something."""
+        return (self._pragma("page_count") - self._pragma("freelist_count")) * self._page_bytes
+
+    def _pragma(self, name: str) -> int:
+        return int(self._db.execute(f"PRAGMA {name}").fetchone()[0])
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            with suppress(sqlite3.Error):  # what went wrong first is what matters
+                self._db.execute("ROLLBACK")
+            raise
+
+    def close(self) -> None:
+        """Close the file. Never raises for what the file is like: there is nothing left to be done about it."""
+        with suppress(sqlite3.Error):
+            self._db.close()
+
+
+def _make_private(path: str) -> None:
+    """Create the file so that only its owner can read the answers. SQLite gives its journal the same mode."""
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    with suppress(FileExistsError):  # one that exists is never opened here: to close it would drop SQLite's locks
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+
+
+def _digest(key: CacheKey, born: float, value: bytes) -> bytes:
+    return blake2b(struct.pack("<d", born) + value, digest_size=16, key=key).digest()
+
+
+def _is_sound(key: CacheKey, born: object, digest: object, value: object) -> bool:
+    if not (isinstance(born, float) and isinstance(digest, bytes) and isinstance(value, bytes)):
+        return False  # SQLite's columns hold whatever a flipped bit makes of them
+    return compare_digest(digest, _digest(key, born, value))

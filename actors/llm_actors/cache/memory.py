@@ -1,0 +1,72 @@
+"""The memory tier: bounded in bytes, each entry for a while, the one unused for longest goes first. Pure.
+
+Every operation takes constant time (an eviction too; a store evicts as many as it needs room for). What has expired is
+dropped when it is asked for, or when its turn comes; until then it counts towards the bound.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import NamedTuple, final
+
+from llm_actors.cache.entry import LARGEST_SHARE
+from llm_actors.cache.key import CacheKey
+from llm_actors.cache.statistics import Count, TierStatistics, statistics_of
+
+OVERHEAD_BYTES = 400
+"""What an entry takes beside its value: key, tuple, float, object headers, its place in the ordered dict."""
+
+
+class _Kept(NamedTuple):
+    value: bytes
+    expires: float
+
+
+@final
+class Memory:
+    """Packed answers by key. ``now`` is any clock that is never set."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.count = Count()
+        self._max_bytes = max_bytes
+        self._kept: OrderedDict[CacheKey, _Kept] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, key: CacheKey, now: float) -> bytes | None:
+        """The value, now the last to be evicted."""
+        kept = self._kept.get(key)
+        if kept is not None and kept.expires <= now:
+            self.remove(key)
+            self.count.expired += 1
+            kept = None
+        if kept is None:
+            self.count.misses += 1
+            return None
+        self._kept.move_to_end(key)
+        self.count.hits += 1
+        return kept.value
+
+    def put(self, key: CacheKey, value: bytes, *, expires: float) -> None:
+        """Keep ``value`` until ``expires``, in place of what was kept under this key."""
+        self.remove(key)
+        cost = len(value) + OVERHEAD_BYTES
+        if cost * LARGEST_SHARE > self._max_bytes:
+            self.count.dropped += 1
+            return
+        self._kept[key] = _Kept(value, expires)
+        self._bytes += cost
+        self.count.stored += 1
+        while self._bytes > self._max_bytes:
+            _, evicted = self._kept.popitem(last=False)
+            self._bytes -= len(evicted.value) + OVERHEAD_BYTES
+            self.count.evicted += 1
+
+    def remove(self, key: CacheKey) -> None:
+        """Forget the entry, if there is one."""
+        kept = self._kept.pop(key, None)
+        if kept is not None:
+            self._bytes -= len(kept.value) + OVERHEAD_BYTES
+
+    def statistics(self) -> TierStatistics:
+        """Counters and gauges."""
+        return statistics_of(self.count, entries=len(self._kept), size=self._bytes)

@@ -1,0 +1,49 @@
+"""What the cache tells about itself."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Count(msgspec.Struct):
+    """What happened in one tier since it was made."""
+
+    hits: int = 0
+    misses: int = 0
+    stored: int = 0
+    evicted: int = 0
+    expired: int = 0
+    dropped: int = 0
+    errors: int = 0
+
+
+class TierStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """One tier. Counters grow within one incarnation of the cache; ``entries`` and ``bytes`` are gauges
+    (``entries`` is ``None`` for the file, where counting takes time; its ``bytes`` are those when it was last used).
+
+    ``expired`` entries were found too old (they are misses too), ``evicted`` ones made room, ``dropped`` ones were
+    not taken: too large, or more than the tier could write. ``errors``: for memory, answers without canonical bytes;
+    for the file, damaged entries, failed reads and writes, and lookups that it did not answer in time.
+    """
+
+    entries: int | None
+    bytes: int
+    hits: int
+    misses: int
+    stored: int
+    evicted: int
+    expired: int
+    dropped: int
+    errors: int
+
+
+class CacheStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """The cache at a moment. A lookup asks the file only for what memory does not have. ``file``: if there is one."""
+
+    memory: TierStatistics
+    file: TierStatistics | None = None
+
+
+def statistics_of(count: Count, *, entries: int | None, size: int) -> TierStatistics:
+    """A moment's view of a tier."""
+    return TierStatistics(entries=entries, bytes=size, **msgspec.structs.asdict(count))

@@ -1,0 +1,138 @@
+"""The file tier: the cache file with its ups and downs. Whatever is wrong with the file makes misses, not errors.
+
+What is done about trouble is said in one place, `_suffer`: a damaged file is set aside and begun anew at once; a full
+disk stops the writing, not the reading; anything else closes the file until it is tried again. There is one line in
+the log per state, and one when it works again. It heals by use: nothing runs in the background.
+
+Its methods do I/O and are called in threads, never two at once; `ready` and `statistics` do none.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Collection, Sequence
+from math import inf
+from typing import TypeVar, final
+
+from llm_actors.cache.clock import MachineClock, machine_clock
+from llm_actors.cache.entry import LARGEST_SHARE, Entry, Found
+from llm_actors.cache.file import CacheFile
+from llm_actors.cache.key import CacheKey
+from llm_actors.cache.statistics import Count, TierStatistics, statistics_of
+from llm_actors.cache.trouble import ASIDE, Failing, Trouble, inode_of, set_aside, trouble_of
+
+RETRY_SECONDS = 5.0
+"""How long a file that gave trouble is left alone."""
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+@final
+class FileTier:
+    """Packed answers in the file at ``path``, which is opened when it is first needed."""
+
+    def __init__(self, path: str, *, max_bytes: int, ttl_s: float, clock: MachineClock | None = None) -> None:
+        self.count = Count()
+        self._path = os.path.abspath(os.path.expanduser(path))
+        self._max_bytes = max_bytes
+        self._ttl_s = ttl_s
+        self._clock = clock or machine_clock()
+        self._file: CacheFile | None = None
+        self._rests_until = self._writes_rest_until = -inf
+        self._reported: Trouble | None = None
+        self._inode: int | None = None
+        self._bytes = 0
+
+    def ready(self) -> bool:
+        """Whether it is worth asking: not while the file is left alone."""
+        return self._clock.since_boot() >= self._rests_until
+
+    def read(self, keys: Collection[CacheKey]) -> dict[CacheKey, Found]:
+        """What there is for ``keys``."""
+        found = self._try(lambda file: file.get(keys)) or {}
+        self.count.hits += len(found)
+        self.count.misses += len(keys) - len(found)
+        return found
+
+    def write(self, entries: Sequence[Entry]) -> None:
+        """Store ``entries``, or drop them."""
+        fitting = [entry for entry in entries if len(entry.value) * LARGEST_SHARE <= self._max_bytes]
+        self.count.dropped += len(entries) - len(fitting)
+        if not fitting:
+            return
+        rests = self._clock.since_boot() < self._writes_rest_until
+        if rests or not self._try(lambda file: file.put(fitting)):
+            self.count.dropped += len(fitting)
+            return
+        self.count.stored += len(fitting)
+        if self._reported is not None:
+            log.info("the cache file %s works again", self._path)
+            self._reported = None
+
+    def open(self) -> None:
+        """Open the file, so that the first lookup need not wait for that."""
+        self._try(lambda _: None)
+
+    def close(self) -> None:
+        """Close the file. The tier can be used again all the same."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _try(self, work: Callable[[CacheFile], T]) -> T | None:
+        if not self.ready():
+            return None
+        try:
+            if self._file is None:
+                self._file = self._opened()
+            done = work(self._file)
+            self._bytes = self._file.bytes_in_use()
+        except Failing as exc:
+            self._suffer(trouble_of(exc))
+            return None
+        return done
+
+    def _opened(self) -> CacheFile:
+        self._inode = inode_of(self._path)
+        file = CacheFile(self._path, max_bytes=self._max_bytes, ttl_s=self._ttl_s, clock=self._clock, count=self.count)
+        self._inode = inode_of(self._path)
+        return file
+
+    def _suffer(self, trouble: Trouble) -> None:
+        self.count.errors += 1
+        rest = self._clock.since_boot() + RETRY_SECONDS
+        if self._file is not None and trouble is Trouble.BUSY:
+            return  # another process writes: this one write is lost
+        if self._file is not None and trouble is Trouble.FULL:
+            self._writes_rest_until = rest
+        elif trouble is Trouble.DAMAGED:
+            self._begin_anew(rest)
+        else:
+            self.close()
+            self._rests_until = rest
+        self._report(trouble)
+
+    def _begin_anew(self, rest: float) -> None:
+        self.close()
+        try:
+            set_aside(self._path, self._inode)
+            if self._reported is Trouble.DAMAGED:
+                self._rests_until = rest  # the new one was damaged too, before anything could be stored in it
+            else:
+                self._file = self._opened()
+        except Failing:
+            self._rests_until = rest
+
+    def _report(self, trouble: Trouble) -> None:
+        if trouble is self._reported:
+            return
+        self._reported = trouble
+        what = f"set aside as {self._path}{ASIDE}" if trouble is Trouble.DAMAGED else "requests go on without it"
+        log.error("the cache file %s %s: %s", self._path, trouble.value, what)
+
+    def statistics(self) -> TierStatistics:
+        """Counters, and the file's size when it was last used."""
+        return statistics_of(self.count, entries=None, size=self._bytes)
