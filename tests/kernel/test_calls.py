@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from itertools import pairwise
+from typing import assert_type
 
 import pytest
 import trio
@@ -282,6 +283,22 @@ async def test_answering_twice_or_the_wrong_message_is_a_bug(autojump_clock: Moc
         delivery.reply(delivery.message, 1)
         with pytest.raises(RuntimeError, match="answered already"):
             delivery.reply(delivery.message, 2)
+
+
+async def test_the_type_of_an_answer_is_known_from_the_message(autojump_clock: MockClock) -> None:
+    """For the type checker: a `Call[str]` gives a `str`, and takes nothing else as its answer."""
+
+    class Wrong:
+        async def run(self, inbox: Inbox[Sleep], *, task_status: trio.TaskStatus[None]) -> None:
+            task_status.started()
+            async for delivery in inbox:
+                delivery.reply(delivery.message, 7)  # type: ignore[misc]
+
+    async with alone(Wrong()) as lone:
+        answer = await lone.ref.call(Sleep(1.0))
+        assert_type(answer, str)
+        wider: str | None = await lone.ref.call(Sleep(1.0))
+        assert wider == answer
 
 
 # Circles

@@ -7,6 +7,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from llm_actors.kernel import (
+    Backoff,
     Intensity,
     NameTaken,
     NotRunning,
@@ -18,7 +19,7 @@ from llm_actors.kernel import (
     running,
     task_child,
 )
-from support.actors import NO_WAIT, Ask, CrashCast, flaky, member
+from support.actors import NO_WAIT, Ask, CrashCast, Sleep, flaky, member
 
 
 async def forever(task_status: trio.TaskStatus[None]) -> None:
@@ -143,6 +144,24 @@ async def test_stopping_a_child_is_final(autojump_clock: MockClock) -> None:
             await root.ref("a").call(Ask())
         with pytest.raises(KeyError):
             await root.stop_child("a")
+
+
+@pytest.mark.parametrize(("pause", "wait"), [(0.0, 1.0), (5.0, 3.0)])
+async def test_a_child_stopped_during_a_group_restart_leaves_the_others_to_it(
+    pause: float, wait: float, autojump_clock: MockClock
+) -> None:
+    """Stopped on request while a slow sibling ends, or during the pause before the restart: the others come back."""
+    specs = [member("a"), member("b"), member("slow")]
+    root = Supervisor(specs, strategy=Strategy.ONE_FOR_ALL, backoff=Backoff(first=pause))
+    async with running(root), trio.open_nursery() as nursery:
+        nursery.start_soon(root.ref("slow").call, Sleep(2.0))
+        await wait_all_tasks_blocked()
+        root.ref("a").cast(CrashCast())
+        await trio.sleep(wait)
+        await root.stop_child("a")
+        await root.stop_child("b")
+        assert await root.ref("slow").call(Ask()) == 1
+        assert [child.name for child in root.tree().children] == ["slow"]
 
 
 async def test_a_supervisor_that_is_not_running_starts_no_child() -> None:

@@ -174,8 +174,16 @@ class Watch:
         group = affected(self._policy.strategy, tuple(self._children), child.name)
         for name in reversed(group):
             self.due.pop(name, None)
-            await self._stop_for_group(self._children[name])
-        self.due[child.name] = Due(now + delay, delay)
+            if name in self._children:  # else stopped on request while we waited for another
+                await self._stop_for_group(self._children[name])
+        self._plan(child, Due(now + delay, delay))
+
+    def _plan(self, child: Child, due: Due) -> None:
+        """Note a restart; if `child` was stopped on request meanwhile, for the first who went down with it."""
+        down = (c.name for c in self._children.values() if c.status is Status.RESTARTING and c.name not in self.due)
+        name = child.name if child.name in self._children else next(down, None)
+        if name is not None:
+            self.due[name] = due
 
     async def _stop_for_group(self, child: Child) -> None:
         if child.life is None:
@@ -206,8 +214,10 @@ class Watch:
         self.parked_until = trio.current_time() + pause
         self.due.clear()
         self._bus.publish(ChildrenParked(name=self._path, seconds=pause, causes=lineage(error)))
-        for child in reversed(tuple(self._children.values())):
+        children = tuple(self._children.values())
+        for child in children:
             child.close(Parked, "rests after too many crashes")
+        for child in reversed(children):
             await child.stop(final=False)
             child.status = Status.PARKED
 
@@ -240,6 +250,7 @@ class Watch:
 
     def retire(self, child: Child, kind: type[NotRunning], problem: str) -> None:
         """Take a child off the books and answer everyone who waits for it."""
-        self.due.pop(child.name, None)
         self._children.pop(child.name, None)
         child.retire(kind, problem)
+        if due := self.due.pop(child.name, None):
+            self._plan(child, due)
