@@ -6,11 +6,11 @@ import json
 from typing import Any, NamedTuple
 
 import pytest
-from support.door import OpenDoor, Reply, open_door
 
 from llm_actors.run import Run
 from llm_protocol.errors import ModelNotFoundError
 from llm_protocol.failures import Failure, FailureKind
+from support.door import OpenDoor, Reply, open_door
 
 KEY = "sk-0123456789abcdef"
 SAID = [{"role": "user", "content": "hi"}]
@@ -163,3 +163,20 @@ async def test_the_model_list_in_every_wires_form() -> None:
         assert openai["object"] == "list"
         assert [each["id"] for each in anthropic["data"]] == [each["id"] for each in openai["data"]]
         assert gemini["models"][0]["name"] == "models/fake/fake-1"
+
+
+@EVERY
+async def test_how_to_answer_is_the_requests_to_say_in_its_own_object(wire: Wire) -> None:
+    """Unknown fields are refused there, unlike in the vendor's part of the body."""
+    async with open_door() as door:
+        said = wire._replace(body=wire.body | {"llm_runtime": {"deadline_s": 7, "cache": "off"}})
+        assert (await ask(door, said)).status == 200
+        policy = door.engine.requests[0].policy
+        assert policy is not None
+        assert (policy.deadline_s, policy.cache) == (7.0, "off")
+        wrongs: tuple[object, ...] = ({"deadlin_s": 7}, {"deadline_s": "7"}, {"base_url": "http://127.0.0.1:1"}, 1, [])
+        for wrong in wrongs:
+            reply = await ask(door, wire._replace(body=wire.body | {"llm_runtime": wrong}))
+            assert reply.status == 400, wrong
+            assert "llm_runtime" in reply.body.decode()
+        assert len(door.engine.requests) == 1

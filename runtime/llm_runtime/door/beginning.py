@@ -6,15 +6,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from llm_actors.run import Run
 from llm_protocol.content import Message
-from llm_protocol.dialect import Inbound
 from llm_protocol.dialects.openai_responses import Create
 from llm_protocol.events import Finished, Started, UsageReported
 from llm_protocol.requests import AnyRequest
 from llm_protocol.response import FinishReason, LLMResponse, Usage
+from llm_runtime.door.engine import admitted
 from llm_runtime.door.refusal import Refused
 from llm_runtime.door.shelf import Kept, Recent
 
@@ -32,21 +30,14 @@ async def begin(
     options = create.options
     parent = _parent(service, options.previous_response_id, caller, recent)
     before, weight = parent or ((), 0)
-    inbound = called_by(caller, create.after(before) if before else create.inbound)
+    inbound = admitted(caller, create.after(before) if before else create.inbound)
     if options.generate:
-        run = await service.submit(inbound, stream=stream or options.background, background=options.background)
+        run = await service.submit(inbound.request, stream=stream or options.background, background=options.background)
     else:
         run = warmed_up(inbound.request)
     kept = Kept(run, inbound, options, (*before, *create.input), weight + size)
     service.shelf.put(kept)
     return kept
-
-
-def called_by(caller: str, inbound: Inbound) -> Inbound:
-    """The request with the name of the key it came with."""
-    if not caller:
-        return inbound
-    return inbound._replace(request=msgspec.structs.replace(inbound.request, caller=caller))
 
 
 def _parent(

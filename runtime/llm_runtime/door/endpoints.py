@@ -11,7 +11,7 @@ from llm_protocol.dialect import ServerDialect, WireResponse
 from llm_protocol.errors import LLMClientError
 from llm_protocol.failures import Failure, FailureKind
 from llm_runtime.door.answer import encode_failure, respond
-from llm_runtime.door.beginning import called_by
+from llm_runtime.door.engine import admitted
 from llm_runtime.door.handshake import check_handshake
 from llm_runtime.door.refusal import JSON
 
@@ -29,8 +29,8 @@ def asking(dialect: Callable[[], ServerDialect]) -> Endpoint:
         with exchange.present():
             try:
                 decoded = spoken.decode_request(exchange.request.target, exchange.request.body)
-                inbound = called_by(exchange.caller, decoded)
-                run = await exchange.service.submit(inbound, stream=inbound.stream)
+                inbound = admitted(exchange.caller, decoded)
+                run = await exchange.service.submit(inbound.request, stream=inbound.stream)
             except LLMClientError as exc:
                 await exchange.reply(encode_failure(spoken, exc.failure))
             else:

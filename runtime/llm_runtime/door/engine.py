@@ -6,11 +6,14 @@ import logging
 from collections.abc import Sequence
 from typing import Protocol
 
+import msgspec
+
 from llm_actors.kernel.trace import place
 from llm_actors.run import Run
 from llm_protocol.dialect import Inbound, ModelInfo
-from llm_protocol.errors import InternalError, LLMClientError, UnsupportedError
-from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.errors import InternalError, LLMClientError
+from llm_protocol.fields import bad_request
+from llm_protocol.policy import Policy
 from llm_protocol.requests import AnyRequest
 
 log = logging.getLogger("llm_runtime.door")
@@ -36,18 +39,35 @@ class Engine(Protocol):
         ...
 
 
-async def submitted(engine: Engine, inbound: Inbound, *, stream: bool, background: bool = False) -> Run:
+_POLICY = msgspec.json.Decoder(Policy)
+
+
+def admitted(caller: str, inbound: Inbound) -> Inbound:
+    """The request with the name of the key it came with, and with what its ``llm_runtime`` object says of how it is to
+    be answered. Raises `BadRequestError`: a field that is unknown there is refused, since it is our own.
+    """
+    policy = None if inbound.policy is None else _policy(inbound.policy)
+    if not caller and policy is None:
+        return inbound
+    return inbound._replace(request=msgspec.structs.replace(inbound.request, caller=caller, policy=policy))
+
+
+def _policy(raw: msgspec.Raw) -> Policy:
+    try:
+        return _POLICY.decode(raw)
+    except msgspec.MsgspecError as exc:
+        raise bad_request("llm_runtime", f"llm_runtime: {exc}") from None
+
+
+async def submitted(engine: Engine, request: AnyRequest, *, stream: bool, background: bool = False) -> Run:
     """Hand a client's request in. Raises `LLMClientError`, also for a bug in the engine: that is logged here and ends
     one request, not the connection with all its others.
     """
-    if inbound.policy is not None:
-        message = "llm_runtime: this version takes no options there"
-        raise UnsupportedError(Failure(kind=FailureKind.UNSUPPORTED, message=message, param="llm_runtime"))
     try:
-        return await engine.submit(inbound.request, stream=stream, background=background)
+        return await engine.submit(request, stream=stream, background=background)
     except LLMClientError:
         raise
     except Exception as exc:
         # The exception's text may hold anything, so only its place is told.
-        log.error("request %s was not taken: %s", inbound.request.request_id, place(exc))  # noqa: TRY400
+        log.error("request %s was not taken: %s", request.request_id, place(exc))  # noqa: TRY400
         raise InternalError("the runtime failed to take the request") from exc

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Protocol, final
 import trio
 
 from llm_actors.run import Run
-from llm_protocol.dialect import Inbound
 from llm_protocol.errors import ShuttingDownError
+from llm_protocol.requests import AnyRequest
 from llm_runtime.door.access import Access
 from llm_runtime.door.answer import Answer
 from llm_runtime.door.config import DoorConfig
@@ -86,11 +86,11 @@ class Service:
 
     # -- answers -----------------------------------------------------------------------------------------------------
 
-    async def submit(self, inbound: Inbound, *, stream: bool, background: bool = False) -> Run:
+    async def submit(self, request: AnyRequest, *, stream: bool, background: bool = False) -> Run:
         """Hand a request to the engine. Raises `LLMClientError`."""
         if self.draining:
             raise ShuttingDownError("The runtime is shutting down.")
-        return await submitted(self.engine, inbound, stream=stream, background=background)
+        return await submitted(self.engine, request, stream=stream, background=background)
 
     def answering(self, run: Run, wake: Callable[[], None], *, whole: bool = False) -> Answer:
         """Follow a run for a client; to be closed. See `Answer`."""
