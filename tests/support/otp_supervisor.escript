@@ -37,23 +37,22 @@ play(Sup, [{Name, How, Failing} | Rest]) ->
             Ref = monitor(process, Pid),
             Pid ! How,
             receive {'DOWN', Ref, _, _, _} -> ok end,
-            case settled(Sup) of
+            case settled(Sup, Pid) of
                 true -> play(Sup, Rest);
                 false -> ["gave up"]
             end
     end.
 
-settled(Sup) ->
+%% Until the supervisor has noticed the end of Gone and has no restart to try again; false if it has given up.
+settled(Sup, Gone) ->
     try supervisor:which_children(Sup) of
         Children ->
-            case lists:keymember(restarting, 2, Children) of
-                true -> settled(Sup);
-                false -> true
+            case [busy || {_, Pid, _, _} <- Children, Pid =:= restarting orelse Pid =:= Gone] of
+                [] -> true;
+                _ -> settled(Sup, Gone)
             end
     catch
-        exit:_ ->
-            self() ! {'EXIT', Sup, gone},
-            false
+        exit:_ -> false
     end.
 
 init({Strategy, Intensity, Children}) ->

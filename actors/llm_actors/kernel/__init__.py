@@ -21,7 +21,13 @@
     async with running(root):
         total = await root.ref(counter).call(Add(2))
 
-`docs/kernel.md` is the guide, `docs/semantics.md` the list of guarantees.
+`docs/kernel.md` is the guide, `docs/semantics.md` the list of guarantees. Worth knowing when writing against it:
+
+* A supervisor under another one: `inner.as_child()`. Keep the object and take its refs from it, at any time.
+* `task_child(name, run)` makes a child of `async def run(task_status)`; `start_child` needs `max_children`.
+* A call that is handled without an answer fails with `NoReply`; `delivery.defer()` says that it comes later.
+* Poison is told by `message.fingerprint()`: override it where a unique id hides that payloads are equal.
+* In a handler, `delivery.reply(...)` is False when the caller has gone: take back what it was given.
 """
 
 from llm_actors.kernel.delivery import Delivery
