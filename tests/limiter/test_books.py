@@ -76,6 +76,16 @@ def test_leaving_one_line_makes_way_in_the_others() -> None:
     assert desk.granted[small] == "b"
 
 
+def test_leaving_one_line_makes_way_in_those_before_it_too() -> None:
+    desk = Desk({"b": TPM600, "a": ONE}, quiet=60)
+    holder = desk.ask("a")
+    desk.ask("b", tokens=550)
+    desk.ask("a", "b", tokens=500)
+    small = desk.ask("b", tokens=10)
+    desk.end(holder)
+    assert small in desk.granted
+
+
 def test_a_callers_limits_hold_across_deployments() -> None:
     desk = Desk({"a": NONE, "b": NONE}, {"alice": ONE})
     first = desk.ask("a", caller="alice")
@@ -103,20 +113,35 @@ def test_callers_take_turns() -> None:
     assert order[0] == busy[0]
 
 
-def test_leaving_and_coming_back_gives_no_extra_turns() -> None:
+def test_ever_new_callers_do_not_starve_one_who_was_served_before() -> None:
     desk = Desk({"a": ONE})
-    held = desk.ask("a", caller="busy")
-    for _ in range(50):
-        desk.ask("a", caller="busy")
-    again = desk.ask("a", caller="single")
-    single = 0
-    for _ in range(40):
+    held = desk.ask("a", caller="other")
+    desk.ask("a", caller="old")
+    again = desk.ask("a", caller="old")
+    for n in range(20):
+        desk.ask("a", caller=f"new {n}")
+        desk.ask("a", caller=f"newer {n}")
+        desk.end(held)
+        held = list(desk.granted)[-1]
+    assert again in desk.granted
+
+
+@pytest.mark.parametrize("others", [1, 2, 5])
+def test_leaving_and_coming_back_gives_no_extra_turns(others: int) -> None:
+    """A caller who never has more than one waiting gets its share, and not more, beside those with a backlog."""
+    desk = Desk({"a": ONE})
+    held = desk.ask("a", caller="busy 0")
+    for _ in range(60):
+        for n in range(others):
+            desk.ask("a", caller=f"busy {n}")
+    single, again = 0, desk.ask("a", caller="single")
+    for _ in range(40 * (others + 1)):
         desk.end(held)
         held = list(desk.granted)[-1]
         if held == again:
             single += 1
             again = desk.ask("a", caller="single")
-    assert 18 <= single <= 22
+    assert 38 <= single <= 42
 
 
 def test_a_high_priority_goes_before_those_who_wait() -> None:
@@ -317,6 +342,24 @@ def test_the_line_is_bounded_and_one_caller_cannot_fill_it() -> None:
     assert other not in desk.refused
 
 
+def test_what_is_in_flight_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llm_actors.limiter.books.MAX_LEASES", 3)
+    desk = Desk({"a": NONE})
+    asked = [desk.ask("a") for _ in range(4)]
+    assert list(desk.refused) == asked[3:]
+    assert desk.refused[asked[3]].kind is FailureKind.QUEUE_FULL
+    desk.end(asked[0])
+    assert desk.ask("a") in desk.granted
+
+
+def test_ended_leases_leave_nothing_behind() -> None:
+    desk = Desk({"a": NONE})
+    desk.ask("a", lease=100)
+    for _ in range(1000):
+        desk.end(desk.ask("a"))
+    assert len(desk.books._leases._ends) < 100
+
+
 def test_the_departed_leave_nothing_in_the_line() -> None:
     desk = Desk({"a": ONE, "b": ONE})
     desk.ask("a"), desk.ask("b")
@@ -413,6 +456,17 @@ def test_a_retry_after_is_obeyed_and_a_pace_follows_it_where_no_limit_is_known()
     for _ in range(1000):
         desk.ask("a")
     assert len(desk.granted) == 1100
+
+
+def test_after_a_pause_our_own_rate_goes_on_and_no_minutes_worth_is_let_go_at_once() -> None:
+    desk = Desk({"a": RPM60}, quiet=60)
+    desk.books.hold("a", 30, desk.now)
+    for _ in range(60):
+        desk.ask("a")
+    desk.wait(30)
+    assert len(desk.granted) == 1
+    desk.wait(10)
+    assert len(desk.granted) == 11
 
 
 # Restarts and leases

@@ -126,18 +126,15 @@ class LimiterActor:
 
     def _announce(self) -> None:
         """Answer those about whom something was decided, and set the timer."""
-        while decided := self._books.decisions():
-            for decision in decided:
-                self._answer(decision)
-        now = trio.current_time()
-        self._timer.deadline = self._books.due(now)
+        for decision in self._books.decisions():
+            self._answer(decision)
+        self._timer.deadline = self._books.due(trio.current_time())
 
     def _answer(self, decision: Decision) -> None:
         delivery, message = self._asked.pop(decision.number)
         if isinstance(decision, Granted):
-            if delivery.abandoned or not delivery.reply(message, decision):
-                self._books.leave(decision.number, trio.current_time())
-        elif not delivery.abandoned:
+            delivery.reply(message, decision)  # who is gone has a `Leave` on its way, which gives it back
+        else:
             failure = Failure(kind=decision.kind, message=decision.why, retry_after=decision.retry_after)
             delivery.fail(error_for(failure))
 

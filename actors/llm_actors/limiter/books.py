@@ -191,8 +191,7 @@ class Books:
     # Going
 
     def _open_at_once(self, waiter: Waiter, now: float) -> str | None:
-        caller = waiter.limited
-        if caller is not None and (caller.waiting or not waiter.allowed(now)):
+        if not waiter.allowed(now):
             return None
         for name in waiter.names:
             account, line = self._deployment(name, now)

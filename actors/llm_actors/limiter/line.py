@@ -113,15 +113,13 @@ class Line:
         self.count = 0
         self.tokens = 0
         self._queues: dict[str, _Queue] = {}
-        self._left_at: dict[str, float] = {}
         self._clock = 0.0
 
     def add(self, waiter: Waiter) -> None:
         """Stand in line."""
         queue = self._queues.get(waiter.caller)
         if queue is None:
-            turn = max(self._clock, self._left_at.pop(waiter.caller, 0.0))
-            queue = self._queues[waiter.caller] = _Queue(turn)
+            queue = self._queues[waiter.caller] = _Queue(self._clock)
         queue.add(waiter)
         self.count += 1
         self.tokens += waiter.tokens
@@ -134,14 +132,6 @@ class Line:
         self.tokens -= waiter.tokens
         if not queue.count:
             del self._queues[waiter.caller]
-            self._remember(waiter.caller, queue.turn)
-
-    def _remember(self, caller: str, turn: float) -> None:
-        """Whoever comes back soon gets no new turn for it."""
-        if turn > self._clock:
-            self._left_at[caller] = turn
-        if len(self._left_at) > 2 * len(self._queues) + _LITTLE:
-            self._left_at = {caller: turn for caller, turn in self._left_at.items() if turn > self._clock}
 
     def serve(self, waiter: Waiter) -> None:
         """Count the turn that ``waiter`` takes; it still stands in line."""
