@@ -72,8 +72,8 @@ class Service:
         if request.method == "OPTIONS" and self.access.allows_origin(request.headers.get("origin")):
             await preflight(exchange)
             return
-        if methods:
-            exchange.shape = next(iter(methods.values())).shape
+        if request.method in methods:
+            exchange.shape = methods[request.method].shape
         if not (methods and all(route.open for route in methods.values())):
             exchange.caller = self.access.check(request.headers, request.query, exchange.local_host)
         await choose(methods, request.method).endpoint(exchange)

@@ -1,4 +1,4 @@
-"""The official OpenAI SDK, unmodified, in an environment of its own, against the daemon in front of a fake vendor."""
+"""The daemon as a process of its own, and a fake vendor for it that does what the last message says."""
 
 from __future__ import annotations
 
@@ -9,20 +9,24 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import pytest
 import trio
 
 from llm_actors.run import Run
 from llm_protocol.content import ToolCall
-from llm_protocol.events import Finished, ItemDone, ItemStarted, Started, ToolCallDelta, UsageReported
+from llm_protocol.events import (
+    Embedded,
+    Finished,
+    ItemDone,
+    ItemStarted,
+    Started,
+    ToolCallDelta,
+    UsageReported,
+)
 from llm_protocol.failures import Failure, FailureKind
-from llm_protocol.requests import ChatRequest
+from llm_protocol.requests import ChatRequest, EmbeddingRequest
 from llm_protocol.response import FinishReason, Usage
-from support.door import OpenDoor, add_text, begin_text, end_text, open_door
-from support.sdk import ROOT, sdk_python
+from support.door import OpenDoor, add_text, begin_text, end_text
 
-SCRIPTS = Path(__file__).with_name("scripts")
-REQUIREMENTS = ("openai[realtime]>=3.54,<4",)
 KEY = "sk-test-0123456789abcdef"
 ARGUMENTS = '{"city":"Paris"}'
 
@@ -30,6 +34,9 @@ ARGUMENTS = '{"city":"Paris"}'
 async def vendor(run: Run) -> None:
     """Do what the last message says."""
     request = run.request
+    if isinstance(request, EmbeddingRequest):
+        _embed(run, request)
+        return
     assert isinstance(request, ChatRequest)
     last = request.messages[-1]
     text = last.text or "".join(getattr(part, "text", "") for part in last.content)
@@ -47,6 +54,13 @@ async def vendor(run: Run) -> None:
             run.fail(Failure(kind=FailureKind.TRUNCATED, message="as asked for", partial=True))
         else:
             end_text(run)
+
+
+def _embed(run: Run, request: EmbeddingRequest) -> None:
+    run.log.append(Started(model="fake-1"))
+    run.log.append(Embedded(tuple((float(len(text)), 0.5) for text in request.inputs)))
+    run.log.append(UsageReported(Usage(input_tokens=3)))
+    run.finish(Finished(reason=FinishReason.STOP), run.folded())
 
 
 async def _speak(run: Run, text: str, pause: float) -> None:
@@ -106,22 +120,3 @@ async def daemon(upstream: OpenDoor, folder: Path) -> AsyncIterator[str]:
             await process.stdout.aclose()
     assert "Traceback" not in errors.read_text()
     assert KEY not in errors.read_text()
-
-
-@pytest.mark.parametrize("script", ["chat", "responses", "lanes", "errors"])
-async def test_the_sdk_finds_what_it_knows(script: str, tmp_path: Path) -> None:
-    python = await trio.to_thread.run_sync(sdk_python, "openai", *REQUIREMENTS)
-    async with open_door(vendor) as upstream, daemon(upstream, tmp_path) as url:
-        with trio.fail_after(60):
-            done = await trio.run_process(
-                [python, str(SCRIPTS / f"{script}.py"), url, KEY],
-                capture_stdout=True,
-                capture_stderr=True,
-                check=False,
-                cwd=ROOT / "tests",
-            )
-        assert done.stdout == b"passed\n", done.stderr.decode()
-        assert upstream.engine.open_runs == 0, "nothing is left running at the vendor"
-        if script == "errors":
-            asked = [str(each) for each in upstream.engine.requests]
-            assert sum("fail context_length " in each for each in asked) == 1, "what cannot help is not asked again"

@@ -1,0 +1,50 @@
+"""The vendors' official SDKs, unmodified, each in its own environment, against the daemon before a fake vendor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import trio
+
+from support.daemon import KEY, daemon, vendor
+from support.door import open_door
+from support.sdk import ROOT, sdk_python
+
+SCRIPTS = Path(__file__).with_name("scripts")
+SDKS = {
+    "openai": "openai[realtime]>=3.54,<4",
+    "anthropic": "anthropic>=2.12,<3",
+    "gemini": "google-genai>=3.4,<4",
+    "cohere": "cohere>=7.3,<8",
+}
+
+
+@pytest.mark.parametrize(
+    ("sdk", "script"),
+    [
+        ("openai", "openai_chat"),
+        ("openai", "openai_responses"),
+        ("openai", "openai_lanes"),
+        ("openai", "openai_errors"),
+        ("anthropic", "anthropic_messages"),
+        ("gemini", "gemini_generate"),
+        ("cohere", "cohere_chat"),
+    ],
+)
+async def test_the_sdk_finds_what_it_knows(sdk: str, script: str, tmp_path: Path) -> None:
+    python = await trio.to_thread.run_sync(sdk_python, sdk, SDKS[sdk])
+    async with open_door(vendor) as upstream, daemon(upstream, tmp_path) as url:
+        with trio.fail_after(60):
+            done = await trio.run_process(
+                [python, str(SCRIPTS / f"{script}.py"), url, KEY],
+                capture_stdout=True,
+                capture_stderr=True,
+                check=False,
+                cwd=ROOT / "tests",
+            )
+        assert done.stdout == b"passed\n", done.stderr.decode()
+        await upstream.engine.until(lambda: upstream.engine.open_runs == 0)
+        if script == "openai_errors":
+            asked = [str(each) for each in upstream.engine.requests]
+            assert sum("fail context_length " in each for each in asked) == 1, "what cannot help is not asked again"
