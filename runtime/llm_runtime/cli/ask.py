@@ -15,6 +15,7 @@ from contextlib import suppress
 import trio
 
 from llm_protocol.content import Message
+from llm_protocol.policy import Attempts
 from llm_protocol.requests import AUTO, LLMProvider
 from llm_runtime.cli.logs import start_logging
 from llm_runtime.cli.setup import configured
@@ -59,7 +60,8 @@ def _target(arguments: argparse.Namespace, environ: Mapping[str, str]) -> tuple[
     except ValueError as exc:
         raise ConfigError(str(exc)) from None
     daemon = Provider(kind=LLMProvider.OPENAI_COMPATIBLE, base_url=base_url, api_key=key, models=(AUTO,))
-    return Config(providers={DAEMON: daemon}), f"{DAEMON}/{arguments.model}"
+    # The daemon does the retrying; that it is not there should be said at once.
+    return Config(providers={DAEMON: daemon}, attempts=Attempts(max=1)), f"{DAEMON}/{arguments.model}"
 
 
 async def _ask(config: Config, model: str, arguments: argparse.Namespace) -> int:
