@@ -135,8 +135,7 @@ class Selector:
         """
         if (barred := self._barred(candidate, now)) is not None:
             return barred.failure(candidate)
-        usual = self.known(candidate).percentile(50, now, stream=False, least=LEAST_FOR_MEDIAN)
-        if usual is not None and usual > within_s:
+        if within_s < inf and (usual := self._usual_s(candidate, now)) is not None and usual > within_s:
             return _too_slow(candidate, usual, within_s)
         admitted = self._breakers.get(candidate.provider, _CLOSED).admit(now)
         assert admitted is not None, "it is not barred"
@@ -216,6 +215,9 @@ class Selector:
         known = self.known(candidate)
         cost = expected_cost(self._cost_of, candidate, known, request_type, usage)
         return Figures(known.latency_s, cost, known.availability(now))
+
+    def _usual_s(self, candidate: Candidate, now: float) -> float | None:
+        return self.known(candidate).percentile(50, now, stream=False, least=LEAST_FOR_MEDIAN)
 
     def _barred(self, candidate: Candidate, now: float) -> Barred | None:
         known = self.known(candidate)

@@ -33,7 +33,8 @@ Order: TypeAlias = Callable[[list[Choice], Wish], list[Choice]]
 
 def by_score(choices: list[Choice], _: Wish) -> list[Choice]:
     """The lowest weighted score first."""
-    return [each._replace(reason=f"score {each.score:.3f}") for each in sorted(choices, key=lambda each: each.score)]
+    ordered = sorted(choices, key=lambda each: each.score)
+    return [each._replace(reason=f"place {place} by score") for place, each in enumerate(ordered, 1)]
 
 
 def in_order(choices: list[Choice], _: Wish) -> list[Choice]:
