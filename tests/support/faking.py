@@ -7,6 +7,7 @@ import trio
 from llm_actors.kernel import MailboxSpec
 from llm_actors.provider import Deployment, Endpoint, ProviderActor, generate, list_models
 from llm_actors.testing import alone
+from llm_actors.transport import TlsTrust
 from llm_protocol.content import Message
 from llm_protocol.dialect import ModelInfo
 from llm_protocol.dialects import client_dialect
@@ -29,7 +30,9 @@ def chat(text: str = "Hello there, friend.", model: str = "m", **more: object) -
     return ChatRequest(model=model, messages=(Message.of("user", text),), **more)  # type: ignore[arg-type]
 
 
-def deployment(fake: FakeProvider, kind: LLMProvider, timeouts: Timeouts | None = None) -> Deployment:
+def deployment(
+    fake: FakeProvider, kind: LLMProvider, timeouts: Timeouts | None = None, trust: TlsTrust | None = None
+) -> Deployment:
     """What the configuration ``kind = …, base_url = fake.base_url(kind)`` becomes."""
     return Deployment(
         name="faked",
@@ -37,16 +40,24 @@ def deployment(fake: FakeProvider, kind: LLMProvider, timeouts: Timeouts | None 
         dialect=client_dialect(kind),
         endpoint=Endpoint(fake.base_url(kind)),
         key=Secret(KEY),
+        trust=trust,
         timeouts=timeouts or Timeouts(),
     )
 
 
 async def ask(
-    fake: FakeProvider, kind: LLMProvider, request: AnyRequest, *, stream: bool, timeouts: Timeouts | None = None
+    fake: FakeProvider,
+    kind: LLMProvider,
+    request: AnyRequest,
+    *,
+    stream: bool,
+    timeouts: Timeouts | None = None,
+    tcp: bool = False,
+    trust: TlsTrust | None = None,
 ) -> Asked:
-    """One request through a provider actor of its own."""
+    """One request through a provider actor of its own; afterwards none of it is left."""
     asked = Asked()
-    actor = ProviderActor(deployment(fake, kind, timeouts), dial=fake.dial)
+    actor = ProviderActor(deployment(fake, kind, timeouts, trust), dial=None if tcp else fake.dial)
     async with alone(actor, name="faked", mailbox=MailboxSpec(8)) as lone:
         asked.outcome = await generate(lone.ref, request, stream=stream, sink=asked.events.append)
     with trio.fail_after(5):

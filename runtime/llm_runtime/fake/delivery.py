@@ -41,8 +41,9 @@ _ENDS = {Fault.CLOSE: End.CLOSE, Fault.RESET: End.RESET, Fault.STALL: End.STALL}
 
 
 class Answer(NamedTuple):
-    """An answer before its faults. The last ``markers`` of the ``pieces`` tell the end; ``error`` is what the vendor
-    says when it fails in the middle; ``event`` has the place for an event's data.
+    """An answer before its faults. The last ``markers`` of the ``pieces`` tell the end; ``event`` has the place for an
+    event's data. A streamed answer has the vendor's own error in its pieces already: only its encoder knows how to say
+    it there.
     """
 
     status: int
@@ -50,7 +51,6 @@ class Answer(NamedTuple):
     pieces: tuple[bytes, ...]
     streamed: bool = False
     markers: int = 1
-    error: bytes = b""
     event: bytes = b"%b"
 
 
@@ -91,14 +91,12 @@ def _broken(answer: Answer, fault: Fault | None, after: int | None) -> tuple[Ite
     before_end = max(0, len(pieces) - answer.markers)
     kept = pieces[: min(DEFAULT_EVENTS, before_end) if after is None else after]
     match fault:
-        case None:
+        case None | Fault.ERROR:
             return pieces, End.KEEP
         case Fault.NO_END:
             return pieces[:before_end], End.KEEP
         case Fault.TRUNCATE:
             return kept, End.KEEP
-        case Fault.ERROR:
-            return (*kept, answer.error) if answer.streamed else (answer.error,), End.KEEP
         case Fault.GARBAGE:
             return (*kept, answer.event % GARBAGE), End.KEEP
         case Fault.BOMB_GZIP:
@@ -118,6 +116,8 @@ def _halves(pieces: tuple[bytes, ...]) -> tuple[bytes, ...]:
 def _paced(pieces: Iterable[bytes], rule: Rule) -> Iterator[bytes | float]:
     delay = rule.delay_first_s
     for piece in pieces:
+        if not piece:
+            continue  # as a chunk it would tell the end
         if delay:
             yield delay
         delay = rule.delay_event_s
@@ -127,16 +127,16 @@ def _paced(pieces: Iterable[bytes], rule: Rule) -> Iterator[bytes | float]:
 
 
 def _cut(steps: Iterable[Step], room: int, end: End) -> Iterator[Step]:
-    """The plan up to so many bytes."""
+    """The plan up to so many bytes, if it has them."""
     for step in steps:
         if isinstance(step, bytes):
             if len(step) >= room:
                 if room:
                     yield step[:room]
-                break
+                yield end
+                return
             room -= len(step)
         yield step
-    yield end
 
 
 # ---------------------------------------------------------------- bombs

@@ -42,7 +42,7 @@ _WORDS = {
         ("permission_error", "permission_denied"),
     ),
     404: _Word(
-        "The model does not exist.", (_BAD, "model_not_found"), "not_found_error", "NOT_FOUND",
+        "model not found", (_BAD, "model_not_found"), "not_found_error", "NOT_FOUND",
         ("not_found_error", "model_not_found"),
     ),
     413: _Word("The request is too large.", (_BAD, None), "request_too_large", "INVALID_ARGUMENT", (_BAD, "too_large")),

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import final
 from urllib.parse import parse_qs
 
-from llm_protocol.dialect import Frame, Inbound, ModelInfo, ServerDialect, WireResponse
+from llm_protocol.dialect import Frame, Inbound, ModelInfo, ResponseEncoder, WireResponse
 from llm_protocol.errors import LLMClientError
-from llm_protocol.events import Event, Failed, Finished
+from llm_protocol.events import Failed, Finished
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.fold import unfold
 from llm_protocol.requests import LLMProvider
@@ -19,9 +19,9 @@ from llm_protocol.wire import decode_object, encode_json
 from llm_runtime.door.http1 import Request
 from llm_runtime.fake import errors
 from llm_runtime.fake.answers import TOKEN_CHARACTERS, answer
-from llm_runtime.fake.delivery import Answer, Step, deliver
+from llm_runtime.fake.delivery import DEFAULT_EVENTS, Answer, Step, deliver
 from llm_runtime.fake.journal import Seen
-from llm_runtime.fake.script import FAULT_HEADER, USUAL, Rule, Script
+from llm_runtime.fake.script import FAULT_HEADER, USUAL, Fault, Rule, Script
 from llm_runtime.fake.vendors import Place, Purpose, locate
 
 JSON = ("content-type", "application/json")
@@ -126,48 +126,35 @@ def _said(place: Place, inbound: Inbound, response: LLMResponse, rule: Rule) -> 
     if rule.body is not None:
         return _body(rule.body.encode())
     if not inbound.stream:
-        error = errors.error(place.kind, 500, rule.message, code=rule.code).body
-        return _body(dialect.encode_response(inbound, response))._replace(error=error)
-    frames, markers = _frames(dialect, inbound, response)
-    error_frames = _error_frames(dialect, inbound, response, rule)
+        if rule.fault is Fault.ERROR:
+            return _body(errors.error(place.kind, 500, rule.message, code=rule.code).body)
+        return _body(dialect.encode_response(inbound, response))
+    frames, markers = _frames(dialect.response_encoder(inbound, response.response_id), response, rule)
     if inbound.json_array:
-        return _array(frames, markers, error_frames)
-    return Answer(
-        200,
-        SSE,
-        tuple(encode_sse([frame]) for frame in frames),
-        streamed=True,
-        markers=markers,
-        error=encode_sse(error_frames),
-        event=b"data: %b\n\n",
-    )
+        return _array(frames, markers)
+    sent = tuple(encode_sse([frame]) for frame in frames)
+    return Answer(200, SSE, sent, streamed=True, markers=markers, event=b"data: %b\n\n")
 
 
-def _frames(dialect: ServerDialect, inbound: Inbound, response: LLMResponse) -> tuple[list[Frame], int]:
-    """The frames of a streamed answer, one token each, and how many of the last tell its end."""
-    encoder = dialect.response_encoder(inbound, response.response_id)
+def _frames(encoder: ResponseEncoder, response: LLMResponse, rule: Rule) -> tuple[list[Frame], int]:
+    """The frames of a streamed answer, one token each, and how many of the last tell its end. With `Fault.ERROR` the
+    end is the vendor's error.
+    """
+    room = DEFAULT_EVENTS if rule.after_events is None else rule.after_events
     frames = encoder.start()
     last: list[Frame] = []
-    events: Iterator[Event] = unfold(response, piece=TOKEN_CHARACTERS)
-    for event in events:
+    for event in unfold(response, piece=TOKEN_CHARACTERS):
+        if rule.fault is Fault.ERROR and (len(frames) >= room or isinstance(event, Finished)):
+            failure = Failure(kind=FailureKind.SERVER_ERROR, message=rule.message or "The server had an error.")
+            event = Failed(failure=failure, response=response)
         last = encoder.encode([event])
         frames += last
-        if isinstance(event, Finished):
+        if isinstance(event, Failed):
             break
     return frames, len(last)
 
 
-def _error_frames(dialect: ServerDialect, inbound: Inbound, response: LLMResponse, rule: Rule) -> list[Frame]:
-    """What the vendor says when it fails in the middle of an answer."""
-    failure = Failure(
-        kind=FailureKind.SERVER_ERROR, message=rule.message or "The server had an error.", upstream_code=rule.code
-    )
-    encoder = dialect.response_encoder(inbound, response.response_id)
-    encoder.start()
-    return encoder.encode([Failed(failure=failure, response=response)])
-
-
-def _array(frames: list[Frame], markers: int, error: list[Frame]) -> Answer:
+def _array(frames: list[Frame], markers: int) -> Answer:
     """A streamed answer as the members of one JSON array, which is what Gemini sends without ``alt=sse``."""
     opened = [(b"[" if at == 0 else b",\r\n") + frame.data for at, frame in enumerate(frames)]
     return Answer(
@@ -176,6 +163,5 @@ def _array(frames: list[Frame], markers: int, error: list[Frame]) -> Answer:
         (*opened, b"]"),
         streamed=True,
         markers=markers + 1,
-        error=b",\r\n" + b",\r\n".join(frame.data for frame in error) + b"]",
         event=b",\r\n%b",
     )

@@ -1,0 +1,191 @@
+"""Which rule decides, what a script file may say, and what is told of mistakes in it."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llm_protocol.content import Message, Text, ToolResult
+from llm_protocol.dialect import Inbound
+from llm_protocol.errors import BadRequestError
+from llm_protocol.requests import ChatRequest, EmbeddingRequest, LLMProvider, RequestType
+from llm_runtime.fake import Call, Fault, Rule, load_script
+from llm_runtime.fake.sample import MAX_DEPTH, sample
+from llm_runtime.fake.script import USUAL, Script, fault_named
+from support.faking import chat
+
+OPENAI, GEMINI = LLMProvider.OPENAI, LLMProvider.GEMINI
+HELLO = Inbound(chat(model="gpt-5"), stream=True)
+RESULT = Message("tool", (ToolResult(call_id="c", content=(Text("4 degrees"),)),))
+
+
+def test_the_first_rule_that_fits_decides() -> None:
+    script = Script([Rule(kind=GEMINI, text="a"), Rule(model="gpt-*", text="b"), Rule(text="c")])
+    assert [script.choose(kind, HELLO, None).text for kind in (OPENAI, GEMINI)] == ["b", "a"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "fits"),
+    [
+        (Rule(), True),
+        (Rule(kind=OPENAI), True),
+        (Rule(kind=GEMINI), False),
+        (Rule(model="gpt-?"), True),
+        (Rule(model="gpt"), False),
+        (Rule(request_type=RequestType.CHAT), True),
+        (Rule(request_type=RequestType.EMBEDDING), False),
+        (Rule(stream=True), True),
+        (Rule(stream=False), False),
+        (Rule(contains="there"), True),
+        (Rule(contains="elsewhere"), False),
+        (Rule(after_tool=True), False),
+        (Rule(after_tool=False), True),
+    ],
+)
+def test_a_rule_fits_by_everything_it_says(rule: Rule, fits: bool) -> None:
+    assert rule.fits(OPENAI, HELLO) is fits
+
+
+def test_a_rule_with_calls_leaves_their_results_to_others() -> None:
+    after = Inbound(ChatRequest(model="m", messages=(RESULT,)))
+    assert not Rule(tool_calls=(Call(name="f"),)).fits(OPENAI, after)
+    assert Rule(tool_calls=(Call(name="f"),), after_tool=True).fits(OPENAI, after)
+    assert Rule(contains="4 degrees").fits(OPENAI, after)
+
+
+def test_what_an_embedding_says_is_in_its_inputs() -> None:
+    assert Rule(contains="two").fits(OPENAI, Inbound(EmbeddingRequest(model="e", inputs=("one", "two"))))
+
+
+def test_the_nth_and_the_first_times() -> None:
+    script = Script([Rule(nth=2, text="second"), Rule(times=2, text="early")])
+    assert [script.choose(OPENAI, HELLO, None).text for _ in range(5)] == ["early", "second", "early", None, None]
+
+
+def test_a_header_and_a_models_name_come_before_the_rules() -> None:
+    script = Script([Rule(text="rule")])
+    assert script.choose(OPENAI, HELLO, "stall@0") == Rule(fault=Fault.STALL, after_events=0)
+    assert script.choose(OPENAI, Inbound(chat(model="some/fault-503")), None) == Rule(status=503)
+    assert Script().choose(OPENAI, HELLO, None) is USUAL
+
+
+@pytest.mark.parametrize(
+    "word", ["", "teapot", "200", "600", "reset@", "reset@x", "4290", "429 ", "\u0664\u0662\u0669"]
+)
+def test_a_fault_that_there_is_not_is_told_with_those_there_are(word: str) -> None:
+    with pytest.raises(BadRequestError, match=r"it is a status .* or truncate, close, reset"):
+        fault_named(word)
+
+
+def test_a_file_says_all_that_a_rule_can(tmp_path: Path) -> None:
+    file = tmp_path / "script.toml"
+    file.write_text("""
+[[rule]]
+kind = "anthropic"
+model = "claude-*"
+nth = 2
+status = 529
+retry_after = 1.5
+headers = { "anthropic-ratelimit-requests-remaining" = "0" }
+
+[[rule]]
+contains = "weather"
+tool_calls = [{ name = "weather", arguments = { city = "Oslo" } }, { name = "time" }]
+usage = { input_tokens = 10, output_tokens = 3 }
+
+[[rule]]
+fault = "bomb-line"
+after_events = 2
+""")
+    first, second, third = load_script(file)
+    assert (first.kind, first.nth, first.status, first.retry_after) == (LLMProvider.ANTHROPIC, 2, 529, 1.5)
+    assert second.tool_calls == (Call(name="weather", arguments={"city": "Oslo"}), Call(name="time"))
+    assert third == Rule(fault=Fault.BOMB_LINE, after_events=2)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[[rule]]\nstatus = 200", "Expected `int` >= 400 - at `rule[0].status`"),
+        ("[[rule]]\nstaus = 429", "unknown field `staus` - at `rule[0]`"),
+        ('[[rule]]\nfault = "x"', "Invalid enum value 'x' - at `rule[0].fault`"),
+        ("[[rules]]", "unknown field `rules`"),
+        ("[[rule]", "not TOML"),
+    ],
+)
+def test_a_mistake_is_one_line_that_says_where(tmp_path: Path, text: str, told: str) -> None:
+    file = tmp_path / "script.toml"
+    file.write_text(text)
+    with pytest.raises(BadRequestError) as caught:
+        load_script(file)
+    message = str(caught.value)
+    assert message.startswith(f"{file}: ")
+    assert told in message
+    assert "\n" not in message
+
+
+def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(BadRequestError, match="cannot be read: No such file"):
+        load_script(tmp_path / "none.toml")
+
+
+# ---------------------------------------------------------------- samples
+
+
+@pytest.mark.parametrize(
+    ("schema", "value"),
+    [
+        ({"type": "string"}, "hi"),
+        ({"type": "string", "maxLength": 1}, "h"),
+        ({"type": "string", "minLength": 4}, "hi.."),
+        ({"type": "string", "format": "date"}, "2026-01-01"),
+        ({"type": "integer"}, 1),
+        ({"type": "integer", "minimum": 5}, 5),
+        ({"type": "number", "exclusiveMinimum": 5}, 6),
+        ({"type": "integer", "maximum": -3}, -3),
+        ({"type": ["null", "boolean"]}, True),
+        ({"type": "NULL"}, None),
+        ({"const": 7}, 7),
+        ({"enum": ["b", "a"]}, "b"),
+        ({"type": "array", "items": {"type": "integer"}, "minItems": 2}, [1, 1]),
+        ({"anyOf": [{"type": "integer"}, {"type": "string"}]}, 1),
+        ({"properties": {"a": {"type": "object", "properties": {"b": {"type": "boolean"}}}}}, {"a": {"b": True}}),
+        ({"$defs": {"n": {"type": "integer"}}, "properties": {"a": {"$ref": "#/$defs/n"}}}, {"a": 1}),
+        (
+            {"allOf": [{"properties": {"a": {"const": 1}}}, {"properties": {"b": {"const": 2}}}], "type": "object"},
+            {"a": 1, "b": 2},
+        ),
+    ],
+)
+def test_a_sample_fits_its_schema(schema: dict[str, object], value: object) -> None:
+    assert sample(schema, "hi") == value
+
+
+def test_a_schema_that_contains_itself_ends() -> None:
+    tree = {"type": "object", "properties": {"child": {"$ref": "#"}}}
+    assert json.dumps(sample(tree)).count("child") == MAX_DEPTH // 2 + 1
+
+
+ODD = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 5) | st.sampled_from(["#", "#/a", "object", "array", "string", "x"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["type", "properties", "items", "allOf", "anyOf", "$ref", "enum", "minItems", "maxLength", "a"]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(
+    st.dictionaries(st.sampled_from(["type", "properties", "items", "allOf", "oneOf", "$ref", "a"]), ODD, max_size=4)
+)
+def test_no_schema_however_odd_breaks_the_sampler(schema: dict[str, object]) -> None:
+    json.dumps(sample(schema))
