@@ -10,7 +10,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from llm_actors.kernel import Backoff, Supervisor, running
 from llm_actors.provider import Outcome
-from llm_actors.selector import Selector, State, observe, observe_cancelled, selector_child
+from llm_actors.selector import Selector, State, observe, selector_child
 from llm_actors.selector.actor import OBSERVATIONS_WAITING
 from llm_actors.testing import Crash, no_open_ends, with_faults
 from llm_protocol.events import Failed, Finished
@@ -20,6 +20,7 @@ from support.selecting import A, B, cost_of, failed, failure, success
 
 WELL = Outcome(end=Finished(reason=FinishReason.STOP), first_token_s=0.25, duration_s=1.25)
 DOWN = Outcome(end=Failed(failure=failed(FailureKind.NETWORK)), duration_s=0.0)
+CANCELLED = Outcome(end=Failed(failure=failed(FailureKind.CANCELLED)), duration_s=0.5)
 
 
 async def test_what_attempts_showed_is_in_the_next_ranking(autojump_clock: MockClock) -> None:
@@ -53,7 +54,7 @@ async def test_a_cancelled_probe_frees_its_slot_on_the_way_out(autojump_clock: M
             try:
                 await trio.sleep_forever()
             finally:
-                observe_cancelled(ref, A, began=began, stream=True, first_token_s=None)
+                observe(ref, A, CANCELLED, began=began, stream=True)
         assert made.admit(A, trio.current_time()) is not None, "until the actor has seen it"
         await wait_all_tasks_blocked()
         assert made.admit(A, trio.current_time()) is None

@@ -79,8 +79,11 @@ def test_giving_up_early_tells_nothing() -> None:
 
 def test_leaving_in_the_middle_of_an_answer_tells_nothing_of_the_first_token() -> None:
     usual = success(A, 1.0, first=1.0, took=2.0, tokens=TYPICAL_TOKENS)
-    left = failure(A, 90.0, FailureKind.CANCELLED, took=60.0, first=0.5)
-    assert known(usual, left) == known(usual)
+    for left in (
+        failure(A, 90.0, FailureKind.CANCELLED, took=60.0, first=0.5),
+        failure(A, 90.0, FailureKind.CANCELLED, took=60.0, partial=True),
+    ):
+        assert known(usual, left) == known(usual)
 
 
 def test_hedges_that_cut_off_the_slowest_do_not_lower_the_p95() -> None:

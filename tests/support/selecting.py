@@ -18,8 +18,8 @@ def cost_of(provider: str, model: str, usage: Usage) -> float | None:
     return None if dollars is None else dollars * usage.total_tokens / 1e6
 
 
-def failed(kind: FailureKind, retry_after: float | None = None) -> Failure:
-    return Failure(kind=kind, message="x", retry_after=retry_after)
+def failed(kind: FailureKind, retry_after: float | None = None, *, partial: bool = False) -> Failure:
+    return Failure(kind=kind, message="x", retry_after=retry_after, partial=partial)
 
 
 def success(
@@ -52,6 +52,7 @@ def failure(
     retry_after: float | None = None,
     stream: bool = True,
     first: float | None = None,
+    partial: bool = False,
 ) -> Observed:
     """A failure of ``kind`` at ``at``."""
     return Observed(
@@ -59,7 +60,7 @@ def failure(
         began=at - took,
         ended=at,
         stream=stream,
-        failure=failed(kind, retry_after),
+        failure=failed(kind, retry_after, partial=partial),
         first_token_s=first,
     )
 

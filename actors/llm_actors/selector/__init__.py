@@ -10,7 +10,6 @@ from llm_actors.selector.actor import (
     SelectorMessage,
     SelectorRef,
     observe,
-    observe_cancelled,
     selector_child,
 )
 from llm_actors.selector.breaker import Breaker, State
@@ -38,6 +37,5 @@ __all__ = [
     "Terms",
     "Weights",
     "observe",
-    "observe_cancelled",
     "selector_child",
 ]

@@ -22,7 +22,6 @@ from llm_actors.selector.breaker import State
 from llm_actors.selector.performance import Observed
 from llm_actors.selector.selector import Saved, Selector, Turn
 from llm_protocol.events import Failed
-from llm_protocol.failures import Failure, FailureKind
 
 OBSERVATIONS_WAITING = 1_024
 """Observations that wait to be taken in. One more displaces the oldest, which matters least."""
@@ -48,7 +47,9 @@ def observe(
 ) -> None:
     """Tell how an attempt ended that was admitted at ``began`` and ended just now. Waits for nothing, never fails.
 
-    ``output_tokens`` and ``cost`` are those of the attempt, where they are known.
+    Every attempt that was admitted is told, a cancelled one too (as a failure of kind ``cancelled``, ``partial`` where
+    something had come): a probe that nobody hears of keeps its slot for a while. ``output_tokens`` and ``cost`` are
+    those of the attempt, where they are known.
     """
     failure = outcome.end.failure if isinstance(outcome.end, Failed) else None
     selector.cast(
@@ -61,26 +62,6 @@ def observe(
             first_token_s=outcome.first_token_s,
             output_tokens=output_tokens,
             cost=cost,
-        )
-    )
-
-
-def observe_cancelled(
-    selector: SelectorRef, candidate: Candidate, *, began: float, stream: bool, first_token_s: float | None
-) -> None:
-    """Tell that an attempt was cancelled just now: its caller left, its deadline passed, or a hedge was faster.
-
-    Frees the slot of a probe. Waits for nothing, so that it can stand where `trio.Cancelled` passes through.
-    ``first_token_s`` is ``None`` if nothing had come by then, which makes the candidate look as slow as it was.
-    """
-    selector.cast(
-        Observed(
-            candidate=candidate,
-            began=began,
-            ended=trio.current_time(),
-            stream=stream,
-            failure=Failure(kind=FailureKind.CANCELLED, message="cancelled"),
-            first_token_s=first_token_s,
         )
     )
 

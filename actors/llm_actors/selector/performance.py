@@ -114,7 +114,8 @@ class Performance(msgspec.Struct, frozen=True, kw_only=True):
         """The books with one more attempt."""
         if seen.failure is None:
             return self._with_success(seen)
-        changed = self._with_wait(seen) if seen.failure.kind in _GIVEN_UP else self
+        silent = seen.first_token_s is None and not seen.failure.partial
+        changed = self._with_wait(seen) if silent and seen.failure.kind in _GIVEN_UP else self
         if not VERDICTS[seen.failure.kind].blamed:
             return changed
         until = seen.ended + pause_after(seen.failure)
@@ -147,8 +148,6 @@ class Performance(msgspec.Struct, frozen=True, kw_only=True):
 
     def _with_wait(self, seen: Observed) -> Performance:
         """With an attempt that was given up before anything came: it would have taken longer."""
-        if seen.stream and seen.first_token_s is not None:
-            return self
         waited = seen.duration_s
         first = self.first_token.bounded(waited) if seen.stream else self.first_token
         whole = self.whole if seen.stream else self.whole.bounded(waited)
