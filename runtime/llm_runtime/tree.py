@@ -2,7 +2,7 @@
 
     llm-runtime   one_for_one, 3 restarts in 60 s
      ├─ core      one_for_one
-     │   ├─ limiter, selector      what they know is handed over on restart, conservatively
+     │   ├─ limiter, selector, cache   what they know is handed over on restart, conservatively
      │   ├─ providers              one small supervisor per deployment
      │   ├─ catalog
      │   └─ orchestrator
@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Never, final
 
+from llm_actors.cache import Target, cache_child
 from llm_actors.catalog import Candidate, Catalog, CatalogActor, CatalogMessage
 from llm_actors.kernel import ChildSpec, Intensity, MailboxSpec, Overflow, Supervisor
 from llm_actors.limiter import limiter_child
@@ -25,6 +26,7 @@ from llm_actors.selector import CostOf, Selector, Weights, selector_child
 from llm_protocol.dialects import accepts_prefill
 from llm_protocol.emulation import offered
 from llm_protocol.policy import Limits
+from llm_protocol.requests import LLMProvider
 from llm_runtime.config import Config
 from llm_runtime.deployments import Supervised
 
@@ -49,13 +51,14 @@ class Tree:
         *,
         doors: Sequence[ChildSpec[Never]] = (),
     ) -> None:
-        self._kinds = {each.deployment.name: each.deployment.kind for each in deployments}
+        self._deployments = {each.deployment.name: each.deployment for each in deployments}
         self.catalog = _catalog(deployments)
         self.selector = Selector(cost_of)
         limits = {name: p.limits for name, p in config.enabled.items() if p.limits != _NO_LIMITS}
         caller_limits = {name: key.limits for name, key in config.keys.items() if key.limits != _NO_LIMITS}
         limiter = limiter_child(limits, caller_limits)
         selector = selector_child(self.selector)
+        cache = cache_child(config.cache)
         providers = Supervisor([each.supervisor.as_child() for each in deployments], name="providers")
         lister = _lister(self.catalog, deployments)
         orchestrator: ChildSpec[OrchestratorMessage] = ChildSpec(
@@ -64,7 +67,7 @@ class Tree:
             shutdown=config.server.drain_s,
             mailbox=MailboxSpec(SUBMISSIONS_WAITING, Overflow.REFUSE),
         )
-        core = Supervisor([limiter, selector, providers.as_child(), lister, orchestrator], name="core")
+        core = Supervisor([limiter, selector, cache, providers.as_child(), lister, orchestrator], name="core")
         self.router = Router(self.catalog, config.routes)
         self.services = Services(
             catalog=self.catalog,
@@ -73,6 +76,9 @@ class Tree:
             limiter=core.ref(limiter),
             selector=self.selector,
             observer=core.ref(selector),
+            cache=core.ref(cache),
+            caches=config.cache.enabled,
+            target_of=self._target_of,
             cost_of=cost_of,
             timeouts={each.deployment.name: each.deployment.timeouts for each in deployments},
             limits=limits,
@@ -85,7 +91,13 @@ class Tree:
         self.root = Supervisor([core.as_child(), *doors], name="llm-runtime", intensity=ROOT_INTENSITY)
 
     def _accepts_prefill(self, candidate: Candidate) -> bool:
-        return accepts_prefill(self._kinds[candidate.provider], candidate.model)
+        return accepts_prefill(self._deployments[candidate.provider].kind, candidate.model)
+
+    def _target_of(self, candidate: Candidate) -> Target:
+        known = self._deployments[candidate.provider]
+        # The local model moves with each start of its process; what it answers does not depend on where it is.
+        address = "" if known.kind is LLMProvider.LOCAL else f"{known.endpoint.origin}{known.endpoint.base}"
+        return Target(candidate.provider, candidate.model, known.dialect.name, known.dialect.version, address)
 
 
 def _catalog(deployments: Sequence[Supervised]) -> Catalog:

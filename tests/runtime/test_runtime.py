@@ -209,6 +209,7 @@ async def test_the_tree_shows_every_actor() -> None:
         "core",
         "limiter",
         "selector",
+        "cache",
         "providers",
         "fake",
         "provider",

@@ -15,6 +15,7 @@ from llm_actors.catalog import refresh
 from llm_actors.kernel import Call, Delivery, Inbox, KernelError, Ref
 from llm_actors.kernel.trace import place
 from llm_actors.orchestrator.asking import Ask
+from llm_actors.orchestrator.flights import Flights
 from llm_actors.orchestrator.record import Record
 from llm_actors.orchestrator.routing import Routed, Router
 from llm_actors.orchestrator.services import Services
@@ -65,15 +66,16 @@ class Orchestrator:
     async def run(self, inbox: Inbox[OrchestratorMessage], *, task_status: trio.TaskStatus[None]) -> None:
         """Serve until asked to stop, then wait for the runs in flight. Cancelling ends each of them with a failure."""
         async with trio.open_nursery() as nursery:
+            flights = Flights(self._services, self._answer, nursery)
             task_status.started()
             async for delivery in inbox:
                 if self._active >= MAX_RUNS:
                     delivery.fail(QueueFullError(f"{MAX_RUNS} requests are in flight already"))
                     continue
                 self._active += 1
-                nursery.start_soon(self._live, delivery)
+                nursery.start_soon(self._live, delivery, flights)
 
-    async def _live(self, delivery: Delivery[OrchestratorMessage]) -> None:
+    async def _live(self, delivery: Delivery[OrchestratorMessage], flights: Flights) -> None:
         run = delivery.message.run
         try:
             with run.scope:
@@ -84,7 +86,7 @@ class Orchestrator:
                     return
                 run.scope.deadline = run.started_at + routed.deadline_s
                 delivery.reply(delivery.message, None)
-                await self._answer(run, routed)
+                await flights.answer(run, routed)
         except Exception as exc:  # a bug of ours ends this run, not the others
             # No traceback: it may quote what the request says.
             log.error("request %s crashed: %s", run.request.request_id, place(exc))  # noqa: TRY400
@@ -104,6 +106,7 @@ class Orchestrator:
 
     async def _answer(self, run: Run, routed: Routed) -> None:
         record = Record(routed.policy.strategy or "fallback")
+        record.cache = "off" if routed.policy.cache in (None, "off") and not self._services.caches else "miss"
         ask = Ask(
             request=run.request,
             candidates=routed.candidates,

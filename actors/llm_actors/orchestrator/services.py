@@ -7,6 +7,7 @@ from random import random
 
 import msgspec
 
+from llm_actors.cache import CacheRef, Target
 from llm_actors.catalog import Candidate, Catalog, CatalogRef
 from llm_actors.limiter import LimiterRef
 from llm_actors.provider import ProviderRef
@@ -24,6 +25,11 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     limiter: LimiterRef
     selector: Selector
     observer: SelectorRef
+    cache: CacheRef
+    caches: bool
+    """Whether requests are cached that do not say otherwise."""
+    target_of: Callable[[Candidate], Target]
+    """A candidate with all that its answers depend on."""
     cost_of: CostOf
     timeouts: Mapping[str, Timeouts]
     limits: Mapping[str, Limits]

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from llm_protocol.policy import Attempts, Policy, Timeouts
+from llm_protocol.policy import Attempts, CachePolicy, Policy, Timeouts
 from llm_protocol.secret import Secret
 from llm_runtime.config.conversion import convert, refuse_unknown, suggestion
 from llm_runtime.config.discovery import discover
@@ -36,6 +36,7 @@ class _File(msgspec.Struct, frozen=True, kw_only=True):
     timeouts: object = {}
     attempts: object = {}
     selection: object = {}
+    cache: object = {}
     keys: object = {}
     providers: object = {}
     routes: object = {}
@@ -133,6 +134,7 @@ _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "timeouts": Timeouts,
     "attempts": Attempts,
     "selection": Selection,
+    "cache": CachePolicy,
 }
 
 

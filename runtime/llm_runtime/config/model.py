@@ -12,7 +12,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from llm_protocol.policy import Attempts, Limits, Policy, Timeouts
+from llm_protocol.policy import Attempts, CachePolicy, Limits, Policy, Timeouts
 from llm_protocol.requests import LLMProvider
 from llm_protocol.secret import Secret
 
@@ -89,6 +89,7 @@ class Config(Section, frozen=True, kw_only=True):
     timeouts: Timeouts = Timeouts()
     attempts: Attempts = Attempts()
     selection: Selection = Selection()
+    cache: CachePolicy = CachePolicy()
     keys: dict[str, Key] = {}
     providers: dict[str, Provider] = {}
     routes: dict[str, Policy] = {}

@@ -1,0 +1,197 @@
+"""Work that is shared: what the cache has, and what is being answered right now.
+
+Equal requests in flight share one upstream call. It is a run of its own, a flight, which those who asked follow: each
+copies the flight's events into its own log as they come. Whoever leaves, the first to ask included, only stops
+following; the flight ends with its last follower. So a leader's departure hands over by itself.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple, final
+
+import msgspec
+import trio
+
+from llm_actors.cache import (
+    CacheKey,
+    Target,
+    embedded,
+    embedding_keys,
+    key_of,
+    lookup,
+    lookup_all,
+    merge_embedding,
+    replay,
+    split_embedding,
+    store,
+    store_all,
+)
+from llm_actors.kernel.trace import place
+from llm_actors.orchestrator.record import CacheOutcome
+from llm_actors.orchestrator.routing import DEFAULT_DEADLINE_SECONDS, Routed
+from llm_actors.orchestrator.services import Services
+from llm_actors.run import Run
+from llm_protocol.events import TERMINAL, Failed, Finished
+from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.fold import unfold
+from llm_protocol.policy import CacheMode
+from llm_protocol.requests import EmbeddingRequest
+from llm_protocol.response import LLMResponse
+
+log = logging.getLogger(__name__)
+
+Perform = Callable[[Run, Routed], Awaitable[None]]
+"""Answers a run from upstream and gives its log an end."""
+
+
+class _Key(NamedTuple):
+    """What makes two requests share one flight. How it is told matters too: streams and wholes differ on the way."""
+
+    key: CacheKey
+    stream: bool
+    restartable: bool
+
+
+@final
+class Flights:
+    """The flights of one orchestrator. ``perform`` is the way upstream, ``nursery`` where flights live."""
+
+    def __init__(self, services: Services, perform: Perform, nursery: trio.Nursery) -> None:
+        self._services = services
+        self._perform = perform
+        self._nursery = nursery
+        self._flying: dict[_Key, Run] = {}
+
+    async def answer(self, run: Run, routed: Routed) -> None:
+        """Answer ``run``: from the cache, by a flight under way, or from upstream."""
+        mode: CacheMode = routed.policy.cache or ("read" if self._services.caches else "off")
+        key = None if mode == "off" else key_of(run.request, self._targets(routed), routed.policy)
+        if key is None:
+            await self._perform(run, routed)
+            return
+        shared = _Key(key, run.stream, run.restartable)
+        flight = self._flying.get(shared)
+        outcome: CacheOutcome | None = "coalesced"
+        if flight is None:
+            outcome = None  # the flight itself knows
+            flight = self._flying[shared] = Run(run.request, stream=run.stream, restartable=run.restartable)
+            self._nursery.start_soon(self._fly, shared, flight, mode, routed)
+        await _follow(run, flight, outcome)
+
+    def _targets(self, routed: Routed) -> list[Target]:
+        return [self._services.target_of(candidate) for candidate in routed.candidates]
+
+    async def _fly(self, shared: _Key, flight: Run, mode: CacheMode, routed: Routed) -> None:
+        try:
+            with flight.scope:
+                flight.scope.deadline = flight.started_at + DEFAULT_DEADLINE_SECONDS
+                if isinstance(flight.request, EmbeddingRequest):
+                    await self._embed(flight, flight.request, mode, routed)
+                else:
+                    await self._ask(flight, shared.key, mode, routed)
+        except Exception as exc:  # a bug of ours ends this flight, not the others
+            log.error("request %s crashed: %s", flight.request.request_id, place(exc))  # noqa: TRY400
+            flight.fail(Failure(kind=FailureKind.INTERNAL, message="the runtime failed while it worked on this"))
+        finally:
+            del self._flying[shared]
+            flight.close()
+
+    async def _ask(self, flight: Run, key: CacheKey, mode: CacheMode, routed: Routed) -> None:
+        cache, request = self._services.cache, flight.request
+        found = await lookup(cache, key, request.request_id) if mode == "read" else None
+        if found is not None:
+            _play(flight, replay(found, request, response_id=flight.response_id))
+            return
+        await self._perform(flight, routed)
+        if (whole := _answer(flight)) is not None:
+            store(cache, key, whole, fallback=_by_another(whole))
+
+    async def _embed(self, flight: Run, request: EmbeddingRequest, mode: CacheMode, routed: Routed) -> None:
+        """Ask only for those inputs that are not known."""
+        cache, targets, policy = self._services.cache, self._targets(routed), routed.policy
+        keys = embedding_keys(request, targets, policy)
+        found = await lookup_all(cache, keys, request.request_id) if keys and mode == "read" else ()
+        split = split_embedding(request, found or (None,) * len(request.inputs))
+        if split.missing is None:
+            whole = merge_embedding(request, split, None)
+            assert whole is not None, "everything was known"
+            _play(flight, whole)
+            return
+        part = Run(split.missing, stream=False)
+        with part.scope:
+            part.scope.deadline = flight.scope.deadline
+            await self._perform(part, routed)
+        part.close()
+        answer = _answer(part)
+        if answer is not None and not _by_another(answer):
+            store_all(cache, embedded(split.missing, answer, targets, policy))
+        merged = merge_embedding(request, split, answer)
+        if merged is not None:
+            _play(flight, merged, cache="miss")
+        elif split.known and answer is not None:  # another model answered: its vectors do not go with the known ones
+            await self._perform(flight, routed)
+        else:
+            end = part.log.end
+            assert end is not None, "a run that was closed has an end"
+            _close(flight, end, end.response)
+
+
+async def _follow(run: Run, flight: Run, outcome: CacheOutcome | None) -> None:
+    """Copy the flight's events into the run's log as they come, and its end under the run's own ids."""
+    ended = trio.Event()
+
+    def copy() -> None:
+        for event in follower.take():
+            if isinstance(event, TERMINAL):
+                ended.set()
+            else:
+                run.log.append(event)
+
+    with flight.follow(wake=copy) as follower:
+        copy()
+        await ended.wait()
+    end = flight.log.end
+    assert end is not None, "the flight has ended"
+    assert end.response is not None, "a run's log ends with a response"
+    decision = end.response.decision if outcome is None else {**end.response.decision, "cache": outcome}
+    response = msgspec.structs.replace(
+        end.response,
+        request_id=run.request.request_id,
+        response_id=run.response_id,
+        processing_time_ms=run.elapsed_ms,
+        cost=0.0 if outcome == "coalesced" else end.response.cost,  # whoever led the flight has paid
+        decision=decision,
+    )
+    _close(run, end, response)
+
+
+def _close(run: Run, end: Finished | Failed, response: LLMResponse | None) -> None:
+    if isinstance(end, Finished):
+        assert response is not None, "a success has an answer"
+        run.finish(end, response)
+    else:
+        run.fail(end.failure, response)
+
+
+def _play(flight: Run, response: LLMResponse, cache: CacheOutcome = "hit") -> None:
+    """Say a whole answer as if it were made now."""
+    decision = {"attempts": [], **response.decision, "cache": cache}
+    for event in unfold(msgspec.structs.replace(response, decision=decision, response_id=flight.response_id)):
+        if isinstance(event, Finished):
+            assert event.response is not None, "unfold gives one"
+            flight.finish(event, event.response)
+        else:
+            flight.log.append(event)
+
+
+def _answer(run: Run) -> LLMResponse | None:
+    end = run.log.end
+    return end.response if isinstance(end, Finished) else None
+
+
+def _by_another(response: LLMResponse) -> bool:
+    """Whether another candidate was asked first and failed."""
+    attempts = response.decision.get("attempts") or []
+    return bool(attempts) and attempts[0].get("provider") != response.provider
