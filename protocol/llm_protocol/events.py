@@ -88,6 +88,40 @@ class Restarted(msgspec.Struct, frozen=True, tag="restarted"):
     """Everything said so far is void: the answer begins anew. Only in runs whose followers asked for it."""
 
 
+class MemberStarted(msgspec.Struct, frozen=True, kw_only=True, tag="member_started"):
+    """One of several models that are asked together was asked, in its own words' stream beside the answer. These
+    events come only in runs whose followers asked for them, before the answer, and are no part of it. ``round`` counts
+    from 0; what a member says in a later round replaces what it said before.
+    """
+
+    member: str
+    request_id: str
+    round: int = 0
+
+
+class MemberDelta(msgspec.Struct, frozen=True, gc=False, tag="member_delta"):
+    """More of a member's text."""
+
+    member: str
+    text: str
+
+
+class MemberDone(msgspec.Struct, frozen=True, kw_only=True, tag="member_done"):
+    """A member's answer is whole. ``cost`` is in US dollars, ``None`` where the price is unknown."""
+
+    member: str
+    finish_reason: FinishReason | None = None
+    usage: Usage | None = None
+    cost: float | None = None
+
+
+class MemberFailed(msgspec.Struct, frozen=True, kw_only=True, tag="member_failed"):
+    """A member gave no answer, or was stopped because enough others had."""
+
+    member: str
+    failure: Failure
+
+
 class Finished(msgspec.Struct, frozen=True, kw_only=True, tag="finished"):
     """The vendor's own end marker was seen. In a run log ``response`` holds the folded answer."""
 
@@ -104,6 +138,10 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
 
 
 Delta: TypeAlias = TextDelta | ReasoningDelta | ToolCallDelta | RefusalDelta
-Event: TypeAlias = Started | ItemStarted | Delta | ItemDone | Embedded | UsageReported | Restarted | Finished | Failed
+MemberEvent: TypeAlias = MemberStarted | MemberDelta | MemberDone | MemberFailed
+Event: TypeAlias = (
+    Started | ItemStarted | Delta | ItemDone | Embedded | UsageReported | Restarted | MemberEvent | Finished | Failed
+)
 TERMINAL = (Finished, Failed)
+MEMBERS = (MemberStarted, MemberDelta, MemberDone, MemberFailed)
 DELTAS = (TextDelta, ReasoningDelta, ToolCallDelta, RefusalDelta)

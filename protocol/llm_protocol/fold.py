@@ -19,6 +19,10 @@ from llm_protocol.events import (
     ItemDone,
     ItemKind,
     ItemStarted,
+    MemberDelta,
+    MemberDone,
+    MemberFailed,
+    MemberStarted,
     ReasoningDelta,
     RefusalDelta,
     Restarted,
@@ -91,6 +95,8 @@ class Fold:
                 self.started, self.usage, self.vectors = Started(), None, ()
             case Finished() | Failed():
                 self.end = event
+            case MemberStarted() | MemberDelta() | MemberDone() | MemberFailed():
+                pass  # what others said beside the answer
 
     def add_all(self, events: Iterable[Event]) -> Fold:
         """`add` each, and return self."""
@@ -113,6 +119,7 @@ class Fold:
         processing_time_ms: float = 0.0,
         cost: float | None = None,
         decision: JsonObject | None = None,
+        members: tuple[LLMResponse, ...] = (),
     ) -> LLMResponse:
         """The answer so far. ``model`` is used where the vendor named none."""
         parts = self.parts()
@@ -132,6 +139,7 @@ class Fold:
             upstream_id=self.started.upstream_id,
             processing_time_ms=processing_time_ms,
             decision=decision or {},
+            members=members,
         )
 
 

@@ -86,6 +86,12 @@ Strategy: TypeAlias = Literal["single", "fallback", "race", "panel", "council", 
 Select: TypeAlias = Literal["score", "order", "cheapest", "fastest", "weighted", "sticky"]
 OnBrokenStream: TypeAlias = Literal["error", "buffer", "continue", "restart"]
 CacheMode: TypeAlias = Literal["off", "read", "refresh"]
+Share: TypeAlias = Literal["all", "none"] | Annotated[tuple[Name, ...], msgspec.Meta(max_length=64)]
+"""What of a request's ``context`` a model is told: all of it, nothing, or the entries with these keys."""
+
+MAX_MEMBERS = 16
+"""Models asked at once for one request, and samples of one model."""
+Members = Annotated[int, msgspec.Meta(ge=1, le=MAX_MEMBERS)]
 
 PRIORITIES = (0, 9)
 """The range of a priority; 0 is served first, 5 is usual."""
@@ -111,6 +117,42 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     hedge: bool | None = None
     """Ask a second deployment when the first is slower than it usually is."""
     priority: Annotated[int, msgspec.Meta(ge=PRIORITIES[0], le=PRIORITIES[1])] | None = None
+
+    # What follows is for the strategies that ask several models; see docs/orchestration.md.
+    members: Annotated[tuple[Name, ...], msgspec.Meta(max_length=MAX_MEMBERS)] | Members | None = None
+    """Who is asked: models by name, or how many the selector is to choose, of different vendors where it can."""
+    quorum: Members | None = None
+    """So many answers are enough; by default all are waited for."""
+    grace_s: Annotated[float, msgspec.Meta(ge=0, le=3_600)] | None = None
+    """How long the others may go on once enough are in (0)."""
+    member_deadline_s: Seconds | None = None
+    """Each member's own time."""
+    refill: bool | None = None
+    """Ask another candidate in the place of a member that failed, while there are any."""
+    rounds: Annotated[int, msgspec.Meta(ge=0, le=4)] | None = None
+    """How often the members of a council see the others' drafts and revise their own (1)."""
+    samples: Members | None = None
+    """How many answers ``best_of`` chooses from (3)."""
+    synthesiser: Name | None = None
+    """The model that makes one answer of all, or a way without: ``longest``, ``first``, ``merge_json``, ``none``."""
+    template: Annotated[str, msgspec.Meta(max_length=16_384)] | None = None
+    """What the synthesiser is told: a text with ``{answers}`` in it, and ``{question}`` if wanted."""
+    judge: Name | None = None
+    """The model that chooses for ``best_of``."""
+    share_context: Share | dict[Name, Share] | None = None
+    """What of ``context`` the members see (none), or for each member by name."""
+    share_knowledge: bool | None = None
+    """Keep what is answered in a conversation (``metadata.conversation_id``), and tell it to the models asked later."""
+    max_cost: Annotated[float, msgspec.Meta(gt=0, le=1_000_000)] | None = None
+    """US dollars for the whole request, all members and the synthesis."""
+    max_tokens: Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000)] | None = None
+    """Tokens for the whole request, in and out."""
+    stream_members: bool | None = None
+    """Tell the members' own streams too."""
+
+    def __post_init__(self) -> None:
+        if self.template is not None and "{answers}" not in self.template:
+            raise ValueError("template must say where the answers go: {answers}")
 
     def over(self, base: Policy) -> Policy:
         """``base`` with what is said here."""

@@ -57,7 +57,8 @@ class LLMResponse(msgspec.Struct, frozen=True, kw_only=True):
     ``content`` is the text alone; ``output`` has every part in order. ``provider`` is the deployment that answered,
     ``model`` the model it says it used, ``upstream_id`` the vendor's id. ``cost`` is in US dollars, ``None`` where
     the price is unknown. ``timestamp`` is seconds since the epoch at the end of the answer; ``processing_time_ms``
-    comes from the monotonic clock. ``decision`` records how the answer came to be: candidates, attempts, cache.
+    comes from the monotonic clock. ``decision`` records how the answer came to be: candidates, attempts, cache. Where
+    several models were asked, ``usage`` and ``cost`` are those of all of them together.
     """
 
     request_id: str
@@ -76,6 +77,8 @@ class LLMResponse(msgspec.Struct, frozen=True, kw_only=True):
     timestamp: float = msgspec.field(default_factory=time.time)
     processing_time_ms: float = 0.0
     decision: JsonObject = msgspec.field(default_factory=dict)
+    members: tuple[LLMResponse, ...] = ()
+    """The answers this one was made of, where several models were asked."""
 
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:

@@ -13,10 +13,12 @@ from typing import final
 
 import trio
 
-from llm_protocol.events import DELTAS, TERMINAL, Event, Failed, Finished, ItemDone
+from llm_protocol.events import DELTAS, TERMINAL, Event, Failed, Finished, ItemDone, MemberDelta
 
 LOG_LIMIT_BYTES = 8 * 1024 * 1024
 """Default bound of one log, in bytes as `weigh` counts them (8 MiB)."""
+
+_TEXTS = (*DELTAS, MemberDelta)
 
 EVENT_BYTES = 120
 """What an event costs beside its text: the struct and the string's header."""
@@ -28,7 +30,7 @@ class LogLimitExceeded(Exception):  # noqa: N818  (it says what happened, as tri
 
 def weigh(event: Event) -> int:
     """Bytes an event is counted as. Whole parts repeat the text of their deltas and share no memory with it."""
-    if isinstance(event, DELTAS):
+    if isinstance(event, _TEXTS):
         return EVENT_BYTES + len(event.text)
     if isinstance(event, ItemDone):
         part = event.part

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from llm_protocol.content import JsonObject, Opaque, Part, Reasoning, Refusal, Text, ToolCall
 from llm_protocol.dialect import Frame, Inbound
+from llm_protocol.dialects.openai_responses.members import MemberTeller
 from llm_protocol.dialects.openai_responses.requests import ResponseOptions
 from llm_protocol.dialects.openai_responses.resource import (
     ResourceEncoder,
@@ -30,6 +31,10 @@ from llm_protocol.events import (
     ItemDone,
     ItemKind,
     ItemStarted,
+    MemberDelta,
+    MemberDone,
+    MemberFailed,
+    MemberStarted,
     UsageReported,
 )
 from llm_protocol.fold import DELTA_OF
@@ -125,6 +130,8 @@ class ResponsesEncoder:
         self._number = -1
         self._items: dict[int, _Item] = {}  # by the log's index, in order of appearance
         self._usage: Usage | None = None
+        policy = inbound.request.policy
+        self._members = MemberTeller() if policy is not None and policy.stream_members else None
 
     def start(self) -> list[Frame]:
         """``response.created`` and ``response.in_progress``."""
@@ -178,6 +185,10 @@ class ResponsesEncoder:
                 self._usage = event.usage
             case Finished() | Failed():
                 self._finish(frames, event)
+            case MemberStarted() | MemberDelta() | MemberDone() | MemberFailed():
+                if self._members is not None:
+                    kind, fields = self._members.told(event)
+                    self._emit(frames, kind, **fields)
             case _:
                 pass  # who began to answer is told at the end; vectors have no place in this API
 

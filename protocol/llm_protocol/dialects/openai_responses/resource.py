@@ -235,8 +235,16 @@ def _runtime(response: LLMResponse) -> JsonObject:
         "cost": response.cost,
         "processing_time_ms": response.processing_time_ms,
         "usage_estimated": response.usage is not None and response.usage.estimated,
-        "decision": response.decision,
-    }
+        "decision": {name: value for name, value in response.decision.items() if name != "members"},
+    } | _members(response)
+
+
+def _members(response: LLMResponse) -> JsonObject:
+    """What is told of each member, with its answer where that is part of this one."""
+    told: list[JsonObject] = response.decision.get("members", [])
+    texts = {member.request_id: member.content for member in response.members}
+    said = [each | {"content": texts[each["request_id"]]} if each["request_id"] in texts else each for each in told]
+    return {"members": said} if said else {}
 
 
 def ending_of(reason: FinishReason | None, failure: Failure | None, *, refused: bool) -> Ending:
