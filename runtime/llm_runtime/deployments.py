@@ -10,7 +10,7 @@ from typing import NamedTuple, Never
 
 from llm_actors.kernel import ChildSpec, Intensity, MailboxSpec, Overflow, Strategy, Supervisor
 from llm_actors.provider import Deployment, Endpoint, ProviderActor, ProviderMessage, ProviderRef
-from llm_actors.transport import TlsTrust
+from llm_actors.transport import Dial, TlsTrust
 from llm_protocol.dialects import client_dialect
 from llm_protocol.requests import LLMProvider
 from llm_runtime.config import VENDORS, Provider
@@ -48,8 +48,11 @@ def deployment_of(name: str, provider: Provider) -> Deployment:
     )
 
 
-def supervised(deployment: Deployment) -> Supervised:
-    """The deployment under its own supervisor; the local model's process comes before the actor that talks to it."""
+def supervised(deployment: Deployment, *, dial: Dial | None = None) -> Supervised:
+    """The deployment under its own supervisor; the local model's process comes before the actor that talks to it.
+
+    ``dial``: another way to the network, for tests.
+    """
     engine: list[ChildSpec[Never]] = []
     if deployment.kind is LLMProvider.LOCAL:
         from llm_runtime.local_model import engine_spec
@@ -57,7 +60,7 @@ def supervised(deployment: Deployment) -> Supervised:
         engine = [engine_spec(deployment.endpoint)]
     provider: ChildSpec[ProviderMessage] = ChildSpec(
         "provider",
-        lambda _: ProviderActor(deployment),
+        lambda _: ProviderActor(deployment, dial=dial),
         mailbox=MailboxSpec(WAITING_REQUESTS, Overflow.REFUSE),
     )
     supervisor = Supervisor(

@@ -71,6 +71,7 @@ class Asking:
         self._hedge = hedge
         self._sink: Sink | None = None
         self._usage: Usage | None = None
+        self._first_at: float | None = None
         self._length = 0
 
     async def run(self, sink: Sink) -> Outcome:
@@ -83,7 +84,7 @@ class Asking:
         try:
             outcome = await self._generate(began)
         finally:
-            self._settle(_cancelled(began) if outcome is None else outcome, began)
+            self._settle(self._cancelled(began) if outcome is None else outcome, began)
         return outcome
 
     async def _generate(self, began: float) -> Outcome:
@@ -106,6 +107,8 @@ class Asking:
         """Count what an event says was used, and pass it on."""
         if isinstance(event, DELTAS):
             self._length += len(event.text)
+            if self._first_at is None:
+                self._first_at = trio.current_time()
         elif type(event) is UsageReported:
             self._usage = event.usage
         assert self._sink is not None, "it is running"
@@ -144,7 +147,8 @@ class Asking:
         output = -(-self._length // CHARACTERS_PER_TOKEN)
         return Usage(input_tokens=self._estimate.input_tokens, output_tokens=output, estimated=True)
 
-
-def _cancelled(began: float) -> Outcome:
-    failure = Failure(kind=FailureKind.CANCELLED, message="cancelled")
-    return Outcome(end=Failed(failure=failure), duration_s=trio.current_time() - began)
+    def _cancelled(self, began: float) -> Outcome:
+        """Who was cancelled while it wrote was not slow to begin: the first token is told all the same."""
+        failure = Failure(kind=FailureKind.CANCELLED, message="cancelled", partial=self._length > 0)
+        first = None if self._first_at is None else self._first_at - began
+        return Outcome(end=Failed(failure=failure), first_token_s=first, duration_s=trio.current_time() - began)

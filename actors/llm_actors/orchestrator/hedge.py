@@ -11,9 +11,11 @@ from typing import NamedTuple, final
 
 import trio
 
+from llm_actors.catalog import Candidate
 from llm_actors.orchestrator.asking import Asking
 from llm_actors.provider import Outcome, Sink
 from llm_protocol.events import Event, Failed, Started
+from llm_protocol.failures import Step
 
 
 class Raced(NamedTuple):
@@ -21,6 +23,8 @@ class Raced(NamedTuple):
 
     winner: Asking
     outcome: Outcome
+    failed_too: Candidate | None = None
+    """The other one, if both failed."""
 
 
 async def hedged(
@@ -33,16 +37,16 @@ async def hedged(
     """Ask ``first``; if nothing came of it after ``delay_s``, find room for another and ask that as well.
 
     ``second`` makes its claims when it is called, and is called only if they are used. Returns when the answer has
-    ended; if both failed, with the first one's failure. Cancelling it cancels both.
+    ended; if both failed, with the failure that came first. Cancelling it cancels both.
     """
     race = _Race(sink)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(race.run, first)
+        nursery.start_soon(race.run, first, race.enter(first))
         with trio.move_on_after(delay_s):
             await race.decided.wait()
         late = not race.decided.is_set() and await find_room()
         if late and not race.decided.is_set() and (other := second()) is not None:
-            nursery.start_soon(race.run, other)
+            nursery.start_soon(race.run, other, race.enter(other))
     return race.result()
 
 
@@ -57,13 +61,17 @@ class _Race:
         self._leader: Asking | None = None
         self.decided = trio.Event()
 
-    async def run(self, asking: Asking) -> None:
+    def enter(self, asking: Asking) -> trio.CancelScope:
+        """The scope to run ``asking`` in; from now on it can lose, although its task has not begun."""
+        self._scopes[asking] = trio.CancelScope()
+        return self._scopes[asking]
+
+    async def run(self, asking: Asking, scope: trio.CancelScope) -> None:
         lane = _Lane(self, asking)
-        with trio.CancelScope() as scope:
-            self._scopes[asking] = scope
+        with scope:
             outcome = await asking.run(lane.take)
-            if not isinstance(outcome.end, Failed):
-                self.lead(asking)
+            if not isinstance(outcome.end, Failed) or outcome.end.failure.rule.step is Step.STOP:
+                self.lead(asking)  # nobody else could do better than what stops a request
             self._ended.append(Raced(asking, outcome))
             if len(self._ended) == len(self._scopes):
                 self.decided.set()
@@ -82,7 +90,10 @@ class _Race:
         self._sink(event)
 
     def result(self) -> Raced:
-        return next((raced for raced in self._ended if raced.winner is self._leader), self._ended[0])
+        if self._leader is not None:
+            return next(raced for raced in self._ended if raced.winner is self._leader)
+        first, *others = self._ended
+        return first._replace(failed_too=others[0].winner.candidate) if others else first
 
 
 @final

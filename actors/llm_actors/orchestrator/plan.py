@@ -113,8 +113,8 @@ class AttemptPlan(Generic[C]):
 
     @property
     def open(self) -> list[C]:
-        """Who may be asked now: only ``current`` for a retry, all that are left for a first attempt."""
-        return [self.current, *self._others] if self._here.attempt_number == 1 else [self.current]
+        """Who may be asked now: ``current`` rather than the others, and they rather than wait long for room there."""
+        return [self.current, *self._others]
 
     @property
     def others(self) -> list[C]:
@@ -122,10 +122,12 @@ class AttemptPlan(Generic[C]):
         return list(self._others)
 
     def take(self, candidate: C) -> None:
-        """Ask ``candidate``, one of `open`, before the others."""
-        if candidate != self.current:
-            self._others = [self.current, *(other for other in self._others if other != candidate)]
-            self.current = candidate
+        """Ask ``candidate``, one of `open`, before the others. Whom it replaces may be asked later if it was not yet."""
+        if candidate == self.current:
+            return
+        skipped = [self.current] if self._here.attempt_number == 1 else []
+        self._others = [*skipped, *(other for other in self._others if other != candidate)]
+        self.current, self._here = candidate, _first_attempt()
 
     def drop_unless(self, suits: Callable[[C], bool]) -> bool:
         """Leave out whoever does not suit any more. False when nobody is left."""
@@ -136,14 +138,18 @@ class AttemptPlan(Generic[C]):
             self.current, *self._others = left
         return bool(left)
 
-    def after(self, failure: Failure, now: float) -> Move:
-        """What follows ``failure`` of ``current``. After `Next`, ``current`` is the next candidate."""
+    def after(self, failure: Failure, now: float, *, asked: bool = True) -> Move:
+        """What follows ``failure`` of ``current``. After `Next`, ``current`` is the next candidate.
+
+        ``asked``: whether there was a call. One that was refused before is waited for only if nobody else is left.
+        """
         if failure.kind is FailureKind.CONTEXT_LENGTH:
             self._others = [other for other in self._others if self._fits(self.current, other)]
         step = failure.rule.step
         if step is Step.STOP:
             return Stop(f"{failure.kind.value} cannot be helped by another attempt")
-        if step is Step.RETRY and (again := self._retry(failure, now)) is not None:
+        patient = asked or not self._others
+        if step is Step.RETRY and patient and (again := self._retry(failure, now)) is not None:
             return again
         if not self._others:
             return Stop(self._why_no_more(step, now))
@@ -165,7 +171,8 @@ class AttemptPlan(Generic[C]):
         if self._here.attempt_number > 1 or self._stop(self._here):
             return None
         if failure.retry_after is None:
-            return self._draw() * QUICK_RETRY_SECONDS
+            # So soon after a refusal for too many requests comes the next one.
+            return None if failure.kind is FailureKind.RATE_LIMITED else self._draw() * QUICK_RETRY_SECONDS
         return self._wait(self._here) if failure.retry_after <= SHORT_RETRY_AFTER_SECONDS else None
 
     def _patient_wait(self) -> float | None:

@@ -26,6 +26,8 @@ class AttemptRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     provider: str
     model: str
     outcome: str
+    asked: bool = True
+    """False: there was no call, because the deployment rests or is too slow for the time left."""
     duration_ms: float
     waited_ms: float = 0.0
     first_token_ms: float | None = None
@@ -56,18 +58,20 @@ class Record:
         candidate: Candidate,
         outcome: Outcome,
         *,
+        asked: bool = True,
         waited_s: float = 0.0,
         hedge: bool = False,
         usage: Usage | None = None,
         cost: float | None = None,
     ) -> None:
-        """An attempt has ended."""
+        """An attempt has ended; or, where nobody was ``asked``, could not be made."""
         end, first = outcome.end, outcome.first_token_s
         self._attempts.append(
             AttemptRecord(
                 provider=candidate.provider,
                 model=candidate.model,
                 outcome=end.failure.kind.value if isinstance(end, Failed) else "ok",
+                asked=asked,
                 duration_ms=_ms(outcome.duration_s),
                 waited_ms=_ms(waited_s),
                 first_token_ms=None if first is None else _ms(first),
@@ -80,15 +84,19 @@ class Record:
 
     @property
     def attempts(self) -> int:
-        """How many attempts were made."""
-        return len(self._attempts)
+        """How many attempts were made: calls, as a vendor counts them."""
+        return sum(1 for one in self._attempts if one.asked)
 
     def failure(self, last: Failure) -> Failure:
         """The one failure to tell: the last one's kind, and with several attempts what became of each (RTY-06)."""
         if len(self._attempts) < 2:
             return last
-        each = "; ".join(f"{one.provider}/{one.model}: {one.error or one.outcome}" for one in self._attempts)
-        return msgspec.structs.replace(last, message=f"all {len(self._attempts)} attempts failed: {each}")
+        each = "; ".join(
+            f"{one.provider}/{one.model}: {one.error or one.outcome}" if one.asked else one.error or ""
+            for one in self._attempts
+        )
+        said = f"all {self.attempts} attempts failed" if self.attempts else "no candidate could be asked"
+        return msgspec.structs.replace(last, message=f"{said}: {each}")
 
     def told(self) -> JsonObject:
         """The record as plain JSON values."""

@@ -24,6 +24,7 @@ from llm_protocol.events import (
     Started,
     TextDelta,
     ToolCallDelta,
+    UsageReported,
 )
 from llm_protocol.policy import OnBrokenStream
 from llm_protocol.requests import AnyRequest, ChatRequest, CompletionRequest
@@ -55,6 +56,8 @@ class Rescue:
             self._hold(event)
         elif type(event) is Started:
             self._held = [event]  # told with the first content, when this attempt has something to say
+        elif type(event) is UsageReported and not self.delivered:
+            self._held.append(event)  # a count is no content: it comes before a failure too
         else:
             self._deliver(event)
 

@@ -19,7 +19,7 @@ from llm_actors.kernel import KernelError
 from llm_actors.limiter import Reservation, reserve
 from llm_actors.orchestrator.asking import Ask, Asking
 from llm_actors.orchestrator.hedge import hedged
-from llm_actors.orchestrator.plan import Again, AttemptPlan, Stop
+from llm_actors.orchestrator.plan import Again, AttemptPlan, Move, Stop
 from llm_actors.orchestrator.rescue import Rescue
 from llm_actors.orchestrator.services import Services
 from llm_actors.provider import Outcome, failure_of
@@ -56,6 +56,8 @@ class Single:
         self._ask = ask
         self._rescue = Rescue(ask.log, ask.on_broken_stream)
         self._tried: Candidate | None = None
+        self._asked = False
+        """Whether the latest attempt came to a call."""
 
     async def answer(self) -> Ending:
         """Attempt until there is an answer or nothing more may be tried. Raises only `trio.Cancelled` and bugs."""
@@ -78,13 +80,18 @@ class Single:
                 self._rescue.commit()
                 return ending
             failure = ending.end.failure
-            move = plan.after(failure, trio.current_time()) if ending.candidate else Stop("no room in time")
+            move = self._move(plan, ending, failure)
             request = None if isinstance(move, Stop) else self._rescue.resume(self._ask.request)
             if request is None or not self._can_go_on(plan):
                 self._ask.record.stopped = move.why if isinstance(move, Stop) else "content had been delivered"
                 return self._failed(ending, failure)
             waited = move.after_s if isinstance(move, Again) else 0.0
             await trio.sleep(waited)
+
+    def _move(self, plan: AttemptPlan[Candidate], ending: Ending, failure: Failure) -> Move:
+        if ending.candidate is None:
+            return Stop("no room in time")
+        return plan.after(failure, trio.current_time(), asked=self._asked)
 
     def _rank(self) -> Ranking:
         ask, policy = self._ask, self._ask.policy
@@ -111,8 +118,11 @@ class Single:
             return Ending(Failed(failure=exc.failure), None)
         with room or nullcontext():
             candidate = plan.current
-            if (barred := self._admit(candidate)) is not None:
-                self._ask.record.attempted(candidate, Outcome(end=Failed(failure=barred), duration_s=0.0))
+            barred = self._admit(candidate)
+            self._asked = barred is None
+            if barred is not None:
+                refused = Outcome(end=Failed(failure=barred), duration_s=0.0)
+                self._ask.record.attempted(candidate, refused, asked=False, waited_s=waited)
                 return Ending(Failed(failure=barred), candidate)
             asking = Asking(self._services, self._ask, candidate, request, estimate, room=room, waited_s=waited)
             if (delay := self._hedge_delay(plan)) is None:
@@ -183,6 +193,8 @@ class Single:
 
             raced = await hedged(asking, delay_s, find_room, second, self._rescue.sink)
         plan.take(raced.winner.candidate)
+        if raced.failed_too is not None:
+            plan.drop_unless(lambda each: each != raced.failed_too)
         return Ending(raced.outcome.end, raced.winner.candidate)
 
     # -- between attempts --------------------------------------------------------------------------------------------
