@@ -8,11 +8,12 @@ from contextlib import asynccontextmanager
 from itertools import pairwise
 from unittest.mock import patch
 
+import msgspec
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from llm_actors.kernel import Backoff, Intensity, Supervisor, running
+from llm_actors.kernel import Backoff, Intensity, MailboxSpec, Supervisor, running
 from llm_actors.limiter import LimiterRef, Reservation, limiter_child, observe, reserve, statistics
 from llm_actors.limiter.reservation import LEASE_GRACE, LEASE_SECONDS
 from llm_actors.testing import Crash, Fault, cancel_at_every_checkpoint, with_faults
@@ -238,6 +239,24 @@ async def test_lim_02_a_crash_in_the_middle_of_a_settlement_is_made_up_for_by_th
             await reserve(ref, ("a",), tokens=1)
         assert trio.current_time() - begun == pytest.approx(LEASE_SECONDS, abs=1)
         assert (await statistics(ref)).expired == 1
+
+
+async def test_lim_02_a_settlement_that_finds_the_mailbox_full_is_logged_and_made_up_for(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """LIM-02: nothing is lost silently."""
+    spec = msgspec.structs.replace(limiter_child({"a": NONE}), mailbox=MailboxSpec(1))
+    root = Supervisor([spec])
+    async with running(root):
+        ref = root.ref(spec)
+        rooms = [await reserve(ref, ("a",), tokens=1) for _ in range(3)]
+        for room in rooms:
+            room.settle(None)
+        assert sum("stays on the books" in record.message for record in caplog.records) == 1
+        await trio.sleep(LEASE_SECONDS - 1)
+        assert (await statistics(ref)).leases == 1
+        await trio.sleep(2)
+        await assert_at_rest(ref)
 
 
 async def test_lim_02_a_lease_outlives_its_holders_deadline(autojump_clock: MockClock) -> None:

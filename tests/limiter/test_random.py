@@ -144,6 +144,7 @@ class Life(Desk):
             self.wait(max(0.0, due - self.now))
         assert not self.waiting
         assert self.books.statistics(self.now).leases == 0
+        assert not any(caller.waiting for caller in self.books._callers._known.values())
         for meter in self.meters.values():
             meter.judge()
 

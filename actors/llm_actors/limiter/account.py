@@ -23,6 +23,9 @@ RESET_SECONDS = 60.0
 RETRY_AFTER_SECONDS = 3600.0
 """The longest pause that a Retry-After begins."""
 
+NEWS_SECONDS = 1.0
+"""A pause that ends no later than this after the one already known is the same one, told by another answer."""
+
 PACE_PER_MINUTE = 600
 """Requests per minute with which a line is let go after a pause, where neither we nor the vendor named a rate."""
 
@@ -76,14 +79,19 @@ class Account:
         requests = self.requests.charge(1, now) if self.requests is not None else None
         return Charges(requests, self.tokens.charge(tokens, now) if self.tokens is not None else None)
 
-    def hold(self, seconds: float, now: float, per_minute: int | None = None) -> None:
-        """Let nothing go for ``seconds``, and then no more than the rate: ours, else ``per_minute``, else a default."""
+    def hold(self, seconds: float, now: float, per_minute: int | None = None) -> bool:
+        """Let nothing go for ``seconds``, and then no more than the rate: ours, else ``per_minute``, else a default.
+
+        Return whether that is news to those who wait.
+        """
         until = now + seconds
+        news = until > self.held_until + NEWS_SECONDS
         self.held_until = max(self.held_until, until)
         if self.requests is None:
             self.requests, self._learned = Bucket(max(1, per_minute or PACE_PER_MINUTE), 1.0, now), True
         self.requests.lower(1.0, now)
         self.requests.pause(until, now)
+        return news
 
     def _forget_if_recovered(self, now: float) -> None:
         """A bucket that was made for a pause has done its work when it is full."""
@@ -91,8 +99,8 @@ class Account:
             self.requests, self._learned = None, False
 
     def correct(self, said: RateLimits, now: float, jitter: float) -> bool:
-        """Believe a vendor's headers as far as they narrow. Return whether they began a pause."""
-        held = False
+        """Believe a vendor's headers as far as they narrow. Return whether they began a pause, or a longer one."""
+        news = False
         for bucket, left, reset in (
             (self.requests, said.requests_remaining, said.requests_reset_s),
             (self.tokens, said.tokens_remaining, said.tokens_reset_s),
@@ -102,9 +110,8 @@ class Account:
             if bucket is not None:
                 bucket.lower(max(0, left), now)
             if left <= 0 and reset is not None and reset > 0:
-                self.hold(min(reset, RESET_SECONDS) + jitter, now, said.requests_limit)
-                held = True
-        return held
+                news |= self.hold(min(reset, RESET_SECONDS) + jitter, now, said.requests_limit)
+        return news
 
     def restart(self, now: float) -> None:
         """Nothing is known to be in flight, and nothing is there. Debts and pauses stay."""

@@ -29,6 +29,9 @@ MAX_WAITING_PER_CALLER = MAX_WAITING // 2
 MAX_LEASES = 65_536
 """Reservations that are out at once."""
 
+FULL_RETRY_SECONDS = 1.0
+"""When to come back to a full line: nobody has counted, but something will have moved."""
+
 HOLD_JITTER_SECONDS = 0.5
 """A pause lasts up to so much longer, so that several processes do not come back in step."""
 
@@ -102,7 +105,9 @@ class Books:
         """Someone wants to go: decide at once, or let them wait in the lines."""
         waiter.limited = self._callers.find(waiter.caller, now)
         if len(self._leases) >= MAX_LEASES:
-            self._refuse(waiter, FailureKind.QUEUE_FULL, f"{MAX_LEASES} requests are in flight already", 1.0)
+            self._refuse(
+                waiter, FailureKind.QUEUE_FULL, f"{MAX_LEASES} requests are in flight already", FULL_RETRY_SECONDS
+            )
         elif (name := self._open_at_once(waiter, now)) is not None:
             self._grant(waiter, name, now)
         else:
@@ -137,8 +142,8 @@ class Books:
         if not seconds > 0:
             return
         deployment = self._deployment(name, now)
-        deployment.account.hold(min(seconds, RETRY_AFTER_SECONDS) + self._jitter(), now)
-        self._refuse_hopeless(deployment.line, now)
+        if deployment.account.hold(min(seconds, RETRY_AFTER_SECONDS) + self._jitter(), now):
+            self._refuse_hopeless(deployment.line, now)
 
     def serve(self, now: float) -> None:
         """Let go whoever may go by now, in order."""
@@ -222,7 +227,7 @@ class Books:
 
     def _queue(self, waiter: Waiter, now: float) -> None:
         if len(self._waiting) >= MAX_WAITING or self._waiting_of[waiter.caller] >= MAX_WAITING_PER_CALLER:
-            self._refuse(waiter, FailureKind.QUEUE_FULL, "the waiting line is full", 1.0)
+            self._refuse(waiter, FailureKind.QUEUE_FULL, "the waiting line is full", FULL_RETRY_SECONDS)
             return
         self._waiting[waiter.number] = waiter
         self._waiting_of[waiter.caller] += 1
