@@ -156,6 +156,25 @@ def _use(room: Reservation, how: str) -> None:
             room.refund(FailureKind.TRUNCATED)
 
 
+@pytest.mark.parametrize("how", ["header", "retry-after"])
+async def test_a_vendor_is_heard_before_the_freed_slot_is_given_away(how: str, autojump_clock: MockClock) -> None:
+    async with limiter({"a": ONE}) as ref:
+        holder, begun = await reserve(ref, ("a",), tokens=1), trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_reserve_and_leave, ref)
+            await wait_all_tasks_blocked()
+            if how == "header":
+                holder.settle(None, RateLimits(requests_remaining=0, requests_reset_s=20.0))
+            else:
+                holder.refund(FailureKind.OVERLOADED, retry_after=20.0)
+        assert 20 <= trio.current_time() - begun <= 21
+
+
+async def _reserve_and_leave(ref: LimiterRef) -> None:
+    with await reserve(ref, ("a",), tokens=1):
+        pass
+
+
 async def test_a_retry_after_holds_everyone_else_too(autojump_clock: MockClock) -> None:
     async with limiter({"a": NONE, "b": NONE}) as ref:
         begun = trio.current_time()

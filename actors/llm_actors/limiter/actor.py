@@ -89,7 +89,9 @@ class LimiterActor:
             case Reserve() as message:
                 self._reserve(delivery, message, now)
             case End() as message:
-                self._end(message, now)
+                self._books.end(
+                    message.number, message.ending, now, message.tokens, said=message.said, hold_s=message.hold_s
+                )
             case Leave(number):
                 self._asked.pop(number, None)
                 self._books.leave(number, now)
@@ -114,15 +116,6 @@ class LimiterActor:
         self._asked[message.number] = delivery, message
         delivery.defer()
         self._books.reserve(waiter, now)
-
-    def _end(self, message: End, now: float) -> None:
-        name = self._books.end(message.number, message.ending, now, message.tokens)
-        if name is None:
-            return
-        if message.said is not None:
-            self._books.observe(name, message.said, now)
-        if message.hold_s is not None:
-            self._books.hold(name, message.hold_s, now)
 
     def _announce(self) -> None:
         """Answer those about whom something was decided, and set the timer."""

@@ -105,9 +105,7 @@ class Books:
         """Someone wants to go: decide at once, or let them wait in the lines."""
         waiter.limited = self._callers.find(waiter.caller, now)
         if len(self._leases) >= MAX_LEASES:
-            self._refuse(
-                waiter, FailureKind.QUEUE_FULL, f"{MAX_LEASES} requests are in flight already", FULL_RETRY_SECONDS
-            )
+            self._refuse(waiter, FailureKind.QUEUE_FULL, f"{MAX_LEASES} requests are in flight", FULL_RETRY_SECONDS)
         elif (name := self._open_at_once(waiter, now)) is not None:
             self._grant(waiter, name, now)
         else:
@@ -122,14 +120,29 @@ class Books:
         else:
             self.end(number, Ending.UNSENT, now)
 
-    def end(self, number: int, ending: Ending, now: float, tokens: int | None = None) -> str | None:
-        """A reservation is over. Return its deployment; ``None`` for one that is unknown, or was over before."""
+    def end(
+        self,
+        number: int,
+        ending: Ending,
+        now: float,
+        tokens: int | None = None,
+        *,
+        said: RateLimits | None = None,
+        hold_s: float | None = None,
+    ) -> None:
+        """A reservation is over. One that is unknown, or was over before, changes nothing.
+
+        What its vendor said is heard before the freed slot is given away.
+        """
         lease = self._leases.pop(number)
         if lease is None:
-            return None
+            return
         lease.end(ending, tokens, now)
+        if said is not None:
+            self.observe(lease.name, said, now)
+        if hold_s is not None:
+            self.hold(lease.name, hold_s, now)
         self.serve(now)
-        return lease.name
 
     def observe(self, name: str, said: RateLimits, now: float) -> None:
         """A vendor's headers say what is left."""
