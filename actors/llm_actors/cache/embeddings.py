@@ -57,7 +57,8 @@ def split_embedding(request: EmbeddingRequest, found: Sequence[LLMResponse | Non
         if answer is not None and example is not None and len(answer.embeddings) == 1 and _same_model(answer, example)
     }
     rest = tuple(dict.fromkeys(text for text in request.inputs if text not in known))
-    return Split(known, example, msgspec.structs.replace(request, inputs=rest) if rest else None)
+    all_known = request.inputs and not rest  # of nothing, nothing is known: the vendor says what is wrong with it
+    return Split(known, example, None if all_known else msgspec.structs.replace(request, inputs=rest))
 
 
 def merge_embedding(request: EmbeddingRequest, split: Split, answer: LLMResponse | None) -> LLMResponse | None:

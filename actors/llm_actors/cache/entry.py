@@ -1,7 +1,8 @@
 """What is kept of an answer, and which answers are kept.
 
 Kept is what the model said, as bytes: their length is what the bounds of the tiers count, and nobody can change an
-answer that others will be given. What belongs to the first asker alone (ids, metadata, decision record) is not kept.
+answer that others will be given. What belongs to the first asker alone (ids, metadata, decision record) is not kept,
+except who contributed, where several models did.
 """
 
 from __future__ import annotations
@@ -45,12 +46,14 @@ def storable(response: LLMResponse) -> bool:
     """
     if response.finish_reason not in _COMPLETE or not (response.output or response.embeddings):
         return False
-    return all(image.data is not None for image in response.images)
+    said = (response, *response.members)
+    return all(image.data is not None for each in said for image in each.images)
 
 
 def pack(response: LLMResponse) -> bytes | None:
     """The bytes that are kept; ``None`` if it holds what has none (a lone surrogate, a number beyond 64 bits)."""
-    bare = msgspec.structs.replace(response, request_id="", response_id="", metadata={}, decision={})
+    contributed = {"members": response.decision["members"]} if "members" in response.decision else {}
+    bare = msgspec.structs.replace(response, request_id="", response_id="", metadata={}, decision=contributed)
     try:
         return _ENCODER.encode(bare)
     except (TypeError, ValueError, OverflowError, RecursionError):
@@ -68,7 +71,10 @@ def unpack(value: bytes) -> LLMResponse | None:
 def replay(
     found: LLMResponse, request: LLMRequest, *, response_id: str | None = None, processing_time_ms: float = 0.0
 ) -> LLMResponse:
-    """What was kept, as the answer to ``request``. It costs 0, for nobody was asked; usage is what it once took."""
+    """What was kept, as the answer to ``request``.
+
+    It costs 0, for nobody was asked; its usage, and what is told of its members, are what it once took.
+    """
     return msgspec.structs.replace(
         found,
         request_id=request.request_id,

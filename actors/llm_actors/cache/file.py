@@ -23,6 +23,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from hmac import compare_digest
+from math import isfinite
 from typing import final
 
 from llm_actors.cache.clock import MachineClock
@@ -41,7 +42,7 @@ EVICT_STEP = 4
 """Entries dropped at a time while room is made."""
 
 EVICT_LIMIT = 1_000
-"""Entries dropped for one write. Where that is not enough (somebody lowered the bound), the write is left out."""
+"""Entries dropped for one write. Where that is not enough (somebody lowered the bound), the rest is left out."""
 
 EXPIRE_LIMIT = 64
 """Of the oldest entries, as many are dropped with each write if they have expired."""
@@ -108,12 +109,12 @@ class CacheFile:
     def _set_clock(self) -> None:
         boot, since_boot, wall = self._clock.boot, self._clock.since_boot(), self._clock.wall()
         known = self._db.execute("SELECT boot, shift, time, wall FROM llm_cache_clock").fetchone()
-        if known is None:
-            self._shift = 0.0
-        elif boot and known[0] == boot:
-            self._shift = float(known[1])
-        else:
-            self._shift = float(known[2]) + max(0.0, wall - float(known[3])) - since_boot
+        if known is not None:
+            then, shift, time, then_wall = known
+            if not all(isinstance(number, float) and isfinite(number) for number in (shift, time, then_wall)):
+                raise NotOursError(Trouble.DAMAGED)
+            same_boot = boot != "" and then == boot
+            self._shift = shift if same_boot else time + max(0.0, wall - then_wall) - since_boot
         self._db.execute(
             "INSERT OR REPLACE INTO llm_cache_clock VALUES (0, ?, ?, ?, ?)", (boot, self._shift, self._now(), wall)
         )
@@ -137,34 +138,44 @@ class CacheFile:
                 self._count.expired += 1
         return found
 
-    def put(self, entries: Sequence[Entry]) -> bool:
-        """Add ``entries`` in one transaction, in place of the oldest. False: there is no room for them."""
+    def put(self, entries: Sequence[Entry]) -> int:
+        """Add ``entries`` in one transaction, in place of the oldest. How many there was room for."""
         now = self._now()
-        rows = [(entry.key, now, _digest(entry.key, now, entry.value), entry.value) for entry in entries]
         with self._transaction():
             self._drop_expired(now)
-            roomy = self._make_room(sum(self._cost(entry.value) for entry in entries))
-            if roomy:
-                self._db.executemany(
-                    "INSERT OR REPLACE INTO llm_cache (key, born, digest, value) VALUES (?, ?, ?, ?)", rows
-                )
+            added = self._add(entries, now)
             self._db.execute("UPDATE llm_cache_clock SET time = ?, wall = ?", (now, self._clock.wall()))
         if self._pragma("page_count") * self._page_bytes > self._max_bytes:
-            self._db.execute(f"PRAGMA incremental_vacuum({SHRINK_PAGES})").fetchall()
-        return roomy
+            # a page per step, and only a script steps to the end of what has no columns
+            self._db.executescript(f"PRAGMA incremental_vacuum({SHRINK_PAGES})")
+        return added
+
+    def _add(self, entries: Sequence[Entry], now: float) -> int:
+        evictable = EVICT_LIMIT
+        for added, entry in enumerate(entries):
+            gone = self._make_room(self._cost(entry.value), evictable)
+            if gone is None:
+                return added
+            evictable -= gone
+            self._db.execute(
+                "INSERT OR REPLACE INTO llm_cache (key, born, digest, value) VALUES (?, ?, ?, ?)",
+                (entry.key, now, _digest(entry.key, now, entry.value), entry.value),
+            )
+        return len(entries)
 
     def _drop_expired(self, now: float) -> None:
         self._db.execute(f"{_DROP_OLDEST} AND born <= ?", (EXPIRE_LIMIT, now - self._ttl_s))
 
-    def _make_room(self, needed: int) -> bool:
+    def _make_room(self, needed: int, evictable: int) -> int | None:
+        """Drop the oldest until there is room. How many had to go; ``None`` if that is not enough."""
         evicted = 0
         while self.bytes_in_use() + needed > self._max_bytes:
             gone = self._db.execute(_DROP_OLDEST, (EVICT_STEP,)).rowcount
-            if not gone or evicted >= EVICT_LIMIT:
-                return False
             evicted += gone
             self._count.evicted += gone
-        return True
+            if not gone or evicted >= evictable:
+                return None
+        return evicted
 
     def _cost(self, value: bytes) -> int:
         """The most that a value takes: its own pages, and a new one in each of the two trees."""

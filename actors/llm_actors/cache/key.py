@@ -62,8 +62,11 @@ class Target(NamedTuple):
 def key_of(request: AnyRequest, targets: Sequence[Target], policy: Policy) -> CacheKey | None:
     """The key for ``request`` when ``targets`` may answer it under ``policy``, the one in force.
 
-    ``None``: it holds what has no canonical bytes (a lone surrogate, a number beyond 64 bits), and is not cached.
+    ``None``: it is not cached. It holds what has no canonical bytes (a lone surrogate, a number beyond 64 bits), or the
+    answer depends on what was said in its conversation before.
     """
+    if policy.share_knowledge:
+        return None
     bare = msgspec.structs.replace(request, **LEFT_OUT[LLMRequest])
     way = msgspec.structs.replace(policy, **LEFT_OUT[Policy])
     try:

@@ -63,12 +63,13 @@ class FileTier:
         self.count.dropped += len(entries) - len(fitting)
         if not fitting:
             return
+        if inode_of(self._path) != self._inode:
+            self.close()  # deleted, or set aside by another process: what we write there, nobody finds
         rests = self._clock.since_boot() < self._writes_rest_until
-        if rests or not self._try(lambda file: file.put(fitting)):
-            self.count.dropped += len(fitting)
-            return
-        self.count.stored += len(fitting)
-        if self._reported is not None:
+        stored = 0 if rests else self._try(lambda file: file.put(fitting)) or 0
+        self.count.stored += stored
+        self.count.dropped += len(fitting) - stored
+        if stored and self._reported is not None:
             log.info("the cache file %s works again", self._path)
             self._reported = None
 
