@@ -280,3 +280,17 @@ async def test_an_idle_connection_is_closed_after_a_while(jumping_clock: MockClo
         started = trio.current_time()
         assert await client.until_closed() == b""
         assert 70 < trio.current_time() - started < 80
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_client_may_leave_at_any_step(stream: bool) -> None:
+    """WS-11 over HTTP: however far its request has come, nothing goes on without it."""
+    async with open_door(hanging) as door:
+        for steps in range(40):
+            client = await door.connect()
+            await client.begin("POST", "/v1/chat/completions", CHAT | {"stream": stream})
+            for _ in range(steps):
+                await trio.lowlevel.checkpoint()
+            client.close()
+        await door.until(lambda: door.connections == 0)
+        await door.engine.until(lambda: door.engine.open_runs == 0, seconds=1)

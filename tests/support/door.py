@@ -19,6 +19,7 @@ import trio.testing
 
 from llm_actors.kernel import Supervisor, running
 from llm_actors.run import Run
+from llm_actors.selector import Ranking, Weights
 from llm_protocol.content import Text
 from llm_protocol.dialect import ModelInfo
 from llm_protocol.errors import LLMClientError
@@ -97,7 +98,11 @@ class FakeEngine:
         self.open_runs += 1
         self.nursery.start_soon(self._drive, run, script)
         self._change()
-        await trio.lowlevel.checkpoint_if_cancelled()
+        try:
+            await trio.lowlevel.checkpoint()
+        except trio.Cancelled:
+            run.cancel("whoever asked has gone")
+            raise
         return run
 
     async def _drive(self, run: Run, script: Script) -> None:
@@ -125,6 +130,10 @@ class FakeEngine:
 
     def tree(self) -> object:
         return {"name": "root"}
+
+    async def explain(self, model: str) -> Ranking:
+        await trio.lowlevel.checkpoint()
+        return Ranking(select="score", weights=Weights(), choices=())
 
 
 @dataclass

@@ -96,8 +96,26 @@ def encode_end(dialect: ServerDialect, inbound: Inbound, end: Finished | Failed)
     """The whole answer to a request whose run has ended."""
     if isinstance(end, Finished):
         assert isinstance(end.response, LLMResponse), "a run's log ends with a response"
-        return WireResponse(200, (JSON,), dialect.encode_response(inbound, end.response))
+        return WireResponse(200, (JSON, *told(end.response)), dialect.encode_response(inbound, end.response))
     return encode_failure(dialect, end.failure)
+
+
+def told(response: LLMResponse) -> tuple[tuple[str, str], ...]:
+    """How the answer came to be, as header fields, for clients whose wire has no place for it."""
+    decision = response.decision
+    fields = {
+        "provider": response.provider,
+        "model": response.model,
+        "attempts": str(len(decision.get("attempts", ()))),
+        "cache": str(decision.get("cache", "off")),
+        "cost": "" if response.cost is None else f"{response.cost:.8f}",
+    }
+    return tuple((f"x-llm-runtime-{name}", value) for name, value in fields.items() if _fits_header(value))
+
+
+def _fits_header(value: str) -> bool:
+    """Whether a value, a vendor's word among them, can stand in a header."""
+    return value != "" and value.isascii() and value.isprintable()
 
 
 def encode_failure(dialect: ServerDialect, failure: Failure) -> WireResponse:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeAlias
+from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
 from llm_protocol.dialect import ServerDialect, WireResponse
 from llm_protocol.errors import LLMClientError
 from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.requests import AUTO
 from llm_runtime.door.answer import encode_failure, respond
 from llm_runtime.door.engine import admitted
 from llm_runtime.door.handshake import check_handshake
@@ -114,6 +116,18 @@ async def model(exchange: Exchange) -> None:
 async def tree(exchange: Exchange) -> None:
     """The live supervision tree."""
     body = msgspec.json.encode(exchange.service.engine.tree(), enc_hook=str)
+    await exchange.reply(WireResponse(200, (JSON,), body))
+
+
+async def explain(exchange: Exchange) -> None:
+    """Who would be asked for a model, in which order, and why."""
+    query = parse_qs(urlsplit(exchange.request.target).query)
+    try:
+        ranking = await exchange.service.engine.explain(query.get("model", [AUTO])[0])
+    except LLMClientError as exc:
+        await exchange.reply(encode_failure(openai(), exc.failure))
+        return
+    body = msgspec.json.encode({**ranking.record(), "lines": ranking.lines()})
     await exchange.reply(WireResponse(200, (JSON,), body))
 
 

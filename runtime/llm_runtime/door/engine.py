@@ -10,6 +10,7 @@ import msgspec
 
 from llm_actors.kernel.trace import place
 from llm_actors.run import Run
+from llm_actors.selector import Ranking
 from llm_protocol.dialect import Inbound, ModelInfo
 from llm_protocol.errors import InternalError, LLMClientError
 from llm_protocol.fields import bad_request
@@ -32,6 +33,10 @@ class Engine(Protocol):
 
     def is_ready(self) -> bool:
         """Whether requests are taken."""
+        ...
+
+    async def explain(self, model: str) -> Ranking:
+        """Who would be asked for ``model``, and why. Raises `LLMClientError`."""
         ...
 
     def tree(self) -> object:

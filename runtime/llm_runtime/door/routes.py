@@ -59,6 +59,7 @@ ROUTES = (
     Route("GET", "/v1/models", endpoints.models),
     Route("GET", "/v1/models/{id...}", endpoints.model),
     Route("GET", "/v1/runtime/tree", endpoints.tree),
+    Route("GET", "/v1/runtime/explain", endpoints.explain),
     Route("GET", "/livez", endpoints.livez, open=True),
     Route("GET", "/health", endpoints.livez, open=True),
     Route("GET", "/readyz", endpoints.readyz, open=True),
