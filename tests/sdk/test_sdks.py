@@ -9,15 +9,9 @@ import trio
 
 from support.daemon import KEY, daemon, vendor
 from support.door import open_door
-from support.sdk import ROOT, sdk_python
+from support.sdk import ROOT, SDKS, sdk_python
 
 SCRIPTS = Path(__file__).with_name("scripts")
-SDKS = {
-    "openai": "openai[realtime]>=3.54,<4",
-    "anthropic": "anthropic>=2.12,<3",
-    "gemini": "google-genai>=3.4,<4",
-    "cohere": "cohere>=7.3,<8",
-}
 
 
 @pytest.mark.parametrize(

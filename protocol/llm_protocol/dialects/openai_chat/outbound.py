@@ -44,16 +44,15 @@ def write_answer(inbound: Inbound, response: LLMResponse, quirks: Quirks) -> byt
         choice["text"] = response.content
     else:
         choice["message"] = _message(response, quirks)
-    return encode_json(
-        {
-            "id": response.response_id,
-            "object": "text_completion" if legacy else "chat.completion",
-            "created": int(response.timestamp),
-            "model": response.model,
-            "choices": [choice],
-            "usage": usage_body(response.usage) if response.usage else None,
-        }
-    )
+    kind = "text_completion" if legacy else "chat.completion"
+    body = _opening(response.response_id, kind, int(response.timestamp), response.model, quirks)
+    return encode_json(body | {"choices": [choice], "usage": usage_body(response.usage) if response.usage else None})
+
+
+def _opening(ident: str, kind: str, created: int, model: str, quirks: Quirks) -> JsonObject:
+    """What an answer and each of its chunks begin with."""
+    head: JsonObject = {"id": ident, "object": kind, "created": created, "model": model}
+    return head if quirks.fingerprint is None else head | {"system_fingerprint": quirks.fingerprint}
 
 
 def _message(response: LLMResponse, quirks: Quirks) -> JsonObject:
@@ -138,6 +137,8 @@ class ChunkEncoder:
             if kind is TextDelta:
                 frames.append(self._choice(b'"text":' + encode_json(text)))
         elif kind is ToolCallDelta:
+            if self._quirks.whole_calls:
+                return
             piece = b'{"tool_calls":[{"index":%d,"function":{"arguments":%b}}]}'
             frames.append(self._delta(piece % (self._calls.get(index, 0), encode_json(text))))
         else:
@@ -151,9 +152,10 @@ class ChunkEncoder:
                     frames.append(self._delta(b'{"role":"assistant","content":""}'))
             case ItemStarted(kind="tool_call") if not self._legacy:
                 self._calls[event.index] = len(self._calls)
-                function = {"name": event.name or "", "arguments": ""}
-                call = {"index": self._calls[event.index], "id": event.id, "type": "function", "function": function}
-                frames.append(self._delta(encode_json({"tool_calls": [call]})))
+                if not self._quirks.whole_calls:
+                    function = {"name": event.name or "", "arguments": ""}
+                    call = {"index": self._calls[event.index], "id": event.id, "type": "function", "function": function}
+                    frames.append(self._delta(encode_json({"tool_calls": [call]})))
             case ItemDone():
                 self._done(event.index, event.part, frames)
             case UsageReported():
@@ -164,6 +166,10 @@ class ChunkEncoder:
                 frames.append(Frame(None, encode_json(error_body(event.failure))))
 
     def _done(self, index: int, part: Part, frames: list[Frame]) -> None:
+        if isinstance(part, ToolCall) and self._quirks.whole_calls and not self._legacy:
+            call = {"index": self._calls.get(index, 0), **call_body(part, part.signature)}
+            frames.append(self._delta(encode_json({"tool_calls": [call]})))
+            return
         if index not in self._told:
             self._whole(index, part, frames)
         if isinstance(part, ToolCall) and part.signature and not self._legacy:
@@ -200,8 +206,7 @@ class ChunkEncoder:
 
     def _begin(self, model: str) -> None:
         kind = "text_completion" if self._legacy else "chat.completion.chunk"
-        head = {"id": self._id, "object": kind, "created": self._created, "model": model}
-        self._head = encode_json(head)[:-1]
+        self._head = encode_json(_opening(self._id, kind, self._created, model, self._quirks))[:-1]
 
     def _begun(self) -> bytes:
         if not self._head:

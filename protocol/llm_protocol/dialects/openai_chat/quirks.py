@@ -32,6 +32,10 @@ class Quirks(msgspec.Struct, frozen=True, kw_only=True):
     stream_usage: bool = True
     """Whether usage in a stream must be asked for with ``stream_options``."""
     embedding_format: str | None = None
+    whole_calls: bool = False
+    """Whether a streamed call comes in one piece: Cerebras' own clients want its type in every piece."""
+    fingerprint: str | None = None
+    """What answers name as the system behind them; Cerebras' own clients do not know a chunk without it."""
     requests_window: str = "requests"
     tokens_window: str = "tokens"
     """How the rate-limit headers are called: ``x-ratelimit-remaining-{window}``."""
@@ -55,6 +59,8 @@ CEREBRAS = Quirks(
     max_tokens_field="max_completion_tokens",
     reasoning_field="reasoning",
     stream_usage=False,
+    whole_calls=True,
+    fingerprint="fp_llm_runtime",
     requests_window="requests-day",
     tokens_window="tokens-minute",
 )

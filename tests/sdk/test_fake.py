@@ -1,0 +1,41 @@
+"""The vendors' official SDKs, unmodified, against the fake provider: it is as faithful as they can tell."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+import pytest
+import trio
+
+from llm_protocol.requests import LLMProvider
+from llm_runtime.fake import Call, FakeProvider, Rule
+from llm_runtime.fake.answers import picture
+from support.sdk import ROOT, SDKS, sdk_python
+
+SCRIPTS = Path(__file__).with_name("scripts")
+KEY = "sk-test-0123456789abcdef"
+RULES = (
+    Rule(contains="weather", tool_calls=(Call(name="weather"),)),
+    Rule(contains="reason", reasoning="Let me think."),
+)
+
+
+@pytest.mark.parametrize("sdk", SDKS)
+@pytest.mark.parametrize("mounted", [False, True], ids=["root", "mount"])
+async def test_the_sdk_finds_what_it_knows(sdk: str, mounted: bool) -> None:
+    """At the root the fake tells the SDKs apart by path and header, below a mount by the mount."""
+    python = await trio.to_thread.run_sync(sdk_python, sdk, SDKS[sdk])
+    async with FakeProvider(*RULES, key=KEY) as fake:
+        url = f"{fake.url}/{sdk}" if mounted else fake.url
+        png = base64.b64encode(picture("")).decode()
+        with trio.fail_after(60):
+            done = await trio.run_process(
+                [python, str(SCRIPTS / f"fake_{sdk}.py"), url, KEY, png],
+                capture_stdout=True,
+                capture_stderr=True,
+                check=False,
+                cwd=ROOT / "tests",
+            )
+        assert done.stdout == b"passed\n", done.stderr.decode()
+        assert {seen.kind for seen in fake.journal.requests} == {LLMProvider(sdk)}
