@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -293,4 +294,13 @@ async def test_a_client_may_leave_at_any_step(stream: bool) -> None:
                 await trio.lowlevel.checkpoint()
             client.close()
         await door.until(lambda: door.connections == 0)
+        await door.engine.until(lambda: door.engine.open_runs == 0, seconds=1)
+
+
+async def test_a_client_that_pipelines_without_measure_is_cut_off() -> None:
+    async with open_door(hanging) as door, await door.connect() as client:
+        await client.begin("POST", "/v1/chat/completions", STREAM)
+        await door.engine.until(lambda: door.engine.open_runs == 1)
+        with suppress(trio.BrokenResourceError):
+            await client.send(b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 200000\r\n\r\n" + b"a" * 150_000)
         await door.engine.until(lambda: door.engine.open_runs == 0, seconds=1)

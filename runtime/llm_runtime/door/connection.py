@@ -49,7 +49,6 @@ class HttpConnection:
         self.waker = Waker()
         self.streaming: BodyStream | None = None
         self._parser = RequestParser()
-        self._room = Waker()
         self._phase = Phase.IDLE
         self._deadline = trio.current_time() + HEAD_SECONDS
         self._since = 0.0
@@ -84,8 +83,9 @@ class HttpConnection:
             while data := await self.socket.receive():
                 self._parser.feed(data)
                 self.waker.wake()
-                while self._phase is Phase.ANSWERING and self._parser.received > PIPELINED_BYTES:
-                    await self._room.wait()
+                if self._phase is Phase.ANSWERING and self._parser.received > PIPELINED_BYTES:
+                    # To stop reading would be to stop seeing the client leave.
+                    self.socket.abort()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
         self._left = True
@@ -138,7 +138,6 @@ class HttpConnection:
                 self._said_last_words = exchange.close and not self._left
                 return
             self._enter(Phase.IDLE, KEEP_ALIVE_SECONDS)
-            self._room.wake()
 
     async def _next_exchange(self) -> Exchange | None:
         """The next request; nothing when the connection has ended or has to."""

@@ -15,7 +15,7 @@ BODY_BYTES = 16 * 1024 * 1024
 """A request's body, and a WebSocket message (base64 images)."""
 
 PIPELINED_BYTES = 64 * 1024
-"""Bytes of further requests that are read while one is being answered."""
+"""Bytes of further requests that a client may send while one is being answered; with more it is cut off."""
 
 RECEIVE_BYTES = 64 * 1024
 """Bytes taken from a socket at once."""
