@@ -33,8 +33,8 @@ def test_every_key_is_in_the_example(section: type[msgspec.Struct]) -> None:
 
 def test_the_vendors_are_those_of_the_table() -> None:
     for kind, vendor in VENDORS.items():
-        assert (f"| `{kind}` |" in TEXT) == vendor.built
-        assert not vendor.base_url or not vendor.built or vendor.base_url in TEXT
+        assert f"| `{kind}` |" in TEXT
+        assert not vendor.base_url or vendor.base_url in TEXT
         assert not vendor.key_variable or f"`{vendor.key_variable}`" in TEXT
 
 

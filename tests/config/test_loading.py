@@ -105,17 +105,6 @@ def test_a_mistake_is_told_with_its_line_and_what_would_be_right(old: str, new: 
     assert error.line == line
 
 
-@pytest.mark.parametrize("kind", ["anthropic", "gemini", "cohere"])
-def test_a_kind_that_is_not_built_yet_is_refused_by_name(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from llm_runtime.config import vendors
-
-    known = LLMProvider(kind)
-    monkeypatch.setitem(vendors.VENDORS, known, vendors.VENDORS[known]._replace(built=False))
-    error = refused(f'[providers.x]\nkind = "{kind}"\napi_key = "env:PRIMARY_KEY"')
-    assert f'"{kind}" is not supported by this version' in str(error)
-    assert error.line == 2
-
-
 def test_a_vendor_without_a_key_says_what_to_write() -> None:
     error = refused('[providers.x]\nkind = "openai"')
     assert str(error) == 'config.toml:1: providers.x: kind "openai" needs api_key, for example "env:OPENAI_API_KEY"'

@@ -24,9 +24,6 @@ def discover(environ: Mapping[str, str], *, local: bool = False, timeouts: Timeo
         variable = vendor.key_variable
         if variable is None or not environ.get(variable, "").strip():
             continue
-        if not vendor.built:
-            notes.append(f"{variable} is set, but this version does not speak to {kind} yet: passed over")
-            continue
         try:
             key = checked(environ[variable], variable)
         except ValueError as exc:

@@ -11,7 +11,7 @@ from llm_protocol.requests import LLMProvider
 from llm_runtime.config.errors import ConfigError
 from llm_runtime.config.exposure import is_loopback
 from llm_runtime.config.model import Provider
-from llm_runtime.config.vendors import LOCAL_MODEL, VENDORS, built_kinds
+from llm_runtime.config.vendors import LOCAL_MODEL, VENDORS
 
 
 def completed(provider: Provider, folder: Path) -> Provider:
@@ -19,10 +19,6 @@ def completed(provider: Provider, folder: Path) -> Provider:
     the field.
     """
     vendor = VENDORS[provider.kind]
-    if not vendor.built:
-        raise ConfigError(
-            f'"{provider.kind}" is not supported by this version; it has {", ".join(built_kinds())}', "kind"
-        )
     if provider.kind is LLMProvider.LOCAL:
         return _local(provider)
     base_url = provider.base_url or vendor.base_url

@@ -14,25 +14,19 @@ LOCAL_SLOTS = 4
 
 
 class Vendor(NamedTuple):
-    """A kind's usual address, the environment variable its users set, and whether this version speaks to it."""
+    """A kind's usual address, the environment variable its users set, and how many answers it works on."""
 
     base_url: str | None
     key_variable: str | None
-    built: bool = True
     max_concurrency: int = 256
 
 
 VENDORS: dict[LLMProvider, Vendor] = {
     LLMProvider.OPENAI: Vendor("https://api.openai.com/v1", "OPENAI_API_KEY"),
-    LLMProvider.ANTHROPIC: Vendor("https://api.anthropic.com", "ANTHROPIC_API_KEY", built=False),
-    LLMProvider.GEMINI: Vendor("https://generativelanguage.googleapis.com", "GEMINI_API_KEY", built=False),
-    LLMProvider.COHERE: Vendor("https://api.cohere.com", "COHERE_API_KEY", built=False),
+    LLMProvider.ANTHROPIC: Vendor("https://api.anthropic.com", "ANTHROPIC_API_KEY"),
+    LLMProvider.GEMINI: Vendor("https://generativelanguage.googleapis.com", "GEMINI_API_KEY"),
+    LLMProvider.COHERE: Vendor("https://api.cohere.com", "COHERE_API_KEY"),
     LLMProvider.CEREBRAS: Vendor("https://api.cerebras.ai/v1", "CEREBRAS_API_KEY"),
     LLMProvider.OPENAI_COMPATIBLE: Vendor(None, None),
     LLMProvider.LOCAL: Vendor(None, None, max_concurrency=LOCAL_SLOTS),
 }
-
-
-def built_kinds() -> list[str]:
-    """The kinds this version can talk to, for messages."""
-    return [kind.value for kind, vendor in VENDORS.items() if vendor.built]
