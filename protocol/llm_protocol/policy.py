@@ -154,6 +154,11 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         if self.template is not None and "{answers}" not in self.template:
             raise ValueError("template must say where the answers go: {answers}")
 
+    @property
+    def order(self) -> Select:
+        """How the candidates are put in order: by score, but as they were written where they are fallbacks."""
+        return self.select or ("order" if self.strategy == "fallback" else "score")
+
     def over(self, base: Policy) -> Policy:
         """``base`` with what is said here."""
         said = {name: value for name, value in msgspec.structs.asdict(self).items() if value not in (None, ())}

@@ -13,9 +13,11 @@ from llm_actors.catalog import refresh
 from llm_actors.kernel import ChildSpec, KernelError, TreeNode, running
 from llm_actors.orchestrator import submit
 from llm_actors.run import Run
+from llm_actors.selector import Ranking
 from llm_protocol.dialect import ModelInfo
-from llm_protocol.errors import ShuttingDownError
+from llm_protocol.errors import ModelNotFoundError, ShuttingDownError
 from llm_protocol.requests import (
+    AUTO,
     AnyRequest,
     ChatRequest,
     CodeFile,
@@ -170,6 +172,27 @@ class Runtime:
     def model_list(self) -> list[ModelInfo]:
         """The models known now, ids as ``provider/model``; does not wait."""
         return self._tree.catalog.infos()
+
+    async def explain(self, model: str = AUTO) -> Ranking:
+        """Who would be asked for a chat with ``model`` now, in which order, and why: see `Ranking.lines`.
+
+        Waits, as a request would, for models that were never listed. Raises `LLMClientError` for an unknown model.
+        """
+        request = ChatRequest(model=model, messages=())
+        try:
+            routed = self._tree.router.route(request)
+        except ModelNotFoundError:
+            await self.models()
+            routed = self._tree.router.route(request)
+        services = self._tree.services
+        return services.selector.rank(
+            routed.candidates,
+            request.request_type,
+            select=routed.policy.order,
+            weights=services.weights,
+            now=trio.current_time(),
+            draw=1.0,  # nothing is left to chance
+        )
 
     def is_ready(self) -> bool:
         """Whether requests are taken."""

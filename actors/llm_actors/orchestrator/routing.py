@@ -52,11 +52,12 @@ class Router:
         return Routed(policy, self._candidates(request, policy, is_route=route is not None))
 
     def _candidates(self, request: AnyRequest, policy: Policy, *, is_route: bool) -> list[Candidate]:
-        if not policy.candidates:
+        names = policy.candidates or (policy.members if isinstance(policy.members, tuple) else ())
+        if not names:
             return self._catalog.resolve(request.to("auto") if is_route else request)
         found: dict[Candidate, None] = {}
         problem: LLMClientError | None = None
-        for name in policy.candidates:
+        for name in names:
             try:
                 found.update(dict.fromkeys(self._catalog.resolve(request.to(name))))
             except LLMClientError as exc:

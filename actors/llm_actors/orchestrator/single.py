@@ -36,6 +36,9 @@ USUAL_PRIORITY = 5
 CONVERSATION_CHARACTERS = 1_000
 """How much of a conversation's first message tells it from others, where it has no name."""
 
+RETRY_ROOM_SECONDS = 1.0
+"""How long a retry waits for room while others are at hand."""
+
 HEDGE_ROOM_SECONDS = 0.05
 """How long a hedge waits for room; it is no help if it comes late."""
 
@@ -98,7 +101,7 @@ class Single:
         ranking = self._services.selector.rank(
             ask.candidates,
             ask.request.request_type,
-            select=policy.select or ("order" if policy.strategy == "fallback" else "score"),
+            select=policy.order,
             weights=self._services.weights,
             sticky_key=_conversation(ask.request),
             now=trio.current_time(),
@@ -118,7 +121,7 @@ class Single:
             return Ending(Failed(failure=exc.failure), None)
         with room or nullcontext():
             candidate = plan.current
-            barred = self._admit(candidate)
+            barred = self._unpaid(candidate, estimate) or self._admit(candidate)
             self._asked = barred is None
             if barred is not None:
                 refused = Outcome(end=Failed(failure=barred), duration_s=0.0)
@@ -128,6 +131,10 @@ class Single:
             if (delay := self._hedge_delay(plan)) is None:
                 return Ending((await asking.run(self._rescue.sink)).end, candidate)
             return await self._hedged(plan, asking, request, delay)
+
+    def _unpaid(self, candidate: Candidate, estimate: Estimate) -> Failure | None:
+        """Why ``candidate`` cannot be paid, if there is a budget."""
+        return None if self._ask.purse is None else self._ask.purse.refuses(candidate, estimate)
 
     def _admit(self, candidate: Candidate) -> Failure | None:
         """Why ``candidate`` is not asked now. A fallback that is usually slower than the time left is not (RTY-07)."""
@@ -139,6 +146,10 @@ class Single:
 
     async def _room(self, plan: AttemptPlan[Candidate], estimate: Estimate) -> Reservation | None:
         """Room at one of the plan's candidates, which is then its current one."""
+        if plan.retrying and plan.others:  # a retry is worth no long wait for room while others are at hand
+            with trio.move_on_after(RETRY_ROOM_SECONDS), suppress(LLMClientError):
+                return await self._reserve((plan.current.provider,), estimate)
+            plan.take(plan.others[0])
         room = await self._reserve(tuple(dict.fromkeys(candidate.provider for candidate in plan.open)), estimate)
         if room is not None:
             plan.take(next(candidate for candidate in plan.open if candidate.provider == room.deployment))
@@ -187,7 +198,9 @@ class Single:
 
             def second() -> Asking | None:
                 now = trio.current_time()
-                if not selector.may_hedge(asking.candidate, now) or selector.admit(other, now, extra=True) is not None:
+                if self._unpaid(other, estimate) is not None or not selector.may_hedge(asking.candidate, now):
+                    return None
+                if selector.admit(other, now, extra=True) is not None:
                     return None
                 return Asking(self._services, self._ask, other, request, estimate, room=room, hedge=True)
 

@@ -14,6 +14,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
     _serve(commands.add_parser("serve", help="run the daemon", allow_abbrev=False))
     _ask(commands.add_parser("ask", help="ask one question and stream the answer", allow_abbrev=False))
+    _explain(commands.add_parser("explain", help="say who would answer for a model, and why", allow_abbrev=False))
     _fake_provider(
         commands.add_parser("fake-provider", help="serve scripted answers and faults, to test with", allow_abbrev=False)
     )
@@ -46,6 +47,17 @@ def _ask(command: argparse.ArgumentParser) -> None:
     command.add_argument("--url", help="address of a running daemon, such as http://127.0.0.1:8080")
     command.add_argument("--model", default="auto", help="provider/model, a model, or auto (default)")
     command.add_argument("--system", help="what the model is told to be")
+    command.set_defaults(log_level="warning")
+
+
+def _explain(command: argparse.ArgumentParser) -> None:
+    command.description = (
+        "Say which providers would be asked for a model, in which order, and why. With --url (or LLM_RUNTIME_URL) a "
+        "running daemon explains, with all it has measured."
+    )
+    _common(command)
+    command.add_argument("model", nargs="?", default="auto", help="provider/model, a model, a route, or auto (default)")
+    command.add_argument("--url", help="address of a running daemon, such as http://127.0.0.1:8080")
     command.set_defaults(log_level="warning")
 
 

@@ -36,6 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 from llm_runtime.cli import ask
 
                 return ask.run(arguments, os.environ)
+            case "explain":
+                from llm_runtime.cli import explain
+
+                return explain.run(arguments, os.environ)
             case "fake-provider":
                 from llm_runtime.cli import fake_provider
 

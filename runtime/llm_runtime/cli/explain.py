@@ -1,0 +1,77 @@
+"""``llm-runtime explain MODEL``: who would be asked for a model, in which order, and why.
+
+A daemon answers with what it has measured; without one, only the configuration and the prices speak.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from urllib.parse import quote
+
+import msgspec
+import trio
+
+from llm_actors.transport import HttpRequest, Transport, TransportError, parse_url
+from llm_protocol.errors import LLMClientError, NetworkError
+from llm_protocol.failures import Failure, FailureKind
+from llm_runtime.cli.logs import start_logging
+from llm_runtime.cli.setup import configured
+from llm_runtime.cli.terminal import announce, leaf, say
+from llm_runtime.config.providers import checked_url
+from llm_runtime.runtime import open_runtime
+
+ANSWER_SECONDS = 15.0
+"""How long a daemon may take to explain."""
+
+
+class _Explanation(msgspec.Struct):
+    lines: list[str]
+
+
+class _Problem(msgspec.Struct):
+    message: str
+
+
+class _Refusal(msgspec.Struct):
+    error: _Problem
+
+
+def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Explain, and give the exit code. Raises `LLMClientError` or `ConfigError`."""
+    start_logging(arguments.log_level, arguments.log_format)
+    url = arguments.url or environ.get("LLM_RUNTIME_URL")
+    try:
+        if url:
+            lines = trio.run(_asked, checked_url(url), arguments.model, environ.get("LLM_RUNTIME_KEY", ""))
+        else:
+            lines = trio.run(_here, arguments, environ)
+    except BaseExceptionGroup as group:
+        raise leaf(group) from None
+    for line in lines:
+        announce(line)
+    return 0
+
+
+async def _here(arguments: argparse.Namespace, environ: Mapping[str, str]) -> list[str]:
+    async with open_runtime(configured(arguments.config, environ, say)) as rt:
+        return (await rt.explain(arguments.model)).lines()
+
+
+async def _asked(url: str, model: str, key: str) -> list[str]:
+    origin, base = parse_url(url)
+    target = f"{base.removesuffix('/v1')}/v1/runtime/explain?model={quote(model, safe='')}"
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    transport = Transport()
+    try:
+        with trio.fail_after(ANSWER_SECONDS):
+            async with transport.send(HttpRequest("GET", origin, target, headers)) as response:
+                body = await response.read()
+                if response.status == 200:
+                    return msgspec.json.decode(body, type=_Explanation).lines
+                raise LLMClientError(msgspec.json.decode(body, type=_Refusal).error.message)
+    except (TransportError, trio.TooSlowError, msgspec.DecodeError) as exc:
+        text = str(exc) or f"{origin} does not answer"
+        raise NetworkError(Failure(kind=FailureKind.NETWORK, message=text)) from exc
+    finally:
+        await transport.aclose()
