@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import socket
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -184,3 +186,9 @@ async def test_nothing_is_left_after_many_connections() -> None:
                     await ws.event()
         await door.engine.until(lambda: door.engine.open_runs == 0, seconds=2)
         await door.until(lambda: door.connections == 0)
+
+
+async def test_the_websocket_library_is_imported_with_the_first_websocket() -> None:
+    code = "import sys, llm_runtime.door; sys.exit(any(name in sys.modules for name in ('trio_websocket', 'wsproto')))"
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    assert (await trio.run_process([sys.executable, "-c", code], env=environ, check=False)).returncode == 0

@@ -68,8 +68,10 @@ async def serve(service: Service, exchange: Exchange, socket: Socket, left_over:
     try:
         await session.run(exchange, left_over)
     except Exception:
+        session.abandon()
         with suppress(trio.BrokenResourceError):
             await socket.send(CRASHED)
+        await socket.close_gently()
         raise
     finally:
         service.leave(session)
