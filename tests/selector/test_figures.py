@@ -53,6 +53,14 @@ def test_a_percentile_is_the_smallest_value_that_so_many_do_not_exceed(given: li
     assert found == min(reach)
 
 
+def test_only_the_newest_values_are_kept() -> None:
+    """G7"""
+    series = Series()
+    for value in range(100):
+        series = series.plus(float(value))
+    assert series.sample == tuple(float(value) for value in range(100 - SAMPLE_SIZE, 100))
+
+
 def test_no_percentile_of_too_few() -> None:
     assert Series().percentile(50) is None
     assert Series().plus(1.0).percentile(50, least=2) is None
