@@ -103,6 +103,14 @@ class Catalog:
         info = offer.models.get(candidate.model) if offer else None
         return info.context_window if info else None
 
+    def vendor(self, candidate: Candidate) -> str:
+        """Who is behind the candidate: the same for two deployments at one vendor. Of servers that are only compatible
+        each is taken for another's.
+        """
+        offer = self._offers.get(candidate.provider)
+        named = offer is not None and offer.kind is not LLMProvider.OPENAI_COMPATIBLE
+        return offer.kind.value if offer and named else candidate.provider
+
     def resolve(self, request: AnyRequest) -> list[Candidate]:
         """The candidates for ``request``, in the order of the configuration; never empty.
 

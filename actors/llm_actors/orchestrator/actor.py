@@ -19,7 +19,8 @@ from llm_actors.orchestrator.flights import Flights
 from llm_actors.orchestrator.record import Record
 from llm_actors.orchestrator.routing import Routed, Router
 from llm_actors.orchestrator.services import Services
-from llm_actors.orchestrator.single import Ending, Single
+from llm_actors.orchestrator.single import Ending
+from llm_actors.orchestrator.strategies.dispatch import answer
 from llm_actors.provider import failure_of
 from llm_actors.run import Run
 from llm_protocol.errors import LLMClientError, ModelNotFoundError, QueueFullError, error_for
@@ -52,6 +53,9 @@ async def submit(orchestrator: OrchestratorRef, run: Run) -> None:
         await orchestrator.call(Submit(run))
     except KernelError as exc:
         raise error_for(failure_of(exc, "llm-runtime")) from exc
+    except trio.Cancelled:
+        run.cancel("whoever asked has gone")  # it may be accepted by now, and nobody will follow it
+        raise
 
 
 @final
@@ -117,7 +121,7 @@ class Orchestrator:
             deadline=run.scope.deadline,
             record=record,
         )
-        self._close(run, await Single(self._services, ask).answer(), record)
+        self._close(run, await answer(self._services, ask, run), record)
 
     def _close(self, run: Run, ending: Ending, record: Record) -> None:
         end, who = ending
@@ -125,14 +129,17 @@ class Orchestrator:
         fold.add(end)
         provider = who.provider if who else ""
         model = fold.started.model or (who.model if who else run.request.model)
+        together = record.together
+        cost = self._services.cost_of(provider, model, fold.usage) if fold.usage else None
         response = fold.response(
             request_id=run.request.request_id,
             response_id=run.response_id,
             provider=provider,
             model=model,
             processing_time_ms=run.elapsed_ms,
-            cost=self._services.cost_of(provider, model, fold.usage) if fold.usage else None,
+            cost=together.cost if together else cost,
             decision=record.told(),
+            members=together.members if together else (),
         )
         if isinstance(end, Finished):
             run.finish(end, response)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, final
+from typing import NamedTuple, Protocol, final
 
 import trio
 
@@ -32,6 +32,30 @@ _UNBILLED = frozenset((
 ))  # fmt: skip
 
 
+class Hold(Protocol):
+    """What one attempt may spend."""
+
+    def grow(self, characters: int) -> None:
+        """So much text has been delivered so far."""
+        ...
+
+    def settle(self, usage: Usage | None, cost: float | None) -> None:
+        """It has ended, and took this; ``None``: not known."""
+        ...
+
+
+class Purse(Protocol):
+    """What the attempts at one question are paid from, where there is a budget for them."""
+
+    def refuses(self, candidate: Candidate, estimate: Estimate) -> Failure | None:
+        """Why an attempt that is expected to take so much cannot be paid; ``None`` if it can."""
+        ...
+
+    def hold(self, candidate: Candidate, estimate: Estimate) -> Hold:
+        """Put so much aside."""
+        ...
+
+
 class Ask(NamedTuple):
     """One question: what, of whom, how, and where the answer goes. ``deadline`` is on Trio's clock."""
 
@@ -43,6 +67,7 @@ class Ask(NamedTuple):
     log: RunLog
     deadline: float
     record: Record
+    purse: Purse | None = None
 
 
 @final
@@ -67,6 +92,7 @@ class Asking:
         self._request = request
         self._estimate = estimate
         self._room = room
+        self._hold = ask.purse.hold(candidate, estimate) if ask.purse is not None else None
         self._waited_s = waited_s
         self._hedge = hedge
         self._sink: Sink | None = None
@@ -107,6 +133,8 @@ class Asking:
         """Count what an event says was used, and pass it on."""
         if isinstance(event, DELTAS):
             self._length += len(event.text)
+            if self._hold is not None:
+                self._hold.grow(self._length)
             if self._first_at is None:
                 self._first_at = trio.current_time()
         elif type(event) is UsageReported:
@@ -122,6 +150,8 @@ class Asking:
         cost = services.cost_of(candidate.provider, candidate.model, usage) if usage else None
         if failure is None and usage is not None:
             services.estimator.learn(str(candidate), self._estimate, usage)
+        if self._hold is not None:
+            self._hold.settle(usage, cost)
         if self._room is not None:
             if failure is None:
                 self._room.settle(usage, outcome.limits)

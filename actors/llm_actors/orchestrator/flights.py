@@ -67,6 +67,8 @@ class Flights:
     async def answer(self, run: Run, routed: Routed) -> None:
         """Answer ``run``: from the cache, by a flight under way, or from upstream."""
         mode: CacheMode = routed.policy.cache or ("read" if self._services.caches else "off")
+        if run.judge is not None or routed.policy.share_knowledge:
+            mode = "off"  # what the answer depends on is not in the key
         key = None if mode == "off" else key_of(run.request, self._targets(routed), routed.policy)
         if key is None:
             await self._perform(run, routed)

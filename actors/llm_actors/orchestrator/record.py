@@ -6,7 +6,7 @@ and kinds of failures, never a prompt or a key.
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias, final
+from typing import Literal, NamedTuple, TypeAlias, final
 
 import msgspec
 
@@ -15,7 +15,7 @@ from llm_actors.provider import Outcome
 from llm_protocol.content import JsonObject
 from llm_protocol.events import Failed
 from llm_protocol.failures import Failure
-from llm_protocol.response import Usage
+from llm_protocol.response import LLMResponse, Usage
 
 CacheOutcome: TypeAlias = Literal["off", "miss", "hit", "coalesced", "refreshed"]
 
@@ -37,6 +37,17 @@ class AttemptRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     error: str | None = None
 
 
+class Together(NamedTuple):
+    """What came of asking several models: what it cost in US dollars (``None``: some price is not known), the answers
+    that were accepted, how many calls it took, and what the decision record says of it.
+    """
+
+    cost: float | None
+    members: tuple[LLMResponse, ...]
+    attempts: int
+    told: JsonObject
+
+
 @final
 class Record:
     """Gathers the decision record of one request."""
@@ -48,6 +59,7 @@ class Record:
         self.cache: CacheOutcome = "off"
         self.stopped: str | None = None
         """Why no further attempt was made, if one failed last."""
+        self.together: Together | None = None
 
     def ranked(self, ranking: JsonObject) -> None:
         """Who was considered, in which order, and why."""
@@ -85,7 +97,8 @@ class Record:
     @property
     def attempts(self) -> int:
         """How many attempts were made: calls, as a vendor counts them."""
-        return sum(1 for one in self._attempts if one.asked)
+        others = self.together.attempts if self.together else 0
+        return others + sum(1 for one in self._attempts if one.asked)
 
     def failure(self, last: Failure) -> Failure:
         """The one failure to tell: the last one's kind, and with several attempts what became of each (RTY-06)."""
@@ -104,6 +117,8 @@ class Record:
         found["attempts"] = msgspec.to_builtins(self._attempts)
         if self.stopped is not None:
             found["stopped"] = self.stopped
+        if self.together is not None:
+            found |= self.together.told
         return found
 
 

@@ -10,6 +10,7 @@ import msgspec
 from llm_actors.cache import CacheRef, Target
 from llm_actors.catalog import Candidate, Catalog, CatalogRef
 from llm_actors.limiter import LimiterRef
+from llm_actors.orchestrator.strategies.knowledge import Knowledge
 from llm_actors.provider import ProviderRef
 from llm_actors.selector import CostOf, Selector, SelectorRef, Weights
 from llm_protocol.estimate import TokenEstimator
@@ -37,5 +38,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     accepts_prefill: Callable[[Candidate], bool]
     attempts: Attempts = Attempts()
     weights: Weights = Weights()
+    synthesize: bool = True
+    """Whether several answers become one where nothing says how."""
+    knowledge: Knowledge = msgspec.field(default_factory=Knowledge)
     estimator: TokenEstimator = msgspec.field(default_factory=TokenEstimator)
     draw: Callable[[], float] = random

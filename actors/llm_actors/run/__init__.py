@@ -1,6 +1,6 @@
 """One request in flight: its log, its followers, its scope."""
 
 from llm_actors.run.log import LOG_LIMIT_BYTES, Follower, LogLimitExceeded, RunLog, weigh
-from llm_actors.run.run import Run
+from llm_actors.run.run import Judge, Run
 
-__all__ = ["LOG_LIMIT_BYTES", "Follower", "LogLimitExceeded", "Run", "RunLog", "weigh"]
+__all__ = ["LOG_LIMIT_BYTES", "Follower", "Judge", "LogLimitExceeded", "Run", "RunLog", "weigh"]

@@ -6,8 +6,8 @@ cancelled, unless it is a background run, which lives on for followers yet to co
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import final
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeAlias, final
 
 import trio
 
@@ -19,9 +19,15 @@ from llm_protocol.requests import AnyRequest
 from llm_protocol.response import LLMResponse, new_response_id
 
 
+Judge: TypeAlias = Callable[[Sequence[LLMResponse]], int | Awaitable[int]]
+"""A program's own choice among several answers: the index of the best, said at once or awaited."""
+
+
 @final
 class Run:
-    """One request in flight. ``started_at`` is on Trio's clock. ``restartable``: its followers understand `Restarted`."""
+    """One request in flight. ``started_at`` is on Trio's clock. ``restartable``: its followers understand `Restarted`.
+    ``judge`` chooses for the strategy ``best_of``.
+    """
 
     def __init__(
         self,
@@ -32,8 +38,10 @@ class Run:
         restartable: bool = False,
         response_id: str | None = None,
         log_limit_bytes: int = LOG_LIMIT_BYTES,
+        judge: Judge | None = None,
     ) -> None:
         self.request = request
+        self.judge = judge
         self.stream = stream
         self.background = background
         self.restartable = restartable

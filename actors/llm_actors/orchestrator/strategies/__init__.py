@@ -1,0 +1,1 @@
+"""The ways to answer one request with several models. `dispatch` chooses among them."""

@@ -1,0 +1,94 @@
+"""``best_of``: several answers, of which a judge picks one.
+
+The judge is a model, or a function of the program that embeds the runtime. It reads the answers without their names. A
+judge that fails, hangs or says nothing of use does not cost the answer: then the first in order is given, and the
+decision record says so.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import NamedTuple
+
+import trio
+
+from llm_actors.kernel.trace import place
+from llm_actors.orchestrator.record import Record
+from llm_actors.orchestrator.single import Ending
+from llm_actors.orchestrator.strategies.members import Member
+from llm_actors.orchestrator.strategies.prompts import JUDGEMENT, about, letter
+from llm_actors.orchestrator.strategies.seats import named, samples
+from llm_actors.orchestrator.strategies.team import LAST_SHARE, Team
+from llm_actors.run import Judge, RunLog
+from llm_protocol.content import Text
+from llm_protocol.events import Failed
+from llm_protocol.fold import Fold
+
+USUAL_SAMPLES = 3
+
+VERDICT_BYTES = 256 * 1024
+"""Of a judge's own log."""
+
+_VERDICT = re.compile(r"\b([A-P])\b")
+
+
+class Verdict(NamedTuple):
+    """Which is the best; ``None``: it is not known, because ``why``."""
+
+    choice: int | None
+    why: str = ""
+
+
+async def best_of(team: Team) -> Ending:
+    """See the module."""
+    members = [team.member(seat) for seat in samples(team.services, team.ask, team.policy.samples or USUAL_SAMPLES)]
+    quorum = min(team.policy.quorum or len(members), len(members))
+    answered = await team.gather(members, lambda answers: len(answers) >= quorum)
+    if not answered:
+        return team.failed(members)
+    verdict = await _judged(team, answered) if len(answered) > 1 else Verdict(0, "there is only one")
+    best = answered[verdict.choice or 0]
+    by = "callable" if team.run.judge else team.policy.judge or answered[0].seat.model
+    told = {"by": by, "outcome": "ok" if verdict.choice is not None else "degraded", "chose": best.name}
+    team.notes["judge"] = told | ({"why": verdict.why} if verdict.why else {})
+    team.accept([best])
+    return team.play(best)
+
+
+async def _judged(team: Team, answered: list[Member]) -> Verdict:
+    if team.run.judge is None:
+        return await _model(team, answered)
+    with trio.move_on_at(team.until(LAST_SHARE)):
+        return await _callable(team.run.judge, answered)
+    return Verdict(None, "it did not decide in time")
+
+
+async def _callable(judge: Judge, answered: list[Member]) -> Verdict:
+    try:
+        said = judge([member.answer for member in answered])
+        choice = await said if inspect.isawaitable(said) else said
+    except Exception as exc:  # the program's own; it must not cost it the answers
+        return Verdict(None, f"it raised {place(exc)}")
+    if choice in range(len(answered)):
+        return Verdict(choice)
+    return Verdict(None, "it chose none of the answers")
+
+
+async def _model(team: Team, answered: list[Member]) -> Verdict:
+    seat = named(team.services.catalog, team.ask.request, [team.policy.judge or answered[0].seat.model])[0]
+    if seat.failure is not None:
+        return Verdict(None, seat.failure.message)
+    into = RunLog(limit_bytes=VERDICT_BYTES)
+    request = about(team.ask.request, JUDGEMENT, [member.text for member in answered], suffix="judge")
+    ending = await team.consult(request, seat.candidates, into=into, record=Record("single"))
+    if isinstance(ending.end, Failed):
+        return Verdict(None, f"{ending.end.failure.kind.value}: {ending.end.failure.message}")
+    return _read(into, len(answered))
+
+
+def _read(log: RunLog, count: int) -> Verdict:
+    """The last letter of an answer that the judge names: it may have thought aloud before."""
+    text = "".join(part.text for part in Fold().add_all(log.events).parts() if isinstance(part, Text))
+    letters = [found for found in _VERDICT.findall(text) if found in [letter(at) for at in range(count)]]
+    return Verdict(ord(letters[-1]) - ord("A")) if letters else Verdict(None, "it named none of the answers")

@@ -1,0 +1,159 @@
+"""What one request may spend, and what it spent: one ledger for all the models that are asked for it.
+
+Before each attempt what it will probably take is put aside; an attempt for which there is not enough is not made.
+While an answer streams, what outgrows its share takes from what is left, and when nothing is left it is stopped. At
+the end the vendor's own count stands in the books. So the ceiling is passed at most by what our estimates were off,
+which is less than one attempt's share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import final
+
+from llm_actors.catalog import Candidate
+from llm_actors.orchestrator.asking import CHARACTERS_PER_TOKEN
+from llm_actors.selector import CostOf
+from llm_protocol.estimate import Estimate
+from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.response import Usage
+
+
+@final
+class Spent:
+    """Usage and cost, added up. The cost is ``None`` once a part of it is not known."""
+
+    def __init__(self) -> None:
+        self.usage: Usage | None = None
+        self.cost: float | None = 0.0
+
+    def add(self, usage: Usage | None, cost: float | None) -> None:
+        """Take in what an attempt took; nothing, where ``usage`` is ``None``."""
+        if usage is not None:
+            self.usage = usage if self.usage is None else plus(self.usage, usage)
+            self.cost = None if cost is None or self.cost is None else self.cost + cost
+
+
+def plus(one: Usage, other: Usage) -> Usage:
+    """Both together. Where a vendor bills other numbers than it counts, those are added."""
+    return Usage(
+        input_tokens=one.input_tokens + other.input_tokens,
+        output_tokens=one.output_tokens + other.output_tokens,
+        cached_tokens=one.cached_tokens + other.cached_tokens,
+        cache_write_tokens=one.cache_write_tokens + other.cache_write_tokens,
+        reasoning_tokens=one.reasoning_tokens + other.reasoning_tokens,
+        image_tokens=one.image_tokens + other.image_tokens,
+        estimated=one.estimated or other.estimated,
+    )
+
+
+@final
+class Ledger:
+    """The books of one request."""
+
+    def __init__(self, cost_of: CostOf, max_cost: float | None = None, max_tokens: int | None = None) -> None:
+        self.total = Spent()
+        self.max_cost = max_cost
+        self.max_tokens = max_tokens
+        self.holds: set[Aside] = set()
+        self._cost_of = cost_of
+
+    @property
+    def bounded(self) -> bool:
+        """Whether there is a ceiling."""
+        return self.max_cost is not None or self.max_tokens is not None
+
+    def purse(self, on_overrun: Callable[[], None]) -> MemberPurse:
+        """What one member pays from; ``on_overrun`` is called when it must stop."""
+        return MemberPurse(self, on_overrun)
+
+    def price(self, candidate: Candidate, input_tokens: int, output_tokens: int) -> float | None:
+        """US dollars, or ``None``."""
+        usage = Usage(input_tokens=input_tokens, output_tokens=output_tokens)
+        return self._cost_of(candidate.provider, candidate.model, usage)
+
+    def fits(self, more_tokens: int, more_cost: float) -> bool:
+        """Whether so much more can be put aside."""
+        usage = self.total.usage
+        tokens = (usage.total_tokens if usage else 0) + sum(hold.tokens for hold in self.holds)
+        cost = (self.total.cost or 0.0) + sum(hold.cost for hold in self.holds)
+        return (self.max_tokens is None or tokens + more_tokens <= self.max_tokens) and (
+            self.max_cost is None or cost + more_cost <= self.max_cost
+        )
+
+
+@final
+class Aside:
+    """What is put aside for one attempt; see `llm_actors.orchestrator.asking.Hold`."""
+
+    def __init__(self, purse: MemberPurse, candidate: Candidate, estimate: Estimate) -> None:
+        self._purse = purse
+        self._candidate = candidate
+        self._input = estimate.input_tokens
+        self._output = estimate.output_tokens
+        self.tokens = estimate.total_tokens
+        self.cost = self._price()
+
+    def _price(self) -> float:
+        return self._purse.ledger.price(self._candidate, self._input, self._output) or 0.0
+
+    def grow(self, characters: int) -> None:
+        """What has been delivered may be more than was put aside."""
+        output = characters // CHARACTERS_PER_TOKEN
+        if output <= self._output or not self._purse.ledger.bounded:
+            return
+        self._output = output
+        self.tokens, self.cost = self._input + output, self._price()
+        if not self._purse.ledger.fits(0, 0.0):
+            self._purse.overrun()
+
+    def settle(self, usage: Usage | None, cost: float | None) -> None:
+        """Into the books instead."""
+        ledger = self._purse.ledger
+        ledger.holds.discard(self)
+        self._purse.spent.add(usage, cost)
+        ledger.total.add(usage, cost)
+
+
+@final
+class MemberPurse:
+    """One member's way into the ledger; see `llm_actors.orchestrator.asking.Purse`."""
+
+    def __init__(self, ledger: Ledger, on_overrun: Callable[[], None]) -> None:
+        self.ledger = ledger
+        self.spent = Spent()
+        self.overran = False
+        self._on_overrun = on_overrun
+
+    def refuses(self, candidate: Candidate, estimate: Estimate) -> Failure | None:
+        """A refusal where the estimate does not fit, or where a price is not known that would have to be."""
+        ledger = self.ledger
+        if not ledger.bounded:
+            return None
+        cost = ledger.price(candidate, estimate.input_tokens, estimate.output_tokens)
+        if cost is None and ledger.max_cost is not None:
+            return _refusal(candidate, "its price is not known, so max_cost could not be kept")
+        if not ledger.fits(estimate.total_tokens, cost or 0.0):
+            return _refusal(candidate, "what is left of the request's budget is not enough")
+        return None
+
+    def hold(self, candidate: Candidate, estimate: Estimate) -> Aside:
+        """Put the estimate aside."""
+        aside = Aside(self, candidate, estimate)
+        self.ledger.holds.add(aside)
+        return aside
+
+    def overrun(self) -> None:
+        """The budget is used up in the middle of an answer."""
+        if not self.overran:
+            self.overran = True
+            self._on_overrun()
+
+
+def _refusal(candidate: Candidate, why: str) -> Failure:
+    return Failure(
+        kind=FailureKind.BUDGET,
+        message=f"{candidate}: not asked, because {why}",
+        provider=candidate.provider,
+        model=candidate.model,
+    )

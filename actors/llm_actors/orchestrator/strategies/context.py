@@ -1,0 +1,79 @@
+"""What a model is told beside the request: parts of its ``context``, and what was answered before.
+
+Nothing is told that was not asked for. It is said first, as data between tags, with the values as they are (text) or as
+JSON, and never more than `CONTEXT_CHARACTERS` of it. All of it comes from the request itself or from what the same
+caller was answered, so no caller can see another's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from llm_actors.orchestrator.strategies.knowledge import Piece
+from llm_protocol.content import JsonObject, Message
+from llm_protocol.policy import Share
+from llm_protocol.requests import AnyRequest, ChatRequest, CodeRequest, CompletionRequest
+
+CONTEXT_CHARACTERS = 32_000
+"""The most a model is told beside its request. What does not fit is cut, and the cut is marked."""
+
+CUT = "[cut]"
+
+
+def shared(context: JsonObject, share: Share | dict[str, Share] | None, member: str = "") -> JsonObject:
+    """The part of ``context`` that ``member`` is told. A member that a mapping does not name is told nothing."""
+    wanted = share.get(member) if isinstance(share, dict) else share
+    if wanted is None or wanted == "none":
+        return {}
+    if wanted == "all":
+        return context
+    return {key: context[key] for key in wanted if key in context}
+
+
+def told(request: AnyRequest, context: JsonObject, pieces: Sequence[Piece] = ()) -> AnyRequest:
+    """The request with ``context`` and what was answered before in front of it."""
+    text = _rendered(context, pieces)
+    if not text:
+        return request
+    match request:
+        case ChatRequest():
+            messages = (Message.of("system", text), *request.messages)
+            return msgspec.structs.replace(request, messages=messages)
+        case CompletionRequest():
+            return msgspec.structs.replace(request, prompt=f"{text}\n\n{request.prompt}")
+        case CodeRequest():
+            return msgspec.structs.replace(request, instruction=f"{text}\n\n{request.instruction}")
+        case _:
+            return request  # a vector or a picture of the context would be another one
+
+
+def _rendered(context: JsonObject, pieces: Sequence[Piece]) -> str:
+    room = CONTEXT_CHARACTERS
+    blocks: list[str] = []
+    for tag, entries in (
+        ("context", ((key, _text(value)) for key, value in context.items())),
+        ("answered_before", ((piece.member, piece.text) for piece in reversed(pieces))),
+    ):
+        lines, room = _entries(entries, room)
+        if lines:
+            blocks.append("\n".join((f"<{tag}>", *lines, f"</{tag}>")))
+    return "\n\n".join(blocks)
+
+
+def _entries(entries: Iterable[tuple[str, str]], room: int) -> tuple[list[str], int]:
+    lines: list[str] = []
+    for name, text in entries:
+        if room <= 0:
+            break
+        if len(text) > room:
+            text = text[:room] + CUT
+        room -= len(text)
+        lines.append(f'<entry name="{name}">{text}</entry>')
+    return lines, room
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else msgspec.json.encode(value, enc_hook=repr).decode()

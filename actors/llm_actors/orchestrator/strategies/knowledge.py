@@ -1,0 +1,58 @@
+"""What was answered in a conversation, kept to be told to the models that are asked later in it.
+
+Only where a route or request says so, only under the name of the caller who was answered, and bounded in every
+direction. It is in memory alone: a restart forgets it, and so does `forget`.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import NamedTuple, final
+
+MAX_CONVERSATIONS = 1_000
+"""Conversations that are remembered; the one not heard of for longest is forgotten."""
+
+MAX_PIECES = 12
+"""Answers of one conversation that are remembered, the latest."""
+
+PIECE_CHARACTERS = 4_000
+"""Of each answer, from its beginning."""
+
+
+class Piece(NamedTuple):
+    """What ``member`` answered."""
+
+    member: str
+    text: str
+
+
+@final
+class Knowledge:
+    """The memory of all conversations: the `KnowledgeSharer` of this runtime."""
+
+    def __init__(self) -> None:
+        self._pieces: OrderedDict[tuple[str, str], tuple[Piece, ...]] = OrderedDict()
+
+    def of(self, caller: str, conversation: str) -> tuple[Piece, ...]:
+        """What is remembered, the oldest first."""
+        return self._pieces.get((caller, conversation), ())
+
+    def keep(self, caller: str, conversation: str, answers: Sequence[Piece]) -> None:
+        """Remember what was just answered."""
+        key = (caller, conversation)
+        clipped = [Piece(member, text[:PIECE_CHARACTERS]) for member, text in answers if text]
+        self._pieces[key] = (*self.of(caller, conversation), *clipped)[-MAX_PIECES:]
+        self._pieces.move_to_end(key)
+        if len(self._pieces) > MAX_CONVERSATIONS:
+            self._pieces.popitem(last=False)
+
+    def forget(self, caller: str, conversation: str | None = None) -> int:
+        """Forget one conversation of the caller, or all of them. Returns how many there were."""
+        gone = [key for key in self._pieces if key[0] == caller and conversation in (None, key[1])]
+        for key in gone:
+            del self._pieces[key]
+        return len(gone)
+
+    def __len__(self) -> int:
+        return len(self._pieces)

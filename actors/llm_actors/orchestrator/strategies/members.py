@@ -1,0 +1,125 @@
+"""One member: a model that is asked together with others, its log, its books and what became of it."""
+
+from __future__ import annotations
+
+from typing import final
+
+import msgspec
+import trio
+
+from llm_actors.orchestrator.record import Record
+from llm_actors.orchestrator.single import Ending
+from llm_actors.orchestrator.strategies.budget import Ledger
+from llm_actors.orchestrator.strategies.seats import Seat
+from llm_actors.run import RunLog
+from llm_protocol.content import JsonObject
+from llm_protocol.events import Failed, Finished, MemberDone, MemberFailed
+from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.fold import Fold
+from llm_protocol.requests import AnyRequest
+from llm_protocol.response import FinishReason, LLMResponse
+
+_ANSWERS = frozenset((FinishReason.STOP, FinishReason.LENGTH, FinishReason.TOOL_CALLS))
+
+
+@final
+class Member:
+    """Asked once. Afterwards it has a ``response`` or a ``failure``, never both."""
+
+    def __init__(
+        self, seat: Seat, request: AnyRequest, ledger: Ledger, *, deadline: float, log_bytes: int, round_: int = 0
+    ) -> None:
+        self.seat = seat
+        self.name = seat.name
+        self.request = request
+        self.round = round_
+        self.log = RunLog(limit_bytes=log_bytes)
+        self.record = Record("single")
+        self.scope = trio.CancelScope(deadline=deadline)
+        self.purse = ledger.purse(self.scope.cancel)
+        self.contributed = False
+        self.response: LLMResponse | None = None
+        self.failure: Failure | None = None
+        self._began = trio.current_time()
+        self.ended_at = self._began
+
+    @property
+    def text(self) -> str:
+        """What it answered; empty if it did not."""
+        return self.response.content if self.response else ""
+
+    @property
+    def answer(self) -> LLMResponse:
+        """Its answer, which it must have."""
+        assert self.response is not None, f"{self.name} has answered"
+        return self.response
+
+    def take(self, ending: Ending) -> None:
+        """It has ended by itself."""
+        if isinstance(ending.end, Failed):
+            self.fail(ending.end.failure)
+            return
+        fold = Fold().add_all(self.log.events)
+        fold.add(ending.end)
+        if (bad := _unusable(ending.end, fold)) is not None:
+            self.fail(bad)
+            return
+        assert ending.candidate is not None, "somebody answered"
+        self.ended_at = trio.current_time()
+        response = fold.response(
+            request_id=self.request.request_id,
+            response_id=f"resp_{self.request.request_id}",
+            provider=ending.candidate.provider,
+            model=ending.candidate.model,
+            processing_time_ms=self._elapsed_ms,
+            cost=self.purse.spent.cost,
+        )
+        self.response = msgspec.structs.replace(response, usage=self.purse.spent.usage)
+
+    def fail(self, failure: Failure) -> None:
+        """It will give no answer. Does nothing when it has ended already."""
+        if self.response is None and self.failure is None:
+            self.failure = failure
+            self.ended_at = trio.current_time()
+
+    @property
+    def _elapsed_ms(self) -> float:
+        return round((self.ended_at - self._began) * 1000, 3)
+
+    def last_word(self) -> MemberDone | MemberFailed:
+        """How it ended, as its followers are told."""
+        if self.failure is not None:
+            return MemberFailed(member=self.name, failure=self.failure)
+        reason, spent = self.answer.finish_reason, self.purse.spent
+        return MemberDone(member=self.name, finish_reason=reason, usage=spent.usage, cost=spent.cost)
+
+    def told(self) -> JsonObject:
+        """For the decision record."""
+        spent, attempts = self.purse.spent, self.record.told()["attempts"]
+        who = self.response or (self.seat.candidates[0] if self.seat.candidates else None)
+        told: JsonObject = {
+            "member": self.name,
+            "request_id": self.request.request_id,
+            "round": self.round,
+            "provider": who.provider if who else "",
+            "model": who.model if who else self.seat.model,
+            "outcome": "ok" if self.failure is None else self.failure.kind.value,
+            "contributed": self.contributed,
+            "duration_ms": self._elapsed_ms,
+            "usage": None if spent.usage is None else msgspec.to_builtins(spent.usage),
+            "cost": spent.cost,
+            "attempts": attempts,
+        }
+        if self.failure is not None:
+            told["error"] = self.failure.message
+        return told
+
+
+def _unusable(end: Finished, fold: Fold) -> Failure | None:
+    """Why an answer that was whole is none to go on with."""
+    if end.reason not in _ANSWERS:
+        kind = FailureKind.CONTENT_FILTER if end.reason is FinishReason.CONTENT_FILTER else FailureKind.SERVER_ERROR
+        return Failure(kind=kind, message=f"it ended its answer with {end.raw_reason or end.reason.value}")
+    if not fold.parts() and not fold.vectors:
+        return Failure(kind=FailureKind.PROTOCOL, message="it answered nothing")
+    return None

@@ -1,0 +1,51 @@
+"""One answer from several without a model: the longest, the first, or JSON objects merged."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+MAX_DEPTH = 32
+"""Nesting down to which objects are merged; deeper ones are taken as a whole."""
+
+FENCE = "```"
+
+
+def as_json(text: str) -> Any:
+    """The JSON value that ``text`` is, fences around it left aside; ``None`` if it is none."""
+    text = text.strip()
+    if text.startswith(FENCE) and text.endswith(FENCE):
+        _, _, text = text.removesuffix(FENCE).partition("\n")
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+
+
+def canonical(value: Any) -> str:
+    """The same text for the same JSON value, whatever the order of its keys."""
+    return msgspec.json.encode(value, order="deterministic").decode()
+
+
+def merge_json(texts: Sequence[str]) -> str | None:
+    """The objects among ``texts`` merged, as JSON text; ``None`` where fewer than one of them is an object.
+
+    Keys of all of them; lists joined without repetition; of other values what most say, the earliest at a tie.
+    """
+    objects = [value for value in map(as_json, texts) if isinstance(value, dict)]
+    return msgspec.json.encode(_merged(objects, 0)).decode() if objects else None
+
+
+def _merged(values: Sequence[Any], depth: int) -> Any:
+    if depth < MAX_DEPTH and all(isinstance(value, dict) for value in values):
+        keys = dict.fromkeys(key for value in values for key in value)
+        return {key: _merged([value[key] for value in values if key in value], depth + 1) for key in keys}
+    if all(isinstance(value, list) for value in values):
+        items = {canonical(item): item for value in values for item in value}
+        return list(items.values())
+    first = {canonical(value): value for value in reversed(values)}
+    [(most, _)] = Counter(map(canonical, values)).most_common(1)
+    return first[most]

@@ -1,0 +1,120 @@
+"""Who is asked: the members as the policy names them, or as the selector chooses them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import msgspec
+import trio
+
+from llm_actors.catalog import Candidate, Catalog
+from llm_actors.orchestrator.asking import Ask
+from llm_actors.orchestrator.services import Services
+from llm_protocol.errors import LLMClientError
+from llm_protocol.failures import Failure
+from llm_protocol.policy import MAX_MEMBERS
+from llm_protocol.requests import AnyRequest, Parameters
+
+DEFAULT_MEMBERS = 3
+"""How many are asked where nothing says."""
+
+TEMPERATURES = (0.3, 0.9, 0.6, 1.0)
+"""Of the second sample of one model, the third, and so on; the first is asked as the caller asked."""
+
+
+class Seat(NamedTuple):
+    """One member before it is asked. ``nth`` counts those that are asked the same model, from 0. ``failure``: nobody
+    offers the model.
+    """
+
+    name: str
+    model: str
+    candidates: list[Candidate]
+    nth: int = 0
+    failure: Failure | None = None
+
+
+class Seats(NamedTuple):
+    """Who is asked, and who could be asked in the place of one that fails, the best first."""
+
+    taken: list[Seat]
+    spare: list[Seat]
+
+
+def seats(services: Services, ask: Ask) -> Seats:
+    """The members of a panel. Those chosen by the selector are of as many vendors as there are."""
+    policy = ask.policy
+    if isinstance(policy.members, tuple):
+        taken = named(services.catalog, ask.request, policy.members)
+        known = {candidate for seat in taken for candidate in seat.candidates}
+        spare = named(services.catalog, ask.request, policy.candidates)
+        return Seats(taken, [seat for seat in spare if known.isdisjoint(seat.candidates)])
+    ranked = best(services, ask)
+    everyone = MAX_MEMBERS if policy.candidates else DEFAULT_MEMBERS
+    chosen = diverse(ranked, policy.members or everyone, services.catalog)
+    left = [candidate for candidate in ranked if candidate not in chosen]
+    return Seats([_seat(each) for each in chosen], [_seat(each) for each in left])
+
+
+def samples(services: Services, ask: Ask, count: int) -> list[Seat]:
+    """``count`` answers of the members in turn, or of the best candidate where none are named."""
+    members = ask.policy.members
+    names = members if isinstance(members, tuple) and members else (str(best(services, ask)[0]),)
+    return named(services.catalog, ask.request, [names[at % len(names)] for at in range(count)])
+
+
+def named(catalog: Catalog, request: AnyRequest, names: Iterable[str]) -> list[Seat]:
+    """A seat for each name. One that is named twice gets two, and a number behind its name."""
+    found: list[Seat] = []
+    met: Counter[str] = Counter()
+    for model in names:
+        name = f"{model}#{met[model] + 1}" if met[model] else model
+        try:
+            found.append(Seat(name, model, catalog.resolve(request.to(model)), met[model]))
+        except LLMClientError as exc:
+            found.append(Seat(name, model, [], met[model], exc.failure))
+        met[model] += 1
+    return found
+
+
+def best(services: Services, ask: Ask) -> list[Candidate]:
+    """The candidates in the selector's order. Those that rest now come last."""
+    ranking = services.selector.rank(
+        ask.candidates,
+        ask.request.request_type,
+        select=ask.policy.select or "score",
+        weights=services.weights,
+        now=trio.current_time(),
+        draw=services.draw(),
+    )
+    ask.record.ranked(ranking.record())
+    return ranking.candidates
+
+
+def diverse(ranked: Sequence[Candidate], count: int, catalog: Catalog) -> list[Candidate]:
+    """The best ``count``, of different vendors first, then of different deployments, then any, in their order."""
+    chosen: list[Candidate] = []
+    for same in (lambda each: catalog.vendor(each), lambda each: each.provider, lambda each: each):
+        for candidate in ranked:
+            if len(chosen) < count and same(candidate) not in {same(other) for other in chosen}:
+                chosen.append(candidate)
+    return sorted(chosen, key=ranked.index)
+
+
+def varied(parameters: Parameters, nth: int) -> Parameters:
+    """The parameters for the ``nth`` sample of one model: another seed where the caller gave one, else another
+    temperature where the caller gave none.
+    """
+    if nth == 0:
+        return parameters
+    if parameters.seed is not None:
+        return msgspec.structs.replace(parameters, seed=parameters.seed + nth)
+    if parameters.temperature is not None or parameters.top_p is not None:
+        return parameters
+    return msgspec.structs.replace(parameters, temperature=TEMPERATURES[(nth - 1) % len(TEMPERATURES)])
+
+
+def _seat(candidate: Candidate) -> Seat:
+    return Seat(str(candidate), str(candidate), [candidate])

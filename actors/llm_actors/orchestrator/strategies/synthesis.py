@@ -1,0 +1,106 @@
+"""One answer from several: the `ResponseSynthesizer` of this runtime.
+
+By a model, streamed as the answer, or by a rule without one. Where that fails before anything of it was delivered, the
+best single answer is given instead, and the decision record says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from llm_actors.orchestrator.single import Ending
+from llm_actors.orchestrator.strategies.members import Member
+from llm_actors.orchestrator.strategies.merging import merge_json
+from llm_actors.orchestrator.strategies.prompts import SYNTHESIS, about
+from llm_actors.orchestrator.strategies.seats import named
+from llm_actors.orchestrator.strategies.team import Team
+from llm_protocol.content import Text
+from llm_protocol.events import Failed, Finished, Started
+from llm_protocol.fold import item_events
+from llm_protocol.response import FinishReason
+
+WITHOUT_A_MODEL: Final = ("longest", "first", "merge_json", "none")
+
+
+def needs_model(team: Team) -> bool:
+    """Whether a model will be asked to make one answer of several."""
+    return _way(team, None) not in WITHOUT_A_MODEL
+
+
+def _way(team: Team, answers: Sequence[Member] | None) -> str:
+    """Who or what makes one of them: as the policy says, else the first of those that answered, unless synthesis is
+    switched off.
+    """
+    usual = answers[0].seat.model if answers else ""
+    return team.policy.synthesiser or (usual if team.services.synthesize else "none")
+
+
+def best_of_all(answers: Sequence[Member]) -> Member:
+    """The one that is given when there is no synthesis: the first in order that was not cut short."""
+    whole = [member for member in answers if member.answer.finish_reason is not FinishReason.LENGTH]
+    return (whole or answers)[0]
+
+
+async def synthesise(team: Team, answers: Sequence[Member]) -> Ending:
+    """Make ``answers``, which are not empty, into the run's answer."""
+    best = best_of_all(answers)
+    if len(answers) == 1:
+        return team.play(best)
+    way = _way(team, answers)
+    if any(member.answer.tool_calls for member in answers):
+        return _without(team, way, best, "tool calls are not merged")
+    match way:
+        case "none":
+            return _told(team, way, team.play(best))
+        case "longest":
+            return _told(team, way, team.play(max(answers, key=lambda member: len(member.text))))
+        case "first":
+            return _told(team, way, team.play(min(answers, key=lambda member: member.ended_at)))
+        case "merge_json":
+            merged = merge_json([member.text for member in answers])
+            if merged is None:
+                return _without(team, way, best, "none of the answers is a JSON object")
+            return _told(team, way, _say(team, merged, best))
+        case _:
+            return await _by_model(team, way, answers, best)
+
+
+async def _by_model(team: Team, model: str, answers: Sequence[Member], best: Member) -> Ending:
+    seat = named(team.services.catalog, team.ask.request, [model])[0]
+    if seat.failure is not None:
+        return _without(team, model, best, seat.failure.message)
+    template = team.policy.template or SYNTHESIS
+    ending = await team.consult(
+        about(team.briefed(model), template, [member.text for member in answers]),
+        seat.candidates,
+        into=team.run.log,
+        record=team.ask.record,
+        # What nobody has seen yet can be taken back.
+        mode=team.ask.on_broken_stream if team.run.stream else "buffer",
+    )
+    if isinstance(ending.end, Finished):
+        return _told(team, model, ending)
+    failure = ending.end.failure
+    if failure.partial:
+        team.notes["synthesis"] = {"by": model, "outcome": "broken", "why": failure.kind.value}
+        return ending
+    return _without(team, model, best, f"{failure.kind.value}: {failure.message}")
+
+
+def _say(team: Team, text: str, like: Member) -> Ending:
+    who = team.who(like)
+    for event in (Started(model=like.answer.model, provider=who.provider), *item_events(0, Text(text))):
+        team.run.log.append(event)
+    return Ending(Finished(reason=FinishReason.STOP), who)
+
+
+def _told(team: Team, way: str, ending: Ending) -> Ending:
+    team.notes["synthesis"] = {"by": way, "outcome": "ok" if not isinstance(ending.end, Failed) else "failed"}
+    return ending
+
+
+def _without(team: Team, way: str, best: Member, why: str) -> Ending:
+    """The best single answer instead."""
+    team.notes["synthesis"] = {"by": way, "outcome": "degraded", "why": why, "answer": best.name}
+    return team.play(best)
