@@ -1,0 +1,18 @@
+"""The documentation that is made from the code is up to date."""
+
+from pathlib import Path
+
+import pytest
+
+from support.generated import ROOT, documents, with_block
+
+
+@pytest.mark.parametrize("path", documents(), ids=lambda path: path.name)
+def test_it_says_what_the_code_says(path: Path) -> None:
+    assert path.read_text() == documents()[path], f"run bin/make-docs: {path.relative_to(ROOT)} is out of date"
+
+
+def test_a_block_is_replaced_and_nothing_else() -> None:
+    assert with_block("a\n<!-- x -->\nold\n<!-- /x -->\nb", "x", "new\\1") == "a\n<!-- x -->\nnew\\1\n<!-- /x -->\nb"
+    with pytest.raises(ValueError, match="there must be one"):
+        with_block("nothing", "x", "new")

@@ -1,0 +1,145 @@
+"""Vendors x request types x (whole, streamed), through a runtime with its front door: each works end to end against the
+fake provider, or is refused with the documented error before any call. The README prints the same table.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+
+from llm_protocol.errors import UnsupportedError
+from llm_protocol.requests import CodeRequest, LLMProvider, RequestType
+from llm_protocol.secret import Secret
+from llm_runtime.config import Config, Provider
+from llm_runtime.door import Address, DoorConfig, front_door
+from llm_runtime.fake import FakeProvider, Rule
+from llm_runtime.fake.answers import picture, vector
+from llm_runtime.runtime import Runtime
+from support.door import HttpClient, Reply
+from support.faking import KEY
+from support.offers import NEVER_STREAMED, TYPES, VENDORS, Offer, offer
+
+PATHS = {
+    RequestType.CHAT: "/v1/chat/completions",
+    RequestType.COMPLETION: "/v1/completions",
+    RequestType.EMBEDDING: "/v1/embeddings",
+    RequestType.IMAGE_GENERATION: "/v1/images/generations",
+}
+BODIES: dict[RequestType, dict[str, Any]] = {
+    RequestType.CHAT: {"messages": [{"role": "user", "content": "Once upon"}]},
+    RequestType.COMPLETION: {"prompt": "Once upon"},
+    RequestType.EMBEDDING: {"input": ["Once upon"]},
+    RequestType.IMAGE_GENERATION: {"prompt": "Once upon"},
+}
+CODE = Rule(contains="fibonacci", text="```python\ndef fib(): ...\n```")
+HTTP_CASES = [(kind, each, stream) for kind in VENDORS for each in PATHS for stream in (False, True)]
+
+
+class Door:
+    """A runtime with all vendors, each faked, and clients for it."""
+
+    def __init__(self, runtime: Runtime, fake: FakeProvider, address: Address) -> None:
+        self.runtime = runtime
+        self.fake = fake
+        self.address = address
+
+    async def ask(self, kind: LLMProvider, request_type: RequestType, *, stream: bool) -> Reply:
+        body = {"model": f"{kind}/m", **BODIES[request_type]} | ({"stream": True} if stream else {})
+        async with HttpClient(await trio.open_tcp_stream(self.address.host, self.address.port)) as client:
+            return await client.request("POST", PATHS[request_type], body)
+
+
+@asynccontextmanager
+async def door() -> AsyncIterator[Door]:
+    async with FakeProvider(CODE, key=KEY) as fake:
+        providers = {
+            kind.value: Provider(kind=kind, base_url=fake.base_url(kind), api_key=Secret(KEY), models=("m",))
+            for kind in VENDORS
+        }
+        addresses: list[Address] = []
+        config = DoorConfig(port=0, drain_s=0.5)
+        runtime = Runtime(Config(providers=providers), doors=lambda own: front_door(config, own, addresses.append))
+        async with runtime.running():
+            yield Door(runtime, fake, addresses[0])
+
+
+def said(reply: Reply, request_type: RequestType, *, stream: bool) -> str:
+    """The text, or the first picture or vector, of an answer."""
+    if stream:
+        assert reply.events[-1] == "[DONE]"
+        choices = [choice for event in reply.events[:-1] for choice in event["choices"]]
+        return "".join(choice.get("text") or choice.get("delta", {}).get("content") or "" for choice in choices)
+    match request_type:
+        case RequestType.CHAT:
+            return str(reply.json["choices"][0]["message"]["content"])
+        case RequestType.COMPLETION:
+            return str(reply.json["choices"][0]["text"])
+        case RequestType.EMBEDDING:
+            return json.dumps(reply.json["data"][0]["embedding"])
+        case _:
+            return str(reply.json["data"][0]["b64_json"])
+
+
+def expected(kind: LLMProvider, request_type: RequestType) -> str:
+    match request_type:
+        case RequestType.COMPLETION if offer(kind, request_type) is Offer.NATIVE:
+            return "You wrote: Once upon"
+        case RequestType.CHAT | RequestType.COMPLETION:
+            return "You said: Once upon"
+        case RequestType.EMBEDDING:
+            return json.dumps(vector("Once upon", 16))
+        case _:
+            return base64.b64encode(picture("Once upon0")).decode()
+
+
+@pytest.mark.parametrize(("kind", "request_type", "stream"), HTTP_CASES)
+async def test_it_works_end_to_end_or_is_refused_before_any_call(
+    kind: LLMProvider, request_type: RequestType, stream: bool
+) -> None:
+    async with door() as opened:
+        reply = await opened.ask(kind, request_type, stream=stream)
+        if stream and request_type in NEVER_STREAMED:
+            assert (reply.status, reply.json["error"]["param"]) == (400, "stream")
+            assert opened.fake.journal.asked == 0
+        elif offer(kind, request_type) is Offer.REFUSED:
+            assert (reply.status, reply.json["error"]["code"]) == (400, "unsupported_parameter")
+            able = [other.value for other in VENDORS if offer(other, request_type) is not Offer.REFUSED]
+            assert reply.json["error"]["message"].endswith(f"configured providers that can: {', '.join(able)}")
+            assert opened.fake.journal.asked == 0
+        else:
+            assert reply.status == 200, reply.body
+            assert said(reply, request_type, stream=stream) == expected(kind, request_type)
+            assert [seen.kind for seen in opened.fake.journal.requests] == [kind]
+            assert opened.fake.journal.requests[0].stream is stream
+
+
+@pytest.mark.parametrize("kind", VENDORS)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_code_comes_without_its_fences_from_every_vendor(kind: LLMProvider, stream: bool) -> None:
+    """No vendor's wire has code as a type of its own, so this row goes through the runtime's own API."""
+    assert offer(kind, RequestType.CODE_GENERATION) is Offer.OVER_CHAT
+    request = CodeRequest(model=f"{kind}/m", instruction="fibonacci", language="python")
+    async with door() as opened:
+        if stream:
+            async with opened.runtime.stream_request(request) as answer:
+                text = "".join([piece async for piece in answer.text()])
+        else:
+            text = (await opened.runtime.send(request)).content
+        assert text.strip() == "def fib(): ..."
+
+
+async def test_the_embedded_api_refuses_alike() -> None:
+    async with door() as opened:
+        with pytest.raises(UnsupportedError, match="has no embedding"):
+            await opened.runtime.embed("Once upon", model="anthropic/m")
+        assert opened.fake.journal.asked == 0
+
+
+def test_the_table_has_every_type_of_request() -> None:
+    assert set(TYPES) == set(RequestType) == {*PATHS, RequestType.CODE_GENERATION}

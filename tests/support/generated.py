@@ -1,0 +1,68 @@
+"""What of the documentation is made from the code: ``bin/make-docs`` writes it, tests/docs compares."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from llm_protocol.errors import error_for
+from llm_protocol.failures import RULES, Failure, Step
+from support.offers import TYPES, VENDORS, offer
+
+ROOT = Path(__file__).resolve().parents[2]
+
+FAILURES = """\
+# Failures
+
+Every request ends with a whole answer or with one failure of these kinds. In Python it is the exception, with
+`exc.failure`; over HTTP the status and the error object's `code` (in OpenAI's shape; clients of Anthropic, Gemini and
+Cohere get their own). This page is made from `llm_protocol.failures.RULES` by `bin/make-docs`.
+
+What may follow, as long as no token was delivered: **retry**, the same deployment may be asked again after a wait, or
+another at once; **next**, another candidate may do better, this one not; **stop**, nothing else is tried.
+
+| kind | meaning | then | HTTP | `code` | exception |
+|---|---|---|---|---|---|
+"""
+
+
+def failures() -> str:
+    """``docs/failures.md``."""
+    rows = [
+        f"| `{kind.value}` | {rule.meaning} | {Step(rule.step).value} | {rule.status} | `{rule.code}` "
+        f"| `{type(error_for(Failure(kind=kind, message=''))).__name__}` |\n"
+        for kind, rule in RULES.items()
+    ]
+    return FAILURES + "".join(rows)
+
+
+def providers() -> str:
+    """The README's table of vendors."""
+    lines = [f"| | {' | '.join(TYPES.values())} |", f"|---|{'---|' * len(TYPES)}"]
+    for kind, name in VENDORS.items():
+        lines.append(f"| {name} | {' | '.join(offer(kind, request_type).value for request_type in TYPES)} |")
+    return "\n".join(lines)
+
+
+def with_block(text: str, name: str, block: str) -> str:
+    """``text`` with what stands between the marks of ``name`` replaced."""
+    marks = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", re.DOTALL)
+    if len(marks.findall(text)) != 1:
+        raise ValueError(f"there must be one <!-- {name} --> … <!-- /{name} -->")
+    return marks.sub(lambda found: found[1] + block + found[2], text)
+
+
+def documents() -> dict[Path, str]:
+    """Every file that is made, or made in part, with what it should be."""
+    readme = ROOT / "README.md"
+    return {
+        ROOT / "docs" / "failures.md": failures(),
+        readme: with_block(readme.read_text(), "providers", providers()),
+    }
+
+
+def main() -> None:
+    """Write them."""
+    for path, text in documents().items():
+        path.write_text(text)
+        print(path.relative_to(ROOT))

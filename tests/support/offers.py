@@ -1,0 +1,42 @@
+"""What can be asked of whom: read from the dialects, held by tests/fake/test_table.py, printed in the README."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from llm_protocol.dialects import client_dialect
+from llm_protocol.emulation import offered
+from llm_protocol.requests import LLMProvider, RequestType
+
+VENDORS = {
+    LLMProvider.OPENAI: "OpenAI",
+    LLMProvider.ANTHROPIC: "Anthropic",
+    LLMProvider.GEMINI: "Gemini",
+    LLMProvider.COHERE: "Cohere",
+    LLMProvider.CEREBRAS: "Cerebras",
+    LLMProvider.OPENAI_COMPATIBLE: "OpenAI-compatible servers",
+}
+TYPES = {
+    RequestType.CHAT: "chat",
+    RequestType.COMPLETION: "completion",
+    RequestType.CODE_GENERATION: "code",
+    RequestType.EMBEDDING: "embedding",
+    RequestType.IMAGE_GENERATION: "image",
+}
+NEVER_STREAMED = frozenset((RequestType.EMBEDDING, RequestType.IMAGE_GENERATION))
+
+
+class Offer(StrEnum):
+    """How a vendor answers a type of request."""
+
+    NATIVE = "yes"
+    OVER_CHAT = "over chat"
+    REFUSED = "–"
+
+
+def offer(kind: LLMProvider, request_type: RequestType) -> Offer:
+    """How ``kind`` answers ``request_type``."""
+    own = client_dialect(kind).request_types
+    if request_type in own:
+        return Offer.NATIVE
+    return Offer.OVER_CHAT if request_type in offered(own) else Offer.REFUSED
