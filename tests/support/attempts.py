@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -23,7 +24,7 @@ import msgspec
 import trio
 
 from llm_actors.kernel import running
-from llm_actors.limiter import statistics
+from llm_actors.limiter import LimiterStatistics, statistics
 from llm_actors.orchestrator import submit
 from llm_actors.run import Run
 from llm_protocol.content import Message
@@ -95,7 +96,7 @@ def _left(body: Any) -> list[str]:
     if last["role"] != "assistant":
         return list(WORDS)
     assert ANSWER.startswith(last["content"]), "only what was said is prefilled"
-    return [ANSWER[len(last["content"]) :]]
+    return re.findall(r"\s*\S+\s*", ANSWER[len(last["content"]) :])
 
 
 def answering(*, gap: float = 0.0, late: float = 0.0) -> Step:
@@ -133,10 +134,11 @@ def error(kind: str) -> dict[str, object]:
 
 
 def breaking(*more: str, end: bool = False, words: int = BEGUN) -> Step:
-    """The beginning of a stream, and then ``more`` events; ``end``: a proper end of the body all the same."""
+    """The next words of a stream, and then ``more`` events; ``end``: a proper end of the body all the same."""
 
     async def step(call: Call) -> None:
-        await sse(*begun(said(call)["model"], WORDS[:words]), *more, end=end)(call)
+        body = said(call)
+        await sse(*begun(body["model"], _left(body)[:words]), *more, end=end)(call)
 
     return step
 
@@ -156,25 +158,33 @@ def reset() -> Step:
 
 
 class Vendor(Peer):
-    """A `Peer` over socket pairs. ``refusing`` and ``dead`` say what happens to those who dial; it counts them."""
+    """A `Peer` over socket pairs that tells the time. The first ``bad_dials`` are refused, or time out if ``dead``."""
 
-    def __init__(self, *scripts: Script) -> None:
+    def __init__(self, *scripts: Script, bad_dials: float = 0, dead: bool = False) -> None:
         super().__init__(*scripts)
-        self.scripts = scripts
-        self.refusing = self.dead = False
+        self._bad_dials = bad_dials
+        self._dead = dead
         self.failed_dials = 0
+        self.asked_at: list[float] = []
+        self.most_at_once = 0
         self.other_end: dict[trio.socket.SocketType, int] = {}
 
     async def dial(self, host: str, port: int) -> trio.SocketStream:
-        if self.refusing or self.dead:
+        if self.failed_dials < self._bad_dials:
             self.failed_dials += 1
-            await (trio.sleep_forever() if self.dead else trio.lowlevel.checkpoint())
+            await trio.sleep(math.inf if self._dead else 0)
             raise ConnectionRefusedError
         await trio.lowlevel.checkpoint()
         ours, theirs = (trio.SocketStream(trio.socket.from_stdlib_socket(end)) for end in socket.socketpair())
         self.other_end[ours.socket] = theirs.socket.fileno()
         self._nursery.start_soon(self._serve, ours)
         return theirs
+
+    def _count(self, *, connections: int = 0, requests: int = 0, aborted: int = 0) -> None:
+        super()._count(connections=connections, requests=requests, aborted=aborted)
+        if requests > 0:
+            self.asked_at.append(trio.current_time())
+            self.most_at_once = max(self.most_at_once, self.open_requests)
 
     @property
     def calls(self) -> int:
@@ -219,6 +229,10 @@ class Asked:
     def calls(self) -> int:
         """How many of them reached out."""
         return sum(1 for attempt in self.attempts if attempt.get("asked", True))
+
+    def called(self, name: str) -> int:
+        """How many of them reached out to the vendor ``name``."""
+        return sum(1 for one in self.attempts if one["provider"] == name and one.get("asked", True))
 
     def outcomes(self) -> list[str]:
         """``provider:outcome`` of each attempt."""
@@ -268,12 +282,16 @@ class World:
                 events.extend(found)
         return Asked(run, events, trio.current_time() - began)
 
+    async def books(self) -> LimiterStatistics:
+        """The limiter's."""
+        return await statistics(self.tree.services.limiter)
+
     async def settled(self) -> None:
         """Every book is at zero, within a second: leases, slots, lines, upstream requests, probes."""
         with trio.fail_after(1):
             for vendor in self.vendors.values():
                 await vendor.until(lambda vendor=vendor: vendor.open_requests == 0)  # type: ignore[misc]
-        books = await statistics(self.tree.services.limiter)
+        books = await self.books()
         assert (books.leases, books.waiting) == (0, 0)
         assert {name for name, each in books.deployments.items() if each.in_flight or each.waiting} == set()
         now = trio.current_time()

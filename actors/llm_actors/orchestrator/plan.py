@@ -113,8 +113,13 @@ class AttemptPlan(Generic[C]):
 
     @property
     def open(self) -> list[C]:
-        """Who may be asked now: ``current`` rather than the others, and they rather than wait long for room there."""
-        return [self.current, *self._others]
+        """Who may be asked now: only ``current`` for a retry, all that are left for a first attempt."""
+        return [self.current] if self.retrying else [self.current, *self._others]
+
+    @property
+    def retrying(self) -> bool:
+        """Whether ``current`` has been asked before."""
+        return self._here.attempt_number > 1
 
     @property
     def others(self) -> list[C]:
@@ -122,10 +127,10 @@ class AttemptPlan(Generic[C]):
         return list(self._others)
 
     def take(self, candidate: C) -> None:
-        """Ask ``candidate``, one of `open`, before the others. Whom it replaces may be asked later if it was not yet."""
+        """Ask ``candidate`` before the others. Whom it replaces may be asked later, unless it has been already."""
         if candidate == self.current:
             return
-        skipped = [self.current] if self._here.attempt_number == 1 else []
+        skipped = [] if self.retrying else [self.current]
         self._others = [*skipped, *(other for other in self._others if other != candidate)]
         self.current, self._here = candidate, _first_attempt()
 
