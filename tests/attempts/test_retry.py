@@ -256,7 +256,7 @@ async def test_rty_06_one_error_names_every_attempt_with_its_cause(autojump_cloc
 
 
 async def test_rty_07_a_fallback_that_is_slower_than_the_time_left_is_not_asked(autojump_clock: MockClock) -> None:
-    async with world(a=[stall()], b=[answering(late=4, gap=1.5)], c=[answer]) as w:
+    async with world(a=[stall()], b=[answering(late=2, gap=1)], c=[answer]) as w:
         for _ in range(5):
             assert (await w.ask(model="b/m-b")).text == ANSWER
         asked = await w.ask(deadline_s=12)
@@ -314,7 +314,8 @@ async def test_clk_01_a_jump_of_the_wall_clock_changes_no_wait(
     looks = itertools.count(1)
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + jump * next(looks))
-    async with world(a=[status(429, retry_after="3"), status(500), [breaking(), stall()]], b=[answer], draw=0.5) as w:
+    scripts = [status(429, retry_after="3"), status(500), [breaking(), stall()]]
+    async with world(limits=Limits(), a=scripts, b=[answer], draw=0.5) as w:
         asked = await w.ask(candidates=("a/m-a",), on_broken_stream="buffer")
         assert [round(at, 2) for at in w["a"].asked_at] == [0, 3.15, 10.15]
         assert asked.took == pytest.approx(15.15)
