@@ -160,6 +160,9 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return self.select or ("order" if self.strategy == "fallback" else "score")
 
     def over(self, base: Policy) -> Policy:
-        """``base`` with what is said here."""
+        """``base`` with what is said here. Of two ceilings on what is spent the lower one holds."""
         said = {name: value for name, value in msgspec.structs.asdict(self).items() if value not in (None, ())}
+        for ceiling in ("max_cost", "max_tokens"):
+            if ceiling in said and (other := getattr(base, ceiling)) is not None:
+                said[ceiling] = min(said[ceiling], other)
         return msgspec.structs.replace(base, **said)

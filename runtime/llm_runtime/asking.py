@@ -9,6 +9,7 @@ import msgspec
 
 from llm_protocol.content import HostedTool, JsonObject, Message, ResponseFormat, Role, Tool, ToolChoice
 from llm_protocol.errors import BadRequestError
+from llm_protocol.policy import Policy
 from llm_protocol.requests import Parameters
 
 Messages: TypeAlias = str | Sequence[Message | Mapping[str, str]]
@@ -25,6 +26,7 @@ class Options(TypedDict, total=False):
     context: JsonObject
     metadata: JsonObject
     deadline_s: float
+    policy: Policy
     temperature: float
     top_p: float
     top_k: int

@@ -12,7 +12,7 @@ import trio
 from llm_actors.catalog import refresh
 from llm_actors.kernel import ChildSpec, KernelError, TreeNode, running
 from llm_actors.orchestrator import submit
-from llm_actors.run import Run
+from llm_actors.run import Judge, Run
 from llm_actors.selector import Ranking
 from llm_protocol.dialect import ModelInfo
 from llm_protocol.errors import ModelNotFoundError, ShuttingDownError
@@ -29,6 +29,7 @@ from llm_protocol.requests import (
 from llm_protocol.response import LLMResponse, Usage
 from llm_runtime.answers import AnswerStream, outcome
 from llm_runtime.asking import ChatOptions, Messages, Options, as_messages, split
+from llm_runtime.collaborating import answers, collaboration
 from llm_runtime.config import Config
 from llm_runtime.deployments import deployment_of, supervised
 from llm_runtime.tree import Tree
@@ -127,6 +128,24 @@ class Runtime:
         )
         return await self.send(request)
 
+    async def collaborate(
+        self,
+        messages: Messages,
+        *,
+        members: Sequence[str] | int | None = None,
+        judge: Judge | None = None,
+        **options: Unpack[ChatOptions],
+    ) -> list[LLMResponse]:
+        """Ask several models at once. Returns the valid answers, and behind them one made of them all if there are more
+        than one (unless ``cross_model.synthesize_responses`` is off). With one model it is a single request.
+
+        ``members``: which models, or how many the selector chooses (3). ``model`` may name a route, ``policy`` say more,
+        ``judge`` choose for the strategy ``best_of``: it is given the answers and returns an index, at once or
+        awaited. Who fails is dropped and logged; raises `LLMClientError` when nobody answers.
+        """
+        route = self.config.routes.get(options.get("model", ""))
+        return answers(await self.send(collaboration(messages, members, options, route), judge=judge))
+
     def stream(self, messages: Messages, **options: Unpack[ChatOptions]) -> AnswerStream:
         """The next turn of a conversation, as it is made; see `AnswerStream`."""
         return self.stream_request(ChatRequest(messages=as_messages(messages), **split(options)))
@@ -135,15 +154,17 @@ class Runtime:
         """Any request's answer, as it is made."""
         return AnswerStream(lambda: self.submit(request, stream=True))
 
-    async def send(self, request: AnyRequest) -> LLMResponse:
+    async def send(self, request: AnyRequest, *, judge: Judge | None = None) -> LLMResponse:
         """The whole answer to ``request``. Raises `LLMClientError`."""
-        run = await self.submit(request, stream=False)
+        run = await self.submit(request, stream=False, judge=judge)
         with run.follow() as follower:
             while await follower.next():
                 pass  # only the end matters here
         return outcome(run)
 
-    async def submit(self, request: AnyRequest, *, stream: bool, background: bool = False) -> Run:
+    async def submit(
+        self, request: AnyRequest, *, stream: bool, background: bool = False, judge: Judge | None = None
+    ) -> Run:
         """Hand a request in and get its run, to be followed. Returns when it is accepted; raises `LLMClientError`
         if not.
 
@@ -151,9 +172,15 @@ class Runtime:
         """
         if not self._open:
             raise ShuttingDownError("the runtime is not running")
-        run = Run(request, stream=stream, background=background)
+        run = Run(request, stream=stream, background=background, judge=judge)
         await submit(self._tree.orchestrator, run)
         return run
+
+    def forget(self, conversation: str | None = None, *, caller: str = "") -> int:
+        """Forget what was kept of a conversation (``share_knowledge``), or of all of the caller's. Returns how many
+        there were.
+        """
+        return self._tree.services.knowledge.forget(caller, conversation)
 
     # -- looking -----------------------------------------------------------------------------------------------------
 

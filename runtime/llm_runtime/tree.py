@@ -86,6 +86,7 @@ class Tree:
             accepts_prefill=self._accepts_prefill,
             attempts=config.attempts,
             weights=_weights(config),
+            synthesize=config.cross_model.synthesize_responses,
         )
         self.orchestrator: OrchestratorRef = core.ref(orchestrator)
         self.root = Supervisor([core.as_child(), *doors], name="llm-runtime", intensity=ROOT_INTENSITY)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from enum import Enum
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import msgspec
 
@@ -75,6 +76,15 @@ def _explained(text: str, section: type[msgspec.Struct]) -> ConfigError:
 
 
 def _not_one_of(value: str, field: str, section: type[msgspec.Struct]) -> str:
-    [choices] = [known.type for known in msgspec.structs.fields(section) if known.name == field]
-    names = [str(choice.value) for choice in choices]
+    [kind] = [known.type for known in msgspec.structs.fields(section) if known.name == field]
+    names = _choices(kind)
     return f"not one of {', '.join(names)}{suggestion(value, names)}"
+
+
+def _choices(kind: Any) -> list[str]:
+    """The words that a type allows: an enumeration's, or those of the literals in it."""
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return [str(choice.value) for choice in kind]
+    if get_origin(kind) is Literal:
+        return list(get_args(kind))
+    return [choice for inner in get_args(kind) for choice in _choices(inner)]

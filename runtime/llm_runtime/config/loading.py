@@ -18,7 +18,7 @@ from llm_runtime.config.errors import ConfigError, under
 from llm_runtime.config.exposure import check_exposure
 from llm_runtime.config.keys import KeyReader, split_reference
 from llm_runtime.config.lines import line_of
-from llm_runtime.config.model import Config, Key, Provider, Selection, Server
+from llm_runtime.config.model import Config, CrossModel, Key, Provider, Selection, Server
 from llm_runtime.config.providers import completed, sends_key_in_clear
 
 MAX_FILE_BYTES = 1024 * 1024
@@ -36,6 +36,7 @@ class _File(msgspec.Struct, frozen=True, kw_only=True):
     timeouts: object = {}
     attempts: object = {}
     selection: object = {}
+    cross_model: object = {}
     cache: object = {}
     keys: object = {}
     providers: object = {}
@@ -134,6 +135,7 @@ _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "timeouts": Timeouts,
     "attempts": Attempts,
     "selection": Selection,
+    "cross_model": CrossModel,
     "cache": CachePolicy,
 }
 
@@ -143,17 +145,24 @@ def _routes(table: dict[str, Any], keys: KeyReader, providers: Mapping[str, Prov
     for name, entry in _named(table, "routes"):
         with under("routes", name):
             route = routes[name] = convert(entry, Policy, keys.read)
-            for candidate in route.candidates if providers else ():
-                _check_candidate(candidate, providers)
+            for where, model in _models(route) if providers else ():
+                _check_candidate(model, providers, where)
     return routes
 
 
-def _check_candidate(candidate: str, providers: Mapping[str, Provider]) -> None:
+def _models(route: Policy) -> Iterator[tuple[str, str]]:
+    """The models that the route names, each with the key it stands under."""
+    yield from (("candidates", name) for name in route.candidates)
+    yield from (("members", name) for name in (route.members if isinstance(route.members, tuple) else ()))
+    yield from ((key, name) for key, name in (("synthesiser", route.synthesiser), ("judge", route.judge)) if name)
+
+
+def _check_candidate(candidate: str, providers: Mapping[str, Provider], where: str) -> None:
     """A candidate must be of a provider that exists; its model may be any, for lists are often incomplete."""
     head, slash, _ = candidate.partition("/")
     listed = any(candidate in provider.models for provider in providers.values())
     if slash and head not in providers and not listed:
-        raise ConfigError(f'"{candidate}" is of no configured provider{suggestion(head, providers)}', "candidates")
+        raise ConfigError(f'"{candidate}" is of no configured provider{suggestion(head, providers)}', where)
 
 
 def _named(table: dict[str, Any], section: str) -> Iterator[tuple[str, object]]:

@@ -52,6 +52,13 @@ class Selection(Section, frozen=True, kw_only=True):
             raise ValueError("one of the weights must be more than 0")
 
 
+class CrossModel(Section, frozen=True, kw_only=True):
+    """``[cross_model]``: what holds wherever several models are asked and nothing else is said."""
+
+    synthesize_responses: bool = True
+    """Make one answer of several."""
+
+
 class Key(Section, frozen=True, kw_only=True):
     """``[keys.NAME]``: a caller of the daemon."""
 
@@ -89,6 +96,7 @@ class Config(Section, frozen=True, kw_only=True):
     timeouts: Timeouts = Timeouts()
     attempts: Attempts = Attempts()
     selection: Selection = Selection()
+    cross_model: CrossModel = CrossModel()
     cache: CachePolicy = CachePolicy()
     keys: dict[str, Key] = {}
     providers: dict[str, Provider] = {}
