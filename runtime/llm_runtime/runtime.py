@@ -139,8 +139,8 @@ class Runtime:
         """Ask several models at once. Returns the valid answers, and behind them one made of them all if there are more
         than one (unless ``cross_model.synthesize_responses`` is off). With one model it is a single request.
 
-        ``members``: which models, or how many the selector chooses (3). ``model`` may name a route, ``policy`` say more,
-        ``judge`` choose for the strategy ``best_of``: it is given the answers and returns an index, at once or
+        ``members``: which models, or how many the selector chooses (3). ``model`` may name a route, ``policy`` say
+        more, ``judge`` choose for the strategy ``best_of``: it is given the answers and returns an index, at once or
         awaited. Who fails is dropped and logged; raises `LLMClientError` when nobody answers.
         """
         route = self.config.routes.get(options.get("model", ""))
