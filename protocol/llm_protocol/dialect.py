@@ -137,8 +137,8 @@ class ClientDialect(Protocol):
 class Inbound(NamedTuple):
     """A client's request, decoded. ``policy`` is its ``llm_runtime`` object, still undecoded.
 
-    With ``json_array`` the frames of a streamed answer are the members of one JSON array instead of SSE. ``form`` is the
-    dialect's own note of the form in which the client wants its answer.
+    With ``json_array`` the frames of a streamed answer are the members of one JSON array instead of SSE. ``form`` is
+    the dialect's own note of the form in which the client wants its answer.
     """
 
     request: AnyRequest

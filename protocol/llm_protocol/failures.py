@@ -1,6 +1,7 @@
 """Everything that can go wrong, as one closed set of kinds and one table of what each permits.
 
-What a vendor's status and body *mean* is known only to its dialect (``decode_error``), which answers with a kind.
+What a vendor's status and body *mean* is known only to its dialect (``decode_error``), which answers with a kind;
+`kind_of_status` is where it begins.
 What a kind *permits* is known only to `RULES`. ``docs/failures.md`` is generated from it.
 """
 
@@ -119,6 +120,32 @@ RULES: dict[FailureKind, Rule] = {
     FailureKind.CRASHED: Rule(Step.RETRY, 500, "server_error", _SERVER, "the actor doing the work crashed"),
     FailureKind.INTERNAL: Rule(Step.STOP, 500, "server_error", _SERVER, "a bug in the runtime"),
 }
+
+_STATUS_KINDS = {
+    400: FailureKind.BAD_REQUEST,
+    401: FailureKind.AUTH,
+    402: FailureKind.QUOTA,
+    403: FailureKind.AUTH,
+    404: FailureKind.MODEL_NOT_FOUND,
+    408: FailureKind.SERVER_ERROR,
+    409: FailureKind.OVERLOADED,
+    425: FailureKind.OVERLOADED,
+    429: FailureKind.RATE_LIMITED,
+    499: FailureKind.SERVER_ERROR,
+    503: FailureKind.OVERLOADED,
+    504: FailureKind.SERVER_ERROR,
+    529: FailureKind.OVERLOADED,
+}
+
+
+def kind_of_status(status: int) -> FailureKind:
+    """What a status alone says; a dialect knows more from the body."""
+    if status in _STATUS_KINDS:
+        return _STATUS_KINDS[status]
+    if status >= 500:
+        return FailureKind.SERVER_ERROR
+    return FailureKind.BAD_REQUEST if status >= 400 else FailureKind.PROTOCOL
+
 
 MESSAGE_LIMIT = 2_000
 """Characters of a vendor's error text that are kept."""

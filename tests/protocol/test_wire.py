@@ -12,28 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_protocol.content import Image
-from llm_protocol.failures import MESSAGE_LIMIT, FailureKind
-from llm_protocol.wire import (
-    JsonDecoder,
-    WireError,
-    data_uri,
-    decode_json,
-    decode_object,
-    duration,
-    encode_json,
-    error_message,
-    http_date,
-    image_from_url,
-    image_url,
-    int_header,
-    kind_of_status,
-    parse_data_uri,
-    redact,
-    retry_after,
-    rfc3339,
-    seconds_until,
-    unbase64,
-)
+from llm_protocol.failures import MESSAGE_LIMIT, FailureKind, kind_of_status
+from llm_protocol.headers import int_header, retry_after, seconds_until
+from llm_protocol.pictures import data_uri, image_from_url, image_url, parse_data_uri, unbase64
+from llm_protocol.redact import error_message, redact
+from llm_protocol.times import duration, http_date, rfc3339
+from llm_protocol.wire import JsonDecoder, WireError, decode_json, decode_object, encode_json
 
 
 class Point(msgspec.Struct):

@@ -18,7 +18,8 @@ import msgspec
 
 from llm_protocol.content import Image, JsonObject, Opaque, Part, Reasoning, Refusal, Text, ToolCall, ToolResult
 from llm_protocol.fields import bad_request, unsupported
-from llm_protocol.wire import WireError, decode_object, encode_json, image_from_url, sniff_media_type, unbase64
+from llm_protocol.pictures import image_from_url, sniff_media_type, unbase64
+from llm_protocol.wire import WireError, decode_object, encode_json
 
 NAME = "anthropic"
 SEAL = "llm-runtime:"

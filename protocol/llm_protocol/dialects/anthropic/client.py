@@ -16,7 +16,8 @@ from llm_protocol.events import Event
 from llm_protocol.failures import Failure
 from llm_protocol.fields import unsupported
 from llm_protocol.requests import AnyRequest, ChatRequest, RequestType
-from llm_protocol.wire import WireError, decode_object, rfc3339
+from llm_protocol.times import rfc3339
+from llm_protocol.wire import WireError, decode_object
 
 BASE_URL = "https://api.anthropic.com"
 PAGE_SIZE = 1_000

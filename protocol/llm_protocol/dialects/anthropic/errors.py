@@ -11,18 +11,10 @@ from typing import Any
 
 from llm_protocol.content import JsonObject
 from llm_protocol.dialect import Headers, RateLimits, WireResponse
-from llm_protocol.failures import RULES, Failure, FailureKind, Step
-from llm_protocol.wire import (
-    WireError,
-    decode_object,
-    encode_json,
-    error_message,
-    header,
-    int_header,
-    kind_of_status,
-    retry_after,
-    seconds_until,
-)
+from llm_protocol.failures import RULES, Failure, FailureKind, Step, kind_of_status
+from llm_protocol.headers import header, int_header, retry_after, seconds_until
+from llm_protocol.redact import error_message
+from llm_protocol.wire import WireError, decode_object, encode_json
 
 _KINDS = {
     "invalid_request_error": FailureKind.BAD_REQUEST,

@@ -6,17 +6,10 @@ import re
 
 from llm_protocol.content import JsonObject
 from llm_protocol.dialect import Headers, RateLimits, WireResponse
-from llm_protocol.failures import RULES, Failure, FailureKind
-from llm_protocol.wire import (
-    WireError,
-    decode_object,
-    encode_json,
-    error_message,
-    int_header,
-    kind_of_status,
-    retry_after,
-    wall_clock,
-)
+from llm_protocol.failures import RULES, Failure, FailureKind, kind_of_status
+from llm_protocol.headers import int_header, retry_after, wall_clock
+from llm_protocol.redact import error_message
+from llm_protocol.wire import WireError, decode_object, encode_json
 
 _KINDS_OF_TYPE = {
     "TOO_MANY_TOKENS": FailureKind.CONTEXT_LENGTH,

@@ -24,7 +24,8 @@ from llm_protocol.content import (
     ToolResult,
 )
 from llm_protocol.fields import bad_request, unsupported
-from llm_protocol.wire import WireError, image_from_url, image_url, json_text
+from llm_protocol.pictures import image_from_url, image_url
+from llm_protocol.wire import WireError, json_text
 
 NAME = "cohere"
 TOOL_PLAN = "tool_plan"

@@ -13,7 +13,8 @@ import msgspec
 
 from llm_protocol.content import Reasoning
 from llm_protocol.dialects.gemini.tables import NAME
-from llm_protocol.wire import JsonDecoder, WireError, encode_json, unbase64
+from llm_protocol.pictures import unbase64
+from llm_protocol.wire import JsonDecoder, WireError, encode_json
 
 _MARK = b"llm-runtime:"
 _MARKED = base64.b64encode(_MARK).decode()  # 12 bytes, so that what follows does not change it

@@ -11,8 +11,10 @@ from typing import Any
 
 from llm_protocol.content import JsonObject
 from llm_protocol.dialect import WireResponse
-from llm_protocol.failures import RULES, Failure, FailureKind
-from llm_protocol.wire import WireError, decode_json, duration, encode_json, error_message, kind_of_status
+from llm_protocol.failures import RULES, Failure, FailureKind, kind_of_status
+from llm_protocol.redact import error_message
+from llm_protocol.times import duration
+from llm_protocol.wire import WireError, decode_json, encode_json
 
 _STATUS_KINDS = {
     "UNAUTHENTICATED": FailureKind.AUTH,

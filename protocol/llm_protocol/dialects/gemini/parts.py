@@ -22,7 +22,8 @@ from llm_protocol.content import (
 from llm_protocol.dialects.gemini.stream import vendor_id
 from llm_protocol.dialects.gemini.tables import NAME
 from llm_protocol.fields import bad_request, unsupported
-from llm_protocol.wire import WireError, decode_object, parse_data_uri, sniff_media_type
+from llm_protocol.pictures import parse_data_uri, sniff_media_type
+from llm_protocol.wire import WireError, decode_object
 
 # ---------------------------------------------------------------- canonical -> wire
 

@@ -29,9 +29,10 @@ from llm_protocol.events import (
 )
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.fold import item_events
+from llm_protocol.pictures import unbase64
 from llm_protocol.response import FinishReason, Usage
 from llm_protocol.sse import MAX_EVENT_BYTES, SseDecoder, SseOverflowError
-from llm_protocol.wire import JsonDecoder, WireError, decode_json, decode_object, json_text, unbase64
+from llm_protocol.wire import JsonDecoder, WireError, decode_json, decode_object, json_text
 
 
 class _Call(msgspec.Struct, frozen=True, gc=False):

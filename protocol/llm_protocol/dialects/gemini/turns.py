@@ -25,7 +25,8 @@ from llm_protocol.dialects.gemini.reading import Fields
 from llm_protocol.dialects.gemini.stream import made_id
 from llm_protocol.dialects.gemini.tables import NAME
 from llm_protocol.fields import bad_request, unsupported
-from llm_protocol.wire import WireError, json_text, unbase64
+from llm_protocol.pictures import unbase64
+from llm_protocol.wire import WireError, json_text
 
 
 def read_system(content: Fields) -> tuple[Part, ...]:

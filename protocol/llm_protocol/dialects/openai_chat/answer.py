@@ -40,8 +40,9 @@ from llm_protocol.events import (
     UsageReported,
 )
 from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.pictures import image_from_url
 from llm_protocol.response import FinishReason
-from llm_protocol.wire import WireError, decode_object, image_from_url
+from llm_protocol.wire import WireError, decode_object
 
 _TextDelta: TypeAlias = type[TextDelta] | type[ReasoningDelta] | type[RefusalDelta]
 _KIND: dict[_TextDelta, ItemKind] = {TextDelta: "text", ReasoningDelta: "reasoning", RefusalDelta: "refusal"}

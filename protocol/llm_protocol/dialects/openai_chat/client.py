@@ -20,6 +20,7 @@ from llm_protocol.dialects.openai_chat.stream import ChatStream
 from llm_protocol.events import Event
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.fields import unsupported
+from llm_protocol.headers import header, int_header
 from llm_protocol.requests import (
     AnyRequest,
     ChatRequest,
@@ -28,8 +29,9 @@ from llm_protocol.requests import (
     ImageRequest,
     RequestType,
 )
+from llm_protocol.times import duration
 from llm_protocol.whole import WholeBody
-from llm_protocol.wire import duration, encode_json, header, int_header
+from llm_protocol.wire import encode_json
 
 _JSON = (("content-type", "application/json"),)
 

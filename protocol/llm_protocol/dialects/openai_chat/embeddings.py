@@ -16,9 +16,10 @@ from llm_protocol.dialects.openai_chat.shapes import WireUsage, read_usage
 from llm_protocol.events import Embedded, Event, Failed, Finished, Started, UsageReported
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.fields import add_extra, check_parameters
+from llm_protocol.pictures import unbase64
 from llm_protocol.requests import EmbeddingRequest, Parameters
 from llm_protocol.response import FinishReason, LLMResponse
-from llm_protocol.wire import JsonDecoder, WireError, encode_json, unbase64
+from llm_protocol.wire import JsonDecoder, WireError, encode_json
 
 
 class _Vector(msgspec.Struct):

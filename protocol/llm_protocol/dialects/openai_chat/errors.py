@@ -12,8 +12,11 @@ from typing import Any
 
 from llm_protocol.content import JsonObject
 from llm_protocol.dialect import Headers, WireResponse
-from llm_protocol.failures import Failure, FailureKind, Step
-from llm_protocol.wire import WireError, decode_json, duration, encode_json, error_message, kind_of_status, retry_after
+from llm_protocol.failures import Failure, FailureKind, Step, kind_of_status
+from llm_protocol.headers import retry_after
+from llm_protocol.redact import error_message
+from llm_protocol.times import duration
+from llm_protocol.wire import WireError, decode_json, encode_json
 
 _KINDS = {
     "invalid_api_key": FailureKind.AUTH,

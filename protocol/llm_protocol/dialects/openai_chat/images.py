@@ -15,9 +15,10 @@ from llm_protocol.dialects.openai_chat.shapes import WireUsage, read_usage
 from llm_protocol.events import Event, Failed, Finished, ItemDone, ItemStarted, Started, UsageReported
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.fields import add_extra, check_parameters
+from llm_protocol.pictures import image_from_url, sniff_media_type, unbase64
 from llm_protocol.requests import ImageRequest, Parameters
 from llm_protocol.response import FinishReason, LLMResponse
-from llm_protocol.wire import JsonDecoder, WireError, encode_json, image_from_url, sniff_media_type, unbase64
+from llm_protocol.wire import JsonDecoder, WireError, encode_json
 
 _MEDIA_TYPES = {
     "png": "image/png",

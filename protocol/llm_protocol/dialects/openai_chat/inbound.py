@@ -25,8 +25,9 @@ from llm_protocol.content import (
     ToolChoice,
     ToolResult,
 )
+from llm_protocol.pictures import image_from_url
 from llm_protocol.requests import ChatRequest, Parameters
-from llm_protocol.wire import WireError, image_from_url
+from llm_protocol.wire import WireError
 
 _ROLES: tuple[Role, ...] = get_args(Role)
 

@@ -27,9 +27,10 @@ from llm_protocol.events import (
     UsageReported,
 )
 from llm_protocol.merging import merged
+from llm_protocol.pictures import image_url
 from llm_protocol.requests import CompletionRequest
 from llm_protocol.response import FinishReason, LLMResponse, Usage
-from llm_protocol.wire import encode_json, image_url
+from llm_protocol.wire import encode_json
 
 DONE = Frame(None, b"[DONE]")
 

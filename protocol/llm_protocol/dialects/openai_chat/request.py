@@ -24,8 +24,8 @@ from llm_protocol.content import (
 from llm_protocol.dialects.openai_chat.quirks import Quirks
 from llm_protocol.dialects.openai_chat.shapes import signed
 from llm_protocol.fields import add_extra, bad_request, check_parameters, unsupported
+from llm_protocol.pictures import image_url
 from llm_protocol.requests import ChatRequest, Parameters
-from llm_protocol.wire import image_url
 
 
 def chat_body(request: ChatRequest, quirks: Quirks, *, stream: bool) -> JsonObject:

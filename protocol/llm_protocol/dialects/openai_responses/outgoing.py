@@ -25,8 +25,8 @@ from llm_protocol.dialects.openai_responses.checks import typed
 from llm_protocol.dialects.openai_responses.reasoning import NAME, is_native
 from llm_protocol.dialects.openai_responses.resource import choice_object, format_object, own, summary, tool_object
 from llm_protocol.fields import add_extra, bad_request, check_parameters, unsupported
+from llm_protocol.pictures import image_url
 from llm_protocol.requests import ChatRequest
-from llm_protocol.wire import image_url
 
 _WHO = "OpenAI's Responses API"
 _ENCRYPTED = "reasoning.encrypted_content"

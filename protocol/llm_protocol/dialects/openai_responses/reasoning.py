@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 
 from llm_protocol.content import JsonObject, Reasoning
-from llm_protocol.wire import WireError, encode_json, unbase64
+from llm_protocol.pictures import unbase64
+from llm_protocol.wire import WireError, encode_json
 
 NAME = "openai_responses"
 """The dialect's name."""

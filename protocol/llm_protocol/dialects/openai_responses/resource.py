@@ -27,9 +27,9 @@ from llm_protocol.dialects.openai_responses.reasoning import NAME, is_native, se
 from llm_protocol.dialects.openai_responses.requests import ResponseOptions
 from llm_protocol.events import ItemKind
 from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.pictures import sniff_media_type
 from llm_protocol.requests import ChatRequest
 from llm_protocol.response import FinishReason, LLMResponse, Usage
-from llm_protocol.wire import sniff_media_type
 
 _PREFIXES: dict[ItemKind, str] = {"reasoning": "rs", "tool_call": "fc", "image": "img"}
 _KIND_OF: dict[type, ItemKind] = {Reasoning: "reasoning", ToolCall: "tool_call", Image: "image"}
