@@ -262,16 +262,16 @@ class World:
         messages = (Message.of("user", "Count."),)
         return ChatRequest(model=model, messages=messages, deadline_s=deadline_s, policy=Policy(**policy))
 
-    async def submit(self, *, stream: bool = True, restartable: bool = True, **policy: Any) -> Run:
+    async def submit(self, *, stream: bool = True, **policy: Any) -> Run:
         """A run that was accepted. Raises `LLMClientError`."""
-        run = Run(self.request(**policy), stream=stream, restartable=restartable)
+        run = Run(self.request(**policy), stream=stream)
         await submit(self.tree.orchestrator, run)
         return run
 
-    async def ask(self, *, stream: bool = True, restartable: bool = True, **policy: Any) -> Asked:
+    async def ask(self, *, stream: bool = True, **policy: Any) -> Asked:
         """Ask and wait for the end, whatever it is."""
         began = trio.current_time()
-        run = await self.submit(stream=stream, restartable=restartable, **policy)
+        run = await self.submit(stream=stream, **policy)
         return await self.see(run, began)
 
     async def see(self, run: Run, began: float) -> Asked:

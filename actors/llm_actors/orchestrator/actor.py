@@ -26,7 +26,6 @@ from llm_actors.run import Run
 from llm_protocol.errors import LLMClientError, ModelNotFoundError, QueueFullError, error_for
 from llm_protocol.events import Finished
 from llm_protocol.failures import Failure, FailureKind
-from llm_protocol.policy import OnBrokenStream, Policy
 
 MAX_RUNS = 5_000
 """Runs in flight at once. One more is refused: waiting belongs to the limiter, which knows for what."""
@@ -115,7 +114,7 @@ class Orchestrator:
             request=run.request,
             candidates=routed.candidates,
             policy=routed.policy,
-            on_broken_stream=_on_broken_stream(run, routed.policy),
+            on_broken_stream=routed.rescue(run.request, stream=run.stream),
             stream=run.stream,
             log=run.log,
             deadline=run.scope.deadline,
@@ -154,9 +153,3 @@ class Orchestrator:
             response.processing_time_ms,
             record.attempts,
         )
-
-
-def _on_broken_stream(run: Run, policy: Policy) -> OnBrokenStream:
-    """What the policy says, unless the followers could not be told of a restart."""
-    wanted = policy.on_broken_stream or "error"
-    return "error" if wanted == "restart" and not run.restartable else wanted

@@ -36,7 +36,7 @@ from llm_actors.run import Run
 from llm_protocol.events import TERMINAL, Failed, Finished
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.fold import unfold
-from llm_protocol.policy import CacheMode
+from llm_protocol.policy import CacheMode, OnBrokenStream
 from llm_protocol.requests import EmbeddingRequest
 from llm_protocol.response import LLMResponse
 
@@ -47,11 +47,11 @@ Perform = Callable[[Run, Routed], Awaitable[None]]
 
 
 class _Key(NamedTuple):
-    """What makes two requests share one flight. How it is told matters too: streams and wholes differ on the way."""
+    """What makes two requests share one flight. How it is told matters too, on the way to the same answer."""
 
     key: CacheKey
     stream: bool
-    restartable: bool
+    rescue: OnBrokenStream
 
 
 @final
@@ -73,12 +73,12 @@ class Flights:
         if key is None:
             await self._perform(run, routed)
             return
-        shared = _Key(key, run.stream, run.restartable)
+        shared = _Key(key, run.stream, routed.rescue(run.request, stream=run.stream))
         flight = self._flying.get(shared)
         outcome: CacheOutcome | None = "coalesced"
         if flight is None:
             outcome = None  # the flight itself knows
-            flight = self._flying[shared] = Run(run.request, stream=run.stream, restartable=run.restartable)
+            flight = self._flying[shared] = Run(run.request, stream=run.stream)
             self._nursery.start_soon(self._fly, shared, flight, mode, routed)
         await _follow(run, flight, outcome)
 

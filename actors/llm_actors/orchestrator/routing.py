@@ -11,7 +11,7 @@ from typing import NamedTuple, final
 
 from llm_actors.catalog import Candidate, Catalog
 from llm_protocol.errors import LLMClientError
-from llm_protocol.policy import Policy
+from llm_protocol.policy import OnBrokenStream, Policy
 from llm_protocol.requests import AnyRequest
 
 _NOTHING_SAID = Policy()
@@ -25,6 +25,14 @@ class Routed(NamedTuple):
 
     policy: Policy
     candidates: list[Candidate]
+
+    def rescue(self, request: AnyRequest, *, stream: bool) -> OnBrokenStream:
+        """What happens when the stream breaks. A restart must be told, so followers of a stream must have asked for it
+        themselves; for others it is an error. A whole answer has no followers to be told.
+        """
+        wanted = self.policy.on_broken_stream or "error"
+        asked = request.policy is not None and request.policy.on_broken_stream == "restart"
+        return "error" if wanted == "restart" and stream and not asked else wanted
 
     @property
     def deadline_s(self) -> float:

@@ -18,14 +18,13 @@ from llm_protocol.fold import Fold
 from llm_protocol.requests import AnyRequest
 from llm_protocol.response import LLMResponse, new_response_id
 
-
 Judge: TypeAlias = Callable[[Sequence[LLMResponse]], int | Awaitable[int]]
 """A program's own choice among several answers: the index of the best, said at once or awaited."""
 
 
 @final
 class Run:
-    """One request in flight. ``started_at`` is on Trio's clock. ``restartable``: its followers understand `Restarted`.
+    """One request in flight. ``started_at`` is on Trio's clock.
     ``judge`` chooses for the strategy ``best_of``.
     """
 
@@ -35,7 +34,6 @@ class Run:
         *,
         stream: bool,
         background: bool = False,
-        restartable: bool = False,
         response_id: str | None = None,
         log_limit_bytes: int = LOG_LIMIT_BYTES,
         judge: Judge | None = None,
@@ -44,7 +42,6 @@ class Run:
         self.judge = judge
         self.stream = stream
         self.background = background
-        self.restartable = restartable
         self.response_id = response_id or new_response_id()
         self.started_at = trio.current_time()
         self.scope = trio.CancelScope()

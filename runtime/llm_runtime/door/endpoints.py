@@ -11,7 +11,7 @@ import msgspec
 from llm_protocol.dialect import ServerDialect, WireResponse
 from llm_protocol.errors import LLMClientError
 from llm_protocol.failures import Failure, FailureKind
-from llm_protocol.requests import AUTO
+from llm_protocol.requests import AUTO, AnyRequest
 from llm_runtime.door.answer import encode_failure, respond
 from llm_runtime.door.engine import admitted
 from llm_runtime.door.handshake import check_handshake
@@ -32,7 +32,7 @@ def asking(dialect: Callable[[], ServerDialect]) -> Endpoint:
             try:
                 decoded = spoken.decode_request(exchange.request.target, exchange.request.body)
                 inbound = admitted(exchange.caller, decoded)
-                run = await exchange.service.submit(inbound.request, stream=inbound.stream)
+                run = await exchange.service.submit(_tellable(inbound.request), stream=inbound.stream)
             except LLMClientError as exc:
                 await exchange.reply(encode_failure(spoken, exc.failure))
             else:
@@ -40,6 +40,14 @@ def asking(dialect: Callable[[], ServerDialect]) -> Endpoint:
                 await respond(exchange, spoken, inbound, run)
 
     return ask
+
+
+def _tellable(request: AnyRequest) -> AnyRequest:
+    """The request without the wish to be told of a restart, which only Responses' wire can say."""
+    policy = request.policy
+    if policy is None or policy.on_broken_stream != "restart":
+        return request
+    return msgspec.structs.replace(request, policy=msgspec.structs.replace(policy, on_broken_stream="error"))
 
 
 def listing(dialect: Callable[[], ServerDialect]) -> Endpoint:

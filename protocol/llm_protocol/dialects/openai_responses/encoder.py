@@ -35,6 +35,7 @@ from llm_protocol.events import (
     MemberDone,
     MemberFailed,
     MemberStarted,
+    Restarted,
     UsageReported,
 )
 from llm_protocol.fold import DELTA_OF
@@ -130,6 +131,7 @@ class ResponsesEncoder:
         self._number = -1
         self._items: dict[int, _Item] = {}  # by the log's index, in order of appearance
         self._usage: Usage | None = None
+        self._restarts = 0
         policy = inbound.request.policy
         self._members = MemberTeller() if policy is not None and policy.stream_members else None
 
@@ -185,6 +187,8 @@ class ResponsesEncoder:
                 self._usage = event.usage
             case Finished() | Failed():
                 self._finish(frames, event)
+            case Restarted():
+                self._restart(frames)
             case MemberStarted() | MemberDelta() | MemberDone() | MemberFailed():
                 if self._members is not None:
                     kind, fields = self._members.told(event)
@@ -192,8 +196,16 @@ class ResponsesEncoder:
             case _:
                 pass  # who began to answer is told at the end; vectors have no place in this API
 
+    def _restart(self, frames: list[Frame]) -> None:
+        """Everything said is void; the items that follow are others, and named otherwise."""
+        self._restarts += 1
+        self._items.clear()
+        self._usage = None
+        self._emit(frames, "llm-runtime:restarted", response_id=self._response_id)
+
     def _add(self, frames: list[Frame], start: ItemStarted, item: JsonObject | None = None) -> _Item:
-        added = self._items[start.index] = _Item(start, self._response_id, len(self._items))
+        owner = f"{self._response_id}{self._restarts or ''}"
+        added = self._items[start.index] = _Item(start, owner, len(self._items))
         added.prepare(self._stream_id)
         snapshot = item or _blank(added)
         self._emit(frames, "response.output_item.added", output_index=added.output_index, item=snapshot)
