@@ -6,7 +6,6 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from llm_actors.catalog import Candidate
 from llm_actors.testing import nothing_left, run_virtual
 from llm_protocol.events import Started
 from llm_protocol.failures import FailureKind
@@ -25,18 +24,8 @@ from support.attempts import (
     world,
 )
 from support.peer import Call, stall
-from support.selecting import success
 
 P95 = 2.0
-A, B = Candidate("a", "m-a"), Candidate("b", "m-b")
-
-
-def seasoned(w: World, candidate: Candidate = A, *, usual: float = P95) -> None:
-    """``candidate`` has answered often, with its first token after ``usual`` seconds, and so has earned hedges."""
-    now = trio.current_time()
-    for _ in range(40):
-        w.tree.selector.admit(candidate, now)
-        w.tree.selector.observe(success(candidate, now, took=usual, first=usual), 0.5)
 
 
 async def hedged(w: World, *, stream: bool = True, on_broken_stream: str = "error") -> Asked:
@@ -48,7 +37,7 @@ async def test_a_second_candidate_is_asked_when_the_first_is_later_than_its_p95(
     stream: bool, autojump_clock: MockClock
 ) -> None:
     async with world(a=[answering(late=10)], b=[answering(late=1)]) as w:
-        seasoned(w)
+        w.season("a", usual=P95)
         asked = await hedged(w, stream=stream)
         await w.settled()
         assert w["a"].aborted == 1, "the loser's connection is gone"
@@ -61,7 +50,7 @@ async def test_a_second_candidate_is_asked_when_the_first_is_later_than_its_p95(
 
 async def test_the_winner_is_reported_and_the_loser_accounted_apart(autojump_clock: MockClock) -> None:
     async with world(a=[answering(late=10)], b=[answer]) as w:
-        seasoned(w)
+        w.season("a", usual=P95)
         asked = await hedged(w)
 
     response = asked.response
@@ -76,7 +65,7 @@ async def test_the_winner_is_reported_and_the_loser_accounted_apart(autojump_clo
 
 async def test_who_is_in_time_is_not_hedged(autojump_clock: MockClock) -> None:
     async with world(a=[answering(late=P95 - 0.1)], b=[answer]) as w:
-        seasoned(w)
+        w.season("a", usual=P95)
         asked = await hedged(w)
         await w.settled()
 
@@ -86,7 +75,7 @@ async def test_who_is_in_time_is_not_hedged(autojump_clock: MockClock) -> None:
 
 async def test_a_first_that_wins_after_all_cancels_the_hedge(autojump_clock: MockClock) -> None:
     async with world(a=[answering(late=P95 + 1)], b=[answering(late=5)]) as w:
-        seasoned(w)
+        w.season("a", usual=P95)
         asked = await hedged(w)
         await w.settled()
         assert w["b"].aborted == 1
@@ -107,7 +96,7 @@ async def test_nobody_is_hedged_who_did_not_ask_or_has_no_other(
     unasked: dict[str, object], autojump_clock: MockClock
 ) -> None:
     async with world(a=[answering(late=4)], b=[answer]) as w:
-        seasoned(w)
+        w.season("a", usual=P95)
         asked = await w.ask(**unasked)
     assert asked.outcomes() == ["a:ok"]
 
@@ -125,7 +114,7 @@ async def test_at_most_one_request_in_twenty_is_hedged(autojump_clock: MockClock
 
     patient = Timeouts(first_token=100, total=200)
     async with world(limits=Limits(), timeouts=patient, a=[ever_later], b=[answer]) as w:
-        seasoned(w)
+        w.season("a", usual=P95)
         async with trio.open_nursery() as nursery:
             for _ in range(400):
                 nursery.start_soon(hedged, w)
@@ -137,7 +126,7 @@ async def test_at_most_one_request_in_twenty_is_hedged(autojump_clock: MockClock
 
 async def test_without_room_at_the_second_the_first_goes_on_alone(autojump_clock: MockClock) -> None:
     async with world(limits=Limits(max_concurrency=1), a=[answering(late=4)], b=[stall()]) as w:
-        seasoned(w)
+        w.season("a", usual=P95)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(lambda: w.ask(model="b/m-b"))
             await trio.sleep(0.5)
@@ -151,7 +140,7 @@ async def test_without_room_at_the_second_the_first_goes_on_alone(autojump_clock
 
 async def test_a_hedge_that_fails_leaves_the_first_in_peace(autojump_clock: MockClock) -> None:
     async with world(a=[answering(late=4)], b=[status(500)]) as w:
-        seasoned(w)
+        w.season("a", usual=P95)
         asked = await hedged(w)
         await w.settled()
 
@@ -165,7 +154,7 @@ async def test_a_first_that_fails_leaves_the_hedge_in_peace(autojump_clock: Mock
         await status(500)(call)
 
     async with world(a=[late_error], b=[answering(late=3)]) as w:
-        seasoned(w)
+        w.season("a", usual=P95)
         asked = await hedged(w)
         await w.settled()
 
@@ -179,7 +168,7 @@ async def test_who_failed_in_the_race_is_not_asked_again_as_a_fallback(autojump_
         await status(401)(call)
 
     async with world(a=[late_error], b=[status(401)], c=[answer]) as w:
-        seasoned(w)
+        w.season("a", usual=P95)
         asked = await hedged(w)
         await w.settled()
 
@@ -189,7 +178,7 @@ async def test_who_failed_in_the_race_is_not_asked_again_as_a_fallback(autojump_
 
 async def test_when_all_fail_one_error_names_them_all(autojump_clock: MockClock) -> None:
     async with world(a=[stall()], b=[status(401, {"error": {"message": "bad key"}})]) as w:
-        seasoned(w)
+        w.season("a", usual=P95)
         asked = await hedged(w)
         await w.settled()
 
@@ -201,7 +190,7 @@ async def test_when_all_fail_one_error_names_them_all(autojump_clock: MockClock)
 
 async def test_a_content_filter_ends_the_race(autojump_clock: MockClock) -> None:
     async with world(a=[answering(late=30)], b=[status(400, error("content_filter"))]) as w:
-        seasoned(w)
+        w.season("a", usual=P95)
         asked = await hedged(w)
         await w.settled()
 
@@ -213,7 +202,7 @@ async def test_a_content_filter_ends_the_race(autojump_clock: MockClock) -> None
 
 async def test_a_winner_that_breaks_is_rescued_by_the_loser(autojump_clock: MockClock) -> None:
     async with world(a=[answering(late=3.5), answer], b=[[breaking(), stall()]]) as w:
-        seasoned(w)
+        w.season("a", usual=P95)
         asked = await hedged(w, on_broken_stream="buffer")
         await w.settled()
 
@@ -226,15 +215,15 @@ def test_however_close_the_race_there_is_one_answer_and_one_winner() -> None:
     winners: set[str] = set()
 
     async def one() -> str:
-        async with nothing_left(), world(limits=Limits(), a=[answering(late=P95)], b=[answer]) as w:
-            seasoned(w)
-            asked = await hedged(w)
+        async with nothing_left(), world(limits=Limits(), a=[answering(late=P95)], b=[answering(late=5)]) as w:
+            w.season("a", usual=P95)
+            asked = await hedged(w, stream=False)  # all of it comes at once
             await w.settled()
             assert asked.text == ANSWER
             assert [attempt["outcome"] for attempt in asked.attempts].count("ok") == 1
             assert {event.provider for event in asked.events if isinstance(event, Started)} == {asked.response.provider}
             assert asked.took < P95 + 0.1, "nobody waits for the loser"
-            return asked.response.provider + str(w["b"].calls)
+            return str(asked.outcomes())
 
     for seed in range(60):
         winners.add(run_virtual(one, seed=seed))

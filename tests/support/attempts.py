@@ -22,7 +22,9 @@ from typing import Any
 
 import msgspec
 import trio
+import trio.testing
 
+from llm_actors.catalog import Candidate
 from llm_actors.kernel import running
 from llm_actors.limiter import LimiterStatistics, statistics
 from llm_actors.orchestrator import submit
@@ -38,6 +40,7 @@ from llm_runtime.config import Config, Provider
 from llm_runtime.deployments import deployment_of, supervised
 from llm_runtime.tree import Tree
 from support.peer import Call, Hangup, Peer, Script, Step, close, reply, sse, stall
+from support.selecting import success
 from support.upstream import CANARY, JSON
 
 WORDS = ("One ", "two ", "three ", "four ", "five")
@@ -245,6 +248,7 @@ class World:
     def __init__(self, tree: Tree, vendors: Mapping[str, Vendor]) -> None:
         self.tree = tree
         self.vendors = vendors
+        self.runs: list[Run] = []
         self.candidates = tuple(f"{name}/m-{name}" for name in vendors)
 
     def __getitem__(self, name: str) -> Vendor:
@@ -265,6 +269,7 @@ class World:
     async def submit(self, *, stream: bool = True, **policy: Any) -> Run:
         """A run that was accepted. Raises `LLMClientError`."""
         run = Run(self.request(**policy), stream=stream)
+        self.runs.append(run)
         await submit(self.tree.orchestrator, run)
         return run
 
@@ -282,6 +287,13 @@ class World:
                 events.extend(found)
         return Asked(run, events, trio.current_time() - began)
 
+    def season(self, name: str, *, usual: float) -> None:
+        """The candidate of ``name`` has often answered, its first token after ``usual`` seconds, and earned hedges."""
+        candidate, now = Candidate(name, f"m-{name}"), trio.current_time()
+        for _ in range(40):
+            self.tree.selector.admit(candidate, now)
+            self.tree.selector.observe(success(candidate, now, took=usual, first=usual), 0.5)
+
     async def books(self) -> LimiterStatistics:
         """The limiter's."""
         return await statistics(self.tree.services.limiter)
@@ -289,6 +301,7 @@ class World:
     async def settled(self) -> None:
         """Every book is at zero, within a second: leases, slots, lines, upstream requests, probes."""
         with trio.fail_after(1):
+            await trio.testing.wait_all_tasks_blocked()
             for vendor in self.vendors.values():
                 await vendor.until(lambda vendor=vendor: vendor.open_requests == 0)  # type: ignore[misc]
         books = await self.books()

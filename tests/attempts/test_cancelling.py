@@ -1,0 +1,103 @@
+"""GEN-04 for the whole path: cancelled at every step, with a retry, a failover, a hedge and followers of one flight.
+
+The first candidate fails twice, the second is late, the third is asked beside it and answers. Whatever the moment,
+all books are at zero afterwards, every log has an end, and whoever stayed has the whole answer.
+"""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+from llm_actors.run import Run
+from llm_actors.testing import nothing_left, run_virtual
+from support.attempts import ANSWER, Asked, World, answering, status, world
+
+DEADLINE = 60.0
+LATE = 2.0
+
+
+class _CancelAt(trio.abc.Instrument):
+    """Counts the steps of all tasks from `arm` on, and at one of them cancels all that was given out by `scope`."""
+
+    def __init__(self, step: int) -> None:
+        self._scopes: list[trio.CancelScope] = []
+        self.steps = 0
+        self._step = step
+        self._armed = False
+
+    def scope(self) -> trio.CancelScope:
+        self._scopes.append(trio.CancelScope())
+        return self._scopes[-1]
+
+    def arm(self, armed: bool) -> None:
+        self._armed = armed
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.steps += self._armed
+        if self._armed and self.steps == self._step:
+            for scope in self._scopes:
+                scope.cancel(reason=f"at step {self._step}")
+
+
+async def _ask(w: World, scope: trio.CancelScope, got: list[Asked], cache: str) -> None:
+    with scope:
+        got.append(await w.ask(hedge=True, deadline_s=DEADLINE, cache=cache))
+
+
+def _run(step: int, callers: int, leaving: int, cache: str) -> int:
+    """One run, in which the first ``leaving`` of ``callers`` leave at ``step``; 0: never. Return the steps it took."""
+    bomb = _CancelAt(step)
+
+    async def scenario() -> None:
+        late, prompt = answering(late=30), answering(late=0.5, gap=0.1)
+        async with nothing_left(), world(a=[status(500)], b=[late], c=[prompt]) as w:
+            w.season("b", usual=LATE)
+            got: list[Asked] = []
+            bomb.arm(True)
+            async with trio.open_nursery() as nursery:
+                for number in range(callers):
+                    scope = bomb.scope() if number < leaving else trio.CancelScope()
+                    nursery.start_soon(_ask, w, scope, got, cache)
+            bomb.arm(False)
+            await w.settled()
+            assert all(_has_ended(run) for run in w.runs)
+            assert len(got) >= callers - leaving
+            assert all(asked.text == asked.response.content == ANSWER for asked in got)
+            if len(got) == callers:
+                assert sorted(got[0].outcomes()) == ["a:server_error", "a:server_error", "b:cancelled", "c:ok"]
+            assert w.calls <= 4, "one flight for all"
+            await _still_works(w)
+
+    run_virtual(scenario, seed=step, instruments=[bomb])
+    return bomb.steps
+
+
+def _has_ended(run: Run) -> bool:
+    """With an end; or it was never accepted, and nobody was told anything."""
+    return run.log.end is not None or not run.log.events
+
+
+async def _still_works(w: World) -> None:
+    """Nothing that was cancelled is in the way of the next: no slot, no lease, no probe, no place in line."""
+    async with trio.open_nursery() as nursery:
+        for _ in range(4):  # as many as c has slots
+            nursery.start_soon(_whole, w)
+    await w.settled()
+
+
+async def _whole(w: World) -> None:
+    asked = await w.ask(model="c/m-c")
+    assert (asked.text, asked.took < 2) == (ANSWER, True)
+
+
+@pytest.mark.parametrize(
+    ("callers", "leaving", "cache"),
+    [(1, 1, "off"), (3, 3, "read"), (3, 1, "read")],
+    ids=["alone", "all of a flight", "the leader of a flight"],
+)
+def test_gen_04_cancelled_at_any_step_everything_is_given_back(callers: int, leaving: int, cache: str) -> None:
+    steps = _run(0, callers, leaving, cache)
+    assert steps > 100
+    for step in range(1, steps + 1):
+        _run(step, callers, leaving, cache)
