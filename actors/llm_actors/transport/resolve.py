@@ -83,7 +83,7 @@ class Resolver:
                 return self._lookup(*key)
             except UnicodeError:
                 return socket.gaierror(socket.EAI_NONAME, "not a host name")
-            except Exception as exc:  # noqa: BLE001  (for those who wait, whatever it is)
+            except Exception as exc:
                 return exc
 
         def finish(result: Outcome[list[Address] | Exception]) -> None:
