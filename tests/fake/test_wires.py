@@ -201,11 +201,27 @@ async def test_a_malformed_request_is_told_in_the_vendors_shape(autojump_clock: 
         assert gemini.json["error"]["status"] == "INVALID_ARGUMENT"
 
 
+async def test_a_response_that_is_not_kept_is_not_continued_in_silence(autojump_clock: MockClock) -> None:
+    async with FakeProvider() as fake:
+        body = {"model": "m", "input": "and then?", "previous_response_id": "resp_1"}
+        refused = await raw(fake, "POST", "/v1/responses", body)
+        assert (refused.status, refused.json["error"]["param"]) == (400, "previous_response_id")
+
+
 async def test_one_model_can_be_looked_up(autojump_clock: MockClock) -> None:
     async with FakeProvider() as fake:
         assert (await raw(fake, "GET", "/v1/models/fake-chat")).json["id"] == "fake-chat"
         assert (await raw(fake, "GET", "/v1beta/models/fake-chat")).json["name"] == "models/fake-chat"
         assert (await raw(fake, "GET", "/v1/models/no-such")).status == 404
+
+
+async def test_gemini_streams_a_json_array_to_those_who_do_not_ask_for_events(autojump_clock: MockClock) -> None:
+    async with FakeProvider() as fake:
+        body = {"contents": [{"parts": [{"text": "hi"}]}]}
+        members = (await raw(fake, "POST", "/v1beta/models/m:streamGenerateContent", body)).json
+        pieces = [part["text"] for member in members for part in member["candidates"][0]["content"].get("parts", [])]
+        assert "".join(pieces) == "You said: hi"
+        assert members[-1]["candidates"][0]["finishReason"] == "STOP"
 
 
 async def test_openai_embeddings_come_as_base64_too(autojump_clock: MockClock) -> None:

@@ -19,7 +19,7 @@ from llm_protocol.requests import AnyRequest, ChatRequest, CodeRequest, Embeddin
 from llm_protocol.response import FinishReason, LLMResponse, Usage
 from llm_protocol.wire import json_text
 from llm_runtime.fake.sample import sample
-from llm_runtime.fake.script import Call, Rule, asked, follows_tool
+from llm_runtime.fake.script import Call, Rule, asked, follows_tool, last_said
 
 TOKEN_CHARACTERS = 4
 IMAGE_TOKENS = 100
@@ -48,7 +48,7 @@ def answer(request: AnyRequest, rule: Rule, number: int, dialect: str) -> LLMRes
 
 
 def _embedded(said: LLMResponse, request: EmbeddingRequest, rule: Rule) -> LLMResponse:
-    size = min(request.dimensions or DIMENSIONS, MAX_DIMENSIONS)
+    size = max(1, min(request.dimensions or DIMENSIONS, MAX_DIMENSIONS))
     return msgspec.structs.replace(
         said,
         embeddings=tuple(vector(text, size) for text in request.inputs),
@@ -104,7 +104,7 @@ def _words(request: AnyRequest) -> str:
     if form is not None and form.type != "text":
         schema: JsonObject = form.schema or {"properties": {"you_said": {}}}
         return json_text(sample(schema, said))
-    pictures = [part for part in request.messages[-1].content if isinstance(part, Image)]
+    pictures = [part for part in last_said(request) if isinstance(part, Image)]
     seen = "".join(f" [{image.media_type or 'image'}, {len(image.data or b'')} bytes]" for image in pictures)
     return f"The tool said: {said}" if follows_tool(request) else f"You said: {said}{seen}"
 
@@ -117,7 +117,7 @@ def _cut(parts: list[Part], limit: int | None) -> tuple[list[Part], FinishReason
         return parts, FinishReason.CONTENT_FILTER
     last = parts[-1]
     if limit is not None and isinstance(last, Text) and tokens(last.text) > limit:
-        return [*parts[:-1], Text(last.text[: limit * TOKEN_CHARACTERS])], FinishReason.LENGTH
+        return [*parts[:-1], Text(last.text[: max(0, limit) * TOKEN_CHARACTERS])], FinishReason.LENGTH
     return parts, FinishReason.STOP
 
 

@@ -7,9 +7,11 @@ from typing import final
 from urllib.parse import parse_qs
 
 from llm_protocol.dialect import Frame, Inbound, ModelInfo, ResponseEncoder, WireResponse
+from llm_protocol.dialects.openai_responses import OpenAIResponsesServer
 from llm_protocol.errors import LLMClientError
 from llm_protocol.events import Failed, Finished
 from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.fields import bad_request
 from llm_protocol.fold import unfold
 from llm_protocol.requests import LLMProvider
 from llm_protocol.response import LLMResponse
@@ -35,7 +37,7 @@ _REQUEST_ID = {
 
 @final
 class Replies:
-    """The fake's mind. ``script`` may be replaced at any time."""
+    """Decides what is answered. ``script`` may be replaced at any time."""
 
     def __init__(
         self, script: Script, only: LLMProvider | None, key: Secret | None, models: Sequence[ModelInfo]
@@ -90,7 +92,7 @@ class Replies:
 
     def _answer(self, request: Request, place: Place, seen: Seen) -> tuple[Answer, Rule]:
         try:
-            inbound = place.dialect.decode_request(place.path, request.body)
+            inbound = _decoded(place, request.body)
             seen.request, seen.stream = inbound.request, inbound.stream
             rule = self.script.choose(place.kind, inbound, request.headers.get(FAULT_HEADER))
         except LLMClientError as exc:
@@ -101,6 +103,17 @@ class Replies:
             return _whole(told if rule.body is None else told._replace(body=rule.body.encode())), rule
         said = answer(inbound.request, rule, seen.number, place.dialect.name)
         return _said(place, inbound, said, rule), rule
+
+
+def _decoded(place: Place, body: bytes) -> Inbound:
+    """The request. Raises `LLMClientError`, also for one that continues a response: none is kept here."""
+    if not isinstance(place.dialect, OpenAIResponsesServer):
+        return place.dialect.decode_request(place.path, body)
+    create = place.dialect.decode_create(body)
+    before = create.options.previous_response_id
+    if before is not None:
+        raise bad_request("previous_response_id", f"Previous response with id '{before[:100]}' not found.")
+    return create.inbound
 
 
 def presented_key(request: Request) -> str:
@@ -157,11 +170,4 @@ def _frames(encoder: ResponseEncoder, response: LLMResponse, rule: Rule) -> tupl
 def _array(frames: list[Frame], markers: int) -> Answer:
     """A streamed answer as the members of one JSON array, which is what Gemini sends without ``alt=sse``."""
     opened = [(b"[" if at == 0 else b",\r\n") + frame.data for at, frame in enumerate(frames)]
-    return Answer(
-        200,
-        (JSON,),
-        (*opened, b"]"),
-        streamed=True,
-        markers=markers + 1,
-        event=b",\r\n%b",
-    )
+    return Answer(200, (JSON,), (*opened, b"]"), streamed=True, markers=markers + 1, event=b",\r\n%b")

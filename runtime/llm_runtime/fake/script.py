@@ -14,7 +14,7 @@ from typing import Annotated, final
 
 import msgspec
 
-from llm_protocol.content import JsonObject, ToolResult
+from llm_protocol.content import JsonObject, Part, Text, ToolResult
 from llm_protocol.dialect import Inbound
 from llm_protocol.errors import BadRequestError
 from llm_protocol.fields import bad_request
@@ -143,9 +143,9 @@ USUAL = Rule()
 def asked(request: AnyRequest) -> str:
     """What a request asks, in one text: the last message, the prompt, the inputs."""
     match request:
-        case ChatRequest(messages=messages):
-            last = messages[-1]
-            return last.text or "".join(part.text for part in last.content if isinstance(part, ToolResult))
+        case ChatRequest():
+            parts = last_said(request)
+            return "".join(part.text for part in parts if isinstance(part, Text | ToolResult))
         case EmbeddingRequest(inputs=inputs):
             return "\n".join(inputs)
         case CodeRequest(instruction=instruction):
@@ -154,11 +154,14 @@ def asked(request: AnyRequest) -> str:
             return request.prompt
 
 
+def last_said(request: ChatRequest) -> tuple[Part, ...]:
+    """What the last message holds, if there is any."""
+    return request.messages[-1].content if request.messages else ()
+
+
 def follows_tool(request: AnyRequest) -> bool:
     """Whether the last thing said is a tool's result."""
-    if not isinstance(request, ChatRequest):
-        return False
-    return any(isinstance(part, ToolResult) for part in request.messages[-1].content)
+    return isinstance(request, ChatRequest) and any(isinstance(part, ToolResult) for part in last_said(request))
 
 
 def fault_named(word: str) -> Rule:
