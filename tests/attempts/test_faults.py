@@ -7,7 +7,7 @@ streamed or whole, under each of the four policies for broken streams. `expected
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import pytest
 import trio
@@ -180,7 +180,7 @@ async def test_every_fault_ends_in_a_whole_answer_or_one_honest_error(
     fault: Fault, stream: bool, lasts: bool, backed: bool, autojump_clock: MockClock
 ) -> None:
     for mode in MODES:
-        vendors = {"a": fault.vendor(lasts=lasts), **({"b": Vendor(answer)} if backed else {})}
+        vendors: dict[str, Any] = {"a": fault.vendor(lasts=lasts), **({"b": Vendor(answer)} if backed else {})}
         promise = expected(fault, mode, backed=backed, lasts=lasts)
         async with world(prefill="ab", **vendors) as w:
             with trio.fail_after(DEADLINE + 1):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import trio
 from trio.testing import MockClock
@@ -93,7 +95,7 @@ async def test_a_first_that_wins_after_all_cancels_the_hedge(autojump_clock: Moc
     ],
 )
 async def test_nobody_is_hedged_who_did_not_ask_or_has_no_other(
-    unasked: dict[str, object], autojump_clock: MockClock
+    unasked: dict[str, Any], autojump_clock: MockClock
 ) -> None:
     async with world(a=[answering(late=4)], b=[answer]) as w:
         w.season("a", usual=P95)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from typing import Any
 
 import pytest
 import trio
@@ -25,7 +26,7 @@ from support.attempts import (
     tokens,
     world,
 )
-from support.peer import Call, close, stall
+from support.peer import Call, Script, close, stall
 
 DATE = "Tue, 01 Jul 2025 10:00:00 GMT"
 IN_5_S = "Tue, 01 Jul 2025 10:00:05 GMT"
@@ -169,13 +170,14 @@ async def test_rty_03_an_outage_costs_few_calls_and_is_over_when_it_is_over(
 ) -> None:
     """The breaker is open in under 2 s, then one probe at a time asks; the primary is used again within 30 s."""
     a, b = Vendor(_outage), Vendor(answering(late=0.2))
+    others: dict[str, Any] = {"b": b} if backed else {}
     asked: list[tuple[float, Asked]] = []
 
     async def one(w: World) -> None:
         at = trio.current_time()
         asked.append((at, await w.ask(stream=False, deadline_s=30)))
 
-    async with world(limits=Limits(max_concurrency=64), a=a, **({"b": b} if backed else {})) as w:
+    async with world(limits=Limits(max_concurrency=64), a=a, **others) as w:
         async with trio.open_nursery() as nursery:
 
             async def traffic(until: float, per_second: float) -> None:
@@ -314,7 +316,7 @@ async def test_clk_01_a_jump_of_the_wall_clock_changes_no_wait(
     looks = itertools.count(1)
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + jump * next(looks))
-    scripts = [status(429, retry_after="3"), status(500), [breaking(), stall()]]
+    scripts: list[Script] = [status(429, retry_after="3"), status(500), [breaking(), stall()]]
     async with world(limits=Limits(), a=scripts, b=[answer], draw=0.5) as w:
         asked = await w.ask(candidates=("a/m-a",), on_broken_stream="buffer")
         assert [round(at, 2) for at in w["a"].asked_at] == [0, 3.15, 10.15]

@@ -120,7 +120,12 @@ class Orchestrator:
             deadline=run.scope.deadline,
             record=record,
         )
-        self._close(run, await answer(self._services, ask, run), record)
+        try:
+            ending = await answer(self._services, ask, run)
+        except trio.Cancelled:
+            run.close(record.told())  # what was tried is told of a request that ran out of time, too
+            raise
+        self._close(run, ending, record)
 
     def _close(self, run: Run, ending: Ending, record: Record) -> None:
         end, who = ending

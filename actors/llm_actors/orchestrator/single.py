@@ -59,6 +59,8 @@ class Single:
         self._ask = ask
         self._rescue = Rescue(ask.log, ask.on_broken_stream)
         self._tried: Candidate | None = None
+        self._speaker: Candidate | None = None
+        """Whose content the followers have."""
         self._asked = False
         """Whether the latest attempt came to a call."""
 
@@ -83,10 +85,12 @@ class Single:
                 self._rescue.commit()
                 return ending
             failure = ending.end.failure
+            if failure.partial:
+                self._speaker = ending.candidate
             move = self._move(plan, ending, failure)
             request = None if isinstance(move, Stop) else self._rescue.resume(self._ask.request)
             if request is None or not self._can_go_on(plan):
-                self._ask.record.stopped = move.why if isinstance(move, Stop) else "content had been delivered"
+                self._ask.record.stopped = self._why_stopped(move, request)
                 return self._failed(ending, failure)
             waited = move.after_s if isinstance(move, Again) else 0.0
             await trio.sleep(waited)
@@ -228,9 +232,15 @@ class Single:
         return plan.drop_unless(self._services.accepts_prefill)
 
     def _failed(self, ending: Ending, failure: Failure) -> Ending:
-        told = self._ask.record.failure(failure)
-        partial = failure.partial and self._rescue.delivered
-        return Ending(Failed(failure=msgspec.structs.replace(told, partial=partial)), ending.candidate)
+        told, partial = self._ask.record.failure(failure), self._rescue.delivered
+        who = self._speaker if partial else ending.candidate
+        return Ending(Failed(failure=msgspec.structs.replace(told, partial=partial)), who)
+
+    @staticmethod
+    def _why_stopped(move: Move, request: AnyRequest | None) -> str:
+        if isinstance(move, Stop):
+            return move.why
+        return "content had been delivered" if request is None else "nobody is left who can go on with a text"
 
 
 def _conversation(request: AnyRequest) -> str:

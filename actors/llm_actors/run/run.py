@@ -12,6 +12,7 @@ from typing import TypeAlias, final
 import trio
 
 from llm_actors.run.log import LOG_LIMIT_BYTES, Follower, RunLog
+from llm_protocol.content import JsonObject
 from llm_protocol.events import Failed, Finished
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.fold import Fold
@@ -66,15 +67,19 @@ class Run:
         """Milliseconds since the start."""
         return (trio.current_time() - self.started_at) * 1000
 
-    def folded(self, *, provider: str = "", cost: float | None = None) -> LLMResponse:
+    def folded(
+        self, *, provider: str = "", cost: float | None = None, decision: JsonObject | None = None
+    ) -> LLMResponse:
         """The answer as far as the log has it."""
-        return self.fold().response(
+        fold = self.fold()
+        return fold.response(
             request_id=self.request.request_id,
             response_id=self.response_id,
-            provider=provider,
+            provider=provider or fold.started.provider,
             model=self.request.model,
             processing_time_ms=self.elapsed_ms,
             cost=cost,
+            decision=decision,
         )
 
     def fold(self) -> Fold:
@@ -90,10 +95,11 @@ class Run:
         if self.log.end is None:
             self.log.append(Failed(failure=failure, response=response or self.folded(provider=failure.provider or "")))
 
-    def close(self) -> None:
-        """See to it that the log has an end, whatever it was that ended the run."""
+    def close(self, decision: JsonObject | None = None) -> None:
+        """See to it that the log has an end, whatever it was that ended the run. ``decision``: how far it had come."""
         if self.log.end is None:
-            self.fail(Failure(kind=self._why(), message=self._words(), partial=len(self.log.events) > 0))
+            failure = Failure(kind=self._why(), message=self._words(), partial=len(self.log.events) > 0)
+            self.fail(failure, self.folded(decision=decision))
 
     def _why(self) -> FailureKind:
         if self.cancelled_because is not None:

@@ -1,0 +1,198 @@
+"""Routes, policies and what the decision record tells of them; and who continues what another began."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+import trio
+from trio.testing import MockClock
+
+from llm_protocol.errors import ModelNotFoundError
+from llm_protocol.events import Restarted
+from llm_protocol.failures import FailureKind
+from llm_protocol.policy import Attempts, Policy, TimeoutsPatch
+from support.attempts import (
+    ANSWER,
+    WORDS,
+    answer,
+    answering,
+    breaking,
+    cost_of,
+    status,
+    tokens,
+    world,
+)
+from support.peer import close, stall
+
+A_B = ("a/m-a", "b/m-b")
+
+
+async def test_a_routes_name_is_a_model_and_its_policy_counts(autojump_clock: MockClock) -> None:
+    routes = {"safe": Policy(candidates=A_B, strategy="fallback", on_broken_stream="buffer")}
+    async with world(routes=routes, a=[[breaking(), stall()]], b=[answer]) as w:
+        asked = await w.ask(model="safe")
+
+    assert asked.outcomes() == ["a:timeout_idle", "b:ok"]
+    assert (asked.text, asked.response.model) == (ANSWER, "m-b")
+    assert msgspec.json.decode(w["a"].requests[0].body)["model"] == "m-a"
+
+
+async def test_a_request_says_more_than_its_route_and_the_route_more_than_the_default(
+    autojump_clock: MockClock,
+) -> None:
+    one = Attempts(max=1)
+    routes = {
+        "r": Policy(candidates=A_B, strategy="fallback", attempts=one, deadline_s=3, timeouts=TimeoutsPatch(idle=2))
+    }
+    async with world(routes=routes, a=[stall()], b=[stall()]) as w:
+        asked = await w.ask(model="r", deadline_s=None)
+        assert (asked.took, asked.failure and asked.failure.kind) == (3, FailureKind.DEADLINE)
+        asked = await w.ask(model="r", deadline_s=8, timeouts=TimeoutsPatch(first_token=1))
+        assert asked.took == 2
+        assert asked.outcomes() == ["a:timeout_first_token", "b:timeout_first_token"]
+
+    async with world(routes=routes, a=[status(500)], b=[status(500)]) as w:
+        await w.ask(model="r")
+        assert (w["a"].calls, w["b"].calls) == (1, 1)
+        await w.ask(model="r", attempts=Attempts(max=2, wait_min_s=0.1, wait_max_s=0.1), candidates=("b/m-b",))
+        assert (w["a"].calls, w["b"].calls) == (1, 3)
+
+
+async def test_single_asks_the_best_one_only_and_fallback_all_in_order(autojump_clock: MockClock) -> None:
+    async with world(a=[status(401)], b=[answer]) as w:
+        asked = await w.ask(strategy="single", select="order")
+        assert asked.outcomes() == ["a:auth"]
+        assert asked.decision["strategy"] == "single"
+        asked = await w.ask(strategy="fallback")
+        assert (asked.text, asked.outcomes()) == (ANSWER, ["b:ok"])
+
+
+@pytest.mark.parametrize(
+    ("select", "first"),
+    [("order", "c"), ("cheapest", "a"), ("fastest", "b"), ("score", "a")],
+)
+async def test_select_decides_who_is_asked_first(select: str, first: str, autojump_clock: MockClock) -> None:
+    """Of c, b and a in this order, a is the cheapest, b the fastest, and a the best of both together."""
+    async with world(a=[answer], b=[answer], c=[answer], draw=0.5) as w:
+        w.season("a", usual=1.0)
+        w.season("b", usual=0.5)
+        w.season("c", usual=3.0)
+        asked = await w.ask(select=select, candidates=("c/m-c", "b/m-b", "a/m-a"))
+
+    assert asked.response.provider == first
+    assert asked.decision["select"] == select
+    assert asked.decision["candidates"][0]["provider"] == first
+
+
+async def test_sticky_keeps_a_conversation_where_it_was(autojump_clock: MockClock) -> None:
+    async with world(a=[answer], b=[answer], c=[answer]) as w:
+        asked = [await w.ask(select="sticky") for _ in range(5)]
+    assert len({each.response.provider for each in asked}) == 1
+
+
+async def test_weighted_spreads_the_traffic(autojump_clock: MockClock) -> None:
+    async with world(a=[answer], b=[answer]) as w:
+        asked = [await w.ask(select="weighted") for _ in range(40)]
+    assert {each.response.provider for each in asked} == {"a", "b"}
+
+
+async def test_an_unknown_candidate_is_passed_over_and_only_unknown_ones_are_an_error(
+    autojump_clock: MockClock,
+) -> None:
+    async with world(a=[answer]) as w:
+        assert (await w.ask(candidates=("nobody", "a/m-a"))).text == ANSWER
+        with pytest.raises(ModelNotFoundError, match="nobody"):
+            await w.submit(candidates=("nobody", "none"))
+        with pytest.raises(ModelNotFoundError, match="there is no model 'nothing'"):
+            await w.submit(model="nothing")
+        await w.settled()
+
+
+async def test_the_decision_record_tells_who_was_considered_and_what_each_attempt_took(
+    autojump_clock: MockClock,
+) -> None:
+    async with world(a=[status(500)], b=[answering(late=1)], draw=0.5) as w:
+        asked = await w.ask()
+
+    decision = asked.decision
+    assert {"strategy", "select", "weights", "candidates", "cache", "attempts"} == decision.keys()
+    assert (decision["strategy"], decision["select"], decision["cache"]) == ("fallback", "order", "off")
+    first, second = decision["candidates"]
+    assert (first["provider"], first["model"], first["reason"]) == ("a", "m-a", "place 1 as configured")
+    assert second["figures"].keys() == {"latency_s", "cost_usd", "availability"}
+    failed, again, won = asked.attempts
+    assert (failed["outcome"], failed["error"], again["waited_ms"]) == ("server_error", "no", 500)
+    assert (won["outcome"], won["first_token_ms"], won["cost"]) == ("ok", 1000, cost_of("b", "", tokens("b")))
+    assert "error" not in won
+
+
+async def test_a_request_that_ran_out_of_time_tells_what_was_tried(autojump_clock: MockClock) -> None:
+    async with world(a=[status(401)], b=[[breaking(), stall()]]) as w:
+        asked = await w.ask(deadline_s=4)
+        await w.settled()
+
+    assert asked.took == 4
+    assert asked.failure is not None
+    assert (asked.failure.kind, asked.failure.partial) == (FailureKind.DEADLINE, True)
+    assert asked.outcomes() == ["a:auth", "b:cancelled"]
+    assert (asked.response.provider, asked.response.model, asked.response.content) == ("b", "m-b", "One two ")
+
+
+# -- who continues what another began --------------------------------------------------------------------------------
+
+
+async def test_continue_goes_on_with_whoever_can(autojump_clock: MockClock) -> None:
+    """A model that refuses a prefilled turn is passed over."""
+    async with world(a=[[breaking(), stall()]], b=[answer], c=[answer], prefill="c") as w:
+        asked = await w.ask(on_broken_stream="continue")
+
+    assert asked.outcomes() == ["a:timeout_idle", "c:ok"]
+    assert (asked.text, asked.response.content) == (ANSWER, ANSWER)
+    assert (asked.response.provider, asked.response.usage) == ("c", tokens("c"))
+    assert asked.response.cost == cost_of("c", "", tokens("c"))
+    assert w["b"].calls == 0
+
+
+async def test_continue_with_nobody_who_can_is_an_error_that_says_so(autojump_clock: MockClock) -> None:
+    async with world(a=[[breaking(), stall()]], b=[answer]) as w:
+        asked = await w.ask(on_broken_stream="continue")
+
+    assert asked.failure is not None
+    assert (asked.failure.kind, asked.failure.partial, asked.text) == (FailureKind.TIMEOUT_IDLE, True, "One two ")
+    assert asked.decision["stopped"] == "nobody is left who can go on with a text"
+
+
+async def test_a_continuation_that_fails_leaves_what_was_said_to_who_said_it(autojump_clock: MockClock) -> None:
+    async with world(a=[[breaking(), stall()]], b=[status(401)], prefill="ab") as w:
+        asked = await w.ask(on_broken_stream="continue")
+
+    assert asked.failure is not None
+    assert (asked.failure.kind, asked.failure.provider, asked.failure.partial) == (FailureKind.AUTH, "b", True)
+    response = asked.response
+    assert (response.provider, response.model, response.content) == ("a", "m-a", "One two ")
+
+
+async def test_a_restart_is_told_to_a_stream_that_asked_for_it_and_to_no_other(autojump_clock: MockClock) -> None:
+    broken = [breaking(), close()]
+    routes = {"r": Policy(candidates=("a/m-a",), strategy="fallback", on_broken_stream="restart")}
+    async with world(routes=routes, a=[broken, answer]) as w:
+        asked = await w.ask(on_broken_stream="restart")
+        assert (asked.text, asked.response.content) == (ANSWER, ANSWER)
+        assert sum(isinstance(event, Restarted) for event in asked.events) == 1
+
+    async with world(routes=routes, a=[broken, answer]) as w:
+        asked = await w.ask(model="r")
+        assert asked.failure is not None
+        assert asked.text == "".join(WORDS[:2])
+
+
+async def test_waiting_followers_hear_nothing_of_a_buffered_answer_before_it_is_whole(
+    autojump_clock: MockClock,
+) -> None:
+    async with world(a=[[breaking(), stall()]], b=[answering(gap=1)]) as w:
+        run = await w.submit(on_broken_stream="buffer")
+        with run.follow() as follower:
+            began = trio.current_time()
+            first = await follower.next()
+            assert trio.current_time() - began == pytest.approx(5 + 9, abs=0.2)
+            assert first
