@@ -10,13 +10,15 @@ import pytest
 import trio
 
 import llm_runtime
-from llm_protocol.content import Message
+from llm_actors.kernel import Call, Message, Ref
+from llm_protocol import content
 from llm_protocol.events import Failed
 from llm_protocol.failures import FailureKind
-from llm_protocol.policy import CachePolicy, Policy
+from llm_protocol.policy import CachePolicy, Limits, Policy
 from llm_protocol.requests import ChatRequest, EmbeddingRequest, LLMProvider
 from llm_runtime.config import Config, Provider
-from support.peer import Peer, Script, pause, reply, sse, stall
+from support.peer import Call as Peers
+from support.peer import Peer, Script, Step, pause, reply, sse, stall
 from support.upstream import END, HELLO, JSON, whole, word
 
 
@@ -33,7 +35,7 @@ async def runtime(*scripts: Script, enabled: bool = True) -> AsyncIterator[tuple
 
 def chat(caller: str = "", text: str = "hi", **policy: object) -> ChatRequest:
     made = msgspec.convert(policy, Policy) if policy else None
-    return ChatRequest(messages=(Message.of("user", text),), caller=caller, policy=made)
+    return ChatRequest(messages=(content.Message.of("user", text),), caller=caller, policy=made)
 
 
 async def test_response_cache_a_hit_is_returned_without_a_call() -> None:
@@ -113,12 +115,12 @@ async def test_cache_01_the_leaders_cancel_hands_over() -> None:
         assert peer.aborted == 0
 
 
-def sse_rest() -> Script:
-    async def step(call: object) -> None:
+def sse_rest() -> Step:
+    async def step(call: Peers) -> None:
         for event in (word(", you"), *END):
             data = f"data: {event}\n\n".encode()
-            await call.send(b"%x\r\n%b\r\n" % (len(data), data))  # type: ignore[attr-defined]
-        await call.send(b"0\r\n\r\n")  # type: ignore[attr-defined]
+            await call.send(b"%x\r\n%b\r\n" % (len(data), data))
+        await call.send(b"0\r\n\r\n")
 
     return step
 
@@ -210,3 +212,30 @@ async def test_embeddings_are_cached_per_input() -> None:
     assert second.embeddings == ((2.0, 0.5), (3.0, 0.5), (1.0, 0.5))
     assert third.embeddings == ((3.0, 0.5), (1.0, 0.5))
     assert third.decision["cache"] == "hit"
+
+
+async def test_a_cached_and_limited_request_costs_at_most_four_actor_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """submit, cache, limiter, provider."""
+    calls: list[str] = []
+    real = Ref.call
+
+    async def counted(self: Ref[Message], message: Call[object]) -> object:
+        calls.append(type(message).__name__)
+        return await real(self, message)
+
+    monkeypatch.setattr(Ref, "call", counted)
+    async with Peer(reply(whole(), headers=JSON)) as peer:
+        provider = Provider(
+            kind=LLMProvider.OPENAI_COMPATIBLE,
+            base_url=f"{peer.url}/v1",
+            models=("m",),
+            limits=Limits(requests_per_minute=100, tokens_per_minute=100_000),
+        )
+        config = Config(providers={"fake": provider}, cache=CachePolicy(enabled=True))
+        async with llm_runtime.open_runtime(config) as rt:
+            await rt.send(chat())
+            first, calls[:] = list(calls), []
+            await rt.send(chat())
+
+    assert first == ["Submit", "Lookup", "Reserve", "Generate"]
+    assert calls == ["Submit", "Lookup"]
