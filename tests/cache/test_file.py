@@ -147,6 +147,18 @@ def test_cache_05_where_the_system_names_no_boot_each_start_is_taken_for_one(pat
         assert found(tier, range(3)) == 0
 
 
+def test_cache_05_an_entry_from_the_future_is_not_found(path: Path) -> None:
+    """However the file's clock came to be behind: what seems younger than new might live for ever."""
+    with file_tier(path) as tier:
+        fill(tier, range(3))
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("UPDATE llm_cache_clock SET shift = shift - 1")
+    with file_tier(path) as tier:
+        assert found(tier, range(3)) == 0
+        fill(tier, range(3))
+        assert found(tier, range(3)) == 3
+
+
 def test_expired_entries_are_removed_as_others_are_stored(path: Path) -> None:
     """What nobody asks for again does not lie on the disk until the file is full."""
     clock = Clock()
