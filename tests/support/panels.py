@@ -1,91 +1,123 @@
-"""A runtime with several providers, each with a script of its own, for the strategies that ask them together."""
+"""Several vendors asked together: what they say, and who asks them. The tree is that of `support.attempts`."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
 import trio
 
-import llm_runtime
-from llm_actors.run import Run
+from llm_actors.orchestrator import submit
+from llm_actors.run import Judge, Run
 from llm_protocol.content import Message
-from llm_protocol.policy import Attempts, Policy, Timeouts
-from llm_protocol.requests import ChatRequest, LLMProvider
-from llm_protocol.secret import Secret
-from llm_runtime.config import Config, Provider
-from support.peer import Peer, Script, reply, sse
-from support.upstream import CANARY, chunk, word
-
-USAGE = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
-"""What every answer of `says` takes."""
+from llm_protocol.policy import Policy
+from llm_protocol.requests import ChatRequest
+from llm_protocol.response import Usage
+from support.attempts import Asked, World, said, tokens
+from support.peer import Call, Step, reply, sse
+from support.upstream import JSON, chunk, word
 
 
-def says(*pieces: str, gap: float = 0.0) -> Script:
-    """A streamed answer with usage; ``gap`` seconds before each event."""
-    end = [chunk(finish="stop"), chunk(choices=[], usage=USAGE), "[DONE]"]
-    return sse(*map(word, pieces), *end, gap=gap)
+def saying(*pieces: str, late: float = 0.0, gap: float = 0.0, finish: str = "stop", usage: Usage | None = None) -> Step:
+    """Answer with these pieces, ``late`` seconds after the question and ``gap`` seconds before each event. The usage
+    is the vendor's own of `support.attempts.tokens` unless given.
+    """
+
+    async def step(call: Call) -> None:
+        if late:
+            await trio.sleep(late)
+        body = said(call)
+        counted = _counted(usage or tokens(body["model"].removeprefix("m-")))
+        if body.get("stream"):
+            end = chunk(finish=finish), chunk(choices=[], usage=counted), "[DONE]"
+            await sse(*map(word, pieces), *end, gap=gap)(call)
+            return
+        choice = {"index": 0, "message": {"role": "assistant", "content": "".join(pieces)}, "finish_reason": finish}
+        whole = {"id": "c1", "model": body["model"], "choices": [choice], "usage": counted}
+        await reply(msgspec.json.encode(whole), headers=JSON)(call)
+
+    return step
 
 
-def broken(status: int = 500) -> Script:
-    return reply(b'{"error":{"message":"no"}}', status, {"content-type": "application/json"})
+def _counted(usage: Usage) -> dict[str, int]:
+    return {
+        "prompt_tokens": usage.input_tokens,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": usage.total_tokens,
+    }
 
 
-def provider(url: str, **more: Any) -> Provider:
-    return Provider(
-        kind=LLMProvider.OPENAI_COMPATIBLE,
-        base_url=f"{url}/v1",
-        api_key=Secret(CANARY),
-        models=("m",),
-        timeouts=Timeouts(connect=2, first_token=5, idle=5, total=20),
+def everyone(w: World) -> tuple[str, ...]:
+    """All candidates, by name."""
+    return w.candidates
+
+
+def bodies(w: World, name: str) -> list[Any]:
+    """What the vendor ``name`` was asked."""
+    return [msgspec.json.decode(seen.body) for seen in w[name].requests]
+
+
+def prompts(w: World, name: str) -> list[str]:
+    """All that the vendor ``name`` was told, one text for each request."""
+    return ["\n".join(message["content"] for message in body["messages"]) for body in bodies(w, name)]
+
+
+async def start(
+    w: World,
+    text: str = "What is it?",
+    *,
+    stream: bool = True,
+    judge: Judge | str | None = None,
+    context: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    caller: str = "",
+    deadline_s: float = 60.0,
+    parameters: Any = None,
+    model: str = "auto",
+    request_id: str = "req_1",
+    **policy: Any,
+) -> Run:
+    """A run that was accepted; ``members`` are all vendors unless the policy says otherwise."""
+    if isinstance(judge, str):
+        policy["judge"], judge = judge, None
+    if model == "auto" and "candidates" not in policy:
+        policy.setdefault("members", w.candidates)
+    more = {} if parameters is None else {"parameters": parameters}
+    request = ChatRequest(
+        request_id=request_id,
+        model=model,
+        messages=(Message.of("user", text),),
+        context=dict(context or {}),
+        metadata=dict(metadata or {}),
+        caller=caller,
+        deadline_s=deadline_s,
+        policy=Policy(**policy),
         **more,
     )
+    run = Run(request, stream=stream, judge=judge)
+    await submit(w.tree.orchestrator, run)
+    return run
 
 
-class Panel:
-    """The running system: ``rt`` and, by name, the peers behind it."""
-
-    def __init__(self, rt: llm_runtime.Runtime, peers: Mapping[str, Peer]) -> None:
-        self.rt = rt
-        self.peers = peers
-
-    def bodies(self, name: str) -> list[Any]:
-        """The requests that ``name`` was sent."""
-        return [json.loads(seen.body) for seen in self.peers[name].requests]
-
-    async def run(self, request: ChatRequest, *, stream: bool = True) -> Run:
-        """A run, followed to its end."""
-        run = await self.rt.submit(request, stream=stream)
-        with run.follow() as follower:
-            while await follower.next():
-                pass
-        return run
+async def ask(w: World, text: str = "What is it?", **how: Any) -> Asked:
+    """Ask, see the end, and see that every book is at zero."""
+    began = trio.current_time()
+    asked = await w.see(await start(w, text, **how), began)
+    await w.settled()
+    return asked
 
 
-@asynccontextmanager
-async def running(
-    routes: Mapping[str, Policy] | None = None, *, settings: Callable[[Config], Config] = lambda it: it, **scripts: Script
-) -> AsyncIterator[Panel]:
-    """Providers named as the keywords, each with its scripts. Afterwards nothing is open at any of them."""
-    async with AsyncExitStack() as stack:
-        peers = {
-            name: await stack.enter_async_context(Peer(*(script if isinstance(script, list) else [script])))
-            for name, script in scripts.items()
-        }
-        config = Config(
-            providers={name: provider(peer.url) for name, peer in peers.items()},
-            routes=dict(routes or {}),
-            attempts=Attempts(max=1),
-        )
-        async with llm_runtime.open_runtime(settings(config)) as rt:
-            yield Panel(rt, peers)
-        for peer in peers.values():
-            with trio.fail_after(1):
-                await peer.until(lambda peer=peer: peer.open_connections == 0)  # type: ignore[misc]
+def members(asked: Asked) -> dict[str, dict[str, Any]]:
+    """The decision record's members, by name; of several rounds the last."""
+    return {each["member"]: each for each in asked.decision["members"]}
 
 
-def chat(text: str = "What is it?", **policy: Any) -> ChatRequest:
-    """A question with a policy of its own."""
-    return ChatRequest(messages=(Message.of("user", text),), policy=Policy(**policy))
+def outcomes(asked: Asked) -> dict[str, str]:
+    """What became of each member."""
+    return {name: each["outcome"] for name, each in members(asked).items()}
+
+
+def spent(usages: Sequence[Usage]) -> tuple[int, int]:
+    """Input and output tokens together."""
+    return sum(usage.input_tokens for usage in usages), sum(usage.output_tokens for usage in usages)

@@ -133,15 +133,18 @@ class Orchestrator:
         fold.add(end)
         provider = who.provider if who else ""
         model = fold.started.model or (who.model if who else run.request.model)
-        together = record.together
-        cost = self._services.cost_of(provider, model, fold.usage) if fold.usage else None
+        together, cost = record.together, None
+        if together is not None:
+            cost = together.cost
+        elif fold.usage is not None:
+            cost = self._services.cost_of(provider, model, fold.usage)
         response = fold.response(
             request_id=run.request.request_id,
             response_id=run.response_id,
             provider=provider,
             model=model,
             processing_time_ms=run.elapsed_ms,
-            cost=together.cost if together else cost,
+            cost=cost,
             decision=record.told(),
             members=together.members if together else (),
         )

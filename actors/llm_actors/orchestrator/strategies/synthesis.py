@@ -80,6 +80,8 @@ async def _by_model(team: Team, model: str, answers: Sequence[Member], best: Mem
         mode=team.ask.on_broken_stream if team.run.stream else "buffer",
     )
     if isinstance(ending.end, Finished):
+        if not team.run.fold().parts():
+            return _without(team, model, best, "it said nothing")
         return _told(team, model, ending)
     failure = ending.end.failure
     if failure.partial:

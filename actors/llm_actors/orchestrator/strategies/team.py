@@ -67,6 +67,7 @@ class Team:
         self.asked: list[Member] = []
         self.notes: JsonObject = {}
         """What else the decision record says."""
+        self._accepted: list[Member] = []
         self._ids: Counter[str] = Counter()
         self._calls = 0
         self._telling = bool(policy.stream_members)
@@ -315,13 +316,13 @@ class Team:
         return Ending(Failed(failure=msgspec.structs.replace(like, message=message, partial=False)), None)
 
     def accept(self, members: Sequence[Member]) -> None:
-        """These are the answers that the answer is made of; the last of each member counts."""
-        for member in self.asked:
-            member.contributed = member in members
+        """These are the answers that the answer is made of."""
+        self._accepted = list(members)
+        for member in members:
+            member.contributed = True
 
     def close(self, ending: Ending | None) -> None:
         """Write down what it took; with a whole answer, keep what the conversation learned."""
-        accepted = [member for member in self.asked if member.contributed and member.response is not None]
         total = self.ledger.total
         if total.usage is not None:
             with suppress(LogLimitExceeded):
@@ -329,12 +330,12 @@ class Team:
         members: JsonObject = {"members": [member.told() for member in self.asked]} if self.asked else {}
         self.ask.record.together = Together(
             cost=total.cost,
-            members=tuple(member.answer for member in accepted),
+            members=tuple(member.answer for member in self._accepted),
             attempts=self._calls + sum(member.record.attempts for member in self.asked),
             told=members | self.notes,
         )
         if self._conversation and ending is not None and isinstance(ending.end, Finished):
-            pieces = [Piece(member.name, member.text) for member in accepted] or [self._piece(ending)]
+            pieces = [Piece(member.name, member.text) for member in self._accepted] or [self._piece(ending)]
             self.services.knowledge.keep(self.ask.request.caller, self._conversation, pieces)
 
     def _piece(self, ending: Ending) -> Piece:
