@@ -14,11 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
+from llm_protocol.content import Tool, ToolCall
+from llm_protocol.events import Finished, ItemDone
 from llm_protocol.failures import FailureKind
 from llm_protocol.policy import Timeouts
 from llm_protocol.requests import LLMProvider
 from llm_runtime.door.http1 import LAST_CHUNK
-from llm_runtime.fake import FakeProvider, Fault, Rule, State
+from llm_runtime.fake import Call, FakeProvider, Fault, Rule, State
 from llm_runtime.fake.delivery import BOMB_DEPTH, BOMB_KEYS, BOMB_PIECE, GZIP_BYTES, Answer, End, Step, deliver
 from support.door import HttpClient
 from support.faking import SPEAKERS, ask, chat, failure, folded
@@ -70,7 +72,7 @@ async def test_a_broken_whole_answer_is_a_typed_failure(
 async def test_a_bomb_in_a_stream_costs_little_and_is_a_typed_failure(
     autojump_clock: MockClock, kind: LLMProvider, fault: Fault
 ) -> None:
-    """On every wire: less than 8 MiB, the fake's own part included."""
+    """SSE-05, SSE-06, SSE-07: less than 8 MiB, the fake's own part included."""
     async with FakeProvider(Rule(fault=fault)) as fake:
         tracemalloc.start()
         try:
@@ -105,9 +107,30 @@ async def test_a_bomb_for_a_whole_answer_is_a_typed_failure(autojump_clock: Mock
 async def test_a_status_comes_with_the_vendors_own_error(
     autojump_clock: MockClock, kind: LLMProvider, status: int, kind_of_failure: FailureKind
 ) -> None:
+    """PROV-16"""
     async with FakeProvider() as fake:
         refused = failure(await ask(fake, kind, chat(model=f"fault-{status}"), stream=True))
         assert (refused.kind, refused.upstream_status) == (kind_of_failure, status)
+
+
+@EVERY
+@pytest.mark.parametrize("events", range(8))
+async def test_a_call_that_is_cut_is_never_handed_over(
+    autojump_clock: MockClock, kind: LLMProvider, events: int
+) -> None:
+    """SSE-11: wherever the cut falls, the call is whole or not there; without the end marker it is a failure."""
+    arguments = {"city": "Oslo", "days": 14}
+    rule = Rule(tool_calls=(Call(name="weather", arguments=arguments),), fault=Fault.TRUNCATE, after_events=events)
+    async with FakeProvider(rule) as fake:
+        asked = await ask(fake, kind, chat(tools=(Tool(name="weather"),)), stream=True)
+        parts = [event.part for event in asked.events if isinstance(event, ItemDone)]
+        calls = [part.parsed() for part in parts if isinstance(part, ToolCall)]
+        assert asked.outcome
+        if isinstance(asked.outcome.end, Finished):
+            assert calls == [arguments]
+        else:
+            assert failure(asked).kind is FailureKind.TRUNCATED
+            assert calls in ([], [arguments])
 
 
 @EVERY

@@ -18,7 +18,7 @@ from llm_protocol.requests import CodeRequest, LLMProvider, RequestType
 from llm_protocol.secret import Secret
 from llm_runtime.config import Config, Provider
 from llm_runtime.door import Address, DoorConfig, front_door
-from llm_runtime.fake import FakeProvider, Rule
+from llm_runtime.fake import FakeProvider, Fault, Rule
 from llm_runtime.fake.answers import picture, vector
 from llm_runtime.runtime import Runtime
 from support.door import HttpClient, Reply
@@ -132,6 +132,36 @@ async def test_code_comes_without_its_fences_from_every_vendor(kind: LLMProvider
         else:
             text = (await opened.runtime.send(request)).content
         assert text.strip() == "def fib(): ..."
+
+
+@pytest.mark.parametrize("kind", VENDORS)
+@pytest.mark.parametrize(
+    ("status", "told", "code"),
+    [(400, 400, "invalid_request"), (401, 502, "provider_auth"), (404, 404, "model_not_found")],
+)
+async def test_what_cannot_get_better_is_one_call_and_a_typed_error(
+    kind: LLMProvider, status: int, told: int, code: str
+) -> None:
+    """PROV-16, through the whole system."""
+    async with door() as opened:
+        opened.fake.script(Rule(status=status))
+        reply = await opened.ask(kind, RequestType.CHAT, stream=True)
+        assert (reply.status, reply.json["error"]["code"]) == (told, code)
+        assert opened.fake.journal.asked == 1
+
+
+@pytest.mark.parametrize("kind", VENDORS)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_when_the_client_leaves_the_vendor_is_left_within_a_second(kind: LLMProvider, stream: bool) -> None:
+    body = {"model": f"{kind}/m", **BODIES[RequestType.CHAT], "stream": stream}
+    async with door() as opened:
+        opened.fake.script(Rule(fault=Fault.STALL))
+        async with HttpClient(await trio.open_tcp_stream(opened.address.host, opened.address.port)) as client:
+            await client.begin("POST", PATHS[RequestType.CHAT], body)
+            with trio.fail_after(5):
+                await opened.fake.journal.until(lambda journal: journal.open == 1)
+        with trio.fail_after(1):
+            await opened.fake.journal.until(lambda journal: journal.left == 1)
 
 
 async def test_the_embedded_api_refuses_alike() -> None:
