@@ -25,7 +25,7 @@ from llm_actors.orchestrator import Orchestrator, OrchestratorMessage, Orchestra
 from llm_actors.selector import CostOf, Selector, Weights, selector_child
 from llm_protocol.dialects import accepts_prefill
 from llm_protocol.emulation import offered
-from llm_protocol.policy import Limits
+from llm_protocol.policy import CachePolicy, Limits
 from llm_protocol.requests import LLMProvider
 from llm_runtime.config import Config
 from llm_runtime.deployments import Supervised
@@ -58,7 +58,8 @@ class Tree:
         caller_limits = {name: key.limits for name, key in config.keys.items() if key.limits != _NO_LIMITS}
         limiter = limiter_child(limits, caller_limits)
         selector = selector_child(self.selector)
-        cache = cache_child(config.cache)
+        # Where the cache is off, requests that want it all the same have the memory tier; the file is left alone.
+        cache = cache_child(config.cache if config.cache.enabled else CachePolicy())
         providers = Supervisor([each.supervisor.as_child() for each in deployments], name="providers")
         lister = _lister(self.catalog, deployments)
         orchestrator: ChildSpec[OrchestratorMessage] = ChildSpec(
