@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from llm_actors.run import Run
 from llm_actors.testing import nothing_left, run_virtual
@@ -101,3 +102,23 @@ def test_gen_04_cancelled_at_any_step_everything_is_given_back(callers: int, lea
     assert steps > 100
     for step in range(1, steps + 1):
         _run(step, callers, leaving, cache)
+
+
+async def test_a_leader_out_of_time_leaves_the_flight_to_who_has_more(autojump_clock: MockClock) -> None:
+    async with world(a=[answering(late=4)]) as w:
+        got: list[Asked] = []
+
+        async def one(deadline: float) -> None:
+            got.append(await w.ask(cache="read", deadline_s=deadline))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(one, 2)
+            await trio.sleep(1)
+            nursery.start_soon(one, 10)
+        await w.settled()
+
+    leader, follower = got
+    assert leader.failure is not None
+    assert (leader.failure.kind, leader.took) == (FailureKind.DEADLINE, 2)
+    assert follower.text == ANSWER
+    assert w["a"].calls == 1

@@ -70,9 +70,12 @@ async def test_rty_01_retry_after_is_waited_for_in_all_its_forms(
 
 
 @pytest.mark.parametrize("value", ["61", "1000000000", "99999999999999999999"])
-async def test_rty_01_a_retry_after_past_the_deadline_is_told_at_once(value: str, autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize("cache", ["off", "read"])
+async def test_rty_01_a_retry_after_past_the_deadline_is_told_at_once(
+    value: str, cache: str, autojump_clock: MockClock
+) -> None:
     async with world(a=[status(429, retry_after=value)]) as w:
-        asked = await w.ask(deadline_s=60)
+        asked = await w.ask(deadline_s=60, cache=cache)
 
     assert asked.took < 0.1
     assert asked.failure is not None
