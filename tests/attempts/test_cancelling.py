@@ -12,6 +12,7 @@ from trio.testing import MockClock
 
 from llm_actors.run import Run
 from llm_actors.testing import nothing_left, run_virtual
+from llm_protocol.failures import FailureKind
 from support.attempts import ANSWER, Asked, World, answering, status, world
 
 DEADLINE = 60.0
