@@ -8,6 +8,8 @@ import pytest
 import trustme
 
 from llm_actors.transport import HttpRequest, TlsTrust, Transport, parse_url
+from llm_protocol.requests import LLMProvider
+from llm_runtime.fake import FakeProvider
 from support import commands
 
 
@@ -78,6 +80,16 @@ async def test_what_must_be_put_right_is_one_line_and_2(arguments: tuple[str, ..
     assert done.code == 2
     assert told in done.err
     assert done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("kind", ["anthropic", "gemini", "cohere", "cerebras"])
+async def test_a_configured_provider_reaches_it(tmp_path: Path, kind: str) -> None:
+    async with FakeProvider(key="sk-CANARY") as fake:
+        file = tmp_path / "config.toml"
+        url = fake.base_url(LLMProvider(kind))
+        file.write_text(f'[providers.x]\nkind = "{kind}"\nbase_url = "{url}"\napi_key = "env:FAKE_KEY"\n')
+        done = await commands.run("ask", "--config", str(file), "Hello there", FAKE_KEY="sk-CANARY")
+        assert (done.code, done.out) == (0, "You said: Hello there\n"), done.err
 
 
 async def test_a_port_in_use_is_told(tmp_path: Path) -> None:

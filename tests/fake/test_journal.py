@@ -9,7 +9,8 @@ from trio.testing import MockClock
 
 from llm_actors.transport import TlsTrust
 from llm_protocol.requests import LLMProvider
-from llm_runtime.fake import FakeProvider, Fault, Rule, State
+from llm_runtime.fake import FakeProvider, Fault, Rule, State, provider
+from llm_runtime.fake.connection import ANSWER_SECONDS
 from llm_runtime.fake.journal import MAX_BODY_BYTES, MAX_REQUESTS
 from support.door import HttpClient
 from support.faking import KEY, ask, chat
@@ -109,6 +110,28 @@ async def test_leaving_the_block_closes_what_is_open(autojump_clock: MockClock) 
     async with client:
         with trio.fail_after(1):
             await client.until_closed()
+
+
+async def test_no_answer_takes_for_ever(autojump_clock: MockClock) -> None:
+    async with FakeProvider(Rule(fault=Fault.STALL)) as fake:
+        async with HttpClient(await fake.dial("fake.test", 80)) as client:
+            await client.begin("POST", "/v1/chat/completions", BODY)
+            while await client.stream.receive_some():
+                pass
+        assert trio.current_time() == pytest.approx(ANSWER_SECONDS)
+        assert fake.journal.answered == 1
+
+
+async def test_more_connections_than_there_may_be_are_closed(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(provider, "MAX_CONNECTIONS", 1)
+    async with FakeProvider() as fake:
+        async with HttpClient(await fake.dial("fake.test", 80)) as first:
+            assert (await first.request("GET", "/v1/models")).status == 200
+            async with HttpClient(await fake.dial("fake.test", 80)) as second:
+                assert await second.until_closed() == b""
+            assert (await first.request("GET", "/v1/models")).status == 200
 
 
 async def test_the_blocks_own_error_comes_out_as_it_is(autojump_clock: MockClock) -> None:

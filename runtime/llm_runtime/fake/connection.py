@@ -24,8 +24,8 @@ JOURNAL = "/_fake/journal"
 
 _RESET = (socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
-STALL_SECONDS = 3600.0
-"""A stalled answer ends here if the client is still there."""
+ANSWER_SECONDS = 3600.0
+"""No answer takes longer: a stalled one, or one that nobody reads, ends here."""
 
 
 @final
@@ -97,7 +97,10 @@ class Connection:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch, nursery.cancel_scope)
             with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-                end = await self._perform(plan)
+                with trio.move_on_after(ANSWER_SECONDS) as bound:
+                    end = await self._perform(plan)
+                if bound.cancelled_caught:
+                    end = End.CLOSE
             nursery.cancel_scope.cancel()
         return end
 
@@ -118,8 +121,7 @@ class Connection:
                     self._raw.setsockopt(*_RESET)
                     return step
                 case End.STALL:
-                    await trio.sleep(STALL_SECONDS)
-                    return step
+                    await trio.sleep_forever()
                 case End():
                     return step
                 case _:

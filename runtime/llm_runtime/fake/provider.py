@@ -25,6 +25,9 @@ MODELS = tuple(
 )
 """What is listed. A name that is not is answered all the same."""
 
+MAX_CONNECTIONS = 10_000
+"""Connections at once; one more is closed as soon as it is there."""
+
 _VERSIONED = (LLMProvider.OPENAI, LLMProvider.OPENAI_COMPATIBLE, LLMProvider.CEREBRAS)
 
 
@@ -89,6 +92,9 @@ class FakeProvider:
         return theirs
 
     async def _serve(self, raw: trio.SocketStream) -> None:
+        if self.journal.connections >= MAX_CONNECTIONS:
+            raw.socket.close()
+            return
         stream: trio.abc.Stream = raw
         if self._tls is not None:
             stream = trio.SSLStream(raw, self._tls, server_side=True, https_compatible=True)

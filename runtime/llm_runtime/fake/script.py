@@ -37,7 +37,7 @@ FAULT_HEADER = "x-fake-fault"
 _FAULT_MODEL = re.compile(r"(?:.*/)?fault-(.+)")
 _FAULT_WORD = re.compile(r"([a-z0-9_-]+)(?:@(\d{1,6}))?")
 
-Seconds = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=3_600)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
