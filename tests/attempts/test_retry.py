@@ -297,6 +297,19 @@ async def test_a_retry_goes_on_to_who_has_room_instead_of_waiting_for_a_minute(a
     assert asked.took <= 2.1
 
 
+@pytest.mark.parametrize("cache", ["off", "refresh"])
+async def test_what_has_no_room_before_its_deadline_is_refused_at_once(cache: str, autojump_clock: MockClock) -> None:
+    async with world(limits=Limits(requests_per_minute=1), a=[answer]) as w:
+        assert (await w.ask(cache=cache)).text == ANSWER
+        asked = await w.ask(cache=cache, deadline_s=10)
+        await w.settled()
+
+    assert asked.failure is not None
+    assert (asked.failure.kind, asked.took) == (FailureKind.RATE_LIMITED, 0)
+    assert asked.failure.retry_after == pytest.approx(60, abs=1)
+    assert (w["a"].calls, asked.attempts) == (1, [])
+
+
 @pytest.mark.parametrize("kind", ["insufficient_quota", "invalid_api_key"])
 async def test_quota_and_auth_mark_the_candidate_and_the_next_requests_go_elsewhere(
     kind: str, autojump_clock: MockClock

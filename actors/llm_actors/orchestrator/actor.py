@@ -117,7 +117,7 @@ class Orchestrator:
             on_broken_stream=routed.rescue(run.request, stream=run.stream),
             stream=run.stream,
             log=run.log,
-            deadline=run.scope.deadline,
+            deadline=min(run.scope.deadline, run.started_at + routed.deadline_s),
             record=record,
         )
         try:

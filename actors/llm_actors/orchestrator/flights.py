@@ -30,7 +30,7 @@ from llm_actors.cache import (
 )
 from llm_actors.kernel.trace import place
 from llm_actors.orchestrator.record import CacheOutcome
-from llm_actors.orchestrator.routing import Routed
+from llm_actors.orchestrator.routing import DEFAULT_DEADLINE_SECONDS, Routed
 from llm_actors.orchestrator.services import Services
 from llm_actors.run import Run
 from llm_protocol.events import TERMINAL, Failed, Finished
@@ -79,9 +79,7 @@ class Flights:
         if flight is None:
             outcome = None  # the flight itself knows
             flight = self._flying[shared] = Run(run.request, stream=run.stream)
-            flight.scope.deadline = run.scope.deadline
             self._nursery.start_soon(self._fly, shared, flight, mode, routed)
-        flight.scope.deadline = max(flight.scope.deadline, run.scope.deadline)  # as long as a follower has time
         await _follow(run, flight, outcome)
 
     def _targets(self, routed: Routed) -> list[Target]:
@@ -90,6 +88,8 @@ class Flights:
     async def _fly(self, shared: _Key, flight: Run, mode: CacheMode, routed: Routed) -> None:
         try:
             with flight.scope:
+                # Followers may have more time than the leader. Attempts are planned by the leader's (`Ask.deadline`).
+                flight.scope.deadline = flight.started_at + max(DEFAULT_DEADLINE_SECONDS, routed.deadline_s)
                 if isinstance(flight.request, EmbeddingRequest):
                     await self._embed(flight, flight.request, mode, routed)
                 else:

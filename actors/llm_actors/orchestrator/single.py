@@ -27,7 +27,7 @@ from llm_actors.selector import Ranking
 from llm_protocol.errors import LLMClientError, error_for
 from llm_protocol.estimate import Estimate
 from llm_protocol.events import Failed, Finished
-from llm_protocol.failures import Failure
+from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.requests import AnyRequest, ChatRequest, CompletionRequest
 
 USUAL_PRIORITY = 5
@@ -170,11 +170,13 @@ class Single:
         if priority is None:
             priority = USUAL_PRIORITY
         try:
-            return await reserve(
-                services.limiter, names, tokens=estimate.total_tokens, caller=caller, priority=priority
-            )
+            with trio.CancelScope(deadline=self._ask.deadline):  # a flight's own scope has more, for its followers
+                return await reserve(
+                    services.limiter, names, tokens=estimate.total_tokens, caller=caller, priority=priority
+                )
         except KernelError as exc:
             raise error_for(failure_of(exc, "limiter")) from exc
+        raise error_for(Failure(kind=FailureKind.DEADLINE, message=f"no room at {', '.join(names)} in time"))
 
     # -- hedging -----------------------------------------------------------------------------------------------------
 
