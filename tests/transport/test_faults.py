@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 import socket
-from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
 
 import pytest
 import trio
@@ -20,6 +21,7 @@ from llm_actors.transport import (
     TransportError,
     parse_url,
 )
+from llm_actors.transport.wire import PlainWire
 from support.cancelling import cancel_at_every_step
 from support.outgoing import fetch, post, transport_to
 from support.peer import Call, Peer, Script, chunked, close, pause, raw, reply, reset, stall
@@ -210,34 +212,38 @@ async def test_prov_12_other_requests_are_never_sent_again(
         assert len(peer.requests) == len(scripts)
 
 
-async def test_gen_05_fault_at_every_use_of_the_socket_is_a_typed_error(autojump_clock: MockClock) -> None:
+async def test_gen_05_fault_at_every_use_of_the_socket_is_a_typed_error(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The kth send or receive of the exchange fails; every one of them, in turn."""
+    left = 0
+
+    class Faulty:
+        def __init__(self, real: socket.socket) -> None:
+            self.real = real
+
+        def __getattr__(self, name: str) -> object:
+            return partial(self.use, name) if name in ("recv", "send") else getattr(self.real, name)
+
+        def use(self, name: str, *args: object) -> object:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                with suppress(OSError):
+                    self.real.shutdown(socket.SHUT_RDWR)  # a broken socket is readable
+                raise ConnectionResetError(104, "CANARY")
+            return getattr(self.real, name)(*args)
+
+    class FaultyWire(PlainWire):
+        def __init__(self, stream: trio.SocketStream) -> None:
+            super().__init__(stream)
+            self._socket = Faulty(self._socket)  # type: ignore[assignment]
+
+    monkeypatch.setattr("llm_actors.transport.transport.PlainWire", FaultyWire)
     async with Peer([pause(1), chunked(b"one", b"two", gap=1)]) as peer:
         for k in range(100):
             left = k
-
-            async def failing_dial(host: str, port: int) -> trio.SocketStream:
-                stream = await peer.dial(host, port)
-                real = stream.socket
-
-                class Faulty:
-                    def __getattr__(self, name: str) -> object:
-                        return faulty(getattr(real, name)) if name in ("recv", "send") else getattr(real, name)
-
-                stream.socket = Faulty()  # type: ignore[assignment]
-                return stream
-
-            def faulty(real: Callable[..., Awaitable[object]]) -> Callable[..., Awaitable[object]]:
-                async def call(*args: object) -> object:
-                    nonlocal left
-                    left -= 1
-                    if left < 0:
-                        raise ConnectionResetError(104, "CANARY")
-                    return await real(*args)
-
-                return call
-
-            async with transport_to(peer, dial=failing_dial) as transport:
+            async with transport_to(peer) as transport:
                 try:
                     assert await fetch(transport) == (200, b"onetwo")
                 except Broken as exc:

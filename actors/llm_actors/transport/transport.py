@@ -152,10 +152,11 @@ class Transport:
             stream = await self._dial(origin.host, origin.port)
         except OSError as exc:
             raise ConnectFailed(origin, wire_reason(exc)) from exc
+        plain = PlainWire(stream)
         if context is None:
-            return PlainWire(stream)
+            return plain
         stage[0] = "in the TLS handshake"
-        wire = TlsWire(stream, context, origin.host)
+        wire = TlsWire(plain, context, origin.host)
         try:
             await wire.handshake()
         except WIRE_ERRORS as exc:

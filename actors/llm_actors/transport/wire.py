@@ -8,8 +8,10 @@ And it is unusable after a cancelled send, while an early error answer has to be
 from __future__ import annotations
 
 import select
+import socket
 import ssl
 from collections.abc import Awaitable
+from contextlib import suppress
 from typing import Final, Protocol
 
 import trio
@@ -37,23 +39,45 @@ class Wire(Protocol):
 
 
 class PlainWire:
+    """Takes the stream's socket over: Trio's own calls try to read before they wait, which is in vain for a peer that
+    is waited for, and give way after each send. Both would be paid for every chunk.
+    """
+
     def __init__(self, stream: trio.SocketStream) -> None:
-        self._socket = stream.socket
-        self.send_all = stream.send_all
-        self.receive_some = stream.socket.recv  # one layer less than the stream's, on the path of every chunk
+        self._socket = socket.socket(fileno=stream.socket.detach())
+        self._socket.setblocking(False)
+
+    async def send_all(self, data: bytes) -> None:
+        """Gives way to others only when the kernel does not take it all at once."""
+        rest = memoryview(data)
+        while rest:
+            try:
+                rest = rest[self._socket.send(rest) :]
+            except (BlockingIOError, InterruptedError):
+                await trio.lowlevel.wait_writable(self._socket)
+
+    async def receive_some(self, max_bytes: int) -> bytes:
+        while True:
+            await trio.lowlevel.wait_readable(self._socket)
+            with suppress(BlockingIOError, InterruptedError):
+                return self._socket.recv(max_bytes)
 
     def is_quiet(self) -> bool:
-        return not _readable(self._socket)
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return not poll.poll(0)
 
     def close(self) -> None:
-        self._socket.close()
+        if self._socket.fileno() >= 0:
+            trio.lowlevel.notify_closing(self._socket)
+            self._socket.close()
 
 
 class TlsWire:
     """TLS over a socket by way of two memory buffers; see the module's docstring for why."""
 
-    def __init__(self, stream: trio.SocketStream, context: ssl.SSLContext, host: str) -> None:
-        self._stream = stream
+    def __init__(self, plain: PlainWire, context: ssl.SSLContext, host: str) -> None:
+        self._plain = plain
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
@@ -98,24 +122,18 @@ class TlsWire:
                 return data
 
     def is_quiet(self) -> bool:
-        return not (self._tls.pending() or self._incoming.pending or _readable(self._stream.socket))
+        return not (self._tls.pending() or self._incoming.pending or not self._plain.is_quiet())
 
     def close(self) -> None:
-        self._stream.socket.close()
+        self._plain.close()
 
     async def _flush(self) -> None:
         while self._outgoing.pending:
-            await self._stream.send_all(self._outgoing.read())
+            await self._plain.send_all(self._outgoing.read())
 
     async def _fill(self) -> None:
-        data = await self._stream.socket.recv(CHUNK_BYTES)
+        data = await self._plain.receive_some(CHUNK_BYTES)
         if data:
             self._incoming.write(data)
         else:
             self._incoming.write_eof()
-
-
-def _readable(sock: trio.socket.SocketType) -> bool:
-    poll = select.poll()
-    poll.register(sock.fileno(), select.POLLIN)
-    return bool(poll.poll(0))
