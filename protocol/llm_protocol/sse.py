@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from llm_protocol.dialect import Frame
+from llm_protocol.wire import WireError
 
 MAX_EVENT_BYTES = 4 * 1024 * 1024
 """One line, and the data of one event together, may have this many bytes."""
@@ -30,10 +31,6 @@ _LINE_ENDS = (b"\n", b"\r")
 _FIELDS = (b"data", b"event", b"id", b"retry")
 _IGNORED = (b":", b"id:", b"retry:")
 _BARE_FIELDS = frozenset((b"id", b"retry"))
-
-
-class SseOverflowError(ValueError):
-    """A line or an event is longer than the limit. The decoder is of no use after it."""
 
 
 class ServerSentEvent(NamedTuple):
@@ -62,7 +59,7 @@ class SseDecoder:
         return bytes(self._stray)
 
     def feed(self, data: bytes) -> list[ServerSentEvent]:
-        """The events that ``data`` completes. Raises `SseOverflowError`."""
+        """The events that ``data`` completes. Raises `WireError` at what is too long, and is of no use after it."""
         if self._after_cr and data:
             self._after_cr = False
             if data[0] == 0x0A:
@@ -135,7 +132,7 @@ class SseDecoder:
     def _overflow(self) -> None:
         self._tail.clear()
         self._data.clear()
-        raise SseOverflowError(f"a server-sent event is longer than {self._limit} bytes")
+        raise WireError(f"a server-sent event is longer than {self._limit} bytes")
 
 
 def encode_sse(frames: Iterable[Frame]) -> bytes:

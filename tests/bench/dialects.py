@@ -18,7 +18,7 @@ from llm_protocol.content import Message, Text
 from llm_protocol.dialect import ClientDialect, Inbound, ServerDialect
 from llm_protocol.dialects.anthropic import Anthropic, AnthropicServer
 from llm_protocol.dialects.cohere import Cohere, CohereServer
-from llm_protocol.dialects.gemini import GeminiClient, GeminiServer
+from llm_protocol.dialects.gemini import Gemini, GeminiServer
 from llm_protocol.dialects.openai_chat import CEREBRAS, OpenAIChat, OpenAIChatServer
 from llm_protocol.dialects.openai_responses import OpenAIResponses, OpenAIResponsesServer
 from llm_protocol.events import Event, Finished, TextDelta
@@ -37,7 +37,7 @@ DIALECTS: dict[str, tuple[ClientDialect, ServerDialect]] = {
     "cerebras": (OpenAIChat(CEREBRAS), OpenAIChatServer(CEREBRAS)),
     "openai_responses": (OpenAIResponses(), OpenAIResponsesServer()),
     "anthropic": (Anthropic(), AnthropicServer()),
-    "gemini": (GeminiClient(), GeminiServer()),
+    "gemini": (Gemini(), GeminiServer()),
     "cohere": (Cohere(), CohereServer()),
 }
 

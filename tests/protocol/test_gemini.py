@@ -21,7 +21,7 @@ from llm_protocol.content import (
     ToolResult,
 )
 from llm_protocol.dialect import WireResponse
-from llm_protocol.dialects.gemini import CLIENT
+from llm_protocol.dialects.gemini import Gemini
 from llm_protocol.dialects.gemini.framing import JsonArrayDecoder
 from llm_protocol.errors import BadRequestError, ProtocolError, UnsupportedError
 from llm_protocol.events import Failed, Finished, ItemDone, UsageReported
@@ -30,6 +30,8 @@ from llm_protocol.requests import ChatRequest, CompletionRequest, EmbeddingReque
 from llm_protocol.response import FinishReason
 from llm_protocol.wire import WireError
 from support.streams import check_all_splits, check_order, decode, fold
+
+CLIENT = Gemini()
 
 HI = Message.of("user", "hi")
 REQUEST = ChatRequest(model="gemini-2.5-flash", messages=(HI,))

@@ -11,11 +11,14 @@ from hypothesis import strategies as st
 
 from llm_protocol.content import Message
 from llm_protocol.dialect import WireResponse
-from llm_protocol.dialects.gemini import CLIENT, SERVER
+from llm_protocol.dialects.gemini import Gemini, GeminiServer
 from llm_protocol.errors import BadRequestError, ProtocolError, UnsupportedError
 from llm_protocol.events import TERMINAL
 from llm_protocol.requests import ChatRequest, EmbeddingRequest
 from support.streams import check_order, decode
+
+CLIENT = Gemini()
+SERVER = GeminiServer()
 
 REQUEST = ChatRequest(model="m", messages=(Message.of("user", "x"),))
 

@@ -11,13 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_protocol.content import Image, Message, Reasoning, Text, ToolCall
-from llm_protocol.dialects.gemini import CLIENT, SERVER
+from llm_protocol.dialects.gemini import Gemini, GeminiServer
 from llm_protocol.events import Embedded, Event, Failed, Finished, Started
 from llm_protocol.failures import FailureKind
 from llm_protocol.requests import ChatRequest, EmbeddingRequest
 from llm_protocol.response import FinishReason
 from support.recorded import Recording, recordings
 from support.streams import check_order, decode, fold
+
+CLIENT = Gemini()
+SERVER = GeminiServer()
 
 REQUEST = ChatRequest(model="m", messages=(Message.of("user", "x"),))
 REASONS = {"STOP": FinishReason.STOP, "MAX_TOKENS": FinishReason.LENGTH, "SAFETY": FinishReason.CONTENT_FILTER}

@@ -27,7 +27,7 @@ from llm_protocol.content import (
     ToolResult,
 )
 from llm_protocol.dialect import Inbound, ModelInfo, WireResponse
-from llm_protocol.dialects.gemini import CLIENT, SERVER
+from llm_protocol.dialects.gemini import Gemini, GeminiServer
 from llm_protocol.dialects.gemini.framing import JsonArrayEncoder
 from llm_protocol.errors import BadRequestError, LLMClientError, UnsupportedError
 from llm_protocol.events import Event, Failed, ReasoningDelta, Started, TextDelta
@@ -37,6 +37,9 @@ from llm_protocol.requests import ChatRequest, EmbeddingRequest, ImageRequest, P
 from llm_protocol.response import FinishReason, LLMResponse, Usage
 from support import conversations as given_
 from support.streams import decode, encode, fold, same_answer
+
+CLIENT = Gemini()
+SERVER = GeminiServer()
 
 PATH = "/v1beta/models/m1:generateContent"
 TURN = {"role": "user", "parts": [{"text": "hi"}]}

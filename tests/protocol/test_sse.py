@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_protocol.dialect import Frame
-from llm_protocol.sse import MAX_EVENT_BYTES, STRAY_LIMIT, ServerSentEvent, SseDecoder, SseOverflowError, encode_sse
+from llm_protocol.sse import MAX_EVENT_BYTES, STRAY_LIMIT, ServerSentEvent, SseDecoder, encode_sse
+from llm_protocol.wire import WireError
 
 CHUNK = 64 * 1024
 
@@ -121,7 +122,7 @@ def fed_until_overflow(piece: bytes, total: int) -> tuple[int, int]:
         for fed in range(0, total, len(piece)):
             try:
                 decoder.feed(piece)
-            except SseOverflowError:
+            except WireError:
                 return fed, tracemalloc.get_traced_memory()[1]
         return total, tracemalloc.get_traced_memory()[1]
     finally:

@@ -14,9 +14,9 @@ def client_dialect(kind: LLMProvider) -> ClientDialect:
 
             return Anthropic()
         case LLMProvider.GEMINI:
-            from llm_protocol.dialects.gemini import GeminiClient
+            from llm_protocol.dialects.gemini import Gemini
 
-            return GeminiClient()
+            return Gemini()
         case LLMProvider.COHERE:
             from llm_protocol.dialects.cohere import Cohere
 

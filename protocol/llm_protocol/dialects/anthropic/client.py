@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
+from llm_protocol.answer import AnswerStream, read_whole
 from llm_protocol.content import JsonObject
 from llm_protocol.dialect import Headers, ModelInfo, ModelPage, RateLimits, WireRequest, WireResponse
-from llm_protocol.dialects.anthropic import errors, models
-from llm_protocol.dialects.anthropic.answer import decode_message
+from llm_protocol.dialects.anthropic import errors
 from llm_protocol.dialects.anthropic.blocks import NAME
 from llm_protocol.dialects.anthropic.request import VERSION, encode_chat
-from llm_protocol.dialects.anthropic.stream import MessageStream
+from llm_protocol.dialects.anthropic.stream import AnthropicAnswer
 from llm_protocol.errors import ProtocolError
 from llm_protocol.events import Event
 from llm_protocol.failures import Failure
@@ -19,7 +19,6 @@ from llm_protocol.requests import AnyRequest, ChatRequest, RequestType
 from llm_protocol.times import rfc3339
 from llm_protocol.wire import WireError, decode_object
 
-BASE_URL = "https://api.anthropic.com"
 PAGE_SIZE = 1_000
 """Models asked for at once: the vendor's greatest."""
 
@@ -35,23 +34,19 @@ class Anthropic:
         """The header fields that carry the key."""
         return (("x-api-key", key),)
 
-    def accepts_prefill(self, model: str) -> bool:
-        """Whether ``model`` goes on writing an assistant message that stands last in the conversation."""
-        return models.accepts_prefill(model)
-
     def encode_request(self, request: AnyRequest, *, stream: bool) -> WireRequest:
         """The HTTP request for a chat."""
         if not isinstance(request, ChatRequest):
             raise unsupported("request_type", f"Anthropic has no {request.request_type} endpoint")
         return encode_chat(request, stream=stream)
 
-    def stream_decoder(self, request: AnyRequest) -> MessageStream:  # noqa: ARG002
+    def stream_decoder(self, request: AnyRequest) -> AnswerStream:  # noqa: ARG002
         """A decoder for a streamed answer."""
-        return MessageStream()
+        return AnswerStream(AnthropicAnswer())
 
     def decode_response(self, request: AnyRequest, response: WireResponse) -> list[Event]:  # noqa: ARG002
         """The events of a whole answer."""
-        return decode_message(response.body)
+        return read_whole(AnthropicAnswer(), response.body)
 
     def decode_error(self, response: WireResponse) -> Failure:
         """What a non-2xx answer means."""

@@ -11,9 +11,9 @@ from typing import Any
 
 from llm_protocol.content import Image, JsonObject, Opaque, Part, Reasoning, Refusal, Text, ToolCall
 from llm_protocol.dialect import Frame
-from llm_protocol.dialects.anthropic.answer import REASONS
 from llm_protocol.dialects.anthropic.blocks import NAME, encode_part, seal
 from llm_protocol.dialects.anthropic.errors import error_object
+from llm_protocol.dialects.anthropic.shapes import REASONS
 from llm_protocol.events import (
     Event,
     Failed,

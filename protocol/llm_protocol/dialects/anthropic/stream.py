@@ -13,26 +13,30 @@ from typing import Any
 
 import msgspec
 
-from llm_protocol.content import JsonObject, Part, ToolCall
-from llm_protocol.dialects.anthropic.answer import REASONS, decode_usage, finished, refusal_of, text_of
+from llm_protocol.answer import Answer
+from llm_protocol.content import JsonObject, Opaque, Part, ToolCall
 from llm_protocol.dialects.anthropic.blocks import decode_answer_block
 from llm_protocol.dialects.anthropic.errors import failure_of
+from llm_protocol.dialects.anthropic.shapes import (
+    REASONS,
+    Delta,
+    StreamEvent,
+    decode_usage,
+    finished,
+    refusal_of,
+    text_of,
+)
 from llm_protocol.events import (
-    Event,
-    Failed,
     ItemDone,
     ItemKind,
-    ItemStarted,
     ReasoningDelta,
     Started,
     TextDelta,
     ToolCallDelta,
     UsageReported,
 )
-from llm_protocol.failures import Failure, FailureKind
-from llm_protocol.fold import item_events
 from llm_protocol.response import FinishReason
-from llm_protocol.sse import ServerSentEvent, SseDecoder, SseOverflowError
+from llm_protocol.sse import ServerSentEvent
 from llm_protocol.wire import JsonDecoder, WireError, decode_object, encode_json
 
 KINDS: dict[Any, ItemKind] = {
@@ -44,30 +48,7 @@ KINDS: dict[Any, ItemKind] = {
 }
 
 
-class _Delta(msgspec.Struct):
-    type: str = ""
-    text: str | None = None
-    partial_json: str | None = None
-    thinking: str | None = None
-    signature: str | None = None
-    citation: Any = None
-    stop_reason: str | None = None
-    stop_details: JsonObject | None = None
-
-
-class _Event(msgspec.Struct):
-    """Any event of a stream, wide instead of tagged: an unknown type must not be an error."""
-
-    type: str
-    index: int | None = None
-    delta: _Delta | None = None
-    content_block: JsonObject | None = None
-    message: JsonObject | None = None
-    usage: JsonObject | None = None
-    error: JsonObject | None = None
-
-
-_EVENTS = JsonDecoder(_Event)
+_EVENTS = JsonDecoder(StreamEvent)
 _EVENT_NAMES = frozenset(
     (
         "",
@@ -115,59 +96,22 @@ class _Block:
         return part
 
 
-class MessageStream:
-    """Decodes one streamed answer."""
+class AnthropicAnswer(Answer):
+    """One streamed answer."""
 
     def __init__(self) -> None:
-        self._sse = SseDecoder()
+        super().__init__()
         self._blocks: dict[int, _Block] = {}
-        self._items = 0
         self._held: _Block | None = None  # the last call, ended
         self._usage: JsonObject = {}
         self._started = False
         self._stop_reason: str | None = None
-        self._ended = False
-        self._out: list[Event] = []
 
-    def feed(self, data: bytes) -> list[Event]:
-        """The events that ``data`` completes."""
-        if self._ended:
-            return []
-        try:
-            frames = self._sse.feed(data)
-        except SseOverflowError as exc:
-            self._fail(FailureKind.PROTOCOL, str(exc))
-            return self._taken()
-        return self._take_all(frames)
-
-    def end(self) -> list[Event]:
-        """The body has ended."""
-        if self._ended:
-            return []
-        found = self._take_all(self._sse.end())
-        if self._ended:
-            return found
-        self._fail_at_end()
-        return found + self._taken()
-
-    def _take_all(self, frames: list[ServerSentEvent]) -> list[Event]:
-        for frame in frames:
-            if self._ended:
-                break
-            try:
-                self._take(frame)
-            except WireError as exc:
-                self._fail(FailureKind.PROTOCOL, f"a stream event could not be understood: {exc}")
-        return self._taken()
-
-    def _taken(self) -> list[Event]:
-        out, self._out = self._out, []
-        return out
-
-    def _take(self, frame: ServerSentEvent) -> None:
-        if frame.event not in _EVENT_NAMES or frame.data == "[DONE]":
+    def take(self, piece: ServerSentEvent) -> None:
+        """Take the next event into account; types that are not known are passed over."""
+        if piece.event not in _EVENT_NAMES or piece.data == "[DONE]":
             return
-        event = _EVENTS.decode(frame.data)
+        event = _EVENTS.decode(piece.data)
         match event.type:
             case "content_block_delta":
                 self._take_delta(self._block(event), _there(event.delta, "delta"))
@@ -182,16 +126,16 @@ class MessageStream:
             case "message_stop":
                 self._finish()
             case "error":
-                self._end_with(failure_of(event.error, status=None))
+                self.fail(failure_of(event.error, status=None))
 
     def _start(self, message: JsonObject) -> None:
         if self._started:
             raise WireError("a second message_start")
         self._started = True
-        self._out.append(Started(model=text_of(message, "model"), upstream_id=text_of(message, "id") or None))
+        self._out.append(_started(message))
         self._report_usage(message.get("usage"))
 
-    def _start_block(self, event: _Event) -> None:
+    def _start_block(self, event: StreamEvent) -> None:
         start = _there(event.content_block, "content_block")
         if (
             not self._started
@@ -202,22 +146,21 @@ class MessageStream:
             raise WireError("content_block_start out of order or without index or type")
         self._release()
         block = self._blocks[event.index] = _Block(self._items, start)
-        self._items += 1
         is_call = block.kind == "tool_call"
         call_id, name = (text_of(start, "id"), text_of(start, "name")) if is_call else (None, None)
-        self._out.append(ItemStarted(index=block.item, kind=block.kind, id=call_id, name=name))
+        self._begin(block.kind, call_id, name)
         if block.kind == "text" and start.get("text"):
             self._out.append(TextDelta(block.item, text_of(start, "text")))
         elif block.kind == "reasoning" and start.get("thinking"):
             self._out.append(ReasoningDelta(block.item, text_of(start, "thinking")))
 
-    def _block(self, event: _Event) -> _Block:
+    def _block(self, event: StreamEvent) -> _Block:
         block = self._blocks.get(-1 if event.index is None else event.index)
         if block is None:
             raise WireError(f"{event.type} for a block that is not open")
         return block
 
-    def _take_delta(self, block: _Block, delta: _Delta) -> None:
+    def _take_delta(self, block: _Block, delta: Delta) -> None:
         match delta.type, block.kind:
             case "text_delta", "text":
                 self._add(block, delta.text, TextDelta)
@@ -241,7 +184,7 @@ class MessageStream:
             block.pieces.append(piece)
             self._out.append(delta(block.item, piece))
 
-    def _stop_block(self, event: _Event) -> None:
+    def _stop_block(self, event: StreamEvent) -> None:
         block = self._block(event)
         self._blocks.pop(-1 if event.index is None else event.index)
         if block.kind == "tool_call" and not block.pieces:  # no fragments mean "{}"; the deltas must add up to that
@@ -260,7 +203,7 @@ class MessageStream:
         if held is not None:
             self._done(held)
 
-    def _take_message_delta(self, event: _Event) -> None:
+    def _take_message_delta(self, event: StreamEvent) -> None:
         self._report_usage(event.usage)
         if event.delta is None or event.delta.stop_reason is None:
             return
@@ -270,8 +213,7 @@ class MessageStream:
         self._release()
         refusal = refusal_of(event.delta.stop_details)
         if refusal is not None:
-            self._out += item_events(self._items, refusal)
-            self._items += 1
+            self._tell(refusal)
 
     def _report_usage(self, usage: Any) -> None:
         if isinstance(usage, dict):
@@ -287,24 +229,49 @@ class MessageStream:
                 raise WireError("message_stop in the middle of a tool call")
             self._done(block)
         self._release()
-        self._ended = True
+        self.over = True
         self._out.append(finished(self._stop_reason))
 
-    def _fail_at_end(self) -> None:
-        stray = self._sse.stray.strip()
-        if stray:
-            error = _error_in(stray)
-            if error is not None:
-                return self._end_with(failure_of(error, status=None))
-            return self._fail(FailureKind.PROTOCOL, "the answer is not an event stream")
-        return self._fail(FailureKind.TRUNCATED, "the stream ended without message_stop")
+    def take_whole(self, body: bytes) -> None:
+        """Take a whole answer, or an error in its place. Raises `WireError`."""
+        message = decode_object(body)
+        if message.get("type") == "error":
+            self.fail(failure_of(message.get("error"), status=None))
+            return
+        content, self._stop_reason = message.get("content"), _reason_of(message)
+        if not isinstance(content, list) or not all(isinstance(block, dict) for block in content):
+            raise WireError("content: expected a list of content blocks")
+        parts = [decode_answer_block(block) for block in content]
+        if (refusal := refusal_of(message.get("stop_details"))) is not None:
+            parts.append(refusal)
+        self._out.append(_started(message))
+        full = REASONS.get(self._stop_reason or "") == FinishReason.LENGTH
+        for at, part in enumerate(parts, 1):
+            self._tell(part, cut=full and at == len(parts) and _is_call(part))
+        self._report_usage(message.get("usage"))
+        self.over = True
+        self._out.append(finished(self._stop_reason))
 
-    def _fail(self, kind: FailureKind, message: str) -> None:
-        self._end_with(Failure(kind=kind, message=message))
+    def end(self, stray: bytes) -> None:
+        """The body has ended without ``message_stop``."""
+        if not stray:
+            self.truncated("message_stop")
+        elif (error := _error_in(stray)) is not None:
+            self.fail(failure_of(error, status=None))
+        else:
+            self.misread("it is not an event stream")
 
-    def _end_with(self, failure: Failure) -> None:
-        self._ended = True
-        self._out.append(Failed(failure=msgspec.structs.replace(failure, partial=self._items > 0)))
+
+def _started(message: JsonObject) -> Started:
+    return Started(model=text_of(message, "model"), upstream_id=text_of(message, "id") or None)
+
+
+def _reason_of(message: JsonObject) -> str | None:
+    return text_of(message, "stop_reason") or None
+
+
+def _is_call(part: Part) -> bool:
+    return isinstance(part, ToolCall) or (isinstance(part, Opaque) and "input" in part.value)
 
 
 def _error_in(stray: bytes) -> Any:

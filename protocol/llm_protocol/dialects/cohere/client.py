@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
+from llm_protocol.answer import AnswerStream, read_whole
 from llm_protocol.content import JsonObject
 from llm_protocol.dialect import Headers, ModelInfo, ModelPage, RateLimits, WireRequest, WireResponse
 from llm_protocol.dialects.cohere import errors
-from llm_protocol.dialects.cohere.answer import decode_chat
 from llm_protocol.dialects.cohere.embed import decode_embeddings, encode_embed
 from llm_protocol.dialects.cohere.parts import NAME
 from llm_protocol.dialects.cohere.request import encode_chat
-from llm_protocol.dialects.cohere.stream import ChatStream
+from llm_protocol.dialects.cohere.stream import CohereAnswer
 from llm_protocol.errors import ProtocolError
 from llm_protocol.events import Event
 from llm_protocol.failures import Failure
@@ -19,7 +19,6 @@ from llm_protocol.fields import unsupported
 from llm_protocol.requests import AnyRequest, ChatRequest, EmbeddingRequest, RequestType
 from llm_protocol.wire import WireError, decode_object
 
-BASE_URL = "https://api.cohere.com"
 PAGE_SIZE = 1_000
 """Models asked for at once: the vendor's greatest."""
 
@@ -45,15 +44,15 @@ class Cohere:
             case _:
                 raise unsupported("request_type", f"Cohere has no {request.request_type} endpoint")
 
-    def stream_decoder(self, request: AnyRequest) -> ChatStream:  # noqa: ARG002
+    def stream_decoder(self, request: AnyRequest) -> AnswerStream:  # noqa: ARG002
         """A decoder for a streamed chat answer."""
-        return ChatStream()
+        return AnswerStream(CohereAnswer())
 
     def decode_response(self, request: AnyRequest, response: WireResponse) -> list[Event]:
         """The events of a whole answer."""
         if isinstance(request, EmbeddingRequest):
             return decode_embeddings(request, response.body)
-        return decode_chat(response.body)
+        return read_whole(CohereAnswer(), response.body)
 
     def decode_error(self, response: WireResponse) -> Failure:
         """What a non-2xx answer means."""

@@ -8,9 +8,9 @@ import msgspec
 
 from llm_protocol.content import JsonObject
 from llm_protocol.dialect import Inbound, WireRequest
-from llm_protocol.dialects.cohere.answer import decode_usage
 from llm_protocol.dialects.cohere.parts import NAME, text_of
 from llm_protocol.dialects.cohere.request import JSON_HEADERS
+from llm_protocol.dialects.cohere.shapes import decode_usage
 from llm_protocol.events import Embedded, Event, Failed, Finished, Started, UsageReported
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.fields import add_extra, check_parameters, leftovers, typed, unsupported

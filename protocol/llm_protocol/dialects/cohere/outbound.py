@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 from llm_protocol.content import JsonObject, Opaque, Part, Reasoning, Text, ToolCall, ToolResult
 from llm_protocol.dialect import Frame
-from llm_protocol.dialects.cohere.answer import REASONS
 from llm_protocol.dialects.cohere.parts import (
     NAME,
     TOOL_PLAN,
@@ -15,6 +14,7 @@ from llm_protocol.dialects.cohere.parts import (
     encode_tool_call,
     normal_arguments,
 )
+from llm_protocol.dialects.cohere.shapes import REASONS
 from llm_protocol.events import (
     Event,
     Failed,

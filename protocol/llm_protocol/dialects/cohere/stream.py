@@ -10,75 +10,29 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
-from llm_protocol.content import JsonObject, Part, Reasoning, Text, ToolCall
-from llm_protocol.dialects.cohere.answer import REASONS, decode_usage
+from llm_protocol.answer import Answer
+from llm_protocol.content import Part, Reasoning, Text, ToolCall
 from llm_protocol.dialects.cohere.errors import in_stream_failure
-from llm_protocol.dialects.cohere.parts import NAME, TOOL_PLAN, cite, normal_arguments
+from llm_protocol.dialects.cohere.parts import NAME, TOOL_PLAN, cite, decode_assistant, normal_arguments, text_of
+from llm_protocol.dialects.cohere.shapes import REASONS, Call, Content, Delta, Message, StreamEvent, decode_usage
 from llm_protocol.events import (
-    Event,
-    Failed,
     Finished,
     ItemDone,
     ItemKind,
-    ItemStarted,
     ReasoningDelta,
     Started,
     TextDelta,
     ToolCallDelta,
     UsageReported,
 )
-from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.response import FinishReason
-from llm_protocol.sse import ServerSentEvent, SseDecoder, SseOverflowError
-from llm_protocol.wire import JsonDecoder, WireError
-
-
-class _Content(msgspec.Struct):
-    type: str | None = None
-    text: str | None = None
-    thinking: str | None = None
-
-
-class _Function(msgspec.Struct):
-    name: str | None = None
-    arguments: str | None = None
-
-
-class _Call(msgspec.Struct):
-    id: str | None = None
-    function: _Function | None = None
-
-
-class _Message(msgspec.Struct):
-    content: _Content | list[Any] | None = None
-    tool_calls: _Call | list[Any] | None = None
-    tool_plan: str | None = None
-    citations: Any = None
-
-
-class _Delta(msgspec.Struct):
-    message: _Message | None = None
-    finish_reason: str | None = None
-    usage: JsonObject | None = None
-    error: str | None = None
-    error_type: str | None = None
-
-
-class _Event(msgspec.Struct):
-    """Any event of a stream, wide instead of tagged: an unknown type must not be an error."""
-
-    type: str
-    id: str | None = None
-    index: int = 0
-    delta: _Delta | None = None
-
+from llm_protocol.sse import ServerSentEvent
+from llm_protocol.wire import JsonDecoder, WireError, decode_object
 
 _NULL_LIMIT = 16
 """Characters of arguments that may turn out to be ``null``, white space included, before they are told all the same."""
 
-_EVENTS = JsonDecoder(_Event)
+_EVENTS = JsonDecoder(StreamEvent)
 _KNOWN = frozenset(
     f"{thing}-{step}" for thing in ("message", "content", "tool-call", "citation") for step in ("start", "delta", "end")
 ) | {"tool-plan-delta", ""}
@@ -109,63 +63,23 @@ class _Item:
                 return cite(Text(text), self.citations)
 
 
-class ChatStream:
-    """Decodes one streamed answer."""
+class CohereAnswer(Answer):
+    """One streamed answer."""
 
     def __init__(self) -> None:
-        self._sse = SseDecoder()
+        super().__init__()
         self._plan: _Item | None = None
         self._contents: dict[int, _Item] = {}  # open ones, by their number on the wire
         self._calls: dict[int, _Item] = {}
         self._texts: dict[int, _Item] = {}  # ended, waiting for citations
         self._held: ItemDone | None = None
-        self._items = 0
         self._started = False
-        self._ended = False
-        self._out: list[Event] = []
 
-    def feed(self, data: bytes) -> list[Event]:
-        """The events that ``data`` completes."""
-        if self._ended:
-            return []
-        try:
-            frames = self._sse.feed(data)
-        except SseOverflowError as exc:
-            self._fail(FailureKind.PROTOCOL, str(exc))
-            return self._taken()
-        return self._take_all(frames)
-
-    def end(self) -> list[Event]:
-        """The body has ended."""
-        if self._ended:
-            return []
-        found = self._take_all(self._sse.end())
-        if self._ended:
-            return found
-        if self._sse.stray.strip():
-            self._fail(FailureKind.PROTOCOL, "the answer is not an event stream")
-        else:
-            self._fail(FailureKind.TRUNCATED, "the stream ended without message-end")
-        return found + self._taken()
-
-    def _take_all(self, frames: list[ServerSentEvent]) -> list[Event]:
-        for frame in frames:
-            if self._ended:
-                break
-            try:
-                self._take(frame)
-            except WireError as exc:
-                self._fail(FailureKind.PROTOCOL, f"a stream event could not be understood: {exc}")
-        return self._taken()
-
-    def _taken(self) -> list[Event]:
-        out, self._out = self._out, []
-        return out
-
-    def _take(self, frame: ServerSentEvent) -> None:
-        if frame.event not in _KNOWN or frame.data == "[DONE]":
+    def take(self, piece: ServerSentEvent) -> None:
+        """Take the next event into account; types that are not known are passed over."""
+        if piece.event not in _KNOWN or piece.data == "[DONE]":
             return
-        event = _EVENTS.decode(frame.data)
+        event = _EVENTS.decode(piece.data)
         if event.type == "message-start":
             self._start(event)
         elif not self._started and event.type in _KNOWN:
@@ -188,41 +102,38 @@ class ChatStream:
             case "citation-start":
                 self._take_citation(_message(event).citations)
             case "message-end":
-                self._finish(event.delta or _Delta())
+                self._finish(event.delta or Delta())
 
-    def _start(self, event: _Event) -> None:
+    def _start(self, event: StreamEvent) -> None:
         if self._started:
             raise WireError("a second message-start")
         self._started = True
         self._out.append(Started(upstream_id=event.id))
 
-    def _begin(self, kind: ItemKind, item_id: str | None = None, name: str | None = None) -> _Item:
-        item = _Item(self._items, kind, item_id, name)
-        self._items += 1
-        self._out.append(ItemStarted(index=item.index, kind=kind, id=item_id, name=name))
-        return item
+    def _open(self, kind: ItemKind, item_id: str | None = None, name: str | None = None) -> _Item:
+        return _Item(self._begin(kind, item_id, name), kind, item_id, name)
 
     # -------------------------------------------------------- plan and content
 
-    def _take_plan(self, event: _Event) -> None:
+    def _take_plan(self, event: StreamEvent) -> None:
         piece = _message(event).tool_plan
         if piece:
             if self._plan is None:
-                self._plan = self._begin("reasoning", TOOL_PLAN)
+                self._plan = self._open("reasoning", TOOL_PLAN)
             self._add(self._plan, piece)
 
-    def _start_content(self, event: _Event) -> None:
+    def _start_content(self, event: StreamEvent) -> None:
         content = _message(event).content
-        if not isinstance(content, _Content) or event.index in self._contents:
+        if not isinstance(content, Content) or event.index in self._contents:
             raise WireError("content-start without content, or twice")
         self._settle()
-        item = self._contents[event.index] = self._begin("reasoning" if content.type == "thinking" else "text")
+        item = self._contents[event.index] = self._open("reasoning" if content.type == "thinking" else "text")
         self._add(item, _piece(item, content) or "")
 
-    def _take_content(self, event: _Event) -> None:
+    def _take_content(self, event: StreamEvent) -> None:
         content = _message(event).content
         item = self._contents.get(event.index)
-        if item is None or not isinstance(content, _Content):
+        if item is None or not isinstance(content, Content):
             raise WireError("content-delta without content, or for a block that is not open")
         piece = _piece(item, content)
         if piece is None:
@@ -255,17 +166,17 @@ class ChatStream:
 
     # -------------------------------------------------------- tool calls
 
-    def _start_call(self, event: _Event) -> None:
+    def _start_call(self, event: StreamEvent) -> None:
         call = _message(event).tool_calls
-        if not isinstance(call, _Call) or call.function is None or event.index in self._calls:
+        if not isinstance(call, Call) or call.function is None or event.index in self._calls:
             raise WireError("tool-call-start without a function, or twice")
         self._settle()
-        item = self._calls[event.index] = self._begin("tool_call", call.id or "", call.function.name or "")
+        item = self._calls[event.index] = self._open("tool_call", call.id or "", call.function.name or "")
         self._add_arguments(item, call.function.arguments or "")
 
-    def _take_arguments(self, event: _Event) -> None:
+    def _take_arguments(self, event: StreamEvent) -> None:
         call, item = _message(event).tool_calls, self._calls.get(event.index)
-        if item is None or not isinstance(call, _Call) or call.function is None:
+        if item is None or not isinstance(call, Call) or call.function is None:
             raise WireError("tool-call-delta without a function, or for a call that is not open")
         self._add_arguments(item, call.function.arguments or "")
 
@@ -312,36 +223,59 @@ class ChatStream:
             self._out.append(self._held)
             self._held = None
 
-    def _finish(self, delta: _Delta) -> None:
+    def _finish(self, delta: Delta) -> None:
         reason = REASONS.get(delta.finish_reason or "", FinishReason.STOP)
-        usage = decode_usage(delta.usage)
-        if usage is not None:
-            self._out.append(UsageReported(usage))
+        self._report_usage(delta.usage)
         if reason == FinishReason.ERROR or delta.error is not None:
-            return self._end_with(in_stream_failure(delta.error, delta.error_type, delta.finish_reason or "an error"))
+            self.fail(in_stream_failure(delta.error, delta.error_type, delta.finish_reason or "an error"))
+            return
         if self._calls and reason != FinishReason.LENGTH:
             raise WireError("message-end in the middle of a tool call")
         if reason == FinishReason.LENGTH:
             self._held = None
         self._texts |= self._contents
         self._settle()
-        self._ended = True
+        self.over = True
         self._out.append(Finished(reason=reason, raw_reason=delta.finish_reason))
-        return None
 
-    def _fail(self, kind: FailureKind, message: str) -> None:
-        self._end_with(Failure(kind=kind, message=message))
+    def take_whole(self, body: bytes) -> None:
+        """Take a whole answer. Raises `WireError`."""
+        answer = decode_object(body)
+        message, raw = answer.get("message"), text_of(answer, "finish_reason", "") or None
+        if not isinstance(message, dict):
+            raise WireError("message: expected an object")
+        reason = REASONS.get(raw or "", FinishReason.STOP)
+        parts = decode_assistant(message, "message")
+        self._out.append(Started(upstream_id=text_of(answer, "id", "") or None))
+        for at, part in enumerate(parts, 1):
+            cut = reason == FinishReason.LENGTH and at == len(parts) and isinstance(part, ToolCall)
+            self._tell(part, cut=cut)
+        self._report_usage(answer.get("usage"))
+        if reason == FinishReason.ERROR:
+            error, type_ = text_of(answer, "error", ""), text_of(answer, "error_type", "")
+            self.fail(in_stream_failure(error or None, type_ or None, raw or ""))
+            return
+        self.over = True
+        self._out.append(Finished(reason=reason, raw_reason=raw))
 
-    def _end_with(self, failure: Failure) -> None:
-        self._ended = True
-        self._out.append(Failed(failure=msgspec.structs.replace(failure, partial=self._items > 0)))
+    def _report_usage(self, given: object) -> None:
+        usage = decode_usage(given)
+        if usage is not None:
+            self._out.append(UsageReported(usage))
+
+    def end(self, stray: bytes) -> None:
+        """The body has ended without ``message-end``."""
+        if stray:
+            self.misread("it is not an event stream")
+        else:
+            self.truncated("message-end")
 
 
-def _message(event: _Event) -> _Message:
+def _message(event: StreamEvent) -> Message:
     if event.delta is None or event.delta.message is None:
         raise WireError(f"{event.type} without a message")
     return event.delta.message
 
 
-def _piece(item: _Item, content: _Content) -> str | None:
+def _piece(item: _Item, content: Content) -> str | None:
     return content.text if item.kind == "text" else content.thinking

@@ -4,11 +4,7 @@ The model's name stands in the path, the key in the ``x-goog-api-key`` header, n
 no end marker of its own: it is whole when its body ends after a ``finishReason`` (or a blocked prompt) was seen.
 """
 
-from llm_protocol.dialects.gemini.client import GeminiClient
+from llm_protocol.dialects.gemini.client import Gemini
 from llm_protocol.dialects.gemini.server import GeminiServer
-from llm_protocol.dialects.gemini.tables import BASE_URL
 
-CLIENT = GeminiClient()
-SERVER = GeminiServer()
-
-__all__ = ["BASE_URL", "CLIENT", "SERVER", "GeminiClient", "GeminiServer"]
+__all__ = ["Gemini", "GeminiServer"]

@@ -7,12 +7,14 @@ from urllib.parse import quote
 
 import msgspec
 
+from llm_protocol.answer import AnswerStream, read_whole
 from llm_protocol.content import JsonObject, Message, Part, Text, ToolCall, ToolResult
 from llm_protocol.dialect import Headers, ModelInfo, ModelPage, RateLimits, WireRequest, WireResponse
 from llm_protocol.dialects.gemini.embeddings import decode_embeddings, encode_embeddings
 from llm_protocol.dialects.gemini.errors import decode_error
+from llm_protocol.dialects.gemini.framing import GeminiFraming
 from llm_protocol.dialects.gemini.parts import encode_part, encode_result, encode_tools
-from llm_protocol.dialects.gemini.stream import GeminiStreamDecoder, whole_answer
+from llm_protocol.dialects.gemini.stream import GeminiAnswer
 from llm_protocol.dialects.gemini.tables import ASPECTS, NAME, NO_SIGNATURE, SCALES, VERSION, Thinking, thinking_of
 from llm_protocol.errors import ProtocolError
 from llm_protocol.events import Event
@@ -40,7 +42,7 @@ _SAMPLING = {
 _KNOWN = frozenset((*_SAMPLING, "stop", "reasoning_effort", "reasoning_budget", "reasoning_summary"))
 
 
-class GeminiClient:
+class Gemini:
     """Speaks to Gemini. Base URLs are without the API's version, which is part of the paths."""
 
     name = NAME
@@ -65,15 +67,16 @@ class GeminiClient:
         add_extra_deep(body, request.parameters)
         return _post(request.model, "streamGenerateContent?alt=sse" if stream else "generateContent", body)
 
-    def stream_decoder(self, request: AnyRequest) -> GeminiStreamDecoder:
+    def stream_decoder(self, request: AnyRequest) -> AnswerStream:
         """A decoder for the streamed answer to ``request``."""
-        return GeminiStreamDecoder(MAX_PICTURE_EVENT_BYTES if _wants_pictures(request) else MAX_EVENT_BYTES)
+        limit = MAX_PICTURE_EVENT_BYTES if _wants_pictures(request) else MAX_EVENT_BYTES
+        return AnswerStream(GeminiAnswer(), GeminiFraming(limit))
 
     def decode_response(self, request: AnyRequest, response: WireResponse) -> list[Event]:
         """The events of a whole 2xx answer; the last one is ``Finished`` or ``Failed``."""
         if isinstance(request, EmbeddingRequest):
             return decode_embeddings(request, response.body)
-        return whole_answer(response.body)
+        return read_whole(GeminiAnswer(), response.body)
 
     def decode_error(self, response: WireResponse) -> Failure:
         """What a non-2xx answer means."""

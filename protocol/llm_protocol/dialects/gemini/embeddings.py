@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
+from llm_protocol.answer import misread
 from llm_protocol.content import JsonObject
-from llm_protocol.dialects.gemini.stream import UsageMetadata, protocol_failure
+from llm_protocol.dialects.gemini.shapes import UsageMetadata
 from llm_protocol.dialects.gemini.tables import NAME, TASK_TYPES
 from llm_protocol.events import Embedded, Event, Failed, Finished, Started, UsageReported
 from llm_protocol.fields import check_parameters, refuse_transport, unsupported
@@ -58,7 +59,7 @@ def decode_embeddings(request: EmbeddingRequest, body: bytes) -> list[Event]:
     try:
         answer = _EMBEDDINGS.decode(body)
     except WireError as exc:
-        return [protocol_failure(exc)]
+        return [misread(exc)]
     found = answer.embeddings if answer.embedding is None else [answer.embedding]
     vectors = tuple(vector.values for vector in found or ())
     if len(vectors) != len(request.inputs) or not all(vectors):
@@ -71,4 +72,4 @@ def decode_embeddings(request: EmbeddingRequest, body: bytes) -> list[Event]:
 
 
 def _mismatch(wanted: int, got: int) -> Failed:
-    return protocol_failure(f"{wanted} texts were sent, {got} vectors came back")
+    return misread(f"{wanted} texts were sent, {got} vectors came back")

@@ -8,7 +8,6 @@ from typing import NamedTuple
 from llm_protocol.response import FinishReason
 
 NAME = "gemini"
-BASE_URL = "https://generativelanguage.googleapis.com"
 VERSION = "v1beta"
 """The API's version, as it stands in every path: the one that all traffic we have seen uses."""
 

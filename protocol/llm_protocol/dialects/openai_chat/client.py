@@ -6,9 +6,9 @@ from typing import final
 
 import msgspec
 
+from llm_protocol.answer import AnswerStream, read_whole
 from llm_protocol.content import JsonObject
 from llm_protocol.dialect import Headers, ModelPage, RateLimits, StreamDecoder, WireRequest, WireResponse
-from llm_protocol.dialects.openai_chat.answer import Answer
 from llm_protocol.dialects.openai_chat.completions import completion_body
 from llm_protocol.dialects.openai_chat.embeddings import embedding_body, read_embeddings
 from llm_protocol.dialects.openai_chat.errors import read_failure
@@ -16,7 +16,7 @@ from llm_protocol.dialects.openai_chat.images import image_body, read_images
 from llm_protocol.dialects.openai_chat.models import read_models
 from llm_protocol.dialects.openai_chat.quirks import OPENAI, Quirks
 from llm_protocol.dialects.openai_chat.request import chat_body
-from llm_protocol.dialects.openai_chat.stream import ChatStream
+from llm_protocol.dialects.openai_chat.stream import OpenAIChatAnswer
 from llm_protocol.events import Event
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.fields import unsupported
@@ -76,7 +76,7 @@ class OpenAIChat:
     def stream_decoder(self, request: AnyRequest) -> StreamDecoder:
         """A decoder for the streamed answer, or for the one that comes whole all the same."""
         if isinstance(request, ChatRequest | CompletionRequest):
-            return ChatStream(request.request_id, self.name)
+            return AnswerStream(OpenAIChatAnswer(request.request_id, self.name))
         return WholeBody(self, request)
 
     def decode_response(self, request: AnyRequest, response: WireResponse) -> list[Event]:
@@ -87,9 +87,7 @@ class OpenAIChat:
             case ImageRequest():
                 return read_images(request, response.body)
             case _:
-                out: list[Event] = []
-                Answer(request.request_id, self.name).add_whole(response.body, out)
-                return out
+                return read_whole(OpenAIChatAnswer(request.request_id, self.name), response.body)
 
     def decode_error(self, response: WireResponse) -> Failure:
         """What a non-2xx answer means. Who is told no time to wait waits for the window that is used up."""

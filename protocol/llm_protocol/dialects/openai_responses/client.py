@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import final
 
+from llm_protocol.answer import AnswerStream, read_whole
 from llm_protocol.dialect import Headers, ModelPage, RateLimits, StreamDecoder, WireRequest, WireResponse
 from llm_protocol.dialects.openai_chat.client import OpenAIChat
 from llm_protocol.dialects.openai_chat.quirks import OPENAI, Quirks
-from llm_protocol.dialects.openai_responses.answer import ResponsesStream, read_whole
 from llm_protocol.dialects.openai_responses.outgoing import response_body
 from llm_protocol.dialects.openai_responses.reasoning import NAME
+from llm_protocol.dialects.openai_responses.stream import OpenAIResponsesAnswer
 from llm_protocol.events import Event
 from llm_protocol.failures import Failure
 from llm_protocol.requests import AnyRequest, ChatRequest, RequestType
@@ -45,12 +46,14 @@ class OpenAIResponses:
 
     def stream_decoder(self, request: AnyRequest) -> StreamDecoder:
         """A decoder for the streamed answer."""
-        return ResponsesStream() if isinstance(request, ChatRequest) else self._neighbours.stream_decoder(request)
+        if isinstance(request, ChatRequest):
+            return AnswerStream(OpenAIResponsesAnswer())
+        return self._neighbours.stream_decoder(request)
 
     def decode_response(self, request: AnyRequest, response: WireResponse) -> list[Event]:
         """The events of a whole 2xx answer."""
         if isinstance(request, ChatRequest):
-            return read_whole(response.body)
+            return read_whole(OpenAIResponsesAnswer(), response.body)
         return self._neighbours.decode_response(request, response)
 
     def decode_error(self, response: WireResponse) -> Failure:

@@ -6,8 +6,7 @@ on an item; where a server leaves it out, the final snapshot is.
 
 from __future__ import annotations
 
-import msgspec
-
+from llm_protocol.answer import Answer
 from llm_protocol.content import JsonObject, Part, Reasoning, Refusal, Text, ToolCall
 from llm_protocol.dialects.openai_responses.items import decode_item
 from llm_protocol.dialects.openai_responses.reasoning import JOINT
@@ -21,19 +20,16 @@ from llm_protocol.dialects.openai_responses.shapes import (
 )
 from llm_protocol.errors import BadRequestError
 from llm_protocol.events import (
-    Event,
-    Failed,
     Finished,
     ItemDone,
     ItemKind,
-    ItemStarted,
     Started,
     UsageReported,
 )
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.fold import DELTA_OF, item_events
 from llm_protocol.response import FinishReason
-from llm_protocol.sse import ServerSentEvent, SseDecoder, SseOverflowError
+from llm_protocol.sse import ServerSentEvent
 from llm_protocol.wire import WireError, decode_object, json_text
 
 _DELTA_KINDS: dict[str, ItemKind] = {
@@ -56,12 +52,13 @@ _INCOMPLETE = {
 class _Item:
     """One item of ours: a content part of a message, or another item of the vendor's."""
 
-    __slots__ = ("index", "kind", "pieces", "section", "start")
+    __slots__ = ("id", "index", "kind", "name", "pieces", "section")
 
-    def __init__(self, start: ItemStarted) -> None:
-        self.start = start
-        self.index = start.index
-        self.kind: ItemKind = start.kind
+    def __init__(self, index: int, kind: ItemKind, id_: str | None, name: str | None) -> None:
+        self.index = index
+        self.kind: ItemKind = kind
+        self.id = id_
+        self.name = name
         self.pieces: list[str] = []
         self.section = 0  # of a summary, or of reasoning text
 
@@ -76,89 +73,112 @@ class _Item:
             case "reasoning":
                 return Reasoning(text=text)
             case "tool_call":
-                return ToolCall(id=self.start.id or "", name=self.start.name or "", arguments=text)
+                return ToolCall(id=self.id or "", name=self.name or "", arguments=text)
             case _:
                 raise AssertionError(self.kind)  # no other kind is ever opened
 
 
-class Answer:
-    """Takes the vendor's events in, puts ours out. ``over`` is true after ``Finished`` or ``Failed``."""
+class OpenAIResponsesAnswer(Answer):
+    """One answer, streamed or whole."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._started = False
         self._open: dict[tuple[int, int], _Item] = {}  # by the vendor's output and content index
         self._done: set[int] = set()  # the vendor's output indices
-        self._count = 0
         self._calls = False
         self._refused = False
-        self.over = False
+        self._seen = False
 
-    def add(self, event: StreamEvent, out: list[Event]) -> None:
-        """Take one event into account; types that are not known are passed over."""
+    def take(self, piece: ServerSentEvent) -> None:
+        """Take the next event into account; types that are not known are passed over. Raises `WireError`."""
+        self._seen = True
+        text = piece.data
+        if text.startswith("[DONE]"):
+            return  # says nothing about how it ended
+        event = read_event(text)
+        event.type = event.type or piece.event
+        if event.type == "error" or (not event.type and '"error"' in text):
+            self.fail(read_failure_in(decode_object(text)))
+        else:
+            self._add(event)
+
+    def take_whole(self, body: bytes) -> None:
+        """Take a whole answer, or an error in its place. Raises `WireError`."""
+        response = read_response(body)
+        if response.error and response.status is None:
+            self.fail(read_failure_in(decode_object(body)))
+        else:
+            self._finish(response)
+
+    def end(self, stray: bytes) -> None:
+        """The body has ended without a terminal event: it was cut, or was JSON where a stream was promised."""
+        if stray.startswith(b"{") and not self._seen:
+            self.take_whole(stray)
+        else:
+            self.truncated("response.completed, .incomplete or .failed")
+
+    def _add(self, event: StreamEvent) -> None:
         kind = _DELTA_KINDS.get(event.type)
         if kind is not None:
-            self._delta(kind, event, out)
+            self._delta(kind, event)
         elif event.type == "response.output_item.added" and event.item:
-            self._item_added(event.output_index, event.item, out)
+            self._item_added(event.output_index, event.item)
         elif event.type == "response.content_part.added" and event.part:
             if (part_kind := _PART_KINDS.get(str(event.part.get("type")))) is not None:
-                self._item((event.output_index, event.content_index), part_kind, out)
+                self._item((event.output_index, event.content_index), part_kind)
         elif event.type == "response.output_item.done" and event.item:
-            self._item_done(event.output_index, event.item, out)
+            self._item_done(event.output_index, event.item)
         elif event.response is not None:
-            self._snapshot(event.type, event.response, out)
+            self._snapshot(event.type, event.response)
 
-    def _snapshot(self, kind: str, response: Response, out: list[Event]) -> None:
+    def _snapshot(self, kind: str, response: Response) -> None:
         if kind not in _TERMINAL:
-            self._start(response, out)
+            self._start(response)
             return
         response.status = response.status or kind.removeprefix("response.")
-        self.finish(response, out)
+        self._finish(response)
 
-    def _start(self, response: Response, out: list[Event]) -> None:
+    def _start(self, response: Response) -> None:
         if not self._started:
             self._started = True
-            out.append(Started(model=response.model or "", upstream_id=response.id))
+            self._out.append(Started(model=response.model or "", upstream_id=response.id))
 
-    def _delta(self, kind: ItemKind, event: StreamEvent, out: list[Event]) -> None:
+    def _delta(self, kind: ItemKind, event: StreamEvent) -> None:
         is_reasoning = kind == "reasoning"
         inner = 0 if is_reasoning else event.content_index
         item = self._open.get((event.output_index, inner))
         if item is None:
             if kind == "tool_call" or event.output_index in self._done:
                 return  # nobody said whose arguments these are, but the whole item will; or it already has
-            item = self._item((event.output_index, inner), kind, out)
+            item = self._item((event.output_index, inner), kind)
         if not event.delta:
             return
         if is_reasoning and (section := event.summary_index or event.content_index) != item.section:
             item.section = section
-            self._append(item, JOINT, out)
-        self._append(item, event.delta, out)
+            self._append(item, JOINT)
+        self._append(item, event.delta)
 
-    def _append(self, item: _Item, text: str, out: list[Event]) -> None:
+    def _append(self, item: _Item, text: str) -> None:
         item.pieces.append(text)
-        out.append(DELTA_OF[item.kind](item.index, text))
+        self._out.append(DELTA_OF[item.kind](item.index, text))
 
-    def _item_added(self, place: int, item: JsonObject, out: list[Event]) -> None:
+    def _item_added(self, place: int, item: JsonObject) -> None:
         call_id, name = item.get("call_id"), item.get("name")
         if item.get("type") == "function_call" and isinstance(call_id, str) and isinstance(name, str):
-            self._item((place, 0), "tool_call", out, id_=call_id, name=name)
+            self._item((place, 0), "tool_call", id_=call_id, name=name)
         elif item.get("type") == "reasoning":
             ident = item.get("id")
-            self._item((place, 0), "reasoning", out, id_=ident if isinstance(ident, str) else None)
+            self._item((place, 0), "reasoning", id_=ident if isinstance(ident, str) else None)
 
-    def _item(
-        self, key: tuple[int, int], kind: ItemKind, out: list[Event], *, id_: str | None = None, name: str | None = None
-    ) -> _Item:
+    def _item(self, key: tuple[int, int], kind: ItemKind, *, id_: str | None = None, name: str | None = None) -> _Item:
         if (known := self._open.get(key)) is not None:
             return known
-        self._start(Response(), out)
-        item = self._open[key] = _Item(ItemStarted(index=self._count, kind=kind, id=id_, name=name))
-        self._count += 1
-        out.append(item.start)
+        self._start(Response())
+        item = self._open[key] = _Item(self._begin(kind, id_, name), kind, id_, name)
         return item
 
-    def _item_done(self, place: int, item: JsonObject, out: list[Event]) -> None:
+    def _item_done(self, place: int, item: JsonObject) -> None:
         if item.get("type") == "function_call" and item.get("status") == "incomplete":
             return  # half a call is never handed over as one
         try:
@@ -167,48 +187,45 @@ class Answer:
             raise WireError(str(exc)) from None
         self._done.add(place)
         for at, part in enumerate(parts):
-            self._close((place, at), part, out)
+            self._close((place, at), part)
 
-    def _close(self, key: tuple[int, int], part: Part, out: list[Event]) -> None:
+    def _close(self, key: tuple[int, int], part: Part) -> None:
         self._calls |= isinstance(part, ToolCall)
         self._refused |= isinstance(part, Refusal)
-        self._start(Response(), out)
+        self._start(Response())
         item = self._open.pop(key, None)
-        if item is None or not item.pieces:  # tell the text of what was not streamed
-            index = self._count if item is None else item.index
-            self._count += item is None
-            events = item_events(index, part)
-            out.extend(events if item is None else list(events)[1:])
+        if item is None:
+            self._tell(part)
+        elif not item.pieces:  # tell the text of what was not streamed
+            self._out += list(item_events(item.index, part))[1:]
         else:
-            out.append(ItemDone(index=item.index, part=part))
+            self._out.append(ItemDone(index=item.index, part=part))
 
-    def finish(self, response: Response, out: list[Event]) -> None:
-        """The vendor's last word."""
-        self._start(response, out)
+    def _finish(self, response: Response) -> None:
+        self._start(response)
         match response.status:
             case "completed" | "incomplete":
-                self._close_all(response, out)
-                self._tell_usage(response, out)
-                out.append(self._finished(response))
+                self._close_all(response)
+                self._tell_usage(response)
+                self._out.append(self._finished(response))
                 self.over = True
             case "failed" | "cancelled":
-                self._tell_usage(response, out)
-                self.fail(_why(response), out)
+                self._tell_usage(response)
+                self.fail(_why(response))
             case status:
-                message = f"the vendor sent a response that is not at its end (status {status or 'missing'})"
-                self.fail(Failure(kind=FailureKind.PROTOCOL, message=message), out)
+                self.misread(f"it is not at its end (status {status or 'missing'})")
 
-    def _close_all(self, response: Response, out: list[Event]) -> None:
+    def _close_all(self, response: Response) -> None:
         for place, item in enumerate(response.output or ()):
             if place not in self._done:
-                self._item_done(place, item, out)
+                self._item_done(place, item)
         for key, open_item in list(self._open.items()):
             part = open_item.part()
             if key[0] in self._done:
                 continue
             if isinstance(part, ToolCall) and response.status != "completed":
                 continue  # cut, perhaps in the middle of its arguments
-            self._close(key, part, out)
+            self._close(key, part)
 
     def _finished(self, response: Response) -> Finished:
         if response.status == "incomplete":
@@ -217,14 +234,9 @@ class Answer:
         reason = FinishReason.TOOL_CALLS if self._calls else FinishReason.STOP
         return Finished(reason=FinishReason.CONTENT_FILTER if self._refused else reason, raw_reason="completed")
 
-    def _tell_usage(self, response: Response, out: list[Event]) -> None:
+    def _tell_usage(self, response: Response) -> None:
         if response.usage is not None and (usage := read_usage(response.usage)) is not None:
-            out.append(UsageReported(usage))
-
-    def fail(self, failure: Failure, out: list[Event]) -> None:
-        """End the answer with a failure; it is partial if anything of it was told."""
-        out.append(Failed(failure=msgspec.structs.replace(failure, partial=self._count > 0)))
-        self.over = True
+            self._out.append(UsageReported(usage))
 
 
 def _straightened(item: JsonObject) -> JsonObject:
@@ -244,76 +256,3 @@ def _why(response: Response) -> Failure:
     if response.status == "cancelled":
         return Failure(kind=FailureKind.CANCELLED, message="the response was cancelled at the vendor")
     return read_failure_in({"error": response.error or {"message": "the vendor failed without saying why"}})
-
-
-def read_whole(body: bytes) -> list[Event]:
-    """The events of a whole answer, or of an error in its place."""
-    out: list[Event] = []
-    answer = Answer()
-    try:
-        response = read_response(body)
-        if response.error and response.status is None:
-            answer.fail(read_failure_in(decode_object(body)), out)
-        else:
-            answer.finish(response, out)
-    except WireError as exc:
-        answer.fail(Failure(kind=FailureKind.PROTOCOL, message=f"the answer is not understood: {exc}"), out)
-    return out
-
-
-class ResponsesStream:
-    """The decoder of a streamed response."""
-
-    def __init__(self) -> None:
-        self._sse = SseDecoder()
-        self._answer = Answer()
-        self._seen = False
-
-    def feed(self, data: bytes) -> list[Event]:
-        """The events that ``data`` completes."""
-        out: list[Event] = []
-        answer = self._answer
-        if answer.over:
-            return out
-        try:
-            for event in self._sse.feed(data):
-                self._take(event, out)
-                if answer.over:
-                    break
-        except (SseOverflowError, WireError) as exc:
-            answer.fail(Failure(kind=FailureKind.PROTOCOL, message=f"an event is not understood: {exc}"), out)
-        return out
-
-    def _take(self, sent: ServerSentEvent, out: list[Event]) -> None:
-        self._seen = True
-        text = sent.data
-        if text.startswith("[DONE]"):
-            return  # says nothing about how it ended
-        event = read_event(text)
-        event.type = event.type or sent.event
-        if event.type == "error" or (not event.type and '"error"' in text):
-            self._answer.fail(read_failure_in(decode_object(text)), out)
-        else:
-            self._answer.add(event, out)
-
-    def end(self) -> list[Event]:
-        """The body has ended; without a terminal event it was cut."""
-        answer = self._answer
-        if answer.over:
-            return []
-        out: list[Event] = []
-        try:
-            for event in self._sse.end():
-                if not answer.over:
-                    self._take(event, out)
-        except WireError as exc:
-            answer.fail(Failure(kind=FailureKind.PROTOCOL, message=f"the last event is not understood: {exc}"), out)
-        if answer.over:
-            return out
-        stray = self._sse.stray.strip()
-        if stray.startswith(b"{") and not self._seen:
-            answer.over = True
-            return read_whole(stray)  # JSON where a stream was promised
-        message = "the stream ended without response.completed, .incomplete or .failed"
-        answer.fail(Failure(kind=FailureKind.TRUNCATED, message=message), out)
-        return out

@@ -1,0 +1,77 @@
+"""What every dialect promises of a streamed answer, whatever its wire."""
+
+from __future__ import annotations
+
+import pytest
+
+from llm_protocol.content import Message
+from llm_protocol.dialect import ClientDialect, Inbound, ServerDialect, StreamDecoder
+from llm_protocol.dialects.anthropic import Anthropic, AnthropicServer
+from llm_protocol.dialects.cohere import Cohere, CohereServer
+from llm_protocol.dialects.gemini import Gemini, GeminiServer
+from llm_protocol.dialects.openai_chat import OpenAIChat, OpenAIChatServer
+from llm_protocol.dialects.openai_responses import OpenAIResponses, OpenAIResponsesServer
+from llm_protocol.events import Event, Failed, Finished, ItemStarted, Started, TextDelta
+from llm_protocol.failures import FailureKind
+from llm_protocol.requests import ChatRequest
+from llm_protocol.sse import MAX_EVENT_BYTES, encode_sse
+
+REQUEST = ChatRequest(model="m", messages=(Message.of("user", "hi"),))
+
+DIALECTS = pytest.mark.parametrize(
+    ("client", "server"),
+    [
+        (Anthropic(), AnthropicServer()),
+        (Cohere(), CohereServer()),
+        (Gemini(), GeminiServer()),
+        (OpenAIChat(), OpenAIChatServer()),
+        (OpenAIResponses(), OpenAIResponsesServer()),
+    ],
+    ids=lambda side: side.name if hasattr(side, "decode_error") else "",
+)
+
+
+def begun(client: ClientDialect, server: ServerDialect) -> tuple[StreamDecoder, list[Event]]:
+    """A decoder that has read the beginning of a text."""
+    encoder = server.response_encoder(Inbound(REQUEST, stream=True), "resp_1")
+    said = (Started(model="m"), ItemStarted(index=0, kind="text"), TextDelta(0, "To be"))
+    frames = encode_sse([*encoder.start(), *encoder.encode(said)])
+    decoder = client.stream_decoder(REQUEST)
+    return decoder, decoder.feed(frames)
+
+
+def failure_of(events: list[Event]) -> tuple[FailureKind, bool]:
+    """The kind of the failure that ends ``events``, and whether it is partial."""
+    assert not any(isinstance(event, Finished) for event in events)
+    end = events[-1]
+    assert isinstance(end, Failed)
+    return end.failure.kind, end.failure.partial
+
+
+@DIALECTS
+def test_a_stream_cut_in_its_text_is_truncated_and_partial(client: ClientDialect, server: ServerDialect) -> None:
+    """SSE-08: what had been said before the cut is marked as a part."""
+    decoder, events = begun(client, server)
+    assert TextDelta(0, "To be") in events
+    assert failure_of(decoder.end()) == (FailureKind.TRUNCATED, True)
+
+
+@DIALECTS
+def test_an_empty_body_is_truncated_and_nothing_of_it_was_told(client: ClientDialect, server: ServerDialect) -> None:
+    assert server.name == client.name
+    assert failure_of(client.stream_decoder(REQUEST).end()) == (FailureKind.TRUNCATED, False)
+
+
+@DIALECTS
+@pytest.mark.parametrize("odd", [b"data: {\n\n", b"data: 1\n\n", b"data: " + b"x" * MAX_EVENT_BYTES])
+def test_what_is_not_understood_ends_the_answer(client: ClientDialect, server: ServerDialect, odd: bytes) -> None:
+    decoder, _ = begun(client, server)
+    assert failure_of(decoder.feed(odd)) == (FailureKind.PROTOCOL, True)
+
+
+@DIALECTS
+def test_nothing_follows_the_end(client: ClientDialect, server: ServerDialect) -> None:
+    decoder, _ = begun(client, server)
+    decoder.feed(b"data: {\n\n")
+    assert decoder.feed(b"data: {\n\n") == []
+    assert decoder.end() == []
