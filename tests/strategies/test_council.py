@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from trio.testing import MockClock
 
@@ -10,7 +12,7 @@ from support.panels import ask, bodies, members, prompts, saying, spent
 
 
 async def test_members_see_the_others_drafts_without_names_and_the_chair_streams(autojump_clock: MockClock) -> None:
-    scripts = {
+    scripts: dict[str, Any] = {
         "a": [saying("draft of a"), saying("revised a"), saying("the ", "answer")],
         "b": [saying("draft of b"), saying("revised b")],
         "c": [saying("draft of c"), saying("revised c")],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import pytest
 import trio
@@ -83,7 +84,8 @@ async def test_one_answer_of_several_members_is_given_as_it_is(autojump_clock: M
 async def test_a_panel_of_five_with_a_quorum_of_three_takes_the_thirds_time_and_the_grace(
     autojump_clock: MockClock,
 ) -> None:
-    scripts = {name: [saying(name, late=seconds)] for name, seconds in zip("abcde", (3, 1, 2, 50, 40), strict=True)}
+    delays = {"a": 3, "b": 1, "c": 2, "d": 50, "e": 40}
+    scripts: dict[str, Any] = {name: [saying(name, late=seconds)] for name, seconds in delays.items()}
     async with world(**scripts) as w:
         asked = await ask(w, strategy="panel", quorum=3, grace_s=0.5, synthesiser="longest")
 
@@ -142,18 +144,25 @@ async def test_members_leave_time_for_the_synthesis(autojump_clock: MockClock) -
         assert asked.took <= 10
 
 
+TWO_OF_THREE: dict[str, Any] = {
+    "strategy": "panel",
+    "members": 2,
+    "candidates": ("a/m-a", "b/m-b", "c/m-c"),
+    "select": "order",
+    "synthesiser": "none",
+}
+
+
 async def test_a_failed_member_is_replaced_when_asked_for(autojump_clock: MockClock) -> None:
     async with world(a=[status(401)], b=[saying("two")], c=[saying("three")], draw=0.5) as w:
-        panel = {"strategy": "panel", "members": 2, "candidates": ("a/m-a", "b/m-b", "c/m-c"), "synthesiser": "none"}
-        asked = await ask(w, select="order", refill=True, **panel)
+        asked = await ask(w, refill=True, **TWO_OF_THREE)
 
         assert outcomes(asked) == {"a/m-a": "auth", "b/m-b": "ok", "c/m-c": "ok"}
 
 
 async def test_without_refill_nobody_takes_the_place_of_a_failed_member(autojump_clock: MockClock) -> None:
     async with world(a=[status(401)], b=[saying("two")], c=[saying("three")], draw=0.5) as w:
-        panel = {"strategy": "panel", "members": 2, "candidates": ("a/m-a", "b/m-b", "c/m-c"), "synthesiser": "none"}
-        asked = await ask(w, select="order", **panel)
+        asked = await ask(w, **TWO_OF_THREE)
 
         assert asked.response.content == "two"
         assert w["c"].calls == 0

@@ -25,7 +25,8 @@ async def test_the_first_whole_answer_wins_and_the_others_are_cancelled(
         asked = await ask(w, strategy="race", stream=stream)
 
         assert asked.response.content == "fast"
-        assert (asked.response.provider, asked.took) == ("b", pytest.approx(1))
+        assert asked.response.provider == "b"
+        assert asked.took == pytest.approx(1)
         assert outcomes(asked) == {"a/m-a": "cancelled", "b/m-b": "ok", "c/m-c": "cancelled"}
         assert (w["a"].aborted, w["c"].aborted) == (1, 1)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from trio.testing import MockClock
 
@@ -24,7 +26,7 @@ CONTEXT = {"project": "Apollo", "secret": "hunter2", "sizes": {"x": 1}}
 
 async def test_context_manager_merges_the_named_keys_into_each_members_prompt(autojump_clock: MockClock) -> None:
     async with world(a=[saying("one")], b=[saying("two")]) as w:
-        how = {"strategy": "panel", "synthesiser": "first", "context": CONTEXT}
+        how: dict[str, Any] = {"strategy": "panel", "synthesiser": "first", "context": CONTEXT}
         await ask(w, share_context=("project", "sizes", "missing"), **how)
 
         for name in "ab":
@@ -37,7 +39,7 @@ async def test_context_manager_merges_the_named_keys_into_each_members_prompt(au
 
 async def test_context_manager_tells_each_member_its_own_part(autojump_clock: MockClock) -> None:
     async with world(a=[saying("one")], b=[saying("two")], c=[saying("three")]) as w:
-        share = {"a/m-a": "all", "b/m-b": ("project",)}
+        share: dict[str, Any] = {"a/m-a": "all", "b/m-b": ("project",)}
         await ask(w, strategy="panel", synthesiser="first", context=CONTEXT, share_context=share)
 
         assert "hunter2" in prompts(w, "a")[0]
@@ -67,7 +69,7 @@ async def test_a_single_answer_is_told_the_context_too(autojump_clock: MockClock
 
 async def test_the_synthesiser_is_told_what_its_model_may_know(autojump_clock: MockClock) -> None:
     async with world(a=[saying("one")], b=[saying("two")], c=[saying("made")]) as w:
-        how = {"members": ("a/m-a", "b/m-b"), "synthesiser": "c/m-c", "context": CONTEXT}
+        how: dict[str, Any] = {"members": ("a/m-a", "b/m-b"), "synthesiser": "c/m-c", "context": CONTEXT}
         await ask(w, strategy="panel", share_context={"c/m-c": ("project",)}, **how)
 
         assert "Apollo" in prompts(w, "c")[0]
@@ -100,7 +102,12 @@ def test_nothing_to_tell_leaves_the_request_as_it_is() -> None:
     assert told(request, shared(request.context, "none")) is request
 
 
-HOW = {"strategy": "panel", "synthesiser": "first", "share_knowledge": True, "metadata": {"conversation_id": "talk"}}
+HOW: dict[str, Any] = {
+    "strategy": "panel",
+    "synthesiser": "first",
+    "share_knowledge": True,
+    "metadata": {"conversation_id": "talk"},
+}
 
 
 async def test_knowledge_sharer_tells_what_was_accepted_before_in_the_conversation(autojump_clock: MockClock) -> None:
@@ -125,7 +132,7 @@ async def test_knowledge_sharer_tells_what_was_accepted_before_in_the_conversati
 async def test_knowledge_sharer_tells_nobody_else(autojump_clock: MockClock, other: dict[str, object]) -> None:
     async with world(a=[saying("the sky is blue")], b=[saying("it is grey")]) as w:
         await ask(w, "What colour?", caller="me", **HOW)
-        await ask(w, "And now?", **({"caller": "me"} | HOW | other))  # type: ignore[arg-type]
+        await ask(w, "And now?", **({"caller": "me"} | HOW | other))
 
         assert prompts(w, "a")[1] == "And now?"
 

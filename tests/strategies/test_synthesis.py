@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from trio.testing import MockClock
@@ -17,7 +18,7 @@ from llm_protocol.requests import ChatRequest, CodeRequest, CompletionRequest
 from support.attempts import breaking, close, stall, status, world
 from support.panels import ask, bodies, prompts, saying
 
-TWO = {"a": [saying("a long answer", late=2)], "b": [saying("short", late=1)]}
+TWO: dict[str, Any] = {"a": [saying("a long answer", late=2)], "b": [saying("short", late=1)]}
 
 
 @pytest.mark.parametrize(
@@ -100,8 +101,8 @@ async def test_the_best_answer_is_one_that_was_not_cut_short(autojump_clock: Moc
 @pytest.mark.parametrize(("stream", "mode"), [(False, "error"), (True, "buffer")])
 async def test_a_synthesis_that_breaks_unseen_degrades_too(autojump_clock: MockClock, stream: bool, mode: str) -> None:
     broken = [breaking(), close()]
-    async with world(a=[saying("one")], b=[saying("two")], c=[broken]) as w:  # type: ignore[list-item]
-        how = {"members": ("a/m-a", "b/m-b"), "synthesiser": "c/m-c", "on_broken_stream": mode, "deadline_s": 20}
+    async with world(a=[saying("one")], b=[saying("two")], c=[broken]) as w:
+        how: dict[str, Any] = {"members": ("a/m-a", "b/m-b"), "synthesiser": "c/m-c", "on_broken_stream": mode}
         asked = await ask(w, strategy="panel", stream=stream, **how)
 
     assert asked.response.content == "one"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from trio.testing import MockClock
 
@@ -10,7 +12,7 @@ from support.panels import ask, outcomes, saying
 
 
 async def test_the_majority_wins_and_the_split_is_reported(autojump_clock: MockClock) -> None:
-    scripts = {"a": [saying("Lyon")], "b": [saying("Paris")], "c": [saying("paris.", late=1)]}
+    scripts: dict[str, Any] = {"a": [saying("Lyon")], "b": [saying("Paris")], "c": [saying("paris.", late=1)]}
     async with world(**scripts) as w:
         asked = await ask(w, strategy="vote")
 
@@ -23,7 +25,7 @@ async def test_the_majority_wins_and_the_split_is_reported(autojump_clock: MockC
 
 
 async def test_json_is_compared_by_value(autojump_clock: MockClock) -> None:
-    scripts = {
+    scripts: dict[str, Any] = {
         "a": [saying('{"city": "Paris", "n": 1}')],
         "b": [saying('```json\n{"n":1,"city":"Paris"}\n```')],
         "c": [saying('{"city": "Rome", "n": 1}')],
@@ -44,7 +46,7 @@ async def test_a_tie_goes_to_whoever_stands_first(autojump_clock: MockClock) -> 
 
 
 async def test_the_others_are_cancelled_once_more_than_half_agree(autojump_clock: MockClock) -> None:
-    scripts = {"a": [saying("yes", late=1)], "b": [saying("Yes", late=2)], "c": [stall()]}
+    scripts: dict[str, Any] = {"a": [saying("yes", late=1)], "b": [saying("Yes", late=2)], "c": [stall()]}
     async with world(**scripts) as w:
         asked = await ask(w, strategy="vote")
 
