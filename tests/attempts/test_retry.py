@@ -11,8 +11,9 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
+from llm_actors.catalog import Candidate
 from llm_protocol.failures import FailureKind
-from llm_protocol.policy import Attempts, Limits
+from llm_protocol.policy import Attempts, Limits, Timeouts
 from support.attempts import (
     ANSWER,
     Asked,
@@ -26,7 +27,7 @@ from support.attempts import (
     tokens,
     world,
 )
-from support.peer import Call, Script, close, stall
+from support.peer import Call, Script, close, sse, stall
 
 DATE = "Tue, 01 Jul 2025 10:00:00 GMT"
 IN_5_S = "Tue, 01 Jul 2025 10:00:05 GMT"
@@ -225,7 +226,7 @@ async def test_rty_04_after_the_first_token_nobody_else_is_asked_unless_wished(a
 
 
 async def test_rty_05_an_answer_that_was_lost_is_one_request_and_its_usage_a_guess(autojump_clock: MockClock) -> None:
-    """No vendor of ours documents an idempotency key, so equal bytes are all that tells one request from two."""
+    """None of the five vendors documents an idempotency key: equal bytes are what a retry is known by."""
 
     async def works_and_closes(call: Call) -> None:
         await trio.sleep(3)
@@ -295,6 +296,31 @@ async def test_a_retry_goes_on_to_who_has_room_instead_of_waiting_for_a_minute(a
 
     assert asked.outcomes() == ["a:server_error", "b:ok"]
     assert asked.took <= 2.1
+
+
+async def test_a_count_before_an_error_is_no_content_and_is_the_vendors_own(autojump_clock: MockClock) -> None:
+    counted = '{"id": "c", "model": "m", "choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 0}}'
+    overloaded = '{"error": {"message": "no", "code": "overloaded"}}'
+    async with world(a=[sse(counted, overloaded)], b=[answer]) as w:
+        asked = await w.ask(on_broken_stream="error")
+
+    assert asked.outcomes() == ["a:overloaded", "a:overloaded", "b:ok"]
+    assert asked.response.usage == tokens("b")
+    assert (asked.attempts[0]["usage"]["input_tokens"], asked.attempts[0]["usage"]["estimated"]) == (7, False)
+    assert "first_token_ms" not in asked.attempts[0]
+
+
+async def test_who_is_left_while_it_writes_does_not_look_slow_to_begin(autojump_clock: MockClock) -> None:
+    a = Candidate("a", "m-a")
+    async with world(timeouts=Timeouts(idle=60), a=[answering(gap=20)]) as w:
+        w.season("a", usual=1.0)
+        with trio.move_on_after(100):
+            await w.ask(deadline_s=300)
+        await w.settled()
+        known = w.tree.selector.known(a)
+
+    assert known.latency_s == pytest.approx(1.0)
+    assert known.percentile(95, 100, stream=True, least=1) == 1.0
 
 
 @pytest.mark.parametrize("cache", ["off", "refresh"])
