@@ -27,7 +27,7 @@ from support.peer import Peer
 from support.ws import connected, text_of
 
 PREFIX = "llm-runtime:member."
-OPT_IN = {"llm_runtime": {"stream_members": True}}
+OPT_IN: dict[str, Any] = {"llm_runtime": {"stream_members": True}}
 ROUTE = Policy(strategy="panel", members=("a/m-a", "b/m-b", "c/m-c"), synthesiser="a/m-a")
 
 
