@@ -15,6 +15,9 @@ T = TypeVar("T")
 MAX_BODY_BYTES = 64 * 1024 * 1024
 """A whole JSON body may have this many bytes (pictures travel in base64)."""
 
+MAX_KEYS = 50_000
+"""A JSON text may have about this many keys: as plain objects each costs over a hundred bytes. Long model lists fit."""
+
 
 class WireError(ValueError):
     """A peer's bytes could not be understood. The text says why and where, and holds none of the bytes."""
@@ -38,6 +41,8 @@ class JsonDecoder(Generic[T]):
         """The value. Raises `WireError`."""
         if len(data) > self._limit:
             raise WireError(f"the JSON text is longer than {self._limit} bytes")
+        if len(data) > 2 * MAX_KEYS and _keys(data) > MAX_KEYS:
+            raise WireError(f"the JSON text has more than {MAX_KEYS} keys")
         try:
             return self._fast.decode(data)
         except msgspec.ValidationError as exc:
@@ -58,6 +63,11 @@ class JsonDecoder(Generic[T]):
             raise WireError("the JSON text is nested too deeply") from None
         except ValueError:
             raise WireError("the text is not JSON") from None
+
+
+def _keys(data: bytes | str) -> int:
+    """How many keys there are at most; what is counted may also stand within a text."""
+    return data.count(b'":') if isinstance(data, bytes) else data.count('":')
 
 
 def _refuse_constant(name: str) -> NoReturn:

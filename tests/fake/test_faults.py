@@ -69,26 +69,20 @@ async def test_a_broken_whole_answer_is_a_typed_failure(
 
 @pytest.mark.parametrize("kind", [LLMProvider.OPENAI, LLMProvider.ANTHROPIC, LLMProvider.GEMINI, LLMProvider.COHERE])
 @pytest.mark.parametrize("fault", sorted(BOMBS))
-async def test_a_bomb_in_a_stream_costs_little_and_is_a_typed_failure(
-    autojump_clock: MockClock, kind: LLMProvider, fault: Fault
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+async def test_a_bomb_costs_little_and_is_a_typed_failure(
+    autojump_clock: MockClock, kind: LLMProvider, fault: Fault, stream: bool
 ) -> None:
     """SSE-05, SSE-06, SSE-07: less than 8 MiB, the fake's own part included."""
     async with FakeProvider(Rule(fault=fault)) as fake:
         tracemalloc.start()
         try:
-            broken = failure(await ask(fake, kind, chat(), stream=True, timeouts=QUICK))
+            broken = failure(await ask(fake, kind, chat(), stream=stream, timeouts=QUICK))
             _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
         assert broken.kind is FailureKind.PROTOCOL
         assert peak < 8 * 1024 * 1024
-
-
-@pytest.mark.parametrize("fault", sorted(BOMBS))
-async def test_a_bomb_for_a_whole_answer_is_a_typed_failure(autojump_clock: MockClock, fault: Fault) -> None:
-    async with FakeProvider(Rule(fault=fault)) as fake:
-        broken = failure(await ask(fake, LLMProvider.OPENAI, chat(), stream=False, timeouts=QUICK))
-        assert broken.kind is FailureKind.PROTOCOL
 
 
 @EVERY

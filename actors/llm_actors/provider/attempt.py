@@ -21,14 +21,17 @@ from llm_protocol.errors import LLMClientError
 from llm_protocol.events import TERMINAL, Event, Failed, Finished, Started, UsageReported
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.policy import Timeouts
-from llm_protocol.requests import AnyRequest, CodeRequest
+from llm_protocol.requests import AnyRequest, ChatRequest, CodeRequest, CompletionRequest
 from llm_protocol.unfencing import Unfencer
 
 ERROR_BODY_BYTES = 256 * 1024
 """What is read of an error's body."""
 
+TEXT_BODY_BYTES = 3 * 1024 * 1024
+"""What is read of a whole answer in words; the longest that models give are a fifth of it."""
+
 ANSWER_BODY_BYTES = 64 * 1024 * 1024
-"""What is read of a whole answer: pages of pictures or vectors fit."""
+"""What is read of an answer with pictures or vectors."""
 
 AFTER_END_SECONDS = 0.1
 """How long the end of the body is waited for once the answer is complete, so that the connection can be kept."""
@@ -110,7 +113,7 @@ class Attempt:
                 return Failed(failure=dialect.decode_error(await _whole(response, ERROR_BODY_BYTES)))
             if stream and not _is_json(response):
                 return await self._stream(response, dialect.stream_decoder(said))
-            whole = await _whole(response, ANSWER_BODY_BYTES)
+            whole = await _whole(response, TEXT_BODY_BYTES if _in_words(said) else ANSWER_BODY_BYTES)
             return self._deliver(dialect.decode_response(said, whole))
 
     async def _stream(self, response: Response, decoder: StreamDecoder) -> Finished | Failed:
@@ -154,6 +157,11 @@ class Attempt:
         if self._first_token_at is not None:
             self._wait_for(FailureKind.TIMEOUT_IDLE, self._timeouts.idle)
         return None
+
+
+def _in_words(request: AnyRequest) -> bool:
+    """Whether text is all the answer can have. Models that draw in a chat have it in their name."""
+    return isinstance(request, (ChatRequest, CompletionRequest)) and "image" not in request.model
 
 
 def _is_json(response: Response) -> bool:
