@@ -17,7 +17,7 @@ from llm_protocol.headers import int_header, retry_after, seconds_until
 from llm_protocol.pictures import data_uri, image_from_url, image_url, parse_data_uri, unbase64
 from llm_protocol.redact import error_message, redact
 from llm_protocol.times import duration, http_date, rfc3339
-from llm_protocol.wire import JsonDecoder, WireError, decode_json, decode_object, encode_json
+from llm_protocol.wire import JsonDecoder, WireError, decode_json, encode_json
 
 
 class Point(msgspec.Struct):
