@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -25,6 +26,7 @@ from llm_protocol.requests import (
     CompletionRequest,
     EmbeddingRequest,
     ImageRequest,
+    LLMProvider,
 )
 from llm_protocol.response import LLMResponse, Usage
 from llm_runtime.answers import AnswerStream, outcome
@@ -33,6 +35,11 @@ from llm_runtime.collaborating import answers, collaboration
 from llm_runtime.config import Config
 from llm_runtime.deployments import deployment_of, supervised
 from llm_runtime.tree import Tree
+
+UNPRICED_SAID = 1_000
+"""Models without a known price that are named in the log, once each."""
+
+log = logging.getLogger(__name__)
 
 
 @final
@@ -50,6 +57,7 @@ class Runtime:
         deployments = [supervised(deployment_of(name, provider)) for name, provider in config.enabled.items()]
         self._kinds = {each.deployment.name: each.deployment.kind for each in deployments}
         self._tree = Tree(config, deployments, self._cost_of, doors=doors(self))
+        self._unpriced: set[str] = set()
         self._open = False
 
     @asynccontextmanager
@@ -232,7 +240,16 @@ class Runtime:
     def _cost_of(self, provider: str, model: str, usage: Usage) -> float | None:
         from llm_protocol.prices import cost_of
 
-        return cost_of(self._kinds[provider], model, usage)
+        kind = self._kinds[provider]
+        cost = cost_of(kind, model, usage)
+        if cost is None and kind is not LLMProvider.LOCAL:
+            self._say_unpriced(f"{provider}/{model}")
+        return cost
+
+    def _say_unpriced(self, model: str) -> None:
+        if model not in self._unpriced and len(self._unpriced) < UNPRICED_SAID:
+            self._unpriced.add(model)
+            log.info("the price of %s is not known: its answers have no cost", model)
 
 
 @asynccontextmanager

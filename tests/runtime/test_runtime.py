@@ -252,3 +252,11 @@ async def test_sse_11_tool_arguments_cut_in_the_middle_are_never_handed_over() -
     assert caught.value.partial is not None
     assert caught.value.partial.tool_calls == ()
     assert caught.value.partial.content == "Let me see"
+
+
+async def test_cost_calculator_an_unknown_price_is_none_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    async with running(reply(whole(), headers=JSON)) as (rt, _):
+        assert [(await rt.chat("hi")).cost for _ in range(3)] == [None, None, None]
+
+    assert caplog.text.count("the price of fake/m is not known") == 1
