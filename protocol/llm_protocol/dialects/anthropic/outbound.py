@@ -42,7 +42,7 @@ _STOP_REASONS = {
 _ItemEvent = ItemStarted | TextDelta | ReasoningDelta | ToolCallDelta | RefusalDelta | ItemDone
 
 
-class MessageEncoder:
+class AnthropicEncoder:
     """Encodes one streamed answer."""
 
     def __init__(self, model: str, response_id: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from llm_protocol.content import HostedTool, JsonObject, Message, ResponseFormat, Tool, ToolChoice
 from llm_protocol.dialect import WireRequest
 from llm_protocol.dialects.anthropic.blocks import NAME, encode_parts, plain_text
-from llm_protocol.dialects.anthropic.models import (
+from llm_protocol.dialects.anthropic.capabilities import (
     BUDGET_OF_EFFORT,
     DEFAULT_MAX_TOKENS,
     MIN_THINKING_BUDGET,

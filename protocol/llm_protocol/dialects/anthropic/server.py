@@ -10,7 +10,7 @@ from llm_protocol.dialect import Inbound, ModelInfo, WireResponse
 from llm_protocol.dialects.anthropic import errors
 from llm_protocol.dialects.anthropic.blocks import NAME
 from llm_protocol.dialects.anthropic.inbound import decode_chat
-from llm_protocol.dialects.anthropic.outbound import MessageEncoder, encode_whole
+from llm_protocol.dialects.anthropic.outbound import AnthropicEncoder, encode_whole
 from llm_protocol.failures import Failure
 from llm_protocol.fields import unsupported
 from llm_protocol.response import LLMResponse
@@ -28,9 +28,9 @@ class AnthropicServer:
             raise unsupported("path", f"{path} is not served: the chat endpoint is /v1/messages")
         return decode_chat(body)
 
-    def response_encoder(self, inbound: Inbound, response_id: str) -> MessageEncoder:
+    def response_encoder(self, inbound: Inbound, response_id: str) -> AnthropicEncoder:
         """An encoder for one streamed answer."""
-        return MessageEncoder(inbound.request.model, response_id)
+        return AnthropicEncoder(inbound.request.model, response_id)
 
     def encode_response(self, inbound: Inbound, response: LLMResponse) -> bytes:  # noqa: ARG002
         """The body of a whole answer."""

@@ -8,7 +8,7 @@ from llm_protocol.answer import AnswerStream, read_whole
 from llm_protocol.content import JsonObject
 from llm_protocol.dialect import Headers, ModelInfo, ModelPage, RateLimits, WireRequest, WireResponse
 from llm_protocol.dialects.cohere import errors
-from llm_protocol.dialects.cohere.embed import decode_embeddings, encode_embed
+from llm_protocol.dialects.cohere.embeddings import decode_embeddings, encode_embed
 from llm_protocol.dialects.cohere.parts import NAME
 from llm_protocol.dialects.cohere.request import encode_chat
 from llm_protocol.dialects.cohere.stream import CohereAnswer

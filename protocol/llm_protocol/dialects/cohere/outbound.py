@@ -54,7 +54,7 @@ class _Open:
         self.said = False
 
 
-class ChatEncoder:
+class CohereEncoder:
     """Encodes one streamed answer."""
 
     def __init__(self, response_id: str) -> None:

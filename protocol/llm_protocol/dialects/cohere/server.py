@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from llm_protocol.dialect import Inbound, ModelInfo, WireResponse
 from llm_protocol.dialects.cohere import errors
-from llm_protocol.dialects.cohere.embed import decode_embed, encode_embeddings
+from llm_protocol.dialects.cohere.embeddings import decode_embed, encode_embeddings
 from llm_protocol.dialects.cohere.inbound import decode_chat
-from llm_protocol.dialects.cohere.outbound import ChatEncoder, encode_whole
+from llm_protocol.dialects.cohere.outbound import CohereEncoder, encode_whole
 from llm_protocol.dialects.cohere.parts import NAME
 from llm_protocol.failures import Failure
 from llm_protocol.fields import bad_request, unsupported
@@ -35,9 +35,9 @@ class CohereServer:
             raise bad_request(None, f"the body must be a JSON object: {exc}") from None
         return decode(given)
 
-    def response_encoder(self, inbound: Inbound, response_id: str) -> ChatEncoder:  # noqa: ARG002
+    def response_encoder(self, inbound: Inbound, response_id: str) -> CohereEncoder:  # noqa: ARG002
         """An encoder for one streamed answer."""
-        return ChatEncoder(response_id)
+        return CohereEncoder(response_id)
 
     def encode_response(self, inbound: Inbound, response: LLMResponse) -> bytes:
         """The body of a whole answer."""

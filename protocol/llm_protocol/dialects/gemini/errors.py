@@ -146,9 +146,9 @@ _WORDS = {
 }
 
 
-def error_object(failure: Failure, status: int | None = None) -> JsonObject:
-    """``{"error": …}`` for ``failure``, with the ``status`` that its kind has unless another is given."""
-    code = status or failure.rule.status
+def error_object(failure: Failure) -> JsonObject:
+    """``{"error": …}`` for ``failure``."""
+    code = failure.rule.status
     details: list[JsonObject] = [
         {"@type": f"{_TYPE}ErrorInfo", "reason": failure.rule.code.upper(), "domain": _DOMAIN},
     ]
@@ -164,9 +164,7 @@ def error_object(failure: Failure, status: int | None = None) -> JsonObject:
     return {"error": {"code": code, "message": failure.message, "status": word, "details": details}}
 
 
-def encode_error(failure: Failure, status: int | None = None) -> WireResponse:
+def encode_error(failure: Failure) -> WireResponse:
     """The whole HTTP answer for ``failure``."""
-    body = error_object(failure, status)
-    return WireResponse(
-        body["error"]["code"], (("content-type", "application/json; charset=UTF-8"),), encode_json(body)
-    )
+    headers = (("content-type", "application/json; charset=UTF-8"),)
+    return WireResponse(failure.rule.status, headers, encode_json(error_object(failure)))

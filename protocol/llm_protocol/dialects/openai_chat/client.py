@@ -10,10 +10,10 @@ from llm_protocol.answer import AnswerStream, read_whole
 from llm_protocol.content import JsonObject
 from llm_protocol.dialect import Headers, ModelPage, RateLimits, StreamDecoder, WireRequest, WireResponse
 from llm_protocol.dialects.openai_chat.completions import completion_body
-from llm_protocol.dialects.openai_chat.embeddings import embedding_body, read_embeddings
-from llm_protocol.dialects.openai_chat.errors import read_failure
-from llm_protocol.dialects.openai_chat.images import image_body, read_images
-from llm_protocol.dialects.openai_chat.models import read_models
+from llm_protocol.dialects.openai_chat.embeddings import decode_embeddings, embedding_body
+from llm_protocol.dialects.openai_chat.errors import decode_error
+from llm_protocol.dialects.openai_chat.images import decode_images, image_body
+from llm_protocol.dialects.openai_chat.models import decode_models
 from llm_protocol.dialects.openai_chat.quirks import OPENAI, Quirks
 from llm_protocol.dialects.openai_chat.request import chat_body
 from llm_protocol.dialects.openai_chat.stream import OpenAIChatAnswer
@@ -83,15 +83,15 @@ class OpenAIChat:
         """The events of a whole 2xx answer."""
         match request:
             case EmbeddingRequest():
-                return read_embeddings(request, response.body)
+                return decode_embeddings(request, response.body)
             case ImageRequest():
-                return read_images(request, response.body)
+                return decode_images(request, response.body)
             case _:
                 return read_whole(OpenAIChatAnswer(request.request_id, self.name), response.body)
 
     def decode_error(self, response: WireResponse) -> Failure:
         """What a non-2xx answer means. Who is told no time to wait waits for the window that is used up."""
-        failure = read_failure(response.status, response.headers, response.body)
+        failure = decode_error(response.status, response.headers, response.body)
         limits = self.rate_limits(response.headers)
         if failure.kind is FailureKind.RATE_LIMITED and failure.retry_after is None and limits is not None:
             return msgspec.structs.replace(failure, retry_after=_reset(limits))
@@ -116,7 +116,7 @@ class OpenAIChat:
 
     def decode_models(self, body: bytes) -> ModelPage:
         """The model list. Raises `ProtocolError`."""
-        return read_models(body)
+        return decode_models(body)
 
 
 def _reset(limits: RateLimits) -> float | None:

@@ -51,7 +51,7 @@ def embedding_body(request: EmbeddingRequest, quirks: Quirks) -> JsonObject:
     return body
 
 
-def read_embeddings(request: EmbeddingRequest, body: bytes) -> list[Event]:
+def decode_embeddings(request: EmbeddingRequest, body: bytes) -> list[Event]:
     """The events of a whole answer; a vector missing is a failure, never a shorter list."""
     try:
         answer = _DECODER.decode(body)
@@ -111,7 +111,7 @@ def wanted_form(body: Body) -> str:
     return body.string("encoding_format") or ""
 
 
-def write_embeddings(response: LLMResponse, form: str) -> bytes:
+def encode_embeddings(response: LLMResponse, form: str) -> bytes:
     """The body of a whole answer, in the encoding that was asked for."""
     usage = response.usage
     tokens = usage.input_tokens if usage else 0

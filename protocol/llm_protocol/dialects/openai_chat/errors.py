@@ -59,7 +59,7 @@ _NO_MODEL = re.compile(r"(?i)\bmodel\b.{0,200}\b(does not exist|not found|not ex
 _TRY_AGAIN = re.compile(r"(?i)try again in ([\d.]+(?:ms|s|m|h)(?:[\d.hms]*[hms])?)")
 
 
-def read_failure(status: int | None, headers: Headers, body: bytes) -> Failure:
+def decode_error(status: int | None, headers: Headers, body: bytes) -> Failure:
     """What an answer that is not 2xx means."""
     try:
         value = decode_json(body)
@@ -157,7 +157,7 @@ def error_body(failure: Failure) -> JsonObject:
     return {"error": {"message": failure.message, "type": rule.type, "param": failure.param, "code": rule.code}}
 
 
-def write_failure(failure: Failure) -> WireResponse:
+def encode_error(failure: Failure) -> WireResponse:
     """Status, headers and body. A client must not repeat what was half delivered or cannot succeed."""
     headers = [("content-type", "application/json")]
     if failure.retry_after is not None:

@@ -59,7 +59,7 @@ def image_body(request: ImageRequest, quirks: Quirks) -> JsonObject:
     return body
 
 
-def read_images(request: ImageRequest, body: bytes) -> list[Event]:
+def decode_images(request: ImageRequest, body: bytes) -> list[Event]:
     """The events of a whole answer."""
     try:
         answer = _DECODER.decode(body)
@@ -105,7 +105,7 @@ def image_request(body: Body, name: str) -> ImageRequest:
     )
 
 
-def write_images(response: LLMResponse) -> bytes:
+def encode_images(response: LLMResponse) -> bytes:
     """The body of a whole answer."""
     body: JsonObject = {"created": int(response.timestamp), "data": [_written(image) for image in response.images]}
     kinds = {_FORMATS.get(image.media_type or "") for image in response.images}

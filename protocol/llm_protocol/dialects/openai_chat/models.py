@@ -33,7 +33,7 @@ class _List(msgspec.Struct):
 _DECODER = JsonDecoder(_List)
 
 
-def read_models(body: bytes) -> ModelPage:
+def decode_models(body: bytes) -> ModelPage:
     """The whole list: this wire has no pages. The context window is read under the names that servers give it. Raises
     `ProtocolError`.
     """
@@ -55,7 +55,7 @@ def _info(model: _Model) -> ModelInfo:
     )
 
 
-def write_models(models: Sequence[ModelInfo]) -> bytes:
+def encode_models(models: Sequence[ModelInfo]) -> bytes:
     """The body of the list."""
     data = [
         {"id": model.id, "object": "model", "created": model.created, "owned_by": model.owned_by}

@@ -35,7 +35,7 @@ from llm_protocol.wire import encode_json
 DONE = Frame(None, b"[DONE]")
 
 
-def write_answer(inbound: Inbound, response: LLMResponse, quirks: Quirks) -> bytes:
+def encode_whole(inbound: Inbound, response: LLMResponse, quirks: Quirks) -> bytes:
     """The body of a whole answer."""
     reason = response.finish_reason or FinishReason.STOP
     legacy = isinstance(inbound.request, CompletionRequest)
@@ -94,7 +94,7 @@ def _finish_word(reason: FinishReason, *, refused: bool) -> str:
 
 
 @final
-class ChunkEncoder:
+class OpenAIChatEncoder:
     """The frames of one streamed answer. Adjacent deltas of an item become one chunk."""
 
     def __init__(self, inbound: Inbound, response_id: str, quirks: Quirks) -> None:

@@ -8,12 +8,12 @@ from typing import final
 from llm_protocol.body import Body
 from llm_protocol.dialect import Inbound, ModelInfo, ResponseEncoder, WireResponse
 from llm_protocol.dialects.openai_chat.completions import completion_request
-from llm_protocol.dialects.openai_chat.embeddings import embedding_request, wanted_form, write_embeddings
-from llm_protocol.dialects.openai_chat.errors import write_failure
-from llm_protocol.dialects.openai_chat.images import image_request, write_images
+from llm_protocol.dialects.openai_chat.embeddings import embedding_request, encode_embeddings, wanted_form
+from llm_protocol.dialects.openai_chat.errors import encode_error
+from llm_protocol.dialects.openai_chat.images import encode_images, image_request
 from llm_protocol.dialects.openai_chat.inbound import chat_request, streaming
-from llm_protocol.dialects.openai_chat.models import write_models
-from llm_protocol.dialects.openai_chat.outbound import ChunkEncoder, write_answer
+from llm_protocol.dialects.openai_chat.models import encode_models
+from llm_protocol.dialects.openai_chat.outbound import OpenAIChatEncoder, encode_whole
 from llm_protocol.dialects.openai_chat.quirks import OPENAI, Quirks
 from llm_protocol.failures import Failure
 from llm_protocol.fields import bad_request, unsupported
@@ -56,22 +56,22 @@ class OpenAIChatServer:
 
     def response_encoder(self, inbound: Inbound, response_id: str) -> ResponseEncoder:
         """An encoder for one streamed answer."""
-        return ChunkEncoder(inbound, response_id, self.quirks)
+        return OpenAIChatEncoder(inbound, response_id, self.quirks)
 
     def encode_response(self, inbound: Inbound, response: LLMResponse) -> bytes:
         """The body of a whole answer."""
         match inbound.request:
             case EmbeddingRequest():
-                return write_embeddings(response, inbound.form)
+                return encode_embeddings(response, inbound.form)
             case ImageRequest():
-                return write_images(response)
+                return encode_images(response)
             case _:
-                return write_answer(inbound, response, self.quirks)
+                return encode_whole(inbound, response, self.quirks)
 
     def encode_error(self, failure: Failure) -> WireResponse:
         """Status, headers and body that the SDK turns into its exceptions."""
-        return write_failure(failure)
+        return encode_error(failure)
 
     def encode_models(self, models: Sequence[ModelInfo]) -> bytes:
         """The body of the model list."""
-        return write_models(models)
+        return encode_models(models)

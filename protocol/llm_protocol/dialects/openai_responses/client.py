@@ -8,8 +8,8 @@ from llm_protocol.answer import AnswerStream, read_whole
 from llm_protocol.dialect import Headers, ModelPage, RateLimits, StreamDecoder, WireRequest, WireResponse
 from llm_protocol.dialects.openai_chat.client import OpenAIChat
 from llm_protocol.dialects.openai_chat.quirks import OPENAI, Quirks
-from llm_protocol.dialects.openai_responses.outgoing import response_body
 from llm_protocol.dialects.openai_responses.reasoning import NAME
+from llm_protocol.dialects.openai_responses.request import response_body
 from llm_protocol.dialects.openai_responses.stream import OpenAIResponsesAnswer
 from llm_protocol.events import Event
 from llm_protocol.failures import Failure

@@ -23,8 +23,8 @@ from llm_protocol.content import (
     ToolChoice,
 )
 from llm_protocol.dialect import Inbound
+from llm_protocol.dialects.openai_responses.inbound import ResponseOptions
 from llm_protocol.dialects.openai_responses.reasoning import NAME, is_native, seal
-from llm_protocol.dialects.openai_responses.requests import ResponseOptions
 from llm_protocol.events import ItemKind
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.pictures import sniff_media_type

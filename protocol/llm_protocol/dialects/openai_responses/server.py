@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from llm_protocol.content import JsonObject, Refusal, Text
 from llm_protocol.dialect import Inbound, ModelInfo, WireResponse
-from llm_protocol.dialects.openai_chat.errors import error_body, write_failure
-from llm_protocol.dialects.openai_chat.models import write_models
-from llm_protocol.dialects.openai_responses.encoder import ResponsesEncoder
+from llm_protocol.dialects.openai_chat.errors import encode_error, error_body
+from llm_protocol.dialects.openai_chat.models import encode_models
+from llm_protocol.dialects.openai_responses.inbound import Create, ResponseOptions, decode_create
+from llm_protocol.dialects.openai_responses.outbound import OpenAIResponsesEncoder
 from llm_protocol.dialects.openai_responses.reasoning import NAME
-from llm_protocol.dialects.openai_responses.requests import Create, ResponseOptions, decode_create
 from llm_protocol.dialects.openai_responses.resource import ResourceEncoder, ending_of, output_item, part_id
 from llm_protocol.failures import Failure
 from llm_protocol.response import LLMResponse
@@ -40,9 +40,9 @@ class OpenAIResponsesServer:
         *,
         stream_id: str | None = None,
         starting_after: int = -1,
-    ) -> ResponsesEncoder:
+    ) -> OpenAIResponsesEncoder:
         """An encoder for one streamed response, from its beginning or from after a number the reader has seen."""
-        return ResponsesEncoder(inbound, response_id, options, stream_id=stream_id, starting_after=starting_after)
+        return OpenAIResponsesEncoder(inbound, response_id, options, stream_id=stream_id, starting_after=starting_after)
 
     def encode_response(
         self,
@@ -67,11 +67,11 @@ class OpenAIResponsesServer:
 
     def encode_error(self, failure: Failure) -> WireResponse:
         """A refusal of the whole request."""
-        return write_failure(failure)
+        return encode_error(failure)
 
     def error_event(self, failure: Failure, *, stream_id: str | None = None, event_id: str | None = None) -> bytes:
         """The WebSocket frame for a request that was refused before ``response.created``."""
-        refused = write_failure(failure)
+        refused = encode_error(failure)
         error: JsonObject = error_body(failure)["error"]
         hints = {name: value for name, value in refused.headers if name != "content-type"}
         if hints:
@@ -82,7 +82,7 @@ class OpenAIResponsesServer:
 
     def encode_models(self, models: Sequence[ModelInfo]) -> bytes:
         """The model list."""
-        return write_models(models)
+        return encode_models(models)
 
 
 def _output(response: LLMResponse, *, cut: bool) -> list[JsonObject]:

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 from llm_protocol.content import JsonObject, Opaque, Part, Reasoning, Refusal, Text, ToolCall
 from llm_protocol.dialect import Frame, Inbound
+from llm_protocol.dialects.openai_responses.inbound import ResponseOptions
 from llm_protocol.dialects.openai_responses.members import MemberTeller
-from llm_protocol.dialects.openai_responses.requests import ResponseOptions
 from llm_protocol.dialects.openai_responses.resource import (
     ResourceEncoder,
     content,
@@ -109,7 +109,7 @@ class _Item:
                 return None
 
 
-class ResponsesEncoder:
+class OpenAIResponsesEncoder:
     """Encodes one streamed response; see `llm_protocol.dialect.ResponseEncoder`.
 
     ``stream_id`` names the WebSocket lane. With ``starting_after`` the frames up to that number are left away.
