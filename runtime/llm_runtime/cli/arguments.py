@@ -45,7 +45,11 @@ def _ask(command: argparse.ArgumentParser) -> None:
     _common(command)
     command.add_argument("question", nargs="*", help="the question")
     command.add_argument("--url", help="address of a running daemon, such as http://127.0.0.1:8080")
-    command.add_argument("--model", default="auto", help="provider/model, a model, or auto (default)")
+    whom = command.add_mutually_exclusive_group()
+    whom.add_argument("--model", default="auto", help="provider/model, a model, or auto (default)")
+    whom.add_argument(
+        "--route", metavar="NAME", help="a route of the configuration; where several models answer, each is shown"
+    )
     command.add_argument("--system", help="what the model is told to be")
     command.set_defaults(log_level="warning")
 

@@ -15,11 +15,12 @@ from contextlib import suppress
 import trio
 
 from llm_protocol.content import Message
-from llm_protocol.policy import Attempts
+from llm_protocol.policy import Attempts, Policy
 from llm_protocol.requests import AUTO, LLMProvider
 from llm_runtime.cli.logs import start_logging
 from llm_runtime.cli.setup import configured
 from llm_runtime.cli.terminal import INTERRUPTED, UNREAD, UNUSABLE, complain, harmless, is_piped, leaf, say, write_all
+from llm_runtime.cli.watching import columns, watch
 from llm_runtime.config import Config, ConfigError, Provider
 from llm_runtime.config.keys import checked
 from llm_runtime.config.providers import checked_url
@@ -50,8 +51,13 @@ def _target(arguments: argparse.Namespace, environ: Mapping[str, str]) -> tuple[
     if arguments.url and arguments.config:
         raise ConfigError("--config is for asking in this process, --url for asking a daemon: give one of them")
     url = arguments.url or environ.get("LLM_RUNTIME_URL")
+    model = arguments.route or arguments.model
     if not url or arguments.config:
-        return configured(arguments.config, environ, say), arguments.model
+        config = configured(arguments.config, environ, say)
+        if arguments.route and arguments.route not in config.routes:
+            known = ", ".join(config.routes) or "none is configured"
+            raise ConfigError(f"--route: there is no route {arguments.route!r}; known: {known}")
+        return config, model
     try:
         key = checked(environ["LLM_RUNTIME_KEY"], "LLM_RUNTIME_KEY") if environ.get("LLM_RUNTIME_KEY") else None
         base_url = checked_url(url).removesuffix("/v1") + "/v1"
@@ -61,7 +67,7 @@ def _target(arguments: argparse.Namespace, environ: Mapping[str, str]) -> tuple[
         raise ConfigError(str(exc)) from None
     daemon = Provider(kind=LLMProvider.OPENAI_COMPATIBLE, base_url=base_url, api_key=key, models=(AUTO,))
     # The daemon does the retrying; that it is not there should be said at once.
-    return Config(providers={DAEMON: daemon}, attempts=Attempts(max=1)), f"{DAEMON}/{arguments.model}"
+    return Config(providers={DAEMON: daemon}, attempts=Attempts(max=1)), f"{DAEMON}/{model}"
 
 
 async def _ask(config: Config, model: str, arguments: argparse.Namespace) -> int:
@@ -87,11 +93,11 @@ async def _answer(config: Config, model: str, arguments: argparse.Namespace) -> 
         return complain('what is the question? For example: llm-runtime ask "Say hello."', UNUSABLE)
     messages = [Message.of("system", arguments.system)] if arguments.system else []
     messages.append(Message.of("user", question))
-    async with open_runtime(config) as runtime, runtime.stream(messages, model=model) as answer:
+    policy = Policy(stream_members=True) if arguments.route else Policy()
+    async with open_runtime(config) as runtime, runtime.stream(messages, model=model, policy=policy) as answer:
         paper = Paper()
         try:
-            async for text in answer.text():
-                await paper.write(text)
+            await watch(answer, paper, columns())
         except OSError:
             return UNREAD
         finally:
