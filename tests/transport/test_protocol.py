@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import h11
 import pytest
 import trio
 from hypothesis import given
@@ -17,6 +18,7 @@ from llm_actors.transport import (
     TransportError,
     UnsupportedEncoding,
 )
+from llm_actors.transport.chunks import whole_chunks
 from llm_actors.transport.connection import Connection
 from support.outgoing import ORIGIN, fetch, post, transport_to
 from support.peer import Peer, flood, raw, reply
@@ -195,6 +197,39 @@ def test_any_split_of_an_answer_gives_the_same_body(
         "until close": b"HTTP/1.0 200 OK\r\n\r\n" + body,
     }
     assert read_through(cut(wires[framing], places)) == (200, body, "")
+
+
+@given(st.binary(max_size=60), SIZES, PLACES)
+def test_chunks_that_arrive_whole_give_the_same_body(body: bytes, sizes: list[int], places: list[int]) -> None:
+    """Each chunk in a piece of its own, until a cut at an arbitrary place spoils it."""
+    wire = chunks(body, sizes)
+    ends, at = [len(CHUNKED)], 0
+    while at < len(wire) - len(b"0\r\n\r\n"):
+        size, _, _ = wire[at:].partition(b"\r\n")
+        at += len(size) + int(size, 16) + 2 * len(b"\r\n")
+        ends.append(len(CHUNKED) + at)
+    assert read_through(cut(CHUNKED + wire, ends)) == (200, body, "")
+    assert read_through(cut(CHUNKED + wire, [*ends, *places])) == (200, body, "")
+
+
+@given(
+    st.lists(st.sampled_from([b"1", b"2\r\n", b"\r\n", b"a", b"0", b"00a\r\n", b";x", b" ", b"0123456789"])).map(
+        b"".join
+    )
+)
+def test_what_is_taken_for_whole_chunks_is_so_to_h11(data: bytes) -> None:
+    """Of two readings of the same bytes one would be an attacker's."""
+    found = whole_chunks(data)
+    peer = h11.Connection(h11.CLIENT)
+    peer.send(h11.Request(method="GET", target="/", headers=[("host", "h")]))
+    peer.send(h11.EndOfMessage())
+    peer.receive_data(CHUNKED + data)
+    assert isinstance(peer.next_event(), h11.Response)
+    if found is not None:
+        read = b""
+        while isinstance(event := peer.next_event(), h11.Data):
+            read += event.data
+        assert (read, event, peer.trailing_data[0]) == (found, h11.NEED_DATA, b"")
 
 
 @given(st.binary(min_size=1, max_size=40), SIZES, st.integers(0, 2**10))

@@ -1,9 +1,9 @@
 """One HTTP/1.1 connection: requests one after the other over one wire, read by h11.
 
-h11 decides what the peer's bytes mean and whose turn it is; this file moves bytes, and turns every way of going
-wrong into one of our errors. A connection is used again only when that is proven harmless: request fully sent, body
-framed by the message itself and read to its end, nothing left over. In any other case it is closed, so that no byte
-of one answer can become part of another.
+h11 decides what the peer's bytes mean and whose turn it is; only chunks that arrive whole need no telling (see
+``chunks``). This file moves bytes, and turns every way of going wrong into one of our errors. A connection is used
+again only when that is proven harmless: request fully sent, body framed by the message itself and read to its end,
+nothing left over. In any other case it is closed, so that no byte of one answer can become part of another.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Final
 import h11
 import trio
 
+from .chunks import whole_chunks
 from .errors import (
     WIRE_ERRORS,
     Broken,
@@ -68,6 +69,7 @@ class Connection:
         self._starved = False  # h11 has nothing left to parse
         self._ended = False  # the body's end has been read
         self._framed = False  # the message itself says where its body ends
+        self._in_whole_chunks = False  # every piece of the body held whole chunks, so the next one begins with one
         self._failure: TransportError | None = None
         self._response: Response | None = None
 
@@ -95,7 +97,11 @@ class Connection:
         """
         while not self._ended:
             if self._starved:
-                await self._fill()
+                came = await self._next_bytes()
+                if self._in_whole_chunks and (body := whole_chunks(came)):
+                    return body  # h11 need not know: its next byte is the next chunk's first
+                self._in_whole_chunks = False
+                self._feed(came)
             else:
                 await trio.lowlevel.checkpoint_if_cancelled()
             if data := self._parse_body():
@@ -153,7 +159,7 @@ class Connection:
         while True:
             event = self._next_event()
             if event is h11.NEED_DATA:
-                await self._fill()
+                self._feed(await self._next_bytes())
             elif type(event) is h11.Response:
                 self._response = self._judge(event, method)
                 return self._response
@@ -178,6 +184,7 @@ class Connection:
         # Servers get the bodies of these wrong; nobody can tell a stray body from the next answer.
         bodiless = method == "HEAD" or head.status_code in (204, 304)
         self._framed = (chunked or b"content-length" in names) and not bodiless
+        self._in_whole_chunks = chunked and whole_chunks(self._h11.trailing_data[0]) is not None
         return Response(head.status_code, Headers(raw), self)
 
     def _refuse_encodings(self, status: int, raw: list[tuple[bytes, bytes]]) -> None:
@@ -231,12 +238,14 @@ class Connection:
             raise self._broken("closed in the middle of the answer" if self._answered else "closed before an answer")
         raise ProtocolViolation(self.origin, reason)
 
-    async def _fill(self) -> None:
+    async def _next_bytes(self) -> bytes:
         try:
-            data = await self._wire.receive_some(CHUNK_BYTES)
+            return await self._wire.receive_some(CHUNK_BYTES)
         except WIRE_ERRORS as exc:
             self._failure = self._broken(wire_reason(exc))
             raise self._failure from exc
+
+    def _feed(self, data: bytes) -> None:
         self._h11.receive_data(data)
         self._starved = False
         if data:
