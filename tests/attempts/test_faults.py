@@ -214,3 +214,19 @@ def told(asked: Asked, fault: Fault, mode: OnBrokenStream, promise: Expected, w:
     assert asked.text == response.content == "".join(WORDS[:standing]), where
     assert asked.failure.partial == bool(standing), where
     assert "stopped" in asked.decision, where
+
+
+@pytest.mark.parametrize("deadline", [0.05, 4.5, 11.0])
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+async def test_no_fault_outlasts_a_short_deadline(fault: Fault, deadline: float, autojump_clock: MockClock) -> None:
+    """The last of the three vendors is too slow for any of these deadlines, so that time does run out."""
+    async with world(a=fault.vendor(lasts=True), b=fault.vendor(lasts=True), c=Vendor(answering(late=12))) as w:
+        with trio.fail_after(deadline + 1):
+            asked = await w.ask(stream=fault.stream is not False, on_broken_stream="buffer", deadline_s=deadline)
+        await w.settled()
+
+    assert asked.took <= deadline
+    assert asked.failure is not None
+    assert asked.failure.kind in (fault.kind, K.DEADLINE, K.TIMEOUT_FIRST_TOKEN)
+    assert asked.calls == w.calls
+    assert (asked.text, asked.response.content) == ("", "")

@@ -336,6 +336,25 @@ async def test_what_has_no_room_before_its_deadline_is_refused_at_once(cache: st
     assert (w["a"].calls, asked.attempts) == (1, [])
 
 
+async def test_who_begins_to_rest_while_we_stand_in_line_is_passed_over_at_once(autojump_clock: MockClock) -> None:
+    async def refuse_late(call: Call) -> None:
+        await trio.sleep(1)
+        await status(429)(call)
+
+    async with world(limits=Limits(max_concurrency=1), a=[refuse_late, answer], b=[answering(late=1.2)]) as w:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lambda: w.ask(model="a/m-a", attempts=Attempts(max=1)))
+            nursery.start_soon(lambda: w.ask(model="b/m-b"))
+            await trio.sleep(0.5)
+            asked = await w.ask()
+        await w.settled()
+
+    assert asked.outcomes() == ["a:rate_limited", "b:ok"]
+    assert asked.attempts[0]["asked"] is False
+    assert w["a"].calls == 1
+    assert asked.took == pytest.approx(0.7 + 1.2)
+
+
 @pytest.mark.parametrize("kind", ["insufficient_quota", "invalid_api_key"])
 async def test_quota_and_auth_mark_the_candidate_and_the_next_requests_go_elsewhere(
     kind: str, autojump_clock: MockClock
