@@ -108,6 +108,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     strategy: Strategy | None = None
     select: Select | None = None
     """How the candidates are put in order."""
+    shares: dict[Name, Annotated[float, msgspec.Meta(gt=0, le=1_000_000)]] | None = None
+    """For ``weighted``: how often each candidate comes first, in proportion to the others; by default by score."""
     on_broken_stream: OnBrokenStream | None = None
     """What happens when a stream breaks after tokens were delivered."""
     deadline_s: Seconds | None = None

@@ -128,7 +128,7 @@ DECIDED = {
     ToolChoice: "mode name",
     ResponseFormat: "type name schema strict description",
     CodeFile: "path content",
-    Policy: "candidates strategy select on_broken_stream deadline_s timeouts attempts cache hedge priority"
+    Policy: "candidates strategy select shares on_broken_stream deadline_s timeouts attempts cache hedge priority"
     " members quorum grace_s member_deadline_s refill rounds samples synthesiser template judge share_context"
     " share_knowledge max_cost max_tokens stream_members",
     TimeoutsPatch: "connect first_token idle total",
@@ -284,6 +284,7 @@ POLICIES: dict[str, Any] = {
     "candidates": ("b/m2",),
     "strategy": "single",
     "select": "cheapest",
+    "shares": {"a/m": 2.0},
     "on_broken_stream": "restart",
     "deadline_s": 3.0,
     "timeouts": TimeoutsPatch(idle=1.0),

@@ -13,10 +13,11 @@ import trio.testing
 
 import llm_runtime
 from llm_actors.kernel import TreeNode
+from llm_protocol.content import Message
 from llm_protocol.events import TextDelta
 from llm_protocol.failures import FailureKind
-from llm_protocol.policy import Timeouts
-from llm_protocol.requests import LLMProvider
+from llm_protocol.policy import Policy, Timeouts
+from llm_protocol.requests import ChatRequest, LLMProvider
 from llm_protocol.secret import Secret
 from llm_runtime.config import Config, Limits, Provider
 from support.peer import Peer, Script, reply, sse, stall
@@ -260,3 +261,15 @@ async def test_cost_calculator_an_unknown_price_is_none_and_said_once(caplog: py
         assert [(await rt.chat("hi")).cost for _ in range(3)] == [None, None, None]
 
     assert caplog.text.count("the price of fake/m is not known") == 1
+
+
+async def test_model_selector_weighted_shares_decide_who_comes_first_how_often() -> None:
+    async with Peer(reply(whole(), headers=JSON)) as one, Peer(reply(whole(), headers=JSON)) as two:
+        policy = Policy(
+            candidates=("one/m", "two/m"), select="weighted", shares={"one/m": 1_000_000, "two/m": 0.000_001}
+        )
+        async with llm_runtime.open_runtime(config(one=one, two=two)) as rt:
+            request = ChatRequest(messages=(Message.of("user", "hi"),), policy=policy)
+            answers = [await rt.send(request) for _ in range(5)]
+
+    assert [answer.provider for answer in answers] == ["one"] * 5

@@ -110,6 +110,9 @@ class Single:
             sticky_key=_conversation(ask.request),
             now=trio.current_time(),
             draw=self._services.draw(),
+            shares={each: policy.shares[str(each)] for each in ask.candidates if str(each) in policy.shares}
+            if policy.shares
+            else None,
         )
         ask.record.ranked(ranking.record())
         return ranking
