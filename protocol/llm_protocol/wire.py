@@ -16,7 +16,7 @@ MAX_BODY_BYTES = 64 * 1024 * 1024
 """A whole JSON body may have this many bytes (pictures travel in base64)."""
 
 MAX_KEYS = 50_000
-"""A JSON text may have about this many keys: as plain objects each costs over a hundred bytes. Long model lists fit."""
+"""A JSON text may have this many keys: as plain objects each costs over a hundred bytes. Long model lists fit."""
 
 
 class WireError(ValueError):
@@ -41,7 +41,7 @@ class JsonDecoder(Generic[T]):
         """The value. Raises `WireError`."""
         if len(data) > self._limit:
             raise WireError(f"the JSON text is longer than {self._limit} bytes")
-        if len(data) > 2 * MAX_KEYS and _keys(data) > MAX_KEYS:
+        if len(data) > 2 * MAX_KEYS and _too_many_keys(data):
             raise WireError(f"the JSON text has more than {MAX_KEYS} keys")
         try:
             return self._fast.decode(data)
@@ -65,9 +65,13 @@ class JsonDecoder(Generic[T]):
             raise WireError("the text is not JSON") from None
 
 
-def _keys(data: bytes | str) -> int:
-    """How many keys there are at most; what is counted may also stand within a text."""
-    return data.count(b'":') if isinstance(data, bytes) else data.count('":')
+_KEY_END = re.compile(rb'(?<!\\)(?:\\\\)*"[ \t\r\n]*:')
+"""The quote that ends a key: one within a text is escaped."""
+
+
+def _too_many_keys(data: bytes | str) -> bool:
+    text = data if isinstance(data, bytes) else data.encode("utf-8", "replace")
+    return text.count(b":") > MAX_KEYS and sum(1 for _ in _KEY_END.finditer(text)) > MAX_KEYS
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -499,9 +499,9 @@ def test_malformed_chunks_end_the_stream(bad: bytes) -> None:
     assert Fold().add_all(events).parts() == (Text("x"),)
 
 
-def test_a_chunk_of_a_million_keys_is_only_a_chunk() -> None:
-    """SSE-07: unknown fields are ignored, however many (within the cap of an event)."""
-    keys = b",".join(b'"%d":1' % i for i in range(200_000))
+def test_a_chunk_of_many_unknown_keys_is_only_a_chunk() -> None:
+    """SSE-07: unknown fields are ignored, as many as are read at all."""
+    keys = b",".join(b'"%d":1' % i for i in range(40_000))
     assert isinstance(events_of(b"data: {" + keys + b"}\n\n", chunk({"content": "x"}, "stop"))[-1], Finished)
 
 

@@ -60,6 +60,20 @@ def test_sse_07_a_million_keys_are_refused_before_they_are_objects() -> None:
         decode_json(text)
 
 
+def test_json_within_a_text_has_no_keys() -> None:
+    """Whoever asks about a long JSON document sends one text."""
+    document = b"{" + b",".join(b'"k%d":0' % number for number in range(100_000)) + b"}"
+    text = encode_json({"content": document.decode()})
+    assert decode_json(text) == {"content": document.decode()}
+
+
+@pytest.mark.parametrize("key", [b'"k%d\\\\":0', b'"k%d" \n:0'])
+def test_keys_written_oddly_are_keys(key: bytes) -> None:
+    text = b"{" + b",".join(key % number for number in range(100_000)) + b"}"
+    with pytest.raises(WireError, match="keys"):
+        decode_json(text)
+
+
 @pytest.mark.parametrize("bad", [b"[]", b'{"x":"1"}', b'{"name":1}', b"{}", b'{"x":1,"name":"' + b"a" * 10_000 + b'"}'])
 def test_wrong_shapes_are_wire_errors(bad: bytes) -> None:
     """SSE-07: wrong types, missing fields and oversize are told, not raised as something else."""
