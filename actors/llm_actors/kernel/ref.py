@@ -70,7 +70,7 @@ class Ref(Generic[M_contra]):
 
         Raises `MailboxFull` where the mailbox's policy is to wait or to refuse.
         """
-        delivery = Delivery[Message](message, self._mailbox, inf, copy_context())
+        delivery: Delivery[Message] = Delivery(message, self._mailbox, inf, copy_context())
         try:
             self._mailbox.put(delivery)
         except NotRunning:
@@ -79,7 +79,7 @@ class Ref(Generic[M_contra]):
     async def _ask(self, message: Asks[R], deadline: float) -> R:
         mailbox, caller = self._mailbox, acting.get()
         reply: Reply[R] = Reply()
-        delivery = Delivery[Message](message, mailbox, deadline, copy_context(), cast("Reply[object]", reply))
+        delivery: Delivery[Message] = Delivery(message, mailbox, deadline, copy_context(), cast("Reply[object]", reply))
         if caller is not None:
             cycle = cycles.find_cycle(caller, mailbox)
             if cycle is not None:
