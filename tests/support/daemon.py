@@ -82,8 +82,10 @@ def _call(run: Run, name: str) -> None:
 
 
 @asynccontextmanager
-async def daemon(upstream: OpenDoor, folder: Path) -> AsyncIterator[str]:
-    """The daemon as a process of its own, with the upstream as its one provider; its URL."""
+async def daemon(upstream: OpenDoor, folder: Path, more: str = "") -> AsyncIterator[str]:
+    """The daemon as a process of its own, with the upstream as its one provider; its URL. ``more`` is added to its
+    configuration.
+    """
     config = folder / "config.toml"
     config.write_text(f"""
         [server]
@@ -94,6 +96,7 @@ async def daemon(upstream: OpenDoor, folder: Path) -> AsyncIterator[str]:
         kind = "openai_compatible"
         base_url = "{upstream.address.url}/v1"
         models = ["fake-1"]
+        {more}
     """)
     command = [sys.executable, "-m", "llm_runtime.cli", "serve", "--config", str(config)]
     environ = {**os.environ, "SDK_TEST_KEY": KEY, "PYTHONPATH": os.pathsep.join(sys.path)}
