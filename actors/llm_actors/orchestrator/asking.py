@@ -104,13 +104,14 @@ class Asking:
         """Ask, pass the events on to ``sink``, settle. Raises only `trio.Cancelled`, after settling, and bugs."""
         self._sink = sink
         began = trio.current_time()
-        outcome: Outcome | None = None
         if self._room is not None:
             self._room.sent()
         try:
             outcome = await self._generate(began)
-        finally:
-            self._settle(self._cancelled(began) if outcome is None else outcome, began)
+        except BaseException:
+            self._settle(self._cancelled(began), began)
+            raise
+        self._settle(outcome, began)
         return outcome
 
     async def _generate(self, began: float) -> Outcome:

@@ -130,7 +130,7 @@ class AttemptPlan(Generic[C]):
         """Ask ``candidate`` before the others. Whom it replaces may be asked later, unless it has been already."""
         if candidate == self.current:
             return
-        skipped = [] if self.retrying else [self.current]
+        skipped: list[C] = [] if self.retrying else [self.current]
         self._others = [*skipped, *(other for other in self._others if other != candidate)]
         self.current, self._here = candidate, _first_attempt()
 
