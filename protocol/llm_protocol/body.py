@@ -11,9 +11,8 @@ import msgspec
 
 from llm_protocol.content import JsonObject
 from llm_protocol.errors import BadRequestError, UnsupportedError
-from llm_protocol.fields import bad_request, leftovers, unsupported
+from llm_protocol.fields import bad_request, json_body, leftovers, undecoded, unsupported
 from llm_protocol.requests import AUTO
-from llm_protocol.wire import WireError, decode_object, encode_json
 
 POLICY = "llm_runtime"
 """The field in which a client says what the runtime, not the vendor, should do."""
@@ -30,10 +29,7 @@ class Body:
     @classmethod
     def parse(cls, data: bytes) -> Body:
         """The body in ``data``."""
-        try:
-            return cls(decode_object(data))
-        except WireError as exc:
-            raise bad_request(None, f"the body must be a JSON object: {exc}") from None
+        return cls(json_body(data))
 
     def path(self, name: str) -> str:
         """The field's full name, as it stands in messages."""
@@ -124,8 +120,7 @@ class Body:
 
     def policy(self) -> msgspec.Raw | None:
         """The field `POLICY`, undecoded."""
-        value = self._fields.get(POLICY)
-        return None if value is None else msgspec.Raw(encode_json(value))
+        return undecoded(self._fields.get(POLICY))
 
     def rest(self) -> JsonObject:
         """What was not read. Raises `BadRequestError` for a transport field anywhere in it."""

@@ -8,15 +8,18 @@ never raise: what cannot be understood becomes a ``Failed`` event or a ``Failure
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 import msgspec
 
+from llm_protocol.content import JsonObject
 from llm_protocol.events import Event
 from llm_protocol.failures import Failure
 from llm_protocol.requests import AnyRequest, RequestType
 from llm_protocol.response import LLMResponse
+from llm_protocol.wire import encode_json
 
 Headers = Sequence[tuple[str, str]]
 """Header fields in order, names in lower case."""
@@ -41,6 +44,20 @@ class WireResponse(NamedTuple):
     def header(self, name: str) -> str | None:
         """The first field called ``name`` (lower case), if any."""
         return next((value for key, value in self.headers if key == name), None)
+
+
+_JSON = ("content-type", "application/json")
+
+
+def post(path: str, body: JsonObject, *headers: tuple[str, str]) -> WireRequest:
+    """A request with a JSON body."""
+    return WireRequest("POST", path, (_JSON, *headers), encode_json(body))
+
+
+def refusal(failure: Failure, body: JsonObject, *headers: tuple[str, str]) -> WireResponse:
+    """An error answer with a JSON body, and how many whole seconds to wait, if that is known."""
+    wait = () if failure.retry_after is None else (("retry-after", str(max(0, math.ceil(failure.retry_after)))),)
+    return WireResponse(failure.rule.status, (_JSON, *headers, *wait), encode_json(body))
 
 
 class RateLimits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -15,6 +15,7 @@ from llm_protocol.content import JsonObject
 from llm_protocol.errors import BadRequestError, UnsupportedError
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.requests import Parameters
+from llm_protocol.wire import WireError, decode_object, encode_json
 
 T = TypeVar("T")
 
@@ -40,16 +41,29 @@ def bad_request(param: str | None, message: str) -> BadRequestError:
 _MISSING = re.compile(r"missing required field `(\w+)`")
 
 
-def typed(value: Any, type_: type[T]) -> T:
-    """Decoded JSON as ``type_``. Raises `BadRequestError` with the path of the field at fault."""
+def json_body(data: bytes | str) -> JsonObject:
+    """A client's body. Raises `BadRequestError` when it is no JSON object."""
+    try:
+        return decode_object(data)
+    except WireError as exc:
+        raise bad_request(None, f"the body must be a JSON object: {exc}") from None
+
+
+def undecoded(policy: Any) -> msgspec.Raw | None:
+    """The ``llm_runtime`` object of a body as it stood there, if it did."""
+    return None if policy is None else msgspec.Raw(encode_json(policy))
+
+
+def typed(value: Any, type_: type[T], where: str = "") -> T:
+    """Decoded JSON as ``type_``. Raises `BadRequestError` with the path of the field at fault, below ``where``."""
     try:
         return msgspec.convert(value, type_)
     except msgspec.ValidationError as exc:
         reason, _, path = str(exc).partition(" - at `$")
-        path = path.rstrip("`").lstrip(".")
+        path = f"{where}{path.rstrip('`')}".lstrip(".")
         if missing := _MISSING.search(reason):
             path = f"{path}.{missing[1]}".lstrip(".")
-            raise bad_request(path, f"{path}: the field is required") from None
+            raise bad_request(path, f"{path} is missing") from None
         raise bad_request(path or None, f"{path or 'the body'}: {reason[0].lower()}{reason[1:]}") from None
 
 

@@ -214,7 +214,7 @@ def test_a_following_request_gets_the_history_but_not_the_old_instructions() -> 
 @pytest.mark.parametrize(
     ("body", "param"),
     [
-        ([], "body"),
+        ([], None),
         ({"model": 1, "input": "x"}, "model"),
         ({"model": "m"}, "input"),
         ({"model": "m", "input": 3}, "input"),
@@ -242,7 +242,7 @@ def test_a_following_request_gets_the_history_but_not_the_old_instructions() -> 
         ({"model": "m", "input": "x", "text": {"api_key": "k"}}, "api_key"),
     ],
 )
-def test_a_mistake_is_told_with_its_field(body: Any, param: str) -> None:
+def test_a_mistake_is_told_with_its_field(body: Any, param: str | None) -> None:
     """The path of the field is in ``param`` and in the message, the client's words are not."""
     with pytest.raises(BadRequestError) as caught:
         SERVER.decode_request("/v1/responses", msgspec.json.encode(body))
@@ -252,7 +252,7 @@ def test_a_mistake_is_told_with_its_field(body: Any, param: str) -> None:
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff", b'{"a":' * 5000])
 def test_a_body_that_is_no_json_is_refused(body: bytes) -> None:
-    with pytest.raises(BadRequestError, match="JSON object such as"):
+    with pytest.raises(BadRequestError, match="must be a JSON object"):
         SERVER.decode_request("/v1/responses", body)
 
 

@@ -10,11 +10,11 @@ import re
 from typing import Any
 
 from llm_protocol.content import JsonObject
-from llm_protocol.dialect import Headers, RateLimits, WireResponse
+from llm_protocol.dialect import Headers, RateLimits, WireResponse, refusal
 from llm_protocol.failures import RULES, Failure, FailureKind, Step, kind_of_status
 from llm_protocol.headers import header, int_header, retry_after, seconds_until
 from llm_protocol.redact import error_message
-from llm_protocol.wire import WireError, decode_object, encode_json
+from llm_protocol.wire import WireError, decode_object
 
 _KINDS = {
     "invalid_request_error": FailureKind.BAD_REQUEST,
@@ -144,9 +144,5 @@ def error_object(failure: Failure) -> JsonObject:
 
 def encode_error(failure: Failure) -> WireResponse:
     """Status, headers and body that Anthropic's SDK understands. Retries that cannot help are forbidden."""
-    headers = [("content-type", "application/json")]
-    if failure.rule.step != Step.RETRY:
-        headers.append(("x-should-retry", "false"))
-    if failure.retry_after is not None:
-        headers.append(("retry-after", str(max(0, round(failure.retry_after + 0.499)))))
-    return WireResponse(failure.rule.status, tuple(headers), encode_json(error_object(failure)))
+    hint = () if failure.rule.step == Step.RETRY else (("x-should-retry", "false"),)
+    return refusal(failure, error_object(failure), *hint)

@@ -26,9 +26,9 @@ from llm_protocol.content import (
 )
 from llm_protocol.dialect import Inbound
 from llm_protocol.dialects.anthropic.blocks import NAME, decode_blocks
-from llm_protocol.fields import bad_request, leftovers, typed
+from llm_protocol.fields import bad_request, json_body, leftovers, typed, undecoded
 from llm_protocol.requests import ChatRequest, Parameters
-from llm_protocol.wire import WireError, decode_object, encode_json
+from llm_protocol.wire import WireError
 
 
 class _Message(msgspec.Struct):
@@ -79,10 +79,7 @@ _CHOICES: dict[str, Literal["auto", "none", "required", "named"]] = {
 
 def decode_chat(data: bytes) -> Inbound:
     """What the client asks for. Raises `BadRequestError` naming the field at fault."""
-    try:
-        given = decode_object(data)
-    except WireError as exc:
-        raise bad_request(None, f"the body must be a JSON object: {exc}") from None
+    given = json_body(data)
     body = typed(given, _Body)
     own = leftovers(given, _KNOWN)
     try:
@@ -97,8 +94,7 @@ def decode_chat(data: bytes) -> Inbound:
         response_format=_response_format(body),
         parameters=_parameters(body, own),
     )
-    policy = None if body.llm_runtime is None else msgspec.Raw(encode_json(body.llm_runtime))
-    return Inbound(request, stream=bool(body.stream), policy=policy)
+    return Inbound(request, stream=bool(body.stream), policy=undecoded(body.llm_runtime))
 
 
 def _parameters(body: _Body, own: JsonObject) -> Parameters:

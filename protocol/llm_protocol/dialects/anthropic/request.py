@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from llm_protocol.content import HostedTool, JsonObject, Message, ResponseFormat, Tool, ToolChoice
-from llm_protocol.dialect import WireRequest
+from llm_protocol.dialect import WireRequest, post
 from llm_protocol.dialects.anthropic.blocks import NAME, encode_parts, plain_text
 from llm_protocol.dialects.anthropic.capabilities import (
     BUDGET_OF_EFFORT,
@@ -17,7 +17,6 @@ from llm_protocol.dialects.anthropic.capabilities import (
 )
 from llm_protocol.fields import add_extra, check_parameters, unsupported
 from llm_protocol.requests import ChatRequest, Parameters
-from llm_protocol.wire import encode_json
 
 VERSION = "2026-10-21"
 """``anthropic-version`` of every request that does not need the older one."""
@@ -70,9 +69,8 @@ def encode_chat(request: ChatRequest, *, stream: bool) -> WireRequest:
     body = {name: _with_own(value, own.get(name)) for name, value in body.items() if value is not None}
     add_extra(body, parameters, NAME)
     version = OLD_VERSION if sampling or _is_old_style(messages) else VERSION
-    headers = (("content-type", "application/json"), ("anthropic-version", version))
     present = {name: value for name, value in body.items() if value is not None}
-    return WireRequest("POST", "/v1/messages", headers, encode_json(present))
+    return post("/v1/messages", present, ("anthropic-version", version))
 
 
 def _with_own(ours: Any, own: Any) -> Any:

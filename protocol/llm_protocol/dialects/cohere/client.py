@@ -6,11 +6,11 @@ from urllib.parse import quote
 
 from llm_protocol.answer import AnswerStream, read_whole
 from llm_protocol.content import JsonObject
-from llm_protocol.dialect import Headers, ModelInfo, ModelPage, RateLimits, WireRequest, WireResponse
+from llm_protocol.dialect import Headers, ModelInfo, ModelPage, RateLimits, WireRequest, WireResponse, post
 from llm_protocol.dialects.cohere import errors
-from llm_protocol.dialects.cohere.embeddings import decode_embeddings, encode_embed
+from llm_protocol.dialects.cohere.embeddings import decode_embeddings, embedding_body
 from llm_protocol.dialects.cohere.parts import NAME
-from llm_protocol.dialects.cohere.request import encode_chat
+from llm_protocol.dialects.cohere.request import chat_body
 from llm_protocol.dialects.cohere.stream import CohereAnswer
 from llm_protocol.errors import ProtocolError
 from llm_protocol.events import Event
@@ -38,9 +38,9 @@ class Cohere:
         """The HTTP request for a chat or for embeddings, which are never streamed."""
         match request:
             case ChatRequest():
-                return encode_chat(request, stream=stream)
+                return post("/v2/chat", chat_body(request, stream=stream))
             case EmbeddingRequest():
-                return encode_embed(request)
+                return post("/v2/embed", embedding_body(request))
             case _:
                 raise unsupported("request_type", f"Cohere has no {request.request_type} endpoint")
 

@@ -6,14 +6,13 @@ from typing import Any, Literal
 
 import msgspec
 
+from llm_protocol.answer import misread
 from llm_protocol.content import JsonObject
-from llm_protocol.dialect import Inbound, WireRequest
+from llm_protocol.dialect import Inbound
 from llm_protocol.dialects.cohere.parts import NAME, text_of
-from llm_protocol.dialects.cohere.request import JSON_HEADERS
 from llm_protocol.dialects.cohere.shapes import decode_usage
-from llm_protocol.events import Embedded, Event, Failed, Finished, Started, UsageReported
-from llm_protocol.failures import Failure, FailureKind
-from llm_protocol.fields import add_extra, check_parameters, leftovers, typed, unsupported
+from llm_protocol.events import Embedded, Event, Finished, Started, UsageReported
+from llm_protocol.fields import add_extra, check_parameters, leftovers, typed, undecoded, unsupported
 from llm_protocol.requests import EmbeddingRequest, Parameters
 from llm_protocol.response import FinishReason, LLMResponse, Usage
 from llm_protocol.wire import WireError, decode_object, encode_json
@@ -27,8 +26,8 @@ DEFAULT_INPUT_TYPE = "search_document"
 _Vectors = tuple[tuple[float, ...], ...]
 
 
-def encode_embed(request: EmbeddingRequest) -> WireRequest:
-    """The HTTP request. Raises `UnsupportedError`."""
+def embedding_body(request: EmbeddingRequest) -> JsonObject:
+    """The body of ``POST /v2/embed``. Raises `UnsupportedError`."""
     check_parameters(request.parameters, (), "Cohere's embed")
     if len(request.inputs) > MAX_TEXTS:
         raise unsupported("inputs", f"Cohere embeds at most {MAX_TEXTS} texts in one call, not {len(request.inputs)}")
@@ -41,7 +40,7 @@ def encode_embed(request: EmbeddingRequest) -> WireRequest:
     if request.dimensions is not None:
         body["output_dimension"] = request.dimensions
     add_extra(body, request.parameters, NAME)
-    return WireRequest("POST", "/v2/embed", JSON_HEADERS, encode_json(body))
+    return body
 
 
 def decode_embeddings(request: EmbeddingRequest, body: bytes) -> list[Event]:
@@ -51,8 +50,7 @@ def decode_embeddings(request: EmbeddingRequest, body: bytes) -> list[Event]:
         vectors = _vectors(answer, len(request.inputs))
         events: list[Event] = [Started(upstream_id=text_of(answer, "id", "") or None), Embedded(vectors)]
     except WireError as exc:
-        failure = Failure(kind=FailureKind.PROTOCOL, message=f"the answer could not be understood: {exc}")
-        return [Failed(failure=failure)]
+        return [misread(exc)]
     usage = decode_usage(answer.get("meta"))
     if usage is not None:
         events.append(UsageReported(usage))
@@ -108,8 +106,7 @@ def decode_embed(given: JsonObject) -> Inbound:
         input_type=body.input_type,
         parameters=Parameters(extra={NAME: own} if own else {}),
     )
-    policy = None if body.llm_runtime is None else msgspec.Raw(encode_json(body.llm_runtime))
-    return Inbound(request, policy=policy)
+    return Inbound(request, policy=undecoded(body.llm_runtime))
 
 
 def _text(item: _Input) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 
 from llm_protocol.content import JsonObject
-from llm_protocol.dialect import Headers, RateLimits, WireResponse
+from llm_protocol.dialect import Headers, RateLimits, WireResponse, refusal
 from llm_protocol.failures import RULES, Failure, FailureKind, kind_of_status
 from llm_protocol.headers import int_header, retry_after, wall_clock
 from llm_protocol.redact import error_message
-from llm_protocol.wire import WireError, decode_object, encode_json
+from llm_protocol.wire import WireError, decode_object
 
 _KINDS_OF_TYPE = {
     "TOO_MANY_TOKENS": FailureKind.CONTEXT_LENGTH,
@@ -93,7 +93,4 @@ def error_object(failure: Failure) -> JsonObject:
 
 def encode_error(failure: Failure) -> WireResponse:
     """Status, headers and body that Cohere's SDK understands."""
-    headers = [("content-type", "application/json")]
-    if failure.retry_after is not None:
-        headers.append(("retry-after", str(max(0, round(failure.retry_after + 0.499)))))
-    return WireResponse(failure.rule.status, tuple(headers), encode_json(error_object(failure)))
+    return refusal(failure, error_object(failure))

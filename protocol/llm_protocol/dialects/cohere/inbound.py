@@ -11,9 +11,9 @@ import msgspec
 from llm_protocol.content import HostedTool, JsonObject, ResponseFormat, Tool, ToolChoice
 from llm_protocol.dialect import Inbound
 from llm_protocol.dialects.cohere.parts import NAME, decode_messages
-from llm_protocol.fields import bad_request, leftovers, typed
+from llm_protocol.fields import bad_request, leftovers, typed, undecoded
 from llm_protocol.requests import ChatRequest, Parameters
-from llm_protocol.wire import WireError, encode_json
+from llm_protocol.wire import WireError
 
 
 class _Thinking(msgspec.Struct):
@@ -67,8 +67,7 @@ def decode_chat(given: JsonObject) -> Inbound:
         response_format=_response_format(body.response_format),
         parameters=_parameters(body, own),
     )
-    policy = None if body.llm_runtime is None else msgspec.Raw(encode_json(body.llm_runtime))
-    return Inbound(request, stream=bool(body.stream), policy=policy)
+    return Inbound(request, stream=bool(body.stream), policy=undecoded(body.llm_runtime))
 
 
 def _parameters(body: _Body, own: JsonObject) -> Parameters:

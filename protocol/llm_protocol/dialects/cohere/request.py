@@ -5,13 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from llm_protocol.content import HostedTool, JsonObject, ResponseFormat, Tool, ToolChoice
-from llm_protocol.dialect import WireRequest
 from llm_protocol.dialects.cohere.parts import NAME, encode_messages
 from llm_protocol.fields import add_extra, bad_request, check_parameters, unsupported
 from llm_protocol.requests import ChatRequest, Parameters
-from llm_protocol.wire import encode_json
-
-JSON_HEADERS = (("content-type", "application/json"),)
 
 _FIELDS = {
     "temperature": "temperature",
@@ -30,8 +26,8 @@ BUDGET_OF_EFFORT = {"minimal": 512, "low": 1_024, "medium": 4_096, "high": None,
 """The thinking budget that stands for an effort, since Cohere counts instead of grading; ``None``: no limit."""
 
 
-def encode_chat(request: ChatRequest, *, stream: bool) -> WireRequest:
-    """The HTTP request. Raises `UnsupportedError` naming what Cohere cannot be told."""
+def chat_body(request: ChatRequest, *, stream: bool) -> JsonObject:
+    """The body. Raises `UnsupportedError` naming what Cohere cannot be told."""
     parameters = request.parameters
     check_parameters(parameters, _KNOWN, "Cohere")
     body: JsonObject = {"model": request.model, "messages": encode_messages(request.messages), "stream": stream}
@@ -46,7 +42,7 @@ def encode_chat(request: ChatRequest, *, stream: bool) -> WireRequest:
     body |= _thinking(parameters)
     body |= _response_format(request.response_format)
     add_extra(body, parameters, NAME)
-    return WireRequest("POST", "/v2/chat", JSON_HEADERS, encode_json(body))
+    return body
 
 
 def _thinking(parameters: Parameters) -> JsonObject:

@@ -11,10 +11,10 @@ from llm_protocol.dialects.cohere.inbound import decode_chat
 from llm_protocol.dialects.cohere.outbound import CohereEncoder, encode_whole
 from llm_protocol.dialects.cohere.parts import NAME
 from llm_protocol.failures import Failure
-from llm_protocol.fields import bad_request, unsupported
+from llm_protocol.fields import json_body, unsupported
 from llm_protocol.requests import EmbeddingRequest
 from llm_protocol.response import LLMResponse
-from llm_protocol.wire import WireError, decode_object, encode_json
+from llm_protocol.wire import encode_json
 
 
 class CohereServer:
@@ -29,11 +29,7 @@ class CohereServer:
         )
         if decode is None:
             raise unsupported("path", f"{path} is not served: there are /v2/chat and /v2/embed")
-        try:
-            given = decode_object(body)
-        except WireError as exc:
-            raise bad_request(None, f"the body must be a JSON object: {exc}") from None
-        return decode(given)
+        return decode(json_body(body))
 
     def response_encoder(self, inbound: Inbound, response_id: str) -> CohereEncoder:  # noqa: ARG002
         """An encoder for one streamed answer."""

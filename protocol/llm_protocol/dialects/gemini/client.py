@@ -9,8 +9,8 @@ import msgspec
 
 from llm_protocol.answer import AnswerStream, read_whole
 from llm_protocol.content import JsonObject, Message, Part, Text, ToolCall, ToolResult
-from llm_protocol.dialect import Headers, ModelInfo, ModelPage, RateLimits, WireRequest, WireResponse
-from llm_protocol.dialects.gemini.embeddings import decode_embeddings, encode_embeddings
+from llm_protocol.dialect import Headers, ModelInfo, ModelPage, RateLimits, WireRequest, WireResponse, post
+from llm_protocol.dialects.gemini.embeddings import decode_embeddings, embedding_body
 from llm_protocol.dialects.gemini.errors import decode_error
 from llm_protocol.dialects.gemini.framing import GeminiFraming
 from llm_protocol.dialects.gemini.parts import encode_part, encode_result, encode_tools
@@ -22,7 +22,7 @@ from llm_protocol.failures import Failure
 from llm_protocol.fields import bad_request, check_parameters, refuse_transport, unsupported
 from llm_protocol.requests import AnyRequest, ChatRequest, EmbeddingRequest, ImageRequest, Parameters, RequestType
 from llm_protocol.sse import MAX_EVENT_BYTES
-from llm_protocol.wire import JsonDecoder, WireError, encode_json
+from llm_protocol.wire import JsonDecoder, WireError
 
 MAX_PICTURE_EVENT_BYTES = 32 * 1024 * 1024
 """One event may have this many bytes where pictures were asked for: they come whole, in base64."""
@@ -61,7 +61,7 @@ class Gemini:
             case ImageRequest():
                 body = _picture(request)
             case EmbeddingRequest():
-                return _post(request.model, "batchEmbedContents", encode_embeddings(request))
+                return _post(request.model, "batchEmbedContents", embedding_body(request))
             case _:
                 raise unsupported("request_type", f"Gemini has no endpoint for {request.request_type} requests")
         add_extra_deep(body, request.parameters)
@@ -131,7 +131,7 @@ def _post(model: str, method: str, body: JsonObject) -> WireRequest:
         if slash and folder == "tunedModels"
         else f"/models/{quote(name, safe='')}"
     )
-    return WireRequest("POST", f"/{VERSION}{path}:{method}", (("content-type", "application/json"),), encode_json(body))
+    return post(f"/{VERSION}{path}:{method}", body)
 
 
 def add_extra_deep(body: JsonObject, parameters: Parameters) -> None:

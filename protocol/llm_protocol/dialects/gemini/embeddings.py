@@ -28,7 +28,7 @@ class _Embeddings(msgspec.Struct, frozen=True, rename="camel"):
 _EMBEDDINGS = JsonDecoder(_Embeddings)
 
 
-def encode_embeddings(request: EmbeddingRequest) -> JsonObject:
+def embedding_body(request: EmbeddingRequest) -> JsonObject:
     """The body of ``batchEmbedContents``; what is asked of all texts is repeated for each."""
     check_parameters(request.parameters, (), "Gemini's embeddings")
     extra = request.parameters.extra.get(NAME, {})

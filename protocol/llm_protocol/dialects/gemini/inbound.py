@@ -21,9 +21,8 @@ from llm_protocol.dialect import Inbound
 from llm_protocol.dialects.gemini.reading import Fields, json_schema
 from llm_protocol.dialects.gemini.tables import ASPECTS, INPUT_TYPES, NAME, SCALES
 from llm_protocol.dialects.gemini.turns import Conversation, extra_of, needed, read_system
-from llm_protocol.fields import bad_request, unsupported
+from llm_protocol.fields import bad_request, json_body, undecoded, unsupported
 from llm_protocol.requests import AnyRequest, ChatRequest, EmbeddingRequest, ImageRequest, Parameters
-from llm_protocol.wire import WireError, decode_object, encode_json
 
 _PATH = re.compile(r"/?(?:v\d\w*/)?(models|tunedModels)/(.+):(\w+)", re.ASCII)
 
@@ -36,10 +35,7 @@ def decode_request(path: str, body: bytes) -> Inbound:
         raise bad_request(None, f"{url.path[:200]} is not /v1beta/models/MODEL:METHOD")
     folder, name, method = found.groups()
     model = unquote(name) if folder == "models" else f"tunedModels/{unquote(name)}"
-    try:
-        raw = decode_object(body)
-    except WireError as exc:
-        raise bad_request(None, f"the body is not a JSON object: {exc}") from None
+    raw = json_body(body)
     policy = raw.pop("llm_runtime", None)
     fields = Fields(raw, "")
     fields.take("model", str)  # some clients repeat it; the path counts
@@ -58,7 +54,7 @@ def decode_request(path: str, body: bytes) -> Inbound:
     return Inbound(
         request=request,
         stream=method == "streamGenerateContent",
-        policy=None if policy is None else msgspec.Raw(encode_json(policy)),
+        policy=undecoded(policy),
         json_array=method == "streamGenerateContent" and parse_qs(url.query).get("alt") != ["sse"],
         form=method,
     )

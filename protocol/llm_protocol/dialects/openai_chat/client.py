@@ -7,8 +7,7 @@ from typing import final
 import msgspec
 
 from llm_protocol.answer import AnswerStream, read_whole
-from llm_protocol.content import JsonObject
-from llm_protocol.dialect import Headers, ModelPage, RateLimits, StreamDecoder, WireRequest, WireResponse
+from llm_protocol.dialect import Headers, ModelPage, RateLimits, StreamDecoder, WireRequest, WireResponse, post
 from llm_protocol.dialects.openai_chat.completions import completion_body
 from llm_protocol.dialects.openai_chat.embeddings import decode_embeddings, embedding_body
 from llm_protocol.dialects.openai_chat.errors import decode_error
@@ -31,9 +30,6 @@ from llm_protocol.requests import (
 )
 from llm_protocol.times import duration
 from llm_protocol.whole import WholeBody
-from llm_protocol.wire import encode_json
-
-_JSON = (("content-type", "application/json"),)
 
 
 @final
@@ -63,13 +59,13 @@ class OpenAIChat:
         """The HTTP request. Vectors and pictures are never streamed."""
         match request:
             case ChatRequest():
-                return _post("/chat/completions", chat_body(request, self.quirks, stream=stream))
+                return post("/chat/completions", chat_body(request, self.quirks, stream=stream))
             case CompletionRequest():
-                return _post("/completions", completion_body(request, self.quirks, stream=stream))
+                return post("/completions", completion_body(request, self.quirks, stream=stream))
             case EmbeddingRequest():
-                return _post("/embeddings", embedding_body(request, self.quirks))
+                return post("/embeddings", embedding_body(request, self.quirks))
             case ImageRequest():
-                return _post("/images/generations", image_body(request, self.quirks))
+                return post("/images/generations", image_body(request, self.quirks))
             case _:
                 raise unsupported("request_type", f"{self.quirks.vendor} has no endpoint for {request.request_type}")
 
@@ -125,7 +121,3 @@ def _reset(limits: RateLimits) -> float | None:
         (limits.tokens_remaining, limits.tokens_reset_s),
     )
     return max((reset for left, reset in windows if left == 0 and reset is not None), default=None)
-
-
-def _post(path: str, body: JsonObject) -> WireRequest:
-    return WireRequest("POST", path, _JSON, encode_json(body))

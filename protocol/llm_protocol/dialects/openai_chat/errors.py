@@ -6,17 +6,16 @@ string (``{"error": "…"}``), as FastAPI's ``{"detail": …}``, and as HTML fro
 
 from __future__ import annotations
 
-import math
 import re
 from typing import Any
 
 from llm_protocol.content import JsonObject
-from llm_protocol.dialect import Headers, WireResponse
+from llm_protocol.dialect import Headers, WireResponse, refusal
 from llm_protocol.failures import Failure, FailureKind, Step, kind_of_status
 from llm_protocol.headers import retry_after
 from llm_protocol.redact import error_message
 from llm_protocol.times import duration
-from llm_protocol.wire import WireError, decode_json, encode_json
+from llm_protocol.wire import WireError, decode_json
 
 _KINDS = {
     "invalid_api_key": FailureKind.AUTH,
@@ -159,9 +158,5 @@ def error_body(failure: Failure) -> JsonObject:
 
 def encode_error(failure: Failure) -> WireResponse:
     """Status, headers and body. A client must not repeat what was half delivered or cannot succeed."""
-    headers = [("content-type", "application/json")]
-    if failure.retry_after is not None:
-        headers.append(("retry-after", str(math.ceil(failure.retry_after))))
-    if failure.partial or failure.rule.step is Step.STOP:
-        headers.append(("x-should-retry", "false"))
-    return WireResponse(failure.rule.status, tuple(headers), encode_json(error_body(failure)))
+    hint = (("x-should-retry", "false"),) if failure.partial or failure.rule.step is Step.STOP else ()
+    return refusal(failure, error_body(failure), *hint)

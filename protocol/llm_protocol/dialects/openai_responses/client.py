@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import final
 
 from llm_protocol.answer import AnswerStream, read_whole
-from llm_protocol.dialect import Headers, ModelPage, RateLimits, StreamDecoder, WireRequest, WireResponse
+from llm_protocol.dialect import Headers, ModelPage, RateLimits, StreamDecoder, WireRequest, WireResponse, post
 from llm_protocol.dialects.openai_chat.client import OpenAIChat
 from llm_protocol.dialects.openai_chat.quirks import OPENAI, Quirks
 from llm_protocol.dialects.openai_responses.reasoning import NAME
@@ -14,9 +14,6 @@ from llm_protocol.dialects.openai_responses.stream import OpenAIResponsesAnswer
 from llm_protocol.events import Event
 from llm_protocol.failures import Failure
 from llm_protocol.requests import AnyRequest, ChatRequest, RequestType
-from llm_protocol.wire import encode_json
-
-_JSON = (("content-type", "application/json"),)
 
 
 @final
@@ -41,7 +38,7 @@ class OpenAIResponses:
     def encode_request(self, request: AnyRequest, *, stream: bool) -> WireRequest:
         """The HTTP request."""
         if isinstance(request, ChatRequest):
-            return WireRequest("POST", "/responses", _JSON, encode_json(response_body(request, stream=stream)))
+            return post("/responses", response_body(request, stream=stream))
         return self._neighbours.encode_request(request, stream=stream)
 
     def stream_decoder(self, request: AnyRequest) -> StreamDecoder:

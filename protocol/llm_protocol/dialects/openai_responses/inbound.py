@@ -13,12 +13,10 @@ import msgspec
 
 from llm_protocol.content import HostedTool, JsonObject, Message, ResponseFormat, Tool, ToolChoice
 from llm_protocol.dialect import Inbound
-from llm_protocol.dialects.openai_responses.checks import typed
 from llm_protocol.dialects.openai_responses.items import decode_input, own_fields
 from llm_protocol.dialects.openai_responses.reasoning import NAME
-from llm_protocol.fields import bad_request, leftovers, unsupported
+from llm_protocol.fields import bad_request, json_body, leftovers, typed, undecoded, unsupported
 from llm_protocol.requests import AUTO, ChatRequest, Parameters
-from llm_protocol.wire import WireError, decode_object, encode_json
 
 _FRAME_FIELDS = frozenset(("type", "stream_id", "event_id", "generate", "client_metadata"))
 """Fields of the frame, or of the client itself: nothing to be asked of a model."""
@@ -119,11 +117,7 @@ _KNOWN = frozenset(_Body.__struct_fields__) | _FRAME_FIELDS
 
 def decode_create(data: bytes | str) -> Create:
     """The request in a body or frame. Raises `BadRequestError` or `UnsupportedError` naming the field at fault."""
-    try:
-        raw = decode_object(data)
-    except WireError as exc:
-        example = '{"model": "…", "input": "hi"}'
-        raise bad_request("body", f"the body must be a JSON object such as {example}: {exc}") from None
+    raw = json_body(data)
     body = typed(raw, _Body)
     if body.conversation is not None:
         raise unsupported("conversation", "conversation: not kept here; send the items, or previous_response_id")
@@ -131,8 +125,7 @@ def decode_create(data: bytes | str) -> Create:
         raise unsupported("prompt", "prompt: templates are not kept here; send instructions and input")
     if body.input is None and body.previous_response_id is None and raw.get("generate") is not False:
         raise bad_request("input", "input is missing: a text, or a list of items")
-    policy = None if body.llm_runtime is None else msgspec.Raw(encode_json(body.llm_runtime))
-    inbound = Inbound(_request(raw, body), stream=bool(body.stream), policy=policy)
+    inbound = Inbound(_request(raw, body), stream=bool(body.stream), policy=undecoded(body.llm_runtime))
     return Create(inbound, _options(raw, body))
 
 

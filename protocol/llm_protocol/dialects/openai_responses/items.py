@@ -22,9 +22,8 @@ from llm_protocol.content import (
     ToolCall,
     ToolResult,
 )
-from llm_protocol.dialects.openai_responses.checks import typed
 from llm_protocol.dialects.openai_responses.reasoning import NAME, reasoning_text, unseal
-from llm_protocol.fields import bad_request, leftovers
+from llm_protocol.fields import bad_request, leftovers, typed
 from llm_protocol.pictures import image_from_url, unbase64
 from llm_protocol.wire import WireError
 

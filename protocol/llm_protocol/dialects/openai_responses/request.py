@@ -21,10 +21,9 @@ from llm_protocol.content import (
     ToolCall,
     ToolResult,
 )
-from llm_protocol.dialects.openai_responses.checks import typed
 from llm_protocol.dialects.openai_responses.reasoning import NAME, is_native
 from llm_protocol.dialects.openai_responses.resource import choice_object, format_object, own, summary, tool_object
-from llm_protocol.fields import add_extra, bad_request, check_parameters, unsupported
+from llm_protocol.fields import add_extra, bad_request, check_parameters, typed, unsupported
 from llm_protocol.pictures import image_url
 from llm_protocol.requests import ChatRequest
 
