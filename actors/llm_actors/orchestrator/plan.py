@@ -102,6 +102,8 @@ class AttemptPlan(Generic[C]):
         fits: Callable[[C, C], bool],
         draw: Callable[[], float],
     ) -> None:
+        self.current: C
+        self._others: list[C]
         self.current, *self._others = candidates
         self._deadline = deadline
         self._may_retry = may_retry
