@@ -241,3 +241,12 @@ async def test_chunked_with_a_trailing_pause_still_ends_at_the_marker(autojump_c
 
         assert trio.current_time() - before < 1
     assert isinstance(asked.outcome and asked.outcome.end, Finished)
+
+
+async def test_rty_08_a_request_that_went_out_twice_is_told(autojump_clock: trio.testing.MockClock) -> None:
+    """PROV-12: a kept connection that closes with the request on it costs a second call, and the record says so."""
+    async with Peer(sse(*HELLO, *END), close(), sse(*HELLO, *END)) as peer, upstream(peer) as provider:
+        outcomes = [(await provider.ask()).outcome for _ in range(2)]
+
+        assert [outcome.resent for outcome in outcomes if outcome] == [False, True]
+        assert len(peer.requests) == 3

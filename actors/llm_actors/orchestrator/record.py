@@ -32,6 +32,8 @@ class AttemptRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     waited_ms: float = 0.0
     first_token_ms: float | None = None
     hedge: bool = False
+    resent: bool = False
+    """True: it took two calls, because a kept connection had closed before the first was answered."""
     usage: Usage | None = None
     cost: float | None = None
     error: str | None = None
@@ -88,6 +90,7 @@ class Record:
                 waited_ms=_ms(waited_s),
                 first_token_ms=None if first is None else _ms(first),
                 hedge=hedge,
+                resent=outcome.resent,
                 usage=usage,
                 cost=cost,
                 error=end.failure.message if isinstance(end, Failed) else None,

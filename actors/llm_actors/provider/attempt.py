@@ -53,6 +53,7 @@ class Attempt:
         self._scope = trio.CancelScope(deadline=self._latest)
         self._waiting_for = FailureKind.TIMEOUT_TOTAL
         self._unfencer: Unfencer | None = None
+        self._resent = False
 
     async def run(self, request: AnyRequest, *, stream: bool) -> Outcome:
         """Carry it out. Raises nothing but `trio.Cancelled` and bugs."""
@@ -76,6 +77,7 @@ class Attempt:
             first_token_s=None if first is None else first - self._started_at,
             duration_s=now - self._started_at,
             limits=self._limits,
+            resent=self._resent,
         )
 
     def _signed(self, failure: Failure, model: str) -> Failure:
@@ -108,6 +110,7 @@ class Attempt:
         if stream:
             self._wait_for(FailureKind.TIMEOUT_FIRST_TOKEN, self._timeouts.first_token)
         async with self._transport.send(http, connect_timeout=self._timeouts.connect) as response:
+            self._resent = response.resent
             self._limits = dialect.rate_limits(tuple(response.headers.items()))
             if not 200 <= response.status < 300:
                 return Failed(failure=dialect.decode_error(await _whole(response, ERROR_BODY_BYTES)))

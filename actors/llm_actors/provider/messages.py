@@ -24,6 +24,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     first_token_s: float | None = None
     duration_s: float
     limits: RateLimits | None = None
+    resent: bool = False
+    """The request went out twice, because a kept connection had closed before it was answered."""
 
 
 class Generate(Call[Outcome], frozen=True, kw_only=True):

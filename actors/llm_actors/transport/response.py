@@ -48,11 +48,13 @@ class Headers(Mapping[str, str]):
 class Response:
     """An answer whose head has arrived. It ends with the ``send`` block that gave it; then ``receive`` is closed."""
 
-    __slots__ = ("_origin", "headers", "receive", "status")
+    __slots__ = ("_origin", "headers", "receive", "resent", "status")
 
     def __init__(self, status: int, headers: Headers, connection: Connection) -> None:
         self.status = status
         self.headers = headers
+        self.resent = False
+        """Whether the request was sent a second time: a kept connection had closed before it was answered."""
         self._origin = connection.origin
         # The connection's own method, so that no layer of ours lies between a chunk and its reader.
         self.receive: Callable[[], Awaitable[bytes]] = connection.receive

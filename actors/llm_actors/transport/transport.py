@@ -113,7 +113,9 @@ class Transport:
             except Stale:
                 self._resent += 1
         connection = await self._connect(request.origin, connect_timeout)
-        return connection, await self._ask(connection, request.method, payload)
+        response = await self._ask(connection, request.method, payload)
+        response.resent = kept is not None
+        return connection, response
 
     async def _ask(self, connection: Connection, method: str, payload: bytes) -> Response:
         self._active += 1
