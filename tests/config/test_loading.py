@@ -136,6 +136,21 @@ def test_an_address_that_is_not_one_is_refused(url: str) -> None:
     assert error.line == 3
 
 
+@pytest.mark.parametrize(
+    ("kind", "url", "version"),
+    [
+        ("gemini", "https://generativelanguage.googleapis.com/v1beta/", "/v1beta"),
+        ("anthropic", "https://h/proxy/v1", "/v1"),
+        ("cohere", "https://api.cohere.com/v2", "/v2"),
+    ],
+)
+def test_an_address_names_no_version_where_the_paths_have_it(kind: str, url: str, version: str) -> None:
+    """Otherwise every request would go to ``/v1beta/v1beta/…`` and be answered with a 404 that explains nothing."""
+    error = refused(f'[providers.x]\nkind = "{kind}"\nbase_url = "{url}"\napi_key = "env:PRIMARY_KEY"')
+    assert error.path == ("providers", "x", "base_url")
+    assert f'leave off "{version}"' in str(error)
+
+
 def test_a_disabled_provider_needs_no_key_but_may_not_hold_one() -> None:
     source = '[providers.x]\nkind = "openai"\nenabled = false\napi_key = "%s"'
     config = parse((source % "env:NOT_SET").encode(), {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -12,6 +13,8 @@ from llm_runtime.config.errors import ConfigError
 from llm_runtime.config.exposure import is_loopback
 from llm_runtime.config.model import Provider
 from llm_runtime.config.vendors import LOCAL_MODEL, VENDORS
+
+_VERSIONED_PATHS = frozenset((LLMProvider.ANTHROPIC, LLMProvider.GEMINI, LLMProvider.COHERE))
 
 
 def completed(provider: Provider, folder: Path) -> Provider:
@@ -27,7 +30,16 @@ def completed(provider: Provider, folder: Path) -> Provider:
     if vendor.key_variable and provider.api_key is None and provider.enabled:
         raise ConfigError(f'kind "{provider.kind}" needs api_key, for example "env:{vendor.key_variable}"')
     ca_file = _existing(folder, provider.ca_file) if provider.ca_file and provider.enabled else provider.ca_file
-    return msgspec.structs.replace(provider, base_url=checked_url(base_url), ca_file=ca_file)
+    base_url = checked_url(base_url)
+    _without_version(base_url, provider.kind)
+    return msgspec.structs.replace(provider, base_url=base_url, ca_file=ca_file)
+
+
+def _without_version(base_url: str, kind: LLMProvider) -> None:
+    """Refuse an address that ends in a version where that is part of every path."""
+    last = base_url.rpartition("/")[2]
+    if kind in _VERSIONED_PATHS and re.fullmatch(r"v\d\w*", last):
+        raise ConfigError(f'leave off "/{last}": the paths of kind "{kind}" begin with it', "base_url")
 
 
 def _local(provider: Provider) -> Provider:
