@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from llm_protocol.dialect import ClientDialect
+from typing import TYPE_CHECKING
+
+from llm_protocol.dialect import ClientDialect, ServerDialect
 from llm_protocol.requests import LLMProvider
+
+if TYPE_CHECKING:
+    from llm_protocol.dialects.openai_chat import Quirks
 
 
 def client_dialect(kind: LLMProvider) -> ClientDialect:
@@ -22,9 +27,37 @@ def client_dialect(kind: LLMProvider) -> ClientDialect:
 
             return Cohere()
         case _:
-            from llm_protocol.dialects.openai_chat import CEREBRAS, COMPATIBLE, OPENAI, OpenAIChat
+            from llm_protocol.dialects.openai_chat import OpenAIChat
 
-            return OpenAIChat({LLMProvider.OPENAI: OPENAI, LLMProvider.CEREBRAS: CEREBRAS}.get(kind, COMPATIBLE))
+            return OpenAIChat(_quirks(kind))
+
+
+def server_dialect(kind: LLMProvider) -> ServerDialect:
+    """How a vendor of this kind answers; the Responses API beside it is a dialect of its own."""
+    match kind:
+        case LLMProvider.ANTHROPIC:
+            from llm_protocol.dialects.anthropic import AnthropicServer
+
+            return AnthropicServer()
+        case LLMProvider.GEMINI:
+            from llm_protocol.dialects.gemini import GeminiServer
+
+            return GeminiServer()
+        case LLMProvider.COHERE:
+            from llm_protocol.dialects.cohere import CohereServer
+
+            return CohereServer()
+        case _:
+            from llm_protocol.dialects.openai_chat import OpenAIChatServer
+
+            return OpenAIChatServer(_quirks(kind))
+
+
+def _quirks(kind: LLMProvider) -> Quirks:
+    from llm_protocol.dialects.openai_chat import CEREBRAS, COMPATIBLE, LOCAL, OPENAI
+
+    own = {LLMProvider.OPENAI: OPENAI, LLMProvider.CEREBRAS: CEREBRAS, LLMProvider.LOCAL: LOCAL}
+    return own.get(kind, COMPATIBLE)
 
 
 def accepts_prefill(kind: LLMProvider, model: str) -> bool:

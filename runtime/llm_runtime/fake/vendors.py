@@ -12,6 +12,7 @@ from typing import NamedTuple
 from urllib.parse import parse_qs, unquote
 
 from llm_protocol.dialect import ServerDialect
+from llm_protocol.dialects import server_dialect
 from llm_protocol.requests import LLMProvider
 
 KINDS = (
@@ -118,7 +119,10 @@ def locate(
 
 def dialect_of(kind: LLMProvider, path: str) -> ServerDialect:
     """The server side of ``kind`` at ``path``."""
-    return _responses() if kind in _OPENAI and path.rstrip("/").endswith("/responses") else _dialect(kind)
+    return _responses() if kind in _OPENAI and path.rstrip("/").endswith("/responses") else _server(kind)
+
+
+_server = cache(server_dialect)
 
 
 @cache
@@ -126,24 +130,3 @@ def _responses() -> ServerDialect:
     from llm_protocol.dialects.openai_responses import OpenAIResponsesServer
 
     return OpenAIResponsesServer()
-
-
-@cache
-def _dialect(kind: LLMProvider) -> ServerDialect:
-    match kind:
-        case LLMProvider.ANTHROPIC:
-            from llm_protocol.dialects.anthropic import AnthropicServer
-
-            return AnthropicServer()
-        case LLMProvider.GEMINI:
-            from llm_protocol.dialects.gemini import GeminiServer
-
-            return GeminiServer()
-        case LLMProvider.COHERE:
-            from llm_protocol.dialects.cohere import CohereServer
-
-            return CohereServer()
-        case _:
-            from llm_protocol.dialects.openai_chat import CEREBRAS, COMPATIBLE, OPENAI, OpenAIChatServer
-
-            return OpenAIChatServer({LLMProvider.OPENAI: OPENAI, LLMProvider.CEREBRAS: CEREBRAS}.get(kind, COMPATIBLE))

@@ -5,7 +5,7 @@ vendor to vendor is data, in `quirks`.
 """
 
 from llm_protocol.dialects.openai_chat.client import OpenAIChat
-from llm_protocol.dialects.openai_chat.quirks import CEREBRAS, COMPATIBLE, OPENAI, Quirks
+from llm_protocol.dialects.openai_chat.quirks import CEREBRAS, COMPATIBLE, LOCAL, OPENAI, Quirks
 from llm_protocol.dialects.openai_chat.server import OpenAIChatServer
 
-__all__ = ["CEREBRAS", "COMPATIBLE", "OPENAI", "OpenAIChat", "OpenAIChatServer", "Quirks"]
+__all__ = ["CEREBRAS", "COMPATIBLE", "LOCAL", "OPENAI", "OpenAIChat", "OpenAIChatServer", "Quirks"]

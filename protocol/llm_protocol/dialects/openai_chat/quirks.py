@@ -73,3 +73,9 @@ COMPATIBLE = Quirks(
     parameters=_COMMON | {"top_k"},
     signed_calls=True,
 )
+
+LOCAL = msgspec.structs.replace(
+    COMPATIBLE,
+    vendor="the local model",
+    request_types=frozenset((RequestType.CHAT, RequestType.COMPLETION)),
+)
