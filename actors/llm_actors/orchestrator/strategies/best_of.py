@@ -18,7 +18,7 @@ from llm_actors.orchestrator.record import Record
 from llm_actors.orchestrator.single import Ending
 from llm_actors.orchestrator.strategies.members import Member
 from llm_actors.orchestrator.strategies.prompts import JUDGEMENT, about, letter
-from llm_actors.orchestrator.strategies.seats import named, samples
+from llm_actors.orchestrator.strategies.seats import named
 from llm_actors.orchestrator.strategies.team import LAST_SHARE, Team
 from llm_actors.run import Judge, RunLog
 from llm_protocol.content import Text
@@ -42,9 +42,8 @@ class Verdict(NamedTuple):
 
 async def best_of(team: Team) -> Ending:
     """See the module."""
-    members = [team.member(seat) for seat in samples(team.services, team.ask, team.policy.samples or USUAL_SAMPLES)]
-    quorum = min(team.policy.quorum or len(members), len(members))
-    answered = await team.gather(members, lambda answers: len(answers) >= quorum)
+    members = [team.member(seat) for seat in team.samples(team.policy.samples or USUAL_SAMPLES)]
+    answered = await team.gather(members)
     if not answered:
         return team.failed(members)
     verdict = await _judged(team, answered) if len(answered) > 1 else Verdict(0, "there is only one")

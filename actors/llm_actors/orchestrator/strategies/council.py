@@ -10,7 +10,6 @@ from __future__ import annotations
 from llm_actors.orchestrator.single import Ending
 from llm_actors.orchestrator.strategies.members import Member
 from llm_actors.orchestrator.strategies.prompts import REVISION, about
-from llm_actors.orchestrator.strategies.seats import seats
 from llm_actors.orchestrator.strategies.synthesis import synthesise
 from llm_actors.orchestrator.strategies.team import MEMBERS_SHARE, Team
 from llm_protocol.requests import AnyRequest
@@ -20,32 +19,31 @@ USUAL_ROUNDS = 1
 
 async def council(team: Team) -> Ending:
     """See the module."""
-    taken, spare = seats(team.services, team.ask)
+    taken = team.seats()
     if len(taken) == 1:
         return await team.alone(taken[0])
     rounds = USUAL_ROUNDS if team.policy.rounds is None else team.policy.rounds
     members = [team.member(seat) for seat in taken]
-    quorum = min(team.policy.quorum or len(members), len(members))
-    drafts = await team.gather(
-        members,
-        lambda answers: len(answers) >= quorum,
-        share=MEMBERS_SHARE / (rounds + 1),
-        spare=spare if team.policy.refill else [],
-    )
+    drafts = await team.gather(members, share=_share(0, rounds))
     for number in range(1, rounds + 1):
         if len(drafts) > 1:
-            drafts = await _revised(team, drafts, number, share=MEMBERS_SHARE / (rounds + 1 - number))
+            drafts = await _revised(team, drafts, number, share=_share(number, rounds))
     if not drafts:
         return team.failed(members)
     team.accept(drafts)
     return await synthesise(team, drafts)
 
 
+def _share(number: int, rounds: int) -> float:
+    """Of the time left, what this round has: all of them and the drafting before share `MEMBERS_SHARE` evenly."""
+    each = MEMBERS_SHARE / (rounds + 1)
+    return each / (1 - each * number)
+
+
 async def _revised(team: Team, drafts: list[Member], number: int, *, share: float) -> list[Member]:
     """The drafts after each member has seen the others'. Who did not revise is in with the draft there was."""
     members = [team.member(draft.seat, round_=number, request=_revision(team, draft, drafts)) for draft in drafts]
-    quorum = min(team.policy.quorum or len(members), len(members))
-    await team.gather(members, lambda answers: len(answers) >= quorum, share=share)
+    await team.gather(list(members), share=share)
     return [new if new.response is not None else old for old, new in zip(drafts, members, strict=True)]
 
 

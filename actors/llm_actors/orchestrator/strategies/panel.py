@@ -7,21 +7,17 @@ and with one member to be had it is a plain single request.
 from __future__ import annotations
 
 from llm_actors.orchestrator.single import Ending
-from llm_actors.orchestrator.strategies.seats import seats
 from llm_actors.orchestrator.strategies.synthesis import needs_model, synthesise
 from llm_actors.orchestrator.strategies.team import LAST_SHARE, MEMBERS_SHARE, Team
 
 
 async def panel(team: Team) -> Ending:
     """See the module."""
-    taken, spare = seats(team.services, team.ask)
+    taken = team.seats()
     if len(taken) == 1:
         return await team.alone(taken[0])
     members = [team.member(seat) for seat in taken]
-    quorum = min(team.policy.quorum or len(members), len(members))
-    share = MEMBERS_SHARE if needs_model(team) else LAST_SHARE
-    spare = spare if team.policy.refill else []
-    answered = await team.gather(members, lambda answers: len(answers) >= quorum, share=share, spare=spare)
+    answered = await team.gather(members, share=MEMBERS_SHARE if needs_model(team) else LAST_SHARE)
     if not answered:
         return team.failed(members)
     team.accept(answered)

@@ -7,18 +7,16 @@ comes late; where that matters, hedging is the better way (``hedge = true``).
 from __future__ import annotations
 
 from llm_actors.orchestrator.single import Ending
-from llm_actors.orchestrator.strategies.seats import seats
 from llm_actors.orchestrator.strategies.team import LAST_SHARE, Team
 
 
 async def race(team: Team) -> Ending:
     """See the module."""
-    taken, spare = seats(team.services, team.ask)
+    taken = team.seats()
     if len(taken) == 1:
         return await team.alone(taken[0])
     members = [team.member(seat) for seat in taken]
-    spare = spare if team.policy.refill else []
-    answered = await team.gather(members, lambda answers: len(answers) >= 1, share=LAST_SHARE, spare=spare)
+    answered = await team.gather(members, lambda answers: len(answers) >= 1, share=LAST_SHARE)
     if not answered:
         return team.failed(members)
     first = min(answered, key=lambda member: member.ended_at)

@@ -12,6 +12,7 @@ import trio
 from llm_actors.catalog import Candidate, Catalog
 from llm_actors.orchestrator.asking import Ask
 from llm_actors.orchestrator.services import Services
+from llm_actors.selector import Ranking
 from llm_protocol.errors import LLMClientError
 from llm_protocol.failures import Failure
 from llm_protocol.policy import MAX_MEMBERS
@@ -37,10 +38,11 @@ class Seat(NamedTuple):
 
 
 class Seats(NamedTuple):
-    """Who is asked, and who could be asked in the place of one that fails, the best first."""
+    """Who is asked, who could be asked in the place of one that fails, the best first, and why, if it was chosen."""
 
     taken: list[Seat]
     spare: list[Seat]
+    ranking: Ranking | None = None
 
 
 def seats(services: Services, ask: Ask) -> Seats:
@@ -51,18 +53,23 @@ def seats(services: Services, ask: Ask) -> Seats:
         known = {candidate for seat in taken for candidate in seat.candidates}
         spare = named(services.catalog, ask.request, policy.candidates)
         return Seats(taken, [seat for seat in spare if known.isdisjoint(seat.candidates)])
-    ranked = best(services, ask)
+    ranking = _ranking(services, ask)
+    ranked = ranking.candidates
     everyone = MAX_MEMBERS if policy.candidates else DEFAULT_MEMBERS
     chosen = diverse(ranked, policy.members or everyone, services.catalog)
     left = [candidate for candidate in ranked if candidate not in chosen]
-    return Seats([_seat(each) for each in chosen], [_seat(each) for each in left])
+    return Seats([_seat(each) for each in chosen], [_seat(each) for each in left], ranking)
 
 
-def samples(services: Services, ask: Ask, count: int) -> list[Seat]:
+def samples(services: Services, ask: Ask, count: int) -> Seats:
     """``count`` answers of the members in turn, or of the best candidate where none are named."""
-    members = ask.policy.members
-    names = members if isinstance(members, tuple) and members else (str(best(services, ask)[0]),)
-    return named(services.catalog, ask.request, [names[at % len(names)] for at in range(count)])
+    members, ranking = ask.policy.members, None
+    names = members if isinstance(members, tuple) else ()
+    if not names:
+        ranking = _ranking(services, ask)
+        names = (str(ranking.candidates[0]),)
+    taken = named(services.catalog, ask.request, [names[at % len(names)] for at in range(count)])
+    return Seats(taken, [], ranking)
 
 
 def named(catalog: Catalog, request: AnyRequest, names: Iterable[str]) -> list[Seat]:
@@ -79,9 +86,9 @@ def named(catalog: Catalog, request: AnyRequest, names: Iterable[str]) -> list[S
     return found
 
 
-def best(services: Services, ask: Ask) -> list[Candidate]:
+def _ranking(services: Services, ask: Ask) -> Ranking:
     """The candidates in the selector's order. Those that rest now come last."""
-    ranking = services.selector.rank(
+    return services.selector.rank(
         ask.candidates,
         ask.request.request_type,
         select=ask.policy.select or "score",
@@ -89,8 +96,6 @@ def best(services: Services, ask: Ask) -> list[Candidate]:
         now=trio.current_time(),
         draw=services.draw(),
     )
-    ask.record.ranked(ranking.record())
-    return ranking.candidates
 
 
 def diverse(ranked: Sequence[Candidate], count: int, catalog: Catalog) -> list[Candidate]:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TypeAlias, final
 
 import msgspec
@@ -26,10 +26,11 @@ from llm_actors.orchestrator.strategies.budget import Ledger
 from llm_actors.orchestrator.strategies.context import shared, told
 from llm_actors.orchestrator.strategies.knowledge import Piece
 from llm_actors.orchestrator.strategies.members import Member
-from llm_actors.orchestrator.strategies.seats import Seat, varied
-from llm_actors.run import LogLimitExceeded, Run, RunLog, weigh
+from llm_actors.orchestrator.strategies.seats import Seat, Seats, samples, seats, varied
+from llm_actors.orchestrator.strategies.telling import LOG_SHARE, Telling
+from llm_actors.run import LogLimitExceeded, Run, RunLog
 from llm_protocol.content import JsonObject
-from llm_protocol.events import Failed, Finished, MemberDelta, MemberEvent, MemberStarted, TextDelta, UsageReported
+from llm_protocol.events import Failed, Finished, UsageReported
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.fold import unfold
 from llm_protocol.policy import OnBrokenStream
@@ -40,9 +41,6 @@ MEMBERS_SHARE = 0.7
 
 LAST_SHARE = 0.95
 """Of the time that is left, what the last step has; the rest is for giving what there is."""
-
-LOG_SHARE = 0.5
-"""Of a run's log, what the members' own streams may take; and the bound of each member's own log."""
 
 REFUSED = frozenset((FailureKind.BAD_REQUEST, FailureKind.UNSUPPORTED))
 """What a model says to a temperature it does not want to be told."""
@@ -70,10 +68,25 @@ class Team:
         self._accepted: list[Member] = []
         self._ids: Counter[str] = Counter()
         self._calls = 0
-        self._telling = bool(policy.stream_members)
+        self._telling = Telling(run.log, on=bool(policy.stream_members))
+        self._spare: list[Seat] = []
         self._conversation = _conversation(ask) if policy.share_knowledge else ""
 
     # -- members -----------------------------------------------------------------------------------------------------
+
+    def seats(self) -> list[Seat]:
+        """Who is to be asked."""
+        return self._take(seats(self.services, self.ask))
+
+    def samples(self, count: int) -> list[Seat]:
+        """``count`` seats for the same question, for one model or for several in turn."""
+        return self._take(samples(self.services, self.ask, count))
+
+    def _take(self, found: Seats) -> list[Seat]:
+        self._spare = found.spare if self.policy.refill else []
+        if found.ranking is not None:
+            self.notes["selection"] = found.ranking.record()
+        return found.taken
 
     def member(self, seat: Seat, *, round_: int = 0, request: AnyRequest | None = None) -> Member:
         """A member that was not asked yet. ``request``: instead of the caller's own; it still gets its own id."""
@@ -107,16 +120,16 @@ class Team:
         return now + share * (self.ask.deadline - now)
 
     async def gather(
-        self, members: list[Member], enough: Enough, *, share: float = MEMBERS_SHARE, spare: Sequence[Seat] = ()
+        self, members: list[Member], enough: Enough | None = None, *, share: float = MEMBERS_SHARE
     ) -> list[Member]:
         """Ask all at once. Returns those that answered, in the given order.
 
-        Waits until all have ended, or ``grace_s`` after ``enough`` have answered, or for ``share`` of the time left;
-        who is not ready then is cancelled, down to its connection. In the place of one that fails one of ``spare`` is
-        asked.
+        Waits until all have ended, or ``grace_s`` after ``enough`` have answered (the quorum), or for ``share`` of the
+        time left; who is not ready then is cancelled, down to its connection. In the place of one that fails another is
+        asked, and added to ``members``, where the policy says so.
         """
+        enough = enough or self._quorum(len(members))
         answered: list[Member] = []
-        waiting = list(spare)
         late = Failure(kind=FailureKind.DEADLINE, message="no answer in the time that the members have")
         why = [late]
         async with trio.open_nursery() as nursery:
@@ -129,18 +142,22 @@ class Team:
                     if enough(answered):
                         why[0] = Failure(kind=FailureKind.CANCELLED, message="stopped: enough others had answered")
                         scope.deadline = min(scope.deadline, trio.current_time() + (self.policy.grace_s or 0.0))
-                elif waiting and why[0] is late:
-                    members.append(self.member(waiting.pop(0)))
+                elif self._spare and member.round == 0 and why[0] is late:
+                    members.append(self.member(self._spare.pop(0)))
                     nursery.start_soon(self._live, members[-1], why, ended)
 
             for member in tuple(members):
                 nursery.start_soon(self._live, member, why, ended)
         return [member for member in members if member.response is not None]
 
+    def _quorum(self, count: int) -> Enough:
+        wanted = min(self.policy.quorum or count, count)
+        return lambda answers: len(answers) >= wanted
+
     async def _live(self, member: Member, why: list[Failure], ended: Callable[[Member], None]) -> None:
-        self._tell(MemberStarted(member=member.name, request_id=member.request.request_id, round=member.round))
+        self._telling.started(member)
         try:
-            with member.scope, self._passing_on(member):
+            with member.scope, self._telling.passing_on(member):
                 member.take(await self._answer(member))
         except Exception as exc:  # a bug of ours ends this member, not the others
             log.error("member %s crashed: %s", member.request.request_id, place(exc))  # noqa: TRY400
@@ -161,13 +178,13 @@ class Team:
         return ending
 
     def _ask_of(self, member: Member) -> Ask:
-        mode = self.ask.on_broken_stream if self._telling else "buffer"  # what nobody sees can always begin anew
+        mode = self.ask.on_broken_stream if self._telling.on else "buffer"  # what nobody sees can always begin anew
         return self.ask._replace(
             request=member.request,
             candidates=member.seat.candidates,
             policy=msgspec.structs.replace(self.policy, strategy=None),
             on_broken_stream="error" if mode == "restart" else mode,
-            stream=self.run.stream or self._telling or self.ledger.bounded,
+            stream=self.run.stream or self._telling.on or self.ledger.bounded,
             log=member.log,
             deadline=min(self.ask.deadline, member.scope.deadline),
             record=member.record,
@@ -184,7 +201,7 @@ class Team:
         return None
 
     def _report(self, member: Member) -> None:
-        self._tell(member.last_word())
+        self._telling.ended(member)
         if (failure := member.failure) is not None and failure.kind is not FailureKind.CANCELLED:
             log.warning("request %s: %s gave no answer: %s", member.request.request_id, member.name, failure.kind.value)
 
@@ -194,35 +211,6 @@ class Team:
         self._ids[provider] += 1
         nth = self._ids[provider]
         return f"{self.ask.request.request_id}_{provider}" + (f"_{nth}" if nth > 1 else "")
-
-    # -- the members' own streams ------------------------------------------------------------------------------------
-
-    def _tell(self, event: MemberEvent) -> None:
-        if self._telling:
-            with suppress(LogLimitExceeded):
-                self.run.log.append(event)
-
-    @contextmanager
-    def _passing_on(self, member: Member) -> Iterator[None]:
-        """While it writes, its followers see its text."""
-
-        def pass_on() -> None:
-            for event in follower.take():
-                if isinstance(event, TextDelta):
-                    self._append(MemberDelta(member.name, event.text))
-
-        if not self._telling:
-            yield
-            return
-        with member.log.follow(wake=pass_on) as follower:
-            yield
-
-    def _append(self, event: MemberDelta) -> None:
-        """Raises `LogLimitExceeded` while there is still room for the answer: it ends the member that says too much."""
-        whole = self.run.log
-        if whole.size + weigh(event) > whole.limit_bytes * LOG_SHARE:
-            raise LogLimitExceeded
-        whole.append(event)
 
     # -- one model about the others' answers, or instead of them ------------------------------------------------------
 

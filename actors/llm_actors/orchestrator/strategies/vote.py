@@ -12,16 +12,13 @@ from collections.abc import Sequence
 from llm_actors.orchestrator.single import Ending
 from llm_actors.orchestrator.strategies.members import Member
 from llm_actors.orchestrator.strategies.merging import as_json, canonical
-from llm_actors.orchestrator.strategies.seats import samples, seats
 from llm_actors.orchestrator.strategies.team import LAST_SHARE, Team
 
 
 async def vote(team: Team) -> Ending:
     """See the module."""
     policy = team.policy
-    taken, spare = seats(team.services, team.ask)
-    if policy.samples is not None:
-        taken, spare = samples(team.services, team.ask, policy.samples), []
+    taken = team.seats() if policy.samples is None else team.samples(policy.samples)
     members = [team.member(seat) for seat in taken]
     quorum = min(policy.quorum or len(members), len(members))
 
@@ -29,7 +26,7 @@ async def vote(team: Team) -> Ending:
         most = max(len(group) for group in _groups(answers))
         return len(answers) >= quorum or most * 2 > len(members)
 
-    answered = await team.gather(members, enough, share=LAST_SHARE, spare=spare if policy.refill else [])
+    answered = await team.gather(members, enough, share=LAST_SHARE)
     if not answered:
         return team.failed(members)
     groups = sorted(_groups(answered), key=len, reverse=True)
