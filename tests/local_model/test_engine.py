@@ -3,6 +3,7 @@
 The processes are real; most are a few lines of Python in the model's place.
 """
 
+import json
 import os
 import signal
 import sys
@@ -161,3 +162,18 @@ async def test_the_real_model_loads_and_lists_itself() -> None:
             request = HttpRequest("GET", origin, f"{base}/models")
             async with aclosing(Transport()) as transport, transport.send(request) as response:
                 assert b'"smollm2"' in await response.read()
+
+
+@pytest.mark.skipif(not is_installed(), reason="the local model is not installed")
+async def test_the_model_samples_as_its_makers_advise() -> None:
+    """At llama.cpp's own default temperature one answer in some dozens is a minute of emoji."""
+    place = Place()
+    transport = Transport()
+    with trio.fail_after(60):
+        async with running(supervised(place, engine.command)):
+            origin, _ = parse_url(place.urls[-1])
+            async with transport.send(HttpRequest("GET", origin, "/props")) as response:
+                settings = json.loads(await response.read())["default_generation_settings"]["params"]
+        await transport.aclose()
+    found = [round(settings[name], 3) for name in ("temperature", "top_p", "repeat_penalty")]
+    assert found == [0.2, 0.9, 1.1]

@@ -16,6 +16,12 @@ import sys
 CONTEXT_TOKENS = 8192
 """What the model was trained to; all slots share it, at 23 KB of memory a token."""
 
+ANSWER_TOKENS = 1024
+"""The longest answer where the request names no limit: a model this small does not always find an end."""
+
+TEMPERATURE, TOP_P, REPEAT_PENALTY = 0.2, 0.9, 1.1
+"""How it samples unless the request says: what its makers advise; the penalty gets it out of its loops."""
+
 
 def main(model: str, name: str, slots: int, threads: int) -> None:
     """Serve until stdin ends."""
@@ -31,6 +37,10 @@ def main(model: str, name: str, slots: int, threads: int) -> None:
     params.n_parallel = slots
     params.n_ctx = CONTEXT_TOKENS
     params.kv_unified = True
+    params.n_predict = ANSWER_TOKENS
+    params.sampling.temp = TEMPERATURE
+    params.sampling.top_p = TOP_P
+    params.sampling.penalty_repeat = REPEAT_PENALTY
     params.cpuparams.n_threads = threads
     params.cpuparams_batch.n_threads = threads
     params.cache_ram_mib = 0
