@@ -22,7 +22,6 @@ PIP_SECONDS = 1800
 def start(program, stages, argv, environ=None):
     """Replace this process by ``.venv/bin/python -P argv``, with ``stages`` installed. Does not return."""
     python = prepare(program, stages)
-    sys.stdout.flush()
     os.execve(python, [python, "-P", *argv], {**os.environ, **(environ or {})})  # noqa: S606 - no shell is wanted
 
 
@@ -190,7 +189,7 @@ def _run(program, command, folder, lock, what):
             while child.poll() is None and time.monotonic() - begun < PIP_SECONDS:
                 _tick(f"{program}: {what} … {time.monotonic() - begun:.0f} s")
                 try:
-                    child.wait(1 if sys.stderr.isatty() else 60)
+                    child.wait(1 if _on_terminal() else 60)
                 except subprocess.TimeoutExpired:
                     continue
         finally:
@@ -215,12 +214,18 @@ def _reason(log):
 
 
 def _tick(text):
-    if sys.stderr.isatty():
+    if _on_terminal():
         sys.stderr.write(f"\r\x1b[K{text}")
         sys.stderr.flush()
 
 
+def _on_terminal():
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
 def _say(program, text):
+    if sys.stderr is None:  # it was closed, as services do
+        return
     sys.stderr.write(f"{program}: {text}\n")
     sys.stderr.flush()
 

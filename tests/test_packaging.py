@@ -133,6 +133,22 @@ def test_the_first_run_installs_and_the_second_is_silent(tmp_path: Path) -> None
     assert checkout.asked() == ["-P -m llm_runtime.cli ask two words"]
 
 
+def test_closed_standard_files_are_no_obstacle(tmp_path: Path) -> None:
+    """`llm-runtime serve <&- >&- 2>&-`, as some service managers start it."""
+    checkout = Checkout(tmp_path)
+    for _ in range(2):
+        closed = [
+            "/bin/sh",
+            "-c",
+            'exec "$@" <&- >&- 2>&-',
+            "sh",
+            sys.executable,
+            checkout.root / "bin" / "llm-runtime",
+        ]
+        assert subprocess.run(closed, env=checkout.environ, check=False, timeout=30).returncode == 0
+    assert checkout.asked()[-1] == "-P -m llm_runtime.cli"
+
+
 def test_each_command_adds_what_it_needs(tmp_path: Path) -> None:
     checkout = Checkout(tmp_path)
     checkout.run()
