@@ -119,6 +119,27 @@ async def test_a_reader_that_leaves_ends_it_quietly() -> None:
         assert await commands.rest(process.stderr) == ""
 
 
+async def test_a_full_disk_is_said() -> None:
+    """It is not taken for a reader that left, which is nothing to speak of."""
+    full = os.open("/dev/full", os.O_WRONLY)
+    try:
+        peer = Peer(answer("Hello."))
+        async with peer, commands.running("ask", "--url", peer.url, "hi", stdout=full) as process:
+            assert process.stderr
+            assert await process.wait() == 1
+            said = await commands.rest(process.stderr)
+    finally:
+        os.close(full)
+    assert said == "llm-runtime: cannot write the answer: No space left on device\n"
+
+
+async def test_an_answer_that_was_cut_off_says_so() -> None:
+    async with Peer(sse(piece("Once upon"), piece("", "length"), "[DONE]")) as peer:
+        code, out, err = await ask("--url", peer.url, "hi")
+    assert (code, out) == (0, "Once upon\n")
+    assert err == "llm-runtime: the answer was cut off at the limit of output tokens\n"
+
+
 async def test_a_terminal_is_not_steered_by_an_answer() -> None:
     main, terminal = pty.openpty()
     try:

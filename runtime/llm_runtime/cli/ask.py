@@ -17,9 +17,21 @@ import trio
 from llm_protocol.content import Message
 from llm_protocol.policy import Attempts, Policy
 from llm_protocol.requests import AUTO, LLMProvider
+from llm_protocol.response import FinishReason
 from llm_runtime.cli.logs import start_logging
 from llm_runtime.cli.setup import configured
-from llm_runtime.cli.terminal import INTERRUPTED, UNREAD, UNUSABLE, complain, harmless, is_piped, leaf, say, write_all
+from llm_runtime.cli.terminal import (
+    FAILED,
+    INTERRUPTED,
+    UNREAD,
+    UNUSABLE,
+    complain,
+    harmless,
+    is_piped,
+    leaf,
+    say,
+    write_all,
+)
 from llm_runtime.cli.watching import columns, watch
 from llm_runtime.config import Config, ConfigError, Provider
 from llm_runtime.config.keys import checked
@@ -31,6 +43,11 @@ STDIN_BYTES = 8 * 1024 * 1024
 
 HINT_SECONDS = 2.0
 """How long stdin may say nothing before we say what we are waiting for."""
+
+_CUT_OFF: dict[FinishReason | None, str] = {
+    FinishReason.LENGTH: "at the limit of output tokens",
+    FinishReason.CONTENT_FILTER: "by the vendor's content filter",
+}
 
 DAEMON = "daemon"
 """The name under which a running daemon is a provider."""
@@ -98,11 +115,15 @@ async def _answer(config: Config, model: str, arguments: argparse.Namespace) -> 
         paper = Paper()
         try:
             await watch(answer, paper, columns())
-        except OSError:
+        except BrokenPipeError:
             return UNREAD
+        except OSError as exc:
+            return complain(f"cannot write the answer: {exc.strerror}", FAILED)
         finally:
             with trio.move_on_after(0.5, shield=True):
                 await paper.end_line()
+    if cut := _CUT_OFF.get(answer.response.finish_reason):
+        say(f"llm-runtime: the answer was cut off {cut}")
     return 0
 
 
