@@ -282,6 +282,26 @@ async def test_leaving_ends_every_member_at_its_vendor(autojump_clock: MockClock
         assert (w["a"].aborted, w["b"].aborted) == (1, 1)
 
 
+async def test_a_client_that_leaves_is_no_members_failure(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with world(a=[stall()], b=[stall()]) as w:
+        run = await start(w, strategy="panel", stream_members=True)
+        with run.follow():
+            await trio.sleep(1)
+        await w.settled()
+
+    assert not [each for each in caplog.records if "gave no answer" in each.getMessage()]
+
+
+async def test_one_member_that_nobody_offers_is_told(autojump_clock: MockClock) -> None:
+    async with world(a=[saying("one")]) as w:
+        asked = await ask(w, strategy="panel", members=("nobody",), candidates=("a/m-a",))
+
+    assert asked.failure is not None
+    assert asked.failure.kind is FailureKind.MODEL_NOT_FOUND
+
+
 async def test_members_chosen_by_the_selector_are_of_different_deployments(autojump_clock: MockClock) -> None:
     async with world(a=[saying("x")], b=[saying("y")], c=[saying("z")], draw=0.9) as w:
         names = ("a/m-a", "a/other", "b/m-b", "c/m-c")

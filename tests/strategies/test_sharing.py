@@ -76,6 +76,16 @@ async def test_the_synthesiser_is_told_what_its_model_may_know(autojump_clock: M
         assert "Apollo" not in prompts(w, "a")[0]
 
 
+async def test_the_judge_is_told_what_its_model_may_know(autojump_clock: MockClock) -> None:
+    async with world(a=[saying("one")], b=[saying("A")]) as w:
+        share = {"b/m-b": ("project",)}
+        how: dict[str, Any] = {"members": ("a/m-a",), "judge": "b/m-b", "context": CONTEXT, "share_context": share}
+        await ask(w, strategy="best_of", **how)
+
+        assert "Apollo" in prompts(w, "b")[0]
+        assert "Apollo" not in prompts(w, "a")[0]
+
+
 def test_what_is_shared_is_bounded_and_the_cut_is_marked() -> None:
     request = ChatRequest(messages=(Message.of("user", "q"),))
     briefed = told(request, {"a": "x" * 1_000_000, "b": "never reached"})

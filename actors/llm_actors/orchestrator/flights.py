@@ -109,7 +109,7 @@ class Flights:
             return
         await self._perform(flight, routed)
         if (whole := _answer(flight)) is not None:
-            store(cache, key, whole, fallback=_by_another(whole))
+            store(cache, key, whole, fallback=_by_another(whole) or _is_second_best(whole))
 
     async def _embed(self, flight: Run, request: EmbeddingRequest, mode: CacheMode, routed: Routed) -> None:
         """Ask only for those inputs that are not known."""
@@ -198,3 +198,10 @@ def _by_another(response: LLMResponse) -> bool:
     """Whether another candidate was asked first and failed."""
     attempts = response.decision.get("attempts") or []
     return bool(attempts) and attempts[0].get("provider") != response.provider
+
+
+def _is_second_best(response: LLMResponse) -> bool:
+    """Whether somebody failed who was to have a part in it: a member, or whoever was to judge or make it of theirs."""
+    decision = response.decision
+    degraded = any(decision.get(step, {}).get("outcome", "ok") != "ok" for step in ("synthesis", "judge"))
+    return degraded or any(each["outcome"] not in ("ok", "cancelled") for each in decision.get("members", ()))

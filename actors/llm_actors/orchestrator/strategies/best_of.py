@@ -79,7 +79,7 @@ async def _model(team: Team, answered: list[Member]) -> Verdict:
     if seat.failure is not None:
         return Verdict(None, seat.failure.message)
     into = RunLog(limit_bytes=VERDICT_BYTES)
-    request = about(team.ask.request, JUDGEMENT, [member.text for member in answered], suffix="judge")
+    request = about(team.briefed(seat.model), JUDGEMENT, [member.text for member in answered], suffix="judge")
     ending = await team.consult(request, seat.candidates, into=into, record=Record("single"))
     if isinstance(ending.end, Failed):
         return Verdict(None, f"{ending.end.failure.kind.value}: {ending.end.failure.message}")

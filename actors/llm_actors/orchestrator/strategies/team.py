@@ -130,31 +130,34 @@ class Team:
         """
         enough = enough or self._quorum(len(members))
         answered: list[Member] = []
-        late = Failure(kind=FailureKind.DEADLINE, message="no answer in the time that the members have")
-        why = [late]
+        satisfied = False
+        until = self.until(share)
         async with trio.open_nursery() as nursery:
-            scope = nursery.cancel_scope
-            scope.deadline = self.until(share)
+            nursery.cancel_scope.deadline = until
+
+            def start(member: Member) -> None:
+                nursery.start_soon(self._live, member, ended, lambda: _why_cut(satisfied, until))
 
             def ended(member: Member) -> None:
+                nonlocal satisfied
                 if member.response is not None:
                     answered.append(member)
-                    if enough(answered):
-                        why[0] = Failure(kind=FailureKind.CANCELLED, message="stopped: enough others had answered")
-                        scope.deadline = min(scope.deadline, trio.current_time() + (self.policy.grace_s or 0.0))
-                elif self._spare and member.round == 0 and why[0] is late:
+                    if not satisfied and enough(answered):
+                        satisfied = True
+                        nursery.cancel_scope.deadline = min(until, trio.current_time() + (self.policy.grace_s or 0.0))
+                elif self._spare and member.round == 0 and not satisfied:
                     members.append(self.member(self._spare.pop(0)))
-                    nursery.start_soon(self._live, members[-1], why, ended)
+                    start(members[-1])
 
             for member in tuple(members):
-                nursery.start_soon(self._live, member, why, ended)
+                start(member)
         return [member for member in members if member.response is not None]
 
     def _quorum(self, count: int) -> Enough:
         wanted = min(self.policy.quorum or count, count)
         return lambda answers: len(answers) >= wanted
 
-    async def _live(self, member: Member, why: list[Failure], ended: Callable[[Member], None]) -> None:
+    async def _live(self, member: Member, ended: Callable[[Member], None], why_cut: Callable[[], Failure]) -> None:
         self._telling.started(member)
         try:
             with member.scope, self._telling.passing_on(member):
@@ -163,7 +166,7 @@ class Team:
             log.error("member %s crashed: %s", member.request.request_id, place(exc))  # noqa: TRY400
             member.fail(Failure(kind=FailureKind.INTERNAL, message="the runtime failed while it worked on this"))
         finally:
-            member.fail(self._cut(member) or why[0])
+            member.fail(self._cut(member) or why_cut())
             self._report(member)
         ended(member)
 
@@ -259,6 +262,8 @@ class Team:
 
     async def alone(self, seat: Seat | None = None) -> Ending:
         """A plain single answer, streamed: to the request's own candidates, or where only one member is to be had."""
+        if seat is not None and seat.failure is not None:
+            return Ending(Failed(failure=seat.failure), None)
         candidates = seat.candidates if seat else self.ask.candidates
         request = self.briefed(seat.model if seat else str(candidates[0]))
         return await self.consult(
@@ -328,6 +333,15 @@ class Team:
 
     def _piece(self, ending: Ending) -> Piece:
         return Piece(str(ending.candidate), self.run.folded().content)
+
+
+def _why_cut(satisfied: bool, until: float) -> Failure:
+    """Why a member was stopped from outside."""
+    if satisfied:
+        return Failure(kind=FailureKind.CANCELLED, message="stopped: enough others had answered")
+    if trio.current_time() >= until:
+        return Failure(kind=FailureKind.DEADLINE, message="no answer in the time that the members have")
+    return Failure(kind=FailureKind.CANCELLED, message="the request was cancelled")
 
 
 def _conversation(ask: Ask) -> str:
