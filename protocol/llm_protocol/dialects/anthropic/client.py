@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from urllib.parse import quote
+from typing import final
 
 from llm_protocol.answer import AnswerStream, read_whole
-from llm_protocol.content import JsonObject
-from llm_protocol.dialect import Headers, ModelInfo, ModelPage, RateLimits, WireRequest, WireResponse
-from llm_protocol.dialects.anthropic import errors
+from llm_protocol.dialect import Headers, ModelPage, RateLimits, WireRequest, WireResponse
+from llm_protocol.dialects.anthropic import errors, models
 from llm_protocol.dialects.anthropic.blocks import NAME
-from llm_protocol.dialects.anthropic.request import VERSION, encode_chat
+from llm_protocol.dialects.anthropic.request import encode_chat
 from llm_protocol.dialects.anthropic.stream import AnthropicAnswer
-from llm_protocol.errors import ProtocolError
 from llm_protocol.events import Event
 from llm_protocol.failures import Failure
 from llm_protocol.fields import unsupported
 from llm_protocol.requests import AnyRequest, ChatRequest, RequestType
-from llm_protocol.times import rfc3339
-from llm_protocol.wire import WireError, decode_object
-
-PAGE_SIZE = 1_000
-"""Models asked for at once: the vendor's greatest."""
 
 
+@final
 class Anthropic:
     """Speaks to Anthropic, or to a server that speaks its Messages API."""
 
@@ -58,36 +52,8 @@ class Anthropic:
 
     def models_request(self, page: str | None) -> WireRequest:
         """The request for a page of the model list."""
-        after = f"&after_id={quote(page, safe='')}" if page is not None else ""
-        return WireRequest("GET", f"/v1/models?limit={PAGE_SIZE}{after}", (("anthropic-version", VERSION),))
+        return models.models_request(page)
 
     def decode_models(self, body: bytes) -> ModelPage:
         """A page of the model list. Raises `ProtocolError`."""
-        try:
-            return _decode_models(decode_object(body))
-        except WireError as exc:
-            raise ProtocolError(f"the model list could not be understood: {exc}") from None
-
-
-def _decode_models(body: JsonObject) -> ModelPage:
-    entries = body.get("data")
-    if not isinstance(entries, list):
-        raise WireError("data: expected a list")
-    found = tuple(_model(entry) for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), str))
-    last = body.get("last_id")
-    return ModelPage(found, last if body.get("has_more") is True and isinstance(last, str) else None)
-
-
-def _model(entry: JsonObject) -> ModelInfo:
-    created = entry.get("created_at")
-    return ModelInfo(
-        id=entry["id"],
-        created=int(rfc3339(created) or 0) if isinstance(created, str) else 0,
-        owned_by=NAME,
-        context_window=_positive(entry.get("max_input_tokens")),
-        max_output_tokens=_positive(entry.get("max_tokens")),
-    )
-
-
-def _positive(value: object) -> int | None:
-    return value if isinstance(value, int) and value > 0 else None
+        return models.decode_models(body)

@@ -7,7 +7,7 @@ their turn.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, final
 
 from llm_protocol.content import Image, JsonObject, Opaque, Part, Reasoning, Refusal, Text, ToolCall
 from llm_protocol.dialect import Frame
@@ -42,6 +42,7 @@ _STOP_REASONS = {
 _ItemEvent = ItemStarted | TextDelta | ReasoningDelta | ToolCallDelta | RefusalDelta | ItemDone
 
 
+@final
 class AnthropicEncoder:
     """Encodes one streamed answer."""
 

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from typing import final
 
-from llm_protocol.content import JsonObject
 from llm_protocol.dialect import Inbound, ModelInfo, WireResponse
 from llm_protocol.dialects.anthropic import errors
 from llm_protocol.dialects.anthropic.blocks import NAME
 from llm_protocol.dialects.anthropic.inbound import decode_chat
+from llm_protocol.dialects.anthropic.models import encode_models
 from llm_protocol.dialects.anthropic.outbound import AnthropicEncoder, encode_whole
 from llm_protocol.failures import Failure
 from llm_protocol.fields import unsupported
 from llm_protocol.response import LLMResponse
-from llm_protocol.wire import encode_json
 
 
+@final
 class AnthropicServer:
     """Speaks to clients of the Messages API."""
 
@@ -42,17 +42,4 @@ class AnthropicServer:
 
     def encode_models(self, models: Sequence[ModelInfo]) -> bytes:
         """The model list as one page."""
-        data = [_model(model) for model in models]
-        first, last = (data[0]["id"], data[-1]["id"]) if data else (None, None)
-        return encode_json({"data": data, "has_more": False, "first_id": first, "last_id": last})
-
-
-def _model(model: ModelInfo) -> JsonObject:
-    return {
-        "type": "model",
-        "id": model.id,
-        "display_name": model.id,
-        "created_at": datetime.fromtimestamp(model.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "max_input_tokens": model.context_window,
-        "max_tokens": model.max_output_tokens,
-    }
+        return encode_models(models)

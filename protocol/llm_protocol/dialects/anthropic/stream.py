@@ -9,7 +9,7 @@ valid JSON), so the last tool call is held back until the stop reason is known.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, final
 
 import msgspec
 
@@ -96,6 +96,7 @@ class _Block:
         return part
 
 
+@final
 class AnthropicAnswer(Answer):
     """One streamed answer."""
 

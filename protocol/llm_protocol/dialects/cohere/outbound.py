@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import final
 
 from llm_protocol.content import JsonObject, Opaque, Part, Reasoning, Text, ToolCall, ToolResult
 from llm_protocol.dialect import Frame
@@ -54,6 +55,7 @@ class _Open:
         self.said = False
 
 
+@final
 class CohereEncoder:
     """Encodes one streamed answer."""
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import final
 
 from llm_protocol.dialect import Inbound, ModelInfo, WireResponse
 from llm_protocol.dialects.cohere import errors
 from llm_protocol.dialects.cohere.embeddings import decode_embed, encode_embeddings
 from llm_protocol.dialects.cohere.inbound import decode_chat
+from llm_protocol.dialects.cohere.models import encode_models
 from llm_protocol.dialects.cohere.outbound import CohereEncoder, encode_whole
 from llm_protocol.dialects.cohere.parts import NAME
 from llm_protocol.failures import Failure
 from llm_protocol.fields import json_body, unsupported
 from llm_protocol.requests import EmbeddingRequest
 from llm_protocol.response import LLMResponse
-from llm_protocol.wire import encode_json
 
 
+@final
 class CohereServer:
     """Speaks to clients of Cohere's v2 API."""
 
@@ -47,7 +49,4 @@ class CohereServer:
 
     def encode_models(self, models: Sequence[ModelInfo]) -> bytes:
         """The model list as one page."""
-        entries = [
-            {"name": model.id, "endpoints": ["chat"], "context_length": model.context_window} for model in models
-        ]
-        return encode_json({"models": entries})
+        return encode_models(models)

@@ -8,7 +8,7 @@ is known; so is a text, because its citations come after its end.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, final
 
 from llm_protocol.answer import Answer
 from llm_protocol.content import Part, Reasoning, Text, ToolCall
@@ -63,6 +63,7 @@ class _Item:
                 return cite(Text(text), self.citations)
 
 
+@final
 class CohereAnswer(Answer):
     """One streamed answer."""
 

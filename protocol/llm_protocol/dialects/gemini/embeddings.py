@@ -1,4 +1,4 @@
-"""Embeddings, the client side. ``batchEmbedContents`` serves one text as well as many."""
+"""Embeddings, both sides. ``batchEmbedContents`` serves one text as well as many."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from llm_protocol.dialects.gemini.tables import NAME, TASK_TYPES
 from llm_protocol.events import Embedded, Event, Failed, Finished, Started, UsageReported
 from llm_protocol.fields import check_parameters, refuse_transport, unsupported
 from llm_protocol.requests import EmbeddingRequest
-from llm_protocol.response import FinishReason
-from llm_protocol.wire import JsonDecoder, WireError
+from llm_protocol.response import FinishReason, LLMResponse
+from llm_protocol.wire import JsonDecoder, WireError, encode_json
 
 
 class _Vector(msgspec.Struct, frozen=True):
@@ -73,3 +73,12 @@ def decode_embeddings(request: EmbeddingRequest, body: bytes) -> list[Event]:
 
 def _mismatch(wanted: int, got: int) -> Failed:
     return misread(f"{wanted} texts were sent, {got} vectors came back")
+
+
+def encode_embeddings(response: LLMResponse, *, single: bool) -> bytes:
+    """The body of an answer, to one text or to a batch."""
+    vectors = [{"values": vector} for vector in response.embeddings]
+    body: JsonObject = {"embedding": vectors[0]} if single and vectors else {"embeddings": vectors}
+    if response.usage is not None:
+        body["usageMetadata"] = {"promptTokenCount": response.usage.input_tokens}
+    return encode_json(body)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import final
 
 from llm_protocol.dialect import Frame
 from llm_protocol.sse import MAX_EVENT_BYTES, ServerSentEvent, SseDecoder
@@ -17,6 +18,7 @@ _BETWEEN = b" \t\r\n,[]"
 _BLANK = b"\xef\xbb\xbf \t\r\n"
 
 
+@final
 class GeminiFraming:
     """A `Framing` that takes both; the first byte tells which it is."""
 

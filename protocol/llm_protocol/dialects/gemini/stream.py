@@ -8,6 +8,8 @@ and an error as plain JSON, alone or after some events.
 
 from __future__ import annotations
 
+from typing import final
+
 from llm_protocol.answer import Answer
 from llm_protocol.content import Image, JsonObject, Opaque, Reasoning, Text, ToolCall
 from llm_protocol.dialects.gemini.errors import failure_of
@@ -43,6 +45,7 @@ def vendor_id(call_id: str) -> str | None:
     return None if call_id.startswith(_MADE_ID) else call_id
 
 
+@final
 class GeminiAnswer(Answer):
     """One answer, streamed or whole."""
 

@@ -6,7 +6,7 @@ An answer is good only with a ``finish_reason``; ``[DONE]`` without one is a cut
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import TypeAlias, final
 
 from llm_protocol.answer import Answer
 from llm_protocol.content import JsonObject, Part, Reasoning, Refusal, Text
@@ -64,6 +64,7 @@ class _Speech:
         return Refusal(text)
 
 
+@final
 class OpenAIChatAnswer(Answer):
     """One answer, chat or legacy completion, streamed or whole."""
 

@@ -8,7 +8,7 @@ number it saw is served by encoding the log again from its start, with ``startin
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, final
 
 from llm_protocol.content import JsonObject, Opaque, Part, Reasoning, Refusal, Text, ToolCall
 from llm_protocol.dialect import Frame, Inbound
@@ -109,6 +109,7 @@ class _Item:
                 return None
 
 
+@final
 class OpenAIResponsesEncoder:
     """Encodes one streamed response; see `llm_protocol.dialect.ResponseEncoder`.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import final
 
 from llm_protocol.content import JsonObject, Refusal, Text
 from llm_protocol.dialect import Inbound, ModelInfo, WireResponse
@@ -19,6 +20,7 @@ from llm_protocol.wire import encode_json
 NO_OPTIONS = ResponseOptions()
 
 
+@final
 class OpenAIResponsesServer:
     """Speaks to clients of the Responses API; see `llm_protocol.dialect.ServerDialect`."""
 

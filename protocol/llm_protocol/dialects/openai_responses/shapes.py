@@ -8,24 +8,12 @@ import msgspec
 
 from llm_protocol.content import JsonObject
 from llm_protocol.dialects.openai_chat.errors import failure_of
+from llm_protocol.dialects.openai_chat.shapes import InputDetails, OutputDetails
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.response import Usage
 from llm_protocol.wire import JsonDecoder, WireError, decode_object
 
 S = TypeVar("S", bound=msgspec.Struct)
-
-
-class InputDetails(msgspec.Struct):
-    """Of the input tokens."""
-
-    cached_tokens: int | None = None
-    cache_write_tokens: int | None = None
-
-
-class OutputDetails(msgspec.Struct):
-    """Of the output tokens."""
-
-    reasoning_tokens: int | None = None
 
 
 class WireUsage(msgspec.Struct):

@@ -6,6 +6,8 @@ on an item; where a server leaves it out, the final snapshot is.
 
 from __future__ import annotations
 
+from typing import final
+
 from llm_protocol.answer import Answer
 from llm_protocol.content import JsonObject, Part, Reasoning, Refusal, Text, ToolCall
 from llm_protocol.dialects.openai_responses.items import decode_item
@@ -78,6 +80,7 @@ class _Item:
                 raise AssertionError(self.kind)  # no other kind is ever opened
 
 
+@final
 class OpenAIResponsesAnswer(Answer):
     """One answer, streamed or whole."""
 
