@@ -1,4 +1,4 @@
-"""The daemon's table: CPU per request and per streamed token, beside a bare relay, in the same run.
+"""The daemon's table: CPU per request and per streamed token, beside a bare relay; then first tokens, start and memory.
 
 Three processes on two cores: the system under test on one, the fake provider and the driver on the other. What is
 counted is the CPU time of the system's process. Rounds are interleaved and the medians compared, because the
@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
+from time import perf_counter
 from typing import NamedTuple
 
 import trio
@@ -24,11 +25,23 @@ PLAIN_REQUESTS = 1500
 PLAIN_AT_ONCE = 32
 STREAMS = 50
 CHUNKS = 100
+FIRST_TOKENS = 30
+"""How many first tokens one round waits for, at least."""
+
+TOKEN_ROUNDS = 2
+
+APART_SECONDS = CHUNKS * 0.01 / STREAMS
+"""Between two beginnings, so that `STREAMS` of them are open at a time."""
+
+OPEN_STREAMS = 120
+"""Twice as many are opened, and the memory of the second half counted; fewer than one provider may have at once."""
+
 GAPS = {"burst": 0.001, "steady": 0.01}
 """Seconds between two chunks of one stream: as fast as 50 streams go, and 100 chunks/s each."""
 
 HERE = Path(__file__).parent
 TICKS = os.sysconf("SC_CLK_TCK")
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 CONFIG = """
 [providers.fake]
 kind = "openai_compatible"
@@ -48,6 +61,10 @@ class System(NamedTuple):
     def cpu(self) -> float:
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / TICKS
+
+    def resident(self) -> int:
+        """Bytes."""
+        return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * PAGE_BYTES
 
 
 @contextmanager
@@ -196,21 +213,150 @@ def _spent(system: System, load: Callable[[int], Awaitable[None]]) -> float:
     return system.cpu() - before
 
 
+def _config(port: int) -> str:
+    return CONFIG.format(port=port)
+
+
+@contextmanager
+def system_under_test(config: str) -> Iterator[System]:
+    """The daemon with ``config``."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "bench.toml"
+        file.write_text(config)
+        options = ("--config", str(file), "--port", "0", "--log-level", "warning")
+        with process(0, "-m", "llm_runtime.cli", "serve", *options) as daemon:
+            yield daemon
+
+
+@contextmanager
+def systems(gap: float, relay: str = "http") -> Iterator[tuple[System, System, System, Path]]:
+    """Daemon, relay, the fake provider behind both, and a configuration that names it."""
+    with ExitStack() as stack:
+        upstream = stack.enter_context(process(1, str(HERE / "_upstream.py"), str(CHUNKS), str(gap)))
+        file = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "bench.toml"
+        file.write_text(_config(upstream.port))
+        daemon = stack.enter_context(system_under_test(_config(upstream.port)))
+        yield (
+            daemon,
+            stack.enter_context(process(0, str(HERE / "_relay.py"), relay, str(upstream.port))),
+            upstream,
+            file,
+        )
+
+
 def measure(row: Row) -> tuple[float, float]:
     """Median CPU microseconds per unit: the daemon's, the relay's."""
-    with ExitStack() as stack:
-        upstream = stack.enter_context(process(1, str(HERE / "_upstream.py"), str(CHUNKS), str(GAPS[row.gap])))
-        file = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "bench.toml"
-        file.write_text(CONFIG.format(port=upstream.port))
-        daemon = stack.enter_context(
-            process(0, "-m", "llm_runtime.cli", "serve", "--config", str(file), "--port", "0", "--log-level", "warning")
-        )
-        relay = stack.enter_context(process(0, str(HERE / "_relay.py"), row.relay, str(upstream.port)))
+    with systems(GAPS[row.gap], row.relay) as (daemon, relay, _, _):
         pairs = ((daemon, row.on_daemon), (relay, row.on_relay))
         for system, load in pairs:  # warm up: imports, connections, caches
             trio.run(load, system.port)
         spent = [[_spent(system, load) for system, load in pairs] for _ in range(ROUNDS)]
-    return tuple(median(one) / row.units * 1e6 for one in zip(*spent, strict=True))  # type: ignore[return-value]
+    ours, theirs = (median(one) / row.units * 1e6 for one in zip(*spent, strict=True))
+    return ours, theirs
+
+
+# -- what is no CPU time per unit --------------------------------------------------------------------------------------
+
+
+async def first_token(port: int, at_once: int) -> float:
+    """Median seconds from a request to the first token, of streams that begin alone or while `STREAMS` are open."""
+    payload, took = _post(CHAT % b',"stream":true'), list[float]()
+
+    async def one(task_status: trio.TaskStatus[None]) -> None:
+        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+            began = trio.current_time()
+            await stream.send_all(payload)
+            seen = b""
+            while b"data:" not in seen:
+                seen += await _some(stream)
+            took.append(trio.current_time() - began)
+            task_status.started()
+            while at_once > 1 and not seen.endswith(b"0\r\n\r\n"):
+                seen = seen[-8:] + await _some(stream)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(max(2 * at_once, FIRST_TOKENS)):
+            await nursery.start(one)
+            await trio.sleep(APART_SECONDS)
+    return median(took)
+
+
+def added_ms(at_once: int) -> float:
+    """Milliseconds that the first token takes longer through the daemon than through the relay."""
+    with systems(GAPS["steady"]) as (daemon, relay, _, _):
+        took = [[trio.run(first_token, each.port, at_once) for each in (daemon, relay)] for _ in range(TOKEN_ROUNDS)]
+    ours, theirs = (median(one) for one in zip(*took, strict=True))
+    return float(ours - theirs) * 1e3
+
+
+def embedded() -> float:
+    """An embedded plain request's CPU as a share of a plain httpx2 call's."""
+    with systems(0.001) as (_, _, upstream, file):
+        numbers = (upstream.port, ROUNDS, PLAIN_REQUESTS // 2, PLAIN_AT_ONCE)
+        command = [sys.executable, str(HERE / "_embedded.py"), str(file), *map(str, numbers)]
+        ours, plain = map(float, subprocess.check_output(command, text=True).split())
+    return ours / plain
+
+
+def start() -> tuple[float, float]:
+    """Seconds from spawn to ready, and the megabytes that are resident then."""
+    took, size = [], []
+    for _ in range(ROUNDS):
+        began = perf_counter()
+        with system_under_test(_config(1)) as daemon:
+            took.append(perf_counter() - began)
+            size.append(daemon.resident() / 1e6)
+    return median(took), median(size)
+
+
+def per_open_stream() -> float:
+    """Resident kilobytes of one more stream, among many."""
+
+    async def grown(daemon: System) -> float:
+        payload = _post(CHAT % b',"stream":true')
+
+        async def one(task_status: trio.TaskStatus[None]) -> None:
+            stream = await trio.open_tcp_stream("127.0.0.1", daemon.port)
+            await stream.send_all(payload)
+            await _some(stream)
+            task_status.started()
+            await trio.sleep_forever()
+
+        async with trio.open_nursery() as nursery:
+            sizes: list[int] = []
+            for _ in range(2):
+                for _ in range(OPEN_STREAMS):
+                    await nursery.start(one)
+                sizes.append(daemon.resident())
+            nursery.cancel_scope.cancel()
+        return (sizes[1] - sizes[0]) / OPEN_STREAMS / 1e3
+
+    with systems(60.0) as (daemon, _, _, _):
+        return trio.run(grown, daemon)
+
+
+def imported() -> float:
+    """CPU of ``import llm_runtime`` as a share of ``import trio``."""
+
+    def cpu(module: str) -> float:
+        code = f"from time import process_time as t; a = t(); import {module}; print(t() - a)"
+        return float(subprocess.check_output([sys.executable, "-c", code], text=True))
+
+    spent = [[cpu(module) for module in ("llm_runtime", "trio")] for _ in range(2 * ROUNDS)]
+    ours, theirs = (median(one) for one in zip(*spent, strict=True))
+    return float(ours / theirs)
+
+
+def figures() -> Iterator[tuple[str, float, str, float]]:
+    """What, how much, in which unit, and the budget."""
+    yield "first token added, 1 stream", added_ms(1), "ms", 2.0
+    yield "first token added, 50 streams", added_ms(STREAMS), "ms", 5.0
+    yield "embedded plain request / httpx2's", embedded(), "x", 1.5
+    seconds, megabytes = start()
+    yield "spawn to ready", seconds, "s", 0.8
+    yield "resident when ready", megabytes, "MB", 60.0
+    yield f"resident per open stream, {OPEN_STREAMS}", per_open_stream(), "KB", 32.0
+    yield "import llm_runtime / import trio", imported(), "x", 1.5
 
 
 def main() -> int:
@@ -222,9 +368,18 @@ def main() -> int:
         ours, theirs = measure(row)
         ratio = ours / theirs
         missed |= ratio > row.budget
-        mark = "" if ratio <= row.budget else "  over"
-        print(f"{row.what:40} {ours:7.0f} us {theirs:7.0f} us {ratio:6.2f}x {row.budget:6.1f}x{mark}", flush=True)
+        print(
+            f"{row.what:40} {ours:7.0f} us {theirs:7.0f} us {ratio:6.2f}x {row.budget:6.1f}x{_mark(ratio, row.budget)}"
+        )
+    for what, found, unit, budget in figures():
+        missed |= found > budget
+        print(f"{what:62} {found:5.2f} {unit:2} {budget:4g} {unit:2}{_mark(found, budget)}")
     return 1 if missed else 0
+
+
+def _mark(found: float, budget: float) -> str:
+    sys.stdout.flush()
+    return "" if found <= budget else "  over"
 
 
 if __name__ == "__main__":
