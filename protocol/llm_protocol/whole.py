@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import final
 
+from llm_protocol.answer import misread
 from llm_protocol.dialect import ClientDialect, WireResponse
-from llm_protocol.events import Event, Failed
-from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.events import Event
 from llm_protocol.requests import AnyRequest
 from llm_protocol.wire import MAX_BODY_BYTES
 
@@ -30,8 +30,7 @@ class WholeBody:
         if len(self._body) + len(data) > MAX_BODY_BYTES:
             self._over = True
             self._body.clear()
-            message = f"the vendor's answer is longer than {MAX_BODY_BYTES} bytes"
-            return [Failed(failure=Failure(kind=FailureKind.PROTOCOL, message=message))]
+            return [misread(f"it is longer than {MAX_BODY_BYTES} bytes")]
         self._body += data
         return []
 

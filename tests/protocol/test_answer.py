@@ -11,9 +11,10 @@ from llm_protocol.dialects.cohere import Cohere, CohereServer
 from llm_protocol.dialects.gemini import Gemini, GeminiServer
 from llm_protocol.dialects.openai_chat import OpenAIChat, OpenAIChatServer
 from llm_protocol.dialects.openai_responses import OpenAIResponses, OpenAIResponsesServer
-from llm_protocol.events import Event, Failed, Finished, ItemStarted, Started, TextDelta
+from llm_protocol.events import Embedded, Event, Failed, Finished, ItemStarted, Started, TextDelta
 from llm_protocol.failures import FailureKind
-from llm_protocol.requests import ChatRequest
+from llm_protocol.requests import ChatRequest, EmbeddingRequest
+from llm_protocol.response import LLMResponse
 from llm_protocol.sse import MAX_EVENT_BYTES, encode_sse
 
 REQUEST = ChatRequest(model="m", messages=(Message.of("user", "hi"),))
@@ -75,3 +76,19 @@ def test_nothing_follows_the_end(client: ClientDialect, server: ServerDialect) -
     decoder.feed(b"data: {\n\n")
     assert decoder.feed(b"data: {\n\n") == []
     assert decoder.end() == []
+
+
+@pytest.mark.parametrize(
+    ("client", "server"),
+    [(Cohere(), CohereServer()), (Gemini(), GeminiServer()), (OpenAIChat(), OpenAIChatServer())],
+    ids=("cohere", "gemini", "openai_chat"),
+)
+def test_vectors_come_whole_even_where_a_stream_was_asked_for(client: ClientDialect, server: ServerDialect) -> None:
+    request = EmbeddingRequest(model="m", inputs=("a", "b"))
+    vectors = ((1.0, 2.0), (3.0, 4.0))
+    response = LLMResponse(request_id="r", provider="p", model="m", embeddings=vectors)
+    body = server.encode_response(Inbound(request), response)
+    decoder = client.stream_decoder(request)
+    events = [event for at in range(len(body)) for event in decoder.feed(body[at : at + 1])] + decoder.end()
+    assert Embedded(vectors) in events
+    assert isinstance(events[-1], Finished)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import final
 
 from llm_protocol.answer import AnswerStream, read_whole
-from llm_protocol.dialect import Headers, ModelPage, RateLimits, WireRequest, WireResponse, post
+from llm_protocol.dialect import Headers, ModelPage, RateLimits, StreamDecoder, WireRequest, WireResponse, post
 from llm_protocol.dialects.cohere import errors, models
 from llm_protocol.dialects.cohere.embeddings import decode_embeddings, embedding_body
 from llm_protocol.dialects.cohere.parts import NAME
@@ -15,6 +15,7 @@ from llm_protocol.events import Event
 from llm_protocol.failures import Failure
 from llm_protocol.fields import unsupported
 from llm_protocol.requests import AnyRequest, ChatRequest, EmbeddingRequest, RequestType
+from llm_protocol.whole import WholeBody
 
 
 @final
@@ -39,8 +40,10 @@ class Cohere:
             case _:
                 raise unsupported("request_type", f"Cohere has no {request.request_type} endpoint")
 
-    def stream_decoder(self, request: AnyRequest) -> AnswerStream:  # noqa: ARG002
-        """A decoder for a streamed chat answer."""
+    def stream_decoder(self, request: AnyRequest) -> StreamDecoder:
+        """A decoder for a streamed chat answer, or for vectors, which come whole."""
+        if isinstance(request, EmbeddingRequest):
+            return WholeBody(self, request)
         return AnswerStream(CohereAnswer())
 
     def decode_response(self, request: AnyRequest, response: WireResponse) -> list[Event]:

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from llm_protocol.answer import AnswerStream, read_whole
 from llm_protocol.content import JsonObject
-from llm_protocol.dialect import Headers, ModelPage, RateLimits, WireRequest, WireResponse, post
+from llm_protocol.dialect import Headers, ModelPage, RateLimits, StreamDecoder, WireRequest, WireResponse, post
 from llm_protocol.dialects.gemini import models
 from llm_protocol.dialects.gemini.embeddings import decode_embeddings, embedding_body
 from llm_protocol.dialects.gemini.errors import decode_error
@@ -20,6 +20,7 @@ from llm_protocol.failures import Failure
 from llm_protocol.fields import unsupported
 from llm_protocol.requests import AnyRequest, ChatRequest, EmbeddingRequest, ImageRequest, RequestType
 from llm_protocol.sse import MAX_EVENT_BYTES
+from llm_protocol.whole import WholeBody
 
 MAX_PICTURE_EVENT_BYTES = 32 * 1024 * 1024
 """One event may have this many bytes where pictures were asked for: they come whole, in base64."""
@@ -51,8 +52,10 @@ class Gemini:
         add_extra_deep(body, request.parameters)
         return _post(request.model, "streamGenerateContent?alt=sse" if stream else "generateContent", body)
 
-    def stream_decoder(self, request: AnyRequest) -> AnswerStream:
-        """A decoder for the streamed answer to ``request``."""
+    def stream_decoder(self, request: AnyRequest) -> StreamDecoder:
+        """A decoder for the streamed answer to ``request``, or for vectors, which come whole."""
+        if isinstance(request, EmbeddingRequest):
+            return WholeBody(self, request)
         limit = MAX_PICTURE_EVENT_BYTES if _wants_pictures(request) else MAX_EVENT_BYTES
         return AnswerStream(GeminiAnswer(), GeminiFraming(limit))
 
