@@ -289,6 +289,16 @@ async def test_rty_08_who_rests_is_not_counted_as_asked(autojump_clock: MockCloc
     assert asked.failure.message.startswith("all 2 attempts failed: b/m-b: no; b/m-b: no; a/m-a: not asked, because")
 
 
+async def test_one_attempt_beside_one_who_rests_is_told_in_the_singular(autojump_clock: MockClock) -> None:
+    async with world(a=[status(401)], b=[status(404)]) as w:
+        await w.ask()
+        asked = await w.ask()
+
+    assert asked.calls == 1
+    assert asked.failure is not None
+    assert asked.failure.message.startswith("the one attempt failed: b/m-b: no; a/m-a: not asked, because")
+
+
 async def test_a_retry_goes_on_to_who_has_room_instead_of_waiting_for_a_minute(autojump_clock: MockClock) -> None:
     one_a_minute = {"a": Limits(requests_per_minute=1), "b": Limits(max_concurrency=4)}
     async with world(limits=one_a_minute, a=[status(500), answer], b=[answer]) as w:

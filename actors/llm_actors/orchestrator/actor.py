@@ -154,10 +154,11 @@ class Orchestrator:
             run.fail(end.failure, response)
         outcome = "completed" if isinstance(end, Finished) else f"failed ({end.failure.kind.value})"
         log.info(
-            "request %s %s by %s in %.0f ms, %d attempts",
+            "request %s %s by %s in %.0f ms, %d attempt%s",
             run.request.request_id,
             outcome,
             who or "nobody",
             response.processing_time_ms,
             record.attempts,
+            "" if record.attempts == 1 else "s",
         )

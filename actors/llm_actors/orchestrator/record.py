@@ -111,7 +111,13 @@ class Record:
             f"{one.provider}/{one.model}: {one.error or one.outcome}" if one.asked else one.error or ""
             for one in self._attempts
         )
-        said = f"all {self.attempts} attempts failed" if self.attempts else "no candidate could be asked"
+        match self.attempts:
+            case 0:
+                said = "no candidate could be asked"
+            case 1:
+                said = "the one attempt failed"
+            case many:
+                said = f"all {many} attempts failed"
         return msgspec.structs.replace(last, message=f"{said}: {each}")
 
     def told(self) -> JsonObject:
