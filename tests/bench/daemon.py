@@ -28,7 +28,7 @@ CHUNKS = 100
 FIRST_TOKENS = 30
 """How many first tokens one round waits for, at least."""
 
-TOKEN_ROUNDS = 2
+TOKEN_ROUNDS = 3
 
 APART_SECONDS = CHUNKS * 0.01 / STREAMS
 """Between two beginnings, so that `STREAMS` of them are open at a time."""
