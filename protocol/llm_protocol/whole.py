@@ -1,4 +1,4 @@
-"""A `StreamDecoder` for answers that are never streamed: vectors, pictures."""
+"""Answers that are never streamed: vectors, and on some wires pictures."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from typing import final
 
 from llm_protocol.answer import misread
 from llm_protocol.dialect import ClientDialect, WireResponse
-from llm_protocol.events import Event
-from llm_protocol.requests import AnyRequest
+from llm_protocol.events import Embedded, Event, Finished, Started, UsageReported
+from llm_protocol.requests import AnyRequest, EmbeddingRequest
+from llm_protocol.response import FinishReason, Usage
 from llm_protocol.wire import MAX_BODY_BYTES
 
 
@@ -40,3 +41,14 @@ class WholeBody:
             return []
         self._over = True
         return self._dialect.decode_response(self._request, WireResponse(200, body=bytes(self._body)))
+
+
+def embedded(
+    request: EmbeddingRequest, vectors: tuple[tuple[float, ...], ...], *, started: Started, usage: Usage | None
+) -> list[Event]:
+    """The events of vectors, one for each text and in their order. Any other number of them is no answer."""
+    found = sum(map(bool, vectors))
+    if not found == len(vectors) == len(request.inputs):
+        return [misread(f"{len(request.inputs)} texts were sent, {found} vectors came back")]
+    told = () if usage is None else (UsageReported(usage),)
+    return [started, Embedded(vectors), *told, Finished(reason=FinishReason.STOP)]

@@ -11,10 +11,11 @@ from llm_protocol.content import JsonObject
 from llm_protocol.dialect import Inbound
 from llm_protocol.dialects.cohere.parts import NAME, text_of
 from llm_protocol.dialects.cohere.shapes import decode_usage
-from llm_protocol.events import Embedded, Event, Finished, Started, UsageReported
+from llm_protocol.events import Event, Started
 from llm_protocol.fields import add_extra, check_parameters, leftovers, typed, undecoded, unsupported
 from llm_protocol.requests import EmbeddingRequest, Parameters
-from llm_protocol.response import FinishReason, LLMResponse, Usage
+from llm_protocol.response import LLMResponse, Usage
+from llm_protocol.whole import embedded
 from llm_protocol.wire import WireError, decode_object, encode_json
 
 MAX_TEXTS = 96
@@ -47,27 +48,20 @@ def decode_embeddings(request: EmbeddingRequest, body: bytes) -> list[Event]:
     """The events of an answer: the vectors, one for each input."""
     try:
         answer = decode_object(body)
-        vectors = _vectors(answer, len(request.inputs))
-        events: list[Event] = [Started(upstream_id=text_of(answer, "id", "") or None), Embedded(vectors)]
+        started = Started(upstream_id=text_of(answer, "id", "") or None)
+        return embedded(request, _vectors(answer), started=started, usage=decode_usage(answer.get("meta")))
     except WireError as exc:
         return [misread(exc)]
-    usage = decode_usage(answer.get("meta"))
-    if usage is not None:
-        events.append(UsageReported(usage))
-    return [*events, Finished(reason=FinishReason.STOP)]
 
 
-def _vectors(answer: JsonObject, expected: int) -> _Vectors:
+def _vectors(answer: JsonObject) -> _Vectors:
     given = answer.get("embeddings")
     if isinstance(given, dict):
         given = given.get("float")
     try:
-        vectors = msgspec.convert(given, _Vectors)
+        return msgspec.convert(given, _Vectors)
     except msgspec.ValidationError:
         raise WireError("embeddings.float: expected lists of numbers") from None
-    if len(vectors) != expected:
-        raise WireError(f"{len(vectors)} vectors for {expected} texts")
-    return vectors
 
 
 # ---------------------------------------------------------------- the server side

@@ -8,10 +8,11 @@ from llm_protocol.answer import misread
 from llm_protocol.content import JsonObject
 from llm_protocol.dialects.gemini.shapes import UsageMetadata
 from llm_protocol.dialects.gemini.tables import NAME, TASK_TYPES
-from llm_protocol.events import Embedded, Event, Failed, Finished, Started, UsageReported
+from llm_protocol.events import Event, Started
 from llm_protocol.fields import check_parameters, refuse_transport, unsupported
 from llm_protocol.requests import EmbeddingRequest
-from llm_protocol.response import FinishReason, LLMResponse
+from llm_protocol.response import LLMResponse
+from llm_protocol.whole import embedded
 from llm_protocol.wire import JsonDecoder, WireError, encode_json
 
 
@@ -55,24 +56,15 @@ def _task_type(input_type: str) -> str | None:
 
 
 def decode_embeddings(request: EmbeddingRequest, body: bytes) -> list[Event]:
-    """The events of a 2xx answer. A list that does not match the inputs one to one is no answer."""
+    """The events of a 2xx answer."""
     try:
         answer = _EMBEDDINGS.decode(body)
     except WireError as exc:
         return [misread(exc)]
     found = answer.embeddings if answer.embedding is None else [answer.embedding]
     vectors = tuple(vector.values for vector in found or ())
-    if len(vectors) != len(request.inputs) or not all(vectors):
-        return [_mismatch(len(request.inputs), sum(map(bool, vectors)))]
-    out: list[Event] = [Started(model=request.model), Embedded(vectors)]
-    if answer.usage_metadata is not None:
-        out.append(UsageReported(answer.usage_metadata.usage()))
-    out.append(Finished(reason=FinishReason.STOP))
-    return out
-
-
-def _mismatch(wanted: int, got: int) -> Failed:
-    return misread(f"{wanted} texts were sent, {got} vectors came back")
+    usage = answer.usage_metadata.usage() if answer.usage_metadata is not None else None
+    return embedded(request, vectors, started=Started(model=request.model), usage=usage)
 
 
 def encode_embeddings(response: LLMResponse, *, single: bool) -> bytes:

@@ -13,12 +13,12 @@ from llm_protocol.dialects.openai_chat.errors import not_understood
 from llm_protocol.dialects.openai_chat.inbound import with_extra
 from llm_protocol.dialects.openai_chat.quirks import Quirks
 from llm_protocol.dialects.openai_chat.shapes import WireUsage, read_usage
-from llm_protocol.events import Embedded, Event, Failed, Finished, Started, UsageReported
-from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.events import Event, Failed, Started
 from llm_protocol.fields import add_extra, check_parameters
 from llm_protocol.pictures import unbase64
 from llm_protocol.requests import EmbeddingRequest, Parameters
-from llm_protocol.response import FinishReason, LLMResponse
+from llm_protocol.response import LLMResponse
+from llm_protocol.whole import embedded
 from llm_protocol.wire import JsonDecoder, WireError, encode_json
 
 
@@ -58,13 +58,8 @@ def decode_embeddings(request: EmbeddingRequest, body: bytes) -> list[Event]:
         vectors = _in_order([item.index for item in answer.data], [_floats(item.embedding) for item in answer.data])
     except WireError as exc:
         return [Failed(failure=not_understood(body, "the vendor's vectors are", exc))]
-    if len(vectors) != len(request.inputs):
-        message = f"the vendor sent {len(vectors)} vectors for {len(request.inputs)} inputs"
-        return [Failed(failure=Failure(kind=FailureKind.PROTOCOL, message=message))]
-    events: list[Event] = [Started(model=answer.model or "", upstream_id=answer.id), Embedded(vectors)]
-    if answer.usage is not None:
-        events.append(UsageReported(read_usage(answer.usage)))
-    return [*events, Finished(reason=FinishReason.STOP)]
+    usage = read_usage(answer.usage) if answer.usage is not None else None
+    return embedded(request, vectors, started=Started(model=answer.model or "", upstream_id=answer.id), usage=usage)
 
 
 def _in_order(places: list[int | None], vectors: list[tuple[float, ...]]) -> tuple[tuple[float, ...], ...]:
