@@ -13,7 +13,7 @@ from llm_protocol.dialects.openai_chat.errors import not_understood
 from llm_protocol.dialects.openai_chat.inbound import with_extra
 from llm_protocol.dialects.openai_chat.quirks import Quirks
 from llm_protocol.dialects.openai_chat.shapes import WireUsage, read_usage
-from llm_protocol.events import Event, Failed, Started
+from llm_protocol.events import Event, Started
 from llm_protocol.fields import add_extra, check_parameters
 from llm_protocol.pictures import unbase64
 from llm_protocol.requests import EmbeddingRequest, Parameters
@@ -57,7 +57,7 @@ def decode_embeddings(request: EmbeddingRequest, body: bytes) -> list[Event]:
         answer = _DECODER.decode(body)
         vectors = _in_order([item.index for item in answer.data], [_floats(item.embedding) for item in answer.data])
     except WireError as exc:
-        return [Failed(failure=not_understood(body, "the vendor's vectors are", exc))]
+        return [not_understood(body, exc)]
     usage = read_usage(answer.usage) if answer.usage is not None else None
     return embedded(request, vectors, started=Started(model=answer.model or "", upstream_id=answer.id), usage=usage)
 

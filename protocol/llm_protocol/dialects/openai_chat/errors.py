@@ -9,8 +9,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from llm_protocol.answer import misread
 from llm_protocol.content import JsonObject
 from llm_protocol.dialect import Headers, WireResponse, refusal
+from llm_protocol.events import Failed
 from llm_protocol.failures import Failure, FailureKind, Step, kind_of_status
 from llm_protocol.headers import retry_after
 from llm_protocol.redact import error_message
@@ -95,15 +97,15 @@ def failure_of(body: Any, status: int | None = None, headers: Headers = ()) -> F
     )
 
 
-def not_understood(body: bytes, what: str, exc: WireError) -> Failure:
-    """The failure for a 2xx body that is no answer: the error that it tells, or ours."""
+def not_understood(body: bytes, exc: WireError) -> Failed:
+    """The end of an answer whose 2xx body is none: the error that it tells, or ours."""
     try:
         value = decode_json(body)
     except WireError:
         value = None
     if isinstance(value, dict) and (value.get("error") or isinstance(value.get("message"), str)):
-        return failure_of(value)
-    return Failure(kind=FailureKind.PROTOCOL, message=f"{what} not understood: {exc}")
+        return Failed(failure=failure_of(value))
+    return misread(exc)
 
 
 def _error_object(body: Any) -> JsonObject:

@@ -6,14 +6,14 @@ from typing import Any
 
 import msgspec
 
+from llm_protocol.answer import misread
 from llm_protocol.body import Body
 from llm_protocol.content import Image, JsonObject
 from llm_protocol.dialects.openai_chat.errors import not_understood
 from llm_protocol.dialects.openai_chat.inbound import with_extra
 from llm_protocol.dialects.openai_chat.quirks import Quirks
 from llm_protocol.dialects.openai_chat.shapes import WireUsage, read_usage
-from llm_protocol.events import Event, Failed, Finished, ItemDone, ItemStarted, Started, UsageReported
-from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.events import Event, Finished, ItemDone, ItemStarted, Started, UsageReported
 from llm_protocol.fields import add_extra, check_parameters
 from llm_protocol.pictures import image_from_url, sniff_media_type, unbase64
 from llm_protocol.requests import ImageRequest, Parameters
@@ -66,9 +66,9 @@ def decode_images(request: ImageRequest, body: bytes) -> list[Event]:
         format_ = answer.output_format or request.output_format
         pictures = [_picture(item, format_) for item in answer.data]
     except WireError as exc:
-        return [Failed(failure=not_understood(body, "the vendor's pictures are", exc))]
+        return [not_understood(body, exc)]
     if not pictures:
-        return [Failed(failure=Failure(kind=FailureKind.PROTOCOL, message="the vendor sent no picture"))]
+        return [misread("it has no picture")]
     events: list[Event] = [Started(model=request.model)]
     for index, picture in enumerate(pictures):
         events += (ItemStarted(index=index, kind="image"), ItemDone(index=index, part=picture))
