@@ -93,8 +93,10 @@ class RunLog:
         self.followers -= 1
         if wake is not None:
             self._watchers.remove(wake)
-        if self.followers == 0 and self.end is None and self._on_deserted is not None:
-            self._on_deserted()
+        if self.followers == 0 and self._on_deserted is not None:
+            deserted, self._on_deserted = self._on_deserted, None  # it leads back to the run: a circle to be collected
+            if self.end is None:
+                deserted()
 
     async def wait_past(self, length: int) -> None:
         """Wait until the log is longer than ``length``. Cancelling it leaves nothing behind."""
@@ -144,6 +146,7 @@ class Follower:
         if self._open:
             self._open = False
             self._log._detach(self._wake)
+            self._wake = None  # it may lead back here
 
     def __enter__(self) -> Follower:
         return self
