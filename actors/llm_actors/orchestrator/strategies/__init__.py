@@ -1,1 +1,1 @@
-"""The ways to answer one request with several models. `dispatch` chooses among them."""
+"""The ways to answer one request with several models. `dispatch` is the way in, `several` has the list of them."""

@@ -1,0 +1,51 @@
+"""From a policy's strategy to who carries it out."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from llm_actors.orchestrator.asking import Ask
+from llm_actors.orchestrator.services import Services
+from llm_actors.orchestrator.single import Ending
+from llm_actors.orchestrator.strategies.best_of import best_of
+from llm_actors.orchestrator.strategies.council import council
+from llm_actors.orchestrator.strategies.panel import panel
+from llm_actors.orchestrator.strategies.race import race
+from llm_actors.orchestrator.strategies.team import Team
+from llm_actors.orchestrator.strategies.vote import vote
+from llm_actors.run import Run
+from llm_protocol.events import Failed
+from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.policy import Policy, Strategy
+from llm_protocol.requests import RequestType
+
+_STRATEGIES: dict[Strategy, Callable[[Team], Awaitable[Ending]]] = {
+    "single": Team.alone,
+    "fallback": Team.alone,
+    "race": race,
+    "panel": panel,
+    "council": council,
+    "best_of": best_of,
+    "vote": vote,
+}
+_FOR_ANYTHING = frozenset(("single", "fallback", "race"))
+_TALKS = frozenset((RequestType.CHAT, RequestType.COMPLETION, RequestType.CODE_GENERATION))
+
+
+async def carried_out(services: Services, ask: Ask, run: Run) -> Ending:
+    """Carry out the strategy, and close the request's books whatever ends it."""
+    strategy: Strategy = ask.policy.strategy or "fallback"
+    if strategy not in _FOR_ANYTHING and ask.request.request_type not in _TALKS:
+        return Ending(Failed(failure=_no_words(ask.policy, ask.request.request_type)), None)
+    team, ending = Team(services, ask, run), None
+    try:
+        ending = await _STRATEGIES[strategy](team)
+        return ending
+    finally:
+        team.close(ending)
+
+
+def _no_words(policy: Policy, asked: RequestType) -> Failure:
+    what = asked.value.replace("_", " ")
+    message = f"the strategy {policy.strategy} is for chat, completion and code; {what} can be asked by race"
+    return Failure(kind=FailureKind.UNSUPPORTED, message=message, param="strategy")
