@@ -34,6 +34,22 @@ def test_a_model_that_is_not_on_the_list_is_passed_through(catalog: Catalog) -> 
     assert catalog.resolve(chat("primary/brand-new")) == [Candidate("primary", "brand-new")]
 
 
+def test_the_local_model_answers_to_its_own_name_only(catalog: Catalog) -> None:
+    """Its server does not look at the name: ``local/gpt-5`` would be answered, by a model of 135 M parameters."""
+    catalog.add("local", LLMProvider.LOCAL, TALK, ("smollm2",))
+    assert catalog.resolve(chat("local/smollm2")) == [Candidate("local", "smollm2")]
+    for asked in (chat("local/gpt-5"), chat("gpt-5", provider="local")):
+        with pytest.raises(ModelNotFoundError, match=r"there is no model '(local/)?gpt-5'"):
+            catalog.resolve(asked)
+
+
+def test_auto_without_any_model_names_who_could_not_be_asked() -> None:
+    catalog = Catalog()
+    catalog.add("unreachable", LLMProvider.OPENAI, TALK)
+    with pytest.raises(ModelNotFoundError, match="offers a model for chat; could not be asked for theirs: unreachable"):
+        catalog.resolve(chat("auto"))
+
+
 def test_a_bare_name_means_everyone_who_lists_it_in_the_order_of_the_configuration(catalog: Catalog) -> None:
     assert catalog.resolve(chat("shared")) == [Candidate("primary", "shared"), Candidate("backup", "shared")]
 

@@ -1,8 +1,8 @@
 """The model names: what the deployments offer, and what a request's ``model`` means. Pure; read synchronously.
 
 A name is, in this order: ``provider/rest`` where ``provider`` is a deployment (a model that is not on its list is
-passed through, for lists are often incomplete); a bare name that one or more deployments list; ``auto``, which
-means each able deployment's default model; otherwise unknown.
+passed through, for lists are often incomplete; but the local model's is whole, and it would answer to any name); a bare
+name that one or more deployments list; ``auto``, which means each able deployment's default model; otherwise unknown.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ class Catalog:
     def _named(self, request: AnyRequest) -> list[Candidate]:
         model, hint = request.model or AUTO, request.provider
         head, slash, rest = model.partition("/")
-        if slash and rest and head in self._offers and hint in (None, head):
+        if slash and rest and hint in (None, head) and self._may_have(head, rest):
             return [Candidate(head, rest)]
         names = [name for name in self._offers if hint in (None, name)]
         if model == AUTO:
@@ -135,9 +135,15 @@ class Catalog:
                 Candidate(name, default) for name in names if (default := self._default(name, request.request_type))
             ]
         found = [Candidate(name, model) for name in names if model in self._offers[name].models]
-        if not found and hint in self._offers:
+        if not found and hint is not None and self._may_have(hint, model):
             return [Candidate(hint, model)]
         return found
+
+    def _may_have(self, name: str, model: str) -> bool:
+        offer = self._offers.get(name)
+        if offer is None:
+            return False
+        return model in offer.models or not offer.listed or offer.kind is not LLMProvider.LOCAL
 
     def _default(self, name: str, request_type: RequestType) -> str | None:
         offer = self._offers[name]
@@ -166,6 +172,8 @@ class Catalog:
             text = "no provider is configured"
         elif (request.model or AUTO) == AUTO:
             text = f"no configured provider offers a model for {request.request_type.value}"
+            if self.unlisted:
+                text += f"; could not be asked for theirs: {', '.join(self.unlisted[:NAMES_SHOWN])}"
         else:
             known = [info.id for info in self.infos()]
             shown = ", ".join(known[:NAMES_SHOWN]) + (
