@@ -48,6 +48,13 @@ async def test_the_daemons_key_and_address_come_from_the_environment() -> None:
         assert json.loads(peer.requests[0].body)["model"] == "auto"
 
 
+async def test_no_model_is_any_model() -> None:
+    """``--model "$MODEL"`` with an empty variable."""
+    async with Peer(answer("hi")) as peer:
+        assert (await ask("--url", peer.url, "--model", "", "hi")).code == 0
+        assert json.loads(peer.requests[0].body)["model"] == "auto"
+
+
 async def test_a_configuration_is_used_in_process(tmp_path: Path) -> None:
     async with Peer(answer("hi")) as peer:
         file = tmp_path / "c.toml"

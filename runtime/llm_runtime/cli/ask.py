@@ -68,7 +68,7 @@ def _target(arguments: argparse.Namespace, environ: Mapping[str, str]) -> tuple[
     if arguments.url and arguments.config:
         raise ConfigError("--config is for asking in this process, --url for asking a daemon: give one of them")
     url = arguments.url or environ.get("LLM_RUNTIME_URL")
-    model = arguments.route or arguments.model
+    model = arguments.route or arguments.model or AUTO
     if not url or arguments.config:
         config = configured(arguments.config, environ, say)
         if arguments.route and arguments.route not in config.routes:
