@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from support import commands
+from support.peer import Peer, reply
 
 CONFIG = """
 [providers.cheap]
@@ -43,6 +44,33 @@ async def test_an_unknown_model_is_one_line(tmp_path: Path) -> None:
     assert (
         err == "llm-runtime: there is no model 'nope'; known: cheap/gpt-4o-mini, dear/gpt-4o; or write provider/model\n"
     )
+
+
+async def test_a_named_configuration_comes_before_a_daemon_in_the_environment(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text(CONFIG)
+    found = await commands.run(
+        "explain", "thrifty", "--config", str(tmp_path / "c.toml"), K="k", LLM_RUNTIME_URL="http://127.0.0.1:1"
+    )
+    assert found.code == 0, found.err
+
+
+async def test_the_daemon_gets_the_key() -> None:
+    body = b'{"lines": ["1. a/b"]}'
+    async with Peer(reply(body, headers={"content-type": "application/json"})) as peer:
+        done = await commands.run("explain", "--url", peer.url, LLM_RUNTIME_KEY="sk-CANARY")
+    assert done == (0, "1. a/b\n", "")
+    assert peer.requests[0].headers["authorization"] == "Bearer sk-CANARY"
+
+
+async def test_what_is_no_daemon_is_refused_as_ask_refuses_it() -> None:
+    nonsense = await commands.run("explain", "--url", "nonsense")
+    key = await commands.run("explain", "--url", "http://127.0.0.1:1", LLM_RUNTIME_KEY="a\nb")
+    both = await commands.run("explain", "--url", "http://127.0.0.1:1", "--config", "x.toml")
+
+    assert nonsense == (2, "", "llm-runtime: the daemon's URL is not an address like http://127.0.0.1:8080\n")
+    assert key == (2, "", "llm-runtime: LLM_RUNTIME_KEY does not hold a key: it has characters that no key has\n")
+    assert both.code == 2
+    assert both.err.endswith("give one of them\n")
 
 
 async def test_a_daemon_explains_with_what_it_has_measured(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from llm_protocol.policy import Attempts, Policy
 from llm_protocol.requests import AUTO, LLMProvider
 from llm_protocol.response import FinishReason
 from llm_runtime.cli.logs import start_logging
-from llm_runtime.cli.setup import configured
+from llm_runtime.cli.setup import configured, daemon
 from llm_runtime.cli.terminal import (
     FAILED,
     INTERRUPTED,
@@ -34,8 +34,6 @@ from llm_runtime.cli.terminal import (
 )
 from llm_runtime.cli.watching import columns, watch
 from llm_runtime.config import Config, ConfigError, Provider
-from llm_runtime.config.keys import checked
-from llm_runtime.config.providers import checked_url
 from llm_runtime.runtime import open_runtime
 
 STDIN_BYTES = 8 * 1024 * 1024
@@ -65,26 +63,18 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 def _target(arguments: argparse.Namespace, environ: Mapping[str, str]) -> tuple[Config, str]:
     """Whom to ask, and for which model."""
-    if arguments.url and arguments.config:
-        raise ConfigError("--config is for asking in this process, --url for asking a daemon: give one of them")
-    url = arguments.url or environ.get("LLM_RUNTIME_URL")
+    running = daemon(arguments.url, arguments.config, environ)
     model = arguments.route or arguments.model or AUTO
-    if not url or arguments.config:
+    if running is None:
         config = configured(arguments.config, environ, say)
         if arguments.route and arguments.route not in config.routes:
             known = ", ".join(config.routes) or "none is configured"
             raise ConfigError(f"--route: there is no route {arguments.route!r}; known: {known}")
         return config, model
-    try:
-        key = checked(environ["LLM_RUNTIME_KEY"], "LLM_RUNTIME_KEY") if environ.get("LLM_RUNTIME_KEY") else None
-        base_url = checked_url(url).removesuffix("/v1") + "/v1"
-    except ConfigError:
-        raise ConfigError("the daemon's URL is not an address like http://127.0.0.1:8080") from None
-    except ValueError as exc:
-        raise ConfigError(str(exc)) from None
-    daemon = Provider(kind=LLMProvider.OPENAI_COMPATIBLE, base_url=base_url, api_key=key, models=(AUTO,))
+    kind = LLMProvider.OPENAI_COMPATIBLE
+    provider = Provider(kind=kind, base_url=running.base_url, api_key=running.key, models=(AUTO,))
     # The daemon does the retrying; that it is not there should be said at once.
-    return Config(providers={DAEMON: daemon}, attempts=Attempts(max=1)), f"{DAEMON}/{model}"
+    return Config(providers={DAEMON: provider}, attempts=Attempts(max=1)), f"{DAEMON}/{model}"
 
 
 async def _ask(config: Config, model: str, arguments: argparse.Namespace) -> int:

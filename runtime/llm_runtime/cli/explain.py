@@ -16,9 +16,8 @@ from llm_actors.transport import HttpRequest, Transport, TransportError, parse_u
 from llm_protocol.errors import LLMClientError, NetworkError
 from llm_protocol.failures import Failure, FailureKind
 from llm_runtime.cli.logs import start_logging
-from llm_runtime.cli.setup import configured
+from llm_runtime.cli.setup import Daemon, configured, daemon
 from llm_runtime.cli.terminal import announce, leaf, say
-from llm_runtime.config.providers import checked_url
 from llm_runtime.runtime import open_runtime
 
 ANSWER_SECONDS = 15.0
@@ -40,10 +39,10 @@ class _Refusal(msgspec.Struct):
 def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Explain, and give the exit code. Raises `LLMClientError` or `ConfigError`."""
     start_logging(arguments.log_level, arguments.log_format)
-    url = arguments.url or environ.get("LLM_RUNTIME_URL")
+    running = daemon(arguments.url, arguments.config, environ)
     try:
-        if url:
-            lines = trio.run(_asked, checked_url(url), arguments.model, environ.get("LLM_RUNTIME_KEY", ""))
+        if running is not None:
+            lines = trio.run(_asked, running, arguments.model)
         else:
             lines = trio.run(_here, arguments, environ)
     except BaseExceptionGroup as group:
@@ -58,10 +57,10 @@ async def _here(arguments: argparse.Namespace, environ: Mapping[str, str]) -> li
         return (await rt.explain(arguments.model)).lines()
 
 
-async def _asked(url: str, model: str, key: str) -> list[str]:
-    origin, base = parse_url(url)
-    target = f"{base.removesuffix('/v1')}/v1/runtime/explain?model={quote(model, safe='')}"
-    headers = {"authorization": f"Bearer {key}"} if key else {}
+async def _asked(running: Daemon, model: str) -> list[str]:
+    origin, base = parse_url(running.base_url)
+    target = f"{base}/runtime/explain?model={quote(model, safe='')}"
+    headers = {"authorization": f"Bearer {running.key.reveal()}"} if running.key else {}
     transport = Transport()
     try:
         with trio.fail_after(ANSWER_SECONDS):

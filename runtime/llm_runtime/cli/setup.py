@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from llm_protocol.requests import LLMProvider
+from llm_protocol.secret import Secret
 from llm_runtime.config import Config, ConfigError, discover, load
+from llm_runtime.config.keys import checked
+from llm_runtime.config.providers import checked_url
 
 CHECKOUT = "LLM_RUNTIME_CHECKOUT"
 """Set by ``bin/llm-runtime``: the environment is ours, and what is missing may be installed into it."""
@@ -38,6 +41,32 @@ def configured(
     if not config.enabled:
         raise ConfigError("every provider is disabled", file=file or "")
     return config
+
+
+class Daemon(NamedTuple):
+    """A running daemon to ask: its address, which ends in ``/v1``, and the key for it."""
+
+    base_url: str
+    key: Secret | None
+
+
+def daemon(url: str | None, file: str | None, environ: Mapping[str, str]) -> Daemon | None:
+    """The daemon that ``--url`` names, or LLM_RUNTIME_URL where there is no ``--config``; None: this process answers.
+
+    Raises `ConfigError` for an address or key that is none, and for ``--url`` together with ``--config``.
+    """
+    if url and file:
+        raise ConfigError("--config is for asking in this process, --url for asking a daemon: give one of them")
+    url = url or environ.get("LLM_RUNTIME_URL")
+    if not url or file:
+        return None
+    try:
+        key = checked(environ["LLM_RUNTIME_KEY"], "LLM_RUNTIME_KEY") if environ.get("LLM_RUNTIME_KEY") else None
+        return Daemon(checked_url(url).removesuffix("/v1") + "/v1", key)
+    except ConfigError:
+        raise ConfigError("the daemon's URL is not an address like http://127.0.0.1:8080") from None
+    except ValueError as exc:
+        raise ConfigError(str(exc)) from None
 
 
 def _read(file: str | None, environ: Mapping[str, str], *, local: bool) -> Config:
