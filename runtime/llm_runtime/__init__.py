@@ -10,14 +10,19 @@ async def main() -> None:
 trio.run(main)
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from llm_protocol.content import Image, Message, Reasoning, ResponseFormat, Text, Tool, ToolCall, ToolChoice, ToolResult
 from llm_protocol.errors import LLMClientError
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.requests import ChatRequest, CompletionRequest, LLMProvider, LLMRequest, Parameters, RequestType
 from llm_protocol.response import FinishReason, LLMResponse, Usage
-from llm_runtime.answers import AnswerStream
-from llm_runtime.config import Config, ConfigError
-from llm_runtime.runtime import Runtime, open_runtime
+
+if TYPE_CHECKING:
+    from llm_runtime.answers import AnswerStream
+    from llm_runtime.config import Config, ConfigError
+    from llm_runtime.runtime import Runtime, open_runtime
 
 __all__ = [
     "AnswerStream",
@@ -47,3 +52,21 @@ __all__ = [
     "Usage",
     "open_runtime",
 ]
+
+# The types above cost little. The actors are imported when they are first asked for, so that a program which imports
+# this module early, or a command that only prints its help, does not wait for what it does not use yet.
+_ON_FIRST_USE = {
+    "AnswerStream": "llm_runtime.answers",
+    "Config": "llm_runtime.config",
+    "ConfigError": "llm_runtime.config",
+    "Runtime": "llm_runtime.runtime",
+    "open_runtime": "llm_runtime.runtime",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _ON_FIRST_USE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(_ON_FIRST_USE[name]), name)
+    globals()[name] = value
+    return value

@@ -1,6 +1,7 @@
 """The fake provider of the benchmark: as little work per answer as possible, in a process of its own.
 
-Answers a chat completion as a whole, or streams ``CHUNKS`` chunks, one write each, ``GAP`` seconds apart (both arguments).
+Answers a chat completion as a whole, or streams ``CHUNKS`` chunks, one write each, ``GAP`` seconds apart (both are
+arguments).
 """
 
 from __future__ import annotations

@@ -125,7 +125,7 @@ def read(door: Door, answer: WireResponse) -> tuple[str, Event]:
 async def test_with_buffer_and_a_healthy_fallback_every_client_gets_the_whole_answer(where: str, fault: str) -> None:
     door = DOORS[where]
     async with Peer(FAULTS[fault]) as primary, Peer(sse(*HELLO, *END)) as fallback, served(primary, fallback) as url:
-        with trio.fail_after(5):
+        with trio.fail_after(10):
             answer = await post(url, door)
 
         assert answer.status == 200
@@ -140,7 +140,7 @@ async def test_with_buffer_and_a_healthy_fallback_every_client_gets_the_whole_an
 async def test_a_websocket_client_gets_it_too(fault: str) -> None:
     async with Peer(FAULTS[fault]) as primary, Peer(sse(*HELLO, *END)) as fallback, served(primary, fallback) as url:
         frame: dict[str, Any] = {"type": ""}
-        with trio.fail_after(5):
+        with trio.fail_after(10):
             async with open_websocket_url(url.replace("http", "ws") + "/v1/responses") as socket:
                 await socket.send_message('{"type":"response.create","model":"careful","input":"Say hello."}')
                 while frame["type"] not in ("response.completed", "response.failed"):

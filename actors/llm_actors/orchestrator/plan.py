@@ -9,6 +9,7 @@ than an answer from here. What a kind of failure permits stands in `llm_protocol
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Generic, NamedTuple, TypeAlias, TypeVar, cast, final
 
 import tenacity
@@ -109,9 +110,8 @@ class AttemptPlan(Generic[C]):
         self._may_retry = may_retry
         self._fits = fits
         self._draw = draw
-        self._stop: stop_base = tenacity.stop_after_attempt(attempts.max)
-        self._wait: wait_base = _RetryAfter(_Window(attempts.wait_min_s, attempts.wait_max_s, draw), draw)
-        self._here = _first_attempt()
+        self._attempts = attempts
+        self._here: tenacity.RetryCallState | None = None  # made with the first failure, which most never see
 
     @property
     def open(self) -> list[C]:
@@ -121,7 +121,7 @@ class AttemptPlan(Generic[C]):
     @property
     def retrying(self) -> bool:
         """Whether ``current`` has been asked before."""
-        return self._here.attempt_number > 1
+        return self._here is not None and self._here.attempt_number > 1
 
     @property
     def others(self) -> list[C]:
@@ -134,13 +134,13 @@ class AttemptPlan(Generic[C]):
             return
         skipped: list[C] = [] if self.retrying else [self.current]
         self._others = [*skipped, *(other for other in self._others if other != candidate)]
-        self.current, self._here = candidate, _first_attempt()
+        self.current, self._here = candidate, None
 
     def drop_unless(self, suits: Callable[[C], bool]) -> bool:
         """Leave out whoever does not suit any more. False when nobody is left."""
         left = [candidate for candidate in (self.current, *self._others) if suits(candidate)]
         if left and left[0] != self.current:
-            self._here = _first_attempt()
+            self._here = None
         if left:
             self.current, *self._others = left
         return bool(left)
@@ -161,40 +161,51 @@ class AttemptPlan(Generic[C]):
         if not self._others:
             return Stop(self._why_no_more(step, now))
         self.current, *self._others = self._others
-        self._here = _first_attempt()
+        self._here = None
         return Next()
 
     def _retry(self, failure: Failure, now: float) -> Again | None:
-        state = self._here
+        state = self._state()
         state.set_result(failure)
-        wait = self._quick_wait(failure) if self._others else self._patient_wait()
+        wait = self._quick_wait(state, failure) if self._others else self._patient_wait(state)
         if wait is None or now + wait >= self._deadline or not self._may_retry(self.current):
             return None
         state.prepare_for_next_attempt()
         return Again(wait)
 
-    def _quick_wait(self, failure: Failure) -> float | None:
+    def _state(self) -> tenacity.RetryCallState:
+        """Tenacity's record of the attempts at ``current``; only its counter and outcome are used."""
+        if self._here is None:
+            self._here = tenacity.RetryCallState(tenacity.Retrying(), None, (), {})
+        return self._here
+
+    @cached_property
+    def _stop(self) -> stop_base:
+        return tenacity.stop_after_attempt(self._attempts.max)
+
+    @cached_property
+    def _wait(self) -> wait_base:
+        window = _Window(self._attempts.wait_min_s, self._attempts.wait_max_s, self._draw)
+        return _RetryAfter(window, self._draw)
+
+    def _quick_wait(self, state: tenacity.RetryCallState, failure: Failure) -> float | None:
         """The wait of the one retry that is made although others are at hand."""
-        if self._here.attempt_number > 1 or self._stop(self._here):
+        if state.attempt_number > 1 or self._stop(state):
             return None
         if failure.retry_after is None:
             # So soon after a refusal for too many requests comes the next one.
             return None if failure.kind is FailureKind.RATE_LIMITED else self._draw() * QUICK_RETRY_SECONDS
-        return self._wait(self._here) if failure.retry_after <= SHORT_RETRY_AFTER_SECONDS else None
+        return self._wait(state) if failure.retry_after <= SHORT_RETRY_AFTER_SECONDS else None
 
-    def _patient_wait(self) -> float | None:
-        return None if self._stop(self._here) else self._wait(self._here)
+    def _patient_wait(self, state: tenacity.RetryCallState) -> float | None:
+        return None if self._stop(state) else self._wait(state)
 
     def _why_no_more(self, step: Step, now: float) -> str:
-        if step is Step.NEXT:
+        state = self._state()
+        if step is Step.NEXT or state.outcome is None:
             return "no other candidate"
-        if self._stop(self._here):
-            return f"{self._here.attempt_number} attempts were made"
-        if now + self._wait(self._here) >= self._deadline:
+        if self._stop(state):
+            return f"{state.attempt_number} attempts were made"
+        if now + self._wait(state) >= self._deadline:
             return "the wait would pass the deadline"
         return "the retry budget is used up"
-
-
-def _first_attempt() -> tenacity.RetryCallState:
-    """Tenacity's record of the attempts at one candidate; only its counter and outcome are used."""
-    return tenacity.RetryCallState(tenacity.Retrying(), None, (), {})
