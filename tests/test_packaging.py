@@ -143,7 +143,7 @@ def test_closed_standard_files_are_no_obstacle(tmp_path: Path) -> None:
             'exec "$@" <&- >&- 2>&-',
             "sh",
             sys.executable,
-            checkout.root / "bin" / "llm-runtime",
+            str(checkout.root / "bin" / "llm-runtime"),
         ]
         assert subprocess.run(closed, env=checkout.environ, check=False, timeout=30).returncode == 0
     assert checkout.asked()[-1] == "-P -m llm_runtime.cli"

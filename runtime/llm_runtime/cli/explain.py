@@ -12,12 +12,16 @@ from urllib.parse import quote
 import msgspec
 import trio
 
-from llm_actors.transport import HttpRequest, Transport, TransportError, parse_url
+from llm_actors.transport import Transport, TransportError
+from llm_protocol.dialect import WireRequest
 from llm_protocol.errors import LLMClientError, NetworkError
 from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.requests import LLMProvider
 from llm_runtime.cli.logs import start_logging
 from llm_runtime.cli.setup import Daemon, configured, daemon
 from llm_runtime.cli.terminal import announce, leaf, say
+from llm_runtime.config import Provider
+from llm_runtime.deployments import deployment_of
 from llm_runtime.runtime import open_runtime
 
 ANSWER_SECONDS = 15.0
@@ -58,19 +62,19 @@ async def _here(arguments: argparse.Namespace, environ: Mapping[str, str]) -> li
 
 
 async def _asked(running: Daemon, model: str) -> list[str]:
-    origin, base = parse_url(running.base_url)
-    target = f"{base}/runtime/explain?model={quote(model, safe='')}"
-    headers = {"authorization": f"Bearer {running.key.reveal()}"} if running.key else {}
+    provider = Provider(kind=LLMProvider.OPENAI_COMPATIBLE, base_url=running.base_url, api_key=running.key)
+    wire = WireRequest("GET", f"/runtime/explain?model={quote(model, safe='')}")
+    request = deployment_of("daemon", provider).http_request(wire)
     transport = Transport()
     try:
         with trio.fail_after(ANSWER_SECONDS):
-            async with transport.send(HttpRequest("GET", origin, target, headers)) as response:
+            async with transport.send(request) as response:
                 body = await response.read()
                 if response.status == 200:
                     return msgspec.json.decode(body, type=_Explanation).lines
                 raise LLMClientError(msgspec.json.decode(body, type=_Refusal).error.message)
     except (TransportError, trio.TooSlowError, msgspec.DecodeError) as exc:
-        text = str(exc) or f"{origin} does not answer"
+        text = str(exc) or f"{request.origin} does not answer"
         raise NetworkError(Failure(kind=FailureKind.NETWORK, message=text)) from exc
     finally:
         await transport.aclose()
