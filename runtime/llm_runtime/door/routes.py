@@ -50,6 +50,7 @@ ROUTES = (
     Route("POST", "/v1/completions", _OPENAI),
     Route("POST", "/v1/embeddings", _OPENAI),
     Route("POST", "/v1/images/generations", _OPENAI),
+    Route("POST", "/v1/code/generations", _OPENAI),
     Route("POST", "/v1/messages", _ANTHROPIC, shape=anthropic_shape),
     Route("POST", "/v1beta/models/{id...}", _GEMINI, shape=gemini_shape),
     Route("POST", "/v1/models/{id...}", _GEMINI, shape=gemini_shape),

@@ -7,6 +7,7 @@ from typing import final
 
 from llm_protocol.body import Body
 from llm_protocol.dialect import Inbound, ModelInfo, ResponseEncoder, WireResponse
+from llm_protocol.dialects.openai_chat.code import code_request
 from llm_protocol.dialects.openai_chat.completions import completion_request
 from llm_protocol.dialects.openai_chat.embeddings import embedding_request, encode_embeddings, wanted_form
 from llm_protocol.dialects.openai_chat.errors import encode_error
@@ -25,6 +26,7 @@ _READERS: dict[str, Callable[[Body, str], AnyRequest]] = {
     "/completions": completion_request,
     "/embeddings": embedding_request,
     "/images/generations": image_request,
+    "/code/generations": code_request,
 }
 
 
