@@ -39,6 +39,7 @@ def bad_request(param: str | None, message: str) -> BadRequestError:
 
 
 _MISSING = re.compile(r"missing required field `(\w+)`")
+_EMPTY = "Expected `array` of length >= 1"
 
 
 def json_body(data: bytes | str) -> JsonObject:
@@ -64,6 +65,8 @@ def typed(value: Any, type_: type[T], where: str = "") -> T:
         if missing := _MISSING.search(reason):
             path = f"{path}.{missing[1]}".lstrip(".")
             raise bad_request(path, f"{path} is missing") from None
+        if reason == _EMPTY:
+            raise bad_request(path, f"{path} is empty: it is a list of at least one") from None
         raise bad_request(path or None, f"{path or 'the body'}: {reason[0].lower()}{reason[1:]}") from None
 
 

@@ -594,6 +594,12 @@ def test_wrong_bodies_are_refused_by_field(fields: dict[str, Any], param: str) -
     assert "\n" not in str(caught.value)
 
 
+def test_an_empty_list_is_told_in_words() -> None:
+    """Not in those of the library that checks."""
+    with pytest.raises(BadRequestError, match=r"^messages is empty: it is a list of at least one$"):
+        SERVER.decode_request("/v1/messages", body_of(messages=[]))
+
+
 @pytest.mark.parametrize("body", [b"", b"[]", b"{", b"\xff", b'{"model": NaN}'])
 def test_bodies_that_are_no_object(body: bytes) -> None:
     """Are refused."""

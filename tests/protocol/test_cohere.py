@@ -696,6 +696,8 @@ def test_a_cut_call_is_closed_at_the_end() -> None:
         ("embed", {}, "input_type"),
         ("embed", {"input_type": "x"}, "input_type"),
         ("embed", {"input_type": "search_query", "texts": "a"}, "texts"),
+        ("embed", {"input_type": "search_query", "texts": []}, "texts"),
+        ("embed", {"input_type": "search_query"}, "texts"),
     ],
 )
 def test_wrong_bodies_are_refused_by_field(path: str, fields: dict[str, Any], param: str) -> None:

@@ -268,6 +268,13 @@ def test_one_text_is_embedded_in_the_form_for_one() -> None:
     assert json.loads(SERVER.encode_response(inbound, answer)) == {"embedding": {"values": [1.0, 2.0]}}
 
 
+@pytest.mark.parametrize("parts", [[], [{"text": ""}]])
+def test_an_empty_text_is_not_embedded(parts: list[Any]) -> None:
+    with pytest.raises(BadRequestError, match=r"content\.parts is empty") as caught:
+        SERVER.decode_request("/v1/models/e:embedContent", json.dumps({"content": {"parts": parts}}).encode())
+    assert caught.value.failure.param == "content.parts"
+
+
 def test_a_batch_must_ask_the_same_of_all_its_texts() -> None:
     requests = [{"content": {"parts": [{"text": "a"}]}, "taskType": task} for task in ("CLUSTERING", "CLASSIFICATION")]
     with pytest.raises(UnsupportedError):

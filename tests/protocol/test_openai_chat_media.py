@@ -150,6 +150,8 @@ def test_an_embedding_client() -> None:
         ({"input": 7}, "input", BadRequestError),
         ({}, "input", BadRequestError),
         ({"input": []}, "input", BadRequestError),
+        ({"input": ""}, "input", BadRequestError),
+        ({"input": ["", ""]}, "input", BadRequestError),
         ({"input": "a", "encoding_format": "hex"}, "encoding_format", BadRequestError),
         ({"input": "a", "dimensions": "2"}, "dimensions", BadRequestError),
         ({"input": "a", "stream": True}, "stream", UnsupportedError),

@@ -192,6 +192,16 @@ def test_the_door_reads_its_options_from_the_same_decoding() -> None:
     assert create.inbound.request.parameters.extra == {}
 
 
+@pytest.mark.parametrize("value", ['""', "[]"])
+def test_an_empty_input_is_refused_where_there_is_nothing_to_answer(value: str) -> None:
+    """Not as a warm-up, nor after a response whose history is answered."""
+    with pytest.raises(BadRequestError, match=r"^input is empty: it is a text, or a list of items$") as caught:
+        SERVER.decode_create(f'{{"model":"m","instructions":"i","input":{value}}}')
+    assert caught.value.failure.param == "input"
+    assert SERVER.decode_create(f'{{"model":"m","input":{value},"generate":false}}').input == ()
+    assert SERVER.decode_create(f'{{"model":"m","input":{value},"previous_response_id":"r"}}').input == ()
+
+
 def test_a_following_request_gets_the_history_but_not_the_old_instructions() -> None:
     """`previous_response_id`: this request's instructions, then the history, then this request's input."""
     first = SERVER.decode_create(b'{"model":"m","instructions":"old","input":"one"}')

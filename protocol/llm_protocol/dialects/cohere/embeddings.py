@@ -12,7 +12,7 @@ from llm_protocol.dialect import Inbound
 from llm_protocol.dialects.cohere.parts import NAME, text_of
 from llm_protocol.dialects.cohere.shapes import decode_usage
 from llm_protocol.events import Event, Started
-from llm_protocol.fields import add_extra, check_parameters, leftovers, typed, undecoded, unsupported
+from llm_protocol.fields import add_extra, bad_request, check_parameters, leftovers, typed, undecoded, unsupported
 from llm_protocol.requests import EmbeddingRequest, Parameters
 from llm_protocol.response import LLMResponse, Usage
 from llm_protocol.whole import embedded
@@ -93,9 +93,12 @@ def decode_embed(given: JsonObject) -> Inbound:
         raise unsupported("images", "only texts can be embedded here")
     if body.embedding_types is not None and body.embedding_types != ["float"]:
         raise unsupported("embedding_types", "embeddings are given as float only")
+    texts = (*(body.texts or ()), *(_text(item) for item in body.inputs or ()))
+    if not any(texts):
+        raise bad_request("texts", "texts is missing or empty: it is the list of the texts to embed")
     request = EmbeddingRequest(
         model=body.model,
-        inputs=(*(body.texts or ()), *(_text(item) for item in body.inputs or ())),
+        inputs=texts,
         dimensions=body.output_dimension,
         input_type=body.input_type,
         parameters=Parameters(extra={NAME: own} if own else {}),

@@ -68,7 +68,7 @@ def _generate(fields: Fields, model: str) -> ChatRequest | ImageRequest:
     messages = [] if system is None else [Message("system", read_system(system))]
     contents = fields.take_list("contents")
     if not contents:
-        raise bad_request("contents", "contents is missing: it is the list of the conversation's turns")
+        raise bad_request("contents", "contents is missing or empty: it is the list of the conversation's turns")
     messages += Conversation().read(contents)
     tools = _tools(fields)
     choice, strict = _tool_choice(fields)
@@ -208,7 +208,7 @@ def _picture(config: Fields, messages: list[Message], tools: bool) -> dict[str, 
 
 def _embed(items: list[Fields], model: str) -> EmbeddingRequest:
     if not items:
-        raise bad_request("requests", "requests is missing: it is the list of the texts to embed")
+        raise bad_request("requests", "requests is missing or empty: it is the list of the texts to embed")
     texts: list[str] = []
     asked: list[JsonObject] = []
     for item in items:
@@ -217,7 +217,9 @@ def _embed(items: list[Fields], model: str) -> EmbeddingRequest:
         if content is None:
             raise bad_request(item.path("content"), f"{item.path('content')} is missing")
         parts = [Fields(raw, content.path("parts")) for raw in content.take_list("parts")]
-        texts.append("".join(_needed_text(part) for part in parts))
+        if not (text := "".join(_needed_text(part) for part in parts)):
+            raise bad_request(content.path("parts"), f"{content.path('parts')} is empty: it holds the text to embed")
+        texts.append(text)
         asked.append(item.rest)
     if any(other != asked[0] for other in asked):
         raise unsupported(

@@ -96,8 +96,8 @@ def _texts(body: Body) -> tuple[str, ...]:
     if isinstance(raw, list) and any(isinstance(item, int | list) for item in raw):
         raise body.cannot("input", "input must be texts: token ids mean something to one model only")
     texts = body.strings("input")
-    if not texts:
-        raise body.wrong("input", "a text or a list of at least one text")
+    if not any(texts):
+        raise body.wrong("input", "a text or a list of at least one text, not empty")
     return texts
 
 

@@ -123,8 +123,9 @@ def decode_create(data: bytes | str) -> Create:
         raise unsupported("conversation", "conversation: not kept here; send the items, or previous_response_id")
     if body.prompt is not None:
         raise unsupported("prompt", "prompt: templates are not kept here; send instructions and input")
-    if body.input is None and body.previous_response_id is None and raw.get("generate") is not False:
-        raise bad_request("input", "input is missing: a text, or a list of items")
+    if not body.input and body.previous_response_id is None and raw.get("generate") is not False:
+        problem = "missing" if body.input is None else "empty"
+        raise bad_request("input", f"input is {problem}: it is a text, or a list of items")
     inbound = Inbound(_request(raw, body), stream=bool(body.stream), policy=undecoded(body.llm_runtime))
     return Create(inbound, _options(raw, body))
 

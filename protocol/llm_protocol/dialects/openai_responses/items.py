@@ -79,7 +79,7 @@ class _ImagePart(msgspec.Struct):
 def decode_input(value: str | list[JsonObject]) -> tuple[Message, ...]:
     """The messages of an input. Raises `BadRequestError` with the path of the field at fault."""
     if isinstance(value, str):
-        return (Message.of("user", value),)
+        return (Message.of("user", value),) if value else ()
     turns: list[tuple[Role, list[Part]]] = []
     for at, item in enumerate(value):
         role, parts = decode_item(item, f"input[{at}]")
