@@ -8,7 +8,7 @@ from typing import TypeAlias, TypedDict, cast
 import msgspec
 
 from llm_protocol.content import HostedTool, JsonObject, Message, ResponseFormat, Role, Tool, ToolChoice
-from llm_protocol.errors import BadRequestError
+from llm_protocol.fields import bad_request
 from llm_protocol.policy import Policy
 from llm_protocol.requests import Parameters
 
@@ -68,16 +68,20 @@ def as_messages(messages: Messages) -> tuple[Message, ...]:
     """The messages as the canonical model has them. Raises `BadRequestError` for anything else."""
     if isinstance(messages, str):
         return (Message.of("user", messages),)
+    if not isinstance(messages, Sequence) or not messages:
+        found = "empty" if isinstance(messages, Sequence) else f"of type {type(messages).__name__}"
+        raise bad_request("messages", f"messages is {found}: it is a text, or a list of at least one message")
     return tuple(_message(each, index) for index, each in enumerate(messages))
 
 
 def _message(message: Message | Mapping[str, str], index: int) -> Message:
     if isinstance(message, Message):
         return message
-    role, content = message.get("role"), message.get("content")
+    role, content = (message.get("role"), message.get("content")) if isinstance(message, Mapping) else (None, None)
     if role not in _ROLES or not isinstance(content, str):
-        raise BadRequestError(
+        raise bad_request(
+            f"messages[{index}]",
             f"messages[{index}] is neither a Message nor a mapping with a role ({', '.join(sorted(_ROLES))}) "
-            "and a content string"
+            "and a content string",
         )
     return Message.of(cast("Role", role), content)

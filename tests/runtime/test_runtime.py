@@ -6,6 +6,7 @@ import gc
 import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 import pytest
 import trio
@@ -14,11 +15,13 @@ import trio.testing
 import llm_runtime
 from llm_actors.kernel import TreeNode
 from llm_protocol.content import Message
+from llm_protocol.errors import BadRequestError
 from llm_protocol.events import TextDelta
 from llm_protocol.failures import FailureKind
 from llm_protocol.policy import Policy, Timeouts
 from llm_protocol.requests import ChatRequest, LLMProvider
 from llm_protocol.secret import Secret
+from llm_runtime.asking import as_messages
 from llm_runtime.config import Config, Limits, Provider
 from support.peer import Peer, Script, reply, sse, stall
 from support.upstream import CANARY, END, HELLO, JSON, chunk, whole, word
@@ -229,6 +232,23 @@ async def test_messages_may_be_plain_mappings_and_what_is_neither_is_refused() -
         assert b'{"role":"system","content":"Be brief."}' in peer.requests[0].body
         with pytest.raises(llm_runtime.LLMClientError, match=r"messages\[0\] is neither"):
             await rt.chat([{"role": "robot", "content": "hi"}])
+
+
+@pytest.mark.parametrize(
+    ("messages", "told"),
+    [
+        (5, "messages is of type int: it is a text, or a list of at least one message"),
+        ({"role": "user", "content": "hi"}, "messages is of type dict"),
+        ([], "messages is empty"),
+        ([5], r"messages\[0\] is neither a Message nor"),
+        (b"hi", r"messages\[0\] is neither a Message nor"),
+    ],
+)
+def test_what_are_no_messages_is_told_as_a_bad_request(messages: Any, told: str) -> None:
+    """By the name of the argument, before anybody is asked."""
+    with pytest.raises(BadRequestError, match=told) as caught:
+        as_messages(messages)
+    assert (caught.value.failure.param or "").startswith("messages")
 
 
 async def test_tool_calls_come_whole() -> None:
