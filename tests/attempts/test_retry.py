@@ -254,7 +254,7 @@ async def test_rty_06_one_error_names_every_attempt_with_its_cause(autojump_cloc
     assert asked.outcomes() == ["a:server_error", "a:server_error", "b:auth", "c:timeout_first_token"]
     assert asked.failure is not None
     assert asked.failure.message == (
-        "all 4 attempts failed: a/m-a: broken pipe; a/m-a: broken pipe; b/m-b: bad key; c/m-c: c: no first token"
+        "all 4 attempts failed: a/m-a: broken pipe; a/m-a: broken pipe; b/m-b: bad key; c/m-c: no first token"
         " within 5 s"
     )
     assert asked.failure.kind is FailureKind.TIMEOUT_FIRST_TOKEN

@@ -179,6 +179,16 @@ async def test_all_members_failing_is_one_failure_that_tells_each(autojump_clock
     assert asked.text == ""
 
 
+async def test_members_that_cannot_be_asked_are_each_named_once(autojump_clock: MockClock) -> None:
+    async with world(a=[status(401)], b=[status(401)]) as w:
+        await ask(w, strategy="panel")
+        asked = await ask(w, strategy="panel")
+
+    assert asked.failure is not None
+    assert "a/m-a: not asked, because" in asked.failure.message
+    assert [asked.failure.message.count(name) for name in ("a/m-a", "b/m-b")] == [1, 1]
+
+
 async def test_a_member_that_streams_garbage_is_dropped(autojump_clock: MockClock) -> None:
     async with world(a=[sse("{not json", "[DONE]")], b=[saying("two")], attempts=ONCE) as w:
         asked = await ask(w, strategy="panel")

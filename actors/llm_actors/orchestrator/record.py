@@ -107,10 +107,7 @@ class Record:
         """The one failure to tell: the last one's kind, and with several attempts what became of each (RTY-06)."""
         if len(self._attempts) < 2:
             return last
-        each = "; ".join(
-            f"{one.provider}/{one.model}: {one.error or one.outcome}" if one.asked else one.error or ""
-            for one in self._attempts
-        )
+        each = "; ".join(about(f"{one.provider}/{one.model}", one.error or one.outcome) for one in self._attempts)
         match self.attempts:
             case 0:
                 said = "no candidate could be asked"
@@ -129,6 +126,12 @@ class Record:
         if self.together is not None:
             found |= self.together.told
         return found
+
+
+def about(who: str, said: str) -> str:
+    """``said`` after the name of the deployment ``who`` that it is about; once, where it begins with the name."""
+    provider = who.partition("/")[0]
+    return f"{who}: {said.removeprefix(f'{who}: ').removeprefix(f'{provider}: ')}"
 
 
 def _ms(seconds: float) -> float:

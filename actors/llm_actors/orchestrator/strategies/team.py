@@ -19,7 +19,7 @@ import trio
 from llm_actors.catalog import Candidate
 from llm_actors.kernel.trace import place
 from llm_actors.orchestrator.asking import Ask
-from llm_actors.orchestrator.record import Record, Together
+from llm_actors.orchestrator.record import Record, Together, about
 from llm_actors.orchestrator.services import Services
 from llm_actors.orchestrator.single import Ending, Single
 from llm_actors.orchestrator.strategies.budget import Ledger
@@ -304,7 +304,7 @@ class Team:
         failures = [member.failure for member in members if member.failure is not None]
         kind, _ = Counter(failure.kind for failure in failures).most_common(1)[0]
         like = next(failure for failure in failures if failure.kind is kind)
-        each = "; ".join(f"{member.name}: {member.failure.message}" for member in members if member.failure)
+        each = "; ".join(about(member.name, member.failure.message) for member in members if member.failure)
         message = f"none of {len(failures)} members answered: {each}" if len(failures) > 1 else like.message
         return Ending(Failed(failure=msgspec.structs.replace(like, message=message, partial=False)), None)
 
