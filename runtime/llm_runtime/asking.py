@@ -68,16 +68,18 @@ def as_messages(messages: Messages) -> tuple[Message, ...]:
     """The messages as the canonical model has them. Raises `BadRequestError` for anything else."""
     if isinstance(messages, str):
         return (Message.of("user", messages),)
-    if not isinstance(messages, Sequence) or not messages:
-        found = "empty" if isinstance(messages, Sequence) else f"of type {type(messages).__name__}"
+    given = cast("object", messages)
+    if not isinstance(given, Sequence) or not given:
+        found = "empty" if isinstance(given, Sequence) else f"of type {type(given).__name__}"
         raise bad_request("messages", f"messages is {found}: it is a text, or a list of at least one message")
-    return tuple(_message(each, index) for index, each in enumerate(messages))
+    return tuple(_message(each, index) for index, each in enumerate(given))
 
 
-def _message(message: Message | Mapping[str, str], index: int) -> Message:
+def _message(message: object, index: int) -> Message:
     if isinstance(message, Message):
         return message
-    role, content = (message.get("role"), message.get("content")) if isinstance(message, Mapping) else (None, None)
+    fields = message if isinstance(message, Mapping) else {}
+    role, content = fields.get("role"), fields.get("content")
     if role not in _ROLES or not isinstance(content, str):
         raise bad_request(
             f"messages[{index}]",
