@@ -166,6 +166,34 @@ def test_the_local_model_has_no_address() -> None:
     assert "not for kind" in str(refused('[providers.l]\nkind = "local"\nbase_url = "http://127.0.0.1:1"'))
 
 
+def test_the_local_model_is_the_only_one_of_its_kind() -> None:
+    assert parse(b'[providers.l]\nkind = "local"\nmodels = ["smollm2"]', {}).providers["l"].models == ("smollm2",)
+    error = refused('[providers.l]\nkind = "local"\nmodels = ["smollm2", "m"]')
+    assert error.path == ("providers", "l", "models")
+    assert 'leave models out, or write ["smollm2"]' in str(error)
+
+
+@pytest.mark.parametrize("found", ["discovered", "configured"])
+@pytest.mark.parametrize(
+    ("entry", "key"),
+    [
+        ('candidates = ["opnai/m"]', "candidates"),
+        ('strategy = "panel"\nmembers = ["opnai/m", "openai/n"]', "members"),
+        ('strategy = "panel"\nsynthesiser = "opnai/m"', "synthesiser"),
+        ('strategy = "best_of"\njudge = "opnai/m"', "judge"),
+    ],
+)
+def test_a_route_names_providers_that_there_are(found: str, entry: str, key: str) -> None:
+    """Whether they are in the file or were found."""
+    section = '[providers.openai]\nkind = "openai"\napi_key = "env:PRIMARY_KEY"\n' if found == "configured" else ""
+    environ = ENVIRON | {"OPENAI_API_KEY": "sk-CANARY"}
+    error = refused(f"{section}[routes.r]\n{entry}", environ)
+    assert error.path == ("routes", "r", key)
+    assert error.message == '"opnai/m" is of no configured provider; did you mean "openai"?'
+    right = parse(f"{section}[routes.r]\n{entry}".replace("opnai", "openai").encode(), environ)
+    assert list(right.providers) == ["openai"]
+
+
 def test_limits_can_be_set() -> None:
     config = parse(b'[providers.local]\nkind = "local"\nlimits.max_concurrency = 2', {})
     assert config.providers["local"].limits.max_concurrency == 2

@@ -72,6 +72,7 @@ def parse(
         config = _config(_table(source), keys, folder or Path(), file)
         if not config.providers:
             config = _with_discovered(config, environ, local)
+        _check_routes(config)
         check_exposure(config)
     except ConfigError as exc:
         raise ConfigError(exc.message, *exc.path, file=file, line=exc.line or _line(source, exc.path)) from None
@@ -124,7 +125,7 @@ def _config(table: dict[str, Any], keys: KeyReader, folder: Path, file: str) -> 
         **sections,
         keys=_callers(table, keys),
         providers=providers,
-        routes=_routes(table, keys, providers),
+        routes=_routes(table, keys),
         reasons=dict.fromkeys(providers, f"configured in {file}"),
         notes=tuple(_unwise(providers)),
     )
@@ -140,14 +141,22 @@ _SECTIONS: dict[str, type[msgspec.Struct]] = {
 }
 
 
-def _routes(table: dict[str, Any], keys: KeyReader, providers: Mapping[str, Provider]) -> dict[str, Policy]:
+def _routes(table: dict[str, Any], keys: KeyReader) -> dict[str, Policy]:
     routes: dict[str, Policy] = {}
     for name, entry in _named(table, "routes"):
         with under("routes", name):
-            route = routes[name] = convert(entry, Policy, keys.read)
-            for where, model in _models(route) if providers else ():
-                _check_candidate(model, providers, where)
+            routes[name] = convert(entry, Policy, keys.read)
     return routes
+
+
+def _check_routes(config: Config) -> None:
+    """The routes' models against all providers, those that were found included. Where there are none at all, that is
+    what is told, when the runtime opens.
+    """
+    for name, route in config.routes.items() if config.providers else ():
+        with under("routes", name):
+            for where, model in _models(route):
+                _check_candidate(model, config.providers, where)
 
 
 def _models(route: Policy) -> Iterator[tuple[str, str]]:

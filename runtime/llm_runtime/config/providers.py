@@ -46,7 +46,9 @@ def _local(provider: Provider) -> Provider:
     for field in ("base_url", "api_key", "ca_file"):
         if getattr(provider, field) is not None:
             raise ConfigError('not for kind "local", which has none', field)
-    return provider if provider.models else msgspec.structs.replace(provider, models=(LOCAL_MODEL,))
+    if any(model != LOCAL_MODEL for model in provider.models):
+        raise ConfigError(f'kind "local" has one model: leave models out, or write ["{LOCAL_MODEL}"]', "models")
+    return msgspec.structs.replace(provider, models=(LOCAL_MODEL,))
 
 
 def checked_url(url: str) -> str:
