@@ -26,8 +26,10 @@ from llm_actors.kernel import (
 from llm_actors.kernel.lifecycle import (
     CallAbandoned,
     CallTimedOut,
+    ChildrenParked,
     Crashed,
     DeadLetter,
+    Event,
     Exited,
     MailboxFilled,
     Observed,
@@ -45,6 +47,28 @@ def drain(subscription: Subscription) -> list[Observed]:
             seen.append(subscription.receive_nowait())
         except trio.WouldBlock:
             return seen
+
+
+@pytest.mark.parametrize(
+    ("event", "line"),
+    [
+        (Crashed(name="a/b", error="ValueError at x.py:3"), "a/b crashed: ValueError at x.py:3"),
+        (Restarted(name="a/b", restarts=2, delay=0.123456), "a/b is up again after 0.123 s, restart 2"),
+        (
+            ChildrenParked(name="a", seconds=1.0, causes=("a: GaveUp", "a/b: ActorCrashed", "ValueError")),
+            "a is parked for 1 s after too many restarts: a: GaveUp, from a/b: ActorCrashed, from ValueError",
+        ),
+        (SupervisorGaveUp(name="a", causes=("a: GaveUp",)), "a gave up after too many restarts: a: GaveUp"),
+        (MailboxFilled(name="{a}", capacity=4), "{a} has a full mailbox: 4 messages wait"),
+        (Exited(name="a", reason="{killed}"), "a has ended: {killed}"),
+    ],
+)
+def test_an_event_is_one_line_for_people(event: Event, line: str) -> None:
+    assert event.line() == line
+
+
+def test_every_event_has_words() -> None:
+    assert all(kind.words for kind in Event.__subclasses__())
 
 
 async def test_a_life_is_told_from_start_to_end(autojump_clock: MockClock) -> None:

@@ -211,7 +211,7 @@ async def test_sup_09_who_ignores_stop_and_cancel_is_named_and_left(
     assert ended == [pytest.approx(begun + 3.0)]  # its grace, and the second a cancelled child has
     assert journal == ["up first", "down first"]
     assert trio.current_time() == pytest.approx(begun + 60.0)
-    assert any("root/stubborn leftbehind" in record.message for record in caplog.records)
+    assert any("root/stubborn was left behind" in record.message for record in caplog.records)
 
 
 async def test_sup_09_a_stubborn_start_does_not_hold_its_supervisor(autojump_clock: MockClock) -> None:

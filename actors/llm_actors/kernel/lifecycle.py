@@ -27,25 +27,30 @@ log = logging.getLogger("llm_actors.kernel")
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Something that happened to the actor with the path `name`."""
+    """Something that happened to the actor with the path `name`. `words` tells it, with the other fields in braces."""
 
     name: str
 
     level = logging.DEBUG
+    words = ""
 
     def line(self) -> str:
         """Return one line for people."""
-        fields = [f"{key}={value}" for key, value in msgspec.structs.asdict(self).items() if key != "name"]
-        return " ".join([self.name, type(self).__name__.lower(), *fields])
+        fields = msgspec.structs.asdict(self)
+        told = {key: ", from ".join(value) if isinstance(value, tuple) else value for key, value in fields.items()}
+        return f"{self.name} {self.words.format_map(told)}"
 
 
 class Started(Event, frozen=True):
     """An incarnation is up."""
 
+    words = "is up"
+
 
 class Exited(Event, frozen=True):
     """An incarnation ended: normally, stopped, killed, crashed, or before it was up."""
 
+    words = "has ended: {reason}"
     reason: str
 
 
@@ -53,6 +58,7 @@ class Crashed(Event, frozen=True):
     """An exception ended an incarnation, a start or one worker; `error` is its type and place, never its text."""
 
     level = logging.WARNING
+    words = "crashed: {error}"
     error: str
 
 
@@ -60,6 +66,7 @@ class Restarted(Event, frozen=True):
     """The `restarts`-th restart of this actor, `delay` seconds after it went down."""
 
     level = logging.INFO
+    words = "is up again after {delay:.3g} s, restart {restarts}"
     restarts: int
     delay: float
 
@@ -68,6 +75,7 @@ class SupervisorGaveUp(Event, frozen=True):
     """Too many restarts; the cause chain, from the supervisor down to the exception at the leaf."""
 
     level = logging.ERROR
+    words = "gave up after too many restarts: {causes}"
     causes: tuple[str, ...]
 
 
@@ -75,6 +83,7 @@ class ChildrenParked(Event, frozen=True):
     """Too many restarts; all children pause for `seconds`."""
 
     level = logging.WARNING
+    words = "is parked for {seconds:.3g} s after too many restarts: {causes}"
     seconds: float
     causes: tuple[str, ...]
 
@@ -83,25 +92,33 @@ class LeftBehind(Event, frozen=True):
     """A child outlived its grace and its cancellation; the others go on without it."""
 
     level = logging.ERROR
+    words = "was left behind: it outlived its grace and its cancellation"
 
 
 class MailboxFilled(Event, frozen=True):
     """A mailbox that had room has none."""
 
     level = logging.WARNING
+    words = "has a full mailbox: {capacity} messages wait"
     capacity: int
 
 
 class DeadLetter(Event, frozen=True):
     """A message came for an actor that is not running."""
 
+    words = "was sent a message while it was not running"
+
 
 class CallTimedOut(Event, frozen=True):
     """A call's deadline passed before its answer."""
 
+    words = "gave no answer before a call's deadline"
+
 
 class CallAbandoned(Event, frozen=True):
     """A caller was cancelled before the answer."""
+
+    words = "was called, and the caller left before the answer"
 
 
 class Lagged(msgspec.Struct, frozen=True):
