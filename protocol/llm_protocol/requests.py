@@ -22,11 +22,11 @@ AUTO = "auto"
 class LLMProvider(StrEnum):
     """The vendors. Each configured deployment is of one of these kinds."""
 
-    GEMINI = "gemini"
-    CEREBRAS = "cerebras"
     OPENAI = "openai"
     ANTHROPIC = "anthropic"
+    GEMINI = "gemini"
     COHERE = "cohere"
+    CEREBRAS = "cerebras"
     OPENAI_COMPATIBLE = "openai_compatible"
     LOCAL = "local"
 

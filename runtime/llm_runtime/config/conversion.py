@@ -22,7 +22,21 @@ ReadSecret = Callable[[object], Secret]
 _WHERE = re.compile(r"(?P<what>.*?)(?: - at `\$(?P<path>.*)`)?", re.DOTALL)
 _ENUM = re.compile(r"Invalid enum value '(?P<value>.*)'", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(?P<field>.*)`")
-_WORDS = (("`object`", "a table"), ("`array`", "a list"), ("`str`", "text"), ("`float`", "a number"), ("`", ""))
+_TYPE = re.compile(r"`([a-z]+(?: \| [a-z]+)*)`")
+_TYPES = {
+    "object": "a table",
+    "array": "a list",
+    "str": "text",
+    "float": "a number",
+    "int": "a whole number",
+    "bool": "true or false",
+}
+_BOUNDS = (
+    (" of length ", " with a length "),
+    (" >= ", " of at least "),
+    (" <= ", " of at most "),
+    (" > ", " greater than "),
+)
 
 
 def convert(table: object, section: type[S], read_secret: ReadSecret) -> S:
@@ -70,9 +84,20 @@ def _explained(text: str, section: type[msgspec.Struct]) -> ConfigError:
         return ConfigError(f"{missing['field']} is missing", *path)
     if enum := _ENUM.fullmatch(what):
         return ConfigError(_not_one_of(enum["value"], path[0], section), *path)
-    for name, word in _WORDS:
-        what = what.replace(name, word)
+    if what.startswith("Expected "):
+        what = _in_words(what)
     return ConfigError(what[:1].lower() + what[1:], *path)
+
+
+def _in_words(what: str) -> str:
+    """msgspec's ``Expected `float | null` > 0.0`` as it would be said."""
+    for sign, words in _BOUNDS:
+        what = what.replace(sign, words)
+    return _TYPE.sub(_type, what).removesuffix(".0")
+
+
+def _type(match: re.Match[str]) -> str:
+    return " or ".join(_TYPES.get(name, name) for name in match[1].split(" | ") if name != "null")
 
 
 def _not_one_of(value: str, field: str, section: type[msgspec.Struct]) -> str:
