@@ -146,6 +146,15 @@ async def test_a_message_over_the_limit_closes_with_1009() -> None:
         await is_served(door)
 
 
+@pytest.mark.parametrize("size", [BODY_BYTES + 1, 2**63 - 1])
+async def test_a_frame_that_announces_too_much_closes_with_1009_before_it_comes(size: int) -> None:
+    """WS-05: by its header alone."""
+    async with open_door() as door, connected(door) as ws:
+        await ws.raw(b"\x81\xff" + size.to_bytes(8) + b"mask")
+        assert await ws.close_code() == 1009
+        await is_served(door)
+
+
 @pytest.mark.parametrize("payload", [b"", b"a"])
 async def test_a_message_in_endless_fragments_is_a_policy_violation(payload: bytes) -> None:
     """WS-05: empty fragments never fill a message, so their count is bounded."""

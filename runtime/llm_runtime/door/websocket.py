@@ -63,6 +63,16 @@ class _Protocol(WSConnection):
             elif isinstance(event, Ping) and self.state is not ConnectionState.OPEN:
                 continue  # there is no answering it any more, and no need to
             yield event
+        if self._announced() > BODY_BYTES:
+            yield CloseConnection(code=1009, reason="message too big")
+
+    def _announced(self) -> int:
+        """The bytes that the frame which is being received will have, by its header."""
+        connection = self.handshake.connection
+        if connection is None or connection.state is not ConnectionState.OPEN:
+            return 0
+        header = connection._proto._frame_decoder.header  # wsproto tells it no other way
+        return header.payload_len if header else 0
 
 
 @final
