@@ -180,6 +180,16 @@ BAD = [
 ]
 
 
+@pytest.mark.parametrize(("kind", "like"), [("cancel", '"response_id": "resp_…"}'), ("resume", '"starting_after": 7}')])
+async def test_a_bad_frame_is_shown_a_good_one_of_its_kind(kind: str, like: str) -> None:
+    async with open_door() as door, connected(door) as ws:
+        await ws.send(f'{{"type":"response.{kind}","response_id":7}}')
+        told = (await ws.event())["error"]["message"]
+    example = told.partition("Send, for example, ")[2]
+    assert json.loads(example)["type"] == f"response.{kind}"
+    assert example.endswith(like)
+
+
 @pytest.mark.parametrize(("sent", "code"), BAD, ids=[f"{code}-{n}" for n, (_, code) in enumerate(BAD)])
 async def test_a_bad_frame_gets_an_error_and_harms_nothing_else(sent: str, code: str) -> None:
     """WS-13: the connection stays, the other lanes do not notice."""

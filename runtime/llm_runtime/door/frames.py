@@ -7,11 +7,17 @@ from typing import TypeVar
 
 import msgspec
 
+from llm_protocol.content import JsonObject
 from llm_protocol.wire import WireError, decode_object
 from llm_runtime.door.limits import LANE_NAME
 from llm_runtime.door.refusal import Refused
 
 EXAMPLE = '{"type": "response.create", "model": "auto", "input": "Say hi"}'
+EXAMPLES = {
+    "response.cancel": '{"type": "response.cancel", "response_id": "resp_…"}',
+    "response.resume": '{"type": "response.resume", "response_id": "resp_…", "starting_after": 7}',
+}
+"""For those types; `EXAMPLE` for all others."""
 KNOWN = ("response.create", "response.cancel", "response.resume")
 
 ECHOED_CHARACTERS = 256
@@ -66,12 +72,14 @@ def read_head(text: str) -> Head:
 
 def read(text: str, kind: type[T]) -> T:
     """The whole frame as a ``kind``. Raises `Refused`."""
+    frame: JsonObject = {}
     try:
-        return msgspec.convert(decode_object(text), kind)
+        frame = decode_object(text)
+        return msgspec.convert(frame, kind)
     except WireError:
         raise Refused(400, "invalid_json", f"The frame is not a JSON object. Send, for example, {EXAMPLE}") from None
     except msgspec.ValidationError as exc:
-        raise _invalid(str(exc)) from None
+        raise _invalid(str(exc), EXAMPLES.get(str(frame.get("type")), EXAMPLE)) from None
 
 
 def check_lane(name: str | None) -> None:
@@ -107,5 +115,5 @@ def _encode(kind: str, fields: dict[str, object], stream_id: str | None, event_i
     return msgspec.json.encode({"type": kind, **fields} | echoed)
 
 
-def _invalid(problem: str) -> Refused:
-    return Refused(400, "invalid_request", f"{problem}. Send, for example, {EXAMPLE}")
+def _invalid(problem: str, example: str = EXAMPLE) -> Refused:
+    return Refused(400, "invalid_request", f"{problem}. Send, for example, {example}")
