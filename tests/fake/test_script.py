@@ -108,10 +108,13 @@ after_events = 2
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("[[rule]]\nstatus = 200", "Expected `int` >= 400 - at `rule[0].status`"),
-        ("[[rule]]\nstaus = 429", "unknown field `staus` - at `rule[0]`"),
-        ('[[rule]]\nfault = "x"', "Invalid enum value 'x' - at `rule[0].fault`"),
-        ("[[rules]]", "unknown field `rules`"),
+        ("[[rule]]\nstatus = 200", ":2: rule[0].status: expected a whole number of at least 400"),
+        ("[[rule]]\nstaus = 429", ':2: rule[0].staus: unknown key; did you mean "status"?'),
+        ('[[rule]]\nfault = "x"', ":2: rule[0].fault: not one of truncate, close,"),
+        ("[[rules]]", ':1: rules: unknown key; did you mean "rule"?'),
+        ("[[rule]]\n[[rule]]\nnth = 0", ":3: rule[1].nth: expected a whole number of at least 1"),
+        ("[[rule]]\ntool_calls = [{ nme = 'x' }]", ":2: rule[0].tool_calls[0].nme: unknown key"),
+        ("rule = 3", ":1: rule: expected at most 1000 tables [[rule]]"),
         ("[[rule]", "not TOML"),
     ],
 )
@@ -121,7 +124,7 @@ def test_a_mistake_is_one_line_that_says_where(tmp_path: Path, text: str, told: 
     with pytest.raises(BadRequestError) as caught:
         load_script(file)
     message = str(caught.value)
-    assert message.startswith(f"{file}: ")
+    assert message.startswith(f"{file}:")
     assert told in message
     assert "\n" not in message
 

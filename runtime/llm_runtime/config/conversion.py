@@ -22,6 +22,7 @@ ReadSecret = Callable[[object], Secret]
 _WHERE = re.compile(r"(?P<what>.*?)(?: - at `\$(?P<path>.*)`)?", re.DOTALL)
 _ENUM = re.compile(r"Invalid enum value '(?P<value>.*)'", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(?P<field>.*)`")
+_UNKNOWN = re.compile(r"Object contains unknown field `(?P<field>.*)`")
 _TYPE = re.compile(r"`([a-z]+(?: \| [a-z]+)*)`")
 _TYPES = {
     "object": "a table",
@@ -84,13 +85,15 @@ def _explained(text: str, section: type[msgspec.Struct]) -> ConfigError:
         return ConfigError(f"{missing['field']} is missing", *path)
     if enum := _ENUM.fullmatch(what):
         return ConfigError(_not_one_of(enum["value"], path[0], section), *path)
+    if unknown := _UNKNOWN.fullmatch(what):
+        return ConfigError("unknown key", *path, unknown["field"])
     if what.startswith("Expected "):
         what = _in_words(what)
     return ConfigError(what[:1].lower() + what[1:], *path)
 
 
 def _in_words(what: str) -> str:
-    """msgspec's ``Expected `float | null` > 0.0`` as it would be said."""
+    """What msgspec calls ``Expected `float | null` > 0.0``, as it would be said."""
     for sign, words in _BOUNDS:
         what = what.replace(sign, words)
     return _TYPE.sub(_type, what).removesuffix(".0")

@@ -15,7 +15,7 @@ MAX_TRIES = 200
 def line_of(source: str, path: Sequence[str]) -> int | None:
     """The line, from 1, where the entry at ``path`` begins, or None when that cannot be told cheaply."""
     lines = source.split("\n")
-    candidates = [number for number, text in enumerate(lines) if path and path[-1] in text]
+    candidates = [number for number, text in enumerate(lines) if _word(path) in text] if path else []
     for number in candidates[: MAX_TRIES // 4]:
         before = _parse(lines[:number])
         if before is None or _has(before, path):
@@ -29,6 +29,11 @@ def line_of(source: str, path: Sequence[str]) -> int | None:
     return None
 
 
+def _word(path: Sequence[str]) -> str:
+    """What stands in the line: the last name, for an entry of a list the list's."""
+    return next((part for part in reversed(path) if not part.startswith("[")), "")
+
+
 def _parse(lines: Sequence[str]) -> object | None:
     import tomllib
 
@@ -40,6 +45,11 @@ def _parse(lines: Sequence[str]) -> object | None:
 
 def _has(table: object, path: Sequence[str]) -> bool:
     for part in path:
+        if isinstance(table, list) and part[1:-1].isdecimal():
+            if int(part[1:-1]) >= len(table):
+                return False
+            table = table[int(part[1:-1])]
+            continue
         if not isinstance(table, dict) or part not in table:
             return False
         table = table[part]

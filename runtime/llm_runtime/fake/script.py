@@ -27,6 +27,10 @@ from llm_protocol.requests import (
     RequestType,
 )
 from llm_protocol.response import FinishReason, Usage
+from llm_protocol.secret import Secret
+from llm_runtime.config.conversion import convert, refuse_unknown
+from llm_runtime.config.errors import ConfigError, under
+from llm_runtime.config.lines import line_of
 
 MAX_SCRIPT_BYTES = 1024 * 1024
 MAX_RULES = 1_000
@@ -208,27 +212,42 @@ class Script:
         return chosen
 
 
-class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    rule: Annotated[tuple[Rule, ...], msgspec.Meta(max_length=MAX_RULES)] = ()
+class _File(msgspec.Struct, frozen=True):
+    rule: object = ()
 
 
 def load_script(file: Path) -> tuple[Rule, ...]:
     """The rules in a TOML file. Raises `BadRequestError` with one line for a person; does blocking file I/O."""
     import tomllib
 
+    source = ""
     try:
         with file.open("rb") as stream:
             content = stream.read(MAX_SCRIPT_BYTES + 1)
         if len(content) > MAX_SCRIPT_BYTES:
             raise _wrong(file, f"larger than {MAX_SCRIPT_BYTES} bytes")
-        return msgspec.convert(tomllib.loads(content.decode()), _File).rule
+        source = content.decode()
+        return _rules(tomllib.loads(source))
     except OSError as exc:
         raise _wrong(file, f"cannot be read: {exc.strerror}") from None
-    except msgspec.ValidationError as exc:
-        raise _wrong(file, str(exc).replace("`$.", "`")) from None
+    except ConfigError as exc:
+        line = line_of(source, exc.path) or line_of(source, exc.path[:2])
+        raise _wrong(file, str(ConfigError(exc.message, *exc.path)), line) from None
     except ValueError as exc:
         raise _wrong(file, f"not TOML: {exc}") from None
 
 
-def _wrong(file: Path, what: str) -> BadRequestError:
-    return bad_request(None, f"{file}: {what}")
+def _rules(table: JsonObject) -> tuple[Rule, ...]:
+    refuse_unknown(table, _File)
+    given = table.get("rule", [])
+    if not isinstance(given, list) or len(given) > MAX_RULES:
+        raise ConfigError(f"expected at most {MAX_RULES} tables [[rule]]", "rule")
+    rules: list[Rule] = []
+    for at, rule in enumerate(given):
+        with under("rule", f"[{at}]"):
+            rules.append(convert(rule, Rule, lambda _: Secret("")))  # a rule has no key
+    return tuple(rules)
+
+
+def _wrong(file: Path, what: str, line: int | None = None) -> BadRequestError:
+    return bad_request(None, f"{file}:{line}: {what}" if line else f"{file}: {what}")
