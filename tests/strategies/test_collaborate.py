@@ -172,7 +172,7 @@ def test_a_route_names_its_members_in_the_configuration() -> None:
         ('members = ["b/m"]', 'routes.panel.members: "b/m" is of no configured provider'),
         ('synthesiser = "b/m"', 'routes.panel.synthesiser: "b/m" is of no configured provider'),
         ('judge = "b/m"', 'routes.panel.judge: "b/m" is of no configured provider'),
-        ("members = 99", "routes.panel.members: expected int <= 16"),
+        ("members = 99", "routes.panel.members: expected a whole number of at most 16"),
         (
             'strategy = "pannel"',
             'not one of single, fallback, race, panel, council, best_of, vote; did you mean "panel"?',
