@@ -94,3 +94,11 @@ def test_a_request_its_provider_cannot_do_is_refused_naming_those_that_can(catal
 def test_without_providers_it_says_so() -> None:
     with pytest.raises(ModelNotFoundError, match="no provider is configured"):
         Catalog().resolve(chat("auto"))
+
+
+def test_auto_means_the_local_model_only_where_there_is_no_other(catalog: Catalog) -> None:
+    catalog.add("local", LLMProvider.LOCAL, TALK, ("smollm2",))
+    assert "local" not in {candidate.provider for candidate in catalog.resolve(chat("auto"))}
+    alone = Catalog()
+    alone.add("local", LLMProvider.LOCAL, TALK, ("smollm2",))
+    assert alone.resolve(chat("auto")) == [Candidate("local", "smollm2")]

@@ -131,9 +131,11 @@ class Catalog:
             return [Candidate(head, rest)]
         names = [name for name in self._offers if hint in (None, name)]
         if model == AUTO:
-            return [
+            choice = [
                 Candidate(name, default) for name in names if (default := self._default(name, request.request_type))
             ]
+            # The local model shows that things work; nobody who has a key wants its answers.
+            return [each for each in choice if self._offers[each.provider].kind is not LLMProvider.LOCAL] or choice
         found = [Candidate(name, model) for name in names if model in self._offers[name].models]
         if not found and hint is not None and self._may_have(hint, model):
             return [Candidate(hint, model)]
