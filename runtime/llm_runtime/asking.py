@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias, TypedDict, cast
 
-import msgspec
-
 from llm_protocol.content import HostedTool, JsonObject, Message, ResponseFormat, Role, Tool, ToolChoice
 from llm_protocol.fields import bad_request
 from llm_protocol.policy import Policy
@@ -52,9 +50,7 @@ class ChatOptions(Options, total=False):
     response_format: ResponseFormat
 
 
-_PARAMETERS = frozenset(
-    msgspec.structs.fields(Parameters)[i].name for i in range(len(msgspec.structs.fields(Parameters)))
-)
+_PARAMETERS = frozenset(Parameters.__struct_fields__)
 
 
 def split(options: Options) -> JsonObject:

@@ -15,7 +15,7 @@ from llm_actors.catalog import refresh
 from llm_actors.kernel import Call, Delivery, Inbox, KernelError, Ref
 from llm_actors.kernel.trace import place
 from llm_actors.orchestrator.asking import Ask
-from llm_actors.orchestrator.flights import Flights
+from llm_actors.orchestrator.flights import Flights, cache_mode
 from llm_actors.orchestrator.record import Record
 from llm_actors.orchestrator.routing import Routed, Router
 from llm_actors.orchestrator.services import Services
@@ -109,7 +109,7 @@ class Orchestrator:
 
     async def _answer(self, run: Run, routed: Routed) -> None:
         record = Record(routed.policy.strategy or "fallback")
-        record.cache = "off" if routed.policy.cache in (None, "off") and not self._services.caches else "miss"
+        record.cache = "off" if cache_mode(self._services, run, routed) == "off" else "miss"
         ask = Ask(
             request=run.request,
             candidates=routed.candidates,

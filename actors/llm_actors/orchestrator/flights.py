@@ -54,6 +54,13 @@ class _Key(NamedTuple):
     rescue: OnBrokenStream
 
 
+def cache_mode(services: Services, run: Run, routed: Routed) -> CacheMode:
+    """How ``run`` is cached. Not at all where the answer depends on what is not in the key."""
+    if run.judge is not None or routed.policy.share_knowledge:
+        return "off"
+    return routed.policy.cache or ("read" if services.caches else "off")
+
+
 @final
 class Flights:
     """The flights of one orchestrator. ``perform`` is the way upstream, ``nursery`` where flights live."""
@@ -66,9 +73,7 @@ class Flights:
 
     async def answer(self, run: Run, routed: Routed) -> None:
         """Answer ``run``: from the cache, by a flight under way, or from upstream."""
-        mode: CacheMode = routed.policy.cache or ("read" if self._services.caches else "off")
-        if run.judge is not None or routed.policy.share_knowledge:
-            mode = "off"  # what the answer depends on is not in the key
+        mode = cache_mode(self._services, run, routed)
         key = None if mode == "off" else key_of(run.request, self._targets(routed), routed.policy)
         if key is None:
             await self._perform(run, routed)

@@ -6,7 +6,6 @@ if they keep coming the actor, whose supervisor starts it anew with fresh connec
 
 from __future__ import annotations
 
-import logging
 from typing import assert_never, final
 
 import trio
@@ -25,8 +24,6 @@ MODEL_PAGES = 100
 
 CLOSE_SECONDS = 2.0
 """How long closing the connections may take."""
-
-log = logging.getLogger(__name__)
 
 
 @final
