@@ -17,7 +17,7 @@ from llm_protocol.events import Failed
 from llm_protocol.failures import Failure
 from llm_protocol.response import LLMResponse, Usage
 
-CacheOutcome: TypeAlias = Literal["off", "miss", "hit", "coalesced", "refreshed"]
+CacheOutcome: TypeAlias = Literal["off", "miss", "hit", "coalesced"]
 
 
 class AttemptRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
