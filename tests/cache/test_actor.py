@@ -14,7 +14,17 @@ import pytest
 import trio
 import trio.testing
 
-from llm_actors.cache import CacheActor, CacheRef, cache_child, lookup, lookup_all, statistics, store, store_all
+from llm_actors.cache import (
+    CacheActor,
+    CacheRef,
+    Lifetimes,
+    cache_child,
+    lookup,
+    lookup_all,
+    statistics,
+    store,
+    store_all,
+)
 from llm_actors.cache.disk import QUEUE_BYTES, READ_SECONDS, READERS, Disk
 from llm_actors.cache.entry import Entry, Found, pack
 from llm_actors.cache.key import CacheKey
@@ -65,7 +75,7 @@ class SlowTier:
 
 @asynccontextmanager
 async def cache_on(tier: SlowTier) -> AsyncIterator[CacheRef]:
-    actor = CacheActor(Memory(1_000_000), ttl_s=TTL, disk=Disk(tier))
+    actor = CacheActor(Memory(1_000_000), lifetimes=Lifetimes(TTL), disk=Disk(tier))
     async with alone(actor, name="cache", mailbox=CACHE_MAILBOX) as lone:
         yield lone.ref
 
@@ -336,3 +346,61 @@ def test_cancelled_anywhere_it_leaves_nothing() -> None:
             assert await lookup(ref, key(2)) is not None
 
     assert cancel_at_every_checkpoint(scenario) > 5
+
+
+# ---------------------------------------------------------------- providers with a time of their own
+
+
+async def test_a_providers_own_time_to_live_comes_before_the_general_one(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    child = cache_child(CachePolicy(enabled=True, ttl_s=TTL), ttls={"quick": 10.0, "slow": 1_000.0})
+    root = Supervisor([child])
+    async with running(root):
+        ref = root.ref(child)
+        for name in ("quick", "usual", "slow"):
+            store(ref, key(name), msgspec.structs.replace(answer(), provider=name))
+
+        async def kept() -> list[str]:
+            return [name for name in ("quick", "usual", "slow") if await lookup(ref, key(name)) is not None]
+
+        await trio.sleep(9)
+        assert await kept() == ["quick", "usual", "slow"]
+        await trio.sleep(1)
+        assert await kept() == ["usual", "slow"]
+        await trio.sleep(TTL)
+        assert await kept() == ["slow"]
+        await trio.sleep(1_000)
+        assert await kept() == []
+
+
+async def test_an_answer_of_several_lives_as_long_as_the_shortest_lived_of_them(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    child = cache_child(CachePolicy(enabled=True, ttl_s=TTL), ttls={"quick": 10.0})
+    member = msgspec.structs.replace(answer(), provider="quick")
+    root = Supervisor([child])
+    async with running(root):
+        ref = root.ref(child)
+        store(ref, key(1), msgspec.structs.replace(answer(), members=(answer(), member)))
+        await trio.sleep(9)
+        assert await lookup(ref, key(1)) is not None
+        await trio.sleep(1)
+        assert await lookup(ref, key(1)) is None
+
+
+async def test_what_the_file_keeps_too_long_for_its_provider_is_a_miss(mock_clock: trio.testing.MockClock) -> None:
+    """The file keeps all as long as the longest-lived; here what it has is 60 s old."""
+    tier = SlowTier()
+    for name in ("quick", "slow"):
+        tier.kept[key(name)] = pack(msgspec.structs.replace(answer(), provider=name)) or b""
+    lifetimes = Lifetimes(TTL, {"quick": 60.0, "slow": 61.0})
+    actor = CacheActor(Memory(1_000_000), lifetimes=lifetimes, disk=Disk(tier))
+    async with alone(actor, name="cache", mailbox=CACHE_MAILBOX) as lone:
+        assert await lookup(lone.ref, key("quick")) is None
+        assert await lookup(lone.ref, key("slow")) is not None
+        assert (await statistics(lone.ref)).memory.expired == 1
+        mock_clock.jump(1)
+        tier.kept.clear()
+        assert await lookup(lone.ref, key("slow")) is None
+    assert lifetimes.longest == TTL

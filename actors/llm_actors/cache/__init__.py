@@ -12,6 +12,7 @@ from llm_actors.cache.actor import CacheActor, cache_child
 from llm_actors.cache.embeddings import Split, embedded, embedding_keys, merge_embedding, split_embedding
 from llm_actors.cache.entry import replay, storable
 from llm_actors.cache.key import CacheKey, Target, key_of
+from llm_actors.cache.lifetimes import Lifetimes
 from llm_actors.cache.messages import (
     CACHE_MAILBOX,
     CacheMessage,
@@ -31,6 +32,7 @@ __all__ = [
     "CacheMessage",
     "CacheRef",
     "CacheStatistics",
+    "Lifetimes",
     "Split",
     "Target",
     "TierStatistics",

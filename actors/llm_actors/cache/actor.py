@@ -7,6 +7,7 @@ else. A cache that was restarted has an empty memory and whatever is in the file
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import assert_never, final
 
 import trio
@@ -14,6 +15,7 @@ import trio
 from llm_actors.cache.disk import Disk
 from llm_actors.cache.entry import Entry, Found, pack, unpack
 from llm_actors.cache.key import CacheKey
+from llm_actors.cache.lifetimes import Lifetimes
 from llm_actors.cache.memory import Memory
 from llm_actors.cache.messages import CACHE_MAILBOX, CacheMessage, Lookup, Measure, Store
 from llm_actors.cache.statistics import CacheStatistics
@@ -33,9 +35,9 @@ log = logging.getLogger(__name__)
 class CacheActor:
     """The `ResponseCache`. ``disk``: the file tier, if there is one."""
 
-    def __init__(self, memory: Memory, *, ttl_s: float, disk: Disk | None = None) -> None:
+    def __init__(self, memory: Memory, *, lifetimes: Lifetimes, disk: Disk | None = None) -> None:
         self._memory = memory
-        self._ttl_s = ttl_s
+        self._lifetimes = lifetimes
         self._disk = disk
 
     async def run(self, inbox: Inbox[CacheMessage], *, task_status: trio.TaskStatus[None]) -> None:
@@ -67,41 +69,44 @@ class CacheActor:
 
     def _look_up(self, delivery: Delivery[CacheMessage], message: Lookup) -> None:
         now = trio.current_time()
-        found = {key: value for key in message.keys if (value := self._memory.get(key, now)) is not None}
-        missing = [key for key in message.keys if key not in found]
+        kept = {key: value for key in message.keys if (value := self._memory.get(key, now)) is not None}
+        found = {key: response for key, value in kept.items() if (response := self._unpacked(key, value)) is not None}
+        missing = [key for key in message.keys if key not in kept]
         if missing and self._disk is not None:
             delivery.defer()
             self._nursery.start_soon(self._look_in_file, self._disk, delivery, message, found, missing)
         else:
-            self._answer(delivery, message, found)
+            _answer(delivery, message, found)
 
     async def _look_in_file(
         self,
         disk: Disk,
         delivery: Delivery[CacheMessage],
         message: Lookup,
-        found: dict[CacheKey, bytes],
+        found: dict[CacheKey, LLMResponse],
         missing: list[CacheKey],
     ) -> None:
         for key, filed in (await disk.read(missing)).items():
-            self._remember(key, filed)
-            found[key] = filed.value
+            if (response := self._remembered(key, filed)) is not None:
+                found[key] = response
         if not delivery.abandoned:
-            self._answer(delivery, message, found)
+            _answer(delivery, message, found)
 
-    def _remember(self, key: CacheKey, filed: Found) -> None:
-        self._memory.put(key, filed.value, expires=trio.current_time() + self._ttl_s - filed.age_s)
+    def _remembered(self, key: CacheKey, filed: Found) -> LLMResponse | None:
+        """What the file had, now in memory too. The file keeps everything as long as the longest lifetime."""
+        response = self._unpacked(key, filed.value)
+        if response is None:
+            return None
+        left = self._lifetimes.of(response) - filed.age_s
+        if left <= 0:
+            self._memory.count.expired += 1
+            return None
+        self._memory.put(key, filed.value, expires=trio.current_time() + left)
+        return response
 
-    def _answer(self, delivery: Delivery[CacheMessage], message: Lookup, found: dict[CacheKey, bytes]) -> None:
-        answers = tuple(self._unpacked(key, found.get(key)) for key in message.keys)
-        hits = len(answers) - answers.count(None)
-        if hits:
-            log.info("request %s: %d of %d answers from the cache", message.request_id, hits, len(answers))
-        delivery.reply(message, answers)
-
-    def _unpacked(self, key: CacheKey, value: bytes | None) -> LLMResponse | None:
-        response = None if value is None else unpack(value)
-        if value is not None and response is None:
+    def _unpacked(self, key: CacheKey, value: bytes) -> LLMResponse | None:
+        response = unpack(value)
+        if response is None:
             self._memory.remove(key)
             self._memory.count.errors += 1
         return response
@@ -111,7 +116,7 @@ class CacheActor:
         if value is None:
             self._memory.count.errors += 1
             return
-        self._memory.put(key, value, expires=trio.current_time() + self._ttl_s)
+        self._memory.put(key, value, expires=trio.current_time() + self._lifetimes.of(response))
         if self._disk is not None:
             self._disk.write(Entry(key, value))
 
@@ -120,19 +125,32 @@ class CacheActor:
         return CacheStatistics(memory=self._memory.statistics(), file=file)
 
 
-def cache_child(policy: CachePolicy, *, name: str = "cache") -> ChildSpec[CacheMessage]:
-    """The spec of a cache, for a supervisor. Whether it is ``enabled`` is for the caller to heed."""
-    return ChildSpec(name, lambda _: _cache(policy), mailbox=CACHE_MAILBOX)
+def _answer(delivery: Delivery[CacheMessage], message: Lookup, found: Mapping[CacheKey, LLMResponse]) -> None:
+    answers = tuple(found.get(key) for key in message.keys)
+    hits = len(answers) - answers.count(None)
+    if hits:
+        log.info("request %s: %d of %d answers from the cache", message.request_id, hits, len(answers))
+    delivery.reply(message, answers)
 
 
-def _cache(policy: CachePolicy) -> CacheActor:
+def cache_child(
+    policy: CachePolicy, *, ttls: Mapping[str, float] | None = None, name: str = "cache"
+) -> ChildSpec[CacheMessage]:
+    """The spec of a cache, for a supervisor. ``ttls``: seconds for the answers of some providers, in place of the
+    policy's. Whether anything is ``enabled`` is for the caller to heed.
+    """
+    lifetimes = Lifetimes(policy.ttl_s, ttls or {})
+    return ChildSpec(name, lambda _: _cache(policy, lifetimes), mailbox=CACHE_MAILBOX)
+
+
+def _cache(policy: CachePolicy, lifetimes: Lifetimes) -> CacheActor:
     memory = Memory(int(policy.memory_mb * MEGABYTE))
-    return CacheActor(memory, ttl_s=policy.ttl_s, disk=_disk(policy))
+    return CacheActor(memory, lifetimes=lifetimes, disk=_disk(policy, lifetimes))
 
 
-def _disk(policy: CachePolicy) -> Disk | None:
+def _disk(policy: CachePolicy, lifetimes: Lifetimes) -> Disk | None:
     if policy.path is None:
         return None
     from llm_actors.cache.tier import FileTier  # only who has a file loads SQLite
 
-    return Disk(FileTier(policy.path, max_bytes=int(policy.file_mb * MEGABYTE), ttl_s=policy.ttl_s))
+    return Disk(FileTier(policy.path, max_bytes=int(policy.file_mb * MEGABYTE), ttl_s=lifetimes.longest))
