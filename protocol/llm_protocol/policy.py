@@ -7,6 +7,7 @@ from typing import Annotated, Literal, TypeAlias
 import msgspec
 
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
+CacheSeconds = Annotated[float, msgspec.Meta(gt=0, le=31_536_000)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 
 
@@ -50,7 +51,7 @@ class CachePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     path: Annotated[str, msgspec.Meta(min_length=1)] | None = None
     file_mb: Annotated[float, msgspec.Meta(ge=1, le=1_048_576)] = 256.0
     """Millions of bytes in the file, its journal of a few megabytes apart."""
-    ttl_s: Annotated[float, msgspec.Meta(gt=0, le=31_536_000)] = 3600.0
+    ttl_s: CacheSeconds = 3600.0
     """How old an answer may be, in seconds."""
 
 

@@ -59,7 +59,7 @@ class Tree:
         limiter = limiter_child(limits, caller_limits)
         selector = selector_child(self.selector)
         # Where the cache is off, requests that want it all the same have the memory tier; the file is left alone.
-        cache = cache_child(config.cache if config.cache.enabled else CachePolicy())
+        cache = cache_child(config.cache if config.cached else CachePolicy(), ttls=_ttls(config))
         providers = Supervisor([each.supervisor.as_child() for each in deployments], name="providers")
         lister = _lister(self.catalog, deployments)
         orchestrator: ChildSpec[OrchestratorMessage] = ChildSpec(
@@ -78,7 +78,7 @@ class Tree:
             selector=self.selector,
             observer=core.ref(selector),
             cache=core.ref(cache),
-            caches=config.cache.enabled,
+            caches=config.cached,
             target_of=self._target_of,
             cost_of=cost_of,
             timeouts={each.deployment.name: each.deployment.timeouts for each in deployments},
@@ -113,6 +113,10 @@ def _catalog(deployments: Sequence[Supervised]) -> Catalog:
 def _lister(catalog: Catalog, deployments: Sequence[Supervised]) -> ChildSpec[CatalogMessage]:
     asked = {each.deployment.name: each.ref for each in deployments if not each.deployment.models}
     return ChildSpec("catalog", lambda _: CatalogActor(catalog, asked))
+
+
+def _ttls(config: Config) -> dict[str, float]:
+    return {name: each.cache.ttl_s for name, each in config.enabled.items() if each.cache.ttl_s is not None}
 
 
 def _weights(config: Config) -> Weights:

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from llm_protocol.policy import Attempts, CachePolicy, Limits, Policy, Timeouts
-from llm_runtime.config import VENDORS, ConfigError, CrossModel, Key, Provider, Selection, Server, parse
+from llm_runtime.config import VENDORS, ConfigError, CrossModel, Key, Provider, ProviderCache, Selection, Server, parse
 
 TEXT = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
 [EXAMPLE] = re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)
@@ -26,7 +26,8 @@ def test_the_example_is_valid_and_shows_the_defaults(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "section", [Server, Key, Provider, Limits, Timeouts, Attempts, Selection, CrossModel, CachePolicy, Policy]
+    "section",
+    [Server, Key, Provider, ProviderCache, Limits, Timeouts, Attempts, Selection, CrossModel, CachePolicy, Policy],
 )
 def test_every_key_is_in_the_example(section: type[msgspec.Struct]) -> None:
     names = {field.name for field in msgspec.structs.fields(section)}

@@ -8,7 +8,7 @@ import pytest
 from llm_protocol.errors import LLMClientError
 from llm_protocol.requests import LLMProvider
 from llm_protocol.secret import Secret
-from llm_runtime.config import Config, ConfigError, Limits, Server, Timeouts, load, parse, with_server
+from llm_runtime.config import Config, ConfigError, Limits, ProviderCache, Server, Timeouts, load, parse, with_server
 
 ENVIRON = {"LLM_RUNTIME_KEY": "sk-CANARY-mine", "PRIMARY_KEY": "sk-CANARY-primary"}
 
@@ -59,6 +59,27 @@ def test_a_providers_timeouts_are_laid_over_the_general_ones() -> None:
     config = parse(WHOLE.encode(), ENVIRON)
     assert config.timeouts == Timeouts(idle=5.0)
     assert config.providers["primary"].timeouts == Timeouts(idle=5.0, total=9.0)
+
+
+def test_a_provider_says_of_the_cache_only_what_is_its_own() -> None:
+    config = parse((WHOLE + "cache.ttl_s = 5\n[cache]\nenabled = true").encode(), ENVIRON)
+    assert config.providers["primary"].cache == ProviderCache(ttl_s=5.0)
+    assert config.cached == {"primary"}
+    for key in ("memory_mb = 1", 'path = "x.db"', "file_mb = 9"):
+        error = refused(f"{WHOLE}cache.{key}")
+        assert (error.line, error.path[:3]) == (17, ("providers", "primary", "cache"))
+        assert error.message == "all providers share one memory and one file: say it in [cache]"
+    assert 'cache.ttl: unknown key; did you mean "ttl_s"?' in str(refused(WHOLE + "cache.ttl = 5"))
+
+
+@pytest.mark.parametrize(
+    ("general", "own", "cached"), [("true", "false", False), ("false", "true", True), ("true", "true", True)]
+)
+def test_whose_answers_are_cached(general: str, own: str, cached: bool) -> None:
+    config = parse(f"{WHOLE}cache.enabled = {own}\n[cache]\nenabled = {general}".encode(), ENVIRON)
+    assert ("primary" in config.cached) is cached
+    disabled = parse(f"{WHOLE}cache.enabled = {own}\nenabled = false".encode(), ENVIRON)
+    assert not disabled.cached
 
 
 def test_an_empty_file_is_a_config_with_discovered_providers() -> None:

@@ -55,10 +55,13 @@ class _Key(NamedTuple):
 
 
 def cache_mode(services: Services, run: Run, routed: Routed) -> CacheMode:
-    """How ``run`` is cached. Not at all where the answer depends on what is not in the key."""
+    """How ``run`` is cached. Not at all where the answer depends on what is not in the key, nor, unless request or
+    route say so, where one whose answers are not cached may give it: who that will be is not known yet.
+    """
     if run.judge is not None or routed.policy.share_knowledge:
         return "off"
-    return routed.policy.cache or ("read" if services.caches else "off")
+    kept = all(candidate.provider in services.caches for candidate in routed.candidates)
+    return routed.policy.cache or ("read" if kept else "off")
 
 
 @final
@@ -113,8 +116,13 @@ class Flights:
             _play(flight, replay(found, request, response_id=flight.response_id))
             return
         await self._perform(flight, routed)
-        if (whole := _answer(flight)) is not None:
+        if (whole := _answer(flight)) is not None and self._keeps(whole, routed):
             store(cache, key, whole, fallback=_by_another(whole) or _is_second_best(whole))
+
+    def _keeps(self, whole: LLMResponse, routed: Routed) -> bool:
+        """Whether all who had a part in it are cached, those too that are no candidates, such as a synthesiser."""
+        parts = {each.provider for each in (whole, *whole.members)}
+        return routed.policy.cache is not None or parts <= self._services.caches
 
     async def _embed(self, flight: Run, request: EmbeddingRequest, mode: CacheMode, routed: Routed) -> None:
         """Ask only for those inputs that are not known."""

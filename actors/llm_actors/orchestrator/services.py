@@ -27,8 +27,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     selector: Selector
     observer: SelectorRef
     cache: CacheRef
-    caches: bool
-    """Whether requests are cached that do not say otherwise."""
+    caches: frozenset[str]
+    """The deployments whose answers are cached where the request does not say whether."""
     target_of: Callable[[Candidate], Target]
     """A candidate with all that its answers depend on."""
     cost_of: CostOf

@@ -19,7 +19,7 @@ from llm_runtime.config.exposure import check_exposure
 from llm_runtime.config.keys import KeyReader, split_reference
 from llm_runtime.config.lines import line_of
 from llm_runtime.config.model import Config, CrossModel, Key, Provider, Selection, Server
-from llm_runtime.config.providers import completed, sends_key_in_clear
+from llm_runtime.config.providers import check_cache, completed, sends_key_in_clear
 
 MAX_FILE_BYTES = 1024 * 1024
 
@@ -197,6 +197,8 @@ def _callers(table: dict[str, Any], keys: KeyReader) -> dict[str, Key]:
 
 
 def _provider(entry: object, timeouts: dict[str, Any], keys: KeyReader, folder: Path) -> Provider:
+    if isinstance(entry, dict):
+        check_cache(entry)
     refuse_unknown(entry, Provider)
     assert isinstance(entry, dict)
     merged = {**entry, "timeouts": _over(timeouts, entry, "timeouts")}

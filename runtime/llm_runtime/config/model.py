@@ -12,7 +12,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from llm_protocol.policy import Attempts, CachePolicy, Limits, Policy, Timeouts
+from llm_protocol.policy import Attempts, CachePolicy, CacheSeconds, Limits, Policy, Timeouts
 from llm_protocol.requests import LLMProvider
 from llm_protocol.secret import Secret
 
@@ -67,6 +67,13 @@ class Key(Section, frozen=True, kw_only=True):
     """What this caller may ask for, whoever answers."""
 
 
+class ProviderCache(Section, frozen=True, kw_only=True):
+    """``[providers.NAME.cache]``: what differs from ``[cache]`` for this provider's answers; ``None``: nothing."""
+
+    enabled: bool | None = None
+    ttl_s: CacheSeconds | None = None
+
+
 class Provider(Section, frozen=True, kw_only=True):
     """``[providers.NAME]``: one deployment, addressed as ``NAME/model``.
 
@@ -83,6 +90,7 @@ class Provider(Section, frozen=True, kw_only=True):
     """Certificates to trust for this deployment instead of the system's."""
     limits: Limits = Limits()
     timeouts: Timeouts = Timeouts()
+    cache: ProviderCache = ProviderCache()
 
 
 class Config(Section, frozen=True, kw_only=True):
@@ -109,3 +117,9 @@ class Config(Section, frozen=True, kw_only=True):
     def enabled(self) -> dict[str, Provider]:
         """The providers to start, by name."""
         return {name: provider for name, provider in self.providers.items() if provider.enabled}
+
+    @property
+    def cached(self) -> frozenset[str]:
+        """The providers whose answers are kept where neither request nor route says whether."""
+        said = {name: provider.cache.enabled for name, provider in self.enabled.items()}
+        return frozenset(name for name, own in said.items() if (self.cache.enabled if own is None else own))

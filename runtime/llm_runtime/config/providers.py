@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -13,6 +15,9 @@ from llm_runtime.config.errors import ConfigError
 from llm_runtime.config.exposure import is_loopback
 from llm_runtime.config.model import Provider
 from llm_runtime.config.vendors import LOCAL_MODEL, VENDORS
+
+SHARED = frozenset(("memory_mb", "path", "file_mb"))
+"""What ``[cache]`` says for all providers, and no provider for itself."""
 
 _VERSIONED_PATHS = frozenset((LLMProvider.ANTHROPIC, LLMProvider.GEMINI, LLMProvider.COHERE))
 
@@ -33,6 +38,13 @@ def completed(provider: Provider, folder: Path) -> Provider:
     base_url = checked_url(base_url)
     _without_version(base_url, provider.kind)
     return msgspec.structs.replace(provider, base_url=base_url, ca_file=ca_file)
+
+
+def check_cache(entry: Mapping[str, Any]) -> None:
+    """Refuse a memory or file of one provider's own: there is one of each, for all."""
+    cache = entry.get("cache")
+    for key in SHARED & cache.keys() if isinstance(cache, dict) else ():
+        raise ConfigError("all providers share one memory and one file: say it in [cache]", "cache", key)
 
 
 def _without_version(base_url: str, kind: LLMProvider) -> None:
