@@ -18,6 +18,7 @@ from llm_protocol.policy import OnBrokenStream
 from support.attempts import (
     ANSWER,
     BEGUN,
+    NAMED_CALL,
     TIMEOUTS,
     WORDS,
     Asked,
@@ -133,6 +134,9 @@ FAULTS = [
         True,
         delivers=True,
     ),
+    # an item was announced, and nothing of it said: no token has been delivered
+    Fault("stalled behind a call's name", [breaking(NAMED_CALL, words=0), stall()], K.TIMEOUT_FIRST_TOKEN, 1, 1, True),
+    Fault("cut behind a call's name", [breaking(NAMED_CALL, words=0), close()], K.NETWORK, stream=True),
     # a whole answer's own
     Fault("silent, whole", stall(), K.TIMEOUT_TOTAL, 1, 1, False),
     Fault("half a body, stalled", [raw(PART), stall()], K.TIMEOUT_TOTAL, 1, 1, False),

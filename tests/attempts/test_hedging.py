@@ -14,6 +14,7 @@ from llm_protocol.failures import FailureKind
 from llm_protocol.policy import Limits, Timeouts
 from support.attempts import (
     ANSWER,
+    NAMED_CALL,
     Asked,
     World,
     answer,
@@ -25,7 +26,7 @@ from support.attempts import (
     tokens,
     world,
 )
-from support.peer import Call, stall
+from support.peer import Call, pause, stall
 
 P95 = 2.0
 
@@ -190,16 +191,35 @@ async def test_when_all_fail_one_error_names_them_all(autojump_clock: MockClock)
     assert "no first token within 5 s" in asked.failure.message
 
 
-async def test_a_content_filter_ends_the_race(autojump_clock: MockClock) -> None:
-    async with world(a=[answering(late=30)], b=[status(400, error("content_filter"))]) as w:
+async def test_a_hedge_that_is_refused_does_not_cost_the_answer(autojump_clock: MockClock) -> None:
+    async with world(a=[answering(late=P95 + 1)], b=[status(400)]) as w:
+        w.season("a", usual=P95)
+        asked = await hedged(w)
+
+    assert asked.outcomes() == ["b:bad_request", "a:ok"]
+    assert asked.text == ANSWER
+
+
+async def test_who_announces_an_answer_and_says_nothing_is_still_late(autojump_clock: MockClock) -> None:
+    async with world(a=[[breaking(NAMED_CALL, words=0), stall()]], b=[answer]) as w:
+        w.season("a", usual=P95)
+        asked = await hedged(w)
+
+    assert asked.text == ANSWER
+    assert asked.took == pytest.approx(P95)
+    assert asked.outcomes() == ["a:cancelled", "b:ok"]
+
+
+async def test_a_content_filter_of_the_first_ends_the_race(autojump_clock: MockClock) -> None:
+    async with world(a=[[pause(P95 + 1), status(400, error("content_filter"))]], b=[answering(late=30)]) as w:
         w.season("a", usual=P95)
         asked = await hedged(w)
         await w.settled()
 
     assert asked.failure is not None
     assert asked.failure.kind is FailureKind.CONTENT_FILTER
-    assert sorted(asked.outcomes()) == ["a:cancelled", "b:content_filter"]
-    assert asked.took == pytest.approx(P95)
+    assert sorted(asked.outcomes()) == ["a:content_filter", "b:cancelled"]
+    assert asked.took == pytest.approx(P95 + 1)
 
 
 async def test_a_winner_that_breaks_is_rescued_by_the_loser(autojump_clock: MockClock) -> None:

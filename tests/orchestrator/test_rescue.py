@@ -16,10 +16,12 @@ from llm_protocol.events import (
     Started,
     TextDelta,
     ToolCallDelta,
+    UsageReported,
 )
 from llm_protocol.fold import Fold, item_events
 from llm_protocol.policy import OnBrokenStream
 from llm_protocol.requests import ChatRequest, CodeRequest, CompletionRequest
+from llm_protocol.response import Usage
 
 CHAT = ChatRequest(messages=(Message.of("user", "hi"),))
 BEGUN: list[Event] = [
@@ -44,15 +46,29 @@ def text(log: RunLog) -> str:
 
 @pytest.mark.parametrize("mode", ["error", "buffer", "continue", "restart"])
 def test_an_attempt_that_failed_before_its_first_content_leaves_no_trace(mode: OnBrokenStream) -> None:
-    made, log = rescue(mode, [Started(model="a")])
+    announced = ItemStarted(index=0, kind="tool_call", id="c1", name="look")
+    made, log = rescue(mode, [Started(model="a"), UsageReported(Usage(input_tokens=7)), announced])
 
-    assert made.resume(CHAT) is CHAT
+    assert (made.delivered, made.resume(CHAT)) == (False, CHAT)
     for event in [Started(model="b"), *item_events(0, Text("whole"))]:
         made.sink(event)
     made.commit()
 
+    assert [type(event) for event in log.events] == [Started, ItemStarted, TextDelta, ItemDone]
     assert [event.model for event in log.events if isinstance(event, Started)] == ["b"]
     assert text(log) == "whole"
+
+
+def test_a_continuation_that_says_nothing_leaves_no_trace() -> None:
+    """Else the answer would be said to be of a model that had no part in it."""
+    made, log = rescue("continue", BEGUN)
+    made.resume(CHAT)
+    made.sink(Started(model="b"))
+    made.sink(UsageReported(Usage(input_tokens=7)))
+    made.sink(ItemStarted(index=0, kind="text"))
+
+    assert made.resume(CHAT) is not None
+    assert log.events == BEGUN
 
 
 def test_error_gives_up_after_content_was_delivered() -> None:

@@ -160,6 +160,12 @@ def reset() -> Step:
     return step
 
 
+NAMED_CALL = """{"choices": [{"index": 0, "delta": {"tool_calls": [
+    {"index": 0, "id": "t1", "type": "function", "function": {"name": "look", "arguments": ""}}
+]}}]}""".replace("\n", "")
+"""An event that announces a call of a tool, and nothing of what it is called with."""
+
+
 class Vendor(Peer):
     """A `Peer` over socket pairs that tells the time. The first ``bad_dials`` are refused, or time out if ``dead``."""
 
@@ -370,6 +376,7 @@ async def _open(vendor: Vendor, started: trio.Event) -> None:
 
 
 __all__ = [
-    "ANSWER", "BEGUN", "EVENT_STREAM", "LIMITS", "TIMEOUTS", "WORDS", "Asked", "Vendor", "World", "answer", "answering",
-    "begun", "breaking", "close", "cost_of", "error", "reset", "said", "stall", "status", "tokens", "world",
+    "ANSWER", "BEGUN", "EVENT_STREAM", "LIMITS", "NAMED_CALL", "TIMEOUTS", "WORDS", "Asked", "Vendor", "World",
+    "answer", "answering", "begun", "breaking", "close", "cost_of", "error", "reset", "said", "stall", "status",
+    "tokens", "world",
 ]  # fmt: skip

@@ -94,7 +94,7 @@ class Asking:
         self._room = room
         self._hold = ask.purse.hold(candidate, estimate) if ask.purse is not None else None
         self._waited_s = waited_s
-        self._hedge = hedge
+        self.hedge = hedge
         self._sink: Sink | None = None
         self._usage: Usage | None = None
         self._first_at: float | None = None
@@ -168,7 +168,7 @@ class Asking:
             cost=cost,
         )
         self._ask.record.attempted(
-            candidate, outcome, waited_s=self._waited_s, hedge=self._hedge, usage=usage, cost=cost
+            candidate, outcome, waited_s=self._waited_s, hedge=self.hedge, usage=usage, cost=cost
         )
 
     def _probable(self, failure: Failure) -> Usage | None:

@@ -14,8 +14,12 @@ import trio
 from llm_actors.catalog import Candidate
 from llm_actors.orchestrator.asking import Asking
 from llm_actors.provider import Outcome, Sink
-from llm_protocol.events import Event, Failed, Started
+from llm_actors.run import LogLimitExceeded
+from llm_protocol.events import CONTENT, Event, Finished
 from llm_protocol.failures import Step
+
+MOST_HELD = 1_000
+"""Events that announce an answer and may be held back of each, until its first content."""
 
 
 class Raced(NamedTuple):
@@ -70,8 +74,8 @@ class _Race:
         lane = _Lane(self, asking)
         with scope:
             outcome = await asking.run(lane.take)
-            if not isinstance(outcome.end, Failed) or outcome.end.failure.rule.step is Step.STOP:
-                self.lead(asking)  # nobody else could do better than what stops a request
+            if isinstance(outcome.end, Finished) or (not asking.hedge and outcome.end.failure.rule.step is Step.STOP):
+                lane.lead()  # a hedge that is refused must not cost the answer that would have come without it
             self._ended.append(Raced(asking, outcome))
             if len(self._ended) == len(self._scopes):
                 self.decided.set()
@@ -103,13 +107,23 @@ class _Lane:
     def __init__(self, race: _Race, asking: Asking) -> None:
         self._race = race
         self._asking = asking
-        self._started: Started | None = None
+        self._held: list[Event] = []
+        self._leads = False
 
     def take(self, event: Event) -> None:
-        if isinstance(event, Started):
-            self._started = event
-        elif self._race.lead(self._asking):
-            if self._started is not None:
-                self._race.pass_on(self._started)
-                self._started = None
+        if not self._leads and isinstance(event, CONTENT):
+            self.lead()
+        if self._leads:
             self._race.pass_on(event)
+        elif len(self._held) < MOST_HELD:
+            self._held.append(event)
+        else:
+            raise LogLimitExceeded
+
+    def lead(self) -> None:
+        """Take the answer, if the other has not got it."""
+        if self._race.lead(self._asking):
+            self._leads = True
+            held, self._held = self._held, []
+            for event in held:
+                self._race.pass_on(event)

@@ -15,16 +15,15 @@ import msgspec
 from llm_actors.run import LogLimitExceeded, RunLog, weigh
 from llm_protocol.content import Message, Text
 from llm_protocol.events import (
+    CONTENT,
     Event,
     ItemDone,
     ItemStarted,
     ReasoningDelta,
     RefusalDelta,
     Restarted,
-    Started,
     TextDelta,
     ToolCallDelta,
-    UsageReported,
 )
 from llm_protocol.policy import OnBrokenStream
 from llm_protocol.requests import AnyRequest, ChatRequest, CompletionRequest
@@ -42,6 +41,8 @@ class Rescue:
         self._held: list[Event] = []
         self._held_bytes = 0
         self._splice: _Splice | None = None
+        self._speaking = False
+        """Whether content of the present attempt was delivered."""
         self.delivered = False
         """Whether followers have seen content that still stands."""
 
@@ -52,24 +53,23 @@ class Rescue:
 
     def sink(self, event: Event) -> None:
         """Take the attempt's next event. Raises `LogLimitExceeded`."""
-        if self._mode == "buffer":
-            self._hold(event)
-        elif type(event) is Started:
-            self._held = [event]  # told with the first content, when this attempt has something to say
-        elif type(event) is UsageReported and not self.delivered:
-            self._held.append(event)  # a count is no content: it comes before a failure too
+        if self._mode != "buffer" and not self._speaking and isinstance(event, CONTENT):
+            self.commit()
+            self._speaking = self.delivered = True
+        if self._speaking:
+            self._append(event)
         else:
-            self._deliver(event)
+            self._hold(event)  # an attempt that has announced and counted, but said nothing, leaves no trace
 
     def commit(self) -> None:
         """The attempt was whole: deliver what was held back."""
         held, self._held, self._held_bytes = self._held, [], 0
         for event in held:
-            self._log.append(event)
+            self._append(event)
 
     def resume(self, request: AnyRequest) -> AnyRequest | None:
         """The request for another attempt after a failed one; ``None`` where what was delivered forbids one."""
-        self._held, self._held_bytes = [], 0
+        self._held, self._held_bytes, self._speaking = [], 0, False
         if not self.delivered:
             return request
         if self._mode == "restart":
@@ -86,10 +86,7 @@ class Rescue:
             raise LogLimitExceeded
         self._held.append(event)
 
-    def _deliver(self, event: Event) -> None:
-        if self._held:
-            self.commit()
-        self.delivered = True
+    def _append(self, event: Event) -> None:
         found = event if self._splice is None else self._splice.translate(event)
         if found is not None:
             self._log.append(found)

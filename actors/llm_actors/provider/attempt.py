@@ -18,7 +18,7 @@ from llm_actors.transport import Broken, Response, Transport, TransportError
 from llm_protocol.dialect import RateLimits, StreamDecoder, WireResponse
 from llm_protocol.emulation import spoken
 from llm_protocol.errors import LLMClientError
-from llm_protocol.events import TERMINAL, Event, Failed, Finished, Started, UsageReported
+from llm_protocol.events import CONTENT, TERMINAL, Event, Failed, Finished, Started
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.policy import Timeouts
 from llm_protocol.requests import AnyRequest, ChatRequest, CodeRequest, CompletionRequest
@@ -154,7 +154,7 @@ class Attempt:
             if type(event) is Started:
                 self._sink(Started(model=event.model, upstream_id=event.upstream_id, provider=self._deployment.name))
                 continue
-            if self._first_token_at is None and type(event) is not UsageReported:
+            if self._first_token_at is None and isinstance(event, CONTENT):
                 self._first_token_at = trio.current_time()
             self._sink(event)
         if self._first_token_at is not None:

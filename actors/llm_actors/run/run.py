@@ -13,7 +13,7 @@ import trio
 
 from llm_actors.run.log import LOG_LIMIT_BYTES, Follower, RunLog
 from llm_protocol.content import JsonObject
-from llm_protocol.events import Failed, Finished
+from llm_protocol.events import CONTENT, Failed, Finished
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.fold import Fold
 from llm_protocol.requests import AnyRequest
@@ -67,6 +67,11 @@ class Run:
         """Milliseconds since the start."""
         return (trio.current_time() - self.started_at) * 1000
 
+    @property
+    def has_content(self) -> bool:
+        """Whether something of the answer was said, even if it was taken back."""
+        return any(isinstance(event, CONTENT) for event in self.log.events)
+
     def folded(
         self, *, provider: str = "", cost: float | None = None, decision: JsonObject | None = None
     ) -> LLMResponse:
@@ -98,7 +103,7 @@ class Run:
     def close(self, decision: JsonObject | None = None) -> None:
         """See to it that the log has an end, whatever it was that ended the run. ``decision``: how far it had come."""
         if self.log.end is None:
-            failure = Failure(kind=self._why(), message=self._words(), partial=len(self.log.events) > 0)
+            failure = Failure(kind=self._why(), message=self._words(), partial=self.has_content)
             self.fail(failure, self.folded(decision=decision))
 
     def _why(self) -> FailureKind:

@@ -30,7 +30,7 @@ from llm_actors.orchestrator.strategies.seats import Seat, Seats, samples, seats
 from llm_actors.orchestrator.strategies.telling import LOG_SHARE, Telling
 from llm_actors.run import LogLimitExceeded, Run, RunLog
 from llm_protocol.content import JsonObject
-from llm_protocol.events import Failed, Finished, UsageReported
+from llm_protocol.events import CONTENT, Failed, Finished, UsageReported
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.fold import unfold
 from llm_protocol.policy import OnBrokenStream
@@ -253,7 +253,7 @@ class Team:
             self._calls += record.attempts
         if ending is not None:
             return ending
-        partial = any(not isinstance(event, UsageReported) for event in into.events[said:])
+        partial = any(isinstance(event, CONTENT) for event in into.events[said:])
         if purse.overran:
             failure = Failure(kind=FailureKind.BUDGET, message="the request's budget is used up", partial=partial)
         else:
