@@ -56,7 +56,7 @@ class Tree:
         self.selector = Selector(cost_of)
         limits = {name: p.limits for name, p in config.enabled.items() if p.limits != _NO_LIMITS}
         caller_limits = {name: key.limits for name, key in config.keys.items() if key.limits != _NO_LIMITS}
-        limiter = limiter_child(limits, caller_limits)
+        limiter = limiter_child(limits, caller_limits, server=config.redis)
         selector = selector_child(self.selector)
         # Where the cache is off, requests that want it all the same have the memory tier; the file is left alone.
         cache = cache_child(config.cache if config.cached else CachePolicy(), ttls=_ttls(config))

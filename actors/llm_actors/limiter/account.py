@@ -41,13 +41,14 @@ class Charges(NamedTuple):
 class Account:
     """Books of one deployment or one caller. Times are in seconds on one monotonic clock."""
 
-    __slots__ = ("_learned", "held_until", "in_flight", "limits", "requests", "tokens")
+    __slots__ = ("_learned", "deferred_until", "held_until", "in_flight", "limits", "requests", "tokens")
 
     def __init__(self, limits: Limits, now: float, *, full: bool = False) -> None:
         """``full``: start with a minute's worth, for whoever was known to be quiet until now."""
         self.limits = limits
         self.in_flight = 0
         self.held_until = -inf
+        self.deferred_until = -inf
         self.requests = _bucket(limits.requests_per_minute, 1.0, now, full=full)
         share = (limits.tokens_per_minute or 0) * FRESH_SECONDS / 60
         self.tokens = _bucket(limits.tokens_per_minute, share, now, full=full)
@@ -62,7 +63,7 @@ class Account:
     def ready_at(self, tokens: int, now: float, *, ahead: int = 0, tokens_ahead: float = 0.0) -> float:
         """When the rates allow a request of ``tokens`` after those ahead; ``now`` if they do already."""
         self._forget_if_recovered(now)
-        at = max(now, self.held_until)
+        at = max(now, self.held_until, self.deferred_until)
         if self.requests is not None:
             at = max(at, self.requests.ready_at(1, now, ahead))
         if self.tokens is not None:
@@ -78,6 +79,10 @@ class Account:
         self.in_flight += 1
         requests = self.requests.charge(1, now) if self.requests is not None else None
         return Charges(requests, self.tokens.charge(tokens, now) if self.tokens is not None else None)
+
+    def defer(self, seconds: float, now: float) -> None:
+        """Let nothing go for ``seconds``, because other processes are using what there is."""
+        self.deferred_until = max(self.deferred_until, now + seconds)
 
     def hold(self, seconds: float, now: float, per_minute: int | None = None) -> bool:
         """Let nothing go for ``seconds``, and then no more than the rate: ours, else ``per_minute``, else a default.

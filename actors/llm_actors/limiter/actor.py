@@ -3,6 +3,9 @@
 There is one timer, a sleeping task whose deadline moves; nothing polls. Everything is decided synchronously in
 `Books`, so that a message is handled whole or, in a crash, not at all.
 
+Where several processes share the limits, a grant is told when the `Ledger` has confirmed it: one more task, which
+talks to Redis and calls back. It decides about the claims of its batch in one step, too.
+
 What outlives an incarnation is the books themselves: they are its one checkpoint, saved by reference at the start, and
 so never old. The next incarnation trusts of them only what cannot burst: open leases, debts and pauses.
 """
@@ -10,16 +13,17 @@ so never old. The next incarnation trusts of them only what cannot burst: open l
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from random import random
-from typing import assert_never, final
+from typing import NamedTuple, assert_never, final
 
 import msgspec
 import trio
 
 from llm_actors.kernel import ChildSpec, Delivery, Inbox, Previous, serve
-from llm_actors.limiter.books import Books, Decision, Granted
+from llm_actors.limiter.books import Books, Decision, Granted, Refused
 from llm_actors.limiter.callers import NO_LIMITS
+from llm_actors.limiter.leases import Ending
 from llm_actors.limiter.line import Waiter
 from llm_actors.limiter.messages import (
     LIMITER_MAILBOX,
@@ -30,6 +34,8 @@ from llm_actors.limiter.messages import (
     Observe,
     Reserve,
 )
+from llm_actors.limiter.sharing import Sharing
+from llm_actors.redis import RedisServer
 from llm_protocol.errors import error_for
 from llm_protocol.failures import Failure
 from llm_protocol.policy import Limits
@@ -43,6 +49,14 @@ class Kept(msgspec.Struct, frozen=True):
     books: Books
 
 
+class _Asked(NamedTuple):
+    """Who asked for a reservation, and waits for the answer."""
+
+    delivery: Delivery[LimiterMessage]
+    message: Reserve
+    waiter: Waiter
+
+
 @final
 class LimiterActor:
     """The `RateLimiter`. ``callers`` have limits by name; each other caller has ``other_callers``."""
@@ -53,15 +67,18 @@ class LimiterActor:
         callers: Mapping[str, Limits] | None = None,
         other_callers: Limits = NO_LIMITS,
         *,
+        server: RedisServer | None = None,
         previous: Previous = None,
         draw: Callable[[], float] = random,
     ) -> None:
+        """``server``: where the limits are shared with other processes."""
         now = trio.current_time()
         self._books = Books(deployments, callers, other_callers, draw=draw, now=now)
         if isinstance(previous, Kept):
             self._books.restart(previous.books, now)
-        self._asked: dict[int, tuple[Delivery[LimiterMessage], Reserve]] = {}
+        self._asked: dict[int, _Asked] = {}
         self._timer = trio.CancelScope()
+        self._sharing = Sharing(server, self._books, waiter=self._waiter, confirmed=self._confirmed, draw=draw)
 
     async def run(self, inbox: Inbox[LimiterMessage], *, task_status: trio.TaskStatus[None]) -> Kept:
         """Serve until asked to stop. Those who wait then are told that it ended."""
@@ -69,6 +86,7 @@ class LimiterActor:
         inbox.checkpoint(kept)
         async with trio.open_nursery() as nursery:
             await nursery.start(self._keep_time)
+            await self._sharing.start(nursery)
             task_status.started()
             await serve(inbox, self._handle)
             nursery.cancel_scope.cancel(reason="the limiter stops")
@@ -89,16 +107,15 @@ class LimiterActor:
             case Reserve() as message:
                 self._reserve(delivery, message, now)
             case End() as message:
-                self._books.end(
-                    message.number, message.ending, now, message.tokens, said=message.said, hold_s=message.hold_s
-                )
+                self._end(message, now)
             case Leave(number):
                 self._asked.pop(number, None)
-                self._books.leave(number, now)
+                self._sharing.ended(self._books.leave(number, now), Ending.UNSENT)
             case Observe(deployment, said):
                 self._books.observe(deployment, said, now)
+                self._sharing.paused(deployment, now)
             case Measure() as message:
-                delivery.reply(message, self._books.statistics(now))
+                delivery.reply(message, self._books.statistics(now, shared=self._sharing.is_on))
             case _ as never:
                 assert_never(never)
         self._announce()
@@ -113,18 +130,36 @@ class LimiterActor:
             deadline=delivery.deadline,
             lease_s=message.lease_s,
         )
-        self._asked[message.number] = delivery, message
+        self._asked[message.number] = _Asked(delivery, message, waiter)
         delivery.defer()
         self._books.reserve(waiter, now)
+
+    def _waiter(self, number: int) -> Waiter | None:
+        asked = self._asked.get(number)
+        return None if asked is None else asked.waiter
+
+    def _end(self, message: End, now: float) -> None:
+        lease = self._books.end(
+            message.number, message.ending, now, message.tokens, said=message.said, hold_s=message.hold_s
+        )
+        self._sharing.ended(lease, message.ending, message.tokens)
+        if lease is not None and (message.said is not None or message.hold_s is not None):
+            self._sharing.paused(lease.name, now)
 
     def _announce(self) -> None:
         """Answer those about whom something was decided, and set the timer."""
         for decision in self._books.decisions():
-            self._answer(decision)
+            if isinstance(decision, Refused) or not self._sharing.claim(decision):
+                self._answer(decision)
         self._timer.deadline = self._books.due(trio.current_time())
 
+    def _confirmed(self, granted: Sequence[Granted]) -> None:
+        for each in granted:
+            self._answer(each)
+        self._announce()
+
     def _answer(self, decision: Decision) -> None:
-        delivery, message = self._asked.pop(decision.number)
+        delivery, message, _ = self._asked.pop(decision.number)
         if isinstance(decision, Granted):
             delivery.reply(message, decision)  # who is gone has a `Leave` on its way, which gives it back
         else:
@@ -137,11 +172,12 @@ def limiter_child(
     callers: Mapping[str, Limits] | None = None,
     other_callers: Limits = NO_LIMITS,
     *,
+    server: RedisServer | None = None,
     name: str = "limiter",
 ) -> ChildSpec[LimiterMessage]:
-    """The spec of a limiter, for a supervisor."""
+    """The spec of a limiter, for a supervisor. ``server``: where the limits are shared with other processes."""
     return ChildSpec(
         name,
-        lambda previous: LimiterActor(deployments, callers, other_callers, previous=previous),
+        lambda previous: LimiterActor(deployments, callers, other_callers, server=server, previous=previous),
         mailbox=LIMITER_MAILBOX,
     )

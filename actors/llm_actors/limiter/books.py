@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from math import inf
-from typing import NamedTuple, TypeAlias, final
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, final
 
 from llm_actors.limiter.account import RETRY_AFTER_SECONDS, Account
 from llm_actors.limiter.callers import NO_LIMITS, Callers
@@ -19,6 +19,9 @@ from llm_actors.limiter.statistics import DeploymentStatistics, LimiterStatistic
 from llm_protocol.dialect import RateLimits
 from llm_protocol.failures import FailureKind
 from llm_protocol.policy import Limits
+
+if TYPE_CHECKING:
+    from llm_actors.limiter.claims import Receipt
 
 MAX_WAITING = 8_192
 """Requests that wait at once, for whatever deployment."""
@@ -37,10 +40,11 @@ HOLD_JITTER_SECONDS = 0.5
 
 
 class Granted(NamedTuple):
-    """The request may go, to ``deployment``."""
+    """The request may go, to ``deployment``; at once, or after ``wait_s`` if other processes share the limits."""
 
     number: int
     deployment: str
+    wait_s: float = 0.0
 
 
 class Refused(NamedTuple):
@@ -111,14 +115,14 @@ class Books:
         else:
             self._queue(waiter, now)
 
-    def leave(self, number: int, now: float) -> None:
-        """Someone no longer wants to go, whether they still wait or were granted in the meantime."""
+    def leave(self, number: int, now: float) -> Lease | None:
+        """Someone no longer wants to go, whether they still wait or were granted in the meantime: then it was this."""
         waiter = self._waiting.get(number)
-        if waiter is not None:
-            self._dequeue(waiter)
-            self.serve(now)
-        else:
-            self.end(number, Ending.UNSENT, now)
+        if waiter is None:
+            return self.end(number, Ending.UNSENT, now)
+        self._dequeue(waiter)
+        self.serve(now)
+        return None
 
     def end(
         self,
@@ -129,20 +133,44 @@ class Books:
         *,
         said: RateLimits | None = None,
         hold_s: float | None = None,
-    ) -> None:
-        """A reservation is over. One that is unknown, or was over before, changes nothing.
+    ) -> Lease | None:
+        """A reservation is over: this one. One that is unknown, or was over before, changes nothing.
 
         What its vendor said is heard before the freed slot is given away.
         """
         lease = self._leases.pop(number)
         if lease is None:
-            return
+            return None
         lease.end(ending, tokens, now)
         if said is not None:
             self.observe(lease.name, said, now)
         if hold_s is not None:
             self.hold(lease.name, hold_s, now)
         self.serve(now)
+        return lease
+
+    def lease(self, number: int) -> Lease:
+        """An open one."""
+        return self._leases.open[number]
+
+    def confirm(self, number: int, receipt: Receipt) -> Granted:
+        """The shared ledger charged for a reservation that is open."""
+        self._leases.attach(number, receipt)
+        return Granted(number, self.lease(number).name)
+
+    def postpone(self, waiter: Waiter, wait_s: float, now: float) -> None:
+        """What was granted may not go: others use what there is, for ``wait_s`` more. It goes back to the head of its
+        lines, unless that is too late for it.
+        """
+        lease = self._leases.pop(waiter.number)
+        assert lease is not None
+        lease.end(Ending.UNSENT, None, now)
+        self._granted -= 1
+        waiter.waiting = True
+        if now + wait_s > waiter.deadline and len(waiter.names) == 1:
+            self._refuse_late(waiter, now + wait_s, now)
+        else:
+            self._queue(waiter, now, first=True)
 
     def observe(self, name: str, said: RateLimits, now: float) -> None:
         """A vendor's headers say what is left."""
@@ -157,6 +185,10 @@ class Books:
         deployment = self._deployment(name, now)
         if deployment.account.hold(min(seconds, RETRY_AFTER_SECONDS) + self._jitter(), now):
             self._refuse_hopeless(deployment.line, now)
+
+    def account(self, name: str, now: float) -> Account:
+        """A deployment's."""
+        return self._deployment(name, now).account
 
     def serve(self, now: float) -> None:
         """Let go whoever may go by now, in order."""
@@ -183,13 +215,14 @@ class Books:
         decided, self._decided = self._decided, []
         return decided
 
-    def statistics(self, now: float) -> LimiterStatistics:
+    def statistics(self, now: float, *, shared: bool = False) -> LimiterStatistics:
         """Counters and gauges."""
         return LimiterStatistics(
             deployments={name: _statistics(each, now) for name, each in self._deployments.items()},
             waiting=len(self._waiting),
             leases=len(self._leases),
             callers=len(self._callers),
+            shared=shared,
             granted=self._granted,
             refused=self._refused,
             expired=self._expired,
@@ -238,7 +271,7 @@ class Books:
 
     # Waiting
 
-    def _queue(self, waiter: Waiter, now: float) -> None:
+    def _queue(self, waiter: Waiter, now: float, *, first: bool = False) -> None:
         if len(self._waiting) >= MAX_WAITING or self._waiting_of[waiter.caller] >= MAX_WAITING_PER_CALLER:
             self._refuse(waiter, FailureKind.QUEUE_FULL, "the waiting line is full", FULL_RETRY_SECONDS)
             return
@@ -247,7 +280,7 @@ class Books:
         if waiter.limited is not None:
             waiter.limited.waiting[waiter.number] = waiter
         for name in waiter.names:
-            self._deployment(name, now).line.add(waiter)
+            self._deployment(name, now).line.add(waiter, first=first)
         self.serve(now)
         if waiter.waiting:
             self._refuse_if_late(waiter, self._expected_at(waiter, now), now)
@@ -302,8 +335,11 @@ class Books:
     def _refuse_if_late(self, waiter: Waiter, at: float, now: float) -> None:
         if at > waiter.deadline:
             self._dequeue(waiter)
-            why = f"no room at {', '.join(waiter.names)} before the deadline; there will be in {at - now:.1f} s"
-            self._refuse(waiter, FailureKind.RATE_LIMITED, why, at - now)
+            self._refuse_late(waiter, at, now)
+
+    def _refuse_late(self, waiter: Waiter, at: float, now: float) -> None:
+        why = f"no room at {', '.join(waiter.names)} before the deadline; there will be in {at - now:.1f} s"
+        self._refuse(waiter, FailureKind.RATE_LIMITED, why, at - now)
 
     def _refuse(self, waiter: Waiter, kind: FailureKind, why: str, retry_after: float) -> None:
         self._refused += 1

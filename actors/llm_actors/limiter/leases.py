@@ -9,10 +9,13 @@ from __future__ import annotations
 from enum import Enum
 from heapq import heapify, heappop, heappush
 from math import inf
-from typing import NamedTuple, final
+from typing import TYPE_CHECKING, NamedTuple, final
 
 from llm_actors.limiter.account import Account, Charges
 from llm_protocol.failures import FailureKind
+
+if TYPE_CHECKING:
+    from llm_actors.limiter.claims import Receipt
 
 _LITTLE = 64
 
@@ -58,6 +61,8 @@ class Lease(NamedTuple):
     caller: Account | None
     taken: tuple[Charges, ...]
     until: float
+    receipt: Receipt | None = None
+    """What the shared ledger charged for it."""
 
     def end(self, ending: Ending, tokens: int | None, now: float) -> None:
         """Put the books right: the slots are free again, and the charges are what they should have been."""
@@ -93,6 +98,10 @@ class Leases:
         if len(self._ends) > 2 * len(self.open) + _LITTLE:
             self._ends = [(lease.until, number) for number, lease in self.open.items()]
             heapify(self._ends)
+
+    def attach(self, number: int, receipt: Receipt) -> None:
+        """Note what the shared ledger charged for one that is open."""
+        self.open[number] = self.open[number]._replace(receipt=receipt)
 
     def pop(self, number: int) -> Lease | None:
         """Take one off the table, if it is there."""

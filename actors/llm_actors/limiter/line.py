@@ -79,11 +79,14 @@ class _Queue:
         self.of_priority: Counter[int] = Counter()
         self.heap: list[tuple[int, int, Waiter]] = []
 
-    def add(self, waiter: Waiter) -> None:
+    def add(self, waiter: Waiter, *, first: bool) -> None:
         self.arrivals += 1
         self.count += 1
         self.of_priority[waiter.priority] += 1
-        heappush(self.heap, (self.arrivals + waiter.priority * PRIORITY_TURNS, waiter.number, waiter))
+        place = self.arrivals + waiter.priority * PRIORITY_TURNS
+        if first and self.heap:
+            place = min(place, self.heap[0][0] - 1)
+        heappush(self.heap, (place, waiter.number, waiter))
 
     def remove(self, waiter: Waiter) -> None:
         self.count -= 1
@@ -115,12 +118,12 @@ class Line:
         self._queues: dict[str, _Queue] = {}
         self._clock = 0.0
 
-    def add(self, waiter: Waiter) -> None:
-        """Stand in line."""
+    def add(self, waiter: Waiter, *, first: bool = False) -> None:
+        """Stand in line; ``first``: before the others of the same caller."""
         queue = self._queues.get(waiter.caller)
         if queue is None:
             queue = self._queues[waiter.caller] = _Queue(self._clock)
-        queue.add(waiter)
+        queue.add(waiter, first=first)
         self.count += 1
         self.tokens += waiter.tokens
 

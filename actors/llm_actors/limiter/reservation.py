@@ -120,7 +120,10 @@ async def _ask(limiter: LimiterRef, names: tuple[str, ...], tokens: int, caller:
     names = tuple(dict.fromkeys(names))
     ask = Reserve(number=number, names=names, tokens=max(0, tokens), caller=caller, priority=priority, lease_s=lease_s)
     try:
-        return Reservation(limiter, await limiter.call(ask))
+        granted = await limiter.call(ask)
+        if granted.wait_s:
+            await trio.sleep(granted.wait_s)
+        return Reservation(limiter, granted)
     except (trio.Cancelled, KernelError):
         _tell(limiter, Leave(number))  # it may wait there, or even have been granted in this very moment
         raise

@@ -19,12 +19,16 @@ class DeploymentStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LimiterStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """The limiter at a moment. The last three only grow within one incarnation; the others are gauges."""
+    """The limiter at a moment. ``shared``: together with other processes, while Redis answers.
+
+    The last three only grow within one incarnation; the others are gauges.
+    """
 
     deployments: dict[str, DeploymentStatistics]
     waiting: int
     leases: int
     callers: int
+    shared: bool
     granted: int
     refused: int
     expired: int

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from llm_actors.redis import RedisServer
 from llm_protocol.policy import Attempts, CachePolicy, Policy, Timeouts
 from llm_protocol.secret import Secret
 from llm_runtime.config.conversion import convert, refuse_unknown, suggestion
@@ -20,6 +21,7 @@ from llm_runtime.config.keys import KeyReader, split_reference
 from llm_runtime.config.lines import line_of
 from llm_runtime.config.model import Config, CrossModel, Key, Provider, Selection, Server
 from llm_runtime.config.providers import check_cache, completed, sends_key_in_clear
+from llm_runtime.config.redis import redis_server
 
 MAX_FILE_BYTES = 1024 * 1024
 
@@ -38,6 +40,7 @@ class _File(msgspec.Struct, frozen=True, kw_only=True):
     selection: object = {}
     cross_model: object = {}
     cache: object = {}
+    redis: object = {}
     keys: object = {}
     providers: object = {}
     routes: object = {}
@@ -123,12 +126,20 @@ def _config(table: dict[str, Any], keys: KeyReader, folder: Path, file: str) -> 
             providers[name] = _provider(entry, table.get("timeouts", {}), keys, folder)
     return Config(
         **sections,
+        redis=_redis(table, keys),
         keys=_callers(table, keys),
         providers=providers,
         routes=_routes(table, keys),
         reasons=dict.fromkeys(providers, f"configured in {file}"),
         notes=tuple(_unwise(providers)),
     )
+
+
+def _redis(table: dict[str, Any], keys: KeyReader) -> RedisServer | None:
+    if "redis" not in table:
+        return None
+    with under("redis"):
+        return redis_server(table["redis"], keys)
 
 
 _SECTIONS: dict[str, type[msgspec.Struct]] = {

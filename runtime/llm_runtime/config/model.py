@@ -12,6 +12,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from llm_actors.redis import RedisServer
 from llm_protocol.policy import Attempts, CachePolicy, CacheSeconds, Limits, Policy, Timeouts
 from llm_protocol.requests import LLMProvider
 from llm_protocol.secret import Secret
@@ -106,6 +107,8 @@ class Config(Section, frozen=True, kw_only=True):
     selection: Selection = Selection()
     cross_model: CrossModel = CrossModel()
     cache: CachePolicy = CachePolicy()
+    redis: RedisServer | None = None
+    """``[redis]``: where limits are shared with other processes; ``None``: they are not."""
     keys: dict[str, Key] = {}
     providers: dict[str, Provider] = {}
     routes: dict[str, Policy] = {}

@@ -1,0 +1,166 @@
+"""The shared ledger: the limits of several processes, kept in one Redis.
+
+Our own books stay what they are: they hold the waiting lines, and no process goes beyond the limits on its own. What
+they grant is claimed in the ledger before it is told, with everything else that happened in the meantime, in one step
+on the server (`ledger.lua`). The charge is made on the server before the request goes, so that the sum of all
+processes keeps to the limit; what a process holds is told in absolute numbers and forgotten after a while, so
+that one that dies leaves nothing behind for long.
+
+Redis is an option: while it is away our own books decide alone. A claim whose answer did not come in time goes
+without one, and is never claimed again or given back, for nobody knows whether it was charged.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import cache
+from importlib.resources import files
+from random import random
+from secrets import token_hex
+from typing import final
+
+import msgspec
+import trio
+
+from llm_actors.limiter.account import Account
+from llm_actors.limiter.claims import Answer, Claim, Entry, Hold, Party, Receipt, Settle, decode, encode
+from llm_actors.limiter.leases import Ending
+from llm_actors.redis import RedisAwayError, RedisServer, Script, session
+
+MAX_BATCH = 256
+"""Entries told at once. It bounds how long the server is busy with us: well below a millisecond."""
+
+BEAT_SECONDS = 5.0
+"""How often the slots that are held are told again; the script forgets those of which it does not hear for 15 s."""
+
+AWAY_SECONDS = 1.0
+"""From the end of one session to the next, and up to half as long again. A claim never waits for it."""
+
+log = logging.getLogger(__name__)
+
+
+@final
+class Ledger:
+    """The limiter's side. Give it to a task that runs `run`; nothing else of it waits.
+
+    ``wanted`` tells whether reservation number so-and-so is still open; ``answered`` is given the claims that were
+    decided, with ``None`` for those that go past the ledger because it is away.
+    """
+
+    def __init__(
+        self,
+        server: RedisServer,
+        *,
+        wanted: Callable[[int], bool],
+        answered: Callable[[Sequence[tuple[Claim, Answer | None]]], None],
+    ) -> None:
+        self._server = server
+        self._wanted = wanted
+        self._answered = answered
+        self._process = token_hex(8)
+        self._entries: list[Entry] = []
+        self._asked: list[Claim] = []
+        self._news = trio.Event()
+        self._slots: dict[str, Party] = {}
+        self._beat_at = trio.current_time()
+        self._trouble: str | None = None
+        self.is_open = False
+        self.tried = trio.Event()
+        """Set when the first attempt to reach the server is over, whichever way."""
+
+    def party(self, sort: str, name: str, account: Account) -> Party:
+        """The deployment or caller called ``name``.
+
+        The braces put all keys into one slot of a Redis cluster: a script reads and writes in one slot only.
+        """
+        return Party(f"{{{self._server.prefix}}}:limits:{sort}:{name}", account)
+
+    def claim(self, claim: Claim) -> bool:
+        """Ask. Return whether there will be an answer; if not, our own books alone decide."""
+        for party in claim.parties if self.is_open else ():
+            if party.account.limits.max_concurrency is not None:
+                self._slots[party.key] = party
+        return self._tell(claim)
+
+    def settle(self, receipt: Receipt, ending: Ending, tokens: int | None) -> None:
+        """Correct a charge. While the server is away it stands as it is."""
+        self._tell(Settle(receipt, ending, tokens))
+
+    def hold(self, party: Party, seconds: float) -> None:
+        """Let the other processes wait, too."""
+        self._tell(Hold(party, seconds))
+
+    def _tell(self, entry: Entry) -> bool:
+        if self.is_open:
+            self._entries.append(entry)
+            self._news.set()
+        return self.is_open
+
+    async def run(self) -> None:
+        """Keep a session with the server; when it ends, begin another after a while."""
+        while True:
+            reason = await session(self._server, _source(), self._serve)
+            self._close(reason)
+            self.tried.set()
+            await trio.sleep(AWAY_SECONDS * (1 + random() / 2))  # noqa: S311 - those who lost it together come apart
+
+    async def _serve(self, script: Script) -> None:
+        await self._exchange(script)
+        self._open()
+        self.tried.set()
+        while True:
+            with trio.move_on_at(self._beat_at):
+                await self._news.wait()
+            await self._exchange(script)
+
+    async def _exchange(self, script: Script) -> None:
+        """Tell what there is, and hear the answers. Raises `RedisAwayError`."""
+        entries = [each for each in self._entries if not isinstance(each, Claim) or self._wanted(each.number)]
+        told, self._entries = entries[:MAX_BATCH], entries[MAX_BATCH:]
+        if not self._entries:
+            self._news = trio.Event()
+        self._asked = [each for each in told if isinstance(each, Claim)]
+        waiting = [each for each in entries if isinstance(each, Claim)]
+        batch = encode(self._process, told, waiting, self._beat())
+        answer = await script.run(batch.keys, batch.argument)
+        try:
+            answered = list(zip(self._asked, decode(answer), strict=True))
+        except (msgspec.MsgspecError, ValueError):
+            raise RedisAwayError("an answer to something else") from None
+        self._asked = []
+        self._answered(answered)
+
+    def _beat(self) -> Sequence[Party]:
+        """When it is time: those of whose slots the server must hear again."""
+        now = trio.current_time()
+        if now < self._beat_at:
+            return ()
+        self._beat_at = now + BEAT_SECONDS
+        self._slots = {key: party for key, party in self._slots.items() if party.account.in_flight}
+        return list(self._slots.values())
+
+    def _open(self) -> None:
+        self.is_open = True
+        if self._trouble is not None:
+            log.info("limits are shared again through redis at %s", self._server.name)
+        self._trouble = None
+
+    def _close(self, reason: str) -> None:
+        """The server is away: everyone who waits for it goes past it."""
+        if reason != self._trouble:
+            log.warning(
+                "redis at %s is away (%s): until it is back, this process keeps to its limits alone",
+                self._server.name,
+                reason,
+            )
+        self._trouble = reason
+        self.is_open = False
+        lost = [*self._asked, *(each for each in self._entries if isinstance(each, Claim))]
+        self._asked, self._entries = [], []
+        self._answered([(claim, None) for claim in lost])
+
+
+@cache
+def _source() -> str:
+    return files("llm_actors.limiter").joinpath("ledger.lua").read_text()

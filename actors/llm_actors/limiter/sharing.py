@@ -1,0 +1,130 @@
+"""Between our own books and the shared ledger: which grants must be confirmed, and what follows from the answers.
+
+Synchronous throughout: the ledger's task calls `_answered`, and everything is put right before it returns. Without a
+server all of it does nothing, and the books decide alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import final
+
+import trio
+
+from llm_actors.limiter.books import Books, Granted
+from llm_actors.limiter.callers import NO_LIMITS
+from llm_actors.limiter.claims import Answer, Claim, Party, Receipt
+from llm_actors.limiter.leases import Ending, Lease
+from llm_actors.limiter.ledger import Ledger
+from llm_actors.limiter.line import Waiter
+from llm_actors.redis import RedisServer
+
+PATIENCE_SECONDS = 1.0
+"""How long a request with other candidates takes a place in one deployment's shared line, instead of looking there."""
+
+AGAIN_SECONDS = 1.0
+"""After this at the latest the ledger is asked again for one that was too large for what was left."""
+
+AGAIN_JITTER = 0.5
+"""Up to so much longer, as a share, so that several processes do not ask in step."""
+
+
+@final
+class Sharing:
+    """``waiter`` finds who still wants reservation number so-and-so; ``confirmed`` is given those that may go."""
+
+    def __init__(
+        self,
+        server: RedisServer | None,
+        books: Books,
+        *,
+        waiter: Callable[[int], Waiter | None],
+        confirmed: Callable[[Sequence[Granted]], None],
+        draw: Callable[[], float],
+    ) -> None:
+        self._books = books
+        self._waiter = waiter
+        self._confirmed = confirmed
+        self._draw = draw
+        self._pauses: dict[str, float] = {}
+        self._ledger: Ledger | None = None
+        if server is not None:
+            self._ledger = Ledger(server, wanted=lambda number: waiter(number) is not None, answered=self._answered)
+
+    async def start(self, nursery: trio.Nursery) -> None:
+        """Keep the session with the server in a task of ``nursery``. Waits until it was reached, or was not."""
+        if self._ledger is not None:
+            nursery.start_soon(self._ledger.run)
+            await self._ledger.tried.wait()
+
+    @property
+    def is_on(self) -> bool:
+        """Whether the limits are shared at this moment."""
+        return self._ledger is not None and self._ledger.is_open
+
+    def claim(self, granted: Granted) -> bool:
+        """Whether the ledger is to confirm what the books have granted."""
+        waiter, ledger = self._waiter(granted.number), self._ledger
+        if waiter is None or ledger is None or not ledger.is_open:
+            return False
+        parties = tuple(self._parties(ledger, granted, waiter.caller))
+        if not parties:
+            return False
+        patience = waiter.deadline - trio.current_time()
+        if len(waiter.names) > 1:
+            patience = min(patience, PATIENCE_SECONDS)
+        ledger.claim(Claim(granted.number, parties, waiter.tokens, patience))
+        return True
+
+    def _parties(self, ledger: Ledger, granted: Granted, caller: str) -> Iterator[Party]:
+        lease = self._books.lease(granted.number)
+        if lease.deployment.limits != NO_LIMITS:
+            yield ledger.party("deployment", lease.name, lease.deployment)
+        if lease.caller is not None:
+            yield ledger.party("caller", caller, lease.caller)
+
+    def ended(self, lease: Lease | None, ending: Ending, tokens: int | None = None) -> None:
+        """A lease is over: correct what the ledger charged for it."""
+        if self._ledger is not None and lease is not None and lease.receipt is not None:
+            self._ledger.settle(lease.receipt, ending, tokens)
+
+    def paused(self, name: str, now: float) -> None:
+        """A vendor spoke. If that began a pause of the deployment ``name``, the other processes are to hear of it."""
+        if self._ledger is None:
+            return
+        account = self._books.account(name, now)
+        if account.held_until > self._pauses.get(name, now):
+            self._pauses[name] = account.held_until
+            self._ledger.hold(self._ledger.party("deployment", name, account), account.held_until - now)
+
+    def _answered(self, answers: Sequence[tuple[Claim, Answer | None]]) -> None:
+        now = trio.current_time()
+        confirmed: list[Granted] = []
+        postponed: list[tuple[Waiter, float]] = []
+        for claim, answer in answers:
+            waiter = self._waiter(claim.number)
+            if waiter is None:
+                self._gone(claim, answer)
+            elif answer is None:
+                confirmed.append(Granted(claim.number, self._books.lease(claim.number).name))
+            else:
+                self._defer(claim, answer, now)
+                if answer.charged:
+                    granted = self._books.confirm(claim.number, Receipt(claim, answer.marks))
+                    confirmed.append(granted._replace(wait_s=answer.wait_s))
+                else:
+                    postponed.append((waiter, answer.wait_s))
+        for waiter, wait_s in reversed(postponed):  # each goes to the head of its line: the first of them last
+            self._books.postpone(waiter, wait_s, now)
+        self._confirmed(confirmed)
+
+    def _gone(self, claim: Claim, answer: Answer | None) -> None:
+        """Whoever wanted it has left in the meantime."""
+        if self._ledger is not None and answer is not None and answer.charged:
+            self._ledger.settle(Receipt(claim, answer.marks), Ending.UNSENT, None)
+
+    def _defer(self, claim: Claim, answer: Answer, now: float) -> None:
+        """Who comes next need not ask before there is something to be had."""
+        if answer.wait_s > 0:
+            again = 0.0 if answer.charged else min(answer.wait_s, AGAIN_SECONDS) * (1 + self._draw() * AGAIN_JITTER)
+            claim.parties[answer.last].account.defer(max(answer.open_s, again), now)

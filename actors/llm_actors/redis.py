@@ -1,0 +1,123 @@
+"""A session with a Redis server: one connection, one command at a time, and a bound on every wait.
+
+Whatever goes wrong (nobody listens, a wrong password, a server that is loading, frozen, read-only, or speaks nonsense)
+ends the session with a reason, and closes its connection: a reply that comes late is read by nobody.
+
+The client is coredis, an optional extra, imported on first use. Of its habits three are guarded against here: it sends
+a command again by itself (a charge would be made twice), it logs a traceback for each connection that fails, and out
+of a cancelled connect it raises a plain error.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Annotated, final
+from urllib.parse import urlsplit
+
+import msgspec
+import trio
+from msgspec import Meta
+
+from llm_protocol.secret import Secret
+
+if TYPE_CHECKING:
+    from coredis import Redis
+
+CONNECT_SECONDS = 1.0
+"""The most that connecting may take, name lookup, TLS and login included."""
+
+REASON_CHARACTERS = 200
+
+SCHEMES = ("redis", "rediss", "unix")
+
+
+class RedisServer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the server is, and what of it is ours: keys that start with ``{prefix}``. Who uses the same prefix shares.
+
+    ``timeout_s`` bounds each command. It is what a request may wait for a server that has just stopped answering.
+    """
+
+    url: Secret
+    prefix: Annotated[str, Meta(pattern="^[A-Za-z0-9_.:-]{1,64}$")] = "llm-runtime"
+    timeout_s: Annotated[float, Meta(gt=0, le=5)] = 0.1
+
+    @property
+    def name(self) -> str:
+        """Its address without what is secret, for people."""
+        parts = urlsplit(self.url.reveal())
+        return parts.path if parts.scheme == "unix" else parts.netloc.rpartition("@")[2]
+
+
+class RedisAwayError(Exception):
+    """The server did not do what it was asked for, as far as is known. The text is for people."""
+
+
+@final
+class Script:
+    """A Lua script on the server of this session, sent once and then named by its digest."""
+
+    def __init__(self, client: Redis[bytes], source: str, timeout_s: float) -> None:
+        self._script = client.register_script(source)
+        self._timeout_s = timeout_s
+
+    async def run(self, keys: Sequence[str], argument: bytes) -> bytes:
+        """Its answer. Raises `RedisAwayError` within the server's ``timeout_s``: it may have run, or not."""
+        return await _within(self._timeout_s, lambda: self._script(keys=keys, args=[argument]))
+
+
+async def session(server: RedisServer, source: str, use: Callable[[Script], Awaitable[None]]) -> str:
+    """Connect and ``use`` the script with this source, until there is trouble. Return the reason.
+
+    Cancelling it closes the connection, with nothing said to the server.
+    """
+    import coredis
+    from coredis.exceptions import RedisError
+    from coredis.retry import NoRetryPolicy
+
+    logging.getLogger("coredis").addFilter(_of_others)
+    _ours.set(True)
+    reason = ""
+    try:
+        client = coredis.Redis.from_url(server.url.reveal(), retry_policy=NoRetryPolicy(), verify_version=False)
+        async with client:
+            try:
+                await _within(CONNECT_SECONDS, client.ping)
+                await use(Script(client, source, server.timeout_s))
+            except RedisAwayError as exc:
+                reason = str(exc)
+    except (OSError, RedisError, ExceptionGroup) as exc:
+        if not reason:  # else it only tells once more, of the connection that is closed, what is known
+            reason = _reason(exc)
+    await trio.lowlevel.checkpoint_if_cancelled()
+    return reason
+
+
+async def _within(seconds: float, ask: Callable[[], Awaitable[object]]) -> bytes:
+    try:
+        with trio.fail_after(seconds):
+            answer = await ask()
+    except trio.TooSlowError:
+        raise RedisAwayError(f"no answer within {seconds * 1000:.0f} ms") from None
+    except Exception as exc:  # its parser raises what it likes when the server speaks nonsense
+        raise RedisAwayError(_reason(exc)) from None
+    if not isinstance(answer, bytes):
+        raise RedisAwayError(f"an answer of type {type(answer).__name__}")
+    return answer
+
+
+def _reason(exc: BaseException) -> str:
+    """What the innermost error says, in one line."""
+    while isinstance(exc, BaseExceptionGroup):
+        exc = exc.exceptions[-1]
+    said = "".join(c if c.isprintable() else " " for c in str(exc))[:REASON_CHARACTERS].strip()
+    return f"{type(exc).__name__}: {said}" if said else type(exc).__name__
+
+
+_ours: ContextVar[bool] = ContextVar("_ours", default=False)
+
+
+def _of_others(record: logging.LogRecord) -> bool:  # noqa: ARG001 - a filter is given the record
+    """Keeps what the client logs of our sessions out of the log, and nothing of a host program's own."""
+    return not _ours.get()
