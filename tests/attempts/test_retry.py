@@ -12,6 +12,7 @@ import trio.testing
 from trio.testing import MockClock
 
 from llm_actors.catalog import Candidate
+from llm_actors.selector.breaker import FAILURES_IN_A_ROW
 from llm_protocol.failures import FailureKind
 from llm_protocol.policy import Attempts, Limits, Timeouts
 from support.attempts import (
@@ -107,7 +108,7 @@ async def test_rty_02_two_retries_at_most_with_full_jitter(
     assert waits(asked) == pytest.approx(expected)
     gaps = [later - earlier for earlier, later in itertools.pairwise(w["a"].asked_at)]
     assert gaps == pytest.approx(expected)
-    assert asked.decision["stopped"] == "3 attempts were made"
+    assert asked.decision["stopped"] == "it was tried 3 times"
 
 
 async def test_rty_02_callers_that_fail_together_do_not_come_back_together(autojump_clock: MockClock) -> None:
@@ -287,6 +288,25 @@ async def test_rty_08_who_rests_is_not_counted_as_asked(autojump_clock: MockCloc
     assert asked.attempts[-1]["asked"] is False
     assert asked.failure is not None
     assert asked.failure.message.startswith("all 2 attempts failed: b/m-b: no; b/m-b: no; a/m-a: not asked, because")
+
+
+async def test_many_that_find_it_resting_for_a_second_all_wait_and_are_answered(autojump_clock: MockClock) -> None:
+    down = [status(500)] * FAILURES_IN_A_ROW
+    asked: list[Asked] = []
+
+    async def one(w: World) -> None:
+        asked.append(await w.ask())
+
+    async with world(limits=Limits(max_concurrency=64), a=[*down, answer]) as w:
+        for _ in down:
+            await w.ask(attempts=Attempts(max=1))
+        async with trio.open_nursery() as nursery:
+            for _ in range(40):
+                nursery.start_soon(one, w)
+        await w.settled()
+
+    assert [each.text for each in asked] == [ANSWER] * 40
+    assert w["a"].calls == len(down) + 40
 
 
 async def test_one_attempt_beside_one_who_rests_is_told_in_the_singular(autojump_clock: MockClock) -> None:

@@ -108,6 +108,20 @@ async def test_an_unknown_candidate_is_passed_over_and_only_unknown_ones_are_an_
         await w.settled()
 
 
+@pytest.mark.parametrize("strategy", ["fallback", None, "single"])
+async def test_who_cannot_be_paid_is_passed_over(strategy: str | None, autojump_clock: MockClock) -> None:
+    """Of these the price of z is not known, b is too dear, and a will do."""
+    async with world(z=[answer], b=[answer], a=[answer]) as w:
+        asked = await w.ask(candidates=("z/m-z", "b/m-b", "a/m-a"), select="order", strategy=strategy, max_cost=800)
+        assert (w["z"].calls, w["b"].calls) == (0, 0)
+
+    if strategy == "single":
+        assert asked.failure is not None
+        assert "its price is not known" in asked.failure.message
+    else:
+        assert (asked.text, asked.response.provider) == (ANSWER, "a")
+
+
 async def test_the_decision_record_tells_who_was_considered_and_what_each_attempt_took(
     autojump_clock: MockClock,
 ) -> None:

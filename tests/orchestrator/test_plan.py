@@ -45,7 +45,7 @@ def test_mission_three_attempts_with_waits_from_4_to_10_seconds_by_default() -> 
         made = plan(draw=draw)
         moves = [made.after(failed(FailureKind.SERVER_ERROR), 0.0) for _ in range(3)]
         assert [move.after_s for move in moves if isinstance(move, Again)] == pytest.approx(waits)
-        assert moves[2] == Stop("3 attempts were made")
+        assert moves[2] == Stop("it was tried 3 times")
 
 
 @pytest.mark.parametrize("asked", [0.0, 0.5, 30.0])
@@ -100,6 +100,18 @@ def test_without_retry_budget_there_is_no_retry_but_a_next_candidate() -> None:
     assert plan("a", budget=lambda _: False).after(failed(FailureKind.NETWORK), 0.0) == Stop(
         "the retry budget is used up"
     )
+
+
+def test_waiting_for_who_rests_takes_nothing_from_the_retry_budget() -> None:
+    """Nobody was called. Else of many that find a deployment resting for a second only a few could wait for it."""
+    rests = failed(FailureKind.OVERLOADED, 1.0)
+    assert isinstance(plan(budget=lambda _: False).after(rests, 0.0, asked=False), Again)
+
+
+def test_what_kept_one_from_being_asked_need_not_keep_the_next() -> None:
+    made = plan("dear", "cheap")
+    assert made.after(failed(FailureKind.BUDGET), 0.0, asked=False) == Next()
+    assert made.after(failed(FailureKind.BUDGET), 0.0, asked=False) == Stop("no other candidate")
 
 
 @given(

@@ -119,6 +119,7 @@ class Orchestrator:
             log=run.log,
             deadline=min(run.scope.deadline, run.started_at + routed.deadline_s),
             record=record,
+            allowed=routed.allowed,
         )
         try:
             ending = await answer(self._services, ask, run)

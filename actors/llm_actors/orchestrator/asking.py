@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol, final
 
 import trio
 
-from llm_actors.catalog import Candidate
+from llm_actors.catalog import Allowed, Candidate
 from llm_actors.kernel import KernelError
 from llm_actors.limiter import Reservation
 from llm_actors.orchestrator.record import Record
@@ -57,7 +57,9 @@ class Purse(Protocol):
 
 
 class Ask(NamedTuple):
-    """One question: what, of whom, how, and where the answer goes. ``deadline`` is on Trio's clock."""
+    """One question: what, of whom, how, and where the answer goes. ``deadline`` is on Trio's clock. ``allowed``: the
+    models that may have a part in it besides the candidates; ``None``: any.
+    """
 
     request: AnyRequest
     candidates: list[Candidate]
@@ -68,6 +70,7 @@ class Ask(NamedTuple):
     deadline: float
     record: Record
     purse: Purse | None = None
+    allowed: Allowed | None = None
 
 
 @final

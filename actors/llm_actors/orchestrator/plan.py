@@ -148,15 +148,16 @@ class AttemptPlan(Generic[C]):
     def after(self, failure: Failure, now: float, *, asked: bool = True) -> Move:
         """What follows ``failure`` of ``current``. After `Next`, ``current`` is the next candidate.
 
-        ``asked``: whether there was a call. One that was refused before is waited for only if nobody else is left.
+        ``asked``: whether there was a call. A candidate that was refused one is waited for only if nobody else is left;
+        it takes nothing from the retry budget, and whatever it was refused for need not hold for the next.
         """
         if failure.kind is FailureKind.CONTEXT_LENGTH:
             self._others = [other for other in self._others if self._fits(self.current, other)]
         step = failure.rule.step
-        if step is Step.STOP:
+        if step is Step.STOP and asked:
             return Stop(f"{failure.kind.value} cannot be helped by another attempt")
         patient = asked or not self._others
-        if step is Step.RETRY and patient and (again := self._retry(failure, now)) is not None:
+        if step is Step.RETRY and patient and (again := self._retry(failure, now, asked=asked)) is not None:
             return again
         if not self._others:
             return Stop(self._why_no_more(step, now))
@@ -164,11 +165,13 @@ class AttemptPlan(Generic[C]):
         self._here = None
         return Next()
 
-    def _retry(self, failure: Failure, now: float) -> Again | None:
+    def _retry(self, failure: Failure, now: float, *, asked: bool) -> Again | None:
         state = self._state()
         state.set_result(failure)
         wait = self._quick_wait(state, failure) if self._others else self._patient_wait(state)
-        if wait is None or now + wait >= self._deadline or not self._may_retry(self.current):
+        if wait is None or now + wait >= self._deadline:
+            return None
+        if asked and not self._may_retry(self.current):
             return None
         state.prepare_for_next_attempt()
         return Again(wait)
@@ -202,10 +205,10 @@ class AttemptPlan(Generic[C]):
 
     def _why_no_more(self, step: Step, now: float) -> str:
         state = self._state()
-        if step is Step.NEXT or state.outcome is None:
+        if step is not Step.RETRY or state.outcome is None:
             return "no other candidate"
         if self._stop(state):
-            return f"{state.attempt_number} attempts were made"
+            return f"it was tried {state.attempt_number} times" if state.attempt_number > 1 else "it is tried only once"
         if now + self._wait(state) >= self._deadline:
             return "the wait would pass the deadline"
         return "the retry budget is used up"

@@ -59,6 +59,8 @@ class Single:
         self._ask = ask
         self._rescue = Rescue(ask.log, ask.on_broken_stream)
         self._tried: Candidate | None = None
+        self._called: Candidate | None = None
+        """Who was asked last."""
         self._speaker: Candidate | None = None
         """Whose content the followers have."""
         self._asked = False
@@ -146,10 +148,12 @@ class Single:
     def _admit(self, candidate: Candidate) -> Failure | None:
         """Why ``candidate`` is not asked now. A fallback that is usually slower than the time left is not (RTY-07)."""
         now, first = trio.current_time(), self._tried is None
-        retry = candidate == self._tried
         self._tried = candidate
         within = inf if first else self._ask.deadline - now
-        return self._services.selector.admit(candidate, now, extra=retry, within_s=within)
+        barred = self._services.selector.admit(candidate, now, extra=candidate == self._called, within_s=within)
+        if barred is None:
+            self._called = candidate
+        return barred
 
     async def _room(self, plan: AttemptPlan[Candidate], estimate: Estimate) -> Reservation | None:
         """Room at one of the plan's candidates, which is then its current one."""

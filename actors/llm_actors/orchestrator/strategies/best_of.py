@@ -75,7 +75,7 @@ async def _callable(judge: Judge, answered: list[Member]) -> Verdict:
 
 
 async def _model(team: Team, answered: list[Member]) -> Verdict:
-    seat = named(team.services.catalog, team.ask.request, [team.policy.judge or answered[0].seat.model])[0]
+    seat = named(team.services.catalog, team.ask, [team.policy.judge or answered[0].seat.model])[0]
     if seat.failure is not None:
         return Verdict(None, seat.failure.message)
     into = RunLog(limit_bytes=VERDICT_BYTES)

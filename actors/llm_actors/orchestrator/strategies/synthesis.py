@@ -67,7 +67,7 @@ async def synthesise(team: Team, answers: Sequence[Member]) -> Ending:
 
 
 async def _by_model(team: Team, model: str, answers: Sequence[Member], best: Member) -> Ending:
-    seat = named(team.services.catalog, team.ask.request, [model])[0]
+    seat = named(team.services.catalog, team.ask, [model])[0]
     if seat.failure is not None:
         return _without(team, model, best, seat.failure.message)
     template = team.policy.template or SYNTHESIS
