@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from llm_actors.redis import RedisServer
 from llm_protocol.policy import Attempts, CachePolicy, Limits, Policy, Timeouts
 from llm_runtime.config import VENDORS, ConfigError, CrossModel, Key, Provider, ProviderCache, Selection, Server, parse
 
@@ -22,12 +23,27 @@ def test_the_example_is_valid_and_shows_the_defaults(tmp_path: Path) -> None:
     assert config.timeouts == Timeouts()
     assert config.attempts == Attempts()
     assert config.selection == Selection()
+    assert config.redis is not None
+    assert config.redis == RedisServer(url=config.redis.url)
     assert primary.base_url == VENDORS[primary.kind].base_url
 
 
 @pytest.mark.parametrize(
     "section",
-    [Server, Key, Provider, ProviderCache, Limits, Timeouts, Attempts, Selection, CrossModel, CachePolicy, Policy],
+    [
+        Server,
+        Key,
+        Provider,
+        ProviderCache,
+        RedisServer,
+        Limits,
+        Timeouts,
+        Attempts,
+        Selection,
+        CrossModel,
+        CachePolicy,
+        Policy,
+    ],
 )
 def test_every_key_is_in_the_example(section: type[msgspec.Struct]) -> None:
     names = {field.name for field in msgspec.structs.fields(section)}

@@ -1,5 +1,6 @@
 """A configuration is either exactly what it says or one line that says where it is wrong."""
 
+import tomllib
 from pathlib import Path
 
 import msgspec
@@ -9,6 +10,7 @@ from llm_protocol.errors import LLMClientError
 from llm_protocol.requests import LLMProvider
 from llm_protocol.secret import Secret
 from llm_runtime.config import Config, ConfigError, Limits, ProviderCache, Server, Timeouts, load, parse, with_server
+from llm_runtime.config.redis import REQUIREMENT
 
 ENVIRON = {"LLM_RUNTIME_KEY": "sk-CANARY-mine", "PRIMARY_KEY": "sk-CANARY-primary"}
 
@@ -226,6 +228,58 @@ def test_a_route_names_providers_that_there_are(found: str, entry: str, key: str
 def test_limits_can_be_set() -> None:
     config = parse(b'[providers.local]\nkind = "local"\nlimits.max_concurrency = 2', {})
     assert config.providers["local"].limits.max_concurrency == 2
+
+
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        ("redis://cache.internal:6380/2", "cache.internal:6380"),
+        ("rediss://someone@[::1]/", "[::1]"),
+        ("unix:///run/redis.sock", "/run/redis.sock"),
+        ("env:REDIS_URL", "10.0.0.7:6379"),
+    ],
+)
+def test_redis_is_named_without_what_is_secret(written: str, name: str) -> None:
+    found = parse(f'[redis]\nurl = "{written}"\n'.encode(), {"REDIS_URL": "redis://me:CANARY@10.0.0.7:6379/0"}).redis
+    assert found is not None
+    assert found.name == name
+    assert "CANARY" not in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("section", "line", "said"),
+    [
+        ("prefix = 'x'", 1, "redis: url is missing"),
+        ("url = 'redis://:sk-CANARY@h/0'", 2, "redis.url: a password is never written here"),
+        ("url = 'env:NONE'", 2, "redis.url: the environment variable NONE is not set"),
+        (
+            "url = 'env:LLM_RUNTIME_KEY'",
+            2,
+            'redis.url: not an address of a Redis server: expected "redis://HOST:PORT/DB"',
+        ),
+        ("url = 'http://h/'", 2, "redis.url: not an address of a Redis server"),
+        ("url = 'redis://'", 2, "redis.url: not an address of a Redis server"),
+        ("url = 'redis://h:99999'", 2, "redis.url: not an address of a Redis server"),
+        ("url = 'localhost:6379'", 2, "redis.url: not an address of a Redis server"),
+        ("url = 'redis://h'\nprefix = '{x}'", 3, "redis.prefix"),
+        ("url = 'redis://h'\ntimeout_s = 0", 3, "redis.timeout_s"),
+        ("url = 'redis://h'\nport = 1", 3, "redis.port: unknown key"),
+    ],
+)
+def test_a_mistake_about_redis_is_one_line(section: str, line: int, said: str) -> None:
+    text = str(refused(f"[redis]\n{section}\n"))
+    assert f":{line}: " in text
+    assert said in text
+
+
+def test_redis_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llm_runtime.config.redis.find_spec", lambda _: None)
+    assert "pip install 'coredis>=" in str(refused('[redis]\nurl = "redis://h"\n'))
+
+
+def test_the_package_for_redis_is_the_extra_of_the_project() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert project["optional-dependencies"]["redis"] == [REQUIREMENT]
 
 
 def test_a_key_in_clear_to_another_machine_is_noted() -> None:

@@ -142,9 +142,8 @@ class Ledger:
 
     def _open(self) -> None:
         self.is_open = True
-        if self._trouble is not None:
-            log.info("limits are shared again through redis at %s", self._server.name)
         self._trouble = None
+        log.info("limits are shared through redis at %s", self._server.name)
 
     def _close(self, reason: str) -> None:
         """The server is away: everyone who waits for it goes past it."""

@@ -25,13 +25,13 @@ def redis_server(table: object, keys: KeyReader) -> RedisServer:
 
 
 def _address(value: object, keys: KeyReader) -> Secret:
-    written = isinstance(value, str) and "://" in value
+    written = isinstance(value, str) and not value.startswith(("env:", "file:"))
     url = Secret(value) if written and isinstance(value, str) else keys.read(value)
     try:
         parts = urlsplit(url.reveal())
         host, port, password = parts.hostname, parts.port, parts.password
     except ValueError:
-        raise ValueError(f"not an address: {_EXAMPLE}") from None
+        raise ValueError(f"not an address of a Redis server: {_EXAMPLE}") from None
     if written and password:
         raise ValueError(f"a password is never written here: {FORMS} that holds the whole address")
     if parts.scheme not in SCHEMES or not (parts.path if parts.scheme == "unix" else host) or port == 0:

@@ -1,0 +1,76 @@
+"""Several daemons with one configuration, one Redis and one vendor."""
+
+import json
+from collections import Counter
+from contextlib import AsyncExitStack, aclosing
+from pathlib import Path
+
+import trio
+
+from llm_actors.transport import HttpRequest, Transport, parse_url
+from support import commands
+from support.peer import Call, Peer
+from support.redis import redis
+from support.upstream import JSON, whole
+
+REPLICAS = 4
+PER_MINUTE = 1_200
+SECONDS = 2.0
+
+
+def config(folder: Path, peer: Peer, port: int) -> str:
+    file = folder / "c.toml"
+    file.write_text(
+        "[server]\nport = 0\ndrain_s = 0\n"
+        # On a busy machine an answer may take its time, and a replica that does not wait for it goes by itself.
+        f'[redis]\nurl = "redis://127.0.0.1:{port}/0"\ntimeout_s = 2\n'
+        f'[providers.p]\nkind = "openai_compatible"\nbase_url = "{peer.url}/v1"\nmodels = ["m"]\n'
+        f"limits = {{ requests_per_minute = {PER_MINUTE} }}\n"
+    )
+    return str(file)
+
+
+async def test_four_replicas_keep_one_limit(tmp_path: Path) -> None:
+    """LIM-06: however they are pressed, what reaches the vendor is the limit and at most one request per replica; and
+    nearly all of the limit is used, whoever of them is asked."""
+    seen: list[float] = []
+
+    async def answer(call: Call) -> None:
+        seen.append(trio.current_time())
+        body = whole()
+        head = f"HTTP/1.1 200 OK\r\ncontent-type: {JSON['content-type']}\r\ncontent-length: {len(body)}\r\n\r\n"
+        await call.send(head.encode() + body)
+
+    answered: Counter[str] = Counter()
+
+    async def ask(url: str, transport: Transport) -> None:
+        body = json.dumps({"model": "p/m", "messages": [{"role": "user", "content": "hi"}]}).encode()
+        request = HttpRequest("POST", parse_url(url)[0], "/v1/chat/completions", JSON, body)
+        while True:
+            async with transport.send(request) as response:
+                assert response.status == 200
+                while await response.receive():
+                    pass
+            answered[url] += 1
+
+    async with AsyncExitStack() as stack:
+        server = stack.enter_context(redis())
+        peer = await stack.enter_async_context(Peer(answer))
+        file = config(tmp_path, peer, server.port)
+        urls = []
+        for _ in range(REPLICAS):
+            process = await stack.enter_async_context(commands.running("serve", "--config", file))
+            urls.append((await commands.line(process.stdout)).removeprefix("ready "))
+        transport = await stack.enter_async_context(aclosing(Transport()))
+        async with trio.open_nursery() as nursery:
+            nursery.cancel_scope.deadline = trio.current_time() + SECONDS
+            for url in urls[1:]:  # one is not asked: its share is not lost
+                for _ in range(4):
+                    nursery.start_soon(ask, url, transport)
+
+    rate = PER_MINUTE / 60
+    for start, first in enumerate(seen):  # in no window of time are there more
+        for count, last in enumerate(seen[start:], 1):
+            assert count <= 1 + rate * (last - first) + REPLICAS
+    assert len(seen) >= 0.6 * rate * SECONDS
+    assert min(answered[url] for url in urls[1:]) >= 0.5 * len(seen) / (REPLICAS - 1)
