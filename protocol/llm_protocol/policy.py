@@ -157,6 +157,13 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         if self.template is not None and "{answers}" not in self.template:
             raise ValueError("template must say where the answers go: {answers}")
 
+    def models(self) -> list[tuple[str, str]]:
+        """All models that are named, each with the field it stands in. A synthesiser may be no model but a way."""
+        members = self.members if isinstance(self.members, tuple) else ()
+        named = [("candidates", self.candidates), ("members", members)]
+        named += [(field, (model,)) for field in ("synthesiser", "judge") if (model := getattr(self, field))]
+        return [(field, model) for field, models in named for model in models]
+
     @property
     def order(self) -> Select:
         """How the candidates are put in order: by score, but as they were written where they are fallbacks."""

@@ -123,6 +123,7 @@ def _door_config(config: Config) -> DoorConfig:
         host=server.host,
         port=server.port,
         keys={name: key.secret for name, key in config.keys.items()},
+        expires={name: key.expires.timestamp() for name, key in config.keys.items() if key.expires is not None},
         allowed_origins=server.allowed_origins,
         allowed_hosts=server.allowed_hosts,
         drain_s=server.drain_s,

@@ -204,16 +204,16 @@ class Runtime:
             raise ShuttingDownError("the model catalog is not running") from exc
         return self._tree.catalog.models()
 
-    def model_list(self) -> list[ModelInfo]:
-        """The models known now, ids as ``provider/model``; does not wait."""
-        return self._tree.catalog.infos()
+    def model_list(self, caller: str = "") -> list[ModelInfo]:
+        """The models known now, ids as ``provider/model``; does not wait. Of a ``caller``'s, those it may use."""
+        return self._tree.router.infos(caller)
 
-    async def explain(self, model: str = AUTO) -> Ranking:
+    async def explain(self, model: str = AUTO, *, caller: str = "") -> Ranking:
         """Who would be asked for a chat with ``model`` now, in which order, and why: see `Ranking.lines`.
 
         Waits, as a request would, for models that were never listed. Raises `LLMClientError` for an unknown model.
         """
-        request = ChatRequest(model=model, messages=())
+        request = ChatRequest(model=model, messages=(), caller=caller)
         try:
             routed = self._tree.router.route(request)
         except ModelNotFoundError:

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from typing import Never, final
 
 from llm_actors.cache import Target, cache_child
-from llm_actors.catalog import Candidate, Catalog, CatalogActor, CatalogMessage
+from llm_actors.catalog import Allowed, Candidate, Catalog, CatalogActor, CatalogMessage
 from llm_actors.kernel import ChildSpec, Intensity, MailboxSpec, Overflow, Supervisor
 from llm_actors.limiter import limiter_child
 from llm_actors.orchestrator import Orchestrator, OrchestratorMessage, OrchestratorRef, Router, Services
@@ -69,7 +69,7 @@ class Tree:
             mailbox=MailboxSpec(SUBMISSIONS_WAITING, Overflow.REFUSE),
         )
         core = Supervisor([limiter, selector, cache, providers.as_child(), lister, orchestrator], name="core")
-        self.router = Router(self.catalog, config.routes)
+        self.router = Router(self.catalog, config.routes, allowed=_allowed(config))
         self.services = Services(
             catalog=self.catalog,
             lister=core.ref(lister),
@@ -113,6 +113,14 @@ def _catalog(deployments: Sequence[Supervised]) -> Catalog:
 def _lister(catalog: Catalog, deployments: Sequence[Supervised]) -> ChildSpec[CatalogMessage]:
     asked = {each.deployment.name: each.ref for each in deployments if not each.deployment.models}
     return ChildSpec("catalog", lambda _: CatalogActor(catalog, asked))
+
+
+def _allowed(config: Config) -> dict[str, Allowed]:
+    return {
+        name: Allowed(key.models, config.providers, config.routes)
+        for name, key in config.keys.items()
+        if key.models is not None
+    }
 
 
 def _ttls(config: Config) -> dict[str, float]:

@@ -139,7 +139,7 @@ async def test_a_bug_in_an_endpoint_is_a_500_that_says_nothing(
 ) -> None:
     async with open_door() as door:
 
-        def broken() -> object:
+        def broken(*_: object) -> object:
             raise ZeroDivisionError("secret text")
 
         monkeypatch.setattr(door.engine, "model_list", broken)

@@ -122,7 +122,7 @@ class FakeEngine:
             while not condition():
                 await self.changed.wait()
 
-    def model_list(self) -> Sequence[ModelInfo]:
+    def model_list(self, caller: str = "") -> Sequence[ModelInfo]:
         return [ModelInfo(id="fake/fake-1", owned_by="fake"), ModelInfo(id="local/smollm2")]
 
     def is_ready(self) -> bool:
@@ -131,7 +131,7 @@ class FakeEngine:
     def tree(self) -> object:
         return {"name": "root"}
 
-    async def explain(self, model: str) -> Ranking:
+    async def explain(self, model: str, *, caller: str = "") -> Ranking:
         await trio.lowlevel.checkpoint()
         return Ranking(select="score", weights=Weights(), choices=())
 

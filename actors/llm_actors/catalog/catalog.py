@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, final
 
+from llm_actors.catalog.allowed import Allowed
 from llm_protocol.dialect import ModelInfo
 from llm_protocol.errors import ModelNotFoundError, UnsupportedError
 from llm_protocol.failures import Failure, FailureKind
@@ -83,8 +84,8 @@ class Catalog:
         """Deployment -> its models; empty for one that could not be asked."""
         return {name: list(offer.models) for name, offer in self._offers.items()}
 
-    def infos(self) -> list[ModelInfo]:
-        """All models, ids as ``provider/model``."""
+    def infos(self, allowed: Allowed | None = None) -> list[ModelInfo]:
+        """All models, or those that are ``allowed``, ids as ``provider/model``."""
         return [
             ModelInfo(
                 id=f"{name}/{info.id}",
@@ -95,6 +96,7 @@ class Catalog:
             )
             for name, offer in self._offers.items()
             for info in offer.models.values()
+            if _may(allowed, name, info.id)
         ]
 
     def context_window(self, candidate: Candidate) -> int | None:
@@ -111,35 +113,38 @@ class Catalog:
         named = offer is not None and offer.kind is not LLMProvider.OPENAI_COMPATIBLE
         return offer.kind.value if offer and named else candidate.provider
 
-    def resolve(self, request: AnyRequest) -> list[Candidate]:
-        """The candidates for ``request``, in the order of the configuration; never empty.
+    def resolve(self, request: AnyRequest, allowed: Allowed | None = None) -> list[Candidate]:
+        """The candidates for ``request``, in the order of the configuration; never empty. With ``allowed`` it is as if
+        there were no other models.
 
         Raises `ModelNotFoundError`, or `UnsupportedError` when none of those that have the model can do such a request.
         """
-        found = self._named(request)
+        found = [each for each in self._named(request, allowed) if _may(allowed, *each)]
         able = [each for each in found if request.request_type in self._offers[each.provider].request_types]
         if able:
             return able
         if found:
-            raise UnsupportedError(self._unable(found[0].provider, request.request_type))
-        raise ModelNotFoundError(self._unknown(request))
+            raise UnsupportedError(self._unable(found[0].provider, request.request_type, allowed))
+        raise ModelNotFoundError(self._unknown(request, allowed))
 
-    def _named(self, request: AnyRequest) -> list[Candidate]:
+    def _named(self, request: AnyRequest, allowed: Allowed | None) -> list[Candidate]:
         model, hint = request.model or AUTO, request.provider
         head, slash, rest = model.partition("/")
         if slash and rest and hint in (None, head) and self._may_have(head, rest):
             return [Candidate(head, rest)]
         names = [name for name in self._offers if hint in (None, name)]
         if model == AUTO:
-            choice = [
-                Candidate(name, default) for name in names if (default := self._default(name, request.request_type))
-            ]
-            # The local model shows that things work; nobody who has a key wants its answers.
-            return [each for each in choice if self._offers[each.provider].kind is not LLMProvider.LOCAL] or choice
+            return self._chosen(names, request.request_type, allowed)
         found = [Candidate(name, model) for name in names if model in self._offers[name].models]
         if not found and hint is not None and self._may_have(hint, model):
             return [Candidate(hint, model)]
         return found
+
+    def _chosen(self, names: Iterable[str], request_type: RequestType, allowed: Allowed | None) -> list[Candidate]:
+        """Each deployment's default model."""
+        choice = [Candidate(name, default) for name in names if (default := self._default(name, request_type, allowed))]
+        # The local model shows that things work; nobody who has a key wants its answers.
+        return [each for each in choice if self._offers[each.provider].kind is not LLMProvider.LOCAL] or choice
 
     def _may_have(self, name: str, model: str) -> bool:
         offer = self._offers.get(name)
@@ -147,19 +152,24 @@ class Catalog:
             return False
         return model in offer.models or not offer.listed or offer.kind is not LLMProvider.LOCAL
 
-    def _default(self, name: str, request_type: RequestType) -> str | None:
+    def _default(self, name: str, request_type: RequestType, allowed: Allowed | None) -> str | None:
         offer = self._offers[name]
         if request_type not in offer.request_types:
             return None
         wanted = RequestType.CHAT if request_type in _TALKS else request_type
-        for prefix in _PREFERRED.get((offer.kind, wanted), ()):
-            match = next((model for model in offer.models if model.startswith(prefix)), None)
-            if match is not None:
-                return match
-        return next(iter(offer.models), None)
+        for prefix in (*_PREFERRED.get((offer.kind, wanted), ()), ""):
+            for model in offer.models:
+                if model.startswith(prefix) and _may(allowed, name, model):
+                    return model
+        return None
 
-    def _unable(self, name: str, request_type: RequestType) -> Failure:
-        able = [other for other, offer in self._offers.items() if request_type in offer.request_types]
+    def _unable(self, name: str, request_type: RequestType, allowed: Allowed | None) -> Failure:
+        able = [
+            other
+            for other, offer in self._offers.items()
+            if request_type in offer.request_types
+            and (allowed is None or any(allowed.permits(other, model) for model in offer.models))
+        ]
         tail = f"; configured providers that can: {', '.join(able)}" if able else "; no configured provider can"
         what = request_type.value.replace("_", " ")
         return Failure(
@@ -169,17 +179,21 @@ class Catalog:
             provider=name,
         )
 
-    def _unknown(self, request: AnyRequest) -> Failure:
+    def _unknown(self, request: AnyRequest, allowed: Allowed | None) -> Failure:
         if not self._offers:
             text = "no provider is configured"
         elif (request.model or AUTO) == AUTO:
             text = f"no configured provider offers a model for {request.request_type.value}"
-            if self.unlisted:
+            if self.unlisted and allowed is None:
                 text += f"; could not be asked for theirs: {', '.join(self.unlisted[:NAMES_SHOWN])}"
         else:
-            known = [info.id for info in self.infos()]
+            known = [info.id for info in self.infos(allowed)]
             shown = ", ".join(known[:NAMES_SHOWN]) + (
                 f" and {len(known) - NAMES_SHOWN} more" * (len(known) > NAMES_SHOWN)
             )
             text = f"there is no model {request.model[:100]!r}; known: {shown or 'none yet'}; or write provider/model"
         return Failure(kind=FailureKind.MODEL_NOT_FOUND, message=text, param="model")
+
+
+def _may(allowed: Allowed | None, provider: str, model: str) -> bool:
+    return allowed is None or allowed.permits(provider, model)

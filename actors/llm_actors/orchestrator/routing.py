@@ -71,7 +71,7 @@ class Router:
         route, allowed = self._routes.get(request.model), self._allowed.get(request.caller)
         if route is not None and allowed is not None:
             if allowed.permits_route(request.model):
-                allowed = allowed.within_route(route.models)
+                allowed = allowed.within_route([model for _, model in route.models()])
             else:
                 route = None
         policy = (route or _NOTHING_SAID).over(self._default)

@@ -31,12 +31,16 @@ _TYPES = {
     "float": "a number",
     "int": "a whole number",
     "bool": "true or false",
+    "datetime": "a date and time with an offset, such as 2030-01-31T12:00:00Z",
+    "date": "a date",
+    "time": "a time",
 }
 _BOUNDS = (
     (" of length ", " with a length "),
     (" >= ", " of at least "),
     (" <= ", " of at most "),
     (" > ", " greater than "),
+    (" with a timezone component", ""),
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,14 @@ import msgspec
 from llm_actors.redis import RedisServer
 from llm_protocol.policy import Attempts, CachePolicy, Policy, Timeouts
 from llm_protocol.secret import Secret
-from llm_runtime.config.conversion import convert, refuse_unknown, suggestion
+from llm_runtime.config.conversion import convert, refuse_unknown
 from llm_runtime.config.discovery import discover
 from llm_runtime.config.errors import ConfigError, under
 from llm_runtime.config.exposure import check_exposure
 from llm_runtime.config.keys import KeyReader, split_reference
 from llm_runtime.config.lines import line_of
 from llm_runtime.config.model import Config, CrossModel, Key, Provider, Selection, Server
+from llm_runtime.config.naming import check_names
 from llm_runtime.config.providers import check_cache, completed, sends_key_in_clear
 from llm_runtime.config.redis import redis_server
 
@@ -75,7 +77,7 @@ def parse(
         config = _config(_table(source), keys, folder or Path(), file)
         if not config.providers:
             config = _with_discovered(config, environ, local)
-        _check_routes(config)
+        check_names(config)
         check_exposure(config)
     except ConfigError as exc:
         raise ConfigError(exc.message, *exc.path, file=file, line=exc.line or _line(source, exc.path)) from None
@@ -124,14 +126,15 @@ def _config(table: dict[str, Any], keys: KeyReader, folder: Path, file: str) -> 
     for name, entry in _named(table, "providers"):
         with under("providers", name):
             providers[name] = _provider(entry, table.get("timeouts", {}), keys, folder)
+    callers = _callers(table, keys)
     return Config(
         **sections,
         redis=_redis(table, keys),
-        keys=_callers(table, keys),
+        keys=callers,
         providers=providers,
         routes=_routes(table, keys),
         reasons=dict.fromkeys(providers, f"configured in {file}"),
-        notes=tuple(_unwise(providers)),
+        notes=(*_unwise(providers), *_expired(callers)),
     )
 
 
@@ -158,31 +161,6 @@ def _routes(table: dict[str, Any], keys: KeyReader) -> dict[str, Policy]:
         with under("routes", name):
             routes[name] = convert(entry, Policy, keys.read)
     return routes
-
-
-def _check_routes(config: Config) -> None:
-    """The routes' models against all providers, those that were found included. Where there are none at all, that is
-    what is told, when the runtime opens.
-    """
-    for name, route in config.routes.items() if config.providers else ():
-        with under("routes", name):
-            for where, model in _models(route):
-                _check_candidate(model, config.providers, where)
-
-
-def _models(route: Policy) -> Iterator[tuple[str, str]]:
-    """The models that the route names, each with the key it stands under."""
-    yield from (("candidates", name) for name in route.candidates)
-    yield from (("members", name) for name in (route.members if isinstance(route.members, tuple) else ()))
-    yield from ((key, name) for key, name in (("synthesiser", route.synthesiser), ("judge", route.judge)) if name)
-
-
-def _check_candidate(candidate: str, providers: Mapping[str, Provider], where: str) -> None:
-    """A candidate must be of a provider that exists; its model may be any, for lists are often incomplete."""
-    head, slash, _ = candidate.partition("/")
-    listed = any(candidate in provider.models for provider in providers.values())
-    if slash and head not in providers and not listed:
-        raise ConfigError(f'"{candidate}" is of no configured provider{suggestion(head, providers)}', where)
 
 
 def _named(table: dict[str, Any], section: str) -> Iterator[tuple[str, object]]:
@@ -233,6 +211,13 @@ def _unwise(providers: Mapping[str, Provider]) -> Iterator[str]:
     for name, provider in providers.items():
         if provider.enabled and sends_key_in_clear(provider):
             yield f"providers.{name}.base_url is http: its key is sent where others can read it"
+
+
+def _expired(callers: Mapping[str, Key]) -> Iterator[str]:
+    now = datetime.now(UTC)
+    for name, key in callers.items():
+        if key.expires is not None and key.expires <= now:
+            yield f"keys.{name} expired at {key.expires.isoformat()}: it is refused like a key that is not known"
 
 
 def _with_discovered(config: Config, environ: Mapping[str, str], local: bool) -> Config:

@@ -7,6 +7,7 @@ of their own, like ``[providers.NAME]``. The constructors do not validate (msgsp
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated
 
 import msgspec
@@ -66,6 +67,10 @@ class Key(Section, frozen=True, kw_only=True):
     secret: Secret
     limits: Limits = Limits()
     """What this caller may ask for, whoever answers."""
+    models: Annotated[tuple[Line, ...], Meta(min_length=1)] | None = None
+    """What it may use: ``provider/model``, ``provider/*``, a model's bare name, a route's name. ``None``: all."""
+    expires: Annotated[datetime, Meta(tz=True)] | None = None
+    """From when on, by the wall clock, the key is like one that was never known."""
 
 
 class ProviderCache(Section, frozen=True, kw_only=True):

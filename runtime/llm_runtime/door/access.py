@@ -2,7 +2,8 @@
 
 Host: a web page can make its own name resolve to 127.0.0.1 and so talk to a local daemon as if it were its own server;
 the name then is the page's, never ours. Origin: a browser sends it along with what a page does; programs send none.
-Keys are compared as digests, all of them, so that neither the time nor the answer tells a wrong key from none.
+Keys are compared as digests, all of them, so that neither the time nor the answer tells a wrong key from none, nor
+either from one that has expired. Wrong ones are counted by peer; who has a right one is never refused for theirs.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ import hashlib
 import hmac
 import ipaddress
 import re
+import time
 from collections.abc import Mapping
 from typing import final
 from urllib.parse import parse_qsl
 
 from llm_runtime.door.config import DoorConfig
-from llm_runtime.door.refusal import Refused
+from llm_runtime.door.logins import FailedLogins
+from llm_runtime.door.refusal import Refused, wrong_key
 
 KEY_HEADERS = ("x-api-key", "x-goog-api-key")
 """Where clients of other vendors put the key, besides ``Authorization: Bearer``."""
@@ -26,7 +29,6 @@ KEY_PROTOCOL = "openai-insecure-api-key."
 
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::\d{1,5})?")
 _KEY_IN_QUERY = frozenset(("token", "access_token", "api_key", "apikey", "key"))
-_UNAUTHORIZED = (("www-authenticate", "Bearer"),)
 
 
 @final
@@ -37,8 +39,10 @@ class Access:
         self._origins = frozenset(config.allowed_origins)
         self._hosts = frozenset(host.lower() for host in config.allowed_hosts)
         self._keys = tuple((name, _digest(secret.reveal())) for name, secret in config.keys.items())
+        self._expires = dict(config.expires)
+        self._failed = FailedLogins()
 
-    def check(self, headers: Mapping[str, str], query: str, local_host: str) -> str:
+    def check(self, headers: Mapping[str, str], query: str, local_host: str, peer_host: str) -> str:
         """The name of the caller, empty where no keys are asked for. Raises `Refused`."""
         host = headers.get("host", "")
         if not self.is_our_host(host, local_host):
@@ -51,7 +55,17 @@ class Access:
         if query and _KEY_IN_QUERY.intersection(name.lower() for name, _ in parse_qsl(query, keep_blank_values=True)):
             message = "A key does not belong into the URL, where logs keep it; send it as Authorization: Bearer."
             raise Refused(400, "key_in_query", message, close=True)
-        return self._caller(_presented(headers)) if self._keys else ""
+        if not self._keys:
+            return ""
+        caller = self._caller(_presented(headers))
+        if caller is None or self.has_expired(caller):
+            raise self._failed.another(peer_host) or wrong_key()
+        return caller
+
+    def has_expired(self, caller: str) -> bool:
+        """Whether the caller's key has, by the wall clock: that is whose time its owner was told."""
+        expires = self._expires.get(caller)
+        return expires is not None and time.time() >= expires
 
     def allows_origin(self, origin: str | None) -> bool:
         """Whether a page of this origin may read our answers."""
@@ -70,14 +84,11 @@ class Access:
         except ValueError:
             return False
 
-    def _caller(self, presented: str) -> str:
+    def _caller(self, presented: str) -> str | None:
         digest, found = _digest(presented), None
         for name, known in self._keys:
             if hmac.compare_digest(digest, known):
                 found = name
-        if found is None:
-            message = "Incorrect API key provided, or none; send it as Authorization: Bearer."
-            raise Refused(401, "invalid_api_key", message, headers=_UNAUTHORIZED)
         return found
 
 

@@ -54,7 +54,7 @@ def listing(dialect: Callable[[], ServerDialect]) -> Endpoint:
     """An endpoint with the model list as clients of ``dialect`` read it."""
 
     async def models(exchange: Exchange) -> None:
-        body = dialect().encode_models(exchange.service.engine.model_list())
+        body = dialect().encode_models(exchange.service.engine.model_list(exchange.caller))
         await exchange.reply(WireResponse(200, (JSON,), body))
 
     return models
@@ -108,7 +108,7 @@ async def models(exchange: Exchange) -> None:
 async def model(exchange: Exchange) -> None:
     """One model of the list, by its full id or by its bare name where that is enough."""
     wanted = exchange.params["id"]
-    known = exchange.service.engine.model_list()
+    known = exchange.service.engine.model_list(exchange.caller)
     found = [each for each in known if each.id == wanted] or [
         each for each in known if each.id.partition("/")[2] == wanted
     ]
@@ -131,7 +131,8 @@ async def explain(exchange: Exchange) -> None:
     """Who would be asked for a model, in which order, and why."""
     query = parse_qs(urlsplit(exchange.request.target).query)
     try:
-        ranking = await exchange.service.engine.explain(query.get("model", [AUTO])[0])
+        model = query.get("model", [AUTO])[0]
+        ranking = await exchange.service.engine.explain(model, caller=exchange.caller)
     except LLMClientError as exc:
         await exchange.reply(encode_failure(openai(), exc.failure))
         return

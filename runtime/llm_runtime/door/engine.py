@@ -27,16 +27,16 @@ class Engine(Protocol):
         """Take a request on. Raises `LLMClientError` when it is not taken; after that all is said in the run's log."""
         ...
 
-    def model_list(self) -> Sequence[ModelInfo]:
-        """The models there are, ids as ``provider/model``."""
+    def model_list(self, caller: str = "") -> Sequence[ModelInfo]:
+        """The models that ``caller`` may use, ids as ``provider/model``."""
         ...
 
     def is_ready(self) -> bool:
         """Whether requests are taken."""
         ...
 
-    async def explain(self, model: str) -> Ranking:
-        """Who would be asked for ``model``, and why. Raises `LLMClientError`."""
+    async def explain(self, model: str, *, caller: str = "") -> Ranking:
+        """Who would be asked for ``model`` by ``caller``, and why. Raises `LLMClientError`."""
         ...
 
     def tree(self) -> object:

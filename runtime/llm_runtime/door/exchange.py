@@ -42,6 +42,11 @@ class Exchange:
         """The address the client reached us at."""
         return self._connection.socket.local_host
 
+    @property
+    def peer_host(self) -> str:
+        """The address the client came from."""
+        return self._connection.socket.peer_host
+
     def upgrade(self) -> None:
         """Let the connection go on as a WebSocket; instead of an answer."""
         self._connection.upgrade(self)

@@ -5,6 +5,15 @@ from __future__ import annotations
 MAX_CONNECTIONS = 1_000
 """Connections at once; one more is refused with 429."""
 
+FAILED_LOGINS = 10
+"""Wrong keys from one peer within `LOGIN_SECONDS` that are answered with 401; more are with 429."""
+
+LOGIN_SECONDS = 60.0
+"""How long wrong keys are counted together, from the first of them on."""
+
+WATCHED_PEERS = 4_096
+"""Peers whose wrong keys are counted; of more, those that began first are forgotten."""
+
 BACKLOG = 1_024
 """Connections the kernel holds for us until we accept them."""
 

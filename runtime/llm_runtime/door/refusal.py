@@ -61,7 +61,13 @@ def openai_shape(refused: Refused) -> object:
 
 def anthropic_shape(refused: Refused) -> object:
     """As Anthropic says it."""
-    types = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 413: "request_too_large"}
+    types = {
+        401: "authentication_error",
+        403: "permission_error",
+        404: "not_found_error",
+        413: "request_too_large",
+        429: "rate_limit_error",
+    }
     fallback = "invalid_request_error" if refused.status < 500 else "api_error"
     error = {"type": types.get(refused.status, fallback), "message": refused.message}
     return {"type": "error", "error": error, "request_id": None}
@@ -69,7 +75,13 @@ def anthropic_shape(refused: Refused) -> object:
 
 def gemini_shape(refused: Refused) -> object:
     """As Gemini says it."""
-    words = {401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND", 503: "UNAVAILABLE"}
+    words = {
+        401: "UNAUTHENTICATED",
+        403: "PERMISSION_DENIED",
+        404: "NOT_FOUND",
+        429: "RESOURCE_EXHAUSTED",
+        503: "UNAVAILABLE",
+    }
     word = words.get(refused.status, "INVALID_ARGUMENT" if refused.status < 500 else "INTERNAL")
     return {"error": {"code": refused.status, "message": refused.message, "status": word}}
 
@@ -82,6 +94,19 @@ def cohere_shape(refused: Refused) -> object:
 def not_found(what: str) -> Refused:
     """There is no such thing, or it is not the caller's: the two look alike."""
     return Refused(404, "not_found", f"There is no {what} here.")
+
+
+def wrong_key() -> Refused:
+    """There is no key, or none that is known, or one that has expired: the three look alike."""
+    message = "Incorrect API key provided, or none; send it as Authorization: Bearer."
+    return Refused(401, "invalid_api_key", message, headers=(("www-authenticate", "Bearer"),))
+
+
+def too_many_wrong_keys(seconds: int) -> Refused:
+    """A wrong key after many."""
+    message = f"Too many incorrect API keys came from this address; try again in {seconds} s."
+    headers = (("retry-after", str(seconds)),)
+    return Refused(429, "too_many_incorrect_keys", message, kind="rate_limit_error", headers=headers, close=True)
 
 
 def shutting_down() -> Refused:

@@ -75,7 +75,8 @@ class Service:
         if request.method in methods:
             exchange.shape = methods[request.method].shape
         if not (methods and all(route.open for route in methods.values())):
-            exchange.caller = self.access.check(request.headers, request.query, exchange.local_host)
+            host, peer = exchange.local_host, exchange.peer_host
+            exchange.caller = self.access.check(request.headers, request.query, host, peer)
         await choose(methods, request.method).endpoint(exchange)
 
     async def serve_websocket(self, exchange: Exchange, socket: Socket, left_over: bytes) -> None:

@@ -34,7 +34,7 @@ from llm_runtime.door.frames import (
 )
 from llm_runtime.door.lanes import Lanes
 from llm_runtime.door.limits import UNSAID_FRAMES, WRITE_BATCH_BYTES, WS_PING_SECONDS
-from llm_runtime.door.refusal import Refused, shutting_down
+from llm_runtime.door.refusal import Refused, shutting_down, wrong_key
 from llm_runtime.door.service import Service
 from llm_runtime.door.shelf import Kept, Recent
 from llm_runtime.door.socket import Socket
@@ -137,10 +137,16 @@ class Session:
             self._last_ping = now
             self._ping_due = True
             self._waker.wake()
+        self._notice_expiry()
         if now >= self._expires and self._ending is None:
             message = "The connection has reached its maximum lifetime; open another."
             refused = Refused(400, "websocket_connection_limit_reached", message)
             self._end(Ending(refused, Close(1000, "lifetime"), announced=True))
+
+    def _notice_expiry(self) -> None:
+        """From when on the caller's key has expired, nothing new is taken; what is being answered ends as it would."""
+        if self._ending is None and self._service.access.has_expired(self._caller):
+            self._end(Ending(wrong_key(), Close(1008, "the key has expired"), announced=True))
 
     def drain(self) -> None:
         """Take nothing new; close when what is active has ended."""
@@ -208,6 +214,7 @@ class Session:
                 raise unknown_type(head)
 
     def _admit(self, asked: Asked) -> None:
+        self._notice_expiry()
         if self._ending is not None:
             raise self._ending.refused
         self._lanes.admit(asked.head.stream_id, asked)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections.abc import Callable
 from contextlib import suppress
 from typing import final
 
@@ -26,10 +27,10 @@ from llm_runtime.door.limits import (
 _RESET = struct.pack("ii", 1, 0)
 
 
-def _host(raw: socket.socket) -> str:
-    """The address the peer reached us at; empty where there is none."""
+def _host(address: Callable[[], object]) -> str:
+    """The host of a socket's ``address``; empty where there is none."""
     with suppress(OSError):
-        name = raw.getsockname()
+        name = address()
         return str(name[0]) if isinstance(name, tuple) else ""
     return ""
 
@@ -43,7 +44,10 @@ class Socket:
         self._raw = raw
         self._torn = False
         self._writing = trio.StrictFIFOLock()
-        self.local_host = _host(raw)
+        self.local_host = _host(raw.getsockname)
+        """The address the peer reached us at."""
+        self.peer_host = _host(raw.getpeername)
+        """The address it came from."""
         self.last_received = trio.current_time()
         with suppress(OSError):
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

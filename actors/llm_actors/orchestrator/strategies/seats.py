@@ -73,7 +73,9 @@ def samples(services: Services, ask: Ask, count: int) -> Seats:
 
 
 def named(catalog: Catalog, ask: Ask, names: Iterable[str]) -> list[Seat]:
-    """A seat for each name, of the models that may be used. One that is named twice gets two, and a number behind its name."""
+    """A seat for each name, with those of its models that may be used. One that is named twice gets two, and a number
+    behind its name.
+    """
     found: list[Seat] = []
     met: Counter[str] = Counter()
     for model in names:

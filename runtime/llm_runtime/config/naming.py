@@ -1,0 +1,45 @@
+"""Whether the models that routes and callers' lists name can exist, by all providers, those that were found included.
+
+A provider must be known; its model may be any, for vendors' lists are often incomplete. Where there are no providers at
+all, that is what is told, when the runtime opens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from llm_protocol.requests import AUTO
+from llm_runtime.config.conversion import suggestion
+from llm_runtime.config.errors import ConfigError, under
+from llm_runtime.config.model import Config, Key, Provider
+
+
+def check_names(config: Config) -> None:
+    """Raise `ConfigError` at the first name that nothing can be meant by."""
+    if not config.providers:
+        return
+    for name, route in config.routes.items():
+        with under("routes", name):
+            for where, model in route.models():
+                _check_model(model, config.providers, where)
+    for name, key in config.keys.items():
+        with under("keys", name):
+            _check_list(key, config)
+
+
+def _check_list(key: Key, config: Config) -> None:
+    for name in key.models or ():
+        if name in config.routes:
+            continue
+        if name == AUTO:
+            raise ConfigError(f'"{AUTO}" chooses among the models that are named here and is none', "models")
+        if "*" in name and not name.endswith("/*"):
+            raise ConfigError('the only pattern is "provider/*"; to allow everything, leave models out', "models")
+        _check_model(name, config.providers, "models")
+
+
+def _check_model(model: str, providers: Mapping[str, Provider], where: str) -> None:
+    head, slash, _ = model.partition("/")
+    listed = any(model in provider.models for provider in providers.values())
+    if slash and head not in providers and not listed:
+        raise ConfigError(f'"{model}" is of no configured provider{suggestion(head, providers)}', where)
