@@ -1,7 +1,8 @@
 """What limiter and cache add to a request: CPU of the daemon with them on, beside the bare provider path, in one run.
 
 The same load on two daemons, rounds interleaved. For the misses every request is another one, so that each is
-looked up, limited, asked and stored; for the hits all are the same one.
+looked up, limited, asked and stored; for the hits all are the same one. Limits are also measured shared, through a
+Redis of the run's own.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import trio
 
 from bench.daemon import CHAT, CONFIG, PLAIN_AT_ONCE, System, _post, _read_answer, _spent, process, system_under_test
 from bench.daemon import HERE as FOLDER
+from support.redis import redis
 
 ROUNDS = 5
 REQUESTS = 960
@@ -22,6 +24,10 @@ LIMITED = """
 [providers.fake.limits]
 requests_per_minute = 10_000_000
 tokens_per_minute = 1_000_000_000
+"""
+SHARED = """
+[redis]
+url = "redis://127.0.0.1:{port}/0"
 """
 CACHED = """
 [cache]
@@ -58,6 +64,7 @@ ROWS: tuple[tuple[str, str, Load], ...] = (
     ("cached, a miss", CACHED, misses),
     ("limited and cached, a miss", LIMITED + CACHED, misses),
     ("limited and cached, a hit", LIMITED + CACHED, hits),
+    ("limited through redis", LIMITED + SHARED, misses),
 )
 
 
@@ -72,10 +79,10 @@ def _measured(daemons: tuple[System, System], load: Load) -> tuple[float, float]
 def main() -> int:
     """Print the table. It has no budget: the calls are counted by a test (at most four)."""
     print(f"{'CPU per plain request':32} {'with':>9} {'bare':>9} {'ratio':>7}")
-    with process(1, str(FOLDER / "_upstream.py"), "1", "0.001") as upstream:
+    with redis() as server, process(1, str(FOLDER / "_upstream.py"), "1", "0.001") as upstream:
         bare = CONFIG.format(port=upstream.port)
         for what, section, load in ROWS:
-            with system_under_test(bare + section) as ours, system_under_test(bare) as plain:
+            with system_under_test(bare + section.replace("{port}", str(server.port))) as ours, system_under_test(bare) as plain:
                 found, base = _measured((ours, plain), load)
             print(f"{what:32} {found:6.0f} us {base:6.0f} us {found / base:6.2f}x", flush=True)
     return 0
