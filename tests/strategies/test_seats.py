@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from llm_actors.catalog import Candidate, Catalog
-from llm_actors.orchestrator.asking import Ask
-from llm_actors.orchestrator.record import Record
 from llm_actors.orchestrator.strategies.seats import TEMPERATURES, diverse, named, varied
-from llm_actors.run import RunLog
 from llm_protocol.content import Message
-from llm_protocol.policy import Policy
 from llm_protocol.requests import ChatRequest, LLMProvider, Parameters, RequestType
 from support.attempts import status, world
 from support.panels import ask, outcomes, saying
@@ -38,10 +32,6 @@ def catalog() -> Catalog:
 
 def candidates(*names: str) -> list[Candidate]:
     return [Candidate(*name.split("/")) for name in names]
-
-
-def question() -> Ask:
-    return Ask(CHAT, [], Policy(), "error", stream=False, log=RunLog(), until=lambda: math.inf, record=Record("panel"))
 
 
 def test_the_best_of_different_vendors_are_chosen() -> None:
@@ -71,7 +61,7 @@ def test_as_many_as_there_are_and_none_twice(pairs: list[tuple[str, str]], count
 
 
 def test_a_name_given_twice_gets_two_seats() -> None:
-    found = named(catalog(), question(), ["mine/m", "yours/m", "mine/m", "nobody"])
+    found = named(catalog(), CHAT, None, ["mine/m", "yours/m", "mine/m", "nobody"])
     assert [(seat.name, seat.nth) for seat in found] == [("mine/m", 0), ("yours/m", 0), ("mine/m#2", 1), ("nobody", 0)]
     assert found[3].failure is not None
 

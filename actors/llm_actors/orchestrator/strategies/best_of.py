@@ -18,7 +18,7 @@ from llm_actors.orchestrator.record import Record
 from llm_actors.orchestrator.single import Ending
 from llm_actors.orchestrator.strategies.members import Member
 from llm_actors.orchestrator.strategies.prompts import JUDGEMENT, about, letter
-from llm_actors.orchestrator.strategies.seats import named
+from llm_actors.orchestrator.strategies.seats import seat_for
 from llm_actors.orchestrator.strategies.team import LAST_SHARE, Team
 from llm_actors.run import Judge, RunLog
 from llm_protocol.content import Text
@@ -75,7 +75,7 @@ async def _callable(judge: Judge, answered: list[Member]) -> Verdict:
 
 
 async def _model(team: Team, answered: list[Member]) -> Verdict:
-    seat = named(team.services.catalog, team.ask, [team.policy.judge or answered[0].seat.model])[0]
+    seat = seat_for(team.services, team.ask, team.policy.judge or answered[0].seat.model)
     if seat.failure is not None:
         return Verdict(None, seat.failure.message)
     into = RunLog(limit_bytes=VERDICT_BYTES)

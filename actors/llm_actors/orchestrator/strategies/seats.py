@@ -9,14 +9,14 @@ from typing import NamedTuple
 import msgspec
 import trio
 
-from llm_actors.catalog import Candidate, Catalog
+from llm_actors.catalog import Allowed, Candidate, Catalog
 from llm_actors.orchestrator.asking import Ask
 from llm_actors.orchestrator.services import Services
 from llm_actors.selector import Ranking
 from llm_protocol.errors import LLMClientError
 from llm_protocol.failures import Failure
 from llm_protocol.policy import MAX_MEMBERS
-from llm_protocol.requests import Parameters
+from llm_protocol.requests import AnyRequest, Parameters
 
 DEFAULT_MEMBERS = 3
 """How many are asked where nothing says."""
@@ -49,9 +49,9 @@ def seats(services: Services, ask: Ask) -> Seats:
     """The members of a panel. Those chosen by the selector are of as many vendors as there are."""
     policy = ask.policy
     if isinstance(policy.members, tuple):
-        taken = named(services.catalog, ask, policy.members)
+        taken = named(services.catalog, ask.request, ask.allowed, policy.members)
         known = {candidate for seat in taken for candidate in seat.candidates}
-        spare = named(services.catalog, ask, policy.candidates)
+        spare = named(services.catalog, ask.request, ask.allowed, policy.candidates)
         return Seats(taken, [seat for seat in spare if known.isdisjoint(seat.candidates)])
     ranking = _ranking(services, ask)
     ranked = ranking.candidates
@@ -68,20 +68,25 @@ def samples(services: Services, ask: Ask, count: int) -> Seats:
     if not names:
         ranking = _ranking(services, ask)
         names = (str(ranking.candidates[0]),)
-    taken = named(services.catalog, ask, [names[at % len(names)] for at in range(count)])
+    taken = named(services.catalog, ask.request, ask.allowed, [names[at % len(names)] for at in range(count)])
     return Seats(taken, [], ranking)
 
 
-def named(catalog: Catalog, ask: Ask, names: Iterable[str]) -> list[Seat]:
-    """A seat for each name, with those of its models that may be used. One that is named twice gets two, and a number
-    behind its name.
+def seat_for(services: Services, ask: Ask, model: str) -> Seat:
+    """A seat for ``model``, whoever names it."""
+    return named(services.catalog, ask.request, ask.allowed, [model])[0]
+
+
+def named(catalog: Catalog, request: AnyRequest, allowed: Allowed | None, names: Iterable[str]) -> list[Seat]:
+    """A seat for each name, with those of its models that are ``allowed``. One that is named twice gets two, and a
+    number behind its name.
     """
     found: list[Seat] = []
     met: Counter[str] = Counter()
     for model in names:
         name = f"{model}#{met[model] + 1}" if met[model] else model
         try:
-            found.append(Seat(name, model, catalog.resolve(ask.request.to(model), ask.allowed), met[model]))
+            found.append(Seat(name, model, catalog.resolve(request.to(model), allowed), met[model]))
         except LLMClientError as exc:
             found.append(Seat(name, model, [], met[model], exc.failure))
         met[model] += 1

@@ -13,7 +13,7 @@ from llm_actors.orchestrator.single import Ending
 from llm_actors.orchestrator.strategies.members import Member
 from llm_actors.orchestrator.strategies.merging import merge_json
 from llm_actors.orchestrator.strategies.prompts import SYNTHESIS, about
-from llm_actors.orchestrator.strategies.seats import named
+from llm_actors.orchestrator.strategies.seats import seat_for
 from llm_actors.orchestrator.strategies.team import Team
 from llm_protocol.content import Text
 from llm_protocol.events import Failed, Finished, Started
@@ -67,7 +67,7 @@ async def synthesise(team: Team, answers: Sequence[Member]) -> Ending:
 
 
 async def _by_model(team: Team, model: str, answers: Sequence[Member], best: Member) -> Ending:
-    seat = named(team.services.catalog, team.ask, [model])[0]
+    seat = seat_for(team.services, team.ask, model)
     if seat.failure is not None:
         return _without(team, model, best, seat.failure.message)
     template = team.policy.template or SYNTHESIS
