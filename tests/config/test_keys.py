@@ -1,12 +1,14 @@
 """Keys come from the environment or a file, and are never seen."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from llm_protocol.secret import Secret
-from llm_runtime.config import Config, ConfigError, load, parse
+from llm_runtime.config import Config, ConfigError, Key, load, parse
 
+MOMENT = "a date and time with an offset, such as 2030-01-31T12:00:00Z"
 SOURCE = '[keys.me]\nsecret = "%s"\n'
 
 
@@ -82,3 +84,69 @@ def test_two_callers_may_not_share_a_key(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load(file, {"K": "CANARY"})
     assert str(caught.value) == f'{file}:5: keys.b.secret: the same key as "a": a key names one caller'
+
+
+CALLER = """\
+[keys.me]
+secret = "env:K"
+{}
+
+[routes.careful]
+candidates = ["primary/a"]
+
+[providers.primary]
+kind = "openai_compatible"
+base_url = "http://127.0.0.1:1/v1"
+models = ["a", "org/b"]
+"""
+
+
+def caller(line: str) -> Key:
+    return parse(CALLER.format(line).encode(), {"K": "CANARY"}).keys["me"]
+
+
+def test_a_caller_without_a_list_may_use_everything_for_ever() -> None:
+    assert (caller("").models, caller("").expires) == (None, None)
+
+
+def test_a_callers_list_names_routes_models_and_providers() -> None:
+    names = ("careful", "primary/a", "primary/new", "primary/*", "bare", "org/b")
+    assert caller(f"models = {json.dumps(names)}").models == names
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('models = ["primray/a"]', 'keys.me.models: "primray/a" is of no configured provider; did you mean "primary"?'),
+        ('models = ["primray/*"]', 'keys.me.models: "primray/*" is of no configured provider; did you mean "primary"?'),
+        ('models = ["*"]', 'keys.me.models: the only pattern is "provider/*"; to allow everything, leave models out'),
+        ('models = ["primary/a*"]', "keys.me.models: the only pattern is"),
+        ('models = ["auto"]', 'keys.me.models: "auto" chooses among the models that are named here and is none'),
+        ("models = []", "keys.me.models: expected a list with a length of at least 1"),
+        ('models = "a"', "keys.me.models: expected a list, got text"),
+        ("modles = []", 'keys.me.modles: unknown key; did you mean "models"?'),
+        ("expires = 2030-01-31T00:00:00", f"keys.me.expires: expected {MOMENT}"),
+        ("expires = 2030-01-31", f"keys.me.expires: expected {MOMENT}, got a date"),
+        ("expires = 10:00:00", f"keys.me.expires: expected {MOMENT}, got a time"),
+        ("expires = 1893456000", f"keys.me.expires: expected {MOMENT}, got a whole number"),
+    ],
+)
+def test_a_mistake_in_a_callers_rights_is_told(line: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        caller(line)
+    assert str(caught.value).startswith(f"config.toml:3: {said}")
+
+
+def test_a_key_expires_at_a_moment_wherever_its_owner_is() -> None:
+    east, west = caller("expires = 2099-01-01T00:00:00+02:00"), caller("expires = 2098-12-31T22:00:00Z")
+    assert east.expires is not None
+    assert east.expires == west.expires
+
+
+@pytest.mark.parametrize("moment", ["1979-05-27T07:32:00Z", "0001-01-01T00:00:00+23:59"])
+def test_a_key_that_has_expired_is_noted_and_no_mistake(moment: str) -> None:
+    config = parse(CALLER.format(f"expires = {moment}").encode(), {"K": "CANARY"})
+    [note] = config.notes
+    assert note.startswith("keys.me expired at ")
+    later = parse(CALLER.format("expires = 9999-12-31T23:59:59-23:59").encode(), {"K": "CANARY"})
+    assert later.notes == ()
