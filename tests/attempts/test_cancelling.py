@@ -13,7 +13,8 @@ from trio.testing import MockClock
 from llm_actors.run import Run
 from llm_actors.testing import nothing_left, run_virtual
 from llm_protocol.failures import FailureKind
-from support.attempts import ANSWER, Asked, World, answering, status, world
+from support.attempts import ANSWER, Asked, World, answer, answering, status, world
+from support.peer import pause
 
 DEADLINE = 60.0
 LATE = 2.0
@@ -123,3 +124,24 @@ async def test_a_leader_out_of_time_leaves_the_flight_to_who_has_more(autojump_c
     assert (leader.failure.kind, leader.took) == (FailureKind.DEADLINE, 2)
     assert follower.text == ANSWER
     assert w["a"].calls == 1
+
+
+async def test_a_retry_past_the_leaders_deadline_is_made_for_a_follower_with_more(autojump_clock: MockClock) -> None:
+    """What the leader has no time for must not cost those who have."""
+    async with world(a=[[pause(1), status(429, retry_after="5")], answer]) as w:
+        got: dict[float, Asked] = {}
+
+        async def one(deadline: float) -> None:
+            got[deadline] = await w.ask(cache="read", deadline_s=deadline)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(one, 3)
+            await trio.sleep(0.5)
+            nursery.start_soon(one, 30)
+        await w.settled()
+
+    leader = got[3].failure
+    assert leader is not None
+    assert (leader.kind, got[3].took) == (FailureKind.DEADLINE, 3)
+    assert (got[30].text, got[30].outcomes()) == (ANSWER, ["a:rate_limited", "a:ok"])
+    assert w["a"].calls == 2

@@ -239,3 +239,16 @@ async def test_a_cached_and_limited_request_costs_at_most_four_actor_calls(monke
 
     assert first == ["Submit", "Lookup", "Reserve", "Generate"]
     assert calls == ["Submit", "Lookup"]
+
+
+@pytest.mark.parametrize("steps", range(12))
+async def test_who_comes_while_a_deserted_flight_ends_does_not_end_with_it(steps: int) -> None:
+    async with runtime([sse(*HELLO, end=False), stall()], sse(*HELLO, *END)) as (rt, _):
+        leader = await rt.submit(chat(), stream=True)
+        with leader.follow() as mine:
+            await mine.next()
+        for _ in range(steps):
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        with trio.fail_after(2):
+            async with rt.stream_request(chat()) as answer:
+                assert "".join([piece async for piece in answer.text()]) == "Hello there"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol, final
 
 import trio
@@ -57,8 +58,8 @@ class Purse(Protocol):
 
 
 class Ask(NamedTuple):
-    """One question: what, of whom, how, and where the answer goes. ``deadline`` is on Trio's clock. ``allowed``: the
-    models that may have a part in it besides the candidates; ``None``: any.
+    """One question: what, of whom, how, and where the answer goes. ``allowed``: the models that may have a part
+    in it besides the candidates; ``None``: any.
     """
 
     request: AnyRequest
@@ -67,10 +68,16 @@ class Ask(NamedTuple):
     on_broken_stream: OnBrokenStream
     stream: bool
     log: RunLog
-    deadline: float
+    until: Callable[[], float]
+    """The deadline as it is now: a flight is given more time by whoever joins it with more."""
     record: Record
     purse: Purse | None = None
     allowed: Allowed | None = None
+
+    @property
+    def deadline(self) -> float:
+        """When there must be an end, on Trio's clock."""
+        return self.until()
 
 
 @final

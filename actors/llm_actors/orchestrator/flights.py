@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple, final
+from math import inf
+from typing import NamedTuple, TypeAlias, final
 
 import msgspec
 import trio
@@ -42,8 +43,20 @@ from llm_protocol.response import LLMResponse
 
 log = logging.getLogger(__name__)
 
-Perform = Callable[[Run, Routed], Awaitable[None]]
-"""Answers a run from upstream and gives its log an end."""
+Until: TypeAlias = Callable[[], float]
+"""Tells the deadline as it is now."""
+
+Perform: TypeAlias = Callable[[Run, Routed, Until], Awaitable[None]]
+"""Answers a run from upstream, by a deadline that may move, and gives its log an end."""
+
+
+@final
+class _Flight:
+    """A run that those who asked for it follow. Attempts are planned for the time that the most patient of them has."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.until = -inf
 
 
 class _Key(NamedTuple):
@@ -72,50 +85,53 @@ class Flights:
         self._services = services
         self._perform = perform
         self._nursery = nursery
-        self._flying: dict[_Key, Run] = {}
+        self._flying: dict[_Key, _Flight] = {}
 
     async def answer(self, run: Run, routed: Routed) -> None:
         """Answer ``run``: from the cache, by a flight under way, or from upstream."""
         mode = cache_mode(self._services, run, routed)
         key = None if mode == "off" else key_of(run.request, self._targets(routed), routed.policy)
         if key is None:
-            await self._perform(run, routed)
+            await self._perform(run, routed, lambda: run.scope.deadline)
             return
         shared = _Key(key, run.stream, routed.rescue(run.request, stream=run.stream))
         flight = self._flying.get(shared)
         outcome: CacheOutcome | None = "coalesced"
-        if flight is None:
+        if flight is None or flight.run.scope.cancel_called:  # deserted or late, it takes nobody on any more
             outcome = None  # the flight itself knows
-            flight = self._flying[shared] = Run(run.request, stream=run.stream)
+            flight = self._flying[shared] = _Flight(Run(run.request, stream=run.stream))
             self._nursery.start_soon(self._fly, shared, flight, mode, routed)
-        await _follow(run, flight, outcome)
+        flight.until = max(flight.until, run.scope.deadline)
+        await _follow(run, flight.run, outcome)
 
     def _targets(self, routed: Routed) -> list[Target]:
         return [self._services.target_of(candidate) for candidate in routed.candidates]
 
-    async def _fly(self, shared: _Key, flight: Run, mode: CacheMode, routed: Routed) -> None:
+    async def _fly(self, shared: _Key, flight: _Flight, mode: CacheMode, routed: Routed) -> None:
+        run = flight.run
         try:
-            with flight.scope:
-                # Followers may have more time than the leader. Attempts are planned by the leader's (`Ask.deadline`).
-                flight.scope.deadline = flight.started_at + max(DEFAULT_DEADLINE_SECONDS, routed.deadline_s)
-                if isinstance(flight.request, EmbeddingRequest):
-                    await self._embed(flight, flight.request, mode, routed)
+            with run.scope:
+                # Only the outer bound, which cannot be moved: calls that are made take it with them.
+                run.scope.deadline = run.started_at + max(DEFAULT_DEADLINE_SECONDS, routed.deadline_s)
+                if isinstance(run.request, EmbeddingRequest):
+                    await self._embed(run, run.request, mode, routed, lambda: flight.until)
                 else:
-                    await self._ask(flight, shared.key, mode, routed)
+                    await self._ask(run, shared.key, mode, routed, lambda: flight.until)
         except Exception as exc:  # a bug of ours ends this flight, not the others
-            log.error("request %s crashed: %s", flight.request.request_id, place(exc))  # noqa: TRY400
-            flight.fail(Failure(kind=FailureKind.INTERNAL, message="the runtime failed while it worked on this"))
+            log.error("request %s crashed: %s", run.request.request_id, place(exc))  # noqa: TRY400
+            run.fail(Failure(kind=FailureKind.INTERNAL, message="the runtime failed while it worked on this"))
         finally:
-            del self._flying[shared]
-            flight.close()
+            if self._flying.get(shared) is flight:
+                del self._flying[shared]
+            run.close()
 
-    async def _ask(self, flight: Run, key: CacheKey, mode: CacheMode, routed: Routed) -> None:
+    async def _ask(self, flight: Run, key: CacheKey, mode: CacheMode, routed: Routed, until: Until) -> None:
         cache, request = self._services.cache, flight.request
         found = await lookup(cache, key, request.request_id) if mode == "read" else None
         if found is not None:
             _play(flight, replay(found, request, response_id=flight.response_id))
             return
-        await self._perform(flight, routed)
+        await self._perform(flight, routed, until)
         if (whole := _answer(flight)) is not None and self._keeps(whole, routed):
             store(cache, key, whole, fallback=_by_another(whole) or _is_second_best(whole))
 
@@ -124,7 +140,9 @@ class Flights:
         parts = {each.provider for each in (whole, *whole.members)}
         return routed.policy.cache is not None or parts <= self._services.caches
 
-    async def _embed(self, flight: Run, request: EmbeddingRequest, mode: CacheMode, routed: Routed) -> None:
+    async def _embed(
+        self, flight: Run, request: EmbeddingRequest, mode: CacheMode, routed: Routed, until: Until
+    ) -> None:
         """Ask only for those inputs that are not known."""
         cache, targets, policy = self._services.cache, self._targets(routed), routed.policy
         keys = embedding_keys(request, targets, policy)
@@ -138,7 +156,7 @@ class Flights:
         part = Run(split.missing, stream=False)
         with part.scope:
             part.scope.deadline = flight.scope.deadline
-            await self._perform(part, routed)
+            await self._perform(part, routed, until)
         part.close()
         answer = _answer(part)
         if answer is not None and not _by_another(answer):
@@ -147,7 +165,7 @@ class Flights:
         if merged is not None:
             _play(flight, merged, cache="miss")
         elif split.known and answer is not None:  # another model answered: its vectors do not go with the known ones
-            await self._perform(flight, routed)
+            await self._perform(flight, routed, until)
         else:
             end = part.log.end
             assert end is not None, "a run that was closed has an end"

@@ -88,7 +88,8 @@ def _failure(state: tenacity.RetryCallState) -> Failure:
 class AttemptPlan(Generic[C]):
     """One request's attempts. ``current`` is the candidate to ask; `after` says what follows a failure.
 
-    ``candidates`` are in the order to try. ``deadline`` and the ``now`` of `after` are on one clock, in seconds.
+    ``candidates`` are in the order to try. ``deadline``, which may be moved, and the ``now`` of `after` are on one
+    clock, in seconds.
     ``may_retry`` spends the candidate's retry budget and says whether there was any. ``fits(one, other)`` says
     whether ``other`` may take a prompt that was too long for ``one``. ``draw`` gives a number in [0, 1).
     """
@@ -106,7 +107,7 @@ class AttemptPlan(Generic[C]):
         self.current: C
         self._others: list[C]
         self.current, *self._others = candidates
-        self._deadline = deadline
+        self.deadline = deadline
         self._may_retry = may_retry
         self._fits = fits
         self._draw = draw
@@ -169,7 +170,7 @@ class AttemptPlan(Generic[C]):
         state = self._state()
         state.set_result(failure)
         wait = self._quick_wait(state, failure) if self._others else self._patient_wait(state)
-        if wait is None or now + wait >= self._deadline:
+        if wait is None or now + wait >= self.deadline:
             return None
         if asked and not self._may_retry(self.current):
             return None
@@ -209,6 +210,6 @@ class AttemptPlan(Generic[C]):
             return "no other candidate"
         if self._stop(state):
             return f"it was tried {state.attempt_number} times" if state.attempt_number > 1 else "it is tried only once"
-        if now + self._wait(state) >= self._deadline:
+        if now + self._wait(state) >= self.deadline:
             return "the wait would pass the deadline"
         return "the retry budget is used up"

@@ -100,6 +100,7 @@ class Single:
     def _move(self, plan: AttemptPlan[Candidate], ending: Ending, failure: Failure) -> Move:
         if ending.candidate is None:
             return Stop("no room in time")
+        plan.deadline = self._ask.deadline
         return plan.after(failure, trio.current_time(), asked=self._asked)
 
     def _rank(self) -> Ranking:
@@ -177,7 +178,7 @@ class Single:
         if priority is None:
             priority = USUAL_PRIORITY
         try:
-            with trio.CancelScope(deadline=self._ask.deadline):  # a flight's own scope has more, for its followers
+            with trio.CancelScope(deadline=self._ask.deadline):
                 return await reserve(
                     services.limiter, names, tokens=estimate.total_tokens, caller=caller, priority=priority
                 )

@@ -189,7 +189,7 @@ class Team:
             on_broken_stream="error" if mode == "restart" else mode,
             stream=self.run.stream or self._telling.on or self.ledger.bounded,
             log=member.log,
-            deadline=min(self.ask.deadline, member.scope.deadline),
+            until=lambda: min(self.ask.deadline, member.scope.deadline),
             record=member.record,
             purse=member.purse,
         )
@@ -241,7 +241,7 @@ class Team:
             on_broken_stream=mode,
             stream=(whole and self.run.stream) or self.ledger.bounded,
             log=into,
-            deadline=min(self.ask.deadline, scope.deadline),
+            until=lambda: min(self.ask.deadline, scope.deadline),
             record=record,
             purse=purse,
         )
