@@ -13,6 +13,7 @@ from llm_actors.limiter.bucket import Bucket, Charge
 from llm_protocol.dialect import RateLimits
 from llm_protocol.policy import Limits
 
+FRESH_REQUESTS = 1.0
 FRESH_SECONDS = 10.0
 """A new bucket of tokens holds the refill of so many seconds, and a new bucket of requests holds one request: a
 program that is started again and again does not burst, and its first request does not wait."""
@@ -49,9 +50,8 @@ class Account:
         self.in_flight = 0
         self.held_until = -inf
         self.deferred_until = -inf
-        self.requests = _bucket(limits.requests_per_minute, 1.0, now, full=full)
-        share = (limits.tokens_per_minute or 0) * FRESH_SECONDS / 60
-        self.tokens = _bucket(limits.tokens_per_minute, share, now, full=full)
+        self.requests = _bucket(limits.requests_per_minute, FRESH_REQUESTS, now, full=full)
+        self.tokens = _bucket(limits.tokens_per_minute, _fresh_tokens(limits), now, full=full)
         self._learned = False
 
     @property
@@ -83,6 +83,18 @@ class Account:
     def defer(self, seconds: float, now: float) -> None:
         """Let nothing go for ``seconds``, because other processes are using what there is."""
         self.deferred_until = max(self.deferred_until, now + seconds)
+
+    def look_again(self, now: float) -> None:
+        """Something has come back of which other processes had the rest."""
+        self.deferred_until = now
+
+    def go_alone(self, now: float) -> None:
+        """What the others have used is no longer known: there is no more than in a new account."""
+        self.deferred_until = now
+        if self.requests is not None:
+            self.requests.lower(FRESH_REQUESTS, now)
+        if self.tokens is not None:
+            self.tokens.lower(_fresh_tokens(self.limits), now)
 
     def hold(self, seconds: float, now: float, per_minute: int | None = None) -> bool:
         """Let nothing go for ``seconds``, and then no more than the rate: ours, else ``per_minute``, else a default.
@@ -124,6 +136,10 @@ class Account:
         for bucket in (self.requests, self.tokens):
             if bucket is not None:
                 bucket.lower(0.0, now)
+
+
+def _fresh_tokens(limits: Limits) -> float:
+    return (limits.tokens_per_minute or 0) * FRESH_SECONDS / 60
 
 
 def _bucket(per_minute: int | None, fresh: float, now: float, *, full: bool) -> Bucket | None:

@@ -186,6 +186,12 @@ class Books:
         if deployment.account.hold(min(seconds, RETRY_AFTER_SECONDS) + self._jitter(), now):
             self._refuse_hopeless(deployment.line, now)
 
+    def go_alone(self, now: float) -> None:
+        """Those with whom the limits were shared are out of sight."""
+        for account in (*(each.account for each in self._deployments.values()), *self._callers.accounts()):
+            account.go_alone(now)
+        self.serve(now)
+
     def account(self, name: str, now: float) -> Account:
         """A deployment's."""
         return self._deployment(name, now).account

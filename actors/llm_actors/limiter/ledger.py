@@ -44,8 +44,8 @@ log = logging.getLogger(__name__)
 class Ledger:
     """The limiter's side. Give it to a task that runs `run`; nothing else of it waits.
 
-    ``wanted`` tells whether reservation number so-and-so is still open; ``answered`` is given the claims that were
-    decided, with ``None`` for those that go past the ledger because it is away.
+    ``wanted`` tells whether reservation number so-and-so is still open. ``answered`` is given the claims that were
+    decided, ``alone`` those that were not when the server went away.
     """
 
     def __init__(
@@ -53,11 +53,13 @@ class Ledger:
         server: RedisServer,
         *,
         wanted: Callable[[int], bool],
-        answered: Callable[[Sequence[tuple[Claim, Answer | None]]], None],
+        answered: Callable[[Sequence[tuple[Claim, Answer]]], None],
+        alone: Callable[[Sequence[Claim]], None],
     ) -> None:
         self._server = server
         self._wanted = wanted
         self._answered = answered
+        self._alone = alone
         self._process = token_hex(8)
         self._entries: list[Entry] = []
         self._asked: list[Claim] = []
@@ -146,7 +148,7 @@ class Ledger:
         log.info("limits are shared through redis at %s", self._server.name)
 
     def _close(self, reason: str) -> None:
-        """The server is away: everyone who waits for it goes past it."""
+        """The server is away. Nobody waits for it."""
         if reason != self._trouble:
             log.warning(
                 "redis at %s is away (%s): until it is back, this process keeps to its limits alone",
@@ -154,10 +156,11 @@ class Ledger:
                 reason,
             )
         self._trouble = reason
-        self.is_open = False
-        lost = [*self._asked, *(each for each in self._entries if isinstance(each, Claim))]
-        self._asked, self._entries = [], []
-        self._answered([(claim, None) for claim in lost])
+        if self.is_open:
+            self.is_open = False
+            lost = [*self._asked, *(each for each in self._entries if isinstance(each, Claim))]
+            self._asked, self._entries = [], []
+            self._alone(lost)
 
 
 @cache

@@ -49,7 +49,7 @@ class Sharing:
         self._pauses: dict[str, float] = {}
         self._ledger: Ledger | None = None
         if server is not None:
-            self._ledger = Ledger(server, wanted=lambda number: waiter(number) is not None, answered=self._answered)
+            self._ledger = Ledger(server, wanted=self._wanted, answered=self._answered, alone=self._alone)
 
     async def start(self, nursery: trio.Nursery) -> None:
         """Keep the session with the server in a task of ``nursery``. Waits until it was reached, or was not."""
@@ -85,8 +85,12 @@ class Sharing:
 
     def ended(self, lease: Lease | None, ending: Ending, tokens: int | None = None) -> None:
         """A lease is over: correct what the ledger charged for it."""
-        if self._ledger is not None and lease is not None and lease.receipt is not None:
-            self._ledger.settle(lease.receipt, ending, tokens)
+        if self._ledger is None or lease is None or lease.receipt is None:
+            return
+        self._ledger.settle(lease.receipt, ending, tokens)
+        for account in lease.accounts:  # whoever waits for a slot of other processes may have this one
+            if account.limits.max_concurrency is not None:
+                account.look_again(trio.current_time())
 
     def paused(self, name: str, now: float) -> None:
         """A vendor spoke. If that began a pause of the deployment ``name``, the other processes are to hear of it."""
@@ -97,31 +101,37 @@ class Sharing:
             self._pauses[name] = account.held_until
             self._ledger.hold(self._ledger.party("deployment", name, account), account.held_until - now)
 
-    def _answered(self, answers: Sequence[tuple[Claim, Answer | None]]) -> None:
+    def _wanted(self, number: int) -> bool:
+        return self._waiter(number) is not None
+
+    def _alone(self, claims: Sequence[Claim]) -> None:
+        """The ledger is away. What the books have granted goes, whether it was charged there or not."""
+        self._books.go_alone(trio.current_time())
+        numbers = [claim.number for claim in claims if self._wanted(claim.number)]
+        self._confirmed([Granted(number, self._books.lease(number).name) for number in numbers])
+
+    def _answered(self, answers: Sequence[tuple[Claim, Answer]]) -> None:
         now = trio.current_time()
         confirmed: list[Granted] = []
         postponed: list[tuple[Waiter, float]] = []
         for claim, answer in answers:
             waiter = self._waiter(claim.number)
-            if waiter is None:
-                self._gone(claim, answer)
-            elif answer is None:
-                confirmed.append(Granted(claim.number, self._books.lease(claim.number).name))
-            else:
-                self._defer(claim, answer, now)
-                if answer.charged:
-                    granted = self._books.confirm(claim.number, Receipt(claim, answer.marks))
-                    confirmed.append(granted._replace(wait_s=answer.wait_s))
-                else:
-                    postponed.append((waiter, answer.wait_s))
+            receipt = Receipt(claim, answer.marks)
+            self._defer(claim, answer, now)
+            if answer.charged and waiter is None:
+                self._return(receipt)
+            elif answer.charged:
+                confirmed.append(self._books.confirm(claim.number, receipt)._replace(wait_s=answer.wait_s))
+            elif waiter is not None:
+                postponed.append((waiter, answer.wait_s))
         for waiter, wait_s in reversed(postponed):  # each goes to the head of its line: the first of them last
             self._books.postpone(waiter, wait_s, now)
         self._confirmed(confirmed)
 
-    def _gone(self, claim: Claim, answer: Answer | None) -> None:
-        """Whoever wanted it has left in the meantime."""
-        if self._ledger is not None and answer is not None and answer.charged:
-            self._ledger.settle(Receipt(claim, answer.marks), Ending.UNSENT, None)
+    def _return(self, receipt: Receipt) -> None:
+        """Whoever claimed has left in the meantime."""
+        if self._ledger is not None:
+            self._ledger.settle(receipt, Ending.UNSENT, None)
 
     def _defer(self, claim: Claim, answer: Answer, now: float) -> None:
         """Who comes next need not ask before there is something to be had."""
