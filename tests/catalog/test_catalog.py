@@ -96,6 +96,15 @@ def test_without_providers_it_says_so() -> None:
         Catalog().resolve(chat("auto"))
 
 
+def test_auto_means_one_model_where_vectors_are_asked_for() -> None:
+    """Those of two models cannot be compared: a request now and then by another one would spoil an index."""
+    catalog = Catalog()
+    for name, *models in (("a", "e1"), ("b", "e2"), ("c", "e1", "e2")):
+        catalog.add(name, LLMProvider.OPENAI_COMPATIBLE, frozenset({RequestType.EMBEDDING}), models)
+    request = EmbeddingRequest(inputs=("x",))
+    assert catalog.resolve(request) == [Candidate("a", "e1"), Candidate("c", "e1")]
+
+
 def test_auto_means_the_local_model_only_where_there_is_no_other(catalog: Catalog) -> None:
     catalog.add("local", LLMProvider.LOCAL, TALK, ("smollm2",))
     assert "local" not in {candidate.provider for candidate in catalog.resolve(chat("auto"))}

@@ -169,6 +169,16 @@ async def test_cache_04_what_is_not_whole_is_not_stored() -> None:
         assert len(peer.requests) == 3
 
 
+async def test_cache_04_what_another_model_of_the_same_provider_answered_is_not_stored() -> None:
+    async with Peer(reply(b"{}", status=404, headers=JSON), reply(whole("of n"), headers=JSON)) as peer:
+        provider = Provider(kind=LLMProvider.OPENAI_COMPATIBLE, base_url=f"{peer.url}/v1", models=("m", "n"))
+        async with llm_runtime.open_runtime(Config(providers={"fake": provider})) as rt:
+            for _ in range(2):
+                two = chat(candidates=("fake/m", "fake/n"), strategy="fallback", cache="read")
+                answer = await rt.send(two)
+                assert (answer.content, answer.decision["cache"]) == ("of n", "miss")
+
+
 async def test_cache_03_a_flight_that_crashes_fails_its_followers_and_nobody_hangs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -141,8 +141,10 @@ class Catalog:
         return found
 
     def _chosen(self, names: Iterable[str], request_type: RequestType, allowed: Allowed | None) -> list[Candidate]:
-        """Each deployment's default model."""
+        """Each deployment's default model; of vectors the first one's, whoever has it."""
         choice = [Candidate(name, default) for name in names if (default := self._default(name, request_type, allowed))]
+        if request_type is RequestType.EMBEDDING:  # another model's vectors would be worth nothing beside these
+            return [each for each in choice if each.model == choice[0].model]
         # The local model shows that things work; nobody who has a key wants its answers.
         return [each for each in choice if self._offers[each.provider].kind is not LLMProvider.LOCAL] or choice
 

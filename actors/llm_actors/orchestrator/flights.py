@@ -227,8 +227,9 @@ def _answer(run: Run) -> LLMResponse | None:
 
 def _by_another(response: LLMResponse) -> bool:
     """Whether another candidate was asked first and failed."""
-    attempts = response.decision.get("attempts") or []
-    return bool(attempts) and attempts[0].get("provider") != response.provider
+    asked = [(each["provider"], each["model"], each["outcome"]) for each in response.decision.get("attempts", ())]
+    answered = next((each for each in asked if each[2] == "ok"), None)
+    return answered is not None and asked[0][:2] != answered[:2]
 
 
 def _is_second_best(response: LLMResponse) -> bool:
