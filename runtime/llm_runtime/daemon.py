@@ -86,7 +86,7 @@ class _Life:
             nursery.cancel_scope.cancel(reason="stopped")
 
     def _doors(self, runtime: Runtime) -> Sequence[ChildSpec[Never]]:
-        return front_door(_door_config(self._config), runtime, self._found)
+        return front_door(door_config(self._config), runtime, self._found)
 
     def _found(self, address: Address) -> None:
         self._address = address
@@ -117,7 +117,8 @@ def _spare_what_stays() -> None:
     gc.set_threshold(YOUNG_OBJECTS, *gc.get_threshold()[1:])
 
 
-def _door_config(config: Config) -> DoorConfig:
+def door_config(config: Config) -> DoorConfig:
+    """What the configuration says of the front door."""
     server = config.server
     return DoorConfig(
         host=server.host,

@@ -130,21 +130,23 @@ def test_what_is_not_allowed_is_answered_as_what_does_not_exist(catalog: Catalog
     assert seen.value.failure == expected.value.failure
 
 
-def test_no_error_names_what_is_not_allowed(catalog: Catalog) -> None:
+@pytest.mark.parametrize(
+    ("request_", "error"),
+    [
+        (EmbeddingRequest(model="cheap/small", inputs=("a",), caller="me"), UnsupportedError),
+        (EmbeddingRequest(model="auto", inputs=("a",), caller="me"), ModelNotFoundError),
+        (chat("x"), ModelNotFoundError),
+    ],
+)
+def test_no_error_names_what_is_not_allowed(
+    catalog: Catalog, request_: AnyRequest, error: type[LLMClientError]
+) -> None:
     catalog.add("unheard-of", LLMProvider.OPENAI, TALK)
     router = Router(catalog, ROUTES, allowed={"me": Allowed(["cheap/small"], PROVIDERS, ROUTES)})
-    embedding = EmbeddingRequest(model="cheap/small", inputs=("a",), caller="me")
-    picture = EmbeddingRequest(model="auto", inputs=("a",), caller="me")
-    for request, kind in (
-        (embedding, UnsupportedError),
-        (picture, ModelNotFoundError),
-        (chat("x"), ModelNotFoundError),
-    ):
-        with pytest.raises(LLMClientError) as caught:
-            router.route(request)
-        assert isinstance(caught.value, kind)
-        for hidden in ("dear", "vendor", "unheard-of", "careful", "shared"):
-            assert hidden not in caught.value.failure.message
+    with pytest.raises(error) as caught:
+        router.route(request_)
+    for hidden in ("dear", "vendor", "unheard-of", "careful", "shared"):
+        assert hidden not in caught.value.failure.message
 
 
 def test_the_list_has_only_what_is_allowed_and_others_see_all(catalog: Catalog) -> None:

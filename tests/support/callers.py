@@ -1,0 +1,67 @@
+"""The whole runtime behind its door, with callers that have keys: three vendors, each counts how often it is asked."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, NamedTuple
+
+import trio
+
+from llm_protocol.policy import Policy
+from llm_protocol.requests import LLMProvider
+from llm_protocol.secret import Secret
+from llm_runtime.config import Config, Key, Provider, Server
+from llm_runtime.daemon import door_config
+from llm_runtime.door import Address, front_door
+from llm_runtime.runtime import Runtime
+from support.door import HttpClient, Reply
+from support.peer import Peer, reply
+from support.upstream import JSON, whole
+from support.ws import WsClient, handshake, upgrade
+
+VENDORS = {"cheap": "small", "fair": "middle", "dear": "big"}
+"""Each with its one model."""
+
+
+class Served(NamedTuple):
+    """A daemon in this process. A caller's key is ``sk-`` and its name."""
+
+    address: Address
+    vendors: Mapping[str, Peer]
+
+    async def ask(self, caller: str, method: str, path: str, body: Any = None, **headers: str) -> Reply:
+        async with await self.connect() as client:
+            return await client.request(method, path, body, authorization=f"Bearer sk-{caller}", **headers)
+
+    async def connect(self) -> HttpClient:
+        return HttpClient(await trio.open_tcp_stream(self.address.host, self.address.port))
+
+    @asynccontextmanager
+    async def websocket(self, caller: str) -> AsyncIterator[WsClient]:
+        async with await self.connect() as http:
+            yield await upgrade(http, handshake(authorization=f"Bearer sk-{caller}"))
+
+    def asked(self) -> dict[str, int]:
+        """How often each vendor was asked."""
+        return {name: len(peer.requests) for name, peer in self.vendors.items() if peer.requests}
+
+
+@asynccontextmanager
+async def served(*, routes: Mapping[str, Policy] | None = None, **keys: dict[str, Any]) -> AsyncIterator[Served]:
+    """``keys`` are callers with the fields of their `Key`."""
+    addresses: list[Address] = []
+    async with AsyncExitStack() as stack:
+        vendors = {
+            name: await stack.enter_async_context(Peer(reply(whole(f"by {name}"), headers=JSON))) for name in VENDORS
+        }
+        providers = {
+            name: Provider(kind=LLMProvider.OPENAI_COMPATIBLE, base_url=f"{peer.url}/v1", models=(VENDORS[name],))
+            for name, peer in vendors.items()
+        }
+        callers = {name: Key(secret=Secret(f"sk-{name}"), **fields) for name, fields in keys.items()}
+        server = Server(port=0, drain_s=1)
+        config = Config(server=server, providers=providers, keys=callers, routes=dict(routes or {}))
+        runtime = Runtime(config, doors=lambda rt: front_door(door_config(config), rt, addresses.append))
+        async with runtime.running():
+            yield Served(addresses[0], vendors)
