@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 
@@ -69,6 +69,20 @@ class Attempts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             raise ValueError(f"wait_min_s ({self.wait_min_s:g}) is more than wait_max_s ({self.wait_max_s:g})")
 
 
+class AttemptsPatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Some of the `Attempts`, to replace the configuration's own."""
+
+    max: Annotated[int, msgspec.Meta(ge=1, le=10)] | None = None
+    wait_min_s: Seconds | None = None
+    wait_max_s: Seconds | None = None
+
+    def over(self, base: Attempts) -> Attempts:
+        """``base`` with what is set here. Where only one end of the window is, the other gives way."""
+        least = self.wait_min_s or min(base.wait_min_s, self.wait_max_s or base.wait_min_s)
+        most = self.wait_max_s or max(base.wait_max_s, least)
+        return Attempts(max=self.max or base.max, wait_min_s=min(least, most), wait_max_s=most)
+
+
 class TimeoutsPatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Some of the `Timeouts`, to replace a deployment's own."""
 
@@ -115,7 +129,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """What happens when a stream breaks after tokens were delivered."""
     deadline_s: Seconds | None = None
     timeouts: TimeoutsPatch | None = None
-    attempts: Attempts | None = None
+    attempts: AttemptsPatch | None = None
     cache: CacheMode | None = None
     hedge: bool | None = None
     """Ask a second deployment when the first is slower than it usually is."""
@@ -170,9 +184,18 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return self.select or ("order" if self.strategy == "fallback" else "score")
 
     def over(self, base: Policy) -> Policy:
-        """``base`` with what is said here. Of two ceilings on what is spent the lower one holds."""
-        said = {name: value for name, value in msgspec.structs.asdict(self).items() if value not in (None, ())}
+        """``base`` with what is said here: timeouts and attempts one by one. Of two ceilings on what is spent the lower
+        one holds.
+        """
+        said = _said(self)
+        for patch in ("timeouts", "attempts"):
+            if patch in said and (other := getattr(base, patch)) is not None:
+                said[patch] = msgspec.structs.replace(other, **_said(said[patch]))
         for ceiling in ("max_cost", "max_tokens"):
             if ceiling in said and (other := getattr(base, ceiling)) is not None:
                 said[ceiling] = min(said[ceiling], other)
         return msgspec.structs.replace(base, **said)
+
+
+def _said(struct: msgspec.Struct) -> dict[str, Any]:
+    return {name: value for name, value in msgspec.structs.asdict(struct).items() if value not in (None, ())}

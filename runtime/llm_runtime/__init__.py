@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from llm_protocol.content import Image, Message, Reasoning, ResponseFormat, Text, Tool, ToolCall, ToolChoice, ToolResult
 from llm_protocol.errors import LLMClientError
 from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.policy import AttemptsPatch, Policy, TimeoutsPatch
 from llm_protocol.requests import ChatRequest, CompletionRequest, LLMProvider, LLMRequest, Parameters, RequestType
 from llm_protocol.response import FinishReason, LLMResponse, Usage
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AnswerStream",
+    "AttemptsPatch",
     "ChatRequest",
     "CompletionRequest",
     "Config",
@@ -40,11 +42,13 @@ __all__ = [
     "LLMResponse",
     "Message",
     "Parameters",
+    "Policy",
     "Reasoning",
     "RequestType",
     "ResponseFormat",
     "Runtime",
     "Text",
+    "TimeoutsPatch",
     "Tool",
     "ToolCall",
     "ToolChoice",

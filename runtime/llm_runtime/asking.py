@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias, TypedDict, cast
+from typing import TypeAlias, TypedDict, TypeVar, cast
+
+import msgspec
 
 from llm_protocol.content import HostedTool, JsonObject, Message, ResponseFormat, Role, Tool, ToolChoice
-from llm_protocol.fields import bad_request
+from llm_protocol.fields import bad_request, typed
 from llm_protocol.policy import Policy
-from llm_protocol.requests import Parameters
+from llm_protocol.requests import LLMRequest, Parameters
 
 Messages: TypeAlias = str | Sequence[Message | Mapping[str, str]]
 """A user's text; or messages, each a `Message` or a mapping with ``role`` and ``content``, both strings."""
+
+Request = TypeVar("Request", bound=LLMRequest)
+
+LONGEST_DEADLINE_SECONDS = 86_400
+"""A day, as for a policy's deadline."""
 
 _ROLES = frozenset(("system", "developer", "user", "assistant", "tool"))
 
@@ -58,6 +65,15 @@ def split(options: Options) -> JsonObject:
     given = cast("dict[str, object]", dict(options))
     parameters = {name: given.pop(name) for name in _PARAMETERS & given.keys()}
     return {**given, "parameters": Parameters(**parameters)}  # type: ignore[arg-type]
+
+
+def checked(request: Request) -> Request:
+    """The request, with what a program may get wrong in it checked as a client's is. Raises `BadRequestError`."""
+    if request.deadline_s is not None and not request.deadline_s <= LONGEST_DEADLINE_SECONDS:
+        raise bad_request("deadline_s", f"deadline_s is a number of seconds, at most {LONGEST_DEADLINE_SECONDS:,}")
+    if request.policy is None:
+        return request
+    return msgspec.structs.replace(request, policy=typed(msgspec.to_builtins(request.policy), Policy, "policy"))
 
 
 def as_messages(messages: Messages) -> tuple[Message, ...]:

@@ -30,7 +30,7 @@ from llm_protocol.requests import (
 )
 from llm_protocol.response import LLMResponse, Usage
 from llm_runtime.answers import AnswerStream, outcome
-from llm_runtime.asking import ChatOptions, Messages, Options, as_messages, split
+from llm_runtime.asking import ChatOptions, Messages, Options, as_messages, checked, split
 from llm_runtime.collaborating import answers, collaboration
 from llm_runtime.config import Config
 from llm_runtime.deployments import deployment_of, supervised
@@ -180,7 +180,7 @@ class Runtime:
         """
         if not self._open:
             raise ShuttingDownError("the runtime is not running")
-        run = Run(request, stream=stream, background=background, judge=judge)
+        run = Run(checked(request), stream=stream, background=background, judge=judge)
         await submit(self._tree.orchestrator, run)
         return run
 

@@ -14,7 +14,7 @@ from trio.testing import MockClock
 from llm_actors.catalog import Candidate
 from llm_actors.selector.breaker import FAILURES_IN_A_ROW
 from llm_protocol.failures import FailureKind
-from llm_protocol.policy import Attempts, Limits, Timeouts
+from llm_protocol.policy import Attempts, AttemptsPatch, Limits, Timeouts
 from support.attempts import (
     ANSWER,
     Asked,
@@ -152,7 +152,7 @@ async def test_mission_retry_three_attempts_exponential_4_to_10_seconds_all_sett
         assert asked.took <= 0.8
 
     async with world(a=[status(500)]) as w:
-        await w.ask(attempts=Attempts(max=1))
+        await w.ask(attempts=AttemptsPatch(max=1))
         assert w["a"].calls == 1
 
 
@@ -299,7 +299,7 @@ async def test_many_that_find_it_resting_for_a_second_all_wait_and_are_answered(
 
     async with world(limits=Limits(max_concurrency=64), a=[*down, answer]) as w:
         for _ in down:
-            await w.ask(attempts=Attempts(max=1))
+            await w.ask(attempts=AttemptsPatch(max=1))
         async with trio.open_nursery() as nursery:
             for _ in range(40):
                 nursery.start_soon(one, w)
@@ -373,7 +373,7 @@ async def test_who_begins_to_rest_while_we_stand_in_line_is_passed_over_at_once(
 
     async with world(limits=Limits(max_concurrency=1), a=[refuse_late, answer], b=[answering(late=1.2)]) as w:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(lambda: w.ask(model="a/m-a", attempts=Attempts(max=1)))
+            nursery.start_soon(lambda: w.ask(model="a/m-a", attempts=AttemptsPatch(max=1)))
             nursery.start_soon(lambda: w.ask(model="b/m-b"))
             await trio.sleep(0.5)
             asked = await w.ask()

@@ -10,7 +10,7 @@ from trio.testing import MockClock
 from llm_protocol.errors import ModelNotFoundError
 from llm_protocol.events import Restarted
 from llm_protocol.failures import FailureKind
-from llm_protocol.policy import Attempts, Policy, TimeoutsPatch
+from llm_protocol.policy import Attempts, AttemptsPatch, Policy, TimeoutsPatch
 from support.attempts import (
     ANSWER,
     WORDS,
@@ -40,7 +40,7 @@ async def test_a_routes_name_is_a_model_and_its_policy_counts(autojump_clock: Mo
 async def test_a_request_says_more_than_its_route_and_the_route_more_than_the_default(
     autojump_clock: MockClock,
 ) -> None:
-    one = Attempts(max=1)
+    one = AttemptsPatch(max=1)
     routes = {
         "r": Policy(candidates=A_B, strategy="fallback", attempts=one, deadline_s=3, timeouts=TimeoutsPatch(idle=2))
     }
@@ -54,8 +54,20 @@ async def test_a_request_says_more_than_its_route_and_the_route_more_than_the_de
     async with world(routes=routes, a=[status(500)], b=[status(500)]) as w:
         await w.ask(model="r")
         assert (w["a"].calls, w["b"].calls) == (1, 1)
-        await w.ask(model="r", attempts=Attempts(max=2, wait_min_s=0.1, wait_max_s=0.1), candidates=("b/m-b",))
+        await w.ask(model="r", attempts=AttemptsPatch(max=2, wait_min_s=0.1, wait_max_s=0.1), candidates=("b/m-b",))
         assert (w["a"].calls, w["b"].calls) == (1, 3)
+
+
+async def test_timeouts_and_attempts_are_laid_over_one_by_one(autojump_clock: MockClock) -> None:
+    """What a request says of one of them takes nothing from what route and configuration say of the others."""
+    usual = Attempts(max=2, wait_min_s=0.5, wait_max_s=0.5)
+    routes = {"r": Policy(candidates=A_B[:1], timeouts=TimeoutsPatch(first_token=1), attempts=AttemptsPatch(max=3))}
+    async with world(routes=routes, attempts=usual, a=[status(500), status(500), stall()]) as w:
+        asked = await w.ask(model="r", timeouts=TimeoutsPatch(idle=2), attempts=AttemptsPatch(wait_max_s=0.25))
+
+    assert asked.outcomes() == ["a:server_error", "a:server_error", "a:timeout_first_token"]
+    assert [each.get("waited_ms", 0) for each in asked.attempts] == [0, 250, 250]
+    assert asked.took == pytest.approx(1.5)
 
 
 async def test_single_asks_the_best_one_only_and_fallback_all_in_order(autojump_clock: MockClock) -> None:

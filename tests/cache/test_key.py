@@ -27,7 +27,7 @@ from llm_protocol.content import (
     ToolChoice,
     ToolResult,
 )
-from llm_protocol.policy import Attempts, Policy, TimeoutsPatch
+from llm_protocol.policy import AttemptsPatch, Policy, TimeoutsPatch
 from llm_protocol.requests import (
     AnyRequest,
     ChatRequest,
@@ -132,7 +132,7 @@ DECIDED = {
     " members quorum grace_s member_deadline_s refill rounds samples synthesiser template judge share_context"
     " share_knowledge max_cost max_tokens stream_members",
     TimeoutsPatch: "connect first_token idle total",
-    Attempts: "max wait_min_s wait_max_s",
+    AttemptsPatch: "max wait_min_s wait_max_s",
 }
 
 
@@ -224,7 +224,7 @@ def test_cache_02_every_field_of_every_request_has_been_decided_upon() -> None:
 
 def test_cache_02_the_examples_set_every_field() -> None:
     reached = {(place.owner, str(place.path[-1])) for _, place in ALL}
-    deep = {Policy, TimeoutsPatch, Attempts}  # below `policy`, which is left out as a whole
+    deep = {Policy, TimeoutsPatch, AttemptsPatch}  # below `policy`, which is left out as a whole
     wanted = {(kind, name) for kind, names in DECIDED.items() if kind not in deep for name in names.split()}
     assert wanted - reached == set()
 
@@ -288,7 +288,7 @@ POLICIES: dict[str, Any] = {
     "on_broken_stream": "restart",
     "deadline_s": 3.0,
     "timeouts": TimeoutsPatch(idle=1.0),
-    "attempts": Attempts(max=1),
+    "attempts": AttemptsPatch(max=1),
     "cache": "refresh",
     "hedge": True,
     "priority": 1,

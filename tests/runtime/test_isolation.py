@@ -19,7 +19,7 @@ from llm_protocol.dialects.openai_chat import COMPATIBLE, OpenAIChat
 from llm_protocol.errors import LLMClientError
 from llm_protocol.events import Failed, Finished
 from llm_protocol.failures import FailureKind
-from llm_protocol.policy import Attempts, Policy
+from llm_protocol.policy import AttemptsPatch, Policy
 from llm_protocol.requests import AnyRequest, ChatRequest, LLMProvider
 from llm_runtime.config import Config
 from llm_runtime.deployments import supervised
@@ -59,7 +59,7 @@ async def tree(slow: Peer, fast: Peer) -> AsyncIterator[Tree]:
 
 
 async def ask(made: Tree, model: str, text: str = "hi", attempts: int = 1) -> Run:
-    once = Policy(attempts=Attempts(max=attempts))
+    once = Policy(attempts=AttemptsPatch(max=attempts))
     run = Run(ChatRequest(model=model, messages=(Message.of("user", text),), policy=once), stream=True)
     await submit(made.orchestrator, run)
     with run.follow() as follower:

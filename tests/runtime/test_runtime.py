@@ -129,6 +129,41 @@ async def test_the_deadline_of_the_request_ends_it() -> None:
     assert "0.1 s" in caught.value.failure.message
 
 
+@pytest.mark.parametrize("left", [0, -1.5])
+async def test_who_has_no_time_left_is_told_at_once(left: float) -> None:
+    async with running(reply(whole(), headers=JSON)) as (rt, peer):
+        with pytest.raises(llm_runtime.LLMClientError) as caught:
+            await rt.chat("Say hello.", deadline_s=left)
+        assert peer.requests == []
+
+    assert caught.value.failure.kind is FailureKind.DEADLINE
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"policy": Policy(strategy="pannel")}, "policy.strategy: invalid enum value 'pannel'"),  # type: ignore[arg-type]
+        ({"policy": Policy(priority=99)}, "policy.priority"),
+        ({"policy": Policy(members=0)}, "policy.members"),
+        ({"deadline_s": float("nan")}, "deadline_s is a number of seconds"),
+        ({"deadline_s": float("inf")}, "deadline_s is a number of seconds"),
+    ],
+)
+async def test_a_programs_mistake_is_told_as_a_clients_is(options: Any, said: str) -> None:
+    async with running(reply(whole(), headers=JSON)) as (rt, peer):
+        with pytest.raises(BadRequestError) as caught:
+            await rt.chat("Say hello.", **options)
+        assert peer.requests == []
+
+    assert said in str(caught.value)
+
+
+async def test_a_policy_may_be_written_with_lists() -> None:
+    async with running(reply(whole(), headers=JSON)) as (rt, _):
+        policy = Policy(strategy="vote", members=["fake/m", "fake/m"])  # type: ignore[arg-type]
+        assert (await rt.chat("Say hello.", policy=policy)).content == "Hello there"
+
+
 async def test_an_unknown_model_is_refused_before_anything_is_sent() -> None:
     async with running() as (rt, peer):
         with pytest.raises(llm_runtime.LLMClientError, match="there is no model 'nope'"):

@@ -14,7 +14,7 @@ from llm_protocol.content import Message
 from llm_protocol.dialect import StreamDecoder
 from llm_protocol.dialects.openai_chat import COMPATIBLE, OpenAIChat
 from llm_protocol.events import MemberDelta
-from llm_protocol.policy import Attempts, Policy
+from llm_protocol.policy import AttemptsPatch, Policy
 from llm_protocol.requests import AnyRequest, ChatRequest, LLMProvider
 from llm_protocol.response import Usage
 from llm_runtime.config import Config
@@ -48,7 +48,7 @@ async def test_a_crash_of_one_members_actor_leaves_the_others_streams_untouched(
         tree = Tree(Config(), parts, lambda *_: None)
         members = ("good/m-good", "bad/m-bad", "fine/m-fine")
         policy = Policy(
-            strategy="panel", members=members, synthesiser="none", stream_members=True, attempts=Attempts(max=1)
+            strategy="panel", members=members, synthesiser="none", stream_members=True, attempts=AttemptsPatch(max=1)
         )
         async with running(tree.root):
             run = Run(ChatRequest(messages=(Message.of("user", "hi"),), policy=policy), stream=True)

@@ -42,7 +42,8 @@ class Routed(NamedTuple):
     @property
     def deadline_s(self) -> float:
         """Seconds for the whole request."""
-        return self.policy.deadline_s or DEFAULT_DEADLINE_SECONDS
+        said = self.policy.deadline_s  # 0 where a caller has no time left
+        return DEFAULT_DEADLINE_SECONDS if said is None else said
 
 
 @final

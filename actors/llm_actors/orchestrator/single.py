@@ -28,6 +28,7 @@ from llm_protocol.errors import LLMClientError, error_for
 from llm_protocol.estimate import Estimate
 from llm_protocol.events import Failed, Finished
 from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.policy import Attempts
 from llm_protocol.requests import AnyRequest, ChatRequest, CompletionRequest
 
 USUAL_PRIORITY = 5
@@ -72,7 +73,7 @@ class Single:
         ranked = self._rank().candidates
         plan = AttemptPlan(
             ranked[:1] if self._ask.policy.strategy == "single" else ranked,
-            self._ask.policy.attempts or self._services.attempts,
+            self._attempts(),
             deadline=self._ask.deadline,
             may_retry=self._may_retry,
             fits=self._has_more_room,
@@ -96,6 +97,10 @@ class Single:
                 return self._failed(ending, failure)
             waited = move.after_s if isinstance(move, Again) else 0.0
             await trio.sleep(waited)
+
+    def _attempts(self) -> Attempts:
+        patch, usual = self._ask.policy.attempts, self._services.attempts
+        return patch.over(usual) if patch else usual
 
     def _move(self, plan: AttemptPlan[Candidate], ending: Ending, failure: Failure) -> Move:
         if ending.candidate is None:
