@@ -3,9 +3,10 @@
 Whatever goes wrong (nobody listens, a wrong password, a server that is loading, frozen, read-only, or speaks nonsense)
 ends the session with a reason, and closes its connection: a reply that comes late is read by nobody.
 
-The client is coredis, an optional extra, imported on first use. Of its habits three are guarded against here: it sends
-a command again by itself (a charge would be made twice), it logs a traceback for each connection that fails, and out
-of a cancelled connect it raises a plain error.
+The client is coredis, an optional extra, imported on first use. Of its habits these are guarded against here: it sends
+a command again by itself (a charge would be made twice), it logs a traceback for each connection that fails, out of a
+cancelled connect it raises a plain error, it takes a percent-encoded password as it is written, and with TLS any host's
+certificate for the server's.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Annotated, final
+from typing import TYPE_CHECKING, Annotated, NamedTuple, final
 from urllib.parse import urlsplit
 
 import msgspec
@@ -31,6 +32,9 @@ CONNECT_SECONDS = 1.0
 REASON_CHARACTERS = 200
 
 SCHEMES = ("redis", "rediss", "unix")
+
+CHECK_HOST = "ssl_check_hostname"
+"""Part of an address that the client understands; its default is not to check."""
 
 
 class RedisServer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -50,8 +54,22 @@ class RedisServer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return parts.path if parts.scheme == "unix" else parts.netloc.rpartition("@")[2]
 
 
+class Trouble(NamedTuple):
+    """Why a session ended. ``sort`` stays the same for as long as the trouble does; ``detail`` is for people."""
+
+    sort: str
+    detail: str
+
+
+UNREACHABLE = "unreachable"
+
+
 class RedisAwayError(Exception):
-    """The server did not do what it was asked for, as far as is known. The text is for people."""
+    """The server did not do what it was asked for, as far as is known."""
+
+    def __init__(self, trouble: Trouble) -> None:
+        super().__init__(trouble.detail)
+        self.trouble = trouble
 
 
 @final
@@ -67,10 +85,10 @@ class Script:
         return await _within(self._timeout_s, lambda: self._script(keys=keys, args=[argument]))
 
 
-async def session(server: RedisServer, source: str, use: Callable[[Script], Awaitable[None]]) -> str:
-    """Connect and ``use`` the script with this source, until there is trouble. Return the reason.
+async def session(server: RedisServer, source: str, use: Callable[[Script], Awaitable[None]]) -> Trouble:
+    """Connect and ``use`` the script with this source, until there is trouble. Return it.
 
-    Cancelling it closes the connection, with nothing said to the server.
+    Cancelling it closes the connection, with nothing said to the server. Raises only what ``use`` does.
     """
     import coredis
     from coredis.exceptions import RedisError
@@ -78,20 +96,35 @@ async def session(server: RedisServer, source: str, use: Callable[[Script], Awai
 
     logging.getLogger("coredis").addFilter(_of_others)
     _ours.set(True)
-    reason = ""
+    trouble: Trouble | None = None
+    bug: Exception | None = None
     try:
-        client = coredis.Redis.from_url(server.url.reveal(), retry_policy=NoRetryPolicy(), verify_version=False)
+        client = coredis.Redis.from_url(
+            _address(server), decode_components=True, retry_policy=NoRetryPolicy(), verify_version=False
+        )
         async with client:
             try:
                 await _within(CONNECT_SECONDS, client.ping)
                 await use(Script(client, source, server.timeout_s))
             except RedisAwayError as exc:
-                reason = str(exc)
+                trouble = exc.trouble
+            except Exception as exc:  # the client would wrap it in a group, like what happens to itself
+                bug = exc
     except (OSError, RedisError, ExceptionGroup) as exc:
-        if not reason:  # else it only tells once more, of the connection that is closed, what is known
-            reason = _reason(exc)
+        trouble = trouble or _trouble(exc)  # it may only tell once more, of the connection that is closed
     await trio.lowlevel.checkpoint_if_cancelled()
-    return reason
+    if bug is not None:
+        raise bug
+    assert trouble is not None
+    return trouble
+
+
+def _address(server: RedisServer) -> str:
+    url = server.url.reveal()
+    parts = urlsplit(url)
+    if parts.scheme != "rediss" or CHECK_HOST in parts.query:
+        return url
+    return parts._replace(query="&".join(filter(None, (parts.query, f"{CHECK_HOST}=true")))).geturl()
 
 
 async def _within(seconds: float, ask: Callable[[], Awaitable[object]]) -> bytes:
@@ -99,20 +132,27 @@ async def _within(seconds: float, ask: Callable[[], Awaitable[object]]) -> bytes
         with trio.fail_after(seconds):
             answer = await ask()
     except trio.TooSlowError:
-        raise RedisAwayError(f"no answer within {seconds * 1000:.0f} ms") from None
+        raise RedisAwayError(Trouble(UNREACHABLE, f"no answer within {seconds * 1000:.0f} ms")) from None
     except Exception as exc:  # its parser raises what it likes when the server speaks nonsense
-        raise RedisAwayError(_reason(exc)) from None
+        raise RedisAwayError(_trouble(exc)) from None
     if not isinstance(answer, bytes):
-        raise RedisAwayError(f"an answer of type {type(answer).__name__}")
+        raise RedisAwayError(Trouble("answer", f"an answer of type {type(answer).__name__}"))
     return answer
 
 
-def _reason(exc: BaseException) -> str:
-    """What the innermost error says, in one line."""
+def _trouble(exc: BaseException) -> Trouble:
+    """What the innermost error that says something says, in one line."""
+    from coredis.exceptions import ConnectionError as LostError
+
     while isinstance(exc, BaseExceptionGroup):
         exc = exc.exceptions[-1]
+    sort = UNREACHABLE if type(exc) is LostError or isinstance(exc, OSError) else type(exc).__name__
+    inner: BaseException | None = exc
+    while inner is not None:
+        exc = inner if str(inner) else exc
+        inner = inner.exceptions[-1] if isinstance(inner, BaseExceptionGroup) else inner.__cause__
     said = "".join(c if c.isprintable() else " " for c in str(exc))[:REASON_CHARACTERS].strip()
-    return f"{type(exc).__name__}: {said}" if said else type(exc).__name__
+    return Trouble(sort, f"{type(exc).__name__}: {said}" if said else type(exc).__name__)
 
 
 _ours: ContextVar[bool] = ContextVar("_ours", default=False)

@@ -26,7 +26,7 @@ import trio
 from llm_actors.limiter.account import Account
 from llm_actors.limiter.claims import Answer, Claim, Entry, Hold, Party, Receipt, Settle, decode, encode
 from llm_actors.limiter.leases import Ending
-from llm_actors.redis import RedisAwayError, RedisServer, Script, session
+from llm_actors.redis import RedisAwayError, RedisServer, Script, Trouble, session
 
 MAX_BATCH = 256
 """Entries told at once. It bounds how long the server is busy with us: well below a millisecond."""
@@ -66,7 +66,7 @@ class Ledger:
         self._news = trio.Event()
         self._slots: dict[str, Party] = {}
         self._beat_at = trio.current_time()
-        self._trouble: str | None = None
+        self._trouble: Trouble | None = None
         self.is_open = False
         self.tried = trio.Event()
         """Set when the first attempt to reach the server is over, whichever way."""
@@ -102,8 +102,7 @@ class Ledger:
     async def run(self) -> None:
         """Keep a session with the server; when it ends, begin another after a while."""
         while True:
-            reason = await session(self._server, _source(), self._serve)
-            self._close(reason)
+            self._close(await session(self._server, _source(), self._serve))
             self.tried.set()
             await trio.sleep(AWAY_SECONDS * (1 + random() / 2))  # noqa: S311 - those who lost it together come apart
 
@@ -129,7 +128,7 @@ class Ledger:
         try:
             answered = list(zip(self._asked, decode(answer), strict=True))
         except (msgspec.MsgspecError, ValueError):
-            raise RedisAwayError("an answer to something else") from None
+            raise RedisAwayError(Trouble("answer", "an answer to something else")) from None
         self._asked = []
         self._answered(answered)
 
@@ -147,15 +146,15 @@ class Ledger:
         self._trouble = None
         log.info("limits are shared through redis at %s", self._server.name)
 
-    def _close(self, reason: str) -> None:
+    def _close(self, trouble: Trouble) -> None:
         """The server is away. Nobody waits for it."""
-        if reason != self._trouble:
+        if self._trouble is None or trouble.sort != self._trouble.sort:
             log.warning(
                 "redis at %s is away (%s): until it is back, this process keeps to its limits alone",
                 self._server.name,
-                reason,
+                trouble.detail,
             )
-        self._trouble = reason
+        self._trouble = trouble
         if self.is_open:
             self.is_open = False
             lost = [*self._asked, *(each for each in self._entries if isinstance(each, Claim))]
