@@ -57,7 +57,7 @@ class Access:
             raise Refused(400, "key_in_query", message, close=True)
         if not self._keys:
             return ""
-        caller = self._caller(_presented(headers))
+        caller = self.owner(_presented(headers))
         if caller is None or self.has_expired(caller):
             raise self._failed.another(peer_host) or wrong_key()
         return caller
@@ -84,7 +84,8 @@ class Access:
         except ValueError:
             return False
 
-    def _caller(self, presented: str) -> str | None:
+    def owner(self, presented: str) -> str | None:
+        """Whose key was ``presented``. It is compared with every key there is, whichever it is."""
         digest, found = _digest(presented), None
         for name, known in self._keys:
             if hmac.compare_digest(digest, known):
