@@ -12,7 +12,7 @@ import trio
 
 from llm_actors.catalog import refresh
 from llm_actors.kernel import ChildSpec, KernelError, TreeNode, running
-from llm_actors.orchestrator import submit
+from llm_actors.orchestrator import ranked, submit
 from llm_actors.run import Judge, Run
 from llm_actors.selector import Ranking
 from llm_protocol.dialect import ModelInfo
@@ -219,15 +219,8 @@ class Runtime:
         except ModelNotFoundError:
             await self.models()
             routed = self._tree.router.route(request)
-        services = self._tree.services
-        return services.selector.rank(
-            routed.candidates,
-            request.request_type,
-            select=routed.policy.order,
-            weights=services.weights,
-            now=trio.current_time(),
-            draw=1.0,  # nothing is left to chance
-        )
+        chance = 1.0  # it is left nothing
+        return ranked(self._tree.services, request, routed.candidates, routed.policy, draw=chance)
 
     def is_ready(self) -> bool:
         """Whether requests are taken."""

@@ -7,6 +7,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from llm_actors.orchestrator import submit
+from llm_actors.run import Run
+from llm_protocol.content import Message
 from llm_protocol.errors import ModelNotFoundError
 from llm_protocol.events import Restarted
 from llm_protocol.failures import FailureKind
@@ -100,6 +103,22 @@ async def test_sticky_keeps_a_conversation_where_it_was(autojump_clock: MockCloc
     async with world(a=[answer], b=[answer], c=[answer]) as w:
         asked = [await w.ask(select="sticky") for _ in range(5)]
     assert len({each.response.provider for each in asked}) == 1
+
+
+async def test_sticky_tells_conversations_apart_that_begin_with_the_same_instructions(
+    autojump_clock: MockClock,
+) -> None:
+    instructions = Message.of("system", "You are a helpful assistant.")
+    async with world(a=[answer], b=[answer]) as w:
+        plain = w.request(select="sticky")
+        providers = set()
+        for number in range(20):
+            messages = (instructions, Message.of("user", f"Question {number}"))
+            run = Run(msgspec.structs.replace(plain, messages=messages), stream=True)
+            await submit(w.tree.orchestrator, run)
+            providers.add((await w.see(run, 0.0)).response.provider)
+
+    assert providers == {"a", "b"}
 
 
 async def test_weighted_spreads_the_traffic(autojump_clock: MockClock) -> None:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 import trio.testing
@@ -323,8 +324,16 @@ async def test_model_selector_weighted_shares_decide_who_comes_first_how_often()
         policy = Policy(
             candidates=("one/m", "two/m"), select="weighted", shares={"one/m": 1_000_000, "two/m": 0.000_001}
         )
-        async with llm_runtime.open_runtime(config(one=one, two=two)) as rt:
+        route = Policy(candidates=("one/m", "two/m"), select="weighted", shares={"one/m": 1, "two/m": 9})
+        configured = msgspec.structs.replace(config(one=one, two=two), routes={"spread": route})
+        async with llm_runtime.open_runtime(configured) as rt:
             request = ChatRequest(messages=(Message.of("user", "hi"),), policy=policy)
             answers = [await rt.send(request) for _ in range(5)]
 
+            explained = await rt.explain("spread")
+
     assert [answer.provider for answer in answers] == ["one"] * 5
+    assert [(str(each.candidate), each.reason) for each in explained.choices] == [
+        ("two/m", "drawn, its share is 90%"),
+        ("one/m", "drawn, its share is 10%"),
+    ]

@@ -1,6 +1,7 @@
 """The orchestrator: the owner of every run and of every attempt."""
 
 from llm_actors.orchestrator.actor import MAX_RUNS, Orchestrator, OrchestratorMessage, OrchestratorRef, Submit, submit
+from llm_actors.orchestrator.ranked import ranked
 from llm_actors.orchestrator.routing import Routed, Router
 from llm_actors.orchestrator.services import Services
 
@@ -13,5 +14,6 @@ __all__ = [
     "Router",
     "Services",
     "Submit",
+    "ranked",
     "submit",
 ]

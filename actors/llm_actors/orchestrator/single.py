@@ -20,6 +20,7 @@ from llm_actors.limiter import Reservation, reserve
 from llm_actors.orchestrator.asking import Ask, Asking
 from llm_actors.orchestrator.hedge import hedged
 from llm_actors.orchestrator.plan import Again, AttemptPlan, Move, Stop
+from llm_actors.orchestrator.ranked import ranked
 from llm_actors.orchestrator.rescue import Rescue
 from llm_actors.orchestrator.services import Services
 from llm_actors.provider import Outcome, failure_of
@@ -29,13 +30,10 @@ from llm_protocol.estimate import Estimate
 from llm_protocol.events import Failed, Finished
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.policy import Attempts
-from llm_protocol.requests import AnyRequest, ChatRequest, CompletionRequest
+from llm_protocol.requests import AnyRequest, CompletionRequest
 
 USUAL_PRIORITY = 5
 """The priority of a request that says none."""
-
-CONVERSATION_CHARACTERS = 1_000
-"""How much of a conversation's first message tells it from others, where it has no name."""
 
 RETRY_ROOM_SECONDS = 1.0
 """How long a retry waits for room while others are at hand."""
@@ -109,19 +107,8 @@ class Single:
         return plan.after(failure, trio.current_time(), asked=self._asked)
 
     def _rank(self) -> Ranking:
-        ask, policy = self._ask, self._ask.policy
-        ranking = self._services.selector.rank(
-            ask.candidates,
-            ask.request.request_type,
-            select=policy.order,
-            weights=self._services.weights,
-            sticky_key=_conversation(ask.request),
-            now=trio.current_time(),
-            draw=self._services.draw(),
-            shares={each: policy.shares[str(each)] for each in ask.candidates if str(each) in policy.shares}
-            if policy.shares
-            else None,
-        )
+        ask, services = self._ask, self._services
+        ranking = ranked(services, ask.request, ask.candidates, ask.policy, draw=services.draw())
         ask.record.ranked(ranking.record())
         return ranking
 
@@ -256,12 +243,3 @@ class Single:
         if isinstance(move, Stop):
             return move.why
         return "content had been delivered" if request is None else "nobody is left who can go on with a text"
-
-
-def _conversation(request: AnyRequest) -> str:
-    """What makes requests belong together: the conversation named in the metadata, else its beginning."""
-    named = request.metadata.get("conversation_id")
-    if isinstance(named, str) and named:
-        return f"{request.caller}/{named}"
-    first = request.messages[0].text if isinstance(request, ChatRequest) and request.messages else ""
-    return f"{request.caller}/{first[:CONVERSATION_CHARACTERS]}"

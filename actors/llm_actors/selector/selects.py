@@ -63,15 +63,14 @@ def fastest(choices: list[Choice], _: Wish) -> list[Choice]:
 def weighted(choices: list[Choice], wish: Wish) -> list[Choice]:
     """Drawn at random, each by its share, without putting back."""
     shares = {each.candidate: _share_of(each, wish) for each in choices}
+    everything = sum(shares.values()) or 1.0
     left, draw = list(choices), wish.draw
     drawn: list[Choice] = []
     while left:
         total = sum(shares[each.candidate] for each in left)
         index, draw = _pick([shares[each.candidate] / total if total else 1 / len(left) for each in left], draw)
         each = left.pop(index)
-        drawn.append(
-            each._replace(reason=f"drawn with a share of {shares[each.candidate] / total if total else 0:.0%}")
-        )
+        drawn.append(each._replace(reason=f"drawn, its share is {shares[each.candidate] / everything:.0%}"))
     return drawn
 
 

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import msgspec
-import trio
 
 from llm_actors.catalog import Allowed, Candidate, Catalog
 from llm_actors.orchestrator.asking import Ask
+from llm_actors.orchestrator.ranked import ranked
 from llm_actors.orchestrator.services import Services
 from llm_actors.selector import Ranking
 from llm_protocol.errors import LLMClientError
@@ -95,14 +95,8 @@ def named(catalog: Catalog, request: AnyRequest, allowed: Allowed | None, names:
 
 def _ranking(services: Services, ask: Ask) -> Ranking:
     """The candidates in the selector's order. Those that rest now come last."""
-    return services.selector.rank(
-        ask.candidates,
-        ask.request.request_type,
-        select=ask.policy.select or "score",
-        weights=services.weights,
-        now=trio.current_time(),
-        draw=services.draw(),
-    )
+    policy = msgspec.structs.replace(ask.policy, select=ask.policy.select or "score")
+    return ranked(services, ask.request, ask.candidates, policy, draw=services.draw())
 
 
 def diverse(ranked: Sequence[Candidate], count: int, catalog: Catalog) -> list[Candidate]:
