@@ -97,14 +97,3 @@ async def test_a_process_that_does_not_end_is_ended() -> None:
     assert done.returncode == 1
     assert b"Timeout" in done.stderr
     assert b"daemon.py" in done.stderr
-
-
-async def test_a_thread_that_is_still_at_work_does_not_keep_or_crash_the_process() -> None:
-    """A name lookup cannot be cancelled; its thread must not meet an interpreter that is being taken down."""
-    program = (
-        "import threading, time; from llm_runtime.cli.terminal import leave; "
-        "threading.Thread(target=time.sleep, args=(60,)).start(); leave(3)"
-    )
-    with trio.fail_after(20):
-        done = await trio.run_process([sys.executable, "-c", program], check=False)
-    assert done.returncode == 3

@@ -5,13 +5,14 @@ from __future__ import annotations
 import datetime
 import inspect
 import ssl
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import trio
 import trustme
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from llm_actors.transport import Broken, ConnectTimeout, Origin, TlsFailed, TlsTrust, Transport
 from llm_actors.transport.trust import _system_has_authorities
@@ -234,6 +235,41 @@ async def test_unreadable_ca_file_is_named_as_the_reason(tmp_path: Path) -> None
         with pytest.raises(TlsFailed, match="trusted certificates cannot be read: No such file"):
             await fetch(transport, REQUEST)
         assert peer.connections == 0
+
+
+class SlowTrust(TlsTrust):
+    """Reads for as long as the test says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.began, self.may_end = trio.Event(), threading.Event()
+
+    def _make(self) -> ssl.SSLContext:
+        trio.from_thread.run_sync(self.began.set)
+        self.may_end.wait(10)
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+async def test_prov_10_cancelled_while_certificates_are_read_does_not_leave_the_reading_alone() -> None:
+    """A program that ends next would run OpenSSL's exit hook beneath that thread: seen as signal 11."""
+    trust = SlowTrust()
+    ended = trio.Event()
+
+    async def ask() -> None:
+        with scope:
+            await fetch(Transport(trust, dial=peer.dial), REQUEST)
+        ended.set()
+
+    scope = trio.CancelScope()
+    async with Peer() as peer, trio.open_nursery() as nursery:
+        nursery.start_soon(ask)
+        await trust.began.wait()
+        scope.cancel()
+        await wait_all_tasks_blocked()
+        assert not ended.is_set()
+        trust.may_end.set()
+        await ended.wait()
+        assert (scope.cancelled_caught, peer.connections) == (True, 0)
 
 
 def test_context_checks_certificate_and_host_and_speaks_tls_1_2_or_newer() -> None:

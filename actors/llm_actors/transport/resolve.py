@@ -2,7 +2,8 @@
 
 ``getaddrinfo`` blocks and cannot be cancelled, so a lookup belongs to its name and not to whoever asked first:
 everyone who asks for a name while it is being looked up shares that lookup, and leaving does not end it. A name that
-hangs therefore costs one thread, however many requests want it.
+hangs therefore costs one thread, however many requests want it. A process may end while one hangs: its thread waits
+within libc, is a daemon, and goes with the process.
 """
 
 from __future__ import annotations

@@ -171,10 +171,11 @@ class Transport:
 
     async def _tls_context(self, origin: Origin) -> ssl.SSLContext:
         if not self._trust.loaded:
-            # Reads and parses some hundred certificates: in a thread, once, whoever comes first.
+            # Reads and parses some hundred certificates: in a thread, once, whoever comes first. That thread is never
+            # left alone: a program that ended meanwhile would run OpenSSL's exit hook beneath it, and crash.
             async with self._trust_lock:
                 try:
-                    await trio.to_thread.run_sync(self._trust.context, abandon_on_cancel=True)
+                    await trio.to_thread.run_sync(self._trust.context)
                 except OSError as exc:
                     raise TlsFailed(origin, f"the trusted certificates cannot be read: {wire_reason(exc)}") from exc
         return self._trust.context()

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from llm_actors.kernel import KernelError
 from llm_protocol.errors import LLMClientError
 from llm_runtime.cli.arguments import parser
-from llm_runtime.cli.terminal import FAILED, INTERRUPTED, UNUSABLE, complain, leave, reserve_standard_files
+from llm_runtime.cli.terminal import FAILED, INTERRUPTED, UNUSABLE, complain, reserve_standard_files
 from llm_runtime.config import ConfigError
 
 
@@ -31,15 +31,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             case "serve":
                 from llm_runtime.cli import serve
 
-                return leave(serve.run(arguments, os.environ))
+                return serve.run(arguments, os.environ)
             case "ask":
                 from llm_runtime.cli import ask
 
-                return leave(ask.run(arguments, os.environ))
+                return ask.run(arguments, os.environ)
             case "explain":
                 from llm_runtime.cli import explain
 
-                return leave(explain.run(arguments, os.environ))
+                return explain.run(arguments, os.environ)
             case "fake-provider":
                 from llm_runtime.cli import fake_provider
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import stat
-import threading
 import unicodedata
 from contextlib import suppress
 
@@ -32,18 +30,6 @@ def say(line: str) -> None:
     """Print to stderr, if anyone still reads it."""
     with suppress(OSError):
         write_all(f"{line}\n".encode(errors="replace"), 2)
-
-
-def leave(code: int) -> int:
-    """End the process with ``code``, if a thread is still at work; else give ``code`` back.
-
-    A name lookup cannot be cancelled. A thread that comes back from the system's resolver while the interpreter is
-    being taken down crashes the process (seen as signal 11), when all there was to do is done.
-    """
-    if threading.active_count() > 1:
-        logging.shutdown()
-        os._exit(code)
-    return code
 
 
 def announce(line: str) -> None:
