@@ -404,3 +404,20 @@ async def test_what_the_file_keeps_too_long_for_its_provider_is_a_miss(mock_cloc
         tier.kept.clear()
         assert await lookup(lone.ref, key("slow")) is None
     assert lifetimes.longest == TTL
+
+
+async def test_the_file_keeps_an_answer_as_long_as_its_provider_says(
+    mock_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    """Though all others are long gone: a millionth of a second has passed between the two processes."""
+    policy = CachePolicy(enabled=True, path=str(tmp_path / "cache.db"), ttl_s=1e-6)
+    found: list[str] = []
+    for _ in range(2):
+        child = cache_child(policy, ttls={"slow": 1_000.0})
+        root = Supervisor([child])
+        async with running(root):
+            ref = root.ref(child)
+            found = [name for name in ("usual", "slow") if await lookup(ref, key(name)) is not None]
+            for name in ("usual", "slow"):
+                store(ref, key(name), msgspec.structs.replace(answer(), provider=name))
+    assert found == ["slow"]
