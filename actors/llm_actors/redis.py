@@ -128,13 +128,16 @@ def _address(server: RedisServer) -> str:
 
 
 async def _within(seconds: float, ask: Callable[[], Awaitable[object]]) -> bytes:
+    answer: object = None
+    limit = trio.move_on_after(seconds)
     try:
-        with trio.fail_after(seconds):
+        with limit:
             answer = await ask()
-    except trio.TooSlowError:
-        raise RedisAwayError(Trouble(UNREACHABLE, f"no answer within {seconds * 1000:.0f} ms")) from None
     except Exception as exc:  # its parser raises what it likes when the server speaks nonsense
-        raise RedisAwayError(_trouble(exc)) from None
+        if not limit.cancel_called:
+            raise RedisAwayError(_trouble(exc)) from None
+    if limit.cancel_called and answer is None:
+        raise RedisAwayError(Trouble(UNREACHABLE, f"no answer within {seconds * 1000:.0f} ms"))
     if not isinstance(answer, bytes):
         raise RedisAwayError(Trouble("answer", f"an answer of type {type(answer).__name__}"))
     return answer

@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from random import random
+from secrets import token_hex
 from typing import NamedTuple, assert_never, final
 
 import msgspec
@@ -44,9 +45,10 @@ log = logging.getLogger(__name__)
 
 
 class Kept(msgspec.Struct, frozen=True):
-    """What one incarnation leaves to the next."""
+    """What one incarnation leaves to the next. ``process`` is its name among those who share the limits."""
 
     books: Books
+    process: str
 
 
 class _Asked(NamedTuple):
@@ -74,23 +76,27 @@ class LimiterActor:
         """``server``: where the limits are shared with other processes."""
         now = trio.current_time()
         self._books = Books(deployments, callers, other_callers, draw=draw, now=now)
+        process = token_hex(8)
         if isinstance(previous, Kept):
+            process = previous.process
             self._books.restart(previous.books, now)
+        self._kept = Kept(self._books, process)
         self._asked: dict[int, _Asked] = {}
         self._timer = trio.CancelScope()
-        self._sharing = Sharing(server, self._books, waiter=self._waiter, confirmed=self._confirmed, draw=draw)
+        self._sharing = Sharing(
+            server, self._books, waiter=self._waiter, confirmed=self._confirmed, draw=draw, process=process
+        )
 
     async def run(self, inbox: Inbox[LimiterMessage], *, task_status: trio.TaskStatus[None]) -> Kept:
         """Serve until asked to stop. Those who wait then are told that it ended."""
-        kept = Kept(self._books)
-        inbox.checkpoint(kept)
+        inbox.checkpoint(self._kept)
         async with trio.open_nursery() as nursery:
             await nursery.start(self._keep_time)
             await self._sharing.start(nursery)
             task_status.started()
             await serve(inbox, self._handle)
             nursery.cancel_scope.cancel(reason="the limiter stops")
-        return kept
+        return self._kept
 
     async def _keep_time(self, task_status: trio.TaskStatus[None]) -> None:
         """Serve the lines when it is time. Who changes the books moves the timer's deadline."""

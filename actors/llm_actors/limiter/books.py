@@ -7,7 +7,7 @@ each, nobody who could go is still waiting: whatever may have made room serves t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, final
 
@@ -96,7 +96,7 @@ class Books:
             if self._limits.get(name, NO_LIMITS) == account.limits:
                 self._deployments[name] = _Deployment(account, Line())
         self._callers.inherit(former._callers)
-        for account in (*(each.account for each in self._deployments.values()), *self._callers.accounts()):
+        for _, _, account in self.accounts():
             account.restart(now)
         self._leases = former._leases
         for lease in self._leases.open.values():
@@ -188,9 +188,14 @@ class Books:
 
     def go_alone(self, now: float) -> None:
         """Those with whom the limits were shared are out of sight."""
-        for account in (*(each.account for each in self._deployments.values()), *self._callers.accounts()):
+        for _, _, account in self.accounts():
             account.go_alone(now)
         self.serve(now)
+
+    def accounts(self) -> Iterator[tuple[str, str, Account]]:
+        """All there are, each with its sort and name."""
+        yield from (("deployment", name, account) for name, (account, _) in self._deployments.items())
+        yield from (("caller", name, account) for name, account in self._callers.accounts())
 
     def account(self, name: str, now: float) -> Account:
         """A deployment's."""
@@ -285,6 +290,8 @@ class Books:
         self._waiting_of[waiter.caller] += 1
         if waiter.limited is not None:
             waiter.limited.waiting[waiter.number] = waiter
+            if first:
+                waiter.limited.waiting.move_to_end(waiter.number, last=False)
         for name in waiter.names:
             self._deployment(name, now).line.add(waiter, first=first)
         self.serve(now)

@@ -27,7 +27,7 @@ class Caller:
 
     def __init__(self, account: Account) -> None:
         self.account = account
-        self.waiting: dict[int, Waiter] = {}
+        self.waiting: OrderedDict[int, Waiter] = OrderedDict()
 
     def allows(self, waiter: Waiter, now: float) -> bool:
         """Whether the account lets ``waiter`` go.
@@ -86,6 +86,6 @@ class Callers:
             caller.waiting.clear()
             self._known[name] = caller
 
-    def accounts(self) -> Iterator[Account]:
-        """All accounts."""
-        return (caller.account for caller in self._known.values())
+    def accounts(self) -> Iterator[tuple[str, Account]]:
+        """All accounts by name."""
+        return ((name, caller.account) for name, caller in self._known.items())

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias, final
+from typing import Annotated, NamedTuple, TypeAlias, final
 
 import msgspec
+from msgspec import Meta
 
 from llm_actors.limiter.account import Account
 from llm_actors.limiter.leases import Ending
+
+MAX_WAIT_SECONDS = 1e9
+"""A longer wait is nonsense, and so is one that is no number."""
 
 
 class Party(NamedTuple):
@@ -35,6 +40,9 @@ class Mark(msgspec.Struct, frozen=True, array_like=True):
     tokens: float
 
 
+Seconds: TypeAlias = Annotated[float, Meta(ge=0, le=MAX_WAIT_SECONDS)]
+
+
 class Answer(msgspec.Struct, frozen=True, array_like=True):
     """To a claim. If it is ``charged`` it may go after ``wait_s``; if not, ``wait_s`` is when to ask again.
 
@@ -42,9 +50,9 @@ class Answer(msgspec.Struct, frozen=True, array_like=True):
     """
 
     charged: bool
-    wait_s: float
+    wait_s: Seconds
     last: int
-    open_s: float
+    open_s: Seconds
     marks: tuple[Mark, ...]
 
 
@@ -72,7 +80,14 @@ class Hold(NamedTuple):
     seconds: float
 
 
-Entry: TypeAlias = Claim | Settle | Hold
+@final
+class Held(NamedTuple):
+    """The slots of ours that are taken there."""
+
+    party: Party
+
+
+Entry: TypeAlias = Claim | Settle | Hold | Held
 
 _answers = msgspec.msgpack.Decoder(tuple[Answer, ...])
 
@@ -84,10 +99,11 @@ class Batch(NamedTuple):
     argument: bytes
 
 
-def encode(process: str, entries: Sequence[Entry], waiting: Sequence[Claim], also: Sequence[Party]) -> Batch:
+def encode(process: str, entries: Sequence[Entry], waiting: Sequence[Claim]) -> Batch:
     """One batch. ``waiting``: all claims without an answer, these entries' included: what they hold does not count
-    yet. ``also``: parties whose slots are told, although nothing happens to them.
+    yet.
     """
+    open_claims = Counter(each.key for claim in waiting for each in claim.parties)
     places: dict[str, int] = {}
     accounts: list[tuple[int, int, int, int]] = []
 
@@ -96,8 +112,7 @@ def encode(process: str, entries: Sequence[Entry], waiting: Sequence[Claim], als
         if found is None:
             found = places[party.key] = len(accounts)
             limits = party.account.limits
-            open_claims = sum(party.key == each.key for claim in waiting for each in claim.parties)
-            held = max(0, party.account.in_flight - open_claims)
+            held = max(0, party.account.in_flight - open_claims[party.key])
             rates = limits.requests_per_minute or 0, limits.tokens_per_minute or 0
             accounts.append((*rates, limits.max_concurrency or 0, held))
         return found
@@ -108,10 +123,10 @@ def encode(process: str, entries: Sequence[Entry], waiting: Sequence[Claim], als
             operations.append(("claim", [place(each) for each in entry.parties], entry.tokens, entry.patience_s))
         elif isinstance(entry, Hold):
             operations.append(("hold", place(entry.party), entry.seconds))
+        elif isinstance(entry, Held):
+            place(entry.party)
         else:
             operations.extend(_corrections(entry, [place(each) for each in entry.receipt.claim.parties]))
-    for party in also:
-        place(party)
     argument = msgspec.msgpack.encode((process, accounts, operations))
     return Batch(list(places), argument)
 
@@ -126,6 +141,16 @@ def _corrections(entry: Settle, places: Sequence[int]) -> list[tuple[object, ...
     ]
 
 
-def decode(answer: bytes) -> tuple[Answer, ...]:
-    """The answers to a batch's claims, in order. Raises `msgspec.MsgspecError` for anything else."""
-    return _answers.decode(answer)
+def decode(answer: bytes, claims: Sequence[Claim]) -> list[tuple[Claim, Answer]]:
+    """The answers to a batch's ``claims``, which are in order. Raises `ValueError` for anything else."""
+    try:
+        answered = list(zip(claims, _answers.decode(answer), strict=True))
+    except msgspec.MsgspecError as exc:
+        raise ValueError(str(exc)) from None
+    for claim, each in answered:
+        parties = len(claim.parties)
+        if not 0 <= each.last < parties or len(each.marks) != parties * each.charged:
+            raise ValueError("an answer of other parties")
+        if not each.charged and not each.wait_s:
+            raise ValueError("neither charged nor to be asked again")
+    return answered

@@ -34,15 +34,19 @@ local function open(key, limits)
   local till = math.min(tonumber(kept.till) or 0, now + LONGEST_PAUSE)
   local seconds = math.max(0, now - math.max(tonumber(kept.at) or now, till))
   local account = {
-    key = key, born = born, till = till, slots = limits[3], held = limits[4], others = 0, gone = {},
+    key = key, born = born, till = till, slots = limits[3], held = limits[4], others = 0, gone = {}, moved = {},
     requests = bucket(limits[1], kept.rl, kept.rc, 1, seconds),
     tokens = bucket(limits[2], kept.tl, kept.tc, limits[2] * FRESH_SECONDS / 60, seconds),
   }
   for field, value in pairs(kept) do
     if field:sub(1, 2) == 's:' and field ~= slot then
       local held, last = value:match('^(%d+) (%S+)$')
-      if held and tonumber(last) > now then account.others = account.others + tonumber(held)
-      else account.gone[#account.gone + 1] = field end
+      if held and tonumber(last) > now then
+        account.others = account.others + tonumber(held)
+        if tonumber(last) > now + SLOT_SECONDS then account.moved[field] = tonumber(held) end
+      else
+        account.gone[#account.gone + 1] = field
+      end
     end
   end
   return account
@@ -54,11 +58,11 @@ local function close(account)
   local function keep(name, value) fields[#fields + 1] = name; fields[#fields + 1] = exact(value) end
   if account.requests then keep('rl', account.requests.level); keep('rc', account.requests.charged) end
   if account.tokens then keep('tl', account.tokens.level); keep('tc', account.tokens.charged) end
-  if account.slots > 0 and account.held > 0 then
-    fields[#fields + 1] = slot
-    fields[#fields + 1] = string.format('%d %.6f', account.held, now + SLOT_SECONDS)
-  elseif account.slots > 0 then
-    account.gone[#account.gone + 1] = slot
+  if account.slots > 0 and account.held > 0 then account.moved[slot] = account.held
+  elseif account.slots > 0 then account.gone[#account.gone + 1] = slot end
+  for field, held in pairs(account.moved) do
+    fields[#fields + 1] = field
+    fields[#fields + 1] = string.format('%d %.6f', held, now + SLOT_SECONDS)
   end
   redis.call('HSET', account.key, unpack(fields))
   if #account.gone > 0 then redis.call('HDEL', account.key, unpack(account.gone)) end
@@ -94,22 +98,23 @@ local accounts = {}
 for n, key in ipairs(KEYS) do accounts[n] = open(key, said[2][n]) end
 
 -- A claim that must wait a little is charged at once, and so has its place: a large one is not overtaken for ever by
--- small ones elsewhere. One of a process at a time, for in its own line it is the process that knows who goes first.
+-- small ones elsewhere. One of a process at a time, for in its own line it is the process that knows who goes first:
+-- those of its claims that come after one that must wait do not overtake it.
 local function claim(of, tokens, patience)
   local wait, last, possible = 0, of[1], true
   for _, n in ipairs(of) do
     local account = accounts[n]
     local own = wait_of(account, tokens)
     if not has_slot(account) then own, possible = math.max(own, SLOT_WAIT), false end
-    if own > 0 and account.awaited then possible = false end
+    if account.before then own, possible = math.max(own, account.before), false end
     if own > wait then wait, last = own, n end
   end
+  if wait > 0 then accounts[last].before = wait end
   local charged, marks = wait == 0 or possible and wait <= patience, {}
   if charged then
     for place, n in ipairs(of) do
       local account = accounts[n]
       account.held = account.held + 1
-      account.awaited = account.awaited or wait > 0
       marks[place] = {account.born, charge(account.requests, 1), charge(account.tokens, tokens)}
     end
   end

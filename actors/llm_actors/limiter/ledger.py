@@ -13,18 +13,17 @@ without one, and is never claimed again or given back, for nobody knows whether 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from importlib.resources import files
 from random import random
-from secrets import token_hex
 from typing import final
 
-import msgspec
 import trio
 
 from llm_actors.limiter.account import Account
-from llm_actors.limiter.claims import Answer, Claim, Entry, Hold, Party, Receipt, Settle, decode, encode
+from llm_actors.limiter.callers import NO_LIMITS
+from llm_actors.limiter.claims import Answer, Claim, Entry, Held, Hold, Party, Receipt, Settle, decode, encode
 from llm_actors.limiter.leases import Ending
 from llm_actors.redis import RedisAwayError, RedisServer, Script, Trouble, session
 
@@ -55,16 +54,19 @@ class Ledger:
         wanted: Callable[[int], bool],
         answered: Callable[[Sequence[tuple[Claim, Answer]]], None],
         alone: Callable[[Sequence[Claim]], None],
+        held: Callable[[], Iterable[Party]],
+        process: str,
     ) -> None:
+        """``held``: those parties of which slots are taken here. ``process``: no other limiter's name."""
         self._server = server
         self._wanted = wanted
         self._answered = answered
         self._alone = alone
-        self._process = token_hex(8)
+        self._held = held
+        self._process = process
         self._entries: list[Entry] = []
         self._asked: list[Claim] = []
         self._news = trio.Event()
-        self._slots: dict[str, Party] = {}
         self._beat_at = trio.current_time()
         self._trouble: Trouble | None = None
         self.is_open = False
@@ -78,12 +80,17 @@ class Ledger:
         """
         return Party(f"{{{self._server.prefix}}}:limits:{sort}:{name}", account)
 
-    def claim(self, claim: Claim) -> bool:
-        """Ask. Return whether there will be an answer; if not, our own books alone decide."""
-        for party in claim.parties if self.is_open else ():
-            if party.account.limits.max_concurrency is not None:
-                self._slots[party.key] = party
-        return self._tell(claim)
+    def claim(self, claim: Claim) -> None:
+        """Ask."""
+        self._tell(claim)
+
+    def withdraw(self, hopeless: Callable[[Claim], bool]) -> list[Claim]:
+        """Do not ask for those that are ``hopeless``, unless it was done already. Return them."""
+        withdrawn = [each for each in self._entries if isinstance(each, Claim) and hopeless(each)]
+        if withdrawn:
+            gone = {each.number for each in withdrawn}
+            self._entries = [each for each in self._entries if not isinstance(each, Claim) or each.number not in gone]
+        return withdrawn
 
     def settle(self, receipt: Receipt, ending: Ending, tokens: int | None) -> None:
         """Correct a charge. While the server is away it stands as it is."""
@@ -93,11 +100,10 @@ class Ledger:
         """Let the other processes wait, too."""
         self._tell(Hold(party, seconds))
 
-    def _tell(self, entry: Entry) -> bool:
+    def _tell(self, entry: Entry) -> None:
         if self.is_open:
             self._entries.append(entry)
             self._news.set()
-        return self.is_open
 
     async def run(self) -> None:
         """Keep a session with the server; when it ends, begin another after a while."""
@@ -107,39 +113,40 @@ class Ledger:
             await trio.sleep(AWAY_SECONDS * (1 + random() / 2))  # noqa: S311 - those who lost it together come apart
 
     async def _serve(self, script: Script) -> None:
+        self._beat_at = trio.current_time()
         await self._exchange(script)
         self._open()
         self.tried.set()
         while True:
-            with trio.move_on_at(self._beat_at):
-                await self._news.wait()
+            if not self._entries:
+                self._news = trio.Event()
+                with trio.move_on_at(self._beat_at):
+                    await self._news.wait()
             await self._exchange(script)
 
     async def _exchange(self, script: Script) -> None:
         """Tell what there is, and hear the answers. Raises `RedisAwayError`."""
+        self._beat()
         entries = [each for each in self._entries if not isinstance(each, Claim) or self._wanted(each.number)]
         told, self._entries = entries[:MAX_BATCH], entries[MAX_BATCH:]
-        if not self._entries:
-            self._news = trio.Event()
         self._asked = [each for each in told if isinstance(each, Claim)]
         waiting = [each for each in entries if isinstance(each, Claim)]
-        batch = encode(self._process, told, waiting, self._beat())
+        batch = encode(self._process, told, waiting)
         answer = await script.run(batch.keys, batch.argument)
         try:
-            answered = list(zip(self._asked, decode(answer), strict=True))
-        except (msgspec.MsgspecError, ValueError):
+            answered = decode(answer, self._asked)
+        except ValueError:
             raise RedisAwayError(Trouble("answer", "an answer to something else")) from None
         self._asked = []
         self._answered(answered)
 
-    def _beat(self) -> Sequence[Party]:
-        """When it is time: those of whose slots the server must hear again."""
+    def _beat(self) -> None:
+        """When it is time: tell again what the server would forget, and write in any case, to see whether one can."""
         now = trio.current_time()
-        if now < self._beat_at:
-            return ()
-        self._beat_at = now + BEAT_SECONDS
-        self._slots = {key: party for key, party in self._slots.items() if party.account.in_flight}
-        return list(self._slots.values())
+        if now >= self._beat_at:
+            self._beat_at = now + BEAT_SECONDS
+            nobody = Party(f"{{{self._server.prefix}}}:limits", Account(NO_LIMITS, now))
+            self._entries.extend(map(Held, (nobody, *self._held())))
 
     def _open(self) -> None:
         self.is_open = True

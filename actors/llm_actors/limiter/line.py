@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from heapq import heapify, heappop, heappush
+from math import inf
 from typing import NamedTuple, final
 
 from llm_actors.limiter.callers import Caller
@@ -26,7 +27,19 @@ _LITTLE = 16
 class Waiter:
     """One request that waits for the first of ``names`` to have room. It stands in the line of each."""
 
-    __slots__ = ("caller", "deadline", "lease_s", "limited", "names", "number", "priority", "tokens", "waiting")
+    __slots__ = (
+        "caller",
+        "claimed_at",
+        "deadline",
+        "lease_s",
+        "limited",
+        "names",
+        "number",
+        "priority",
+        "served",
+        "tokens",
+        "waiting",
+    )
 
     def __init__(
         self,
@@ -48,6 +61,9 @@ class Waiter:
         self.deadline = deadline
         self.lease_s = lease_s
         self.waiting = True
+        self.served: Served | None = None
+        self.claimed_at = inf
+        """When the shared ledger was first asked for it."""
 
     def allowed(self, now: float) -> bool:
         """Whether its own caller's limits let it go."""
@@ -57,6 +73,14 @@ class Waiter:
     def rank(self) -> int:
         """Its place among its caller's requests: by age, with a bounded lead for priority."""
         return self.number + self.priority * PRIORITY_TURNS
+
+
+class Served(NamedTuple):
+    """How a line stood before it let somebody go."""
+
+    line: Line
+    clock: float
+    turn: float
 
 
 class Ahead(NamedTuple):
@@ -119,8 +143,16 @@ class Line:
         self._clock = 0.0
 
     def add(self, waiter: Waiter, *, first: bool = False) -> None:
-        """Stand in line; ``first``: before the others of the same caller."""
+        """Stand in line; ``first``: before the others of the same caller, and as if it had never been served."""
         queue = self._queues.get(waiter.caller)
+        served = waiter.served
+        if first and served is not None and served.line is self:
+            waiter.served = None
+            self._clock = min(self._clock, served.clock)
+            if queue is None:
+                queue = self._queues[waiter.caller] = _Queue(served.turn)
+            else:
+                queue.turn -= 1
         if queue is None:
             queue = self._queues[waiter.caller] = _Queue(self._clock)
         queue.add(waiter, first=first)
@@ -139,6 +171,7 @@ class Line:
     def serve(self, waiter: Waiter) -> None:
         """Count the turn that ``waiter`` takes; it still stands in line."""
         queue = self._queues[waiter.caller]
+        waiter.served = Served(self, self._clock, queue.turn)
         self._clock = max(self._clock + 1 / len(self._queues), queue.turn)
         queue.turn += 1
 

@@ -20,7 +20,9 @@ from llm_actors.limiter.line import Waiter
 from llm_actors.redis import RedisServer
 
 PATIENCE_SECONDS = 1.0
-"""How long a request with other candidates takes a place in one deployment's shared line, instead of looking there."""
+"""How long a request with other candidates takes a place in one deployment's shared line, instead of looking there;
+and as long again as it has waited already, for a large one would never find enough at once.
+"""
 
 AGAIN_SECONDS = 1.0
 """After this at the latest the ledger is asked again for one that was too large for what was left."""
@@ -41,6 +43,7 @@ class Sharing:
         waiter: Callable[[int], Waiter | None],
         confirmed: Callable[[Sequence[Granted]], None],
         draw: Callable[[], float],
+        process: str,
     ) -> None:
         self._books = books
         self._waiter = waiter
@@ -49,7 +52,14 @@ class Sharing:
         self._pauses: dict[str, float] = {}
         self._ledger: Ledger | None = None
         if server is not None:
-            self._ledger = Ledger(server, wanted=self._wanted, answered=self._answered, alone=self._alone)
+            self._ledger = Ledger(
+                server,
+                wanted=self._wanted,
+                answered=self._answered,
+                alone=self._alone,
+                held=self._held,
+                process=process,
+            )
 
     async def start(self, nursery: trio.Nursery) -> None:
         """Keep the session with the server in a task of ``nursery``. Waits until it was reached, or was not."""
@@ -70,10 +80,7 @@ class Sharing:
         parties = tuple(self._parties(ledger, granted, waiter.caller))
         if not parties:
             return False
-        patience = waiter.deadline - trio.current_time()
-        if len(waiter.names) > 1:
-            patience = min(patience, PATIENCE_SECONDS)
-        ledger.claim(Claim(granted.number, parties, waiter.tokens, patience))
+        ledger.claim(Claim(granted.number, parties, waiter.tokens, _patience(waiter, trio.current_time())))
         return True
 
     def _parties(self, ledger: Ledger, granted: Granted, caller: str) -> Iterator[Party]:
@@ -101,6 +108,11 @@ class Sharing:
             self._pauses[name] = account.held_until
             self._ledger.hold(self._ledger.party("deployment", name, account), account.held_until - now)
 
+    def _held(self) -> Iterator[Party]:
+        for sort, name, account in self._books.accounts():
+            if self._ledger is not None and account.in_flight and account.limits.max_concurrency is not None:
+                yield self._ledger.party(sort, name, account)
+
     def _wanted(self, number: int) -> bool:
         return self._waiter(number) is not None
 
@@ -124,9 +136,17 @@ class Sharing:
                 confirmed.append(self._books.confirm(claim.number, receipt)._replace(wait_s=answer.wait_s))
             elif waiter is not None:
                 postponed.append((waiter, answer.wait_s))
+        postponed += self._behind(now)
         for waiter, wait_s in reversed(postponed):  # each goes to the head of its line: the first of them last
             self._books.postpone(waiter, wait_s, now)
         self._confirmed(confirmed)
+
+    def _behind(self, now: float) -> Iterator[tuple[Waiter, float]]:
+        """Those about to be claimed, although somebody before them has to wait."""
+        for claim in self._ledger.withdraw(lambda claim: _wait(claim, now) > 0) if self._ledger is not None else ():
+            waiter = self._waiter(claim.number)
+            if waiter is not None:
+                yield waiter, _wait(claim, now)
 
     def _return(self, receipt: Receipt) -> None:
         """Whoever claimed has left in the meantime."""
@@ -138,3 +158,13 @@ class Sharing:
         if answer.wait_s > 0:
             again = 0.0 if answer.charged else min(answer.wait_s, AGAIN_SECONDS) * (1 + self._draw() * AGAIN_JITTER)
             claim.parties[answer.last].account.defer(max(answer.open_s, again), now)
+
+
+def _patience(waiter: Waiter, now: float) -> float:
+    waiter.claimed_at = min(waiter.claimed_at, now)
+    patience = waiter.deadline - now
+    return patience if len(waiter.names) == 1 else min(patience, PATIENCE_SECONDS + now - waiter.claimed_at)
+
+
+def _wait(claim: Claim, now: float) -> float:
+    return max(each.account.deferred_until for each in claim.parties) - now
