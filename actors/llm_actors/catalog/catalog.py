@@ -119,7 +119,9 @@ class Catalog:
 
         Raises `ModelNotFoundError`, or `UnsupportedError` when none of those that have the model can do such a request.
         """
-        found = [each for each in self._named(request, allowed) if _may(allowed, *each)]
+        found = self._named(request, allowed)
+        if allowed is not None:
+            found = [each for each in found if allowed.permits(*each)]
         able = [each for each in found if request.request_type in self._offers[each.provider].request_types]
         if able:
             return able
