@@ -1,21 +1,21 @@
-"""One HTTP connection: two tasks and no scope per chunk.
+"""One HTTP connection: one task, one scope.
 
-The receiving task does nothing but bring bytes, so it always sees the client leave, also while an answer is made or
-written; the other one answers one request after the other. Timeouts are looked at by the pulse. A WebSocket handshake
-ends the HTTP: the socket, and what was read too much, go on to a WebSocket session.
+The task answers one request after the other. Bytes are brought by the receiver, so the client is seen to leave, also
+while an answer is made or written. Timeouts are looked at by the pulse. A WebSocket handshake ends the HTTP: the
+socket, and what was read too much, go on to a WebSocket session.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from enum import Enum
 from math import inf
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Never, final
 
 import trio
 
+from llm_actors.kernel import Inbox
 from llm_actors.kernel.trace import place
 from llm_runtime.door.exchange import BodyStream, Exchange
 from llm_runtime.door.http1 import CONTINUE, Request, RequestParser, encode_response
@@ -41,7 +41,7 @@ class Phase(Enum):
 
 @final
 class HttpConnection:
-    """Serves one connected socket until either side has had enough. Owned by a child of the sessions supervisor."""
+    """An actor that serves one connected socket until either side has had enough."""
 
     def __init__(self, socket: Socket, service: Service) -> None:
         self.socket = socket
@@ -54,53 +54,49 @@ class HttpConnection:
         self._since = 0.0
         self._late = False
         self._left = False
-        self._presence: trio.CancelScope | None = None
+        self._ends_with_client = False
+        self._scope = trio.CancelScope()
         self._upgrade: Exchange | None = None
         self._said_last_words = False
 
-    async def serve(self) -> None:
-        """Serve until the end, and close the socket. A bug in an endpoint comes out, in a group."""
+    async def run(self, inbox: Inbox[Never], *, task_status: trio.TaskStatus[None]) -> None:
+        """Serve until the end or until asked to stop, and close the socket. A bug in an endpoint comes out."""
+        task_status.started()
+        inbox.when_stopping(lambda: self._scope.cancel("asked to stop"))
         self.service.join(self)
+        self.service.receiver.add(self.socket, self._take)
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._receive)
+            with self._scope:
                 # A client that has gone or does not read is an ordinary end; what it asked for is cancelled by now.
                 with suppress(trio.BrokenResourceError):
                     await self._serve_requests()
-                nursery.cancel_scope.cancel("the HTTP part of the connection is over")
-            if self._upgrade is not None:
-                await self.service.serve_websocket(self._upgrade, self.socket, self._parser.left_over())
-            elif self._said_last_words:
-                await self.socket.close_gently()
+                self.service.receiver.remove(self.socket)
+                if self._upgrade is not None:
+                    await self.service.serve_websocket(self._upgrade, self.socket, self._parser.left_over())
+                elif self._said_last_words:
+                    await self.socket.close_gently()
         finally:
             self.service.leave(self)
             self.socket.close()
 
     # -- receiving ---------------------------------------------------------------------------------------------------
 
-    async def _receive(self) -> None:
-        try:
-            while data := await self.socket.receive():
-                self._parser.feed(data)
-                self.waker.wake()
-                if self._phase is Phase.ANSWERING and self._parser.received > PIPELINED_BYTES:
-                    # To stop reading would be to stop seeing the client leave.
-                    self.socket.abort()
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass
-        self._left = True
+    def _take(self, data: bytes) -> None:
         self.waker.wake()
-        if self._presence is not None:
-            self._presence.cancel("the client has left")
+        if data:
+            self._parser.feed(data)
+            if self._phase is not Phase.ANSWERING or self._parser.received <= PIPELINED_BYTES:
+                return
+            self.socket.abort()  # to stop reading would be to stop seeing the client leave
+        self._left = True
+        if self._ends_with_client:
+            self._scope.cancel("the client has left")
 
-    @contextmanager
-    def while_present(self) -> Iterator[trio.CancelScope]:
-        """A scope that the client's leaving cancels."""
-        with trio.CancelScope() as self._presence:
-            if self._left:
-                self._presence.cancel("the client has left")
-            yield self._presence
-        self._presence = None
+    def end_with_client(self) -> None:
+        """From now until the answer is given, the client's leaving ends everything."""
+        self._ends_with_client = True
+        if self._left:
+            self._scope.cancel("the client has left")
 
     # -- timeouts and drain ------------------------------------------------------------------------------------------
 
@@ -134,6 +130,7 @@ class HttpConnection:
             self._enter(Phase.ANSWERING, inf)
             await self._answer(exchange)
             self.streaming = None
+            self._ends_with_client = False
             if exchange.close or self._left or self._upgrade is not None:
                 self._said_last_words = exchange.close and not self._left
                 return

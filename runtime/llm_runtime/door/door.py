@@ -17,7 +17,7 @@ from typing import Never, final
 import msgspec
 import trio
 
-from llm_actors.kernel import ChildSpec, Inbox, NotRunning, Previous, Supervisor, TooManyChildren, task_child
+from llm_actors.kernel import ChildSpec, Inbox, NotRunning, Previous, Restart, Supervisor, TooManyChildren
 from llm_runtime.door.config import DoorConfig
 from llm_runtime.door.connection import HttpConnection
 from llm_runtime.door.engine import Engine
@@ -91,6 +91,7 @@ class Door:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._service.pulse.run)
+                nursery.start_soon(self._service.receiver.run)
                 for acceptor in acceptors:
                     nursery.start_soon(acceptor.run)
                 address = Address(config.host, acceptors[0].port)
@@ -109,15 +110,14 @@ class Door:
 
     async def _take(self, accepted: socket.socket) -> None:
         """Give a connection its child."""
-        connected = Socket(accepted)
-
-        async def serve(task_status: trio.TaskStatus[None]) -> None:
-            task_status.started()
-            await HttpConnection(connected, self._service).serve()
-
+        connected = Socket(accepted, self._service.receiver)
+        connection = HttpConnection(connected, self._service)
         name = f"connection-{next(_numbers)}"  # never one that a door before a crash has used
+        spec: ChildSpec[Never] = ChildSpec(
+            name, lambda _: connection, Restart.TEMPORARY, shutdown=CLOSE_SECONDS, mailbox=None
+        )
         try:
-            await self._sessions.start_child(task_child(name, serve, shutdown=CLOSE_SECONDS))
+            await self._sessions.start_child(spec)
         except TooManyChildren:
             await _turn_away(connected)
         except NotRunning:

@@ -28,16 +28,16 @@ def asking(dialect: Callable[[], ServerDialect]) -> Endpoint:
 
     async def ask(exchange: Exchange) -> None:
         spoken = dialect()
-        with exchange.present():
-            try:
-                decoded = spoken.decode_request(exchange.request.target, exchange.request.body)
-                inbound = admitted(exchange.caller, decoded)
-                run = await exchange.service.submit(_tellable(inbound.request), stream=inbound.stream)
-            except LLMClientError as exc:
-                await exchange.reply(encode_failure(spoken, exc.failure))
-            else:
-                exchange.request_id = inbound.request.request_id
-                await respond(exchange, spoken, inbound, run)
+        exchange.end_with_client()
+        try:
+            decoded = spoken.decode_request(exchange.request.target, exchange.request.body)
+            inbound = admitted(exchange.caller, decoded)
+            run = await exchange.service.submit(_tellable(inbound.request), stream=inbound.stream)
+        except LLMClientError as exc:
+            await exchange.reply(encode_failure(spoken, exc.failure))
+        else:
+            exchange.request_id = inbound.request.request_id
+            await respond(exchange, spoken, inbound, run)
 
     return ask
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, final
 
 import trio
@@ -56,9 +55,9 @@ class Exchange:
         """Wakes this connection's task."""
         return self._connection.waker
 
-    def present(self) -> AbstractContextManager[trio.CancelScope]:
-        """A scope that is cancelled when the client leaves. The connection ends after it then."""
-        return self._connection.while_present()
+    def end_with_client(self) -> None:
+        """From now on, the client's leaving cancels the endpoint and ends the connection."""
+        self._connection.end_with_client()
 
     async def reply(self, response: WireResponse) -> None:
         """Send a whole answer."""

@@ -17,6 +17,7 @@ from llm_runtime.door.endpoints import preflight
 from llm_runtime.door.engine import Engine, submitted
 from llm_runtime.door.limits import CLOSE_SECONDS
 from llm_runtime.door.pulse import Pulse, Ticking
+from llm_runtime.door.receiver import Receiver
 from llm_runtime.door.routes import choose, find
 from llm_runtime.door.shelf import Shelf
 from llm_runtime.door.socket import Socket
@@ -43,6 +44,7 @@ class Service:
         self.engine = engine
         self.access = Access(config)
         self.shelf = Shelf()
+        self.receiver = Receiver()
         self.pulse = Pulse()
         self.pulse.add(self)
         self.draining = False

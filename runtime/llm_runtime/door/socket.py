@@ -11,7 +11,7 @@ import socket
 import struct
 from collections.abc import Callable
 from contextlib import suppress
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import trio
 
@@ -23,6 +23,9 @@ from llm_runtime.door.limits import (
     UNSENT_BYTES,
     WRITE_STALL_SECONDS,
 )
+
+if TYPE_CHECKING:
+    from llm_runtime.door.receiver import Receiver
 
 _RESET = struct.pack("ii", 1, 0)
 
@@ -37,11 +40,14 @@ def _host(address: Callable[[], object]) -> str:
 
 @final
 class Socket:
-    """Owns a connected, non-blocking TCP socket. One task may receive; any may send, one after the other."""
+    """Owns a connected, non-blocking TCP socket. One task, or ``receiver``, may receive; any may send, one after the
+    other.
+    """
 
-    def __init__(self, raw: socket.socket) -> None:
+    def __init__(self, raw: socket.socket, receiver: Receiver) -> None:
         raw.setblocking(False)
         self._raw = raw
+        self._receiver = receiver
         self._torn = False
         self._writing = trio.StrictFIFOLock()
         self.local_host = _host(raw.getsockname)
@@ -61,6 +67,10 @@ class Socket:
         """Whether `close` or `abort` was called."""
         return self._raw.fileno() < 0
 
+    def fileno(self) -> int:
+        """The file descriptor; -1 once it is closed."""
+        return self._raw.fileno()
+
     async def receive(self) -> bytes:
         """Wait for bytes; empty at the end. Raises `trio.BrokenResourceError` when the connection is broken and
         `trio.ClosedResourceError` when we closed it.
@@ -69,14 +79,19 @@ class Socket:
             if self.closed:
                 raise trio.ClosedResourceError
             await trio.lowlevel.wait_readable(self._raw)
-            try:
-                data = self._raw.recv(RECEIVE_BYTES)
-            except (BlockingIOError, InterruptedError):
-                continue
-            except OSError as exc:
-                raise trio.BrokenResourceError from exc
-            self.last_received = trio.current_time()
-            return data
+            if (data := self.receive_now()) is not None:
+                return data
+
+    def receive_now(self) -> bytes | None:
+        """What is there; empty at the end, nothing when that has to be waited for. Raises as `receive` does."""
+        try:
+            data = self._raw.recv(RECEIVE_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return None
+        except OSError as exc:
+            raise trio.BrokenResourceError from exc
+        self.last_received = trio.current_time()
+        return data
 
     async def send(self, data: bytes | bytearray) -> None:
         """Send all of ``data``. It returns without a checkpoint when the kernel takes it all at once.
@@ -124,6 +139,7 @@ class Socket:
     def close(self) -> None:
         """Close the socket; what the kernel holds is still sent. Closing twice is harmless."""
         if not self.closed:
+            self._receiver.remove(self)
             trio.lowlevel.notify_closing(self._raw)
             self._raw.close()
 

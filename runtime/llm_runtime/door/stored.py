@@ -74,18 +74,18 @@ class Spoken:
 async def create(exchange: Exchange) -> None:
     """``POST /v1/responses``. In the background and not streamed: answered at once, to be asked for later."""
     body = exchange.request.body
-    with exchange.present():
-        try:
-            asked = RESPONSES.decode_create(body)
-            kept = await begin(exchange.service, asked, exchange.caller, len(body), stream=asked.inbound.stream)
-        except LLMClientError as exc:
-            await exchange.reply(encode_failure(RESPONSES, exc.failure))
-            return
-        exchange.request_id = kept.inbound.request.request_id
-        if kept.options.background and not kept.inbound.stream:
-            await exchange.reply(_resource(kept))
-        else:
-            await respond(exchange, Spoken(kept.options), kept.inbound, kept.run)
+    exchange.end_with_client()
+    try:
+        asked = RESPONSES.decode_create(body)
+        kept = await begin(exchange.service, asked, exchange.caller, len(body), stream=asked.inbound.stream)
+    except LLMClientError as exc:
+        await exchange.reply(encode_failure(RESPONSES, exc.failure))
+        return
+    exchange.request_id = kept.inbound.request.request_id
+    if kept.options.background and not kept.inbound.stream:
+        await exchange.reply(_resource(kept))
+    else:
+        await respond(exchange, Spoken(kept.options), kept.inbound, kept.run)
 
 
 async def retrieve(exchange: Exchange) -> None:
@@ -99,9 +99,9 @@ async def retrieve(exchange: Exchange) -> None:
     if not after.removeprefix("-").isdecimal() or len(after) > 18:
         message = "starting_after must be the sequence_number of an event."
         raise Refused(400, "invalid_request", message, param="starting_after")
-    with exchange.present():
-        inbound = kept.inbound._replace(stream=True)
-        await respond(exchange, Spoken(kept.options, int(after)), inbound, kept.run)
+    exchange.end_with_client()
+    inbound = kept.inbound._replace(stream=True)
+    await respond(exchange, Spoken(kept.options, int(after)), inbound, kept.run)
 
 
 async def delete(exchange: Exchange) -> None:
@@ -117,7 +117,8 @@ async def cancel(exchange: Exchange) -> None:
     """``POST /v1/responses/{id}/cancel``: stop it, in the background or not, and say what there was of it."""
     kept = _found(exchange)
     kept.run.cancel("the client cancelled the response")
-    with exchange.present(), trio.move_on_after(CLOSE_SECONDS):
+    exchange.end_with_client()
+    with trio.move_on_after(CLOSE_SECONDS):
         await end_of(exchange, kept.run)
     await exchange.reply(_resource(kept))
 
