@@ -21,6 +21,9 @@ from llm_actors.kernel.poison import Poison
 DEFAULT_CAPACITY = 64
 """Messages a mailbox holds unless its spec says otherwise."""
 
+_EMPTY = trio.open_memory_channel[AnyDelivery](0)
+"""Stands in for the channel where there are no messages: there are as many such children as connections."""
+
 
 class Overflow(Enum):
     """What happens to a message that finds the mailbox full. A refused or displaced call raises `MailboxFull`."""
@@ -92,7 +95,7 @@ class Mailbox:
         self.in_hand: set[AnyDelivery] = set()
         self.calling: dict[Mailbox, int] = {}
         self._spec = spec or MailboxSpec(1)
-        self._send, self._receive = trio.open_memory_channel[AnyDelivery](self._spec.capacity)
+        self._send, self._receive = trio.open_memory_channel[AnyDelivery](spec.capacity) if spec else _EMPTY
         self._closed: tuple[type[NotRunning], str] | None = None
         self._was_full = False
         if spec is None:

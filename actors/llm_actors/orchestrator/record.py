@@ -12,6 +12,7 @@ import msgspec
 
 from llm_actors.catalog import Candidate
 from llm_actors.provider import Outcome
+from llm_actors.selector import Ranking
 from llm_protocol.content import JsonObject
 from llm_protocol.events import Failed
 from llm_protocol.failures import Failure
@@ -56,14 +57,14 @@ class Record:
 
     def __init__(self, strategy: str) -> None:
         self._strategy = strategy
-        self._ranking: JsonObject = {}
+        self._ranking: Ranking | None = None
         self._attempts: list[AttemptRecord] = []
         self.cache: CacheOutcome = "off"
         self.stopped: str | None = None
         """Why no further attempt was made, if one failed last."""
         self.together: Together | None = None
 
-    def ranked(self, ranking: JsonObject) -> None:
+    def ranked(self, ranking: Ranking) -> None:
         """Who was considered, in which order, and why."""
         self._ranking = ranking
 
@@ -119,7 +120,9 @@ class Record:
 
     def told(self) -> JsonObject:
         """The record as plain JSON values."""
-        found: JsonObject = {"strategy": self._strategy, "cache": self.cache, **self._ranking}
+        found: JsonObject = {"strategy": self._strategy, "cache": self.cache}
+        if self._ranking is not None:
+            found |= self._ranking.record()
         found["attempts"] = msgspec.to_builtins(self._attempts)
         if self.stopped is not None:
             found["stopped"] = self.stopped

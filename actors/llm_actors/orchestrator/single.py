@@ -109,7 +109,7 @@ class Single:
     def _rank(self) -> Ranking:
         ask, services = self._ask, self._services
         ranking = ranked(services, ask.request, ask.candidates, ask.policy, draw=services.draw())
-        ask.record.ranked(ranking.record())
+        ask.record.ranked(ranking)
         return ranking
 
     # -- one attempt -------------------------------------------------------------------------------------------------
