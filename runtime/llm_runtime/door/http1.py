@@ -1,8 +1,8 @@
-"""HTTP/1.1 without I/O: bytes to requests (by h11), answers to bytes (by hand).
+"""HTTP/1.1 without I/O: bytes to requests, answers to bytes.
 
-h11 reads because reading what strangers send is where the traps are. Writing has none here: a status, a few fields,
-and a body or chunks; done by hand it costs a tenth. So that h11 need not be told of answers it did not write, each
-request gets a fresh h11 connection, fed with what was left over.
+h11 reads all but the plainest requests (see ``head``) because reading what strangers send is where the traps are.
+Writing has none here: a status, a few fields, and a body or chunks; done by hand it costs a tenth. So that h11 need not
+be told of answers it did not write, each request that it reads gets a fresh h11 connection.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import final
 import h11
 
 from llm_protocol.dialect import WireResponse
+from llm_runtime.door.head import Head, plain_head
 from llm_runtime.door.limits import BODY_BYTES, HEAD_BYTES
 from llm_runtime.door.refusal import Refused
 
@@ -31,18 +32,12 @@ _VERSIONS = (b"1.1", b"1.0")
 class Request:
     """One request, whole. Header names are in lower case; repeated fields are joined by commas."""
 
-    __slots__ = ("body", "headers", "keep_alive", "method", "path", "query", "raw_headers", "target", "version")
+    __slots__ = ("body", "headers", "keep_alive", "method", "path", "query", "target", "version")
 
-    def __init__(self, head: h11.Request, body: bytes, *, keep_alive: bool) -> None:
-        self.method = head.method.decode("ascii")
-        self.target = head.target.decode("ascii")
+    def __init__(self, head: Head, body: bytes, *, version: bytes = b"1.1", keep_alive: bool = True) -> None:
+        self.method, self.target, self.headers, _ = head
         self.path, _, self.query = self.target.partition("?")
-        self.version = head.http_version
-        self.raw_headers = head.headers
-        self.headers: dict[str, str] = {}
-        for name, value in head.headers:
-            key, text = name.decode("ascii"), value.decode("latin-1")
-            self.headers[key] = f"{self.headers[key]}, {text}" if key in self.headers else text
+        self.version = version
         self.body = body
         self.keep_alive = keep_alive
 
@@ -57,41 +52,96 @@ class RequestParser:
     """Feed it bytes; ask for the next request."""
 
     def __init__(self) -> None:
-        self._renew(b"")
-
-    def _renew(self, left_over: bytes) -> None:
-        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES)
-        self._head: h11.Request | None = None
-        self._body = bytearray()
-        self._raw_head = bytearray()
+        self._unread = bytearray()
+        self._head: Head | None = None
+        self._other: _AnyRequest | None = None
         self.received = 0
         """Bytes of the request that is being read."""
-        if left_over:
-            self.feed(left_over)
 
     @property
     def in_body(self) -> bool:
         """Whether a head is complete and its body is not."""
-        return self._head is not None
+        return self._head is not None or (self._other is not None and self._other.in_body)
 
     @property
     def awaits_continue(self) -> bool:
         """Whether the client sends the body only after it was told to go on."""
-        return self._h11.they_are_waiting_for_100_continue
+        return self._other is not None and self._other.awaits_continue
 
     def feed(self, data: bytes) -> None:
         """Take what came."""
         self.received += len(data)
+        if self._other is None:
+            self._unread += data
+        else:
+            self._other.feed(data)
+
+    def left_over(self) -> bytes:
+        """What came after the last request."""
+        return bytes(self._unread)
+
+    def next(self) -> Request | None:
+        """The next request if it is whole. Raises `Refused`, after which the connection cannot be read on."""
+        if self._other is None and self._head is None and self._unread:
+            self._begin()
+        request = self._next_plain() if self._other is None else self._next_other(self._other)
+        if request is not None:
+            self._head = self._other = None
+            self.received = len(self._unread)
+        return request
+
+    def _begin(self) -> None:
+        found = plain_head(self._unread, HEAD_BYTES)
+        if found is None:
+            self._other = _AnyRequest()
+            self._other.feed(bytes(self._unread))
+            self._unread.clear()
+        else:
+            self._head, size = found
+            _check_size(self._head.length)
+            del self._unread[:size]
+
+    def _next_plain(self) -> Request | None:
+        if self._head is None or len(self._unread) < self._head.length:
+            return None
+        body = bytes(self._unread[: self._head.length])
+        del self._unread[: self._head.length]
+        return Request(self._head, body)
+
+    def _next_other(self, reading: _AnyRequest) -> Request | None:
+        request = reading.next()
+        if request is not None:
+            self._unread += reading.left_over()
+        return request
+
+
+@final
+class _AnyRequest:
+    """One request of any form, read by h11."""
+
+    def __init__(self) -> None:
+        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES)
+        self._head: h11.Request | None = None
+        self._body = bytearray()
+        self._raw_head = bytearray()
+
+    @property
+    def in_body(self) -> bool:
+        return self._head is not None
+
+    @property
+    def awaits_continue(self) -> bool:
+        return self._h11.they_are_waiting_for_100_continue
+
+    def feed(self, data: bytes) -> None:
         if self._head is None and len(self._raw_head) < HEAD_BYTES:
             self._raw_head += data[:HEAD_BYTES]
         self._h11.receive_data(data)
 
     def left_over(self) -> bytes:
-        """What came after the last request."""
         return bytes(self._h11.trailing_data[0])
 
     def next(self) -> Request | None:
-        """The next request if it is whole. Raises `Refused`, after which the connection cannot be read on."""
         while True:
             try:
                 event = self._h11.next_event()
@@ -103,7 +153,7 @@ class RequestParser:
                 self._body += event.data
                 _check_size(len(self._body))
             elif isinstance(event, h11.EndOfMessage):
-                return self._take_request()
+                return self._request()
             else:
                 return None
 
@@ -122,12 +172,15 @@ class RequestParser:
         self._head = head
         self._raw_head.clear()
 
-    def _take_request(self) -> Request:
+    def _request(self) -> Request:
         assert self._head is not None
+        headers: dict[str, str] = {}
+        for name, value in self._head.headers:
+            key, text = name.decode("ascii"), value.decode("latin-1")
+            headers[key] = f"{headers[key]}, {text}" if key in headers else text
+        head = Head(self._head.method.decode("ascii"), self._head.target.decode("ascii"), headers, len(self._body))
         keep_alive = self._h11.their_state is not h11.MUST_CLOSE
-        request = Request(self._head, bytes(self._body), keep_alive=keep_alive)
-        self._renew(self.left_over())
-        return request
+        return Request(head, bytes(self._body), version=self._head.http_version, keep_alive=keep_alive)
 
 
 def _check_size(size: int) -> None:

@@ -146,7 +146,8 @@ class WebSocket:
     ) -> WebSocket:
         """Answer the handshake in ``request``, which must be a good one. The reader lives in ``nursery``."""
         stream, wire = _Stream(socket, left_over), _Protocol()
-        wire.initiate_upgrade_connection(list(request.raw_headers), request.target)
+        fields_of_request = [(name.encode(), value.encode("latin-1")) for name, value in request.headers.items()]
+        wire.initiate_upgrade_connection(fields_of_request, request.target)
         connection = WebSocketConnection(
             stream, wire, message_queue_size=1, max_message_size=BODY_BYTES, receive_buffer_size=RECEIVE_BYTES
         )
