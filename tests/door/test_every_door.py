@@ -22,7 +22,7 @@ from llm_protocol.dialects import client_dialect
 from llm_protocol.dialects.openai_responses import OpenAIResponses
 from llm_protocol.events import Event, Failed, Finished
 from llm_protocol.fold import Fold
-from llm_protocol.policy import Attempts, Policy, Timeouts
+from llm_protocol.policy import AttemptsPatch, Policy, Timeouts
 from llm_protocol.requests import ChatRequest, LLMProvider
 from llm_runtime.config import Config, Provider
 from llm_runtime.door import Address, DoorConfig, front_door
@@ -89,7 +89,7 @@ async def served(primary: Peer, fallback: Peer) -> AsyncIterator[str]:
         candidates=("primary/m", "fallback/m"),
         strategy="fallback",
         on_broken_stream="buffer",
-        attempts=Attempts(max=1),
+        attempts=AttemptsPatch(max=1),
     )
     addresses: list[Address] = []
     runtime = Runtime(
