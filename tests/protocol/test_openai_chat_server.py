@@ -380,6 +380,30 @@ def test_calls_of_custom_tools_are_told() -> None:
     assert fold(decode(lambda: OpenAIChat().stream_decoder(chat()), body)).output == parts
 
 
+def test_the_role_is_told_once_though_another_model_goes_on() -> None:
+    """The SDK's stream helper would join them to ``assistantassistant``."""
+    begun = [Started(model="a"), ItemStarted(index=0, kind="text"), TextDelta(0, "one ")]
+    frames = frames_of(asked(stream=True), [*begun, Started(model="b"), TextDelta(0, "two")])
+
+    assert [frame["choices"][0]["delta"] for frame in frames if "role" in frame["choices"][0]["delta"]] == [
+        {"role": "assistant", "content": ""}
+    ]
+    assert [frame["model"] for frame in frames] == ["a", "a", "b"]
+
+
+def test_who_says_how_to_be_answered_is_told_how_it_was() -> None:
+    response = msgspec.structs.replace(answer(Text("hi")), provider="p", cost=0.5, decision={"cache": "miss"})
+    mine, plain = asked(stream=True, llm_runtime={"cache": "read"}), asked(stream=True)
+    last, done = frames_of(mine, unfold(response))[-2:]
+    whole = json.loads(SERVER.encode_response(mine, response))
+
+    assert (last["llm_runtime"]["provider"], last["llm_runtime"]["decision"]) == ("p", {"cache": "miss"})
+    assert whole["llm_runtime"] == last["llm_runtime"]
+    assert "llm_runtime" not in json.loads(SERVER.encode_response(plain, response))
+    assert "llm_runtime" not in frames_of(plain, unfold(response))[-2]
+    assert done == "[DONE]"
+
+
 def test_an_error_in_a_stream_is_no_end() -> None:
     """SSE-10: an error object, and no ``[DONE]`` after it."""
     failure = Failure(kind=FailureKind.OVERLOADED, message="busy", partial=True)

@@ -30,6 +30,7 @@ from llm_protocol.merging import merged
 from llm_protocol.pictures import image_url
 from llm_protocol.requests import CompletionRequest
 from llm_protocol.response import FinishReason, LLMResponse, Usage
+from llm_protocol.telling import runtime_object
 from llm_protocol.wire import encode_json
 
 DONE = Frame(None, b"[DONE]")
@@ -47,7 +48,8 @@ def encode_whole(inbound: Inbound, response: LLMResponse, quirks: Quirks) -> byt
         choice["message"] = _message(response, quirks)
     kind = "text_completion" if legacy else "chat.completion"
     body = _opening(response.response_id, kind, int(response.timestamp), response.model, quirks)
-    return encode_json(body | {"choices": [choice], "usage": usage_body(response.usage) if response.usage else None})
+    body |= {"choices": [choice], "usage": usage_body(response.usage) if response.usage else None}
+    return encode_json(body if inbound.policy is None else body | {"llm_runtime": runtime_object(response)})
 
 
 def _opening(ident: str, kind: str, created: int, model: str, quirks: Quirks) -> JsonObject:
@@ -102,6 +104,7 @@ class OpenAIChatEncoder:
         self._quirks = quirks
         self._legacy = isinstance(request, CompletionRequest)
         self._wants_usage = inbound.include_usage
+        self._wants_record = inbound.policy is not None
         self._id = response_id
         self._created = int(request.timestamp)
         self._model = request.model
@@ -113,6 +116,7 @@ class OpenAIChatEncoder:
         self._head = b""
         self._calls: dict[int, int] = {}
         self._told: set[int] = set()
+        self._has_role = False
         self._refused = False
         self._usage: Usage | None = None
 
@@ -149,7 +153,8 @@ class OpenAIChatEncoder:
         match event:
             case Started():
                 self._begin(event.model or self._model)
-                if not self._legacy:
+                if not (self._legacy or self._has_role):  # clients join what they get, a second role too
+                    self._has_role = True
                     frames.append(self._delta(b'{"role":"assistant","content":""}'))
             case ItemStarted(kind="tool_call") if not self._legacy:
                 self._calls[event.index] = len(self._calls)
@@ -200,7 +205,10 @@ class OpenAIChatEncoder:
         body = b'"text":""' if self._legacy else b'"delta":{}'
         usage = b"" if self._usage is None else b',"usage":' + encode_json(usage_body(self._usage))
         unasked = not self._quirks.stream_usage  # with the reason then; who asks gets a chunk of its own
-        frames.append(self._choice(body, b'"%b"' % word, usage if unasked else b""))
+        record = b""
+        if self._wants_record and event.response is not None:
+            record = b',"llm_runtime":' + encode_json(runtime_object(event.response))
+        frames.append(self._choice(body, b'"%b"' % word, (usage if unasked else b"") + record))
         if usage and self._wants_usage and not unasked:
             frames.append(Frame(None, b'%b,"choices":[]%b}' % (self._begun(), usage)))
         frames.append(DONE)

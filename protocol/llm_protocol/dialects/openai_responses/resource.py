@@ -30,6 +30,7 @@ from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.pictures import sniff_media_type
 from llm_protocol.requests import ChatRequest
 from llm_protocol.response import FinishReason, LLMResponse, Usage
+from llm_protocol.telling import runtime_object
 
 _PREFIXES: dict[ItemKind, str] = {"reasoning": "rs", "tool_call": "fc", "image": "img"}
 _KIND_OF: dict[type, ItemKind] = {Reasoning: "reasoning", ToolCall: "tool_call", Image: "image"}
@@ -149,7 +150,7 @@ class ResourceEncoder:
             **self._echo,
             "usage": None if usage is None else usage_object(usage),
         }
-        return body if response is None else body | {"llm_runtime": _runtime(response)}
+        return body if response is None else body | {"llm_runtime": runtime_object(response, answers=True)}
 
 
 def _echo(request: ChatRequest, options: ResponseOptions) -> JsonObject:
@@ -225,26 +226,6 @@ def usage_object(usage: Usage) -> JsonObject:
         "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
         "total_tokens": usage.total_tokens,
     }
-
-
-def _runtime(response: LLMResponse) -> JsonObject:
-    return {
-        "request_id": response.request_id,
-        "provider": response.provider,
-        "upstream_id": response.upstream_id,
-        "cost": response.cost,
-        "processing_time_ms": response.processing_time_ms,
-        "usage_estimated": response.usage is not None and response.usage.estimated,
-        "decision": {name: value for name, value in response.decision.items() if name != "members"},
-    } | _members(response)
-
-
-def _members(response: LLMResponse) -> JsonObject:
-    """What is told of each member, with its answer where that is part of this one."""
-    told: list[JsonObject] = response.decision.get("members", [])
-    texts = {member.request_id: member.content for member in response.members}
-    said = [each | {"content": texts[each["request_id"]]} if each["request_id"] in texts else each for each in told]
-    return {"members": said} if said else {}
 
 
 def ending_of(reason: FinishReason | None, failure: Failure | None, *, refused: bool) -> Ending:

@@ -1,0 +1,27 @@
+"""How an answer came to be, as the ``llm_runtime`` object that goes with it on a wire that has room for one."""
+
+from __future__ import annotations
+
+from llm_protocol.content import JsonObject
+from llm_protocol.response import LLMResponse
+
+
+def runtime_object(response: LLMResponse, *, answers: bool = False) -> JsonObject:
+    """Who answered, at what cost, and the decision record. ``answers``: what the members said, too."""
+    return {
+        "request_id": response.request_id,
+        "provider": response.provider,
+        "upstream_id": response.upstream_id,
+        "cost": response.cost,
+        "processing_time_ms": round(response.processing_time_ms, 3),
+        "usage_estimated": response.usage is not None and response.usage.estimated,
+        "decision": {name: value for name, value in response.decision.items() if name != "members"},
+    } | _members(response, answers=answers)
+
+
+def _members(response: LLMResponse, *, answers: bool) -> JsonObject:
+    """What is told of each member, with its answer where that is part of this one."""
+    told: list[JsonObject] = response.decision.get("members", [])
+    texts = {member.request_id: member.content for member in response.members if answers}
+    said = [each | {"content": texts[each["request_id"]]} if each["request_id"] in texts else each for each in told]
+    return {"members": said} if said else {}
