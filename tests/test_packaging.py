@@ -38,7 +38,7 @@ def test_the_wheel_holds_the_tracked_files_and_nothing_else(tmp_path: Path) -> N
         entry_points = archive.read(next(n for n in archive.namelist() if n.endswith("entry_points.txt"))).decode()
         licences = [name for name in archive.namelist() if name.endswith("licenses/LICENSE")]
     assert names == tracked()
-    assert {Path(name).suffix for name in names} <= {".py", ".typed", ".json"}
+    assert {Path(name).suffix for name in names} <= {".py", ".typed", ".json", ".lua"}
     assert "llm-runtime = llm_runtime.cli:main" in entry_points
     assert licences
 
@@ -56,7 +56,8 @@ def test_what_is_imported_is_declared() -> None:
     declared = names(PROJECT["project"]["dependencies"])
     with_trio = names(requires("trio")) & {"outcome"}
     with_trio_websocket = names(requires("trio-websocket")) & {"wsproto"}
-    allowed = {*declared, *with_trio, *with_trio_websocket, *SOURCES.values(), *sys.stdlib_module_names}
+    extra = names(PROJECT["project"]["optional-dependencies"]["redis"])
+    allowed = {*declared, *extra, *with_trio, *with_trio_websocket, *SOURCES.values(), *sys.stdlib_module_names}
     pattern = re.compile(r"^\s*(?:from|import) ([A-Za-z_0-9]+)", re.MULTILINE)
     found = {
         name

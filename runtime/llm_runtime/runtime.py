@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Never, Unpack, final
 
 import trio
 
+from llm_actors.cache import statistics as cache_statistics
 from llm_actors.catalog import refresh
 from llm_actors.kernel import ChildSpec, KernelError, TreeNode, running
+from llm_actors.limiter import statistics as limiter_statistics
 from llm_actors.orchestrator import ranked, submit
 from llm_actors.run import Judge, Run
 from llm_actors.selector import Ranking
@@ -38,6 +40,9 @@ from llm_runtime.tree import Tree
 
 UNPRICED_SAID = 1_000
 """Models without a known price that are named in the log, once each."""
+
+METRICS_SECONDS = 1.0
+"""How long `Runtime.metrics` waits for what actors have to say."""
 
 log = logging.getLogger(__name__)
 
@@ -229,6 +234,20 @@ class Runtime:
     def tree(self) -> TreeNode:
         """The live tree: status, restarts, uptime, last crash and mailbox of every actor."""
         return self._tree.root.tree()
+
+    async def metrics(self) -> bytes:
+        """What happened so far and how things are, in Prometheus' text format. Waits up to a second for actors to say
+        how they are, and leaves out what they do not say.
+        """
+        from llm_runtime.metrics import Moment, exposition
+
+        services, now = self._tree.services, trio.current_time()
+        limiter = cache = None
+        with trio.move_on_after(METRICS_SECONDS), suppress(KernelError):
+            limiter = await limiter_statistics(services.limiter)
+            cache = await cache_statistics(services.cache)
+        breakers = {name: services.selector.breaker(name, now).state for name in self._kinds}
+        return exposition(Moment(services.meter, self.tree(), breakers, limiter, cache))
 
     def _cost_of(self, provider: str, model: str, usage: Usage) -> float | None:
         from llm_protocol.prices import cost_of

@@ -163,6 +163,14 @@ async def test_the_tree_is_shown() -> None:
         assert (await door.request("GET", "/v1/runtime/tree")).json == {"name": "root"}
 
 
+async def test_metrics_are_told_to_who_has_a_key() -> None:
+    async with open_door(keys={"me": "sk-secret"}) as door:
+        assert (await door.request("GET", "/metrics")).status == 401
+        told = await door.request("GET", "/metrics", authorization="Bearer sk-secret")
+        assert (told.status, told.headers["content-type"].partition(";")[0]) == (200, "text/plain")
+        assert told.body == b"up 1\n"
+
+
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"messages": 1}', b'{"messages": []}', b"\xff", b"[" * 100_000])
 async def test_a_bad_body_is_the_clients_fault_and_names_it(body: bytes) -> None:
     async with open_door() as door:

@@ -131,6 +131,10 @@ class FakeEngine:
     def tree(self) -> object:
         return {"name": "root"}
 
+    async def metrics(self) -> bytes:
+        await trio.lowlevel.checkpoint()
+        return b"up 1\n"
+
     async def explain(self, model: str, *, caller: str = "") -> Ranking:
         await trio.lowlevel.checkpoint()
         return Ranking(select="score", weights=Weights(), choices=())

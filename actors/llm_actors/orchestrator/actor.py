@@ -73,21 +73,25 @@ class Orchestrator:
             task_status.started()
             async for delivery in inbox:
                 if self._active >= MAX_RUNS:
+                    self._services.meter.refuse(FailureKind.QUEUE_FULL)
                     delivery.fail(QueueFullError(f"{MAX_RUNS} requests are in flight already"))
                     continue
                 self._active += 1
                 nursery.start_soon(self._live, delivery, flights)
 
     async def _live(self, delivery: Delivery[OrchestratorMessage], flights: Flights) -> None:
-        run = delivery.message.run
+        run, meter, taken = delivery.message.run, self._services.meter, False
         try:
             with run.scope:
                 try:
                     routed = await self._route(run)
                 except LLMClientError as exc:
+                    meter.refuse(exc.failure.kind)
                     delivery.fail(exc)
                     return
                 run.scope.deadline = run.started_at + routed.deadline_s
+                taken = True
+                meter.begin()
                 delivery.reply(delivery.message, None)
                 await flights.answer(run, routed)
         except Exception as exc:  # a bug of ours ends this run, not the others
@@ -97,6 +101,8 @@ class Orchestrator:
         finally:
             self._active -= 1
             run.close()
+            if taken:
+                meter.end(run)
 
     async def _route(self, run: Run) -> Routed:
         try:

@@ -177,9 +177,10 @@ class Asking:
             output_tokens=usage.output_tokens if usage else 0,
             cost=cost,
         )
-        self._ask.record.attempted(
+        made = self._ask.record.attempted(
             candidate, outcome, waited_s=self._waited_s, hedge=self.hedge, usage=usage, cost=cost
         )
+        services.meter.attempt(made, self._ask.request.caller, stream=self._ask.stream)
 
     def _probable(self, failure: Failure) -> Usage | None:
         """What a failed attempt probably took, marked as a guess; ``None`` where it cannot have taken anything."""

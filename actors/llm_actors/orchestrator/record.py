@@ -78,25 +78,25 @@ class Record:
         hedge: bool = False,
         usage: Usage | None = None,
         cost: float | None = None,
-    ) -> None:
+    ) -> AttemptRecord:
         """An attempt has ended; or, where nobody was ``asked``, could not be made."""
         end, first = outcome.end, outcome.first_token_s
-        self._attempts.append(
-            AttemptRecord(
-                provider=candidate.provider,
-                model=candidate.model,
-                outcome=end.failure.kind.value if isinstance(end, Failed) else "ok",
-                asked=asked,
-                duration_ms=_ms(outcome.duration_s),
-                waited_ms=_ms(waited_s),
-                first_token_ms=None if first is None else _ms(first),
-                hedge=hedge,
-                resent=outcome.resent,
-                usage=usage,
-                cost=cost,
-                error=end.failure.message if isinstance(end, Failed) else None,
-            )
+        made = AttemptRecord(
+            provider=candidate.provider,
+            model=candidate.model,
+            outcome=end.failure.kind.value if isinstance(end, Failed) else "ok",
+            asked=asked,
+            duration_ms=_ms(outcome.duration_s),
+            waited_ms=_ms(waited_s),
+            first_token_ms=None if first is None else _ms(first),
+            hedge=hedge,
+            resent=outcome.resent,
+            usage=usage,
+            cost=cost,
+            error=end.failure.message if isinstance(end, Failed) else None,
         )
+        self._attempts.append(made)
+        return made
 
     @property
     def attempts(self) -> int:

@@ -20,6 +20,9 @@ from llm_runtime.door.refusal import JSON
 if TYPE_CHECKING:
     from llm_runtime.door.exchange import Exchange
 
+METRICS = "text/plain; version=0.0.4; charset=utf-8"
+"""Prometheus' text format."""
+
 Endpoint: TypeAlias = "Callable[[Exchange], Awaitable[None]]"
 
 
@@ -138,6 +141,12 @@ async def explain(exchange: Exchange) -> None:
         return
     body = msgspec.json.encode({**ranking.record(), "lines": ranking.lines()})
     await exchange.reply(WireResponse(200, (JSON,), body))
+
+
+async def metrics(exchange: Exchange) -> None:
+    """What happened so far and how things are, for Prometheus; behind a key like all but the two below."""
+    body = await exchange.service.engine.metrics()
+    await exchange.reply(WireResponse(200, (("content-type", METRICS),), body))
 
 
 async def livez(exchange: Exchange) -> None:

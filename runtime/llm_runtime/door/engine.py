@@ -39,6 +39,10 @@ class Engine(Protocol):
         """Who would be asked for ``model`` by ``caller``, and why. Raises `LLMClientError`."""
         ...
 
+    async def metrics(self) -> bytes:
+        """What Prometheus is told."""
+        ...
+
     def tree(self) -> object:
         """The supervision tree as something msgspec can encode."""
         ...

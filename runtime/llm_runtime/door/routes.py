@@ -61,6 +61,7 @@ ROUTES = (
     Route("GET", "/v1/models/{id...}", endpoints.model),
     Route("GET", "/v1/runtime/tree", endpoints.tree),
     Route("GET", "/v1/runtime/explain", endpoints.explain),
+    Route("GET", "/metrics", endpoints.metrics),
     Route("GET", "/livez", endpoints.livez, open=True),
     Route("GET", "/health", endpoints.livez, open=True),
     Route("GET", "/readyz", endpoints.readyz, open=True),

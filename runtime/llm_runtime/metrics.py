@@ -1,0 +1,167 @@
+"""What the runtime tells Prometheus: the meter's counters, and a look at every actor at the moment of asking.
+
+prometheus-client writes the format, and is imported when somebody asks for the first time. Until then, and for
+whoever never asks, counting costs a few dictionary entries per request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import accumulate
+from typing import TYPE_CHECKING, NamedTuple, TypeVar, final
+
+from llm_actors.cache import CacheStatistics
+from llm_actors.kernel import Status, TreeNode
+from llm_actors.limiter import LimiterStatistics
+from llm_actors.orchestrator import Histogram, Meter
+from llm_actors.selector import State
+
+if TYPE_CHECKING:
+    from prometheus_client import Metric
+
+PREFIX = "llm_runtime_"
+
+SESSIONS = "sessions"
+"""The branch whose children are connections: they are counted, and not told one by one."""
+
+
+K = TypeVar("K", bound="str | tuple[str, ...]")
+
+
+class Moment(NamedTuple):
+    """All that is told. What could not be asked in time is ``None`` and left out."""
+
+    meter: Meter
+    tree: TreeNode
+    breakers: Mapping[str, State]
+    limiter: LimiterStatistics | None
+    cache: CacheStatistics | None
+
+
+def exposition(moment: Moment) -> bytes:
+    """The moment in Prometheus' text format."""
+    from prometheus_client import ProcessCollector, generate_latest
+
+    return generate_latest(_Registry([*_families(moment), *ProcessCollector(registry=None).collect()]))
+
+
+@final
+class _Registry:
+    """As much of a registry as is asked for."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+def _families(moment: Moment) -> Iterator[Metric]:
+    yield from _requests(moment.meter)
+    yield from _attempts(moment.meter)
+    yield from _callers(moment.meter)
+    yield from _deployments(moment)
+    yield from _actors(moment.tree)
+    if moment.cache is not None:
+        yield from _cache(moment.cache)
+
+
+def _requests(meter: Meter) -> Iterator[Metric]:
+    yield _gauge("requests_running", "Requests that were taken on and have no end yet.", {(): meter.running})
+    yield _counter("requests_refused", "Requests that were not taken on.", meter.refused, "reason")
+    yield _counter("requests", "Requests that have ended.", meter.requests, "type", "provider", "outcome")
+    yield _histogram("request_seconds", "Seconds to a whole answer.", meter.request_seconds, "type", "provider")
+    yield _counter("cache_requests", "Requests that have ended, by what the cache did.", meter.cache, "outcome")
+
+
+def _attempts(meter: Meter) -> Iterator[Metric]:
+    yield _counter("attempts", "Calls of a provider.", meter.attempts, "provider", "outcome")
+    yield _histogram("first_token_seconds", "Seconds to the first token.", meter.first_token_seconds, "provider")
+    yield _counter("tokens", "Tokens, failed attempts' included.", meter.tokens, "provider", "model", "direction")
+    yield _counter("cost_dollars", "US dollars, where the price is known.", meter.cost, "provider", "model")
+    yield _counter("unpriced_attempts", "Attempts whose price is not known.", meter.unpriced, "provider")
+
+
+def _callers(meter: Meter) -> Iterator[Metric]:
+    yield _counter("caller_requests", "Requests that have ended, by key.", meter.caller_requests, "caller")
+    yield _counter("caller_tokens", "Tokens, by key.", meter.caller_tokens, "caller")
+    yield _counter("caller_cost_dollars", "US dollars where the price is known, by key.", meter.caller_cost, "caller")
+
+
+def _deployments(moment: Moment) -> Iterator[Metric]:
+    states = {(name, each.value): float(each is state) for name, state in moment.breakers.items() for each in State}
+    yield _gauge("breaker_state", "1 for the state that a provider's breaker is in.", states, "provider", "state")
+    if moment.limiter is None:
+        return
+    known = moment.limiter.deployments
+    in_flight = {name: each.in_flight for name, each in known.items()}
+    yield _gauge("limited_in_flight", "Calls that hold a slot.", in_flight, "provider")
+    waiting = {name: each.waiting for name, each in known.items()}
+    yield _gauge("limited_waiting", "Requests that wait for room.", waiting, "provider")
+    held = {name: each.held_s for name, each in known.items()}
+    yield _gauge("limited_held_seconds", "How long a provider's own word keeps requests back.", held, "provider")
+    yield _gauge("limits_shared", "1 while limits are shared with other processes.", {(): moment.limiter.shared})
+
+
+def _actors(tree: TreeNode) -> Iterator[Metric]:
+    actors = dict(_walk(tree, ""))
+    up = {path: node.status is Status.RUNNING for path, node in actors.items()}
+    yield _gauge("actor_up", "1 while an actor runs.", up, "actor")
+    restarts = {path: node.restarts for path, node in actors.items()}
+    yield _counter("actor_restarts", "How often an actor was started again.", restarts, "actor")
+    depth = {path: node.mailbox.depth for path, node in actors.items()}
+    yield _gauge("mailbox_depth", "Messages that wait for an actor.", depth, "actor")
+    dead = {path: node.mailbox.dead_letters for path, node in actors.items()}
+    yield _counter("dead_letters", "Messages that came to an actor that has ended.", dead, "actor")
+    sessions = next((child for child in tree.children if child.name == SESSIONS), None)
+    if sessions is not None:
+        yield _gauge("connections", "Connections of clients.", {(): len(sessions.children)})
+
+
+def _walk(node: TreeNode, above: str) -> Iterator[tuple[str, TreeNode]]:
+    path = f"{above}/{node.name}" if above else node.name
+    yield path, node
+    if node.name != SESSIONS:
+        for child in node.children:
+            yield from _walk(child, path)
+
+
+def _cache(cache: CacheStatistics) -> Iterator[Metric]:
+    tiers = {name: tier for name, tier in (("memory", cache.memory), ("file", cache.file)) if tier is not None}
+    yield _gauge("cache_bytes", "Bytes of kept answers.", {name: tier.bytes for name, tier in tiers.items()}, "tier")
+    evicted = {name: tier.evicted for name, tier in tiers.items()}
+    yield _counter("cache_evicted", "Answers that made room for others.", evicted, "tier")
+    errors = {name: tier.errors for name, tier in tiers.items()}
+    yield _counter("cache_errors", "Damaged entries, and reads and writes that failed.", errors, "tier")
+
+
+def _gauge(name: str, what: str, values: Mapping[K, float], *labels: str) -> Metric:
+    from prometheus_client.core import GaugeMetricFamily
+
+    family = GaugeMetricFamily(PREFIX + name, what, labels=labels)
+    for key, value in values.items():
+        family.add_metric(_labels(key), value)
+    return family
+
+
+def _counter(name: str, what: str, values: Mapping[K, float], *labels: str) -> Metric:
+    from prometheus_client.core import CounterMetricFamily
+
+    family = CounterMetricFamily(PREFIX + name, what, labels=labels)
+    for key, value in values.items():
+        family.add_metric(_labels(key), value)
+    return family
+
+
+def _histogram(name: str, what: str, values: Mapping[K, Histogram], *labels: str) -> Metric:
+    from prometheus_client.core import HistogramMetricFamily
+
+    family = HistogramMetricFamily(PREFIX + name, what, labels=labels)
+    for key, each in values.items():
+        bounds = (*map(str, each.bounds), "+Inf")
+        family.add_metric(_labels(key), list(zip(bounds, accumulate(each.counts), strict=True)), each.total)
+    return family
+
+
+def _labels(key: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (key,) if isinstance(key, str) else key
