@@ -420,4 +420,5 @@ async def test_the_file_keeps_an_answer_as_long_as_its_provider_says(
             found = [name for name in ("usual", "slow") if await lookup(ref, key(name)) is not None]
             for name in ("usual", "slow"):
                 store(ref, key(name), msgspec.structs.replace(answer(), provider=name))
+            await statistics(ref)  # what is in the mailbox when it is told to stop is not looked at any more
     assert found == ["slow"]
