@@ -491,3 +491,27 @@ def test_specs_are_checked_where_they_are_written(fields: dict[str, object], pro
 def test_two_children_of_one_name_are_refused() -> None:
     with pytest.raises(NameTaken):
         Supervisor([member("a"), member("a")])
+
+
+@pytest.mark.parametrize("kind", [KeyError, KeyboardInterrupt, SystemExit])
+async def test_what_the_block_raises_comes_out_as_itself(kind: type[BaseException], autojump_clock: MockClock) -> None:
+    """Around a running tree a program catches its own errors as it would without one: no group, no strange context."""
+    journal: Journal = []
+    with pytest.raises(kind) as caught:
+        async with running(Supervisor([member("a", journal)])):
+            raise kind("mine")
+    assert caught.value.__context__ is None
+    assert journal[-1] == "down a"
+
+
+async def test_a_block_that_fails_while_its_tree_gives_up_loses_neither_error(autojump_clock: MockClock) -> None:
+    root = Supervisor([member("a")], intensity=Intensity(0, 1))
+    with pytest.raises(BaseExceptionGroup) as caught:
+        async with running(root):
+            try:
+                root.ref("a").cast(CrashCast())
+                await trio.sleep_forever()
+            finally:
+                raise KeyError("mine")
+    assert caught.group_contains(KeyError)
+    assert caught.group_contains(GaveUp)

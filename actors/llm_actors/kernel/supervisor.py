@@ -218,11 +218,23 @@ class Supervisor:
 async def running(root: Supervisor) -> AsyncIterator[Supervisor]:
     """Run a tree around a block: up before it begins, asked to stop after it, down when this ends.
 
-    A tree that gives up cancels the block and raises its `GaveUp` in an exception group.
+    What the block raises goes on by itself, as if there were no tree; requests to end the process, too. A tree that
+    gives up cancels the block and raises its `GaveUp` in an exception group.
     """
-    async with trio.open_nursery() as nursery:
-        await nursery.start(root.run)
-        try:
-            yield root
-        finally:
-            root.stop()
+    raised: BaseException | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(root.run)
+            try:
+                yield root
+            except BaseException as exc:
+                raised = exc
+                raise
+            finally:
+                root.stop()
+    except BaseExceptionGroup as group:
+        if raised is None or group.exceptions != (raised,):
+            raise
+    else:
+        return
+    raise raised  # here, not in the handler, where the group would become its context
