@@ -39,6 +39,8 @@ def bad_request(param: str | None, message: str) -> BadRequestError:
 
 
 _MISSING = re.compile(r"missing required field `(\w+)`")
+_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
+_ENUM = re.compile(r"Invalid enum value '(.*)'", re.DOTALL)
 _EMPTY = "Expected `array` of length >= 1"
 
 
@@ -60,14 +62,23 @@ def typed(value: Any, type_: type[T], where: str = "") -> T:
     try:
         return msgspec.convert(value, type_)
     except msgspec.ValidationError as exc:
-        reason, _, path = str(exc).partition(" - at `$")
-        path = f"{where}{path.rstrip('`')}".lstrip(".")
+        from llm_protocol import wording  # only mistakes need it
+
+        reason, _, below = str(exc).partition(" - at `$")
+        below = below.rstrip("`")
+        path = f"{where}{below}".lstrip(".")
         if missing := _MISSING.search(reason):
             path = f"{path}.{missing[1]}".lstrip(".")
             raise bad_request(path, f"{path} is missing") from None
         if reason == _EMPTY:
             raise bad_request(path, f"{path} is empty: it is a list of at least one") from None
-        raise bad_request(path or None, f"{path or 'the body'}: {reason[0].lower()}{reason[1:]}") from None
+        if unknown := _UNKNOWN.fullmatch(reason):
+            near = wording.suggestion(unknown[1], wording.fields_at(type_, below))
+            path = f"{path}.{unknown[1]}".lstrip(".")
+            raise bad_request(path, f"{path}: unknown field{near}") from None
+        if enum := _ENUM.fullmatch(reason):
+            raise bad_request(path, f"{path}: {wording.not_one_of(enum[1], type_, below)}") from None
+        raise bad_request(path or None, f"{path or 'the body'}: {wording.in_words(reason)}") from None
 
 
 def check_parameters(parameters: Parameters, known: Collection[str], who: str) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from llm_protocol.errors import BadRequestError, UnsupportedError
-from llm_protocol.fields import add_extra, check_parameters, leftovers
+from llm_protocol.fields import add_extra, check_parameters, leftovers, typed
+from llm_protocol.policy import Policy
 from llm_protocol.requests import Parameters
 
 
@@ -49,3 +50,23 @@ def test_leftovers_are_the_unknown_fields() -> None:
         "logprobs": True,
         "metadata": {"k": "v"},
     }
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ({"select": "cheap"}, "p.select: not one of cheapest, fastest, order, score, sticky, weighted; did you mean"),
+        ({"timeouts": {"first": 1}}, 'p.timeouts.first: unknown field; did you mean "first_token"?'),
+        ({"base_url": "http://x"}, "p.base_url: unknown field"),
+        ({"deadline_s": 0}, "p.deadline_s: expected a number greater than 0"),
+        ({"attempts": {"max": 99}}, "p.attempts.max: expected a whole number of at most 10"),
+        ({"hedge": "yes"}, "p.hedge: expected true or false, got text"),
+        ({"candidates": "a/m"}, "p.candidates: expected a list, got text"),
+        ({"members": [""]}, "p.members[0]: expected text with a length of at least 1"),
+    ],
+)
+def test_a_field_that_does_not_fit_is_told_with_what_would(said: dict[str, object], told: str) -> None:
+    with pytest.raises(BadRequestError) as caught:
+        typed(said, Policy, "p")
+    assert str(caught.value).startswith(told)
+    assert caught.value.failure.param == told.partition(":")[0]

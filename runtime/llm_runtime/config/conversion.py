@@ -7,13 +7,14 @@ dict; unknown keys are looked for first, to suggest what was meant.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
-from enum import Enum
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import msgspec
 
 from llm_protocol.secret import Secret
+from llm_protocol.wording import KINDS, in_words, not_one_of
+from llm_protocol.wording import suggestion as suggestion
 from llm_runtime.config.errors import ConfigError, under
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -23,25 +24,7 @@ _WHERE = re.compile(r"(?P<what>.*?)(?: - at `\$(?P<path>.*)`)?", re.DOTALL)
 _ENUM = re.compile(r"Invalid enum value '(?P<value>.*)'", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(?P<field>.*)`")
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<field>.*)`")
-_TYPE = re.compile(r"`([a-z]+(?: \| [a-z]+)*)`")
-_TYPES = {
-    "object": "a table",
-    "array": "a list",
-    "str": "text",
-    "float": "a number",
-    "int": "a whole number",
-    "bool": "true or false",
-    "datetime": "a date and time with an offset, such as 2030-01-31T12:00:00Z",
-    "date": "a date",
-    "time": "a time",
-}
-_BOUNDS = (
-    (" of length ", " with a length "),
-    (" >= ", " of at least "),
-    (" <= ", " of at most "),
-    (" > ", " greater than "),
-    (" with a timezone component", ""),
-)
+_KINDS = {**KINDS, "object": "a table"}
 
 
 def convert(table: object, section: type[S], read_secret: ReadSecret) -> S:
@@ -72,14 +55,6 @@ def refuse_unknown(table: object, section: type[msgspec.Struct]) -> None:
                 refuse_unknown(value, inner)
 
 
-def suggestion(word: str, known: Iterable[str]) -> str:
-    """``; did you mean "x"?`` when something known looks like ``word``, else the empty text."""
-    import difflib
-
-    close = difflib.get_close_matches(word[:64], list(known), n=1)
-    return f'; did you mean "{close[0]}"?' if close else ""
-
-
 def _explained(text: str, section: type[msgspec.Struct]) -> ConfigError:
     match = _WHERE.fullmatch(text)
     assert match
@@ -88,35 +63,7 @@ def _explained(text: str, section: type[msgspec.Struct]) -> ConfigError:
     if missing := _MISSING.fullmatch(what):
         return ConfigError(f"{missing['field']} is missing", *path)
     if enum := _ENUM.fullmatch(what):
-        return ConfigError(_not_one_of(enum["value"], path[0], section), *path)
+        return ConfigError(not_one_of(enum["value"], section, where), *path)
     if unknown := _UNKNOWN.fullmatch(what):
         return ConfigError("unknown key", *path, unknown["field"])
-    if what.startswith("Expected "):
-        what = _in_words(what)
-    return ConfigError(what[:1].lower() + what[1:], *path)
-
-
-def _in_words(what: str) -> str:
-    """What msgspec calls ``Expected `float | null` > 0.0``, as it would be said."""
-    for sign, words in _BOUNDS:
-        what = what.replace(sign, words)
-    return _TYPE.sub(_type, what).removesuffix(".0")
-
-
-def _type(match: re.Match[str]) -> str:
-    return " or ".join(_TYPES.get(name, name) for name in match[1].split(" | ") if name != "null")
-
-
-def _not_one_of(value: str, field: str, section: type[msgspec.Struct]) -> str:
-    [kind] = [known.type for known in msgspec.structs.fields(section) if known.name == field]
-    names = _choices(kind)
-    return f"not one of {', '.join(names)}{suggestion(value, names)}"
-
-
-def _choices(kind: Any) -> list[str]:
-    """The words that a type allows: an enumeration's, or those of the literals in it."""
-    if isinstance(kind, type) and issubclass(kind, Enum):
-        return [str(choice.value) for choice in kind]
-    if get_origin(kind) is Literal:
-        return list(get_args(kind))
-    return [choice for inner in get_args(kind) for choice in _choices(inner)]
+    return ConfigError(in_words(what, _KINDS), *path)

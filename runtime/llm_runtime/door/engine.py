@@ -13,7 +13,7 @@ from llm_actors.run import Run
 from llm_actors.selector import Ranking
 from llm_protocol.dialect import Inbound, ModelInfo
 from llm_protocol.errors import InternalError, LLMClientError
-from llm_protocol.fields import bad_request
+from llm_protocol.fields import typed
 from llm_protocol.policy import Policy
 from llm_protocol.requests import AnyRequest
 
@@ -64,8 +64,8 @@ def admitted(caller: str, inbound: Inbound) -> Inbound:
 def _policy(raw: msgspec.Raw) -> Policy:
     try:
         return _POLICY.decode(raw)
-    except msgspec.MsgspecError as exc:
-        raise bad_request("llm_runtime", f"llm_runtime: {exc}") from None
+    except msgspec.MsgspecError:
+        return typed(msgspec.json.decode(raw), Policy, "llm_runtime")  # for its words
 
 
 async def submitted(engine: Engine, request: AnyRequest, *, stream: bool, background: bool = False) -> Run:

@@ -1,0 +1,98 @@
+"""What msgspec says of a value that does not fit, in words for people: what is wrong, and what would be right."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from msgspec import inspect
+
+KINDS: Mapping[str, str] = {
+    "object": "an object",
+    "array": "a list",
+    "str": "text",
+    "float": "a number",
+    "int": "a whole number",
+    "bool": "true or false",
+    "datetime": "a date and time with an offset, such as 2030-01-31T12:00:00Z",
+    "date": "a date",
+    "time": "a time",
+}
+_KIND = re.compile(r"`([a-z]+(?: \| [a-z]+)*)`")
+_BOUNDS = (
+    (" of length ", " with a length "),
+    (" >= ", " of at least "),
+    (" <= ", " of at most "),
+    (" > ", " greater than "),
+    (" with a timezone component", ""),
+)
+_STEP = re.compile(r"\.(\w+)|\[(?:\d+|\.\.\.)\]")
+
+
+def in_words(what: str, kinds: Mapping[str, str] = KINDS) -> str:
+    """What msgspec calls ``Expected `float | null` > 0.0``, as it would be said."""
+
+    def kind(match: re.Match[str]) -> str:
+        return " or ".join(kinds.get(name, name) for name in match[1].split(" | ") if name != "null")
+
+    if what.startswith("Expected "):
+        for sign, words in _BOUNDS:
+            what = what.replace(sign, words)
+        what = _KIND.sub(kind, what).removesuffix(".0")
+    return what[:1].lower() + what[1:]
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """``; did you mean "x"?`` when something known looks like ``word``, else the empty text."""
+    import difflib
+
+    close = difflib.get_close_matches(word[:64], list(known), n=1)
+    return f'; did you mean "{close[0]}"?' if close else ""
+
+
+def not_one_of(value: str, type_: Any, path: str) -> str:
+    """Which words may stand at ``path`` (``.a.b[0]``) of ``type_`` instead of ``value``."""
+    names = list(dict.fromkeys(name for kind in _at(type_, path) for name in _choices(kind)))
+    return f"not one of {', '.join(names)}{suggestion(value, names)}"
+
+
+def fields_at(type_: Any, path: str) -> list[str]:
+    """The names that the object at ``path`` of ``type_`` may have."""
+    return [field.encode_name for kind in _at(type_, path) for field in _fields(kind)]
+
+
+def _at(type_: Any, path: str) -> list[inspect.Type]:
+    """What may stand at ``path``, unions taken apart."""
+    found = _apart(inspect.type_info(type_))
+    for step in _STEP.finditer(path):
+        found = [inner for kind in found for inner in _inside(kind, step[1])]
+    return found
+
+
+def _inside(kind: inspect.Type, name: str | None) -> list[inspect.Type]:
+    match kind:
+        case inspect.CollectionType() if name is None:
+            return _apart(kind.item_type)
+        case inspect.DictType() if name is None:
+            return _apart(kind.value_type)
+        case _ if name is None:
+            return []
+        case _:
+            return [inner for field in _fields(kind) if field.encode_name == name for inner in _apart(field.type)]
+
+
+def _fields(kind: inspect.Type) -> tuple[inspect.Field, ...]:
+    return kind.fields if isinstance(kind, inspect.StructType | inspect.TypedDictType) else ()
+
+
+def _apart(kind: inspect.Type) -> list[inspect.Type]:
+    if isinstance(kind, inspect.UnionType):
+        return [inner for each in kind.types for inner in _apart(each)]
+    return _apart(kind.type) if isinstance(kind, inspect.Metadata) else [kind]
+
+
+def _choices(kind: inspect.Type) -> list[str]:
+    if isinstance(kind, inspect.EnumType):
+        return [str(choice.value) for choice in kind.cls]
+    return [str(value) for value in kind.values] if isinstance(kind, inspect.LiteralType) else []
