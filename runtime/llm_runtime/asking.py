@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias, TypedDict, TypeVar, cast
+from typing import TypeAlias, TypedDict, TypeVar, cast, get_args
 
 import msgspec
 
-from llm_protocol.content import HostedTool, JsonObject, Message, ResponseFormat, Role, Tool, ToolChoice
+from llm_protocol.content import HostedTool, JsonObject, Message, Part, ResponseFormat, Role, Tool, ToolChoice
 from llm_protocol.fields import bad_request, typed
 from llm_protocol.policy import Policy
-from llm_protocol.requests import LLMRequest, Parameters
+from llm_protocol.requests import ChatRequest, LLMRequest, Parameters
 
 Messages: TypeAlias = str | Sequence[Message | Mapping[str, str]]
 """A user's text; or messages, each a `Message` or a mapping with ``role`` and ``content``, both strings."""
@@ -36,7 +36,7 @@ class Options(TypedDict, total=False):
     top_p: float
     top_k: int
     max_output_tokens: int
-    stop: tuple[str, ...]
+    stop: Sequence[str]
     frequency_penalty: float
     presence_penalty: float
     seed: int
@@ -52,19 +52,31 @@ class Options(TypedDict, total=False):
 class ChatOptions(Options, total=False):
     """What a chat can be given besides."""
 
-    tools: tuple[Tool | HostedTool, ...]
+    tools: Sequence[Tool | HostedTool]
     tool_choice: ToolChoice
     response_format: ResponseFormat
 
 
 _PARAMETERS = frozenset(Parameters.__struct_fields__)
+_OPTIONS = ChatOptions.__optional_keys__
+_PARTS = get_args(Part)
 
 
 def split(options: Options) -> JsonObject:
-    """Keyword arguments for a request: the parameters gathered into one `Parameters`."""
+    """Keyword arguments for a request: the parameters gathered into one `Parameters`, and the types of all checked.
+
+    Raises `BadRequestError` for a value that is none of its option's, and `TypeError` for an option there is not.
+    """
     given = cast("dict[str, object]", dict(options))
-    parameters = {name: given.pop(name) for name in _PARAMETERS & given.keys()}
-    return {**given, "parameters": Parameters(**parameters)}  # type: ignore[arg-type]
+    if unknown := given.keys() - _OPTIONS:
+        from llm_protocol.wording import suggestion  # only mistakes need it
+
+        name = min(unknown)
+        raise TypeError(f"there is no option {name!r}{suggestion(name, _OPTIONS)}")
+    parameters = typed({name: given.pop(name) for name in _PARAMETERS & given.keys()}, Parameters)
+    # A chat has every option; what it is made of would otherwise be found wrong by the provider that encodes it.
+    request = typed({**given, "parameters": parameters, "messages": ()}, ChatRequest)
+    return {name: getattr(request, name) for name in (*given, "parameters")}
 
 
 def checked(request: Request) -> Request:
@@ -89,6 +101,10 @@ def as_messages(messages: Messages) -> tuple[Message, ...]:
 
 def _message(message: object, index: int) -> Message:
     if isinstance(message, Message):
+        content: object = message.content
+        if not isinstance(content, tuple | list) or not all(isinstance(part, _PARTS) for part in content):
+            where = f"messages[{index}].content"
+            raise bad_request(where, f"{where} is not a tuple of parts; for text alone, write Message.of(role, text)")
         return message
     fields = message if isinstance(message, Mapping) else {}
     role, content = fields.get("role"), fields.get("content")

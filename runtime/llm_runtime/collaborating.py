@@ -20,6 +20,8 @@ def collaboration(
     given: Any = split(options)
     own = given.pop("policy", None) or _NOTHING_SAID
     if members is not None:
+        if isinstance(members, str):  # type checkers let it pass as a sequence of texts
+            members = (members,)
         own = Policy(members=members if isinstance(members, int) else tuple(members)).over(own)
     said = own.over(route or _NOTHING_SAID)
     usual = Policy(

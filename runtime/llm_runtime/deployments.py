@@ -39,7 +39,7 @@ def deployment_of(name: str, provider: Provider) -> Deployment:
         name=name,
         kind=provider.kind,
         dialect=client_dialect(provider.kind),
-        endpoint=Endpoint(provider.base_url or NOWHERE),
+        endpoint=Endpoint(provider.base_url or VENDORS[provider.kind].base_url or NOWHERE),
         key=provider.api_key,
         models=provider.models,
         trust=TlsTrust(ca_file=provider.ca_file),

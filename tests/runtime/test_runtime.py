@@ -143,11 +143,18 @@ async def test_who_has_no_time_left_is_told_at_once(left: float) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"policy": Policy(strategy="pannel")}, 'policy.strategy: not one of best_of, council, fallback, panel, race, single, vote; did you mean "panel"?'),  # type: ignore[arg-type]
+        (
+            {"policy": Policy(strategy="pannel")},  # type: ignore[arg-type]
+            'policy.strategy: not one of single, fallback, race, panel, council, best_of, vote; did you mean "panel"?',
+        ),
         ({"policy": Policy(priority=99)}, "policy.priority"),
         ({"policy": Policy(members=0)}, "policy.members"),
         ({"deadline_s": float("nan")}, "deadline_s is a number of seconds"),
         ({"deadline_s": float("inf")}, "deadline_s is a number of seconds"),
+        ({"deadline_s": "1"}, "deadline_s: expected a number, got text"),
+        ({"stop": "END"}, "stop: expected a list, got text"),
+        ({"tool_choice": "required"}, "tool_choice: expected an object, got text"),
+        ({"tools": [{"type": "function"}]}, "tools[0].name is missing"),
     ],
 )
 async def test_a_programs_mistake_is_told_as_a_clients_is(options: Any, said: str) -> None:
@@ -157,6 +164,33 @@ async def test_a_programs_mistake_is_told_as_a_clients_is(options: Any, said: st
         assert peer.requests == []
 
     assert said in str(caught.value)
+
+
+async def test_an_option_there_is_not_is_told_with_the_one_that_was_meant() -> None:
+    async with running(reply(whole(), headers=JSON)) as (rt, _):
+        with pytest.raises(TypeError, match=r"no option 'max_tokens'; did you mean \"max_output_tokens\""):
+            await rt.chat("Say hello.", max_tokens=5)  # type: ignore[call-arg]
+
+
+async def test_a_message_whose_content_is_a_text_is_refused_before_it_crashes_anything() -> None:
+    async with running(reply(whole(), headers=JSON)) as (rt, peer):
+        with pytest.raises(BadRequestError, match=r"messages\[0\].content is not a tuple of parts.*Message.of"):
+            await rt.chat([Message("user", "Say hello.")])  # type: ignore[arg-type]
+        assert peer.requests == []
+
+
+async def test_lists_do_where_tuples_are_meant() -> None:
+    async with running(reply(whole(), headers=JSON)) as (rt, peer):
+        await rt.chat("Say hello.", tools=[llm_runtime.Tool(name="look")], stop=["END"], temperature=None)  # type: ignore[arg-type]
+
+    body = msgspec.json.decode(peer.requests[0].body)
+    assert (body["stop"], body["tools"][0]["function"]["name"]) == (["END"], "look")
+
+
+async def test_one_member_may_be_named_by_a_text_alone() -> None:
+    async with running(reply(whole(), headers=JSON)) as (rt, _):
+        [answer] = await rt.collaborate("Say hello.", members="fake/m")
+    assert answer.content == "Hello there"
 
 
 async def test_a_policy_may_be_written_with_lists() -> None:
