@@ -72,6 +72,10 @@ class ToolCall(msgspec.Struct, frozen=True, kw_only=True, tag="tool_call"):
             raise ValueError(f"the arguments of tool call {self.name!r} are not a JSON object")  # noqa: TRY004
         return value
 
+    def result(self, text: str, *, is_error: bool = False) -> ToolResult:
+        """What the tool answered to this call, to be sent back in a message of role ``tool``."""
+        return ToolResult(call_id=self.id, name=self.name, content=(Text(text),), is_error=is_error)
+
 
 class ToolResult(msgspec.Struct, frozen=True, kw_only=True, tag="tool_result"):
     """What a tool answered to the call with the id ``call_id``."""

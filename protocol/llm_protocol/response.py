@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import msgspec
 
-from llm_protocol.content import Image, JsonObject, Part, Reasoning, Refusal, ToolCall
+from llm_protocol.content import Image, JsonObject, Message, Part, Reasoning, Refusal, ToolCall
 
 
 class FinishReason(StrEnum):
@@ -79,6 +79,11 @@ class LLMResponse(msgspec.Struct, frozen=True, kw_only=True):
     decision: JsonObject = msgspec.field(default_factory=dict)
     members: tuple[LLMResponse, ...] = ()
     """The answers this one was made of, where several models were asked."""
+
+    @property
+    def message(self) -> Message:
+        """The answer as a turn of the conversation, for the next request: tool calls, reasoning and signatures too."""
+        return Message("assistant", self.output)
 
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
