@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from enum import Enum
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from msgspec import inspect
+import msgspec
 
 KINDS: Mapping[str, str] = {
     "object": "an object",
@@ -62,37 +64,36 @@ def fields_at(type_: Any, path: str) -> list[str]:
     return [field.encode_name for kind in _at(type_, path) for field in _fields(kind)]
 
 
-def _at(type_: Any, path: str) -> list[inspect.Type]:
+def _at(type_: Any, path: str) -> list[Any]:
     """What may stand at ``path``, unions taken apart."""
-    found = _apart(inspect.type_info(type_))
+    found = _apart(type_)
     for step in _STEP.finditer(path):
         found = [inner for kind in found for inner in _inside(kind, step[1])]
     return found
 
 
-def _inside(kind: inspect.Type, name: str | None) -> list[inspect.Type]:
-    match kind:
-        case inspect.CollectionType() if name is None:
-            return _apart(kind.item_type)
-        case inspect.DictType() if name is None:
-            return _apart(kind.value_type)
-        case _ if name is None:
-            return []
-        case _:
-            return [inner for field in _fields(kind) if field.encode_name == name for inner in _apart(field.type)]
+def _inside(kind: Any, name: str | None) -> list[Any]:
+    """What may stand in the field ``name``, or at an index where it is ``None``."""
+    if name is not None:
+        return [inner for field in _fields(kind) if field.encode_name == name for inner in _apart(field.type)]
+    kinds = [inner for inner in get_args(kind) if inner is not ...]
+    return _apart(kinds[-1]) if kinds and get_origin(kind) is not Literal else []
 
 
-def _fields(kind: inspect.Type) -> tuple[inspect.Field, ...]:
-    return kind.fields if isinstance(kind, inspect.StructType | inspect.TypedDictType) else ()
+def _fields(kind: Any) -> tuple[msgspec.structs.FieldInfo, ...]:
+    return msgspec.structs.fields(kind) if isinstance(kind, type) and issubclass(kind, msgspec.Struct) else ()
 
 
-def _apart(kind: inspect.Type) -> list[inspect.Type]:
-    if isinstance(kind, inspect.UnionType):
-        return [inner for each in kind.types for inner in _apart(each)]
-    return _apart(kind.type) if isinstance(kind, inspect.Metadata) else [kind]
+def _apart(kind: Any) -> list[Any]:
+    if get_origin(kind) is Annotated:
+        return _apart(get_args(kind)[0])
+    if get_origin(kind) in (Union, UnionType):
+        return [inner for each in get_args(kind) for inner in _apart(each)]
+    return [kind]
 
 
-def _choices(kind: inspect.Type) -> list[str]:
-    if isinstance(kind, inspect.EnumType):
-        return [str(choice.value) for choice in kind.cls]
-    return [str(value) for value in kind.values] if isinstance(kind, inspect.LiteralType) else []
+def _choices(kind: Any) -> list[str]:
+    """The words that a type allows: an enumeration's, or a literal's."""
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return [str(choice.value) for choice in kind]
+    return [str(word) for word in get_args(kind)] if get_origin(kind) is Literal else []

@@ -55,7 +55,7 @@ def test_leftovers_are_the_unknown_fields() -> None:
 @pytest.mark.parametrize(
     ("said", "told"),
     [
-        ({"select": "cheap"}, "p.select: not one of cheapest, fastest, order, score, sticky, weighted; did you mean"),
+        ({"select": "cheap"}, "p.select: not one of score, order, cheapest, fastest, weighted, sticky; did you mean"),
         ({"timeouts": {"first": 1}}, 'p.timeouts.first: unknown field; did you mean "first_token"?'),
         ({"base_url": "http://x"}, "p.base_url: unknown field"),
         ({"deadline_s": 0}, "p.deadline_s: expected a number greater than 0"),
