@@ -5,6 +5,9 @@ from __future__ import annotations
 import hmac
 from typing import NoReturn, final
 
+SHORTEST = 4
+"""Characters of the shortest key that is struck from a text: shorter ones are in every word, and no secret."""
+
 
 @final
 class Secret:
@@ -25,6 +28,10 @@ class Secret:
     def matches(self, candidate: str) -> bool:
         """Whether ``candidate`` is this key, in a time that does not depend on where they differ."""
         return hmac.compare_digest(self._value.encode(), candidate.encode("utf-8", "surrogatepass"))
+
+    def struck_from(self, text: str) -> str:
+        """``text``, a stranger's, without this key."""
+        return text.replace(self._value, "[redacted]") if len(self._value) >= SHORTEST else text
 
     def __repr__(self) -> str:
         return "Secret(***)"

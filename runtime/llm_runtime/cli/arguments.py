@@ -15,6 +15,7 @@ def parser() -> argparse.ArgumentParser:
     _serve(commands.add_parser("serve", help="run the daemon", allow_abbrev=False))
     _ask(commands.add_parser("ask", help="ask one question and stream the answer", allow_abbrev=False))
     _explain(commands.add_parser("explain", help="say who would answer for a model, and why", allow_abbrev=False))
+    _check(commands.add_parser("check", help="try everything that the configuration names", allow_abbrev=False))
     _fake_provider(
         commands.add_parser("fake-provider", help="serve scripted answers and faults, to test with", allow_abbrev=False)
     )
@@ -62,6 +63,17 @@ def _explain(command: argparse.ArgumentParser) -> None:
     _common(command)
     command.add_argument("model", nargs="?", default="auto", help="provider/model, a model, a route, or auto (default)")
     command.add_argument("--url", help="address of a running daemon, such as http://127.0.0.1:8080")
+    command.set_defaults(log_level="warning")
+
+
+def _check(command: argparse.ArgumentParser) -> None:
+    command.description = (
+        "Check the configuration as serve does, then try what it names: providers, cache file, Redis, the local model. "
+        "No model is asked for an answer. Exit code 0: nothing failed; 1: something did; 2: the configuration is wrong."
+    )
+    _common(command)
+    command.add_argument("--offline", action="store_true", help="try nothing: only what the configuration can tell")
+    command.add_argument("--json", action="store_true", help="write the result as one JSON object")
     command.set_defaults(log_level="warning")
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -20,6 +19,7 @@ from llm_protocol.requests import AUTO, LLMProvider
 from llm_protocol.response import FinishReason
 from llm_runtime.cli.logs import start_logging
 from llm_runtime.cli.setup import configured, daemon
+from llm_runtime.cli.signals import cancel_on_signal
 from llm_runtime.cli.terminal import (
     FAILED,
     INTERRUPTED,
@@ -81,17 +81,10 @@ async def _ask(config: Config, model: str, arguments: argparse.Namespace) -> int
     """Stream the answer; a signal ends it, down to the vendor's connection."""
     code = INTERRUPTED
     async with trio.open_nursery() as nursery:
-        await nursery.start(_cancel_on_signal, nursery.cancel_scope)
+        await nursery.start(cancel_on_signal, nursery.cancel_scope)
         code = await _answer(config, model, arguments)
         nursery.cancel_scope.cancel(reason="answered")
     return code
-
-
-async def _cancel_on_signal(scope: trio.CancelScope, *, task_status: trio.TaskStatus[None]) -> None:
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        task_status.started()
-        async for _ in signals:
-            scope.cancel(reason="a signal")
 
 
 async def _answer(config: Config, model: str, arguments: argparse.Namespace) -> int:

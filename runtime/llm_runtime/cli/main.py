@@ -40,6 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 from llm_runtime.cli import explain
 
                 return explain.run(arguments, os.environ)
+            case "check":
+                from llm_runtime.cli import check
+
+                return check.run(arguments, os.environ)
             case "fake-provider":
                 from llm_runtime.cli import fake_provider
 

@@ -24,19 +24,27 @@ Change: TypeAlias = Callable[[Config], Config]
 
 
 def configured(
-    file: str | None, environ: Mapping[str, str], say: Callable[[str], None], change: Change = lambda config: config
+    file: str | None,
+    environ: Mapping[str, str],
+    say: Callable[[str], None],
+    change: Change = lambda config: config,
+    *,
+    install: bool = True,
 ) -> Config:
     """The configuration of ``file``, or the discovered one, after ``change``, which may refuse it. Blocks.
 
-    From a checkout the local model is installed when it is needed and missing; elsewhere that is a `ConfigError`, as
-    is having no provider at all.
+    From a checkout the local model is installed when it is needed and missing (without ``install``, it is only taken
+    for installed); elsewhere that is a `ConfigError`, as is having no provider at all.
     """
     from llm_runtime.local_model import is_installed
 
     local = is_installed()
     config = change(_read(file, environ, local=local))
     if not local and _needs_local_model(config):
-        _install(environ, say)
+        if CHECKOUT not in environ:
+            raise ConfigError(NOTHING)
+        if install:
+            _install(say)
         config = change(_read(file, environ, local=True))
     if not config.enabled:
         raise ConfigError("every provider is disabled", file=file or "")
@@ -77,9 +85,7 @@ def _needs_local_model(config: Config) -> bool:
     return not config.providers or any(each.kind is LLMProvider.LOCAL for each in config.enabled.values())
 
 
-def _install(environ: Mapping[str, str], say: Callable[[str], None]) -> None:
-    if CHECKOUT not in environ:
-        raise ConfigError(NOTHING)
+def _install(say: Callable[[str], None]) -> None:
     from llm_runtime.local_model.install import InstallError, install
 
     say("llm-runtime: no key in sight: installing the local model, once (about 130 MB)")

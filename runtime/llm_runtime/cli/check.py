@@ -1,0 +1,62 @@
+"""``llm-runtime check``: the configuration checked as `serve` does it, and everything that it names tried."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Mapping, Sequence
+from uuid import uuid4
+
+import msgspec
+import trio
+
+from llm_runtime.checking import Check, Report, check, refused, report
+from llm_runtime.cli.logs import start_logging, timestamp
+from llm_runtime.cli.setup import configured
+from llm_runtime.cli.signals import cancel_on_signal
+from llm_runtime.cli.terminal import FAILED, INTERRUPTED, announce, leaf, say
+from llm_runtime.config import Config, ConfigError
+
+
+def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Check, and give the exit code. Raises `ConfigError`, with ``--json`` after it was reported."""
+    start_logging(arguments.log_level, arguments.log_format)
+    source = arguments.config or "environment"
+    identity, now = str(uuid4()), timestamp(time.time())
+    try:
+        config = configured(arguments.config, environ, say, install=False)
+    except ConfigError as exc:
+        if arguments.json:
+            _write(refused(str(exc), source, id=identity, timestamp=now))
+        raise
+    checks = _checked(config, source, offline=arguments.offline)
+    if checks is None:
+        return INTERRUPTED
+    result = report(checks, id=identity, timestamp=now)
+    if arguments.json:
+        _write(result)
+    else:
+        for line in result.lines():
+            announce(line)
+    return 0 if result.success else FAILED
+
+
+def _checked(config: Config, source: str, *, offline: bool) -> Sequence[Check] | None:
+    """The checks; ``None`` when a signal came first."""
+
+    async def main() -> Sequence[Check] | None:
+        checks: Sequence[Check] | None = None
+        async with trio.open_nursery() as nursery:
+            await nursery.start(cancel_on_signal, nursery.cancel_scope)
+            checks = await check(config, source, offline=offline)
+            nursery.cancel_scope.cancel(reason="checked")
+        return checks
+
+    try:
+        return trio.run(main)
+    except BaseExceptionGroup as group:
+        raise leaf(group) from None
+
+
+def _write(result: Report) -> None:
+    announce(msgspec.json.encode(result).decode())

@@ -1,0 +1,15 @@
+"""Ctrl-C, for the commands that end by themselves."""
+
+from __future__ import annotations
+
+import signal
+
+import trio
+
+
+async def cancel_on_signal(scope: trio.CancelScope, *, task_status: trio.TaskStatus[None]) -> None:
+    """Cancel ``scope`` at SIGINT or SIGTERM. Started when it listens; listens until it is cancelled."""
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        task_status.started()
+        async for _ in signals:
+            scope.cancel(reason="a signal")
