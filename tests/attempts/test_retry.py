@@ -255,11 +255,19 @@ async def test_rty_06_one_error_names_every_attempt_with_its_cause(autojump_cloc
     assert asked.outcomes() == ["a:server_error", "a:server_error", "b:auth", "c:timeout_first_token"]
     assert asked.failure is not None
     assert asked.failure.message == (
-        "all 4 attempts failed: a/m-a: broken pipe; a/m-a: broken pipe; b/m-b: bad key; c/m-c: no first token"
-        " within 5 s"
+        "all 4 attempts failed: a/m-a: broken pipe (2 times); b/m-b: bad key; c/m-c: no first token within 5 s"
     )
     assert asked.failure.kind is FailureKind.TIMEOUT_FIRST_TOKEN
     assert asked.took < 30
+
+
+async def test_rty_06_an_only_attempt_is_told_with_its_name(autojump_clock: MockClock) -> None:
+    """``Incorrect API key``: whose, and which?"""
+    async with world(a=[status(401, {"error": {"message": "bad key"}})]) as w:
+        asked = await w.ask()
+
+    assert asked.failure is not None
+    assert asked.failure.message == "a/m-a: bad key"
 
 
 async def test_rty_07_a_fallback_that_is_slower_than_the_time_left_is_not_asked(autojump_clock: MockClock) -> None:
@@ -287,7 +295,7 @@ async def test_rty_08_who_rests_is_not_counted_as_asked(autojump_clock: MockCloc
     assert asked.outcomes() == ["b:server_error", "b:server_error", "a:auth"]
     assert asked.attempts[-1]["asked"] is False
     assert asked.failure is not None
-    assert asked.failure.message.startswith("all 2 attempts failed: b/m-b: no; b/m-b: no; a/m-a: not asked, because")
+    assert asked.failure.message.startswith("all 2 attempts failed: b/m-b: no (2 times); a/m-a: not asked, because")
 
 
 async def test_many_that_find_it_resting_for_a_second_all_wait_and_are_answered(autojump_clock: MockClock) -> None:

@@ -165,13 +165,31 @@ async def test_without_a_rescue_a_broken_stream_is_an_error_with_the_text_so_far
                 assert not fallback.requests
 
 
+WHOLE = (
+    b'{"id":"c","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,"finish_reason":"stop",'
+    b'"message":{"role":"assistant","content":"Hello there"}}]}'
+)
+
+
+@pytest.mark.parametrize(
+    ("policy", "calls"), [({}, "1"), ({"strategy": "vote", "members": ["fallback/m", "fallback/m"]}, "2")]
+)
+async def test_the_head_counts_the_calls_that_were_made(policy: dict[str, Any], calls: str) -> None:
+    """Who rests is not called, and each of several is."""
+    body = {"messages": MESSAGES, "llm_runtime": policy}
+    async with Peer(reply(b"{}", status=401, headers=JSON)) as primary, Peer(reply(WHOLE, headers=JSON)) as fallback:
+        async with served(primary, fallback) as url:
+            await post(url, _openai("/v1/chat/completions", messages=MESSAGES))
+            before = len(primary.requests) + len(fallback.requests)
+            answer = await post(url, _openai("/v1/chat/completions", **body))
+
+    assert len(primary.requests) + len(fallback.requests) - before == int(calls)
+    assert answer.header("x-llm-runtime-attempts") == calls
+
+
 async def test_a_whole_answer_says_in_its_head_how_it_came_to_be() -> None:
     body = {"messages": MESSAGES}
-    whole = (
-        b'{"id":"c","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,"finish_reason":"stop",'
-        b'"message":{"role":"assistant","content":"Hello there"}}]}'
-    )
-    async with Peer(FAULTS["overloaded"]) as primary, Peer(reply(whole, headers=JSON)) as fallback:
+    async with Peer(FAULTS["overloaded"]) as primary, Peer(reply(WHOLE, headers=JSON)) as fallback:
         async with served(primary, fallback) as url:
             answer = await post(url, _openai("/v1/chat/completions", **body))
 

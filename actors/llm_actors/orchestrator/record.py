@@ -6,6 +6,7 @@ and kinds of failures, never a prompt or a key.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Literal, NamedTuple, TypeAlias, final
 
 import msgspec
@@ -105,18 +106,12 @@ class Record:
         return others + sum(1 for one in self._attempts if one.asked)
 
     def failure(self, last: Failure) -> Failure:
-        """The one failure to tell: the last one's kind, and with several attempts what became of each (RTY-06)."""
-        if len(self._attempts) < 2:
-            return last
-        each = "; ".join(about(f"{one.provider}/{one.model}", one.error or one.outcome) for one in self._attempts)
-        match self.attempts:
-            case 0:
-                said = "no candidate could be asked"
-            case 1:
-                said = "the one attempt failed"
-            case many:
-                said = f"all {many} attempts failed"
-        return msgspec.structs.replace(last, message=f"{said}: {each}")
+        """The one failure to tell: the last one's kind, and what became of each attempt (RTY-06)."""
+        times = Counter(about(f"{one.provider}/{one.model}", one.error or one.outcome) for one in self._attempts)
+        each = "; ".join(said if count == 1 else f"{said} ({count} times)" for said, count in times.items())
+        said = {0: "no candidate could be asked: ", 1: "the one attempt failed: "}
+        before = said.get(self.attempts, f"all {self.attempts} attempts failed: ") if len(self._attempts) > 1 else ""
+        return msgspec.structs.replace(last, message=before + each) if each else last
 
     def told(self) -> JsonObject:
         """The record as plain JSON values."""
@@ -127,7 +122,7 @@ class Record:
         if self.stopped is not None:
             found["stopped"] = self.stopped
         if self.together is not None:
-            found |= self.together.told
+            found |= self.together.told | {"calls": self.attempts}
         return found
 
 

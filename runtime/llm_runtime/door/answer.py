@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, final
 
 from llm_actors.run import Run
+from llm_protocol.content import JsonObject
 from llm_protocol.dialect import Inbound, ServerDialect, WireResponse
 from llm_protocol.events import Event, Failed, Finished
 from llm_protocol.failures import Failure, FailureKind
@@ -106,11 +107,17 @@ def told(response: LLMResponse) -> tuple[tuple[str, str], ...]:
     fields = {
         "provider": response.provider,
         "model": response.model,
-        "attempts": str(len(decision.get("attempts", ()))),
+        "attempts": str(_calls(decision)),
         "cache": str(decision.get("cache", "off")),
         "cost": "" if response.cost is None else f"{response.cost:.8f}",
     }
     return tuple((f"x-llm-runtime-{name}", value) for name, value in fields.items() if _fits_header(value))
+
+
+def _calls(decision: JsonObject) -> int:
+    """How many calls were made, of all models together where several were asked."""
+    own = sum(1 for attempt in decision.get("attempts", ()) if attempt.get("asked", True))
+    return int(decision.get("calls", own))
 
 
 def _fits_header(value: str) -> bool:
