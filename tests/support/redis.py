@@ -10,7 +10,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -80,12 +80,19 @@ class Redis:
         """Its address, as a configuration has it. ``user``: ``name:password@``."""
         return RedisServer(url=Secret(f"redis://{user}127.0.0.1:{self.port}/0"), timeout_s=timeout_s)
 
-    def command(self, *words: str) -> bytes:
+    def command(self, *words: str | bytes) -> bytes:
         """One command over a connection of its own; the first bytes of its answer."""
         with socket.create_connection(("127.0.0.1", self.port), 5) as sock:
-            parts = b"".join(b"$%d\r\n%s\r\n" % (len(word.encode()), word.encode()) for word in words)
-            sock.sendall(b"*%d\r\n%s" % (len(words), parts))
+            raw = [word.encode() if isinstance(word, str) else word for word in words]
+            sock.sendall(b"*%d\r\n%s" % (len(raw), b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in raw)))
             return sock.recv(65_536)
+
+    def evaluate(self, source: str, keys: Sequence[str], argument: bytes) -> bytes:
+        """What a script that answers with a string does."""
+        answer = self.command("EVAL", source, str(len(keys)), *keys, argument)
+        head, _, rest = answer.partition(b"\r\n")
+        assert head.startswith(b"$"), answer
+        return rest[: int(head[1:])]
 
 
 @contextmanager

@@ -8,7 +8,8 @@
 --              {"claim", {account, ...}, tokens, patience}
 --              {"end", account, born, requests' mark, requests back, tokens' mark, tokens charged, tokens used}
 --              {"hold", account, seconds}
--- returns  for each claim {charged, wait, account that makes it wait, when that one lets anybody go, {{born, marks}, ...}}
+-- returns  for each claim {charged, wait, place of the account that makes it wait, when that one lets anybody go,
+--          {{born, marks}, ...}}
 --
 -- The arithmetic is bucket.py's; times are seconds of this server's clock, which may be set back or forth: a level
 -- never grows past a minute's worth, and nothing waits longer than the longest pause.
@@ -101,15 +102,16 @@ for n, key in ipairs(KEYS) do accounts[n] = open(key, said[2][n]) end
 -- small ones elsewhere. One of a process at a time, for in its own line it is the process that knows who goes first:
 -- those of its claims that come after one that must wait do not overtake it.
 local function claim(of, tokens, patience)
-  local wait, last, possible = 0, of[1], true
-  for _, n in ipairs(of) do
+  local wait, last, possible = 0, 1, true
+  for place, n in ipairs(of) do
     local account = accounts[n]
     local own = wait_of(account, tokens)
     if not has_slot(account) then own, possible = math.max(own, SLOT_WAIT), false end
     if account.before then own, possible = math.max(own, account.before), false end
-    if own > wait then wait, last = own, n end
+    if own > wait then wait, last = own, place end
   end
-  if wait > 0 then accounts[last].before = wait end
+  local slowest = accounts[of[last]]
+  if wait > 0 then slowest.before = wait end
   local charged, marks = wait == 0 or possible and wait <= patience, {}
   if charged then
     for place, n in ipairs(of) do
@@ -118,7 +120,7 @@ local function claim(of, tokens, patience)
       marks[place] = {account.born, charge(account.requests, 1), charge(account.tokens, tokens)}
     end
   end
-  return {charged, wait, last - 1, wait_of(accounts[last], 1), marks}
+  return {charged, wait, last - 1, wait_of(slowest, 1), marks}
 end
 
 local answers = {}

@@ -20,8 +20,9 @@ from llm_actors.limiter.line import Waiter
 from llm_actors.redis import RedisServer
 
 PATIENCE_SECONDS = 1.0
-"""How long a request with other candidates takes a place in one deployment's shared line, instead of looking there;
-and as long again as it has waited already, for a large one would never find enough at once.
+"""For how long ahead a request takes a place in the shared line, and as long again as it has waited already: a large
+one would never find enough at once. Not more, for one with a place neither goes elsewhere nor sooner, whatever comes
+back in the meantime; and of tokens, which are estimated, much does.
 """
 
 AGAIN_SECONDS = 1.0
@@ -95,8 +96,9 @@ class Sharing:
         if self._ledger is None or lease is None or lease.receipt is None:
             return
         self._ledger.settle(lease.receipt, ending, tokens)
-        for account in lease.accounts:  # whoever waits for a slot of other processes may have this one
-            if account.limits.max_concurrency is not None:
+        for account in lease.accounts:  # whoever waits for other processes may have what this one gives back
+            limits = account.limits
+            if ending is Ending.UNSENT or limits.max_concurrency is not None or limits.tokens_per_minute is not None:
                 account.look_again(trio.current_time())
 
     def paused(self, name: str, now: float) -> None:
@@ -162,8 +164,7 @@ class Sharing:
 
 def _patience(waiter: Waiter, now: float) -> float:
     waiter.claimed_at = min(waiter.claimed_at, now)
-    patience = waiter.deadline - now
-    return patience if len(waiter.names) == 1 else min(patience, PATIENCE_SECONDS + now - waiter.claimed_at)
+    return min(waiter.deadline - now, PATIENCE_SECONDS + now - waiter.claimed_at)
 
 
 def _wait(claim: Claim, now: float) -> float:

@@ -1,0 +1,446 @@
+"""The shared ledger's arithmetic, on a clock that is moved by hand: the script itself runs, in this process."""
+
+from __future__ import annotations
+
+from math import inf
+from random import Random
+from typing import NamedTuple
+
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from llm_actors.limiter.account import FRESH_SECONDS, Account
+from llm_actors.limiter.bucket import SLACK, Bucket, Charge
+from llm_actors.limiter.claims import Answer, Claim, Entry, Held, Hold, Party, Receipt, Settle, decode, encode
+from llm_actors.limiter.leases import Ending
+from llm_protocol.policy import Limits
+from support.ledger import EPOCH, SOURCE, VirtualRedis
+from support.redis import redis, server_binaries
+
+DAY = 86_400.0
+BEAT = 5.0
+FORGOTTEN = 15.0
+
+LIVES = 20
+STEPS = 120
+
+
+class Clock:
+    """Time as it passes, and how wrong the server's clock is."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+        self.off = 0.0
+
+    def __call__(self) -> float:
+        return EPOCH + self.time + self.off
+
+
+class Out(NamedTuple):
+    """A claim that was charged."""
+
+    names: tuple[str, ...]
+    receipt: Receipt
+    wait_s: float
+
+
+class Replica:
+    """One process: what it holds, and what it says of it."""
+
+    def __init__(self, redis: VirtualRedis, process: str, limits: dict[str, Limits]) -> None:
+        self._redis = redis
+        self._process = process
+        self.parties = {name: Party(name, Account(each, 0.0)) for name, each in limits.items()}
+        self.out: list[Out] = []
+
+    def ask(self, *wanted: tuple[tuple[str, ...], int, float]) -> list[Answer]:
+        """One batch of claims: names, tokens, patience."""
+        claims = [
+            Claim(number, tuple(self.parties[name] for name in names), tokens, patience)
+            for number, (names, tokens, patience) in enumerate(wanted)
+        ]
+        self._count(claims, 1)
+        answered = self.tell(*claims)
+        self._count([claim for claim, answer in answered if not answer.charged], -1)
+        for (names, _, _), (claim, answer) in zip(wanted, answered, strict=True):
+            if answer.charged:
+                self.out.append(Out(names, Receipt(claim, answer.marks), answer.wait_s))
+        return [answer for _, answer in answered]
+
+    def claim(self, *names: str, tokens: int = 0, patience: float = 0.0) -> Answer:
+        return self.ask((names, tokens, patience))[0]
+
+    def end(self, place: int = -1, ending: Ending = Ending.SPENT, tokens: int | None = None) -> Out:
+        out = self.out.pop(place)
+        self._count([out.receipt.claim], -1)
+        self.tell(Settle(out.receipt, ending, tokens))
+        return out
+
+    def beat(self) -> None:
+        self.tell(*(Held(party) for party in self.parties.values() if party.account.in_flight))
+
+    def look(self) -> None:
+        self.tell(*map(Held, self.parties.values()))
+
+    def hold(self, name: str, seconds: float) -> None:
+        self.tell(Hold(self.parties[name], seconds))
+
+    def tell(self, *entries: Entry) -> list[tuple[Claim, Answer]]:
+        claims = [entry for entry in entries if isinstance(entry, Claim)]
+        batch = encode(self._process, entries, claims)
+        return decode(self._redis.run(batch.keys, batch.argument), claims)
+
+    @staticmethod
+    def _count(claims: list[Claim], by: int) -> None:
+        for claim in claims:
+            for party in claim.parties:
+                party.account.in_flight += by
+
+
+class World:
+    """Some processes, one server."""
+
+    def __init__(self, count: int, **limits: Limits) -> None:
+        self.clock = Clock()
+        self.redis = VirtualRedis(self.clock)
+        self.limits = limits
+        self.born = 0
+        self.replicas = [self.start() for _ in range(count)]
+
+    def start(self) -> Replica:
+        self.born += 1
+        return Replica(self.redis, f"process-{self.born}", self.limits)
+
+    def wait(self, seconds: float) -> None:
+        """Time passes, and nobody forgets to beat."""
+        end = self.clock.time + seconds
+        while self.clock.time < end:
+            self.clock.time = min(end, self.clock.time + BEAT)
+            for each in self.replicas:
+                each.beat()
+
+
+# One process: the same as our own bucket
+
+
+@settings(max_examples=60, derandomize=True, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 20_000), st.integers(0, 400)), max_size=40))
+def test_lim_01_the_script_counts_like_our_own_buckets(steps: list[tuple[int, int, int]]) -> None:
+    """LIM-01: the same operations lead to the same levels and the same waits; so a refund never gives too much."""
+    world = World(1, a=Limits(requests_per_minute=60, tokens_per_minute=600))
+    (one,) = world.replicas
+    one.hold("a", 0.0)
+    ours = (Bucket(60, 1, 0.0), Bucket(600, 600 * FRESH_SECONDS / 60, 0.0))
+    ours[0].lower(1.0, 0.0)
+    charges: list[tuple[Charge, Charge]] = []
+    for what, millis, amount in steps:
+        now = world.clock.time
+        if what < 2:
+            expected = max(bucket.ready_at(cost, now) - now for bucket, cost in zip(ours, (1, amount), strict=True))
+            answer = one.claim("a", tokens=amount, patience=inf)
+            assert answer.wait_s == pytest.approx(expected, abs=1e-3)
+            charges.append((ours[0].charge(1, now), ours[1].charge(amount, now)))
+        elif what < 4 and charges:
+            place = millis % len(charges)
+            ending = (Ending.UNSENT, Ending.REFUSED, Ending.SPENT)[millis % 3]
+            one.end(place, ending, amount)
+            requests, tokens = charges.pop(place)
+            if ending is Ending.UNSENT:
+                requests.correct(0, now)
+            tokens.correct(amount if ending is Ending.SPENT else 0, now)
+        else:
+            world.clock.time += millis / 1000
+            one.tell(Held(one.parties["a"]))
+        now = world.clock.time
+        assert [world.redis.level("a", field) for field in ("rl", "tl")] == pytest.approx(
+            [bucket.level(now) for bucket in ours], abs=1e-3
+        )
+
+
+def test_a_pause_is_the_one_of_our_own_account() -> None:
+    """Nothing goes before its end, for any process; then one, and the others at the rate."""
+    world = World(2, a=Limits(requests_per_minute=60))
+    first, second = world.replicas
+    world.wait(60)
+    first.hold("a", 20.0)
+    assert second.claim("a").wait_s == pytest.approx(20.0)
+    world.wait(20)
+    assert second.claim("a").charged
+    assert first.claim("a").wait_s == pytest.approx(1.0)
+
+
+def test_a_pause_is_never_longer_than_an_hour_not_even_if_the_clock_is_set_back() -> None:
+    world = World(1, a=Limits(requests_per_minute=60))
+    (one,) = world.replicas
+    one.hold("a", 10 * DAY)
+    world.clock.off = -DAY
+    assert one.claim("a").wait_s == pytest.approx(3600.0)
+
+
+# Several processes
+
+
+class Event(NamedTuple):
+    """Something that a meter was charged for. ``asked`` is 0 for what was found to be used only afterwards."""
+
+    since: float
+    wait_s: float
+    asked: float
+    cost: list[float]
+
+
+class Meter:
+    """An independent judge: water that leaks at the rate. When one may go, all that was charged before it must have
+    leaked so far that it has room.
+    """
+
+    def __init__(self, per_minute: int) -> None:
+        self.limit = per_minute
+        self.events: list[Event] = []
+
+    def jump(self, now: float) -> None:
+        """The server's clock was set forth: its buckets are full."""
+        self.events.append(Event(now, 0.0, -1.0, [0.0]))
+
+    def judge(self) -> None:
+        level, last, rate = 0.0, 0.0, self.limit / 60
+        for event in self.events:
+            level = max(0.0, level - (event.since - last) * rate) if event.asked >= 0 else 0.0
+            last = event.since
+            if event.asked > 0:
+                then = max(0.0, level - event.wait_s * rate)
+                assert then + min(event.asked, self.limit) <= self.limit + 2 * SLACK, (event, level)
+            level += event.cost[0]
+
+
+LIMITS = {
+    "both": Limits(requests_per_minute=60, tokens_per_minute=1200, max_concurrency=6),
+    "tokens": Limits(tokens_per_minute=600),
+    "slots": Limits(max_concurrency=3),
+    "caller": Limits(requests_per_minute=30, tokens_per_minute=900, max_concurrency=4),
+}
+ALONE = (("both",), ("tokens",), ("slots",))
+TOGETHER = (("both", "caller"), ("tokens", "caller"), ("both",), ("slots", "caller"))
+
+
+class Life(World):
+    """Many replicas, and a judge for each limit."""
+
+    def __init__(self, choices: tuple[tuple[str, ...], ...], *, jumps: bool) -> None:
+        super().__init__(4, **LIMITS)
+        self.choices = choices
+        self.jumps = jumps
+        self.meters = {
+            (name, what): Meter(per_minute)
+            for name, limits in LIMITS.items()
+            for what in ("requests", "tokens")
+            if (per_minute := getattr(limits, f"{what}_per_minute"))
+        }
+        self.events: dict[int, list[tuple[Meter, Event, str, str, str]]] = {}
+
+    def batch(self, replica: Replica, draw: Random) -> None:
+        wanted = [
+            (draw.choice(self.choices), draw.choice((0, 1, 10, 100, 700)), draw.choice((0.0, 0.0, 1.0, 30.0, 900.0)))
+            for _ in range(draw.randrange(1, 5))
+        ]
+        before = len(replica.out)
+        replica.ask(*wanted)
+        for out in replica.out[before:]:
+            self.record(out)
+        self.check()
+
+    def record(self, out: Out) -> None:
+        now, tokens = self.clock.time, out.receipt.claim.tokens
+        assert out.wait_s <= out.receipt.claim.patience_s
+        events = self.events[id(out.receipt)] = []
+        for name, mark in zip(out.names, out.receipt.marks, strict=True):
+            for what, cost in (("requests", 1.0), ("tokens", float(tokens))):
+                meter = self.meters.get((name, what))
+                if meter is not None:
+                    meter.events.append(Event(now, out.wait_s, cost, [cost]))
+                    events.append((meter, meter.events[-1], what, name, mark.born))
+
+    def finish(self, replica: Replica, draw: Random) -> None:
+        place = draw.randrange(len(replica.out))
+        out = replica.out[place]
+        ending = draw.choice((Ending.SPENT, Ending.SPENT, Ending.UNSENT, Ending.REFUSED))
+        gone = all(self.clock.time >= event.since + event.wait_s for _, event, *_ in self.events[id(out.receipt)])
+        ending = ending if gone else Ending.UNSENT  # who still waits can only leave
+        used = draw.choice((None, 0, 5, 50, 900)) if ending is Ending.SPENT else None
+        replica.end(place, ending, used)
+        for meter, event, what, name, born in self.events.pop(id(out.receipt)):
+            if what == "requests":
+                event.cost[0] = 0.0 if ending is Ending.UNSENT else 1.0
+            elif ending is not Ending.SPENT:
+                event.cost[0] = 0.0
+            elif used is not None:
+                event.cost[0] = min(event.asked, float(used))
+                if used > event.asked and self.redis.hashes[name]["born"] == born:  # else nobody knows of it any more
+                    meter.events.append(Event(self.clock.time, 0.0, 0.0, [used - event.asked]))
+        self.check()
+
+    def jump(self, seconds: float) -> None:
+        """The server's clock is set. Set forth, it forgets all slots until they are told again."""
+        self.clock.off += seconds
+        if seconds > 0:
+            for meter in self.meters.values():
+                meter.jump(self.clock.time)
+        for each in self.replicas:
+            each.beat()
+
+    def crash(self, replica: Replica) -> None:
+        self.replicas.remove(replica)
+        self.replicas.append(self.start())
+
+    def check(self) -> None:
+        """The living together keep to the slots."""
+        for name, limits in LIMITS.items():
+            if limits.max_concurrency is not None:
+                taken = sum(each.parties[name].account.in_flight for each in self.replicas)
+                assert taken <= limits.max_concurrency, name
+
+    def end(self) -> None:
+        """Nothing is stuck: once all have ended and the dead are forgotten, everything is there again."""
+        for replica in self.replicas:
+            while replica.out:
+                replica.end(0, Ending.SPENT, None)
+        self.start().look()  # where a clock was set back, the dead are forgotten so long after they were next seen
+        self.wait(FORGOTTEN + 1)
+        for name, limits in LIMITS.items():
+            late = self.start()
+            for _ in range(limits.max_concurrency or 1):
+                answer = late.claim(name, tokens=10**6, patience=inf)
+                assert answer.charged, name
+            while late.out:
+                late.end(0, Ending.UNSENT)
+            assert not self.redis.slots(name)
+        self.clock.time += DAY / 2
+        for name, limits in LIMITS.items():
+            one = self.start()
+            assert one.claim(name, tokens=limits.tokens_per_minute or 1).charged
+        for meter in self.meters.values():
+            meter.judge()
+
+
+@pytest.mark.parametrize("choices", [ALONE, TOGETHER], ids=["one-account", "two-accounts"])
+@pytest.mark.parametrize("jumps", [False, True], ids=["steady", "clock-jumps"])
+def test_lim_01_together_they_keep_every_limit_and_nothing_is_stuck(
+    choices: tuple[tuple[str, ...], ...], jumps: bool
+) -> None:
+    """LIM-01: random claims, ends, refunds, pauses, crashes and jumps of the server's clock by a day, in 4 processes.
+
+    In no window is more let go than a full bucket and the refill. One that has its place, for later, counts from when
+    it was charged; so what is slack is one request per process. And if the server's clock is set forth there is a full
+    bucket more.
+    """
+
+    @settings(max_examples=LIVES, derandomize=True, deadline=None, phases=[Phase.generate])
+    @given(st.integers(0, 2**32 - 1))
+    def live(seed: int) -> None:
+        draw, life = Random(seed), Life(choices, jumps=jumps)
+        for _ in range(STEPS):
+            replica = draw.choice(life.replicas)
+            match draw.randrange(20):
+                case 0:
+                    life.crash(replica)
+                case 1 if jumps:
+                    life.jump(draw.choice((DAY, -DAY, 3.0, -3.0)))
+                case 2:
+                    replica.hold(draw.choice(list(LIMITS)), draw.choice((0.5, 5.0, 60.0)))
+                case 3 | 4 | 5 | 6 | 7 | 8 if replica.out:
+                    life.finish(replica, draw)
+                case 9 | 10 | 11:
+                    life.wait(draw.choice((0.1, 1.0, 7.0, 70.0)))
+                case _:
+                    life.batch(replica, draw)
+        life.end()
+
+    live()
+
+
+def test_a_refund_reaches_only_the_account_that_was_charged() -> None:
+    """One that was forgotten and opened anew owes nothing for what the former gave."""
+    world = World(1, a=Limits(tokens_per_minute=600))
+    (one,) = world.replicas
+    one.claim("a", tokens=100)
+    del world.redis.hashes["a"]
+    world.clock.time += 0.001
+    one.claim("a", tokens=100)
+    one.end(0, Ending.UNSENT)
+    assert world.redis.level("a", "tl") == 0
+
+
+def test_in_one_batch_nobody_overtakes_who_has_to_wait() -> None:
+    """Whether it has a place, or asks again; and only where that one waits."""
+    world = World(1, a=Limits(tokens_per_minute=600), b=Limits(tokens_per_minute=600))
+    (one,) = world.replicas
+    large, small, elsewhere = one.ask((("a",), 500, 1.0), (("a",), 1, 900.0), (("b",), 1, 0.0))
+    assert (large.charged, small.charged, elsewhere.charged) == (False, False, True)
+    assert small.wait_s == large.wait_s == pytest.approx(40)
+    large, small = one.ask((("a",), 500, 60.0), (("a",), 1, 900.0))
+    assert (large.charged, small.charged) == (True, False)
+
+
+def test_a_place_is_behind_those_of_other_processes_and_before_who_comes_later() -> None:
+    """LIM-03: a large one is not starved by small ones of another process."""
+    world = World(2, a=Limits(tokens_per_minute=600))
+    first, second = world.replicas
+    assert first.claim("a", tokens=500, patience=60.0).wait_s == pytest.approx(40)
+    assert second.claim("a", tokens=1).wait_s == pytest.approx(40.1)
+    world.wait(40)
+    assert not second.claim("a", tokens=1).charged
+    world.wait(0.1)
+    assert second.claim("a", tokens=1).charged
+
+
+@pytest.mark.parametrize("jump", [0.0, -DAY], ids=["steady", "clock-set-back"])
+def test_the_slots_of_a_dead_process_are_free_after_15_seconds(jump: float) -> None:
+    """Slots are the sum of all processes, and those that live keep theirs."""
+    world = World(3, a=Limits(max_concurrency=2))
+    dead, living, late = world.replicas
+    assert dead.claim("a").charged
+    assert living.claim("a").charged
+    assert not late.claim("a", patience=900.0).charged, "a slot becomes free when it does: there is no place for it"
+    world.replicas.remove(dead)
+    world.clock.off = jump
+    living.beat()
+    world.wait(FORGOTTEN - 1)
+    assert not late.claim("a").charged
+    world.wait(2)
+    assert late.claim("a").charged
+    assert not late.claim("a").charged
+
+
+@pytest.mark.parametrize("binary", server_binaries())
+def test_a_real_server_answers_what_the_one_in_this_process_does(binary: str) -> None:
+    """Every operation there is, both ways over the wire, with Redis' own msgpack."""
+    limits = {
+        "a": Limits(requests_per_minute=60, tokens_per_minute=600, max_concurrency=2),
+        "none": Limits(),
+        "größe": Limits(tokens_per_minute=10**12),
+    }
+    with redis(binary=binary) as server:
+
+        class Real(VirtualRedis):
+            def run(self, keys: list[str], argument: bytes) -> bytes:  # type: ignore[override]
+                return server.evaluate(SOURCE, keys, argument)
+
+        seen = [_exercise(Replica(each, "p", limits)) for each in (VirtualRedis(Clock()), Real(Clock()))]
+        assert seen[0] == seen[1]
+        assert int(server.command("PTTL", "a")[1:]) > 86_000_000
+
+
+def _exercise(one: Replica) -> list[object]:
+    one.tell()
+    answers = one.ask((("a",), 0, 0.0), (("a", "größe"), 100, 60.0), (("none",), 5, 0.0), (("a",), 1, 60.0))
+    one.hold("größe", 100.0)
+    answers += one.ask((("größe", "a"), 10**11, 900.0))
+    one.end(0, Ending.UNSENT)
+    one.end(0, Ending.SPENT, 10**9)
+    one.end(0, Ending.SPENT, 3)
+    answers += one.ask((("a",), 500, 0.5), (("a",), 0, 900.0))
+    one.beat()
+    times = [(round(each.wait_s), round(each.open_s)) for each in answers]
+    marks = [[(mark.requests, mark.tokens) for mark in each.marks] for each in answers]
+    return [times, marks, [(each.charged, each.last) for each in answers]]
