@@ -85,9 +85,13 @@ def test_the_record_is_plain_data_with_scores_reasons_and_unknown_prices() -> No
 
 def test_explain_prints_one_line_for_each_candidate() -> None:
     lines = rank(selector(success(A, 0.5, took=1.0)), [A, B]).lines()
-    assert lines[0].startswith("1. a/m  score 0.800 (latency 1.00, price 1.00, unavailability 0.00)")
-    assert "1.00 s, price unknown, 100.0% available" in lines[0]
+    assert lines[0] == (
+        "1. a/m  place 1 by score  (1.00 s, price unknown, 100.0% available; score 0.800: latency 1.00, price 1.00,"
+        " unavailability 0.00)"
+    )
     assert "not measured, $0.001300" in lines[1]
+    resting = rank(downed(A), [A, B], now=0.25).lines()[1]
+    assert resting.startswith("2. a/m  it rests after too many failures, the last: server_error, for another 0.8 s")
 
 
 # Exploring

@@ -108,14 +108,19 @@ class Ranking(msgspec.Struct, frozen=True, kw_only=True):
         }
 
     def lines(self) -> list[str]:
-        """As text, one line for each candidate, the first to be tried on top."""
+        """As text, one line for each candidate, the first to be tried on top: why it stands there, then its figures."""
         return [
-            f"{place}. {choice.candidate}  score {choice.score:.3f} (latency {choice.terms.latency:.2f},"
-            f" price {choice.terms.price:.2f}, unavailability {choice.terms.unavailability:.2f})"
-            f"  {_seconds(choice.figures.latency_s)}, {_dollars(choice.figures.cost_usd)},"
-            f" {choice.figures.availability:.1%} available  {choice.reason}"
+            f"{place}. {choice.candidate}  {choice.reason}{_again(choice.barred)}"
+            f"  ({_seconds(choice.figures.latency_s)}, {_dollars(choice.figures.cost_usd)},"
+            f" {choice.figures.availability:.1%} available; score {choice.score:.3f}: latency"
+            f" {choice.terms.latency:.2f}, price {choice.terms.price:.2f},"
+            f" unavailability {choice.terms.unavailability:.2f})"
             for place, choice in enumerate(self.choices, 1)
         ]
+
+
+def _again(barred: Barred | None) -> str:
+    return "" if barred is None else f", for another {barred.seconds:.1f} s"
 
 
 def _seconds(value: float | None) -> str:
