@@ -83,4 +83,4 @@ async def try_redis(server: RedisServer) -> Finding:
         said = (await session(server, _SCRIPT, use)).detail
     if answers == [word]:
         return Status.OK, "runs the scripts that limits are shared by"
-    return Status.FAILED, f"{said}; meanwhile limits are not shared"
+    return Status.FAILED, f"{said.rstrip('.')}; meanwhile limits are not shared"
