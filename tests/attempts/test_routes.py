@@ -131,12 +131,20 @@ async def test_an_unknown_candidate_is_passed_over_and_only_unknown_ones_are_an_
     autojump_clock: MockClock,
 ) -> None:
     async with world(a=[answer]) as w:
-        assert (await w.ask(candidates=("nobody", "a/m-a"))).text == ANSWER
+        asked = await w.ask(candidates=("nobody", "a/m-a"))
+        assert (asked.text, asked.decision["passed_over"]) == (ANSWER, {"nobody": "model_not_found"})
         with pytest.raises(ModelNotFoundError, match="nobody"):
             await w.submit(candidates=("nobody", "none"))
         with pytest.raises(ModelNotFoundError, match="there is no model 'nothing'"):
             await w.submit(model="nothing")
         await w.settled()
+
+
+async def test_a_route_is_no_candidate_not_even_its_own(autojump_clock: MockClock) -> None:
+    async with world(routes={"r": Policy(candidates=A_B)}, a=[answer], b=[answer]) as w:
+        for model in ("r", "auto"):
+            with pytest.raises(ModelNotFoundError, match="'r' is a route, and only models can be candidates"):
+                await w.submit(model=model, candidates=("r",))
 
 
 @pytest.mark.parametrize("strategy", ["fallback", None, "single"])

@@ -186,3 +186,15 @@ def test_mistakes_in_a_route_are_told(line: str, complaint: str) -> None:
     with pytest.raises(llm_runtime.ConfigError) as caught:
         parse(f"{provider}[routes.panel]\n{line}".encode(), {})
     assert complaint in str(caught.value)
+
+
+def test_a_route_is_no_member_of_a_route() -> None:
+    """But for one that has a model's name, where the model may exist."""
+    provider = '[providers.a]\nkind = "openai_compatible"\nbase_url = "http://127.0.0.1:1/v1"\n'
+    route = '[routes.m]\nmembers = ["m"]\n'
+    parse(f"{provider}{route}".encode(), {})
+    parse(f'{provider}models = ["m"]\n{route}'.encode(), {})
+    with pytest.raises(
+        llm_runtime.ConfigError, match=r'routes.m.members: "m" is a route, and routes are made of models'
+    ):
+        parse(f'{provider}models = ["n"]\n{route}'.encode(), {})

@@ -114,7 +114,7 @@ class Orchestrator:
         return self._router.route(run.request)
 
     async def _answer(self, run: Run, routed: Routed, until: Until) -> None:
-        record = Record(routed.policy.strategy or "fallback")
+        record = Record(routed.policy.strategy or "fallback", routed.passed_over)
         record.cache = "off" if cache_mode(self._services, run, routed) == "off" else "miss"
         ask = Ask(
             request=run.request,

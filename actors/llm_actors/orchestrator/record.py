@@ -7,6 +7,7 @@ and kinds of failures, never a prompt or a key.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Literal, NamedTuple, TypeAlias, final
 
 import msgspec
@@ -16,7 +17,7 @@ from llm_actors.provider import Outcome
 from llm_actors.selector import Ranking
 from llm_protocol.content import JsonObject
 from llm_protocol.events import Failed
-from llm_protocol.failures import Failure
+from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.response import LLMResponse, Usage
 
 CacheOutcome: TypeAlias = Literal["off", "miss", "hit", "coalesced"]
@@ -56,8 +57,9 @@ class Together(NamedTuple):
 class Record:
     """Gathers the decision record of one request."""
 
-    def __init__(self, strategy: str) -> None:
+    def __init__(self, strategy: str, passed_over: Mapping[str, FailureKind] | None = None) -> None:
         self._strategy = strategy
+        self._passed_over = passed_over
         self._ranking: Ranking | None = None
         self._attempts: list[AttemptRecord] = []
         self.cache: CacheOutcome = "off"
@@ -116,6 +118,8 @@ class Record:
     def told(self) -> JsonObject:
         """The record as plain JSON values."""
         found: JsonObject = {"strategy": self._strategy, "cache": self.cache}
+        if self._passed_over:
+            found["passed_over"] = {name: kind.value for name, kind in self._passed_over.items()}
         if self._ranking is not None:
             found |= self._ranking.record()
         found["attempts"] = msgspec.to_builtins(self._attempts)

@@ -9,27 +9,34 @@ with it, in requests to it, the models that the route names.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, final
+
+import msgspec
 
 from llm_actors.catalog import Allowed, Candidate, Catalog
 from llm_protocol.dialect import ModelInfo
-from llm_protocol.errors import LLMClientError
+from llm_protocol.errors import LLMClientError, ModelNotFoundError
+from llm_protocol.failures import FailureKind
 from llm_protocol.policy import OnBrokenStream, Policy
-from llm_protocol.requests import AnyRequest
+from llm_protocol.requests import AUTO, AnyRequest
 
 _NOTHING_SAID = Policy()
+_A_ROUTE = "{!r} is a route, and only models can be candidates"
 
 DEFAULT_DEADLINE_SECONDS = 600.0
 """A request's whole time budget where nothing says another."""
 
 
 class Routed(NamedTuple):
-    """What a request comes down to. ``allowed``: the models it may use; ``None``: all."""
+    """What a request comes down to. ``allowed``: the models it may use; ``None``: all. ``passed_over``: candidates that
+    were named and cannot be asked, and why.
+    """
 
     policy: Policy
     candidates: list[Candidate]
     allowed: Allowed | None = None
+    passed_over: Mapping[str, FailureKind] = {}
 
     def rescue(self, request: AnyRequest, *, stream: bool) -> OnBrokenStream:
         """What happens when the stream breaks. A restart must be told, so followers of a stream must have asked for it
@@ -80,22 +87,23 @@ class Router:
             policy = request.policy.over(policy)
         if request.deadline_s is not None:
             policy = Policy(deadline_s=request.deadline_s).over(policy)
-        return Routed(policy, self._candidates(request, policy, allowed, is_route=route is not None), allowed)
-
-    def _candidates(
-        self, request: AnyRequest, policy: Policy, allowed: Allowed | None, *, is_route: bool
-    ) -> list[Candidate]:
         names = policy.candidates or (policy.members if isinstance(policy.members, tuple) else ())
         if not names:
-            return self._catalog.resolve(request.to("auto") if is_route else request, allowed)
+            asked = request if route is None else request.to(AUTO)
+            return Routed(policy, self._catalog.resolve(asked, allowed), allowed)
+        return self._named(request, names, policy, allowed)
+
+    def _named(self, request: AnyRequest, names: Sequence[str], policy: Policy, allowed: Allowed | None) -> Routed:
         found: dict[Candidate, None] = {}
-        problem: LLMClientError | None = None
+        problems: dict[str, LLMClientError] = {}
         for name in names:
             try:
                 found.update(dict.fromkeys(self._catalog.resolve(request.to(name), allowed)))
             except LLMClientError as exc:
-                problem = problem or exc
+                problems[name] = exc
         if not found:
-            assert problem is not None, "a name that is not found is an error"
+            name, problem = next(iter(problems.items()))
+            if name in self._routes and (allowed is None or allowed.permits_route(name)):
+                problem = ModelNotFoundError(msgspec.structs.replace(problem.failure, message=_A_ROUTE.format(name)))
             raise problem
-        return list(found)
+        return Routed(policy, list(found), allowed, {name: exc.failure.kind for name, exc in problems.items()})

@@ -21,6 +21,8 @@ def check_names(config: Config) -> None:
     for name, route in config.routes.items():
         with under("routes", name):
             for where, model in route.models():
+                if model in config.routes and _is_no_model(model, config.providers):
+                    raise ConfigError(f'"{model}" is a route, and routes are made of models', where)
                 _check_model(model, config.providers, where)
     for name, key in config.keys.items():
         with under("keys", name):
@@ -36,6 +38,11 @@ def _check_list(key: Key, config: Config) -> None:
         if "*" in name and not name.endswith("/*"):
             raise ConfigError('the only pattern is "provider/*"; to allow everything, leave models out', "models")
         _check_model(name, config.providers, "models")
+
+
+def _is_no_model(name: str, providers: Mapping[str, Provider]) -> bool:
+    """Whether nobody has such a model, as far as that is known before the vendors are asked."""
+    return all(provider.models and name not in provider.models for provider in providers.values())
 
 
 def _check_model(model: str, providers: Mapping[str, Provider], where: str) -> None:
