@@ -21,8 +21,9 @@ from llm_protocol.requests import ChatRequest, CompletionRequest, LLMProvider, L
 from llm_protocol.response import FinishReason, LLMResponse, Usage
 
 if TYPE_CHECKING:
+    from llm_protocol.secret import Secret
     from llm_runtime.answers import AnswerStream
-    from llm_runtime.config import Config, ConfigError
+    from llm_runtime.config import Config, ConfigError, Provider
     from llm_runtime.runtime import Runtime, open_runtime
 
 __all__ = [
@@ -43,10 +44,12 @@ __all__ = [
     "Message",
     "Parameters",
     "Policy",
+    "Provider",
     "Reasoning",
     "RequestType",
     "ResponseFormat",
     "Runtime",
+    "Secret",
     "Text",
     "TimeoutsPatch",
     "Tool",
@@ -63,7 +66,9 @@ _ON_FIRST_USE = {
     "AnswerStream": "llm_runtime.answers",
     "Config": "llm_runtime.config",
     "ConfigError": "llm_runtime.config",
+    "Provider": "llm_runtime.config",
     "Runtime": "llm_runtime.runtime",
+    "Secret": "llm_protocol.secret",
     "open_runtime": "llm_runtime.runtime",
 }
 
