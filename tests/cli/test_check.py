@@ -20,7 +20,7 @@ import trustme
 from llm_protocol.requests import LLMProvider
 from llm_protocol.secret import Secret
 from llm_runtime import local_model
-from llm_runtime.checking import CHECK_SECONDS, Check, Status, check, trying
+from llm_runtime.checking import CHECK_SECONDS, Check, Status, check, places
 from llm_runtime.cli.setup import CHECKOUT, configured
 from llm_runtime.config import Config, Provider, Server, Timeouts
 from llm_runtime.fake import FakeProvider
@@ -130,7 +130,7 @@ async def test_each_trouble_of_a_provider_is_one_line_with_its_cause(tmp_path: P
             provider("busy", f"{busy.url}/v1"),
             provider("good", f"{good.url}/v1", 'models = ["m-1", "n-2"]'),
             provider("gone", f"{gone.url}/v1"),
-            provider("nowhere", "https://no-such-host.invalid/v1"),
+            provider("nowhere", "https://no..such.host/v1"),
             provider("off", f"{gone.url}/v1", "enabled = false"),
         )
         done = await run(file)
@@ -153,7 +153,7 @@ async def test_each_trouble_of_a_provider_is_one_line_with_its_cause(tmp_path: P
         "busy": "Slow down (HTTP 429); try again later",
         "good": '2 models; not among them: n-2; did you mean "m-2"?',
         "gone": f"{gone.url}: Connection refused; is base_url right, and can the server be reached",
-        "nowhere": "https://no-such-host.invalid: the name does not resolve",
+        "nowhere": "https://no..such.host: the name does not resolve",
     }
     assert found.keys() == expected.keys()
     assert {name: text for name, text in expected.items() if text not in found[name][1]} == {}, found
@@ -277,7 +277,7 @@ async def test_a_port_in_use_is_a_warning_since_the_daemon_may_run_already(tmp_p
 
 async def test_a_checkouts_missing_model_is_not_installed_but_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local_model, "is_installed", lambda: False)
-    monkeypatch.setattr(trying, "is_installed", lambda: False)
+    monkeypatch.setattr(places, "is_installed", lambda: False)
     config = configured(None, {CHECKOUT: "1"}, print, install=False)
     checks = await check(config, "environment")
     [found] = [each for each in checks if each.what == "local model"]

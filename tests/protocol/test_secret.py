@@ -96,3 +96,10 @@ def test_two_are_equal_when_their_keys_are(one: str, other: str) -> None:
     assert Secret(one).matches(other) is (one == other)
     assert Secret(one) != one
     assert len({Secret(one), Secret(one)}) == 1
+
+
+def test_it_is_struck_from_what_a_stranger_says() -> None:
+    assert SECRET.struck_from(f"no key {CANARY}, and {CANARY} again") == "no key [redacted], and [redacted] again"
+    assert SECRET.struck_from("nothing of it") == "nothing of it"
+    assert Secret("k").struck_from("a key") == "a key"
+    assert Secret("").struck_from("a key") == "a key"

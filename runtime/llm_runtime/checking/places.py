@@ -18,6 +18,7 @@ from llm_runtime.checking.report import Status
 from llm_runtime.config import Server
 from llm_runtime.door import CannotListenError
 from llm_runtime.door.listener import bind
+from llm_runtime.local_model import find_model, is_installed
 
 Finding: TypeAlias = tuple[Status, str]
 
@@ -84,3 +85,11 @@ async def try_redis(server: RedisServer) -> Finding:
     if answers == [word]:
         return Status.OK, "runs the scripts that limits are shared by"
     return Status.FAILED, f"{said.rstrip('.')}; meanwhile limits are not shared"
+
+
+async def try_local_model() -> Finding:
+    """Whether it is there. Without it nothing starts, but in a checkout, which installs it when it is needed."""
+    file = await trio.to_thread.run_sync(lambda: find_model() if is_installed() else None)
+    if file is None:
+        return Status.WARNING, "not installed; serve installs it, once (about 130 MB)"
+    return Status.OK, f"installed: {file}"

@@ -24,7 +24,6 @@ from llm_runtime.checking.report import Check, Status
 from llm_runtime.checking.verdicts import Listing
 from llm_runtime.config import Config
 from llm_runtime.deployments import Supervised, deployment_of, supervised
-from llm_runtime.local_model import find_model, is_installed
 from llm_runtime.tree import Tree
 
 CHECK_SECONDS: Final = 15.0
@@ -42,10 +41,9 @@ async def check(config: Config, source: str, *, offline: bool = False) -> list[C
     done = list(verdicts.configuration(config, source))
     listings: dict[str, Listing] = {}
     if not offline:
-        places_tried, listings = await _try_all(config, deployments)
-        done += places_tried
+        tried, listings = await _try_all(config, deployments)
+        done += tried
         done += [verdicts.provider(name, config.providers[name], listing) for name, listing in listings.items()]
-        done += [await _local(each.name) for each in deployments if each.kind is LLMProvider.LOCAL]
     failed = {each.name for each in done if each.what == verdicts.PROVIDER and each.status is Status.FAILED}
     known = _known(config, deployments, listings)._replace(failed=failed, offline=offline)
     done += verdicts.prices(config)
@@ -66,11 +64,11 @@ def _known(config: Config, deployments: Sequence[Deployment], listings: dict[str
 async def _try_all(config: Config, deployments: Sequence[Deployment]) -> tuple[list[Check], dict[str, Listing]]:
     tries = _tries(config)
     asked = {each.name: _to_be_asked(each) for each in deployments if each.kind is not LLMProvider.LOCAL}
-    checks: dict[str, Check] = {}
+    checks: dict[tuple[str, str], Check] = {}
     listings: dict[str, Listing] = {}
 
     async def try_place(what: str, name: str, attempt: Attempt) -> None:
-        checks[what] = await _tried(what, name, attempt)
+        checks[what, name] = await _tried(what, name, attempt)
 
     async def ask(name: str, each: Supervised) -> None:
         listings[name] = await _asked(each)
@@ -81,7 +79,7 @@ async def _try_all(config: Config, deployments: Sequence[Deployment]) -> tuple[l
             nursery.start_soon(try_place, *one)
         for name, each in asked.items():
             nursery.start_soon(ask, name, each)
-    return [checks[what] for what, _, _ in tries], {name: listings[name] for name in asked}
+    return [checks[what, name] for what, name, _ in tries], {name: listings[name] for name in asked}
 
 
 def _tries(config: Config) -> list[tuple[str, str, Attempt]]:
@@ -96,7 +94,8 @@ def _tries(config: Config) -> list[tuple[str, str, Attempt]]:
         import coredis  # noqa: F401 - takes its time, which would count for whoever is being asked
 
         tries.append(("redis", config.redis.name, partial(places.try_redis, config.redis)))
-    return tries
+    local = [name for name, provider in config.enabled.items() if provider.kind is LLMProvider.LOCAL]
+    return [*tries, *(("local model", name, places.try_local_model) for name in local)]
 
 
 async def _tried(what: str, name: str, attempt: Attempt) -> Check:
@@ -132,11 +131,6 @@ def _without_key(failure: Failure, deployment: Deployment) -> Failure:
     """The vendor's words, where it said our key back."""
     key = deployment.key
     return failure if key is None else msgspec.structs.replace(failure, message=key.struck_from(failure.message))
-
-
-async def _local(name: str) -> Check:
-    file = await trio.to_thread.run_sync(lambda: find_model() if is_installed() else None)
-    return verdicts.local_model(name, file)
 
 
 def _since(begun: float) -> float:

@@ -6,7 +6,6 @@ Vendors' lists are often incomplete (aliases, fine-tuned models), so a model tha
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from llm_actors.catalog.actor import LISTING_SECONDS
@@ -94,13 +93,6 @@ def _failed(name: str, entry: Provider, failure: Failure) -> tuple[Status, str]:
     # Who is told to slow down was let in: nothing is wrong with the deployment.
     status = Status.WARNING if failure.kind is FailureKind.RATE_LIMITED else Status.FAILED
     return status, f"{said}; {advice}" if advice else said
-
-
-def local_model(name: str, file: Path | None) -> Check:
-    """Whether the local model is there. Without it nothing starts, but in a checkout, which installs it when needed."""
-    if file is None:
-        return Check("local model", name, Status.WARNING, "not installed; serve installs it, once (about 130 MB)")
-    return Check("local model", name, Status.OK, f"installed: {file}")
 
 
 # -- prices ----------------------------------------------------------------------------------------------------------
