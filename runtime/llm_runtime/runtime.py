@@ -270,8 +270,9 @@ async def open_runtime(config: Config | str | os.PathLike[str] | None = None) ->
 
     ``config`` is a `Config`, the path of a TOML file, or nothing: then the providers are those whose usual key is
     in the environment, and the local model where it is installed. Raises `ConfigError`. Leaving the block lets
-    requests in hand finish for ``server.drain_s``; cancelling it ends them at once. Two runtimes in one process do
-    not share anything.
+    requests in hand finish for ``server.drain_s``; cancelling it ends them at once. What the block raises comes out as
+    itself; a runtime that gives up cancels the block and raises `GaveUp` in an exception group. Two runtimes in one
+    process do not share anything.
     """
     if not isinstance(config, Config):
         config = await trio.to_thread.run_sync(_configured, config)
