@@ -353,6 +353,20 @@ async def test_cost_calculator_an_unknown_price_is_none_and_said_once(caplog: py
     assert caplog.text.count("the price of fake/m is not known") == 1
 
 
+async def test_cost_calculator_a_name_that_only_the_vendor_knows_does_not_cost_the_price() -> None:
+    """It was asked by a name that has one; answer and attempt say the same."""
+    async with Peer(reply(whole().replace(b'"m"', b'"in-house-snapshot"'), headers=JSON)) as peer:
+        provider = Provider(
+            kind=LLMProvider.OPENAI, base_url=f"{peer.url}/v1", api_key=Secret(CANARY), models=("gpt-4o-mini",)
+        )
+        async with llm_runtime.open_runtime(Config(providers={"o": provider})) as rt:
+            response = await rt.chat("hi")
+
+    assert response.model == "in-house-snapshot"
+    assert response.cost is not None
+    assert response.cost == response.decision["attempts"][0]["cost"]
+
+
 async def test_model_selector_weighted_shares_decide_who_comes_first_how_often() -> None:
     async with Peer(reply(whole(), headers=JSON)) as one, Peer(reply(whole(), headers=JSON)) as two:
         policy = Policy(

@@ -143,8 +143,8 @@ class Orchestrator:
         together, cost = record.together, None
         if together is not None:
             cost = together.cost
-        elif fold.usage is not None:
-            cost = self._services.cost_of(provider, model, fold.usage)
+        elif fold.usage is not None and who is not None:
+            cost = self._services.cost(who, fold.started.model, fold.usage)
         response = fold.response(
             request_id=run.request.request_id,
             response_id=run.response_id,

@@ -16,7 +16,7 @@ from llm_actors.provider import Outcome, Sink, failure_of, generate
 from llm_actors.run import RunLog
 from llm_actors.selector import observe
 from llm_protocol.estimate import Estimate
-from llm_protocol.events import DELTAS, Event, Failed, UsageReported
+from llm_protocol.events import DELTAS, Event, Failed, Started, UsageReported
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.policy import OnBrokenStream, Policy
 from llm_protocol.requests import AnyRequest
@@ -107,6 +107,7 @@ class Asking:
         self.hedge = hedge
         self._sink: Sink | None = None
         self._usage: Usage | None = None
+        self._reported = ""
         self._first_at: float | None = None
         self._length = 0
 
@@ -150,6 +151,8 @@ class Asking:
                 self._first_at = trio.current_time()
         elif type(event) is UsageReported:
             self._usage = event.usage
+        elif type(event) is Started:
+            self._reported = event.model
         assert self._sink is not None, "it is running"
         self._sink(event)
 
@@ -158,7 +161,7 @@ class Asking:
         services, candidate = self._services, self.candidate
         failure = outcome.end.failure if isinstance(outcome.end, Failed) else None
         usage = self._usage if failure is None else self._usage or self._probable(failure)
-        cost = services.cost_of(candidate.provider, candidate.model, usage) if usage else None
+        cost = services.cost(candidate, self._reported, usage) if usage else None
         if failure is None and usage is not None:
             services.estimator.learn(str(candidate), self._estimate, usage)
         if self._hold is not None:

@@ -16,6 +16,7 @@ from llm_actors.provider import ProviderRef
 from llm_actors.selector import CostOf, Selector, SelectorRef, Weights
 from llm_protocol.estimate import TokenEstimator
 from llm_protocol.policy import Attempts, Limits, Timeouts
+from llm_protocol.response import Usage
 
 
 class Services(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,3 +46,10 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     knowledge: Knowledge = msgspec.field(default_factory=Knowledge)
     estimator: TokenEstimator = msgspec.field(default_factory=TokenEstimator)
     draw: Callable[[], float] = random
+
+    def cost(self, candidate: Candidate, reported: str, usage: Usage) -> float | None:
+        """US dollars for what ``candidate`` used, by the name it was asked by, else by the one it ``reported``."""
+        known = self.cost_of(candidate.provider, candidate.model, usage)
+        if known is not None or reported in ("", candidate.model):
+            return known
+        return self.cost_of(candidate.provider, reported, usage)
