@@ -42,6 +42,11 @@ async def test_ops_16_cancelling_the_nursery_around_a_runtime_ends_the_call_at_t
             await fake.journal.until(lambda journal: journal.left == 1)
 
 
+def test_a_key_that_is_no_secret_is_refused_without_being_said() -> None:
+    with pytest.raises(TypeError, match=r"^api_key is a Secret: write api_key=Secret\(...\)$"):
+        Provider(kind=LLMProvider.OPENAI, api_key="sk-CANARY")  # type: ignore[arg-type]
+
+
 INTERRUPTED = """
 import trio, llm_runtime
 

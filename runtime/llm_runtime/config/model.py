@@ -98,6 +98,10 @@ class Provider(Section, frozen=True, kw_only=True):
     timeouts: Timeouts = Timeouts()
     cache: ProviderCache = ProviderCache()
 
+    def __post_init__(self) -> None:
+        if isinstance(self.api_key, str):  # by hand, the likely mistake; and this way a repr would print the key
+            raise TypeError("api_key is a Secret: write api_key=Secret(...)")
+
 
 class Config(Section, frozen=True, kw_only=True):
     """Everything, checked.
