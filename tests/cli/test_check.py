@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import ssl
+import subprocess
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -264,6 +266,19 @@ async def test_a_redis_that_is_none_or_away_fails_alone(tmp_path: Path, is_there
     assert status == "failed"
     assert ("Connection refused" in detail) is not is_there
     assert lines(done)["provider p"][0] == "ok"
+
+
+async def test_a_disk_that_takes_nothing_is_told(tmp_path: Path) -> None:
+    """Files can be made on it, and that is all."""
+    async with Peer(models("m")) as peer:
+        cache = f'[cache]\nenabled = true\npath = "{tmp_path}/cache.db"\n'
+        file = file_of(tmp_path, cache, provider("p", f"{peer.url}/v1"))
+        command = f"ulimit -f 0; exec {shlex.join([*commands.COMMAND, 'check', '--config', file])}"
+        async with commands.started(["/bin/sh", "-c", command], subprocess.PIPE, {"K": KEY}) as process:
+            told = await commands.rest(process.stdout)
+            assert await process.wait() == 1
+    assert "cannot be written" in told
+    assert "File too large" in told
 
 
 async def test_a_port_in_use_is_a_warning_since_the_daemon_may_run_already(tmp_path: Path) -> None:
