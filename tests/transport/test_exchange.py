@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import sys
 
 import pytest
 import trio
@@ -49,6 +50,14 @@ async def test_pieces_are_handed_over_as_they_arrive(autojump_clock: MockClock) 
             assert await response.receive() == b"data: two\n\n"
             assert await response.receive() == b""
             assert await response.receive() == b""
+
+
+async def test_a_request_is_let_go_of_once_its_answer_begins(autojump_clock: MockClock) -> None:
+    """A prompt may be large, and its answer take minutes."""
+    body = b'{"prompt":"long"}'
+    before = sys.getrefcount(body)
+    async with Peer(sse("one")) as peer, transport_to(peer) as transport, transport.send(post(body)):
+        assert sys.getrefcount(body) == before
 
 
 async def test_connection_is_kept_after_a_whole_answer(autojump_clock: MockClock) -> None:

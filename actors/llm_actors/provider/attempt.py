@@ -107,9 +107,11 @@ class Attempt:
         if isinstance(request, CodeRequest):
             self._unfencer = Unfencer()
         http = self._deployment.http_request(dialect.encode_request(said, stream=stream))
+        asked = self._transport.send(http, connect_timeout=self._timeouts.connect)
+        del http  # a prompt may be large, and its answer take long
         if stream:
             self._wait_for(FailureKind.TIMEOUT_FIRST_TOKEN, self._timeouts.first_token)
-        async with self._transport.send(http, connect_timeout=self._timeouts.connect) as response:
+        async with asked as response:
             self._resent = response.resent
             self._limits = dialect.rate_limits(tuple(response.headers.items()))
             if not 200 <= response.status < 300:
@@ -122,7 +124,15 @@ class Attempt:
     async def _stream(self, response: Response, decoder: StreamDecoder) -> Finished | Failed:
         end: Finished | Failed | None = None
         while end is None:
-            data, events = await self._next(response, decoder)
+            try:
+                data = await response.receive()
+            except Broken:
+                # Some servers reset the connection right behind their end marker: what is whole stays whole.
+                data, events = b"", decoder.end()
+                if not events or not isinstance(events[-1], Finished):
+                    raise
+            else:
+                events = decoder.feed(data) if data else decoder.end()
             if events:
                 end = self._pass_on(events)
             assert end is not None or data, "a decoder's end() gives a terminal event"
@@ -130,17 +140,6 @@ class Attempt:
             with trio.move_on_after(AFTER_END_SECONDS):
                 await response.receive()
         return end
-
-    async def _next(self, response: Response, decoder: StreamDecoder) -> tuple[bytes, list[Event]]:
-        try:
-            data = await response.receive()
-        except Broken:
-            # Some servers reset the connection right behind their end marker: what is whole stays whole.
-            events = decoder.end()
-            if events and isinstance(events[-1], Finished):
-                return b"", events
-            raise
-        return data, decoder.feed(data) if data else decoder.end()
 
     def _deliver(self, events: list[Event]) -> Finished | Failed:
         end = self._pass_on(events)

@@ -97,7 +97,10 @@ class Connection:
         """
         while not self._ended:
             if self._starved:
-                came = await self._next_bytes()
+                try:
+                    came = await self._wire.receive_some(CHUNK_BYTES)
+                except WIRE_ERRORS as exc:
+                    raise self._cut(exc) from exc
                 if self._in_whole_chunks and (body := whole_chunks(came)):
                     return body  # h11 need not know: its next byte is the next chunk's first
                 self._in_whole_chunks = False
@@ -159,7 +162,11 @@ class Connection:
         while True:
             event = self._next_event()
             if event is h11.NEED_DATA:
-                self._feed(await self._next_bytes())
+                try:
+                    came = await self._wire.receive_some(CHUNK_BYTES)
+                except WIRE_ERRORS as exc:
+                    raise self._cut(exc) from exc
+                self._feed(came)
             elif type(event) is h11.Response:
                 self._response = self._judge(event, method)
                 return self._response
@@ -238,12 +245,9 @@ class Connection:
             raise self._broken("closed in the middle of the answer" if self._answered else "closed before an answer")
         raise ProtocolViolation(self.origin, reason)
 
-    async def _next_bytes(self) -> bytes:
-        try:
-            return await self._wire.receive_some(CHUNK_BYTES)
-        except WIRE_ERRORS as exc:
-            self._failure = self._broken(wire_reason(exc))
-            raise self._failure from exc
+    def _cut(self, exc: Exception) -> Broken:
+        self._failure = failure = self._broken(wire_reason(exc))
+        return failure
 
     def _feed(self, data: bytes) -> None:
         self._h11.receive_data(data)

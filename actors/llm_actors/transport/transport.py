@@ -9,9 +9,8 @@ time limits besides ``connect_timeout``: those belong to whoever knows the reque
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Final
 
 import trio
@@ -65,10 +64,7 @@ class Transport:
         self._closed = False
         self._connecting = self._active = self._opened = self._reused = self._resent = 0
 
-    @asynccontextmanager
-    async def send(
-        self, request: HttpRequest, *, connect_timeout: float = CONNECT_TIMEOUT_SECONDS
-    ) -> AsyncGenerator[Response]:
+    def send(self, request: HttpRequest, *, connect_timeout: float = CONNECT_TIMEOUT_SECONDS) -> Lease:
         """Send ``request``; the block is entered when the head of the answer is here, whatever its status.
 
         ``connect_timeout`` (seconds) covers name lookup, TCP and TLS of a new connection. Raises a
@@ -76,15 +72,7 @@ class Transport:
         Broken, ProtocolViolation, UnsupportedEncoding; ClosedResourceError after ``aclose``.
         To keep the connection, read the body until ``b""``.
         """
-        if self._closed:
-            raise trio.ClosedResourceError("the transport is closed")
-        payload = encode(request)
-        connection, response = await self._exchange(request, payload, connect_timeout)
-        try:
-            yield response
-        finally:
-            response.end()
-            self._put_back(connection)
+        return Lease(self, request, connect_timeout)
 
     async def aclose(self) -> None:
         """Close the idle connections and take no more requests; those under way close theirs when they end."""
@@ -102,9 +90,11 @@ class Transport:
             resent_total=self._resent,
         )
 
-    async def _exchange(
-        self, request: HttpRequest, payload: bytes, connect_timeout: float
-    ) -> tuple[Connection, Response]:
+    async def exchange(self, request: HttpRequest, connect_timeout: float) -> tuple[Connection, Response]:
+        """For a `Lease`: an answer, and the connection to give back by `put_back`."""
+        if self._closed:
+            raise trio.ClosedResourceError("the transport is closed")
+        payload = encode(request)
         kept = self._idle.pop(request.origin, trio.current_time())
         if kept is not None:
             self._reused += 1
@@ -126,7 +116,8 @@ class Transport:
             connection.close()
             raise
 
-    def _put_back(self, connection: Connection) -> None:
+    def put_back(self, connection: Connection) -> None:
+        """Keep the connection for another request, or close it if there is any doubt."""
         self._active -= 1
         if connection.renew() and not self._closed:
             self._idle.push(connection, trio.current_time())
@@ -179,3 +170,25 @@ class Transport:
                 except OSError as exc:
                     raise TlsFailed(origin, f"the trusted certificates cannot be read: {wire_reason(exc)}") from exc
         return self._trust.context()
+
+
+class Lease:
+    """The block around one answer. A generator would do, but keep the request, with the prompt in it, to the end."""
+
+    __slots__ = ("_connect_timeout", "_connection", "_request", "_response", "_transport")
+
+    def __init__(self, transport: Transport, request: HttpRequest, connect_timeout: float) -> None:
+        self._transport = transport
+        self._request = request
+        self._connect_timeout = connect_timeout
+
+    async def __aenter__(self) -> Response:
+        self._connection, self._response = await self._transport.exchange(self._request, self._connect_timeout)
+        del self._request
+        return self._response
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self._response.end()
+        self._transport.put_back(self._connection)

@@ -33,7 +33,7 @@ def asking(dialect: Callable[[], ServerDialect]) -> Endpoint:
         spoken = dialect()
         exchange.end_with_client()
         try:
-            decoded = spoken.decode_request(exchange.request.target, exchange.request.body)
+            decoded = spoken.decode_request(exchange.request.target, exchange.take_body())
             inbound = admitted(exchange.caller, decoded)
             run = await exchange.service.submit(_tellable(inbound.request), stream=inbound.stream)
         except LLMClientError as exc:

@@ -46,6 +46,11 @@ class Exchange:
         """The address the client came from."""
         return self._connection.socket.peer_host
 
+    def take_body(self) -> bytes:
+        """The request's body, once: it may be large, and is not to be kept as long as its answer takes."""
+        body, self.request.body = self.request.body, b""
+        return body
+
     def upgrade(self) -> None:
         """Let the connection go on as a WebSocket; instead of an answer."""
         self._connection.upgrade(self)

@@ -73,11 +73,11 @@ class Spoken:
 
 async def create(exchange: Exchange) -> None:
     """``POST /v1/responses``. In the background and not streamed: answered at once, to be asked for later."""
-    body = exchange.request.body
+    size = len(exchange.request.body)
     exchange.end_with_client()
     try:
-        asked = RESPONSES.decode_create(body)
-        kept = await begin(exchange.service, asked, exchange.caller, len(body), stream=asked.inbound.stream)
+        asked = RESPONSES.decode_create(exchange.take_body())
+        kept = await begin(exchange.service, asked, exchange.caller, size, stream=asked.inbound.stream)
     except LLMClientError as exc:
         await exchange.reply(encode_failure(RESPONSES, exc.failure))
         return
