@@ -57,26 +57,10 @@ class Ref(Generic[M_contra]):
         the caller abandons the call: the work for it is cancelled, and nobody waits for that to end.
         """
         deadline = trio.current_effective_deadline()
+        if deadline == inf:
+            return await self._call_in_time(message)
         if deadline == -inf:
             await trio.lowlevel.checkpoint()
-        if deadline < inf:
-            return await self._ask(message, deadline)
-        with trio.CancelScope(deadline=trio.current_time() + DEFAULT_CALL_SECONDS) as scope:
-            return await self._ask(message, scope.deadline)
-        raise CallExpired(self.name, f"no answer within {DEFAULT_CALL_SECONDS:g} s")
-
-    def cast(self, message: Cast) -> None:
-        """Send `message` without waiting. An actor that is not running makes it a dead letter, counted.
-
-        Raises `MailboxFull` where the mailbox's policy is to wait or to refuse.
-        """
-        delivery: Delivery[Message] = Delivery(message, self._mailbox, inf, copy_context())
-        try:
-            self._mailbox.put(delivery)
-        except NotRunning:
-            return  # counted as a dead letter
-
-    async def _ask(self, message: Asks[R], deadline: float) -> R:
         mailbox, caller = self._mailbox, acting.get()
         reply: Reply[R] = Reply()
         delivery: Delivery[Message] = Delivery(message, mailbox, deadline, copy_context(), cast("Reply[object]", reply))
@@ -95,6 +79,22 @@ class Ref(Generic[M_contra]):
         finally:
             if caller is not None:
                 cycles.finish(caller, mailbox)
+
+    async def _call_in_time(self, message: Asks[R]) -> R:
+        with trio.move_on_after(DEFAULT_CALL_SECONDS):
+            return await self.call(message)
+        raise CallExpired(self.name, f"no answer within {DEFAULT_CALL_SECONDS:g} s")
+
+    def cast(self, message: Cast) -> None:
+        """Send `message` without waiting. An actor that is not running makes it a dead letter, counted.
+
+        Raises `MailboxFull` where the mailbox's policy is to wait or to refuse.
+        """
+        delivery: Delivery[Message] = Delivery(message, self._mailbox, inf, copy_context())
+        try:
+            self._mailbox.put(delivery)
+        except NotRunning:
+            return  # counted as a dead letter
 
     def _left(self, delivery: Delivery[Message]) -> None:
         """Count a caller that went away before the answer came."""

@@ -6,7 +6,7 @@ end, with what there was.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, final
 
@@ -75,12 +75,13 @@ class Answer:
         return Failed(failure=failure, response=self.run.folded())
 
 
-async def respond(exchange: Exchange, dialect: ServerDialect, inbound: Inbound, run: Run) -> None:
+def respond(exchange: Exchange, dialect: ServerDialect, inbound: Inbound, run: Run) -> Awaitable[None]:
     """Answer with ``run``, streamed or whole as the client asked for."""
-    if inbound.stream:
-        await _stream(exchange, dialect, inbound, run)
-    else:
-        await exchange.reply(encode_end(dialect, inbound, await end_of(exchange, run)))
+    return (_stream if inbound.stream else _reply)(exchange, dialect, inbound, run)
+
+
+async def _reply(exchange: Exchange, dialect: ServerDialect, inbound: Inbound, run: Run) -> None:
+    await exchange.reply(encode_end(dialect, inbound, await end_of(exchange, run)))
 
 
 async def end_of(exchange: Exchange, run: Run) -> Finished | Failed:
