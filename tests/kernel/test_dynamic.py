@@ -8,7 +8,10 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from llm_actors.kernel import (
     Backoff,
+    ChildSpec,
+    Inbox,
     Intensity,
+    Message,
     NameTaken,
     NotRunning,
     Restart,
@@ -40,6 +43,27 @@ async def test_a_task_child_lives_until_it_ends(autojump_clock: MockClock) -> No
             assert sessions.statistics().dynamic == 1
             await trio.sleep(1.01)
             assert sessions.statistics().dynamic == 0
+
+
+async def test_an_actor_may_cancel_itself(autojump_clock: MockClock) -> None:
+    """That is an end like a return: nobody killed it, and nothing has crashed."""
+
+    class Brief:
+        async def run(self, inbox: Inbox[Message], *, task_status: trio.TaskStatus[None]) -> None:
+            task_status.started()
+            await trio.sleep(0.5)
+            inbox.scope.cancel(reason="had enough")
+            await trio.sleep_forever()
+
+    root = Supervisor(max_children=1)
+    events = root.bus.subscribe()
+    async with running(root):
+        await root.start_child(ChildSpec("c", lambda _: Brief(), Restart.TRANSIENT, mailbox=None))
+        await trio.sleep(1)
+        assert root.statistics().children == 0
+    seen = [events.receive_nowait() for _ in range(2)]
+    assert [type(event).__name__ for event in seen] == ["Started", "Exited"]
+    assert getattr(seen[1], "reason", "") == "normal"
 
 
 async def test_a_task_child_is_cancelled_when_it_is_asked_to_stop(autojump_clock: MockClock) -> None:

@@ -29,6 +29,8 @@ class Inbox(Generic[M_co]):
 
     def __init__(self, mailbox: Mailbox) -> None:
         self.mailbox = mailbox
+        self.scope = trio.CancelScope(shield=True)
+        """The actor runs in it, and may cancel it to end itself."""
         self.stopping = False
         self.final = False
         self.saved: msgspec.Struct | None = None

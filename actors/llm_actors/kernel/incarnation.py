@@ -20,6 +20,7 @@ from llm_actors.kernel.errors import KernelError, NotRunning, crashed
 from llm_actors.kernel.inbox import Inbox, acting
 from llm_actors.kernel.mailbox import Mailbox
 from llm_actors.kernel.message import Message
+from llm_actors.kernel.reply import Reply
 from llm_actors.kernel.spec import Actor, Previous
 
 KILL_SECONDS = 1.0
@@ -50,8 +51,8 @@ class Incarnation:
         self.error: Exception | None = None
         self.state: Previous = None
         self.started_at = trio.current_time()
-        self._scope = trio.CancelScope(shield=True)
-        self._settled = trio.Event()
+        self._killed = False
+        self._settled: Reply[None] = Reply()
         self._ended = ended
 
     def started(self, value: None = None) -> None:
@@ -60,7 +61,7 @@ class Incarnation:
         if self.up:
             raise RuntimeError(f"{self.inbox.name}: started() was called twice")
         self.up = True
-        self._settled.set()
+        self._settled.send(None)
 
     async def start(
         self, nursery: trio.Nursery, factory: Callable[[Previous], Actor[Message]], previous: Previous, timeout: float
@@ -83,7 +84,7 @@ class Incarnation:
     async def _live(self, factory: Callable[[Previous], Actor[Message]], previous: Previous) -> None:
         acting.set(self.inbox.mailbox)
         try:
-            with self._scope:
+            with self.inbox.scope:
                 self.actor = factory(previous)
                 result = await self.actor.run(self.inbox, task_status=self)
                 self.state = result if isinstance(result, msgspec.Struct) else None
@@ -93,12 +94,12 @@ class Incarnation:
         finally:
             self.inbox.end(self._obituary)
             self.done.set()
-            self._settled.set()
+            self._settled.send(None)
             if self.up and self.reason is not Reason.INTERRUPTED:
                 self._ended(self)
 
     def _clean_reason(self) -> Reason:
-        if self._scope.cancelled_caught:
+        if self._killed and self.inbox.scope.cancelled_caught:
             return Reason.KILLED
         return Reason.STOPPED if self.inbox.stopping else Reason.NORMAL
 
@@ -120,7 +121,8 @@ class Incarnation:
     async def kill(self) -> bool:
         """Cancel it and wait `KILL_SECONDS`. False if it still runs."""
         self.inbox.close(final=self.inbox.final)
-        self._scope.cancel(reason="its supervisor stops it")
+        self._killed = True
+        self.inbox.scope.cancel(reason="its supervisor stops it")
         with trio.move_on_after(KILL_SECONDS):
             await self.done.wait()
             return True

@@ -64,9 +64,8 @@ class _Task:
         self._run = run
 
     async def run(self, inbox: Inbox[Message], *, task_status: trio.TaskStatus[None]) -> None:
-        with trio.CancelScope() as scope:
-            inbox.when_stopping(lambda: scope.cancel(reason="asked to stop"))
-            await self._run(task_status)
+        inbox.when_stopping(lambda: inbox.scope.cancel(reason="asked to stop"))
+        await self._run(task_status)
 
 
 def task_child(

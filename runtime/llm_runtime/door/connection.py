@@ -1,4 +1,4 @@
-"""One HTTP connection: one task, one scope.
+"""One HTTP connection: one task, and no scope but its actor's.
 
 The task answers one request after the other. Bytes are brought by the receiver, so the client is seen to leave, also
 while an answer is made or written. Timeouts are looked at by the pulse. A WebSocket handshake ends the HTTP: the
@@ -8,7 +8,6 @@ socket, and what was read too much, go on to a WebSocket session.
 from __future__ import annotations
 
 import logging
-from contextlib import suppress
 from enum import Enum
 from math import inf
 from typing import TYPE_CHECKING, Never, final
@@ -55,26 +54,25 @@ class HttpConnection:
         self._late = False
         self._left = False
         self._ends_with_client = False
-        self._scope = trio.CancelScope()
         self._upgrade: Exchange | None = None
         self._said_last_words = False
 
     async def run(self, inbox: Inbox[Never], *, task_status: trio.TaskStatus[None]) -> None:
         """Serve until the end or until asked to stop, and close the socket. A bug in an endpoint comes out."""
         task_status.started()
-        inbox.when_stopping(lambda: self._scope.cancel("asked to stop"))
+        self._end = inbox.scope.cancel
+        inbox.when_stopping(lambda: self._end("asked to stop"))
         self.service.join(self)
         self.service.receiver.add(self.socket, self._take)
         try:
-            with self._scope:
-                # A client that has gone or does not read is an ordinary end; what it asked for is cancelled by now.
-                with suppress(trio.BrokenResourceError):
-                    await self._serve_requests()
-                self.service.receiver.remove(self.socket)
-                if self._upgrade is not None:
-                    await self.service.serve_websocket(self._upgrade, self.socket, self._parser.left_over())
-                elif self._said_last_words:
-                    await self.socket.close_gently()
+            await self._serve_requests()
+            self.service.receiver.remove(self.socket)
+            if self._upgrade is not None:
+                await self.service.serve_websocket(self._upgrade, self.socket, self._parser.left_over())
+            elif self._said_last_words:
+                await self.socket.close_gently()
+        except trio.BrokenResourceError:
+            pass  # a client that has gone or does not read is an ordinary end; what it asked for is cancelled by now
         finally:
             self.service.leave(self)
             self.socket.close()
@@ -90,13 +88,13 @@ class HttpConnection:
             self.socket.abort()  # to stop reading would be to stop seeing the client leave
         self._left = True
         if self._ends_with_client:
-            self._scope.cancel("the client has left")
+            self._end("the client has left")
 
     def end_with_client(self) -> None:
         """From now until the answer is given, the client's leaving ends everything."""
         self._ends_with_client = True
         if self._left:
-            self._scope.cancel("the client has left")
+            self._end("the client has left")
 
     # -- timeouts and drain ------------------------------------------------------------------------------------------
 
@@ -168,7 +166,7 @@ class HttpConnection:
 
     async def _answer(self, exchange: Exchange) -> None:
         try:
-            await self.service.dispatch(exchange)
+            await self.service.endpoint_of(exchange)(exchange)
         except Refused as refused:
             await exchange.refuse(refused)
         except trio.BrokenResourceError:

@@ -13,7 +13,7 @@ from llm_protocol.requests import AnyRequest
 from llm_runtime.door.access import Access
 from llm_runtime.door.answer import Answer
 from llm_runtime.door.config import DoorConfig
-from llm_runtime.door.endpoints import preflight
+from llm_runtime.door.endpoints import Endpoint, preflight
 from llm_runtime.door.engine import Engine, submitted
 from llm_runtime.door.limits import CLOSE_SECONDS
 from llm_runtime.door.pulse import Pulse, Ticking
@@ -67,19 +67,18 @@ class Service:
         self.pulse.remove(connection)
         self._changed.wake()
 
-    async def dispatch(self, exchange: Exchange) -> None:
-        """Find the endpoint of a request and let it answer. Raises `Refused`."""
+    def endpoint_of(self, exchange: Exchange) -> Endpoint:
+        """Who answers a request. Raises `Refused`."""
         request = exchange.request
         methods, exchange.params = find(request.path)
         if request.method == "OPTIONS" and self.access.allows_origin(request.headers.get("origin")):
-            await preflight(exchange)
-            return
+            return preflight
         if request.method in methods:
             exchange.shape = methods[request.method].shape
         if not (methods and all(route.open for route in methods.values())):
             host, peer = exchange.local_host, exchange.peer_host
             exchange.caller = self.access.check(request.headers, request.query, host, peer)
-        await choose(methods, request.method).endpoint(exchange)
+        return choose(methods, request.method).endpoint
 
     async def serve_websocket(self, exchange: Exchange, socket: Socket, left_over: bytes) -> None:
         """Go on as a WebSocket with a connection whose handshake is good."""
