@@ -82,7 +82,7 @@ class Router:
                 allowed = allowed.within_route([model for _, model in route.models()])
             else:
                 route = None
-        policy = (route or _NOTHING_SAID).over(self._default)
+        policy = self._default if route is None else route.over(self._default)
         if request.policy is not None:
             policy = request.policy.over(policy)
         if request.deadline_s is not None:

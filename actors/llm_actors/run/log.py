@@ -43,7 +43,7 @@ def weigh(event: Event) -> int:
 class RunLog:
     """Append-only, byte-bounded, ends with exactly one ``Finished`` or ``Failed``."""
 
-    __slots__ = ("_on_deserted", "_parked", "_watchers", "events", "followers", "limit_bytes", "size")
+    __slots__ = ("_grown", "_on_deserted", "_watchers", "events", "followers", "limit_bytes", "size")
 
     def __init__(self, *, limit_bytes: int = LOG_LIMIT_BYTES, on_deserted: Callable[[], None] | None = None) -> None:
         self.events: list[Event] = []
@@ -51,7 +51,7 @@ class RunLog:
         self.followers = 0
         self.limit_bytes = limit_bytes
         self._on_deserted = on_deserted
-        self._parked = trio.lowlevel.ParkingLot()
+        self._grown: trio.Event | None = None
         self._watchers: list[Callable[[], None]] = []
 
     @property
@@ -71,8 +71,9 @@ class RunLog:
         if self.size > self.limit_bytes and not isinstance(event, TERMINAL):
             raise LogLimitExceeded
         self.events.append(event)
-        if self._parked:
-            self._parked.unpark_all()
+        if self._grown is not None:
+            self._grown.set()
+            self._grown = None
         for wake in self._watchers:
             wake()
 
@@ -101,7 +102,8 @@ class RunLog:
     async def wait_past(self, length: int) -> None:
         """Wait until the log is longer than ``length``. Cancelling it leaves nothing behind."""
         while len(self.events) <= length:
-            await self._parked.park()
+            self._grown = self._grown or trio.Event()
+            await self._grown.wait()
 
 
 @final

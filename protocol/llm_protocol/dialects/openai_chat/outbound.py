@@ -95,6 +95,9 @@ def _finish_word(reason: FinishReason, *, refused: bool) -> str:
     return "stop" if refused and reason is FinishReason.CONTENT_FILTER else reason.value
 
 
+_FIELDS: dict[type[Delta], bytes] = {TextDelta: b"content", RefusalDelta: b"refusal"}
+
+
 @final
 class OpenAIChatEncoder:
     """The frames of one streamed answer. Adjacent deltas of an item become one chunk."""
@@ -108,11 +111,6 @@ class OpenAIChatEncoder:
         self._id = response_id
         self._created = int(request.timestamp)
         self._model = request.model
-        self._fields: dict[type[Delta], str] = {
-            TextDelta: "content",
-            ReasoningDelta: quirks.reasoning_field,
-            RefusalDelta: "refusal",
-        }
         self._head = b""
         self._calls: dict[int, int] = {}
         self._told: set[int] = set()
@@ -147,7 +145,8 @@ class OpenAIChatEncoder:
             piece = b'{"tool_calls":[{"index":%d,"function":{"arguments":%b}}]}'
             frames.append(self._delta(piece % (self._calls.get(index, 0), encode_json(text))))
         else:
-            frames.append(self._delta(b'{"%b":%b}' % (self._fields[kind].encode(), encode_json(text))))
+            field = _FIELDS.get(kind) or self._quirks.reasoning_field.encode()
+            frames.append(self._delta(b'{"%b":%b}' % (field, encode_json(text))))
 
     def _other(self, event: Event, frames: list[Frame]) -> None:
         match event:
