@@ -19,9 +19,10 @@ from llm_protocol.content import Message
 from llm_protocol.errors import BadRequestError
 from llm_protocol.events import TextDelta
 from llm_protocol.failures import FailureKind
-from llm_protocol.policy import Policy, Timeouts
+from llm_protocol.policy import Attempts, Policy, Timeouts
 from llm_protocol.requests import ChatRequest, LLMProvider
 from llm_protocol.secret import Secret
+from llm_runtime.answers import outcome
 from llm_runtime.asking import as_messages
 from llm_runtime.config import Config, Limits, Provider
 from support.peer import Peer, Script, reply, sse, stall
@@ -343,6 +344,31 @@ async def test_sse_11_tool_arguments_cut_in_the_middle_are_never_handed_over() -
     assert caught.value.partial is not None
     assert caught.value.partial.tool_calls == ()
     assert caught.value.partial.content == "Let me see"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_that_the_vendor_ends_with_an_error_is_a_failed_attempt(stream: bool) -> None:
+    """Gemini's malformed calls, and what it has no word for, come as the regular end of an answer without content."""
+
+    def said(**candidate: object) -> Script:
+        body = msgspec.json.encode({"candidates": [{"index": 0, **candidate}], "modelVersion": "g"}).decode()
+        return sse(body) if stream else reply(body.encode(), headers=JSON)
+
+    good = said(content={"role": "model", "parts": [{"text": "Hello"}]}, finishReason="STOP")
+    async with Peer(said(finishReason="MALFORMED_FUNCTION_CALL"), good) as peer:
+        provider = Provider(kind=LLMProvider.GEMINI, base_url=peer.url, api_key=Secret(CANARY), models=("g",))
+        configured = Config(providers={"ge": provider}, attempts=Attempts(wait_min_s=0.01, wait_max_s=0.01))
+        async with llm_runtime.open_runtime(configured) as rt:
+            run = await rt.submit(ChatRequest(messages=(Message.of("user", "hi"),)), stream=stream)
+            with run.follow() as follower:
+                while await follower.next():
+                    pass
+    answer = outcome(run)
+    first, second = answer.decision["attempts"]
+
+    assert answer.content == "Hello"
+    assert (first["outcome"], second["outcome"]) == ("server_error", "ok")
+    assert "it ended its answer with MALFORMED_FUNCTION_CALL" in first["error"]
 
 
 async def test_cost_calculator_an_unknown_price_is_none_and_said_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -22,6 +22,7 @@ from llm_protocol.events import CONTENT, TERMINAL, Event, Failed, Finished, Star
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.policy import Timeouts
 from llm_protocol.requests import AnyRequest, ChatRequest, CodeRequest, CompletionRequest
+from llm_protocol.response import FinishReason
 from llm_protocol.unfencing import Unfencer
 
 ERROR_BODY_BYTES = 256 * 1024
@@ -146,10 +147,17 @@ class Attempt:
         assert end is not None, "a whole answer ends with a terminal event"
         return end
 
+    def _judged(self, end: Finished | Failed) -> Finished | Failed:
+        """The end, as what it is: an answer that the vendor itself ends with an error is a failed one."""
+        if isinstance(end, Failed) or end.reason is not FinishReason.ERROR:
+            return end
+        message = f"{self._deployment.name}: it ended its answer with {(end.raw_reason or 'an error')[:100]}"
+        return Failed(failure=Failure(kind=FailureKind.SERVER_ERROR, message=message, upstream_code=end.raw_reason))
+
     def _pass_on(self, events: list[Event]) -> Finished | Failed | None:
         for event in events if self._unfencer is None else self._unfencer.feed(events):
             if isinstance(event, TERMINAL):
-                return event
+                return self._judged(event)
             if type(event) is Started:
                 self._sink(Started(model=event.model, upstream_id=event.upstream_id, provider=self._deployment.name))
                 continue
