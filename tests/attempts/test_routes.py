@@ -187,6 +187,7 @@ async def test_a_request_that_ran_out_of_time_tells_what_was_tried(autojump_cloc
     assert asked.took == 4
     assert asked.failure is not None
     assert (asked.failure.kind, asked.failure.partial) == (FailureKind.DEADLINE, True)
+    assert asked.failure.message == "no complete answer within the request's 4 s; a/m-a: no; b/m-b: cancelled"
     assert asked.outcomes() == ["a:auth", "b:cancelled"]
     assert (asked.response.provider, asked.response.model, asked.response.content) == ("b", "m-b", "One two ")
 
@@ -204,6 +205,14 @@ async def test_continue_goes_on_with_whoever_can(autojump_clock: MockClock) -> N
     assert (asked.response.provider, asked.response.usage) == ("c", tokens("c"))
     assert asked.response.cost == cost_of("c", "", tokens("c"))
     assert w["b"].calls == 0
+
+
+async def test_who_cannot_continue_is_not_waited_for(autojump_clock: MockClock) -> None:
+    async with world(a=[[breaking(), close()]], c=[answer], prefill="c", draw=0.5) as w:
+        asked = await w.ask(on_broken_stream="continue")
+
+    assert asked.outcomes() == ["a:network", "c:ok"]
+    assert asked.took == 0
 
 
 async def test_continue_with_nobody_who_can_is_an_error_that_says_so(autojump_clock: MockClock) -> None:

@@ -130,7 +130,7 @@ class Orchestrator:
         try:
             ending = await answer(self._services, ask, run)
         except trio.Cancelled:
-            run.close(record.told())  # what was tried is told of a request that ran out of time, too
+            run.close(record.told(), record.tried())  # what was tried is told of a request that ran out of time, too
             raise
         self._close(run, ending, record)
 

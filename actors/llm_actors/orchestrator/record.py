@@ -109,11 +109,15 @@ class Record:
 
     def failure(self, last: Failure) -> Failure:
         """The one failure to tell: the last one's kind, and what became of each attempt (RTY-06)."""
-        times = Counter(about(f"{one.provider}/{one.model}", one.error or one.outcome) for one in self._attempts)
-        each = "; ".join(said if count == 1 else f"{said} ({count} times)" for said, count in times.items())
+        each = self.tried()
         said = {0: "no candidate could be asked: ", 1: "the one attempt failed: "}
         before = said.get(self.attempts, f"all {self.attempts} attempts failed: ") if len(self._attempts) > 1 else ""
         return msgspec.structs.replace(last, message=before + each) if each else last
+
+    def tried(self) -> str:
+        """What became of each attempt, in words."""
+        times = Counter(about(f"{one.provider}/{one.model}", one.error or one.outcome) for one in self._attempts)
+        return "; ".join(said if count == 1 else f"{said} ({count} times)" for said, count in times.items())
 
     def told(self) -> JsonObject:
         """The record as plain JSON values."""

@@ -93,7 +93,8 @@ class Single:
             if request is None or not self._can_go_on(plan):
                 self._ask.record.stopped = self._why_stopped(move, request)
                 return self._failed(ending, failure)
-            waited = move.after_s if isinstance(move, Again) else 0.0
+            same = plan.current == ending.candidate  # who cannot go on with a text is not waited for
+            waited = move.after_s if isinstance(move, Again) and same else 0.0
             await trio.sleep(waited)
 
     def _attempts(self) -> Attempts:

@@ -100,10 +100,13 @@ class Run:
         if self.log.end is None:
             self.log.append(Failed(failure=failure, response=response or self.folded(provider=failure.provider or "")))
 
-    def close(self, decision: JsonObject | None = None) -> None:
-        """See to it that the log has an end, whatever it was that ended the run. ``decision``: how far it had come."""
+    def close(self, decision: JsonObject | None = None, tried: str = "") -> None:
+        """See to it that the log has an end, whatever it was that ended the run. ``decision`` and, in words, ``tried``:
+        how far it had come.
+        """
         if self.log.end is None:
-            failure = Failure(kind=self._why(), message=self._words(), partial=self.has_content)
+            message = "; ".join(filter(None, (self._words(), tried)))
+            failure = Failure(kind=self._why(), message=message, partial=self.has_content)
             self.fail(failure, self.folded(decision=decision))
 
     def _why(self) -> FailureKind:
