@@ -187,6 +187,17 @@ async def test_the_head_counts_the_calls_that_were_made(policy: dict[str, Any], 
     assert answer.header("x-llm-runtime-attempts") == calls
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_failure_says_in_its_head_how_it_came_about(stream: bool) -> None:
+    body = {"messages": MESSAGES, "stream": stream}
+    async with Peer(FAULTS["overloaded"]) as primary, Peer(FAULTS["overloaded"]) as fallback:
+        async with served(primary, fallback) as url:
+            answer = await post(url, _openai("/v1/chat/completions", **body))
+
+    assert (answer.status, answer.header("x-llm-runtime-provider")) == (503, "fallback")
+    assert answer.header("x-llm-runtime-attempts") == "2"
+
+
 async def test_a_whole_answer_says_in_its_head_how_it_came_to_be() -> None:
     body = {"messages": MESSAGES}
     async with Peer(FAULTS["overloaded"]) as primary, Peer(reply(WHOLE, headers=JSON)) as fallback:

@@ -99,7 +99,7 @@ def encode_end(dialect: ServerDialect, inbound: Inbound, end: Finished | Failed)
     if isinstance(end, Finished):
         assert isinstance(end.response, LLMResponse), "a run's log ends with a response"
         return WireResponse(200, (JSON, *told(end.response)), dialect.encode_response(inbound, end.response))
-    return encode_failure(dialect, end.failure)
+    return _encode_failed(dialect, end)
 
 
 def told(response: LLMResponse) -> tuple[tuple[str, str], ...]:
@@ -136,6 +136,12 @@ def encode_failure(dialect: ServerDialect, failure: Failure) -> WireResponse:
     return response._replace(headers=(*response.headers, NO_RETRY))
 
 
+def _encode_failed(dialect: ServerDialect, end: Failed) -> WireResponse:
+    """The failure of a run, with how it came about."""
+    response = encode_failure(dialect, end.failure)
+    return response if end.response is None else response._replace(headers=(*response.headers, *told(end.response)))
+
+
 async def _stream(exchange: Exchange, dialect: ServerDialect, inbound: Inbound, run: Run) -> None:
     """Stream a run.
 
@@ -150,7 +156,7 @@ async def _stream(exchange: Exchange, dialect: ServerDialect, inbound: Inbound, 
         while True:
             events = answer.take()
             if isinstance(answer.end, Failed) and not out.begun and not answer.end.failure.partial:
-                await exchange.reply(encode_failure(dialect, answer.end.failure))
+                await exchange.reply(_encode_failed(dialect, answer.end))
                 return
             frames = encoder.encode(events) if events else []
             if answer.end is not None:
