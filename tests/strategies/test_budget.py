@@ -34,7 +34,8 @@ async def test_who_does_not_fit_is_not_asked_and_the_rest_goes_on(autojump_clock
         assert sorted(outcomes(asked).values()) == ["budget", "ok", "ok"]
         assert w.calls == 2
         [refused] = [each for each in members(asked).values() if each["outcome"] == "budget"]
-        assert "what is left of the request's budget is not enough" in refused["error"]
+        assert "it may take 1" in refused["error"]
+        assert "of max_tokens are left" in refused["error"]
 
 
 async def test_a_budget_for_nobody_is_a_failure(autojump_clock: MockClock) -> None:

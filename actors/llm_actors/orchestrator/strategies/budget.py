@@ -9,6 +9,7 @@ which is less than one attempt's share.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from typing import final
 
 from llm_actors.catalog import Candidate
@@ -74,12 +75,19 @@ class Ledger:
 
     def fits(self, more_tokens: int, more_cost: float) -> bool:
         """Whether so much more can be put aside."""
-        usage = self.total.usage
-        tokens = (usage.total_tokens if usage else 0) + sum(hold.tokens for hold in self.holds)
-        cost = (self.total.cost or 0.0) + sum(hold.cost for hold in self.holds)
-        return (self.max_tokens is None or tokens + more_tokens <= self.max_tokens) and (
-            self.max_cost is None or cost + more_cost <= self.max_cost
-        )
+        return more_tokens <= self.tokens_left and more_cost <= self.cost_left
+
+    @property
+    def tokens_left(self) -> float:
+        """What is neither used nor put aside of ``max_tokens``; less than 0 where estimates were too low."""
+        used = self.total.usage.total_tokens if self.total.usage else 0
+        return inf if self.max_tokens is None else self.max_tokens - used - sum(hold.tokens for hold in self.holds)
+
+    @property
+    def cost_left(self) -> float:
+        """The same of ``max_cost``, in US dollars."""
+        spent = self.total.cost or 0.0
+        return inf if self.max_cost is None else self.max_cost - spent - sum(hold.cost for hold in self.holds)
 
 
 @final
@@ -133,8 +141,12 @@ class MemberPurse:
         cost = ledger.price(candidate, estimate.input_tokens, estimate.output_tokens)
         if cost is None and ledger.max_cost is not None:
             return _refusal(candidate, "its price is not known, so max_cost could not be kept")
-        if not ledger.fits(estimate.total_tokens, cost or 0.0):
-            return _refusal(candidate, "what is left of the request's budget is not enough")
+        tokens, left = estimate.total_tokens, max(0, ledger.tokens_left)
+        if tokens > left:
+            return _refusal(candidate, f"it may take {tokens} tokens and {left} of max_tokens are left")
+        if cost is not None and cost > ledger.cost_left:
+            dollars = max(0.0, ledger.cost_left)
+            return _refusal(candidate, f"it may cost ${cost:.6f} and ${dollars:.6f} of max_cost is left")
         return None
 
     def hold(self, candidate: Candidate, estimate: Estimate) -> Aside:
