@@ -60,9 +60,12 @@ class _Flight:
 
 
 class _Key(NamedTuple):
-    """What makes two requests share one flight. How it is told matters too, on the way to the same answer."""
+    """What makes two requests share one flight. How it is told matters too, on the way to the same answer, and whether
+    that may be one that was kept.
+    """
 
     key: CacheKey
+    mode: CacheMode
     stream: bool
     rescue: OnBrokenStream
 
@@ -94,7 +97,7 @@ class Flights:
         if key is None:
             await self._perform(run, routed, lambda: run.scope.deadline)
             return
-        shared = _Key(key, run.stream, routed.rescue(run.request, stream=run.stream))
+        shared = _Key(key, mode, run.stream, routed.rescue(run.request, stream=run.stream))
         flight = self._flying.get(shared)
         outcome: CacheOutcome | None = "coalesced"
         if flight is None or flight.run.scope.cancel_called:  # deserted or late, it takes nobody on any more
