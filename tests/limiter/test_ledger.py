@@ -170,12 +170,17 @@ def test_a_pause_is_the_one_of_our_own_account() -> None:
     assert first.claim("a").wait_s == pytest.approx(1.0)
 
 
-def test_a_pause_is_never_longer_than_an_hour_not_even_if_the_clock_is_set_back() -> None:
-    world = World(1, a=Limits(requests_per_minute=60))
+@pytest.mark.parametrize("off", [0.0, -3.0, -DAY])
+def test_a_pause_is_never_longer_than_an_hour_and_no_longer_if_the_clock_is_set_back(off: float) -> None:
+    world = World(1, a=Limits(requests_per_minute=60), b=Limits(requests_per_minute=60))
     (one,) = world.replicas
     one.hold("a", 10 * DAY)
-    world.clock.off = -DAY
+    one.hold("b", 20.0)
+    world.clock.off = off
     assert one.claim("a").wait_s == pytest.approx(3600.0)
+    assert one.claim("b").wait_s == pytest.approx(20.0)
+    world.wait(20)
+    assert one.claim("b").charged
 
 
 # Several processes

@@ -32,8 +32,10 @@ local function open(key, limits)
   local raw, kept = redis.call('HGETALL', key), {}
   for n = 1, #raw, 2 do kept[raw[n]] = raw[n + 1] end
   local born = kept.born or string.format('%.6f', now)
-  local till = math.min(tonumber(kept.till) or 0, now + LONGEST_PAUSE)
-  local seconds = math.max(0, now - math.max(tonumber(kept.at) or now, till))
+  local at = tonumber(kept.at) or now
+  local set_back = math.max(0, at - now)
+  local till = math.min((tonumber(kept.till) or 0) - set_back, now + LONGEST_PAUSE)
+  local seconds = math.max(0, now - math.max(at, till))
   local account = {
     key = key, born = born, till = till, slots = limits[3], held = limits[4], others = 0, gone = {}, moved = {},
     requests = bucket(limits[1], kept.rl, kept.rc, 1, seconds),
