@@ -11,9 +11,11 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 
+import msgspec
 import trio
 
 from llm_protocol.content import Message
+from llm_protocol.errors import LLMClientError, error_for
 from llm_protocol.policy import Attempts, Policy
 from llm_protocol.requests import AUTO, LLMProvider
 from llm_protocol.response import FinishReason
@@ -58,7 +60,16 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     try:
         return trio.run(_ask, config, model, arguments)
     except BaseExceptionGroup as group:
-        raise leaf(group) from None
+        raise _as_said(leaf(group), model) from None
+
+
+def _as_said(exc: BaseException, model: str) -> BaseException:
+    """A daemon's own words: that it is a provider here is nothing that its users know of."""
+    ours = f"{model}: "
+    if not (isinstance(exc, LLMClientError) and ours.startswith(f"{DAEMON}/") and exc.failure.message.startswith(ours)):
+        return exc
+    said = exc.failure.message.removeprefix(ours)
+    return error_for(msgspec.structs.replace(exc.failure, message=said), exc.partial)
 
 
 def _target(arguments: argparse.Namespace, environ: Mapping[str, str]) -> tuple[Config, str]:
