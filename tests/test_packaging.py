@@ -38,7 +38,7 @@ def test_the_wheel_holds_the_tracked_files_and_nothing_else(tmp_path: Path) -> N
         entry_points = archive.read(next(n for n in archive.namelist() if n.endswith("entry_points.txt"))).decode()
         licences = [name for name in archive.namelist() if name.endswith("licenses/LICENSE")]
     assert names == tracked()
-    assert {Path(name).suffix for name in names} <= {".py", ".typed", ".json", ".lua"}
+    assert {Path(name).suffix for name in names} <= {".py", ".typed", ".json", ".lua", ".html", ".css", ".js"}
     assert "llm-runtime = llm_runtime.cli:main" in entry_points
     assert licences
 

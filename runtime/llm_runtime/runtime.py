@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Never, Unpack, final
+from typing import TYPE_CHECKING, Never, Unpack, final
 
 import trio
 
@@ -37,6 +37,10 @@ from llm_runtime.collaborating import answers, collaboration
 from llm_runtime.config import Config
 from llm_runtime.deployments import deployment_of, supervised
 from llm_runtime.tree import Tree
+
+if TYPE_CHECKING:
+    from llm_runtime.metrics import Moment
+    from llm_runtime.statistics import Statistics
 
 UNPRICED_SAID = 1_000
 """Models without a known price that are named in the log, once each."""
@@ -239,7 +243,18 @@ class Runtime:
         """What happened so far and how things are, in Prometheus' text format. Waits up to a second for actors to say
         how they are, and leaves out what they do not say.
         """
-        from llm_runtime.metrics import Moment, exposition
+        from llm_runtime.metrics import exposition
+
+        return exposition(await self._moment())
+
+    async def statistics(self) -> Statistics:
+        """The same as one value to read in a program; see `Statistics`. Waits as `metrics` does."""
+        from llm_runtime.statistics import statistics
+
+        return statistics(await self._moment(), self.config)
+
+    async def _moment(self) -> Moment:
+        from llm_runtime.metrics import Moment
 
         services, now = self._tree.services, trio.current_time()
         limiter = cache = None
@@ -247,7 +262,7 @@ class Runtime:
             limiter = await limiter_statistics(services.limiter)
             cache = await cache_statistics(services.cache)
         breakers = {name: services.selector.breaker(name, now).state for name in self._kinds}
-        return exposition(Moment(services.meter, self.tree(), breakers, limiter, cache))
+        return Moment(services.meter, self.tree(), breakers, limiter, cache)
 
     def _cost_of(self, provider: str, model: str, usage: Usage) -> float | None:
         from llm_protocol.prices import cost_of

@@ -85,6 +85,7 @@ class FakeEngine:
     runs: list[Run] = field(default_factory=list)
     requests: list[AnyRequest] = field(default_factory=list)
     ready: bool = True
+    told: object = field(default_factory=dict)
     changed: trio.Event = field(default_factory=trio.Event)
     open_runs: int = 0
 
@@ -134,6 +135,10 @@ class FakeEngine:
     async def metrics(self) -> bytes:
         await trio.lowlevel.checkpoint()
         return b"up 1\n"
+
+    async def statistics(self) -> object:
+        await trio.lowlevel.checkpoint()
+        return self.told
 
     async def explain(self, model: str, *, caller: str = "") -> Ranking:
         await trio.lowlevel.checkpoint()

@@ -42,8 +42,8 @@ class Access:
         self._expires = dict(config.expires)
         self._failed = FailedLogins()
 
-    def check(self, headers: Mapping[str, str], query: str, local_host: str, peer_host: str) -> str:
-        """The name of the caller, empty where no keys are asked for. Raises `Refused`."""
+    def check_place(self, headers: Mapping[str, str], query: str, local_host: str) -> None:
+        """Look at Host and Origin, and that no key is in the URL. Raises `Refused`."""
         host = headers.get("host", "")
         if not self.is_our_host(host, local_host):
             message = "This host name is not served here; add it to server.allowed_hosts."
@@ -55,6 +55,9 @@ class Access:
         if query and _KEY_IN_QUERY.intersection(name.lower() for name, _ in parse_qsl(query, keep_blank_values=True)):
             message = "A key does not belong into the URL, where logs keep it; send it as Authorization: Bearer."
             raise Refused(400, "key_in_query", message, close=True)
+
+    def check_key(self, headers: Mapping[str, str], peer_host: str) -> str:
+        """The name of the caller, empty where no keys are asked for. Raises `Refused`."""
         if not self._keys:
             return ""
         caller = self.owner(_presented(headers))

@@ -149,6 +149,19 @@ async def metrics(exchange: Exchange) -> None:
     await exchange.reply(WireResponse(200, (("content-type", METRICS),), body))
 
 
+async def statistics(exchange: Exchange) -> None:
+    """The same as JSON, put together by provider and caller; the dashboard reads it."""
+    body = msgspec.json.encode(await exchange.service.engine.statistics())
+    await exchange.reply(WireResponse(200, (JSON, ("cache-control", "no-store")), body))
+
+
+async def dashboard(exchange: Exchange) -> None:
+    """The page that shows them. It holds nothing of this daemon, so it asks for no key; what it reads does."""
+    from llm_runtime.dashboard import page  # nothing of it is in memory before the first visit
+
+    await exchange.reply(page())
+
+
 async def livez(exchange: Exchange) -> None:
     """Whether the process answers at all."""
     await exchange.reply(WireResponse(200, (JSON,), b'{"status":"ok"}'))

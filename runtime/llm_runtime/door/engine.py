@@ -43,6 +43,10 @@ class Engine(Protocol):
         """What Prometheus is told."""
         ...
 
+    async def statistics(self) -> object:
+        """The same for the dashboard, as something msgspec can encode."""
+        ...
+
     def tree(self) -> object:
         """The supervision tree as something msgspec can encode."""
         ...

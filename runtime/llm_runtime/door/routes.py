@@ -24,11 +24,14 @@ from llm_runtime.door.refusal import (
 
 
 class Route(NamedTuple):
-    """One row. An ``open`` route asks for no key, Host or Origin. ``shape`` is that of the door's own refusals."""
+    """One row. A ``keyless`` route asks for the right Host and Origin but for no key, an ``open`` one for none of them.
+    ``shape`` is that of the door's own refusals.
+    """
 
     method: str
     pattern: str
     endpoint: Endpoint
+    keyless: bool = False
     open: bool = False
     shape: Shape = openai_shape
 
@@ -61,7 +64,9 @@ ROUTES = (
     Route("GET", "/v1/models/{id...}", endpoints.model),
     Route("GET", "/v1/runtime/tree", endpoints.tree),
     Route("GET", "/v1/runtime/explain", endpoints.explain),
+    Route("GET", "/v1/runtime/statistics", endpoints.statistics),
     Route("GET", "/metrics", endpoints.metrics),
+    Route("GET", "/", endpoints.dashboard, keyless=True),
     Route("GET", "/livez", endpoints.livez, open=True),
     Route("GET", "/health", endpoints.livez, open=True),
     Route("GET", "/readyz", endpoints.readyz, open=True),

@@ -76,8 +76,9 @@ class Service:
         if request.method in methods:
             exchange.shape = methods[request.method].shape
         if not (methods and all(route.open for route in methods.values())):
-            host, peer = exchange.local_host, exchange.peer_host
-            exchange.caller = self.access.check(request.headers, request.query, host, peer)
+            self.access.check_place(request.headers, request.query, exchange.local_host)
+            if not (methods and all(route.keyless for route in methods.values())):
+                exchange.caller = self.access.check_key(request.headers, exchange.peer_host)
         return choose(methods, request.method).endpoint
 
     async def serve_websocket(self, exchange: Exchange, socket: Socket, left_over: bytes) -> None:

@@ -1,0 +1,340 @@
+"use strict"
+// Reads the daemon's statistics while somebody looks, and shows them. What is counted grows from the daemon's start;
+// rates and "the last minutes" are differences between samples, by the daemon's own clock (uptime_s).
+// Every text goes in as textContent.
+
+const EVERY_MS = 2000
+const PATIENCE_MS = 5000
+const WINDOW_S = 300
+const RATE_S = 10
+const MODELS_SHOWN = 10
+
+const $ = id => document.getElementById(id)
+const { entries, fromEntries, values } = Object
+const sum = (of, what = x => x) => values(of ?? {}).reduce((total, each) => total + what(each), 0)
+
+// -- reading
+
+let key = ""
+let asking = false
+let timer = 0
+let downSince = null
+let samples = [] // of the last WINDOW_S, oldest first
+const lastSeen = new Map() // kind of failure -> uptime_s when it grew under our eyes
+
+async function refresh() {
+  clearTimeout(timer)
+  if (asking || document.hidden) return
+  asking = true
+  try {
+    const answer = await ask()
+    if (answer.status === 401 || answer.status === 429) return askForKey(answer) // and wait for it
+    if (answer.ok) take(await answer.json())
+    else down(`it answered with HTTP ${answer.status}`)
+  } catch (error) {
+    const late = error.name === "TimeoutError" && `no answer within ${PATIENCE_MS / 1000} s`
+    down(late || (error.asked ? "it cannot be reached" : `this page cannot read its answer (${error.message})`))
+  } finally {
+    asking = false
+  }
+  timer = setTimeout(refresh, EVERY_MS)
+}
+
+function ask() {
+  const headers = key ? { authorization: `Bearer ${key}` } : {}
+  const signal = AbortSignal.timeout(PATIENCE_MS)
+  const asked = fetch("v1/runtime/statistics", { headers, signal, cache: "no-store" })
+  return asked.catch(error => { throw error.name === "TimeoutError" ? error : { asked } })
+}
+
+function askForKey(answer) {
+  const seconds = answer.headers.get("retry-after")
+  say($("refusal"), seconds ? `Too many wrong keys: wait ${seconds} s.` : key ? "This key is not accepted." : "")
+  key = ""
+  appear("asked", "llm-runtime")
+  $("key").focus()
+}
+
+function take(now) {
+  const before = samples.at(-1) ?? now
+  if (now.uptime_s < before.uptime_s) { // another process
+    samples = []
+    lastSeen.clear()
+  }
+  for (const [kind, { requests, calls }] of entries(failures(since(now, before))))
+    if (requests + calls) lastSeen.set(kind, now.uptime_s)
+  samples = [...samples.filter(each => each.uptime_s >= now.uptime_s - WINDOW_S), now]
+  appear("up", `${number(now.running)} running · llm-runtime`)
+  say($("state"), "Answering")
+  show()
+}
+
+function down(why) {
+  const first = downSince ?? new Date()
+  appear("down", "■ not answering · llm-runtime")
+  downSince = first
+  const stale = samples.length ? " What is shown is from before." : ""
+  say($("state"), `Not answering since ${first.toLocaleTimeString()}: ${why}.${stale}`)
+}
+
+function appear(how, title) {
+  downSince = null
+  document.body.className = how
+  document.title = title
+  $("login").hidden = how !== "asked"
+  $("main").hidden = how === "asked" || (how === "down" && !samples.length)
+}
+
+// -- what follows from samples
+
+// By how much the counters in `now` have grown.
+function since(now, base) {
+  if (typeof now === "number") return Math.max(0, now - (base ?? 0))
+  if (now === null || typeof now !== "object") return now
+  return fromEntries(entries(now).map(([name, value]) => [name, since(value, base?.[name])]))
+}
+
+const failed = outcomes => sum(outcomes) - (outcomes.ok ?? 0) - (outcomes.cancelled ?? 0)
+const allFailed = counted => sum(counted.requests, failed) + sum(counted.refused)
+const allEnded = counted => sum(counted.requests, sum) + sum(counted.refused)
+const tokens = use => use.input_tokens + use.output_tokens
+const allTokens = counted => sum(counted.providers, each => sum(each.models, tokens))
+const cost = provider => sum(provider.models, use => use.cost ?? 0)
+const answered = counted => sum(counted.providers, each => sum(each.request_seconds?.counts))
+const took = counted => sum(counted.providers, each => each.request_seconds?.total ?? 0)
+const allCost = counted => sum(counted.providers, cost)
+
+// Kind -> how many requests and calls failed so, and at whom.
+function failures({ refused, requests, providers }) {
+  const found = {}
+  const of = kind => found[kind] ??= { requests: 0, calls: 0, at: [] }
+  for (const outcomes of [refused, ...values(requests)])
+    for (const [kind, count] of entries(outcomes)) of(kind).requests += count
+  for (const [name, { attempts }] of entries(providers))
+    for (const [kind, count] of entries(attempts)) {
+      of(kind).calls += count
+      if (count) of(kind).at.push(name)
+    }
+  delete found.ok
+  return found
+}
+
+// Every provider's histogram of that name as one.
+function together(counted, name) {
+  const known = values(counted.providers).map(each => each[name]).filter(each => each)
+  return known.reduce((all, each) => ({
+    bounds: each.bounds,
+    counts: values(each.counts).map((count, i) => count + (all?.counts[i] ?? 0)),
+  }), null)
+}
+
+// About which value that share is below, said in words.
+function quantile(share, counts, bounds) {
+  let rank = share * sum(counts)
+  if (!rank) return "–"
+  const at = values(counts).findIndex(count => (rank -= count) <= 0)
+  if (at >= bounds.length) return `> ${bounds.at(-1)} s`
+  const low = bounds[at - 1] ?? 0
+  return seconds(low + (bounds[at] - low) * (1 + rank / counts[at]))
+}
+
+// From each sample to the next: what `of` makes of both and of the time between them.
+const steps = of => samples.slice(1).map((each, i) => of(each, samples[i], Math.max(each.uptime_s - samples[i].uptime_s, 0.1)))
+const rates = of => steps((now, before, lasted) => Math.max(0, of(now) - of(before)) / lasted)
+
+// -- words
+
+const plain = new Intl.NumberFormat("en")
+const compact = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 3 })
+const number = n => (n < 10000 ? plain : compact).format(n)
+const rate = n => n && n < 10 ? n.toFixed(1) : number(Math.round(n))
+const dollars = n => n === 0 ? "$0" : n < 0.01 ? "< $0.01" : n < 1000 ? `$${n.toFixed(2)}` : `$${number(Math.round(n))}`
+const bytes = n => n < 1e6 ? `${Math.ceil(n / 1e3)} kB` : `${(n / 1e6).toFixed(1)} MB`
+const percent = (part, whole) => whole ? `${+(100 * part / whole).toPrecision(2)} %` : "–"
+const seconds = s => s < 1 ? `${Math.round(s * 1000)} ms` : s < 10 ? `${s.toFixed(1)} s` : `${Math.round(s)} s`
+const bad = n => n ? [number(n), "bad"] : "0"
+const warn = n => n ? [number(n), "warn"] : "0"
+
+function lasting(s) {
+  const [d, h, m] = [Math.floor(s / 86400), Math.floor(s / 3600) % 24, Math.floor(s / 60) % 60]
+  return d ? `${d} d ${h} h` : h ? `${h} h ${m} min` : m ? `${m} min` : `${Math.floor(s)} s`
+}
+
+// -- showing
+
+function say(node, text) {
+  if (node.textContent !== text) node.textContent = text
+}
+
+// A cell is a text or [text, class]. Nodes are kept, so that a selection and a reader's place survive.
+function fill(id, rows, without) {
+  const table = $(id)
+  const body = table.tBodies[0]
+  const heads = [...table.rows[0].cells]
+  table.tHead.hidden = !rows.length
+  if (!rows.length) rows = [[[without, "none"]]]
+  while (body.rows.length > rows.length) body.deleteRow(-1)
+  rows.forEach((cells, at) => {
+    const row = body.rows[at] ?? body.insertRow()
+    while (row.cells.length > cells.length) row.deleteCell(-1)
+    cells.forEach((cell, i) => {
+      const td = row.cells[i] ?? row.insertCell()
+      const [text, look] = Array.isArray(cell) ? cell : [cell, cell === "0" || cell === "–" ? "none" : ""]
+      td.className = look
+      td.dataset.head = heads[i].firstChild.data
+      say(td, text)
+    })
+  })
+}
+
+function tile(name, value, about, trend, look = "") {
+  let node = $(name)
+  if (!node) {
+    const svgNode = tag => document.createElementNS("http://www.w3.org/2000/svg", tag)
+    node = document.createElement("div")
+    node.id = name
+    const svg = svgNode("svg")
+    for (const [attribute, as] of entries({ viewBox: `0 0 ${WINDOW_S} 40`, preserveAspectRatio: "none", "aria-hidden": true }))
+      svg.setAttribute(attribute, as)
+    svg.append(svgNode("path"), svgNode("path"))
+    node.append(...["span", "b", "small"].map(tag => document.createElement(tag)), svg)
+    $("now").append(node)
+  }
+  const [label, big, small, svg] = node.children
+  say(label, name)
+  say(big, value)
+  say(small, about)
+  big.className = look
+  svg.setAttribute("class", look)
+  const most = Math.max(...trend, 1e-9)
+  const left = WINDOW_S - samples.at(-1).uptime_s
+  const times = samples.slice(-trend.length).map(each => (left + each.uptime_s).toFixed(1))
+  const points = trend.map((each, i) => `${times[i]} ${(38 - 32 * each / most).toFixed(1)}`).join("L")
+  const [area, line] = svg.children
+  area.setAttribute("d", trend.length > 1 ? `M${times[0]} 40L${points}L${times.at(-1)} 40Z` : "")
+  line.setAttribute("d", trend.length > 1 ? `M${points}` : "")
+}
+
+function show() {
+  const now = samples.at(-1)
+  const lately = since(now, samples[0])
+  const all = document.querySelector(":checked").value === "all"
+  const facts = [`up ${lasting(now.uptime_s)}`]
+  if (now.connections !== null) facts.push(`${number(now.connections)} connection${now.connections === 1 ? "" : "s"}`)
+  const sharing = { off: "limits not shared", on: "limits shared through Redis", lost: "✕ limits not shared: Redis does not answer" }
+  facts.push(sharing[now.sharing] ?? "✕ the limiter does not answer")
+  say($("facts"), facts.join(" · "))
+  const span = lasting(now.uptime_s - samples[0].uptime_s)
+  say($("window"), `of the last ${span}`)
+  showNow(now, lately, span)
+  for (const part of [showProviders, showFailures, showModels, showCallers, showCache]) part(now, all ? now : lately)
+  fill("tree", actors(now.tree))
+}
+
+function showNow(now, lately, span) {
+  const recent = samples.find(each => each.uptime_s >= now.uptime_s - RATE_S)
+  const lasted = now.uptime_s - recent.uptime_s
+  const perSecond = of => lasted ? rate(Math.max(0, of(now) - of(recent)) / lasted) : "–"
+  const ended = allEnded(lately)
+  const lost = allFailed(lately)
+  const [answers, firsts] = ["request_seconds", "first_token_seconds"].map(name => {
+    const known = together(lately, name)
+    return known ? quantile(0.5, known.counts, together(now, name).bounds) : "–"
+  })
+  const means = steps((each, before) => {
+    const count = answered(each) - answered(before)
+    return count > 0 ? Math.max(0, took(each) - took(before)) / count : 0
+  })
+  const running = samples.map(each => each.running)
+  tile("Running", number(now.running), `at most ${number(Math.max(...running))} in ${span}`, running)
+  tile("Requests per second", perSecond(allEnded), `${number(ended)} ended in ${span}`, rates(allEnded))
+  tile("Failed", number(lost), `${percent(lost, ended)} in ${span}`, rates(allFailed), lost ? "bad" : "")
+  tile("Answer", answers, `median; first token ${firsts}`, means)
+  tile("Tokens per second", perSecond(allTokens), `${number(allTokens(lately))} in ${span}`, rates(allTokens))
+  tile("Cost", dollars(allCost(lately)), `in ${span}; ${dollars(allCost(now))} in all`, rates(allCost))
+}
+
+function showProviders(now, counted) {
+  const branch = (node, name) => node?.children.find(each => each.name === name)
+  const supervisors = branch(branch(now.tree, "core"), "providers")
+  const breakers = { closed: ["✓ closed", "good"], "half-open": ["◐ half-open", "warn"], open: ["✕ open", "bad"] }
+  const rows = entries(now.providers).map(([name, { kind, breaker, limits, ...known }]) => {
+    const { attempts, models, unpriced, ...grown } = counted.providers[name]
+    const lost = failed(attempts)
+    const held = limits?.held_s && [`◐ held for ${seconds(limits.held_s)}`, "warn"]
+    const parked = branch(supervisors, name)?.status === "parked" && ["■ parked", "bad"]
+    const times = of => known[of] ? [0.5, 0.95].map(share => quantile(share, grown[of].counts, known[of].bounds)).join(" · ") : "–"
+    const spent = cost({ models })
+    return [
+      name === kind ? name : `${name}\n${kind}`,
+      parked || (breaker === "closed" && held) || breakers[breaker] || breaker,
+      number(attempts.ok ?? 0),
+      lost ? [`${number(lost)} (${percent(lost, sum(attempts))})`, "bad"] : "0",
+      times("request_seconds"),
+      times("first_token_seconds"),
+      ["input_tokens", "output_tokens"].map(each => number(sum(models, use => use[each]))).join(" · "),
+      unpriced ? spent ? `${dollars(spent)} + unknown` : "unknown" : dollars(spent),
+      limits ? number(limits.in_flight) : "–",
+      limits ? warn(limits.waiting) : "–",
+    ]
+  })
+  fill("providers", rows, "No provider is configured.")
+}
+
+function showFailures(now, counted) {
+  const rows = entries(failures(counted)).filter(([, each]) => each.requests + each.calls)
+  rows.sort(([, a], [, b]) => b.requests + b.calls - a.requests - a.calls)
+  fill("failures", rows.map(([kind, { requests, calls, at }]) => {
+    const seen = lastSeen.has(kind) ? `${lasting(now.uptime_s - lastSeen.get(kind))} ago` : "earlier"
+    return [kind.replaceAll("_", " "), at.join(", "), number(requests), number(calls), seen]
+  }), "None.")
+}
+
+function showModels(now, counted) {
+  const models = entries(counted.providers).flatMap(([name, provider]) =>
+    entries(provider.models).map(([model, use]) => [`${name}/${model}`, use]))
+  const used = models.filter(([, use]) => tokens(use)).sort(([, a], [, b]) => tokens(b) - tokens(a))
+  const rows = used.slice(0, MODELS_SHOWN).map(([name, use]) =>
+    [name, number(use.input_tokens), number(use.output_tokens), use.cost === null ? "unknown" : dollars(use.cost)])
+  if (used.length > MODELS_SHOWN) rows.push([`and ${used.length - MODELS_SHOWN} more`])
+  fill("models", rows, "No tokens were used.")
+}
+
+function showCallers(now, counted) {
+  const callers = entries(counted.callers).filter(([, use]) => use.requests || use.tokens)
+  callers.sort(([, a], [, b]) => b.requests - a.requests)
+  const rows = callers.map(([name, use]) => [name || "without a key", number(use.requests), number(use.tokens), dollars(use.cost)])
+  fill("callers", rows, "No requests.")
+}
+
+function showCache(now, counted) {
+  const tiers = entries(now.cache ?? {}).filter(([, tier]) => tier)
+  fill("cache", tiers.map(([name, tier]) => {
+    const { hits, misses, evicted, errors } = counted.cache?.[name] ?? tier
+    return [name, bytes(tier.bytes), ...[hits, misses, evicted].map(number), bad(errors)]
+  }), "It does not answer.")
+  const { hit = 0, coalesced = 0, miss = 0 } = counted.cache_requests
+  say($("shared"), `${number(hit)} of ${number(hit + coalesced + miss)} requests were answered from it, ${number(coalesced)} by another's answer.`)
+}
+
+function actors(node, indent = "") {
+  const looks = { running: ["● running", "good"], parked: ["■ parked", "bad"], ended: "○ ended" }
+  const { depth, capacity } = node.mailbox
+  const mailbox = capacity ? [`${number(depth)} / ${number(capacity)}`, depth ? "" : "none"] : ""
+  const status = looks[node.status] ?? [`◐ ${node.status}`, "warn"]
+  const row = [indent + node.name, status, lasting(node.uptime), warn(node.restarts), mailbox, node.last_crash]
+  return [row, ...node.children.flatMap(child => actors(child, indent + "   "))]
+}
+
+// -- beginning
+
+$("login").addEventListener("submit", event => {
+  event.preventDefault()
+  key = $("key").value
+  $("key").value = ""
+  say($("refusal"), "")
+  refresh()
+})
+document.addEventListener("visibilitychange", refresh)
+document.addEventListener("change", () => samples.length && show())
+refresh()

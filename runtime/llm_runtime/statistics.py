@@ -1,0 +1,184 @@
+"""What happened so far and how things are, as one typed value: for the dashboard, and for programs.
+
+It tells what the metrics tell, out of the same moment, but put together by provider and by caller.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+
+import msgspec
+
+from llm_actors.cache import CacheStatistics
+from llm_actors.kernel import TreeNode
+from llm_actors.limiter import DeploymentStatistics
+from llm_actors.orchestrator import Histogram, Meter
+from llm_actors.selector import State
+from llm_protocol.requests import LLMProvider
+from llm_runtime.config import Config
+from llm_runtime.metrics import SESSIONS, Moment
+
+
+class Sharing(StrEnum):
+    """Whether limits are shared with other processes."""
+
+    OFF = "off"
+    """They are not meant to be."""
+    ON = "on"
+    LOST = "lost"
+    """They are meant to be, but Redis does not answer: this process keeps to them by itself."""
+
+
+class Spread(msgspec.Struct, frozen=True, kw_only=True):
+    """Seconds: how many were up to each of ``bounds`` and above the one before, at last beyond all; and their sum."""
+
+    bounds: tuple[float, ...]
+    counts: tuple[int, ...]
+    total: float
+
+
+class ModelUse(msgspec.Struct, frozen=True, kw_only=True):
+    """What one model of a provider used. ``cost``: US dollars, ``None`` where no price is known."""
+
+    input_tokens: int
+    output_tokens: int
+    cost: float | None
+
+
+class ProviderStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """One provider. ``attempts`` by outcome, retries included; ``unpriced``: those whose price is not known;
+    ``request_seconds`` of whole answers, those from the cache included; ``first_token_seconds`` of streamed attempts;
+    ``limits`` is ``None`` where nothing is limited.
+    """
+
+    kind: LLMProvider
+    breaker: State
+    attempts: dict[str, int]
+    unpriced: int
+    models: dict[str, ModelUse]
+    request_seconds: Spread | None
+    first_token_seconds: Spread | None
+    limits: DeploymentStatistics | None
+
+
+class CallerStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """One caller."""
+
+    requests: int
+    tokens: int
+    cost: float
+
+
+class Statistics(msgspec.Struct, frozen=True, kw_only=True):
+    """One runtime at a moment. What is counted only grows, from 0 with each start.
+
+    ``requests``: that have ended, by type and outcome. ``refused``: that were not taken on, by kind of failure.
+    ``cache_requests``: by what the cache did. ``callers`` go by the name of their key, "" without one. In the ``tree``
+    clients' connections are left out; ``connections`` says how many there are, ``None`` without a door. ``cache`` and
+    ``sharing`` are ``None`` while the actor that knows does not answer.
+    """
+
+    uptime_s: float
+    running: int
+    connections: int | None
+    requests: dict[str, dict[str, int]]
+    refused: dict[str, int]
+    cache_requests: dict[str, int]
+    cache: CacheStatistics | None
+    sharing: Sharing | None
+    providers: dict[str, ProviderStatistics]
+    callers: dict[str, CallerStatistics]
+    tree: TreeNode
+
+
+def statistics(moment: Moment, config: Config) -> Statistics:
+    """The moment, put together."""
+    meter, sessions = moment.meter, [each for each in moment.tree.children if each.name == SESSIONS]
+    return Statistics(
+        uptime_s=moment.tree.uptime,
+        running=meter.running,
+        connections=len(sessions[0].children) if sessions else None,
+        requests=_requests(meter),
+        refused=dict(meter.refused),
+        cache_requests=dict(meter.cache),
+        cache=moment.cache,
+        sharing=_sharing(moment, config),
+        providers={name: _provider(name, provider.kind, moment) for name, provider in config.enabled.items()},
+        callers=_callers(meter),
+        tree=_without_connections(moment.tree),
+    )
+
+
+def _requests(meter: Meter) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = {}
+    for (kind, _, outcome), count in meter.requests.items():
+        outcomes = found.setdefault(kind, {})
+        outcomes[outcome] = outcomes.get(outcome, 0) + count
+    return found
+
+
+def _sharing(moment: Moment, config: Config) -> Sharing | None:
+    if config.redis is None:
+        return Sharing.OFF
+    if moment.limiter is None:
+        return None
+    return Sharing.ON if moment.limiter.shared else Sharing.LOST
+
+
+def _provider(name: str, kind: LLMProvider, moment: Moment) -> ProviderStatistics:
+    meter = moment.meter
+    first_tokens = [meter.first_token_seconds[name]] if name in meter.first_token_seconds else []
+    return ProviderStatistics(
+        kind=kind,
+        breaker=moment.breakers[name],
+        attempts={outcome: count for (provider, outcome), count in meter.attempts.items() if provider == name},
+        unpriced=meter.unpriced[name],
+        models=_models(name, meter.tokens, meter.cost),
+        request_seconds=_spread(each for (_, provider), each in meter.request_seconds.items() if provider == name),
+        first_token_seconds=_spread(first_tokens),
+        limits=None if moment.limiter is None else moment.limiter.deployments.get(name),
+    )
+
+
+def _models(
+    name: str, tokens: Mapping[tuple[str, str, str], int], cost: Mapping[tuple[str, str], float]
+) -> dict[str, ModelUse]:
+    models = dict.fromkeys(model for provider, model, _ in tokens if provider == name)
+    return {
+        model: ModelUse(
+            input_tokens=tokens.get((name, model, "input"), 0),
+            output_tokens=tokens.get((name, model, "output"), 0),
+            cost=cost.get((name, model)),
+        )
+        for model in models
+    }
+
+
+def _spread(histograms: Iterable[Histogram]) -> Spread | None:
+    """Several of the same bounds as one."""
+    found = list(histograms)
+    if not found:
+        return None
+    counts = tuple(map(sum, zip(*(each.counts for each in found), strict=True)))
+    return Spread(bounds=found[0].bounds, counts=counts, total=sum(each.total for each in found))
+
+
+def _callers(meter: Meter) -> dict[str, CallerStatistics]:
+    names = Counter(meter.caller_requests) | Counter(meter.caller_tokens)
+    return {
+        name: CallerStatistics(
+            requests=meter.caller_requests[name],
+            tokens=meter.caller_tokens[name],
+            cost=meter.caller_cost.get(name, 0.0),
+        )
+        for name in names
+    }
+
+
+def _without_connections(root: TreeNode) -> TreeNode:
+    children = tuple(
+        msgspec.structs.replace(child, children=()) if child.name == SESSIONS else child for child in root.children
+    )
+    return msgspec.structs.replace(root, children=children)

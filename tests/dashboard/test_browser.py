@@ -1,0 +1,235 @@
+"""The dashboard in a real browser: what an operator sees."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from llm_actors.kernel import Status, TreeNode
+from llm_actors.kernel.mailbox import MailboxStatistics
+from llm_actors.selector import State
+from llm_protocol.requests import LLMProvider
+from llm_runtime.statistics import CallerStatistics, ModelUse, ProviderStatistics, Sharing, Spread, Statistics
+from support.browser import Tab, open_tab
+from support.door import OpenDoor, open_door
+
+KEY = "sk-alice-0123456789"
+SHOWN = "!document.getElementById('main').hidden"
+NOW = "document.dispatchEvent(new Event('visibilitychange'))"  # what makes the page look at once
+
+
+def node(name: str, *children: TreeNode, status: Status = Status.RUNNING, last_crash: str = "") -> TreeNode:
+    mailbox = MailboxStatistics()
+    return TreeNode(
+        name=name, status=status, restarts=0, uptime=7.0, last_crash=last_crash, mailbox=mailbox, children=children
+    )
+
+
+def provider(**known: Any) -> ProviderStatistics:
+    settings: dict[str, Any] = {
+        "kind": LLMProvider.OPENAI,
+        "breaker": State.CLOSED,
+        "attempts": {"ok": 1234, "timeout_idle": 6},
+        "unpriced": 0,
+        "models": {"m": ModelUse(input_tokens=5000, output_tokens=20, cost=1.5)},
+        "request_seconds": Spread(bounds=(1.0, 2.0), counts=(10, 0, 0), total=5.0),
+        "first_token_seconds": None,
+        "limits": None,
+    }
+    return ProviderStatistics(**settings | known)
+
+
+def told(**known: Any) -> Statistics:
+    settings: dict[str, Any] = {
+        "uptime_s": 100.0,
+        "running": 3,
+        "connections": 2,
+        "requests": {"chat": {"ok": 1234, "timeout_idle": 4}},
+        "refused": {"queue_full": 1},
+        "cache_requests": {"hit": 1, "miss": 3},
+        "cache": None,
+        "sharing": Sharing.OFF,
+        "providers": {"primary": provider()},
+        "callers": {"me": CallerStatistics(requests=1238, tokens=5020, cost=1.5)},
+        "tree": node("llm-runtime", node("core")),
+    }
+    return Statistics(**settings | known)
+
+
+@asynccontextmanager
+async def looking(chromium: str, door: OpenDoor, statistics: Statistics) -> AsyncIterator[Tab]:
+    """The page of a door whose engine tells ``statistics``, once it shows them."""
+    door.engine.told = statistics
+    async with open_tab(chromium) as tab:
+        await tab.go(f"{door.address.url}/")
+        await tab.until(SHOWN)
+        yield tab
+
+
+async def rows(tab: Tab, table: str) -> list[list[str]]:
+    cells = f"[...$('{table}').tBodies[0].rows].map(row => [...row.cells].map(cell => cell.textContent))"
+    found: list[list[str]] = await tab.see(cells)
+    return found
+
+
+async def tell(door: OpenDoor, tab: Tab, statistics: Statistics, until: str) -> None:
+    door.engine.told = statistics
+    await tab.see(NOW)
+    await tab.until(until)
+
+
+async def test_it_shows_what_the_daemon_tells(chromium: str) -> None:
+    providers = {
+        "primary": provider(),
+        "odd": provider(kind=LLMProvider.COHERE, breaker=State.HALF_OPEN, unpriced=2, models={}),
+        "gone": provider(breaker=State.OPEN, attempts={}, request_seconds=None),
+    }
+    parts = [node("gone", status=Status.PARKED), node("primary"), node("odd")]
+    tree = node("llm-runtime", node("core", node("providers", *parts)))
+    async with open_door() as door, looking(chromium, door, told(providers=providers, tree=tree)) as tab:
+        shown = {first.split("\n")[0]: rest for first, *rest in await rows(tab, "providers")}
+        assert shown["primary"] == [
+            "✓ closed", "1,234", "6 (0.48 %)", "500 ms · 950 ms", "–", "5,000 · 20", "$1.50", "–", "–",
+        ]  # fmt: skip
+        assert shown["odd"][0] == "◐ half-open"
+        assert shown["odd"][6] == "unknown"
+        assert shown["gone"][:4] == ["■ parked", "0", "0", "–"]
+        assert ["timeout idle", "primary, odd", "4", "12", "earlier"] in await rows(tab, "failures")
+        assert ["queue full", "", "1", "0", "earlier"] in await rows(tab, "failures")
+        assert await rows(tab, "callers") == [["me", "1,238", "5,020", "$1.50"]]
+        assert [cells[0] for cells in await rows(tab, "tree")] == [
+            "llm-runtime", "   core", "      providers", "         gone", "         primary", "         odd",
+        ]  # fmt: skip
+        assert await tab.see("document.title") == "3 running · llm-runtime"
+        assert "up 1 min · 2 connections · limits not shared" in await tab.text("header")
+        assert tab.complaints == []
+
+
+async def test_it_follows_the_daemon_by_itself_and_tells_what_is_recent(chromium: str) -> None:
+    async with open_door() as door, looking(chromium, door, told()) as tab:
+        later = told(uptime_s=105.0, running=8, requests={"chat": {"ok": 1254, "timeout_idle": 9}})
+        door.engine.told = later
+        await tab.until("document.title.startsWith('8 running')")  # without a reload, and unasked
+        now = await tab.text("#now")
+        assert re.search(r"Requests per second\s+5.0\s+25 ended in 5 s", now)
+        assert re.search(r"Failed\s+5\s+20 % in 5 s", now)
+        assert ["timeout idle", "primary", "9", "6", "0 s ago"] in await rows(tab, "failures")
+        await tab.see("document.querySelector('[value=window]').click()")
+        assert await rows(tab, "failures") == [["timeout idle", "", "5", "0", "0 s ago"]]
+        assert await rows(tab, "callers") == [["No requests."]]
+
+
+async def test_another_process_begins_anew(chromium: str) -> None:
+    async with open_door() as door, looking(chromium, door, told()) as tab:
+        fresh = told(
+            uptime_s=1.0, running=0, requests={}, refused={}, callers={}, providers={"primary": provider(attempts={})}
+        )
+        await tell(door, tab, fresh, "document.title.startsWith('0 running')")
+        assert await tab.see("samples.length") == 1
+        assert await rows(tab, "failures") == [["None."]]
+
+
+async def test_names_and_texts_are_never_markup(chromium: str) -> None:
+    """What a vendor says of an error, and what a configuration calls its parts, is shown as it is."""
+    evil = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
+    statistics = told(
+        providers={evil: provider(models={evil: ModelUse(input_tokens=1, output_tokens=1, cost=None)})},
+        callers={evil: CallerStatistics(requests=1, tokens=1, cost=0.0)},
+        refused={evil: 1},
+        tree=node(evil, node("core", last_crash=f"ValueError: {evil}")),
+    )
+    async with open_door() as door, looking(chromium, door, statistics) as tab:
+        assert (await rows(tab, "tree"))[1][5] == f"ValueError: {evil}"
+        assert (await rows(tab, "providers"))[0][0] == f"{evil}\nopenai"
+        assert (await rows(tab, "models"))[0][0] == f"{evil}/{evil}"
+        assert (await rows(tab, "callers"))[0][0] == evil
+        assert await tab.see("document.querySelectorAll('main img, main script').length") == 0
+        assert await tab.see("document.title") == "3 running · llm-runtime"
+        assert tab.complaints == []
+
+
+async def test_its_policy_forbids_what_it_does_not_do(chromium: str) -> None:
+    async with open_door() as door, looking(chromium, door, told()) as tab:
+        tried = (
+            "(() => { try { document.body.innerHTML = '<b>x</b>'; return '' } catch (error) { return error.name } })()"
+        )
+        assert await tab.see(tried) == "TypeError"
+        assert await tab.see("fetch('http://127.0.0.1:9/').catch(error => error.name)") == "TypeError"
+        assert any("Content Security Policy" in each for each in tab.complaints)
+
+
+async def test_it_asks_for_the_key_and_keeps_it_nowhere(chromium: str) -> None:
+    def typing(key: str) -> str:
+        return f"$('key').value = '{key}'; $('login').requestSubmit()"
+
+    async with open_door(keys={"alice": KEY}) as door, open_tab(chromium) as tab:
+        door.engine.told = told()
+        await tab.go(f"{door.address.url}/")
+        await tab.until("!$('login').hidden")
+        assert await tab.text("#refusal") == ""
+        await tab.see(typing("wrong"))
+        await tab.until("$('refusal').textContent === 'This key is not accepted.'")
+        assert await tab.see("$('main').hidden")
+        await tab.see(typing(KEY))
+        await tab.until(SHOWN)
+        assert await tab.see("$('login').hidden && $('key').value") == ""
+        stored = "JSON.stringify({...localStorage, ...sessionStorage})"
+        places = await tab.see(f"[location.href, document.cookie, document.documentElement.outerHTML, {stored}]")
+        assert KEY not in "".join(places)
+        await tab.call("Page.reload")
+        await tab.until("typeof $ === 'function' && !$('login').hidden")
+        assert await tab.see("$('main').hidden")
+
+
+async def test_a_daemon_that_does_not_answer_is_told_since_when_and_missed_until_it_does(chromium: str) -> None:
+    async with open_tab(chromium) as tab:
+        async with open_door() as door:
+            door.engine.told = told()
+            port = door.address.port
+            await tab.go(f"{door.address.url}/")
+            await tab.until(SHOWN)
+        await tab.until("document.body.className === 'down'")
+        said = await tab.text("#state")
+        assert re.fullmatch(
+            r"Not answering since \d+:\d+:\d+.*: it cannot be reached. What is shown is from before.", said
+        )
+        assert await tab.see("document.title") == "■ not answering · llm-runtime"
+        await tab.see(NOW)
+        assert await tab.text("#state") == said  # since when stays
+        async with open_door(port=port) as door:
+            door.engine.told = told(running=1)
+            await tab.until("document.title === '1 running · llm-runtime'")
+            assert await tab.text("#state") == "Answering"
+
+
+async def test_an_answer_that_is_none_is_told(chromium: str) -> None:
+    async with open_door() as door, looking(chromium, door, told()) as tab:
+        door.engine.told = {"an": "older daemon"}
+        await tab.see(NOW)
+        await tab.until("document.body.className === 'down'")
+        assert "this page cannot read its answer" in await tab.text("#state")
+        await tell(door, tab, told(uptime_s=101.0), "document.body.className === 'up'")
+
+
+async def test_nobody_is_asked_while_nobody_looks(chromium: str) -> None:
+    async with open_door() as door, looking(chromium, door, told()) as tab:
+        await tab.see("Object.defineProperty(document, 'hidden', {value: true, configurable: true})")
+        await tab.see(f"{NOW}; performance.clearResourceTimings()")
+        asked = "performance.getEntriesByType('resource').length"
+        assert await tab.see(f"new Promise(done => setTimeout(() => done({asked}), EVERY_MS + 500))") == 0
+        await tab.see("Object.defineProperty(document, 'hidden', {value: false})")
+        await tell(door, tab, told(running=9), "document.title.startsWith('9 running')")
+
+
+async def test_it_fits_a_phone_whatever_the_names(chromium: str) -> None:
+    long = "x" * 200
+    statistics = told(
+        providers={long: provider(models={long: ModelUse(input_tokens=1, output_tokens=1, cost=None)})},
+        tree=node("llm-runtime", node(long, last_crash=long)),
+    )
+    async with open_door() as door, looking(chromium, door, statistics) as tab:
+        for width in (360, 820, 1280):
+            await tab.picture(width, 800, dark=width == 820)
+            assert await tab.see("document.documentElement.scrollWidth") == width
