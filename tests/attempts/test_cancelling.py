@@ -145,3 +145,14 @@ async def test_a_retry_past_the_leaders_deadline_is_made_for_a_follower_with_mor
     assert (leader.kind, got[3].took) == (FailureKind.DEADLINE, 3)
     assert (got[30].text, got[30].outcomes()) == (ANSWER, ["a:rate_limited", "a:ok"])
     assert w["a"].calls == 2
+
+
+async def test_a_follower_out_of_time_is_told_how_far_the_flight_had_come(autojump_clock: MockClock) -> None:
+    async with world(a=[status(401)], b=[answering(late=10)]) as w:
+        asked = await w.ask(cache="read", deadline_s=3)
+        await w.settled()
+
+    assert asked.failure is not None
+    assert asked.failure.message == "no complete answer within the request's 3 s; a/m-a: no; b/m-b: unfinished"
+    assert asked.outcomes() == ["a:auth", "b:unfinished"]
+    assert asked.decision["cache"] == "miss"

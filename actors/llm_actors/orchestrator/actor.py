@@ -15,7 +15,7 @@ from llm_actors.catalog import refresh
 from llm_actors.kernel import Call, Delivery, Inbox, KernelError, Ref
 from llm_actors.kernel.trace import place
 from llm_actors.orchestrator.asking import Ask
-from llm_actors.orchestrator.flights import Flights, Until, cache_mode
+from llm_actors.orchestrator.flights import Flights, Until
 from llm_actors.orchestrator.record import Record
 from llm_actors.orchestrator.routing import Routed, Router
 from llm_actors.orchestrator.services import Services
@@ -113,9 +113,7 @@ class Orchestrator:
         await refresh(self._services.lister, only_unlisted=True)
         return self._router.route(run.request)
 
-    async def _answer(self, run: Run, routed: Routed, until: Until) -> None:
-        record = Record(routed.policy.strategy or "fallback", routed.passed_over)
-        record.cache = "off" if cache_mode(self._services, run, routed) == "off" else "miss"
+    async def _answer(self, run: Run, routed: Routed, until: Until, record: Record) -> None:
         ask = Ask(
             request=run.request,
             candidates=routed.candidates,

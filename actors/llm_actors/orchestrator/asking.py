@@ -118,7 +118,8 @@ class Asking:
         if self._room is not None:
             self._room.sent()
         try:
-            outcome = await self._generate(began)
+            with self._ask.record.asking(self.candidate):
+                outcome = await self._generate(began)
         except BaseException:
             self._settle(self._cancelled(began), began)
             raise

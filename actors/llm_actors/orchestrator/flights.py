@@ -30,7 +30,7 @@ from llm_actors.cache import (
     store_all,
 )
 from llm_actors.kernel.trace import place
-from llm_actors.orchestrator.record import CacheOutcome
+from llm_actors.orchestrator.record import CacheOutcome, Record
 from llm_actors.orchestrator.routing import DEFAULT_DEADLINE_SECONDS, Routed
 from llm_actors.orchestrator.services import Services
 from llm_actors.run import Run
@@ -46,16 +46,17 @@ log = logging.getLogger(__name__)
 Until: TypeAlias = Callable[[], float]
 """Tells the deadline as it is now."""
 
-Perform: TypeAlias = Callable[[Run, Routed, Until], Awaitable[None]]
-"""Answers a run from upstream, by a deadline that may move, and gives its log an end."""
+Perform: TypeAlias = Callable[[Run, Routed, Until, Record], Awaitable[None]]
+"""Answers a run from upstream, by a deadline that may move, gives its log an end, and records how it came to it."""
 
 
 @final
 class _Flight:
     """A run that those who asked for it follow. Attempts are planned for the time that the most patient of them has."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, record: Record) -> None:
         self.run = run
+        self.record = record
         self.until = -inf
 
 
@@ -95,17 +96,21 @@ class Flights:
         mode = cache_mode(self._services, run, routed)
         key = None if mode == "off" else key_of(run.request, self._targets(routed), routed.policy)
         if key is None:
-            await self._perform(run, routed, lambda: run.scope.deadline)
+            await self._perform(run, routed, lambda: run.scope.deadline, _record(mode, routed))
             return
         shared = _Key(key, mode, run.stream, routed.rescue(run.request, stream=run.stream))
         flight = self._flying.get(shared)
         outcome: CacheOutcome | None = "coalesced"
         if flight is None or flight.run.scope.cancel_called:  # deserted or late, it takes nobody on any more
             outcome = None  # the flight itself knows
-            flight = self._flying[shared] = _Flight(Run(run.request, stream=run.stream))
+            flight = self._flying[shared] = _Flight(Run(run.request, stream=run.stream), _record(mode, routed))
             self._nursery.start_soon(self._fly, shared, flight, mode, routed)
         flight.until = max(flight.until, run.scope.deadline)
-        await _follow(run, flight.run, outcome)
+        try:
+            await _follow(run, flight.run, outcome)
+        except trio.Cancelled:
+            run.close(flight.record.told(), flight.record.tried())  # how far it had come when the time was up
+            raise
 
     def _targets(self, routed: Routed) -> list[Target]:
         return [self._services.target_of(candidate) for candidate in routed.candidates]
@@ -117,9 +122,9 @@ class Flights:
                 # Only the outer bound, which cannot be moved: calls that are made take it with them.
                 run.scope.deadline = run.started_at + max(DEFAULT_DEADLINE_SECONDS, routed.deadline_s)
                 if isinstance(run.request, EmbeddingRequest):
-                    await self._embed(run, run.request, mode, routed, lambda: flight.until)
+                    await self._embed(flight, run.request, mode, routed)
                 else:
-                    await self._ask(run, shared.key, mode, routed, lambda: flight.until)
+                    await self._ask(flight, shared.key, mode, routed)
         except Exception as exc:  # a bug of ours ends this flight, not the others
             log.error("request %s crashed: %s", run.request.request_id, place(exc))  # noqa: TRY400
             run.fail(Failure(kind=FailureKind.INTERNAL, message="the runtime failed while it worked on this"))
@@ -128,13 +133,14 @@ class Flights:
                 del self._flying[shared]
             run.close()
 
-    async def _ask(self, flight: Run, key: CacheKey, mode: CacheMode, routed: Routed, until: Until) -> None:
+    async def _ask(self, flying: _Flight, key: CacheKey, mode: CacheMode, routed: Routed) -> None:
+        flight = flying.run
         cache, request = self._services.cache, flight.request
         found = await lookup(cache, key, request.request_id) if mode == "read" else None
         if found is not None:
             _play(flight, replay(found, request, response_id=flight.response_id))
             return
-        await self._perform(flight, routed, until)
+        await self._perform(flight, routed, lambda: flying.until, flying.record)
         if (whole := _answer(flight)) is not None and self._keeps(whole, routed):
             store(cache, key, whole, fallback=_by_another(whole) or _is_second_best(whole))
 
@@ -143,10 +149,9 @@ class Flights:
         parts = {each.provider for each in (whole, *whole.members)}
         return routed.policy.cache is not None or parts <= self._services.caches
 
-    async def _embed(
-        self, flight: Run, request: EmbeddingRequest, mode: CacheMode, routed: Routed, until: Until
-    ) -> None:
+    async def _embed(self, flying: _Flight, request: EmbeddingRequest, mode: CacheMode, routed: Routed) -> None:
         """Ask only for those inputs that are not known."""
+        flight = flying.run
         cache, targets, policy = self._services.cache, self._targets(routed), routed.policy
         keys = embedding_keys(request, targets, policy)
         found = await lookup_all(cache, keys, request.request_id) if keys and mode == "read" else ()
@@ -159,7 +164,7 @@ class Flights:
         part = Run(split.missing, stream=False)
         with part.scope:
             part.scope.deadline = flight.scope.deadline
-            await self._perform(part, routed, until)
+            await self._perform(part, routed, lambda: flying.until, flying.record)
         part.close()
         answer = _answer(part)
         if answer is not None and not _by_another(answer):
@@ -168,11 +173,17 @@ class Flights:
         if merged is not None:
             _play(flight, merged, cache="miss")
         elif split.known and answer is not None:  # another model answered: its vectors do not go with the known ones
-            await self._perform(flight, routed, until)
+            await self._perform(flight, routed, lambda: flying.until, flying.record)
         else:
             end = part.log.end
             assert end is not None, "a run that was closed has an end"
             _close(flight, end, end.response)
+
+
+def _record(mode: CacheMode, routed: Routed) -> Record:
+    record = Record(routed.policy.strategy or "fallback", routed.passed_over)
+    record.cache = "off" if mode == "off" else "miss"
+    return record
 
 
 async def _follow(run: Run, flight: Run, outcome: CacheOutcome | None) -> None:

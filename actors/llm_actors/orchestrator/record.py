@@ -7,10 +7,12 @@ and kinds of failures, never a prompt or a key.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Literal, NamedTuple, TypeAlias, final
 
 import msgspec
+import trio
 
 from llm_actors.catalog import Candidate
 from llm_actors.provider import Outcome
@@ -62,6 +64,7 @@ class Record:
         self._passed_over = passed_over
         self._ranking: Ranking | None = None
         self._attempts: list[AttemptRecord] = []
+        self._under_way: list[tuple[Candidate, float]] = []
         self.cache: CacheOutcome = "off"
         self.stopped: str | None = None
         """Why no further attempt was made, if one failed last."""
@@ -70,6 +73,16 @@ class Record:
     def ranked(self, ranking: Ranking) -> None:
         """Who was considered, in which order, and why."""
         self._ranking = ranking
+
+    @contextmanager
+    def asking(self, candidate: Candidate) -> Iterator[None]:
+        """Within it, ``candidate`` is being asked: who looks meanwhile is told of an unfinished attempt."""
+        this = (candidate, trio.current_time())
+        self._under_way.append(this)
+        try:
+            yield
+        finally:
+            self._under_way.remove(this)
 
     def attempted(
         self,
@@ -105,7 +118,7 @@ class Record:
     def attempts(self) -> int:
         """How many attempts were made: calls, as a vendor counts them."""
         others = self.together.attempts if self.together else 0
-        return others + sum(1 for one in self._attempts if one.asked)
+        return others + sum(1 for one in self._attempts if one.asked) + len(self._under_way)
 
     def failure(self, last: Failure) -> Failure:
         """The one failure to tell: the last one's kind, and what became of each attempt (RTY-06)."""
@@ -116,8 +129,15 @@ class Record:
 
     def tried(self) -> str:
         """What became of each attempt, in words."""
-        times = Counter(about(f"{one.provider}/{one.model}", one.error or one.outcome) for one in self._attempts)
+        times = Counter(about(f"{one.provider}/{one.model}", one.error or one.outcome) for one in self._all())
         return "; ".join(said if count == 1 else f"{said} ({count} times)" for said, count in times.items())
+
+    def _all(self) -> list[AttemptRecord]:
+        now = trio.current_time()
+        return self._attempts + [
+            AttemptRecord(provider=who.provider, model=who.model, outcome="unfinished", duration_ms=_ms(now - began))
+            for who, began in self._under_way
+        ]
 
     def told(self) -> JsonObject:
         """The record as plain JSON values."""
@@ -126,7 +146,7 @@ class Record:
             found["passed_over"] = {name: kind.value for name, kind in self._passed_over.items()}
         if self._ranking is not None:
             found |= self._ranking.record()
-        found["attempts"] = msgspec.to_builtins(self._attempts)
+        found["attempts"] = msgspec.to_builtins(self._all())
         if self.stopped is not None:
             found["stopped"] = self.stopped
         if self.together is not None:
