@@ -92,7 +92,7 @@ class Mailbox:
         self.bus: Bus | None = None
         self.count = Count()
         self.poison = Poison()
-        self.in_hand: set[AnyDelivery] = set()
+        self.in_hand: dict[AnyDelivery, None] = {}
         self.calling: dict[Mailbox, int] = {}
         self._spec = spec or MailboxSpec(1)
         self._send, self._receive = trio.open_memory_channel[AnyDelivery](spec.capacity) if spec else _EMPTY
@@ -192,7 +192,7 @@ class Mailbox:
             self._turn_away(delivery, PoisonRefused(self.name, "this payload has crashed it before"))
             return False
         if delivery.is_call:
-            self.in_hand.add(delivery)
+            self.in_hand[delivery] = None
         return True
 
     def _turn_away(self, delivery: AnyDelivery, error: KernelError) -> None:
@@ -201,7 +201,7 @@ class Mailbox:
 
     def let_go(self, delivery: AnyDelivery) -> None:
         """Forget a delivery that is settled."""
-        self.in_hand.discard(delivery)
+        self.in_hand.pop(delivery, None)
 
     def crashed(self, delivery: AnyDelivery) -> None:
         """Remember that the reader crashed on this message."""

@@ -5,7 +5,6 @@ No message is redelivered, but a caller may send the same one again, and again. 
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Hashable
 from typing import final
 
@@ -20,9 +19,11 @@ POISON_ENTRIES = 256
 class Poison:
     """A bounded count of crashes by fingerprint."""
 
+    __slots__ = ("_crashes", "_entries")
+
     def __init__(self, entries: int = POISON_ENTRIES) -> None:
         self._entries = entries
-        self._crashes: OrderedDict[int, int] = OrderedDict()
+        self._crashes: dict[int, int] = {}
 
     def __len__(self) -> int:
         return len(self._crashes)
@@ -32,12 +33,12 @@ class Poison:
         key = hash(fingerprint)
         self._crashes[key] = self._crashes.pop(key, 0) + 1
         while len(self._crashes) > self._entries:
-            self._crashes.popitem(last=False)
+            del self._crashes[next(iter(self._crashes))]
 
     def refuses(self, fingerprint: Hashable) -> bool:
         """Tell whether this payload has had its chances."""
         key = hash(fingerprint)
         if key not in self._crashes:
             return False
-        self._crashes.move_to_end(key)
-        return self._crashes[key] >= POISON_CRASHES
+        crashes = self._crashes[key] = self._crashes.pop(key)  # now the one that was seen last
+        return crashes >= POISON_CRASHES

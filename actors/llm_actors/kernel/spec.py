@@ -64,7 +64,7 @@ class _Task:
         self._run = run
 
     async def run(self, inbox: Inbox[Message], *, task_status: trio.TaskStatus[None]) -> None:
-        inbox.when_stopping(lambda: inbox.scope.cancel(reason="asked to stop"))
+        inbox.when_stopping(inbox.scope.cancel)
         await self._run(task_status)
 
 

@@ -59,6 +59,8 @@ class Attempt:
     async def run(self, request: AnyRequest, *, stream: bool) -> Outcome:
         """Carry it out. Raises nothing but `trio.Cancelled` and bugs."""
         end: Finished | Failed | None = None
+        if stream:
+            self._wait_for(FailureKind.TIMEOUT_FIRST_TOKEN, self._timeouts.first_token)
         try:
             with self._scope:
                 end = await self._exchange(request, stream)
@@ -110,8 +112,6 @@ class Attempt:
         http = self._deployment.http_request(dialect.encode_request(said, stream=stream))
         asked = self._transport.send(http, connect_timeout=self._timeouts.connect)
         del http  # a prompt may be large, and its answer take long
-        if stream:
-            self._wait_for(FailureKind.TIMEOUT_FIRST_TOKEN, self._timeouts.first_token)
         async with asked as response:
             self._resent = response.resent
             self._limits = dialect.rate_limits(tuple(response.headers.items()))

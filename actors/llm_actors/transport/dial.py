@@ -72,6 +72,8 @@ async def _first_to_connect(addresses: list[Address]) -> trio.SocketStream:
             for address in addresses:
                 failed = trio.Event()
                 nursery.start_soon(attempt, address, failed)
+                if address is addresses[-1]:
+                    break
                 with trio.move_on_after(STAGGER_SECONDS):
                     await failed.wait()
     except BaseException:

@@ -18,28 +18,24 @@ MAX_BODY_BYTES: Final = 64 * 1024 * 1024  # for read(): a page of images in base
 class Headers(Mapping[str, str]):
     """Case-insensitive; values of a repeated header are joined by a comma. The repr shows names only."""
 
-    __slots__ = ("_index", "_raw")
+    __slots__ = ("_values",)
 
     def __init__(self, raw: list[tuple[bytes, bytes]]) -> None:
-        self._raw = raw  # names in lower case, as h11 gives them
-        self._index: dict[str, str] | None = None
-
-    def _all(self) -> dict[str, str]:
-        if self._index is None:
-            self._index = {}
-            for raw_name, raw_value in self._raw:
-                name, value = raw_name.decode("ascii"), raw_value.decode("latin-1")
-                self._index[name] = f"{self._index[name]}, {value}" if name in self._index else value
-        return self._index
+        """``raw``: with names in lower case, as h11 gives them."""
+        values: dict[str, str] = {}
+        for raw_name, raw_value in raw:
+            name, value = raw_name.decode("ascii"), raw_value.decode("latin-1")
+            values[name] = f"{values[name]}, {value}" if name in values else value
+        self._values = values
 
     def __getitem__(self, name: str) -> str:
-        return self._all()[name.lower()]
+        return self._values[name.lower()]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._all())
+        return iter(self._values)
 
     def __len__(self) -> int:
-        return len(self._all())
+        return len(self._values)
 
     def __repr__(self) -> str:
         return f"<Headers {', '.join(self)}>"

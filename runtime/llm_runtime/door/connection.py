@@ -60,8 +60,8 @@ class HttpConnection:
     async def run(self, inbox: Inbox[Never], *, task_status: trio.TaskStatus[None]) -> None:
         """Serve until the end or until asked to stop, and close the socket. A bug in an endpoint comes out."""
         task_status.started()
-        self._end = inbox.scope.cancel
-        inbox.when_stopping(lambda: self._end("asked to stop"))
+        self._cancel = inbox.scope.cancel
+        inbox.when_stopping(self._cancel)
         self.service.join(self)
         self.service.receiver.add(self.socket, self._take)
         try:
@@ -88,13 +88,13 @@ class HttpConnection:
             self.socket.abort()  # to stop reading would be to stop seeing the client leave
         self._left = True
         if self._ends_with_client:
-            self._end("the client has left")
+            self._cancel("the client has left")
 
     def end_with_client(self) -> None:
         """From now until the answer is given, the client's leaving ends everything."""
         self._ends_with_client = True
         if self._left:
-            self._end("the client has left")
+            self._cancel("the client has left")
 
     # -- timeouts and drain ------------------------------------------------------------------------------------------
 
