@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable
 from typing import TypeAlias
 
 import msgspec
@@ -50,15 +50,15 @@ ProviderMessage: TypeAlias = Generate | ListModels
 ProviderRef: TypeAlias = Ref[ProviderMessage]
 
 
-async def generate(
+def generate(
     provider: ProviderRef, request: AnyRequest, *, stream: bool, sink: Sink, timeouts: Timeouts | None = None
-) -> Outcome:
+) -> Awaitable[Outcome]:
     """One attempt at one deployment. Waits until it has ended, for at most ``timeouts.total``.
 
     Every failure of the vendor or the network is in the outcome. Raises a `KernelError` when the actor could not do it:
     crashed, parked, stopping. Cancelling it closes the connection to the vendor.
     """
-    return await provider.call(Generate(request=request, stream=stream, sink=sink, timeouts=timeouts))
+    return provider.call(Generate(request=request, stream=stream, sink=sink, timeouts=timeouts))
 
 
 async def list_models(provider: ProviderRef) -> tuple[ModelInfo, ...]:

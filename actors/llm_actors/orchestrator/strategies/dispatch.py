@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+
 from llm_actors.orchestrator.asking import Ask
 from llm_actors.orchestrator.services import Services
 from llm_actors.orchestrator.single import Ending, Single
@@ -9,17 +11,17 @@ from llm_actors.run import Run
 from llm_protocol.policy import Policy
 
 
-async def answer(services: Services, ask: Ask, run: Run) -> Ending:
+def answer(services: Services, ask: Ask, run: Run) -> Awaitable[Ending]:
     """Answer ``run`` in the way its policy says, into its log, and leave in ``ask.record`` what it took.
 
     Ends by the run's deadline. Raises only `trio.Cancelled` and bugs.
     """
     if _is_plain(ask.policy):
-        return await Single(services, ask).answer()
+        return Single(services, ask).answer()
     # Here, because most programs never need it and every program would wait for it at its start.
     from llm_actors.orchestrator.strategies.several import carried_out
 
-    return await carried_out(services, ask, run)
+    return carried_out(services, ask, run)
 
 
 def _is_plain(policy: Policy) -> bool:
