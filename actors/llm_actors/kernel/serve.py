@@ -8,6 +8,7 @@ ends one message, until crashes come so fast that the fault must be in what they
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TypeVar
 
 import trio
@@ -46,12 +47,14 @@ async def serve_concurrently(
     *,
     slots: int,
     crashes: Intensity = WORKER_CRASHES,
+    own_scope: bool = False,
 ) -> None:
     """Handle up to `slots` messages at once, each in its own task with the caller's context variables.
 
     The slot is taken before the message, so that what cannot be worked on stays in the bounded mailbox. An exception
     from `handle` fails its own call; more than `crashes` of them are raised. After a stop is asked for, the work in
-    hand is finished (the supervisor bounds that).
+    hand is finished (the supervisor bounds that). `own_scope`: `handle` opens `delivery.scope()` itself, because it
+    has an answer of its own for when that ends.
     """
     free = trio.Semaphore(slots)
     window = RestartWindow(crashes)
@@ -59,7 +62,11 @@ async def serve_concurrently(
     async def work(delivery: Delivery[M]) -> None:
         acting.set(inbox.mailbox)
         try:
-            await _attend(inbox, delivery, handle)
+            if own_scope:
+                await handle(delivery)
+                _conclude(inbox, delivery, expired=False)
+            else:
+                await _attend(inbox, delivery, handle)
         except Exception as exc:
             _failed(inbox, delivery, exc)
             if is_fatal(exc) or not window.admit(trio.current_time()):
@@ -76,19 +83,24 @@ async def serve_concurrently(
                 delivery = await inbox.receive()
             except trio.EndOfChannel:
                 return
-            delivery.context.run(nursery.start_soon, work, delivery)
+            delivery.context.run(partial(nursery.start_soon, work, delivery, name=inbox.name))
 
 
 async def _attend(inbox: Inbox[M], delivery: Delivery[M], handle: Callable[[Delivery[M]], Awaitable[None]]) -> None:
-    """Handle one message and see to it that a call ends up answered, deferred or abandoned."""
+    """Handle one message, a call in its scope."""
     if not delivery.is_call:
         await handle(delivery)
         return
     with delivery.scope() as scope:
         await handle(delivery)
-    if delivery.answered or delivery.abandoned:
+    _conclude(inbox, delivery, expired=scope.cancelled_caught)
+
+
+def _conclude(inbox: Inbox[M], delivery: Delivery[M], *, expired: bool) -> None:
+    """See to it that a call ends up answered, deferred or abandoned."""
+    if not delivery.is_call or delivery.answered or delivery.abandoned:
         return
-    if scope.cancelled_caught:
+    if expired:
         delivery.fail(CallExpired(inbox.name, "the deadline passed while it was working"))
     elif not delivery.deferred:
         delivery.fail(NoReply(inbox.name, f"{type(delivery.message).__name__} was handled but not answered"))

@@ -77,7 +77,7 @@ class Orchestrator:
                     delivery.fail(QueueFullError(f"{MAX_RUNS} requests are in flight already"))
                     continue
                 self._active += 1
-                nursery.start_soon(self._live, delivery, flights)
+                nursery.start_soon(self._live, delivery, flights, name=inbox.name)
 
     async def _live(self, delivery: Delivery[OrchestratorMessage], flights: Flights) -> None:
         run, meter, taken = delivery.message.run, self._services.meter, False

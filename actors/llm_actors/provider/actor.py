@@ -39,7 +39,7 @@ class ProviderActor:
         """Serve until asked to stop; then finish what is in hand. Cancelling closes every connection at once."""
         try:
             task_status.started()
-            await serve_concurrently(inbox, self._handle, slots=self._deployment.max_concurrency)
+            await serve_concurrently(inbox, self._handle, slots=self._deployment.max_concurrency, own_scope=True)
         finally:
             with trio.move_on_after(CLOSE_SECONDS, shield=True):
                 await self._transport.aclose()
@@ -48,13 +48,16 @@ class ProviderActor:
         match delivery.message:
             case Generate() as message:
                 timeouts = message.timeouts or self._deployment.timeouts
-                attempt = Attempt(self._deployment, self._transport, message.sink, timeouts)
-                delivery.reply(message, await attempt.run(message.request, stream=message.stream))
+                attempt = Attempt(self._deployment, self._transport, message.sink, timeouts, delivery.scope())
+                outcome = await attempt.run(message.request, stream=message.stream)
+                if not delivery.abandoned:
+                    delivery.reply(message, outcome)
             case ListModels() as message:
-                try:
-                    delivery.reply(message, await self._models())
-                except LLMClientError as exc:
-                    delivery.fail(exc)
+                with delivery.scope():  # whoever asks has the same deadline
+                    try:
+                        delivery.reply(message, await self._models())
+                    except LLMClientError as exc:
+                        delivery.fail(exc)
             case _ as never:
                 assert_never(never)
 

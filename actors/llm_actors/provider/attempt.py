@@ -1,11 +1,13 @@
 """One attempt: a request out, an answer in, every wait bounded.
 
 One cancel scope with a deadline that moves: first to the first token, then from content to content, never past the
-total. A scope per wait would cost more than decoding the token.
+total. A scope per wait would cost more than decoding the token. It is the call's own scope, so it ends as well when
+whoever asked has gone.
 """
 
 from __future__ import annotations
 
+from math import inf
 from typing import final
 
 import trio
@@ -42,7 +44,9 @@ AFTER_END_SECONDS = 0.1
 class Attempt:
     """The state of one attempt. Made, run once, thrown away."""
 
-    def __init__(self, deployment: Deployment, transport: Transport, sink: Sink, timeouts: Timeouts) -> None:
+    def __init__(
+        self, deployment: Deployment, transport: Transport, sink: Sink, timeouts: Timeouts, scope: trio.CancelScope
+    ) -> None:
         self._deployment = deployment
         self._transport = transport
         self._sink = sink
@@ -50,8 +54,8 @@ class Attempt:
         self._started_at = trio.current_time()
         self._first_token_at: float | None = None
         self._limits: RateLimits | None = None
-        self._latest = self._started_at + timeouts.total
-        self._scope = trio.CancelScope(deadline=self._latest)
+        self._latest = min(self._started_at + timeouts.total, scope.deadline)
+        self._scope = scope
         self._waiting_for = FailureKind.TIMEOUT_TOTAL
         self._unfencer: Unfencer | None = None
         self._resent = False
@@ -59,8 +63,7 @@ class Attempt:
     async def run(self, request: AnyRequest, *, stream: bool) -> Outcome:
         """Carry it out. Raises nothing but `trio.Cancelled` and bugs."""
         end: Finished | Failed | None = None
-        if stream:
-            self._wait_for(FailureKind.TIMEOUT_FIRST_TOKEN, self._timeouts.first_token)
+        self._wait_for(FailureKind.TIMEOUT_FIRST_TOKEN, self._timeouts.first_token if stream else inf)
         try:
             with self._scope:
                 end = await self._exchange(request, stream)

@@ -49,7 +49,7 @@ class Socket:
         self._raw = raw
         self._receiver = receiver
         self._torn = False
-        self._writing = trio.StrictFIFOLock()
+        self._writing: trio.StrictFIFOLock | None = None  # until a write has to wait
         self.local_host = _host(raw.getsockname)
         """The address the peer reached us at."""
         self.peer_host = _host(raw.getpeername)
@@ -99,12 +99,13 @@ class Socket:
         Raises `trio.BrokenResourceError` when the connection is broken, and after `WRITE_STALL_SECONDS` (more for much
         data) without having got rid of it: the socket is aborted then. Being cancelled in the middle breaks it too.
         """
-        if self._writing.locked():
+        if self._writing is not None and self._writing.locked():
             async with self._writing:
                 await self._send_slowly(memoryview(data))
             return
         sent = self._send_now(data)
         if sent < len(data):
+            self._writing = self._writing or trio.StrictFIFOLock()
             self._writing.acquire_nowait()
             try:
                 await self._send_slowly(memoryview(data)[sent:])
