@@ -222,6 +222,42 @@ async def test_a_worker_sees_its_callers_context_variables(autojump_clock: MockC
         assert await lone.ref.call(Name()) == "r-17"
 
 
+class Patient:
+    """Has an answer of its own for when its time is over."""
+
+    def __init__(self) -> None:
+        self.ended: list[str] = []
+
+    async def run(self, inbox: Inbox[Ask | Sleep], *, task_status: trio.TaskStatus[None]) -> None:
+        task_status.started()
+        await serve_concurrently(inbox, self._handle, slots=2, own_scope=True)
+
+    async def _handle(self, delivery: Delivery[Ask | Sleep]) -> None:
+        if isinstance(delivery.message, Ask):
+            return
+        with delivery.scope() as scope:
+            scope.deadline = min(scope.deadline, trio.current_time() + 1)
+            await trio.sleep(delivery.message.seconds)
+        self.ended.append("left" if delivery.abandoned else "late")
+        if not delivery.abandoned:
+            delivery.reply(delivery.message, "late")
+
+
+async def test_a_handler_may_end_by_the_calls_scope_in_its_own_way(autojump_clock: MockClock) -> None:
+    patient = Patient()
+    async with alone(patient) as lone:
+        assert await lone.ref.call(Sleep(5)) == "late"
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lone.ref.call, Sleep(5))
+            await trio.sleep(0.5)
+            nursery.cancel_scope.cancel(reason="lost interest")
+        await wait_all_tasks_blocked()
+        assert (patient.ended, trio.current_time()) == (["late", "left"], 1.5)
+        with pytest.raises(NoReply):
+            await lone.ref.call(Ask())
+        assert lone.ref.statistics().late_replies == 0
+
+
 class Careless:
     """Never answers; or answers later, when it says so."""
 

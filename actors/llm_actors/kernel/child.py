@@ -35,6 +35,11 @@ class Subtree(Protocol):
 class Child:
     """One child of one supervisor."""
 
+    __slots__ = (
+        "_handed", "_saved", "_subtree", "dynamic", "last_crash", "leaving", "life", "mailbox", "ref",
+        "restarts", "spec", "status", "streak",
+    )  # fmt: skip
+
     def __init__(self, spec: ChildSpec[Never], path: str, backoff: Backoff, *, dynamic: bool) -> None:
         self.spec = spec
         self.dynamic = dynamic

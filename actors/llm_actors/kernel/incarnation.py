@@ -42,6 +42,11 @@ class Reason(Enum):
 class Incarnation:
     """A running actor, its inbox and its scope. `done` is set when it has ended, for `reason` and `error`."""
 
+    __slots__ = (
+        "_ended", "_killed", "_settled", "actor", "done", "error", "inbox", "reason", "started_at", "state",
+        "up",
+    )  # fmt: skip
+
     def __init__(self, mailbox: Mailbox, ended: Callable[[Incarnation], None]) -> None:
         self.inbox: Inbox[Message] = Inbox(mailbox)
         self.done = trio.Event()

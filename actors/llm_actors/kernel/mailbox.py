@@ -87,6 +87,11 @@ class MailboxStatistics(msgspec.Struct, frozen=True, kw_only=True):
 class Mailbox:
     """Where one actor's messages wait. Made by supervisors and by the test kit; others hold a `Ref`."""
 
+    __slots__ = (
+        "_closed", "_receive", "_send", "_spec", "_was_full", "bus", "calling", "count", "in_hand", "name",
+        "poison",
+    )  # fmt: skip
+
     def __init__(self, name: str, spec: MailboxSpec | None) -> None:
         self.name = name
         self.bus: Bus | None = None

@@ -44,6 +44,11 @@ AFTER_END_SECONDS = 0.1
 class Attempt:
     """The state of one attempt. Made, run once, thrown away."""
 
+    __slots__ = (
+        "_deployment", "_first_token_at", "_latest", "_limits", "_resent", "_scope", "_sink", "_started_at",
+        "_timeouts", "_transport", "_unfencer", "_waiting_for",
+    )  # fmt: skip
+
     def __init__(
         self, deployment: Deployment, transport: Transport, sink: Sink, timeouts: Timeouts, scope: trio.CancelScope
     ) -> None:

@@ -29,6 +29,11 @@ class Run:
     ``judge`` chooses for the strategy ``best_of``.
     """
 
+    __slots__ = (
+        "background", "cancelled_because", "judge", "log", "request", "response_id", "scope", "started_at",
+        "stream",
+    )  # fmt: skip
+
     def __init__(
         self,
         request: AnyRequest,

@@ -54,6 +54,11 @@ class Stale(Broken):
 class Connection:
     """Owned by one exchange at a time. Nothing here waits with a limit of its own: the caller's scope has it."""
 
+    __slots__ = (
+        "_answered", "_asked_at", "_ended", "_eof", "_exchanges", "_failure", "_framed", "_h11",
+        "_in_whole_chunks", "_response", "_sent", "_starved", "_wire", "origin",
+    )  # fmt: skip
+
     def __init__(self, origin: Origin, wire: Wire) -> None:
         self.origin = origin
         self._wire = wire

@@ -43,6 +43,8 @@ class PlainWire:
     is waited for, and give way after each send. Both would be paid for every chunk.
     """
 
+    __slots__ = ("_socket",)
+
     def __init__(self, stream: trio.SocketStream) -> None:
         self._socket = socket.socket(fileno=stream.socket.detach())
         self._socket.setblocking(False)

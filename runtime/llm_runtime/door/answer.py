@@ -32,6 +32,8 @@ class Answer:
     ``wake`` is called when there is something to take, and for a ``whole`` answer only when that is the end.
     """
 
+    __slots__ = ("_follower", "_left", "_shut", "_wake", "end", "run")
+
     def __init__(self, run: Run, wake: Callable[[], None], left: Callable[[Answer], None], *, whole: bool) -> None:
         self.run = run
         self.end: Finished | Failed | None = None

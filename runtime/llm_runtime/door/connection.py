@@ -42,6 +42,11 @@ class Phase(Enum):
 class HttpConnection:
     """An actor that serves one connected socket until either side has had enough."""
 
+    __slots__ = (
+        "_cancel", "_deadline", "_ends_with_client", "_late", "_left", "_parser", "_phase",
+        "_said_last_words", "_since", "_upgrade", "service", "socket", "streaming", "waker",
+    )  # fmt: skip
+
     def __init__(self, socket: Socket, service: Service) -> None:
         self.socket = socket
         self.service = service

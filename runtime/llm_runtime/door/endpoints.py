@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import cache
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import parse_qs, urlsplit
 
@@ -63,6 +64,7 @@ def listing(dialect: Callable[[], ServerDialect]) -> Endpoint:
     return models
 
 
+@cache
 def openai() -> ServerDialect:
     """OpenAI's chat completions, with completions, embeddings and images."""
     from llm_protocol.dialects.openai_chat import OpenAIChatServer
@@ -70,6 +72,7 @@ def openai() -> ServerDialect:
     return OpenAIChatServer()
 
 
+@cache
 def anthropic() -> ServerDialect:
     """Anthropic's messages."""
     from llm_protocol.dialects.anthropic import AnthropicServer
@@ -77,6 +80,7 @@ def anthropic() -> ServerDialect:
     return AnthropicServer()
 
 
+@cache
 def gemini() -> ServerDialect:
     """Gemini's generateContent and its relatives."""
     from llm_protocol.dialects.gemini import GeminiServer
@@ -84,6 +88,7 @@ def gemini() -> ServerDialect:
     return GeminiServer()
 
 
+@cache
 def cohere() -> ServerDialect:
     """Cohere's chat and embed."""
     from llm_protocol.dialects.cohere import CohereServer

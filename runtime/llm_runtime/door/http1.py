@@ -51,6 +51,8 @@ class Request:
 class RequestParser:
     """Feed it bytes; ask for the next request."""
 
+    __slots__ = ("_head", "_other", "_unread", "received")
+
     def __init__(self) -> None:
         self._unread = bytearray()
         self._head: Head | None = None

@@ -44,6 +44,8 @@ class Socket:
     other.
     """
 
+    __slots__ = ("_raw", "_receiver", "_torn", "_writing", "last_received", "local_host", "peer_host")
+
     def __init__(self, raw: socket.socket, receiver: Receiver) -> None:
         raw.setblocking(False)
         self._raw = raw
