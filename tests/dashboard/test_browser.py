@@ -11,9 +11,14 @@ from llm_actors.kernel import Status, TreeNode
 from llm_actors.kernel.mailbox import MailboxStatistics
 from llm_actors.selector import State
 from llm_protocol.requests import LLMProvider
+from llm_runtime.config import Config, Provider
+from llm_runtime.door import Address, DoorConfig, front_door
+from llm_runtime.runtime import Runtime
 from llm_runtime.statistics import CallerStatistics, ModelUse, ProviderStatistics, Sharing, Spread, Statistics
 from support.browser import Tab, open_tab
 from support.door import OpenDoor, open_door
+from support.peer import Peer, reply
+from support.upstream import JSON, whole
 
 KEY = "sk-alice-0123456789"
 SHOWN = "!document.getElementById('main').hidden"
@@ -107,13 +112,33 @@ async def test_it_shows_what_the_daemon_tells(chromium: str) -> None:
         assert tab.complaints == []
 
 
+async def test_it_shows_a_whole_runtime(chromium: str) -> None:
+    addresses: list[Address] = []
+    settings = DoorConfig(host="127.0.0.1", port=0, drain_s=1)
+    async with Peer(reply(whole(), headers=JSON)) as peer:
+        known = Provider(kind=LLMProvider.OPENAI_COMPATIBLE, base_url=f"{peer.url}/v1", models=("m",))
+        runtime = Runtime(
+            Config(providers={"fake": known}), doors=lambda rt: front_door(settings, rt, addresses.append)
+        )
+        async with runtime.running():
+            await runtime.chat("Say hello.")
+            async with open_tab(chromium) as tab:
+                await tab.go(f"{addresses[0].url}/")
+                await tab.until(SHOWN)
+                [[name, breaker, ok, failed, *_]] = await rows(tab, "providers")
+                tree = [cells[0].strip() for cells in await rows(tab, "tree")]
+                assert tab.complaints == []
+    assert (name, breaker, ok, failed) == ("fake\nopenai_compatible", "✓ closed", "1", "0")
+    assert {"limiter", "cache", "fake", "provider", "orchestrator", "sessions", "door"} <= set(tree)
+
+
 async def test_it_follows_the_daemon_by_itself_and_tells_what_is_recent(chromium: str) -> None:
     async with open_door() as door, looking(chromium, door, told()) as tab:
         later = told(uptime_s=105.0, running=8, requests={"chat": {"ok": 1254, "timeout_idle": 9}})
         door.engine.told = later
         await tab.until("document.title.startsWith('8 running')")  # without a reload, and unasked
         now = await tab.text("#now")
-        assert re.search(r"Requests per second\s+5.0\s+25 ended in 5 s", now)
+        assert re.search(r"Requests / s\s+5.0\s+25 ended in 5 s", now)
         assert re.search(r"Failed\s+5\s+20 % in 5 s", now)
         assert ["timeout idle", "primary", "9", "6", "0 s ago"] in await rows(tab, "failures")
         await tab.see("document.querySelector('[value=window]').click()")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shutil
+import signal
 import subprocess
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -27,7 +30,7 @@ FLAGS = (
     "--disable-sync",
     "--remote-debugging-port=0",
 )
-START_SECONDS = 30
+START_SECONDS = 60
 WAIT_SECONDS = 20
 MESSAGE_BYTES = 16 * 1024 * 1024
 
@@ -44,13 +47,18 @@ def browser(folder: Path) -> Iterator[str]:
     """A browser of its own; the address at which it is driven."""
     assert BINARY is not None
     command = [BINARY, *FLAGS, f"--user-data-dir={folder}", "about:blank"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
         try:
             assert process.stderr is not None
+            too_late = threading.Timer(START_SECONDS, process.kill)
+            too_late.start()
             found = next(line for line in process.stderr if line.startswith("DevTools listening on "))
+            too_late.cancel()
             yield found.removeprefix("DevTools listening on ").strip()
         finally:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)  # its many helpers, too
 
 
 class Tab:

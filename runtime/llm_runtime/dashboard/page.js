@@ -7,6 +7,7 @@ const EVERY_MS = 2000
 const PATIENCE_MS = 5000
 const WINDOW_S = 300
 const RATE_S = 10
+const STEPS = 3 // a trend is drawn from differences over so many samples, which smooths it
 const MODELS_SHOWN = 10
 
 const $ = id => document.getElementById(id)
@@ -17,7 +18,7 @@ const sum = (of, what = x => x) => values(of ?? {}).reduce((total, each) => tota
 
 let key = ""
 let asking = false
-let timer = 0
+let timer
 let downSince = null
 let samples = [] // of the last WINDOW_S, oldest first
 const lastSeen = new Map() // kind of failure -> uptime_s when it grew under our eyes
@@ -26,25 +27,28 @@ async function refresh() {
   clearTimeout(timer)
   if (asking || document.hidden) return
   asking = true
-  try {
-    const answer = await ask()
-    if (answer.status === 401 || answer.status === 429) return askForKey(answer) // and wait for it
-    if (answer.ok) take(await answer.json())
-    else down(`it answered with HTTP ${answer.status}`)
-  } catch (error) {
-    const late = error.name === "TimeoutError" && `no answer within ${PATIENCE_MS / 1000} s`
-    down(late || (error.asked ? "it cannot be reached" : `this page cannot read its answer (${error.message})`))
-  } finally {
-    asking = false
-  }
-  timer = setTimeout(refresh, EVERY_MS)
+  await look()
+  asking = false
+  if ($("login").hidden) timer = setTimeout(refresh, EVERY_MS) // else when a key is given
 }
 
-function ask() {
-  const headers = key ? { authorization: `Bearer ${key}` } : {}
-  const signal = AbortSignal.timeout(PATIENCE_MS)
-  const asked = fetch("v1/runtime/statistics", { headers, signal, cache: "no-store" })
-  return asked.catch(error => { throw error.name === "TimeoutError" ? error : { asked } })
+async function look() {
+  let answer, text
+  try {
+    const headers = key ? { authorization: `Bearer ${key}` } : {}
+    const signal = AbortSignal.timeout(PATIENCE_MS)
+    answer = await fetch("v1/runtime/statistics", { headers, signal, cache: "no-store" })
+    text = await answer.text()
+  } catch (error) {
+    return down(error.name === "TimeoutError" ? `no answer within ${PATIENCE_MS / 1000} s` : "it cannot be reached")
+  }
+  if (answer.status === 401 || answer.status === 429) return askForKey(answer)
+  if (!answer.ok) return down(`it answered with HTTP ${answer.status}`)
+  try {
+    take(JSON.parse(text))
+  } catch (error) {
+    down(`this page cannot read its answer (${error.message})`)
+  }
 }
 
 function askForKey(answer) {
@@ -138,8 +142,8 @@ function quantile(share, counts, bounds) {
   return seconds(low + (bounds[at] - low) * (1 + rank / counts[at]))
 }
 
-// From each sample to the next: what `of` makes of both and of the time between them.
-const steps = of => samples.slice(1).map((each, i) => of(each, samples[i], Math.max(each.uptime_s - samples[i].uptime_s, 0.1)))
+// What `of` makes of each sample, of one some steps before it, and of the time between them.
+const steps = of => samples.slice(STEPS).map((each, i) => of(each, samples[i], Math.max(each.uptime_s - samples[i].uptime_s, 0.1)))
 const rates = of => steps((now, before, lasted) => Math.max(0, of(now) - of(before)) / lasted)
 
 // -- words
@@ -187,19 +191,22 @@ function fill(id, rows, without) {
   })
 }
 
+const tiles = {}
+
+function newTile() {
+  const drawn = tag => document.createElementNS("http://www.w3.org/2000/svg", tag)
+  const svg = drawn("svg")
+  svg.setAttribute("viewBox", `0 0 ${WINDOW_S} 40`)
+  svg.setAttribute("preserveAspectRatio", "none")
+  svg.setAttribute("aria-hidden", "true")
+  svg.append(drawn("path"), drawn("path"))
+  const node = document.createElement("div")
+  node.append(...["span", "b", "small"].map(tag => document.createElement(tag)), svg)
+  return $("now").appendChild(node)
+}
+
 function tile(name, value, about, trend, look = "") {
-  let node = $(name)
-  if (!node) {
-    const svgNode = tag => document.createElementNS("http://www.w3.org/2000/svg", tag)
-    node = document.createElement("div")
-    node.id = name
-    const svg = svgNode("svg")
-    for (const [attribute, as] of entries({ viewBox: `0 0 ${WINDOW_S} 40`, preserveAspectRatio: "none", "aria-hidden": true }))
-      svg.setAttribute(attribute, as)
-    svg.append(svgNode("path"), svgNode("path"))
-    node.append(...["span", "b", "small"].map(tag => document.createElement(tag)), svg)
-    $("now").append(node)
-  }
+  const node = tiles[name] ??= newTile()
   const [label, big, small, svg] = node.children
   say(label, name)
   say(big, value)
@@ -247,10 +254,10 @@ function showNow(now, lately, span) {
   })
   const running = samples.map(each => each.running)
   tile("Running", number(now.running), `at most ${number(Math.max(...running))} in ${span}`, running)
-  tile("Requests per second", perSecond(allEnded), `${number(ended)} ended in ${span}`, rates(allEnded))
+  tile("Requests / s", perSecond(allEnded), `${number(ended)} ended in ${span}`, rates(allEnded))
   tile("Failed", number(lost), `${percent(lost, ended)} in ${span}`, rates(allFailed), lost ? "bad" : "")
-  tile("Answer", answers, `median; first token ${firsts}`, means)
-  tile("Tokens per second", perSecond(allTokens), `${number(allTokens(lately))} in ${span}`, rates(allTokens))
+  tile("Answer, median", answers, `first token ${firsts}`, means)
+  tile("Tokens / s", perSecond(allTokens), `${number(allTokens(lately))} in ${span}`, rates(allTokens))
   tile("Cost", dollars(allCost(lately)), `in ${span}; ${dollars(allCost(now))} in all`, rates(allCost))
 }
 
@@ -261,7 +268,7 @@ function showProviders(now, counted) {
   const rows = entries(now.providers).map(([name, { kind, breaker, limits, ...known }]) => {
     const { attempts, models, unpriced, ...grown } = counted.providers[name]
     const lost = failed(attempts)
-    const held = limits?.held_s && [`◐ held for ${seconds(limits.held_s)}`, "warn"]
+    const held = limits?.held_s && [`◐ held ${seconds(limits.held_s)}`, "warn"]
     const parked = branch(supervisors, name)?.status === "parked" && ["■ parked", "bad"]
     const times = of => known[of] ? [0.5, 0.95].map(share => quantile(share, grown[of].counts, known[of].bounds)).join(" · ") : "–"
     const spent = cost({ models })
