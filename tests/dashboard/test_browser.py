@@ -197,6 +197,10 @@ async def test_it_asks_for_the_key_and_keeps_it_nowhere(chromium: str) -> None:
         await tab.see(typing("wrong"))
         await tab.until("$('refusal').textContent === 'This key is not accepted.'")
         assert await tab.see("$('main').hidden")
+        for _ in range(10):
+            await door.request("GET", "/v1/models", authorization="Bearer wrong")
+        await tab.see(typing("wrong"))
+        await tab.until("/^Too many wrong keys: wait \\d+ s.$/.test($('refusal').textContent)")
         await tab.see(typing(KEY))
         await tab.until(SHOWN)
         assert await tab.see("$('login').hidden && $('key').value") == ""
@@ -229,12 +233,19 @@ async def test_a_daemon_that_does_not_answer_is_told_since_when_and_missed_until
             assert await tab.text("#state") == "Answering"
 
 
+class Unspeakable:
+    """Nothing that can be encoded."""
+
+
 async def test_an_answer_that_is_none_is_told(chromium: str) -> None:
     async with open_door() as door, looking(chromium, door, told()) as tab:
         door.engine.told = {"an": "older daemon"}
         await tab.see(NOW)
         await tab.until("document.body.className === 'down'")
         assert "this page cannot read its answer" in await tab.text("#state")
+        door.engine.told = Unspeakable()
+        await tab.see(NOW)
+        await tab.until("$('state').textContent.includes('it answered with HTTP 500')")
         await tell(door, tab, told(uptime_s=101.0), "document.body.className === 'up'")
 
 
