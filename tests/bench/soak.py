@@ -36,6 +36,8 @@ SAMPLE_SECONDS = 2.0
 HUNG_SECONDS = 15.0
 """By then every request has its end: the deadline of an attempt is 5 s, and there are two."""
 SETTLE_SECONDS = 3.0
+KEPT_SECONDS = 51.0
+"""After this, kept connections to the provider are closed when the next request comes."""
 FAULTS = ("fault-500", "fault-429", "fault-close", "fault-reset", "fault-truncate", "fault-garbage", "fault-stall")
 
 SLOPE_KB_PER_MINUTE = 1024.0
@@ -187,9 +189,12 @@ async def soak(system: System, upstream: System, server: Redis, minutes: float) 
         await load.run(minutes * 60)
         await trio.sleep(SETTLE_SECONDS)
         nursery.cancel_scope.cancel("the load has ended")
-
     told = await metrics(system.port)
     journal = msgspec.json.decode(await get(upstream.port, "/_fake/journal"))
+    await trio.sleep(KEPT_SECONDS)
+    await Load(system.port, seed=3).run(0.5)
+    await trio.sleep(SETTLE_SECONDS)
+
     half = [sample for sample in samples if sample[0] > minutes * 30]
     slope = linear_regression(*zip(*half, strict=True)).slope * 60
     window = min(60.0, minutes * 20)
