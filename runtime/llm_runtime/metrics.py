@@ -76,6 +76,7 @@ def _requests(meter: Meter) -> Iterator[Metric]:
 
 def _attempts(meter: Meter) -> Iterator[Metric]:
     yield _counter("attempts", "Calls of a provider.", meter.attempts, "provider", "outcome")
+    yield _histogram("attempt_seconds", "Seconds a successful call took.", meter.attempt_seconds, "provider")
     yield _histogram("first_token_seconds", "Seconds to the first token.", meter.first_token_seconds, "provider")
     yield _counter("tokens", "Tokens, failed attempts' included.", meter.tokens, "provider", "model", "direction")
     yield _counter("cost_dollars", "US dollars, where the price is known.", meter.cost, "provider", "model")

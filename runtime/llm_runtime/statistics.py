@@ -6,7 +6,7 @@ It tells what the metrics tell, out of the same moment, but put together by prov
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from enum import StrEnum
 
 import msgspec
@@ -49,7 +49,7 @@ class ModelUse(msgspec.Struct, frozen=True, kw_only=True):
 
 class ProviderStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """One provider. ``attempts`` by outcome, retries included; ``unpriced``: those whose price is not known;
-    ``request_seconds`` of whole answers, those from the cache included; ``first_token_seconds`` of streamed attempts;
+    ``attempt_seconds`` of those that were answered, ``first_token_seconds`` of the streamed ones;
     ``limits`` is ``None`` where nothing is limited.
     """
 
@@ -58,7 +58,7 @@ class ProviderStatistics(msgspec.Struct, frozen=True, kw_only=True):
     attempts: dict[str, int]
     unpriced: int
     models: dict[str, ModelUse]
-    request_seconds: Spread | None
+    attempt_seconds: Spread | None
     first_token_seconds: Spread | None
     limits: DeploymentStatistics | None
 
@@ -129,15 +129,14 @@ def _sharing(moment: Moment, config: Config) -> Sharing | None:
 
 def _provider(name: str, kind: LLMProvider, moment: Moment) -> ProviderStatistics:
     meter = moment.meter
-    first_tokens = [meter.first_token_seconds[name]] if name in meter.first_token_seconds else []
     return ProviderStatistics(
         kind=kind,
         breaker=moment.breakers[name],
         attempts={outcome: count for (provider, outcome), count in meter.attempts.items() if provider == name},
         unpriced=meter.unpriced[name],
         models=_models(name, meter.tokens, meter.cost),
-        request_seconds=_spread(each for (_, provider), each in meter.request_seconds.items() if provider == name),
-        first_token_seconds=_spread(first_tokens),
+        attempt_seconds=_spread(meter.attempt_seconds.get(name)),
+        first_token_seconds=_spread(meter.first_token_seconds.get(name)),
         limits=None if moment.limiter is None else moment.limiter.deployments.get(name),
     )
 
@@ -156,13 +155,8 @@ def _models(
     }
 
 
-def _spread(histograms: Iterable[Histogram]) -> Spread | None:
-    """Several of the same bounds as one."""
-    found = list(histograms)
-    if not found:
-        return None
-    counts = tuple(map(sum, zip(*(each.counts for each in found), strict=True)))
-    return Spread(bounds=found[0].bounds, counts=counts, total=sum(each.total for each in found))
+def _spread(found: Histogram | None) -> Spread | None:
+    return None if found is None else Spread(bounds=found.bounds, counts=tuple(found.counts), total=found.total)
 
 
 def _callers(meter: Meter) -> dict[str, CallerStatistics]:

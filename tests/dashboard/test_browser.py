@@ -39,7 +39,7 @@ def provider(**known: Any) -> ProviderStatistics:
         "attempts": {"ok": 1234, "timeout_idle": 6},
         "unpriced": 0,
         "models": {"m": ModelUse(input_tokens=5000, output_tokens=20, cost=1.5)},
-        "request_seconds": Spread(bounds=(1.0, 2.0), counts=(10, 0, 0), total=5.0),
+        "attempt_seconds": Spread(bounds=(1.0, 2.0), counts=(10, 0, 0), total=5.0),
         "first_token_seconds": None,
         "limits": None,
     }
@@ -89,7 +89,7 @@ async def test_it_shows_what_the_daemon_tells(chromium: str) -> None:
     providers = {
         "primary": provider(),
         "odd": provider(kind=LLMProvider.COHERE, breaker=State.HALF_OPEN, unpriced=2, models={}),
-        "gone": provider(breaker=State.OPEN, attempts={}, request_seconds=None),
+        "gone": provider(breaker=State.OPEN, attempts={}, attempt_seconds=None),
     }
     parts = [node("gone", status=Status.PARKED), node("primary"), node("odd")]
     tree = node("llm-runtime", node("core", node("providers", *parts)))

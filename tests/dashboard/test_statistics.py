@@ -73,8 +73,8 @@ async def test_every_request_and_every_call_is_told_by_provider_and_caller() -> 
     fake, free = told.providers.values()
     assert (fake.kind, fake.breaker) == (LLMProvider.OPENAI_COMPATIBLE, State.CLOSED)
     assert fake.attempts == {"ok": 2, "bad_request": 1}
-    assert fake.request_seconds is not None
-    assert sum(fake.request_seconds.counts) == 3
+    assert fake.attempt_seconds is not None
+    assert sum(fake.attempt_seconds.counts) == 2
     assert fake.first_token_seconds is not None
     assert sum(fake.first_token_seconds.counts) == 1
     assert len(fake.first_token_seconds.counts) == len(fake.first_token_seconds.bounds) + 1
@@ -83,7 +83,7 @@ async def test_every_request_and_every_call_is_told_by_provider_and_caller() -> 
     assert fake.unpriced >= 1
     assert fake.limits is not None
     assert fake.limits.in_flight == 0
-    assert (free.attempts, free.models, free.request_seconds, free.limits) == ({}, {}, None, None)
+    assert (free.attempts, free.models, free.attempt_seconds, free.limits) == ({}, {}, None, None)
     assert told.callers[""].requests == 4
     assert told.callers[""].tokens == sum(use.input_tokens + use.output_tokens for use in fake.models.values())
     assert told.uptime_s == told.tree.uptime > 0

@@ -71,6 +71,7 @@ async def test_every_request_and_every_call_is_counted_once() -> None:
     assert told["requests_refused_total"] == {("model_not_found",): 1}
     assert told["attempts_total"] == {("ok", "fake"): 2, ("bad_request", "fake"): 1}
     assert told["request_seconds_count"] == {("fake", "chat"): 3}
+    assert told["attempt_seconds_count"] == {("fake",): 2}
     assert told["first_token_seconds_count"] == {("fake",): 1}
     assert told["cache_requests_total"] == {("miss",): 2, ("hit",): 1, ("off",): 1}
     assert told["tokens_total"]["input", "m", "fake"] >= 5

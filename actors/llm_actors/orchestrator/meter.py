@@ -56,6 +56,8 @@ class Meter:
         """By type and deployment, of whole answers."""
         self.attempts: Counter[tuple[str, str]] = Counter()
         """By deployment and outcome."""
+        self.attempt_seconds: dict[str, Histogram] = defaultdict(lambda: Histogram(REQUEST_SECONDS))
+        """By deployment, of attempts that were answered."""
         self.first_token_seconds: dict[str, Histogram] = defaultdict(lambda: Histogram(FIRST_TOKEN_SECONDS))
         """By deployment, of streamed attempts that came to a first token."""
         self.tokens: Counter[tuple[str, str, str]] = Counter()
@@ -97,6 +99,8 @@ class Meter:
         """A deployment was asked; of a whole answer the first token is the last one, too, and tells nothing."""
         provider, usage = made.provider, made.usage
         self.attempts[provider, made.outcome] += 1
+        if made.outcome == OK:
+            self.attempt_seconds[provider].add(made.duration_ms / 1000)
         if stream and made.first_token_ms is not None:
             self.first_token_seconds[provider].add(made.first_token_ms / 1000)
         if usage is None:

@@ -104,8 +104,8 @@ const allEnded = counted => sum(counted.requests, sum) + sum(counted.refused)
 const tokens = use => use.input_tokens + use.output_tokens
 const allTokens = counted => sum(counted.providers, each => sum(each.models, tokens))
 const cost = provider => sum(provider.models, use => use.cost ?? 0)
-const answered = counted => sum(counted.providers, each => sum(each.request_seconds?.counts))
-const took = counted => sum(counted.providers, each => each.request_seconds?.total ?? 0)
+const answered = counted => sum(counted.providers, each => sum(each.attempt_seconds?.counts))
+const took = counted => sum(counted.providers, each => each.attempt_seconds?.total ?? 0)
 const allCost = counted => sum(counted.providers, cost)
 
 // Kind -> how many requests and calls failed so, and at whom.
@@ -244,7 +244,7 @@ function showNow(now, lately, span) {
   const perSecond = of => lasted ? rate(Math.max(0, of(now) - of(recent)) / lasted) : "–"
   const ended = allEnded(lately)
   const lost = allFailed(lately)
-  const [answers, firsts] = ["request_seconds", "first_token_seconds"].map(name => {
+  const [answers, firsts] = ["attempt_seconds", "first_token_seconds"].map(name => {
     const known = together(lately, name)
     return known ? quantile(0.5, known.counts, together(now, name).bounds) : "–"
   })
@@ -277,7 +277,7 @@ function showProviders(now, counted) {
       parked || (breaker === "closed" && held) || breakers[breaker] || breaker,
       number(attempts.ok ?? 0),
       lost ? [`${number(lost)} (${percent(lost, sum(attempts))})`, "bad"] : "0",
-      times("request_seconds"),
+      times("attempt_seconds"),
       times("first_token_seconds"),
       ["input_tokens", "output_tokens"].map(each => number(sum(models, use => use[each]))).join(" · "),
       unpriced ? spent ? `${dollars(spent)} + unknown` : "unknown" : dollars(spent),
