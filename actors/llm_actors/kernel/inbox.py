@@ -34,7 +34,7 @@ class Inbox(Generic[M_co]):
         self.stopping = False
         self.final = False
         self.saved: msgspec.Struct | None = None
-        self._receive = mailbox.reader()
+        self._receive: trio.MemoryReceiveChannel[Delivery[Message]] | None = None
         self._callbacks: list[Callable[[], object]] = []
 
     @property
@@ -44,9 +44,12 @@ class Inbox(Generic[M_co]):
 
     async def receive(self) -> Delivery[M_co]:
         """Wait for the next message. Raise `trio.EndOfChannel` once a stop is asked for. Cancelling loses nothing."""
+        if self.stopping:
+            raise trio.EndOfChannel
+        receive = self._receive = self._receive or self.mailbox.reader()
         while True:
             try:
-                delivery = await self._receive.receive()
+                delivery = await receive.receive()
             except trio.ClosedResourceError:
                 raise trio.EndOfChannel from None
             if self.mailbox.admit(delivery):
@@ -76,7 +79,8 @@ class Inbox(Generic[M_co]):
         self.final = self.final or final
         if not self.stopping:
             self.stopping = True
-            self._receive.close()
+            if self._receive is not None:
+                self._receive.close()
             for callback in self._callbacks:
                 callback()
 
