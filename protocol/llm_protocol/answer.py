@@ -94,6 +94,8 @@ class Framing(Protocol):
 class AnswerStream:
     """The `StreamDecoder` of every answer that is streamed."""
 
+    __slots__ = ("_answer", "_framing")
+
     def __init__(self, answer: Answer, framing: Framing | None = None) -> None:
         self._answer = answer
         self._framing = framing or SseDecoder()

@@ -43,6 +43,8 @@ class ServerSentEvent(NamedTuple):
 class SseDecoder:
     """Feed it bytes as they come. Time and memory are linear in what is fed and bounded by ``max_event_bytes``."""
 
+    __slots__ = ("_after_cr", "_data", "_event", "_first_line", "_limit", "_size", "_stray", "_tail")
+
     def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
         self._limit = max_event_bytes
         self._tail = bytearray()  # a line that has not ended yet

@@ -84,6 +84,11 @@ class Ask(NamedTuple):
 class Asking:
     """One attempt. ``request`` may differ from the question's own: it may go on where another attempt broke off."""
 
+    __slots__ = (
+        "_ask", "_estimate", "_first_at", "_hold", "_length", "_reported", "_request", "_room", "_services",
+        "_sink", "_usage", "_waited_s", "candidate", "hedge",
+    )  # fmt: skip
+
     def __init__(
         self,
         services: Services,

@@ -59,6 +59,8 @@ class Together(NamedTuple):
 class Record:
     """Gathers the decision record of one request."""
 
+    __slots__ = ("_attempts", "_passed_over", "_ranking", "_strategy", "_under_way", "cache", "stopped", "together")
+
     def __init__(self, strategy: str, passed_over: Mapping[str, FailureKind] | None = None) -> None:
         self._strategy = strategy
         self._passed_over = passed_over

@@ -35,6 +35,8 @@ class Rescue:
     and what follows a failure is asked of `resume`.
     """
 
+    __slots__ = ("_held", "_held_bytes", "_log", "_mode", "_speaking", "_splice", "delivered")
+
     def __init__(self, log: RunLog, mode: OnBrokenStream) -> None:
         self._log = log
         self._mode = mode

@@ -53,6 +53,8 @@ class Ending(NamedTuple):
 class Single:
     """The attempts at one `Ask`. Made, run once, thrown away."""
 
+    __slots__ = ("_ask", "_asked", "_called", "_rescue", "_services", "_speaker", "_tried")
+
     def __init__(self, services: Services, ask: Ask) -> None:
         self._services = services
         self._ask = ask

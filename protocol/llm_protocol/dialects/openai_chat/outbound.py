@@ -102,6 +102,11 @@ _FIELDS: dict[type[Delta], bytes] = {TextDelta: b"content", RefusalDelta: b"refu
 class OpenAIChatEncoder:
     """The frames of one streamed answer. Adjacent deltas of an item become one chunk."""
 
+    __slots__ = (
+        "_calls", "_created", "_has_role", "_head", "_id", "_legacy", "_model", "_quirks", "_refused",
+        "_told", "_usage", "_wants_record", "_wants_usage",
+    )  # fmt: skip
+
     def __init__(self, inbound: Inbound, response_id: str, quirks: Quirks) -> None:
         request = inbound.request
         self._quirks = quirks
