@@ -82,7 +82,8 @@ def main() -> int:
     with redis() as server, process(1, str(FOLDER / "_upstream.py"), "1", "0.001") as upstream:
         bare = CONFIG.format(port=upstream.port)
         for what, section, load in ROWS:
-            with system_under_test(bare + section.replace("{port}", str(server.port))) as ours, system_under_test(bare) as plain:
+            with_section = bare + section.replace("{port}", str(server.port))
+            with system_under_test(with_section) as ours, system_under_test(bare) as plain:
                 found, base = _measured((ours, plain), load)
             print(f"{what:32} {found:6.0f} us {base:6.0f} us {found / base:6.2f}x", flush=True)
     return 0

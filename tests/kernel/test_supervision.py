@@ -506,12 +506,16 @@ async def test_what_the_block_raises_comes_out_as_itself(kind: type[BaseExceptio
 
 async def test_a_block_that_fails_while_its_tree_gives_up_loses_neither_error(autojump_clock: MockClock) -> None:
     root = Supervisor([member("a")], intensity=Intensity(0, 1))
+
+    async def block() -> None:
+        try:
+            root.ref("a").cast(CrashCast())
+            await trio.sleep_forever()
+        finally:
+            raise KeyError("mine")
+
     with pytest.raises(BaseExceptionGroup) as caught:
         async with running(root):
-            try:
-                root.ref("a").cast(CrashCast())
-                await trio.sleep_forever()
-            finally:
-                raise KeyError("mine")
+            await block()
     assert caught.group_contains(KeyError)
     assert caught.group_contains(GaveUp)
