@@ -203,6 +203,7 @@ def told(asked: Asked, fault: Fault, mode: OnBrokenStream, promise: Expected, w:
     failed = asked.attempts[:-1] if promise.who else asked.attempts
     for attempt in failed:
         assert attempt["outcome"] == fault.kind.value, where
+        assert not (fault.dial and "usage" in attempt), f"what never left used nothing: {where}"
         if "usage" in attempt:
             assert attempt["usage"]["estimated"], where
     if promise.who:

@@ -244,6 +244,23 @@ async def test_rty_05_an_answer_that_was_lost_is_one_request_and_its_usage_a_gue
     assert asked.response.usage == tokens("a")
 
 
+async def test_what_found_no_connection_used_nothing_and_leaves_its_room(autojump_clock: MockClock) -> None:
+    """Neither in the books of the limiter, nor in what is told of tokens and of calls without a known price."""
+    async with world(
+        limits=Limits(requests_per_minute=1, tokens_per_minute=200),
+        attempts=Attempts(max=1),
+        z=Vendor(answer, bad_dials=1),
+    ) as w:
+        refused = await w.ask()
+        assert refused.outcomes() == ["z:network"]
+        meter = w.tree.services.meter
+        assert (meter.tokens.total(), meter.unpriced.total(), meter.caller_tokens.total()) == (0, 0, 0)
+
+        asked = await w.ask()
+        await w.settled()
+    assert (asked.text, asked.took) == (ANSWER, 0)
+
+
 async def test_rty_06_one_error_names_every_attempt_with_its_cause(autojump_clock: MockClock) -> None:
     async with world(
         a=[status(500, {"error": {"message": "broken pipe"}})],

@@ -66,9 +66,18 @@ class Reservation:
         """It was answered. ``usage`` replaces the estimate, if the vendor gave any; ``limits`` are its headers."""
         self._end(Ending.SPENT, None if usage is None else usage.total_tokens, limits)
 
-    def refund(self, kind: FailureKind, *, retry_after: float | None = None, limits: RateLimits | None = None) -> None:
-        """It failed. What comes back is what ``kind`` proves unused; ``retry_after`` (seconds) holds the deployment."""
-        self._end(ending_of(kind), None, limits, retry_after)
+    def refund(
+        self,
+        kind: FailureKind,
+        *,
+        retry_after: float | None = None,
+        limits: RateLimits | None = None,
+        unsent: bool = False,
+    ) -> None:
+        """It failed. What comes back is all if it is known to be ``unsent``, else what ``kind`` proves unused;
+        ``retry_after`` (seconds) holds the deployment.
+        """
+        self._end(Ending.UNSENT if unsent else ending_of(kind), None, limits, retry_after)
 
     def _end(
         self,

@@ -166,7 +166,7 @@ class Asking:
         """Into the books of limiter, selector and estimator, and into the decision record. None of it waits."""
         services, candidate = self._services, self.candidate
         failure = outcome.end.failure if isinstance(outcome.end, Failed) else None
-        usage = self._usage if failure is None else self._usage or self._probable(failure)
+        usage = self._usage if failure is None else self._usage or self._probable(failure, unsent=outcome.unsent)
         cost = services.cost(candidate, self._reported, usage) if usage else None
         if failure is None and usage is not None:
             services.estimator.learn(str(candidate), self._estimate, usage)
@@ -176,7 +176,9 @@ class Asking:
             if failure is None:
                 self._room.settle(usage, outcome.limits)
             else:
-                self._room.refund(failure.kind, retry_after=failure.retry_after, limits=outcome.limits)
+                self._room.refund(
+                    failure.kind, retry_after=failure.retry_after, limits=outcome.limits, unsent=outcome.unsent
+                )
         observe(
             services.observer,
             candidate,
@@ -191,9 +193,9 @@ class Asking:
         )
         services.meter.attempt(made, self._ask.request.caller, stream=self._ask.stream)
 
-    def _probable(self, failure: Failure) -> Usage | None:
+    def _probable(self, failure: Failure, *, unsent: bool) -> Usage | None:
         """What a failed attempt probably took, marked as a guess; ``None`` where it cannot have taken anything."""
-        if failure.kind in _UNBILLED:
+        if unsent or failure.kind in _UNBILLED:
             return None
         output = -(-self._length // CHARACTERS_PER_TOKEN)
         return Usage(input_tokens=self._estimate.input_tokens, output_tokens=output, estimated=True)

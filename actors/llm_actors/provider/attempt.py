@@ -13,7 +13,7 @@ from typing import final
 import trio
 
 from llm_actors.provider.deployment import Deployment
-from llm_actors.provider.failing import failure_of
+from llm_actors.provider.failing import UNSENT, failure_of
 from llm_actors.provider.messages import Outcome, Sink
 from llm_actors.run.log import LogLimitExceeded
 from llm_actors.transport import Broken, Response, Transport, TransportError
@@ -46,7 +46,7 @@ class Attempt:
 
     __slots__ = (
         "_deployment", "_first_token_at", "_latest", "_limits", "_resent", "_scope", "_sink", "_started_at",
-        "_timeouts", "_transport", "_unfencer", "_waiting_for",
+        "_timeouts", "_transport", "_unfencer", "_unsent", "_waiting_for",
     )  # fmt: skip
 
     def __init__(
@@ -64,6 +64,7 @@ class Attempt:
         self._waiting_for = FailureKind.TIMEOUT_TOTAL
         self._unfencer: Unfencer | None = None
         self._resent = False
+        self._unsent = False
 
     async def run(self, request: AnyRequest, *, stream: bool) -> Outcome:
         """Carry it out. Raises nothing but `trio.Cancelled` and bugs."""
@@ -75,6 +76,7 @@ class Attempt:
         except LLMClientError as exc:  # the dialect cannot say this request
             end = Failed(failure=exc.failure)
         except (TransportError, LogLimitExceeded) as exc:
+            self._unsent = isinstance(exc, UNSENT)
             end = Failed(failure=failure_of(exc, self._deployment.name))
         return self._outcome(end or self._timed_out(), request.model)
 
@@ -89,6 +91,7 @@ class Attempt:
             duration_s=now - self._started_at,
             limits=self._limits,
             resent=self._resent,
+            unsent=self._unsent,
         )
 
     def _signed(self, failure: Failure, model: str) -> Failure:

@@ -47,6 +47,9 @@ _KINDS: tuple[tuple[type[Exception], FailureKind], ...] = (
     (KernelError, FailureKind.INTERNAL),
 )
 
+UNSENT = (ConnectFailed, ConnectTimeout, TlsFailed)
+"""After these nothing of the request had left."""
+
 _WORDS: dict[FailureKind, str] = {
     FailureKind.LOG_LIMIT: "the answer is larger than the run log may be",
     FailureKind.PARKED: "out of service after repeated crashes; it will be tried again",

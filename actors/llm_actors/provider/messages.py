@@ -26,6 +26,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     limits: RateLimits | None = None
     resent: bool = False
     """The request went out twice, because a kept connection had closed before it was answered."""
+    unsent: bool = False
+    """There was no connection to send it over: the vendor knows nothing of it."""
 
 
 class Generate(Call[Outcome], frozen=True, kw_only=True):
