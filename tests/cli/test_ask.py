@@ -87,7 +87,7 @@ async def test_a_refusal_is_one_line() -> None:
     assert (code, out) == (1, "")
     [line] = [line for line in err.splitlines() if line.startswith("llm-runtime: ")]
     assert "Traceback" not in err
-    assert line == "llm-runtime: no such key"
+    assert line == "llm-runtime: no such key (the key for a daemon is taken from LLM_RUNTIME_KEY)"
 
 
 async def test_a_broken_answer_keeps_what_came_and_fails() -> None:

@@ -94,6 +94,22 @@ async def test_ready_is_the_first_line_and_a_signal_ends_it_with_0(tmp_path: Pat
         assert f'try: llm-runtime ask --url {url} "Say hello."' in err
 
 
+async def test_with_json_every_line_of_stderr_is_an_object(tmp_path: Path) -> None:
+    """And where keys are configured, the line that says what to try says where the key goes."""
+    async with Peer() as peer:
+        file = config(tmp_path, peer)
+        with open(file, "a") as text:
+            text.write('[keys.me]\nsecret = "env:MINE"\n')
+        async with serving("--config", file, "--log-format", "json", MINE="CANARY-secret") as (process, url):
+            process.terminate()
+            assert await process.wait() == 0
+            err = await commands.rest(process.stderr)
+    messages = [json.loads(line)["message"] for line in err.splitlines()]
+    assert f"provider p  (configured in {file})" in messages
+    assert f'try: LLM_RUNTIME_KEY=… llm-runtime ask --url {url} "Say hello."' in messages
+    assert "CANARY" not in err
+
+
 async def test_the_providers_found_and_passed_over_are_told() -> None:
     async with serving("--port", "0", OPENAI_API_KEY="sk-CANARY", CEREBRAS_API_KEY="é") as (process, _):
         process.terminate()

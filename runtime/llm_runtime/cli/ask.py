@@ -69,6 +69,8 @@ def _as_said(exc: BaseException, model: str) -> BaseException:
     if not (isinstance(exc, LLMClientError) and ours.startswith(f"{DAEMON}/") and exc.failure.message.startswith(ours)):
         return exc
     said = exc.failure.message.removeprefix(ours)
+    if exc.failure.upstream_status == 401:
+        said += " (the key for a daemon is taken from LLM_RUNTIME_KEY)"
     return error_for(msgspec.structs.replace(exc.failure, message=said), exc.partial)
 
 

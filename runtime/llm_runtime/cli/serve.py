@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import trio
@@ -15,23 +16,33 @@ from llm_runtime.cli.setup import CHECKOUT, configured
 from llm_runtime.cli.terminal import announce, say
 from llm_runtime.config import Config, with_server
 
+log = logging.getLogger(__name__)
+
 
 def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Serve until told to stop, and give the exit code. Raises `ConfigError` for what must be put right first."""
     start_logging(arguments.log_level, arguments.log_format)
     change = partial(with_server, host=arguments.host, port=arguments.port, insecure_no_tls=arguments.insecure_no_tls)
-    config = configured(arguments.config, environ, say, change)
-    return trio.run(_serve, config, os.path.join("bin", "llm-runtime") if CHECKOUT in environ else "llm-runtime")
+    tell = _log if arguments.log_format == "json" else say
+    config = configured(arguments.config, environ, tell, change)
+    program = os.path.join("bin", "llm-runtime") if CHECKOUT in environ else "llm-runtime"
+    return trio.run(_serve, config, program, tell)
 
 
-async def _serve(config: Config, program: str) -> int:
+def _log(line: str) -> None:
+    """What is said to a person, for a machine that reads every line of stderr as JSON."""
+    log.info("%s", line.removeprefix("llm-runtime: "))
+
+
+async def _serve(config: Config, program: str, tell: Callable[[str], None]) -> int:
     def ready(url: str) -> None:
         announce(f"ready {url}")
-        say(f'llm-runtime: try: {program} ask --url {url} "Say hello."')
+        key = "LLM_RUNTIME_KEY=… " if config.keys else ""
+        tell(f'llm-runtime: try: {key}{program} ask --url {url} "Say hello."')
 
     await daemon.check_address(config)
     for line in introduction(config):
-        say(line)
+        tell(line)
     return await daemon.run(config, ready)
 
 
