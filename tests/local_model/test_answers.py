@@ -19,9 +19,10 @@ LOCAL = Config(providers={"local": Provider(kind=LLMProvider.LOCAL, models=("smo
 
 
 def model_process() -> int:
-    """The process id of our only child."""
-    [pid] = {pid for file in Path("/proc/self/task").glob("*/children") for pid in file.read_text().split()}
-    return int(pid)
+    """The process id of the model's process, which is our child."""
+    children = {pid for file in Path("/proc/self/task").glob("*/children") for pid in file.read_text().split()}
+    [found] = [pid for pid in children if b"local_model" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return int(found)
 
 
 async def text_until_killed(runtime: llm_runtime.Runtime, process: int) -> None:

@@ -8,7 +8,6 @@ ends one message, until crashes come so fast that the fault must be in what they
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import TypeVar
 
 import trio
@@ -83,7 +82,7 @@ async def serve_concurrently(
                 delivery = await inbox.receive()
             except trio.EndOfChannel:
                 return
-            delivery.context.run(partial(nursery.start_soon, work, delivery, name=inbox.name))
+            delivery.context.run(lambda each: nursery.start_soon(work, each, name=inbox.name), delivery)
 
 
 async def _attend(inbox: Inbox[M], delivery: Delivery[M], handle: Callable[[Delivery[M]], Awaitable[None]]) -> None:
