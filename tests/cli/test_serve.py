@@ -98,8 +98,7 @@ async def test_with_json_every_line_of_stderr_is_an_object(tmp_path: Path) -> No
     """And where keys are configured, the line that says what to try says where the key goes."""
     async with Peer() as peer:
         file = config(tmp_path, peer)
-        with open(file, "a") as text:
-            text.write('[keys.me]\nsecret = "env:MINE"\n')
+        Path(file).write_text(f'{Path(file).read_text()}[keys.me]\nsecret = "env:MINE"\n')
         async with serving("--config", file, "--log-format", "json", MINE="CANARY-secret") as (process, url):
             process.terminate()
             assert await process.wait() == 0
