@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -558,6 +559,14 @@ def test_a_line_and_an_object_without_end_are_cut_off() -> None:
     array = JsonArrayDecoder(max_bytes=100)
     with pytest.raises(WireError, match="100 bytes"):
         array.feed(b'[{"a": "' + b"x" * 200)
+
+
+def test_an_array_takes_time_in_proportion_to_its_length() -> None:
+    """FUZZ-02: 40 000 objects; with a copy of the rest for each of them it was seconds."""
+    body = b"[" + b'{"a": "%b"},' % (b"x" * 90) * 40_000 + b"{}]"
+    began = time.thread_time()
+    assert len(JsonArrayDecoder(len(body)).feed(body)) == 40_001
+    assert time.thread_time() - began < 1
 
 
 def test_the_array_decoder_keeps_an_escape_that_is_cut() -> None:

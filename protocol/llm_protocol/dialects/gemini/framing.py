@@ -14,7 +14,7 @@ from llm_protocol.wire import WireError
 
 _OUTSIDE = re.compile(rb'["{}\[\]]')
 _INSIDE = re.compile(rb'["\\]')
-_BETWEEN = b" \t\r\n,[]"
+_FIRST = re.compile(rb"[^ \t\r\n,\[\]]")
 _BLANK = b"\xef\xbb\xbf \t\r\n"
 
 
@@ -71,26 +71,28 @@ class JsonArrayDecoder:
         """The objects that ``data`` completes. Raises `WireError`."""
         found: list[bytes] = []
         self._object += data
-        while True:
-            if not self._object_begun():
-                return found
+        while self._object_begun():
             end = self._find_end()
             if end is None:
                 if len(self._object) > self._limit:
                     raise WireError(f"an object of the array is longer than {self._limit} bytes")
-                return found
+                break
             found.append(bytes(self._object[:end]))
             del self._object[:end]
             self._at = 0
+        return found
 
     def _object_begun(self) -> bool:
         if self._at:
             return True
-        rest = self._object.lstrip(_BETWEEN)
-        if rest and rest[0] != 0x7B:
+        first = _FIRST.search(self._object)  # `lstrip` would copy all the rest for each object
+        if first is None:
+            self._object.clear()
+            return False
+        if first[0] != b"{":
             raise WireError("the array holds something that is not an object")
-        self._object = rest
-        return bool(rest)
+        del self._object[: first.start()]
+        return True
 
     def _find_end(self) -> int | None:
         """The end of the object, or ``None`` if it has not come yet."""
