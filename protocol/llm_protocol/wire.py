@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import accumulate
 from typing import Any, Generic, NoReturn, TypeVar
 
 import msgspec
@@ -17,6 +18,10 @@ MAX_BODY_BYTES = 64 * 1024 * 1024
 
 MAX_KEYS = 50_000
 """A JSON text may have this many keys: as plain objects each costs over a hundred bytes. Long model lists fit."""
+
+
+MAX_DEPTH = 256
+"""A JSON text may be nested so deeply: whoever walks it, or writes it again, has fewer frames left than its reader."""
 
 
 class WireError(ValueError):
@@ -43,12 +48,14 @@ class JsonDecoder(Generic[T]):
             raise WireError(f"the JSON text is longer than {self._limit} bytes")
         if len(data) > 2 * MAX_KEYS and _too_many_keys(data):
             raise WireError(f"the JSON text has more than {MAX_KEYS} keys")
+        if len(data) > 2 * MAX_DEPTH and _too_deep(data):
+            raise WireError(_DEEP)
         try:
             return self._fast.decode(data)
         except msgspec.ValidationError as exc:
             raise WireError(_without_values(str(exc))) from None
         except RecursionError:
-            raise WireError("the JSON text is nested too deeply") from None
+            raise WireError(_DEEP) from None
         except (msgspec.DecodeError, UnicodeError):
             return self._decode_tolerantly(data)
 
@@ -60,7 +67,7 @@ class JsonDecoder(Generic[T]):
         except msgspec.ValidationError as exc:
             raise WireError(_without_values(str(exc))) from None
         except RecursionError:
-            raise WireError("the JSON text is nested too deeply") from None
+            raise WireError(_DEEP) from None
         except ValueError:
             raise WireError("the text is not JSON") from None
 
@@ -72,6 +79,21 @@ _KEY_END = re.compile(rb'(?<!\\)(?:\\\\)*"[ \t\r\n]*:')
 def _too_many_keys(data: bytes | str) -> bool:
     text = data if isinstance(data, bytes) else data.encode("utf-8", "replace")
     return text.count(b":") > MAX_KEYS and sum(1 for _ in _KEY_END.finditer(text)) > MAX_KEYS
+
+
+_DEEP = "the JSON text is nested too deeply"
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+_STEPS = bytes(1 if mark in b"[{" else 255 for mark in range(256))
+"""Of what opens, 1, of what closes, -1 as a signed byte."""
+_FLAT = bytes(mark for mark in range(256) if mark not in b"[]{}")
+
+
+def _too_deep(data: bytes | str) -> bool:
+    text = data if isinstance(data, bytes) else data.encode("utf-8", "replace")
+    if text.count(b"[") + text.count(b"{") <= MAX_DEPTH:
+        return False
+    steps = memoryview(_STRING.sub(b"", text).translate(_STEPS, _FLAT)).cast("b")
+    return max(accumulate(steps), default=0) > MAX_DEPTH
 
 
 def _refuse_constant(name: str) -> NoReturn:

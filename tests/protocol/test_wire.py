@@ -17,7 +17,7 @@ from llm_protocol.headers import int_header, retry_after, seconds_until
 from llm_protocol.pictures import data_uri, image_from_url, image_url, parse_data_uri, unbase64
 from llm_protocol.redact import error_message, redact
 from llm_protocol.times import duration, http_date, rfc3339
-from llm_protocol.wire import JsonDecoder, WireError, decode_json, encode_json
+from llm_protocol.wire import MAX_DEPTH, JsonDecoder, WireError, decode_json, encode_json
 
 
 class Point(msgspec.Struct):
@@ -52,6 +52,18 @@ def test_hostile_json_is_a_wire_error(bad: bytes) -> None:
     """SSE-07: malformed, NaN, depth 10^5, a 10^6-digit number: one typed error."""
     with pytest.raises(WireError):
         decode_json(bad)
+
+
+def test_sse_07_what_is_read_is_not_too_deep_to_be_walked() -> None:
+    """SSE-07: the limit is our own, so that what was read in few frames can be written again in many."""
+    for deepest in b"[" * MAX_DEPTH + b"]" * MAX_DEPTH, b'{"[\\"{":[' * (MAX_DEPTH // 2) + b"]}" * (MAX_DEPTH // 2):
+        assert decode_json(deepest)
+        assert decode_json(deepest.decode())
+        for deeper in b"[" + deepest + b"]", b'{"a":' + deepest + b"}":
+            with pytest.raises(WireError, match="too deep"):
+                decode_json(deeper)
+    flat = b"[" + b'["[[[\\\\", "{\\"{", {}], ' * 1000 + b"[]]"
+    assert len(decode_json(flat)) == 1001
 
 
 def test_sse_07_a_million_keys_are_refused_before_they_are_objects() -> None:
