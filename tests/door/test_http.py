@@ -13,7 +13,7 @@ from trio.testing import MockClock
 from llm_actors.run import Run
 from llm_protocol.errors import ModelNotFoundError, QueueFullError
 from llm_protocol.failures import Failure, FailureKind
-from llm_runtime.door.limits import BODY_BYTES
+from llm_runtime.door.limits import BODY_BYTES, HEAD_BYTES
 from support.door import begin_text, end_text, hanging, open_door, saying, silent
 
 CHAT = {"model": "fake-1", "messages": [{"role": "user", "content": "hi"}]}
@@ -97,6 +97,7 @@ async def test_a_client_that_asks_first_is_told_to_go_on() -> None:
         (b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\ncontent-length: 4\r\n\r\nabc", 400),
         (b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: gzip\r\n\r\n", 501),
         (b"GET / HTTP/1.1\r\nx: " + b"a" * 70_000, 431),
+        (b"GET / HTTP/1.1\r\nhost: localhost\r\nx: %b\r\n\r\n" % (b"a" * HEAD_BYTES), 431),
         (b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % (BODY_BYTES + 1), 413),
     ],
 )

@@ -162,8 +162,10 @@ class _AnyRequest:
     def _take_head(self, head: h11.Request) -> None:
         end = self._raw_head.find(b"\r\n\r\n")
         # h11 forgives a bare LF; a proxy before us may not see a line's end there, and then we would not agree.
-        if end < 0 or b"\n" in self._raw_head[:end].replace(b"\r\n", b""):
+        if b"\n" in (self._raw_head if end < 0 else self._raw_head[:end]).replace(b"\r\n", b""):
             raise Refused(400, "invalid_request", "A line of the head does not end in CR LF.", close=True)
+        if end < 0 or end + 4 > HEAD_BYTES:  # of what comes at once, h11 takes any length
+            raise _head_too_large()
         if head.http_version not in _VERSIONS:
             raise Refused(505, "http_version", "This server speaks HTTP/1.1 and WebSocket.", close=True)
         if not head.target.startswith(b"/"):
@@ -194,8 +196,12 @@ def _check_size(size: int) -> None:
 def _malformed(exc: h11.RemoteProtocolError) -> Refused:
     status = exc.error_status_hint
     if status == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE:
-        return Refused(status, "headers_too_large", f"The head is larger than {HEAD_BYTES} bytes.", close=True)
+        return _head_too_large()
     return Refused(status, "invalid_request", "This is not an HTTP/1.1 request.", close=True)
+
+
+def _head_too_large() -> Refused:
+    return Refused(431, "headers_too_large", f"The head is larger than {HEAD_BYTES} bytes.", close=True)
 
 
 @lru_cache(maxsize=2)
