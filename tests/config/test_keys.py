@@ -71,6 +71,7 @@ def test_a_world_readable_key_file_is_warned_of(tmp_path: Path) -> None:
 
 def test_a_key_file_that_is_none_is_refused(tmp_path: Path) -> None:
     assert refused("file:nope", folder=tmp_path) == "cannot read the key file 'nope': No such file or directory"
+    assert refused("file:~nobody-x/k") == "cannot read the key file '~nobody-x/k': No such file or directory"
     assert "Is a directory" in refused("file:.", folder=tmp_path)
     (tmp_path / "big").write_bytes(b"CANARY" * 10_000)
     assert refused("file:big", folder=tmp_path) == "the key file 'big' is larger than 16384 bytes"

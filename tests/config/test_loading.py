@@ -294,9 +294,11 @@ def test_a_ca_file_is_found_beside_the_configuration(tmp_path: Path) -> None:
     file = tmp_path / "c.toml"
     file.write_text(source % "ca.pem")
     assert load(file, {}).providers["x"].ca_file == str(tmp_path / "ca.pem")
-    file.write_text(source % "nope.pem")
-    with pytest.raises(ConfigError, match=r"c\.toml:4: providers\.x\.ca_file: cannot read 'nope\.pem': No such file"):
-        load(file, {})
+    for missing in "nope.pem", "~nobody-x/ca.pem":
+        file.write_text(source % missing)
+        with pytest.raises(ConfigError) as caught:
+            load(file, {})
+        assert str(caught.value).startswith(f"{file}:4: providers.x.ca_file: cannot read '{missing}': No such file")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,8 +38,8 @@ class KeyReader:
         return checked(value, f"the environment variable {name}")
 
     def _from_file(self, name: str) -> Secret:
-        path = self._folder / Path(name).expanduser()
         try:
+            path = self._folder / os.path.expanduser(name)  # of an unknown user: as it stands
             with path.open("rb") as file:
                 mode = stat.S_IMODE(path.stat().st_mode)
                 content = file.read(MAX_KEY_BYTES + 1)

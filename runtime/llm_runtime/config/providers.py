@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -88,8 +89,8 @@ def sends_key_in_clear(provider: Provider) -> bool:
 
 
 def _existing(folder: Path, name: str) -> str:
-    path = folder / Path(name).expanduser()
     try:
+        path = folder / os.path.expanduser(name)  # of an unknown user: as it stands
         with path.open("rb"):
             return str(path)
     except (OSError, ValueError) as exc:
