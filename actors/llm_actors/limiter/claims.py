@@ -145,7 +145,7 @@ def decode(answer: bytes, claims: Sequence[Claim]) -> list[tuple[Claim, Answer]]
     """The answers to a batch's ``claims``, which are in order. Raises `ValueError` for anything else."""
     try:
         answered = list(zip(claims, _answers.decode(answer), strict=True))
-    except msgspec.MsgspecError as exc:
+    except (msgspec.MsgspecError, RecursionError) as exc:
         raise ValueError(str(exc)) from None
     for claim, each in answered:
         parties = len(claim.parties)
