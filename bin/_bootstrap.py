@@ -207,6 +207,9 @@ def _reason(log):
         lines = [line.strip() for line in file if line.strip()]
     if any("ensurepip is not" in line for line in lines):
         return "this Python has no ensurepip; install its venv package (Debian: apt-get install python3-venv)"
+    unreached = [line.partition(" broken by ")[2] for line in lines if "after connection broken by" in line]
+    if unreached and any("from versions: none" in line for line in lines):
+        return f"the package index cannot be reached: {unreached[-1]}"
     for telling in ("ERROR: ", "Error: ", ""):
         if found := [line for line in lines if telling in line]:
             return found[-1].removeprefix(telling)

@@ -202,6 +202,18 @@ def test_a_pip_that_fails_is_one_line_and_tried_again(tmp_path: Path) -> None:
         assert "Traceback" not in done.stderr
 
 
+def test_without_a_network_that_is_what_is_said(tmp_path: Path) -> None:
+    """pip's own last line blames the package."""
+    said = (
+        "WARNING: Retrying (Retry(total=0)) after connection broken by NameResolutionError: /simple/trio/",
+        "ERROR: Could not find a version that satisfies the requirement trio (from versions: none)",
+        "ERROR: No matching distribution found for trio",
+    )
+    done = Checkout(tmp_path, pip="; ".join([*(f"echo '{line}'" for line in said), "exit 1"])).run()
+    assert done.returncode == 1
+    assert "the package index cannot be reached: NameResolutionError: /simple/trio/ (" in done.stderr.splitlines()[-1]
+
+
 def test_an_environment_somebody_else_made_is_used_and_kept(tmp_path: Path) -> None:
     checkout = Checkout(tmp_path, pip="exit 1")
     own = checkout.root / ".venv" / "bin" / "python"

@@ -29,11 +29,11 @@ ENDLESS = [
 ]
 
 
-def config(folder: Path, peer: Peer, drain_s: float = 30) -> str:
+def config(folder: Path, peer: Peer, drain_s: float = 30, more: str = "") -> str:
     file = folder / "c.toml"
     file.write_text(
         f"[server]\nport = 0\ndrain_s = {drain_s}\n"
-        f'[providers.p]\nkind = "openai_compatible"\nbase_url = "{peer.url}/v1"\nmodels = ["m"]\n'
+        f'[providers.p]\nkind = "openai_compatible"\nbase_url = "{peer.url}/v1"\nmodels = ["m"]\n{more}'
     )
     return str(file)
 
@@ -97,8 +97,7 @@ async def test_ready_is_the_first_line_and_a_signal_ends_it_with_0(tmp_path: Pat
 async def test_with_json_every_line_of_stderr_is_an_object(tmp_path: Path) -> None:
     """And where keys are configured, the line that says what to try says where the key goes."""
     async with Peer() as peer:
-        file = config(tmp_path, peer)
-        Path(file).write_text(f'{Path(file).read_text()}[keys.me]\nsecret = "env:MINE"\n')
+        file = config(tmp_path, peer, more='[keys.me]\nsecret = "env:MINE"\n')
         async with serving("--config", file, "--log-format", "json", MINE="CANARY-secret") as (process, url):
             process.terminate()
             assert await process.wait() == 0
