@@ -7,6 +7,7 @@ pieces, ends the answer at the first that is not understood, and lets nothing fo
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import Protocol, final
 
 import msgspec
@@ -81,8 +82,8 @@ class Framing(Protocol):
         """The beginning of what was no piece of anything."""
         ...
 
-    def feed(self, data: bytes) -> list[ServerSentEvent]:
-        """The pieces that ``data`` completes. Raises `WireError`."""
+    def feed(self, data: bytes) -> Iterable[ServerSentEvent]:
+        """The pieces that ``data`` completes. Raises `WireError`, perhaps only after some of them."""
         ...
 
     def end(self) -> list[ServerSentEvent]:
@@ -124,7 +125,7 @@ class AnswerStream:
             answer.misread(exc)
         return answer.told()
 
-    def _take(self, pieces: list[ServerSentEvent]) -> None:
+    def _take(self, pieces: Iterable[ServerSentEvent]) -> None:
         answer = self._answer
         for piece in pieces:
             answer.take(piece)

@@ -25,7 +25,7 @@ from llm_protocol.dialect import WireResponse
 from llm_protocol.dialects.gemini import Gemini
 from llm_protocol.dialects.gemini.framing import JsonArrayDecoder
 from llm_protocol.errors import BadRequestError, ProtocolError, UnsupportedError
-from llm_protocol.events import Failed, Finished, ItemDone, UsageReported
+from llm_protocol.events import Failed, Finished, ItemDone, TextDelta, UsageReported
 from llm_protocol.failures import FailureKind
 from llm_protocol.requests import ChatRequest, CompletionRequest, EmbeddingRequest, ImageRequest, Parameters
 from llm_protocol.response import FinishReason
@@ -558,14 +558,21 @@ def test_a_line_and_an_object_without_end_are_cut_off() -> None:
     assert [event.failure.kind for event in events] == [FailureKind.PROTOCOL]
     array = JsonArrayDecoder(max_bytes=100)
     with pytest.raises(WireError, match="100 bytes"):
-        array.feed(b'[{"a": "' + b"x" * 200)
+        list(array.feed(b'[{"a": "' + b"x" * 200))
+
+
+def test_what_stands_before_a_fault_in_an_array_is_told_however_it_is_cut() -> None:
+    """FUZZ-02: in one piece with what is no object, the text before it was lost."""
+    body = b'[{"candidates": [{"content": {"parts": [{"text": "hi"}]}}]}, "?"]'
+    check_all_splits(make, body)
+    assert TextDelta(0, "hi") in decode(make, body)
 
 
 def test_an_array_takes_time_in_proportion_to_its_length() -> None:
     """FUZZ-02: 40 000 objects; with a copy of the rest for each of them it was seconds."""
     body = b"[" + b'{"a": "%b"},' % (b"x" * 90) * 40_000 + b"{}]"
     began = time.thread_time()
-    assert len(JsonArrayDecoder(len(body)).feed(body)) == 40_001
+    assert sum(1 for _ in JsonArrayDecoder(len(body)).feed(body)) == 40_001
     assert time.thread_time() - began < 1
 
 

@@ -5,7 +5,7 @@ sends when SSE was not asked for. Read, and written.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import final
 
 from llm_protocol.dialect import Frame
@@ -33,8 +33,8 @@ class GeminiFraming:
         """The beginning of what was neither."""
         return self._sse.stray
 
-    def feed(self, data: bytes) -> list[ServerSentEvent]:
-        """The chunks that ``data`` completes. Raises `WireError`."""
+    def feed(self, data: bytes) -> Iterable[ServerSentEvent]:
+        """The chunks that ``data`` completes, then what is wrong with it, if anything: a `WireError`."""
         if self._first:
             data = data.lstrip(_BLANK)
             if not data:
@@ -44,7 +44,7 @@ class GeminiFraming:
                 self._array = JsonArrayDecoder(self._limit)
         if self._array is None:
             return self._sse.feed(data)
-        return [ServerSentEvent("", chunk.decode("utf-8", "replace")) for chunk in self._array.feed(data)]
+        return (ServerSentEvent("", chunk.decode("utf-8", "replace")) for chunk in self._array.feed(data))
 
     def end(self) -> list[ServerSentEvent]:
         """The chunks that the end of the body completes."""
@@ -54,7 +54,7 @@ class GeminiFraming:
 def cut_whole(body: bytes) -> list[bytes]:
     """The chunks of a whole body: itself, or the members of the array that it is. Raises `WireError`."""
     array = body.lstrip(_BLANK)
-    return JsonArrayDecoder(len(body)).feed(array) if array.startswith(b"[") else [body]
+    return list(JsonArrayDecoder(len(body)).feed(array)) if array.startswith(b"[") else [body]
 
 
 class JsonArrayDecoder:
@@ -67,9 +67,8 @@ class JsonArrayDecoder:
         self._depth = 0
         self._in_string = False
 
-    def feed(self, data: bytes) -> list[bytes]:
-        """The objects that ``data`` completes. Raises `WireError`."""
-        found: list[bytes] = []
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """The objects that ``data`` completes, each once the one before was taken. Raises `WireError`."""
         self._object += data
         while self._object_begun():
             end = self._find_end()
@@ -77,10 +76,10 @@ class JsonArrayDecoder:
                 if len(self._object) > self._limit:
                     raise WireError(f"an object of the array is longer than {self._limit} bytes")
                 break
-            found.append(bytes(self._object[:end]))
+            found = bytes(self._object[:end])
             del self._object[:end]
             self._at = 0
-        return found
+            yield found
 
     def _object_begun(self) -> bool:
         if self._at:
