@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from llm_protocol.content import Image
 from llm_protocol.dialect import Inbound, ModelInfo, RateLimits, WireResponse
+from llm_protocol.dialects.anthropic import AnthropicServer
 from llm_protocol.dialects.openai_chat import CEREBRAS, COMPATIBLE, OPENAI, OpenAIChat, OpenAIChatServer
 from llm_protocol.errors import BadRequestError, LLMClientError, ProtocolError, UnsupportedError
 from llm_protocol.events import Event, Failed, Finished
@@ -296,6 +297,14 @@ def test_the_context_window_under_any_name(more: Any) -> None:
     """Compatible servers name it differently; ``created`` may be missing or a fraction."""
     page = CLIENT.decode_models(json.dumps({"data": [{"id": "a", "created": 1.5} | more]}).encode())
     assert page.models == (ModelInfo(id="a", created=1, context_window=9),)
+
+
+@pytest.mark.parametrize("nonsense", [-1, 253_402_300_800, 1e308, 10**25])
+def test_a_model_of_no_date_in_the_calendar_has_none(nonsense: float) -> None:
+    """FUZZ-02: Anthropic's clients are told a date, and one such model broke the list of all."""
+    page = CLIENT.decode_models(json.dumps({"data": [{"id": "a", "created": nonsense}]}).encode())
+    assert page.models == (ModelInfo(id="a"),)
+    assert b"1970" in AnthropicServer().encode_models(page.models)
 
 
 def test_model_lists_that_are_none() -> None:

@@ -30,6 +30,9 @@ class _List(msgspec.Struct):
     data: list[_Model] | None
 
 
+_YEAR_10_000 = 253_402_300_800
+"""Other wires write dates, and there are none of it."""
+
 _DECODER = JsonDecoder(_List)
 
 
@@ -48,11 +51,15 @@ def _info(model: _Model) -> ModelInfo:
     trained = model.meta.n_ctx_train if model.meta else None
     return ModelInfo(
         id=model.id,
-        created=int(model.created or 0),
+        created=_moment(model.created or 0),
         owned_by=model.owned_by or "",
         context_window=model.max_model_len or model.context_window or model.context_length or trained,
         max_output_tokens=model.max_completion_tokens,
     )
+
+
+def _moment(seconds: float) -> int:
+    return int(seconds) if 0 <= seconds < _YEAR_10_000 else 0
 
 
 def encode_models(models: Sequence[ModelInfo]) -> bytes:
