@@ -242,6 +242,14 @@ def test_foreign_parts() -> None:
     assert caught.value.failure.param == "messages[0].content[0]"
 
 
+def test_only_a_text_is_told_in_the_short_form() -> None:
+    """FUZZ-04: a block of a type that is not known, with a field called text, stays what it is."""
+    for text in "x", ["x"], [1.5]:
+        block = {"type": "verse", "text": text}
+        [turn] = sent(messages=(Message("user", (Opaque(dialect="anthropic", value=block),)),))["messages"]
+        assert turn["content"] == [block]
+
+
 def test_pictures() -> None:
     """By URL, by bytes, and by a data URL, which is bytes too."""
     parts = (Image(url="https://x/y.png"), Image(data=b"\x89PNG"), Image(url="data:image/gif;base64,R0lG"))
