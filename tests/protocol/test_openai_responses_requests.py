@@ -246,6 +246,10 @@ def test_a_following_request_gets_the_history_but_not_the_old_instructions() -> 
         ({"model": "m", "input": "x", "tools": [{"type": "function", "function": {"name": "f"}}]}, "tools[0].name"),
         ({"model": "m", "input": "x", "tools": [{"name": "f"}]}, "tools[0].type"),
         ({"model": "m", "input": "x", "tool_choice": "perhaps"}, "tool_choice"),
+        (
+            {"model": "m", "input": "x", "tool_choice": {"type": "allowed_tools", "mode": {}, "tools": []}},
+            "tool_choice.mode",
+        ),
         ({"model": "m", "input": "x", "text": {"format": {"type": "json_schema", "schema": {}}}}, "text.format.name"),
         ({"model": "m", "input": "x", "base_url": "http://evil"}, "base_url"),
         ({"model": "m", "input": "x", "extra_body": {}}, "extra_body"),

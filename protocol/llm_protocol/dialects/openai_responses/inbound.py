@@ -216,7 +216,8 @@ def _choice_by_object(
     listed = typed(choice.get("tools"), list[JsonObject], "tool_choice.tools")
     allowed = [(tool.get("type"), tool.get("name")) for tool in listed]
     kept = tuple(tool for tool in tools if _named(tool) in allowed)
-    return kept, _choice_by_word(choice.get("mode", "auto"), "tool_choice.mode")
+    mode = typed(choice.get("mode", "auto"), str, "tool_choice.mode")
+    return kept, _choice_by_word(mode, "tool_choice.mode")
 
 
 def _named(tool: Tool | HostedTool) -> tuple[str | None, str | None]:
