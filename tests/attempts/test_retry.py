@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import time
 from typing import Any
 
@@ -261,6 +262,35 @@ async def test_what_found_no_connection_used_nothing_and_leaves_its_room(autojum
     assert (asked.text, asked.took) == (ANSWER, 0)
 
 
+async def test_every_request_has_one_line_in_the_log_however_it_ended(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "llm_actors.orchestrator.actor")
+    async with world(a=[answer, stall(), stall(), status(400, {"error": {"message": "no"}})]) as w:
+        answered = await w.ask(cache="read")
+        kept = await w.ask(cache="read")
+        late = await w.ask(deadline_s=2)
+        run = await w.submit()
+        with trio.fail_after(1):
+            await w["a"].until(lambda: w["a"].calls == 3)
+        run.cancel("the client has left")
+        await w.see(run, 0)
+        refused = await w.ask()
+        await w.settled()
+
+    lines = [
+        (answered.response.request_id, "completed by a/m-a", "1 attempt"),
+        (kept.response.request_id, "completed by a/m-a", "0 attempts, from the cache"),
+        (late.response.request_id, "failed (deadline) by a/m-a in 2000 ms", "1 attempt"),
+        (run.request.request_id, "failed (cancelled) by a/m-a", "1 attempt"),
+        (refused.response.request_id, "failed (bad_request) by a/m-a", "1 attempt"),
+    ]
+    assert len(caplog.messages) == len(lines)
+    for said, (request_id, how, counted) in zip(caplog.messages, lines, strict=True):
+        assert said.startswith(f"request {request_id} {how}"), said
+        assert said.endswith(f", {counted}"), said
+
+
 async def test_rty_06_one_error_names_every_attempt_with_its_cause(autojump_clock: MockClock) -> None:
     async with world(
         a=[status(500, {"error": {"message": "broken pipe"}})],
@@ -455,6 +485,7 @@ async def test_clk_02_a_jump_of_the_monotonic_clock_ends_waits_once_and_then_all
         async with trio.open_nursery() as nursery:
             for _ in range(3):
                 nursery.start_soon(one)
+            with trio.fail_after(1):
             await w["a"].until(lambda: w["a"].calls == 3)
             await trio.testing.wait_all_tasks_blocked()
             mock_clock.jump(3_600)

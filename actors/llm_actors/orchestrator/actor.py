@@ -103,6 +103,7 @@ class Orchestrator:
             run.close()
             if taken:
                 meter.end(run)
+                _note(run)
 
     async def _route(self, run: Run) -> Routed:
         try:
@@ -157,13 +158,29 @@ class Orchestrator:
             run.finish(end, response)
         else:
             run.fail(end.failure, response)
-        outcome = "completed" if isinstance(end, Finished) else f"failed ({end.failure.kind.value})"
-        log.info(
-            "request %s %s by %s in %.0f ms, %d attempt%s",
-            run.request.request_id,
-            outcome,
-            who or "nobody",
-            response.processing_time_ms,
-            record.attempts,
-            "" if record.attempts == 1 else "s",
-        )
+
+
+def _note(run: Run) -> None:
+    """One line in the log, however the request ended: who asks about its id finds it there."""
+    end, request = run.log.end, run.request
+    if end is None or end.response is None:
+        return
+    response, told = end.response, end.response.decision
+    made = told.get("attempts", ())
+    attempts = told.get("calls", len(made))
+    who = "nobody"
+    if response.provider:
+        who = f"{response.provider}/{response.model}"
+    elif made:  # the request's time was up while this one worked on it
+        who = f"{made[-1]['provider']}/{made[-1]['model']}"
+    log.info(
+        "request %s%s %s by %s in %.0f ms, %d attempt%s%s",
+        request.request_id,
+        request.caller and f" of {request.caller}",
+        "completed" if isinstance(end, Finished) else f"failed ({end.failure.kind.value})",
+        who,
+        response.processing_time_ms,
+        attempts,
+        "" if attempts == 1 else "s",
+        {"hit": ", from the cache", "coalesced": ", shared"}.get(told.get("cache", ""), ""),
+    )
