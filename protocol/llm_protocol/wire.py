@@ -82,7 +82,8 @@ def _too_many_keys(data: bytes | str) -> bool:
 
 
 _DEEP = "the JSON text is nested too deeply"
-_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?+', re.DOTALL)
+"""A text, also one without an end: else its rest would be searched again from each quote in it."""
 _STEPS = bytes(1 if mark in b"[{" else 255 for mark in range(256))
 """Of what opens, 1, of what closes, -1 as a signed byte."""
 _FLAT = bytes(mark for mark in range(256) if mark not in b"[]{}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import time
 from typing import Any
 
 import msgspec
@@ -64,6 +65,14 @@ def test_sse_07_what_is_read_is_not_too_deep_to_be_walked() -> None:
                 decode_json(deeper)
     flat = b"[" + b'["[[[\\\\", "{\\"{", {}], ' * 1000 + b"[]]"
     assert len(decode_json(flat)) == 1001
+
+
+def test_a_text_without_an_end_takes_no_longer_than_another() -> None:
+    """FUZZ-02: it is looked through once, not once for each quote in it."""
+    began = time.thread_time()
+    with pytest.raises(WireError, match="not JSON"):
+        decode_json(b"[" * MAX_DEPTH + b'"' + b'{\\"' * 100_000)
+    assert time.thread_time() - began < 1
 
 
 def test_sse_07_a_million_keys_are_refused_before_they_are_objects() -> None:
