@@ -3,7 +3,21 @@
 from __future__ import annotations
 
 from llm_protocol.content import JsonObject
+from llm_protocol.dialect import Inbound
 from llm_protocol.response import LLMResponse
+from llm_protocol.wire import encode_json
+
+
+def is_wanted(inbound: Inbound) -> bool:
+    """Whether the client spoke of ``llm_runtime`` itself. One that did not may take no field that it does not know."""
+    return inbound.policy is not None
+
+
+def told(body: bytes, response: LLMResponse | None, *, wanted: bool) -> bytes:
+    """``body``, a JSON object, and in it how the answer came to be, if that is ``wanted``."""
+    if not wanted or response is None:
+        return body
+    return b'%b,"llm_runtime":%b}' % (body[:-1], encode_json(runtime_object(response)))
 
 
 def runtime_object(response: LLMResponse, *, answers: bool = False) -> JsonObject:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any, final
 
 from llm_protocol.content import Image, JsonObject, Opaque, Part, Reasoning, Refusal, Text, ToolCall
-from llm_protocol.dialect import Frame
+from llm_protocol.dialect import Frame, Inbound
 from llm_protocol.dialects.anthropic.blocks import NAME, encode_part, seal
 from llm_protocol.dialects.anthropic.errors import error_object
 from llm_protocol.dialects.anthropic.shapes import REASONS
@@ -29,6 +29,7 @@ from llm_protocol.events import (
 )
 from llm_protocol.merging import merged
 from llm_protocol.response import FinishReason, LLMResponse, Usage
+from llm_protocol.telling import is_wanted, told
 from llm_protocol.wire import encode_json
 
 _STOP_REASONS = {
@@ -46,8 +47,9 @@ _ItemEvent = ItemStarted | TextDelta | ReasoningDelta | ToolCallDelta | RefusalD
 class AnthropicEncoder:
     """Encodes one streamed answer."""
 
-    def __init__(self, model: str, response_id: str) -> None:
-        self._model = model
+    def __init__(self, inbound: Inbound, response_id: str) -> None:
+        self._tells = is_wanted(inbound)
+        self._model = inbound.request.model
         self._id = response_id
         self._usage: Usage | None = None
         self._told_start = False
@@ -105,11 +107,9 @@ class AnthropicEncoder:
         self._tell_start()
         if self._usage is None and event.response is not None:
             self._usage = event.response.usage
-        self._tell("message_delta", {
-            "type": "message_delta",
-            "delta": stop_fields(event.reason, event.raw_reason, self._refusal),
-            "usage": encode_usage(self._usage),
-        })  # fmt: skip
+        delta = stop_fields(event.reason, event.raw_reason, self._refusal)
+        last = encode_json({"type": "message_delta", "delta": delta, "usage": encode_usage(self._usage)})
+        self._out.append(Frame("message_delta", told(last, event.response, wanted=self._tells)))
         self._tell("message_stop", {"type": "message_stop"})
 
     # -------------------------------------------------------- one item

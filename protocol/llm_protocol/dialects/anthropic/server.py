@@ -14,6 +14,7 @@ from llm_protocol.dialects.anthropic.outbound import AnthropicEncoder, encode_wh
 from llm_protocol.failures import Failure
 from llm_protocol.fields import unsupported
 from llm_protocol.response import LLMResponse
+from llm_protocol.telling import is_wanted, told
 
 
 @final
@@ -30,11 +31,11 @@ class AnthropicServer:
 
     def response_encoder(self, inbound: Inbound, response_id: str) -> AnthropicEncoder:
         """An encoder for one streamed answer."""
-        return AnthropicEncoder(inbound.request.model, response_id)
+        return AnthropicEncoder(inbound, response_id)
 
-    def encode_response(self, inbound: Inbound, response: LLMResponse) -> bytes:  # noqa: ARG002
+    def encode_response(self, inbound: Inbound, response: LLMResponse) -> bytes:
         """The body of a whole answer."""
-        return encode_whole(response)
+        return told(encode_whole(response), response, wanted=is_wanted(inbound))
 
     def encode_error(self, failure: Failure) -> WireResponse:
         """Status, headers and body of an error."""

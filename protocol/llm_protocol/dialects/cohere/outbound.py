@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import final
 
 from llm_protocol.content import JsonObject, Opaque, Part, Reasoning, Text, ToolCall, ToolResult
-from llm_protocol.dialect import Frame
+from llm_protocol.dialect import Frame, Inbound
 from llm_protocol.dialects.cohere.parts import (
     NAME,
     TOOL_PLAN,
@@ -32,6 +32,7 @@ from llm_protocol.events import (
 from llm_protocol.failures import Failure
 from llm_protocol.merging import merged
 from llm_protocol.response import FinishReason, LLMResponse, Usage
+from llm_protocol.telling import is_wanted, told
 from llm_protocol.wire import encode_json
 
 _REASONS = {
@@ -59,7 +60,8 @@ class _Open:
 class CohereEncoder:
     """Encodes one streamed answer."""
 
-    def __init__(self, response_id: str) -> None:
+    def __init__(self, inbound: Inbound, response_id: str) -> None:
+        self._tells = is_wanted(inbound)
         self._id = response_id
         self._told_start = False
         self._usage: Usage | None = None
@@ -163,15 +165,16 @@ class CohereEncoder:
         if self._usage is None and event.response is not None:
             self._usage = event.response.usage
         reason = raw_reason(event.reason, event.raw_reason)
-        self._tell_end({"finish_reason": reason, "usage": encode_usage(self._usage)})
+        self._tell_end({"finish_reason": reason, "usage": encode_usage(self._usage)}, event.response)
 
     def _fail(self, failure: Failure) -> None:
         self._tell_start()
         error = {"error": failure.message, "error_type": failure.rule.code}
-        self._tell_end({"finish_reason": "ERROR", "usage": encode_usage(self._usage), **error})
+        self._tell_end({"finish_reason": "ERROR", "usage": encode_usage(self._usage), **error}, None)
 
-    def _tell_end(self, delta: JsonObject) -> None:
-        self._out.append(Frame("message-end", encode_json({"type": "message-end", "delta": delta})))
+    def _tell_end(self, delta: JsonObject, response: LLMResponse | None) -> None:
+        end = encode_json({"type": "message-end", "delta": delta})
+        self._out.append(Frame("message-end", told(end, response, wanted=self._tells)))
         self._out.append(_DONE)
 
     def _tell_start(self) -> None:

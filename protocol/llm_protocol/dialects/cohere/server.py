@@ -16,6 +16,7 @@ from llm_protocol.failures import Failure
 from llm_protocol.fields import json_body, unsupported
 from llm_protocol.requests import EmbeddingRequest
 from llm_protocol.response import LLMResponse
+from llm_protocol.telling import is_wanted, told
 
 
 @final
@@ -33,15 +34,17 @@ class CohereServer:
             raise unsupported("path", f"{path} is not served: there are /v2/chat and /v2/embed")
         return decode(json_body(body))
 
-    def response_encoder(self, inbound: Inbound, response_id: str) -> CohereEncoder:  # noqa: ARG002
+    def response_encoder(self, inbound: Inbound, response_id: str) -> CohereEncoder:
         """An encoder for one streamed answer."""
-        return CohereEncoder(response_id)
+        return CohereEncoder(inbound, response_id)
 
     def encode_response(self, inbound: Inbound, response: LLMResponse) -> bytes:
         """The body of a whole answer."""
         if isinstance(inbound.request, EmbeddingRequest):
-            return encode_embeddings(inbound.request, response)
-        return encode_whole(response)
+            body = encode_embeddings(inbound.request, response)
+        else:
+            body = encode_whole(response)
+        return told(body, response, wanted=is_wanted(inbound))
 
     def encode_error(self, failure: Failure) -> WireResponse:
         """Status, headers and body of an error."""

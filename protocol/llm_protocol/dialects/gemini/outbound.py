@@ -8,7 +8,7 @@ from typing import final
 import msgspec
 
 from llm_protocol.content import Image, JsonObject, Opaque, Part, Reasoning, Text, ToolCall, ToolResult
-from llm_protocol.dialect import Frame
+from llm_protocol.dialect import Frame, Inbound
 from llm_protocol.dialects.gemini import errors
 from llm_protocol.dialects.gemini.carried import pack
 from llm_protocol.dialects.gemini.parts import encode_part
@@ -25,6 +25,7 @@ from llm_protocol.events import (
 )
 from llm_protocol.merging import merged
 from llm_protocol.response import FinishReason, LLMResponse, Usage
+from llm_protocol.telling import is_wanted, told
 from llm_protocol.wire import encode_json
 
 
@@ -32,10 +33,11 @@ from llm_protocol.wire import encode_json
 class GeminiEncoder:
     """Turns the events of one run into chunks. The text of an item is sent as it comes, all else when it is whole."""
 
-    def __init__(self, model: str, response_id: str) -> None:
+    def __init__(self, inbound: Inbound, response_id: str) -> None:
+        self._tells = is_wanted(inbound)
         self._id = response_id
         self._told: set[int] = set()  # items whose text has been sent
-        self._name(model)
+        self._name(inbound.request.model)
 
     def _name(self, model: str) -> None:
         self._tail = b'],"role":"model"},"index":0}],"modelVersion":%b,"responseId":%b}' % (
@@ -66,7 +68,8 @@ class GeminiEncoder:
                 self._name(event.model)
             case Finished():
                 assert event.response is not None, "the encoder is given the whole answer at the end"
-                return [Frame(None, encode_json(_last_chunk(event.response, self._id, [])))]
+                last = encode_json(_last_chunk(event.response, self._id, []))
+                return [Frame(None, told(last, event.response, wanted=self._tells))]
             case Failed():
                 return [Frame(None, encode_json(errors.error_object(event.failure)))]
         return []

@@ -15,6 +15,7 @@ from llm_protocol.dialects.gemini.tables import NAME
 from llm_protocol.failures import Failure
 from llm_protocol.requests import EmbeddingRequest
 from llm_protocol.response import LLMResponse
+from llm_protocol.telling import is_wanted, told
 
 
 @final
@@ -29,13 +30,15 @@ class GeminiServer:
 
     def response_encoder(self, inbound: Inbound, response_id: str) -> GeminiEncoder:
         """An encoder for one streamed answer."""
-        return GeminiEncoder(inbound.request.model, response_id)
+        return GeminiEncoder(inbound, response_id)
 
     def encode_response(self, inbound: Inbound, response: LLMResponse) -> bytes:
         """The body of a whole answer."""
         if isinstance(inbound.request, EmbeddingRequest):
-            return encode_embeddings(response, single=inbound.form == "embedContent")
-        return encode_whole(response)
+            body = encode_embeddings(response, single=inbound.form == "embedContent")
+        else:
+            body = encode_whole(response)
+        return told(body, response, wanted=is_wanted(inbound))
 
     def encode_error(self, failure: Failure) -> WireResponse:
         """Status, headers and body that the vendor's own SDK understands."""

@@ -30,7 +30,7 @@ from llm_protocol.merging import merged
 from llm_protocol.pictures import image_url
 from llm_protocol.requests import CompletionRequest
 from llm_protocol.response import FinishReason, LLMResponse, Usage
-from llm_protocol.telling import runtime_object
+from llm_protocol.telling import is_wanted, told
 from llm_protocol.wire import encode_json
 
 DONE = Frame(None, b"[DONE]")
@@ -49,7 +49,7 @@ def encode_whole(inbound: Inbound, response: LLMResponse, quirks: Quirks) -> byt
     kind = "text_completion" if legacy else "chat.completion"
     body = _opening(response.response_id, kind, int(response.timestamp), response.model, quirks)
     body |= {"choices": [choice], "usage": usage_body(response.usage) if response.usage else None}
-    return encode_json(body if inbound.policy is None else body | {"llm_runtime": runtime_object(response)})
+    return encode_json(body)
 
 
 def _opening(ident: str, kind: str, created: int, model: str, quirks: Quirks) -> JsonObject:
@@ -104,7 +104,7 @@ class OpenAIChatEncoder:
 
     __slots__ = (
         "_calls", "_created", "_has_role", "_head", "_id", "_legacy", "_model", "_quirks", "_refused",
-        "_told", "_usage", "_wants_record", "_wants_usage",
+        "_tells", "_told", "_usage", "_wants_usage",
     )  # fmt: skip
 
     def __init__(self, inbound: Inbound, response_id: str, quirks: Quirks) -> None:
@@ -112,7 +112,7 @@ class OpenAIChatEncoder:
         self._quirks = quirks
         self._legacy = isinstance(request, CompletionRequest)
         self._wants_usage = inbound.include_usage
-        self._wants_record = inbound.policy is not None
+        self._tells = is_wanted(inbound)
         self._id = response_id
         self._created = int(request.timestamp)
         self._model = request.model
@@ -209,10 +209,8 @@ class OpenAIChatEncoder:
         body = b'"text":""' if self._legacy else b'"delta":{}'
         usage = b"" if self._usage is None else b',"usage":' + encode_json(usage_body(self._usage))
         unasked = not self._quirks.stream_usage  # with the reason then; who asks gets a chunk of its own
-        record = b""
-        if self._wants_record and event.response is not None:
-            record = b',"llm_runtime":' + encode_json(runtime_object(event.response))
-        frames.append(self._choice(body, b'"%b"' % word, (usage if unasked else b"") + record))
+        last = self._choice(body, b'"%b"' % word, usage if unasked else b"")
+        frames.append(last._replace(data=told(last.data, event.response, wanted=self._tells)))
         if usage and self._wants_usage and not unasked:
             frames.append(Frame(None, b'%b,"choices":[]%b}' % (self._begun(), usage)))
         frames.append(DONE)

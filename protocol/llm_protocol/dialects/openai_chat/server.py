@@ -20,6 +20,7 @@ from llm_protocol.failures import Failure
 from llm_protocol.fields import bad_request, unsupported
 from llm_protocol.requests import AnyRequest, EmbeddingRequest, ImageRequest
 from llm_protocol.response import LLMResponse
+from llm_protocol.telling import is_wanted, told
 
 _READERS: dict[str, Callable[[Body, str], AnyRequest]] = {
     "/chat/completions": chat_request,  # before the path that it ends with
@@ -64,11 +65,12 @@ class OpenAIChatServer:
         """The body of a whole answer."""
         match inbound.request:
             case EmbeddingRequest():
-                return encode_embeddings(response, inbound.form)
+                body = encode_embeddings(response, inbound.form)
             case ImageRequest():
-                return encode_images(response)
+                body = encode_images(response)
             case _:
-                return encode_whole(inbound, response, self.quirks)
+                body = encode_whole(inbound, response, self.quirks)
+        return told(body, response, wanted=is_wanted(inbound))
 
     def encode_error(self, failure: Failure) -> WireResponse:
         """Status, headers and body that the SDK turns into its exceptions."""
