@@ -13,6 +13,7 @@ import trio.testing
 from trio.testing import MockClock
 
 from llm_actors.catalog import Candidate
+from llm_actors.kernel import Ref
 from llm_actors.selector.breaker import FAILURES_IN_A_ROW
 from llm_protocol.failures import FailureKind
 from llm_protocol.policy import Attempts, AttemptsPatch, Limits, Timeouts
@@ -260,6 +261,25 @@ async def test_what_found_no_connection_used_nothing_and_leaves_its_room(autojum
         asked = await w.ask()
         await w.settled()
     assert (asked.text, asked.took) == (ANSWER, 0)
+
+
+async def test_a_request_costs_at_most_four_actor_calls(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """docs/architecture.md: submit, cache, limiter, provider."""
+    called: list[str] = []
+    call = Ref.call
+
+    async def counted(ref: Ref[Any], message: Any) -> Any:
+        called.append(ref.name.rpartition("/")[2])
+        return await call(ref, message)
+
+    monkeypatch.setattr(Ref, "call", counted)
+    async with world(a=[answer]) as w:
+        called.clear()
+        with trio.fail_after(60):  # a call without any deadline passes through `call` twice
+            assert (await w.ask(cache="read")).text == ANSWER
+        assert called == ["orchestrator", "cache", "limiter", "provider"]
 
 
 async def test_every_request_has_one_line_in_the_log_however_it_ended(
