@@ -62,6 +62,14 @@ async def test_the_daemon_gets_the_key() -> None:
     assert peer.requests[0].headers["authorization"] == "Bearer sk-CANARY"
 
 
+async def test_a_daemons_no_to_a_key_says_where_it_is_taken_from() -> None:
+    body = b'{"error": {"message": "Incorrect API key."}}'
+    async with Peer(reply(body, 401, {"content-type": "application/json"})) as peer:
+        done = await commands.run("explain", "--url", peer.url)
+    said = "llm-runtime: Incorrect API key. (the key for a daemon is taken from LLM_RUNTIME_KEY)\n"
+    assert done == (1, "", said)
+
+
 async def test_what_is_no_daemon_is_refused_as_ask_refuses_it() -> None:
     nonsense = await commands.run("explain", "--url", "nonsense")
     key = await commands.run("explain", "--url", "http://127.0.0.1:1", LLM_RUNTIME_KEY="a\nb")

@@ -20,7 +20,7 @@ from llm_protocol.policy import Attempts, Policy
 from llm_protocol.requests import AUTO, LLMProvider
 from llm_protocol.response import FinishReason
 from llm_runtime.cli.logs import start_logging
-from llm_runtime.cli.setup import configured, daemon
+from llm_runtime.cli.setup import WRONG_KEY, configured, daemon
 from llm_runtime.cli.signals import cancel_on_signal
 from llm_runtime.cli.terminal import (
     FAILED,
@@ -70,7 +70,7 @@ def _as_said(exc: BaseException, model: str) -> BaseException:
         return exc
     said = exc.failure.message.removeprefix(ours)
     if exc.failure.upstream_status == 401:
-        said += " (the key for a daemon is taken from LLM_RUNTIME_KEY)"
+        said += WRONG_KEY
     return error_for(msgspec.structs.replace(exc.failure, message=said), exc.partial)
 
 

@@ -18,7 +18,7 @@ from llm_protocol.errors import LLMClientError, NetworkError
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.requests import LLMProvider
 from llm_runtime.cli.logs import start_logging
-from llm_runtime.cli.setup import Daemon, configured, daemon
+from llm_runtime.cli.setup import WRONG_KEY, Daemon, configured, daemon
 from llm_runtime.cli.terminal import announce, leaf, say
 from llm_runtime.config import Provider
 from llm_runtime.deployments import deployment_of
@@ -72,7 +72,8 @@ async def _asked(running: Daemon, model: str) -> list[str]:
                 body = await response.read()
                 if response.status == 200:
                     return msgspec.json.decode(body, type=_Explanation).lines
-                raise LLMClientError(msgspec.json.decode(body, type=_Refusal).error.message)
+                said = msgspec.json.decode(body, type=_Refusal).error.message
+                raise LLMClientError(said + WRONG_KEY if response.status == 401 else said)
     except (TransportError, trio.TooSlowError, msgspec.DecodeError) as exc:
         text = str(exc) or f"{request.origin} does not answer"
         raise NetworkError(Failure(kind=FailureKind.NETWORK, message=text)) from exc

@@ -19,6 +19,8 @@ NOTHING = (
     "model with: llm-runtime model install"
 )
 
+WRONG_KEY = " (the key for a daemon is taken from LLM_RUNTIME_KEY)"
+"""What is added to a daemon's own words about a wrong key, or none."""
 
 Change: TypeAlias = Callable[[Config], Config]
 
