@@ -143,7 +143,6 @@ Event: TypeAlias = (
     Started | ItemStarted | Delta | ItemDone | Embedded | UsageReported | Restarted | MemberEvent | Finished | Failed
 )
 TERMINAL = (Finished, Failed)
-MEMBERS = (MemberStarted, MemberDelta, MemberDone, MemberFailed)
 DELTAS = (TextDelta, ReasoningDelta, ToolCallDelta, RefusalDelta)
 CONTENT = (*DELTAS, ItemDone, Embedded)
 """What an answer is made of. Most vendors announce an item before they have anything to say in it: that is none."""
