@@ -14,7 +14,7 @@ from trio.testing import MockClock
 from llm_actors.orchestrator import submit
 from llm_actors.run import Run
 from llm_protocol.content import Message
-from llm_protocol.events import MEMBERS, MemberDelta, MemberDone, MemberFailed, MemberStarted, TextDelta
+from llm_protocol.events import MemberDelta, MemberDone, MemberEvent, MemberFailed, MemberStarted, TextDelta
 from llm_protocol.policy import Policy
 from llm_protocol.requests import ChatRequest, LLMProvider
 from llm_runtime.config import Config, Provider
@@ -173,7 +173,7 @@ async def test_members_come_before_the_answer_and_each_ends_once(autojump_clock:
     async with world(a=[saying("one"), saying("made")], b=[saying("two")], c=[status(401)]) as w:
         asked = await ask(w, strategy="panel", stream_members=True, quorum=2)
 
-    last_member = max(at for at, event in enumerate(asked.events) if isinstance(event, MEMBERS))
+    last_member = max(at for at, event in enumerate(asked.events) if isinstance(event, MemberEvent))
     first_word = next(at for at, event in enumerate(asked.events) if isinstance(event, TextDelta))
     assert last_member < first_word
     starts = [event.member for event in asked.events if isinstance(event, MemberStarted)]
@@ -199,5 +199,5 @@ async def test_nobody_is_told_of_members_unasked(autojump_clock: MockClock) -> N
     async with world(a=[saying("one")], b=[saying("two")]) as w:
         asked = await ask(w, strategy="panel")
 
-    assert not any(isinstance(event, MEMBERS) for event in asked.events)
+    assert not any(isinstance(event, MemberEvent) for event in asked.events)
     assert members(asked)["a/m-a"]["outcome"] == "ok"
