@@ -1,0 +1,9 @@
+"""All that is fuzzed, by name."""
+
+from fuzz.clients import CLIENT_REQUESTS
+from fuzz.files import CLAIMS, CONFIG, ENTRY
+from fuzz.http import ANSWER, DOOR
+from fuzz.sse import SSE
+from fuzz.vendors import VENDORS
+
+TARGETS = {each.name: each for each in (SSE, VENDORS, CLIENT_REQUESTS, DOOR, ANSWER, CONFIG, CLAIMS, ENTRY)}
