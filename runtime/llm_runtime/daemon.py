@@ -51,6 +51,7 @@ async def run(config: Config, ready: Callable[[str], None] = lambda _: None) -> 
             await life.live(ready)
     except BaseExceptionGroup as group:
         return _explained(group)
+    log.info("stopped")
     return life.code
 
 

@@ -92,6 +92,7 @@ async def test_ready_is_the_first_line_and_a_signal_ends_it_with_0(tmp_path: Pat
         err = await commands.rest(process.stderr)
         assert f"llm-runtime: provider p  (configured in {tmp_path}/c.toml)" in err
         assert f'try: llm-runtime ask --url {url} "Say hello."' in err
+        assert err.endswith("INFO llm_runtime.daemon: stopped\n"), "whoever reads the log knows that it was no crash"
 
 
 async def test_with_json_every_line_of_stderr_is_an_object(tmp_path: Path) -> None:
