@@ -314,6 +314,16 @@ def test_what_is_not_text_is_refused(content: bytes, said: str) -> None:
     assert str(caught.value) == said
 
 
+@pytest.mark.parametrize("mark", ["\\n", "\\u001b", "\\u2028"])
+def test_a_name_that_is_quoted_does_not_break_the_line(mark: str) -> None:
+    """OPS-13: nor does it reach the terminal as a command to it."""
+    source = '[providers.x]\nkind = "openai"\napi_key = "env:PRIMARY_KEY"\n[routes.r]\ncandidates = ["y/%sz"]' % mark
+    with pytest.raises(ConfigError) as caught:
+        parse(source.encode(), ENVIRON)
+    shown = mark.replace("u00", "x")
+    assert str(caught.value) == f'config.toml:5: routes.r.candidates: "y/{shown}z" is of no configured provider'
+
+
 def test_a_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load(tmp_path / "no.toml", {})

@@ -23,11 +23,17 @@ class ConfigError(LLMClientError):
     def __init__(self, message: str, *path: str, file: str = "", line: int | None = None) -> None:
         place = f"{file}:{line}" if file and line else file
         entry = ".".join(part if part.isprintable() else repr(part) for part in path).replace(".[", "[")
+        message = _one_line(message)
         super().__init__(": ".join(part for part in (place, entry[:MAX_ENTRY], message) if part))
         self.message = message
         self.path = path
         self.file = file
         self.line = line
+
+
+def _one_line(text: str) -> str:
+    """``text``, which may quote the configuration, with what would end the line or command a terminal written out."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 @contextmanager
