@@ -114,6 +114,23 @@ async def test_observing_never_fails_and_never_waits(autojump_clock: MockClock) 
     assert ref.statistics().dead_letters == 1
 
 
+async def test_a_refused_key_is_told_once_a_minute(autojump_clock: MockClock, caplog: pytest.LogCaptureFixture) -> None:
+    """A fallback answers in its place: nobody else would notice."""
+    caplog.set_level(logging.WARNING)
+    child = selector_child(Selector(cost_of))
+    root = Supervisor([child])
+    async with running(root):
+        for kind, wait in ((FailureKind.AUTH, 30), (FailureKind.QUOTA, 31), (FailureKind.QUOTA, 0)):
+            root.ref(child).cast(failure(A, trio.current_time(), kind))
+            root.ref(child).cast(failure(A, trio.current_time(), FailureKind.RATE_LIMITED))
+            await trio.sleep(wait)
+        await wait_all_tasks_blocked()
+    assert caplog.messages == [
+        f"{A}: the vendor refused the configured key",
+        f"{A}: the account's quota or budget is used up",
+    ]
+
+
 async def test_an_outage_is_logged_once_and_so_is_its_end(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:

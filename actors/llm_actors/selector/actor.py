@@ -22,12 +22,19 @@ from llm_actors.selector.breaker import State
 from llm_actors.selector.performance import Observed
 from llm_actors.selector.selector import Saved, Selector, Turn
 from llm_protocol.events import Failed
+from llm_protocol.failures import RULES, FailureKind
 
 OBSERVATIONS_WAITING = 1_024
 """Observations that wait to be taken in. One more displaces the oldest, which matters least."""
 
 CHECKPOINT_SECONDS = 1.0
 """The books of a crashed selector are at most so old, or as old as the last observation."""
+
+REFUSED_SECONDS = 60.0
+"""How often at most it is told of a provider that its vendor refuses our key or our account."""
+
+# These heal only by hand, and a fallback hides them from everybody but the bill.
+_REFUSED = frozenset({FailureKind.AUTH, FailureKind.QUOTA})
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +81,7 @@ class SelectorActor:
         self._selector = selector
         self._previous = previous if isinstance(previous, Saved) else None
         self._draw = draw
+        self._refused_at: dict[str, float] = {}
 
     async def run(self, inbox: Inbox[SelectorMessage], *, task_status: trio.TaskStatus[None]) -> Saved:
         """Serve until asked to stop. Returns the books."""
@@ -87,12 +95,21 @@ class SelectorActor:
             turn = self._selector.observe(seen, self._draw())
             if turn is not None:
                 _tell(turn, seen.ended)
+            self._tell_refused(seen)
             if seen.ended - saved_at >= CHECKPOINT_SECONDS:
                 saved_at = seen.ended
                 inbox.checkpoint(self._selector.save(clean=False))
 
         await serve(inbox, take_in)
         return self._selector.save(clean=True)
+
+    def _tell_refused(self, seen: Observed) -> None:
+        provider, failure = seen.candidate.provider, seen.failure
+        if failure is None or failure.kind not in _REFUSED:
+            return
+        if seen.ended - self._refused_at.get(provider, -inf) >= REFUSED_SECONDS:
+            self._refused_at[provider] = seen.ended
+            log.warning("%s: %s", seen.candidate, RULES[failure.kind].meaning)
 
 
 def selector_child(selector: Selector) -> ChildSpec[SelectorMessage]:
