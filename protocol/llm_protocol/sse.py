@@ -90,7 +90,7 @@ class SseDecoder:
     def end(self) -> list[ServerSentEvent]:
         """The body has ended: the event whose last line was whole, if any. A line cut in the middle is dropped."""
         if self._tail:
-            line = bytes(self._tail)
+            line = bytes(self._tail).removeprefix(_BOM if self._first_line else b"")
             self._tail.clear()
             if not line.startswith(_FIELDS) and not any(field.startswith(line) for field in _FIELDS):
                 self._take(line)

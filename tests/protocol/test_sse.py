@@ -98,7 +98,7 @@ def test_what_is_no_sse_is_kept_as_stray() -> None:
     assert decoder.stray == b'{\n "error": {\n  "message": "no"\n }\n}\n'
 
 
-@pytest.mark.parametrize("cut", [b"d", b"dat", b"data: {", b"ev", b"i", b"retry: 1"])
+@pytest.mark.parametrize("cut", [b"d", b"dat", b"data: {", b"ev", b"i", b"retry: 1", b"\xef\xbb\xbfdata: {"])
 def test_a_field_cut_at_the_end_is_not_stray(cut: bytes) -> None:
     """SSE-08: the beginning of a field is a cut stream, not something else than one."""
     decoder = SseDecoder()
