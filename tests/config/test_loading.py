@@ -317,7 +317,8 @@ def test_what_is_not_text_is_refused(content: bytes, said: str) -> None:
 @pytest.mark.parametrize("mark", ["\\n", "\\u001b", "\\u2028"])
 def test_a_name_that_is_quoted_does_not_break_the_line(mark: str) -> None:
     """OPS-13: nor does it reach the terminal as a command to it."""
-    source = '[providers.x]\nkind = "openai"\napi_key = "env:PRIMARY_KEY"\n[routes.r]\ncandidates = ["y/%sz"]' % mark
+    provider = '[providers.x]\nkind = "openai"\napi_key = "env:PRIMARY_KEY"\n'
+    source = f'{provider}[routes.r]\ncandidates = ["y/{mark}z"]'
     with pytest.raises(ConfigError) as caught:
         parse(source.encode(), ENVIRON)
     shown = mark.replace("u00", "x")
