@@ -7,6 +7,7 @@ whoever never asks, counting costs a few dictionary entries per request.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
 from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple, TypeVar, final
 
@@ -67,11 +68,20 @@ def _families(moment: Moment) -> Iterator[Metric]:
 
 
 def _requests(meter: Meter) -> Iterator[Metric]:
+    yield _gauge("info", "Which version this is.", {_version(): 1.0}, "version")
+    yield _counter("door_refused", "Requests that the front door refused, for its own reasons.", meter.door, "code")
     yield _gauge("requests_running", "Requests that were taken on and have no end yet.", {(): meter.running})
     yield _counter("requests_refused", "Requests that were not taken on.", meter.refused, "reason")
     yield _counter("requests", "Requests that have ended.", meter.requests, "type", "provider", "outcome")
     yield _histogram("request_seconds", "Seconds to a whole answer.", meter.request_seconds, "type", "provider")
     yield _counter("cache_requests", "Requests that have ended, by what the cache did.", meter.cache, "outcome")
+
+
+def _version() -> str:
+    try:
+        return version("llm-runtime")
+    except PackageNotFoundError:
+        return "unknown"  # run from a folder, without being installed
 
 
 def _attempts(meter: Meter) -> Iterator[Metric]:

@@ -239,6 +239,10 @@ class Runtime:
         """The live tree: status, restarts, uptime, last crash and mailbox of every actor."""
         return self._tree.root.tree()
 
+    def refused(self, code: str) -> None:
+        """A front door has refused a request, for its own reasons: counted for `metrics`."""
+        self._tree.services.meter.door[code] += 1
+
     async def metrics(self) -> bytes:
         """What happened so far and how things are, in Prometheus' text format. Waits up to a second for actors to say
         how they are, and leaves out what they do not say.

@@ -144,6 +144,9 @@ async def test_an_endless_answer_is_told_its_end_at_the_limit(tmp_path: Path) ->
                 await until(response, b"shutting_down")
                 assert await process.wait() == 0
         assert peer.aborted == 1
+        log = await commands.rest(process.stderr)
+        assert "shutting_down" in log  # what the client was told
+        assert "cancelled" not in log
 
 
 async def test_a_client_that_says_nothing_does_not_hold_it_up(tmp_path: Path) -> None:

@@ -167,6 +167,7 @@ async def test_the_tree_is_shown() -> None:
 async def test_metrics_are_told_to_who_has_a_key() -> None:
     async with open_door(keys={"me": "sk-secret"}) as door:
         assert (await door.request("GET", "/metrics")).status == 401
+        assert door.engine.refusals == ["invalid_api_key"]
         told = await door.request("GET", "/metrics", authorization="Bearer sk-secret")
         assert (told.status, told.headers["content-type"].partition(";")[0]) == (200, "text/plain")
         assert told.body == b"up 1\n"

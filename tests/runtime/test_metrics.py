@@ -67,6 +67,7 @@ async def test_every_request_and_every_call_is_counted_once() -> None:
     assert during["requests_running"][()] in (0, 1)
     told = read(text)
     assert told["requests_running"] == {(): 0}
+    assert list(told["info"].values()) == [1]
     assert told["requests_total"] == {("ok", "fake", "chat"): 3, ("bad_request", "fake", "embedding"): 1}
     assert told["requests_refused_total"] == {("model_not_found",): 1}
     assert told["attempts_total"] == {("ok", "fake"): 2, ("bad_request", "fake"): 1}

@@ -88,6 +88,7 @@ class FakeEngine:
     told: object = field(default_factory=dict)
     changed: trio.Event = field(default_factory=trio.Event)
     open_runs: int = 0
+    refusals: list[str] = field(default_factory=list)
 
     async def submit(self, request: AnyRequest, *, stream: bool, background: bool = False) -> Run:
         script = self.scripts[min(len(self.requests), len(self.scripts) - 1)]
@@ -131,6 +132,9 @@ class FakeEngine:
 
     def tree(self) -> object:
         return {"name": "root"}
+
+    def refused(self, code: str) -> None:
+        self.refusals.append(code)
 
     async def metrics(self) -> bytes:
         await trio.lowlevel.checkpoint()

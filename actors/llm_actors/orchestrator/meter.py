@@ -50,6 +50,8 @@ class Meter:
         self.running = 0
         self.refused: Counter[str] = Counter()
         """By kind of failure: requests that were not taken on."""
+        self.door: Counter[str] = Counter()
+        """By code: requests that a front door refused before they were requests for a model."""
         self.requests: Counter[tuple[str, str, str]] = Counter()
         """By type, deployment that answered ("" for nobody), and outcome."""
         self.request_seconds: dict[tuple[str, str], Histogram] = defaultdict(lambda: Histogram(REQUEST_SECONDS))

@@ -30,8 +30,8 @@ class Run:
     """
 
     __slots__ = (
-        "background", "cancelled_because", "judge", "log", "request", "response_id", "scope", "started_at",
-        "stream",
+        "_cancelled_as", "background", "cancelled_because", "judge", "log", "request", "response_id", "scope",
+        "started_at", "stream",
     )  # fmt: skip
 
     def __init__(
@@ -52,16 +52,17 @@ class Run:
         self.started_at = trio.current_time()
         self.scope = trio.CancelScope()
         self.cancelled_because: str | None = None
+        self._cancelled_as = FailureKind.CANCELLED
         self.log = RunLog(limit_bytes=log_limit_bytes, on_deserted=None if background else self._deserted)
 
     def follow(self, start: int = 0, wake: Callable[[], None] | None = None) -> Follower:
         """A follower of the log from event ``start`` on; see `RunLog.follow`."""
         return self.log.follow(start, wake)
 
-    def cancel(self, reason: str) -> None:
-        """Ask the run to end. Its log ends with a failure of kind ``cancelled``, unless it has ended already."""
+    def cancel(self, reason: str, kind: FailureKind = FailureKind.CANCELLED) -> None:
+        """Ask the run to end. Its log ends with a failure of this ``kind``, unless it has ended already."""
         if self.log.end is None and self.cancelled_because is None:
-            self.cancelled_because = reason
+            self.cancelled_because, self._cancelled_as = reason, kind
             self.scope.cancel(reason)
 
     def _deserted(self) -> None:
@@ -116,7 +117,7 @@ class Run:
 
     def _why(self) -> FailureKind:
         if self.cancelled_because is not None:
-            return FailureKind.CANCELLED
+            return self._cancelled_as
         return FailureKind.DEADLINE if self._is_late else FailureKind.SHUTTING_DOWN
 
     def _words(self) -> str:

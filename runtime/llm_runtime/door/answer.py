@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from llm_runtime.door.exchange import Exchange
 
 NO_RETRY = ("x-should-retry", "false")
+CLOSING = "The runtime is shutting down."
 
 
 @final
@@ -69,11 +70,11 @@ class Answer:
     def shut(self) -> None:
         """End this answer now, as failed; the door is closing."""
         self._shut = True
+        self.run.cancel(CLOSING, FailureKind.SHUTTING_DOWN)  # that may take a moment, and this answer must not wait
         self._wake()
 
     def _cut_short(self) -> Failed:
-        message = "The runtime is shutting down."
-        failure = Failure(kind=FailureKind.SHUTTING_DOWN, message=message, partial=bool(self.run.log.events))
+        failure = Failure(kind=FailureKind.SHUTTING_DOWN, message=CLOSING, partial=bool(self.run.log.events))
         return Failed(failure=failure, response=self.run.folded())
 
 

@@ -145,6 +145,7 @@ class HttpConnection:
             request = await self._next_request()
         except Refused as refused:
             self._said_last_words = True
+            self.service.engine.refused(refused.code)
             await self.socket.send(encode_response(refused.response(), (), close=True, bare=False))
             return None
         return None if request is None else Exchange(self, request)

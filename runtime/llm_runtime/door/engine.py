@@ -39,6 +39,10 @@ class Engine(Protocol):
         """Who would be asked for ``model`` by ``caller``, and why. Raises `LLMClientError`."""
         ...
 
+    def refused(self, code: str) -> None:
+        """The door has refused a request, for its own reasons."""
+        ...
+
     async def metrics(self) -> bytes:
         """What Prometheus is told."""
         ...

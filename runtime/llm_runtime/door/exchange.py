@@ -73,6 +73,7 @@ class Exchange:
 
     async def refuse(self, refused: Refused) -> None:
         """Send a refusal."""
+        self.service.engine.refused(refused.code)
         self.close = self.close or refused.close
         await self.reply(refused.response(self.shape))
 

@@ -52,7 +52,9 @@ class Receiver:
                 self._selector = None
 
     def _receive(self, socket: Socket) -> None:
-        take = self._members[socket]
+        take = self._members.get(socket)
+        if take is None:
+            return  # removed on behalf of another of those that came together
         try:
             data = socket.receive_now()
         except trio.BrokenResourceError:
