@@ -455,5 +455,5 @@ def test_red_07_nothing_but_answers_is_read_as_answers() -> None:
     """RED-07: neither nonsense nor arrays in arrays without end."""
     deep = b"\x91\x96\xc3\x00\x00\x00\x90" + b"\x91" * 100_000
     for nonsense in b"", b"\xc1", b"\xc0", b"\x91\xc0", b"\xdd\xff\xff\xff\xff", deep:
-        with pytest.raises(ValueError, match="."):
+        with pytest.raises(ValueError, match=r"."):
             decode(nonsense, ())
