@@ -69,6 +69,14 @@ def test_gen_01_an_open_socket_is_seen() -> None:
     made[0].close()
 
 
+def test_gen_01_a_thread_that_ends_within_a_second_is_no_leak() -> None:
+    with no_open_ends():
+        thread = threading.Timer(0.05, threading.Event().set)
+        thread.start()
+        assert thread.is_alive()
+    assert not thread.is_alive()
+
+
 def test_gen_01_a_thread_is_named() -> None:
     gate = threading.Event()
     thread = threading.Thread(target=gate.wait, name="the loose thread")

@@ -10,13 +10,14 @@ import gc
 import os
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import trio
 
 SETTLE_SECONDS = 1.0
-"""How long a task may take to end after the block (on Trio's clock, so nothing on a mock one)."""
+"""How long a task may take to end after the block (on Trio's clock, so nothing on a mock one), and a thread."""
 
 
 class LeakError(AssertionError):
@@ -61,10 +62,20 @@ def no_open_ends() -> Iterator[None]:
             left = _open_files().items() - files.items()
     finally:
         sys.unraisablehook = hook
-    running = {thread for thread in set(threading.enumerate()) - threads if not _is_cached(thread)}
+    running = _running(threads)
     problems = [*(f"open: {what}" for _, what in sorted(left)), *(f"thread: {t.name}" for t in running), *lost]
     if problems:
         raise LeakError("left behind: " + "; ".join(problems))
+
+
+def _running(before: set[threading.Thread]) -> set[threading.Thread]:
+    """The threads that have come since, and do not end in time."""
+    last = time.monotonic() + SETTLE_SECONDS
+    while running := {thread for thread in set(threading.enumerate()) - before if not _is_cached(thread)}:
+        if time.monotonic() >= last:
+            break
+        time.sleep(SETTLE_SECONDS / 100)
+    return running
 
 
 def _is_cached(thread: threading.Thread) -> bool:
