@@ -92,7 +92,7 @@ async def test_a_first_that_wins_after_all_cancels_the_hedge(autojump_clock: Moc
     [
         {"hedge": False},
         {"hedge": True, "candidates": ("a/m-a",)},
-        {"hedge": True, "strategy": "single"},
+        {"hedge": True, "strategy": "single", "select": "order"},
     ],
 )
 async def test_nobody_is_hedged_who_did_not_ask_or_has_no_other(
