@@ -65,6 +65,7 @@ class Ledger:
         self._held = held
         self._process = process
         self._entries: list[Entry] = []
+        """What is to be told: no more than happens within one command's ``timeout_s``, after which all of it goes."""
         self._asked: list[Claim] = []
         self._news = trio.Event()
         self._beat_at = trio.current_time()
