@@ -98,6 +98,7 @@ async def test_one_connection_too_many_is_told_so(monkeypatch: pytest.MonkeyPatc
             assert answer.startswith(b"HTTP/1.1 429 ")
             assert b'"connection_limit"' in answer
             assert b"retry-after: 1\r\n" in answer
+        assert door.engine.refusals == ["connection_limit"]
         kept.pop().close()
         await door.until(lambda: door.connections == 2)
         assert (await door.request("GET", "/livez")).status == 200

@@ -24,7 +24,7 @@ from llm_runtime.door.engine import Engine
 from llm_runtime.door.http1 import encode_response
 from llm_runtime.door.limits import CLOSE_SECONDS, MAX_CONNECTIONS
 from llm_runtime.door.listener import Acceptor, bind
-from llm_runtime.door.refusal import too_many_connections
+from llm_runtime.door.refusal import Refused, too_many_connections
 from llm_runtime.door.service import Service
 from llm_runtime.door.socket import Socket
 
@@ -119,7 +119,9 @@ class Door:
         try:
             await self._sessions.start_child(spec)
         except TooManyChildren:
-            await _turn_away(connected)
+            refused = too_many_connections()
+            self._service.engine.refused(refused.code)
+            await _turn_away(connected, refused)
         except NotRunning:
             connected.abort()
         except BaseException:
@@ -127,10 +129,10 @@ class Door:
             raise
 
 
-async def _turn_away(connected: Socket) -> None:
+async def _turn_away(connected: Socket, refused: Refused) -> None:
     """Say why, if it fits into the kernel's buffer. Nobody waits for the client: there are too many already."""
     try:
-        await connected.send(encode_response(too_many_connections().response(), (), close=True, bare=False))
+        await connected.send(encode_response(refused.response(), (), close=True, bare=False))
     except trio.BrokenResourceError:
         pass
     finally:

@@ -149,7 +149,7 @@ async def explain(exchange: Exchange) -> None:
 
 
 async def metrics(exchange: Exchange) -> None:
-    """What happened so far and how things are, for Prometheus; behind a key like all but the two below."""
+    """What happened so far and how things are, for Prometheus."""
     body = await exchange.service.engine.metrics()
     await exchange.reply(WireResponse(200, (("content-type", METRICS),), body))
 
