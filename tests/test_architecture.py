@@ -121,7 +121,7 @@ def test_a_key_is_revealed_in_few_places() -> None:
         if isinstance(node, ast.Attribute) and node.attr == "reveal"
     }
     addresses = {"llm_actors.redis", "llm_runtime.config.redis"}
-    assert revealing == {"llm_actors.provider.deployment", "llm_runtime.door.access"} | addresses
+    assert revealing == {"llm_actors.provider.spec", "llm_runtime.door.access"} | addresses
 
 
 def loaded_by(statement: str) -> set[str]:

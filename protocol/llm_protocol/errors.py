@@ -175,7 +175,7 @@ class BudgetError(LLMClientError):
 
 
 class ParkedError(LLMClientError):
-    """The deployment is out of service after repeated crashes."""
+    """The provider is out of service after repeated crashes."""
 
     kind = FailureKind.PARKED
 

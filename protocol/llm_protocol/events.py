@@ -20,7 +20,7 @@ ItemKind: TypeAlias = Literal["text", "reasoning", "tool_call", "refusal", "imag
 
 class Started(msgspec.Struct, frozen=True, kw_only=True, tag="started"):
     """The vendor began to answer. ``model`` and ``upstream_id`` are the vendor's words; ``provider`` is the
-    deployment.
+    provider.
     """
 
     model: str = ""

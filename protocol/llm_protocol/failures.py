@@ -49,7 +49,7 @@ class Step(StrEnum):
     """What may follow an attempt that failed before any token was delivered."""
 
     RETRY = "retry"
-    """The same deployment may be tried again after a wait, or another at once."""
+    """The same provider may be tried again after a wait, or another at once."""
     NEXT = "next"
     """Not here again; another candidate may do better."""
     STOP = "stop"
@@ -115,7 +115,7 @@ RULES: dict[FailureKind, Rule] = {
         503,
         "provider_unavailable",
         _SERVER,
-        "the deployment is out of service after repeated crashes",
+        "the provider is out of service after repeated crashes",
     ),
     FailureKind.CRASHED: Rule(Step.RETRY, 500, "server_error", _SERVER, "the actor doing the work crashed"),
     FailureKind.INTERNAL: Rule(Step.STOP, 500, "server_error", _SERVER, "a bug in the runtime"),

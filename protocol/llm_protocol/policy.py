@@ -12,7 +12,7 @@ Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 
 
 class Timeouts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The bounds of one attempt at one deployment.
+    """The bounds of one attempt at one provider.
 
     ``connect`` covers name lookup, TCP and TLS. ``first_token`` runs from the start of the attempt, connecting
     included, to the first content of a streamed answer. ``idle`` is the longest silence after that: only content
@@ -28,7 +28,7 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """How much one deployment is asked for, or one caller may ask for. ``None``: no limit of that sort.
+    """How much one provider is asked for, or one caller may ask for. ``None``: no limit of that sort.
 
     Rates are token buckets that hold a minute's worth, as the vendors' own are.
     """
@@ -56,7 +56,7 @@ class CachePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class Attempts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How often one deployment is asked, and how long is waited between: uniformly from a window that starts at
+    """How often one provider is asked, and how long is waited between: uniformly from a window that starts at
     ``wait_min_s`` and doubles up to ``wait_max_s``. Vendors that say when to come back are believed instead.
     """
 
@@ -84,7 +84,7 @@ class AttemptsPatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class TimeoutsPatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Some of the `Timeouts`, to replace a deployment's own."""
+    """Some of the `Timeouts`, to replace a provider's own."""
 
     connect: Seconds | None = None
     first_token: Seconds | None = None
@@ -132,7 +132,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     attempts: AttemptsPatch | None = None
     cache: CacheMode | None = None
     hedge: bool | None = None
-    """Ask a second deployment when the first is slower than it usually is."""
+    """Ask a second provider when the first is slower than it usually is."""
     priority: Annotated[int, msgspec.Meta(ge=PRIORITIES[0], le=PRIORITIES[1])] | None = None
 
     # What follows is for the strategies that ask several models; see docs/orchestration.md.

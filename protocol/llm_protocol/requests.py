@@ -20,7 +20,7 @@ AUTO = "auto"
 
 
 class LLMProvider(StrEnum):
-    """The vendors. Each configured deployment is of one of these kinds."""
+    """The vendors. Each configured provider is of one of these kinds."""
 
     OPENAI = "openai"
     ANTHROPIC = "anthropic"

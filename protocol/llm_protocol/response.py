@@ -54,7 +54,7 @@ def new_response_id() -> str:
 class LLMResponse(msgspec.Struct, frozen=True, kw_only=True):
     """One whole answer, or with ``finish_reason`` ``None`` what there was of it when it broke.
 
-    ``content`` is the text alone; ``output`` has every part in order. ``provider`` is the deployment that answered,
+    ``content`` is the text alone; ``output`` has every part in order. ``provider`` is the one that answered,
     ``model`` the model it says it used, ``upstream_id`` the vendor's id. ``cost`` is in US dollars, ``None`` where
     the price is unknown. ``timestamp`` is seconds since the epoch at the end of the answer; ``processing_time_ms``
     comes from the monotonic clock. ``decision`` records how the answer came to be: candidates, attempts, cache. Where

@@ -61,7 +61,7 @@ def _families(moment: Moment) -> Iterator[Metric]:
     yield from _requests(moment.meter)
     yield from _attempts(moment.meter)
     yield from _callers(moment.meter)
-    yield from _deployments(moment)
+    yield from _providers(moment)
     yield from _actors(moment.tree)
     if moment.cache is not None:
         yield from _cache(moment.cache)
@@ -99,12 +99,12 @@ def _callers(meter: Meter) -> Iterator[Metric]:
     yield _counter("caller_cost_dollars", "US dollars where the price is known, by key.", meter.caller_cost, "caller")
 
 
-def _deployments(moment: Moment) -> Iterator[Metric]:
+def _providers(moment: Moment) -> Iterator[Metric]:
     states = {(name, each.value): float(each is state) for name, state in moment.breakers.items() for each in State}
     yield _gauge("breaker_state", "1 for the state that a provider's breaker is in.", states, "provider", "state")
     if moment.limiter is None:
         return
-    known = moment.limiter.deployments
+    known = moment.limiter.providers
     in_flight = {name: each.in_flight for name, each in known.items()}
     yield _gauge("limited_in_flight", "Calls that hold a slot.", in_flight, "provider")
     waiting = {name: each.waiting for name, each in known.items()}

@@ -35,7 +35,7 @@ from llm_runtime.answers import AnswerStream, outcome
 from llm_runtime.asking import ChatOptions, Messages, Options, as_messages, checked, split
 from llm_runtime.collaborating import answers, collaboration
 from llm_runtime.config import Config
-from llm_runtime.deployments import deployment_of, supervised
+from llm_runtime.providers import provider_spec, supervised
 from llm_runtime.tree import Tree
 
 if TYPE_CHECKING:
@@ -63,9 +63,9 @@ class Runtime:
         self, config: Config, *, doors: Callable[[Runtime], Sequence[ChildSpec[Never]]] = lambda _: ()
     ) -> None:
         self.config = config
-        deployments = [supervised(deployment_of(name, provider)) for name, provider in config.enabled.items()]
-        self._kinds = {each.deployment.name: each.deployment.kind for each in deployments}
-        self._tree = Tree(config, deployments, self._cost_of, doors=doors(self))
+        providers = [supervised(provider_spec(name, provider)) for name, provider in config.enabled.items()]
+        self._kinds = {each.spec.name: each.spec.kind for each in providers}
+        self._tree = Tree(config, providers, self._cost_of, doors=doors(self))
         self._unpriced: set[str] = set()
         self._open = False
 

@@ -13,7 +13,7 @@ import msgspec
 
 from llm_actors.cache import CacheStatistics
 from llm_actors.kernel import TreeNode
-from llm_actors.limiter import DeploymentStatistics
+from llm_actors.limiter import ProviderLimitStatistics
 from llm_actors.orchestrator import Histogram, Meter
 from llm_actors.selector import State
 from llm_protocol.requests import LLMProvider
@@ -60,7 +60,7 @@ class ProviderStatistics(msgspec.Struct, frozen=True, kw_only=True):
     models: dict[str, ModelUse]
     attempt_seconds: Spread | None
     first_token_seconds: Spread | None
-    limits: DeploymentStatistics | None
+    limits: ProviderLimitStatistics | None
 
 
 class CallerStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,7 +137,7 @@ def _provider(name: str, kind: LLMProvider, moment: Moment) -> ProviderStatistic
         models=_models(name, meter.tokens, meter.cost),
         attempt_seconds=_spread(meter.attempt_seconds.get(name)),
         first_token_seconds=_spread(meter.first_token_seconds.get(name)),
-        limits=None if moment.limiter is None else moment.limiter.deployments.get(name),
+        limits=None if moment.limiter is None else moment.limiter.providers.get(name),
     )
 
 

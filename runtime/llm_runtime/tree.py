@@ -3,7 +3,7 @@
     llm-runtime   one_for_one, 3 restarts in 60 s
      ├─ core      one_for_one
      │   ├─ limiter, selector, cache   what they know is handed over on restart, conservatively
-     │   ├─ providers              one small supervisor per deployment
+     │   ├─ providers              one small supervisor per provider
      │   ├─ catalog
      │   └─ orchestrator
      ├─ sessions  one child per connection        (the daemon only)
@@ -28,7 +28,7 @@ from llm_protocol.emulation import offered
 from llm_protocol.policy import CachePolicy, Limits
 from llm_protocol.requests import LLMProvider
 from llm_runtime.config import Config
-from llm_runtime.deployments import Supervised
+from llm_runtime.providers import Supervised
 
 ROOT_INTENSITY = Intensity(3, 60.0)
 """More restarts of a whole branch than this and the runtime gives up."""
@@ -46,13 +46,13 @@ class Tree:
     def __init__(
         self,
         config: Config,
-        deployments: Sequence[Supervised],
+        providers: Sequence[Supervised],
         cost_of: CostOf,
         *,
         doors: Sequence[ChildSpec[Never]] = (),
     ) -> None:
-        self._deployments = {each.deployment.name: each.deployment for each in deployments}
-        self.catalog = _catalog(deployments)
+        self._providers = {each.spec.name: each.spec for each in providers}
+        self.catalog = _catalog(providers)
         self.selector = Selector(cost_of)
         limits = {name: p.limits for name, p in config.enabled.items() if p.limits != _NO_LIMITS}
         caller_limits = {name: key.limits for name, key in config.keys.items() if key.limits != _NO_LIMITS}
@@ -60,20 +60,20 @@ class Tree:
         selector = selector_child(self.selector)
         # Where the cache is off, requests that want it all the same have the memory tier; the file is left alone.
         cache = cache_child(config.cache if config.cached else CachePolicy(), ttls=_ttls(config))
-        providers = Supervisor([each.supervisor.as_child() for each in deployments], name="providers")
-        lister = _lister(self.catalog, deployments)
+        provider_actors = Supervisor([each.supervisor.as_child() for each in providers], name="providers")
+        lister = _lister(self.catalog, providers)
         orchestrator: ChildSpec[OrchestratorMessage] = ChildSpec(
             "orchestrator",
             lambda _: Orchestrator(self.services, self.router),
             shutdown=config.server.drain_s,
             mailbox=MailboxSpec(SUBMISSIONS_WAITING, Overflow.REFUSE),
         )
-        core = Supervisor([limiter, selector, cache, providers.as_child(), lister, orchestrator], name="core")
+        core = Supervisor([limiter, selector, cache, provider_actors.as_child(), lister, orchestrator], name="core")
         self.router = Router(self.catalog, config.routes, allowed=_allowed(config))
         self.services = Services(
             catalog=self.catalog,
             lister=core.ref(lister),
-            providers={each.deployment.name: each.ref for each in deployments},
+            providers={each.spec.name: each.ref for each in providers},
             limiter=core.ref(limiter),
             selector=self.selector,
             observer=core.ref(selector),
@@ -81,7 +81,7 @@ class Tree:
             caches=config.cached,
             target_of=self._target_of,
             cost_of=cost_of,
-            timeouts={each.deployment.name: each.deployment.timeouts for each in deployments},
+            timeouts={each.spec.name: each.spec.timeouts for each in providers},
             limits=limits,
             caller_limits=caller_limits,
             accepts_prefill=self._accepts_prefill,
@@ -93,25 +93,25 @@ class Tree:
         self.root = Supervisor([core.as_child(), *doors], name="llm-runtime", intensity=ROOT_INTENSITY)
 
     def _accepts_prefill(self, candidate: Candidate) -> bool:
-        return accepts_prefill(self._deployments[candidate.provider].kind, candidate.model)
+        return accepts_prefill(self._providers[candidate.provider].kind, candidate.model)
 
     def _target_of(self, candidate: Candidate) -> Target:
-        known = self._deployments[candidate.provider]
+        known = self._providers[candidate.provider]
         # The local model moves with each start of its process; what it answers does not depend on where it is.
         address = "" if known.kind is LLMProvider.LOCAL else f"{known.endpoint.origin}{known.endpoint.base}"
         return Target(candidate.provider, candidate.model, known.dialect.name, known.dialect.version, address)
 
 
-def _catalog(deployments: Sequence[Supervised]) -> Catalog:
+def _catalog(providers: Sequence[Supervised]) -> Catalog:
     catalog = Catalog()
-    for each in deployments:
-        known = each.deployment
+    for each in providers:
+        known = each.spec
         catalog.add(known.name, known.kind, offered(known.dialect.request_types), known.models)
     return catalog
 
 
-def _lister(catalog: Catalog, deployments: Sequence[Supervised]) -> ChildSpec[CatalogMessage]:
-    asked = {each.deployment.name: each.ref for each in deployments if not each.deployment.models}
+def _lister(catalog: Catalog, providers: Sequence[Supervised]) -> ChildSpec[CatalogMessage]:
+    asked = {each.spec.name: each.ref for each in providers if not each.spec.models}
     return ChildSpec("catalog", lambda _: CatalogActor(catalog, asked))
 
 

@@ -22,8 +22,8 @@ from llm_protocol.requests import ChatRequest, LLMProvider
 from llm_protocol.response import LLMResponse, Usage
 from llm_protocol.secret import Secret
 from llm_runtime.config import Config, Provider
-from llm_runtime.deployments import deployment_of, supervised
 from llm_runtime.fake import FakeProvider, Rule
+from llm_runtime.providers import provider_spec, supervised
 from llm_runtime.tree import Tree
 
 SECONDS = {"a": 2.0, "b": 3.0, "c": 12.0}
@@ -72,10 +72,10 @@ async def tree(fake: FakeProvider) -> AsyncIterator[Tree]:
             for name in SECONDS
         }
     )
-    deployments = [
-        supervised(deployment_of(name, provider), dial=fake.dial) for name, provider in config.providers.items()
+    providers = [
+        supervised(provider_spec(name, provider), dial=fake.dial) for name, provider in config.providers.items()
     ]
-    made = Tree(config, deployments, cost_of)
+    made = Tree(config, providers, cost_of)
     async with running(made.root):
         yield made
 

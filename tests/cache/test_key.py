@@ -270,7 +270,7 @@ def test_cache_02_the_type_of_a_request_counts() -> None:
 
 @pytest.mark.parametrize("field", Target._fields)
 def test_cache_02_who_may_answer_counts(field: str) -> None:
-    """CACHE-02: another deployment, model, dialect, dialect version or address is another key."""
+    """CACHE-02: another provider, model, dialect, dialect version or address is another key."""
     request = REQUESTS[0]
     old = getattr(TARGETS[0], field)
     changed: dict[str, Any] = {field: old + 1 if isinstance(old, int) else old + "x"}

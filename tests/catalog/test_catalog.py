@@ -59,7 +59,7 @@ def test_a_name_with_a_slash_can_be_a_bare_name(catalog: Catalog) -> None:
     assert catalog.resolve(chat("org/model")) == [Candidate("asked", "org/model")]
 
 
-def test_auto_means_each_able_deployments_default(catalog: Catalog) -> None:
+def test_auto_means_each_able_providers_default(catalog: Catalog) -> None:
     catalog.update("asked", [ModelInfo(id="babbage-002"), ModelInfo(id="gpt-5-mini-2025"), ModelInfo(id="gpt-5")])
     assert catalog.resolve(chat("auto")) == [
         Candidate("primary", "m1"),

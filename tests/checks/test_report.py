@@ -41,7 +41,7 @@ def test_what_failed_and_nothing_else_is_the_error(checks: list[Check], success:
     assert (found.success, found.error) == (success, error)
 
 
-def test_as_json_it_has_the_shape_of_a_deployments_result() -> None:
+def test_as_json_it_has_the_shape_of_a_providers_result() -> None:
     assert msgspec.json.decode(msgspec.json.encode(of(BAD))) == {
         "success": False,
         "id": "1",

@@ -189,7 +189,7 @@ async def test_a_route_without_anybody_left_fails_and_others_are_warned_of(tmp_p
     assert found["route free"] == ("ok", "the selector chooses")
 
 
-async def test_json_is_one_object_with_the_shape_of_a_deployments_result(tmp_path: Path) -> None:
+async def test_json_is_one_object_with_the_shape_of_a_providers_result(tmp_path: Path) -> None:
     async with Peer(models("m")) as peer, Peer(said("No.", 401)) as closed:
         good = await as_json(file_of(tmp_path, provider("p", f"{peer.url}/v1")))
         again = await as_json(file_of(tmp_path, provider("p", f"{peer.url}/v1")))

@@ -129,7 +129,7 @@ TREE = TreeNode(
 
 def limiter(*, shared: bool) -> LimiterStatistics:
     return LimiterStatistics(
-        deployments={}, waiting=0, leases=0, callers=0, shared=shared, granted=0, refused=0, expired=0
+        providers={}, waiting=0, leases=0, callers=0, shared=shared, granted=0, refused=0, expired=0
     )
 
 

@@ -18,23 +18,23 @@ ONCE = Intensity(1, 30.0)
 
 def parking(journal: Journal, starts: object = True) -> Supervisor:
     spec = flaky("a", journal, lambda: starts is True)
-    return Supervisor([spec], name="deployment", intensity=ONCE, backoff=NO_WAIT, park=True, draw=lambda: 1.0)
+    return Supervisor([spec], name="provider", intensity=ONCE, backoff=NO_WAIT, park=True, draw=lambda: 1.0)
 
 
 async def test_a_parked_actor_refuses_at_once_and_is_tried_again(autojump_clock: MockClock) -> None:
     """Queued and new calls get `Parked` without waiting; after the first pause of a second it serves again."""
-    deployment = parking([])
-    root = Supervisor([deployment.as_child()])
+    provider = parking([])
+    root = Supervisor([provider.as_child()])
     queued: list[type[Exception]] = []
 
     async def wait_in_the_queue() -> None:
         try:
-            await deployment.ref("a").call(Ask())
+            await provider.ref("a").call(Ask())
         except NotRunning as exc:
             queued.append(type(exc))
 
     async with running(root), trio.open_nursery() as nursery:
-        ref = deployment.ref("a")
+        ref = provider.ref("a")
         ref.cast(CrashCast())
         ref.cast(CrashCast())
         nursery.start_soon(wait_in_the_queue)
@@ -43,7 +43,7 @@ async def test_a_parked_actor_refuses_at_once_and_is_tried_again(autojump_clock:
         with pytest.raises(Parked):
             await ref.call(Ask())
         assert trio.current_time() == 0.0
-        assert deployment.statistics().parked
+        assert provider.statistics().parked
         assert root.tree().children[0].children[0].status is Status.PARKED
         await trio.sleep(1.001)
         assert await ref.call(Ask()) == 1
@@ -57,8 +57,8 @@ async def test_sup_04_a_crash_loop_backs_off_then_parks_with_growing_pauses(
     journal: Journal = []
     pauses: list[float] = []
     with caplog.at_level(logging.INFO):
-        async with running(parking(journal, starts=False)) as deployment:
-            events = deployment.bus.subscribe()
+        async with running(parking(journal, starts=False)) as provider:
+            events = provider.bus.subscribe()
             cpu = time.thread_time()
             await trio.sleep(600)
             cpu = time.thread_time() - cpu
@@ -96,12 +96,12 @@ async def test_sup_04_restarts_before_that_wait_with_jitter(autojump_clock: Mock
 
 
 async def test_a_quiet_time_shortens_the_next_pause_again(autojump_clock: MockClock) -> None:
-    deployment = parking([])
-    async with running(deployment):
-        events = deployment.bus.subscribe()
+    provider = parking([])
+    async with running(provider):
+        events = provider.bus.subscribe()
         for _ in range(2):
             for _ in range(2):
-                deployment.ref("a").cast(CrashCast())
+                provider.ref("a").cast(CrashCast())
                 await wait_all_tasks_blocked()
             await trio.sleep(400)
         pauses = []
@@ -116,6 +116,6 @@ async def test_a_quiet_time_shortens_the_next_pause_again(autojump_clock: MockCl
 
 
 async def test_a_parked_tree_stops_at_once(autojump_clock: MockClock) -> None:
-    async with running(parking([], starts=False)) as deployment:
-        assert deployment.statistics().parked
+    async with running(parking([], starts=False)) as provider:
+        assert provider.statistics().parked
     assert trio.current_time() == 0.0

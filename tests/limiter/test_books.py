@@ -26,7 +26,7 @@ def test_without_limits_everything_goes_at_once_and_is_counted() -> None:
     desk = Desk({"a": NONE})
     asked = [desk.ask("a", tokens=10**9) for _ in range(1000)]
     assert list(desk.granted) == asked
-    assert desk.books.statistics(desk.now).deployments["a"].in_flight == 1000
+    assert desk.books.statistics(desk.now).providers["a"].in_flight == 1000
 
 
 def test_a_fresh_limiter_does_not_burst_and_does_not_delay_the_first_request() -> None:
@@ -86,7 +86,7 @@ def test_leaving_one_line_makes_way_in_those_before_it_too() -> None:
     assert small in desk.granted
 
 
-def test_a_callers_limits_hold_across_deployments() -> None:
+def test_a_callers_limits_hold_across_providers() -> None:
     desk = Desk({"a": NONE, "b": NONE}, {"alice": ONE})
     first = desk.ask("a", caller="alice")
     second = desk.ask("b", caller="alice")
@@ -187,7 +187,7 @@ def test_lim_03_a_request_larger_than_the_limit_waits_for_a_full_bucket_and_leav
     desk = Desk({"a": TPM600}, quiet=60)
     big = desk.ask("a", tokens=1800)
     assert big in desk.granted
-    assert desk.books.statistics(desk.now).deployments["a"].tokens_left == 0
+    assert desk.books.statistics(desk.now).providers["a"].tokens_left == 0
     after, begun = desk.ask("a", tokens=100), desk.now
     desk.wait(300)
     assert desk.granted_at[after] - begun == pytest.approx(130, abs=0.1)
@@ -224,10 +224,10 @@ def test_lim_03_real_usage_replaces_the_estimate_both_ways_and_shows_no_negative
     desk = Desk({"a": TPM600}, quiet=60)
     one = desk.ask("a", tokens=500)
     desk.end(one, tokens=100)
-    assert desk.books.statistics(desk.now).deployments["a"].tokens_left == 500
+    assert desk.books.statistics(desk.now).providers["a"].tokens_left == 500
     two = desk.ask("a", tokens=100)
     desk.end(two, tokens=1100)
-    assert desk.books.statistics(desk.now).deployments["a"].tokens_left == 0
+    assert desk.books.statistics(desk.now).providers["a"].tokens_left == 0
     debtor, begun = desk.ask("a", tokens=100), desk.now
     desk.wait(100)
     assert desk.granted_at[debtor] - begun == pytest.approx(70, abs=0.1)
@@ -239,7 +239,7 @@ def test_lim_03_real_usage_replaces_the_estimate_both_ways_and_shows_no_negative
 def test_what_comes_back_depends_on_how_far_the_request_got(ending: Ending, requests: int, tokens: int) -> None:
     desk = Desk({"a": Limits(requests_per_minute=60, tokens_per_minute=600)}, {"me": TPM600}, quiet=60)
     desk.end(desk.ask("a", tokens=300, caller="me"), ending)
-    left = desk.books.statistics(desk.now).deployments["a"]
+    left = desk.books.statistics(desk.now).providers["a"]
     assert (left.requests_left, left.tokens_left, left.in_flight) == (requests, tokens, 0)
 
 
@@ -365,12 +365,12 @@ def test_the_departed_leave_nothing_in_the_line() -> None:
     desk.ask("a"), desk.ask("b")
     for _ in range(10_000):
         desk.leave(desk.ask("a", "b"))
-    heaps = [queue.heap for _, line in desk.books._deployments.values() for queue in line._queues.values()]
+    heaps = [queue.heap for _, line in desk.books._providers.values() for queue in line._queues.values()]
     assert not heaps
     first = desk.ask("a", "b")
     for _ in range(1000):
         desk.leave(desk.ask("a", "b"))
-    heaps = [queue.heap for _, line in desk.books._deployments.values() for queue in line._queues.values()]
+    heaps = [queue.heap for _, line in desk.books._providers.values() for queue in line._queues.values()]
     assert max(map(len, heaps)) < 30
     assert desk.books.statistics(desk.now).waiting == 1
     desk.leave(first)
@@ -439,7 +439,7 @@ def test_lim_05_remaining_that_goes_backwards_only_narrows() -> None:
     desk = Desk({"a": RPM60}, quiet=60)
     for left in (50, 10, 40, 60):
         desk.books.observe("a", RateLimits(requests_remaining=left), desk.now)
-    assert desk.books.statistics(desk.now).deployments["a"].requests_left == 10
+    assert desk.books.statistics(desk.now).providers["a"].requests_left == 10
 
 
 def test_a_retry_after_is_obeyed_and_a_pace_follows_it_where_no_limit_is_known() -> None:
@@ -478,7 +478,7 @@ def test_lim_02_after_a_restart_leases_count_debts_stay_and_nothing_is_there_to_
     out = desk.ask("a", caller="me", tokens=600)
     desk.end(desk.ask("a"), tokens=10)
     desk.crash()
-    assert desk.books.statistics(desk.now).deployments["a"].in_flight == 1
+    assert desk.books.statistics(desk.now).providers["a"].in_flight == 1
     asked = [desk.ask("a") for _ in range(10)]
     assert asked[0] not in desk.granted
     desk.wait(1)
@@ -510,7 +510,7 @@ def test_lim_02_a_lease_that_nobody_ends_expires_and_its_late_end_is_ignored() -
     desk.wait(2)
     assert waits in desk.granted
     desk.end(lost)
-    assert desk.books.statistics(desk.now).deployments["a"].in_flight == 1
+    assert desk.books.statistics(desk.now).providers["a"].in_flight == 1
     assert desk.books.statistics(desk.now).expired == 1
 
 

@@ -30,12 +30,12 @@ RPM60 = Limits(requests_per_minute=60)
 
 @asynccontextmanager
 async def limiter(
-    deployments: Mapping[str, Limits],
+    providers: Mapping[str, Limits],
     callers: Mapping[str, Limits] | None = None,
     *,
     faults: Mapping[int, Fault] | None = None,
 ) -> AsyncIterator[LimiterRef]:
-    spec = with_faults(limiter_child(deployments, callers), faults or {})
+    spec = with_faults(limiter_child(providers, callers), faults or {})
     root = Supervisor([spec], backoff=Backoff.none(), intensity=Intensity(100, 1.0))
     async with running(root):
         yield root.ref(spec)
@@ -44,7 +44,7 @@ async def limiter(
 async def assert_at_rest(ref: LimiterRef) -> None:
     seen = await statistics(ref)
     assert (seen.leases, seen.waiting) == (0, 0)
-    assert all(each.in_flight == 0 == each.waiting for each in seen.deployments.values())
+    assert all(each.in_flight == 0 == each.waiting for each in seen.providers.values())
 
 
 class Steps(trio.abc.Instrument):
@@ -67,7 +67,7 @@ async def test_RateLimiter_waits_if_needed_per_provider(autojump_clock: MockCloc
         assert trio.current_time() == begun
         with await reserve(ref, ("openai",), tokens=10) as room:
             assert trio.current_time() - begun == pytest.approx(1.0, abs=0.02)
-            assert room.deployment == "openai"
+            assert room.provider == "openai"
         await assert_at_rest(ref)
 
 
@@ -75,7 +75,7 @@ async def test_without_limits_nothing_waits_and_what_is_in_flight_is_known(autoj
     async with limiter({"a": NONE}) as ref:
         begun = trio.current_time()
         rooms = [await reserve(ref, ("a",), tokens=10**9) for _ in range(300)]
-        assert (await statistics(ref)).deployments["a"].in_flight == 300
+        assert (await statistics(ref)).providers["a"].in_flight == 300
         for room in rooms:
             room.settle(None)
         assert trio.current_time() == begun
@@ -135,7 +135,7 @@ async def test_leaving_the_scope_puts_the_books_right(
                 _use(room, how)
         except ZeroDivisionError:
             assert how.startswith("crashed")
-        left = (await statistics(ref)).deployments["a"]
+        left = (await statistics(ref)).providers["a"]
         assert (left.requests_left, left.tokens_left) == (requests, tokens)
         await assert_at_rest(ref)
 
@@ -180,7 +180,7 @@ async def test_a_retry_after_holds_everyone_else_too(autojump_clock: MockClock) 
         begun = trio.current_time()
         with await reserve(ref, ("a",), tokens=1) as room:
             room.refund(FailureKind.RATE_LIMITED, retry_after=20)
-        assert (await reserve(ref, ("a", "b"), tokens=1)).deployment == "b"
+        assert (await reserve(ref, ("a", "b"), tokens=1)).provider == "b"
         await reserve(ref, ("a",), tokens=1)
         assert 20 <= trio.current_time() - begun <= 21
 
@@ -238,7 +238,7 @@ async def test_lim_02_a_crash_keeps_the_leases_and_costs_waiters_only_their_plac
             observe(ref, "a", RateLimits())  # the fourth message: the actor crashes
             await wait_all_tasks_blocked()
             assert (await statistics(ref)).waiting == 2
-            assert (await statistics(ref)).deployments["a"].in_flight == 1
+            assert (await statistics(ref)).providers["a"].in_flight == 1
             assert not served
             holder.settle(None)
         assert sorted(served) == ["b", "c"]
@@ -288,7 +288,7 @@ async def test_lim_02_a_lease_outlives_its_holders_deadline(autojump_clock: Mock
             await reserve(ref, ("a",), tokens=1)
         assert trio.current_time() - begun == pytest.approx(5000 + LEASE_GRACE, abs=1)
         lost.settle(None)
-        assert (await statistics(ref)).deployments["a"].in_flight == 1
+        assert (await statistics(ref)).providers["a"].in_flight == 1
 
 
 async def test_lim_02_a_restart_does_not_burst(autojump_clock: MockClock) -> None:

@@ -14,7 +14,7 @@ from llm_protocol.dialect import RateLimits
 from llm_protocol.policy import Limits
 from support.limits import NONE, Desk
 
-DEPLOYMENTS = {
+PROVIDERS = {
     "busy": Limits(requests_per_minute=30, tokens_per_minute=900, max_concurrency=4),
     "rated": Limits(requests_per_minute=120),
     "tokens": Limits(tokens_per_minute=600),
@@ -52,9 +52,9 @@ class Life(Desk):
     """A desk with a judge for every limit, and a ledger of everyone who ever asked."""
 
     def __init__(self) -> None:
-        super().__init__(DEPLOYMENTS, CALLERS)
+        super().__init__(PROVIDERS, CALLERS)
         self.meters: dict[tuple[str, str], Meter] = {}
-        for name, limits in (DEPLOYMENTS | CALLERS).items():
+        for name, limits in (PROVIDERS | CALLERS).items():
             for what in ("requests", "tokens"):
                 per_minute = getattr(limits, f"{what}_per_minute")
                 if per_minute:
@@ -114,10 +114,10 @@ class Life(Desk):
         seen = self.books.statistics(self.now)
         assert seen.leases == len(self.open)
         assert seen.waiting == len(self.waiting)
-        for name, deployment in seen.deployments.items():
+        for name, provider in seen.providers.items():
             out = sum(self.granted[number] == name for number in self.open)
-            most = DEPLOYMENTS[name].max_concurrency
-            assert deployment.in_flight == out <= (most or out)
+            most = PROVIDERS[name].max_concurrency
+            assert provider.in_flight == out <= (most or out)
         assert sum(self.asked[number][1] == "small" for number in self.open) <= 2
 
     def pass_time(self, seconds: float) -> None:

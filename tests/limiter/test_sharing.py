@@ -20,7 +20,7 @@ from llm_protocol.response import Usage
 from support.ledger import SERVER, VirtualScript, virtual_ledger
 from support.sharing import claim, replica, replicas
 
-A, B, ME = (f"{{llm-runtime}}:limits:{name}" for name in ("deployment:a", "deployment:b", "caller:me"))
+A, B, ME = (f"{{llm-runtime}}:limits:{name}" for name in ("provider:a", "provider:b", "caller:me"))
 
 RTT = 0.002
 
@@ -33,7 +33,7 @@ def ledger(monkeypatch: pytest.MonkeyPatch) -> VirtualScript:
 async def at_rest(ref: LimiterRef) -> None:
     seen = await statistics(ref)
     assert (seen.leases, seen.waiting) == (0, 0)
-    assert all(each.in_flight == 0 == each.waiting for each in seen.deployments.values())
+    assert all(each.in_flight == 0 == each.waiting for each in seen.providers.values())
 
 
 async def test_a_grant_is_told_when_the_ledger_has_confirmed_it(
@@ -117,12 +117,12 @@ async def test_it_goes_to_another_candidate_instead_of_waiting(
 ) -> None:
     limits = Limits(requests_per_minute=6)
     async with replicas(2, SERVER, {"a": limits, "b": limits}) as (first, second):
-        assert (await reserve(first, ("a",), tokens=1)).deployment == "a"
+        assert (await reserve(first, ("a",), tokens=1)).provider == "a"
         begun = trio.current_time()
-        assert (await reserve(second, ("a", "b"), tokens=1)).deployment == "b"
+        assert (await reserve(second, ("a", "b"), tokens=1)).provider == "b"
         assert trio.current_time() - begun < 0.1
         with trio.fail_after(60):
-            assert (await reserve(second, ("a", "b"), tokens=1)).deployment in ("a", "b")
+            assert (await reserve(second, ("a", "b"), tokens=1)).provider in ("a", "b")
         assert 8 <= trio.current_time() - begun <= 12
 
 
@@ -226,9 +226,9 @@ async def _keep(ref: LimiterRef, got: list[Reservation], name: str, caller: str 
 async def test_the_slots_of_a_process_that_dies_are_free_after_15_seconds(
     autojump_clock: MockClock, ledger: VirtualScript
 ) -> None:
-    deployments = {"a": Limits(max_concurrency=1)}
-    async with replica(SERVER, deployments) as living:
-        async with replica(SERVER, deployments) as dead:
+    providers = {"a": Limits(max_concurrency=1)}
+    async with replica(SERVER, providers) as living:
+        async with replica(SERVER, providers) as dead:
             await reserve(dead, ("a",), tokens=1)
             await trio.sleep(60)
         begun = trio.current_time()
@@ -302,8 +302,8 @@ async def test_a_crash_costs_no_slots_and_its_leases_still_settle(
     autojump_clock: MockClock, ledger: VirtualScript
 ) -> None:
     """LIM-02: the next incarnation has the same name in the ledger, so that its slots count once."""
-    deployments = {"a": Limits(max_concurrency=2, tokens_per_minute=600)}
-    async with replica(SERVER, deployments, faults={2: Crash()}) as ref:
+    providers = {"a": Limits(max_concurrency=2, tokens_per_minute=600)}
+    async with replica(SERVER, providers, faults={2: Crash()}) as ref:
         with trio.fail_after(60):
             room = await reserve(ref, ("a",), tokens=50)
             with suppress(ActorCrashed):

@@ -103,7 +103,7 @@ def test_without_retry_budget_there_is_no_retry_but_a_next_candidate() -> None:
 
 
 def test_waiting_for_who_rests_takes_nothing_from_the_retry_budget() -> None:
-    """Nobody was called. Else of many that find a deployment resting for a second only a few could wait for it."""
+    """Nobody was called. Else of many that find a provider resting for a second only a few could wait for it."""
     rests = failed(FailureKind.OVERLOADED, 1.0)
     assert isinstance(plan(budget=lambda _: False).after(rests, 0.0, asked=False), Again)
 

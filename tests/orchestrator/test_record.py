@@ -18,5 +18,5 @@ from llm_actors.orchestrator.record import about
     ],
 )
 def test_a_name_is_said_once(said: str, told: str) -> None:
-    """Some failures begin with the deployment's name, since they are told alone, too."""
+    """Some failures begin with the provider's name, since they are told alone, too."""
     assert about("one/m", said) == told

@@ -18,7 +18,7 @@ from llm_protocol.events import Failed, Finished
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.policy import Timeouts
 from support.peer import Call, Peer, Script, chunked, close, flood, pause, raw, reply, reset, sse, stall
-from support.upstream import CANARY, END, HELLO, JSON, REQUEST, Asked, deployment, upstream, whole, word
+from support.upstream import CANARY, END, HELLO, JSON, REQUEST, Asked, spec, upstream, whole, word
 
 SSE_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 LIMITS = Timeouts(connect=1, first_token=5, idle=3, total=20)
@@ -121,7 +121,7 @@ async def test_a_broken_stream_is_never_a_success(case: str, autojump_clock: tri
 
 async def test_prov_07_a_reset_in_mid_stream_is_a_network_failure_with_the_text_so_far() -> None:
     async with Peer([sse(*HELLO, end=False), pause(0.01), reset()]) as peer:
-        async with alone(ProviderActor(deployment(peer.url + "/v1"))) as lone:
+        async with alone(ProviderActor(spec(peer.url + "/v1"))) as lone:
             asked = Asked()
             asked.outcome = await generate(lone.ref, REQUEST, stream=True, sink=asked.events.append)
 

@@ -11,7 +11,7 @@ import trio
 
 from llm_actors.kernel import running
 from llm_actors.orchestrator import submit
-from llm_actors.provider import Deployment, Endpoint
+from llm_actors.provider import Endpoint, ProviderSpec
 from llm_actors.run import Run
 from llm_protocol.content import Message
 from llm_protocol.dialect import StreamDecoder
@@ -22,7 +22,7 @@ from llm_protocol.failures import FailureKind
 from llm_protocol.policy import AttemptsPatch, Policy
 from llm_protocol.requests import AnyRequest, ChatRequest, LLMProvider
 from llm_runtime.config import Config
-from llm_runtime.deployments import supervised
+from llm_runtime.providers import supervised
 from llm_runtime.tree import Tree
 from support.peer import Peer, sse
 from support.upstream import END, HELLO, word
@@ -37,9 +37,9 @@ class Buggy(OpenAIChat):  # type: ignore[misc]  # final, but for this bug
         return super().stream_decoder(request)
 
 
-def deployment(name: str, peer: Peer, dialect: OpenAIChat) -> Deployment:
+def spec(name: str, peer: Peer, dialect: OpenAIChat) -> ProviderSpec:
     endpoint = Endpoint(f"{peer.url}/v1")
-    return Deployment(
+    return ProviderSpec(
         name=name, kind=LLMProvider.OPENAI_COMPATIBLE, dialect=dialect, endpoint=endpoint, models=("m", "crash")
     )
 
@@ -49,8 +49,8 @@ async def tree(slow: Peer, fast: Peer) -> AsyncIterator[Tree]:
     made = Tree(
         Config(),
         [
-            supervised(deployment("good", slow, OpenAIChat(COMPATIBLE))),
-            supervised(deployment("buggy", fast, Buggy(COMPATIBLE))),
+            supervised(spec("good", slow, OpenAIChat(COMPATIBLE))),
+            supervised(spec("buggy", fast, Buggy(COMPATIBLE))),
         ],
         lambda *_: None,
     )

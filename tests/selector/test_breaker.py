@@ -167,7 +167,7 @@ def test_rests_grow_up_to_a_cap_and_are_short_again_after_a_quiet_time() -> None
 
 
 def test_after_a_crash_of_its_keeper_what_was_shut_is_half_open() -> None:
-    """G4: and what was open to all stays so: a crash must not shut a healthy deployment."""
+    """G4: and what was open to all stays so: a crash must not shut a healthy provider."""
     assert Breaker().restarted(5.0).state is State.CLOSED
     assert opened().restarted(0.5).state is State.HALF_OPEN
     probing = opened().admit(1.0)

@@ -135,7 +135,7 @@ def test_other_orders_are_not_disturbed_by_exploring(select: Select) -> None:
 
 
 @pytest.mark.parametrize("select", ["score", "order", "cheapest", "fastest", "weighted", "sticky"])
-def test_a_deployment_whose_breaker_is_open_comes_last(select: Select) -> None:
+def test_a_provider_whose_breaker_is_open_comes_last(select: Select) -> None:
     made = downed(B)
     for draw in (0.0, 0.3, 0.6, 0.99):
         ranking = made.rank(
@@ -145,7 +145,7 @@ def test_a_deployment_whose_breaker_is_open_comes_last(select: Select) -> None:
         assert B not in ranking.ready
 
 
-def test_all_models_of_a_deployment_share_its_breaker() -> None:
+def test_all_models_of_a_provider_share_its_breaker() -> None:
     made = downed(A)
     assert rank(made, [Candidate("a", "other"), B], now=0.5).ready == [B]
 
@@ -325,7 +325,7 @@ def test_extra_calls_earn_no_extra_calls() -> None:
     assert sum(made.may_retry(A, 0.0) for _ in range(100)) == 10
 
 
-def test_budgets_are_per_deployment() -> None:
+def test_budgets_are_per_provider() -> None:
     made = Selector(cost_of)
     assert sum(made.may_retry(A, 0.0) for _ in range(100)) < 100
     assert not made.may_retry(Candidate("a", "other"), 0.0)

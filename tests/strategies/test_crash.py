@@ -8,7 +8,7 @@ import trio
 
 from llm_actors.kernel import running
 from llm_actors.orchestrator import submit
-from llm_actors.provider import Deployment, Endpoint
+from llm_actors.provider import Endpoint, ProviderSpec
 from llm_actors.run import Run
 from llm_protocol.content import Message
 from llm_protocol.dialect import StreamDecoder
@@ -18,7 +18,7 @@ from llm_protocol.policy import AttemptsPatch, Policy
 from llm_protocol.requests import AnyRequest, ChatRequest, LLMProvider
 from llm_protocol.response import Usage
 from llm_runtime.config import Config
-from llm_runtime.deployments import supervised
+from llm_runtime.providers import supervised
 from llm_runtime.tree import Tree
 from support.panels import saying
 from support.peer import Peer
@@ -33,17 +33,19 @@ class Buggy(OpenAIChat):  # type: ignore[misc]  # final, but for this bug
         raise RuntimeError("a bug of ours")
 
 
-def deployment(name: str, peer: Peer, dialect: OpenAIChat) -> Deployment:
-    return Deployment(name=name, kind=KIND, dialect=dialect, endpoint=Endpoint(f"{peer.url}/v1"), models=(f"m-{name}",))
+def spec(name: str, peer: Peer, dialect: OpenAIChat) -> ProviderSpec:
+    return ProviderSpec(
+        name=name, kind=KIND, dialect=dialect, endpoint=Endpoint(f"{peer.url}/v1"), models=(f"m-{name}",)
+    )
 
 
 async def test_a_crash_of_one_members_actor_leaves_the_others_streams_untouched() -> None:
     words = [f"w{number} " for number in range(30)]
     async with Peer(saying(*words, gap=0.01, usage=Usage())) as good, Peer(saying("never seen", usage=Usage())) as bad:
         parts = [
-            supervised(deployment("good", good, OpenAIChat(COMPATIBLE))),
-            supervised(deployment("bad", bad, Buggy(COMPATIBLE))),
-            supervised(deployment("fine", good, OpenAIChat(COMPATIBLE))),
+            supervised(spec("good", good, OpenAIChat(COMPATIBLE))),
+            supervised(spec("bad", bad, Buggy(COMPATIBLE))),
+            supervised(spec("fine", good, OpenAIChat(COMPATIBLE))),
         ]
         tree = Tree(Config(), parts, lambda *_: None)
         members = ("good/m-good", "bad/m-bad", "fine/m-fine")

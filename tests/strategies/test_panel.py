@@ -312,7 +312,7 @@ async def test_one_member_that_nobody_offers_is_told(autojump_clock: MockClock) 
     assert asked.failure.kind is FailureKind.MODEL_NOT_FOUND
 
 
-async def test_members_chosen_by_the_selector_are_of_different_deployments(autojump_clock: MockClock) -> None:
+async def test_members_chosen_by_the_selector_are_of_different_providers(autojump_clock: MockClock) -> None:
     async with world(a=[saying("x")], b=[saying("y")], c=[saying("z")], draw=0.9) as w:
         names = ("a/m-a", "a/other", "b/m-b", "c/m-c")
         asked = await ask(w, strategy="panel", members=3, candidates=names, select="order", synthesiser="none")

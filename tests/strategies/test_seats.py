@@ -40,7 +40,7 @@ def test_the_best_of_different_vendors_are_chosen() -> None:
     assert diverse(ranked, 4, catalog()) == candidates("openai-eu/m", "mine/m", "yours/m", "anthropic/m")
 
 
-def test_where_vendors_do_not_suffice_other_deployments_and_then_other_models_are() -> None:
+def test_where_vendors_do_not_suffice_other_providers_and_then_other_models_are() -> None:
     ranked = candidates("openai-eu/m", "openai-eu/n", "openai-us/m")
     assert diverse(ranked, 2, catalog()) == candidates("openai-eu/m", "openai-us/m")
     assert diverse(ranked, 3, catalog()) == ranked

@@ -37,7 +37,7 @@ from llm_protocol.requests import ChatRequest, LLMProvider
 from llm_protocol.response import LLMResponse, Usage
 from llm_protocol.secret import Secret
 from llm_runtime.config import Config, Provider
-from llm_runtime.deployments import deployment_of, supervised
+from llm_runtime.providers import provider_spec, supervised
 from llm_runtime.tree import Tree
 from support.peer import Call, Hangup, Peer, Script, Step, close, reply, sse, stall
 from support.selecting import success
@@ -312,7 +312,7 @@ class World:
                 await vendor.until(lambda vendor=vendor: vendor.open_requests == 0)  # type: ignore[misc]
         books = await self.books()
         assert (books.leases, books.waiting) == (0, 0)
-        assert {name for name, each in books.deployments.items() if each.in_flight or each.waiting} == set()
+        assert {name for name, each in books.providers.items() if each.in_flight or each.waiting} == set()
         now = trio.current_time()
         probing = {name for name in self.vendors if self.tree.selector.breaker(name, now).probing_since > -math.inf}
         assert probing == set()
@@ -349,10 +349,10 @@ async def world(
         attempts=attempts,
         routes=dict(routes or {}),
     )
-    deployments = [
-        supervised(deployment_of(name, provider), dial=peers[name].dial) for name, provider in config.providers.items()
+    providers = [
+        supervised(provider_spec(name, provider), dial=peers[name].dial) for name, provider in config.providers.items()
     ]
-    tree = Tree(config, deployments, cost_of)
+    tree = Tree(config, providers, cost_of)
     chance = tree.services.draw if draw is None else lambda: draw
     tree.services = msgspec.structs.replace(
         tree.services, accepts_prefill=lambda candidate: candidate.provider in prefill, draw=chance

@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 
 from llm_actors.kernel import MailboxSpec
-from llm_actors.provider import Deployment, Endpoint, ProviderActor, generate, list_models
+from llm_actors.provider import Endpoint, ProviderActor, ProviderSpec, generate, list_models
 from llm_actors.testing import alone
 from llm_actors.transport import TlsTrust
 from llm_protocol.content import Message
@@ -30,11 +30,11 @@ def chat(text: str = "Hello there, friend.", model: str = "m", **more: object) -
     return ChatRequest(model=model, messages=(Message.of("user", text),), **more)  # type: ignore[arg-type]
 
 
-def deployment(
+def spec(
     fake: FakeProvider, kind: LLMProvider, timeouts: Timeouts | None = None, trust: TlsTrust | None = None
-) -> Deployment:
+) -> ProviderSpec:
     """What the configuration ``kind = …, base_url = fake.base_url(kind)`` becomes."""
-    return Deployment(
+    return ProviderSpec(
         name="faked",
         kind=kind,
         dialect=client_dialect(kind),
@@ -57,7 +57,7 @@ async def ask(
 ) -> Asked:
     """One request through a provider actor of its own; afterwards none of it is left."""
     asked = Asked()
-    actor = ProviderActor(deployment(fake, kind, timeouts, trust), dial=None if tcp else fake.dial)
+    actor = ProviderActor(spec(fake, kind, timeouts, trust), dial=None if tcp else fake.dial)
     async with alone(actor, name="faked", mailbox=MailboxSpec(8)) as lone:
         asked.outcome = await generate(lone.ref, request, stream=stream, sink=asked.events.append)
     with trio.fail_after(5):
@@ -66,7 +66,7 @@ async def ask(
 
 
 async def models(fake: FakeProvider, kind: LLMProvider) -> tuple[ModelInfo, ...]:
-    actor = ProviderActor(deployment(fake, kind), dial=fake.dial)
+    actor = ProviderActor(spec(fake, kind), dial=fake.dial)
     async with alone(actor, name="faked", mailbox=MailboxSpec(8)) as lone:
         return await list_models(lone.ref)
 

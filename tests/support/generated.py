@@ -18,7 +18,7 @@ Every request ends with a whole answer or with one failure of these kinds. In Py
 `exc.failure`; over HTTP the status and the error object's `code` (in OpenAI's shape; clients of Anthropic, Gemini and
 Cohere get their own). This page is made from `llm_protocol.failures.RULES` by `bin/make-docs`.
 
-What may follow, as long as no token was delivered: **retry**, the same deployment may be asked again after a wait, or
+What may follow, as long as no token was delivered: **retry**, the same provider may be asked again after a wait, or
 another at once; **next**, another candidate may do better, this one not; **stop**, nothing else is tried.
 
 | kind | meaning | then | HTTP | `code` | exception |

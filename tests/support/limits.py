@@ -19,7 +19,7 @@ class Desk:
 
     def __init__(
         self,
-        deployments: Mapping[str, Limits],
+        providers: Mapping[str, Limits],
         callers: Mapping[str, Limits] | None = None,
         others: Limits = NONE,
         *,
@@ -27,7 +27,7 @@ class Desk:
     ) -> None:
         """``quiet``: seconds that pass before anything happens, so that buckets fill."""
         self.now = 1000.0
-        self._config = deployments, callers, others
+        self._config = providers, callers, others
         self.books = self._fresh()
         self.granted: dict[int, str] = {}
         self.granted_at: dict[int, float] = {}
@@ -36,8 +36,8 @@ class Desk:
         self.now += quiet
 
     def _fresh(self) -> Books:
-        deployments, callers, others = self._config
-        return Books(deployments, callers, others, draw=lambda: 0.0, now=self.now)
+        providers, callers, others = self._config
+        return Books(providers, callers, others, draw=lambda: 0.0, now=self.now)
 
     def ask(
         self,
@@ -73,7 +73,7 @@ class Desk:
     def look(self) -> None:
         for decision in self.books.decisions():
             if isinstance(decision, Granted):
-                self.granted[decision.number] = decision.deployment
+                self.granted[decision.number] = decision.provider
                 self.granted_at[decision.number] = self.now
             else:
                 self.refused[decision.number] = decision

@@ -13,7 +13,7 @@ C = Candidate("c", "m")
 
 
 def cost_of(provider: str, model: str, usage: Usage) -> float | None:
-    """A deployment named `b` is cheap, `dear` is dear, `free` costs nothing; others have no known price."""
+    """A provider named `b` is cheap, `dear` is dear, `free` costs nothing; others have no known price."""
     dollars = {"b": 1.0, "dear": 10.0, "free": 0.0}.get(provider)
     return None if dollars is None else dollars * usage.total_tokens / 1e6
 

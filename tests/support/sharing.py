@@ -21,13 +21,13 @@ PATIENT = 2.0
 @asynccontextmanager
 async def replica(
     server: RedisServer,
-    deployments: Mapping[str, Limits],
+    providers: Mapping[str, Limits],
     callers: Mapping[str, Limits] | None = None,
     *,
     faults: Mapping[int, Fault] | None = None,
 ) -> AsyncIterator[LimiterRef]:
     """One process's limiter."""
-    spec = with_faults(limiter_child(deployments, callers, server=server), faults or {})
+    spec = with_faults(limiter_child(providers, callers, server=server), faults or {})
     root = Supervisor([spec], backoff=Backoff.none(), intensity=Intensity(100, 1.0))
     async with running(root):
         yield root.ref(spec)
@@ -35,11 +35,11 @@ async def replica(
 
 @asynccontextmanager
 async def replicas(
-    count: int, server: RedisServer, deployments: Mapping[str, Limits], callers: Mapping[str, Limits] | None = None
+    count: int, server: RedisServer, providers: Mapping[str, Limits], callers: Mapping[str, Limits] | None = None
 ) -> AsyncIterator[list[LimiterRef]]:
     """Several."""
     async with AsyncExitStack() as stack:
-        yield [await stack.enter_async_context(replica(server, deployments, callers)) for _ in range(count)]
+        yield [await stack.enter_async_context(replica(server, providers, callers)) for _ in range(count)]
 
 
 async def until_shared(ref: LimiterRef, shared: bool = True, *, within: float = 5.0) -> float:
@@ -58,7 +58,7 @@ async def claim(ref: LimiterRef, *names: str, tokens: int = 1) -> float:
         return trio.current_time() - begun
 
 
-def kept(redis: Redis, name: str, sort: str = "deployment") -> dict[str, str]:
+def kept(redis: Redis, name: str, sort: str = "provider") -> dict[str, str]:
     """What the server holds of one account."""
     words = redis.command("HGETALL", f"{{llm-runtime}}:limits:{sort}:{name}").split(b"\r\n")
     texts = [word.decode() for word in words[2::2]]

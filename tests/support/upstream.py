@@ -10,12 +10,12 @@ import trio
 
 from llm_actors.kernel import MailboxSpec
 from llm_actors.provider import (
-    Deployment,
     Endpoint,
     Outcome,
     ProviderActor,
     ProviderMessage,
     ProviderRef,
+    ProviderSpec,
     generate,
 )
 from llm_actors.testing import Lone, alone
@@ -89,8 +89,8 @@ class Upstream:
         return asked
 
 
-def deployment(url: str = "http://api.test/v1", timeouts: Timeouts | None = None, slots: int = 8) -> Deployment:
-    return Deployment(
+def spec(url: str = "http://api.test/v1", timeouts: Timeouts | None = None, slots: int = 8) -> ProviderSpec:
+    return ProviderSpec(
         name="fake",
         kind=LLMProvider.OPENAI_COMPATIBLE,
         dialect=client_dialect(LLMProvider.OPENAI_COMPATIBLE),
@@ -106,7 +106,7 @@ async def upstream(
     peer: Peer, timeouts: Timeouts | None = None, *, slots: int = 8, waiting: int = 64
 ) -> AsyncIterator[Upstream]:
     """Run a provider actor that reaches ``peer``. Afterwards no connection to it is open."""
-    actor = ProviderActor(deployment(timeouts=timeouts, slots=slots), dial=peer.dial)
+    actor = ProviderActor(spec(timeouts=timeouts, slots=slots), dial=peer.dial)
     async with alone(actor, name="fake", mailbox=MailboxSpec(waiting)) as lone:
         yield Upstream(lone)
     with trio.fail_after(1):

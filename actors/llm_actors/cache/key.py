@@ -46,9 +46,9 @@ LEFT_OUT: dict[type[msgspec.Struct], dict[str, Any]] = {
 
 
 class Target(NamedTuple):
-    """One candidate: a deployment, the vendor's name of the model, and how the two are spoken to.
+    """One candidate: a provider, the vendor's name of the model, and how the two are spoken to.
 
-    ``address`` is the deployment's base URL where that is configured: another server behind the same name gives other
+    ``address`` is the provider's base URL where that is configured: another server behind the same name gives other
     answers.
     """
 

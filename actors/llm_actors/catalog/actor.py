@@ -1,6 +1,6 @@
-"""The catalog actor: asks the deployments for their models, at the start, then now and then, and when told to.
+"""The catalog actor: asks the providers for their models, at the start, then now and then, and when told to.
 
-One deployment that cannot be asked costs only itself: its list stays what it was, and the first failure in a row is
+One provider that cannot be asked costs only itself: its list stays what it was, and the first failure in a row is
 logged.
 """
 
@@ -18,7 +18,7 @@ from llm_actors.provider import ProviderRef, failure_of, list_models
 from llm_protocol.errors import LLMClientError
 
 LISTING_SECONDS = 10.0
-"""How long one deployment may take to list its models."""
+"""How long one provider may take to list its models."""
 
 REFRESH_SECONDS = 600.0
 """Seconds between two rounds of asking."""
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 class Refresh(Call[None], frozen=True):
-    """Ask those deployments whose models are configured nowhere; with ``only_unlisted``, only those never heard of."""
+    """Ask those providers whose models are configured nowhere; with ``only_unlisted``, only those never heard of."""
 
     only_unlisted: bool = False
 
@@ -37,13 +37,13 @@ CatalogRef: TypeAlias = Ref[CatalogMessage]
 
 
 async def refresh(catalog: CatalogRef, *, only_unlisted: bool = False) -> None:
-    """Wait until the deployments were asked, each for at most `LISTING_SECONDS`. Raises only `KernelError`."""
+    """Wait until the providers were asked, each for at most `LISTING_SECONDS`. Raises only `KernelError`."""
     await catalog.call(Refresh(only_unlisted))
 
 
 @final
 class CatalogActor:
-    """Keeps ``catalog`` fresh. ``asked`` are the deployments whose models come from their vendor."""
+    """Keeps ``catalog`` fresh. ``asked`` are the providers whose models come from their vendor."""
 
     def __init__(self, catalog: Catalog, asked: Mapping[str, ProviderRef]) -> None:
         self._catalog = catalog

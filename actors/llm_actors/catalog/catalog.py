@@ -1,8 +1,8 @@
-"""The model names: what the deployments offer, and what a request's ``model`` means. Pure; read synchronously.
+"""The model names: what the providers offer, and what a request's ``model`` means. Pure; read synchronously.
 
-A name is, in this order: ``provider/rest`` where ``provider`` is a deployment (a model that is not on its list is
+A name is, in this order: ``provider/rest`` where ``provider`` is configured (a model that is not on its list is
 passed through, for lists are often incomplete; but the local model's is whole, and it would answer to any name); a bare
-name that one or more deployments list; ``auto``, which means each able deployment's default model; otherwise unknown.
+name that one or more providers list; ``auto``, which means each able provider's default model; otherwise unknown.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _TALKS = frozenset({RequestType.CHAT, RequestType.COMPLETION, RequestType.CODE_G
 
 
 class Candidate(NamedTuple):
-    """A deployment and the vendor's own name of the model to ask it for."""
+    """A deployment: a provider and the vendor's own name of the model to ask it for."""
 
     provider: str
     model: str
@@ -58,7 +58,7 @@ class _Offer:
 
 @final
 class Catalog:
-    """The offers of all deployments. One writer: the catalog actor."""
+    """The offers of all providers. One writer: the catalog actor."""
 
     def __init__(self) -> None:
         self._offers: dict[str, _Offer] = {}
@@ -66,7 +66,7 @@ class Catalog:
     def add(
         self, name: str, kind: LLMProvider, request_types: frozenset[RequestType], models: Sequence[str] = ()
     ) -> None:
-        """A deployment exists. ``models``, where configured, are all it offers; the first is its default."""
+        """A provider exists. ``models``, where configured, are all it offers; the first is its default."""
         self._offers[name] = _Offer(kind, request_types, models)
 
     def update(self, name: str, models: Iterable[ModelInfo]) -> None:
@@ -77,11 +77,11 @@ class Catalog:
 
     @property
     def unlisted(self) -> tuple[str, ...]:
-        """Deployments whose models are not known yet."""
+        """Providers whose models are not known yet."""
         return tuple(name for name, offer in self._offers.items() if not offer.listed)
 
     def models(self) -> dict[str, list[str]]:
-        """Deployment -> its models; empty for one that could not be asked."""
+        """Provider -> its models; empty for one that could not be asked."""
         return {name: list(offer.models) for name, offer in self._offers.items()}
 
     def infos(self, allowed: Allowed | None = None) -> list[ModelInfo]:
@@ -106,7 +106,7 @@ class Catalog:
         return info.context_window if info else None
 
     def vendor(self, candidate: Candidate) -> str:
-        """Who is behind the candidate: the same for two deployments at one vendor. Of servers that are only compatible
+        """Who is behind the candidate: the same for two providers at one vendor. Of servers that are only compatible
         each is taken for another's.
         """
         offer = self._offers.get(candidate.provider)
@@ -143,7 +143,7 @@ class Catalog:
         return found
 
     def _chosen(self, names: Iterable[str], request_type: RequestType, allowed: Allowed | None) -> list[Candidate]:
-        """Each deployment's default model; of vectors the first one's, whoever has it."""
+        """Each provider's default model; of vectors the first one's, whoever has it."""
         choice = [Candidate(name, default) for name in names if (default := self._default(name, request_type, allowed))]
         if request_type is RequestType.EMBEDDING:  # another model's vectors would be worth nothing beside these
             return [each for each in choice if each.model == choice[0].model]

@@ -1,23 +1,23 @@
-"""The rate limiter: requests, tokens and concurrency, per deployment and per caller.
+"""The rate limiter: requests, tokens and concurrency, per provider and per caller.
 
 with await reserve(limiter, ("openai", "backup"), tokens=1200, caller="alice") as room:
     room.sent()
-    outcome = await generate(providers[room.deployment], …)
+    outcome = await generate(providers[room.provider], …)
     room.settle(usage, outcome.limits)
 """
 
 from llm_actors.limiter.actor import LimiterActor, limiter_child
 from llm_actors.limiter.messages import LIMITER_MAILBOX, LimiterMessage, LimiterRef
 from llm_actors.limiter.reservation import Reservation, observe, reserve, statistics
-from llm_actors.limiter.statistics import DeploymentStatistics, LimiterStatistics
+from llm_actors.limiter.statistics import LimiterStatistics, ProviderLimitStatistics
 
 __all__ = [
     "LIMITER_MAILBOX",
-    "DeploymentStatistics",
     "LimiterActor",
     "LimiterMessage",
     "LimiterRef",
     "LimiterStatistics",
+    "ProviderLimitStatistics",
     "Reservation",
     "limiter_child",
     "observe",

@@ -1,4 +1,4 @@
-"""The account of one deployment or one caller: its two buckets, what is in flight, and when its vendor said to pause.
+"""The account of one provider or one caller: its two buckets, what is in flight, and when its vendor said to pause.
 
 What a vendor says only ever narrows: its headers lower a level or begin a pause, and raise nothing, so that headers
 that lie, are missing or come out of order can cost throughput but never break a limit of ours.
@@ -40,7 +40,7 @@ class Charges(NamedTuple):
 
 @final
 class Account:
-    """Books of one deployment or one caller. Times are in seconds on one monotonic clock."""
+    """Books of one provider or one caller. Times are in seconds on one monotonic clock."""
 
     __slots__ = ("_learned", "deferred_until", "held_until", "in_flight", "limits", "requests", "tokens")
 

@@ -65,7 +65,7 @@ class LimiterActor:
 
     def __init__(
         self,
-        deployments: Mapping[str, Limits],
+        providers: Mapping[str, Limits],
         callers: Mapping[str, Limits] | None = None,
         other_callers: Limits = NO_LIMITS,
         *,
@@ -75,7 +75,7 @@ class LimiterActor:
     ) -> None:
         """``server``: where the limits are shared with other processes."""
         now = trio.current_time()
-        self._books = Books(deployments, callers, other_callers, draw=draw, now=now)
+        self._books = Books(providers, callers, other_callers, draw=draw, now=now)
         process = token_hex(8)
         if isinstance(previous, Kept):
             process = previous.process
@@ -117,9 +117,9 @@ class LimiterActor:
             case Leave(number):
                 self._asked.pop(number, None)
                 self._sharing.ended(self._books.leave(number, now), Ending.UNSENT)
-            case Observe(deployment, said):
-                self._books.observe(deployment, said, now)
-                self._sharing.paused(deployment, now)
+            case Observe(provider, said):
+                self._books.observe(provider, said, now)
+                self._sharing.paused(provider, now)
             case Measure() as message:
                 delivery.reply(message, self._books.statistics(now, shared=self._sharing.is_on))
             case _ as never:
@@ -174,7 +174,7 @@ class LimiterActor:
 
 
 def limiter_child(
-    deployments: Mapping[str, Limits],
+    providers: Mapping[str, Limits],
     callers: Mapping[str, Limits] | None = None,
     other_callers: Limits = NO_LIMITS,
     *,
@@ -184,6 +184,6 @@ def limiter_child(
     """The spec of a limiter, for a supervisor. ``server``: where the limits are shared with other processes."""
     return ChildSpec(
         name,
-        lambda previous: LimiterActor(deployments, callers, other_callers, server=server, previous=previous),
+        lambda previous: LimiterActor(providers, callers, other_callers, server=server, previous=previous),
         mailbox=LIMITER_MAILBOX,
     )

@@ -15,7 +15,7 @@ from llm_actors.limiter.account import RETRY_AFTER_SECONDS, Account
 from llm_actors.limiter.callers import NO_LIMITS, Callers
 from llm_actors.limiter.leases import Ending, Lease, Leases
 from llm_actors.limiter.line import Line, Waiter
-from llm_actors.limiter.statistics import DeploymentStatistics, LimiterStatistics
+from llm_actors.limiter.statistics import LimiterStatistics, ProviderLimitStatistics
 from llm_protocol.dialect import RateLimits
 from llm_protocol.failures import FailureKind
 from llm_protocol.policy import Limits
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from llm_actors.limiter.claims import Receipt
 
 MAX_WAITING = 8_192
-"""Requests that wait at once, for whatever deployment."""
+"""Requests that wait at once, for whatever provider."""
 
 MAX_WAITING_PER_CALLER = MAX_WAITING // 2
 """How many of them may be of one caller."""
@@ -40,10 +40,10 @@ HOLD_JITTER_SECONDS = 0.5
 
 
 class Granted(NamedTuple):
-    """The request may go, to ``deployment``; at once, or after ``wait_s`` if other processes share the limits."""
+    """The request may go, to ``provider``; at once, or after ``wait_s`` if other processes share the limits."""
 
     number: int
-    deployment: str
+    provider: str
     wait_s: float = 0.0
 
 
@@ -59,7 +59,7 @@ class Refused(NamedTuple):
 Decision: TypeAlias = Granted | Refused
 
 
-class _Deployment(NamedTuple):
+class _Provider(NamedTuple):
     account: Account
     line: Line
 
@@ -70,7 +70,7 @@ class Books:
 
     def __init__(
         self,
-        deployments: Mapping[str, Limits],
+        providers: Mapping[str, Limits],
         callers: Mapping[str, Limits] | None = None,
         other_callers: Limits = NO_LIMITS,
         *,
@@ -78,9 +78,9 @@ class Books:
         now: float,
     ) -> None:
         """``draw`` gives the jitter, in [0, 1)."""
-        self._limits = deployments
+        self._limits = providers
         self._draw = draw
-        self._deployments = {name: _Deployment(Account(limits, now), Line()) for name, limits in deployments.items()}
+        self._providers = {name: _Provider(Account(limits, now), Line()) for name, limits in providers.items()}
         self._callers = Callers(callers or {}, other_callers, now)
         self._waiting: dict[int, Waiter] = {}
         self._waiting_of: Counter[str] = Counter()
@@ -92,9 +92,9 @@ class Books:
 
     def restart(self, former: Books, now: float) -> None:
         """Take over what ``former`` knew: leases, debts and pauses, but nothing to spend and nobody who waits."""
-        for name, (account, _) in former._deployments.items():
+        for name, (account, _) in former._providers.items():
             if self._limits.get(name, NO_LIMITS) == account.limits:
-                self._deployments[name] = _Deployment(account, Line())
+                self._providers[name] = _Provider(account, Line())
         self._callers.inherit(former._callers)
         for _, _, account in self.accounts():
             account.restart(now)
@@ -174,17 +174,17 @@ class Books:
 
     def observe(self, name: str, said: RateLimits, now: float) -> None:
         """A vendor's headers say what is left."""
-        deployment = self._deployment(name, now)
-        if deployment.account.correct(said, now, self._jitter()):
-            self._refuse_hopeless(deployment.line, now)
+        provider = self._provider(name, now)
+        if provider.account.correct(said, now, self._jitter()):
+            self._refuse_hopeless(provider.line, now)
 
     def hold(self, name: str, seconds: float, now: float) -> None:
         """A vendor says to come back in so many seconds."""
         if not seconds > 0:
             return
-        deployment = self._deployment(name, now)
-        if deployment.account.hold(min(seconds, RETRY_AFTER_SECONDS) + self._jitter(), now):
-            self._refuse_hopeless(deployment.line, now)
+        provider = self._provider(name, now)
+        if provider.account.hold(min(seconds, RETRY_AFTER_SECONDS) + self._jitter(), now):
+            self._refuse_hopeless(provider.line, now)
 
     def go_alone(self, now: float) -> None:
         """Those with whom the limits were shared are out of sight."""
@@ -194,12 +194,12 @@ class Books:
 
     def accounts(self) -> Iterator[tuple[str, str, Account]]:
         """All there are, each with its sort and name."""
-        yield from (("deployment", name, account) for name, (account, _) in self._deployments.items())
+        yield from (("provider", name, account) for name, (account, _) in self._providers.items())
         yield from (("caller", name, account) for name, account in self._callers.accounts())
 
     def account(self, name: str, now: float) -> Account:
-        """A deployment's."""
-        return self._deployment(name, now).account
+        """A provider's."""
+        return self._provider(name, now).account
 
     def serve(self, now: float) -> None:
         """Let go whoever may go by now, in order."""
@@ -209,7 +209,7 @@ class Books:
         moved = bool(self._waiting)
         while moved:  # one who goes by one line may have stood first, and in the way, in another
             moved = False
-            for name, (account, line) in self._deployments.items():
+            for name, (account, line) in self._providers.items():
                 while line.count and self._serve_first(name, account, line, now):
                     moved = True
 
@@ -217,7 +217,7 @@ class Books:
         """When `serve` is next worth calling, should nothing happen before; infinity if never."""
         at = self._leases.next_end()
         if self._waiting:
-            busy = (each for each in self._deployments.values() if each.line.count)
+            busy = (each for each in self._providers.values() if each.line.count)
             at = min(at, *(self._line_due(account, line, now) for account, line in busy))
         return at
 
@@ -229,7 +229,7 @@ class Books:
     def statistics(self, now: float, *, shared: bool = False) -> LimiterStatistics:
         """Counters and gauges."""
         return LimiterStatistics(
-            deployments={name: _statistics(each, now) for name, each in self._deployments.items()},
+            providers={name: _statistics(each, now) for name, each in self._providers.items()},
             waiting=len(self._waiting),
             leases=len(self._leases),
             callers=len(self._callers),
@@ -241,10 +241,10 @@ class Books:
 
     # Accounts
 
-    def _deployment(self, name: str, now: float) -> _Deployment:
-        found = self._deployments.get(name)
+    def _provider(self, name: str, now: float) -> _Provider:
+        found = self._providers.get(name)
         if found is None:
-            found = self._deployments[name] = _Deployment(Account(NO_LIMITS, now), Line())
+            found = self._providers[name] = _Provider(Account(NO_LIMITS, now), Line())
         return found
 
     def _jitter(self) -> float:
@@ -256,13 +256,13 @@ class Books:
         if not waiter.allowed(now):
             return None
         for name in waiter.names:
-            account, line = self._deployment(name, now)
+            account, line = self._provider(name, now)
             if not line.count and account.has_room(waiter.tokens, now):
                 return name
         return None
 
     def _grant(self, waiter: Waiter, name: str, now: float) -> None:
-        account = self._deployments[name].account
+        account = self._providers[name].account
         caller = waiter.limited.account if waiter.limited is not None else None
         taken = [account.take(waiter.tokens, now)]
         if caller is not None:
@@ -293,7 +293,7 @@ class Books:
             if first:
                 waiter.limited.waiting.move_to_end(waiter.number, last=False)
         for name in waiter.names:
-            self._deployment(name, now).line.add(waiter, first=first)
+            self._provider(name, now).line.add(waiter, first=first)
         self.serve(now)
         if waiter.waiting:
             self._refuse_if_late(waiter, self._expected_at(waiter, now), now)
@@ -307,7 +307,7 @@ class Books:
         if waiter.limited is not None:
             del waiter.limited.waiting[waiter.number]
         for name in waiter.names:
-            self._deployments[name].line.remove(waiter)
+            self._providers[name].line.remove(waiter)
 
     def _line_due(self, account: Account, line: Line, now: float) -> float:
         """When the first may go, or another becomes the first because its caller's limits let it."""
@@ -324,7 +324,7 @@ class Books:
         """When its turn would come, by the rates and those ahead. Slots become free when they do: they cost no time."""
         at = inf
         for name in waiter.names:
-            account, line = self._deployments[name]
+            account, line = self._providers[name]
             ahead = line.ahead_of(waiter)
             turn = account.ready_at(waiter.tokens, now, ahead=ahead.requests, tokens_ahead=ahead.tokens)
             if waiter.limited is not None:
@@ -336,7 +336,7 @@ class Books:
 
     def _earliest(self, waiter: Waiter, now: float) -> float:
         """When its turn would come if nobody else waited."""
-        at = min(self._deployments[name].account.ready_at(waiter.tokens, now) for name in waiter.names)
+        at = min(self._providers[name].account.ready_at(waiter.tokens, now) for name in waiter.names)
         return at if waiter.limited is None else max(at, waiter.limited.account.ready_at(waiter.tokens, now))
 
     def _refuse_hopeless(self, line: Line, now: float) -> None:
@@ -359,11 +359,11 @@ class Books:
         self._decided.append(Refused(waiter.number, kind, why, retry_after))
 
 
-def _statistics(deployment: _Deployment, now: float) -> DeploymentStatistics:
-    account = deployment.account
-    return DeploymentStatistics(
+def _statistics(provider: _Provider, now: float) -> ProviderLimitStatistics:
+    account = provider.account
+    return ProviderLimitStatistics(
         in_flight=account.in_flight,
-        waiting=deployment.line.count,
+        waiting=provider.line.count,
         requests_left=None if account.requests is None else max(0, int(account.requests.level(now))),
         tokens_left=None if account.tokens is None else max(0, int(account.tokens.level(now))),
         held_s=max(0.0, account.held_until - now),

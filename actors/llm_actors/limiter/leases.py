@@ -57,7 +57,7 @@ class Lease(NamedTuple):
     """One granted reservation. ``caller`` is ``None`` where the caller has no limits."""
 
     name: str
-    deployment: Account
+    provider: Account
     caller: Account | None
     taken: tuple[Charges, ...]
     until: float
@@ -77,7 +77,7 @@ class Lease(NamedTuple):
     @property
     def accounts(self) -> tuple[Account, ...]:
         """Whose slots it holds."""
-        return (self.deployment,) if self.caller is None else (self.deployment, self.caller)
+        return (self.provider,) if self.caller is None else (self.provider, self.caller)
 
 
 @final

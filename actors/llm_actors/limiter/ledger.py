@@ -75,7 +75,7 @@ class Ledger:
         """Set when the first attempt to reach the server is over, whichever way."""
 
     def party(self, sort: str, name: str, account: Account) -> Party:
-        """The deployment or caller called ``name``.
+        """The provider or caller called ``name``.
 
         The braces put all keys into one slot of a Redis cluster: a script reads and writes in one slot only.
         """

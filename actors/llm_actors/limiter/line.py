@@ -1,10 +1,10 @@
-"""The waiting line before one deployment: fair between callers, with priorities that cannot starve anyone.
+"""The waiting line before one provider: fair between callers, with priorities that cannot starve anyone.
 
 Callers take turns. Each has a turn number that grows by one when it is served; the lowest goes next, and a caller
 who comes anew starts at the line's own clock, which is where a busy caller's turn would be by now. A level of
 priority is worth `PRIORITY_TURNS` turns, no more: who has waited that long goes before all the important who came
 later. The first in line is never overtaken because it is large; it is passed over only while its own caller's limit,
-and not the deployment's, is what it waits for.
+and not the provider's, is what it waits for.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ class _Queue:
 
 @final
 class Line:
-    """Who waits for one deployment. ``count`` and ``tokens`` are of all of them."""
+    """Who waits for one provider. ``count`` and ``tokens`` are of all of them."""
 
     def __init__(self) -> None:
         self.count = 0

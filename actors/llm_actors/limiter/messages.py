@@ -48,9 +48,9 @@ class End(Cast, frozen=True, kw_only=True):
 
 
 class Observe(Cast, frozen=True):
-    """The headers of ``deployment``'s vendor say what is left."""
+    """The headers of ``provider``'s vendor say what is left."""
 
-    deployment: str
+    provider: str
     said: RateLimits
 
 

@@ -34,17 +34,17 @@ _numbers = count(1)
 
 @final
 class Reservation:
-    """Room for one request at ``deployment``. Use it as a scope around the attempt, and end it once with `settle` or
+    """Room for one request at ``provider``. Use it as a scope around the attempt, and end it once with `settle` or
     `refund`; the first of them counts.
 
     Left without either, all of it comes back if `sent` was not called, and only the slot if it was. None of the
     methods waits.
     """
 
-    __slots__ = ("_limiter", "_number", "_open", "_sent", "deployment")
+    __slots__ = ("_limiter", "_number", "_open", "_sent", "provider")
 
     def __init__(self, limiter: LimiterRef, granted: Granted) -> None:
-        self.deployment = granted.deployment
+        self.provider = granted.provider
         self._limiter = limiter
         self._number = granted.number
         self._open = True
@@ -75,7 +75,7 @@ class Reservation:
         unsent: bool = False,
     ) -> None:
         """It failed. What comes back is all if it is known to be ``unsent``, else what ``kind`` proves unused;
-        ``retry_after`` (seconds) holds the deployment.
+        ``retry_after`` (seconds) holds the provider.
         """
         self._end(Ending.UNSENT if unsent else ending_of(kind), None, limits, retry_after)
 
@@ -115,7 +115,7 @@ async def reserve(
     not the request.
     """
     if not names:
-        raise ValueError("reserve needs at least one deployment to choose from")
+        raise ValueError("reserve needs at least one provider to choose from")
     try:
         return await _ask(limiter, names, tokens, caller, priority)
     except ActorCrashed:
@@ -138,9 +138,9 @@ async def _ask(limiter: LimiterRef, names: tuple[str, ...], tokens: int, caller:
         raise
 
 
-def observe(limiter: LimiterRef, deployment: str, limits: RateLimits) -> None:
+def observe(limiter: LimiterRef, provider: str, limits: RateLimits) -> None:
     """Tell what a vendor's headers said outside of a reservation. Does not wait."""
-    _tell(limiter, Observe(deployment, limits))
+    _tell(limiter, Observe(provider, limits))
 
 
 async def statistics(limiter: LimiterRef) -> LimiterStatistics:

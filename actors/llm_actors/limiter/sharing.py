@@ -86,8 +86,8 @@ class Sharing:
 
     def _parties(self, ledger: Ledger, granted: Granted, caller: str) -> Iterator[Party]:
         lease = self._books.lease(granted.number)
-        if lease.deployment.limits != NO_LIMITS:
-            yield ledger.party("deployment", lease.name, lease.deployment)
+        if lease.provider.limits != NO_LIMITS:
+            yield ledger.party("provider", lease.name, lease.provider)
         if lease.caller is not None:
             yield ledger.party("caller", caller, lease.caller)
 
@@ -102,13 +102,13 @@ class Sharing:
                 account.look_again(trio.current_time())
 
     def paused(self, name: str, now: float) -> None:
-        """A vendor spoke. If that began a pause of the deployment ``name``, the other processes are to hear of it."""
+        """A vendor spoke. If that began a pause of the provider ``name``, the other processes are to hear of it."""
         if self._ledger is None:
             return
         account = self._books.account(name, now)
         if account.held_until > self._pauses.get(name, now):
             self._pauses[name] = account.held_until
-            self._ledger.hold(self._ledger.party("deployment", name, account), account.held_until - now)
+            self._ledger.hold(self._ledger.party("provider", name, account), account.held_until - now)
 
     def _held(self) -> Iterator[Party]:
         for sort, name, account in self._books.accounts():

@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 
 
-class DeploymentStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """One deployment at a moment. ``..._left`` is ``None`` where there is no limit, 0 where there is a debt.
+class ProviderLimitStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """One provider at a moment. ``..._left`` is ``None`` where there is no limit, 0 where there is a debt.
 
     ``held_s``: for how many seconds more its vendor's word keeps everyone waiting.
     """
@@ -24,7 +24,7 @@ class LimiterStatistics(msgspec.Struct, frozen=True, kw_only=True):
     The last three only grow within one incarnation; the others are gauges.
     """
 
-    deployments: dict[str, DeploymentStatistics]
+    providers: dict[str, ProviderLimitStatistics]
     waiting: int
     leases: int
     callers: int

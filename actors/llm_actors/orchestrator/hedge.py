@@ -87,7 +87,7 @@ class _Race:
             self.decided.set()
             for other, scope in self._scopes.items():
                 if other is not asking:
-                    scope.cancel(reason="another deployment answered first")
+                    scope.cancel(reason="another provider answered first")
         return self._leader is asking
 
     def pass_on(self, event: Event) -> None:

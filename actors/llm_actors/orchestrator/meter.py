@@ -53,21 +53,21 @@ class Meter:
         self.door: Counter[str] = Counter()
         """By code: requests that a front door refused before they were requests for a model."""
         self.requests: Counter[tuple[str, str, str]] = Counter()
-        """By type, deployment that answered ("" for nobody), and outcome."""
+        """By type, provider that answered ("" for nobody), and outcome."""
         self.request_seconds: dict[tuple[str, str], Histogram] = defaultdict(lambda: Histogram(REQUEST_SECONDS))
-        """By type and deployment, of whole answers."""
+        """By type and provider, of whole answers."""
         self.attempts: Counter[tuple[str, str]] = Counter()
-        """By deployment and outcome."""
+        """By provider and outcome."""
         self.attempt_seconds: dict[str, Histogram] = defaultdict(lambda: Histogram(REQUEST_SECONDS))
-        """By deployment, of attempts that were answered."""
+        """By provider, of attempts that were answered."""
         self.first_token_seconds: dict[str, Histogram] = defaultdict(lambda: Histogram(FIRST_TOKEN_SECONDS))
-        """By deployment, of streamed attempts that came to a first token."""
+        """By provider, of streamed attempts that came to a first token."""
         self.tokens: Counter[tuple[str, str, str]] = Counter()
-        """By deployment, model, and input or output; failed attempts' included."""
+        """By provider, model, and input or output; failed attempts' included."""
         self.cost: defaultdict[tuple[str, str], float] = defaultdict(float)
-        """US dollars, by deployment and model, as far as the price is known."""
+        """US dollars, by provider and model, as far as the price is known."""
         self.unpriced: Counter[str] = Counter()
-        """Attempts that took tokens without a known price, by deployment."""
+        """Attempts that took tokens without a known price, by provider."""
         self.cache: Counter[str] = Counter()
         """Requests by what the cache did."""
         self.caller_requests: Counter[str] = Counter()
@@ -98,7 +98,7 @@ class Meter:
             self.request_seconds[kind, response.provider].add(response.processing_time_ms / 1000)
 
     def attempt(self, made: AttemptRecord, caller: str, *, stream: bool) -> None:
-        """A deployment was asked; of a whole answer the first token is the last one, too, and tells nothing."""
+        """A provider was asked; of a whole answer the first token is the last one, too, and tells nothing."""
         provider, usage = made.provider, made.usage
         self.attempts[provider, made.outcome] += 1
         if made.outcome == OK:

@@ -32,7 +32,7 @@ class AttemptRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     model: str
     outcome: str
     asked: bool = True
-    """False: there was no call, because the deployment rests or is too slow for the time left."""
+    """False: there was no call, because the provider rests or is too slow for the time left."""
     duration_ms: float
     waited_ms: float = 0.0
     first_token_ms: float | None = None
@@ -157,7 +157,7 @@ class Record:
 
 
 def about(who: str, said: str) -> str:
-    """``said`` after the name of the deployment ``who`` that it is about; once, where it begins with the name."""
+    """``said`` after the name of the provider ``who`` that it is about; once, where it begins with the name."""
     provider = who.partition("/")[0]
     return f"{who}: {said.removeprefix(f'{who}: ').removeprefix(f'{provider}: ')}"
 

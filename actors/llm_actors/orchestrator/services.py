@@ -20,7 +20,7 @@ from llm_protocol.response import Usage
 
 
 class Services(msgspec.Struct, frozen=True, kw_only=True):
-    """One runtime's. ``limits`` has the deployments and ``caller_limits`` the callers that have any."""
+    """One runtime's. ``limits`` has the providers and ``caller_limits`` the callers that have any."""
 
     catalog: Catalog
     lister: CatalogRef
@@ -30,7 +30,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     observer: SelectorRef
     cache: CacheRef
     caches: frozenset[str]
-    """The deployments whose answers are cached where the request does not say whether."""
+    """The providers whose answers are cached where the request does not say whether."""
     target_of: Callable[[Candidate], Target]
     """A candidate with all that its answers depend on."""
     cost_of: CostOf

@@ -159,7 +159,7 @@ class Single:
             plan.take(plan.others[0])
         room = await self._reserve(tuple(dict.fromkeys(candidate.provider for candidate in plan.open)), estimate)
         if room is not None:
-            plan.take(next(candidate for candidate in plan.open if candidate.provider == room.deployment))
+            plan.take(next(candidate for candidate in plan.open if candidate.provider == room.provider))
         return room
 
     async def _reserve(self, names: tuple[str, ...], estimate: Estimate) -> Reservation | None:

@@ -1,18 +1,18 @@
-"""Provider actors: one per configured deployment, each the only one that talks to its vendor."""
+"""Provider actors: one per provider, each the only one that talks to its vendor."""
 
 from llm_actors.provider.actor import ProviderActor
-from llm_actors.provider.deployment import DEFAULT_CONCURRENCY, Deployment, Endpoint
 from llm_actors.provider.failing import failure_of
 from llm_actors.provider.messages import Outcome, ProviderMessage, ProviderRef, Sink, generate, list_models
+from llm_actors.provider.spec import DEFAULT_CONCURRENCY, Endpoint, ProviderSpec
 
 __all__ = [
     "DEFAULT_CONCURRENCY",
-    "Deployment",
     "Endpoint",
     "Outcome",
     "ProviderActor",
     "ProviderMessage",
     "ProviderRef",
+    "ProviderSpec",
     "Sink",
     "failure_of",
     "generate",

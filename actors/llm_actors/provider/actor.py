@@ -1,4 +1,4 @@
-"""The provider actor: owns one deployment's connections and does its requests, a task each.
+"""The provider actor: owns one provider's connections and does its requests, a task each.
 
 What a vendor does wrong is an answer (`Outcome`); what we do wrong is a crash. A crash ends one request, and only
 if they keep coming the actor, whose supervisor starts it anew with fresh connections.
@@ -12,9 +12,9 @@ import trio
 
 from llm_actors.kernel import Delivery, Inbox, serve_concurrently
 from llm_actors.provider.attempt import ANSWER_BODY_BYTES, ERROR_BODY_BYTES, Attempt
-from llm_actors.provider.deployment import Deployment
 from llm_actors.provider.failing import failure_of
 from llm_actors.provider.messages import Generate, ListModels, ProviderMessage
+from llm_actors.provider.spec import ProviderSpec
 from llm_actors.transport import Dial, Transport, TransportError
 from llm_protocol.dialect import ModelInfo, WireResponse
 from llm_protocol.errors import LLMClientError, error_for
@@ -28,18 +28,18 @@ CLOSE_SECONDS = 2.0
 
 @final
 class ProviderActor:
-    """Serves `Generate` and `ListModels` for one deployment. ``dial``: another way to the network, for tests."""
+    """Serves `Generate` and `ListModels` for one provider. ``dial``: another way to the network, for tests."""
 
-    def __init__(self, deployment: Deployment, *, dial: Dial | None = None) -> None:
-        self._deployment = deployment
-        idle = deployment.max_concurrency
-        self._transport = Transport(trust=deployment.trust, dial=dial, max_idle_per_origin=idle)
+    def __init__(self, spec: ProviderSpec, *, dial: Dial | None = None) -> None:
+        self._spec = spec
+        idle = spec.max_concurrency
+        self._transport = Transport(trust=spec.trust, dial=dial, max_idle_per_origin=idle)
 
     async def run(self, inbox: Inbox[ProviderMessage], *, task_status: trio.TaskStatus[None]) -> None:
         """Serve until asked to stop; then finish what is in hand. Cancelling closes every connection at once."""
         try:
             task_status.started()
-            await serve_concurrently(inbox, self._handle, slots=self._deployment.max_concurrency, own_scope=True)
+            await serve_concurrently(inbox, self._handle, slots=self._spec.max_concurrency, own_scope=True)
         finally:
             with trio.move_on_after(CLOSE_SECONDS, shield=True):
                 await self._transport.aclose()
@@ -47,8 +47,8 @@ class ProviderActor:
     async def _handle(self, delivery: Delivery[ProviderMessage]) -> None:
         match delivery.message:
             case Generate() as message:
-                timeouts = message.timeouts or self._deployment.timeouts
-                attempt = Attempt(self._deployment, self._transport, message.sink, timeouts, delivery.scope())
+                timeouts = message.timeouts or self._spec.timeouts
+                attempt = Attempt(self._spec, self._transport, message.sink, timeouts, delivery.scope())
                 outcome = await attempt.run(message.request, stream=message.stream)
                 if not delivery.abandoned:
                     delivery.reply(message, outcome)
@@ -62,27 +62,27 @@ class ProviderActor:
                 assert_never(never)
 
     async def _models(self) -> tuple[ModelInfo, ...]:
-        if self._deployment.models:
-            return tuple(ModelInfo(id=model) for model in self._deployment.models)
+        if self._spec.models:
+            return tuple(ModelInfo(id=model) for model in self._spec.models)
         found: list[ModelInfo] = []
         page: str | None = None
         for _ in range(MODEL_PAGES):
-            models, page = self._deployment.dialect.decode_models(await self._model_page(page))
+            models, page = self._spec.dialect.decode_models(await self._model_page(page))
             found.extend(models)
             if page is None:
                 break
         return tuple(found)
 
     async def _model_page(self, page: str | None) -> bytes:
-        deployment = self._deployment
-        request = deployment.http_request(deployment.dialect.models_request(page))
+        spec = self._spec
+        request = spec.http_request(spec.dialect.models_request(page))
         try:
-            async with self._transport.send(request, connect_timeout=deployment.timeouts.connect) as response:
+            async with self._transport.send(request, connect_timeout=spec.timeouts.connect) as response:
                 body = await response.read(ANSWER_BODY_BYTES if response.status == 200 else ERROR_BODY_BYTES)
                 answer = WireResponse(response.status, tuple(response.headers.items()), body)
         except TransportError as exc:
-            raise error_for(failure_of(exc, deployment.name)) from exc
+            raise error_for(failure_of(exc, spec.name)) from exc
         if answer.status != 200:
-            failure = deployment.dialect.decode_error(answer)
-            raise error_for(failure.at(provider=deployment.name, model="", partial=False))
+            failure = spec.dialect.decode_error(answer)
+            raise error_for(failure.at(provider=spec.name, model="", partial=False))
         return answer.body

@@ -12,9 +12,9 @@ from typing import final
 
 import trio
 
-from llm_actors.provider.deployment import Deployment
 from llm_actors.provider.failing import UNSENT, failure_of
 from llm_actors.provider.messages import Outcome, Sink
+from llm_actors.provider.spec import ProviderSpec
 from llm_actors.run.log import LogLimitExceeded
 from llm_actors.transport import Broken, Response, Transport, TransportError
 from llm_protocol.dialect import RateLimits, StreamDecoder, WireResponse
@@ -45,14 +45,25 @@ class Attempt:
     """The state of one attempt. Made, run once, thrown away."""
 
     __slots__ = (
-        "_deployment", "_first_token_at", "_latest", "_limits", "_resent", "_scope", "_sink", "_started_at",
-        "_timeouts", "_transport", "_unfencer", "_unsent", "_waiting_for",
+        "_first_token_at",
+        "_latest",
+        "_limits",
+        "_resent",
+        "_scope",
+        "_sink",
+        "_spec",
+        "_started_at",
+        "_timeouts",
+        "_transport",
+        "_unfencer",
+        "_unsent",
+        "_waiting_for",
     )  # fmt: skip
 
     def __init__(
-        self, deployment: Deployment, transport: Transport, sink: Sink, timeouts: Timeouts, scope: trio.CancelScope
+        self, spec: ProviderSpec, transport: Transport, sink: Sink, timeouts: Timeouts, scope: trio.CancelScope
     ) -> None:
-        self._deployment = deployment
+        self._spec = spec
         self._transport = transport
         self._sink = sink
         self._timeouts = timeouts
@@ -77,7 +88,7 @@ class Attempt:
             end = Failed(failure=exc.failure)
         except (TransportError, LogLimitExceeded) as exc:
             self._unsent = isinstance(exc, UNSENT)
-            end = Failed(failure=failure_of(exc, self._deployment.name))
+            end = Failed(failure=failure_of(exc, self._spec.name))
         return self._outcome(end or self._timed_out(), request.model)
 
     def _outcome(self, end: Finished | Failed, model: str) -> Outcome:
@@ -97,7 +108,7 @@ class Attempt:
     def _signed(self, failure: Failure, model: str) -> Failure:
         """The failure with who and where, which a dialect does not know."""
         partial = failure.partial or self._first_token_at is not None
-        return failure.at(provider=self._deployment.name, model=model, partial=partial)
+        return failure.at(provider=self._spec.name, model=model, partial=partial)
 
     def _timed_out(self) -> Failed:
         kind, limits = self._waiting_for, self._timeouts
@@ -105,7 +116,7 @@ class Attempt:
             FailureKind.TIMEOUT_FIRST_TOKEN: f"no first token within {limits.first_token:g} s",
             FailureKind.TIMEOUT_IDLE: f"the stream was silent for {limits.idle:g} s",
         }.get(kind, f"no complete answer within {limits.total:g} s")
-        return Failed(failure=Failure(kind=kind, message=f"{self._deployment.name}: {what}"))
+        return Failed(failure=Failure(kind=kind, message=f"{self._spec.name}: {what}"))
 
     def _wait_for(self, kind: FailureKind, seconds: float) -> None:
         """The next content must come within ``seconds``, or the attempt fails with ``kind``."""
@@ -116,11 +127,11 @@ class Attempt:
             self._scope.deadline, self._waiting_for = self._latest, FailureKind.TIMEOUT_TOTAL
 
     async def _exchange(self, request: AnyRequest, stream: bool) -> Finished | Failed:
-        dialect = self._deployment.dialect
+        dialect = self._spec.dialect
         said = spoken(request, dialect.request_types)
         if isinstance(request, CodeRequest):
             self._unfencer = Unfencer()
-        http = self._deployment.http_request(dialect.encode_request(said, stream=stream))
+        http = self._spec.http_request(dialect.encode_request(said, stream=stream))
         asked = self._transport.send(http, connect_timeout=self._timeouts.connect)
         del http  # a prompt may be large, and its answer take long
         async with asked as response:
@@ -162,7 +173,7 @@ class Attempt:
         """The end, as what it is: an answer that the vendor itself ends with an error is a failed one."""
         if isinstance(end, Failed) or end.reason is not FinishReason.ERROR:
             return end
-        message = f"{self._deployment.name}: it ended its answer with {(end.raw_reason or 'an error')[:100]}"
+        message = f"{self._spec.name}: it ended its answer with {(end.raw_reason or 'an error')[:100]}"
         return Failed(failure=Failure(kind=FailureKind.SERVER_ERROR, message=message, upstream_code=end.raw_reason))
 
     def _pass_on(self, events: list[Event]) -> Finished | Failed | None:
@@ -170,7 +181,7 @@ class Attempt:
             if isinstance(event, TERMINAL):
                 return self._judged(event)
             if type(event) is Started:
-                self._sink(Started(model=event.model, upstream_id=event.upstream_id, provider=self._deployment.name))
+                self._sink(Started(model=event.model, upstream_id=event.upstream_id, provider=self._spec.name))
                 continue
             if self._first_token_at is None and isinstance(event, CONTENT):
                 self._first_token_at = trio.current_time()

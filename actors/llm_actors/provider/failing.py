@@ -62,7 +62,7 @@ _WORDS: dict[FailureKind, str] = {
 
 
 def failure_of(exc: Exception, who: str) -> Failure:
-    """What ``exc``, raised on behalf of the deployment or actor ``who``, means. Its text never holds a key or a
+    """What ``exc``, raised on behalf of the provider or actor ``who``, means. Its text never holds a key or a
     prompt.
     """
     kind = next((kind for cls, kind in _KINDS if isinstance(exc, cls)), FailureKind.INTERNAL)

@@ -45,7 +45,7 @@ class Generate(Call[Outcome], frozen=True, kw_only=True):
 
 
 class ListModels(Call[tuple[ModelInfo, ...]], frozen=True):
-    """Ask for all models the deployment offers. Fails with an `LLMClientError`."""
+    """Ask for all models the provider offers. Fails with an `LLMClientError`."""
 
 
 ProviderMessage: TypeAlias = Generate | ListModels
@@ -55,7 +55,7 @@ ProviderRef: TypeAlias = Ref[ProviderMessage]
 def generate(
     provider: ProviderRef, request: AnyRequest, *, stream: bool, sink: Sink, timeouts: Timeouts | None = None
 ) -> Awaitable[Outcome]:
-    """One attempt at one deployment. Waits until it has ended, for at most ``timeouts.total``.
+    """One attempt at one provider. Waits until it has ended, for at most ``timeouts.total``.
 
     Every failure of the vendor or the network is in the outcome. Raises a `KernelError` when the actor could not do it:
     crashed, parked, stopping. Cancelling it closes the connection to the vendor.
@@ -64,7 +64,7 @@ def generate(
 
 
 async def list_models(provider: ProviderRef) -> tuple[ModelInfo, ...]:
-    """All models of the deployment, from its configuration or else from the vendor.
+    """All models of the provider, from its configuration or else from the vendor.
 
     Waits for the vendor, within the caller's deadline. Raises `LLMClientError` or `KernelError`.
     """

@@ -1,4 +1,4 @@
-"""The circuit breaker of one deployment: whether it is asked at all.
+"""The circuit breaker of one provider: whether it is asked at all.
 
 Closed, it is. Too many failures open it: for a while nobody asks. After the rest it is half-open: one request at a
 time goes through, the probe, and what becomes of it closes the breaker or opens it for a longer rest. All changes of
@@ -6,7 +6,7 @@ state are in `NEXT`; what drives them are failure kinds (`verdicts`), never HTTP
 
 Three rules keep it honest. An outcome counts only if its attempt began in the present state: those of before tell of
 the past. A probe that is cancelled, or that is not heard of for `PROBE_SECONDS`, gives its slot back, so that no
-deployment can stay shut for ever. And the rests are short (`RESTS`), because what recovered must be used again within
+provider can stay shut for ever. And the rests are short (`RESTS`), because what recovered must be used again within
 seconds.
 
 A breaker is a frozen value; the time, and the randomness of the rests, are parameters.
@@ -55,7 +55,7 @@ class Event(Enum):
     """What changes a breaker."""
 
     SUCCEEDED = "an attempt succeeded"
-    FAILED = "an attempt failed through the deployment's fault"
+    FAILED = "an attempt failed through the provider's fault"
     TRIPPED = "that was one failure too many"
     RESTED = "the rest is over"
     RESTARTED = "its keeper crashed and what it last knew may be old"

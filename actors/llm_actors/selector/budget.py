@@ -1,6 +1,6 @@
 """How many calls may be made beyond the asked-for ones: retries and hedges.
 
-When a deployment is in trouble, every caller retries, and the retries are what keeps it there. So extra calls are
+When a provider is in trouble, every caller retries, and the retries are what keeps it there. So extra calls are
 paid from the traffic: each request allows a share of one. Both sides fade alike, so over any longer time the
 extra calls stay below that share of the requests.
 """
@@ -35,7 +35,7 @@ HEDGE_HALF_LIFE_SECONDS = 600.0
 
 @final
 class Budget:
-    """The extra calls to one deployment: at most ``share`` of its recent requests, or ``floor`` where that is more."""
+    """The extra calls to one provider: at most ``share`` of its recent requests, or ``floor`` where that is more."""
 
     def __init__(self, share: float, *, floor: float, half_life: float) -> None:
         self._share = share

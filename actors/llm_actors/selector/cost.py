@@ -16,7 +16,7 @@ from llm_protocol.requests import RequestType
 from llm_protocol.response import Usage
 
 CostOf: TypeAlias = Callable[[str, str, Usage], float | None]
-"""Deployment, model, usage -> US dollars, or ``None`` where the price is unknown."""
+"""Provider, model, usage -> US dollars, or ``None`` where the price is unknown."""
 
 TYPICAL_USAGE: dict[RequestType, Usage] = {
     RequestType.CHAT: Usage(input_tokens=1_000, output_tokens=300),

@@ -1,6 +1,6 @@
 """The selector: which candidate to ask first, and whether it may be asked. The `ModelSelector` of this runtime.
 
-One object with the books of all candidates, the breakers and the budgets of all deployments. Everything here is
+One object with the books of all candidates, the breakers and the budgets of all providers. Everything here is
 synchronous and happens in one thread, so that the orchestrator reads it (`rank`) and makes its claims (`admit`,
 `may_retry`, `may_hedge`) without a message. What attempts showed comes in one at a time, through the selector's
 actor, which also keeps a copy for the case that it crashes. Books and breakers are frozen values that are replaced as
@@ -60,7 +60,7 @@ class Saved(msgspec.Struct, frozen=True):
 
 
 class Turn(NamedTuple):
-    """A deployment's breaker came into another state."""
+    """A provider's breaker came into another state."""
 
     provider: str
     before: State
@@ -121,7 +121,7 @@ class Selector:
         return self._books.get(candidate, _UNKNOWN)
 
     def breaker(self, provider: str, now: float) -> Breaker:
-        """The breaker of a deployment as it is now."""
+        """The breaker of a provider as it is now."""
         return self._breakers.get(provider, _CLOSED).at(now)
 
     # Claiming
@@ -147,11 +147,11 @@ class Selector:
         return None
 
     def may_retry(self, candidate: Candidate, now: float) -> bool:
-        """Spend one retry of the deployment's budget; False if there is none left."""
+        """Spend one retry of the provider's budget; False if there is none left."""
         return self._retries.of(candidate).spend(now)
 
     def may_hedge(self, candidate: Candidate, now: float) -> bool:
-        """Spend one hedge of the deployment's budgets; False if there is none left."""
+        """Spend one hedge of the provider's budgets; False if there is none left."""
         hedges = self._hedges.of(candidate)
         return hedges.room(now) >= 1 and self._retries.of(candidate).spend(now) and hedges.spend(now)
 
@@ -186,7 +186,7 @@ class Selector:
             self._breakers = {name: breaker.restarted(now) for name, breaker in saved.breakers.items()}
 
     def _forgive(self, provider: str) -> None:
-        """The trouble is over. Held against it any longer, it would keep a recovered deployment from being used."""
+        """The trouble is over. Held against it any longer, it would keep a recovered provider from being used."""
         for candidate, book in self._books.items():
             if candidate.provider == provider:
                 self._books[candidate] = book.forgiven()
@@ -250,14 +250,14 @@ _CLOSED = Breaker()
 
 @final
 class _Budgets:
-    """One budget for each deployment. There are as many as are configured."""
+    """One budget for each provider. There are as many as are configured."""
 
     def __init__(self, make: Callable[[], Budget]) -> None:
         self._make = make
         self._budgets: dict[str, Budget] = {}
 
     def of(self, candidate: Candidate) -> Budget:
-        """The budget of the candidate's deployment."""
+        """The budget of the candidate's provider."""
         found = self._budgets.get(candidate.provider)
         if found is None:
             found = self._budgets[candidate.provider] = self._make()

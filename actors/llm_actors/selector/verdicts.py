@@ -13,7 +13,7 @@ LONGEST_PAUSE_SECONDS = 300.0
 class Verdict(NamedTuple):
     """What a failure of some kind says.
 
-    ``breaks``: the deployment is ill; it counts towards its breaker. ``blamed``: it lowers the candidate's success
+    ``breaks``: the provider is ill; it counts towards its breaker. ``blamed``: it lowers the candidate's success
     rate. ``pause_s``: how long the candidate is not asked where the vendor did not say how long.
     """
 
@@ -37,7 +37,7 @@ VERDICTS: dict[FailureKind, Verdict] = {
     FailureKind.PROTOCOL: _ILL,
     FailureKind.TRUNCATED: _ILL,
     FailureKind.CRASHED: _ILL,
-    # These come from a healthy vendor, or from nobody at all. They are the candidate's and not the deployment's: most
+    # These come from a healthy vendor, or from nobody at all. They are the candidate's and not the provider's: most
     # limits and permissions are per model, and one caller's forbidden model must not take away everybody's others.
     FailureKind.RATE_LIMITED: Verdict(breaks=False, blamed=True, pause_s=1.0),
     FailureKind.PARKED: Verdict(breaks=False, blamed=True, pause_s=1.0),

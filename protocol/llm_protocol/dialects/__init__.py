@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def client_dialect(kind: LLMProvider) -> ClientDialect:
-    """What a deployment of this kind is spoken to with."""
+    """What a provider of this kind is spoken to with."""
     match kind:
         case LLMProvider.ANTHROPIC:
             from llm_protocol.dialects.anthropic import Anthropic

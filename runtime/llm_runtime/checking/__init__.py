@@ -1,4 +1,4 @@
-"""What an operator wants to know before and after a deployment: does everything that the configuration names answer?
+"""What an operator wants to know before and after a release: does everything that the configuration names answer?
 
 `check` tries it, all at once and each within `CHECK_SECONDS`; `Report` is what is told. No model is asked for an
 answer, which would cost money.

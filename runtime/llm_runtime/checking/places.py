@@ -36,7 +36,7 @@ return #kept == 2 and ARGV[1] or ''
 
 
 async def try_address(server: Server) -> Finding:
-    """Whether the daemon could listen there. After a deployment it does already, so a port in use is only a warning."""
+    """Whether the daemon could listen there. After a release it does already, so a port in use is only a warning."""
     try:
         for listener in await bind(server.host, server.port):
             listener.close()

@@ -14,7 +14,7 @@ import msgspec
 import trio
 
 from llm_actors.kernel import KernelError, Supervisor, running
-from llm_actors.provider import Deployment, failure_of, list_models
+from llm_actors.provider import ProviderSpec, failure_of, list_models
 from llm_protocol.dialect import ModelInfo
 from llm_protocol.errors import LLMClientError
 from llm_protocol.failures import Failure, FailureKind
@@ -23,7 +23,7 @@ from llm_runtime.checking import places, routes, verdicts
 from llm_runtime.checking.report import Check, Status
 from llm_runtime.checking.verdicts import Listing
 from llm_runtime.config import Config
-from llm_runtime.deployments import Supervised, deployment_of, supervised
+from llm_runtime.providers import Supervised, provider_spec, supervised
 from llm_runtime.tree import Tree
 
 CHECK_SECONDS: Final = 15.0
@@ -37,23 +37,23 @@ async def check(config: Config, source: str, *, offline: bool = False) -> list[C
 
     With ``offline`` nothing is tried: only what the configuration alone can tell. Cancelling it leaves nothing behind.
     """
-    deployments = [deployment_of(name, provider) for name, provider in config.enabled.items()]
+    specs = [provider_spec(name, provider) for name, provider in config.enabled.items()]
     done = list(verdicts.configuration(config, source))
     listings: dict[str, Listing] = {}
     if not offline:
-        tried, listings = await _try_all(config, deployments)
+        tried, listings = await _try_all(config, specs)
         done += tried
         done += [verdicts.provider(name, config.providers[name], listing) for name, listing in listings.items()]
     failed = {each.name for each in done if each.what == verdicts.PROVIDER and each.status is Status.FAILED}
-    known = _known(config, deployments, listings)._replace(failed=failed, offline=offline)
+    known = _known(config, specs, listings)._replace(failed=failed, offline=offline)
     done += verdicts.prices(config)
     done += [routes.route(name, policy, known) for name, policy in config.routes.items()]
     return done
 
 
-def _known(config: Config, deployments: Sequence[Deployment], listings: dict[str, Listing]) -> routes.Known:
+def _known(config: Config, specs: Sequence[ProviderSpec], listings: dict[str, Listing]) -> routes.Known:
     """The runtime's own catalog and router, with the models that the vendors told."""
-    tree = Tree(config, [supervised(each) for each in deployments], lambda _provider, _model, _usage: None)
+    tree = Tree(config, [supervised(each) for each in specs], lambda _provider, _model, _usage: None)
     lists = {name: listing.found for name, listing in listings.items() if not isinstance(listing.found, Failure)}
     for name in tree.catalog.unlisted:
         if name in lists:
@@ -61,9 +61,9 @@ def _known(config: Config, deployments: Sequence[Deployment], listings: dict[str
     return routes.Known(tree.catalog, tree.router, {name: [each.id for each in found] for name, found in lists.items()})
 
 
-async def _try_all(config: Config, deployments: Sequence[Deployment]) -> tuple[list[Check], dict[str, Listing]]:
+async def _try_all(config: Config, specs: Sequence[ProviderSpec]) -> tuple[list[Check], dict[str, Listing]]:
     tries = _tries(config)
-    asked = {each.name: _to_be_asked(each) for each in deployments if each.kind is not LLMProvider.LOCAL}
+    asked = {each.name: _to_be_asked(each) for each in specs if each.kind is not LLMProvider.LOCAL}
     checks: dict[tuple[str, str], Check] = {}
     listings: dict[str, Listing] = {}
 
@@ -106,30 +106,30 @@ async def _tried(what: str, name: str, attempt: Attempt) -> Check:
     return Check(what, name, *finding, _since(begun))
 
 
-def _to_be_asked(deployment: Deployment) -> Supervised:
-    return supervised(msgspec.structs.replace(deployment, models=()))
+def _to_be_asked(spec: ProviderSpec) -> Supervised:
+    return supervised(msgspec.structs.replace(spec, models=()))
 
 
 async def _asked(each: Supervised) -> Listing:
     """What the vendor lists, or why it does not."""
     begun = trio.current_time()
-    deployment = each.deployment
-    seconds = min(CHECK_SECONDS, deployment.timeouts.total)
+    spec = each.spec
+    seconds = min(CHECK_SECONDS, spec.timeouts.total)
     message = f"no whole list of models within {seconds:g} s"
     found: Sequence[ModelInfo] | Failure = Failure(kind=FailureKind.TIMEOUT_TOTAL, message=message)
     with trio.move_on_after(seconds):
         try:
             found = await list_models(each.ref)
         except LLMClientError as exc:
-            found = _without_key(exc.failure, deployment)
+            found = _without_key(exc.failure, spec)
         except KernelError as exc:
-            found = failure_of(exc, deployment.name)
+            found = failure_of(exc, spec.name)
     return Listing(found, _since(begun))
 
 
-def _without_key(failure: Failure, deployment: Deployment) -> Failure:
+def _without_key(failure: Failure, spec: ProviderSpec) -> Failure:
     """The vendor's words, where it said our key back."""
-    key = deployment.key
+    key = spec.key
     return failure if key is None else msgspec.structs.replace(failure, message=key.struck_from(failure.message))
 
 

@@ -90,7 +90,7 @@ def _failed(name: str, entry: Provider, failure: Failure) -> tuple[Status, str]:
     advice = _ADVICE.get(failure.kind, "").format(entry=f"providers.{name}")
     if failure.kind is FailureKind.AUTH and entry.api_key is None:
         advice = f"it wants a key: providers.{name}.api_key"
-    # Who is told to slow down was let in: nothing is wrong with the deployment.
+    # Who is told to slow down was let in: nothing is wrong with the provider.
     status = Status.WARNING if failure.kind is FailureKind.RATE_LIMITED else Status.FAILED
     return status, f"{said}; {advice}" if advice else said
 

@@ -21,7 +21,7 @@ from llm_runtime.cli.logs import start_logging
 from llm_runtime.cli.setup import WRONG_KEY, Daemon, configured, daemon
 from llm_runtime.cli.terminal import announce, leaf, say
 from llm_runtime.config import Provider
-from llm_runtime.deployments import deployment_of
+from llm_runtime.providers import provider_spec
 from llm_runtime.runtime import open_runtime
 
 ANSWER_SECONDS = 15.0
@@ -64,7 +64,7 @@ async def _here(arguments: argparse.Namespace, environ: Mapping[str, str]) -> li
 async def _asked(running: Daemon, model: str) -> list[str]:
     provider = Provider(kind=LLMProvider.OPENAI_COMPATIBLE, base_url=running.base_url, api_key=running.key)
     wire = WireRequest("GET", f"/runtime/explain?model={quote(model, safe='')}")
-    request = deployment_of("daemon", provider).http_request(wire)
+    request = provider_spec("daemon", provider).http_request(wire)
     transport = Transport()
     try:
         with trio.fail_after(ANSWER_SECONDS):

@@ -81,7 +81,7 @@ class ProviderCache(Section, frozen=True, kw_only=True):
 
 
 class Provider(Section, frozen=True, kw_only=True):
-    """``[providers.NAME]``: one deployment, addressed as ``NAME/model``.
+    """``[providers.NAME]``: a configured upstream, addressed as ``NAME/model``.
 
     After loading ``base_url`` is filled in and has no trailing slash; ``None`` only for the local model, whose address
     is known when its process runs. ``models`` empty: the vendor is asked.
@@ -93,7 +93,7 @@ class Provider(Section, frozen=True, kw_only=True):
     api_key: Secret | None = None
     models: tuple[Line, ...] = ()
     ca_file: Line | None = None
-    """Certificates to trust for this deployment instead of the system's."""
+    """Certificates to trust for this provider instead of the system's."""
     limits: Limits = Limits()
     timeouts: Timeouts = Timeouts()
     cache: ProviderCache = ProviderCache()

@@ -100,7 +100,7 @@ def _ranking(services: Services, ask: Ask) -> Ranking:
 
 
 def diverse(ranked: Sequence[Candidate], count: int, catalog: Catalog) -> list[Candidate]:
-    """The best ``count``, of different vendors first, then of different deployments, then any, in their order."""
+    """The best ``count``, of different vendors first, then of different providers, then any, in their order."""
     chosen: list[Candidate] = []
     for same in (lambda each: catalog.vendor(each), lambda each: each.provider, lambda each: each):
         for candidate in ranked:

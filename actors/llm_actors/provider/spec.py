@@ -1,4 +1,4 @@
-"""A deployment: one configured way to reach one vendor. Everything a provider actor must know, and no state."""
+"""A provider: one configured way to reach one vendor. Everything a provider actor must know, and no state."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from llm_protocol.requests import LLMProvider
 from llm_protocol.secret import Secret
 
 DEFAULT_CONCURRENCY = 256
-"""Requests one deployment works on at once unless its limits say otherwise."""
+"""Requests one provider works on at once unless its limits say otherwise."""
 
 
 @final
 class Endpoint:
-    """Where a deployment is reached. It can move: the local model gets a new port with each start of its process."""
+    """Where a provider is reached. It can move: the local model gets a new port with each start of its process."""
 
     __slots__ = ("base", "origin")
 
@@ -28,11 +28,11 @@ class Endpoint:
         self.move(base_url)
 
     def move(self, base_url: str) -> None:
-        """From now on the deployment is at ``base_url``. Raises ValueError for what is not a base URL."""
+        """From now on the provider is at ``base_url``. Raises ValueError for what is not a base URL."""
         self.origin, self.base = parse_url(base_url)
 
 
-class Deployment(msgspec.Struct, frozen=True, kw_only=True):
+class ProviderSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One entry of the configuration, resolved. ``models`` empty: the vendor is asked for its list."""
 
     name: str

@@ -1,6 +1,6 @@
-"""From the configuration's providers to deployments, and each deployment's small supervisor.
+"""The configured providers: each entry as a `ProviderSpec`, and each under its own small supervisor.
 
-A deployment is supervised on its own: when it keeps crashing it is parked, unroutable and tried again later, and nobody
+A provider is supervised on its own: when it keeps crashing it is parked, unroutable and tried again later, and nobody
 else notices.
 """
 
@@ -9,33 +9,33 @@ from __future__ import annotations
 from typing import NamedTuple, Never
 
 from llm_actors.kernel import ChildSpec, Intensity, MailboxSpec, Overflow, Strategy, Supervisor
-from llm_actors.provider import Deployment, Endpoint, ProviderActor, ProviderMessage, ProviderRef
+from llm_actors.provider import Endpoint, ProviderActor, ProviderMessage, ProviderRef, ProviderSpec
 from llm_actors.transport import Dial, TlsTrust
 from llm_protocol.dialects import client_dialect
 from llm_protocol.requests import LLMProvider
 from llm_runtime.config import VENDORS, Provider
 
 WAITING_REQUESTS = 1_000
-"""Requests that wait for one of a deployment's slots; one more is refused."""
+"""Requests that wait for one of a provider's slots; one more is refused."""
 
 INTENSITY = Intensity(5, 30.0)
-"""More crashes of a deployment than this and it is parked."""
+"""More crashes of a provider than this and it is parked."""
 
 NOWHERE = "http://127.0.0.1:9"
 """Where the local model is before its process has said where it is (port 9, discard: nobody listens)."""
 
 
 class Supervised(NamedTuple):
-    """A deployment with the supervisor that keeps it running and the ref of its provider actor."""
+    """A provider with the supervisor that keeps it running and the ref of its provider actor."""
 
-    deployment: Deployment
+    spec: ProviderSpec
     supervisor: Supervisor
     ref: ProviderRef
 
 
-def deployment_of(name: str, provider: Provider) -> Deployment:
-    """The deployment that the configuration's entry ``name`` describes."""
-    return Deployment(
+def provider_spec(name: str, provider: Provider) -> ProviderSpec:
+    """What the configuration's entry ``name`` describes, resolved."""
+    return ProviderSpec(
         name=name,
         kind=provider.kind,
         dialect=client_dialect(provider.kind),
@@ -48,26 +48,26 @@ def deployment_of(name: str, provider: Provider) -> Deployment:
     )
 
 
-def supervised(deployment: Deployment, *, dial: Dial | None = None) -> Supervised:
-    """The deployment under its own supervisor; the local model's process comes before the actor that talks to it.
+def supervised(spec: ProviderSpec, *, dial: Dial | None = None) -> Supervised:
+    """The provider under its own supervisor; the local model's process comes before the actor that talks to it.
 
     ``dial``: another way to the network, for tests.
     """
     engine: list[ChildSpec[Never]] = []
-    if deployment.kind is LLMProvider.LOCAL:
+    if spec.kind is LLMProvider.LOCAL:
         from llm_runtime.local_model import engine_spec
 
-        engine = [engine_spec(deployment.endpoint)]
+        engine = [engine_spec(spec.endpoint)]
     provider: ChildSpec[ProviderMessage] = ChildSpec(
         "provider",
-        lambda _: ProviderActor(deployment, dial=dial),
+        lambda _: ProviderActor(spec, dial=dial),
         mailbox=MailboxSpec(WAITING_REQUESTS, Overflow.REFUSE),
     )
     supervisor = Supervisor(
         [*engine, provider],
-        name=deployment.name,
+        name=spec.name,
         strategy=Strategy.REST_FOR_ONE,
         intensity=INTENSITY,
         park=True,
     )
-    return Supervised(deployment, supervisor, supervisor.ref(provider))
+    return Supervised(spec, supervisor, supervisor.ref(provider))
