@@ -15,7 +15,8 @@ import trustme
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from llm_actors.transport import Broken, ConnectTimeout, Origin, TlsFailed, TlsTrust, Transport
-from llm_actors.transport.trust import _system_has_authorities
+from llm_actors.transport.errors import wire_reason
+from llm_actors.transport.trust import OP_IGNORE_UNEXPECTED_EOF, _system_has_authorities
 from support.cancelling import cancel_at_every_step
 from support.outgoing import fetch, post, transport_to
 from support.peer import Call, Peer, Script, Step, chunked, close, raw, reply, stall
@@ -280,6 +281,27 @@ def test_context_checks_certificate_and_host_and_speaks_tls_1_2_or_newer() -> No
     assert context.verify_mode is ssl.CERT_REQUIRED
     assert context.check_hostname
     assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
+
+
+def test_context_never_takes_a_cut_connection_for_a_whole_body(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Debian 12's own Python sets the option that would."""
+    original = ssl.create_default_context
+
+    def debian(**options: str | None) -> ssl.SSLContext:
+        context = original(**options)  # type: ignore[arg-type]
+        context.options |= OP_IGNORE_UNEXPECTED_EOF
+        return context
+
+    monkeypatch.setattr(ssl, "create_default_context", debian)
+    assert debian().options & OP_IGNORE_UNEXPECTED_EOF
+    assert not TlsTrust().context().options & OP_IGNORE_UNEXPECTED_EOF
+
+
+@pytest.mark.parametrize("kind", [ssl.SSLEOFError, ssl.SSLError])
+def test_a_cut_connection_has_one_reason_whatever_openssl_calls_it(kind: type[ssl.SSLError]) -> None:
+    error = kind(1, "[SSL: UNEXPECTED_EOF_WHILE_READING] unexpected eof while reading")
+    error.reason = "UNEXPECTED_EOF_WHILE_READING"
+    assert wire_reason(error) == "closed without the TLS close notice"
 
 
 def test_verification_has_no_switch() -> None:

@@ -101,7 +101,7 @@ def wire_reason(exc: BaseException) -> str:
     match cause:
         case ssl.SSLCertVerificationError():
             return f"certificate refused: {cause.verify_message}"
-        case ssl.SSLEOFError():
+        case ssl.SSLEOFError() | ssl.SSLError(reason="UNEXPECTED_EOF_WHILE_READING"):  # which one depends on the build
             return "closed without the TLS close notice"
         case ssl.SSLError():
             return f"TLS: {(cause.reason or type(cause).__name__).replace('_', ' ').lower()}"

@@ -8,6 +8,11 @@ from __future__ import annotations
 
 import os
 import ssl
+from typing import Final
+
+OP_IGNORE_UNEXPECTED_EOF: Final = getattr(
+    ssl, "OP_IGNORE_UNEXPECTED_EOF", 0
+)  # 0: an OpenSSL before 3 has no such option
 
 
 class TlsTrust:
@@ -42,6 +47,9 @@ class TlsTrust:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         # A renegotiating server could make a write wait for a read; nobody needs it.
         context.options |= ssl.OP_NO_RENEGOTIATION
+        # Some builds of Python (Debian 12's 3.11.2) set this option by default. A FIN without close_notify then reads
+        # like a proper end, and a body that ends with its connection would count as whole though anyone can cut it.
+        context.options &= ~OP_IGNORE_UNEXPECTED_EOF
         context.set_alpn_protocols(["http/1.1"])
         return context
 
