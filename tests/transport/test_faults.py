@@ -253,14 +253,45 @@ async def test_gen_05_fault_at_every_use_of_the_socket_is_a_typed_error(
         assert k > 3
 
 
-async def test_leftovers_of_an_answer_never_reach_the_next_one(autojump_clock: MockClock) -> None:
+OTHERS_ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil"
+CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize("over_tcp", [False, True], ids=["socket pair", "TCP"])
+@pytest.mark.parametrize(
+    "surplus", [OTHERS_ANSWER, OTHERS_ANSWER[:20], b"\r\n", b"x"], ids=["answer", "part", "CRLF", "x"]
+)
+@pytest.mark.parametrize(
+    "answer",
+    [b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nmine", CHUNKED + b"4\r\nmine\r\n0\r\n\r\n"],
+    ids=["length", "chunked"],
+)
+@pytest.mark.parametrize("read", [True, False], ids=["read", "left early"])
+async def test_surplus_bytes_never_reach_the_next_answer(
+    answer: bytes, surplus: bytes, read: bool, over_tcp: bool
+) -> None:
+    """G18: what follows an answer in the same packet has been read along with it, and no look at the socket shows it.
+    The next answer on that connection would begin with it: another caller's.
+    """
+    async with Peer(raw(answer + surplus), reply(b"good")) as peer:
+        dial = TcpDial() if over_tcp else None
+        request = post(origin=parse_url(peer.url)[0])
+        async with transport_to(peer, dial=dial) as transport:
+            async with transport.send(request) as response:
+                if read:
+                    assert await response.read() == b"mine"
+            assert transport.statistics().open == 0, "the connection is not kept"
+            assert await fetch(transport, request) == (200, b"good")
+            assert [seen.connection for seen in peer.requests] == [1, 2]
+
+
+async def test_surplus_bytes_after_the_answer_never_reach_the_next_one(autojump_clock: MockClock) -> None:
     """G18: a second answer that nobody asked for is thrown away with its connection."""
-    smuggled = b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\nA"
-    for gap in (0.0, 1.0):
-        async with Peer(raw([smuggled, smuggled], gap=gap), reply(b"B")) as peer, transport_to(peer) as transport:
-            assert await fetch(transport) == (200, b"A")
-            await trio.sleep(5)
-            assert await fetch(transport) == (200, b"B")
+    async with Peer(raw([OTHERS_ANSWER] * 2, gap=1), reply(b"good")) as peer, transport_to(peer) as transport:
+        assert await fetch(transport) == (200, b"evil")
+        await trio.sleep(5)
+        assert await fetch(transport) == (200, b"good")
+        assert peer.connections == 2
 
 
 async def test_errors_carry_neither_headers_nor_what_the_peer_wrote(autojump_clock: MockClock) -> None:
