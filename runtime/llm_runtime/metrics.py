@@ -91,6 +91,7 @@ def _attempts(meter: Meter) -> Iterator[Metric]:
     yield _counter("tokens", "Tokens, failed attempts' included.", meter.tokens, "provider", "model", "direction")
     yield _counter("cost_dollars", "US dollars, where the price is known.", meter.cost, "provider", "model")
     yield _counter("unpriced_attempts", "Attempts whose price is not known.", meter.unpriced, "provider")
+    yield _counter("late_events", "Events dropped because their run had ended.", {(): meter.late_events})
 
 
 def _callers(meter: Meter) -> Iterator[Metric]:

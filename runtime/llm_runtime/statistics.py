@@ -75,7 +75,8 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     """One runtime at a moment. What is counted only grows, from 0 with each start.
 
     ``requests``: that have ended, by type and outcome. ``refused``: that were not taken on, by kind of failure.
-    ``cache_requests``: by what the cache did. ``callers`` go by the name of their key, "" without one. In the ``tree``
+    ``cache_requests``: by what the cache did. ``late_events``: events of providers that came after the end of their
+    run and were dropped. ``callers`` go by the name of their key, "" without one. In the ``tree``
     clients' connections are left out; ``connections`` says how many there are, ``None`` without a door. ``cache`` and
     ``sharing`` are ``None`` while the actor that knows does not answer.
     """
@@ -86,6 +87,7 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     requests: dict[str, dict[str, int]]
     refused: dict[str, int]
     cache_requests: dict[str, int]
+    late_events: int
     cache: CacheStatistics | None
     sharing: Sharing | None
     providers: dict[str, ProviderStatistics]
@@ -103,6 +105,7 @@ def statistics(moment: Moment, config: Config) -> Statistics:
         requests=_requests(meter),
         refused=dict(meter.refused),
         cache_requests=dict(meter.cache),
+        late_events=meter.late_events,
         cache=moment.cache,
         sharing=_sharing(moment, config),
         providers={name: _provider(name, provider.kind, moment) for name, provider in config.enabled.items()},

@@ -79,6 +79,22 @@ async def test_a_full_log_refuses_the_next_event_but_never_the_end() -> None:
     assert log.end is not None
 
 
+async def test_what_comes_after_the_end_is_dropped_and_reported() -> None:
+    """A cancelled run is closed at once, and a writer that was scheduled with data in the same pass still appends."""
+    log = RunLog()
+    late: list[int] = []
+    log.on_late = lambda: late.append(1)
+    with log.follow() as follower:
+        for event in ANSWER:
+            log.append(event)
+        size = log.size
+        for event in (TextDelta(0, "late"), ANSWER[-1], Failed(failure=Failure(kind=FailureKind.NETWORK, message=""))):
+            log.append(event)
+
+        assert await read(follower) == ANSWER
+    assert (log.end, log.size, len(late)) == (ANSWER[-1], size, 3)
+
+
 async def test_the_writer_is_never_made_to_wait_by_a_follower_that_does_not_read() -> None:
     """ACT-08, SSE-12: a slow follower costs the log, nothing else."""
     log = RunLog()

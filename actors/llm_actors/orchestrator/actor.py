@@ -91,6 +91,7 @@ class Orchestrator:
                     return
                 run.scope.deadline = run.started_at + routed.deadline_s
                 taken = True
+                run.log.on_late = meter.drop_late_event
                 meter.begin()
                 delivery.reply(delivery.message, None)
                 await flights.answer(run, routed)

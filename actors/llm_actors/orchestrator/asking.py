@@ -148,7 +148,12 @@ class Asking:
             return Outcome(end=Failed(failure=failure), duration_s=trio.current_time() - began)
 
     def _take(self, event: Event) -> None:
-        """Count what an event says was used, and pass it on."""
+        """Count what an event says was used, and pass it on. Once the attempt is settled, drop it."""
+        if self._sink is None:
+            # The provider's task was scheduled with data in the same pass as the cancellation of ours. The budget is
+            # settled and the run may have its end, so nothing may change any more.
+            self._services.meter.drop_late_event()
+            return
         if isinstance(event, DELTAS):
             self._length += len(event.text)
             if self._hold is not None:
@@ -159,11 +164,11 @@ class Asking:
             self._usage = event.usage
         elif type(event) is Started:
             self._reported = event.model
-        assert self._sink is not None, "it is running"
         self._sink(event)
 
     def _settle(self, outcome: Outcome, began: float) -> None:
         """Into the books of limiter, selector and estimator, and into the decision record. None of it waits."""
+        self._sink = None
         services, candidate = self._services, self.candidate
         failure = outcome.end.failure if isinstance(outcome.end, Failed) else None
         usage = self._usage if failure is None else self._usage or self._probable(failure, unsent=outcome.unsent)

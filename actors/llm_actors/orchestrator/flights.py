@@ -104,6 +104,7 @@ class Flights:
         if flight is None or flight.run.scope.cancel_called:  # deserted or late, it takes nobody on any more
             outcome = None  # the flight itself knows
             flight = self._flying[shared] = _Flight(Run(run.request, stream=run.stream), _record(mode, routed))
+            flight.run.log.on_late = self._services.meter.drop_late_event
             self._nursery.start_soon(self._fly, shared, flight, mode, routed)
         flight.until = max(flight.until, run.scope.deadline)
         try:

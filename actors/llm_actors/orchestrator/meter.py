@@ -70,6 +70,8 @@ class Meter:
         """Attempts that took tokens without a known price, by provider."""
         self.cache: Counter[str] = Counter()
         """Requests by what the cache did."""
+        self.late_events = 0
+        """Events that a provider delivered after their attempt or run had ended; they were dropped."""
         self.caller_requests: Counter[str] = Counter()
         self.caller_tokens: Counter[str] = Counter()
         self.caller_cost: defaultdict[str, float] = defaultdict(float)
@@ -78,6 +80,10 @@ class Meter:
     def refuse(self, kind: FailureKind) -> None:
         """A request was not taken on."""
         self.refused[kind.value] += 1
+
+    def drop_late_event(self) -> None:
+        """An event came after the end and was dropped."""
+        self.late_events += 1
 
     def begin(self) -> None:
         """A request was taken on; `end` will follow."""
