@@ -11,7 +11,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from llm_actors.kernel import Backoff, Intensity, NotRunning, Parked, Status, Supervisor, running
-from support.actors import NO_WAIT, Ask, CrashCast, Journal, flaky
+from support.actors import NO_WAIT, Ask, CrashCast, Journal, flaky, member
 
 ONCE = Intensity(1, 30.0)
 
@@ -113,6 +113,34 @@ async def test_a_quiet_time_shortens_the_next_pause_again(autojump_clock: MockCl
             if hasattr(event, "seconds"):
                 pauses.append(event.seconds)
     assert pauses == [1.0, 1.0]
+
+
+async def test_the_supervisor_of_parked_children_is_shown_as_parked(autojump_clock: MockClock) -> None:
+    deployment = parking([])
+    root = Supervisor([deployment.as_child()])
+    async with running(root):
+        seen = [root.tree().children[0].status]
+        for _ in range(2):
+            deployment.ref("a").cast(CrashCast())
+        await wait_all_tasks_blocked()
+        seen.append(root.tree().children[0].status)
+        await trio.sleep(1.001)
+        seen.append(root.tree().children[0].status)
+    assert seen == [Status.RUNNING, Status.PARKED, Status.RUNNING]
+
+
+async def test_after_a_pause_the_first_restart_is_immediate_again(autojump_clock: MockClock) -> None:
+    """Else the backoff outgrows the pauses: callers would wait for a restart instead of being refused."""
+    deployment = Supervisor([member("a")], intensity=Intensity(5, 30.0), park=True, draw=lambda: 1.0)
+    async with running(deployment):
+        for pause in (1.0, 2.0):
+            parked_at = trio.current_time()
+            while not deployment.parked:
+                deployment.ref("a").cast(CrashCast())
+                await trio.sleep(0.05)
+            assert trio.current_time() - parked_at < 2.0
+            await trio.sleep(pause)
+            assert await deployment.ref("a").call(Ask()) == 1
 
 
 async def test_a_parked_tree_stops_at_once(autojump_clock: MockClock) -> None:

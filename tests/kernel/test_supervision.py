@@ -11,21 +11,27 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from llm_actors.kernel import (
     ActorCrashed,
     Backoff,
+    Call,
     ChildSpec,
+    Delivery,
     GaveUp,
     Inbox,
     Intensity,
     KernelError,
+    Message,
     NameTaken,
     NotRunning,
+    Ref,
     Restart,
     ShuttingDown,
     StartFailed,
     Status,
     Strategy,
     Supervisor,
+    SupervisorFailed,
     lineage,
     running,
+    serve,
 )
 from support.actors import NO_WAIT, Ask, Crash, CrashCast, Journal, Leave, Sleep, flaky, member
 
@@ -116,6 +122,81 @@ async def test_sup_05_too_many_crashes_stop_all_in_reverse_and_fail_upward(autoj
     assert isinstance(gave_up.__cause__, ValueError)
     with pytest.raises(NotRunning):
         await root.ref("a").call(Ask())
+
+
+async def test_who_gives_up_cancels_the_others_at_once_and_says_so(autojump_clock: MockClock) -> None:
+    """No grace over three levels: calls in hand raise `SupervisorFailed`, and so do those that come later."""
+    deep = Supervisor([member("worker", shutdown=30.0)], name="deep")
+    root = Supervisor(
+        [member("a"), deep.as_child(), member("late", shutdown=30.0)], intensity=Intensity(0, 30.0), backoff=NO_WAIT
+    )
+    raised: list[type[Exception]] = []
+
+    async def work(ref: Ref[Message]) -> None:
+        try:
+            await ref.call(Sleep(20.0))
+        except KernelError as exc:
+            raised.append(type(exc))
+
+    async with trio.open_nursery() as clients:
+        with pytest.RaisesGroup(GaveUp):
+            async with running(root):
+                clients.start_soon(work, deep.ref("worker"))
+                clients.start_soon(work, root.ref("late"))
+                await wait_all_tasks_blocked()
+                root.ref("a").cast(CrashCast())
+                await trio.sleep_forever()
+    assert trio.current_time() == 0.0
+    assert raised == [SupervisorFailed, SupervisorFailed]
+    for ref in (root.ref("a"), deep.ref("worker")):
+        with pytest.raises(SupervisorFailed):
+            await ref.call(Ask())
+
+
+async def test_an_actor_can_tell_that_it_is_cancelled_because_others_keep_crashing(autojump_clock: MockClock) -> None:
+    told: list[tuple[bool, bool]] = []
+
+    class Careful:
+        async def run(self, inbox: Inbox[Message], *, task_status: trio.TaskStatus[None]) -> None:
+            inbox.when_stopping(lambda: told.append((inbox.failed, inbox.final)))
+            task_status.started()
+            await inbox.receive()
+
+    low = Supervisor([ChildSpec("careful", lambda _: Careful()), member("a")], name="low", intensity=Intensity(0, 30.0))
+    async with running(Supervisor([low.as_child()], backoff=NO_WAIT)):
+        low.ref("a").cast(CrashCast())
+        await wait_all_tasks_blocked()
+        assert told == [(True, False)]
+    assert told == [(True, False), (False, True)]
+
+
+async def test_a_call_that_waited_when_another_message_crashed_the_actor_is_told_apart(
+    autojump_clock: MockClock,
+) -> None:
+    """To send it again does no harm."""
+    raised: dict[str, bool] = {}
+
+    class Waiting:
+        async def run(self, inbox: Inbox[Message], *, task_status: trio.TaskStatus[None]) -> None:
+            task_status.started()
+            await serve(inbox, self._handle)
+
+        async def _handle(self, delivery: Delivery[Message]) -> None:
+            if isinstance(delivery.message, Crash):
+                raise delivery.message.error
+            delivery.defer()
+
+    async def ask(message: Call[str] | Call[None]) -> None:
+        with pytest.raises(ActorCrashed) as caught:
+            await root.ref("a").call(message)
+        raised[type(message).__name__] = caught.value.bystander
+
+    root = Supervisor([ChildSpec("a", lambda _: Waiting())])
+    async with running(root), trio.open_nursery() as nursery:
+        nursery.start_soon(ask, Sleep(1.0))
+        await wait_all_tasks_blocked()
+        nursery.start_soon(ask, Crash())
+    assert raised == {"Sleep": True, "Crash": False}
 
 
 async def test_sup_06_crashes_within_the_intensity_go_on_for_ever(autojump_clock: MockClock) -> None:

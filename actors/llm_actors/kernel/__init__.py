@@ -46,6 +46,7 @@ from llm_actors.kernel.errors import (
     ShuttingDown,
     StartFailed,
     StillRunning,
+    SupervisorFailed,
     TooManyChildren,
     lineage,
 )
@@ -102,6 +103,7 @@ __all__ = [
     "Strategy",
     "Subscription",
     "Supervisor",
+    "SupervisorFailed",
     "SupervisorStatistics",
     "TooManyChildren",
     "TreeNode",

@@ -23,6 +23,11 @@ from llm_actors.kernel.window import Backoff, Streak
 class Subtree(Protocol):
     """What a child that is itself a supervisor can do for its parent."""
 
+    @property
+    def parked(self) -> bool:
+        """Whether everyone below rests after too many crashes."""
+        ...
+
     def close_all(self, kind: type[NotRunning], problem: str) -> None:
         """Close the mailboxes of everyone below."""
 
@@ -132,10 +137,10 @@ class Child:
             self.status = Status.STOPPING
         self._leave_if_stuck(ended=await self.life.stop(self.spec.shutdown, final=final))
 
-    async def kill(self) -> None:
-        """Cancel the incarnation; name it and go on if it does not end."""
+    async def kill(self, *, failed: bool = False) -> None:
+        """Cancel the incarnation; name it and go on if it does not end. `failed`: see `Inbox.failed`."""
         if self.life is not None:
-            self._leave_if_stuck(ended=await self.life.kill())
+            self._leave_if_stuck(ended=await self.life.kill(failed=failed))
 
     def _leave_if_stuck(self, *, ended: bool) -> None:
         if ended:
@@ -159,9 +164,10 @@ class Child:
     def node(self) -> TreeNode:
         """Return its picture."""
         up = self.life is not None and self.status is Status.RUNNING
+        parked = up and self._subtree is not None and self._subtree.parked
         return TreeNode(
             name=self.name,
-            status=self.status,
+            status=Status.PARKED if parked else self.status,
             restarts=self.restarts,
             uptime=trio.current_time() - self.life.started_at if up and self.life is not None else 0.0,
             last_crash=self.last_crash,

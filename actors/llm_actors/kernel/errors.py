@@ -20,7 +20,13 @@ class KernelError(Exception):
 
 
 class ActorCrashed(KernelError):
-    """The actor raised while it had the message in hand. `__cause__` is what it raised."""
+    """The actor raised while it had the message in hand. `__cause__` is what it raised.
+
+    `bystander`: it crashed over something else, and this message only waited for its answer. To send that again does
+    no harm.
+    """
+
+    bystander = False
 
 
 class NotRunning(KernelError):
@@ -33,6 +39,10 @@ class ShuttingDown(NotRunning):
 
 class Parked(NotRunning):
     """The actor's supervisor has paused it after too many crashes; it will be tried again later."""
+
+
+class SupervisorFailed(NotRunning):
+    """A supervisor above the actor gave up after too many crashes, and cancelled what was in hand."""
 
 
 class MailboxFull(KernelError):
@@ -79,9 +89,10 @@ class NameTaken(KernelError):
     """The supervisor already has a child of that name."""
 
 
-def crashed(actor: str, exc: BaseException) -> ActorCrashed:
+def crashed(actor: str, exc: BaseException, *, bystander: bool = False) -> ActorCrashed:
     """Return the error for a sender whose message was in hand when `exc` was raised."""
     error = ActorCrashed(actor, f"crashed with {type(exc).__name__}")
+    error.bystander = bystander
     error.__cause__ = exc
     return error
 

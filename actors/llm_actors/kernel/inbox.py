@@ -33,6 +33,8 @@ class Inbox(Generic[M_co]):
         """The actor runs in it, and may cancel it to end itself."""
         self.stopping = False
         self.final = False
+        self.failed = False
+        """The stop follows from too many crashes around this actor: what is in hand is cancelled, not finished."""
         self.saved: msgspec.Struct | None = None
         self._receive: trio.MemoryReceiveChannel[Delivery[Message]] | None = None
         self._callbacks: list[Callable[[], object]] = []
@@ -74,9 +76,10 @@ class Inbox(Generic[M_co]):
         if self.stopping:
             callback()
 
-    def close(self, *, final: bool) -> None:
-        """Ask the actor to stop; `final` says that no other incarnation follows."""
+    def close(self, *, final: bool, failed: bool = False) -> None:
+        """Ask the actor to stop. `final`: no other incarnation follows. `failed`: see the attribute."""
         self.final = self.final or final
+        self.failed = self.failed or failed
         if not self.stopping:
             self.stopping = True
             if self._receive is not None:

@@ -16,7 +16,7 @@ from typing import final
 import msgspec
 import trio
 
-from llm_actors.kernel.errors import KernelError, NotRunning, crashed
+from llm_actors.kernel.errors import KernelError, NotRunning, SupervisorFailed, crashed
 from llm_actors.kernel.inbox import Inbox, acting
 from llm_actors.kernel.mailbox import Mailbox
 from llm_actors.kernel.message import Message
@@ -111,7 +111,9 @@ class Incarnation:
     def _obituary(self) -> KernelError:
         name = self.inbox.name
         if self.error is not None:
-            return crashed(name, self.error)
+            return crashed(name, self.error, bystander=True)  # whose message it was has been told already
+        if self.inbox.failed:
+            return SupervisorFailed(name, "was cancelled: its supervisor gave up after too many crashes")
         return NotRunning(name, "ended before it answered")
 
     async def stop(self, grace: float, *, final: bool) -> bool:
@@ -123,9 +125,9 @@ class Incarnation:
                 return True
         return await self.kill()
 
-    async def kill(self) -> bool:
-        """Cancel it and wait `KILL_SECONDS`. False if it still runs."""
-        self.inbox.close(final=self.inbox.final)
+    async def kill(self, *, failed: bool = False) -> bool:
+        """Cancel it and wait `KILL_SECONDS`. False if it still runs. `failed`: see `Inbox.failed`."""
+        self.inbox.close(final=self.inbox.final, failed=failed)
         self._killed = True
         self.inbox.scope.cancel(reason="its supervisor stops it")
         with trio.move_on_after(KILL_SECONDS):

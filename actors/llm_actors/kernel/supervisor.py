@@ -130,7 +130,7 @@ class Supervisor:
             child.settle(f"{self._path}/{child.name}", self.bus)
         watch = self._watch = Watch(self._path, self._children, self._policy, self.bus, final=inbox is None)
         if inbox is not None:
-            inbox.when_stopping(lambda: watch.stop(final=inbox.final))
+            inbox.when_stopping(lambda: watch.stop(final=inbox.final, failed=inbox.failed))
         try:
             await watch.run(task_status)
         finally:
@@ -175,6 +175,11 @@ class Supervisor:
         if self._watch is not None and child.life is None:
             self._watch.retire(child, ShuttingDown, "was stopped")
 
+    @property
+    def parked(self) -> bool:
+        """Whether the children rest after too many crashes."""
+        return self._watch is not None and self._watch.parked
+
     def close_all(self, kind: type[NotRunning], problem: str) -> None:
         """Close the mailboxes of everyone below; used by the supervisor above."""
         for child in {**self._specified, **self._children}.values():
@@ -189,7 +194,7 @@ class Supervisor:
             max_children=self._max_children,
             restarts=watch.restarts if watch else 0,
             waiting_restart=len(watch.due) if watch else 0,
-            parked=watch is not None and watch.parked,
+            parked=self.parked,
         )
 
     def nodes(self) -> tuple[TreeNode, ...]:
@@ -199,7 +204,7 @@ class Supervisor:
     def tree(self) -> TreeNode:
         """Return the picture of the tree from here down."""
         watch = self._watch
-        running = Status.PARKED if watch and watch.parked else Status.RUNNING
+        running = Status.PARKED if self.parked else Status.RUNNING
         return TreeNode(
             name=self.name,
             status=running if watch else Status.ENDED,

@@ -17,7 +17,16 @@ import msgspec
 import trio
 
 from llm_actors.kernel.child import Child
-from llm_actors.kernel.errors import GaveUp, NotRunning, Parked, ShuttingDown, StartFailed, is_fatal, lineage
+from llm_actors.kernel.errors import (
+    GaveUp,
+    NotRunning,
+    Parked,
+    ShuttingDown,
+    StartFailed,
+    SupervisorFailed,
+    is_fatal,
+    lineage,
+)
 from llm_actors.kernel.incarnation import KILL_SECONDS, Incarnation, Reason
 from llm_actors.kernel.lifecycle import Bus, ChildrenParked, Restarted, SupervisorGaveUp
 from llm_actors.kernel.strategy import Restart, Strategy, affected, wants_restart
@@ -60,6 +69,7 @@ class Watch:
         self._bus = bus
         self._final = final
         self._stopping = False
+        self._giving_up = False
         self._scope = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
         self._window = RestartWindow(policy.intensity)
@@ -72,9 +82,13 @@ class Watch:
         """Whether the children rest after too many crashes."""
         return self.parked_until < inf
 
-    def stop(self, *, final: bool) -> None:
-        """Ask for the end. `final`: no other run follows, so nobody may go on waiting for an answer."""
+    def stop(self, *, final: bool, failed: bool = False) -> None:
+        """Ask for the end. `final`: no other run follows, so nobody may go on waiting for an answer.
+
+        `failed`: the supervisor above gives up. The children are cancelled at once, without their grace.
+        """
         self._stopping = True
+        self._giving_up = self._giving_up or failed
         self._final = self._final or final
         self._scope.cancel(reason=f"{self._path} was asked to stop")
 
@@ -92,6 +106,7 @@ class Watch:
                     await self._loop()
             except (StartFailed, GaveUp) as exc:
                 failure = exc
+                self._giving_up = True
             finally:
                 self._stopping = True
                 await self._go_down()
@@ -224,29 +239,36 @@ class Watch:
     async def _unpark(self) -> None:
         self.parked_until = inf
         self._window.clear()
+        for child in self._children.values():
+            child.streak.clear()  # or its backoff would keep callers waiting, longer than the pauses between parkings
         await self._start_all()
 
     # Stopping
 
     async def _go_down(self) -> None:
-        """Stop the children, last first; if cancelled meanwhile, cancel them, last first."""
+        """Stop the children, last first; if giving up or cancelled meanwhile, cancel them, last first."""
         children = tuple(self._children.values())
         try:
-            for child in children:
-                if child.dynamic and child.life is not None:
-                    child.life.inbox.close(final=True)  # these stop together, their order means nothing
-            for child in reversed(children):
-                await child.stop(final=self._final or child.dynamic)
+            if not self._giving_up:
+                await self._stop_all(children)
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + KILL_SECONDS * (len(children) + 1)):
                 for child in reversed(children):
-                    await child.kill()
+                    await child.kill(failed=self._giving_up)
             self._answer_all(children)
 
+    async def _stop_all(self, children: tuple[Child, ...]) -> None:
+        for child in children:
+            if child.dynamic and child.life is not None:
+                child.life.inbox.close(final=True)  # these stop together, their order means nothing
+        for child in reversed(children):
+            await child.stop(final=self._final or child.dynamic)
+
     def _answer_all(self, children: tuple[Child, ...]) -> None:
+        kind = SupervisorFailed if self._giving_up else NotRunning
         for child in children:
             if self._final or child.dynamic:
-                self.retire(child, NotRunning, "has ended with its supervisor")
+                self.retire(child, kind, "has ended with its supervisor")
 
     def retire(self, child: Child, kind: type[NotRunning], problem: str) -> None:
         """Take a child off the books and answer everyone who waits for it."""

@@ -86,3 +86,7 @@ class Streak:
         self._last = now
         self._failures += 1
         return self._backoff.delay(self._failures, draw)
+
+    def clear(self) -> None:
+        """Start afresh."""
+        self._failures = 0
