@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import AsyncIterator, Hashable
+from contextlib import asynccontextmanager
 from functools import partial
+from math import inf
+from typing import TypeAlias
 
 import pytest
 import trio
@@ -16,11 +21,13 @@ from llm_actors.kernel import (
     ChildSpec,
     Delivery,
     Inbox,
+    Intensity,
     MailboxFull,
     MailboxSpec,
     NotRunning,
     Overflow,
     PoisonRefused,
+    Ref,
     Restart,
     Status,
     Supervisor,
@@ -28,7 +35,7 @@ from llm_actors.kernel import (
     serve,
     serve_concurrently,
 )
-from llm_actors.kernel.poison import POISON_ENTRIES, Poison
+from llm_actors.kernel.poison import POISON_ENTRIES, POISON_SECONDS, Poison
 from llm_actors.testing import alone, run_virtual
 from support.actors import Ask, CrashCast, Sleep, member
 
@@ -183,54 +190,148 @@ async def test_act_05_cancelling_a_call_is_not_behind_data(autojump_clock: MockC
     assert trio.current_time() == 0.0
 
 
+class Feed(Call[int], frozen=True):
+    """Carries a payload."""
+
+    payload: str
+
+    def fingerprint(self) -> Hashable:
+        return type(self), self.payload
+
+
+class Measured(Call[int], frozen=True):
+    """Carries none, only a size."""
+
+    size: int
+
+
+FeedMessage: TypeAlias = "Feed | Measured"
+
+
 class Poisonable:
-    """Crashes on the payload `bad`."""
+    """Crashes on the payloads `bad`, `odd` (at alternating places), `slow` (after a second), `once` (but not again) and
+    on every size.
+    """
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, slots: int, crashes: Counter[str]) -> None:
         self._slots = slots
+        self._crashes = crashes
 
-    async def run(self, inbox: Inbox[Ask], *, task_status: trio.TaskStatus[None]) -> None:
+    async def run(self, inbox: Inbox[FeedMessage], *, task_status: trio.TaskStatus[None]) -> None:
         task_status.started()
         if self._slots > 1:
-            await serve_concurrently(inbox, self._handle, slots=self._slots)
+            await serve_concurrently(inbox, self._handle, slots=self._slots, crashes=Intensity(100, 1.0))
         else:
             await serve(inbox, self._handle)
 
-    async def _handle(self, delivery: Delivery[Ask]) -> None:
-        if delivery.message.payload == "bad":
+    async def _handle(self, delivery: Delivery[FeedMessage]) -> None:
+        message = delivery.message
+        if isinstance(message, Measured):
             raise ValueError
-        delivery.reply(delivery.message, 1)
+        self._crashes[message.payload] += 1
+        match message.payload, self._crashes[message.payload] % 2:
+            case ("bad", _):
+                raise ValueError
+            case ("odd", 0):
+                raise ValueError
+            case ("odd" | "once", 1):
+                raise ValueError
+            case ("slow", _):
+                with trio.CancelScope(shield=True):  # it does not notice that its caller leaves
+                    await trio.sleep(1.0)
+                raise ValueError
+            case _:
+                delivery.reply(message, 1)
+
+
+@asynccontextmanager
+async def poisonable(slots: int) -> AsyncIterator[Ref[FeedMessage]]:
+    crashes: Counter[str] = Counter()
+    spec = ChildSpec("a", lambda _: Poisonable(slots, crashes))
+    root = Supervisor([spec], intensity=Intensity(100, 1.0), backoff=Backoff.none())
+    async with running(root):
+        yield root.ref(spec)
 
 
 @pytest.mark.parametrize("slots", [1, 4])
 async def test_act_01_a_poison_payload_is_refused_the_third_time(slots: int, autojump_clock: MockClock) -> None:
     """Its sender gets an error each time; after two crashes it never reaches the actor. Others are served."""
-    root = Supervisor([ChildSpec("a", lambda _: Poisonable(slots))])
-    async with running(root):
-        ref = root.ref("a")
+    async with poisonable(slots) as ref:
         for expected in (ActorCrashed, ActorCrashed, PoisonRefused, PoisonRefused):
             with pytest.raises(expected):
-                await ref.call(Ask("bad"))
-            assert await ref.call(Ask("good")) == 1
+                await ref.call(Feed("bad"))
+            assert await ref.call(Feed("good")) == 1
         assert (ref.statistics().crashes, ref.statistics().poisoned) == (2, 2)
+
+
+@pytest.mark.parametrize("slots", [1, 4])
+async def test_crashes_at_different_places_are_no_evidence_against_a_payload(
+    slots: int, autojump_clock: MockClock
+) -> None:
+    async with poisonable(slots) as ref:
+        for _ in range(6):
+            with pytest.raises(ActorCrashed):
+                await ref.call(Feed("odd"))
+        assert (ref.statistics().crashes, ref.statistics().poisoned) == (6, 0)
+
+
+@pytest.mark.parametrize("slots", [1, 4])
+async def test_a_payload_that_was_handled_in_between_is_not_poison(slots: int, autojump_clock: MockClock) -> None:
+    async with poisonable(slots) as ref:
+        for _ in range(3):
+            with pytest.raises(ActorCrashed):
+                await ref.call(Feed("once"))
+            assert await ref.call(Feed("once")) == 1
+
+
+@pytest.mark.parametrize("slots", [1, 4])
+@pytest.mark.parametrize("how", ["cancelled", "expired"])
+async def test_a_crash_after_the_caller_has_left_is_no_evidence_against_its_payload(
+    how: str, slots: int, autojump_clock: MockClock
+) -> None:
+    """The crash counts, for it is a bug, but others who send the same payload are not refused for it."""
+    async with poisonable(slots) as ref:
+        for _ in range(4):
+            with trio.CancelScope() as scope:
+                scope.deadline = trio.current_time() + (0.5 if how == "expired" else inf)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(ref.call, Feed("slow"))
+                    await wait_all_tasks_blocked()
+                    if how == "cancelled":
+                        scope.cancel()
+            await trio.sleep(2.0)
+        assert (ref.statistics().crashes, ref.statistics().poisoned) == (4, 0)
+
+
+@pytest.mark.parametrize("slots", [1, 4])
+async def test_messages_without_a_payload_are_never_poison(slots: int, autojump_clock: MockClock) -> None:
+    """Equal sizes of other callers have nothing to do with the crash."""
+    async with poisonable(slots) as ref:
+        for _ in range(4):
+            with pytest.raises(ActorCrashed):
+                await ref.call(Measured(10))
+        assert (ref.statistics().crashes, ref.statistics().poisoned) == (4, 0)
+
+
+async def test_a_poison_payload_has_another_chance_later(autojump_clock: MockClock) -> None:
+    async with poisonable(1) as ref:
+        for expected in (ActorCrashed, ActorCrashed, PoisonRefused):
+            with pytest.raises(expected):
+                await ref.call(Feed("bad"))
+        await trio.sleep(POISON_SECONDS)
+        for expected in (ActorCrashed, PoisonRefused):
+            with pytest.raises(expected):
+                await ref.call(Feed("bad"))
 
 
 def test_act_01_the_memory_for_poison_is_bounded() -> None:
     poison = Poison()
     for number in range(3 * POISON_ENTRIES):
-        poison.crashed(number)
-        poison.crashed(number)
+        poison.crashed(number, "here", 0.0)
+        poison.crashed(number, "here", 0.0)
     assert len(poison) == POISON_ENTRIES
-    assert poison.refuses(3 * POISON_ENTRIES - 1)
-    assert not poison.refuses(0)
-
-
-def test_a_payload_that_cannot_be_hashed_has_a_fingerprint_all_the_same() -> None:
-    class Odd(Cast, frozen=True):
-        values: list[int]
-
-    assert Odd([1]).fingerprint() == Odd([1]).fingerprint()
-    assert Odd([1]).fingerprint() != Odd([2]).fingerprint()
+    assert poison.refuses(3 * POISON_ENTRIES - 1, 0.0)
+    assert not poison.refuses(0, 0.0)
 
 
 SENDERS = 10

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-from itertools import count
+from collections.abc import Callable
 from typing import TypeAlias, assert_never
 
 import msgspec
@@ -28,8 +27,6 @@ NO_WAIT = Backoff.none()
 
 DEFAULT_MAILBOX = MailboxSpec()
 
-_numbers = count()
-
 
 class Ask(Call[int], frozen=True):
     """Answered with how many messages this incarnation has had."""
@@ -38,19 +35,13 @@ class Ask(Call[int], frozen=True):
 
 
 class Crash(Call[None], frozen=True):
-    """The actor raises `error`. Each counts as another payload, so that it is not refused as poison."""
+    """The actor raises `error`."""
 
     error: type[BaseException] = ValueError
-
-    def fingerprint(self) -> Hashable:
-        return next(_numbers)
 
 
 class CrashCast(Cast, frozen=True):
     """The same without an answer."""
-
-    def fingerprint(self) -> Hashable:
-        return next(_numbers)
 
 
 class Leave(Cast, frozen=True):

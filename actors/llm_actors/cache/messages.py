@@ -32,10 +32,6 @@ class Lookup(Call[tuple[LLMResponse | None, ...]], frozen=True):
     keys: tuple[CacheKey, ...]
     request_id: str = ""
 
-    def fingerprint(self) -> Hashable:
-        """What makes two lookups the same payload: the keys."""
-        return type(self), self.keys
-
 
 class Store(Cast, frozen=True):
     """Keep these answers."""

@@ -26,7 +26,7 @@
 * A supervisor under another one: `inner.as_child()`. Keep the object and take its refs from it, at any time.
 * `task_child(name, run)` makes a child of `async def run(task_status)`; `start_child` needs `max_children`.
 * A call that is handled without an answer fails with `NoReply`; `delivery.defer()` says that it comes later.
-* Poison is told by `message.fingerprint()`: override it where a unique id hides that payloads are equal.
+* Poison is told by `message.fingerprint()`: override it where a message carries a payload that may crash its reader.
 * In a handler, `delivery.reply(...)` is False when the caller has gone: take back what it was given.
 """
 

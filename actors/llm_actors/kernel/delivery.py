@@ -58,6 +58,11 @@ class Delivery(Generic[M_co]):
         """Whether the caller has gone. Check it before work that was deferred."""
         return self._reply is not None and self._reply.abandoned
 
+    @property
+    def is_given_up(self) -> bool:
+        """Whether nobody waits for the work any more: the caller has gone or its deadline has passed."""
+        return self.abandoned or trio.current_time() >= self.deadline
+
     def reply(self, message: Call[R], value: R) -> bool:
         """Answer the call; `message` is the one delivered, and gives the type checker the type of `value`.
 

@@ -192,7 +192,7 @@ class Mailbox:
         if delivery.abandoned:
             self.count.skipped += 1
             return False
-        if self.poison and self.poison.refuses(delivery.message.fingerprint()):
+        if self.poison and self._is_poison(delivery):
             self.count.poisoned += 1
             self._turn_away(delivery, PoisonRefused(self.name, "this payload has crashed it before"))
             return False
@@ -208,7 +208,17 @@ class Mailbox:
         """Forget a delivery that is settled."""
         self.in_hand.pop(delivery, None)
 
-    def crashed(self, delivery: AnyDelivery) -> None:
-        """Remember that the reader crashed on this message."""
+    def crashed(self, delivery: AnyDelivery, site: str) -> None:
+        """Count that the reader crashed at `site` on this message. The payload is blamed only if nobody had left."""
         self.count.crashes += 1
-        self.poison.crashed(delivery.message.fingerprint())
+        if not delivery.is_given_up and (fingerprint := delivery.message.fingerprint()) is not None:
+            self.poison.crashed(fingerprint, site, trio.current_time())
+
+    def handled(self, delivery: AnyDelivery) -> None:
+        """Clear the payload of suspicion: the reader did not crash on it. One that was given up proves nothing."""
+        if self.poison and not delivery.is_given_up and (fingerprint := delivery.message.fingerprint()) is not None:
+            self.poison.handled(fingerprint)
+
+    def _is_poison(self, delivery: AnyDelivery) -> bool:
+        fingerprint = delivery.message.fingerprint()
+        return fingerprint is not None and self.poison.refuses(fingerprint, trio.current_time())

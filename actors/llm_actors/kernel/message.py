@@ -18,12 +18,13 @@ R_co = TypeVar("R_co", covariant=True)
 class Message(msgspec.Struct, frozen=True):
     """What every message is. Only `Call` and `Cast` derive from it."""
 
-    def fingerprint(self) -> Hashable:
-        """Return what two messages with the same payload share. Override it to leave out a unique id."""
-        try:
-            return type(self), hash(self)
-        except TypeError:
-            return type(self), hash(repr(self))
+    def fingerprint(self) -> Hashable | None:
+        """Return what two messages with the same payload share, or `None` where there is no payload to blame.
+
+        Override it in messages that carry what a caller wrote, and leave out unique ids. A message whose fields are
+        only numbers and names must not: equal ones of other callers would be refused after two crashes.
+        """
+        return None
 
 
 class Asks(Message, Generic[R_co], frozen=True):

@@ -1,44 +1,65 @@
 """Payloads that crash their reader are refused after the second crash.
 
 No message is redelivered, but a caller may send the same one again, and again. Only hashes are kept.
+
+A crash is evidence against a payload only if nobody had left when it happened, and only two at the same place in the
+code are enough: a cancellation, a deadline or a passing fault must not ban what an innocent caller sent.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import final
+from typing import NamedTuple, final
 
 POISON_CRASHES = 2
-"""So many crashes by one payload, and it is refused from then on."""
+"""So many crashes by one payload at the same place, without a success in between, and it is refused."""
 
 POISON_ENTRIES = 256
 """Fingerprints remembered per mailbox; the least recently seen is forgotten first."""
 
+POISON_SECONDS = 600.0
+"""How long after its last crash a payload is refused. Then it has one more chance."""
+
+
+class _Suspect(NamedTuple):
+    """A payload's crashes in a row at one place, and when the last one was."""
+
+    site: str
+    crashes: int
+    crashed_at: float
+
 
 @final
 class Poison:
-    """A bounded count of crashes by fingerprint."""
+    """A bounded memory of crashes by fingerprint. ``now`` is in seconds on one monotonic clock."""
 
-    __slots__ = ("_crashes", "_entries")
+    __slots__ = ("_entries", "_suspects")
 
     def __init__(self, entries: int = POISON_ENTRIES) -> None:
         self._entries = entries
-        self._crashes: dict[int, int] = {}
+        self._suspects: dict[int, _Suspect] = {}
 
     def __len__(self) -> int:
-        return len(self._crashes)
+        return len(self._suspects)
 
-    def crashed(self, fingerprint: Hashable) -> None:
-        """Count one crash."""
+    def crashed(self, fingerprint: Hashable, site: str, now: float) -> None:
+        """Count one crash at ``site``. A crash elsewhere starts the count anew."""
         key = hash(fingerprint)
-        self._crashes[key] = self._crashes.pop(key, 0) + 1
-        while len(self._crashes) > self._entries:
-            del self._crashes[next(iter(self._crashes))]
+        before = self._suspects.pop(key, None)
+        crashes = before.crashes + 1 if before is not None and before.site == site else 1
+        self._suspects[key] = _Suspect(site, crashes, now)
+        while len(self._suspects) > self._entries:
+            del self._suspects[next(iter(self._suspects))]
 
-    def refuses(self, fingerprint: Hashable) -> bool:
-        """Tell whether this payload has had its chances."""
+    def handled(self, fingerprint: Hashable) -> None:
+        """The payload was handled without a crash: forget what it was suspected of."""
+        self._suspects.pop(hash(fingerprint), None)
+
+    def refuses(self, fingerprint: Hashable, now: float) -> bool:
+        """Whether this payload has had its chances."""
         key = hash(fingerprint)
-        if key not in self._crashes:
+        suspect = self._suspects.pop(key, None)
+        if suspect is None:
             return False
-        crashes = self._crashes[key] = self._crashes.pop(key)  # now the one that was seen last
-        return crashes >= POISON_CRASHES
+        self._suspects[key] = suspect  # now the one that was seen last
+        return suspect.crashes >= POISON_CRASHES and now - suspect.crashed_at < POISON_SECONDS

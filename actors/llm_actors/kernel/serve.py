@@ -89,6 +89,7 @@ async def _attend(inbox: Inbox[M], delivery: Delivery[M], handle: Callable[[Deli
     """Handle one message, a call in its scope."""
     if not delivery.is_call:
         await handle(delivery)
+        _conclude(inbox, delivery, expired=False)
         return
     with delivery.scope() as scope:
         await handle(delivery)
@@ -96,7 +97,8 @@ async def _attend(inbox: Inbox[M], delivery: Delivery[M], handle: Callable[[Deli
 
 
 def _conclude(inbox: Inbox[M], delivery: Delivery[M], *, expired: bool) -> None:
-    """See to it that a call ends up answered, deferred or abandoned."""
+    """The handler did not crash. See to it that a call ends up answered, deferred or abandoned."""
+    inbox.mailbox.handled(delivery)
     if not delivery.is_call or delivery.answered or delivery.abandoned:
         return
     if expired:
@@ -106,6 +108,6 @@ def _conclude(inbox: Inbox[M], delivery: Delivery[M], *, expired: bool) -> None:
 
 
 def _failed(inbox: Inbox[M], delivery: Delivery[M], exc: Exception) -> None:
-    inbox.mailbox.crashed(delivery)
+    inbox.mailbox.crashed(delivery, place(exc))
     if delivery.is_call and not delivery.answered:
         delivery.fail(crashed(inbox.name, exc))

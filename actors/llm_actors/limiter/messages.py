@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from typing import TypeAlias
 
 from llm_actors.kernel import Call, Cast, MailboxSpec, Ref
@@ -25,10 +24,6 @@ class Reserve(Call[Granted], frozen=True, kw_only=True):
     caller: str
     priority: int
     lease_s: float
-
-    def fingerprint(self) -> Hashable:
-        """What makes two reservations the same payload: everything but their identity."""
-        return type(self), self.names, self.tokens, self.caller, self.priority
 
 
 class Leave(Cast, frozen=True):
