@@ -125,6 +125,13 @@ class Watch:
             raise Parked(self._path, "rests after too many crashes")
         await child.start(self._nursery, partial(self._note_end, child))
 
+    async def _give_way_to_stop(self) -> None:
+        """End here if a stop was asked for. It may come when this task is already scheduled to go on: then nothing
+        has told it yet, and a start would be refused, which is not the loop's failure.
+        """
+        if self._stopping:
+            await trio.lowlevel.checkpoint()  # raises Cancelled: `stop` has cancelled the scope
+
     def _note_end(self, child: Child, life: Incarnation) -> None:
         child.note_end(life)
         self._exits.append((child, life))
@@ -133,6 +140,7 @@ class Watch:
     async def _start_all(self) -> None:
         try:
             for child in tuple(self._children.values()):
+                await self._give_way_to_stop()
                 await self.start(child)
         except StartFailed as exc:
             if not self._policy.park:
@@ -153,6 +161,7 @@ class Watch:
 
     async def _step(self) -> None:
         """Do one thing that is due, or wait for one."""
+        await self._give_way_to_stop()
         now = trio.current_time()
         if self.parked_until <= now:
             await self._unpark()
@@ -213,6 +222,7 @@ class Watch:
             child = self._children.get(name)
             if child is None or child.status is Status.RUNNING:
                 continue
+            await self._give_way_to_stop()
             try:
                 await self.start(child)
             except StartFailed as exc:
