@@ -279,7 +279,7 @@ async def test_a_disk_that_never_answers_does_not_hold_up_the_stop(mock_clock: t
 
 
 async def test_a_cache_that_crashes_is_a_miss_and_comes_back(autojump_clock: trio.testing.MockClock) -> None:
-    """The request in hand goes on uncached; the next finds a cache that is empty and works."""
+    """The request in hand goes on uncached; the next finds what was kept before the crash."""
     child = with_faults(cache_child(CachePolicy(enabled=True)), {2: Crash()})
     root = Supervisor([child])
     async with running(root):
@@ -287,8 +287,9 @@ async def test_a_cache_that_crashes_is_a_miss_and_comes_back(autojump_clock: tri
         store(ref, key(1), answer())
         assert await lookup(ref, key(1)) is None
         await trio.sleep(1)
-        store(ref, key(1), answer())
         assert await lookup(ref, key(1)) is not None
+        told = (await statistics(ref)).memory
+        assert (told.stored, told.entries, told.hits) == (1, 1, 1)
 
 
 async def test_a_cache_that_does_not_answer_is_a_miss_within_the_bound(autojump_clock: trio.testing.MockClock) -> None:

@@ -72,6 +72,19 @@ def test_a_smaller_answer_in_place_of_a_larger_one_gives_room_back() -> None:
     assert memory.statistics().bytes == 0, "an answer too large to keep also takes the old one with it"
 
 
+def test_after_a_crash_what_has_expired_is_dropped_and_the_rest_is_weighed_anew() -> None:
+    memory = Memory(ROOM * COST)
+    for number in range(3):
+        memory.put(key(number), b"x" * SIZE, expires=number)
+    memory._bytes = 12_345  # a crash between the entry and the sum
+    memory.recount(now=1)
+    assert memory.statistics().bytes == COST
+    assert memory.get(key(2), 1) is not None
+    for number in range(10, 10 + ROOM):
+        memory.put(key(number), b"x" * SIZE, expires=9)
+    assert memory.statistics().entries == ROOM, "the bound is where it was"
+
+
 def resident() -> int:
     """Bytes of this process in memory."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096

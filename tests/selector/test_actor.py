@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from llm_actors.kernel import Backoff, Supervisor, running
+from llm_actors.kernel import Backoff, Strategy, Supervisor, running
 from llm_actors.provider import Outcome
 from llm_actors.selector import Selector, State, observe, selector_child
 from llm_actors.selector.actor import OBSERVATIONS_WAITING
@@ -16,6 +16,7 @@ from llm_actors.testing import Crash, no_open_ends, with_faults
 from llm_protocol.events import Failed, Finished
 from llm_protocol.failures import FailureKind
 from llm_protocol.response import FinishReason
+from support.actors import CrashCast, member
 from support.selecting import A, B, cost_of, failed, failure, success
 
 WELL = Outcome(end=Finished(reason=FinishReason.STOP), first_token_s=0.25, duration_s=1.25)
@@ -60,7 +61,7 @@ async def test_a_cancelled_probe_frees_its_slot_on_the_way_out(autojump_clock: M
         assert made.admit(A, trio.current_time()) is None
 
 
-async def test_g4_a_crash_costs_at_most_what_came_after_the_last_checkpoint(autojump_clock: MockClock) -> None:
+async def test_g4_a_crash_costs_only_the_observation_in_hand(autojump_clock: MockClock) -> None:
     made = Selector(cost_of)
     child = with_faults(selector_child(made), {8: Crash()})
     root = Supervisor([child], backoff=Backoff.none())
@@ -77,7 +78,7 @@ async def test_g4_a_crash_costs_at_most_what_came_after_the_last_checkpoint(auto
                 ref.cast(failure(B, trio.current_time()))
             await wait_all_tasks_blocked()
             assert made.known(B).latency_s == 3.0
-            assert made.known(B).bad.amount == 1.0, "the seventh message was saved, the eighth is lost"
+            assert made.known(B).bad.amount == 1.0, "the eighth message is lost"
             assert made.breaker("a", trio.current_time()).state is State.HALF_OPEN
 
             ref.cast(success(A, trio.current_time(), took=0.0))
@@ -85,16 +86,30 @@ async def test_g4_a_crash_costs_at_most_what_came_after_the_last_checkpoint(auto
             assert made.breaker("a", trio.current_time()).state is State.CLOSED
 
 
-async def test_a_crash_before_the_first_checkpoint_starts_afresh(autojump_clock: MockClock) -> None:
+async def test_thirty_samples_in_one_instant_are_thirty_after_a_crash(autojump_clock: MockClock) -> None:
     made = Selector(cost_of)
-    child = with_faults(selector_child(made), {1: Crash()})
+    child = with_faults(selector_child(made), {31: Crash()})
     root = Supervisor([child], backoff=Backoff.none())
     async with running(root):
-        root.ref(child).cast(success(A, 1.0))
-        root.ref(child).cast(success(B, 1.0))
+        for _ in range(32):
+            root.ref(child).cast(success(A, 1.0))
         await wait_all_tasks_blocked()
-        assert made.known(A).latency_s is None
-        assert made.known(B).latency_s == 1.0
+        assert root.tree().children[0].restarts == 1
+        assert made.known(A).whole.mean.count == 31, "the one in hand is lost"
+
+
+async def test_after_a_clean_restart_an_open_breaker_is_still_open(autojump_clock: MockClock) -> None:
+    made = Selector(cost_of)
+    child = selector_child(made)
+    branch = Supervisor([child, member("neighbour")], strategy=Strategy.ONE_FOR_ALL, backoff=Backoff.none())
+    async with running(branch):
+        for _ in range(5):
+            branch.ref(child).cast(failure(A, 0.0))
+        await wait_all_tasks_blocked()
+        branch.ref("neighbour").cast(CrashCast())
+        await wait_all_tasks_blocked()
+        assert branch.tree().children[0].restarts == 1
+        assert made.breaker("a", 0.1).state is State.OPEN
 
 
 async def test_observing_never_fails_and_never_waits(autojump_clock: MockClock) -> None:

@@ -1,7 +1,8 @@
 """The cache actor: memory first, then the file, with neither ever in a request's way.
 
 What is in memory is answered at once. For what is not, the file is asked beside, so that its slowness delays nobody
-else. A cache that was restarted has an empty memory and whatever is in the file.
+else. The memory outlives a crash: it is handed over by reference, and its entries are weighed anew. Each is checked
+when it is read, like those from the file.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import logging
 from collections.abc import Mapping
 from typing import assert_never, final
 
+import msgspec
 import trio
 
 from llm_actors.cache.disk import Disk
@@ -19,7 +21,7 @@ from llm_actors.cache.lifetimes import Lifetimes
 from llm_actors.cache.memory import Memory
 from llm_actors.cache.messages import CACHE_MAILBOX, CacheMessage, Lookup, Measure, Store
 from llm_actors.cache.statistics import CacheStatistics
-from llm_actors.kernel import ChildSpec, Delivery, Inbox, serve
+from llm_actors.kernel import ChildSpec, Delivery, Inbox, Previous, serve
 from llm_protocol.policy import CachePolicy
 from llm_protocol.response import LLMResponse
 
@@ -29,6 +31,12 @@ FLUSH_SECONDS = 2.0
 MEGABYTE = 1_000_000
 
 log = logging.getLogger(__name__)
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """What one incarnation leaves to the next."""
+
+    memory: Memory
 
 
 @final
@@ -42,6 +50,7 @@ class CacheActor:
 
     async def run(self, inbox: Inbox[CacheMessage], *, task_status: trio.TaskStatus[None]) -> None:
         """Serve until asked to stop; then write what is queued, within `FLUSH_SECONDS`. Starts without the file."""
+        inbox.checkpoint(Kept(self._memory))
         try:
             async with trio.open_nursery() as self._nursery:
                 if self._disk is not None:
@@ -140,11 +149,15 @@ def cache_child(
     policy's. Whether anything is ``enabled`` is for the caller to heed.
     """
     lifetimes = Lifetimes(policy.ttl_s, ttls or {})
-    return ChildSpec(name, lambda _: _cache(policy, lifetimes), mailbox=CACHE_MAILBOX)
+    return ChildSpec(name, lambda previous: _cache(policy, lifetimes, previous), mailbox=CACHE_MAILBOX)
 
 
-def _cache(policy: CachePolicy, lifetimes: Lifetimes) -> CacheActor:
-    memory = Memory(int(policy.memory_mb * MEGABYTE))
+def _cache(policy: CachePolicy, lifetimes: Lifetimes, previous: Previous) -> CacheActor:
+    if isinstance(previous, Kept):
+        memory = previous.memory
+        memory.recount(trio.current_time())
+    else:
+        memory = Memory(int(policy.memory_mb * MEGABYTE))
     return CacheActor(memory, lifetimes=lifetimes, disk=_disk(policy, lifetimes))
 
 

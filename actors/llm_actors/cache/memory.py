@@ -56,16 +56,25 @@ class Memory:
         self._kept[key] = _Kept(value, expires)
         self._bytes += cost
         self.count.stored += 1
-        while self._bytes > self._max_bytes:
-            _, evicted = self._kept.popitem(last=False)
-            self._bytes -= len(evicted.value) + OVERHEAD_BYTES
-            self.count.evicted += 1
+        self._make_room()
 
     def remove(self, key: CacheKey) -> None:
         """Forget the entry, if there is one."""
         kept = self._kept.pop(key, None)
         if kept is not None:
             self._bytes -= len(kept.value) + OVERHEAD_BYTES
+
+    def recount(self, now: float) -> None:
+        """After a crash, trust the entries and not the sum: drop those that have expired, and weigh the others."""
+        self._kept = OrderedDict((key, kept) for key, kept in self._kept.items() if kept.expires > now)
+        self._bytes = sum(len(kept.value) + OVERHEAD_BYTES for kept in self._kept.values())
+        self._make_room()
+
+    def _make_room(self) -> None:
+        while self._bytes > self._max_bytes:
+            _, evicted = self._kept.popitem(last=False)
+            self._bytes -= len(evicted.value) + OVERHEAD_BYTES
+            self.count.evicted += 1
 
     def statistics(self) -> TierStatistics:
         """Counters and gauges."""

@@ -17,7 +17,7 @@ from llm_actors.selector.cost import CostOf
 from llm_actors.selector.performance import Observed, Performance
 from llm_actors.selector.ranking import Barred, Choice, Ranking
 from llm_actors.selector.score import Figures, Terms, Weights
-from llm_actors.selector.selector import Saved, Selector
+from llm_actors.selector.selector import Selector
 
 __all__ = [
     "Barred",
@@ -28,7 +28,6 @@ __all__ = [
     "Observed",
     "Performance",
     "Ranking",
-    "Saved",
     "Selector",
     "SelectorActor",
     "SelectorMessage",

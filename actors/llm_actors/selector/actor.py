@@ -1,8 +1,8 @@
-"""The selector actor: takes in what attempts showed, one at a time, and keeps what must outlive it.
+"""The selector actor: takes in what attempts showed, one at a time.
 
-It writes the books and turns the breakers of a `Selector` that others read synchronously. If it crashes, the next
-incarnation goes on from the last checkpoint, with every shut breaker half-open. What happens in between is not seen,
-which costs some precision and no request.
+It writes the books and turns the breakers of a `Selector` that others read synchronously, and which outlives it. If it
+crashes, the next incarnation goes on with the same books and with every open breaker half-open. While it is parked,
+observations are dropped and the last order stands. That costs some precision and no request.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable
 from math import inf
 from typing import TypeAlias, final
 
+import msgspec
 import trio
 
 from llm_actors.catalog import Candidate
@@ -20,15 +21,12 @@ from llm_actors.kernel import ChildSpec, Delivery, Inbox, MailboxSpec, Overflow,
 from llm_actors.provider import Outcome
 from llm_actors.selector.breaker import State
 from llm_actors.selector.performance import Observed
-from llm_actors.selector.selector import Saved, Selector, Turn
+from llm_actors.selector.selector import Selector, Turn
 from llm_protocol.events import Failed
 from llm_protocol.failures import RULES, FailureKind
 
 OBSERVATIONS_WAITING = 1_024
 """Observations that wait to be taken in. One more displaces the oldest, which matters least."""
-
-CHECKPOINT_SECONDS = 1.0
-"""The books of a crashed selector are at most so old, or as old as the last observation."""
 
 REFUSED_SECONDS = 60.0
 """How often at most it is told of a provider that its vendor refuses our key or our account."""
@@ -73,35 +71,37 @@ def observe(
     )
 
 
+class EndOfSelector(msgspec.Struct, frozen=True):
+    """How the last incarnation ended. The books need not be handed over: the `Selector` outlives them all."""
+
+    crashed: bool
+
+
 @final
 class SelectorActor:
     """The one who writes ``selector``. ``draw`` gives numbers in [0, 1)."""
 
     def __init__(self, selector: Selector, previous: Previous, draw: Callable[[], float] = random.random) -> None:
         self._selector = selector
-        self._previous = previous if isinstance(previous, Saved) else None
+        self._after_crash = isinstance(previous, EndOfSelector) and previous.crashed
         self._draw = draw
         self._refused_at: dict[str, float] = {}
 
-    async def run(self, inbox: Inbox[SelectorMessage], *, task_status: trio.TaskStatus[None]) -> Saved:
-        """Serve until asked to stop. Returns the books."""
-        self._selector.restore(self._previous, trio.current_time())
+    async def run(self, inbox: Inbox[SelectorMessage], *, task_status: trio.TaskStatus[None]) -> EndOfSelector:
+        """Serve until asked to stop."""
+        inbox.checkpoint(EndOfSelector(crashed=True))
+        if self._after_crash:
+            self._selector.restart(trio.current_time())
         task_status.started()
-        saved_at = -inf
+        await serve(inbox, self._take_in)
+        return EndOfSelector(crashed=False)
 
-        async def take_in(delivery: Delivery[SelectorMessage]) -> None:
-            nonlocal saved_at
-            seen = delivery.message
-            turn = self._selector.observe(seen, self._draw())
-            if turn is not None:
-                _tell(turn, seen.ended)
-            self._tell_refused(seen)
-            if seen.ended - saved_at >= CHECKPOINT_SECONDS:
-                saved_at = seen.ended
-                inbox.checkpoint(self._selector.save(clean=False))
-
-        await serve(inbox, take_in)
-        return self._selector.save(clean=True)
+    async def _take_in(self, delivery: Delivery[SelectorMessage]) -> None:
+        seen = delivery.message
+        turn = self._selector.observe(seen, self._draw())
+        if turn is not None:
+            _tell(turn, seen.ended)
+        self._tell_refused(seen)
 
     def _tell_refused(self, seen: Observed) -> None:
         provider, failure = seen.candidate.provider, seen.failure

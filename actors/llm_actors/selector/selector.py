@@ -3,8 +3,8 @@
 One object with the books of all candidates, the breakers and the budgets of all providers. Everything here is
 synchronous and happens in one thread, so that the orchestrator reads it (`rank`) and makes its claims (`admit`,
 `may_retry`, `may_hedge`) without a message. What attempts showed comes in one at a time, through the selector's
-actor, which also keeps a copy for the case that it crashes. Books and breakers are frozen values that are replaced as
-a whole: there is no moment at which half of one is written.
+actor. Books and breakers are frozen values that are replaced as a whole: there is no moment at which half of one is
+written, so a crash of the actor leaves them as they were before the observation it crashed on.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from typing import NamedTuple, final
-
-import msgspec
 
 from llm_actors.catalog import Candidate
 from llm_actors.selector.breaker import Breaker, State
@@ -49,14 +47,6 @@ PROBE_HINT_SECONDS = 1.0
 _MEASURED: frozenset[Select] = frozenset({"score", "fastest"})
 _UNKNOWN = Performance()
 _DEFAULT_WEIGHTS = Weights()
-
-
-class Saved(msgspec.Struct, frozen=True):
-    """What the next incarnation of the selector's actor is given. ``clean``: after a stop, not after a crash."""
-
-    books: dict[Candidate, Performance]
-    breakers: dict[str, Breaker]
-    clean: bool
 
 
 class Turn(NamedTuple):
@@ -174,16 +164,9 @@ class Selector:
             self._forgive(provider)
         return Turn(provider, before.state, breaker)
 
-    def save(self, *, clean: bool) -> Saved:
-        """A copy of what must outlive a crash."""
-        return Saved(dict(self._books), dict(self._breakers), clean)
-
-    def restore(self, saved: Saved | None, now: float) -> None:
-        """Go on from ``saved``. After a crash what was shut is half-open: one probe will tell."""
-        self._books = dict(saved.books) if saved else {}
-        self._breakers = dict(saved.breakers) if saved else {}
-        if saved and not saved.clean:
-            self._breakers = {name: breaker.restarted(now) for name, breaker in saved.breakers.items()}
+    def restart(self, now: float) -> None:
+        """Go on after a crash. Nobody saw what happened meanwhile, so an open breaker is half-open: one probe tells."""
+        self._breakers = {name: breaker.restarted(now) for name, breaker in self._breakers.items()}
 
     def _forgive(self, provider: str) -> None:
         """The trouble is over. Held against it any longer, it would keep a recovered provider from being used."""
