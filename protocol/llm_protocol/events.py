@@ -38,10 +38,15 @@ class ItemStarted(msgspec.Struct, frozen=True, kw_only=True, tag="item_started")
 
 
 class TextDelta(msgspec.Struct, frozen=True, gc=False, tag="text_delta"):
-    """More text of item ``index``."""
+    """More text of item ``index``.
+
+    ``lengths`` is set where a delta stands for several, as run logs keep those of long ago: one byte for the length of
+    each. The text is the same. This holds for every kind of delta.
+    """
 
     index: int
     text: str
+    lengths: bytes = b""
 
 
 class ReasoningDelta(msgspec.Struct, frozen=True, gc=False, tag="reasoning_delta"):
@@ -49,6 +54,7 @@ class ReasoningDelta(msgspec.Struct, frozen=True, gc=False, tag="reasoning_delta
 
     index: int
     text: str
+    lengths: bytes = b""
 
 
 class ToolCallDelta(msgspec.Struct, frozen=True, gc=False, tag="tool_call_delta"):
@@ -56,6 +62,7 @@ class ToolCallDelta(msgspec.Struct, frozen=True, gc=False, tag="tool_call_delta"
 
     index: int
     text: str
+    lengths: bytes = b""
 
 
 class RefusalDelta(msgspec.Struct, frozen=True, gc=False, tag="refusal_delta"):
@@ -63,6 +70,7 @@ class RefusalDelta(msgspec.Struct, frozen=True, gc=False, tag="refusal_delta"):
 
     index: int
     text: str
+    lengths: bytes = b""
 
 
 class ItemDone(msgspec.Struct, frozen=True, kw_only=True, tag="item_done"):
@@ -104,6 +112,7 @@ class MemberDelta(msgspec.Struct, frozen=True, gc=False, tag="member_delta"):
 
     member: str
     text: str
+    lengths: bytes = b""
 
 
 class MemberDone(msgspec.Struct, frozen=True, kw_only=True, tag="member_done"):

@@ -32,6 +32,7 @@ from llm_protocol.events import (
     UsageReported,
 )
 from llm_protocol.response import FinishReason, LLMResponse, Usage
+from llm_protocol.text_buffer import TextBuffer
 
 DELTA_OF: dict[ItemKind, type[Delta]] = {
     "text": TextDelta,
@@ -48,10 +49,10 @@ class _Open:
 
     def __init__(self, start: ItemStarted) -> None:
         self.start = start
-        self.pieces: list[str] = []
+        self.pieces = TextBuffer()
 
     def part(self) -> Part | None:
-        text = "".join(self.pieces)
+        text = self.pieces.text()
         match self.start.kind:
             case "text":
                 return Text(text) if text else None

@@ -1,37 +1,90 @@
 """Joining deltas that have piled up.
 
 A reader that is slower than the model finds many small deltas waiting. Sent one by one they cost a frame each;
-joined they cost one. Every encoder uses this, so that a slow reader is served in the same way on every wire.
+joined they cost one. Every encoder uses this, so that a slow reader is served in the same way on every wire. The run
+log uses it too: what lies far behind is kept joined, with the length of each piece, so that a reader can still go on
+from the middle.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeAlias
 
-from llm_protocol.events import DELTAS, Delta, Event
+from llm_protocol.events import DELTAS, Delta, Event, MemberDelta
+
+AnyDelta: TypeAlias = Delta | MemberDelta
+
+ANY_DELTAS = (*DELTAS, MemberDelta)
+
+MAX_PIECE = 255
+"""Characters of a delta that may be joined with its length kept: one byte holds the length."""
 
 
 def merged(events: Iterable[Event]) -> Iterator[tuple[Event, int]]:
-    """The events in order, each with how many of the given ones it stands for: adjacent deltas of one item become
-    one.
-    """
-    pending: Delta | None = None
-    pieces: list[str] = []
+    """The events in order, each with how many deltas it stands for: adjacent deltas of one item become one."""
+    pending: AnyDelta | None = None
+    texts: list[str] = []
+    count = 0
     for event in events:
-        if not isinstance(event, DELTAS):
+        if not isinstance(event, ANY_DELTAS):
             if pending is not None:
-                yield _joined(pending, pieces), len(pieces)
+                yield _with_text(pending, texts), count
                 pending = None
             yield event, 1
-        elif pending is not None and type(event) is type(pending) and event.index == pending.index:
-            pieces.append(event.text)
+        elif pending is not None and is_continued_by(pending, event):
+            texts.append(event.text)
+            count += len(event.lengths) or 1
         else:
             if pending is not None:
-                yield _joined(pending, pieces), len(pieces)
-            pending, pieces = event, [event.text]
+                yield _with_text(pending, texts), count
+            pending, texts, count = event, [event.text], len(event.lengths) or 1
     if pending is not None:
-        yield _joined(pending, pieces), len(pieces)
+        yield _with_text(pending, texts), count
 
 
-def _joined(first: Delta, pieces: list[str]) -> Delta:
-    return first if len(pieces) == 1 else type(first)(first.index, "".join(pieces))
+def is_continued_by(first: AnyDelta, second: AnyDelta) -> bool:
+    """Whether ``second`` is more of the same text."""
+    if isinstance(first, MemberDelta):
+        return isinstance(second, MemberDelta) and first.member == second.member
+    return type(first) is type(second) and first.index == second.index
+
+
+def count_pieces(event: Event) -> int:
+    """How many of the log's events this one stands for."""
+    return (len(event.lengths) or 1) if isinstance(event, ANY_DELTAS) else 1
+
+
+def keeps_lengths(delta: AnyDelta) -> bool:
+    """Whether `join` may be given this delta."""
+    return bool(delta.lengths) or len(delta.text) <= MAX_PIECE
+
+
+def join(deltas: Sequence[AnyDelta]) -> AnyDelta:
+    """Deltas of one text as one, with the length of each. Each must be one that `keeps_lengths`."""
+    if len(deltas) == 1:
+        return deltas[0]
+    lengths = b"".join(delta.lengths or bytes((len(delta.text),)) for delta in deltas)
+    return _made(deltas[0], "".join(delta.text for delta in deltas), lengths)
+
+
+def cut(delta: AnyDelta, pieces: int) -> tuple[AnyDelta, AnyDelta]:
+    """The first ``pieces`` of a joined delta, and the rest; both must have some."""
+    at = sum(delta.lengths[:pieces])
+    first = _made(delta, delta.text[:at], delta.lengths[:pieces])
+    return first, _made(delta, delta.text[at:], delta.lengths[pieces:])
+
+
+def without_lengths(delta: AnyDelta) -> AnyDelta:
+    """The delta as if it had come in one piece."""
+    return _made(delta, delta.text, b"") if delta.lengths else delta
+
+
+def _with_text(first: AnyDelta, texts: list[str]) -> AnyDelta:
+    return _made(first, "".join(texts), b"") if len(texts) > 1 or first.lengths else first
+
+
+def _made(like: AnyDelta, text: str, lengths: bytes) -> AnyDelta:
+    if isinstance(like, MemberDelta):
+        return MemberDelta(like.member, text, lengths)
+    return type(like)(like.index, text, lengths)

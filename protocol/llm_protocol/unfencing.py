@@ -16,6 +16,7 @@ import msgspec
 
 from llm_protocol.content import Text
 from llm_protocol.events import TERMINAL, Event, ItemDone, ItemStarted, TextDelta
+from llm_protocol.text_buffer import TextBuffer
 
 HOLD_LIMIT = 256
 """Characters that may be held back while they could be a fence."""
@@ -77,7 +78,7 @@ class Unfencer:
     """A filter over the events of one answer: every text item loses its fence, in its deltas and as a whole."""
 
     def __init__(self) -> None:
-        self._texts: dict[int, tuple[Unfenced, list[str]]] = {}
+        self._texts: dict[int, tuple[Unfenced, TextBuffer]] = {}
 
     def feed(self, events: Iterable[Event]) -> list[Event]:
         """The events, with what is certain of the texts. Held text comes out with the item's or the answer's end."""
@@ -87,7 +88,7 @@ class Unfencer:
                 case TextDelta():
                     self._delta(event, out)
                 case ItemStarted(kind="text"):
-                    self._texts[event.index] = (Unfenced(), [])
+                    self._texts[event.index] = (Unfenced(), TextBuffer())
                     out.append(event)
                 case ItemDone(part=Text() as text):
                     out.append(ItemDone(index=event.index, part=self._whole(event.index, text, out)))
@@ -99,7 +100,7 @@ class Unfencer:
         return out
 
     def _delta(self, event: TextDelta, out: list[Event]) -> None:
-        state, _ = self._texts.setdefault(event.index, (Unfenced(), []))
+        state, _ = self._texts.setdefault(event.index, (Unfenced(), TextBuffer()))
         self._tell(event.index, state.add(event.text), out)
 
     def _tell(self, index: int, text: str, out: list[Event]) -> None:
@@ -111,10 +112,10 @@ class Unfencer:
         state, pieces = self._texts[index]
         self._tell(index, state.end(), out)
         del self._texts[index]
-        return "".join(pieces)
+        return pieces.text()
 
     def _whole(self, index: int, part: Text, out: list[Event]) -> Text:
-        state, _ = self._texts.setdefault(index, (Unfenced(), []))
+        state, _ = self._texts.setdefault(index, (Unfenced(), TextBuffer()))
         if not state.touched:  # an item that came without deltas
             self._tell(index, state.add(part.text), out)
         return msgspec.structs.replace(part, text=self._flush(index, out))

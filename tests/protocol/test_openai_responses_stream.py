@@ -28,6 +28,7 @@ from llm_protocol.events import (
 )
 from llm_protocol.failures import RULES, Failure, FailureKind
 from llm_protocol.fold import unfold
+from llm_protocol.merging import join
 from llm_protocol.requests import ChatRequest
 from llm_protocol.response import FinishReason, LLMResponse, Usage
 from llm_protocol.sse import encode_sse
@@ -730,3 +731,28 @@ def test_parts_of_a_summary_are_joined_by_a_blank_line() -> None:
 
 def test_options_default_to_the_apis_own() -> None:
     assert ResponseOptions() == ResponseOptions(store=True, background=False, generate=True)
+
+
+@pytest.mark.parametrize("delta", [TextDelta, ReasoningDelta])
+def test_a_reader_inside_a_joined_delta_gets_exactly_the_rest(delta: type[TextDelta | ReasoningDelta]) -> None:
+    """The run log joins what lies far behind. From whatever number a reader goes on, it gets what follows, once."""
+    pieces = [f"{number} " for number in range(40)]
+    kind = "text" if delta is TextDelta else "reasoning"
+    head: list[Event] = [ItemStarted(index=0, kind=kind)]  # type: ignore[arg-type]
+    apart: list[Event] = [*head, *(delta(0, piece) for piece in pieces)]
+    joined: list[Event] = [*head, join([delta(0, piece) for piece in pieces])]
+    numbers = {frame["sequence_number"]: frame for frame in frames_of(apart)}
+
+    assert [frame["sequence_number"] for frame in frames_of(joined)][-1] == max(numbers)
+    for after in range(-1, max(numbers) + 1):
+        told = frames_of(joined, starting_after=after)
+        rest = [frame for number, frame in numbers.items() if number > after]
+        assert text_in(told) == text_in(rest)
+        assert [frame["type"] for frame in told if "delta" not in frame["type"]] == [
+            frame["type"] for frame in rest if "delta" not in frame["type"]
+        ]
+        assert [frame["sequence_number"] for frame in told[-1:]] == [frame["sequence_number"] for frame in rest[-1:]]
+
+
+def text_in(frames: list[dict[str, Any]]) -> str:
+    return "".join(frame.get("delta", "") for frame in frames)

@@ -8,6 +8,7 @@ the text broke off; ``restart`` tells the followers to forget what they have.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, final
 
 import msgspec
@@ -35,13 +36,12 @@ class Rescue:
     and what follows a failure is asked of `resume`.
     """
 
-    __slots__ = ("_held", "_held_bytes", "_log", "_mode", "_speaking", "_splice", "delivered")
+    __slots__ = ("_held", "_log", "_mode", "_speaking", "_splice", "delivered")
 
     def __init__(self, log: RunLog, mode: OnBrokenStream) -> None:
         self._log = log
         self._mode = mode
-        self._held: list[Event] = []
-        self._held_bytes = 0
+        self._held = RunLog(limit_bytes=log.limit_bytes)
         self._splice: _Splice | None = None
         self._speaking = False
         """Whether content of the present attempt was delivered."""
@@ -65,13 +65,14 @@ class Rescue:
 
     def commit(self) -> None:
         """The attempt was whole: deliver what was held back."""
-        held, self._held, self._held_bytes = self._held, [], 0
-        for event in held:
+        held = self._forget_held()
+        for event in held.events:
             self._append(event)
 
     def resume(self, request: AnyRequest) -> AnyRequest | None:
         """The request for another attempt after a failed one; ``None`` where what was delivered forbids one."""
-        self._held, self._held_bytes, self._speaking = [], 0, False
+        self._forget_held()
+        self._speaking = False
         if not self.delivered:
             return request
         if self._mode == "restart":
@@ -83,10 +84,13 @@ class Rescue:
         return None
 
     def _hold(self, event: Event) -> None:
-        self._held_bytes += weigh(event)
-        if self._log.size + self._held_bytes > self._log.limit_bytes:
+        if self._log.size + self._held.size + weigh(event) > self._log.limit_bytes:
             raise LogLimitExceeded
         self._held.append(event)
+
+    def _forget_held(self) -> RunLog:
+        held, self._held = self._held, RunLog(limit_bytes=self._log.limit_bytes)
+        return held
 
     def _append(self, event: Event) -> None:
         found = event if self._splice is None else self._splice.translate(event)
@@ -116,7 +120,7 @@ class _Break(NamedTuple):
     free: int
 
 
-def _break(events: list[Event]) -> _Break | None:
+def _break(events: Sequence[Event]) -> _Break | None:
     """The place to go on from; ``None`` unless the last item is a text that is not done, and no tool was called."""
     kinds: dict[int, str] = {}
     done: set[int] = set()

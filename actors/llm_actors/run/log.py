@@ -2,26 +2,47 @@
 
 One writer appends; any number of followers read, each with a cursor of its own, from the start or from later, at
 their own pace. A slow follower therefore costs nothing but the log itself, which is bounded in bytes, and the
-writer never waits for anyone. The position of an event in the log is its sequence number.
+writer never waits for anyone.
+
+The position of an event is how many were appended before it, and never changes. The deltas behind the newest ones are
+kept joined, whatever followers do, because a token's text is a fraction of what an event costs; the length of each
+piece is kept with them, so a position inside a joined delta still leads to exactly the rest of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import sys
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import final
 
 import trio
 
-from llm_protocol.events import DELTAS, TERMINAL, Event, Failed, Finished, ItemDone, MemberDelta
+from llm_protocol.content import Image
+from llm_protocol.events import DELTAS, TERMINAL, Event, Failed, Finished, ItemDone, Restarted
+from llm_protocol.merging import (
+    ANY_DELTAS,
+    AnyDelta,
+    count_pieces,
+    cut,
+    is_continued_by,
+    join,
+    keeps_lengths,
+    without_lengths,
+)
 
 LOG_LIMIT_BYTES = 8 * 1024 * 1024
 """Default bound of one log, in bytes as `weigh` counts them (8 MiB)."""
 
-_TEXTS = (*DELTAS, MemberDelta)
+NEWEST_EVENTS = 64
+"""At least so many events at the end of a log are kept as they came."""
 
-EVENT_BYTES = 120
-"""What an event costs beside its text: the struct and the string's header."""
+JOINED_CHARACTERS = 16 * 1024
+"""A joined delta grows to about this length: longer ones would be copied too often while they grow."""
+
+EVENT_BYTES = 160
+"""What an event costs beside its text: the struct, the headers of its strings, its place in the log."""
 
 
 class LogLimitExceeded(Exception):  # noqa: N818  (it says what happened, as trio's TooSlowError does)
@@ -29,14 +50,20 @@ class LogLimitExceeded(Exception):  # noqa: N818  (it says what happened, as tri
 
 
 def weigh(event: Event) -> int:
-    """Bytes an event is counted as. Whole parts repeat the text of their deltas and share no memory with it."""
-    if isinstance(event, _TEXTS):
-        return EVENT_BYTES + len(event.text)
+    """Bytes an event is counted as."""
+    if isinstance(event, ANY_DELTAS):
+        return EVENT_BYTES + _text_bytes(event.text) + len(event.lengths)
     if isinstance(event, ItemDone):
         part = event.part
-        size = len(getattr(part, "text", "") or "") + len(getattr(part, "arguments", "") or "")
-        return EVENT_BYTES + size + len(getattr(part, "data", b"") or b"")
+        if isinstance(part, Image):
+            return EVENT_BYTES + len(part.data or b"")
+        return EVENT_BYTES + _text_bytes(getattr(part, "text", "") or getattr(part, "arguments", "") or "")
     return EVENT_BYTES
+
+
+def _text_bytes(text: str) -> int:
+    """Memory of a text's characters: up to four bytes each where it is not ASCII."""
+    return len(text) if text.isascii() else sys.getsizeof(text)
 
 
 @final
@@ -46,26 +73,42 @@ class RunLog:
     ``on_late`` is called once for each event that comes after the end.
     """
 
-    __slots__ = ("_grown", "_on_deserted", "_watchers", "events", "followers", "limit_bytes", "on_late", "size")
+    __slots__ = (
+        "_grown", "_joined", "_joined_count", "_newest", "_on_deserted", "_starts", "_unrepeated", "_watchers",
+        "end", "followers", "limit_bytes", "on_late", "size",
+    )  # fmt: skip
 
     def __init__(self, *, limit_bytes: int = LOG_LIMIT_BYTES, on_deserted: Callable[[], None] | None = None) -> None:
-        self.events: list[Event] = []
+        self.end: Finished | Failed | None = None
+        """The terminal event, once there is one."""
         self.size = 0
+        """Bytes so far, as `weigh` counts them."""
         self.followers = 0
         self.limit_bytes = limit_bytes
         self.on_late: Callable[[], None] | None = None
+        self._joined: list[Event] = []
+        self._starts: list[int] = []  # the position of each of _joined
+        self._joined_count = 0
+        """How many events _joined stands for; the position of the first of _newest."""
+        self._newest: list[Event] = []
+        self._unrepeated = 0
+        """Bytes of deltas that no whole part has repeated yet."""
         self._on_deserted = on_deserted
         self._grown: trio.Event | None = None
         self._watchers: list[Callable[[], None]] = []
 
+    def __len__(self) -> int:
+        """How many events were appended: the position of the next one."""
+        return self._joined_count + len(self._newest)
+
     @property
-    def end(self) -> Finished | Failed | None:
-        """The terminal event, once there is one."""
-        last = self.events[-1] if self.events else None
-        return last if isinstance(last, TERMINAL) else None
+    def events(self) -> list[Event]:
+        """All events, those of long ago joined."""
+        return [*self._joined, *self._newest]
 
     def append(self, event: Event) -> None:
         """Add the next event and wake the followers. An event after the end is dropped, and reported to ``on_late``.
+        A joined delta of another log is one event here.
 
         Raises `LogLimitExceeded` when the log is full; the terminal event always fits.
         """
@@ -75,15 +118,68 @@ class RunLog:
             if self.on_late is not None:
                 self.on_late()
             return
-        self.size += weigh(event)
-        if self.size > self.limit_bytes and not isinstance(event, TERMINAL):
-            raise LogLimitExceeded
-        self.events.append(event)
+        if isinstance(event, TERMINAL):
+            self.end = event
+        else:
+            if isinstance(event, ANY_DELTAS) and event.lengths:
+                event = without_lengths(event)
+            self._charge(event)
+        self._newest.append(event)
+        if len(self._newest) >= 2 * NEWEST_EVENTS:
+            self._join_oldest()
         if self._grown is not None:
             self._grown.set()
             self._grown = None
         for wake in self._watchers:
             wake()
+
+    def _charge(self, event: Event) -> None:
+        """Count an event. A whole part is counted as far as it is more than the deltas it repeats: an answer must not
+        fail at its very end, when all of it was delivered.
+        """
+        weight = weigh(event)
+        repeated = 0
+        if isinstance(event, ItemDone) and not isinstance(event.part, Image):
+            repeated = min(self._unrepeated, weight - EVENT_BYTES)
+        if self.size + weight - repeated > self.limit_bytes:
+            raise LogLimitExceeded
+        self.size += weight - repeated
+        if isinstance(event, DELTAS):
+            self._unrepeated += weight - EVENT_BYTES
+        elif isinstance(event, Restarted):
+            self._unrepeated = 0
+        else:
+            self._unrepeated -= repeated
+
+    def _join_oldest(self) -> None:
+        """Move all but the newest events to those that are joined."""
+        moving = self._newest[:-NEWEST_EVENTS]
+        del self._newest[:-NEWEST_EVENTS]
+        for event in _with_runs_joined(moving):
+            last = self._joined[-1] if self._joined else None
+            if last is not None and _can_grow(last, event):
+                assert isinstance(last, ANY_DELTAS), "only deltas grow"
+                assert isinstance(event, ANY_DELTAS), "only deltas make others grow"
+                grown = self._joined[-1] = join((last, event))
+                self.size += weigh(grown) - weigh(last)
+            else:
+                self._joined.append(event)
+                self._starts.append(self._joined_count)
+                self.size += weigh(event) if isinstance(event, ANY_DELTAS) else 0
+            self._joined_count += count_pieces(event)
+        self.size -= sum(weigh(event) for event in moving if isinstance(event, ANY_DELTAS))
+
+    def read(self, start: int = 0) -> list[Event]:
+        """The events from position ``start`` on; of a joined delta what comes after that position."""
+        if start >= self._joined_count:
+            return self._newest[start - self._joined_count :]
+        at = bisect_right(self._starts, start) - 1
+        found = [*self._joined[at:], *self._newest]
+        first, skip = found[0], start - self._starts[at]
+        if skip:
+            assert isinstance(first, ANY_DELTAS), "only deltas are joined"
+            found[0] = cut(first, skip)[1]
+        return found
 
     def follow(self, start: int = 0, wake: Callable[[], None] | None = None) -> Follower:
         """A follower whose next event is the one at ``start``; to be used as a context manager, and closed by
@@ -109,9 +205,40 @@ class RunLog:
 
     async def wait_past(self, length: int) -> None:
         """Wait until the log is longer than ``length``. Cancelling it leaves nothing behind."""
-        while len(self.events) <= length:
+        while len(self) <= length:
             self._grown = self._grown or trio.Event()
             await self._grown.wait()
+
+
+def _with_runs_joined(events: Iterable[Event]) -> Iterator[Event]:
+    """The events in order, neighbouring short deltas of one text as one."""
+    run: list[AnyDelta] = []
+    for event in events:
+        if run and _can_grow(run[0], event):
+            assert isinstance(event, ANY_DELTAS), "only deltas make others grow"
+            run.append(event)
+            continue
+        if run:
+            yield join(run)
+            run = []
+        if isinstance(event, ANY_DELTAS) and keeps_lengths(event):
+            run.append(event)
+        else:
+            yield event
+    if run:
+        yield join(run)
+
+
+def _can_grow(last: Event, event: Event) -> bool:
+    """Whether ``event`` may be joined to ``last``."""
+    return (
+        isinstance(last, ANY_DELTAS)
+        and isinstance(event, ANY_DELTAS)
+        and is_continued_by(last, event)
+        and keeps_lengths(last)
+        and keeps_lengths(event)
+        and len(last.text) < JOINED_CHARACTERS
+    )
 
 
 @final
@@ -130,15 +257,15 @@ class Follower:
         log._attach(wake)
 
     def take(self) -> Sequence[Event]:
-        """What is there now and was not taken yet, without waiting; may be empty."""
-        events = self._log.events[self.position :]
-        self.position += len(events)
+        """What is there now and was not taken yet, without waiting; may be empty. What lies far behind comes joined."""
+        events = self._log.read(self.position)
+        self.position = max(self.position, len(self._log))
         return events
 
     @property
     def at_end(self) -> bool:
         """Whether the log has ended and all of it was taken."""
-        return self._log.end is not None and self.position >= len(self._log.events)
+        return self._log.end is not None and self.position >= len(self._log)
 
     async def next(self) -> Sequence[Event]:
         """Wait for events and take them all; empty only when the log has ended.

@@ -246,14 +246,14 @@ class Team:
             purse=purse,
         )
         ending: Ending | None = None
-        said = len(into.events)
+        said = len(into)
         with scope:
             ending = await Single(self.services, ask).answer()
         if not whole:
             self._calls += record.attempts
         if ending is not None:
             return ending
-        partial = any(isinstance(event, CONTENT) for event in into.events[said:])
+        partial = any(isinstance(event, CONTENT) for event in into.read(said))
         if purse.overran:
             failure = Failure(kind=FailureKind.BUDGET, message="the request's budget is used up", partial=partial)
         else:

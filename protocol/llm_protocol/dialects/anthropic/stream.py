@@ -37,6 +37,7 @@ from llm_protocol.events import (
 )
 from llm_protocol.response import FinishReason
 from llm_protocol.sse import ServerSentEvent
+from llm_protocol.text_buffer import TextBuffer
 from llm_protocol.wire import JsonDecoder, WireError, decode_object, encode_json
 
 KINDS: dict[Any, ItemKind] = {
@@ -73,18 +74,18 @@ class _Block:
         self.item = item
         self.start = start
         self.kind: ItemKind = KINDS.get(start.get("type"), "opaque")
-        self.pieces: list[str] = []
-        self.signature: list[str] = []
+        self.pieces = TextBuffer()
+        self.signature = TextBuffer()
         self.citations: list[Any] = []
 
     def part(self) -> Part:
         """The whole part. Raises `WireError`."""
-        block, joined = dict(self.start), "".join(self.pieces)
+        block, joined = dict(self.start), self.pieces.text()
         field = _PIECE_FIELDS.get(block["type"])
         if field is not None:
             block[field] = text_of(block, field) + joined
         if self.signature:
-            block["signature"] = text_of(block, "signature") + "".join(self.signature)
+            block["signature"] = text_of(block, "signature") + self.signature.text()
         if self.citations:
             given = block.get("citations")
             block["citations"] = [*(given if isinstance(given, list) else ()), *self.citations]

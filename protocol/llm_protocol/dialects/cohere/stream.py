@@ -27,6 +27,7 @@ from llm_protocol.events import (
 )
 from llm_protocol.response import FinishReason
 from llm_protocol.sse import ServerSentEvent
+from llm_protocol.text_buffer import TextBuffer
 from llm_protocol.wire import JsonDecoder, WireError, decode_object
 
 _NULL_LIMIT = 16
@@ -48,12 +49,12 @@ class _Item:
         self.kind = kind
         self.id = item_id
         self.name = name
-        self.pieces: list[str] = []
+        self.pieces = TextBuffer()
         self.told = False
         self.citations: list[Any] = []
 
     def part(self) -> Part:
-        text = "".join(self.pieces)
+        text = self.pieces.text()
         match self.kind:
             case "reasoning":
                 return Reasoning(text=text, id=self.id, dialect=NAME)
@@ -189,7 +190,7 @@ class CohereAnswer(Answer):
         if item.told:
             self._out.append(ToolCallDelta(item.index, piece))
             return
-        text = "".join(item.pieces)
+        text = item.pieces.text()
         if len(text) > _NULL_LIMIT or not "null".startswith(text.strip()):
             item.told = True
             self._out.append(ToolCallDelta(item.index, text))

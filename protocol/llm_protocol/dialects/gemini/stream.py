@@ -29,6 +29,7 @@ from llm_protocol.failures import Failure
 from llm_protocol.pictures import unbase64
 from llm_protocol.response import FinishReason
 from llm_protocol.sse import ServerSentEvent
+from llm_protocol.text_buffer import TextBuffer
 from llm_protocol.wire import JsonDecoder, WireError, decode_json, decode_object, json_text
 
 _CHUNK = JsonDecoder(Chunk)
@@ -55,7 +56,7 @@ class GeminiAnswer(Answer):
         self._id = ""
         self._index = -1  # of the open item
         self._kind = ""  # of the open item, "text" or "reasoning"; "" when none is open
-        self._pieces: list[str] = []
+        self._pieces = TextBuffer()
         self._calls = 0
         self._usage: UsageMetadata | None = None
         self._finish: str | None = None
@@ -174,7 +175,7 @@ class GeminiAnswer(Answer):
     def _close_item(self, signature: str | None) -> None:
         if not self._kind:
             return
-        text = "".join(self._pieces)
+        text = self._pieces.text()
         part = (
             Text(text, signature) if self._kind == "text" else Reasoning(text=text, signature=signature, dialect=NAME)
         )

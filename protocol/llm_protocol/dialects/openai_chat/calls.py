@@ -10,6 +10,7 @@ import msgspec
 
 from llm_protocol.content import Opaque, ToolCall
 from llm_protocol.dialects.openai_chat.shapes import Call, signed
+from llm_protocol.text_buffer import TextBuffer
 
 
 class PendingCall:
@@ -23,7 +24,7 @@ class PendingCall:
         self.custom = custom
         self.name = ""
         self.signature: str | None = None
-        self._pieces: list[str] = []
+        self._pieces = TextBuffer()
 
     def add(self, call: Call) -> str:
         """Take a piece into account; its text, if it has any."""
@@ -38,14 +39,14 @@ class PendingCall:
     def whole(self) -> bool:
         """Whether the arguments are one complete JSON value."""
         try:
-            msgspec.json.decode("".join(self._pieces))
+            msgspec.json.decode(self._pieces.text())
         except (ValueError, RecursionError):
             return False
         return not self.custom
 
     def part(self, dialect: str) -> ToolCall | Opaque:
         """The call, as it goes back in the next turn."""
-        text = "".join(self._pieces)
+        text = self._pieces.text()
         if not self.custom:
             return ToolCall(id=self.id, name=self.name, arguments=text, signature=self.signature)
         value = {"id": self.id, "type": "custom", "custom": {"name": self.name, "input": text}}

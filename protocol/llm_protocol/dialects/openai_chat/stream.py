@@ -39,6 +39,7 @@ from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.pictures import image_from_url
 from llm_protocol.response import FinishReason
 from llm_protocol.sse import ServerSentEvent
+from llm_protocol.text_buffer import TextBuffer
 from llm_protocol.wire import decode_object
 
 _TextDelta: TypeAlias = type[TextDelta] | type[ReasoningDelta] | type[RefusalDelta]
@@ -53,10 +54,10 @@ class _Speech:
     def __init__(self, index: int, delta: _TextDelta) -> None:
         self.index = index
         self.delta = delta
-        self.pieces: list[str] = []
+        self.pieces = TextBuffer()
 
     def part(self, dialect: str) -> Part:
-        text = "".join(self.pieces)
+        text = self.pieces.text()
         if self.delta is TextDelta:
             return Text(text)
         if self.delta is ReasoningDelta:

@@ -12,6 +12,7 @@ import msgspec
 
 from llm_protocol.content import JsonObject
 from llm_protocol.events import MemberDelta, MemberDone, MemberEvent, MemberFailed, MemberStarted
+from llm_protocol.text_buffer import TextBuffer
 
 PREFIX = "llm-runtime:member"
 
@@ -28,20 +29,20 @@ class MemberTeller:
     """Turns members' events into the API's. It keeps what each has said, to repeat it whole at its end."""
 
     def __init__(self) -> None:
-        self._texts: dict[str, list[str]] = {}
+        self._texts: dict[str, TextBuffer] = {}
 
     def told(self, event: MemberEvent) -> Told:
         """The event, as it is told."""
         match event:
             case MemberDelta(member=member, text=text):
-                self._texts.setdefault(member, []).append(text)
+                self._texts.setdefault(member, TextBuffer()).append(text)
                 return Told(f"{PREFIX}.delta", {"member": member, "delta": text})
             case MemberStarted(member=member):
-                self._texts[member] = []
+                self._texts[member] = TextBuffer()
                 rest = {"request_id": event.request_id, "round": event.round}
                 return Told(f"{PREFIX}.started", {"member": member, **rest})
             case MemberDone(member=member):
-                text = "".join(self._texts.pop(member, ()))
+                text = self._texts.pop(member, TextBuffer()).text()
                 rest = {"finish_reason": event.finish_reason, "usage": msgspec.to_builtins(event.usage)}
                 return Told(f"{PREFIX}.done", {"member": member, "text": text, **rest, "cost": event.cost})
             case MemberFailed(member=member, failure=failure):

@@ -7,7 +7,7 @@ number it saw is served by encoding the log again from its start, with ``startin
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, final
 
 from llm_protocol.content import JsonObject, Opaque, Part, Reasoning, Refusal, Text, ToolCall
@@ -39,8 +39,9 @@ from llm_protocol.events import (
     UsageReported,
 )
 from llm_protocol.fold import DELTA_OF
-from llm_protocol.merging import merged
+from llm_protocol.merging import ANY_DELTAS, count_pieces, cut, merged
 from llm_protocol.response import Usage
+from llm_protocol.text_buffer import TextBuffer
 from llm_protocol.wire import encode_json
 
 
@@ -73,7 +74,7 @@ class _Item:
         self.event = ""
         self.head = b""  # of a delta, up to its text
         self.opened = False
-        self.pieces: list[str] = []
+        self.pieces = TextBuffer()
         self.part: Part | None = None
 
     def prepare(self, stream_id: str | None) -> None:
@@ -97,7 +98,7 @@ class _Item:
 
     def so_far(self) -> Part | None:
         """The part as far as it came. Half a tool call is nothing anyone should act on."""
-        text = "".join(self.pieces)
+        text = self.pieces.text()
         match self.start.kind:
             case "text" if text:
                 return Text(text)
@@ -147,17 +148,30 @@ class OpenAIResponsesEncoder:
     def encode(self, events: Iterable[Event]) -> list[Frame]:
         """The frames for the next events."""
         frames: list[Frame] = []
-        # A joined delta cannot be cut at the reader's number, so nothing is joined until that is passed.
-        counted = merged(events) if self._number >= self._after else ((event, 1) for event in events)
-        for event, count in counted:
+        for event, count in merged(events) if self._number >= self._after else self._up_to_the_reader(events):
             if isinstance(event, DELTAS):
                 self._delta(frames, event, count)
             else:
-                self._step(frames, event)
+                self._step(frames, event, count)
         return frames
 
-    def _emit(self, frames: list[Frame], kind: str, **fields: Any) -> None:
-        self._number += 1
+    def _up_to_the_reader(self, events: Iterable[Event]) -> Iterator[tuple[Event, int]]:
+        """The events with how many deltas each stands for. Up to the number that the reader has seen nothing is joined,
+        and what the log has joined is cut there: a frame has either been seen or not.
+        """
+        for event in events:
+            rest, count = event, count_pieces(event)
+            first = True
+            while isinstance(rest, ANY_DELTAS) and count > 1 and self._number < self._after:
+                # The first delta may open its part, which takes a number of its own.
+                take = 1 if first else min(self._after - self._number, count - 1)
+                begin, rest = cut(rest, take)
+                yield begin, take  # self._number has moved on when this comes back
+                count, first = count - take, False
+            yield rest, count
+
+    def _emit(self, frames: list[Frame], kind: str, count: int = 1, **fields: Any) -> None:
+        self._number += count
         if self._number <= self._after:
             return
         event = {"type": kind, "sequence_number": self._number, **fields}
@@ -177,7 +191,7 @@ class OpenAIResponsesEncoder:
             data = b'%b%b,"sequence_number":%d}' % (item.head, encode_json(event.text), self._number)
             frames.append(Frame(item.event, data))
 
-    def _step(self, frames: list[Frame], event: Event) -> None:
+    def _step(self, frames: list[Frame], event: Event, count: int) -> None:
         match event:
             case ItemStarted():
                 if event.kind != "opaque":  # nothing can be said of one before it is whole
@@ -193,7 +207,7 @@ class OpenAIResponsesEncoder:
             case MemberStarted() | MemberDelta() | MemberDone() | MemberFailed():
                 if self._members is not None:
                     kind, fields = self._members.told(event)
-                    self._emit(frames, kind, **fields)
+                    self._emit(frames, kind, count, **fields)
             case _:
                 pass  # who began to answer is told at the end; vectors have no place in this API
 

@@ -32,6 +32,7 @@ from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.fold import DELTA_OF, item_events
 from llm_protocol.response import FinishReason
 from llm_protocol.sse import ServerSentEvent
+from llm_protocol.text_buffer import TextBuffer
 from llm_protocol.wire import WireError, decode_object, json_text
 
 _DELTA_KINDS: dict[str, ItemKind] = {
@@ -61,12 +62,12 @@ class _Item:
         self.kind: ItemKind = kind
         self.id = id_
         self.name = name
-        self.pieces: list[str] = []
+        self.pieces = TextBuffer()
         self.section = 0  # of a summary, or of reasoning text
 
     def part(self) -> Part:
         """What was streamed, as a part."""
-        text = "".join(self.pieces)
+        text = self.pieces.text()
         match self.kind:
             case "text":
                 return Text(text)

@@ -1,0 +1,49 @@
+"""A text that grows by small pieces and is wanted whole at its end."""
+
+from __future__ import annotations
+
+from typing import final
+
+RECENT_PIECES = 64
+"""Pieces kept apart before they are joined."""
+
+BLOCK_CHARACTERS = 16 * 1024
+"""Joined pieces grow to about this length; a longer text has several blocks."""
+
+
+@final
+class TextBuffer:
+    """Collects pieces. A list of them would cost some 60 bytes for each token; here the text costs what it is long."""
+
+    __slots__ = ("_blocks", "_recent")
+
+    def __init__(self) -> None:
+        self._blocks: list[str] = []
+        self._recent: list[str] = []
+
+    def append(self, piece: str) -> None:
+        """Add a piece at the end."""
+        self._recent.append(piece)
+        if len(self._recent) >= RECENT_PIECES:
+            self._join()
+
+    def _join(self) -> None:
+        text = "".join(self._recent)
+        self._recent.clear()
+        if self._blocks and len(self._blocks[-1]) < BLOCK_CHARACTERS:
+            self._blocks[-1] += text
+        else:
+            self._blocks.append(text)
+
+    def clear(self) -> None:
+        """Start anew."""
+        self._blocks.clear()
+        self._recent.clear()
+
+    def text(self) -> str:
+        """The whole text."""
+        return "".join((*self._blocks, *self._recent))
+
+    def __bool__(self) -> bool:
+        """Whether any piece was added, be it empty."""
+        return bool(self._recent or self._blocks)
