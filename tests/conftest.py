@@ -10,6 +10,8 @@ import pytest
 
 from llm_actors.testing import no_open_ends, nothing_left
 
+pytest_plugins = ["support.time_limit"]
+
 
 @pytest.fixture(autouse=True)
 def leak_check() -> Iterator[None]:
