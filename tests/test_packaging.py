@@ -156,11 +156,22 @@ def test_each_command_adds_what_it_needs(tmp_path: Path) -> None:
     checkout.asked()
     done = checkout.run("tests/x.py", program="test")
     assert done.returncode == 0, done.stderr
-    assert checkout.asked() == [f"{PIP} pytest>=9", "-P -m pytest tests/x.py"]
+    install, together, alone = checkout.asked()
+    assert install == f"{PIP} pytest>=9"
+    assert re.fullmatch(r"-P -m pytest -n [1-4] --dist worksteal -m not alone tests/x.py", together)
+    assert alone == "-P -m pytest -m alone tests/x.py"
     checkout.run(program="test")
     asked = checkout.asked()
     assert asked[:2] == [f"{PIP} httpx2", f"{PIP} ruff>=0.1"]
-    assert [line.split()[2] for line in asked[2:]] == ["ruff", "ruff", "mypy", "pyright", "pytest"]
+    assert [line.split()[2] for line in asked[2:]] == ["ruff", "ruff", "mypy", "pyright", "pytest", "pytest"]
+
+
+@pytest.mark.parametrize("own", ["-n0", "-n 4", "--numprocesses=2", "-m alone", "--pdb", "--co"])
+def test_who_says_how_to_run_the_tests_gets_one_run(tmp_path: Path, own: str) -> None:
+    checkout = Checkout(tmp_path)
+    assert checkout.run("tests/x.py", *own.split(), program="test").returncode == 0
+    assert checkout.asked()[-1] == f"-P -m pytest tests/x.py {own}"
+    assert checkout.asked() == []
 
 
 def test_a_changed_project_is_installed_anew(tmp_path: Path) -> None:

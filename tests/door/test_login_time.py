@@ -81,11 +81,13 @@ def test_every_key_costs_one_digest_and_all_comparisons(monkeypatch: pytest.Monk
         assert work == ["digest", *[(32, 32)] * len(CALLERS)]
 
 
+@pytest.mark.alone
 def test_no_key_takes_longer_than_another() -> None:
     """10^4 of each."""
     assert spread(times(access().owner)) < DIFFERENCE
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("leak", ["stops at the right one", "passes over none", "looks at the length first"])
 def test_the_measure_sees_what_it_is_for(leak: str) -> None:
     digests = {name: hashlib.sha256(key.encode()).digest() for name, key in CALLERS.items()}

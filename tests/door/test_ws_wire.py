@@ -93,29 +93,28 @@ async def test_a_message_may_come_in_fragments_with_pings_in_between() -> None:
         assert text_of(await ws.response()) == "Hello"
 
 
-LONE_CONTINUATION = b"\xc3"
-BAD = [
-    (frame(TEXT, b"{}", masked=False), 1002),
-    (frame(TEXT, b"{}", rsv=4), 1002),
-    (frame(0x3, b""), 1002),
-    (frame(0xB, b""), 1002),
-    (frame(MORE, b"x"), 1002),
-    (frame(TEXT, b"x", fin=False) + frame(TEXT, b"y"), 1002),
-    (frame(PING, b"x", fin=False), 1002),
-    (frame(PING, b"x" * 126), 1002),
-    (frame(CLOSE, b"\x03"), 1002),
-    (frame(CLOSE, b"\x03\xed"), 1002),  # 1005 is never sent
-    (frame(CLOSE, b"\x00\x01"), 1002),
-    (frame(CLOSE, b"\x03\xe8\xff"), 1007),
-    (frame(TEXT, b"\xff\xfe"), 1007),
-    (frame(TEXT, b"\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5\xed\xa0\x80"), 1007),
-    (frame(TEXT, b"\xce", fin=False) + frame(MORE, b"("), 1007),
-    (frame(BINARY, b"{}"), 1003),
-    (b"\x81\xff" + (1 << 63).to_bytes(8) + b"mask", 1002),
-]
+BAD = {
+    "not masked": (frame(TEXT, b"{}", masked=False), 1002),
+    "a reserved bit": (frame(TEXT, b"{}", rsv=4), 1002),
+    "an unknown data opcode": (frame(0x3, b""), 1002),
+    "an unknown control opcode": (frame(0xB, b""), 1002),
+    "a continuation of nothing": (frame(MORE, b"x"), 1002),
+    "a new message inside another": (frame(TEXT, b"x", fin=False) + frame(TEXT, b"y"), 1002),
+    "a fragmented ping": (frame(PING, b"x", fin=False), 1002),
+    "a ping of 126 bytes": (frame(PING, b"x" * 126), 1002),
+    "a close of one byte": (frame(CLOSE, b"\x03"), 1002),
+    "close code 1005": (frame(CLOSE, b"\x03\xed"), 1002),
+    "close code 256": (frame(CLOSE, b"\x00\x01"), 1002),
+    "a close reason that is not UTF-8": (frame(CLOSE, b"\x03\xe8\xff"), 1007),
+    "text that is not UTF-8": (frame(TEXT, b"\xff\xfe"), 1007),
+    "text with a surrogate": (frame(TEXT, b"\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5\xed\xa0\x80"), 1007),
+    "text that is not UTF-8 in its second fragment": (frame(TEXT, b"\xce", fin=False) + frame(MORE, b"("), 1007),
+    "binary": (frame(BINARY, b"{}"), 1003),
+    "a length of 2**63": (b"\x81\xff" + (1 << 63).to_bytes(8) + b"mask", 1002),
+}
 
 
-@pytest.mark.parametrize(("sent", "code"), BAD)
+@pytest.mark.parametrize(("sent", "code"), BAD.values(), ids=BAD)
 async def test_a_broken_frame_closes_with_the_right_code(sent: bytes, code: int) -> None:
     """WS-01: also while a response is streaming, which is cancelled."""
     async with open_door(hanging) as door, connected(door) as ws:

@@ -27,8 +27,8 @@ LIMITS = {"a": Limits(requests_per_minute=60_000)}
 
 HELLO = b"%3\r\n+version\r\n+7.0.0\r\n+proto\r\n:3\r\n+id\r\n:1\r\n"
 
-TIMEOUT = 0.2
-SLACK = 0.4
+TIMEOUT = 1.0
+SLACK = 5.0
 
 
 @asynccontextmanager
@@ -130,8 +130,8 @@ async def test_red_07_after_nonsense_the_connection_is_closed_and_the_request_go
         assert (await statistics(ref)).shared
         assert await claim(ref) < TIMEOUT + SLACK
         assert not (await statistics(ref)).shared
-        assert await claim(ref) < 0.1
-        with trio.fail_after(1):
+        assert await claim(ref) < TIMEOUT, "nobody is asked"
+        with trio.fail_after(SLACK):
             while seen[1]:  # noqa: ASYNC110
                 await trio.sleep(0.001)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000, "kilobytes"
@@ -148,7 +148,7 @@ async def test_red_07_nonsense_at_the_login(hello: bytes, caplog: pytest.LogCapt
     """RED-07"""
     async with speaking(NOTHING, hello=hello) as (port, _), replica(at(port), LIMITS) as ref:
         assert not (await statistics(ref)).shared
-        assert await claim(ref) < 0.1
+        assert await claim(ref) < TIMEOUT, "nobody is asked"
     assert len(warnings(caplog)) == 1
 
 

@@ -25,9 +25,10 @@ class Done(NamedTuple):
 
 
 def environment(extra: Mapping[str, str]) -> dict[str, str]:
-    """Ours without keys, without a daemon to ask and without the checkout's rights."""
+    """Ours without keys, without a daemon to ask, without the checkout's rights and without a width of the terminal,
+    which pytest-xdist sets."""
     kept = {name: value for name, value in os.environ.items() if not name.endswith("_API_KEY")}
-    for name in ("LLM_RUNTIME_URL", "LLM_RUNTIME_KEY", "LLM_RUNTIME_CHECKOUT"):
+    for name in ("LLM_RUNTIME_URL", "LLM_RUNTIME_KEY", "LLM_RUNTIME_CHECKOUT", "COLUMNS", "LINES"):
         kept.pop(name, None)
     return {**kept, **extra}
 

@@ -5,10 +5,13 @@ An SDK brings its own dependencies, which must neither decide about ours nor be 
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -39,12 +42,22 @@ def sdk_python(name: str, *requirements: str) -> str:
     python = folder / "bin" / "python"
     stamp = folder / "requirements.txt"
     wanted = "\n".join(requirements)
-    if not (stamp.is_file() and stamp.read_text() == wanted and python.exists()):
-        shutil.rmtree(folder, ignore_errors=True)
-        _run(sys.executable, "-m", "venv", str(folder))
-        _run(str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements)
-        stamp.write_text(wanted)
+    with _locked(name):
+        if not (stamp.is_file() and stamp.read_text() == wanted and python.exists()):
+            shutil.rmtree(folder, ignore_errors=True)
+            _run(sys.executable, "-m", "venv", str(folder))
+            _run(str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements)
+            stamp.write_text(wanted)
     return str(python)
+
+
+@contextmanager
+def _locked(name: str) -> Iterator[None]:
+    """One process at a time makes an environment: the tests run in several."""
+    ENVIRONMENTS.mkdir(exist_ok=True)
+    with (ENVIRONMENTS / f"{name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _run(*command: str) -> None:
