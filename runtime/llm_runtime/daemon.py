@@ -18,7 +18,7 @@ import trio
 
 from llm_actors.kernel import ChildSpec, GaveUp, StartFailed, lineage
 from llm_runtime.config import Config, ConfigError
-from llm_runtime.door import Address, CannotListenError, DoorConfig, front_door
+from llm_runtime.door import Address, CannotListenError, front_door
 from llm_runtime.door.listener import bind
 from llm_runtime.runtime import Runtime
 
@@ -87,7 +87,7 @@ class _Life:
             nursery.cancel_scope.cancel(reason="stopped")
 
     def _doors(self, runtime: Runtime) -> Sequence[ChildSpec[Never]]:
-        return front_door(door_config(self._config), runtime, self._found)
+        return front_door(self._config.server, runtime, self._found, keys=self._config.keys)
 
     def _found(self, address: Address) -> None:
         self._address = address
@@ -116,20 +116,6 @@ def _spare_what_stays() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS, *gc.get_threshold()[1:])
-
-
-def door_config(config: Config) -> DoorConfig:
-    """What the configuration says of the front door."""
-    server = config.server
-    return DoorConfig(
-        host=server.host,
-        port=server.port,
-        keys={name: key.secret for name, key in config.keys.items()},
-        expires={name: key.expires.timestamp() for name, key in config.keys.items() if key.expires is not None},
-        allowed_origins=server.allowed_origins,
-        allowed_hosts=server.allowed_hosts,
-        drain_s=server.drain_s,
-    )
 
 
 def _explained(group: BaseExceptionGroup[BaseException]) -> int:

@@ -85,6 +85,7 @@ class Tree:
             limits=limits,
             caller_limits=caller_limits,
             accepts_prefill=self._accepts_prefill,
+            max_runs=config.server.max_runs,
             attempts=config.attempts,
             weights=_weights(config),
             synthesize=config.cross_model.synthesize_responses,

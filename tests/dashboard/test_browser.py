@@ -11,8 +11,8 @@ from llm_actors.kernel import Status, TreeNode
 from llm_actors.kernel.mailbox import MailboxStatistics
 from llm_actors.selector import State
 from llm_protocol.requests import LLMProvider
-from llm_runtime.config import Config, Provider
-from llm_runtime.door import Address, DoorConfig, front_door
+from llm_runtime.config import Config, Provider, Server
+from llm_runtime.door import Address, front_door
 from llm_runtime.runtime import Runtime
 from llm_runtime.statistics import CallerStatistics, ModelUse, ProviderStatistics, Sharing, Spread, Statistics
 from support.browser import Tab, open_tab
@@ -114,7 +114,7 @@ async def test_it_shows_what_the_daemon_tells(chromium: str) -> None:
 
 async def test_it_shows_a_whole_runtime(chromium: str) -> None:
     addresses: list[Address] = []
-    settings = DoorConfig(host="127.0.0.1", port=0, drain_s=1)
+    settings = Server(host="127.0.0.1", port=0, drain_s=1)
     async with Peer(reply(whole(), headers=JSON)) as peer:
         known = Provider(kind=LLMProvider.OPENAI_COMPATIBLE, base_url=f"{peer.url}/v1", models=("m",))
         runtime = Runtime(

@@ -20,8 +20,8 @@ from llm_protocol.policy import CachePolicy, Policy
 from llm_protocol.requests import LLMProvider
 from llm_protocol.response import Usage
 from llm_protocol.secret import Secret
-from llm_runtime.config import Config, Limits, Provider
-from llm_runtime.door import Address, DoorConfig, front_door
+from llm_runtime.config import Config, Limits, Provider, Server
+from llm_runtime.door import Address, front_door
 from llm_runtime.metrics import Moment
 from llm_runtime.runtime import Runtime
 from llm_runtime.statistics import Sharing, Statistics, statistics
@@ -92,7 +92,7 @@ async def test_every_request_and_every_call_is_told_by_provider_and_caller() -> 
 
 async def test_the_door_tells_it_and_counts_connections_without_naming_them() -> None:
     addresses: list[Address] = []
-    settings = DoorConfig(host="127.0.0.1", port=0, drain_s=1)
+    settings = Server(host="127.0.0.1", port=0, drain_s=1)
     async with Peer() as peer:
         runtime = Runtime(config(peer), doors=lambda rt: front_door(settings, rt, addresses.append))
         async with runtime.running():

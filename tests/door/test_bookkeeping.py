@@ -18,21 +18,16 @@ from llm_protocol.dialects.openai_responses import ResponseOptions
 from llm_protocol.events import TextDelta
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.requests import ChatRequest
+from llm_runtime.config import ServerLimits
 from llm_runtime.door.http1 import RequestParser, encode_chunk, encode_head
 from llm_runtime.door.lanes import Lanes
-from llm_runtime.door.limits import (
-    ACTIVE_RESPONSES,
-    NAMED_LANES,
-    QUEUED_PER_LANE,
-    RECENT_RESPONSES,
-    RETAINED_BYTES,
-    RETENTION_SECONDS,
-)
+from llm_runtime.door.limits import RECENT_RESPONSES
 from llm_runtime.door.refusal import Refused
 from llm_runtime.door.shelf import Kept, Recent, Shelf
 from llm_runtime.door.waker import Waker
 
-NAMES = st.sampled_from([None, *(f"l{number}" for number in range(NAMED_LANES + 4))])
+LIMITS = ServerLimits()
+NAMES = st.sampled_from([None, *(f"l{number}" for number in range(LIMITS.websocket_lanes + 4))])
 
 
 class LaneMachine(RuleBasedStateMachine):
@@ -40,7 +35,7 @@ class LaneMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.lanes: Lanes[int] = Lanes()
+        self.lanes: Lanes[int] = Lanes(LIMITS)
         self.queued: dict[str | None, deque[int]] = {None: deque()}
         self.active: dict[str | None, int] = {}
         self.next = 0
@@ -48,8 +43,8 @@ class LaneMachine(RuleBasedStateMachine):
     @rule(name=NAMES)
     def admit(self, name: str | None) -> None:
         self.next += 1
-        full = len(self.queued.get(name, ())) >= QUEUED_PER_LANE
-        strange = name not in self.queued and len(self.queued) > NAMED_LANES
+        full = len(self.queued.get(name, ())) >= LIMITS.websocket_queue
+        strange = name not in self.queued and len(self.queued) > LIMITS.websocket_lanes
         if full or strange:
             with pytest.raises(Refused):
                 self.lanes.admit(name, self.next)
@@ -65,7 +60,7 @@ class LaneMachine(RuleBasedStateMachine):
             self.queued[name].popleft()
             self.active[name] = item
         idle = [name for name, queue in self.queued.items() if queue and name not in self.active]
-        assert not idle or len(self.active) == ACTIVE_RESPONSES
+        assert not idle or len(self.active) == LIMITS.websocket_responses
 
     @precondition(lambda self: self.active)
     @rule(data=st.data())
@@ -82,7 +77,7 @@ class LaneMachine(RuleBasedStateMachine):
 
     @invariant()
     def agree(self) -> None:
-        assert len(self.active) <= ACTIVE_RESPONSES
+        assert len(self.active) <= LIMITS.websocket_responses
         assert all(self.lanes.active(name) == self.active.get(name) for name in self.queued)
         assert self.lanes.idle == (not self.active and not any(self.queued.values()))
 
@@ -101,7 +96,7 @@ def end(response: Kept) -> None:
 
 
 async def test_the_shelf_keeps_what_is_stored_for_its_time() -> None:
-    shelf, stored, unstored = Shelf(), kept(), kept(store=False)
+    shelf, stored, unstored = Shelf(LIMITS), kept(), kept(store=False)
     for each in (stored, unstored):
         shelf.put(each)
         shelf.tick(0)
@@ -109,15 +104,15 @@ async def test_the_shelf_keeps_what_is_stored_for_its_time() -> None:
         end(each)
         assert shelf.find_live(each.id, "") is None
     assert shelf.find(unstored.id, "") is None
-    shelf.tick(RETENTION_SECONDS - 1)
+    shelf.tick(LIMITS.stored_s - 1)
     assert shelf.find(stored.id, "") is stored
-    shelf.tick(RETENTION_SECONDS)
+    shelf.tick(LIMITS.stored_s)
     assert shelf.find(stored.id, "") is None
 
 
 async def test_the_shelf_keeps_to_its_bytes_and_the_newest() -> None:
-    shelf = Shelf()
-    responses = [kept(size=RETAINED_BYTES // 4) for _ in range(6)]
+    shelf = Shelf(LIMITS)
+    responses = [kept(size=LIMITS.stored_bytes // 4) for _ in range(6)]
     for now, each in enumerate(responses):
         shelf.put(each)
         end(each)
@@ -126,7 +121,7 @@ async def test_the_shelf_keeps_to_its_bytes_and_the_newest() -> None:
     shelf.drop(responses[-1])
     shelf.drop(responses[-1])
     assert shelf.find(responses[-1].id, "") is None
-    late = kept(size=RETAINED_BYTES // 4)
+    late = kept(size=LIMITS.stored_bytes // 4)
     shelf.put(late)
     end(late)
     shelf.tick(10)

@@ -24,8 +24,8 @@ from llm_protocol.events import Event, Failed, Finished
 from llm_protocol.fold import Fold
 from llm_protocol.policy import AttemptsPatch, Policy, Timeouts
 from llm_protocol.requests import ChatRequest, LLMProvider
-from llm_runtime.config import Config, Provider
-from llm_runtime.door import Address, DoorConfig, front_door
+from llm_runtime.config import Config, Provider, Server
+from llm_runtime.door import Address, front_door
 from llm_runtime.runtime import Runtime
 from support.peer import Peer, Script, raw, reply, reset, sse, stall
 from support.upstream import END, HELLO, JSON
@@ -94,7 +94,7 @@ async def served(primary: Peer, fallback: Peer) -> AsyncIterator[str]:
     addresses: list[Address] = []
     runtime = Runtime(
         Config(providers=providers, routes={"careful": route}),
-        doors=lambda rt: front_door(DoorConfig(host="127.0.0.1", port=0, drain_s=1), rt, addresses.append),
+        doors=lambda rt: front_door(Server(host="127.0.0.1", port=0, drain_s=1), rt, addresses.append),
     )
     async with runtime.running():
         yield addresses[0].url

@@ -13,9 +13,11 @@ from trio.testing import MockClock
 from llm_actors.run import Run
 from llm_protocol.errors import ModelNotFoundError, QueueFullError
 from llm_protocol.failures import Failure, FailureKind
-from llm_runtime.door.limits import BODY_BYTES, HEAD_BYTES
+from llm_runtime.config import Server
+from llm_runtime.door.limits import HEAD_BYTES
 from support.door import begin_text, end_text, hanging, open_door, saying, silent
 
+BODY_BYTES = Server().max_body_bytes
 CHAT = {"model": "fake-1", "messages": [{"role": "user", "content": "hi"}]}
 STREAM = CHAT | {"stream": True}
 
@@ -98,7 +100,7 @@ async def test_a_client_that_asks_first_is_told_to_go_on() -> None:
         (b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: gzip\r\n\r\n", 501),
         (b"GET / HTTP/1.1\r\nx: " + b"a" * 70_000, 431),
         (b"GET / HTTP/1.1\r\nhost: localhost\r\nx: %b\r\n\r\n" % (b"a" * HEAD_BYTES), 431),
-        (b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % (BODY_BYTES + 1), 413),
+        (b"POST /v1/responses HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n" % (BODY_BYTES + 1), 413),
     ],
 )
 async def test_what_is_no_request_is_refused_and_the_connection_closed(sent: bytes, status: int) -> None:
@@ -273,7 +275,12 @@ async def test_an_idle_event_stream_is_kept_alive(jumping_clock: MockClock) -> N
 
 
 @pytest.mark.parametrize(
-    "sent", [b"", b"GET /livez HTTP/1.1\r\nho", b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\nab"]
+    "sent",
+    [
+        b"",
+        b"GET /livez HTTP/1.1\r\nho",
+        b"POST /v1/responses HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\nab",
+    ],
 )
 async def test_a_request_that_does_not_come_is_not_waited_for(sent: bytes, jumping_clock: MockClock) -> None:
     """WS-03: slow heads and bodies."""

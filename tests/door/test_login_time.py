@@ -13,7 +13,7 @@ from time import perf_counter_ns
 import pytest
 
 from llm_protocol.secret import Secret
-from llm_runtime.door import DoorConfig
+from llm_runtime.config import Key, Server
 from llm_runtime.door.access import Access
 
 ROUNDS = 10_000
@@ -35,7 +35,7 @@ Owner = Callable[[str], "str | None"]
 
 
 def access() -> Access:
-    return Access(DoorConfig(keys={name: Secret(key) for name, key in CALLERS.items()}))
+    return Access(Server(), {name: Key(secret=Secret(key)) for name, key in CALLERS.items()})
 
 
 def times(owner: Owner) -> dict[str, float]:

@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from llm_runtime.door.limits import BODY_BYTES
+from llm_runtime.config import Server
 from support.door import OpenDoor, hanging, open_door
 from support.ws import BINARY, CLOSE, MORE, PING, PONG, TEXT, connected, frame, handshake, text_of, upgrade
 
+BODY_BYTES = Server().max_body_bytes
 CREATE = b'{"type":"response.create","model":"m","input":"hi"}'
 
 
@@ -273,7 +274,7 @@ async def test_a_client_that_answers_pings_stays(jumping_clock: MockClock) -> No
 
 
 async def test_a_connection_ends_with_its_lifetime_between_turns(jumping_clock: MockClock) -> None:
-    async with open_door(lifetime_s=30) as door, connected(door) as ws:
+    async with open_door(websocket_lifetime_s=30) as door, connected(door) as ws:
         await ws.create()
         await ws.response()
         said = await ws.event()

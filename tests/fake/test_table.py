@@ -16,8 +16,8 @@ import trio
 from llm_protocol.errors import UnsupportedError
 from llm_protocol.requests import LLMProvider, RequestType
 from llm_protocol.secret import Secret
-from llm_runtime.config import Config, Provider
-from llm_runtime.door import Address, DoorConfig, front_door
+from llm_runtime.config import Config, Provider, Server
+from llm_runtime.door import Address, front_door
 from llm_runtime.fake import FakeProvider, Fault, Rule
 from llm_runtime.fake.answers import picture, vector
 from llm_runtime.runtime import Runtime
@@ -65,7 +65,7 @@ async def door() -> AsyncIterator[Door]:
             for kind in VENDORS
         }
         addresses: list[Address] = []
-        config = DoorConfig(port=0, drain_s=0.5)
+        config = Server(port=0, drain_s=0.5)
         runtime = Runtime(Config(providers=providers), doors=lambda own: front_door(config, own, addresses.append))
         async with runtime.running():
             yield Door(runtime, fake, addresses[0])

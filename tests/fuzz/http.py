@@ -13,7 +13,7 @@ from fuzz.target import Target
 from llm_actors.transport.connection import Connection
 from llm_actors.transport.errors import TransportError
 from llm_actors.transport.request import Origin
-from llm_runtime.door.http1 import Request, RequestParser, _AnyRequest
+from llm_runtime.door.http1 import DEFAULT_BODY_BYTES, Request, RequestParser, _AnyRequest
 from llm_runtime.door.refusal import Refused
 
 MOST = 50
@@ -46,7 +46,9 @@ def requests(parts: Sequence[bytes]) -> Read:
     for part in parts:
         parser.feed(part)
         try:
-            while (request := step(parser.next)) and len(found) < MOST:
+            while ((request := step(parser.next)) or parser.is_busy) and len(found) < MOST:
+                if request is None:
+                    continue
                 found.append(told(request))
                 if not request.keep_alive:
                     return Read(found, "close")
@@ -62,10 +64,11 @@ def by_h11(body: bytes) -> Read:
         reader = _AnyRequest()
         reader.feed(body)
         try:
-            request = reader.next()
+            request = reader.read_head()
+            whole = request is not None and reader.read_body(request, DEFAULT_BODY_BYTES)
         except Refused as refused:
             return Read(found, refused.status)
-        if request is None:
+        if request is None or not whole:
             break
         found.append(told(request))
         if not request.keep_alive:

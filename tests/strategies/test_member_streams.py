@@ -17,8 +17,8 @@ from llm_protocol.content import Message
 from llm_protocol.events import MemberDelta, MemberDone, MemberEvent, MemberFailed, MemberStarted, TextDelta
 from llm_protocol.policy import Policy
 from llm_protocol.requests import ChatRequest, LLMProvider
-from llm_runtime.config import Config, Provider
-from llm_runtime.door import Address, DoorConfig, front_door
+from llm_runtime.config import Config, Provider, Server
+from llm_runtime.door import Address, front_door
 from llm_runtime.runtime import Runtime
 from support.attempts import WORDS, status, world
 from support.door import FakeEngine, OpenDoor
@@ -47,7 +47,7 @@ async def door() -> AsyncIterator[OpenDoor]:
         }
         addresses: list[Address] = []
         config = Config(providers=providers, routes={"panel": ROUTE})
-        settings = DoorConfig(port=0, drain_s=0.5)
+        settings = Server(port=0, drain_s=0.5)
         runtime = Runtime(config, doors=lambda it: front_door(settings, it, addresses.append))
         async with runtime.running():
             opened = OpenDoor(addresses[-1], cast("FakeEngine", runtime), runtime._tree.root)

@@ -12,7 +12,6 @@ from llm_protocol.policy import Policy
 from llm_protocol.requests import LLMProvider
 from llm_protocol.secret import Secret
 from llm_runtime.config import Config, Key, Provider, Server
-from llm_runtime.daemon import door_config
 from llm_runtime.door import Address, front_door
 from llm_runtime.runtime import Runtime
 from support.door import HttpClient, Reply
@@ -62,6 +61,6 @@ async def served(*, routes: Mapping[str, Policy] | None = None, **keys: dict[str
         callers = {name: Key(secret=Secret(f"sk-{name}"), **fields) for name, fields in keys.items()}
         server = Server(port=0, drain_s=1)
         config = Config(server=server, providers=providers, keys=callers, routes=dict(routes or {}))
-        runtime = Runtime(config, doors=lambda rt: front_door(door_config(config), rt, addresses.append))
+        runtime = Runtime(config, doors=lambda rt: front_door(config.server, rt, addresses.append, keys=config.keys))
         async with runtime.running():
             yield Served(addresses[0], vendors)

@@ -10,6 +10,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import h11
@@ -27,7 +28,8 @@ from llm_protocol.events import Finished, ItemDone, ItemStarted, Started, TextDe
 from llm_protocol.requests import AnyRequest
 from llm_protocol.response import FinishReason, Usage
 from llm_protocol.secret import Secret
-from llm_runtime.door import Address, DoorConfig, front_door
+from llm_runtime.config import Key, Server
+from llm_runtime.door import Address, front_door
 
 Script = Callable[[Run], Awaitable[None]]
 
@@ -191,13 +193,13 @@ class OpenDoor:
 @asynccontextmanager
 async def open_door(*scripts: Script | Exception, **config: Any) -> AsyncIterator[OpenDoor]:
     """A door on any free port of loopback, stopped (and drained) at the end."""
-    keys = {name: Secret(key) for name, key in config.pop("keys", {}).items()}
+    expires = {name: datetime.fromtimestamp(at, UTC) for name, at in config.pop("expires", {}).items()}
+    keys = {name: Key(secret=Secret(key), expires=expires.get(name)) for name, key in config.pop("keys", {}).items()}
     addresses: list[Address] = []
     async with trio.open_nursery() as nursery:
         engine = FakeEngine(nursery, scripts or (saying("Hel", "lo"),))
-        settings: dict[str, Any] = {"port": 0, "drain_s": 0.5, "keys": keys} | config
-        door_config = DoorConfig(**settings)
-        root = Supervisor(front_door(door_config, engine, addresses.append))
+        settings: dict[str, Any] = {"port": 0, "drain_s": 0.5} | config
+        root = Supervisor(front_door(Server(**settings), engine, addresses.append, keys=keys))
         async with running(root):
             door = OpenDoor(addresses[-1], engine, root)
             yield door

@@ -27,9 +27,6 @@ from llm_protocol.errors import LLMClientError, ModelNotFoundError, QueueFullErr
 from llm_protocol.events import Finished
 from llm_protocol.failures import Failure, FailureKind
 
-MAX_RUNS = 5_000
-"""Runs in flight at once. One more is refused: waiting belongs to the limiter, which knows for what."""
-
 log = logging.getLogger(__name__)
 
 
@@ -72,9 +69,9 @@ class Orchestrator:
             flights = Flights(self._services, self._answer, nursery)
             task_status.started()
             async for delivery in inbox:
-                if self._active >= MAX_RUNS:
+                if self._active >= self._services.max_runs:  # waiting belongs to the limiter, which knows for what
                     self._services.meter.refuse(FailureKind.QUEUE_FULL)
-                    delivery.fail(QueueFullError(f"{MAX_RUNS} requests are in flight already"))
+                    delivery.fail(QueueFullError(f"{self._services.max_runs} requests are in flight already"))
                     continue
                 self._active += 1
                 nursery.start_soon(self._live, delivery, flights, name=inbox.name)

@@ -38,6 +38,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     limits: Mapping[str, Limits]
     caller_limits: Mapping[str, Limits]
     accepts_prefill: Callable[[Candidate], bool]
+    max_runs: int = 5_000
+    """Runs in flight at once; one more is refused."""
     attempts: Attempts = Attempts()
     weights: Weights = Weights()
     synthesize: bool = True

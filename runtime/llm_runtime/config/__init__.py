@@ -9,7 +9,8 @@ from llm_runtime.config.discovery import discover
 from llm_runtime.config.errors import ConfigError
 from llm_runtime.config.exposure import is_loopback, with_server
 from llm_runtime.config.loading import load, parse
-from llm_runtime.config.model import Config, CrossModel, Key, Provider, ProviderCache, Selection, Server
+from llm_runtime.config.model import Config, CrossModel, Key, Provider, ProviderCache, Selection
+from llm_runtime.config.server import Server, ServerLimits
 from llm_runtime.config.vendors import LOCAL_MODEL, VENDORS, Vendor
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "ProviderCache",
     "Selection",
     "Server",
+    "ServerLimits",
     "Timeouts",
     "Vendor",
     "discover",

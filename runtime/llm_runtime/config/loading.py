@@ -20,10 +20,11 @@ from llm_runtime.config.errors import ConfigError, under
 from llm_runtime.config.exposure import check_exposure
 from llm_runtime.config.keys import KeyReader, split_reference
 from llm_runtime.config.lines import line_of
-from llm_runtime.config.model import Config, CrossModel, Key, Provider, Selection, Server
+from llm_runtime.config.model import Config, CrossModel, Key, Provider, Selection
 from llm_runtime.config.naming import check_names
 from llm_runtime.config.providers import check_cache, completed, sends_key_in_clear
 from llm_runtime.config.redis import redis_server
+from llm_runtime.config.server import Server
 
 MAX_FILE_BYTES = 1024 * 1024
 

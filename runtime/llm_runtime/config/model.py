@@ -10,36 +10,16 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated
 
-import msgspec
-from msgspec import Meta
+from msgspec import Meta, field
 
 from llm_actors.redis import RedisServer
 from llm_protocol.policy import Attempts, CachePolicy, CacheSeconds, Limits, Policy, Timeouts
 from llm_protocol.requests import LLMProvider
 from llm_protocol.secret import Secret
+from llm_runtime.config.section import Line, Section
+from llm_runtime.config.server import Server
 
-Port = Annotated[int, Meta(ge=0, le=65_535)]
 Weight = Annotated[float, Meta(ge=0, le=1_000)]
-Line = Annotated[str, Meta(min_length=1, max_length=1024)]
-
-
-class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The root of the sections: frozen, and an unknown key is refused."""
-
-
-class Server(Section, frozen=True, kw_only=True):
-    """``[server]``: where the daemon listens. Port 0 is any free port."""
-
-    host: Line = "127.0.0.1"
-    port: Port = 8080
-    drain_s: Annotated[float, Meta(ge=0, le=86_400)] = 30.0
-    """How long running answers may go on after the first SIGTERM."""
-    allowed_origins: tuple[Line, ...] = ()
-    """Origins of web pages that may connect, besides none at all."""
-    allowed_hosts: tuple[Line, ...] = ()
-    """Names, besides loopback's own, that a request's Host may have."""
-    insecure_no_tls: bool = False
-    """Listen beyond loopback without TLS, because something before the daemon does it."""
 
 
 class Selection(Section, frozen=True, kw_only=True):
@@ -118,11 +98,11 @@ class Config(Section, frozen=True, kw_only=True):
     cache: CachePolicy = CachePolicy()
     redis: RedisServer | None = None
     """``[redis]``: where limits are shared with other processes; ``None``: they are not."""
-    keys: dict[str, Key] = {}
-    providers: dict[str, Provider] = {}
-    routes: dict[str, Policy] = {}
+    keys: dict[str, Key] = field(default_factory=dict)
+    providers: dict[str, Provider] = field(default_factory=dict)
+    routes: dict[str, Policy] = field(default_factory=dict)
     """``[routes.NAME]``: a name to be used as a model's, and how requests to it are answered."""
-    reasons: dict[str, str] = {}
+    reasons: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     @property

@@ -38,7 +38,6 @@ def page() -> WireResponse:
         ("content-type", "text/html; charset=utf-8"),
         ("content-security-policy", "; ".join(policy)),
         ("x-frame-options", "DENY"),
-        ("x-content-type-options", "nosniff"),
         ("referrer-policy", "no-referrer"),
         ("cross-origin-opener-policy", "same-origin"),
         ("cross-origin-resource-policy", "same-origin"),

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import final
 from urllib.parse import parse_qsl
 
-from llm_runtime.door.config import DoorConfig
+from llm_runtime.config import Key, Server
 from llm_runtime.door.logins import FailedLogins
 from llm_runtime.door.refusal import Refused, wrong_key
 
@@ -35,11 +35,11 @@ _KEY_IN_QUERY = frozenset(("token", "access_token", "api_key", "apikey", "key"))
 class Access:
     """The rules, made once from the configuration."""
 
-    def __init__(self, config: DoorConfig) -> None:
-        self._origins = frozenset(config.allowed_origins)
-        self._hosts = frozenset(host.lower() for host in config.allowed_hosts)
-        self._keys = tuple((name, _digest(secret.reveal())) for name, secret in config.keys.items())
-        self._expires = dict(config.expires)
+    def __init__(self, server: Server, keys: Mapping[str, Key]) -> None:
+        self._origins = frozenset(server.allowed_origins)
+        self._hosts = frozenset(host.lower() for host in server.allowed_hosts)
+        self._keys = tuple((name, _digest(key.secret.reveal())) for name, key in keys.items())
+        self._expires = {name: key.expires.timestamp() for name, key in keys.items() if key.expires is not None}
         self._failed = FailedLogins()
 
     def check_place(self, headers: Mapping[str, str], query: str, local_host: str) -> None:
@@ -49,7 +49,8 @@ class Access:
             message = "This host name is not served here; add it to server.allowed_hosts."
             raise Refused(403, "host_not_allowed", message, close=True)
         origin = headers.get("origin")
-        if origin is not None and origin not in self._origins:
+        from_elsewhere = headers.get("sec-fetch-site") == "cross-site"  # browsers send it also where there is no Origin
+        if origin not in self._origins and (origin is not None or from_elsewhere):
             message = "Web pages of this origin may not connect; add it to server.allowed_origins."
             raise Refused(403, "origin_not_allowed", message, close=True)
         if query and _KEY_IN_QUERY.intersection(name.lower() for name, _ in parse_qsl(query, keep_blank_values=True)):

@@ -8,6 +8,7 @@ socket, and what was read too much, go on to a WebSocket session.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from enum import Enum
 from math import inf
 from typing import TYPE_CHECKING, Never, final
@@ -16,10 +17,10 @@ import trio
 
 from llm_actors.kernel import Inbox
 from llm_actors.kernel.trace import place
-from llm_runtime.door.exchange import BodyStream, Exchange
+from llm_runtime.door.exchange import BodyStream, Exchange, refusing
 from llm_runtime.door.http1 import CONTINUE, Request, RequestParser, encode_response
-from llm_runtime.door.limits import BODY_SECONDS, HEAD_SECONDS, KEEP_ALIVE_SECONDS, MIN_RATE, PIPELINED_BYTES
-from llm_runtime.door.refusal import SERVER_ERROR, Refused
+from llm_runtime.door.limits import BODY_SECONDS, MIN_RATE, PIPELINED_BYTES
+from llm_runtime.door.refusal import NO_SNIFFING, SERVER_ERROR, Refused, too_many_connections
 from llm_runtime.door.socket import Socket
 from llm_runtime.door.waker import Waker
 
@@ -43,8 +44,8 @@ class HttpConnection:
     """An actor that serves one connected socket until either side has had enough."""
 
     __slots__ = (
-        "_cancel", "_deadline", "_ends_with_client", "_late", "_left", "_parser", "_phase",
-        "_said_last_words", "_since", "_upgrade", "service", "socket", "streaming", "waker",
+        "_cancel", "_deadline", "_ends_with_client", "_head_seconds", "_held", "_late", "_left", "_making_way",
+        "_parser", "_phase", "_said_last_words", "_since", "_upgrade", "service", "socket", "streaming", "waker",
     )  # fmt: skip
 
     def __init__(self, socket: Socket, service: Service) -> None:
@@ -52,9 +53,12 @@ class HttpConnection:
         self.service = service
         self.waker = Waker()
         self.streaming: BodyStream | None = None
-        self._parser = RequestParser()
+        self._parser = RequestParser(service.config.max_body_bytes)
         self._phase = Phase.IDLE
-        self._deadline = trio.current_time() + HEAD_SECONDS
+        self._head_seconds = service.config.head_s
+        self._deadline = trio.current_time() + self._head_seconds
+        self._held = 0
+        self._making_way = False
         self._since = 0.0
         self._late = False
         self._left = False
@@ -79,6 +83,8 @@ class HttpConnection:
         except trio.BrokenResourceError:
             pass  # a client that has gone or does not read is an ordinary end; what it asked for is cancelled by now
         finally:
+            self._release_body()
+            self.service.room.leave(self)
             self.service.leave(self)
             self.socket.close()
 
@@ -108,10 +114,29 @@ class HttpConnection:
         if self.streaming is not None:
             self.streaming.tick(now)
         if self._phase is Phase.BODY:
-            self._deadline = self._since + BODY_SECONDS + self._parser.received / MIN_RATE
+            seconds = BODY_SECONDS + self._parser.received / MIN_RATE
+            self._deadline = self._since + min(seconds, self.service.config.max_body_s)
         if now >= self._deadline:
             self._late = True
             self.waker.wake()
+
+    @property
+    def peer_host(self) -> str:
+        """The address the client came from; empty for a unix socket."""
+        return self.socket.peer_host
+
+    def make_way(self) -> None:
+        """End now: the place is another's. See `Room`."""
+        self._making_way = True
+        if self._phase is Phase.ANSWERING or self._said_last_words:
+            self.socket.abort()
+            self._cancel("the connection makes way for another")
+        self.waker.wake()
+
+    def hurry(self, seconds: float) -> None:
+        """The first head has only so long to arrive."""
+        self._head_seconds = seconds
+        self._deadline = trio.current_time() + seconds
 
     def drain(self) -> None:
         """Close after the answer in hand, or now when there is none."""
@@ -132,47 +157,97 @@ class HttpConnection:
         while (exchange := await self._next_exchange()) is not None:
             self._enter(Phase.ANSWERING, inf)
             await self._answer(exchange)
+            self._release_body()
             self.streaming = None
             self._ends_with_client = False
             if exchange.close or self._left or self._upgrade is not None:
                 self._said_last_words = exchange.close and not self._left
                 return
-            self._enter(Phase.IDLE, KEEP_ALIVE_SECONDS)
+            self._enter(Phase.IDLE, self.service.config.keep_alive_s)
 
     async def _next_exchange(self) -> Exchange | None:
-        """The next request; nothing when the connection has ended or has to."""
-        try:
-            request = await self._next_request()
-        except Refused as refused:
-            self._said_last_words = True
-            self.service.engine.refused(refused.code)
-            await self.socket.send(encode_response(refused.response(), (), close=True, bare=False))
-            return None
-        return None if request is None else Exchange(self, request)
+        """The next request, judged and whole; nothing when the connection has ended or has to.
 
-    async def _next_request(self) -> Request | None:
-        while (request := self._parser.next()) is None:
+        Who asks, and for what, is in the head, and so nothing of a body is kept for a stranger. When a refusal leaves a
+        body unread, the connection ends with it: what follows on it cannot be told from that body.
+        """
+        exchange: Exchange | None = None
+        try:
+            request = await self._arrival(self._parser.next_head)
+            if request is None:
+                return None
+            exchange = Exchange(self, request)
+            if not self._judge(exchange) and await self._arrival(self._parser.next) is None:
+                return None
+        except Refused as refused:
+            await self._end_refusing(refused, exchange)
+            return None
+        exchange.close = exchange.close or not request.keep_alive
+        return exchange
+
+    def _judge(self, exchange: Exchange) -> bool:
+        """Choose the endpoint, and tell whether the body has been read. Raises `Refused`, unless the connection can go
+        on after the refusal: then the endpoint is one that refuses.
+        """
+        service, room = self.service, self.service.room
+        try:
+            exchange.endpoint = service.endpoint_of(exchange, operators_only=room.is_reserved(self))
+        except Refused as refused:
+            if refused.close or self._parser.next() is None:
+                raise
+            exchange.endpoint = refusing(refused)
+            return True
+        if exchange.belongs:
+            room.recognise(self)
+        exchange.close = room.is_reserved(self)
+        return False
+
+    async def _arrival(self, read: Callable[[], Request | None]) -> Request | None:
+        """Wait for what ``read`` gives; nothing when the connection has ended, or has to. Raises `Refused`."""
+        while (request := read()) is None:
             if self._left:
                 return None
+            if self._making_way:
+                raise too_many_connections()
+            self._hold_body()
             if self._late:
+                if self.service.room.is_reserved(self):
+                    raise too_many_connections()
                 if self._phase is Phase.IDLE:
                     return None
                 raise Refused(408, "request_timeout", "The request took too long to arrive.", close=True)
-            await self._arrival()
+            await self._progress()
+        self._hold_body()
         return request
 
-    async def _arrival(self) -> None:
+    async def _progress(self) -> None:
+        """Wait for more of a request."""
+        if self._parser.is_busy:
+            await trio.lowlevel.checkpoint()
+            return
         if self._parser.in_body:
             if self._phase is not Phase.BODY and self._parser.awaits_continue:
                 await self.socket.send(CONTINUE)
             self._enter(Phase.BODY, BODY_SECONDS)
         elif self._parser.received:
-            self._enter(Phase.HEAD, HEAD_SECONDS)
+            self._enter(Phase.HEAD, self._head_seconds)
         await self.waker.wait()
+
+    async def _end_refusing(self, refused: Refused, exchange: Exchange | None) -> None:
+        """Refuse, and read nothing more."""
+        self._parser.discard()
+        self._release_body()
+        self._said_last_words = not self._making_way  # who makes way is not waited for
+        if exchange is None:
+            self.service.engine.refused(refused.code)
+            await self.socket.send(encode_response(refused.response(), (NO_SNIFFING,), close=True, bare=False))
+        else:
+            exchange.close = True
+            await exchange.refuse(refused)
 
     async def _answer(self, exchange: Exchange) -> None:
         try:
-            await self.service.endpoint_of(exchange)(exchange)
+            await exchange.endpoint(exchange)
         except Refused as refused:
             await exchange.refuse(refused)
         except trio.BrokenResourceError:
@@ -183,6 +258,16 @@ class HttpConnection:
                 message = "The runtime has a bug; it is in the log under this request's id."
                 await exchange.refuse(Refused(500, "server_error", message, kind=SERVER_ERROR, close=True))
             raise
+
+    def _hold_body(self) -> None:
+        """Count what is here of the body. Raises `Refused`."""
+        if (more := self._parser.body_bytes - self._held) > 0:
+            self.service.bodies.hold(more)
+            self._held += more
+
+    def _release_body(self) -> None:
+        self.service.bodies.release(self._held)
+        self._held = 0
 
     def upgrade(self, exchange: Exchange) -> None:
         """Go on as a WebSocket once the endpoint has returned."""

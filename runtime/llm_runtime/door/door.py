@@ -10,27 +10,30 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import count
+from types import MappingProxyType
 from typing import Never, final
 
 import msgspec
 import trio
 
 from llm_actors.kernel import ChildSpec, Inbox, NotRunning, Previous, Restart, Supervisor, TooManyChildren
-from llm_runtime.door.config import DoorConfig
+from llm_runtime.config import Key, Server
 from llm_runtime.door.connection import HttpConnection
 from llm_runtime.door.engine import Engine
 from llm_runtime.door.http1 import encode_response
-from llm_runtime.door.limits import CLOSE_SECONDS, MAX_CONNECTIONS
+from llm_runtime.door.limits import CLOSE_SECONDS, DEPARTING_CONNECTIONS, RESERVED_CONNECTIONS, RESERVED_SECONDS
 from llm_runtime.door.listener import Acceptor, bind
-from llm_runtime.door.refusal import Refused, too_many_connections
+from llm_runtime.door.refusal import NO_SNIFFING, Refused, too_many_connections
 from llm_runtime.door.service import Service
 from llm_runtime.door.socket import Socket
 
 log = logging.getLogger("llm_runtime.door")
 
 _numbers = count(1)
+
+NO_KEYS: Mapping[str, Key] = MappingProxyType({})
 
 SHUTDOWN_SECONDS = 2 * CLOSE_SECONDS + 1.0
 """What closing may take beyond the drain."""
@@ -50,15 +53,22 @@ class Address(msgspec.Struct, frozen=True):
 
 
 def front_door(
-    config: DoorConfig, engine: Engine, on_listening: Callable[[Address], None] = lambda _: None
+    config: Server,
+    engine: Engine,
+    on_listening: Callable[[Address], None] = lambda _: None,
+    *,
+    keys: Mapping[str, Key] = NO_KEYS,
 ) -> tuple[ChildSpec[Never], ChildSpec[Never]]:
-    """The two branches of the tree that are the front door, in the order they start.
+    """The two branches of the tree that are the front door, in the order they start. Without ``keys`` everyone who
+    reaches the port may ask.
 
     ``on_listening`` is called, synchronously, at each start of the door, when connections are accepted. A start fails
     with `CannotListenError`.
     """
-    service = Service(config, engine)
-    sessions = Supervisor(name="sessions", max_children=MAX_CONNECTIONS)
+    service = Service(config, keys, engine)
+    sessions = Supervisor(
+        name="sessions", max_children=config.max_connections + RESERVED_CONNECTIONS + DEPARTING_CONNECTIONS
+    )
 
     def door(previous: Previous) -> Door:
         return Door(service, sessions, previous if isinstance(previous, Address) else None, on_listening)
@@ -112,6 +122,10 @@ class Door:
         """Give a connection its child."""
         connected = Socket(accepted, self._service.receiver)
         connection = HttpConnection(connected, self._service)
+        room = self._service.room
+        room.enter(connection)
+        if room.is_reserved(connection):
+            connection.hurry(RESERVED_SECONDS)
         name = f"connection-{next(_numbers)}"  # never one that a door before a crash has used
         spec: ChildSpec[Never] = ChildSpec(
             name, lambda _: connection, Restart.TEMPORARY, shutdown=CLOSE_SECONDS, mailbox=None
@@ -119,12 +133,15 @@ class Door:
         try:
             await self._sessions.start_child(spec)
         except TooManyChildren:
+            room.leave(connection)
             refused = too_many_connections()
             self._service.engine.refused(refused.code)
             await _turn_away(connected, refused)
         except NotRunning:
+            room.leave(connection)
             connected.abort()
         except BaseException:
+            room.leave(connection)
             connected.abort()
             raise
 
@@ -132,7 +149,7 @@ class Door:
 async def _turn_away(connected: Socket, refused: Refused) -> None:
     """Say why, if it fits into the kernel's buffer. Nobody waits for the client: there are too many already."""
     try:
-        await connected.send(encode_response(refused.response(), (), close=True, bare=False))
+        await connected.send(encode_response(refused.response(), (NO_SNIFFING,), close=True, bare=False))
     except trio.BrokenResourceError:
         pass
     finally:

@@ -11,22 +11,42 @@ from llm_protocol.dialect import WireResponse
 from llm_protocol.requests import new_request_id
 from llm_runtime.door.http1 import LAST_CHUNK, Request, encode_chunk, encode_head, encode_response
 from llm_runtime.door.limits import SSE_PING_SECONDS
-from llm_runtime.door.refusal import Refused, Shape, openai_shape
+from llm_runtime.door.refusal import NO_SNIFFING, Refused, Shape, openai_shape
 from llm_runtime.door.waker import Waker
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from llm_runtime.door.connection import HttpConnection
     from llm_runtime.door.service import Service
+
+
+async def unanswered(exchange: Exchange) -> None:
+    """The endpoint of a request that was not judged yet."""
+    raise AssertionError(f"request {exchange.request_id} has no endpoint")
+
+
+def refusing(refused: Refused) -> Callable[[Exchange], Awaitable[None]]:
+    """An endpoint that refuses."""
+
+    async def refuse(exchange: Exchange) -> None:
+        await exchange.refuse(refused)
+
+    return refuse
 
 
 @final
 class Exchange:
     """Gives an endpoint the request, and takes its answer: exactly one `reply` or `stream`."""
 
-    __slots__ = ("_connection", "begun", "caller", "close", "params", "request", "request_id", "service", "shape")
+    __slots__ = (
+        "_connection", "begun", "belongs", "caller", "close", "endpoint", "params", "request", "request_id", "service",
+        "shape",
+    )  # fmt: skip
 
     def __init__(self, connection: HttpConnection, request: Request) -> None:
         self._connection = connection
+        self.endpoint: Callable[[Exchange], Awaitable[None]] = unanswered
         self.service: Service = connection.service
         self.request = request
         self.request_id = new_request_id()
@@ -34,7 +54,9 @@ class Exchange:
         self.params: Mapping[str, str] = {}
         self.shape: Shape = openai_shape
         self.begun = False
-        self.close = not request.keep_alive
+        self.belongs = False
+        """Whether who asks has been let in: by a key, where there are any."""
+        self.close = False
 
     @property
     def local_host(self) -> str:
@@ -94,7 +116,7 @@ class Exchange:
         return encode_head(200, headers, close=self.close, length=None)
 
     def _own_headers(self) -> list[tuple[str, str]]:
-        own = [("x-request-id", self.request_id)]
+        own = [("x-request-id", self.request_id), NO_SNIFFING]
         origin = self.request.headers.get("origin")
         if origin is not None and self.service.access.allows_origin(origin):
             own += [("access-control-allow-origin", origin), ("vary", "origin")]

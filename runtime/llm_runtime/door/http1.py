@@ -17,12 +17,15 @@ from typing import final
 import h11
 
 from llm_protocol.dialect import WireResponse
+from llm_runtime.config.server import ServerLimits
 from llm_runtime.door.head import Head, plain_head
-from llm_runtime.door.limits import BODY_BYTES, HEAD_BYTES
+from llm_runtime.door.limits import CHUNKS_AT_ONCE, HEAD_BYTES
 from llm_runtime.door.refusal import Refused
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 LAST_CHUNK = b"0\r\n\r\n"
+
+DEFAULT_BODY_BYTES = ServerLimits().max_body_bytes
 
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 _VERSIONS = (b"1.1", b"1.0")
@@ -30,16 +33,18 @@ _VERSIONS = (b"1.1", b"1.0")
 
 @final
 class Request:
-    """One request, whole. Header names are in lower case; repeated fields are joined by commas."""
+    """One request. Header names are in lower case; repeated fields are joined by commas. ``length`` is that of the
+    body as far as the head says it; ``body`` and ``keep_alive`` are filled in when the request is whole.
+    """
 
-    __slots__ = ("body", "headers", "keep_alive", "method", "path", "query", "target", "version")
+    __slots__ = ("body", "headers", "keep_alive", "length", "method", "path", "query", "target", "version")
 
-    def __init__(self, head: Head, body: bytes, *, version: bytes = b"1.1", keep_alive: bool = True) -> None:
-        self.method, self.target, self.headers, _ = head
+    def __init__(self, head: Head, *, version: bytes = b"1.1") -> None:
+        self.method, self.target, self.headers, self.length = head
         self.path, _, self.query = self.target.partition("?")
         self.version = version
-        self.body = body
-        self.keep_alive = keep_alive
+        self.body = b""
+        self.keep_alive = True
 
     @property
     def wants_upgrade(self) -> bool:
@@ -49,13 +54,16 @@ class Request:
 
 @final
 class RequestParser:
-    """Feed it bytes; ask for the next request."""
+    """Feed it bytes; ask for the head of the next request, then for all of it. A body of more than ``max_body`` bytes
+    is refused.
+    """
 
-    __slots__ = ("_head", "_other", "_unread", "received")
+    __slots__ = ("_max_body", "_other", "_request", "_unread", "received")
 
-    def __init__(self) -> None:
+    def __init__(self, max_body: int = DEFAULT_BODY_BYTES) -> None:
+        self._max_body = max_body
         self._unread = bytearray()
-        self._head: Head | None = None
+        self._request: Request | None = None
         self._other: _AnyRequest | None = None
         self.received = 0
         """Bytes of the request that is being read."""
@@ -63,12 +71,24 @@ class RequestParser:
     @property
     def in_body(self) -> bool:
         """Whether a head is complete and its body is not."""
-        return self._head is not None or (self._other is not None and self._other.in_body)
+        return self._request is not None
+
+    @property
+    def body_bytes(self) -> int:
+        """How much of the body is here."""
+        if self._request is None:
+            return 0
+        return min(len(self._unread), self._request.length) if self._other is None else self._other.body_bytes
 
     @property
     def awaits_continue(self) -> bool:
         """Whether the client sends the body only after it was told to go on."""
         return self._other is not None and self._other.awaits_continue
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether `next` stopped though there is more to read, so that one call takes no longer than it should."""
+        return self._other is not None and self._other.is_busy
 
     def feed(self, data: bytes) -> None:
         """Take what came."""
@@ -82,14 +102,28 @@ class RequestParser:
         """What came after the last request."""
         return bytes(self._unread)
 
-    def next(self) -> Request | None:
-        """The next request if it is whole. Raises `Refused`, after which the connection cannot be read on."""
-        if self._other is None and self._head is None and self._unread:
+    def discard(self) -> None:
+        """Free what was read. The parser is of no use afterwards."""
+        self._unread.clear()
+        self._request = self._other = None
+
+    def next_head(self) -> Request | None:
+        """The next request when its head is here, its body still unread. Raises `Refused`, after which the connection
+        cannot be read on.
+        """
+        if self._request is None and self._other is None and self._unread:
             self._begin()
-        request = self._next_plain() if self._other is None else self._next_other(self._other)
-        if request is not None:
-            self._head = self._other = None
-            self.received = len(self._unread)
+        if self._request is None and self._other is not None:
+            self._request = self._other.read_head()
+        return self._request
+
+    def next(self) -> Request | None:
+        """The next request if it is whole. Raises `Refused` as `next_head` does, also for a body that is too large."""
+        request = self.next_head()
+        if request is None or not self._read_body(request):
+            return None
+        self._request = self._other = None
+        self.received = len(self._unread)
         return request
 
     def _begin(self) -> None:
@@ -99,22 +133,23 @@ class RequestParser:
             self._other.feed(bytes(self._unread))
             self._unread.clear()
         else:
-            self._head, size = found
-            _check_size(self._head.length)
+            head, size = found
+            self._request = Request(head)
             del self._unread[:size]
 
-    def _next_plain(self) -> Request | None:
-        if self._head is None or len(self._unread) < self._head.length:
-            return None
-        body = bytes(self._unread[: self._head.length])
-        del self._unread[: self._head.length]
-        return Request(self._head, body)
-
-    def _next_other(self, reading: _AnyRequest) -> Request | None:
-        request = reading.next()
-        if request is not None:
-            self._unread += reading.left_over()
-        return request
+    def _read_body(self, request: Request) -> bool:
+        if request.length > self._max_body:
+            raise _body_too_large(self._max_body)
+        if self._other is not None:
+            if not self._other.read_body(request, self._max_body):
+                return False
+            self._unread += self._other.left_over()
+            return True
+        if len(self._unread) < request.length:
+            return False
+        request.body = bytes(self._unread[: request.length])
+        del self._unread[: request.length]
+        return True
 
 
 @final
@@ -123,74 +158,101 @@ class _AnyRequest:
 
     def __init__(self) -> None:
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES)
-        self._head: h11.Request | None = None
         self._body = bytearray()
-        self._raw_head = bytearray()
+        self._raw_head: bytearray | None = bytearray()
+        self.is_busy = False
 
     @property
-    def in_body(self) -> bool:
-        return self._head is not None
+    def body_bytes(self) -> int:
+        return len(self._body)
 
     @property
     def awaits_continue(self) -> bool:
         return self._h11.they_are_waiting_for_100_continue
 
     def feed(self, data: bytes) -> None:
-        if self._head is None and len(self._raw_head) < HEAD_BYTES:
+        if self._raw_head is not None and len(self._raw_head) < HEAD_BYTES:
             self._raw_head += data[:HEAD_BYTES]
         self._h11.receive_data(data)
 
     def left_over(self) -> bytes:
         return bytes(self._h11.trailing_data[0])
 
-    def next(self) -> Request | None:
-        while True:
-            try:
-                event = self._h11.next_event()
-            except h11.RemoteProtocolError as exc:
-                raise _malformed(exc) from None
-            if isinstance(event, h11.Request):
-                self._take_head(event)
-            elif isinstance(event, h11.Data):
+    def read_head(self) -> Request | None:
+        event = self._next_event()
+        if not isinstance(event, h11.Request):
+            return None
+        assert self._raw_head is not None
+        _check_head(event, bytes(self._raw_head))
+        self._raw_head = None
+        return _request(event)
+
+    def read_body(self, request: Request, limit: int) -> bool:
+        """Whether the body is here to its end. A client may send chunks of one byte, and to read thousands of them
+        takes long enough that others would notice: after `CHUNKS_AT_ONCE`, `is_busy` is set and the rest is for the
+        next call.
+        """
+        for _ in range(CHUNKS_AT_ONCE):
+            event = self._next_event()
+            if isinstance(event, h11.Data):
                 self._body += event.data
-                _check_size(len(self._body))
+                if len(self._body) > limit:
+                    raise _body_too_large(limit)
             elif isinstance(event, h11.EndOfMessage):
-                return self._request()
+                request.body = bytes(self._body)
+                request.keep_alive = self._h11.their_state is not h11.MUST_CLOSE
+                return True
             else:
-                return None
+                self.is_busy = False
+                return False
+        self.is_busy = True
+        return False
 
-    def _take_head(self, head: h11.Request) -> None:
-        end = self._raw_head.find(b"\r\n\r\n")
-        # h11 forgives a bare LF; a proxy before us may not see a line's end there, and then we would not agree.
-        if b"\n" in (self._raw_head if end < 0 else self._raw_head[:end]).replace(b"\r\n", b""):
-            raise Refused(400, "invalid_request", "A line of the head does not end in CR LF.", close=True)
-        if end < 0 or end + 4 > HEAD_BYTES:  # of what comes at once, h11 takes any length
-            raise _head_too_large()
-        if head.http_version not in _VERSIONS:
-            raise Refused(505, "http_version", "This server speaks HTTP/1.1 and WebSocket.", close=True)
-        if not head.target.startswith(b"/"):
-            raise Refused(400, "invalid_request", "The request target must be a path.", close=True)
-        for name, value in head.headers:
-            if name == b"content-length":
-                _check_size(int(value))
-        self._head = head
-        self._raw_head.clear()
-
-    def _request(self) -> Request:
-        assert self._head is not None
-        headers: dict[str, str] = {}
-        for name, value in self._head.headers:
-            key, text = name.decode("ascii"), value.decode("latin-1")
-            headers[key] = f"{headers[key]}, {text}" if key in headers else text
-        head = Head(self._head.method.decode("ascii"), self._head.target.decode("ascii"), headers, len(self._body))
-        keep_alive = self._h11.their_state is not h11.MUST_CLOSE
-        return Request(head, bytes(self._body), version=self._head.http_version, keep_alive=keep_alive)
+    def _next_event(self) -> object:
+        try:
+            return self._h11.next_event()
+        except h11.RemoteProtocolError as exc:
+            raise _malformed(exc) from None
 
 
-def _check_size(size: int) -> None:
-    if size > BODY_BYTES:
-        message = f"The body is larger than {BODY_BYTES} bytes."
-        raise Refused(413, "body_too_large", message, close=True)
+def _check_head(head: h11.Request, raw: bytes) -> None:
+    """Refuse heads that h11 accepts and another server might read differently: a request could be smuggled past it."""
+    end = raw.find(b"\r\n\r\n")
+    lines = (raw if end < 0 else raw[:end]).split(b"\r\n")
+    if any(b"\n" in line for line in lines):
+        raise _invalid("A line of the head does not end in CR LF.")
+    if end < 0 or end + 4 > HEAD_BYTES:  # of what comes at once, h11 takes any length
+        raise _head_too_large()
+    if any(line[:1] in (b" ", b"\t") for line in lines):
+        raise _invalid("A header field continues on a second line.")
+    if head.http_version not in _VERSIONS:
+        raise Refused(505, "http_version", "This server speaks HTTP/1.1 and WebSocket.", close=True)
+    if not head.target.startswith(b"/"):
+        raise _invalid("The request target must be a path.")
+    names = [name for name, _ in head.headers]
+    if b"transfer-encoding" in names:
+        if b"content-length" in names:  # RFC 9112, 6.1: one of the two is a lie, and so may be what follows the body
+            raise _invalid("The request has both Content-Length and Transfer-Encoding.")
+        if head.http_version == b"1.0":
+            raise _invalid("HTTP/1.0 has no Transfer-Encoding.")
+
+
+def _request(head: h11.Request) -> Request:
+    headers: dict[str, str] = {}
+    for name, value in head.headers:
+        key, text = name.decode("ascii"), value.decode("latin-1")
+        headers[key] = f"{headers[key]}, {text}" if key in headers else text
+    length = int(headers.get("content-length", "0"))
+    found = Head(head.method.decode("ascii"), head.target.decode("ascii"), headers, length)
+    return Request(found, version=head.http_version)
+
+
+def _body_too_large(limit: int) -> Refused:
+    return Refused(413, "body_too_large", f"The body is larger than {limit} bytes.", close=True)
+
+
+def _invalid(message: str) -> Refused:
+    return Refused(400, "invalid_request", message, close=True)
 
 
 def _malformed(exc: h11.RemoteProtocolError) -> Refused:

@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar, final
 
-from llm_runtime.door.limits import ACTIVE_RESPONSES, NAMED_LANES, QUEUED_PER_LANE
+from llm_runtime.config import ServerLimits
 from llm_runtime.door.refusal import Refused
 
 T = TypeVar("T")
@@ -22,7 +22,8 @@ class _Lane(Generic[T]):
 class Lanes(Generic[T]):
     """Queues of ``T`` by lane name; ``None`` is the default lane."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: ServerLimits) -> None:
+        self._limits = limits
         self._lanes: dict[str | None, _Lane[T]] = {None: _Lane()}
         self._waiting: deque[_Lane[T]] = deque()  # lanes with something to start, the longest waiting first
         self._active = 0
@@ -36,12 +37,13 @@ class Lanes(Generic[T]):
         """Queue an item on a lane. Raises `Refused`."""
         lane = self._lanes.get(name)
         if lane is None:
-            if len(self._lanes) > NAMED_LANES:
-                message = f"A connection has at most {NAMED_LANES} named lanes; use one of them, or another connection."
+            if len(self._lanes) > self._limits.websocket_lanes:
+                most = self._limits.websocket_lanes
+                message = f"A connection has at most {most} named lanes; use one of them, or another connection."
                 raise Refused(400, "websocket_stream_limit_reached", message, param="stream_id")
             lane = self._lanes[name] = _Lane()
-        if len(lane.queue) >= QUEUED_PER_LANE:
-            message = f"{QUEUED_PER_LANE} requests wait on this lane already."
+        if len(lane.queue) >= self._limits.websocket_queue:
+            message = f"{self._limits.websocket_queue} requests wait on this lane already."
             raise Refused(429, "queue_full", message, kind="rate_limit_error", headers=(("retry-after", "1"),))
         lane.queue.append(item)
         if lane.active is None and len(lane.queue) == 1:
@@ -50,7 +52,7 @@ class Lanes(Generic[T]):
     def start(self) -> list[T]:
         """Make active what may be, and return it."""
         started: list[T] = []
-        while self._waiting and self._active < ACTIVE_RESPONSES:
+        while self._waiting and self._active < self._limits.websocket_responses:
             lane = self._waiting.popleft()
             lane.active = lane.queue.popleft()
             self._active += 1

@@ -1,9 +1,6 @@
-"""Every bound of the front door, with its unit. Nothing in here waits or grows beyond one of these."""
+"""The limits of the server that are not options, each with its unit. Options: `llm_runtime.config.ServerLimits`."""
 
 from __future__ import annotations
-
-MAX_CONNECTIONS = 1_000
-"""Connections at once; one more is refused with 429."""
 
 FAILED_LOGINS = 10
 """Wrong keys from one peer within `LOGIN_SECONDS` that are answered with 401; more are with 429."""
@@ -14,14 +11,23 @@ LOGIN_SECONDS = 60.0
 WATCHED_PEERS = 4_096
 """Peers whose wrong keys are counted; of more, those that began first are forgotten."""
 
+RESERVED_CONNECTIONS = 16
+"""Connections beyond `max_connections`, at which only health and metrics are answered."""
+
+RESERVED_SECONDS = 2.0
+"""How long one of those may take to ask."""
+
+DEPARTING_CONNECTIONS = 64
+"""Connections that have been told to make way and are not closed yet."""
+
 BACKLOG = 1_024
 """Connections the kernel holds for us until we accept them."""
 
 HEAD_BYTES = 16 * 1024
 """Request line and header fields together."""
 
-BODY_BYTES = 16 * 1024 * 1024
-"""A request's body, and a WebSocket message (base64 images)."""
+CHUNKS_AT_ONCE = 256
+"""Chunks of a body that are read before other connections have their turn."""
 
 PIPELINED_BYTES = 64 * 1024
 """Bytes of further requests that a client may send while one is being answered; with more it is cut off."""
@@ -29,14 +35,8 @@ PIPELINED_BYTES = 64 * 1024
 RECEIVE_BYTES = 64 * 1024
 """Bytes taken from a socket at once."""
 
-HEAD_SECONDS = 10.0
-"""From the first byte of a request to the end of its head; also for the WebSocket handshake."""
-
 BODY_SECONDS = 10.0
 """For a body to arrive, plus what it takes at `MIN_RATE`."""
-
-KEEP_ALIVE_SECONDS = 75.0
-"""An idle HTTP connection is closed after this."""
 
 WRITE_STALL_SECONDS = 30.0
 """For one write to a peer that is slow to read, plus what it takes at `MIN_RATE`; then the socket is aborted."""
@@ -59,15 +59,6 @@ CLOSE_SECONDS = 2.0
 LINGER_BYTES = 1024 * 1024
 """Bytes thrown away from a peer that still sends while we close."""
 
-ACTIVE_RESPONSES = 16
-"""Responses in flight on one WebSocket."""
-
-NAMED_LANES = 32
-"""Named lanes on one WebSocket, the default one not counted."""
-
-QUEUED_PER_LANE = 64
-"""Requests that wait on one lane."""
-
 LANE_NAME = r"[A-Za-z0-9_.-]{1,256}"
 """What a lane may be called."""
 
@@ -85,12 +76,6 @@ RECENT_RESPONSES = 256
 
 RECENT_BYTES = 16 * 1024 * 1024
 """Bytes of conversation it remembers them with."""
-
-RETENTION_SECONDS = 600.0
-"""Stored responses can be asked for this long after their end."""
-
-RETAINED_BYTES = 64 * 1024 * 1024
-"""Bytes of stored responses; the oldest go first."""
 
 TICK_SECONDS = 1.0
 """How often deadlines that need no precision are looked at."""

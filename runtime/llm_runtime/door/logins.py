@@ -40,7 +40,7 @@ class FailedLogins:
 
     def another(self, host: str) -> Refused | None:
         """Count a wrong key from ``host``. The refusal, when there were too many before it."""
-        now, peer = trio.current_time(), _network(host)
+        now, peer = trio.current_time(), network_of(host)
         window = self._windows.get(peer)
         if window is None or now >= window.since + LOGIN_SECONDS:
             window = self._begin(peer, now)
@@ -59,7 +59,7 @@ class FailedLogins:
         return window
 
 
-def _network(host: str) -> str:
+def network_of(host: str) -> str:
     """What one peer is known by."""
     try:
         address = ipaddress.ip_address(host.partition("%")[0])

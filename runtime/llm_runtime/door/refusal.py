@@ -12,6 +12,9 @@ import msgspec
 from llm_protocol.dialect import WireResponse
 
 JSON = ("content-type", "application/json")
+NO_SNIFFING = ("x-content-type-options", "nosniff")
+"""Keeps browsers from taking an answer for something else than it says it is."""
+
 REQUEST_ERROR = "invalid_request_error"
 SERVER_ERROR = "server_error"
 
@@ -99,7 +102,7 @@ def not_found(what: str) -> Refused:
 def wrong_key() -> Refused:
     """There is no key, or none that is known, or one that has expired: the three look alike."""
     message = "Incorrect API key provided, or none; send it as Authorization: Bearer."
-    return Refused(401, "invalid_api_key", message, headers=(("www-authenticate", "Bearer"),))
+    return Refused(401, "invalid_api_key", message, headers=(("www-authenticate", "Bearer"),), close=True)
 
 
 def too_many_wrong_keys(seconds: int) -> Refused:
@@ -116,7 +119,7 @@ def shutting_down() -> Refused:
 
 
 def too_many_connections() -> Refused:
-    """There are `MAX_CONNECTIONS` already."""
+    """There is no room for another connection, or this one has to make way."""
     message = "Too many connections; try again in a second."
     return Refused(
         429, "connection_limit", message, kind="rate_limit_error", headers=(("retry-after", "1"),), close=True

@@ -25,7 +25,8 @@ from llm_runtime.door.refusal import (
 
 class Route(NamedTuple):
     """One row. A ``keyless`` route asks for the right Host and Origin but for no key, an ``open`` one for none of them.
-    ``shape`` is that of the door's own refusals.
+    One for ``operators`` is answered also when there is no room for more connections. ``shape`` is that of the door's
+    own refusals.
     """
 
     method: str
@@ -33,6 +34,7 @@ class Route(NamedTuple):
     endpoint: Endpoint
     keyless: bool = False
     open: bool = False
+    operators: bool = False
     shape: Shape = openai_shape
 
 
@@ -65,11 +67,11 @@ ROUTES = (
     Route("GET", "/v1/runtime/tree", endpoints.tree),
     Route("GET", "/v1/runtime/explain", endpoints.explain),
     Route("GET", "/v1/runtime/statistics", endpoints.statistics),
-    Route("GET", "/metrics", endpoints.metrics),
+    Route("GET", "/metrics", endpoints.metrics, operators=True),
     Route("GET", "/", endpoints.dashboard, keyless=True),
-    Route("GET", "/livez", endpoints.livez, open=True),
-    Route("GET", "/health", endpoints.livez, open=True),
-    Route("GET", "/readyz", endpoints.readyz, open=True),
+    Route("GET", "/livez", endpoints.livez, open=True, operators=True),
+    Route("GET", "/health", endpoints.livez, open=True, operators=True),
+    Route("GET", "/readyz", endpoints.readyz, open=True, operators=True),
 )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Protocol, final
 
 import trio
@@ -10,14 +10,17 @@ import trio
 from llm_actors.run import Run
 from llm_protocol.errors import ShuttingDownError
 from llm_protocol.requests import AnyRequest
+from llm_runtime.config import Key, Server
 from llm_runtime.door.access import Access
 from llm_runtime.door.answer import Answer
-from llm_runtime.door.config import DoorConfig
+from llm_runtime.door.bodies import BodyBudget
 from llm_runtime.door.endpoints import Endpoint, preflight
 from llm_runtime.door.engine import Engine, submitted
 from llm_runtime.door.limits import CLOSE_SECONDS
 from llm_runtime.door.pulse import Pulse, Ticking
 from llm_runtime.door.receiver import Receiver
+from llm_runtime.door.refusal import too_many_connections
+from llm_runtime.door.room import Guest, Room
 from llm_runtime.door.routes import choose, find
 from llm_runtime.door.shelf import Shelf
 from llm_runtime.door.socket import Socket
@@ -39,11 +42,13 @@ class Connection(Ticking, Protocol):
 class Service:
     """One per door; outlives no run of it."""
 
-    def __init__(self, config: DoorConfig, engine: Engine) -> None:
+    def __init__(self, config: Server, keys: Mapping[str, Key], engine: Engine) -> None:
         self.config = config
         self.engine = engine
-        self.access = Access(config)
-        self.shelf = Shelf()
+        self.access = Access(config, keys)
+        self.shelf = Shelf(config)
+        self.bodies = BodyBudget(config.max_body_total_bytes)
+        self.room: Room[Guest] = Room(config, has_keys=bool(keys), proxies=config.trusted_proxies)
         self.receiver = Receiver()
         self.pulse = Pulse()
         self.pulse.add(self)
@@ -67,10 +72,14 @@ class Service:
         self.pulse.remove(connection)
         self._changed.wake()
 
-    def endpoint_of(self, exchange: Exchange) -> Endpoint:
-        """Who answers a request. Raises `Refused`."""
+    def endpoint_of(self, exchange: Exchange, *, operators_only: bool = False) -> Endpoint:
+        """Who answers a request, by its head. With ``operators_only`` there is no room for any but health and metrics.
+        Raises `Refused`.
+        """
         request = exchange.request
         methods, exchange.params = find(request.path)
+        if operators_only and not (methods and all(route.operators for route in methods.values())):
+            raise too_many_connections()
         if request.method == "OPTIONS" and self.access.allows_origin(request.headers.get("origin")):
             return preflight
         if request.method in methods:
@@ -79,6 +88,7 @@ class Service:
             self.access.check_place(request.headers, request.query, exchange.local_host)
             if not (methods and all(route.keyless for route in methods.values())):
                 exchange.caller = self.access.check_key(request.headers, exchange.peer_host)
+                exchange.belongs = True
         return choose(methods, request.method).endpoint
 
     async def serve_websocket(self, exchange: Exchange, socket: Socket, left_over: bytes) -> None:

@@ -86,7 +86,7 @@ class Session:
         self._service = service
         self._caller = caller
         self._socket = socket
-        self._lanes: Lanes[Asked] = Lanes()
+        self._lanes: Lanes[Asked] = Lanes(service.config)
         self._recent = Recent()
         self._streaming: dict[Streaming, None] = {}
         self._ready: deque[Streaming] = deque()
@@ -95,7 +95,7 @@ class Session:
         self._ending: Ending | None = None
         self._over: Close | None = None
         self._cut_some = False
-        self._expires = trio.current_time() + (service.config.lifetime_s or float("inf"))
+        self._expires = trio.current_time() + (service.config.websocket_lifetime_s or float("inf"))
         self._last_ping = trio.current_time()
         self._ping_due = False
 
@@ -110,6 +110,7 @@ class Session:
                 left_over=left_over,
                 protocol=plain_protocol(exchange.request.headers),
                 headers=[("x-request-id", exchange.request_id)],
+                max_bytes=self._service.config.max_body_bytes,
             )
             nursery.start_soon(self._read, socket)
             with suppress(trio.BrokenResourceError):  # the client has gone, or does not read

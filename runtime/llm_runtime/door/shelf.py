@@ -13,7 +13,8 @@ from llm_protocol.content import Message
 from llm_protocol.dialect import Inbound
 from llm_protocol.dialects.openai_responses import ResponseOptions
 from llm_protocol.events import Finished
-from llm_runtime.door.limits import RECENT_BYTES, RECENT_RESPONSES, RETAINED_BYTES, RETENTION_SECONDS
+from llm_runtime.config import ServerLimits
+from llm_runtime.door.limits import RECENT_BYTES, RECENT_RESPONSES
 
 
 @final
@@ -92,7 +93,8 @@ class Recent:
 class Shelf:
     """All responses of one door. It is ticked to move those that have ended to the stored ones, or away."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: ServerLimits) -> None:
+        self._limits = limits
         self._live: dict[str, Kept] = {}
         self._stored: OrderedDict[str, Kept] = OrderedDict()
         self._bytes = 0
@@ -132,7 +134,8 @@ class Shelf:
                 kept.ended_at = now
                 self._stored[kept.id] = kept
                 self._bytes += kept.weight
-        while self._stored and (self._bytes > RETAINED_BYTES or self._oldest.ended_at + RETENTION_SECONDS <= now):
+        limits = self._limits
+        while self._stored and (self._bytes > limits.stored_bytes or self._oldest.ended_at + limits.stored_s <= now):
             self.drop(self._oldest)
 
     @property

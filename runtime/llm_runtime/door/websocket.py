@@ -27,7 +27,7 @@ from wsproto.events import CloseConnection, Event, Message, Ping
 from wsproto.utilities import ProtocolError
 
 from llm_runtime.door.http1 import Request
-from llm_runtime.door.limits import BODY_BYTES, CLOSE_SECONDS, MESSAGE_FRAGMENTS, RECEIVE_BYTES
+from llm_runtime.door.limits import CLOSE_SECONDS, MESSAGE_FRAGMENTS, RECEIVE_BYTES
 from llm_runtime.door.socket import Socket
 
 PING = b"\x89\x00"
@@ -49,8 +49,9 @@ class Hangup(Exception):  # noqa: N818  (it says what happened, as trio's EndOfC
 class _Protocol(WSConnection):
     """wsproto's server, without what trio-websocket's reader cannot cope with."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_bytes: int) -> None:
         super().__init__(ConnectionType.SERVER)
+        self._max_bytes = max_bytes
         self._fragments = 0
 
     def events(self) -> Generator[Event, None, None]:
@@ -63,7 +64,7 @@ class _Protocol(WSConnection):
             elif isinstance(event, Ping) and self.state is not ConnectionState.OPEN:
                 continue  # there is no answering it any more, and no need to
             yield event
-        if self._announced() > BODY_BYTES:
+        if self._announced() > self._max_bytes:
             yield CloseConnection(code=1009, reason="message too big")
 
     def _announced(self) -> int:
@@ -143,13 +144,16 @@ class WebSocket:
         left_over: bytes,
         protocol: str | None,
         headers: Sequence[tuple[str, str]],
+        max_bytes: int,
     ) -> WebSocket:
-        """Answer the handshake in ``request``, which must be a good one. The reader lives in ``nursery``."""
-        stream, wire = _Stream(socket, left_over), _Protocol()
+        """Answer the handshake in ``request``, which must be a good one. The reader lives in ``nursery``. A message has
+        at most ``max_bytes``.
+        """
+        stream, wire = _Stream(socket, left_over), _Protocol(max_bytes)
         fields_of_request = [(name.encode(), value.encode("latin-1")) for name, value in request.headers.items()]
         wire.initiate_upgrade_connection(fields_of_request, request.target)
         connection = WebSocketConnection(
-            stream, wire, message_queue_size=1, max_message_size=BODY_BYTES, receive_buffer_size=RECEIVE_BYTES
+            stream, wire, message_queue_size=1, max_message_size=max_bytes, receive_buffer_size=RECEIVE_BYTES
         )
         nursery.start_soon(_read, connection)
         proposal = await connection._get_request()  # what wrap_server_stream does, around a protocol of our own

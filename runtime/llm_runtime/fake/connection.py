@@ -13,7 +13,7 @@ import trio
 from llm_protocol.dialect import WireResponse
 from llm_protocol.wire import encode_json
 from llm_runtime.door.http1 import CONTINUE, Request, RequestParser, encode_response
-from llm_runtime.door.limits import KEEP_ALIVE_SECONDS, PIPELINED_BYTES, RECEIVE_BYTES
+from llm_runtime.door.limits import PIPELINED_BYTES, RECEIVE_BYTES
 from llm_runtime.door.refusal import Refused
 from llm_runtime.fake.delivery import End, Step
 from llm_runtime.fake.journal import Journal
@@ -23,6 +23,9 @@ from llm_runtime.fake.vendors import Place
 JOURNAL = "/_fake/journal"
 
 _RESET = (socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+KEEP_ALIVE_SECONDS = 75.0
+"""An idle connection is closed after this."""
 
 ANSWER_SECONDS = 3600.0
 """No answer takes longer: a stalled one, or one that nobody reads, ends here."""
@@ -58,6 +61,8 @@ class Connection:
         with trio.move_on_after(KEEP_ALIVE_SECONDS):
             try:
                 while (request := self._parser.next()) is None:
+                    if self._parser.is_busy:
+                        continue
                     if self._parser.awaits_continue:
                         await self._stream.send_all(CONTINUE)
                     if not await self._read():

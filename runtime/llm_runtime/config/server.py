@@ -1,0 +1,87 @@
+"""``[server]``: where the daemon listens, and how much of everything it takes.
+
+Each limit is here once. The server reads it from this struct, and docs/limits.md is generated from it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from llm_runtime.config.section import Line, Section
+
+MIB = 1024 * 1024
+
+Port = Annotated[int, Meta(ge=0, le=65_535)]
+Count = Annotated[int, Meta(ge=1, le=1_000_000)]
+Megabytes = Annotated[float, Meta(gt=0, le=65_536)]
+Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+SecondsOrZero = Annotated[float, Meta(ge=0, le=31_536_000)]
+
+
+class ServerLimits(Section, frozen=True, kw_only=True):
+    """The limits of the server, as part of ``[server]``. A megabyte is 1,048,576 bytes."""
+
+    max_connections: Count = 1_000
+    """Connections at once, HTTP and WebSocket together. When all are in use, one more is answered with 429."""
+    max_unverified_per_peer: Count = 50
+    """Connections of one address that have not shown a valid key, where keys are configured."""
+    max_runs: Count = 5_000
+    """Requests in flight at once, over any number of connections; one more is answered with 429."""
+    max_body_mb: Megabytes = 16.0
+    """The body of one request, and one WebSocket message."""
+    max_body_total_mb: Megabytes = 256.0
+    """All bodies together that are being received or answered; what goes beyond is answered with 503."""
+    max_body_s: Seconds = 120.0
+    """Time for a body to arrive, however large it is."""
+    head_s: Seconds = 10.0
+    """Time from the first byte of a request to the end of its head, and for a new connection to send one."""
+    keep_alive_s: Seconds = 75.0
+    """How long an idle HTTP connection is kept open."""
+    websocket_lifetime_s: SecondsOrZero = 3_600.0
+    """How long a WebSocket may live; 0: as long as it likes."""
+    websocket_responses: Count = 16
+    """Responses in flight on one WebSocket."""
+    websocket_lanes: Count = 32
+    """Named lanes on one WebSocket, the default lane not counted."""
+    websocket_queue: Count = 64
+    """Requests that wait on one lane."""
+    stored_s: Seconds = 600.0
+    """How long a stored response can be retrieved after its end."""
+    stored_mb: Megabytes = 64.0
+    """All stored responses together; the oldest are dropped first."""
+
+    @property
+    def max_body_bytes(self) -> int:
+        """`max_body_mb` in bytes."""
+        return int(self.max_body_mb * MIB)
+
+    @property
+    def max_body_total_bytes(self) -> int:
+        """`max_body_total_mb` in bytes."""
+        return int(self.max_body_total_mb * MIB)
+
+    @property
+    def stored_bytes(self) -> int:
+        """`stored_mb` in bytes."""
+        return int(self.stored_mb * MIB)
+
+
+class Server(ServerLimits, frozen=True, kw_only=True):
+    """``[server]``: where the daemon listens. Port 0 is any free port."""
+
+    host: Line = "127.0.0.1"
+    port: Port = 8080
+    drain_s: Annotated[float, Meta(ge=0, le=86_400)] = 30.0
+    """How long running answers may go on after the first SIGTERM."""
+    allowed_origins: tuple[Line, ...] = ()
+    """Origins of web pages that may connect, besides none at all."""
+    allowed_hosts: tuple[Line, ...] = ()
+    """Names, besides loopback's own, that a request's Host may have."""
+    insecure_no_tls: bool = False
+    """Listen beyond loopback without TLS, because something before the daemon does it."""
+    trusted_proxies: tuple[Line, ...] = ()
+    """Addresses or networks of proxies: behind one, all callers share an address, so it has no limit of its own."""
+    websocket: bool = True
+    """Whether WebSockets are served; without, clients are told to use HTTP."""
