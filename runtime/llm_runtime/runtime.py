@@ -18,7 +18,7 @@ from llm_actors.orchestrator import ranked, submit
 from llm_actors.run import Judge, Run
 from llm_actors.selector import Ranking
 from llm_protocol.dialect import ModelInfo
-from llm_protocol.errors import ModelNotFoundError, ShuttingDownError
+from llm_protocol.errors import CrashedError, ModelNotFoundError, ShuttingDownError
 from llm_protocol.requests import (
     AUTO,
     AnyRequest,
@@ -189,7 +189,13 @@ class Runtime:
         """
         if not self._open:
             raise ShuttingDownError("the runtime is not running")
-        run = Run(checked(request), stream=stream, background=background, judge=judge)
+        request = checked(request)
+        try:
+            return await self._submit(Run(request, stream=stream, background=background, judge=judge))
+        except CrashedError:  # before it was accepted, so nothing was done for it yet
+            return await self._submit(Run(request, stream=stream, background=background, judge=judge))
+
+    async def _submit(self, run: Run) -> Run:
         await submit(self._tree.orchestrator, run)
         return run
 
@@ -205,12 +211,12 @@ class Runtime:
         """Provider -> the models it offers, asked for anew where the configuration names none.
 
         A provider that cannot be asked keeps the list it had, at first an empty one, and is logged; it fails nobody
-        else.
+        else. So do all of them while the catalog is parked.
         """
-        try:
+        if not self._open:
+            raise ShuttingDownError("the runtime is not running")
+        with suppress(KernelError):
             await refresh(self._tree.services.lister)
-        except KernelError as exc:
-            raise ShuttingDownError("the model catalog is not running") from exc
         return self._tree.catalog.models()
 
     def model_list(self, caller: str = "") -> list[ModelInfo]:
@@ -232,8 +238,12 @@ class Runtime:
         return ranked(self._tree.services, request, routed.candidates, routed.policy, draw=chance)
 
     def is_ready(self) -> bool:
-        """Whether requests are taken."""
-        return self._open
+        """Whether requests are taken, and there is a provider that can be asked."""
+        return self._open and self._tree.is_serving()
+
+    def parked_services(self) -> Sequence[str]:
+        """Which of limiter, selector, cache and catalog rest after too many crashes."""
+        return self._tree.parked_services()
 
     def tree(self) -> TreeNode:
         """The live tree: status, restarts, uptime, last crash and mailbox of every actor."""
@@ -261,10 +271,12 @@ class Runtime:
         from llm_runtime.metrics import Moment
 
         services, now = self._tree.services, trio.current_time()
+        deadline = now + METRICS_SECONDS
         limiter = cache = None
-        with trio.move_on_after(METRICS_SECONDS), suppress(KernelError):
-            limiter = await limiter_statistics(services.limiter)
+        with trio.move_on_at(deadline), suppress(KernelError):
             cache = await cache_statistics(services.cache)
+        with trio.move_on_at(deadline), suppress(KernelError):
+            limiter = await limiter_statistics(services.limiter)
         breakers = {name: services.selector.breaker(name, now).state for name in self._kinds}
         return Moment(services.meter, self.tree(), breakers, limiter, cache)
 

@@ -2,24 +2,34 @@
 
     llm-runtime   one_for_one, 3 restarts in 60 s
      ├─ core      one_for_one
-     │   ├─ limiter, selector, cache   what they know is handed over on restart, conservatively
-     │   ├─ providers              one small supervisor per provider
-     │   ├─ catalog
-     │   └─ orchestrator
+     │   ├─ limiter, selector, cache, catalog   a small supervisor each, which parks it when it keeps crashing
+     │   ├─ providers              one small supervisor per provider, which does the same
+     │   └─ orchestrator           without it nothing works: it escalates
      ├─ sessions  one child per connection        (the daemon only)
      └─ door      last in, first out              (the daemon only)
 
-Refs are stable across restarts, so that nobody needs a neighbour's restart.
+Refs are stable across restarts, so that nobody needs a neighbour's restart. What requests meet while a service is
+parked is written in docs/architecture.md, "When a service is away".
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Never, final
+from typing import Never, TypeVar, final
 
 from llm_actors.cache import Target, cache_child
 from llm_actors.catalog import Allowed, Candidate, Catalog, CatalogActor, CatalogMessage
-from llm_actors.kernel import ChildSpec, Intensity, MailboxSpec, Overflow, Supervisor
+from llm_actors.kernel import (
+    Backoff,
+    ChildSpec,
+    Intensity,
+    MailboxSpec,
+    Message,
+    Overflow,
+    Ref,
+    Status,
+    Supervisor,
+)
 from llm_actors.limiter import limiter_child
 from llm_actors.orchestrator import Orchestrator, OrchestratorMessage, OrchestratorRef, Router, Services
 from llm_actors.selector import CostOf, Selector, Weights, selector_child
@@ -36,7 +46,12 @@ ROOT_INTENSITY = Intensity(3, 60.0)
 SUBMISSIONS_WAITING = 1_000
 """Runs that wait to be taken on; one more is refused."""
 
+SERVICE_BACKOFF = Backoff(cap=1.0)
+"""A service is restarted within a second, or parked. Who calls it meanwhile waits no longer than that."""
+
 _NO_LIMITS = Limits()
+
+M = TypeVar("M", bound=Message)
 
 
 @final
@@ -52,32 +67,35 @@ class Tree:
         doors: Sequence[ChildSpec[Never]] = (),
     ) -> None:
         self._providers = {each.spec.name: each.spec for each in providers}
+        self._supervisors = {each.spec.name: each.supervisor for each in providers}
         self.catalog = _catalog(providers)
         self.selector = Selector(cost_of)
         limits = {name: p.limits for name, p in config.enabled.items() if p.limits != _NO_LIMITS}
         caller_limits = {name: key.limits for name, key in config.keys.items() if key.limits != _NO_LIMITS}
-        limiter = limiter_child(limits, caller_limits, server=config.redis)
-        selector = selector_child(self.selector)
+        limiter, limiter_ref = _parking(limiter_child(limits, caller_limits, server=config.redis))
+        selector, selector_ref = _parking(selector_child(self.selector))
         # Where the cache is off, requests that want it all the same have the memory tier; the file is left alone.
-        cache = cache_child(config.cache if config.cached else CachePolicy(), ttls=_ttls(config))
+        cache, cache_ref = _parking(cache_child(config.cache if config.cached else CachePolicy(), ttls=_ttls(config)))
         provider_actors = Supervisor([each.supervisor.as_child() for each in providers], name="providers")
-        lister = _lister(self.catalog, providers)
+        lister, lister_ref = _parking(_lister(self.catalog, providers))
         orchestrator: ChildSpec[OrchestratorMessage] = ChildSpec(
             "orchestrator",
             lambda _: Orchestrator(self.services, self.router),
             shutdown=config.server.drain_s,
             mailbox=MailboxSpec(SUBMISSIONS_WAITING, Overflow.REFUSE),
         )
-        core = Supervisor([limiter, selector, cache, provider_actors.as_child(), lister, orchestrator], name="core")
+        self._services = (limiter, selector, cache, lister)
+        branches = (limiter, selector, cache, provider_actors, lister)
+        core = self._core = Supervisor([*(each.as_child() for each in branches), orchestrator], name="core")
         self.router = Router(self.catalog, config.routes, allowed=_allowed(config))
         self.services = Services(
             catalog=self.catalog,
-            lister=core.ref(lister),
+            lister=lister_ref,
             providers={each.spec.name: each.ref for each in providers},
-            limiter=core.ref(limiter),
+            limiter=limiter_ref,
             selector=self.selector,
-            observer=core.ref(selector),
-            cache=core.ref(cache),
+            observer=selector_ref,
+            cache=cache_ref,
             caches=config.cached,
             target_of=self._target_of,
             cost_of=cost_of,
@@ -93,6 +111,19 @@ class Tree:
         self.orchestrator: OrchestratorRef = core.ref(orchestrator)
         self.root = Supervisor([core.as_child(), *doors], name="llm-runtime", intensity=ROOT_INTENSITY)
 
+    def is_serving(self) -> bool:
+        """Whether a request could be answered: the orchestrator runs, and somebody is there to be asked."""
+        running = any(node.name == "orchestrator" and node.status is Status.RUNNING for node in self._core.nodes())
+        limited = self.services.limits if "limiter" in self.parked_services() else {}
+        return running and (
+            not self._supervisors
+            or any(name not in limited and not each.parked for name, each in self._supervisors.items())
+        )
+
+    def parked_services(self) -> tuple[str, ...]:
+        """The services that rest after too many crashes."""
+        return tuple(each.name for each in self._services if each.parked)
+
     def _accepts_prefill(self, candidate: Candidate) -> bool:
         return accepts_prefill(self._providers[candidate.provider].kind, candidate.model)
 
@@ -101,6 +132,12 @@ class Tree:
         # The local model moves with each start of its process; what it answers does not depend on where it is.
         address = "" if known.kind is LLMProvider.LOCAL else f"{known.endpoint.origin}{known.endpoint.base}"
         return Target(candidate.provider, candidate.model, known.dialect.name, known.dialect.version, address)
+
+
+def _parking(spec: ChildSpec[M]) -> tuple[Supervisor, Ref[M]]:
+    """A service under a supervisor of its own, so that its crashes are nobody else's."""
+    supervisor = Supervisor([spec], name=spec.name, backoff=SERVICE_BACKOFF, park=True)
+    return supervisor, supervisor.ref(spec)
 
 
 def _catalog(providers: Sequence[Supervised]) -> Catalog:

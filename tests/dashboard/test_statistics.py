@@ -117,7 +117,7 @@ async def test_an_actor_that_does_not_answer_is_left_out(monkeypatch: pytest.Mon
     monkeypatch.setattr("llm_runtime.runtime.METRICS_SECONDS", 0.01)
     async with Peer() as peer, llm_runtime.open_runtime(config(peer)) as rt:
         told = await rt.statistics()
-    assert told.cache is None
+    assert told.cache is not None, "who does answer is told"
     assert told.providers["fake"].limits is None
     assert told.tree.status is Status.RUNNING
 

@@ -157,8 +157,12 @@ async def test_health_needs_no_key_and_tells_no_names() -> None:
         assert (await door.request("GET", "/livez", host="10.0.0.1")).json == {"status": "ok"}
         assert (await door.request("GET", "/health")).status == 200
         assert (await door.request("GET", "/readyz")).status == 200
+        door.engine.parked = ("cache",)
+        told = await door.request("GET", "/readyz")
+        assert (told.status, told.json) == (200, {"status": "ready", "parked": ["cache"]})
         door.engine.ready = False
-        assert (await door.request("GET", "/readyz")).status == 503
+        told = await door.request("GET", "/readyz")
+        assert (told.status, told.json) == (503, {"status": "not ready", "parked": ["cache"]})
 
 
 async def test_the_tree_is_shown() -> None:

@@ -401,5 +401,5 @@ def test_the_fake_engine_is_an_engine() -> None:
     from llm_runtime.door import Engine
     from llm_runtime.runtime import Runtime
 
-    for name in ("submit", "model_list", "is_ready", "tree", "explain", "metrics"):
+    for name in ("submit", "model_list", "is_ready", "parked_services", "tree", "explain", "metrics"):
         assert all(callable(getattr(each, name)) for each in (Engine, Runtime, FakeEngine))

@@ -87,6 +87,7 @@ class FakeEngine:
     runs: list[Run] = field(default_factory=list)
     requests: list[AnyRequest] = field(default_factory=list)
     ready: bool = True
+    parked: Sequence[str] = ()
     told: object = field(default_factory=dict)
     changed: trio.Event = field(default_factory=trio.Event)
     open_runs: int = 0
@@ -131,6 +132,9 @@ class FakeEngine:
 
     def is_ready(self) -> bool:
         return self.ready
+
+    def parked_services(self) -> Sequence[str]:
+        return self.parked
 
     def tree(self) -> object:
         return {"name": "root"}

@@ -111,15 +111,20 @@ async def reserve(
 
     Waits for whichever has room first, within the caller's deadline (30 s without one). Raises `RateLimitError` with
     ``retry_after`` as soon as it is clear that none will have room in time, `QueueFullError` when too many wait
-    already, or a `KernelError`. Cancelling it leaves nothing behind. One crash of the limiter costs the place in line,
-    not the request.
+    already, or a `KernelError`: `Parked` at once while the limiter is. Cancelling it leaves nothing behind. A crash of
+    the limiter costs the place in line, not the request, however often it crashes over others; one that it crashed
+    over twice raises `ActorCrashed`.
     """
     if not names:
         raise ValueError("reserve needs at least one provider to choose from")
-    try:
-        return await _ask(limiter, names, tokens, caller, priority)
-    except ActorCrashed:
-        return await _ask(limiter, names, tokens, caller, priority)
+    crashes = 0
+    while True:  # as long as it crashes, which its supervisor bounds, and no longer than the deadline
+        try:
+            return await _ask(limiter, names, tokens, caller, priority)
+        except ActorCrashed as exc:
+            crashes += not exc.bystander
+            if crashes > 1:
+                raise
 
 
 async def _ask(limiter: LimiterRef, names: tuple[str, ...], tokens: int, caller: str, priority: int) -> Reservation:

@@ -61,20 +61,34 @@ class Orchestrator:
     def __init__(self, services: Services, router: Router) -> None:
         self._services = services
         self._router = router
-        self._active = 0
+        self._runs: set[Run] = set()
 
     async def run(self, inbox: Inbox[OrchestratorMessage], *, task_status: trio.TaskStatus[None]) -> None:
-        """Serve until asked to stop, then wait for the runs in flight. Cancelling ends each of them with a failure."""
+        """Serve until asked to stop, then wait for the runs in flight. Cancelling ends each of them with a failure, and
+        so does a crash, here or of so many others that a supervisor gives up: then they are told that it was one.
+        """
+        inbox.when_stopping(lambda: self._end_as_crashed() if inbox.failed else None)
         async with trio.open_nursery() as nursery:
             flights = Flights(self._services, self._answer, nursery)
             task_status.started()
-            async for delivery in inbox:
-                if self._active >= self._services.max_runs:  # waiting belongs to the limiter, which knows for what
-                    self._services.meter.refuse(FailureKind.QUEUE_FULL)
-                    delivery.fail(QueueFullError(f"{self._services.max_runs} requests are in flight already"))
-                    continue
-                self._active += 1
-                nursery.start_soon(self._live, delivery, flights, name=inbox.name)
+            try:
+                await self._take_on(inbox, nursery, flights)
+            except Exception:
+                self._end_as_crashed()  # before the nursery cancels them and they take it for a shutdown
+                raise
+
+    async def _take_on(self, inbox: Inbox[OrchestratorMessage], nursery: trio.Nursery, flights: Flights) -> None:
+        async for delivery in inbox:
+            if len(self._runs) >= self._services.max_runs:  # waiting belongs to the limiter, which knows for what
+                self._services.meter.refuse(FailureKind.QUEUE_FULL)
+                delivery.fail(QueueFullError(f"{self._services.max_runs} requests are in flight already"))
+                continue
+            self._runs.add(delivery.message.run)
+            nursery.start_soon(self._live, delivery, flights, name=inbox.name)
+
+    def _end_as_crashed(self) -> None:
+        for run in tuple(self._runs):
+            run.cancel("the runtime crashed and starts again; try again", FailureKind.CRASHED)
 
     async def _live(self, delivery: Delivery[OrchestratorMessage], flights: Flights) -> None:
         run, meter, taken = delivery.message.run, self._services.meter, False
@@ -97,7 +111,7 @@ class Orchestrator:
             log.error("request %s crashed: %s", run.request.request_id, place(exc))  # noqa: TRY400
             run.fail(Failure(kind=FailureKind.INTERNAL, message="the runtime failed while it worked on this request"))
         finally:
-            self._active -= 1
+            self._runs.discard(run)
             run.close()
             if taken:
                 meter.end(run)
@@ -109,7 +123,10 @@ class Orchestrator:
         except ModelNotFoundError:
             if not self._services.catalog.unlisted:
                 raise
-        await refresh(self._services.lister, only_unlisted=True)
+        try:
+            await refresh(self._services.lister, only_unlisted=True)
+        except KernelError as exc:  # the last list stands, and it may well lack what a provider offers
+            raise error_for(failure_of(exc, "catalog")) from exc
         return self._router.route(run.request)
 
     async def _answer(self, run: Run, routed: Routed, until: Until, record: Record) -> None:

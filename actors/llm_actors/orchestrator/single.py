@@ -38,6 +38,8 @@ USUAL_PRIORITY = 5
 RETRY_ROOM_SECONDS = 1.0
 """How long a retry waits for room while others are at hand."""
 
+_LIMITER_AWAY = frozenset({FailureKind.PARKED, FailureKind.CRASHED})
+
 HEDGE_ROOM_SECONDS = 0.05
 """How long a hedge waits for room; it is no help if it comes late."""
 
@@ -157,10 +159,24 @@ class Single:
             with trio.move_on_after(RETRY_ROOM_SECONDS), suppress(LLMClientError):
                 return await self._reserve((plan.current.provider,), estimate)
             plan.take(plan.others[0])
-        room = await self._reserve(tuple(dict.fromkeys(candidate.provider for candidate in plan.open)), estimate)
+        try:
+            room = await self._reserve(tuple(dict.fromkeys(candidate.provider for candidate in plan.open)), estimate)
+        except LLMClientError as exc:
+            unlimited = self._unlimited(plan) if exc.failure.kind in _LIMITER_AWAY else None
+            if unlimited is None:
+                raise
+            plan.take(unlimited)
+            return None
         if room is not None:
             plan.take(next(candidate for candidate in plan.open if candidate.provider == room.provider))
         return room
+
+    def _unlimited(self, plan: AttemptPlan[Candidate]) -> Candidate | None:
+        """Who may be asked without the limiter."""
+        services = self._services
+        if self._ask.request.caller in services.caller_limits:
+            return None
+        return next((each for each in plan.open if each.provider not in services.limits), None)
 
     async def _reserve(self, names: tuple[str, ...], estimate: Estimate) -> Reservation | None:
         """Room at the first of ``names`` that has it; ``None`` where nothing is limited, which costs no call.

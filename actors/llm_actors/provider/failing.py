@@ -10,6 +10,7 @@ from llm_actors.kernel import (
     NotRunning,
     Parked,
     PoisonRefused,
+    SupervisorFailed,
 )
 from llm_actors.run.log import LogLimitExceeded
 from llm_actors.transport import (
@@ -39,6 +40,7 @@ _KINDS: tuple[tuple[type[Exception], FailureKind], ...] = (
     (TransportError, FailureKind.NETWORK),
     (LogLimitExceeded, FailureKind.LOG_LIMIT),
     (Parked, FailureKind.PARKED),
+    (SupervisorFailed, FailureKind.CRASHED),
     (NotRunning, FailureKind.SHUTTING_DOWN),
     (MailboxFull, FailureKind.QUEUE_FULL),
     (CallExpired, FailureKind.DEADLINE),
@@ -56,7 +58,7 @@ _WORDS: dict[FailureKind, str] = {
     FailureKind.SHUTTING_DOWN: "shutting down",
     FailureKind.QUEUE_FULL: "its waiting line is full",
     FailureKind.DEADLINE: "no answer before the deadline",
-    FailureKind.CRASHED: "crashed while it worked on this request",
+    FailureKind.CRASHED: "crashed while it worked on this request; try again",
     FailureKind.INTERNAL: "could not do it because of a bug in the runtime",
 }
 

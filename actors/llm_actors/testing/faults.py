@@ -1,14 +1,22 @@
-"""Faults at the n-th message: an actor that crashes, dawdles or forgets, without a line changed in it."""
+"""Faults at the n-th message: an actor that crashes, dawdles or forgets, without a line changed in it.
+
+`with_faults` puts them into one spec. `crashing` makes actors of a whole program crash again and again, by their place
+in the tree: it replaces what supervisors are given, so nothing in the program has to know of it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from fnmatch import fnmatch
 from itertools import count
-from typing import Generic, TypeAlias, TypeVar
+from typing import Generic, TypeAlias, TypeVar, final
+from unittest.mock import patch
 
 import msgspec
 import trio
 
+from llm_actors.kernel import child
 from llm_actors.kernel.delivery import Delivery
 from llm_actors.kernel.inbox import Inbox
 from llm_actors.kernel.message import Message
@@ -37,19 +45,99 @@ class Drop(msgspec.Struct, frozen=True):
 
 Fault: TypeAlias = "Crash | Delay | Drop"
 
+FaultAt: TypeAlias = Callable[[int], "Fault | None"]
+"""The fault at the message of that number, counted from 1 over all incarnations."""
+
+CONNECTION_SECONDS = 0.05
+"""How long an actor without a mailbox lives that is to crash."""
+
 
 def with_faults(spec: ChildSpec[M], faults: Mapping[int, Fault]) -> ChildSpec[M]:
     """Return `spec` with faults at the messages of those numbers, counted from 1 over all incarnations."""
     numbers = count(1)
 
     def factory(previous: Previous) -> Actor[M]:
-        return _Faulty(spec.factory(previous), faults, numbers)
+        return _Faulty(spec.factory(previous), faults.get, numbers)
 
     return msgspec.structs.replace(spec, factory=factory)
 
 
+@final
+class Crashes:
+    """What `crashing` does, until `stop`. ``starts`` and ``crashed`` count over all actors that it is done to."""
+
+    def __init__(self, every: int, *, on_start: bool) -> None:
+        self.starts = 0
+        self.crashed = 0
+        self._every = every
+        self._on_start = on_start
+        self._on = True
+        self._numbers = count(1)
+
+    def stop(self) -> None:
+        """From now on all is well."""
+        self._on = False
+
+    def alter(self, spec: ChildSpec[M]) -> ChildSpec[M]:
+        """Return `spec` with these crashes."""
+
+        def factory(previous: Previous) -> Actor[M]:
+            self.starts += 1
+            if self._on and self._on_start:
+                self._crash()
+            actor = spec.factory(previous)
+            if spec.mailbox is not None:
+                return _Faulty(actor, self._at, self._numbers)
+            return _Mortal(actor) if self._on and self._at(next(self._numbers)) else actor
+
+        return msgspec.structs.replace(spec, factory=factory)
+
+    def _at(self, number: int) -> Fault | None:
+        if not self._on or self._on_start or number % self._every:
+            return None
+        self.crashed += 1
+        return Crash()
+
+    def _crash(self) -> None:
+        self.crashed += 1
+        raise InjectedCrash
+
+
+@contextmanager
+def crashing(where: str, *, every: int = 1, on_start: bool = False) -> Iterator[Crashes]:
+    """Make actors crash with every n-th message in hand, or as often as they start.
+
+    `where` is a pattern for ``supervisor/child``, such as ``cache/cache`` or ``sessions/*``. It holds for the children
+    of supervisors that are made in the block. Of actors without a mailbox every n-th crashes, soon after its start.
+    """
+    crashes = Crashes(every, on_start=on_start)
+    make = child.Child.__init__
+
+    def init(self: child.Child, spec: ChildSpec[M], path: str, *args: object, **kwargs: object) -> None:
+        make(self, crashes.alter(spec) if fnmatch(path, where) else spec, path, *args, **kwargs)  # type: ignore[arg-type]
+
+    with patch.object(child.Child, "__init__", init):
+        yield crashes
+
+
+class _Mortal(Generic[M]):
+    def __init__(self, actor: Actor[M]) -> None:
+        self._actor = actor
+
+    async def run(self, inbox: Inbox[M], *, task_status: trio.TaskStatus[None]) -> object:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._crash)
+            result = await self._actor.run(inbox, task_status=task_status)
+            nursery.cancel_scope.cancel()
+        return result
+
+    async def _crash(self) -> None:
+        await trio.sleep(CONNECTION_SECONDS)
+        raise InjectedCrash
+
+
 class _Faulty(Generic[M]):
-    def __init__(self, actor: Actor[M], faults: Mapping[int, Fault], numbers: count[int]) -> None:
+    def __init__(self, actor: Actor[M], faults: FaultAt, numbers: count[int]) -> None:
         self._actor = actor
         self._faults = faults
         self._numbers = numbers
@@ -59,17 +147,18 @@ class _Faulty(Generic[M]):
 
 
 class _FaultyInbox(Inbox[M]):
-    def __init__(self, inner: Inbox[M], faults: Mapping[int, Fault], numbers: count[int]) -> None:
+    def __init__(self, inner: Inbox[M], faults: FaultAt, numbers: count[int]) -> None:
         super().__init__(inner.mailbox)
+        self.scope = inner.scope
         self._inner = inner
         self._faults = faults
         self._numbers = numbers
-        inner.when_stopping(lambda: self.close(final=inner.final))
+        inner.when_stopping(lambda: self.close(final=inner.final, failed=inner.failed))
 
     async def receive(self) -> Delivery[M]:
         while True:
             delivery = await super().receive()
-            match self._faults.get(next(self._numbers)):
+            match self._faults(next(self._numbers)):
                 case None:
                     return delivery
                 case Delay(seconds):

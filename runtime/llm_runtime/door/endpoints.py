@@ -173,11 +173,13 @@ async def livez(exchange: Exchange) -> None:
 
 
 async def readyz(exchange: Exchange) -> None:
-    """Whether requests are taken."""
-    if exchange.service.engine.is_ready() and not exchange.service.draining:
-        await exchange.reply(WireResponse(200, (JSON,), b'{"status":"ready"}'))
-    else:
-        await exchange.reply(WireResponse(503, (JSON,), b'{"status":"not ready"}'))
+    """Whether requests are taken. ``parked``: the parts that rest after too many crashes, if there are any."""
+    engine = exchange.service.engine
+    ready = engine.is_ready() and not exchange.service.draining
+    told: dict[str, object] = {"status": "ready" if ready else "not ready"}
+    if parked := engine.parked_services():
+        told["parked"] = parked
+    await exchange.reply(WireResponse(200 if ready else 503, (JSON,), msgspec.json.encode(told)))
 
 
 async def preflight(exchange: Exchange) -> None:

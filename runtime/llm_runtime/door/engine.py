@@ -32,7 +32,11 @@ class Engine(Protocol):
         ...
 
     def is_ready(self) -> bool:
-        """Whether requests are taken."""
+        """Whether requests are taken, and somebody could answer them."""
+        ...
+
+    def parked_services(self) -> Sequence[str]:
+        """Which parts of the runtime rest after too many crashes; requests go on without them."""
         ...
 
     async def explain(self, model: str, *, caller: str = "") -> Ranking:
