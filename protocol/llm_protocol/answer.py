@@ -17,7 +17,7 @@ from llm_protocol.events import Event, Failed, ItemKind, ItemStarted
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.fold import item_events
 from llm_protocol.sse import ServerSentEvent, SseDecoder
-from llm_protocol.wire import WireError
+from llm_protocol.wire import TooLarge, WireError
 
 
 class Answer(ABC):
@@ -135,6 +135,8 @@ class AnswerStream:
 
 def misread(why: object) -> Failed:
     """The end of an answer that is not understood."""
+    if isinstance(why, TooLarge):
+        return Failed(failure=Failure(kind=FailureKind.ANSWER_TOO_LARGE, message=f"the answer is too large: {why}"))
     return Failed(failure=Failure(kind=FailureKind.PROTOCOL, message=f"the vendor's answer is not understood: {why}"))
 
 

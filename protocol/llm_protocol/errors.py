@@ -114,6 +114,12 @@ class TruncatedError(LLMClientError):
     kind = FailureKind.TRUNCATED
 
 
+class AnswerTooLargeError(LLMClientError):
+    """The vendor's answer is larger than a limit allows; it was made, and is billed."""
+
+    kind = FailureKind.ANSWER_TOO_LARGE
+
+
 class BadRequestError(LLMClientError):
     """The request is wrong; ``failure.param`` may name the field."""
 

@@ -29,6 +29,7 @@ class FailureKind(StrEnum):
     TLS = "tls"
     PROTOCOL = "protocol"
     TRUNCATED = "truncated"
+    ANSWER_TOO_LARGE = "answer_too_large"
     BAD_REQUEST = "bad_request"
     MODEL_NOT_FOUND = "model_not_found"
     CONTEXT_LENGTH = "context_length"
@@ -94,6 +95,10 @@ RULES: dict[FailureKind, Rule] = {
     FailureKind.PROTOCOL: Rule(Step.RETRY, 502, "bad_gateway", _SERVER, "the vendor's answer could not be understood"),
     FailureKind.TRUNCATED: Rule(
         Step.RETRY, 502, "stream_truncated", _SERVER, "the answer ended without the vendor's end marker"
+    ),
+    # The vendor has made the answer and bills it; another attempt would be billed again.
+    FailureKind.ANSWER_TOO_LARGE: Rule(
+        Step.STOP, 502, "answer_too_large", _SERVER, "the vendor's answer is larger than a limit allows"
     ),
     FailureKind.BAD_REQUEST: Rule(Step.STOP, 400, "invalid_request", _REQUEST, "the request is wrong"),
     FailureKind.MODEL_NOT_FOUND: Rule(Step.NEXT, 404, "model_not_found", _REQUEST, "there is no such model"),

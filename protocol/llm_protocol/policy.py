@@ -38,6 +38,25 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     max_concurrency: Annotated[int, msgspec.Meta(ge=1, le=100_000)] | None = None
 
 
+Megabytes = Annotated[float, msgspec.Meta(gt=0, le=256)]
+
+
+class AnswerLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """How large an answer that comes in one piece may be, by request type, in megabytes of 1,048,576 bytes. A larger
+    one fails, and is not asked for again. The answer of a chat model that draws is an image's.
+    """
+
+    chat: Megabytes = 3.0
+    completion: Megabytes = 3.0
+    code_generation: Megabytes = 3.0
+    embedding: Megabytes = 64.0
+    image_generation: Megabytes = 64.0
+
+    def bytes_for(self, request_type: str) -> int:
+        """The limit for requests of this type, in bytes."""
+        return int(getattr(self, request_type) * 1024 * 1024)
+
+
 class CachePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Whether whole answers are kept for equal requests to come, how many bytes of them, and for how long.
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from llm_protocol.dialect import Frame
-from llm_protocol.wire import WireError
+from llm_protocol.wire import TooLarge
 
 MAX_EVENT_BYTES = 4 * 1024 * 1024
 """One line, and the data of one event together, may have this many bytes."""
@@ -61,7 +61,7 @@ class SseDecoder:
         return bytes(self._stray)
 
     def feed(self, data: bytes) -> list[ServerSentEvent]:
-        """The events that ``data`` completes. Raises `WireError` at what is too long, and is of no use after it."""
+        """The events that ``data`` completes. Raises `TooLarge` at what is too long, and is of no use after it."""
         if self._after_cr and data:
             self._after_cr = False
             if data[0] == 0x0A:
@@ -134,7 +134,7 @@ class SseDecoder:
     def _overflow(self) -> None:
         self._tail.clear()
         self._data.clear()
-        raise WireError(f"a server-sent event is longer than {self._limit} bytes")
+        raise TooLarge(f"a server-sent event is longer than {self._limit} bytes")
 
 
 def encode_sse(frames: Iterable[Frame]) -> bytes:

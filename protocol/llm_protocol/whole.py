@@ -9,18 +9,19 @@ from llm_protocol.dialect import ClientDialect, WireResponse
 from llm_protocol.events import Embedded, Event, Finished, Started, UsageReported
 from llm_protocol.requests import AnyRequest, EmbeddingRequest
 from llm_protocol.response import FinishReason, Usage
-from llm_protocol.wire import MAX_BODY_BYTES
+from llm_protocol.wire import MAX_BODY_BYTES, TooLarge
 
 
 @final
 class WholeBody:
-    """Gathers the body, at most `MAX_BODY_BYTES`, and reads it at its end. Half a body is told as ``truncated`` or
+    """Gathers the body, at most ``max_bytes``, and reads it at its end. Half a body is told as ``truncated`` or
     ``protocol``, as its dialect sees it.
     """
 
-    def __init__(self, dialect: ClientDialect, request: AnyRequest) -> None:
+    def __init__(self, dialect: ClientDialect, request: AnyRequest, *, max_bytes: int = MAX_BODY_BYTES) -> None:
         self._dialect = dialect
         self._request = request
+        self._max_bytes = max_bytes
         self._body = bytearray()
         self._over = False
 
@@ -28,10 +29,10 @@ class WholeBody:
         """Nothing yet, or the failure of a body that is too long."""
         if self._over:
             return []
-        if len(self._body) + len(data) > MAX_BODY_BYTES:
+        if len(self._body) + len(data) > self._max_bytes:
             self._over = True
             self._body.clear()
-            return [misread(f"it is longer than {MAX_BODY_BYTES} bytes")]
+            return [misread(TooLarge(f"it is longer than {self._max_bytes} bytes"))]
         self._body += data
         return []
 

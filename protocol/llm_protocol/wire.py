@@ -13,8 +13,8 @@ from llm_protocol.content import JsonObject
 
 T = TypeVar("T")
 
-MAX_BODY_BYTES = 64 * 1024 * 1024
-"""A whole JSON body may have this many bytes (pictures travel in base64)."""
+MAX_BODY_BYTES = 256 * 1024 * 1024
+"""A whole JSON body may have this many bytes, whatever the configuration allows."""
 
 MAX_KEYS = 50_000
 """A JSON text may have this many keys: as plain objects each costs over a hundred bytes. Long model lists fit."""
@@ -26,6 +26,10 @@ MAX_DEPTH = 256
 
 class WireError(ValueError):
     """A peer's bytes could not be understood. The text says why and where, and holds none of the bytes."""
+
+
+class TooLarge(WireError):  # noqa: N818  (it says what is wrong, as its base does)
+    """A peer's bytes were understood so far, and are more than a limit allows."""
 
 
 class JsonDecoder(Generic[T]):
@@ -45,9 +49,9 @@ class JsonDecoder(Generic[T]):
     def decode(self, data: bytes | str) -> T:
         """The value. Raises `WireError`."""
         if len(data) > self._limit:
-            raise WireError(f"the JSON text is longer than {self._limit} bytes")
+            raise TooLarge(f"the JSON text is longer than {self._limit} bytes")
         if len(data) > 2 * MAX_KEYS and _too_many_keys(data):
-            raise WireError(f"the JSON text has more than {MAX_KEYS} keys")
+            raise TooLarge(f"the JSON text has more than {MAX_KEYS} keys")
         if len(data) > 2 * MAX_DEPTH and _too_deep(data):
             raise WireError(_DEEP)
         try:

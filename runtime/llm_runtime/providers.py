@@ -44,6 +44,7 @@ def provider_spec(name: str, provider: Provider) -> ProviderSpec:
         models=provider.models,
         trust=TlsTrust(ca_file=provider.ca_file),
         timeouts=provider.timeouts,
+        max_answer=provider.max_answer_mb,
         max_concurrency=provider.limits.max_concurrency or VENDORS[provider.kind].max_concurrency,
     )
 

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from llm_protocol.errors import LLMClientError
+from llm_protocol.policy import AnswerLimits
 from llm_protocol.requests import LLMProvider
 from llm_protocol.secret import Secret
 from llm_runtime.config import Config, ConfigError, Limits, ProviderCache, Server, Timeouts, load, parse, with_server
@@ -55,6 +56,16 @@ def test_a_file_becomes_typed_values() -> None:
     assert primary.models == ("some-model",)
     assert primary.limits == Limits()
     assert "CANARY" not in repr(config)
+
+
+def test_the_size_of_an_answer_is_set_by_provider_and_request_type() -> None:
+    config = parse((WHOLE + "max_answer_mb.embedding = 128").encode(), ENVIRON)
+    assert config.providers["primary"].max_answer_mb == AnswerLimits(embedding=128.0)
+    assert 'max_answer_mb.embeding: unknown key; did you mean "embedding"?' in str(
+        refused(WHOLE + "max_answer_mb.embeding = 128")
+    )
+    for wrong in ("0", "257", '"64"'):
+        assert "providers.primary.max_answer_mb.chat" in str(refused(f"{WHOLE}max_answer_mb.chat = {wrong}"))
 
 
 def test_a_providers_timeouts_are_laid_over_the_general_ones() -> None:

@@ -247,6 +247,14 @@ async def test_a_failure_after_tokens_is_told_in_the_stream() -> None:
         assert (whole.status, whole.headers["x-should-retry"]) == (500, "false")
 
 
+async def test_an_answer_that_is_too_large_is_not_asked_for_again_by_the_client() -> None:
+    """It was made and is billed; without the header OpenAI's and Anthropic's clients ask again at a 502."""
+    for kind in (FailureKind.ANSWER_TOO_LARGE, FailureKind.LOG_LIMIT):
+        async with open_door(failing(kind)) as door:  # type: ignore[arg-type]
+            reply = await door.request("POST", "/v1/chat/completions", CHAT)
+            assert (reply.status, reply.headers["x-should-retry"]) == (502, "false")
+
+
 @pytest.mark.parametrize("how", ["close", "reset", "half-close"])
 @pytest.mark.parametrize("script", [silent, hanging])
 @pytest.mark.parametrize("body", [CHAT, STREAM])

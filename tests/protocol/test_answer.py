@@ -64,10 +64,17 @@ def test_an_empty_body_is_truncated_and_nothing_of_it_was_told(client: ClientDia
 
 
 @DIALECTS
-@pytest.mark.parametrize("odd", [b"data: {\n\n", b"data: 1\n\n", b"data: " + b"x" * MAX_EVENT_BYTES])
+@pytest.mark.parametrize("odd", [b"data: {\n\n", b"data: 1\n\n"])
 def test_what_is_not_understood_ends_the_answer(client: ClientDialect, server: ServerDialect, odd: bytes) -> None:
     decoder, _ = begun(client, server)
     assert failure_of(decoder.feed(odd)) == (FailureKind.PROTOCOL, True)
+
+
+@DIALECTS
+def test_an_event_that_is_too_large_ends_the_answer(client: ClientDialect, server: ServerDialect) -> None:
+    decoder, _ = begun(client, server)
+    assert not decoder.feed(b"data: " + b"x" * (MAX_EVENT_BYTES - len(b"data: ")))
+    assert failure_of(decoder.feed(b"x")) == (FailureKind.ANSWER_TOO_LARGE, True)
 
 
 @DIALECTS

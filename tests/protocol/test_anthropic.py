@@ -221,7 +221,7 @@ def test_malformed_streams_are_protocol_failures(frames: list[dict[str, Any]]) -
     [
         (b"", FailureKind.TRUNCATED),
         (b"event: message_start\ndata: {garbage\n\n", FailureKind.PROTOCOL),
-        (b"data: " + b"x" * (5 << 20), FailureKind.PROTOCOL),
+        (b"data: " + b"x" * (5 << 20), FailureKind.ANSWER_TOO_LARGE),
         (b"<html>Bad gateway</html>", FailureKind.PROTOCOL),
         (b'{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}', FailureKind.OVERLOADED),
     ],

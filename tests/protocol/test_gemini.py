@@ -555,7 +555,7 @@ def test_a_line_and_an_object_without_end_are_cut_off() -> None:
     events: list[Any] = []
     for _ in range(80):
         events += decoder.feed(b"data: " + b"x" * 65_536)
-    assert [event.failure.kind for event in events] == [FailureKind.PROTOCOL]
+    assert [event.failure.kind for event in events] == [FailureKind.ANSWER_TOO_LARGE]
     array = JsonArrayDecoder(max_bytes=100)
     with pytest.raises(WireError, match="100 bytes"):
         list(array.feed(b'[{"a": "' + b"x" * 200))

@@ -511,7 +511,7 @@ def test_a_line_without_end_ends_the_stream() -> None:
     fed = (decoder.feed(b"x" * 65536) for _ in range(200 * 16))
     [failed] = next(events for events in fed if events)
     assert isinstance(failed, Failed)
-    assert failed.failure.kind is FailureKind.PROTOCOL
+    assert failed.failure.kind is FailureKind.ANSWER_TOO_LARGE
 
 
 def test_null_and_foreign_choices_are_ignored() -> None:

@@ -20,7 +20,7 @@ from llm_protocol.events import Event, Failed, Finished
 from llm_protocol.failures import FailureKind
 from llm_protocol.requests import EmbeddingRequest, ImageRequest, Parameters
 from llm_protocol.response import FinishReason, LLMResponse, Usage
-from llm_protocol.wire import MAX_BODY_BYTES
+from llm_protocol.whole import WholeBody
 from support.conversations import names, texts
 from support.streams import check_order, fold
 
@@ -119,11 +119,11 @@ def test_a_stream_decoder_gathers_what_is_never_streamed() -> None:
     assert decoder.feed(body[:9]) + decoder.feed(body[9:]) == []
     assert decoder.end() == whole(TEXTS, body)
     assert decoder.feed(b"x") == decoder.end() == []
-    big = CLIENT.stream_decoder(TEXTS)
-    piece = b"x" * (MAX_BODY_BYTES // 8)
-    fed = [big.feed(piece) for _ in range(10)]
+    big = WholeBody(CLIENT, TEXTS, max_bytes=8)
+    fed = [big.feed(b"x") for _ in range(10)]
     assert [len(events) for events in fed] == [0] * 8 + [1, 0]
     assert isinstance(fed[8][0], Failed)
+    assert fed[8][0].failure.kind is FailureKind.ANSWER_TOO_LARGE
     assert big.end() == []
 
 

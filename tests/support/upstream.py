@@ -23,8 +23,8 @@ from llm_protocol.content import Message
 from llm_protocol.dialects import client_dialect
 from llm_protocol.events import Event
 from llm_protocol.fold import Fold
-from llm_protocol.policy import Timeouts
-from llm_protocol.requests import ChatRequest, LLMProvider
+from llm_protocol.policy import AnswerLimits, Timeouts
+from llm_protocol.requests import AnyRequest, ChatRequest, LLMProvider
 from llm_protocol.secret import Secret
 from support.peer import Peer
 
@@ -83,13 +83,18 @@ class Upstream:
     def ref(self) -> ProviderRef:
         return self.lone.ref
 
-    async def ask(self, request: ChatRequest = REQUEST, *, stream: bool = True, asked: Asked | None = None) -> Asked:
+    async def ask(self, request: AnyRequest = REQUEST, *, stream: bool = True, asked: Asked | None = None) -> Asked:
         asked = asked or Asked()
         asked.outcome = await generate(self.ref, request, stream=stream, sink=asked.events.append)
         return asked
 
 
-def spec(url: str = "http://api.test/v1", timeouts: Timeouts | None = None, slots: int = 8) -> ProviderSpec:
+def spec(
+    url: str = "http://api.test/v1",
+    timeouts: Timeouts | None = None,
+    slots: int = 8,
+    max_answer: AnswerLimits | None = None,
+) -> ProviderSpec:
     return ProviderSpec(
         name="fake",
         kind=LLMProvider.OPENAI_COMPATIBLE,
@@ -98,15 +103,21 @@ def spec(url: str = "http://api.test/v1", timeouts: Timeouts | None = None, slot
         key=Secret(CANARY),
         timeouts=timeouts or Timeouts(),
         max_concurrency=slots,
+        max_answer=max_answer or AnswerLimits(),
     )
 
 
 @asynccontextmanager
 async def upstream(
-    peer: Peer, timeouts: Timeouts | None = None, *, slots: int = 8, waiting: int = 64
+    peer: Peer,
+    timeouts: Timeouts | None = None,
+    *,
+    slots: int = 8,
+    waiting: int = 64,
+    max_answer: AnswerLimits | None = None,
 ) -> AsyncIterator[Upstream]:
     """Run a provider actor that reaches ``peer``. Afterwards no connection to it is open."""
-    actor = ProviderActor(spec(timeouts=timeouts, slots=slots), dial=peer.dial)
+    actor = ProviderActor(spec(timeouts=timeouts, slots=slots, max_answer=max_answer), dial=peer.dial)
     async with alone(actor, name="fake", mailbox=MailboxSpec(waiting)) as lone:
         yield Upstream(lone)
     with trio.fail_after(1):

@@ -11,7 +11,7 @@ from typing import assert_never, final
 import trio
 
 from llm_actors.kernel import Delivery, Inbox, serve_concurrently
-from llm_actors.provider.attempt import ANSWER_BODY_BYTES, ERROR_BODY_BYTES, Attempt
+from llm_actors.provider.attempt import ERROR_BODY_BYTES, Attempt
 from llm_actors.provider.failing import failure_of
 from llm_actors.provider.messages import Generate, ListModels, ProviderMessage
 from llm_actors.provider.spec import ProviderSpec
@@ -21,6 +21,9 @@ from llm_protocol.errors import LLMClientError, error_for
 
 MODEL_PAGES = 100
 """Pages of a model list that are read before it is called endless."""
+
+MODEL_PAGE_BYTES = 16 * 1024 * 1024
+"""What is read of one page of a model list."""
 
 CLOSE_SECONDS = 2.0
 """How long closing the connections may take."""
@@ -78,7 +81,10 @@ class ProviderActor:
         request = spec.http_request(spec.dialect.models_request(page))
         try:
             async with self._transport.send(request, connect_timeout=spec.timeouts.connect) as response:
-                body = await response.read(ANSWER_BODY_BYTES if response.status == 200 else ERROR_BODY_BYTES)
+                if response.status == 200:
+                    body = await response.read(MODEL_PAGE_BYTES)
+                else:
+                    body = await response.read(ERROR_BODY_BYTES, cut=True)
                 answer = WireResponse(response.status, tuple(response.headers.items()), body)
         except TransportError as exc:
             raise error_for(failure_of(exc, spec.name)) from exc

@@ -16,25 +16,22 @@ from llm_actors.provider.failing import UNSENT, failure_of
 from llm_actors.provider.messages import Outcome, Sink
 from llm_actors.provider.spec import ProviderSpec
 from llm_actors.run.log import LogLimitExceeded
-from llm_actors.transport import Broken, Response, Transport, TransportError
+from llm_actors.transport import BodyTooLarge, Broken, Response, Transport, TransportError
 from llm_protocol.dialect import RateLimits, StreamDecoder, WireResponse
 from llm_protocol.emulation import spoken
 from llm_protocol.errors import LLMClientError
 from llm_protocol.events import CONTENT, TERMINAL, Event, Failed, Finished, Started
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.policy import Timeouts
-from llm_protocol.requests import AnyRequest, ChatRequest, CodeRequest, CompletionRequest
+from llm_protocol.requests import AnyRequest, ChatRequest, CodeRequest, RequestType
 from llm_protocol.response import FinishReason
 from llm_protocol.unfencing import Unfencer
 
 ERROR_BODY_BYTES = 256 * 1024
 """What is read of an error's body."""
 
-TEXT_BODY_BYTES = 3 * 1024 * 1024
-"""What is read of a whole answer in words; the longest that models give are a fifth of it."""
-
-ANSWER_BODY_BYTES = 64 * 1024 * 1024
-"""What is read of an answer with pictures or vectors."""
+_NEVER_LONG_STREAMS = (RequestType.EMBEDDING, RequestType.IMAGE_GENERATION)
+"""Answers whose size is limited also where they are streamed; of text, the run log limits what is kept."""
 
 AFTER_END_SECONDS = 0.1
 """How long the end of the body is waited for once the answer is complete, so that the connection can be kept."""
@@ -138,14 +135,21 @@ class Attempt:
             self._resent = response.resent
             self._limits = dialect.rate_limits(tuple(response.headers.items()))
             if not 200 <= response.status < 300:
-                return Failed(failure=dialect.decode_error(await _whole(response, ERROR_BODY_BYTES)))
+                error = await response.read(ERROR_BODY_BYTES, cut=True)
+                return Failed(failure=dialect.decode_error(_wire(response, error)))
             if stream and not _is_json(response):
-                return await self._stream(response, dialect.stream_decoder(said))
-            whole = await _whole(response, TEXT_BODY_BYTES if _in_words(said) else ANSWER_BODY_BYTES)
+                drawn = _type_of_answer(request) in _NEVER_LONG_STREAMS
+                most = self._most_bytes(request) if drawn else inf
+                return await self._stream(response, dialect.stream_decoder(said), most)
+            whole = await _whole(response, self._most_bytes(request))
             return self._deliver(dialect.decode_response(said, whole))
 
-    async def _stream(self, response: Response, decoder: StreamDecoder) -> Finished | Failed:
+    def _most_bytes(self, request: AnyRequest) -> int:
+        return self._spec.max_answer.bytes_for(_type_of_answer(request))
+
+    async def _stream(self, response: Response, decoder: StreamDecoder, most: float) -> Finished | Failed:
         end: Finished | Failed | None = None
+        received = 0
         while end is None:
             try:
                 data = await response.receive()
@@ -155,6 +159,9 @@ class Attempt:
                 if not events or not isinstance(events[-1], Finished):
                     raise
             else:
+                received += len(data)
+                if received > most:
+                    raise BodyTooLarge(response.origin, f"the body has more than {most} bytes")
                 events = decoder.feed(data) if data else decoder.end()
             if events:
                 end = self._pass_on(events)
@@ -191,9 +198,10 @@ class Attempt:
         return None
 
 
-def _in_words(request: AnyRequest) -> bool:
-    """Whether text is all the answer can have. Models that draw in a chat have it in their name."""
-    return isinstance(request, (ChatRequest, CompletionRequest)) and "image" not in request.model
+def _type_of_answer(request: AnyRequest) -> RequestType:
+    """By which request type the size of the answer is judged. Models that draw in a chat have it in their name."""
+    draws = isinstance(request, ChatRequest) and "image" in request.model
+    return RequestType.IMAGE_GENERATION if draws else request.request_type
 
 
 def _is_json(response: Response) -> bool:
@@ -202,5 +210,8 @@ def _is_json(response: Response) -> bool:
 
 
 async def _whole(response: Response, limit: int) -> WireResponse:
-    body = await response.read(limit)
+    return _wire(response, await response.read(limit))
+
+
+def _wire(response: Response, body: bytes) -> WireResponse:
     return WireResponse(response.status, tuple(response.headers.items()), body)

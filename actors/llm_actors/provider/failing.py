@@ -36,7 +36,7 @@ _KINDS: tuple[tuple[type[Exception], FailureKind], ...] = (
     (RequestRefused, FailureKind.BAD_REQUEST),
     (ProtocolViolation, FailureKind.PROTOCOL),
     (UnsupportedEncoding, FailureKind.PROTOCOL),
-    (BodyTooLarge, FailureKind.PROTOCOL),
+    (BodyTooLarge, FailureKind.ANSWER_TOO_LARGE),
     (TransportError, FailureKind.NETWORK),
     (LogLimitExceeded, FailureKind.LOG_LIMIT),
     (Parked, FailureKind.PARKED),
@@ -71,4 +71,6 @@ def failure_of(exc: Exception, who: str) -> Failure:
     words = str(exc) if isinstance(exc, TransportError) else _WORDS.get(kind, str(exc))
     if isinstance(exc, PoisonRefused):
         words = "this request has crashed it before and is refused"
+    if isinstance(exc, BodyTooLarge):
+        words = f"{words} (the provider's max_answer_mb)"
     return Failure(kind=kind, message=f"{who}: {words}", provider=who)

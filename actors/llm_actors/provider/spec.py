@@ -8,7 +8,7 @@ import msgspec
 
 from llm_actors.transport import HttpRequest, Origin, TlsTrust, parse_url
 from llm_protocol.dialect import ClientDialect, WireRequest
-from llm_protocol.policy import Timeouts
+from llm_protocol.policy import AnswerLimits, Timeouts
 from llm_protocol.requests import LLMProvider
 from llm_protocol.secret import Secret
 
@@ -43,6 +43,7 @@ class ProviderSpec(msgspec.Struct, frozen=True, kw_only=True):
     models: tuple[str, ...] = ()
     trust: TlsTrust | None = None
     timeouts: Timeouts = Timeouts()
+    max_answer: AnswerLimits = AnswerLimits()
     max_concurrency: int = DEFAULT_CONCURRENCY
 
     def http_request(self, wire: WireRequest) -> HttpRequest:

@@ -55,6 +55,7 @@ VERDICTS: dict[FailureKind, Verdict] = {
     FailureKind.SHUTTING_DOWN: _NO_FAULT,
     FailureKind.QUEUE_FULL: _NO_FAULT,
     FailureKind.LOG_LIMIT: _NO_FAULT,
+    FailureKind.ANSWER_TOO_LARGE: _NO_FAULT,
     FailureKind.INTERNAL: _NO_FAULT,
 }
 

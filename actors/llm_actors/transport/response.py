@@ -44,14 +44,14 @@ class Headers(Mapping[str, str]):
 class Response:
     """An answer whose head has arrived. It ends with the ``send`` block that gave it; then ``receive`` is closed."""
 
-    __slots__ = ("_origin", "headers", "receive", "resent", "status")
+    __slots__ = ("headers", "origin", "receive", "resent", "status")
 
     def __init__(self, status: int, headers: Headers, connection: Connection) -> None:
         self.status = status
         self.headers = headers
         self.resent = False
         """Whether the request was sent a second time: a kept connection had closed before it was answered."""
-        self._origin = connection.origin
+        self.origin = connection.origin
         # The connection's own method, so that no layer of ours lies between a chunk and its reader.
         self.receive: Callable[[], Awaitable[bytes]] = connection.receive
 
@@ -59,22 +59,33 @@ class Response:
         """Let go of the connection: its next bytes belong to somebody else's answer."""
         self.receive = _ended
 
-    async def read(self, limit: int = MAX_BODY_BYTES) -> bytes:
-        """The rest of the body. Raises :class:`BodyTooLarge` past ``limit`` bytes, and what ``receive`` raises."""
+    async def read(self, limit: int = MAX_BODY_BYTES, *, cut: bool = False) -> bytes:
+        """The rest of the body. Past ``limit`` bytes it raises :class:`BodyTooLarge`, or with ``cut`` returns the first
+        ``limit`` bytes. Raises what ``receive`` raises.
+        """
         declared = self.headers.get("content-length", "")
-        if declared.isdecimal() and int(declared) > limit:
-            raise BodyTooLarge(self._origin, f"the body has more than {limit} bytes")
+        if not cut and _is_number_above(declared, limit):
+            raise BodyTooLarge(self.origin, f"the body has more than {limit} bytes")
         parts: list[bytes] = []
         size = 0
         while part := await self.receive():
             size += len(part)
+            if size > limit and cut:
+                parts.append(part[: len(part) - (size - limit)])
+                break
             if size > limit:
-                raise BodyTooLarge(self._origin, f"the body has more than {limit} bytes")
+                raise BodyTooLarge(self.origin, f"the body has more than {limit} bytes")
             parts.append(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def __repr__(self) -> str:
-        return f"<Response {self.status} from {self._origin}>"
+        return f"<Response {self.status} from {self.origin}>"
+
+
+def _is_number_above(text: str, limit: int) -> bool:
+    """Whether ``text`` is a whole number above ``limit``; of any length, which ``int`` would refuse."""
+    digits = text.lstrip("0")
+    return text.isascii() and text.isdecimal() and (len(digits) > 18 or int(digits or 0) > limit)
 
 
 async def _ended() -> bytes:

@@ -13,7 +13,7 @@ from typing import Annotated
 from msgspec import Meta, field
 
 from llm_actors.redis import RedisServer
-from llm_protocol.policy import Attempts, CachePolicy, CacheSeconds, Limits, Policy, Timeouts
+from llm_protocol.policy import AnswerLimits, Attempts, CachePolicy, CacheSeconds, Limits, Policy, Timeouts
 from llm_protocol.requests import LLMProvider
 from llm_protocol.secret import Secret
 from llm_runtime.config.section import Line, Section
@@ -77,6 +77,8 @@ class Provider(Section, frozen=True, kw_only=True):
     limits: Limits = Limits()
     timeouts: Timeouts = Timeouts()
     cache: ProviderCache = ProviderCache()
+    max_answer_mb: AnswerLimits = AnswerLimits()
+    """How large one answer may be that comes in one piece, by request type."""
 
     def __post_init__(self) -> None:
         if isinstance(self.api_key, str):  # by hand, the likely mistake; and this way a repr would print the key

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from llm_runtime.door.exchange import Exchange
 
 NO_RETRY = ("x-should-retry", "false")
+_BILLED = (FailureKind.ANSWER_TOO_LARGE, FailureKind.LOG_LIMIT)
+"""Failures of an answer that the vendor has made."""
+
 CLOSING = "The runtime is shutting down."
 
 
@@ -130,11 +133,11 @@ def _fits_header(value: str) -> bool:
 
 
 def encode_failure(dialect: ServerDialect, failure: Failure) -> WireResponse:
-    """A failure in the dialect's own shape. Where tokens had been made, clients are told not to ask again by
-    themselves: it would be paid for twice.
+    """A failure in the dialect's own shape. Where an answer, or some of it, had been made, clients are told not to ask
+    again by themselves: it would be paid for twice.
     """
     response = dialect.encode_error(failure)
-    if not failure.partial or NO_RETRY in response.headers:
+    if not (failure.partial or failure.kind in _BILLED) or NO_RETRY in response.headers:
         return response
     return response._replace(headers=(*response.headers, NO_RETRY))
 

@@ -10,7 +10,7 @@ from typing import final
 
 from llm_protocol.dialect import Frame
 from llm_protocol.sse import MAX_EVENT_BYTES, ServerSentEvent, SseDecoder
-from llm_protocol.wire import WireError
+from llm_protocol.wire import TooLarge, WireError
 
 _OUTSIDE = re.compile(rb'["{}\[\]]')
 _INSIDE = re.compile(rb'["\\]')
@@ -74,7 +74,7 @@ class JsonArrayDecoder:
             end = self._find_end()
             if end is None:
                 if len(self._object) > self._limit:
-                    raise WireError(f"an object of the array is longer than {self._limit} bytes")
+                    raise TooLarge(f"an object of the array is longer than {self._limit} bytes")
                 break
             found = bytes(self._object[:end])
             del self._object[:end]
