@@ -13,7 +13,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from llm_actors.kernel import Backoff, Intensity, MailboxSpec, Supervisor, running
+from llm_actors.kernel import Backoff, Intensity, MailboxSpec, Parked, Supervisor, running
 from llm_actors.limiter import LimiterRef, Reservation, limiter_child, observe, reserve, statistics
 from llm_actors.limiter.reservation import LEASE_GRACE, LEASE_SECONDS
 from llm_actors.testing import Crash, Fault, cancel_at_every_checkpoint, with_faults
@@ -246,18 +246,64 @@ async def test_lim_02_a_crash_keeps_the_leases_and_costs_waiters_only_their_plac
         await assert_at_rest(ref)
 
 
-async def test_lim_02_a_crash_in_the_middle_of_a_settlement_is_made_up_for_by_the_lease(
-    autojump_clock: MockClock,
-) -> None:
-    """LIM-02: the message in hand is lost with the crash; the lease ends by itself."""
+async def test_lim_02_a_crash_in_the_middle_of_a_settlement_loses_no_slot(autojump_clock: MockClock) -> None:
+    """LIM-02: the message in hand is lost with the crash; the next incarnation reads it off the holder's ticket."""
     async with limiter({"a": ONE}, faults={2: Crash()}) as ref:
-        begun = trio.current_time()
         (await reserve(ref, ("a",), tokens=1)).settle(None)
         await trio.sleep(1)
-        with trio.fail_after(2 * LEASE_SECONDS):
+        await assert_at_rest(ref)
+        with trio.fail_after(1):
             await reserve(ref, ("a",), tokens=1)
-        assert trio.current_time() - begun == pytest.approx(LEASE_SECONDS, abs=1)
-        assert (await statistics(ref)).expired == 1
+        assert (await statistics(ref)).expired == 0
+
+
+async def test_lim_02_what_ends_while_the_limiter_is_parked_has_ended_when_it_is_back(
+    autojump_clock: MockClock,
+) -> None:
+    spec = with_faults(limiter_child({"a": Limits(max_concurrency=2)}), {3: Crash()})
+    parking = Supervisor([spec], intensity=Intensity(0, 30.0), park=True)
+    async with running(parking):
+        ref = parking.ref(spec)
+        ended, held = [await reserve(ref, ("a",), tokens=1) for _ in range(2)]
+        observe(ref, "a", RateLimits())
+        await wait_all_tasks_blocked()
+        assert parking.parked
+        ended.settle(None)
+        with pytest.raises(Parked):
+            await reserve(ref, ("a",), tokens=1)
+        await trio.sleep(1.1)
+        assert (await statistics(ref)).leases == 1
+        held.settle(None)
+        await assert_at_rest(ref)
+
+
+async def test_a_reservation_that_waits_survives_any_number_of_crashes_over_others(autojump_clock: MockClock) -> None:
+    """And it is refused at once when they are so many that the limiter is parked."""
+    spec = with_faults(limiter_child({"a": ONE}), {each: Crash() for each in range(3, 40, 3)})
+    parking = Supervisor([spec], backoff=Backoff.none(), park=True)
+    async with running(parking):
+        ref = parking.ref(spec)
+        holder = await reserve(ref, ("a",), tokens=1)
+        begun = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            ended: list[str] = []
+
+            async def wait() -> None:
+                try:
+                    with await reserve(ref, ("a",), tokens=1):
+                        ended.append("served")
+                except Parked:
+                    ended.append("parked")
+
+            nursery.start_soon(wait)
+            for crashes in range(1, 7):
+                assert ended == []
+                while parking.tree().children[0].mailbox.accepted < 3 * crashes:
+                    observe(ref, "a", RateLimits())
+                    await wait_all_tasks_blocked()
+        assert ended == ["parked"]
+        assert trio.current_time() == begun
+        holder.settle(None)
 
 
 async def test_lim_02_a_settlement_that_finds_the_mailbox_full_is_logged_and_made_up_for(

@@ -7,7 +7,8 @@ Where several processes share the limits, a grant is told when the `Ledger` has 
 talks to Redis and calls back. It decides about the claims of its batch in one step, too.
 
 What outlives an incarnation is the books themselves: they are its one checkpoint, saved by reference at the start, and
-so never old. The next incarnation trusts of them only what cannot burst: open leases, debts and pauses.
+so never old. The next incarnation trusts of them only what cannot burst: open leases, debts and pauses. From the
+holders' tickets it learns which of the leases have ended meanwhile.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from llm_actors.limiter.messages import (
     Measure,
     Observe,
     Reserve,
+    Ticket,
 )
 from llm_actors.limiter.sharing import Sharing
 from llm_actors.redis import RedisServer
@@ -49,6 +51,7 @@ class Kept(msgspec.Struct, frozen=True):
 
     books: Books
     process: str
+    tickets: dict[int, Ticket]
 
 
 class _Asked(NamedTuple):
@@ -80,12 +83,14 @@ class LimiterActor:
         if isinstance(previous, Kept):
             process = previous.process
             self._books.restart(previous.books, now)
-        self._kept = Kept(self._books, process)
+        self._kept = Kept(self._books, process, {})
         self._asked: dict[int, _Asked] = {}
         self._timer = trio.CancelScope()
         self._sharing = Sharing(
             server, self._books, waiter=self._waiter, confirmed=self._confirmed, draw=draw, process=process
         )
+        if isinstance(previous, Kept):
+            self._catch_up(previous.tickets, now)
 
     async def run(self, inbox: Inbox[LimiterMessage], *, task_status: trio.TaskStatus[None]) -> Kept:
         """Serve until asked to stop. Those who wait then are told that it ended."""
@@ -114,9 +119,8 @@ class LimiterActor:
                 self._reserve(delivery, message, now)
             case End() as message:
                 self._end(message, now)
-            case Leave(number):
-                self._asked.pop(number, None)
-                self._sharing.ended(self._books.leave(number, now), Ending.UNSENT)
+            case Leave() as message:
+                self._leave(message, now)
             case Observe(provider, said):
                 self._books.observe(provider, said, now)
                 self._sharing.paused(provider, now)
@@ -137,6 +141,7 @@ class LimiterActor:
             lease_s=message.lease_s,
         )
         self._asked[message.number] = _Asked(delivery, message, waiter)
+        self._kept.tickets[message.number] = message.ticket
         delivery.defer()
         self._books.reserve(waiter, now)
 
@@ -144,7 +149,24 @@ class LimiterActor:
         asked = self._asked.get(number)
         return None if asked is None else asked.waiter
 
+    def _catch_up(self, tickets: dict[int, Ticket], now: float) -> None:
+        """Take in which reservations are over, whatever became of the messages that said so."""
+        for number, ticket in tickets.items():
+            match ticket.over:
+                case End() as message:
+                    self._end(message, now)
+                case Leave() as message:
+                    self._leave(message, now)
+                case None:
+                    self._kept.tickets[number] = ticket
+
+    def _leave(self, message: Leave, now: float) -> None:
+        self._asked.pop(message.number, None)
+        self._kept.tickets.pop(message.number, None)
+        self._sharing.ended(self._books.leave(message.number, now), Ending.UNSENT)
+
     def _end(self, message: End, now: float) -> None:
+        self._kept.tickets.pop(message.number, None)
         lease = self._books.end(
             message.number, message.ending, now, message.tokens, said=message.said, hold_s=message.hold_s
         )
@@ -169,6 +191,7 @@ class LimiterActor:
         if isinstance(decision, Granted):
             delivery.reply(message, decision)  # who is gone has a `Leave` on its way, which gives it back
         else:
+            self._kept.tickets.pop(decision.number, None)
             failure = Failure(kind=decision.kind, message=decision.why, retry_after=decision.retry_after)
             delivery.fail(error_for(failure))
 

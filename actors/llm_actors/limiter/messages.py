@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import TypeAlias, final
 
 from llm_actors.kernel import Call, Cast, MailboxSpec, Ref
 from llm_actors.limiter.books import Granted
@@ -15,6 +15,18 @@ LIMITER_MAILBOX = MailboxSpec(65_536)
 message is on its way, and a limiter reads thousands a second. Empty room costs nothing."""
 
 
+@final
+class Ticket:
+    """The holder's side of a reservation, in memory that outlives the limiter: a crash may lose the message that it is
+    over, or find nobody to take it.
+    """
+
+    __slots__ = ("over",)
+
+    def __init__(self) -> None:
+        self.over: End | Leave | None = None
+
+
 class Reserve(Call[Granted], frozen=True, kw_only=True):
     """Give the first of ``names`` that has room for a request of ``tokens``, or wait for whichever has it first."""
 
@@ -24,6 +36,7 @@ class Reserve(Call[Granted], frozen=True, kw_only=True):
     caller: str
     priority: int
     lease_s: float
+    ticket: Ticket
 
 
 class Leave(Cast, frozen=True):

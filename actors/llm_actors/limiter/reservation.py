@@ -13,7 +13,7 @@ import trio
 from llm_actors.kernel import ActorCrashed, Cast, KernelError, MailboxFull
 from llm_actors.limiter.books import Granted
 from llm_actors.limiter.leases import Ending, ending_of
-from llm_actors.limiter.messages import End, Leave, LimiterRef, Measure, Observe, Reserve
+from llm_actors.limiter.messages import End, Leave, LimiterRef, Measure, Observe, Reserve, Ticket
 from llm_actors.limiter.statistics import LimiterStatistics
 from llm_protocol.dialect import RateLimits
 from llm_protocol.failures import FailureKind
@@ -41,14 +41,15 @@ class Reservation:
     methods waits.
     """
 
-    __slots__ = ("_limiter", "_number", "_open", "_sent", "provider")
+    __slots__ = ("_limiter", "_number", "_open", "_sent", "_ticket", "provider")
 
-    def __init__(self, limiter: LimiterRef, granted: Granted) -> None:
+    def __init__(self, limiter: LimiterRef, granted: Granted, ticket: Ticket) -> None:
         self.provider = granted.provider
         self._limiter = limiter
         self._number = granted.number
         self._open = True
         self._sent = False
+        self._ticket = ticket
 
     def __enter__(self) -> Reservation:
         return self
@@ -88,7 +89,9 @@ class Reservation:
     ) -> None:
         if self._open:
             self._open = False
-            _tell(self._limiter, End(number=self._number, ending=ending, tokens=tokens, said=said, hold_s=hold_s))
+            over = End(number=self._number, ending=ending, tokens=tokens, said=said, hold_s=hold_s)
+            self._ticket.over = over
+            _tell(self._limiter, over)
 
 
 def _tell(limiter: LimiterRef, message: Cast) -> None:
@@ -132,14 +135,24 @@ async def _ask(limiter: LimiterRef, names: tuple[str, ...], tokens: int, caller:
     lease_s = LEASE_SECONDS if deadline == inf else max(LEASE_SECONDS, deadline - now + LEASE_GRACE)
     number = next(_numbers)
     names = tuple(dict.fromkeys(names))
-    ask = Reserve(number=number, names=names, tokens=max(0, tokens), caller=caller, priority=priority, lease_s=lease_s)
+    ticket = Ticket()
+    ask = Reserve(
+        number=number,
+        names=names,
+        tokens=max(0, tokens),
+        caller=caller,
+        priority=priority,
+        lease_s=lease_s,
+        ticket=ticket,
+    )
     try:
         granted = await limiter.call(ask)
         if granted.wait_s:
             await trio.sleep(granted.wait_s)
-        return Reservation(limiter, granted)
+        return Reservation(limiter, granted, ticket)
     except (trio.Cancelled, KernelError):
-        _tell(limiter, Leave(number))  # it may wait there, or even have been granted in this very moment
+        ticket.over = Leave(number)
+        _tell(limiter, ticket.over)  # it may wait there, or even have been granted in this very moment
         raise
 
 
