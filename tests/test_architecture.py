@@ -121,7 +121,7 @@ def test_a_key_is_revealed_in_few_places() -> None:
         if isinstance(node, ast.Attribute) and node.attr == "reveal"
     }
     addresses = {"llm_actors.redis", "llm_runtime.config.redis"}
-    assert revealing == {"llm_actors.provider.spec", "llm_runtime.door.access"} | addresses
+    assert revealing == {"llm_actors.provider.spec", "llm_runtime.server.access"} | addresses
 
 
 def loaded_by(statement: str) -> set[str]:
@@ -134,7 +134,7 @@ def loaded_by(statement: str) -> set[str]:
 def test_importing_the_library_loads_nothing_heavy() -> None:
     loaded = loaded_by("import llm_runtime")
     heavy = {"trio_websocket", "wsproto", "prometheus_client", "httpx", "httpx2", "xllamacpp", "coredis", "tomllib"}
-    ours = {"llm_runtime.cli", "llm_runtime.door", "llm_runtime.local_model"}
+    ours = {"llm_runtime.cli", "llm_runtime.server", "llm_runtime.local_model"}
     assert not loaded & {*heavy, *ours, "asyncio", "argparse", "difflib", "importlib.metadata", "sqlite3"}
 
 

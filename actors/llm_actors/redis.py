@@ -54,7 +54,7 @@ class RedisServer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return parts.path if parts.scheme == "unix" else parts.netloc.rpartition("@")[2]
 
 
-class Trouble(NamedTuple):
+class RedisProblem(NamedTuple):
     """Why a session ended. ``sort`` stays the same for as long as the trouble does; ``detail`` is for people."""
 
     sort: str
@@ -67,13 +67,13 @@ UNREACHABLE = "unreachable"
 class RedisAwayError(Exception):
     """The server did not do what it was asked for, as far as is known."""
 
-    def __init__(self, trouble: Trouble) -> None:
+    def __init__(self, trouble: RedisProblem) -> None:
         super().__init__(trouble.detail)
         self.trouble = trouble
 
 
 @final
-class Script:
+class RedisScript:
     """A Lua script on the server of this session, sent once and then named by its digest."""
 
     def __init__(self, client: Redis[bytes], source: str, timeout_s: float) -> None:
@@ -85,7 +85,7 @@ class Script:
         return await _within(self._timeout_s, lambda: self._script(keys=keys, args=[argument]))
 
 
-async def session(server: RedisServer, source: str, use: Callable[[Script], Awaitable[None]]) -> Trouble:
+async def session(server: RedisServer, source: str, use: Callable[[RedisScript], Awaitable[None]]) -> RedisProblem:
     """Connect and ``use`` the script with this source, until there is trouble. Return it.
 
     Cancelling it closes the connection, with nothing said to the server. Raises only what ``use`` does.
@@ -96,7 +96,7 @@ async def session(server: RedisServer, source: str, use: Callable[[Script], Awai
 
     logging.getLogger("coredis").addFilter(_of_others)
     _ours.set(True)
-    trouble: Trouble | None = None
+    trouble: RedisProblem | None = None
     bug: Exception | None = None
     try:
         client = coredis.Redis.from_url(
@@ -105,7 +105,7 @@ async def session(server: RedisServer, source: str, use: Callable[[Script], Awai
         async with client:
             try:
                 await _within(CONNECT_SECONDS, client.ping)
-                await use(Script(client, source, server.timeout_s))
+                await use(RedisScript(client, source, server.timeout_s))
             except RedisAwayError as exc:
                 trouble = exc.trouble
             except Exception as exc:  # the client would wrap it in a group, like what happens to itself
@@ -137,13 +137,13 @@ async def _within(seconds: float, ask: Callable[[], Awaitable[object]]) -> bytes
         if not limit.cancel_called:
             raise RedisAwayError(_trouble(exc)) from None
     if limit.cancel_called and answer is None:
-        raise RedisAwayError(Trouble(UNREACHABLE, f"no answer within {seconds * 1000:.0f} ms"))
+        raise RedisAwayError(RedisProblem(UNREACHABLE, f"no answer within {seconds * 1000:.0f} ms"))
     if not isinstance(answer, bytes):
-        raise RedisAwayError(Trouble("answer", f"an answer of type {type(answer).__name__}"))
+        raise RedisAwayError(RedisProblem("answer", f"an answer of type {type(answer).__name__}"))
     return answer
 
 
-def _trouble(exc: BaseException) -> Trouble:
+def _trouble(exc: BaseException) -> RedisProblem:
     """What the innermost error that says something says, in one line."""
     from coredis.exceptions import ConnectionError as LostError
 
@@ -155,7 +155,7 @@ def _trouble(exc: BaseException) -> Trouble:
         exc = inner if str(inner) else exc
         inner = inner.exceptions[-1] if isinstance(inner, BaseExceptionGroup) else inner.__cause__
     said = "".join(c if c.isprintable() else " " for c in str(exc))[:REASON_CHARACTERS].strip()
-    return Trouble(sort, f"{type(exc).__name__}: {said}" if said else type(exc).__name__)
+    return RedisProblem(sort, f"{type(exc).__name__}: {said}" if said else type(exc).__name__)
 
 
 _ours: ContextVar[bool] = ContextVar("_ours", default=False)

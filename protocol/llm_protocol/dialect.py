@@ -14,12 +14,12 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
+from llm_protocol.codec.json import encode_json
 from llm_protocol.content import JsonObject
 from llm_protocol.events import Event
 from llm_protocol.failures import Failure
 from llm_protocol.requests import AnyRequest, RequestType
 from llm_protocol.response import LLMResponse
-from llm_protocol.wire import encode_json
 
 Headers = Sequence[tuple[str, str]]
 """Header fields in order, names in lower case."""

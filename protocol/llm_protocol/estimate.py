@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from llm_protocol.codec.json import encode_json
 from llm_protocol.content import Image, Message, Opaque, Part, Reasoning, Refusal, Text, ToolCall, ToolResult
 from llm_protocol.requests import (
     AnyRequest,
@@ -21,7 +22,6 @@ from llm_protocol.requests import (
     ImageRequest,
 )
 from llm_protocol.response import Usage
-from llm_protocol.wire import encode_json
 
 MAX_MODELS = 256
 """Models whose experience is kept; the one not used for longest is forgotten."""

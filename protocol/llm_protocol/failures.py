@@ -57,7 +57,7 @@ class Step(StrEnum):
     """No other attempt can help, or none is allowed."""
 
 
-class Rule(NamedTuple):
+class FailureRule(NamedTuple):
     """What a kind permits and how it is told: HTTP status, the ``code`` and ``type`` of the error object, and in
     words.
     """
@@ -72,58 +72,64 @@ class Rule(NamedTuple):
 _SERVER = "server_error"
 _REQUEST = "invalid_request_error"
 
-RULES: dict[FailureKind, Rule] = {
+RULES: dict[FailureKind, FailureRule] = {
     # 502, not 401: it is the runtime's key that the vendor refused, not the caller's.
-    FailureKind.AUTH: Rule(Step.NEXT, 502, "provider_auth", _SERVER, "the vendor refused the configured key"),
-    FailureKind.RATE_LIMITED: Rule(
+    FailureKind.AUTH: FailureRule(Step.NEXT, 502, "provider_auth", _SERVER, "the vendor refused the configured key"),
+    FailureKind.RATE_LIMITED: FailureRule(
         Step.RETRY, 429, "rate_limit_exceeded", "rate_limit_error", "too many requests or tokens for now"
     ),
-    FailureKind.QUOTA: Rule(
+    FailureKind.QUOTA: FailureRule(
         Step.NEXT, 429, "insufficient_quota", "insufficient_quota", "the account's quota or budget is used up"
     ),
-    FailureKind.OVERLOADED: Rule(Step.RETRY, 503, "overloaded", _SERVER, "the vendor says it is overloaded"),
-    FailureKind.SERVER_ERROR: Rule(Step.RETRY, 502, "server_error", _SERVER, "the vendor had an error of its own"),
-    FailureKind.TIMEOUT_CONNECT: Rule(Step.RETRY, 504, "connect_timeout", _SERVER, "no connection in time"),
+    FailureKind.OVERLOADED: FailureRule(Step.RETRY, 503, "overloaded", _SERVER, "the vendor says it is overloaded"),
+    FailureKind.SERVER_ERROR: FailureRule(
+        Step.RETRY, 502, "server_error", _SERVER, "the vendor had an error of its own"
+    ),
+    FailureKind.TIMEOUT_CONNECT: FailureRule(Step.RETRY, 504, "connect_timeout", _SERVER, "no connection in time"),
     # A route that stays silent is not asked again: the work may be running, and billed, behind the silence.
-    FailureKind.TIMEOUT_FIRST_TOKEN: Rule(
+    FailureKind.TIMEOUT_FIRST_TOKEN: FailureRule(
         Step.NEXT, 504, "first_token_timeout", _SERVER, "connected, but no first token in time"
     ),
-    FailureKind.TIMEOUT_IDLE: Rule(Step.NEXT, 504, "idle_timeout", _SERVER, "the stream went silent"),
-    FailureKind.TIMEOUT_TOTAL: Rule(Step.NEXT, 504, "total_timeout", _SERVER, "the attempt took too long"),
-    FailureKind.NETWORK: Rule(Step.RETRY, 502, "network_error", _SERVER, "the connection failed or broke"),
-    FailureKind.TLS: Rule(Step.NEXT, 502, "tls_error", _SERVER, "the vendor's certificate is not trusted"),
-    FailureKind.PROTOCOL: Rule(Step.RETRY, 502, "bad_gateway", _SERVER, "the vendor's answer could not be understood"),
-    FailureKind.TRUNCATED: Rule(
+    FailureKind.TIMEOUT_IDLE: FailureRule(Step.NEXT, 504, "idle_timeout", _SERVER, "the stream went silent"),
+    FailureKind.TIMEOUT_TOTAL: FailureRule(Step.NEXT, 504, "total_timeout", _SERVER, "the attempt took too long"),
+    FailureKind.NETWORK: FailureRule(Step.RETRY, 502, "network_error", _SERVER, "the connection failed or broke"),
+    FailureKind.TLS: FailureRule(Step.NEXT, 502, "tls_error", _SERVER, "the vendor's certificate is not trusted"),
+    FailureKind.PROTOCOL: FailureRule(
+        Step.RETRY, 502, "bad_gateway", _SERVER, "the vendor's answer could not be understood"
+    ),
+    FailureKind.TRUNCATED: FailureRule(
         Step.RETRY, 502, "stream_truncated", _SERVER, "the answer ended without the vendor's end marker"
     ),
     # The vendor has made the answer and bills it; another attempt would be billed again.
-    FailureKind.ANSWER_TOO_LARGE: Rule(
+    FailureKind.ANSWER_TOO_LARGE: FailureRule(
         Step.STOP, 502, "answer_too_large", _SERVER, "the vendor's answer is larger than a limit allows"
     ),
-    FailureKind.BAD_REQUEST: Rule(Step.STOP, 400, "invalid_request", _REQUEST, "the request is wrong"),
-    FailureKind.MODEL_NOT_FOUND: Rule(Step.NEXT, 404, "model_not_found", _REQUEST, "there is no such model"),
-    FailureKind.CONTEXT_LENGTH: Rule(
+    FailureKind.BAD_REQUEST: FailureRule(Step.STOP, 400, "invalid_request", _REQUEST, "the request is wrong"),
+    FailureKind.MODEL_NOT_FOUND: FailureRule(Step.NEXT, 404, "model_not_found", _REQUEST, "there is no such model"),
+    FailureKind.CONTEXT_LENGTH: FailureRule(
         Step.NEXT, 400, "context_length_exceeded", _REQUEST, "the prompt is too long for the model"
     ),
-    FailureKind.CONTENT_FILTER: Rule(Step.STOP, 400, "content_filter", _REQUEST, "the vendor's safety filter refused"),
-    FailureKind.UNSUPPORTED: Rule(
+    FailureKind.CONTENT_FILTER: FailureRule(
+        Step.STOP, 400, "content_filter", _REQUEST, "the vendor's safety filter refused"
+    ),
+    FailureKind.UNSUPPORTED: FailureRule(
         Step.NEXT, 400, "unsupported_parameter", _REQUEST, "the vendor or model cannot do what was asked"
     ),
-    FailureKind.CANCELLED: Rule(Step.STOP, 499, "cancelled", _REQUEST, "the caller cancelled"),
-    FailureKind.SHUTTING_DOWN: Rule(Step.STOP, 503, "shutting_down", _SERVER, "the runtime is shutting down"),
-    FailureKind.QUEUE_FULL: Rule(Step.NEXT, 429, "queue_full", "rate_limit_error", "the waiting line is full"),
-    FailureKind.LOG_LIMIT: Rule(Step.STOP, 502, "log_limit", _SERVER, "the answer outgrew the run log's limit"),
-    FailureKind.BUDGET: Rule(Step.STOP, 402, "budget_exceeded", _REQUEST, "the request's budget is used up"),
-    FailureKind.DEADLINE: Rule(Step.STOP, 504, "deadline_exceeded", _SERVER, "the request's deadline passed"),
-    FailureKind.PARKED: Rule(
+    FailureKind.CANCELLED: FailureRule(Step.STOP, 499, "cancelled", _REQUEST, "the caller cancelled"),
+    FailureKind.SHUTTING_DOWN: FailureRule(Step.STOP, 503, "shutting_down", _SERVER, "the runtime is shutting down"),
+    FailureKind.QUEUE_FULL: FailureRule(Step.NEXT, 429, "queue_full", "rate_limit_error", "the waiting line is full"),
+    FailureKind.LOG_LIMIT: FailureRule(Step.STOP, 502, "log_limit", _SERVER, "the answer outgrew the run log's limit"),
+    FailureKind.BUDGET: FailureRule(Step.STOP, 402, "budget_exceeded", _REQUEST, "the request's budget is used up"),
+    FailureKind.DEADLINE: FailureRule(Step.STOP, 504, "deadline_exceeded", _SERVER, "the request's deadline passed"),
+    FailureKind.PARKED: FailureRule(
         Step.NEXT,
         503,
         "provider_unavailable",
         _SERVER,
         "the provider is out of service after repeated crashes",
     ),
-    FailureKind.CRASHED: Rule(Step.RETRY, 500, "server_error", _SERVER, "the actor doing the work crashed"),
-    FailureKind.INTERNAL: Rule(Step.STOP, 500, "server_error", _SERVER, "a bug in the runtime"),
+    FailureKind.CRASHED: FailureRule(Step.RETRY, 500, "server_error", _SERVER, "the actor doing the work crashed"),
+    FailureKind.INTERNAL: FailureRule(Step.STOP, 500, "server_error", _SERVER, "a bug in the runtime"),
 }
 
 _STATUS_KINDS = {
@@ -174,7 +180,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     upstream_code: str | None = None
 
     @property
-    def rule(self) -> Rule:
+    def rule(self) -> FailureRule:
         """What this failure's kind permits."""
         return RULES[self.kind]
 

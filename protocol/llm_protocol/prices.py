@@ -21,7 +21,7 @@ _PER = 1_000_000
 _DATE = re.compile(r"[-@](\d{8}|\d{4}-\d{2}-\d{2}|latest)$")
 
 
-class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class PriceTier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The prices for requests with more than ``above`` input tokens; they hold for all of the request's tokens."""
 
     above: int
@@ -40,7 +40,7 @@ class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     cached: float | None = None
     cache_write: float | None = None
     image_output: float | None = None
-    tiers: tuple[Tier, ...] = ()
+    tiers: tuple[PriceTier, ...] = ()
 
     def cost(self, usage: Usage) -> float | None:
         """What ``usage`` costs, or ``None`` where it has tokens without a price."""
@@ -59,8 +59,8 @@ class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         total += (tokens_out - pictures) * output + pictures * (at.image_output or output)
         return total / _PER
 
-    def _at(self, input_tokens: int) -> Price | Tier:
-        found: Price | Tier = self
+    def _at(self, input_tokens: int) -> Price | PriceTier:
+        found: Price | PriceTier = self
         for tier in self.tiers:
             if input_tokens > tier.above:
                 found = tier
@@ -72,7 +72,7 @@ class _Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     price: dict[str, float]
     prefixes: tuple[str, ...] = ()
     pattern: str = ""
-    tiers: tuple[Tier, ...] = ()
+    tiers: tuple[PriceTier, ...] = ()
 
 
 class _File(msgspec.Struct, frozen=True):

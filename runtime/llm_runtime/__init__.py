@@ -22,12 +22,11 @@ from llm_protocol.response import FinishReason, LLMResponse, Usage
 
 if TYPE_CHECKING:
     from llm_protocol.secret import Secret
-    from llm_runtime.answers import AnswerStream
     from llm_runtime.config import Config, ConfigError, Provider
     from llm_runtime.runtime import Runtime, open_runtime
+    from llm_runtime.stream import ResponseStream
 
 __all__ = [
-    "AnswerStream",
     "AttemptsPatch",
     "ChatRequest",
     "CompletionRequest",
@@ -48,6 +47,7 @@ __all__ = [
     "Reasoning",
     "RequestType",
     "ResponseFormat",
+    "ResponseStream",
     "Runtime",
     "Secret",
     "Text",
@@ -63,7 +63,7 @@ __all__ = [
 # The types above cost little. The actors are imported when they are first asked for, so that a program which imports
 # this module early, or a command that only prints its help, does not wait for what it does not use yet.
 _ON_FIRST_USE = {
-    "AnswerStream": "llm_runtime.answers",
+    "ResponseStream": "llm_runtime.stream",
     "Config": "llm_runtime.config",
     "ConfigError": "llm_runtime.config",
     "Provider": "llm_runtime.config",

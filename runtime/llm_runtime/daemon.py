@@ -18,9 +18,9 @@ import trio
 
 from llm_actors.kernel import ChildSpec, GaveUp, StartFailed, lineage
 from llm_runtime.config import Config, ConfigError
-from llm_runtime.door import Address, CannotListenError, front_door
-from llm_runtime.door.listener import bind
 from llm_runtime.runtime import Runtime
+from llm_runtime.server import CannotListenError, ListenAddress, server_child
+from llm_runtime.server.listener import bind
 
 STOPPED, GAVE_UP, CUT_OFF = 0, 1, 130
 """Exit codes: told to and did; the tree failed for good; told to a second time."""
@@ -72,7 +72,7 @@ class _Life:
         self._config = config
         self._stopping = trio.Event()
         self._serving = False
-        self._address: Address | None = None
+        self._address: ListenAddress | None = None
         self.code = STOPPED
 
     async def live(self, ready: Callable[[str], None]) -> None:
@@ -87,9 +87,9 @@ class _Life:
             nursery.cancel_scope.cancel(reason="stopped")
 
     def _doors(self, runtime: Runtime) -> Sequence[ChildSpec[Never]]:
-        return front_door(self._config.server, runtime, self._found, keys=self._config.keys)
+        return server_child(self._config.server, runtime, self._found, keys=self._config.keys)
 
-    def _found(self, address: Address) -> None:
+    def _found(self, address: ListenAddress) -> None:
         self._address = address
 
     async def _obey_signals(self, scope: trio.CancelScope, *, task_status: trio.TaskStatus[None]) -> None:

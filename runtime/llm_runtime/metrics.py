@@ -12,10 +12,10 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple, TypeVar, final
 
 from llm_actors.cache import CacheStatistics
-from llm_actors.kernel import Status, TreeNode
+from llm_actors.kernel import ChildStatus, TreeNode
 from llm_actors.limiter import LimiterStatistics
-from llm_actors.orchestrator import Histogram, Meter
-from llm_actors.selector import State
+from llm_actors.orchestrator import Histogram, Metrics
+from llm_actors.selector import CircuitState
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
@@ -29,17 +29,17 @@ SESSIONS = "sessions"
 K = TypeVar("K", bound="str | tuple[str, ...]")
 
 
-class Moment(NamedTuple):
+class MetricsSnapshot(NamedTuple):
     """All that is told. What could not be asked in time is ``None`` and left out."""
 
-    meter: Meter
+    meter: Metrics
     tree: TreeNode
-    breakers: Mapping[str, State]
+    breakers: Mapping[str, CircuitState]
     limiter: LimiterStatistics | None
     cache: CacheStatistics | None
 
 
-def exposition(moment: Moment) -> bytes:
+def exposition(moment: MetricsSnapshot) -> bytes:
     """The moment in Prometheus' text format."""
     from prometheus_client import ProcessCollector, generate_latest
 
@@ -57,7 +57,7 @@ class _Registry:
         return self._families
 
 
-def _families(moment: Moment) -> Iterator[Metric]:
+def _families(moment: MetricsSnapshot) -> Iterator[Metric]:
     yield from _requests(moment.meter)
     yield from _attempts(moment.meter)
     yield from _callers(moment.meter)
@@ -67,7 +67,7 @@ def _families(moment: Moment) -> Iterator[Metric]:
         yield from _cache(moment.cache)
 
 
-def _requests(meter: Meter) -> Iterator[Metric]:
+def _requests(meter: Metrics) -> Iterator[Metric]:
     yield _gauge("info", "Which version this is.", {_version(): 1.0}, "version")
     yield _counter("door_refused", "Requests that the front door refused, for its own reasons.", meter.door, "code")
     yield _gauge("requests_running", "Requests that were taken on and have no end yet.", {(): meter.running})
@@ -84,7 +84,7 @@ def _version() -> str:
         return "unknown"  # run from a folder, without being installed
 
 
-def _attempts(meter: Meter) -> Iterator[Metric]:
+def _attempts(meter: Metrics) -> Iterator[Metric]:
     yield _counter("attempts", "Calls of a provider.", meter.attempts, "provider", "outcome")
     yield _histogram("attempt_seconds", "Seconds a successful call took.", meter.attempt_seconds, "provider")
     yield _histogram("first_token_seconds", "Seconds to the first token.", meter.first_token_seconds, "provider")
@@ -94,14 +94,16 @@ def _attempts(meter: Meter) -> Iterator[Metric]:
     yield _counter("late_events", "Events dropped because their run had ended.", {(): meter.late_events})
 
 
-def _callers(meter: Meter) -> Iterator[Metric]:
+def _callers(meter: Metrics) -> Iterator[Metric]:
     yield _counter("caller_requests", "Requests that have ended, by key.", meter.caller_requests, "caller")
     yield _counter("caller_tokens", "Tokens, by key.", meter.caller_tokens, "caller")
     yield _counter("caller_cost_dollars", "US dollars where the price is known, by key.", meter.caller_cost, "caller")
 
 
-def _providers(moment: Moment) -> Iterator[Metric]:
-    states = {(name, each.value): float(each is state) for name, state in moment.breakers.items() for each in State}
+def _providers(moment: MetricsSnapshot) -> Iterator[Metric]:
+    states = {
+        (name, each.value): float(each is state) for name, state in moment.breakers.items() for each in CircuitState
+    }
     yield _gauge("breaker_state", "1 for the state that a provider's breaker is in.", states, "provider", "state")
     if moment.limiter is None:
         return
@@ -117,7 +119,7 @@ def _providers(moment: Moment) -> Iterator[Metric]:
 
 def _actors(tree: TreeNode) -> Iterator[Metric]:
     actors = dict(_walk(tree, ""))
-    up = {path: node.status is Status.RUNNING for path, node in actors.items()}
+    up = {path: node.status is ChildStatus.RUNNING for path, node in actors.items()}
     yield _gauge("actor_up", "1 while an actor runs.", up, "actor")
     restarts = {path: node.restarts for path, node in actors.items()}
     yield _counter("actor_restarts", "How often an actor was started again.", restarts, "actor")

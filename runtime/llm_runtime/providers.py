@@ -11,8 +11,8 @@ from typing import NamedTuple, Never
 from llm_actors.kernel import ChildSpec, Intensity, MailboxSpec, Overflow, Strategy, Supervisor
 from llm_actors.provider import Endpoint, ProviderActor, ProviderMessage, ProviderRef, ProviderSpec
 from llm_actors.transport import Dial, TlsTrust
-from llm_protocol.dialects import client_dialect
 from llm_protocol.requests import LLMProvider
+from llm_protocol.wires import client_dialect
 from llm_runtime.config import VENDORS, Provider
 
 WAITING_REQUESTS = 1_000

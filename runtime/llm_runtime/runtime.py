@@ -31,15 +31,15 @@ from llm_protocol.requests import (
     LLMProvider,
 )
 from llm_protocol.response import LLMResponse, Usage
-from llm_runtime.answers import AnswerStream, outcome
-from llm_runtime.asking import ChatOptions, Messages, Options, as_messages, checked, split
-from llm_runtime.collaborating import answers, collaboration
 from llm_runtime.config import Config
+from llm_runtime.ensemble import answers, collaboration
+from llm_runtime.options import ChatOptions, Messages, Options, as_messages, checked, split
 from llm_runtime.providers import provider_spec, supervised
+from llm_runtime.stream import ResponseStream, outcome
 from llm_runtime.tree import Tree
 
 if TYPE_CHECKING:
-    from llm_runtime.metrics import Moment
+    from llm_runtime.metrics import MetricsSnapshot
     from llm_runtime.statistics import Statistics
 
 UNPRICED_SAID = 1_000
@@ -163,13 +163,13 @@ class Runtime:
         route = self.config.routes.get(options.get("model", ""))
         return answers(await self.send(collaboration(messages, members, options, route), judge=judge))
 
-    def stream(self, messages: Messages, **options: Unpack[ChatOptions]) -> AnswerStream:
-        """The next turn of a conversation, as it is made; see `AnswerStream`."""
+    def stream(self, messages: Messages, **options: Unpack[ChatOptions]) -> ResponseStream:
+        """The next turn of a conversation, as it is made; see `ResponseStream`."""
         return self.stream_request(ChatRequest(messages=as_messages(messages), **split(options)))
 
-    def stream_request(self, request: AnyRequest) -> AnswerStream:
+    def stream_request(self, request: AnyRequest) -> ResponseStream:
         """Any request's answer, as it is made."""
-        return AnswerStream(lambda: self.submit(request, stream=True))
+        return ResponseStream(lambda: self.submit(request, stream=True))
 
     async def send(self, request: AnyRequest, *, judge: Judge | None = None) -> LLMResponse:
         """The whole answer to ``request``. Raises `LLMClientError`."""
@@ -267,8 +267,8 @@ class Runtime:
 
         return statistics(await self._moment(), self.config)
 
-    async def _moment(self) -> Moment:
-        from llm_runtime.metrics import Moment
+    async def _moment(self) -> MetricsSnapshot:
+        from llm_runtime.metrics import MetricsSnapshot
 
         services, now = self._tree.services, trio.current_time()
         deadline = now + METRICS_SECONDS
@@ -278,7 +278,7 @@ class Runtime:
         with trio.move_on_at(deadline), suppress(KernelError):
             limiter = await limiter_statistics(services.limiter)
         breakers = {name: services.selector.breaker(name, now).state for name in self._kinds}
-        return Moment(services.meter, self.tree(), breakers, limiter, cache)
+        return MetricsSnapshot(services.meter, self.tree(), breakers, limiter, cache)
 
     def _cost_of(self, provider: str, model: str, usage: Usage) -> float | None:
         from llm_protocol.prices import cost_of

@@ -14,14 +14,14 @@ import msgspec
 from llm_actors.cache import CacheStatistics
 from llm_actors.kernel import TreeNode
 from llm_actors.limiter import ProviderLimitStatistics
-from llm_actors.orchestrator import Histogram, Meter
-from llm_actors.selector import State
+from llm_actors.orchestrator import Histogram, Metrics
+from llm_actors.selector import CircuitState
 from llm_protocol.requests import LLMProvider
 from llm_runtime.config import Config
-from llm_runtime.metrics import SESSIONS, Moment
+from llm_runtime.metrics import SESSIONS, MetricsSnapshot
 
 
-class Sharing(StrEnum):
+class SharedLimitsStatistics(StrEnum):
     """Whether limits are shared with other processes."""
 
     OFF = "off"
@@ -31,7 +31,7 @@ class Sharing(StrEnum):
     """They are meant to be, but Redis does not answer: this process keeps to them by itself."""
 
 
-class Spread(msgspec.Struct, frozen=True, kw_only=True):
+class LatencyDistribution(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds: how many were up to each of ``bounds`` and above the one before, at last beyond all; and their sum."""
 
     bounds: tuple[float, ...]
@@ -54,12 +54,12 @@ class ProviderStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     kind: LLMProvider
-    breaker: State
+    breaker: CircuitState
     attempts: dict[str, int]
     unpriced: int
     models: dict[str, ModelUse]
-    attempt_seconds: Spread | None
-    first_token_seconds: Spread | None
+    attempt_seconds: LatencyDistribution | None
+    first_token_seconds: LatencyDistribution | None
     limits: ProviderLimitStatistics | None
 
 
@@ -89,13 +89,13 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     cache_requests: dict[str, int]
     late_events: int
     cache: CacheStatistics | None
-    sharing: Sharing | None
+    sharing: SharedLimitsStatistics | None
     providers: dict[str, ProviderStatistics]
     callers: dict[str, CallerStatistics]
     tree: TreeNode
 
 
-def statistics(moment: Moment, config: Config) -> Statistics:
+def statistics(moment: MetricsSnapshot, config: Config) -> Statistics:
     """The moment, put together."""
     meter, sessions = moment.meter, [each for each in moment.tree.children if each.name == SESSIONS]
     return Statistics(
@@ -114,7 +114,7 @@ def statistics(moment: Moment, config: Config) -> Statistics:
     )
 
 
-def _requests(meter: Meter) -> dict[str, dict[str, int]]:
+def _requests(meter: Metrics) -> dict[str, dict[str, int]]:
     found: dict[str, dict[str, int]] = {}
     for (kind, _, outcome), count in meter.requests.items():
         outcomes = found.setdefault(kind, {})
@@ -122,15 +122,15 @@ def _requests(meter: Meter) -> dict[str, dict[str, int]]:
     return found
 
 
-def _sharing(moment: Moment, config: Config) -> Sharing | None:
+def _sharing(moment: MetricsSnapshot, config: Config) -> SharedLimitsStatistics | None:
     if config.redis is None:
-        return Sharing.OFF
+        return SharedLimitsStatistics.OFF
     if moment.limiter is None:
         return None
-    return Sharing.ON if moment.limiter.shared else Sharing.LOST
+    return SharedLimitsStatistics.ON if moment.limiter.shared else SharedLimitsStatistics.LOST
 
 
-def _provider(name: str, kind: LLMProvider, moment: Moment) -> ProviderStatistics:
+def _provider(name: str, kind: LLMProvider, moment: MetricsSnapshot) -> ProviderStatistics:
     meter = moment.meter
     return ProviderStatistics(
         kind=kind,
@@ -158,11 +158,15 @@ def _models(
     }
 
 
-def _spread(found: Histogram | None) -> Spread | None:
-    return None if found is None else Spread(bounds=found.bounds, counts=tuple(found.counts), total=found.total)
+def _spread(found: Histogram | None) -> LatencyDistribution | None:
+    return (
+        None
+        if found is None
+        else LatencyDistribution(bounds=found.bounds, counts=tuple(found.counts), total=found.total)
+    )
 
 
-def _callers(meter: Meter) -> dict[str, CallerStatistics]:
+def _callers(meter: Metrics) -> dict[str, CallerStatistics]:
     names = Counter(meter.caller_requests) | Counter(meter.caller_tokens)
     return {
         name: CallerStatistics(

@@ -20,23 +20,23 @@ from typing import Never, TypeVar, final
 from llm_actors.cache import Target, cache_child
 from llm_actors.catalog import Allowed, Candidate, Catalog, CatalogActor, CatalogMessage
 from llm_actors.kernel import (
+    ActorMessage,
     Backoff,
     ChildSpec,
+    ChildStatus,
     Intensity,
     MailboxSpec,
-    Message,
     Overflow,
     Ref,
-    Status,
     Supervisor,
 )
 from llm_actors.limiter import limiter_child
 from llm_actors.orchestrator import Orchestrator, OrchestratorMessage, OrchestratorRef, Router, Services
 from llm_actors.selector import CostOf, Selector, Weights, selector_child
-from llm_protocol.dialects import accepts_prefill
-from llm_protocol.emulation import offered
+from llm_protocol.codec.chat_adapter import offered
 from llm_protocol.policy import CachePolicy, Limits
 from llm_protocol.requests import LLMProvider
+from llm_protocol.wires import accepts_prefill
 from llm_runtime.config import Config
 from llm_runtime.providers import Supervised
 
@@ -51,7 +51,7 @@ SERVICE_BACKOFF = Backoff(cap=1.0)
 
 _NO_LIMITS = Limits()
 
-M = TypeVar("M", bound=Message)
+M = TypeVar("M", bound=ActorMessage)
 
 
 @final
@@ -113,7 +113,7 @@ class Tree:
 
     def is_serving(self) -> bool:
         """Whether a request could be answered: the orchestrator runs, and somebody is there to be asked."""
-        running = any(node.name == "orchestrator" and node.status is Status.RUNNING for node in self._core.nodes())
+        running = any(node.name == "orchestrator" and node.status is ChildStatus.RUNNING for node in self._core.nodes())
         limited = self.services.limits if "limiter" in self.parked_services() else {}
         return running and (
             not self._supervisors

@@ -14,18 +14,18 @@ from typing import NamedTuple
 
 import msgspec
 
+from llm_protocol.codec.sse import encode_sse
 from llm_protocol.content import Message, Text
 from llm_protocol.dialect import ClientDialect, Inbound, ServerDialect
-from llm_protocol.dialects.anthropic import Anthropic, AnthropicServer
-from llm_protocol.dialects.cohere import Cohere, CohereServer
-from llm_protocol.dialects.gemini import Gemini, GeminiServer
-from llm_protocol.dialects.openai_chat import CEREBRAS, OpenAIChat, OpenAIChatServer
-from llm_protocol.dialects.openai_responses import OpenAIResponses, OpenAIResponsesServer
 from llm_protocol.events import Event, Finished, TextDelta
 from llm_protocol.fold import unfold
 from llm_protocol.requests import ChatRequest
 from llm_protocol.response import FinishReason, LLMResponse, Usage
-from llm_protocol.sse import encode_sse
+from llm_protocol.wires.anthropic import Anthropic, AnthropicServer
+from llm_protocol.wires.cohere import Cohere, CohereServer
+from llm_protocol.wires.gemini import Gemini, GeminiServer
+from llm_protocol.wires.openai_chat import CEREBRAS, OpenAIChat, OpenAIChatServer
+from llm_protocol.wires.responses import OpenAIResponses, OpenAIResponsesServer
 
 ROUNDS = 15
 CHUNKS = 2000

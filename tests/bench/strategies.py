@@ -22,7 +22,7 @@ from llm_protocol.requests import ChatRequest, LLMProvider
 from llm_protocol.response import LLMResponse, Usage
 from llm_protocol.secret import Secret
 from llm_runtime.config import Config, Provider
-from llm_runtime.fake import FakeProvider, Rule
+from llm_runtime.fake import FakeProvider, ScriptRule
 from llm_runtime.providers import provider_spec, supervised
 from llm_runtime.tree import Tree
 
@@ -98,8 +98,11 @@ async def measure() -> list[Row]:
     """All ways, one after the other, each on a runtime that knows nothing yet."""
     rows = []
     for way, policy in WAYS.items():
-        verdict = Rule(contains="Reply with its letter alone", text="A")
-        rules = [verdict, *(Rule(model=f"m-{name}", text=ANSWER, delay_first_s=late) for name, late in SECONDS.items())]
+        verdict = ScriptRule(contains="Reply with its letter alone", text="A")
+        rules = [
+            verdict,
+            *(ScriptRule(model=f"m-{name}", text=ANSWER, delay_first_s=late) for name, late in SECONDS.items()),
+        ]
         async with FakeProvider(*rules) as fake, tree(fake) as made:
             response, seconds = await ask(made, policy)
             usage = response.usage

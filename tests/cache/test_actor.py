@@ -30,7 +30,7 @@ from llm_actors.cache.entry import Entry, Found, pack
 from llm_actors.cache.key import CacheKey
 from llm_actors.cache.memory import Memory
 from llm_actors.cache.messages import CACHE_MAILBOX, LOOKUP_SECONDS, CacheMessage
-from llm_actors.cache.statistics import Count, TierStatistics, statistics_of
+from llm_actors.cache.statistics import CacheCounters, TierStatistics, statistics_of
 from llm_actors.kernel import ChildSpec, Inbox, MailboxSpec, Overflow, Supervisor, running
 from llm_actors.testing import Crash, Drop, alone, cancel_at_every_checkpoint, with_faults
 from llm_protocol.content import Opaque
@@ -45,7 +45,7 @@ class SlowTier:
     """A file tier whose disk takes as long as the test says, or for ever."""
 
     def __init__(self) -> None:
-        self.count = Count()
+        self.count = CacheCounters()
         self.kept: dict[CacheKey, bytes] = {}
         self.reads = self.closed = 0
         self.disk = threading.Event()

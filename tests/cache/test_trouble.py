@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from llm_actors.cache.entry import Entry
+from llm_actors.cache.file_problem import FileProblem, file_problem_of
 from llm_actors.cache.tier import RETRY_SECONDS, FileTier
-from llm_actors.cache.trouble import Trouble, trouble_of
 from support.caching import Clock, file_tier, key
 
 
@@ -257,6 +257,6 @@ def test_a_writer_that_holds_the_lock_costs_one_write_and_no_read(
 
 def test_a_mistake_of_ours_is_not_taken_for_trouble() -> None:
     with pytest.raises(sqlite3.ProgrammingError):
-        trouble_of(sqlite3.ProgrammingError("closed"))
-    assert trouble_of(sqlite3.DatabaseError("from Python, without a code")) is Trouble.DAMAGED
-    assert trouble_of(OSError(28, "No space left on device")) is Trouble.FULL
+        file_problem_of(sqlite3.ProgrammingError("closed"))
+    assert file_problem_of(sqlite3.DatabaseError("from Python, without a code")) is FileProblem.DAMAGED
+    assert file_problem_of(OSError(28, "No space left on device")) is FileProblem.FULL

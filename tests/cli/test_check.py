@@ -22,10 +22,10 @@ import trustme
 from llm_protocol.requests import LLMProvider
 from llm_protocol.secret import Secret
 from llm_runtime import local_model
-from llm_runtime.checking import CHECK_SECONDS, Status, check, places
 from llm_runtime.cli.setup import CHECKOUT, configured
 from llm_runtime.config import Config, Provider, Server, Timeouts
 from llm_runtime.fake import FakeProvider
+from llm_runtime.probes import CHECK_SECONDS, CheckStatus, check, places
 from support import commands
 from support.peer import Peer, Step, close, raw, reply, stall
 from support.redis import redis
@@ -296,7 +296,7 @@ async def test_a_checkouts_missing_model_is_not_installed_but_told(monkeypatch: 
     config = configured(None, {CHECKOUT: "1"}, print, install=False)
     checks = await check(config, "environment")
     [found] = [each for each in checks if each.what == "local model"]
-    assert (found.name, found.status) == ("local", Status.WARNING)
+    assert (found.name, found.status) == ("local", CheckStatus.WARNING)
     assert found.detail == "not installed; serve installs it, once (about 130 MB)"
 
 
@@ -308,4 +308,4 @@ async def test_nobody_is_waited_for_longer_than_the_bound(autojump_clock: trio.t
         checks = await check(Config(server=Server(port=0), providers={"p": entry, "q": entry}), "x")
         assert trio.current_time() - begun < CHECK_SECONDS + 1
     found = [(each.status, each.seconds) for each in checks if each.what == "provider"]
-    assert found == [(Status.FAILED, CHECK_SECONDS)] * 2
+    assert found == [(CheckStatus.FAILED, CHECK_SECONDS)] * 2

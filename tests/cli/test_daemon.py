@@ -10,12 +10,12 @@ import pytest
 import trio
 import trio.testing
 
-from llm_actors.kernel import ChildSpec, Message, task_child
+from llm_actors.kernel import ActorMessage, ChildSpec, task_child
 from llm_actors.kernel.strategy import Restart
 from llm_protocol.requests import LLMProvider
 from llm_runtime import Config, daemon, local_model
 from llm_runtime.config import Provider, Server
-from llm_runtime.door import Address
+from llm_runtime.server import ListenAddress
 
 LOCAL = Config(server=Server(port=0), providers={"local": Provider(kind=LLMProvider.LOCAL, models=("m",))})
 
@@ -55,8 +55,10 @@ async def test_a_tree_that_gives_up_ends_the_process_with_the_cause(
         await trio.sleep(1)
         raise ValueError("CANARY")
 
-    def doors(config: object, engine: object, found: Callable[[Address], None]) -> Sequence[ChildSpec[Message]]:
-        found(Address("127.0.0.1", 1))
+    def doors(
+        config: object, engine: object, found: Callable[[ListenAddress], None]
+    ) -> Sequence[ChildSpec[ActorMessage]]:
+        found(ListenAddress("127.0.0.1", 1))
         return [task_child("door", crash, restart=Restart.PERMANENT)]
 
     monkeypatch.setattr(daemon, "front_door", doors)

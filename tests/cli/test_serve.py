@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from llm_actors.transport import HttpRequest, Response, Transport, TransportError, parse_url
+from llm_actors.transport import HttpRequest, HttpResponse, Transport, TransportError, parse_url
 from support import commands
 from support.peer import Peer, chunked, sse, stall
 
@@ -48,7 +48,7 @@ async def serving(*arguments: str, **environ: str) -> AsyncGenerator[tuple[trio.
 
 
 @asynccontextmanager
-async def streaming(url: str) -> AsyncGenerator[Response]:
+async def streaming(url: str) -> AsyncGenerator[HttpResponse]:
     """One streamed answer in progress."""
     origin, _ = parse_url(url)
     body = json.dumps({"model": "p/m", "stream": True, "messages": [{"role": "user", "content": "hi"}]}).encode()
@@ -63,7 +63,7 @@ async def streaming(url: str) -> AsyncGenerator[Response]:
             await transport.aclose()
 
 
-async def until(response: Response, text: bytes) -> bytes:
+async def until(response: HttpResponse, text: bytes) -> bytes:
     seen = b""
     while text not in seen:
         part = await response.receive()

@@ -7,17 +7,24 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from llm_actors.kernel import Status, TreeNode
+from llm_actors.kernel import ChildStatus, TreeNode
 from llm_actors.kernel.mailbox import MailboxStatistics
-from llm_actors.selector import State
+from llm_actors.selector import CircuitState
 from llm_protocol.requests import LLMProvider
 from llm_runtime.config import Config, Provider, Server
-from llm_runtime.door import Address, front_door
 from llm_runtime.runtime import Runtime
-from llm_runtime.statistics import CallerStatistics, ModelUse, ProviderStatistics, Sharing, Spread, Statistics
+from llm_runtime.server import ListenAddress, server_child
+from llm_runtime.statistics import (
+    CallerStatistics,
+    LatencyDistribution,
+    ModelUse,
+    ProviderStatistics,
+    SharedLimitsStatistics,
+    Statistics,
+)
 from support.browser import Tab, open_tab
-from support.door import OpenDoor, open_door
 from support.peer import Peer, reply
+from support.server import OpenDoor, open_door
 from support.upstream import JSON, whole
 
 KEY = "sk-alice-0123456789"
@@ -25,7 +32,7 @@ SHOWN = "!document.getElementById('main').hidden"
 NOW = "document.dispatchEvent(new Event('visibilitychange'))"  # what makes the page look at once
 
 
-def node(name: str, *children: TreeNode, status: Status = Status.RUNNING, last_crash: str = "") -> TreeNode:
+def node(name: str, *children: TreeNode, status: ChildStatus = ChildStatus.RUNNING, last_crash: str = "") -> TreeNode:
     mailbox = MailboxStatistics()
     return TreeNode(
         name=name, status=status, restarts=0, uptime=7.0, last_crash=last_crash, mailbox=mailbox, children=children
@@ -35,11 +42,11 @@ def node(name: str, *children: TreeNode, status: Status = Status.RUNNING, last_c
 def provider(**known: Any) -> ProviderStatistics:
     settings: dict[str, Any] = {
         "kind": LLMProvider.OPENAI,
-        "breaker": State.CLOSED,
+        "breaker": CircuitState.CLOSED,
         "attempts": {"ok": 1234, "timeout_idle": 6},
         "unpriced": 0,
         "models": {"m": ModelUse(input_tokens=5000, output_tokens=20, cost=1.5)},
-        "attempt_seconds": Spread(bounds=(1.0, 2.0), counts=(10, 0, 0), total=5.0),
+        "attempt_seconds": LatencyDistribution(bounds=(1.0, 2.0), counts=(10, 0, 0), total=5.0),
         "first_token_seconds": None,
         "limits": None,
     }
@@ -55,7 +62,7 @@ def told(**known: Any) -> Statistics:
         "refused": {"queue_full": 1},
         "cache_requests": {"hit": 1, "miss": 3},
         "cache": None,
-        "sharing": Sharing.OFF,
+        "sharing": SharedLimitsStatistics.OFF,
         "providers": {"primary": provider()},
         "callers": {"me": CallerStatistics(requests=1238, tokens=5020, cost=1.5)},
         "tree": node("llm-runtime", node("core")),
@@ -88,10 +95,10 @@ async def tell(door: OpenDoor, tab: Tab, statistics: Statistics, until: str) -> 
 async def test_it_shows_what_the_daemon_tells(chromium: str) -> None:
     providers = {
         "primary": provider(),
-        "odd": provider(kind=LLMProvider.COHERE, breaker=State.HALF_OPEN, unpriced=2, models={}),
-        "gone": provider(breaker=State.OPEN, attempts={}, attempt_seconds=None),
+        "odd": provider(kind=LLMProvider.COHERE, breaker=CircuitState.HALF_OPEN, unpriced=2, models={}),
+        "gone": provider(breaker=CircuitState.OPEN, attempts={}, attempt_seconds=None),
     }
-    parts = [node("gone", status=Status.PARKED), node("primary"), node("odd")]
+    parts = [node("gone", status=ChildStatus.PARKED), node("primary"), node("odd")]
     tree = node("llm-runtime", node("core", node("providers", *parts)))
     async with open_door() as door, looking(chromium, door, told(providers=providers, tree=tree)) as tab:
         shown = {first.split("\n")[0]: rest for first, *rest in await rows(tab, "providers")}
@@ -113,12 +120,12 @@ async def test_it_shows_what_the_daemon_tells(chromium: str) -> None:
 
 
 async def test_it_shows_a_whole_runtime(chromium: str) -> None:
-    addresses: list[Address] = []
+    addresses: list[ListenAddress] = []
     settings = Server(host="127.0.0.1", port=0, drain_s=1)
     async with Peer(reply(whole(), headers=JSON)) as peer:
         known = Provider(kind=LLMProvider.OPENAI_COMPATIBLE, base_url=f"{peer.url}/v1", models=("m",))
         runtime = Runtime(
-            Config(providers={"fake": known}), doors=lambda rt: front_door(settings, rt, addresses.append)
+            Config(providers={"fake": known}), doors=lambda rt: server_child(settings, rt, addresses.append)
         )
         async with runtime.running():
             await runtime.chat("Say hello.")

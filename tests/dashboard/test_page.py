@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from support.door import open_door
+from support.server import open_door
 
 KEYS = {"alice": "sk-alice-0123456789"}
 STATISTICS = "/v1/runtime/statistics"
@@ -111,6 +111,6 @@ async def test_what_is_next_to_the_page_is_not_open() -> None:
 
 
 def test_nothing_of_it_is_loaded_before_somebody_looks() -> None:
-    code = "import sys, llm_runtime.runtime, llm_runtime.door, llm_runtime.daemon; print(*sys.modules)"
+    code = "import sys, llm_runtime.runtime, llm_runtime.server, llm_runtime.daemon; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True, timeout=30)
     assert not {"llm_runtime.dashboard", "llm_runtime.statistics", "llm_runtime.metrics"} & set(done.stdout.split())

@@ -8,25 +8,25 @@ import trio
 
 import llm_runtime
 from llm_actors.cache import CacheStatistics
-from llm_actors.kernel import Status, TreeNode
+from llm_actors.kernel import ChildStatus, TreeNode
 from llm_actors.kernel.mailbox import MailboxStatistics
 from llm_actors.limiter import LimiterStatistics
-from llm_actors.orchestrator import Meter
-from llm_actors.orchestrator.record import AttemptRecord
+from llm_actors.orchestrator import Metrics
+from llm_actors.orchestrator.decision_record import AttemptRecord
 from llm_actors.redis import RedisServer
-from llm_actors.selector import State
+from llm_actors.selector import CircuitState
 from llm_protocol.errors import BadRequestError, ModelNotFoundError
 from llm_protocol.policy import CachePolicy, Policy
 from llm_protocol.requests import LLMProvider
 from llm_protocol.response import Usage
 from llm_protocol.secret import Secret
 from llm_runtime.config import Config, Limits, Provider, Server
-from llm_runtime.door import Address, front_door
-from llm_runtime.metrics import Moment
+from llm_runtime.metrics import MetricsSnapshot
 from llm_runtime.runtime import Runtime
-from llm_runtime.statistics import Sharing, Statistics, statistics
-from support.door import HttpClient
+from llm_runtime.server import ListenAddress, server_child
+from llm_runtime.statistics import SharedLimitsStatistics, Statistics, statistics
 from support.peer import Peer, reply, sse
+from support.server import HttpClient
 from support.upstream import CANARY, END, HELLO, JSON, whole
 
 
@@ -68,10 +68,10 @@ async def test_every_request_and_every_call_is_told_by_provider_and_caller() -> 
     assert told.cache_requests == {"miss": 2, "hit": 1, "off": 1}
     assert told.cache is not None
     assert told.cache.memory.hits == 1
-    assert told.sharing is Sharing.OFF
+    assert told.sharing is SharedLimitsStatistics.OFF
     assert list(told.providers) == ["fake", "free"]
     fake, free = told.providers.values()
-    assert (fake.kind, fake.breaker) == (LLMProvider.OPENAI_COMPATIBLE, State.CLOSED)
+    assert (fake.kind, fake.breaker) == (LLMProvider.OPENAI_COMPATIBLE, CircuitState.CLOSED)
     assert fake.attempts == {"ok": 2, "bad_request": 1}
     assert fake.attempt_seconds is not None
     assert sum(fake.attempt_seconds.counts) == 2
@@ -91,10 +91,10 @@ async def test_every_request_and_every_call_is_told_by_provider_and_caller() -> 
 
 
 async def test_the_door_tells_it_and_counts_connections_without_naming_them() -> None:
-    addresses: list[Address] = []
+    addresses: list[ListenAddress] = []
     settings = Server(host="127.0.0.1", port=0, drain_s=1)
     async with Peer() as peer:
-        runtime = Runtime(config(peer), doors=lambda rt: front_door(settings, rt, addresses.append))
+        runtime = Runtime(config(peer), doors=lambda rt: server_child(settings, rt, addresses.append))
         async with runtime.running():
             first, second = [await trio.open_tcp_stream(addresses[0].host, addresses[0].port) for _ in range(2)]
             with_door = HttpClient(first)
@@ -119,11 +119,11 @@ async def test_an_actor_that_does_not_answer_is_left_out(monkeypatch: pytest.Mon
         told = await rt.statistics()
     assert told.cache is not None, "who does answer is told"
     assert told.providers["fake"].limits is None
-    assert told.tree.status is Status.RUNNING
+    assert told.tree.status is ChildStatus.RUNNING
 
 
 TREE = TreeNode(
-    name="llm-runtime", status=Status.RUNNING, restarts=0, uptime=1.0, last_crash="", mailbox=MailboxStatistics()
+    name="llm-runtime", status=ChildStatus.RUNNING, restarts=0, uptime=1.0, last_crash="", mailbox=MailboxStatistics()
 )
 
 
@@ -135,27 +135,33 @@ def limiter(*, shared: bool) -> LimiterStatistics:
 
 @pytest.mark.parametrize(
     ("known", "sharing"),
-    [(limiter(shared=True), Sharing.ON), (limiter(shared=False), Sharing.LOST), (None, None)],
+    [
+        (limiter(shared=True), SharedLimitsStatistics.ON),
+        (limiter(shared=False), SharedLimitsStatistics.LOST),
+        (None, None),
+    ],
 )
 def test_limits_that_should_be_shared_are_told_to_be_or_not(
-    known: LimiterStatistics | None, sharing: Sharing | None
+    known: LimiterStatistics | None, sharing: SharedLimitsStatistics | None
 ) -> None:
     cache: CacheStatistics | None = None
     settings = Config(redis=RedisServer(url=Secret("redis://127.0.0.1:6379/0")))
-    assert statistics(Moment(Meter(), TREE, {}, known, cache), settings).sharing is sharing
-    assert statistics(Moment(Meter(), TREE, {}, known, cache), Config()).sharing is Sharing.OFF
+    assert statistics(MetricsSnapshot(Metrics(), TREE, {}, known, cache), settings).sharing is sharing
+    assert (
+        statistics(MetricsSnapshot(Metrics(), TREE, {}, known, cache), Config()).sharing is SharedLimitsStatistics.OFF
+    )
 
 
 def test_what_is_priced_and_what_is_not_are_told_apart() -> None:
-    meter = Meter()
+    meter = Metrics()
     usage = Usage(input_tokens=2, output_tokens=1)
     for model, cost in (("dear", 0.5), ("unknown", None)):
         made = AttemptRecord(provider="p", model=model, outcome="ok", duration_ms=1.0, usage=usage, cost=cost)
         meter.attempt(made, "me", stream=False)
     providers = {"p": Provider(kind=LLMProvider.OPENAI_COMPATIBLE, base_url="http://127.0.0.1:9/v1")}
-    moment = Moment(meter, TREE, {"p": State.OPEN}, None, None)
+    moment = MetricsSnapshot(meter, TREE, {"p": CircuitState.OPEN}, None, None)
     told = statistics(moment, Config(providers=providers))
     found = told.providers["p"]
-    assert (found.breaker, found.unpriced) == (State.OPEN, 1)
+    assert (found.breaker, found.unpriced) == (CircuitState.OPEN, 1)
     assert {name: use.cost for name, use in found.models.items()} == {"dear": 0.5, "unknown": None}
     assert (told.callers["me"].tokens, told.callers["me"].cost) == (6, 0.5)

@@ -7,7 +7,7 @@ import msgspec
 
 from llm_protocol.requests import LLMProvider
 from llm_runtime.cli.arguments import parser
-from llm_runtime.fake import FakeProvider, Fault, Rule, load_script
+from llm_runtime.fake import FakeProvider, Fault, ScriptRule, load_script
 from llm_runtime.fake.delivery import GZIP_BYTES, LINE_BYTES
 from llm_runtime.fake.journal import MAX_BODY_BYTES, MAX_REQUESTS
 from llm_runtime.fake.vendors import KINDS
@@ -20,7 +20,7 @@ def test_the_example_is_a_script_and_shows_every_field(tmp_path: Path) -> None:
     file = tmp_path / "script.toml"
     file.write_text(SCRIPT)
     assert len(load_script(file)) == SCRIPT.count("[[rule]]")
-    fields = {field.name for field in msgspec.structs.fields(Rule)}
+    fields = {field.name for field in msgspec.structs.fields(ScriptRule)}
     assert {name for name in fields if not re.search(rf"^{name} =", SCRIPT, re.MULTILINE)} == set()
 
 

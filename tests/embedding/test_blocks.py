@@ -11,7 +11,7 @@ import trio
 
 import llm_runtime
 from llm_runtime import Config, LLMProvider, Provider, Secret, open_runtime
-from llm_runtime.fake import FakeProvider, Fault, Rule
+from llm_runtime.fake import FakeProvider, Fault, ScriptRule
 
 
 def config(fake: FakeProvider) -> Config:
@@ -29,7 +29,7 @@ async def test_ops_16_a_failed_request_is_caught_outside_of_the_block() -> None:
 
 
 async def test_ops_16_cancelling_the_nursery_around_a_runtime_ends_the_call_at_the_vendor() -> None:
-    async with FakeProvider(Rule(fault=Fault.STALL)) as fake:
+    async with FakeProvider(ScriptRule(fault=Fault.STALL)) as fake:
 
         async def agent() -> None:
             async with open_runtime(config(fake)) as rt, rt.stream("Tell me a long story.") as answer:

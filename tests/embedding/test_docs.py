@@ -16,7 +16,7 @@ import trio
 
 import llm_runtime.runtime
 from llm_runtime import Config, LLMProvider, Provider, Runtime, Secret, open_runtime
-from llm_runtime.fake import Call, FakeProvider, Rule
+from llm_runtime.fake import FakeProvider, FakeToolCall, ScriptRule
 
 ROOT = Path(__file__).parents[2]
 
@@ -58,7 +58,7 @@ def config(fake: FakeProvider) -> Config:
 
 
 @asynccontextmanager
-async def running(*rules: Rule) -> AsyncIterator[Runtime]:
+async def running(*rules: ScriptRule) -> AsyncIterator[Runtime]:
     async with FakeProvider(*rules) as fake, open_runtime(config(fake)) as rt:
         yield rt
 
@@ -132,14 +132,14 @@ async def test_streaming_text(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 async def test_streaming_everything(capsys: pytest.CaptureFixture[str]) -> None:
-    async with running(Rule(reasoning="Hm.", text="So.")) as rt:
+    async with running(ScriptRule(reasoning="Hm.", text="So.")) as rt:
         await run(program("Streaming", "match event"), rt=rt)
     assert capsys.readouterr().out == "thinking: Hm.\nSo."
 
 
 async def test_the_tool_loop_and_a_mistake_of_the_model() -> None:
-    calls = (Call(name="weather", arguments={"city": "Oslo"}), Call(name="weather", arguments={}))
-    async with running(Rule(tool_calls=calls, times=1)) as rt:
+    calls = (FakeToolCall(name="weather", arguments={"city": "Oslo"}), FakeToolCall(name="weather", arguments={}))
+    async with running(ScriptRule(tool_calls=calls, times=1)) as rt:
         names = await run(program("Tools"), rt=rt)
     assert [message.role for message in names["messages"]] == ["user", "assistant", "tool", "assistant"]
     assert names["response"].content == "The tool said: Oslo: 7 degreesThe city is missing."
@@ -153,7 +153,7 @@ async def test_several_models(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 async def test_when_it_fails(capsys: pytest.CaptureFixture[str]) -> None:
-    async with running(Rule(status=401)) as rt:
+    async with running(ScriptRule(status=401)) as rt:
         await run(program("When it fails"), rt=rt)
     assert "Incorrect API key provided. auth None" in capsys.readouterr().out
 

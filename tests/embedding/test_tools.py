@@ -5,14 +5,17 @@ from __future__ import annotations
 import pytest
 
 from llm_runtime import Config, LLMProvider, Message, Provider, Runtime, Secret, Tool, ToolCall, open_runtime
-from llm_runtime.fake import Call, FakeProvider, Rule
+from llm_runtime.fake import FakeProvider, FakeToolCall, ScriptRule
 
 TURNS = 5
 WEATHER = Tool(name="weather", parameters={"type": "object", "properties": {"city": {"type": "string"}}})
-CALLS = (Call(name="weather", arguments={"city": "Oslo"}), Call(name="weather", arguments={"city": "Rome"}))
+CALLS = (
+    FakeToolCall(name="weather", arguments={"city": "Oslo"}),
+    FakeToolCall(name="weather", arguments={"city": "Rome"}),
+)
 RULES = (
-    Rule(tool_calls=CALLS, reasoning="Both, then.", text="Let me look.", times=1),
-    Rule(tool_calls=CALLS, reasoning="Once more.", after_tool=True, times=TURNS - 2),
+    ScriptRule(tool_calls=CALLS, reasoning="Both, then.", text="Let me look.", times=1),
+    ScriptRule(tool_calls=CALLS, reasoning="Once more.", after_tool=True, times=TURNS - 2),
 )
 KINDS: list[LLMProvider] = [kind for kind in LLMProvider if kind is not LLMProvider.LOCAL]
 

@@ -9,17 +9,17 @@ from trio.testing import MockClock
 
 from llm_actors.transport import TlsTrust
 from llm_protocol.requests import LLMProvider
-from llm_runtime.fake import FakeProvider, Fault, Rule, State, provider
+from llm_runtime.fake import CallState, FakeProvider, Fault, ScriptRule, provider
 from llm_runtime.fake.connection import ANSWER_SECONDS
 from llm_runtime.fake.journal import MAX_BODY_BYTES, MAX_REQUESTS
-from support.door import HttpClient
 from support.faking import KEY, ask, chat
+from support.server import HttpClient
 
 BODY = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "stream": True}
 
 
 async def test_a_client_that_leaves_early_is_noticed(autojump_clock: MockClock) -> None:
-    async with FakeProvider(Rule(fault=Fault.STALL)) as fake:
+    async with FakeProvider(ScriptRule(fault=Fault.STALL)) as fake:
         async with HttpClient(await fake.dial("fake.test", 80)) as client:
             await client.begin("POST", "/v1/chat/completions", BODY)
             await client.head()
@@ -27,7 +27,7 @@ async def test_a_client_that_leaves_early_is_noticed(autojump_clock: MockClock) 
         with trio.fail_after(1):
             await fake.journal.until(lambda journal: journal.left == 1)
         (seen,) = fake.journal.requests
-        assert (seen.state, seen.status, fake.journal.open) == (State.LEFT, 200, 0)
+        assert (seen.state, seen.status, fake.journal.open) == (CallState.LEFT, 200, 0)
         assert seen.ended_s is not None
         assert seen.ended_s >= seen.began_s
 
@@ -94,16 +94,16 @@ async def test_what_is_no_http_is_refused(autojump_clock: MockClock) -> None:
 
 
 async def test_a_new_script_counts_from_the_beginning(autojump_clock: MockClock) -> None:
-    async with FakeProvider(Rule(status=500, times=1)) as fake:
+    async with FakeProvider(ScriptRule(status=500, times=1)) as fake:
         async with HttpClient(await fake.dial("fake.test", 80)) as client:
             statuses = [(await client.request("POST", "/v1/chat/completions", BODY)).status for _ in range(2)]
-            fake.script(Rule(status=429, times=1))
+            fake.script(ScriptRule(status=429, times=1))
             statuses += [(await client.request("POST", "/v1/chat/completions", BODY)).status for _ in range(2)]
         assert statuses == [500, 200, 429, 200]
 
 
 async def test_leaving_the_block_closes_what_is_open(autojump_clock: MockClock) -> None:
-    async with FakeProvider(Rule(fault=Fault.STALL)) as fake:
+    async with FakeProvider(ScriptRule(fault=Fault.STALL)) as fake:
         client = HttpClient(await fake.dial("fake.test", 80))
         await client.begin("POST", "/v1/chat/completions", BODY)
         await client.head()
@@ -113,7 +113,7 @@ async def test_leaving_the_block_closes_what_is_open(autojump_clock: MockClock) 
 
 
 async def test_no_answer_takes_for_ever(autojump_clock: MockClock) -> None:
-    async with FakeProvider(Rule(fault=Fault.STALL)) as fake:
+    async with FakeProvider(ScriptRule(fault=Fault.STALL)) as fake:
         async with HttpClient(await fake.dial("fake.test", 80)) as client:
             await client.begin("POST", "/v1/chat/completions", BODY)
             while await client.stream.receive_some():
@@ -150,7 +150,7 @@ async def test_tls(autojump_clock: MockClock, fault: Fault | None, tmp_path_fact
     authority.cert_pem.write_to_path(str(file))
     trust = TlsTrust(ca_file=str(file))
     trust.context()  # read before virtual time begins: it takes a thread
-    async with FakeProvider(Rule(fault=fault), tls=context) as fake:
+    async with FakeProvider(ScriptRule(fault=fault), tls=context) as fake:
         assert fake.url.startswith("https://")
         asked = await ask(fake, LLMProvider.ANTHROPIC, chat(), stream=True, trust=trust)
         assert asked.outcome

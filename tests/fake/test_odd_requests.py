@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_protocol.requests import LLMProvider
-from llm_runtime.door.http1 import RequestParser
-from llm_runtime.fake import Call, Rule
-from llm_runtime.fake.delivery import End
+from llm_runtime.fake import FakeToolCall, ScriptRule
+from llm_runtime.fake.delivery import DeliveryEnd
 from llm_runtime.fake.journal import Seen
 from llm_runtime.fake.provider import MODELS
 from llm_runtime.fake.replies import Replies
 from llm_runtime.fake.script import Script
+from llm_runtime.server.http1 import RequestParser
 from support.mutations import mutated
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string", "maxLength": 3}, "b": {"enum": [1]}}, "required": []}
@@ -75,7 +75,7 @@ BODIES: dict[str, dict[str, Any]] = {
     },
     "/v2/embed": {"model": "m", "texts": ["a"], "input_type": "search_query", "output_dimension": 3},
 }
-REPLIES = Replies(Script([Rule(contains="weather", tool_calls=(Call(name="f"),))]), None, None, MODELS)
+REPLIES = Replies(Script([ScriptRule(contains="weather", tool_calls=(FakeToolCall(name="f"),))]), None, None, MODELS)
 
 
 def answered(path: str, body: bytes) -> int | None:
@@ -89,7 +89,7 @@ def answered(path: str, body: bytes) -> int | None:
     assert request is not None
     seen = Seen(1, LLMProvider.OPENAI, "POST", path, body, 0.0)
     *_, last = REPLIES.plan(request, REPLIES.place(request), seen)
-    assert last is End.KEEP
+    assert last is DeliveryEnd.KEEP
     return seen.status
 
 

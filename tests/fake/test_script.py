@@ -11,7 +11,7 @@ from llm_protocol.content import Message, Text, ToolResult
 from llm_protocol.dialect import Inbound
 from llm_protocol.errors import BadRequestError
 from llm_protocol.requests import ChatRequest, EmbeddingRequest, LLMProvider, RequestType
-from llm_runtime.fake import Call, Fault, Rule, load_script
+from llm_runtime.fake import FakeToolCall, Fault, ScriptRule, load_script
 from llm_runtime.fake.sample import MAX_DEPTH, sample
 from llm_runtime.fake.script import USUAL, Script, fault_named
 from support.faking import chat
@@ -22,52 +22,52 @@ RESULT = Message("tool", (ToolResult(call_id="c", content=(Text("4 degrees"),)),
 
 
 def test_the_first_rule_that_fits_decides() -> None:
-    script = Script([Rule(kind=GEMINI, text="a"), Rule(model="gpt-*", text="b"), Rule(text="c")])
+    script = Script([ScriptRule(kind=GEMINI, text="a"), ScriptRule(model="gpt-*", text="b"), ScriptRule(text="c")])
     assert [script.choose(kind, HELLO, None).text for kind in (OPENAI, GEMINI)] == ["b", "a"]
 
 
 @pytest.mark.parametrize(
     ("rule", "fits"),
     [
-        (Rule(), True),
-        (Rule(kind=OPENAI), True),
-        (Rule(kind=GEMINI), False),
-        (Rule(model="gpt-?"), True),
-        (Rule(model="gpt"), False),
-        (Rule(request_type=RequestType.CHAT), True),
-        (Rule(request_type=RequestType.EMBEDDING), False),
-        (Rule(stream=True), True),
-        (Rule(stream=False), False),
-        (Rule(contains="there"), True),
-        (Rule(contains="elsewhere"), False),
-        (Rule(after_tool=True), False),
-        (Rule(after_tool=False), True),
+        (ScriptRule(), True),
+        (ScriptRule(kind=OPENAI), True),
+        (ScriptRule(kind=GEMINI), False),
+        (ScriptRule(model="gpt-?"), True),
+        (ScriptRule(model="gpt"), False),
+        (ScriptRule(request_type=RequestType.CHAT), True),
+        (ScriptRule(request_type=RequestType.EMBEDDING), False),
+        (ScriptRule(stream=True), True),
+        (ScriptRule(stream=False), False),
+        (ScriptRule(contains="there"), True),
+        (ScriptRule(contains="elsewhere"), False),
+        (ScriptRule(after_tool=True), False),
+        (ScriptRule(after_tool=False), True),
     ],
 )
-def test_a_rule_fits_by_everything_it_says(rule: Rule, fits: bool) -> None:
+def test_a_rule_fits_by_everything_it_says(rule: ScriptRule, fits: bool) -> None:
     assert rule.fits(OPENAI, HELLO) is fits
 
 
 def test_a_rule_with_calls_leaves_their_results_to_others() -> None:
     after = Inbound(ChatRequest(model="m", messages=(RESULT,)))
-    assert not Rule(tool_calls=(Call(name="f"),)).fits(OPENAI, after)
-    assert Rule(tool_calls=(Call(name="f"),), after_tool=True).fits(OPENAI, after)
-    assert Rule(contains="4 degrees").fits(OPENAI, after)
+    assert not ScriptRule(tool_calls=(FakeToolCall(name="f"),)).fits(OPENAI, after)
+    assert ScriptRule(tool_calls=(FakeToolCall(name="f"),), after_tool=True).fits(OPENAI, after)
+    assert ScriptRule(contains="4 degrees").fits(OPENAI, after)
 
 
 def test_what_an_embedding_says_is_in_its_inputs() -> None:
-    assert Rule(contains="two").fits(OPENAI, Inbound(EmbeddingRequest(model="e", inputs=("one", "two"))))
+    assert ScriptRule(contains="two").fits(OPENAI, Inbound(EmbeddingRequest(model="e", inputs=("one", "two"))))
 
 
 def test_the_nth_and_the_first_times() -> None:
-    script = Script([Rule(nth=2, text="second"), Rule(times=2, text="early")])
+    script = Script([ScriptRule(nth=2, text="second"), ScriptRule(times=2, text="early")])
     assert [script.choose(OPENAI, HELLO, None).text for _ in range(5)] == ["early", "second", "early", None, None]
 
 
 def test_a_header_and_a_models_name_come_before_the_rules() -> None:
-    script = Script([Rule(text="rule")])
-    assert script.choose(OPENAI, HELLO, "stall@0") == Rule(fault=Fault.STALL, after_events=0)
-    assert script.choose(OPENAI, Inbound(chat(model="some/fault-503")), None) == Rule(status=503)
+    script = Script([ScriptRule(text="rule")])
+    assert script.choose(OPENAI, HELLO, "stall@0") == ScriptRule(fault=Fault.STALL, after_events=0)
+    assert script.choose(OPENAI, Inbound(chat(model="some/fault-503")), None) == ScriptRule(status=503)
     assert Script().choose(OPENAI, HELLO, None) is USUAL
 
 
@@ -101,8 +101,8 @@ after_events = 2
 """)
     first, second, third = load_script(file)
     assert (first.kind, first.nth, first.status, first.retry_after) == (LLMProvider.ANTHROPIC, 2, 529, 1.5)
-    assert second.tool_calls == (Call(name="weather", arguments={"city": "Oslo"}), Call(name="time"))
-    assert third == Rule(fault=Fault.BOMB_LINE, after_events=2)
+    assert second.tool_calls == (FakeToolCall(name="weather", arguments={"city": "Oslo"}), FakeToolCall(name="time"))
+    assert third == ScriptRule(fault=Fault.BOMB_LINE, after_events=2)
 
 
 @pytest.mark.parametrize(

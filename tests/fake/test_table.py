@@ -17,13 +17,13 @@ from llm_protocol.errors import UnsupportedError
 from llm_protocol.requests import LLMProvider, RequestType
 from llm_protocol.secret import Secret
 from llm_runtime.config import Config, Provider, Server
-from llm_runtime.door import Address, front_door
-from llm_runtime.fake import FakeProvider, Fault, Rule
+from llm_runtime.fake import FakeProvider, Fault, ScriptRule
 from llm_runtime.fake.answers import picture, vector
 from llm_runtime.runtime import Runtime
-from support.door import HttpClient, Reply
+from llm_runtime.server import ListenAddress, server_child
 from support.faking import KEY
 from support.offers import NEVER_STREAMED, TYPES, VENDORS, Offer, offer
+from support.server import HttpClient, Reply
 
 PATHS = {
     RequestType.CHAT: "/v1/chat/completions",
@@ -39,14 +39,14 @@ BODIES: dict[RequestType, dict[str, Any]] = {
     RequestType.IMAGE_GENERATION: {"prompt": "Once upon"},
     RequestType.CODE_GENERATION: {"instruction": "fibonacci", "language": "python"},
 }
-CODE = Rule(contains="fibonacci", text="```python\ndef fib(): ...\n```")
+CODE = ScriptRule(contains="fibonacci", text="```python\ndef fib(): ...\n```")
 HTTP_CASES = [(kind, each, stream) for kind in VENDORS for each in PATHS for stream in (False, True)]
 
 
 class Door:
     """A runtime with all vendors, each faked, and clients for it."""
 
-    def __init__(self, runtime: Runtime, fake: FakeProvider, address: Address) -> None:
+    def __init__(self, runtime: Runtime, fake: FakeProvider, address: ListenAddress) -> None:
         self.runtime = runtime
         self.fake = fake
         self.address = address
@@ -64,9 +64,9 @@ async def door() -> AsyncIterator[Door]:
             kind.value: Provider(kind=kind, base_url=fake.base_url(kind), api_key=Secret(KEY), models=("m",))
             for kind in VENDORS
         }
-        addresses: list[Address] = []
+        addresses: list[ListenAddress] = []
         config = Server(port=0, drain_s=0.5)
-        runtime = Runtime(Config(providers=providers), doors=lambda own: front_door(config, own, addresses.append))
+        runtime = Runtime(Config(providers=providers), doors=lambda own: server_child(config, own, addresses.append))
         async with runtime.running():
             yield Door(runtime, fake, addresses[0])
 
@@ -133,7 +133,7 @@ async def test_what_cannot_get_better_is_one_call_and_a_typed_error(
 ) -> None:
     """PROV-16, through the whole system."""
     async with door() as opened:
-        opened.fake.script(Rule(status=status))
+        opened.fake.script(ScriptRule(status=status))
         reply = await opened.ask(kind, RequestType.CHAT, stream=True)
         assert (reply.status, reply.json["error"]["code"]) == (told, code)
         assert opened.fake.journal.asked == 1
@@ -144,7 +144,7 @@ async def test_what_cannot_get_better_is_one_call_and_a_typed_error(
 async def test_when_the_client_leaves_the_vendor_is_left_within_a_second(kind: LLMProvider, stream: bool) -> None:
     body = {"model": f"{kind}/m", **BODIES[RequestType.CHAT], "stream": stream}
     async with door() as opened:
-        opened.fake.script(Rule(fault=Fault.STALL))
+        opened.fake.script(ScriptRule(fault=Fault.STALL))
         async with HttpClient(await trio.open_tcp_stream(opened.address.host, opened.address.port)) as client:
             await client.begin("POST", PATHS[RequestType.CHAT], body)
             with trio.fail_after(5):

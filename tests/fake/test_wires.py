@@ -11,10 +11,10 @@ from llm_protocol.content import Message, ResponseFormat, Text, Tool, ToolCall, 
 from llm_protocol.failures import FailureKind
 from llm_protocol.requests import ChatRequest, EmbeddingRequest, ImageRequest, LLMProvider, Parameters
 from llm_protocol.response import FinishReason
-from llm_runtime.fake import Call, FakeProvider, Rule
+from llm_runtime.fake import FakeProvider, FakeToolCall, ScriptRule
 from llm_runtime.fake.answers import picture, vector
-from support.door import HttpClient, Reply
 from support.faking import KEY, SPEAKERS, ask, chat, failure, folded, models
+from support.server import HttpClient, Reply
 
 EVERY = pytest.mark.parametrize("kind", SPEAKERS)
 BOTH = pytest.mark.parametrize("stream", [False, True])
@@ -79,8 +79,8 @@ async def test_a_rule_calls_tools_until_their_results_are_there(
     autojump_clock: MockClock, kind: LLMProvider, stream: bool
 ) -> None:
     """Two calls at once, one with its own arguments; the same rule does not call again after the result."""
-    calls = (Call(name="weather", arguments={"city": "Rome", "days": 2}), Call(name="weather"))
-    async with FakeProvider(Rule(tool_calls=calls)) as fake:
+    calls = (FakeToolCall(name="weather", arguments={"city": "Rome", "days": 2}), FakeToolCall(name="weather"))
+    async with FakeProvider(ScriptRule(tool_calls=calls)) as fake:
         request = ChatRequest(model="m", messages=(Message.of("user", "Oslo"),), tools=(WEATHER,))
         made = folded(await ask(fake, kind, request, stream=stream)).tool_calls
         assert [call.parsed()["city"] for call in made] == ["Rome", "Oslo"]
@@ -101,7 +101,7 @@ async def test_json_fits_its_schema(autojump_clock: MockClock, kind: LLMProvider
 
 @EVERY
 async def test_the_scripted_answer_is_given(autojump_clock: MockClock, kind: LLMProvider) -> None:
-    async with FakeProvider(Rule(contains="friend", text="No.", finish_reason=FinishReason.LENGTH)) as fake:
+    async with FakeProvider(ScriptRule(contains="friend", text="No.", finish_reason=FinishReason.LENGTH)) as fake:
         answer = folded(await ask(fake, kind, chat(), stream=True))
         assert (answer.content, answer.finish_reason) == ("No.", FinishReason.LENGTH)
 
@@ -117,7 +117,7 @@ async def test_max_output_tokens_are_kept(autojump_clock: MockClock, kind: LLMPr
 @pytest.mark.parametrize("kind", [LLMProvider.ANTHROPIC, LLMProvider.GEMINI, LLMProvider.COHERE, LLMProvider.CEREBRAS])
 @BOTH
 async def test_scripted_reasoning_is_reasoning(autojump_clock: MockClock, kind: LLMProvider, stream: bool) -> None:
-    async with FakeProvider(Rule(reasoning="Let me think.")) as fake:
+    async with FakeProvider(ScriptRule(reasoning="Let me think.")) as fake:
         assert folded(await ask(fake, kind, chat(), stream=stream)).reasoning == "Let me think."
 
 
@@ -232,7 +232,7 @@ async def test_openai_embeddings_come_as_base64_too(autojump_clock: MockClock) -
 
 
 async def test_a_call_is_whole_json_whatever_the_limit(autojump_clock: MockClock) -> None:
-    async with FakeProvider(Rule(tool_calls=(Call(name="weather"),))) as fake:
+    async with FakeProvider(ScriptRule(tool_calls=(FakeToolCall(name="weather"),))) as fake:
         request = chat("Oslo", tools=(WEATHER,), parameters=Parameters(max_output_tokens=1))
         (call,) = folded(await ask(fake, LLMProvider.OPENAI, request, stream=True)).tool_calls
         assert isinstance(call, ToolCall)

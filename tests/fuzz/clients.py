@@ -13,16 +13,25 @@ from fuzz.steps import step
 from fuzz.target import Target
 from fuzz.vendors import CLIENTS, LONGEST, SERVERS
 from llm_actors.cache.key import key_of
+from llm_protocol.codec.chat_adapter import spoken
 from llm_protocol.dialect import ServerDialect
-from llm_protocol.emulation import spoken
 from llm_protocol.errors import BadRequestError, UnsupportedError
 from llm_protocol.estimate import TokenEstimator
 from llm_protocol.policy import Policy
 from llm_protocol.requests import AnyRequest
-from llm_runtime.door.engine import admitted
-from llm_runtime.door.frames import Cancel, Head, Resume, check_lane, encode_refusal, read, read_head, unknown_type
-from llm_runtime.door.refusal import Refused
-from llm_runtime.door.stored import RESPONSES
+from llm_runtime.server.client_events import (
+    Cancel,
+    ClientEventHead,
+    Resume,
+    check_lane,
+    encode_refusal,
+    read,
+    read_head,
+    unknown_type,
+)
+from llm_runtime.server.engine import admitted
+from llm_runtime.server.http_error import HttpError
+from llm_runtime.server.stored import RESPONSES
 from support.recorded import FOLDER, Recording
 
 CHAT, RESPONSE, CLAUDE, GEMINI, COHERE = SERVERS
@@ -77,7 +86,7 @@ def check_request(request: AnyRequest) -> None:
 
 def check_message(body: bytes) -> None:
     """What a session makes of a message; wsproto takes only UTF-8."""
-    text, head = body.decode("utf-8", "ignore"), Head()
+    text, head = body.decode("utf-8", "ignore"), ClientEventHead()
     try:
         head = step(read_head, text)
         check_lane(head.stream_id)
@@ -91,7 +100,7 @@ def check_message(body: bytes) -> None:
                 step(read, text, Cancel)
             case _:
                 raise unknown_type(head)
-    except Refused as refused:
+    except HttpError as refused:
         json.loads(step(encode_refusal, refused, head.stream_id, head.event_id))
     except REFUSALS as exc:
         json.loads(RESPONSES.error_event(exc.failure, stream_id=head.stream_id, event_id=head.event_id))

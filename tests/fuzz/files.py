@@ -12,8 +12,8 @@ from fuzz.steps import step
 from fuzz.target import Target
 from fuzz.vendors import check_telling
 from llm_actors.cache.entry import pack, replay, unpack
-from llm_actors.limiter.account import Account
-from llm_actors.limiter.claims import Claim, Party, decode
+from llm_actors.limiter.limit_state import LimitState
+from llm_actors.limiter.shared.wire import Claim, Party, decode
 from llm_protocol.content import Message, Reasoning, Text, ToolCall
 from llm_protocol.fold import unfold
 from llm_protocol.policy import Limits
@@ -63,7 +63,7 @@ CONFIG = Target("config", check_config, config_seeds)
 
 @cache
 def _claims() -> list[Claim]:
-    account = Account(Limits(requests_per_minute=1), 0.0)
+    account = LimitState(Limits(requests_per_minute=1), 0.0)
     parties = (Party("a", account), Party("b", account))
     return [Claim(1, parties[:1], 5, 1.0), Claim(2, parties, 5, 1.0)]
 

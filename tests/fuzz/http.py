@@ -10,11 +10,11 @@ import trio
 
 from fuzz.steps import pieces, step
 from fuzz.target import Target
-from llm_actors.transport.connection import Connection
+from llm_actors.transport.connection import ClientConnection
 from llm_actors.transport.errors import TransportError
 from llm_actors.transport.request import Origin
-from llm_runtime.door.http1 import DEFAULT_BODY_BYTES, Request, RequestParser, _AnyRequest
-from llm_runtime.door.refusal import Refused
+from llm_runtime.server.http1 import DEFAULT_BODY_BYTES, Request, RequestParser, _AnyRequest
+from llm_runtime.server.http_error import HttpError
 
 MOST = 50
 """Requests on one connection that are looked at."""
@@ -52,7 +52,7 @@ def requests(parts: Sequence[bytes]) -> Read:
                 found.append(told(request))
                 if not request.keep_alive:
                     return Read(found, "close")
-        except Refused as refused:
+        except HttpError as refused:
             return Read(found, refused.status)
         assert not found or not parser.left_over() or parser.received
     return Read(found, "in body" if parser.in_body else "open")
@@ -66,7 +66,7 @@ def by_h11(body: bytes) -> Read:
         try:
             request = reader.read_head()
             whole = request is not None and reader.read_body(request, DEFAULT_BODY_BYTES)
-        except Refused as refused:
+        except HttpError as refused:
             return Read(found, refused.status)
         if request is None or not whole:
             break
@@ -146,7 +146,7 @@ async def _exchanges(method: str, cuts: Sequence[Sequence[bytes]]) -> list[Got]:
 
 
 async def _exchange(method: str, parts: Sequence[bytes]) -> Got:
-    connection, head, body = Connection(ORIGIN, Script(parts)), None, b""
+    connection, head, body = ClientConnection(ORIGIN, Script(parts)), None, b""
     try:
         response = await connection.ask(method, b"x")
         head = response.status, dict(response.headers)

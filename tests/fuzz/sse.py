@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from fuzz.steps import pieces, step
 from fuzz.target import Target
-from llm_protocol.sse import ServerSentEvent, SseDecoder
-from llm_protocol.wire import WireError
+from llm_protocol.codec.json import WireError
+from llm_protocol.codec.sse import ServerSentEvent, SseDecoder
 
 SMALL = 200
 """A limit that inputs reach."""

@@ -13,13 +13,9 @@ import msgspec
 
 from fuzz.steps import pieces, step
 from fuzz.target import Target
+from llm_protocol.codec.sse import encode_sse
 from llm_protocol.content import Message, Tool
 from llm_protocol.dialect import ClientDialect, Inbound, ServerDialect, WireResponse
-from llm_protocol.dialects.anthropic import Anthropic, AnthropicServer
-from llm_protocol.dialects.cohere import Cohere, CohereServer
-from llm_protocol.dialects.gemini import Gemini, GeminiServer
-from llm_protocol.dialects.openai_chat import CEREBRAS, OPENAI, OpenAIChat, OpenAIChatServer
-from llm_protocol.dialects.openai_responses import OpenAIResponses, OpenAIResponsesServer
 from llm_protocol.errors import ProtocolError
 from llm_protocol.events import Event, Failed, Finished
 from llm_protocol.fold import Fold
@@ -31,7 +27,11 @@ from llm_protocol.requests import (
     EmbeddingRequest,
     ImageRequest,
 )
-from llm_protocol.sse import encode_sse
+from llm_protocol.wires.anthropic import Anthropic, AnthropicServer
+from llm_protocol.wires.cohere import Cohere, CohereServer
+from llm_protocol.wires.gemini import Gemini, GeminiServer
+from llm_protocol.wires.openai_chat import CEREBRAS, OPENAI, OpenAIChat, OpenAIChatServer
+from llm_protocol.wires.responses import OpenAIResponses, OpenAIResponsesServer
 from support.recorded import FOLDER, Recording
 from support.streams import check_order
 

@@ -7,11 +7,11 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from llm_actors.kernel import (
+    ActorMessage,
     Backoff,
     ChildSpec,
     Inbox,
     Intensity,
-    Message,
     NameTaken,
     NotRunning,
     Restart,
@@ -49,7 +49,7 @@ async def test_an_actor_may_cancel_itself(autojump_clock: MockClock) -> None:
     """That is an end like a return: nobody killed it, and nothing has crashed."""
 
     class Brief:
-        async def run(self, inbox: Inbox[Message], *, task_status: trio.TaskStatus[None]) -> None:
+        async def run(self, inbox: Inbox[ActorMessage], *, task_status: trio.TaskStatus[None]) -> None:
             task_status.started()
             await trio.sleep(0.5)
             inbox.scope.cancel(reason="had enough")
@@ -62,7 +62,7 @@ async def test_an_actor_may_cancel_itself(autojump_clock: MockClock) -> None:
         await trio.sleep(1)
         assert root.statistics().children == 0
     seen = [events.receive_nowait() for _ in range(2)]
-    assert [type(event).__name__ for event in seen] == ["Started", "Exited"]
+    assert [type(event).__name__ for event in seen] == ["ChildStarted", "ChildExited"]
     assert getattr(seen[1], "reason", "") == "normal"
 
 

@@ -29,7 +29,7 @@ from llm_actors.testing import (
     InjectedCrash,
     LeakError,
     ScenarioHangs,
-    Script,
+    ScriptedPeer,
     alone,
     cancel_at_every_checkpoint,
     no_open_ends,
@@ -135,7 +135,7 @@ class Shouting:
 
 
 async def test_an_actor_alone_with_a_scripted_neighbour(autojump_clock: MockClock) -> None:
-    neighbour: Script[Lookup] = Script("neighbour")
+    neighbour: ScriptedPeer[Lookup] = ScriptedPeer("neighbour")
     answers: list[str] = []
 
     async def ask(ref: Ref[Lookup]) -> None:
@@ -151,7 +151,7 @@ async def test_an_actor_alone_with_a_scripted_neighbour(autojump_clock: MockCloc
 
 
 async def test_a_script_notices_the_wrong_message_and_a_waiting_one(autojump_clock: MockClock) -> None:
-    neighbour: Script[Lookup | Ask] = Script("neighbour")
+    neighbour: ScriptedPeer[Lookup | Ask] = ScriptedPeer("neighbour")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(neighbour.ref.call, Lookup("k"))
         with pytest.raises(AssertionError, match="expected Ask, got Lookup"):
@@ -164,7 +164,7 @@ async def test_a_script_notices_the_wrong_message_and_a_waiting_one(autojump_clo
 
 
 async def test_a_script_can_answer_by_itself(autojump_clock: MockClock) -> None:
-    neighbour: Script[Lookup] = Script("neighbour")
+    neighbour: ScriptedPeer[Lookup] = ScriptedPeer("neighbour")
     async with trio.open_nursery() as nursery, alone(Shouting(neighbour.ref)) as lone:
         nursery.start_soon(neighbour.serve, lambda delivery: delivery.reply(delivery.message, delivery.message.key))
         assert await lone.ref.call(Lookup("a")) == "A"

@@ -9,6 +9,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from llm_actors.kernel import (
     Bus,
     ChildSpec,
+    ChildStatus,
     GaveUp,
     Inbox,
     Intensity,
@@ -17,7 +18,6 @@ from llm_actors.kernel import (
     MailboxSpec,
     NotRunning,
     Overflow,
-    Status,
     Subscription,
     Supervisor,
     render,
@@ -26,15 +26,15 @@ from llm_actors.kernel import (
 from llm_actors.kernel.lifecycle import (
     CallAbandoned,
     CallTimedOut,
+    ChildCrashed,
+    ChildExited,
     ChildrenParked,
-    Crashed,
+    ChildRestarted,
+    ChildStarted,
     DeadLetter,
-    Event,
-    Exited,
+    LifecycleEvent,
     MailboxFilled,
     Observed,
-    Restarted,
-    Started,
     SupervisorGaveUp,
 )
 from support.actors import NO_WAIT, Ask, CrashCast, Sleep, member
@@ -52,23 +52,23 @@ def drain(subscription: Subscription) -> list[Observed]:
 @pytest.mark.parametrize(
     ("event", "line"),
     [
-        (Crashed(name="a/b", error="ValueError at x.py:3"), "a/b crashed: ValueError at x.py:3"),
-        (Restarted(name="a/b", restarts=2, delay=0.123456), "a/b is up again after 0.123 s, restart 2"),
+        (ChildCrashed(name="a/b", error="ValueError at x.py:3"), "a/b crashed: ValueError at x.py:3"),
+        (ChildRestarted(name="a/b", restarts=2, delay=0.123456), "a/b is up again after 0.123 s, restart 2"),
         (
             ChildrenParked(name="a", seconds=1.0, causes=("a: GaveUp", "a/b: ActorCrashed", "ValueError")),
             "a is parked for 1 s after too many restarts: a: GaveUp, from a/b: ActorCrashed, from ValueError",
         ),
         (SupervisorGaveUp(name="a", causes=("a: GaveUp",)), "a gave up after too many restarts: a: GaveUp"),
         (MailboxFilled(name="{a}", capacity=4), "{a} has a full mailbox: 4 messages wait"),
-        (Exited(name="a", reason="{killed}"), "a has ended: {killed}"),
+        (ChildExited(name="a", reason="{killed}"), "a has ended: {killed}"),
     ],
 )
-def test_an_event_is_one_line_for_people(event: Event, line: str) -> None:
+def test_an_event_is_one_line_for_people(event: LifecycleEvent, line: str) -> None:
     assert event.line() == line
 
 
 def test_every_event_has_words() -> None:
-    assert all(kind.words for kind in Event.__subclasses__())
+    assert all(kind.words for kind in LifecycleEvent.__subclasses__())
 
 
 async def test_a_life_is_told_from_start_to_end(autojump_clock: MockClock) -> None:
@@ -78,12 +78,19 @@ async def test_a_life_is_told_from_start_to_end(autojump_clock: MockClock) -> No
             root.ref("a").cast(CrashCast())
             await wait_all_tasks_blocked()
         seen = drain(events)
-    assert [type(event) for event in seen] == [Started, Exited, Crashed, Started, Restarted, Exited]
+    assert [type(event) for event in seen] == [
+        ChildStarted,
+        ChildExited,
+        ChildCrashed,
+        ChildStarted,
+        ChildRestarted,
+        ChildExited,
+    ]
     crashed, restarted, last = seen[2], seen[4], seen[5]
-    assert isinstance(crashed, Crashed)
+    assert isinstance(crashed, ChildCrashed)
     assert crashed.error.startswith("ValueError at actors.py:")
-    assert restarted == Restarted(name="root/a", restarts=1, delay=0.0)
-    assert last == Exited(name="root/a", reason="stopped")
+    assert restarted == ChildRestarted(name="root/a", restarts=1, delay=0.0)
+    assert last == ChildExited(name="root/a", reason="stopped")
 
 
 async def test_giving_up_is_told_with_its_causes(autojump_clock: MockClock) -> None:
@@ -131,8 +138,8 @@ async def test_act_08_a_slow_subscriber_hurts_nobody_and_is_told(autojump_clock:
     bus = Bus()
     slow, quick = bus.subscribe(capacity=10), bus.subscribe(capacity=1000)
     for number in range(500):
-        bus.publish(Started(name=str(number)))
-    assert drain(slow) == [Lagged(490), *(Started(name=str(number)) for number in range(490, 500))]
+        bus.publish(ChildStarted(name=str(number)))
+    assert drain(slow) == [Lagged(490), *(ChildStarted(name=str(number)) for number in range(490, 500))]
     assert len(drain(quick)) == 500
     assert bus.statistics().missed == 490
 
@@ -150,8 +157,8 @@ async def test_a_subscriber_waits_for_events_and_can_leave(autojump_clock: MockC
     async with trio.open_nursery() as nursery:
         nursery.start_soon(listen)
         await wait_all_tasks_blocked()
-        bus.publish(Started(name="a"))
-    assert seen == [Started(name="a")]
+        bus.publish(ChildStarted(name="a"))
+    assert seen == [ChildStarted(name="a")]
     assert bus.statistics().subscribers == 0
 
 
@@ -167,11 +174,11 @@ async def test_the_tree_shows_every_child(autojump_clock: MockClock) -> None:
         tree = root.tree()
         (leaf,) = tree.children[1].children
         assert [child.name for child in tree.children] == ["a", "low"]
-        assert (leaf.status, leaf.restarts, leaf.uptime) == (Status.RUNNING, 1, 2.5)
+        assert (leaf.status, leaf.restarts, leaf.uptime) == (ChildStatus.RUNNING, 1, 2.5)
         assert (leaf.mailbox.depth, leaf.mailbox.in_hand) == (2, 1)
         assert leaf.last_crash.startswith("ValueError at actors.py:")
         assert "    leaf  running  restarts 1  up 2.5 s  mailbox 2/64" in render(tree)
-    assert root.tree().status is Status.ENDED
+    assert root.tree().status is ChildStatus.ENDED
 
 
 async def test_no_text_of_a_message_or_exception_reaches_events_or_the_log(

@@ -19,6 +19,7 @@ from llm_actors.kernel import (
     Call,
     Cast,
     ChildSpec,
+    ChildStatus,
     Delivery,
     Inbox,
     Intensity,
@@ -29,7 +30,6 @@ from llm_actors.kernel import (
     PoisonRefused,
     Ref,
     Restart,
-    Status,
     Supervisor,
     running,
     serve,
@@ -136,7 +136,7 @@ async def test_act_03_a_message_to_a_restarting_actor_waits_for_it(autojump_cloc
     async with running(root):
         root.ref("a").cast(CrashCast())
         await wait_all_tasks_blocked()
-        assert root.tree().children[0].status is Status.RESTARTING
+        assert root.tree().children[0].status is ChildStatus.RESTARTING
         assert await root.ref("a").call(Ask()) == 1
         assert trio.current_time() == 3.0
 

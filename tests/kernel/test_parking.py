@@ -10,7 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from llm_actors.kernel import Backoff, Intensity, NotRunning, Parked, Status, Supervisor, running
+from llm_actors.kernel import Backoff, ChildStatus, Intensity, NotRunning, Parked, Supervisor, running
 from support.actors import NO_WAIT, Ask, CrashCast, Journal, flaky, member
 
 ONCE = Intensity(1, 30.0)
@@ -44,7 +44,7 @@ async def test_a_parked_actor_refuses_at_once_and_is_tried_again(autojump_clock:
             await ref.call(Ask())
         assert trio.current_time() == 0.0
         assert provider.statistics().parked
-        assert root.tree().children[0].children[0].status is Status.PARKED
+        assert root.tree().children[0].children[0].status is ChildStatus.PARKED
         await trio.sleep(1.001)
         assert await ref.call(Ask()) == 1
         assert root.statistics().restarts == 0
@@ -126,7 +126,7 @@ async def test_the_supervisor_of_parked_children_is_shown_as_parked(autojump_clo
         seen.append(root.tree().children[0].status)
         await trio.sleep(1.001)
         seen.append(root.tree().children[0].status)
-    assert seen == [Status.RUNNING, Status.PARKED, Status.RUNNING]
+    assert seen == [ChildStatus.RUNNING, ChildStatus.PARKED, ChildStatus.RUNNING]
 
 
 async def test_after_a_pause_the_first_restart_is_immediate_again(autojump_clock: MockClock) -> None:

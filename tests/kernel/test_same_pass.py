@@ -12,7 +12,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from llm_actors.kernel import ActorCrashed, ChildSpec, Inbox, Message, Supervisor, running
+from llm_actors.kernel import ActorCrashed, ActorMessage, ChildSpec, Inbox, Supervisor, running
 from support.actors import NO_WAIT, Crash, Journal, member
 
 
@@ -39,7 +39,7 @@ class StopsTheTree:
     def __init__(self, root: list[Supervisor]) -> None:
         self._root = root
 
-    async def run(self, inbox: Inbox[Message], *, task_status: trio.TaskStatus[None]) -> None:
+    async def run(self, inbox: Inbox[ActorMessage], *, task_status: trio.TaskStatus[None]) -> None:
         task_status.started()
         self._root[0].stop()
         async for _ in inbox:

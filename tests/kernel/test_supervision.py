@@ -10,22 +10,22 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from llm_actors.kernel import (
     ActorCrashed,
+    ActorMessage,
     Backoff,
     Call,
     ChildSpec,
+    ChildStatus,
     Delivery,
     GaveUp,
     Inbox,
     Intensity,
     KernelError,
-    Message,
     NameTaken,
     NotRunning,
     Ref,
     Restart,
     ShuttingDown,
     StartFailed,
-    Status,
     Strategy,
     Supervisor,
     SupervisorFailed,
@@ -132,7 +132,7 @@ async def test_who_gives_up_cancels_the_others_at_once_and_says_so(autojump_cloc
     )
     raised: list[type[Exception]] = []
 
-    async def work(ref: Ref[Message]) -> None:
+    async def work(ref: Ref[ActorMessage]) -> None:
         try:
             await ref.call(Sleep(20.0))
         except KernelError as exc:
@@ -157,7 +157,7 @@ async def test_an_actor_can_tell_that_it_is_cancelled_because_others_keep_crashi
     told: list[tuple[bool, bool]] = []
 
     class Careful:
-        async def run(self, inbox: Inbox[Message], *, task_status: trio.TaskStatus[None]) -> None:
+        async def run(self, inbox: Inbox[ActorMessage], *, task_status: trio.TaskStatus[None]) -> None:
             inbox.when_stopping(lambda: told.append((inbox.failed, inbox.final)))
             task_status.started()
             await inbox.receive()
@@ -177,11 +177,11 @@ async def test_a_call_that_waited_when_another_message_crashed_the_actor_is_told
     raised: dict[str, bool] = {}
 
     class Waiting:
-        async def run(self, inbox: Inbox[Message], *, task_status: trio.TaskStatus[None]) -> None:
+        async def run(self, inbox: Inbox[ActorMessage], *, task_status: trio.TaskStatus[None]) -> None:
             task_status.started()
             await serve(inbox, self._handle)
 
-        async def _handle(self, delivery: Delivery[Message]) -> None:
+        async def _handle(self, delivery: Delivery[ActorMessage]) -> None:
             if isinstance(delivery.message, Crash):
                 raise delivery.message.error
             delivery.defer()
@@ -250,7 +250,7 @@ async def test_sup_08_transient_and_temporary_children(autojump_clock: MockClock
         for ref in (brief, once):
             with pytest.raises(NotRunning):
                 await ref.call(Ask())
-        assert [child.status for child in root.tree().children] == [Status.ENDED]
+        assert [child.status for child in root.tree().children] == [ChildStatus.ENDED]
 
 
 async def test_sup_08_permanent_children_come_back_even_from_a_normal_end(autojump_clock: MockClock) -> None:
@@ -407,7 +407,7 @@ async def test_sup_12_cancellation_is_never_a_crash(autojump_clock: MockClock) -
     async with running(root):
         pass
     seen = [events.receive_nowait() for _ in range(2)]
-    assert [type(event).__name__ for event in seen] == ["Started", "Exited"]
+    assert [type(event).__name__ for event in seen] == ["ChildStarted", "ChildExited"]
     assert getattr(seen[1], "reason", "") == "killed"
 
 
@@ -451,7 +451,7 @@ async def test_stop_does_not_wait_for_a_backoff_or_a_start(autojump_clock: MockC
     async with running(waiting):
         waiting.ref("a").cast(CrashCast())
         await wait_all_tasks_blocked()
-        assert waiting.tree().children[0].status is Status.RESTARTING
+        assert waiting.tree().children[0].status is ChildStatus.RESTARTING
     starting = Supervisor([ChildSpec("slow", lambda _: Slow())])
     async with trio.open_nursery() as nursery:
         nursery.start_soon(starting.run)
@@ -470,7 +470,7 @@ async def test_a_tree_stopped_before_it_is_up_ends_without_an_error(autojump_clo
 
     root = Supervisor([member("a"), ChildSpec("stopping", lambda _: Stopping())])
     async with running(root):
-        assert root.tree().status is Status.ENDED
+        assert root.tree().status is ChildStatus.ENDED
 
 
 async def test_a_stubborn_sibling_is_waited_for_and_not_doubled(autojump_clock: MockClock) -> None:

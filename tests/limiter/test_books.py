@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from llm_actors.limiter.books import MAX_WAITING_PER_CALLER
 from llm_actors.limiter.bucket import Bucket
 from llm_actors.limiter.callers import MAX_CALLERS
-from llm_actors.limiter.leases import Ending, ending_of
-from llm_actors.limiter.line import PRIORITY_TURNS
+from llm_actors.limiter.fair_queue import PRIORITY_TURNS
+from llm_actors.limiter.leases import Settlement, settlement_of
+from llm_actors.limiter.rate_limiter import MAX_WAITING_PER_CALLER
 from llm_protocol.dialect import RateLimits
 from llm_protocol.failures import FailureKind
 from llm_protocol.policy import Limits
@@ -234,9 +234,10 @@ def test_lim_03_real_usage_replaces_the_estimate_both_ways_and_shows_no_negative
 
 
 @pytest.mark.parametrize(
-    ("ending", "requests", "tokens"), [(Ending.UNSENT, 60, 600), (Ending.REFUSED, 59, 600), (Ending.SPENT, 59, 300)]
+    ("ending", "requests", "tokens"),
+    [(Settlement.REFUNDED, 60, 600), (Settlement.REFUNDED_TOKENS, 59, 600), (Settlement.CHARGED, 59, 300)],
 )
-def test_what_comes_back_depends_on_how_far_the_request_got(ending: Ending, requests: int, tokens: int) -> None:
+def test_what_comes_back_depends_on_how_far_the_request_got(ending: Settlement, requests: int, tokens: int) -> None:
     desk = Desk({"a": Limits(requests_per_minute=60, tokens_per_minute=600)}, {"me": TPM600}, quiet=60)
     desk.end(desk.ask("a", tokens=300, caller="me"), ending)
     left = desk.books.statistics(desk.now).providers["a"]
@@ -256,15 +257,15 @@ def test_only_what_is_proven_unused_comes_back(kind: FailureKind) -> None:
         FailureKind.CANCELLED,
         FailureKind.CRASHED,
     }
-    assert (ending_of(kind) is Ending.SPENT) or kind not in unproven
+    assert (settlement_of(kind) is Settlement.CHARGED) or kind not in unproven
 
 
 def test_ending_twice_changes_nothing() -> None:
     desk = Desk({"a": TPM600}, quiet=60)
     one = desk.ask("a", tokens=300)
-    desk.end(one, Ending.UNSENT)
+    desk.end(one, Settlement.REFUNDED)
     before = desk.books.statistics(desk.now)
-    desk.end(one, Ending.UNSENT)
+    desk.end(one, Settlement.REFUNDED)
     desk.leave(one)
     assert desk.books.statistics(desk.now) == before
 
@@ -343,7 +344,7 @@ def test_the_line_is_bounded_and_one_caller_cannot_fill_it() -> None:
 
 
 def test_what_is_in_flight_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llm_actors.limiter.books.MAX_LEASES", 3)
+    monkeypatch.setattr("llm_actors.limiter.rate_limiter.MAX_LEASES", 3)
     desk = Desk({"a": NONE})
     asked = [desk.ask("a") for _ in range(4)]
     assert list(desk.refused) == asked[3:]

@@ -10,10 +10,21 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from llm_actors.limiter.account import FRESH_SECONDS, Account
 from llm_actors.limiter.bucket import SLACK, Bucket, Charge
-from llm_actors.limiter.claims import Answer, Claim, Entry, Held, Hold, Party, Receipt, Settle, decode, encode
-from llm_actors.limiter.leases import Ending
+from llm_actors.limiter.leases import Settlement
+from llm_actors.limiter.limit_state import FRESH_SECONDS, LimitState
+from llm_actors.limiter.shared.wire import (
+    Claim,
+    Entry,
+    Held,
+    LedgerPause,
+    LedgerReply,
+    Party,
+    Receipt,
+    Settle,
+    decode,
+    encode,
+)
 from llm_protocol.policy import Limits
 from support.ledger import EPOCH, SOURCE, VirtualRedis
 from support.redis import redis, server_binaries
@@ -51,10 +62,10 @@ class Replica:
     def __init__(self, redis: VirtualRedis, process: str, limits: dict[str, Limits]) -> None:
         self._redis = redis
         self._process = process
-        self.parties = {name: Party(name, Account(each, 0.0)) for name, each in limits.items()}
+        self.parties = {name: Party(name, LimitState(each, 0.0)) for name, each in limits.items()}
         self.out: list[Out] = []
 
-    def ask(self, *wanted: tuple[tuple[str, ...], int, float]) -> list[Answer]:
+    def ask(self, *wanted: tuple[tuple[str, ...], int, float]) -> list[LedgerReply]:
         """One batch of claims: names, tokens, patience."""
         claims = [
             Claim(number, tuple(self.parties[name] for name in names), tokens, patience)
@@ -68,10 +79,10 @@ class Replica:
                 self.out.append(Out(names, Receipt(claim, answer.marks), answer.wait_s))
         return [answer for _, answer in answered]
 
-    def claim(self, *names: str, tokens: int = 0, patience: float = 0.0) -> Answer:
+    def claim(self, *names: str, tokens: int = 0, patience: float = 0.0) -> LedgerReply:
         return self.ask((names, tokens, patience))[0]
 
-    def end(self, place: int = -1, ending: Ending = Ending.SPENT, tokens: int | None = None) -> Out:
+    def end(self, place: int = -1, ending: Settlement = Settlement.CHARGED, tokens: int | None = None) -> Out:
         out = self.out.pop(place)
         self._count([out.receipt.claim], -1)
         self.tell(Settle(out.receipt, ending, tokens))
@@ -84,9 +95,9 @@ class Replica:
         self.tell(*map(Held, self.parties.values()))
 
     def hold(self, name: str, seconds: float) -> None:
-        self.tell(Hold(self.parties[name], seconds))
+        self.tell(LedgerPause(self.parties[name], seconds))
 
-    def tell(self, *entries: Entry) -> list[tuple[Claim, Answer]]:
+    def tell(self, *entries: Entry) -> list[tuple[Claim, LedgerReply]]:
         claims = [entry for entry in entries if isinstance(entry, Claim)]
         batch = encode(self._process, entries, claims)
         return decode(self._redis.run(batch.keys, batch.argument), claims)
@@ -143,12 +154,12 @@ def test_lim_01_the_script_counts_like_our_own_buckets(steps: list[tuple[int, in
             charges.append((ours[0].charge(1, now), ours[1].charge(amount, now)))
         elif what < 4 and charges:
             place = millis % len(charges)
-            ending = (Ending.UNSENT, Ending.REFUSED, Ending.SPENT)[millis % 3]
+            ending = (Settlement.REFUNDED, Settlement.REFUNDED_TOKENS, Settlement.CHARGED)[millis % 3]
             one.end(place, ending, amount)
             requests, tokens = charges.pop(place)
-            if ending is Ending.UNSENT:
+            if ending is Settlement.REFUNDED:
                 requests.correct(0, now)
-            tokens.correct(amount if ending is Ending.SPENT else 0, now)
+            tokens.correct(amount if ending is Settlement.CHARGED else 0, now)
         else:
             world.clock.time += millis / 1000
             one.tell(Held(one.parties["a"]))
@@ -269,15 +280,15 @@ class Life(World):
     def finish(self, replica: Replica, draw: Random) -> None:
         place = draw.randrange(len(replica.out))
         out = replica.out[place]
-        ending = draw.choice((Ending.SPENT, Ending.SPENT, Ending.UNSENT, Ending.REFUSED))
+        ending = draw.choice((Settlement.CHARGED, Settlement.CHARGED, Settlement.REFUNDED, Settlement.REFUNDED_TOKENS))
         gone = all(self.clock.time >= event.since + event.wait_s for _, event, *_ in self.events[id(out.receipt)])
-        ending = ending if gone else Ending.UNSENT  # who still waits can only leave
-        used = draw.choice((None, 0, 5, 50, 900)) if ending is Ending.SPENT else None
+        ending = ending if gone else Settlement.REFUNDED  # who still waits can only leave
+        used = draw.choice((None, 0, 5, 50, 900)) if ending is Settlement.CHARGED else None
         replica.end(place, ending, used)
         for meter, event, what, name, born in self.events.pop(id(out.receipt)):
             if what == "requests":
-                event.cost[0] = 0.0 if ending is Ending.UNSENT else 1.0
-            elif ending is not Ending.SPENT:
+                event.cost[0] = 0.0 if ending is Settlement.REFUNDED else 1.0
+            elif ending is not Settlement.CHARGED:
                 event.cost[0] = 0.0
             elif used is not None:
                 event.cost[0] = min(event.asked, float(used))
@@ -309,7 +320,7 @@ class Life(World):
         """Nothing is stuck: once all have ended and the dead are forgotten, everything is there again."""
         for replica in self.replicas:
             while replica.out:
-                replica.end(0, Ending.SPENT, None)
+                replica.end(0, Settlement.CHARGED, None)
         self.start().look()  # where a clock was set back, the dead are forgotten so long after they were next seen
         self.wait(FORGOTTEN + 1)
         for name, limits in LIMITS.items():
@@ -318,7 +329,7 @@ class Life(World):
                 answer = late.claim(name, tokens=10**6, patience=inf)
                 assert answer.charged, name
             while late.out:
-                late.end(0, Ending.UNSENT)
+                late.end(0, Settlement.REFUNDED)
             assert not self.redis.slots(name)
         self.clock.time += DAY / 2
         for name, limits in LIMITS.items():
@@ -372,7 +383,7 @@ def test_a_refund_reaches_only_the_account_that_was_charged() -> None:
     del world.redis.hashes["a"]
     world.clock.time += 0.001
     one.claim("a", tokens=100)
-    one.end(0, Ending.UNSENT)
+    one.end(0, Settlement.REFUNDED)
     assert world.redis.level("a", "tl") == 0
 
 
@@ -441,9 +452,9 @@ def _exercise(one: Replica) -> list[object]:
     answers = one.ask((("a",), 0, 0.0), (("a", "größe"), 100, 60.0), (("none",), 5, 0.0), (("a",), 1, 60.0))
     one.hold("größe", 100.0)
     answers += one.ask((("größe", "a"), 10**11, 900.0))
-    one.end(0, Ending.UNSENT)
-    one.end(0, Ending.SPENT, 10**9)
-    one.end(0, Ending.SPENT, 3)
+    one.end(0, Settlement.REFUNDED)
+    one.end(0, Settlement.CHARGED, 10**9)
+    one.end(0, Settlement.CHARGED, 3)
     answers += one.ask((("a",), 500, 0.5), (("a",), 0, 900.0))
     one.beat()
     times = [(round(each.wait_s), round(each.open_s)) for each in answers]

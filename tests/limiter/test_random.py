@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_actors.limiter.bucket import SLACK
-from llm_actors.limiter.leases import Ending
+from llm_actors.limiter.leases import Settlement
 from llm_protocol.dialect import RateLimits
 from llm_protocol.policy import Limits
 from support.limits import NONE, Desk
@@ -96,12 +96,12 @@ class Life(Desk):
                     meter.events.append(event)
                     charges.append((meter, event, what))
 
-    def finish(self, which: int, ending: Ending, used: int | None) -> None:
+    def finish(self, which: int, ending: Settlement, used: int | None) -> None:
         number = self.open.pop(which)
         for meter, event, what in self.charged.pop(number):
             if what == "requests":
-                event[2] = 0.0 if ending is Ending.UNSENT else 1.0
-            elif ending is not Ending.SPENT:
+                event[2] = 0.0 if ending is Settlement.REFUNDED else 1.0
+            elif ending is not Settlement.CHARGED:
                 event[2] = 0.0
             elif used is not None:
                 event[2] = min(event[1], float(used))
@@ -136,7 +136,7 @@ class Life(Desk):
         """Never stuck: all who wait are served once those before them end, or their leases do, and nothing is left."""
         for _ in range(5000):
             while self.open and not holders_gone:
-                self.finish(0, Ending.SPENT, None)
+                self.finish(0, Settlement.CHARGED, None)
             if not self.waiting and not self.open:
                 break
             due = self.books.due(self.now)
@@ -167,7 +167,11 @@ def _do(life: Life, what: int, a: int, b: int, c: int) -> None:
     elif what < 170:
         if life.open:
             used = None if b < 20 else c * 4
-            life.finish(a % len(life.open), (Ending.SPENT, Ending.SPENT, Ending.UNSENT, Ending.REFUSED)[b % 4], used)
+            life.finish(
+                a % len(life.open),
+                (Settlement.CHARGED, Settlement.CHARGED, Settlement.REFUNDED, Settlement.REFUNDED_TOKENS)[b % 4],
+                used,
+            )
     elif what < 190:
         if life.waiting:
             number = life.waiting.pop(a % len(life.waiting))

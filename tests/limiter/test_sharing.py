@@ -11,7 +11,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from llm_actors.kernel import ActorCrashed
 from llm_actors.limiter import LimiterRef, Reservation, reserve, statistics
-from llm_actors.limiter.ledger import MAX_BATCH
+from llm_actors.limiter.shared.redis import MAX_BATCH
 from llm_actors.testing import Crash, cancel_at_every_checkpoint
 from llm_protocol.errors import RateLimitError
 from llm_protocol.failures import FailureKind
@@ -353,10 +353,10 @@ async def test_a_bug_in_what_follows_an_answer_is_a_crash_and_not_a_server_that_
         return original(*_)  # type: ignore[arg-type]
 
     async with replica(SERVER, {"a": Limits(tokens_per_minute=600)}) as ref:
-        from llm_actors.limiter.books import Books
+        from llm_actors.limiter.rate_limiter import RateLimiter
 
-        original = Books.confirm
-        monkeypatch.setattr(Books, "confirm", broken)
+        original = RateLimiter.confirm
+        monkeypatch.setattr(RateLimiter, "confirm", broken)
         with trio.fail_after(30):
             await claim(ref)
         await trio.sleep(5)

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 import trio
 
-from llm_actors.kernel import Inbox, MailboxSpec, Message, Supervisor, running
+from llm_actors.kernel import ActorMessage, Inbox, MailboxSpec, Supervisor, running
 from llm_actors.kernel.mailbox import Mailbox
 from llm_actors.transport import HttpRequest, Transport, parse_url
-from llm_runtime.local_model import Engine, engine, engine_spec, is_installed
+from llm_runtime.local_model import LocalModelEngine, engine, engine_spec, is_installed
 from llm_runtime.local_model.engine import EngineError
 
 SERVER = """
@@ -94,9 +94,9 @@ async def test_a_process_that_dies_is_replaced_and_found_at_its_new_address() ->
 
 async def run_alone(command: Callable[[], Sequence[str]]) -> None:
     """Run an engine outside a supervisor, so that its end comes out."""
-    inbox: Inbox[Message] = Inbox(Mailbox("engine", MailboxSpec()))
+    inbox: Inbox[ActorMessage] = Inbox(Mailbox("engine", MailboxSpec()))
     with trio.fail_after(10):
-        await Engine(Place(), command).run(inbox, task_status=trio.TASK_STATUS_IGNORED)
+        await LocalModelEngine(Place(), command).run(inbox, task_status=trio.TASK_STATUS_IGNORED)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llm_actors.orchestrator.record import about
+from llm_actors.orchestrator.decision_record import about
 
 
 @pytest.mark.parametrize(

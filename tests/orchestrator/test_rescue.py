@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llm_actors.orchestrator.rescue import Rescue
+from llm_actors.orchestrator.stream_recovery import StreamRecovery
 from llm_actors.run import LogLimitExceeded, RunLog
 from llm_protocol.content import Message, Reasoning, Text, ToolCall
 from llm_protocol.events import (
@@ -32,9 +32,9 @@ BEGUN: list[Event] = [
 ]
 
 
-def rescue(mode: OnBrokenStream, events: list[Event]) -> tuple[Rescue, RunLog]:
+def rescue(mode: OnBrokenStream, events: list[Event]) -> tuple[StreamRecovery, RunLog]:
     log = RunLog()
-    made = Rescue(log, mode)
+    made = StreamRecovery(log, mode)
     for event in events:
         made.sink(event)
     return made, log
@@ -92,7 +92,7 @@ def test_buffer_delivers_nothing_until_the_answer_is_whole_and_then_another_one(
 
 
 def test_buffer_is_bounded_as_the_log_is() -> None:
-    made = Rescue(RunLog(limit_bytes=1_000), "buffer")
+    made = StreamRecovery(RunLog(limit_bytes=1_000), "buffer")
     made.sink(TextDelta(0, "x" * 800))
     with pytest.raises(LogLimitExceeded):
         made.sink(TextDelta(0, "x" * 800))

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import pytest
 
+from llm_protocol.codec.sse import MAX_EVENT_BYTES, encode_sse
 from llm_protocol.content import Message
 from llm_protocol.dialect import ClientDialect, Inbound, ServerDialect, StreamDecoder
-from llm_protocol.dialects.anthropic import Anthropic, AnthropicServer
-from llm_protocol.dialects.cohere import Cohere, CohereServer
-from llm_protocol.dialects.gemini import Gemini, GeminiServer
-from llm_protocol.dialects.openai_chat import OpenAIChat, OpenAIChatServer
-from llm_protocol.dialects.openai_responses import OpenAIResponses, OpenAIResponsesServer
 from llm_protocol.events import Embedded, Event, Failed, Finished, ItemStarted, Started, TextDelta
 from llm_protocol.failures import FailureKind
 from llm_protocol.requests import ChatRequest, EmbeddingRequest
 from llm_protocol.response import LLMResponse
-from llm_protocol.sse import MAX_EVENT_BYTES, encode_sse
+from llm_protocol.wires.anthropic import Anthropic, AnthropicServer
+from llm_protocol.wires.cohere import Cohere, CohereServer
+from llm_protocol.wires.gemini import Gemini, GeminiServer
+from llm_protocol.wires.openai_chat import OpenAIChat, OpenAIChatServer
+from llm_protocol.wires.responses import OpenAIResponses, OpenAIResponsesServer
 
 REQUEST = ChatRequest(model="m", messages=(Message.of("user", "hi"),))
 

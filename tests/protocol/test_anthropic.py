@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from llm_protocol.content import Image, Opaque, Part, Reasoning, Refusal, Text, ToolCall
 from llm_protocol.dialect import Inbound, ModelInfo, WireResponse
-from llm_protocol.dialects.anthropic import Anthropic, AnthropicServer
 from llm_protocol.errors import BadRequestError, ProtocolError, UnsupportedError
 from llm_protocol.events import (
     Event,
@@ -30,6 +29,7 @@ from llm_protocol.events import (
 from llm_protocol.failures import RULES, Failure, FailureKind
 from llm_protocol.requests import ChatRequest
 from llm_protocol.response import FinishReason, LLMResponse, Usage
+from llm_protocol.wires.anthropic import Anthropic, AnthropicServer
 from support.conversations import arguments, json_objects, names, texts, tokens
 from support.mutations import mutated
 from support.streams import check_all_splits, check_order, check_truncation, decode, encode, fold, same_answer

@@ -22,9 +22,9 @@ from llm_protocol.content import (
     ToolChoice,
     ToolResult,
 )
-from llm_protocol.dialects.anthropic import Anthropic, AnthropicServer, accepts_prefill
 from llm_protocol.errors import BadRequestError, UnsupportedError
 from llm_protocol.requests import ChatRequest, EmbeddingRequest, Parameters
+from llm_protocol.wires.anthropic import Anthropic, AnthropicServer, accepts_prefill
 from support.conversations import conversations, texts, tokens, tool_choices, tools
 
 CLIENT, SERVER = Anthropic(), AnthropicServer()

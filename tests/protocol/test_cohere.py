@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llm_protocol.codec.sse import encode_sse
 from llm_protocol.content import (
     HostedTool,
     Image,
@@ -26,7 +27,6 @@ from llm_protocol.content import (
     ToolResult,
 )
 from llm_protocol.dialect import Inbound, ModelInfo, WireResponse
-from llm_protocol.dialects.cohere import Cohere, CohereServer
 from llm_protocol.errors import BadRequestError, ProtocolError, UnsupportedError
 from llm_protocol.events import (
     Event,
@@ -43,7 +43,7 @@ from llm_protocol.events import (
 from llm_protocol.failures import RULES, Failure, FailureKind
 from llm_protocol.requests import ChatRequest, EmbeddingRequest, ImageRequest, Parameters
 from llm_protocol.response import FinishReason, LLMResponse, Usage
-from llm_protocol.sse import encode_sse
+from llm_protocol.wires.cohere import Cohere, CohereServer
 from support.conversations import arguments, conversations, names, texts, tokens, tools
 from support.mutations import mutated
 from support.streams import check_all_splits, check_order, check_truncation, decode, encode, fold, same_answer

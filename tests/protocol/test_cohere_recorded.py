@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_protocol.content import Reasoning, Text, ToolCall
-from llm_protocol.dialects.cohere import Cohere, CohereServer
 from llm_protocol.errors import UnsupportedError
 from llm_protocol.events import Event, Failed, Finished
 from llm_protocol.failures import FailureKind
 from llm_protocol.fold import Fold
 from llm_protocol.requests import ChatRequest, EmbeddingRequest
 from llm_protocol.response import FinishReason
+from llm_protocol.wires.cohere import Cohere, CohereServer
 from support.recorded import Recording, recordings
 from support.streams import check_order, check_truncation, decode
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from llm_protocol.emulation import spoken
+from llm_protocol.codec.chat_adapter import spoken
 from llm_protocol.errors import UnsupportedError
 from llm_protocol.requests import (
     AnyRequest,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from llm_protocol.codec.fields import add_extra, check_parameters, leftovers, typed
 from llm_protocol.errors import BadRequestError, UnsupportedError
-from llm_protocol.fields import add_extra, check_parameters, leftovers, typed
 from llm_protocol.policy import Policy
 from llm_protocol.requests import Parameters
 

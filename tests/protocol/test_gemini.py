@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from llm_protocol.codec.json import WireError
 from llm_protocol.content import (
     HostedTool,
     Image,
@@ -22,14 +23,13 @@ from llm_protocol.content import (
     ToolResult,
 )
 from llm_protocol.dialect import WireResponse
-from llm_protocol.dialects.gemini import Gemini
-from llm_protocol.dialects.gemini.framing import JsonArrayDecoder
 from llm_protocol.errors import BadRequestError, ProtocolError, UnsupportedError
 from llm_protocol.events import Failed, Finished, ItemDone, TextDelta, UsageReported
 from llm_protocol.failures import FailureKind
 from llm_protocol.requests import ChatRequest, CompletionRequest, EmbeddingRequest, ImageRequest, Parameters
 from llm_protocol.response import FinishReason
-from llm_protocol.wire import WireError
+from llm_protocol.wires.gemini import Gemini
+from llm_protocol.wires.gemini.framing import JsonArrayDecoder
 from support.streams import check_all_splits, check_order, decode, fold
 
 CLIENT = Gemini()

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from llm_protocol.content import Message
 from llm_protocol.dialect import WireResponse
-from llm_protocol.dialects.gemini import Gemini, GeminiServer
 from llm_protocol.errors import BadRequestError, ProtocolError, UnsupportedError
 from llm_protocol.events import TERMINAL
 from llm_protocol.requests import ChatRequest, EmbeddingRequest
+from llm_protocol.wires.gemini import Gemini, GeminiServer
 from support.streams import check_order, decode
 
 CLIENT = Gemini()

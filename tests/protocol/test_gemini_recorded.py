@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_protocol.content import Image, Message, Reasoning, Text, ToolCall
-from llm_protocol.dialects.gemini import Gemini, GeminiServer
 from llm_protocol.events import Embedded, Event, Failed, Finished, Started
 from llm_protocol.failures import FailureKind
 from llm_protocol.requests import ChatRequest, EmbeddingRequest
 from llm_protocol.response import FinishReason
+from llm_protocol.wires.gemini import Gemini, GeminiServer
 from support.recorded import Recording, recordings
 from support.streams import check_order, decode, fold
 

@@ -27,14 +27,14 @@ from llm_protocol.content import (
     ToolResult,
 )
 from llm_protocol.dialect import Inbound, ModelInfo, WireResponse
-from llm_protocol.dialects.gemini import Gemini, GeminiServer
-from llm_protocol.dialects.gemini.framing import JsonArrayEncoder
 from llm_protocol.errors import BadRequestError, LLMClientError, UnsupportedError
 from llm_protocol.events import Event, Failed, ReasoningDelta, Started, TextDelta
 from llm_protocol.failures import RULES, Failure, FailureKind
 from llm_protocol.fold import unfold
 from llm_protocol.requests import ChatRequest, EmbeddingRequest, ImageRequest, Parameters
 from llm_protocol.response import FinishReason, LLMResponse, Usage
+from llm_protocol.wires.gemini import Gemini, GeminiServer
+from llm_protocol.wires.gemini.framing import JsonArrayEncoder
 from support import conversations as given_
 from support.streams import decode, encode, fold, same_answer
 

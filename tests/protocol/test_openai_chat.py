@@ -25,7 +25,6 @@ from llm_protocol.content import (
     ToolResult,
 )
 from llm_protocol.dialect import WireResponse
-from llm_protocol.dialects.openai_chat import CEREBRAS, COMPATIBLE, OPENAI, OpenAIChat, Quirks
 from llm_protocol.errors import BadRequestError, LLMClientError, UnsupportedError
 from llm_protocol.events import (
     Event,
@@ -42,6 +41,7 @@ from llm_protocol.failures import FailureKind
 from llm_protocol.fold import Fold
 from llm_protocol.requests import ChatRequest, CodeRequest, CompletionRequest, Parameters
 from llm_protocol.response import FinishReason, Usage
+from llm_protocol.wires.openai_chat import CEREBRAS, COMPATIBLE, OPENAI, OpenAIChat, VendorProfile
 from support.conversations import json_values
 from support.streams import check_all_splits, check_order, check_truncation, decode
 
@@ -49,11 +49,11 @@ ASKED = ChatRequest(model="m", messages=(Message.of("user", "hi"),), request_id=
 CLIENT = OpenAIChat(COMPATIBLE)
 
 
-def body_of(request: Any, quirks: Quirks = OPENAI, *, stream: bool = False) -> Any:
+def body_of(request: Any, quirks: VendorProfile = OPENAI, *, stream: bool = False) -> Any:
     return json.loads(OpenAIChat(quirks).encode_request(request, stream=stream).body)
 
 
-def sent(*parts: Part, role: Any = "user", quirks: Quirks = OPENAI) -> Any:
+def sent(*parts: Part, role: Any = "user", quirks: VendorProfile = OPENAI) -> Any:
     """The wire messages of one canonical message."""
     return body_of(ChatRequest(model="m", messages=(Message(role, parts),)), quirks)["messages"]
 
@@ -116,7 +116,7 @@ COMMON = {
         (COMPATIBLE, {"max_tokens": 7, "user": "u1", "stream_options": {"include_usage": True}}),
     ],
 )
-def test_every_parameter_has_its_name(quirks: Quirks, own: dict[str, Any]) -> None:
+def test_every_parameter_has_its_name(quirks: VendorProfile, own: dict[str, Any]) -> None:
     """Each vendor's spelling; Cerebras gives usage unasked and refuses to be asked."""
     request = ChatRequest(model="m", messages=ASKED.messages, parameters=FULL)
     body = body_of(request, quirks, stream=True)
@@ -133,7 +133,7 @@ def test_every_parameter_has_its_name(quirks: Quirks, own: dict[str, Any]) -> No
         (COMPATIBLE, "reasoning_budget"),
     ],
 )
-def test_what_the_wire_cannot_say_is_refused_by_name(quirks: Quirks, name: str) -> None:
+def test_what_the_wire_cannot_say_is_refused_by_name(quirks: VendorProfile, name: str) -> None:
     """Or left out, when the caller is lenient."""
     value: Any = "auto" if name == "reasoning_summary" else 5
     with pytest.raises(UnsupportedError, match=name) as caught:

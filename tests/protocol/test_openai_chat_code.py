@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from llm_protocol.dialects.openai_chat import OpenAIChatServer
 from llm_protocol.errors import LLMClientError
 from llm_protocol.requests import CodeFile, CodeRequest
+from llm_protocol.wires.openai_chat import OpenAIChatServer
 
 PATH = "/v1/code/generations"
 

@@ -11,16 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llm_protocol.codec.whole import WholeBody
 from llm_protocol.content import Image
 from llm_protocol.dialect import Inbound, ModelInfo, RateLimits, WireResponse
-from llm_protocol.dialects.anthropic import AnthropicServer
-from llm_protocol.dialects.openai_chat import CEREBRAS, COMPATIBLE, OPENAI, OpenAIChat, OpenAIChatServer
 from llm_protocol.errors import BadRequestError, LLMClientError, ProtocolError, UnsupportedError
 from llm_protocol.events import Event, Failed, Finished
 from llm_protocol.failures import FailureKind
 from llm_protocol.requests import EmbeddingRequest, ImageRequest, Parameters
 from llm_protocol.response import FinishReason, LLMResponse, Usage
-from llm_protocol.whole import WholeBody
+from llm_protocol.wires.anthropic import AnthropicServer
+from llm_protocol.wires.openai_chat import CEREBRAS, COMPATIBLE, OPENAI, OpenAIChat, OpenAIChatServer
 from support.conversations import names, texts
 from support.streams import check_order, fold
 

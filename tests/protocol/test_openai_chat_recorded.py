@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from llm_protocol.content import Reasoning, Refusal, Text, ToolCall
 from llm_protocol.dialect import WireResponse
-from llm_protocol.dialects.openai_chat import CEREBRAS, OPENAI, OpenAIChat, OpenAIChatServer
 from llm_protocol.events import Embedded, Event, Finished, Started
 from llm_protocol.failures import FailureKind
 from llm_protocol.fold import Fold
 from llm_protocol.requests import ChatRequest, CompletionRequest, EmbeddingRequest, ImageRequest
 from llm_protocol.response import FinishReason, Usage
+from llm_protocol.wires.openai_chat import CEREBRAS, OPENAI, OpenAIChat, OpenAIChatServer
 from support.recorded import Recording, recordings
 from support.streams import check_order, check_truncation, decode
 

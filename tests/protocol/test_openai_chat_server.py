@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llm_protocol.codec.sse import encode_sse
 from llm_protocol.content import (
     HostedTool,
     Image,
@@ -25,14 +26,13 @@ from llm_protocol.content import (
     ToolResult,
 )
 from llm_protocol.dialect import Inbound, WireResponse
-from llm_protocol.dialects.openai_chat import CEREBRAS, COMPATIBLE, OPENAI, OpenAIChat, OpenAIChatServer
 from llm_protocol.errors import BadRequestError, LLMClientError, UnsupportedError
 from llm_protocol.events import Event, Failed, Finished, ItemDone, ItemStarted, Started, TextDelta
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.fold import unfold
 from llm_protocol.requests import ChatRequest, CompletionRequest, Parameters
 from llm_protocol.response import FinishReason, LLMResponse, Usage
-from llm_protocol.sse import encode_sse
+from llm_protocol.wires.openai_chat import CEREBRAS, COMPATIBLE, OPENAI, OpenAIChat, OpenAIChatServer
 from support.conversations import arguments, conversations, images, names, texts, tokens, tool_choices, tools
 from support.streams import check_order, decode, encode, fold, same_answer
 

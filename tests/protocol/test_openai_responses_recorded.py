@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_protocol.content import Opaque, Reasoning, Refusal, Text, ToolCall
-from llm_protocol.dialects.openai_responses import NAME, OpenAIResponses, OpenAIResponsesServer
 from llm_protocol.events import Event, Finished, ReasoningDelta, RefusalDelta, Started, TextDelta, ToolCallDelta
 from llm_protocol.failures import FailureKind
 from llm_protocol.fold import Fold
 from llm_protocol.requests import ChatRequest
 from llm_protocol.response import FinishReason
+from llm_protocol.wires.responses import NAME, OpenAIResponses, OpenAIResponsesServer
 from support.recorded import Recording, recordings
 from support.streams import check_order, check_truncation, decode
 

@@ -24,9 +24,9 @@ from llm_protocol.content import (
     ToolChoice,
     ToolResult,
 )
-from llm_protocol.dialects.openai_responses import NAME, OpenAIResponses, OpenAIResponsesServer
 from llm_protocol.errors import BadRequestError, UnsupportedError
 from llm_protocol.requests import ChatRequest, EmbeddingRequest, Parameters
+from llm_protocol.wires.responses import NAME, OpenAIResponses, OpenAIResponsesServer
 from support.conversations import conversations, texts, tokens, tool_choices, tools
 
 CLIENT, SERVER = OpenAIResponses(), OpenAIResponsesServer()

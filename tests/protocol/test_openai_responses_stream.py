@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llm_protocol.codec.merging import join
+from llm_protocol.codec.sse import encode_sse
 from llm_protocol.content import Image, Opaque, Part, Reasoning, Refusal, Text, ToolCall
 from llm_protocol.dialect import Frame, WireResponse
-from llm_protocol.dialects.openai_responses import NAME, OpenAIResponses, OpenAIResponsesServer, ResponseOptions
 from llm_protocol.events import (
     Event,
     Failed,
@@ -28,10 +29,9 @@ from llm_protocol.events import (
 )
 from llm_protocol.failures import RULES, Failure, FailureKind
 from llm_protocol.fold import unfold
-from llm_protocol.merging import join
 from llm_protocol.requests import ChatRequest
 from llm_protocol.response import FinishReason, LLMResponse, Usage
-from llm_protocol.sse import encode_sse
+from llm_protocol.wires.responses import NAME, OpenAIResponses, OpenAIResponsesServer, ResponseOptions
 from support.conversations import arguments, json_values, names, texts, tokens
 from support.streams import check_all_splits, check_order, check_truncation, decode, encode, fold, same_answer
 

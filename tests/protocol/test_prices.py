@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_protocol import prices
-from llm_protocol.prices import Price, PriceTable, Tier, cost_of, price_of
+from llm_protocol.prices import Price, PriceTable, PriceTier, cost_of, price_of
 from llm_protocol.response import Usage
 
 TABLE = PriceTable(
@@ -68,7 +68,9 @@ def test_without_a_price_of_their_own_cached_tokens_cost_what_input_costs() -> N
 
 
 def test_a_long_prompt_costs_by_its_tier() -> None:
-    price = Price(input=1, output=2, tiers=(Tier(above=100, input=3, output=4), Tier(above=200, input=5, output=6)))
+    price = Price(
+        input=1, output=2, tiers=(PriceTier(above=100, input=3, output=4), PriceTier(above=200, input=5, output=6))
+    )
     assert price.cost(usage(input_tokens=100, output_tokens=1)) == pytest.approx(102e-6)
     assert price.cost(usage(input_tokens=101, output_tokens=1)) == pytest.approx(307e-6)
     assert price.cost(usage(input_tokens=300, output_tokens=1)) == pytest.approx(1506e-6)

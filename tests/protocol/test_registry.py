@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from llm_protocol.dialects import client_dialect, server_dialect
 from llm_protocol.requests import LLMProvider, RequestType
+from llm_protocol.wires import client_dialect, server_dialect
 
 
 @pytest.mark.parametrize("kind", LLMProvider)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import msgspec
 
 from llm_protocol.content import Text
-from llm_protocol.dialects.openai_responses import OpenAIResponsesServer
 from llm_protocol.events import Event, Finished, ItemStarted, Restarted, Started, TextDelta
 from llm_protocol.fold import item_events
 from llm_protocol.response import FinishReason, LLMResponse
+from llm_protocol.wires.responses import OpenAIResponsesServer
 
 
 def test_after_a_restart_the_items_are_others_and_the_numbers_go_on() -> None:

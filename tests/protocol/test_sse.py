@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llm_protocol.codec.json import WireError
+from llm_protocol.codec.sse import MAX_EVENT_BYTES, STRAY_LIMIT, ServerSentEvent, SseDecoder, encode_sse
 from llm_protocol.dialect import Frame
-from llm_protocol.sse import MAX_EVENT_BYTES, STRAY_LIMIT, ServerSentEvent, SseDecoder, encode_sse
-from llm_protocol.wire import WireError
 
 CHUNK = 64 * 1024
 

@@ -9,13 +9,13 @@ import pytest
 
 from llm_protocol.content import Text
 from llm_protocol.dialect import ServerDialect
-from llm_protocol.dialects.anthropic import AnthropicServer
-from llm_protocol.dialects.cohere import CohereServer
-from llm_protocol.dialects.gemini import GeminiServer
-from llm_protocol.dialects.openai_chat import OpenAIChatServer
 from llm_protocol.events import Event, Finished, ItemDone, ItemStarted, Started, TextDelta, UsageReported
 from llm_protocol.requests import EmbeddingRequest
 from llm_protocol.response import FinishReason, LLMResponse, Usage
+from llm_protocol.wires.anthropic import AnthropicServer
+from llm_protocol.wires.cohere import CohereServer
+from llm_protocol.wires.gemini import GeminiServer
+from llm_protocol.wires.openai_chat import OpenAIChatServer
 
 TEXT = Text("hi")
 USAGE = Usage(input_tokens=2, output_tokens=1)

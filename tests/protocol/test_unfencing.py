@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llm_protocol.codec.code_fences import HOLD_LIMIT, CodeFenceStripper
 from llm_protocol.content import Reasoning, Text
 from llm_protocol.events import (
     Event,
@@ -24,7 +25,6 @@ from llm_protocol.events import (
 )
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.response import FinishReason, Usage
-from llm_protocol.unfencing import HOLD_LIMIT, Unfencer
 from support.streams import check_order
 
 
@@ -37,7 +37,7 @@ def events_of(pieces: list[str]) -> list[Event]:
 
 def unfenced(*pieces: str) -> str:
     """The text that comes out; the deltas and the whole item must agree."""
-    unfencer = Unfencer()
+    unfencer = CodeFenceStripper()
     out = [event for given_ in events_of(list(pieces)) for event in unfencer.feed([given_])]
     check_order(out)
     [done] = [event.part for event in out if isinstance(event, ItemDone)]
@@ -113,7 +113,7 @@ def test_cuts_make_no_difference(text: str, cuts: list[int]) -> None:
 
 def test_code_flows_while_it_comes() -> None:
     """Nothing is held that cannot be a fence."""
-    unfencer = Unfencer()
+    unfencer = CodeFenceStripper()
     unfencer.feed([Started(), ItemStarted(index=0, kind="text")])
     told = [unfencer.feed([TextDelta(0, piece)]) for piece in ("```py", "\n", "a = 1", "\n", "b = 2\n``", "`\n", "c")]
     assert told == [[], [], [TextDelta(0, "a = 1")], [], [TextDelta(0, "\nb = 2")], [], [TextDelta(0, "\n```\nc")]]
@@ -121,7 +121,7 @@ def test_code_flows_while_it_comes() -> None:
 
 def test_a_broken_answer_gives_what_was_held() -> None:
     """The partial text is whole: held characters come before the failure."""
-    unfencer = Unfencer()
+    unfencer = CodeFenceStripper()
     unfencer.feed([Started(), ItemStarted(index=0, kind="text"), TextDelta(0, "```\nx\n``")])
     failed = Failed(failure=Failure(kind=FailureKind.TRUNCATED, message="cut"))
     assert unfencer.feed([failed]) == [TextDelta(0, "\n``"), failed]
@@ -136,7 +136,7 @@ def test_items_without_deltas_and_other_items() -> None:
         UsageReported(Usage()),
     ]
     whole: list[Event] = [ItemStarted(index=1, kind="text"), ItemDone(index=1, part=Text("```\nx\n```"))]
-    assert Unfencer().feed([*others, *whole]) == [
+    assert CodeFenceStripper().feed([*others, *whole]) == [
         *others,
         whole[0],
         TextDelta(1, "x"),
@@ -146,7 +146,7 @@ def test_items_without_deltas_and_other_items() -> None:
 
 def test_time_is_linear_in_hostile_texts() -> None:
     """Long runs of what could be fences are held at most `HOLD_LIMIT` characters each."""
-    unfencer = Unfencer()
+    unfencer = CodeFenceStripper()
     unfencer.feed([ItemStarted(index=0, kind="text"), TextDelta(0, "```\n")])
     for piece in ("\n", "`", " ", "\n```"):
         for _ in range(3000):

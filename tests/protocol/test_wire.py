@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llm_protocol.codec.headers import int_header, retry_after, seconds_until
+from llm_protocol.codec.json import MAX_DEPTH, JsonDecoder, WireError, decode_json, encode_json
+from llm_protocol.codec.media import data_uri, image_from_url, image_url, parse_data_uri, unbase64
+from llm_protocol.codec.times import duration, http_date, rfc3339
 from llm_protocol.content import Image
 from llm_protocol.failures import MESSAGE_LIMIT, FailureKind, kind_of_status
-from llm_protocol.headers import int_header, retry_after, seconds_until
-from llm_protocol.pictures import data_uri, image_from_url, image_url, parse_data_uri, unbase64
 from llm_protocol.redact import error_message, redact
-from llm_protocol.times import duration, http_date, rfc3339
-from llm_protocol.wire import MAX_DEPTH, JsonDecoder, WireError, decode_json, encode_json
 
 
 class Point(msgspec.Struct):

@@ -7,7 +7,7 @@ import pytest
 import trio.testing
 
 from llm_actors.provider import list_models
-from llm_actors.provider.attempt import ERROR_BODY_BYTES
+from llm_actors.provider.call import ERROR_BODY_BYTES
 from llm_protocol.content import Message
 from llm_protocol.errors import AnswerTooLargeError
 from llm_protocol.events import Failed, Finished

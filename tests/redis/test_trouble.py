@@ -37,7 +37,7 @@ def server() -> Iterator[Redis]:
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """It is tried again sooner than in life; and everything that is logged is seen."""
-    monkeypatch.setattr("llm_actors.limiter.ledger.AWAY_SECONDS", 0.1)
+    monkeypatch.setattr("llm_actors.limiter.shared.redis.AWAY_SECONDS", 0.1)
     caplog.set_level(logging.DEBUG)
 
 

@@ -15,12 +15,12 @@ from llm_actors.provider import Endpoint, ProviderSpec
 from llm_actors.run import Run
 from llm_protocol.content import Message
 from llm_protocol.dialect import StreamDecoder
-from llm_protocol.dialects.openai_chat import COMPATIBLE, OpenAIChat
 from llm_protocol.errors import LLMClientError
 from llm_protocol.events import Failed, Finished
 from llm_protocol.failures import FailureKind
 from llm_protocol.policy import AttemptsPatch, Policy
 from llm_protocol.requests import AnyRequest, ChatRequest, LLMProvider
+from llm_protocol.wires.openai_chat import COMPATIBLE, OpenAIChat
 from llm_runtime.config import Config
 from llm_runtime.providers import supervised
 from llm_runtime.tree import Tree

@@ -9,9 +9,9 @@ import trio
 from prometheus_client.parser import text_string_to_metric_families
 
 import llm_runtime
-from llm_actors.orchestrator import Meter
-from llm_actors.orchestrator.meter import MAX_MODELS, OTHER, REQUEST_SECONDS
-from llm_actors.orchestrator.record import AttemptRecord
+from llm_actors.orchestrator import Metrics
+from llm_actors.orchestrator.decision_record import AttemptRecord
+from llm_actors.orchestrator.metrics import MAX_MODELS, OTHER, REQUEST_SECONDS
 from llm_protocol.errors import BadRequestError, ModelNotFoundError
 from llm_protocol.policy import CachePolicy, Policy
 from llm_protocol.requests import LLMProvider
@@ -105,7 +105,7 @@ def made(model: str, cost: float | None) -> AttemptRecord:
 
 
 def test_sec_16_a_flood_of_model_names_is_counted_together() -> None:
-    meter = Meter()
+    meter = Metrics()
     for number in range(100_000):
         meter.attempt(made(f"m{number}", 0.5), "me", stream=False)
     assert len(meter.cost) == MAX_MODELS + 1
@@ -114,14 +114,14 @@ def test_sec_16_a_flood_of_model_names_is_counted_together() -> None:
 
 
 def test_what_has_no_price_costs_nothing_and_is_told() -> None:
-    meter = Meter()
+    meter = Metrics()
     meter.attempt(made("m", None), "", stream=False)
     assert meter.unpriced == {"p": 1}
     assert not meter.cost
 
 
 def test_a_histogram_counts_each_value_under_its_bound() -> None:
-    meter = Meter()
+    meter = Metrics()
     seconds = meter.request_seconds["chat", "p"]
     for value in (0.0, REQUEST_SECONDS[0], 0.2, 10_000.0):
         seconds.add(value)

@@ -22,9 +22,9 @@ from llm_protocol.failures import FailureKind
 from llm_protocol.policy import Attempts, Policy, Timeouts
 from llm_protocol.requests import ChatRequest, LLMProvider
 from llm_protocol.secret import Secret
-from llm_runtime.answers import outcome
-from llm_runtime.asking import as_messages
 from llm_runtime.config import Config, Limits, Provider
+from llm_runtime.options import as_messages
+from llm_runtime.stream import outcome
 from support.peer import Peer, Script, reply, sse, stall
 from support.upstream import CANARY, END, HELLO, JSON, chunk, whole, word
 

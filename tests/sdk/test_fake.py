@@ -9,15 +9,15 @@ import pytest
 import trio
 
 from llm_protocol.requests import LLMProvider
-from llm_runtime.fake import Call, FakeProvider, Rule
+from llm_runtime.fake import FakeProvider, FakeToolCall, ScriptRule
 from llm_runtime.fake.answers import picture
 from support.sdk import ROOT, SDKS, sdk_python
 
 SCRIPTS = Path(__file__).with_name("scripts")
 KEY = "sk-test-0123456789abcdef"
 RULES = (
-    Rule(contains="weather", tool_calls=(Call(name="weather"),)),
-    Rule(contains="reason", reasoning="Let me think."),
+    ScriptRule(contains="weather", tool_calls=(FakeToolCall(name="weather"),)),
+    ScriptRule(contains="reason", reasoning="Let me think."),
 )
 
 

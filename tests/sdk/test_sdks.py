@@ -8,8 +8,8 @@ import pytest
 import trio
 
 from support.daemon import KEY, daemon, vendor
-from support.door import open_door
 from support.sdk import ROOT, SDKS, sdk_python
+from support.server import open_door
 
 SCRIPTS = Path(__file__).with_name("scripts")
 

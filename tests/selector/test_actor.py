@@ -9,8 +9,8 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from llm_actors.kernel import Backoff, Strategy, Supervisor, running
-from llm_actors.provider import Outcome
-from llm_actors.selector import Selector, State, observe, selector_child
+from llm_actors.provider import AttemptResult
+from llm_actors.selector import CircuitState, Selector, observe, selector_child
 from llm_actors.selector.actor import OBSERVATIONS_WAITING
 from llm_actors.testing import Crash, no_open_ends, with_faults
 from llm_protocol.events import Failed, Finished
@@ -19,9 +19,9 @@ from llm_protocol.response import FinishReason
 from support.actors import CrashCast, member
 from support.selecting import A, B, cost_of, failed, failure, success
 
-WELL = Outcome(end=Finished(reason=FinishReason.STOP), first_token_s=0.25, duration_s=1.25)
-DOWN = Outcome(end=Failed(failure=failed(FailureKind.NETWORK)), duration_s=0.0)
-CANCELLED = Outcome(end=Failed(failure=failed(FailureKind.CANCELLED)), duration_s=0.5)
+WELL = AttemptResult(end=Finished(reason=FinishReason.STOP), first_token_s=0.25, duration_s=1.25)
+DOWN = AttemptResult(end=Failed(failure=failed(FailureKind.NETWORK)), duration_s=0.0)
+CANCELLED = AttemptResult(end=Failed(failure=failed(FailureKind.CANCELLED)), duration_s=0.5)
 
 
 async def test_what_attempts_showed_is_in_the_next_ranking(autojump_clock: MockClock) -> None:
@@ -72,18 +72,18 @@ async def test_g4_a_crash_costs_only_the_observation_in_hand(autojump_clock: Moc
             for _ in range(5):
                 ref.cast(failure(A, trio.current_time()))
             await trio.sleep(0.5)
-            assert made.breaker("a", trio.current_time()).state is State.OPEN
+            assert made.breaker("a", trio.current_time()).state is CircuitState.OPEN
             await trio.sleep(10.0)
             for _ in range(2):
                 ref.cast(failure(B, trio.current_time()))
             await wait_all_tasks_blocked()
             assert made.known(B).latency_s == 3.0
             assert made.known(B).bad.amount == 1.0, "the eighth message is lost"
-            assert made.breaker("a", trio.current_time()).state is State.HALF_OPEN
+            assert made.breaker("a", trio.current_time()).state is CircuitState.HALF_OPEN
 
             ref.cast(success(A, trio.current_time(), took=0.0))
             await wait_all_tasks_blocked()
-            assert made.breaker("a", trio.current_time()).state is State.CLOSED
+            assert made.breaker("a", trio.current_time()).state is CircuitState.CLOSED
 
 
 async def test_thirty_samples_in_one_instant_are_thirty_after_a_crash(autojump_clock: MockClock) -> None:
@@ -109,7 +109,7 @@ async def test_after_a_clean_restart_an_open_breaker_is_still_open(autojump_cloc
         branch.ref("neighbour").cast(CrashCast())
         await wait_all_tasks_blocked()
         assert branch.tree().children[0].restarts == 1
-        assert made.breaker("a", 0.1).state is State.OPEN
+        assert made.breaker("a", 0.1).state is CircuitState.OPEN
 
 
 async def test_observing_never_fails_and_never_waits(autojump_clock: MockClock) -> None:

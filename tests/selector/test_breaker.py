@@ -14,11 +14,11 @@ from llm_actors.selector.breaker import (
     NEXT,
     PROBE_SECONDS,
     RESTS,
-    Breaker,
-    Event,
-    State,
+    CircuitBreaker,
+    CircuitEvent,
+    CircuitState,
 )
-from llm_actors.selector.verdicts import LONGEST_PAUSE_SECONDS, VERDICTS, pause_after
+from llm_actors.selector.failure_effects import LONGEST_PAUSE_SECONDS, VERDICTS, pause_after
 from llm_protocol.failures import FailureKind
 from support.selecting import failed
 
@@ -38,59 +38,59 @@ COUNTED = {
 }
 
 
-def after(breaker: Breaker, *kinds: FailureKind | None, now: float = 0.0) -> Breaker:
+def after(breaker: CircuitBreaker, *kinds: FailureKind | None, now: float = 0.0) -> CircuitBreaker:
     """After attempts that began and ended at ``now``."""
     for kind in kinds:
         breaker = breaker.after(kind, began=now, now=now, draw=0.5)
     return breaker
 
 
-def opened(now: float = 0.0) -> Breaker:
-    return after(Breaker(), *[DOWN] * FAILURES_IN_A_ROW, now=now)
+def opened(now: float = 0.0) -> CircuitBreaker:
+    return after(CircuitBreaker(), *[DOWN] * FAILURES_IN_A_ROW, now=now)
 
 
 @pytest.mark.parametrize("kind", FailureKind)
 def test_which_kinds_count(kind: FailureKind) -> None:
     """By kind, never by status: a vendor that refuses a request, or limits it, is well."""
-    breaker = after(Breaker(), *[kind] * 100)
-    assert (breaker.state is State.OPEN) == (kind in COUNTED)
+    breaker = after(CircuitBreaker(), *[kind] * 100)
+    assert (breaker.state is CircuitState.OPEN) == (kind in COUNTED)
 
 
 def test_failures_in_a_row_open_it_and_a_success_between_them_does_not_let_them() -> None:
     almost = [DOWN] * (FAILURES_IN_A_ROW - 1)
-    assert after(Breaker(), *almost, None, *almost).state is State.CLOSED
-    assert after(Breaker(), *almost, None, *almost, DOWN).state is State.OPEN
+    assert after(CircuitBreaker(), *almost, None, *almost).state is CircuitState.CLOSED
+    assert after(CircuitBreaker(), *almost, None, *almost, DOWN).state is CircuitState.OPEN
 
 
 def test_kinds_that_do_not_count_do_not_end_a_row_either() -> None:
     mixed = [DOWN, FailureKind.BAD_REQUEST] * FAILURES_IN_A_ROW
-    assert after(Breaker(), *mixed).state is State.OPEN
+    assert after(CircuitBreaker(), *mixed).state is CircuitState.OPEN
 
 
 def test_a_failure_rate_opens_it_given_enough_traffic() -> None:
     """Every other attempt fails, so that there is never a row."""
-    breaker, states = Breaker(), []
+    breaker, states = CircuitBreaker(), []
     for number in range(30):
         breaker = after(breaker, None if number % 2 else DOWN)
         states.append(breaker.state)
-    assert states.index(State.OPEN) == pytest.approx(LEAST_TRAFFIC, abs=1)
+    assert states.index(CircuitState.OPEN) == pytest.approx(LEAST_TRAFFIC, abs=1)
 
 
 def test_a_low_failure_rate_never_opens_it() -> None:
-    assert after(Breaker(), *[DOWN, None, None] * 100).state is State.CLOSED
+    assert after(CircuitBreaker(), *[DOWN, None, None] * 100).state is CircuitState.CLOSED
 
 
 def test_old_outcomes_fade_from_the_rate() -> None:
-    breaker = after(Breaker(), *[None, DOWN] * 9)
-    assert after(breaker, *[None, DOWN] * 3, now=0.0).state is State.OPEN
-    assert after(breaker, *[None, DOWN] * 3, now=60.0).state is State.CLOSED
+    breaker = after(CircuitBreaker(), *[None, DOWN] * 9)
+    assert after(breaker, *[None, DOWN] * 3, now=0.0).state is CircuitState.OPEN
+    assert after(breaker, *[None, DOWN] * 3, now=60.0).state is CircuitState.CLOSED
 
 
 def test_open_it_lets_nobody_through_until_its_rest_is_over() -> None:
     breaker = opened()
     assert breaker.admit(0.99) is None
     assert breaker.free_in(0.4) == pytest.approx(0.6)
-    assert breaker.at(1.0).state is State.HALF_OPEN
+    assert breaker.at(1.0).state is CircuitState.HALF_OPEN
 
 
 def test_half_open_it_lets_one_probe_through() -> None:
@@ -104,9 +104,9 @@ def test_half_open_it_lets_one_probe_through() -> None:
 def test_a_probe_that_succeeds_closes_it_and_one_that_fails_opens_it_for_longer() -> None:
     half = opened().admit(1.0)
     assert half is not None
-    assert half.after(None, began=1.0, now=2.0, draw=0.5).state is State.CLOSED
+    assert half.after(None, began=1.0, now=2.0, draw=0.5).state is CircuitState.CLOSED
     again = half.after(DOWN, began=1.0, now=2.0, draw=0.5)
-    assert again.state is State.OPEN
+    assert again.state is CircuitState.OPEN
     assert again.until - 2.0 > 1.0
 
 
@@ -115,7 +115,7 @@ def test_a_probe_without_a_verdict_frees_the_slot(kind: FailureKind) -> None:
     half = opened().admit(1.0)
     assert half is not None
     freed = half.after(kind, began=1.0, now=2.0, draw=0.5)
-    assert freed.state is State.HALF_OPEN
+    assert freed.state is CircuitState.HALF_OPEN
     assert freed.admit(2.0) is not None
 
 
@@ -133,15 +133,15 @@ def test_attempts_from_before_tell_of_the_past() -> None:
     """A hundred requests were in flight when it opened: their ends change nothing any more."""
     half = opened().admit(1.0)
     assert half is not None
-    assert after_old(half, None).state is State.HALF_OPEN
-    assert after_old(half, DOWN).state is State.HALF_OPEN
+    assert after_old(half, None).state is CircuitState.HALF_OPEN
+    assert after_old(half, DOWN).state is CircuitState.HALF_OPEN
     closed = half.after(None, began=1.0, now=2.0, draw=0.5)
     for _ in range(100):
         closed = after_old(closed, DOWN)
-    assert closed.state is State.CLOSED
+    assert closed.state is CircuitState.CLOSED
 
 
-def after_old(breaker: Breaker, kind: FailureKind | None) -> Breaker:
+def after_old(breaker: CircuitBreaker, kind: FailureKind | None) -> CircuitBreaker:
     return breaker.after(kind, began=0.5, now=3.0, draw=0.5)
 
 
@@ -168,8 +168,8 @@ def test_rests_grow_up_to_a_cap_and_are_short_again_after_a_quiet_time() -> None
 
 def test_after_a_crash_of_its_keeper_what_was_shut_is_half_open() -> None:
     """G4: and what was open to all stays so: a crash must not shut a healthy provider."""
-    assert Breaker().restarted(5.0).state is State.CLOSED
-    assert opened().restarted(0.5).state is State.HALF_OPEN
+    assert CircuitBreaker().restarted(5.0).state is CircuitState.CLOSED
+    assert opened().restarted(0.5).state is CircuitState.HALF_OPEN
     probing = opened().admit(1.0)
     assert probing is not None
     assert probing.restarted(2.0).admit(2.0) is not None, "the probe may be lost"
@@ -201,7 +201,7 @@ class BreakerMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.breaker = Breaker()
+        self.breaker = CircuitBreaker()
         self.now = 0.0
         self.running: list[float] = []
         self.probes: list[float] = []
@@ -214,7 +214,7 @@ class BreakerMachine(RuleBasedStateMachine):
     def begin(self) -> None:
         before = self.breaker.at(self.now)
         admitted = self.breaker.admit(self.now)
-        if before.state is State.OPEN:
+        if before.state is CircuitState.OPEN:
             assert admitted is None
             assert self.now < before.until <= before.since + RESTS.cap
         if admitted is None:
@@ -222,7 +222,7 @@ class BreakerMachine(RuleBasedStateMachine):
             return
         self.breaker = admitted
         self.running.append(self.now)
-        if admitted.state is State.HALF_OPEN:
+        if admitted.state is CircuitState.HALF_OPEN:
             alive = [began for began in self.probes if began > self.now - PROBE_SECONDS]
             assert alive == [], "two probes at once"
             self.probes = [self.now]
@@ -237,10 +237,10 @@ class BreakerMachine(RuleBasedStateMachine):
         self.breaker = before.after(kind, began=began, now=self.now, draw=draw)
         self.probes = [probe for probe in self.probes if probe > began] if self.breaker.state is before.state else []
         if self.breaker.state is not before.state:
-            events = [event for event in Event if NEXT.get((before.state, event)) is self.breaker.state]
+            events = [event for event in CircuitEvent if NEXT.get((before.state, event)) is self.breaker.state]
             assert events, f"{before.state} -> {self.breaker.state} is not in the table"
             assert began >= before.since
-        if before.state is State.CLOSED and self.breaker.state is State.OPEN:
+        if before.state is CircuitState.CLOSED and self.breaker.state is CircuitState.OPEN:
             assert kind in COUNTED
 
     @rule()

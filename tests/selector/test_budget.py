@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_actors.selector.budget import RETRY_FLOOR, RETRY_SHARE, Budget, hedge_budget, retry_budget
+from llm_actors.selector.budget import RETRY_FLOOR, RETRY_SHARE, CallBudget, hedge_budget, retry_budget
 
 
 def test_five_requests_in_flight_can_make_all_three_attempts_each() -> None:
@@ -34,7 +34,7 @@ def test_rty_03_extra_calls_stay_below_a_fifth_of_the_traffic() -> None:
 
 
 def test_old_traffic_allows_nothing() -> None:
-    budget = Budget(0.2, floor=0.0, half_life=10.0)
+    budget = CallBudget(0.2, floor=0.0, half_life=10.0)
     for _ in range(1_000):
         budget.count(0.0)
     assert budget.room(0.0) == pytest.approx(200)

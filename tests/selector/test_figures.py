@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_actors.selector.figures import SAMPLE_SIZE, Fading, Mean, Series
+from llm_actors.selector.decay import SAMPLE_SIZE, Fading, Mean, Series
 
 values = st.floats(0, 1e6)
 

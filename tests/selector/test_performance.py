@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_actors.selector import Observed, Performance
-from llm_actors.selector.figures import SAMPLE_SIZE
+from llm_actors.selector.decay import SAMPLE_SIZE
 from llm_actors.selector.performance import SLOW_SECONDS, STALE_SECONDS, TYPICAL_TOKENS
 from llm_protocol.failures import FailureKind
 from support.selecting import A, failure, success

@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 
 from llm_actors.catalog import Candidate
-from llm_actors.selector import Ranking, Selector, State, Weights
+from llm_actors.selector import CircuitState, Ranking, Selector, Weights
 from llm_actors.selector.selector import EXPLORED_AFTER_SECONDS, EXPLORED_SHARE, MAX_BOOKS
 from llm_protocol.errors import LLMClientError, ModelNotFoundError, OverloadedError, RateLimitError
 from llm_protocol.failures import FailureKind
@@ -252,7 +252,7 @@ def test_a_rate_limited_candidate_waits_for_the_vendors_time_and_its_neighbours_
     assert rank(made, [A, B], now=6.9, select="order").ready == [B]
     assert rank(made, [A, B], now=7.0, select="order").ready == [A, B]
     assert rank(made, [Candidate("a", "other")], now=1.0).refusal is None
-    assert made.breaker("a", 1.0).state is State.CLOSED
+    assert made.breaker("a", 1.0).state is CircuitState.CLOSED
 
 
 @pytest.mark.parametrize("kind", [FailureKind.AUTH, FailureKind.QUOTA])
@@ -353,7 +353,7 @@ def test_rty_03_an_outage_of_a_minute_under_50_requests_a_second() -> None:
         if down and made.may_retry(A, now + 0.01) and made.admit(A, now + 0.01, extra=True) is None:
             extra += 1
             made.observe(failure(A, now + 0.015, took=0.005), 0.5)
-        if opened_at is None and made.breaker("a", now + 0.015).state is State.OPEN:
+        if opened_at is None and made.breaker("a", now + 0.015).state is CircuitState.OPEN:
             opened_at = now
         if not down and used_again_at is None:
             used_again_at = now
@@ -371,11 +371,11 @@ def test_rty_03_an_outage_of_a_minute_under_50_requests_a_second() -> None:
 
 def test_g4_after_a_crash_the_books_are_kept_and_shut_breakers_are_half_open() -> None:
     made = selector(success(B, 0.0, took=3.0), *[failure(A, 0.0) for _ in range(5)])
-    assert made.breaker("a", 0.5).state is State.OPEN
+    assert made.breaker("a", 0.5).state is CircuitState.OPEN
     made.restart(0.6)
     assert made.known(B).latency_s == 3.0
-    assert made.breaker("a", 0.6).state is State.HALF_OPEN
-    assert made.breaker("b", 0.6).state is State.CLOSED
+    assert made.breaker("a", 0.6).state is CircuitState.HALF_OPEN
+    assert made.breaker("b", 0.6).state is CircuitState.CLOSED
 
 
 def test_callers_who_name_ever_new_models_do_not_fill_the_memory() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from llm_actors.catalog import Candidate
-from llm_actors.orchestrator.strategies.budget import Ledger
+from llm_actors.orchestrator.strategies.budget import RequestBudget
 from llm_protocol.estimate import Estimate
 from llm_protocol.failures import FailureKind
 from llm_protocol.policy import Policy
@@ -134,7 +134,7 @@ async def test_a_request_can_lower_a_routes_ceiling_and_never_raise_it(autojump_
 )
 def test_a_ceiling_is_passed_by_less_than_one_members_share(limit: int, attempts: list[tuple[int, int, int]]) -> None:
     """All run at once, each writes as much as it likes until it is stopped; counts are exact."""
-    ledger = Ledger(cost_of, None, limit)
+    ledger = RequestBudget(cost_of, None, limit)
     taken = 0
     for input_tokens, output_tokens, wanted in attempts:
         purse = ledger.purse(lambda: None)
@@ -155,7 +155,7 @@ def test_a_ceiling_is_passed_by_less_than_one_members_share(limit: int, attempts
 
 
 def test_what_is_put_aside_counts_until_it_is_settled() -> None:
-    ledger = Ledger(cost_of, 1.0, None)
+    ledger = RequestBudget(cost_of, 1.0, None)
     first, second = ledger.purse(lambda: None), ledger.purse(lambda: None)
     sixty = Estimate(30, 30, 30)
     hold = first.hold(A, sixty)
@@ -168,7 +168,7 @@ def test_what_is_put_aside_counts_until_it_is_settled() -> None:
 
 
 def test_an_unknown_cost_makes_the_total_unknown_and_stays_so() -> None:
-    ledger = Ledger(cost_of)
+    ledger = RequestBudget(cost_of)
     ledger.total.add(Usage(input_tokens=1), None)
     ledger.total.add(Usage(input_tokens=1), 0.5)
     assert ledger.total.cost is None

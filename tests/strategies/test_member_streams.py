@@ -18,12 +18,12 @@ from llm_protocol.events import MemberDelta, MemberDone, MemberEvent, MemberFail
 from llm_protocol.policy import Policy
 from llm_protocol.requests import ChatRequest, LLMProvider
 from llm_runtime.config import Config, Provider, Server
-from llm_runtime.door import Address, front_door
 from llm_runtime.runtime import Runtime
+from llm_runtime.server import ListenAddress, server_child
 from support.attempts import WORDS, status, world
-from support.door import FakeEngine, OpenDoor
 from support.panels import ask, members, outcomes, saying, start
 from support.peer import Peer
+from support.server import FakeEngine, OpenDoor
 from support.ws import connected, text_of
 
 PREFIX = "llm-runtime:member."
@@ -45,10 +45,10 @@ async def door() -> AsyncIterator[OpenDoor]:
         providers = {
             name: Provider(kind=kind, base_url=f"{peer.url}/v1", models=(f"m-{name}",)) for name, peer in peers.items()
         }
-        addresses: list[Address] = []
+        addresses: list[ListenAddress] = []
         config = Config(providers=providers, routes={"panel": ROUTE})
         settings = Server(port=0, drain_s=0.5)
-        runtime = Runtime(config, doors=lambda it: front_door(settings, it, addresses.append))
+        runtime = Runtime(config, doors=lambda it: server_child(settings, it, addresses.append))
         async with runtime.running():
             opened = OpenDoor(addresses[-1], cast("FakeEngine", runtime), runtime._tree.root)
             yield opened

@@ -7,8 +7,8 @@ from pathlib import Path
 import trio
 
 from support.daemon import KEY, daemon, vendor
-from support.door import open_door
 from support.sdk import ROOT, SDKS, sdk_python
+from support.server import open_door
 
 SCRIPT = ROOT / "tests" / "sdk" / "scripts" / "openai_panel.py"
 ROUTES = """

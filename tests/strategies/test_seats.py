@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from llm_actors.catalog import Candidate, Catalog
-from llm_actors.orchestrator.strategies.seats import TEMPERATURES, diverse, named, varied
+from llm_actors.orchestrator.strategies.member_slots import TEMPERATURES, diverse, named, varied
 from llm_protocol.content import Message
 from llm_protocol.requests import ChatRequest, LLMProvider, Parameters, RequestType
 from support.attempts import status, world

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from llm_protocol.events import MemberDelta, MemberDone, MemberFailed, MemberStarted
 from llm_protocol.failures import Failure, FailureKind
-from llm_runtime.cli.watching import LABEL_COLUMNS, NARROWEST, Stage, wrapped
+from llm_runtime.cli.member_view import LABEL_COLUMNS, NARROWEST, MemberView, wrapped
 from support import commands
 from support.attempts import status
 from support.panels import saying
@@ -107,7 +107,7 @@ async def test_a_plain_answer_of_a_route_has_no_rule(tmp_path: Path) -> None:
 
 def test_each_members_lines_are_whole_although_they_come_mixed() -> None:
     long = "b/a-much-longer-name-than-there-is-room-for"
-    stage = Stage(60)
+    stage = MemberView(60)
     shown = [
         line
         for event in (

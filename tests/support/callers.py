@@ -12,10 +12,10 @@ from llm_protocol.policy import Policy
 from llm_protocol.requests import LLMProvider
 from llm_protocol.secret import Secret
 from llm_runtime.config import Config, Key, Provider, Server
-from llm_runtime.door import Address, front_door
 from llm_runtime.runtime import Runtime
-from support.door import HttpClient, Reply
+from llm_runtime.server import ListenAddress, server_child
 from support.peer import Peer, reply
+from support.server import HttpClient, Reply
 from support.upstream import JSON, whole
 from support.ws import WsClient, handshake, upgrade
 
@@ -26,7 +26,7 @@ VENDORS = {"cheap": "small", "fair": "middle", "dear": "big"}
 class Served(NamedTuple):
     """A daemon in this process. A caller's key is ``sk-`` and its name."""
 
-    address: Address
+    address: ListenAddress
     vendors: Mapping[str, Peer]
 
     async def ask(self, caller: str, method: str, path: str, body: Any = None, **headers: str) -> Reply:
@@ -49,7 +49,7 @@ class Served(NamedTuple):
 @asynccontextmanager
 async def served(*, routes: Mapping[str, Policy] | None = None, **keys: dict[str, Any]) -> AsyncIterator[Served]:
     """``keys`` are callers with the fields of their `Key`."""
-    addresses: list[Address] = []
+    addresses: list[ListenAddress] = []
     async with AsyncExitStack() as stack:
         vendors = {
             name: await stack.enter_async_context(Peer(reply(whole(f"by {name}"), headers=JSON))) for name in VENDORS
@@ -61,6 +61,6 @@ async def served(*, routes: Mapping[str, Policy] | None = None, **keys: dict[str
         callers = {name: Key(secret=Secret(f"sk-{name}"), **fields) for name, fields in keys.items()}
         server = Server(port=0, drain_s=1)
         config = Config(server=server, providers=providers, keys=callers, routes=dict(routes or {}))
-        runtime = Runtime(config, doors=lambda rt: front_door(config.server, rt, addresses.append, keys=config.keys))
+        runtime = Runtime(config, doors=lambda rt: server_child(config.server, rt, addresses.append, keys=config.keys))
         async with runtime.running():
             yield Served(addresses[0], vendors)

@@ -25,7 +25,7 @@ from llm_protocol.events import (
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.requests import ChatRequest, EmbeddingRequest
 from llm_protocol.response import FinishReason, Usage
-from support.door import OpenDoor, add_text, begin_text, end_text
+from support.server import OpenDoor, add_text, begin_text, end_text
 
 KEY = "sk-test-0123456789abcdef"
 ARGUMENTS = '{"city":"Paris"}'

@@ -10,7 +10,6 @@ from llm_actors.testing import alone
 from llm_actors.transport import TlsTrust
 from llm_protocol.content import Message
 from llm_protocol.dialect import ModelInfo
-from llm_protocol.dialects import client_dialect
 from llm_protocol.events import Failed, Finished
 from llm_protocol.failures import Failure
 from llm_protocol.fold import Fold
@@ -18,6 +17,7 @@ from llm_protocol.policy import Timeouts
 from llm_protocol.requests import AnyRequest, ChatRequest, LLMProvider
 from llm_protocol.response import LLMResponse
 from llm_protocol.secret import Secret
+from llm_protocol.wires import client_dialect
 from llm_runtime.fake import FakeProvider
 from llm_runtime.fake.vendors import KINDS
 from support.upstream import Asked

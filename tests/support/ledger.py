@@ -11,10 +11,10 @@ import pytest
 import trio
 from lupa import lua51  # type: ignore[import-untyped]
 
-from llm_actors.redis import RedisAwayError, RedisServer, Trouble
+from llm_actors.redis import RedisAwayError, RedisProblem, RedisServer
 from llm_protocol.secret import Secret
 
-SOURCE = files("llm_actors.limiter").joinpath("ledger.lua").read_text()
+SOURCE = files("llm_actors.limiter.shared").joinpath("ledger.lua").read_text()
 
 EPOCH = 1_700_000_000.0
 """What clocks show these days: large enough for the rounding of real ones."""
@@ -102,11 +102,11 @@ class VirtualScript:
     async def run(self, keys: Sequence[str], argument: bytes) -> bytes:
         await trio.sleep(self.latency_s / 2)
         if not self.is_up:
-            raise RedisAwayError(Trouble("unreachable", "cut"))
+            raise RedisAwayError(RedisProblem("unreachable", "cut"))
         answer = self.redis.run(keys, argument)
         await trio.sleep(self.latency_s / 2)
         if self.loses_answers:
-            raise RedisAwayError(Trouble("unreachable", "cut"))
+            raise RedisAwayError(RedisProblem("unreachable", "cut"))
         return answer
 
 
@@ -114,7 +114,7 @@ def virtual_ledger(monkeypatch: pytest.MonkeyPatch, *, latency_s: float = 0.001)
     """From now on every limiter with a server shares this one, on Trio's clock, whatever its address."""
     script = VirtualScript(VirtualRedis(lambda: EPOCH + trio.current_time()), latency_s)
 
-    async def session(server: RedisServer, source: str, use: Callable[[Any], Awaitable[None]]) -> Trouble:
+    async def session(server: RedisServer, source: str, use: Callable[[Any], Awaitable[None]]) -> RedisProblem:
         assert source == SOURCE
         try:
             await use(script)
@@ -122,5 +122,5 @@ def virtual_ledger(monkeypatch: pytest.MonkeyPatch, *, latency_s: float = 0.001)
             return exc.trouble
         raise AssertionError("it ends in trouble only")
 
-    monkeypatch.setattr("llm_actors.limiter.ledger.session", session)
+    monkeypatch.setattr("llm_actors.limiter.shared.redis.session", session)
     return script

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from itertools import count
 from math import inf
 
-from llm_actors.limiter.books import Books, Granted, Refused
-from llm_actors.limiter.leases import Ending
-from llm_actors.limiter.line import Waiter
+from llm_actors.limiter.fair_queue import QueuedRequest
+from llm_actors.limiter.leases import Settlement
+from llm_actors.limiter.rate_limiter import Granted, LimitRefused, RateLimiter
 from llm_protocol.policy import Limits
 
 NONE = Limits()
@@ -31,13 +31,13 @@ class Desk:
         self.books = self._fresh()
         self.granted: dict[int, str] = {}
         self.granted_at: dict[int, float] = {}
-        self.refused: dict[int, Refused] = {}
+        self.refused: dict[int, LimitRefused] = {}
         self._numbers = count(1)
         self.now += quiet
 
-    def _fresh(self) -> Books:
+    def _fresh(self) -> RateLimiter:
         providers, callers, others = self._config
-        return Books(providers, callers, others, draw=lambda: 0.0, now=self.now)
+        return RateLimiter(providers, callers, others, draw=lambda: 0.0, now=self.now)
 
     def ask(
         self,
@@ -49,7 +49,7 @@ class Desk:
         lease: float = 900.0,
     ) -> int:
         number = next(self._numbers)
-        waiter = Waiter(
+        waiter = QueuedRequest(
             number,
             names,
             tokens,
@@ -62,7 +62,7 @@ class Desk:
         self.look()
         return number
 
-    def end(self, number: int, ending: Ending = Ending.SPENT, tokens: int | None = None) -> None:
+    def end(self, number: int, ending: Settlement = Settlement.CHARGED, tokens: int | None = None) -> None:
         self.books.end(number, ending, self.now, tokens)
         self.look()
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from llm_protocol.dialects import client_dialect
-from llm_protocol.emulation import offered
+from llm_protocol.codec.chat_adapter import offered
 from llm_protocol.requests import LLMProvider, RequestType
+from llm_protocol.wires import client_dialect
 
 VENDORS = {
     LLMProvider.OPENAI: "OpenAI",

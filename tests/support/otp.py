@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import msgspec
 from trio.testing import wait_all_tasks_blocked
 
-from llm_actors.kernel import ChildSpec, GaveUp, Intensity, Restart, Status, Strategy, Supervisor, running
+from llm_actors.kernel import ChildSpec, ChildStatus, GaveUp, Intensity, Restart, Strategy, Supervisor, running
 from support.actors import NO_WAIT, CrashCast, Journal, Leave, flaky
 
 
@@ -147,4 +147,4 @@ async def run_ours(script: OtpScript) -> Journal:
 
 
 def _alive(root: Supervisor) -> set[str]:
-    return {child.name for child in root.tree().children if child.status is Status.RUNNING}
+    return {child.name for child in root.tree().children if child.status is ChildStatus.RUNNING}

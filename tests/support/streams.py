@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
+from llm_protocol.codec.sse import encode_sse
 from llm_protocol.dialect import Frame, ResponseEncoder, StreamDecoder
 from llm_protocol.events import DELTAS, TERMINAL, Event, Failed, Finished
 from llm_protocol.fold import Fold, unfold
 from llm_protocol.response import LLMResponse
-from llm_protocol.sse import encode_sse
 
 MakeDecoder = Callable[[], StreamDecoder]
 

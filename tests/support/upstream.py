@@ -10,22 +10,22 @@ import trio
 
 from llm_actors.kernel import MailboxSpec
 from llm_actors.provider import (
+    AttemptResult,
     Endpoint,
-    Outcome,
     ProviderActor,
     ProviderMessage,
     ProviderRef,
     ProviderSpec,
     generate,
 )
-from llm_actors.testing import Lone, alone
+from llm_actors.testing import LoneActor, alone
 from llm_protocol.content import Message
-from llm_protocol.dialects import client_dialect
 from llm_protocol.events import Event
 from llm_protocol.fold import Fold
 from llm_protocol.policy import AnswerLimits, Timeouts
 from llm_protocol.requests import AnyRequest, ChatRequest, LLMProvider
 from llm_protocol.secret import Secret
+from llm_protocol.wires import client_dialect
 from support.peer import Peer
 
 CANARY = "sk-CANARY-do-not-print"
@@ -65,7 +65,7 @@ class Asked:
 
     def __init__(self) -> None:
         self.events: list[Event] = []
-        self.outcome: Outcome | None = None
+        self.outcome: AttemptResult | None = None
 
     @property
     def text(self) -> str:
@@ -76,7 +76,7 @@ class Asked:
 class Upstream:
     """The provider actor under test."""
 
-    def __init__(self, lone: Lone[ProviderMessage]) -> None:
+    def __init__(self, lone: LoneActor[ProviderMessage]) -> None:
         self.lone = lone
 
     @property

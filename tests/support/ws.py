@@ -12,7 +12,7 @@ from typing import Any
 
 import trio
 
-from support.door import HttpClient, OpenDoor
+from support.server import HttpClient, OpenDoor
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 TEXT, BINARY, CLOSE, PING, PONG, MORE = 0x1, 0x2, 0x8, 0x9, 0xA, 0x0

@@ -10,8 +10,8 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from llm_actors.transport import BodyTooLarge, HttpRequest, Response, Transport, TransportError, parse_url
-from llm_actors.transport.connection import Connection
+from llm_actors.transport import BodyTooLarge, HttpRequest, HttpResponse, Transport, TransportError, parse_url
+from llm_actors.transport.connection import ClientConnection
 from support.outgoing import ORIGIN, fetch, post, transport_to
 from support.peer import Call, Peer, chunked, close, flood, pause, raw, reply, sse, stall
 
@@ -238,7 +238,7 @@ async def test_exchanges_leave_no_cycles_for_the_garbage_collector(autojump_cloc
                     await fetch(transport)
             await transport.aclose()
             gc.collect()
-            assert [found for found in gc.garbage if isinstance(found, Connection | Response)] == []
+            assert [found for found in gc.garbage if isinstance(found, ClientConnection | HttpResponse)] == []
         finally:
             gc.set_debug(0)
             gc.garbage.clear()

@@ -19,7 +19,7 @@ from llm_actors.transport import (
     UnsupportedEncoding,
 )
 from llm_actors.transport.chunks import whole_chunks
-from llm_actors.transport.connection import Connection
+from llm_actors.transport.connection import ClientConnection
 from support.outgoing import ORIGIN, fetch, post, transport_to
 from support.peer import Peer, flood, raw, reply
 
@@ -154,7 +154,7 @@ def read_through(pieces: list[bytes]) -> tuple[int, bytes, str]:
     """Status, body, and the name of the error that ended it, if one did."""
 
     async def read() -> tuple[int, bytes, str]:
-        connection = Connection(ORIGIN, ScriptedWire(list(pieces)))
+        connection = ClientConnection(ORIGIN, ScriptedWire(list(pieces)))
         status, body = 0, b""
         try:
             response = await connection.ask("POST", b"")

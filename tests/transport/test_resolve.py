@@ -12,23 +12,23 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from llm_actors.transport import Address, ConnectFailed, ConnectTimeout, Origin, Resolver, TcpDial, Transport
+from llm_actors.transport import ConnectFailed, ConnectTimeout, Origin, ResolvedAddress, Resolver, TcpDial, Transport
 from support.outgoing import fetch, post, transport_to
 from support.peer import Peer, reply
 
-UNROUTABLE = Address(socket.AF_INET, ("0.0.0.0", 1))
+UNROUTABLE = ResolvedAddress(socket.AF_INET, ("0.0.0.0", 1))
 
 
 class Names:
     """A name service by script; names not in it hang until ``wake``."""
 
     def __init__(self) -> None:
-        self.known: dict[str, Callable[[int], list[Address]]] = {}
+        self.known: dict[str, Callable[[int], list[ResolvedAddress]]] = {}
         self.asked: list[str] = []
         self.wake = threading.Event()
         self.arrived = threading.Semaphore(0)
 
-    def lookup(self, host: str, port: int) -> list[Address]:
+    def lookup(self, host: str, port: int) -> list[ResolvedAddress]:
         self.asked.append(host)
         self.arrived.release()
         if host not in self.known:
@@ -41,10 +41,10 @@ class Names:
             await trio.to_thread.run_sync(self.arrived.acquire, True, 5)
 
     def add(self, host: str, *addresses: str) -> None:
-        self.known[host] = lambda port: [Address(socket.AF_INET, (address, port)) for address in addresses]
+        self.known[host] = lambda port: [ResolvedAddress(socket.AF_INET, (address, port)) for address in addresses]
 
     def fail(self, host: str, code: int, text: str) -> None:
-        def failing(port: int) -> list[Address]:
+        def failing(port: int) -> list[ResolvedAddress]:
             raise socket.gaierror(code, text)
 
         self.known[host] = failing
@@ -177,7 +177,7 @@ async def test_next_address_is_tried_while_the_first_is_silent(
 ) -> None:
     async with Peer() as peer:
         ports = [silent_port, peer.port]
-        names.known["api.test"] = lambda _: [Address(socket.AF_INET, ("127.0.0.1", port)) for port in ports]
+        names.known["api.test"] = lambda _: [ResolvedAddress(socket.AF_INET, ("127.0.0.1", port)) for port in ports]
         start = trio.current_time()
         stream = await TcpDial(Resolver(names.lookup))("api.test", 80)
         assert trio.current_time() - start == pytest.approx(0.25)
@@ -207,7 +207,7 @@ async def test_prov_13_name_that_moves_is_looked_up_for_every_new_connection(nam
 
 async def test_next_address_is_tried_at_once_when_one_refuses(autojump_clock: MockClock, names: Names) -> None:
     async with Peer() as peer:
-        good = Address(socket.AF_INET, ("127.0.0.1", peer.port))
+        good = ResolvedAddress(socket.AF_INET, ("127.0.0.1", peer.port))
         names.known["api.test"] = lambda _: [UNROUTABLE, UNROUTABLE, good]
         start = trio.current_time()
         stream = await TcpDial(Resolver(names.lookup))("api.test", 80)

@@ -19,7 +19,7 @@ from llm_actors.cache.entry import Entry, Found, pack, unpack
 from llm_actors.cache.key import CacheKey
 from llm_actors.cache.lifetimes import Lifetimes
 from llm_actors.cache.memory import Memory
-from llm_actors.cache.messages import CACHE_MAILBOX, CacheMessage, Lookup, Measure, Store
+from llm_actors.cache.messages import CACHE_MAILBOX, CacheMessage, GetCacheStatistics, Lookup, Store
 from llm_actors.cache.statistics import CacheStatistics
 from llm_actors.kernel import ChildSpec, Delivery, Inbox, Previous, serve
 from llm_protocol.policy import CachePolicy
@@ -71,7 +71,7 @@ class CacheActor:
             case Store(answers):
                 for key, response in answers:
                     self._store(key, response)
-            case Measure() as message:
+            case GetCacheStatistics() as message:
                 delivery.reply(message, self._statistics())
             case _ as never:
                 assert_never(never)

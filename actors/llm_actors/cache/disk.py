@@ -15,7 +15,7 @@ import trio
 
 from llm_actors.cache.entry import Entry, Found
 from llm_actors.cache.key import CacheKey
-from llm_actors.cache.statistics import Count, TierStatistics
+from llm_actors.cache.statistics import CacheCounters, TierStatistics
 
 READ_SECONDS = 0.05
 """How long a request waits for the file; then it is a miss."""
@@ -39,10 +39,10 @@ R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
 
 
-class Tier(Protocol):
+class DiskTier(Protocol):
     """What is worked in the thread; `FileTier` is the one there is. Its methods do not raise for a bad file."""
 
-    count: Count
+    count: CacheCounters
 
     def ready(self) -> bool: ...
     def read(self, keys: Collection[CacheKey], /) -> dict[CacheKey, Found]: ...
@@ -54,9 +54,9 @@ class Tier(Protocol):
 
 @final
 class Disk:
-    """The shell around a `Tier`."""
+    """The shell around a `DiskTier`."""
 
-    def __init__(self, tier: Tier) -> None:
+    def __init__(self, tier: DiskTier) -> None:
         self._tier = tier
         self._thread = trio.CapacityLimiter(1)
         self._readers = 0

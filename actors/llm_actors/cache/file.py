@@ -28,9 +28,9 @@ from typing import final
 
 from llm_actors.cache.clock import MachineClock
 from llm_actors.cache.entry import Entry, Found
+from llm_actors.cache.file_problem import FileProblem, NotOursError
 from llm_actors.cache.key import CacheKey
-from llm_actors.cache.statistics import Count
-from llm_actors.cache.trouble import NotOursError, Trouble
+from llm_actors.cache.statistics import CacheCounters
 
 VERSION = 1
 """Of the tables and of what is in them. A file of another version is set aside."""
@@ -68,7 +68,7 @@ CREATE TABLE IF NOT EXISTS llm_cache_clock (
 class CacheFile:
     """The open file. Every method, the constructor included, may raise what `trouble.Failing` lists."""
 
-    def __init__(self, path: str, *, max_bytes: int, ttl_s: float, clock: MachineClock, count: Count) -> None:
+    def __init__(self, path: str, *, max_bytes: int, ttl_s: float, clock: MachineClock, count: CacheCounters) -> None:
         self._count = count
         self._max_bytes = max_bytes
         self._ttl_s = ttl_s
@@ -98,9 +98,9 @@ class CacheFile:
         with self._transaction():
             tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
             if tables and "llm_cache" not in tables:
-                raise NotOursError(Trouble.FOREIGN)
+                raise NotOursError(FileProblem.FOREIGN)
             if tables and self._pragma("user_version") != VERSION:
-                raise NotOursError(Trouble.DAMAGED)
+                raise NotOursError(FileProblem.DAMAGED)
             for statement in _TABLES.split(";"):
                 self._db.execute(statement)
             self._db.execute(f"PRAGMA user_version = {VERSION}")
@@ -112,7 +112,7 @@ class CacheFile:
         if known is not None:
             then, shift, time, then_wall = known
             if not all(isinstance(number, float) and isfinite(number) for number in (shift, time, then_wall)):
-                raise NotOursError(Trouble.DAMAGED)
+                raise NotOursError(FileProblem.DAMAGED)
             same_boot = boot != "" and then == boot
             self._shift = shift if same_boot else time + max(0.0, wall - then_wall) - since_boot
         self._db.execute(

@@ -11,7 +11,7 @@ from typing import NamedTuple, final
 
 from llm_actors.cache.entry import LARGEST_SHARE
 from llm_actors.cache.key import CacheKey
-from llm_actors.cache.statistics import Count, TierStatistics, statistics_of
+from llm_actors.cache.statistics import CacheCounters, TierStatistics, statistics_of
 
 OVERHEAD_BYTES = 400
 """What an entry takes beside its value: key, tuple, float, object headers, its place in the ordered dict."""
@@ -27,7 +27,7 @@ class Memory:
     """Packed answers by key. ``now`` is any clock that is never set."""
 
     def __init__(self, max_bytes: int) -> None:
-        self.count = Count()
+        self.count = CacheCounters()
         self._max_bytes = max_bytes
         self._kept: OrderedDict[CacheKey, _Kept] = OrderedDict()
         self._bytes = 0

@@ -43,11 +43,11 @@ class Store(Cast, frozen=True):
         return type(self), tuple(key for key, _ in self.answers)
 
 
-class Measure(Call[CacheStatistics], frozen=True):
+class GetCacheStatistics(Call[CacheStatistics], frozen=True):
     """Say how things are."""
 
 
-CacheMessage: TypeAlias = Lookup | Store | Measure
+CacheMessage: TypeAlias = Lookup | Store | GetCacheStatistics
 CacheRef: TypeAlias = Ref[CacheMessage]
 
 
@@ -89,4 +89,4 @@ def store_all(cache: CacheRef, answers: Iterable[tuple[CacheKey, LLMResponse]]) 
 
 async def statistics(cache: CacheRef) -> CacheStatistics:
     """How the cache is doing. Raises `KernelError` when it does not run."""
-    return await cache.call(Measure())
+    return await cache.call(GetCacheStatistics())

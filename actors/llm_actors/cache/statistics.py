@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 
-class Count(msgspec.Struct):
+class CacheCounters(msgspec.Struct):
     """What happened in one tier since it was made."""
 
     hits: int = 0
@@ -44,6 +44,6 @@ class CacheStatistics(msgspec.Struct, frozen=True, kw_only=True):
     file: TierStatistics | None = None
 
 
-def statistics_of(count: Count, *, entries: int | None, size: int) -> TierStatistics:
+def statistics_of(count: CacheCounters, *, entries: int | None, size: int) -> TierStatistics:
     """A moment's view of a tier."""
     return TierStatistics(entries=entries, bytes=size, **msgspec.structs.asdict(count))

@@ -18,9 +18,9 @@ from typing import TypeVar, final
 from llm_actors.cache.clock import MachineClock, machine_clock
 from llm_actors.cache.entry import LARGEST_SHARE, Entry, Found
 from llm_actors.cache.file import CacheFile
+from llm_actors.cache.file_problem import ASIDE, Failing, FileProblem, file_problem_of, inode_of, set_aside
 from llm_actors.cache.key import CacheKey
-from llm_actors.cache.statistics import Count, TierStatistics, statistics_of
-from llm_actors.cache.trouble import ASIDE, Failing, Trouble, inode_of, set_aside, trouble_of
+from llm_actors.cache.statistics import CacheCounters, TierStatistics, statistics_of
 
 RETRY_SECONDS = 5.0
 """How long a file that gave trouble is left alone."""
@@ -35,14 +35,14 @@ class FileTier:
     """Packed answers in the file at ``path``, which is opened when it is first needed."""
 
     def __init__(self, path: str, *, max_bytes: int, ttl_s: float, clock: MachineClock | None = None) -> None:
-        self.count = Count()
+        self.count = CacheCounters()
         self._path = os.path.abspath(os.path.expanduser(path))
         self._max_bytes = max_bytes
         self._ttl_s = ttl_s
         self._clock = clock or machine_clock()
         self._file: CacheFile | None = None
         self._rests_until = self._writes_rest_until = -inf
-        self._reported: Trouble | None = None
+        self._reported: FileProblem | None = None
         self._inode: int | None = None
         self._bytes = 0
 
@@ -92,7 +92,7 @@ class FileTier:
             done = work(self._file)
             self._bytes = self._file.bytes_in_use()
         except Failing as exc:
-            self._suffer(trouble_of(exc))
+            self._suffer(file_problem_of(exc))
             return None
         return done
 
@@ -102,14 +102,14 @@ class FileTier:
         self._inode = inode_of(self._path)
         return file
 
-    def _suffer(self, trouble: Trouble) -> None:
+    def _suffer(self, trouble: FileProblem) -> None:
         self.count.errors += 1
         rest = self._clock.since_boot() + RETRY_SECONDS
-        if self._file is not None and trouble is Trouble.BUSY:
+        if self._file is not None and trouble is FileProblem.BUSY:
             return  # another process writes: this one write is lost
-        if self._file is not None and trouble is Trouble.FULL:
+        if self._file is not None and trouble is FileProblem.FULL:
             self._writes_rest_until = rest
-        elif trouble is Trouble.DAMAGED:
+        elif trouble is FileProblem.DAMAGED:
             self._begin_anew(rest)
         else:
             self.close()
@@ -120,18 +120,18 @@ class FileTier:
         self.close()
         try:
             set_aside(self._path, self._inode)
-            if self._reported is Trouble.DAMAGED:
+            if self._reported is FileProblem.DAMAGED:
                 self._rests_until = rest  # the new one was damaged too, before anything could be stored in it
             else:
                 self._file = self._opened()
         except Failing:
             self._rests_until = rest
 
-    def _report(self, trouble: Trouble) -> None:
+    def _report(self, trouble: FileProblem) -> None:
         if trouble is self._reported:
             return
         self._reported = trouble
-        what = f"set aside as {self._path}{ASIDE}" if trouble is Trouble.DAMAGED else "requests go on without it"
+        what = f"set aside as {self._path}{ASIDE}" if trouble is FileProblem.DAMAGED else "requests go on without it"
         log.error("the cache file %s %s: %s", self._path, trouble.value, what)
 
     def statistics(self) -> TierStatistics:

@@ -52,21 +52,22 @@ from llm_actors.kernel.errors import (
 )
 from llm_actors.kernel.inbox import Inbox
 from llm_actors.kernel.instrument import SchedulerInstrument, SchedulerStatistics
-from llm_actors.kernel.lifecycle import Bus, Event, Lagged, Subscription
+from llm_actors.kernel.lifecycle import Bus, Lagged, LifecycleEvent, Subscription
 from llm_actors.kernel.mailbox import MailboxSpec, MailboxStatistics, Overflow
-from llm_actors.kernel.message import Call, Cast, Message
+from llm_actors.kernel.message import ActorMessage, Call, Cast
 from llm_actors.kernel.ref import DEFAULT_CALL_SECONDS, Ref
 from llm_actors.kernel.serve import serve, serve_concurrently
 from llm_actors.kernel.spec import Actor, ChildSpec, Previous, task_child
 from llm_actors.kernel.strategy import Restart, Strategy
 from llm_actors.kernel.supervisor import Supervisor, SupervisorStatistics, running
-from llm_actors.kernel.tree import Status, TreeNode, render
+from llm_actors.kernel.tree import ChildStatus, TreeNode, render
 from llm_actors.kernel.window import Backoff, Intensity
 
 __all__ = [
     "DEFAULT_CALL_SECONDS",
     "Actor",
     "ActorCrashed",
+    "ActorMessage",
     "Backoff",
     "Bus",
     "Call",
@@ -74,17 +75,17 @@ __all__ = [
     "CallExpired",
     "Cast",
     "ChildSpec",
+    "ChildStatus",
     "Delivery",
-    "Event",
     "GaveUp",
     "Inbox",
     "Intensity",
     "KernelError",
     "Lagged",
+    "LifecycleEvent",
     "MailboxFull",
     "MailboxSpec",
     "MailboxStatistics",
-    "Message",
     "NameTaken",
     "NoReply",
     "NotRunning",
@@ -98,7 +99,6 @@ __all__ = [
     "SchedulerStatistics",
     "ShuttingDown",
     "StartFailed",
-    "Status",
     "StillRunning",
     "Strategy",
     "Subscription",

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Generic, TypeVar, final
 
 import trio
 
-from llm_actors.kernel.message import Call, Message
+from llm_actors.kernel.message import ActorMessage, Call
 from llm_actors.kernel.reply import Reply
 
 if TYPE_CHECKING:
     from llm_actors.kernel.mailbox import Mailbox
 
-M_co = TypeVar("M_co", bound=Message, covariant=True)
+M_co = TypeVar("M_co", bound=ActorMessage, covariant=True)
 R = TypeVar("R")
 
 
@@ -111,4 +111,4 @@ class Delivery(Generic[M_co]):
         return taken
 
 
-AnyDelivery = Delivery[Message]
+AnyDelivery = Delivery[ActorMessage]

@@ -16,9 +16,9 @@ import trio
 from llm_actors.kernel.delivery import Delivery
 from llm_actors.kernel.errors import KernelError
 from llm_actors.kernel.mailbox import Mailbox
-from llm_actors.kernel.message import Message
+from llm_actors.kernel.message import ActorMessage
 
-M_co = TypeVar("M_co", bound=Message, covariant=True)
+M_co = TypeVar("M_co", bound=ActorMessage, covariant=True)
 
 acting: ContextVar[Mailbox | None] = ContextVar("llm_actors_acting", default=None)
 """The actor on whose behalf the current task runs, so that a circle of calls can be seen."""
@@ -36,7 +36,7 @@ class Inbox(Generic[M_co]):
         self.failed = False
         """The stop follows from too many crashes around this actor: what is in hand is cancelled, not finished."""
         self.saved: msgspec.Struct | None = None
-        self._receive: trio.MemoryReceiveChannel[Delivery[Message]] | None = None
+        self._receive: trio.MemoryReceiveChannel[Delivery[ActorMessage]] | None = None
         self._callbacks: list[Callable[[], object]] = []
 
     @property

@@ -26,7 +26,7 @@ LOG_KEYS = 1024
 log = logging.getLogger("llm_actors.kernel")
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+class LifecycleEvent(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Something that happened to the actor with the path `name`. `words` tells it, with the other fields in braces."""
 
     name: str
@@ -41,20 +41,20 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, tag=True):
         return f"{self.name} {self.words.format_map(told)}"
 
 
-class Started(Event, frozen=True):
+class ChildStarted(LifecycleEvent, frozen=True):
     """An incarnation is up."""
 
     words = "is up"
 
 
-class Exited(Event, frozen=True):
+class ChildExited(LifecycleEvent, frozen=True):
     """An incarnation ended: normally, stopped, killed, crashed, or before it was up."""
 
     words = "has ended: {reason}"
     reason: str
 
 
-class Crashed(Event, frozen=True):
+class ChildCrashed(LifecycleEvent, frozen=True):
     """An exception ended an incarnation, a start or one worker; `error` is its type and place, never its text."""
 
     level = logging.WARNING
@@ -62,7 +62,7 @@ class Crashed(Event, frozen=True):
     error: str
 
 
-class Restarted(Event, frozen=True):
+class ChildRestarted(LifecycleEvent, frozen=True):
     """The `restarts`-th restart of this actor, `delay` seconds after it went down."""
 
     level = logging.INFO
@@ -71,7 +71,7 @@ class Restarted(Event, frozen=True):
     delay: float
 
 
-class SupervisorGaveUp(Event, frozen=True):
+class SupervisorGaveUp(LifecycleEvent, frozen=True):
     """Too many restarts; the cause chain, from the supervisor down to the exception at the leaf."""
 
     level = logging.ERROR
@@ -79,7 +79,7 @@ class SupervisorGaveUp(Event, frozen=True):
     causes: tuple[str, ...]
 
 
-class ChildrenParked(Event, frozen=True):
+class ChildrenParked(LifecycleEvent, frozen=True):
     """Too many restarts; all children pause for `seconds`."""
 
     level = logging.WARNING
@@ -88,14 +88,14 @@ class ChildrenParked(Event, frozen=True):
     causes: tuple[str, ...]
 
 
-class LeftBehind(Event, frozen=True):
+class LeftBehind(LifecycleEvent, frozen=True):
     """A child outlived its grace and its cancellation; the others go on without it."""
 
     level = logging.ERROR
     words = "was left behind: it outlived its grace and its cancellation"
 
 
-class MailboxFilled(Event, frozen=True):
+class MailboxFilled(LifecycleEvent, frozen=True):
     """A mailbox that had room has none."""
 
     level = logging.WARNING
@@ -103,19 +103,19 @@ class MailboxFilled(Event, frozen=True):
     capacity: int
 
 
-class DeadLetter(Event, frozen=True):
+class DeadLetter(LifecycleEvent, frozen=True):
     """A message came for an actor that is not running."""
 
     words = "was sent a message while it was not running"
 
 
-class CallTimedOut(Event, frozen=True):
+class CallTimedOut(LifecycleEvent, frozen=True):
     """A call's deadline passed before its answer."""
 
     words = "gave no answer before a call's deadline"
 
 
-class CallAbandoned(Event, frozen=True):
+class CallAbandoned(LifecycleEvent, frozen=True):
     """A caller was cancelled before the answer."""
 
     words = "was called, and the caller left before the answer"
@@ -127,7 +127,7 @@ class Lagged(msgspec.Struct, frozen=True):
     missed: int
 
 
-Observed: TypeAlias = "Event | Lagged"
+Observed: TypeAlias = "LifecycleEvent | Lagged"
 
 
 class BusStatistics(msgspec.Struct, frozen=True):
@@ -144,7 +144,7 @@ class Subscription:
 
     def __init__(self, bus: Bus, capacity: int) -> None:
         self._bus = bus
-        self._queue: deque[Event] = deque(maxlen=capacity)
+        self._queue: deque[LifecycleEvent] = deque(maxlen=capacity)
         self._missed = 0
         self._lot = trio.lowlevel.ParkingLot()
 
@@ -154,7 +154,7 @@ class Subscription:
     def __exit__(self, *_: object) -> None:
         self._bus.drop(self)
 
-    def offer(self, event: Event) -> bool:
+    def offer(self, event: LifecycleEvent) -> bool:
         """Take the event; False if an older one had to go."""
         lost = len(self._queue) == self._queue.maxlen
         self._missed += lost
@@ -189,7 +189,7 @@ class Bus:
         self._subscribers: list[Subscription] = []
         self._published = 0
         self._missed = 0
-        self._logged: OrderedDict[tuple[str, type[Event]], float] = OrderedDict()
+        self._logged: OrderedDict[tuple[str, type[LifecycleEvent]], float] = OrderedDict()
 
     def subscribe(self, capacity: int = EVENTS_KEPT) -> Subscription:
         """Listen from now on."""
@@ -202,7 +202,7 @@ class Bus:
         if subscription in self._subscribers:
             self._subscribers.remove(subscription)
 
-    def publish(self, event: Event) -> None:
+    def publish(self, event: LifecycleEvent) -> None:
         """Tell everyone, without waiting."""
         self._published += 1
         for subscription in self._subscribers:
@@ -214,7 +214,7 @@ class Bus:
         """Return the counters."""
         return BusStatistics(self._published, self._missed, len(self._subscribers))
 
-    def _due(self, event: Event) -> bool:
+    def _due(self, event: LifecycleEvent) -> bool:
         key, now = (event.name, type(event)), trio.current_time()
         if now - self._logged.get(key, -LOG_EVERY) < LOG_EVERY:
             return False

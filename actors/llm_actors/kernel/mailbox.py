@@ -49,7 +49,7 @@ class MailboxSpec(msgspec.Struct, frozen=True):
             raise ValueError(f"a mailbox holds at least one message, not {self.capacity}")
 
 
-class Count(msgspec.Struct):
+class MailboxCounters(msgspec.Struct):
     """What happened to the messages of one mailbox since it was made."""
 
     accepted: int = 0
@@ -95,7 +95,7 @@ class Mailbox:
     def __init__(self, name: str, spec: MailboxSpec | None) -> None:
         self.name = name
         self.bus: Bus | None = None
-        self.count = Count()
+        self.count = MailboxCounters()
         self.poison = Poison()
         self.in_hand: dict[AnyDelivery, None] = {}
         self.calling: dict[Mailbox, int] = {}

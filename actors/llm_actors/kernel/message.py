@@ -15,7 +15,7 @@ R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
 
-class Message(msgspec.Struct, frozen=True):
+class ActorMessage(msgspec.Struct, frozen=True):
     """What every message is. Only `Call` and `Cast` derive from it."""
 
     def fingerprint(self) -> Hashable | None:
@@ -27,7 +27,7 @@ class Message(msgspec.Struct, frozen=True):
         return None
 
 
-class Asks(Message, Generic[R_co], frozen=True):
+class Asks(ActorMessage, Generic[R_co], frozen=True):
     """A call as its sender sees it: whoever takes a wider type may ask for the narrower one."""
 
 
@@ -35,5 +35,5 @@ class Call(Asks[R], Generic[R], frozen=True):
     """A message that expects one reply of exactly type `R`. Derive from this: `class Add(Call[int], frozen=True)`."""
 
 
-class Cast(Message, frozen=True):
+class Cast(ActorMessage, frozen=True):
     """A message that expects none."""

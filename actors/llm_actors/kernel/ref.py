@@ -18,13 +18,13 @@ from llm_actors.kernel.errors import CallCycle, CallExpired, NotRunning
 from llm_actors.kernel.inbox import acting
 from llm_actors.kernel.lifecycle import CallAbandoned, CallTimedOut
 from llm_actors.kernel.mailbox import Mailbox, MailboxStatistics
-from llm_actors.kernel.message import Asks, Cast, Message
+from llm_actors.kernel.message import ActorMessage, Asks, Cast
 from llm_actors.kernel.reply import Reply
 
 DEFAULT_CALL_SECONDS = 30.0
 """How long a call waits whose caller has no deadline."""
 
-M_contra = TypeVar("M_contra", bound=Message, contravariant=True)
+M_contra = TypeVar("M_contra", bound=ActorMessage, contravariant=True)
 R = TypeVar("R")
 
 
@@ -63,7 +63,9 @@ class Ref(Generic[M_contra]):
             await trio.lowlevel.checkpoint()
         mailbox, caller = self._mailbox, acting.get()
         reply: Reply[R] = Reply()
-        delivery: Delivery[Message] = Delivery(message, mailbox, deadline, copy_context(), cast("Reply[object]", reply))
+        delivery: Delivery[ActorMessage] = Delivery(
+            message, mailbox, deadline, copy_context(), cast("Reply[object]", reply)
+        )
         if caller is not None:
             cycle = cycles.find_cycle(caller, mailbox)
             if cycle is not None:
@@ -90,13 +92,13 @@ class Ref(Generic[M_contra]):
 
         Raises `MailboxFull` where the mailbox's policy is to wait or to refuse.
         """
-        delivery: Delivery[Message] = Delivery(message, self._mailbox, inf, copy_context())
+        delivery: Delivery[ActorMessage] = Delivery(message, self._mailbox, inf, copy_context())
         try:
             self._mailbox.put(delivery)
         except NotRunning:
             return  # counted as a dead letter
 
-    def _left(self, delivery: Delivery[Message]) -> None:
+    def _left(self, delivery: Delivery[ActorMessage]) -> None:
         """Count a caller that went away before the answer came."""
         delivery.abandon()
         expired = trio.current_time() >= delivery.deadline

@@ -15,15 +15,15 @@ import trio
 from llm_actors.kernel.delivery import Delivery
 from llm_actors.kernel.errors import CallExpired, NoReply, crashed, is_fatal
 from llm_actors.kernel.inbox import Inbox, acting
-from llm_actors.kernel.lifecycle import Crashed
-from llm_actors.kernel.message import Message
-from llm_actors.kernel.trace import place
+from llm_actors.kernel.lifecycle import ChildCrashed
+from llm_actors.kernel.message import ActorMessage
+from llm_actors.kernel.trace import exception_site
 from llm_actors.kernel.window import Intensity, RestartWindow
 
 WORKER_CRASHES = Intensity(5, 30.0)
 """More crashes of workers than this and the actor itself is restarted."""
 
-M = TypeVar("M", bound=Message)
+M = TypeVar("M", bound=ActorMessage)
 
 
 async def serve(inbox: Inbox[M], handle: Callable[[Delivery[M]], Awaitable[None]]) -> None:
@@ -71,7 +71,7 @@ async def serve_concurrently(
             if is_fatal(exc) or not window.admit(trio.current_time()):
                 raise
             if inbox.mailbox.bus is not None:
-                inbox.mailbox.bus.publish(Crashed(name=inbox.name, error=place(exc)))
+                inbox.mailbox.bus.publish(ChildCrashed(name=inbox.name, error=exception_site(exc)))
         finally:
             free.release()
 
@@ -108,6 +108,6 @@ def _conclude(inbox: Inbox[M], delivery: Delivery[M], *, expired: bool) -> None:
 
 
 def _failed(inbox: Inbox[M], delivery: Delivery[M], exc: Exception) -> None:
-    inbox.mailbox.crashed(delivery, place(exc))
+    inbox.mailbox.crashed(delivery, exception_site(exc))
     if delivery.is_call and not delivery.answered:
         delivery.fail(crashed(inbox.name, exc))

@@ -10,7 +10,7 @@ import trio
 
 from llm_actors.kernel.inbox import Inbox
 from llm_actors.kernel.mailbox import MailboxSpec
-from llm_actors.kernel.message import Message
+from llm_actors.kernel.message import ActorMessage
 from llm_actors.kernel.strategy import Restart
 
 DEFAULT_SHUTDOWN = 5.0
@@ -19,7 +19,7 @@ DEFAULT_SHUTDOWN = 5.0
 DEFAULT_START_TIMEOUT = 10.0
 """Seconds a child has to initialise."""
 
-M_contra = TypeVar("M_contra", bound=Message, contravariant=True)
+M_contra = TypeVar("M_contra", bound=ActorMessage, contravariant=True)
 
 Previous: TypeAlias = "msgspec.Struct | None"
 """What an incarnation inherits: what the last one returned after a clean stop, or its last checkpoint after a crash."""
@@ -63,7 +63,7 @@ class _Task:
     def __init__(self, run: Callable[[trio.TaskStatus[None]], Awaitable[object]]) -> None:
         self._run = run
 
-    async def run(self, inbox: Inbox[Message], *, task_status: trio.TaskStatus[None]) -> None:
+    async def run(self, inbox: Inbox[ActorMessage], *, task_status: trio.TaskStatus[None]) -> None:
         inbox.when_stopping(inbox.scope.cancel)
         await self._run(task_status)
 
@@ -75,7 +75,7 @@ def task_child(
     restart: Restart = Restart.TEMPORARY,
     shutdown: float = DEFAULT_SHUTDOWN,
     start_timeout: float = DEFAULT_START_TIMEOUT,
-) -> ChildSpec[Message]:
+) -> ChildSpec[ActorMessage]:
     """Make a child of `async def run(task_status)`, for what has a life but no messages, such as one connection.
 
     `run` must call `task_status.started()`. Asked to stop, it is cancelled at once; `shutdown` bounds its cleanup.

@@ -1,7 +1,7 @@
 """The supervisor: a set of children that is kept running.
 
 The object outlives its runs. It holds the children's mailboxes, so that after a restart by its own supervisor
-the same refs lead to the new children. Each run is a `Watch`.
+the same refs lead to the new children. Each run is a `SupervisorRun`.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from typing import Never, TypeVar, final, overload
 import msgspec
 import trio
 
-from llm_actors.kernel.child import Child
+from llm_actors.kernel.child_run import KILL_SECONDS
+from llm_actors.kernel.child_state import ChildState
 from llm_actors.kernel.errors import NameTaken, NotRunning, ShuttingDown, TooManyChildren
 from llm_actors.kernel.inbox import Inbox
-from llm_actors.kernel.incarnation import KILL_SECONDS
 from llm_actors.kernel.lifecycle import Bus
 from llm_actors.kernel.mailbox import MailboxStatistics
-from llm_actors.kernel.message import Message
+from llm_actors.kernel.message import ActorMessage
 from llm_actors.kernel.ref import Ref
 from llm_actors.kernel.spec import DEFAULT_SHUTDOWN, DEFAULT_START_TIMEOUT, ChildSpec
 from llm_actors.kernel.strategy import Restart, Strategy
-from llm_actors.kernel.tree import Status, TreeNode
-from llm_actors.kernel.watch import Policy, Watch
+from llm_actors.kernel.supervisor_run import RestartPolicy, SupervisorRun
+from llm_actors.kernel.tree import ChildStatus, TreeNode
 from llm_actors.kernel.window import Backoff, Intensity
 
 DEFAULT_INTENSITY = Intensity(5, 30.0)
@@ -33,7 +33,7 @@ DEFAULT_INTENSITY = Intensity(5, 30.0)
 
 DEFAULT_BACKOFF = Backoff()
 
-M = TypeVar("M", bound=Message)
+M = TypeVar("M", bound=ActorMessage)
 
 
 class SupervisorStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,15 +73,15 @@ class Supervisor:
         self.name = name
         self.bus = bus or Bus()
         self._path = name
-        self._policy = Policy(strategy=strategy, intensity=intensity, backoff=backoff, park=park, draw=draw)
+        self._policy = RestartPolicy(strategy=strategy, intensity=intensity, backoff=backoff, park=park, draw=draw)
         self._max_children = max_children
-        self._specified: dict[str, Child] = {}
+        self._specified: dict[str, ChildState] = {}
         for spec in specs:
             if spec.name in self._specified:
                 raise NameTaken(name, f"has two children called {spec.name}")
-            self._specified[spec.name] = Child(spec, f"{name}/{spec.name}", backoff, dynamic=False)
+            self._specified[spec.name] = ChildState(spec, f"{name}/{spec.name}", backoff, dynamic=False)
         self._children = dict(self._specified)
-        self._watch: Watch | None = None
+        self._watch: SupervisorRun | None = None
 
     def as_child(self, *, restart: Restart = Restart.PERMANENT, shutdown: float | None = None) -> ChildSpec[Never]:
         """Return the spec that puts this supervisor under another one.
@@ -102,10 +102,10 @@ class Supervisor:
         )
 
     @overload
-    def ref(self, child: str) -> Ref[Message]: ...
+    def ref(self, child: str) -> Ref[ActorMessage]: ...
     @overload
     def ref(self, child: ChildSpec[M]) -> Ref[M]: ...
-    def ref(self, child: str | ChildSpec[M]) -> Ref[Message] | Ref[M]:
+    def ref(self, child: str | ChildSpec[M]) -> Ref[ActorMessage] | Ref[M]:
         """Return the stable address of a child, before or after it is started. `KeyError` if there is none."""
         name = child if isinstance(child, str) else child.name
         found = self._children.get(name) or self._specified[name]
@@ -113,7 +113,7 @@ class Supervisor:
 
     async def run(
         self,
-        inbox: Inbox[Message] | None = None,
+        inbox: Inbox[ActorMessage] | None = None,
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
@@ -128,7 +128,7 @@ class Supervisor:
         self._children = dict(self._specified)
         for child in self._children.values():
             child.settle(f"{self._path}/{child.name}", self.bus)
-        watch = self._watch = Watch(self._path, self._children, self._policy, self.bus, final=inbox is None)
+        watch = self._watch = SupervisorRun(self._path, self._children, self._policy, self.bus, final=inbox is None)
         if inbox is not None:
             inbox.when_stopping(lambda: watch.stop(final=inbox.final, failed=inbox.failed))
         try:
@@ -153,7 +153,7 @@ class Supervisor:
             raise NameTaken(self._path, f"already has a child called {spec.name}")
         if self._dynamic() >= self._max_children:
             raise TooManyChildren(self._path, f"has its maximum of {self._max_children} dynamic children")
-        child = Child(spec, f"{self._path}/{spec.name}", self._policy.backoff, dynamic=True)
+        child = ChildState(spec, f"{self._path}/{spec.name}", self._policy.backoff, dynamic=True)
         child.settle(child.mailbox.name, self.bus)
         self._children[spec.name] = child
         watch = self._watch
@@ -204,10 +204,10 @@ class Supervisor:
     def tree(self) -> TreeNode:
         """Return the picture of the tree from here down."""
         watch = self._watch
-        running = Status.PARKED if self.parked else Status.RUNNING
+        running = ChildStatus.PARKED if self.parked else ChildStatus.RUNNING
         return TreeNode(
             name=self.name,
-            status=running if watch else Status.ENDED,
+            status=running if watch else ChildStatus.ENDED,
             restarts=watch.restarts if watch else 0,
             uptime=trio.current_time() - watch.since if watch else 0.0,
             last_crash="",

@@ -6,7 +6,7 @@ from pathlib import PurePath
 from traceback import walk_tb
 
 
-def place(exc: BaseException) -> str:
+def exception_site(exc: BaseException) -> str:
     """Return `ValueError at limiter.py:120 in admit`, of the innermost frame and the first exception of a group."""
     while isinstance(exc, BaseExceptionGroup):
         exc = exc.exceptions[0]

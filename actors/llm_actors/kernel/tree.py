@@ -9,7 +9,7 @@ import msgspec
 from llm_actors.kernel.mailbox import MailboxStatistics
 
 
-class Status(Enum):
+class ChildStatus(Enum):
     """What a child is doing. An incarnation only moves forward; a child comes round again."""
 
     NEW = "new"
@@ -25,7 +25,7 @@ class TreeNode(msgspec.Struct, frozen=True, kw_only=True):
     """One child, and its children if it is a supervisor. `uptime` is that of the present incarnation, in seconds."""
 
     name: str
-    status: Status
+    status: ChildStatus
     restarts: int
     uptime: float
     last_crash: str

@@ -1,7 +1,7 @@
 """The limiter actor: holds the books, answers who waits, and sleeps until the next one may go.
 
 There is one timer, a sleeping task whose deadline moves; nothing polls. Everything is decided synchronously in
-`Books`, so that a message is handled whole or, in a crash, not at all.
+`RateLimiter`, so that a message is handled whole or, in a crash, not at all.
 
 Where several processes share the limits, a grant is told when the `Ledger` has confirmed it: one more task, which
 talks to Redis and calls back. It decides about the claims of its batch in one step, too.
@@ -23,21 +23,21 @@ import msgspec
 import trio
 
 from llm_actors.kernel import ChildSpec, Delivery, Inbox, Previous, serve
-from llm_actors.limiter.books import Books, Decision, Granted, Refused
 from llm_actors.limiter.callers import NO_LIMITS
-from llm_actors.limiter.leases import Ending
-from llm_actors.limiter.line import Waiter
+from llm_actors.limiter.fair_queue import QueuedRequest
+from llm_actors.limiter.leases import Settlement
 from llm_actors.limiter.messages import (
     LIMITER_MAILBOX,
-    End,
+    EndLease,
+    GetLimiterStatistics,
     Leave,
     LimiterMessage,
-    Measure,
     Observe,
     Reserve,
     Ticket,
 )
-from llm_actors.limiter.sharing import Sharing
+from llm_actors.limiter.rate_limiter import Decision, Granted, LimitRefused, RateLimiter
+from llm_actors.limiter.shared.coordinator import SharedLimits
 from llm_actors.redis import RedisServer
 from llm_protocol.errors import error_for
 from llm_protocol.failures import Failure
@@ -46,10 +46,10 @@ from llm_protocol.policy import Limits
 log = logging.getLogger(__name__)
 
 
-class Kept(msgspec.Struct, frozen=True):
+class SavedLimits(msgspec.Struct, frozen=True):
     """What one incarnation leaves to the next. ``process`` is its name among those who share the limits."""
 
-    books: Books
+    books: RateLimiter
     process: str
     tickets: dict[int, Ticket]
 
@@ -59,7 +59,7 @@ class _Asked(NamedTuple):
 
     delivery: Delivery[LimiterMessage]
     message: Reserve
-    waiter: Waiter
+    waiter: QueuedRequest
 
 
 @final
@@ -78,21 +78,21 @@ class LimiterActor:
     ) -> None:
         """``server``: where the limits are shared with other processes."""
         now = trio.current_time()
-        self._books = Books(providers, callers, other_callers, draw=draw, now=now)
+        self._books = RateLimiter(providers, callers, other_callers, draw=draw, now=now)
         process = token_hex(8)
-        if isinstance(previous, Kept):
+        if isinstance(previous, SavedLimits):
             process = previous.process
             self._books.restart(previous.books, now)
-        self._kept = Kept(self._books, process, {})
+        self._kept = SavedLimits(self._books, process, {})
         self._asked: dict[int, _Asked] = {}
         self._timer = trio.CancelScope()
-        self._sharing = Sharing(
+        self._sharing = SharedLimits(
             server, self._books, waiter=self._waiter, confirmed=self._confirmed, draw=draw, process=process
         )
-        if isinstance(previous, Kept):
+        if isinstance(previous, SavedLimits):
             self._catch_up(previous.tickets, now)
 
-    async def run(self, inbox: Inbox[LimiterMessage], *, task_status: trio.TaskStatus[None]) -> Kept:
+    async def run(self, inbox: Inbox[LimiterMessage], *, task_status: trio.TaskStatus[None]) -> SavedLimits:
         """Serve until asked to stop. Those who wait then are told that it ended."""
         inbox.checkpoint(self._kept)
         async with trio.open_nursery() as nursery:
@@ -117,21 +117,21 @@ class LimiterActor:
         match delivery.message:
             case Reserve() as message:
                 self._reserve(delivery, message, now)
-            case End() as message:
+            case EndLease() as message:
                 self._end(message, now)
             case Leave() as message:
                 self._leave(message, now)
             case Observe(provider, said):
                 self._books.observe(provider, said, now)
                 self._sharing.paused(provider, now)
-            case Measure() as message:
+            case GetLimiterStatistics() as message:
                 delivery.reply(message, self._books.statistics(now, shared=self._sharing.is_on))
             case _ as never:
                 assert_never(never)
         self._announce()
 
     def _reserve(self, delivery: Delivery[LimiterMessage], message: Reserve, now: float) -> None:
-        waiter = Waiter(
+        waiter = QueuedRequest(
             message.number,
             message.names,
             message.tokens,
@@ -145,7 +145,7 @@ class LimiterActor:
         delivery.defer()
         self._books.reserve(waiter, now)
 
-    def _waiter(self, number: int) -> Waiter | None:
+    def _waiter(self, number: int) -> QueuedRequest | None:
         asked = self._asked.get(number)
         return None if asked is None else asked.waiter
 
@@ -153,7 +153,7 @@ class LimiterActor:
         """Take in which reservations are over, whatever became of the messages that said so."""
         for number, ticket in tickets.items():
             match ticket.over:
-                case End() as message:
+                case EndLease() as message:
                     self._end(message, now)
                 case Leave() as message:
                     self._leave(message, now)
@@ -163,9 +163,9 @@ class LimiterActor:
     def _leave(self, message: Leave, now: float) -> None:
         self._asked.pop(message.number, None)
         self._kept.tickets.pop(message.number, None)
-        self._sharing.ended(self._books.leave(message.number, now), Ending.UNSENT)
+        self._sharing.ended(self._books.leave(message.number, now), Settlement.REFUNDED)
 
-    def _end(self, message: End, now: float) -> None:
+    def _end(self, message: EndLease, now: float) -> None:
         self._kept.tickets.pop(message.number, None)
         lease = self._books.end(
             message.number, message.ending, now, message.tokens, said=message.said, hold_s=message.hold_s
@@ -177,7 +177,7 @@ class LimiterActor:
     def _announce(self) -> None:
         """Answer those about whom something was decided, and set the timer."""
         for decision in self._books.decisions():
-            if isinstance(decision, Refused) or not self._sharing.claim(decision):
+            if isinstance(decision, LimitRefused) or not self._sharing.claim(decision):
                 self._answer(decision)
         self._timer.deadline = self._books.due(trio.current_time())
 

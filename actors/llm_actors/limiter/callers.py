@@ -6,12 +6,12 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, final
 
-from llm_actors.limiter.account import Account
 from llm_actors.limiter.bucket import MINUTE
+from llm_actors.limiter.limit_state import LimitState
 from llm_protocol.policy import Limits
 
 if TYPE_CHECKING:
-    from llm_actors.limiter.line import Waiter
+    from llm_actors.limiter.fair_queue import QueuedRequest
 
 MAX_CALLERS = 4_096
 """Callers with limits whose books are kept. Of those with nothing in flight the least recently seen is forgotten."""
@@ -25,11 +25,11 @@ class Caller:
 
     __slots__ = ("account", "waiting")
 
-    def __init__(self, account: Account) -> None:
+    def __init__(self, account: LimitState) -> None:
         self.account = account
-        self.waiting: OrderedDict[int, Waiter] = OrderedDict()
+        self.waiting: OrderedDict[int, QueuedRequest] = OrderedDict()
 
-    def allows(self, waiter: Waiter, now: float) -> bool:
+    def allows(self, waiter: QueuedRequest, now: float) -> bool:
         """Whether the account lets ``waiter`` go.
 
         Not if an older request, a large one, waits for this account: small ones would drain it for ever.
@@ -39,7 +39,7 @@ class Caller:
         oldest = next(iter(self.waiting.values()), waiter)
         return oldest is waiter or oldest.rank > waiter.rank or self.account.has_room(oldest.tokens, now)
 
-    def ready_at(self, waiter: Waiter, now: float) -> float:
+    def ready_at(self, waiter: QueuedRequest, now: float) -> float:
         """When the account, which does not let ``waiter`` go now, may: at the latest when its oldest request may."""
         at = self.account.ready_at(waiter.tokens, now)
         return at if at > now else self.account.ready_at(next(iter(self.waiting.values())).tokens, now)
@@ -66,7 +66,7 @@ class Callers:
         caller = self._known.get(name)
         if caller is None or caller.account.limits != limits:
             # Who was not seen for the minute that the books are kept was quiet for a minute.
-            caller = Caller(Account(limits, now, full=now - self._since >= MINUTE))
+            caller = Caller(LimitState(limits, now, full=now - self._since >= MINUTE))
             self._known[name] = caller
             self._forget_one(but=name)
         self._known.move_to_end(name)
@@ -86,6 +86,6 @@ class Callers:
             caller.waiting.clear()
             self._known[name] = caller
 
-    def accounts(self) -> Iterator[tuple[str, Account]]:
+    def accounts(self) -> Iterator[tuple[str, LimitState]]:
         """All accounts by name."""
         return ((name, caller.account) for name, caller in self._known.items())

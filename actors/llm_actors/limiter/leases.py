@@ -11,23 +11,23 @@ from heapq import heapify, heappop, heappush
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple, final
 
-from llm_actors.limiter.account import Account, Charges
+from llm_actors.limiter.limit_state import Charges, LimitState
 from llm_protocol.failures import FailureKind
 
 if TYPE_CHECKING:
-    from llm_actors.limiter.claims import Receipt
+    from llm_actors.limiter.shared.wire import Receipt
 
 _LITTLE = 64
 
 
-class Ending(Enum):
+class Settlement(Enum):
     """What became of a reserved request, and so what it costs."""
 
-    UNSENT = "unsent"
+    REFUNDED = "unsent"
     """It never reached the vendor: all comes back."""
-    REFUSED = "refused"
+    REFUNDED_TOKENS = "refused"
     """The vendor turned it away: it counts as a request, its tokens come back."""
-    SPENT = "spent"
+    CHARGED = "spent"
     """It was answered, or may have been worked on: it counts, with the tokens it used or else those estimated."""
 
 
@@ -46,36 +46,36 @@ _REFUSED = frozenset(
 )
 
 
-def ending_of(kind: FailureKind) -> Ending:
+def settlement_of(kind: FailureKind) -> Settlement:
     """What a failure of ``kind`` proves about the vendor's work. Without proof nothing comes back."""
     if kind in _UNSENT:
-        return Ending.UNSENT
-    return Ending.REFUSED if kind in _REFUSED else Ending.SPENT
+        return Settlement.REFUNDED
+    return Settlement.REFUNDED_TOKENS if kind in _REFUSED else Settlement.CHARGED
 
 
 class Lease(NamedTuple):
     """One granted reservation. ``caller`` is ``None`` where the caller has no limits."""
 
     name: str
-    provider: Account
-    caller: Account | None
+    provider: LimitState
+    caller: LimitState | None
     taken: tuple[Charges, ...]
     until: float
     receipt: Receipt | None = None
     """What the shared ledger charged for it."""
 
-    def end(self, ending: Ending, tokens: int | None, now: float) -> None:
+    def end(self, ending: Settlement, tokens: int | None, now: float) -> None:
         """Put the books right: the slots are free again, and the charges are what they should have been."""
         for account in self.accounts:
             account.in_flight -= 1
         for charges in self.taken:
-            if charges.requests is not None and ending is Ending.UNSENT:
+            if charges.requests is not None and ending is Settlement.REFUNDED:
                 charges.requests.correct(0, now)
-            if charges.tokens is not None and (ending is not Ending.SPENT or tokens is not None):
-                charges.tokens.correct(0 if ending is not Ending.SPENT else max(0, tokens or 0), now)
+            if charges.tokens is not None and (ending is not Settlement.CHARGED or tokens is not None):
+                charges.tokens.correct(0 if ending is not Settlement.CHARGED else max(0, tokens or 0), now)
 
     @property
-    def accounts(self) -> tuple[Account, ...]:
+    def accounts(self) -> tuple[LimitState, ...]:
         """Whose slots it holds."""
         return (self.provider,) if self.caller is None else (self.provider, self.caller)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TypeAlias, final
 
 from llm_actors.kernel import Call, Cast, MailboxSpec, Ref
-from llm_actors.limiter.books import Granted
-from llm_actors.limiter.leases import Ending
+from llm_actors.limiter.leases import Settlement
+from llm_actors.limiter.rate_limiter import Granted
 from llm_actors.limiter.statistics import LimiterStatistics
 from llm_protocol.dialect import RateLimits
 
@@ -24,7 +24,7 @@ class Ticket:
     __slots__ = ("over",)
 
     def __init__(self) -> None:
-        self.over: End | Leave | None = None
+        self.over: EndLease | Leave | None = None
 
 
 class Reserve(Call[Granted], frozen=True, kw_only=True):
@@ -45,11 +45,11 @@ class Leave(Cast, frozen=True):
     number: int
 
 
-class End(Cast, frozen=True, kw_only=True):
+class EndLease(Cast, frozen=True, kw_only=True):
     """Reservation ``number`` is over. ``tokens``: what was really used, if known. ``hold_s``: a Retry-After."""
 
     number: int
-    ending: Ending
+    ending: Settlement
     tokens: int | None = None
     said: RateLimits | None = None
     hold_s: float | None = None
@@ -62,9 +62,9 @@ class Observe(Cast, frozen=True):
     said: RateLimits
 
 
-class Measure(Call[LimiterStatistics], frozen=True):
+class GetLimiterStatistics(Call[LimiterStatistics], frozen=True):
     """Say how things are."""
 
 
-LimiterMessage: TypeAlias = Reserve | Leave | End | Observe | Measure
+LimiterMessage: TypeAlias = Reserve | Leave | EndLease | Observe | GetLimiterStatistics
 LimiterRef: TypeAlias = Ref[LimiterMessage]

@@ -11,9 +11,9 @@ from typing import final
 import trio
 
 from llm_actors.kernel import ActorCrashed, Cast, KernelError, MailboxFull
-from llm_actors.limiter.books import Granted
-from llm_actors.limiter.leases import Ending, ending_of
-from llm_actors.limiter.messages import End, Leave, LimiterRef, Measure, Observe, Reserve, Ticket
+from llm_actors.limiter.leases import Settlement, settlement_of
+from llm_actors.limiter.messages import EndLease, GetLimiterStatistics, Leave, LimiterRef, Observe, Reserve, Ticket
+from llm_actors.limiter.rate_limiter import Granted
 from llm_actors.limiter.statistics import LimiterStatistics
 from llm_protocol.dialect import RateLimits
 from llm_protocol.failures import FailureKind
@@ -57,7 +57,7 @@ class Reservation:
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._end(Ending.SPENT if self._sent else Ending.UNSENT)
+        self._end(Settlement.CHARGED if self._sent else Settlement.REFUNDED)
 
     def sent(self) -> None:
         """The request is on its way: from here on the vendor may be working for it."""
@@ -65,7 +65,7 @@ class Reservation:
 
     def settle(self, usage: Usage | None, limits: RateLimits | None = None) -> None:
         """It was answered. ``usage`` replaces the estimate, if the vendor gave any; ``limits`` are its headers."""
-        self._end(Ending.SPENT, None if usage is None else usage.total_tokens, limits)
+        self._end(Settlement.CHARGED, None if usage is None else usage.total_tokens, limits)
 
     def refund(
         self,
@@ -78,18 +78,18 @@ class Reservation:
         """It failed. What comes back is all if it is known to be ``unsent``, else what ``kind`` proves unused;
         ``retry_after`` (seconds) holds the provider.
         """
-        self._end(Ending.UNSENT if unsent else ending_of(kind), None, limits, retry_after)
+        self._end(Settlement.REFUNDED if unsent else settlement_of(kind), None, limits, retry_after)
 
     def _end(
         self,
-        ending: Ending,
+        ending: Settlement,
         tokens: int | None = None,
         said: RateLimits | None = None,
         hold_s: float | None = None,
     ) -> None:
         if self._open:
             self._open = False
-            over = End(number=self._number, ending=ending, tokens=tokens, said=said, hold_s=hold_s)
+            over = EndLease(number=self._number, ending=ending, tokens=tokens, said=said, hold_s=hold_s)
             self._ticket.over = over
             _tell(self._limiter, over)
 
@@ -163,4 +163,4 @@ def observe(limiter: LimiterRef, provider: str, limits: RateLimits) -> None:
 
 async def statistics(limiter: LimiterRef) -> LimiterStatistics:
     """How things are. Waits for the limiter's turn to answer; raises only `KernelError`."""
-    return await limiter.call(Measure())
+    return await limiter.call(GetLimiterStatistics())

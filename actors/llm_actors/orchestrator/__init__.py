@@ -1,14 +1,14 @@
 """The orchestrator: the owner of every run and of every attempt."""
 
 from llm_actors.orchestrator.actor import Orchestrator, OrchestratorMessage, OrchestratorRef, Submit, submit
-from llm_actors.orchestrator.meter import Histogram, Meter
+from llm_actors.orchestrator.metrics import Histogram, Metrics
 from llm_actors.orchestrator.ranked import ranked
 from llm_actors.orchestrator.routing import Routed, Router
 from llm_actors.orchestrator.services import Services
 
 __all__ = [
     "Histogram",
-    "Meter",
+    "Metrics",
     "Orchestrator",
     "OrchestratorMessage",
     "OrchestratorRef",

@@ -13,13 +13,13 @@ import trio
 
 from llm_actors.catalog import refresh
 from llm_actors.kernel import Call, Delivery, Inbox, KernelError, Ref
-from llm_actors.kernel.trace import place
-from llm_actors.orchestrator.asking import Ask
-from llm_actors.orchestrator.flights import Flights, Until
-from llm_actors.orchestrator.record import Record
+from llm_actors.kernel.trace import exception_site
+from llm_actors.orchestrator.attempt import AttemptContext
+from llm_actors.orchestrator.attempt_loop import RunResult
+from llm_actors.orchestrator.decision_record import DecisionRecord
 from llm_actors.orchestrator.routing import Routed, Router
 from llm_actors.orchestrator.services import Services
-from llm_actors.orchestrator.single import Ending
+from llm_actors.orchestrator.single_flight import SingleFlight, Until
 from llm_actors.orchestrator.strategies.dispatch import answer
 from llm_actors.provider import failure_of
 from llm_actors.run import Run
@@ -69,7 +69,7 @@ class Orchestrator:
         """
         inbox.when_stopping(lambda: self._end_as_crashed() if inbox.failed else None)
         async with trio.open_nursery() as nursery:
-            flights = Flights(self._services, self._answer, nursery)
+            flights = SingleFlight(self._services, self._answer, nursery)
             task_status.started()
             try:
                 await self._take_on(inbox, nursery, flights)
@@ -77,7 +77,7 @@ class Orchestrator:
                 self._end_as_crashed()  # before the nursery cancels them and they take it for a shutdown
                 raise
 
-    async def _take_on(self, inbox: Inbox[OrchestratorMessage], nursery: trio.Nursery, flights: Flights) -> None:
+    async def _take_on(self, inbox: Inbox[OrchestratorMessage], nursery: trio.Nursery, flights: SingleFlight) -> None:
         async for delivery in inbox:
             if len(self._runs) >= self._services.max_runs:  # waiting belongs to the limiter, which knows for what
                 self._services.meter.refuse(FailureKind.QUEUE_FULL)
@@ -90,7 +90,7 @@ class Orchestrator:
         for run in tuple(self._runs):
             run.cancel("the runtime crashed and starts again; try again", FailureKind.CRASHED)
 
-    async def _live(self, delivery: Delivery[OrchestratorMessage], flights: Flights) -> None:
+    async def _live(self, delivery: Delivery[OrchestratorMessage], flights: SingleFlight) -> None:
         run, meter, taken = delivery.message.run, self._services.meter, False
         try:
             with run.scope:
@@ -108,7 +108,7 @@ class Orchestrator:
                 await flights.answer(run, routed)
         except Exception as exc:  # a bug of ours ends this run, not the others
             # No traceback: it may quote what the request says.
-            log.error("request %s crashed: %s", run.request.request_id, place(exc))  # noqa: TRY400
+            log.error("request %s crashed: %s", run.request.request_id, exception_site(exc))  # noqa: TRY400
             run.fail(Failure(kind=FailureKind.INTERNAL, message="the runtime failed while it worked on this request"))
         finally:
             self._runs.discard(run)
@@ -129,8 +129,8 @@ class Orchestrator:
             raise error_for(failure_of(exc, "catalog")) from exc
         return self._router.route(run.request)
 
-    async def _answer(self, run: Run, routed: Routed, until: Until, record: Record) -> None:
-        ask = Ask(
+    async def _answer(self, run: Run, routed: Routed, until: Until, record: DecisionRecord) -> None:
+        ask = AttemptContext(
             request=run.request,
             candidates=routed.candidates,
             policy=routed.policy,
@@ -148,7 +148,7 @@ class Orchestrator:
             raise
         self._close(run, ending, record)
 
-    def _close(self, run: Run, ending: Ending, record: Record) -> None:
+    def _close(self, run: Run, ending: RunResult, record: DecisionRecord) -> None:
         end, who = ending
         fold = run.fold()
         fold.add(end)

@@ -12,8 +12,8 @@ from typing import NamedTuple, final
 import trio
 
 from llm_actors.catalog import Candidate
-from llm_actors.orchestrator.asking import Asking
-from llm_actors.provider import Outcome, Sink
+from llm_actors.orchestrator.attempt import Attempt
+from llm_actors.provider import AttemptResult, Sink
 from llm_actors.run import LogLimitExceeded
 from llm_protocol.events import CONTENT, Event, Finished
 from llm_protocol.failures import Step
@@ -25,17 +25,17 @@ MOST_HELD = 1_000
 class Raced(NamedTuple):
     """How the race ended."""
 
-    winner: Asking
-    outcome: Outcome
+    winner: Attempt
+    outcome: AttemptResult
     failed_too: Candidate | None = None
     """The other one, if both failed."""
 
 
 async def hedged(
-    first: Asking,
+    first: Attempt,
     delay_s: float,
     find_room: Callable[[], Awaitable[bool]],
-    second: Callable[[], Asking | None],
+    second: Callable[[], Attempt | None],
     sink: Sink,
 ) -> Raced:
     """Ask ``first``; if nothing came of it after ``delay_s``, find room for another and ask that as well.
@@ -60,17 +60,17 @@ class _Race:
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
-        self._scopes: dict[Asking, trio.CancelScope] = {}
+        self._scopes: dict[Attempt, trio.CancelScope] = {}
         self._ended: list[Raced] = []
-        self._leader: Asking | None = None
+        self._leader: Attempt | None = None
         self.decided = trio.Event()
 
-    def enter(self, asking: Asking) -> trio.CancelScope:
+    def enter(self, asking: Attempt) -> trio.CancelScope:
         """The scope to run ``asking`` in; from now on it can lose, although its task has not begun."""
         self._scopes[asking] = trio.CancelScope()
         return self._scopes[asking]
 
-    async def run(self, asking: Asking, scope: trio.CancelScope) -> None:
+    async def run(self, asking: Attempt, scope: trio.CancelScope) -> None:
         lane = _Lane(self, asking)
         with scope:
             outcome = await asking.run(lane.take)
@@ -80,7 +80,7 @@ class _Race:
             if len(self._ended) == len(self._scopes):
                 self.decided.set()
 
-    def lead(self, asking: Asking) -> bool:
+    def lead(self, asking: Attempt) -> bool:
         """Whether ``asking`` has the answer; the first to ask gets it, and the other is stopped."""
         if self._leader is None:
             self._leader = asking
@@ -104,7 +104,7 @@ class _Race:
 class _Lane:
     """What one asking says, held back until it has the answer."""
 
-    def __init__(self, race: _Race, asking: Asking) -> None:
+    def __init__(self, race: _Race, asking: Attempt) -> None:
         self._race = race
         self._asking = asking
         self._held: list[Event] = []

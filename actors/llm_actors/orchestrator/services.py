@@ -10,7 +10,7 @@ import msgspec
 from llm_actors.cache import CacheRef, Target
 from llm_actors.catalog import Candidate, Catalog, CatalogRef
 from llm_actors.limiter import LimiterRef
-from llm_actors.orchestrator.meter import Meter
+from llm_actors.orchestrator.metrics import Metrics
 from llm_actors.orchestrator.strategies.knowledge import Knowledge
 from llm_actors.provider import ProviderRef
 from llm_actors.selector import CostOf, Selector, SelectorRef, Weights
@@ -44,7 +44,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     weights: Weights = Weights()
     synthesize: bool = True
     """Whether several answers become one where nothing says how."""
-    meter: Meter = msgspec.field(default_factory=Meter)
+    meter: Metrics = msgspec.field(default_factory=Metrics)
     knowledge: Knowledge = msgspec.field(default_factory=Knowledge)
     estimator: TokenEstimator = msgspec.field(default_factory=TokenEstimator)
     draw: Callable[[], float] = random

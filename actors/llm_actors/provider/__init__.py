@@ -1,14 +1,14 @@
 """Provider actors: one per provider, each the only one that talks to its vendor."""
 
 from llm_actors.provider.actor import ProviderActor
-from llm_actors.provider.failing import failure_of
-from llm_actors.provider.messages import Outcome, ProviderMessage, ProviderRef, Sink, generate, list_models
+from llm_actors.provider.failures import failure_of
+from llm_actors.provider.messages import AttemptResult, ProviderMessage, ProviderRef, Sink, generate, list_models
 from llm_actors.provider.spec import DEFAULT_CONCURRENCY, Endpoint, ProviderSpec
 
 __all__ = [
     "DEFAULT_CONCURRENCY",
+    "AttemptResult",
     "Endpoint",
-    "Outcome",
     "ProviderActor",
     "ProviderMessage",
     "ProviderRef",

@@ -1,6 +1,6 @@
 """The provider actor: owns one provider's connections and does its requests, a task each.
 
-What a vendor does wrong is an answer (`Outcome`); what we do wrong is a crash. A crash ends one request, and only
+What a vendor does wrong is an answer (`AttemptResult`); what we do wrong is a crash. A crash ends one request, and only
 if they keep coming the actor, whose supervisor starts it anew with fresh connections.
 """
 
@@ -11,8 +11,8 @@ from typing import assert_never, final
 import trio
 
 from llm_actors.kernel import Delivery, Inbox, serve_concurrently
-from llm_actors.provider.attempt import ERROR_BODY_BYTES, Attempt
-from llm_actors.provider.failing import failure_of
+from llm_actors.provider.call import ERROR_BODY_BYTES, ProviderCall
+from llm_actors.provider.failures import failure_of
 from llm_actors.provider.messages import Generate, ListModels, ProviderMessage
 from llm_actors.provider.spec import ProviderSpec
 from llm_actors.transport import Dial, Transport, TransportError
@@ -51,7 +51,7 @@ class ProviderActor:
         match delivery.message:
             case Generate() as message:
                 timeouts = message.timeouts or self._spec.timeouts
-                attempt = Attempt(self._spec, self._transport, message.sink, timeouts, delivery.scope())
+                attempt = ProviderCall(self._spec, self._transport, message.sink, timeouts, delivery.scope())
                 outcome = await attempt.run(message.request, stream=message.stream)
                 if not delivery.abandoned:
                     delivery.reply(message, outcome)

@@ -17,7 +17,7 @@ Sink: TypeAlias = Callable[[Event], None]
 """Where the events of an answer go as they come, the terminal one excepted. May raise `LogLimitExceeded`."""
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+class AttemptResult(msgspec.Struct, frozen=True, kw_only=True):
     """How one attempt ended. Times are in seconds from its start; ``None``: it did not come that far."""
 
     end: Finished | Failed
@@ -30,7 +30,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """There was no connection to send it over: the vendor knows nothing of it."""
 
 
-class Generate(Call[Outcome], frozen=True, kw_only=True):
+class Generate(Call[AttemptResult], frozen=True, kw_only=True):
     """Answer ``request``, whose ``model`` is the vendor's own name. ``stream``: as it is made, else as a whole."""
 
     request: AnyRequest
@@ -54,7 +54,7 @@ ProviderRef: TypeAlias = Ref[ProviderMessage]
 
 def generate(
     provider: ProviderRef, request: AnyRequest, *, stream: bool, sink: Sink, timeouts: Timeouts | None = None
-) -> Awaitable[Outcome]:
+) -> Awaitable[AttemptResult]:
     """One attempt at one provider. Waits until it has ended, for at most ``timeouts.total``.
 
     Every failure of the vendor or the network is in the outcome. Raises a `KernelError` when the actor could not do it:

@@ -19,9 +19,7 @@ from typing import final
 
 import trio
 
-from llm_protocol.content import Image
-from llm_protocol.events import DELTAS, TERMINAL, Event, Failed, Finished, ItemDone, Restarted
-from llm_protocol.merging import (
+from llm_protocol.codec.merging import (
     ANY_DELTAS,
     AnyDelta,
     count_pieces,
@@ -31,6 +29,8 @@ from llm_protocol.merging import (
     keeps_lengths,
     without_lengths,
 )
+from llm_protocol.content import Image
+from llm_protocol.events import DELTAS, TERMINAL, Event, Failed, Finished, ItemDone, Restarted
 
 LOG_LIMIT_BYTES = 8 * 1024 * 1024
 """Default bound of one log, in bytes as `weigh` counts them (8 MiB)."""

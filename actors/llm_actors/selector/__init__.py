@@ -12,28 +12,28 @@ from llm_actors.selector.actor import (
     observe,
     selector_child,
 )
-from llm_actors.selector.breaker import Breaker, State
+from llm_actors.selector.breaker import CircuitBreaker, CircuitState
 from llm_actors.selector.cost import CostOf
 from llm_actors.selector.performance import Observed, Performance
-from llm_actors.selector.ranking import Barred, Choice, Ranking
+from llm_actors.selector.ranking import RankedCandidate, Ranking, Unavailable
 from llm_actors.selector.score import Figures, Terms, Weights
 from llm_actors.selector.selector import Selector
 
 __all__ = [
-    "Barred",
-    "Breaker",
-    "Choice",
+    "CircuitBreaker",
+    "CircuitState",
     "CostOf",
     "Figures",
     "Observed",
     "Performance",
+    "RankedCandidate",
     "Ranking",
     "Selector",
     "SelectorActor",
     "SelectorMessage",
     "SelectorRef",
-    "State",
     "Terms",
+    "Unavailable",
     "Weights",
     "observe",
     "selector_child",

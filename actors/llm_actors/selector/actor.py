@@ -18,8 +18,8 @@ import trio
 
 from llm_actors.catalog import Candidate
 from llm_actors.kernel import ChildSpec, Delivery, Inbox, MailboxSpec, Overflow, Previous, Ref, serve
-from llm_actors.provider import Outcome
-from llm_actors.selector.breaker import State
+from llm_actors.provider import AttemptResult
+from llm_actors.selector.breaker import CircuitState
 from llm_actors.selector.performance import Observed
 from llm_actors.selector.selector import Selector, Turn
 from llm_protocol.events import Failed
@@ -43,7 +43,7 @@ SelectorRef: TypeAlias = Ref[SelectorMessage]
 def observe(
     selector: SelectorRef,
     candidate: Candidate,
-    outcome: Outcome,
+    outcome: AttemptResult,
     *,
     began: float,
     stream: bool,
@@ -124,10 +124,10 @@ def selector_child(selector: Selector) -> ChildSpec[SelectorMessage]:
 def _tell(turn: Turn, now: float) -> None:
     """Log the beginning and the end of an outage, not each probe in between."""
     breaker = turn.breaker
-    if breaker.state is State.OPEN and turn.before is State.CLOSED:
+    if breaker.state is CircuitState.OPEN and turn.before is CircuitState.CLOSED:
         cause = breaker.cause.value if breaker.cause else "unknown"
         log.warning(
             "%s is not asked for %.1f s: too many failures, the last %s", turn.provider, breaker.until - now, cause
         )
-    elif breaker.state is State.CLOSED:
+    elif breaker.state is CircuitState.CLOSED:
         log.info("%s answers again", turn.provider)

@@ -20,8 +20,8 @@ from math import inf
 import msgspec
 
 from llm_actors.kernel import Backoff
-from llm_actors.selector.figures import Fading
-from llm_actors.selector.verdicts import VERDICTS
+from llm_actors.selector.decay import Fading
+from llm_actors.selector.failure_effects import VERDICTS
 from llm_protocol.failures import FailureKind
 
 FAILURES_IN_A_ROW = 5
@@ -43,7 +43,7 @@ PROBE_SECONDS = 10.0
 """A probe has the slot for so long. After that it may be lost, and another one may go."""
 
 
-class State(StrEnum):
+class CircuitState(StrEnum):
     """What the breaker lets through: everything, nothing, or one request at a time."""
 
     CLOSED = "closed"
@@ -51,7 +51,7 @@ class State(StrEnum):
     HALF_OPEN = "half-open"
 
 
-class Event(Enum):
+class CircuitEvent(Enum):
     """What changes a breaker."""
 
     SUCCEEDED = "an attempt succeeded"
@@ -61,23 +61,23 @@ class Event(Enum):
     RESTARTED = "its keeper crashed and what it last knew may be old"
 
 
-NEXT: dict[tuple[State, Event], State] = {
-    (State.CLOSED, Event.SUCCEEDED): State.CLOSED,
-    (State.CLOSED, Event.FAILED): State.CLOSED,
-    (State.CLOSED, Event.TRIPPED): State.OPEN,
-    (State.CLOSED, Event.RESTARTED): State.CLOSED,
-    (State.OPEN, Event.RESTED): State.HALF_OPEN,
-    (State.OPEN, Event.RESTARTED): State.HALF_OPEN,
-    (State.HALF_OPEN, Event.SUCCEEDED): State.CLOSED,
-    (State.HALF_OPEN, Event.FAILED): State.OPEN,
-    (State.HALF_OPEN, Event.RESTARTED): State.HALF_OPEN,
+NEXT: dict[tuple[CircuitState, CircuitEvent], CircuitState] = {
+    (CircuitState.CLOSED, CircuitEvent.SUCCEEDED): CircuitState.CLOSED,
+    (CircuitState.CLOSED, CircuitEvent.FAILED): CircuitState.CLOSED,
+    (CircuitState.CLOSED, CircuitEvent.TRIPPED): CircuitState.OPEN,
+    (CircuitState.CLOSED, CircuitEvent.RESTARTED): CircuitState.CLOSED,
+    (CircuitState.OPEN, CircuitEvent.RESTED): CircuitState.HALF_OPEN,
+    (CircuitState.OPEN, CircuitEvent.RESTARTED): CircuitState.HALF_OPEN,
+    (CircuitState.HALF_OPEN, CircuitEvent.SUCCEEDED): CircuitState.CLOSED,
+    (CircuitState.HALF_OPEN, CircuitEvent.FAILED): CircuitState.OPEN,
+    (CircuitState.HALF_OPEN, CircuitEvent.RESTARTED): CircuitState.HALF_OPEN,
 }
 
 
-class Breaker(msgspec.Struct, frozen=True, kw_only=True):
+class CircuitBreaker(msgspec.Struct, frozen=True, kw_only=True):
     """One breaker. Times are on one monotonic clock, in seconds."""
 
-    state: State = State.CLOSED
+    state: CircuitState = CircuitState.CLOSED
     since: float = -inf
     """When it came into its state."""
     until: float = -inf
@@ -93,35 +93,35 @@ class Breaker(msgspec.Struct, frozen=True, kw_only=True):
     good: Fading = Fading(LATELY_SECONDS)
     bad: Fading = Fading(LATELY_SECONDS)
 
-    def at(self, now: float) -> Breaker:
+    def at(self, now: float) -> CircuitBreaker:
         """The breaker as it is at ``now``: an open one whose rest is over is half-open."""
-        if self.state is not State.OPEN or now < self.until:
+        if self.state is not CircuitState.OPEN or now < self.until:
             return self
-        return self._to(NEXT[self.state, Event.RESTED], self.until)
+        return self._to(NEXT[self.state, CircuitEvent.RESTED], self.until)
 
     def free_in(self, now: float) -> float:
         """Seconds until it lets a request through, as far as is known; 0.0: now."""
         here = self.at(now)
-        if here.state is State.CLOSED:
+        if here.state is CircuitState.CLOSED:
             return 0.0
-        if here.state is State.OPEN:
+        if here.state is CircuitState.OPEN:
             return here.until - now
         return max(0.0, here.probing_since + PROBE_SECONDS - now)
 
-    def admit(self, now: float) -> Breaker | None:
+    def admit(self, now: float) -> CircuitBreaker | None:
         """The breaker after letting one request through at ``now``; ``None`` if it lets none through."""
         if self.free_in(now) > 0:
             return None
         here = self.at(now)
-        return here if here.state is State.CLOSED else msgspec.structs.replace(here, probing_since=now)
+        return here if here.state is CircuitState.CLOSED else msgspec.structs.replace(here, probing_since=now)
 
-    def after(self, kind: FailureKind | None, *, began: float, now: float, draw: float) -> Breaker:
+    def after(self, kind: FailureKind | None, *, began: float, now: float, draw: float) -> CircuitBreaker:
         """After an attempt that began at ``began`` and ended at ``now``: well, or with a failure of ``kind``.
 
         ``draw`` in [0, 1) is the jitter of the rest, should it come to one.
         """
         here = self.at(now)
-        if began < here.since or here.state is State.OPEN:
+        if began < here.since or here.state is CircuitState.OPEN:
             return here
         if began >= here.probing_since:
             here = msgspec.structs.replace(here, probing_since=-inf)
@@ -129,18 +129,22 @@ class Breaker(msgspec.Struct, frozen=True, kw_only=True):
             return here._succeeded(now)
         return here._failed(kind, now, draw) if VERDICTS[kind].breaks else here
 
-    def restarted(self, now: float) -> Breaker:
+    def restarted(self, now: float) -> CircuitBreaker:
         """After a crash of whoever keeps it: what was shut is tried again, by one probe."""
-        return self._to(NEXT[self.state, Event.RESTARTED], self.since if self.state is State.CLOSED else now)
+        return self._to(
+            NEXT[self.state, CircuitEvent.RESTARTED], self.since if self.state is CircuitState.CLOSED else now
+        )
 
-    def _succeeded(self, now: float) -> Breaker:
-        if self.state is State.CLOSED:
+    def _succeeded(self, now: float) -> CircuitBreaker:
+        if self.state is CircuitState.CLOSED:
             return msgspec.structs.replace(self, in_a_row=0, good=self.good.plus(now))
-        return self._to(NEXT[self.state, Event.SUCCEEDED], now)
+        return self._to(NEXT[self.state, CircuitEvent.SUCCEEDED], now)
 
-    def _failed(self, kind: FailureKind, now: float, draw: float) -> Breaker:
+    def _failed(self, kind: FailureKind, now: float, draw: float) -> CircuitBreaker:
         here = msgspec.structs.replace(self, in_a_row=self.in_a_row + 1, bad=self.bad.plus(now), cause=kind)
-        event = Event.TRIPPED if self.state is State.CLOSED and here._too_many(now) else Event.FAILED
+        event = (
+            CircuitEvent.TRIPPED if self.state is CircuitState.CLOSED and here._too_many(now) else CircuitEvent.FAILED
+        )
         state = NEXT[self.state, event]
         return here if state is self.state else here._open(now, draw)
 
@@ -149,16 +153,16 @@ class Breaker(msgspec.Struct, frozen=True, kw_only=True):
         traffic = bad + self.good.level(now)
         return self.in_a_row >= FAILURES_IN_A_ROW or (traffic >= LEAST_TRAFFIC and bad >= FAILURE_RATE * traffic)
 
-    def _open(self, now: float, draw: float) -> Breaker:
-        afresh = self.state is State.CLOSED and now - self.since > RESTS.quiet
+    def _open(self, now: float, draw: float) -> CircuitBreaker:
+        afresh = self.state is CircuitState.CLOSED and now - self.since > RESTS.quiet
         rests = 1 if afresh else self.rests + 1
-        opened = self._to(State.OPEN, now)
+        opened = self._to(CircuitState.OPEN, now)
         return msgspec.structs.replace(
             opened, in_a_row=self.in_a_row, until=now + RESTS.delay(rests, draw), rests=rests
         )
 
-    def _to(self, state: State, now: float) -> Breaker:
+    def _to(self, state: CircuitState, now: float) -> CircuitBreaker:
         """In ``state`` since ``now``. What was counted belongs to the state before, unless it stays the same."""
         if state is self.state:
             return msgspec.structs.replace(self, since=now, probing_since=-inf)
-        return Breaker(state=state, since=now, rests=self.rests, in_a_row=0, cause=self.cause)
+        return CircuitBreaker(state=state, since=now, rests=self.rests, in_a_row=0, cause=self.cause)

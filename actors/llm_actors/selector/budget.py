@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import final
 
-from llm_actors.selector.figures import Fading
+from llm_actors.selector.decay import Fading
 
 RETRY_HALF_LIFE_SECONDS = 10.0
 """After so long a call weighs half as much in the retry budget: what is allowed must follow the traffic closely."""
@@ -34,7 +34,7 @@ HEDGE_HALF_LIFE_SECONDS = 600.0
 
 
 @final
-class Budget:
+class CallBudget:
     """The extra calls to one provider: at most ``share`` of its recent requests, or ``floor`` where that is more."""
 
     def __init__(self, share: float, *, floor: float, half_life: float) -> None:
@@ -60,11 +60,11 @@ class Budget:
         return True
 
 
-def retry_budget() -> Budget:
+def retry_budget() -> CallBudget:
     """A budget for retries and hedges together."""
-    return Budget(RETRY_SHARE, floor=RETRY_FLOOR, half_life=RETRY_HALF_LIFE_SECONDS)
+    return CallBudget(RETRY_SHARE, floor=RETRY_FLOOR, half_life=RETRY_HALF_LIFE_SECONDS)
 
 
-def hedge_budget() -> Budget:
+def hedge_budget() -> CallBudget:
     """A budget for hedges alone, within the other one."""
-    return Budget(HEDGE_SHARE, floor=0.0, half_life=HEDGE_HALF_LIFE_SECONDS)
+    return CallBudget(HEDGE_SHARE, floor=0.0, half_life=HEDGE_HALF_LIFE_SECONDS)

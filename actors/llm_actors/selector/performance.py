@@ -14,8 +14,8 @@ import msgspec
 
 from llm_actors.catalog import Candidate
 from llm_actors.kernel import Cast
-from llm_actors.selector.figures import Fading, Mean, Series
-from llm_actors.selector.verdicts import VERDICTS, pause_after
+from llm_actors.selector.decay import Fading, Mean, Series
+from llm_actors.selector.failure_effects import VERDICTS, pause_after
 from llm_protocol.failures import Failure, FailureKind
 
 FORGIVEN_SECONDS = 60.0

@@ -19,7 +19,7 @@ DIGITS = 6
 """Decimals in a record."""
 
 
-class Barred(NamedTuple):
+class Unavailable(NamedTuple):
     """A candidate is not asked for ``seconds``, as far as is known, because ``why``; callers are told a ``kind``."""
 
     kind: FailureKind
@@ -37,7 +37,7 @@ class Barred(NamedTuple):
         )
 
 
-class Choice(NamedTuple):
+class RankedCandidate(NamedTuple):
     """One candidate in its place. ``barred`` is ``None`` where it can be asked; ``score``: lower is better."""
 
     candidate: Candidate
@@ -45,7 +45,7 @@ class Choice(NamedTuple):
     score: float
     figures: Figures
     terms: Terms
-    barred: Barred | None = None
+    barred: Unavailable | None = None
     probe: bool = False
 
     def record(self) -> JsonObject:
@@ -68,7 +68,7 @@ class Ranking(msgspec.Struct, frozen=True, kw_only=True):
 
     select: Select
     weights: Weights
-    choices: tuple[Choice, ...]
+    choices: tuple[RankedCandidate, ...]
 
     @property
     def candidates(self) -> list[Candidate]:
@@ -119,7 +119,7 @@ class Ranking(msgspec.Struct, frozen=True, kw_only=True):
         ]
 
 
-def _again(barred: Barred | None) -> str:
+def _again(barred: Unavailable | None) -> str:
     return "" if barred is None else f", for another {barred.seconds:.1f} s"
 
 

@@ -14,18 +14,18 @@ from math import inf
 from typing import NamedTuple, final
 
 from llm_actors.catalog import Candidate
-from llm_actors.selector.breaker import Breaker, State
-from llm_actors.selector.budget import Budget, hedge_budget, retry_budget
+from llm_actors.selector.breaker import CircuitBreaker, CircuitState
+from llm_actors.selector.budget import CallBudget, hedge_budget, retry_budget
 from llm_actors.selector.cost import CostOf, expected_cost
+from llm_actors.selector.orderings import ORDERS, OrderingInputs
 from llm_actors.selector.performance import (
     LEAST_FOR_HEDGE,
     LEAST_FOR_MEDIAN,
     Observed,
     Performance,
 )
-from llm_actors.selector.ranking import Barred, Choice, Ranking
+from llm_actors.selector.ranking import RankedCandidate, Ranking, Unavailable
 from llm_actors.selector.score import Figures, Weights, normalised
-from llm_actors.selector.selects import ORDERS, Wish
 from llm_protocol.errors import ModelNotFoundError
 from llm_protocol.failures import RULES, Failure, FailureKind
 from llm_protocol.policy import Select
@@ -53,8 +53,8 @@ class Turn(NamedTuple):
     """A provider's breaker came into another state."""
 
     provider: str
-    before: State
-    breaker: Breaker
+    before: CircuitState
+    breaker: CircuitBreaker
 
 
 @final
@@ -64,7 +64,7 @@ class Selector:
     def __init__(self, cost_of: CostOf) -> None:
         self._cost_of = cost_of
         self._books: dict[Candidate, Performance] = {}
-        self._breakers: dict[str, Breaker] = {}
+        self._breakers: dict[str, CircuitBreaker] = {}
         self._retries = _Budgets(retry_budget)
         self._hedges = _Budgets(hedge_budget)
 
@@ -92,7 +92,7 @@ class Selector:
             raise ModelNotFoundError("there is no candidate to choose from")
         choices = self._judge(candidates, request_type, weights, usage, now)
         ready = [choice for choice in choices if choice.barred is None]
-        ready = ORDERS[select](ready, Wish(draw, sticky_key, shares or {}))
+        ready = ORDERS[select](ready, OrderingInputs(draw, sticky_key, shares or {}))
         if select in _MEASURED and draw < EXPLORED_SHARE:
             ready = self._explore(ready, draw / EXPLORED_SHARE, now)
         ready = [
@@ -110,7 +110,7 @@ class Selector:
         """The books of ``candidate``."""
         return self._books.get(candidate, _UNKNOWN)
 
-    def breaker(self, provider: str, now: float) -> Breaker:
+    def breaker(self, provider: str, now: float) -> CircuitBreaker:
         """The breaker of a provider as it is now."""
         return self._breakers.get(provider, _CLOSED).at(now)
 
@@ -160,7 +160,7 @@ class Selector:
             del self._books[next(iter(self._books))]
         if breaker.state is before.state:
             return None
-        if breaker.state is State.CLOSED:
+        if breaker.state is CircuitState.CLOSED:
             self._forgive(provider)
         return Turn(provider, before.state, breaker)
 
@@ -183,15 +183,15 @@ class Selector:
         weights: Weights,
         usage: Usage | None,
         now: float,
-    ) -> list[Choice]:
+    ) -> list[RankedCandidate]:
         figures = [self._figures(candidate, request_type, usage, now) for candidate in candidates]
-        choices: list[Choice] = []
+        choices: list[RankedCandidate] = []
         for candidate, figure, terms in zip(candidates, figures, normalised(figures), strict=True):
             barred = self._barred(candidate, now)
-            probe = barred is None and self.breaker(candidate.provider, now).state is State.HALF_OPEN
+            probe = barred is None and self.breaker(candidate.provider, now).state is CircuitState.HALF_OPEN
             # A probe stands where the candidate would stand if it were well; its failures would keep it last for ever.
             fair = terms._replace(unavailability=0.0) if probe else terms
-            choices.append(Choice(candidate, "", fair.score(weights), figure, fair, barred, probe))
+            choices.append(RankedCandidate(candidate, "", fair.score(weights), figure, fair, barred, probe))
         return choices
 
     def _figures(self, candidate: Candidate, request_type: RequestType, usage: Usage | None, now: float) -> Figures:
@@ -202,20 +202,22 @@ class Selector:
     def _usual_s(self, candidate: Candidate, now: float) -> float | None:
         return self.known(candidate).percentile(50, now, stream=False, least=LEAST_FOR_MEDIAN)
 
-    def _barred(self, candidate: Candidate, now: float) -> Barred | None:
+    def _barred(self, candidate: Candidate, now: float) -> Unavailable | None:
         known = self.known(candidate)
         if known.paused_until > now and known.paused_by is not None:
-            return Barred(known.paused_by, RULES[known.paused_by].meaning, known.paused_until - now)
+            return Unavailable(known.paused_by, RULES[known.paused_by].meaning, known.paused_until - now)
         breaker = self._breakers.get(candidate.provider, _CLOSED)
         seconds = breaker.free_in(now)
         if seconds <= 0:
             return None
-        if breaker.at(now).state is State.HALF_OPEN:
-            return Barred(FailureKind.OVERLOADED, "one request is probing it now", min(seconds, PROBE_HINT_SECONDS))
+        if breaker.at(now).state is CircuitState.HALF_OPEN:
+            return Unavailable(
+                FailureKind.OVERLOADED, "one request is probing it now", min(seconds, PROBE_HINT_SECONDS)
+            )
         last = f", the last: {breaker.cause.value}" if breaker.cause else ""
-        return Barred(FailureKind.OVERLOADED, f"it rests after too many failures{last}", seconds)
+        return Unavailable(FailureKind.OVERLOADED, f"it rests after too many failures{last}", seconds)
 
-    def _explore(self, ready: list[Choice], draw: float, now: float) -> list[Choice]:
+    def _explore(self, ready: list[RankedCandidate], draw: float, now: float) -> list[RankedCandidate]:
         """With the candidate that was not heard of for longest in front; ``draw`` chooses among those never tried."""
         heard = [self.known(each.candidate).seen_at for each in ready]
         oldest = min(heard, default=now)
@@ -228,18 +230,18 @@ class Selector:
         return [explored, *ready[:place], *ready[place + 1 :]]
 
 
-_CLOSED = Breaker()
+_CLOSED = CircuitBreaker()
 
 
 @final
 class _Budgets:
     """One budget for each provider. There are as many as are configured."""
 
-    def __init__(self, make: Callable[[], Budget]) -> None:
+    def __init__(self, make: Callable[[], CallBudget]) -> None:
         self._make = make
-        self._budgets: dict[str, Budget] = {}
+        self._budgets: dict[str, CallBudget] = {}
 
-    def of(self, candidate: Candidate) -> Budget:
+    def of(self, candidate: Candidate) -> CallBudget:
         """The budget of the candidate's provider."""
         found = self._budgets.get(candidate.provider)
         if found is None:
@@ -247,7 +249,7 @@ class _Budgets:
         return found
 
 
-def _back_in(choice: Choice) -> float:
+def _back_in(choice: RankedCandidate) -> float:
     return choice.barred.seconds if choice.barred is not None else 0.0
 
 

@@ -1,7 +1,7 @@
 """One actor alone, its neighbours scripted.
 
 `alone` runs a real actor with the kernel's own guard but no supervisor: it is not restarted, and its crash is yours.
-A `Script` stands for a neighbour: hand its `ref` to the actor, then `expect` the messages and answer them by hand.
+A `ScriptedPeer` stands for a neighbour: hand its `ref` to the actor, then `expect` the messages and answer them by hand.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import Generic, TypeVar, cast, final
 
 import trio
 
+from llm_actors.kernel.child_run import ChildRun
 from llm_actors.kernel.delivery import Delivery
 from llm_actors.kernel.inbox import Inbox
-from llm_actors.kernel.incarnation import Incarnation
 from llm_actors.kernel.lifecycle import Bus
 from llm_actors.kernel.mailbox import Mailbox, MailboxSpec
-from llm_actors.kernel.message import Message
+from llm_actors.kernel.message import ActorMessage
 from llm_actors.kernel.ref import Ref
 from llm_actors.kernel.spec import Actor, Previous
 
@@ -29,19 +29,19 @@ STOP_SECONDS = 5.0
 
 DEFAULT_MAILBOX = MailboxSpec()
 
-M = TypeVar("M", bound=Message)
-S = TypeVar("S", bound=Message)
+M = TypeVar("M", bound=ActorMessage)
+S = TypeVar("S", bound=ActorMessage)
 
 
 @final
-class Lone(Generic[M]):
+class LoneActor(Generic[M]):
     """The actor under test: `ref` reaches it, `mailbox` and `bus` show what the kernel saw."""
 
     def __init__(self, name: str, mailbox: MailboxSpec) -> None:
         self.mailbox = Mailbox(name, mailbox)
         self.bus = self.mailbox.bus = Bus()
         self.ref: Ref[M] = Ref(self.mailbox)
-        self._life = Incarnation(self.mailbox, lambda _: None)
+        self._life = ChildRun(self.mailbox, lambda _: None)
         self._expected = False
 
     @property
@@ -71,15 +71,15 @@ class Lone(Generic[M]):
 
     async def start(self, nursery: trio.Nursery, actor: Actor[M]) -> None:
         """Start the actor; used by `alone`."""
-        await self._life.start(nursery, lambda _: cast("Actor[Message]", actor), None, START_SECONDS)
+        await self._life.start(nursery, lambda _: cast("Actor[ActorMessage]", actor), None, START_SECONDS)
 
 
 @asynccontextmanager
 async def alone(
     actor: Actor[M], *, name: str = "alone", mailbox: MailboxSpec = DEFAULT_MAILBOX
-) -> AsyncIterator[Lone[M]]:
+) -> AsyncIterator[LoneActor[M]]:
     """Run `actor` around a block and stop it afterwards. Its crash is raised at the end unless `crash` took it."""
-    lone: Lone[M] = Lone(name, mailbox)
+    lone: LoneActor[M] = LoneActor(name, mailbox)
     async with trio.open_nursery() as nursery:
         await lone.start(nursery, actor)
         try:
@@ -90,12 +90,12 @@ async def alone(
 
 
 @final
-class Script(Generic[M]):
+class ScriptedPeer(Generic[M]):
     """A neighbour played by the test."""
 
     def __init__(self, name: str, mailbox: MailboxSpec = DEFAULT_MAILBOX) -> None:
         self._mailbox = Mailbox(name, mailbox)
-        self._inbox: Inbox[Message] = Inbox(self._mailbox)
+        self._inbox: Inbox[ActorMessage] = Inbox(self._mailbox)
         self.ref: Ref[M] = Ref(self._mailbox)
 
     async def expect(self, kind: type[S]) -> Delivery[S]:

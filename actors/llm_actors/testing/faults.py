@@ -16,13 +16,13 @@ from unittest.mock import patch
 import msgspec
 import trio
 
-from llm_actors.kernel import child
+from llm_actors.kernel import child_state
 from llm_actors.kernel.delivery import Delivery
 from llm_actors.kernel.inbox import Inbox
-from llm_actors.kernel.message import Message
+from llm_actors.kernel.message import ActorMessage
 from llm_actors.kernel.spec import Actor, ChildSpec, Previous
 
-M = TypeVar("M", bound=Message)
+M = TypeVar("M", bound=ActorMessage)
 
 
 class InjectedCrash(Exception):  # noqa: N818  (it says what happened)
@@ -111,12 +111,12 @@ def crashing(where: str, *, every: int = 1, on_start: bool = False) -> Iterator[
     of supervisors that are made in the block. Of actors without a mailbox every n-th crashes, soon after its start.
     """
     crashes = Crashes(every, on_start=on_start)
-    make = child.Child.__init__
+    make = child_state.ChildState.__init__
 
-    def init(self: child.Child, spec: ChildSpec[M], path: str, *args: object, **kwargs: object) -> None:
+    def init(self: child_state.ChildState, spec: ChildSpec[M], path: str, *args: object, **kwargs: object) -> None:
         make(self, crashes.alter(spec) if fnmatch(path, where) else spec, path, *args, **kwargs)  # type: ignore[arg-type]
 
-    with patch.object(child.Child, "__init__", init):
+    with patch.object(child_state.ChildState, "__init__", init):
         yield crashes
 
 

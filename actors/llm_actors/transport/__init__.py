@@ -16,13 +16,12 @@ from .errors import (
     UnsupportedEncoding,
 )
 from .request import HttpRequest, Origin, parse_url
-from .resolve import Address, Resolver
-from .response import Headers, Response
+from .resolve import ResolvedAddress, Resolver
+from .response import Headers, HttpResponse
 from .transport import Transport, TransportStatistics
 from .trust import TlsTrust
 
 __all__ = [
-    "Address",
     "BodyTooLarge",
     "Broken",
     "ConnectFailed",
@@ -30,11 +29,12 @@ __all__ = [
     "Dial",
     "Headers",
     "HttpRequest",
+    "HttpResponse",
     "Origin",
     "ProtocolViolation",
     "RequestRefused",
+    "ResolvedAddress",
     "Resolver",
-    "Response",
     "TcpDial",
     "TlsFailed",
     "TlsTrust",

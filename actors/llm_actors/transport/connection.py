@@ -25,7 +25,7 @@ from .errors import (
     wire_reason,
 )
 from .request import Origin
-from .response import Headers, Response
+from .response import Headers, HttpResponse
 from .wire import CHUNK_BYTES, Wire
 
 MAX_HEADER_BYTES: Final = 64 * 1024  # status line and headers of one answer
@@ -51,7 +51,7 @@ class Stale(Broken):
         super().__init__(origin, reason, answered=False)
 
 
-class Connection:
+class ClientConnection:
     """Owned by one exchange at a time. Nothing here waits with a limit of its own: the caller's scope has it."""
 
     __slots__ = (
@@ -76,9 +76,9 @@ class Connection:
         self._framed = False  # the message itself says where its body ends
         self._in_whole_chunks = False  # every piece of the body held whole chunks, so the next one begins with one
         self._failure: TransportError | None = None
-        self._response: Response | None = None
+        self._response: HttpResponse | None = None
 
-    async def ask(self, method: str, payload: bytes) -> Response:
+    async def ask(self, method: str, payload: bytes) -> HttpResponse:
         """Send one encoded request and wait for the head of its answer.
 
         Raises :class:`Stale`, Broken, ProtocolViolation or UnsupportedEncoding. After an error or a cancel the
@@ -162,7 +162,7 @@ class Connection:
         if self._failure:
             raise self._failure
 
-    async def _receive_head(self, method: str) -> Response:
+    async def _receive_head(self, method: str) -> HttpResponse:
         interim = 0
         while True:
             event = self._next_event()
@@ -180,7 +180,7 @@ class Connection:
                 if interim > MAX_INTERIM_ANSWERS:
                     raise ProtocolViolation(self.origin, f"more than {MAX_INTERIM_ANSWERS} interim answers")
 
-    def _judge(self, head: h11.Response, method: str) -> Response:
+    def _judge(self, head: h11.Response, method: str) -> HttpResponse:
         """Refuse heads that h11 accepts and we do not."""
         raw = list(head.headers)
         names = {name for name, _ in raw}
@@ -197,7 +197,7 @@ class Connection:
         bodiless = method == "HEAD" or head.status_code in (204, 304)
         self._framed = (chunked or b"content-length" in names) and not bodiless
         self._in_whole_chunks = chunked and whole_chunks(self._h11.trailing_data[0]) is not None
-        return Response(head.status_code, Headers(raw), self)
+        return HttpResponse(head.status_code, Headers(raw), self)
 
     def _refuse_encodings(self, status: int, raw: list[tuple[bytes, bytes]]) -> None:
         for name, value in raw:

@@ -12,7 +12,7 @@ from typing import Final
 
 import trio
 
-from .resolve import Address, Resolver
+from .resolve import ResolvedAddress, Resolver
 
 STAGGER_SECONDS: Final = 0.25
 
@@ -34,17 +34,17 @@ class TcpDial:
         return await _first_to_connect(_families_in_turn(addresses))
 
 
-def _literal(host: str, port: int) -> Address | None:
+def _literal(host: str, port: int) -> ResolvedAddress | None:
     for family in (socket.AF_INET, socket.AF_INET6):
         try:
             socket.inet_pton(family, host)
         except OSError:
             continue
-        return Address(family, (host, port))
+        return ResolvedAddress(family, (host, port))
     return None
 
 
-def _families_in_turn(addresses: list[Address]) -> list[Address]:
+def _families_in_turn(addresses: list[ResolvedAddress]) -> list[ResolvedAddress]:
     """Let the second address be of the other family: when IPv6 is broken, all of its addresses are."""
     first = addresses[0].family
     other = next((at for at, address in enumerate(addresses) if address.family != first), None)
@@ -53,11 +53,11 @@ def _families_in_turn(addresses: list[Address]) -> list[Address]:
     return [addresses[0], addresses[other], *addresses[1:other], *addresses[other + 1 :]]
 
 
-async def _first_to_connect(addresses: list[Address]) -> trio.SocketStream:
+async def _first_to_connect(addresses: list[ResolvedAddress]) -> trio.SocketStream:
     won: list[trio.SocketStream] = []
     failures: list[OSError] = []
 
-    async def attempt(address: Address, failed: trio.Event) -> None:
+    async def attempt(address: ResolvedAddress, failed: trio.Event) -> None:
         try:
             stream = await _connect(address)
         except OSError as exc:
@@ -87,7 +87,7 @@ async def _first_to_connect(addresses: list[Address]) -> trio.SocketStream:
     return won[0]
 
 
-async def _connect(address: Address) -> trio.SocketStream:
+async def _connect(address: ResolvedAddress) -> trio.SocketStream:
     sock = trio.socket.socket(address.family, socket.SOCK_STREAM)
     try:
         await sock.connect(address.sockaddr)

@@ -23,20 +23,20 @@ RESOLVER_THREADS: Final = 16  # different names looked up at the same time
 SockAddr = tuple[Any, ...]  # as the socket module has it: its shape depends on the family
 
 
-class Address(NamedTuple):
+class ResolvedAddress(NamedTuple):
     """Where a TCP connection may be made to."""
 
     family: int
     sockaddr: SockAddr
 
 
-Lookup = Callable[[str, int], list[Address]]
+Lookup = Callable[[str, int], list[ResolvedAddress]]
 
 
-def system_lookup(host: str, port: int) -> list[Address]:
+def system_lookup(host: str, port: int) -> list[ResolvedAddress]:
     """The addresses in the order in which the system prefers them. Blocks; raises OSError."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [Address(family, sockaddr) for family, _, _, _, sockaddr in found]
+    return [ResolvedAddress(family, sockaddr) for family, _, _, _, sockaddr in found]
 
 
 class _Lookup:
@@ -44,7 +44,7 @@ class _Lookup:
 
     def __init__(self) -> None:
         self.done = trio.Event()
-        self.found: list[Address] | Exception = []
+        self.found: list[ResolvedAddress] | Exception = []
 
 
 class Resolver:
@@ -55,7 +55,7 @@ class Resolver:
         self._limiter = trio.CapacityLimiter(threads)
         self._running: dict[tuple[str, int], _Lookup] = {}
 
-    async def resolve(self, host: str, port: int) -> list[Address]:
+    async def resolve(self, host: str, port: int) -> list[ResolvedAddress]:
         """At least one address, or OSError. Waits without limit of its own; a cancel leaves the lookup running."""
         key = (host, port)
         if key not in self._running:
@@ -79,7 +79,7 @@ class Resolver:
         lookup = self._running[key] = _Lookup()
         token = trio.lowlevel.current_trio_token()
 
-        def look_up() -> list[Address] | Exception:
+        def look_up() -> list[ResolvedAddress] | Exception:
             try:
                 return self._lookup(*key)
             except UnicodeError:
@@ -87,13 +87,13 @@ class Resolver:
             except Exception as exc:
                 return exc
 
-        def finish(result: Outcome[list[Address] | Exception]) -> None:
+        def finish(result: Outcome[list[ResolvedAddress] | Exception]) -> None:
             del self._running[key]
             self._limiter.release_on_behalf_of(slot)
             lookup.found = result.unwrap()
             lookup.done.set()
 
-        def deliver(result: Outcome[list[Address] | Exception]) -> None:
+        def deliver(result: Outcome[list[ResolvedAddress] | Exception]) -> None:
             with suppress(trio.RunFinishedError):  # nobody is left to wait
                 token.run_sync_soon(finish, result)
 

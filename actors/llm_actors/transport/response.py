@@ -10,7 +10,7 @@ import trio
 from .errors import BodyTooLarge
 
 if TYPE_CHECKING:
-    from .connection import Connection
+    from .connection import ClientConnection
 
 MAX_BODY_BYTES: Final = 64 * 1024 * 1024  # for read(): a page of images in base64 fits
 
@@ -41,12 +41,12 @@ class Headers(Mapping[str, str]):
         return f"<Headers {', '.join(self)}>"
 
 
-class Response:
+class HttpResponse:
     """An answer whose head has arrived. It ends with the ``send`` block that gave it; then ``receive`` is closed."""
 
     __slots__ = ("headers", "origin", "receive", "resent", "status")
 
-    def __init__(self, status: int, headers: Headers, connection: Connection) -> None:
+    def __init__(self, status: int, headers: Headers, connection: ClientConnection) -> None:
         self.status = status
         self.headers = headers
         self.resent = False

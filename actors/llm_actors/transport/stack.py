@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from .connection import Connection
+from .connection import ClientConnection
 from .request import Origin
 
 MAX_IDLE_PER_ORIGIN: Final = 128
@@ -20,12 +20,12 @@ class IdleStack:
     def __init__(self, *, max_per_origin: int = MAX_IDLE_PER_ORIGIN, idle_seconds: float = IDLE_SECONDS) -> None:
         self._max_per_origin = max_per_origin
         self._idle_seconds = idle_seconds
-        self._stacks: dict[Origin, list[tuple[Connection, float]]] = {}
+        self._stacks: dict[Origin, list[tuple[ClientConnection, float]]] = {}
 
     def __len__(self) -> int:
         return sum(map(len, self._stacks.values()))
 
-    def pop(self, origin: Origin, now: float) -> Connection | None:
+    def pop(self, origin: Origin, now: float) -> ClientConnection | None:
         """The connection used last, if it is young enough and its peer has neither closed it nor sent anything."""
         stack = self._stacks.get(origin)
         while stack:
@@ -35,7 +35,7 @@ class IdleStack:
             connection.close()
         return None
 
-    def push(self, connection: Connection, now: float) -> None:
+    def push(self, connection: ClientConnection, now: float) -> None:
         stack = self._stacks.setdefault(connection.origin, [])
         stack.append((connection, now))
         while stack and (len(stack) > self._max_per_origin or now - stack[0][1] >= self._idle_seconds):

@@ -15,11 +15,11 @@ from typing import Final
 
 import trio
 
-from .connection import Connection, Stale
+from .connection import ClientConnection, Stale
 from .dial import Dial, TcpDial
 from .errors import WIRE_ERRORS, ConnectFailed, ConnectTimeout, TlsFailed, wire_reason
 from .request import HttpRequest, Origin, encode
-from .response import Response
+from .response import HttpResponse
 from .stack import IDLE_SECONDS, MAX_IDLE_PER_ORIGIN, IdleStack
 from .trust import TlsTrust
 from .wire import PlainWire, TlsWire, Wire
@@ -64,7 +64,7 @@ class Transport:
         self._closed = False
         self._connecting = self._active = self._opened = self._reused = self._resent = 0
 
-    def send(self, request: HttpRequest, *, connect_timeout: float = CONNECT_TIMEOUT_SECONDS) -> Lease:
+    def send(self, request: HttpRequest, *, connect_timeout: float = CONNECT_TIMEOUT_SECONDS) -> ConnectionLease:
         """Send ``request``; the block is entered when the head of the answer is here, whatever its status.
 
         ``connect_timeout`` (seconds) covers name lookup, TCP and TLS of a new connection. Raises a
@@ -72,7 +72,7 @@ class Transport:
         Broken, ProtocolViolation, UnsupportedEncoding; ClosedResourceError after ``aclose``.
         To keep the connection, read the body until ``b""``.
         """
-        return Lease(self, request, connect_timeout)
+        return ConnectionLease(self, request, connect_timeout)
 
     async def aclose(self) -> None:
         """Close the idle connections and take no more requests; those under way close theirs when they end."""
@@ -90,8 +90,8 @@ class Transport:
             resent_total=self._resent,
         )
 
-    async def exchange(self, request: HttpRequest, connect_timeout: float) -> tuple[Connection, Response]:
-        """For a `Lease`: an answer, and the connection to give back by `put_back`."""
+    async def exchange(self, request: HttpRequest, connect_timeout: float) -> tuple[ClientConnection, HttpResponse]:
+        """For a `ConnectionLease`: an answer, and the connection to give back by `put_back`."""
         if self._closed:
             raise trio.ClosedResourceError("the transport is closed")
         payload = encode(request)
@@ -107,7 +107,7 @@ class Transport:
         response.resent = kept is not None
         return connection, response
 
-    async def _ask(self, connection: Connection, method: str, payload: bytes) -> Response:
+    async def _ask(self, connection: ClientConnection, method: str, payload: bytes) -> HttpResponse:
         self._active += 1
         try:
             return await connection.ask(method, payload)
@@ -116,7 +116,7 @@ class Transport:
             connection.close()
             raise
 
-    def put_back(self, connection: Connection) -> None:
+    def put_back(self, connection: ClientConnection) -> None:
         """Keep the connection for another request, or close it if there is any doubt."""
         self._active -= 1
         if connection.renew() and not self._closed:
@@ -124,7 +124,7 @@ class Transport:
         else:
             connection.close()
 
-    async def _connect(self, origin: Origin, timeout: float) -> Connection:
+    async def _connect(self, origin: Origin, timeout: float) -> ClientConnection:
         stage = ["connecting"]
         self._connecting += 1
         try:
@@ -135,7 +135,7 @@ class Transport:
         finally:
             self._connecting -= 1
         self._opened += 1
-        return Connection(origin, wire)
+        return ClientConnection(origin, wire)
 
     async def _open_wire(self, origin: Origin, stage: list[str]) -> Wire:
         context = None
@@ -172,7 +172,7 @@ class Transport:
         return self._trust.context()
 
 
-class Lease:
+class ConnectionLease:
     """The block around one answer. A generator would do, but keep the request, with the prompt in it, to the end."""
 
     __slots__ = ("_connect_timeout", "_connection", "_request", "_response", "_transport")
@@ -182,7 +182,7 @@ class Lease:
         self._request = request
         self._connect_timeout = connect_timeout
 
-    async def __aenter__(self) -> Response:
+    async def __aenter__(self) -> HttpResponse:
         self._connection, self._response = await self._transport.exchange(self._request, self._connect_timeout)
         del self._request
         return self._response

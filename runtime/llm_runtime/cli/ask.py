@@ -20,6 +20,7 @@ from llm_protocol.policy import Attempts, Policy
 from llm_protocol.requests import AUTO, LLMProvider
 from llm_protocol.response import FinishReason
 from llm_runtime.cli.logs import start_logging
+from llm_runtime.cli.member_view import columns, watch
 from llm_runtime.cli.setup import WRONG_KEY, configured, daemon
 from llm_runtime.cli.signals import cancel_on_signal
 from llm_runtime.cli.terminal import (
@@ -27,14 +28,13 @@ from llm_runtime.cli.terminal import (
     INTERRUPTED,
     UNREAD,
     UNUSABLE,
-    complain,
     harmless,
     is_piped,
     leaf,
+    print_error,
     say,
     write_all,
 )
-from llm_runtime.cli.watching import columns, watch
 from llm_runtime.config import Config, ConfigError, Provider
 from llm_runtime.runtime import open_runtime
 
@@ -103,18 +103,18 @@ async def _ask(config: Config, model: str, arguments: argparse.Namespace) -> int
 async def _answer(config: Config, model: str, arguments: argparse.Namespace) -> int:
     question = await _question(" ".join(arguments.question))
     if not question:
-        return complain('what is the question? For example: llm-runtime ask "Say hello."', UNUSABLE)
+        return print_error('what is the question? For example: llm-runtime ask "Say hello."', UNUSABLE)
     messages = [Message.of("system", arguments.system)] if arguments.system else []
     messages.append(Message.of("user", question))
     policy = Policy(stream_members=True) if arguments.route else Policy()
     async with open_runtime(config) as runtime, runtime.stream(messages, model=model, policy=policy) as answer:
-        paper = Paper()
+        paper = StdoutWriter()
         try:
             await watch(answer, paper, columns())
         except BrokenPipeError:
             return UNREAD
         except OSError as exc:
-            return complain(f"cannot write the answer: {exc.strerror}", FAILED)
+            return print_error(f"cannot write the answer: {exc.strerror}", FAILED)
         finally:
             with trio.move_on_after(0.5, shield=True):
                 await paper.end_line()
@@ -149,7 +149,7 @@ async def _hint() -> None:
     say("llm-runtime: waiting for the end of stdin (Ctrl-D ends it in a terminal; use </dev/null for none)")
 
 
-class Paper:
+class StdoutWriter:
     """Stdout as the answer is written to it."""
 
     def __init__(self) -> None:

@@ -10,12 +10,12 @@ from uuid import uuid4
 import msgspec
 import trio
 
-from llm_runtime.checking import Check, Report, check, refused, report
 from llm_runtime.cli.logs import start_logging, timestamp
 from llm_runtime.cli.setup import configured
 from llm_runtime.cli.signals import cancel_on_signal
-from llm_runtime.cli.terminal import FAILED, INTERRUPTED, announce, leaf, say
+from llm_runtime.cli.terminal import FAILED, INTERRUPTED, leaf, print_out, say
 from llm_runtime.config import Config, ConfigError
+from llm_runtime.probes import Check, Report, check, refused, report
 
 
 def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         _write(result)
     else:
         for line in result.lines():
-            announce(line)
+            print_out(line)
     return 0 if result.success else FAILED
 
 
@@ -59,4 +59,4 @@ def _checked(config: Config, source: str, *, offline: bool) -> Sequence[Check] |
 
 
 def _write(result: Report) -> None:
-    announce(msgspec.json.encode(result).decode())
+    print_out(msgspec.json.encode(result).decode())

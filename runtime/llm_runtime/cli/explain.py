@@ -19,7 +19,7 @@ from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.requests import LLMProvider
 from llm_runtime.cli.logs import start_logging
 from llm_runtime.cli.setup import WRONG_KEY, Daemon, configured, daemon
-from llm_runtime.cli.terminal import announce, leaf, say
+from llm_runtime.cli.terminal import leaf, print_out, say
 from llm_runtime.config import Provider
 from llm_runtime.providers import provider_spec
 from llm_runtime.runtime import open_runtime
@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     except BaseExceptionGroup as group:
         raise leaf(group) from None
     for line in lines:
-        announce(line)
+        print_out(line)
     return 0
 
 

@@ -12,12 +12,12 @@ import trio
 
 from llm_protocol.errors import BadRequestError
 from llm_protocol.requests import LLMProvider
-from llm_runtime.cli.terminal import announce, say
+from llm_runtime.cli.terminal import print_out, say
 from llm_runtime.config import ConfigError
-from llm_runtime.door import CannotListenError
-from llm_runtime.fake import FakeProvider, Rule, load_script
+from llm_runtime.fake import FakeProvider, ScriptRule, load_script
 from llm_runtime.fake.connection import JOURNAL
 from llm_runtime.fake.vendors import KINDS
+from llm_runtime.server import CannotListenError
 
 
 def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -40,14 +40,14 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 async def _serve(fake: FakeProvider) -> None:
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with fake:
-            announce(f"ready {fake.url}")
+            print_out(f"ready {fake.url}")
             say(f"llm-runtime: the journal is at {fake.url}{JOURNAL}; base URLs:")
             for kind in KINDS:
                 say(f"llm-runtime:   {kind:<17} {fake.base_url(kind)}")
             await anext(signals)
 
 
-def _rules(file: str | None) -> tuple[Rule, ...]:
+def _rules(file: str | None) -> tuple[ScriptRule, ...]:
     try:
         return load_script(Path(file)) if file else ()
     except BadRequestError as exc:

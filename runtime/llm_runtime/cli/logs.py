@@ -15,7 +15,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import TypeAlias, final
 
-from llm_actors.kernel.trace import place
+from llm_actors.kernel.trace import exception_site
 
 LINE_BYTES = 4096
 """The longest line. A pipe that is writable takes this much without blocking (POSIX's PIPE_BUF on Linux)."""
@@ -63,13 +63,13 @@ def _note(message: str) -> logging.LogRecord:
 
 
 class TextFormatter(logging.Formatter):
-    """``2026-01-31T12:00:00.000Z INFO llm_runtime.door: message``"""
+    """``2026-01-31T12:00:00.000Z INFO llm_runtime.server: message``"""
 
     def format(self, record: logging.LogRecord) -> str:
         """One line, whatever the message holds."""
         text = f"{timestamp(record.created)} {record.levelname} {record.name}: {record.getMessage()}"
         if record.exc_info and record.exc_info[1]:
-            text += f" ({place(record.exc_info[1])})"
+            text += f" ({exception_site(record.exc_info[1])})"
         return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
@@ -85,7 +85,7 @@ class JsonFormatter(logging.Formatter):
             "message": record.getMessage(),
         }
         if record.exc_info and record.exc_info[1]:
-            entry["exception"] = place(record.exc_info[1])
+            entry["exception"] = exception_site(record.exc_info[1])
         return json.dumps(entry)
 
 

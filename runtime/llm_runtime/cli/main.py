@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from llm_actors.kernel import KernelError
 from llm_protocol.errors import LLMClientError
 from llm_runtime.cli.arguments import parser
-from llm_runtime.cli.terminal import FAILED, INTERRUPTED, UNUSABLE, complain, reserve_standard_files
+from llm_runtime.cli.terminal import FAILED, INTERRUPTED, UNUSABLE, print_error, reserve_standard_files
 from llm_runtime.config import ConfigError
 
 
@@ -53,9 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
                 return model.run(arguments)
     except ConfigError as exc:
-        return complain(exc, UNUSABLE)
+        return print_error(exc, UNUSABLE)
     except (LLMClientError, KernelError) as exc:
-        return complain(exc, FAILED)
+        return print_error(exc, FAILED)
     except KeyboardInterrupt:
         return INTERRUPTED
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from llm_runtime.cli.terminal import FAILED, complain, say
+from llm_runtime.cli.terminal import FAILED, print_error, say
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -17,10 +17,10 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             print(install())
         except InstallError as exc:
-            return complain(exc, FAILED)
+            return print_error(exc, FAILED)
         return 0
     path = find_model()
     if path is None:
-        return complain("the local model is not installed; install it with: llm-runtime model install", FAILED)
+        return print_error("the local model is not installed; install it with: llm-runtime model install", FAILED)
     print(path)
     return 0

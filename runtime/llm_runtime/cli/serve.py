@@ -13,7 +13,7 @@ import trio
 from llm_runtime import daemon
 from llm_runtime.cli.logs import start_logging
 from llm_runtime.cli.setup import CHECKOUT, configured
-from llm_runtime.cli.terminal import announce, say
+from llm_runtime.cli.terminal import print_out, say
 from llm_runtime.config import Config, with_server
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ def _log(line: str) -> None:
 
 async def _serve(config: Config, program: str, tell: Callable[[str], None]) -> int:
     def ready(url: str) -> None:
-        announce(f"ready {url}")
+        print_out(f"ready {url}")
         key = "LLM_RUNTIME_KEY=… " if config.keys else ""
         tell(f'llm-runtime: try: {key}{program} ask --url {url} "Say hello."')
 

@@ -20,7 +20,7 @@ def reserve_standard_files() -> None:
             os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this one
 
 
-def complain(problem: object, code: int) -> int:
+def print_error(problem: object, code: int) -> int:
     """One line on stderr; gives ``code`` back."""
     say(f"llm-runtime: {problem}")
     return code
@@ -32,7 +32,7 @@ def say(line: str) -> None:
         write_all(f"{line}\n".encode(errors="replace"), 2)
 
 
-def announce(line: str) -> None:
+def print_out(line: str) -> None:
     """Print to stdout for a program that may wait for it; it is no failure when none does."""
     with suppress(OSError):
         write_all(f"{line}\n".encode())

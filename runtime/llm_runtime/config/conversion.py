@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from llm_protocol.codec.wording import KINDS, in_words, not_one_of
+from llm_protocol.codec.wording import suggestion as suggestion
 from llm_protocol.secret import Secret
-from llm_protocol.wording import KINDS, in_words, not_one_of
-from llm_protocol.wording import suggestion as suggestion
 from llm_runtime.config.errors import ConfigError, under
 
 S = TypeVar("S", bound=msgspec.Struct)

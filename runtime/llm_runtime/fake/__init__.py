@@ -9,8 +9,8 @@ It is made of the dialects' server sides, so what it says is what our own client
 has the script's fields and the faults.
 """
 
-from llm_runtime.fake.journal import Journal, Seen, State
+from llm_runtime.fake.journal import CallState, Journal, Seen
 from llm_runtime.fake.provider import FakeProvider
-from llm_runtime.fake.script import Call, Fault, Rule, load_script
+from llm_runtime.fake.script import FakeToolCall, Fault, ScriptRule, load_script
 
-__all__ = ["Call", "FakeProvider", "Fault", "Journal", "Rule", "Seen", "State", "load_script"]
+__all__ = ["CallState", "FakeProvider", "FakeToolCall", "Fault", "Journal", "ScriptRule", "Seen", "load_script"]

@@ -14,12 +14,12 @@ from collections.abc import Iterator
 
 import msgspec
 
+from llm_protocol.codec.json import json_text
 from llm_protocol.content import Image, JsonObject, Part, Reasoning, Refusal, Text, Tool, ToolCall, ToolResult
 from llm_protocol.requests import AnyRequest, ChatRequest, CodeRequest, EmbeddingRequest, ImageRequest
 from llm_protocol.response import FinishReason, LLMResponse, Usage
-from llm_protocol.wire import json_text
 from llm_runtime.fake.sample import sample
-from llm_runtime.fake.script import Call, Rule, asked, follows_tool, last_said
+from llm_runtime.fake.script import FakeToolCall, ScriptRule, asked, follows_tool, last_said
 
 TOKEN_CHARACTERS = 4
 IMAGE_TOKENS = 100
@@ -29,7 +29,7 @@ MAX_DIMENSIONS = 8_192
 MAX_IMAGES = 10
 
 
-def answer(request: AnyRequest, rule: Rule, number: int, dialect: str) -> LLMResponse:
+def answer(request: AnyRequest, rule: ScriptRule, number: int, dialect: str) -> LLMResponse:
     """The answer to the ``number``th request, which came over ``dialect``."""
     said = LLMResponse(
         request_id=request.request_id, provider="fake", model=request.model, response_id=f"fake-{number}"
@@ -47,7 +47,7 @@ def answer(request: AnyRequest, rule: Rule, number: int, dialect: str) -> LLMRes
     )
 
 
-def _embedded(said: LLMResponse, request: EmbeddingRequest, rule: Rule) -> LLMResponse:
+def _embedded(said: LLMResponse, request: EmbeddingRequest, rule: ScriptRule) -> LLMResponse:
     size = max(1, min(request.dimensions or DIMENSIONS, MAX_DIMENSIONS))
     return msgspec.structs.replace(
         said,
@@ -57,7 +57,7 @@ def _embedded(said: LLMResponse, request: EmbeddingRequest, rule: Rule) -> LLMRe
     )
 
 
-def _parts(request: AnyRequest, rule: Rule, ident: str, dialect: str) -> Iterator[Part]:
+def _parts(request: AnyRequest, rule: ScriptRule, ident: str, dialect: str) -> Iterator[Part]:
     if rule.reasoning is not None:
         yield Reasoning(text=rule.reasoning, signature="ZmFrZQ==", dialect=dialect)
     if isinstance(request, ImageRequest):
@@ -74,20 +74,20 @@ def _parts(request: AnyRequest, rule: Rule, ident: str, dialect: str) -> Iterato
         yield Text(rule.text if rule.text is not None else _words(request))
 
 
-def _forced(request: AnyRequest) -> tuple[Call, ...]:
+def _forced(request: AnyRequest) -> tuple[FakeToolCall, ...]:
     """The call that the request insists on."""
     if not isinstance(request, ChatRequest) or request.tool_choice is None or follows_tool(request):
         return ()
     names = [tool.name for tool in request.tools if isinstance(tool, Tool)]
     match request.tool_choice.mode:
         case "required" if names:
-            return (Call(name=names[0]),)
+            return (FakeToolCall(name=names[0]),)
         case "named" if request.tool_choice.name in names:
-            return (Call(name=request.tool_choice.name),)
+            return (FakeToolCall(name=request.tool_choice.name),)
     return ()
 
 
-def _arguments(call: Call, request: AnyRequest) -> str:
+def _arguments(call: FakeToolCall, request: AnyRequest) -> str:
     if call.arguments is not None:
         return json_text(call.arguments)
     tools = request.tools if isinstance(request, ChatRequest) else ()

@@ -10,15 +10,15 @@ from typing import final
 
 import trio
 
+from llm_protocol.codec.json import encode_json
 from llm_protocol.dialect import WireResponse
-from llm_protocol.wire import encode_json
-from llm_runtime.door.http1 import CONTINUE, Request, RequestParser, encode_response
-from llm_runtime.door.limits import PIPELINED_BYTES, RECEIVE_BYTES
-from llm_runtime.door.refusal import Refused
-from llm_runtime.fake.delivery import End, Step
+from llm_runtime.fake.delivery import DeliveryEnd, Step
 from llm_runtime.fake.journal import Journal
 from llm_runtime.fake.replies import JSON, Replies
 from llm_runtime.fake.vendors import Place
+from llm_runtime.server.http1 import CONTINUE, Request, RequestParser, encode_response
+from llm_runtime.server.http_error import HttpError
+from llm_runtime.server.limits import PIPELINED_BYTES, RECEIVE_BYTES
 
 JOURNAL = "/_fake/journal"
 
@@ -32,7 +32,7 @@ ANSWER_SECONDS = 3600.0
 
 
 @final
-class Connection:
+class FakeConnection:
     """Owns ``stream`` until either side has had enough. ``abort`` resets the connection below it."""
 
     def __init__(self, stream: trio.abc.Stream, raw: trio.SocketStream, replies: Replies, journal: Journal) -> None:
@@ -67,7 +67,7 @@ class Connection:
                         await self._stream.send_all(CONTINUE)
                     if not await self._read():
                         return None
-            except Refused as refused:
+            except HttpError as refused:
                 await self._stream.send_all(encode_response(refused.response(), (), close=True, bare=False))
                 return None
             return request
@@ -94,18 +94,18 @@ class Connection:
             left = end is None
         finally:
             self._journal.end(seen, left=left)
-        return end is End.KEEP and request.keep_alive
+        return end is DeliveryEnd.KEEP and request.keep_alive
 
-    async def _watched(self, plan: Iterator[Step]) -> End | None:
+    async def _watched(self, plan: Iterator[Step]) -> DeliveryEnd | None:
         """Carry out a plan while the client is there; nothing when it leaves before the end."""
-        end: End | None = None
+        end: DeliveryEnd | None = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch, nursery.cancel_scope)
             with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                 with trio.move_on_after(ANSWER_SECONDS) as bound:
                     end = await self._perform(plan)
                 if bound.cancelled_caught:
-                    end = End.CLOSE
+                    end = DeliveryEnd.CLOSE
             nursery.cancel_scope.cancel()
         return end
 
@@ -117,17 +117,17 @@ class Connection:
                     return
         answering.cancel("the client has left")
 
-    async def _perform(self, plan: Iterator[Step]) -> End:
+    async def _perform(self, plan: Iterator[Step]) -> DeliveryEnd:
         for step in plan:
             match step:
                 case bytes():
                     await self._stream.send_all(step)
-                case End.RESET:
+                case DeliveryEnd.RESET:
                     self._raw.setsockopt(*_RESET)
                     return step
-                case End.STALL:
+                case DeliveryEnd.STALL:
                     await trio.sleep_forever()
-                case End():
+                case DeliveryEnd():
                     return step
                 case _:
                     await trio.sleep(step)

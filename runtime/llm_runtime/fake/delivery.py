@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from enum import Enum
 from typing import NamedTuple, TypeAlias
 
-from llm_runtime.door.http1 import LAST_CHUNK, encode_chunk, encode_head
-from llm_runtime.fake.script import Fault, Rule
+from llm_runtime.fake.script import Fault, ScriptRule
+from llm_runtime.server.http1 import LAST_CHUNK, encode_chunk, encode_head
 
 DEFAULT_EVENTS = 3
 """Events before a fault, where the rule does not say."""
@@ -24,7 +24,7 @@ BOMB_DEPTH = 100_000
 GARBAGE = b"\x00\xff<html>502 Bad Gateway</html>{]"
 
 
-class End(Enum):
+class DeliveryEnd(Enum):
     """What becomes of the connection."""
 
     KEEP = "keep"
@@ -33,14 +33,14 @@ class End(Enum):
     STALL = "stall"
 
 
-Step: TypeAlias = bytes | float | End
+Step: TypeAlias = bytes | float | DeliveryEnd
 """Bytes to send in one write, seconds to wait, or the end, which comes last."""
 
 _BOMBS = frozenset((Fault.BOMB_LINE, Fault.BOMB_GZIP, Fault.BOMB_KEYS, Fault.BOMB_DEPTH))
-_ENDS = {Fault.CLOSE: End.CLOSE, Fault.RESET: End.RESET, Fault.STALL: End.STALL}
+_ENDS = {Fault.CLOSE: DeliveryEnd.CLOSE, Fault.RESET: DeliveryEnd.RESET, Fault.STALL: DeliveryEnd.STALL}
 
 
-class Answer(NamedTuple):
+class DeliveryPlan(NamedTuple):
     """An answer before its faults. The last ``markers`` of the ``pieces`` tell the end; ``event`` has the place for an
     event's data. A streamed answer has the vendor's own error in its pieces already: only its encoder knows how to say
     it there.
@@ -54,24 +54,24 @@ class Answer(NamedTuple):
     event: bytes = b"%b"
 
 
-def deliver(answer: Answer, rule: Rule, *, chunked: bool) -> Iterator[Step]:
+def deliver(answer: DeliveryPlan, rule: ScriptRule, *, chunked: bool) -> Iterator[Step]:
     """The plan. Without ``chunked`` (HTTP/1.0) the end of a streamed body is that of the connection."""
     if rule.delay_head_s:
         yield rule.delay_head_s
     if rule.after_bytes is None:
         yield from _framed(answer, rule, rule.fault, chunked=chunked)
     else:
-        end = _ENDS.get(rule.fault, End.CLOSE) if rule.fault else End.CLOSE
+        end = _ENDS.get(rule.fault, DeliveryEnd.CLOSE) if rule.fault else DeliveryEnd.CLOSE
         yield from _cut(_framed(answer, rule, None, chunked=chunked), rule.after_bytes, end)
 
 
-def _framed(answer: Answer, rule: Rule, fault: Fault | None, *, chunked: bool) -> Iterator[Step]:
+def _framed(answer: DeliveryPlan, rule: ScriptRule, fault: Fault | None, *, chunked: bool) -> Iterator[Step]:
     body, end = _broken(answer, fault, rule.after_events)
     length = None
     if not (answer.streamed or fault in _BOMBS):
         body = tuple(body)
         # An answer that is cut off promised all of itself; one that is only wrong is whole as far as HTTP knows.
-        length = sum(map(len, body if end is End.KEEP else answer.pieces))
+        length = sum(map(len, body if end is DeliveryEnd.KEEP else answer.pieces))
     bare = length is None and not chunked
     headers = (*answer.headers, *rule.headers.items())
     if fault is Fault.BOMB_GZIP:
@@ -80,29 +80,29 @@ def _framed(answer: Answer, rule: Rule, fault: Fault | None, *, chunked: bool) -
     in_chunks = length is None and chunked
     for step in _paced(body, rule):
         yield encode_chunk(step) if in_chunks and isinstance(step, bytes) else step
-    if in_chunks and end is End.KEEP:
+    if in_chunks and end is DeliveryEnd.KEEP:
         yield LAST_CHUNK
-    yield End.CLOSE if bare and end is End.KEEP else end
+    yield DeliveryEnd.CLOSE if bare and end is DeliveryEnd.KEEP else end
 
 
-def _broken(answer: Answer, fault: Fault | None, after: int | None) -> tuple[Iterable[bytes], End]:
+def _broken(answer: DeliveryPlan, fault: Fault | None, after: int | None) -> tuple[Iterable[bytes], DeliveryEnd]:
     """The pieces of the body with what is wrong with them, and how they end."""
     pieces = answer.pieces if answer.streamed else _halves(answer.pieces)
     before_end = max(0, len(pieces) - answer.markers)
     kept = pieces[: min(DEFAULT_EVENTS, before_end) if after is None else after]
     match fault:
         case None | Fault.ERROR:
-            return pieces, End.KEEP
+            return pieces, DeliveryEnd.KEEP
         case Fault.NO_END:
-            return pieces[:before_end], End.KEEP
+            return pieces[:before_end], DeliveryEnd.KEEP
         case Fault.TRUNCATE:
-            return kept, End.KEEP
+            return kept, DeliveryEnd.KEEP
         case Fault.GARBAGE:
-            return (*kept, answer.event % GARBAGE), End.KEEP
+            return (*kept, answer.event % GARBAGE), DeliveryEnd.KEEP
         case Fault.BOMB_GZIP:
-            return _gzip_bomb(), End.KEEP
+            return _gzip_bomb(), DeliveryEnd.KEEP
         case Fault.BOMB_LINE | Fault.BOMB_KEYS | Fault.BOMB_DEPTH:
-            return _bomb(fault, kept if answer.streamed else (), answer.event), End.KEEP
+            return _bomb(fault, kept if answer.streamed else (), answer.event), DeliveryEnd.KEEP
         case _:
             return kept, _ENDS[fault]
 
@@ -113,7 +113,7 @@ def _halves(pieces: tuple[bytes, ...]) -> tuple[bytes, ...]:
     return body[: len(body) // 2], body[len(body) // 2 :]
 
 
-def _paced(pieces: Iterable[bytes], rule: Rule) -> Iterator[bytes | float]:
+def _paced(pieces: Iterable[bytes], rule: ScriptRule) -> Iterator[bytes | float]:
     delay = rule.delay_first_s
     for piece in pieces:
         if not piece:
@@ -126,7 +126,7 @@ def _paced(pieces: Iterable[bytes], rule: Rule) -> Iterator[bytes | float]:
             yield piece[at : at + step]
 
 
-def _cut(steps: Iterable[Step], room: int, end: End) -> Iterator[Step]:
+def _cut(steps: Iterable[Step], room: int, end: DeliveryEnd) -> Iterator[Step]:
     """The plan up to so many bytes, if it has them."""
     for step in steps:
         if isinstance(step, bytes):

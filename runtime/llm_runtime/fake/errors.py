@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+from llm_protocol.codec.json import encode_json
 from llm_protocol.content import JsonObject
 from llm_protocol.dialect import WireResponse
 from llm_protocol.requests import LLMProvider
-from llm_protocol.wire import encode_json
 
 REQUEST_ID = "req_fake"
 

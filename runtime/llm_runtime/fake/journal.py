@@ -10,9 +10,9 @@ from typing import final
 
 import trio
 
+from llm_protocol.codec.json import WireError, decode_json
 from llm_protocol.content import JsonObject
 from llm_protocol.requests import AnyRequest, LLMProvider
-from llm_protocol.wire import WireError, decode_json
 
 MAX_REQUESTS = 256
 """Requests that are remembered; the oldest are forgotten first."""
@@ -21,7 +21,7 @@ MAX_BODY_BYTES = 64 * 1024
 """Of each request's body."""
 
 
-class State(StrEnum):
+class CallState(StrEnum):
     """How far a request has come."""
 
     OPEN = "open"
@@ -43,7 +43,7 @@ class Seen:
     body: bytes
     began_s: float
     ended_s: float | None = None
-    state: State = State.OPEN
+    state: CallState = CallState.OPEN
     status: int | None = None
     """The status answered with; ``None`` while there is none, and when nothing was said at all."""
     request: AnyRequest | None = None
@@ -120,7 +120,7 @@ class Journal:
     def end(self, seen: Seen, *, left: bool) -> None:
         """The answer is over."""
         seen.ended_s = trio.current_time() - self._started
-        seen.state = State.LEFT if left else State.ANSWERED
+        seen.state = CallState.LEFT if left else CallState.ANSWERED
         if left:
             self.left += 1
         else:

@@ -13,11 +13,11 @@ import trio
 from llm_protocol.dialect import ModelInfo
 from llm_protocol.requests import LLMProvider
 from llm_protocol.secret import Secret
-from llm_runtime.door.listener import bind
-from llm_runtime.fake.connection import Connection
+from llm_runtime.fake.connection import FakeConnection
 from llm_runtime.fake.journal import Journal
 from llm_runtime.fake.replies import Replies
-from llm_runtime.fake.script import Rule, Script
+from llm_runtime.fake.script import Script, ScriptRule
+from llm_runtime.server.listener import bind
 
 MODELS = tuple(
     ModelInfo(id=name, created=1_767_225_600, owned_by="fake", context_window=128_000, max_output_tokens=16_384)
@@ -40,7 +40,7 @@ class FakeProvider:
 
     def __init__(
         self,
-        *rules: Rule,
+        *rules: ScriptRule,
         kind: LLMProvider | None = None,
         key: str | None = None,
         host: str = "127.0.0.1",
@@ -80,7 +80,7 @@ class FakeProvider:
         """What a client of ``kind`` takes for its base URL: it names the vendor where paths alone would not."""
         return f"{self.url}/{kind}{'/v1' if kind in _VERSIONED else ''}"
 
-    def script(self, *rules: Rule) -> None:
+    def script(self, *rules: ScriptRule) -> None:
         """Go by these rules from now on, and count from the beginning."""
         self._replies.script = Script(rules)
 
@@ -98,4 +98,4 @@ class FakeProvider:
         stream: trio.abc.Stream = raw
         if self._tls is not None:
             stream = trio.SSLStream(raw, self._tls, server_side=True, https_compatible=True)
-        await Connection(stream, raw, self._replies, self.journal).serve()
+        await FakeConnection(stream, raw, self._replies, self.journal).serve()

@@ -6,25 +6,25 @@ from collections.abc import Iterator, Sequence
 from typing import final
 from urllib.parse import parse_qs
 
+from llm_protocol.codec.fields import bad_request
+from llm_protocol.codec.json import decode_object, encode_json
+from llm_protocol.codec.sse import encode_sse
 from llm_protocol.dialect import Frame, Inbound, ModelInfo, ResponseEncoder, WireResponse
-from llm_protocol.dialects.openai_responses import OpenAIResponsesServer
 from llm_protocol.errors import LLMClientError
 from llm_protocol.events import Failed, Finished
 from llm_protocol.failures import Failure, FailureKind
-from llm_protocol.fields import bad_request
 from llm_protocol.fold import unfold
 from llm_protocol.requests import LLMProvider
 from llm_protocol.response import LLMResponse
 from llm_protocol.secret import Secret
-from llm_protocol.sse import encode_sse
-from llm_protocol.wire import decode_object, encode_json
-from llm_runtime.door.http1 import Request
+from llm_protocol.wires.responses import OpenAIResponsesServer
 from llm_runtime.fake import errors
 from llm_runtime.fake.answers import TOKEN_CHARACTERS, answer
-from llm_runtime.fake.delivery import DEFAULT_EVENTS, Answer, Step, deliver
+from llm_runtime.fake.delivery import DEFAULT_EVENTS, DeliveryPlan, Step, deliver
 from llm_runtime.fake.journal import Seen
-from llm_runtime.fake.script import FAULT_HEADER, USUAL, Fault, Rule, Script
+from llm_runtime.fake.script import FAULT_HEADER, USUAL, Fault, Script, ScriptRule
 from llm_runtime.fake.vendors import Place, Purpose, locate
+from llm_runtime.server.http1 import Request
 
 JSON = ("content-type", "application/json")
 SSE = (("content-type", "text/event-stream; charset=utf-8"), ("cache-control", "no-cache"))
@@ -59,7 +59,7 @@ class Replies:
         chosen = chosen._replace(headers=(*chosen.headers, named))
         return deliver(chosen, rule, chunked=request.version != b"1.0")
 
-    def _chosen(self, request: Request, place: Place | LLMProvider, seen: Seen) -> tuple[Answer, Rule]:
+    def _chosen(self, request: Request, place: Place | LLMProvider, seen: Seen) -> tuple[DeliveryPlan, ScriptRule]:
         if not isinstance(place, Place):
             return _whole(errors.nothing_here(place, request.path)), USUAL
         if refusal := self._refused(request, place.kind):
@@ -83,14 +83,14 @@ class Replies:
         given = presented_key(request)
         return None if self._key.matches(given) else errors.key_refused(kind, given=bool(given))
 
-    def _model(self, place: Place) -> Answer:
+    def _model(self, place: Place) -> DeliveryPlan:
         found = [model for model in self._models if model.id == place.model]
         if not found:
             return _whole(errors.error(place.kind, 404, f"model: {place.model[:200]}"))
         listed = decode_object(place.dialect.encode_models(found))
         return _body(encode_json((listed.get("data") or listed["models"])[0]))
 
-    def _answer(self, request: Request, place: Place, seen: Seen) -> tuple[Answer, Rule]:
+    def _answer(self, request: Request, place: Place, seen: Seen) -> tuple[DeliveryPlan, ScriptRule]:
         try:
             inbound = _decoded(place, request.body)
             seen.request, seen.stream = inbound.request, inbound.stream
@@ -125,15 +125,15 @@ def presented_key(request: Request) -> str:
     return token.strip() if scheme.lower() == "bearer" else parse_qs(request.query).get("key", [""])[0]
 
 
-def _whole(response: WireResponse) -> Answer:
-    return Answer(response.status, response.headers, (response.body,))
+def _whole(response: WireResponse) -> DeliveryPlan:
+    return DeliveryPlan(response.status, response.headers, (response.body,))
 
 
-def _body(body: bytes) -> Answer:
-    return Answer(200, (JSON,), (body,))
+def _body(body: bytes) -> DeliveryPlan:
+    return DeliveryPlan(200, (JSON,), (body,))
 
 
-def _said(place: Place, inbound: Inbound, response: LLMResponse, rule: Rule) -> Answer:
+def _said(place: Place, inbound: Inbound, response: LLMResponse, rule: ScriptRule) -> DeliveryPlan:
     """An answer as its wire says it."""
     dialect = place.dialect
     if rule.body is not None:
@@ -146,10 +146,10 @@ def _said(place: Place, inbound: Inbound, response: LLMResponse, rule: Rule) -> 
     if inbound.json_array:
         return _array(frames, markers)
     sent = tuple(encode_sse([frame]) for frame in frames)
-    return Answer(200, SSE, sent, streamed=True, markers=markers, event=b"data: %b\n\n")
+    return DeliveryPlan(200, SSE, sent, streamed=True, markers=markers, event=b"data: %b\n\n")
 
 
-def _frames(encoder: ResponseEncoder, response: LLMResponse, rule: Rule) -> tuple[list[Frame], int]:
+def _frames(encoder: ResponseEncoder, response: LLMResponse, rule: ScriptRule) -> tuple[list[Frame], int]:
     """The frames of a streamed answer, one token each, and how many of the last tell its end. With `Fault.ERROR` the
     end is the vendor's error.
     """
@@ -167,7 +167,7 @@ def _frames(encoder: ResponseEncoder, response: LLMResponse, rule: Rule) -> tupl
     return frames, len(last)
 
 
-def _array(frames: list[Frame], markers: int) -> Answer:
+def _array(frames: list[Frame], markers: int) -> DeliveryPlan:
     """A streamed answer as the members of one JSON array, which is what Gemini sends without ``alt=sse``."""
     opened = [(b"[" if at == 0 else b",\r\n") + frame.data for at, frame in enumerate(frames)]
-    return Answer(200, (JSON,), (*opened, b"]"), streamed=True, markers=markers + 1, event=b",\r\n%b")
+    return DeliveryPlan(200, (JSON,), (*opened, b"]"), streamed=True, markers=markers + 1, event=b",\r\n%b")

@@ -14,10 +14,10 @@ from typing import Annotated, final
 
 import msgspec
 
+from llm_protocol.codec.fields import bad_request
 from llm_protocol.content import JsonObject, Part, Text, ToolResult
 from llm_protocol.dialect import Inbound
 from llm_protocol.errors import BadRequestError
-from llm_protocol.fields import bad_request
 from llm_protocol.requests import (
     AnyRequest,
     ChatRequest,
@@ -72,14 +72,14 @@ class Fault(StrEnum):
     """JSON a hundred thousand levels deep."""
 
 
-class Call(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class FakeToolCall(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A tool call to answer with. Without ``arguments`` they are made from the tool's schema."""
 
     name: str
     arguments: JsonObject | None = None
 
 
-class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+class ScriptRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """One rule; see the module. What is not set fits every request, and changes nothing."""
 
     kind: LLMProvider | None = None
@@ -99,7 +99,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     text: str | None = None
     reasoning: str | None = None
     refusal: str | None = None
-    tool_calls: tuple[Call, ...] = ()
+    tool_calls: tuple[FakeToolCall, ...] = ()
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
 
@@ -140,7 +140,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         )
 
 
-USUAL = Rule()
+USUAL = ScriptRule()
 """What is done when no rule fits."""
 
 
@@ -168,15 +168,15 @@ def follows_tool(request: AnyRequest) -> bool:
     return isinstance(request, ChatRequest) and any(isinstance(part, ToolResult) for part in last_said(request))
 
 
-def fault_named(word: str) -> Rule:
+def fault_named(word: str) -> ScriptRule:
     """The rule that a word such as ``429``, ``reset`` or ``stall@0`` stands for. Raises `BadRequestError`."""
     found = _FAULT_WORD.fullmatch(word)
     name, after = found.groups() if found else ("", None)
     events = None if after is None else int(after)
     if name.isdecimal() and 400 <= int(name) <= 599:
-        return Rule(status=int(name))
+        return ScriptRule(status=int(name))
     if name in list(Fault):
-        return Rule(fault=Fault(name), after_events=events)
+        return ScriptRule(fault=Fault(name), after_events=events)
     raise bad_request(None, f"there is no fault {word[:50]!r}: it is a status (400 to 599) or {', '.join(Fault)}")
 
 
@@ -184,12 +184,12 @@ def fault_named(word: str) -> Rule:
 class Script:
     """Rules in order, and how often each was met."""
 
-    def __init__(self, rules: Sequence[Rule] = ()) -> None:
+    def __init__(self, rules: Sequence[ScriptRule] = ()) -> None:
         self.rules = tuple(rules)
         self._met = [0] * len(self.rules)
         self._used = [0] * len(self.rules)
 
-    def choose(self, kind: LLMProvider, inbound: Inbound, header: str | None) -> Rule:
+    def choose(self, kind: LLMProvider, inbound: Inbound, header: str | None) -> ScriptRule:
         """What to do with the next request: what its header says, else its model's name, else the first rule that
         fits. Raises `BadRequestError` for a fault that there is not.
         """
@@ -216,7 +216,7 @@ class _File(msgspec.Struct, frozen=True):
     rule: object = ()
 
 
-def load_script(file: Path) -> tuple[Rule, ...]:
+def load_script(file: Path) -> tuple[ScriptRule, ...]:
     """The rules in a TOML file. Raises `BadRequestError` with one line for a person; does blocking file I/O."""
     import tomllib
 
@@ -237,15 +237,15 @@ def load_script(file: Path) -> tuple[Rule, ...]:
         raise _wrong(file, f"not TOML: {exc}") from None
 
 
-def _rules(table: JsonObject) -> tuple[Rule, ...]:
+def _rules(table: JsonObject) -> tuple[ScriptRule, ...]:
     refuse_unknown(table, _File)
     given = table.get("rule", [])
     if not isinstance(given, list) or len(given) > MAX_RULES:
         raise ConfigError(f"expected at most {MAX_RULES} tables [[rule]]", "rule")
-    rules: list[Rule] = []
+    rules: list[ScriptRule] = []
     for at, rule in enumerate(given):
         with under("rule", f"[{at}]"):
-            rules.append(convert(rule, Rule, lambda _: Secret("")))  # a rule has no key
+            rules.append(convert(rule, ScriptRule, lambda _: Secret("")))  # a rule has no key
     return tuple(rules)
 
 

@@ -12,8 +12,8 @@ from typing import NamedTuple
 from urllib.parse import parse_qs, unquote
 
 from llm_protocol.dialect import ServerDialect
-from llm_protocol.dialects import server_dialect
 from llm_protocol.requests import LLMProvider
+from llm_protocol.wires import server_dialect
 
 KINDS = (
     LLMProvider.OPENAI,
@@ -127,6 +127,6 @@ _server = cache(server_dialect)
 
 @cache
 def _responses() -> ServerDialect:
-    from llm_protocol.dialects.openai_responses import OpenAIResponsesServer
+    from llm_protocol.wires.responses import OpenAIResponsesServer
 
     return OpenAIResponsesServer()

@@ -5,7 +5,7 @@ up: the model's file (`files`) and llama.cpp's server (`child`); neither is ever
 `engine_spec` is the actor that keeps the process running.
 """
 
-from llm_runtime.local_model.engine import Engine, engine_spec
+from llm_runtime.local_model.engine import LocalModelEngine, engine_spec
 from llm_runtime.local_model.files import ENGINE, MODEL, find_model, is_installed
 
-__all__ = ["ENGINE", "MODEL", "Engine", "engine_spec", "find_model", "is_installed"]
+__all__ = ["ENGINE", "MODEL", "LocalModelEngine", "engine_spec", "find_model", "is_installed"]

@@ -17,7 +17,7 @@ from typing import Never, Protocol, final
 
 import trio
 
-from llm_actors.kernel import Actor, ChildSpec, Inbox, Message
+from llm_actors.kernel import Actor, ActorMessage, ChildSpec, Inbox
 from llm_actors.transport import HttpRequest, Transport, TransportError, parse_url
 from llm_runtime.config.vendors import LOCAL_MODEL, LOCAL_SLOTS
 from llm_runtime.local_model.files import find_model
@@ -70,20 +70,20 @@ def engine_spec(endpoint: Movable, command: Callable[[], Sequence[str]] = comman
     shutdown = 2 * QUIT_SECONDS + 1
 
     def factory(_: object) -> Actor[Never]:
-        return Engine(endpoint, command)
+        return LocalModelEngine(endpoint, command)
 
     return ChildSpec("engine", factory, shutdown=shutdown, start_timeout=START_SECONDS, mailbox=None)
 
 
 @final
-class Engine:
+class LocalModelEngine:
     """Runs the process that ``command()`` names. Takes no messages."""
 
     def __init__(self, endpoint: Movable, command: Callable[[], Sequence[str]] = command) -> None:
         self._endpoint = endpoint
         self._command = command
 
-    async def run(self, inbox: Inbox[Message], *, task_status: trio.TaskStatus[None]) -> None:
+    async def run(self, inbox: Inbox[ActorMessage], *, task_status: trio.TaskStatus[None]) -> None:
         """Serve until asked to stop. Raises `EngineError` when the process does not start, or ends by itself."""
         process = await _open(self._command())
         tail = Tail()

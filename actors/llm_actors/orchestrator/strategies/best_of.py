@@ -13,13 +13,13 @@ from typing import NamedTuple
 
 import trio
 
-from llm_actors.kernel.trace import place
-from llm_actors.orchestrator.record import Record
-from llm_actors.orchestrator.single import Ending
+from llm_actors.kernel.trace import exception_site
+from llm_actors.orchestrator.attempt_loop import RunResult
+from llm_actors.orchestrator.decision_record import DecisionRecord
+from llm_actors.orchestrator.strategies.ensemble import LAST_SHARE, Ensemble
+from llm_actors.orchestrator.strategies.member_slots import seat_for
 from llm_actors.orchestrator.strategies.members import Member
 from llm_actors.orchestrator.strategies.prompts import JUDGEMENT, about, letter
-from llm_actors.orchestrator.strategies.seats import seat_for
-from llm_actors.orchestrator.strategies.team import LAST_SHARE, Team
 from llm_actors.run import Judge, RunLog
 from llm_protocol.content import Text
 from llm_protocol.events import Failed
@@ -33,20 +33,20 @@ VERDICT_BYTES = 256 * 1024
 _VERDICT = re.compile(r"\b([A-P])\b")
 
 
-class Verdict(NamedTuple):
+class JudgeVerdict(NamedTuple):
     """Which is the best; ``None``: it is not known, because ``why``."""
 
     choice: int | None
     why: str = ""
 
 
-async def best_of(team: Team) -> Ending:
+async def best_of(team: Ensemble) -> RunResult:
     """See the module."""
     members = [team.member(seat) for seat in team.samples(team.policy.samples or USUAL_SAMPLES)]
     answered = await team.gather(members)
     if not answered:
         return team.failed(members)
-    verdict = await _judged(team, answered) if len(answered) > 1 else Verdict(0, "there is only one")
+    verdict = await _judged(team, answered) if len(answered) > 1 else JudgeVerdict(0, "there is only one")
     best = answered[verdict.choice or 0]
     by = "callable" if team.run.judge else team.policy.judge or answered[0].seat.model
     told = {"by": by, "outcome": "ok" if verdict.choice is not None else "degraded", "chose": best.name}
@@ -55,39 +55,39 @@ async def best_of(team: Team) -> Ending:
     return team.play(best)
 
 
-async def _judged(team: Team, answered: list[Member]) -> Verdict:
+async def _judged(team: Ensemble, answered: list[Member]) -> JudgeVerdict:
     if team.run.judge is None:
         return await _model(team, answered)
     with trio.move_on_at(team.until(LAST_SHARE)):
         return await _callable(team.run.judge, answered)
-    return Verdict(None, "it did not decide in time")
+    return JudgeVerdict(None, "it did not decide in time")
 
 
-async def _callable(judge: Judge, answered: list[Member]) -> Verdict:
+async def _callable(judge: Judge, answered: list[Member]) -> JudgeVerdict:
     try:
         said = judge([member.answer for member in answered])
         choice = await said if inspect.isawaitable(said) else said
     except Exception as exc:  # the program's own; it must not cost it the answers
-        return Verdict(None, f"it raised {place(exc)}")
+        return JudgeVerdict(None, f"it raised {exception_site(exc)}")
     if choice in range(len(answered)):
-        return Verdict(choice)
-    return Verdict(None, "it chose none of the answers")
+        return JudgeVerdict(choice)
+    return JudgeVerdict(None, "it chose none of the answers")
 
 
-async def _model(team: Team, answered: list[Member]) -> Verdict:
+async def _model(team: Ensemble, answered: list[Member]) -> JudgeVerdict:
     seat = seat_for(team.services, team.ask, team.policy.judge or answered[0].seat.model)
     if seat.failure is not None:
-        return Verdict(None, seat.failure.message)
+        return JudgeVerdict(None, seat.failure.message)
     into = RunLog(limit_bytes=VERDICT_BYTES)
     request = about(team.briefed(seat.model), JUDGEMENT, [member.text for member in answered], suffix="judge")
-    ending = await team.consult(request, seat.candidates, into=into, record=Record("single"))
+    ending = await team.consult(request, seat.candidates, into=into, record=DecisionRecord("single"))
     if isinstance(ending.end, Failed):
-        return Verdict(None, f"{ending.end.failure.kind.value}: {ending.end.failure.message}")
+        return JudgeVerdict(None, f"{ending.end.failure.kind.value}: {ending.end.failure.message}")
     return _read(into, len(answered))
 
 
-def _read(log: RunLog, count: int) -> Verdict:
+def _read(log: RunLog, count: int) -> JudgeVerdict:
     """The last letter of an answer that the judge names: it may have thought aloud before."""
     text = "".join(part.text for part in Fold().add_all(log.events).parts() if isinstance(part, Text))
     letters = [found for found in _VERDICT.findall(text) if found in [letter(at) for at in range(count)]]
-    return Verdict(ord(letters[-1]) - ord("A")) if letters else Verdict(None, "it named none of the answers")
+    return JudgeVerdict(ord(letters[-1]) - ord("A")) if letters else JudgeVerdict(None, "it named none of the answers")

@@ -13,7 +13,7 @@ from math import inf
 from typing import final
 
 from llm_actors.catalog import Candidate
-from llm_actors.orchestrator.asking import CHARACTERS_PER_TOKEN
+from llm_actors.orchestrator.attempt import CHARACTERS_PER_TOKEN
 from llm_actors.selector import CostOf
 from llm_protocol.estimate import Estimate
 from llm_protocol.failures import Failure, FailureKind
@@ -49,14 +49,14 @@ def plus(one: Usage, other: Usage) -> Usage:
 
 
 @final
-class Ledger:
+class RequestBudget:
     """The books of one request."""
 
     def __init__(self, cost_of: CostOf, max_cost: float | None = None, max_tokens: int | None = None) -> None:
         self.total = Spent()
         self.max_cost = max_cost
         self.max_tokens = max_tokens
-        self.holds: set[Aside] = set()
+        self.holds: set[MemberHold] = set()
         self._cost_of = cost_of
 
     @property
@@ -64,9 +64,9 @@ class Ledger:
         """Whether there is a ceiling."""
         return self.max_cost is not None or self.max_tokens is not None
 
-    def purse(self, on_overrun: Callable[[], None]) -> MemberPurse:
+    def purse(self, on_overrun: Callable[[], None]) -> MemberBudget:
         """What one member pays from; ``on_overrun`` is called when it must stop."""
-        return MemberPurse(self, on_overrun)
+        return MemberBudget(self, on_overrun)
 
     def price(self, candidate: Candidate, input_tokens: int, output_tokens: int) -> float | None:
         """US dollars, or ``None``."""
@@ -91,10 +91,10 @@ class Ledger:
 
 
 @final
-class Aside:
-    """What is put aside for one attempt; see `llm_actors.orchestrator.asking.Hold`."""
+class MemberHold:
+    """What is put aside for one attempt; see `llm_actors.orchestrator.attempt.Hold`."""
 
-    def __init__(self, purse: MemberPurse, candidate: Candidate, estimate: Estimate) -> None:
+    def __init__(self, purse: MemberBudget, candidate: Candidate, estimate: Estimate) -> None:
         self._purse = purse
         self._candidate = candidate
         self._input = estimate.input_tokens
@@ -124,10 +124,10 @@ class Aside:
 
 
 @final
-class MemberPurse:
-    """One member's way into the ledger; see `llm_actors.orchestrator.asking.Purse`."""
+class MemberBudget:
+    """One member's way into the ledger; see `llm_actors.orchestrator.attempt.AttemptBudget`."""
 
-    def __init__(self, ledger: Ledger, on_overrun: Callable[[], None]) -> None:
+    def __init__(self, ledger: RequestBudget, on_overrun: Callable[[], None]) -> None:
         self.ledger = ledger
         self.spent = Spent()
         self.overran = False
@@ -149,9 +149,9 @@ class MemberPurse:
             return _refusal(candidate, f"it may cost ${cost:.6f} and ${dollars:.6f} of max_cost is left")
         return None
 
-    def hold(self, candidate: Candidate, estimate: Estimate) -> Aside:
+    def hold(self, candidate: Candidate, estimate: Estimate) -> MemberHold:
         """Put the estimate aside."""
-        aside = Aside(self, candidate, estimate)
+        aside = MemberHold(self, candidate, estimate)
         self.ledger.holds.add(aside)
         return aside
 

@@ -7,17 +7,17 @@ stays in with what it had.
 
 from __future__ import annotations
 
-from llm_actors.orchestrator.single import Ending
+from llm_actors.orchestrator.attempt_loop import RunResult
+from llm_actors.orchestrator.strategies.ensemble import MEMBERS_SHARE, Ensemble
 from llm_actors.orchestrator.strategies.members import Member
 from llm_actors.orchestrator.strategies.prompts import REVISION, about
 from llm_actors.orchestrator.strategies.synthesis import synthesise
-from llm_actors.orchestrator.strategies.team import MEMBERS_SHARE, Team
 from llm_protocol.requests import AnyRequest
 
 USUAL_ROUNDS = 1
 
 
-async def council(team: Team) -> Ending:
+async def council(team: Ensemble) -> RunResult:
     """See the module."""
     taken = team.seats()
     if len(taken) == 1:
@@ -40,13 +40,13 @@ def _share(number: int, rounds: int) -> float:
     return each / (1 - each * number)
 
 
-async def _revised(team: Team, drafts: list[Member], number: int, *, share: float) -> list[Member]:
+async def _revised(team: Ensemble, drafts: list[Member], number: int, *, share: float) -> list[Member]:
     """The drafts after each member has seen the others'. Who did not revise is in with the draft there was."""
     members = [team.member(draft.seat, round_=number, request=_revision(team, draft, drafts)) for draft in drafts]
     await team.gather(list(members), share=share)
     return [new if new.response is not None else old for old, new in zip(drafts, members, strict=True)]
 
 
-def _revision(team: Team, draft: Member, drafts: list[Member]) -> AnyRequest:
+def _revision(team: Ensemble, draft: Member, drafts: list[Member]) -> AnyRequest:
     others = [other.text for other in drafts if other is not draft]
     return about(team.briefed(draft.seat.model), REVISION, others, own=draft.text)

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 
-from llm_actors.orchestrator.asking import Ask
+from llm_actors.orchestrator.attempt import AttemptContext
+from llm_actors.orchestrator.attempt_loop import AttemptLoop, RunResult
 from llm_actors.orchestrator.services import Services
-from llm_actors.orchestrator.single import Ending, Single
 from llm_actors.run import Run
 from llm_protocol.policy import Policy
 
 
-def answer(services: Services, ask: Ask, run: Run) -> Awaitable[Ending]:
+def answer(services: Services, ask: AttemptContext, run: Run) -> Awaitable[RunResult]:
     """Answer ``run`` in the way its policy says, into its log, and leave in ``ask.record`` what it took.
 
     Ends by the run's deadline. Raises only `trio.Cancelled` and bugs.
     """
     if _is_plain(ask.policy):
-        return Single(services, ask).answer()
+        return AttemptLoop(services, ask).answer()
     # Here, because most programs never need it and every program would wait for it at its start.
     from llm_actors.orchestrator.strategies.several import carried_out
 

@@ -7,10 +7,10 @@ from typing import final
 import msgspec
 import trio
 
-from llm_actors.orchestrator.record import Record
-from llm_actors.orchestrator.single import Ending
-from llm_actors.orchestrator.strategies.budget import Ledger
-from llm_actors.orchestrator.strategies.seats import Seat
+from llm_actors.orchestrator.attempt_loop import RunResult
+from llm_actors.orchestrator.decision_record import DecisionRecord
+from llm_actors.orchestrator.strategies.budget import RequestBudget
+from llm_actors.orchestrator.strategies.member_slots import MemberSlot
 from llm_actors.run import RunLog
 from llm_protocol.content import JsonObject
 from llm_protocol.events import Failed, Finished, MemberDone, MemberFailed
@@ -27,14 +27,21 @@ class Member:
     """Asked once. Afterwards it has a ``response`` or a ``failure``, never both."""
 
     def __init__(
-        self, seat: Seat, request: AnyRequest, ledger: Ledger, *, deadline: float, log_bytes: int, round_: int = 0
+        self,
+        seat: MemberSlot,
+        request: AnyRequest,
+        ledger: RequestBudget,
+        *,
+        deadline: float,
+        log_bytes: int,
+        round_: int = 0,
     ) -> None:
         self.seat = seat
         self.name = seat.name
         self.request = request
         self.round = round_
         self.log = RunLog(limit_bytes=log_bytes)
-        self.record = Record("single")
+        self.record = DecisionRecord("single")
         self.scope = trio.CancelScope(deadline=deadline)
         self.purse = ledger.purse(self.scope.cancel)
         self.contributed = False
@@ -54,7 +61,7 @@ class Member:
         assert self.response is not None, f"{self.name} has answered"
         return self.response
 
-    def take(self, ending: Ending) -> None:
+    def take(self, ending: RunResult) -> None:
         """It has ended by itself."""
         if isinstance(ending.end, Failed):
             self.fail(ending.end.failure)

@@ -6,12 +6,12 @@ and with one member to be had it is a plain single request.
 
 from __future__ import annotations
 
-from llm_actors.orchestrator.single import Ending
+from llm_actors.orchestrator.attempt_loop import RunResult
+from llm_actors.orchestrator.strategies.ensemble import LAST_SHARE, MEMBERS_SHARE, Ensemble
 from llm_actors.orchestrator.strategies.synthesis import needs_model, synthesise
-from llm_actors.orchestrator.strategies.team import LAST_SHARE, MEMBERS_SHARE, Team
 
 
-async def panel(team: Team) -> Ending:
+async def panel(team: Ensemble) -> RunResult:
     """See the module."""
     taken = team.seats()
     if len(taken) == 1:

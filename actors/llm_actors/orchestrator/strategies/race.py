@@ -6,11 +6,11 @@ comes late; where that matters, hedging is the better way (``hedge = true``).
 
 from __future__ import annotations
 
-from llm_actors.orchestrator.single import Ending
-from llm_actors.orchestrator.strategies.team import LAST_SHARE, Team
+from llm_actors.orchestrator.attempt_loop import RunResult
+from llm_actors.orchestrator.strategies.ensemble import LAST_SHARE, Ensemble
 
 
-async def race(team: Team) -> Ending:
+async def race(team: Ensemble) -> RunResult:
     """See the module."""
     taken = team.seats()
     if len(taken) == 1:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from llm_actors.orchestrator.asking import Ask
+from llm_actors.orchestrator.attempt import AttemptContext
+from llm_actors.orchestrator.attempt_loop import RunResult
 from llm_actors.orchestrator.services import Services
-from llm_actors.orchestrator.single import Ending
 from llm_actors.orchestrator.strategies.best_of import best_of
 from llm_actors.orchestrator.strategies.council import council
+from llm_actors.orchestrator.strategies.ensemble import Ensemble
 from llm_actors.orchestrator.strategies.panel import panel
 from llm_actors.orchestrator.strategies.race import race
-from llm_actors.orchestrator.strategies.team import Team
 from llm_actors.orchestrator.strategies.vote import vote
 from llm_actors.run import Run
 from llm_protocol.events import Failed
@@ -19,9 +19,9 @@ from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.policy import Policy, Strategy
 from llm_protocol.requests import RequestType
 
-_STRATEGIES: dict[Strategy, Callable[[Team], Awaitable[Ending]]] = {
-    "single": Team.alone,
-    "fallback": Team.alone,
+_STRATEGIES: dict[Strategy, Callable[[Ensemble], Awaitable[RunResult]]] = {
+    "single": Ensemble.alone,
+    "fallback": Ensemble.alone,
     "race": race,
     "panel": panel,
     "council": council,
@@ -32,12 +32,12 @@ _FOR_ANYTHING = frozenset(("single", "fallback", "race"))
 _TALKS = frozenset((RequestType.CHAT, RequestType.COMPLETION, RequestType.CODE_GENERATION))
 
 
-async def carried_out(services: Services, ask: Ask, run: Run) -> Ending:
+async def carried_out(services: Services, ask: AttemptContext, run: Run) -> RunResult:
     """Carry out the strategy, and close the request's books whatever ends it."""
     strategy: Strategy = ask.policy.strategy or "fallback"
     if strategy not in _FOR_ANYTHING and ask.request.request_type not in _TALKS:
-        return Ending(Failed(failure=_no_words(ask.policy, ask.request.request_type)), None)
-    team, ending = Team(services, ask, run), None
+        return RunResult(Failed(failure=_no_words(ask.policy, ask.request.request_type)), None)
+    team, ending = Ensemble(services, ask, run), None
     try:
         ending = await _STRATEGIES[strategy](team)
         return ending

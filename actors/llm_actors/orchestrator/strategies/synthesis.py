@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from llm_actors.orchestrator.single import Ending
+from llm_actors.orchestrator.attempt_loop import RunResult
+from llm_actors.orchestrator.strategies.ensemble import Ensemble
+from llm_actors.orchestrator.strategies.member_slots import seat_for
 from llm_actors.orchestrator.strategies.members import Member
 from llm_actors.orchestrator.strategies.merging import merge_json
 from llm_actors.orchestrator.strategies.prompts import SYNTHESIS, about
-from llm_actors.orchestrator.strategies.seats import seat_for
-from llm_actors.orchestrator.strategies.team import Team
 from llm_protocol.content import Text
 from llm_protocol.events import Failed, Finished, Started
 from llm_protocol.fold import item_events
@@ -23,12 +23,12 @@ from llm_protocol.response import FinishReason
 WITHOUT_A_MODEL: Final = ("longest", "first", "merge_json", "none")
 
 
-def needs_model(team: Team) -> bool:
+def needs_model(team: Ensemble) -> bool:
     """Whether a model will be asked to make one answer of several."""
     return _way(team, None) not in WITHOUT_A_MODEL
 
 
-def _way(team: Team, answers: Sequence[Member] | None) -> str:
+def _way(team: Ensemble, answers: Sequence[Member] | None) -> str:
     """Who or what makes one of them: as the policy says, else the first of those that answered, unless synthesis is
     switched off.
     """
@@ -42,7 +42,7 @@ def best_of_all(answers: Sequence[Member]) -> Member:
     return (whole or answers)[0]
 
 
-async def synthesise(team: Team, answers: Sequence[Member]) -> Ending:
+async def synthesise(team: Ensemble, answers: Sequence[Member]) -> RunResult:
     """Make ``answers``, which are not empty, into the run's answer."""
     best = best_of_all(answers)
     if len(answers) == 1:
@@ -66,7 +66,7 @@ async def synthesise(team: Team, answers: Sequence[Member]) -> Ending:
             return await _by_model(team, way, answers, best)
 
 
-async def _by_model(team: Team, model: str, answers: Sequence[Member], best: Member) -> Ending:
+async def _by_model(team: Ensemble, model: str, answers: Sequence[Member], best: Member) -> RunResult:
     seat = seat_for(team.services, team.ask, model)
     if seat.failure is not None:
         return _without(team, model, best, seat.failure.message)
@@ -90,19 +90,19 @@ async def _by_model(team: Team, model: str, answers: Sequence[Member], best: Mem
     return _without(team, model, best, f"{failure.kind.value}: {failure.message}")
 
 
-def _say(team: Team, text: str, like: Member) -> Ending:
+def _say(team: Ensemble, text: str, like: Member) -> RunResult:
     who = team.who(like)
     for event in (Started(model=like.answer.model, provider=who.provider), *item_events(0, Text(text))):
         team.run.log.append(event)
-    return Ending(Finished(reason=FinishReason.STOP), who)
+    return RunResult(Finished(reason=FinishReason.STOP), who)
 
 
-def _told(team: Team, way: str, ending: Ending) -> Ending:
+def _told(team: Ensemble, way: str, ending: RunResult) -> RunResult:
     team.notes["synthesis"] = {"by": way, "outcome": "ok" if not isinstance(ending.end, Failed) else "failed"}
     return ending
 
 
-def _without(team: Team, way: str, best: Member, why: str) -> Ending:
+def _without(team: Ensemble, way: str, best: Member, why: str) -> RunResult:
     """The best single answer instead."""
     team.notes["synthesis"] = {"by": way, "outcome": "degraded", "why": why, "answer": best.name}
     return team.play(best)

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from llm_actors.orchestrator.single import Ending
+from llm_actors.orchestrator.attempt_loop import RunResult
+from llm_actors.orchestrator.strategies.ensemble import LAST_SHARE, Ensemble
 from llm_actors.orchestrator.strategies.members import Member
 from llm_actors.orchestrator.strategies.merging import as_json, canonical
-from llm_actors.orchestrator.strategies.team import LAST_SHARE, Team
 
 
-async def vote(team: Team) -> Ending:
+async def vote(team: Ensemble) -> RunResult:
     """See the module."""
     policy = team.policy
     taken = team.seats() if policy.samples is None else team.samples(policy.samples)

@@ -1,0 +1,176 @@
+"""What a supervisor knows of one child: the part that outlives its incarnations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Never, Protocol, cast, final, runtime_checkable
+
+import trio
+
+from llm_actors.kernel.child_run import ChildRun
+from llm_actors.kernel.errors import NotRunning, ShuttingDown, StartFailed, StillRunning
+from llm_actors.kernel.lifecycle import Bus, ChildCrashed, ChildExited, ChildStarted, LeftBehind, LifecycleEvent
+from llm_actors.kernel.mailbox import Mailbox
+from llm_actors.kernel.message import ActorMessage
+from llm_actors.kernel.ref import Ref
+from llm_actors.kernel.spec import Actor, ChildSpec, Previous
+from llm_actors.kernel.trace import exception_site
+from llm_actors.kernel.tree import ChildStatus, TreeNode
+from llm_actors.kernel.window import Backoff, Streak
+
+
+@runtime_checkable
+class Subtree(Protocol):
+    """What a child that is itself a supervisor can do for its parent."""
+
+    @property
+    def parked(self) -> bool:
+        """Whether everyone below rests after too many crashes."""
+        ...
+
+    def close_all(self, kind: type[NotRunning], problem: str) -> None:
+        """Close the mailboxes of everyone below."""
+
+    def nodes(self) -> tuple[TreeNode, ...]:
+        """Return the picture of everyone below."""
+        ...
+
+
+@final
+class ChildState:
+    """One child of one supervisor."""
+
+    __slots__ = (
+        "_handed", "_saved", "_subtree", "dynamic", "last_crash", "leaving", "life", "mailbox", "ref",
+        "restarts", "spec", "status", "streak",
+    )  # fmt: skip
+
+    def __init__(self, spec: ChildSpec[Never], path: str, backoff: Backoff, *, dynamic: bool) -> None:
+        self.spec = spec
+        self.dynamic = dynamic
+        self.mailbox = Mailbox(path, spec.mailbox)
+        self.ref: Ref[ActorMessage] = Ref(self.mailbox)
+        self.status = ChildStatus.NEW
+        self.restarts = 0
+        self.streak = Streak(backoff)
+        self.last_crash = ""
+        self.leaving = False
+        self.life: ChildRun | None = None
+        self._subtree: Subtree | None = None
+        self._handed: Previous = None
+        self._saved: Previous = None
+
+    @property
+    def name(self) -> str:
+        """Its name among its siblings."""
+        return self.spec.name
+
+    @property
+    def path(self) -> str:
+        """Its name in the tree."""
+        return self.mailbox.name
+
+    def settle(self, path: str, bus: Bus) -> None:
+        """Take its place in the running tree."""
+        self.mailbox.name = path
+        self.mailbox.bus = bus
+
+    def publish(self, event: LifecycleEvent) -> None:
+        """Tell the bus."""
+        if self.mailbox.bus is not None:
+            self.mailbox.bus.publish(event)
+
+    async def start(self, nursery: trio.Nursery, ended: Callable[[ChildRun], None]) -> None:
+        """Start an incarnation and wait until it is up. Raise `StartFailed` from what prevented it."""
+        if self.life is not None and not self.life.done.is_set():
+            raise StartFailed(self.mailbox.name, "is still running") from StillRunning(
+                self.mailbox.name, "outlived its cancellation"
+            )
+        if self.spec.mailbox is not None:
+            self.mailbox.reopen()
+        self.leaving = False
+        self.status = ChildStatus.STARTING
+        self.life = life = ChildRun(self.mailbox, ended)
+        factory = cast("Callable[[Previous], Actor[ActorMessage]]", self.spec.factory)
+        previous = self._handed if self._handed is not None else self._saved
+        try:
+            await life.start(nursery, factory, previous, self.spec.start_timeout)
+        except Exception as exc:
+            self._note_crash(exc)
+            raise StartFailed(self.mailbox.name, f"did not start: {type(exc).__name__}") from exc
+        else:
+            self.status = ChildStatus.RUNNING
+            self._handed = None
+            self.publish(ChildStarted(name=self.path))
+        finally:
+            self._note_subtree(life.actor)
+            if self.status is ChildStatus.STARTING and life.done.is_set():
+                self.life = None
+
+    def _note_subtree(self, actor: object) -> None:
+        """A new supervisor object in place of an old one: those who waited below the old one are answered."""
+        subtree = actor if isinstance(actor, Subtree) else None
+        if self._subtree is not None and self._subtree is not subtree:
+            self._subtree.close_all(NotRunning, "its supervisor was replaced")
+        self._subtree = subtree
+
+    def note_end(self, life: ChildRun) -> None:
+        """Record how an incarnation ended and what it leaves to the next one."""
+        if life.inbox.saved is not None:
+            self._saved = life.inbox.saved
+        self._handed = life.state
+        self.publish(ChildExited(name=self.path, reason=life.reason.value))
+        if life.error is not None:
+            self._note_crash(life.error)
+
+    def _note_crash(self, exc: Exception) -> None:
+        self.last_crash = exception_site(exc)
+        self.publish(ChildCrashed(name=self.path, error=self.last_crash))
+
+    async def stop(self, *, final: bool) -> None:
+        """Stop the incarnation within the child's grace; name it and go on if it does not end."""
+        if final:
+            self.mailbox.close(ShuttingDown, "is shutting down")
+        if self.life is None:
+            return
+        if not self.life.done.is_set():
+            self.status = ChildStatus.STOPPING
+        self._leave_if_stuck(ended=await self.life.stop(self.spec.shutdown, final=final))
+
+    async def kill(self, *, failed: bool = False) -> None:
+        """Cancel the incarnation; name it and go on if it does not end. `failed`: see `Inbox.failed`."""
+        if self.life is not None:
+            self._leave_if_stuck(ended=await self.life.kill(failed=failed))
+
+    def _leave_if_stuck(self, *, ended: bool) -> None:
+        if ended:
+            self.life = None
+            self.status = ChildStatus.ENDED
+        else:
+            self.publish(LeftBehind(name=self.path))
+
+    def retire(self, kind: type[NotRunning], problem: str) -> None:
+        """No incarnation follows: answer everyone who waits here or below."""
+        self.status = ChildStatus.ENDED
+        self.close(kind, problem)
+
+    def close(self, kind: type[NotRunning], problem: str) -> None:
+        """Close its mailbox and all below."""
+        if self.spec.mailbox is not None:
+            self.mailbox.close(kind, problem)
+        if self._subtree is not None:
+            self._subtree.close_all(kind, problem)
+
+    def node(self) -> TreeNode:
+        """Return its picture."""
+        up = self.life is not None and self.status is ChildStatus.RUNNING
+        parked = up and self._subtree is not None and self._subtree.parked
+        return TreeNode(
+            name=self.name,
+            status=ChildStatus.PARKED if parked else self.status,
+            restarts=self.restarts,
+            uptime=trio.current_time() - self.life.started_at if up and self.life is not None else 0.0,
+            last_crash=self.last_crash,
+            mailbox=self.mailbox.statistics(),
+            children=self._subtree.nodes() if self._subtree is not None else (),
+        )

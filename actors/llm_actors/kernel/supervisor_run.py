@@ -1,0 +1,292 @@
+"""One run of a supervisor: the loop that decides, from the first start to the last stop.
+
+It is woken by exits and by the clock. A request to stop cancels it, so that a stop never waits for a start or a
+backoff. What it decides is in pure modules (`strategy`, `window`). A restart that fails is one more failure, tried
+again from the loop. Children live in its nursery, guarded and shielded, and are always taken down here, in order.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from math import inf
+from typing import final
+
+import msgspec
+import trio
+
+from llm_actors.kernel.child_run import KILL_SECONDS, ChildRun, EndReason
+from llm_actors.kernel.child_state import ChildState
+from llm_actors.kernel.errors import (
+    GaveUp,
+    NotRunning,
+    Parked,
+    ShuttingDown,
+    StartFailed,
+    SupervisorFailed,
+    is_fatal,
+    lineage,
+)
+from llm_actors.kernel.lifecycle import Bus, ChildrenParked, ChildRestarted, SupervisorGaveUp
+from llm_actors.kernel.strategy import Restart, Strategy, affected, wants_restart
+from llm_actors.kernel.tree import ChildStatus
+from llm_actors.kernel.window import Backoff, Intensity, RestartWindow, Streak
+
+PARK_PAUSES = Backoff(first=1.0, base=2.0, cap=60.0, quiet=300.0)
+"""How long a parked set of children rests: 1 s, then growing to a minute; afresh after five quiet minutes."""
+
+
+class RestartPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """How one supervisor answers failure."""
+
+    strategy: Strategy
+    intensity: Intensity
+    backoff: Backoff
+    park: bool
+    draw: Callable[[], float]
+
+
+class Due(msgspec.Struct, frozen=True):
+    """A restart that waits for its time."""
+
+    at: float
+    delay: float
+
+
+@final
+class SupervisorRun:
+    """Keeps `children` (shared with the supervisor, in start order) running until it is told to stop or gives up."""
+
+    def __init__(
+        self, path: str, children: dict[str, ChildState], policy: RestartPolicy, bus: Bus, *, final: bool
+    ) -> None:
+        self.since = trio.current_time()
+        self.parked_until = inf
+        self.restarts = 0
+        self.due: dict[str, Due] = {}
+        self._path = path
+        self._children = children
+        self._policy = policy
+        self._bus = bus
+        self._final = final
+        self._stopping = False
+        self._giving_up = False
+        self._scope = trio.CancelScope()
+        self._nursery: trio.Nursery | None = None
+        self._window = RestartWindow(policy.intensity)
+        self._pauses = Streak(PARK_PAUSES)
+        self._exits: deque[tuple[ChildState, ChildRun]] = deque()
+        self._wake = trio.Event()
+
+    @property
+    def parked(self) -> bool:
+        """Whether the children rest after too many crashes."""
+        return self.parked_until < inf
+
+    def stop(self, *, final: bool, failed: bool = False) -> None:
+        """Ask for the end. `final`: no other run follows, so nobody may go on waiting for an answer.
+
+        `failed`: the supervisor above gives up. The children are cancelled at once, without their grace.
+        """
+        self._stopping = True
+        self._giving_up = self._giving_up or failed
+        self._final = self._final or final
+        self._scope.cancel(reason=f"{self._path} was asked to stop")
+
+    async def run(self, task_status: trio.TaskStatus[None]) -> None:
+        """See `Supervisor.run`."""
+        failure: StartFailed | GaveUp | None = None
+        up = False
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            try:
+                with self._scope:
+                    await self._start_all()
+                    task_status.started()
+                    up = True
+                    await self._loop()
+            except (StartFailed, GaveUp) as exc:
+                failure = exc
+                self._giving_up = True
+            finally:
+                self._stopping = True
+                await self._go_down()
+        if failure is not None:
+            raise failure
+        if not up:
+            task_status.started()  # stopped before it was up, which is no failure
+
+    # Starting
+
+    async def start(self, child: ChildState) -> None:
+        """Start one child and wait until it is up; raise `StartFailed`."""
+        if self._stopping or self._nursery is None:
+            raise ShuttingDown(self._path, "starts no more children")
+        if self.parked:
+            raise Parked(self._path, "rests after too many crashes")
+        await child.start(self._nursery, partial(self._note_end, child))
+
+    async def _give_way_to_stop(self) -> None:
+        """End here if a stop was asked for. It may come when this task is already scheduled to go on: then nothing
+        has told it yet, and a start would be refused, which is not the loop's failure.
+        """
+        if self._stopping:
+            await trio.lowlevel.checkpoint()  # raises Cancelled: `stop` has cancelled the scope
+
+    def _note_end(self, child: ChildState, life: ChildRun) -> None:
+        child.note_end(life)
+        self._exits.append((child, life))
+        self._wake.set()
+
+    async def _start_all(self) -> None:
+        try:
+            for child in tuple(self._children.values()):
+                await self._give_way_to_stop()
+                await self.start(child)
+        except StartFailed as exc:
+            if not self._policy.park:
+                raise
+            await self._park(exc)
+
+    # The loop
+
+    async def _loop(self) -> None:
+        while True:
+            try:
+                await self._step()
+            except GaveUp as exc:
+                if not self._policy.park or is_fatal(exc):
+                    self._bus.publish(SupervisorGaveUp(name=self._path, causes=lineage(exc)))
+                    raise
+                await self._park(exc)
+
+    async def _step(self) -> None:
+        """Do one thing that is due, or wait for one."""
+        await self._give_way_to_stop()
+        now = trio.current_time()
+        if self.parked_until <= now:
+            await self._unpark()
+        elif name := next((name for name, due in self.due.items() if due.at <= now), None):
+            await self._restart(self._children[name], self.due.pop(name).delay)
+        elif self._exits:
+            await self._exited(*self._exits.popleft())
+        else:
+            self._wake = trio.Event()
+            with trio.move_on_at(min([self.parked_until, *(due.at for due in self.due.values())])):
+                await self._wake.wait()
+
+    async def _exited(self, child: ChildState, life: ChildRun) -> None:
+        if child.life is not life:
+            return  # stopped by us, or together with a sibling
+        child.life = None
+        if life.reason in {EndReason.STOPPED, EndReason.KILLED} and not child.leaving:
+            return  # it had ignored our cancellation, and who asked for that will start it again
+        crashed = life.reason is EndReason.CRASHED
+        if not child.leaving and wants_restart(child.spec.restart, crashed=crashed):
+            await self._failed(child, life.error or NotRunning(child.path, "ended, and it is permanent"))
+        elif child.leaving or child.dynamic or child.spec.restart is Restart.TEMPORARY:
+            self.retire(child, NotRunning, "has ended")
+        else:
+            child.retire(NotRunning, "has ended")  # it keeps its place, for a restart of its group
+
+    async def _failed(self, child: ChildState, error: Exception) -> None:
+        """Count one failure, stop whoever shares the child's fate, and plan the restart."""
+        now = trio.current_time()
+        child.status = ChildStatus.RESTARTING
+        if is_fatal(error) or not self._window.admit(now):
+            raise GaveUp(self._path, f"gave up after {child.name} failed with {type(error).__name__}") from error
+        delay = child.streak.next_delay(now, self._policy.draw())
+        group = affected(self._policy.strategy, tuple(self._children), child.name)
+        for name in reversed(group):
+            self.due.pop(name, None)
+            if name in self._children:  # else stopped on request while we waited for another
+                await self._stop_for_group(self._children[name])
+        self._plan(child, Due(now + delay, delay))
+
+    def _plan(self, child: ChildState, due: Due) -> None:
+        """Note a restart; if `child` was stopped on request meanwhile, for the first who went down with it."""
+        down = (
+            c.name for c in self._children.values() if c.status is ChildStatus.RESTARTING and c.name not in self.due
+        )
+        name = child.name if child.name in self._children else next(down, None)
+        if name is not None:
+            self.due[name] = due
+
+    async def _stop_for_group(self, child: ChildState) -> None:
+        if child.life is None:
+            return
+        await child.stop(final=False)
+        child.status = ChildStatus.RESTARTING
+        if child.spec.restart is Restart.TEMPORARY:
+            self.retire(child, NotRunning, "ended with its siblings, and it is temporary")
+
+    async def _restart(self, failed: ChildState, delay: float) -> None:
+        for name in affected(self._policy.strategy, tuple(self._children), failed.name):
+            child = self._children.get(name)
+            if child is None or child.status is ChildStatus.RUNNING:
+                continue
+            await self._give_way_to_stop()
+            try:
+                await self.start(child)
+            except StartFailed as exc:
+                await self._failed(child, exc)
+                return
+            self.restarts += 1
+            child.restarts += 1
+            child.publish(ChildRestarted(name=child.path, restarts=child.restarts, delay=delay))
+
+    # Parking
+
+    async def _park(self, error: StartFailed | GaveUp) -> None:
+        pause = self._pauses.next_delay(trio.current_time(), self._policy.draw())
+        self.parked_until = trio.current_time() + pause
+        self.due.clear()
+        self._bus.publish(ChildrenParked(name=self._path, seconds=pause, causes=lineage(error)))
+        children = tuple(self._children.values())
+        for child in children:
+            child.close(Parked, "rests after too many crashes")
+        for child in reversed(children):
+            await child.stop(final=False)
+            child.status = ChildStatus.PARKED
+
+    async def _unpark(self) -> None:
+        self.parked_until = inf
+        self._window.clear()
+        for child in self._children.values():
+            child.streak.clear()  # or its backoff would keep callers waiting, longer than the pauses between parkings
+        await self._start_all()
+
+    # Stopping
+
+    async def _go_down(self) -> None:
+        """Stop the children, last first; if giving up or cancelled meanwhile, cancel them, last first."""
+        children = tuple(self._children.values())
+        try:
+            if not self._giving_up:
+                await self._stop_all(children)
+        finally:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + KILL_SECONDS * (len(children) + 1)):
+                for child in reversed(children):
+                    await child.kill(failed=self._giving_up)
+            self._answer_all(children)
+
+    async def _stop_all(self, children: tuple[ChildState, ...]) -> None:
+        for child in children:
+            if child.dynamic and child.life is not None:
+                child.life.inbox.close(final=True)  # these stop together, their order means nothing
+        for child in reversed(children):
+            await child.stop(final=self._final or child.dynamic)
+
+    def _answer_all(self, children: tuple[ChildState, ...]) -> None:
+        kind = SupervisorFailed if self._giving_up else NotRunning
+        for child in children:
+            if self._final or child.dynamic:
+                self.retire(child, kind, "has ended with its supervisor")
+
+    def retire(self, child: ChildState, kind: type[NotRunning], problem: str) -> None:
+        """Take a child off the books and answer everyone who waits for it."""
+        self._children.pop(child.name, None)
+        child.retire(kind, problem)
+        if due := self.due.pop(child.name, None):
+            self._plan(child, due)

@@ -1,0 +1,203 @@
+"""The waiting line before one provider: fair between callers, with priorities that cannot starve anyone.
+
+Callers take turns. Each has a turn number that grows by one when it is served; the lowest goes next, and a caller
+who comes anew starts at the line's own clock, which is where a busy caller's turn would be by now. A level of
+priority is worth `PRIORITY_TURNS` turns, no more: who has waited that long goes before all the important who came
+later. The first in line is never overtaken because it is large; it is passed over only while its own caller's limit,
+and not the provider's, is what it waits for.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from heapq import heapify, heappop, heappush
+from math import inf
+from typing import NamedTuple, final
+
+from llm_actors.limiter.callers import Caller
+
+PRIORITY_TURNS = 16
+"""How many turns one level of priority is worth."""
+
+_LITTLE = 16
+
+
+@final
+class QueuedRequest:
+    """One request that waits for the first of ``names`` to have room. It stands in the line of each."""
+
+    __slots__ = (
+        "caller",
+        "claimed_at",
+        "deadline",
+        "lease_s",
+        "limited",
+        "names",
+        "number",
+        "priority",
+        "served",
+        "tokens",
+        "waiting",
+    )
+
+    def __init__(
+        self,
+        number: int,
+        names: tuple[str, ...],
+        tokens: int,
+        *,
+        caller: str = "",
+        priority: int = 5,
+        deadline: float,
+        lease_s: float,
+    ) -> None:
+        self.number = number
+        self.names = names
+        self.tokens = tokens
+        self.caller = caller
+        self.limited: Caller | None = None
+        self.priority = priority
+        self.deadline = deadline
+        self.lease_s = lease_s
+        self.waiting = True
+        self.served: Served | None = None
+        self.claimed_at = inf
+        """When the shared ledger was first asked for it."""
+
+    def allowed(self, now: float) -> bool:
+        """Whether its own caller's limits let it go."""
+        return self.limited is None or self.limited.allows(self, now)
+
+    @property
+    def rank(self) -> int:
+        """Its place among its caller's requests: by age, with a bounded lead for priority."""
+        return self.number + self.priority * PRIORITY_TURNS
+
+
+class Served(NamedTuple):
+    """How a line stood before it let somebody go."""
+
+    line: FairQueue
+    clock: float
+    turn: float
+
+
+class Ahead(NamedTuple):
+    """An estimate of who goes first: so many requests, their tokens, and how many of them are the same caller's."""
+
+    requests: int
+    tokens: float
+    own: int
+
+
+class _Queue:
+    """One caller's waiters, the next one on top. The departed stay until they come up or are too many."""
+
+    __slots__ = ("arrivals", "count", "heap", "of_priority", "turn")
+
+    def __init__(self, turn: float) -> None:
+        self.turn = turn
+        self.arrivals = 0
+        self.count = 0
+        self.of_priority: Counter[int] = Counter()
+        self.heap: list[tuple[int, int, QueuedRequest]] = []
+
+    def add(self, waiter: QueuedRequest, *, first: bool) -> None:
+        self.arrivals += 1
+        self.count += 1
+        self.of_priority[waiter.priority] += 1
+        place = self.arrivals + waiter.priority * PRIORITY_TURNS
+        if first and self.heap:
+            place = min(place, self.heap[0][0] - 1)
+        heappush(self.heap, (place, waiter.number, waiter))
+
+    def remove(self, waiter: QueuedRequest) -> None:
+        self.count -= 1
+        self.of_priority[waiter.priority] -= 1
+        if len(self.heap) > 2 * self.count + _LITTLE:
+            self.heap = [entry for entry in self.heap if entry[2].waiting]
+            heapify(self.heap)
+
+    def head(self) -> QueuedRequest:
+        while not self.heap[0][2].waiting:
+            heappop(self.heap)
+        return self.heap[0][2]
+
+    def key(self) -> float:
+        return self.turn + self.head().priority * PRIORITY_TURNS
+
+    def ahead_of_last(self, priority: int) -> int:
+        """How many go before the last comer, who has ``priority``."""
+        return sum(count for each, count in self.of_priority.items() if each <= priority) - 1
+
+
+@final
+class FairQueue:
+    """Who waits for one provider. ``count`` and ``tokens`` are of all of them."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.tokens = 0
+        self._queues: dict[str, _Queue] = {}
+        self._clock = 0.0
+
+    def add(self, waiter: QueuedRequest, *, first: bool = False) -> None:
+        """Stand in line; ``first``: before the others of the same caller, and as if it had never been served."""
+        queue = self._queues.get(waiter.caller)
+        served = waiter.served
+        if first and served is not None and served.line is self:
+            waiter.served = None
+            self._clock = min(self._clock, served.clock)
+            if queue is None:
+                queue = self._queues[waiter.caller] = _Queue(served.turn)
+            else:
+                queue.turn -= 1
+        if queue is None:
+            queue = self._queues[waiter.caller] = _Queue(self._clock)
+        queue.add(waiter, first=first)
+        self.count += 1
+        self.tokens += waiter.tokens
+
+    def remove(self, waiter: QueuedRequest) -> None:
+        """Leave the line; `QueuedRequest.waiting` is false by now."""
+        queue = self._queues[waiter.caller]
+        queue.remove(waiter)
+        self.count -= 1
+        self.tokens -= waiter.tokens
+        if not queue.count:
+            del self._queues[waiter.caller]
+
+    def serve(self, waiter: QueuedRequest) -> None:
+        """Count the turn that ``waiter`` takes; it still stands in line."""
+        queue = self._queues[waiter.caller]
+        waiter.served = Served(self, self._clock, queue.turn)
+        self._clock = max(self._clock + 1 / len(self._queues), queue.turn)
+        queue.turn += 1
+
+    def first(self, allowed: Callable[[QueuedRequest], bool]) -> QueuedRequest | None:
+        """Who goes next, of those whose own caller's limits allow it."""
+        best: tuple[float, int, QueuedRequest] | None = None
+        for queue in self._queues.values():
+            head = queue.head()
+            if (best is None or (queue.key(), head.number) < best[:2]) and allowed(head):
+                best = queue.key(), head.number, head
+        return best[2] if best is not None else None
+
+    def heads(self) -> Iterator[QueuedRequest]:
+        """The next of each caller."""
+        return (queue.head() for queue in self._queues.values())
+
+    def waiters(self) -> Iterator[QueuedRequest]:
+        """All of them, in no order."""
+        return (entry[2] for queue in self._queues.values() for entry in queue.heap if entry[2].waiting)
+
+    def ahead_of(self, waiter: QueuedRequest) -> Ahead:
+        """Estimate who goes before ``waiter``, who has just come, if nobody else does."""
+        mine = self._queues[waiter.caller]
+        own = mine.ahead_of_last(waiter.priority)
+        key = mine.turn + own + waiter.priority * PRIORITY_TURNS
+        others = sum(
+            max(0, min(queue.count, int(key - queue.key()) + 1)) for queue in self._queues.values() if queue is not mine
+        )
+        return Ahead(own + others, (own + others) * self.tokens / self.count, own)

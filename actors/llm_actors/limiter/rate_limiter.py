@@ -1,0 +1,370 @@
+"""The books: who may go now, who waits until when, who is refused. Pure: the time and the jitter are parameters.
+
+Every method takes the monotonic time in seconds and leaves its decisions in a list that `decisions` empties. After
+each, nobody who could go is still waiting: whatever may have made room serves the lines before it returns.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from math import inf
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, final
+
+from llm_actors.limiter.callers import NO_LIMITS, Callers
+from llm_actors.limiter.fair_queue import FairQueue, QueuedRequest
+from llm_actors.limiter.leases import Lease, Leases, Settlement
+from llm_actors.limiter.limit_state import RETRY_AFTER_SECONDS, LimitState
+from llm_actors.limiter.statistics import LimiterStatistics, ProviderLimitStatistics
+from llm_protocol.dialect import RateLimits
+from llm_protocol.failures import FailureKind
+from llm_protocol.policy import Limits
+
+if TYPE_CHECKING:
+    from llm_actors.limiter.shared.wire import Receipt
+
+MAX_WAITING = 8_192
+"""Requests that wait at once, for whatever provider."""
+
+MAX_WAITING_PER_CALLER = MAX_WAITING // 2
+"""How many of them may be of one caller."""
+
+MAX_LEASES = 65_536
+"""Reservations that are out at once."""
+
+FULL_RETRY_SECONDS = 1.0
+"""When to come back to a full line: nobody has counted, but something will have moved."""
+
+HOLD_JITTER_SECONDS = 0.5
+"""A pause lasts up to so much longer, so that several processes do not come back in step."""
+
+
+class Granted(NamedTuple):
+    """The request may go, to ``provider``; at once, or after ``wait_s`` if other processes share the limits."""
+
+    number: int
+    provider: str
+    wait_s: float = 0.0
+
+
+class LimitRefused(NamedTuple):
+    """The request may not wait. ``retry_after``: seconds until it would have had its turn."""
+
+    number: int
+    kind: FailureKind
+    why: str
+    retry_after: float
+
+
+Decision: TypeAlias = Granted | LimitRefused
+
+
+class _Provider(NamedTuple):
+    account: LimitState
+    line: FairQueue
+
+
+@final
+class RateLimiter:
+    """All accounts, lines and leases. ``other_callers``: the limits of each caller who is not in ``callers``."""
+
+    def __init__(
+        self,
+        providers: Mapping[str, Limits],
+        callers: Mapping[str, Limits] | None = None,
+        other_callers: Limits = NO_LIMITS,
+        *,
+        draw: Callable[[], float],
+        now: float,
+    ) -> None:
+        """``draw`` gives the jitter, in [0, 1)."""
+        self._limits = providers
+        self._draw = draw
+        self._providers = {name: _Provider(LimitState(limits, now), FairQueue()) for name, limits in providers.items()}
+        self._callers = Callers(callers or {}, other_callers, now)
+        self._waiting: dict[int, QueuedRequest] = {}
+        self._waiting_of: Counter[str] = Counter()
+        self._leases = Leases()
+        self._decided: list[Decision] = []
+        self._granted = 0
+        self._refused = 0
+        self._expired = 0
+
+    def restart(self, former: RateLimiter, now: float) -> None:
+        """Take over what ``former`` knew: leases, debts and pauses, but nothing to spend and nobody who waits."""
+        for name, (account, _) in former._providers.items():
+            if self._limits.get(name, NO_LIMITS) == account.limits:
+                self._providers[name] = _Provider(account, FairQueue())
+        self._callers.inherit(former._callers)
+        for _, _, account in self.accounts():
+            account.restart(now)
+        self._leases = former._leases
+        for lease in self._leases.open.values():
+            for account in lease.accounts:
+                account.in_flight += 1
+
+    # What happens
+
+    def reserve(self, waiter: QueuedRequest, now: float) -> None:
+        """Someone wants to go: decide at once, or let them wait in the lines."""
+        waiter.limited = self._callers.find(waiter.caller, now)
+        if len(self._leases) >= MAX_LEASES:
+            self._refuse(waiter, FailureKind.QUEUE_FULL, f"{MAX_LEASES} requests are in flight", FULL_RETRY_SECONDS)
+        elif (name := self._open_at_once(waiter, now)) is not None:
+            self._grant(waiter, name, now)
+        else:
+            self._queue(waiter, now)
+
+    def leave(self, number: int, now: float) -> Lease | None:
+        """Someone no longer wants to go, whether they still wait or were granted in the meantime: then it was this."""
+        waiter = self._waiting.get(number)
+        if waiter is None:
+            return self.end(number, Settlement.REFUNDED, now)
+        self._dequeue(waiter)
+        self.serve(now)
+        return None
+
+    def end(
+        self,
+        number: int,
+        ending: Settlement,
+        now: float,
+        tokens: int | None = None,
+        *,
+        said: RateLimits | None = None,
+        hold_s: float | None = None,
+    ) -> Lease | None:
+        """A reservation is over: this one. One that is unknown, or was over before, changes nothing.
+
+        What its vendor said is heard before the freed slot is given away.
+        """
+        lease = self._leases.pop(number)
+        if lease is None:
+            return None
+        lease.end(ending, tokens, now)
+        if said is not None:
+            self.observe(lease.name, said, now)
+        if hold_s is not None:
+            self.hold(lease.name, hold_s, now)
+        self.serve(now)
+        return lease
+
+    def lease(self, number: int) -> Lease:
+        """An open one."""
+        return self._leases.open[number]
+
+    def confirm(self, number: int, receipt: Receipt) -> Granted:
+        """The shared ledger charged for a reservation that is open."""
+        self._leases.attach(number, receipt)
+        return Granted(number, self.lease(number).name)
+
+    def postpone(self, waiter: QueuedRequest, wait_s: float, now: float) -> None:
+        """What was granted may not go: others use what there is, for ``wait_s`` more. It goes back to the head of its
+        lines, unless that is too late for it.
+        """
+        lease = self._leases.pop(waiter.number)
+        assert lease is not None
+        lease.end(Settlement.REFUNDED, None, now)
+        self._granted -= 1
+        waiter.waiting = True
+        if now + wait_s > waiter.deadline and len(waiter.names) == 1:
+            self._refuse_late(waiter, now + wait_s, now)
+        else:
+            self._queue(waiter, now, first=True)
+
+    def observe(self, name: str, said: RateLimits, now: float) -> None:
+        """A vendor's headers say what is left."""
+        provider = self._provider(name, now)
+        if provider.account.correct(said, now, self._jitter()):
+            self._refuse_hopeless(provider.line, now)
+
+    def hold(self, name: str, seconds: float, now: float) -> None:
+        """A vendor says to come back in so many seconds."""
+        if not seconds > 0:
+            return
+        provider = self._provider(name, now)
+        if provider.account.hold(min(seconds, RETRY_AFTER_SECONDS) + self._jitter(), now):
+            self._refuse_hopeless(provider.line, now)
+
+    def go_alone(self, now: float) -> None:
+        """Those with whom the limits were shared are out of sight."""
+        for _, _, account in self.accounts():
+            account.go_alone(now)
+        self.serve(now)
+
+    def accounts(self) -> Iterator[tuple[str, str, LimitState]]:
+        """All there are, each with its sort and name."""
+        yield from (("provider", name, account) for name, (account, _) in self._providers.items())
+        yield from (("caller", name, account) for name, account in self._callers.accounts())
+
+    def account(self, name: str, now: float) -> LimitState:
+        """A provider's."""
+        return self._provider(name, now).account
+
+    def serve(self, now: float) -> None:
+        """Let go whoever may go by now, in order."""
+        for lease in self._leases.pop_expired(now):
+            lease.end(Settlement.CHARGED, None, now)
+            self._expired += 1
+        moved = bool(self._waiting)
+        while moved:  # one who goes by one line may have stood first, and in the way, in another
+            moved = False
+            for name, (account, line) in self._providers.items():
+                while line.count and self._serve_first(name, account, line, now):
+                    moved = True
+
+    def due(self, now: float) -> float:
+        """When `serve` is next worth calling, should nothing happen before; infinity if never."""
+        at = self._leases.next_end()
+        if self._waiting:
+            busy = (each for each in self._providers.values() if each.line.count)
+            at = min(at, *(self._line_due(account, line, now) for account, line in busy))
+        return at
+
+    def decisions(self) -> list[Decision]:
+        """What was decided since the last time."""
+        decided, self._decided = self._decided, []
+        return decided
+
+    def statistics(self, now: float, *, shared: bool = False) -> LimiterStatistics:
+        """Counters and gauges."""
+        return LimiterStatistics(
+            providers={name: _statistics(each, now) for name, each in self._providers.items()},
+            waiting=len(self._waiting),
+            leases=len(self._leases),
+            callers=len(self._callers),
+            shared=shared,
+            granted=self._granted,
+            refused=self._refused,
+            expired=self._expired,
+        )
+
+    # Accounts
+
+    def _provider(self, name: str, now: float) -> _Provider:
+        found = self._providers.get(name)
+        if found is None:
+            found = self._providers[name] = _Provider(LimitState(NO_LIMITS, now), FairQueue())
+        return found
+
+    def _jitter(self) -> float:
+        return self._draw() * HOLD_JITTER_SECONDS
+
+    # Going
+
+    def _open_at_once(self, waiter: QueuedRequest, now: float) -> str | None:
+        if not waiter.allowed(now):
+            return None
+        for name in waiter.names:
+            account, line = self._provider(name, now)
+            if not line.count and account.has_room(waiter.tokens, now):
+                return name
+        return None
+
+    def _grant(self, waiter: QueuedRequest, name: str, now: float) -> None:
+        account = self._providers[name].account
+        caller = waiter.limited.account if waiter.limited is not None else None
+        taken = [account.take(waiter.tokens, now)]
+        if caller is not None:
+            taken.append(caller.take(waiter.tokens, now))
+        self._leases.add(waiter.number, Lease(name, account, caller, tuple(taken), now + waiter.lease_s))
+        self._granted += 1
+        self._decided.append(Granted(waiter.number, name))
+
+    def _serve_first(self, name: str, account: LimitState, line: FairQueue, now: float) -> bool:
+        first = line.first(lambda waiter: waiter.allowed(now))
+        if first is None or not account.has_room(first.tokens, now):
+            return False
+        line.serve(first)
+        self._dequeue(first)
+        self._grant(first, name, now)
+        return True
+
+    # Waiting
+
+    def _queue(self, waiter: QueuedRequest, now: float, *, first: bool = False) -> None:
+        if len(self._waiting) >= MAX_WAITING or self._waiting_of[waiter.caller] >= MAX_WAITING_PER_CALLER:
+            self._refuse(waiter, FailureKind.QUEUE_FULL, "the waiting line is full", FULL_RETRY_SECONDS)
+            return
+        self._waiting[waiter.number] = waiter
+        self._waiting_of[waiter.caller] += 1
+        if waiter.limited is not None:
+            waiter.limited.waiting[waiter.number] = waiter
+            if first:
+                waiter.limited.waiting.move_to_end(waiter.number, last=False)
+        for name in waiter.names:
+            self._provider(name, now).line.add(waiter, first=first)
+        self.serve(now)
+        if waiter.waiting:
+            self._refuse_if_late(waiter, self._expected_at(waiter, now), now)
+
+    def _dequeue(self, waiter: QueuedRequest) -> None:
+        waiter.waiting = False
+        del self._waiting[waiter.number]
+        self._waiting_of[waiter.caller] -= 1
+        if not self._waiting_of[waiter.caller]:
+            del self._waiting_of[waiter.caller]
+        if waiter.limited is not None:
+            del waiter.limited.waiting[waiter.number]
+        for name in waiter.names:
+            self._providers[name].line.remove(waiter)
+
+    def _line_due(self, account: LimitState, line: FairQueue, now: float) -> float:
+        """When the first may go, or another becomes the first because its caller's limits let it."""
+        first = line.first(lambda waiter: waiter.allowed(now))
+        at = account.ready_at(first.tokens, now) if first is not None and account.has_slot else inf
+        for head in line.heads():
+            if head.limited is not None and head.limited.account.has_slot and not head.allowed(now):
+                at = min(at, head.limited.ready_at(head, now))
+        return at
+
+    # Refusing
+
+    def _expected_at(self, waiter: QueuedRequest, now: float) -> float:
+        """When its turn would come, by the rates and those ahead. Slots become free when they do: they cost no time."""
+        at = inf
+        for name in waiter.names:
+            account, line = self._providers[name]
+            ahead = line.ahead_of(waiter)
+            turn = account.ready_at(waiter.tokens, now, ahead=ahead.requests, tokens_ahead=ahead.tokens)
+            if waiter.limited is not None:
+                own_tokens = ahead.own * line.tokens / line.count
+                account = waiter.limited.account
+                turn = max(turn, account.ready_at(waiter.tokens, now, ahead=ahead.own, tokens_ahead=own_tokens))
+            at = min(at, turn)
+        return at
+
+    def _earliest(self, waiter: QueuedRequest, now: float) -> float:
+        """When its turn would come if nobody else waited."""
+        at = min(self._providers[name].account.ready_at(waiter.tokens, now) for name in waiter.names)
+        return at if waiter.limited is None else max(at, waiter.limited.account.ready_at(waiter.tokens, now))
+
+    def _refuse_hopeless(self, line: FairQueue, now: float) -> None:
+        """A pause has begun: those whose deadline comes before its end need not wait to hear it."""
+        for waiter in list(line.waiters()):
+            self._refuse_if_late(waiter, self._earliest(waiter, now), now)
+        self.serve(now)
+
+    def _refuse_if_late(self, waiter: QueuedRequest, at: float, now: float) -> None:
+        if at > waiter.deadline:
+            self._dequeue(waiter)
+            self._refuse_late(waiter, at, now)
+
+    def _refuse_late(self, waiter: QueuedRequest, at: float, now: float) -> None:
+        why = f"no room at {', '.join(waiter.names)} before the deadline; there will be in {at - now:.1f} s"
+        self._refuse(waiter, FailureKind.RATE_LIMITED, why, at - now)
+
+    def _refuse(self, waiter: QueuedRequest, kind: FailureKind, why: str, retry_after: float) -> None:
+        self._refused += 1
+        self._decided.append(LimitRefused(waiter.number, kind, why, retry_after))
+
+
+def _statistics(provider: _Provider, now: float) -> ProviderLimitStatistics:
+    account = provider.account
+    return ProviderLimitStatistics(
+        in_flight=account.in_flight,
+        waiting=provider.line.count,
+        requests_left=None if account.requests is None else max(0, int(account.requests.level(now))),
+        tokens_left=None if account.tokens is None else max(0, int(account.tokens.level(now))),
+        held_s=max(0.0, account.held_until - now),
+    )

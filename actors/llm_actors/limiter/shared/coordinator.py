@@ -1,0 +1,175 @@
+"""Between our own books and the shared ledger: which grants must be confirmed, and what follows from the answers.
+
+Synchronous throughout: the ledger's task calls `_answered`, and everything is put right before it returns. Without a
+server all of it does nothing, and the books decide alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import final
+
+import trio
+
+from llm_actors.limiter.callers import NO_LIMITS
+from llm_actors.limiter.fair_queue import QueuedRequest
+from llm_actors.limiter.leases import Lease, Settlement
+from llm_actors.limiter.rate_limiter import Granted, RateLimiter
+from llm_actors.limiter.shared.redis import SharedLedger
+from llm_actors.limiter.shared.wire import Claim, LedgerReply, Party, Receipt
+from llm_actors.redis import RedisServer
+
+PATIENCE_SECONDS = 1.0
+"""For how long ahead a request takes a place in the shared line, and as long again as it has waited already: a large
+one would never find enough at once. Not more, for one with a place neither goes elsewhere nor sooner, whatever comes
+back in the meantime; and of tokens, which are estimated, much does.
+"""
+
+AGAIN_SECONDS = 1.0
+"""After this at the latest the ledger is asked again for one that was too large for what was left."""
+
+AGAIN_JITTER = 0.5
+"""Up to so much longer, as a share, so that several processes do not ask in step."""
+
+
+@final
+class SharedLimits:
+    """``waiter`` finds who still wants reservation number so-and-so; ``confirmed`` is given those that may go."""
+
+    def __init__(
+        self,
+        server: RedisServer | None,
+        books: RateLimiter,
+        *,
+        waiter: Callable[[int], QueuedRequest | None],
+        confirmed: Callable[[Sequence[Granted]], None],
+        draw: Callable[[], float],
+        process: str,
+    ) -> None:
+        self._books = books
+        self._waiter = waiter
+        self._confirmed = confirmed
+        self._draw = draw
+        self._pauses: dict[str, float] = {}
+        self._ledger: SharedLedger | None = None
+        if server is not None:
+            self._ledger = SharedLedger(
+                server,
+                wanted=self._wanted,
+                answered=self._answered,
+                alone=self._alone,
+                held=self._held,
+                process=process,
+            )
+
+    async def start(self, nursery: trio.Nursery) -> None:
+        """Keep the session with the server in a task of ``nursery``. Waits until it was reached, or was not."""
+        if self._ledger is not None:
+            nursery.start_soon(self._ledger.run)
+            await self._ledger.tried.wait()
+
+    @property
+    def is_on(self) -> bool:
+        """Whether the limits are shared at this moment."""
+        return self._ledger is not None and self._ledger.is_open
+
+    def claim(self, granted: Granted) -> bool:
+        """Whether the ledger is to confirm what the books have granted."""
+        waiter, ledger = self._waiter(granted.number), self._ledger
+        if waiter is None or ledger is None or not ledger.is_open:
+            return False
+        parties = tuple(self._parties(ledger, granted, waiter.caller))
+        if not parties:
+            return False
+        ledger.claim(Claim(granted.number, parties, waiter.tokens, _patience(waiter, trio.current_time())))
+        return True
+
+    def _parties(self, ledger: SharedLedger, granted: Granted, caller: str) -> Iterator[Party]:
+        lease = self._books.lease(granted.number)
+        if lease.provider.limits != NO_LIMITS:
+            yield ledger.party("provider", lease.name, lease.provider)
+        if lease.caller is not None:
+            yield ledger.party("caller", caller, lease.caller)
+
+    def ended(self, lease: Lease | None, ending: Settlement, tokens: int | None = None) -> None:
+        """A lease is over: correct what the ledger charged for it."""
+        if self._ledger is None or lease is None or lease.receipt is None:
+            return
+        self._ledger.settle(lease.receipt, ending, tokens)
+        for account in lease.accounts:  # whoever waits for other processes may have what this one gives back
+            limits = account.limits
+            if (
+                ending is Settlement.REFUNDED
+                or limits.max_concurrency is not None
+                or limits.tokens_per_minute is not None
+            ):
+                account.look_again(trio.current_time())
+
+    def paused(self, name: str, now: float) -> None:
+        """A vendor spoke. If that began a pause of the provider ``name``, the other processes are to hear of it."""
+        if self._ledger is None:
+            return
+        account = self._books.account(name, now)
+        if account.held_until > self._pauses.get(name, now):
+            self._pauses[name] = account.held_until
+            self._ledger.hold(self._ledger.party("provider", name, account), account.held_until - now)
+
+    def _held(self) -> Iterator[Party]:
+        for sort, name, account in self._books.accounts():
+            if self._ledger is not None and account.in_flight and account.limits.max_concurrency is not None:
+                yield self._ledger.party(sort, name, account)
+
+    def _wanted(self, number: int) -> bool:
+        return self._waiter(number) is not None
+
+    def _alone(self, claims: Sequence[Claim]) -> None:
+        """The ledger is away. What the books have granted goes, whether it was charged there or not."""
+        self._books.go_alone(trio.current_time())
+        numbers = [claim.number for claim in claims if self._wanted(claim.number)]
+        self._confirmed([Granted(number, self._books.lease(number).name) for number in numbers])
+
+    def _answered(self, answers: Sequence[tuple[Claim, LedgerReply]]) -> None:
+        now = trio.current_time()
+        confirmed: list[Granted] = []
+        postponed: list[tuple[QueuedRequest, float]] = []
+        for claim, answer in answers:
+            waiter = self._waiter(claim.number)
+            receipt = Receipt(claim, answer.marks)
+            self._defer(claim, answer, now)
+            if answer.charged and waiter is None:
+                self._return(receipt)
+            elif answer.charged:
+                confirmed.append(self._books.confirm(claim.number, receipt)._replace(wait_s=answer.wait_s))
+            elif waiter is not None:
+                postponed.append((waiter, answer.wait_s))
+        postponed += self._behind(now)
+        for waiter, wait_s in reversed(postponed):  # each goes to the head of its line: the first of them last
+            self._books.postpone(waiter, wait_s, now)
+        self._confirmed(confirmed)
+
+    def _behind(self, now: float) -> Iterator[tuple[QueuedRequest, float]]:
+        """Those about to be claimed, although somebody before them has to wait."""
+        for claim in self._ledger.withdraw(lambda claim: _wait(claim, now) > 0) if self._ledger is not None else ():
+            waiter = self._waiter(claim.number)
+            if waiter is not None:
+                yield waiter, _wait(claim, now)
+
+    def _return(self, receipt: Receipt) -> None:
+        """Whoever claimed has left in the meantime."""
+        if self._ledger is not None:
+            self._ledger.settle(receipt, Settlement.REFUNDED, None)
+
+    def _defer(self, claim: Claim, answer: LedgerReply, now: float) -> None:
+        """Who comes next need not ask before there is something to be had."""
+        if answer.wait_s > 0:
+            again = 0.0 if answer.charged else min(answer.wait_s, AGAIN_SECONDS) * (1 + self._draw() * AGAIN_JITTER)
+            claim.parties[answer.last].account.defer(max(answer.open_s, again), now)
+
+
+def _patience(waiter: QueuedRequest, now: float) -> float:
+    waiter.claimed_at = min(waiter.claimed_at, now)
+    return min(waiter.deadline - now, PATIENCE_SECONDS + now - waiter.claimed_at)
+
+
+def _wait(claim: Claim, now: float) -> float:
+    return max(each.account.deferred_until for each in claim.parties) - now

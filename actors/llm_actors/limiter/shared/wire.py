@@ -1,0 +1,156 @@
+"""What is said to the shared ledger, and what it answers. Pure; the other side of it is `ledger.lua`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Annotated, NamedTuple, TypeAlias, final
+
+import msgspec
+from msgspec import Meta
+
+from llm_actors.limiter.leases import Settlement
+from llm_actors.limiter.limit_state import LimitState
+
+MAX_WAIT_SECONDS = 1e9
+"""A longer wait is nonsense, and so is one that is no number."""
+
+
+class Party(NamedTuple):
+    """An account of ours, and its name in the ledger."""
+
+    key: str
+    account: LimitState
+
+
+class Claim(NamedTuple):
+    """May reservation ``number`` go, of so many ``tokens``? It would wait for ``patience_s`` to have its place."""
+
+    number: int
+    parties: tuple[Party, ...]
+    tokens: int
+    patience_s: float
+
+
+class Mark(msgspec.Struct, frozen=True, array_like=True):
+    """Where one account of the ledger, opened at ``born``, stood after a charge."""
+
+    born: str
+    requests: float
+    tokens: float
+
+
+Seconds: TypeAlias = Annotated[float, Meta(ge=0, le=MAX_WAIT_SECONDS)]
+
+
+class LedgerReply(msgspec.Struct, frozen=True, array_like=True):
+    """To a claim. If it is ``charged`` it may go after ``wait_s``; if not, ``wait_s`` is when to ask again.
+
+    ``last`` is the place of the party that makes it wait, and ``open_s`` when that one lets anybody go at all.
+    """
+
+    charged: bool
+    wait_s: Seconds
+    last: int
+    open_s: Seconds
+    marks: tuple[Mark, ...]
+
+
+class Receipt(NamedTuple):
+    """A claim that was charged. With it, the charge can be corrected."""
+
+    claim: Claim
+    marks: tuple[Mark, ...]
+
+
+@final
+class Settle(NamedTuple):
+    """The claim is over; ``tokens`` is what was really used, if known."""
+
+    receipt: Receipt
+    ending: Settlement
+    tokens: int | None
+
+
+@final
+class LedgerPause(NamedTuple):
+    """Let nothing go for so long, in any process."""
+
+    party: Party
+    seconds: float
+
+
+@final
+class Held(NamedTuple):
+    """The slots of ours that are taken there."""
+
+    party: Party
+
+
+Entry: TypeAlias = Claim | Settle | LedgerPause | Held
+
+_answers = msgspec.msgpack.Decoder(tuple[LedgerReply, ...])
+
+
+class Batch(NamedTuple):
+    """Keys and argument of one run of the script."""
+
+    keys: list[str]
+    argument: bytes
+
+
+def encode(process: str, entries: Sequence[Entry], waiting: Sequence[Claim]) -> Batch:
+    """One batch. ``waiting``: all claims without an answer, these entries' included: what they hold does not count
+    yet.
+    """
+    open_claims = Counter(each.key for claim in waiting for each in claim.parties)
+    places: dict[str, int] = {}
+    accounts: list[tuple[int, int, int, int]] = []
+
+    def place(party: Party) -> int:
+        found = places.get(party.key)
+        if found is None:
+            found = places[party.key] = len(accounts)
+            limits = party.account.limits
+            held = max(0, party.account.in_flight - open_claims[party.key])
+            rates = limits.requests_per_minute or 0, limits.tokens_per_minute or 0
+            accounts.append((*rates, limits.max_concurrency or 0, held))
+        return found
+
+    operations: list[tuple[object, ...]] = []
+    for entry in entries:
+        if isinstance(entry, Claim):
+            operations.append(("claim", [place(each) for each in entry.parties], entry.tokens, entry.patience_s))
+        elif isinstance(entry, LedgerPause):
+            operations.append(("hold", place(entry.party), entry.seconds))
+        elif isinstance(entry, Held):
+            place(entry.party)
+        else:
+            operations.extend(_corrections(entry, [place(each) for each in entry.receipt.claim.parties]))
+    argument = msgspec.msgpack.encode((process, accounts, operations))
+    return Batch(list(places), argument)
+
+
+def _corrections(entry: Settle, places: Sequence[int]) -> list[tuple[object, ...]]:
+    charged = entry.receipt.claim.tokens
+    used = 0 if entry.ending is not Settlement.CHARGED else charged if entry.tokens is None else max(0, entry.tokens)
+    back = entry.ending is Settlement.REFUNDED
+    return [
+        ("end", place, mark.born, mark.requests, back, mark.tokens, charged, used)
+        for place, mark in zip(places, entry.receipt.marks, strict=True)
+    ]
+
+
+def decode(answer: bytes, claims: Sequence[Claim]) -> list[tuple[Claim, LedgerReply]]:
+    """The answers to a batch's ``claims``, which are in order. Raises `ValueError` for anything else."""
+    try:
+        answered = list(zip(claims, _answers.decode(answer), strict=True))
+    except (msgspec.MsgspecError, RecursionError) as exc:
+        raise ValueError(str(exc)) from None
+    for claim, each in answered:
+        parties = len(claim.parties)
+        if not 0 <= each.last < parties or len(each.marks) != parties * each.charged:
+            raise ValueError("an answer of other parties")
+        if not each.charged and not each.wait_s:
+            raise ValueError("neither charged nor to be asked again")
+    return answered

@@ -1,0 +1,264 @@
+"""The single path: one answer to one request, however many attempts it takes.
+
+rank -> limiter -> provider -> settle, and after a failure what the plan says. Strategies that ask several models
+run one of these for each. Nothing here waits without the run's deadline around it, and each attempt is settled in
+the books of limiter and selector whatever ends it.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, nullcontext, suppress
+from math import inf
+from typing import NamedTuple, final
+
+import msgspec
+import trio
+
+from llm_actors.catalog import Candidate
+from llm_actors.kernel import KernelError
+from llm_actors.limiter import Reservation, reserve
+from llm_actors.orchestrator.attempt import Attempt, AttemptContext
+from llm_actors.orchestrator.hedge import hedged
+from llm_actors.orchestrator.plan import Again, AttemptPlan, Move, Stop
+from llm_actors.orchestrator.ranked import ranked
+from llm_actors.orchestrator.services import Services
+from llm_actors.orchestrator.stream_recovery import StreamRecovery
+from llm_actors.provider import AttemptResult, failure_of
+from llm_actors.selector import Ranking
+from llm_protocol.errors import LLMClientError, error_for
+from llm_protocol.estimate import Estimate
+from llm_protocol.events import Failed, Finished
+from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.policy import Attempts
+from llm_protocol.requests import AnyRequest, CompletionRequest
+
+USUAL_PRIORITY = 5
+"""The priority of a request that says none."""
+
+RETRY_ROOM_SECONDS = 1.0
+"""How long a retry waits for room while others are at hand."""
+
+_LIMITER_AWAY = frozenset({FailureKind.PARKED, FailureKind.CRASHED})
+
+HEDGE_ROOM_SECONDS = 0.05
+"""How long a hedge waits for room; it is no help if it comes late."""
+
+
+class RunResult(NamedTuple):
+    """How it ended, and who had the last word; ``None``: nobody was asked."""
+
+    end: Finished | Failed
+    candidate: Candidate | None
+
+
+@final
+class AttemptLoop:
+    """The attempts at one `AttemptContext`. Made, run once, thrown away."""
+
+    __slots__ = ("_ask", "_asked", "_called", "_rescue", "_services", "_speaker", "_tried")
+
+    def __init__(self, services: Services, ask: AttemptContext) -> None:
+        self._services = services
+        self._ask = ask
+        self._rescue = StreamRecovery(ask.log, ask.on_broken_stream)
+        self._tried: Candidate | None = None
+        self._called: Candidate | None = None
+        """Who was asked last."""
+        self._speaker: Candidate | None = None
+        """Whose content the followers have."""
+        self._asked = False
+        """Whether the latest attempt came to a call."""
+
+    async def answer(self) -> RunResult:
+        """Attempt until there is an answer or nothing more may be tried. Raises only `trio.Cancelled` and bugs."""
+        # Those whose breaker is open come last. They are refused without a call, and waited for if nobody else is left.
+        ranked = self._rank().candidates
+        plan = AttemptPlan(
+            ranked[:1] if self._ask.policy.strategy == "single" else ranked,
+            self._attempts(),
+            deadline=self._ask.deadline,
+            may_retry=self._may_retry,
+            fits=self._has_more_room,
+            draw=self._services.draw,
+        )
+        request: AnyRequest | None = self._ask.request
+        waited = 0.0
+        while True:
+            assert request is not None
+            ending = await self._attempt(plan, request, waited)
+            if isinstance(ending.end, Finished):
+                self._rescue.commit()
+                return ending
+            failure = ending.end.failure
+            if failure.partial:
+                self._speaker = ending.candidate
+            move = self._move(plan, ending, failure)
+            request = None if isinstance(move, Stop) else self._rescue.resume(self._ask.request)
+            if request is None or not self._can_go_on(plan):
+                self._ask.record.stopped = self._why_stopped(move, request)
+                return self._failed(ending, failure)
+            same = plan.current == ending.candidate  # who cannot go on with a text is not waited for
+            waited = move.after_s if isinstance(move, Again) and same else 0.0
+            await trio.sleep(waited)
+
+    def _attempts(self) -> Attempts:
+        patch, usual = self._ask.policy.attempts, self._services.attempts
+        return patch.over(usual) if patch else usual
+
+    def _move(self, plan: AttemptPlan[Candidate], ending: RunResult, failure: Failure) -> Move:
+        if ending.candidate is None:
+            return Stop("no room in time")
+        plan.deadline = self._ask.deadline
+        return plan.after(failure, trio.current_time(), asked=self._asked)
+
+    def _rank(self) -> Ranking:
+        ask, services = self._ask, self._services
+        ranking = ranked(services, ask.request, ask.candidates, ask.policy, draw=services.draw())
+        ask.record.ranked(ranking)
+        return ranking
+
+    # -- one attempt -------------------------------------------------------------------------------------------------
+
+    async def _attempt(self, plan: AttemptPlan[Candidate], request: AnyRequest, waited: float) -> RunResult:
+        """One attempt at whoever of the plan has room first, settled in all books."""
+        estimate = self._services.estimator.estimate(str(plan.current), request)
+        try:
+            room = await self._room(plan, estimate)
+        except LLMClientError as exc:
+            return RunResult(Failed(failure=exc.failure), None)
+        with room or nullcontext():
+            candidate = plan.current
+            barred = self._unpaid(candidate, estimate) or self._admit(candidate)
+            self._asked = barred is None
+            if barred is not None:
+                refused = AttemptResult(end=Failed(failure=barred), duration_s=0.0)
+                self._ask.record.attempted(candidate, refused, asked=False, waited_s=waited)
+                return RunResult(Failed(failure=barred), candidate)
+            asking = Attempt(self._services, self._ask, candidate, request, estimate, room=room, waited_s=waited)
+            if (delay := self._hedge_delay(plan)) is None:
+                return RunResult((await asking.run(self._rescue.sink)).end, candidate)
+            return await self._hedged(plan, asking, request, delay)
+
+    def _unpaid(self, candidate: Candidate, estimate: Estimate) -> Failure | None:
+        """Why ``candidate`` cannot be paid, if there is a budget."""
+        return None if self._ask.purse is None else self._ask.purse.refuses(candidate, estimate)
+
+    def _admit(self, candidate: Candidate) -> Failure | None:
+        """Why ``candidate`` is not asked now. A fallback that is usually slower than the time left is not (RTY-07)."""
+        now, first = trio.current_time(), self._tried is None
+        self._tried = candidate
+        within = inf if first else self._ask.deadline - now
+        barred = self._services.selector.admit(candidate, now, extra=candidate == self._called, within_s=within)
+        if barred is None:
+            self._called = candidate
+        return barred
+
+    async def _room(self, plan: AttemptPlan[Candidate], estimate: Estimate) -> Reservation | None:
+        """Room at one of the plan's candidates, which is then its current one."""
+        if plan.retrying and plan.others:  # a retry is worth no long wait for room while others are at hand
+            with trio.move_on_after(RETRY_ROOM_SECONDS), suppress(LLMClientError):
+                return await self._reserve((plan.current.provider,), estimate)
+            plan.take(plan.others[0])
+        try:
+            room = await self._reserve(tuple(dict.fromkeys(candidate.provider for candidate in plan.open)), estimate)
+        except LLMClientError as exc:
+            unlimited = self._unlimited(plan) if exc.failure.kind in _LIMITER_AWAY else None
+            if unlimited is None:
+                raise
+            plan.take(unlimited)
+            return None
+        if room is not None:
+            plan.take(next(candidate for candidate in plan.open if candidate.provider == room.provider))
+        return room
+
+    def _unlimited(self, plan: AttemptPlan[Candidate]) -> Candidate | None:
+        """Who may be asked without the limiter."""
+        services = self._services
+        if self._ask.request.caller in services.caller_limits:
+            return None
+        return next((each for each in plan.open if each.provider not in services.limits), None)
+
+    async def _reserve(self, names: tuple[str, ...], estimate: Estimate) -> Reservation | None:
+        """Room at the first of ``names`` that has it; ``None`` where nothing is limited, which costs no call.
+
+        Waits within the run's deadline. Raises `LLMClientError` when there will be no room in time.
+        """
+        services, caller, priority = self._services, self._ask.request.caller, self._ask.policy.priority
+        if caller not in services.caller_limits and services.limits.keys().isdisjoint(names):
+            return None
+        if priority is None:
+            priority = USUAL_PRIORITY
+        try:
+            with trio.CancelScope(deadline=self._ask.deadline):
+                return await reserve(
+                    services.limiter, names, tokens=estimate.total_tokens, caller=caller, priority=priority
+                )
+        except KernelError as exc:
+            raise error_for(failure_of(exc, "limiter")) from exc
+        raise error_for(Failure(kind=FailureKind.DEADLINE, message=f"no room at {', '.join(names)} in time"))
+
+    # -- hedging -----------------------------------------------------------------------------------------------------
+
+    def _hedge_delay(self, plan: AttemptPlan[Candidate]) -> float | None:
+        """After how many seconds a second candidate is asked as well; ``None``: not at all."""
+        if not self._ask.policy.hedge or not plan.others or self._rescue.continuing:
+            return None
+        return self._services.selector.hedge_after(plan.current, trio.current_time(), stream=self._ask.stream)
+
+    async def _hedged(
+        self, plan: AttemptPlan[Candidate], asking: Attempt, request: AnyRequest, delay_s: float
+    ) -> RunResult:
+        other, selector = plan.others[0], self._services.selector
+        estimate = self._services.estimator.estimate(str(other), request)
+        room: Reservation | None = None
+        with ExitStack() as rooms:
+
+            async def find_room() -> bool:
+                nonlocal room
+                with trio.move_on_after(HEDGE_ROOM_SECONDS), suppress(LLMClientError):
+                    room = await self._reserve((other.provider,), estimate)
+                    rooms.enter_context(room or nullcontext())
+                    return True
+                return False
+
+            def second() -> Attempt | None:
+                now = trio.current_time()
+                if self._unpaid(other, estimate) is not None or not selector.may_hedge(asking.candidate, now):
+                    return None
+                if selector.admit(other, now, extra=True) is not None:
+                    return None
+                return Attempt(self._services, self._ask, other, request, estimate, room=room, hedge=True)
+
+            raced = await hedged(asking, delay_s, find_room, second, self._rescue.sink)
+        plan.take(raced.winner.candidate)
+        if raced.failed_too is not None:
+            plan.drop_unless(lambda each: each != raced.failed_too)
+        return RunResult(raced.outcome.end, raced.winner.candidate)
+
+    # -- between attempts --------------------------------------------------------------------------------------------
+
+    def _may_retry(self, candidate: Candidate) -> bool:
+        return self._services.selector.may_retry(candidate, trio.current_time())
+
+    def _has_more_room(self, small: Candidate, other: Candidate) -> bool:
+        """Whether ``other`` may take a prompt too long for ``small``. An unknown window is worth a try."""
+        catalog = self._services.catalog
+        have, offers = catalog.context_window(small), catalog.context_window(other)
+        return have is None or offers is None or offers > have
+
+    def _can_go_on(self, plan: AttemptPlan[Candidate]) -> bool:
+        """Whether somebody is left who can do what the next attempt needs."""
+        if not self._rescue.continuing or isinstance(self._ask.request, CompletionRequest):
+            return True
+        return plan.drop_unless(self._services.accepts_prefill)
+
+    def _failed(self, ending: RunResult, failure: Failure) -> RunResult:
+        told, partial = self._ask.record.failure(failure), self._rescue.delivered
+        who = self._speaker if partial else ending.candidate
+        return RunResult(Failed(failure=msgspec.structs.replace(told, partial=partial)), who)
+
+    @staticmethod
+    def _why_stopped(move: Move, request: AnyRequest | None) -> str:
+        if isinstance(move, Stop):
+            return move.why
+        return "content had been delivered" if request is None else "nobody is left who can go on with a text"

@@ -1,0 +1,166 @@
+"""The decision record: how an answer came to be, told in every response.
+
+Who was considered and why in that order, every attempt with its cost, what the cache did. It holds names, numbers
+and kinds of failures, never a prompt or a key.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Literal, NamedTuple, TypeAlias, final
+
+import msgspec
+import trio
+
+from llm_actors.catalog import Candidate
+from llm_actors.provider import AttemptResult
+from llm_actors.selector import Ranking
+from llm_protocol.content import JsonObject
+from llm_protocol.events import Failed
+from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.response import LLMResponse, Usage
+
+CacheOutcome: TypeAlias = Literal["off", "miss", "hit", "coalesced"]
+
+
+class AttemptRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One attempt. Times are in milliseconds. ``usage`` of a failed attempt is often an estimate, and marked so."""
+
+    provider: str
+    model: str
+    outcome: str
+    asked: bool = True
+    """False: there was no call, because the provider rests or is too slow for the time left."""
+    duration_ms: float
+    waited_ms: float = 0.0
+    first_token_ms: float | None = None
+    hedge: bool = False
+    resent: bool = False
+    """True: it took two calls, because a kept connection had closed before the first was answered."""
+    usage: Usage | None = None
+    cost: float | None = None
+    error: str | None = None
+
+
+class EnsembleRecord(NamedTuple):
+    """What came of asking several models: what it cost in US dollars (``None``: some price is not known), the answers
+    that were accepted, how many calls it took, and what the decision record says of it.
+    """
+
+    cost: float | None
+    members: tuple[LLMResponse, ...]
+    attempts: int
+    told: JsonObject
+
+
+@final
+class DecisionRecord:
+    """Gathers the decision record of one request."""
+
+    __slots__ = ("_attempts", "_passed_over", "_ranking", "_strategy", "_under_way", "cache", "stopped", "together")
+
+    def __init__(self, strategy: str, passed_over: Mapping[str, FailureKind] | None = None) -> None:
+        self._strategy = strategy
+        self._passed_over = passed_over
+        self._ranking: Ranking | None = None
+        self._attempts: list[AttemptRecord] = []
+        self._under_way: list[tuple[Candidate, float]] = []
+        self.cache: CacheOutcome = "off"
+        self.stopped: str | None = None
+        """Why no further attempt was made, if one failed last."""
+        self.together: EnsembleRecord | None = None
+
+    def ranked(self, ranking: Ranking) -> None:
+        """Who was considered, in which order, and why."""
+        self._ranking = ranking
+
+    @contextmanager
+    def asking(self, candidate: Candidate) -> Iterator[None]:
+        """Within it, ``candidate`` is being asked: who looks meanwhile is told of an unfinished attempt."""
+        this = (candidate, trio.current_time())
+        self._under_way.append(this)
+        try:
+            yield
+        finally:
+            self._under_way.remove(this)
+
+    def attempted(
+        self,
+        candidate: Candidate,
+        outcome: AttemptResult,
+        *,
+        asked: bool = True,
+        waited_s: float = 0.0,
+        hedge: bool = False,
+        usage: Usage | None = None,
+        cost: float | None = None,
+    ) -> AttemptRecord:
+        """An attempt has ended; or, where nobody was ``asked``, could not be made."""
+        end, first = outcome.end, outcome.first_token_s
+        made = AttemptRecord(
+            provider=candidate.provider,
+            model=candidate.model,
+            outcome=end.failure.kind.value if isinstance(end, Failed) else "ok",
+            asked=asked,
+            duration_ms=_ms(outcome.duration_s),
+            waited_ms=_ms(waited_s),
+            first_token_ms=None if first is None else _ms(first),
+            hedge=hedge,
+            resent=outcome.resent,
+            usage=usage,
+            cost=cost,
+            error=end.failure.message if isinstance(end, Failed) else None,
+        )
+        self._attempts.append(made)
+        return made
+
+    @property
+    def attempts(self) -> int:
+        """How many attempts were made: calls, as a vendor counts them."""
+        others = self.together.attempts if self.together else 0
+        return others + sum(1 for one in self._attempts if one.asked) + len(self._under_way)
+
+    def failure(self, last: Failure) -> Failure:
+        """The one failure to tell: the last one's kind, and what became of each attempt (RTY-06)."""
+        each = self.tried()
+        said = {0: "no candidate could be asked: ", 1: "the one attempt failed: "}
+        before = said.get(self.attempts, f"all {self.attempts} attempts failed: ") if len(self._attempts) > 1 else ""
+        return msgspec.structs.replace(last, message=before + each) if each else last
+
+    def tried(self) -> str:
+        """What became of each attempt, in words."""
+        times = Counter(about(f"{one.provider}/{one.model}", one.error or one.outcome) for one in self._all())
+        return "; ".join(said if count == 1 else f"{said} ({count} times)" for said, count in times.items())
+
+    def _all(self) -> list[AttemptRecord]:
+        now = trio.current_time()
+        return self._attempts + [
+            AttemptRecord(provider=who.provider, model=who.model, outcome="unfinished", duration_ms=_ms(now - began))
+            for who, began in self._under_way
+        ]
+
+    def told(self) -> JsonObject:
+        """The record as plain JSON values."""
+        found: JsonObject = {"strategy": self._strategy, "cache": self.cache}
+        if self._passed_over:
+            found["passed_over"] = {name: kind.value for name, kind in self._passed_over.items()}
+        if self._ranking is not None:
+            found |= self._ranking.record()
+        found["attempts"] = msgspec.to_builtins(self._all())
+        if self.stopped is not None:
+            found["stopped"] = self.stopped
+        if self.together is not None:
+            found |= self.together.told | {"calls": self.attempts}
+        return found
+
+
+def about(who: str, said: str) -> str:
+    """``said`` after the name of the provider ``who`` that it is about; once, where it begins with the name."""
+    provider = who.partition("/")[0]
+    return f"{who}: {said.removeprefix(f'{who}: ').removeprefix(f'{provider}: ')}"
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 3)

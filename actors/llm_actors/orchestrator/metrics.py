@@ -1,0 +1,131 @@
+"""What happened so far, in numbers that only grow: a plain object that the orchestrator writes and whoever asks reads.
+
+Every name it counts by comes from the configuration or from a closed set, but for models: of those it knows the first
+`MAX_MODELS` by name (SEC-16). It holds no prompt, no key and no request's id.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from typing import final
+
+from llm_actors.orchestrator.decision_record import AttemptRecord
+from llm_actors.run import Run
+from llm_protocol.events import Finished
+from llm_protocol.failures import FailureKind
+
+MAX_MODELS = 200
+"""Models that are counted by name; the others are counted together, as `OTHER`."""
+
+OTHER = "other"
+OK = "ok"
+
+REQUEST_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+FIRST_TOKEN_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+
+@final
+class Histogram:
+    """How many values there were up to each bound, beyond the last one, and their sum."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def add(self, value: float) -> None:
+        """One more."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+
+@final
+class Metrics:
+    """One runtime's. The keys of each table are told beside it."""
+
+    def __init__(self) -> None:
+        self.running = 0
+        self.refused: Counter[str] = Counter()
+        """By kind of failure: requests that were not taken on."""
+        self.door: Counter[str] = Counter()
+        """By code: requests that a front door refused before they were requests for a model."""
+        self.requests: Counter[tuple[str, str, str]] = Counter()
+        """By type, provider that answered ("" for nobody), and outcome."""
+        self.request_seconds: dict[tuple[str, str], Histogram] = defaultdict(lambda: Histogram(REQUEST_SECONDS))
+        """By type and provider, of whole answers."""
+        self.attempts: Counter[tuple[str, str]] = Counter()
+        """By provider and outcome."""
+        self.attempt_seconds: dict[str, Histogram] = defaultdict(lambda: Histogram(REQUEST_SECONDS))
+        """By provider, of attempts that were answered."""
+        self.first_token_seconds: dict[str, Histogram] = defaultdict(lambda: Histogram(FIRST_TOKEN_SECONDS))
+        """By provider, of streamed attempts that came to a first token."""
+        self.tokens: Counter[tuple[str, str, str]] = Counter()
+        """By provider, model, and input or output; failed attempts' included."""
+        self.cost: defaultdict[tuple[str, str], float] = defaultdict(float)
+        """US dollars, by provider and model, as far as the price is known."""
+        self.unpriced: Counter[str] = Counter()
+        """Attempts that took tokens without a known price, by provider."""
+        self.cache: Counter[str] = Counter()
+        """Requests by what the cache did."""
+        self.late_events = 0
+        """Events that a provider delivered after their attempt or run had ended; they were dropped."""
+        self.caller_requests: Counter[str] = Counter()
+        self.caller_tokens: Counter[str] = Counter()
+        self.caller_cost: defaultdict[str, float] = defaultdict(float)
+        self._models: set[tuple[str, str]] = set()
+
+    def refuse(self, kind: FailureKind) -> None:
+        """A request was not taken on."""
+        self.refused[kind.value] += 1
+
+    def drop_late_event(self) -> None:
+        """An event came after the end and was dropped."""
+        self.late_events += 1
+
+    def begin(self) -> None:
+        """A request was taken on; `end` will follow."""
+        self.running += 1
+
+    def end(self, run: Run) -> None:
+        """A request has its end."""
+        self.running -= 1
+        end = run.log.end
+        if end is None or end.response is None:
+            return
+        response, kind = end.response, run.request.request_type.value
+        outcome = OK if isinstance(end, Finished) else end.failure.kind.value
+        self.requests[kind, response.provider, outcome] += 1
+        self.caller_requests[run.request.caller] += 1
+        self.cache[str(response.decision.get("cache", "off"))] += 1
+        if outcome == OK:
+            self.request_seconds[kind, response.provider].add(response.processing_time_ms / 1000)
+
+    def attempt(self, made: AttemptRecord, caller: str, *, stream: bool) -> None:
+        """A provider was asked; of a whole answer the first token is the last one, too, and tells nothing."""
+        provider, usage = made.provider, made.usage
+        self.attempts[provider, made.outcome] += 1
+        if made.outcome == OK:
+            self.attempt_seconds[provider].add(made.duration_ms / 1000)
+        if stream and made.first_token_ms is not None:
+            self.first_token_seconds[provider].add(made.first_token_ms / 1000)
+        if usage is None:
+            return
+        model = self._known(provider, made.model)
+        self.tokens[provider, model, "input"] += usage.input_tokens
+        self.tokens[provider, model, "output"] += usage.output_tokens
+        self.caller_tokens[caller] += usage.total_tokens
+        if made.cost is None:
+            self.unpriced[provider] += 1
+        else:
+            self.cost[provider, model] += made.cost
+            self.caller_cost[caller] += made.cost
+
+    def _known(self, provider: str, model: str) -> str:
+        if (provider, model) not in self._models:
+            if len(self._models) >= MAX_MODELS:
+                return OTHER
+            self._models.add((provider, model))
+        return model

@@ -1,0 +1,254 @@
+"""Work that is shared: what the cache has, and what is being answered right now.
+
+Equal requests in flight share one upstream call. It is a run of its own, a flight, which those who asked follow: each
+copies the flight's events into its own log as they come. Whoever leaves, the first to ask included, only stops
+following; the flight ends with its last follower. So a leader's departure hands over by itself.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from math import inf
+from typing import NamedTuple, TypeAlias, final
+
+import msgspec
+import trio
+
+from llm_actors.cache import (
+    CacheKey,
+    Target,
+    embedded,
+    embedding_keys,
+    key_of,
+    lookup,
+    lookup_all,
+    merge_embedding,
+    replay,
+    split_embedding,
+    store,
+    store_all,
+)
+from llm_actors.kernel.trace import exception_site
+from llm_actors.orchestrator.decision_record import CacheOutcome, DecisionRecord
+from llm_actors.orchestrator.routing import DEFAULT_DEADLINE_SECONDS, Routed
+from llm_actors.orchestrator.services import Services
+from llm_actors.run import Run
+from llm_protocol.events import TERMINAL, Failed, Finished
+from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.fold import unfold
+from llm_protocol.policy import CacheMode, OnBrokenStream
+from llm_protocol.requests import EmbeddingRequest
+from llm_protocol.response import LLMResponse
+
+log = logging.getLogger(__name__)
+
+Until: TypeAlias = Callable[[], float]
+"""Tells the deadline as it is now."""
+
+Perform: TypeAlias = Callable[[Run, Routed, Until, DecisionRecord], Awaitable[None]]
+"""Answers a run from upstream, by a deadline that may move, gives its log an end, and records how it came to it."""
+
+
+@final
+class _Flight:
+    """A run that those who asked for it follow. Attempts are planned for the time that the most patient of them has."""
+
+    def __init__(self, run: Run, record: DecisionRecord) -> None:
+        self.run = run
+        self.record = record
+        self.until = -inf
+
+
+class _Key(NamedTuple):
+    """What makes two requests share one flight. How it is told matters too, on the way to the same answer, and whether
+    that may be one that was kept.
+    """
+
+    key: CacheKey
+    mode: CacheMode
+    stream: bool
+    rescue: OnBrokenStream
+
+
+def cache_mode(services: Services, run: Run, routed: Routed) -> CacheMode:
+    """How ``run`` is cached. Not at all where the answer depends on what is not in the key, nor, unless request or
+    route say so, where one whose answers are not cached may give it: who that will be is not known yet.
+    """
+    if run.judge is not None or routed.policy.share_knowledge:
+        return "off"
+    kept = all(candidate.provider in services.caches for candidate in routed.candidates)
+    return routed.policy.cache or ("read" if kept else "off")
+
+
+@final
+class SingleFlight:
+    """The flights of one orchestrator. ``perform`` is the way upstream, ``nursery`` where flights live."""
+
+    def __init__(self, services: Services, perform: Perform, nursery: trio.Nursery) -> None:
+        self._services = services
+        self._perform = perform
+        self._nursery = nursery
+        self._flying: dict[_Key, _Flight] = {}
+
+    async def answer(self, run: Run, routed: Routed) -> None:
+        """Answer ``run``: from the cache, by a flight under way, or from upstream."""
+        mode = cache_mode(self._services, run, routed)
+        key = None if mode == "off" else key_of(run.request, self._targets(routed), routed.policy)
+        if key is None:
+            await self._perform(run, routed, lambda: run.scope.deadline, _record(mode, routed))
+            return
+        shared = _Key(key, mode, run.stream, routed.rescue(run.request, stream=run.stream))
+        flight = self._flying.get(shared)
+        outcome: CacheOutcome | None = "coalesced"
+        if flight is None or flight.run.scope.cancel_called:  # deserted or late, it takes nobody on any more
+            outcome = None  # the flight itself knows
+            flight = self._flying[shared] = _Flight(Run(run.request, stream=run.stream), _record(mode, routed))
+            flight.run.log.on_late = self._services.meter.drop_late_event
+            self._nursery.start_soon(self._fly, shared, flight, mode, routed)
+        flight.until = max(flight.until, run.scope.deadline)
+        try:
+            await _follow(run, flight.run, outcome)
+        except trio.Cancelled:
+            run.close(flight.record.told(), flight.record.tried())  # how far it had come when the time was up
+            raise
+
+    def _targets(self, routed: Routed) -> list[Target]:
+        return [self._services.target_of(candidate) for candidate in routed.candidates]
+
+    async def _fly(self, shared: _Key, flight: _Flight, mode: CacheMode, routed: Routed) -> None:
+        run = flight.run
+        try:
+            with run.scope:
+                # Only the outer bound, which cannot be moved: calls that are made take it with them.
+                run.scope.deadline = run.started_at + max(DEFAULT_DEADLINE_SECONDS, routed.deadline_s)
+                if isinstance(run.request, EmbeddingRequest):
+                    await self._embed(flight, run.request, mode, routed)
+                else:
+                    await self._ask(flight, shared.key, mode, routed)
+        except Exception as exc:  # a bug of ours ends this flight, not the others
+            log.error("request %s crashed: %s", run.request.request_id, exception_site(exc))  # noqa: TRY400
+            run.fail(Failure(kind=FailureKind.INTERNAL, message="the runtime failed while it worked on this"))
+        finally:
+            if self._flying.get(shared) is flight:
+                del self._flying[shared]
+            run.close()
+
+    async def _ask(self, flying: _Flight, key: CacheKey, mode: CacheMode, routed: Routed) -> None:
+        flight = flying.run
+        cache, request = self._services.cache, flight.request
+        found = await lookup(cache, key, request.request_id) if mode == "read" else None
+        if found is not None:
+            _play(flight, replay(found, request, response_id=flight.response_id))
+            return
+        await self._perform(flight, routed, lambda: flying.until, flying.record)
+        if (whole := _answer(flight)) is not None and self._keeps(whole, routed):
+            store(cache, key, whole, fallback=_by_another(whole) or _is_second_best(whole))
+
+    def _keeps(self, whole: LLMResponse, routed: Routed) -> bool:
+        """Whether all who had a part in it are cached, those too that are no candidates, such as a synthesiser."""
+        parts = {each.provider for each in (whole, *whole.members)}
+        return routed.policy.cache is not None or parts <= self._services.caches
+
+    async def _embed(self, flying: _Flight, request: EmbeddingRequest, mode: CacheMode, routed: Routed) -> None:
+        """Ask only for those inputs that are not known."""
+        flight = flying.run
+        cache, targets, policy = self._services.cache, self._targets(routed), routed.policy
+        keys = embedding_keys(request, targets, policy)
+        found = await lookup_all(cache, keys, request.request_id) if keys and mode == "read" else ()
+        split = split_embedding(request, found or (None,) * len(request.inputs))
+        if split.missing is None:
+            whole = merge_embedding(request, split, None)
+            assert whole is not None, "everything was known"
+            _play(flight, whole)
+            return
+        part = Run(split.missing, stream=False)
+        with part.scope:
+            part.scope.deadline = flight.scope.deadline
+            await self._perform(part, routed, lambda: flying.until, flying.record)
+        part.close()
+        answer = _answer(part)
+        if answer is not None and not _by_another(answer):
+            store_all(cache, embedded(split.missing, answer, targets, policy))
+        merged = merge_embedding(request, split, answer)
+        if merged is not None:
+            _play(flight, merged, cache="miss")
+        elif split.known and answer is not None:  # another model answered: its vectors do not go with the known ones
+            await self._perform(flight, routed, lambda: flying.until, flying.record)
+        else:
+            end = part.log.end
+            assert end is not None, "a run that was closed has an end"
+            _close(flight, end, end.response)
+
+
+def _record(mode: CacheMode, routed: Routed) -> DecisionRecord:
+    record = DecisionRecord(routed.policy.strategy or "fallback", routed.passed_over)
+    record.cache = "off" if mode == "off" else "miss"
+    return record
+
+
+async def _follow(run: Run, flight: Run, outcome: CacheOutcome | None) -> None:
+    """Copy the flight's events into the run's log as they come, and its end under the run's own ids."""
+    ended = trio.Event()
+
+    def copy() -> None:
+        for event in follower.take():
+            if isinstance(event, TERMINAL):
+                ended.set()
+            else:
+                run.log.append(event)
+
+    with flight.follow(wake=copy) as follower:
+        copy()
+        await ended.wait()
+    end = flight.log.end
+    assert end is not None, "the flight has ended"
+    assert end.response is not None, "a run's log ends with a response"
+    decision = end.response.decision if outcome is None else {**end.response.decision, "cache": outcome}
+    response = msgspec.structs.replace(
+        end.response,
+        request_id=run.request.request_id,
+        response_id=run.response_id,
+        processing_time_ms=run.elapsed_ms,
+        cost=0.0 if outcome == "coalesced" else end.response.cost,  # whoever led the flight has paid
+        decision=decision,
+    )
+    _close(run, end, response)
+
+
+def _close(run: Run, end: Finished | Failed, response: LLMResponse | None) -> None:
+    if isinstance(end, Finished):
+        assert response is not None, "a success has an answer"
+        run.finish(end, response)
+    else:
+        run.fail(end.failure, response)
+
+
+def _play(flight: Run, response: LLMResponse, cache: CacheOutcome = "hit") -> None:
+    """Say a whole answer as if it were made now."""
+    decision = {"attempts": [], **response.decision, "cache": cache}
+    for event in unfold(msgspec.structs.replace(response, decision=decision, response_id=flight.response_id)):
+        if isinstance(event, Finished):
+            assert event.response is not None, "unfold gives one"
+            flight.finish(event, event.response)
+        else:
+            flight.log.append(event)
+
+
+def _answer(run: Run) -> LLMResponse | None:
+    end = run.log.end
+    return end.response if isinstance(end, Finished) else None
+
+
+def _by_another(response: LLMResponse) -> bool:
+    """Whether another candidate was asked first and failed."""
+    asked = [(each["provider"], each["model"], each["outcome"]) for each in response.decision.get("attempts", ())]
+    answered = next((each for each in asked if each[2] == "ok"), None)
+    return answered is not None and asked[0][:2] != answered[:2]
+
+
+def _is_second_best(response: LLMResponse) -> bool:
+    """Whether somebody failed who was to have a part in it: a member, or whoever was to judge or make it of theirs."""
+    decision = response.decision
+    degraded = any(decision.get(step, {}).get("outcome", "ok") != "ok" for step in ("synthesis", "judge"))
+    return degraded or any(each["outcome"] not in ("ok", "cancelled") for each in decision.get("members", ()))

@@ -1,0 +1,349 @@
+"""The models that work on one request: asked at once, each with its own log and books, in one scope.
+
+All strategies are made of two things here: `Ensemble.gather` asks members and comes back when enough have answered, and
+`Ensemble.consult` asks one model for something about their answers. Both end in time: members have a share of the
+request's deadline, so that there is some left for what comes after them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import TypeAlias, final
+
+import msgspec
+import trio
+
+from llm_actors.catalog import Candidate
+from llm_actors.kernel.trace import exception_site
+from llm_actors.orchestrator.attempt import AttemptContext
+from llm_actors.orchestrator.attempt_loop import AttemptLoop, RunResult
+from llm_actors.orchestrator.decision_record import DecisionRecord, EnsembleRecord, about
+from llm_actors.orchestrator.services import Services
+from llm_actors.orchestrator.strategies.budget import RequestBudget
+from llm_actors.orchestrator.strategies.context import shared, told
+from llm_actors.orchestrator.strategies.knowledge import Piece
+from llm_actors.orchestrator.strategies.member_events import LOG_SHARE, MemberEvents
+from llm_actors.orchestrator.strategies.member_slots import MemberSlot, MemberSlots, samples, seats, varied
+from llm_actors.orchestrator.strategies.members import Member
+from llm_actors.run import LogLimitExceeded, Run, RunLog
+from llm_protocol.content import JsonObject
+from llm_protocol.events import CONTENT, Failed, Finished, UsageReported
+from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.fold import unfold
+from llm_protocol.policy import OnBrokenStream
+from llm_protocol.requests import AnyRequest
+
+MEMBERS_SHARE = 0.7
+"""Of the time that is left, what the members have where a model works on their answers afterwards."""
+
+LAST_SHARE = 0.95
+"""Of the time that is left, what the last step has; the rest is for giving what there is."""
+
+REFUSED = frozenset((FailureKind.BAD_REQUEST, FailureKind.UNSUPPORTED))
+"""What a model says to a temperature it does not want to be told."""
+
+Enough: TypeAlias = Callable[[Sequence[Member]], bool]
+"""Whether these answers, in the order they came, will do."""
+
+log = logging.getLogger(__name__)
+
+
+@final
+class Ensemble:
+    """One request's. Made, used by one strategy, thrown away."""
+
+    def __init__(self, services: Services, ask: AttemptContext, run: Run) -> None:
+        policy = ask.policy
+        self.services = services
+        self.ask = ask
+        self.run = run
+        self.policy = policy
+        self.ledger = RequestBudget(services.cost_of, policy.max_cost, policy.max_tokens)
+        self.asked: list[Member] = []
+        self.notes: JsonObject = {}
+        """What else the decision record says."""
+        self._accepted: list[Member] = []
+        self._ids: Counter[str] = Counter()
+        self._calls = 0
+        self._telling = MemberEvents(run.log, on=bool(policy.stream_members))
+        self._spare: list[MemberSlot] = []
+        self._conversation = _conversation(ask) if policy.share_knowledge else ""
+
+    # -- members -----------------------------------------------------------------------------------------------------
+
+    def seats(self) -> list[MemberSlot]:
+        """Who is to be asked."""
+        return self._take(seats(self.services, self.ask))
+
+    def samples(self, count: int) -> list[MemberSlot]:
+        """``count`` seats for the same question, for one model or for several in turn."""
+        return self._take(samples(self.services, self.ask, count))
+
+    def _take(self, found: MemberSlots) -> list[MemberSlot]:
+        self._spare = found.spare if self.policy.refill else []
+        if found.ranking is not None:
+            self.notes["selection"] = found.ranking.record()
+        return found.taken
+
+    def member(self, seat: MemberSlot, *, round_: int = 0, request: AnyRequest | None = None) -> Member:
+        """A member that was not asked yet. ``request``: instead of the caller's own; it still gets its own id."""
+        base = self.briefed(seat.model) if request is None else request
+        mine = msgspec.structs.replace(
+            base,
+            request_id=self._sub_id(seat),
+            parameters=varied(base.parameters, seat.nth),
+            policy=None,
+        )
+        member = Member(
+            seat,
+            mine,
+            self.ledger,
+            deadline=trio.current_time() + (self.policy.member_deadline_s or float("inf")),
+            log_bytes=int(self.run.log.limit_bytes * LOG_SHARE),
+            round_=round_,
+        )
+        self.asked.append(member)
+        return member
+
+    def briefed(self, member: str) -> AnyRequest:
+        """The caller's request with what ``member`` is told of its context and of the conversation."""
+        ask = self.ask
+        pieces = self.services.knowledge.of(ask.request.caller, self._conversation) if self._conversation else ()
+        return told(ask.request, shared(ask.request.context, self.policy.share_context, member), pieces)
+
+    def until(self, share: float) -> float:
+        """The moment at which so much of the time that is left is over."""
+        now = trio.current_time()
+        return now + share * (self.ask.deadline - now)
+
+    async def gather(
+        self, members: list[Member], enough: Enough | None = None, *, share: float = MEMBERS_SHARE
+    ) -> list[Member]:
+        """Ask all at once. Returns those that answered, in the given order.
+
+        Waits until all have ended, or ``grace_s`` after ``enough`` have answered (the quorum), or for ``share`` of the
+        time left; who is not ready then is cancelled, down to its connection. In the place of one that fails another is
+        asked, and added to ``members``, where the policy says so.
+        """
+        enough = enough or self._quorum(len(members))
+        answered: list[Member] = []
+        satisfied = False
+        until = self.until(share)
+        async with trio.open_nursery() as nursery:
+            nursery.cancel_scope.deadline = until
+
+            def start(member: Member) -> None:
+                nursery.start_soon(self._live, member, ended, lambda: _why_cut(satisfied, until))
+
+            def ended(member: Member) -> None:
+                nonlocal satisfied
+                if member.response is not None:
+                    answered.append(member)
+                    if not satisfied and enough(answered):
+                        satisfied = True
+                        nursery.cancel_scope.deadline = min(until, trio.current_time() + (self.policy.grace_s or 0.0))
+                elif self._spare and member.round == 0 and not satisfied:
+                    members.append(self.member(self._spare.pop(0)))
+                    start(members[-1])
+
+            for member in tuple(members):
+                start(member)
+        return [member for member in members if member.response is not None]
+
+    def _quorum(self, count: int) -> Enough:
+        wanted = min(self.policy.quorum or count, count)
+        return lambda answers: len(answers) >= wanted
+
+    async def _live(self, member: Member, ended: Callable[[Member], None], why_cut: Callable[[], Failure]) -> None:
+        self._telling.started(member)
+        try:
+            with member.scope, self._telling.passing_on(member):
+                member.take(await self._answer(member))
+        except Exception as exc:  # a bug of ours ends this member, not the others
+            log.error("member %s crashed: %s", member.request.request_id, exception_site(exc))  # noqa: TRY400
+            member.fail(Failure(kind=FailureKind.INTERNAL, message="the runtime failed while it worked on this"))
+        finally:
+            member.fail(self._cut(member) or why_cut())
+            self._report(member)
+        ended(member)
+
+    async def _answer(self, member: Member) -> RunResult:
+        if member.seat.failure is not None:
+            return RunResult(Failed(failure=member.seat.failure), None)
+        ending = await AttemptLoop(self.services, self._ask_of(member)).answer()
+        plain = self.ask.request.parameters
+        if isinstance(ending.end, Failed) and ending.end.failure.kind in REFUSED and plain != member.request.parameters:
+            member.request = msgspec.structs.replace(member.request, parameters=plain)
+            ending = await AttemptLoop(self.services, self._ask_of(member)).answer()
+        return ending
+
+    def _ask_of(self, member: Member) -> AttemptContext:
+        mode = self.ask.on_broken_stream if self._telling.on else "buffer"  # what nobody sees can always begin anew
+        return self.ask._replace(
+            request=member.request,
+            candidates=member.seat.candidates,
+            policy=msgspec.structs.replace(self.policy, strategy=None),
+            on_broken_stream="error" if mode == "restart" else mode,
+            stream=self.run.stream or self._telling.on or self.ledger.bounded,
+            log=member.log,
+            until=lambda: min(self.ask.deadline, member.scope.deadline),
+            record=member.record,
+            purse=member.purse,
+        )
+
+    def _cut(self, member: Member) -> Failure | None:
+        """Why it did not come to its end, if the reason is its own."""
+        if member.purse.overran:
+            return Failure(kind=FailureKind.BUDGET, message="stopped: the request's budget is used up")
+        if trio.current_time() >= member.scope.deadline:
+            seconds = self.policy.member_deadline_s
+            return Failure(kind=FailureKind.TIMEOUT_TOTAL, message=f"no complete answer within {seconds:g} s")
+        return None
+
+    def _report(self, member: Member) -> None:
+        self._telling.ended(member)
+        if (failure := member.failure) is not None and failure.kind is not FailureKind.CANCELLED:
+            log.warning("request %s: %s gave no answer: %s", member.request.request_id, member.name, failure.kind.value)
+
+    def _sub_id(self, seat: MemberSlot) -> str:
+        """``<id>_<provider>``, and a number where one provider is asked again."""
+        provider = seat.candidates[0].provider if seat.candidates else seat.model.partition("/")[0]
+        self._ids[provider] += 1
+        nth = self._ids[provider]
+        return f"{self.ask.request.request_id}_{provider}" + (f"_{nth}" if nth > 1 else "")
+
+    # -- one model about the others' answers, or instead of them ------------------------------------------------------
+
+    async def consult(
+        self,
+        request: AnyRequest,
+        candidates: list[Candidate],
+        *,
+        into: RunLog,
+        record: DecisionRecord,
+        share: float = LAST_SHARE,
+        mode: OnBrokenStream = "buffer",
+        alone: bool = False,
+    ) -> RunResult:
+        """One model's answer, written into the log ``into``. It always ends, at the latest after ``share`` of the
+        time left; nothing is raised but `trio.Cancelled` and bugs. ``alone``: the request's own way of choosing whom.
+        """
+        scope = trio.CancelScope(deadline=self.until(share))
+        purse = self.ledger.purse(scope.cancel)
+        whole = into is self.run.log
+        ask = self.ask._replace(
+            request=request,
+            candidates=candidates,
+            policy=self.policy if alone else msgspec.structs.replace(self.policy, strategy=None),
+            on_broken_stream=mode,
+            stream=(whole and self.run.stream) or self.ledger.bounded,
+            log=into,
+            until=lambda: min(self.ask.deadline, scope.deadline),
+            record=record,
+            purse=purse,
+        )
+        ending: RunResult | None = None
+        said = len(into)
+        with scope:
+            ending = await AttemptLoop(self.services, ask).answer()
+        if not whole:
+            self._calls += record.attempts
+        if ending is not None:
+            return ending
+        partial = any(isinstance(event, CONTENT) for event in into.read(said))
+        if purse.overran:
+            failure = Failure(kind=FailureKind.BUDGET, message="the request's budget is used up", partial=partial)
+        else:
+            failure = Failure(kind=FailureKind.TIMEOUT_TOTAL, message="no complete answer in time", partial=partial)
+        return RunResult(Failed(failure=failure), candidates[0])
+
+    async def alone(self, seat: MemberSlot | None = None) -> RunResult:
+        """A plain single answer, streamed: to the request's own candidates, or where only one member is to be had."""
+        if seat is not None and seat.failure is not None:
+            return RunResult(Failed(failure=seat.failure), None)
+        candidates = seat.candidates if seat else self.ask.candidates
+        request = self.briefed(seat.model if seat else str(candidates[0]))
+        return await self.consult(
+            request,
+            candidates,
+            into=self.run.log,
+            record=self.ask.record,
+            share=1,
+            mode=self.ask.on_broken_stream,
+            alone=seat is None,
+        )
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def play(self, member: Member) -> RunResult:
+        """The member's answer is the answer."""
+        answer = member.answer
+        try:
+            for event in unfold(answer):
+                if not isinstance(event, Finished | UsageReported):
+                    self.run.log.append(event)
+        except LogLimitExceeded:
+            failure = Failure(
+                kind=FailureKind.LOG_LIMIT, message="the answer outgrew the run log's limit", partial=True
+            )
+            return RunResult(Failed(failure=failure), Candidate(answer.provider, answer.model))
+        assert answer.finish_reason is not None, "it is whole"
+        end = Finished(reason=answer.finish_reason, raw_reason=answer.raw_finish_reason)
+        return RunResult(end, self.who(member))
+
+    def who(self, member: Member) -> Candidate:
+        """The candidate that gave the member's answer."""
+        answered = member.answer.provider
+        return next(each for each in member.seat.candidates if each.provider == answered)
+
+    def failed(self, members: Sequence[Member]) -> RunResult:
+        """Nobody answered: the failure most of them had, with what became of each."""
+        failures = [member.failure for member in members if member.failure is not None]
+        kind, _ = Counter(failure.kind for failure in failures).most_common(1)[0]
+        like = next(failure for failure in failures if failure.kind is kind)
+        each = "; ".join(about(member.name, member.failure.message) for member in members if member.failure)
+        message = f"none of {len(failures)} members answered: {each}" if len(failures) > 1 else like.message
+        return RunResult(Failed(failure=msgspec.structs.replace(like, message=message, partial=False)), None)
+
+    def accept(self, members: Sequence[Member]) -> None:
+        """These are the answers that the answer is made of."""
+        self._accepted = list(members)
+        for member in members:
+            member.contributed = True
+
+    def close(self, ending: RunResult | None) -> None:
+        """Write down what it took; with a whole answer, keep what the conversation learned."""
+        total = self.ledger.total
+        if total.usage is not None:
+            with suppress(LogLimitExceeded):
+                self.run.log.append(UsageReported(total.usage))
+        members: JsonObject = {"members": [member.told() for member in self.asked]} if self.asked else {}
+        self.ask.record.together = EnsembleRecord(
+            cost=total.cost,
+            members=tuple(member.answer for member in self._accepted),
+            attempts=self._calls + sum(member.record.attempts for member in self.asked),
+            told=members | self.notes,
+        )
+        if self._conversation and ending is not None and isinstance(ending.end, Finished):
+            pieces = [Piece(member.name, member.text) for member in self._accepted] or [self._piece(ending)]
+            self.services.knowledge.keep(self.ask.request.caller, self._conversation, pieces)
+
+    def _piece(self, ending: RunResult) -> Piece:
+        return Piece(str(ending.candidate), self.run.folded().content)
+
+
+def _why_cut(satisfied: bool, until: float) -> Failure:
+    """Why a member was stopped from outside."""
+    if satisfied:
+        return Failure(kind=FailureKind.CANCELLED, message="stopped: enough others had answered")
+    if trio.current_time() >= until:
+        return Failure(kind=FailureKind.DEADLINE, message="no answer in the time that the members have")
+    return Failure(kind=FailureKind.CANCELLED, message="the request was cancelled")
+
+
+def _conversation(ask: AttemptContext) -> str:
+    named = ask.request.metadata.get("conversation_id")
+    return named if isinstance(named, str) else ""

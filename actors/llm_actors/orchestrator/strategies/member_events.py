@@ -1,0 +1,57 @@
+"""The members' own streams: copied into the run's log while they write, where its followers asked for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import final
+
+from llm_actors.orchestrator.strategies.members import Member
+from llm_actors.run import LogLimitExceeded, RunLog, weigh
+from llm_protocol.events import MemberDelta, MemberEvent, MemberStarted, TextDelta
+
+LOG_SHARE = 0.5
+"""Of a run's log, what the members' streams may take; and the bound of each member's own log."""
+
+
+@final
+class MemberEvents:
+    """Tells the followers of ``log`` what members do, if they are to be told at all (``on``)."""
+
+    def __init__(self, log: RunLog, *, on: bool) -> None:
+        self.on = on
+        self._log = log
+
+    def started(self, member: Member) -> None:
+        """It is asked."""
+        self._tell(MemberStarted(member=member.name, request_id=member.request.request_id, round=member.round))
+
+    def ended(self, member: Member) -> None:
+        """It has ended."""
+        self._tell(member.last_word())
+
+    def _tell(self, event: MemberEvent) -> None:
+        if self.on:
+            with suppress(LogLimitExceeded):
+                self._log.append(event)
+
+    @contextmanager
+    def passing_on(self, member: Member) -> Iterator[None]:
+        """Within it, what the member writes is passed on."""
+
+        def pass_on() -> None:
+            for event in follower.take():
+                if isinstance(event, TextDelta):
+                    self._append(MemberDelta(member.name, event.text))
+
+        if not self.on:
+            yield
+            return
+        with member.log.follow(wake=pass_on) as follower:
+            yield
+
+    def _append(self, event: MemberDelta) -> None:
+        """Raises `LogLimitExceeded` while there is still room for the answer; the member that says too much ends."""
+        if self._log.size + weigh(event) > self._log.limit_bytes * LOG_SHARE:
+            raise LogLimitExceeded
+        self._log.append(event)

@@ -1,0 +1,126 @@
+"""Who is asked: the members as the policy names them, or as the selector chooses them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from llm_actors.catalog import Allowed, Candidate, Catalog
+from llm_actors.orchestrator.attempt import AttemptContext
+from llm_actors.orchestrator.ranked import ranked
+from llm_actors.orchestrator.services import Services
+from llm_actors.selector import Ranking
+from llm_protocol.errors import LLMClientError
+from llm_protocol.failures import Failure
+from llm_protocol.policy import MAX_MEMBERS
+from llm_protocol.requests import AnyRequest, Parameters
+
+DEFAULT_MEMBERS = 3
+"""How many are asked where nothing says."""
+
+TEMPERATURES = (0.3, 0.9, 0.6, 1.0)
+"""Of the second sample of one model, the third, and so on; the first is asked as the caller asked."""
+
+
+class MemberSlot(NamedTuple):
+    """One member before it is asked. ``nth`` counts those that are asked the same model, from 0. ``failure``: nobody
+    offers the model.
+    """
+
+    name: str
+    model: str
+    candidates: list[Candidate]
+    nth: int = 0
+    failure: Failure | None = None
+
+
+class MemberSlots(NamedTuple):
+    """Who is asked, who could be asked in the place of one that fails, the best first, and why, if it was chosen."""
+
+    taken: list[MemberSlot]
+    spare: list[MemberSlot]
+    ranking: Ranking | None = None
+
+
+def seats(services: Services, ask: AttemptContext) -> MemberSlots:
+    """The members of a panel. Those chosen by the selector are of as many vendors as there are."""
+    policy = ask.policy
+    if isinstance(policy.members, tuple):
+        taken = named(services.catalog, ask.request, ask.allowed, policy.members)
+        known = {candidate for seat in taken for candidate in seat.candidates}
+        spare = named(services.catalog, ask.request, ask.allowed, policy.candidates)
+        return MemberSlots(taken, [seat for seat in spare if known.isdisjoint(seat.candidates)])
+    ranking = _ranking(services, ask)
+    ranked = ranking.candidates
+    everyone = MAX_MEMBERS if policy.candidates else DEFAULT_MEMBERS
+    chosen = diverse(ranked, policy.members or everyone, services.catalog)
+    left = [candidate for candidate in ranked if candidate not in chosen]
+    return MemberSlots([_seat(each) for each in chosen], [_seat(each) for each in left], ranking)
+
+
+def samples(services: Services, ask: AttemptContext, count: int) -> MemberSlots:
+    """``count`` answers of the members in turn, or of the best candidate where none are named."""
+    members, ranking = ask.policy.members, None
+    names = members if isinstance(members, tuple) else ()
+    if not names:
+        ranking = _ranking(services, ask)
+        names = (str(ranking.candidates[0]),)
+    taken = named(services.catalog, ask.request, ask.allowed, [names[at % len(names)] for at in range(count)])
+    return MemberSlots(taken, [], ranking)
+
+
+def seat_for(services: Services, ask: AttemptContext, model: str) -> MemberSlot:
+    """A seat for ``model``, whoever names it."""
+    return named(services.catalog, ask.request, ask.allowed, [model])[0]
+
+
+def named(catalog: Catalog, request: AnyRequest, allowed: Allowed | None, names: Iterable[str]) -> list[MemberSlot]:
+    """A seat for each name, with those of its models that are ``allowed``. One that is named twice gets two, and a
+    number behind its name.
+    """
+    found: list[MemberSlot] = []
+    met: Counter[str] = Counter()
+    for model in names:
+        name = f"{model}#{met[model] + 1}" if met[model] else model
+        try:
+            found.append(MemberSlot(name, model, catalog.resolve(request.to(model), allowed), met[model]))
+        except LLMClientError as exc:
+            found.append(MemberSlot(name, model, [], met[model], exc.failure))
+        met[model] += 1
+    return found
+
+
+def _ranking(services: Services, ask: AttemptContext) -> Ranking:
+    """The candidates in the selector's order. Those that rest now come last."""
+    policy = msgspec.structs.replace(ask.policy, select=ask.policy.select or "score")
+    return ranked(services, ask.request, ask.candidates, policy, draw=services.draw())
+
+
+def diverse(ranked: Sequence[Candidate], count: int, catalog: Catalog) -> list[Candidate]:
+    """The best ``count``, of different vendors first, then of different providers, then any, in their order."""
+    chosen: list[Candidate] = []
+    for same in (lambda each: catalog.vendor(each), lambda each: each.provider, lambda each: each):
+        for candidate in ranked:
+            if len(chosen) < count and same(candidate) not in {same(other) for other in chosen}:
+                chosen.append(candidate)
+    return sorted(chosen, key=ranked.index)
+
+
+def varied(parameters: Parameters, nth: int) -> Parameters:
+    """The parameters for the ``nth`` sample of one model: another seed where the caller gave one, else another
+    temperature where the caller gave none.
+    """
+    if nth == 0:
+        return parameters
+    if parameters.seed is not None:
+        return msgspec.structs.replace(parameters, seed=parameters.seed + nth)
+    if parameters.temperature is not None or parameters.top_p is not None:
+        return parameters
+    return msgspec.structs.replace(parameters, temperature=TEMPERATURES[(nth - 1) % len(TEMPERATURES)])
+
+
+def _seat(candidate: Candidate) -> MemberSlot:
+    return MemberSlot(str(candidate), str(candidate), [candidate])

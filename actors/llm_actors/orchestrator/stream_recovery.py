@@ -1,0 +1,180 @@
+"""What reaches the followers when an attempt may break in the middle of an answer.
+
+All attempts of a request write through one `StreamRecovery`. As long as no content was delivered, a failed attempt leaves
+no trace and another may begin. After that the policy decides: ``error`` gives up; ``buffer`` delivers nothing
+before the answer is whole, so there is always another chance; ``continue`` lets a model that accepts it go on where
+the text broke off; ``restart`` tells the followers to forget what they have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, final
+
+import msgspec
+
+from llm_actors.run import LogLimitExceeded, RunLog, weigh
+from llm_protocol.content import Message, Text
+from llm_protocol.events import (
+    CONTENT,
+    Event,
+    ItemDone,
+    ItemStarted,
+    ReasoningDelta,
+    RefusalDelta,
+    Restarted,
+    TextDelta,
+    ToolCallDelta,
+)
+from llm_protocol.policy import OnBrokenStream
+from llm_protocol.requests import AnyRequest, ChatRequest, CompletionRequest
+
+
+@final
+class StreamRecovery:
+    """The way of a request's attempts into its log. Each attempt's events go to `sink`; a success ends with `commit`,
+    and what follows a failure is asked of `resume`.
+    """
+
+    __slots__ = ("_held", "_log", "_mode", "_speaking", "_splice", "delivered")
+
+    def __init__(self, log: RunLog, mode: OnBrokenStream) -> None:
+        self._log = log
+        self._mode = mode
+        self._held = RunLog(limit_bytes=log.limit_bytes)
+        self._splice: _Continuation | None = None
+        self._speaking = False
+        """Whether content of the present attempt was delivered."""
+        self.delivered = False
+        """Whether followers have seen content that still stands."""
+
+    @property
+    def continuing(self) -> bool:
+        """Whether the next attempt goes on where another broke off, which not every model can."""
+        return self._splice is not None
+
+    def sink(self, event: Event) -> None:
+        """Take the attempt's next event. Raises `LogLimitExceeded`."""
+        if self._mode != "buffer" and not self._speaking and isinstance(event, CONTENT):
+            self.commit()
+            self._speaking = self.delivered = True
+        if self._speaking:
+            self._append(event)
+        else:
+            self._hold(event)  # an attempt that has announced and counted, but said nothing, leaves no trace
+
+    def commit(self) -> None:
+        """The attempt was whole: deliver what was held back."""
+        held = self._forget_held()
+        for event in held.events:
+            self._append(event)
+
+    def resume(self, request: AnyRequest) -> AnyRequest | None:
+        """The request for another attempt after a failed one; ``None`` where what was delivered forbids one."""
+        self._forget_held()
+        self._speaking = False
+        if not self.delivered:
+            return request
+        if self._mode == "restart":
+            self._log.append(Restarted())
+            self.delivered = False
+            return request
+        if self._mode == "continue":
+            return self._continuation(request)
+        return None
+
+    def _hold(self, event: Event) -> None:
+        if self._log.size + self._held.size + weigh(event) > self._log.limit_bytes:
+            raise LogLimitExceeded
+        self._held.append(event)
+
+    def _forget_held(self) -> RunLog:
+        held, self._held = self._held, RunLog(limit_bytes=self._log.limit_bytes)
+        return held
+
+    def _append(self, event: Event) -> None:
+        found = event if self._splice is None else self._splice.translate(event)
+        if found is not None:
+            self._log.append(found)
+
+    def _continuation(self, request: AnyRequest) -> AnyRequest | None:
+        broken = _break(self._log.events)
+        if broken is None:
+            return None
+        self._splice = _Continuation(broken)
+        match request:
+            case ChatRequest():
+                said = Message.of("assistant", broken.text.rstrip())  # vendors refuse a prefill that ends in space
+                return msgspec.structs.replace(request, messages=(*request.messages, said))
+            case CompletionRequest(suffix=None):
+                return msgspec.structs.replace(request, prompt=request.prompt + broken.text.rstrip())
+            case _:
+                return None
+
+
+class _Break(NamedTuple):
+    """Where a text broke off: the open item, what it has so far, and the first index that is free."""
+
+    item: int
+    text: str
+    free: int
+
+
+def _break(events: Sequence[Event]) -> _Break | None:
+    """The place to go on from; ``None`` unless the last item is a text that is not done, and no tool was called."""
+    kinds: dict[int, str] = {}
+    done: set[int] = set()
+    pieces: dict[int, list[str]] = {}
+    for event in events:
+        match event:
+            case Restarted():
+                kinds, done, pieces = {}, set(), {}
+            case ItemStarted():
+                kinds[event.index] = event.kind
+            case ItemDone():
+                done.add(event.index)
+            case TextDelta():
+                pieces.setdefault(event.index, []).append(event.text)
+            case _:
+                continue
+    last = max(kinds, default=-1)
+    if last < 0 or kinds[last] != "text" or last in done or "tool_call" in kinds.values():
+        return None
+    return _Break(last, "".join(pieces.get(last, ())), last + 1)
+
+
+@final
+class _Continuation:
+    """Renumbers the events of an attempt that goes on: its first text is the rest of the broken one."""
+
+    def __init__(self, broken: _Break) -> None:
+        self._broken = broken
+        self._text: int | None = None
+        self._skip_space = broken.text != broken.text.rstrip()
+
+    def translate(self, event: Event) -> Event | None:
+        """The event as the log needs it; ``None`` for what the followers have seen already."""
+        match event:
+            case ItemStarted() if event.kind == "text" and self._text is None:
+                self._text = event.index
+                return None
+            case TextDelta() if event.index == self._text:
+                return TextDelta(self._broken.item, self._fitting(event.text))
+            case ItemDone() if event.index == self._text:
+                text = event.part.text if isinstance(event.part, Text) else ""
+                return ItemDone(index=self._broken.item, part=Text(self._broken.text + self._rest(text)))
+            case ItemStarted() | ItemDone() | TextDelta() | ReasoningDelta() | ToolCallDelta() | RefusalDelta():
+                return msgspec.structs.replace(event, index=self._broken.free + event.index)
+            case _:
+                return event
+
+    def _fitting(self, text: str) -> str:
+        """The delta without the space that was delivered before the break but not sent back to the vendor."""
+        if not self._skip_space:
+            return text
+        text = text.lstrip()
+        self._skip_space = not text
+        return text
+
+    def _rest(self, text: str) -> str:
+        return text.lstrip() if self._broken.text != self._broken.text.rstrip() else text

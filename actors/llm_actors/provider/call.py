@@ -1,0 +1,217 @@
+"""One attempt: a request out, an answer in, every wait bounded.
+
+One cancel scope with a deadline that moves: first to the first token, then from content to content, never past the
+total. A scope per wait would cost more than decoding the token. It is the call's own scope, so it ends as well when
+whoever asked has gone.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import final
+
+import trio
+
+from llm_actors.provider.failures import UNSENT, failure_of
+from llm_actors.provider.messages import AttemptResult, Sink
+from llm_actors.provider.spec import ProviderSpec
+from llm_actors.run.log import LogLimitExceeded
+from llm_actors.transport import BodyTooLarge, Broken, HttpResponse, Transport, TransportError
+from llm_protocol.codec.chat_adapter import spoken
+from llm_protocol.codec.code_fences import CodeFenceStripper
+from llm_protocol.dialect import RateLimits, StreamDecoder, WireResponse
+from llm_protocol.errors import LLMClientError
+from llm_protocol.events import CONTENT, TERMINAL, Event, Failed, Finished, Started
+from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.policy import Timeouts
+from llm_protocol.requests import AnyRequest, ChatRequest, CodeRequest, RequestType
+from llm_protocol.response import FinishReason
+
+ERROR_BODY_BYTES = 256 * 1024
+"""What is read of an error's body."""
+
+_NEVER_LONG_STREAMS = (RequestType.EMBEDDING, RequestType.IMAGE_GENERATION)
+"""Answers whose size is limited also where they are streamed; of text, the run log limits what is kept."""
+
+AFTER_END_SECONDS = 0.1
+"""How long the end of the body is waited for once the answer is complete, so that the connection can be kept."""
+
+
+@final
+class ProviderCall:
+    """The state of one attempt. Made, run once, thrown away."""
+
+    __slots__ = (
+        "_first_token_at",
+        "_latest",
+        "_limits",
+        "_resent",
+        "_scope",
+        "_sink",
+        "_spec",
+        "_started_at",
+        "_timeouts",
+        "_transport",
+        "_unfencer",
+        "_unsent",
+        "_waiting_for",
+    )  # fmt: skip
+
+    def __init__(
+        self, spec: ProviderSpec, transport: Transport, sink: Sink, timeouts: Timeouts, scope: trio.CancelScope
+    ) -> None:
+        self._spec = spec
+        self._transport = transport
+        self._sink = sink
+        self._timeouts = timeouts
+        self._started_at = trio.current_time()
+        self._first_token_at: float | None = None
+        self._limits: RateLimits | None = None
+        self._latest = min(self._started_at + timeouts.total, scope.deadline)
+        self._scope = scope
+        self._waiting_for = FailureKind.TIMEOUT_TOTAL
+        self._unfencer: CodeFenceStripper | None = None
+        self._resent = False
+        self._unsent = False
+
+    async def run(self, request: AnyRequest, *, stream: bool) -> AttemptResult:
+        """Carry it out. Raises nothing but `trio.Cancelled` and bugs."""
+        end: Finished | Failed | None = None
+        self._wait_for(FailureKind.TIMEOUT_FIRST_TOKEN, self._timeouts.first_token if stream else inf)
+        try:
+            with self._scope:
+                end = await self._exchange(request, stream)
+        except LLMClientError as exc:  # the dialect cannot say this request
+            end = Failed(failure=exc.failure)
+        except (TransportError, LogLimitExceeded) as exc:
+            self._unsent = isinstance(exc, UNSENT)
+            end = Failed(failure=failure_of(exc, self._spec.name))
+        return self._outcome(end or self._timed_out(), request.model)
+
+    def _outcome(self, end: Finished | Failed, model: str) -> AttemptResult:
+        now = trio.current_time()
+        if isinstance(end, Failed):
+            end = Failed(failure=self._signed(end.failure, model))
+        first = self._first_token_at
+        return AttemptResult(
+            end=end,
+            first_token_s=None if first is None else first - self._started_at,
+            duration_s=now - self._started_at,
+            limits=self._limits,
+            resent=self._resent,
+            unsent=self._unsent,
+        )
+
+    def _signed(self, failure: Failure, model: str) -> Failure:
+        """The failure with who and where, which a dialect does not know."""
+        partial = failure.partial or self._first_token_at is not None
+        return failure.at(provider=self._spec.name, model=model, partial=partial)
+
+    def _timed_out(self) -> Failed:
+        kind, limits = self._waiting_for, self._timeouts
+        what = {
+            FailureKind.TIMEOUT_FIRST_TOKEN: f"no first token within {limits.first_token:g} s",
+            FailureKind.TIMEOUT_IDLE: f"the stream was silent for {limits.idle:g} s",
+        }.get(kind, f"no complete answer within {limits.total:g} s")
+        return Failed(failure=Failure(kind=kind, message=f"{self._spec.name}: {what}"))
+
+    def _wait_for(self, kind: FailureKind, seconds: float) -> None:
+        """The next content must come within ``seconds``, or the attempt fails with ``kind``."""
+        deadline = trio.current_time() + seconds
+        if deadline < self._latest:
+            self._scope.deadline, self._waiting_for = deadline, kind
+        else:
+            self._scope.deadline, self._waiting_for = self._latest, FailureKind.TIMEOUT_TOTAL
+
+    async def _exchange(self, request: AnyRequest, stream: bool) -> Finished | Failed:
+        dialect = self._spec.dialect
+        said = spoken(request, dialect.request_types)
+        if isinstance(request, CodeRequest):
+            self._unfencer = CodeFenceStripper()
+        http = self._spec.http_request(dialect.encode_request(said, stream=stream))
+        asked = self._transport.send(http, connect_timeout=self._timeouts.connect)
+        del http  # a prompt may be large, and its answer take long
+        async with asked as response:
+            self._resent = response.resent
+            self._limits = dialect.rate_limits(tuple(response.headers.items()))
+            if not 200 <= response.status < 300:
+                error = await response.read(ERROR_BODY_BYTES, cut=True)
+                return Failed(failure=dialect.decode_error(_wire(response, error)))
+            if stream and not _is_json(response):
+                drawn = _type_of_answer(request) in _NEVER_LONG_STREAMS
+                most = self._most_bytes(request) if drawn else inf
+                return await self._stream(response, dialect.stream_decoder(said), most)
+            whole = await _whole(response, self._most_bytes(request))
+            return self._deliver(dialect.decode_response(said, whole))
+
+    def _most_bytes(self, request: AnyRequest) -> int:
+        return self._spec.max_answer.bytes_for(_type_of_answer(request))
+
+    async def _stream(self, response: HttpResponse, decoder: StreamDecoder, most: float) -> Finished | Failed:
+        end: Finished | Failed | None = None
+        received = 0
+        while end is None:
+            try:
+                data = await response.receive()
+            except Broken:
+                # Some servers reset the connection right behind their end marker: what is whole stays whole.
+                data, events = b"", decoder.end()
+                if not events or not isinstance(events[-1], Finished):
+                    raise
+            else:
+                received += len(data)
+                if received > most:
+                    raise BodyTooLarge(response.origin, f"the body has more than {most} bytes")
+                events = decoder.feed(data) if data else decoder.end()
+            if events:
+                end = self._pass_on(events)
+            assert end is not None or data, "a decoder's end() gives a terminal event"
+        if isinstance(end, Finished):
+            with trio.move_on_after(AFTER_END_SECONDS):
+                await response.receive()
+        return end
+
+    def _deliver(self, events: list[Event]) -> Finished | Failed:
+        end = self._pass_on(events)
+        assert end is not None, "a whole answer ends with a terminal event"
+        return end
+
+    def _judged(self, end: Finished | Failed) -> Finished | Failed:
+        """The end, as what it is: an answer that the vendor itself ends with an error is a failed one."""
+        if isinstance(end, Failed) or end.reason is not FinishReason.ERROR:
+            return end
+        message = f"{self._spec.name}: it ended its answer with {(end.raw_reason or 'an error')[:100]}"
+        return Failed(failure=Failure(kind=FailureKind.SERVER_ERROR, message=message, upstream_code=end.raw_reason))
+
+    def _pass_on(self, events: list[Event]) -> Finished | Failed | None:
+        for event in events if self._unfencer is None else self._unfencer.feed(events):
+            if isinstance(event, TERMINAL):
+                return self._judged(event)
+            if type(event) is Started:
+                self._sink(Started(model=event.model, upstream_id=event.upstream_id, provider=self._spec.name))
+                continue
+            if self._first_token_at is None and isinstance(event, CONTENT):
+                self._first_token_at = trio.current_time()
+            self._sink(event)
+        if self._first_token_at is not None:
+            self._wait_for(FailureKind.TIMEOUT_IDLE, self._timeouts.idle)
+        return None
+
+
+def _type_of_answer(request: AnyRequest) -> RequestType:
+    """By which request type the size of the answer is judged. Models that draw in a chat have it in their name."""
+    draws = isinstance(request, ChatRequest) and "image" in request.model
+    return RequestType.IMAGE_GENERATION if draws else request.request_type
+
+
+def _is_json(response: HttpResponse) -> bool:
+    """Whether a server that was asked for a stream answered with a whole body, an error for example."""
+    return response.headers.get("content-type", "").startswith("application/json")
+
+
+async def _whole(response: HttpResponse, limit: int) -> WireResponse:
+    return _wire(response, await response.read(limit))
+
+
+def _wire(response: HttpResponse, body: bytes) -> WireResponse:
+    return WireResponse(response.status, tuple(response.headers.items()), body)

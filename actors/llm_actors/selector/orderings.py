@@ -1,0 +1,124 @@
+"""The ways to put candidates in order, one small pure function each.
+
+Each takes the choices in their given order, and returns them in the order to try, with the reason said. All are stable:
+what is equal stays in the given order. ``draw`` is a number in [0, 1); with the same one the result is the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from hashlib import blake2b
+from math import inf
+from typing import NamedTuple, TypeAlias
+
+from llm_actors.catalog import Candidate
+from llm_actors.selector.ranking import RankedCandidate
+from llm_protocol.policy import Select
+
+LEAST_SCORE = 0.05
+"""A score that is better counts as this when traffic is shared out by score: nobody gets all of it."""
+
+
+class OrderingInputs(NamedTuple):
+    """What, besides the figures, decides an order."""
+
+    draw: float = 0.0
+    sticky_key: str = ""
+    shares: Mapping[Candidate, float] = {}
+    """For ``weighted``: the traffic each is meant to have. Empty: in proportion to 1 / score."""
+
+
+Order: TypeAlias = Callable[[list[RankedCandidate], OrderingInputs], list[RankedCandidate]]
+
+
+def by_score(choices: list[RankedCandidate], _: OrderingInputs) -> list[RankedCandidate]:
+    """The lowest weighted score first."""
+    ordered = sorted(choices, key=lambda each: each.score)
+    return [each._replace(reason=f"place {place} by score") for place, each in enumerate(ordered, 1)]
+
+
+def in_order(choices: list[RankedCandidate], _: OrderingInputs) -> list[RankedCandidate]:
+    """As given."""
+    return [each._replace(reason=f"place {place} as configured") for place, each in enumerate(choices, 1)]
+
+
+def cheapest(choices: list[RankedCandidate], _: OrderingInputs) -> list[RankedCandidate]:
+    """The lowest price first, the unknown ones last."""
+    return [
+        each._replace(reason="price unknown" if cost is None else f"${cost:.6f} for such a request")
+        for each in sorted(choices, key=lambda each: _or_last(each.figures.cost_usd))
+        for cost in (each.figures.cost_usd,)
+    ]
+
+
+def fastest(choices: list[RankedCandidate], _: OrderingInputs) -> list[RankedCandidate]:
+    """The lowest latency first, those never measured last."""
+    return [
+        each._replace(reason="not measured yet" if latency is None else f"{latency:.2f} s for a typical answer")
+        for each in sorted(choices, key=lambda each: _or_last(each.figures.latency_s))
+        for latency in (each.figures.latency_s,)
+    ]
+
+
+def weighted(choices: list[RankedCandidate], wish: OrderingInputs) -> list[RankedCandidate]:
+    """Drawn at random, each by its share, without putting back."""
+    shares = {each.candidate: _share_of(each, wish) for each in choices}
+    everything = sum(shares.values()) or 1.0
+    left, draw = list(choices), wish.draw
+    drawn: list[RankedCandidate] = []
+    while left:
+        total = sum(shares[each.candidate] for each in left)
+        index, draw = _pick([shares[each.candidate] / total if total else 1 / len(left) for each in left], draw)
+        each = left.pop(index)
+        drawn.append(each._replace(reason=f"drawn, its share is {shares[each.candidate] / everything:.0%}"))
+    return drawn
+
+
+def sticky(choices: list[RankedCandidate], wish: OrderingInputs) -> list[RankedCandidate]:
+    """The same conversation goes to the same candidate, as long as that one is there; without a key, `by_score`.
+
+    Rendezvous hashing: when a candidate comes or goes, only its own conversations move.
+    """
+    if not wish.sticky_key:
+        return by_score(choices, wish)
+    return [
+        each._replace(reason=f"place {place} for this conversation")
+        for place, each in enumerate(sorted(choices, key=lambda each: _affinity(wish.sticky_key, each.candidate)), 1)
+    ]
+
+
+ORDERS: dict[Select, Order] = {
+    "score": by_score,
+    "order": in_order,
+    "cheapest": cheapest,
+    "fastest": fastest,
+    "weighted": weighted,
+    "sticky": sticky,
+}
+
+
+def _or_last(value: float | None) -> float:
+    return inf if value is None else value
+
+
+def _share_of(choice: RankedCandidate, wish: OrderingInputs) -> float:
+    if wish.shares:
+        return max(0.0, wish.shares.get(choice.candidate, 0.0))
+    return 1 / max(choice.score, LEAST_SCORE)
+
+
+def _pick(shares: list[float], draw: float) -> tuple[int, float]:
+    """The index that ``draw`` falls on, and what is left of ``draw``, stretched to [0, 1) to be drawn with again."""
+    below = 0.0
+    for index, share in enumerate(shares):
+        if draw < below + share:
+            return index, min((draw - below) / share, 1 - 1e-12)
+        below += share
+    last = max(index for index, share in enumerate(shares) if share == max(shares))
+    return last, 0.0  # the shares' sum was a little less than 1
+
+
+def _affinity(key: str, candidate: Candidate) -> bytes:
+    digest = blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8)
+    digest.update(b"\0" + str(candidate).encode("utf-8", "surrogatepass"))
+    return digest.digest()

@@ -1,0 +1,132 @@
+"""A client's JSON body, read field by field: each reader says what would have been right.
+
+What was never read is unknown to us and travels on: ask for `Body.rest` last.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from llm_protocol.codec.fields import bad_request, json_body, leftovers, undecoded, unsupported
+from llm_protocol.content import JsonObject
+from llm_protocol.errors import BadRequestError, UnsupportedError
+from llm_protocol.requests import AUTO
+
+POLICY = "llm_runtime"
+"""The field in which a client says what the runtime, not the vendor, should do."""
+
+
+class Body:
+    """A JSON object from a client; ``null`` counts as absent. Readers raise `BadRequestError` naming the field."""
+
+    def __init__(self, fields: JsonObject, where: str = "") -> None:
+        self._fields = fields
+        self._where = where
+        self._known = {POLICY}
+
+    @classmethod
+    def parse(cls, data: bytes) -> Body:
+        """The body in ``data``."""
+        return cls(json_body(data))
+
+    def path(self, name: str) -> str:
+        """The field's full name, as it stands in messages."""
+        return f"{self._where}.{name}" if self._where else name
+
+    def wrong(self, name: str, right: str) -> BadRequestError:
+        """The error for a field that should have been ``right``."""
+        where = self.path(name)
+        return bad_request(where, f"{where} must be {right}")
+
+    def cannot(self, name: str, message: str) -> UnsupportedError:
+        """The error for a field that is understood but not possible here."""
+        return unsupported(self.path(name), message)
+
+    def take(self, name: str) -> Any:
+        """The raw value, ``None`` if absent."""
+        self._known.add(name)
+        return self._fields.get(name)
+
+    def string(self, name: str) -> str | None:
+        """A string, if there."""
+        value = self.take(name)
+        if value is None or isinstance(value, str):
+            return value
+        raise self.wrong(name, "a string")
+
+    def required_string(self, name: str) -> str:
+        """A string that must be there."""
+        value = self.string(name)
+        if value is None:
+            raise self.wrong(name, "a string; it is missing")
+        return value
+
+    def integer(self, name: str) -> int | None:
+        """A whole number, if there."""
+        value = self.take(name)
+        if value is None or (isinstance(value, int) and not isinstance(value, bool)):
+            return value
+        if isinstance(value, float) and value.is_integer():
+            return int(value)
+        raise self.wrong(name, "a whole number")
+
+    def number(self, name: str) -> float | None:
+        """A number, if there."""
+        value = self.take(name)
+        if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+            return value
+        raise self.wrong(name, "a number")
+
+    def boolean(self, name: str) -> bool | None:
+        """A boolean, if there."""
+        value = self.take(name)
+        if value is None or isinstance(value, bool):
+            return value
+        raise self.wrong(name, "true or false")
+
+    def strings(self, name: str) -> tuple[str, ...]:
+        """A string or a list of strings; empty if absent."""
+        value = self.take(name)
+        if value is None:
+            return ()
+        values = [value] if isinstance(value, str) else value
+        if not isinstance(values, list) or not all(isinstance(item, str) for item in values):
+            raise self.wrong(name, "a string or a list of strings")
+        return tuple(values)
+
+    def object(self, name: str) -> Body | None:
+        """An object, if there."""
+        value = self.take(name)
+        if value is None:
+            return None
+        if not isinstance(value, dict):
+            raise self.wrong(name, "an object")
+        return Body(value, self.path(name))
+
+    def objects(self, name: str) -> list[Body]:
+        """A list of objects; empty if absent."""
+        value = self.take(name)
+        if value is None:
+            return []
+        if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+            raise self.wrong(name, "a list of objects")
+        return [Body(item, f"{self.path(name)}[{at}]") for at, item in enumerate(value)]
+
+    def model(self) -> str:
+        """The field ``model``; without it the runtime chooses."""
+        return self.string("model") or AUTO
+
+    def policy(self) -> msgspec.Raw | None:
+        """The field `POLICY`, undecoded."""
+        return undecoded(self._fields.get(POLICY))
+
+    def rest(self) -> JsonObject:
+        """What was not read. Raises `BadRequestError` for a transport field anywhere in it."""
+        return leftovers({name: value for name, value in self._fields.items() if value is not None}, self._known)
+
+    @property
+    def raw(self) -> JsonObject:
+        """The object itself."""
+        return self._fields

@@ -1,0 +1,86 @@
+"""Completion and code requests said as chat, for vendors that have chat only.
+
+It sits above the dialects: a dialect encodes the types it has, and `spoken` makes one of those of what was asked. The
+answer to a code request comes through an `CodeFenceStripper`, since models put fences around code however they are asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from llm_protocol.codec.fields import unsupported
+from llm_protocol.content import Message
+from llm_protocol.requests import AnyRequest, ChatRequest, CodeRequest, CompletionRequest, LLMRequest, RequestType
+
+_CONTINUE = (
+    "You complete text. What the user sends is the beginning of a text; write what comes next, starting exactly where "
+    "it stops, and nothing else. Do not repeat any of it, do not comment, do not add quotes or fences. If the text is "
+    "a question or an instruction, what comes next is its answer."
+)
+_FILL = (
+    "You complete text. The user sends a text with a gap: what stands before the gap in <prefix>, what stands after "
+    "it in <suffix>. Write the text of the gap and nothing else: it is put between the two exactly as you write it. Do "
+    "not repeat any of the prefix or suffix, do not comment, do not add quotes, tags or fences."
+)
+_CODE = (
+    "You write code. Answer with the code alone: no explanation before or after it and no markdown fences. What must "
+    "be explained, explain in comments in the code."
+)
+_CODE_GAP = (
+    "The user sends code with a gap: what stands before the gap in <prefix>, what stands after it in <suffix>. Write "
+    "the code of the gap only: it is put between the two exactly as you write it, so keep to their indentation and do "
+    "not repeat any of them."
+)
+_FILES = "Files that matter are in <file> elements; use what they define, and do not repeat them."
+
+
+def offered(types: frozenset[RequestType]) -> frozenset[RequestType]:
+    """What can be asked of a vendor that has ``types``: those, and what `spoken` makes of chat."""
+    over_chat = {RequestType.COMPLETION, RequestType.CODE_GENERATION} if RequestType.CHAT in types else set()
+    return types | over_chat
+
+
+def spoken(request: AnyRequest, types: Collection[RequestType]) -> AnyRequest:
+    """``request`` as a vendor that has ``types`` can be asked it: itself, or as chat. Raises `UnsupportedError`."""
+    if request.request_type in types:
+        return request
+    if RequestType.CHAT in types:
+        match request:
+            case CompletionRequest():
+                return completion_as_chat(request)
+            case CodeRequest():
+                return code_as_chat(request)
+    raise unsupported("request_type", f"this vendor has nothing for {request.request_type}")
+
+
+def completion_as_chat(request: CompletionRequest) -> ChatRequest:
+    """A chat that asks for the text's continuation, or for what fills its gap."""
+    if request.suffix is None:
+        return _chat(request, _CONTINUE, request.prompt)
+    return _chat(request, _FILL, _gap(request.prompt, request.suffix))
+
+
+def code_as_chat(request: CodeRequest) -> ChatRequest:
+    """A chat that asks for code and nothing else."""
+    gap = request.prefix is not None or request.suffix is not None
+    rules = [_CODE]
+    if request.language:
+        rules.append(f"The language is {request.language}.")
+    if gap:
+        rules.append(_CODE_GAP)
+    if request.files:
+        rules.append(_FILES)
+    asked = [f'<file path="{file.path}">\n{file.content}\n</file>' for file in request.files]
+    if gap:
+        asked.append(_gap(request.prefix or "", request.suffix or ""))
+    return _chat(request, " ".join(rules), "\n\n".join([*asked, request.instruction]))
+
+
+def _gap(prefix: str, suffix: str) -> str:
+    return f"<prefix>{prefix}</prefix>\n<suffix>{suffix}</suffix>"
+
+
+def _chat(request: LLMRequest, system: str, user: str) -> ChatRequest:
+    common: dict[str, Any] = {name: getattr(request, name) for name in LLMRequest.__struct_fields__}
+    return ChatRequest(**common, messages=(Message.of("system", system), Message.of("user", user)))

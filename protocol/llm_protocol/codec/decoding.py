@@ -1,0 +1,149 @@
+"""Reading an answer: what is the same on every wire.
+
+An `AnswerDecoder` is what one dialect knows of how its words become events. An `BodyDecoder` feeds it: it cuts bytes into
+pieces, ends the answer at the first that is not understood, and lets nothing follow the end.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Protocol, final
+
+import msgspec
+
+from llm_protocol.codec.json import TooLarge, WireError
+from llm_protocol.codec.sse import ServerSentEvent, SseDecoder
+from llm_protocol.content import Part
+from llm_protocol.events import Event, Failed, ItemKind, ItemStarted
+from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.fold import item_events
+
+
+class AnswerDecoder(ABC):
+    """One answer on its way in. ``over`` is true once ``Finished`` or ``Failed`` is among the events."""
+
+    def __init__(self) -> None:
+        self.over = False
+        self._items = 0
+        self._out: list[Event] = []
+
+    @abstractmethod
+    def take(self, piece: ServerSentEvent) -> None:
+        """Take the next piece of the stream into account. Raises `WireError`."""
+
+    @abstractmethod
+    def take_whole(self, body: bytes) -> None:
+        """Take a body that is the whole answer. Raises `WireError`."""
+
+    @abstractmethod
+    def end(self, stray: bytes) -> None:
+        """The body has ended before the answer was over; now it is. ``stray`` is what was in it and is no SSE. Raises
+        `WireError`.
+        """
+
+    def fail(self, failure: Failure) -> None:
+        """End the answer with a failure; it is partial if anything of it was told."""
+        self.over = True
+        self._out.append(Failed(failure=msgspec.structs.replace(failure, partial=self._items > 0)))
+
+    def misread(self, why: object) -> None:
+        """End the answer with the failure to understand it."""
+        self.fail(misread(why).failure)
+
+    def truncated(self, missing: str) -> None:
+        """End the answer with the failure to come to its end."""
+        self.fail(Failure(kind=FailureKind.TRUNCATED, message=f"the stream ended without {missing}"))
+
+    def told(self) -> list[Event]:
+        """The events since the last call."""
+        out, self._out = self._out, []
+        return out
+
+    def _begin(self, kind: ItemKind, id_: str | None = None, name: str | None = None) -> int:
+        """Tell that an item has started; its index."""
+        index = self._items
+        self._items += 1
+        self._out.append(ItemStarted(index=index, kind=kind, id=id_, name=name))
+        return index
+
+    def _tell(self, part: Part, *, cut: bool = False) -> None:
+        """Tell an item that came in one piece; of one that was cut only that it began."""
+        events = item_events(self._items, part)
+        self._out += [next(events)] if cut else events
+        self._items += 1
+
+
+class PieceSplitter(Protocol):
+    """How a stream is cut into pieces."""
+
+    @property
+    def stray(self) -> bytes:
+        """The beginning of what was no piece of anything."""
+        ...
+
+    def feed(self, data: bytes) -> Iterable[ServerSentEvent]:
+        """The pieces that ``data`` completes. Raises `WireError`, perhaps only after some of them."""
+        ...
+
+    def end(self) -> list[ServerSentEvent]:
+        """The pieces that the end of the body completes."""
+        ...
+
+
+@final
+class BodyDecoder:
+    """The `StreamDecoder` of every answer that is streamed."""
+
+    __slots__ = ("_answer", "_framing")
+
+    def __init__(self, answer: AnswerDecoder, framing: PieceSplitter | None = None) -> None:
+        self._answer = answer
+        self._framing = framing or SseDecoder()
+
+    def feed(self, data: bytes) -> list[Event]:
+        """The events that ``data`` completes. After ``Finished`` or ``Failed`` there are no more."""
+        answer = self._answer
+        if answer.over:
+            return []
+        try:
+            self._take(self._framing.feed(data))
+        except WireError as exc:
+            answer.misread(exc)
+        return answer.told()
+
+    def end(self) -> list[Event]:
+        """The body has ended. Without the vendor's end marker before: ``Failed`` with kind ``truncated``."""
+        answer = self._answer
+        if answer.over:
+            return []
+        try:
+            self._take(self._framing.end())
+            if not answer.over:
+                answer.end(self._framing.stray.strip())
+        except WireError as exc:
+            answer.misread(exc)
+        return answer.told()
+
+    def _take(self, pieces: Iterable[ServerSentEvent]) -> None:
+        answer = self._answer
+        for piece in pieces:
+            answer.take(piece)
+            if answer.over:
+                break
+
+
+def misread(why: object) -> Failed:
+    """The end of an answer that is not understood."""
+    if isinstance(why, TooLarge):
+        return Failed(failure=Failure(kind=FailureKind.ANSWER_TOO_LARGE, message=f"the answer is too large: {why}"))
+    return Failed(failure=Failure(kind=FailureKind.PROTOCOL, message=f"the vendor's answer is not understood: {why}"))
+
+
+def read_whole(answer: AnswerDecoder, body: bytes) -> list[Event]:
+    """The events of an answer that came in one piece; the last one is ``Finished`` or ``Failed``."""
+    try:
+        answer.take_whole(body)
+    except WireError as exc:
+        answer.misread(exc)
+    return answer.told()

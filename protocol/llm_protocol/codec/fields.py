@@ -1,0 +1,123 @@
+"""The fields of request bodies: what a wire can say of `Parameters`, what ``extra`` may add, what nobody may send.
+
+Client sides use `check_parameters` and `add_extra`; server sides use `typed` and `leftovers`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from typing import Any, TypeVar
+
+import msgspec
+
+from llm_protocol.codec.json import WireError, decode_object, encode_json
+from llm_protocol.content import JsonObject
+from llm_protocol.errors import BadRequestError, UnsupportedError
+from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.requests import Parameters
+
+T = TypeVar("T")
+
+_OURS = frozenset(("lenient", "extra"))
+_NAMES = tuple(field.name for field in msgspec.structs.fields(Parameters) if field.name not in _OURS)
+
+_TRANSPORT = re.compile(
+    r"(base_?url|api_?base|api_?keys?|authorization|(extra|default)?_?headers|extra_?(body|query)|(https?|all)?_?prox(y|ies))"
+)
+"""What decides where a request goes and with whose key; names are compared in lower case with ``-`` as ``_``."""
+
+
+def unsupported(param: str, message: str) -> UnsupportedError:
+    """The error for a field that this vendor cannot be asked."""
+    return UnsupportedError(Failure(kind=FailureKind.UNSUPPORTED, message=message, param=param))
+
+
+def bad_request(param: str | None, message: str) -> BadRequestError:
+    """The error for a field that is wrong."""
+    return BadRequestError(Failure(kind=FailureKind.BAD_REQUEST, message=message, param=param))
+
+
+_MISSING = re.compile(r"missing required field `(\w+)`")
+_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
+_ENUM = re.compile(r"Invalid enum value '(.*)'", re.DOTALL)
+_EMPTY = "Expected `array` of length >= 1"
+
+
+def json_body(data: bytes | str) -> JsonObject:
+    """A client's body. Raises `BadRequestError` when it is no JSON object."""
+    try:
+        return decode_object(data)
+    except WireError as exc:
+        raise bad_request(None, f"the body must be a JSON object: {exc}") from None
+
+
+def undecoded(policy: Any) -> msgspec.Raw | None:
+    """The ``llm_runtime`` object of a body as it stood there, if it did."""
+    return None if policy is None else msgspec.Raw(encode_json(policy))
+
+
+def typed(value: Any, type_: type[T], where: str = "") -> T:
+    """Decoded JSON as ``type_``. Raises `BadRequestError` with the path of the field at fault, below ``where``."""
+    try:
+        return msgspec.convert(value, type_)
+    except msgspec.ValidationError as exc:
+        from llm_protocol.codec import wording  # only mistakes need it
+
+        reason, _, below = str(exc).partition(" - at `$")
+        below = below.rstrip("`")
+        path = f"{where}{below}".lstrip(".")
+        if missing := _MISSING.search(reason):
+            path = f"{path}.{missing[1]}".lstrip(".")
+            raise bad_request(path, f"{path} is missing") from None
+        if reason == _EMPTY:
+            raise bad_request(path, f"{path} is empty: it is a list of at least one") from None
+        if unknown := _UNKNOWN.fullmatch(reason):
+            near = wording.suggestion(unknown[1], wording.fields_at(type_, below))
+            path = f"{path}.{unknown[1]}".lstrip(".")
+            raise bad_request(path, f"{path}: unknown field{near}") from None
+        if enum := _ENUM.fullmatch(reason):
+            raise bad_request(path, f"{path}: {wording.not_one_of(enum[1], type_, below)}") from None
+        raise bad_request(path or None, f"{path or 'the body'}: {wording.in_words(reason)}") from None
+
+
+def check_parameters(parameters: Parameters, known: Collection[str], who: str) -> None:
+    """Refuse what is set but not in ``known``, unless the caller is lenient. Raises `UnsupportedError`."""
+    if parameters.lenient:
+        return
+    for name in _NAMES:
+        if name not in known and getattr(parameters, name) not in (None, ()):
+            raise unsupported(name, f"{who} has no parameter like {name}; leave it out or set lenient")
+
+
+def add_extra(body: JsonObject, parameters: Parameters, dialect: str) -> None:
+    """Add ``parameters.extra[dialect]`` to ``body``; what ``body`` already says wins. Raises `BadRequestError` when it
+    holds a transport field.
+    """
+    extra = parameters.extra.get(dialect)
+    if extra:
+        refuse_transport(extra)
+        for name, value in extra.items():
+            body.setdefault(name, value)
+
+
+def leftovers(body: JsonObject, known: Collection[str]) -> JsonObject:
+    """The fields of a client's body that are not in ``known``: they go on to the same dialect upstream. Raises
+    `BadRequestError` for a transport field anywhere in them.
+    """
+    rest = {name: value for name, value in body.items() if name not in known}
+    refuse_transport(rest)
+    return rest
+
+
+def refuse_transport(value: Any, path: str = "") -> None:
+    """Raise `BadRequestError` if a field at any depth would say where a request goes or with whose key."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            where = f"{path}.{name}" if path else str(name)
+            if _TRANSPORT.fullmatch(str(name).lower().replace("-", "_")):
+                raise bad_request(where, f"{where} is not accepted: where a request goes is set in the config only")
+            refuse_transport(inner, where)
+    elif isinstance(value, list | tuple):
+        for at, inner in enumerate(value):
+            refuse_transport(inner, f"{path}[{at}]")

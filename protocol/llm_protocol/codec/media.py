@@ -1,0 +1,59 @@
+"""Pictures on the wire: base64 and data URIs, read and written."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+
+from llm_protocol.codec.json import WireError
+from llm_protocol.content import Image
+
+
+def data_uri(media_type: str, data: bytes) -> str:
+    """``data:image/png;base64,…``."""
+    return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
+
+
+def parse_data_uri(url: str) -> tuple[str, bytes]:
+    """Media type and bytes of a base64 data URI. Raises `WireError` when it is not one."""
+    head, comma, payload = url.partition(",")
+    if not comma or not head.startswith("data:") or not head.endswith(";base64"):
+        raise WireError("not a base64 data URI")
+    return head[5:-7].partition(";")[0] or "text/plain", unbase64(payload)
+
+
+def unbase64(text: str) -> bytes:
+    """The bytes of base64 text, standard or URL-safe, padded or not. Raises `WireError`."""
+    try:
+        raw = text.encode("ascii").translate(bytes.maketrans(b"-_", b"+/")).rstrip(b"=")
+        return base64.b64decode(raw + b"=" * (-len(raw) % 4), validate=True)
+    except (ValueError, binascii.Error):
+        raise WireError("not valid base64") from None
+
+
+def image_url(image: Image) -> str:
+    """The picture as a URL: its own, or a data URI."""
+    if image.url is not None:
+        return image.url
+    return data_uri(image.media_type or sniff_media_type(image.data or b""), image.data or b"")
+
+
+def image_from_url(url: str, detail: str | None = None) -> Image:
+    """The picture behind a URL, with its bytes where the URL carries them. Raises `WireError`."""
+    if not url.startswith("data:"):
+        return Image(url=url, detail=detail)
+    media_type, data = parse_data_uri(url)
+    return Image(data=data, media_type=media_type, detail=detail)
+
+
+_MAGIC = (
+    (b"\x89PNG", "image/png"),
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"GIF8", "image/gif"),
+    (b"RIFF", "image/webp"),
+)
+
+
+def sniff_media_type(data: bytes) -> str:
+    """The media type that the first bytes of a picture tell; PNG if they tell nothing."""
+    return next((kind for magic, kind in _MAGIC if data.startswith(magic)), "image/png")

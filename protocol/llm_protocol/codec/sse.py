@@ -1,0 +1,145 @@
+"""Server-sent events: a decoder that any split of the bytes leaves unimpressed, and the encoder.
+
+The decoder follows the WHATWG rules: lines end in LF, CR or CRLF, and in nothing else (U+2028 and its like are text);
+a leading BOM is dropped; several ``data:`` lines of one event are joined by LF; comments, ``id:``, ``retry:`` are
+ignored. Two things it does beyond: an event whose last line is whole is handed out at the end of the body even without
+its blank line, because some servers leave that away; and what is no SSE at all is kept, a little of it, in `stray`:
+an error in plain JSON or HTML where a stream was promised.
+
+Bytes that are not UTF-8 become U+FFFD.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from llm_protocol.codec.json import TooLarge
+from llm_protocol.dialect import Frame
+
+MAX_EVENT_BYTES = 4 * 1024 * 1024
+"""One line, and the data of one event together, may have this many bytes."""
+
+LINE_COST = 64
+"""Bytes charged for each data line on top of its text, since keeping many tiny ones costs that."""
+
+STRAY_LIMIT = 64 * 1024
+"""Bytes kept of lines that are not SSE."""
+
+_BOM = b"\xef\xbb\xbf"
+_LINE_ENDS = (b"\n", b"\r")
+_FIELDS = (b"data", b"event", b"id", b"retry")
+_IGNORED = (b":", b"id:", b"retry:")
+_BARE_FIELDS = frozenset((b"id", b"retry"))
+
+
+class ServerSentEvent(NamedTuple):
+    """One event. ``event`` is ``""`` where the stream gave it no name."""
+
+    event: str
+    data: str
+
+
+class SseDecoder:
+    """Feed it bytes as they come. Time and memory are linear in what is fed and bounded by ``max_event_bytes``."""
+
+    __slots__ = ("_after_cr", "_data", "_event", "_first_line", "_limit", "_size", "_stray", "_tail")
+
+    def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
+        self._limit = max_event_bytes
+        self._tail = bytearray()  # a line that has not ended yet
+        self._after_cr = False  # a LF that comes first now belongs to the CR before it
+        self._first_line = True
+        self._event = ""
+        self._data: list[bytes] = []
+        self._size = 0
+        self._stray = bytearray()
+
+    @property
+    def stray(self) -> bytes:
+        """The beginning of what was not SSE, line ends as LF; complete only after `end`."""
+        return bytes(self._stray)
+
+    def feed(self, data: bytes) -> list[ServerSentEvent]:
+        """The events that ``data`` completes. Raises `TooLarge` at what is too long, and is of no use after it."""
+        if self._after_cr and data:
+            self._after_cr = False
+            if data[0] == 0x0A:
+                data = data[1:]
+        if not data:
+            return []
+        self._after_cr = data.endswith(b"\r")
+        lines = data.splitlines()  # of bytes: at LF, CR and CRLF only
+        unfinished = None if data.endswith(_LINE_ENDS) else lines.pop()
+        if self._tail and lines:
+            self._extend_tail(lines[0])
+            lines[0] = bytes(self._tail)
+            self._tail.clear()
+        found: list[ServerSentEvent] = []
+        for line in lines:
+            if line:
+                self._take(line)
+            elif self._data:
+                found.append(self._made())
+            else:
+                self._event, self._first_line = "", False
+        if unfinished:
+            self._extend_tail(unfinished)
+        return found
+
+    def end(self) -> list[ServerSentEvent]:
+        """The body has ended: the event whose last line was whole, if any. A line cut in the middle is dropped."""
+        if self._tail:
+            line = bytes(self._tail).removeprefix(_BOM if self._first_line else b"")
+            self._tail.clear()
+            if not line.startswith(_FIELDS) and not any(field.startswith(line) for field in _FIELDS):
+                self._take(line)
+        return [self._made()] if self._data else []
+
+    def _extend_tail(self, piece: bytes) -> None:
+        if len(self._tail) + len(piece) > self._limit:
+            self._overflow()
+        self._tail += piece
+
+    def _take(self, line: bytes) -> None:
+        if self._first_line:
+            self._first_line = False
+            line = line.removeprefix(_BOM)
+        if line.startswith(b"data:"):
+            self._add_data(line[6:] if line.startswith(b"data: ") else line[5:])
+        elif line.startswith(b"event:"):
+            self._event = line[6:].removeprefix(b" ").decode("utf-8", "replace")
+        elif line == b"data":
+            self._add_data(b"")
+        elif line == b"event":
+            self._event = ""
+        elif line and not line.startswith(_IGNORED) and line not in _BARE_FIELDS:
+            room = STRAY_LIMIT - len(self._stray)
+            self._stray += (line + b"\n")[: max(room, 0)]
+
+    def _add_data(self, value: bytes) -> None:
+        self._size += len(value) + LINE_COST
+        if self._size > self._limit:
+            self._overflow()
+        self._data.append(value)
+
+    def _made(self) -> ServerSentEvent:
+        data = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
+        event = ServerSentEvent(self._event, data.decode("utf-8", "replace"))
+        self._data.clear()
+        self._size = 0
+        self._event = ""
+        return event
+
+    def _overflow(self) -> None:
+        self._tail.clear()
+        self._data.clear()
+        raise TooLarge(f"a server-sent event is longer than {self._limit} bytes")
+
+
+def encode_sse(frames: Iterable[Frame]) -> bytes:
+    """The bytes of ``frames``, whose data must be one line each (JSON always is)."""
+    return b"".join(
+        b"data: %b\n\n" % data if event is None else b"event: %b\ndata: %b\n\n" % (event.encode(), data)
+        for event, data in frames
+    )

@@ -1,0 +1,55 @@
+"""Answers that are never streamed: vectors, and on some wires pictures."""
+
+from __future__ import annotations
+
+from typing import final
+
+from llm_protocol.codec.decoding import misread
+from llm_protocol.codec.json import MAX_BODY_BYTES, TooLarge
+from llm_protocol.dialect import ClientDialect, WireResponse
+from llm_protocol.events import Embedded, Event, Finished, Started, UsageReported
+from llm_protocol.requests import AnyRequest, EmbeddingRequest
+from llm_protocol.response import FinishReason, Usage
+
+
+@final
+class WholeBody:
+    """Gathers the body, at most ``max_bytes``, and reads it at its end. Half a body is told as ``truncated`` or
+    ``protocol``, as its dialect sees it.
+    """
+
+    def __init__(self, dialect: ClientDialect, request: AnyRequest, *, max_bytes: int = MAX_BODY_BYTES) -> None:
+        self._dialect = dialect
+        self._request = request
+        self._max_bytes = max_bytes
+        self._body = bytearray()
+        self._over = False
+
+    def feed(self, data: bytes) -> list[Event]:
+        """Nothing yet, or the failure of a body that is too long."""
+        if self._over:
+            return []
+        if len(self._body) + len(data) > self._max_bytes:
+            self._over = True
+            self._body.clear()
+            return [misread(TooLarge(f"it is longer than {self._max_bytes} bytes"))]
+        self._body += data
+        return []
+
+    def end(self) -> list[Event]:
+        """All events of the answer."""
+        if self._over:
+            return []
+        self._over = True
+        return self._dialect.decode_response(self._request, WireResponse(200, body=bytes(self._body)))
+
+
+def embedded(
+    request: EmbeddingRequest, vectors: tuple[tuple[float, ...], ...], *, started: Started, usage: Usage | None
+) -> list[Event]:
+    """The events of vectors, one for each text and in their order. Any other number of them is no answer."""
+    found = sum(map(bool, vectors))
+    if not found == len(vectors) == len(request.inputs):
+        return [misread(f"{len(request.inputs)} texts were sent, {found} vectors came back")]
+    told = () if usage is None else (UsageReported(usage),)
+    return [started, Embedded(vectors), *told, Finished(reason=FinishReason.STOP)]

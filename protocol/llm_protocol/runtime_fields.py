@@ -1,0 +1,44 @@
+"""How an answer came to be, as the ``llm_runtime`` object that goes with it on a wire that has room for one."""
+
+from __future__ import annotations
+
+from llm_protocol.codec.json import encode_json
+from llm_protocol.content import JsonObject
+from llm_protocol.dialect import Inbound
+from llm_protocol.response import LLMResponse
+
+
+def is_wanted(inbound: Inbound) -> bool:
+    """Whether the client spoke of ``llm_runtime`` itself. One that did not may take no field that it does not know."""
+    return inbound.policy is not None
+
+
+def runtime_fields(body: bytes, response: LLMResponse | None, *, wanted: bool) -> bytes:
+    """``body``, a JSON object, and in it how the answer came to be, if that is ``wanted``."""
+    if not wanted or response is None:
+        return body
+    return b'%b,"llm_runtime":%b}' % (body[:-1], encode_json(runtime_object(response)))
+
+
+def runtime_object(response: LLMResponse, *, answers: bool = False) -> JsonObject:
+    """Who answered, at what cost, and the decision record. ``answers``: what the members said, too."""
+    return {
+        "request_id": response.request_id,
+        "provider": response.provider,
+        "upstream_id": response.upstream_id,
+        "cost": response.cost,
+        "processing_time_ms": round(response.processing_time_ms, 3),
+        "usage_estimated": response.usage is not None and response.usage.estimated,
+        "decision": {name: value for name, value in response.decision.items() if name != "members"},
+    } | _members(response, answers=answers)
+
+
+def _members(response: LLMResponse, *, answers: bool) -> JsonObject:
+    """What is told of each member, with its answer where that is part of this one."""
+    runtime_fields: list[JsonObject] = response.decision.get("members", [])
+    texts = {member.request_id: member.content for member in response.members if answers}
+    said = [
+        each | {"content": texts[each["request_id"]]} if each["request_id"] in texts else each
+        for each in runtime_fields
+    ]
+    return {"members": said} if said else {}

@@ -1,0 +1,73 @@
+"""The dialects, by the kind of vendor that speaks them. Each is imported when it is first asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llm_protocol.dialect import ClientDialect, ServerDialect
+from llm_protocol.requests import LLMProvider
+
+if TYPE_CHECKING:
+    from llm_protocol.wires.openai_chat import VendorProfile
+
+
+def client_dialect(kind: LLMProvider) -> ClientDialect:
+    """What a provider of this kind is spoken to with."""
+    match kind:
+        case LLMProvider.ANTHROPIC:
+            from llm_protocol.wires.anthropic import Anthropic
+
+            return Anthropic()
+        case LLMProvider.GEMINI:
+            from llm_protocol.wires.gemini import Gemini
+
+            return Gemini()
+        case LLMProvider.COHERE:
+            from llm_protocol.wires.cohere import Cohere
+
+            return Cohere()
+        case _:
+            from llm_protocol.wires.openai_chat import OpenAIChat
+
+            return OpenAIChat(_quirks(kind))
+
+
+def server_dialect(kind: LLMProvider) -> ServerDialect:
+    """How a vendor of this kind answers; the Responses API beside it is a dialect of its own."""
+    match kind:
+        case LLMProvider.ANTHROPIC:
+            from llm_protocol.wires.anthropic import AnthropicServer
+
+            return AnthropicServer()
+        case LLMProvider.GEMINI:
+            from llm_protocol.wires.gemini import GeminiServer
+
+            return GeminiServer()
+        case LLMProvider.COHERE:
+            from llm_protocol.wires.cohere import CohereServer
+
+            return CohereServer()
+        case _:
+            from llm_protocol.wires.openai_chat import OpenAIChatServer
+
+            return OpenAIChatServer(_quirks(kind))
+
+
+def _quirks(kind: LLMProvider) -> VendorProfile:
+    from llm_protocol.wires.openai_chat import CEREBRAS, COMPATIBLE, LOCAL, OPENAI
+
+    own = {LLMProvider.OPENAI: OPENAI, LLMProvider.CEREBRAS: CEREBRAS, LLMProvider.LOCAL: LOCAL}
+    return own.get(kind, COMPATIBLE)
+
+
+def accepts_prefill(kind: LLMProvider, model: str) -> bool:
+    """Whether ``model`` goes on with a text when the conversation ends in a piece of its answer."""
+    match kind:
+        case LLMProvider.ANTHROPIC:
+            from llm_protocol.wires.anthropic import accepts_prefill as accepted
+
+            return accepted(model)
+        case LLMProvider.LOCAL:
+            return True  # llama.cpp's server does
+        case _:
+            return False

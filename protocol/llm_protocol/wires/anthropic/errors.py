@@ -1,0 +1,148 @@
+"""What Anthropic's errors mean, and failures as Anthropic would say them.
+
+The type of the error object decides, then its ``error_code``; the vendor also reports a prompt that is too long, an
+empty account and a refused output as plain ``invalid_request_error``, so there its sentences have to be read.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from llm_protocol.codec.headers import header, int_header, retry_after, seconds_until
+from llm_protocol.codec.json import WireError, decode_object
+from llm_protocol.content import JsonObject
+from llm_protocol.dialect import Headers, RateLimits, WireResponse, refusal
+from llm_protocol.failures import RULES, Failure, FailureKind, Step, kind_of_status
+from llm_protocol.redact import error_message
+
+_KINDS = {
+    "invalid_request_error": FailureKind.BAD_REQUEST,
+    "authentication_error": FailureKind.AUTH,
+    "permission_error": FailureKind.AUTH,
+    "billing_error": FailureKind.QUOTA,
+    "not_found_error": FailureKind.MODEL_NOT_FOUND,
+    "request_too_large": FailureKind.CONTEXT_LENGTH,
+    "rate_limit_error": FailureKind.RATE_LIMITED,
+    "api_error": FailureKind.SERVER_ERROR,
+    "timeout_error": FailureKind.SERVER_ERROR,
+    "overloaded_error": FailureKind.OVERLOADED,
+}
+
+_SPENT = frozenset({"enforced_spend_limit_reached", "contract_spend_limit_reached"})
+_OUR_CODES = {rule.code: kind for kind, rule in reversed(RULES.items())}
+
+_SENTENCES = tuple(
+    (re.compile(pattern, re.IGNORECASE), kind)
+    for pattern, kind in (
+        (r"prompt is too long|exceeds? (the )?context (limit|window)|input is too long", FailureKind.CONTEXT_LENGTH),
+        (r"credit balance|usage limits?|spend(ing)? limit|billing", FailureKind.QUOTA),
+        (r"content filter(ing)? policy|blocked by content", FailureKind.CONTENT_FILTER),
+        (
+            r"extra inputs are not permitted|(is|are) not supported|does not support|is deprecated for",
+            FailureKind.UNSUPPORTED,
+        ),
+    )
+)
+_PARAM = re.compile(r"^`?([a-z_][\w.]{0,63})`?(?=:| is\b| are\b)")
+
+
+def failure_of(error: Any, *, status: int | None, headers: Headers = ()) -> Failure:
+    """The failure that an error object means; ``status`` is that of the answer, ``None`` in the middle of a stream."""
+    error = error if isinstance(error, dict) else {}
+    type_, text = error.get("type"), error.get("message")
+    text = text if isinstance(text, str) else None
+    details = error.get("details")
+    code = details.get("error_code") if isinstance(details, dict) else None
+    code, type_ = code if isinstance(code, str) else None, type_ if isinstance(type_, str) else None
+    kind = _kind(type_ or "", code, text or "", status)
+    if kind == FailureKind.RATE_LIMITED and header(headers, "x-should-retry") == "false":
+        kind = FailureKind.QUOTA  # a limit that waiting does not lift
+    param = _PARAM.match(text or "")
+    named = param is not None and kind in (FailureKind.BAD_REQUEST, FailureKind.UNSUPPORTED)
+    return Failure(
+        kind=kind,
+        message=error_message(
+            text, f"Anthropic answered with status {status}" if status else "Anthropic gave an error"
+        ),
+        param=param[1] if param is not None and named else None,
+        # On a good answer the header means something else.
+        retry_after=retry_after(headers) if status is not None and status >= 400 else None,
+        upstream_status=status,
+        upstream_code=code or type_,
+    )
+
+
+def _kind(type_: str, code: str | None, text: str, status: int | None) -> FailureKind:
+    if code in _SPENT:
+        return FailureKind.QUOTA
+    if code in _OUR_CODES:
+        return _OUR_CODES[code]  # the vendor is one of us
+    kind = _KINDS.get(type_)
+    if kind is None:
+        kind = kind_of_status(status) if status is not None else FailureKind.SERVER_ERROR
+    if kind == FailureKind.BAD_REQUEST:
+        return next((found for pattern, found in _SENTENCES if pattern.search(text)), kind)
+    if kind == FailureKind.MODEL_NOT_FOUND and type_ and not text.startswith("model"):
+        return FailureKind.BAD_REQUEST  # another thing was not found: a file, the path
+    return kind
+
+
+def decode_error(response: WireResponse) -> Failure:
+    """What a non-2xx answer means."""
+    try:
+        body = decode_object(response.body)
+    except WireError:
+        body = {}
+    return failure_of(body.get("error"), status=response.status, headers=response.headers)
+
+
+# ---------------------------------------------------------------- limits
+
+
+def rate_limits(headers: Headers) -> RateLimits | None:
+    """What is left. Where there is no common token limit, the one for input is told."""
+    prefix = "anthropic-ratelimit-"
+    tokens = next((name for name in ("tokens", "input-tokens") if header(headers, f"{prefix}{name}-limit")), "tokens")
+    found = RateLimits(
+        requests_limit=int_header(headers, f"{prefix}requests-limit"),
+        requests_remaining=int_header(headers, f"{prefix}requests-remaining"),
+        requests_reset_s=seconds_until(header(headers, f"{prefix}requests-reset"), headers),
+        tokens_limit=int_header(headers, f"{prefix}{tokens}-limit"),
+        tokens_remaining=int_header(headers, f"{prefix}{tokens}-remaining"),
+        tokens_reset_s=seconds_until(header(headers, f"{prefix}{tokens}-reset"), headers),
+    )
+    return None if found == RateLimits() else found
+
+
+# ---------------------------------------------------------------- our failures, told
+
+_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
+
+
+def error_object(failure: Failure) -> JsonObject:
+    """The body of an error answer, and the data of an ``error`` event."""
+    rule = failure.rule
+    error = {
+        "type": _TYPES.get(rule.status, "invalid_request_error" if rule.status < 500 else "api_error"),
+        "message": failure.message,
+        "details": {"error_code": rule.code},
+    }
+    return {"type": "error", "error": error, "request_id": None}
+
+
+def encode_error(failure: Failure) -> WireResponse:
+    """Status, headers and body that Anthropic's SDK understands. Retries that cannot help are forbidden."""
+    hint = () if failure.rule.step == Step.RETRY else (("x-should-retry", "false"),)
+    return refusal(failure, error_object(failure), *hint)

@@ -1,0 +1,74 @@
+"""The model list, both sides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from urllib.parse import quote
+
+from llm_protocol.codec.json import WireError, decode_object, encode_json
+from llm_protocol.codec.times import rfc3339
+from llm_protocol.content import JsonObject
+from llm_protocol.dialect import ModelInfo, ModelPage, WireRequest
+from llm_protocol.errors import ProtocolError
+from llm_protocol.wires.anthropic.blocks import NAME
+from llm_protocol.wires.anthropic.request import VERSION
+
+PAGE_SIZE = 1_000
+"""Models asked for at once: the vendor's greatest."""
+
+
+def models_request(page: str | None) -> WireRequest:
+    """The request for a page of the list; the first with ``None``."""
+    after = f"&after_id={quote(page, safe='')}" if page is not None else ""
+    return WireRequest("GET", f"/v1/models?limit={PAGE_SIZE}{after}", (("anthropic-version", VERSION),))
+
+
+def decode_models(body: bytes) -> ModelPage:
+    """A page of the list. Raises `ProtocolError` when it is not one."""
+    try:
+        return _page(decode_object(body))
+    except WireError as exc:
+        raise ProtocolError(f"the vendor's model list is not understood: {exc}") from None
+
+
+def _page(body: JsonObject) -> ModelPage:
+    entries = body.get("data")
+    if not isinstance(entries, list):
+        raise WireError("data: expected a list")
+    found = tuple(_info(entry) for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), str))
+    last = body.get("last_id")
+    return ModelPage(found, last if body.get("has_more") is True and isinstance(last, str) else None)
+
+
+def _info(entry: JsonObject) -> ModelInfo:
+    created = entry.get("created_at")
+    return ModelInfo(
+        id=entry["id"],
+        created=int(rfc3339(created) or 0) if isinstance(created, str) else 0,
+        owned_by=NAME,
+        context_window=_positive(entry.get("max_input_tokens")),
+        max_output_tokens=_positive(entry.get("max_tokens")),
+    )
+
+
+def _positive(value: object) -> int | None:
+    return value if isinstance(value, int) and value > 0 else None
+
+
+def encode_models(models: Sequence[ModelInfo]) -> bytes:
+    """The list as one page."""
+    data = [_model(model) for model in models]
+    first, last = (data[0]["id"], data[-1]["id"]) if data else (None, None)
+    return encode_json({"data": data, "has_more": False, "first_id": first, "last_id": last})
+
+
+def _model(model: ModelInfo) -> JsonObject:
+    return {
+        "type": "model",
+        "id": model.id,
+        "display_name": model.id,
+        "created_at": datetime.fromtimestamp(model.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "max_input_tokens": model.context_window,
+        "max_tokens": model.max_output_tokens,
+    }

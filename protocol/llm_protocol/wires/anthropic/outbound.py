@@ -1,0 +1,271 @@
+"""An answer, told to a client of the Messages API: as a stream of frames, or whole.
+
+The wire has one block open at a time, while our items may interleave: those that start while another is open wait for
+their turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, final
+
+from llm_protocol.codec.json import encode_json
+from llm_protocol.codec.merging import merged
+from llm_protocol.content import Image, JsonObject, Opaque, Part, Reasoning, Refusal, Text, ToolCall
+from llm_protocol.dialect import Frame, Inbound
+from llm_protocol.events import (
+    Event,
+    Failed,
+    Finished,
+    ItemDone,
+    ItemStarted,
+    ReasoningDelta,
+    RefusalDelta,
+    Started,
+    TextDelta,
+    ToolCallDelta,
+    UsageReported,
+)
+from llm_protocol.response import FinishReason, LLMResponse, Usage
+from llm_protocol.runtime_fields import is_wanted, runtime_fields
+from llm_protocol.wires.anthropic.blocks import NAME, encode_part, seal
+from llm_protocol.wires.anthropic.errors import error_object
+from llm_protocol.wires.anthropic.shapes import REASONS
+
+_STOP_REASONS = {
+    FinishReason.STOP: "end_turn",
+    FinishReason.LENGTH: "max_tokens",
+    FinishReason.TOOL_CALLS: "tool_use",
+    FinishReason.CONTENT_FILTER: "refusal",
+    FinishReason.ERROR: "end_turn",
+}
+
+_ItemEvent = ItemStarted | TextDelta | ReasoningDelta | ToolCallDelta | RefusalDelta | ItemDone
+
+
+@final
+class AnthropicEncoder:
+    """Encodes one streamed answer."""
+
+    def __init__(self, inbound: Inbound, response_id: str) -> None:
+        self._tells = is_wanted(inbound)
+        self._model = inbound.request.model
+        self._id = response_id
+        self._usage: Usage | None = None
+        self._told_start = False
+        self._item: ItemStarted | None = None  # the item whose turn it is
+        self._waiting: dict[int, list[_ItemEvent]] = {}
+        self._block = -1  # the number of the last block on the wire
+        self._in_block = False
+        self._said = False  # whether the block has had a delta
+        self._refusal = ""
+        self._out: list[Frame] = []
+
+    def start(self) -> list[Frame]:
+        """Nothing: ``message_start`` names the model, which is known when the vendor begins."""
+        return []
+
+    def encode(self, events: Iterable[Event]) -> list[Frame]:
+        """The frames for the next events; adjacent deltas of one item come as one."""
+        for event, _ in merged(events):
+            match event:
+                case Started():
+                    self._model = event.model or self._model
+                case UsageReported():
+                    self._usage = event.usage
+                case Finished():
+                    self._finish(event)
+                case Failed():
+                    self._tell("error", error_object(event.failure))
+                case ItemStarted() | ItemDone() | TextDelta() | ReasoningDelta() | ToolCallDelta() | RefusalDelta():
+                    self._take(event)
+                case _:
+                    pass  # vectors: never in a chat
+        out, self._out = self._out, []
+        return out
+
+    # -------------------------------------------------------- whose turn it is
+
+    def _take(self, event: _ItemEvent) -> None:
+        if self._item is None or event.index == self._item.index:
+            self._write(event)
+            while self._item is None and self._waiting:
+                self._next()
+        else:
+            self._waiting.setdefault(event.index, []).append(event)
+
+    def _next(self) -> None:
+        for event in self._waiting.pop(next(iter(self._waiting))):
+            self._write(event)
+
+    def _finish(self, event: Finished) -> None:
+        while self._item is not None:
+            self._close_block()  # a tool call that was cut stays as it is
+            self._item = None
+            if self._waiting:
+                self._next()
+        self._tell_start()
+        if self._usage is None and event.response is not None:
+            self._usage = event.response.usage
+        delta = stop_fields(event.reason, event.raw_reason, self._refusal)
+        last = encode_json({"type": "message_delta", "delta": delta, "usage": encode_usage(self._usage)})
+        self._out.append(Frame("message_delta", runtime_fields(last, event.response, wanted=self._tells)))
+        self._tell("message_stop", {"type": "message_stop"})
+
+    # -------------------------------------------------------- one item
+
+    def _write(self, event: _ItemEvent) -> None:
+        match event:
+            case ItemStarted():
+                self._item = event
+                if event.kind == "text":
+                    self._open_block({"type": "text", "text": ""})
+                elif event.kind == "tool_call":
+                    call = {"type": "tool_use", "id": event.id or "", "name": event.name or "", "input": {}}
+                    self._open_block(call)
+            case TextDelta():
+                self._delta(b'"text_delta","text":', event.text)
+            case ToolCallDelta():
+                self._delta(b'"input_json_delta","partial_json":', event.text)
+            case ReasoningDelta():
+                self._open_thinking()
+                self._delta(b'"thinking_delta","thinking":', event.text)
+            case RefusalDelta():
+                self._refusal += event.text
+            case ItemDone():
+                self._write_done(event.part)
+                self._close_block()
+                self._item = None
+
+    def _write_done(self, part: Part) -> None:
+        """What is only known now that the item is whole."""
+        match part:
+            case Text():
+                if not self._said and part.text:
+                    self._delta(b'"text_delta","text":', part.text)
+                for citation in ((part.extra or {}).get(NAME, {})).get("citations", ()):
+                    self._tell_delta({"type": "citations_delta", "citation": citation})
+            case ToolCall():
+                if not self._said and part.arguments.strip() not in ("", "null", "{}"):
+                    self._delta(b'"input_json_delta","partial_json":', part.arguments)
+            case Reasoning() if part.encrypted is not None and part.dialect in (None, NAME) and part.id is None:
+                self._open_block({"type": "redacted_thinking", "data": part.encrypted})
+            case Reasoning():
+                self._open_thinking()
+                if not self._said and part.text:
+                    self._delta(b'"thinking_delta","thinking":', part.text)
+                if signature := seal(part):
+                    self._tell_delta({"type": "signature_delta", "signature": signature})
+            case Refusal():
+                self._refusal = part.text
+            case Opaque() | Image():
+                if (block := encode_answer_part(part)) is not None:
+                    self._open_block(block)
+            case _:
+                pass
+
+    def _open_thinking(self) -> None:
+        if not self._in_block:
+            self._open_block({"type": "thinking", "thinking": "", "signature": ""})
+
+    # -------------------------------------------------------- frames
+
+    def _open_block(self, block: JsonObject) -> None:
+        self._tell_start()
+        self._block += 1
+        self._in_block, self._said = True, False
+        start = {"type": "content_block_start", "index": self._block, "content_block": block}
+        self._tell("content_block_start", start)
+
+    def _close_block(self) -> None:
+        if self._in_block:
+            self._in_block = False
+            self._tell("content_block_stop", {"type": "content_block_stop", "index": self._block})
+
+    def _delta(self, head: bytes, text: str) -> None:
+        # The one frame that comes thousands of times is written by hand.
+        self._said = True
+        data = b'{"type":"content_block_delta","index":%d,"delta":{"type":%b%b}}'
+        self._out.append(Frame("content_block_delta", data % (self._block, head, encode_json(text))))
+
+    def _tell_delta(self, delta: JsonObject) -> None:
+        self._tell("content_block_delta", {"type": "content_block_delta", "index": self._block, "delta": delta})
+
+    def _tell_start(self) -> None:
+        if not self._told_start:
+            self._told_start = True
+            message = _message(self._id, self._model, [], encode_usage(self._usage))
+            self._tell("message_start", {"type": "message_start", "message": message})
+
+    def _tell(self, event: str, value: JsonObject) -> None:
+        self._out.append(Frame(event, encode_json(value)))
+
+
+def encode_whole(response: LLMResponse) -> bytes:
+    """The body of a whole answer."""
+    blocks = (encode_answer_part(part) for part in response.output)
+    content = [block for block in blocks if block is not None]
+    message = _message(response.response_id, response.model, content, encode_usage(response.usage))
+    reason = response.finish_reason or FinishReason.STOP
+    return encode_json({**message, **stop_fields(reason, response.raw_finish_reason, response.refusal)})
+
+
+def encode_answer_part(part: Part) -> JsonObject | None:
+    """A part of an answer as a block, or ``None`` where this wire has none for it."""
+    match part:
+        case Reasoning():
+            own = encode_part(part, "output") if part.encrypted is not None else None
+            return own or {"type": "thinking", "thinking": part.text, "signature": seal(part)}
+        case ToolCall():
+            return _answer_tool_call(part)
+        case Refusal():
+            return None  # said in stop_details
+        case Opaque():
+            return part.value if part.dialect == NAME else None
+        case _:
+            return encode_part(part, "output")
+
+
+def _answer_tool_call(call: ToolCall) -> JsonObject:
+    # The wire's input is an object; a model of another vendor may have written something else.
+    try:
+        value: Any = call.parsed()
+    except ValueError:
+        value = {"arguments": call.arguments}
+    own = (call.extra or {}).get(NAME, {})
+    return {"type": "tool_use", "id": call.id, "name": call.name, "input": value, **own}
+
+
+def _message(message_id: str, model: str, content: list[JsonObject], usage: JsonObject) -> JsonObject:
+    return {
+        "id": message_id,
+        "type": "message",
+        "role": "assistant",
+        "model": model,
+        "content": content,
+        "stop_reason": None,
+        "stop_sequence": None,
+        "stop_details": None,
+        "usage": usage,
+    }
+
+
+def stop_fields(reason: FinishReason, raw: str | None, refusal: str) -> JsonObject:
+    """Why the answer ended: Anthropic's own word where it was Anthropic that said it."""
+    word = raw if raw is not None and REASONS.get(raw) == reason else _STOP_REASONS[reason]
+    if refusal:
+        word = "refusal"
+    details = {"type": "refusal", "category": None, "explanation": refusal or None} if word == "refusal" else None
+    return {"stop_reason": word, "stop_sequence": None, "stop_details": details}
+
+
+def encode_usage(usage: Usage | None) -> JsonObject:
+    """Counts as Anthropic counts: input without what the cache took part in."""
+    usage = usage or Usage()
+    return {
+        "input_tokens": max(0, usage.input_tokens - usage.cached_tokens - usage.cache_write_tokens),
+        "cache_creation_input_tokens": usage.cache_write_tokens,
+        "cache_read_input_tokens": usage.cached_tokens,
+        "output_tokens": usage.output_tokens,
+        "output_tokens_details": {"thinking_tokens": usage.reasoning_tokens},
+    }

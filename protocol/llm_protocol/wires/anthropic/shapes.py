@@ -1,0 +1,85 @@
+"""What Anthropic's answers look like: the events of a stream, the words for why it ended, the way of counting."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from llm_protocol.codec.json import WireError
+from llm_protocol.content import JsonObject, Refusal
+from llm_protocol.events import Finished
+from llm_protocol.response import FinishReason, Usage
+
+REASONS = {
+    "end_turn": FinishReason.STOP,
+    "stop_sequence": FinishReason.STOP,
+    "pause_turn": FinishReason.STOP,
+    "max_tokens": FinishReason.LENGTH,
+    "model_context_window_exceeded": FinishReason.LENGTH,
+    "tool_use": FinishReason.TOOL_CALLS,
+    "refusal": FinishReason.CONTENT_FILTER,
+}
+
+
+class AnthropicDelta(msgspec.Struct):
+    """What a block gains, or the message: the fields of all types."""
+
+    type: str = ""
+    text: str | None = None
+    partial_json: str | None = None
+    thinking: str | None = None
+    signature: str | None = None
+    citation: Any = None
+    stop_reason: str | None = None
+    stop_details: JsonObject | None = None
+
+
+class AnthropicStreamEvent(msgspec.Struct):
+    """Any event of a stream, wide instead of tagged: an unknown type must not be an error."""
+
+    type: str
+    index: int | None = None
+    delta: AnthropicDelta | None = None
+    content_block: JsonObject | None = None
+    message: JsonObject | None = None
+    usage: JsonObject | None = None
+    error: JsonObject | None = None
+
+
+def finished(stop_reason: str | None) -> Finished:
+    """The end with the vendor's word for why; words that are not known count as an ordinary stop."""
+    return Finished(reason=REASONS.get(stop_reason or "", FinishReason.STOP), raw_reason=stop_reason)
+
+
+def decode_usage(usage: JsonObject) -> Usage:
+    """Anthropic's ``input_tokens`` leave out what was read from or written to the cache; our totals do not."""
+    cached, written = _count(usage, "cache_read_input_tokens"), _count(usage, "cache_creation_input_tokens")
+    details = usage.get("output_tokens_details")
+    return Usage(
+        input_tokens=_count(usage, "input_tokens") + cached + written,
+        output_tokens=_count(usage, "output_tokens"),
+        cached_tokens=cached,
+        cache_write_tokens=written,
+        reasoning_tokens=_count(details, "thinking_tokens") if isinstance(details, dict) else 0,
+    )
+
+
+def _count(counts: JsonObject, name: str) -> int:
+    value = counts.get(name)
+    return max(0, int(value)) if isinstance(value, int | float) else 0
+
+
+def refusal_of(details: Any) -> Refusal | None:
+    """The vendor's words for why it refused, out of ``stop_details``."""
+    if isinstance(details, dict) and details.get("type") == "refusal" and isinstance(details.get("explanation"), str):
+        return Refusal(details["explanation"])
+    return None
+
+
+def text_of(obj: JsonObject, name: str) -> str:
+    """A text field; empty if it is absent or null. Raises `WireError`."""
+    value = obj.get(name)
+    if not isinstance(value, str | None):
+        raise WireError(f"{name}: expected a text")
+    return value or ""

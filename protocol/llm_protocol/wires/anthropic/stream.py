@@ -1,0 +1,289 @@
+"""Anthropic's streamed answers as events.
+
+A stream is ``message_start``, then block after block (start, deltas, stop), ``message_delta`` with the stop reason and
+the usage, ``message_stop``. Only ``message_stop`` is evidence of a whole answer.
+
+A tool call in which the answer hit its token limit looks whole on the wire (its block is closed, its input may even be
+valid JSON), so the last tool call is held back until the stop reason is known.
+"""
+
+from __future__ import annotations
+
+from typing import Any, final
+
+import msgspec
+
+from llm_protocol.codec.decoding import AnswerDecoder
+from llm_protocol.codec.json import JsonDecoder, WireError, decode_object, encode_json
+from llm_protocol.codec.sse import ServerSentEvent
+from llm_protocol.content import JsonObject, Opaque, Part, ToolCall
+from llm_protocol.events import (
+    ItemDone,
+    ItemKind,
+    ReasoningDelta,
+    Started,
+    TextDelta,
+    ToolCallDelta,
+    UsageReported,
+)
+from llm_protocol.response import FinishReason
+from llm_protocol.text_buffer import TextBuffer
+from llm_protocol.wires.anthropic.blocks import decode_answer_block
+from llm_protocol.wires.anthropic.errors import failure_of
+from llm_protocol.wires.anthropic.shapes import (
+    REASONS,
+    AnthropicDelta,
+    AnthropicStreamEvent,
+    decode_usage,
+    finished,
+    refusal_of,
+    text_of,
+)
+
+KINDS: dict[Any, ItemKind] = {
+    "text": "text",
+    "thinking": "reasoning",
+    "redacted_thinking": "reasoning",
+    "tool_use": "tool_call",
+    "image": "image",
+}
+
+
+_EVENTS = JsonDecoder(AnthropicStreamEvent)
+_EVENT_NAMES = frozenset(
+    (
+        "",
+        "message_start",
+        "content_block_start",
+        "content_block_delta",
+        "content_block_stop",
+        "message_delta",
+        "message_stop",
+        "error",
+    )
+)
+_PIECE_FIELDS = {"text": "text", "thinking": "thinking"}
+
+
+class _Block:
+    """A block that has started. ``item`` is its place among the items."""
+
+    __slots__ = ("citations", "item", "kind", "pieces", "signature", "start")
+
+    def __init__(self, item: int, start: JsonObject) -> None:
+        self.item = item
+        self.start = start
+        self.kind: ItemKind = KINDS.get(start.get("type"), "opaque")
+        self.pieces = TextBuffer()
+        self.signature = TextBuffer()
+        self.citations: list[Any] = []
+
+    def part(self) -> Part:
+        """The whole part. Raises `WireError`."""
+        block, joined = dict(self.start), self.pieces.text()
+        field = _PIECE_FIELDS.get(block["type"])
+        if field is not None:
+            block[field] = text_of(block, field) + joined
+        if self.signature:
+            block["signature"] = text_of(block, "signature") + self.signature.text()
+        if self.citations:
+            given = block.get("citations")
+            block["citations"] = [*(given if isinstance(given, list) else ()), *self.citations]
+        if self.kind == "opaque" and joined:
+            block["input"] = decode_object(joined)
+        part = decode_answer_block(block)
+        if isinstance(part, ToolCall) and joined:
+            return msgspec.structs.replace(part, arguments=joined)
+        return part
+
+
+@final
+class AnthropicDecoder(AnswerDecoder):
+    """One streamed answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._blocks: dict[int, _Block] = {}
+        self._held: _Block | None = None  # the last call, ended
+        self._usage: JsonObject = {}
+        self._started = False
+        self._stop_reason: str | None = None
+
+    def take(self, piece: ServerSentEvent) -> None:
+        """Take the next event into account; types that are not known are passed over."""
+        if piece.event not in _EVENT_NAMES or piece.data == "[DONE]":
+            return
+        event = _EVENTS.decode(piece.data)
+        match event.type:
+            case "content_block_delta":
+                self._take_delta(self._block(event), _there(event.delta, "delta"))
+            case "content_block_start":
+                self._start_block(event)
+            case "content_block_stop":
+                self._stop_block(event)
+            case "message_start":
+                self._start(_there(event.message, "message"))
+            case "message_delta":
+                self._take_message_delta(event)
+            case "message_stop":
+                self._finish()
+            case "error":
+                self.fail(failure_of(event.error, status=None))
+
+    def _start(self, message: JsonObject) -> None:
+        if self._started:
+            raise WireError("a second message_start")
+        self._started = True
+        self._out.append(_started(message))
+        self._report_usage(message.get("usage"))
+
+    def _start_block(self, event: AnthropicStreamEvent) -> None:
+        start = _there(event.content_block, "content_block")
+        if (
+            not self._started
+            or event.index is None
+            or event.index in self._blocks
+            or not isinstance(start.get("type"), str)
+        ):
+            raise WireError("content_block_start out of order or without index or type")
+        self._release()
+        block = self._blocks[event.index] = _Block(self._items, start)
+        is_call = block.kind == "tool_call"
+        call_id, name = (text_of(start, "id"), text_of(start, "name")) if is_call else (None, None)
+        self._begin(block.kind, call_id, name)
+        if block.kind == "text" and start.get("text"):
+            self._out.append(TextDelta(block.item, text_of(start, "text")))
+        elif block.kind == "reasoning" and start.get("thinking"):
+            self._out.append(ReasoningDelta(block.item, text_of(start, "thinking")))
+
+    def _block(self, event: AnthropicStreamEvent) -> _Block:
+        block = self._blocks.get(-1 if event.index is None else event.index)
+        if block is None:
+            raise WireError(f"{event.type} for a block that is not open")
+        return block
+
+    def _take_delta(self, block: _Block, delta: AnthropicDelta) -> None:
+        match delta.type, block.kind:
+            case "text_delta", "text":
+                self._add(block, delta.text, TextDelta)
+            case "thinking_delta", "reasoning":
+                self._add(block, delta.thinking, ReasoningDelta)
+            case "input_json_delta", "tool_call":
+                self._add(block, delta.partial_json, ToolCallDelta)
+            case "input_json_delta", "opaque":
+                block.pieces.append(delta.partial_json or "")
+            case "signature_delta", _:
+                block.signature.append(delta.signature or "")
+            case "citations_delta", _:
+                block.citations.append(delta.citation)
+            case (("text_delta" | "thinking_delta" | "input_json_delta"), _):
+                raise WireError(f"{delta.type} in a block of type {block.start['type']!r}")
+
+    def _add(self, block: _Block, piece: str | None, delta: type[TextDelta | ReasoningDelta | ToolCallDelta]) -> None:
+        if piece is None:
+            raise WireError("a delta without its text")
+        if piece:
+            block.pieces.append(piece)
+            self._out.append(delta(block.item, piece))
+
+    def _stop_block(self, event: AnthropicStreamEvent) -> None:
+        block = self._block(event)
+        self._blocks.pop(-1 if event.index is None else event.index)
+        if block.kind == "tool_call" and not block.pieces:  # no fragments mean "{}"; the deltas must add up to that
+            self._out.append(ToolCallDelta(block.item, encode_json(block.start.get("input") or {}).decode()))
+        if block.kind == "tool_call" or (block.kind == "opaque" and block.pieces):
+            self._release()
+            self._held = block
+        else:
+            self._done(block)
+
+    def _done(self, block: _Block) -> None:
+        self._out.append(ItemDone(index=block.item, part=block.part()))
+
+    def _release(self) -> None:
+        held, self._held = self._held, None
+        if held is not None:
+            self._done(held)
+
+    def _take_message_delta(self, event: AnthropicStreamEvent) -> None:
+        self._report_usage(event.usage)
+        if event.delta is None or event.delta.stop_reason is None:
+            return
+        self._stop_reason = event.delta.stop_reason
+        if REASONS.get(self._stop_reason) == FinishReason.LENGTH:
+            self._held = None
+        self._release()
+        refusal = refusal_of(event.delta.stop_details)
+        if refusal is not None:
+            self._tell(refusal)
+
+    def _report_usage(self, usage: Any) -> None:
+        if isinstance(usage, dict):
+            # Cumulative, and some reports leave out what has not changed.
+            self._usage |= {key: value for key, value in usage.items() if value is not None}
+            self._out.append(UsageReported(decode_usage(self._usage)))
+
+    def _finish(self) -> None:
+        if not self._started:
+            raise WireError("message_stop before message_start")
+        for block in self._blocks.values():
+            if block.kind == "tool_call":
+                raise WireError("message_stop in the middle of a tool call")
+            self._done(block)
+        self._release()
+        self.over = True
+        self._out.append(finished(self._stop_reason))
+
+    def take_whole(self, body: bytes) -> None:
+        """Take a whole answer, or an error in its place. Raises `WireError`."""
+        message = decode_object(body)
+        if message.get("type") == "error":
+            self.fail(failure_of(message.get("error"), status=None))
+            return
+        content, self._stop_reason = message.get("content"), _reason_of(message)
+        if not isinstance(content, list) or not all(isinstance(block, dict) for block in content):
+            raise WireError("content: expected a list of content blocks")
+        parts = [decode_answer_block(block) for block in content]
+        if (refusal := refusal_of(message.get("stop_details"))) is not None:
+            parts.append(refusal)
+        self._out.append(_started(message))
+        full = REASONS.get(self._stop_reason or "") == FinishReason.LENGTH
+        for at, part in enumerate(parts, 1):
+            self._tell(part, cut=full and at == len(parts) and _is_call(part))
+        self._report_usage(message.get("usage"))
+        self.over = True
+        self._out.append(finished(self._stop_reason))
+
+    def end(self, stray: bytes) -> None:
+        """The body has ended without ``message_stop``."""
+        if not stray:
+            self.truncated("message_stop")
+        elif (error := _error_in(stray)) is not None:
+            self.fail(failure_of(error, status=None))
+        else:
+            self.misread("it is not an event stream")
+
+
+def _started(message: JsonObject) -> Started:
+    return Started(model=text_of(message, "model"), upstream_id=text_of(message, "id") or None)
+
+
+def _reason_of(message: JsonObject) -> str | None:
+    return text_of(message, "stop_reason") or None
+
+
+def _is_call(part: Part) -> bool:
+    return isinstance(part, ToolCall) or (isinstance(part, Opaque) and "input" in part.value)
+
+
+def _error_in(stray: bytes) -> Any:
+    try:
+        return decode_object(stray).get("error")
+    except WireError:
+        return None
+
+
+def _there(value: Any, name: str) -> Any:
+    if value is None:
+        raise WireError(f"{name}: missing")
+    return value

@@ -1,0 +1,129 @@
+"""``POST /v2/embed``, both sides."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from llm_protocol.codec.decoding import misread
+from llm_protocol.codec.fields import add_extra, bad_request, check_parameters, leftovers, typed, undecoded, unsupported
+from llm_protocol.codec.json import WireError, decode_object, encode_json
+from llm_protocol.codec.whole import embedded
+from llm_protocol.content import JsonObject
+from llm_protocol.dialect import Inbound
+from llm_protocol.events import Event, Started
+from llm_protocol.requests import EmbeddingRequest, Parameters
+from llm_protocol.response import LLMResponse, Usage
+from llm_protocol.wires.cohere.parts import NAME, text_of
+from llm_protocol.wires.cohere.shapes import decode_usage
+
+MAX_TEXTS = 96
+"""Texts in one call: the vendor's limit."""
+
+DEFAULT_INPUT_TYPE = "search_document"
+"""Sent when the caller said nothing, because the vendor demands the field: texts are stored more often than asked."""
+
+_Vectors = tuple[tuple[float, ...], ...]
+
+
+def embedding_body(request: EmbeddingRequest) -> JsonObject:
+    """The body of ``POST /v2/embed``. Raises `UnsupportedError`."""
+    check_parameters(request.parameters, (), "Cohere's embed")
+    if len(request.inputs) > MAX_TEXTS:
+        raise unsupported("inputs", f"Cohere embeds at most {MAX_TEXTS} texts in one call, not {len(request.inputs)}")
+    body: JsonObject = {
+        "model": request.model,
+        "input_type": request.input_type or DEFAULT_INPUT_TYPE,
+        "texts": list(request.inputs),
+        "embedding_types": ["float"],
+    }
+    if request.dimensions is not None:
+        body["output_dimension"] = request.dimensions
+    add_extra(body, request.parameters, NAME)
+    return body
+
+
+def decode_embeddings(request: EmbeddingRequest, body: bytes) -> list[Event]:
+    """The events of an answer: the vectors, one for each input."""
+    try:
+        answer = decode_object(body)
+        started = Started(upstream_id=text_of(answer, "id", "") or None)
+        return embedded(request, _vectors(answer), started=started, usage=decode_usage(answer.get("meta")))
+    except WireError as exc:
+        return [misread(exc)]
+
+
+def _vectors(answer: JsonObject) -> _Vectors:
+    given = answer.get("embeddings")
+    if isinstance(given, dict):
+        given = given.get("float")
+    try:
+        return msgspec.convert(given, _Vectors)
+    except msgspec.ValidationError:
+        raise WireError("embeddings.float: expected lists of numbers") from None
+
+
+# ---------------------------------------------------------------- the server side
+
+
+class _Input(msgspec.Struct):
+    content: list[JsonObject]
+
+
+class _Body(msgspec.Struct):
+    model: str
+    input_type: Literal["search_document", "search_query", "classification", "clustering", "image"]
+    texts: list[str] | None = None
+    inputs: list[_Input] | None = None
+    images: list[str] | None = None
+    embedding_types: list[str] | None = None
+    output_dimension: int | None = None
+    llm_runtime: Any = None
+
+
+_KNOWN = frozenset(field.name for field in msgspec.structs.fields(_Body))
+
+
+def decode_embed(given: JsonObject) -> Inbound:
+    """What the client asks for. Raises `BadRequestError` or `UnsupportedError` naming the field at fault."""
+    body = typed(given, _Body)
+    own = {name: value for name, value in leftovers(given, _KNOWN).items() if value is not None}
+    if body.images or body.input_type == "image":
+        raise unsupported("images", "only texts can be embedded here")
+    if body.embedding_types is not None and body.embedding_types != ["float"]:
+        raise unsupported("embedding_types", "embeddings are given as float only")
+    texts = (*(body.texts or ()), *(_text(item) for item in body.inputs or ()))
+    if not any(texts):
+        raise bad_request("texts", "texts is missing or empty: it is the list of the texts to embed")
+    request = EmbeddingRequest(
+        model=body.model,
+        inputs=texts,
+        dimensions=body.output_dimension,
+        input_type=body.input_type,
+        parameters=Parameters(extra={NAME: own} if own else {}),
+    )
+    return Inbound(request, policy=undecoded(body.llm_runtime))
+
+
+def _text(item: _Input) -> str:
+    texts = [block.get("text") for block in item.content if block.get("type") == "text"]
+    if len(texts) != len(item.content) or not all(isinstance(text, str) for text in texts):
+        raise unsupported("inputs", "only texts can be embedded here")
+    return "".join(text for text in texts if isinstance(text, str))
+
+
+def encode_embeddings(request: EmbeddingRequest, response: LLMResponse) -> bytes:
+    """The body of an answer."""
+    usage = response.usage or Usage()
+    billed = usage.input_tokens if usage.billed_input_tokens is None else usage.billed_input_tokens
+    meta = {"api_version": {"version": "2"}, "billed_units": {"input_tokens": billed}}
+    return encode_json(
+        {
+            "id": response.response_id,
+            "embeddings": {"float": response.embeddings},
+            "texts": request.inputs,
+            "meta": meta,
+            "response_type": "embeddings_by_type",
+        }
+    )

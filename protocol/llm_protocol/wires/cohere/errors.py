@@ -1,0 +1,96 @@
+"""What Cohere's errors mean, and failures as Cohere would say them. Its bodies are a sentence and rarely a type."""
+
+from __future__ import annotations
+
+import re
+
+from llm_protocol.codec.headers import int_header, retry_after, wall_clock
+from llm_protocol.codec.json import WireError, decode_object
+from llm_protocol.content import JsonObject
+from llm_protocol.dialect import Headers, RateLimits, WireResponse, refusal
+from llm_protocol.failures import RULES, Failure, FailureKind, kind_of_status
+from llm_protocol.redact import error_message
+
+_KINDS_OF_TYPE = {
+    "TOO_MANY_TOKENS": FailureKind.CONTEXT_LENGTH,
+    # The model wrote a call that is none: another try may do better.
+    "INVALID_TOOL_GENERATION": FailureKind.SERVER_ERROR,
+}
+_KINDS_OF_STATUS = {498: FailureKind.AUTH, 501: FailureKind.UNSUPPORTED}
+_OUR_CODES = {rule.code: kind for kind, rule in reversed(RULES.items())}
+
+_BAD_REQUEST_SENTENCES = tuple(
+    (re.compile(pattern, re.IGNORECASE), kind)
+    for pattern, kind in (
+        (r"too many tokens|context (length|window)|maximum context|size limit exceeded", FailureKind.CONTEXT_LENGTH),
+        (r"not supported|does not support|unsupported|unknown field", FailureKind.UNSUPPORTED),
+        (r"blocked (input|output)|safety", FailureKind.CONTENT_FILTER),
+    )
+)
+_QUOTA = re.compile(r"/ ?month|per month|monthly|billing|payment|spend", re.IGNORECASE)
+_MODEL = re.compile(r"\bmodel\b", re.IGNORECASE)
+
+
+def decode_error(response: WireResponse) -> Failure:
+    """What a non-2xx answer means."""
+    try:
+        body = decode_object(response.body)
+    except WireError:
+        body = {}
+    text, type_ = body.get("message"), body.get("error_type")
+    text = text if isinstance(text, str) else ""
+    type_ = type_ if isinstance(type_, str) else None
+    return Failure(
+        kind=_kind(response.status, type_, text),
+        message=error_message(text, f"Cohere answered with status {response.status}"),
+        retry_after=_wait(response.headers) if response.status >= 400 else None,
+        upstream_status=response.status,
+        upstream_code=type_,
+    )
+
+
+def in_stream_failure(error: str | None, type_: str | None, reason: str) -> Failure:
+    """What an answer means whose end is an error."""
+    kind = _KINDS_OF_TYPE.get(type_ or "") or _OUR_CODES.get(type_ or "", FailureKind.SERVER_ERROR)
+    message = error_message(error, f"Cohere ended the answer with {reason}")
+    return Failure(kind=kind, message=message, upstream_code=type_ or reason)
+
+
+def _kind(status: int, type_: str | None, text: str) -> FailureKind:
+    if type_ in _KINDS_OF_TYPE:
+        return _KINDS_OF_TYPE[type_]
+    if type_ in _OUR_CODES:
+        return _OUR_CODES[type_]  # the vendor is one of us
+    kind = _KINDS_OF_STATUS.get(status) or kind_of_status(status)
+    if kind == FailureKind.RATE_LIMITED and _QUOTA.search(text):
+        return FailureKind.QUOTA
+    if kind == FailureKind.BAD_REQUEST:
+        return next((found for pattern, found in _BAD_REQUEST_SENTENCES if pattern.search(text)), kind)
+    if kind == FailureKind.MODEL_NOT_FOUND and text and not _MODEL.search(text):
+        return FailureKind.BAD_REQUEST
+    return kind
+
+
+def _wait(headers: Headers) -> float | None:
+    wait = retry_after(headers)
+    reset = int_header(headers, "x-ratelimit-reset") if wait is None else None
+    return wait if reset is None else max(0.0, reset - wall_clock(headers))
+
+
+def rate_limits(headers: Headers) -> RateLimits | None:
+    """Only trial keys are told: calls in this minute."""
+    limit = int_header(headers, "x-trial-endpoint-call-limit")
+    left = int_header(headers, "x-trial-endpoint-call-remaining")
+    if limit is None and left is None:
+        return None
+    return RateLimits(requests_limit=limit, requests_remaining=left)
+
+
+def error_object(failure: Failure) -> JsonObject:
+    """The body of an error answer."""
+    return {"message": failure.message, "error_type": failure.rule.code}
+
+
+def encode_error(failure: Failure) -> WireResponse:
+    """Status, headers and body that Cohere's SDK understands."""
+    return refusal(failure, error_object(failure))

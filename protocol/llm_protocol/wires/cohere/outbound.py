@@ -1,0 +1,249 @@
+"""An answer, told to a client of Cohere's v2 API: as a stream of frames, or whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import final
+
+from llm_protocol.codec.json import encode_json
+from llm_protocol.codec.merging import merged
+from llm_protocol.content import JsonObject, Opaque, Part, Reasoning, Text, ToolCall, ToolResult
+from llm_protocol.dialect import Frame, Inbound
+from llm_protocol.events import (
+    Event,
+    Failed,
+    Finished,
+    ItemDone,
+    ItemStarted,
+    ReasoningDelta,
+    RefusalDelta,
+    Started,
+    TextDelta,
+    ToolCallDelta,
+    UsageReported,
+)
+from llm_protocol.failures import Failure
+from llm_protocol.response import FinishReason, LLMResponse, Usage
+from llm_protocol.runtime_fields import is_wanted, runtime_fields
+from llm_protocol.wires.cohere.parts import (
+    NAME,
+    TOOL_PLAN,
+    citations_of,
+    encode_block,
+    encode_tool_call,
+    normal_arguments,
+)
+from llm_protocol.wires.cohere.shapes import REASONS
+
+_REASONS = {
+    FinishReason.STOP: "COMPLETE",
+    FinishReason.LENGTH: "MAX_TOKENS",
+    FinishReason.TOOL_CALLS: "TOOL_CALL",
+    FinishReason.CONTENT_FILTER: "COMPLETE",
+    FinishReason.ERROR: "ERROR",
+}
+_DONE = Frame(None, b"[DONE]")
+
+
+class _Open:
+    """An item on the wire: in which of its three places, and under which number there."""
+
+    __slots__ = ("number", "place", "said")
+
+    def __init__(self, place: str, number: int) -> None:
+        self.place = place
+        self.number = number
+        self.said = False
+
+
+@final
+class CohereEncoder:
+    """Encodes one streamed answer."""
+
+    def __init__(self, inbound: Inbound, response_id: str) -> None:
+        self._tells = is_wanted(inbound)
+        self._id = response_id
+        self._told_start = False
+        self._usage: Usage | None = None
+        self._open: dict[int, _Open] = {}
+        self._numbers = {"text": 0, "call": 0, "citation": 0}
+        self._out: list[Frame] = []
+
+    def start(self) -> list[Frame]:
+        """Nothing: until the vendor begins, an error can still be told by status."""
+        return []
+
+    def encode(self, events: Iterable[Event]) -> list[Frame]:
+        """The frames for the next events; adjacent deltas of one item come as one."""
+        for event, _ in merged(events):
+            match event:
+                case TextDelta() | ReasoningDelta() | ToolCallDelta() | RefusalDelta():
+                    if (item := self._open.get(event.index)) is not None:
+                        self._say(item, event.text)
+                case ItemStarted():
+                    self._begin(event)
+                case ItemDone():
+                    self._end(event)
+                case Started():
+                    self._tell_start()
+                case UsageReported():
+                    self._usage = event.usage
+                case Finished():
+                    self._finish(event)
+                case Failed():
+                    self._fail(event.failure)
+                case _:
+                    pass  # vectors: never in a chat
+        out, self._out = self._out, []
+        return out
+
+    def _begin(self, event: ItemStarted) -> None:
+        match event.kind:
+            case "text" | "refusal":
+                self._start_content(event.index, "text")
+            case "reasoning" if event.id == TOOL_PLAN:
+                self._open[event.index] = _Open("plan", 0)
+            case "reasoning":
+                self._start_content(event.index, "thinking")
+            case "tool_call":
+                item = self._open[event.index] = _Open("call", self._next("call"))
+                function = {"name": event.name or "", "arguments": ""}
+                call = {"id": event.id or "", "type": "function", "function": function}
+                self._tell("tool-call-start", item, {"tool_calls": call})
+            case _:
+                pass  # pictures and opaque blocks have no place in an answer of this wire
+
+    def _start_content(self, index: int, type_: str) -> None:
+        item = self._open[index] = _Open(type_, self._next("text"))
+        self._tell("content-start", item, {"content": {"type": type_, type_: ""}})
+
+    def _next(self, counter: str) -> int:
+        number = self._numbers[counter]
+        self._numbers[counter] += 1
+        return number
+
+    def _say(self, item: _Open, text: str) -> None:
+        item.said = True
+        match item.place:
+            case "text" | "thinking":
+                # The one frame that comes thousands of times is written by hand.
+                data = b'{"type":"content-delta","index":%d,"delta":{"message":{"content":{"%b":%b}}}}'
+                values = (item.number, item.place.encode(), encode_json(text))
+                self._out.append(Frame("content-delta", data % values))
+            case "call":
+                self._tell("tool-call-delta", item, {"tool_calls": {"function": {"arguments": text}}})
+            case _:
+                plan = {"type": "tool-plan-delta", "delta": {"message": {"tool_plan": text}}}
+                self._out.append(Frame("tool-plan-delta", encode_json(plan)))
+
+    def _end(self, event: ItemDone) -> None:
+        item = self._open.pop(event.index, None)
+        if item is None:
+            return
+        if not item.said and (text := _whole(event.part)):
+            self._say(item, text)
+        if item.place == "call":
+            self._tell("tool-call-end", item)
+        elif item.place != "plan":
+            self._tell_citations(item, event.part)
+            self._tell("content-end", item)
+
+    def _tell_citations(self, item: _Open, part: Part) -> None:
+        for citation in citations_of(part) if isinstance(part, Text) else ():
+            if isinstance(citation, dict) and "content_index" in citation:
+                citation = {**citation, "content_index": item.number}
+            number = _Open("citation", self._next("citation"))
+            self._tell("citation-start", number, {"citations": citation})
+            self._tell("citation-end", number)
+
+    def _finish(self, event: Finished) -> None:
+        self._tell_start()
+        for item in self._open.values():  # what was cut stays as it is
+            if item.place != "plan":
+                self._tell("tool-call-end" if item.place == "call" else "content-end", item)
+        self._open.clear()
+        if self._usage is None and event.response is not None:
+            self._usage = event.response.usage
+        reason = raw_reason(event.reason, event.raw_reason)
+        self._tell_end({"finish_reason": reason, "usage": encode_usage(self._usage)}, event.response)
+
+    def _fail(self, failure: Failure) -> None:
+        self._tell_start()
+        error = {"error": failure.message, "error_type": failure.rule.code}
+        self._tell_end({"finish_reason": "ERROR", "usage": encode_usage(self._usage), **error}, None)
+
+    def _tell_end(self, delta: JsonObject, response: LLMResponse | None) -> None:
+        end = encode_json({"type": "message-end", "delta": delta})
+        self._out.append(Frame("message-end", runtime_fields(end, response, wanted=self._tells)))
+        self._out.append(_DONE)
+
+    def _tell_start(self) -> None:
+        if not self._told_start:
+            self._told_start = True
+            message = {"role": "assistant", "content": [], "tool_plan": "", "tool_calls": [], "citations": []}
+            start = {"id": self._id, "type": "message-start", "delta": {"message": message}}
+            self._out.append(Frame("message-start", encode_json(start)))
+
+    def _tell(self, event: str, item: _Open, message: JsonObject | None = None) -> None:
+        self._tell_start()
+        delta = {} if message is None else {"delta": {"message": message}}
+        self._out.append(Frame(event, encode_json({"type": event, "index": item.number, **delta})))
+
+
+def _whole(part: Part) -> str:
+    match part:
+        case ToolCall():
+            return normal_arguments(part.arguments)
+        case Opaque() | ToolResult():
+            return ""
+        case _:
+            return getattr(part, "text", "")
+
+
+def encode_whole(response: LLMResponse) -> bytes:
+    """The body of a whole answer."""
+    message: JsonObject = {"role": "assistant"}
+    thoughts = [part for part in response.output if isinstance(part, Reasoning)]
+    if plan := "".join(part.text for part in thoughts if part.id == TOOL_PLAN and part.dialect == NAME):
+        message["tool_plan"] = plan
+    if content := [block for part in response.output if (block := _answer_block(part)) is not None]:
+        message["content"] = content
+    if response.tool_calls:
+        message["tool_calls"] = [encode_tool_call(call) for call in response.tool_calls]
+    if citations := [cited for part in response.output if isinstance(part, Text) for cited in citations_of(part)]:
+        message["citations"] = citations
+    reason = raw_reason(response.finish_reason or FinishReason.STOP, response.raw_finish_reason)
+    usage = encode_usage(response.usage)
+    return encode_json({"id": response.response_id, "message": message, "finish_reason": reason, "usage": usage})
+
+
+def _answer_block(part: Part) -> JsonObject | None:
+    match part:
+        case Reasoning():
+            planned = part.id == TOOL_PLAN and part.dialect == NAME
+            return {"type": "thinking", "thinking": part.text} if part.text and not planned else None
+        case ToolCall() | ToolResult():
+            return None
+        case Opaque() if part.dialect != NAME:
+            return None
+        case _:
+            return encode_block(part, "output")
+
+
+def raw_reason(reason: FinishReason, raw: str | None) -> str:
+    """Cohere's own word where it was Cohere that said it."""
+    return raw if raw is not None and REASONS.get(raw) == reason else _REASONS[reason]
+
+
+def encode_usage(usage: Usage | None) -> JsonObject:
+    """Counts in the wire's two forms: as seen, and as billed."""
+    if usage is None:
+        return {}
+    tokens = {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens}
+    billed = {
+        "input_tokens": usage.input_tokens if usage.billed_input_tokens is None else usage.billed_input_tokens,
+        "output_tokens": usage.output_tokens if usage.billed_output_tokens is None else usage.billed_output_tokens,
+    }
+    if usage.reasoning_tokens:
+        tokens["reasoning_tokens"] = usage.reasoning_tokens
+    return {"billed_units": billed, "tokens": tokens, "cached_tokens": usage.cached_tokens}

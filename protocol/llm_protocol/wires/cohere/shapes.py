@@ -1,0 +1,97 @@
+"""What Cohere's chat answers look like: a stream's events, the words for why it ended, the two ways of counting."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from llm_protocol.content import JsonObject
+from llm_protocol.response import FinishReason, Usage
+
+REASONS = {
+    "COMPLETE": FinishReason.STOP,
+    "STOP_SEQUENCE": FinishReason.STOP,
+    "MAX_TOKENS": FinishReason.LENGTH,
+    "TOOL_CALL": FinishReason.TOOL_CALLS,
+    "ERROR": FinishReason.ERROR,
+    "TIMEOUT": FinishReason.ERROR,
+}
+
+
+class CohereContent(msgspec.Struct):
+    """A content block, or a piece of one."""
+
+    type: str | None = None
+    text: str | None = None
+    thinking: str | None = None
+
+
+class CohereFunction(msgspec.Struct):
+    """The name and a piece of the arguments of a call."""
+
+    name: str | None = None
+    arguments: str | None = None
+
+
+class CohereCall(msgspec.Struct):
+    """A tool call or a piece of one."""
+
+    id: str | None = None
+    function: CohereFunction | None = None
+
+
+class CohereMessage(msgspec.Struct):
+    """What a message gains."""
+
+    content: CohereContent | list[Any] | None = None
+    tool_calls: CohereCall | list[Any] | None = None
+    tool_plan: str | None = None
+    citations: Any = None
+
+
+class CohereDelta(msgspec.Struct):
+    """What an event brings."""
+
+    message: CohereMessage | None = None
+    finish_reason: str | None = None
+    usage: JsonObject | None = None
+    error: str | None = None
+    error_type: str | None = None
+
+
+class CohereStreamEvent(msgspec.Struct):
+    """Any event of a stream, wide instead of tagged: an unknown type must not be an error."""
+
+    type: str
+    id: str | None = None
+    index: int = 0
+    delta: CohereDelta | None = None
+
+
+def decode_usage(usage: Any) -> Usage | None:
+    """Tokens as the model saw them, beside those that are billed: Cohere does not bill its own templates."""
+    if not isinstance(usage, dict):
+        return None
+    tokens, billed = _object(usage, "tokens"), _object(usage, "billed_units")
+    if not tokens and not billed:
+        return None
+    shown = tokens or billed
+    return Usage(
+        input_tokens=_count(shown, "input_tokens") or 0,
+        output_tokens=_count(shown, "output_tokens") or 0,
+        cached_tokens=_count(usage, "cached_tokens") or 0,
+        reasoning_tokens=_count(tokens, "reasoning_tokens") or 0,
+        billed_input_tokens=_count(billed, "input_tokens"),
+        billed_output_tokens=_count(billed, "output_tokens"),
+    )
+
+
+def _object(value: JsonObject, name: str) -> JsonObject:
+    inner = value.get(name)
+    return inner if isinstance(inner, dict) else {}
+
+
+def _count(counts: JsonObject, name: str) -> int | None:
+    value = counts.get(name)
+    return max(0, int(value)) if isinstance(value, int | float) else None

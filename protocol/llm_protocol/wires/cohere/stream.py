@@ -1,0 +1,291 @@
+"""Cohere's streamed chat answers as events.
+
+``message-end`` is the end of an answer, also of a failed one: then its reason is ``ERROR`` or ``TIMEOUT``. Content
+blocks, tool calls and citations are each counted from 0. A plan has no end of its own: it ends where anything else
+begins. A tool call in which the answer hit its token limit looks whole, so the last call is held back until the reason
+is known; so is a text, because its citations come after its end.
+"""
+
+from __future__ import annotations
+
+from typing import Any, final
+
+from llm_protocol.codec.decoding import AnswerDecoder
+from llm_protocol.codec.json import JsonDecoder, WireError, decode_object
+from llm_protocol.codec.sse import ServerSentEvent
+from llm_protocol.content import Part, Reasoning, Text, ToolCall
+from llm_protocol.events import (
+    Finished,
+    ItemDone,
+    ItemKind,
+    ReasoningDelta,
+    Started,
+    TextDelta,
+    ToolCallDelta,
+    UsageReported,
+)
+from llm_protocol.response import FinishReason
+from llm_protocol.text_buffer import TextBuffer
+from llm_protocol.wires.cohere.errors import in_stream_failure
+from llm_protocol.wires.cohere.parts import NAME, TOOL_PLAN, cite, decode_assistant, normal_arguments, text_of
+from llm_protocol.wires.cohere.shapes import (
+    REASONS,
+    CohereCall,
+    CohereContent,
+    CohereDelta,
+    CohereMessage,
+    CohereStreamEvent,
+    decode_usage,
+)
+
+_NULL_LIMIT = 16
+"""Characters of arguments that may turn out to be ``null``, white space included, before they are told all the same."""
+
+_EVENTS = JsonDecoder(CohereStreamEvent)
+_KNOWN = frozenset(
+    f"{thing}-{step}" for thing in ("message", "content", "tool-call", "citation") for step in ("start", "delta", "end")
+) | {"tool-plan-delta", ""}
+
+
+class _Item:
+    """An item that has started."""
+
+    __slots__ = ("citations", "id", "index", "kind", "name", "pieces", "told")
+
+    def __init__(self, index: int, kind: ItemKind, item_id: str | None = None, name: str | None = None) -> None:
+        self.index = index
+        self.kind = kind
+        self.id = item_id
+        self.name = name
+        self.pieces = TextBuffer()
+        self.told = False
+        self.citations: list[Any] = []
+
+    def part(self) -> Part:
+        text = self.pieces.text()
+        match self.kind:
+            case "reasoning":
+                return Reasoning(text=text, id=self.id, dialect=NAME)
+            case "tool_call":
+                return ToolCall(id=self.id or "", name=self.name or "", arguments=normal_arguments(text))
+            case _:
+                return cite(Text(text), self.citations)
+
+
+@final
+class CohereDecoder(AnswerDecoder):
+    """One streamed answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._plan: _Item | None = None
+        self._contents: dict[int, _Item] = {}  # open ones, by their number on the wire
+        self._calls: dict[int, _Item] = {}
+        self._texts: dict[int, _Item] = {}  # ended, waiting for citations
+        self._held: ItemDone | None = None
+        self._started = False
+
+    def take(self, piece: ServerSentEvent) -> None:
+        """Take the next event into account; types that are not known are passed over."""
+        if piece.event not in _KNOWN or piece.data == "[DONE]":
+            return
+        event = _EVENTS.decode(piece.data)
+        if event.type == "message-start":
+            self._start(event)
+        elif not self._started and event.type in _KNOWN:
+            raise WireError(f"{event.type} before message-start")
+        match event.type:
+            case "content-delta":
+                self._take_content(event)
+            case "tool-call-delta":
+                self._take_arguments(event)
+            case "tool-plan-delta":
+                self._take_plan(event)
+            case "content-start":
+                self._start_content(event)
+            case "content-end":
+                self._end_content(event.index)
+            case "tool-call-start":
+                self._start_call(event)
+            case "tool-call-end":
+                self._end_call(event.index)
+            case "citation-start":
+                self._take_citation(_message(event).citations)
+            case "message-end":
+                self._finish(event.delta or CohereDelta())
+
+    def _start(self, event: CohereStreamEvent) -> None:
+        if self._started:
+            raise WireError("a second message-start")
+        self._started = True
+        self._out.append(Started(upstream_id=event.id))
+
+    def _open(self, kind: ItemKind, item_id: str | None = None, name: str | None = None) -> _Item:
+        return _Item(self._begin(kind, item_id, name), kind, item_id, name)
+
+    # -------------------------------------------------------- plan and content
+
+    def _take_plan(self, event: CohereStreamEvent) -> None:
+        piece = _message(event).tool_plan
+        if piece:
+            if self._plan is None:
+                self._plan = self._open("reasoning", TOOL_PLAN)
+            self._add(self._plan, piece)
+
+    def _start_content(self, event: CohereStreamEvent) -> None:
+        content = _message(event).content
+        if not isinstance(content, CohereContent) or event.index in self._contents:
+            raise WireError("content-start without content, or twice")
+        self._settle()
+        item = self._contents[event.index] = self._open("reasoning" if content.type == "thinking" else "text")
+        self._add(item, _piece(item, content) or "")
+
+    def _take_content(self, event: CohereStreamEvent) -> None:
+        content = _message(event).content
+        item = self._contents.get(event.index)
+        if item is None or not isinstance(content, CohereContent):
+            raise WireError("content-delta without content, or for a block that is not open")
+        piece = _piece(item, content)
+        if piece is None:
+            raise WireError("content-delta without its text")
+        self._add(item, piece)
+
+    def _add(self, item: _Item, piece: str) -> None:
+        if piece:
+            item.pieces.append(piece)
+            delta = TextDelta if item.kind == "text" else ReasoningDelta
+            self._out.append(delta(item.index, piece))
+
+    def _end_content(self, index: int) -> None:
+        item = self._contents.pop(index, None)
+        if item is None:
+            raise WireError("content-end for a block that is not open")
+        if item.kind == "text":
+            self._texts[index] = item
+        else:
+            self._done(item)
+
+    def _take_citation(self, citation: Any) -> None:
+        texts = {**self._texts, **{at: item for at, item in self._contents.items() if item.kind == "text"}}
+        about = citation.get("content_index") if isinstance(citation, dict) else None
+        item = texts.get(about) if isinstance(about, int) else None
+        if item is None and texts:
+            item = next(iter(texts.values()))
+        if item is not None:
+            item.citations.append(citation)
+
+    # -------------------------------------------------------- tool calls
+
+    def _start_call(self, event: CohereStreamEvent) -> None:
+        call = _message(event).tool_calls
+        if not isinstance(call, CohereCall) or call.function is None or event.index in self._calls:
+            raise WireError("tool-call-start without a function, or twice")
+        self._settle()
+        item = self._calls[event.index] = self._open("tool_call", call.id or "", call.function.name or "")
+        self._add_arguments(item, call.function.arguments or "")
+
+    def _take_arguments(self, event: CohereStreamEvent) -> None:
+        call, item = _message(event).tool_calls, self._calls.get(event.index)
+        if item is None or not isinstance(call, CohereCall) or call.function is None:
+            raise WireError("tool-call-delta without a function, or for a call that is not open")
+        self._add_arguments(item, call.function.arguments or "")
+
+    def _add_arguments(self, item: _Item, piece: str) -> None:
+        """``null`` is told as ``{}`` at the end, so its letters are kept back."""
+        if not piece:
+            return
+        item.pieces.append(piece)
+        if item.told:
+            self._out.append(ToolCallDelta(item.index, piece))
+            return
+        text = item.pieces.text()
+        if len(text) > _NULL_LIMIT or not "null".startswith(text.strip()):
+            item.told = True
+            self._out.append(ToolCallDelta(item.index, text))
+
+    def _end_call(self, index: int) -> None:
+        item = self._calls.pop(index, None)
+        if item is None:
+            raise WireError("tool-call-end for a call that is not open")
+        part = item.part()
+        if not item.told and isinstance(part, ToolCall):
+            self._out.append(ToolCallDelta(item.index, part.arguments))
+        self._release()
+        self._held = ItemDone(index=item.index, part=part)
+
+    # -------------------------------------------------------- ends
+
+    def _done(self, item: _Item) -> None:
+        self._out.append(ItemDone(index=item.index, part=item.part()))
+
+    def _settle(self) -> None:
+        """Something new begins: what was waiting is whole."""
+        if self._plan is not None:
+            self._done(self._plan)
+            self._plan = None
+        for text in self._texts.values():
+            self._done(text)
+        self._texts.clear()
+        self._release()
+
+    def _release(self) -> None:
+        if self._held is not None:
+            self._out.append(self._held)
+            self._held = None
+
+    def _finish(self, delta: CohereDelta) -> None:
+        reason = REASONS.get(delta.finish_reason or "", FinishReason.STOP)
+        self._report_usage(delta.usage)
+        if reason == FinishReason.ERROR or delta.error is not None:
+            self.fail(in_stream_failure(delta.error, delta.error_type, delta.finish_reason or "an error"))
+            return
+        if self._calls and reason != FinishReason.LENGTH:
+            raise WireError("message-end in the middle of a tool call")
+        if reason == FinishReason.LENGTH:
+            self._held = None
+        self._texts |= self._contents
+        self._settle()
+        self.over = True
+        self._out.append(Finished(reason=reason, raw_reason=delta.finish_reason))
+
+    def take_whole(self, body: bytes) -> None:
+        """Take a whole answer. Raises `WireError`."""
+        answer = decode_object(body)
+        message, raw = answer.get("message"), text_of(answer, "finish_reason", "") or None
+        if not isinstance(message, dict):
+            raise WireError("message: expected an object")
+        reason = REASONS.get(raw or "", FinishReason.STOP)
+        parts = decode_assistant(message, "message")
+        self._out.append(Started(upstream_id=text_of(answer, "id", "") or None))
+        for at, part in enumerate(parts, 1):
+            cut = reason == FinishReason.LENGTH and at == len(parts) and isinstance(part, ToolCall)
+            self._tell(part, cut=cut)
+        self._report_usage(answer.get("usage"))
+        if reason == FinishReason.ERROR:
+            error, type_ = text_of(answer, "error", ""), text_of(answer, "error_type", "")
+            self.fail(in_stream_failure(error or None, type_ or None, raw or ""))
+            return
+        self.over = True
+        self._out.append(Finished(reason=reason, raw_reason=raw))
+
+    def _report_usage(self, given: object) -> None:
+        usage = decode_usage(given)
+        if usage is not None:
+            self._out.append(UsageReported(usage))
+
+    def end(self, stray: bytes) -> None:
+        """The body has ended without ``message-end``."""
+        if stray:
+            self.misread("it is not an event stream")
+        else:
+            self.truncated("message-end")
+
+
+def _message(event: CohereStreamEvent) -> CohereMessage:
+    if event.delta is None or event.delta.message is None:
+        raise WireError(f"{event.type} without a message")
+    return event.delta.message
+
+
+def _piece(item: _Item, content: CohereContent) -> str | None:
+    return content.text if item.kind == "text" else content.thinking

@@ -1,0 +1,76 @@
+"""Embeddings, both sides. ``batchEmbedContents`` serves one text as well as many."""
+
+from __future__ import annotations
+
+import msgspec
+
+from llm_protocol.codec.decoding import misread
+from llm_protocol.codec.fields import check_parameters, refuse_transport, unsupported
+from llm_protocol.codec.json import JsonDecoder, WireError, encode_json
+from llm_protocol.codec.whole import embedded
+from llm_protocol.content import JsonObject
+from llm_protocol.events import Event, Started
+from llm_protocol.requests import EmbeddingRequest
+from llm_protocol.response import LLMResponse
+from llm_protocol.wires.gemini.shapes import GeminiUsageMetadata
+from llm_protocol.wires.gemini.tables import NAME, TASK_TYPES
+
+
+class _Vector(msgspec.Struct, frozen=True):
+    values: tuple[float, ...] = ()
+
+
+class _Embeddings(msgspec.Struct, frozen=True, rename="camel"):
+    embeddings: list[_Vector] | None = None
+    embedding: _Vector | None = None
+    usage_metadata: GeminiUsageMetadata | None = None
+
+
+_EMBEDDINGS = JsonDecoder(_Embeddings)
+
+
+def embedding_body(request: EmbeddingRequest) -> JsonObject:
+    """The body of ``batchEmbedContents``; what is asked of all texts is repeated for each."""
+    check_parameters(request.parameters, (), "Gemini's embeddings")
+    extra = request.parameters.extra.get(NAME, {})
+    refuse_transport(extra)
+    common: JsonObject = {**extra, "model": _full_name(request.model)}
+    if request.dimensions is not None:
+        common["outputDimensionality"] = request.dimensions
+    if request.input_type is not None:
+        task = _task_type(request.input_type)
+        if task is not None:
+            common["taskType"] = task
+        elif not request.parameters.lenient:
+            known = ", ".join(TASK_TYPES)
+            raise unsupported("input_type", f"Gemini has no input_type {request.input_type!r}; it has {known}")
+    return {"requests": [{**common, "content": {"parts": [{"text": text}]}} for text in request.inputs]}
+
+
+def _full_name(model: str) -> str:
+    return model if model.startswith(("models/", "tunedModels/")) else f"models/{model}"
+
+
+def _task_type(input_type: str) -> str | None:
+    return TASK_TYPES.get(input_type) or (input_type if input_type in TASK_TYPES.values() else None)
+
+
+def decode_embeddings(request: EmbeddingRequest, body: bytes) -> list[Event]:
+    """The events of a 2xx answer."""
+    try:
+        answer = _EMBEDDINGS.decode(body)
+    except WireError as exc:
+        return [misread(exc)]
+    found = answer.embeddings if answer.embedding is None else [answer.embedding]
+    vectors = tuple(vector.values for vector in found or ())
+    usage = answer.usage_metadata.usage() if answer.usage_metadata is not None else None
+    return embedded(request, vectors, started=Started(model=request.model), usage=usage)
+
+
+def encode_embeddings(response: LLMResponse, *, single: bool) -> bytes:
+    """The body of an answer, to one text or to a batch."""
+    vectors = [{"values": vector} for vector in response.embeddings]
+    body: JsonObject = {"embedding": vectors[0]} if single and vectors else {"embeddings": vectors}
+    if response.usage is not None:
+        body["usageMetadata"] = {"promptTokenCount": response.usage.input_tokens}
+    return encode_json(body)

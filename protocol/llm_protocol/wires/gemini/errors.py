@@ -1,0 +1,170 @@
+"""Errors in Google's form: ``{"error": {code, message, status, details[]}}``, read and written.
+
+Two traps. A refused key is a 400, told apart only by ``details[].reason``. And no header says how long to wait: the
+delay is in a ``RetryInfo``, and whether it helps at all in a ``QuotaFailure``: no minute's wait refills a day's limit.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from llm_protocol.codec.json import WireError, decode_json, encode_json
+from llm_protocol.codec.times import duration
+from llm_protocol.content import JsonObject
+from llm_protocol.dialect import WireResponse
+from llm_protocol.failures import RULES, Failure, FailureKind, kind_of_status
+from llm_protocol.redact import error_message
+
+_STATUS_KINDS = {
+    "UNAUTHENTICATED": FailureKind.AUTH,
+    "PERMISSION_DENIED": FailureKind.AUTH,
+    "NOT_FOUND": FailureKind.MODEL_NOT_FOUND,
+    "RESOURCE_EXHAUSTED": FailureKind.RATE_LIMITED,
+    "UNAVAILABLE": FailureKind.OVERLOADED,
+    "DEADLINE_EXCEEDED": FailureKind.SERVER_ERROR,
+    "CANCELLED": FailureKind.SERVER_ERROR,  # by the vendor: our own cancelling never gets an answer
+    "ABORTED": FailureKind.SERVER_ERROR,
+    "INTERNAL": FailureKind.SERVER_ERROR,
+    "UNKNOWN": FailureKind.SERVER_ERROR,
+    "DATA_LOSS": FailureKind.SERVER_ERROR,
+    "UNIMPLEMENTED": FailureKind.UNSUPPORTED,
+    "INVALID_ARGUMENT": FailureKind.BAD_REQUEST,
+    "OUT_OF_RANGE": FailureKind.BAD_REQUEST,
+}
+
+_TYPE = "type.googleapis.com/google.rpc."
+_DOMAIN = "llm-runtime"
+_OWN_REASONS = {rule.code.upper(): kind for kind, rule in reversed(RULES.items())}
+"""The kinds that another llm-runtime names in its ``ErrorInfo``; where kinds share a code, the first of them."""
+
+_KEY_REASONS = re.compile(r"API_?KEY|CREDENTIALS|ACCESS_TOKEN|SERVICE_DISABLED|CONSUMER_(SUSPENDED|INVALID)")
+_USED_UP = re.compile(r"per ?day|per ?month|daily|monthly|spend|credits|\blimit: 0\b", re.IGNORECASE)
+_TOO_LONG = re.compile(
+    r"(input|prompt|context).{0,40}(token count|length|tokens).{0,60}(exceed|too long|maximum|larger than)"
+    r"|exceeds the maximum number of tokens|(input|prompt|context) is too long",
+    re.IGNORECASE,
+)
+_NOT_HERE = re.compile(r"not supported|unsupported|not enabled|does not support|not available in your", re.IGNORECASE)
+_OTHER_THING = re.compile(r"cached ?content|\bfiles?\b|operation", re.IGNORECASE)
+_RETRY_IN = re.compile(r"retry in ([0-9.]+(?:ms|s))")
+
+
+def decode_error(response: WireResponse) -> Failure:
+    """What a non-2xx answer means."""
+    try:
+        body = decode_json(response.body)
+    except WireError:
+        body = None
+    return failure_of(response.status, body)
+
+
+def failure_of(status: int | None, body: Any) -> Failure:
+    """What an error body means; ``status`` is the HTTP status, ``None`` inside a stream that began with a 200."""
+    if isinstance(body, list) and body:
+        body = body[0]
+    error = body.get("error") if isinstance(body, dict) else None
+    if not isinstance(error, dict):
+        error = {"message": error} if isinstance(error, str) else {}
+    code = error.get("code")
+    status = status or (code if isinstance(code, int) and 100 <= code < 1000 else 500)
+    word = str(error.get("status") or "")
+    details = _listed([error], "details")
+    text = error.get("message")
+    message = text if isinstance(text, str) else ""
+    kind = _kind(status, word, message, details)
+    return Failure(
+        kind=kind,
+        message=error_message(message, f"Gemini answered with status {status}"),
+        param=_param(details) if kind is FailureKind.BAD_REQUEST else None,
+        retry_after=None if kind is FailureKind.QUOTA else _retry_after(message, details),
+        upstream_status=status,
+        upstream_code=error_message(word, "") or None,
+    )
+
+
+def _kind(status: int, word: str, message: str, details: list[JsonObject]) -> FailureKind:
+    for detail in details:
+        reason = str(detail.get("reason") or "")
+        if detail.get("domain") == _DOMAIN and reason in _OWN_REASONS:
+            return _OWN_REASONS[reason]
+    kind = _STATUS_KINDS.get(word) or kind_of_status(status)
+    if any(_KEY_REASONS.search(str(detail.get("reason") or "")) for detail in details) or "API key" in message:
+        return FailureKind.AUTH
+    if word == "FAILED_PRECONDITION":
+        return FailureKind.QUOTA if "billing" in message else FailureKind.UNSUPPORTED
+    if kind is FailureKind.RATE_LIMITED:
+        return FailureKind.QUOTA if _used_up(message, details) else kind
+    if kind is FailureKind.MODEL_NOT_FOUND and _OTHER_THING.search(message):
+        return FailureKind.BAD_REQUEST
+    if kind is FailureKind.BAD_REQUEST:
+        if _TOO_LONG.search(message):
+            return FailureKind.CONTEXT_LENGTH
+        return FailureKind.UNSUPPORTED if _NOT_HERE.search(message) else kind
+    return kind
+
+
+def _used_up(message: str, details: list[JsonObject]) -> bool:
+    """Whether waiting a while does not help."""
+    limits = " ".join(str(violation.get("quotaId") or "") for violation in _listed(details, "violations"))
+    return _USED_UP.search(f"{limits} {message}") is not None
+
+
+def _listed(details: list[JsonObject], name: str) -> list[JsonObject]:
+    lists = (detail.get(name) for detail in details)
+    return [item for items in lists if isinstance(items, list) for item in items if isinstance(item, dict)]
+
+
+def _retry_after(message: str, details: list[JsonObject]) -> float | None:
+    for detail in details:
+        delay = detail.get("retryDelay")
+        if isinstance(delay, str):
+            return duration(delay)
+    said = _RETRY_IN.search(message)
+    return duration(said[1]) if said else None
+
+
+def _param(details: list[JsonObject]) -> str | None:
+    fields = (violation.get("field") for violation in _listed(details, "fieldViolations"))
+    return next((field[:200] for field in fields if isinstance(field, str) and field), None)
+
+
+# ---------------------------------------------------------------- writing
+
+_WORDS = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    409: "ABORTED",
+    429: "RESOURCE_EXHAUSTED",
+    499: "CANCELLED",
+    501: "UNIMPLEMENTED",
+    502: "UNAVAILABLE",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}
+
+
+def error_object(failure: Failure) -> JsonObject:
+    """``{"error": …}`` for ``failure``."""
+    code = failure.rule.status
+    details: list[JsonObject] = [
+        {"@type": f"{_TYPE}ErrorInfo", "reason": failure.rule.code.upper(), "domain": _DOMAIN},
+    ]
+    if failure.retry_after is not None:
+        details.append({"@type": f"{_TYPE}RetryInfo", "retryDelay": f"{failure.retry_after:.9g}s"})
+    if failure.kind is FailureKind.QUOTA:
+        violation = {"subject": _DOMAIN, "description": "the quota is used up", "quotaId": "QuotaPerDay"}
+        details.append({"@type": f"{_TYPE}QuotaFailure", "violations": [violation]})
+    if failure.param is not None:
+        violation = {"field": failure.param, "description": failure.message}
+        details.append({"@type": f"{_TYPE}BadRequest", "fieldViolations": [violation]})
+    word = _WORDS.get(code, "INTERNAL" if code >= 500 else "INVALID_ARGUMENT")
+    return {"error": {"code": code, "message": failure.message, "status": word, "details": details}}
+
+
+def encode_error(failure: Failure) -> WireResponse:
+    """The whole HTTP answer for ``failure``."""
+    headers = (("content-type", "application/json; charset=UTF-8"),)
+    return WireResponse(failure.rule.status, headers, encode_json(error_object(failure)))

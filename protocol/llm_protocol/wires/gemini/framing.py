@@ -1,0 +1,135 @@
+"""How Gemini's chunks are framed: as SSE, or as the members of one JSON array, which is what ``streamGenerateContent``
+sends when SSE was not asked for. Read, and written.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import final
+
+from llm_protocol.codec.json import TooLarge, WireError
+from llm_protocol.codec.sse import MAX_EVENT_BYTES, ServerSentEvent, SseDecoder
+from llm_protocol.dialect import Frame
+
+_OUTSIDE = re.compile(rb'["{}\[\]]')
+_INSIDE = re.compile(rb'["\\]')
+_FIRST = re.compile(rb"[^ \t\r\n,\[\]]")
+_BLANK = b"\xef\xbb\xbf \t\r\n"
+
+
+@final
+class GeminiPieceSplitter:
+    """A `Framing` that takes both; the first byte tells which it is."""
+
+    def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
+        self._limit = max_event_bytes
+        self._sse = SseDecoder(max_event_bytes)
+        self._array: JsonArrayDecoder | None = None
+        self._first = True
+
+    @property
+    def stray(self) -> bytes:
+        """The beginning of what was neither."""
+        return self._sse.stray
+
+    def feed(self, data: bytes) -> Iterable[ServerSentEvent]:
+        """The chunks that ``data`` completes, then what is wrong with it, if anything: a `WireError`."""
+        if self._first:
+            data = data.lstrip(_BLANK)
+            if not data:
+                return []
+            self._first = False
+            if data.startswith(b"["):
+                self._array = JsonArrayDecoder(self._limit)
+        if self._array is None:
+            return self._sse.feed(data)
+        return (ServerSentEvent("", chunk.decode("utf-8", "replace")) for chunk in self._array.feed(data))
+
+    def end(self) -> list[ServerSentEvent]:
+        """The chunks that the end of the body completes."""
+        return self._sse.end()
+
+
+def cut_whole(body: bytes) -> list[bytes]:
+    """The chunks of a whole body: itself, or the members of the array that it is. Raises `WireError`."""
+    array = body.lstrip(_BLANK)
+    return list(JsonArrayDecoder(len(body)).feed(array)) if array.startswith(b"[") else [body]
+
+
+class JsonArrayDecoder:
+    """Cuts the objects out of an array of objects. Looks at each byte once, keeps one object at most."""
+
+    def __init__(self, max_bytes: int = MAX_EVENT_BYTES) -> None:
+        self._limit = max_bytes
+        self._object = bytearray()
+        self._at = 0  # what of it has been looked at
+        self._depth = 0
+        self._in_string = False
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """The objects that ``data`` completes, each once the one before was taken. Raises `WireError`."""
+        self._object += data
+        while self._object_begun():
+            end = self._find_end()
+            if end is None:
+                if len(self._object) > self._limit:
+                    raise TooLarge(f"an object of the array is longer than {self._limit} bytes")
+                break
+            found = bytes(self._object[:end])
+            del self._object[:end]
+            self._at = 0
+            yield found
+
+    def _object_begun(self) -> bool:
+        if self._at:
+            return True
+        first = _FIRST.search(self._object)  # `lstrip` would copy all the rest for each object
+        if first is None:
+            self._object.clear()
+            return False
+        if first[0] != b"{":
+            raise WireError("the array holds something that is not an object")
+        del self._object[: first.start()]
+        return True
+
+    def _find_end(self) -> int | None:
+        """The end of the object, or ``None`` if it has not come yet."""
+        while True:
+            hit = (_INSIDE if self._in_string else _OUTSIDE).search(self._object, self._at)
+            if hit is None:
+                self._at = len(self._object)
+                return None
+            self._at = hit.end()
+            mark = hit[0]
+            if mark == b"\\":
+                if self._at == len(self._object):  # what it escapes has not come yet
+                    self._at -= 1
+                    return None
+                self._at += 1
+            elif mark == b'"':
+                self._in_string = not self._in_string
+            else:
+                self._depth += 1 if mark in b"{[" else -1
+                if self._depth == 0:
+                    return self._at
+
+
+class JsonArrayEncoder:
+    """Makes one array of the frames of an answer. Its pieces, joined, are JSON; say `end` after the last frame."""
+
+    def __init__(self) -> None:
+        self._begun = False
+
+    def encode(self, frames: Iterable[Frame]) -> bytes:
+        """The bytes of the next frames."""
+        return b"".join(self._separator() + frame.data for frame in frames)
+
+    def end(self) -> bytes:
+        """The array's end."""
+        return b"\n]" if self._begun else b"[]"
+
+    def _separator(self) -> bytes:
+        before = b"\n,\r\n" if self._begun else b"["
+        self._begun = True
+        return before

@@ -1,0 +1,166 @@
+"""An answer, told to a client of Gemini: as a stream of chunks, or whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import final
+
+import msgspec
+
+from llm_protocol.codec.json import encode_json
+from llm_protocol.codec.merging import merged
+from llm_protocol.content import Image, JsonObject, Opaque, Part, Reasoning, Text, ToolCall, ToolResult
+from llm_protocol.dialect import Frame, Inbound
+from llm_protocol.events import (
+    Event,
+    Failed,
+    Finished,
+    ItemDone,
+    ReasoningDelta,
+    RefusalDelta,
+    Started,
+    TextDelta,
+)
+from llm_protocol.response import FinishReason, LLMResponse, Usage
+from llm_protocol.runtime_fields import is_wanted, runtime_fields
+from llm_protocol.wires.gemini import errors
+from llm_protocol.wires.gemini.carried import pack
+from llm_protocol.wires.gemini.parts import encode_part
+from llm_protocol.wires.gemini.tables import BLOCK_REASONS, ERROR_REASONS, FINISH_REASONS, NAME, SENT_REASONS
+
+
+@final
+class GeminiEncoder:
+    """Turns the events of one run into chunks. The text of an item is sent as it comes, all else when it is whole."""
+
+    def __init__(self, inbound: Inbound, response_id: str) -> None:
+        self._tells = is_wanted(inbound)
+        self._id = response_id
+        self._told: set[int] = set()  # items whose text has been sent
+        self._name(inbound.request.model)
+
+    def _name(self, model: str) -> None:
+        self._tail = b'],"role":"model"},"index":0}],"modelVersion":%b,"responseId":%b}' % (
+            encode_json(model),
+            encode_json(self._id),
+        )
+
+    def start(self) -> list[Frame]:
+        """Nothing: Gemini's first chunk already brings content."""
+        return []
+
+    def encode(self, events: Iterable[Event]) -> list[Frame]:
+        """The frames for the next events. Adjacent deltas of one item come as one frame."""
+        frames: list[Frame] = []
+        for event, _ in merged(events):
+            frames += self._encode(event)
+        return frames
+
+    def _encode(self, event: Event) -> list[Frame]:
+        match event:
+            case TextDelta() | RefusalDelta():
+                return self._text(event.index, b'{"text":%b}' % encode_json(event.text))
+            case ReasoningDelta():
+                return self._text(event.index, b'{"text":%b,"thought":true}' % encode_json(event.text))
+            case ItemDone():
+                return [self._frame(encode_json(wire)) for wire in self._rest_of(event)]
+            case Started() if event.model:
+                self._name(event.model)
+            case Finished():
+                assert event.response is not None, "the encoder is given the whole answer at the end"
+                last = encode_json(_last_chunk(event.response, self._id, []))
+                return [Frame(None, runtime_fields(last, event.response, wanted=self._tells))]
+            case Failed():
+                return [Frame(None, encode_json(errors.error_object(event.failure)))]
+        return []
+
+    def _text(self, index: int, part: bytes) -> list[Frame]:
+        self._told.add(index)
+        return [self._frame(part)]
+
+    def _frame(self, part: bytes) -> Frame:
+        return Frame(None, b'{"candidates":[{"content":{"parts":[' + part + self._tail)
+
+    def _rest_of(self, event: ItemDone) -> list[JsonObject]:
+        """What of a whole item was not said in its deltas."""
+        part = event.part
+        if event.index not in self._told:
+            return _parts(part)
+        if isinstance(part, Reasoning):
+            return _parts(msgspec.structs.replace(part, text="")) if pack(part) is not None else []
+        if isinstance(part, Text) and part.signature is not None:
+            return [{"text": "", "thoughtSignature": part.signature}]
+        return []
+
+
+def encode_whole(response: LLMResponse) -> bytes:
+    """The body of a whole answer."""
+    parts = [wire for part in response.output for wire in _parts(part)]
+    return encode_json(_last_chunk(response, response.response_id, parts))
+
+
+def _parts(part: Part) -> list[JsonObject]:
+    """A part of an answer: one on the wire, or none where Gemini's clients have no word for it."""
+    match part:
+        case Reasoning():
+            signature = pack(part)
+            return [{"text": part.text, "thought": True} | ({"thoughtSignature": signature} if signature else {})]
+        case ToolResult():
+            return []
+        case Opaque() if part.dialect != NAME:
+            return []
+        case ToolCall():
+            return [encode_part(part, "")] if _has_object(part) else []
+        case Image() if part.url is not None:
+            return [{"fileData": {"fileUri": part.url}}]
+    return [encode_part(part, "")]
+
+
+def _has_object(call: ToolCall) -> bool:
+    """Gemini's clients want an object as arguments; a call that has none is told as MALFORMED_FUNCTION_CALL."""
+    try:
+        call.parsed()
+    except ValueError:
+        return False
+    return True
+
+
+def _last_chunk(response: LLMResponse, response_id: str, parts: list[JsonObject]) -> JsonObject:
+    word, blocked = _finish_word(response)
+    chunk: JsonObject = {}
+    if blocked:
+        chunk["promptFeedback"] = {"blockReason": word}
+    else:
+        content = {"parts": parts, "role": "model"} if parts else {"role": "model"}
+        chunk["candidates"] = [{"content": content, "finishReason": word, "index": 0}]
+    chunk["usageMetadata"] = _usage(response.usage or Usage())
+    chunk["modelVersion"] = response.model
+    chunk["responseId"] = response_id
+    return chunk
+
+
+def _finish_word(response: LLMResponse) -> tuple[str, bool]:
+    """Gemini's word for the end, and whether it is a blocked prompt's."""
+    if not all(_has_object(call) for call in response.tool_calls):
+        return "MALFORMED_FUNCTION_CALL", False
+    reason, raw = response.finish_reason or FinishReason.STOP, response.raw_finish_reason or ""
+    if FINISH_REASONS.get(raw) is reason or (raw in ERROR_REASONS and reason is FinishReason.ERROR):
+        return raw, False
+    if raw in BLOCK_REASONS and reason is FinishReason.CONTENT_FILTER and not response.output:
+        return raw, True
+    return SENT_REASONS[reason], False
+
+
+def _usage(usage: Usage) -> JsonObject:
+    counts: JsonObject = {
+        "promptTokenCount": usage.input_tokens,
+        "candidatesTokenCount": usage.output_tokens - usage.reasoning_tokens,
+        "totalTokenCount": usage.total_tokens,
+    }
+    if usage.cached_tokens:
+        counts["cachedContentTokenCount"] = usage.cached_tokens
+    if usage.reasoning_tokens:
+        counts["thoughtsTokenCount"] = usage.reasoning_tokens
+    if usage.image_tokens:
+        counts["candidatesTokensDetails"] = [{"modality": "IMAGE", "tokenCount": usage.image_tokens}]
+    return counts

@@ -1,0 +1,207 @@
+"""Reading answers: chunks of generateContent, whole or streamed, into events.
+
+Gemini numbers nothing: each chunk brings more parts of one list. Neighbouring text parts are one item until a part of
+another kind, or a signature, ends it. Older models say ``finishReason`` in every chunk, and an error may follow one, so
+the answer is only over when the body is. Where SSE was asked for, three other things may come: a JSON array of chunks,
+and an error as plain JSON, alone or after some events.
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+from llm_protocol.codec.decoding import AnswerDecoder
+from llm_protocol.codec.json import JsonDecoder, WireError, decode_json, decode_object, json_text
+from llm_protocol.codec.media import unbase64
+from llm_protocol.codec.sse import ServerSentEvent
+from llm_protocol.content import Image, JsonObject, Opaque, Reasoning, Text, ToolCall
+from llm_protocol.events import (
+    Finished,
+    ItemDone,
+    ItemKind,
+    ReasoningDelta,
+    Started,
+    TextDelta,
+    UsageReported,
+)
+from llm_protocol.failures import Failure
+from llm_protocol.response import FinishReason
+from llm_protocol.text_buffer import TextBuffer
+from llm_protocol.wires.gemini.errors import failure_of
+from llm_protocol.wires.gemini.framing import cut_whole
+from llm_protocol.wires.gemini.shapes import GeminiBlob, GeminiCall, GeminiChunk, GeminiPart, GeminiUsageMetadata
+from llm_protocol.wires.gemini.tables import FINISH_REASONS, NAME
+
+_CHUNK = JsonDecoder(GeminiChunk)
+_MADE_ID = "call_gemini_"
+
+
+def made_id(*where: object) -> str:
+    """An id for a call that Gemini gave none; always the same for the same place."""
+    return _MADE_ID + "_".join(map(str, where))
+
+
+def vendor_id(call_id: str) -> str | None:
+    """``call_id`` as Gemini may see it: not at all if it is one of ours."""
+    return None if call_id.startswith(_MADE_ID) else call_id
+
+
+@final
+class GeminiDecoder(AnswerDecoder):
+    """One answer, streamed or whole."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._begun = False
+        self._id = ""
+        self._index = -1  # of the open item
+        self._kind = ""  # of the open item, "text" or "reasoning"; "" when none is open
+        self._pieces = TextBuffer()
+        self._calls = 0
+        self._usage: GeminiUsageMetadata | None = None
+        self._finish: str | None = None
+        self._blocked = False
+
+    def take(self, piece: ServerSentEvent) -> None:
+        """Take the next chunk into account. Raises `WireError`."""
+        self._add(piece.data)
+
+    def take_whole(self, body: bytes) -> None:
+        """Take a body that is one chunk, or an array of them. Raises `WireError`."""
+        for chunk in cut_whole(body):
+            if not self.over:
+                self._add(chunk)
+        if not self.over:
+            self._close()
+
+    def end(self, stray: bytes) -> None:
+        """The body has ended. What is not SSE in it is an error in plain JSON, or no answer at all."""
+        value = _first(stray) if stray else None
+        if isinstance(value, dict) and "error" in value:
+            self.fail(failure_of(None, value))
+        elif stray and not self._begun:
+            self.misread("it is neither an event stream nor an error in JSON")
+        else:
+            self._close()
+
+    def fail(self, failure: Failure) -> None:
+        """End the answer with a failure, and with what it had cost by then."""
+        self._tell_usage()
+        super().fail(failure)
+
+    def _add(self, text: str | bytes) -> None:
+        chunk = _CHUNK.decode(text)
+        if chunk.error is not None:
+            self.fail(failure_of(None, decode_object(text)))
+        else:
+            self._take(chunk, text)
+
+    def _close(self) -> None:
+        if self._finish is None:
+            self.truncated("a finishReason")
+            return
+        self._close_item(None)
+        self._tell_usage()
+        self.over = True
+        self._out.append(Finished(reason=self._reason(), raw_reason=self._finish))
+
+    def _tell_usage(self) -> None:
+        if self._usage is not None:
+            self._out.append(UsageReported(self._usage.usage()))
+
+    def _reason(self) -> FinishReason:
+        if self._blocked:
+            return FinishReason.CONTENT_FILTER
+        reason = FINISH_REASONS.get(self._finish or "", FinishReason.ERROR)
+        return FinishReason.TOOL_CALLS if reason is FinishReason.STOP and self._calls else reason
+
+    def _take(self, chunk: GeminiChunk, text: str | bytes) -> None:
+        if not self._begun:
+            self._begun = True
+            self._id = chunk.response_id or ""
+            self._out.append(Started(model=chunk.model_version or "", upstream_id=chunk.response_id))
+        if chunk.usage_metadata is not None:
+            self._usage = chunk.usage_metadata
+        for at, candidate in enumerate(chunk.candidates or ()):
+            if candidate.index:
+                continue  # another choice: the canonical answer has one
+            if candidate.content is not None:
+                for part_at, part in enumerate(candidate.content.parts or ()):
+                    self._take_part(part, (text, at, part_at))
+            if candidate.finish_reason is not None:
+                self._finish = str(candidate.finish_reason)
+        feedback = chunk.prompt_feedback
+        if feedback is not None and feedback.block_reason is not None and not chunk.candidates:
+            self._finish, self._blocked = str(feedback.block_reason), True
+
+    def _take_part(self, part: GeminiPart, where: tuple[str | bytes, int, int]) -> None:
+        if part.text is not None:
+            self._take_text("reasoning" if part.thought else "text", part.text, part.thought_signature)
+        elif part.function_call is not None:
+            self._whole(self._call(part.function_call, part.thought_signature))
+        elif part.inline_data is not None and not part.thought and _is_image(part.inline_data):
+            data = unbase64(part.inline_data.data or "")
+            media_type = part.inline_data.mime_type
+            self._whole(Image(data=data, media_type=media_type, signature=part.thought_signature))
+        else:
+            raw = _raw_part(*where)
+            if raw:
+                self._whole(Opaque(dialect=NAME, value=raw))
+
+    def _call(self, call: GeminiCall, signature: str | None) -> ToolCall:
+        if not call.name:
+            raise WireError("a functionCall without a name")
+        self._calls += 1
+        return ToolCall(
+            id=call.id or made_id(self._id, self._calls),
+            name=call.name,
+            arguments=json_text(call.args or {}),
+            signature=signature,
+        )
+
+    def _take_text(self, kind: ItemKind, text: str, signature: str | None) -> None:
+        if not text and not signature:
+            return
+        if self._kind != kind:
+            self._close_item(None)
+            self._kind = kind
+            self._index = self._begin(kind)
+        if text:
+            self._pieces.append(text)
+            self._out.append(TextDelta(self._index, text) if kind == "text" else ReasoningDelta(self._index, text))
+        if signature:
+            self._close_item(signature)
+
+    def _close_item(self, signature: str | None) -> None:
+        if not self._kind:
+            return
+        text = self._pieces.text()
+        part = (
+            Text(text, signature) if self._kind == "text" else Reasoning(text=text, signature=signature, dialect=NAME)
+        )
+        self._out.append(ItemDone(index=self._index, part=part))
+        self._kind = ""
+        self._pieces.clear()
+
+    def _whole(self, part: ToolCall | Image | Opaque) -> None:
+        self._close_item(None)
+        self._tell(part)
+
+
+def _is_image(blob: GeminiBlob) -> bool:
+    return (blob.mime_type or "").startswith("image/")
+
+
+def _raw_part(text: str | bytes, candidate: int, part: int) -> JsonObject:
+    """The part again, with the fields that the typed decoder does not know."""
+    raw: JsonObject = decode_object(text)["candidates"][candidate]["content"]["parts"][part]
+    return {name: value for name, value in raw.items() if value is not None}
+
+
+def _first(stray: bytes) -> object:
+    """The JSON in ``stray``; of a list its first member."""
+    try:
+        value = decode_json(stray)
+    except WireError:
+        return None
+    return value[0] if isinstance(value, list) and value else value

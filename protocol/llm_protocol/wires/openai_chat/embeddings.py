@@ -1,0 +1,127 @@
+"""Embeddings, both sides. Vectors travel as numbers or as base64 of little-endian float32."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import msgspec
+
+from llm_protocol.codec.body import Body
+from llm_protocol.codec.fields import add_extra, check_parameters
+from llm_protocol.codec.json import JsonDecoder, WireError, encode_json
+from llm_protocol.codec.media import unbase64
+from llm_protocol.codec.whole import embedded
+from llm_protocol.content import JsonObject
+from llm_protocol.events import Event, Started
+from llm_protocol.requests import EmbeddingRequest, Parameters
+from llm_protocol.response import LLMResponse
+from llm_protocol.wires.openai_chat.errors import not_understood
+from llm_protocol.wires.openai_chat.inbound import with_extra
+from llm_protocol.wires.openai_chat.quirks import VendorProfile
+from llm_protocol.wires.openai_chat.shapes import ChatWireUsage, read_usage
+
+
+class _Vector(msgspec.Struct):
+    embedding: list[float] | str
+    index: int | None = None
+
+
+class _Answer(msgspec.Struct):
+    data: list[_Vector]
+    model: str | None = None
+    id: str | None = None
+    usage: ChatWireUsage | None = None
+
+
+_DECODER = JsonDecoder(_Answer)
+
+
+def embedding_body(request: EmbeddingRequest, quirks: VendorProfile) -> JsonObject:
+    """The body of ``POST /embeddings``."""
+    check_parameters(request.parameters, {"user"}, f"{quirks.vendor}'s embeddings")
+    body: JsonObject = {"model": request.model, "input": list(request.inputs)}
+    if request.dimensions is not None:
+        body["dimensions"] = request.dimensions
+    if request.parameters.user is not None:
+        body["user"] = request.parameters.user
+    if quirks.embedding_format is not None:
+        body["encoding_format"] = quirks.embedding_format
+    add_extra(body, request.parameters, quirks.name)
+    return body
+
+
+def decode_embeddings(request: EmbeddingRequest, body: bytes) -> list[Event]:
+    """The events of a whole answer; a vector missing is a failure, never a shorter list."""
+    try:
+        answer = _DECODER.decode(body)
+        vectors = _in_order([item.index for item in answer.data], [_floats(item.embedding) for item in answer.data])
+    except WireError as exc:
+        return [not_understood(body, exc)]
+    usage = read_usage(answer.usage) if answer.usage is not None else None
+    return embedded(request, vectors, started=Started(model=answer.model or "", upstream_id=answer.id), usage=usage)
+
+
+def _in_order(places: list[int | None], vectors: list[tuple[float, ...]]) -> tuple[tuple[float, ...], ...]:
+    if all(place is None for place in places):
+        return tuple(vectors)
+    if sorted(place if place is not None else -1 for place in places) != list(range(len(places))):
+        raise WireError("their indices are not 0, 1, 2 …")
+    return tuple(vector for _, vector in sorted(zip(places, vectors, strict=True), key=lambda pair: pair[0] or 0))
+
+
+def _floats(value: list[float] | str) -> tuple[float, ...]:
+    if isinstance(value, list):
+        return tuple(value)
+    raw = unbase64(value)
+    if len(raw) % 4:
+        raise WireError("base64 that is no list of float32")
+    return struct.unpack(f"<{len(raw) // 4}f", raw)
+
+
+def embedding_request(body: Body, name: str) -> EmbeddingRequest:
+    """The request in a client's body. Raises `BadRequestError`, `UnsupportedError`."""
+    if wanted_form(body) not in ("", "float", "base64"):
+        raise body.wrong("encoding_format", '"float" or "base64"')
+    return EmbeddingRequest(
+        model=body.model(),
+        inputs=_texts(body),
+        dimensions=body.integer("dimensions"),
+        parameters=with_extra(Parameters(user=body.string("user")), body, name),
+    )
+
+
+def _texts(body: Body) -> tuple[str, ...]:
+    raw = body.take("input")
+    if isinstance(raw, list) and any(isinstance(item, int | list) for item in raw):
+        raise body.cannot("input", "input must be texts: token ids mean something to one model only")
+    texts = body.strings("input")
+    if not any(texts):
+        raise body.wrong("input", "a text or a list of at least one text, not empty")
+    return texts
+
+
+def wanted_form(body: Body) -> str:
+    """How the client wants its vectors: ``"float"``, ``"base64"``, or ``""``."""
+    return body.string("encoding_format") or ""
+
+
+def encode_embeddings(response: LLMResponse, form: str) -> bytes:
+    """The body of a whole answer, in the encoding that was asked for."""
+    usage = response.usage
+    tokens = usage.input_tokens if usage else 0
+    return encode_json(
+        {
+            "object": "list",
+            "data": [
+                {"object": "embedding", "index": at, "embedding": _packed(vector) if form == "base64" else vector}
+                for at, vector in enumerate(response.embeddings)
+            ],
+            "model": response.model,
+            "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+        }
+    )
+
+
+def _packed(vector: tuple[float, ...]) -> Any:
+    return struct.pack(f"<{len(vector)}f", *vector)  # bytes become base64 in JSON

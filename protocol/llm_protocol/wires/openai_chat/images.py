@@ -1,0 +1,126 @@
+"""Pictures, both sides. Answers carry base64 or, from older models, a URL; both are read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from llm_protocol.codec.body import Body
+from llm_protocol.codec.decoding import misread
+from llm_protocol.codec.fields import add_extra, check_parameters
+from llm_protocol.codec.json import JsonDecoder, WireError, encode_json
+from llm_protocol.codec.media import image_from_url, sniff_media_type, unbase64
+from llm_protocol.content import Image, JsonObject
+from llm_protocol.events import Event, Finished, ItemDone, ItemStarted, Started, UsageReported
+from llm_protocol.requests import ImageRequest, Parameters
+from llm_protocol.response import FinishReason, LLMResponse
+from llm_protocol.wires.openai_chat.errors import not_understood
+from llm_protocol.wires.openai_chat.inbound import with_extra
+from llm_protocol.wires.openai_chat.quirks import VendorProfile
+from llm_protocol.wires.openai_chat.shapes import ChatWireUsage, read_usage
+
+_MEDIA_TYPES = {
+    "png": "image/png",
+    "jpeg": "image/jpeg",
+    "webp": "image/webp",
+    "gif": "image/gif",
+    "svg": "image/svg+xml",
+}
+_FORMATS = {media_type: name for name, media_type in _MEDIA_TYPES.items()}
+
+
+class _Picture(msgspec.Struct):
+    b64_json: str | None = None
+    url: str | None = None
+
+
+class _Answer(msgspec.Struct):
+    data: list[_Picture]
+    output_format: str | None = None
+    usage: ChatWireUsage | None = None
+
+
+_DECODER = JsonDecoder(_Answer)
+
+
+def image_body(request: ImageRequest, quirks: VendorProfile) -> JsonObject:
+    """The body of ``POST /images/generations``. No ``response_format``: the GPT image models refuse it."""
+    check_parameters(request.parameters, {"user"}, f"{quirks.vendor}'s images")
+    body: JsonObject = {"model": request.model, "prompt": request.prompt}
+    if request.n != 1:
+        body["n"] = request.n
+    for name in ("size", "quality", "output_format", "background"):
+        if (value := getattr(request, name)) is not None:
+            body[name] = value
+    if request.parameters.user is not None:
+        body["user"] = request.parameters.user
+    add_extra(body, request.parameters, quirks.name)
+    return body
+
+
+def decode_images(request: ImageRequest, body: bytes) -> list[Event]:
+    """The events of a whole answer."""
+    try:
+        answer = _DECODER.decode(body)
+        format_ = answer.output_format or request.output_format
+        pictures = [_picture(item, format_) for item in answer.data]
+    except WireError as exc:
+        return [not_understood(body, exc)]
+    if not pictures:
+        return [misread("it has no picture")]
+    events: list[Event] = [Started(model=request.model)]
+    for index, picture in enumerate(pictures):
+        events += (ItemStarted(index=index, kind="image"), ItemDone(index=index, part=picture))
+    if answer.usage is not None:
+        events.append(UsageReported(read_usage(answer.usage)))
+    return [*events, Finished(reason=FinishReason.STOP)]
+
+
+def _picture(item: _Picture, format_: str | None) -> Image:
+    if item.b64_json:
+        data = unbase64(item.b64_json)
+        return Image(data=data, media_type=_MEDIA_TYPES.get(format_ or "") or sniff_media_type(data))
+    if item.url:
+        return image_from_url(item.url)
+    raise WireError("a picture has neither b64_json nor url")
+
+
+def image_request(body: Body, name: str) -> ImageRequest:
+    """The request in a client's body. Raises `BadRequestError`, `UnsupportedError`."""
+    if body.boolean("stream") or body.integer("partial_images"):
+        raise body.cannot("stream", "pictures are not streamed here; leave stream and partial_images out")
+    n = body.integer("n")
+    if n is not None and n < 1:
+        raise body.wrong("n", "a number from 1")
+    return ImageRequest(
+        model=body.model(),
+        prompt=body.required_string("prompt"),
+        n=1 if n is None else n,
+        size=body.string("size"),
+        quality=body.string("quality"),
+        output_format=body.string("output_format"),
+        background=body.string("background"),
+        parameters=with_extra(Parameters(user=body.string("user")), body, name),
+    )
+
+
+def encode_images(response: LLMResponse) -> bytes:
+    """The body of a whole answer."""
+    body: JsonObject = {"created": int(response.timestamp), "data": [_written(image) for image in response.images]}
+    kinds = {_FORMATS.get(image.media_type or "") for image in response.images}
+    if len(kinds) == 1 and None not in kinds:
+        body["output_format"] = kinds.pop()
+    if response.usage is not None:
+        usage = response.usage
+        body["usage"] = {
+            "input_tokens": usage.input_tokens,
+            "output_tokens": usage.output_tokens,
+            "total_tokens": usage.total_tokens,
+            "input_tokens_details": {"text_tokens": usage.input_tokens, "image_tokens": 0},
+        }
+    return encode_json(body)
+
+
+def _written(image: Image) -> Any:
+    return {"b64_json": image.data} if image.data is not None else {"url": image.url}  # bytes become base64

@@ -1,0 +1,81 @@
+"""How the speakers of this wire differ."""
+
+from __future__ import annotations
+
+import msgspec
+
+from llm_protocol.requests import RequestType
+
+_COMMON = frozenset((
+    "temperature", "top_p", "max_output_tokens", "stop", "frequency_penalty", "presence_penalty", "seed",
+    "reasoning_effort", "parallel_tool_calls", "user",
+))  # fmt: skip
+
+
+class VendorProfile(msgspec.Struct, frozen=True, kw_only=True):
+    """One vendor's ways."""
+
+    name: str = "openai_chat"
+    """The dialect's name: the key of its fields in ``Parameters.extra``."""
+    vendor: str
+    request_types: frozenset[RequestType]
+    parameters: frozenset[str] = _COMMON
+    max_tokens_field: str = "max_tokens"
+    user_field: str = "user"
+    developer_role: bool = False
+    reasoning_field: str = "reasoning_content"
+    """Where readable reasoning stands in messages and deltas; both spellings are read, this one is written."""
+    sends_reasoning: bool = True
+    """Whether earlier turns' reasoning goes back to the vendor."""
+    signed_calls: bool = False
+    """Whether a call's signature goes back as ``extra_content``, where Gemini's compatible endpoint puts it."""
+    stream_usage: bool = True
+    """Whether usage in a stream must be asked for with ``stream_options``."""
+    embedding_format: str | None = None
+    whole_calls: bool = False
+    """Whether a streamed call comes in one piece: Cerebras' own clients want its type in every piece."""
+    fingerprint: str | None = None
+    """What answers name as the system behind them; Cerebras' own clients do not know a chunk without it."""
+    requests_window: str = "requests"
+    tokens_window: str = "tokens"
+    """How the rate-limit headers are called: ``x-ratelimit-remaining-{window}``."""
+
+
+OPENAI = VendorProfile(
+    vendor="OpenAI",
+    # Legacy completions are spoken, but left out: their models are going, and chat says the same.
+    request_types=frozenset((RequestType.CHAT, RequestType.EMBEDDING, RequestType.IMAGE_GENERATION)),
+    max_tokens_field="max_completion_tokens",
+    user_field="safety_identifier",
+    developer_role=True,
+    sends_reasoning=False,
+    embedding_format="base64",
+)
+
+CEREBRAS = VendorProfile(
+    name="cerebras",  # strict about unknown fields: what clients send for OpenAI's wire must not reach it
+    vendor="Cerebras",
+    request_types=frozenset((RequestType.CHAT,)),
+    max_tokens_field="max_completion_tokens",
+    reasoning_field="reasoning",
+    stream_usage=False,
+    whole_calls=True,
+    fingerprint="fp_llm_runtime",
+    requests_window="requests-day",
+    tokens_window="tokens-minute",
+)
+
+COMPATIBLE = VendorProfile(
+    vendor="the OpenAI-compatible server",
+    request_types=frozenset(
+        (RequestType.CHAT, RequestType.COMPLETION, RequestType.EMBEDDING, RequestType.IMAGE_GENERATION)
+    ),
+    parameters=_COMMON | {"top_k"},
+    signed_calls=True,
+)
+
+LOCAL = msgspec.structs.replace(
+    COMPATIBLE,
+    vendor="the local model",
+    request_types=frozenset((RequestType.CHAT, RequestType.COMPLETION)),
+)

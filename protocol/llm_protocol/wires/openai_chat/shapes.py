@@ -1,0 +1,231 @@
+"""What an answer looks like on the wire, whole or as one streamed chunk: typed for speed, with a tolerant second look.
+
+One set of structs reads whole answers, chat chunks and legacy completions: a whole answer's ``message`` has a delta's
+fields, and a legacy choice has ``text``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from llm_protocol.codec.json import JsonDecoder, WireError, decode_object, json_text
+from llm_protocol.content import JsonObject
+from llm_protocol.response import FinishReason, Usage
+
+
+class ChatFunction(msgspec.Struct):
+    """The name and a piece of the arguments of a call."""
+
+    name: str | None = None
+    arguments: str | None = None
+
+
+class ChatCustom(msgspec.Struct):
+    """The name and a piece of the input of a call of a custom tool."""
+
+    name: str | None = None
+    input: str | None = None
+
+
+class Google(msgspec.Struct):
+    """What Gemini's compatible endpoint wants back."""
+
+    thought_signature: str | None = None
+
+
+class ExtraContent(msgspec.Struct):
+    """Additions to a call."""
+
+    google: Google | None = None
+
+
+class ChatCall(msgspec.Struct):
+    """A tool call or a piece of one."""
+
+    index: int | None = None
+    id: str | None = None
+    function: ChatFunction | None = None
+    custom: ChatCustom | None = None
+    extra_content: ExtraContent | None = None
+
+    @property
+    def name(self) -> str:
+        """The tool's name, if this piece has it."""
+        tool = self.function or self.custom
+        return (tool.name if tool else None) or ""
+
+    @property
+    def text(self) -> str:
+        """The piece of the arguments, or of the input."""
+        if self.function:
+            return self.function.arguments or ""
+        return (self.custom.input if self.custom else None) or ""
+
+    @property
+    def signature(self) -> str | None:
+        """The vendor's proof that the call is its own."""
+        extra = self.extra_content
+        return extra.google.thought_signature if extra and extra.google else None
+
+
+def signed(call: JsonObject, signature: str | None) -> JsonObject:
+    """``call`` with its signature where `ChatCall.signature` finds it."""
+    if signature is not None:
+        call["extra_content"] = {"google": {"thought_signature": signature}}
+    return call
+
+
+class ImageUrl(msgspec.Struct):
+    """Where a picture is."""
+
+    url: str
+
+
+class ImagePart(msgspec.Struct):
+    """A picture in an answer, as some gateways send it."""
+
+    image_url: ImageUrl
+
+
+class ChatDelta(msgspec.Struct):
+    """What a message has, or gains."""
+
+    content: str | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+    refusal: str | None = None
+    tool_calls: list[ChatCall] | None = None
+    images: list[ImagePart] | None = None
+
+
+class ChatChoice(msgspec.Struct):
+    """One answer of several; only that with index 0 is ever asked for."""
+
+    index: int | None = None
+    delta: ChatDelta | None = None
+    message: ChatDelta | None = None
+    text: str | None = None
+    finish_reason: str | None = None
+
+
+class InputDetails(msgspec.Struct):
+    """Of the input tokens."""
+
+    cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
+
+
+class OutputDetails(msgspec.Struct):
+    """Of the output tokens."""
+
+    reasoning_tokens: int | None = None
+
+
+class ChatWireUsage(msgspec.Struct):
+    """Usage; pictures are counted under the Responses wire's names."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    prompt_tokens_details: InputDetails | None = None
+    input_tokens_details: InputDetails | None = None
+    completion_tokens_details: OutputDetails | None = None
+
+
+class ChatChunk(msgspec.Struct):
+    """A whole answer or a streamed chunk. Without ``choices`` it may be an error."""
+
+    id: str | None = None
+    model: str | None = None
+    choices: list[ChatChoice] | None = None
+    usage: ChatWireUsage | None = None
+    error: Any = None
+
+
+_DECODER = JsonDecoder(ChatChunk)
+
+FINISH_REASONS = {
+    "stop": FinishReason.STOP,
+    "length": FinishReason.LENGTH,
+    "tool_calls": FinishReason.TOOL_CALLS,
+    "function_call": FinishReason.TOOL_CALLS,
+    "content_filter": FinishReason.CONTENT_FILTER,
+}
+BROKEN_REASONS = frozenset(("error", "abort", "cancelled"))
+"""Words some servers write where others break the stream."""
+
+
+def read_chunk(text: bytes | str) -> ChatChunk:
+    """The chunk, or whole answer, in ``text``. Raises `WireError`."""
+    try:
+        return _DECODER.decode(text)
+    except WireError:
+        return _second_look(decode_object(text))
+
+
+def _second_look(body: JsonObject) -> ChatChunk:
+    """Read what is shaped a little differently: content in parts, arguments as an object, numbers as strings."""
+    choices = body.get("choices")
+    for choice in choices if isinstance(choices, list) else ():
+        if isinstance(choice, dict):
+            for message in (choice.get("delta"), choice.get("message")):
+                if isinstance(message, dict):
+                    _straighten(message)
+    try:
+        return msgspec.convert(body, ChatChunk, strict=False)
+    except msgspec.ValidationError:
+        raise WireError("a chunk has fields of the wrong type") from None
+
+
+def _straighten(message: JsonObject) -> None:
+    content = message.get("content")
+    if isinstance(content, list):
+        parts = [part for part in content if isinstance(part, dict)]
+        message["content"] = "".join(part["text"] for part in parts if isinstance(part.get("text"), str))
+        thoughts = [item for part in parts for item in _thoughts(part)]
+        if thoughts:
+            message["reasoning"] = "".join(thoughts)
+    calls = message.get("tool_calls")
+    if isinstance(calls, dict):  # one call, not in a list
+        calls = message["tool_calls"] = [calls]
+    for call in calls if isinstance(calls, list) else ():
+        function = call.get("function") if isinstance(call, dict) else None
+        if isinstance(function, dict) and isinstance(function.get("arguments"), dict):
+            function["arguments"] = json_text(function["arguments"])
+
+
+def _thoughts(part: JsonObject) -> list[str]:
+    inner = part.get("thinking")
+    items = inner if isinstance(inner, list) else [inner]
+    texts = [item.get("text") if isinstance(item, dict) else item for item in items]
+    return [text for text in texts if isinstance(text, str)]
+
+
+def read_usage(usage: ChatWireUsage) -> Usage:
+    """The canonical usage."""
+    inside = usage.prompt_tokens_details or usage.input_tokens_details or InputDetails()
+    outside = usage.completion_tokens_details or OutputDetails()
+    return Usage(
+        input_tokens=usage.prompt_tokens or usage.input_tokens or 0,
+        output_tokens=usage.completion_tokens or usage.output_tokens or 0,
+        cached_tokens=inside.cached_tokens or 0,
+        cache_write_tokens=inside.cache_write_tokens or 0,
+        reasoning_tokens=outside.reasoning_tokens or 0,
+    )
+
+
+def usage_body(usage: Usage) -> JsonObject:
+    """The usage as a server says it."""
+    return {
+        "prompt_tokens": usage.input_tokens,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": usage.total_tokens,
+        "prompt_tokens_details": {
+            "cached_tokens": usage.cached_tokens,
+            "cache_write_tokens": usage.cache_write_tokens,
+        },
+        "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
+    }

@@ -1,0 +1,262 @@
+"""From the vendor's events, or its whole response, to canonical events.
+
+Success is only what ``response.completed`` or ``response.incomplete`` says. ``response.output_item.done`` is the word
+on an item; where a server leaves it out, the final snapshot is.
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+from llm_protocol.codec.decoding import AnswerDecoder
+from llm_protocol.codec.json import WireError, decode_object, json_text
+from llm_protocol.codec.sse import ServerSentEvent
+from llm_protocol.content import JsonObject, Part, Reasoning, Refusal, Text, ToolCall
+from llm_protocol.errors import BadRequestError
+from llm_protocol.events import (
+    Finished,
+    ItemDone,
+    ItemKind,
+    Started,
+    UsageReported,
+)
+from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.fold import DELTA_OF, item_events
+from llm_protocol.response import FinishReason
+from llm_protocol.text_buffer import TextBuffer
+from llm_protocol.wires.responses.items import decode_item
+from llm_protocol.wires.responses.reasoning import JOINT
+from llm_protocol.wires.responses.shapes import (
+    ResponsesResource,
+    ResponsesStreamEvent,
+    read_event,
+    read_failure_in,
+    read_response,
+    read_usage,
+)
+
+_DELTA_KINDS: dict[str, ItemKind] = {
+    "response.output_text.delta": "text",
+    "response.refusal.delta": "refusal",
+    "response.function_call_arguments.delta": "tool_call",
+    "response.reasoning_summary_text.delta": "reasoning",
+    "response.reasoning_text.delta": "reasoning",
+    "response.reasoning.delta": "reasoning",
+}
+_PART_KINDS: dict[str, ItemKind] = {"output_text": "text", "refusal": "refusal"}
+_TERMINAL = frozenset(("response.completed", "response.incomplete", "response.failed", "response.cancelled"))
+_INCOMPLETE = {
+    "max_output_tokens": FinishReason.LENGTH,
+    "max_tokens": FinishReason.LENGTH,
+    "content_filter": FinishReason.CONTENT_FILTER,
+}
+
+
+class _Item:
+    """One item of ours: a content part of a message, or another item of the vendor's."""
+
+    __slots__ = ("id", "index", "kind", "name", "pieces", "section")
+
+    def __init__(self, index: int, kind: ItemKind, id_: str | None, name: str | None) -> None:
+        self.index = index
+        self.kind: ItemKind = kind
+        self.id = id_
+        self.name = name
+        self.pieces = TextBuffer()
+        self.section = 0  # of a summary, or of reasoning text
+
+    def part(self) -> Part:
+        """What was streamed, as a part."""
+        text = self.pieces.text()
+        match self.kind:
+            case "text":
+                return Text(text)
+            case "refusal":
+                return Refusal(text)
+            case "reasoning":
+                return Reasoning(text=text)
+            case "tool_call":
+                return ToolCall(id=self.id or "", name=self.name or "", arguments=text)
+            case _:
+                raise AssertionError(self.kind)  # no other kind is ever opened
+
+
+@final
+class OpenAIResponsesDecoder(AnswerDecoder):
+    """One answer, streamed or whole."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._started = False
+        self._open: dict[tuple[int, int], _Item] = {}  # by the vendor's output and content index
+        self._done: set[int] = set()  # the vendor's output indices
+        self._calls = False
+        self._refused = False
+        self._seen = False
+
+    def take(self, piece: ServerSentEvent) -> None:
+        """Take the next event into account; types that are not known are passed over. Raises `WireError`."""
+        self._seen = True
+        text = piece.data
+        if text.startswith("[DONE]"):
+            return  # says nothing about how it ended
+        event = read_event(text)
+        event.type = event.type or piece.event
+        if event.type == "error" or (not event.type and '"error"' in text):
+            self.fail(read_failure_in(decode_object(text)))
+        else:
+            self._add(event)
+
+    def take_whole(self, body: bytes) -> None:
+        """Take a whole answer, or an error in its place. Raises `WireError`."""
+        response = read_response(body)
+        if response.error and response.status is None:
+            self.fail(read_failure_in(decode_object(body)))
+        else:
+            self._finish(response)
+
+    def end(self, stray: bytes) -> None:
+        """The body has ended without a terminal event: it was cut, or was JSON where a stream was promised."""
+        if stray.startswith(b"{") and not self._seen:
+            self.take_whole(stray)
+        else:
+            self.truncated("response.completed, .incomplete or .failed")
+
+    def _add(self, event: ResponsesStreamEvent) -> None:
+        kind = _DELTA_KINDS.get(event.type)
+        if kind is not None:
+            self._delta(kind, event)
+        elif event.type == "response.output_item.added" and event.item:
+            self._item_added(event.output_index, event.item)
+        elif event.type == "response.content_part.added" and event.part:
+            if (part_kind := _PART_KINDS.get(str(event.part.get("type")))) is not None:
+                self._item((event.output_index, event.content_index), part_kind)
+        elif event.type == "response.output_item.done" and event.item:
+            self._item_done(event.output_index, event.item)
+        elif event.response is not None:
+            self._snapshot(event.type, event.response)
+
+    def _snapshot(self, kind: str, response: ResponsesResource) -> None:
+        if kind not in _TERMINAL:
+            self._start(response)
+            return
+        response.status = response.status or kind.removeprefix("response.")
+        self._finish(response)
+
+    def _start(self, response: ResponsesResource) -> None:
+        if not self._started:
+            self._started = True
+            self._out.append(Started(model=response.model or "", upstream_id=response.id))
+
+    def _delta(self, kind: ItemKind, event: ResponsesStreamEvent) -> None:
+        is_reasoning = kind == "reasoning"
+        inner = 0 if is_reasoning else event.content_index
+        item = self._open.get((event.output_index, inner))
+        if item is None:
+            if kind == "tool_call" or event.output_index in self._done:
+                return  # nobody said whose arguments these are, but the whole item will; or it already has
+            item = self._item((event.output_index, inner), kind)
+        if not event.delta:
+            return
+        if is_reasoning and (section := event.summary_index or event.content_index) != item.section:
+            item.section = section
+            self._append(item, JOINT)
+        self._append(item, event.delta)
+
+    def _append(self, item: _Item, text: str) -> None:
+        item.pieces.append(text)
+        self._out.append(DELTA_OF[item.kind](item.index, text))
+
+    def _item_added(self, place: int, item: JsonObject) -> None:
+        call_id, name = item.get("call_id"), item.get("name")
+        if item.get("type") == "function_call" and isinstance(call_id, str) and isinstance(name, str):
+            self._item((place, 0), "tool_call", id_=call_id, name=name)
+        elif item.get("type") == "reasoning":
+            ident = item.get("id")
+            self._item((place, 0), "reasoning", id_=ident if isinstance(ident, str) else None)
+
+    def _item(self, key: tuple[int, int], kind: ItemKind, *, id_: str | None = None, name: str | None = None) -> _Item:
+        if (known := self._open.get(key)) is not None:
+            return known
+        self._start(ResponsesResource())
+        item = self._open[key] = _Item(self._begin(kind, id_, name), kind, id_, name)
+        return item
+
+    def _item_done(self, place: int, item: JsonObject) -> None:
+        if item.get("type") == "function_call" and item.get("status") == "incomplete":
+            return  # half a call is never handed over as one
+        try:
+            _, parts = decode_item(_straightened(item), f"output[{place}]")
+        except BadRequestError as exc:
+            raise WireError(str(exc)) from None
+        self._done.add(place)
+        for at, part in enumerate(parts):
+            self._close((place, at), part)
+
+    def _close(self, key: tuple[int, int], part: Part) -> None:
+        self._calls |= isinstance(part, ToolCall)
+        self._refused |= isinstance(part, Refusal)
+        self._start(ResponsesResource())
+        item = self._open.pop(key, None)
+        if item is None:
+            self._tell(part)
+        elif not item.pieces:  # tell the text of what was not streamed
+            self._out += list(item_events(item.index, part))[1:]
+        else:
+            self._out.append(ItemDone(index=item.index, part=part))
+
+    def _finish(self, response: ResponsesResource) -> None:
+        self._start(response)
+        match response.status:
+            case "completed" | "incomplete":
+                self._close_all(response)
+                self._tell_usage(response)
+                self._out.append(self._finished(response))
+                self.over = True
+            case "failed" | "cancelled":
+                self._tell_usage(response)
+                self.fail(_why(response))
+            case status:
+                self.misread(f"it is not at its end (status {status or 'missing'})")
+
+    def _close_all(self, response: ResponsesResource) -> None:
+        for place, item in enumerate(response.output or ()):
+            if place not in self._done:
+                self._item_done(place, item)
+        for key, open_item in list(self._open.items()):
+            part = open_item.part()
+            if key[0] in self._done:
+                continue
+            if isinstance(part, ToolCall) and response.status != "completed":
+                continue  # cut, perhaps in the middle of its arguments
+            self._close(key, part)
+
+    def _finished(self, response: ResponsesResource) -> Finished:
+        if response.status == "incomplete":
+            raw = (response.incomplete_details and response.incomplete_details.reason) or "incomplete"
+            return Finished(reason=_INCOMPLETE.get(raw, FinishReason.ERROR), raw_reason=raw)
+        reason = FinishReason.TOOL_CALLS if self._calls else FinishReason.STOP
+        return Finished(reason=FinishReason.CONTENT_FILTER if self._refused else reason, raw_reason="completed")
+
+    def _tell_usage(self, response: ResponsesResource) -> None:
+        if response.usage is not None and (usage := read_usage(response.usage)) is not None:
+            self._out.append(UsageReported(usage))
+
+
+def _straightened(item: JsonObject) -> JsonObject:
+    """The item with what some servers leave out or write otherwise."""
+    match item.get("type"):
+        case "message":
+            return item | {"role": item.get("role") or "assistant", "content": item.get("content") or []}
+        case "function_call":
+            written = item.get("arguments")
+            arguments = json_text(written) if isinstance(written, dict) else written or ""
+            return item | {"call_id": item.get("call_id") or item.get("id"), "arguments": arguments}
+        case _:
+            return item
+
+
+def _why(response: ResponsesResource) -> Failure:
+    if response.status == "cancelled":
+        return Failure(kind=FailureKind.CANCELLED, message="the response was cancelled at the vendor")
+    return read_failure_in({"error": response.error or {"message": "the vendor failed without saying why"}})

@@ -1,0 +1,140 @@
+"""Several models at work, shown in a terminal or a file: what each says on lines with its name, then the answer.
+
+Streams that come at once cannot be told apart token by token, so a member's text is held until it fills a line. The
+answer itself streams as it comes, under a rule.
+"""
+
+from __future__ import annotations
+
+import shutil
+import unicodedata
+from collections.abc import AsyncIterator, Iterator
+from typing import Protocol, final
+
+from llm_protocol.events import (
+    Event,
+    MemberDelta,
+    MemberDone,
+    MemberEvent,
+    MemberFailed,
+    MemberStarted,
+    TextDelta,
+)
+
+COLUMNS = 80
+"""The width of a line where nobody says how wide a line is."""
+
+LABEL_COLUMNS = 24
+"""Of a member's name; of a longer one the end is shown, which tells models apart."""
+
+NARROWEST = 16
+"""Columns of text that stand beside a name however narrow the terminal is."""
+
+
+class Writer(Protocol):
+    """Where it is written."""
+
+    async def write(self, text: str) -> None:
+        """Write a piece."""
+        ...
+
+
+def columns() -> int:
+    """The width of the terminal, or `COLUMNS` where stdout is none."""
+    return shutil.get_terminal_size((COLUMNS, 24)).columns
+
+
+async def watch(events: AsyncIterator[Event], sheet: Writer, width: int) -> None:
+    """Show an answer and whoever works on it, to its end. Raises what ``events`` raises."""
+    stage = MemberView(width)
+    began = False
+    async for event in events:
+        if isinstance(event, MemberStarted | MemberDelta | MemberDone | MemberFailed):
+            for line in stage.lines(event):
+                await sheet.write(line + "\n")
+        elif isinstance(event, TextDelta):
+            if not began and stage.shown:
+                await sheet.write(rule("answer", width) + "\n")
+            began = True
+            await sheet.write(event.text)
+
+
+def rule(title: str, width: int) -> str:
+    """A line across with a title in it."""
+    return f"── {title} ".ljust(width, "─")[:width]
+
+
+@final
+class MemberView:
+    """The members' lines."""
+
+    def __init__(self, width: int) -> None:
+        self.shown = False
+        self._width = width
+        self._label = 0
+        self._texts: dict[str, str] = {}
+
+    def lines(self, event: MemberEvent) -> Iterator[str]:
+        """What is to be shown for the next event."""
+        self.shown = True
+        name = event.member
+        match event:
+            case MemberStarted():
+                self._label = max(self._label, min(len(name), LABEL_COLUMNS))
+                self._texts[name] = ""
+                if event.round:
+                    yield self._line(name, f"(round {event.round + 1})")
+            case MemberDelta():
+                yield from self._filled(name, event.text)
+            case MemberDone():
+                yield from self._rest(name)
+                yield self._line(name, f"({_summary(event)})")
+            case MemberFailed(failure=failure):
+                yield from self._rest(name)
+                for piece in wrapped(f"({failure.kind.value}: {failure.message})", self._room):
+                    yield self._line(name, piece)
+
+    @property
+    def _room(self) -> int:
+        return max(NARROWEST, self._width - self._label - len(" │ "))
+
+    def _line(self, name: str, text: str) -> str:
+        label = name if len(name) <= LABEL_COLUMNS else "…" + name[1 - LABEL_COLUMNS :]
+        return f"{label:<{self._label}} │ {text}".rstrip()
+
+    def _filled(self, name: str, text: str) -> Iterator[str]:
+        *lines, self._texts[name] = wrapped(self._texts.get(name, "") + text, self._room)
+        for line in lines:
+            yield self._line(name, line)
+
+    def _rest(self, name: str) -> Iterator[str]:
+        if rest := self._texts.pop(name, "").rstrip():
+            yield self._line(name, rest)
+
+
+def wrapped(text: str, room: int) -> list[str]:
+    """The text in lines of at most ``room`` columns, broken between words where it can be; at least one."""
+    lines: list[str] = []
+    for paragraph in text.split("\n"):
+        rest = paragraph
+        while (cut := _fitting(rest, room)) < len(rest):
+            space = rest.rfind(" ", 1, cut + 1)
+            lines.append(rest[: space if space > 0 else cut])
+            rest = rest[space + 1 :] if space > 0 else rest[cut:]
+        lines.append(rest)
+    return lines
+
+
+def _fitting(text: str, room: int) -> int:
+    """How many characters fit; at least one."""
+    used = 0
+    for at, char in enumerate(text):
+        used += 2 if unicodedata.east_asian_width(char) in "WF" else 1
+        if used > room:
+            return max(at, 1)
+    return len(text)
+
+
+def _summary(done: MemberDone) -> str:
+    tokens = "done" if done.usage is None else f"done: {done.usage.total_tokens} tokens"
+    return tokens if done.cost is None else f"{tokens}, ${done.cost:.6f}"

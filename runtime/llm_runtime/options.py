@@ -1,0 +1,117 @@
+"""How a program says what it wants: plain values in, canonical requests out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias, TypedDict, TypeVar, cast, get_args
+
+import msgspec
+
+from llm_protocol.codec.fields import bad_request, typed
+from llm_protocol.content import HostedTool, JsonObject, Message, Part, ResponseFormat, Role, Tool, ToolChoice
+from llm_protocol.policy import Policy
+from llm_protocol.requests import ChatRequest, LLMRequest, Parameters
+
+Messages: TypeAlias = str | Sequence[Message | Mapping[str, str]]
+"""A user's text; or messages, each a `Message` or a mapping with ``role`` and ``content``, both strings."""
+
+Request = TypeVar("Request", bound=LLMRequest)
+
+LONGEST_DEADLINE_SECONDS = 86_400
+"""A day, as for a policy's deadline."""
+
+_ROLES = frozenset(("system", "developer", "user", "assistant", "tool"))
+
+
+class Options(TypedDict, total=False):
+    """What every request can be given: the fields of `LLMRequest` and of `Parameters`, by name."""
+
+    model: str
+    provider: str
+    context: JsonObject
+    metadata: JsonObject
+    deadline_s: float
+    policy: Policy
+    temperature: float
+    top_p: float
+    top_k: int
+    max_output_tokens: int
+    stop: Sequence[str]
+    frequency_penalty: float
+    presence_penalty: float
+    seed: int
+    reasoning_effort: str
+    reasoning_budget: int
+    reasoning_summary: str
+    parallel_tool_calls: bool
+    user: str
+    lenient: bool
+    extra: dict[str, JsonObject]
+
+
+class ChatOptions(Options, total=False):
+    """What a chat can be given besides."""
+
+    tools: Sequence[Tool | HostedTool]
+    tool_choice: ToolChoice
+    response_format: ResponseFormat
+
+
+_PARAMETERS = frozenset(Parameters.__struct_fields__)
+_OPTIONS = ChatOptions.__optional_keys__
+_PARTS = get_args(Part)
+
+
+def split(options: Options) -> JsonObject:
+    """Keyword arguments for a request: the parameters gathered into one `Parameters`, and the types of all checked.
+
+    Raises `BadRequestError` for a value that is none of its option's, and `TypeError` for an option there is not.
+    """
+    given = cast("dict[str, object]", dict(options))
+    if unknown := given.keys() - _OPTIONS:
+        from llm_protocol.codec.wording import suggestion  # only mistakes need it
+
+        name = min(unknown)
+        raise TypeError(f"there is no option {name!r}{suggestion(name, _OPTIONS)}")
+    parameters = typed({name: given.pop(name) for name in _PARAMETERS & given.keys()}, Parameters)
+    # A chat has every option; what it is made of would otherwise be found wrong by the provider that encodes it.
+    request = typed({**given, "parameters": parameters, "messages": ()}, ChatRequest)
+    return {name: getattr(request, name) for name in (*given, "parameters")}
+
+
+def checked(request: Request) -> Request:
+    """The request, with what a program may get wrong in it checked as a client's is. Raises `BadRequestError`."""
+    if request.deadline_s is not None and not request.deadline_s <= LONGEST_DEADLINE_SECONDS:
+        raise bad_request("deadline_s", f"deadline_s is a number of seconds, at most {LONGEST_DEADLINE_SECONDS:,}")
+    if request.policy is None:
+        return request
+    return msgspec.structs.replace(request, policy=typed(msgspec.to_builtins(request.policy), Policy, "policy"))
+
+
+def as_messages(messages: Messages) -> tuple[Message, ...]:
+    """The messages as the canonical model has them. Raises `BadRequestError` for anything else."""
+    if isinstance(messages, str):
+        return (Message.of("user", messages),)
+    given = cast("object", messages)
+    if not isinstance(given, Sequence) or not given:
+        found = "empty" if isinstance(given, Sequence) else f"of type {type(given).__name__}"
+        raise bad_request("messages", f"messages is {found}: it is a text, or a list of at least one message")
+    return tuple(_message(each, index) for index, each in enumerate(given))
+
+
+def _message(message: object, index: int) -> Message:
+    if isinstance(message, Message):
+        content: object = message.content
+        if not isinstance(content, tuple | list) or not all(isinstance(part, _PARTS) for part in content):
+            where = f"messages[{index}].content"
+            raise bad_request(where, f"{where} is not a tuple of parts; for text alone, write Message.of(role, text)")
+        return message
+    fields = message if isinstance(message, Mapping) else {}
+    role, content = fields.get("role"), fields.get("content")
+    if role not in _ROLES or not isinstance(content, str):
+        raise bad_request(
+            f"messages[{index}]",
+            f"messages[{index}] is neither a Message nor a mapping with a role ({', '.join(sorted(_ROLES))}) "
+            "and a content string",
+        )
+    return Message.of(cast("Role", role), content)

@@ -1,0 +1,124 @@
+"""What follows from what was found: one check for each thing that the configuration names. Pure.
+
+Vendors' lists are often incomplete (aliases, fine-tuned models), so a model that is not on one is a warning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import NamedTuple
+
+from llm_actors.catalog.actor import LISTING_SECONDS
+from llm_protocol.dialect import ModelInfo
+from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.policy import Policy
+from llm_protocol.prices import price_of
+from llm_protocol.requests import LLMProvider
+from llm_runtime.config import Config, Provider
+from llm_runtime.config.conversion import suggestion
+from llm_runtime.probes.report import Check, CheckStatus, counted, some
+
+PROVIDER = "provider"
+"""What the check of a provider is of."""
+
+_ADDRESS = "is base_url the address of its API, such as https://host/v1?"
+_REACH = "is base_url right, and can the server be reached from this machine?"
+_LATER = "try again later"
+
+# What would be right, by what went wrong. {entry} is the provider's table in the configuration.
+_ADVICE: dict[FailureKind, str] = {
+    FailureKind.AUTH: "put a key that is valid for this address where {entry}.api_key points",
+    FailureKind.TLS: "if its certificate is its own, name it in {entry}.ca_file; if it speaks no TLS, base_url is http",
+    FailureKind.NETWORK: _REACH,
+    FailureKind.TIMEOUT_CONNECT: _REACH,
+    FailureKind.TIMEOUT_TOTAL: _ADDRESS,
+    FailureKind.PROTOCOL: _ADDRESS,
+    FailureKind.ANSWER_TOO_LARGE: _ADDRESS,
+    FailureKind.MODEL_NOT_FOUND: _ADDRESS,
+    FailureKind.BAD_REQUEST: _ADDRESS,
+    FailureKind.QUOTA: "see to the account's quota",
+    FailureKind.RATE_LIMITED: _LATER,
+    FailureKind.OVERLOADED: _LATER,
+    FailureKind.SERVER_ERROR: _LATER,
+}
+
+
+class Listing(NamedTuple):
+    """What a vendor said when it was asked for its models, or how that failed."""
+
+    found: Sequence[ModelInfo] | Failure
+    seconds: float
+
+
+# -- the configuration -----------------------------------------------------------------------------------------------
+
+
+def configuration(config: Config, source: str) -> Iterator[Check]:
+    """What was read, and what is allowed but unwise in it."""
+    parts = [counted(len(config.enabled), "provider")]
+    parts += [counted(len(found), thing) for thing, found in (("route", config.routes), ("key", config.keys)) if found]
+    yield Check("configuration", source, CheckStatus.OK, ", ".join(parts))
+    for note in config.notes:
+        yield Check("configuration", source, CheckStatus.WARNING, note)
+
+
+# -- providers -------------------------------------------------------------------------------------------------------
+
+
+def provider(name: str, entry: Provider, listing: Listing) -> Check:
+    """Whether the provider answers, and whether its configured models are on its list."""
+    if isinstance(listing.found, Failure):
+        return Check(PROVIDER, name, *_failed(name, entry, listing.found), listing.seconds)
+    found, seconds = [model.id for model in listing.found], listing.seconds
+    if not found:
+        return Check(PROVIDER, name, CheckStatus.WARNING, "answers, with a list of models that is empty", seconds)
+    has = counted(len(found), "model")
+    if missing := [model for model in entry.models if model not in found]:
+        hint = suggestion(missing[0], found) if len(missing) == 1 else ""
+        return Check(PROVIDER, name, CheckStatus.WARNING, f"{has}; not among them: {some(missing)}{hint}", seconds)
+    if not entry.models and seconds > LISTING_SECONDS:
+        slow = f"{has}, but the runtime waits {LISTING_SECONDS:g} s for a list: name the models in the configuration"
+        return Check(PROVIDER, name, CheckStatus.WARNING, slow, seconds)
+    return Check(
+        PROVIDER, name, CheckStatus.OK, f"{has}, the configured ones among them" if entry.models else has, seconds
+    )
+
+
+def _failed(name: str, entry: Provider, failure: Failure) -> tuple[CheckStatus, str]:
+    said = failure.message.removeprefix(f"{name}: ").rstrip(".")
+    if failure.upstream_status is not None and str(failure.upstream_status) not in said:
+        said += f" (HTTP {failure.upstream_status})"
+    if failure.upstream_status == 404 and entry.kind is LLMProvider.OPENAI_COMPATIBLE and entry.models:
+        return CheckStatus.WARNING, f"{said}: if it lists no models that is no fault; else {_ADDRESS}"
+    advice = _ADVICE.get(failure.kind, "").format(entry=f"providers.{name}")
+    if failure.kind is FailureKind.AUTH and entry.api_key is None:
+        advice = f"it wants a key: providers.{name}.api_key"
+    # Who is told to slow down was let in: nothing is wrong with the provider.
+    status = CheckStatus.WARNING if failure.kind is FailureKind.RATE_LIMITED else CheckStatus.FAILED
+    return status, f"{said}; {advice}" if advice else said
+
+
+# -- prices ----------------------------------------------------------------------------------------------------------
+
+
+def prices(config: Config) -> Iterator[Check]:
+    """Whether it is known what the models that the configuration names cost."""
+    for name, entry in config.enabled.items():
+        named = _named_models(name, entry, config.routes.values())
+        unknown = [model for model in named if price_of(entry.kind.value, model) is None]
+        if not named or entry.kind is LLMProvider.LOCAL:
+            continue
+        if not unknown:
+            yield Check("prices", name, CheckStatus.OK, f"known for {counted(len(named), 'model')}")
+            continue
+        # Servers that are only compatible set their own prices, or none.
+        status = CheckStatus.OK if entry.kind is LLMProvider.OPENAI_COMPATIBLE else CheckStatus.WARNING
+        yield Check(
+            "prices", name, status, f"not known for {some(unknown)}: no cost is told, and max_cost rules them out"
+        )
+
+
+def _named_models(name: str, entry: Provider, routes: Collection[Policy]) -> list[str]:
+    in_routes = [model for route in routes for _, model in route.models()]
+    split = [model.partition("/") for model in in_routes]
+    return list(dict.fromkeys([*entry.models, *(rest for head, slash, rest in split if slash and head == name)]))

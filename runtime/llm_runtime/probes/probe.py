@@ -1,0 +1,137 @@
+"""Checking a configuration: everything that it names is tried, all at once and each within a bound.
+
+A provider is asked as the runtime asks it: by its own provider actor under its own supervisor, with the same key, trust
+and timeouts. Only what models are configured for it does not count there, for it is the vendor who is to answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Final, TypeAlias
+
+import msgspec
+import trio
+
+from llm_actors.kernel import KernelError, Supervisor, running
+from llm_actors.provider import ProviderSpec, failure_of, list_models
+from llm_protocol.dialect import ModelInfo
+from llm_protocol.errors import LLMClientError
+from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.requests import LLMProvider
+from llm_runtime.config import Config
+from llm_runtime.probes import findings, places, routes
+from llm_runtime.probes.findings import Listing
+from llm_runtime.probes.report import Check, CheckStatus
+from llm_runtime.providers import Supervised, provider_spec, supervised
+from llm_runtime.tree import Tree
+
+CHECK_SECONDS: Final = 15.0
+"""How long trying one thing may take; a provider's own timeouts may be shorter."""
+
+Attempt: TypeAlias = Callable[[], Awaitable[places.Finding]]
+
+
+async def check(config: Config, source: str, *, offline: bool = False) -> list[Check]:
+    """Check all of ``config``, which was read from ``source``. Takes little more than `CHECK_SECONDS` at the most.
+
+    With ``offline`` nothing is tried: only what the configuration alone can tell. Cancelling it leaves nothing behind.
+    """
+    specs = [provider_spec(name, provider) for name, provider in config.enabled.items()]
+    done = list(findings.configuration(config, source))
+    listings: dict[str, Listing] = {}
+    if not offline:
+        tried, listings = await _try_all(config, specs)
+        done += tried
+        done += [findings.provider(name, config.providers[name], listing) for name, listing in listings.items()]
+    failed = {each.name for each in done if each.what == findings.PROVIDER and each.status is CheckStatus.FAILED}
+    known = _known(config, specs, listings)._replace(failed=failed, offline=offline)
+    done += findings.prices(config)
+    done += [routes.route(name, policy, known) for name, policy in config.routes.items()]
+    return done
+
+
+def _known(config: Config, specs: Sequence[ProviderSpec], listings: dict[str, Listing]) -> routes.Known:
+    """The runtime's own catalog and router, with the models that the vendors told."""
+    tree = Tree(config, [supervised(each) for each in specs], lambda _provider, _model, _usage: None)
+    lists = {name: listing.found for name, listing in listings.items() if not isinstance(listing.found, Failure)}
+    for name in tree.catalog.unlisted:
+        if name in lists:
+            tree.catalog.update(name, lists[name])
+    return routes.Known(tree.catalog, tree.router, {name: [each.id for each in found] for name, found in lists.items()})
+
+
+async def _try_all(config: Config, specs: Sequence[ProviderSpec]) -> tuple[list[Check], dict[str, Listing]]:
+    tries = _tries(config)
+    asked = {each.name: _to_be_asked(each) for each in specs if each.kind is not LLMProvider.LOCAL}
+    checks: dict[tuple[str, str], Check] = {}
+    listings: dict[str, Listing] = {}
+
+    async def try_place(what: str, name: str, attempt: Attempt) -> None:
+        checks[what, name] = await _tried(what, name, attempt)
+
+    async def ask(name: str, each: Supervised) -> None:
+        listings[name] = await _asked(each)
+
+    root = Supervisor([each.supervisor.as_child() for each in asked.values()], name="checked")
+    async with running(root), trio.open_nursery() as nursery:
+        for one in tries:
+            nursery.start_soon(try_place, *one)
+        for name, each in asked.items():
+            nursery.start_soon(ask, name, each)
+    return [checks[what, name] for what, name, _ in tries], {name: listings[name] for name in asked}
+
+
+def _tries(config: Config) -> list[tuple[str, str, Attempt]]:
+    """What else there is to try: what it is, its name, and how."""
+    server, path = config.server, config.cache.path
+    tries: list[tuple[str, str, Attempt]] = [
+        ("address", f"{server.host}:{server.port}", partial(places.try_address, server))
+    ]
+    if config.cached and path is not None:
+        tries.append(("cache", path, partial(places.try_cache, path)))
+    if config.redis is not None:
+        import coredis  # noqa: F401 - takes its time, which would count for whoever is being asked
+
+        tries.append(("redis", config.redis.name, partial(places.try_redis, config.redis)))
+    local = [name for name, provider in config.enabled.items() if provider.kind is LLMProvider.LOCAL]
+    return [*tries, *(("local model", name, places.try_local_model) for name in local)]
+
+
+async def _tried(what: str, name: str, attempt: Attempt) -> Check:
+    begun = trio.current_time()
+    finding = CheckStatus.FAILED, f"no answer within {CHECK_SECONDS:g} s"
+    with trio.move_on_after(CHECK_SECONDS):
+        finding = await attempt()
+    return Check(what, name, *finding, _since(begun))
+
+
+def _to_be_asked(spec: ProviderSpec) -> Supervised:
+    return supervised(msgspec.structs.replace(spec, models=()))
+
+
+async def _asked(each: Supervised) -> Listing:
+    """What the vendor lists, or why it does not."""
+    begun = trio.current_time()
+    spec = each.spec
+    seconds = min(CHECK_SECONDS, spec.timeouts.total)
+    message = f"no whole list of models within {seconds:g} s"
+    found: Sequence[ModelInfo] | Failure = Failure(kind=FailureKind.TIMEOUT_TOTAL, message=message)
+    with trio.move_on_after(seconds):
+        try:
+            found = await list_models(each.ref)
+        except LLMClientError as exc:
+            found = _without_key(exc.failure, spec)
+        except KernelError as exc:
+            found = failure_of(exc, spec.name)
+    return Listing(found, _since(begun))
+
+
+def _without_key(failure: Failure, spec: ProviderSpec) -> Failure:
+    """The vendor's words, where it said our key back."""
+    key = spec.key
+    return failure if key is None else msgspec.structs.replace(failure, message=key.struck_from(failure.message))
+
+
+def _since(begun: float) -> float:
+    return round(trio.current_time() - begun, 3)

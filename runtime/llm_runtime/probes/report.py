@@ -1,0 +1,102 @@
+"""What was checked and how it went, as data. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from enum import StrEnum
+
+import msgspec
+
+NAMES_SHOWN = 5
+"""Of several names in one line."""
+
+DETAIL_CHARACTERS = 400
+"""Of what is said about one check: a vendor's words can be many."""
+
+
+class CheckStatus(StrEnum):
+    """How a check went. A warning is for a person to judge: it fails nothing."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAILED = "failed"
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One thing that was checked. ``detail`` is one line that can be printed anywhere; ``seconds`` is how long trying
+    took, 0 where nothing had to be tried.
+    """
+
+    what: str
+    name: str
+    status: CheckStatus
+    detail: str
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "detail", _one_line(self.detail))
+
+
+class Validation(msgspec.Struct, frozen=True):
+    """All that was checked."""
+
+    checks: tuple[Check, ...]
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole, as ``--json`` writes it. ``timestamp`` is RFC 3339; ``error`` says in one line what failed."""
+
+    success: bool
+    id: str
+    timestamp: str
+    validation: Validation
+    error: str | None
+
+    def lines(self) -> list[str]:
+        """For people: a line for each check, in columns, and one for all."""
+        checks = self.validation.checks
+        rows = [(each.status.value, each.what, _one_line(each.name), _time(each.seconds)) for each in checks]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        heads = ["  ".join(map(str.ljust, row, widths)) for row in rows]
+        told = [f"{head}  {each.detail}".rstrip() for head, each in zip(heads, checks, strict=True)]
+        return [*told, _summary(checks)]
+
+
+def report(checks: Sequence[Check], *, id: str, timestamp: str) -> Report:  # noqa: A002 - the field's name
+    """What these checks come to."""
+    failed = [f"{each.what} {each.name}" for each in checks if each.status is CheckStatus.FAILED]
+    error = f"failed: {', '.join(failed)}" if failed else None
+    return Report(success=not failed, id=id, timestamp=timestamp, validation=Validation(tuple(checks)), error=error)
+
+
+def refused(problem: str, source: str, *, id: str, timestamp: str) -> Report:  # noqa: A002 - the field's name
+    """The report on a configuration that cannot be used, so that nothing else was checked."""
+    check = Check("configuration", source, CheckStatus.FAILED, problem)
+    return Report(success=False, id=id, timestamp=timestamp, validation=Validation((check,)), error=problem)
+
+
+def _summary(checks: Sequence[Check]) -> str:
+    count = Counter(each.status for each in checks)
+    parts = [f"{count[status]} {status.value}" for status in CheckStatus if count[status]]
+    return f"{counted(len(checks), 'check')}: {', '.join(parts)}"
+
+
+def counted(number: int, thing: str) -> str:
+    """``1 route``, ``2 routes``"""
+    return f"{number} {thing}{'s' * (number != 1)}"
+
+
+def some(names: Sequence[str]) -> str:
+    """The first of several names, and how many more there are."""
+    more = len(names) - NAMES_SHOWN
+    return ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds else ""
+
+
+def _one_line(text: str) -> str:
+    line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    return line if len(line) <= DETAIL_CHARACTERS else line[: DETAIL_CHARACTERS - 1] + "…"

@@ -1,0 +1,102 @@
+"""Whether the models that a route names exist, by the runtime's own catalog and by what the vendors said. Pure.
+
+A provider may be asked for models that are not on its list, so a name that is on no list is only doubtful. A route
+fails when nobody can answer it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from enum import IntEnum
+from typing import NamedTuple
+
+from llm_actors.catalog import Candidate, Catalog
+from llm_actors.orchestrator import Router
+from llm_actors.orchestrator.strategies.synthesis import WITHOUT_A_MODEL
+from llm_protocol.errors import ModelNotFoundError
+from llm_protocol.policy import Policy
+from llm_protocol.requests import ChatRequest
+from llm_runtime.config.conversion import suggestion
+from llm_runtime.probes.report import Check, CheckStatus, counted, some
+
+HELPING = ("synthesiser", "judge")
+"""Fields whose models answer nobody by themselves."""
+
+
+class Known(NamedTuple):
+    """The models as the runtime knows them; what each vendor listed, as far as it did; and who failed."""
+
+    catalog: Catalog
+    router: Router
+    lists: Mapping[str, Collection[str]] = {}
+    failed: Collection[str] = ()
+    offline: bool = False
+    """Nobody was asked, so what is not known is no fault."""
+
+
+class _Standing(IntEnum):
+    GOOD = 0
+    UNTOLD = 1
+    DOUBTFUL = 2
+    BAD = 3
+
+
+class _Verdict(NamedTuple):
+    standing: _Standing
+    problem: str = ""
+
+
+_GOOD = _Verdict(_Standing.GOOD)
+
+
+def route(name: str, policy: Policy, known: Known) -> Check:
+    """The check of one route. One that names no models is good when the selector has anybody to choose."""
+    named = [(field, model) for field, model in policy.models() if model not in WITHOUT_A_MODEL]
+    verdicts = [_model(f"{field}: {model}", model, known) for field, model in named]
+    answering = [verdict for (field, _), verdict in zip(named, verdicts, strict=True) if field not in HELPING]
+    if not answering:
+        answering = [_chosen(name, known)]
+        verdicts += answering
+    problems = dict.fromkeys(verdict.problem for verdict in verdicts if verdict.problem)
+    told = counted(len(named), "model") if named else "the selector chooses"
+    return Check("route", name, _status(answering, verdicts), "; ".join(problems) or told)
+
+
+def _status(answering: Sequence[_Verdict], verdicts: Sequence[_Verdict]) -> CheckStatus:
+    if all(verdict.standing is _Standing.BAD for verdict in answering):
+        return CheckStatus.FAILED
+    return CheckStatus.OK if max(verdict.standing for verdict in verdicts) <= _Standing.UNTOLD else CheckStatus.WARNING
+
+
+def _model(where: str, model: str, known: Known) -> _Verdict:
+    try:
+        candidates = known.catalog.resolve(ChatRequest(model=model, messages=()))
+    except ModelNotFoundError:
+        return _unlisted(where, known) or _Verdict(_Standing.BAD, f"{where}: no enabled provider has it")
+    return min(_candidate(each, known) for each in candidates)
+
+
+def _chosen(name: str, known: Known) -> _Verdict:
+    try:
+        candidates = known.router.route(ChatRequest(model=name, messages=())).candidates
+    except ModelNotFoundError as exc:
+        return _unlisted("the selector chooses", known) or _Verdict(_Standing.BAD, exc.failure.message)
+    return min(_candidate(each, known) for each in candidates)
+
+
+def _unlisted(where: str, known: Known) -> _Verdict | None:
+    """What is not found may be at a provider whose list is not known."""
+    if not known.catalog.unlisted:
+        return None
+    standing = _Standing.UNTOLD if known.offline else _Standing.DOUBTFUL
+    return _Verdict(standing, f"{where}: cannot be told without the models of {some(known.catalog.unlisted)}")
+
+
+def _candidate(candidate: Candidate, known: Known) -> _Verdict:
+    if candidate.provider in known.failed:
+        return _Verdict(_Standing.BAD, f"{candidate}: its provider failed")
+    listed = known.lists.get(candidate.provider)
+    if listed and candidate.model not in listed:
+        hint = suggestion(candidate.model, listed)
+        return _Verdict(_Standing.DOUBTFUL, f"{candidate}: not on its provider's list{hint}")
+    return _GOOD

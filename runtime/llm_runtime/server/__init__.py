@@ -1,0 +1,7 @@
+"""The front door of the daemon: one port, HTTP/1.1 and WebSocket, every vendor's clients."""
+
+from llm_runtime.server.actors import ListenAddress, server_child
+from llm_runtime.server.engine import RequestEngine
+from llm_runtime.server.listener import CannotListenError
+
+__all__ = ["CannotListenError", "ListenAddress", "RequestEngine", "server_child"]

@@ -1,0 +1,122 @@
+"""Who may come in. Looked at in this order, before anything else is: Host, Origin, key.
+
+Host: a web page can make its own name resolve to 127.0.0.1 and so talk to a local daemon as if it were its own server;
+the name then is the page's, never ours. Origin: a browser sends it along with what a page does; programs send none.
+Keys are compared as digests, all of them, so that neither the time nor the answer tells a wrong key from none, nor
+either from one that has expired. Wrong ones are counted by peer; who has a right one is never refused for theirs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import re
+import time
+from collections.abc import Mapping
+from typing import final
+from urllib.parse import parse_qsl
+
+from llm_runtime.config import Key, Server
+from llm_runtime.server.http_error import HttpError, wrong_key
+from llm_runtime.server.logins import FailedLogins
+
+KEY_HEADERS = ("x-api-key", "x-goog-api-key")
+"""Where clients of other vendors put the key, besides ``Authorization: Bearer``."""
+
+KEY_PROTOCOL = "openai-insecure-api-key."
+"""A browser cannot set header fields on a WebSocket; it offers the key as a subprotocol with this prefix."""
+
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::\d{1,5})?")
+_KEY_IN_QUERY = frozenset(("token", "access_token", "api_key", "apikey", "key"))
+
+
+@final
+class Access:
+    """The rules, made once from the configuration."""
+
+    def __init__(self, server: Server, keys: Mapping[str, Key]) -> None:
+        self._origins = frozenset(server.allowed_origins)
+        self._hosts = frozenset(host.lower() for host in server.allowed_hosts)
+        self._keys = tuple((name, _digest(key.secret.reveal())) for name, key in keys.items())
+        self._expires = {name: key.expires.timestamp() for name, key in keys.items() if key.expires is not None}
+        self._failed = FailedLogins()
+
+    def check_place(self, headers: Mapping[str, str], query: str, local_host: str) -> None:
+        """Look at Host and Origin, and that no key is in the URL. Raises `HttpError`."""
+        host = headers.get("host", "")
+        if not self.is_our_host(host, local_host):
+            message = "This host name is not served here; add it to server.allowed_hosts."
+            raise HttpError(403, "host_not_allowed", message, close=True)
+        origin = headers.get("origin")
+        from_elsewhere = headers.get("sec-fetch-site") == "cross-site"  # browsers send it also where there is no Origin
+        if origin not in self._origins and (origin is not None or from_elsewhere):
+            message = "Web pages of this origin may not connect; add it to server.allowed_origins."
+            raise HttpError(403, "origin_not_allowed", message, close=True)
+        if query and _KEY_IN_QUERY.intersection(name.lower() for name, _ in parse_qsl(query, keep_blank_values=True)):
+            message = "A key does not belong into the URL, where logs keep it; send it as Authorization: Bearer."
+            raise HttpError(400, "key_in_query", message, close=True)
+
+    def check_key(self, headers: Mapping[str, str], peer_host: str) -> str:
+        """The name of the caller, empty where no keys are asked for. Raises `HttpError`."""
+        if not self._keys:
+            return ""
+        caller = self.owner(_presented(headers))
+        if caller is None or self.has_expired(caller):
+            raise self._failed.another(peer_host) or wrong_key()
+        return caller
+
+    def has_expired(self, caller: str) -> bool:
+        """Whether the caller's key has, by the wall clock: that is whose time its owner was told."""
+        expires = self._expires.get(caller)
+        return expires is not None and time.time() >= expires
+
+    def allows_origin(self, origin: str | None) -> bool:
+        """Whether a page of this origin may read our answers."""
+        return origin is not None and origin in self._origins
+
+    def is_our_host(self, host: str, local_host: str) -> bool:
+        """Whether ``host`` (a Host field) is loopback, the address itself that was connected to, or configured."""
+        if (parts := _HOST.fullmatch(host.lower())) is None:
+            return False
+        name = parts[1].strip("[]").rstrip(".")
+        if name == "localhost" or name in self._hosts or host.lower() in self._hosts:
+            return True
+        try:
+            address = ipaddress.ip_address(name)
+            return address.is_loopback or address == ipaddress.ip_address(local_host)
+        except ValueError:
+            return False
+
+    def owner(self, presented: str) -> str | None:
+        """Whose key was ``presented``. It is compared with every key there is, whichever it is."""
+        digest, found = _digest(presented), None
+        for name, known in self._keys:
+            if hmac.compare_digest(digest, known):
+                found = name
+        return found
+
+
+def _presented(headers: Mapping[str, str]) -> str:
+    """The key a request carries, wherever its vendor's clients put it; empty for none."""
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return token.strip()
+    for name in KEY_HEADERS:
+        if name in headers:
+            return headers[name].strip()
+    return next((each.removeprefix(KEY_PROTOCOL) for each in protocols(headers) if each.startswith(KEY_PROTOCOL)), "")
+
+
+def protocols(headers: Mapping[str, str]) -> list[str]:
+    """The WebSocket subprotocols a client offers."""
+    return [each.strip() for each in headers.get("sec-websocket-protocol", "").split(",") if each.strip()]
+
+
+def plain_protocol(headers: Mapping[str, str]) -> str | None:
+    """The subprotocol to answer with: the first that is not a key, which is never echoed."""
+    return next((each for each in protocols(headers) if not each.startswith(KEY_PROTOCOL)), None)
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()

@@ -1,0 +1,156 @@
+"""The front door as actors: one listener, one child per connection.
+
+    sessions  one_for_one, temporary: one child per connection. A bug in one ends that one.
+    door      accepts; the last to start and the first to stop. Its stop is the drain.
+
+The service that both share is made once and outlives a crash of the door: connections do not notice one.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Callable, Mapping
+from itertools import count
+from types import MappingProxyType
+from typing import Never, final
+
+import msgspec
+import trio
+
+from llm_actors.kernel import ChildSpec, Inbox, NotRunning, Previous, Restart, Supervisor, TooManyChildren
+from llm_runtime.config import Key, Server
+from llm_runtime.server.connection import HttpConnection
+from llm_runtime.server.engine import RequestEngine
+from llm_runtime.server.http1 import encode_response
+from llm_runtime.server.http_error import NO_SNIFFING, HttpError, too_many_connections
+from llm_runtime.server.limits import CLOSE_SECONDS, DEPARTING_CONNECTIONS, RESERVED_CONNECTIONS, RESERVED_SECONDS
+from llm_runtime.server.listener import Acceptor, bind
+from llm_runtime.server.socket import Socket
+from llm_runtime.server.state import ServerState
+
+log = logging.getLogger("llm_runtime.server")
+
+_numbers = count(1)
+
+NO_KEYS: Mapping[str, Key] = MappingProxyType({})
+
+SHUTDOWN_SECONDS = 2 * CLOSE_SECONDS + 1.0
+"""What closing may take beyond the drain."""
+
+
+class ListenAddress(msgspec.Struct, frozen=True):
+    """Where the door listens; also what a restarted door inherits, so that it is found where it was."""
+
+    host: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        """The address as a URL."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+
+def server_child(
+    config: Server,
+    engine: RequestEngine,
+    on_listening: Callable[[ListenAddress], None] = lambda _: None,
+    *,
+    keys: Mapping[str, Key] = NO_KEYS,
+) -> tuple[ChildSpec[Never], ChildSpec[Never]]:
+    """The two branches of the tree that are the front door, in the order they start. Without ``keys`` everyone who
+    reaches the port may ask.
+
+    ``on_listening`` is called, synchronously, at each start of the door, when connections are accepted. A start fails
+    with `CannotListenError`.
+    """
+    service = ServerState(config, keys, engine)
+    sessions = Supervisor(
+        name="sessions", max_children=config.max_connections + RESERVED_CONNECTIONS + DEPARTING_CONNECTIONS
+    )
+
+    def door(previous: Previous) -> ServerActor:
+        return ServerActor(service, sessions, previous if isinstance(previous, ListenAddress) else None, on_listening)
+
+    spec: ChildSpec[Never] = ChildSpec("door", door, shutdown=config.drain_s + SHUTDOWN_SECONDS, mailbox=None)
+    return sessions.as_child(), spec
+
+
+@final
+class ServerActor:
+    """Listens, and starts a child of ``sessions`` for each connection."""
+
+    def __init__(
+        self,
+        service: ServerState,
+        sessions: Supervisor,
+        previous: ListenAddress | None,
+        on_listening: Callable[[ListenAddress], None],
+    ) -> None:
+        self._service = service
+        self._sessions = sessions
+        self._port = previous.port if previous else service.config.port
+        self._on_listening = on_listening
+
+    async def run(self, inbox: Inbox[Never], *, task_status: trio.TaskStatus[None]) -> None:
+        """Accept until asked to stop; then drain, see `ServerState.drain`."""
+        config = self._service.config
+        acceptors = [Acceptor(each, self._take) for each in await bind(config.host, self._port)]
+        stopping = trio.Event()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._service.pulse.run)
+                nursery.start_soon(self._service.receiver.run)
+                for acceptor in acceptors:
+                    nursery.start_soon(acceptor.run)
+                address = ListenAddress(config.host, acceptors[0].port)
+                inbox.checkpoint(address)
+                inbox.when_stopping(stopping.set)
+                task_status.started()
+                self._on_listening(address)
+                await stopping.wait()
+                for acceptor in acceptors:
+                    acceptor.close()
+                await self._service.drain(config.drain_s)
+                nursery.cancel_scope.cancel("the door is closed")
+        finally:
+            for acceptor in acceptors:
+                acceptor.close()
+
+    async def _take(self, accepted: socket.socket) -> None:
+        """Give a connection its child."""
+        connected = Socket(accepted, self._service.receiver)
+        connection = HttpConnection(connected, self._service)
+        room = self._service.room
+        room.enter(connection)
+        if room.is_reserved(connection):
+            connection.hurry(RESERVED_SECONDS)
+        name = f"connection-{next(_numbers)}"  # never one that a door before a crash has used
+        spec: ChildSpec[Never] = ChildSpec(
+            name, lambda _: connection, Restart.TEMPORARY, shutdown=CLOSE_SECONDS, mailbox=None
+        )
+        try:
+            await self._sessions.start_child(spec)
+        except TooManyChildren:
+            room.leave(connection)
+            refused = too_many_connections()
+            self._service.engine.refused(refused.code)
+            await _turn_away(connected, refused)
+        except NotRunning:
+            room.leave(connection)
+            connected.abort()
+        except BaseException:
+            room.leave(connection)
+            connected.abort()
+            raise
+
+
+async def _turn_away(connected: Socket, refused: HttpError) -> None:
+    """Say why, if it fits into the kernel's buffer. Nobody waits for the client: there are too many already."""
+    try:
+        await connected.send(encode_response(refused.response(), (NO_SNIFFING,), close=True, bare=False))
+    except trio.BrokenResourceError:
+        pass
+    finally:
+        connected.close()

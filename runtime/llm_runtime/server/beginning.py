@@ -1,0 +1,71 @@
+"""How a response of the Responses API begins, over HTTP and WebSocket alike: its parent is looked up, its run started,
+and it is put on the shelf.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llm_actors.run import Run
+from llm_protocol.content import Message
+from llm_protocol.events import Finished, Started, UsageReported
+from llm_protocol.requests import AnyRequest
+from llm_protocol.response import FinishReason, LLMResponse, Usage
+from llm_protocol.wires.responses import Create
+from llm_runtime.server.engine import admitted
+from llm_runtime.server.http_error import HttpError
+from llm_runtime.server.response_store import Recent, StoredResponse
+
+if TYPE_CHECKING:
+    from llm_runtime.server.state import ServerState
+
+
+async def begin(
+    service: ServerState, create: Create, caller: str, size: int, *, stream: bool, recent: Recent | None = None
+) -> StoredResponse:
+    """Start a response; ``size`` is what its request weighs in bytes. Raises `LLMClientError` and `HttpError`.
+
+    From its return on the run waits for a follower: there must be no checkpoint before one is there.
+    """
+    options = create.options
+    parent = _parent(service, options.previous_response_id, caller, recent)
+    before, weight = parent or ((), 0)
+    inbound = admitted(caller, create.after(before) if before else create.inbound)
+    if options.generate:
+        run = await service.submit(inbound.request, stream=stream or options.background, background=options.background)
+    else:
+        run = warmed_up(inbound.request)
+    kept = StoredResponse(run, inbound, options, (*before, *create.input), weight + size)
+    service.shelf.put(kept)
+    return kept
+
+
+def _parent(
+    service: ServerState, response_id: str | None, caller: str, recent: Recent | None
+) -> tuple[tuple[Message, ...], int] | None:
+    """The conversation a response follows, with its weight."""
+    if response_id is None:
+        return None
+    kept = (recent.get(response_id) if recent else None) or service.shelf.find(response_id, caller)
+    conversation = kept.conversation() if kept else None
+    if kept is None or conversation is None:
+        message = f"Previous response with id '{response_id[:100]}' not found."
+        raise HttpError(400, "previous_response_not_found", message, param="previous_response_id")
+    return conversation, kept.weight
+
+
+def warmed_up(request: AnyRequest) -> Run:
+    """The run of a ``generate: false`` request: an empty answer, at once. What it sent can be followed up."""
+    run = Run(request, stream=True, background=True)
+    response = LLMResponse(
+        request_id=request.request_id,
+        response_id=run.response_id,
+        provider=request.provider or "",
+        model=request.model,
+        usage=Usage(),
+        finish_reason=FinishReason.STOP,
+    )
+    for event in Started(model=request.model), UsageReported(Usage()):
+        run.log.append(event)
+    run.log.append(Finished(reason=FinishReason.STOP, response=response))
+    return run

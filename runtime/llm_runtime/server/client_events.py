@@ -1,0 +1,119 @@
+"""What a client says on a WebSocket, and how it is told of a mistake."""
+
+from __future__ import annotations
+
+import re
+from typing import TypeVar
+
+import msgspec
+
+from llm_protocol.codec.json import WireError, decode_object
+from llm_protocol.content import JsonObject
+from llm_runtime.server.http_error import HttpError
+from llm_runtime.server.limits import LANE_NAME
+
+EXAMPLE = '{"type": "response.create", "model": "auto", "input": "Say hi"}'
+EXAMPLES = {
+    "response.cancel": '{"type": "response.cancel", "response_id": "resp_…"}',
+    "response.resume": '{"type": "response.resume", "response_id": "resp_…", "starting_after": 7}',
+}
+"""For those types; `EXAMPLE` for all others."""
+KNOWN = ("response.create", "response.cancel", "response.resume")
+
+ECHOED_CHARACTERS = 256
+"""A longer id of the client's is not repeated to it."""
+
+_LANE = re.compile(LANE_NAME)
+T = TypeVar("T")
+
+
+class ClientEventHead(msgspec.Struct, frozen=True):
+    """What every frame may have. ``event_id`` is the client's, and comes back in an error frame."""
+
+    type: str = ""
+    stream_id: str | None = None
+    event_id: str | None = None
+
+
+class Cancel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``response.cancel``: by id, or what is active on a lane."""
+
+    type: str
+    response_id: str | None = None
+    stream_id: str | None = None
+    event_id: str | None = None
+
+
+class Resume(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``response.resume``: the events of a response after ``starting_after``."""
+
+    type: str
+    response_id: str
+    starting_after: int = -1
+    stream_id: str | None = None
+    event_id: str | None = None
+
+
+_HEAD = msgspec.json.Decoder(ClientEventHead)
+
+
+def read_head(text: str) -> ClientEventHead:
+    """The head of a frame, without an ``event_id`` too long to repeat. Raises `HttpError` when it is none."""
+    try:
+        head = _HEAD.decode(text)
+    except msgspec.ValidationError as exc:
+        raise _invalid(str(exc)) from None
+    except (msgspec.DecodeError, RecursionError, UnicodeError):
+        head = read(text, ClientEventHead)  # perhaps it is JSON that only Python's own reader understands
+    if head.event_id is not None and len(head.event_id) > ECHOED_CHARACTERS:
+        head = msgspec.structs.replace(head, event_id=None)
+    return head
+
+
+def read(text: str, kind: type[T]) -> T:
+    """The whole frame as a ``kind``. Raises `HttpError`."""
+    frame: JsonObject = {}
+    try:
+        frame = decode_object(text)
+        return msgspec.convert(frame, kind)
+    except WireError:
+        raise HttpError(400, "invalid_json", f"The frame is not a JSON object. Send, for example, {EXAMPLE}") from None
+    except msgspec.ValidationError as exc:
+        raise _invalid(str(exc), EXAMPLES.get(str(frame.get("type")), EXAMPLE)) from None
+
+
+def check_lane(name: str | None) -> None:
+    """Raise `HttpError` unless a lane may be called that."""
+    if name is not None and not _LANE.fullmatch(name):
+        message = f"A stream_id must match {LANE_NAME}."
+        raise HttpError(400, "invalid_stream_id", message, param="stream_id")
+
+
+def unknown_type(head: ClientEventHead) -> HttpError:
+    """There is no such frame."""
+    message = f"Unknown type {head.type[:100]!r}; known are {', '.join(KNOWN)}. Send, for example, {EXAMPLE}"
+    return HttpError(400, "unknown_event_type", message, param="type")
+
+
+def encode_refusal(refused: HttpError, stream_id: str | None, event_id: str | None) -> bytes:
+    """The error frame for what the door refuses."""
+    error: dict[str, object] = dict(refused.error())
+    if refused.headers:
+        error["headers"] = dict(refused.headers)
+    return _encode("error", {"status": refused.status, "error": error}, stream_id, event_id)
+
+
+def encode_steer_failed(head: ClientEventHead) -> bytes:
+    """The answer to ``response.steer``."""
+    error = {"type": "invalid_request_error", "code": "steering_not_supported", "message": "Steering is not supported."}
+    return _encode("response.steer.failed", {"error": error}, head.stream_id, head.event_id)
+
+
+def _encode(kind: str, fields: dict[str, object], stream_id: str | None, event_id: str | None) -> bytes:
+    optional = {"stream_id": stream_id, "event_id": event_id}
+    echoed = {name: text for name, text in optional.items() if text is not None and len(text) <= ECHOED_CHARACTERS}
+    return msgspec.json.encode({"type": kind, **fields} | echoed)
+
+
+def _invalid(problem: str, example: str = EXAMPLE) -> HttpError:
+    return HttpError(400, "invalid_request", f"{problem}. Send, for example, {example}")

@@ -1,0 +1,274 @@
+"""One HTTP connection: one task, and no scope but its actor's.
+
+The task answers one request after the other. Bytes are brought by the receiver, so the client is seen to leave, also
+while an answer is made or written. Timeouts are looked at by the pulse. A WebSocket handshake ends the HTTP: the
+socket, and what was read too much, go on to a WebSocket session.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from enum import Enum
+from math import inf
+from typing import TYPE_CHECKING, Never, final
+
+import trio
+
+from llm_actors.kernel import Inbox
+from llm_actors.kernel.trace import exception_site
+from llm_runtime.server.http1 import CONTINUE, Request, RequestParser, encode_response
+from llm_runtime.server.http_error import NO_SNIFFING, SERVER_ERROR, HttpError, too_many_connections
+from llm_runtime.server.limits import BODY_SECONDS, MIN_RATE, PIPELINED_BYTES
+from llm_runtime.server.request_context import BodyStream, RequestContext, refusing
+from llm_runtime.server.socket import Socket
+from llm_runtime.server.wakeup import WakeupEvent
+
+if TYPE_CHECKING:
+    from llm_runtime.server.state import ServerState
+
+log = logging.getLogger("llm_runtime.server")
+
+
+class Phase(Enum):
+    """What a connection is doing; each has its own deadline."""
+
+    IDLE = "idle"
+    HEAD = "head"
+    BODY = "body"
+    ANSWERING = "answering"
+
+
+@final
+class HttpConnection:
+    """An actor that serves one connected socket until either side has had enough."""
+
+    __slots__ = (
+        "_cancel", "_deadline", "_ends_with_client", "_head_seconds", "_held", "_late", "_left", "_making_way",
+        "_parser", "_phase", "_said_last_words", "_since", "_upgrade", "service", "socket", "streaming", "waker",
+    )  # fmt: skip
+
+    def __init__(self, socket: Socket, service: ServerState) -> None:
+        self.socket = socket
+        self.service = service
+        self.waker = WakeupEvent()
+        self.streaming: BodyStream | None = None
+        self._parser = RequestParser(service.config.max_body_bytes)
+        self._phase = Phase.IDLE
+        self._head_seconds = service.config.head_s
+        self._deadline = trio.current_time() + self._head_seconds
+        self._held = 0
+        self._making_way = False
+        self._since = 0.0
+        self._late = False
+        self._left = False
+        self._ends_with_client = False
+        self._upgrade: RequestContext | None = None
+        self._said_last_words = False
+
+    async def run(self, inbox: Inbox[Never], *, task_status: trio.TaskStatus[None]) -> None:
+        """Serve until the end or until asked to stop, and close the socket. A bug in an endpoint comes out."""
+        task_status.started()
+        self._cancel = inbox.scope.cancel
+        inbox.when_stopping(self._cancel)
+        self.service.join(self)
+        self.service.receiver.add(self.socket, self._take)
+        try:
+            await self._serve_requests()
+            self.service.receiver.remove(self.socket)
+            if self._upgrade is not None:
+                await self.service.serve_websocket(self._upgrade, self.socket, self._parser.left_over())
+            elif self._said_last_words:
+                await self.socket.close_gently()
+        except trio.BrokenResourceError:
+            pass  # a client that has gone or does not read is an ordinary end; what it asked for is cancelled by now
+        finally:
+            self._release_body()
+            self.service.room.leave(self)
+            self.service.leave(self)
+            self.socket.close()
+
+    # -- receiving ---------------------------------------------------------------------------------------------------
+
+    def _take(self, data: bytes) -> None:
+        self.waker.wake()
+        if data:
+            self._parser.feed(data)
+            if self._phase is not Phase.ANSWERING or self._parser.received <= PIPELINED_BYTES:
+                return
+            self.socket.abort()  # to stop reading would be to stop seeing the client leave
+        self._left = True
+        if self._ends_with_client:
+            self._cancel("the client has left")
+
+    def end_with_client(self) -> None:
+        """From now until the answer is given, the client's leaving ends everything."""
+        self._ends_with_client = True
+        if self._left:
+            self._cancel("the client has left")
+
+    # -- timeouts and drain ------------------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        """Notice what takes too long."""
+        if self.streaming is not None:
+            self.streaming.tick(now)
+        if self._phase is Phase.BODY:
+            seconds = BODY_SECONDS + self._parser.received / MIN_RATE
+            self._deadline = self._since + min(seconds, self.service.config.max_body_s)
+        if now >= self._deadline:
+            self._late = True
+            self.waker.wake()
+
+    @property
+    def peer_host(self) -> str:
+        """The address the client came from; empty for a unix socket."""
+        return self.socket.peer_host
+
+    def make_way(self) -> None:
+        """End now: the place is another's. See `Room`."""
+        self._making_way = True
+        if self._phase is Phase.ANSWERING or self._said_last_words:
+            self.socket.abort()
+            self._cancel("the connection makes way for another")
+        self.waker.wake()
+
+    def hurry(self, seconds: float) -> None:
+        """The first head has only so long to arrive."""
+        self._head_seconds = seconds
+        self._deadline = trio.current_time() + seconds
+
+    def drain(self) -> None:
+        """Close after the answer in hand, or now when there is none."""
+        if self._phase is Phase.IDLE:
+            self._late = True
+        self.waker.wake()
+
+    def _enter(self, phase: Phase, seconds: float) -> None:
+        if phase is not self._phase:
+            self._phase = phase
+            self._late = False
+            self._since = trio.current_time()
+            self._deadline = self._since + seconds
+
+    # -- answering ---------------------------------------------------------------------------------------------------
+
+    async def _serve_requests(self) -> None:
+        while (exchange := await self._next_exchange()) is not None:
+            self._enter(Phase.ANSWERING, inf)
+            await self._answer(exchange)
+            self._release_body()
+            self.streaming = None
+            self._ends_with_client = False
+            if exchange.close or self._left or self._upgrade is not None:
+                self._said_last_words = exchange.close and not self._left
+                return
+            self._enter(Phase.IDLE, self.service.config.keep_alive_s)
+
+    async def _next_exchange(self) -> RequestContext | None:
+        """The next request, judged and whole; nothing when the connection has ended or has to.
+
+        Who asks, and for what, is in the head, and so nothing of a body is kept for a stranger. When a refusal leaves a
+        body unread, the connection ends with it: what follows on it cannot be told from that body.
+        """
+        exchange: RequestContext | None = None
+        try:
+            request = await self._arrival(self._parser.next_head)
+            if request is None:
+                return None
+            exchange = RequestContext(self, request)
+            if not self._judge(exchange) and await self._arrival(self._parser.next) is None:
+                return None
+        except HttpError as refused:
+            await self._end_refusing(refused, exchange)
+            return None
+        exchange.close = exchange.close or not request.keep_alive
+        return exchange
+
+    def _judge(self, exchange: RequestContext) -> bool:
+        """Choose the endpoint, and tell whether the body has been read. Raises `HttpError`, unless the connection can go
+        on after the refusal: then the endpoint is one that refuses.
+        """
+        service, room = self.service, self.service.room
+        try:
+            exchange.endpoint = service.endpoint_of(exchange, operators_only=room.is_reserved(self))
+        except HttpError as refused:
+            if refused.close or self._parser.next() is None:
+                raise
+            exchange.endpoint = refusing(refused)
+            return True
+        if exchange.belongs:
+            room.recognise(self)
+        exchange.close = room.is_reserved(self)
+        return False
+
+    async def _arrival(self, read: Callable[[], Request | None]) -> Request | None:
+        """Wait for what ``read`` gives; nothing when the connection has ended, or has to. Raises `HttpError`."""
+        while (request := read()) is None:
+            if self._left:
+                return None
+            if self._making_way:
+                raise too_many_connections()
+            self._hold_body()
+            if self._late:
+                if self.service.room.is_reserved(self):
+                    raise too_many_connections()
+                if self._phase is Phase.IDLE:
+                    return None
+                raise HttpError(408, "request_timeout", "The request took too long to arrive.", close=True)
+            await self._progress()
+        self._hold_body()
+        return request
+
+    async def _progress(self) -> None:
+        """Wait for more of a request."""
+        if self._parser.is_busy:
+            await trio.lowlevel.checkpoint()
+            return
+        if self._parser.in_body:
+            if self._phase is not Phase.BODY and self._parser.awaits_continue:
+                await self.socket.send(CONTINUE)
+            self._enter(Phase.BODY, BODY_SECONDS)
+        elif self._parser.received:
+            self._enter(Phase.HEAD, self._head_seconds)
+        await self.waker.wait()
+
+    async def _end_refusing(self, refused: HttpError, exchange: RequestContext | None) -> None:
+        """Refuse, and read nothing more."""
+        self._parser.discard()
+        self._release_body()
+        self._said_last_words = not self._making_way  # who makes way is not waited for
+        if exchange is None:
+            self.service.engine.refused(refused.code)
+            await self.socket.send(encode_response(refused.response(), (NO_SNIFFING,), close=True, bare=False))
+        else:
+            exchange.close = True
+            await exchange.refuse(refused)
+
+    async def _answer(self, exchange: RequestContext) -> None:
+        try:
+            await exchange.endpoint(exchange)
+        except HttpError as refused:
+            await exchange.refuse(refused)
+        except trio.BrokenResourceError:
+            raise
+        except Exception as exc:
+            log.error("request %s crashed its connection: %s", exchange.request_id, exception_site(exc))  # noqa: TRY400
+            if not exchange.begun:
+                message = "The runtime has a bug; it is in the log under this request's id."
+                await exchange.refuse(HttpError(500, "server_error", message, kind=SERVER_ERROR, close=True))
+            raise
+
+    def _hold_body(self) -> None:
+        """Count what is here of the body. Raises `HttpError`."""
+        if (more := self._parser.body_bytes - self._held) > 0:
+            self.service.bodies.hold(more)
+            self._held += more
+
+    def _release_body(self) -> None:
+        self.service.bodies.release(self._held)
+        self._held = 0
+
+    def upgrade(self, exchange: RequestContext) -> None:
+        """Go on as a WebSocket once the endpoint has returned."""
+        self._upgrade = exchange

@@ -1,0 +1,192 @@
+"""The endpoints that keep nothing: one request, one answer."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import cache
+from typing import TYPE_CHECKING, TypeAlias
+from urllib.parse import parse_qs, urlsplit
+
+import msgspec
+
+from llm_protocol.dialect import ServerDialect, WireResponse
+from llm_protocol.errors import LLMClientError
+from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.requests import AUTO, AnyRequest
+from llm_runtime.server.engine import admitted
+from llm_runtime.server.handshake import check_handshake
+from llm_runtime.server.http_error import JSON
+from llm_runtime.server.subscription import encode_failure, respond
+
+if TYPE_CHECKING:
+    from llm_runtime.server.request_context import RequestContext
+
+METRICS = "text/plain; version=0.0.4; charset=utf-8"
+"""Prometheus' text format."""
+
+Endpoint: TypeAlias = "Callable[[RequestContext], Awaitable[None]]"
+
+
+def asking(dialect: Callable[[], ServerDialect]) -> Endpoint:
+    """An endpoint at which clients of ``dialect`` ask for an answer."""
+
+    async def ask(exchange: RequestContext) -> None:
+        spoken = dialect()
+        exchange.end_with_client()
+        try:
+            decoded = spoken.decode_request(exchange.request.target, exchange.take_body())
+            inbound = admitted(exchange.caller, decoded)
+            run = await exchange.service.submit(_tellable(inbound.request), stream=inbound.stream)
+        except LLMClientError as exc:
+            await exchange.reply(encode_failure(spoken, exc.failure))
+        else:
+            exchange.request_id = inbound.request.request_id
+            await respond(exchange, spoken, inbound, run)
+
+    return ask
+
+
+def _tellable(request: AnyRequest) -> AnyRequest:
+    """The request without the wish to be told of a restart, which only Responses' wire can say."""
+    policy = request.policy
+    if policy is None or policy.on_broken_stream != "restart":
+        return request
+    return msgspec.structs.replace(request, policy=msgspec.structs.replace(policy, on_broken_stream="error"))
+
+
+def listing(dialect: Callable[[], ServerDialect]) -> Endpoint:
+    """An endpoint with the model list as clients of ``dialect`` read it."""
+
+    async def models(exchange: RequestContext) -> None:
+        body = dialect().encode_models(exchange.service.engine.model_list(exchange.caller))
+        await exchange.reply(WireResponse(200, (JSON,), body))
+
+    return models
+
+
+@cache
+def openai() -> ServerDialect:
+    """OpenAI's chat completions, with completions, embeddings and images."""
+    from llm_protocol.wires.openai_chat import OpenAIChatServer
+
+    return OpenAIChatServer()
+
+
+@cache
+def anthropic() -> ServerDialect:
+    """Anthropic's messages."""
+    from llm_protocol.wires.anthropic import AnthropicServer
+
+    return AnthropicServer()
+
+
+@cache
+def gemini() -> ServerDialect:
+    """Gemini's generateContent and its relatives."""
+    from llm_protocol.wires.gemini import GeminiServer
+
+    return GeminiServer()
+
+
+@cache
+def cohere() -> ServerDialect:
+    """Cohere's chat and embed."""
+    from llm_protocol.wires.cohere import CohereServer
+
+    return CohereServer()
+
+
+async def websocket(exchange: RequestContext) -> None:
+    """Begin a WebSocket."""
+    service = exchange.service
+    check_handshake(exchange.request, enabled=service.config.websocket, draining=service.draining)
+    exchange.upgrade()
+
+
+class _Page(msgspec.Struct):
+    data: list[msgspec.Raw]
+
+
+async def models(exchange: RequestContext) -> None:
+    """``GET /v1/models``, where OpenAI's and Anthropic's clients both look; the latter say that they are."""
+    speaks_anthropic = "anthropic-version" in exchange.request.headers
+    await listing(anthropic if speaks_anthropic else openai)(exchange)
+
+
+async def model(exchange: RequestContext) -> None:
+    """One model of the list, by its full id or by its bare name where that is enough."""
+    wanted = exchange.params["id"]
+    known = exchange.service.engine.model_list(exchange.caller)
+    found = [each for each in known if each.id == wanted] or [
+        each for each in known if each.id.partition("/")[2] == wanted
+    ]
+    if not found:
+        message = f"The model {wanted[:200]!r} does not exist."
+        failure = Failure(kind=FailureKind.MODEL_NOT_FOUND, message=message, param="model")
+        await exchange.reply(encode_failure(openai(), failure))
+        return
+    page = msgspec.json.decode(openai().encode_models(found[:1]), type=_Page)
+    await exchange.reply(WireResponse(200, (JSON,), bytes(page.data[0])))
+
+
+async def tree(exchange: RequestContext) -> None:
+    """The live supervision tree."""
+    body = msgspec.json.encode(exchange.service.engine.tree(), enc_hook=str)
+    await exchange.reply(WireResponse(200, (JSON,), body))
+
+
+async def explain(exchange: RequestContext) -> None:
+    """Who would be asked for a model, in which order, and why."""
+    query = parse_qs(urlsplit(exchange.request.target).query)
+    try:
+        model = query.get("model", [AUTO])[0]
+        ranking = await exchange.service.engine.explain(model, caller=exchange.caller)
+    except LLMClientError as exc:
+        await exchange.reply(encode_failure(openai(), exc.failure))
+        return
+    body = msgspec.json.encode({**ranking.record(), "lines": ranking.lines()})
+    await exchange.reply(WireResponse(200, (JSON,), body))
+
+
+async def metrics(exchange: RequestContext) -> None:
+    """What happened so far and how things are, for Prometheus."""
+    body = await exchange.service.engine.metrics()
+    await exchange.reply(WireResponse(200, (("content-type", METRICS),), body))
+
+
+async def statistics(exchange: RequestContext) -> None:
+    """The same as JSON, put together by provider and caller; the dashboard reads it."""
+    body = msgspec.json.encode(await exchange.service.engine.statistics())
+    await exchange.reply(WireResponse(200, (JSON, ("cache-control", "no-store")), body))
+
+
+async def dashboard(exchange: RequestContext) -> None:
+    """The page that shows them. It holds nothing of this daemon, so it asks for no key; what it reads does."""
+    from llm_runtime.dashboard import page  # nothing of it is in memory before the first visit
+
+    await exchange.reply(page())
+
+
+async def livez(exchange: RequestContext) -> None:
+    """Whether the process answers at all."""
+    await exchange.reply(WireResponse(200, (JSON,), b'{"status":"ok"}'))
+
+
+async def readyz(exchange: RequestContext) -> None:
+    """Whether requests are taken. ``parked``: the parts that rest after too many crashes, if there are any."""
+    engine = exchange.service.engine
+    ready = engine.is_ready() and not exchange.service.draining
+    told: dict[str, object] = {"status": "ready" if ready else "not ready"}
+    if parked := engine.parked_services():
+        told["parked"] = parked
+    await exchange.reply(WireResponse(200 if ready else 503, (JSON,), msgspec.json.encode(told)))
+
+
+async def preflight(exchange: RequestContext) -> None:
+    """A browser's question whether a page may send what it wants to send. Only pages of allowed origins get here."""
+    headers = (
+        ("access-control-allow-methods", "GET, POST, DELETE"),
+        ("access-control-allow-headers", exchange.request.headers.get("access-control-request-headers", "*")),
+        ("access-control-max-age", "600"),
+    )
+    await exchange.reply(WireResponse(204, headers))

@@ -1,0 +1,94 @@
+"""What the door stands in front of."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from llm_actors.kernel.trace import exception_site
+from llm_actors.run import Run
+from llm_actors.selector import Ranking
+from llm_protocol.codec.fields import typed
+from llm_protocol.dialect import Inbound, ModelInfo
+from llm_protocol.errors import InternalError, LLMClientError
+from llm_protocol.policy import Policy
+from llm_protocol.requests import AnyRequest
+
+log = logging.getLogger("llm_runtime.server")
+
+
+class RequestEngine(Protocol):
+    """The runtime, as far as a door needs it."""
+
+    async def submit(self, request: AnyRequest, *, stream: bool, background: bool = False) -> Run:
+        """Take a request on. Raises `LLMClientError` when it is not taken; after that all is said in the run's log."""
+        ...
+
+    def model_list(self, caller: str = "") -> Sequence[ModelInfo]:
+        """The models that ``caller`` may use, ids as ``provider/model``."""
+        ...
+
+    def is_ready(self) -> bool:
+        """Whether requests are taken, and somebody could answer them."""
+        ...
+
+    def parked_services(self) -> Sequence[str]:
+        """Which parts of the runtime rest after too many crashes; requests go on without them."""
+        ...
+
+    async def explain(self, model: str, *, caller: str = "") -> Ranking:
+        """Who would be asked for ``model`` by ``caller``, and why. Raises `LLMClientError`."""
+        ...
+
+    def refused(self, code: str) -> None:
+        """The door has refused a request, for its own reasons."""
+        ...
+
+    async def metrics(self) -> bytes:
+        """What Prometheus is told."""
+        ...
+
+    async def statistics(self) -> object:
+        """The same for the dashboard, as something msgspec can encode."""
+        ...
+
+    def tree(self) -> object:
+        """The supervision tree as something msgspec can encode."""
+        ...
+
+
+_POLICY = msgspec.json.Decoder(Policy)
+
+
+def admitted(caller: str, inbound: Inbound) -> Inbound:
+    """The request with the name of the key it came with, and with what its ``llm_runtime`` object says of how it is to
+    be answered. Raises `BadRequestError`: a field that is unknown there is refused, since it is our own.
+    """
+    policy = None if inbound.policy is None else _policy(inbound.policy)
+    if not caller and policy is None:
+        return inbound
+    return inbound._replace(request=msgspec.structs.replace(inbound.request, caller=caller, policy=policy))
+
+
+def _policy(raw: msgspec.Raw) -> Policy:
+    try:
+        return _POLICY.decode(raw)
+    except msgspec.MsgspecError:
+        return typed(msgspec.json.decode(raw), Policy, "llm_runtime")  # for its words
+
+
+async def submitted(engine: RequestEngine, request: AnyRequest, *, stream: bool, background: bool = False) -> Run:
+    """Hand a client's request in. Raises `LLMClientError`, also for a bug in the engine: that is logged here and ends
+    one request, not the connection with all its others.
+    """
+    try:
+        return await engine.submit(request, stream=stream, background=background)
+    except LLMClientError:
+        raise
+    except Exception as exc:
+        # The exception's text may hold anything, so only its place is told.
+        log.error("request %s was not taken: %s", request.request_id, exception_site(exc))  # noqa: TRY400
+        raise InternalError("the runtime failed to take the request") from exc

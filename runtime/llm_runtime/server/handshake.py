@@ -1,0 +1,37 @@
+"""Whether a request may become a WebSocket (RFC 6455, 4.2.1). Checked here so that the refusal says what is wrong."""
+
+from __future__ import annotations
+
+import binascii
+from base64 import b64decode
+
+from llm_runtime.server.http1 import Request
+from llm_runtime.server.http_error import HttpError, shutting_down
+
+_UPGRADE = (("upgrade", "websocket"),)
+_VERSION = (("sec-websocket-version", "13"),)
+KEY_BYTES = 16
+
+
+def check_handshake(request: Request, *, enabled: bool, draining: bool) -> None:
+    """Raise `HttpError` unless ``request`` is a good opening handshake. 426 tells clients that know both to use HTTP."""
+    if draining:
+        raise shutting_down()
+    if not enabled:
+        raise HttpError(426, "upgrade_required", "WebSocket mode is off here; use POST /v1/responses.")
+    if not request.wants_upgrade or "upgrade" not in request.headers.get("connection", "").lower():
+        message = "This is a WebSocket address: connect with ws://, or POST to it."
+        raise HttpError(426, "upgrade_required", message, headers=_UPGRADE)
+    if request.method != "GET" or request.version != b"1.1" or request.body:
+        raise HttpError(400, "bad_handshake", "A WebSocket begins with a GET of HTTP/1.1 without a body.")
+    if request.headers.get("sec-websocket-version") != "13":
+        raise HttpError(426, "bad_handshake", "Only version 13 of WebSocket is spoken here.", headers=_VERSION)
+    if not _is_key(request.headers.get("sec-websocket-key", "")):
+        raise HttpError(400, "bad_handshake", "Sec-WebSocket-Key must be 16 bytes in base64.")
+
+
+def _is_key(value: str) -> bool:
+    try:
+        return len(b64decode(value, validate=True)) == KEY_BYTES
+    except (binascii.Error, ValueError):
+        return False

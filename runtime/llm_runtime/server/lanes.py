@@ -1,0 +1,82 @@
+"""Who is next on a WebSocket: requests on one lane follow one another, lanes go side by side. Pure bookkeeping."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar, final
+
+from llm_runtime.config import ServerLimits
+from llm_runtime.server.http_error import HttpError
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class _Lane(Generic[T]):
+    active: T | None = None
+    queue: deque[T] = field(default_factory=deque)
+
+
+@final
+class Lanes(Generic[T]):
+    """Queues of ``T`` by lane name; ``None`` is the default lane."""
+
+    def __init__(self, limits: ServerLimits) -> None:
+        self._limits = limits
+        self._lanes: dict[str | None, _Lane[T]] = {None: _Lane()}
+        self._waiting: deque[_Lane[T]] = deque()  # lanes with something to start, the longest waiting first
+        self._active = 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is active or queued."""
+        return self._active == 0 and not self._waiting
+
+    def admit(self, name: str | None, item: T) -> None:
+        """Queue an item on a lane. Raises `HttpError`."""
+        lane = self._lanes.get(name)
+        if lane is None:
+            if len(self._lanes) > self._limits.websocket_lanes:
+                most = self._limits.websocket_lanes
+                message = f"A connection has at most {most} named lanes; use one of them, or another connection."
+                raise HttpError(400, "websocket_stream_limit_reached", message, param="stream_id")
+            lane = self._lanes[name] = _Lane()
+        if len(lane.queue) >= self._limits.websocket_queue:
+            message = f"{self._limits.websocket_queue} requests wait on this lane already."
+            raise HttpError(429, "queue_full", message, kind="rate_limit_error", headers=(("retry-after", "1"),))
+        lane.queue.append(item)
+        if lane.active is None and len(lane.queue) == 1:
+            self._waiting.append(lane)
+
+    def start(self) -> list[T]:
+        """Make active what may be, and return it."""
+        started: list[T] = []
+        while self._waiting and self._active < self._limits.websocket_responses:
+            lane = self._waiting.popleft()
+            lane.active = lane.queue.popleft()
+            self._active += 1
+            started.append(lane.active)
+        return started
+
+    def end(self, name: str | None) -> None:
+        """What was active on a lane is over."""
+        lane = self._lanes[name]
+        assert lane.active is not None, "nothing was active on the lane"
+        lane.active = None
+        self._active -= 1
+        if lane.queue:
+            self._waiting.append(lane)
+
+    def active(self, name: str | None) -> T | None:
+        """What is active on a lane."""
+        lane = self._lanes.get(name)
+        return lane.active if lane else None
+
+    def clear(self) -> list[T]:
+        """Give up what is queued, and return it."""
+        given_up = [item for lane in self._lanes.values() for item in lane.queue]
+        for lane in self._lanes.values():
+            lane.queue.clear()
+        self._waiting.clear()
+        return given_up

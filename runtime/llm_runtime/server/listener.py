@@ -1,0 +1,106 @@
+"""Listening and accepting. Nothing that happens to one connection, and no lack of descriptors, ends the loop."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import final
+
+import trio
+
+from llm_runtime.server.limits import BACKLOG
+
+log = logging.getLogger("llm_runtime.server")
+
+EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
+EXHAUSTED_PAUSE_SECONDS = 0.1
+"""How long to leave waiting connections where they are when there is no descriptor for them."""
+
+
+class CannotListenError(Exception):
+    """The address cannot be listened on; the text says why in one line."""
+
+
+async def bind(host: str, port: int) -> list[socket.socket]:
+    """Listening sockets on every address of ``host``, all on one port. Raises `CannotListenError`."""
+    try:
+        found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as exc:
+        raise CannotListenError(f"cannot listen on {host}: {exc.strerror}") from exc
+    listeners: list[socket.socket] = []
+    try:
+        for family, address in dict.fromkeys((each[0], each[4]) for each in found):
+            listeners.append(_listen(family, (address[0], port, *address[2:])))
+            port = port or listeners[0].getsockname()[1]
+    except OSError as exc:
+        for listener in listeners:
+            listener.close()
+        raise CannotListenError(_why(host, port, exc)) from exc
+    return listeners
+
+
+def _listen(family: int, address: tuple[str | int, ...]) -> socket.socket:
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setblocking(False)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def _why(host: str, port: int, exc: OSError) -> str:
+    if exc.errno == errno.EADDRINUSE:
+        return f"port {port} on {host} is in use: stop what listens there, or choose another with --port"
+    if exc.errno == errno.EACCES:
+        return f"port {port} on {host} needs privileges: choose one above 1023 with --port"
+    return f"cannot listen on {host} port {port}: {exc.strerror}"
+
+
+@final
+class Acceptor:
+    """Accepts from one listening socket until that is closed, and hands each connection to ``take``."""
+
+    def __init__(self, listener: socket.socket, take: Callable[[socket.socket], Awaitable[None]]) -> None:
+        self._listener = listener
+        self._take = take
+        self._exhausted = False
+        self.port: int = listener.getsockname()[1]
+
+    async def run(self) -> None:
+        """Accept until `close`."""
+        with suppress(trio.ClosedResourceError):
+            while self._listener.fileno() >= 0:
+                await trio.lowlevel.wait_readable(self._listener)
+                accepted = self._accept()
+                if accepted is not None:
+                    await self._take(accepted)
+                elif self._exhausted:
+                    await trio.sleep(EXHAUSTED_PAUSE_SECONDS)
+
+    def close(self) -> None:
+        """Stop listening. Those in the kernel's backlog are reset."""
+        if self._listener.fileno() >= 0:
+            trio.lowlevel.notify_closing(self._listener)
+            self._listener.close()
+
+    def _accept(self) -> socket.socket | None:
+        try:
+            accepted, _ = self._listener.accept()
+        except BlockingIOError:
+            return None
+        except OSError as exc:
+            if exc.errno in EXHAUSTED and not self._exhausted:
+                self._exhausted = True
+                log.error("no file descriptor for another connection; those who wait are served as others leave")  # noqa: TRY400
+            return None  # else that one client has gone before we came to it
+        self._exhausted = False
+        return accepted

@@ -1,0 +1,70 @@
+"""Wrong keys, counted by the peer they come from.
+
+Only a wrong key is ever refused for those before it. A right one is let in whatever else came from its address: behind
+a proxy all callers have the same one, and nobody there must be able to lock out the others. So this makes clients wait
+that try in a loop, and tells the operator of them; what keeps keys from being guessed is their length.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+from collections import OrderedDict
+from dataclasses import dataclass
+from math import ceil
+from typing import final
+
+import trio
+
+from llm_runtime.server.http_error import HttpError, too_many_wrong_keys
+from llm_runtime.server.limits import FAILED_LOGINS, LOGIN_SECONDS, WATCHED_PEERS
+
+log = logging.getLogger("llm_runtime.server")
+
+IPV6_NETWORK_BITS = 64
+"""Whoever has one IPv6 address has all that begin with these bits."""
+
+
+@dataclass(slots=True)
+class _Window:
+    since: float
+    failures: int = 0
+
+
+@final
+class FailedLogins:
+    """At most `WATCHED_PEERS` peers, in the order in which their windows began."""
+
+    def __init__(self) -> None:
+        self._windows: OrderedDict[str, _Window] = OrderedDict()
+
+    def another(self, host: str) -> HttpError | None:
+        """Count a wrong key from ``host``. The refusal, when there were too many before it."""
+        now, peer = trio.current_time(), network_of(host)
+        window = self._windows.get(peer)
+        if window is None or now >= window.since + LOGIN_SECONDS:
+            window = self._begin(peer, now)
+        window.failures += 1
+        if window.failures <= FAILED_LOGINS:
+            return None
+        if window.failures == FAILED_LOGINS + 1:
+            log.warning("more than %d wrong keys from %s within %g s", FAILED_LOGINS, peer, LOGIN_SECONDS)
+        return too_many_wrong_keys(ceil(window.since + LOGIN_SECONDS - now))
+
+    def _begin(self, peer: str, now: float) -> _Window:
+        window = self._windows[peer] = _Window(now)
+        self._windows.move_to_end(peer)
+        if len(self._windows) > WATCHED_PEERS:
+            self._windows.popitem(last=False)
+        return window
+
+
+def network_of(host: str) -> str:
+    """What one peer is known by."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    if address.version == 4:
+        return host
+    return str(ipaddress.ip_network((address, IPV6_NETWORK_BITS), strict=False))

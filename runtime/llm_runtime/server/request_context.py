@@ -1,0 +1,162 @@
+"""One HTTP request and the answer to it, as an endpoint sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, final
+
+import trio
+
+from llm_protocol.dialect import WireResponse
+from llm_protocol.requests import new_request_id
+from llm_runtime.server.http1 import LAST_CHUNK, Request, encode_chunk, encode_head, encode_response
+from llm_runtime.server.http_error import NO_SNIFFING, HttpError, Shape, openai_shape
+from llm_runtime.server.limits import SSE_PING_SECONDS
+from llm_runtime.server.wakeup import WakeupEvent
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from llm_runtime.server.connection import HttpConnection
+    from llm_runtime.server.state import ServerState
+
+
+async def unanswered(exchange: RequestContext) -> None:
+    """The endpoint of a request that was not judged yet."""
+    raise AssertionError(f"request {exchange.request_id} has no endpoint")
+
+
+def refusing(refused: HttpError) -> Callable[[RequestContext], Awaitable[None]]:
+    """An endpoint that refuses."""
+
+    async def refuse(exchange: RequestContext) -> None:
+        await exchange.refuse(refused)
+
+    return refuse
+
+
+@final
+class RequestContext:
+    """Gives an endpoint the request, and takes its answer: exactly one `reply` or `stream`."""
+
+    __slots__ = (
+        "_connection", "begun", "belongs", "caller", "close", "endpoint", "params", "request", "request_id", "service",
+        "shape",
+    )  # fmt: skip
+
+    def __init__(self, connection: HttpConnection, request: Request) -> None:
+        self._connection = connection
+        self.endpoint: Callable[[RequestContext], Awaitable[None]] = unanswered
+        self.service: ServerState = connection.service
+        self.request = request
+        self.request_id = new_request_id()
+        self.caller = ""
+        self.params: Mapping[str, str] = {}
+        self.shape: Shape = openai_shape
+        self.begun = False
+        self.belongs = False
+        """Whether who asks has been let in: by a key, where there are any."""
+        self.close = False
+
+    @property
+    def local_host(self) -> str:
+        """The address the client reached us at."""
+        return self._connection.socket.local_host
+
+    @property
+    def peer_host(self) -> str:
+        """The address the client came from."""
+        return self._connection.socket.peer_host
+
+    def take_body(self) -> bytes:
+        """The request's body, once: it may be large, and is not to be kept as long as its answer takes."""
+        body, self.request.body = self.request.body, b""
+        return body
+
+    def upgrade(self) -> None:
+        """Let the connection go on as a WebSocket; instead of an answer."""
+        self._connection.upgrade(self)
+
+    @property
+    def waker(self) -> WakeupEvent:
+        """Wakes this connection's task."""
+        return self._connection.waker
+
+    def end_with_client(self) -> None:
+        """From now on, the client's leaving cancels the endpoint and ends the connection."""
+        self._connection.end_with_client()
+
+    async def reply(self, response: WireResponse) -> None:
+        """Send a whole answer."""
+        self.close = self.close or self.service.draining
+        self.begun = True
+        bare = self.request.method == "HEAD"
+        await self._connection.socket.send(encode_response(response, self._own_headers(), close=self.close, bare=bare))
+
+    async def refuse(self, refused: HttpError) -> None:
+        """Send a refusal."""
+        self.service.engine.refused(refused.code)
+        self.close = self.close or refused.close
+        await self.reply(refused.response(self.shape))
+
+    def stream(self, content_type: str) -> BodyStream:
+        """Answer with a body that is sent as it is made; nothing is sent before its first piece."""
+        self.close = self.close or self.service.draining or self.request.version == b"1.0"
+        stream = self._connection.streaming = BodyStream(self, content_type)
+        return stream
+
+    async def send(self, data: bytes) -> None:
+        """Send bytes of an answer that has begun."""
+        await self._connection.socket.send(data)
+
+    def stream_head(self, content_type: str) -> bytes:
+        """The head of a streamed answer."""
+        self.begun = True
+        headers = (("content-type", content_type), ("cache-control", "no-cache"), *self._own_headers())
+        return encode_head(200, headers, close=self.close, length=None)
+
+    def _own_headers(self) -> list[tuple[str, str]]:
+        own = [("x-request-id", self.request_id), NO_SNIFFING]
+        origin = self.request.headers.get("origin")
+        if origin is not None and self.service.access.allows_origin(origin):
+            own += [("access-control-allow-origin", origin), ("vary", "origin")]
+        return own
+
+
+@final
+class BodyStream:
+    """The body of a streamed answer. Each piece is one write, with its chunk's frame around it."""
+
+    __slots__ = ("_chunked", "_content_type", "_exchange", "_last", "begun", "is_idle")
+
+    def __init__(self, exchange: RequestContext, content_type: str) -> None:
+        self._exchange = exchange
+        self._content_type = content_type
+        self._chunked = not exchange.close
+        self._last = trio.current_time()
+        self.begun = False
+        self.is_idle = False
+
+    async def write(self, data: bytes) -> None:
+        """Send a piece."""
+        await self._send(encode_chunk(data) if self._chunked else data)
+
+    async def finish(self, data: bytes) -> None:
+        """Send the last piece, which may be empty, and the end."""
+        if self._chunked:
+            data = encode_chunk(data) + LAST_CHUNK if data else LAST_CHUNK
+        await self._send(data)
+
+    async def _send(self, data: bytes) -> None:
+        if not self.begun:
+            self.begun = True
+            data = self._exchange.stream_head(self._content_type) + data
+        self.is_idle = False
+        self._last = trio.current_time()
+        await self._exchange.send(data)
+
+    def tick(self, now: float) -> None:
+        """Notice that nothing was said for a while."""
+        if now - self._last >= SSE_PING_SECONDS:
+            self.is_idle = True
+            self._exchange.waker.wake()

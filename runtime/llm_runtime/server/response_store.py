@@ -1,0 +1,143 @@
+"""The responses that can be asked for by id: those being made, and for a while those that were stored.
+
+An id leads to its response only for the caller who made it; for others it is as unknown as one that never was.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import final
+
+from llm_actors.run import Run
+from llm_protocol.content import Message
+from llm_protocol.dialect import Inbound
+from llm_protocol.events import Finished
+from llm_protocol.wires.responses import ResponseOptions
+from llm_runtime.config import ServerLimits
+from llm_runtime.server.limits import RECENT_BYTES, RECENT_RESPONSES
+
+
+@final
+class StoredResponse:
+    """A response with what it answers. ``asked`` is the conversation up to it, without instructions, and
+    ``asked_bytes`` about what that weighs.
+    """
+
+    __slots__ = ("asked", "asked_bytes", "ended_at", "inbound", "options", "run")
+
+    def __init__(
+        self, run: Run, inbound: Inbound, options: ResponseOptions, asked: tuple[Message, ...], asked_bytes: int
+    ) -> None:
+        self.run = run
+        self.inbound = inbound
+        self.options = options
+        self.asked = asked
+        self.asked_bytes = asked_bytes
+        self.ended_at = 0.0
+
+    @property
+    def id(self) -> str:
+        """The response's id."""
+        return self.run.response_id
+
+    @property
+    def caller(self) -> str:
+        """Whose it is."""
+        return self.inbound.request.caller
+
+    @property
+    def weight(self) -> int:
+        """Bytes it takes, about."""
+        return self.asked_bytes + self.run.log.size
+
+    @property
+    def outlives_its_end(self) -> bool:
+        """Whether it can be asked for after its end."""
+        return self.options.store or self.options.background
+
+    def conversation(self) -> tuple[Message, ...] | None:
+        """What a following response starts from; nothing unless this one came to its end."""
+        end = self.run.log.end
+        if not isinstance(end, Finished) or end.response is None:
+            return None
+        output = end.response.output
+        return (*self.asked, Message("assistant", output)) if output else self.asked
+
+
+@final
+class Recent:
+    """What one connection remembers beside the shelf, so that ``store: false`` can be followed up."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[str, StoredResponse] = OrderedDict()
+        self._bytes = 0
+
+    def add(self, kept: StoredResponse) -> None:
+        """Remember a response that has ended; the least recently used ones make room."""
+        if kept.id in self._kept:
+            return
+        self._kept[kept.id] = kept
+        self._bytes += kept.weight
+        while len(self._kept) > RECENT_RESPONSES or self._bytes > RECENT_BYTES:
+            _, gone = self._kept.popitem(last=False)
+            self._bytes -= gone.weight
+
+    def get(self, response_id: str) -> StoredResponse | None:
+        """A remembered response."""
+        if response_id in self._kept:
+            self._kept.move_to_end(response_id)
+        return self._kept.get(response_id)
+
+
+@final
+class ResponseStore:
+    """All responses of one door. It is ticked to move those that have ended to the stored ones, or away."""
+
+    def __init__(self, limits: ServerLimits) -> None:
+        self._limits = limits
+        self._live: dict[str, StoredResponse] = {}
+        self._stored: OrderedDict[str, StoredResponse] = OrderedDict()
+        self._bytes = 0
+
+    def put(self, kept: StoredResponse) -> None:
+        """Keep a response that is being made."""
+        self._live[kept.id] = kept
+
+    def find(self, response_id: str, caller: str) -> StoredResponse | None:
+        """The caller's response of that id, being made or stored."""
+        kept = self._live.get(response_id) or self._stored.get(response_id)
+        if kept is None or kept.caller != caller:
+            return None
+        return kept if kept.outlives_its_end or kept.run.log.end is None else None
+
+    def find_live(self, response_id: str, caller: str) -> StoredResponse | None:
+        """The caller's response of that id, if it is being made."""
+        kept = self.find(response_id, caller)
+        return kept if kept is not None and kept.run.log.end is None else None
+
+    def drop(self, kept: StoredResponse) -> None:
+        """Forget a response."""
+        self._live.pop(kept.id, None)
+        if self._stored.pop(kept.id, None) is not None:
+            self._bytes -= kept.weight
+
+    @property
+    def background(self) -> list[StoredResponse]:
+        """The background responses that are being made."""
+        return [kept for kept in self._live.values() if kept.options.background and kept.run.log.end is None]
+
+    def tick(self, now: float) -> None:
+        """Store or forget what has ended; forget what is too old or too much."""
+        for kept in [each for each in self._live.values() if each.run.log.end is not None]:
+            del self._live[kept.id]
+            if kept.outlives_its_end:
+                kept.ended_at = now
+                self._stored[kept.id] = kept
+                self._bytes += kept.weight
+        limits = self._limits
+        while self._stored and (self._bytes > limits.stored_bytes or self._oldest.ended_at + limits.stored_s <= now):
+            self.drop(self._oldest)
+
+    @property
+    def _oldest(self) -> StoredResponse:
+        return next(iter(self._stored.values()))

@@ -1,0 +1,111 @@
+"""What is served where. A wire that is added is one row.
+
+A pattern's ``{name}`` stands for one segment of the path, its ``{name...}`` for the rest of it; both are decoded.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+from urllib.parse import unquote
+
+from llm_runtime.server import endpoints, stored
+from llm_runtime.server.endpoints import Endpoint, asking, listing
+from llm_runtime.server.http_error import (
+    HttpError,
+    Shape,
+    anthropic_shape,
+    cohere_shape,
+    gemini_shape,
+    not_found,
+    openai_shape,
+)
+
+
+class Route(NamedTuple):
+    """One row. A ``keyless`` route asks for the right Host and Origin but for no key, an ``open`` one for none of them.
+    One for ``operators`` is answered also when there is no room for more connections. ``shape`` is that of the door's
+    own refusals.
+    """
+
+    method: str
+    pattern: str
+    endpoint: Endpoint
+    keyless: bool = False
+    open: bool = False
+    operators: bool = False
+    shape: Shape = openai_shape
+
+
+_OPENAI = asking(endpoints.openai)
+_ANTHROPIC = asking(endpoints.anthropic)
+_GEMINI = asking(endpoints.gemini)
+_COHERE = asking(endpoints.cohere)
+
+
+ROUTES = (
+    Route("GET", "/v1/responses", endpoints.websocket),
+    Route("GET", "/responses", endpoints.websocket),
+    Route("POST", "/v1/responses", stored.create),
+    Route("GET", "/v1/responses/{id}", stored.retrieve),
+    Route("DELETE", "/v1/responses/{id}", stored.delete),
+    Route("POST", "/v1/responses/{id}/cancel", stored.cancel),
+    Route("POST", "/v1/chat/completions", _OPENAI),
+    Route("POST", "/v1/completions", _OPENAI),
+    Route("POST", "/v1/embeddings", _OPENAI),
+    Route("POST", "/v1/images/generations", _OPENAI),
+    Route("POST", "/v1/code/generations", _OPENAI),
+    Route("POST", "/v1/messages", _ANTHROPIC, shape=anthropic_shape),
+    Route("POST", "/v1beta/models/{id...}", _GEMINI, shape=gemini_shape),
+    Route("POST", "/v1/models/{id...}", _GEMINI, shape=gemini_shape),
+    Route("GET", "/v1beta/models", listing(endpoints.gemini), shape=gemini_shape),
+    Route("POST", "/v2/chat", _COHERE, shape=cohere_shape),
+    Route("POST", "/v2/embed", _COHERE, shape=cohere_shape),
+    Route("GET", "/v1/models", endpoints.models),
+    Route("GET", "/v1/models/{id...}", endpoints.model),
+    Route("GET", "/v1/runtime/tree", endpoints.tree),
+    Route("GET", "/v1/runtime/explain", endpoints.explain),
+    Route("GET", "/v1/runtime/statistics", endpoints.statistics),
+    Route("GET", "/metrics", endpoints.metrics, operators=True),
+    Route("GET", "/", endpoints.dashboard, keyless=True),
+    Route("GET", "/livez", endpoints.livez, open=True, operators=True),
+    Route("GET", "/health", endpoints.livez, open=True, operators=True),
+    Route("GET", "/readyz", endpoints.readyz, open=True, operators=True),
+)
+
+
+def _compiled(pattern: str) -> re.Pattern[str]:
+    segment = re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", pattern)
+    return re.compile(re.sub(r"\{(\w+)\.\.\.\}", r"(?P<\1>.+)", segment))
+
+
+_EXACT: dict[str, dict[str, Route]] = {}
+_PATTERNS: dict[str, tuple[re.Pattern[str], dict[str, Route]]] = {}
+
+for _route in ROUTES:
+    if "{" in _route.pattern:
+        _PATTERNS.setdefault(_route.pattern, (_compiled(_route.pattern), {}))[1][_route.method] = _route
+    else:
+        _EXACT.setdefault(_route.pattern, {})[_route.method] = _route
+
+
+def find(path: str) -> tuple[Mapping[str, Route], Mapping[str, str]]:
+    """The routes of ``path`` by method, none if it is unknown, and what its pattern's names stand for."""
+    if (methods := _EXACT.get(path)) is not None:
+        return methods, {}
+    for pattern, by_method in _PATTERNS.values():
+        if found := pattern.fullmatch(path):
+            return by_method, {name: unquote(value) for name, value in found.groupdict().items()}
+    return {}, {}
+
+
+def choose(methods: Mapping[str, Route], method: str) -> Route:
+    """The route for ``method``. Raises `HttpError`."""
+    if not methods:
+        raise not_found("such path")
+    route = methods.get("GET" if method == "HEAD" else method)
+    if route is None:
+        allowed = ", ".join(sorted(methods))
+        raise HttpError(405, "method_not_allowed", f"Use {allowed} here.", headers=(("allow", allowed),))
+    return route

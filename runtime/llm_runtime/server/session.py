@@ -1,0 +1,334 @@
+"""One WebSocket connection: many responses side by side, one reader, one writer.
+
+The reader never waits for anything but the next message. What a message asks for is admitted to a lane, begun in a
+small task, and then followed by the writer, which is woken by the logs of all its runs. It takes what is there, run by
+run, encodes it, and writes it in one go. So a slow client costs what its answers weigh, never a queue of frames.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from contextlib import suppress
+from typing import NamedTuple, final
+
+import trio
+
+from llm_protocol.errors import LLMClientError
+from llm_protocol.events import Failed
+from llm_protocol.failures import FailureKind
+from llm_protocol.wires.responses import Create
+from llm_runtime.server.access import plain_protocol
+from llm_runtime.server.beginning import begin
+from llm_runtime.server.client_events import (
+    Cancel,
+    ClientEventHead,
+    Resume,
+    check_lane,
+    encode_refusal,
+    encode_steer_failed,
+    read,
+    read_head,
+    unknown_type,
+)
+from llm_runtime.server.http_error import HttpError, shutting_down, wrong_key
+from llm_runtime.server.lanes import Lanes
+from llm_runtime.server.limits import UNSAID_FRAMES, WRITE_BATCH_BYTES, WS_PING_SECONDS
+from llm_runtime.server.request_context import RequestContext
+from llm_runtime.server.response_store import Recent, StoredResponse
+from llm_runtime.server.socket import Socket
+from llm_runtime.server.state import ServerState
+from llm_runtime.server.stored import RESPONSES
+from llm_runtime.server.subscription import RunSubscription
+from llm_runtime.server.turns import Asked, Streaming
+from llm_runtime.server.wakeup import WakeupEvent
+from llm_runtime.server.websocket import FAULTS, Hangup, WebSocket, encode_close
+
+CRASHED = encode_close(1011, "the connection has a bug")
+
+
+class Close(NamedTuple):
+    """How to close."""
+
+    code: int
+    reason: str = ""
+
+
+class SocketEnding(NamedTuple):
+    """Why a session takes nothing new: what newcomers are told, and how to close when all is said."""
+
+    refused: HttpError
+    close: Close
+    announced: bool = False
+
+
+async def serve(service: ServerState, exchange: RequestContext, socket: Socket, left_over: bytes) -> None:
+    """Serve one WebSocket until it ends. A bug comes out, after the client was told."""
+    session = Session(service, exchange.caller, socket)
+    service.join(session)
+    try:
+        await session.run(exchange, left_over)
+    except Exception:
+        session.abandon()
+        with suppress(trio.BrokenResourceError):
+            await socket.send(CRASHED)
+        await socket.close_gently()
+        raise
+    finally:
+        service.leave(session)
+        session.abandon()
+
+
+@final
+class Session:
+    """The state of one connection."""
+
+    def __init__(self, service: ServerState, caller: str, socket: Socket) -> None:
+        self._service = service
+        self._caller = caller
+        self._socket = socket
+        self._lanes: Lanes[Asked] = Lanes(service.config)
+        self._recent = Recent()
+        self._streaming: dict[Streaming, None] = {}
+        self._ready: deque[Streaming] = deque()
+        self._unsaid: deque[bytes] = deque()
+        self._waker = WakeupEvent()
+        self._ending: SocketEnding | None = None
+        self._over: Close | None = None
+        self._cut_some = False
+        self._expires = trio.current_time() + (service.config.websocket_lifetime_s or float("inf"))
+        self._last_ping = trio.current_time()
+        self._ping_due = False
+
+    async def run(self, exchange: RequestContext, left_over: bytes) -> None:
+        """Open, read and write until the end, close."""
+        async with trio.open_nursery() as nursery:
+            self._scope, self._soon = nursery.cancel_scope, nursery.start_soon
+            socket = await WebSocket.open(
+                nursery,
+                self._socket,
+                exchange.request,
+                left_over=left_over,
+                protocol=plain_protocol(exchange.request.headers),
+                headers=[("x-request-id", exchange.request_id)],
+                max_bytes=self._service.config.max_body_bytes,
+            )
+            nursery.start_soon(self._read, socket)
+            with suppress(trio.BrokenResourceError):  # the client has gone, or does not read
+                self._over = await self._write(socket)
+            nursery.cancel_scope.cancel("the session is over")
+        self.abandon()
+        if self._over is not None:
+            await socket.close(*self._over)
+        await self._socket.close_gently()
+
+    def abandon(self) -> None:
+        """Leave all runs; those that nobody else follows are cancelled."""
+        for streaming in self._streaming:
+            streaming.answer.close()
+        self._streaming.clear()
+
+    # -- the clock, and the end --------------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        """Ping, notice a dead peer, notice the end of the connection's lifetime."""
+        if now - self._last_ping >= WS_PING_SECONDS:
+            if self._ping_due or self._socket.last_received < self._last_ping:
+                self._socket.abort()
+                return
+            self._last_ping = now
+            self._ping_due = True
+            self._waker.wake()
+        self._notice_expiry()
+        if now >= self._expires and self._ending is None:
+            message = "The connection has reached its maximum lifetime; open another."
+            refused = HttpError(400, "websocket_connection_limit_reached", message)
+            self._end(SocketEnding(refused, Close(1000, "lifetime"), announced=True))
+
+    def _notice_expiry(self) -> None:
+        """From when on the caller's key has expired, nothing new is taken; what is being answered ends as it would."""
+        if self._ending is None and self._service.access.has_expired(self._caller):
+            self._end(SocketEnding(wrong_key(), Close(1008, "the key has expired"), announced=True))
+
+    def drain(self) -> None:
+        """Take nothing new; close when what is active has ended."""
+        self._end(SocketEnding(shutting_down(), Close(1001, "shutting down")))
+
+    def _end(self, ending: SocketEnding) -> None:
+        self._ending = ending
+        for asked in self._lanes.clear():
+            self._refuse(ending.refused, asked.head)
+        self._waker.wake()
+
+    def _next_close(self) -> Close | None:
+        """How to close now, if it is time to."""
+        if self._over is not None or self._ending is None or not self._lanes.idle:
+            return self._over
+        if self._ending.announced:
+            self._say(encode_refusal(self._ending.refused, None, None))
+            self._ending = self._ending._replace(announced=False)
+            return None
+        return Close(1012, "responses were cut off") if self._cut_some else self._ending.close
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    async def _read(self, socket: WebSocket) -> None:
+        try:
+            while True:
+                message = await socket.receive()
+                if isinstance(message, str):
+                    self._take(message)
+                else:
+                    self._hang_up(1003, "text frames only")
+        except Hangup as hangup:
+            if hangup.code in FAULTS:
+                self._over = Close(hangup.code)
+            self._scope.cancel("the client has hung up")
+
+    def _hang_up(self, code: int, reason: str) -> None:
+        self._over = self._over or Close(code, reason)
+        self._waker.wake()
+
+    def _take(self, text: str) -> None:
+        head = ClientEventHead()
+        try:
+            head = read_head(text)
+            check_lane(head.stream_id)
+            self._act(head, text)
+        except HttpError as refused:
+            self._refuse(refused, head)
+        except LLMClientError as exc:
+            self._say(RESPONSES.error_event(exc.failure, stream_id=head.stream_id, event_id=head.event_id))
+
+    def _act(self, head: ClientEventHead, text: str) -> None:
+        match head.type:
+            case "response.create":
+                self._admit(Asked(head, RESPONSES.decode_create(text), len(text)))
+            case "response.resume":
+                self._admit(Asked(head, read(text, Resume), len(text)))
+            case "response.cancel":
+                self._cancel(read(text, Cancel))
+            case "response.steer":
+                self._say(encode_steer_failed(head))
+            case "response.processed":
+                pass  # a client's note to a server that keeps more state than we do
+            case _:
+                raise unknown_type(head)
+
+    def _admit(self, asked: Asked) -> None:
+        self._notice_expiry()
+        if self._ending is not None:
+            raise self._ending.refused
+        self._lanes.admit(asked.head.stream_id, asked)
+        self._start()
+
+    def _cancel(self, cancel: Cancel) -> None:
+        if cancel.response_id is not None:
+            kept = self._service.shelf.find_live(cancel.response_id, self._caller)
+            target: Asked | None = None
+        else:
+            kept, target = None, self._lanes.active(cancel.stream_id)
+        if kept is not None:
+            kept.run.cancel("the client cancelled the response")
+        elif target is not None:
+            target.cancel()
+        else:
+            raise HttpError(404, "response_not_found", "There is no such response to cancel.", param="response_id")
+
+    def _refuse(self, refused: HttpError, head: ClientEventHead) -> None:
+        self._say(encode_refusal(refused, head.stream_id, head.event_id))
+
+    def _say(self, frame: bytes) -> None:
+        self._unsaid.append(frame)
+        self._waker.wake()
+        if len(self._unsaid) > UNSAID_FRAMES:
+            self._hang_up(1008, "too many errors")
+            self._scope.cancel("the client makes mistakes faster than it reads of them")
+
+    # -- beginning ---------------------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        for asked in self._lanes.start():
+            self._soon(self._begin, asked)
+
+    async def _begin(self, asked: Asked) -> None:
+        head = asked.head
+        try:
+            streaming = await self._streaming_of(asked)
+        except HttpError as refused:
+            self._refuse(refused, head)
+        except LLMClientError as exc:
+            self._say(RESPONSES.error_event(exc.failure, stream_id=head.stream_id, event_id=head.event_id))
+        else:
+            self._follow(streaming)
+            return
+        self._lanes.end(head.stream_id)
+        self._start()
+        self._waker.wake()
+
+    async def _streaming_of(self, asked: Asked) -> Streaming:
+        work, after = asked.work, -1
+        if isinstance(work, Resume):
+            kept, after = self._resumed(work), work.starting_after
+        else:
+            kept = await begin(self._service, work, self._caller, asked.size, stream=True, recent=self._recent)
+        encoder = RESPONSES.response_encoder(
+            kept.inbound, kept.id, kept.options, stream_id=asked.head.stream_id, starting_after=after
+        )
+        return Streaming(asked, kept, encoder, self._service, self._note_ready)
+
+    def _resumed(self, resume: Resume) -> StoredResponse:
+        shelf = self._service.shelf
+        kept = shelf.find(resume.response_id, self._caller) or self._recent.get(resume.response_id)
+        if kept is None:
+            message = f"Response with id '{resume.response_id[:100]}' not found."
+            raise HttpError(404, "response_not_found", message, param="response_id")
+        return kept
+
+    def _follow(self, streaming: Streaming) -> None:
+        self._streaming[streaming] = None
+        streaming.asked.begun(streaming.kept)
+        streaming.wake()
+
+    def _note_ready(self, streaming: Streaming) -> None:
+        self._ready.append(streaming)
+        self._waker.wake()
+
+    # -- writing -----------------------------------------------------------------------------------------------------
+
+    async def _write(self, socket: WebSocket) -> Close:
+        """Write what there is to say, until it is time to close."""
+        while True:
+            if self._over is None and (payloads := self._gather()):
+                await socket.send(payloads)
+            elif self._ping_due:
+                await socket.ping()
+                self._ping_due = False
+            elif (close := self._next_close()) is not None:
+                return close
+            elif not self._unsaid:
+                await self._waker.wait()
+
+    def _gather(self) -> list[bytes]:
+        """Frames for one write: errors first, then what each response has, in turn."""
+        payloads = list(self._unsaid)
+        self._unsaid.clear()
+        size = 0
+        while self._ready and size < WRITE_BATCH_BYTES:
+            streaming = self._ready.popleft()
+            for frame in streaming.next_frames():
+                payloads.append(frame.data)
+                size += len(frame.data)
+            if streaming.answer.end is not None:
+                self._finish(streaming, streaming.answer)
+        return payloads
+
+    def _finish(self, streaming: Streaming, answer: RunSubscription) -> None:
+        """A response is said to its end."""
+        del self._streaming[streaming]
+        answer.close()
+        if isinstance(answer.end, Failed):
+            self._cut_some |= answer.end.failure.kind is FailureKind.SHUTTING_DOWN
+        elif isinstance(streaming.asked.work, Create):
+            self._recent.add(streaming.kept)
+        self._lanes.end(streaming.asked.head.stream_id)
+        self._start()

@@ -1,0 +1,169 @@
+"""A connected socket, with the two things a server needs that `trio.SocketStream` does not do: a write that fits goes
+out without giving the processor away, and a write that does not fit is bounded in time.
+
+A write that was cut short, by its bound or by a cancellation, has left half of something on the wire. Nothing can be
+said on that socket any more, and nothing is: later writes fail, as those to a closed connection do.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, final
+
+import trio
+
+from llm_runtime.server.limits import (
+    CLOSE_SECONDS,
+    LINGER_BYTES,
+    MIN_RATE,
+    RECEIVE_BYTES,
+    UNSENT_BYTES,
+    WRITE_STALL_SECONDS,
+)
+
+if TYPE_CHECKING:
+    from llm_runtime.server.receiver import Receiver
+
+_RESET = struct.pack("ii", 1, 0)
+
+
+def _host(address: Callable[[], object]) -> str:
+    """The host of a socket's ``address``; empty where there is none."""
+    with suppress(OSError):
+        name = address()
+        return str(name[0]) if isinstance(name, tuple) else ""
+    return ""
+
+
+@final
+class Socket:
+    """Owns a connected, non-blocking TCP socket. One task, or ``receiver``, may receive; any may send, one after the
+    other.
+    """
+
+    __slots__ = ("_raw", "_receiver", "_torn", "_writing", "last_received", "local_host", "peer_host")
+
+    def __init__(self, raw: socket.socket, receiver: Receiver) -> None:
+        raw.setblocking(False)
+        self._raw = raw
+        self._receiver = receiver
+        self._torn = False
+        self._writing: trio.StrictFIFOLock | None = None  # until a write has to wait
+        self.local_host = _host(raw.getsockname)
+        """The address the peer reached us at."""
+        self.peer_host = _host(raw.getpeername)
+        """The address it came from."""
+        self.last_received = trio.current_time()
+        with suppress(OSError):
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # With little unsent in the kernel, what is sent next is chosen when there is room for it, not long before.
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            with suppress(OSError):
+                raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` or `abort` was called."""
+        return self._raw.fileno() < 0
+
+    def fileno(self) -> int:
+        """The file descriptor; -1 once it is closed."""
+        return self._raw.fileno()
+
+    async def receive(self) -> bytes:
+        """Wait for bytes; empty at the end. Raises `trio.BrokenResourceError` when the connection is broken and
+        `trio.ClosedResourceError` when we closed it.
+        """
+        while True:
+            if self.closed:
+                raise trio.ClosedResourceError
+            await trio.lowlevel.wait_readable(self._raw)
+            if (data := self.receive_now()) is not None:
+                return data
+
+    def receive_now(self) -> bytes | None:
+        """What is there; empty at the end, nothing when that has to be waited for. Raises as `receive` does."""
+        try:
+            data = self._raw.recv(RECEIVE_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return None
+        except OSError as exc:
+            raise trio.BrokenResourceError from exc
+        self.last_received = trio.current_time()
+        return data
+
+    async def send(self, data: bytes | bytearray) -> None:
+        """Send all of ``data``. It returns without a checkpoint when the kernel takes it all at once.
+
+        Raises `trio.BrokenResourceError` when the connection is broken, and after `WRITE_STALL_SECONDS` (more for much
+        data) without having got rid of it: the socket is aborted then. Being cancelled in the middle breaks it too.
+        """
+        if self._writing is not None and self._writing.locked():
+            async with self._writing:
+                await self._send_slowly(memoryview(data))
+            return
+        sent = self._send_now(data)
+        if sent < len(data):
+            self._writing = self._writing or trio.StrictFIFOLock()
+            self._writing.acquire_nowait()
+            try:
+                await self._send_slowly(memoryview(data)[sent:])
+            finally:
+                self._writing.release()
+
+    def _send_now(self, data: bytes | bytearray | memoryview) -> int:
+        if self._torn or self.closed:
+            raise trio.BrokenResourceError("the connection is broken")
+        try:
+            return self._raw.send(data)
+        except (BlockingIOError, InterruptedError):
+            return 0
+        except OSError as exc:
+            raise trio.BrokenResourceError from exc
+
+    async def _send_slowly(self, rest: memoryview) -> None:
+        with trio.move_on_after(WRITE_STALL_SECONDS + len(rest) / MIN_RATE) as scope:
+            while rest:
+                try:
+                    await trio.lowlevel.wait_writable(self._raw)
+                    rest = rest[self._send_now(rest) :]
+                except trio.ClosedResourceError as exc:
+                    raise trio.BrokenResourceError from exc
+                except BaseException:
+                    self._torn = True
+                    raise
+        if scope.cancelled_caught:
+            self.abort()
+            raise trio.BrokenResourceError("the peer does not read")
+
+    def close(self) -> None:
+        """Close the socket; what the kernel holds is still sent. Closing twice is harmless."""
+        if not self.closed:
+            self._receiver.remove(self)
+            trio.lowlevel.notify_closing(self._raw)
+            self._raw.close()
+
+    def abort(self) -> None:
+        """Close the socket with a reset; what the kernel holds is thrown away."""
+        if not self.closed:
+            with suppress(OSError):
+                self._raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            self.close()
+
+    async def close_gently(self) -> None:
+        """Say the end, read on until the peer has said it too, and close: a peer that is still sending would
+        otherwise be told of a reset before it read our last words. Bounded by `CLOSE_SECONDS` and `LINGER_BYTES`.
+        """
+        try:
+            self._raw.shutdown(socket.SHUT_WR)
+            with trio.move_on_after(CLOSE_SECONDS, shield=True):
+                thrown_away = 0
+                while (data := await self.receive()) and thrown_away < LINGER_BYTES:
+                    thrown_away += len(data)
+        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # it is gone already, which is what we wanted
+        finally:
+            self.close()

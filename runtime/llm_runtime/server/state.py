@@ -1,0 +1,137 @@
+"""What all connections share: the engine, the rules, who is connected, and which answers are on their way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Protocol, final
+
+import trio
+
+from llm_actors.run import Run
+from llm_protocol.errors import ShuttingDownError
+from llm_protocol.requests import AnyRequest
+from llm_runtime.config import Key, Server
+from llm_runtime.server.access import Access
+from llm_runtime.server.bodies import BodyBudget
+from llm_runtime.server.endpoints import Endpoint, preflight
+from llm_runtime.server.engine import RequestEngine, submitted
+from llm_runtime.server.http_error import too_many_connections
+from llm_runtime.server.limits import CLOSE_SECONDS
+from llm_runtime.server.receiver import Receiver
+from llm_runtime.server.response_store import ResponseStore
+from llm_runtime.server.room import Guest, Room
+from llm_runtime.server.routes import choose, find
+from llm_runtime.server.socket import Socket
+from llm_runtime.server.subscription import RunSubscription
+from llm_runtime.server.ticker import Ticker, Ticking
+from llm_runtime.server.wakeup import WakeupEvent
+
+if TYPE_CHECKING:
+    from llm_runtime.server.request_context import RequestContext
+
+
+class OpenConnection(Ticking, Protocol):
+    """A connection of either protocol."""
+
+    def drain(self) -> None:
+        """Take nothing new; end after the answers in hand, or now when there are none."""
+        ...
+
+
+@final
+class ServerState:
+    """One per door; outlives no run of it."""
+
+    def __init__(self, config: Server, keys: Mapping[str, Key], engine: RequestEngine) -> None:
+        self.config = config
+        self.engine = engine
+        self.access = Access(config, keys)
+        self.shelf = ResponseStore(config)
+        self.bodies = BodyBudget(config.max_body_total_bytes)
+        self.room: Room[Guest] = Room(config, has_keys=bool(keys), proxies=config.trusted_proxies)
+        self.receiver = Receiver()
+        self.pulse = Ticker()
+        self.pulse.add(self)
+        self.draining = False
+        self._answers: set[RunSubscription] = set()
+        self._connections: dict[OpenConnection, None] = {}
+        self._changed = WakeupEvent()
+
+    # -- connections -------------------------------------------------------------------------------------------------
+
+    def join(self, connection: OpenConnection) -> None:
+        """A connection begins."""
+        self._connections[connection] = None
+        self.pulse.add(connection)
+        if self.draining:
+            connection.drain()
+
+    def leave(self, connection: OpenConnection) -> None:
+        """A connection has ended."""
+        self._connections.pop(connection, None)
+        self.pulse.remove(connection)
+        self._changed.wake()
+
+    def endpoint_of(self, exchange: RequestContext, *, operators_only: bool = False) -> Endpoint:
+        """Who answers a request, by its head. With ``operators_only`` there is no room for any but health and metrics.
+        Raises `Refused`.
+        """
+        request = exchange.request
+        methods, exchange.params = find(request.path)
+        if operators_only and not (methods and all(route.operators for route in methods.values())):
+            raise too_many_connections()
+        if request.method == "OPTIONS" and self.access.allows_origin(request.headers.get("origin")):
+            return preflight
+        if request.method in methods:
+            exchange.shape = methods[request.method].shape
+        if not (methods and all(route.open for route in methods.values())):
+            self.access.check_place(request.headers, request.query, exchange.local_host)
+            if not (methods and all(route.keyless for route in methods.values())):
+                exchange.caller = self.access.check_key(request.headers, exchange.peer_host)
+                exchange.belongs = True
+        return choose(methods, request.method).endpoint
+
+    async def serve_websocket(self, exchange: RequestContext, socket: Socket, left_over: bytes) -> None:
+        """Go on as a WebSocket with a connection whose handshake is good."""
+        from llm_runtime.server.session import serve  # costs 40 ms, which a daemon without WebSockets need not pay
+
+        await serve(self, exchange, socket, left_over)
+
+    # -- answers -----------------------------------------------------------------------------------------------------
+
+    async def submit(self, request: AnyRequest, *, stream: bool, background: bool = False) -> Run:
+        """Hand a request to the engine. Raises `LLMClientError`."""
+        if self.draining:
+            raise ShuttingDownError("The runtime is shutting down.")
+        return await submitted(self.engine, request, stream=stream, background=background)
+
+    def answering(self, run: Run, wake: Callable[[], None], *, whole: bool = False) -> RunSubscription:
+        """Follow a run for a client; to be closed. See `RunSubscription`."""
+        answer = RunSubscription(run, wake, self._answered, whole=whole)
+        self._answers.add(answer)
+        return answer
+
+    def _answered(self, answer: RunSubscription) -> None:
+        self._answers.discard(answer)
+        self._changed.wake()
+
+    def tick(self, now: float) -> None:
+        """Tidy the shelf, and while draining look whether what runs in the background has ended."""
+        self.shelf.tick(now)
+        self._changed.wake()
+
+    async def drain(self, seconds: float) -> None:
+        """Take nothing new, let running answers end within ``seconds``, end the rest as failed, and give every
+        connection `CLOSE_SECONDS` to say goodbye.
+        """
+        self.draining = True
+        for connection in tuple(self._connections):
+            connection.drain()
+        with trio.move_on_after(seconds):
+            while self._answers or self.shelf.background:
+                await self._changed.wait()
+        for answer in tuple(self._answers):
+            answer.shut()
+        with trio.move_on_after(CLOSE_SECONDS):
+            while self._connections:
+                await self._changed.wait()

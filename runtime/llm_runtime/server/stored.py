@@ -1,0 +1,144 @@
+"""The endpoints of the Responses API over HTTP: what is asked can be stored, come back to, and cancelled by its id."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, final
+from urllib.parse import parse_qs
+
+import msgspec
+import trio
+
+from llm_protocol.dialect import Frame, Inbound, ModelInfo, ResponseEncoder, WireResponse
+from llm_protocol.errors import LLMClientError
+from llm_protocol.events import TERMINAL, Event, Failed
+from llm_protocol.failures import Failure
+from llm_protocol.response import LLMResponse
+from llm_protocol.wires.responses import OpenAIResponsesServer, ResponseOptions
+from llm_runtime.server.beginning import begin
+from llm_runtime.server.http_error import JSON, HttpError
+from llm_runtime.server.limits import CLOSE_SECONDS
+from llm_runtime.server.response_store import StoredResponse
+from llm_runtime.server.subscription import encode_failure, end_of, respond
+
+if TYPE_CHECKING:
+    from llm_runtime.server.request_context import RequestContext
+
+RESPONSES = OpenAIResponsesServer()
+_DONE = Frame(None, b"[DONE]")
+
+
+@final
+class _Closed:
+    """An encoder whose stream ends as this API's streams do over HTTP (over WebSocket they do not)."""
+
+    def __init__(self, encoder: ResponseEncoder) -> None:
+        self._encoder = encoder
+
+    def start(self) -> list[Frame]:
+        """See `ResponseEncoder`."""
+        return self._encoder.start()
+
+    def encode(self, events: Iterable[Event]) -> list[Frame]:
+        """See `ResponseEncoder`."""
+        events = tuple(events)
+        frames = self._encoder.encode(events)
+        return [*frames, _DONE] if events and isinstance(events[-1], TERMINAL) else frames
+
+
+@final
+class Spoken:
+    """The Responses dialect as one request wants it spoken: with its options, from after an event it has seen."""
+
+    name = RESPONSES.name
+    decode_request = RESPONSES.decode_request
+    encode_error = RESPONSES.encode_error
+
+    def __init__(self, options: ResponseOptions, starting_after: int = -1) -> None:
+        self._options = options
+        self._after = starting_after
+
+    def response_encoder(self, inbound: Inbound, response_id: str) -> ResponseEncoder:
+        """See `ServerDialect`."""
+        return _Closed(RESPONSES.response_encoder(inbound, response_id, self._options, starting_after=self._after))
+
+    def encode_response(self, inbound: Inbound, response: LLMResponse) -> bytes:
+        """See `ServerDialect`."""
+        return RESPONSES.encode_response(inbound, response, self._options)
+
+    def encode_models(self, models: Sequence[ModelInfo]) -> bytes:
+        """See `ServerDialect`."""
+        return RESPONSES.encode_models(models)
+
+
+async def create(exchange: RequestContext) -> None:
+    """``POST /v1/responses``. In the background and not streamed: answered at once, to be asked for later."""
+    size = len(exchange.request.body)
+    exchange.end_with_client()
+    try:
+        asked = RESPONSES.decode_create(exchange.take_body())
+        kept = await begin(exchange.service, asked, exchange.caller, size, stream=asked.inbound.stream)
+    except LLMClientError as exc:
+        await exchange.reply(encode_failure(RESPONSES, exc.failure))
+        return
+    exchange.request_id = kept.inbound.request.request_id
+    if kept.options.background and not kept.inbound.stream:
+        await exchange.reply(_resource(kept))
+    else:
+        await respond(exchange, Spoken(kept.options), kept.inbound, kept.run)
+
+
+async def retrieve(exchange: RequestContext) -> None:
+    """``GET /v1/responses/{id}``: as it is now, or with ``stream=true`` as a stream from after ``starting_after``."""
+    kept = _found(exchange)
+    query = parse_qs(exchange.request.query)
+    if query.get("stream", [""])[-1] != "true":
+        await exchange.reply(_resource(kept))
+        return
+    after = query.get("starting_after", ["-1"])[-1]
+    if not after.removeprefix("-").isdecimal() or len(after) > 18:
+        message = "starting_after must be the sequence_number of an event."
+        raise HttpError(400, "invalid_request", message, param="starting_after")
+    exchange.end_with_client()
+    inbound = kept.inbound._replace(stream=True)
+    await respond(exchange, Spoken(kept.options, int(after)), inbound, kept.run)
+
+
+async def delete(exchange: RequestContext) -> None:
+    """``DELETE /v1/responses/{id}``: forget it; if it is being made, stop."""
+    kept = _found(exchange)
+    kept.run.cancel("the client deleted the response")
+    exchange.service.shelf.drop(kept)
+    body = msgspec.json.encode({"id": kept.id, "object": "response", "deleted": True})
+    await exchange.reply(WireResponse(200, (JSON,), body))
+
+
+async def cancel(exchange: RequestContext) -> None:
+    """``POST /v1/responses/{id}/cancel``: stop it, in the background or not, and say what there was of it."""
+    kept = _found(exchange)
+    kept.run.cancel("the client cancelled the response")
+    exchange.end_with_client()
+    with trio.move_on_after(CLOSE_SECONDS):
+        await end_of(exchange, kept.run)
+    await exchange.reply(_resource(kept))
+
+
+def _found(exchange: RequestContext) -> StoredResponse:
+    response_id = exchange.params["id"]
+    kept = exchange.service.shelf.find(response_id, exchange.caller)
+    if kept is None:
+        message = f"Response with id '{response_id[:100]}' not found."
+        raise HttpError(404, "response_not_found", message, param="response_id")
+    return kept
+
+
+def _resource(kept: StoredResponse) -> WireResponse:
+    """The response as it is now."""
+    end = kept.run.log.end
+    if end is None:
+        body = RESPONSES.encode_pending(kept.inbound, kept.id, kept.options)
+    else:
+        failure: Failure | None = end.failure if isinstance(end, Failed) else None
+        response = end.response or kept.run.folded()
+        body = RESPONSES.encode_response(kept.inbound, response, kept.options, failure=failure)
+    return WireResponse(200, (JSON,), body)

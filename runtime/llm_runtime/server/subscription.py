@@ -1,0 +1,177 @@
+"""A run on its way to one client: the one place that turns a run into an HTTP answer, for every dialect.
+
+The door adds one thing to a run's log: when it must close before the answer is whole, the client still gets a typed
+end, with what there was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, final
+
+from llm_actors.run import Run
+from llm_protocol.content import JsonObject
+from llm_protocol.dialect import Inbound, ServerDialect, WireResponse
+from llm_protocol.events import Event, Failed, Finished
+from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.response import LLMResponse
+from llm_runtime.server.http_error import JSON
+from llm_runtime.server.stream_format import stream_format_for
+
+if TYPE_CHECKING:
+    from llm_runtime.server.request_context import RequestContext
+
+NO_RETRY = ("x-should-retry", "false")
+_BILLED = (FailureKind.ANSWER_TOO_LARGE, FailureKind.LOG_LIMIT)
+"""Failures of an answer that the vendor has made."""
+
+CLOSING = "The runtime is shutting down."
+
+
+@final
+class RunSubscription:
+    """Follows a run from its making to `close`, which may cancel the run (see `Run`).
+
+    ``wake`` is called when there is something to take, and for a ``whole`` answer only when that is the end.
+    """
+
+    __slots__ = ("_follower", "_left", "_shut", "_wake", "end", "run")
+
+    def __init__(
+        self, run: Run, wake: Callable[[], None], left: Callable[[RunSubscription], None], *, whole: bool
+    ) -> None:
+        self.run = run
+        self.end: Finished | Failed | None = None
+        self._wake = wake
+        self._left = left
+        self._shut = False
+        self._follower = run.follow(wake=self._wake_at_the_end if whole else wake)
+
+    def _wake_at_the_end(self) -> None:
+        if self.run.log.end is not None:
+            self._wake()
+
+    def close(self) -> None:
+        """Stop following."""
+        self._follower.close()
+        self._left(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def take(self) -> Sequence[Event]:
+        """The events that are there and were not taken yet; `end` is set with the last of them."""
+        events = self._follower.take()
+        if self._shut and not self._follower.at_end:
+            events = (*events, self._cut_short())
+        if events and isinstance(last := events[-1], (Finished, Failed)):
+            self.end = last
+        return events
+
+    def shut(self) -> None:
+        """End this answer now, as failed; the door is closing."""
+        self._shut = True
+        self.run.cancel(CLOSING, FailureKind.SHUTTING_DOWN)  # that may take a moment, and this answer must not wait
+        self._wake()
+
+    def _cut_short(self) -> Failed:
+        failure = Failure(kind=FailureKind.SHUTTING_DOWN, message=CLOSING, partial=bool(self.run.log.events))
+        return Failed(failure=failure, response=self.run.folded())
+
+
+def respond(exchange: RequestContext, dialect: ServerDialect, inbound: Inbound, run: Run) -> Awaitable[None]:
+    """Answer with ``run``, streamed or whole as the client asked for."""
+    return (_stream if inbound.stream else _reply)(exchange, dialect, inbound, run)
+
+
+async def _reply(exchange: RequestContext, dialect: ServerDialect, inbound: Inbound, run: Run) -> None:
+    await exchange.reply(encode_end(dialect, inbound, await end_of(exchange, run)))
+
+
+async def end_of(exchange: RequestContext, run: Run) -> Finished | Failed:
+    """Wait for the end of a run, undisturbed by what comes before it."""
+    with exchange.service.answering(run, exchange.waker.wake, whole=True) as answer:
+        answer.take()
+        while answer.end is None:
+            await exchange.waker.wait()
+            answer.take()
+        return answer.end
+
+
+def encode_end(dialect: ServerDialect, inbound: Inbound, end: Finished | Failed) -> WireResponse:
+    """The whole answer to a request whose run has ended."""
+    if isinstance(end, Finished):
+        assert isinstance(end.response, LLMResponse), "a run's log ends with a response"
+        return WireResponse(200, (JSON, *told(end.response)), dialect.encode_response(inbound, end.response))
+    return _encode_failed(dialect, end)
+
+
+def told(response: LLMResponse) -> tuple[tuple[str, str], ...]:
+    """How the answer came to be, as header fields, for clients whose wire has no place for it."""
+    decision = response.decision
+    fields = {
+        "provider": response.provider,
+        "model": response.model,
+        "attempts": str(_calls(decision)),
+        "cache": str(decision.get("cache", "off")),
+        "cost": "" if response.cost is None else f"{response.cost:.8f}",
+    }
+    return tuple((f"x-llm-runtime-{name}", value) for name, value in fields.items() if _fits_header(value))
+
+
+def _calls(decision: JsonObject) -> int:
+    """How many calls were made, of all models together where several were asked."""
+    own = sum(1 for attempt in decision.get("attempts", ()) if attempt.get("asked", True))
+    return int(decision.get("calls", own))
+
+
+def _fits_header(value: str) -> bool:
+    """Whether a value, a vendor's word among them, can stand in a header."""
+    return value != "" and value.isascii() and value.isprintable()
+
+
+def encode_failure(dialect: ServerDialect, failure: Failure) -> WireResponse:
+    """A failure in the dialect's own shape. Where an answer, or some of it, had been made, clients are told not to ask
+    again by themselves: it would be paid for twice.
+    """
+    response = dialect.encode_error(failure)
+    if not (failure.partial or failure.kind in _BILLED) or NO_RETRY in response.headers:
+        return response
+    return response._replace(headers=(*response.headers, NO_RETRY))
+
+
+def _encode_failed(dialect: ServerDialect, end: Failed) -> WireResponse:
+    """The failure of a run, with how it came about."""
+    response = encode_failure(dialect, end.failure)
+    return response if end.response is None else response._replace(headers=(*response.headers, *told(end.response)))
+
+
+async def _stream(exchange: RequestContext, dialect: ServerDialect, inbound: Inbound, run: Run) -> None:
+    """Stream a run.
+
+    A failure before the first token is an ordinary HTTP error, which clients know how to retry, unless the stream has
+    begun: with a dialect whose streams begin before the vendor does, or with a ping.
+    """
+    encoder, framing = dialect.response_encoder(inbound, run.response_id), stream_format_for(inbound)
+    waker, out = exchange.waker, exchange.stream(framing.content_type)
+    with exchange.service.answering(run, waker.wake) as answer:
+        if frames := encoder.start():
+            await out.write(framing.encode(frames))
+        while True:
+            events = answer.take()
+            if isinstance(answer.end, Failed) and not out.begun and not answer.end.failure.partial:
+                await exchange.reply(_encode_failed(dialect, answer.end))
+                return
+            frames = encoder.encode(events) if events else []
+            if answer.end is not None:
+                await out.finish(framing.encode(frames) + framing.end())
+                return
+            if frames:
+                await out.write(framing.encode(frames))
+            elif out.is_idle:
+                await out.write(framing.ping)
+            await waker.wait()

@@ -1,0 +1,41 @@
+"""One clock tick for everyone: deadlines that need no precision cost a connection neither a task nor a scope."""
+
+from __future__ import annotations
+
+from typing import Protocol, final
+
+import trio
+
+from llm_runtime.server.limits import TICK_SECONDS
+
+
+class Ticking(Protocol):
+    """Something with deadlines."""
+
+    def tick(self, now: float) -> None:
+        """Look at the clock (``now`` is Trio's) and act on what is due. Must neither wait nor raise."""
+        ...
+
+
+@final
+class Ticker:
+    """Ticks its members every `TICK_SECONDS`."""
+
+    def __init__(self) -> None:
+        self._members: dict[Ticking, None] = {}
+
+    def add(self, member: Ticking) -> None:
+        """Tick ``member`` from now on."""
+        self._members[member] = None
+
+    def remove(self, member: Ticking) -> None:
+        """Leave it alone again."""
+        self._members.pop(member, None)
+
+    async def run(self) -> None:
+        """Tick until cancelled."""
+        while True:
+            await trio.sleep(TICK_SECONDS)
+            now = trio.current_time()
+            for member in tuple(self._members):
+                member.tick(now)

@@ -1,0 +1,74 @@
+"""One turn on a lane of a WebSocket: what was asked, and the response on its way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import final
+
+from llm_protocol.dialect import Frame, ResponseEncoder
+from llm_protocol.wires.responses import Create
+from llm_runtime.server.client_events import ClientEventHead, Resume
+from llm_runtime.server.response_store import StoredResponse
+from llm_runtime.server.state import ServerState
+
+
+@final
+class Asked:
+    """A request on a lane, from its admission to its end. ``size`` is its frame's."""
+
+    def __init__(self, head: ClientEventHead, work: Create | Resume, size: int) -> None:
+        self.head = head
+        self.work = work
+        self.size = size
+        self._kept: StoredResponse | None = None
+        self._cancelled = False
+
+    def begun(self, kept: StoredResponse) -> None:
+        """Its response is being made."""
+        self._kept = kept
+        if self._cancelled:
+            self.cancel()
+
+    def cancel(self) -> None:
+        """Stop it, as soon as it has begun."""
+        self._cancelled = True
+        if self._kept is not None:
+            self._kept.run.cancel("the client cancelled the response")
+
+
+@final
+class Streaming:
+    """A response on its way. ``note_ready`` is called, once until the next `next_frames`, when there is more."""
+
+    def __init__(
+        self,
+        asked: Asked,
+        kept: StoredResponse,
+        encoder: ResponseEncoder,
+        service: ServerState,
+        note_ready: Callable[[Streaming], None],
+    ) -> None:
+        self.asked = asked
+        self.kept = kept
+        self.answer = service.answering(kept.run, self.wake)
+        self._encoder = encoder
+        self._note_ready = note_ready
+        self._noted = False
+        self._begun = False
+
+    def wake(self) -> None:
+        """There is more to say."""
+        if not self._noted:
+            self._noted = True
+            self._note_ready(self)
+
+    def next_frames(self) -> list[Frame]:
+        """What there is to say now."""
+        self._noted = False
+        frames: list[Frame] = []
+        if not self._begun:
+            self._begun = True
+            frames = self._encoder.start()
+        if events := self.answer.take():
+            frames += self._encoder.encode(events)
+        return frames

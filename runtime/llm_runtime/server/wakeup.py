@@ -1,0 +1,39 @@
+"""A wake-up call for the one task that waits for several things."""
+
+from __future__ import annotations
+
+from typing import final
+
+import trio
+
+
+@final
+class WakeupEvent:
+    """Call `wake` as often as you like; `wait` returns once after any number of calls, also earlier ones."""
+
+    __slots__ = ("_task", "_woken")
+
+    def __init__(self) -> None:
+        self._task: trio.lowlevel.Task | None = None
+        self._woken = False
+
+    def wake(self) -> None:
+        """Let the waiting task go on. Never waits."""
+        self._woken = True
+        if self._task is not None:
+            trio.lowlevel.reschedule(self._task)
+            self._task = None
+
+    async def wait(self) -> None:
+        """Wait for a call of `wake` since the last return. The bounds are those of what is waited for."""
+        if self._woken:
+            await trio.lowlevel.checkpoint()
+        else:
+            assert self._task is None, "only one task waits"
+            self._task = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(self._abort)
+        self._woken = False
+
+    def _abort(self, _: object) -> trio.lowlevel.Abort:
+        self._task = None
+        return trio.lowlevel.Abort.SUCCEEDED

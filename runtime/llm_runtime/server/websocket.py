@@ -1,0 +1,198 @@
+"""WebSocket, behind a seam of five calls: open, receive, send, ping, close.
+
+trio-websocket reads, checks and closes; its known traps end here:
+
+- its reader dies of a ping that comes after our close, and of fragments without end: `_Protocol` filters both;
+- it answers a protocol error by hanging up, without the close code the peer should see: a session says it;
+- what came in one packet with the handshake is lost: `_Stream` holds it back until the handshake is done;
+- its `aclose` waits for the peer for ever: not used;
+- it reads the next frame only when the last message was taken: a session always reads, and never waits in between.
+
+Frames to the client are made by hand (an unmasked text frame is a few bytes before its payload): several go out in
+one write, and a message costs a tenth of what `send_message` takes.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Generator, Sequence
+from contextlib import suppress
+from typing import final
+
+import trio
+from trio_websocket import ConnectionClosed, WebSocketConnection
+from wsproto import ConnectionType, WSConnection
+from wsproto.connection import ConnectionState
+from wsproto.events import CloseConnection, Event, Message, Ping
+from wsproto.utilities import ProtocolError
+
+from llm_runtime.server.http1 import Request
+from llm_runtime.server.limits import CLOSE_SECONDS, MESSAGE_FRAGMENTS, RECEIVE_BYTES
+from llm_runtime.server.socket import Socket
+
+PING = b"\x89\x00"
+_CLOSE_OPCODE = 0x8
+FAULTS = frozenset((1002, 1003, 1007, 1008, 1009))
+"""Codes with which we close because of what the peer did."""
+
+
+@final
+class Hangup(Exception):  # noqa: N818  (it says what happened, as trio's EndOfChannel does)
+    """The connection has ended, or is about to; ``code`` is the close code, 1006 where there was none."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+@final
+class _Protocol(WSConnection):
+    """wsproto's server, without what trio-websocket's reader cannot cope with."""
+
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(ConnectionType.SERVER)
+        self._max_bytes = max_bytes
+        self._fragments = 0
+
+    def events(self) -> Generator[Event, None, None]:
+        for event in super().events():
+            if isinstance(event, Message):
+                self._fragments = 0 if event.message_finished else self._fragments + 1
+                if self._fragments > MESSAGE_FRAGMENTS:
+                    yield CloseConnection(code=1008, reason="too many fragments")
+                    return
+            elif isinstance(event, Ping) and self.state is not ConnectionState.OPEN:
+                continue  # there is no answering it any more, and no need to
+            yield event
+        if self._announced() > self._max_bytes:
+            yield CloseConnection(code=1009, reason="message too big")
+
+    def _announced(self) -> int:
+        """The bytes that the frame which is being received will have, by its header."""
+        connection = self.handshake.connection
+        if connection is None or connection.state is not ConnectionState.OPEN:
+            return 0
+        header = connection._proto._frame_decoder.header  # wsproto tells it no other way
+        return header.payload_len if header else 0
+
+
+@final
+class _Stream(trio.abc.Stream):
+    """What trio-websocket takes for its stream. Closing it leaves the socket open: that is the session's."""
+
+    def __init__(self, socket: Socket, left_over: bytes) -> None:
+        self.opened = trio.Event()
+        self.said_close = False
+        self._socket = socket
+        self._left_over = left_over
+        self._closed = False
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:  # noqa: ARG002
+        if self._closed:
+            raise trio.ClosedResourceError
+        await self.opened.wait()
+        if self._left_over:
+            data, self._left_over = self._left_over, b""
+            return data
+        return await self._socket.receive()
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        if self.opened.is_set() and data and data[0] & 0x0F == _CLOSE_OPCODE:
+            self.said_close = True
+        await self._socket.send(bytes(data))
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def aclose(self) -> None:
+        self._closed = True
+        await trio.lowlevel.checkpoint()
+
+
+def encode_text(payload: bytes) -> bytes:
+    """An unmasked text frame (RFC 6455, 5.2)."""
+    size = len(payload)
+    if size < 126:
+        return b"\x81%c%b" % (size, payload)
+    if size < 65_536:
+        return b"\x81\x7e" + struct.pack("!H", size) + payload
+    return b"\x81\x7f" + struct.pack("!Q", size) + payload
+
+
+def encode_close(code: int, reason: str = "") -> bytes:
+    """A close frame."""
+    payload = struct.pack("!H", code) + reason.encode()[:123]
+    return b"\x88%c%b" % (len(payload), payload)
+
+
+@final
+class WebSocket:
+    """One open WebSocket. One task receives, one sends."""
+
+    def __init__(self, connection: WebSocketConnection, stream: _Stream, socket: Socket) -> None:
+        self._connection = connection
+        self._stream = stream
+        self._socket = socket
+
+    @classmethod
+    async def open(
+        cls,
+        nursery: trio.Nursery,
+        socket: Socket,
+        request: Request,
+        *,
+        left_over: bytes,
+        protocol: str | None,
+        headers: Sequence[tuple[str, str]],
+        max_bytes: int,
+    ) -> WebSocket:
+        """Answer the handshake in ``request``, which must be a good one. The reader lives in ``nursery``. A message has
+        at most ``max_bytes``.
+        """
+        stream, wire = _Stream(socket, left_over), _Protocol(max_bytes)
+        fields_of_request = [(name.encode(), value.encode("latin-1")) for name, value in request.headers.items()]
+        wire.initiate_upgrade_connection(fields_of_request, request.target)
+        connection = WebSocketConnection(
+            stream, wire, message_queue_size=1, max_message_size=max_bytes, receive_buffer_size=RECEIVE_BYTES
+        )
+        nursery.start_soon(_read, connection)
+        proposal = await connection._get_request()  # what wrap_server_stream does, around a protocol of our own
+        fields = [(name.encode(), value.encode()) for name, value in headers]
+        await proposal.accept(subprotocol=protocol, extra_headers=fields)
+        stream.opened.set()
+        return cls(connection, stream, socket)
+
+    async def receive(self) -> str | bytes:
+        """Wait for a message. Raises `Hangup`."""
+        try:
+            return await self._connection.get_message()
+        except ConnectionClosed as exc:
+            raise Hangup(exc.reason.code if exc.reason else 1006) from None
+
+    async def send(self, payloads: Sequence[bytes]) -> None:
+        """Send text messages in one write. See `Socket.send`."""
+        if self._connection.closed is not None:
+            raise trio.BrokenResourceError("the WebSocket is closing")
+        await self._socket.send(b"".join([encode_text(each) for each in payloads]))
+
+    async def ping(self) -> None:
+        """Send a ping; the answer shows in `Socket.last_received`."""
+        if self._connection.closed is None:
+            await self._socket.send(PING)
+
+    async def close(self, code: int, reason: str = "") -> None:
+        """Say that we close, unless it is said already; within `CLOSE_SECONDS`. What the peer answers is not waited
+        for here: `Socket.close_gently` does.
+        """
+        if not self._stream.said_close:
+            self._stream.said_close = True
+            with suppress(trio.BrokenResourceError), trio.move_on_after(CLOSE_SECONDS):
+                await self._socket.send(encode_close(code, reason))
+
+
+async def _read(connection: WebSocketConnection) -> None:
+    """trio-websocket's reader. What a peer can make it raise ends this connection as a hangup, which is seen where
+    messages are received.
+    """
+    with suppress(ProtocolError, ConnectionClosed, trio.BrokenResourceError, trio.ClosedResourceError):
+        await connection._reader_task()

@@ -1,0 +1,114 @@
+"""An answer while it is made, for a program that embeds the runtime."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from types import TracebackType
+from typing import final
+
+from llm_actors.run import Follower, Run
+from llm_protocol.codec.merging import merged
+from llm_protocol.errors import error_for
+from llm_protocol.events import Event, Failed, TextDelta
+from llm_protocol.response import LLMResponse
+
+
+def outcome(run: Run) -> LLMResponse:
+    """The answer of a run that has ended. Raises the `LLMClientError` it ended with, with the partial answer."""
+    end = run.log.end
+    assert end is not None, "the run has not ended"
+    if isinstance(end, Failed):
+        raise error_for(end.failure, end.response)
+    assert end.response is not None, "a run's log ends with a response"
+    return end.response
+
+
+@final
+class ResponseStream:
+    """One streamed answer: enter it to send the request, iterate for events, leave it to be done with it.
+
+        async with rt.stream("Tell me a story") as answer:
+            async for text in answer.text():
+                print(text, end="")
+        print(answer.response.usage)
+
+    Entering waits until the request is accepted and raises `LLMClientError` if it is not. Iterating waits for the next
+    event, within the request's deadline, and raises `LLMClientError` with the partial answer when the answer
+    breaks: the end of the iteration is always that of a whole answer. Leaving early cancels the request, down to
+    the vendor's connection.
+    """
+
+    def __init__(self, submit: Callable[[], Awaitable[Run]]) -> None:
+        self._submit = submit
+        self._run: Run | None = None
+        self._follower: Follower | None = None
+        self._waiting: deque[Event] = deque()
+
+    async def __aenter__(self) -> ResponseStream:
+        self._run = await self._submit()
+        self._follower = self._run.follow()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        if self._follower is not None:
+            self._follower.close()
+
+    @property
+    def request_id(self) -> str:
+        """The request's id."""
+        return self._entered().request.request_id
+
+    @property
+    def response(self) -> LLMResponse:
+        """The whole answer, once the iteration is over; before that, what there is of it."""
+        run = self._entered()
+        return run.folded() if run.log.end is None else outcome(run)
+
+    def cancel(self) -> None:
+        """End the answer now; the iteration then raises `RequestCancelledError` with what there was."""
+        self._entered().cancel("cancelled by the caller")
+
+    # Iterators by hand, not async generators: a loop that is left with `break` leaves nothing to be finalised.
+
+    def __aiter__(self) -> ResponseStream:
+        return self
+
+    async def __anext__(self) -> Event:
+        run, follower = self._entered(), self._follower
+        assert follower is not None
+        if not self._waiting:
+            self._waiting.extend(event for event, _ in merged(await follower.next()))
+        if not self._waiting:
+            outcome(run)
+            raise StopAsyncIteration
+        event = self._waiting.popleft()
+        if isinstance(event, Failed):
+            raise error_for(event.failure, event.response)
+        return event
+
+    def text(self) -> AsyncIterator[str]:
+        """The text alone, piece by piece as it comes."""
+        return _Text(self)
+
+    def _entered(self) -> Run:
+        if self._run is None:
+            raise RuntimeError("use it as: async with rt.stream(...) as answer")
+        return self._run
+
+
+@final
+class _Text:
+    def __init__(self, events: AsyncIterator[Event]) -> None:
+        self._events = events
+
+    def __aiter__(self) -> _Text:
+        return self
+
+    async def __anext__(self) -> str:
+        while True:
+            event = await self._events.__anext__()
+            if isinstance(event, TextDelta):
+                return event.text

@@ -1,0 +1,143 @@
+"""What follows from what a provider answered, and from what is known of its prices."""
+
+from __future__ import annotations
+
+import pytest
+
+from llm_actors.catalog.actor import LISTING_SECONDS
+from llm_protocol.dialect import ModelInfo
+from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.policy import Policy
+from llm_protocol.requests import LLMProvider
+from llm_protocol.secret import Secret
+from llm_runtime.config import Config, Key, Provider
+from llm_runtime.probes import CheckStatus, findings
+from llm_runtime.probes.findings import Listing
+
+KEYED = Provider(kind=LLMProvider.OPENAI, api_key=Secret("sk-CANARY"))
+
+
+def listed(*models: str, seconds: float = 0.1) -> Listing:
+    return Listing([ModelInfo(id=model) for model in models], seconds)
+
+
+def failed(kind: FailureKind, message: str = "p: so it is.", status: int | None = None) -> Listing:
+    return Listing(Failure(kind=kind, message=message, upstream_status=status), 0.2)
+
+
+def told(listing: Listing, entry: Provider = KEYED) -> tuple[CheckStatus, str]:
+    check = findings.provider("p", entry, listing)
+    assert (check.what, check.name, check.seconds) == ("provider", "p", listing.seconds)
+    return check.status, check.detail
+
+
+def with_models(*models: str, kind: LLMProvider = LLMProvider.OPENAI) -> Provider:
+    return Provider(kind=kind, models=models, api_key=Secret("k"))
+
+
+def test_a_provider_that_lists_its_models_is_fine() -> None:
+    assert told(listed("a")) == (CheckStatus.OK, "1 model")
+    assert told(listed("a", "b"), with_models("b")) == (CheckStatus.OK, "2 models, the configured ones among them")
+
+
+def test_a_configured_model_that_is_not_listed_is_a_warning_with_what_was_meant() -> None:
+    assert told(listed("gpt-5", "other"), with_models("gtp-5")) == (
+        CheckStatus.WARNING,
+        '2 models; not among them: gtp-5; did you mean "gpt-5"?',
+    )
+    assert told(listed("a"), with_models("x", "a", "y")) == (CheckStatus.WARNING, "1 model; not among them: x, y")
+
+
+def test_a_list_that_is_empty_or_slower_than_the_runtime_waits_is_a_warning() -> None:
+    assert told(listed()) == (CheckStatus.WARNING, "answers, with a list of models that is empty")
+    status, detail = told(listed("a", seconds=LISTING_SECONDS + 1))
+    assert status is CheckStatus.WARNING
+    assert detail.startswith("1 model, but the runtime waits 10 s for a list")
+    assert told(listed("a", seconds=LISTING_SECONDS + 1), with_models("a"))[0] is CheckStatus.OK
+
+
+@pytest.mark.parametrize(
+    ("kind", "right"),
+    [
+        (FailureKind.AUTH, "so it is (HTTP 401); put a key that is valid for this address where providers.p.api_key"),
+        (FailureKind.TLS, "so it is (HTTP 401); if its certificate is its own, name it in providers.p.ca_file"),
+        (FailureKind.NETWORK, "so it is (HTTP 401); is base_url right, and can the server be reached"),
+        (FailureKind.PROTOCOL, "so it is (HTTP 401); is base_url the address of its API"),
+        (FailureKind.QUOTA, "so it is (HTTP 401); see to the account's quota"),
+        (FailureKind.CRASHED, "so it is (HTTP 401)"),
+    ],
+)
+def test_a_failure_is_told_with_what_would_be_right(kind: FailureKind, right: str) -> None:
+    status, detail = told(failed(kind, status=401))
+    assert status is CheckStatus.FAILED
+    assert detail.startswith(right)
+
+
+def test_every_failure_that_asking_for_a_list_can_have_has_advice() -> None:
+    """The others are of answers, of requests, or our own."""
+    silent = {kind for kind in FailureKind if told(failed(kind))[1] == "so it is"}
+    assert silent == {
+        FailureKind.TIMEOUT_FIRST_TOKEN,
+        FailureKind.TIMEOUT_IDLE,
+        FailureKind.TRUNCATED,
+        FailureKind.CONTEXT_LENGTH,
+        FailureKind.CONTENT_FILTER,
+        FailureKind.UNSUPPORTED,
+        FailureKind.CANCELLED,
+        FailureKind.SHUTTING_DOWN,
+        FailureKind.QUEUE_FULL,
+        FailureKind.LOG_LIMIT,
+        FailureKind.BUDGET,
+        FailureKind.DEADLINE,
+        FailureKind.PARKED,
+        FailureKind.CRASHED,
+        FailureKind.INTERNAL,
+    }
+
+
+def test_a_server_that_wants_a_key_and_has_none_is_told_so() -> None:
+    bare = Provider(kind=LLMProvider.OPENAI_COMPATIBLE)
+    assert told(failed(FailureKind.AUTH, "no", 401), bare)[1] == "no (HTTP 401); it wants a key: providers.p.api_key"
+
+
+def test_who_is_told_to_slow_down_was_let_in() -> None:
+    assert told(failed(FailureKind.RATE_LIMITED))[0] is CheckStatus.WARNING
+
+
+def test_a_compatible_server_need_not_list_its_models_if_the_configuration_does() -> None:
+    missing = failed(FailureKind.MODEL_NOT_FOUND, status=404)
+    compatible = LLMProvider.OPENAI_COMPATIBLE
+    assert told(missing, with_models("m", kind=compatible))[0] is CheckStatus.WARNING
+    assert told(missing, with_models(kind=compatible))[0] is CheckStatus.FAILED
+    assert told(missing, with_models("m"))[0] is CheckStatus.FAILED
+
+
+def test_the_configuration_is_counted_and_its_notes_are_warnings() -> None:
+    config = Config(
+        providers={"a": KEYED, "b": Provider(kind=LLMProvider.OPENAI, enabled=False)},
+        keys={"me": Key(secret=Secret("k")), "you": Key(secret=Secret("l"))},
+        routes={"r": Policy()},
+        notes=("that is unwise",),
+    )
+    assert [(each.status, each.detail) for each in findings.configuration(config, "c.toml")] == [
+        (CheckStatus.OK, "1 provider, 1 route, 2 keys"),
+        (CheckStatus.WARNING, "that is unwise"),
+    ]
+
+
+def test_prices_are_looked_up_for_the_models_that_are_named_anywhere() -> None:
+    config = Config(
+        providers={
+            "known": with_models("gpt-4o-mini"),
+            "strange": with_models("gpt-4o", "no-such-model"),
+            "own": with_models("mine", kind=LLMProvider.OPENAI_COMPATIBLE),
+            "local": Provider(kind=LLMProvider.LOCAL, models=("smollm2",)),
+            "unnamed": with_models(),
+        },
+        routes={"r": Policy(candidates=("known/gpt-4o", "strange/odd", "gpt-4o"), judge="known/gpt-4o")},
+    )
+    assert [(each.name, each.status, each.detail.partition(":")[0]) for each in findings.prices(config)] == [
+        ("known", CheckStatus.OK, "known for 2 models"),
+        ("strange", CheckStatus.WARNING, "not known for no-such-model, odd"),
+        ("own", CheckStatus.OK, "not known for mine"),
+    ]

@@ -1,0 +1,282 @@
+"""RFC 6455 on raw sockets: handshakes, frames, closes. Whatever a client does, the server lives."""
+
+from __future__ import annotations
+
+from itertools import permutations
+
+import pytest
+import trio
+import trio.lowlevel
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from trio.testing import MockClock
+
+from llm_runtime.config import Server
+from support.server import OpenDoor, hanging, open_door
+from support.ws import BINARY, CLOSE, MORE, PING, PONG, TEXT, connected, frame, handshake, text_of, upgrade
+
+BODY_BYTES = Server().max_body_bytes
+CREATE = b'{"type":"response.create","model":"m","input":"hi"}'
+
+
+async def is_served(door: OpenDoor) -> None:
+    """Another client gets its answer."""
+    async with connected(door) as ws:
+        await ws.create()
+        assert (await ws.response())[-1]["type"] == "response.completed"
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (handshake(sec_websocket_version="12"), 426),
+        (handshake(sec_websocket_version=""), 426),
+        (handshake(sec_websocket_key=""), 400),
+        (handshake(sec_websocket_key="c2hvcnQ="), 400),
+        (handshake(sec_websocket_key="!" * 24), 400),
+        (handshake(upgrade=""), 426),
+        (handshake(connection="keep-alive"), 426),
+        (handshake(path="/v1/realtime"), 404),
+        (handshake().replace(b"GET", b"POST", 1), 400),
+        (handshake().replace(b"HTTP/1.1", b"HTTP/1.0", 1), 400),
+    ],
+)
+async def test_a_bad_handshake_is_refused_with_the_reason(request_bytes: bytes, status: int) -> None:
+    """WS-02."""
+    async with open_door() as door, await door.connect() as client:
+        await client.send(request_bytes)
+        await client.stream.send_eof()
+        answer = await client.until_closed()
+        assert answer.startswith(b"HTTP/1.1 %d " % status), answer
+        assert b'"error":{"message":"' in answer
+        await is_served(door)
+
+
+async def test_websockets_switched_off_sends_clients_to_http() -> None:
+    async with open_door(websocket=False) as door, await door.connect() as client:
+        await client.send(handshake())
+        assert (await client.receive()).startswith(b"HTTP/1.1 426 ")
+
+
+async def test_a_kept_alive_connection_may_upgrade() -> None:
+    async with open_door() as door, await door.connect() as client:
+        await client.request("GET", "/livez")
+        ws = await upgrade(client, handshake(path="/responses"))
+        await ws.create()
+        assert text_of(await ws.response()) == "Hello"
+
+
+async def test_a_frame_in_the_packet_of_the_handshake_is_not_lost() -> None:
+    async with open_door() as door, await door.connect() as client:
+        ws = await upgrade(client, handshake() + frame(TEXT, CREATE))
+        assert text_of(await ws.response()) == "Hello"
+
+
+async def test_the_handshake_may_come_byte_by_byte() -> None:
+    async with open_door() as door, await door.connect() as client:
+        request = handshake()
+        for at in range(len(request) - 1):
+            await client.send(request[at : at + 1])
+        ws = await upgrade(client, request[-1:])
+        for byte in frame(TEXT, CREATE):
+            await ws.raw(bytes([byte]))
+        assert text_of(await ws.response()) == "Hello"
+
+
+async def test_a_message_may_come_in_fragments_with_pings_in_between() -> None:
+    """WS-01."""
+    async with open_door() as door, connected(door) as ws:
+        await ws.raw(frame(TEXT, CREATE[:9], fin=False) + frame(PING, b"now"))
+        got = await ws.frame()
+        assert got is not None
+        assert (got.opcode, got.payload) == (PONG, b"now")
+        await ws.raw(frame(MORE, b"", fin=False) + frame(MORE, CREATE[9:]))
+        assert text_of(await ws.response()) == "Hello"
+
+
+BAD = {
+    "not masked": (frame(TEXT, b"{}", masked=False), 1002),
+    "a reserved bit": (frame(TEXT, b"{}", rsv=4), 1002),
+    "an unknown data opcode": (frame(0x3, b""), 1002),
+    "an unknown control opcode": (frame(0xB, b""), 1002),
+    "a continuation of nothing": (frame(MORE, b"x"), 1002),
+    "a new message inside another": (frame(TEXT, b"x", fin=False) + frame(TEXT, b"y"), 1002),
+    "a fragmented ping": (frame(PING, b"x", fin=False), 1002),
+    "a ping of 126 bytes": (frame(PING, b"x" * 126), 1002),
+    "a close of one byte": (frame(CLOSE, b"\x03"), 1002),
+    "close code 1005": (frame(CLOSE, b"\x03\xed"), 1002),
+    "close code 256": (frame(CLOSE, b"\x00\x01"), 1002),
+    "a close reason that is not UTF-8": (frame(CLOSE, b"\x03\xe8\xff"), 1007),
+    "text that is not UTF-8": (frame(TEXT, b"\xff\xfe"), 1007),
+    "text with a surrogate": (frame(TEXT, b"\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5\xed\xa0\x80"), 1007),
+    "text that is not UTF-8 in its second fragment": (frame(TEXT, b"\xce", fin=False) + frame(MORE, b"("), 1007),
+    "binary": (frame(BINARY, b"{}"), 1003),
+    "a length of 2**63": (b"\x81\xff" + (1 << 63).to_bytes(8) + b"mask", 1002),
+}
+
+
+@pytest.mark.parametrize(("sent", "code"), BAD.values(), ids=BAD)
+async def test_a_broken_frame_closes_with_the_right_code(sent: bytes, code: int) -> None:
+    """WS-01: also while a response is streaming, which is cancelled."""
+    async with open_door(hanging) as door, connected(door) as ws:
+        await ws.create()
+        await door.engine.until(lambda: door.engine.open_runs == 1)
+        await ws.raw(sent)
+        assert await ws.close_code() == code
+        await door.engine.until(lambda: door.engine.open_runs == 0, seconds=1)
+
+
+async def test_a_message_over_the_limit_closes_with_1009() -> None:
+    """WS-05."""
+    async with open_door() as door, connected(door) as ws:
+
+        async def flood() -> None:
+            part = frame(MORE, b"a" * 2**20, fin=False)
+            try:
+                await ws.raw(frame(TEXT, b"a", fin=False))
+                for _ in range(BODY_BYTES // 2**20 + 2):
+                    await ws.raw(part)
+            except trio.BrokenResourceError:
+                pass
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(flood)
+            assert await ws.close_code() == 1009
+            nursery.cancel_scope.cancel()
+        await is_served(door)
+
+
+@pytest.mark.parametrize("size", [BODY_BYTES + 1, 2**63 - 1])
+async def test_a_frame_that_announces_too_much_closes_with_1009_before_it_comes(size: int) -> None:
+    """WS-05: by its header alone."""
+    async with open_door() as door, connected(door) as ws:
+        await ws.raw(b"\x81\xff" + size.to_bytes(8) + b"mask")
+        assert await ws.close_code() == 1009
+        await is_served(door)
+
+
+@pytest.mark.parametrize("payload", [b"", b"a"])
+async def test_a_message_in_endless_fragments_is_a_policy_violation(payload: bytes) -> None:
+    """WS-05: empty fragments never fill a message, so their count is bounded."""
+    async with open_door() as door, connected(door) as ws:
+
+        async def flood() -> None:
+            parts = frame(MORE, payload, fin=False) * 1000
+            try:
+                await ws.raw(frame(TEXT, b"a", fin=False))
+                for _ in range(1000):
+                    await ws.raw(parts)
+            except trio.BrokenResourceError:
+                pass
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(flood)
+            assert await ws.close_code() == 1008
+            nursery.cancel_scope.cancel()
+        await is_served(door)
+
+
+async def test_pings_are_answered_while_messages_wait() -> None:
+    """WS-09: application messages, then a ping, then a close: pong and close come, whatever the lanes do."""
+    async with open_door(hanging) as door, connected(door) as ws:
+        await ws.raw(frame(TEXT, CREATE) * 20 + frame(PING, b"?"))
+        with trio.fail_after(1):
+            while (got := await ws.frame()) is not None and got.opcode != PONG:
+                pass
+        await ws.raw(frame(CLOSE, b"\x03\xe8"))
+        with trio.fail_after(1):
+            assert await ws.close_code() == 1000
+
+
+LAST = {
+    "ping": frame(PING, b"!"),
+    "data": frame(TEXT, CREATE),
+    "close": frame(CLOSE, b"\x03\xe8"),
+    "noise": b"\xff" * 8,
+}
+
+
+@pytest.mark.parametrize("order", list(permutations(LAST, 3)))
+@pytest.mark.parametrize("leave", ["close", "reset"])
+async def test_nothing_a_client_sends_while_we_close_harms_the_server(order: tuple[str, ...], leave: str) -> None:
+    """WS-10: a ping after our close has killed servers."""
+    async with open_door() as door:
+        async with connected(door) as ws:
+            await ws.raw(frame(BINARY, b"x"))  # which we answer with a close
+            for name in order:
+                try:
+                    await ws.raw(LAST[name])
+                except trio.BrokenResourceError:
+                    break
+                await trio.lowlevel.checkpoint()
+            if leave == "reset":
+                ws.http.reset()
+            else:
+                assert await ws.close_code() in (1000, 1002, 1003, 1006)
+        await is_served(door)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.binary(max_size=300), st.booleans())
+def test_no_bytes_harm_the_server(noise: bytes, inside_a_frame: bool) -> None:
+    """WS-04, small: any bytes after the handshake end that connection at most."""
+
+    async def main() -> None:
+        async with open_door() as door:
+            async with connected(door) as ws:
+                await ws.raw(frame(TEXT, noise) if inside_a_frame else noise)
+                await ws.http.stream.send_eof()
+                await ws.close_code()
+            await is_served(door)
+
+    trio.run(main)
+
+
+@pytest.mark.parametrize("how", ["close", "reset", "close frame"])
+async def test_a_client_that_vanishes_cancels_all_its_responses(how: str) -> None:
+    """WS-11."""
+    async with open_door(hanging) as door, connected(door) as ws:
+        for lane in range(20):
+            await ws.create(stream_id=f"lane-{lane}")
+        await door.engine.until(lambda: door.engine.open_runs == 16)
+        if how == "close frame":
+            await ws.raw(frame(CLOSE, b"\x03\xe8"))
+        elif how == "reset":
+            ws.http.reset()
+        else:
+            ws.http.close()
+        await door.engine.until(lambda: door.engine.open_runs == 0, seconds=1)
+        assert len(door.engine.runs) == 16, "what waited was never begun"
+
+
+async def test_a_client_that_answers_no_ping_is_cut_off(jumping_clock: MockClock) -> None:
+    """WS-12."""
+    async with open_door(hanging) as door, connected(door) as ws:
+        started = trio.current_time()
+        await ws.create()
+        assert await ws.close_code() == 1006
+        assert 38 <= trio.current_time() - started <= 43
+        await door.engine.until(lambda: door.engine.open_runs == 0)
+
+
+async def test_a_client_that_answers_pings_stays(jumping_clock: MockClock) -> None:
+    async with open_door() as door, connected(door) as ws:
+        pinged = 0
+        while trio.current_time() < 90:
+            got = await ws.frame()
+            assert got is not None
+            assert got.opcode == PING
+            pinged += 1
+            await ws.raw(frame(PONG, got.payload))
+        assert pinged >= 4
+        await ws.create()
+        assert text_of(await ws.response()) == "Hello"
+
+
+async def test_a_connection_ends_with_its_lifetime_between_turns(jumping_clock: MockClock) -> None:
+    async with open_door(websocket_lifetime_s=30) as door, connected(door) as ws:
+        await ws.create()
+        await ws.response()
+        said = await ws.event()
+        assert said["error"]["code"] == "websocket_connection_limit_reached"
+        assert await ws.close_code() == 1000
