@@ -62,6 +62,7 @@ def told(**known: Any) -> Statistics:
         "refused": {"queue_full": 1},
         "cache_requests": {"hit": 1, "miss": 3},
         "cache": None,
+        "late_events": 0,
         "sharing": SharedLimitsStatistics.OFF,
         "providers": {"primary": provider()},
         "callers": {"me": CallerStatistics(requests=1238, tokens=5020, cost=1.5)},

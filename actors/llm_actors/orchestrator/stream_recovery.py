@@ -1,7 +1,7 @@
 """What reaches the followers when an attempt may break in the middle of an answer.
 
-All attempts of a request write through one `StreamRecovery`. As long as no content was delivered, a failed attempt leaves
-no trace and another may begin. After that the policy decides: ``error`` gives up; ``buffer`` delivers nothing
+All attempts of a request write through one `StreamRecovery`. As long as no content was delivered, a failed attempt
+leaves no trace and another may begin. After that the policy decides: ``error`` gives up; ``buffer`` delivers nothing
 before the answer is whole, so there is always another chance; ``continue`` lets a model that accepts it go on where
 the text broke off; ``restart`` tells the followers to forget what they have.
 """

@@ -1,7 +1,7 @@
 """One actor alone, its neighbours scripted.
 
 `alone` runs a real actor with the kernel's own guard but no supervisor: it is not restarted, and its crash is yours.
-A `ScriptedPeer` stands for a neighbour: hand its `ref` to the actor, then `expect` the messages and answer them by hand.
+A `ScriptedPeer` stands for a neighbour: hand its `ref` to the actor, then `expect` the messages and reply to them.
 """
 
 from __future__ import annotations

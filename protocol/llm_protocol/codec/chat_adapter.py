@@ -1,7 +1,7 @@
 """Completion and code requests said as chat, for vendors that have chat only.
 
 It sits above the dialects: a dialect encodes the types it has, and `spoken` makes one of those of what was asked. The
-answer to a code request comes through an `CodeFenceStripper`, since models put fences around code however they are asked.
+answer to a code request comes through a `CodeFenceStripper`, since models put fences around code in spite of orders.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Reading an answer: what is the same on every wire.
 
-An `AnswerDecoder` is what one dialect knows of how its words become events. An `BodyDecoder` feeds it: it cuts bytes into
-pieces, ends the answer at the first that is not understood, and lets nothing follow the end.
+An `AnswerDecoder` is what one dialect knows of how its words become events. A `BodyDecoder` feeds it: it cuts bytes
+into pieces, ends the answer at the first that is not understood, and lets nothing follow the end.
 """
 
 from __future__ import annotations

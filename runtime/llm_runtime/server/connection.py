@@ -186,8 +186,8 @@ class HttpConnection:
         return exchange
 
     def _judge(self, exchange: RequestContext) -> bool:
-        """Choose the endpoint, and tell whether the body has been read. Raises `HttpError`, unless the connection can go
-        on after the refusal: then the endpoint is one that refuses.
+        """Choose the endpoint, and tell whether the body has been read. Raises `HttpError`, unless the connection can
+        go on after the refusal: then the endpoint is one that refuses.
         """
         service, room = self.service, self.service.room
         try:

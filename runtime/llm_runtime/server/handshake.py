@@ -14,7 +14,7 @@ KEY_BYTES = 16
 
 
 def check_handshake(request: Request, *, enabled: bool, draining: bool) -> None:
-    """Raise `HttpError` unless ``request`` is a good opening handshake. 426 tells clients that know both to use HTTP."""
+    """Raise `HttpError` unless ``request`` is a valid opening handshake. 426 tells clients to use HTTP instead."""
     if draining:
         raise shutting_down()
     if not enabled:

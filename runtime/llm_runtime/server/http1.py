@@ -118,7 +118,7 @@ class RequestParser:
         return self._request
 
     def next(self) -> Request | None:
-        """The next request if it is whole. Raises `HttpError` as `next_head` does, also for a body that is too large."""
+        """The next request if it is complete. Raises `HttpError` as `next_head` does, and for a body over the limit."""
         request = self.next_head()
         if request is None or not self._read_body(request):
             return None
