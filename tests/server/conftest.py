@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from trio.testing import MockClock
+
+from llm_actors.testing import MovingClock
 
 
 @pytest.fixture
-def jumping_clock() -> MockClock:
+def jumping_clock() -> MovingClock:
     """Virtual time that jumps when nothing happens for 5 ms: sockets on loopback need a moment to deliver."""
-    return MockClock(autojump_threshold=0.005)
+    return MovingClock(autojump_threshold=0.005)

@@ -2,12 +2,14 @@
 
 * `alone` and `ScriptedPeer`: one actor with scripted neighbours.
 * `with_faults`: crash, delay or drop the n-th message of any child; `crashing`: of any child of a whole program.
+* `MovingClock`: virtual time of which no two readings are equal.
 * `run_virtual`: a whole tree on a mock clock, in a repeatable order of tasks.
 * `cancel_at_every_checkpoint`, `raise_at_every_await`: a scenario, broken at each place it can break.
 * `nothing_left`, `no_open_ends`: no task, file, socket, thread or lost exception stays behind.
 """
 
 from llm_actors.testing.alone import LoneActor, ScriptedPeer, alone
+from llm_actors.testing.clock import MovingClock
 from llm_actors.testing.exhaustive import Fuse, ScenarioHangs, cancel_at_every_checkpoint, raise_at_every_await
 from llm_actors.testing.faults import Crash, Crashes, Delay, Drop, Fault, InjectedCrash, crashing, with_faults
 from llm_actors.testing.leaks import LeakError, no_open_ends, nothing_left
@@ -23,6 +25,7 @@ __all__ = [
     "InjectedCrash",
     "LeakError",
     "LoneActor",
+    "MovingClock",
     "ScenarioHangs",
     "ScriptedPeer",
     "alone",

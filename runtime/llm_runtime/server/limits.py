@@ -39,10 +39,26 @@ BODY_SECONDS = 10.0
 """For a body to arrive, plus what it takes at `MIN_RATE`."""
 
 WRITE_STALL_SECONDS = 30.0
-"""For one write to a peer that is slow to read, plus what it takes at `MIN_RATE`; then the socket is aborted."""
+"""How far a peer that is slow to read may fall behind `MIN_RATE` before its socket is aborted: a write of n bytes has
+this long plus n / `MIN_RATE`. The stall rule; it is the same for HTTP and WebSocket.
+"""
 
 MIN_RATE = 16 * 1024
 """Bytes per second below which a peer counts as stalled."""
+
+WRITE_PIECE_BYTES = 64 * 1024
+"""The stall rule is applied to each piece of this size, so it does not matter how an answer is cut into writes."""
+
+KEEPALIVE_IDLE_SECONDS = 15
+"""A connection over which nothing came for this long is probed by the kernel (TCP_KEEPIDLE)."""
+
+KEEPALIVE_INTERVAL_SECONDS = 5
+"""Time between two such probes (TCP_KEEPINTVL)."""
+
+VANISHED_SECONDS = 40
+"""A peer whose machine or network is gone: how long sent bytes and probes may stay without an acknowledgement, and how
+long it may refuse all bytes, before the kernel breaks the connection (TCP_USER_TIMEOUT).
+"""
 
 UNSENT_BYTES = 16 * 1024
 """Unsent bytes the kernel may hold for one socket (TCP_NOTSENT_LOWAT): what comes later is chosen later."""
@@ -51,7 +67,9 @@ SSE_PING_SECONDS = 15.0
 """An idle event stream says ``: ping`` this often."""
 
 WS_PING_SECONDS = 20.0
-"""An idle WebSocket is pinged this often, and aborted when nothing came back by the next time."""
+"""A WebSocket whose peer has sent nothing for this long is pinged, and aborted when it sends nothing for as long again.
+It is given more time to read what was written before the ping: see `Heartbeat`.
+"""
 
 CLOSE_SECONDS = 2.0
 """For any closing handshake, and for a peer to read our last words."""
@@ -69,7 +87,7 @@ UNSAID_FRAMES = 256
 """Error frames that wait for a client which does not read; one more and it is closed with 1008."""
 
 WRITE_BATCH_BYTES = 16 * 1024
-"""Frames are gathered up to this size before they are written."""
+"""WebSocket frames are written together up to this size, a larger one alone. Pings and pongs go in between."""
 
 RECENT_RESPONSES = 256
 """Responses a WebSocket connection remembers for ``previous_response_id``."""

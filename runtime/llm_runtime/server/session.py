@@ -30,9 +30,10 @@ from llm_runtime.server.client_events import (
     read_head,
     unknown_type,
 )
+from llm_runtime.server.heartbeat import Beat, Heartbeat
 from llm_runtime.server.http_error import HttpError, shutting_down, wrong_key
 from llm_runtime.server.lanes import Lanes
-from llm_runtime.server.limits import UNSAID_FRAMES, WRITE_BATCH_BYTES, WS_PING_SECONDS
+from llm_runtime.server.limits import UNSAID_FRAMES, WRITE_BATCH_BYTES
 from llm_runtime.server.request_context import RequestContext
 from llm_runtime.server.response_store import Recent, StoredResponse
 from llm_runtime.server.socket import Socket
@@ -96,7 +97,7 @@ class Session:
         self._over: Close | None = None
         self._cut_some = False
         self._expires = trio.current_time() + (service.config.websocket_lifetime_s or float("inf"))
-        self._last_ping = trio.current_time()
+        self._heartbeat = Heartbeat(socket, trio.current_time())
         self._ping_due = False
 
     async def run(self, exchange: RequestContext, left_over: bytes) -> None:
@@ -111,6 +112,7 @@ class Session:
                 protocol=plain_protocol(exchange.request.headers),
                 headers=[("x-request-id", exchange.request_id)],
                 max_bytes=self._service.config.max_body_bytes,
+                wake=self._waker.wake,
             )
             nursery.start_soon(self._read, socket)
             with suppress(trio.BrokenResourceError):  # the client has gone, or does not read
@@ -131,11 +133,11 @@ class Session:
 
     def tick(self, now: float) -> None:
         """Ping, notice a dead peer, notice the end of the connection's lifetime."""
-        if now - self._last_ping >= WS_PING_SECONDS:
-            if self._ping_due or self._socket.last_received < self._last_ping:
-                self._socket.abort()
-                return
-            self._last_ping = now
+        beat = self._heartbeat.look(now)
+        if beat is Beat.ABORT:
+            self._socket.abort()
+            return
+        if beat is Beat.PING:
             self._ping_due = True
             self._waker.wake()
         self._notice_expiry()
@@ -298,11 +300,13 @@ class Session:
     async def _write(self, socket: WebSocket) -> Close:
         """Write what there is to say, until it is time to close."""
         while True:
+            if self._ping_due:
+                self._ping_due = False
+                socket.ping()
             if self._over is None and (payloads := self._gather()):
                 await socket.send(payloads)
-            elif self._ping_due:
-                await socket.ping()
-                self._ping_due = False
+            elif socket.has_control:
+                await socket.send_control()
             elif (close := self._next_close()) is not None:
                 return close
             elif not self._unsaid:

@@ -17,10 +17,14 @@ import trio
 
 from llm_runtime.server.limits import (
     CLOSE_SECONDS,
+    KEEPALIVE_IDLE_SECONDS,
+    KEEPALIVE_INTERVAL_SECONDS,
     LINGER_BYTES,
     MIN_RATE,
     RECEIVE_BYTES,
     UNSENT_BYTES,
+    VANISHED_SECONDS,
+    WRITE_PIECE_BYTES,
     WRITE_STALL_SECONDS,
 )
 
@@ -28,6 +32,18 @@ if TYPE_CHECKING:
     from llm_runtime.server.receiver import Receiver
 
 _RESET = struct.pack("ii", 1, 0)
+
+_TCP_OPTIONS = {
+    "TCP_NODELAY": 1,
+    # With little unsent in the kernel, what is sent next is chosen when there is room for it, not long before.
+    "TCP_NOTSENT_LOWAT": UNSENT_BYTES,
+    # A peer that vanishes without a FIN is noticed though we have nothing to send, as while a whole answer is made.
+    "TCP_KEEPIDLE": KEEPALIVE_IDLE_SECONDS,
+    "TCP_KEEPINTVL": KEEPALIVE_INTERVAL_SECONDS,
+    "TCP_KEEPCNT": (VANISHED_SECONDS - KEEPALIVE_IDLE_SECONDS) // KEEPALIVE_INTERVAL_SECONDS,
+    "TCP_USER_TIMEOUT": VANISHED_SECONDS * 1000,  # overrides TCP_KEEPCNT, and bounds retransmissions, too
+}
+"""Options by name: not every system has all of them."""
 
 
 def _host(address: Callable[[], object]) -> str:
@@ -38,13 +54,24 @@ def _host(address: Callable[[], object]) -> str:
     return ""
 
 
+def _set_options(raw: socket.socket) -> None:
+    with suppress(OSError):
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _TCP_OPTIONS.items():
+        if hasattr(socket, name):
+            with suppress(OSError):
+                raw.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
 @final
 class Socket:
     """Owns a connected, non-blocking TCP socket. One task, or ``receiver``, may receive; any may send, one after the
     other.
     """
 
-    __slots__ = ("_raw", "_receiver", "_torn", "_writing", "last_received", "local_host", "peer_host")
+    __slots__ = (
+        "_patience", "_raw", "_receiver", "_torn", "_writing", "local_host", "peer_host", "received", "sent",
+    )  # fmt: skip
 
     def __init__(self, raw: socket.socket, receiver: Receiver) -> None:
         raw.setblocking(False)
@@ -56,13 +83,13 @@ class Socket:
         """The address the peer reached us at."""
         self.peer_host = _host(raw.getpeername)
         """The address it came from."""
-        self.last_received = trio.current_time()
-        with suppress(OSError):
-            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # With little unsent in the kernel, what is sent next is chosen when there is room for it, not long before.
-        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-            with suppress(OSError):
-                raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+        self.received = 0
+        """Bytes received so far."""
+        self.sent = 0
+        """Bytes the kernel has taken so far."""
+        self._patience = WRITE_STALL_SECONDS
+        """Seconds by which the peer may fall behind `MIN_RATE` from now on."""
+        _set_options(raw)
 
     @property
     def closed(self) -> bool:
@@ -92,52 +119,72 @@ class Socket:
             return None
         except OSError as exc:
             raise trio.BrokenResourceError from exc
-        self.last_received = trio.current_time()
+        self.received += len(data)
         return data
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether a write waits for the peer to read."""
+        return self._writing is not None and self._writing.locked()
 
     async def send(self, data: bytes | bytearray) -> None:
         """Send all of ``data``. It returns without a checkpoint when the kernel takes it all at once.
 
-        Raises `trio.BrokenResourceError` when the connection is broken, and after `WRITE_STALL_SECONDS` (more for much
-        data) without having got rid of it: the socket is aborted then. Being cancelled in the middle breaks it too.
+        Raises `trio.BrokenResourceError` when the connection is broken. The stall rule: n bytes have
+        `WRITE_STALL_SECONDS` + n / `MIN_RATE` seconds to leave. A peer that is too slow for it is aborted, and so is
+        one that, over several writes in a row which had to wait, falls behind `MIN_RATE` by `WRITE_STALL_SECONDS`.
+        Being cancelled in the middle breaks the connection too.
         """
-        if self._writing is not None and self._writing.locked():
+        if self.is_blocked:
+            assert self._writing is not None
             async with self._writing:
                 await self._send_slowly(memoryview(data))
             return
         sent = self._send_now(data)
-        if sent < len(data):
-            self._writing = self._writing or trio.StrictFIFOLock()
-            self._writing.acquire_nowait()
-            try:
-                await self._send_slowly(memoryview(data)[sent:])
-            finally:
-                self._writing.release()
+        if sent == len(data):
+            self._patience = WRITE_STALL_SECONDS
+            return
+        self._writing = self._writing or trio.StrictFIFOLock()
+        self._writing.acquire_nowait()
+        try:
+            await self._send_slowly(memoryview(data)[sent:])
+        finally:
+            self._writing.release()
 
     def _send_now(self, data: bytes | bytearray | memoryview) -> int:
         if self._torn or self.closed:
             raise trio.BrokenResourceError("the connection is broken")
         try:
-            return self._raw.send(data)
+            sent = self._raw.send(data)
         except (BlockingIOError, InterruptedError):
             return 0
         except OSError as exc:
             raise trio.BrokenResourceError from exc
+        self.sent += sent
+        return sent
 
-    async def _send_slowly(self, rest: memoryview) -> None:
-        with trio.move_on_after(WRITE_STALL_SECONDS + len(rest) / MIN_RATE) as scope:
-            while rest:
-                try:
-                    await trio.lowlevel.wait_writable(self._raw)
-                    rest = rest[self._send_now(rest) :]
-                except trio.ClosedResourceError as exc:
-                    raise trio.BrokenResourceError from exc
-                except BaseException:
-                    self._torn = True
-                    raise
-        if scope.cancelled_caught:
-            self.abort()
-            raise trio.BrokenResourceError("the peer does not read")
+    async def _send_slowly(self, data: memoryview) -> None:
+        for start in range(0, len(data), WRITE_PIECE_BYTES):
+            piece = data[start : start + WRITE_PIECE_BYTES]
+            allowed, began = len(piece) / MIN_RATE, trio.current_time()
+            with trio.move_on_after(self._patience + allowed) as scope:
+                await self._send_piece(piece)
+            if scope.cancelled_caught:
+                self.abort()
+                raise trio.BrokenResourceError("the peer does not read")
+            behind = trio.current_time() - began - allowed
+            self._patience = min(WRITE_STALL_SECONDS, max(0.0, self._patience - behind))
+
+    async def _send_piece(self, rest: memoryview) -> None:
+        while rest:
+            try:
+                await trio.lowlevel.wait_writable(self._raw)
+                rest = rest[self._send_now(rest) :]
+            except trio.ClosedResourceError as exc:
+                raise trio.BrokenResourceError from exc
+            except BaseException:
+                self._torn = True
+                raise
 
     def close(self) -> None:
         """Close the socket; what the kernel holds is still sent. Closing twice is harmless."""

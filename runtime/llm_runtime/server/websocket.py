@@ -1,4 +1,4 @@
-"""WebSocket, behind a seam of five calls: open, receive, send, ping, close.
+"""WebSocket, behind a seam of a few calls: open, receive, send, ping, close.
 
 trio-websocket reads, checks and closes; its known traps end here:
 
@@ -6,7 +6,9 @@ trio-websocket reads, checks and closes; its known traps end here:
 - it answers a protocol error by hanging up, without the close code the peer should see: a session says it;
 - what came in one packet with the handshake is lost: `_Stream` holds it back until the handshake is done;
 - its `aclose` waits for the peer for ever: not used;
-- it reads the next frame only when the last message was taken: a session always reads, and never waits in between.
+- it reads the next frame only when the last message was taken: a session always reads, and never waits in between;
+- it answers a ping itself and reads nothing meanwhile, which is long while a slow client is written to: `_Stream` keeps
+  the pong for the writer.
 
 Frames to the client are made by hand (an unmasked text frame is a few bytes before its payload): several go out in
 one write, and a message costs a tenth of what `send_message` takes.
@@ -15,7 +17,7 @@ one write, and a message costs a tenth of what `send_message` takes.
 from __future__ import annotations
 
 import struct
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from typing import final
 
@@ -27,11 +29,11 @@ from wsproto.events import CloseConnection, Event, Message, Ping
 from wsproto.utilities import ProtocolError
 
 from llm_runtime.server.http1 import Request
-from llm_runtime.server.limits import CLOSE_SECONDS, MESSAGE_FRAGMENTS, RECEIVE_BYTES
+from llm_runtime.server.limits import CLOSE_SECONDS, MESSAGE_FRAGMENTS, RECEIVE_BYTES, WRITE_BATCH_BYTES
 from llm_runtime.server.socket import Socket
 
 PING = b"\x89\x00"
-_CLOSE_OPCODE = 0x8
+_CLOSE_OPCODE, _PONG_OPCODE = 0x8, 0xA
 FAULTS = frozenset((1002, 1003, 1007, 1008, 1009))
 """Codes with which we close because of what the peer did."""
 
@@ -78,11 +80,16 @@ class _Protocol(WSConnection):
 
 @final
 class _Stream(trio.abc.Stream):
-    """What trio-websocket takes for its stream. Closing it leaves the socket open: that is the session's."""
+    """What trio-websocket takes for its stream. Closing it leaves the socket open: that is the session's.
 
-    def __init__(self, socket: Socket, left_over: bytes) -> None:
+    A pong is not sent but kept for the writer, which ``wake`` tells: only the latest one, as RFC 6455 (5.5.3) allows.
+    """
+
+    def __init__(self, socket: Socket, left_over: bytes, wake: Callable[[], None]) -> None:
         self.opened = trio.Event()
         self.said_close = False
+        self.pong = b""
+        self._wake = wake
         self._socket = socket
         self._left_over = left_over
         self._closed = False
@@ -97,8 +104,14 @@ class _Stream(trio.abc.Stream):
         return await self._socket.receive()
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        if self.opened.is_set() and data and data[0] & 0x0F == _CLOSE_OPCODE:
+        opcode = data[0] & 0x0F if self.opened.is_set() and data else None
+        if opcode == _PONG_OPCODE:
+            self.pong = bytes(data)
+            self._wake()
+            return
+        if opcode == _CLOSE_OPCODE:
             self.said_close = True
+            data, self.pong = self.pong + data, b""
         await self._socket.send(bytes(data))
 
     async def wait_send_all_might_not_block(self) -> None:
@@ -119,6 +132,20 @@ def encode_text(payload: bytes) -> bytes:
     return b"\x81\x7f" + struct.pack("!Q", size) + payload
 
 
+def _batches(payloads: Sequence[bytes]) -> Iterator[bytes]:
+    """Text frames, joined up to `WRITE_BATCH_BYTES`; a larger one is alone."""
+    batch: list[bytes] = []
+    size = 0
+    for payload in payloads:
+        if batch and size + len(payload) > WRITE_BATCH_BYTES:
+            yield b"".join(batch)
+            batch, size = [], 0
+        batch.append(encode_text(payload))
+        size += len(payload)
+    if batch:
+        yield b"".join(batch)
+
+
 def encode_close(code: int, reason: str = "") -> bytes:
     """A close frame."""
     payload = struct.pack("!H", code) + reason.encode()[:123]
@@ -133,6 +160,7 @@ class WebSocket:
         self._connection = connection
         self._stream = stream
         self._socket = socket
+        self._ping = b""
 
     @classmethod
     async def open(
@@ -145,11 +173,12 @@ class WebSocket:
         protocol: str | None,
         headers: Sequence[tuple[str, str]],
         max_bytes: int,
+        wake: Callable[[], None],
     ) -> WebSocket:
         """Answer the handshake in ``request``, which must be a good one. The reader lives in ``nursery``. A message has
-        at most ``max_bytes``.
+        at most ``max_bytes``. ``wake`` is called, synchronously, when a pong is to be sent: `has_control` then.
         """
-        stream, wire = _Stream(socket, left_over), _Protocol(max_bytes)
+        stream, wire = _Stream(socket, left_over, wake), _Protocol(max_bytes)
         fields_of_request = [(name.encode(), value.encode("latin-1")) for name, value in request.headers.items()]
         wire.initiate_upgrade_connection(fields_of_request, request.target)
         connection = WebSocketConnection(
@@ -170,15 +199,31 @@ class WebSocket:
             raise Hangup(exc.reason.code if exc.reason else 1006) from None
 
     async def send(self, payloads: Sequence[bytes]) -> None:
-        """Send text messages in one write. See `Socket.send`."""
-        if self._connection.closed is not None:
-            raise trio.BrokenResourceError("the WebSocket is closing")
-        await self._socket.send(b"".join([encode_text(each) for each in payloads]))
+        """Send text messages in few writes, with pings and pongs between them. See `Socket.send`."""
+        for batch in _batches(payloads):
+            if self._connection.closed is not None:
+                raise trio.BrokenResourceError("the WebSocket is closing")
+            await self._socket.send(self._take_control() + batch)
 
-    async def ping(self) -> None:
-        """Send a ping; the answer shows in `Socket.last_received`."""
-        if self._connection.closed is None:
-            await self._socket.send(PING)
+    def ping(self) -> None:
+        """Let a ping go out with the next write. Any byte that comes from the peer is an answer to it."""
+        self._ping = PING
+
+    @property
+    def has_control(self) -> bool:
+        """Whether a ping or a pong is to be sent."""
+        return bool(self._ping or self._stream.pong)
+
+    async def send_control(self) -> None:
+        """Send pings and pongs that wait."""
+        control = self._take_control()
+        if control and self._connection.closed is None:
+            await self._socket.send(control)
+
+    def _take_control(self) -> bytes:
+        control = self._ping + self._stream.pong
+        self._ping = self._stream.pong = b""
+        return control
 
     async def close(self, code: int, reason: str = "") -> None:
         """Say that we close, unless it is said already; within `CLOSE_SECONDS`. What the peer answers is not waited
