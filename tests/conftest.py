@@ -6,11 +6,16 @@ import functools
 import inspect
 from collections.abc import Awaitable, Callable, Iterator
 
+import hypothesis
 import pytest
 
 from llm_actors.testing import no_open_ends, nothing_left
 
 pytest_plugins = ["support.time_limit"]
+
+# The one profile of all property tests. No deadline per example: on a busy machine it says nothing about the code.
+hypothesis.settings.register_profile("llm-runtime", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("llm-runtime")
 
 
 @pytest.fixture(autouse=True)

@@ -331,7 +331,7 @@ def test_cache_07_a_killed_process_leaves_a_sound_file(sound: Path, tmp_path: Pa
         assert found(tier, range(150)) == 150
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_cache_07_no_damage_anywhere_makes_a_wrong_answer(
     sound: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

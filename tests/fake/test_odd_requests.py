@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_protocol.requests import LLMProvider
@@ -100,7 +100,6 @@ def test_these_are_good_requests(path: str) -> None:
 
 @pytest.mark.parametrize("path", BODIES)
 @given(st.data())
-@settings(deadline=None)
 def test_an_odd_one_is_answered_or_refused(path: str, data: st.DataObject) -> None:
     body = data.draw(mutated(BODIES[path]))
     assert answered(path, json.dumps(body).encode()) in (200, 400)

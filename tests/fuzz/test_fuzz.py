@@ -33,7 +33,7 @@ def test_what_once_broke_something(target: Target, path: Path) -> None:
 def test_the_seeds_and_what_is_like_them(target: Target) -> None:
     seeds = target.seeds()
 
-    @settings(max_examples=60, deadline=None, derandomize=True, database=None)
+    @settings(max_examples=60, derandomize=True, database=None)
     @given(st.sampled_from(seeds), st.integers(0, 2**32))
     def check(seed: bytes, number: int) -> None:
         chance = random.Random(number)

@@ -31,7 +31,7 @@ def scripts(draw: st.DrawFn) -> OtpScript:
     )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(scripts())
 def test_sup_02_our_supervisor_does_what_the_oracle_says(script: OtpScript) -> None:
     """Same children replaced, same order, same moment of giving up, also when restarts fail."""
@@ -134,7 +134,7 @@ async def run_tree(tree: Node, crashes: list[int]) -> Journal:
     return journal[:length]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(trees().filter(lambda tree: bool(tree.children)), st.lists(st.integers(0, 100), max_size=8))
 def test_sup_07_random_trees_escalate_as_the_oracle_says(tree: Node, crashes: list[int]) -> None:
     oracle = TreeOracle(tree)

@@ -127,7 +127,7 @@ def test_an_error_inside_message_end_is_a_failure(recording: Recording) -> None:
 
 @pytest.mark.parametrize("recording", recordings("cohere", "chat-", stream=True))
 @given(data=st.data())
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 def test_a_stream_decodes_in_any_pieces(recording: Recording, data: st.DataObject) -> None:
     """However the bytes are split, the events are the same."""
     body = recording.body.encode()

@@ -88,7 +88,7 @@ def test_output_is_bounded_by_what_the_request_allows() -> None:
 
 
 @given(ratio=st.floats(0.3, 3.5), lengths=st.lists(st.integers(100, 20_000), min_size=40, max_size=60))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_model_that_counts_otherwise_is_learnt(ratio: float, lengths: list[int]) -> None:
     """After some answers the guess is within a few per cent, for this model only."""
     estimator = TokenEstimator()
@@ -138,7 +138,7 @@ def test_models_are_bounded_and_the_least_used_goes(monkeypatch: pytest.MonkeyPa
 
 
 @given(messages=conversations())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_longer_conversation_is_never_guessed_shorter(messages: tuple[Message, ...]) -> None:
     lengths = [request_length(ChatRequest(messages=messages[:at])) for at in range(1, len(messages) + 1)]
     assert lengths == sorted(lengths)

@@ -83,13 +83,13 @@ def shaped(names: list[str]) -> st.SearchStrategy[Any]:
         st.binary(max_size=40) | st.sampled_from((b"data: ", b"[", b"{", b"\r\n\r\n", b'{"error":')), max_size=12
     )
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_any_bytes_end_in_one_terminal_event(pieces: list[bytes]) -> None:
     check_order(decode(lambda: CLIENT.stream_decoder(REQUEST), *pieces))
 
 
 @given(chunks=st.lists(shaped(ANSWER_NAMES), max_size=4), framing=st.sampled_from(("sse", "array", "plain")))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_any_json_ends_in_one_terminal_event(chunks: list[Any], framing: str) -> None:
     """SSE-07: wrong types, nulls, numbers out of range."""
     if framing == "sse":
@@ -103,7 +103,7 @@ def test_any_json_ends_in_one_terminal_event(chunks: list[Any], framing: str) ->
 
 
 @given(body=shaped(ANSWER_NAMES), status=st.integers(300, 599))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_any_error_body_is_a_failure(body: Any, status: int) -> None:
     text = json.dumps(body).encode()
     assert CLIENT.decode_error(WireResponse(status, (), text)).upstream_status == status
@@ -115,7 +115,7 @@ def test_any_error_body_is_a_failure(body: Any, status: int) -> None:
     body=shaped(REQUEST_NAMES),
     method=st.sampled_from(("generateContent", "streamGenerateContent", "embedContent", "batchEmbedContents")),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_any_request_is_read_or_refused(body: Any, method: str) -> None:
     """And what is read can be said again, or is refused in its turn."""
     with suppress(BadRequestError, UnsupportedError):

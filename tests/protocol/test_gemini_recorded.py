@@ -111,7 +111,7 @@ def test_an_error_in_plain_json_inside_a_stream_fails_the_answer(recording: Reco
 
 @pytest.mark.parametrize("recording", recordings("gemini", "chat-", stream=True))
 @given(data=st.data())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_any_split_of_a_recorded_stream_gives_the_same_events(recording: Recording, data: st.DataObject) -> None:
     """SSE-01."""
     body = recording.body.encode()

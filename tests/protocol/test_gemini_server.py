@@ -468,7 +468,7 @@ def same(request: Any, other: Any) -> bool:
 
 
 @given(request=chats(), stream=st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_request_said_and_read_again_is_the_same(request: ChatRequest, stream: bool) -> None:
     wire = CLIENT.encode_request(request, stream=stream)
     inbound = SERVER.decode_request(wire.path, wire.body)
@@ -540,7 +540,7 @@ def merges(one: Part, other: Part) -> bool:
 
 
 @given(said=answers())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_whole_answer_said_and_read_again_is_the_same(said: LLMResponse) -> None:
     body = SERVER.encode_response(INBOUND, said)
     read_again = fold(CLIENT.decode_response(INBOUND.request, WireResponse(200, (), body)))
@@ -548,7 +548,7 @@ def test_a_whole_answer_said_and_read_again_is_the_same(said: LLMResponse) -> No
 
 
 @given(said=answers(), piece=st.none() | st.integers(1, 3), data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_streamed_answer_said_and_read_again_is_the_same(said: LLMResponse, piece: int | None, data: Any) -> None:
     body = encode(SERVER.response_encoder(INBOUND, "id"), said, piece=piece)
     at = data.draw(st.integers(0, len(body)))

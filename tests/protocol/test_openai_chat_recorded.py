@@ -149,7 +149,7 @@ def test_recorded_streams_under_any_split_and_cut(vendor: str, recording: Record
     finish = body.rfind(b'"finish_reason":"')
     check_truncation(make, body, finish if finish > 0 else body.rfind(b'"finish_reason"'))
 
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=25)
     @given(st.lists(st.integers(0, len(body)), max_size=8))
     def split(cuts: list[int]) -> None:
         bounds = [0, *sorted(cuts), len(body)]

@@ -130,7 +130,7 @@ def test_a_stream_decodes(recording: Recording) -> None:
 
 @pytest.mark.parametrize("recording", recordings("openai", "responses-", stream=True))
 @given(data=st.data())
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 def test_a_stream_decodes_in_any_pieces(recording: Recording, data: st.DataObject) -> None:
     """However the bytes are split, the events are the same."""
     body = recording.body.encode()

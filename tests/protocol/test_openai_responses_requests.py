@@ -81,7 +81,7 @@ formats = st.sampled_from((
     format_=formats,
     given_=parameters,
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_request_comes_back_as_it_was(
     messages: tuple[Message, ...],
     tools: tuple[Tool, ...],

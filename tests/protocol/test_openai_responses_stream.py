@@ -283,7 +283,6 @@ def log() -> list[Event]:
 
 
 @given(cuts=st.sets(st.integers(0, len(log()))), after=st.integers(-1, 40))
-@settings(deadline=None)
 def test_numbers_depend_on_the_log_alone(cuts: set[int], after: int) -> None:
     """However the log is read in batches, a frame's number is the same; a joined delta has that of its last; and a
     reader that comes back after any number gets exactly the rest.
@@ -472,7 +471,7 @@ def answers(draw: st.DrawFn) -> LLMResponse:
 
 
 @given(response=answers(), piece=st.none() | st.integers(1, 3))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_an_answer_comes_back_as_it_was(response: LLMResponse, piece: int | None) -> None:
     """decode(encode(x)) == x: streamed in any pieces, and whole. Signatures and payloads of other vendors too."""
     body = encode(SERVER.response_encoder(CREATE.inbound, "resp_abc"), response, piece=piece)
@@ -692,14 +691,13 @@ loose_events = st.fixed_dictionaries(
 
 
 @given(events=st.lists(loose_events, max_size=8))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_whatever_a_server_sends_there_is_one_proper_end(events: list[dict[str, Any]]) -> None:
     """No exception, the promised order, exactly one terminal event."""
     check_order(decode(make, sse(*events)))
 
 
 @given(body=loose_responses | json_values | st.binary(max_size=20))
-@settings(deadline=None)
 def test_whatever_a_whole_body_is_there_is_one_proper_end(body: Any) -> None:
     """The same for answers that come whole."""
     data = body if isinstance(body, bytes) else msgspec.json.encode(body)

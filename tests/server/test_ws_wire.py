@@ -216,7 +216,7 @@ async def test_nothing_a_client_sends_while_we_close_harms_the_server(order: tup
         await is_served(door)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.binary(max_size=300), st.booleans())
 def test_no_bytes_harm_the_server(noise: bytes, inside_a_frame: bool) -> None:
     """WS-04, small: any bytes after the handshake end that connection at most."""
