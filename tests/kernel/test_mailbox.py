@@ -35,9 +35,11 @@ from llm_actors.kernel import (
     serve,
     serve_concurrently,
 )
+from llm_actors.kernel.inbox import MESSAGES_PER_PASS
+from llm_actors.kernel.lifecycle import ChildCrashed
 from llm_actors.kernel.poison import POISON_ENTRIES, POISON_SECONDS, Poison
 from llm_actors.testing import alone, run_virtual
-from support.actors import Ask, CrashCast, Sleep, member
+from support.actors import NO_WAIT, Ask, CrashCast, Sleep, member
 
 CAPACITY = 4
 
@@ -398,3 +400,121 @@ async def test_a_supervisor_takes_no_messages(autojump_clock: MockClock) -> None
     async with running(root):
         with pytest.raises(NotRunning, match="takes no messages"):
             await root.ref("low").call(Ask())
+
+
+class Look(Call[int], frozen=True):
+    """How much was added."""
+
+
+class Broken(Call[int], frozen=True):
+    """A read with a bug."""
+
+
+class Grow(Cast, frozen=True):
+    """Add one, or crash."""
+
+    crash: bool = False
+
+
+class Growing:
+    """Counts, and lets its count be read."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    async def run(self, inbox: Inbox[Look | Broken | Grow], *, task_status: trio.TaskStatus[None]) -> None:
+        inbox.answer_reads(Look, lambda _: self.count)
+        inbox.answer_reads(Broken, self._broken)
+        task_status.started()
+        await serve(inbox, self._handle)
+
+    def _broken(self, _: Broken) -> int:
+        raise ZeroDivisionError
+
+    async def _handle(self, delivery: Delivery[Look | Broken | Grow]) -> None:
+        match delivery.message:
+            case Look() | Broken() as message:
+                delivery.reply(message, self.count)
+            case Grow(crash):
+                if crash:
+                    raise ValueError
+                self.count += 1
+
+
+async def test_a_read_is_answered_from_the_state_as_it_is_and_not_behind_the_queue(autojump_clock: MockClock) -> None:
+    growing = ChildSpec("growing", lambda _: Growing())
+    async with running(Supervisor([growing], backoff=NO_WAIT)) as root:
+        ref = root.ref(growing)
+        ref.cast(Grow())
+        assert ref.read(Look()) == 0
+        assert await ref.call(Look()) == 1
+        assert ref.read(Look()) == 1
+    assert ref.read(Look()) is None
+
+
+async def test_nobody_reads_from_an_actor_that_has_crashed(autojump_clock: MockClock) -> None:
+    growing = ChildSpec("growing", lambda _: Growing())
+    async with running(Supervisor([growing], backoff=Backoff(first=1.0, base=1.0))) as root:
+        ref = root.ref(growing)
+        ref.cast(Grow(crash=True))
+        await trio.sleep(0.5)
+        assert ref.read(Look()) is None
+        assert await ref.call(Look()) == 0
+        assert ref.read(Look()) == 0
+
+
+async def test_a_read_with_a_bug_is_published_and_left_to_the_call(autojump_clock: MockClock) -> None:
+    async with alone(Growing()) as growing:
+        with growing.bus.subscribe() as events:
+            assert growing.ref.read(Broken()) is None
+            event = await anext(events)
+        assert isinstance(event, ChildCrashed)
+        assert event.error.startswith("ZeroDivisionError")
+        assert await growing.ref.call(Broken()) == 0
+
+
+async def test_what_is_queued_is_taken_in_one_pass_within_a_bound(autojump_clock: MockClock) -> None:
+    """And then others get their turn, however much is left."""
+    seen_at: list[int] = []
+    passes = 0
+
+    class Noting:
+        async def run(self, inbox: Inbox[Grow], *, task_status: trio.TaskStatus[None]) -> None:
+            task_status.started()
+            await serve(inbox, self._handle)
+
+        async def _handle(self, delivery: Delivery[Grow]) -> None:
+            seen_at.append(passes)
+
+    async with alone(Noting(), mailbox=MailboxSpec(1_000)) as noting:
+        for _ in range(4 * MESSAGES_PER_PASS):
+            noting.ref.cast(Grow())
+        while len(seen_at) < 4 * MESSAGES_PER_PASS:
+            passes += 1
+            await trio.lowlevel.cancel_shielded_checkpoint()
+    # Tasks run in any order within a pass: the actor may have had two turns between two of ours.
+    assert 2 <= passes <= 6
+    assert max(seen_at.count(each) for each in set(seen_at)) <= 2 * MESSAGES_PER_PASS
+
+
+async def test_a_caller_has_left_from_the_moment_it_is_cancelled(autojump_clock: MockClock) -> None:
+    """And not when its task notices: the actor may run first, and would answer somebody who no longer listens."""
+    kept: list[Delivery[Look]] = []
+
+    class Keeping:
+        async def run(self, inbox: Inbox[Look], *, task_status: trio.TaskStatus[None]) -> None:
+            task_status.started()
+            await serve(inbox, self._handle)
+
+        async def _handle(self, delivery: Delivery[Look]) -> None:
+            delivery.defer()
+            kept.append(delivery)
+
+    async with alone(Keeping()) as keeping, trio.open_nursery() as nursery:
+        nursery.start_soon(keeping.ref.call, Look())
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+        [delivery] = kept
+        assert delivery.abandoned
+        assert not delivery.reply(delivery.message, 1)
+    assert keeping.ref.statistics().late_replies == 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 import msgspec
 import trio
@@ -16,8 +16,13 @@ import trio
 from llm_actors.kernel.delivery import Delivery
 from llm_actors.kernel.errors import KernelError
 from llm_actors.kernel.mailbox import Mailbox
-from llm_actors.kernel.message import ActorMessage
+from llm_actors.kernel.message import ActorMessage, Asks
 
+MESSAGES_PER_PASS = 64
+"""Messages that are received before other tasks get their turn. With one per pass of the scheduler, a mailbox that
+fills while hundreds of tasks run is emptied so slowly that calls expire in it."""
+
+R = TypeVar("R")
 M_co = TypeVar("M_co", bound=ActorMessage, covariant=True)
 
 acting: ContextVar[Mailbox | None] = ContextVar("llm_actors_acting", default=None)
@@ -37,6 +42,8 @@ class Inbox(Generic[M_co]):
         """The stop follows from too many crashes around this actor: what is in hand is cancelled, not finished."""
         self.saved: msgspec.Struct | None = None
         self._receive: trio.MemoryReceiveChannel[Delivery[ActorMessage]] | None = None
+        self._received = MESSAGES_PER_PASS
+        """Since the last checkpoint. The first message is behind one, so that the supervisor has noted the start."""
         self._callbacks: list[Callable[[], object]] = []
 
     @property
@@ -45,17 +52,40 @@ class Inbox(Generic[M_co]):
         return self.mailbox.name
 
     async def receive(self) -> Delivery[M_co]:
-        """Wait for the next message. Raise `trio.EndOfChannel` once a stop is asked for. Cancelling loses nothing."""
+        """Wait for the next message. Raise `trio.EndOfChannel` once a stop is asked for. Cancelling loses nothing.
+
+        Other tasks run only if nothing is queued, or after `MESSAGES_PER_PASS` messages.
+        """
         if self.stopping:
             raise trio.EndOfChannel
         receive = self._receive = self._receive or self.mailbox.reader()
         while True:
             try:
-                delivery = await receive.receive()
+                delivery = await self._next(receive)
             except trio.ClosedResourceError:
                 raise trio.EndOfChannel from None
             if self.mailbox.admit(delivery):
+                self._received += 1
                 return cast("Delivery[M_co]", delivery)
+
+    async def _next(self, receive: trio.MemoryReceiveChannel[Delivery[ActorMessage]]) -> Delivery[ActorMessage]:
+        await trio.lowlevel.checkpoint_if_cancelled()  # who has been cancelled gets no other message
+        if self._received < MESSAGES_PER_PASS:
+            try:
+                return receive.receive_nowait()
+            except trio.WouldBlock:
+                pass
+        self._received = 0
+        return await receive.receive()
+
+    def answer_reads(self, kind: type[Asks[R]], answer: Callable[[Any], R | None]) -> None:
+        """Let `Ref.read` have messages of exactly `kind` answered by `answer`, without a message to this actor.
+
+        `answer` runs in the reader's task, between two steps of this actor. It must not block or await; it returns
+        None for what needs a call. It is forgotten when the actor is asked to stop or ends.
+        """
+        if not self.stopping:
+            self.mailbox.reads[kind] = answer
 
     def __aiter__(self) -> Inbox[M_co]:
         return self
@@ -82,6 +112,7 @@ class Inbox(Generic[M_co]):
         self.failed = self.failed or failed
         if not self.stopping:
             self.stopping = True
+            self.mailbox.reads.clear()
             if self._receive is not None:
                 self._receive.close()
             for callback in self._callbacks:

@@ -7,8 +7,9 @@ ever read again the mailbox is closed: first it refuses, then it answers everyon
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
-from typing import final
+from typing import Any, final
 
 import msgspec
 import trio
@@ -16,6 +17,7 @@ import trio
 from llm_actors.kernel.delivery import AnyDelivery
 from llm_actors.kernel.errors import KernelError, MailboxFull, NotRunning, PoisonRefused
 from llm_actors.kernel.lifecycle import Bus, DeadLetter, MailboxFilled
+from llm_actors.kernel.message import ActorMessage
 from llm_actors.kernel.poison import Poison
 
 DEFAULT_CAPACITY = 64
@@ -89,7 +91,7 @@ class Mailbox:
 
     __slots__ = (
         "_closed", "_receive", "_send", "_spec", "_was_full", "bus", "calling", "count", "in_hand", "name",
-        "poison",
+        "poison", "reads",
     )  # fmt: skip
 
     def __init__(self, name: str, spec: MailboxSpec | None) -> None:
@@ -99,6 +101,8 @@ class Mailbox:
         self.poison = Poison()
         self.in_hand: dict[AnyDelivery, None] = {}
         self.calling: dict[Mailbox, int] = {}
+        self.reads: dict[type[ActorMessage], Callable[[Any], object]] = {}
+        """What the running actor answers without a message, by type of message."""
         self._spec = spec or MailboxSpec(1)
         self._send, self._receive = trio.open_memory_channel[AnyDelivery](spec.capacity) if spec else _EMPTY
         self._closed: tuple[type[NotRunning], str] | None = None

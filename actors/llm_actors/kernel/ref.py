@@ -16,10 +16,11 @@ from llm_actors.kernel import cycles
 from llm_actors.kernel.delivery import Delivery
 from llm_actors.kernel.errors import CallCycle, CallExpired, NotRunning
 from llm_actors.kernel.inbox import acting
-from llm_actors.kernel.lifecycle import CallAbandoned, CallTimedOut
+from llm_actors.kernel.lifecycle import CallAbandoned, CallTimedOut, ChildCrashed
 from llm_actors.kernel.mailbox import Mailbox, MailboxStatistics
 from llm_actors.kernel.message import ActorMessage, Asks, Cast
 from llm_actors.kernel.reply import Reply
+from llm_actors.kernel.trace import exception_site
 
 DEFAULT_CALL_SECONDS = 30.0
 """How long a call waits whose caller has no deadline."""
@@ -48,6 +49,23 @@ class Ref(Generic[M_contra]):
     def statistics(self) -> MailboxStatistics:
         """Return the mailbox's counters and gauges."""
         return self._mailbox.statistics()
+
+    def read(self, message: Asks[R]) -> R | None:
+        """Answer `message` from the actor's state as it is now, without waiting; None: it takes a `call`.
+
+        None from an actor that does not run, is stopping, or has not declared such reads (`Inbox.answer_reads`). A
+        read is not behind queued messages, this sender's own included. A bug in it is published as a crash and
+        otherwise left to the call: there it crashes the actor.
+        """
+        answer = self._mailbox.reads.get(type(message))
+        if answer is None:
+            return None
+        try:
+            return cast("R | None", answer(message))
+        except Exception as exc:
+            if self._mailbox.bus is not None:
+                self._mailbox.bus.publish(ChildCrashed(name=self.name, error=exception_site(exc)))
+            return None
 
     async def call(self, message: Asks[R]) -> R:
         """Send `message` and wait for its answer.

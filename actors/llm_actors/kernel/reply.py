@@ -55,7 +55,7 @@ class Reply(Generic[R]):
         self.abandoned = not self.answered
 
     async def wait(self) -> R:
-        """Wait for the answer, once. A checkpoint in any case; cancelling it leaves the reply unsettled."""
+        """Wait for the answer, once. A checkpoint in any case; cancelling it abandons the reply."""
         if self.answered:
             await trio.lowlevel.checkpoint()
         else:
@@ -66,5 +66,7 @@ class Reply(Generic[R]):
         return cast("R", self._value)
 
     def _forget_waiter(self, _: object) -> trio.lowlevel.Abort:
+        # At once, and not when the cancelled task runs: what is decided before that must know that nobody waits.
         self._task = None
+        self.abandon()
         return trio.lowlevel.Abort.SUCCEEDED

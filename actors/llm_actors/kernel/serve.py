@@ -77,7 +77,10 @@ async def serve_concurrently(
 
     async with trio.open_nursery() as nursery:
         while True:
-            await free.acquire()
+            try:
+                free.acquire_nowait()
+            except trio.WouldBlock:
+                await free.acquire()
             try:
                 delivery = await inbox.receive()
             except trio.EndOfChannel:
