@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Never, Unpack, final
 
 import trio
 
-from llm_actors.cache import statistics as cache_statistics
+from llm_actors.cache import snapshot as cache_snapshot
 from llm_actors.catalog import refresh
 from llm_actors.kernel import ChildSpec, KernelError, TreeNode, running
-from llm_actors.limiter import statistics as limiter_statistics
+from llm_actors.limiter import snapshot as limiter_snapshot
 from llm_actors.orchestrator import ranked, submit
 from llm_actors.run import Judge, Run
 from llm_actors.selector import Ranking
@@ -44,9 +44,6 @@ if TYPE_CHECKING:
 
 UNPRICED_SAID = 1_000
 """Models without a known price that are named in the log, once each."""
-
-METRICS_SECONDS = 1.0
-"""How long `Runtime.metrics` waits for what actors have to say."""
 
 log = logging.getLogger(__name__)
 
@@ -254,29 +251,26 @@ class Runtime:
         self._tree.services.meter.door[code] += 1
 
     async def metrics(self) -> bytes:
-        """What happened so far and how things are, in Prometheus' text format. Waits up to a second for actors to say
-        how they are, and leaves out what they do not say.
+        """What happened so far and how things are, in Prometheus' text format. Waits for nobody; leaves out the
+        actors that do not run.
         """
         from llm_runtime.metrics import exposition
 
-        return exposition(await self._moment())
+        await trio.lowlevel.checkpoint()
+        return exposition(self._moment())
 
     async def statistics(self) -> Statistics:
-        """The same as one value to read in a program; see `Statistics`. Waits as `metrics` does."""
+        """The same as one value to read in a program; see `Statistics`. Waits for nobody, as `metrics`."""
         from llm_runtime.statistics import statistics
 
-        return statistics(await self._moment(), self.config)
+        await trio.lowlevel.checkpoint()
+        return statistics(self._moment(), self.config)
 
-    async def _moment(self) -> MetricsSnapshot:
+    def _moment(self) -> MetricsSnapshot:
         from llm_runtime.metrics import MetricsSnapshot
 
         services, now = self._tree.services, trio.current_time()
-        deadline = now + METRICS_SECONDS
-        limiter = cache = None
-        with trio.move_on_at(deadline), suppress(KernelError):
-            cache = await cache_statistics(services.cache)
-        with trio.move_on_at(deadline), suppress(KernelError):
-            limiter = await limiter_statistics(services.limiter)
+        limiter, cache = limiter_snapshot(services.limiter), cache_snapshot(services.cache)
         breakers = {name: services.selector.breaker(name, now).state for name in self._kinds}
         return MetricsSnapshot(services.meter, self.tree(), breakers, limiter, cache)
 

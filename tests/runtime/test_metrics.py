@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import trio
 from prometheus_client.parser import text_string_to_metric_families
 
 import llm_runtime
@@ -87,12 +86,9 @@ async def test_every_request_and_every_call_is_counted_once() -> None:
     assert told["process_resident_memory_bytes"][()] > 1_000_000
 
 
-async def test_an_actor_that_does_not_answer_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def silent(_: object) -> None:
-        await trio.sleep_forever()
-
-    monkeypatch.setattr("llm_runtime.runtime.limiter_statistics", silent)
-    monkeypatch.setattr("llm_runtime.runtime.METRICS_SECONDS", 0.01)
+async def test_an_actor_that_does_not_run_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    for actor in ("limiter", "cache"):
+        monkeypatch.setattr(f"llm_runtime.runtime.{actor}_snapshot", lambda _: None)
     async with Peer() as peer, llm_runtime.open_runtime(config(peer)) as rt:
         told = read(await rt.metrics())
     assert "limited_in_flight" not in told

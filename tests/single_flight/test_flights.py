@@ -266,7 +266,7 @@ async def test_a_cached_and_limited_request_costs_at_most_four_actor_calls(monke
                 await rt.send(chat())
 
     assert first == ["Submit", "Lookup", "Reserve", "Generate"]
-    assert calls == ["Submit", "Lookup"]
+    assert calls == ["Submit"]  # what is in memory is read there
 
 
 @pytest.mark.parametrize("steps", range(12))

@@ -55,6 +55,8 @@ class CacheActor:
             async with trio.open_nursery() as self._nursery:
                 if self._disk is not None:
                     self._nursery.start_soon(self._disk.run)
+                inbox.answer_reads(Lookup, self._read)
+                inbox.answer_reads(GetCacheStatistics, lambda _: self._statistics())
                 task_status.started()
                 await serve(inbox, self._handle)
                 if self._disk is not None:
@@ -76,16 +78,27 @@ class CacheActor:
             case _ as never:
                 assert_never(never)
 
-    def _look_up(self, delivery: Delivery[CacheMessage], message: Lookup) -> None:
+    def _read(self, message: Lookup) -> tuple[LLMResponse | None, ...] | None:
+        """What is all in memory is answered without a message. What is not may be in the file, or still queued."""
         now = trio.current_time()
+        if not all(self._memory.has(key, now) for key in message.keys):
+            return None
+        _, found = self._in_memory(message, now)
+        return _answers(message, found)
+
+    def _in_memory(self, message: Lookup, now: float) -> tuple[list[CacheKey], dict[CacheKey, LLMResponse]]:
+        """The keys that memory does not have, and what it has for the others; nothing for a damaged entry."""
         kept = {key: value for key in message.keys if (value := self._memory.get(key, now)) is not None}
         found = {key: response for key, value in kept.items() if (response := self._unpacked(key, value)) is not None}
-        missing = [key for key in message.keys if key not in kept]
+        return [key for key in message.keys if key not in kept], found
+
+    def _look_up(self, delivery: Delivery[CacheMessage], message: Lookup) -> None:
+        missing, found = self._in_memory(message, trio.current_time())
         if missing and self._disk is not None:
             delivery.defer()
             self._nursery.start_soon(self._look_in_file, self._disk, delivery, message, found, missing)
         else:
-            _answer(delivery, message, found)
+            delivery.reply(message, _answers(message, found))
 
     async def _look_in_file(
         self,
@@ -99,7 +112,7 @@ class CacheActor:
             if (response := self._remembered(key, filed)) is not None:
                 found[key] = response
         if not delivery.abandoned:
-            _answer(delivery, message, found)
+            delivery.reply(message, _answers(message, found))
 
     def _remembered(self, key: CacheKey, filed: Found) -> LLMResponse | None:
         """What the file had, now in memory too. The file keeps everything as long as the longest lifetime."""
@@ -134,12 +147,12 @@ class CacheActor:
         return CacheStatistics(memory=self._memory.statistics(), file=file)
 
 
-def _answer(delivery: Delivery[CacheMessage], message: Lookup, found: Mapping[CacheKey, LLMResponse]) -> None:
+def _answers(message: Lookup, found: Mapping[CacheKey, LLMResponse]) -> tuple[LLMResponse | None, ...]:
     answers = tuple(found.get(key) for key in message.keys)
     hits = len(answers) - answers.count(None)
     if hits:
         log.info("request %s: %d of %d answers from the cache", message.request_id, hits, len(answers))
-    delivery.reply(message, answers)
+    return answers
 
 
 def cache_child(

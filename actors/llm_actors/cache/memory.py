@@ -32,6 +32,11 @@ class Memory:
         self._kept: OrderedDict[CacheKey, _Kept] = OrderedDict()
         self._bytes = 0
 
+    def has(self, key: CacheKey, now: float) -> bool:
+        """Whether `get` would find it. Counts nothing, changes nothing."""
+        kept = self._kept.get(key)
+        return kept is not None and kept.expires > now
+
     def get(self, key: CacheKey, now: float) -> bytes | None:
         """The value, now the last to be evicted."""
         kept = self._kept.get(key)

@@ -60,6 +60,12 @@ async def lookup(cache: CacheRef, key: CacheKey, request_id: str = "") -> LLMRes
     return found
 
 
+def peek(cache: CacheRef, key: CacheKey, request_id: str = "") -> LLMResponse | None:
+    """`lookup` in memory alone, without waiting, however much the cache has to do."""
+    found = cache.read(Lookup((key,), request_id))
+    return None if found is None else found[0]
+
+
 async def lookup_all(cache: CacheRef, keys: Sequence[CacheKey], request_id: str = "") -> tuple[LLMResponse | None, ...]:
     """`lookup` for several keys in one call."""
     with trio.move_on_after(LOOKUP_SECONDS):
@@ -88,5 +94,10 @@ def store_all(cache: CacheRef, answers: Iterable[tuple[CacheKey, LLMResponse]]) 
 
 
 async def statistics(cache: CacheRef) -> CacheStatistics:
-    """How the cache is doing. Raises `KernelError` when it does not run."""
+    """How the cache is doing, behind what it was told before. Raises `KernelError` when it does not run."""
     return await cache.call(GetCacheStatistics())
+
+
+def snapshot(cache: CacheRef) -> CacheStatistics | None:
+    """How the cache is doing now, without waiting; ``None`` when it does not run."""
+    return cache.read(GetCacheStatistics())

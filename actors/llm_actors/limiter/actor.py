@@ -38,6 +38,7 @@ from llm_actors.limiter.messages import (
 )
 from llm_actors.limiter.rate_limiter import Decision, Granted, LimitRefused, RateLimiter
 from llm_actors.limiter.shared.coordinator import SharedLimits
+from llm_actors.limiter.statistics import LimiterStatistics
 from llm_actors.redis import RedisServer
 from llm_protocol.errors import error_for
 from llm_protocol.failures import Failure
@@ -98,6 +99,7 @@ class LimiterActor:
         async with trio.open_nursery() as nursery:
             await nursery.start(self._keep_time)
             await self._sharing.start(nursery)
+            inbox.answer_reads(GetLimiterStatistics, lambda _: self._measured())
             task_status.started()
             await serve(inbox, self._handle)
             nursery.cancel_scope.cancel(reason="the limiter stops")
@@ -125,10 +127,13 @@ class LimiterActor:
                 self._books.observe(provider, said, now)
                 self._sharing.paused(provider, now)
             case GetLimiterStatistics() as message:
-                delivery.reply(message, self._books.statistics(now, shared=self._sharing.is_on))
+                delivery.reply(message, self._measured())
             case _ as never:
                 assert_never(never)
         self._announce()
+
+    def _measured(self) -> LimiterStatistics:
+        return self._books.statistics(trio.current_time(), shared=self._sharing.is_on)
 
     def _reserve(self, delivery: Delivery[LimiterMessage], message: Reserve, now: float) -> None:
         waiter = QueuedRequest(

@@ -164,3 +164,8 @@ def observe(limiter: LimiterRef, provider: str, limits: RateLimits) -> None:
 async def statistics(limiter: LimiterRef) -> LimiterStatistics:
     """How things are. Waits for the limiter's turn to answer; raises only `KernelError`."""
     return await limiter.call(GetLimiterStatistics())
+
+
+def snapshot(limiter: LimiterRef) -> LimiterStatistics | None:
+    """How things are now, without waiting for what the limiter has yet to read; ``None`` when it does not run."""
+    return limiter.read(GetLimiterStatistics())

@@ -24,6 +24,7 @@ from llm_actors.cache import (
     lookup,
     lookup_all,
     merge_embedding,
+    peek,
     replay,
     split_embedding,
     store,
@@ -97,6 +98,10 @@ class SingleFlight:
         key = None if mode == "off" else key_of(run.request, self._targets(routed), routed.policy)
         if key is None:
             await self._perform(run, routed, lambda: run.scope.deadline, _record(mode, routed))
+            return
+        if mode == "read" and (found := peek(self._services.cache, key, run.request.request_id)) is not None:
+            whole = replay(found, run.request, response_id=run.response_id, processing_time_ms=run.elapsed_ms)
+            _play(run, whole)
             return
         shared = _Key(key, mode, run.stream, routed.rescue(run.request, stream=run.stream))
         flight = self._flying.get(shared)
@@ -204,7 +209,9 @@ async def _follow(run: Run, flight: Run, outcome: CacheOutcome | None) -> None:
     end = flight.log.end
     assert end is not None, "the flight has ended"
     assert end.response is not None, "a run's log ends with a response"
-    decision = end.response.decision if outcome is None else {**end.response.decision, "cache": outcome}
+    decision = end.response.decision
+    if outcome is not None and decision.get("cache") != "hit":  # what the flight found in the cache, all found there
+        decision = {**decision, "cache": outcome}
     response = msgspec.structs.replace(
         end.response,
         request_id=run.request.request_id,
