@@ -79,7 +79,7 @@ class HttpConnection:
             if self._upgrade is not None:
                 await self.service.serve_websocket(self._upgrade, self.socket, self._parser.left_over())
             elif self._said_last_words:
-                await self.socket.close_gently()
+                await self.service.close_gently(self.socket)
         except trio.BrokenResourceError:
             pass  # a client that has gone or does not read is an ordinary end; what it asked for is cancelled by now
         finally:

@@ -20,6 +20,12 @@ RESERVED_SECONDS = 2.0
 DEPARTING_CONNECTIONS = 64
 """Connections that have been told to make way and are not closed yet."""
 
+ACCEPTED_AT_ONCE = 16
+"""Connections that are accepted before those that are there already have their turn."""
+
+LINGERING_CONNECTIONS = 32
+"""Connections that are read from after our last words, so that their clients come to read them; others are cut."""
+
 BACKLOG = 1_024
 """Connections the kernel holds for us until we accept them."""
 

@@ -11,7 +11,7 @@ from typing import final
 
 import trio
 
-from llm_runtime.server.limits import BACKLOG
+from llm_runtime.server.limits import ACCEPTED_AT_ONCE, BACKLOG
 
 log = logging.getLogger("llm_runtime.server")
 
@@ -80,10 +80,12 @@ class Acceptor:
         with suppress(trio.ClosedResourceError):
             while self._listener.fileno() >= 0:
                 await trio.lowlevel.wait_readable(self._listener)
-                accepted = self._accept()
-                if accepted is not None:
-                    await self._take(accepted)
-                elif self._exhausted:
+                async with trio.open_nursery() as nursery:  # one after the other, a crowd would take many turns each
+                    for _ in range(ACCEPTED_AT_ONCE):
+                        if (accepted := self._accept()) is None:
+                            break
+                        nursery.start_soon(self._take, accepted)
+                if self._exhausted:
                     await trio.sleep(EXHAUSTED_PAUSE_SECONDS)
 
     def close(self) -> None:

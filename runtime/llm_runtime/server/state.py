@@ -16,7 +16,7 @@ from llm_runtime.server.bodies import BodyBudget
 from llm_runtime.server.endpoints import Endpoint, preflight
 from llm_runtime.server.engine import RequestEngine, submitted
 from llm_runtime.server.http_error import too_many_connections
-from llm_runtime.server.limits import CLOSE_SECONDS
+from llm_runtime.server.limits import CLOSE_SECONDS, LINGERING_CONNECTIONS
 from llm_runtime.server.receiver import Receiver
 from llm_runtime.server.response_store import ResponseStore
 from llm_runtime.server.room import Guest, Room
@@ -53,6 +53,7 @@ class ServerState:
         self.pulse = Ticker()
         self.pulse.add(self)
         self.draining = False
+        self._lingering = 0
         self._answers: set[RunSubscription] = set()
         self._connections: dict[OpenConnection, None] = {}
         self._changed = WakeupEvent()
@@ -96,6 +97,17 @@ class ServerState:
         from llm_runtime.server.session import serve  # costs 40 ms, which a daemon without WebSockets need not pay
 
         await serve(self, exchange, socket, left_over)
+
+    async def close_gently(self, socket: Socket) -> None:
+        """Close, and let the client read our last words, as long as not too many do that already."""
+        if self._lingering >= LINGERING_CONNECTIONS:
+            socket.close()
+            return
+        self._lingering += 1
+        try:
+            await socket.close_gently()
+        finally:
+            self._lingering -= 1
 
     # -- answers -----------------------------------------------------------------------------------------------------
 
