@@ -27,7 +27,9 @@ from llm_actors.testing import (
     Drop,
     Fuse,
     InjectedCrash,
+    Injector,
     LeakError,
+    Order,
     ScenarioHangs,
     ScriptedPeer,
     alone,
@@ -227,3 +229,64 @@ def test_the_exhaustive_runs_find_a_hang_and_a_leak() -> None:
         cancel_at_every_checkpoint(hangs)
     with pytest.raises(LeakError, match="left"):
         raise_at_every_await(leaks, [OSError])
+
+
+def test_an_injector_reaches_the_moment_between_data_and_its_reader() -> None:
+    """The reader is scheduled with the data, and has not run, when the action is called."""
+    injector = Injector()
+    seen: set[tuple[bool, bool]] = set()
+
+    async def scenario() -> None:
+        send, receive = trio.open_memory_channel[int](0)
+        for at in injector.every_point():
+            state = {"sent": False, "read": False}
+
+            async def read(state: dict[str, bool] = state) -> None:
+                await receive.receive()
+                state["read"] = True
+
+            with injector.at(at, lambda state=state: seen.add((state["sent"], state["read"]))):  # type: ignore[misc]
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(read)
+                    await trio.testing.wait_all_tasks_blocked()
+                    state["sent"] = True
+                    send.send_nowait(1)
+        send.close()
+        receive.close()
+
+    run_virtual(scenario, instruments=[injector])
+    assert seen == {(False, False), (True, False), (True, True)}
+
+
+def test_what_an_injected_action_raises_comes_out_of_its_block() -> None:
+    injector = Injector()
+
+    async def scenario() -> None:
+        with pytest.raises(ZeroDivisionError), injector.at(1, lambda: 1 / 0):
+            await trio.lowlevel.checkpoint()
+        with injector.at(2, lambda: None):
+            injector.point()
+        assert injector.points == 1
+
+    run_virtual(scenario, instruments=[injector])
+
+
+@pytest.mark.parametrize(("order", "said"), [(Order.OLDEST_FIRST, [0, 1, 2]), (Order.NEWEST_FIRST, [2, 1, 0])])
+def test_the_order_of_tasks_that_are_scheduled_together_can_be_chosen(order: Order, said: list[int]) -> None:
+    ran: list[int] = []
+
+    async def scenario() -> None:
+        gate = trio.Event()
+
+        async def note(number: int) -> None:
+            await gate.wait()
+            ran.append(number)
+
+        async with trio.open_nursery() as nursery:
+            for number in range(3):
+                nursery.start_soon(note, number)
+            await trio.testing.wait_all_tasks_blocked()
+            gate.set()
+
+    run_virtual(scenario, seed=order)
+    assert ran == said

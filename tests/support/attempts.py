@@ -264,20 +264,26 @@ class World:
     def calls(self) -> int:
         return sum(vendor.calls for vendor in self.vendors.values())
 
-    def request(self, *, model: str = "auto", deadline_s: float | None = 60.0, **policy: Any) -> ChatRequest:
+    def request(
+        self, *, model: str = "auto", deadline_s: float | None = 60.0, prompt: str = "Count.", **policy: Any
+    ) -> ChatRequest:
         """``policy``: the fields of `Policy`; ``candidates`` are all of them unless the model is named."""
         if model == "auto":
             policy.setdefault("candidates", self.candidates)
             policy.setdefault("strategy", "fallback")
-        messages = (Message.of("user", "Count."),)
+        messages = (Message.of("user", prompt),)
         return ChatRequest(model=model, messages=messages, deadline_s=deadline_s, policy=Policy(**policy))
 
     async def submit(self, *, stream: bool = True, **policy: Any) -> Run:
         """A run that was accepted. Raises `LLMClientError`."""
         run = Run(self.request(**policy), stream=stream)
+        await self.hand_in(run)
+        return run
+
+    async def hand_in(self, run: Run) -> None:
+        """Submit ``run``. Raises `LLMClientError`."""
         self.runs.append(run)
         await submit(self.tree.orchestrator, run)
-        return run
 
     async def ask(self, *, stream: bool = True, **policy: Any) -> Asked:
         """Ask and wait for the end, whatever it is."""
@@ -303,6 +309,11 @@ class World:
     async def books(self) -> LimiterStatistics:
         """The limiter's."""
         return await statistics(self.tree.services.limiter)
+
+    def task_count(self) -> int:
+        """How many tasks there are, without those of the vendors, which serve kept connections."""
+        serving = sum(vendor.open_connections for vendor in self.vendors.values())
+        return trio.lowlevel.current_statistics().tasks_living - serving
 
     async def settled(self) -> None:
         """Every book is at zero, within a second: leases, slots, lines, upstream requests, probes."""

@@ -5,6 +5,7 @@
 * `MovingClock`: virtual time of which no two readings are equal.
 * `run_virtual`: a whole tree on a mock clock, in a repeatable order of tasks.
 * `cancel_at_every_checkpoint`, `raise_at_every_await`: a scenario, broken at each place it can break.
+* `Injector`: an action at each point between data and its consumer, also where a task is scheduled but has not run.
 * `nothing_left`, `no_open_ends`: no task, file, socket, thread or lost exception stays behind.
 """
 
@@ -12,8 +13,9 @@ from llm_actors.testing.alone import LoneActor, ScriptedPeer, alone
 from llm_actors.testing.clock import MovingClock
 from llm_actors.testing.exhaustive import Fuse, ScenarioHangs, cancel_at_every_checkpoint, raise_at_every_await
 from llm_actors.testing.faults import Crash, Crashes, Delay, Drop, Fault, InjectedCrash, crashing, with_faults
+from llm_actors.testing.injecting import Injector
 from llm_actors.testing.leaks import LeakError, no_open_ends, nothing_left
-from llm_actors.testing.virtual import run_virtual
+from llm_actors.testing.virtual import Order, run_virtual
 
 __all__ = [
     "Crash",
@@ -23,9 +25,11 @@ __all__ = [
     "Fault",
     "Fuse",
     "InjectedCrash",
+    "Injector",
     "LeakError",
     "LoneActor",
     "MovingClock",
+    "Order",
     "ScenarioHangs",
     "ScriptedPeer",
     "alone",
