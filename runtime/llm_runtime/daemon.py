@@ -14,10 +14,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Never, final
 
+import msgspec
 import trio
 
 from llm_actors.kernel import ChildSpec, GaveUp, StartFailed, lineage
 from llm_runtime.config import Config, ConfigError
+from llm_runtime.descriptors import fit, preload
 from llm_runtime.runtime import Runtime
 from llm_runtime.server import CannotListenError, ListenAddress, server_child
 from llm_runtime.server.listener import bind
@@ -45,7 +47,7 @@ async def run(config: Config, ready: Callable[[str], None] = lambda _: None) -> 
 
     Takes over the process's signals until it returns, so it is for the main task of a process of its own.
     """
-    life = _Life(config)
+    life = _Life(msgspec.structs.replace(config, server=fit(config.server)))
     try:
         with _signals_ignored(), _watchdog():
             await life.live(ready)
@@ -81,8 +83,9 @@ class _Life:
             async with Runtime(self._config, doors=self._doors).running():
                 assert self._address is not None, "the door has started"
                 self._serving = True
-                _spare_what_stays()
                 ready(self._address.url)
+                await preload()
+                _spare_what_stays()
                 await self._stopping.wait()
             nursery.cancel_scope.cancel(reason="stopped")
 
