@@ -46,8 +46,8 @@ ROOT_INTENSITY = Intensity(3, 60.0)
 SUBMISSIONS_WAITING = 1_000
 """Runs that wait to be taken on; one more is refused."""
 
-SERVICE_BACKOFF = Backoff(cap=1.0)
-"""A service is restarted within a second, or parked. Who calls it meanwhile waits no longer than that."""
+BACKOFF = Backoff(cap=1.0)
+"""What crashes is restarted within a second, or parked, or escalates. Who calls it waits no longer than that."""
 
 _NO_LIMITS = Limits()
 
@@ -86,7 +86,9 @@ class Tree:
         )
         self._services = (limiter, selector, cache, lister)
         branches = (limiter, selector, cache, provider_actors, lister)
-        core = self._core = Supervisor([*(each.as_child() for each in branches), orchestrator], name="core")
+        core = self._core = Supervisor(
+            [*(each.as_child() for each in branches), orchestrator], name="core", backoff=BACKOFF
+        )
         self.router = Router(self.catalog, config.routes, allowed=_allowed(config))
         self.services = Services(
             catalog=self.catalog,
@@ -136,7 +138,7 @@ class Tree:
 
 def _parking(spec: ChildSpec[M]) -> tuple[Supervisor, Ref[M]]:
     """A service under a supervisor of its own, so that its crashes are nobody else's."""
-    supervisor = Supervisor([spec], name=spec.name, backoff=SERVICE_BACKOFF, park=True)
+    supervisor = Supervisor([spec], name=spec.name, backoff=BACKOFF, park=True)
     return supervisor, supervisor.ref(spec)
 
 

@@ -153,6 +153,19 @@ async def test_who_gives_up_cancels_the_others_at_once_and_says_so(autojump_cloc
             await ref.call(Ask())
 
 
+async def test_after_an_escalation_the_first_restart_is_immediate_again(autojump_clock: MockClock) -> None:
+    """The backoff of those below begins anew with their supervisor."""
+    low = Supervisor([member("a")], name="low", intensity=Intensity(2, 30.0), draw=lambda: 1.0)
+    async with running(Supervisor([low.as_child()], backoff=NO_WAIT)) as root:
+        while root.tree().children[0].restarts == 0:
+            low.ref("a").cast(CrashCast())
+            await trio.sleep(0.5)
+        begun = trio.current_time()
+        low.ref("a").cast(CrashCast())
+        assert await low.ref("a").call(Ask()) == 1
+        assert trio.current_time() == begun
+
+
 async def test_an_actor_can_tell_that_it_is_cancelled_because_others_keep_crashing(autojump_clock: MockClock) -> None:
     told: list[tuple[bool, bool]] = []
 

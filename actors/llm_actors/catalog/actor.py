@@ -13,7 +13,7 @@ from typing import TypeAlias, final
 import trio
 
 from llm_actors.catalog.catalog import Catalog
-from llm_actors.kernel import Call, Delivery, Inbox, KernelError, Ref, serve
+from llm_actors.kernel import Call, Delivery, Inbox, KernelError, Ref, again_after_crashes, serve
 from llm_actors.provider import ProviderRef, failure_of, list_models
 from llm_protocol.errors import LLMClientError
 
@@ -37,8 +37,10 @@ CatalogRef: TypeAlias = Ref[CatalogMessage]
 
 
 async def refresh(catalog: CatalogRef, *, only_unlisted: bool = False) -> None:
-    """Wait until the providers were asked, each for at most `LISTING_SECONDS`. Raises only `KernelError`."""
-    await catalog.call(Refresh(only_unlisted))
+    """Wait until the providers were asked, each for at most `LISTING_SECONDS`. Raises only `KernelError`: `Parked` at
+    once while the catalog is.
+    """
+    await again_after_crashes(lambda: catalog.call(Refresh(only_unlisted)))
 
 
 @final

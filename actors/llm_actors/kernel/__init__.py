@@ -30,6 +30,7 @@
 * In a handler, `delivery.reply(...)` is False when the caller has gone: take back what it was given.
 """
 
+from llm_actors.kernel.again import again_after_crashes
 from llm_actors.kernel.delivery import Delivery
 from llm_actors.kernel.errors import (
     ActorCrashed,
@@ -107,6 +108,7 @@ __all__ = [
     "SupervisorStatistics",
     "TooManyChildren",
     "TreeNode",
+    "again_after_crashes",
     "lineage",
     "render",
     "running",

@@ -71,7 +71,8 @@ class ChildState:
         return self.mailbox.name
 
     def settle(self, path: str, bus: Bus) -> None:
-        """Take its place in the running tree."""
+        """Take its place in the running tree. Its failures under a supervisor that gave up are not held against it."""
+        self.streak.clear()
         self.mailbox.name = path
         self.mailbox.bus = bus
 

@@ -10,7 +10,7 @@ from typing import final
 
 import trio
 
-from llm_actors.kernel import ActorCrashed, Cast, KernelError, MailboxFull
+from llm_actors.kernel import Cast, KernelError, MailboxFull, again_after_crashes
 from llm_actors.limiter.leases import Settlement, settlement_of
 from llm_actors.limiter.messages import EndLease, GetLimiterStatistics, Leave, LimiterRef, Observe, Reserve, Ticket
 from llm_actors.limiter.rate_limiter import Granted
@@ -120,14 +120,7 @@ async def reserve(
     """
     if not names:
         raise ValueError("reserve needs at least one provider to choose from")
-    crashes = 0
-    while True:  # as long as it crashes, which its supervisor bounds, and no longer than the deadline
-        try:
-            return await _ask(limiter, names, tokens, caller, priority)
-        except ActorCrashed as exc:
-            crashes += not exc.bystander
-            if crashes > 1:
-                raise
+    return await again_after_crashes(lambda: _ask(limiter, names, tokens, caller, priority))
 
 
 async def _ask(limiter: LimiterRef, names: tuple[str, ...], tokens: int, caller: str, priority: int) -> Reservation:

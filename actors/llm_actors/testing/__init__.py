@@ -12,12 +12,13 @@
 from llm_actors.testing.alone import LoneActor, ScriptedPeer, alone
 from llm_actors.testing.clock import MovingClock
 from llm_actors.testing.exhaustive import Fuse, ScenarioHangs, cancel_at_every_checkpoint, raise_at_every_await
-from llm_actors.testing.faults import Crash, Crashes, Delay, Drop, Fault, InjectedCrash, crashing, with_faults
+from llm_actors.testing.faults import ON_START, Crash, Crashes, Delay, Drop, Fault, InjectedCrash, crashing, with_faults
 from llm_actors.testing.injecting import Injector
 from llm_actors.testing.leaks import LeakError, no_open_ends, nothing_left
 from llm_actors.testing.virtual import Order, run_virtual
 
 __all__ = [
+    "ON_START",
     "Crash",
     "Crashes",
     "Delay",

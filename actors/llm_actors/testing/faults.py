@@ -48,6 +48,9 @@ Fault: TypeAlias = "Crash | Delay | Drop"
 FaultAt: TypeAlias = Callable[[int], "Fault | None"]
 """The fault at the message of that number, counted from 1 over all incarnations."""
 
+ON_START = 0
+"""For `crashing`: not with a message, but in the factory."""
+
 CONNECTION_SECONDS = 0.05
 """How long an actor without a mailbox lives that is to crash."""
 
@@ -66,11 +69,10 @@ def with_faults(spec: ChildSpec[M], faults: Mapping[int, Fault]) -> ChildSpec[M]
 class Crashes:
     """What `crashing` does, until `stop`. ``starts`` and ``crashed`` count over all actors that it is done to."""
 
-    def __init__(self, every: int, *, on_start: bool) -> None:
+    def __init__(self, every: int) -> None:
         self.starts = 0
         self.crashed = 0
         self._every = every
-        self._on_start = on_start
         self._on = True
         self._numbers = count(1)
 
@@ -83,7 +85,7 @@ class Crashes:
 
         def factory(previous: Previous) -> Actor[M]:
             self.starts += 1
-            if self._on and self._on_start:
+            if self._on and self._every == ON_START:
                 self._crash()
             actor = spec.factory(previous)
             if spec.mailbox is not None:
@@ -93,7 +95,7 @@ class Crashes:
         return msgspec.structs.replace(spec, factory=factory)
 
     def _at(self, number: int) -> Fault | None:
-        if not self._on or self._on_start or number % self._every:
+        if not self._on or self._every == ON_START or number % self._every:
             return None
         self.crashed += 1
         return Crash()
@@ -104,13 +106,13 @@ class Crashes:
 
 
 @contextmanager
-def crashing(where: str, *, every: int = 1, on_start: bool = False) -> Iterator[Crashes]:
-    """Make actors crash with every n-th message in hand, or as often as they start.
+def crashing(where: str, every: int) -> Iterator[Crashes]:
+    """Make actors crash with every n-th message in hand (1: each), or with `ON_START` as often as they start.
 
     `where` is a pattern for ``supervisor/child``, such as ``cache/cache`` or ``sessions/*``. It holds for the children
     of supervisors that are made in the block. Of actors without a mailbox every n-th crashes, soon after its start.
     """
-    crashes = Crashes(every, on_start=on_start)
+    crashes = Crashes(every)
     make = child_state.ChildState.__init__
 
     def init(self: child_state.ChildState, spec: ChildSpec[M], path: str, *args: object, **kwargs: object) -> None:
