@@ -114,6 +114,12 @@ class TruncatedError(LLMClientError):
     kind = FailureKind.TRUNCATED
 
 
+class InvalidToolCallError(LLMClientError):
+    """The model wrote a tool call without a name, or with arguments that are not one JSON value."""
+
+    kind = FailureKind.INVALID_TOOL_CALL
+
+
 class AnswerTooLargeError(LLMClientError):
     """The vendor's answer is larger than a limit allows; it was made, and is billed."""
 

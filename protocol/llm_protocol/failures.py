@@ -29,6 +29,7 @@ class FailureKind(StrEnum):
     TLS = "tls"
     PROTOCOL = "protocol"
     TRUNCATED = "truncated"
+    INVALID_TOOL_CALL = "invalid_tool_call"
     ANSWER_TOO_LARGE = "answer_too_large"
     BAD_REQUEST = "bad_request"
     MODEL_NOT_FOUND = "model_not_found"
@@ -99,6 +100,9 @@ RULES: dict[FailureKind, FailureRule] = {
     ),
     FailureKind.TRUNCATED: FailureRule(
         Step.RETRY, 502, "stream_truncated", _SERVER, "the answer ended without the vendor's end marker"
+    ),
+    FailureKind.INVALID_TOOL_CALL: FailureRule(
+        Step.NEXT, 502, "invalid_tool_call", _SERVER, "the model wrote a tool call that is not valid"
     ),
     # The vendor has made the answer and bills it; another attempt would be billed again.
     FailureKind.ANSWER_TOO_LARGE: FailureRule(

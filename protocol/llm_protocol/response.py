@@ -18,6 +18,8 @@ class FinishReason(StrEnum):
     LENGTH = "length"
     TOOL_CALLS = "tool_calls"
     CONTENT_FILTER = "content_filter"
+    UNKNOWN = "unknown"
+    """The vendor gave a reason that we do not know; ``raw_finish_reason`` has it."""
     ERROR = "error"
 
 

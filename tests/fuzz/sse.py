@@ -51,7 +51,7 @@ def by_the_rules(body: bytes) -> list[ServerSentEvent]:
         field, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if not line:
-            if data:
+            if data and data != [b""]:
                 found.append(ServerSentEvent(name, b"\n".join(data).decode("utf-8", "replace")))
             name, data = "", []
         elif field == b"data":

@@ -22,7 +22,6 @@ SAMPLE = (
 ).encode()
 EXPECTED = [
     ServerSentEvent("one", "first\nsecond"),
-    ServerSentEvent("", ""),
     ServerSentEvent("", " two spaces"),
     ServerSentEvent("", "é🙂\u2028\u2029\u0085\x0b\x0c\x00 kept"),
     ServerSentEvent("last", "[DONE]"),
@@ -78,6 +77,11 @@ def test_bom_is_dropped_only_at_the_start() -> None:
 def test_an_event_name_does_not_outlive_its_event() -> None:
     """A name without data is dropped at the blank line."""
     assert decode(b"event: x\n\ndata: a\n\n") == [ServerSentEvent("", "a")]
+
+
+def test_an_event_without_data_is_not_dispatched() -> None:
+    """As the standard has it; servers send such events as keep-alives."""
+    assert decode(b"data:\n\nevent: ping\ndata: \n\ndata\n\ndata: a\n\ndata:\n") == [ServerSentEvent("", "a")]
 
 
 def test_the_last_event_may_lack_its_blank_line() -> None:
@@ -168,7 +172,7 @@ def test_what_is_encoded_decodes_under_any_split(frames: list[tuple[str | None, 
     raw = encode_sse(Frame(event, data.encode()) for event, data in frames)
     bounds = [0, *sorted(min(cut, len(raw)) for cut in cuts), len(raw)]
     pieces = [raw[a:b] for a, b in itertools.pairwise(bounds)]
-    assert decode(*pieces) == [ServerSentEvent(event or "", data) for event, data in frames]
+    assert decode(*pieces) == [ServerSentEvent(event or "", data) for event, data in frames if data]
 
 
 @given(st.lists(st.binary(max_size=60), max_size=8))

@@ -178,7 +178,10 @@ class ProviderCall:
 
     def _judged(self, end: Finished | Failed) -> Finished | Failed:
         """The end, as what it is: an answer that the vendor itself ends with an error is a failed one."""
-        if isinstance(end, Failed) or end.reason is not FinishReason.ERROR:
+        if isinstance(end, Failed):
+            return end
+        is_empty = end.reason is FinishReason.UNKNOWN and self._first_token_at is None
+        if end.reason is not FinishReason.ERROR and not is_empty:
             return end
         message = f"{self._spec.name}: it ended its answer with {(end.raw_reason or 'an error')[:100]}"
         return Failed(failure=Failure(kind=FailureKind.SERVER_ERROR, message=message, upstream_code=end.raw_reason))

@@ -36,6 +36,7 @@ VERDICTS: dict[FailureKind, FailureEffect] = {
     FailureKind.OVERLOADED: _ILL,
     FailureKind.PROTOCOL: _ILL,
     FailureKind.TRUNCATED: _ILL,
+    FailureKind.INVALID_TOOL_CALL: FailureEffect(breaks=False, blamed=True),
     FailureKind.CRASHED: _ILL,
     # These come from a healthy vendor, or from nobody at all. They are the candidate's and not the provider's: most
     # limits and permissions are per model, and one caller's forbidden model must not take away everybody's others.

@@ -14,6 +14,7 @@ import msgspec
 
 from llm_protocol.codec.json import TooLarge, WireError
 from llm_protocol.codec.sse import ServerSentEvent, SseDecoder
+from llm_protocol.codec.tool_calls import InvalidToolCall
 from llm_protocol.content import Part
 from llm_protocol.events import Event, Failed, ItemKind, ItemStarted
 from llm_protocol.failures import Failure, FailureKind
@@ -135,6 +136,8 @@ class BodyDecoder:
 
 def misread(why: object) -> Failed:
     """The end of an answer that is not understood."""
+    if isinstance(why, InvalidToolCall):
+        return Failed(failure=Failure(kind=FailureKind.INVALID_TOOL_CALL, message=str(why)))
     if isinstance(why, TooLarge):
         return Failed(failure=Failure(kind=FailureKind.ANSWER_TOO_LARGE, message=f"the answer is too large: {why}"))
     return Failed(failure=Failure(kind=FailureKind.PROTOCOL, message=f"the vendor's answer is not understood: {why}"))

@@ -80,7 +80,9 @@ class SseDecoder:
             if line:
                 self._take(line)
             elif self._data:
-                found.append(self._made())
+                event = self._made()
+                if event.data:  # the standard: one without data is not dispatched
+                    found.append(event)
             else:
                 self._event, self._first_line = "", False
         if unfinished:
@@ -94,7 +96,8 @@ class SseDecoder:
             self._tail.clear()
             if not line.startswith(_FIELDS) and not any(field.startswith(line) for field in _FIELDS):
                 self._take(line)
-        return [self._made()] if self._data else []
+        last = self._made() if self._data else None
+        return [last] if last and last.data else []
 
     def _extend_tail(self, piece: bytes) -> None:
         if len(self._tail) + len(piece) > self._limit:

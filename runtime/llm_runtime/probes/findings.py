@@ -33,6 +33,7 @@ _ADVICE: dict[FailureKind, str] = {
     FailureKind.TIMEOUT_CONNECT: _REACH,
     FailureKind.TIMEOUT_TOTAL: _ADDRESS,
     FailureKind.PROTOCOL: _ADDRESS,
+    FailureKind.INVALID_TOOL_CALL: _ADDRESS,
     FailureKind.ANSWER_TOO_LARGE: _ADDRESS,
     FailureKind.MODEL_NOT_FOUND: _ADDRESS,
     FailureKind.BAD_REQUEST: _ADDRESS,

@@ -37,6 +37,7 @@ _STOP_REASONS = {
     FinishReason.LENGTH: "max_tokens",
     FinishReason.TOOL_CALLS: "tool_use",
     FinishReason.CONTENT_FILTER: "refusal",
+    FinishReason.UNKNOWN: "end_turn",  # the list is closed
     FinishReason.ERROR: "end_turn",
 }
 

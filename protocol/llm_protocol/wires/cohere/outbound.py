@@ -40,6 +40,7 @@ _REASONS = {
     FinishReason.LENGTH: "MAX_TOKENS",
     FinishReason.TOOL_CALLS: "TOOL_CALL",
     FinishReason.CONTENT_FILTER: "COMPLETE",
+    FinishReason.UNKNOWN: "COMPLETE",  # the list is closed
     FinishReason.ERROR: "ERROR",
 }
 _DONE = Frame(None, b"[DONE]")

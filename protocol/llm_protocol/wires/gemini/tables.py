@@ -42,6 +42,7 @@ SENT_REASONS = {
     FinishReason.TOOL_CALLS: "STOP",
     FinishReason.LENGTH: "MAX_TOKENS",
     FinishReason.CONTENT_FILTER: "SAFETY",
+    FinishReason.UNKNOWN: "OTHER",
     FinishReason.ERROR: "OTHER",
 }
 ERROR_REASONS = frozenset(

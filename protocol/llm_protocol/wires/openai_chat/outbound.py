@@ -91,7 +91,9 @@ def _image(image: Image) -> JsonObject:
 
 
 def _finish_word(reason: FinishReason, *, refused: bool) -> str:
-    """As OpenAI says it: a refusal in the model's own words ends with ``stop``."""
+    """As OpenAI says it: a refusal in the model's own words ends with ``stop``, and the list is closed."""
+    if reason is FinishReason.UNKNOWN:
+        return "stop"
     return "stop" if refused and reason is FinishReason.CONTENT_FILTER else reason.value
 
 

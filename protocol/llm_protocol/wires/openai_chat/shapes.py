@@ -97,6 +97,7 @@ class ChatDelta(msgspec.Struct):
     reasoning_content: str | None = None
     refusal: str | None = None
     tool_calls: list[ChatCall] | None = None
+    function_call: ChatFunction | None = None
     images: list[ImagePart] | None = None
 
 
@@ -149,13 +150,39 @@ _DECODER = JsonDecoder(ChatChunk)
 
 FINISH_REASONS = {
     "stop": FinishReason.STOP,
+    "eos": FinishReason.STOP,
+    "eos_token": FinishReason.STOP,
+    "stop_sequence": FinishReason.STOP,
+    "end_turn": FinishReason.STOP,
+    "STOP": FinishReason.STOP,
+    "COMPLETE": FinishReason.STOP,
     "length": FinishReason.LENGTH,
+    "max_tokens": FinishReason.LENGTH,
+    "MAX_TOKENS": FinishReason.LENGTH,
+    "model_length": FinishReason.LENGTH,
+    "max_output_tokens": FinishReason.LENGTH,
     "tool_calls": FinishReason.TOOL_CALLS,
+    "tool_call": FinishReason.TOOL_CALLS,
+    "tool_use": FinishReason.TOOL_CALLS,
     "function_call": FinishReason.TOOL_CALLS,
     "content_filter": FinishReason.CONTENT_FILTER,
+    "sensitive": FinishReason.CONTENT_FILTER,
+    "SAFETY": FinishReason.CONTENT_FILTER,
+    "refusal": FinishReason.CONTENT_FILTER,
+    "error": FinishReason.ERROR,
+    "abort": FinishReason.ERROR,
+    "cancelled": FinishReason.ERROR,
+    "time_limit": FinishReason.ERROR,
+    "insufficient_system_resource": FinishReason.ERROR,
+    "network_error": FinishReason.ERROR,
 }
-BROKEN_REASONS = frozenset(("error", "abort", "cancelled"))
-"""Words some servers write where others break the stream."""
+"""The words of OpenAI, and of the servers that speak its wire with their own."""
+
+CUTTING = frozenset((FinishReason.LENGTH, FinishReason.CONTENT_FILTER))
+"""Reasons for which an answer ends anywhere: a tool call that is not whole then is no mistake of the model."""
+
+KEEP_ALIVES = frozenset(("", "null", "{}", "ping", '"ping"'))
+"""Data that says nothing."""
 
 
 def read_chunk(text: bytes | str) -> ChatChunk:

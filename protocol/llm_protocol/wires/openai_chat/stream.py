@@ -12,8 +12,10 @@ from llm_protocol.codec.decoding import AnswerDecoder
 from llm_protocol.codec.json import decode_object
 from llm_protocol.codec.media import image_from_url
 from llm_protocol.codec.sse import ServerSentEvent
-from llm_protocol.content import JsonObject, Part, Reasoning, Refusal, Text
+from llm_protocol.codec.tool_calls import CallPiece, InvalidToolCall, PendingCall, ToolCalls
+from llm_protocol.content import JsonObject, Opaque, Part, Reasoning, Refusal, Text, ToolCall
 from llm_protocol.events import (
+    Event,
     Finished,
     ItemDone,
     ItemKind,
@@ -21,17 +23,16 @@ from llm_protocol.events import (
     RefusalDelta,
     Started,
     TextDelta,
-    ToolCallDelta,
     UsageReported,
 )
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.response import FinishReason
 from llm_protocol.text_buffer import TextBuffer
-from llm_protocol.wires.openai_chat.calls import Calls
 from llm_protocol.wires.openai_chat.errors import error_in, failure_of
 from llm_protocol.wires.openai_chat.shapes import (
-    BROKEN_REASONS,
+    CUTTING,
     FINISH_REASONS,
+    KEEP_ALIVES,
     ChatCall,
     ChatChoice,
     ChatChunk,
@@ -40,6 +41,7 @@ from llm_protocol.wires.openai_chat.shapes import (
     ImagePart,
     read_chunk,
     read_usage,
+    signed,
 )
 
 _TextDelta: TypeAlias = type[TextDelta] | type[ReasoningDelta] | type[RefusalDelta]
@@ -74,7 +76,7 @@ class OpenAIChatDecoder(AnswerDecoder):
         self._dialect = dialect
         self._started = False
         self._open: _Speech | None = None
-        self._calls = Calls(f"call_{request_id.removeprefix('req_')[:24]}")
+        self._calls = ToolCalls(f"call_{request_id.removeprefix('req_')[:24]}", self._begin_call, self._out_event)
         self._refused = False
         self._reason: str | None = None
         self._usage: ChatWireUsage | None = None
@@ -82,9 +84,13 @@ class OpenAIChatDecoder(AnswerDecoder):
     def take(self, piece: ServerSentEvent) -> None:
         """Take the next event of the stream into account. Raises `WireError`."""
         text = piece.data
-        if text.startswith("[DONE]"):
-            self._finish()
-            return
+        if text[:1] != "{":
+            word = text.strip()
+            if word.upper() == "[DONE]":
+                self._finish()
+                return
+            if word in KEEP_ALIVES:
+                return
         chunk = read_chunk(text)
         if chunk.error or (chunk.choices is None and error_in(decode_object(text))):
             self.fail(failure_of(decode_object(text)))
@@ -107,7 +113,6 @@ class OpenAIChatDecoder(AnswerDecoder):
         self._add(chunk)
         if self._reason is None:
             self._reason = "stop"
-            self._close_all()
         self._finish()
 
     def _take_odd(self, body: JsonObject) -> None:
@@ -125,7 +130,7 @@ class OpenAIChatDecoder(AnswerDecoder):
             self._started = True
             self._out.append(Started(model=chunk.model or "", upstream_id=chunk.id))
         for choice in chunk.choices:
-            if not choice.index and self._reason is None:
+            if not choice.index:
                 self._choice(choice)
 
     def _choice(self, choice: ChatChoice) -> None:
@@ -136,8 +141,11 @@ class OpenAIChatDecoder(AnswerDecoder):
             else:
                 self._speech(delta)
             if delta.tool_calls:
+                alone = len(delta.tool_calls) == 1
                 for call in delta.tool_calls:
-                    self._call(call)
+                    self._call(call, alone)
+            if delta.function_call is not None:
+                self._call(ChatCall(index=0, function=delta.function_call), True)
             if delta.images:
                 self._images(delta.images)
         elif choice.text:
@@ -145,9 +153,8 @@ class OpenAIChatDecoder(AnswerDecoder):
         if delta is not None and delta.refusal:
             self._refused = True
             self._text(RefusalDelta, delta.refusal)
-        if choice.finish_reason:
-            self._reason = choice.finish_reason
-            self._close_all()
+        if choice.finish_reason and choice.finish_reason != "null":
+            self._reason = choice.finish_reason  # content may follow it, and another one: the last counts
 
     def _speech(self, delta: ChatDelta) -> None:
         thought = delta.reasoning or delta.reasoning_content
@@ -164,15 +171,22 @@ class OpenAIChatDecoder(AnswerDecoder):
         speech.pieces.append(text)
         self._out.append(delta(speech.index, text))
 
-    def _call(self, call: ChatCall) -> None:
-        made = self._calls.known(call)
-        if made is None:
-            self._close_open()
-            made = self._calls.begin(call, self._items)
-            self._begin("opaque" if made.custom else "tool_call", made.id, call.name or None)
-        text = made.add(call)
-        if text and not made.custom:
-            self._out.append(ToolCallDelta(made.index, text))
+    def _call(self, call: ChatCall, alone: bool) -> None:
+        self._close_open()
+        piece = CallPiece(index=call.index, id=call.id or "", name=call.name, text=call.text, is_alone=alone)
+        self._calls.add(piece, custom=call.custom is not None, signature=call.signature)
+
+    def _begin_call(self, kind: ItemKind, id_: str | None, name: str | None) -> int:
+        return self._begin(kind, id_, name)
+
+    def _out_event(self, event: Event) -> None:
+        self._out.append(event)
+
+    def _call_part(self, call: PendingCall, text: str) -> ToolCall | Opaque:
+        if not call.custom:
+            return ToolCall(id=call.id, name=call.name, arguments=text, signature=call.signature)
+        value = {"id": call.id, "type": "custom", "custom": {"name": call.name, "input": text}}
+        return Opaque(dialect=self._dialect, value=signed(value, call.signature))
 
     def _images(self, images: list[ImagePart]) -> None:
         for image in images:
@@ -184,36 +198,29 @@ class OpenAIChatDecoder(AnswerDecoder):
             self._out.append(ItemDone(index=self._open.index, part=self._open.part(self._dialect)))
             self._open = None
 
-    def _close_all(self) -> None:
-        self._close_open()
-        willing = FINISH_REASONS.get(self._reason or "") in (FinishReason.STOP, FinishReason.TOOL_CALLS)
-        # Half a call is never handed over as one.
-        calls = (call for call in self._calls.made if call.name and (willing or call.whole()))
-        self._out.extend(ItemDone(index=call.index, part=call.part(self._dialect)) for call in calls)
-
     def _finish(self) -> None:
         """No more chunks will come: the finish reason decides what that means."""
         raw = self._reason
         if raw is None:
             self.truncated("a finish_reason")
-        elif raw in BROKEN_REASONS:
-            message = f"the vendor broke the answer off (finish_reason {raw})"
-            self.fail(Failure(kind=FailureKind.SERVER_ERROR, message=message))
-        elif not all(call.name for call in self._calls.made):
-            self.misread("a tool call came without a name")
-        else:
-            self._tell_usage()
-            self._out.append(Finished(reason=self._canonical(raw), raw_reason=raw))
-            self.over = True
+            return
+        reason = FINISH_REASONS.get(raw, FinishReason.UNKNOWN)
+        if reason is FinishReason.ERROR:
+            message = f"the vendor broke the answer off (finish_reason {raw[:100]})"
+            self.fail(Failure(kind=FailureKind.SERVER_ERROR, message=message, upstream_code=raw[:100]))
+            return
+        self._close_open()
+        self._calls.close(self._call_part, cut=reason in CUTTING)
+        if reason is FinishReason.TOOL_CALLS and not self._calls:
+            raise InvalidToolCall(f"the answer ends with {raw} and has no tool call")
+        self._tell_usage()
+        self._out.append(Finished(reason=self._canonical(reason), raw_reason=raw))
+        self.over = True
 
-    def _canonical(self, raw: str) -> FinishReason:
-        reason = FINISH_REASONS.get(raw, FinishReason.STOP)
-        if reason is FinishReason.STOP:  # said also of refusals, and of calls that the client forced
-            if self._refused:
-                return FinishReason.CONTENT_FILTER
-            if self._calls.made:
-                return FinishReason.TOOL_CALLS
-        return reason
+    def _canonical(self, reason: FinishReason) -> FinishReason:
+        if self._refused and reason is FinishReason.STOP:  # said also of refusals
+            return FinishReason.CONTENT_FILTER
+        return FinishReason.TOOL_CALLS if self._calls and reason not in CUTTING else reason
 
     def fail(self, failure: Failure) -> None:
         """End the answer with a failure, and with what it had cost by then."""

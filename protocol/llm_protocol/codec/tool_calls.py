@@ -1,0 +1,251 @@
+"""Tool calls while they stream: which piece belongs to which call, and what the arguments are in the end.
+
+One accumulator serves every wire. Pieces are joined by index, else by id, else by order. Real servers leave out any
+of these, send ids or names again, and repeat arguments, in full or from the start each time; what they do is told
+apart here and nowhere else. A call whose arguments are not one JSON value ends the answer with `InvalidToolCall`:
+two texts glued together never pass for arguments.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, final
+
+import msgspec
+
+from llm_protocol.codec.json import WireError
+from llm_protocol.content import Opaque, ToolCall
+from llm_protocol.events import Event, ItemDone, ItemKind, ToolCallDelta
+from llm_protocol.text_buffer import TextBuffer
+
+NULL_CHARACTERS = 16
+"""Arguments up to this length are held back while they may still turn out to be ``null``."""
+
+
+class InvalidToolCall(WireError):  # noqa: N818  (it says what is wrong, as its base does)
+    """A tool call has no name, or arguments that are not one JSON value."""
+
+
+def is_json(text: str) -> bool:
+    """Whether ``text`` is exactly one JSON value; NaN and lone surrogates are let pass, as elsewhere."""
+    try:
+        msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeError):
+        try:
+            json.loads(text)
+        except (ValueError, RecursionError):
+            return False
+    except RecursionError:
+        return False
+    return True
+
+
+class CallPiece(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What one event says of one call. Empty texts say nothing, whatever the wire uses for that.
+
+    ``is_alone`` is false for a piece that came together with other calls' pieces, in one list.
+    """
+
+    index: int | None = None
+    id: str = ""
+    name: str = ""
+    text: str = ""
+    is_alone: bool = True
+
+
+@final
+class PendingCall:
+    """One call, as far as it came. A custom call's input is free text; a function's arguments are JSON."""
+
+    __slots__ = (
+        "_appended", "_pending", "_repeated", "_sent", "custom", "id", "is_indexed", "item", "name", "signature",
+    )  # fmt: skip
+
+    def __init__(self, id_: str, *, custom: bool) -> None:
+        self.id = id_
+        self.is_indexed = False
+        self.custom = custom
+        self.name = ""
+        self.signature: str | None = None
+        self.item: int | None = None
+        """The item that followers know it by, once it is announced."""
+        self._appended = TextBuffer()
+        self._repeated: str | None = ""
+        """The arguments if every piece so far repeats them from the start; ``None`` once one did not."""
+        self._pending = ""
+        """Text that is not told yet: it may be a repetition, or ``null``."""
+        self._sent = False
+
+    @property
+    def has_arguments(self) -> bool:
+        """Whether a piece of them has come."""
+        return bool(self._appended)
+
+    def is_whole(self) -> bool:
+        """Whether the arguments are one JSON value as they stand."""
+        return not self.custom and self._final() is not None and self.has_arguments
+
+    def add(self, text: str) -> None:
+        """Take a piece of the arguments into account."""
+        if not text:
+            return
+        if not self.custom and self._repeated is not None:
+            may_repeat = self.has_arguments and text.startswith(self._repeated)
+            self._repeated = text if may_repeat or not self.has_arguments else None
+        self._appended.append(text)
+        self._pending += text
+
+    def tellable(self) -> str:
+        """The text that can be told to followers now; it will not be asked for again."""
+        text = self._pending
+        if self.custom or not text:
+            return ""
+        if self._sent and self._repeated is not None:
+            return ""  # the last piece began like all before it: another piece, or the end, decides what it is
+        if not self._sent and len(text) <= NULL_CHARACTERS and "null".startswith(text.strip()):
+            return ""
+        self._sent = True
+        self._pending = ""
+        return text
+
+    def _final(self) -> str | None:
+        text = self._appended.text()
+        if text.strip() in ("", "null"):
+            return "{}"
+        if is_json(text):
+            return text
+        again = self._repeated
+        return again if again is not None and is_json(again) else None
+
+    def finish(self) -> tuple[str, str]:
+        """The whole arguments, and the part of them that is not told yet. Raises `InvalidToolCall`."""
+        whole = self._final()
+        if whole is None:
+            raise InvalidToolCall("the arguments of a tool call are not one JSON value")
+        appended = self._appended.text()
+        told = len(appended) - len(self._pending)
+        return whole, whole[told:] if self._sent else whole
+
+    @property
+    def text(self) -> str:
+        """The arguments, or a custom call's input, as far as they came."""
+        return self._appended.text()
+
+
+@final
+class ToolCalls:
+    """The calls of one answer, in order.
+
+    ``begin`` starts an item and returns its index; ``tell`` takes an event. ``prefix`` begins the ids of calls that
+    came without one.
+    """
+
+    __slots__ = ("_begin", "_by_id", "_by_index", "_prefix", "_tell", "made")
+
+    def __init__(
+        self, prefix: str, begin: Callable[[ItemKind, str | None, str | None], int], tell: Callable[[Event], Any]
+    ) -> None:
+        self.made: list[PendingCall] = []
+        self._by_id: dict[str, PendingCall] = {}
+        self._by_index: dict[int, PendingCall] = {}
+        self._prefix = prefix
+        self._begin = begin
+        self._tell = tell
+
+    def __bool__(self) -> bool:
+        """Whether there is any call."""
+        return bool(self.made)
+
+    def add(self, piece: CallPiece, *, custom: bool = False, signature: str | None = None) -> None:
+        """Take a piece into account, and tell followers what can be told of its call by now."""
+        call = self._find(piece) or self._make(piece, custom=custom)
+        if piece.name and call.item is None and piece.name != call.name:
+            call.name += piece.name
+        if signature is not None:
+            call.signature = signature
+        call.add(piece.text)
+        self._tell_more(call)
+
+    def _make(self, piece: CallPiece, *, custom: bool) -> PendingCall:
+        for earlier in self.made:
+            self._announce(earlier)  # a name may come in pieces, but not past the beginning of the next call
+        number = len(self.made)
+        id_ = piece.id or f"{self._prefix}_{number}"
+        call = PendingCall(id_ if id_ not in self._by_id else f"{id_}_{number}", custom=custom)
+        call.is_indexed = piece.index is not None
+        self.made.append(call)
+        self._by_id[call.id] = call
+        if piece.index is not None:
+            self._by_index[piece.index] = call
+        return call
+
+    def _find(self, piece: CallPiece) -> PendingCall | None:
+        """The call that a piece belongs to; ``None`` if it begins a new one."""
+        known = self._by_id.get(piece.id) if piece.id else None
+        if known is not None:
+            is_other = bool(piece.name and known.name) and piece.name != known.name and known.is_whole()
+            return None if is_other else known
+        last = self.made[-1] if self.made else None
+        is_bare = not (piece.id or piece.name)
+        if piece.index is not None:
+            same = self._by_index.get(piece.index)
+            if same is not None:
+                return None if _begins_anew(same, piece, is_indexed=True) else same
+            # Some servers number a call only from its second piece on.
+            return last if last is not None and is_bare and not last.is_indexed else None
+        if last is None or is_bare:
+            return last
+        return None if not piece.is_alone or _begins_anew(last, piece, is_indexed=False) else last
+
+    def _announce(self, call: PendingCall) -> None:
+        if call.item is None and call.name:
+            call.item = self._begin("opaque" if call.custom else "tool_call", call.id, call.name)
+
+    def _tell_more(self, call: PendingCall) -> None:
+        if not call.has_arguments or not call.name:
+            return
+        self._announce(call)
+        if call.item is not None and (text := call.tellable()):
+            self._tell(ToolCallDelta(call.item, text))
+
+    def close(
+        self, part: Callable[[PendingCall, str], ToolCall | Opaque], *, cut: bool, drop_last: bool = False
+    ) -> None:
+        """End all calls. ``part`` makes the whole part of a call from it and its arguments.
+
+        ``cut``: the answer hit a length limit. Then calls that are not whole are left out: half a call is never
+        handed over as one. Else they raise `InvalidToolCall`. ``drop_last``: on this wire a call that was cut looks
+        whole, so the last one is left out of a cut answer.
+        """
+        for call in self.made:
+            is_doubtful = drop_last and call is self.made[-1]
+            if cut and (is_doubtful or not (call.name and call.is_whole())):
+                continue
+            if not call.name:
+                raise InvalidToolCall("a tool call came without a name")
+            whole, rest = (call.text, "") if call.custom else call.finish()
+            self._announce(call)
+            assert call.item is not None
+            if rest:
+                self._tell(ToolCallDelta(call.item, rest))
+            self._tell(ItemDone(index=call.item, part=part(call, whole)))
+
+
+def _begins_anew(call: PendingCall, piece: CallPiece, *, is_indexed: bool) -> bool:
+    """Whether a piece with ``call``'s index, or right behind it, opens another call.
+
+    Servers repeat a name, change an id from piece to piece, or count all their calls 0.
+    """
+    if not piece.name:
+        return bool(piece.id) and not is_indexed and call.is_whole()
+    if not call.name:
+        return False  # the name comes after the first arguments
+    if call.is_whole():
+        # The same once more, with the same index, is a repetition.
+        return bool(piece.id) or not is_indexed or (piece.name, piece.text.strip()) != (call.name, call.text.strip())
+    if call.has_arguments:
+        return piece.name != call.name
+    if not is_indexed:
+        return bool(piece.id) or piece.name != call.name
+    return bool(piece.id) and piece.name != call.name  # without an id it is more of the name
