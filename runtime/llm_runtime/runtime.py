@@ -177,24 +177,46 @@ class Runtime:
         return outcome(run)
 
     async def submit(
-        self, request: AnyRequest, *, stream: bool, background: bool = False, judge: Judge | None = None
+        self,
+        request: AnyRequest,
+        *,
+        stream: bool,
+        background: bool = False,
+        judge: Judge | None = None,
+        since: float | None = None,
     ) -> Run:
         """Hand a request in and get its run, to be followed. Returns when it is accepted; raises `LLMClientError`
         if not.
 
-        The run is cancelled when its last follower leaves, unless it is a ``background`` run.
+        The run is cancelled when its last follower leaves, unless it is a ``background`` run. Its deadline counts from
+        ``since`` on (Trio's clock; now by default), also while it waits to be accepted.
         """
         if not self._open:
             raise ShuttingDownError("the runtime is not running")
         request = checked(request)
-        try:
-            return await self._submit(Run(request, stream=stream, background=background, judge=judge))
-        except CrashedError:  # before it was accepted, so nothing was done for it yet
-            return await self._submit(Run(request, stream=stream, background=background, judge=judge))
+        started_at = trio.current_time() if since is None else since
+        deadline_s = self.deadline_s(request)
 
-    async def _submit(self, run: Run) -> Run:
-        await submit(self._tree.orchestrator, run)
-        return run
+        async def attempt() -> Run:
+            run = Run(
+                request,
+                stream=stream,
+                background=background,
+                judge=judge,
+                started_at=started_at,
+                deadline_s=deadline_s,
+            )
+            await submit(self._tree.orchestrator, run)
+            return run
+
+        try:
+            return await attempt()
+        except CrashedError:  # before it was accepted, so nothing was done for it yet
+            return await attempt()
+
+    def deadline_s(self, request: AnyRequest) -> float:
+        """Seconds that ``request`` has, by itself, its policy, its route or by default."""
+        return self._tree.router.deadline_s(request)
 
     def forget(self, conversation: str | None = None, *, caller: str = "") -> int:
         """Forget what was kept of a conversation (``share_knowledge``), or of all of the caller's. Returns how many

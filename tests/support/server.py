@@ -93,12 +93,19 @@ class FakeEngine:
     open_runs: int = 0
     refusals: list[str] = field(default_factory=list)
 
-    async def submit(self, request: AnyRequest, *, stream: bool, background: bool = False) -> Run:
+    def deadline_s(self, request: AnyRequest) -> float:
+        said = request.policy.deadline_s if request.policy else None
+        return said or request.deadline_s or 600.0
+
+    async def submit(
+        self, request: AnyRequest, *, stream: bool, background: bool = False, since: float | None = None
+    ) -> Run:
         script = self.scripts[min(len(self.requests), len(self.scripts) - 1)]
         self.requests.append(request)
         if isinstance(script, Exception):
             raise script
-        run = Run(request, stream=stream, background=background)
+        deadline_s = self.deadline_s(request)
+        run = Run(request, stream=stream, background=background, started_at=since, deadline_s=deadline_s)
         self.runs.append(run)
         self.open_runs += 1
         self.nursery.start_soon(self._drive, run, script)

@@ -24,7 +24,7 @@ from llm_actors.orchestrator.strategies.dispatch import answer
 from llm_actors.provider import failure_of
 from llm_actors.run import Run
 from llm_protocol.errors import LLMClientError, ModelNotFoundError, QueueFullError, error_for
-from llm_protocol.events import Finished
+from llm_protocol.events import Failed, Finished
 from llm_protocol.failures import Failure, FailureKind
 
 log = logging.getLogger(__name__)
@@ -41,17 +41,21 @@ OrchestratorRef: TypeAlias = Ref[OrchestratorMessage]
 
 
 async def submit(orchestrator: OrchestratorRef, run: Run) -> None:
-    """Hand ``run`` over and wait until it is accepted, not until it is answered.
+    """Hand ``run`` over and wait until it is accepted, not until it is answered; no longer than the run's deadline.
 
-    Raises `LLMClientError` when it is refused: its log stays empty then.
+    Raises `LLMClientError` when it is refused: nothing was done for it then.
     """
     try:
-        await orchestrator.call(Submit(run))
+        with trio.CancelScope(deadline=run.scope.deadline):
+            await orchestrator.call(Submit(run))
+            return
     except KernelError as exc:
         raise error_for(failure_of(exc, "llm-runtime")) from exc
     except trio.Cancelled:
         run.cancel("whoever asked has gone")  # it may be accepted by now, and nobody will follow it
         raise
+    run.close()
+    raise error_for(_failure_of(run))
 
 
 @final
@@ -93,14 +97,13 @@ class Orchestrator:
     async def _live(self, delivery: Delivery[OrchestratorMessage], flights: SingleFlight) -> None:
         run, meter, taken = delivery.message.run, self._services.meter, False
         try:
+            run.scope.deadline = min(run.scope.deadline, run.started_at + self._router.deadline_s(run.request))
             with run.scope:
                 try:
                     routed = await self._route(run)
                 except LLMClientError as exc:
-                    meter.refuse(exc.failure.kind)
-                    delivery.fail(exc)
+                    run.fail(exc.failure)
                     return
-                run.scope.deadline = run.started_at + routed.deadline_s
                 taken = True
                 run.log.on_late = meter.drop_late_event
                 meter.begin()
@@ -116,6 +119,11 @@ class Orchestrator:
             if taken:
                 meter.end(run)
                 _note(run)
+            elif not delivery.answered:
+                failure = _failure_of(run)
+                meter.refuse(failure.kind)
+                if not delivery.abandoned:
+                    delivery.fail(error_for(failure))
 
     async def _route(self, run: Run) -> Routed:
         try:
@@ -173,6 +181,13 @@ class Orchestrator:
             run.finish(end, response)
         else:
             run.fail(end.failure, response)
+
+
+def _failure_of(run: Run) -> Failure:
+    """How a run ended that was closed before it was accepted."""
+    end = run.log.end
+    assert isinstance(end, Failed), "nobody has answered it"
+    return end.failure
 
 
 def _note(run: Run) -> None:

@@ -46,12 +46,6 @@ class Routed(NamedTuple):
         asked = request.policy is not None and request.policy.on_broken_stream == "restart"
         return "error" if wanted == "restart" and stream and not asked else wanted
 
-    @property
-    def deadline_s(self) -> float:
-        """Seconds for the whole request."""
-        said = self.policy.deadline_s  # 0 where a caller has no time left
-        return DEFAULT_DEADLINE_SECONDS if said is None else said
-
 
 @final
 class Router:
@@ -74,14 +68,25 @@ class Router:
         """The models that ``caller`` may use."""
         return self._catalog.infos(self._allowed.get(caller))
 
+    def deadline_s(self, request: AnyRequest) -> float:
+        """Seconds for the whole request, from its acceptance on. Needs no model list, so it holds while one is made."""
+        route = self._route_of(request) or _NOTHING_SAID
+        asked = request.policy or _NOTHING_SAID
+        for said in (request.deadline_s, asked.deadline_s, route.deadline_s, self._default.deadline_s):
+            if said is not None:  # 0 where a caller has no time left
+                return said
+        return DEFAULT_DEADLINE_SECONDS
+
+    def _route_of(self, request: AnyRequest) -> Policy | None:
+        """The route that the request names, if its caller may use it."""
+        route, allowed = self._routes.get(request.model), self._allowed.get(request.caller)
+        return route if route is None or allowed is None or allowed.permits_route(request.model) else None
+
     def route(self, request: AnyRequest) -> Routed:
         """Raises `ModelNotFoundError` or `UnsupportedError` when nobody can answer."""
-        route, allowed = self._routes.get(request.model), self._allowed.get(request.caller)
+        route, allowed = self._route_of(request), self._allowed.get(request.caller)
         if route is not None and allowed is not None:
-            if allowed.permits_route(request.model):
-                allowed = allowed.within_route([model for _, model in route.models()])
-            else:
-                route = None
+            allowed = allowed.within_route([model for _, model in route.models()])
         policy = self._default if route is None else route.over(self._default)
         if request.policy is not None:
             policy = request.policy.over(policy)

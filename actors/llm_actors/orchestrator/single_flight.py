@@ -110,6 +110,9 @@ class SingleFlight:
             outcome = None  # the flight itself knows
             flight = self._flying[shared] = _Flight(Run(run.request, stream=run.stream), _record(mode, routed))
             flight.run.log.on_late = self._services.meter.drop_late_event
+            # Only the outer bound, which cannot be moved: calls that are made take it with them.
+            patience = run.scope.deadline - run.started_at
+            flight.run.scope.deadline = flight.run.started_at + max(DEFAULT_DEADLINE_SECONDS, patience)
             self._nursery.start_soon(self._fly, shared, flight, mode, routed)
         flight.until = max(flight.until, run.scope.deadline)
         try:
@@ -125,8 +128,6 @@ class SingleFlight:
         run = flight.run
         try:
             with run.scope:
-                # Only the outer bound, which cannot be moved: calls that are made take it with them.
-                run.scope.deadline = run.started_at + max(DEFAULT_DEADLINE_SECONDS, routed.deadline_s)
                 if isinstance(run.request, EmbeddingRequest):
                     await self._embed(flight, run.request, mode, routed)
                 else:

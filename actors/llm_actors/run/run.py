@@ -7,6 +7,7 @@ cancelled, unless it is a background run, which lives on for followers yet to co
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from math import inf
 from typing import TypeAlias, final
 
 import trio
@@ -25,7 +26,7 @@ Judge: TypeAlias = Callable[[Sequence[LLMResponse]], int | Awaitable[int]]
 
 @final
 class Run:
-    """One request in flight. ``started_at`` is on Trio's clock.
+    """One request in flight. ``started_at`` is when it was accepted, on Trio's clock; its deadline counts from there.
     ``judge`` chooses for the strategy ``best_of``.
     """
 
@@ -43,14 +44,16 @@ class Run:
         response_id: str | None = None,
         log_limit_bytes: int = LOG_LIMIT_BYTES,
         judge: Judge | None = None,
+        started_at: float | None = None,
+        deadline_s: float = inf,
     ) -> None:
         self.request = request
         self.judge = judge
         self.stream = stream
         self.background = background
         self.response_id = response_id or new_response_id()
-        self.started_at = trio.current_time()
-        self.scope = trio.CancelScope()
+        self.started_at = trio.current_time() if started_at is None else started_at
+        self.scope = trio.CancelScope(deadline=self.started_at + deadline_s)
         self.cancelled_because: str | None = None
         self._cancelled_as = FailureKind.CANCELLED
         self.log = RunLog(limit_bytes=log_limit_bytes, on_deserted=None if background else self._deserted)
@@ -118,15 +121,16 @@ class Run:
     def _why(self) -> FailureKind:
         if self.cancelled_because is not None:
             return self._cancelled_as
-        return FailureKind.DEADLINE if self._is_late else FailureKind.SHUTTING_DOWN
+        return FailureKind.DEADLINE if self.is_late else FailureKind.SHUTTING_DOWN
 
     def _words(self) -> str:
         if self.cancelled_because is not None:
             return self.cancelled_because
-        if self._is_late:
+        if self.is_late:
             return f"no complete answer within the request's {self.scope.deadline - self.started_at:g} s"
         return "the runtime is shutting down"
 
     @property
-    def _is_late(self) -> bool:
+    def is_late(self) -> bool:
+        """Whether its deadline has passed."""
         return trio.current_time() >= self.scope.deadline

@@ -21,9 +21,17 @@ if TYPE_CHECKING:
 
 
 async def begin(
-    service: ServerState, create: Create, caller: str, size: int, *, stream: bool, recent: Recent | None = None
+    service: ServerState,
+    create: Create,
+    caller: str,
+    size: int,
+    *,
+    stream: bool,
+    recent: Recent | None = None,
+    since: float | None = None,
 ) -> StoredResponse:
-    """Start a response; ``size`` is what its request weighs in bytes. Raises `LLMClientError` and `HttpError`.
+    """Start a response; ``size`` is what its request weighs in bytes, ``since`` when it was accepted, if not now.
+    Raises `LLMClientError` and `HttpError`.
 
     From its return on the run waits for a follower: there must be no checkpoint before one is there.
     """
@@ -32,7 +40,9 @@ async def begin(
     before, weight = parent or ((), 0)
     inbound = admitted(caller, create.after(before) if before else create.inbound)
     if options.generate:
-        run = await service.submit(inbound.request, stream=stream or options.background, background=options.background)
+        run = await service.submit(
+            inbound.request, stream=stream or options.background, background=options.background, since=since
+        )
     else:
         run = warmed_up(inbound.request)
     kept = StoredResponse(run, inbound, options, (*before, *create.input), weight + size)

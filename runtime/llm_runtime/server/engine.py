@@ -23,8 +23,16 @@ log = logging.getLogger("llm_runtime.server")
 class RequestEngine(Protocol):
     """The runtime, as far as a door needs it."""
 
-    async def submit(self, request: AnyRequest, *, stream: bool, background: bool = False) -> Run:
-        """Take a request on. Raises `LLMClientError` when it is not taken; after that all is said in the run's log."""
+    async def submit(
+        self, request: AnyRequest, *, stream: bool, background: bool = False, since: float | None = None
+    ) -> Run:
+        """Take a request on. Raises `LLMClientError` when it is not taken; after that all is said in the run's log. Its
+        deadline counts from ``since`` on (Trio's clock), by default from now.
+        """
+        ...
+
+    def deadline_s(self, request: AnyRequest) -> float:
+        """Seconds that a request has."""
         ...
 
     def model_list(self, caller: str = "") -> Sequence[ModelInfo]:
@@ -80,12 +88,14 @@ def _policy(raw: msgspec.Raw) -> Policy:
         return typed(msgspec.json.decode(raw), Policy, "llm_runtime")  # for its words
 
 
-async def submitted(engine: RequestEngine, request: AnyRequest, *, stream: bool, background: bool = False) -> Run:
+async def submitted(
+    engine: RequestEngine, request: AnyRequest, *, stream: bool, background: bool = False, since: float | None = None
+) -> Run:
     """Hand a client's request in. Raises `LLMClientError`, also for a bug in the engine: that is logged here and ends
     one request, not the connection with all its others.
     """
     try:
-        return await engine.submit(request, stream=stream, background=background)
+        return await engine.submit(request, stream=stream, background=background, since=since)
     except LLMClientError:
         raise
     except Exception as exc:

@@ -68,6 +68,13 @@ class Lanes(Generic[T]):
         if lane.queue:
             self._waiting.append(lane)
 
+    def drop(self, name: str | None, item: T) -> None:
+        """Give up an item that is queued on a lane."""
+        lane = self._lanes[name]
+        lane.queue.remove(item)
+        if lane.active is None and not lane.queue:
+            self._waiting.remove(lane)
+
     def active(self, name: str | None) -> T | None:
         """What is active on a lane."""
         lane = self._lanes.get(name)

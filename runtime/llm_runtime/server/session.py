@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections import deque
 from contextlib import suppress
+from math import inf
 from typing import NamedTuple, final
 
 import trio
 
 from llm_protocol.errors import LLMClientError
 from llm_protocol.events import Failed
-from llm_protocol.failures import FailureKind
+from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.wires.responses import Create
 from llm_runtime.server.access import plain_protocol
 from llm_runtime.server.beginning import begin
@@ -30,6 +31,7 @@ from llm_runtime.server.client_events import (
     read_head,
     unknown_type,
 )
+from llm_runtime.server.engine import admitted
 from llm_runtime.server.heartbeat import Beat, Heartbeat
 from llm_runtime.server.http_error import HttpError, shutting_down, wrong_key
 from llm_runtime.server.lanes import Lanes
@@ -40,7 +42,7 @@ from llm_runtime.server.socket import Socket
 from llm_runtime.server.state import ServerState
 from llm_runtime.server.stored import RESPONSES
 from llm_runtime.server.subscription import RunSubscription
-from llm_runtime.server.turns import Asked, Streaming
+from llm_runtime.server.turns import Asked, QueueDeadlines, Streaming
 from llm_runtime.server.wakeup import WakeupEvent
 from llm_runtime.server.websocket import FAULTS, Hangup, WebSocket, encode_close
 
@@ -92,6 +94,7 @@ class Session:
         self._streaming: dict[Streaming, None] = {}
         self._ready: deque[Streaming] = deque()
         self._unsaid: deque[bytes] = deque()
+        self._queued = QueueDeadlines()
         self._waker = WakeupEvent()
         self._ending: SocketEnding | None = None
         self._over: Close | None = None
@@ -158,6 +161,7 @@ class Session:
     def _end(self, ending: SocketEnding) -> None:
         self._ending = ending
         for asked in self._lanes.clear():
+            self._queued.discard(asked)
             self._refuse(ending.refused, asked.head)
         self._waker.wake()
 
@@ -204,9 +208,9 @@ class Session:
     def _act(self, head: ClientEventHead, text: str) -> None:
         match head.type:
             case "response.create":
-                self._admit(Asked(head, RESPONSES.decode_create(text), len(text)))
+                self._admit(Asked(head, RESPONSES.decode_create(text), len(text), trio.current_time()))
             case "response.resume":
-                self._admit(Asked(head, read(text, Resume), len(text)))
+                self._admit(Asked(head, read(text, Resume), len(text), trio.current_time()))
             case "response.cancel":
                 self._cancel(read(text, Cancel))
             case "response.steer":
@@ -221,7 +225,27 @@ class Session:
         if self._ending is not None:
             raise self._ending.refused
         self._lanes.admit(asked.head.stream_id, asked)
+        self._queued.add(asked, self._deadline_of(asked))
         self._start()
+        self._waker.wake()  # the writer is the one who waits for the deadline
+
+    def _deadline_of(self, asked: Asked) -> float:
+        if not isinstance(asked.work, Create):
+            return inf
+        try:
+            request = admitted(self._caller, asked.work.inbound).request
+        except LLMClientError:
+            return inf  # it is refused when its turn comes
+        return asked.since + self._service.engine.deadline_s(request)
+
+    def _expire_queued(self) -> None:
+        """Refuse what has waited on its lane for as long as it has to be answered."""
+        for asked in self._queued.take_due(trio.current_time()):
+            head = asked.head
+            self._lanes.drop(head.stream_id, asked)
+            message = "the request's deadline passed while it waited for earlier ones on its lane"
+            failure = Failure(kind=FailureKind.DEADLINE, message=message)
+            self._say(RESPONSES.error_event(failure, stream_id=head.stream_id, event_id=head.event_id))
 
     def _cancel(self, cancel: Cancel) -> None:
         if cancel.response_id is not None:
@@ -250,6 +274,7 @@ class Session:
 
     def _start(self) -> None:
         for asked in self._lanes.start():
+            self._queued.discard(asked)
             self._soon(self._begin, asked)
 
     async def _begin(self, asked: Asked) -> None:
@@ -272,7 +297,9 @@ class Session:
         if isinstance(work, Resume):
             kept, after = self._resumed(work), work.starting_after
         else:
-            kept = await begin(self._service, work, self._caller, asked.size, stream=True, recent=self._recent)
+            kept = await begin(
+                self._service, work, self._caller, asked.size, stream=True, recent=self._recent, since=asked.since
+            )
         encoder = RESPONSES.response_encoder(
             kept.inbound, kept.id, kept.options, stream_id=asked.head.stream_id, starting_after=after
         )
@@ -310,7 +337,9 @@ class Session:
             elif (close := self._next_close()) is not None:
                 return close
             elif not self._unsaid:
-                await self._waker.wait()
+                with trio.CancelScope(deadline=self._queued.next()):
+                    await self._waker.wait()
+            self._expire_queued()
 
     def _gather(self) -> list[bytes]:
         """Frames for one write: errors first, then what each response has, in turn."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from typing import final
 
 from llm_protocol.dialect import Frame, ResponseEncoder
@@ -14,12 +15,13 @@ from llm_runtime.server.state import ServerState
 
 @final
 class Asked:
-    """A request on a lane, from its admission to its end. ``size`` is its frame's."""
+    """A request on a lane, from its admission to its end. ``size`` is its frame's, ``since`` when it was admitted."""
 
-    def __init__(self, head: ClientEventHead, work: Create | Resume, size: int) -> None:
+    def __init__(self, head: ClientEventHead, work: Create | Resume, size: int, since: float) -> None:
         self.head = head
         self.work = work
         self.size = size
+        self.since = since
         self._kept: StoredResponse | None = None
         self._cancelled = False
 
@@ -34,6 +36,36 @@ class Asked:
         self._cancelled = True
         if self._kept is not None:
             self._kept.run.cancel("the client cancelled the response")
+
+
+@final
+class QueueDeadlines:
+    """The deadlines of the requests that wait on lanes."""
+
+    def __init__(self) -> None:
+        self._deadlines: dict[Asked, float] = {}
+        self._next = inf
+
+    def add(self, asked: Asked, deadline: float) -> None:
+        """It waits on its lane until ``deadline``, on Trio's clock, at most."""
+        self._deadlines[asked] = deadline
+        self._next = min(self._next, deadline)
+
+    def discard(self, asked: Asked) -> None:
+        """It waits no longer, if it did."""
+        if self._deadlines.pop(asked, None) == self._next:
+            self._next = min(self._deadlines.values(), default=inf)
+
+    def next(self) -> float:
+        """The first of the deadlines; infinity where nothing waits."""
+        return self._next
+
+    def take_due(self, now: float) -> list[Asked]:
+        """Those whose time is up; they wait no longer."""
+        due = [asked for asked, deadline in self._deadlines.items() if deadline <= now] if self._next <= now else []
+        for asked in due:
+            self.discard(asked)
+        return due
 
 
 @final
