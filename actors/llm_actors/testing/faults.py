@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from itertools import count
-from typing import Generic, TypeAlias, TypeVar, final
+from typing import Any, Generic, TypeAlias, TypeVar, final
 from unittest.mock import patch
 
 import msgspec
@@ -19,10 +19,11 @@ import trio
 from llm_actors.kernel import child_state
 from llm_actors.kernel.delivery import Delivery
 from llm_actors.kernel.inbox import Inbox
-from llm_actors.kernel.message import ActorMessage
+from llm_actors.kernel.message import ActorMessage, Asks
 from llm_actors.kernel.spec import Actor, ChildSpec, Previous
 
 M = TypeVar("M", bound=ActorMessage)
+R = TypeVar("R")
 
 
 class InjectedCrash(Exception):  # noqa: N818  (it says what happened)
@@ -109,14 +110,15 @@ class Crashes:
 def crashing(where: str, every: int) -> Iterator[Crashes]:
     """Make actors crash with every n-th message in hand (1: each), or with `ON_START` as often as they start.
 
-    `where` is a pattern for ``supervisor/child``, such as ``cache/cache`` or ``sessions/*``. It holds for the children
-    of supervisors that are made in the block. Of actors without a mailbox every n-th crashes, soon after its start.
+    `where` is a pattern for the end of a path in the tree: ``supervisor/child``, such as ``cache/cache`` or
+    ``sessions/*``. It holds for the children of supervisors that are made in the block. Of actors without a mailbox
+    every n-th crashes, soon after its start.
     """
     crashes = Crashes(every)
     make = child_state.ChildState.__init__
 
     def init(self: child_state.ChildState, spec: ChildSpec[M], path: str, *args: object, **kwargs: object) -> None:
-        make(self, crashes.alter(spec) if fnmatch(path, where) else spec, path, *args, **kwargs)  # type: ignore[arg-type]
+        make(self, crashes.alter(spec) if fnmatch(f"/{path}", f"*/{where}") else spec, path, *args, **kwargs)  # type: ignore[arg-type]
 
     with patch.object(child_state.ChildState, "__init__", init):
         yield crashes
@@ -170,6 +172,18 @@ class _FaultyInbox(Inbox[M]):
                     raise InjectedCrash
                 case Drop():
                     continue
+
+    def answer_reads(self, kind: type[Asks[R]], answer: Callable[[Any], R | None]) -> None:
+        def faulty(message: Asks[R]) -> R | None:
+            match self._faults(next(self._numbers)):
+                case Crash():
+                    raise InjectedCrash
+                case Drop():
+                    return None
+                case _:
+                    return answer(message)
+
+        self._inner.answer_reads(kind, faulty)
 
     def checkpoint(self, state: msgspec.Struct) -> None:
         self._inner.checkpoint(state)

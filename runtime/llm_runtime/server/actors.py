@@ -18,7 +18,7 @@ from typing import Never, final
 import msgspec
 import trio
 
-from llm_actors.kernel import ChildSpec, Inbox, NotRunning, Previous, Restart, Supervisor, TooManyChildren
+from llm_actors.kernel import ChildSpec, Inbox, NotRunning, Previous, Restart, StartFailed, Supervisor, TooManyChildren
 from llm_runtime.config import Key, Server
 from llm_runtime.server.connection import HttpConnection
 from llm_runtime.server.engine import RequestEngine
@@ -137,7 +137,7 @@ class ServerActor:
             refused = too_many_connections()
             self._service.engine.refused(refused.code)
             await _turn_away(connected, refused)
-        except NotRunning:
+        except (NotRunning, StartFailed):  # it is told by the kernel, and is this connection's alone
             room.leave(connection)
             connected.abort()
         except BaseException:
