@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_protocol.codec.headers import int_header, retry_after, seconds_until
-from llm_protocol.codec.json import MAX_DEPTH, JsonDecoder, WireError, decode_json, encode_json
+from llm_protocol.codec.json import JsonDecoder, WireError, decode_json, encode_json
+from llm_protocol.codec.json_limits import LIMITS
 from llm_protocol.codec.media import data_uri, image_from_url, image_url, parse_data_uri, unbase64
 from llm_protocol.codec.times import duration, http_date, rfc3339
 from llm_protocol.content import Image
@@ -57,7 +58,11 @@ def test_hostile_json_is_a_wire_error(bad: bytes) -> None:
 
 def test_sse_07_what_is_read_is_not_too_deep_to_be_walked() -> None:
     """SSE-07: the limit is our own, so that what was read in few frames can be written again in many."""
-    for deepest in b"[" * MAX_DEPTH + b"]" * MAX_DEPTH, b'{"[\\"{":[' * (MAX_DEPTH // 2) + b"]}" * (MAX_DEPTH // 2):
+    depth = LIMITS.depth
+    for deepest in (
+        b"[" * depth + b"]" * depth,
+        b'{"[\\"{":[' * (depth // 2) + b"]}" * (depth // 2),
+    ):
         assert decode_json(deepest)
         assert decode_json(deepest.decode())
         for deeper in b"[" + deepest + b"]", b'{"a":' + deepest + b"}":
@@ -71,7 +76,7 @@ def test_a_text_without_an_end_takes_no_longer_than_another() -> None:
     """FUZZ-02: it is looked through once, not once for each quote in it."""
     began = time.thread_time()
     with pytest.raises(WireError, match="not JSON"):
-        decode_json(b"[" * MAX_DEPTH + b'"' + b'{\\"' * 100_000)
+        decode_json(b"[" * LIMITS.depth + b'"' + b'{\\"' * 100_000)
     assert time.thread_time() - began < 1
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from itertools import accumulate
 from typing import Any, Generic, NoReturn, TypeVar
 
 import msgspec
 
+from llm_protocol.codec.json_limits import DEEP, LIMITS, CheckedJson, JsonLimits, check_json
+from llm_protocol.codec.json_limits import TooLarge as TooLarge
+from llm_protocol.codec.json_limits import WireError as WireError
 from llm_protocol.content import JsonObject
 
 T = TypeVar("T")
@@ -16,89 +18,70 @@ T = TypeVar("T")
 MAX_BODY_BYTES = 256 * 1024 * 1024
 """A whole JSON body may have this many bytes, whatever the configuration allows."""
 
-MAX_KEYS = 50_000
-"""A JSON text may have this many keys: as plain objects each costs over a hundred bytes. Long model lists fit."""
-
-
-MAX_DEPTH = 256
-"""A JSON text may be nested so deeply: whoever walks it, or writes it again, has fewer frames left than its reader."""
-
-
-class WireError(ValueError):
-    """A peer's bytes could not be understood. The text says why and where, and holds none of the bytes."""
-
-
-class TooLarge(WireError):  # noqa: N818  (it says what is wrong, as its base does)
-    """A peer's bytes were understood so far, and are more than a limit allows."""
+MAX_TOLERATED_BYTES = 256 * 1024
+"""Text that is almost JSON is read with more patience, and a hundred times slower, up to this size."""
 
 
 class JsonDecoder(Generic[T]):
     r"""Decodes JSON text into ``T``; make one per shape and keep it.
 
-    Lone surrogates (``"\ud83d"`` cut from its other half, as tokenisers produce) become U+FFFD. NaN, Infinity, too
-    deep nesting, and the wrong types raise `WireError`.
+    Lone surrogates (``"\ud83d"`` cut from its other half, as tokenisers produce) and what is not UTF-8 become U+FFFD.
+    NaN, Infinity, what ``limits`` do not allow, and the wrong types raise `WireError`.
     """
 
-    __slots__ = ("_fast", "_limit", "_type")
+    __slots__ = ("_fast", "_limits", "_max_bytes", "_type")
 
-    def __init__(self, type_: type[T], *, max_bytes: int = MAX_BODY_BYTES) -> None:
+    def __init__(self, type_: type[T], *, max_bytes: int = MAX_BODY_BYTES, limits: JsonLimits = LIMITS) -> None:
         self._fast = msgspec.json.Decoder(type_)
         self._type = type_
-        self._limit = max_bytes
+        self._max_bytes = max_bytes
+        self._limits = limits
 
     def decode(self, data: bytes | str) -> T:
-        """The value. Raises `WireError`."""
-        if len(data) > self._limit:
-            raise TooLarge(f"the JSON text is longer than {self._limit} bytes")
-        if len(data) > 2 * MAX_KEYS and _too_many_keys(data):
-            raise TooLarge(f"the JSON text has more than {MAX_KEYS} keys")
-        if len(data) > 2 * MAX_DEPTH and _too_deep(data):
-            raise WireError(_DEEP)
+        """The value. Raises `WireError`, and `TooLarge` for more than the limits allow."""
+        if len(data) > self._max_bytes:
+            raise TooLarge(f"the JSON text is longer than {self._max_bytes} bytes")
+        if not isinstance(data, CheckedJson):
+            check_json(data, self._limits)
         try:
             return self._fast.decode(data)
         except msgspec.ValidationError as exc:
             raise WireError(_without_values(str(exc))) from None
         except RecursionError:
-            raise WireError(_DEEP) from None
+            raise WireError(DEEP) from None
         except (msgspec.DecodeError, UnicodeError):
             return self._decode_tolerantly(data)
 
     def _decode_tolerantly(self, data: bytes | str) -> T:
         text = data if isinstance(data, str) else data.decode("utf-8", "replace")
         try:
-            value = json.loads(text, parse_constant=_refuse_constant)
-            return msgspec.convert(scrub(value), self._type)
+            if len(data) <= MAX_TOLERATED_BYTES:
+                return msgspec.convert(scrub(json.loads(text, parse_constant=_refuse_constant)), self._type)
+            return self._fast.decode(without_lone_surrogates(text))
         except msgspec.ValidationError as exc:
             raise WireError(_without_values(str(exc))) from None
         except RecursionError:
-            raise WireError(_DEEP) from None
+            raise WireError(DEEP) from None
         except ValueError:
             raise WireError("the text is not JSON") from None
 
 
-_KEY_END = re.compile(rb'(?<!\\)(?:\\\\)*"[ \t\r\n]*:')
-"""The quote that ends a key: one within a text is escaped."""
+_ESCAPE = re.compile(
+    r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<lone>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
+    re.DOTALL,
+)
 
 
-def _too_many_keys(data: bytes | str) -> bool:
-    text = data if isinstance(data, bytes) else data.encode("utf-8", "replace")
-    return text.count(b":") > MAX_KEYS and sum(1 for _ in _KEY_END.finditer(text)) > MAX_KEYS
-
-
-_DEEP = "the JSON text is nested too deeply"
-_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?+', re.DOTALL)
-"""A text, also one without an end: else its rest would be searched again from each quote in it."""
-_STEPS = bytes(1 if mark in b"[{" else 255 for mark in range(256))
-"""Of what opens, 1, of what closes, -1 as a signed byte."""
-_FLAT = bytes(mark for mark in range(256) if mark not in b"[]{}")
-
-
-def _too_deep(data: bytes | str) -> bool:
-    text = data if isinstance(data, bytes) else data.encode("utf-8", "replace")
-    if text.count(b"[") + text.count(b"{") <= MAX_DEPTH:
-        return False
-    steps = memoryview(_STRING.sub(b"", text).translate(_STEPS, _FLAT)).cast("b")
-    return max(accumulate(steps), default=0) > MAX_DEPTH
+def without_lone_surrogates(text: str) -> str:
+    """The JSON text with U+FFFD for each half of a pair of surrogates that stands alone, escaped or not."""
+    pieces: list[str] = []
+    at = 0
+    for found in _ESCAPE.finditer(text):
+        if found.lastgroup is not None:
+            pieces += (text[at : found.start()], "\\ufffd")
+            at = found.end()
+    pieces.append(text[at:])
+    return "".join(pieces).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -1,0 +1,160 @@
+"""How much JSON is decoded: the number of values, keys and containers, the depth, and the length of numbers.
+
+Bytes alone do not bound the cost. A megabyte of base64 is decoded in half a millisecond, a megabyte of empty lists in
+a hundred, and a number like 1e-300 takes as long as six kilobytes of text. The check is made of calls into C over
+slices of the text, so none of its steps is long: see docs/decisions/0007-large-json.md for what was measured.
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import accumulate
+from typing import NamedTuple
+
+SLICE_BYTES = 256 * 1024
+"""How much of a text is looked at in one step."""
+
+
+class WireError(ValueError):
+    """A peer's bytes could not be understood. The text says why and where, and holds none of the bytes."""
+
+
+class TooLarge(WireError):  # noqa: N818  (it says what is wrong, as its base does)
+    """A peer's bytes were understood so far, and are more than a limit allows."""
+
+
+class JsonLimits(NamedTuple):
+    """What one JSON text may have."""
+
+    values: int = 1_000_000
+    """Values of any kind, counted by commas and opening brackets."""
+    keys: int = 50_000
+    """Members of objects, together: each costs over a hundred bytes. Long lists of models fit."""
+    containers: int = 100_000
+    """Lists and objects: each costs the garbage collector time."""
+    depth: int = 256
+    """Lists and objects in one another: whoever walks the value or writes it again has fewer frames than its reader."""
+    digits: int = 400
+    """Digits of one number. Reading one takes time in the square of its length."""
+    slow_numbers: int = 2_000
+    """Numbers with 23 digits or an exponent of three, which may be read a hundred times slower than others."""
+
+
+LIMITS = JsonLimits()
+
+DEEP = "the JSON text is nested too deeply"
+
+# What is left of a text: brackets, commas, colons and quotes; digits and points as 0; e, which begins an exponent.
+_KEPT = b'[]{},:"'
+_MARKS = bytes(48 if mark in b"0123456789." else 101 if mark in b"eE" else mark for mark in range(256))
+_DROPPED = bytes(mark for mark in range(256) if mark not in _KEPT + b"0123456789.eE")
+
+_NOT_BRACKETS = b",:0e"
+_STEPS = bytes(1 if mark in b"[{" else 255 for mark in range(256))
+"""Of what opens, 1, of what closes, -1 as a signed byte."""
+
+_MANY_DIGITS = b"0" * 23
+"""17 tell a double; with ``0.000`` before them and an exponent of two they are 22."""
+_EXTREME = b"e000"
+_SLOW = re.compile(rb"(?:%b|%b)[0e]*+" % (_MANY_DIGITS, _EXTREME))
+
+
+class CheckedJson(bytes):
+    """A JSON text that `check_json` has passed: decoders do not check it again."""
+
+    __slots__ = ()
+
+
+def check_json(data: bytes | str, limits: JsonLimits = LIMITS) -> None:
+    """Raise `TooLarge` if the JSON text ``data`` has more than ``limits`` allows, and `WireError` where what it has is
+    not an honest sender's: depth, and numbers that nobody writes. Of what is not JSON, as much is counted as a decoder
+    would read.
+    """
+    if len(data) <= 2 * limits.depth:
+        return
+    text = data if isinstance(data, bytes) else data.encode("utf-8", "replace")
+    if not _is_surely_within(text, limits):
+        _Counter(limits).count(text)
+
+
+def _is_surely_within(text: bytes, limits: JsonLimits) -> bool:
+    """Whether the size of a text, and what can be counted without finding its strings, tell that it is within."""
+    if len(text) > 2 * min(limits.values, limits.keys, limits.containers):
+        return False
+    if text.count(b"[") + text.count(b"{") > limits.depth:
+        return False
+    shortest = len(b"1e300,")
+    return len(text) < limits.slow_numbers * shortest or (
+        text.translate(_MARKS, b"+-").count(_EXTREME) <= limits.slow_numbers
+    )
+
+
+class _Counter:
+    """Counts what stands outside of strings."""
+
+    def __init__(self, limits: JsonLimits) -> None:
+        self._limits = limits
+        self._in_string = False
+        self._number = b""  # the beginning of one that the end of a slice may have cut
+        self._values = 1
+        self._keys = self._containers = self._depth = self._slow = 0
+
+    def count(self, text: bytes) -> None:
+        start, size = 0, len(text)
+        while start < size:
+            end = start + SLICE_BYTES
+            part = text[start:end]
+            if (len(part) - len(part.rstrip(b"\\"))) % 2:  # the last one escapes what comes next
+                part = text[start : end + 1]
+            start += len(part)
+            self._add(self._outside(part), last=start >= size)
+
+    def _outside(self, part: bytes) -> bytes:
+        """What of ``part`` stands outside of strings, as far as it matters."""
+        if b"\\" in part:  # pairs first: what is left before a quote escapes it
+            part = part.replace(b"\\\\", b"").replace(b'\\"', b"")
+        pieces = part.translate(_MARKS, _DROPPED).split(b'"')
+        outside = b"".join(pieces[self._in_string :: 2])
+        self._in_string ^= len(pieces) % 2 == 0
+        return outside
+
+    def _add(self, outside: bytes, *, last: bool) -> None:
+        limits = self._limits
+        opened = outside.count(b"[") + outside.count(b"{")
+        if opened:
+            self._check_depth(outside)
+        self._values += outside.count(b",") + opened
+        self._keys += outside.count(b":")
+        self._containers += opened
+        for count, limit, what in (
+            (self._values, limits.values, "values"),
+            (self._keys, limits.keys, "keys"),
+            (self._containers, limits.containers, "lists and objects"),
+        ):
+            if count > limit:
+                raise TooLarge(f"the JSON text has more than {limit} {what}")
+        outside = self._number + outside
+        whole = outside if last else outside.rstrip(b"0e")
+        self._number = outside[len(whole) :]
+        if len(self._number) > limits.digits:
+            whole = outside
+        self._check_numbers(whole)
+
+    def _check_depth(self, outside: bytes) -> None:
+        steps = memoryview(outside.translate(_STEPS, _NOT_BRACKETS)).cast("b")
+        depths = list(accumulate(steps, initial=self._depth))
+        if max(depths) > self._limits.depth:
+            raise WireError(DEEP)
+        self._depth = depths[-1]
+
+    def _check_numbers(self, outside: bytes) -> None:
+        if _MANY_DIGITS not in outside and _EXTREME not in outside:
+            return
+        found = _SLOW.findall(outside)
+        if max(map(len, found)) > self._limits.digits:
+            raise WireError(f"the JSON text has a number of more than {self._limits.digits} digits")
+        self._slow += len(found)
+        if self._slow > self._limits.slow_numbers:
+            raise WireError(
+                f"the JSON text has more than {self._limits.slow_numbers} numbers of 23 digits or like 1e-300"
+            )
