@@ -7,6 +7,7 @@ be told of answers it did not write, each request that it reads gets a fresh h11
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from email.utils import formatdate
 from functools import lru_cache
@@ -28,6 +29,7 @@ LAST_CHUNK = b"0\r\n\r\n"
 DEFAULT_BODY_BYTES = ServerLimits().max_body_bytes
 
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+_CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _VERSIONS = (b"1.1", b"1.0")
 
 
@@ -223,6 +225,8 @@ def _check_head(head: h11.Request, raw: bytes) -> None:
         raise _invalid("A line of the head does not end in CR LF.")
     if end < 0 or end + 4 > HEAD_BYTES:  # of what comes at once, h11 takes any length
         raise _head_too_large()
+    if _CONTROL.search(raw, 0, end):
+        raise _invalid("The head has control characters.")
     if any(line[:1] in (b" ", b"\t") for line in lines):
         raise _invalid("A header field continues on a second line.")
     if head.http_version not in _VERSIONS:
