@@ -405,3 +405,35 @@ async def test_who_leaves_while_the_ledger_is_asked_gives_back_what_it_charges(
         assert ledger.redis.level(A, "tl") == pytest.approx(100, abs=0.1)
         assert ledger.redis.slots(A) == 0
         await at_rest(ref)
+
+
+@pytest.mark.parametrize("every", [7, 1], ids=["every-7th", "every"])
+async def test_a_ledger_that_crashes_is_away_and_the_limiter_goes_on(
+    every: int, autojump_clock: MockClock, ledger: VirtualScript, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody waits for it or loses a slot. It is tried again after pauses that grow."""
+    ledger.crashes_every = every
+    async with replica(SERVER, {"a": Limits(max_concurrency=5)}) as ref:
+
+        async def ask() -> None:
+            for _ in range(40):
+                assert await claim(ref) < 0.1
+                await trio.sleep(0.05)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(ask)
+        assert ref.statistics().crashes == 0
+        await at_rest(ref)
+        if every == 1:
+            before = ledger.redis.runs
+            await trio.sleep(300)
+            assert ledger.redis.runs - before < 12
+        ledger.crashes_every = 0
+        await trio.sleep(120)
+        assert (await statistics(ref)).shared
+        assert await claim(ref) < 0.1
+        await at_rest(ref)
+    told = [record.message for record in caplog.records if "is away" in record.message]
+    assert "the shared ledger crashed: LookupError" in told[0]
+    assert "CANARY" not in caplog.text

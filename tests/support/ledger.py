@@ -98,12 +98,16 @@ class VirtualScript:
         self.latency_s = latency_s
         self.is_up = True
         self.loses_answers = False
+        self.crashes_every = 0
+        """So many runs end in an exception that nobody foresaw; 0: none."""
 
     async def run(self, keys: Sequence[str], argument: bytes) -> bytes:
         await trio.sleep(self.latency_s / 2)
         if not self.is_up:
             raise RedisAwayError(RedisProblem("unreachable", "cut"))
         answer = self.redis.run(keys, argument)
+        if self.crashes_every and self.redis.runs % self.crashes_every == 0:
+            raise LookupError("CANARY")
         await trio.sleep(self.latency_s / 2)
         if self.loses_answers:
             raise RedisAwayError(RedisProblem("unreachable", "cut"))

@@ -21,6 +21,10 @@ from typing import final
 
 import trio
 
+from llm_actors.kernel.errors import is_fatal
+from llm_actors.kernel.supervisor_run import PARK_PAUSES
+from llm_actors.kernel.trace import exception_site
+from llm_actors.kernel.window import Streak
 from llm_actors.limiter.callers import NO_LIMITS
 from llm_actors.limiter.leases import Settlement
 from llm_actors.limiter.limit_state import LimitState
@@ -118,11 +122,23 @@ class SharedLedger:
             self._news.set()
 
     async def run(self) -> None:
-        """Keep a session with the server; when it ends, begin another after a while."""
+        """Keep a session with the server; when it ends, begin another after a while.
+
+        A bug here is no crash of the limiter: it is as if the server were away, with pauses that grow.
+        """
+        crashes = Streak(PARK_PAUSES)
         while True:
-            self._close(await session(self._server, _source(), self._serve))
+            pause = AWAY_SECONDS
+            try:
+                trouble = await session(self._server, _source(), self._serve)
+            except Exception as exc:
+                if is_fatal(exc):
+                    raise
+                trouble = RedisProblem("crashed", f"the shared ledger crashed: {exception_site(exc)}")
+                pause = crashes.next_delay(trio.current_time(), random())  # noqa: S311
+            self._close(trouble)
             self.tried.set()
-            await trio.sleep(AWAY_SECONDS * (1 + random() / 2))  # noqa: S311 - those who lost it together come apart
+            await trio.sleep(pause * (1 + random() / 2))  # noqa: S311 - those who lost it together come apart
 
     async def _serve(self, script: RedisScript) -> None:
         self._beat_at = trio.current_time()
@@ -149,8 +165,8 @@ class SharedLedger:
             answered = decode(answer, self._asked)
         except ValueError:
             raise RedisAwayError(RedisProblem("answer", "an answer to something else")) from None
+        self._answered(answered)  # should it crash, those it did not come to go as if the server were away
         self._asked = []
-        self._answered(answered)
 
     def _beat(self) -> None:
         """When it is time: tell again what the server would forget, and write in any case, to see whether one can."""
