@@ -18,14 +18,14 @@ import re
 import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Never
 
 import msgspec
 import trio
 import trio.testing
 
 from llm_actors.catalog import Candidate
-from llm_actors.kernel import running
+from llm_actors.kernel import ChildSpec, running
 from llm_actors.limiter import LimiterStatistics, statistics
 from llm_actors.orchestrator import submit
 from llm_actors.run import Run
@@ -338,11 +338,13 @@ async def world(
     routes: Mapping[str, Policy] | None = None,
     prefill: str = "",
     draw: float | None = None,
+    branches: Sequence[ChildSpec[Never]] = (),
     **vendors: Sequence[Script] | Vendor,
 ) -> AsyncIterator[World]:
     """Run the tree around a block. ``prefill`` names the vendors whose models go on with a text.
 
-    ``draw`` replaces the chance of the plan and the ranking. Afterwards no connection is open.
+    ``draw`` replaces the chance of the plan and the ranking. ``branches`` of the tree's root start last, such as a
+    server. Afterwards no connection is open.
     """
     peers = {name: each if isinstance(each, Vendor) else Vendor(*each) for name, each in vendors.items()}
     config = Config(
@@ -363,7 +365,7 @@ async def world(
     providers = [
         supervised(provider_spec(name, provider), dial=peers[name].dial) for name, provider in config.providers.items()
     ]
-    tree = Tree(config, providers, cost_of)
+    tree = Tree(config, providers, cost_of, doors=branches)
     chance = tree.services.draw if draw is None else lambda: draw
     tree.services = msgspec.structs.replace(
         tree.services, accepts_prefill=lambda candidate: candidate.provider in prefill, draw=chance

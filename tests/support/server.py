@@ -29,6 +29,7 @@ from llm_protocol.requests import AnyRequest
 from llm_protocol.response import FinishReason, Usage
 from llm_protocol.secret import Secret
 from llm_runtime.config import Key, Server
+from llm_runtime.metrics import SESSIONS
 from llm_runtime.server import ListenAddress, server_child
 
 Script = Callable[[Run], Awaitable[None]]
@@ -187,7 +188,8 @@ class OpenDoor:
     @property
     def connections(self) -> int:
         """How many connections have a child."""
-        return len(self.root.tree().children[0].children)
+        sessions = next(each for each in self.root.tree().children if each.name == SESSIONS)
+        return len(sessions.children)
 
     async def until(self, condition: Callable[[], bool], seconds: float = 5) -> None:
         """Wait until ``condition``, which looks at the tree, is true."""

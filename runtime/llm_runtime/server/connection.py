@@ -72,8 +72,8 @@ class HttpConnection:
         self._cancel = inbox.scope.cancel
         inbox.when_stopping(self._cancel)
         self.service.join(self)
-        self.service.receiver.add(self.socket, self._take)
         try:
+            self.service.receiver.add(self.socket, self._take)
             await self._serve_requests()
             self.service.receiver.remove(self.socket)
             if self._upgrade is not None:

@@ -107,22 +107,23 @@ class Session:
         """Open, read and write until the end, close."""
         async with trio.open_nursery() as nursery:
             self._scope, self._soon = nursery.cancel_scope, nursery.start_soon
-            socket = await WebSocket.open(
-                nursery,
-                self._socket,
-                exchange.request,
-                left_over=left_over,
-                protocol=plain_protocol(exchange.request.headers),
-                headers=[("x-request-id", exchange.request_id)],
-                max_bytes=self._service.config.max_body_bytes,
-                wake=self._waker.wake,
-            )
-            nursery.start_soon(self._read, socket)
+            socket: WebSocket | None = None
             with suppress(trio.BrokenResourceError):  # the client has gone, or does not read
+                socket = await WebSocket.open(
+                    nursery,
+                    self._socket,
+                    exchange.request,
+                    left_over=left_over,
+                    protocol=plain_protocol(exchange.request.headers),
+                    headers=[("x-request-id", exchange.request_id)],
+                    max_bytes=self._service.config.max_body_bytes,
+                    wake=self._waker.wake,
+                )
+                nursery.start_soon(self._read, socket)
                 self._over = await self._write(socket)
             nursery.cancel_scope.cancel("the session is over")
         self.abandon()
-        if self._over is not None:
+        if socket is not None and self._over is not None:
             await socket.close(*self._over)
         await self._socket.close_gently()
 

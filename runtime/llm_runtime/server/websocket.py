@@ -177,6 +177,8 @@ class WebSocket:
     ) -> WebSocket:
         """Answer the handshake in ``request``, which must be a good one. The reader lives in ``nursery``. A message has
         at most ``max_bytes``. ``wake`` is called, synchronously, when a pong is to be sent: `has_control` then.
+
+        Raises `trio.BrokenResourceError` when the client has gone.
         """
         stream, wire = _Stream(socket, left_over, wake), _Protocol(max_bytes)
         fields_of_request = [(name.encode(), value.encode("latin-1")) for name, value in request.headers.items()]
@@ -187,7 +189,10 @@ class WebSocket:
         nursery.start_soon(_read, connection)
         proposal = await connection._get_request()  # what wrap_server_stream does, around a protocol of our own
         fields = [(name.encode(), value.encode()) for name, value in headers]
-        await proposal.accept(subprotocol=protocol, extra_headers=fields)
+        try:
+            await proposal.accept(subprotocol=protocol, extra_headers=fields)
+        except ConnectionClosed:
+            raise trio.BrokenResourceError("the client has gone") from None
         stream.opened.set()
         return cls(connection, stream, socket)
 
