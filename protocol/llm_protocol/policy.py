@@ -30,12 +30,19 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """How much one provider is asked for, or one caller may ask for. ``None``: no limit of that sort.
 
-    Rates are token buckets that hold a minute's worth, as the vendors' own are.
+    A rate holds in any 60 seconds, not on average.
     """
 
     requests_per_minute: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)] | None = None
     tokens_per_minute: Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000)] | None = None
     max_concurrency: Annotated[int, msgspec.Meta(ge=1, le=100_000)] | None = None
+    burst: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.25
+    """The share of a minute's requests, and of its tokens, that one second may take; one request at least."""
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether there is any limit."""
+        return (self.requests_per_minute, self.tokens_per_minute, self.max_concurrency) != (None, None, None)
 
 
 Megabytes = Annotated[float, msgspec.Meta(gt=0, le=256)]

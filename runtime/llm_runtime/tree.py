@@ -34,7 +34,7 @@ from llm_actors.limiter import limiter_child
 from llm_actors.orchestrator import Orchestrator, OrchestratorMessage, OrchestratorRef, Router, Services
 from llm_actors.selector import CostOf, Selector, Weights, selector_child
 from llm_protocol.codec.chat_adapter import offered
-from llm_protocol.policy import CachePolicy, Limits
+from llm_protocol.policy import CachePolicy
 from llm_protocol.requests import LLMProvider
 from llm_protocol.wires import accepts_prefill
 from llm_runtime.config import Config
@@ -48,8 +48,6 @@ SUBMISSIONS_WAITING = 1_000
 
 BACKOFF = Backoff(cap=1.0)
 """What crashes is restarted within a second, or parked, or escalates. Who calls it waits no longer than that."""
-
-_NO_LIMITS = Limits()
 
 M = TypeVar("M", bound=ActorMessage)
 
@@ -70,8 +68,8 @@ class Tree:
         self._supervisors = {each.spec.name: each.supervisor for each in providers}
         self.catalog = _catalog(providers)
         self.selector = Selector(cost_of)
-        limits = {name: p.limits for name, p in config.enabled.items() if p.limits != _NO_LIMITS}
-        caller_limits = {name: key.limits for name, key in config.keys.items() if key.limits != _NO_LIMITS}
+        limits = {name: p.limits for name, p in config.enabled.items() if p.limits.is_limited}
+        caller_limits = {name: key.limits for name, key in config.keys.items() if key.limits.is_limited}
         limiter, limiter_ref = _parking(limiter_child(limits, caller_limits, server=config.redis))
         selector, selector_ref = _parking(selector_child(self.selector))
         # Where the cache is off, requests that want it all the same have the memory tier; the file is left alone.

@@ -63,7 +63,7 @@ CONFIG = Target("config", check_config, config_seeds)
 
 @cache
 def _claims() -> list[Claim]:
-    account = LimitState(Limits(requests_per_minute=1), 0.0)
+    account = LimitState(Limits(requests_per_minute=1))
     parties = (Party("a", account), Party("b", account))
     return [Claim(1, parties[:1], 5, 1.0), Claim(2, parties, 5, 1.0)]
 

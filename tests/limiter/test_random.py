@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from collections import deque
 from math import inf
 from random import Random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm_actors.limiter.bucket import SLACK
 from llm_actors.limiter.leases import Settlement
+from llm_actors.limiter.window import MINUTE
 from llm_protocol.dialect import RateLimits
 from llm_protocol.policy import Limits
 from support.limits import NONE, Desk
 
 PROVIDERS = {
     "busy": Limits(requests_per_minute=30, tokens_per_minute=900, max_concurrency=4),
-    "rated": Limits(requests_per_minute=120),
+    "rated": Limits(requests_per_minute=120, burst=1.0),
     "tokens": Limits(tokens_per_minute=600),
     "free": NONE,
 }
@@ -32,20 +33,25 @@ LIVES = 100
 
 
 class Meter:
-    """An independent judge: water that leaks at the rate, and must never have risen above the limit when one goes."""
+    """An independent judge, who remembers every request and looks at every 60 seconds that end with one."""
 
-    def __init__(self, per_minute: int) -> None:
+    def __init__(self, per_minute: int, burst: float) -> None:
         self.limit = per_minute
+        self.burst = max(1, int(per_minute * burst))
         self.events: list[list[float]] = []  # time, what was asked for (0 for a late charge), what it cost in the end
 
     def judge(self) -> None:
-        level, at = 0.0, -inf
-        for time, asked, cost in sorted(self.events, key=lambda event: event[0]):
-            level = max(0.0, level - (time - at) * self.limit / 60) if at > -inf else 0.0
-            at = time
+        recent: deque[list[float]] = deque()
+        for event in sorted(self.events, key=lambda event: event[0]):
+            time, asked, cost = event
+            while recent and recent[0][0] <= time - MINUTE:
+                recent.popleft()
             if asked:
-                assert level + min(asked, self.limit) <= self.limit + SLACK * 2, (time, level, asked)
-            level += cost
+                used = sum(min(one[2], self.limit) for one in recent)
+                assert used + min(cost, self.limit) <= self.limit, (time, used, asked)
+                second = sum(one[2] for one in recent if one[1] and int(one[0]) == int(time))
+                assert not second or second + cost <= self.burst, (time, second, asked)
+            recent.append(event)
 
 
 class Life(Desk):
@@ -58,7 +64,7 @@ class Life(Desk):
             for what in ("requests", "tokens"):
                 per_minute = getattr(limits, f"{what}_per_minute")
                 if per_minute:
-                    self.meters[name, what] = Meter(per_minute)
+                    self.meters[name, what] = Meter(per_minute, limits.burst)
         self.asked: dict[int, tuple[int, str]] = {}
         self.waiting: list[int] = []
         self.open: list[int] = []

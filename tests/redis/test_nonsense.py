@@ -20,8 +20,9 @@ from llm_actors.limiter import LimiterRef, reserve, statistics
 from llm_actors.redis import RedisServer
 from llm_protocol.policy import Limits
 from llm_protocol.secret import Secret
+from support.ledger import used
 from support.redis import redis
-from support.sharing import PATIENT, claim, kept, replica, until_shared
+from support.sharing import PATIENT, claim, kept, replica, spend, until_shared
 
 LIMITS = {"a": Limits(requests_per_minute=60_000)}
 
@@ -187,7 +188,7 @@ async def test_red_08_no_answer_reaches_anothers_claim() -> None:
             assert (await statistics(ref)).shared
             assert (await statistics(ref)).leases == 0
             for caller, size in (("x", 1), ("y", 1000)):
-                charged = float(kept(server, caller, "caller")["tc"])
+                charged = used(kept(server, caller, "caller")["t"])
                 assert charged % size == 0
                 assert went[caller] <= charged <= 500 * size
                 assert went[caller] > 0
@@ -200,6 +201,6 @@ async def test_several_wait_for_a_server_that_comes_to_itself() -> None:
             await trio.sleep(0.2)
             async with trio.open_nursery() as nursery:
                 for _ in range(20):
-                    nursery.start_soon(claim, ref)
+                    nursery.start_soon(spend, ref)
             assert await until_shared(ref) < 1
-            assert kept(server, "a")["rc"] == "20"
+            assert used(kept(server, "a")["r"]) == 20

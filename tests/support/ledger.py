@@ -46,8 +46,9 @@ class VirtualRedis:
         answer: bytes = self._script()
         return answer
 
-    def level(self, key: str, field: str) -> float:
-        return float(self.hashes[key][field])
+    def used(self, key: str, field: str) -> int:
+        """What counts in a window, ``r`` or ``t``, as it was when the script last ran; debts included."""
+        return used(self.hashes[key][field])
 
     def slots(self, key: str) -> int:
         """What all processes hold, those included that are forgotten at the next run."""
@@ -61,6 +62,10 @@ class VirtualRedis:
         if command == b"HGETALL":
             found = self.hashes.get(name, {})
             return self._lua.table(*(word.encode() for pair in found.items() for word in pair))
+        if command == b"HMGET":
+            found = self.hashes.get(name, {})
+            kept = [found.get(word.decode()) for word in words]
+            return self._lua.table(*(False if word is None else word.encode() for word in kept))
         if command == b"HSET":
             texts = [word.decode() for word in words]
             self.hashes.setdefault(name, {}).update(zip(texts[::2], texts[1::2], strict=True))
@@ -88,6 +93,12 @@ def _from_lua(value: Any) -> object:
     if lua51.lua_type(value) == "table":
         return [_from_lua(value[place + 1]) for place in range(len(value))]
     return value.decode() if isinstance(value, bytes) else value
+
+
+def used(window: str) -> int:
+    """What a window holds, debts included, as the script writes it down."""
+    owed, _, _, *counters = map(int, window.split())
+    return owed + sum(counters[1::2])
 
 
 class VirtualScript:

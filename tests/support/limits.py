@@ -22,10 +22,7 @@ class Desk:
         providers: Mapping[str, Limits],
         callers: Mapping[str, Limits] | None = None,
         others: Limits = NONE,
-        *,
-        quiet: float = 0.0,
     ) -> None:
-        """``quiet``: seconds that pass before anything happens, so that buckets fill."""
         self.now = 1000.0
         self._config = providers, callers, others
         self.books = self._fresh()
@@ -33,11 +30,10 @@ class Desk:
         self.granted_at: dict[int, float] = {}
         self.refused: dict[int, LimitRefused] = {}
         self._numbers = count(1)
-        self.now += quiet
 
     def _fresh(self) -> RateLimiter:
         providers, callers, others = self._config
-        return RateLimiter(providers, callers, others, draw=lambda: 0.0, now=self.now)
+        return RateLimiter(providers, callers, others, draw=lambda: 0.0)
 
     def ask(
         self,
@@ -92,4 +88,4 @@ class Desk:
     def crash(self) -> None:
         """The next incarnation takes over."""
         former, self.books = self.books, self._fresh()
-        self.books.restart(former, self.now)
+        self.books.restart(former)

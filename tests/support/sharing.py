@@ -58,6 +58,11 @@ async def claim(ref: LimiterRef, *names: str, tokens: int = 1) -> float:
         return trio.current_time() - begun
 
 
+async def spend(ref: LimiterRef, name: str = "a") -> None:
+    """Reserve a request, and use it."""
+    (await reserve(ref, (name,), tokens=1)).settle(None)
+
+
 def kept(redis: Redis, name: str, sort: str = "provider") -> dict[str, str]:
     """What the server holds of one account."""
     words = redis.command("HGETALL", f"{{llm-runtime}}:limits:{sort}:{name}").split(b"\r\n")

@@ -7,8 +7,8 @@ Where several processes share the limits, a grant is told when the `Ledger` has 
 talks to Redis and calls back. It decides about the claims of its batch in one step, too.
 
 What outlives an incarnation is the books themselves: they are its one checkpoint, saved by reference at the start, and
-so never old. The next incarnation trusts of them only what cannot burst: open leases, debts and pauses. From the
-holders' tickets it learns which of the leases have ended meanwhile.
+so never old. The next incarnation takes over open leases, what was used, debts and pauses. From the holders' tickets it
+learns which of the leases have ended meanwhile.
 """
 
 from __future__ import annotations
@@ -78,12 +78,11 @@ class LimiterActor:
         draw: Callable[[], float] = random,
     ) -> None:
         """``server``: where the limits are shared with other processes."""
-        now = trio.current_time()
-        self._books = RateLimiter(providers, callers, other_callers, draw=draw, now=now)
+        self._books = RateLimiter(providers, callers, other_callers, draw=draw)
         process = token_hex(8)
         if isinstance(previous, SavedLimits):
             process = previous.process
-            self._books.restart(previous.books, now)
+            self._books.restart(previous.books)
         self._kept = SavedLimits(self._books, process, {})
         self._asked: dict[int, _Asked] = {}
         self._timer = trio.CancelScope()
@@ -91,7 +90,7 @@ class LimiterActor:
             server, self._books, waiter=self._waiter, confirmed=self._confirmed, draw=draw, process=process
         )
         if isinstance(previous, SavedLimits):
-            self._catch_up(previous.tickets, now)
+            self._catch_up(previous.tickets, trio.current_time())
 
     async def run(self, inbox: Inbox[LimiterMessage], *, task_status: trio.TaskStatus[None]) -> SavedLimits:
         """Serve until asked to stop. Those who wait then are told that it ended."""

@@ -6,7 +6,6 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, final
 
-from llm_actors.limiter.bucket import MINUTE
 from llm_actors.limiter.limit_state import LimitState
 from llm_protocol.policy import Limits
 
@@ -49,24 +48,22 @@ class Caller:
 class Callers:
     """All callers with limits; ``others`` are the limits of each who is not in ``limits``."""
 
-    def __init__(self, limits: Mapping[str, Limits], others: Limits, now: float) -> None:
+    def __init__(self, limits: Mapping[str, Limits], others: Limits) -> None:
         self._limits = limits
         self._others = others
-        self._since = now
         self._known: OrderedDict[str, Caller] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._known)
 
-    def find(self, name: str, now: float) -> Caller | None:
+    def find(self, name: str) -> Caller | None:
         """The caller called ``name``; ``None`` if it has no limits."""
         limits = self._limits.get(name, self._others)
-        if limits == NO_LIMITS:
+        if not limits.is_limited:
             return None
         caller = self._known.get(name)
         if caller is None or caller.account.limits != limits:
-            # Who was not seen for the minute that the books are kept was quiet for a minute.
-            caller = Caller(LimitState(limits, now, full=now - self._since >= MINUTE))
+            caller = Caller(LimitState(limits))
             self._known[name] = caller
             self._forget_one(but=name)
         self._known.move_to_end(name)

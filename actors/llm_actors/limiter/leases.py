@@ -66,13 +66,14 @@ class Lease(NamedTuple):
 
     def end(self, ending: Settlement, tokens: int | None, now: float) -> None:
         """Put the books right: the slots are free again, and the charges are what they should have been."""
-        for account in self.accounts:
-            account.in_flight -= 1
-        for charges in self.taken:
-            if charges.requests is not None and ending is Settlement.REFUNDED:
-                charges.requests.correct(0, now)
-            if charges.tokens is not None and (ending is not Settlement.CHARGED or tokens is not None):
-                charges.tokens.correct(0 if ending is not Settlement.CHARGED else max(0, tokens or 0), now)
+        used = 0 if ending is not Settlement.CHARGED else None if tokens is None else max(0, tokens)
+        for account, charges in zip(self.accounts, self.taken, strict=True):
+            account.settle(charges, now, request_back=ending is Settlement.REFUNDED, tokens=used)
+
+    def move(self, at: float, now: float) -> Lease:
+        """The same for a request that goes at ``at``, and not when it was granted."""
+        moved = (account.move(each, at, now) for account, each in zip(self.accounts, self.taken, strict=True))
+        return self._replace(taken=tuple(moved))
 
     @property
     def accounts(self) -> tuple[LimitState, ...]:
@@ -99,9 +100,9 @@ class Leases:
             self._ends = [(lease.until, number) for number, lease in self.open.items()]
             heapify(self._ends)
 
-    def attach(self, number: int, receipt: Receipt) -> None:
-        """Note what the shared ledger charged for one that is open."""
-        self.open[number] = self.open[number]._replace(receipt=receipt)
+    def replace(self, number: int, lease: Lease) -> None:
+        """Change one that is open."""
+        self.open[number] = lease
 
     def pop(self, number: int) -> Lease | None:
         """Take one off the table, if it is there."""

@@ -1,7 +1,7 @@
-"""The account of one provider or one caller: its two buckets, what is in flight, and when its vendor said to pause.
+"""The account of one provider or one caller: what it has used, what is in flight, and when its vendor said to pause.
 
-What a vendor says only ever narrows: its headers lower a level or begin a pause, and raise nothing, so that headers
-that lie, are missing or come out of order can cost throughput but never break a limit of ours.
+What a vendor says only ever narrows: its headers lower an allowance or begin a pause, and raise nothing, so that
+headers that lie, are missing or come out of order can cost throughput but never break a limit of ours.
 """
 
 from __future__ import annotations
@@ -9,14 +9,10 @@ from __future__ import annotations
 from math import inf
 from typing import NamedTuple, final
 
-from llm_actors.limiter.bucket import Bucket, Charge
+from llm_actors.limiter.allowance import Allowance
+from llm_actors.limiter.window import Charge, Window
 from llm_protocol.dialect import RateLimits
 from llm_protocol.policy import Limits
-
-FRESH_REQUESTS = 1.0
-FRESH_SECONDS = 10.0
-"""A new bucket of tokens holds the refill of so many seconds, and a new bucket of requests holds one request: a
-program that is started again and again does not burst, and its first request does not wait."""
 
 RESET_SECONDS = 60.0
 """The longest pause that a "nothing left" header begins: vendors that count by the day are asked once a minute."""
@@ -36,23 +32,27 @@ class Charges(NamedTuple):
 
     requests: Charge | None
     tokens: Charge | None
+    estimate: int
 
 
 @final
 class LimitState:
     """Books of one provider or one caller. Times are in seconds on one monotonic clock."""
 
-    __slots__ = ("_learned", "deferred_until", "held_until", "in_flight", "limits", "requests", "tokens")
+    __slots__ = (
+        "_vendor_requests", "_vendor_tokens", "deferred_until", "held_until", "in_flight", "limits", "requests",
+        "tokens",
+    )  # fmt: skip
 
-    def __init__(self, limits: Limits, now: float, *, full: bool = False) -> None:
-        """``full``: start with a minute's worth, for whoever was known to be quiet until now."""
+    def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.in_flight = 0
         self.held_until = -inf
         self.deferred_until = -inf
-        self.requests = _bucket(limits.requests_per_minute, FRESH_REQUESTS, now, full=full)
-        self.tokens = _bucket(limits.tokens_per_minute, _fresh_tokens(limits), now, full=full)
-        self._learned = False
+        self.requests = _window(limits.requests_per_minute, limits.burst)
+        self.tokens = _window(limits.tokens_per_minute, limits.burst)
+        self._vendor_requests: Allowance | None = None
+        self._vendor_tokens: Allowance | None = None
 
     @property
     def has_slot(self) -> bool:
@@ -62,12 +62,16 @@ class LimitState:
 
     def ready_at(self, tokens: int, now: float, *, ahead: int = 0, tokens_ahead: float = 0.0) -> float:
         """When the rates allow a request of ``tokens`` after those ahead; ``now`` if they do already."""
-        self._forget_if_recovered(now)
+        self._forget_full_allowances(now)
         at = max(now, self.held_until, self.deferred_until)
         if self.requests is not None:
             at = max(at, self.requests.ready_at(1, now, ahead))
         if self.tokens is not None:
             at = max(at, self.tokens.ready_at(tokens, now, tokens_ahead))
+        if self._vendor_requests is not None:
+            at = max(at, self._vendor_requests.ready_at(1, now, ahead))
+        if self._vendor_tokens is not None:
+            at = max(at, self._vendor_tokens.ready_at(tokens, now, tokens_ahead))
         return at
 
     def has_room(self, tokens: int, now: float) -> bool:
@@ -78,23 +82,47 @@ class LimitState:
         """One request of ``tokens`` goes."""
         self.in_flight += 1
         requests = self.requests.charge(1, now) if self.requests is not None else None
-        return Charges(requests, self.tokens.charge(tokens, now) if self.tokens is not None else None)
+        charged = self.tokens.charge(tokens, now) if self.tokens is not None else None
+        self._correct_allowances(1, tokens, now)
+        return Charges(requests, charged, tokens)
+
+    def move(self, charges: Charges, at: float, now: float) -> Charges:
+        """The request goes at ``at``, and not when it was charged."""
+        requests, tokens, estimate = charges
+        if requests is not None:
+            requests = requests.window.move(requests, at, now)
+        if tokens is not None:
+            tokens = tokens.window.move(tokens, at, now)
+        return Charges(requests, tokens, estimate)
+
+    def settle(self, charges: Charges, now: float, *, request_back: bool, tokens: int | None) -> None:
+        """A request is over. ``request_back``: it does not count; ``tokens``: what it really used, if known."""
+        self.in_flight -= 1
+        if charges.requests is not None and request_back:
+            charges.requests.correct(0, now)
+        if charges.tokens is not None and tokens is not None:
+            charges.tokens.correct(tokens, now)
+        self._correct_allowances(-request_back, 0 if tokens is None else tokens - charges.estimate, now)
+
+    def _correct_allowances(self, requests: int, tokens: int, now: float) -> None:
+        if self._vendor_requests is not None:
+            self._vendor_requests.take(requests, now)
+        if self._vendor_tokens is not None:
+            self._vendor_tokens.take(tokens, now)
+
+    def _forget_full_allowances(self, now: float) -> None:
+        if self._vendor_requests is not None and self._vendor_requests.is_full(now):
+            self._vendor_requests = None
+        if self._vendor_tokens is not None and self._vendor_tokens.is_full(now):
+            self._vendor_tokens = None
 
     def defer(self, seconds: float, now: float) -> None:
         """Let nothing go for ``seconds``, because other processes are using what there is."""
         self.deferred_until = max(self.deferred_until, now + seconds)
 
     def look_again(self, now: float) -> None:
-        """Something has come back of which other processes had the rest."""
+        """Something has come back of which other processes had the rest, or those are out of sight."""
         self.deferred_until = now
-
-    def go_alone(self, now: float) -> None:
-        """What the others have used is no longer known: there is no more than in a new account."""
-        self.deferred_until = now
-        if self.requests is not None:
-            self.requests.lower(FRESH_REQUESTS, now)
-        if self.tokens is not None:
-            self.tokens.lower(_fresh_tokens(self.limits), now)
 
     def hold(self, seconds: float, now: float, per_minute: int | None = None) -> bool:
         """Let nothing go for ``seconds``, and then no more than the rate: ours, else ``per_minute``, else a default.
@@ -104,45 +132,50 @@ class LimitState:
         until = now + seconds
         news = until > self.held_until + NEWS_SECONDS
         self.held_until = max(self.held_until, until)
-        if self.requests is None:
-            self.requests, self._learned = Bucket(max(1, per_minute or PACE_PER_MINUTE), 1.0, now), True
-        self.requests.lower(1.0, now)
-        self.requests.pause(until, now)
+        if self._vendor_requests is None:
+            rate = self.limits.requests_per_minute or max(1, per_minute or PACE_PER_MINUTE)
+            self._vendor_requests = Allowance(rate, 1.0, now)
+        self._vendor_requests.pause(until, now)
         return news
-
-    def _forget_if_recovered(self, now: float) -> None:
-        """A bucket that was made for a pause has done its work when it is full."""
-        if self._learned and self.requests is not None and self.requests.level(now) >= self.requests.capacity:
-            self.requests, self._learned = None, False
 
     def correct(self, said: RateLimits, now: float, jitter: float) -> bool:
         """Believe a vendor's headers as far as they narrow. Return whether they began a pause, or a longer one."""
+        self._vendor_requests = _narrowed(self._vendor_requests, self.requests, said.requests_remaining, now)
+        self._vendor_tokens = _narrowed(self._vendor_tokens, self.tokens, said.tokens_remaining, now)
         news = False
-        for bucket, left, reset in (
-            (self.requests, said.requests_remaining, said.requests_reset_s),
-            (self.tokens, said.tokens_remaining, said.tokens_reset_s),
+        for left, reset in (
+            (said.requests_remaining, said.requests_reset_s),
+            (said.tokens_remaining, said.tokens_reset_s),
         ):
-            if left is None:
-                continue
-            if bucket is not None:
-                bucket.lower(max(0, left), now)
-            if left <= 0 and reset is not None and reset > 0:
+            if left is not None and left <= 0 and reset is not None and reset > 0:
                 news |= self.hold(min(reset, RESET_SECONDS) + jitter, now, said.requests_limit)
         return news
 
-    def restart(self, now: float) -> None:
-        """Nothing is known to be in flight, and nothing is there. Debts and pauses stay."""
+    def left(self, now: float) -> tuple[int | None, int | None]:
+        """How many requests and tokens may still go in this window; ``None`` where there is no limit."""
+        return _left(self.requests, self._vendor_requests, now), _left(self.tokens, self._vendor_tokens, now)
+
+    def restart(self) -> None:
+        """Nothing is known to be in flight. What was used, what is owed and pauses stay."""
         self.in_flight = 0
-        for bucket in (self.requests, self.tokens):
-            if bucket is not None:
-                bucket.lower(0.0, now)
 
 
-def _fresh_tokens(limits: Limits) -> float:
-    return (limits.tokens_per_minute or 0) * FRESH_SECONDS / 60
+def _window(limit: int | None, burst: float) -> Window | None:
+    return None if limit is None else Window(limit, max(1, int(limit * burst)))
 
 
-def _bucket(per_minute: int | None, fresh: float, now: float, *, full: bool) -> Bucket | None:
-    if per_minute is None:
+def _narrowed(allowance: Allowance | None, window: Window | None, left: int | None, now: float) -> Allowance | None:
+    if left is None:
+        return allowance
+    if allowance is not None:
+        allowance.lower(max(0, left), now)
+    elif window is not None and left < window.limit:
+        return Allowance(window.limit, max(0, left), now)
+    return allowance
+
+
+def _left(window: Window | None, allowance: Allowance | None, now: float) -> int | None:
+    if window is None:
         return None
-    return Bucket(per_minute, per_minute if full else fresh, now)
+    left = window.left(now)
+    return left if allowance is None else max(0, min(left, int(allowance.level(now))))

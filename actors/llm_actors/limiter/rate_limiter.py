@@ -75,13 +75,12 @@ class RateLimiter:
         other_callers: Limits = NO_LIMITS,
         *,
         draw: Callable[[], float],
-        now: float,
     ) -> None:
         """``draw`` gives the jitter, in [0, 1)."""
         self._limits = providers
         self._draw = draw
-        self._providers = {name: _Provider(LimitState(limits, now), FairQueue()) for name, limits in providers.items()}
-        self._callers = Callers(callers or {}, other_callers, now)
+        self._providers = {name: _Provider(LimitState(limits), FairQueue()) for name, limits in providers.items()}
+        self._callers = Callers(callers or {}, other_callers)
         self._waiting: dict[int, QueuedRequest] = {}
         self._waiting_of: Counter[str] = Counter()
         self._leases = Leases()
@@ -90,14 +89,14 @@ class RateLimiter:
         self._refused = 0
         self._expired = 0
 
-    def restart(self, former: RateLimiter, now: float) -> None:
-        """Take over what ``former`` knew: leases, debts and pauses, but nothing to spend and nobody who waits."""
+    def restart(self, former: RateLimiter) -> None:
+        """Take over what ``former`` knew: leases, what was used, debts and pauses. Nobody waits any more."""
         for name, (account, _) in former._providers.items():
             if self._limits.get(name, NO_LIMITS) == account.limits:
                 self._providers[name] = _Provider(account, FairQueue())
         self._callers.inherit(former._callers)
         for _, _, account in self.accounts():
-            account.restart(now)
+            account.restart()
         self._leases = former._leases
         for lease in self._leases.open.values():
             for account in lease.accounts:
@@ -107,7 +106,7 @@ class RateLimiter:
 
     def reserve(self, waiter: QueuedRequest, now: float) -> None:
         """Someone wants to go: decide at once, or let them wait in the lines."""
-        waiter.limited = self._callers.find(waiter.caller, now)
+        waiter.limited = self._callers.find(waiter.caller)
         if len(self._leases) >= MAX_LEASES:
             self._refuse(waiter, FailureKind.QUEUE_FULL, f"{MAX_LEASES} requests are in flight", FULL_RETRY_SECONDS)
         elif (name := self._open_at_once(waiter, now)) is not None:
@@ -153,10 +152,11 @@ class RateLimiter:
         """An open one."""
         return self._leases.open[number]
 
-    def confirm(self, number: int, receipt: Receipt) -> Granted:
-        """The shared ledger charged for a reservation that is open."""
-        self._leases.attach(number, receipt)
-        return Granted(number, self.lease(number).name)
+    def confirm(self, number: int, receipt: Receipt, wait_s: float, now: float) -> Granted:
+        """The shared ledger charged for a reservation that is open: it goes in ``wait_s`` seconds."""
+        lease = self.lease(number).move(now + wait_s, now)._replace(receipt=receipt)
+        self._leases.replace(number, lease)
+        return Granted(number, lease.name, wait_s)
 
     def postpone(self, waiter: QueuedRequest, wait_s: float, now: float) -> None:
         """What was granted may not go: others use what there is, for ``wait_s`` more. It goes back to the head of its
@@ -174,7 +174,7 @@ class RateLimiter:
 
     def observe(self, name: str, said: RateLimits, now: float) -> None:
         """A vendor's headers say what is left."""
-        provider = self._provider(name, now)
+        provider = self._provider(name)
         if provider.account.correct(said, now, self._jitter()):
             self._refuse_hopeless(provider.line, now)
 
@@ -182,14 +182,14 @@ class RateLimiter:
         """A vendor says to come back in so many seconds."""
         if not seconds > 0:
             return
-        provider = self._provider(name, now)
+        provider = self._provider(name)
         if provider.account.hold(min(seconds, RETRY_AFTER_SECONDS) + self._jitter(), now):
             self._refuse_hopeless(provider.line, now)
 
     def go_alone(self, now: float) -> None:
-        """Those with whom the limits were shared are out of sight."""
+        """Those with whom the limits were shared are out of sight. What this process has used still counts."""
         for _, _, account in self.accounts():
-            account.go_alone(now)
+            account.look_again(now)
         self.serve(now)
 
     def accounts(self) -> Iterator[tuple[str, str, LimitState]]:
@@ -197,9 +197,9 @@ class RateLimiter:
         yield from (("provider", name, account) for name, (account, _) in self._providers.items())
         yield from (("caller", name, account) for name, account in self._callers.accounts())
 
-    def account(self, name: str, now: float) -> LimitState:
+    def account(self, name: str) -> LimitState:
         """A provider's."""
-        return self._provider(name, now).account
+        return self._provider(name).account
 
     def serve(self, now: float) -> None:
         """Let go whoever may go by now, in order."""
@@ -241,10 +241,10 @@ class RateLimiter:
 
     # Accounts
 
-    def _provider(self, name: str, now: float) -> _Provider:
+    def _provider(self, name: str) -> _Provider:
         found = self._providers.get(name)
         if found is None:
-            found = self._providers[name] = _Provider(LimitState(NO_LIMITS, now), FairQueue())
+            found = self._providers[name] = _Provider(LimitState(NO_LIMITS), FairQueue())
         return found
 
     def _jitter(self) -> float:
@@ -256,7 +256,7 @@ class RateLimiter:
         if not waiter.allowed(now):
             return None
         for name in waiter.names:
-            account, line = self._provider(name, now)
+            account, line = self._provider(name)
             if not line.count and account.has_room(waiter.tokens, now):
                 return name
         return None
@@ -293,7 +293,7 @@ class RateLimiter:
             if first:
                 waiter.limited.waiting.move_to_end(waiter.number, last=False)
         for name in waiter.names:
-            self._provider(name, now).line.add(waiter, first=first)
+            self._provider(name).line.add(waiter, first=first)
         self.serve(now)
         if waiter.waiting:
             self._refuse_if_late(waiter, self._expected_at(waiter, now), now)
@@ -361,10 +361,11 @@ class RateLimiter:
 
 def _statistics(provider: _Provider, now: float) -> ProviderLimitStatistics:
     account = provider.account
+    requests_left, tokens_left = account.left(now)
     return ProviderLimitStatistics(
         in_flight=account.in_flight,
         waiting=provider.line.count,
-        requests_left=None if account.requests is None else max(0, int(account.requests.level(now))),
-        tokens_left=None if account.tokens is None else max(0, int(account.tokens.level(now))),
+        requests_left=requests_left,
+        tokens_left=tokens_left,
         held_s=max(0.0, account.held_until - now),
     )

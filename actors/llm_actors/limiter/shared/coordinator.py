@@ -11,7 +11,6 @@ from typing import final
 
 import trio
 
-from llm_actors.limiter.callers import NO_LIMITS
 from llm_actors.limiter.fair_queue import QueuedRequest
 from llm_actors.limiter.leases import Lease, Settlement
 from llm_actors.limiter.rate_limiter import Granted, RateLimiter
@@ -86,7 +85,7 @@ class SharedLimits:
 
     def _parties(self, ledger: SharedLedger, granted: Granted, caller: str) -> Iterator[Party]:
         lease = self._books.lease(granted.number)
-        if lease.provider.limits != NO_LIMITS:
+        if lease.provider.limits.is_limited:
             yield ledger.party("provider", lease.name, lease.provider)
         if lease.caller is not None:
             yield ledger.party("caller", caller, lease.caller)
@@ -109,7 +108,7 @@ class SharedLimits:
         """A vendor spoke. If that began a pause of the provider ``name``, the other processes are to hear of it."""
         if self._ledger is None:
             return
-        account = self._books.account(name, now)
+        account = self._books.account(name)
         if account.held_until > self._pauses.get(name, now):
             self._pauses[name] = account.held_until
             self._ledger.hold(self._ledger.party("provider", name, account), account.held_until - now)
@@ -139,7 +138,7 @@ class SharedLimits:
             if answer.charged and waiter is None:
                 self._return(receipt)
             elif answer.charged:
-                confirmed.append(self._books.confirm(claim.number, receipt)._replace(wait_s=answer.wait_s))
+                confirmed.append(self._books.confirm(claim.number, receipt, answer.wait_s, now))
             elif waiter is not None:
                 postponed.append((waiter, answer.wait_s))
         postponed += self._behind(now)

@@ -1,52 +1,167 @@
 -- The books that several processes share: what `ledger.py` asks, in one step for a whole batch.
 --
--- KEYS     one account each, a hash: rl, tl (levels of the buckets of requests and of tokens), rc, tc (what was ever
---          charged), at (when the levels were right), till (nothing goes before), born, and for each process s:ID =
---          "slots it holds, until when".
--- ARGV[1]  {process, {{requests per minute, tokens per minute, slots, slots held here}, ...}, {operation, ...}},
+-- KEYS     the clock, a hash: wall (what this server's clock showed last), now (seconds on the clock kept here); then
+--          one account each, a hash: r, t (the windows of requests and of tokens), till (nothing goes before),
+--          next, paced (after a pause, until paced, one goes no sooner than next), born, and for each process
+--          s:ID = "slots it holds, until when".
+-- ARGV[1]  {process, seconds since its latest batch,
+--          {{requests per minute, tokens per minute, slots, slots held here, burst}, ...}, {operation, ...}},
 --          where 0 is no limit, and an operation is one of
 --              {"claim", {account, ...}, tokens, patience}
---              {"end", account, born, requests' mark, requests back, tokens' mark, tokens charged, tokens used}
+--              {"end", account, born, second, request back, tokens charged, tokens used}
 --              {"hold", account, seconds}
 -- returns  for each claim {charged, wait, place of the account that makes it wait, when that one lets anybody go,
---          {{born, marks}, ...}}
+--          {{born, second}, ...}}
 --
--- The arithmetic is bucket.py's; times are seconds of this server's clock, which may be set back or forth: a level
--- never grows past a minute's worth, and nothing waits longer than the longest pause.
+-- The arithmetic of a window is window.py's; see there for why.
 
-local FRESH_SECONDS, SLACK, LONGEST_PAUSE = 10, 0.01, 3600
-local SLOT_SECONDS, SLOT_WAIT, KEPT_MS = 15, 0.1, 86400000
+local KEEP_SECONDS, LAP_SECONDS, LONGEST_PAUSE, PACED_SECONDS = 61.5, 61, 3600, 60
+local SLOT_SECONDS, SLOT_WAIT, KEPT_MS = 15, 0.1, 604800000
 
-local clock = redis.call('TIME')
-local now = tonumber(clock[1]) + tonumber(clock[2]) / 1e6
 local said = cmsgpack.unpack(ARGV[1])
 local slot = 's:' .. said[1]
 
-local function bucket(limit, level, charged, fresh, seconds)
+local function exact(number) return string.format('%.17g', number) end
+
+-- This server's clock may be set. Set back, no time has passed; set forth, no more than the process that asks has
+-- counted since it was last here. Only a process that was never here before believes a clock that was set forth.
+local function advance(key)
+  local time = redis.call('TIME')
+  local wall = tonumber(time[1]) + tonumber(time[2]) / 1e6
+  local kept, now = redis.call('HMGET', key, 'wall', 'now'), wall
+  if kept[1] and kept[2] then
+    now = tonumber(kept[2]) + math.max(0, math.min(wall - tonumber(kept[1]), said[2]))
+  end
+  redis.call('HSET', key, 'wall', exact(wall), 'now', exact(now))
+  redis.call('PEXPIRE', key, KEPT_MS)
+  return now
+end
+
+local now = advance(KEYS[1])
+local this_second = math.floor(now)
+
+local function add(w, second, units)
+  if units <= 0 then return end
+  if not w.used[second] then
+    w.used[second] = 0
+    local n = #w.seconds
+    while n > 0 and w.seconds[n] > second do
+      w.seconds[n + 1] = w.seconds[n]
+      n = n - 1
+    end
+    w.seconds[n + 1] = second
+  end
+  w.used[second] = w.used[second] + units
+  w.total = w.total + units
+end
+
+local function pay(w, second)
+  local paid = math.min(w.owed, math.max(0, w.limit - w.total))
+  w.owed = w.owed - paid
+  add(w, second, paid)
+end
+
+-- As text: owed, second of the latest burst, used in it, then second and used of each counter.
+local function window(limit, share, text)
   if limit == 0 then return nil end
-  local grown = (tonumber(level) or fresh) + limit / 60 * seconds
-  return {capacity = limit, rate = limit / 60, level = math.min(limit, grown), charged = tonumber(charged) or 0}
+  local w = {limit = limit, burst = math.max(1, math.floor(limit * share)), total = 0, seconds = {}, used = {}}
+  local kept = {}
+  for number in (text or ''):gmatch('%d+') do kept[#kept + 1] = tonumber(number) end
+  w.owed, w.burst_second, w.burst_used = kept[1] or 0, kept[2] or 0, kept[3] or 0
+  for n = 5, #kept, 2 do add(w, kept[n - 1], kept[n]) end
+  while w.seconds[1] and w.seconds[1] + KEEP_SECONDS <= now do
+    local second = table.remove(w.seconds, 1)
+    w.total = w.total - w.used[second]
+    w.used[second] = nil
+    pay(w, second + LAP_SECONDS)
+  end
+  return w
+end
+
+local function as_text(w)
+  local kept = {w.owed, w.burst_second, w.burst_used}
+  for _, second in ipairs(w.seconds) do
+    kept[#kept + 1] = second
+    kept[#kept + 1] = w.used[second]
+  end
+  for n, number in ipairs(kept) do kept[n] = string.format('%.0f', number) end
+  return table.concat(kept, ' ')
+end
+
+-- When there is room for `cost` after what is owed. Those that have a place for later may be more than fit now.
+local function free_at(w, cost)
+  local left, total, owed, at = {}, w.total, w.owed, now
+  for _, second in ipairs(w.seconds) do left[#left + 1] = {second, w.used[second]} end
+  while total > w.limit do
+    local first = table.remove(left, 1)
+    total, at = total - first[2], first[1] + KEEP_SECONDS
+    local paid = math.min(owed, math.max(0, w.limit - total))
+    if paid > 0 then
+      total, owed = total + paid, owed - paid
+      left[#left + 1] = {first[1] + LAP_SECONDS, paid}
+      table.sort(left, function(one, other) return one[1] < other[1] end)
+    end
+  end
+  local missing = cost + total + owed - w.limit
+  if missing <= 0 then return at end
+  local laps = math.ceil(missing / w.limit) - 1 -- only what is owed takes more than one, and then the window is full
+  missing = missing - laps * w.limit
+  for _, each in ipairs(left) do
+    missing, at = missing - each[2], each[1] + laps * LAP_SECONDS + KEEP_SECONDS
+    if missing <= 0 then break end
+  end
+  return at
+end
+
+-- Seconds until there is room for so much.
+local function lacks(w, cost)
+  if not w then return 0 end
+  cost = math.min(cost, w.limit)
+  local at = cost + w.total + w.owed > w.limit and free_at(w, cost) or now
+  local used = w.burst_second == this_second and math.min(w.burst_used, w.burst) or 0
+  if used > 0 and used + math.min(cost, w.burst) > w.burst then at = math.max(at, this_second + 1) end
+  return at - now
+end
+
+local function charge(w, cost, second)
+  if not w then return end
+  local placed = math.min(cost, w.limit)
+  add(w, second, placed)
+  w.owed = w.owed + cost - placed
+  if second > this_second then return end -- a place for later is beside the bursts: one for each process at most
+  if w.burst_second ~= second then w.burst_second, w.burst_used = second, 0 end
+  w.burst_used = w.burst_used + cost
+end
+
+local function give_back(w, second, cost, amount)
+  if w.used[second] then
+    local placed = math.min(cost, w.limit)
+    local from_owed = math.min(amount, cost - placed, w.owed)
+    w.owed = w.owed - from_owed
+    local taken = math.min(amount - from_owed, placed, w.used[second])
+    w.used[second] = w.used[second] - taken
+    w.total = w.total - taken
+  end
+  if second == w.burst_second then w.burst_used = math.max(0, w.burst_used - amount) end
+  pay(w, this_second)
 end
 
 local function open(key, limits)
   local raw, kept = redis.call('HGETALL', key), {}
   for n = 1, #raw, 2 do kept[raw[n]] = raw[n + 1] end
-  local born = kept.born or string.format('%.6f', now)
-  local at = tonumber(kept.at) or now
-  local set_back = math.max(0, at - now)
-  local till = math.min((tonumber(kept.till) or 0) - set_back, now + LONGEST_PAUSE)
-  local seconds = math.max(0, now - math.max(at, till))
   local account = {
-    key = key, born = born, till = till, slots = limits[3], held = limits[4], others = 0, gone = {}, moved = {},
-    requests = bucket(limits[1], kept.rl, kept.rc, 1, seconds),
-    tokens = bucket(limits[2], kept.tl, kept.tc, limits[2] * FRESH_SECONDS / 60, seconds),
+    key = key, born = kept.born or string.format('%.6f', now), slots = limits[3], held = limits[4],
+    others = 0, gone = {},
+    till = math.min(tonumber(kept.till) or 0, now + LONGEST_PAUSE),
+    next = tonumber(kept.next) or 0, paced = tonumber(kept.paced) or 0,
+    requests = window(limits[1], limits[5], kept.r),
+    tokens = window(limits[2], limits[5], kept.t),
   }
   for field, value in pairs(kept) do
     if field:sub(1, 2) == 's:' and field ~= slot then
       local held, last = value:match('^(%d+) (%S+)$')
       if held and tonumber(last) > now then
         account.others = account.others + tonumber(held)
-        if tonumber(last) > now + SLOT_SECONDS then account.moved[field] = tonumber(held) end
       else
         account.gone[#account.gone + 1] = field
       end
@@ -56,49 +171,39 @@ local function open(key, limits)
 end
 
 local function close(account)
-  local function exact(number) return string.format('%.17g', number) end
-  local fields = {'born', account.born, 'at', exact(now), 'till', exact(account.till)}
-  local function keep(name, value) fields[#fields + 1] = name; fields[#fields + 1] = exact(value) end
-  if account.requests then keep('rl', account.requests.level); keep('rc', account.requests.charged) end
-  if account.tokens then keep('tl', account.tokens.level); keep('tc', account.tokens.charged) end
-  if account.slots > 0 and account.held > 0 then account.moved[slot] = account.held
-  elseif account.slots > 0 then account.gone[#account.gone + 1] = slot end
-  for field, held in pairs(account.moved) do
-    fields[#fields + 1] = field
-    fields[#fields + 1] = string.format('%d %.6f', held, now + SLOT_SECONDS)
+  local fields = {'born', account.born}
+  local function keep(name, value) fields[#fields + 1] = name; fields[#fields + 1] = value end
+  if account.till > now or account.paced > now then
+    keep('till', exact(account.till)); keep('next', exact(account.next)); keep('paced', exact(account.paced))
   end
+  if account.requests then keep('r', as_text(account.requests)) end
+  if account.tokens then keep('t', as_text(account.tokens)) end
+  if account.slots > 0 and account.held > 0 then keep(slot, string.format('%d %.6f', account.held, now + SLOT_SECONDS))
+  elseif account.slots > 0 then account.gone[#account.gone + 1] = slot end
   redis.call('HSET', account.key, unpack(fields))
   if #account.gone > 0 then redis.call('HDEL', account.key, unpack(account.gone)) end
   redis.call('PEXPIRE', account.key, KEPT_MS)
 end
 
-local function charge(b, cost)
-  if not b then return 0 end
-  b.level, b.charged = b.level - cost, b.charged + cost
-  return b.charged
-end
-
-local function give_back(b, mark, cost, amount)
-  local paid = b.charged - (b.capacity - b.level)
-  b.level = b.level + math.min(amount, cost, math.max(0, mark - paid))
-end
-
-local function lacks(b, cost)
-  local missing = b and math.min(cost, b.capacity) - b.level or 0
-  return missing > SLACK and missing / b.rate or 0
-end
-
 -- Seconds until the rates allow a request of so many tokens.
 local function wait_of(account, tokens)
-  return math.max(0, account.till - now) + math.max(lacks(account.requests, 1), lacks(account.tokens, tokens))
+  local pause = account.till - now
+  if account.paced > now then pause = math.max(pause, account.next - now) end
+  return math.max(0, pause, lacks(account.requests, 1), lacks(account.tokens, tokens))
 end
 
 local function has_slot(account)
   return account.slots == 0 or account.others + account.held < account.slots
 end
 
+-- After a pause the processes do not all come back at once.
+local function pace(account, at)
+  if account.paced <= now or not account.requests then return end
+  account.next = math.max(account.next, at) + 60 / account.requests.limit
+end
+
 local accounts = {}
-for n, key in ipairs(KEYS) do accounts[n] = open(key, said[2][n]) end
+for n, limits in ipairs(said[3]) do accounts[n] = open(KEYS[n + 1], limits) end
 
 -- A claim that must wait a little is charged at once, and so has its place: a large one is not overtaken for ever by
 -- small ones elsewhere. One of a process at a time, for in its own line it is the process that knows who goes first:
@@ -114,19 +219,22 @@ local function claim(of, tokens, patience)
   end
   local slowest = accounts[of[last]]
   if wait > 0 then slowest.before = wait end
-  local charged, marks = wait == 0 or possible and wait <= patience, {}
+  local charged, marks, second = wait == 0 or possible and wait <= patience, {}, math.floor(now + wait)
   if charged then
     for place, n in ipairs(of) do
       local account = accounts[n]
       account.held = account.held + 1
-      marks[place] = {account.born, charge(account.requests, 1), charge(account.tokens, tokens)}
+      charge(account.requests, 1, second)
+      charge(account.tokens, tokens, second)
+      pace(account, now + wait)
+      marks[place] = {account.born, second}
     end
   end
   return {charged, wait, last - 1, wait_of(slowest, 1), marks}
 end
 
 local answers = {}
-for _, operation in ipairs(said[3]) do
+for _, operation in ipairs(said[4]) do
   local kind = operation[1]
   if kind == 'claim' then
     local of = {}
@@ -135,14 +243,17 @@ for _, operation in ipairs(said[3]) do
   elseif kind == 'hold' then
     local account = accounts[operation[2] + 1]
     account.till = math.max(account.till, now + math.min(operation[3], LONGEST_PAUSE))
-    if account.requests then charge(account.requests, math.max(0, account.requests.level - 1)) end
+    account.next, account.paced = math.max(account.next, account.till), account.till + PACED_SECONDS
   else
     local account = accounts[operation[2] + 1]
     if account.born == operation[3] then
-      local charged, used = operation[7], operation[8]
-      if account.requests and operation[5] then give_back(account.requests, operation[4], 1, 1) end
-      if account.tokens and used < charged then give_back(account.tokens, operation[6], charged, charged - used) end
-      if account.tokens and used > charged then charge(account.tokens, used - charged) end
+      local second, charged, used = operation[4], operation[6], operation[7]
+      if account.requests and operation[5] then give_back(account.requests, second, 1, 1) end
+      if account.tokens and used < charged then give_back(account.tokens, second, charged, charged - used) end
+      if account.tokens and used > charged then
+        account.tokens.owed = account.tokens.owed + used - charged
+        pay(account.tokens, this_second)
+      end
     end
   end
 end

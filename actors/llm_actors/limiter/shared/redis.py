@@ -16,6 +16,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from importlib.resources import files
+from math import inf
 from random import random
 from typing import final
 
@@ -25,7 +26,6 @@ from llm_actors.kernel.errors import is_fatal
 from llm_actors.kernel.supervisor_run import PARK_PAUSES
 from llm_actors.kernel.trace import exception_site
 from llm_actors.kernel.window import Streak
-from llm_actors.limiter.callers import NO_LIMITS
 from llm_actors.limiter.leases import Settlement
 from llm_actors.limiter.limit_state import LimitState
 from llm_actors.limiter.shared.wire import (
@@ -84,17 +84,20 @@ class SharedLedger:
         self._asked: list[Claim] = []
         self._news = trio.Event()
         self._beat_at = trio.current_time()
+        self._sent_at = -inf
+        """When the latest batch that was answered was sent."""
         self._trouble: RedisProblem | None = None
         self.is_open = False
         self.tried = trio.Event()
         """Set when the first attempt to reach the server is over, whichever way."""
 
     def party(self, sort: str, name: str, account: LimitState) -> Party:
-        """The provider or caller called ``name``.
+        """The provider or caller called ``name``."""
+        return Party(self._key(f"{sort}:{name}"), account)
 
-        The braces put all keys into one slot of a Redis cluster: a script reads and writes in one slot only.
-        """
-        return Party(f"{{{self._server.prefix}}}:limits:{sort}:{name}", account)
+    def _key(self, name: str) -> str:
+        """The braces put all keys into one slot of a Redis cluster: a script reads and writes in one slot only."""
+        return f"{{{self._server.prefix}}}:limits:{name}"
 
     def claim(self, claim: Claim) -> None:
         """Ask."""
@@ -159,22 +162,23 @@ class SharedLedger:
         told, self._entries = entries[:MAX_BATCH], entries[MAX_BATCH:]
         self._asked = [each for each in told if isinstance(each, Claim)]
         waiting = [each for each in entries if isinstance(each, Claim)]
-        batch = encode(self._process, told, waiting)
+        now = trio.current_time()
+        batch = encode(self._key("clock"), self._process, now - self._sent_at, told, waiting)
         answer = await script.run(batch.keys, batch.argument)
         try:
             answered = decode(answer, self._asked)
         except ValueError:
             raise RedisAwayError(RedisProblem("answer", "an answer to something else")) from None
+        self._sent_at = now
         self._answered(answered)  # should it crash, those it did not come to go as if the server were away
         self._asked = []
 
     def _beat(self) -> None:
-        """When it is time: tell again what the server would forget, and write in any case, to see whether one can."""
+        """When it is time: tell again what the server would forget. With nothing to tell the clock is still written."""
         now = trio.current_time()
         if now >= self._beat_at:
             self._beat_at = now + BEAT_SECONDS
-            nobody = Party(f"{{{self._server.prefix}}}:limits", LimitState(NO_LIMITS, now))
-            self._entries.extend(map(Held, (nobody, *self._held())))
+            self._entries.extend(map(Held, self._held()))
 
     def _open(self) -> None:
         self.is_open = True

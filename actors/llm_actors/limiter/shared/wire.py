@@ -33,11 +33,10 @@ class Claim(NamedTuple):
 
 
 class Mark(msgspec.Struct, frozen=True, array_like=True):
-    """Where one account of the ledger, opened at ``born``, stood after a charge."""
+    """The second in which one account of the ledger, opened at ``born``, counted a charge."""
 
     born: str
-    requests: float
-    tokens: float
+    second: int
 
 
 Seconds: TypeAlias = Annotated[float, Meta(ge=0, le=MAX_WAIT_SECONDS)]
@@ -82,7 +81,7 @@ class LedgerPause(NamedTuple):
 
 @final
 class Held(NamedTuple):
-    """The slots of ours that are taken there."""
+    """The slots of ours that are taken there, told again."""
 
     party: Party
 
@@ -99,13 +98,14 @@ class Batch(NamedTuple):
     argument: bytes
 
 
-def encode(process: str, entries: Sequence[Entry], waiting: Sequence[Claim]) -> Batch:
-    """One batch. ``waiting``: all claims without an answer, these entries' included: what they hold does not count
-    yet.
+def encode(clock: str, process: str, since_s: float, entries: Sequence[Entry], waiting: Sequence[Claim]) -> Batch:
+    """One batch. ``clock``: the key of the ledger's clock. ``since_s``: seconds since this process sent the latest
+    batch that was answered, which bound how far that clock may have advanced. ``waiting``: all claims without an
+    answer, these entries' included: what they hold does not count yet.
     """
     open_claims = Counter(each.key for claim in waiting for each in claim.parties)
     places: dict[str, int] = {}
-    accounts: list[tuple[int, int, int, int]] = []
+    accounts: list[tuple[int, int, int, int, float]] = []
 
     def place(party: Party) -> int:
         found = places.get(party.key)
@@ -114,7 +114,7 @@ def encode(process: str, entries: Sequence[Entry], waiting: Sequence[Claim]) -> 
             limits = party.account.limits
             held = max(0, party.account.in_flight - open_claims[party.key])
             rates = limits.requests_per_minute or 0, limits.tokens_per_minute or 0
-            accounts.append((*rates, limits.max_concurrency or 0, held))
+            accounts.append((*rates, limits.max_concurrency or 0, held, limits.burst))
         return found
 
     operations: list[tuple[object, ...]] = []
@@ -127,8 +127,8 @@ def encode(process: str, entries: Sequence[Entry], waiting: Sequence[Claim]) -> 
             place(entry.party)
         else:
             operations.extend(_corrections(entry, [place(each) for each in entry.receipt.claim.parties]))
-    argument = msgspec.msgpack.encode((process, accounts, operations))
-    return Batch(list(places), argument)
+    argument = msgspec.msgpack.encode((process, min(since_s, MAX_WAIT_SECONDS), accounts, operations))
+    return Batch([clock, *places], argument)
 
 
 def _corrections(entry: Settle, places: Sequence[int]) -> list[tuple[object, ...]]:
@@ -136,7 +136,7 @@ def _corrections(entry: Settle, places: Sequence[int]) -> list[tuple[object, ...
     used = 0 if entry.ending is not Settlement.CHARGED else charged if entry.tokens is None else max(0, entry.tokens)
     back = entry.ending is Settlement.REFUNDED
     return [
-        ("end", place, mark.born, mark.requests, back, mark.tokens, charged, used)
+        ("end", place, mark.born, mark.second, back, charged, used)
         for place, mark in zip(places, entry.receipt.marks, strict=True)
     ]
 

@@ -1,0 +1,155 @@
+"""What is used in a sliding window of 60 seconds, kept as one-second counters. Pure: the time is a parameter.
+
+A unit that is used in second ``s`` counts until ``s + KEEP_SECONDS``, so no 60 seconds hold more than the limit. What
+is used beyond an estimate is known only afterwards and may not fit any more: it is owed, and takes the room that
+becomes free before anybody else does. `ledger.lua` does the same arithmetic for several processes.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from typing import NamedTuple, final
+
+MINUTE = 60.0
+
+KEEP_SECONDS = 61.5
+"""How long the counter of a second counts, from the beginning of that second: the second itself, the minute after it,
+and half a second more. A request reaches its vendor a little after it was counted (a new connection takes longer than
+a kept one), and the next window's may be quicker."""
+
+LAP_SECONDS = int(KEEP_SECONDS)
+"""What becomes free of second ``s`` and is used at once counts in second ``s + LAP_SECONDS``."""
+
+
+@final
+class Window:
+    """At most ``limit`` units in any 60 seconds, and at most ``burst`` of them in one second."""
+
+    __slots__ = ("_burst_second", "_burst_used", "_owed", "_seconds", "_total", "_used", "burst", "limit")
+
+    def __init__(self, limit: int, burst: int) -> None:
+        self.limit = limit
+        self.burst = burst
+        self._seconds: list[int] = []
+        """The keys of ``_used`` in order. One may be ahead of the clock: a request that goes a little later."""
+        self._used: dict[int, int] = {}
+        self._total = 0
+        self._owed = 0
+        self._burst_second = -1
+        self._burst_used = 0
+
+    def left(self, now: float) -> int:
+        """How much may be used before the window is full, bursts apart."""
+        self._expire(now)
+        return max(0, self.limit - self._total - self._owed)
+
+    def ready_at(self, cost: int, now: float, ahead: float = 0) -> float:
+        """When there is room for ``cost`` after ``ahead`` more was used; ``now`` if there is already.
+
+        A cost above the limit needs an empty window: it leaves a debt instead of waiting for ever.
+        """
+        self._expire(now)
+        missing = ahead + min(cost, self.limit) + self._total + self._owed - self.limit
+        at = now if missing <= 0 else self._free_at(missing, now)
+        used = min(self._burst_used, self.burst) if self._burst_second == int(now) else 0
+        # The first of a second may be larger than a burst.
+        if (before := used + ahead) > 0 and (burst := before + min(cost, self.burst)) > self.burst:
+            at = max(at, int(now) + -(-burst // self.burst) - 1)
+        return at
+
+    def charge(self, cost: int, now: float) -> Charge:
+        """Count ``cost`` as used; there is room for it."""
+        self._expire(now)
+        second, placed = int(now), min(cost, self.limit)
+        self._add(second, placed)
+        self._owed += cost - placed
+        if self._burst_second != second:
+            self._burst_second, self._burst_used = second, 0
+        self._burst_used += cost
+        return Charge(self, second, placed, cost)
+
+    def overrun(self, cost: int, now: float) -> None:
+        """Count what was used although there may be no room for it. It delays what follows."""
+        self._expire(now)
+        self._owed += cost
+        self._pay(int(now))
+
+    def give_back(self, charge: Charge, amount: int, now: float) -> None:
+        """Undo ``amount`` of ``charge``, in the second it was counted in. What no longer counts is not given back."""
+        self._expire(now)
+        if charge.second in self._used:  # until that expires, nothing of the charge's own debt has been paid
+            from_owed = min(amount, charge.cost - charge.placed, self._owed)
+            self._owed -= from_owed
+            self._take_out(charge, amount - from_owed)
+        if charge.second == self._burst_second:
+            self._burst_used = max(0, self._burst_used - amount)
+        self._pay(int(now))
+
+    def move(self, charge: Charge, at: float, now: float) -> Charge:
+        """The request goes at ``at``, later than it was counted."""
+        self._expire(now)
+        if int(at) <= charge.second:
+            return charge
+        placed = self._take_out(charge, charge.placed)
+        self._add(int(at), placed)
+        return Charge(self, int(at), placed, charge.cost)
+
+    def _take_out(self, charge: Charge, amount: int) -> int:
+        taken = min(amount, charge.placed, self._used.get(charge.second, 0))
+        if taken:
+            self._used[charge.second] -= taken
+            self._total -= taken
+        return taken
+
+    def _expire(self, now: float) -> None:
+        while self._seconds and self._seconds[0] + KEEP_SECONDS <= now:
+            second = self._seconds.pop(0)
+            self._total -= self._used.pop(second)
+            self._pay(second + LAP_SECONDS)
+
+    def _pay(self, second: int) -> None:
+        """Count as much of what is owed as there is room for."""
+        paid = min(self._owed, max(0, self.limit - self._total))
+        self._owed -= paid
+        self._add(second, paid)
+
+    def _add(self, second: int, units: int) -> None:
+        if units <= 0:
+            return
+        if second not in self._used:
+            self._used[second] = 0
+            insort(self._seconds, second)
+        self._used[second] += units
+        self._total += units
+
+    def _free_at(self, missing: float, now: float) -> float:
+        """When ``missing`` units have become free.
+
+        Those ahead and what is owed use what becomes free at once, and it is free again a lap later.
+        """
+        free = self.limit - self._total
+        laps = -(-missing // self.limit) - 1
+        missing -= laps * self.limit
+        at = 0.0
+        for second, units in (*((second, self._used[second]) for second in self._seconds), (int(now), free)):
+            at = second + laps * LAP_SECONDS + KEEP_SECONDS
+            missing -= units
+            if missing <= 0:
+                break
+        return at
+
+
+class Charge(NamedTuple):
+    """What one request was counted with: ``placed`` in the counter of ``second``, the rest of ``cost`` as a debt."""
+
+    window: Window
+    second: int
+    placed: int
+    cost: int
+
+    def correct(self, real: int, now: float) -> None:
+        """Make it what it should have been."""
+        if real < self.cost:
+            self.window.give_back(self, self.cost - real, now)
+        elif real > self.cost:
+            self.window.overrun(real - self.cost, now)
