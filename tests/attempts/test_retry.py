@@ -437,7 +437,7 @@ async def test_what_has_no_room_before_its_deadline_is_refused_at_once(cache: st
 
     assert asked.failure is not None
     assert (asked.failure.kind, asked.took) == (FailureKind.RATE_LIMITED, 0)
-    assert asked.failure.retry_after == pytest.approx(60, abs=1)
+    assert asked.failure.retry_after == pytest.approx(61, abs=1)
     assert (w["a"].calls, asked.attempts) == (1, [])
 
 

@@ -14,8 +14,9 @@ from support.redis import redis
 from support.upstream import JSON, whole
 
 REPLICAS = 4
-PER_MINUTE = 1_200
-SECONDS = 2.0
+PER_MINUTE = 240
+SECONDS = 6.0
+"""Enough for all of a window, of which one second takes a quarter."""
 
 
 def config(folder: Path, peer: Peer, port: int) -> str:
@@ -31,8 +32,8 @@ def config(folder: Path, peer: Peer, port: int) -> str:
 
 
 async def test_four_replicas_keep_one_limit(tmp_path: Path) -> None:
-    """LIM-06: however they are pressed, what reaches the vendor is the limit and at most one request per replica; and
-    nearly all of the limit is used, whoever of them is asked."""
+    """LIM-06: however they are pressed, what reaches the vendor is the limit and at most one request more per replica;
+    and all of the limit is used, whoever of them is asked."""
     seen: list[float] = []
 
     async def answer(call: Call) -> None:
@@ -68,9 +69,5 @@ async def test_four_replicas_keep_one_limit(tmp_path: Path) -> None:
                 for _ in range(4):
                     nursery.start_soon(ask, url, transport)
 
-    rate = PER_MINUTE / 60
-    for start, first in enumerate(seen):  # in no window of time are there more
-        for count, last in enumerate(seen[start:], 1):
-            assert count <= 1 + rate * (last - first) + REPLICAS
-    assert len(seen) >= 0.6 * rate * SECONDS
+    assert PER_MINUTE <= len(seen) <= PER_MINUTE + REPLICAS
     assert min(answered[url] for url in urls[1:]) >= 0.5 * len(seen) / (REPLICAS - 1)
