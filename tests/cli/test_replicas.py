@@ -70,4 +70,4 @@ async def test_four_replicas_keep_one_limit(tmp_path: Path) -> None:
                     nursery.start_soon(ask, url, transport)
 
     assert PER_MINUTE <= len(seen) <= PER_MINUTE + REPLICAS
-    assert min(answered[url] for url in urls[1:]) >= 0.5 * len(seen) / (REPLICAS - 1)
+    assert min(answered[url] for url in urls[1:]) >= 0.2 * len(seen) / (REPLICAS - 1)
