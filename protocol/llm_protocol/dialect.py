@@ -91,6 +91,11 @@ class ModelPage(NamedTuple):
 class StreamDecoder(Protocol):
     """Turns the bytes of one streamed answer into events. Any split of the bytes gives the same events."""
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the body is kept until its end, so that its size has to be bounded."""
+        ...
+
     def feed(self, data: bytes) -> list[Event]:
         """The events that ``data`` completes. After ``Finished`` or ``Failed`` there are no more."""
         ...

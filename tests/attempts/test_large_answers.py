@@ -9,7 +9,7 @@ from llm_protocol.failures import FailureKind
 from support.attempts import answering, world
 from support.peer import reply, sse
 
-TOO_LARGE = reply(b" " * (3 * 1024 * 1024 + 1), headers={"content-type": "application/json"})
+TOO_LARGE = reply(b"{" + b" " * (3 * 1024 * 1024), headers={"content-type": "application/json"})
 ENDLESS_EVENT = sse("x" * (4 * 1024 * 1024))
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 
 from llm_protocol.codec.sse import MAX_EVENT_BYTES, encode_sse
-from llm_protocol.content import Message
-from llm_protocol.dialect import ClientDialect, Inbound, ServerDialect, StreamDecoder
-from llm_protocol.events import Embedded, Event, Failed, Finished, ItemStarted, Started, TextDelta
+from llm_protocol.content import Message, Text
+from llm_protocol.dialect import ClientDialect, Inbound, ServerDialect, StreamDecoder, WireResponse
+from llm_protocol.events import Embedded, Event, Failed, Finished, ItemStarted, Started, TextDelta, UsageReported
 from llm_protocol.failures import FailureKind
+from llm_protocol.fold import Fold, item_events
 from llm_protocol.requests import ChatRequest, EmbeddingRequest
-from llm_protocol.response import LLMResponse
+from llm_protocol.response import FinishReason, LLMResponse, Usage
 from llm_protocol.wires.anthropic import Anthropic, AnthropicServer
 from llm_protocol.wires.cohere import Cohere, CohereServer
 from llm_protocol.wires.gemini import Gemini, GeminiServer
@@ -99,3 +100,43 @@ def test_vectors_come_whole_even_where_a_stream_was_asked_for(client: ClientDial
     events = [event for at in range(len(body)) for event in decoder.feed(body[at : at + 1])] + decoder.end()
     assert Embedded(vectors) in events
     assert isinstance(events[-1], Finished)
+
+
+def answered() -> list[Event]:
+    part = Text("To be or not.")
+    return [Started(model="m"), *item_events(0, part), UsageReported(Usage(input_tokens=3, output_tokens=4))]
+
+
+@DIALECTS
+@pytest.mark.parametrize("ahead", [b"", b"\n\n  ", b"\xef\xbb\xbf"], ids=["as it is", "blank lines", "a BOM"])
+def test_one_object_where_a_stream_was_asked_for_is_the_answer(
+    client: ClientDialect, server: ServerDialect, ahead: bytes
+) -> None:
+    """What a body is shows in its first byte, whatever its label says."""
+    response = (
+        Fold()
+        .add_all([*answered(), Finished(reason=FinishReason.STOP)])
+        .response(request_id="req_1", response_id="resp_1", provider="p", model="m")
+    )
+    body = ahead + server.encode_response(Inbound(REQUEST, stream=False), response)
+    decoder = client.stream_decoder(REQUEST)
+    events = [event for byte in body for event in decoder.feed(bytes([byte]))] + decoder.end()
+    assert Fold().add_all(events).parts() == (Text("To be or not."),)
+    assert isinstance(events[-1], Finished)
+    assert decoder.is_whole
+
+
+@DIALECTS
+def test_a_stream_where_one_object_was_asked_for_is_the_answer(client: ClientDialect, server: ServerDialect) -> None:
+    encoder = server.response_encoder(Inbound(REQUEST, stream=True), "resp_1")
+    end = Finished(
+        reason=FinishReason.STOP,
+        response=Fold().add_all(answered()).response(request_id="req_1", response_id="resp_1", provider="p", model="m"),
+    )
+    body = encode_sse([*encoder.start(), *encoder.encode([*answered(), end])])
+    for whole in (body, b"\n" + body, b": waiting\n\n" + body):
+        events = client.decode_response(REQUEST, WireResponse(200, body=whole))
+        assert Fold().add_all(events).parts() == (Text("To be or not."),)
+        assert isinstance(events[-1], Finished)
+    cut = client.decode_response(REQUEST, WireResponse(200, body=body[: len(body) // 2]))
+    assert failure_of(cut)[0] is FailureKind.TRUNCATED

@@ -87,7 +87,7 @@ BROKEN: dict[str, tuple[Script, FailureKind, bool]] = {
         FailureKind.PROTOCOL,
         False,
     ),
-    "PROV-17 an empty body": (reply(b"", headers=JSON), FailureKind.PROTOCOL, False),
+    "PROV-17 an empty body": (reply(b"", headers=JSON), FailureKind.TRUNCATED, False),
     "SSE-06 an unasked encoding": (
         [
             raw(b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ntransfer-encoding: chunked\r\n\r\n"),

@@ -137,18 +137,18 @@ class ProviderCall:
             if not 200 <= response.status < 300:
                 error = await response.read(ERROR_BODY_BYTES, cut=True)
                 return Failed(failure=dialect.decode_error(_wire(response, error)))
-            if stream and not _is_json(response):
-                drawn = _type_of_answer(request) in _NEVER_LONG_STREAMS
-                most = self._most_bytes(request) if drawn else inf
-                return await self._stream(response, dialect.stream_decoder(said), most)
+            if stream:
+                return await self._stream(response, dialect.stream_decoder(said), request)
             whole = await _whole(response, self._most_bytes(request))
             return self._deliver(dialect.decode_response(said, whole))
 
     def _most_bytes(self, request: AnyRequest) -> int:
         return self._spec.max_answer.bytes_for(_type_of_answer(request))
 
-    async def _stream(self, response: HttpResponse, decoder: StreamDecoder, most: float) -> Finished | Failed:
+    async def _stream(self, response: HttpResponse, decoder: StreamDecoder, request: AnyRequest) -> Finished | Failed:
         end: Finished | Failed | None = None
+        is_bounded = _type_of_answer(request) in _NEVER_LONG_STREAMS
+        most = self._most_bytes(request)
         received = 0
         while end is None:
             try:
@@ -160,7 +160,7 @@ class ProviderCall:
                     raise
             else:
                 received += len(data)
-                if received > most:
+                if received > most and (is_bounded or decoder.is_whole):
                     raise BodyTooLarge(response.origin, f"the body has more than {most} bytes")
                 events = decoder.feed(data) if data else decoder.end()
             if events:
@@ -205,11 +205,6 @@ def _type_of_answer(request: AnyRequest) -> RequestType:
     """By which request type the size of the answer is judged. Models that draw in a chat have it in their name."""
     draws = isinstance(request, ChatRequest) and "image" in request.model
     return RequestType.IMAGE_GENERATION if draws else request.request_type
-
-
-def _is_json(response: HttpResponse) -> bool:
-    """Whether a server that was asked for a stream answered with a whole body, an error for example."""
-    return response.headers.get("content-type", "").startswith("application/json")
 
 
 async def _whole(response: HttpResponse, limit: int) -> WireResponse:

@@ -92,23 +92,48 @@ class PieceSplitter(Protocol):
         ...
 
 
+_BLANK = b"\xef\xbb\xbf \t\r\n"
+_SSE_LINES = (b"data:", b"event:", b"id:", b"retry:", b":")
+
+
 @final
 class BodyDecoder:
-    """The `StreamDecoder` of every answer that is streamed."""
+    """The `StreamDecoder` of every answer that is streamed.
 
-    __slots__ = ("_answer", "_framing")
+    What a body is shows in its first byte, not in its label: servers answer a request for a stream with one JSON
+    object, and the other way round (`read_whole`). Such an object is gathered and read at its end.
+    """
 
-    def __init__(self, answer: AnswerDecoder, framing: PieceSplitter | None = None) -> None:
+    __slots__ = ("_answer", "_is_new", "_splitter", "_whole")
+
+    def __init__(self, answer: AnswerDecoder, splitter: PieceSplitter | None = None) -> None:
         self._answer = answer
-        self._framing = framing or SseDecoder()
+        self._splitter = splitter or SseDecoder()
+        self._is_new = True
+        self._whole: bytearray | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the body turned out to be one JSON object, of which all is kept until its end."""
+        return self._whole is not None
 
     def feed(self, data: bytes) -> list[Event]:
         """The events that ``data`` completes. After ``Finished`` or ``Failed`` there are no more."""
         answer = self._answer
         if answer.over:
             return []
+        if self._is_new:
+            data = data.lstrip(_BLANK)
+            if not data:
+                return []
+            self._is_new = False
+            if data.startswith(b"{"):
+                self._whole = bytearray()
+        if self._whole is not None:
+            self._whole += data
+            return []
         try:
-            self._take(self._framing.feed(data))
+            self._take(self._splitter.feed(data))
         except WireError as exc:
             answer.misread(exc)
         return answer.told()
@@ -119,9 +144,12 @@ class BodyDecoder:
         if answer.over:
             return []
         try:
-            self._take(self._framing.end())
-            if not answer.over:
-                answer.end(self._framing.stray.strip())
+            if self._whole is not None:
+                answer.take_whole(bytes(self._whole))
+            else:
+                self._take(self._splitter.end())
+                if not answer.over:
+                    answer.end(self._splitter.stray.strip())
         except WireError as exc:
             answer.misread(exc)
         return answer.told()
@@ -145,6 +173,9 @@ def misread(why: object) -> Failed:
 
 def read_whole(answer: AnswerDecoder, body: bytes) -> list[Event]:
     """The events of an answer that came in one piece; the last one is ``Finished`` or ``Failed``."""
+    if body.lstrip(_BLANK).startswith(_SSE_LINES):
+        decoder = BodyDecoder(answer)
+        return [*decoder.feed(body), *decoder.end()]
     try:
         answer.take_whole(body)
     except WireError as exc:

@@ -25,6 +25,11 @@ class WholeBody:
         self._body = bytearray()
         self._over = False
 
+    @property
+    def is_whole(self) -> bool:
+        """Always: nothing of it is told before its end."""
+        return True
+
     def feed(self, data: bytes) -> list[Event]:
         """Nothing yet, or the failure of a body that is too long."""
         if self._over:

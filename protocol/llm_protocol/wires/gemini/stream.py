@@ -71,7 +71,9 @@ class GeminiDecoder(AnswerDecoder):
         for chunk in cut_whole(body):
             if not self.over:
                 self._add(chunk)
-        if not self.over:
+        if self._finish is None and not self._items and not self.over:
+            self.misread("it has no candidates")
+        elif not self.over:
             self._close()
 
     def end(self, stray: bytes) -> None:
