@@ -17,6 +17,7 @@ import trio
 
 from llm_actors.kernel import Inbox
 from llm_actors.kernel.trace import exception_site
+from llm_runtime.server.bodies import HeldBodies
 from llm_runtime.server.http1 import CONTINUE, Request, RequestParser, encode_response
 from llm_runtime.server.http_error import NO_SNIFFING, SERVER_ERROR, HttpError, too_many_connections
 from llm_runtime.server.limits import BODY_SECONDS, MIN_RATE, PIPELINED_BYTES
@@ -44,8 +45,23 @@ class HttpConnection:
     """An actor that serves one connected socket until either side has had enough."""
 
     __slots__ = (
-        "_cancel", "_deadline", "_ends_with_client", "_head_seconds", "_held", "_late", "_left", "_making_way",
-        "_parser", "_phase", "_said_last_words", "_since", "_upgrade", "service", "socket", "streaming", "waker",
+        "_bodies",
+        "_cancel",
+        "_deadline",
+        "_ends_with_client",
+        "_head_seconds",
+        "_late",
+        "_left",
+        "_making_way",
+        "_parser",
+        "_phase",
+        "_said_last_words",
+        "_since",
+        "_upgrade",
+        "service",
+        "socket",
+        "streaming",
+        "waker",
     )  # fmt: skip
 
     def __init__(self, socket: Socket, service: ServerState) -> None:
@@ -57,7 +73,7 @@ class HttpConnection:
         self._phase = Phase.IDLE
         self._head_seconds = service.config.head_s
         self._deadline = trio.current_time() + self._head_seconds
-        self._held = 0
+        self._bodies = HeldBodies(service.bodies)
         self._making_way = False
         self._since = 0.0
         self._late = False
@@ -83,7 +99,7 @@ class HttpConnection:
         except trio.BrokenResourceError:
             pass  # a client that has gone or does not read is an ordinary end; what it asked for is cancelled by now
         finally:
-            self._release_body()
+            self._bodies.release_all()
             self.service.room.leave(self)
             self.service.leave(self)
             self.socket.close()
@@ -157,7 +173,7 @@ class HttpConnection:
         while (exchange := await self._next_exchange()) is not None:
             self._enter(Phase.ANSWERING, inf)
             await self._answer(exchange)
-            self._release_body()
+            self._bodies.release_all()
             self.streaming = None
             self._ends_with_client = False
             if exchange.close or self._left or self._upgrade is not None:
@@ -177,7 +193,7 @@ class HttpConnection:
             if request is None:
                 return None
             exchange = RequestContext(self, request)
-            if not self._judge(exchange) and await self._arrival(self._parser.next) is None:
+            if not self._judge(exchange) and await self._arrival(self._next_whole) is None:
                 return None
         except HttpError as refused:
             await self._end_refusing(refused, exchange)
@@ -209,7 +225,6 @@ class HttpConnection:
                 return None
             if self._making_way:
                 raise too_many_connections()
-            self._hold_body()
             if self._late:
                 if self.service.room.is_reserved(self):
                     raise too_many_connections()
@@ -217,7 +232,6 @@ class HttpConnection:
                     return None
                 raise HttpError(408, "request_timeout", "The request took too long to arrive.", close=True)
             await self._progress()
-        self._hold_body()
         return request
 
     async def _progress(self) -> None:
@@ -236,7 +250,7 @@ class HttpConnection:
     async def _end_refusing(self, refused: HttpError, exchange: RequestContext | None) -> None:
         """Refuse, and read nothing more."""
         self._parser.discard()
-        self._release_body()
+        self._bodies.release_all()
         self._said_last_words = not self._making_way  # who makes way is not waited for
         if exchange is None:
             self.service.engine.refused(refused.code)
@@ -259,15 +273,12 @@ class HttpConnection:
                 await exchange.refuse(HttpError(500, "server_error", message, kind=SERVER_ERROR, close=True))
             raise
 
-    def _hold_body(self) -> None:
-        """Count what is here of the body. Raises `HttpError`."""
-        if (more := self._parser.body_bytes - self._held) > 0:
-            self.service.bodies.hold(more)
-            self._held += more
-
-    def _release_body(self) -> None:
-        self.service.bodies.release(self._held)
-        self._held = 0
+    def _next_whole(self) -> Request | None:
+        """The next request if it is whole; what is here of its body counts. Raises `HttpError`."""
+        request = self._parser.next()
+        here = self._parser.body_bytes if request is None else len(request.body)
+        self._bodies.hold(here - self._bodies.size)
+        return request
 
     def upgrade(self, exchange: RequestContext) -> None:
         """Go on as a WebSocket once the endpoint has returned."""

@@ -20,6 +20,7 @@ from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.wires.responses import Create
 from llm_runtime.server.access import plain_protocol
 from llm_runtime.server.beginning import begin
+from llm_runtime.server.bodies import HeldBodies
 from llm_runtime.server.client_events import (
     Cancel,
     ClientEventHead,
@@ -90,6 +91,7 @@ class Session:
         self._caller = caller
         self._socket = socket
         self._lanes: Lanes[Asked] = Lanes(service.config)
+        self._bodies = HeldBodies(service.bodies)
         self._recent = Recent()
         self._streaming: dict[Streaming, None] = {}
         self._ready: deque[Streaming] = deque()
@@ -129,6 +131,7 @@ class Session:
 
     def abandon(self) -> None:
         """Leave all runs; those that nobody else follows are cancelled."""
+        self._bodies.release_all()
         for streaming in self._streaming:
             streaming.answer.close()
         self._streaming.clear()
@@ -163,6 +166,7 @@ class Session:
         self._ending = ending
         for asked in self._lanes.clear():
             self._queued.discard(asked)
+            self._bodies.release(asked.size)
             self._refuse(ending.refused, asked.head)
         self._waker.wake()
 
@@ -225,7 +229,12 @@ class Session:
         self._notice_expiry()
         if self._ending is not None:
             raise self._ending.refused
-        self._lanes.admit(asked.head.stream_id, asked)
+        self._bodies.hold(asked.size)
+        try:
+            self._lanes.admit(asked.head.stream_id, asked)
+        except HttpError:
+            self._bodies.release(asked.size)
+            raise
         self._queued.add(asked, self._deadline_of(asked))
         self._start()
         self._waker.wake()  # the writer is the one who waits for the deadline
@@ -244,6 +253,7 @@ class Session:
         for asked in self._queued.take_due(trio.current_time()):
             head = asked.head
             self._lanes.drop(head.stream_id, asked)
+            self._bodies.release(asked.size)
             message = "the request's deadline passed while it waited for earlier ones on its lane"
             failure = Failure(kind=FailureKind.DEADLINE, message=message)
             self._say(RESPONSES.error_event(failure, stream_id=head.stream_id, event_id=head.event_id))
@@ -289,8 +299,7 @@ class Session:
         else:
             self._follow(streaming)
             return
-        self._lanes.end(head.stream_id)
-        self._start()
+        self._end_turn(asked)
         self._waker.wake()
 
     async def _streaming_of(self, asked: Asked) -> Streaming:
@@ -364,5 +373,9 @@ class Session:
             self._cut_some |= answer.end.failure.kind is FailureKind.SHUTTING_DOWN
         elif isinstance(streaming.asked.work, Create):
             self._recent.add(streaming.kept)
-        self._lanes.end(streaming.asked.head.stream_id)
+        self._end_turn(streaming.asked)
+
+    def _end_turn(self, asked: Asked) -> None:
+        self._bodies.release(asked.size)
+        self._lanes.end(asked.head.stream_id)
         self._start()
