@@ -115,8 +115,7 @@ async def session(server: RedisServer, source: str, use: Callable[[RedisScript],
     await trio.lowlevel.checkpoint_if_cancelled()
     if bug is not None:
         raise bug
-    assert trouble is not None
-    return trouble
+    return trouble or RedisProblem(UNREACHABLE, "the connection has ended")
 
 
 def _address(server: RedisServer) -> str:

@@ -87,6 +87,21 @@ async def test_a_first_that_wins_after_all_cancels_the_hedge(autojump_clock: Moc
     assert (asked.response.provider, asked.text) == ("a", ANSWER)
 
 
+async def test_room_that_is_found_when_the_first_has_just_answered_is_given_back_at_once(
+    autojump_clock: MockClock,
+) -> None:
+    """And not when its answer has ended, which may take minutes."""
+    limits = {"a": Limits(max_concurrency=4), "b": Limits(max_concurrency=1)}
+    slow, busy = answering(late=P95 + 0.02 - 2, gap=1.0), answering(late=P95 + 0.03)  # content is in the second event
+    async with world(limits=limits, a=[slow], b=[busy]) as w, trio.open_nursery() as nursery:
+        w.season("a", usual=P95)
+        nursery.start_soon(lambda: w.ask(model="b/m-b"))
+        nursery.start_soon(hedged, w)
+        await trio.sleep(P95 + 3)
+        books = await w.books()
+        assert (books.providers["a"].in_flight, books.providers["b"].in_flight) == (1, 0)
+
+
 @pytest.mark.parametrize(
     "unasked",
     [

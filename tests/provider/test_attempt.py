@@ -17,7 +17,7 @@ from llm_protocol.errors import LLMClientError
 from llm_protocol.events import Failed, Finished
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.policy import Timeouts
-from support.peer import Call, Peer, Script, chunked, close, flood, pause, raw, reply, reset, sse, stall
+from support.peer import Call, Peer, Script, Step, chunked, close, flood, pause, raw, reply, reset, sse, stall
 from support.upstream import CANARY, END, HELLO, JSON, REQUEST, Asked, spec, upstream, whole, word
 
 SSE_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -60,6 +60,25 @@ async def test_the_connection_is_kept_after_a_streamed_answer(autojump_clock: tr
             await provider.ask()
 
         assert peer.connections == 1
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [[stall()], [pause(0.05), raw(b"nonsense")], [pause(0.05), close()]],
+    ids=["nothing", "nonsense", "the end of the connection"],
+)
+@pytest.mark.parametrize("left", [10.0, 0.05], ids=["in time", "just before the deadline"])
+async def test_what_is_whole_stays_whole_whatever_comes_behind_it(
+    behind: list[Step], left: float, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The end of the body is waited for only so that the connection can be kept."""
+    timeouts = Timeouts(connect=1, first_token=30, idle=30, total=20)
+    script = [pause(timeouts.total - left), sse(*HELLO, *END, end=False), *behind]
+    async with Peer(script) as peer, upstream(peer, timeouts) as provider:
+        asked = await provider.ask()
+
+    assert asked.text == "Hello there"
+    assert isinstance(asked.outcome and asked.outcome.end, Finished)
 
 
 # How a stream can go wrong after its head; then the kind it must become, and whether text had been delivered.

@@ -229,7 +229,7 @@ class AttemptLoop:
                     return None
                 return Attempt(self._services, self._ask, other, request, estimate, room=room, hedge=True)
 
-            raced = await hedged(asking, delay_s, find_room, second, self._rescue.sink)
+            raced = await hedged(asking, delay_s, find_room, rooms.close, second, self._rescue.sink)
         plan.take(raced.winner.candidate)
         if raced.failed_too is not None:
             plan.drop_unless(lambda each: each != raced.failed_too)

@@ -35,12 +35,14 @@ async def hedged(
     first: Attempt,
     delay_s: float,
     find_room: Callable[[], Awaitable[bool]],
+    release_room: Callable[[], None],
     second: Callable[[], Attempt | None],
     sink: Sink,
 ) -> Raced:
     """Ask ``first``; if nothing came of it after ``delay_s``, find room for another and ask that as well.
 
-    ``second`` makes its claims when it is called, and is called only if they are used. Returns when the answer has
+    ``second`` makes its claims when it is called, and is called only if they are used. Room that was found and is not
+    used is released at once, not when the answer has ended. Returns when the answer has
     ended; if both failed, with the failure that came first. Cancelling it cancels both.
     """
     race = _Race(sink)
@@ -48,9 +50,12 @@ async def hedged(
         nursery.start_soon(race.run, first, race.enter(first))
         with trio.move_on_after(delay_s):
             await race.decided.wait()
-        late = not race.decided.is_set() and await find_room()
-        if late and not race.decided.is_set() and (other := second()) is not None:
-            nursery.start_soon(race.run, other, race.enter(other))
+        if not race.decided.is_set() and await find_room():
+            other = None if race.decided.is_set() else second()
+            if other is None:
+                release_room()
+            else:
+                nursery.start_soon(race.run, other, race.enter(other))
     return race.result()
 
 

@@ -7,6 +7,7 @@ whoever asked has gone.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from math import inf
 from typing import final
 
@@ -166,8 +167,9 @@ class ProviderCall:
             if events:
                 end = self._pass_on(events)
             assert end is not None or data, "a decoder's end() gives a terminal event"
-        if isinstance(end, Finished):
-            with trio.move_on_after(AFTER_END_SECONDS):
+        if isinstance(end, Finished) and self._scope.deadline - trio.current_time() > AFTER_END_SECONDS:
+            # The answer is whole: neither a deadline nor what comes behind it may turn it into a failure.
+            with suppress(TransportError), trio.move_on_after(AFTER_END_SECONDS):
                 await response.receive()
         return end
 
