@@ -64,7 +64,7 @@ async def test_while_a_model_list_is_fetched(how: str) -> None:
             began = trio.current_time()
             with pytest.raises(DeadlineError, match="within the request's 1 s"):
                 await rt.chat("hi", model="r" if how == "route" else "unheard-of", **said.get(how, {}))
-            assert 1 <= trio.current_time() - began < 2, "in real time: the list would be given up after 10 s"
+            assert 1 <= trio.current_time() - began < 5, "in real time: the list would be given up after 10 s"
 
 
 async def test_while_it_waits_for_the_orchestrator(moving_clock: MovingClock) -> None:
