@@ -20,6 +20,7 @@ from support.attempts import ANSWER, World, answering, world
 from support.harm import assert_unharmed, nothing_logged
 
 GAP = 0.001
+LATE = 1.0
 
 
 class Victim:
@@ -66,6 +67,11 @@ SCENARIOS: dict[str, tuple[Options, Limits, dict[str, Any]]] = {
     "whole": ({"stream": False}, Limits(max_concurrency=4), {"a": [answering(late=GAP)]}),
     "waits in line": ({}, Limits(max_concurrency=1), {"a": [answering(gap=GAP)]}),
     "shared": ({"cache": "read"}, Limits(max_concurrency=4), {"a": [answering(gap=GAP)]}),
+    "several hedged": (
+        {"hedge": True},
+        Limits(max_concurrency=4),
+        {"a": [answering(late=LATE + 1)], "b": [answering(late=GAP, gap=GAP)]},
+    ),
     "several raced": (
         {"strategy": "race", "members": ("a/m-a", "b/m-b")},
         Limits(max_concurrency=4),
@@ -94,12 +100,16 @@ def test_whatever_happens_to_one_request_nothing_else_notices(scenario: str, hap
             for at in injector.every_point(4 if scenario.startswith("several") else 1):
                 same = options | {"prompt": f"Count from {at}."}  # one that is not in the cache yet
                 victim = Victim(w, same, injector.point)
+                if options.get("hedge"):
+                    w.season("a", usual=LATE)
                 with injector.at(at, lambda: happen(victim)):  # noqa: B023  (called within the block)
                     async with trio.open_nursery() as nursery:
                         nursery.start_soon(victim.ask)
                         asked = await w.ask(**same)
                     await w.settled()
                 assert (at, asked.text, asked.response.content) == (at, ANSWER, ANSWER)
+                if options.get("hedge"):
+                    assert sorted(asked.outcomes()) == ["a:cancelled", "b:ok"]
                 assert victim.run is None or victim.run.log.end is not None or not victim.run.log.events
                 assert_unharmed(w.tree)
                 assert w.task_count() == tasks
