@@ -369,3 +369,20 @@ def test_a_config_is_frozen() -> None:
     with pytest.raises(AttributeError):
         Config().server = Server()  # type: ignore[misc]
     assert msgspec.structs.replace(Config(), server=Server(port=1)).server.port == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ('trusted_proxies = ["10.0.0.0/8", "proxy.example"]', "'proxy.example' is not an address or network"),
+        ("max_body_mb = 300", "max_body_mb must not be more than max_body_total_mb"),
+        ("max_connections = 0", "server.max_connections"),
+        ("max_body_s = 0", "server.max_body_s"),
+    ],
+)
+def test_limits_that_make_no_sense_are_told_in_one_line(source: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(f"[server]\n{source}\n".encode(), {})
+    assert said in str(caught.value)
+    assert str(caught.value).startswith("config.toml:")
+    assert "\n" not in str(caught.value)

@@ -65,7 +65,7 @@ async def test_a_stranger_is_refused_by_the_head_alone_and_the_connection_closed
 
 
 async def test_nothing_of_a_strangers_body_is_kept() -> None:
-    async with open_door(keys=KEYS, max_body_total_mb=MAX_MB) as door:
+    async with open_door(keys=KEYS, max_body_mb=MAX_MB, max_body_total_mb=MAX_MB) as door:
         strangers = [await door.connect() for _ in range(FAILED_LOGINS)]
         for client in strangers:
             await client.send(post(b"a" * 100_000)[:-50_000])
@@ -126,7 +126,7 @@ async def test_a_websocket_message_has_so_many_bytes(size: int, closes: bool) ->
 @pytest.mark.parametrize(("size", "status"), [(2_096, 200), (2_097, 503)])
 async def test_all_bodies_together_have_so_many_bytes(size: int, status: int) -> None:
     """Those that are being answered count, too: what was read from them is in memory as long as their answer takes."""
-    async with open_door(hanging, saying("fine"), max_body_total_mb=MAX_MB) as door:
+    async with open_door(hanging, saying("fine"), max_body_mb=MAX_MB, max_body_total_mb=MAX_MB) as door:
         async with await door.connect() as first:
             await first.begin("POST", "/v1/chat/completions", chat(2_000, stream=True))
             await door.engine.until(lambda: door.engine.open_runs == 1)
@@ -140,7 +140,7 @@ async def test_all_bodies_together_have_so_many_bytes(size: int, status: int) ->
 
 
 async def test_half_a_body_counts_until_its_client_leaves() -> None:
-    async with open_door(max_body_total_mb=MAX_MB) as door:
+    async with open_door(max_body_mb=MAX_MB, max_body_total_mb=MAX_MB) as door:
         async with await door.connect() as slow:
             await slow.send(post(chat(4_000))[:-1])
             async with await door.connect() as other:
@@ -154,7 +154,7 @@ async def test_half_a_body_counts_until_its_client_leaves() -> None:
 
 async def test_websocket_messages_count_while_they_wait_and_are_answered() -> None:
     create = '{"type":"response.create","model":"m","stream_id":"%s","input":"' + "a" * 1_900 + '"}'
-    async with open_door(hanging, max_body_total_mb=MAX_MB) as door:
+    async with open_door(hanging, max_body_mb=MAX_MB, max_body_total_mb=MAX_MB) as door:
         async with connected(door) as ws:
             for lane in ("a", "a", "a"):
                 await ws.send(create % lane)

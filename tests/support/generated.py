@@ -7,6 +7,7 @@ from pathlib import Path
 
 from llm_protocol.errors import error_for
 from llm_protocol.failures import RULES, Failure, Step
+from support.bounds import page as limits_page
 from support.offers import TYPES, VENDORS, offer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,6 +58,7 @@ def documents() -> dict[Path, str]:
     readme = ROOT / "README.md"
     return {
         ROOT / "docs" / "failures.md": failures(),
+        ROOT / "docs" / "limits.md": limits_page(),
         readme: with_block(readme.read_text(), "providers", providers()),
     }
 

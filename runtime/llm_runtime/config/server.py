@@ -5,6 +5,7 @@ Each limit is here once. The server reads it from this struct, and docs/limits.m
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from typing import Annotated
 
 from msgspec import Meta
@@ -85,3 +86,12 @@ class Server(ServerLimits, frozen=True, kw_only=True):
     """Addresses or networks of proxies: behind one, all callers share an address, so it has no limit of its own."""
     websocket: bool = True
     """Whether WebSockets are served; without, clients are told to use HTTP."""
+
+    def __post_init__(self) -> None:
+        if self.max_body_mb > self.max_body_total_mb:
+            raise ValueError("max_body_mb must not be more than max_body_total_mb")
+        for proxy in self.trusted_proxies:
+            try:
+                ip_network(proxy, strict=False)
+            except ValueError:
+                raise ValueError(f"trusted_proxies: {proxy!r} is not an address or network") from None

@@ -1,0 +1,291 @@
+"""The table behind docs/limits.md: each limit of the server, what it changed, and the tests that hold it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+from llm_protocol.codec.json_limits import LIMITS as JSON_LIMITS
+from llm_runtime.config import ServerLimits
+from llm_runtime.server import limits
+
+
+class Bound(NamedTuple):
+    """One limit. ``name`` is an option of ``[server]`` or a constant of `llm_runtime.server.limits`. ``before`` and
+    ``after`` are what was measured without it, or with it as it was, and with it; empty where nothing was.
+    """
+
+    name: str
+    what: str
+    tests: tuple[str, ...]
+    before: str = ""
+    after: str = ""
+
+    @property
+    def is_option(self) -> bool:
+        """Whether it can be configured."""
+        return self.name in OPTIONS
+
+    @property
+    def value(self) -> str:
+        """The default, with its unit."""
+        if self.name in JSON:
+            return _with_unit(self.name, JSON[self.name])
+        value = OPTIONS[self.name].default if self.is_option else getattr(limits, self.name)
+        return _with_unit(self.name, value)
+
+
+OPTIONS = {field.name: field for field in msgspec.structs.fields(ServerLimits)}
+JSON = {f"JsonLimits.{name}": value for name, value in JSON_LIMITS._asdict().items()}
+CONSTANTS = tuple(name for name in vars(limits) if name.isupper())
+
+
+def _with_unit(name: str, value: object) -> str:
+    if isinstance(value, str):
+        return f"`{value}`"
+    number = f"{value:,g}" if isinstance(value, float) else f"{value:,}"
+    if name.endswith("_mb"):
+        return f"{number} MB"
+    if name.endswith(("_s", "_SECONDS")):
+        return f"{number} s"
+    if name == "MIN_RATE":
+        return f"{number} bytes/s"
+    return f"{number} bytes" if name.endswith("_BYTES") else number
+
+
+SILENT = (
+    "beside 1,000 silent connections none of 40 requests with a valid key was answered",
+    "all 40 were",
+)
+STRANGERS = (
+    "60 connections without a key that send 16 MiB each took the daemon from 35 to 992 MiB",
+    "40 to 44 MiB, refused within 0.2 s",
+)
+
+BOUNDS = (
+    Bound(
+        "max_connections",
+        "Connections at once, HTTP and WebSocket together. The next one is answered with 429 (`connection_limit`), "
+        "unless one that has not shown a valid key can make way.",
+        (
+            "test_one_connection_too_many_is_told_so",
+            "test_silent_connections_shut_nobody_out",
+            "test_a_daemon_with_few_descriptors_says_so_and_serves",
+        ),
+        *SILENT,
+    ),
+    Bound(
+        "max_unverified_per_peer",
+        "Connections of one address that have not shown a valid key, where keys are configured; beyond it the oldest "
+        "makes way. All such connections together have a quarter of the room that is left. Loopback, unix sockets and "
+        "`trusted_proxies` are exempt.",
+        (
+            "test_one_address_has_fifty_connections_without_a_key_and_the_next_takes_the_oldest_place",
+            "test_strangers_of_many_addresses_have_a_quarter_of_what_is_left",
+            "test_shared_addresses_are_limited_only_by_the_whole",
+        ),
+        *SILENT,
+    ),
+    Bound(
+        "max_runs",
+        "Requests in flight at once; the next is answered with 429.",
+        ("test_so_many_requests_are_in_flight",),
+    ),
+    Bound(
+        "max_body_mb",
+        "A request's body, and a WebSocket message; more is 413, or 1009.",
+        ("test_a_body_has_so_many_bytes", "test_a_websocket_message_has_so_many_bytes"),
+    ),
+    Bound(
+        "max_body_total_mb",
+        "All bodies and WebSocket messages that are being received, wait, or are being answered; more is 503 with "
+        "Retry-After. Nothing is kept of a body before its head has shown a valid key.",
+        (
+            "test_all_bodies_together_have_so_many_bytes",
+            "test_half_a_body_counts_until_its_client_leaves",
+            "test_websocket_messages_count_while_they_wait_and_are_answered",
+            "test_nothing_of_a_strangers_body_is_kept",
+        ),
+        *STRANGERS,
+    ),
+    Bound(
+        "max_body_s",
+        "Time for a body to arrive, at whatever rate.",
+        ("test_a_body_has_so_many_seconds_whatever_its_rate",),
+        "1,034 s for 16 MiB at the lowest rate (computed)",
+        "120 s",
+    ),
+    Bound(
+        "head_s",
+        "Time for a head to arrive, and for a new connection to begin one.",
+        ("test_a_head_has_so_many_seconds",),
+    ),
+    Bound("keep_alive_s", "An idle HTTP connection.", ("test_an_idle_connection_is_closed_after_a_while",)),
+    Bound(
+        "websocket_lifetime_s",
+        "A WebSocket; 0 is no limit.",
+        ("test_a_connection_ends_with_its_lifetime_between_turns",),
+    ),
+    Bound(
+        "websocket_responses",
+        "Responses in flight on one WebSocket; others wait.",
+        ("test_sixteen_are_active_and_the_others_wait", "test_lanes_keep_to_their_options"),
+    ),
+    Bound("websocket_lanes", "Named lanes on one WebSocket.", ("test_lanes_keep_to_their_options",)),
+    Bound(
+        "websocket_queue",
+        "Requests that wait on one lane; the next is refused.",
+        ("test_a_flood_of_requests_is_refused_beyond_the_queue", "test_lanes_keep_to_their_options"),
+    ),
+    Bound("stored_s", "A stored response, from its end on.", ("test_the_shelf_keeps_what_is_stored_for_its_time",)),
+    Bound(
+        "stored_mb",
+        "All stored responses together; the oldest go.",
+        ("test_the_shelf_keeps_to_its_bytes_and_the_newest",),
+    ),
+    # -- not options --------------------------------------------------------------------------------------------------
+    Bound(
+        "RESERVED_CONNECTIONS",
+        "Connections beyond `max_connections`: only `/livez`, `/readyz`, `/health` and `/metrics` are answered.",
+        (
+            "test_a_full_server_answers_health_and_metrics_and_nothing_else",
+            "test_a_room_full_of_known_ones_has_a_reserve",
+        ),
+        "a full server answered 429 to `/livez`",
+        "200",
+    ),
+    Bound("RESERVED_SECONDS", "Time for such a connection to ask.", ("test_one_connection_too_many_is_told_so",)),
+    Bound(
+        "DEPARTING_CONNECTIONS",
+        "Connections told to make way that are not closed yet.",
+        ("test_silent_connections_shut_nobody_out",),
+    ),
+    Bound(
+        "LINGERING_CONNECTIONS",
+        "Refused connections that are read from until their client has read why.",
+        ("test_each_shape_has_its_answer",),
+    ),
+    Bound(
+        "ACCEPTED_AT_ONCE",
+        "Connections accepted before others have their turn.",
+        ("test_no_fault_of_accept_ends_the_loop",),
+    ),
+    Bound(
+        "BACKLOG", "Connections the kernel holds until they are accepted.", ("test_no_fault_of_accept_ends_the_loop",)
+    ),
+    Bound(
+        "FAILED_LOGINS",
+        "Wrong keys of one address within `LOGIN_SECONDS` that are answered with 401; more are 429.",
+        ("test_many_wrong_keys_are_told_to_wait_and_hung_up_on",),
+    ),
+    Bound(
+        "LOGIN_SECONDS",
+        "How long wrong keys are counted together.",
+        ("test_a_window_ends_when_it_said_and_the_wait_shrinks_towards_it",),
+    ),
+    Bound(
+        "WATCHED_PEERS",
+        "Addresses whose wrong keys are counted.",
+        ("test_the_table_is_bounded_and_forgets_who_began_first",),
+    ),
+    Bound("HEAD_BYTES", "A request line and its fields; more is 431.", ("test_a_head_has_so_many_bytes",)),
+    Bound(
+        "CHUNKS_AT_ONCE",
+        "Chunks of a body read before other connections have their turn.",
+        ("test_a_body_of_tiny_chunks_is_read_in_turns",),
+        "64 KiB of one-byte chunks were one step of 114 ms",
+        "13 ms",
+    ),
+    Bound(
+        "PIPELINED_BYTES",
+        "Bytes sent ahead while a request is answered; with more the client is cut off.",
+        ("test_so_much_may_be_sent_ahead",),
+    ),
+    Bound(
+        "BODY_SECONDS",
+        "For a body to arrive, plus what it takes at `MIN_RATE`; at most `max_body_s`.",
+        ("test_a_request_that_does_not_come_is_not_waited_for",),
+    ),
+    Bound(
+        "WRITE_STALL_SECONDS",
+        "For a write to a client that reads nothing.",
+        ("test_a_reader_that_stalls_is_cut_off_and_its_run_cancelled",),
+    ),
+    Bound(
+        "MIN_RATE",
+        "A body, and a client that reads an answer, may not be slower for long.",
+        ("test_a_reader_of_a_byte_a_second_is_not_waited_for",),
+    ),
+    Bound(
+        "MESSAGE_FRAGMENTS",
+        "Frames of one WebSocket message; more closes with 1008.",
+        ("test_a_message_in_endless_fragments_is_a_policy_violation",),
+    ),
+    Bound(
+        "UNSAID_FRAMES",
+        "Error frames that wait for a client that does not read; more closes with 1008.",
+        ("test_a_client_that_floods_and_does_not_read_is_closed",),
+    ),
+    Bound(
+        "RECENT_RESPONSES",
+        "Responses a WebSocket remembers for `previous_response_id`.",
+        ("test_a_connection_remembers_the_recently_used",),
+    ),
+    Bound("JsonLimits.values", "Values in a JSON text; more is 400.", ("test_a_million_values_and_one_more",)),
+    Bound("JsonLimits.keys", "Members of objects in it, together.", ("test_keys_and_one_more",)),
+    Bound("JsonLimits.containers", "Lists and objects in it.", ("test_lists_and_objects_and_one_more",)),
+    Bound("JsonLimits.depth", "Lists and objects in one another.", ("test_depth_and_one_more",)),
+    Bound("JsonLimits.digits", "Digits of one number.", ("test_digits_of_a_number_and_one_more",)),
+    Bound("JsonLimits.slow_numbers", "Numbers that take long to read.", ("test_slow_numbers_and_one_more",)),
+)
+"""In the order of the page."""
+
+OTHERS = frozenset(
+    (
+        "CLOSE_SECONDS", "KEEPALIVE_IDLE_SECONDS", "KEEPALIVE_INTERVAL_SECONDS", "LANE_NAME", "LINGER_BYTES",
+        "RECEIVE_BYTES", "RECENT_BYTES", "SSE_PING_SECONDS", "TICK_SECONDS", "UNSENT_BYTES", "VANISHED_SECONDS",
+        "WRITE_BATCH_BYTES", "WRITE_PIECE_BYTES", "WS_PING_SECONDS",
+    )
+)  # fmt: skip
+"""Constants that say how the server works, and refuse nobody."""
+
+PAGE = """\
+# Limits of the server
+
+What the server takes from its clients, and what it does with more. An option is set under `[server]` in the
+configuration; the others are in `llm_runtime.server.limits` and `llm_protocol.codec.json_limits`. A megabyte is
+1,048,576 bytes. Where an effect was measured, it is told before and after the limit was introduced.
+`bin/bench attack` runs a thousand attackers without a key beside fifty paying streams. This page is made from
+`tests/support/bounds.py` by `bin/make-docs`.
+
+A client is judged by the head of its request: key, Host, Origin and path. A refusal with 401 or 403 closes the
+connection, and nothing of a body is kept before. At its start the daemon raises the limit of open files as far as it
+may, and fits `max_connections` and `max_runs` to it: half of the descriptors beyond a small rest are for providers.
+
+"""
+
+
+def page() -> str:
+    """``docs/limits.md``."""
+    options = [bound for bound in BOUNDS if bound.is_option]
+    constants = [bound for bound in BOUNDS if not bound.is_option]
+    return (
+        f"{PAGE}## Options\n\n{_table(options)}\n## Not options\n\n{_table(constants)}"
+        f"\n## Measured\n\n{_effects()}\n## Tests\n\n{_tests()}"
+    )
+
+
+def _table(bounds: list[Bound]) -> str:
+    rows = "".join(f"| `{bound.name}` | {bound.value} | {bound.what} |\n" for bound in bounds)
+    return f"| name | default | what it limits |\n|---|---|---|\n{rows}"
+
+
+def _effects() -> str:
+    rows = "".join(f"| `{bound.name}` | {bound.before} | {bound.after} |\n" for bound in BOUNDS if bound.before)
+    return f"| limit | before | after |\n|---|---|---|\n{rows}"
+
+
+def _tests() -> str:
+    rows = "".join(f"| `{bound.name}` | {', '.join(f'`{test}`' for test in bound.tests)} |\n" for bound in BOUNDS)
+    return f"| limit | held by |\n|---|---|\n{rows}"
