@@ -96,6 +96,11 @@ class StreamDecoder(Protocol):
         """Whether the body is kept until its end, so that its size has to be bounded."""
         ...
 
+    @property
+    def ignored(self) -> set[str]:
+        """The names of fields that came with a type of their own and were left out."""
+        ...
+
     def feed(self, data: bytes) -> list[Event]:
         """The events that ``data`` completes. After ``Finished`` or ``Failed`` there are no more."""
         ...

@@ -194,7 +194,7 @@ def test_unknown_things_survive() -> None:
 @pytest.mark.parametrize(
     "frames",
     [
-        [START, START],
+        [START, START | {"message": {**MESSAGE, "id": "another"}}],
         [STOP],
         [START, {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "x"}}],
         [START, *text_block(0, "x")[:1], {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta"}}],
@@ -203,7 +203,7 @@ def test_unknown_things_survive() -> None:
         [START, *call_block(0, "{")[:-1], message_delta("tool_use"), STOP],
         [
             START,
-            {"type": "content_block_start", "index": 0, "content_block": {"type": "tool_use", "id": 1, "name": "f"}},
+            {"type": "content_block_start", "index": 0, "content_block": {"type": "tool_use", "id": {}, "name": "f"}},
         ],
         [START, {"type": "message_delta", "delta": 3}],
         [{"type": "message_start"}],
@@ -322,7 +322,7 @@ def test_a_whole_answer_with_a_cut_tool_call() -> None:
     assert fold(events).output == (Text("a"),)
 
 
-@pytest.mark.parametrize("body", [b"{}", b'{"content":[1]}', b'{"content":[],"stop_reason":1}', b"[]", b"{"])
+@pytest.mark.parametrize("body", [b"{}", b'{"content":[1]}', b"[]", b"{"])
 def test_a_malformed_answer_is_a_protocol_failure(body: bytes) -> None:
     """Never an exception."""
     [failed] = CLIENT.decode_response(REQUEST, WireResponse(200, (), body))

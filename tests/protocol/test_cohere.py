@@ -368,7 +368,7 @@ def test_unknown_things_survive() -> None:
 @pytest.mark.parametrize(
     "frames",
     [
-        [START, START],
+        [START, START | {"id": "another"}],
         content(0, "text", "a"),
         [START, delta("content-delta", 0, content={"text": "a"})],
         [START, *content(0, "text")[:1], delta("content-delta", 0, content={"thinking": "a"})],

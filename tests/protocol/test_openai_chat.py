@@ -481,15 +481,12 @@ HUGE_NUMBER = b'data: {"usage":{"prompt_tokens":' + b"9" * 1_000_000 + b'},"choi
         b"data: {\n\n",
         b"data: [1]\n\n",
         b'data: {"choices":[{"index":0,"delta":{"content":NaN}}]}\n\n',
-        b'data: {"choices":{}}\n\n',
-        b'data: {"choices":[null]}\n\n',
-        b'data: {"choices":[{"delta":{"content":7}}]}\n\n',
         b'data: {"choices":[{"delta":{"tool_calls":"x"}}]}\n\n',
         b'data: {"choices":[{"delta":{"tool_calls":[{"index":0,"function":{"name":{}}}]}}]}\n\n',
         DEEP,
         HUGE_NUMBER,
     ],
-    ids=range(10),
+    ids=range(7),
 )
 def test_malformed_chunks_end_the_stream(bad: bytes) -> None:
     """SSE-07: a typed failure, and what follows is not read."""

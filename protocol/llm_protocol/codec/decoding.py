@@ -26,6 +26,8 @@ class AnswerDecoder(ABC):
 
     def __init__(self) -> None:
         self.over = False
+        self.ignored: set[str] = set()
+        """The names of fields that came with a type of their own and were left out."""
         self._items = 0
         self._out: list[Event] = []
 
@@ -116,6 +118,11 @@ class BodyDecoder:
     def is_whole(self) -> bool:
         """Whether the body turned out to be one JSON object, of which all is kept until its end."""
         return self._whole is not None
+
+    @property
+    def ignored(self) -> set[str]:
+        """The names of fields that came with a type of their own and were left out."""
+        return self._answer.ignored
 
     def feed(self, data: bytes) -> list[Event]:
         """The events that ``data`` completes. After ``Finished`` or ``Failed`` there are no more."""

@@ -30,6 +30,11 @@ class WholeBody:
         """Always: nothing of it is told before its end."""
         return True
 
+    @property
+    def ignored(self) -> set[str]:
+        """None: these bodies are read as they are, or not at all."""
+        return set()
+
     def feed(self, data: bytes) -> list[Event]:
         """Nothing yet, or the failure of a body that is too long."""
         if self._over:

@@ -80,6 +80,8 @@ def refusal_of(details: Any) -> Refusal | None:
 def text_of(obj: JsonObject, name: str) -> str:
     """A text field; empty if it is absent or null. Raises `WireError`."""
     value = obj.get(name)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)  # ids, in some servers
     if not isinstance(value, str | None):
         raise WireError(f"{name}: expected a text")
     return value or ""

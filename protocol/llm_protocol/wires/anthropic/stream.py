@@ -15,6 +15,7 @@ import msgspec
 
 from llm_protocol.codec.decoding import AnswerDecoder
 from llm_protocol.codec.json import JsonDecoder, WireError, decode_object, encode_json
+from llm_protocol.codec.lenient import read, read_object
 from llm_protocol.codec.sse import ServerSentEvent
 from llm_protocol.content import JsonObject, Opaque, Part, ToolCall
 from llm_protocol.events import (
@@ -62,6 +63,8 @@ _EVENT_NAMES = frozenset(
         "error",
     )
 )
+_ESSENTIAL = frozenset(("type", "delta", "content_block", "message", "text", "partial_json", "thinking"))
+"""What an answer is made of; every other field may be of any type."""
 _PIECE_FIELDS = {"text": "text", "thinking": "thinking"}
 
 
@@ -107,13 +110,14 @@ class AnthropicDecoder(AnswerDecoder):
         self._held: _Block | None = None  # the last call, ended
         self._usage: JsonObject = {}
         self._started = False
+        self._id: str | None = None
         self._stop_reason: str | None = None
 
     def take(self, piece: ServerSentEvent) -> None:
         """Take the next event into account; types that are not known are passed over."""
         if piece.event not in _EVENT_NAMES or piece.data == "[DONE]":
             return
-        event = _EVENTS.decode(piece.data)
+        event = read(_EVENTS, AnthropicStreamEvent, piece.data, _ESSENTIAL, self.ignored, types=_EVENT_NAMES)
         match event.type:
             case "content_block_delta":
                 self._take_delta(self._block(event), _there(event.delta, "delta"))
@@ -131,10 +135,13 @@ class AnthropicDecoder(AnswerDecoder):
                 self.fail(failure_of(event.error, status=None))
 
     def _start(self, message: JsonObject) -> None:
+        started = _started(message)
         if self._started:
-            raise WireError("a second message_start")
-        self._started = True
-        self._out.append(_started(message))
+            if started.upstream_id != self._id:
+                raise WireError("a second message_start, of another answer")
+            return
+        self._started, self._id = True, started.upstream_id
+        self._out.append(started)
         self._report_usage(message.get("usage"))
 
     def _start_block(self, event: AnthropicStreamEvent) -> None:
@@ -236,7 +243,7 @@ class AnthropicDecoder(AnswerDecoder):
 
     def take_whole(self, body: bytes) -> None:
         """Take a whole answer, or an error in its place. Raises `WireError`."""
-        message = decode_object(body)
+        message = read_object(body)
         if message.get("type") == "error":
             self.fail(failure_of(message.get("error"), status=None))
             return
@@ -278,7 +285,7 @@ def _is_call(part: Part) -> bool:
 
 def _error_in(stray: bytes) -> Any:
     try:
-        return decode_object(stray).get("error")
+        return read_object(stray).get("error")
     except WireError:
         return None
 

@@ -241,6 +241,8 @@ def cite(part: Part, citations: list[Any]) -> Part:
 def text_of(obj: JsonObject, name: str, where: str) -> str:
     """A text field; empty if it is absent or null. Raises `WireError`."""
     value = obj.get(name)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)  # ids, in some servers
     if not isinstance(value, str | None):
         raise WireError(f"{where}.{name}: expected a text".lstrip("."))
     return value or ""

@@ -11,7 +11,8 @@ from __future__ import annotations
 from typing import Any, final
 
 from llm_protocol.codec.decoding import AnswerDecoder
-from llm_protocol.codec.json import JsonDecoder, WireError, decode_object
+from llm_protocol.codec.json import JsonDecoder, WireError
+from llm_protocol.codec.lenient import read, read_object
 from llm_protocol.codec.sse import ServerSentEvent
 from llm_protocol.content import Part, Reasoning, Text, ToolCall
 from llm_protocol.events import (
@@ -42,6 +43,10 @@ _NULL_LIMIT = 16
 """Characters of arguments that may turn out to be ``null``, white space included, before they are told all the same."""
 
 _EVENTS = JsonDecoder(CohereStreamEvent)
+_ESSENTIAL = frozenset(
+    ("type", "delta", "message", "content", "text", "thinking", "tool_calls", "function", "arguments")
+)
+"""What an answer is made of; every other field may be of any type."""
 _KNOWN = frozenset(
     f"{thing}-{step}" for thing in ("message", "content", "tool-call", "citation") for step in ("start", "delta", "end")
 ) | {"tool-plan-delta", ""}
@@ -84,12 +89,13 @@ class CohereDecoder(AnswerDecoder):
         self._texts: dict[int, _Item] = {}  # ended, waiting for citations
         self._held: ItemDone | None = None
         self._started = False
+        self._id: str | None = None
 
     def take(self, piece: ServerSentEvent) -> None:
         """Take the next event into account; types that are not known are passed over."""
         if piece.event not in _KNOWN or piece.data == "[DONE]":
             return
-        event = _EVENTS.decode(piece.data)
+        event = read(_EVENTS, CohereStreamEvent, piece.data, _ESSENTIAL, self.ignored, types=_KNOWN)
         if event.type == "message-start":
             self._start(event)
         elif not self._started and event.type in _KNOWN:
@@ -116,8 +122,10 @@ class CohereDecoder(AnswerDecoder):
 
     def _start(self, event: CohereStreamEvent) -> None:
         if self._started:
-            raise WireError("a second message-start")
-        self._started = True
+            if event.id != self._id:
+                raise WireError("a second message-start, of another answer")
+            return
+        self._started, self._id = True, event.id
         self._out.append(Started(upstream_id=event.id))
 
     def _open(self, kind: ItemKind, item_id: str | None = None, name: str | None = None) -> _Item:
@@ -250,7 +258,7 @@ class CohereDecoder(AnswerDecoder):
 
     def take_whole(self, body: bytes) -> None:
         """Take a whole answer. Raises `WireError`."""
-        answer = decode_object(body)
+        answer = read_object(body)
         message, raw = answer.get("message"), text_of(answer, "finish_reason", "") or None
         if not isinstance(message, dict):
             raise WireError("message: expected an object")

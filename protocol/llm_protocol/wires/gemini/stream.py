@@ -11,7 +11,8 @@ from __future__ import annotations
 from typing import final
 
 from llm_protocol.codec.decoding import AnswerDecoder
-from llm_protocol.codec.json import JsonDecoder, WireError, decode_json, decode_object, json_text
+from llm_protocol.codec.json import JsonDecoder, WireError, decode_json, json_text
+from llm_protocol.codec.lenient import read, read_object
 from llm_protocol.codec.media import unbase64
 from llm_protocol.codec.sse import ServerSentEvent
 from llm_protocol.content import Image, JsonObject, Opaque, Reasoning, Text, ToolCall
@@ -33,6 +34,8 @@ from llm_protocol.wires.gemini.shapes import GeminiBlob, GeminiCall, GeminiChunk
 from llm_protocol.wires.gemini.tables import FINISH_REASONS, NAME
 
 _CHUNK = JsonDecoder(GeminiChunk)
+_ESSENTIAL = frozenset(("candidates", "content", "parts", "text", "functionCall", "name", "args", "inlineData", "data"))
+"""What an answer is made of; every other field may be of any type."""
 _MADE_ID = "call_gemini_"
 
 
@@ -92,9 +95,9 @@ class GeminiDecoder(AnswerDecoder):
         super().fail(failure)
 
     def _add(self, text: str | bytes) -> None:
-        chunk = _CHUNK.decode(text)
+        chunk = read(_CHUNK, GeminiChunk, text, _ESSENTIAL, self.ignored)
         if chunk.error is not None:
-            self.fail(failure_of(None, decode_object(text)))
+            self.fail(failure_of(None, read_object(text)))
         else:
             self._take(chunk, text)
 
@@ -196,7 +199,7 @@ def _is_image(blob: GeminiBlob) -> bool:
 
 def _raw_part(text: str | bytes, candidate: int, part: int) -> JsonObject:
     """The part again, with the fields that the typed decoder does not know."""
-    raw: JsonObject = decode_object(text)["candidates"][candidate]["content"]["parts"][part]
+    raw: JsonObject = read_object(text)["candidates"][candidate]["content"]["parts"][part]
     return {name: value for name, value in raw.items() if value is not None}
 
 

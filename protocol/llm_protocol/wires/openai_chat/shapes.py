@@ -10,7 +10,8 @@ from typing import Any
 
 import msgspec
 
-from llm_protocol.codec.json import JsonDecoder, WireError, decode_object, json_text
+from llm_protocol.codec.json import JsonDecoder, TooLarge, WireError, json_text
+from llm_protocol.codec.lenient import fit, read_object
 from llm_protocol.content import JsonObject
 from llm_protocol.response import FinishReason, Usage
 
@@ -185,26 +186,31 @@ KEEP_ALIVES = frozenset(("", "null", "{}", "ping", '"ping"'))
 """Data that says nothing."""
 
 
-def read_chunk(text: bytes | str) -> ChatChunk:
-    """The chunk, or whole answer, in ``text``. Raises `WireError`."""
+_ESSENTIAL = frozenset(
+    ("choices", "delta", "message", "content", "text", "tool_calls", "function", "name", "arguments")
+)
+"""What an answer is made of; everything else may be of any type."""
+
+
+def read_chunk(text: bytes | str, ignored: set[str]) -> ChatChunk:
+    """The chunk, or whole answer, in ``text``. Raises `WireError`; see `lenient.fit`."""
     try:
         return _DECODER.decode(text)
+    except TooLarge:
+        raise
     except WireError:
-        return _second_look(decode_object(text))
+        return _second_look(read_object(text), ignored)
 
 
-def _second_look(body: JsonObject) -> ChatChunk:
-    """Read what is shaped a little differently: content in parts, arguments as an object, numbers as strings."""
+def _second_look(body: JsonObject, ignored: set[str]) -> ChatChunk:
+    """Read what is shaped a little differently: content in parts, arguments as an object, ids as numbers."""
     choices = body.get("choices")
     for choice in choices if isinstance(choices, list) else ():
         if isinstance(choice, dict):
             for message in (choice.get("delta"), choice.get("message")):
                 if isinstance(message, dict):
                     _straighten(message)
-    try:
-        return msgspec.convert(body, ChatChunk, strict=False)
-    except msgspec.ValidationError:
-        raise WireError("a chunk has fields of the wrong type") from None
+    return fit(body, ChatChunk, _ESSENTIAL, ignored)
 
 
 def _straighten(message: JsonObject) -> None:

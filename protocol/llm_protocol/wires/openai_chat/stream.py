@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TypeAlias, final
 
 from llm_protocol.codec.decoding import AnswerDecoder
-from llm_protocol.codec.json import decode_object
+from llm_protocol.codec.lenient import read_object
 from llm_protocol.codec.media import image_from_url
 from llm_protocol.codec.sse import ServerSentEvent
 from llm_protocol.codec.tool_calls import CallPiece, InvalidToolCall, PendingCall, ToolCalls
@@ -91,9 +91,9 @@ class OpenAIChatDecoder(AnswerDecoder):
                 return
             if word in KEEP_ALIVES:
                 return
-        chunk = read_chunk(text)
-        if chunk.error or (chunk.choices is None and error_in(decode_object(text))):
-            self.fail(failure_of(decode_object(text)))
+        chunk = read_chunk(text, self.ignored)
+        if chunk.error or (chunk.choices is None and error_in(read_object(text))):
+            self.fail(failure_of(read_object(text)))
         else:
             self._add(chunk)
 
@@ -106,9 +106,9 @@ class OpenAIChatDecoder(AnswerDecoder):
 
     def take_whole(self, body: bytes) -> None:
         """Take a whole answer, as one JSON body. A missing finish reason is no cut here. Raises `WireError`."""
-        chunk = read_chunk(body)
+        chunk = read_chunk(body, self.ignored)
         if chunk.error or not chunk.choices:
-            self._take_odd(decode_object(body))
+            self._take_odd(read_object(body))
             return
         self._add(chunk)
         if self._reason is None:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
-from llm_protocol.codec.json import JsonDecoder, WireError, decode_object
+from llm_protocol.codec.json import JsonDecoder
+from llm_protocol.codec.lenient import read
 from llm_protocol.content import JsonObject
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.response import Usage
 from llm_protocol.wires.openai_chat.errors import failure_of
 from llm_protocol.wires.openai_chat.shapes import InputDetails, OutputDetails
-
-S = TypeVar("S", bound=msgspec.Struct)
 
 
 class ResponsesUsage(msgspec.Struct):
@@ -60,35 +59,33 @@ _EVENT = JsonDecoder(ResponsesStreamEvent)
 _RESPONSE = JsonDecoder(ResponsesResource)
 
 
-def read_event(text: str) -> ResponsesStreamEvent:
-    """One event. Raises `WireError`."""
-    try:
-        return _EVENT.decode(text)
-    except WireError:
-        return _second_look(decode_object(text), ResponsesStreamEvent)
+_ESSENTIAL = frozenset(("type", "delta", "item", "response", "output"))
+"""What an answer is made of; every other field may be of any type."""
 
 
-def read_response(body: bytes) -> ResponsesResource:
-    """A whole response. Raises `WireError`."""
-    try:
-        return _RESPONSE.decode(body)
-    except WireError:
-        return _second_look(decode_object(body), ResponsesResource)
+READ_TYPES = frozenset(
+    (
+        "response.output_text.delta",
+        "response.refusal.delta",
+        "response.function_call_arguments.delta",
+        "response.output_item.added",
+        "response.output_item.done",
+        "response.completed",
+        "response.incomplete",
+        "response.failed",
+    )
+)
+"""The events that an answer's content comes in."""
 
 
-def _second_look(value: JsonObject, shape: type[S]) -> S:
-    """The fields of ``value`` that can be understood; one that cannot is taken as absent."""
-    found: dict[str, Any] = {}
-    for field in msgspec.structs.fields(shape):
-        inner = value.get(field.encode_name)
-        if field.name == "response" and isinstance(inner, dict):
-            found["response"] = _second_look(inner, ResponsesResource)
-        elif inner is not None:
-            try:
-                found[field.name] = msgspec.convert(inner, field.type, strict=False)
-            except msgspec.ValidationError:
-                continue
-    return shape(**found)
+def read_event(text: str, ignored: set[str]) -> ResponsesStreamEvent:
+    """One event. Raises `WireError`; see `lenient.fit`."""
+    return read(_EVENT, ResponsesStreamEvent, text, _ESSENTIAL, ignored, types=READ_TYPES)
+
+
+def read_response(body: bytes, ignored: set[str]) -> ResponsesResource:
+    """A whole response. Raises `WireError`; see `lenient.fit`."""
+    return read(_RESPONSE, ResponsesResource, body, _ESSENTIAL, ignored)
 
 
 def read_usage(usage: ResponsesUsage) -> Usage | None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import final
 
 from llm_protocol.codec.decoding import AnswerDecoder
-from llm_protocol.codec.json import WireError, decode_object, json_text
+from llm_protocol.codec.json import WireError, json_text
+from llm_protocol.codec.lenient import read_object
 from llm_protocol.codec.sse import ServerSentEvent
 from llm_protocol.content import JsonObject, Part, Reasoning, Refusal, Text, ToolCall
 from llm_protocol.errors import BadRequestError
@@ -100,18 +101,18 @@ class OpenAIResponsesDecoder(AnswerDecoder):
         text = piece.data
         if text.startswith("[DONE]"):
             return  # says nothing about how it ended
-        event = read_event(text)
+        event = read_event(text, self.ignored)
         event.type = event.type or piece.event
         if event.type == "error" or (not event.type and '"error"' in text):
-            self.fail(read_failure_in(decode_object(text)))
+            self.fail(read_failure_in(read_object(text)))
         else:
             self._add(event)
 
     def take_whole(self, body: bytes) -> None:
         """Take a whole answer, or an error in its place. Raises `WireError`."""
-        response = read_response(body)
+        response = read_response(body, self.ignored)
         if response.error and response.status is None:
-            self.fail(read_failure_in(decode_object(body)))
+            self.fail(read_failure_in(read_object(body)))
         else:
             self._finish(response)
 

@@ -1,0 +1,129 @@
+"""A second look at JSON that does not fit a shape: what can be read is read, and what is not needed is left out.
+
+Servers send numbers as texts, ids as numbers, and objects where others send texts. A field that an answer does not
+need (usage, ids, dates) must not cost the answer; one that holds its content must not be lost without a word.
+"""
+
+from __future__ import annotations
+
+import json
+from math import isfinite
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin
+
+import msgspec
+
+from llm_protocol.codec.json import JsonDecoder, TooLarge, WireError, decode_object, scrub
+from llm_protocol.content import JsonObject
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+
+class _MisfitError(Exception):
+    """The value is of another type, and cannot be taken for the wanted one."""
+
+
+def read(
+    decoder: JsonDecoder[S],
+    shape: type[S],
+    data: bytes | str,
+    essential: frozenset[str],
+    ignored: set[str],
+    *,
+    types: frozenset[str] | None = None,
+) -> S:
+    """``data`` as a ``shape``; at the first look as it stands, at the second field by field (see `fit`).
+
+    ``types``: nothing is essential in an object with a ``type`` beside these. Raises `WireError`.
+    """
+    try:
+        return decoder.decode(data)
+    except TooLarge:
+        raise
+    except WireError:
+        value = read_object(data)
+        is_known = types is None or str(value.get("type")) in types
+        return fit(value, shape, essential if is_known else frozenset(), ignored)
+
+
+def read_object(data: bytes | str) -> JsonObject:
+    """The JSON object in a vendor's ``data``. NaN and Infinity, which JSON has not, are read as numbers.
+
+    Raises `WireError`.
+    """
+    try:
+        return decode_object(data)
+    except TooLarge:
+        raise
+    except WireError as exc:
+        text = data if isinstance(data, str) else data.decode("utf-8", "replace")
+        if ("NaN" not in text and "Infinity" not in text) or len(text) > MAX_NAN_CHARACTERS:
+            raise
+        try:
+            value = scrub(json.loads(text))
+        except (ValueError, RecursionError):
+            raise exc from None
+        if not isinstance(value, dict):
+            raise
+        return value
+
+
+MAX_NAN_CHARACTERS = 1_000_000
+"""Longer texts are not searched for numbers that are none: it takes Python's slow decoder."""
+
+
+def fit(value: Any, shape: type[S], essential: frozenset[str], ignored: set[str]) -> S:
+    """``value`` as a ``shape``, each field as far as it can be understood.
+
+    A field that cannot be is left out, and its name is added to ``ignored``. Raises `WireError` if its name is in
+    ``essential``, or if ``value`` is no object.
+    """
+    if not isinstance(value, dict):
+        raise WireError("expected a JSON object")
+    found: dict[str, Any] = {}
+    for field in msgspec.structs.fields(shape):
+        inner = value.get(field.encode_name)
+        if inner is None:
+            continue
+        try:
+            found[field.name] = _fitted(inner, field.type, essential, ignored)
+        except _MisfitError:
+            if field.encode_name in essential:
+                raise WireError(f"{field.encode_name}: a value of the wrong type") from None
+            ignored.add(field.encode_name)
+    try:
+        return shape(**found)
+    except TypeError:  # a field without which the shape means nothing
+        raise WireError("a field is missing") from None
+
+
+def _fitted(value: Any, wanted: Any, essential: frozenset[str], ignored: set[str]) -> Any:
+    options = get_args(wanted) if get_origin(wanted) in (Union, UnionType) else (wanted,)
+    for option in options:
+        if option is type(None):
+            continue
+        try:
+            return _one(value, option, essential, ignored)
+        except _MisfitError:
+            continue
+    raise _MisfitError
+
+
+def _one(value: Any, wanted: Any, essential: frozenset[str], ignored: set[str]) -> Any:
+    if wanted is Any:
+        return value
+    if isinstance(wanted, type) and issubclass(wanted, msgspec.Struct):
+        if not isinstance(value, dict):
+            raise _MisfitError
+        return fit(value, wanted, essential, ignored)
+    if get_origin(wanted) is list:
+        if not isinstance(value, list | dict):
+            raise _MisfitError
+        items = value if isinstance(value, list) else [value]  # one, not in a list
+        return [_fitted(item, get_args(wanted)[0], essential, ignored) for item in items if item is not None]
+    if wanted is str and isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value):
+        return str(value)
+    try:
+        return msgspec.convert(value, wanted, strict=False)
+    except msgspec.ValidationError:
+        raise _MisfitError from None
