@@ -170,7 +170,8 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     """One failure. ``message`` is for people and never holds a key or a prompt.
 
     ``retry_after`` is in seconds. ``partial`` says that tokens had been delivered before. ``param`` names the field
-    at fault. ``upstream_status`` and ``upstream_code`` are the vendor's, for the record.
+    at fault. ``upstream_status`` and ``upstream_code`` are the vendor's, for the record. ``account_wide``: whether
+    the limit that was hit is the account's, for all its models, or this model's, where the vendor says so.
     """
 
     kind: FailureKind
@@ -182,6 +183,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     partial: bool = False
     upstream_status: int | None = None
     upstream_code: str | None = None
+    account_wide: bool | None = None
 
     @property
     def rule(self) -> FailureRule:

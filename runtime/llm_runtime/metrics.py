@@ -6,6 +6,7 @@ whoever never asks, counting costs a few dictionary entries per request.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from itertools import accumulate
@@ -35,6 +36,9 @@ class MetricsSnapshot(NamedTuple):
     meter: Metrics
     tree: TreeNode
     breakers: Mapping[str, CircuitState]
+    """Of providers."""
+    circuits: Mapping[tuple[str, str], CircuitState]
+    """Of deployments, by provider and model: those that are not closed."""
     limiter: LimiterStatistics | None
     cache: CacheStatistics | None
 
@@ -105,6 +109,7 @@ def _providers(moment: MetricsSnapshot) -> Iterator[Metric]:
         (name, each.value): float(each is state) for name, state in moment.breakers.items() for each in CircuitState
     }
     yield _gauge("breaker_state", "1 for the state that a provider's breaker is in.", states, "provider", "state")
+    yield _gauge("circuit_open", "1 while a model is not asked, or only probed.", _open(moment), "provider", "model")
     if moment.limiter is None:
         return
     known = moment.limiter.providers
@@ -115,6 +120,14 @@ def _providers(moment: MetricsSnapshot) -> Iterator[Metric]:
     held = {name: each.held_s for name, each in known.items()}
     yield _gauge("limited_held_seconds", "How long a provider's own word keeps requests back.", held, "provider")
     yield _gauge("limits_shared", "1 while limits are shared with other processes.", {(): moment.limiter.shared})
+
+
+def _open(moment: MetricsSnapshot) -> Mapping[tuple[str, str], float]:
+    """By provider and model, the models that are not counted by name together."""
+    found: Counter[tuple[str, str]] = Counter()
+    for provider, model in moment.circuits:
+        found[provider, moment.meter.label(provider, model)] += 1
+    return {key: float(count) for key, count in found.items()}
 
 
 def _actors(tree: TreeNode) -> Iterator[Metric]:

@@ -293,8 +293,10 @@ class Runtime:
 
         services, now = self._tree.services, trio.current_time()
         limiter, cache = limiter_snapshot(services.limiter), cache_snapshot(services.cache)
-        breakers = {name: services.selector.breaker(name, now).state for name in self._kinds}
-        return MetricsSnapshot(services.meter, self.tree(), breakers, limiter, cache)
+        known = services.selector.circuits
+        breakers = {name: known.provider(name, now).state for name in self._kinds}
+        circuits = {(each.provider, each.model): state for each, state in known.not_closed(now)}
+        return MetricsSnapshot(services.meter, self.tree(), breakers, circuits, limiter, cache)
 
     def _cost_of(self, provider: str, model: str, usage: Usage) -> float | None:
         from llm_protocol.prices import cost_of

@@ -6,8 +6,9 @@ It tells what the metrics tell, out of the same moment, but put together by prov
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
+from itertools import islice
 
 import msgspec
 
@@ -19,6 +20,9 @@ from llm_actors.selector import CircuitState
 from llm_protocol.requests import LLMProvider
 from llm_runtime.config import Config
 from llm_runtime.metrics import SESSIONS, MetricsSnapshot
+
+CIRCUITS_TOLD = 50
+"""Models of one provider whose open circuits are named. Callers can invent names."""
 
 
 class SharedLimitsStatistics(StrEnum):
@@ -48,13 +52,15 @@ class ModelUse(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProviderStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """One provider. ``attempts`` by outcome, retries included; ``unpriced``: those whose price is not known;
+    """One provider. ``breaker`` is the whole provider's, ``circuits`` those of its models that are not closed, at most
+    `CIRCUITS_TOLD`. ``attempts`` by outcome, retries included; ``unpriced``: those whose price is not known;
     ``attempt_seconds`` of those that were answered, ``first_token_seconds`` of the streamed ones;
     ``limits`` is ``None`` where nothing is limited.
     """
 
     kind: LLMProvider
     breaker: CircuitState
+    circuits: dict[str, CircuitState]
     attempts: dict[str, int]
     unpriced: int
     models: dict[str, ModelUse]
@@ -135,6 +141,7 @@ def _provider(name: str, kind: LLMProvider, moment: MetricsSnapshot) -> Provider
     return ProviderStatistics(
         kind=kind,
         breaker=moment.breakers[name],
+        circuits=dict(islice(_circuits(name, moment), CIRCUITS_TOLD)),
         attempts={outcome: count for (provider, outcome), count in meter.attempts.items() if provider == name},
         unpriced=meter.unpriced[name],
         models=_models(name, meter.tokens, meter.cost),
@@ -142,6 +149,10 @@ def _provider(name: str, kind: LLMProvider, moment: MetricsSnapshot) -> Provider
         first_token_seconds=_spread(meter.first_token_seconds.get(name)),
         limits=None if moment.limiter is None else moment.limiter.providers.get(name),
     )
+
+
+def _circuits(name: str, moment: MetricsSnapshot) -> Iterator[tuple[str, CircuitState]]:
+    return ((model, state) for (provider, model), state in moment.circuits.items() if provider == name)
 
 
 def _models(

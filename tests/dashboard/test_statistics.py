@@ -143,9 +143,10 @@ def test_limits_that_should_be_shared_are_told_to_be_or_not(
 ) -> None:
     cache: CacheStatistics | None = None
     settings = Config(redis=RedisServer(url=Secret("redis://127.0.0.1:6379/0")))
-    assert statistics(MetricsSnapshot(Metrics(), TREE, {}, known, cache), settings).sharing is sharing
+    assert statistics(MetricsSnapshot(Metrics(), TREE, {}, {}, known, cache), settings).sharing is sharing
     assert (
-        statistics(MetricsSnapshot(Metrics(), TREE, {}, known, cache), Config()).sharing is SharedLimitsStatistics.OFF
+        statistics(MetricsSnapshot(Metrics(), TREE, {}, {}, known, cache), Config()).sharing
+        is SharedLimitsStatistics.OFF
     )
 
 
@@ -156,9 +157,10 @@ def test_what_is_priced_and_what_is_not_are_told_apart() -> None:
         made = AttemptRecord(provider="p", model=model, outcome="ok", duration_ms=1.0, usage=usage, cost=cost)
         meter.attempt(made, "me", stream=False)
     providers = {"p": Provider(kind=LLMProvider.OPENAI_COMPATIBLE, base_url="http://127.0.0.1:9/v1")}
-    moment = MetricsSnapshot(meter, TREE, {"p": CircuitState.OPEN}, None, None)
+    moment = MetricsSnapshot(meter, TREE, {"p": CircuitState.OPEN}, {("p", "dear"): CircuitState.HALF_OPEN}, None, None)
     told = statistics(moment, Config(providers=providers))
     found = told.providers["p"]
+    assert found.circuits == {"dear": CircuitState.HALF_OPEN}
     assert (found.breaker, found.unpriced) == (CircuitState.OPEN, 1)
     assert {name: use.cost for name, use in found.models.items()} == {"dear": 0.5, "unknown": None}
     assert (told.callers["me"].tokens, told.callers["me"].cost) == (6, 0.5)

@@ -652,6 +652,18 @@ def test_the_delay_of_a_rate_limit_is_in_the_body() -> None:
     assert failure(429, "slow", "RESOURCE_EXHAUSTED", [quota("XPerDay"), RETRY]).retry_after is None
 
 
+def test_whose_limit_it_was_is_in_the_body() -> None:
+    """Most of Google's limits are per model, and one model's used-up day leaves the others theirs."""
+
+    def wide(*quotas: str) -> bool | None:
+        found: bool | None = failure(429, "slow", "RESOURCE_EXHAUSTED", [quota(each) for each in quotas]).account_wide
+        return found
+
+    assert wide("GenerateRequestsPerMinutePerProjectPerModel") is False
+    assert wide("GenerateRequestsPerMinutePerProjectPerModel", "RequestsPerMinutePerProject") is True
+    assert wide() is None
+
+
 def test_a_field_violation_names_the_field() -> None:
     violation = {"fieldViolations": [{"field": "generation_config.top_k", "description": "no"}]}
     assert failure(400, "bad", "INVALID_ARGUMENT", [violation]).param == "generation_config.top_k"

@@ -72,18 +72,18 @@ async def test_g4_a_crash_costs_only_the_observation_in_hand(autojump_clock: Moc
             for _ in range(5):
                 ref.cast(failure(A, trio.current_time()))
             await trio.sleep(0.5)
-            assert made.breaker("a", trio.current_time()).state is CircuitState.OPEN
+            assert made.circuits.deployment(A, trio.current_time()).state is CircuitState.OPEN
             await trio.sleep(10.0)
             for _ in range(2):
                 ref.cast(failure(B, trio.current_time()))
             await wait_all_tasks_blocked()
             assert made.known(B).latency_s == 3.0
             assert made.known(B).bad.amount == 1.0, "the eighth message is lost"
-            assert made.breaker("a", trio.current_time()).state is CircuitState.HALF_OPEN
+            assert made.circuits.deployment(A, trio.current_time()).state is CircuitState.HALF_OPEN
 
             ref.cast(success(A, trio.current_time(), took=0.0))
             await wait_all_tasks_blocked()
-            assert made.breaker("a", trio.current_time()).state is CircuitState.CLOSED
+            assert made.circuits.deployment(A, trio.current_time()).state is CircuitState.CLOSED
 
 
 async def test_thirty_samples_in_one_instant_are_thirty_after_a_crash(autojump_clock: MockClock) -> None:
@@ -109,7 +109,7 @@ async def test_after_a_clean_restart_an_open_breaker_is_still_open(autojump_cloc
         branch.ref("neighbour").cast(CrashCast())
         await wait_all_tasks_blocked()
         assert branch.tree().children[0].restarts == 1
-        assert made.breaker("a", 0.1).state is CircuitState.OPEN
+        assert made.circuits.deployment(A, 0.1).state is CircuitState.OPEN
 
 
 async def test_observing_never_fails_and_never_waits(autojump_clock: MockClock) -> None:
@@ -160,13 +160,13 @@ async def test_an_outage_is_logged_once_and_so_is_its_end(
         await wait_all_tasks_blocked()
         for outcome in (DOWN, DOWN, WELL):
             now = trio.current_time()
-            await trio.sleep(made.breaker("a", now).free_in(now))
+            await trio.sleep(made.circuits.deployment(A, now).free_in(now))
             began = trio.current_time()
             assert made.admit(A, began) is None
             observe(ref, A, outcome, began=began, stream=True)
             await wait_all_tasks_blocked()
     told = [(record.levelname, record.message) for record in caplog.records if record.name.endswith("selector.actor")]
     assert told == [
-        ("WARNING", "a is not asked for 1.0 s: too many failures, the last server_error"),
-        ("INFO", "a answers again"),
+        ("WARNING", "a/m: circuit open for 1.0 s: 5 failures in a row, the last: server_error"),
+        ("INFO", "a/m answers again: the probe succeeded"),
     ]

@@ -111,15 +111,6 @@ def test_percentiles_of_streams_and_of_whole_answers_are_kept_apart_and_get_stal
     assert books.percentile(95, 2.0 + STALE_SECONDS, stream=True, least=20) is None
 
 
-def test_a_later_shorter_pause_does_not_end_a_longer_one() -> None:
-    books = known(
-        failure(A, 0.0, FailureKind.RATE_LIMITED, retry_after=20.0),
-        failure(A, 1.0, FailureKind.RATE_LIMITED, retry_after=2.0),
-        success(A, 2.0),
-    )
-    assert (books.paused_until, books.paused_by) == (20.0, FailureKind.RATE_LIMITED)
-
-
 @given(
     st.lists(
         st.tuples(
@@ -147,5 +138,4 @@ def test_books_stay_bounded_and_sane(
         books = books.plus(seen)
         assert 0 < books.availability(now) <= 1
         assert books.latency_s is None or 0 <= books.latency_s < float("inf")
-        assert books.paused_until <= now + 300
         assert max(len(books.first_token.sample), len(books.whole.sample)) <= SAMPLE_SIZE

@@ -10,6 +10,7 @@ import pytest
 
 from llm_actors.catalog import Candidate
 from llm_actors.selector import CircuitState, Ranking, Selector, Weights
+from llm_actors.selector.circuits import MAX_CIRCUITS
 from llm_actors.selector.selector import EXPLORED_AFTER_SECONDS, EXPLORED_SHARE, MAX_BOOKS
 from llm_protocol.errors import LLMClientError, ModelNotFoundError, OverloadedError, RateLimitError
 from llm_protocol.failures import FailureKind
@@ -61,10 +62,10 @@ def test_model_selector_without_any_candidate_raises_a_typed_error() -> None:
 
 def test_ranking_reads_only() -> None:
     made = downed(A)
-    before = made.known(A), made.breaker("a", 0.5)
+    before = made.known(A), made.circuits.deployment(A, 0.5)
     for now in (0.5, 1.5, 100.0):
         assert rank(made, [A, B], now=now).record() == rank(made, [A, B], now=now).record()
-    assert (made.known(A), made.breaker("a", 0.5)) == before
+    assert (made.known(A), made.circuits.deployment(A, 0.5)) == before
 
 
 def test_the_record_is_plain_data_with_scores_reasons_and_unknown_prices() -> None:
@@ -77,7 +78,7 @@ def test_the_record_is_plain_data_with_scores_reasons_and_unknown_prices() -> No
     assert (first["provider"], first["model"], first["ready"]) == ("a", "m", True)
     assert first["figures"] == {"latency_s": 1.0, "cost_usd": None, "availability": 1.0}
     assert second["figures"] == {"latency_s": None, "cost_usd": 0.0013, "availability": 1.0}
-    assert (last["ready"], last["reason"]) == (False, "it rests after too many failures, the last: server_error")
+    assert (last["ready"], last["reason"]) == (False, "circuit open: 5 failures in a row, the last: server_error")
     assert first["score"] == pytest.approx(
         sum(w * t for w, t in zip((0.5, 0.3, 0.2), first["terms"].values(), strict=True))
     )
@@ -91,7 +92,7 @@ def test_explain_prints_one_line_for_each_candidate() -> None:
     )
     assert "not measured, $0.001300" in lines[1]
     resting = rank(downed(A), [A, B], now=0.25).lines()[1]
-    assert resting.startswith("2. a/m  it rests after too many failures, the last: server_error, for another 0.8 s")
+    assert resting.startswith("2. a/m  circuit open: 5 failures in a row, the last: server_error, for another 0.8 s")
 
 
 # Exploring
@@ -145,9 +146,9 @@ def test_a_provider_whose_breaker_is_open_comes_last(select: Select) -> None:
         assert B not in ranking.ready
 
 
-def test_all_models_of_a_provider_share_its_breaker() -> None:
-    made = downed(A)
-    assert rank(made, [Candidate("a", "other"), B], now=0.5).ready == [B]
+def test_the_other_models_of_a_provider_are_asked_as_before() -> None:
+    other = Candidate("a", "other")
+    assert rank(downed(A), [A, other], now=0.5).ready == [other]
 
 
 @pytest.mark.parametrize("select", ["score", "order", "fastest", "sticky"])
@@ -228,7 +229,7 @@ def test_rty_06_when_nobody_can_be_asked_one_error_names_each_with_its_cause() -
     assert told.retry_after == pytest.approx(0.4)
     assert told.message == (
         "none of 3 candidates can be asked: b/m: too many requests or tokens for now;"
-        " a/m: it rests after too many failures, the last: network; c/m: the vendor refused the configured key"
+        " a/m: circuit open: 5 failures in a row, the last: network; c/m: the vendor refused the configured key"
     )
 
 
@@ -252,7 +253,7 @@ def test_a_rate_limited_candidate_waits_for_the_vendors_time_and_its_neighbours_
     assert rank(made, [A, B], now=6.9, select="order").ready == [B]
     assert rank(made, [A, B], now=7.0, select="order").ready == [A, B]
     assert rank(made, [Candidate("a", "other")], now=1.0).refusal is None
-    assert made.breaker("a", 1.0).state is CircuitState.CLOSED
+    assert made.circuits.deployment(A, 1.0).state is CircuitState.CLOSED
 
 
 @pytest.mark.parametrize("kind", [FailureKind.AUTH, FailureKind.QUOTA])
@@ -325,10 +326,10 @@ def test_extra_calls_earn_no_extra_calls() -> None:
     assert sum(made.may_retry(A, 0.0) for _ in range(100)) == 10
 
 
-def test_budgets_are_per_provider() -> None:
+def test_budgets_are_per_deployment() -> None:
     made = Selector(cost_of)
     assert sum(made.may_retry(A, 0.0) for _ in range(100)) < 100
-    assert not made.may_retry(Candidate("a", "other"), 0.0)
+    assert made.may_retry(Candidate("a", "other"), 0.0)
     assert made.may_retry(B, 0.0)
 
 
@@ -353,7 +354,7 @@ def test_rty_03_an_outage_of_a_minute_under_50_requests_a_second() -> None:
         if down and made.may_retry(A, now + 0.01) and made.admit(A, now + 0.01, extra=True) is None:
             extra += 1
             made.observe(failure(A, now + 0.015, took=0.005), 0.5)
-        if opened_at is None and made.breaker("a", now + 0.015).state is CircuitState.OPEN:
+        if opened_at is None and made.circuits.deployment(A, now + 0.015).state is CircuitState.OPEN:
             opened_at = now
         if not down and used_again_at is None:
             used_again_at = now
@@ -371,11 +372,11 @@ def test_rty_03_an_outage_of_a_minute_under_50_requests_a_second() -> None:
 
 def test_g4_after_a_crash_the_books_are_kept_and_shut_breakers_are_half_open() -> None:
     made = selector(success(B, 0.0, took=3.0), *[failure(A, 0.0) for _ in range(5)])
-    assert made.breaker("a", 0.5).state is CircuitState.OPEN
+    assert made.circuits.deployment(A, 0.5).state is CircuitState.OPEN
     made.restart(0.6)
     assert made.known(B).latency_s == 3.0
-    assert made.breaker("a", 0.6).state is CircuitState.HALF_OPEN
-    assert made.breaker("b", 0.6).state is CircuitState.CLOSED
+    assert made.circuits.deployment(A, 0.6).state is CircuitState.HALF_OPEN
+    assert made.circuits.deployment(B, 0.6).state is CircuitState.CLOSED
 
 
 def test_callers_who_name_ever_new_models_do_not_fill_the_memory() -> None:
@@ -386,7 +387,7 @@ def test_callers_who_name_ever_new_models_do_not_fill_the_memory() -> None:
         made.observe(failure(Candidate("a", f"made-up-{number}"), 0.0, FailureKind.MODEL_NOT_FOUND), 0.5)
     assert len(made._books) == MAX_BOOKS
     assert made.known(B).whole.mean.count == MAX_BOOKS + 100
-    assert sorted(made._breakers) == ["a", "b"]
+    assert len(made.circuits._deployments) <= MAX_CIRCUITS
 
 
 def test_errors_of_the_selector_are_in_the_one_tree() -> None:

@@ -325,8 +325,10 @@ class World:
         assert (books.leases, books.waiting) == (0, 0)
         assert {name for name, each in books.providers.items() if each.in_flight or each.waiting} == set()
         now = trio.current_time()
-        probing = {name for name in self.vendors if self.tree.selector.breaker(name, now).probing_since > -math.inf}
-        assert probing == set()
+        circuits = self.tree.selector.circuits
+        breakers = [circuits.provider(name, now) for name in self.vendors]
+        breakers += [circuits.deployment(candidate, now) for candidate, _ in circuits.not_closed(now)]
+        assert [each for each in breakers if each.probing_since > -math.inf] == []
 
 
 @asynccontextmanager

@@ -14,7 +14,7 @@ from llm_actors.orchestrator.decision_record import DecisionRecord
 from llm_actors.orchestrator.services import Services
 from llm_actors.provider import AttemptResult, Sink, failure_of, generate
 from llm_actors.run import RunLog
-from llm_actors.selector import observe
+from llm_actors.selector import Scope, observe, scope_of
 from llm_protocol.estimate import Estimate
 from llm_protocol.events import DELTAS, Event, Failed, Started, UsageReported
 from llm_protocol.failures import Failure, FailureKind
@@ -181,9 +181,10 @@ class Attempt:
             if failure is None:
                 self._room.settle(usage, outcome.limits)
             else:
-                self._room.refund(
-                    failure.kind, retry_after=failure.retry_after, limits=outcome.limits, unsent=outcome.unsent
-                )
+                # The limiter's pause is the whole provider's; a model's own is the selector's.
+                wide = scope_of(failure, unsent=outcome.unsent) is Scope.PROVIDER
+                hold_s = failure.retry_after if wide else None
+                self._room.refund(failure.kind, retry_after=hold_s, limits=outcome.limits, unsent=outcome.unsent)
         observe(
             services.observer,
             candidate,

@@ -128,7 +128,7 @@ class AttemptLoop:
             return RunResult(Failed(failure=exc.failure), None)
         with room or nullcontext():
             candidate = plan.current
-            barred = self._unpaid(candidate, estimate) or self._admit(candidate)
+            barred = self._unpaid(candidate, estimate) or self._admit(candidate, plan.others)
             self._asked = barred is None
             if barred is not None:
                 refused = AttemptResult(end=Failed(failure=barred), duration_s=0.0)
@@ -143,12 +143,19 @@ class AttemptLoop:
         """Why ``candidate`` cannot be paid, if there is a budget."""
         return None if self._ask.purse is None else self._ask.purse.refuses(candidate, estimate)
 
-    def _admit(self, candidate: Candidate) -> Failure | None:
+    def _admit(self, candidate: Candidate, others: list[Candidate]) -> Failure | None:
         """Why ``candidate`` is not asked now. A fallback that is usually slower than the time left is not (RTY-07)."""
         now, first = trio.current_time(), self._tried is None
         self._tried = candidate
         within = inf if first else self._ask.deadline - now
-        barred = self._services.selector.admit(candidate, now, extra=candidate == self._called, within_s=within)
+        barred = self._services.selector.admit(
+            candidate,
+            now,
+            extra=candidate == self._called,
+            within_s=within,
+            others=others,
+            asked=self._called is not None,
+        )
         if barred is None:
             self._called = candidate
         return barred

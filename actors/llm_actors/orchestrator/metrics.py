@@ -113,7 +113,7 @@ class Metrics:
             self.first_token_seconds[provider].add(made.first_token_ms / 1000)
         if usage is None:
             return
-        model = self._known(provider, made.model)
+        model = self.label(provider, made.model)
         self.tokens[provider, model, "input"] += usage.input_tokens
         self.tokens[provider, model, "output"] += usage.output_tokens
         self.caller_tokens[caller] += usage.total_tokens
@@ -123,7 +123,8 @@ class Metrics:
             self.cost[provider, model] += made.cost
             self.caller_cost[caller] += made.cost
 
-    def _known(self, provider: str, model: str) -> str:
+    def label(self, provider: str, model: str) -> str:
+        """The name that ``model`` is counted by."""
         if (provider, model) not in self._models:
             if len(self._models) >= MAX_MODELS:
                 return OTHER

@@ -28,6 +28,12 @@ SHORT_RETRY_AFTER_SECONDS = 3.0
 RETRY_AFTER_JITTER = 0.1
 """Up to this share of a Retry-After is added to it, so that callers do not come back all at once."""
 
+REFUSED_SECONDS = 30.0
+"""How long a request waits, all in all, for a candidate that it may not ask yet, where nothing says otherwise."""
+
+LEAST_WAIT_SECONDS = 0.05
+"""The shortest of those waits, so that a refusal that repeats itself is not asked for in a tight loop."""
+
 C = TypeVar("C")
 
 
@@ -103,6 +109,7 @@ class AttemptPlan(Generic[C]):
         may_retry: Callable[[C], bool],
         fits: Callable[[C, C], bool],
         draw: Callable[[], float],
+        wait_s: float = REFUSED_SECONDS,
     ) -> None:
         self.current: C
         self._others: list[C]
@@ -112,6 +119,7 @@ class AttemptPlan(Generic[C]):
         self._fits = fits
         self._draw = draw
         self._attempts = attempts
+        self._may_wait_s = wait_s
         self._here: tenacity.RetryCallState | None = None  # made with the first failure, which most never see
 
     @property
@@ -150,15 +158,17 @@ class AttemptPlan(Generic[C]):
         """What follows ``failure`` of ``current``. After `Next`, ``current`` is the next candidate.
 
         ``asked``: whether there was a call. A candidate that was refused one is waited for only if nobody else is left;
-        it takes nothing from the retry budget, and whatever it was refused for need not hold for the next.
+        it uses up no attempt and takes nothing from the retry budget, but all such waits together are bounded by
+        ``wait_s``. Whatever it was refused for need not hold for the next.
         """
         if failure.kind is FailureKind.CONTEXT_LENGTH:
             self._others = [other for other in self._others if self._fits(self.current, other)]
         step = failure.rule.step
         if step is Step.STOP and asked:
             return Stop(f"{failure.kind.value} cannot be helped by another attempt")
-        patient = asked or not self._others
-        if step is Step.RETRY and patient and (again := self._retry(failure, now, asked=asked)) is not None:
+        if not asked and not self._others:
+            return self._after_refusal(failure, now)
+        if step is Step.RETRY and asked and (again := self._retry(failure, now)) is not None:
             return again
         if not self._others:
             return Stop(self._why_no_more(step, now))
@@ -166,13 +176,24 @@ class AttemptPlan(Generic[C]):
         self._here = None
         return Next()
 
-    def _retry(self, failure: Failure, now: float, *, asked: bool) -> Again | None:
+    def _after_refusal(self, failure: Failure, now: float) -> Again | Stop:
+        if failure.rule.step is not Step.RETRY or failure.retry_after is None:
+            return Stop("no other candidate")
+        wait = max(LEAST_WAIT_SECONDS, failure.retry_after) * (1 + RETRY_AFTER_JITTER * self._draw())
+        if now + wait >= self.deadline:
+            return Stop("the wait would pass the deadline")
+        if wait > self._may_wait_s:
+            return Stop("it would be refused for too long")
+        self._may_wait_s -= wait
+        return Again(wait)
+
+    def _retry(self, failure: Failure, now: float) -> Again | None:
         state = self._state()
         state.set_result(failure)
         wait = self._quick_wait(state, failure) if self._others else self._patient_wait(state)
         if wait is None or now + wait >= self.deadline:
             return None
-        if asked and not self._may_retry(self.current):
+        if not self._may_retry(self.current):
             return None
         state.prepare_for_next_attempt()
         return Again(wait)

@@ -13,7 +13,9 @@ from llm_actors.selector.actor import (
     selector_child,
 )
 from llm_actors.selector.breaker import CircuitBreaker, CircuitState
+from llm_actors.selector.circuits import Circuits, Transition
 from llm_actors.selector.cost import CostOf
+from llm_actors.selector.failure_effects import Scope, scope_of
 from llm_actors.selector.performance import Observed, Performance
 from llm_actors.selector.ranking import RankedCandidate, Ranking, Unavailable
 from llm_actors.selector.score import Figures, Terms, Weights
@@ -22,19 +24,23 @@ from llm_actors.selector.selector import Selector
 __all__ = [
     "CircuitBreaker",
     "CircuitState",
+    "Circuits",
     "CostOf",
     "Figures",
     "Observed",
     "Performance",
     "RankedCandidate",
     "Ranking",
+    "Scope",
     "Selector",
     "SelectorActor",
     "SelectorMessage",
     "SelectorRef",
     "Terms",
+    "Transition",
     "Unavailable",
     "Weights",
     "observe",
+    "scope_of",
     "selector_child",
 ]

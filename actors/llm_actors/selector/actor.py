@@ -20,8 +20,9 @@ from llm_actors.catalog import Candidate
 from llm_actors.kernel import ChildSpec, Delivery, Inbox, MailboxSpec, Overflow, Previous, Ref, serve
 from llm_actors.provider import AttemptResult
 from llm_actors.selector.breaker import CircuitState
+from llm_actors.selector.circuits import Transition
 from llm_actors.selector.performance import Observed
-from llm_actors.selector.selector import Selector, Turn
+from llm_actors.selector.selector import Selector
 from llm_protocol.events import Failed
 from llm_protocol.failures import RULES, FailureKind
 
@@ -64,6 +65,7 @@ def observe(
             ended=trio.current_time(),
             stream=stream,
             failure=failure,
+            unsent=outcome.unsent,
             first_token_s=outcome.first_token_s,
             output_tokens=output_tokens,
             cost=cost,
@@ -98,9 +100,8 @@ class SelectorActor:
 
     async def _take_in(self, delivery: Delivery[SelectorMessage]) -> None:
         seen = delivery.message
-        turn = self._selector.observe(seen, self._draw())
-        if turn is not None:
-            _tell(turn, seen.ended)
+        for transition in self._selector.observe(seen, self._draw()):
+            _tell(transition, seen.ended)
         self._tell_refused(seen)
 
     def _tell_refused(self, seen: Observed) -> None:
@@ -121,13 +122,12 @@ def selector_child(selector: Selector) -> ChildSpec[SelectorMessage]:
     )
 
 
-def _tell(turn: Turn, now: float) -> None:
-    """Log the beginning and the end of an outage, not each probe in between."""
-    breaker = turn.breaker
-    if breaker.state is CircuitState.OPEN and turn.before is CircuitState.CLOSED:
-        cause = breaker.cause.value if breaker.cause else "unknown"
-        log.warning(
-            "%s is not asked for %.1f s: too many failures, the last %s", turn.provider, breaker.until - now, cause
-        )
+def _tell(transition: Transition, now: float) -> None:
+    """Log the beginning and the end of an outage; each probe in between only for whoever looks closer."""
+    breaker = transition.breaker
+    if breaker.state is CircuitState.OPEN:
+        level = logging.WARNING if transition.before is CircuitState.CLOSED else logging.DEBUG
+        seconds = breaker.until - now
+        log.log(level, "%s: circuit open for %.1f s: %s", transition.of, seconds, breaker.evidence)
     elif breaker.state is CircuitState.CLOSED:
-        log.info("%s answers again", turn.provider)
+        log.info("%s answers again: %s", transition.of, breaker.evidence)

@@ -21,7 +21,7 @@ import msgspec
 
 from llm_actors.kernel import Backoff
 from llm_actors.selector.decay import Fading
-from llm_actors.selector.failure_effects import VERDICTS
+from llm_actors.selector.failure_effects import FAILURE_EFFECTS
 from llm_protocol.failures import FailureKind
 
 FAILURES_IN_A_ROW = 5
@@ -90,6 +90,8 @@ class CircuitBreaker(msgspec.Struct, frozen=True, kw_only=True):
     """Failures since the last success."""
     cause: FailureKind | None = None
     """The latest failure that counted."""
+    evidence: str = ""
+    """Why it came into its state, for people."""
     good: Fading = Fading(LATELY_SECONDS)
     bad: Fading = Fading(LATELY_SECONDS)
 
@@ -97,7 +99,9 @@ class CircuitBreaker(msgspec.Struct, frozen=True, kw_only=True):
         """The breaker as it is at ``now``: an open one whose rest is over is half-open."""
         if self.state is not CircuitState.OPEN or now < self.until:
             return self
-        return self._to(NEXT[self.state, CircuitEvent.RESTED], self.until)
+        return self._to(
+            NEXT[self.state, CircuitEvent.RESTED], self.until, f"its pause is over; it was: {self.evidence}"
+        )
 
     def free_in(self, now: float) -> float:
         """Seconds until it lets a request through, as far as is known; 0.0: now."""
@@ -120,25 +124,34 @@ class CircuitBreaker(msgspec.Struct, frozen=True, kw_only=True):
 
         ``draw`` in [0, 1) is the jitter of the rest, should it come to one.
         """
-        here = self.at(now)
+        here = self.ended(began, now)
         if began < here.since or here.state is CircuitState.OPEN:
             return here
-        if began >= here.probing_since:
-            here = msgspec.structs.replace(here, probing_since=-inf)
         if kind is None:
             return here._succeeded(now)
-        return here._failed(kind, now, draw) if VERDICTS[kind].breaks else here
+        return here._failed(kind, now, draw) if FAILURE_EFFECTS[kind].breaks else here
+
+    def ended(self, began: float, now: float) -> CircuitBreaker:
+        """After an attempt that tells nothing of this breaker's health: a probe gives its slot back."""
+        here = self.at(now)
+        if here.since <= began and here.probing_since <= began and here.state is CircuitState.HALF_OPEN:
+            return msgspec.structs.replace(here, probing_since=-inf)
+        return here
+
+    def tripped(self, now: float, draw: float, cause: FailureKind | None, evidence: str) -> CircuitBreaker:
+        """A closed one after ``evidence`` that is not its own: it opens."""
+        assert NEXT[self.state, CircuitEvent.TRIPPED] is CircuitState.OPEN
+        return msgspec.structs.replace(self, cause=cause)._open(now, draw, evidence)
 
     def restarted(self, now: float) -> CircuitBreaker:
         """After a crash of whoever keeps it: what was shut is tried again, by one probe."""
-        return self._to(
-            NEXT[self.state, CircuitEvent.RESTARTED], self.since if self.state is CircuitState.CLOSED else now
-        )
+        since = self.since if self.state is CircuitState.CLOSED else now
+        return self._to(NEXT[self.state, CircuitEvent.RESTARTED], since, CircuitEvent.RESTARTED.value)
 
     def _succeeded(self, now: float) -> CircuitBreaker:
         if self.state is CircuitState.CLOSED:
             return msgspec.structs.replace(self, in_a_row=0, good=self.good.plus(now))
-        return self._to(NEXT[self.state, CircuitEvent.SUCCEEDED], now)
+        return self._to(NEXT[self.state, CircuitEvent.SUCCEEDED], now, "the probe succeeded")
 
     def _failed(self, kind: FailureKind, now: float, draw: float) -> CircuitBreaker:
         here = msgspec.structs.replace(self, in_a_row=self.in_a_row + 1, bad=self.bad.plus(now), cause=kind)
@@ -146,23 +159,32 @@ class CircuitBreaker(msgspec.Struct, frozen=True, kw_only=True):
             CircuitEvent.TRIPPED if self.state is CircuitState.CLOSED and here._too_many(now) else CircuitEvent.FAILED
         )
         state = NEXT[self.state, event]
-        return here if state is self.state else here._open(now, draw)
+        return here if state is self.state else here._open(now, draw, here._why(now))
+
+    def _why(self, now: float) -> str:
+        last = f"the last: {self.cause.value}" if self.cause else "of unknown kind"
+        if self.state is CircuitState.HALF_OPEN:
+            return f"the probe failed, {last}"
+        if self.in_a_row >= FAILURES_IN_A_ROW:
+            return f"{self.in_a_row} failures in a row, {last}"
+        bad = self.bad.level(now)
+        return f"{bad / (bad + self.good.level(now)):.0%} of the latest attempts failed, {last}"
 
     def _too_many(self, now: float) -> bool:
         bad = self.bad.level(now)
         traffic = bad + self.good.level(now)
         return self.in_a_row >= FAILURES_IN_A_ROW or (traffic >= LEAST_TRAFFIC and bad >= FAILURE_RATE * traffic)
 
-    def _open(self, now: float, draw: float) -> CircuitBreaker:
+    def _open(self, now: float, draw: float, evidence: str) -> CircuitBreaker:
         afresh = self.state is CircuitState.CLOSED and now - self.since > RESTS.quiet
         rests = 1 if afresh else self.rests + 1
-        opened = self._to(CircuitState.OPEN, now)
+        opened = self._to(CircuitState.OPEN, now, evidence)
         return msgspec.structs.replace(
             opened, in_a_row=self.in_a_row, until=now + RESTS.delay(rests, draw), rests=rests
         )
 
-    def _to(self, state: CircuitState, now: float) -> CircuitBreaker:
+    def _to(self, state: CircuitState, now: float, evidence: str) -> CircuitBreaker:
         """In ``state`` since ``now``. What was counted belongs to the state before, unless it stays the same."""
         if state is self.state:
             return msgspec.structs.replace(self, since=now, probing_since=-inf)
-        return CircuitBreaker(state=state, since=now, rests=self.rests, in_a_row=0, cause=self.cause)
+        return CircuitBreaker(state=state, since=now, rests=self.rests, in_a_row=0, cause=self.cause, evidence=evidence)

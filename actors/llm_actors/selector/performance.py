@@ -15,7 +15,7 @@ import msgspec
 from llm_actors.catalog import Candidate
 from llm_actors.kernel import Cast
 from llm_actors.selector.decay import Fading, Mean, Series
-from llm_actors.selector.failure_effects import VERDICTS, pause_after
+from llm_actors.selector.failure_effects import FAILURE_EFFECTS
 from llm_protocol.failures import Failure, FailureKind
 
 FORGIVEN_SECONDS = 60.0
@@ -49,8 +49,8 @@ _GIVEN_UP = frozenset({FailureKind.CANCELLED, FailureKind.DEADLINE})
 class Observed(Cast, frozen=True, kw_only=True):
     """How one attempt at ``candidate`` went, from ``began`` to ``ended`` on the monotonic clock.
 
-    ``failure`` is ``None`` for a success. ``first_token_s`` is meant only where the answer was streamed. ``cost`` is
-    in US dollars, ``None`` where it is not known.
+    ``failure`` is ``None`` for a success. ``unsent``: there was no connection to send it over. ``first_token_s`` is
+    meant only where the answer was streamed. ``cost`` is in US dollars, ``None`` where it is not known.
     """
 
     candidate: Candidate
@@ -58,6 +58,7 @@ class Observed(Cast, frozen=True, kw_only=True):
     ended: float
     stream: bool
     failure: Failure | None = None
+    unsent: bool = False
     first_token_s: float | None = None
     output_tokens: int = 0
     cost: float | None = None
@@ -83,8 +84,6 @@ class Performance(msgspec.Struct, frozen=True, kw_only=True):
     """The longest wait in vain since the last success."""
     good: Fading = Fading(FORGIVEN_SECONDS)
     bad: Fading = Fading(FORGIVEN_SECONDS)
-    paused_until: float = -inf
-    paused_by: FailureKind | None = None
     seen_at: float = -inf
     """When an attempt last ended that told something."""
 
@@ -116,17 +115,9 @@ class Performance(msgspec.Struct, frozen=True, kw_only=True):
             return self._with_success(seen)
         silent = seen.first_token_s is None and not seen.failure.partial
         changed = self._with_wait(seen) if silent and seen.failure.kind in _GIVEN_UP else self
-        if not VERDICTS[seen.failure.kind].blamed:
+        if not FAILURE_EFFECTS[seen.failure.kind].blamed:
             return changed
-        until = seen.ended + pause_after(seen.failure)
-        longer = until > max(self.paused_until, seen.ended)
-        return msgspec.structs.replace(
-            changed,
-            bad=self.bad.plus(seen.ended),
-            paused_until=until if longer else self.paused_until,
-            paused_by=seen.failure.kind if longer else self.paused_by,
-            seen_at=seen.ended,
-        )
+        return msgspec.structs.replace(changed, bad=self.bad.plus(seen.ended), seen_at=seen.ended)
 
     def forgiven(self) -> Performance:
         """The books without their failures: the trouble that caused them is over."""

@@ -20,11 +20,15 @@ DIGITS = 6
 
 
 class Unavailable(NamedTuple):
-    """A candidate is not asked for ``seconds``, as far as is known, because ``why``; callers are told a ``kind``."""
+    """A candidate is not asked for ``seconds``, as far as is known, because ``why``; callers are told a ``kind``.
+
+    ``by_another``: on a guess only, after what another model of its provider met.
+    """
 
     kind: FailureKind
     why: str
     seconds: float
+    by_another: bool = False
 
     def failure(self, candidate: Candidate) -> Failure:
         """What an attempt at ``candidate`` would be answered with now; nobody was asked."""

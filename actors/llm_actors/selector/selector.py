@@ -1,6 +1,6 @@
 """The selector: which candidate to ask first, and whether it may be asked. The `ModelSelector` of this runtime.
 
-One object with the books of all candidates, the breakers and the budgets of all providers. Everything here is
+One object with the books, the circuits and the budgets of all deployments. Everything here is
 synchronous and happens in one thread, so that the orchestrator reads it (`rank`) and makes its claims (`admit`,
 `may_retry`, `may_hedge`) without a message. What attempts showed comes in one at a time, through the selector's
 actor. Books and breakers are frozen values that are replaced as a whole: there is no moment at which half of one is
@@ -9,13 +9,15 @@ written, so a crash of the actor leaves them as they were before the observation
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from math import inf
-from typing import NamedTuple, final
+from typing import final
 
 from llm_actors.catalog import Candidate
-from llm_actors.selector.breaker import CircuitBreaker, CircuitState
+from llm_actors.selector.breaker import CircuitState
 from llm_actors.selector.budget import CallBudget, hedge_budget, retry_budget
+from llm_actors.selector.circuits import Circuits, Transition
 from llm_actors.selector.cost import CostOf, expected_cost
 from llm_actors.selector.orderings import ORDERS, OrderingInputs
 from llm_actors.selector.performance import (
@@ -24,10 +26,10 @@ from llm_actors.selector.performance import (
     Observed,
     Performance,
 )
-from llm_actors.selector.ranking import RankedCandidate, Ranking, Unavailable
+from llm_actors.selector.ranking import RankedCandidate, Ranking
 from llm_actors.selector.score import Figures, Weights, normalised
 from llm_protocol.errors import ModelNotFoundError
-from llm_protocol.failures import RULES, Failure, FailureKind
+from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.policy import Select
 from llm_protocol.requests import RequestType
 from llm_protocol.response import Usage
@@ -41,20 +43,9 @@ EXPLORED_SHARE = 0.05
 EXPLORED_AFTER_SECONDS = 30.0
 """A candidate that was not heard of for so long is worth exploring."""
 
-PROBE_HINT_SECONDS = 1.0
-"""How long those who find a probe under way are told to wait: it is usually over by then."""
-
 _MEASURED: frozenset[Select] = frozenset({"score", "fastest"})
 _UNKNOWN = Performance()
 _DEFAULT_WEIGHTS = Weights()
-
-
-class Turn(NamedTuple):
-    """A provider's breaker came into another state."""
-
-    provider: str
-    before: CircuitState
-    breaker: CircuitBreaker
 
 
 @final
@@ -64,7 +55,7 @@ class Selector:
     def __init__(self, cost_of: CostOf) -> None:
         self._cost_of = cost_of
         self._books: dict[Candidate, Performance] = {}
-        self._breakers: dict[str, CircuitBreaker] = {}
+        self.circuits = Circuits()
         self._retries = _Budgets(retry_budget)
         self._hedges = _Budgets(hedge_budget)
 
@@ -99,7 +90,7 @@ class Selector:
             each._replace(reason=f"{each.reason}; a probe of the recovery") if each.probe else each for each in ready
         ]
         barred = [each._replace(reason=each.barred.why) for each in choices if each.barred is not None]
-        barred.sort(key=_back_in)
+        barred.sort(key=_last_resort)
         return Ranking(select=select, weights=weights, choices=(*ready, *barred))
 
     def hedge_after(self, candidate: Candidate, now: float, *, stream: bool) -> float | None:
@@ -110,68 +101,74 @@ class Selector:
         """The books of ``candidate``."""
         return self._books.get(candidate, _UNKNOWN)
 
-    def breaker(self, provider: str, now: float) -> CircuitBreaker:
-        """The breaker of a provider as it is now."""
-        return self._breakers.get(provider, _CLOSED).at(now)
-
     # Claiming
 
-    def admit(self, candidate: Candidate, now: float, *, extra: bool = False, within_s: float = inf) -> Failure | None:
+    def admit(
+        self,
+        candidate: Candidate,
+        now: float,
+        *,
+        extra: bool = False,
+        within_s: float = inf,
+        others: Sequence[Candidate] | None = None,
+        asked: bool = False,
+    ) -> Failure | None:
         """Ask for leave to make an attempt at ``candidate`` now. ``None``: go ahead, and let `observe` know its end.
 
         Otherwise the failure to go on with; nobody is asked. In a half-open breaker this claims the probe. ``extra``:
         a retry or hedge, which was paid for with `may_retry` or `may_hedge` and does not itself earn any. A candidate
         whose usual answer takes longer than ``within_s`` is refused: pass what is left of the deadline for fallbacks.
+        ``others`` are those whom the request may ask instead, if that is known, and ``asked`` is whether it has asked
+        anybody: see `Circuits.unavailable`.
         """
-        if (barred := self._barred(candidate, now)) is not None:
+        barred = self.circuits.unavailable(candidate, now)
+        if barred is not None and others is not None and self._none_ready(others, now):
+            barred = self.circuits.unavailable(candidate, now, alone=True, sole=not asked)
+        if barred is not None:
             return barred.failure(candidate)
         if within_s < inf and (usual := self._usual_s(candidate, now)) is not None and usual > within_s:
             return _too_slow(candidate, usual, within_s)
-        admitted = self._breakers.get(candidate.provider, _CLOSED).admit(now)
-        assert admitted is not None, "it is not barred"
-        if admitted is not _CLOSED:
-            self._breakers[candidate.provider] = admitted
+        self.circuits.admit(candidate, now)
         if not extra:
             self._retries.of(candidate).count(now)
             self._hedges.of(candidate).count(now)
         return None
 
+    def _none_ready(self, candidates: Sequence[Candidate], now: float) -> bool:
+        return all(self.circuits.unavailable(each, now) is not None for each in candidates)
+
     def may_retry(self, candidate: Candidate, now: float) -> bool:
-        """Spend one retry of the provider's budget; False if there is none left."""
+        """Spend one retry of the deployment's budget; False if there is none left."""
         return self._retries.of(candidate).spend(now)
 
     def may_hedge(self, candidate: Candidate, now: float) -> bool:
-        """Spend one hedge of the provider's budgets; False if there is none left."""
+        """Spend one hedge of the deployment's budgets; False if there is none left."""
         hedges = self._hedges.of(candidate)
         return hedges.room(now) >= 1 and self._retries.of(candidate).spend(now) and hedges.spend(now)
 
     # Writing: the actor's alone
 
-    def observe(self, seen: Observed, draw: float) -> Turn | None:
-        """Take in how an attempt went. Returns the breaker if its state is another now."""
-        provider, kind = seen.candidate.provider, seen.failure.kind if seen.failure else None
-        before = self._breakers.get(provider, _CLOSED)
-        breaker = before.after(kind, began=seen.began, now=seen.ended, draw=draw)
+    def observe(self, seen: Observed, draw: float) -> list[Transition]:
+        """Take in how an attempt went. Returns the breakers that came into another state."""
+        transitions = self.circuits.observe(seen, draw)
         book = self.known(seen.candidate).plus(seen)
-        self._breakers[provider] = breaker
         self._books.pop(seen.candidate, None)
         self._books[seen.candidate] = book
         if len(self._books) > MAX_BOOKS:
             del self._books[next(iter(self._books))]
-        if breaker.state is before.state:
-            return None
-        if breaker.state is CircuitState.CLOSED:
-            self._forgive(provider)
-        return Turn(provider, before.state, breaker)
+        for transition in transitions:
+            if transition.breaker.state is CircuitState.CLOSED:
+                self._forgive(transition.of)
+        return transitions
 
     def restart(self, now: float) -> None:
         """Go on after a crash. Nobody saw what happened meanwhile, so an open breaker is half-open: one probe tells."""
-        self._breakers = {name: breaker.restarted(now) for name, breaker in self._breakers.items()}
+        self.circuits.restart(now)
 
-    def _forgive(self, provider: str) -> None:
-        """The trouble is over. Held against it any longer, it would keep a recovered provider from being used."""
+    def _forgive(self, of: Candidate | str) -> None:
+        """The trouble is over. Held against it any longer, it would keep what has recovered from being used."""
         for candidate, book in self._books.items():
-            if candidate.provider == provider:
+            if of in (candidate, candidate.provider):
                 self._books[candidate] = book.forgiven()
 
     # Judging
@@ -187,8 +184,8 @@ class Selector:
         figures = [self._figures(candidate, request_type, usage, now) for candidate in candidates]
         choices: list[RankedCandidate] = []
         for candidate, figure, terms in zip(candidates, figures, normalised(figures), strict=True):
-            barred = self._barred(candidate, now)
-            probe = barred is None and self.breaker(candidate.provider, now).state is CircuitState.HALF_OPEN
+            barred = self.circuits.unavailable(candidate, now)
+            probe = barred is None and self.circuits.is_probe(candidate, now)
             # A probe stands where the candidate would stand if it were well; its failures would keep it last for ever.
             fair = terms._replace(unavailability=0.0) if probe else terms
             choices.append(RankedCandidate(candidate, "", fair.score(weights), figure, fair, barred, probe))
@@ -201,21 +198,6 @@ class Selector:
 
     def _usual_s(self, candidate: Candidate, now: float) -> float | None:
         return self.known(candidate).percentile(50, now, stream=False, least=LEAST_FOR_MEDIAN)
-
-    def _barred(self, candidate: Candidate, now: float) -> Unavailable | None:
-        known = self.known(candidate)
-        if known.paused_until > now and known.paused_by is not None:
-            return Unavailable(known.paused_by, RULES[known.paused_by].meaning, known.paused_until - now)
-        breaker = self._breakers.get(candidate.provider, _CLOSED)
-        seconds = breaker.free_in(now)
-        if seconds <= 0:
-            return None
-        if breaker.at(now).state is CircuitState.HALF_OPEN:
-            return Unavailable(
-                FailureKind.OVERLOADED, "one request is probing it now", min(seconds, PROBE_HINT_SECONDS)
-            )
-        last = f", the last: {breaker.cause.value}" if breaker.cause else ""
-        return Unavailable(FailureKind.OVERLOADED, f"it rests after too many failures{last}", seconds)
 
     def _explore(self, ready: list[RankedCandidate], draw: float, now: float) -> list[RankedCandidate]:
         """With the candidate that was not heard of for longest in front; ``draw`` chooses among those never tried."""
@@ -230,27 +212,29 @@ class Selector:
         return [explored, *ready[:place], *ready[place + 1 :]]
 
 
-_CLOSED = CircuitBreaker()
-
-
 @final
 class _Budgets:
-    """One budget for each provider. There are as many as are configured."""
+    """One budget for each deployment; the one that was not used for longest makes room."""
 
     def __init__(self, make: Callable[[], CallBudget]) -> None:
         self._make = make
-        self._budgets: dict[str, CallBudget] = {}
+        self._budgets: OrderedDict[Candidate, CallBudget] = OrderedDict()
 
     def of(self, candidate: Candidate) -> CallBudget:
-        """The budget of the candidate's provider."""
-        found = self._budgets.get(candidate.provider)
+        """The budget of ``candidate``."""
+        found = self._budgets.get(candidate)
         if found is None:
-            found = self._budgets[candidate.provider] = self._make()
+            found = self._budgets[candidate] = self._make()
+            if len(self._budgets) > MAX_BOOKS:
+                self._budgets.popitem(last=False)
+        self._budgets.move_to_end(candidate)
         return found
 
 
-def _back_in(choice: RankedCandidate) -> float:
-    return choice.barred.seconds if choice.barred is not None else 0.0
+def _last_resort(choice: RankedCandidate) -> tuple[bool, float]:
+    """Those first who are paused for what another did: they may yet answer. Then who is back first."""
+    assert choice.barred is not None
+    return not choice.barred.by_another, choice.barred.seconds
 
 
 def _too_slow(candidate: Candidate, usual: float, within_s: float) -> Failure:

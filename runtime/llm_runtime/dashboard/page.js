@@ -265,16 +265,17 @@ function showProviders(now, counted) {
   const branch = (node, name) => node?.children.find(each => each.name === name)
   const supervisors = branch(branch(now.tree, "core"), "providers")
   const breakers = { closed: ["✓ closed", "good"], "half-open": ["◐ half-open", "warn"], open: ["✕ open", "bad"] }
-  const rows = entries(now.providers).map(([name, { kind, breaker, limits, ...known }]) => {
+  const rows = entries(now.providers).map(([name, { kind, breaker, circuits, limits, ...known }]) => {
     const { attempts, models, unpriced, ...grown } = counted.providers[name]
     const lost = failed(attempts)
     const held = limits?.held_s && [`◐ held ${seconds(limits.held_s)}`, "warn"]
+    const ill = Object.keys(circuits).length && [`◐ open: ${Object.keys(circuits).join(", ")}`, "warn"]
     const parked = branch(supervisors, name)?.status === "parked" && ["■ parked", "bad"]
     const times = of => known[of] ? [0.5, 0.95].map(share => quantile(share, grown[of].counts, known[of].bounds)).join(" · ") : "–"
     const spent = cost({ models })
     return [
       name === kind ? name : `${name}\n${kind}`,
-      parked || (breaker === "closed" && held) || breakers[breaker] || breaker,
+      parked || (breaker === "closed" && (ill || held)) || breakers[breaker] || breaker,
       number(attempts.ok ?? 0),
       lost ? [`${number(lost)} (${percent(lost, sum(attempts))})`, "bad"] : "0",
       times("attempt_seconds"),

@@ -80,6 +80,7 @@ def failure_of(status: int | None, body: Any) -> Failure:
         retry_after=None if kind is FailureKind.QUOTA else _retry_after(message, details),
         upstream_status=status,
         upstream_code=error_message(word, "") or None,
+        account_wide=_account_wide(details),
     )
 
 
@@ -108,6 +109,12 @@ def _used_up(message: str, details: list[JsonObject]) -> bool:
     """Whether waiting a while does not help."""
     limits = " ".join(str(violation.get("quotaId") or "") for violation in _listed(details, "violations"))
     return _USED_UP.search(f"{limits} {message}") is not None
+
+
+def _account_wide(details: list[JsonObject]) -> bool | None:
+    """Whether a limit is the project's, for all models; ``None`` where none is named."""
+    limits = [str(violation["quotaId"]) for violation in _listed(details, "violations") if violation.get("quotaId")]
+    return any("PerModel" not in limit for limit in limits) if limits else None
 
 
 def _listed(details: list[JsonObject], name: str) -> list[JsonObject]:

@@ -1,0 +1,229 @@
+"""Whether a deployment may be asked at all: circuit breakers and pauses, of deployments and of whole providers.
+
+What an attempt proves decides whose circuit it is (`scope_of`). A model that is overloaded says nothing of the models
+beside it; a refused connection says something of all of them. Deployments that fall ill one after another do, too:
+`OPENED_TOGETHER` of them within `TOGETHER_SECONDS` open their provider.
+
+Callers can invent names of models, so the tables are bounded. Everything here is synchronous; times are monotonic.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import NamedTuple, TypeVar, final
+
+from llm_actors.catalog import Candidate
+from llm_actors.selector.breaker import CircuitBreaker, CircuitState
+from llm_actors.selector.failure_effects import Scope, pause_after, scope_of
+from llm_actors.selector.performance import Observed
+from llm_actors.selector.ranking import Unavailable
+from llm_protocol.failures import RULES, FailureKind
+
+MAX_CIRCUITS = 1_024
+"""Deployments whose breakers and pauses are kept. A closed breaker makes room first, the longest unheard of."""
+
+OPENED_TOGETHER = 2
+TOGETHER_SECONDS = 30.0
+"""So many deployments of one provider, opened by 5xx or timeouts within so many seconds, open the provider."""
+
+PROBE_HINT_SECONDS = 1.0
+"""How long those who find a probe under way are told to wait: it is usually over by then."""
+
+# Nobody knows when these will have healed.
+_GUESSED = frozenset({FailureKind.AUTH, FailureKind.QUOTA})
+
+K = TypeVar("K")
+T = TypeVar("T")
+
+
+class Transition(NamedTuple):
+    """The breaker of a deployment or a provider (``of``) came into another state, for the reason in its evidence."""
+
+    of: Candidate | str
+    before: CircuitState
+    breaker: CircuitBreaker
+
+
+class Pause(NamedTuple):
+    """Nothing is asked until then, because of a failure of this kind at ``by``. ``guessed``: its length is ours, for
+    the vendor did not say how long, and whoever has nobody else to ask may as well try.
+    """
+
+    by: Candidate
+    since: float
+    until: float
+    kind: FailureKind
+    guessed: bool
+
+
+@final
+class Circuits:
+    """The breakers and pauses of one runtime."""
+
+    def __init__(self) -> None:
+        self._deployments: OrderedDict[Candidate, CircuitBreaker] = OrderedDict()
+        self._providers: dict[str, CircuitBreaker] = {}
+        self._pauses: OrderedDict[Candidate | str, Pause] = OrderedDict()
+        self._opened: dict[str, dict[Candidate, float]] = {}
+        """By provider: which deployments were opened lately, and when."""
+
+    # Reading
+
+    def provider(self, name: str, now: float) -> CircuitBreaker:
+        """The breaker of a whole provider, as it is now."""
+        return self._providers.get(name, _CLOSED).at(now)
+
+    def deployment(self, candidate: Candidate, now: float) -> CircuitBreaker:
+        """The breaker of a deployment alone, as it is now."""
+        return self._deployments.get(candidate, _CLOSED).at(now)
+
+    def not_closed(self, now: float) -> Iterator[tuple[Candidate, CircuitState]]:
+        """The deployments whose own breaker is not closed."""
+        for candidate, breaker in self._deployments.items():
+            if breaker.state is not CircuitState.CLOSED:
+                yield candidate, breaker.at(now).state
+
+    def is_probe(self, candidate: Candidate, now: float) -> bool:
+        """Whether an attempt now would be a probe, of the deployment or of its provider."""
+        both = self.deployment(candidate, now), self.provider(candidate.provider, now)
+        return any(breaker.state is CircuitState.HALF_OPEN for breaker in both)
+
+    def unavailable(
+        self, candidate: Candidate, now: float, *, alone: bool = False, sole: bool = False
+    ) -> Unavailable | None:
+        """Why ``candidate`` may not be asked now, and for how long; ``None`` if it may.
+
+        ``alone``: nobody else may be asked either, so a guessed pause of the provider that another of its models
+        caused does not hold. ``sole``: nor does one that it caused itself; for a request that has asked nobody yet.
+        """
+        pauses = [pause for each in (candidate, candidate.provider) if (pause := self._pause(each, now)) is not None]
+        if alone or sole:
+            pauses = [pause for pause in pauses if not pause.guessed or (pause.by == candidate and not sole)]
+        if pauses:
+            longest = max(pauses, key=lambda pause: pause.until)
+            by_another = all(pause.guessed and pause.by != candidate for pause in pauses)
+            return Unavailable(longest.kind, RULES[longest.kind].meaning, longest.until - now, by_another)
+        own, provider = self.deployment(candidate, now), self.provider(candidate.provider, now)
+        if own.free_in(now) >= provider.free_in(now):
+            return _closed_to(own, now, "circuit open")
+        return _closed_to(provider, now, "its provider's circuit open")
+
+    def _pause(self, of: Candidate | str, now: float) -> Pause | None:
+        pause = self._pauses.get(of)
+        return pause if pause is not None and pause.until > now else None
+
+    # Claiming
+
+    def admit(self, candidate: Candidate, now: float) -> None:
+        """Let one attempt at ``candidate``, which is not `unavailable`, through. It is the probe where one is due."""
+        own = self._deployments.get(candidate, _CLOSED).admit(now)
+        provider = self._providers.get(candidate.provider, _CLOSED).admit(now)
+        assert own is not None, "its breaker lets one through"
+        assert provider is not None, "its provider's breaker lets one through"
+        if own.state is not CircuitState.CLOSED:
+            self._deployments[candidate] = own
+        if provider.state is not CircuitState.CLOSED:
+            self._providers[candidate.provider] = provider
+
+    # Writing
+
+    def observe(self, seen: Observed, draw: float) -> list[Transition]:
+        """Take in how an attempt went. ``draw`` in [0, 1) is the jitter of a rest. Returns what changed its state."""
+        candidate, failure = seen.candidate, seen.failure
+        scope = None if failure is None else scope_of(failure, unsent=seen.unsent)
+        self._take_in_pause(seen, scope)
+        before, above = self._deployments.get(candidate, _CLOSED), self._providers.get(candidate.provider, _CLOSED)
+        own = _after(before, seen, draw, counts=scope is not Scope.PROVIDER)
+        provider = _after(above, seen, draw, counts=scope is not Scope.DEPLOYMENT)
+        together = self._opened_together(candidate, before, own, seen.ended)
+        if together and provider.state is CircuitState.CLOSED:
+            evidence = f"{' and '.join(map(str, together))} opened within {TOGETHER_SECONDS:g} s"
+            provider = provider.tripped(seen.ended, draw, own.cause, evidence)
+        _put(self._deployments, candidate, own)
+        while len(self._deployments) > MAX_CIRCUITS:
+            del self._deployments[self._least_needed()]
+        self._providers[candidate.provider] = provider
+        turns = (Transition(candidate, before.state, own), Transition(candidate.provider, above.state, provider))
+        return [turn for turn in turns if turn.before is not turn.breaker.state]
+
+    def _opened_together(
+        self, candidate: Candidate, before: CircuitBreaker, after: CircuitBreaker, now: float
+    ) -> tuple[Candidate, ...]:
+        """The deployments that were opened lately, if ``candidate`` has just become enough of them.
+
+        A probe that failed opens nothing anew: otherwise two that stay ill would close their provider to all others.
+        """
+        if before.state is not CircuitState.CLOSED or after.state is not CircuitState.OPEN:
+            return ()
+        lately = {
+            each: at for each, at in self._opened.get(candidate.provider, {}).items() if now - at <= TOGETHER_SECONDS
+        }
+        lately.pop(candidate, None)
+        lately[candidate] = now
+        self._opened[candidate.provider] = dict(tuple(lately.items())[-OPENED_TOGETHER:])
+        return tuple(lately) if len(lately) >= OPENED_TOGETHER else ()
+
+    def _least_needed(self) -> Candidate:
+        closed = (each for each, breaker in self._deployments.items() if breaker.state is CircuitState.CLOSED)
+        return next(closed, next(iter(self._deployments)))
+
+    def _take_in_pause(self, seen: Observed, scope: Scope | None) -> None:
+        failure, candidate = seen.failure, seen.candidate
+        if failure is None:
+            self._end_guesses(candidate, seen.began)
+            return
+        until = seen.ended + pause_after(failure)
+        if until > seen.ended:
+            guessed = failure.kind in _GUESSED and failure.retry_after is None
+            of = candidate.provider if scope is Scope.PROVIDER else candidate
+            self._begin(of, Pause(candidate, seen.ended, until, failure.kind, guessed))
+
+    def _begin(self, of: Candidate | str, pause: Pause) -> None:
+        known = self._pauses.get(of)
+        if known is not None and known.until >= pause.until:
+            return
+        _put(self._pauses, of, pause)
+        while len(self._pauses) > MAX_CIRCUITS:
+            self._pauses.popitem(last=False)
+
+    def _end_guesses(self, candidate: Candidate, began: float) -> None:
+        """It works: a guess from before ``began`` was wrong, but for the model that was the cause of it."""
+        for each in (candidate, candidate.provider):
+            pause = self._pauses.get(each)
+            if pause is not None and pause.guessed and pause.since <= began:
+                del self._pauses[each]
+                if pause.by != candidate:
+                    self._begin(pause.by, pause)
+
+    def restart(self, now: float) -> None:
+        """After a crash of whoever tells what is observed: an open breaker is half-open, for one probe to tell."""
+        for each, own in self._deployments.items():
+            self._deployments[each] = own.restarted(now)
+        for name, breaker in self._providers.items():
+            self._providers[name] = breaker.restarted(now)
+
+
+_CLOSED = CircuitBreaker()
+
+
+def _after(breaker: CircuitBreaker, seen: Observed, draw: float, *, counts: bool) -> CircuitBreaker:
+    if not counts:
+        return breaker.ended(seen.began, seen.ended)
+    kind = None if seen.failure is None else seen.failure.kind
+    return breaker.after(kind, began=seen.began, now=seen.ended, draw=draw)
+
+
+def _closed_to(breaker: CircuitBreaker, now: float, what: str) -> Unavailable | None:
+    seconds = breaker.free_in(now)
+    if seconds <= 0:
+        return None
+    if breaker.state is CircuitState.HALF_OPEN:
+        return Unavailable(FailureKind.OVERLOADED, "one request is probing it now", min(seconds, PROBE_HINT_SECONDS))
+    return Unavailable(FailureKind.OVERLOADED, f"{what}: {breaker.evidence}", seconds)
+
+
+def _put(table: OrderedDict[K, T], key: K, value: T) -> None:
+    """As the newest entry."""
+    table[key] = value
+    table.move_to_end(key)
