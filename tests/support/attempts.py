@@ -201,6 +201,17 @@ class Vendor(Peer):
         return len(self.requests) + self.failed_dials
 
 
+def by_model(**scripts: Script) -> Step:
+    """What each model says, by what follows ``m-`` in its name."""
+
+    async def step(call: Call) -> None:
+        script = scripts[said(call)["model"].removeprefix("m-")]
+        for each in [script] if callable(script) else script:
+            await each(call)
+
+    return step
+
+
 # -- the tree --------------------------------------------------------------------------------------------------------
 
 
@@ -341,9 +352,11 @@ async def world(
     prefill: str = "",
     draw: float | None = None,
     branches: Sequence[ChildSpec[Never]] = (),
+    models: tuple[str, ...] = (),
     **vendors: Sequence[Script] | Vendor,
 ) -> AsyncIterator[World]:
-    """Run the tree around a block. ``prefill`` names the vendors whose models go on with a text.
+    """Run the tree around a block. ``prefill`` names the vendors whose models go on with a text. ``models``: what each
+    vendor has in place of its one model.
 
     ``draw`` replaces the chance of the plan and the ranking. ``branches`` of the tree's root start last, such as a
     server. Afterwards no connection is open.
@@ -355,7 +368,7 @@ async def world(
                 kind=LLMProvider.OPENAI_COMPATIBLE,
                 base_url=f"http://{name}.test/v1",
                 api_key=Secret(CANARY),
-                models=(f"m-{name}",),
+                models=models or (f"m-{name}",),
                 limits=limits if isinstance(limits, Limits) else limits[name],
                 timeouts=timeouts,
             )
