@@ -69,7 +69,7 @@ def test_a_connection_that_broke_is_held_against_the_model_alone() -> None:
     assert ready(after(*[seen(A, 0.0, FailureKind.NETWORK)] * 5), 0.5) == ["b", "c"]
 
 
-@pytest.mark.parametrize("kind", [FailureKind.PROTOCOL, FailureKind.TRUNCATED])
+@pytest.mark.parametrize("kind", [FailureKind.PROTOCOL, FailureKind.TRUNCATED, FailureKind.INVALID_TOOL_CALL])
 def test_malformed_answers_open_nothing(kind: FailureKind) -> None:
     assert ready(after(*[seen(A, 0.0, kind)] * 500), 0.0) == ["a", "b", "c"]
 
