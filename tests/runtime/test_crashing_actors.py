@@ -75,7 +75,8 @@ async def test_parking_and_unparking_with_the_circuit_breaker_on(autojump_clock:
         async with loaded_runtime() as load:
 
             def look() -> tuple[ChildStatus, CircuitState]:
-                breaker = load.runtime._tree.selector.breaker("b", trio.current_time()).state
+                circuits = load.runtime._tree.selector.circuits
+                breaker = circuits.deployment(Candidate("b", "m-b"), trio.current_time()).state
                 seen.add(breaker)
                 return find(load.runtime.tree(), "b").status, breaker
 

@@ -50,4 +50,6 @@ def assert_unharmed(tree: Tree) -> None:
         assert (node.name, node.status, node.restarts) == (node.name, ChildStatus.RUNNING, 0)
         assert (node.name, box.crashes, box.poisoned, box.in_hand, box.depth) == (node.name, 0, 0, 0, 0)
     now = trio.current_time()
-    assert {tree.selector.breaker(name, now).state for name in tree.services.providers} == {CircuitState.CLOSED}
+    circuits = tree.selector.circuits
+    assert {circuits.provider(name, now).state for name in tree.services.providers} == {CircuitState.CLOSED}
+    assert list(circuits.not_closed(now)) == []
