@@ -10,7 +10,7 @@ from functools import partial
 
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from llm_actors.cache import statistics as cache_statistics
 from llm_actors.catalog import Candidate
@@ -86,6 +86,7 @@ async def test_parking_and_unparking_with_the_circuit_breaker_on(autojump_clock:
                 crashes.stop()
                 while await load.ask("limited", stream=True) != "ok":
                     pass
+                await wait_all_tasks_blocked()  # the selector takes in how it went
                 assert look() == (ChildStatus.RUNNING, CircuitState.CLOSED)
             await load.settled()
     assert CircuitState.OPEN in seen
