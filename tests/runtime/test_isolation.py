@@ -58,8 +58,8 @@ async def tree(slow: Peer, fast: Peer) -> AsyncIterator[Tree]:
         yield made
 
 
-async def ask(made: Tree, model: str, text: str = "hi", attempts: int = 1) -> Run:
-    once = Policy(attempts=AttemptsPatch(max=attempts))
+async def ask(made: Tree, model: str, text: str = "hi", attempts: int = 1, deadline_s: float | None = None) -> Run:
+    once = Policy(attempts=AttemptsPatch(max=attempts), deadline_s=deadline_s)
     run = Run(ChatRequest(model=model, messages=(Message.of("user", text),), policy=once), stream=True)
     await submit(made.orchestrator, run)
     with run.follow() as follower:
@@ -80,10 +80,10 @@ async def test_sup_03_a_crashing_provider_actor_leaves_another_providers_streams
                 nursery.start_soon(listen)
             kinds = []
             for number in range(6):
-                crashed = await ask(made, "buggy/crash", f"poison {number}")
+                crashed = await ask(made, "buggy/crash", f"poison {number}", deadline_s=0.9)
                 assert isinstance(crashed.log.end, Failed)
                 kinds.append(crashed.log.end.failure.kind)
-            # The sixth is not even asked: the breaker is open.
+            # The sixth is not even asked: the circuit is open for longer than it can wait.
             assert kinds == [FailureKind.CRASHED] * 5 + [FailureKind.OVERLOADED]
             with trio.fail_after(5):
                 assert isinstance((await ask(made, "buggy/m", attempts=3)).log.end, Finished)
