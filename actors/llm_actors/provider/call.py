@@ -17,6 +17,7 @@ from llm_actors.provider.failures import UNSENT, failure_of
 from llm_actors.provider.messages import AttemptResult, Sink
 from llm_actors.provider.spec import ProviderSpec
 from llm_actors.run.log import LogLimitExceeded
+from llm_actors.threads import run_large
 from llm_actors.transport import BodyTooLarge, Broken, HttpResponse, Transport, TransportError
 from llm_protocol.codec.chat_adapter import spoken
 from llm_protocol.codec.code_fences import CodeFenceStripper
@@ -25,7 +26,7 @@ from llm_protocol.errors import LLMClientError
 from llm_protocol.events import CONTENT, TERMINAL, Event, Failed, Finished, Started
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.policy import Timeouts
-from llm_protocol.requests import AnyRequest, ChatRequest, CodeRequest, RequestType
+from llm_protocol.requests import AnyRequest, CodeRequest, RequestType, answer_type
 from llm_protocol.response import FinishReason
 
 ERROR_BODY_BYTES = 256 * 1024
@@ -141,14 +142,14 @@ class ProviderCall:
             if stream:
                 return await self._stream(response, dialect.stream_decoder(said), request)
             whole = await _whole(response, self._most_bytes(request))
-            return self._deliver(dialect.decode_response(said, whole))
+            return self._deliver(await run_large(len(whole.body), dialect.decode_response, said, whole))
 
     def _most_bytes(self, request: AnyRequest) -> int:
-        return self._spec.max_answer.bytes_for(_type_of_answer(request))
+        return self._spec.max_answer.bytes_for(answer_type(request))
 
     async def _stream(self, response: HttpResponse, decoder: StreamDecoder, request: AnyRequest) -> Finished | Failed:
         end: Finished | Failed | None = None
-        is_bounded = _type_of_answer(request) in _NEVER_LONG_STREAMS
+        is_bounded = answer_type(request) in _NEVER_LONG_STREAMS
         most = self._most_bytes(request)
         received = 0
         while end is None:
@@ -163,7 +164,8 @@ class ProviderCall:
                 received += len(data)
                 if received > most and (is_bounded or decoder.is_whole):
                     raise BodyTooLarge(response.origin, f"the body has more than {most} bytes")
-                events = decoder.feed(data) if data else decoder.end()
+                gathered = received if decoder.is_whole else 0
+                events = decoder.feed(data) if data else await run_large(gathered, decoder.end)
             if events:
                 end = self._pass_on(events)
             assert end is not None or data, "a decoder's end() gives a terminal event"
@@ -201,12 +203,6 @@ class ProviderCall:
         if self._first_token_at is not None:
             self._wait_for(FailureKind.TIMEOUT_IDLE, self._timeouts.idle)
         return None
-
-
-def _type_of_answer(request: AnyRequest) -> RequestType:
-    """By which request type the size of the answer is judged. Models that draw in a chat have it in their name."""
-    draws = isinstance(request, ChatRequest) and "image" in request.model
-    return RequestType.IMAGE_GENERATION if draws else request.request_type
 
 
 async def _whole(response: HttpResponse, limit: int) -> WireResponse:

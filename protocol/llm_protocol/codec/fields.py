@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from llm_protocol.codec.json import WireError, decode_object, encode_json
+from llm_protocol.codec.json_limits import CheckedJson, JsonLimits, check_json
 from llm_protocol.content import JsonObject
 from llm_protocol.errors import BadRequestError, UnsupportedError
 from llm_protocol.failures import Failure, FailureKind
@@ -49,7 +50,20 @@ def json_body(data: bytes | str) -> JsonObject:
     try:
         return decode_object(data)
     except WireError as exc:
-        raise bad_request(None, f"the body must be a JSON object: {exc}") from None
+        raise _not_an_object(exc) from None
+
+
+def checked_body(data: bytes | str, limits: JsonLimits) -> CheckedJson:
+    """A client's body, not decoded yet, that has no more than ``limits`` allow. Raises `BadRequestError`."""
+    try:
+        check_json(data, limits)
+    except WireError as exc:
+        raise _not_an_object(exc) from None
+    return CheckedJson(data if isinstance(data, bytes) else data.encode("utf-8", "surrogatepass"))
+
+
+def _not_an_object(exc: WireError) -> BadRequestError:
+    return bad_request(None, f"the body must be a JSON object: {exc}")
 
 
 def undecoded(policy: Any) -> msgspec.Raw | None:

@@ -142,10 +142,9 @@ class _Counter:
 
     def _check_depth(self, outside: bytes) -> None:
         steps = memoryview(outside.translate(_STEPS, _NOT_BRACKETS)).cast("b")
-        depths = list(accumulate(steps, initial=self._depth))
-        if max(depths) > self._limits.depth:
+        if max(accumulate(steps, initial=self._depth)) > self._limits.depth:
             raise WireError(DEEP)
-        self._depth = depths[-1]
+        self._depth += sum(steps)
 
     def _check_numbers(self, outside: bytes) -> None:
         if _MANY_DIGITS not in outside and _EXTREME not in outside:

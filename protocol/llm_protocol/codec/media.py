@@ -8,10 +8,15 @@ import binascii
 from llm_protocol.codec.json import WireError
 from llm_protocol.content import Image
 
+_SLICE = 3 * 4 * 64 * 1024
+"""How much is encoded or decoded in one step: without a rest in either direction."""
+
+_STANDARD = bytes.maketrans(b"-_", b"+/")
+
 
 def data_uri(media_type: str, data: bytes) -> str:
     """``data:image/png;base64,…``."""
-    return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
+    return f"data:{media_type};base64,{base64_text(data)}"
 
 
 def parse_data_uri(url: str) -> tuple[str, bytes]:
@@ -25,10 +30,23 @@ def parse_data_uri(url: str) -> tuple[str, bytes]:
 def unbase64(text: str) -> bytes:
     """The bytes of base64 text, standard or URL-safe, padded or not. Raises `WireError`."""
     try:
-        raw = text.encode("ascii").translate(bytes.maketrans(b"-_", b"+/")).rstrip(b"=")
-        return base64.b64decode(raw + b"=" * (-len(raw) % 4), validate=True)
+        raw = text.rstrip("=").encode("ascii")
+        if len(raw) <= _SLICE:
+            return _unbase64(raw)
+        return b"".join([_unbase64(raw[at : at + _SLICE]) for at in range(0, len(raw), _SLICE)])
     except (ValueError, binascii.Error):
         raise WireError("not valid base64") from None
+
+
+def _unbase64(raw: bytes) -> bytes:
+    return base64.b64decode(raw.translate(_STANDARD) + b"=" * (-len(raw) % 4), validate=True)
+
+
+def base64_text(data: bytes) -> str:
+    """Standard base64 of ``data``."""
+    if len(data) <= _SLICE:
+        return base64.b64encode(data).decode()
+    return b"".join([base64.b64encode(data[at : at + _SLICE]) for at in range(0, len(data), _SLICE)]).decode()
 
 
 def image_url(image: Image) -> str:

@@ -34,6 +34,10 @@ class ServerLimits(Section, frozen=True, kw_only=True):
     """The body of one request, and one WebSocket message."""
     max_body_total_mb: Megabytes = 256.0
     """All bodies together that are being received or answered; what goes beyond is answered with 503."""
+    max_json_values: Annotated[int, Meta(ge=1_000, le=10_000_000)] = 1_000_000
+    """Values in the JSON of one request or WebSocket message, counted by commas and opening brackets."""
+    log_limit_mb: Annotated[float, Meta(gt=0, le=1_024)] = 8.0
+    """The text of one answer, for which its run log keeps room; a longer answer fails with `log_limit`."""
     max_body_s: Seconds = 120.0
     """Time for a body to arrive, however large it is."""
     head_s: Seconds = 10.0
@@ -62,6 +66,11 @@ class ServerLimits(Section, frozen=True, kw_only=True):
     def max_body_total_bytes(self) -> int:
         """`max_body_total_mb` in bytes."""
         return int(self.max_body_total_mb * MIB)
+
+    @property
+    def log_limit_bytes(self) -> int:
+        """`log_limit_mb` in bytes."""
+        return int(self.log_limit_mb * MIB)
 
     @property
     def stored_bytes(self) -> int:

@@ -16,6 +16,7 @@ from llm_protocol.requests import AUTO, AnyRequest
 from llm_runtime.server.engine import admitted
 from llm_runtime.server.handshake import check_handshake
 from llm_runtime.server.http_error import JSON
+from llm_runtime.server.reading import read_body
 from llm_runtime.server.subscription import encode_failure, respond
 
 if TYPE_CHECKING:
@@ -34,7 +35,10 @@ def asking(dialect: Callable[[], ServerDialect]) -> Endpoint:
         spoken = dialect()
         exchange.end_with_client()
         try:
-            decoded = spoken.decode_request(exchange.request.target, exchange.take_body())
+            target = exchange.request.target
+            body = exchange.take_body()
+            decoded = await read_body(exchange.service, body, lambda text: spoken.decode_request(target, text))
+            del body  # it may be large, and the answer to it take long
             inbound = admitted(exchange.caller, decoded)
             run = await exchange.service.submit(_tellable(inbound.request), stream=inbound.stream)
         except LLMClientError as exc:

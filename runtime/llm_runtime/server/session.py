@@ -14,6 +14,7 @@ from typing import NamedTuple, final
 
 import trio
 
+from llm_actors.threads import run_large
 from llm_protocol.errors import LLMClientError
 from llm_protocol.events import Failed
 from llm_protocol.failures import Failure, FailureKind
@@ -37,6 +38,7 @@ from llm_runtime.server.heartbeat import Beat, Heartbeat
 from llm_runtime.server.http_error import HttpError, shutting_down, wrong_key
 from llm_runtime.server.lanes import Lanes
 from llm_runtime.server.limits import UNSAID_FRAMES, WRITE_BATCH_BYTES
+from llm_runtime.server.reading import read_body
 from llm_runtime.server.request_context import RequestContext
 from llm_runtime.server.response_store import Recent, StoredResponse
 from llm_runtime.server.socket import Socket
@@ -187,7 +189,7 @@ class Session:
             while True:
                 message = await socket.receive()
                 if isinstance(message, str):
-                    self._take(message)
+                    await self._take(message)
                 else:
                     self._hang_up(1003, "text frames only")
         except Hangup as hangup:
@@ -199,25 +201,28 @@ class Session:
         self._over = self._over or Close(code, reason)
         self._waker.wake()
 
-    def _take(self, text: str) -> None:
+    async def _take(self, text: str) -> None:
         head = ClientEventHead()
         try:
             head = read_head(text)
             check_lane(head.stream_id)
-            self._act(head, text)
+            await self._act(head, text)
         except HttpError as refused:
             self._refuse(refused, head)
         except LLMClientError as exc:
             self._say(RESPONSES.error_event(exc.failure, stream_id=head.stream_id, event_id=head.event_id))
 
-    def _act(self, head: ClientEventHead, text: str) -> None:
+    async def _act(self, head: ClientEventHead, text: str) -> None:
         match head.type:
             case "response.create":
-                self._admit(Asked(head, RESPONSES.decode_create(text), len(text), trio.current_time()))
+                now = trio.current_time()
+                create = await read_body(self._service, text, RESPONSES.decode_create)
+                self._admit(Asked(head, create, len(text), now))
             case "response.resume":
-                self._admit(Asked(head, read(text, Resume), len(text), trio.current_time()))
+                resume = await run_large(len(text), read, text, Resume)
+                self._admit(Asked(head, resume, len(text), trio.current_time()))
             case "response.cancel":
-                self._cancel(read(text, Cancel))
+                self._cancel(await run_large(len(text), read, text, Cancel))
             case "response.steer":
                 self._say(encode_steer_failed(head))
             case "response.processed":

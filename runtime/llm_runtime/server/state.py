@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol, final
 import trio
 
 from llm_actors.run import Run
+from llm_protocol.codec.json_limits import LIMITS
 from llm_protocol.errors import ShuttingDownError
 from llm_protocol.requests import AnyRequest
 from llm_runtime.config import Key, Server
@@ -46,6 +47,7 @@ class ServerState:
         self.config = config
         self.engine = engine
         self.access = Access(config, keys)
+        self.json_limits = LIMITS._replace(values=config.max_json_values)
         self.shelf = ResponseStore(config)
         self.bodies = BodyBudget(config.max_body_total_bytes)
         self.room: Room[Guest] = Room(config, has_keys=bool(keys), proxies=config.trusted_proxies)

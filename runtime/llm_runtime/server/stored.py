@@ -18,6 +18,7 @@ from llm_protocol.wires.responses import OpenAIResponsesServer, ResponseOptions
 from llm_runtime.server.beginning import begin
 from llm_runtime.server.http_error import JSON, HttpError
 from llm_runtime.server.limits import CLOSE_SECONDS
+from llm_runtime.server.reading import read_body
 from llm_runtime.server.response_store import StoredResponse
 from llm_runtime.server.subscription import encode_failure, end_of, respond
 
@@ -76,7 +77,7 @@ async def create(exchange: RequestContext) -> None:
     size = len(exchange.request.body)
     exchange.end_with_client()
     try:
-        asked = RESPONSES.decode_create(exchange.take_body())
+        asked = await read_body(exchange.service, exchange.take_body(), RESPONSES.decode_create)
         kept = await begin(exchange.service, asked, exchange.caller, size, stream=asked.inbound.stream)
     except LLMClientError as exc:
         await exchange.reply(encode_failure(RESPONSES, exc.failure))

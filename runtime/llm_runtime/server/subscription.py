@@ -17,6 +17,7 @@ from llm_protocol.events import Event, Failed, Finished
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.response import LLMResponse
 from llm_runtime.server.http_error import JSON
+from llm_runtime.server.reading import encode_body
 from llm_runtime.server.stream_format import stream_format_for
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def respond(exchange: RequestContext, dialect: ServerDialect, inbound: Inbound, 
 
 
 async def _reply(exchange: RequestContext, dialect: ServerDialect, inbound: Inbound, run: Run) -> None:
-    await exchange.reply(encode_end(dialect, inbound, await end_of(exchange, run)))
+    await exchange.reply(await encode_end(dialect, inbound, await end_of(exchange, run)))
 
 
 async def end_of(exchange: RequestContext, run: Run) -> Finished | Failed:
@@ -102,11 +103,11 @@ async def end_of(exchange: RequestContext, run: Run) -> Finished | Failed:
         return answer.end
 
 
-def encode_end(dialect: ServerDialect, inbound: Inbound, end: Finished | Failed) -> WireResponse:
+async def encode_end(dialect: ServerDialect, inbound: Inbound, end: Finished | Failed) -> WireResponse:
     """The whole answer to a request whose run has ended."""
     if isinstance(end, Finished):
         assert isinstance(end.response, LLMResponse), "a run's log ends with a response"
-        return WireResponse(200, (JSON, *told(end.response)), dialect.encode_response(inbound, end.response))
+        return WireResponse(200, (JSON, *told(end.response)), await encode_body(dialect, inbound, end.response))
     return _encode_failed(dialect, end)
 
 

@@ -9,6 +9,7 @@ import msgspec
 from llm_protocol.codec.decoding import misread
 from llm_protocol.codec.fields import add_extra, bad_request, check_parameters, leftovers, typed, undecoded, unsupported
 from llm_protocol.codec.json import WireError, decode_object, encode_json
+from llm_protocol.codec.vectors import Vector, cut_vectors, encode_list, packed, vector_of
 from llm_protocol.codec.whole import embedded
 from llm_protocol.content import JsonObject
 from llm_protocol.dialect import Inbound
@@ -21,10 +22,11 @@ from llm_protocol.wires.cohere.shapes import decode_usage
 MAX_TEXTS = 96
 """Texts in one call: the vendor's limit."""
 
+_LEGACY = "-v2.0"
+"""Models of this generation give floats only. Others are asked for base64, a third of the size."""
+
 DEFAULT_INPUT_TYPE = "search_document"
 """Sent when the caller said nothing, because the vendor demands the field: texts are stored more often than asked."""
-
-_Vectors = tuple[tuple[float, ...], ...]
 
 
 def embedding_body(request: EmbeddingRequest) -> JsonObject:
@@ -36,7 +38,7 @@ def embedding_body(request: EmbeddingRequest) -> JsonObject:
         "model": request.model,
         "input_type": request.input_type or DEFAULT_INPUT_TYPE,
         "texts": list(request.inputs),
-        "embedding_types": ["float"],
+        "embedding_types": ["float" if _LEGACY in request.model else "base64"],
     }
     if request.dimensions is not None:
         body["output_dimension"] = request.dimensions
@@ -47,21 +49,23 @@ def embedding_body(request: EmbeddingRequest) -> JsonObject:
 def decode_embeddings(request: EmbeddingRequest, body: bytes) -> list[Event]:
     """The events of an answer: the vectors, one for each input."""
     try:
-        answer = decode_object(body)
+        text, cut_out = cut_vectors(body)
+        answer = decode_object(text)
         started = Started(upstream_id=text_of(answer, "id", "") or None)
-        return embedded(request, _vectors(answer), started=started, usage=decode_usage(answer.get("meta")))
+        return embedded(request, _vectors(answer, cut_out), started=started, usage=decode_usage(answer.get("meta")))
     except WireError as exc:
         return [misread(exc)]
 
 
-def _vectors(answer: JsonObject) -> _Vectors:
+def _vectors(answer: JsonObject, cut_out: list[Vector]) -> tuple[Vector, ...]:
     given = answer.get("embeddings")
     if isinstance(given, dict):
-        given = given.get("float")
+        given = given.get("base64") or given.get("float")
     try:
-        return msgspec.convert(given, _Vectors)
+        found = msgspec.convert(given, list[Vector | str])
     except msgspec.ValidationError:
-        raise WireError("embeddings.float: expected lists of numbers") from None
+        raise WireError("embeddings: expected lists of numbers, or base64") from None
+    return tuple(vector_of(vector, cut_out) for vector in found)
 
 
 # ---------------------------------------------------------------- the server side
@@ -91,8 +95,9 @@ def decode_embed(given: JsonObject) -> Inbound:
     own = {name: value for name, value in leftovers(given, _KNOWN).items() if value is not None}
     if body.images or body.input_type == "image":
         raise unsupported("images", "only texts can be embedded here")
-    if body.embedding_types is not None and body.embedding_types != ["float"]:
-        raise unsupported("embedding_types", "embeddings are given as float only")
+    form = (body.embedding_types or ["float"])[0]
+    if len(body.embedding_types or ()) > 1 or form not in ("float", "base64"):
+        raise unsupported("embedding_types", 'embeddings are given as one of "float" and "base64"')
     texts = (*(body.texts or ()), *(_text(item) for item in body.inputs or ()))
     if not any(texts):
         raise bad_request("texts", "texts is missing or empty: it is the list of the texts to embed")
@@ -103,7 +108,7 @@ def decode_embed(given: JsonObject) -> Inbound:
         input_type=body.input_type,
         parameters=Parameters(extra={NAME: own} if own else {}),
     )
-    return Inbound(request, policy=undecoded(body.llm_runtime))
+    return Inbound(request, policy=undecoded(body.llm_runtime), form=form)
 
 
 def _text(item: _Input) -> str:
@@ -113,15 +118,16 @@ def _text(item: _Input) -> str:
     return "".join(text for text in texts if isinstance(text, str))
 
 
-def encode_embeddings(request: EmbeddingRequest, response: LLMResponse) -> bytes:
-    """The body of an answer."""
+def encode_embeddings(request: EmbeddingRequest, response: LLMResponse, form: str) -> bytes:
+    """The body of an answer, in the encoding that was asked for."""
+    vectors = map(packed, response.embeddings) if form == "base64" else response.embeddings
     usage = response.usage or Usage()
     billed = usage.input_tokens if usage.billed_input_tokens is None else usage.billed_input_tokens
     meta = {"api_version": {"version": "2"}, "billed_units": {"input_tokens": billed}}
     return encode_json(
         {
             "id": response.response_id,
-            "embeddings": {"float": response.embeddings},
+            "embeddings": {form or "float": encode_list(vectors)},
             "texts": request.inputs,
             "meta": meta,
             "response_type": "embeddings_by_type",

@@ -41,7 +41,7 @@ class CohereServer:
     def encode_response(self, inbound: Inbound, response: LLMResponse) -> bytes:
         """The body of a whole answer."""
         if isinstance(inbound.request, EmbeddingRequest):
-            body = encode_embeddings(inbound.request, response)
+            body = encode_embeddings(inbound.request, response, inbound.form)
         else:
             body = encode_whole(response)
         return runtime_fields(body, response, wanted=is_wanted(inbound))

@@ -7,6 +7,7 @@ import msgspec
 from llm_protocol.codec.decoding import misread
 from llm_protocol.codec.fields import check_parameters, refuse_transport, unsupported
 from llm_protocol.codec.json import JsonDecoder, WireError, encode_json
+from llm_protocol.codec.vectors import cut_vectors, encode_list, vector_of
 from llm_protocol.codec.whole import embedded
 from llm_protocol.content import JsonObject
 from llm_protocol.events import Event, Started
@@ -17,7 +18,7 @@ from llm_protocol.wires.gemini.tables import NAME, TASK_TYPES
 
 
 class _Vector(msgspec.Struct, frozen=True):
-    values: tuple[float, ...] = ()
+    values: tuple[float, ...] | str = ()
 
 
 class _Embeddings(msgspec.Struct, frozen=True, rename="camel"):
@@ -58,19 +59,21 @@ def _task_type(input_type: str) -> str | None:
 def decode_embeddings(request: EmbeddingRequest, body: bytes) -> list[Event]:
     """The events of a 2xx answer."""
     try:
-        answer = _EMBEDDINGS.decode(body)
+        text, cut_out = cut_vectors(body)
+        answer = _EMBEDDINGS.decode(text)
+        found = answer.embeddings if answer.embedding is None else [answer.embedding]
+        vectors = tuple(vector_of(vector.values, cut_out) for vector in found or ())
     except WireError as exc:
         return [misread(exc)]
-    found = answer.embeddings if answer.embedding is None else [answer.embedding]
-    vectors = tuple(vector.values for vector in found or ())
     usage = answer.usage_metadata.usage() if answer.usage_metadata is not None else None
     return embedded(request, vectors, started=Started(model=request.model), usage=usage)
 
 
 def encode_embeddings(response: LLMResponse, *, single: bool) -> bytes:
     """The body of an answer, to one text or to a batch."""
-    vectors = [{"values": vector} for vector in response.embeddings]
-    body: JsonObject = {"embedding": vectors[0]} if single and vectors else {"embeddings": vectors}
+    vectors = ({"values": vector} for vector in response.embeddings)
+    alone = single and response.embeddings
+    body: JsonObject = {"embedding": next(vectors)} if alone else {"embeddings": encode_list(vectors)}
     if response.usage is not None:
         body["usageMetadata"] = {"promptTokenCount": response.usage.input_tokens}
     return encode_json(body)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import struct
-from typing import Any
-
 import msgspec
 
 from llm_protocol.codec.body import Body
 from llm_protocol.codec.fields import add_extra, check_parameters
 from llm_protocol.codec.json import JsonDecoder, WireError, encode_json
-from llm_protocol.codec.media import unbase64
+from llm_protocol.codec.vectors import cut_vectors, encode_list, packed, vector_of
 from llm_protocol.codec.whole import embedded
 from llm_protocol.content import JsonObject
 from llm_protocol.events import Event, Started
@@ -23,7 +20,7 @@ from llm_protocol.wires.openai_chat.shapes import ChatWireUsage, read_usage
 
 
 class _Vector(msgspec.Struct):
-    embedding: list[float] | str
+    embedding: tuple[float, ...] | str
     index: int | None = None
 
 
@@ -54,8 +51,10 @@ def embedding_body(request: EmbeddingRequest, quirks: VendorProfile) -> JsonObje
 def decode_embeddings(request: EmbeddingRequest, body: bytes) -> list[Event]:
     """The events of a whole answer; a vector missing is a failure, never a shorter list."""
     try:
-        answer = _DECODER.decode(body)
-        vectors = _in_order([item.index for item in answer.data], [_floats(item.embedding) for item in answer.data])
+        text, cut_out = cut_vectors(body)
+        answer = _DECODER.decode(text)
+        found = [vector_of(item.embedding, cut_out) for item in answer.data]
+        vectors = _in_order([item.index for item in answer.data], found)
     except WireError as exc:
         return [not_understood(body, exc)]
     usage = read_usage(answer.usage) if answer.usage is not None else None
@@ -68,15 +67,6 @@ def _in_order(places: list[int | None], vectors: list[tuple[float, ...]]) -> tup
     if sorted(place if place is not None else -1 for place in places) != list(range(len(places))):
         raise WireError("their indices are not 0, 1, 2 …")
     return tuple(vector for _, vector in sorted(zip(places, vectors, strict=True), key=lambda pair: pair[0] or 0))
-
-
-def _floats(value: list[float] | str) -> tuple[float, ...]:
-    if isinstance(value, list):
-        return tuple(value)
-    raw = unbase64(value)
-    if len(raw) % 4:
-        raise WireError("base64 that is no list of float32")
-    return struct.unpack(f"<{len(raw) // 4}f", raw)
 
 
 def embedding_request(body: Body, name: str) -> EmbeddingRequest:
@@ -113,15 +103,11 @@ def encode_embeddings(response: LLMResponse, form: str) -> bytes:
     return encode_json(
         {
             "object": "list",
-            "data": [
-                {"object": "embedding", "index": at, "embedding": _packed(vector) if form == "base64" else vector}
+            "data": encode_list(
+                {"object": "embedding", "index": at, "embedding": packed(vector) if form == "base64" else vector}
                 for at, vector in enumerate(response.embeddings)
-            ],
+            ),
             "model": response.model,
             "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
         }
     )
-
-
-def _packed(vector: tuple[float, ...]) -> Any:
-    return struct.pack(f"<{len(vector)}f", *vector)  # bytes become base64 in JSON
