@@ -188,7 +188,7 @@ def test_unknown_things_survive() -> None:
         Opaque(dialect="anthropic", value={**search, "input": {"q": "x"}}),
         Text("H", extra={"anthropic": {"new": 1, "citations": [{"url": "u"}]}}),
     )
-    assert (answer.finish_reason, answer.raw_finish_reason) == (FinishReason.STOP, "brand_new_reason")
+    assert (answer.finish_reason, answer.raw_finish_reason) == (FinishReason.UNKNOWN, "brand_new_reason")
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,6 @@ def test_unknown_things_survive() -> None:
         [START, *text_block(0, "x")[:1], {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta"}}],
         [START, *block(0, {"type": "text", "text": ""}, {"type": "thinking_delta", "thinking": "x"})],
         [START, *text_block(0)[:1], *text_block(0)[:1]],
-        [START, *call_block(0, "{")[:-1], message_delta("tool_use"), STOP],
         [
             START,
             {"type": "content_block_start", "index": 0, "content_block": {"type": "tool_use", "id": {}, "name": "f"}},
@@ -466,8 +465,11 @@ ends = st.sampled_from(
 
 @st.composite
 def answers(draw: st.DrawFn) -> LLMResponse:
-    output = tuple(draw(st.lists(parts, max_size=4)))
+    output = tuple(draw(st.lists(parts, max_size=4, unique_by=lambda part: getattr(part, "id", None) or id(part))))
+    has_calls = any(isinstance(part, ToolCall) for part in output)
     reason, raw = draw(ends)
+    if has_calls != (reason is FinishReason.TOOL_CALLS) and reason is not FinishReason.CONTENT_FILTER:
+        reason, raw = (FinishReason.TOOL_CALLS, "tool_use") if has_calls else (FinishReason.STOP, "end_turn")
     if reason == FinishReason.CONTENT_FILTER:
         output = (*output, Refusal(draw(texts)))
     return LLMResponse(
@@ -672,3 +674,21 @@ def test_the_model_list() -> None:
     page = CLIENT.decode_models(SERVER.encode_models(models))
     assert [msgspec.structs.replace(model, owned_by="") for model in page.models] == list(models)
     assert page.next is None
+
+
+def test_a_call_that_is_not_whole_fails_the_answer() -> None:
+    """It is the model's mistake, not the wire's: another candidate may do better."""
+    last = told(START, *call_block(0, "{")[:-1], message_delta("tool_use"), STOP)[-1]
+    assert isinstance(last, Failed)
+    assert last.failure.kind is FailureKind.INVALID_TOOL_CALL
+
+
+def test_tool_use_without_a_call_fails_the_answer() -> None:
+    last = told(START, *text_block(0, "I will"), message_delta("tool_use"), STOP)[-1]
+    assert isinstance(last, Failed)
+    assert (last.failure.kind, last.failure.partial) == (FailureKind.INVALID_TOOL_CALL, True)
+
+
+def test_with_a_call_the_reason_is_the_call() -> None:
+    events = told(START, *call_block(0, '{"a":1}'), message_delta("end_turn"), STOP)
+    assert events[-1] == Finished(reason=FinishReason.TOOL_CALLS, raw_reason="end_turn")

@@ -450,7 +450,7 @@ def test_a_blocked_prompt_is_a_content_filter() -> None:
         ("RECITATION", FinishReason.CONTENT_FILTER),
         ("IMAGE_SAFETY", FinishReason.CONTENT_FILTER),
         ("MALFORMED_FUNCTION_CALL", FinishReason.ERROR),
-        ("NOT_INVENTED_YET", FinishReason.ERROR),
+        ("NOT_INVENTED_YET", FinishReason.UNKNOWN),
     ],
 )
 def test_finish_reasons(raw: str, reason: FinishReason) -> None:

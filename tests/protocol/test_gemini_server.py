@@ -522,7 +522,7 @@ def answers(draw: st.DrawFn) -> LLMResponse:
     calls = any(isinstance(part, ToolCall) for part in parts)
     reasoning = draw(st.integers(0, 50))
     ends = [("STOP", FinishReason.TOOL_CALLS if calls else FinishReason.STOP), ("MAX_TOKENS", FinishReason.LENGTH)]
-    ends += [("OTHER", FinishReason.ERROR), ("SPII", FinishReason.CONTENT_FILTER)]
+    ends += [("NO_IMAGE", FinishReason.ERROR), ("SPII", FinishReason.CONTENT_FILTER)]
     raw, reason = draw(st.sampled_from(ends))
     usage = Usage(
         input_tokens=draw(st.integers(5, 99)),

@@ -641,7 +641,7 @@ def test_a_cut_tool_call_is_never_handed_over() -> None:
 
 def test_an_unknown_way_of_ending_keeps_the_vendors_word() -> None:
     events = decode(make, sse(CREATED, done("incomplete", incomplete_details={"reason": "steered"})))
-    assert events[-1] == Finished(reason=FinishReason.ERROR, raw_reason="steered")
+    assert events[-1] == Finished(reason=FinishReason.UNKNOWN, raw_reason="steered")
 
 
 def test_json_in_place_of_a_stream_is_read() -> None:

@@ -14,11 +14,15 @@ import msgspec
 
 from llm_protocol.codec.json import TooLarge, WireError
 from llm_protocol.codec.sse import ServerSentEvent, SseDecoder
-from llm_protocol.codec.tool_calls import InvalidToolCall
-from llm_protocol.content import Part
-from llm_protocol.events import Event, Failed, ItemKind, ItemStarted
+from llm_protocol.codec.tool_calls import InvalidToolCall, ToolCalls, checked_call
+from llm_protocol.content import Part, ToolCall
+from llm_protocol.events import Event, Failed, Finished, ItemKind, ItemStarted
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.fold import item_events
+from llm_protocol.response import FinishReason
+
+CUTTING = frozenset((FinishReason.LENGTH, FinishReason.CONTENT_FILTER))
+"""Reasons for which an answer ends anywhere: a tool call that is not whole then is no mistake of the model."""
 
 
 class AnswerDecoder(ABC):
@@ -28,6 +32,7 @@ class AnswerDecoder(ABC):
         self.over = False
         self.ignored: set[str] = set()
         """The names of fields that came with a type of their own and were left out."""
+        self._pending_calls: ToolCalls | None = None
         self._items = 0
         self._out: list[Event] = []
 
@@ -65,13 +70,37 @@ class AnswerDecoder(ABC):
 
     def _begin(self, kind: ItemKind, id_: str | None = None, name: str | None = None) -> int:
         """Tell that an item has started; its index."""
+        if self._pending_calls is not None and kind not in ("tool_call", "opaque"):
+            self._pending_calls.announce()  # items are told in the order in which they came
         index = self._items
         self._items += 1
         self._out.append(ItemStarted(index=index, kind=kind, id=id_, name=name))
         return index
 
+    def _tool_calls(self, prefix: str) -> ToolCalls:
+        """The accumulator of this answer's tool calls; ``prefix`` begins the ids of those that came without one."""
+        self._pending_calls = ToolCalls(prefix, self._begin, self._put)
+        return self._pending_calls
+
+    def _put(self, event: Event) -> None:
+        self._out.append(event)
+
+    def _finished(self, reason: FinishReason, raw: str | None, *, has_calls: bool) -> None:
+        """End the answer. With tool calls the reason is that, whatever the vendor says; without, it cannot be.
+
+        Raises `InvalidToolCall`.
+        """
+        if has_calls and reason not in CUTTING and reason is not FinishReason.ERROR:
+            reason = FinishReason.TOOL_CALLS
+        elif reason is FinishReason.TOOL_CALLS and not has_calls:
+            raise InvalidToolCall(f"the answer ends with {(raw or '')[:100]!r} and has no tool call")
+        self._out.append(Finished(reason=reason, raw_reason=raw))
+        self.over = True
+
     def _tell(self, part: Part, *, cut: bool = False) -> None:
-        """Tell an item that came in one piece; of one that was cut only that it began."""
+        """Tell an item that came in one piece; of one that was cut only that it began. Raises `InvalidToolCall`."""
+        if isinstance(part, ToolCall) and not cut:
+            part = checked_call(part)
         events = item_events(self._items, part)
         self._out += [next(events)] if cut else events
         self._items += 1

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any, final
+from typing import Any, TypeAlias, final
 
 import msgspec
 
@@ -41,6 +41,17 @@ def is_json(text: str) -> bool:
     return True
 
 
+def checked_call(call: ToolCall) -> ToolCall:
+    """A call that came whole, its arguments ``{}`` where there are none. Raises `InvalidToolCall`."""
+    if call.arguments.strip() in ("", "null"):
+        call = msgspec.structs.replace(call, arguments="{}")
+    if not call.name:
+        raise InvalidToolCall("a tool call came without a name")
+    if not is_json(call.arguments):
+        raise InvalidToolCall("the arguments of a tool call are not one JSON value")
+    return call
+
+
 class CallPiece(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What one event says of one call. Empty texts say nothing, whatever the wire uses for that.
 
@@ -59,12 +70,14 @@ class PendingCall:
     """One call, as far as it came. A custom call's input is free text; a function's arguments are JSON."""
 
     __slots__ = (
-        "_appended", "_pending", "_repeated", "_sent", "custom", "id", "is_indexed", "item", "name", "signature",
+        "_appended", "_pending", "_repeated", "_sent", "custom", "id", "is_done", "is_indexed", "item", "name",
+        "signature",
     )  # fmt: skip
 
     def __init__(self, id_: str, *, custom: bool) -> None:
         self.id = id_
         self.is_indexed = False
+        self.is_done = False
         self.custom = custom
         self.name = ""
         self.signature: str | None = None
@@ -133,6 +146,10 @@ class PendingCall:
         return self._appended.text()
 
 
+PartOfCall: TypeAlias = Callable[[PendingCall, str], ToolCall | Opaque]
+"""Makes the whole part of a call from it and its arguments."""
+
+
 @final
 class ToolCalls:
     """The calls of one answer, in order.
@@ -157,19 +174,21 @@ class ToolCalls:
         """Whether there is any call."""
         return bool(self.made)
 
-    def add(self, piece: CallPiece, *, custom: bool = False, signature: str | None = None) -> None:
-        """Take a piece into account, and tell followers what can be told of its call by now."""
+    def add(self, piece: CallPiece, *, custom: bool = False, signature: str | None = None) -> PendingCall:
+        """Take a piece into account, and tell followers what can be told of its call by now; that call."""
         call = self._find(piece) or self._make(piece, custom=custom)
+        if call.is_done:
+            return call  # a repetition of what was told whole
         if piece.name and call.item is None and piece.name != call.name:
             call.name += piece.name
         if signature is not None:
             call.signature = signature
         call.add(piece.text)
         self._tell_more(call)
+        return call
 
     def _make(self, piece: CallPiece, *, custom: bool) -> PendingCall:
-        for earlier in self.made:
-            self._announce(earlier)  # a name may come in pieces, but not past the beginning of the next call
+        self.announce()
         number = len(self.made)
         id_ = piece.id or f"{self._prefix}_{number}"
         call = PendingCall(id_ if id_ not in self._by_id else f"{id_}_{number}", custom=custom)
@@ -198,6 +217,11 @@ class ToolCalls:
             return last
         return None if not piece.is_alone or _begins_anew(last, piece, is_indexed=False) else last
 
+    def announce(self) -> None:
+        """Something else begins: a name may come in pieces, but not past that."""
+        for call in self.made:
+            self._announce(call)
+
     def _announce(self, call: PendingCall) -> None:
         if call.item is None and call.name:
             call.item = self._begin("opaque" if call.custom else "tool_call", call.id, call.name)
@@ -209,9 +233,7 @@ class ToolCalls:
         if call.item is not None and (text := call.tellable()):
             self._tell(ToolCallDelta(call.item, text))
 
-    def close(
-        self, part: Callable[[PendingCall, str], ToolCall | Opaque], *, cut: bool, drop_last: bool = False
-    ) -> None:
+    def close(self, part: PartOfCall, *, cut: bool, drop_last: bool = False) -> None:
         """End all calls. ``part`` makes the whole part of a call from it and its arguments.
 
         ``cut``: the answer hit a length limit. Then calls that are not whole are left out: half a call is never
@@ -220,16 +242,23 @@ class ToolCalls:
         """
         for call in self.made:
             is_doubtful = drop_last and call is self.made[-1]
-            if cut and (is_doubtful or not (call.name and call.is_whole())):
-                continue
-            if not call.name:
-                raise InvalidToolCall("a tool call came without a name")
-            whole, rest = (call.text, "") if call.custom else call.finish()
-            self._announce(call)
-            assert call.item is not None
-            if rest:
-                self._tell(ToolCallDelta(call.item, rest))
-            self._tell(ItemDone(index=call.item, part=part(call, whole)))
+            if not (cut and (is_doubtful or not (call.name and call.is_whole()))):
+                self.end(call, part)
+
+    def end(self, call: PendingCall, part: PartOfCall) -> None:
+        """End one call, on a wire that says when it is whole. Raises `InvalidToolCall`."""
+        if call.is_done:
+            return
+        if not call.name:
+            raise InvalidToolCall("a tool call came without a name")
+        whole, rest = (call.text, "") if call.custom else call.finish()
+        self._announce(call)
+        assert call.item is not None
+        if rest:
+            self._tell(ToolCallDelta(call.item, rest))
+        self._tell(ItemDone(index=call.item, part=part(call, whole)))
+        call.is_done = True
+        self._by_index = {index: other for index, other in self._by_index.items() if other is not call}
 
 
 def _begins_anew(call: PendingCall, piece: CallPiece, *, is_indexed: bool) -> bool:

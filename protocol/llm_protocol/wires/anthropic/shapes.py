@@ -8,7 +8,6 @@ import msgspec
 
 from llm_protocol.codec.json import WireError
 from llm_protocol.content import JsonObject, Refusal
-from llm_protocol.events import Finished
 from llm_protocol.response import FinishReason, Usage
 
 REASONS = {
@@ -47,9 +46,9 @@ class AnthropicStreamEvent(msgspec.Struct):
     error: JsonObject | None = None
 
 
-def finished(stop_reason: str | None) -> Finished:
-    """The end with the vendor's word for why; words that are not known count as an ordinary stop."""
-    return Finished(reason=REASONS.get(stop_reason or "", FinishReason.STOP), raw_reason=stop_reason)
+def reason_of(stop_reason: str | None) -> FinishReason:
+    """Why an answer ended, from the vendor's word; one without a word is an ordinary stop."""
+    return REASONS.get(stop_reason, FinishReason.UNKNOWN) if stop_reason else FinishReason.STOP
 
 
 def decode_usage(usage: JsonObject) -> Usage:

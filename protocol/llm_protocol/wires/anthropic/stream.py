@@ -13,10 +13,11 @@ from typing import Any, final
 
 import msgspec
 
-from llm_protocol.codec.decoding import AnswerDecoder
+from llm_protocol.codec.decoding import CUTTING, AnswerDecoder
 from llm_protocol.codec.json import JsonDecoder, WireError, decode_object, encode_json
 from llm_protocol.codec.lenient import read, read_object
 from llm_protocol.codec.sse import ServerSentEvent
+from llm_protocol.codec.tool_calls import CallPiece, PendingCall
 from llm_protocol.content import JsonObject, Opaque, Part, ToolCall
 from llm_protocol.events import (
     ItemDone,
@@ -24,7 +25,6 @@ from llm_protocol.events import (
     ReasoningDelta,
     Started,
     TextDelta,
-    ToolCallDelta,
     UsageReported,
 )
 from llm_protocol.response import FinishReason
@@ -36,7 +36,7 @@ from llm_protocol.wires.anthropic.shapes import (
     AnthropicDelta,
     AnthropicStreamEvent,
     decode_usage,
-    finished,
+    reason_of,
     refusal_of,
     text_of,
 )
@@ -71,11 +71,12 @@ _PIECE_FIELDS = {"text": "text", "thinking": "thinking"}
 class _Block:
     """A block that has started. ``item`` is its place among the items."""
 
-    __slots__ = ("citations", "item", "kind", "pieces", "signature", "start")
+    __slots__ = ("call", "citations", "item", "kind", "pieces", "signature", "start")
 
     def __init__(self, item: int, start: JsonObject) -> None:
         self.item = item
         self.start = start
+        self.call: PendingCall | None = None
         self.kind: ItemKind = KINDS.get(start.get("type"), "opaque")
         self.pieces = TextBuffer()
         self.signature = TextBuffer()
@@ -94,10 +95,7 @@ class _Block:
             block["citations"] = [*(given if isinstance(given, list) else ()), *self.citations]
         if self.kind == "opaque" and joined:
             block["input"] = decode_object(joined)
-        part = decode_answer_block(block)
-        if isinstance(part, ToolCall) and joined:
-            return msgspec.structs.replace(part, arguments=joined)
-        return part
+        return decode_answer_block(block)
 
 
 @final
@@ -107,11 +105,16 @@ class AnthropicDecoder(AnswerDecoder):
     def __init__(self) -> None:
         super().__init__()
         self._blocks: dict[int, _Block] = {}
+        self._made = self._tool_calls("toolu")
+        self._call_blocks: dict[PendingCall, _Block] = {}
+        self._latest: _Block | None = None
         self._held: _Block | None = None  # the last call, ended
         self._usage: JsonObject = {}
         self._started = False
         self._id: str | None = None
         self._stop_reason: str | None = None
+        self._has_calls = False
+        """Whether a call came whole."""
 
     def take(self, piece: ServerSentEvent) -> None:
         """Take the next event into account; types that are not known are passed over."""
@@ -120,7 +123,7 @@ class AnthropicDecoder(AnswerDecoder):
         event = read(_EVENTS, AnthropicStreamEvent, piece.data, _ESSENTIAL, self.ignored, types=_EVENT_NAMES)
         match event.type:
             case "content_block_delta":
-                self._take_delta(self._block(event), _there(event.delta, "delta"))
+                self._take_delta(event.index, self._block(event), _there(event.delta, "delta"))
             case "content_block_start":
                 self._start_block(event)
             case "content_block_stop":
@@ -154,10 +157,13 @@ class AnthropicDecoder(AnswerDecoder):
         ):
             raise WireError("content_block_start out of order or without index or type")
         self._release()
-        block = self._blocks[event.index] = _Block(self._items, start)
-        is_call = block.kind == "tool_call"
-        call_id, name = (text_of(start, "id"), text_of(start, "name")) if is_call else (None, None)
-        self._begin(block.kind, call_id, name)
+        block = self._latest = self._blocks[event.index] = _Block(self._items, start)
+        if block.kind == "tool_call":
+            piece = CallPiece(index=event.index, id=text_of(start, "id"), name=text_of(start, "name"))
+            block.call = self._made.add(piece)
+            self._call_blocks[block.call] = block
+            return
+        self._begin(block.kind)
         if block.kind == "text" and start.get("text"):
             self._out.append(TextDelta(block.item, text_of(start, "text")))
         elif block.kind == "reasoning" and start.get("thinking"):
@@ -169,14 +175,14 @@ class AnthropicDecoder(AnswerDecoder):
             raise WireError(f"{event.type} for a block that is not open")
         return block
 
-    def _take_delta(self, block: _Block, delta: AnthropicDelta) -> None:
+    def _take_delta(self, event_index: int | None, block: _Block, delta: AnthropicDelta) -> None:
         match delta.type, block.kind:
             case "text_delta", "text":
                 self._add(block, delta.text, TextDelta)
             case "thinking_delta", "reasoning":
                 self._add(block, delta.thinking, ReasoningDelta)
             case "input_json_delta", "tool_call":
-                self._add(block, delta.partial_json, ToolCallDelta)
+                self._add_arguments(event_index, block, delta.partial_json)
             case "input_json_delta", "opaque":
                 block.pieces.append(delta.partial_json or "")
             case "signature_delta", _:
@@ -186,7 +192,14 @@ class AnthropicDecoder(AnswerDecoder):
             case (("text_delta" | "thinking_delta" | "input_json_delta"), _):
                 raise WireError(f"{delta.type} in a block of type {block.start['type']!r}")
 
-    def _add(self, block: _Block, piece: str | None, delta: type[TextDelta | ReasoningDelta | ToolCallDelta]) -> None:
+    def _add_arguments(self, index: int | None, block: _Block, piece: str | None) -> None:
+        if piece is None:
+            raise WireError("a delta without its text")
+        if piece:
+            block.pieces.append(piece)
+            self._made.add(CallPiece(index=index, text=piece))
+
+    def _add(self, block: _Block, piece: str | None, delta: type[TextDelta | ReasoningDelta]) -> None:
         if piece is None:
             raise WireError("a delta without its text")
         if piece:
@@ -196,8 +209,8 @@ class AnthropicDecoder(AnswerDecoder):
     def _stop_block(self, event: AnthropicStreamEvent) -> None:
         block = self._block(event)
         self._blocks.pop(-1 if event.index is None else event.index)
-        if block.kind == "tool_call" and not block.pieces:  # no fragments mean "{}"; the deltas must add up to that
-            self._out.append(ToolCallDelta(block.item, encode_json(block.start.get("input") or {}).decode()))
+        if block.kind == "tool_call" and not block.pieces:  # it came whole, or has no arguments
+            self._add_arguments(event.index, block, encode_json(block.start.get("input") or {}).decode())
         if block.kind == "tool_call" or (block.kind == "opaque" and block.pieces):
             self._release()
             self._held = block
@@ -205,6 +218,9 @@ class AnthropicDecoder(AnswerDecoder):
             self._done(block)
 
     def _done(self, block: _Block) -> None:
+        if block.call is not None:
+            self._made.end(block.call, self._call_part)
+            return
         self._out.append(ItemDone(index=block.item, part=block.part()))
 
     def _release(self) -> None:
@@ -234,12 +250,21 @@ class AnthropicDecoder(AnswerDecoder):
         if not self._started:
             raise WireError("message_stop before message_start")
         for block in self._blocks.values():
-            if block.kind == "tool_call":
-                raise WireError("message_stop in the middle of a tool call")
-            self._done(block)
+            if block.kind != "tool_call":
+                self._done(block)
         self._release()
-        self.over = True
-        self._out.append(finished(self._stop_reason))
+        self._end_answer(self._latest is not None and self._latest.kind == "tool_call")
+
+    def _end_answer(self, last_is_call: bool) -> None:
+        reason = reason_of(self._stop_reason)
+        self._made.close(self._call_part, cut=reason in CUTTING, drop_last=last_is_call)
+        self._finished(reason, self._stop_reason, has_calls=self._has_calls or bool(self._made))
+
+    def _call_part(self, call: PendingCall, text: str) -> ToolCall | Opaque:
+        block = self._call_blocks[call]
+        part = decode_answer_block({**block.start, "input": {}})
+        assert isinstance(part, ToolCall)
+        return msgspec.structs.replace(part, id=call.id, name=call.name, arguments=text)
 
     def take_whole(self, body: bytes) -> None:
         """Take a whole answer, or an error in its place. Raises `WireError`."""
@@ -258,8 +283,8 @@ class AnthropicDecoder(AnswerDecoder):
         for at, part in enumerate(parts, 1):
             self._tell(part, cut=full and at == len(parts) and _is_call(part))
         self._report_usage(message.get("usage"))
-        self.over = True
-        self._out.append(finished(self._stop_reason))
+        self._has_calls = any(map(_is_call, parts))
+        self._end_answer(last_is_call=False)
 
     def end(self, stray: bytes) -> None:
         """The body has ended without ``message_stop``."""

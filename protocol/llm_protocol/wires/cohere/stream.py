@@ -2,45 +2,42 @@
 
 ``message-end`` is the end of an answer, also of a failed one: then its reason is ``ERROR`` or ``TIMEOUT``. Content
 blocks, tool calls and citations are each counted from 0. A plan has no end of its own: it ends where anything else
-begins. A tool call in which the answer hit its token limit looks whole, so the last call is held back until the reason
-is known; so is a text, because its citations come after its end.
+begins. A tool call in which the answer hit its token limit looks whole, so calls are held back until the reason is
+known; so is a text, because its citations come after its end.
 """
 
 from __future__ import annotations
 
 from typing import Any, final
 
-from llm_protocol.codec.decoding import AnswerDecoder
+from llm_protocol.codec.decoding import CUTTING, AnswerDecoder
 from llm_protocol.codec.json import JsonDecoder, WireError
 from llm_protocol.codec.lenient import read, read_object
 from llm_protocol.codec.sse import ServerSentEvent
+from llm_protocol.codec.tool_calls import CallPiece, PendingCall
 from llm_protocol.content import Part, Reasoning, Text, ToolCall
 from llm_protocol.events import (
-    Finished,
     ItemDone,
     ItemKind,
     ReasoningDelta,
     Started,
     TextDelta,
-    ToolCallDelta,
     UsageReported,
 )
 from llm_protocol.response import FinishReason
 from llm_protocol.text_buffer import TextBuffer
 from llm_protocol.wires.cohere.errors import in_stream_failure
-from llm_protocol.wires.cohere.parts import NAME, TOOL_PLAN, cite, decode_assistant, normal_arguments, text_of
+from llm_protocol.wires.cohere.parts import NAME, TOOL_PLAN, cite, decode_assistant, text_of
 from llm_protocol.wires.cohere.shapes import (
     REASONS,
     CohereCall,
     CohereContent,
     CohereDelta,
+    CohereFunction,
     CohereMessage,
     CohereStreamEvent,
     decode_usage,
 )
-
-_NULL_LIMIT = 16
-"""Characters of arguments that may turn out to be ``null``, white space included, before they are told all the same."""
 
 _EVENTS = JsonDecoder(CohereStreamEvent)
 _ESSENTIAL = frozenset(
@@ -55,15 +52,13 @@ _KNOWN = frozenset(
 class _Item:
     """An item that has started."""
 
-    __slots__ = ("citations", "id", "index", "kind", "name", "pieces", "told")
+    __slots__ = ("citations", "id", "index", "kind", "pieces")
 
-    def __init__(self, index: int, kind: ItemKind, item_id: str | None = None, name: str | None = None) -> None:
+    def __init__(self, index: int, kind: ItemKind, item_id: str | None = None) -> None:
         self.index = index
         self.kind = kind
         self.id = item_id
-        self.name = name
         self.pieces = TextBuffer()
-        self.told = False
         self.citations: list[Any] = []
 
     def part(self) -> Part:
@@ -71,8 +66,6 @@ class _Item:
         match self.kind:
             case "reasoning":
                 return Reasoning(text=text, id=self.id, dialect=NAME)
-            case "tool_call":
-                return ToolCall(id=self.id or "", name=self.name or "", arguments=normal_arguments(text))
             case _:
                 return cite(Text(text), self.citations)
 
@@ -85,9 +78,10 @@ class CohereDecoder(AnswerDecoder):
         super().__init__()
         self._plan: _Item | None = None
         self._contents: dict[int, _Item] = {}  # open ones, by their number on the wire
-        self._calls: dict[int, _Item] = {}
+        self._made = self._tool_calls("call")
+        self._open_calls: dict[int, PendingCall] = {}
+        self._held: PendingCall | None = None
         self._texts: dict[int, _Item] = {}  # ended, waiting for citations
-        self._held: ItemDone | None = None
         self._started = False
         self._id: str | None = None
 
@@ -128,8 +122,8 @@ class CohereDecoder(AnswerDecoder):
         self._started, self._id = True, event.id
         self._out.append(Started(upstream_id=event.id))
 
-    def _open(self, kind: ItemKind, item_id: str | None = None, name: str | None = None) -> _Item:
-        return _Item(self._begin(kind, item_id, name), kind, item_id, name)
+    def _open(self, kind: ItemKind, item_id: str | None = None) -> _Item:
+        return _Item(self._begin(kind, item_id), kind, item_id)
 
     # -------------------------------------------------------- plan and content
 
@@ -186,40 +180,27 @@ class CohereDecoder(AnswerDecoder):
 
     def _start_call(self, event: CohereStreamEvent) -> None:
         call = _message(event).tool_calls
-        if not isinstance(call, CohereCall) or call.function is None or event.index in self._calls:
+        if not isinstance(call, CohereCall) or call.function is None or event.index in self._open_calls:
             raise WireError("tool-call-start without a function, or twice")
         self._settle()
-        item = self._calls[event.index] = self._open("tool_call", call.id or "", call.function.name or "")
-        self._add_arguments(item, call.function.arguments or "")
+        self._open_calls[event.index] = self._add_piece(event.index, call)
 
     def _take_arguments(self, event: CohereStreamEvent) -> None:
-        call, item = _message(event).tool_calls, self._calls.get(event.index)
-        if item is None or not isinstance(call, CohereCall) or call.function is None:
+        call = _message(event).tool_calls
+        if event.index not in self._open_calls or not isinstance(call, CohereCall) or call.function is None:
             raise WireError("tool-call-delta without a function, or for a call that is not open")
-        self._add_arguments(item, call.function.arguments or "")
+        self._add_piece(event.index, call)
 
-    def _add_arguments(self, item: _Item, piece: str) -> None:
-        """``null`` is told as ``{}`` at the end, so its letters are kept back."""
-        if not piece:
-            return
-        item.pieces.append(piece)
-        if item.told:
-            self._out.append(ToolCallDelta(item.index, piece))
-            return
-        text = item.pieces.text()
-        if len(text) > _NULL_LIMIT or not "null".startswith(text.strip()):
-            item.told = True
-            self._out.append(ToolCallDelta(item.index, text))
+    def _add_piece(self, index: int, call: CohereCall) -> PendingCall:
+        function = call.function or CohereFunction()
+        piece = CallPiece(index=index, id=call.id or "", name=function.name or "", text=function.arguments or "")
+        return self._made.add(piece)
 
     def _end_call(self, index: int) -> None:
-        item = self._calls.pop(index, None)
-        if item is None:
+        if index not in self._open_calls:
             raise WireError("tool-call-end for a call that is not open")
-        part = item.part()
-        if not item.told and isinstance(part, ToolCall):
-            self._out.append(ToolCallDelta(item.index, part.arguments))
         self._release()
-        self._held = ItemDone(index=item.index, part=part)
+        self._held = self._open_calls.pop(index)
 
     # -------------------------------------------------------- ends
 
@@ -238,23 +219,23 @@ class CohereDecoder(AnswerDecoder):
 
     def _release(self) -> None:
         if self._held is not None:
-            self._out.append(self._held)
+            self._made.end(self._held, _call_part)
             self._held = None
 
     def _finish(self, delta: CohereDelta) -> None:
-        reason = REASONS.get(delta.finish_reason or "", FinishReason.STOP)
-        self._report_usage(delta.usage)
+        reason = _reason_of(delta.finish_reason)
         if reason == FinishReason.ERROR or delta.error is not None:
+            self._report_usage(delta.usage)
             self.fail(in_stream_failure(delta.error, delta.error_type, delta.finish_reason or "an error"))
             return
-        if self._calls and reason != FinishReason.LENGTH:
-            raise WireError("message-end in the middle of a tool call")
-        if reason == FinishReason.LENGTH:
-            self._held = None
         self._texts |= self._contents
+        last_is_call = self._held is not None
+        if reason in CUTTING:
+            self._held = None
         self._settle()
-        self.over = True
-        self._out.append(Finished(reason=reason, raw_reason=delta.finish_reason))
+        self._made.close(_call_part, cut=reason in CUTTING, drop_last=last_is_call)
+        self._report_usage(delta.usage)
+        self._finished(reason, delta.finish_reason, has_calls=bool(self._made))
 
     def take_whole(self, body: bytes) -> None:
         """Take a whole answer. Raises `WireError`."""
@@ -262,7 +243,7 @@ class CohereDecoder(AnswerDecoder):
         message, raw = answer.get("message"), text_of(answer, "finish_reason", "") or None
         if not isinstance(message, dict):
             raise WireError("message: expected an object")
-        reason = REASONS.get(raw or "", FinishReason.STOP)
+        reason = _reason_of(raw)
         parts = decode_assistant(message, "message")
         self._out.append(Started(upstream_id=text_of(answer, "id", "") or None))
         for at, part in enumerate(parts, 1):
@@ -273,8 +254,7 @@ class CohereDecoder(AnswerDecoder):
             error, type_ = text_of(answer, "error", ""), text_of(answer, "error_type", "")
             self.fail(in_stream_failure(error or None, type_ or None, raw or ""))
             return
-        self.over = True
-        self._out.append(Finished(reason=reason, raw_reason=raw))
+        self._finished(reason, raw, has_calls=any(isinstance(part, ToolCall) for part in parts))
 
     def _report_usage(self, given: object) -> None:
         usage = decode_usage(given)
@@ -287,6 +267,14 @@ class CohereDecoder(AnswerDecoder):
             self.misread("it is not an event stream")
         else:
             self.truncated("message-end")
+
+
+def _reason_of(word: str | None) -> FinishReason:
+    return REASONS.get(word, FinishReason.UNKNOWN) if word else FinishReason.STOP
+
+
+def _call_part(call: PendingCall, text: str) -> ToolCall:
+    return ToolCall(id=call.id, name=call.name, arguments=text)
 
 
 def _message(event: CohereStreamEvent) -> CohereMessage:

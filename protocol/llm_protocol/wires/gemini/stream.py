@@ -17,7 +17,6 @@ from llm_protocol.codec.media import unbase64
 from llm_protocol.codec.sse import ServerSentEvent
 from llm_protocol.content import Image, JsonObject, Opaque, Reasoning, Text, ToolCall
 from llm_protocol.events import (
-    Finished,
     ItemDone,
     ItemKind,
     ReasoningDelta,
@@ -31,7 +30,7 @@ from llm_protocol.text_buffer import TextBuffer
 from llm_protocol.wires.gemini.errors import failure_of
 from llm_protocol.wires.gemini.framing import cut_whole
 from llm_protocol.wires.gemini.shapes import GeminiBlob, GeminiCall, GeminiChunk, GeminiPart, GeminiUsageMetadata
-from llm_protocol.wires.gemini.tables import FINISH_REASONS, NAME
+from llm_protocol.wires.gemini.tables import BROKEN_REASONS, FINISH_REASONS, NAME
 
 _CHUNK = JsonDecoder(GeminiChunk)
 _ESSENTIAL = frozenset(("candidates", "content", "parts", "text", "functionCall", "name", "args", "inlineData", "data"))
@@ -107,8 +106,7 @@ class GeminiDecoder(AnswerDecoder):
             return
         self._close_item(None)
         self._tell_usage()
-        self.over = True
-        self._out.append(Finished(reason=self._reason(), raw_reason=self._finish))
+        self._finished(self._reason(), self._finish, has_calls=self._calls > 0)
 
     def _tell_usage(self) -> None:
         if self._usage is not None:
@@ -117,8 +115,8 @@ class GeminiDecoder(AnswerDecoder):
     def _reason(self) -> FinishReason:
         if self._blocked:
             return FinishReason.CONTENT_FILTER
-        reason = FINISH_REASONS.get(self._finish or "", FinishReason.ERROR)
-        return FinishReason.TOOL_CALLS if reason is FinishReason.STOP and self._calls else reason
+        word = self._finish or ""
+        return FINISH_REASONS.get(word, FinishReason.ERROR if word in BROKEN_REASONS else FinishReason.UNKNOWN)
 
     def _take(self, chunk: GeminiChunk, text: str | bytes) -> None:
         if not self._begun:

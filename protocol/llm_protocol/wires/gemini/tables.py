@@ -33,9 +33,7 @@ FINISH_REASONS: dict[str, FinishReason] = {
         FinishReason.CONTENT_FILTER,
     ),
 }
-"""A word that is not here (``OTHER``, ``MALFORMED_FUNCTION_CALL``, one not invented yet) means ``error``: the model did
-not come to its end.
-"""
+"""A word that is neither here nor in `BROKEN_REASONS` is unknown: no ordinary stop, no error that costs the text."""
 
 SENT_REASONS = {
     FinishReason.STOP: "STOP",
@@ -45,9 +43,8 @@ SENT_REASONS = {
     FinishReason.UNKNOWN: "OTHER",
     FinishReason.ERROR: "OTHER",
 }
-ERROR_REASONS = frozenset(
+BROKEN_REASONS = frozenset(
     [
-        "OTHER",
         "MALFORMED_FUNCTION_CALL",
         "UNEXPECTED_TOOL_CALL",
         "TOO_MANY_TOOL_CALLS",
@@ -57,6 +54,8 @@ ERROR_REASONS = frozenset(
         "IMAGE_OTHER",
     ]
 )
+"""The model did not come to its end."""
+ERROR_REASONS = BROKEN_REASONS | {"OTHER"}
 BLOCK_REASONS = frozenset(
     ["OTHER", "JAILBREAK", "BLOCKLIST", "PROHIBITED_CONTENT", "SAFETY", "IMAGE_SAFETY", "MODEL_ARMOR"]
 )

@@ -179,9 +179,6 @@ FINISH_REASONS = {
 }
 """The words of OpenAI, and of the servers that speak its wire with their own."""
 
-CUTTING = frozenset((FinishReason.LENGTH, FinishReason.CONTENT_FILTER))
-"""Reasons for which an answer ends anywhere: a tool call that is not whole then is no mistake of the model."""
-
 KEEP_ALIVES = frozenset(("", "null", "{}", "ping", '"ping"'))
 """Data that says nothing."""
 

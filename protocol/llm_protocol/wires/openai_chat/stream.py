@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from typing import TypeAlias, final
 
-from llm_protocol.codec.decoding import AnswerDecoder
+from llm_protocol.codec.decoding import CUTTING, AnswerDecoder
 from llm_protocol.codec.lenient import read_object
 from llm_protocol.codec.media import image_from_url
 from llm_protocol.codec.sse import ServerSentEvent
-from llm_protocol.codec.tool_calls import CallPiece, InvalidToolCall, PendingCall, ToolCalls
+from llm_protocol.codec.tool_calls import CallPiece, PendingCall
 from llm_protocol.content import JsonObject, Opaque, Part, Reasoning, Refusal, Text, ToolCall
 from llm_protocol.events import (
-    Event,
-    Finished,
     ItemDone,
     ItemKind,
     ReasoningDelta,
@@ -30,7 +28,6 @@ from llm_protocol.response import FinishReason
 from llm_protocol.text_buffer import TextBuffer
 from llm_protocol.wires.openai_chat.errors import error_in, failure_of
 from llm_protocol.wires.openai_chat.shapes import (
-    CUTTING,
     FINISH_REASONS,
     KEEP_ALIVES,
     ChatCall,
@@ -76,7 +73,7 @@ class OpenAIChatDecoder(AnswerDecoder):
         self._dialect = dialect
         self._started = False
         self._open: _Speech | None = None
-        self._calls = ToolCalls(f"call_{request_id.removeprefix('req_')[:24]}", self._begin_call, self._out_event)
+        self._made = self._tool_calls(f"call_{request_id.removeprefix('req_')[:24]}")
         self._refused = False
         self._reason: str | None = None
         self._usage: ChatWireUsage | None = None
@@ -174,13 +171,7 @@ class OpenAIChatDecoder(AnswerDecoder):
     def _call(self, call: ChatCall, alone: bool) -> None:
         self._close_open()
         piece = CallPiece(index=call.index, id=call.id or "", name=call.name, text=call.text, is_alone=alone)
-        self._calls.add(piece, custom=call.custom is not None, signature=call.signature)
-
-    def _begin_call(self, kind: ItemKind, id_: str | None, name: str | None) -> int:
-        return self._begin(kind, id_, name)
-
-    def _out_event(self, event: Event) -> None:
-        self._out.append(event)
+        self._made.add(piece, custom=call.custom is not None, signature=call.signature)
 
     def _call_part(self, call: PendingCall, text: str) -> ToolCall | Opaque:
         if not call.custom:
@@ -210,17 +201,11 @@ class OpenAIChatDecoder(AnswerDecoder):
             self.fail(Failure(kind=FailureKind.SERVER_ERROR, message=message, upstream_code=raw[:100]))
             return
         self._close_open()
-        self._calls.close(self._call_part, cut=reason in CUTTING)
-        if reason is FinishReason.TOOL_CALLS and not self._calls:
-            raise InvalidToolCall(f"the answer ends with {raw} and has no tool call")
+        self._made.close(self._call_part, cut=reason in CUTTING)
         self._tell_usage()
-        self._out.append(Finished(reason=self._canonical(reason), raw_reason=raw))
-        self.over = True
-
-    def _canonical(self, reason: FinishReason) -> FinishReason:
         if self._refused and reason is FinishReason.STOP:  # said also of refusals
-            return FinishReason.CONTENT_FILTER
-        return FinishReason.TOOL_CALLS if self._calls and reason not in CUTTING else reason
+            reason = FinishReason.CONTENT_FILTER
+        self._finished(reason, raw, has_calls=bool(self._made))
 
     def fail(self, failure: Failure) -> None:
         """End the answer with a failure, and with what it had cost by then."""

@@ -12,10 +12,10 @@ from llm_protocol.codec.decoding import AnswerDecoder
 from llm_protocol.codec.json import WireError, json_text
 from llm_protocol.codec.lenient import read_object
 from llm_protocol.codec.sse import ServerSentEvent
+from llm_protocol.codec.tool_calls import checked_call
 from llm_protocol.content import JsonObject, Part, Reasoning, Refusal, Text, ToolCall
 from llm_protocol.errors import BadRequestError
 from llm_protocol.events import (
-    Finished,
     ItemDone,
     ItemKind,
     Started,
@@ -195,7 +195,9 @@ class OpenAIResponsesDecoder(AnswerDecoder):
             self._close((place, at), part)
 
     def _close(self, key: tuple[int, int], part: Part) -> None:
-        self._calls |= isinstance(part, ToolCall)
+        if isinstance(part, ToolCall):
+            self._calls = True
+            part = checked_call(part)
         self._refused |= isinstance(part, Refusal)
         self._start(ResponsesResource())
         item = self._open.pop(key, None)
@@ -212,8 +214,8 @@ class OpenAIResponsesDecoder(AnswerDecoder):
             case "completed" | "incomplete":
                 self._close_all(response)
                 self._tell_usage(response)
-                self._out.append(self._finished(response))
-                self.over = True
+                reason, raw = self._reason(response)
+                self._finished(reason, raw, has_calls=self._calls)
             case "failed" | "cancelled":
                 self._tell_usage(response)
                 self.fail(_why(response))
@@ -232,12 +234,11 @@ class OpenAIResponsesDecoder(AnswerDecoder):
                 continue  # cut, perhaps in the middle of its arguments
             self._close(key, part)
 
-    def _finished(self, response: ResponsesResource) -> Finished:
+    def _reason(self, response: ResponsesResource) -> tuple[FinishReason, str]:
         if response.status == "incomplete":
             raw = (response.incomplete_details and response.incomplete_details.reason) or "incomplete"
-            return Finished(reason=_INCOMPLETE.get(raw, FinishReason.ERROR), raw_reason=raw)
-        reason = FinishReason.TOOL_CALLS if self._calls else FinishReason.STOP
-        return Finished(reason=FinishReason.CONTENT_FILTER if self._refused else reason, raw_reason="completed")
+            return _INCOMPLETE.get(raw, FinishReason.UNKNOWN), raw
+        return FinishReason.CONTENT_FILTER if self._refused else FinishReason.STOP, "completed"
 
     def _tell_usage(self, response: ResponsesResource) -> None:
         if response.usage is not None and (usage := read_usage(response.usage)) is not None:
