@@ -10,7 +10,7 @@ import trio
 
 from bench._storm.plan import Call
 
-LATE_SECONDS = 2.0
+LATE_SECONDS = 5.0
 """So much later than its deadline a call may end."""
 
 PATIENCE_SECONDS = 25.0
