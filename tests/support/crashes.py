@@ -153,7 +153,9 @@ class Load:
 
 
 @asynccontextmanager
-async def loaded_runtime(*, lists: bool = True, doors: Sequence[ChildSpec[Never]] = ()) -> AsyncIterator[Load]:
+async def loaded_runtime(
+    *, lists: bool = True, limited: str = "b", doors: Sequence[ChildSpec[Never]] = ()
+) -> AsyncIterator[Load]:
     """A runtime in front of vendors ``a`` (no limits), ``b`` (limits) and ``c`` (its models come from its list)."""
 
     async def step(call: Call) -> None:
@@ -167,7 +169,7 @@ async def loaded_runtime(*, lists: bool = True, doors: Sequence[ChildSpec[Never]
                 base_url=f"http://{name}.test/v1",
                 api_key=Secret(CANARY),
                 models=() if name == "c" else (f"m-{name}",),
-                limits=LIMITED if name == "b" else Limits(),
+                limits=LIMITED if name in limited else Limits(),
             )
             for name in vendors
         }
