@@ -94,7 +94,8 @@ async def attack(host: str, port: int, kind: Attack) -> None:
 
 
 async def attackers(host: str, port: int) -> None:
-    """All of them, until this process is ended."""
+    """All of them, until this process is ended. They share a core with those who measure, and give way to them."""
+    os.nice(10)
     async with trio.open_nursery() as nursery:
         for number in range(ATTACKERS):
             nursery.start_soon(attack, host, port, ATTACKS[number % len(ATTACKS)])
