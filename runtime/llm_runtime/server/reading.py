@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from codecs import getincrementaldecoder
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from llm_actors.threads import run_large
-from llm_protocol.codec.fields import checked_body
+from llm_protocol.codec.fields import bad_request, checked_body
 from llm_protocol.codec.json_limits import CheckedJson, JsonLimits
 from llm_protocol.content import Image
 from llm_protocol.dialect import Inbound, ServerDialect
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from llm_runtime.server.state import ServerState
 
 T = TypeVar("T")
+
+SLICE_BYTES = 64 * 1024
 
 NUMBER_BYTES = 20
 """About what a number of a vector takes as JSON."""
@@ -29,7 +32,23 @@ async def read_body(state: ServerState, body: bytes | str, decode: Callable[[Che
 
 
 def _decoded(body: bytes | str, limits: JsonLimits, decode: Callable[[CheckedJson], T]) -> T:
+    if isinstance(body, bytes) and not is_utf8(body):  # what reads JSON looks only at the strings it needs
+        raise bad_request(None, "the body is not UTF-8")
     return decode(checked_body(body, limits))
+
+
+def is_utf8(data: bytes) -> bool:
+    """Whether ``data`` is UTF-8; in slices, so that no second copy of it is made."""
+    if data.isascii():
+        return True
+    decoder = getincrementaldecoder("utf-8")()
+    try:
+        for start in range(0, len(data), SLICE_BYTES):
+            decoder.decode(data[start : start + SLICE_BYTES])
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 async def encode_body(dialect: ServerDialect, inbound: Inbound, response: LLMResponse) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from codecs import getincrementaldecoder
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, final
 
@@ -22,9 +21,6 @@ if TYPE_CHECKING:
     from llm_runtime.server.state import ServerState
 
 
-SLICE_BYTES = 64 * 1024
-
-
 async def unanswered(exchange: RequestContext) -> None:
     """The endpoint of a request that was not judged yet."""
     raise AssertionError(f"request {exchange.request_id} has no endpoint")
@@ -37,18 +33,6 @@ def refusing(refused: HttpError) -> Callable[[RequestContext], Awaitable[None]]:
         await exchange.refuse(refused)
 
     return refuse
-
-
-def is_utf8(data: bytes) -> bool:
-    """Whether ``data`` is UTF-8; in slices, so that no second copy of it is made."""
-    decoder = getincrementaldecoder("utf-8")()
-    try:
-        for start in range(0, len(data), SLICE_BYTES):
-            decoder.decode(data[start : start + SLICE_BYTES])
-        decoder.decode(b"", final=True)
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 @final
@@ -85,12 +69,8 @@ class RequestContext:
         return self._connection.socket.peer_host
 
     def take_body(self) -> bytes:
-        """The request's body, once: it may be large, and is not to be kept as long as its answer takes. Raises
-        `HttpError` if it is not UTF-8: what reads JSON after us looks only at the strings it needs.
-        """
+        """The request's body, once: it may be large, and is not to be kept as long as its answer takes."""
         body, self.request.body = self.request.body, b""
-        if not (body.isascii() or is_utf8(body)):
-            raise HttpError(400, "invalid_request", "The body is not UTF-8.")
         return body
 
     def upgrade(self) -> None:
