@@ -1,4 +1,4 @@
-"""A vendor's error texts, without keys: some vendors say the wrong key back."""
+"""A vendor's words, without keys: some vendors say the wrong key back."""
 
 from __future__ import annotations
 
@@ -6,20 +6,29 @@ import re
 
 from llm_protocol.failures import MESSAGE_LIMIT
 
-_KEYS = re.compile(
-    r"""(?ix)
+_MARKED = r"""
       (?<=bearer\s) [^\s"',;]+
     | \b (?: sk | csk | pk | rk | gsk | xai | hf ) [-_] [a-z0-9_\-*.]{8,}
     | \b AIza [a-z0-9_\-*]{10,}
-    | \b (?=[a-z]*\d)(?=\d*[a-z]) [a-z0-9]{32,} \b
     | [a-z0-9_\-]{0,64} \*{4,} [a-z0-9_\-*]*
-    """
-)
+"""
+"""What shows by its form that it is a key, or the remains of one."""
+
+_UNMARKED = r"| \b (?=[a-z]*\d)(?=\d*[a-z]) [a-z0-9]{32,} \b"
+"""What may be a key, or an id."""
+
+_KEYS = re.compile(_MARKED + _UNMARKED, re.IGNORECASE | re.VERBOSE)
+_KEYS_IN_NAMES = re.compile(_MARKED, re.IGNORECASE | re.VERBOSE)
 
 
 def redact(text: str) -> str:
     """``text`` with everything that looks like a key, or the remains of one, replaced."""
     return _KEYS.sub("[redacted]", text)
+
+
+def redact_name(name: str) -> str:
+    """The same for a model's name or an id, which may be as long and as mixed as a key."""
+    return _KEYS_IN_NAMES.sub("[redacted]", name)
 
 
 def error_message(text: str | None, fallback: str) -> str:

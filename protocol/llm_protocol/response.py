@@ -48,6 +48,19 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
         return self.input_tokens + self.output_tokens
 
 
+MOST_TOKENS = 100_000_000
+"""A count above this is no count: the longest contexts have ten million tokens."""
+
+
+def is_plausible(usage: Usage) -> bool:
+    """Whether all counts can be true. Limits, budgets and costs must not depend on one that cannot."""
+    counts = (
+        usage.input_tokens, usage.output_tokens, usage.cached_tokens, usage.cache_write_tokens, usage.reasoning_tokens,
+        usage.image_tokens, usage.billed_input_tokens or 0, usage.billed_output_tokens or 0,
+    )  # fmt: skip
+    return all(0 <= count <= MOST_TOKENS for count in counts)
+
+
 def new_response_id() -> str:
     """A fresh, unguessable response id."""
     return f"resp_{uuid4().hex}"

@@ -25,6 +25,11 @@ class Secret:
         """The key itself."""
         return self._value
 
+    @property
+    def length(self) -> int:
+        """How many characters the key has."""
+        return len(self._value)
+
     def matches(self, candidate: str) -> bool:
         """Whether ``candidate`` is this key, in a time that does not depend on where they differ."""
         return hmac.compare_digest(self._value.encode(), candidate.encode("utf-8", "surrogatepass"))

@@ -53,17 +53,17 @@ def test_an_empty_variable_is_no_key() -> None:
 
 def test_a_key_file_is_read_without_its_newline(tmp_path: Path) -> None:
     file = tmp_path / "key"
-    file.write_text("sk-CANARY\n")
+    file.write_text("sk-CANARY-of-some-length\n")
     file.chmod(0o600)
     config = parsed("file:key", folder=tmp_path)
-    assert config.keys["me"].secret == Secret("sk-CANARY")
+    assert config.keys["me"].secret == Secret("sk-CANARY-of-some-length")
     assert config.notes == ()
 
 
 def test_a_world_readable_key_file_is_warned_of(tmp_path: Path) -> None:
     """SEC-09"""
     file = tmp_path / "key"
-    file.write_text("sk-CANARY\n")
+    file.write_text("sk-CANARY-of-some-length\n")
     file.chmod(0o644)
     [note] = parsed(f"file:{file}").notes
     assert note == f"the key file {file} can be read by every user of this machine; chmod 600 it"
@@ -83,7 +83,7 @@ def test_two_callers_may_not_share_a_key(tmp_path: Path) -> None:
     file = tmp_path / "c.toml"
     file.write_text('[keys.a]\nsecret = "env:K"\n\n[keys.b]\nsecret = "env:K"\n')
     with pytest.raises(ConfigError) as caught:
-        load(file, {"K": "CANARY"})
+        load(file, {"K": "CANARY-of-some-length"})
     assert str(caught.value) == f'{file}:5: keys.b.secret: the same key as "a": a key names one caller'
 
 
@@ -146,8 +146,17 @@ def test_a_key_expires_at_a_moment_wherever_its_owner_is() -> None:
 
 @pytest.mark.parametrize("moment", ["1979-05-27T07:32:00Z", "0001-01-01T00:00:00+23:59"])
 def test_a_key_that_has_expired_is_noted_and_no_mistake(moment: str) -> None:
-    config = parse(CALLER.format(f"expires = {moment}").encode(), {"K": "CANARY"})
+    config = parse(CALLER.format(f"expires = {moment}").encode(), {"K": "CANARY-of-some-length"})
     [note] = config.notes
     assert note.startswith("keys.me expired at ")
-    later = parse(CALLER.format("expires = 9999-12-31T23:59:59-23:59").encode(), {"K": "CANARY"})
+    later = parse(CALLER.format("expires = 9999-12-31T23:59:59-23:59").encode(), {"K": "CANARY-of-some-length"})
     assert later.notes == ()
+
+
+def test_a_secret_that_may_be_guessed_is_noted_and_no_mistake() -> None:
+    """By its length alone, and without a character of it."""
+    short, long = (parse(CALLER.format("").encode(), {"K": "x" * length}).notes for length in (15, 16))
+    [note] = short
+    assert note.startswith("keys.me.secret has fewer than 16 characters")
+    assert "xxx" not in note
+    assert long == ()

@@ -14,6 +14,7 @@ from llm_actors.kernel import Delivery, Inbox, serve_concurrently
 from llm_actors.provider.call import ERROR_BODY_BYTES, ProviderCall
 from llm_actors.provider.failures import failure_of
 from llm_actors.provider.messages import Generate, ListModels, ProviderMessage
+from llm_actors.provider.sanitize import clean_failure, clean_models
 from llm_actors.provider.spec import ProviderSpec
 from llm_actors.threads import run_large
 from llm_actors.transport import Dial, Transport, TransportError
@@ -73,7 +74,7 @@ class ProviderActor:
         for _ in range(MODEL_PAGES):
             body = await self._model_page(page)
             models, page = await run_large(len(body), self._spec.dialect.decode_models, body)
-            found.extend(models)
+            found.extend(clean_models(models, self._spec.key))
             if page is None:
                 break
         return tuple(found)
@@ -92,5 +93,5 @@ class ProviderActor:
             raise error_for(failure_of(exc, spec.name)) from exc
         if answer.status != 200:
             failure = spec.dialect.decode_error(answer)
-            raise error_for(failure.at(provider=spec.name, model="", partial=False))
+            raise error_for(clean_failure(failure, spec.key).at(provider=spec.name, model="", partial=False))
         return answer.body

@@ -15,6 +15,7 @@ import trio
 
 from llm_actors.provider.failures import UNSENT, failure_of
 from llm_actors.provider.messages import AttemptResult, Sink
+from llm_actors.provider.sanitize import can_be_true, clean_end, clean_failure, clean_start
 from llm_actors.provider.spec import ProviderSpec
 from llm_actors.run.log import LogLimitExceeded
 from llm_actors.threads import run_large
@@ -107,7 +108,8 @@ class ProviderCall:
     def _signed(self, failure: Failure, model: str) -> Failure:
         """The failure with who and where, which a dialect does not know."""
         partial = failure.partial or self._first_token_at is not None
-        return failure.at(provider=self._spec.name, model=model, partial=partial)
+        clean = clean_failure(failure, self._spec.key)
+        return clean.at(provider=self._spec.name, model=model, partial=partial)
 
     def _timed_out(self) -> Failed:
         kind, limits = self._waiting_for, self._timeouts
@@ -186,7 +188,7 @@ class ProviderCall:
             return end
         is_empty = end.reason is FinishReason.UNKNOWN and self._first_token_at is None
         if end.reason is not FinishReason.ERROR and not is_empty:
-            return end
+            return clean_end(end, self._spec.key)
         message = f"{self._spec.name}: it ended its answer with {(end.raw_reason or 'an error')[:100]}"
         return Failed(failure=Failure(kind=FailureKind.SERVER_ERROR, message=message, upstream_code=end.raw_reason))
 
@@ -195,7 +197,9 @@ class ProviderCall:
             if isinstance(event, TERMINAL):
                 return self._judged(event)
             if type(event) is Started:
-                self._sink(Started(model=event.model, upstream_id=event.upstream_id, provider=self._spec.name))
+                self._sink(clean_start(event, self._spec.name, self._spec.key))
+                continue
+            if not can_be_true(event):
                 continue
             if self._first_token_at is None and isinstance(event, CONTENT):
                 self._first_token_at = trio.current_time()

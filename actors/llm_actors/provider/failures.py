@@ -64,11 +64,11 @@ _WORDS: dict[FailureKind, str] = {
 
 
 def failure_of(exc: Exception, who: str) -> Failure:
-    """What ``exc``, raised on behalf of the provider or actor ``who``, means. Its text never holds a key or a
-    prompt.
+    """What ``exc``, raised on behalf of the provider or actor ``who``, means. Its text never holds a key, a prompt or
+    an upstream's address: callers are told it.
     """
     kind = next((kind for cls, kind in _KINDS if isinstance(exc, cls)), FailureKind.INTERNAL)
-    words = str(exc) if isinstance(exc, TransportError) else _WORDS.get(kind, str(exc))
+    words = exc.reason if isinstance(exc, TransportError) else _WORDS.get(kind, str(exc))
     if isinstance(exc, PoisonRefused):
         words = "this request has crashed it before and is refused"
     if isinstance(exc, BodyTooLarge):

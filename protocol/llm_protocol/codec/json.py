@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from typing import Any, Generic, NoReturn, TypeVar
 
 import msgspec
@@ -56,7 +57,9 @@ class JsonDecoder(Generic[T]):
         text = data if isinstance(data, str) else data.decode("utf-8", "replace")
         try:
             if len(data) <= MAX_TOLERATED_BYTES:
-                return msgspec.convert(scrub(json.loads(text, parse_constant=_refuse_constant)), self._type)
+                return msgspec.convert(
+                    scrub(json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)), self._type
+                )
             return self._fast.decode(without_lone_surrogates(text))
         except msgspec.ValidationError as exc:
             raise WireError(_without_values(str(exc))) from None
@@ -82,6 +85,11 @@ def without_lone_surrogates(text: str) -> str:
             at = found.end()
     pieces.append(text[at:])
     return "".join(pieces).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _finite(text: str) -> float:
+    """The number, or the largest there is in its place: nothing has to expect an infinite one."""
+    return max(-sys.float_info.max, min(float(text), sys.float_info.max))
 
 
 def _refuse_constant(name: str) -> NoReturn:

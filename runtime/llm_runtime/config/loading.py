@@ -28,6 +28,9 @@ from llm_runtime.config.server import Server
 
 MAX_FILE_BYTES = 1024 * 1024
 
+SECRET_CHARACTERS = 16
+"""Of a caller's secret that nobody guesses."""
+
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 """Names of providers and keys: they stand in model names, logs and metrics."""
 
@@ -135,7 +138,7 @@ def _config(table: dict[str, Any], keys: KeyReader, folder: Path, file: str) -> 
         providers=providers,
         routes=_routes(table, keys),
         reasons=dict.fromkeys(providers, f"configured in {file}"),
-        notes=(*_unwise(providers), *_expired(callers)),
+        notes=(*_unwise(providers), *_expired(callers), *_guessable(callers)),
     )
 
 
@@ -212,6 +215,15 @@ def _unwise(providers: Mapping[str, Provider]) -> Iterator[str]:
     for name, provider in providers.items():
         if provider.enabled and sends_key_in_clear(provider):
             yield f"providers.{name}.base_url is http: its key is sent where others can read it"
+
+
+def _guessable(callers: Mapping[str, Key]) -> Iterator[str]:
+    for name, key in callers.items():
+        if key.secret.length < SECRET_CHARACTERS:
+            yield (
+                f"keys.{name}.secret has fewer than {SECRET_CHARACTERS} characters and may be guessed: "
+                "openssl rand -hex 32 makes a good one"
+            )
 
 
 def _expired(callers: Mapping[str, Key]) -> Iterator[str]:

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 from llm_actors.catalog.actor import LISTING_SECONDS
+from llm_actors.transport import parse_url
 from llm_protocol.dialect import ModelInfo
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.policy import Policy
@@ -24,6 +25,7 @@ PROVIDER = "provider"
 _ADDRESS = "is base_url the address of its API, such as https://host/v1?"
 _REACH = "is base_url right, and can the server be reached from this machine?"
 _LATER = "try again later"
+_UNREACHED = frozenset((FailureKind.NETWORK, FailureKind.TLS, FailureKind.TIMEOUT_CONNECT))
 
 # What would be right, by what went wrong. {entry} is the provider's table in the configuration.
 _ADVICE: dict[FailureKind, str] = {
@@ -87,6 +89,8 @@ def provider(name: str, entry: Provider, listing: Listing) -> Check:
 
 def _failed(name: str, entry: Provider, failure: Failure) -> tuple[CheckStatus, str]:
     said = failure.message.removeprefix(f"{name}: ").rstrip(".")
+    if failure.kind in _UNREACHED and entry.base_url is not None:  # callers are not told where, so the failure has not
+        said = f"{parse_url(entry.base_url)[0]}: {said}"
     if failure.upstream_status is not None and str(failure.upstream_status) not in said:
         said += f" (HTTP {failure.upstream_status})"
     if failure.upstream_status == 404 and entry.kind is LLMProvider.OPENAI_COMPATIBLE and entry.models:

@@ -121,16 +121,10 @@ async def _asked(each: Supervised) -> Listing:
         try:
             found = await list_models(each.ref)
         except LLMClientError as exc:
-            found = _without_key(exc.failure, spec)
+            found = exc.failure
         except KernelError as exc:
             found = failure_of(exc, spec.name)
     return Listing(found, _since(begun))
-
-
-def _without_key(failure: Failure, spec: ProviderSpec) -> Failure:
-    """The vendor's words, where it said our key back."""
-    key = spec.key
-    return failure if key is None else msgspec.structs.replace(failure, message=key.struck_from(failure.message))
 
 
 def _since(begun: float) -> float:

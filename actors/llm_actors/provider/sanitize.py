@@ -1,0 +1,81 @@
+"""What a vendor says, made safe to pass on: its words without keys, its numbers only where they can be true."""
+
+from __future__ import annotations
+
+import msgspec
+
+from llm_protocol.dialect import ModelInfo
+from llm_protocol.events import Event, Finished, Started, UsageReported
+from llm_protocol.failures import Failure
+from llm_protocol.redact import redact, redact_name
+from llm_protocol.response import is_plausible
+from llm_protocol.secret import Secret
+
+MOST_CHARACTERS = 500
+"""Characters of a vendor's code, field name, model name or id that are kept."""
+
+LARGEST_NUMBER = 2**53
+"""Larger numbers of a model list are not passed on: not every client can read them."""
+
+
+def clean_failure(failure: Failure, key: Secret | None) -> Failure:
+    """The failure without keys in any of the vendor's words."""
+    return msgspec.structs.replace(
+        failure,
+        message=_clean(failure.message, key) or "",
+        param=_short(_clean(failure.param, key)),
+        upstream_code=_short(_clean(failure.upstream_code, key)),
+    )
+
+
+def clean_start(event: Started, provider: str, key: Secret | None) -> Started:
+    """The event with the provider, which a dialect does not know, and without keys."""
+    return Started(
+        model=_clean_name(event.model, key) or "", upstream_id=_clean_name(event.upstream_id, key), provider=provider
+    )
+
+
+def clean_end(end: Finished, key: Secret | None) -> Finished:
+    """The end of an answer without keys in the vendor's reason."""
+    reason = _clean_name(end.raw_reason, key)
+    return end if reason == end.raw_reason else msgspec.structs.replace(end, raw_reason=reason)
+
+
+def can_be_true(event: Event) -> bool:
+    """Whether an event may be passed on: one with counts that nobody can have used may not."""
+    return type(event) is not UsageReported or is_plausible(event.usage)
+
+
+def clean_models(models: tuple[ModelInfo, ...], key: Secret | None) -> list[ModelInfo]:
+    """The models that can be asked for by their name, without numbers that clients cannot read."""
+    return [
+        msgspec.structs.replace(
+            model,
+            owned_by=_clean_name(model.owned_by, key) or "",
+            created=model.created if abs(model.created) <= LARGEST_NUMBER else 0,
+            context_window=_size(model.context_window),
+            max_output_tokens=_size(model.max_output_tokens),
+        )
+        for model in models
+        if model.id == _clean_name(model.id, key)
+    ]
+
+
+def _size(number: int | None) -> int | None:
+    return number if number is not None and 0 <= number <= LARGEST_NUMBER else None
+
+
+def _clean(text: str | None, key: Secret | None) -> str | None:
+    if text is None:
+        return None
+    return redact(text if key is None else key.struck_from(text))
+
+
+def _clean_name(text: str | None, key: Secret | None) -> str | None:
+    if text is None:
+        return None
+    return _short(redact_name(text if key is None else key.struck_from(text)))
+
+
+def _short(text: str | None) -> str | None:
+    return text and text[:MOST_CHARACTERS]
