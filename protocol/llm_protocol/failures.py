@@ -8,7 +8,7 @@ What a kind *permits* is known only to `RULES`. ``docs/failures.md`` is generate
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -162,6 +162,16 @@ def kind_of_status(status: int) -> FailureKind:
     return FailureKind.BAD_REQUEST if status >= 400 else FailureKind.PROTOCOL
 
 
+LimitOwner: TypeAlias = Literal["caller", "provider", "server"]
+"""Whose limit a request ran into: its caller's (``[keys.X.limits]``), a provider's (``[providers.X.limits]``, or one
+that the vendor itself has), or this server's own bounds."""
+
+_LIMIT_OWNERS: dict[FailureKind, LimitOwner] = {
+    FailureKind.RATE_LIMITED: "provider",
+    FailureKind.QUOTA: "provider",
+    FailureKind.QUEUE_FULL: "server",
+}
+
 MESSAGE_LIMIT = 2_000
 """Characters of a vendor's error text that are kept."""
 
@@ -184,6 +194,13 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     upstream_status: int | None = None
     upstream_code: str | None = None
     account_wide: bool | None = None
+    limit_owner: LimitOwner | None = None
+    """Whose limit refused, where that is not what the kind implies; see `limited_by`."""
+
+    @property
+    def limited_by(self) -> LimitOwner | None:
+        """Whose limit refused; ``None`` where it was none."""
+        return self.limit_owner or _LIMIT_OWNERS.get(self.kind)
 
     @property
     def rule(self) -> FailureRule:

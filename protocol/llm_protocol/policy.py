@@ -27,6 +27,10 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     total: Seconds = 600.0
 
 
+PROVIDER_WAIT_SECONDS = 30.0
+CALLER_WAIT_SECONDS = 1.0
+
+
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """How much one provider is asked for, or one caller may ask for. ``None``: no limit of that sort.
 
@@ -38,6 +42,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     max_concurrency: Annotated[int, msgspec.Meta(ge=1, le=100_000)] | None = None
     burst: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.25
     """The share of a minute's requests, and of its tokens, that one second may take; one request at least."""
+    wait_s: Seconds | None = None
+    """The longest wait for these limits, a vendor's Retry-After included; by default `PROVIDER_WAIT_SECONDS` for a
+    provider's and `CALLER_WAIT_SECONDS` for a caller's. What would wait longer is refused at once."""
 
     @property
     def is_limited(self) -> bool:

@@ -5,7 +5,11 @@ from __future__ import annotations
 from llm_protocol.codec.json import encode_json
 from llm_protocol.content import JsonObject
 from llm_protocol.dialect import Inbound
+from llm_protocol.failures import Failure
 from llm_protocol.response import LLMResponse
+
+_LIFTED = ("limit_owner", "members")
+"""Parts of the decision record that are told beside it."""
 
 
 def is_wanted(inbound: Inbound) -> bool:
@@ -20,17 +24,28 @@ def runtime_fields(body: bytes, response: LLMResponse | None, *, wanted: bool) -
     return b'%b,"llm_runtime":%b}' % (body[:-1], encode_json(runtime_object(response)))
 
 
+def limit_fields(body: bytes, failure: Failure) -> bytes:
+    """``body``, the JSON object of an error, and in it whose limit it was, if it was one."""
+    owner = failure.limited_by
+    return body if owner is None else b'%b,"llm_runtime":{"limit_owner":"%b"}}' % (body[:-1], owner.encode())
+
+
 def runtime_object(response: LLMResponse, *, answers: bool = False) -> JsonObject:
     """Who answered, at what cost, and the decision record. ``answers``: what the members said, too."""
-    return {
-        "request_id": response.request_id,
-        "provider": response.provider,
-        "upstream_id": response.upstream_id,
-        "cost": response.cost,
-        "processing_time_ms": round(response.processing_time_ms, 3),
-        "usage_estimated": response.usage is not None and response.usage.estimated,
-        "decision": {name: value for name, value in response.decision.items() if name != "members"},
-    } | _members(response, answers=answers)
+    owner = response.decision.get("limit_owner")
+    return (
+        ({} if owner is None else {"limit_owner": owner})
+        | {
+            "request_id": response.request_id,
+            "provider": response.provider,
+            "upstream_id": response.upstream_id,
+            "cost": response.cost,
+            "processing_time_ms": round(response.processing_time_ms, 3),
+            "usage_estimated": response.usage is not None and response.usage.estimated,
+            "decision": {name: value for name, value in response.decision.items() if name not in _LIFTED},
+        }
+        | _members(response, answers=answers)
+    )
 
 
 def _members(response: LLMResponse, *, answers: bool) -> JsonObject:

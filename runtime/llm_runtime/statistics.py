@@ -81,6 +81,7 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     """One runtime at a moment. What is counted only grows, from 0 with each start.
 
     ``requests``: that have ended, by type and outcome. ``refused``: that were not taken on, by kind of failure.
+    ``limited``: that a limit refused, by kind of failure and whose limit it was.
     ``cache_requests``: by what the cache did. ``late_events``: events of providers that came after the end of their
     run and were dropped. ``callers`` go by the name of their key, "" without one. In the ``tree``
     clients' connections are left out; ``connections`` says how many there are, ``None`` without a door. ``cache`` and
@@ -92,6 +93,7 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     connections: int | None
     requests: dict[str, dict[str, int]]
     refused: dict[str, int]
+    limited: dict[str, dict[str, int]]
     cache_requests: dict[str, int]
     late_events: int
     cache: CacheStatistics | None
@@ -110,6 +112,7 @@ def statistics(moment: MetricsSnapshot, config: Config) -> Statistics:
         connections=len(sessions[0].children) if sessions else None,
         requests=_requests(meter),
         refused=dict(meter.refused),
+        limited=_limited(meter),
         cache_requests=dict(meter.cache),
         late_events=meter.late_events,
         cache=moment.cache,
@@ -125,6 +128,13 @@ def _requests(meter: Metrics) -> dict[str, dict[str, int]]:
     for (kind, _, outcome), count in meter.requests.items():
         outcomes = found.setdefault(kind, {})
         outcomes[outcome] = outcomes.get(outcome, 0) + count
+    return found
+
+
+def _limited(meter: Metrics) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = {}
+    for (kind, owner), count in meter.limited.items():
+        found.setdefault(kind.value, {})[owner] = count
     return found
 
 

@@ -71,6 +71,7 @@ class Tree:
         limits = {name: p.limits for name, p in config.enabled.items() if p.limits.is_limited}
         caller_limits = {name: key.limits for name, key in config.keys.items() if key.limits.is_limited}
         limiter, limiter_ref = _parking(limiter_child(limits, caller_limits, server=config.redis))
+        waits = {name: p.limits.wait_s for name, p in config.enabled.items() if p.limits.wait_s is not None}
         selector, selector_ref = _parking(selector_child(self.selector))
         # Where the cache is off, requests that want it all the same have the memory tier; the file is left alone.
         cache, cache_ref = _parking(cache_child(config.cache if config.cached else CachePolicy(), ttls=_ttls(config)))
@@ -102,6 +103,7 @@ class Tree:
             timeouts={each.spec.name: each.spec.timeouts for each in providers},
             limits=limits,
             caller_limits=caller_limits,
+            waits=waits,
             accepts_prefill=self._accepts_prefill,
             max_runs=config.server.max_runs,
             attempts=config.attempts,

@@ -78,7 +78,7 @@ FAULTS = [
     Fault("429", status(429), K.RATE_LIMITED, 3, 1),
     Fault("429 retry-after 1", status(429, retry_after="1"), K.RATE_LIMITED),
     Fault("429 retry-after-ms", status(429, retry_after_ms="1500"), K.RATE_LIMITED),
-    Fault("429 retry-after 20", status(429, retry_after="20"), K.RATE_LIMITED, 3, 1),
+    Fault("429 retry-after 20", status(429, retry_after="20"), K.RATE_LIMITED, 2, 1),  # twice is more than wait_s
     Fault("429 retry-after 1e9", status(429, retry_after="1000000000"), K.RATE_LIMITED, 1, 1),
     Fault("500", status(500), K.SERVER_ERROR),
     Fault("502 page", reply(b"<html>bad gateway</html>", 502), K.SERVER_ERROR),

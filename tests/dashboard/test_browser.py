@@ -43,6 +43,7 @@ def provider(**known: Any) -> ProviderStatistics:
     settings: dict[str, Any] = {
         "kind": LLMProvider.OPENAI,
         "breaker": CircuitState.CLOSED,
+        "circuits": {},
         "attempts": {"ok": 1234, "timeout_idle": 6},
         "unpriced": 0,
         "models": {"m": ModelUse(input_tokens=5000, output_tokens=20, cost=1.5)},
@@ -60,6 +61,7 @@ def told(**known: Any) -> Statistics:
         "connections": 2,
         "requests": {"chat": {"ok": 1234, "timeout_idle": 4}},
         "refused": {"queue_full": 1},
+        "limited": {"queue_full": {"server": 1}},
         "cache_requests": {"hit": 1, "miss": 3},
         "cache": None,
         "late_events": 0,
@@ -109,8 +111,8 @@ async def test_it_shows_what_the_daemon_tells(chromium: str) -> None:
         assert shown["odd"][0] == "◐ half-open"
         assert shown["odd"][6] == "unknown"
         assert shown["gone"][:4] == ["■ parked", "0", "0", "–"]
-        assert ["timeout idle", "primary, odd", "4", "12", "earlier"] in await rows(tab, "failures")
-        assert ["queue full", "", "1", "0", "earlier"] in await rows(tab, "failures")
+        assert ["timeout idle", "primary, odd", "", "4", "12", "earlier"] in await rows(tab, "failures")
+        assert ["queue full", "", "server 1", "1", "0", "earlier"] in await rows(tab, "failures")
         assert await rows(tab, "callers") == [["me", "1,238", "5,020", "$1.50"]]
         assert [cells[0] for cells in await rows(tab, "tree")] == [
             "llm-runtime", "   core", "      providers", "         gone", "         primary", "         odd",
@@ -148,16 +150,22 @@ async def test_it_follows_the_daemon_by_itself_and_tells_what_is_recent(chromium
         now = await tab.text("#now")
         assert re.search(r"Requests / s\s+5.0\s+25 ended in 5 s", now)
         assert re.search(r"Failed\s+5\s+20 % in 5 s", now)
-        assert ["timeout idle", "primary", "9", "6", "0 s ago"] in await rows(tab, "failures")
+        assert ["timeout idle", "primary", "", "9", "6", "0 s ago"] in await rows(tab, "failures")
         await tab.see("document.querySelector('[value=window]').click()")
-        assert await rows(tab, "failures") == [["timeout idle", "", "5", "0", "0 s ago"]]
+        assert await rows(tab, "failures") == [["timeout idle", "", "", "5", "0", "0 s ago"]]
         assert await rows(tab, "callers") == [["No requests."]]
 
 
 async def test_another_process_begins_anew(chromium: str) -> None:
     async with open_door() as door, looking(chromium, door, told()) as tab:
         fresh = told(
-            uptime_s=1.0, running=0, requests={}, refused={}, callers={}, providers={"primary": provider(attempts={})}
+            uptime_s=1.0,
+            running=0,
+            requests={},
+            refused={},
+            limited={},
+            callers={},
+            providers={"primary": provider(attempts={})},
         )
         await tell(door, tab, fresh, "document.title.startsWith('0 running')")
         assert await tab.see("samples.length") == 1

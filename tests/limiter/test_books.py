@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from math import inf
 
 import pytest
 
@@ -293,6 +294,99 @@ def test_what_cannot_be_served_in_time_is_refused_at_once_with_the_time_it_would
     assert set(desk.granted) == set(asked[:60])
 
 
+def test_nobody_waits_for_a_provider_longer_than_wait_s() -> None:
+    desk = Desk({"a": Limits(max_concurrency=1, wait_s=30)})
+    holder, begun = desk.ask("a"), desk.now
+    waits = desk.ask("a")
+    desk.wait(29.9)
+    assert waits not in desk.refused
+    desk.wait(0.2)
+    refused = desk.refused[waits]
+    assert (refused.kind, refused.owner, refused.retry_after) == (FailureKind.RATE_LIMITED, "provider", 1.0)
+    assert refused.why == "the limits of provider a leave no room within 30 s (wait_s); try again in 1.0 s"
+    desk.end(holder)
+    assert desk.books.statistics(desk.now).waiting == 0
+    assert desk.books.due(desk.now) == inf
+    assert desk.now - begun == pytest.approx(30.1)
+
+
+def test_what_is_certain_to_wait_longer_is_refused_at_once() -> None:
+    """LIM-03: but of tokens in flight, which are charged by estimates, some may come back."""
+    desk = Desk(
+        {"a": Limits(requests_per_minute=4, burst=1.0, wait_s=30), "b": Limits(tokens_per_minute=600, wait_s=30)}
+    )
+    for _ in range(4):
+        desk.ask("a")
+    late = desk.refused[desk.ask("a")]
+    assert (late.owner, late.retry_after) == ("provider", KEEP_SECONDS)
+    desk.now += KEEP_SECONDS - 30
+    assert desk.ask("a") not in desk.refused, "30 s are left"
+    out = desk.ask("b", tokens=600)
+    hopes, begun = desk.ask("b", tokens=500), desk.now
+    desk.wait(3)
+    desk.end(out, tokens=50)
+    assert desk.granted_at[hopes] - begun == 3
+    desk.end(hopes, tokens=600)
+    assert desk.ask("b", tokens=1) in desk.refused
+
+
+def test_a_vendors_pause_is_part_of_the_wait() -> None:
+    desk = Desk({"a": Limits(wait_s=30)})
+    desk.books.hold("a", 20, desk.now)
+    assert desk.ask("a") not in desk.refused
+    desk.books.hold("a", 40, desk.now)
+    desk.look()
+    assert {each.owner for each in desk.refused.values()} == {"provider"}
+    refused = desk.refused[desk.ask("a")]
+    assert refused.retry_after == 40
+
+
+def test_a_wait_before_counts() -> None:
+    desk = Desk({"a": Limits(max_concurrency=1, wait_s=30)})
+    desk.ask("a")
+    waits = desk.ask("a", waited=25)
+    desk.wait(5)
+    assert waits in desk.refused
+
+
+def test_of_several_providers_the_most_patient_decides() -> None:
+    desk = Desk({"a": Limits(max_concurrency=1, wait_s=2), "b": Limits(max_concurrency=1, wait_s=10)})
+    desk.ask("a"), desk.ask("b")
+    waits = desk.ask("a", "b")
+    desk.wait(9)
+    assert waits not in desk.refused
+    desk.wait(1)
+    assert "providers a, b leave no room within 10 s" in desk.refused[waits].why
+
+
+def test_a_callers_own_limit_is_waited_for_a_second_and_the_refusal_says_whose_it_was() -> None:
+    desk = Desk({"a": NONE}, {"me": Limits(requests_per_minute=60, wait_s=1)})
+    asked = [desk.ask("a", caller="me") for _ in range(60)]
+    desk.wait(1)
+    assert set(desk.granted) == set(asked[:30]), "a burst, and a second later another"
+    refused = desk.refused[asked[30]]
+    assert (refused.kind, refused.owner, refused.retry_after) == (FailureKind.RATE_LIMITED, "caller", 2.0)
+    assert refused.why == "the caller's own limits leave no room within 1 s (wait_s); try again in 2.0 s"
+
+
+def test_a_callers_slots_are_waited_for_a_second_in_one_go() -> None:
+    """The rest of a wait, for the provider, is not held against the caller."""
+    desk = Desk({"a": ONE}, {"me": Limits(max_concurrency=1, wait_s=1)})
+    mine = desk.ask("elsewhere", caller="me")
+    waits = desk.ask("a", caller="me")
+    desk.end(mine)
+    other = desk.ask("a")
+    desk.wait(0.5)
+    mine = desk.ask("elsewhere", caller="me")
+    late = desk.ask("a", caller="me")
+    desk.wait(0.9)
+    assert waits in desk.granted
+    assert not desk.refused
+    desk.wait(0.2)
+    assert desk.refused[late].owner == "caller"
+    assert (other, mine) != (waits, late)
+
+
 def test_an_urgent_request_is_not_refused_because_of_those_it_overtakes() -> None:
     desk = Desk({"a": RPM60})
     for _ in range(60):
@@ -329,7 +423,7 @@ def test_the_line_is_bounded_and_one_caller_cannot_fill_it() -> None:
     desk.ask("a")
     hog = [desk.ask("a", caller="hog") for _ in range(MAX_WAITING_PER_CALLER + 1)]
     assert list(desk.refused) == hog[-1:]
-    assert desk.refused[hog[-1]].kind is FailureKind.QUEUE_FULL
+    assert (desk.refused[hog[-1]].kind, desk.refused[hog[-1]].owner) == (FailureKind.QUEUE_FULL, "caller")
     other = desk.ask("a", caller="other")
     assert other not in desk.refused
 
@@ -339,7 +433,7 @@ def test_what_is_in_flight_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     desk = Desk({"a": NONE})
     asked = [desk.ask("a") for _ in range(4)]
     assert list(desk.refused) == asked[3:]
-    assert desk.refused[asked[3]].kind is FailureKind.QUEUE_FULL
+    assert (desk.refused[asked[3]].kind, desk.refused[asked[3]].owner) == (FailureKind.QUEUE_FULL, "server")
     desk.end(asked[0])
     assert desk.ask("a") in desk.granted
 

@@ -23,6 +23,7 @@ from llm_protocol.errors import QueueFullError, RateLimitError
 from llm_protocol.failures import FailureKind
 from llm_protocol.policy import Limits
 from llm_protocol.response import Usage
+from support.limits import patient
 
 NONE = Limits()
 ONE = Limits(max_concurrency=1)
@@ -36,7 +37,7 @@ async def limiter(
     *,
     faults: Mapping[int, Fault] | None = None,
 ) -> AsyncIterator[LimiterRef]:
-    spec = with_faults(limiter_child(providers, callers), faults or {})
+    spec = with_faults(limiter_child(patient(providers), patient(callers or {})), faults or {})
     root = Supervisor([spec], backoff=Backoff.none(), intensity=Intensity(100, 1.0))
     async with running(root):
         yield root.ref(spec)

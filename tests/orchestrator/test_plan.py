@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from llm_actors.orchestrator.plan import Again, AttemptPlan, Next, Stop
 from llm_protocol.failures import RULES, Failure, FailureKind, Step
-from llm_protocol.policy import Attempts
+from llm_protocol.policy import PROVIDER_WAIT_SECONDS, Attempts
 
 SILENT = (FailureKind.TIMEOUT_FIRST_TOKEN, FailureKind.TIMEOUT_IDLE, FailureKind.TIMEOUT_TOTAL)
 kinds = st.sampled_from(FailureKind)
@@ -24,6 +24,7 @@ def plan(
     budget: Callable[[str], bool] = lambda _: True,
     fits: Callable[[str, str], bool] = lambda _one, _other: True,
     draw: float = 0.5,
+    wait_s: float = PROVIDER_WAIT_SECONDS,
 ) -> AttemptPlan[str]:
     return AttemptPlan(
         candidates or ("a",),
@@ -32,6 +33,7 @@ def plan(
         may_retry=budget,
         fits=fits,
         draw=lambda: draw,
+        wait_s=lambda _: wait_s,
     )
 
 
@@ -53,6 +55,17 @@ def test_rty_01_retry_after_comes_first(asked: float) -> None:
     move = plan().after(failed(FailureKind.RATE_LIMITED, asked), 0.0)
     assert isinstance(move, Again)
     assert asked <= move.after_s <= asked * 1.1
+
+
+def test_a_retry_after_that_is_longer_than_the_request_may_wait_ends_at_once_or_goes_on_to_the_next() -> None:
+    refused = failed(FailureKind.RATE_LIMITED, 2.0)
+    assert isinstance(plan(wait_s=2.0).after(refused, 0.0), Again)
+    assert plan(wait_s=1.9).after(refused, 0.0) == Stop("the wait would be longer than wait_s")
+    assert plan("a", "b", wait_s=1.9).after(refused, 0.0) == Next()
+    assert isinstance(plan(wait_s=0.0).after(failed(FailureKind.RATE_LIMITED), 0.0), Again), "that is no queue"
+    waited = plan(wait_s=5.0)
+    waited.waited_s = 3.5
+    assert waited.after(refused, 0.0) == Stop("the wait would be longer than wait_s")
 
 
 def test_rty_01_a_retry_after_past_the_deadline_ends_at_once() -> None:
@@ -112,9 +125,9 @@ def test_a_refusal_without_a_call_uses_up_no_attempt_and_is_waited_for_within_a_
     made, waited = plan(attempts=Attempts(max=1), draw=0.0), 0.0
     while isinstance(move := made.after(failed(FailureKind.OVERLOADED, 4.0), waited, asked=False), Again):
         waited += move.after_s
-    assert (waited, move) == (28.0, Stop("it would be refused for too long"))
+    assert (waited, move) == (28.0, Stop("the wait would be longer than wait_s"))
     assert plan().after(failed(FailureKind.OVERLOADED, 31.0), 0.0, asked=False) == Stop(
-        "it would be refused for too long"
+        "the wait would be longer than wait_s"
     )
     mixed = plan(draw=0.0)
     for _ in range(2):

@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 
 import trio
 
-from llm_protocol.policy import Policy
+from llm_protocol.policy import Limits, Policy
 from llm_protocol.requests import LLMProvider
 from llm_protocol.secret import Secret
 from llm_runtime.config import Config, Key, Provider, Server
 from llm_runtime.runtime import Runtime
 from llm_runtime.server import ListenAddress, server_child
-from support.peer import Peer, reply
+from support.peer import Peer, Script, reply
 from support.server import HttpClient, Reply
 from support.upstream import JSON, whole
 from support.ws import WsClient, handshake, upgrade
@@ -47,15 +47,27 @@ class Served(NamedTuple):
 
 
 @asynccontextmanager
-async def served(*, routes: Mapping[str, Policy] | None = None, **keys: dict[str, Any]) -> AsyncIterator[Served]:
-    """``keys`` are callers with the fields of their `Key`."""
+async def served(
+    *,
+    routes: Mapping[str, Policy] | None = None,
+    limits: Mapping[str, Limits] | None = None,
+    vendor: Script | None = None,
+    **keys: dict[str, Any],
+) -> AsyncIterator[Served]:
+    """``keys`` are callers with the fields of their `Key`, ``limits`` those of vendors; each answers ``vendor``."""
     addresses: list[ListenAddress] = []
     async with AsyncExitStack() as stack:
         vendors = {
-            name: await stack.enter_async_context(Peer(reply(whole(f"by {name}"), headers=JSON))) for name in VENDORS
+            name: await stack.enter_async_context(Peer(vendor or reply(whole(f"by {name}"), headers=JSON)))
+            for name in VENDORS
         }
         providers = {
-            name: Provider(kind=LLMProvider.OPENAI_COMPATIBLE, base_url=f"{peer.url}/v1", models=(VENDORS[name],))
+            name: Provider(
+                kind=LLMProvider.OPENAI_COMPATIBLE,
+                base_url=f"{peer.url}/v1",
+                models=(VENDORS[name],),
+                limits=(limits or {}).get(name, Limits()),
+            )
             for name, peer in vendors.items()
         }
         callers = {name: Key(secret=Secret(f"sk-{name}"), **fields) for name, fields in keys.items()}

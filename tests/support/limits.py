@@ -6,12 +6,24 @@ from collections.abc import Mapping
 from itertools import count
 from math import inf
 
+import msgspec
+
 from llm_actors.limiter.fair_queue import QueuedRequest
 from llm_actors.limiter.leases import Settlement
-from llm_actors.limiter.rate_limiter import Granted, LimitRefused, RateLimiter
+from llm_actors.limiter.patience import LimitRefused
+from llm_actors.limiter.rate_limiter import Granted, RateLimiter
 from llm_protocol.policy import Limits
 
 NONE = Limits()
+DAY = 86_400.0
+
+
+def patient(limits: Mapping[str, Limits]) -> dict[str, Limits]:
+    """The same limits, for which requests wait as long as it takes, where nothing is said of that."""
+    return {
+        name: msgspec.structs.replace(each, wait_s=DAY) if each.wait_s is None else each
+        for name, each in limits.items()
+    }
 
 
 class Desk:
@@ -24,7 +36,7 @@ class Desk:
         others: Limits = NONE,
     ) -> None:
         self.now = 1000.0
-        self._config = providers, callers, others
+        self._config = patient(providers), patient(callers or {}), others
         self.books = self._fresh()
         self.granted: dict[int, str] = {}
         self.granted_at: dict[int, float] = {}
@@ -43,6 +55,7 @@ class Desk:
         priority: int = 5,
         within: float = inf,
         lease: float = 900.0,
+        waited: float = 0.0,
     ) -> int:
         number = next(self._numbers)
         waiter = QueuedRequest(
@@ -53,6 +66,7 @@ class Desk:
             priority=priority,
             deadline=self.now + within,
             lease_s=lease,
+            waited_s=waited,
         )
         self.books.reserve(waiter, self.now)
         self.look()

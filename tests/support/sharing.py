@@ -12,6 +12,7 @@ from llm_actors.limiter import LimiterRef, limiter_child, reserve, statistics
 from llm_actors.redis import RedisServer
 from llm_actors.testing import Fault, with_faults
 from llm_protocol.policy import Limits
+from support.limits import patient
 from support.redis import Redis
 
 PATIENT = 2.0
@@ -27,7 +28,7 @@ async def replica(
     faults: Mapping[int, Fault] | None = None,
 ) -> AsyncIterator[LimiterRef]:
     """One process's limiter."""
-    spec = with_faults(limiter_child(providers, callers, server=server), faults or {})
+    spec = with_faults(limiter_child(patient(providers), patient(callers or {}), server=server), faults or {})
     root = Supervisor([spec], backoff=Backoff.none(), intensity=Intensity(100, 1.0))
     async with running(root):
         yield root.ref(spec)

@@ -36,7 +36,8 @@ from llm_actors.limiter.messages import (
     Reserve,
     Ticket,
 )
-from llm_actors.limiter.rate_limiter import Decision, Granted, LimitRefused, RateLimiter
+from llm_actors.limiter.patience import LimitRefused
+from llm_actors.limiter.rate_limiter import Decision, Granted, RateLimiter
 from llm_actors.limiter.shared.coordinator import SharedLimits
 from llm_actors.limiter.statistics import LimiterStatistics
 from llm_actors.redis import RedisServer
@@ -143,6 +144,7 @@ class LimiterActor:
             priority=message.priority,
             deadline=delivery.deadline,
             lease_s=message.lease_s,
+            waited_s=message.waited_s,
         )
         self._asked[message.number] = _Asked(delivery, message, waiter)
         self._kept.tickets[message.number] = message.ticket
@@ -196,7 +198,12 @@ class LimiterActor:
             delivery.reply(message, decision)  # who is gone has a `Leave` on its way, which gives it back
         else:
             self._kept.tickets.pop(decision.number, None)
-            failure = Failure(kind=decision.kind, message=decision.why, retry_after=decision.retry_after)
+            failure = Failure(
+                kind=decision.kind,
+                message=decision.why,
+                retry_after=decision.retry_after,
+                limit_owner=decision.owner,
+            )
             delivery.fail(error_for(failure))
 
 

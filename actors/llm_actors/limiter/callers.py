@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, final
 
 from llm_actors.limiter.limit_state import LimitState
-from llm_protocol.policy import Limits
+from llm_protocol.policy import CALLER_WAIT_SECONDS, Limits
 
 if TYPE_CHECKING:
     from llm_actors.limiter.fair_queue import QueuedRequest
@@ -63,7 +63,7 @@ class Callers:
             return None
         caller = self._known.get(name)
         if caller is None or caller.account.limits != limits:
-            caller = Caller(LimitState(limits))
+            caller = Caller(LimitState(limits, CALLER_WAIT_SECONDS))
             self._known[name] = caller
             self._forget_one(but=name)
         self._known.move_to_end(name)

@@ -29,6 +29,7 @@ class QueuedRequest:
 
     __slots__ = (
         "caller",
+        "caller_until",
         "claimed_at",
         "deadline",
         "lease_s",
@@ -37,8 +38,12 @@ class QueuedRequest:
         "number",
         "priority",
         "served",
+        "since",
         "tokens",
+        "untils",
+        "waited_s",
         "waiting",
+        "waits_for_caller_since",
     )
 
     def __init__(
@@ -51,7 +56,9 @@ class QueuedRequest:
         priority: int = 5,
         deadline: float,
         lease_s: float,
+        waited_s: float = 0.0,
     ) -> None:
+        """``waited_s``: how long it has waited before for the same limits, which counts."""
         self.number = number
         self.names = names
         self.tokens = tokens
@@ -60,10 +67,24 @@ class QueuedRequest:
         self.priority = priority
         self.deadline = deadline
         self.lease_s = lease_s
+        self.waited_s = waited_s
+        self.since = inf
+        """From when its wait counts."""
+        self.untils: tuple[float, ...] = ()
+        """How long it may wait for each of ``names``."""
+        self.caller_until = inf
+        """How long it may wait for its own caller's limits."""
+        self.waits_for_caller_since = inf
+        """Since when that is what it waits for; infinity if it is not."""
         self.waiting = True
         self.served: Served | None = None
         self.claimed_at = inf
         """When the shared ledger was first asked for it."""
+
+    @property
+    def until(self) -> float:
+        """How long it may wait for a provider, its deadline apart."""
+        return max(self.untils, default=inf)
 
     def allowed(self, now: float) -> bool:
         """Whether its own caller's limits let it go."""

@@ -12,7 +12,7 @@ from typing import NamedTuple, final
 from llm_actors.limiter.allowance import Allowance
 from llm_actors.limiter.window import Charge, Window
 from llm_protocol.dialect import RateLimits
-from llm_protocol.policy import Limits
+from llm_protocol.policy import PROVIDER_WAIT_SECONDS, Limits
 
 RESET_SECONDS = 60.0
 """The longest pause that a "nothing left" header begins: vendors that count by the day are asked once a minute."""
@@ -41,12 +41,16 @@ class LimitState:
 
     __slots__ = (
         "_vendor_requests", "_vendor_tokens", "deferred_until", "held_until", "in_flight", "limits", "requests",
-        "tokens",
+        "tokens", "tokens_in_flight", "wait_s",
     )  # fmt: skip
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, usual_wait_s: float = PROVIDER_WAIT_SECONDS) -> None:
+        """``usual_wait_s``: how long a request may wait for these limits where they do not say."""
         self.limits = limits
+        self.wait_s = usual_wait_s if limits.wait_s is None else limits.wait_s
         self.in_flight = 0
+        self.tokens_in_flight = 0
+        """Estimates of what is in flight: some of it will come back."""
         self.held_until = -inf
         self.deferred_until = -inf
         self.requests = _window(limits.requests_per_minute, limits.burst)
@@ -74,13 +78,17 @@ class LimitState:
             at = max(at, self._vendor_tokens.ready_at(tokens, now, tokens_ahead))
         return at
 
+    def expected_at(self, tokens: int, now: float, *, ahead: int = 0, tokens_ahead: float = 0.0) -> float:
+        """The same if what is in flight uses nothing of its estimates: as far as is known, it will not be sooner."""
+        return self.ready_at(tokens, now, ahead=ahead, tokens_ahead=tokens_ahead - self.tokens_in_flight)
+
     def has_room(self, tokens: int, now: float) -> bool:
         """Whether a request of ``tokens`` may go now."""
         return self.has_slot and self.ready_at(tokens, now) <= now
 
     def take(self, tokens: int, now: float) -> Charges:
         """One request of ``tokens`` goes."""
-        self.in_flight += 1
+        self._begin(tokens)
         requests = self.requests.charge(1, now) if self.requests is not None else None
         charged = self.tokens.charge(tokens, now) if self.tokens is not None else None
         self._correct_allowances(1, tokens, now)
@@ -98,6 +106,7 @@ class LimitState:
     def settle(self, charges: Charges, now: float, *, request_back: bool, tokens: int | None) -> None:
         """A request is over. ``request_back``: it does not count; ``tokens``: what it really used, if known."""
         self.in_flight -= 1
+        self.tokens_in_flight -= charges.estimate
         if charges.requests is not None and request_back:
             charges.requests.correct(0, now)
         if charges.tokens is not None and tokens is not None:
@@ -157,7 +166,15 @@ class LimitState:
 
     def restart(self) -> None:
         """Nothing is known to be in flight. What was used, what is owed and pauses stay."""
-        self.in_flight = 0
+        self.in_flight = self.tokens_in_flight = 0
+
+    def adopt(self, charges: Charges) -> None:
+        """Count what is in flight after a restart."""
+        self._begin(charges.estimate)
+
+    def _begin(self, tokens: int) -> None:
+        self.in_flight += 1
+        self.tokens_in_flight += tokens
 
 
 def _window(limit: int | None, burst: float) -> Window | None:

@@ -36,6 +36,7 @@ class Reserve(Call[Granted], frozen=True, kw_only=True):
     caller: str
     priority: int
     lease_s: float
+    waited_s: float = 0.0
     ticket: Ticket
 
 

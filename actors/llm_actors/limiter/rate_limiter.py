@@ -15,9 +15,10 @@ from llm_actors.limiter.callers import NO_LIMITS, Callers
 from llm_actors.limiter.fair_queue import FairQueue, QueuedRequest
 from llm_actors.limiter.leases import Lease, Leases, Settlement
 from llm_actors.limiter.limit_state import RETRY_AFTER_SECONDS, LimitState
+from llm_actors.limiter.patience import LEAST_RETRY_SECONDS, LimitRefused, Turn, WaitBounds, refusal, too_late
 from llm_actors.limiter.statistics import LimiterStatistics, ProviderLimitStatistics
 from llm_protocol.dialect import RateLimits
-from llm_protocol.failures import FailureKind
+from llm_protocol.failures import FailureKind, LimitOwner
 from llm_protocol.policy import Limits
 
 if TYPE_CHECKING:
@@ -32,9 +33,6 @@ MAX_WAITING_PER_CALLER = MAX_WAITING // 2
 MAX_LEASES = 65_536
 """Reservations that are out at once."""
 
-FULL_RETRY_SECONDS = 1.0
-"""When to come back to a full line: nobody has counted, but something will have moved."""
-
 HOLD_JITTER_SECONDS = 0.5
 """A pause lasts up to so much longer, so that several processes do not come back in step."""
 
@@ -45,15 +43,6 @@ class Granted(NamedTuple):
     number: int
     provider: str
     wait_s: float = 0.0
-
-
-class LimitRefused(NamedTuple):
-    """The request may not wait. ``retry_after``: seconds until it would have had its turn."""
-
-    number: int
-    kind: FailureKind
-    why: str
-    retry_after: float
 
 
 Decision: TypeAlias = Granted | LimitRefused
@@ -83,6 +72,7 @@ class RateLimiter:
         self._callers = Callers(callers or {}, other_callers)
         self._waiting: dict[int, QueuedRequest] = {}
         self._waiting_of: Counter[str] = Counter()
+        self._bounds = WaitBounds()
         self._leases = Leases()
         self._decided: list[Decision] = []
         self._granted = 0
@@ -99,16 +89,20 @@ class RateLimiter:
             account.restart()
         self._leases = former._leases
         for lease in self._leases.open.values():
-            for account in lease.accounts:
-                account.in_flight += 1
+            for account, charges in zip(lease.accounts, lease.taken, strict=True):
+                account.adopt(charges)
 
     # What happens
 
     def reserve(self, waiter: QueuedRequest, now: float) -> None:
         """Someone wants to go: decide at once, or let them wait in the lines."""
         waiter.limited = self._callers.find(waiter.caller)
+        waiter.since = now - waiter.waited_s
+        waiter.untils = tuple(waiter.since + self._provider(name).account.wait_s for name in waiter.names)
+        if waiter.limited is not None:
+            waiter.caller_until = now + waiter.limited.account.wait_s
         if len(self._leases) >= MAX_LEASES:
-            self._refuse(waiter, FailureKind.QUEUE_FULL, f"{MAX_LEASES} requests are in flight", FULL_RETRY_SECONDS)
+            self._refuse_full(waiter, f"{MAX_LEASES} requests are in flight", "server")
         elif (name := self._open_at_once(waiter, now)) is not None:
             self._grant(waiter, name, now)
         else:
@@ -158,17 +152,20 @@ class RateLimiter:
         self._leases.replace(number, lease)
         return Granted(number, lease.name, wait_s)
 
-    def postpone(self, waiter: QueuedRequest, wait_s: float, now: float) -> None:
-        """What was granted may not go: others use what there is, for ``wait_s`` more. It goes back to the head of its
-        lines, unless that is too late for it.
+    def postpone(self, waiter: QueuedRequest, wait_s: float, owner: LimitOwner, now: float) -> None:
+        """What was granted may not go: others use what there is of ``owner``'s limit, for ``wait_s`` more. It goes back
+        to the head of its lines, unless that is too late for it.
         """
         lease = self._leases.pop(waiter.number)
         assert lease is not None
         lease.end(Settlement.REFUNDED, None, now)
         self._granted -= 1
         waiter.waiting = True
-        if now + wait_s > waiter.deadline and len(waiter.names) == 1:
-            self._refuse_late(waiter, now + wait_s, now)
+        until = min(waiter.deadline, waiter.caller_until if owner == "caller" else waiter.until)
+        # Of tokens, which are charged by estimates, some may come back before.
+        is_certain = len(waiter.names) == 1 and all(each.tokens is None for each in lease.accounts)
+        if now + wait_s > until and is_certain:
+            self._refuse(too_late(waiter, owner, now + wait_s, now))
         else:
             self._queue(waiter, now, first=True)
 
@@ -212,12 +209,15 @@ class RateLimiter:
             for name, (account, line) in self._providers.items():
                 while line.count and self._serve_first(name, account, line, now):
                     moved = True
+        for number in self._bounds.pop_due(now, self._waiting):
+            self._look_at(self._waiting[number], now)
 
     def due(self, now: float) -> float:
         """When `serve` is next worth calling, should nothing happen before; infinity if never."""
         at = self._leases.next_end()
         if self._waiting:
             busy = (each for each in self._providers.values() if each.line.count)
+            at = min(at, self._bounds.next(self._waiting))
             at = min(at, *(self._line_due(account, line, now) for account, line in busy))
         return at
 
@@ -283,8 +283,11 @@ class RateLimiter:
     # Waiting
 
     def _queue(self, waiter: QueuedRequest, now: float, *, first: bool = False) -> None:
-        if len(self._waiting) >= MAX_WAITING or self._waiting_of[waiter.caller] >= MAX_WAITING_PER_CALLER:
-            self._refuse(waiter, FailureKind.QUEUE_FULL, "the waiting line is full", FULL_RETRY_SECONDS)
+        if len(self._waiting) >= MAX_WAITING:
+            self._refuse_full(waiter, f"{MAX_WAITING} requests wait already", "server")
+            return
+        if self._waiting_of[waiter.caller] >= MAX_WAITING_PER_CALLER:
+            self._refuse_full(waiter, f"{MAX_WAITING_PER_CALLER} requests of this caller wait already", "caller")
             return
         self._waiting[waiter.number] = waiter
         self._waiting_of[waiter.caller] += 1
@@ -295,8 +298,11 @@ class RateLimiter:
         for name in waiter.names:
             self._provider(name).line.add(waiter, first=first)
         self.serve(now)
-        if waiter.waiting:
-            self._refuse_if_late(waiter, self._expected_at(waiter, now), now)
+        if waiter.waiting and not self._refuse_if_late(waiter, self._expected(waiter, now), now):
+            self._bounds.add(waiter.until, waiter.number, self._waiting)
+            if waiter.limited is not None:
+                self._note_what_it_waits_for(waiter, now)
+                self._bounds.add(now + waiter.limited.account.wait_s, waiter.number, self._waiting)
 
     def _dequeue(self, waiter: QueuedRequest) -> None:
         waiter.waiting = False
@@ -320,43 +326,61 @@ class RateLimiter:
 
     # Refusing
 
-    def _expected_at(self, waiter: QueuedRequest, now: float) -> float:
+    def _expected(self, waiter: QueuedRequest, now: float) -> list[Turn]:
         """When its turn would come, by the rates and those ahead. Slots become free when they do: they cost no time."""
-        at = inf
+        turns = []
         for name in waiter.names:
             account, line = self._providers[name]
             ahead = line.ahead_of(waiter)
-            turn = account.ready_at(waiter.tokens, now, ahead=ahead.requests, tokens_ahead=ahead.tokens)
-            if waiter.limited is not None:
-                own_tokens = ahead.own * line.tokens / line.count
-                account = waiter.limited.account
-                turn = max(turn, account.ready_at(waiter.tokens, now, ahead=ahead.own, tokens_ahead=own_tokens))
-            at = min(at, turn)
-        return at
+            at = account.expected_at(waiter.tokens, now, ahead=ahead.requests, tokens_ahead=ahead.tokens)
+            if waiter.limited is None:
+                turns.append(Turn(at))
+            else:
+                own, own_tokens = waiter.limited.account, ahead.own * line.tokens / line.count
+                turns.append(Turn(at, own.expected_at(waiter.tokens, now, ahead=ahead.own, tokens_ahead=own_tokens)))
+        return turns
 
-    def _earliest(self, waiter: QueuedRequest, now: float) -> float:
+    def _earliest(self, waiter: QueuedRequest, now: float) -> list[Turn]:
         """When its turn would come if nobody else waited."""
-        at = min(self._providers[name].account.ready_at(waiter.tokens, now) for name in waiter.names)
-        return at if waiter.limited is None else max(at, waiter.limited.account.ready_at(waiter.tokens, now))
+        own = waiter.limited.account.expected_at(waiter.tokens, now) if waiter.limited is not None else -inf
+        return [Turn(self._providers[name].account.expected_at(waiter.tokens, now), own) for name in waiter.names]
 
     def _refuse_hopeless(self, line: FairQueue, now: float) -> None:
-        """A pause has begun: those whose deadline comes before its end need not wait to hear it."""
+        """A pause has begun: those who cannot wait for its end need not wait to hear it."""
         for waiter in list(line.waiters()):
             self._refuse_if_late(waiter, self._earliest(waiter, now), now)
         self.serve(now)
 
-    def _refuse_if_late(self, waiter: QueuedRequest, at: float, now: float) -> None:
-        if at > waiter.deadline:
+    def _refuse_if_late(self, waiter: QueuedRequest, turns: list[Turn], now: float) -> bool:
+        refused = refusal(waiter, turns, now)
+        if refused is not None:
             self._dequeue(waiter)
-            self._refuse_late(waiter, at, now)
+            self._refuse(refused)
+        return refused is not None
 
-    def _refuse_late(self, waiter: QueuedRequest, at: float, now: float) -> None:
-        why = f"no room at {', '.join(waiter.names)} before the deadline; there will be in {at - now:.1f} s"
-        self._refuse(waiter, FailureKind.RATE_LIMITED, why, at - now)
+    def _look_at(self, waiter: QueuedRequest, now: float) -> None:
+        """It may have waited for too long: for a provider since it came, for its caller's limits in one go."""
+        self._note_what_it_waits_for(waiter, now)
+        caller, since = waiter.limited, waiter.waits_for_caller_since
+        if now >= waiter.until or (caller is not None and now >= since + caller.account.wait_s):
+            owner: LimitOwner = "provider" if since == inf else "caller"
+            turns = self._earliest(waiter, now)
+            self._dequeue(waiter)
+            at = min(max(turn) if owner == "provider" else turn.caller_at for turn in turns)
+            self._refuse(too_late(waiter, owner, at, now))
+        elif caller is not None:
+            self._bounds.add(now + caller.account.wait_s, waiter.number, self._waiting)
 
-    def _refuse(self, waiter: QueuedRequest, kind: FailureKind, why: str, retry_after: float) -> None:
+    @staticmethod
+    def _note_what_it_waits_for(waiter: QueuedRequest, now: float) -> None:
+        waiter.waits_for_caller_since = inf if waiter.allowed(now) else min(waiter.waits_for_caller_since, now)
+
+    def _refuse_full(self, waiter: QueuedRequest, why: str, owner: LimitOwner) -> None:
+        self._refuse(LimitRefused(waiter.number, FailureKind.QUEUE_FULL, why, LEAST_RETRY_SECONDS, owner))
+
+    def _refuse(self, refused: LimitRefused) -> None:
         self._refused += 1
-        self._decided.append(LimitRefused(waiter.number, kind, why, retry_after))
+        self._decided.append(refused)
 
 
 def _statistics(provider: _Provider, now: float) -> ProviderLimitStatistics:

@@ -109,21 +109,26 @@ async def reserve(
     tokens: int,
     caller: str = "",
     priority: int = USUAL_PRIORITY,
+    waited_s: float = 0.0,
 ) -> Reservation:
     """Reserve room for a request of about ``tokens`` tokens at the first of ``names`` (in rank order) that has it.
 
-    Waits for whichever has room first, within the caller's deadline (30 s without one). Raises `RateLimitError` with
-    ``retry_after`` as soon as it is clear that none will have room in time, `QueueFullError` when too many wait
-    already, or a `KernelError`: `Parked` at once while the limiter is. Cancelling it leaves nothing behind. A crash of
-    the limiter costs the place in line, not the request, however often it crashes over others; one that it crashed
-    over twice raises `ActorCrashed`.
+    Waits for whichever has room first: within the deadline (30 s without one), and no longer than the ``wait_s`` of
+    the provider's limits, of which ``waited_s`` has been used before, and that of the caller's. Raises `RateLimitError`
+    with ``retry_after`` and ``limit_owner`` when that is over, or as soon as it is clear that it will not do;
+    `QueueFullError` when too many wait already, or a `KernelError`: `Parked` at once while the limiter is. Cancelling
+    it leaves nothing behind. A crash of the limiter costs the place in line, not the request, however often it crashes
+    over others; one that it crashed over twice raises `ActorCrashed`.
     """
     if not names:
         raise ValueError("reserve needs at least one provider to choose from")
-    return await again_after_crashes(lambda: _ask(limiter, names, tokens, caller, priority))
+    begun = trio.current_time()
+    return await again_after_crashes(lambda: _ask(limiter, names, tokens, caller, priority, begun - waited_s))
 
 
-async def _ask(limiter: LimiterRef, names: tuple[str, ...], tokens: int, caller: str, priority: int) -> Reservation:
+async def _ask(
+    limiter: LimiterRef, names: tuple[str, ...], tokens: int, caller: str, priority: int, since: float
+) -> Reservation:
     now, deadline = trio.current_time(), trio.current_effective_deadline()
     lease_s = LEASE_SECONDS if deadline == inf else max(LEASE_SECONDS, deadline - now + LEASE_GRACE)
     number = next(_numbers)
@@ -136,6 +141,7 @@ async def _ask(limiter: LimiterRef, names: tuple[str, ...], tokens: int, caller:
         caller=caller,
         priority=priority,
         lease_s=lease_s,
+        waited_s=now - since,
         ticket=ticket,
     )
     try:

@@ -84,8 +84,9 @@ class Orchestrator:
     async def _take_on(self, inbox: Inbox[OrchestratorMessage], nursery: trio.Nursery, flights: SingleFlight) -> None:
         async for delivery in inbox:
             if len(self._runs) >= self._services.max_runs:  # waiting belongs to the limiter, which knows for what
-                self._services.meter.refuse(FailureKind.QUEUE_FULL)
-                delivery.fail(QueueFullError(f"{self._services.max_runs} requests are in flight already"))
+                error = QueueFullError(f"{self._services.max_runs} requests are in flight already")
+                self._services.meter.refuse(error.failure)
+                delivery.fail(error)
                 continue
             self._runs.add(delivery.message.run)
             nursery.start_soon(self._live, delivery, flights, name=inbox.name)
@@ -121,7 +122,7 @@ class Orchestrator:
                 _note(run)
             elif not delivery.answered:
                 failure = _failure_of(run)
-                meter.refuse(failure.kind)
+                meter.refuse(failure)
                 if not delivery.abandoned:
                     delivery.fail(error_for(failure))
 

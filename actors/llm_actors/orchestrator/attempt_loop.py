@@ -29,7 +29,7 @@ from llm_protocol.errors import LLMClientError, error_for
 from llm_protocol.estimate import Estimate
 from llm_protocol.events import Failed, Finished
 from llm_protocol.failures import Failure, FailureKind
-from llm_protocol.policy import Attempts
+from llm_protocol.policy import PROVIDER_WAIT_SECONDS, Attempts
 from llm_protocol.requests import AnyRequest, CompletionRequest
 
 USUAL_PRIORITY = 5
@@ -80,6 +80,7 @@ class AttemptLoop:
             may_retry=self._may_retry,
             fits=self._has_more_room,
             draw=self._services.draw,
+            wait_s=self._wait_s,
         )
         request: AnyRequest | None = self._ask.request
         waited = 0.0
@@ -164,10 +165,11 @@ class AttemptLoop:
         """Room at one of the plan's candidates, which is then its current one."""
         if plan.retrying and plan.others:  # a retry is worth no long wait for room while others are at hand
             with trio.move_on_after(RETRY_ROOM_SECONDS), suppress(LLMClientError):
-                return await self._reserve((plan.current.provider,), estimate)
+                return await self._reserve(plan, (plan.current.provider,), estimate)
             plan.take(plan.others[0])
+        names = tuple(dict.fromkeys(candidate.provider for candidate in plan.open))
         try:
-            room = await self._reserve(tuple(dict.fromkeys(candidate.provider for candidate in plan.open)), estimate)
+            room = await self._reserve(plan, names, estimate)
         except LLMClientError as exc:
             unlimited = self._unlimited(plan) if exc.failure.kind in _LIMITER_AWAY else None
             if unlimited is None:
@@ -185,24 +187,37 @@ class AttemptLoop:
             return None
         return next((each for each in plan.open if each.provider not in services.limits), None)
 
-    async def _reserve(self, names: tuple[str, ...], estimate: Estimate) -> Reservation | None:
+    async def _reserve(
+        self, plan: AttemptPlan[Candidate], names: tuple[str, ...], estimate: Estimate
+    ) -> Reservation | None:
         """Room at the first of ``names`` that has it; ``None`` where nothing is limited, which costs no call.
 
-        Waits within the run's deadline. Raises `LLMClientError` when there will be no room in time.
+        Waits within the run's deadline and `wait_s`. Raises `LLMClientError` when there will be no room in time.
         """
         services, caller, priority = self._services, self._ask.request.caller, self._ask.policy.priority
         if caller not in services.caller_limits and services.limits.keys().isdisjoint(names):
             return None
         if priority is None:
             priority = USUAL_PRIORITY
+        begun = trio.current_time()
         try:
             with trio.CancelScope(deadline=self._ask.deadline):
                 return await reserve(
-                    services.limiter, names, tokens=estimate.total_tokens, caller=caller, priority=priority
+                    services.limiter,
+                    names,
+                    tokens=estimate.total_tokens,
+                    caller=caller,
+                    priority=priority,
+                    waited_s=plan.waited_s,
                 )
         except KernelError as exc:
             raise error_for(failure_of(exc, "limiter")) from exc
+        finally:
+            plan.waited_s += trio.current_time() - begun
         raise error_for(Failure(kind=FailureKind.DEADLINE, message=f"no room at {', '.join(names)} in time"))
+
+    def _wait_s(self, candidate: Candidate) -> float:
+        return self._services.waits.get(candidate.provider, PROVIDER_WAIT_SECONDS)
 
     # -- hedging -----------------------------------------------------------------------------------------------------
 
@@ -223,7 +238,7 @@ class AttemptLoop:
             async def find_room() -> bool:
                 nonlocal room
                 with trio.move_on_after(HEDGE_ROOM_SECONDS), suppress(LLMClientError):
-                    room = await self._reserve((other.provider,), estimate)
+                    room = await self._reserve(plan, (other.provider,), estimate)
                     rooms.enter_context(room or nullcontext())
                     return True
                 return False

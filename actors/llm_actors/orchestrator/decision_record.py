@@ -19,7 +19,7 @@ from llm_actors.provider import AttemptResult
 from llm_actors.selector import Ranking
 from llm_protocol.content import JsonObject
 from llm_protocol.events import Failed
-from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.failures import Failure, FailureKind, LimitOwner
 from llm_protocol.response import LLMResponse, Usage
 
 CacheOutcome: TypeAlias = Literal["off", "miss", "hit", "coalesced"]
@@ -59,7 +59,17 @@ class EnsembleRecord(NamedTuple):
 class DecisionRecord:
     """Gathers the decision record of one request."""
 
-    __slots__ = ("_attempts", "_passed_over", "_ranking", "_strategy", "_under_way", "cache", "stopped", "together")
+    __slots__ = (
+        "_attempts",
+        "_passed_over",
+        "_ranking",
+        "_strategy",
+        "_under_way",
+        "cache",
+        "limited_by",
+        "stopped",
+        "together",
+    )
 
     def __init__(self, strategy: str, passed_over: Mapping[str, FailureKind] | None = None) -> None:
         self._strategy = strategy
@@ -70,6 +80,8 @@ class DecisionRecord:
         self.cache: CacheOutcome = "off"
         self.stopped: str | None = None
         """Why no further attempt was made, if one failed last."""
+        self.limited_by: LimitOwner | None = None
+        """Whose limit refused the request, if one did."""
         self.together: EnsembleRecord | None = None
 
     def ranked(self, ranking: Ranking) -> None:
@@ -124,6 +136,7 @@ class DecisionRecord:
 
     def failure(self, last: Failure) -> Failure:
         """The one failure to tell: the last one's kind, and what became of each attempt (RTY-06)."""
+        self.limited_by = last.limited_by
         each = self.tried()
         said = {0: "no candidate could be asked: ", 1: "the one attempt failed: "}
         before = said.get(self.attempts, f"all {self.attempts} attempts failed: ") if len(self._attempts) > 1 else ""
@@ -151,6 +164,8 @@ class DecisionRecord:
         found["attempts"] = msgspec.to_builtins(self._all())
         if self.stopped is not None:
             found["stopped"] = self.stopped
+        if self.limited_by is not None:
+            found["limit_owner"] = self.limited_by
         if self.together is not None:
             found |= self.together.told | {"calls": self.attempts}
         return found

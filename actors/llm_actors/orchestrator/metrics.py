@@ -13,7 +13,7 @@ from typing import final
 from llm_actors.orchestrator.decision_record import AttemptRecord
 from llm_actors.run import Run
 from llm_protocol.events import Finished
-from llm_protocol.failures import FailureKind
+from llm_protocol.failures import Failure, FailureKind, LimitOwner
 
 MAX_MODELS = 200
 """Models that are counted by name; the others are counted together, as `OTHER`."""
@@ -50,6 +50,8 @@ class Metrics:
         self.running = 0
         self.refused: Counter[str] = Counter()
         """By kind of failure: requests that were not taken on."""
+        self.limited: Counter[tuple[FailureKind, LimitOwner]] = Counter()
+        """By kind of failure and whose limit it was: requests that a limit refused, taken on or not."""
         self.door: Counter[str] = Counter()
         """By code: requests that a front door refused before they were requests for a model."""
         self.requests: Counter[tuple[str, str, str]] = Counter()
@@ -77,9 +79,14 @@ class Metrics:
         self.caller_cost: defaultdict[str, float] = defaultdict(float)
         self._models: set[tuple[str, str]] = set()
 
-    def refuse(self, kind: FailureKind) -> None:
+    def refuse(self, failure: Failure) -> None:
         """A request was not taken on."""
-        self.refused[kind.value] += 1
+        self.refused[failure.kind.value] += 1
+        self._count_limit(failure)
+
+    def _count_limit(self, failure: Failure) -> None:
+        if failure.limited_by is not None:
+            self.limited[failure.kind, failure.limited_by] += 1
 
     def drop_late_event(self) -> None:
         """An event came after the end and was dropped."""
@@ -96,7 +103,10 @@ class Metrics:
         if end is None or end.response is None:
             return
         response, kind = end.response, run.request.request_type.value
-        outcome = OK if isinstance(end, Finished) else end.failure.kind.value
+        outcome = OK
+        if not isinstance(end, Finished):
+            outcome = end.failure.kind.value
+            self._count_limit(end.failure)
         self.requests[kind, response.provider, outcome] += 1
         self.caller_requests[run.request.caller] += 1
         self.cache[str(response.decision.get("cache", "off"))] += 1

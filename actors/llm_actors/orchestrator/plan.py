@@ -17,7 +17,7 @@ from tenacity.stop import stop_base
 from tenacity.wait import wait_base
 
 from llm_protocol.failures import Failure, FailureKind, Step
-from llm_protocol.policy import Attempts
+from llm_protocol.policy import PROVIDER_WAIT_SECONDS, Attempts
 
 QUICK_RETRY_SECONDS = 1.0
 """The longest wait of the one retry that comes before another candidate is tried."""
@@ -28,11 +28,10 @@ SHORT_RETRY_AFTER_SECONDS = 3.0
 RETRY_AFTER_JITTER = 0.1
 """Up to this share of a Retry-After is added to it, so that callers do not come back all at once."""
 
-REFUSED_SECONDS = 30.0
-"""How long a request waits, all in all, for a candidate that it may not ask yet, where nothing says otherwise."""
+TOO_LONG = "the wait would be longer than wait_s"
 
 LEAST_WAIT_SECONDS = 0.05
-"""The shortest of those waits, so that a refusal that repeats itself is not asked for in a tight loop."""
+"""The shortest wait for a candidate that may not be asked yet: a refusal that repeats itself makes no tight loop."""
 
 C = TypeVar("C")
 
@@ -98,6 +97,7 @@ class AttemptPlan(Generic[C]):
     clock, in seconds.
     ``may_retry`` spends the candidate's retry budget and says whether there was any. ``fits(one, other)`` says
     whether ``other`` may take a prompt that was too long for ``one``. ``draw`` gives a number in [0, 1).
+    ``wait_s`` says for how many seconds, all in all, the request may wait for a candidate's limits and Retry-Afters.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class AttemptPlan(Generic[C]):
         may_retry: Callable[[C], bool],
         fits: Callable[[C, C], bool],
         draw: Callable[[], float],
-        wait_s: float = REFUSED_SECONDS,
+        wait_s: Callable[[C], float] = lambda _: PROVIDER_WAIT_SECONDS,
     ) -> None:
         self.current: C
         self._others: list[C]
@@ -118,8 +118,10 @@ class AttemptPlan(Generic[C]):
         self._may_retry = may_retry
         self._fits = fits
         self._draw = draw
+        self._wait_s = wait_s
+        self.waited_s = 0.0
+        """How long the request has waited for limits, and because it was told when to come back."""
         self._attempts = attempts
-        self._may_wait_s = wait_s
         self._here: tenacity.RetryCallState | None = None  # made with the first failure, which most never see
 
     @property
@@ -182,21 +184,25 @@ class AttemptPlan(Generic[C]):
         wait = max(LEAST_WAIT_SECONDS, failure.retry_after) * (1 + RETRY_AFTER_JITTER * self._draw())
         if now + wait >= self.deadline:
             return Stop("the wait would pass the deadline")
-        if wait > self._may_wait_s:
-            return Stop("it would be refused for too long")
-        self._may_wait_s -= wait
+        if self._is_too_long(failure):
+            return Stop(TOO_LONG)
+        self.waited_s += wait
         return Again(wait)
 
     def _retry(self, failure: Failure, now: float) -> Again | None:
         state = self._state()
         state.set_result(failure)
         wait = self._quick_wait(state, failure) if self._others else self._patient_wait(state)
-        if wait is None or now + wait >= self.deadline:
+        if wait is None or now + wait >= self.deadline or self._is_too_long(failure):
             return None
         if not self._may_retry(self.current):
             return None
         state.prepare_for_next_attempt()
+        self.waited_s += wait if failure.retry_after is not None else 0.0
         return Again(wait)
+
+    def _is_too_long(self, failure: Failure) -> bool:
+        return failure.retry_after is not None and self.waited_s + failure.retry_after > self._wait_s(self.current)
 
     def _state(self) -> tenacity.RetryCallState:
         """Tenacity's record of the attempts at ``current``; only its counter and outcome are used."""
@@ -233,4 +239,6 @@ class AttemptPlan(Generic[C]):
             return f"it was tried {state.attempt_number} times" if state.attempt_number > 1 else "it is tried only once"
         if now + self._wait(state) >= self.deadline:
             return "the wait would pass the deadline"
+        if self._is_too_long(cast("Failure", state.outcome.result())):
+            return TOO_LONG
         return "the retry budget is used up"

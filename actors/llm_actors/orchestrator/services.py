@@ -20,7 +20,10 @@ from llm_protocol.response import Usage
 
 
 class Services(msgspec.Struct, frozen=True, kw_only=True):
-    """One runtime's. ``limits`` has the providers and ``caller_limits`` the callers that have any."""
+    """One runtime's. ``limits`` has the providers and ``caller_limits`` the callers that have any.
+
+    ``waits``: how long a request may wait for a provider, in seconds; `PROVIDER_WAIT_SECONDS` for those not in it.
+    """
 
     catalog: Catalog
     lister: CatalogRef
@@ -37,6 +40,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     timeouts: Mapping[str, Timeouts]
     limits: Mapping[str, Limits]
     caller_limits: Mapping[str, Limits]
+    waits: Mapping[str, float] = msgspec.field(default_factory=dict)
     accepts_prefill: Callable[[Candidate], bool]
     max_runs: int = 5_000
     """Runs in flight at once; one more is refused."""

@@ -109,9 +109,9 @@ const took = counted => sum(counted.providers, each => each.attempt_seconds?.tot
 const allCost = counted => sum(counted.providers, cost)
 
 // Kind -> how many requests and calls failed so, and at whom.
-function failures({ refused, requests, providers }) {
+function failures({ refused, requests, providers, limited }) {
   const found = {}
-  const of = kind => found[kind] ??= { requests: 0, calls: 0, at: [] }
+  const of = kind => found[kind] ??= { requests: 0, calls: 0, at: [], owners: [] }
   for (const outcomes of [refused, ...values(requests)])
     for (const [kind, count] of entries(outcomes)) of(kind).requests += count
   for (const [name, { attempts }] of entries(providers))
@@ -119,6 +119,8 @@ function failures({ refused, requests, providers }) {
       of(kind).calls += count
       if (count) of(kind).at.push(name)
     }
+  for (const [kind, owners] of entries(limited))
+    for (const [owner, count] of entries(owners)) if (count) of(kind).owners.push(`${owner} ${number(count)}`)
   delete found.ok
   return found
 }
@@ -292,9 +294,9 @@ function showProviders(now, counted) {
 function showFailures(now, counted) {
   const rows = entries(failures(counted)).filter(([, each]) => each.requests + each.calls)
   rows.sort(([, a], [, b]) => b.requests + b.calls - a.requests - a.calls)
-  fill("failures", rows.map(([kind, { requests, calls, at }]) => {
+  fill("failures", rows.map(([kind, { requests, calls, at, owners }]) => {
     const seen = lastSeen.has(kind) ? `${lasting(now.uptime_s - lastSeen.get(kind))} ago` : "earlier"
-    return [kind.replaceAll("_", " "), at.join(", "), number(requests), number(calls), seen]
+    return [kind.replaceAll("_", " "), at.join(", "), owners.join(", "), number(requests), number(calls), seen]
   }), "None.")
 }
 

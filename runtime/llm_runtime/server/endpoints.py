@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
-from llm_protocol.dialect import ServerDialect, WireResponse
+from llm_protocol.dialect import Inbound, ServerDialect, WireResponse
 from llm_protocol.errors import LLMClientError
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.requests import AUTO, AnyRequest
@@ -34,6 +34,7 @@ def asking(dialect: Callable[[], ServerDialect]) -> Endpoint:
     async def ask(exchange: RequestContext) -> None:
         spoken = dialect()
         exchange.end_with_client()
+        inbound: Inbound | None = None
         try:
             target = exchange.request.target
             body = exchange.take_body()
@@ -42,7 +43,7 @@ def asking(dialect: Callable[[], ServerDialect]) -> Endpoint:
             inbound = admitted(exchange.caller, decoded)
             run = await exchange.service.submit(_tellable(inbound.request), stream=inbound.stream)
         except LLMClientError as exc:
-            await exchange.reply(encode_failure(spoken, exc.failure))
+            await exchange.reply(encode_failure(spoken, exc.failure, inbound))
         else:
             exchange.request_id = inbound.request.request_id
             await respond(exchange, spoken, inbound, run)

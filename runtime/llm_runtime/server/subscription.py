@@ -16,6 +16,7 @@ from llm_protocol.dialect import Inbound, ServerDialect, WireResponse
 from llm_protocol.events import Event, Failed, Finished
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.response import LLMResponse
+from llm_protocol.runtime_fields import is_wanted, limit_fields
 from llm_runtime.server.http_error import JSON
 from llm_runtime.server.reading import encode_body
 from llm_runtime.server.stream_format import stream_format_for
@@ -108,7 +109,7 @@ async def encode_end(dialect: ServerDialect, inbound: Inbound, end: Finished | F
     if isinstance(end, Finished):
         assert isinstance(end.response, LLMResponse), "a run's log ends with a response"
         return WireResponse(200, (JSON, *told(end.response)), await encode_body(dialect, inbound, end.response))
-    return _encode_failed(dialect, end)
+    return _encode_failed(dialect, inbound, end)
 
 
 def told(response: LLMResponse) -> tuple[tuple[str, str], ...]:
@@ -135,19 +136,24 @@ def _fits_header(value: str) -> bool:
     return value != "" and value.isascii() and value.isprintable()
 
 
-def encode_failure(dialect: ServerDialect, failure: Failure) -> WireResponse:
+def encode_failure(dialect: ServerDialect, failure: Failure, inbound: Inbound | None = None) -> WireResponse:
     """A failure in the dialect's own shape. Where an answer, or some of it, had been made, clients are told not to ask
-    again by themselves: it would be paid for twice.
+    again by themselves: it would be paid for twice. Whose limit refused is told in a header, and in the body to a
+    client whose request, ``inbound``, spoke of ``llm_runtime``.
     """
     response = dialect.encode_error(failure)
+    if failure.limited_by is not None:
+        response = response._replace(headers=(*response.headers, ("x-llm-runtime-limit-owner", failure.limited_by)))
+        if inbound is not None and is_wanted(inbound):
+            response = response._replace(body=limit_fields(response.body, failure))
     if not (failure.partial or failure.kind in _BILLED) or NO_RETRY in response.headers:
         return response
     return response._replace(headers=(*response.headers, NO_RETRY))
 
 
-def _encode_failed(dialect: ServerDialect, end: Failed) -> WireResponse:
+def _encode_failed(dialect: ServerDialect, inbound: Inbound, end: Failed) -> WireResponse:
     """The failure of a run, with how it came about."""
-    response = encode_failure(dialect, end.failure)
+    response = encode_failure(dialect, end.failure, inbound)
     return response if end.response is None else response._replace(headers=(*response.headers, *told(end.response)))
 
 
@@ -165,7 +171,7 @@ async def _stream(exchange: RequestContext, dialect: ServerDialect, inbound: Inb
         while True:
             events = answer.take()
             if isinstance(answer.end, Failed) and not out.begun and not answer.end.failure.partial:
-                await exchange.reply(_encode_failed(dialect, answer.end))
+                await exchange.reply(_encode_failed(dialect, inbound, answer.end))
                 return
             frames = encoder.encode(events) if events else []
             if answer.end is not None:

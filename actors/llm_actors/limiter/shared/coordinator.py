@@ -7,7 +7,7 @@ server all of it does nothing, and the books decide alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import final
+from typing import NamedTuple, final
 
 import trio
 
@@ -29,6 +29,14 @@ AGAIN_SECONDS = 1.0
 
 AGAIN_JITTER = 0.5
 """Up to so much longer, as a share, so that several processes do not ask in step."""
+
+
+class Postponed(NamedTuple):
+    """A request that has to wait for ``wait_s`` because of what other processes use of ``party``'s limits."""
+
+    waiter: QueuedRequest
+    wait_s: float
+    party: Party
 
 
 @final
@@ -130,7 +138,7 @@ class SharedLimits:
     def _answered(self, answers: Sequence[tuple[Claim, LedgerReply]]) -> None:
         now = trio.current_time()
         confirmed: list[Granted] = []
-        postponed: list[tuple[QueuedRequest, float]] = []
+        postponed: list[Postponed] = []
         for claim, answer in answers:
             waiter = self._waiter(claim.number)
             receipt = Receipt(claim, answer.marks)
@@ -140,18 +148,21 @@ class SharedLimits:
             elif answer.charged:
                 confirmed.append(self._books.confirm(claim.number, receipt, answer.wait_s, now))
             elif waiter is not None:
-                postponed.append((waiter, answer.wait_s))
+                postponed.append(Postponed(waiter, answer.wait_s, claim.parties[answer.last]))
         postponed += self._behind(now)
-        for waiter, wait_s in reversed(postponed):  # each goes to the head of its line: the first of them last
-            self._books.postpone(waiter, wait_s, now)
+        for waiter, wait_s, party in reversed(postponed):  # each goes to the head of its line: the first of them last
+            own = waiter.limited is not None and party.account is waiter.limited.account
+            self._books.postpone(waiter, wait_s, "caller" if own else "provider", now)
         self._confirmed(confirmed)
 
-    def _behind(self, now: float) -> Iterator[tuple[QueuedRequest, float]]:
+    def _behind(self, now: float) -> Iterator[Postponed]:
         """Those about to be claimed, although somebody before them has to wait."""
-        for claim in self._ledger.withdraw(lambda claim: _wait(claim, now) > 0) if self._ledger is not None else ():
-            waiter = self._waiter(claim.number)
+        if self._ledger is None:
+            return
+        for claim in self._ledger.withdraw(lambda claim: _slowest(claim).account.deferred_until > now):
+            waiter, slowest = self._waiter(claim.number), _slowest(claim)
             if waiter is not None:
-                yield waiter, _wait(claim, now)
+                yield Postponed(waiter, slowest.account.deferred_until - now, slowest)
 
     def _return(self, receipt: Receipt) -> None:
         """Whoever claimed has left in the meantime."""
@@ -167,8 +178,8 @@ class SharedLimits:
 
 def _patience(waiter: QueuedRequest, now: float) -> float:
     waiter.claimed_at = min(waiter.claimed_at, now)
-    return min(waiter.deadline - now, PATIENCE_SECONDS + now - waiter.claimed_at)
+    return min(waiter.deadline - now, waiter.until - now, PATIENCE_SECONDS + now - waiter.claimed_at)
 
 
-def _wait(claim: Claim, now: float) -> float:
-    return max(each.account.deferred_until for each in claim.parties) - now
+def _slowest(claim: Claim) -> Party:
+    return max(claim.parties, key=lambda party: party.account.deferred_until)

@@ -1,0 +1,91 @@
+"""How long a queued request may wait, for whose limit, and what it is told when that is too long. Pure.
+
+A provider's limits and a caller's each have a `wait_s`. A request that waits for its provider may do so for long; one
+that waits for its own caller's limit is refused soon, since that caller has to slow down in any case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator, Sequence
+from heapq import heapify, heappop, heappush
+from math import inf
+from typing import NamedTuple, final
+
+from llm_actors.limiter.fair_queue import QueuedRequest
+from llm_protocol.failures import FailureKind, LimitOwner
+
+LEAST_RETRY_SECONDS = 1.0
+"""When to come back if nobody can say when there will be room: something will have moved."""
+
+_FEW = 64
+
+
+class LimitRefused(NamedTuple):
+    """The request may not wait. ``retry_after``: seconds until it would have had its turn; ``owner``: whose limit."""
+
+    number: int
+    kind: FailureKind
+    why: str
+    retry_after: float
+    owner: LimitOwner
+
+
+class Turn(NamedTuple):
+    """When a request may go to one provider, as far as is known: by the provider's limits, and by its caller's."""
+
+    provider_at: float
+    caller_at: float = -inf
+
+
+def refusal(waiter: QueuedRequest, turns: Sequence[Turn], now: float) -> LimitRefused | None:
+    """Why ``waiter`` need not wait for any of its providers, whose ``turns`` these are; ``None`` if it may hope."""
+    caller_until = min(waiter.deadline, waiter.caller_until)
+    hopeful = [turn for turn in turns if turn.caller_at <= caller_until]
+    if not hopeful:
+        return too_late(waiter, "caller", min(turn.caller_at for turn in turns), now)
+    for turn, until in zip(turns, waiter.untils, strict=True):
+        if turn.caller_at <= caller_until and turn.provider_at <= min(waiter.deadline, until):
+            return None
+    return too_late(waiter, "provider", min(max(turn) for turn in hopeful), now)
+
+
+def too_late(waiter: QueuedRequest, owner: LimitOwner, at: float, now: float) -> LimitRefused:
+    """It would have to wait until ``at`` for a limit of ``owner``; infinity or the past: nobody knows for how long."""
+    until = waiter.caller_until if owner == "caller" else waiter.until
+    bound = "before its deadline" if waiter.deadline <= until else f"within {until - waiter.since:g} s (wait_s)"
+    who = "the caller's own limits" if owner == "caller" else f"the limits of {_providers(waiter.names)}"
+    wait_s = at - now if now + LEAST_RETRY_SECONDS < at < inf else LEAST_RETRY_SECONDS
+    why = f"{who} leave no room {bound}; try again in {wait_s:.1f} s"
+    return LimitRefused(waiter.number, FailureKind.RATE_LIMITED, why, wait_s, owner)
+
+
+def _providers(names: Sequence[str]) -> str:
+    return f"provider {names[0]}" if len(names) == 1 else f"the providers {', '.join(names)}"
+
+
+@final
+class WaitBounds:
+    """When which queued request has to be looked at again, because it may have waited for too long."""
+
+    def __init__(self) -> None:
+        self._ends: list[tuple[float, int]] = []
+        self._tidy_at = _FEW
+
+    def add(self, at: float, number: int, waiting: Container[int]) -> None:
+        """Look at ``number`` at ``at``. ``waiting``: those that still wait; the others' bounds are forgotten."""
+        heappush(self._ends, (at, number))
+        if len(self._ends) > self._tidy_at:
+            self._ends = [end for end in self._ends if end[1] in waiting]
+            heapify(self._ends)
+            self._tidy_at = max(_FEW, 2 * len(self._ends))
+
+    def next(self, waiting: Container[int]) -> float:
+        """When the next one is due; infinity if none is."""
+        while self._ends and self._ends[0][1] not in waiting:
+            heappop(self._ends)
+        return self._ends[0][0] if self._ends else inf
+
+    def pop_due(self, now: float, waiting: Container[int]) -> Iterator[int]:
+        """Those whose time has come."""
+        while self.next(waiting) <= now:
+            yield heappop(self._ends)[1]
