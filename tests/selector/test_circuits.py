@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from llm_actors.catalog import Candidate
 from llm_actors.selector import Circuits, CircuitState, Scope, Selector, scope_of
+from llm_actors.selector.breaker import LATELY_SECONDS
 from llm_actors.selector.circuits import MAX_CIRCUITS, TOGETHER_SECONDS
 from llm_actors.selector.failure_effects import FAILURE_EFFECTS
 from llm_actors.selector.performance import Observed
@@ -227,3 +228,79 @@ def test_whose_evidence_a_failure_is() -> None:
         FailureKind.QUOTA,
         FailureKind.PARKED,
     }
+
+
+STREAM = "the attempt of a stream"
+
+
+def test_failures_among_streams_that_flow_open_nothing() -> None:
+    """Long streams succeed late: their flowing is told from their first content on."""
+    circuits = Circuits()
+    for stream in range(20):
+        circuits.flows(A, stream, 0.0)
+    for at in range(9):
+        circuits.observe(seen(A, float(at), DOWN), 0.5)
+    assert ready(circuits, 9.0) == ["a", "b", "c"]
+
+
+def test_as_many_failures_as_streams_that_flow_open_it() -> None:
+    circuits = Circuits()
+    for stream in range(6):
+        circuits.flows(A, stream, 0.0)
+    for _ in range(5):
+        circuits.observe(seen(A, 1.0, DOWN), 0.5)
+    assert ready(circuits, 1.0) == ["a", "b", "c"]
+    circuits.observe(seen(A, 1.0, DOWN), 0.5)
+    assert ready(circuits, 1.5) == ["b", "c"]
+
+
+@pytest.mark.parametrize("how", ["stopped", "began long ago"])
+def test_streams_that_do_not_flow_lately_prove_nothing(how: str) -> None:
+    circuits = Circuits()
+    for stream in range(20):
+        circuits.flows(A, stream, 0.0)
+    if how == "stopped":
+        for stream in range(20):
+            circuits.stops(A, stream)
+    at = 1.0 if how == "stopped" else LATELY_SECONDS + 1
+    for _ in range(5):
+        circuits.observe(seen(A, at, DOWN), 0.5)
+    assert ready(circuits, at) == ["b", "c"]
+
+
+def test_streams_of_a_model_prove_that_its_provider_can_be_reached() -> None:
+    circuits = Circuits()
+    for stream in range(20):
+        circuits.flows(A, stream, 0.0)
+    for _ in range(9):
+        circuits.observe(seen(B, 1.0, FailureKind.TIMEOUT_CONNECT, unsent=True), 0.5)
+    assert ready(circuits, 1.0) == ["a", "b", "c"]
+
+
+def test_a_probe_that_flows_closes_the_circuit() -> None:
+    """Its end may be minutes away."""
+    circuits = after(*[seen(A, 0.0, DOWN)] * 5)
+    circuits.admit(A, 20.0)
+    assert ready(circuits, 21.0) == ["b", "c"], "one request is probing it"
+    circuits.flows(A, STREAM, 21.0)
+    (closed,) = circuits.proved(A, began=20.0, now=21.0)
+    assert closed.breaker.state is CircuitState.CLOSED
+    assert ready(circuits, 21.0) == ["a", "b", "c"]
+    circuits.observe(seen(A, 22.0, DOWN, began=20.0), 0.5)
+    assert ready(circuits, 22.0) == ["a", "b", "c"]
+
+
+def test_a_stream_of_before_the_outage_proves_nothing_of_after_it() -> None:
+    circuits = after(*[seen(A, 5.0, DOWN)] * 5)
+    circuits.admit(A, 20.0)
+    assert circuits.proved(A, began=1.0, now=21.0) == []
+    assert ready(circuits, 21.0) == ["b", "c"]
+
+
+def test_nothing_is_kept_of_streams_that_stopped() -> None:
+    circuits = Circuits()
+    circuits.flows(A, STREAM, 0.0)
+    circuits.stops(A, STREAM)
+    circuits.stops(A, STREAM)
+    circuits.stops(B, STREAM)
+    assert circuits.flowing(A, 0.0) == 0

@@ -14,7 +14,7 @@ from llm_actors.orchestrator.decision_record import DecisionRecord
 from llm_actors.orchestrator.services import Services
 from llm_actors.provider import AttemptResult, Sink, failure_of, generate
 from llm_actors.run import RunLog
-from llm_actors.selector import Scope, observe, scope_of
+from llm_actors.selector import Proof, Scope, observe, scope_of
 from llm_protocol.estimate import Estimate
 from llm_protocol.events import DELTAS, Event, Failed, Started, UsageReported
 from llm_protocol.failures import Failure, FailureKind
@@ -85,7 +85,7 @@ class Attempt:
     """One attempt. ``request`` may differ from the question's own: it may go on where another attempt broke off."""
 
     __slots__ = (
-        "_ask", "_estimate", "_first_at", "_hold", "_length", "_reported", "_request", "_room", "_services",
+        "_ask", "_began", "_estimate", "_first_at", "_hold", "_length", "_reported", "_request", "_room", "_services",
         "_sink", "_usage", "_waited_s", "candidate", "hedge",
     )  # fmt: skip
 
@@ -113,13 +113,14 @@ class Attempt:
         self._sink: Sink | None = None
         self._usage: Usage | None = None
         self._reported = ""
+        self._began = 0.0
         self._first_at: float | None = None
         self._length = 0
 
     async def run(self, sink: Sink) -> AttemptResult:
         """Ask, pass the events on to ``sink``, settle. Raises only `trio.Cancelled`, after settling, and bugs."""
         self._sink = sink
-        began = trio.current_time()
+        began = self._began = trio.current_time()
         if self._room is not None:
             self._room.sent()
         try:
@@ -160,6 +161,10 @@ class Attempt:
                 self._hold.grow(self._length)
             if self._first_at is None:
                 self._first_at = trio.current_time()
+                if self._ask.stream and self._services.selector.flows(self.candidate, self, self._first_at):
+                    # A stream may take minutes to its end. Whoever waits for this probe need not wait for that.
+                    proof = Proof(candidate=self.candidate, began=self._began, at=self._first_at)
+                    self._services.observer.cast(proof)
         elif type(event) is UsageReported:
             self._usage = event.usage
         elif type(event) is Started:
@@ -169,6 +174,7 @@ class Attempt:
     def _settle(self, outcome: AttemptResult, began: float) -> None:
         """Into the books of limiter, selector and estimator, and into the decision record. None of it waits."""
         self._sink = None
+        self._services.selector.stops(self.candidate, self)
         services, candidate = self._services, self.candidate
         failure = outcome.end.failure if isinstance(outcome.end, Failed) else None
         usage = self._usage if failure is None else self._usage or self._probable(failure, unsent=outcome.unsent)

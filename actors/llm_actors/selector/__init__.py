@@ -16,7 +16,7 @@ from llm_actors.selector.breaker import CircuitBreaker, CircuitState
 from llm_actors.selector.circuits import Circuits, Transition
 from llm_actors.selector.cost import CostOf
 from llm_actors.selector.failure_effects import Scope, scope_of
-from llm_actors.selector.performance import Observed, Performance
+from llm_actors.selector.performance import Observed, Performance, Proof
 from llm_actors.selector.ranking import RankedCandidate, Ranking, Unavailable
 from llm_actors.selector.score import Figures, Terms, Weights
 from llm_actors.selector.selector import Selector
@@ -29,6 +29,7 @@ __all__ = [
     "Figures",
     "Observed",
     "Performance",
+    "Proof",
     "RankedCandidate",
     "Ranking",
     "Scope",

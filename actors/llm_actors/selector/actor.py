@@ -11,7 +11,7 @@ import logging
 import random
 from collections.abc import Callable
 from math import inf
-from typing import TypeAlias, final
+from typing import TypeAlias, assert_never, final
 
 import msgspec
 import trio
@@ -21,7 +21,7 @@ from llm_actors.kernel import ChildSpec, Delivery, Inbox, MailboxSpec, Overflow,
 from llm_actors.provider import AttemptResult
 from llm_actors.selector.breaker import CircuitState
 from llm_actors.selector.circuits import Transition
-from llm_actors.selector.performance import Observed
+from llm_actors.selector.performance import Observed, Proof
 from llm_actors.selector.selector import Selector
 from llm_protocol.events import Failed
 from llm_protocol.failures import RULES, FailureKind
@@ -37,7 +37,7 @@ _REFUSED = frozenset({FailureKind.AUTH, FailureKind.QUOTA})
 
 log = logging.getLogger(__name__)
 
-SelectorMessage: TypeAlias = Observed
+SelectorMessage: TypeAlias = Observed | Proof
 SelectorRef: TypeAlias = Ref[SelectorMessage]
 
 
@@ -99,10 +99,16 @@ class SelectorActor:
         return EndOfSelector(crashed=False)
 
     async def _take_in(self, delivery: Delivery[SelectorMessage]) -> None:
-        seen = delivery.message
-        for transition in self._selector.observe(seen, self._draw()):
-            _tell(transition, seen.ended)
-        self._tell_refused(seen)
+        match delivery.message:
+            case Observed() as seen:
+                for transition in self._selector.observe(seen, self._draw()):
+                    _tell(transition, seen.ended)
+                self._tell_refused(seen)
+            case Proof() as proof:
+                for transition in self._selector.prove(proof):
+                    _tell(transition, proof.at)
+            case _ as never:
+                assert_never(never)
 
     def _tell_refused(self, seen: Observed) -> None:
         provider, failure = seen.candidate.provider, seen.failure

@@ -119,17 +119,20 @@ class CircuitBreaker(msgspec.Struct, frozen=True, kw_only=True):
         here = self.at(now)
         return here if here.state is CircuitState.CLOSED else msgspec.structs.replace(here, probing_since=now)
 
-    def after(self, kind: FailureKind | None, *, began: float, now: float, draw: float) -> CircuitBreaker:
+    def after(
+        self, kind: FailureKind | None, *, began: float, now: float, draw: float, flowing: int = 0
+    ) -> CircuitBreaker:
         """After an attempt that began at ``began`` and ended at ``now``: well, or with a failure of ``kind``.
 
-        ``draw`` in [0, 1) is the jitter of the rest, should it come to one.
+        ``draw`` in [0, 1) is the jitter of the rest, should it come to one. ``flowing``: attempts that have begun to
+        deliver lately and still do. A stream of minutes is no success before its end, but it is no silence either.
         """
         here = self.ended(began, now)
         if began < here.since or here.state is CircuitState.OPEN:
             return here
         if kind is None:
             return here._succeeded(now)
-        return here._failed(kind, now, draw) if FAILURE_EFFECTS[kind].breaks else here
+        return here._failed(kind, now, draw, flowing) if FAILURE_EFFECTS[kind].breaks else here
 
     def ended(self, began: float, now: float) -> CircuitBreaker:
         """After an attempt that tells nothing of this breaker's health: a probe gives its slot back."""
@@ -153,11 +156,10 @@ class CircuitBreaker(msgspec.Struct, frozen=True, kw_only=True):
             return msgspec.structs.replace(self, in_a_row=0, good=self.good.plus(now))
         return self._to(NEXT[self.state, CircuitEvent.SUCCEEDED], now, "the probe succeeded")
 
-    def _failed(self, kind: FailureKind, now: float, draw: float) -> CircuitBreaker:
+    def _failed(self, kind: FailureKind, now: float, draw: float, flowing: int) -> CircuitBreaker:
         here = msgspec.structs.replace(self, in_a_row=self.in_a_row + 1, bad=self.bad.plus(now), cause=kind)
-        event = (
-            CircuitEvent.TRIPPED if self.state is CircuitState.CLOSED and here._too_many(now) else CircuitEvent.FAILED
-        )
+        trips = self.state is CircuitState.CLOSED and here._too_many(now, flowing)
+        event = CircuitEvent.TRIPPED if trips else CircuitEvent.FAILED
         state = NEXT[self.state, event]
         return here if state is self.state else here._open(now, draw, here._why(now))
 
@@ -170,10 +172,11 @@ class CircuitBreaker(msgspec.Struct, frozen=True, kw_only=True):
         bad = self.bad.level(now)
         return f"{bad / (bad + self.good.level(now)):.0%} of the latest attempts failed, {last}"
 
-    def _too_many(self, now: float) -> bool:
+    def _too_many(self, now: float, flowing: int) -> bool:
         bad = self.bad.level(now)
-        traffic = bad + self.good.level(now)
-        return self.in_a_row >= FAILURES_IN_A_ROW or (traffic >= LEAST_TRAFFIC and bad >= FAILURE_RATE * traffic)
+        traffic = bad + self.good.level(now) + flowing
+        in_a_row = self.in_a_row >= max(FAILURES_IN_A_ROW, flowing)
+        return in_a_row or (traffic >= LEAST_TRAFFIC and bad >= FAILURE_RATE * traffic)
 
     def _open(self, now: float, draw: float, evidence: str) -> CircuitBreaker:
         afresh = self.state is CircuitState.CLOSED and now - self.since > RESTS.quiet

@@ -10,11 +10,12 @@ Callers can invent names of models, so the tables are bounded. Everything here i
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
+from itertools import takewhile
 from typing import NamedTuple, TypeVar, final
 
 from llm_actors.catalog import Candidate
-from llm_actors.selector.breaker import CircuitBreaker, CircuitState
+from llm_actors.selector.breaker import LATELY_SECONDS, CircuitBreaker, CircuitState
 from llm_actors.selector.failure_effects import Scope, pause_after, scope_of
 from llm_actors.selector.performance import Observed
 from llm_actors.selector.ranking import Unavailable
@@ -65,6 +66,8 @@ class Circuits:
         self._deployments: OrderedDict[Candidate, CircuitBreaker] = OrderedDict()
         self._providers: dict[str, CircuitBreaker] = {}
         self._pauses: OrderedDict[Candidate | str, Pause] = OrderedDict()
+        self._flowing: dict[Candidate, dict[Hashable, float]] = {}
+        """The streams that deliver, each with when it began to, in that order. As many as there are attempts."""
         self._opened: dict[str, dict[Candidate, float]] = {}
         """By provider: which deployments were opened lately, and when."""
 
@@ -126,7 +129,36 @@ class Circuits:
         if provider.state is not CircuitState.CLOSED:
             self._providers[candidate.provider] = provider
 
+    def flows(self, candidate: Candidate, attempt: Hashable, now: float) -> None:
+        """A stream has begun to deliver. `stops` must follow, whatever ends it."""
+        self._flowing.setdefault(candidate, {})[attempt] = now
+
+    def stops(self, candidate: Candidate, attempt: Hashable) -> None:
+        """The stream has ended. Does nothing for one that never delivered."""
+        flowing = self._flowing.get(candidate)
+        if flowing is not None and flowing.pop(attempt, None) is not None and not flowing:
+            del self._flowing[candidate]
+
+    def flowing(self, of: Candidate | str, now: float) -> int:
+        """How many streams of a deployment, or of all of a provider's, have begun to deliver lately and still do."""
+        if isinstance(of, str):
+            return sum(self.flowing(each, now) for each in self._flowing if each.provider == of)
+        lately = takewhile(lambda began: now - began <= LATELY_SECONDS, reversed(self._flowing.get(of, {}).values()))
+        return sum(1 for _ in lately)
+
     # Writing
+
+    def proved(self, candidate: Candidate, *, began: float, now: float) -> list[Transition]:
+        """A probe that began at ``began`` delivers, so that what was half-open is closed. Returns what changed."""
+        turns = []
+        own, provider = self.deployment(candidate, now), self.provider(candidate.provider, now)
+        if own.state is CircuitState.HALF_OPEN and began >= own.since:
+            closed = self._deployments[candidate] = own.after(None, began=began, now=now, draw=0.0)
+            turns.append(Transition(candidate, own.state, closed))
+        if provider.state is CircuitState.HALF_OPEN and began >= provider.since:
+            closed = self._providers[candidate.provider] = provider.after(None, began=began, now=now, draw=0.0)
+            turns.append(Transition(candidate.provider, provider.state, closed))
+        return turns
 
     def observe(self, seen: Observed, draw: float) -> list[Transition]:
         """Take in how an attempt went. ``draw`` in [0, 1) is the jitter of a rest. Returns what changed its state."""
@@ -134,8 +166,9 @@ class Circuits:
         scope = None if failure is None else scope_of(failure, unsent=seen.unsent)
         self._take_in_pause(seen, scope)
         before, above = self._deployments.get(candidate, _CLOSED), self._providers.get(candidate.provider, _CLOSED)
-        own = _after(before, seen, draw, counts=scope is not Scope.PROVIDER)
-        provider = _after(above, seen, draw, counts=scope is not Scope.DEPLOYMENT)
+        own_flow, all_flow = (self.flowing(of, seen.ended) for of in (candidate, candidate.provider))
+        own = _after(before, seen, draw, counts=scope is not Scope.PROVIDER, flowing=own_flow)
+        provider = _after(above, seen, draw, counts=scope is not Scope.DEPLOYMENT, flowing=all_flow)
         together = self._opened_together(candidate, before, own, seen.ended)
         if together and provider.state is CircuitState.CLOSED:
             evidence = f"{' and '.join(map(str, together))} opened within {TOGETHER_SECONDS:g} s"
@@ -207,11 +240,11 @@ class Circuits:
 _CLOSED = CircuitBreaker()
 
 
-def _after(breaker: CircuitBreaker, seen: Observed, draw: float, *, counts: bool) -> CircuitBreaker:
+def _after(breaker: CircuitBreaker, seen: Observed, draw: float, *, counts: bool, flowing: int) -> CircuitBreaker:
     if not counts:
         return breaker.ended(seen.began, seen.ended)
     kind = None if seen.failure is None else seen.failure.kind
-    return breaker.after(kind, began=seen.began, now=seen.ended, draw=draw)
+    return breaker.after(kind, began=seen.began, now=seen.ended, draw=draw, flowing=flowing)
 
 
 def _closed_to(breaker: CircuitBreaker, now: float, what: str) -> Unavailable | None:

@@ -69,6 +69,14 @@ class Observed(Cast, frozen=True, kw_only=True):
         return max(0.0, self.ended - self.began)
 
 
+class Proof(Cast, frozen=True, kw_only=True):
+    """The attempt at ``candidate`` that began at ``began`` has begun to deliver a stream at ``at``."""
+
+    candidate: Candidate
+    began: float
+    at: float
+
+
 class Performance(msgspec.Struct, frozen=True, kw_only=True):
     """The books of one candidate. Times in seconds, costs in US dollars."""
 

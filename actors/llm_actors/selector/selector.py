@@ -10,7 +10,7 @@ written, so a crash of the actor leaves them as they were before the observation
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from math import inf
 from typing import final
 
@@ -25,6 +25,7 @@ from llm_actors.selector.performance import (
     LEAST_FOR_MEDIAN,
     Observed,
     Performance,
+    Proof,
 )
 from llm_actors.selector.ranking import RankedCandidate, Ranking
 from llm_actors.selector.score import Figures, Weights, normalised
@@ -146,7 +147,20 @@ class Selector:
         hedges = self._hedges.of(candidate)
         return hedges.room(now) >= 1 and self._retries.of(candidate).spend(now) and hedges.spend(now)
 
+    def flows(self, candidate: Candidate, attempt: Hashable, now: float) -> bool:
+        """The stream of ``attempt`` has begun to deliver: whether that is `Proof` of anything. `stops` must follow."""
+        self.circuits.flows(candidate, attempt, now)
+        return self.circuits.is_probe(candidate, now)
+
+    def stops(self, candidate: Candidate, attempt: Hashable) -> None:
+        """Whatever ``attempt`` delivered, it has ended."""
+        self.circuits.stops(candidate, attempt)
+
     # Writing: the actor's alone
+
+    def prove(self, proof: Proof) -> list[Transition]:
+        """Take in that a probe delivers. Returns the breakers that were closed."""
+        return self._forgiving(self.circuits.proved(proof.candidate, began=proof.began, now=proof.at))
 
     def observe(self, seen: Observed, draw: float) -> list[Transition]:
         """Take in how an attempt went. Returns the breakers that came into another state."""
@@ -156,6 +170,9 @@ class Selector:
         self._books[seen.candidate] = book
         if len(self._books) > MAX_BOOKS:
             del self._books[next(iter(self._books))]
+        return self._forgiving(transitions)
+
+    def _forgiving(self, transitions: list[Transition]) -> list[Transition]:
         for transition in transitions:
             if transition.breaker.state is CircuitState.CLOSED:
                 self._forgive(transition.of)

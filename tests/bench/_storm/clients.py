@@ -165,6 +165,8 @@ class WebSocket:
             if not ended.outcome:
                 await stream.send_all(frame(TEXT, b'{"type":"response.cancel"}'))
                 ended.outcome = await self._read(stream, ended)
+                if ended.outcome == "whole":  # they crossed, and the cancel will be answered with an error
+                    self.close()
         except trio.Cancelled:
             self.close(with_reset=call.leaves == "reset")
             raise
