@@ -347,9 +347,9 @@ def test_an_end_that_is_an_error_is_a_failure(reason: str) -> None:
     streamed = told(START, *plan("I"), end(reason, error="bad call", error_type="INVALID_TOOL_GENERATION"))[-1]
     body = {"id": "x", "message": {"role": "assistant"}, "finish_reason": reason, "error": "bad call"}
     whole = CLIENT.decode_response(REQUEST, WireResponse(200, (), json.dumps(body).encode()))[-1]
-    for failed in (streamed, whole):
+    for failed, kind in ((streamed, FailureKind.INVALID_TOOL_CALL), (whole, FailureKind.SERVER_ERROR)):
         assert isinstance(failed, Failed)
-        assert (failed.failure.kind, failed.failure.message) == (FailureKind.SERVER_ERROR, "bad call")
+        assert (failed.failure.kind, failed.failure.message) == (kind, "bad call")
 
 
 @pytest.mark.parametrize("frames", [call(0, '{"a": '), call(0, "{}"), call(0, "{")[:-1]])

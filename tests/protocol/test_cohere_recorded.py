@@ -122,7 +122,7 @@ def test_an_error_inside_message_end_is_a_failure(recording: Recording) -> None:
     assert isinstance(last, Failed)
     delta = recording.sse()[-1]["delta"]
     assert (last.failure.upstream_code, last.failure.message) == (delta["error_type"], delta["error"])
-    assert (last.failure.kind, last.failure.partial) == (FailureKind.SERVER_ERROR, True)
+    assert (last.failure.kind, last.failure.partial) == (FailureKind.INVALID_TOOL_CALL, True)
 
 
 @pytest.mark.parametrize("recording", recordings("cohere", "chat-", stream=True))

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import Protocol, final
+from typing import Any, Protocol, final
 
 import msgspec
 
-from llm_protocol.codec.json import TooLarge, WireError
+from llm_protocol.codec.error_body import find_error
+from llm_protocol.codec.json import TooLarge, WireError, decode_json
 from llm_protocol.codec.sse import ServerSentEvent, SseDecoder
 from llm_protocol.codec.tool_calls import InvalidToolCall, ToolCalls, checked_call
 from llm_protocol.content import Part, ToolCall
@@ -45,10 +46,25 @@ class AnswerDecoder(ABC):
         """Take a body that is the whole answer. Raises `WireError`."""
 
     @abstractmethod
+    def failure_in(self, body: Any) -> Failure:
+        """What a decoded body means that is an error instead of an answer."""
+
+    @abstractmethod
     def end(self, stray: bytes) -> None:
         """The body has ended before the answer was over; now it is. ``stray`` is what was in it and is no SSE. Raises
         `WireError`.
         """
+
+    def read_whole(self, body: bytes) -> None:
+        """Take a body that is a whole answer, or an error in its place, in whatever shape. Raises nothing."""
+        try:
+            self.take_whole(body)
+        except WireError as exc:
+            error = _error_in(body)
+            if error is None:
+                self.misread(exc)
+            else:
+                self.fail(self.failure_in(error))
 
     def fail(self, failure: Failure) -> None:
         """End the answer with a failure; it is partial if anything of it was told."""
@@ -163,7 +179,7 @@ class BodyDecoder:
             if not data:
                 return []
             self._is_new = False
-            if data.startswith(b"{"):
+            if data.startswith(b"{") or (data.startswith(b"[") and isinstance(self._splitter, SseDecoder)):
                 self._whole = bytearray()
         if self._whole is not None:
             self._whole += data
@@ -179,13 +195,13 @@ class BodyDecoder:
         answer = self._answer
         if answer.over:
             return []
+        if self._whole is not None:
+            answer.read_whole(bytes(self._whole))
+            return answer.told()
         try:
-            if self._whole is not None:
-                answer.take_whole(bytes(self._whole))
-            else:
-                self._take(self._splitter.end())
-                if not answer.over:
-                    answer.end(self._splitter.stray.strip())
+            self._take(self._splitter.end())
+            if not answer.over:
+                answer.end(self._splitter.stray.strip())
         except WireError as exc:
             answer.misread(exc)
         return answer.told()
@@ -212,8 +228,14 @@ def read_whole(answer: AnswerDecoder, body: bytes) -> list[Event]:
     if body.lstrip(_BLANK).startswith(_SSE_LINES):
         decoder = BodyDecoder(answer)
         return [*decoder.feed(body), *decoder.end()]
-    try:
-        answer.take_whole(body)
-    except WireError as exc:
-        answer.misread(exc)
+    answer.read_whole(body)
     return answer.told()
+
+
+def _error_in(body: bytes) -> Any:
+    """The decoded body, if it is an error; else ``None``."""
+    try:
+        value = decode_json(body)
+    except WireError:
+        return None
+    return value if find_error(value) is not None else None

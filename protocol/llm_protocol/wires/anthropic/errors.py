@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from llm_protocol.codec.error_body import find_error
 from llm_protocol.codec.headers import header, int_header, retry_after, seconds_until
-from llm_protocol.codec.json import WireError, decode_object
+from llm_protocol.codec.json import WireError, decode_json
 from llm_protocol.content import JsonObject
 from llm_protocol.dialect import Headers, RateLimits, WireResponse, refusal
 from llm_protocol.failures import RULES, Failure, FailureKind, Step, kind_of_status
@@ -91,10 +92,10 @@ def _kind(type_: str, code: str | None, text: str, status: int | None) -> Failur
 def decode_error(response: WireResponse) -> Failure:
     """What a non-2xx answer means."""
     try:
-        body = decode_object(response.body)
+        body = decode_json(response.body)
     except WireError:
-        body = {}
-    return failure_of(body.get("error"), status=response.status, headers=response.headers)
+        body = None
+    return failure_of(find_error(body), status=response.status, headers=response.headers)
 
 
 # ---------------------------------------------------------------- limits

@@ -37,7 +37,7 @@ class AnthropicDelta(msgspec.Struct):
 class AnthropicStreamEvent(msgspec.Struct):
     """Any event of a stream, wide instead of tagged: an unknown type must not be an error."""
 
-    type: str
+    type: str = ""
     index: int | None = None
     delta: AnthropicDelta | None = None
     content_block: JsonObject | None = None

@@ -14,6 +14,7 @@ from typing import Any, final
 import msgspec
 
 from llm_protocol.codec.decoding import CUTTING, AnswerDecoder
+from llm_protocol.codec.error_body import find_error
 from llm_protocol.codec.json import JsonDecoder, WireError, decode_object, encode_json
 from llm_protocol.codec.lenient import read, read_object
 from llm_protocol.codec.sse import ServerSentEvent
@@ -27,6 +28,7 @@ from llm_protocol.events import (
     TextDelta,
     UsageReported,
 )
+from llm_protocol.failures import Failure
 from llm_protocol.response import FinishReason
 from llm_protocol.text_buffer import TextBuffer
 from llm_protocol.wires.anthropic.blocks import decode_answer_block
@@ -136,6 +138,8 @@ class AnthropicDecoder(AnswerDecoder):
                 self._finish()
             case "error":
                 self.fail(failure_of(event.error, status=None))
+            case "" if (error := find_error(read_object(piece.data))) is not None:
+                self.fail(failure_of(error, status=None))
 
     def _start(self, message: JsonObject) -> None:
         started = _started(message)
@@ -270,7 +274,7 @@ class AnthropicDecoder(AnswerDecoder):
         """Take a whole answer, or an error in its place. Raises `WireError`."""
         message = read_object(body)
         if message.get("type") == "error":
-            self.fail(failure_of(message.get("error"), status=None))
+            self.fail(self.failure_in(message))
             return
         content, self._stop_reason = message.get("content"), _reason_of(message)
         if not isinstance(content, list) or not all(isinstance(block, dict) for block in content):
@@ -285,6 +289,10 @@ class AnthropicDecoder(AnswerDecoder):
         self._report_usage(message.get("usage"))
         self._has_calls = any(map(_is_call, parts))
         self._end_answer(last_is_call=False)
+
+    def failure_in(self, body: Any) -> Failure:
+        """What an error body means."""
+        return failure_of(find_error(body), status=None)
 
     def end(self, stray: bytes) -> None:
         """The body has ended without ``message_stop``."""
@@ -310,7 +318,7 @@ def _is_call(part: Part) -> bool:
 
 def _error_in(stray: bytes) -> Any:
     try:
-        return read_object(stray).get("error")
+        return find_error(read_object(stray))
     except WireError:
         return None
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
+from llm_protocol.codec.error_body import find_error
 from llm_protocol.codec.headers import int_header, retry_after, wall_clock
-from llm_protocol.codec.json import WireError, decode_object
+from llm_protocol.codec.json import WireError, decode_json
 from llm_protocol.content import JsonObject
 from llm_protocol.dialect import Headers, RateLimits, WireResponse, refusal
 from llm_protocol.failures import RULES, Failure, FailureKind, kind_of_status
@@ -13,8 +14,7 @@ from llm_protocol.redact import error_message
 
 _KINDS_OF_TYPE = {
     "TOO_MANY_TOKENS": FailureKind.CONTEXT_LENGTH,
-    # The model wrote a call that is none: another try may do better.
-    "INVALID_TOOL_GENERATION": FailureKind.SERVER_ERROR,
+    "INVALID_TOOL_GENERATION": FailureKind.INVALID_TOOL_CALL,
 }
 _KINDS_OF_STATUS = {498: FailureKind.AUTH, 501: FailureKind.UNSUPPORTED}
 _OUR_CODES = {rule.code: kind for kind, rule in reversed(RULES.items())}
@@ -34,7 +34,7 @@ _MODEL = re.compile(r"\bmodel\b", re.IGNORECASE)
 def decode_error(response: WireResponse) -> Failure:
     """What a non-2xx answer means."""
     try:
-        body = decode_object(response.body)
+        body = find_error(decode_json(response.body)) or {}
     except WireError:
         body = {}
     text, type_ = body.get("message"), body.get("error_type")

@@ -39,7 +39,7 @@ _REASONS = {
     FinishReason.STOP: "COMPLETE",
     FinishReason.LENGTH: "MAX_TOKENS",
     FinishReason.TOOL_CALLS: "TOOL_CALL",
-    FinishReason.CONTENT_FILTER: "COMPLETE",
+    FinishReason.CONTENT_FILTER: "ERROR",  # the list is closed, and this is no ordinary end
     FinishReason.UNKNOWN: "COMPLETE",  # the list is closed
     FinishReason.ERROR: "ERROR",
 }

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any, final
 
 from llm_protocol.codec.decoding import CUTTING, AnswerDecoder
+from llm_protocol.codec.error_body import find_error
 from llm_protocol.codec.json import JsonDecoder, WireError
 from llm_protocol.codec.lenient import read, read_object
 from llm_protocol.codec.sse import ServerSentEvent
@@ -24,6 +25,7 @@ from llm_protocol.events import (
     TextDelta,
     UsageReported,
 )
+from llm_protocol.failures import Failure
 from llm_protocol.response import FinishReason
 from llm_protocol.text_buffer import TextBuffer
 from llm_protocol.wires.cohere.errors import in_stream_failure
@@ -255,6 +257,12 @@ class CohereDecoder(AnswerDecoder):
             self.fail(in_stream_failure(error or None, type_ or None, raw or ""))
             return
         self._finished(reason, raw, has_calls=any(isinstance(part, ToolCall) for part in parts))
+
+    def failure_in(self, body: Any) -> Failure:
+        """What an error body means."""
+        error = find_error(body) or {}
+        message, type_ = error.get("message"), error.get("error_type")
+        return in_stream_failure(str(message) if message else None, str(type_) if type_ else None, "an error")
 
     def _report_usage(self, given: object) -> None:
         usage = decode_usage(given)

@@ -1,7 +1,8 @@
 """Errors in Google's form: ``{"error": {code, message, status, details[]}}``, read and written.
 
-Two traps. A refused key is a 400, told apart only by ``details[].reason``. And no header says how long to wait: the
-delay is in a ``RetryInfo``, and whether it helps at all in a ``QuotaFailure``: no minute's wait refills a day's limit.
+Two traps. A refused key is a 400, told apart only by ``details[].reason``. And Google says how long to wait in a
+``RetryInfo``, others with Retry-After; whether it helps at all is in a ``QuotaFailure``: no minute's wait refills a
+day's limit.
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from llm_protocol.codec.error_body import find_error
+from llm_protocol.codec.headers import retry_after
 from llm_protocol.codec.json import WireError, decode_json, encode_json
 from llm_protocol.codec.times import duration
 from llm_protocol.content import JsonObject
-from llm_protocol.dialect import WireResponse
+from llm_protocol.dialect import Headers, WireResponse
 from llm_protocol.failures import RULES, Failure, FailureKind, kind_of_status
 from llm_protocol.redact import error_message
 
@@ -56,16 +59,12 @@ def decode_error(response: WireResponse) -> Failure:
         body = decode_json(response.body)
     except WireError:
         body = None
-    return failure_of(response.status, body)
+    return failure_of(response.status, body, response.headers)
 
 
-def failure_of(status: int | None, body: Any) -> Failure:
+def failure_of(status: int | None, body: Any, headers: Headers = ()) -> Failure:
     """What an error body means; ``status`` is the HTTP status, ``None`` inside a stream that began with a 200."""
-    if isinstance(body, list) and body:
-        body = body[0]
-    error = body.get("error") if isinstance(body, dict) else None
-    if not isinstance(error, dict):
-        error = {"message": error} if isinstance(error, str) else {}
+    error = find_error(body) or {}
     code = error.get("code")
     status = status or (code if isinstance(code, int) and 100 <= code < 1000 else 500)
     word = str(error.get("status") or "")
@@ -77,11 +76,16 @@ def failure_of(status: int | None, body: Any) -> Failure:
         kind=kind,
         message=error_message(message, f"Gemini answered with status {status}"),
         param=_param(details) if kind is FailureKind.BAD_REQUEST else None,
-        retry_after=None if kind is FailureKind.QUOTA else _retry_after(message, details),
+        retry_after=None if kind is FailureKind.QUOTA else _wait(message, details, headers),
         upstream_status=status,
         upstream_code=error_message(word, "") or None,
         account_wide=_account_wide(details),
     )
+
+
+def _wait(message: str, details: list[JsonObject], headers: Headers) -> float | None:
+    wait = _retry_after(message, details)
+    return retry_after(headers) if wait is None else wait
 
 
 def _kind(status: int, word: str, message: str, details: list[JsonObject]) -> FailureKind:

@@ -8,9 +8,10 @@ and an error as plain JSON, alone or after some events.
 
 from __future__ import annotations
 
-from typing import final
+from typing import Any, final
 
 from llm_protocol.codec.decoding import AnswerDecoder
+from llm_protocol.codec.error_body import find_error
 from llm_protocol.codec.json import JsonDecoder, WireError, decode_json, json_text
 from llm_protocol.codec.lenient import read, read_object
 from llm_protocol.codec.media import unbase64
@@ -74,14 +75,18 @@ class GeminiDecoder(AnswerDecoder):
             if not self.over:
                 self._add(chunk)
         if self._finish is None and not self._items and not self.over:
-            self.misread("it has no candidates")
-        elif not self.over:
+            raise WireError("it has no candidates")
+        if not self.over:
             self._close()
+
+    def failure_in(self, body: Any) -> Failure:
+        """What an error body means."""
+        return failure_of(None, body)
 
     def end(self, stray: bytes) -> None:
         """The body has ended. What is not SSE in it is an error in plain JSON, or no answer at all."""
         value = _first(stray) if stray else None
-        if isinstance(value, dict) and "error" in value:
+        if find_error(value) is not None:
             self.fail(failure_of(None, value))
         elif stray and not self._begun:
             self.misread("it is neither an event stream nor an error in JSON")

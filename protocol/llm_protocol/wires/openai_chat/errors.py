@@ -1,7 +1,6 @@
 """What an error on this wire means, and how ours are said on it.
 
-Bodies come wrapped (``{"error": {…}}``, OpenAI), flat (``{"message", "type", "code"}``, Cerebras and vLLM), as a bare
-string (``{"error": "…"}``), as FastAPI's ``{"detail": …}``, and as HTML from whatever stands in front.
+Where in a body the error is: `llm_protocol.codec.error_body`.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ import re
 from typing import Any
 
 from llm_protocol.codec.decoding import misread
+from llm_protocol.codec.error_body import find_error
 from llm_protocol.codec.headers import retry_after
 from llm_protocol.codec.json import WireError, decode_json
 from llm_protocol.codec.times import duration
@@ -71,14 +71,12 @@ def decode_error(status: int | None, headers: Headers, body: bytes) -> Failure:
 
 def error_in(body: Any) -> bool:
     """Whether a decoded body that should have been an answer is an error instead."""
-    if not isinstance(body, dict):
-        return False
-    return bool(body.get("error")) or ("choices" not in body and isinstance(body.get("message"), str))
+    return find_error(body) is not None
 
 
 def failure_of(body: Any, status: int | None = None, headers: Headers = ()) -> Failure:
     """What a decoded error body means; ``status`` is None inside a stream, where the body may name its own."""
-    error = _error_object(body)
+    error = find_error(body) or ({"message": body} if isinstance(body, str) else {})
     if status is None:
         status = _own_status(body, error)
     code, type_, message = (_text(error.get(name)) for name in ("code", "type", "message"))
@@ -103,24 +101,9 @@ def not_understood(body: bytes, exc: WireError) -> Failed:
         value = decode_json(body)
     except WireError:
         value = None
-    if isinstance(value, dict) and (value.get("error") or isinstance(value.get("message"), str)):
+    if error_in(value):
         return Failed(failure=failure_of(value))
     return misread(exc)
-
-
-def _error_object(body: Any) -> JsonObject:
-    if isinstance(body, list) and body:  # one compatible server wraps its errors in a list
-        body = body[0]
-    if not isinstance(body, dict):
-        return {"message": body} if isinstance(body, str) else {}
-    error = body.get("error") or body
-    if isinstance(error, str):
-        return {**body, "message": error}
-    if not isinstance(error, dict):
-        return {}
-    if "message" not in error and isinstance(error.get("detail"), str):
-        return {**error, "message": error["detail"]}
-    return error
 
 
 def _own_status(body: Any, error: JsonObject) -> int | None:

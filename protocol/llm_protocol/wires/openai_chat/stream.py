@@ -6,9 +6,10 @@ An answer is good only with a ``finish_reason``; ``[DONE]`` without one is a cut
 
 from __future__ import annotations
 
-from typing import TypeAlias, final
+from typing import Any, TypeAlias, final
 
 from llm_protocol.codec.decoding import CUTTING, AnswerDecoder
+from llm_protocol.codec.json import WireError
 from llm_protocol.codec.lenient import read_object
 from llm_protocol.codec.media import image_from_url
 from llm_protocol.codec.sse import ServerSentEvent
@@ -116,7 +117,11 @@ class OpenAIChatDecoder(AnswerDecoder):
         if error_in(body):
             self.fail(failure_of(body))
         else:
-            self.misread("it has no choices")
+            raise WireError("it has no choices")
+
+    def failure_in(self, body: Any) -> Failure:
+        """What an error body means."""
+        return failure_of(body)
 
     def _add(self, chunk: ChatChunk) -> None:
         if chunk.usage is not None:

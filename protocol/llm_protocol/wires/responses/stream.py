@@ -6,9 +6,10 @@ on an item; where a server leaves it out, the final snapshot is.
 
 from __future__ import annotations
 
-from typing import final
+from typing import Any, final
 
 from llm_protocol.codec.decoding import AnswerDecoder
+from llm_protocol.codec.error_body import find_error
 from llm_protocol.codec.json import WireError, json_text
 from llm_protocol.codec.lenient import read_object
 from llm_protocol.codec.sse import ServerSentEvent
@@ -116,6 +117,10 @@ class OpenAIResponsesDecoder(AnswerDecoder):
         else:
             self._finish(response)
 
+    def failure_in(self, body: Any) -> Failure:
+        """What an error body means."""
+        return read_failure_in(find_error(body))
+
     def end(self, stray: bytes) -> None:
         """The body has ended without a terminal event: it was cut, or was JSON where a stream was promised."""
         if stray.startswith(b"{") and not self._seen:
@@ -220,7 +225,7 @@ class OpenAIResponsesDecoder(AnswerDecoder):
                 self._tell_usage(response)
                 self.fail(_why(response))
             case status:
-                self.misread(f"it is not at its end (status {status or 'missing'})")
+                raise WireError(f"it is not at its end (status {status or 'missing'})")
 
     def _close_all(self, response: ResponsesResource) -> None:
         for place, item in enumerate(response.output or ()):
