@@ -56,12 +56,12 @@ async def test_a_tree_that_gives_up_ends_the_process_with_the_cause(
         raise ValueError("CANARY")
 
     def doors(
-        config: object, engine: object, found: Callable[[ListenAddress], None]
+        config: object, engine: object, found: Callable[[ListenAddress], None], *, keys: object
     ) -> Sequence[ChildSpec[ActorMessage]]:
         found(ListenAddress("127.0.0.1", 1))
         return [task_child("door", crash, restart=Restart.PERMANENT)]
 
-    monkeypatch.setattr(daemon, "front_door", doors)
+    monkeypatch.setattr(daemon, "server_child", doors)
     with caplog.at_level(logging.INFO):
         code = await daemon.run(Config())
     assert code == daemon.GAVE_UP
