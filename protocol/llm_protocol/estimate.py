@@ -53,6 +53,9 @@ DEFAULT_OUTPUT_TOKENS = 500
 PRIOR_TOKENS = 500
 """How many tokens of experience the first guess is worth."""
 
+PRIOR_OUTPUT_TOKENS = 50
+"""The same for what a text that was written takes: answers are shorter than prompts, and are made of text alone."""
+
 DECAY = 0.9
 """What an earlier answer still weighs when the next one comes."""
 
@@ -97,11 +100,15 @@ class TokenEstimator:
         self._models.move_to_end(model)
         known.add(estimate.length, usage)
 
-    def usage(self, model: str, estimate: Estimate, parts: Iterable[Part]) -> Usage:
-        """A guess of what an answer took whose vendor said nothing: marked as ours."""
-        ratio = self._models.get(model, _NONE).ratio
-        output = math.ceil(parts_length(parts) * ratio)
-        return Usage(input_tokens=estimate.input_tokens, output_tokens=output, estimated=True)
+    def learn_output(self, model: str, length: float, tokens: int) -> None:
+        """Take into account that an answer of this ``length`` in tokens by its text took so many ``tokens``."""
+        known = self._models.get(model)
+        if known is not None and length > 0 and tokens > 0:
+            known.add_output(length, tokens)
+
+    def output_ratio(self, model: str) -> float:
+        """Tokens of an answer of ``model`` in one token by the length of its text."""
+        return self._models.get(model, _NONE).output_ratio
 
     def statistics(self) -> dict[str, float]:
         """By model, how much more it takes than its text's length tells."""
@@ -111,12 +118,17 @@ class TokenEstimator:
 class _Experience:
     """What one model took so far: sums in which the past fades."""
 
-    __slots__ = ("_answers", "_guessed", "_output", "_taken")
+    __slots__ = ("_answers", "_guessed", "_length", "_output", "_taken", "_written")
 
     def __init__(self) -> None:
         self._guessed = self._taken = float(PRIOR_TOKENS)
+        self._length = self._written = float(PRIOR_OUTPUT_TOKENS)
         self._output = 0.0
         self._answers = 0.0
+
+    @property
+    def output_ratio(self) -> float:
+        return min(max(self._written / self._length, MIN_RATIO), MAX_RATIO)
 
     @property
     def ratio(self) -> float:
@@ -131,6 +143,10 @@ class _Experience:
         self._taken = self._taken * DECAY + usage.input_tokens
         self._output = self._output * DECAY + usage.output_tokens
         self._answers = self._answers * DECAY + 1
+
+    def add_output(self, length: float, tokens: int) -> None:
+        self._length = self._length * DECAY + length
+        self._written = self._written * DECAY + tokens
 
 
 _NONE = _Experience()

@@ -87,9 +87,12 @@ class Embedded(msgspec.Struct, frozen=True, tag="embedded"):
 
 
 class UsageReported(msgspec.Struct, frozen=True, tag="usage"):
-    """What the vendor counted so far; the last report counts."""
+    """What the vendor counted; the last report counts. ``final``: it covers the whole answer. One that is not was made
+    while the answer was, such as the counts with which Anthropic begins a stream.
+    """
 
     usage: Usage
+    final: bool = True
 
 
 class Restarted(msgspec.Struct, frozen=True, tag="restarted"):

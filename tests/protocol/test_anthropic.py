@@ -98,7 +98,7 @@ def test_the_events_of_a_stream() -> None:
     first = Usage(input_tokens=10, output_tokens=1, cached_tokens=3, cache_write_tokens=2)
     assert events == [
         Started(model="claude-x", upstream_id="msg_1"),
-        UsageReported(first),
+        UsageReported(first, final=False),
         ItemStarted(index=0, kind="reasoning"),
         ReasoningDelta(0, "hm"),
         ItemDone(index=0, part=Reasoning(text="hm", signature="s", dialect="anthropic")),

@@ -122,11 +122,13 @@ def test_a_guess_and_a_missing_count_teach_nothing(usage: Usage) -> None:
     assert estimator.statistics() == {}
 
 
-def test_an_answer_without_usage_gets_one_that_is_marked() -> None:
+def test_what_written_text_takes_is_learnt_by_model() -> None:
     estimator = TokenEstimator()
-    guess = estimator.estimate("m", chat("hi"))
-    usage = estimator.usage("m", guess, (Text("word" * 30),))
-    assert usage == Usage(input_tokens=guess.input_tokens, output_tokens=30, estimated=True)
+    estimator.learn("m", Estimate(100, 0, 100), Usage(input_tokens=100))
+    for _ in range(30):
+        estimator.learn_output("m", 100.0, 150)
+    assert estimator.output_ratio("m") == pytest.approx(1.5, rel=0.02)
+    assert estimator.output_ratio("other") == 1.0
 
 
 def test_models_are_bounded_and_the_least_used_goes(monkeypatch: pytest.MonkeyPatch) -> None:

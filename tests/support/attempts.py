@@ -353,10 +353,11 @@ async def world(
     draw: float | None = None,
     branches: Sequence[ChildSpec[Never]] = (),
     models: tuple[str, ...] = (),
+    kinds: Mapping[str, LLMProvider] | None = None,
     **vendors: Sequence[Script] | Vendor,
 ) -> AsyncIterator[World]:
     """Run the tree around a block. ``prefill`` names the vendors whose models go on with a text. ``models``: what each
-    vendor has in place of its one model.
+    vendor has in place of its one model. ``kinds``: the wires of those that do not speak OpenAI's.
 
     ``draw`` replaces the chance of the plan and the ranking. ``branches`` of the tree's root start last, such as a
     server. Afterwards no connection is open.
@@ -365,8 +366,8 @@ async def world(
     config = Config(
         providers={
             name: Provider(
-                kind=LLMProvider.OPENAI_COMPATIBLE,
-                base_url=f"http://{name}.test/v1",
+                kind=(kinds or {}).get(name, LLMProvider.OPENAI_COMPATIBLE),
+                base_url=f"http://{name}.test" if name in (kinds or {}) else f"http://{name}.test/v1",
                 api_key=Secret(CANARY),
                 models=models or (f"m-{name}",),
                 limits=limits if isinstance(limits, Limits) else limits[name],

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from typing import TypeAlias, final
 
+import msgspec
 import trio
 
 from llm_actors.catalog import refresh
@@ -19,7 +20,7 @@ from llm_actors.orchestrator.attempt_loop import RunResult
 from llm_actors.orchestrator.decision_record import DecisionRecord
 from llm_actors.orchestrator.routing import Routed, Router
 from llm_actors.orchestrator.services import Services
-from llm_actors.orchestrator.single_flight import SingleFlight, Until
+from llm_actors.orchestrator.single_flight import SingleFlight, Until, end_early
 from llm_actors.orchestrator.strategies.dispatch import answer
 from llm_actors.provider import failure_of
 from llm_actors.run import Run
@@ -153,7 +154,7 @@ class Orchestrator:
         try:
             ending = await answer(self._services, ask, run)
         except trio.Cancelled:
-            run.close(record.told(), record.tried())  # what was tried is told of a request that ran out of time, too
+            end_early(run, record)  # what was tried is told of a request that ran out of time, too
             raise
         self._close(run, ending, record)
 
@@ -163,11 +164,10 @@ class Orchestrator:
         fold.add(end)
         provider = who.provider if who else ""
         model = fold.started.model or (who.model if who else run.request.model)
-        together, cost = record.together, None
-        if together is not None:
-            cost = together.cost
-        elif fold.usage is not None and who is not None:
-            cost = self._services.cost(who, fold.started.model, fold.usage)
+        spent = record.spent()
+        cost = spent.cost
+        if isinstance(end, Finished) and record.ensemble is None and fold.usage is not None and who is not None:
+            cost = self._services.cost(who, fold.started.model, fold.usage)  # of the answer, as its usage is
         response = fold.response(
             request_id=run.request.request_id,
             response_id=run.response_id,
@@ -176,12 +176,12 @@ class Orchestrator:
             processing_time_ms=run.elapsed_ms,
             cost=cost,
             decision=record.told(),
-            members=together.members if together else (),
+            members=record.ensemble().members if record.ensemble else (),
         )
         if isinstance(end, Finished):
             run.finish(end, response)
         else:
-            run.fail(end.failure, response)
+            run.fail(end.failure, msgspec.structs.replace(response, usage=spent.usage))
 
 
 def _failure_of(run: Run) -> Failure:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple, Protocol, final
 
 import trio
@@ -12,32 +13,23 @@ from llm_actors.kernel import KernelError
 from llm_actors.limiter import Reservation
 from llm_actors.orchestrator.decision_record import DecisionRecord
 from llm_actors.orchestrator.services import Services
+from llm_actors.orchestrator.spending import Delivered, booked, is_billed
 from llm_actors.provider import AttemptResult, Sink, failure_of, generate
-from llm_actors.run import RunLog
+from llm_actors.run import LogLimitExceeded, RunLog
 from llm_actors.selector import Proof, Scope, observe, scope_of
 from llm_protocol.estimate import Estimate
-from llm_protocol.events import DELTAS, Event, Failed, Started, UsageReported
+from llm_protocol.events import DELTAS, Event, Failed, ItemDone, Started, UsageReported
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.policy import OnBrokenStream, Policy
 from llm_protocol.requests import AnyRequest
 from llm_protocol.response import Usage
 
-CHARACTERS_PER_TOKEN = 4
-"""For the length of what a broken attempt delivered, where the vendor did not count."""
-
-# After these the vendor cannot have done any work that it would bill.
-_UNBILLED = frozenset((
-    FailureKind.AUTH, FailureKind.QUOTA, FailureKind.RATE_LIMITED, FailureKind.OVERLOADED, FailureKind.TIMEOUT_CONNECT,
-    FailureKind.TLS, FailureKind.BAD_REQUEST, FailureKind.MODEL_NOT_FOUND, FailureKind.CONTEXT_LENGTH,
-    FailureKind.UNSUPPORTED, FailureKind.QUEUE_FULL, FailureKind.PARKED, FailureKind.SHUTTING_DOWN,
-))  # fmt: skip
-
 
 class Hold(Protocol):
     """What one attempt may spend."""
 
-    def grow(self, characters: int) -> None:
-        """So much text has been delivered so far."""
+    def grow(self, tokens: float) -> None:
+        """So many tokens have been delivered so far, by the length of the text."""
         ...
 
     def settle(self, usage: Usage | None, cost: float | None) -> None:
@@ -85,8 +77,8 @@ class Attempt:
     """One attempt. ``request`` may differ from the question's own: it may go on where another attempt broke off."""
 
     __slots__ = (
-        "_ask", "_began", "_estimate", "_first_at", "_hold", "_length", "_reported", "_request", "_room", "_services",
-        "_sink", "_usage", "_waited_s", "candidate", "hedge",
+        "_ask", "_began", "_delivered", "_estimate", "_first_at", "_has_begun", "_hold", "_is_sent", "_reported",
+        "_request", "_room", "_said", "_services", "_sink", "_waited_s", "candidate", "hedge", "usage",
     )  # fmt: skip
 
     def __init__(
@@ -111,20 +103,23 @@ class Attempt:
         self._waited_s = waited_s
         self.hedge = hedge
         self._sink: Sink | None = None
-        self._usage: Usage | None = None
+        self._said: UsageReported | None = None
         self._reported = ""
         self._began = 0.0
         self._first_at: float | None = None
-        self._length = 0
+        self._delivered = Delivered()
+        self._is_sent = False
+        self._has_begun = False
+        """Whether anything of an answer has come."""
+        self.usage: Usage | None = None
+        """Once it has ended: what it took, ``None`` for nothing."""
 
     async def run(self, sink: Sink) -> AttemptResult:
         """Ask, pass the events on to ``sink``, settle. Raises only `trio.Cancelled`, after settling, and bugs."""
         self._sink = sink
         began = self._began = trio.current_time()
-        if self._room is not None:
-            self._room.sent()
         try:
-            with self._ask.record.asking(self.candidate):
+            with self._ask.record.asking(self.candidate, self._spent):
                 outcome = await self._generate(began)
         except BaseException:
             self._settle(self._cancelled(began), began)
@@ -141,12 +136,19 @@ class Attempt:
                 stream=self._ask.stream,
                 sink=self._take,
                 timeouts=patch.over(services.timeouts[provider]) if patch else None,
+                on_sent=self._sent,
             )
         except KernelError as exc:
             failure = failure_of(exc, provider).at(
-                provider=provider, model=self.candidate.model, partial=self._length > 0
+                provider=provider, model=self.candidate.model, partial=self._first_at is not None
             )
             return AttemptResult(end=Failed(failure=failure), duration_s=trio.current_time() - began)
+
+    def _sent(self) -> None:
+        """The request begins to leave: from here on the vendor may be working for it."""
+        self._is_sent = True
+        if self._room is not None:
+            self._room.sent()
 
     def _take(self, event: Event) -> None:
         """Count what an event says was used, and pass it on. Once the attempt is settled, drop it."""
@@ -155,10 +157,11 @@ class Attempt:
             # settled and the run may have its end, so nothing may change any more.
             self._services.meter.drop_late_event()
             return
+        self._has_begun = True
         if isinstance(event, DELTAS):
-            self._length += len(event.text)
+            self._delivered.add(event)
             if self._hold is not None:
-                self._hold.grow(self._length)
+                self._hold.grow(self._delivered.text + self._delivered.thought)
             if self._first_at is None:
                 self._first_at = trio.current_time()
                 if self._ask.stream and self._services.selector.flows(self.candidate, self, self._first_at):
@@ -166,21 +169,23 @@ class Attempt:
                     proof = Proof(candidate=self.candidate, began=self._began, at=self._first_at)
                     self._services.observer.cast(proof)
         elif type(event) is UsageReported:
-            self._usage = event.usage
+            self._said = event
         elif type(event) is Started:
             self._reported = event.model
+        elif type(event) is ItemDone:
+            self._delivered.add_item(event)
         self._sink(event)
 
     def _settle(self, outcome: AttemptResult, began: float) -> None:
         """Into the books of limiter, selector and estimator, and into the decision record. None of it waits."""
-        self._sink = None
         self._services.selector.stops(self.candidate, self)
         services, candidate = self._services, self.candidate
         failure = outcome.end.failure if isinstance(outcome.end, Failed) else None
-        usage = self._usage if failure is None else self._usage or self._probable(failure, unsent=outcome.unsent)
-        cost = services.cost(candidate, self._reported, usage) if usage else None
+        usage, cost = self._spent(failure)
+        self.usage = usage
         if failure is None and usage is not None:
-            services.estimator.learn(str(candidate), self._estimate, usage)
+            self._learn(usage)
+        self._sink = None
         if self._hold is not None:
             self._hold.settle(usage, cost)
         if self._room is not None:
@@ -190,7 +195,8 @@ class Attempt:
                 # The limiter's pause is the whole provider's; a model's own is the selector's.
                 wide = scope_of(failure, unsent=outcome.unsent) is Scope.PROVIDER
                 hold_s = failure.retry_after if wide else None
-                self._room.refund(failure.kind, retry_after=hold_s, limits=outcome.limits, unsent=outcome.unsent)
+                unsent = outcome.unsent or not self._is_sent
+                self._room.refund(failure.kind, retry_after=hold_s, limits=outcome.limits, unsent=unsent)
         observe(
             services.observer,
             candidate,
@@ -200,20 +206,44 @@ class Attempt:
             output_tokens=usage.output_tokens if usage else 0,
             cost=cost,
         )
+        cancelled = failure is not None and failure.kind is FailureKind.CANCELLED
+        # One that the deadline found without a connection was tried in vain; one that another answer made needless was
+        # never made.
+        never_left = cancelled and not self._is_sent and trio.current_time() < self._ask.deadline
         made = self._ask.record.attempted(
-            candidate, outcome, waited_s=self._waited_s, hedge=self.hedge, usage=usage, cost=cost
+            candidate,
+            outcome,
+            asked=not never_left,
+            waited_s=self._waited_s,
+            hedge=self.hedge,
+            usage=usage,
+            cost=cost,
         )
-        services.meter.attempt(made, self._ask.request.caller, stream=self._ask.stream)
+        if not never_left:
+            services.meter.attempt(made, self._ask.request.caller, stream=self._ask.stream)
 
-    def _probable(self, failure: Failure, *, unsent: bool) -> Usage | None:
-        """What a failed attempt probably took, marked as a guess; ``None`` where it cannot have taken anything."""
-        if unsent or failure.kind in _UNBILLED:
-            return None
-        output = -(-self._length // CHARACTERS_PER_TOKEN)
-        return Usage(input_tokens=self._estimate.input_tokens, output_tokens=output, estimated=True)
+    def _spent(self, failure: Failure | None = None) -> tuple[Usage | None, float | None]:
+        """What it has taken so far, and that in US dollars. ``failure``: how it has ended, if it failed."""
+        if not self._is_sent or (failure is not None and not self._has_begun and not is_billed(failure)):
+            return None, None
+        services, who = self._services, str(self.candidate)
+        ratio = services.estimator.output_ratio(who)
+        usage = booked(self._said, self._delivered, self._estimate.input_tokens, ratio)
+        return usage, services.cost(self.candidate, self._reported, usage)
+
+    def _learn(self, usage: Usage) -> None:
+        """A whole answer teaches what prompts and answers take. Tell what it took, if its vendor did not."""
+        estimator, who = self._services.estimator, str(self.candidate)
+        if usage.estimated:
+            if self._sink is not None:
+                with suppress(LogLimitExceeded):
+                    self._sink(UsageReported(usage))
+            return
+        estimator.learn(who, self._estimate, usage)
+        estimator.learn_output(who, *self._delivered.shown(usage))
 
     def _cancelled(self, began: float) -> AttemptResult:
         """Who was cancelled while it wrote was not slow to begin: the first token is told all the same."""
-        failure = Failure(kind=FailureKind.CANCELLED, message="cancelled", partial=self._length > 0)
+        failure = Failure(kind=FailureKind.CANCELLED, message="cancelled", partial=self._first_at is not None)
         first = None if self._first_at is None else self._first_at - began
         return AttemptResult(end=Failed(failure=failure), first_token_s=first, duration_s=trio.current_time() - began)

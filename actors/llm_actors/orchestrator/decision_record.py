@@ -7,7 +7,7 @@ and kinds of failures, never a prompt or a key.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Literal, NamedTuple, TypeAlias, final
 
@@ -15,6 +15,7 @@ import msgspec
 import trio
 
 from llm_actors.catalog import Candidate
+from llm_actors.orchestrator.spending import Spent
 from llm_actors.provider import AttemptResult
 from llm_actors.selector import Ranking
 from llm_protocol.content import JsonObject
@@ -32,7 +33,9 @@ class AttemptRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     model: str
     outcome: str
     asked: bool = True
-    """False: there was no call, because the provider rests or is too slow for the time left."""
+    """False: there was no call, because the provider rests, is too slow for the time left or cannot be paid, or because
+    the attempt was cancelled before its request was sent.
+    """
     duration_ms: float
     waited_ms: float = 0.0
     first_token_ms: float | None = None
@@ -45,14 +48,33 @@ class AttemptRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
 
 class EnsembleRecord(NamedTuple):
-    """What came of asking several models: what it cost in US dollars (``None``: some price is not known), the answers
-    that were accepted, how many calls it took, and what the decision record says of it.
+    """What came of asking several models: what it took, the answers that were accepted, how many calls it was, and what
+    the decision record says of it.
     """
 
-    cost: float | None
+    spent: Spent
     members: tuple[LLMResponse, ...]
     attempts: int
     told: JsonObject
+
+
+class _UnderWay(NamedTuple):
+    """An attempt that has not ended."""
+
+    candidate: Candidate
+    began: float
+    spent: Callable[[], tuple[Usage | None, float | None]]
+
+    def record(self, now: float) -> AttemptRecord:
+        usage, cost = self.spent()
+        return AttemptRecord(
+            provider=self.candidate.provider,
+            model=self.candidate.model,
+            outcome="unfinished",
+            duration_ms=_ms(now - self.began),
+            usage=usage,
+            cost=cost,
+        )
 
 
 @final
@@ -66,9 +88,9 @@ class DecisionRecord:
         "_strategy",
         "_under_way",
         "cache",
+        "ensemble",
         "limited_by",
         "stopped",
-        "together",
     )
 
     def __init__(self, strategy: str, passed_over: Mapping[str, FailureKind] | None = None) -> None:
@@ -76,22 +98,25 @@ class DecisionRecord:
         self._passed_over = passed_over
         self._ranking: Ranking | None = None
         self._attempts: list[AttemptRecord] = []
-        self._under_way: list[tuple[Candidate, float]] = []
+        self._under_way: list[_UnderWay] = []
         self.cache: CacheOutcome = "off"
         self.stopped: str | None = None
         """Why no further attempt was made, if one failed last."""
         self.limited_by: LimitOwner | None = None
         """Whose limit refused the request, if one did."""
-        self.together: EnsembleRecord | None = None
+        self.ensemble: Callable[[], EnsembleRecord] | None = None
+        """What has come of asking several models so far, where they are asked."""
 
     def ranked(self, ranking: Ranking) -> None:
         """Who was considered, in which order, and why."""
         self._ranking = ranking
 
     @contextmanager
-    def asking(self, candidate: Candidate) -> Iterator[None]:
-        """Within it, ``candidate`` is being asked: who looks meanwhile is told of an unfinished attempt."""
-        this = (candidate, trio.current_time())
+    def asking(self, candidate: Candidate, spent: Callable[[], tuple[Usage | None, float | None]]) -> Iterator[None]:
+        """Within it, ``candidate`` is being asked: who looks meanwhile is told of an unfinished attempt, and what it
+        has ``spent`` so far.
+        """
+        this = _UnderWay(candidate, trio.current_time(), spent)
         self._under_way.append(this)
         try:
             yield
@@ -131,7 +156,7 @@ class DecisionRecord:
     @property
     def attempts(self) -> int:
         """How many attempts were made: calls, as a vendor counts them."""
-        others = self.together.attempts if self.together else 0
+        others = self.ensemble().attempts if self.ensemble else 0
         return others + sum(1 for one in self._attempts if one.asked) + len(self._under_way)
 
     def failure(self, last: Failure) -> Failure:
@@ -149,10 +174,17 @@ class DecisionRecord:
 
     def _all(self) -> list[AttemptRecord]:
         now = trio.current_time()
-        return self._attempts + [
-            AttemptRecord(provider=who.provider, model=who.model, outcome="unfinished", duration_ms=_ms(now - began))
-            for who, began in self._under_way
-        ]
+        return self._attempts + [each.record(now) for each in self._under_way]
+
+    def spent(self) -> Spent:
+        """What all attempts took, those that failed, lost or are under way too."""
+        total = Spent()
+        for one in self._all():
+            total.add(one.usage, one.cost)
+        if self.ensemble is not None:
+            others = self.ensemble().spent
+            total.add(others.usage, others.cost)
+        return total
 
     def told(self) -> JsonObject:
         """The record as plain JSON values."""
@@ -166,8 +198,10 @@ class DecisionRecord:
             found["stopped"] = self.stopped
         if self.limited_by is not None:
             found["limit_owner"] = self.limited_by
-        if self.together is not None:
-            found |= self.together.told | {"calls": self.attempts}
+        if self.ensemble is not None:
+            found |= self.ensemble().told | {"calls": self.attempts}
+        spent = self.spent()
+        found["spent"] = {"usage": msgspec.to_builtins(spent.usage or Usage()), "cost": spent.cost}
         return found
 
 

@@ -119,7 +119,7 @@ class SingleFlight:
         try:
             await _follow(run, flight.run, outcome)
         except trio.Cancelled:
-            run.close(flight.record.told(), flight.record.tried())  # how far it had come when the time was up
+            end_early(run, flight.record)  # how far it had come when the time was up
             raise
 
     def _targets(self, routed: Routed) -> list[Target]:
@@ -186,6 +186,12 @@ class SingleFlight:
             end = part.log.end
             assert end is not None, "a run that was closed has an end"
             _close(flight, end, end.response)
+
+
+def end_early(run: Run, record: DecisionRecord) -> None:
+    """End the log of a run that was stopped, with what was tried for it and what that took."""
+    spent = record.spent()
+    run.close(record.told(), record.tried(), usage=spent.usage, cost=spent.cost)
 
 
 def _record(mode: CacheMode, routed: Routed) -> DecisionRecord:

@@ -53,7 +53,9 @@ class ProviderActor:
         match delivery.message:
             case Generate() as message:
                 timeouts = message.timeouts or self._spec.timeouts
-                attempt = ProviderCall(self._spec, self._transport, message.sink, timeouts, delivery.scope())
+                attempt = ProviderCall(
+                    self._spec, self._transport, message.sink, timeouts, delivery.scope(), message.on_sent
+                )
                 outcome = await attempt.run(message.request, stream=message.stream)
                 if not delivery.abandoned:
                     delivery.reply(message, outcome)

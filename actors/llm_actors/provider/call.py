@@ -7,6 +7,7 @@ whoever asked has gone.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from math import inf
 from typing import final
@@ -24,7 +25,7 @@ from llm_protocol.codec.chat_adapter import spoken
 from llm_protocol.codec.code_fences import CodeFenceStripper
 from llm_protocol.dialect import RateLimits, StreamDecoder, WireResponse
 from llm_protocol.errors import LLMClientError
-from llm_protocol.events import CONTENT, TERMINAL, Event, Failed, Finished, Started
+from llm_protocol.events import CONTENT, TERMINAL, Event, Failed, Finished, Started, UsageReported
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.policy import Timeouts
 from llm_protocol.requests import AnyRequest, CodeRequest, RequestType, answer_type
@@ -48,6 +49,7 @@ class ProviderCall:
         "_first_token_at",
         "_latest",
         "_limits",
+        "_on_sent",
         "_resent",
         "_scope",
         "_sink",
@@ -61,7 +63,13 @@ class ProviderCall:
     )  # fmt: skip
 
     def __init__(
-        self, spec: ProviderSpec, transport: Transport, sink: Sink, timeouts: Timeouts, scope: trio.CancelScope
+        self,
+        spec: ProviderSpec,
+        transport: Transport,
+        sink: Sink,
+        timeouts: Timeouts,
+        scope: trio.CancelScope,
+        on_sent: Callable[[], None] | None = None,
     ) -> None:
         self._spec = spec
         self._transport = transport
@@ -72,6 +80,7 @@ class ProviderCall:
         self._limits: RateLimits | None = None
         self._latest = min(self._started_at + timeouts.total, scope.deadline)
         self._scope = scope
+        self._on_sent = on_sent
         self._waiting_for = FailureKind.TIMEOUT_TOTAL
         self._unfencer: CodeFenceStripper | None = None
         self._resent = False
@@ -133,7 +142,7 @@ class ProviderCall:
         if isinstance(request, CodeRequest):
             self._unfencer = CodeFenceStripper()
         http = self._spec.http_request(dialect.encode_request(said, stream=stream))
-        asked = self._transport.send(http, connect_timeout=self._timeouts.connect)
+        asked = self._transport.send(http, connect_timeout=self._timeouts.connect, on_sent=self._on_sent)
         del http  # a prompt may be large, and its answer take long
         async with asked as response:
             self._resent = response.resent
@@ -161,6 +170,9 @@ class ProviderCall:
                 # Some servers reset the connection right behind their end marker: what is whole stays whole.
                 data, events = b"", decoder.end()
                 if not events or not isinstance(events[-1], Finished):
+                    for event in events:
+                        if type(event) is UsageReported:  # what the decoder had kept for the end
+                            self._sink(event)
                     raise
             else:
                 received += len(data)

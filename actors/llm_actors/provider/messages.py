@@ -31,12 +31,15 @@ class AttemptResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Generate(Call[AttemptResult], frozen=True, kw_only=True):
-    """Answer ``request``, whose ``model`` is the vendor's own name. ``stream``: as it is made, else as a whole."""
+    """Answer ``request``, whose ``model`` is the vendor's own name. ``stream``: as it is made, else as a whole.
+    ``on_sent`` is called when the request begins to leave; before that the vendor knows nothing of it.
+    """
 
     request: AnyRequest
     stream: bool
     sink: Sink
     timeouts: Timeouts | None = None
+    on_sent: Callable[[], None] | None = None
 
     def fingerprint(self) -> Hashable:
         """What makes two requests the same payload: everything but their identity."""
@@ -53,14 +56,20 @@ ProviderRef: TypeAlias = Ref[ProviderMessage]
 
 
 def generate(
-    provider: ProviderRef, request: AnyRequest, *, stream: bool, sink: Sink, timeouts: Timeouts | None = None
+    provider: ProviderRef,
+    request: AnyRequest,
+    *,
+    stream: bool,
+    sink: Sink,
+    timeouts: Timeouts | None = None,
+    on_sent: Callable[[], None] | None = None,
 ) -> Awaitable[AttemptResult]:
     """One attempt at one provider. Waits until it has ended, for at most ``timeouts.total``.
 
     Every failure of the vendor or the network is in the outcome. Raises a `KernelError` when the actor could not do it:
     crashed, parked, stopping. Cancelling it closes the connection to the vendor.
     """
-    return provider.call(Generate(request=request, stream=stream, sink=sink, timeouts=timeouts))
+    return provider.call(Generate(request=request, stream=stream, sink=sink, timeouts=timeouts, on_sent=on_sent))
 
 
 async def list_models(provider: ProviderRef) -> tuple[ModelInfo, ...]:

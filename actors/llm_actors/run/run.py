@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from math import inf
 from typing import TypeAlias, final
 
+import msgspec
 import trio
 
 from llm_actors.run.log import LOG_LIMIT_BYTES, Follower, RunLog
@@ -18,7 +19,7 @@ from llm_protocol.events import CONTENT, Failed, Finished
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.fold import Fold
 from llm_protocol.requests import AnyRequest
-from llm_protocol.response import LLMResponse, new_response_id
+from llm_protocol.response import LLMResponse, Usage, new_response_id
 
 Judge: TypeAlias = Callable[[Sequence[LLMResponse]], int | Awaitable[int]]
 """A program's own choice among several answers: the index of the best, said at once or awaited."""
@@ -109,14 +110,22 @@ class Run:
         if self.log.end is None:
             self.log.append(Failed(failure=failure, response=response or self.folded(provider=failure.provider or "")))
 
-    def close(self, decision: JsonObject | None = None, tried: str = "") -> None:
+    def close(
+        self,
+        decision: JsonObject | None = None,
+        tried: str = "",
+        *,
+        usage: Usage | None = None,
+        cost: float | None = None,
+    ) -> None:
         """See to it that the log has an end, whatever it was that ended the run. ``decision`` and, in words, ``tried``:
-        how far it had come.
+        how far it had come; ``usage`` and ``cost``: what that took.
         """
         if self.log.end is None:
             message = "; ".join(filter(None, (self._words(), tried)))
             failure = Failure(kind=self._why(), message=message, partial=self.has_content)
-            self.fail(failure, self.folded(decision=decision))
+            partial = self.folded(decision=decision, cost=cost)
+            self.fail(failure, partial if usage is None else msgspec.structs.replace(partial, usage=usage))
 
     def _why(self) -> FailureKind:
         if self.cancelled_because is not None:

@@ -9,6 +9,7 @@ time limits besides ``connect_timeout``: those belong to whoever knows the reque
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final
@@ -64,15 +65,22 @@ class Transport:
         self._closed = False
         self._connecting = self._active = self._opened = self._reused = self._resent = 0
 
-    def send(self, request: HttpRequest, *, connect_timeout: float = CONNECT_TIMEOUT_SECONDS) -> ConnectionLease:
+    def send(
+        self,
+        request: HttpRequest,
+        *,
+        connect_timeout: float = CONNECT_TIMEOUT_SECONDS,
+        on_sent: Callable[[], None] | None = None,
+    ) -> ConnectionLease:
         """Send ``request``; the block is entered when the head of the answer is here, whatever its status.
 
-        ``connect_timeout`` (seconds) covers name lookup, TCP and TLS of a new connection. Raises a
+        ``connect_timeout`` (seconds) covers name lookup, TCP and TLS of a new connection. ``on_sent`` is called when
+        there is a connection and the request begins to leave: before, the peer knows nothing of it. Raises a
         :class:`TransportError`: RequestRefused before anything is sent, ConnectFailed, ConnectTimeout, TlsFailed,
         Broken, ProtocolViolation, UnsupportedEncoding; ClosedResourceError after ``aclose``.
         To keep the connection, read the body until ``b""``.
         """
-        return ConnectionLease(self, request, connect_timeout)
+        return ConnectionLease(self, request, connect_timeout, on_sent)
 
     async def aclose(self) -> None:
         """Close the idle connections and take no more requests; those under way close theirs when they end."""
@@ -90,7 +98,9 @@ class Transport:
             resent_total=self._resent,
         )
 
-    async def exchange(self, request: HttpRequest, connect_timeout: float) -> tuple[ClientConnection, HttpResponse]:
+    async def exchange(
+        self, request: HttpRequest, connect_timeout: float, on_sent: Callable[[], None] | None = None
+    ) -> tuple[ClientConnection, HttpResponse]:
         """For a `ConnectionLease`: an answer, and the connection to give back by `put_back`."""
         if self._closed:
             raise trio.ClosedResourceError("the transport is closed")
@@ -99,10 +109,14 @@ class Transport:
         if kept is not None:
             self._reused += 1
             try:
+                if on_sent is not None:
+                    on_sent()
                 return kept, await self._ask(kept, request.method, payload)
             except Stale:
                 self._resent += 1
         connection = await self._connect(request.origin, connect_timeout)
+        if on_sent is not None:
+            on_sent()
         response = await self._ask(connection, request.method, payload)
         response.resent = kept is not None
         return connection, response
@@ -175,15 +189,24 @@ class Transport:
 class ConnectionLease:
     """The block around one answer. A generator would do, but keep the request, with the prompt in it, to the end."""
 
-    __slots__ = ("_connect_timeout", "_connection", "_request", "_response", "_transport")
+    __slots__ = ("_connect_timeout", "_connection", "_on_sent", "_request", "_response", "_transport")
 
-    def __init__(self, transport: Transport, request: HttpRequest, connect_timeout: float) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        request: HttpRequest,
+        connect_timeout: float,
+        on_sent: Callable[[], None] | None = None,
+    ) -> None:
         self._transport = transport
         self._request = request
         self._connect_timeout = connect_timeout
+        self._on_sent = on_sent
 
     async def __aenter__(self) -> HttpResponse:
-        self._connection, self._response = await self._transport.exchange(self._request, self._connect_timeout)
+        self._connection, self._response = await self._transport.exchange(
+            self._request, self._connect_timeout, self._on_sent
+        )
         del self._request
         return self._response
 

@@ -13,39 +13,11 @@ from math import inf
 from typing import final
 
 from llm_actors.catalog import Candidate
-from llm_actors.orchestrator.attempt import CHARACTERS_PER_TOKEN
+from llm_actors.orchestrator.spending import Spent
 from llm_actors.selector import CostOf
 from llm_protocol.estimate import Estimate
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.response import Usage
-
-
-@final
-class Spent:
-    """Usage and cost, added up. The cost is ``None`` once a part of it is not known."""
-
-    def __init__(self) -> None:
-        self.usage: Usage | None = None
-        self.cost: float | None = 0.0
-
-    def add(self, usage: Usage | None, cost: float | None) -> None:
-        """Take in what an attempt took; nothing, where ``usage`` is ``None``."""
-        if usage is not None:
-            self.usage = usage if self.usage is None else plus(self.usage, usage)
-            self.cost = None if cost is None or self.cost is None else self.cost + cost
-
-
-def plus(one: Usage, other: Usage) -> Usage:
-    """Both together. Where a vendor bills other numbers than it counts, those are added."""
-    return Usage(
-        input_tokens=one.input_tokens + other.input_tokens,
-        output_tokens=one.output_tokens + other.output_tokens,
-        cached_tokens=one.cached_tokens + other.cached_tokens,
-        cache_write_tokens=one.cache_write_tokens + other.cache_write_tokens,
-        reasoning_tokens=one.reasoning_tokens + other.reasoning_tokens,
-        image_tokens=one.image_tokens + other.image_tokens,
-        estimated=one.estimated or other.estimated,
-    )
 
 
 @final
@@ -105,9 +77,9 @@ class MemberHold:
     def _price(self) -> float:
         return self._purse.ledger.price(self._candidate, self._input, self._output) or 0.0
 
-    def grow(self, characters: int) -> None:
+    def grow(self, tokens: float) -> None:
         """What has been delivered may be more than was put aside."""
-        output = characters // CHARACTERS_PER_TOKEN
+        output = int(tokens)
         if output <= self._output or not self._purse.ledger.bounded:
             return
         self._output = output

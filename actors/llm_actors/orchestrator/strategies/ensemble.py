@@ -22,6 +22,7 @@ from llm_actors.orchestrator.attempt import AttemptContext
 from llm_actors.orchestrator.attempt_loop import AttemptLoop, RunResult
 from llm_actors.orchestrator.decision_record import DecisionRecord, EnsembleRecord, about
 from llm_actors.orchestrator.services import Services
+from llm_actors.orchestrator.spending import Spent
 from llm_actors.orchestrator.strategies.budget import RequestBudget
 from llm_actors.orchestrator.strategies.context import shared, told
 from llm_actors.orchestrator.strategies.knowledge import Piece
@@ -67,7 +68,8 @@ class Ensemble:
         """What else the decision record says."""
         self._accepted: list[Member] = []
         self._ids: Counter[str] = Counter()
-        self._calls = 0
+        self._consulted: list[DecisionRecord] = []
+        """Of those who were asked about the answers, and are not in the request's own record."""
         self._telling = MemberEvents(run.log, on=bool(policy.stream_members))
         self._spare: list[MemberSlot] = []
         self._conversation = _conversation(ask) if policy.share_knowledge else ""
@@ -234,6 +236,8 @@ class Ensemble:
         scope = trio.CancelScope(deadline=self.until(share))
         purse = self.ledger.purse(scope.cancel)
         whole = into is self.run.log
+        if not whole:
+            self._consulted.append(record)
         ask = self.ask._replace(
             request=request,
             candidates=candidates,
@@ -249,8 +253,6 @@ class Ensemble:
         said = len(into)
         with scope:
             ending = await AttemptLoop(self.services, ask).answer()
-        if not whole:
-            self._calls += record.attempts
         if ending is not None:
             return ending
         partial = any(isinstance(event, CONTENT) for event in into.read(said))
@@ -315,21 +317,29 @@ class Ensemble:
             member.contributed = True
 
     def close(self, ending: RunResult | None) -> None:
-        """Write down what it took; with a whole answer, keep what the conversation learned."""
-        total = self.ledger.total
+        """Tell what it took; with a whole answer, keep what the conversation learned."""
+        total = self.ask.record.spent()
         if total.usage is not None:
             with suppress(LogLimitExceeded):
                 self.run.log.append(UsageReported(total.usage))
-        members: JsonObject = {"members": [member.told() for member in self.asked]} if self.asked else {}
-        self.ask.record.together = EnsembleRecord(
-            cost=total.cost,
-            members=tuple(member.answer for member in self._accepted),
-            attempts=self._calls + sum(member.record.attempts for member in self.asked),
-            told=members | self.notes,
-        )
         if self._conversation and ending is not None and isinstance(ending.end, Finished):
             pieces = [Piece(member.name, member.text) for member in self._accepted] or [self._piece(ending)]
             self.services.knowledge.keep(self.ask.request.caller, self._conversation, pieces)
+
+    def so_far(self) -> EnsembleRecord:
+        """What has come of it by now, beside what the request's own record has."""
+        records = [member.record for member in self.asked] + self._consulted
+        spent = Spent()
+        for each in records:
+            took = each.spent()
+            spent.add(took.usage, took.cost)
+        members: JsonObject = {"members": [member.told() for member in self.asked]} if self.asked else {}
+        return EnsembleRecord(
+            spent=spent,
+            members=tuple(member.answer for member in self._accepted),
+            attempts=sum(each.attempts for each in records),
+            told=members | self.notes,
+        )
 
     def _piece(self, ending: RunResult) -> Piece:
         return Piece(str(ending.candidate), self.run.folded().content)

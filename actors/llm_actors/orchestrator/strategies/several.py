@@ -38,6 +38,7 @@ async def carried_out(services: Services, ask: AttemptContext, run: Run) -> RunR
     if strategy not in _FOR_ANYTHING and ask.request.request_type not in _TALKS:
         return RunResult(Failed(failure=_no_words(ask.policy, ask.request.request_type)), None)
     team, ending = Ensemble(services, ask, run), None
+    ask.record.ensemble = team.so_far
     try:
         ending = await _STRATEGIES[strategy](team)
         return ending

@@ -149,7 +149,7 @@ class AnthropicDecoder(AnswerDecoder):
             return
         self._started, self._id = True, started.upstream_id
         self._out.append(started)
-        self._report_usage(message.get("usage"))
+        self._report_usage(message.get("usage"), final=False)
 
     def _start_block(self, event: AnthropicStreamEvent) -> None:
         start = _there(event.content_block, "content_block")
@@ -233,7 +233,8 @@ class AnthropicDecoder(AnswerDecoder):
             self._done(held)
 
     def _take_message_delta(self, event: AnthropicStreamEvent) -> None:
-        self._report_usage(event.usage)
+        is_last = event.delta is not None and event.delta.stop_reason is not None
+        self._report_usage(event.usage, final=is_last)
         if event.delta is None or event.delta.stop_reason is None:
             return
         self._stop_reason = event.delta.stop_reason
@@ -244,11 +245,11 @@ class AnthropicDecoder(AnswerDecoder):
         if refusal is not None:
             self._tell(refusal)
 
-    def _report_usage(self, usage: Any) -> None:
+    def _report_usage(self, usage: Any, *, final: bool = True) -> None:
         if isinstance(usage, dict):
             # Cumulative, and some reports leave out what has not changed.
             self._usage |= {key: value for key, value in usage.items() if value is not None}
-            self._out.append(UsageReported(decode_usage(self._usage)))
+            self._out.append(UsageReported(decode_usage(self._usage), final))
 
     def _finish(self) -> None:
         if not self._started:

@@ -62,6 +62,9 @@ class GeminiDecoder(AnswerDecoder):
         self._pieces = TextBuffer()
         self._calls = 0
         self._usage: GeminiUsageMetadata | None = None
+        self._hidden: tuple[int | None, int | None] | None = None
+        self._is_counted = False
+        """Whether the count came with the end of the answer."""
         self._finish: str | None = None
         self._blocked = False
 
@@ -95,7 +98,7 @@ class GeminiDecoder(AnswerDecoder):
 
     def fail(self, failure: Failure) -> None:
         """End the answer with a failure, and with what it had cost by then."""
-        self._tell_usage()
+        self._tell_usage(final=self._is_counted)
         super().fail(failure)
 
     def _add(self, text: str | bytes) -> None:
@@ -110,12 +113,20 @@ class GeminiDecoder(AnswerDecoder):
             self.truncated("a finishReason")
             return
         self._close_item(None)
-        self._tell_usage()
+        self._tell_usage(final=self._is_counted)
         self._finished(self._reason(), self._finish, has_calls=self._calls > 0)
 
-    def _tell_usage(self) -> None:
+    def _take_usage(self, usage: GeminiUsageMetadata) -> None:
+        """Every chunk counts anew. What the text will not show, the prompt and the thoughts, is told as it changes."""
+        hidden = (usage.prompt_token_count, usage.thoughts_token_count)
+        self._usage = usage
+        if hidden != self._hidden:
+            self._hidden = hidden
+            self._tell_usage(final=False)
+
+    def _tell_usage(self, *, final: bool) -> None:
         if self._usage is not None:
-            self._out.append(UsageReported(self._usage.usage()))
+            self._out.append(UsageReported(self._usage.usage(), final))
 
     def _reason(self) -> FinishReason:
         if self._blocked:
@@ -129,7 +140,7 @@ class GeminiDecoder(AnswerDecoder):
             self._id = chunk.response_id or ""
             self._out.append(Started(model=chunk.model_version or "", upstream_id=chunk.response_id))
         if chunk.usage_metadata is not None:
-            self._usage = chunk.usage_metadata
+            self._take_usage(chunk.usage_metadata)
         for at, candidate in enumerate(chunk.candidates or ()):
             if candidate.index:
                 continue  # another choice: the canonical answer has one
@@ -138,6 +149,7 @@ class GeminiDecoder(AnswerDecoder):
                     self._take_part(part, (text, at, part_at))
             if candidate.finish_reason is not None:
                 self._finish = str(candidate.finish_reason)
+        self._is_counted |= self._finish is not None and chunk.usage_metadata is not None
         feedback = chunk.prompt_feedback
         if feedback is not None and feedback.block_reason is not None and not chunk.candidates:
             self._finish, self._blocked = str(feedback.block_reason), True

@@ -78,6 +78,8 @@ class OpenAIChatDecoder(AnswerDecoder):
         self._refused = False
         self._reason: str | None = None
         self._usage: ChatWireUsage | None = None
+        self._is_counted = False
+        """Whether the count came by itself, behind the answer."""
 
     def take(self, piece: ServerSentEvent) -> None:
         """Take the next event of the stream into account. Raises `WireError`."""
@@ -125,7 +127,7 @@ class OpenAIChatDecoder(AnswerDecoder):
 
     def _add(self, chunk: ChatChunk) -> None:
         if chunk.usage is not None:
-            self._usage = chunk.usage
+            self._usage, self._is_counted = chunk.usage, not chunk.choices
         if not chunk.choices:
             return
         if not self._started:
@@ -214,9 +216,9 @@ class OpenAIChatDecoder(AnswerDecoder):
 
     def fail(self, failure: Failure) -> None:
         """End the answer with a failure, and with what it had cost by then."""
-        self._tell_usage()
+        self._tell_usage(final=self._is_counted or self._reason is not None)
         super().fail(failure)
 
-    def _tell_usage(self) -> None:
+    def _tell_usage(self, *, final: bool = True) -> None:
         if self._usage is not None:
-            self._out.append(UsageReported(read_usage(self._usage)))
+            self._out.append(UsageReported(read_usage(self._usage), final))

@@ -1,0 +1,114 @@
+"""What attempts took: what a vendor counted in the end, or else the larger of what it had said and what it delivered.
+
+A count that was made while the answer was is not the bill: Anthropic begins a stream with one output token, whatever
+follows. Where a stream was cut before the final count, what was delivered is billed all the same.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import final
+
+import msgspec
+
+from llm_protocol.content import Image
+from llm_protocol.estimate import PICTURE_OUTPUT_TOKENS, text_length
+from llm_protocol.events import Delta, ItemDone, ReasoningDelta, UsageReported
+from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.response import Usage
+
+# After these, where nothing of an answer had come, the vendor cannot have done any work that it would bill.
+_UNBILLED = frozenset((
+    FailureKind.AUTH, FailureKind.QUOTA, FailureKind.RATE_LIMITED, FailureKind.OVERLOADED, FailureKind.TIMEOUT_CONNECT,
+    FailureKind.TLS, FailureKind.BAD_REQUEST, FailureKind.MODEL_NOT_FOUND, FailureKind.CONTEXT_LENGTH,
+    FailureKind.UNSUPPORTED, FailureKind.QUEUE_FULL, FailureKind.PARKED, FailureKind.SHUTTING_DOWN,
+))  # fmt: skip
+
+
+def is_billed(failure: Failure) -> bool:
+    """Whether a request that was sent, and of whose answer nothing came, is billed after ``failure``. An error status
+    is not; a silence or a broken connection may be, because the work may have been done behind it.
+    """
+    answered_with_error = failure.upstream_status is not None and failure.upstream_status >= 400
+    return not answered_with_error and failure.kind not in _UNBILLED
+
+
+@final
+class Delivered:
+    """How much of an answer has come, in tokens by the length of it."""
+
+    __slots__ = ("images", "text", "thought")
+
+    def __init__(self) -> None:
+        self.text = 0.0
+        """Text, refusals and the arguments of tool calls."""
+        self.thought = 0.0
+        """Reasoning, as far as it was shown."""
+        self.images = 0
+
+    def add(self, delta: Delta) -> None:
+        """More of an item."""
+        if type(delta) is ReasoningDelta:
+            self.thought += text_length(delta.text)
+        else:
+            self.text += text_length(delta.text)
+
+    def add_item(self, item: ItemDone) -> None:
+        """A whole item. Its text has been counted with its deltas; a picture has none."""
+        if isinstance(item.part, Image):
+            self.images += 1
+
+    def shown(self, usage: Usage) -> tuple[float, int]:
+        """The length of what was shown, and the tokens that ``usage``, a final count, has for it."""
+        hidden = usage.reasoning_tokens
+        return self.text + (0.0 if hidden else self.thought), usage.output_tokens - hidden - usage.image_tokens
+
+
+def booked(said: UsageReported | None, delivered: Delivered, input_tokens: int, ratio: float = 1.0) -> Usage:
+    """What an attempt took: ``said`` if that is final, else the larger of it and of what was delivered, marked as an
+    estimate.
+
+    ``input_tokens`` is the guess for the prompt, for vendors that said nothing of it. ``ratio``: tokens of this model
+    in one token by length.
+    """
+    if said is not None and said.final:
+        return said.usage
+    counted = Usage() if said is None else said.usage
+    thoughts = max(counted.reasoning_tokens, math.ceil(delivered.thought * ratio))
+    images = max(counted.image_tokens, delivered.images * PICTURE_OUTPUT_TOKENS)
+    return msgspec.structs.replace(
+        counted,
+        input_tokens=counted.input_tokens or input_tokens,
+        output_tokens=max(counted.output_tokens, thoughts + images + math.ceil(delivered.text * ratio)),
+        reasoning_tokens=thoughts,
+        image_tokens=images,
+        estimated=True,
+    )
+
+
+@final
+class Spent:
+    """Usage and cost, added up. The cost is ``None`` once a part of it is not known."""
+
+    def __init__(self) -> None:
+        self.usage: Usage | None = None
+        self.cost: float | None = 0.0
+
+    def add(self, usage: Usage | None, cost: float | None) -> None:
+        """Take in what an attempt took; nothing, where ``usage`` is ``None``."""
+        if usage is not None:
+            self.usage = usage if self.usage is None else plus(self.usage, usage)
+            self.cost = None if cost is None or self.cost is None else self.cost + cost
+
+
+def plus(one: Usage, other: Usage) -> Usage:
+    """Both together. Where a vendor bills other numbers than it counts, those are added."""
+    return Usage(
+        input_tokens=one.input_tokens + other.input_tokens,
+        output_tokens=one.output_tokens + other.output_tokens,
+        cached_tokens=one.cached_tokens + other.cached_tokens,
+        cache_write_tokens=one.cache_write_tokens + other.cache_write_tokens,
+        reasoning_tokens=one.reasoning_tokens + other.reasoning_tokens,
+        image_tokens=one.image_tokens + other.image_tokens,
+        estimated=one.estimated or other.estimated,
+    )
