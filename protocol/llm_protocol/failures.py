@@ -82,7 +82,9 @@ RULES: dict[FailureKind, FailureRule] = {
     FailureKind.QUOTA: FailureRule(
         Step.NEXT, 429, "insufficient_quota", "insufficient_quota", "the account's quota or budget is used up"
     ),
-    FailureKind.OVERLOADED: FailureRule(Step.RETRY, 503, "overloaded", _SERVER, "the vendor says it is overloaded"),
+    FailureKind.OVERLOADED: FailureRule(
+        Step.RETRY, 503, "overloaded", _SERVER, "the vendor says it is overloaded, or too many wait for it"
+    ),
     FailureKind.SERVER_ERROR: FailureRule(
         Step.RETRY, 502, "server_error", _SERVER, "the vendor had an error of its own"
     ),

@@ -26,12 +26,11 @@ from llm_actors.kernel import (
     ChildStatus,
     Intensity,
     MailboxSpec,
-    Overflow,
     Ref,
     Supervisor,
 )
 from llm_actors.limiter import limiter_child
-from llm_actors.orchestrator import Orchestrator, OrchestratorMessage, OrchestratorRef, Router, Services
+from llm_actors.orchestrator import Orchestrator, OrchestratorMessage, OrchestratorRef, ProviderLoad, Router, Services
 from llm_actors.selector import CostOf, Selector, Weights, selector_child
 from llm_protocol.codec.chat_adapter import offered
 from llm_protocol.policy import CachePolicy
@@ -44,7 +43,7 @@ ROOT_INTENSITY = Intensity(3, 60.0)
 """More restarts of a whole branch than this and the runtime gives up."""
 
 SUBMISSIONS_WAITING = 1_000
-"""Runs that wait to be taken on; one more is refused."""
+"""Runs that wait to be taken on. One more waits for room: how many are too many is for ``server.max_runs`` to say."""
 
 BACKOFF = Backoff(cap=1.0)
 """What crashes is restarted within a second, or parked, or escalates. Who calls it waits no longer than that."""
@@ -81,7 +80,7 @@ class Tree:
             "orchestrator",
             lambda _: Orchestrator(self.services, self.router),
             shutdown=config.server.drain_s,
-            mailbox=MailboxSpec(SUBMISSIONS_WAITING, Overflow.REFUSE),
+            mailbox=MailboxSpec(SUBMISSIONS_WAITING),
         )
         self._services = (limiter, selector, cache, lister)
         branches = (limiter, selector, cache, provider_actors, lister)
@@ -93,6 +92,7 @@ class Tree:
             catalog=self.catalog,
             lister=lister_ref,
             providers={each.spec.name: each.ref for each in providers},
+            loads={each.spec.name: ProviderLoad(each.spec.max_concurrency) for each in providers},
             limiter=limiter_ref,
             selector=self.selector,
             observer=selector_ref,

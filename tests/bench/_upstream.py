@@ -1,13 +1,16 @@
 """The fake provider of the benchmark: as little work per answer as possible, in a process of its own.
 
 Answers a chat completion as a whole, or streams ``CHUNKS`` chunks, one write each, ``GAP`` seconds apart (both are
-arguments).
+arguments). With two more, a median and a 99th percentile in seconds, whole answers take a log-normal time.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from functools import partial
+from math import log
+from random import Random
 
 import trio
 
@@ -27,12 +30,15 @@ END = (
     + b'"usage":{"prompt_tokens":5,"completion_tokens":6,"total_tokens":11}}\n\ndata: [DONE]\n\n'
 )
 
+P99_DEVIATIONS = 2.326
+"""Standard deviations between the median and the 99th percentile of a normal distribution."""
+
 
 def _chunk(data: bytes) -> bytes:
     return b"%x\r\n%s\r\n" % (len(data), data)
 
 
-async def _serve(chunks: int, gap: float, stream: trio.SocketStream) -> None:
+async def _serve(chunks: int, gap: float, late: Callable[[], float] | None, stream: trio.SocketStream) -> None:
     delta, buffer = _chunk(DELTA), b""
     while True:
         while b"\r\n\r\n" not in buffer:
@@ -48,6 +54,8 @@ async def _serve(chunks: int, gap: float, stream: trio.SocketStream) -> None:
             rest += await stream.receive_some(65536)
         body, buffer = rest[:length], rest[length:]
         if b'"stream":true' not in body:
+            if late is not None:
+                await trio.sleep(late())
             await stream.send_all(ANSWER)
             continue
         await stream.send_all(HEAD)
@@ -58,15 +66,19 @@ async def _serve(chunks: int, gap: float, stream: trio.SocketStream) -> None:
 
 
 async def main() -> None:
-    chunks, gap = int(sys.argv[1]), float(sys.argv[2])
+    chunks, gap, *spread = int(sys.argv[1]), *map(float, sys.argv[2:])
+    late = None
+    if spread:
+        median, p99 = spread
+        late = partial(Random(1).lognormvariate, log(median), log(p99 / median) / P99_DEVIATIONS)
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1", backlog=4096)
     print(listener.socket.getsockname()[1], flush=True)
-    await trio.serve_listeners(partial(_guarded, chunks, gap), [listener])
+    await trio.serve_listeners(partial(_guarded, int(chunks), gap, late), [listener])
 
 
-async def _guarded(chunks: int, gap: float, stream: trio.SocketStream) -> None:
+async def _guarded(chunks: int, gap: float, late: Callable[[], float] | None, stream: trio.SocketStream) -> None:
     try:
-        await _serve(chunks, gap, stream)
+        await _serve(chunks, gap, late, stream)
     except trio.BrokenResourceError:
         return
 

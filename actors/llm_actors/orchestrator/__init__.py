@@ -1,6 +1,7 @@
 """The orchestrator: the owner of every run and of every attempt."""
 
 from llm_actors.orchestrator.actor import Orchestrator, OrchestratorMessage, OrchestratorRef, Submit, submit
+from llm_actors.orchestrator.load import ProviderLoad
 from llm_actors.orchestrator.metrics import Histogram, Metrics
 from llm_actors.orchestrator.ranked import ranked
 from llm_actors.orchestrator.routing import Routed, Router
@@ -12,6 +13,7 @@ __all__ = [
     "Orchestrator",
     "OrchestratorMessage",
     "OrchestratorRef",
+    "ProviderLoad",
     "Routed",
     "Router",
     "Services",

@@ -17,8 +17,10 @@ import trio
 from llm_actors.catalog import Candidate
 from llm_actors.kernel import KernelError
 from llm_actors.limiter import Reservation, reserve
+from llm_actors.limiter.overload import least_time
 from llm_actors.orchestrator.attempt import Attempt, AttemptContext
 from llm_actors.orchestrator.hedge import hedged
+from llm_actors.orchestrator.load import Slot, waiting_for
 from llm_actors.orchestrator.plan import Again, AttemptPlan, Move, Stop
 from llm_actors.orchestrator.ranked import ranked
 from llm_actors.orchestrator.services import Services
@@ -34,6 +36,9 @@ from llm_protocol.requests import AnyRequest, CompletionRequest
 
 USUAL_PRIORITY = 5
 """The priority of a request that says none."""
+
+LATE_RETRY_SECONDS = 1.0
+"""When to come back after a wait in vain: nobody has counted, but something will have moved."""
 
 RETRY_ROOM_SECONDS = 1.0
 """How long a retry waits for room while others are at hand."""
@@ -122,12 +127,18 @@ class AttemptLoop:
 
     async def _attempt(self, plan: AttemptPlan[Candidate], request: AnyRequest, waited: float) -> RunResult:
         """One attempt at whoever of the plan has room first, settled in all books."""
+        loads = self._services.loads
+        if (overloaded := self._avoid_queues(plan)) is not None:
+            return RunResult(Failed(failure=overloaded), None)
         estimate = self._services.estimator.estimate(str(plan.current), request)
-        try:
-            room = await self._room(plan, estimate)
-        except LLMClientError as exc:
-            return RunResult(Failed(failure=exc.failure), None)
-        with room or nullcontext():
+        with ExitStack() as held:
+            try:
+                with waiting_for(loads, tuple(dict.fromkeys(each.provider for each in plan.open))):
+                    room = await self._room(plan, estimate)
+                    held.enter_context(room or nullcontext())
+                    slot = held.enter_context(await self._slot(plan.current))
+            except LLMClientError as exc:
+                return RunResult(Failed(failure=exc.failure), None)
             candidate = plan.current
             barred = self._unpaid(candidate, estimate) or self._admit(candidate, plan.others)
             self._asked = barred is None
@@ -135,10 +146,40 @@ class AttemptLoop:
                 refused = AttemptResult(end=Failed(failure=barred), duration_s=0.0)
                 self._ask.record.attempted(candidate, refused, asked=False, waited_s=waited)
                 return RunResult(Failed(failure=barred), candidate)
+            slot.use()
             asking = Attempt(self._services, self._ask, candidate, request, estimate, room=room, waited_s=waited)
             if (delay := self._hedge_delay(plan)) is None:
                 return RunResult((await asking.run(self._rescue.sink)).end, candidate)
             return await self._hedged(plan, asking, request, delay)
+
+    def _avoid_queues(self, plan: AttemptPlan[Candidate]) -> Failure | None:
+        """Take the first candidate whose queue leaves time enough. If there is none, why the first was not taken."""
+        now, first = trio.current_time(), None
+        left = self._ask.deadline - now
+        for candidate in (plan.current, *plan.others):
+            load = self._services.loads[candidate.provider]
+            seconds = load.refused_for(left, self._times(candidate), now)
+            if seconds is None:
+                plan.take(candidate)
+                return None
+            first = first or _overloaded(candidate, seconds, load.waiting)
+        return first
+
+    def _times(self, candidate: Candidate) -> tuple[float, ...]:
+        return self._services.selector.known(candidate).whole.sample
+
+    def _start_by(self, candidate: Candidate) -> float:
+        """When an attempt at ``candidate`` must begin to have a chance; the deadline itself if it has none any more."""
+        deadline, least = self._ask.deadline, least_time(self._times(candidate))
+        return deadline if least is None or deadline - least <= trio.current_time() else deadline - least
+
+    async def _slot(self, candidate: Candidate) -> Slot:
+        """One of the provider's slots. Raises `LLMClientError` when there is none in time."""
+        load = self._services.loads[candidate.provider]
+        slot = load.take_nowait() or await load.take(self._start_by(candidate))
+        if slot is None:
+            raise error_for(_overloaded(candidate, LATE_RETRY_SECONDS, load.waiting))
+        return slot
 
     def _unpaid(self, candidate: Candidate, estimate: Estimate) -> Failure | None:
         """Why ``candidate`` cannot be paid, if there is a budget."""
@@ -165,11 +206,11 @@ class AttemptLoop:
         """Room at one of the plan's candidates, which is then its current one."""
         if plan.retrying and plan.others:  # a retry is worth no long wait for room while others are at hand
             with trio.move_on_after(RETRY_ROOM_SECONDS), suppress(LLMClientError):
-                return await self._reserve(plan, (plan.current.provider,), estimate)
+                return await self._reserve(plan, (plan.current.provider,), estimate, self._start_by(plan.current))
             plan.take(plan.others[0])
         names = tuple(dict.fromkeys(candidate.provider for candidate in plan.open))
         try:
-            room = await self._reserve(plan, names, estimate)
+            room = await self._reserve(plan, names, estimate, self._start_by(plan.current))
         except LLMClientError as exc:
             unlimited = self._unlimited(plan) if exc.failure.kind in _LIMITER_AWAY else None
             if unlimited is None:
@@ -188,11 +229,12 @@ class AttemptLoop:
         return next((each for each in plan.open if each.provider not in services.limits), None)
 
     async def _reserve(
-        self, plan: AttemptPlan[Candidate], names: tuple[str, ...], estimate: Estimate
+        self, plan: AttemptPlan[Candidate], names: tuple[str, ...], estimate: Estimate, start_by: float
     ) -> Reservation | None:
         """Room at the first of ``names`` that has it; ``None`` where nothing is limited, which costs no call.
 
-        Waits within the run's deadline and `wait_s`. Raises `LLMClientError` when there will be no room in time.
+        Waits until ``start_by``, on Trio's clock, and within `wait_s`. Raises `LLMClientError` when there will be no
+        room in time.
         """
         services, caller, priority = self._services, self._ask.request.caller, self._ask.policy.priority
         if caller not in services.caller_limits and services.limits.keys().isdisjoint(names):
@@ -201,7 +243,7 @@ class AttemptLoop:
             priority = USUAL_PRIORITY
         begun = trio.current_time()
         try:
-            with trio.CancelScope(deadline=self._ask.deadline):
+            with trio.CancelScope(deadline=start_by):
                 return await reserve(
                     services.limiter,
                     names,
@@ -238,7 +280,7 @@ class AttemptLoop:
             async def find_room() -> bool:
                 nonlocal room
                 with trio.move_on_after(HEDGE_ROOM_SECONDS), suppress(LLMClientError):
-                    room = await self._reserve(plan, (other.provider,), estimate)
+                    room = await self._reserve(plan, (other.provider,), estimate, self._ask.deadline)
                     rooms.enter_context(room or nullcontext())
                     return True
                 return False
@@ -247,8 +289,13 @@ class AttemptLoop:
                 now = trio.current_time()
                 if self._unpaid(other, estimate) is not None or not selector.may_hedge(asking.candidate, now):
                     return None
+                slot = self._services.loads[other.provider].take_nowait()
+                if slot is None:  # whoever waits for one is asked for the first time
+                    return None
+                rooms.enter_context(slot)
                 if selector.admit(other, now, extra=True) is not None:
                     return None
+                slot.use()
                 return Attempt(self._services, self._ask, other, request, estimate, room=room, hedge=True)
 
             raced = await hedged(asking, delay_s, find_room, rooms.close, second, self._rescue.sink)
@@ -284,3 +331,14 @@ class AttemptLoop:
         if isinstance(move, Stop):
             return move.why
         return "content had been delivered" if request is None else "nobody is left who can go on with a text"
+
+
+def _overloaded(candidate: Candidate, seconds: float, waiting: int) -> Failure:
+    return Failure(
+        kind=FailureKind.OVERLOADED,
+        message=f"{candidate}: not asked, because its queue of {waiting} would leave too little time",
+        provider=candidate.provider,
+        model=candidate.model,
+        retry_after=max(LATE_RETRY_SECONDS, seconds),
+        limit_owner="provider",
+    )

@@ -10,6 +10,7 @@ import msgspec
 from llm_actors.cache import CacheRef, Target
 from llm_actors.catalog import Candidate, Catalog, CatalogRef
 from llm_actors.limiter import LimiterRef
+from llm_actors.orchestrator.load import ProviderLoad
 from llm_actors.orchestrator.metrics import Metrics
 from llm_actors.orchestrator.strategies.knowledge import Knowledge
 from llm_actors.provider import ProviderRef
@@ -28,6 +29,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     catalog: Catalog
     lister: CatalogRef
     providers: Mapping[str, ProviderRef]
+    loads: Mapping[str, ProviderLoad]
     limiter: LimiterRef
     selector: Selector
     observer: SelectorRef
