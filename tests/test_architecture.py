@@ -131,6 +131,16 @@ def loaded_by(statement: str) -> set[str]:
     return set(done.stdout.split())
 
 
+def test_no_public_class_name_has_two_meanings() -> None:
+    """One word per thing (docs/glossary.md), across the three source roots."""
+    places: dict[str, list[str]] = {}
+    for file in FILES:
+        for node in tree_of(file).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(name_of(file))
+    assert {name: files for name, files in places.items() if len(files) > 1} == {}
+
+
 def test_importing_the_library_loads_nothing_heavy() -> None:
     loaded = loaded_by("import llm_runtime")
     heavy = {"trio_websocket", "wsproto", "prometheus_client", "httpx", "httpx2", "xllamacpp", "coredis", "tomllib"}

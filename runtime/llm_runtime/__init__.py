@@ -21,6 +21,8 @@ from llm_protocol.requests import ChatRequest, CompletionRequest, LLMProvider, L
 from llm_protocol.response import FinishReason, LLMResponse, Usage
 
 if TYPE_CHECKING:
+    __version__: str
+
     from llm_protocol.secret import Secret
     from llm_runtime.config import Config, ConfigError, Provider
     from llm_runtime.runtime import Runtime, open_runtime
@@ -74,6 +76,10 @@ _ON_FIRST_USE = {
 
 
 def __getattr__(name: str) -> object:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("llm-runtime")
     if name not in _ON_FIRST_USE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value: object = getattr(import_module(_ON_FIRST_USE[name]), name)

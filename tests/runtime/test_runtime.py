@@ -6,6 +6,7 @@ import gc
 import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import version
 from typing import Any
 
 import msgspec
@@ -411,3 +412,7 @@ async def test_model_selector_weighted_shares_decide_who_comes_first_how_often()
         ("two/m", "drawn, its share is 90%"),
         ("one/m", "drawn, its share is 10%"),
     ]
+
+
+def test_the_version_is_the_distributions() -> None:
+    assert llm_runtime.__version__ == version("llm-runtime")

@@ -47,7 +47,7 @@ def is_continued_by(first: AnyDelta, second: AnyDelta) -> bool:
     """Whether ``second`` is more of the same text."""
     if isinstance(first, MemberDelta):
         return isinstance(second, MemberDelta) and first.member == second.member
-    return type(first) is type(second) and first.index == second.index
+    return not isinstance(second, MemberDelta) and type(first) is type(second) and first.index == second.index
 
 
 def count_pieces(event: Event) -> int:
