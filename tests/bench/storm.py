@@ -40,6 +40,9 @@ from support.redis import Redis, redis
 SECONDS = 600.0
 FAST = 4
 GAP_P99_MS = 250
+BUSY_SHARE = 0.1
+"""A program that waited so long for its core shared it with others, and its gaps are told but not judged."""
+
 REDIS_AWAY_SECONDS = 3.0
 SAMPLE_SECONDS = 1.0
 SETTLE_SECONDS = 15.0
@@ -145,6 +148,10 @@ class Child:
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
+    def waited(self) -> float:
+        """Seconds that it was ready to run and had no core."""
+        return int(Path(f"/proc/{self.pid}/schedstat").read_text().split()[1]) / 1e9
+
     def files(self, port: int) -> int:
         """Open files, without the connections to ``port``, the provider's, which are kept for a while."""
         kept = set()
@@ -173,6 +180,7 @@ class Outcome(NamedTuple):
     provider: dict[str, dict[str, int]]
     memory: list[tuple[float, float]]
     cpu_seconds: float
+    waited_seconds: float
     log: str
 
 
@@ -251,18 +259,18 @@ def on_daemon(seed: int, seconds: float, fast: int) -> Outcome:
             await Clients(port, seed + 1, KEYS, Score()).run(slots(0, 10), 1.0)  # what is made once is made
             await trio.sleep(2)
             before = Books(int(daemon.ask()), daemon.files(upstream))
-            score, memory, cpu = Score(), list[tuple[float, float]](), daemon.cpu()
+            score, memory, cpu, waited = Score(), list[tuple[float, float]](), daemon.cpu(), daemon.waited()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(sample, daemon, memory)
                 nursery.start_soon(restart_redis, server, seconds)
                 await Clients(port, seed, KEYS, score).run(slots(fast), seconds)
                 nursery.cancel_scope.cancel()
-            cpu = daemon.cpu() - cpu
+            cpu, waited = daemon.cpu() - cpu, daemon.waited() - waited
             seen = await settled(upstream)
             await trio.sleep(3)
             metrics = await get(port, "/metrics", KEYS["main"])
             after = Books(int(daemon.ask()), daemon.files(upstream))
-            return Outcome(score, before, after, metrics, seen, memory, cpu, daemon.log.read_text())
+            return Outcome(score, before, after, metrics, seen, memory, cpu, waited, daemon.log.read_text())
 
         return trio.run(storm)
 
@@ -275,7 +283,8 @@ def on_embedded(seed: int, seconds: float, fast: int) -> Outcome:
         program = Child(0, folder / "program.log", "-m", "bench._storm.embedded", config, *numbers)
         stack.callback(program.stop)
         program.line()
-        memory, cpu, files = list[tuple[float, float]](), program.cpu(), program.files(upstream)
+        memory, cpu, waited = list[tuple[float, float]](), program.cpu(), program.waited()
+        files = program.files(upstream)
 
         async def storm() -> dict[str, dict[str, int]]:
             async with trio.open_nursery() as nursery:
@@ -286,11 +295,11 @@ def on_embedded(seed: int, seconds: float, fast: int) -> Outcome:
             return await settled(upstream)
 
         seen = trio.run(storm)
-        cpu, files_after = program.cpu() - cpu, program.files(upstream)
+        cpu, waited, files_after = program.cpu() - cpu, program.waited() - waited, program.files(upstream)
         told = json.loads(program.ask())
         before, after = (Books(*pair) for pair in zip(told["tasks"], (files, files_after), strict=True))
         score = Score.from_json(told["score"])
-        return Outcome(score, before, after, told["metrics"], seen, memory, cpu, program.log.read_text())
+        return Outcome(score, before, after, told["metrics"], seen, memory, cpu, waited, program.log.read_text())
 
 
 def actors_restarted(metrics: str) -> list[str]:
@@ -320,6 +329,7 @@ def verdict(where: str, outcome: Outcome, seconds: float) -> list[str]:
     score, metrics = outcome.score, outcome.metrics
     half = [each for each in outcome.memory if each[0] > seconds / 2]
     slope = linear_regression(*zip(*half, strict=True)).slope * 60
+    busy = outcome.waited_seconds / seconds
     late = Counter({int(value): count for value, count in outcome.provider["late"].items()})
     lines = Counter(
         re.sub(r"\d+", "N", line)[:150]
@@ -327,12 +337,14 @@ def verdict(where: str, outcome: Outcome, seconds: float) -> list[str]:
         if TROUBLE.search(line) and not EXPECTED.search(line)
     )
     print(f"\n{where}: {seconds:.0f} s, {score.tokens} pieces of text, {score.tokens / seconds:.0f}/s", end="; ")
-    print(f"CPU {outcome.cpu_seconds / seconds * 100:.0f} % of a core")
+    print(f"CPU {outcome.cpu_seconds / seconds:.0%} of a core, waited {busy:.0%} of the time for it")
     for kind, ended in sorted(score.outcomes.items()):
         print(f"  {kind:12} {ended.total():6}  {', '.join(f'{n} {what}' for what, n in ended.most_common())}")
     print(f"  {'flood':12} {score.flood.total():6}  {', '.join(f'{n} {x}' for x, n in score.flood.most_common())}")
     for kind, gaps in sorted(score.gaps.items()):
         print(f"gaps, {kind:9} p50 {percentile(gaps, 0.5)} ms, p99 {percentile(gaps, 0.99)} ms, max {max(gaps)} ms")
+    if busy >= BUSY_SHARE:
+        print("                gaps are not judged: this machine has other work")
     print(f"late itself     provider p99 {percentile(late, 0.99)} ms, max {max(late)} ms", end="; ")
     print(f"clients p99 {percentile(score.lag, 0.99)} ms, max {max(score.lag)} ms")
     print(f"memory          {outcome.memory[0][1]:.0f} MiB at first, {outcome.memory[-1][1]:.0f} MiB at last", end="; ")
@@ -351,7 +363,9 @@ def verdict(where: str, outcome: Outcome, seconds: float) -> list[str]:
     worst -= percentile(late, 0.99) + (percentile(score.lag, 0.99) if where == "daemon" else 0)
     steepest = SLOPE_MIB_PER_MINUTE if seconds >= LONG_SECONDS else SHORT_SLOPE_MIB_PER_MINUTE
     wrong = {
-        f"gaps of untouched streams: p99 {worst} ms without our own, at most {GAP_P99_MS}": worst >= GAP_P99_MS,
+        f"gaps of untouched streams: p99 {worst} ms without our own, at most {GAP_P99_MS}": (
+            worst >= GAP_P99_MS and busy < BUSY_SHARE
+        ),
         f"{lines.total()} lines of trouble in the log": bool(lines),
         f"memory grows by {slope:.2f} MiB a minute, at most {steepest:g}": slope >= steepest,
         f"{outcome.after.tasks - outcome.before.tasks} tasks are left": outcome.after.tasks > outcome.before.tasks,

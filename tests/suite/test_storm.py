@@ -44,7 +44,7 @@ def calm() -> Outcome:
     score.lag[0] = 1
     books = Books(20, 10)
     memory = [(float(second), 50.0) for second in range(60)]
-    return Outcome(score, books, books, METRICS, {"seen": {"open": 0}, "late": {"0": 9}}, memory, 30.0, "")
+    return Outcome(score, books, books, METRICS, {"seen": {"open": 0}, "late": {"0": 9}}, memory, 30.0, 0.0, "")
 
 
 def test_the_same_seed_is_the_same_storm() -> None:
@@ -121,6 +121,7 @@ def test_a_long_gap_is_wrong_unless_it_is_our_own() -> None:
     assert verdict("daemon", outcome, 60) == [
         "daemon: gaps of untouched streams: p99 300 ms without our own, at most 250"
     ]
+    assert verdict("daemon", outcome._replace(waited_seconds=30.0), 60) == [], "the machine had other work"
     outcome.score.lag.update({100: 100})
     assert verdict("daemon", outcome, 60) == []
 
