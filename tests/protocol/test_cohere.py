@@ -19,6 +19,7 @@ from llm_protocol.content import (
     Opaque,
     Part,
     Reasoning,
+    Refusal,
     ResponseFormat,
     Text,
     Tool,
@@ -41,6 +42,7 @@ from llm_protocol.events import (
     UsageReported,
 )
 from llm_protocol.failures import RULES, Failure, FailureKind
+from llm_protocol.fold import unfold
 from llm_protocol.requests import ChatRequest, EmbeddingRequest, ImageRequest, Parameters
 from llm_protocol.response import FinishReason, LLMResponse, Usage
 from llm_protocol.wires.cohere import Cohere, CohereServer
@@ -651,6 +653,16 @@ def test_a_stream_through_both_sides() -> None:
     assert out[-1] == (None, b"[DONE]")
     assert [frame.event for frame in out[:-1]] == [frame["type"] for frame in frames]
     assert decode(make, encode_sse(out)) == events
+
+
+@pytest.mark.parametrize(("parts", "word"), [((Text("a"),), "ERROR"), ((), "ERROR"), ((Refusal("no"),), "COMPLETE")])
+def test_what_was_filtered_is_no_whole_answer(parts: tuple[Part, ...], word: str) -> None:
+    """The wire has no word for it; a refusal in the model's own words is an answer."""
+    reason = FinishReason.CONTENT_FILTER
+    answer = LLMResponse(request_id="r", provider="p", model="m", output=parts, finish_reason=reason)
+    assert json.loads(SERVER.encode_response(Inbound(REQUEST), answer))["finish_reason"] == word
+    frames = SERVER.response_encoder(Inbound(REQUEST), "u-1").encode(list(unfold(answer)))
+    assert json.loads(frames[-2].data)["delta"]["finish_reason"] == word
 
 
 def test_a_cut_call_is_closed_at_the_end() -> None:

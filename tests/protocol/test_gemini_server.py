@@ -316,6 +316,7 @@ def test_a_call_without_an_object_is_told_as_malformed(streamed: bool) -> None:
         Reasoning(text="hm", signature="Eq+/=", dialect="anthropic"),
         Reasoning(text="hm", encrypted="gAAA", id="rs_1", dialect="openai_responses"),
         Reasoning(encrypted="redacted", dialect="anthropic"),
+        Reasoning(text="hm", dialect="openai_chat"),
     ],
 )
 @pytest.mark.parametrize("streamed", [False, True])

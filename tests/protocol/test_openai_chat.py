@@ -197,7 +197,7 @@ def test_an_earlier_answer_goes_back() -> None:
             "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}],
         }
     ]
-    assert sent(call, role="assistant")[0].keys() == {"role", "tool_calls"}
+    assert sent(call, role="assistant")[0]["content"] is None  # there, since some servers fail without
     assert sent(role="assistant") == [{"role": "assistant", "content": ""}]
 
 

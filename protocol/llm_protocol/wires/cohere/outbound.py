@@ -65,6 +65,7 @@ class CohereEncoder:
         self._tells = is_wanted(inbound)
         self._id = response_id
         self._told_start = False
+        self._refused = False
         self._usage: Usage | None = None
         self._open: dict[int, _Open] = {}
         self._numbers = {"text": 0, "call": 0, "citation": 0}
@@ -101,6 +102,7 @@ class CohereEncoder:
     def _begin(self, event: ItemStarted) -> None:
         match event.kind:
             case "text" | "refusal":
+                self._refused |= event.kind == "refusal"
                 self._start_content(event.index, "text")
             case "reasoning" if event.id == TOOL_PLAN:
                 self._open[event.index] = _Open("plan", 0)
@@ -165,7 +167,7 @@ class CohereEncoder:
         self._open.clear()
         if self._usage is None and event.response is not None:
             self._usage = event.response.usage
-        reason = raw_reason(event.reason, event.raw_reason)
+        reason = raw_reason(event.reason, event.raw_reason, refused=self._refused)
         self._tell_end({"finish_reason": reason, "usage": encode_usage(self._usage)}, event.response)
 
     def _fail(self, failure: Failure) -> None:
@@ -213,7 +215,8 @@ def encode_whole(response: LLMResponse) -> bytes:
         message["tool_calls"] = [encode_tool_call(call) for call in response.tool_calls]
     if citations := [cited for part in response.output if isinstance(part, Text) for cited in citations_of(part)]:
         message["citations"] = citations
-    reason = raw_reason(response.finish_reason or FinishReason.STOP, response.raw_finish_reason)
+    finish = response.finish_reason or FinishReason.STOP
+    reason = raw_reason(finish, response.raw_finish_reason, refused=bool(response.refusal))
     usage = encode_usage(response.usage)
     return encode_json({"id": response.response_id, "message": message, "finish_reason": reason, "usage": usage})
 
@@ -231,8 +234,10 @@ def _answer_block(part: Part) -> JsonObject | None:
             return encode_block(part, "output")
 
 
-def raw_reason(reason: FinishReason, raw: str | None) -> str:
-    """Cohere's own word where it was Cohere that said it."""
+def raw_reason(reason: FinishReason, raw: str | None, *, refused: bool) -> str:
+    """Cohere's own word where it was Cohere that said it. What was filtered without a word is no whole answer."""
+    if refused and reason is FinishReason.CONTENT_FILTER:
+        return "COMPLETE"
     return raw if raw is not None and REASONS.get(raw) == reason else _REASONS[reason]
 
 

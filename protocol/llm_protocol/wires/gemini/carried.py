@@ -1,8 +1,8 @@
 """Other vendors' reasoning, carried by Gemini's clients.
 
 A client of this wire sends back what it got as ``thoughtSignature``, and nothing else of a thought but its text. So
-what another vendor wants back (its signature, its encrypted payload, its id) travels inside one that we make, and is
-unpacked when it returns.
+what another vendor wants back (its signature, its encrypted payload, its id, or only the text, as its own) travels
+inside one that we make, and is unpacked when it returns.
 """
 
 from __future__ import annotations
@@ -25,8 +25,6 @@ def pack(part: Reasoning) -> str | None:
     """The ``thoughtSignature`` for a client: Gemini's own as it is, another vendor's reasoning packed up."""
     if part.dialect in (NAME, None):
         return part.signature
-    if part.signature is None and part.encrypted is None:
-        return None
     return base64.b64encode(_MARK + encode_json(msgspec.structs.replace(part, text=""))).decode()
 
 

@@ -148,8 +148,9 @@ def _assistant(parts: list[Part], where: str, quirks: VendorProfile) -> JsonObje
                 raise _foreign(part, where, quirks)
     if texts:
         wire.update(_content(texts, where, quirks))
-    elif not calls:
-        wire["content"] = "" if "refusal" not in wire else None
+    else:
+        # Some servers fail where the field is missing, others where it is empty beside calls.
+        wire["content"] = None if calls or "refusal" in wire else ""
     if calls:
         wire["tool_calls"] = calls
     return wire
