@@ -56,7 +56,8 @@ def post(path: str, body: JsonObject, *headers: tuple[str, str]) -> WireRequest:
 
 def refusal(failure: Failure, body: JsonObject, *headers: tuple[str, str]) -> WireResponse:
     """An error answer with a JSON body, and how many whole seconds to wait, if that is known."""
-    wait = () if failure.retry_after is None else (("retry-after", str(max(0, math.ceil(failure.retry_after)))),)
+    seconds = failure.told_retry_after
+    wait = () if seconds is None else (("retry-after", str(max(0, math.ceil(seconds)))),)
     return WireResponse(failure.rule.status, (_JSON, *headers, *wait), encode_json(body))
 
 

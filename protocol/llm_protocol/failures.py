@@ -174,6 +174,9 @@ _LIMIT_OWNERS: dict[FailureKind, LimitOwner] = {
     FailureKind.QUEUE_FULL: "server",
 }
 
+MAX_RETRY_AFTER_SECONDS = 3_600.0
+"""A client is never told to stay away for longer, whatever a vendor says: some sleep for as long as they are told."""
+
 MESSAGE_LIMIT = 2_000
 """Characters of a vendor's error text that are kept."""
 
@@ -184,6 +187,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     ``retry_after`` is in seconds. ``partial`` says that tokens had been delivered before. ``param`` names the field
     at fault. ``upstream_status`` and ``upstream_code`` are the vendor's, for the record. ``account_wide``: whether
     the limit that was hit is the account's, for all its models, or this model's, where the vendor says so.
+    ``should_retry``: whether another attempt at the same place may help, where the vendor says so (`x-should-retry`).
     """
 
     kind: FailureKind
@@ -196,6 +200,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     upstream_status: int | None = None
     upstream_code: str | None = None
     account_wide: bool | None = None
+    should_retry: bool | None = None
     limit_owner: LimitOwner | None = None
     """Whose limit refused, where that is not what the kind implies; see `limited_by`."""
 
@@ -208,6 +213,21 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     def rule(self) -> FailureRule:
         """What this failure's kind permits."""
         return RULES[self.kind]
+
+    @property
+    def step(self) -> Step:
+        """What may follow: what the vendor said about trying again, else what the kind permits."""
+        usual = self.rule.step
+        if self.should_retry is None:
+            return usual
+        if self.should_retry:
+            return Step.RETRY
+        return Step.NEXT if usual is Step.RETRY else usual
+
+    @property
+    def told_retry_after(self) -> float | None:
+        """``retry_after`` as a client is told it: at most `MAX_RETRY_AFTER_SECONDS`."""
+        return None if self.retry_after is None else min(self.retry_after, MAX_RETRY_AFTER_SECONDS)
 
     def at(self, *, provider: str, model: str, partial: bool) -> Failure:
         """The same failure with where it happened, and whether tokens had been delivered by then."""

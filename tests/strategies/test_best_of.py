@@ -8,6 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from llm_actors.orchestrator.strategies.best_of import read_verdict
 from llm_protocol.requests import Parameters
 from llm_protocol.response import LLMResponse
 from support.attempts import said, stall, status, tokens, world
@@ -23,7 +24,7 @@ def longest(answers: Sequence[LLMResponse]) -> int:
 
 @pytest.mark.parametrize("stream", [True, False])
 async def test_a_model_judges_by_letter(autojump_clock: MockClock, stream: bool) -> None:
-    async with world(a=[*SAMPLES], b=[saying("I like B. But the best is ", "C")]) as w:
+    async with world(a=[*SAMPLES], b=[saying("**C**", " - it is right")]) as w:
         asked = await ask(w, strategy="best_of", members=("a/m-a",), judge="b/m-b", stream=stream)
 
         texts = [each["content"] for each in bodies(w, "b")[0]["messages"]]
@@ -103,6 +104,51 @@ async def test_a_callable_that_hangs_is_given_up_in_time(autojump_clock: MockClo
     assert asked.decision["judge"]["outcome"] == "degraded"
     assert asked.decision["judge"]["why"] == "it did not decide in time"
     assert asked.took < 10
+
+
+@pytest.mark.parametrize(
+    ("text", "choice"),
+    [
+        ("B", 1),
+        (" (b)", None),
+        ("**B**\nIt is right.", 1),
+        ("B. It is right and short.", 1),
+        ('{"best": "C"}', 2),
+        ('```json\n{"verdict": "A"}\n```', 0),
+        ("The best is B. A is weaker, C too long.", None),
+        ("A weaker one is missing", None),
+        ("A: too long. B: right.", None),
+        ("I think so", None),
+        ("D", None),
+        ('{"best": 1}', None),
+        ("", None),
+    ],
+)
+def test_a_verdict_is_a_letter_alone_or_none(text: str, choice: int | None) -> None:
+    verdict = read_verdict(text, 3)
+    assert verdict.choice == choice
+    assert bool(verdict.why) == (choice is None)
+
+
+@pytest.mark.parametrize(("said", "chosen"), [(1.0, "y"), (True, "x"), (0.5, "x"), (float("nan"), "x"), (1e300, "x")])
+async def test_a_callable_that_returns_another_type_costs_no_answer(
+    autojump_clock: MockClock, said: object, chosen: str
+) -> None:
+    async with world(a=[saying("x")], b=[saying("y")]) as w:
+        asked = await ask(w, strategy="best_of", samples=2, judge=lambda _: said)
+
+    assert asked.failure is None
+    assert asked.response.content == chosen
+    assert asked.decision["judge"]["outcome"] == ("ok" if chosen == "y" else "degraded")
+
+
+async def test_a_sentence_about_several_answers_is_no_verdict(autojump_clock: MockClock) -> None:
+    verdict = saying("The best is B. A is weaker, C too long.")
+    async with world(a=[saying("first")], b=[verdict]) as w:
+        asked = await ask(w, strategy="best_of", members=("a/m-a",), judge="b/m-b")
+
+    assert asked.response.content == "first"
+    assert asked.decision["judge"]["outcome"] == "degraded"
 
 
 @pytest.mark.parametrize("said", [7, -1, "x", None])

@@ -12,7 +12,7 @@ from trio.testing import MockClock
 from llm_actors.orchestrator import submit
 from llm_actors.run import Run
 from llm_protocol.failures import FailureKind
-from llm_protocol.policy import Attempts, Policy
+from llm_protocol.policy import Attempts, Policy, Timeouts
 from llm_protocol.requests import EmbeddingRequest
 from support.attempts import close, stall, status, tokens, world
 from support.panels import ask, members, outcomes, prompts, saying, spent, start
@@ -331,3 +331,14 @@ async def test_an_embedding_cannot_be_asked_of_a_panel(autojump_clock: MockClock
         assert asked.failure.kind is FailureKind.UNSUPPORTED
         assert "panel is for chat, completion and code; embedding can be asked by race" in asked.failure.message
         assert w.calls == 0
+
+
+@pytest.mark.parametrize("way", ["longest", "none", "merge_json"])
+async def test_without_a_synthesis_a_member_that_hangs_does_not_take_the_whole_deadline(
+    autojump_clock: MockClock, way: str
+) -> None:
+    async with world(a=[saying("one")], b=[stall()], timeouts=Timeouts(first_token=600, total=600)) as w:
+        asked = await ask(w, strategy="panel", synthesiser=way, deadline_s=100)
+
+    assert asked.response.content == "one"
+    assert asked.took == pytest.approx(70)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from trio.testing import MockClock
 
+from llm_actors.orchestrator.strategies.merging import as_json, canonical
 from support.attempts import stall, status, world
 from support.panels import ask, outcomes, saying
 
@@ -77,3 +78,31 @@ async def test_nobody_voting_is_a_failure(autojump_clock: MockClock) -> None:
 
     assert asked.failure is not None
     assert "none of 2 members" in asked.failure.message
+
+
+async def test_numbers_are_compared_by_value(autojump_clock: MockClock) -> None:
+    scripts: dict[str, Any] = {"a": [saying("3")], "b": [saying("2")], "c": [saying("2.0")]}
+    async with world(**scripts) as w:
+        asked = await ask(w, strategy="vote")
+
+    assert asked.response.content in ("2", "2.0")
+    assert asked.decision["vote"]["split"][0]["votes"] == 2
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ('{"n": 2}', '{"n": 2.0}'),
+        ("[1e2]", "[100]"),
+        ("-0.0", "0"),
+        ('{"a": [1.0, {"b": 3}]}', '{"a":[1,{"b":3.0}]}'),
+    ],
+)
+def test_the_same_value_is_the_same_ballot(one: str, other: str) -> None:
+    assert canonical(as_json(one)) == canonical(as_json(other))
+
+
+@pytest.mark.parametrize("text", ["1e300", "123456789012345678901234567890", "[" * 500 + "]" * 500, "9007199254740993"])
+def test_odd_values_have_a_ballot_too(text: str) -> None:
+    value = as_json(text)
+    assert value is None or canonical(value)

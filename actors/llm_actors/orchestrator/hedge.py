@@ -79,7 +79,7 @@ class _Race:
         lane = _Lane(self, asking)
         with scope:
             outcome = await asking.run(lane.take)
-            if isinstance(outcome.end, Finished) or (not asking.hedge and outcome.end.failure.rule.step is Step.STOP):
+            if isinstance(outcome.end, Finished) or (not asking.hedge and outcome.end.failure.step is Step.STOP):
                 lane.lead()  # a hedge that is refused must not cost the answer that would have come without it
             self._ended.append(Raced(asking, outcome))
             if len(self._ended) == len(self._scopes):

@@ -165,7 +165,7 @@ class AttemptPlan(Generic[C]):
         """
         if failure.kind is FailureKind.CONTEXT_LENGTH:
             self._others = [other for other in self._others if self._fits(self.current, other)]
-        step = failure.rule.step
+        step = failure.step
         if step is Step.STOP and asked:
             return Stop(f"{failure.kind.value} cannot be helped by another attempt")
         if not asked and not self._others:
@@ -179,7 +179,7 @@ class AttemptPlan(Generic[C]):
         return Next()
 
     def _after_refusal(self, failure: Failure, now: float) -> Again | Stop:
-        if failure.rule.step is not Step.RETRY or failure.retry_after is None:
+        if failure.step is not Step.RETRY or failure.retry_after is None:
             return Stop("no other candidate")
         wait = max(LEAST_WAIT_SECONDS, failure.retry_after) * (1 + RETRY_AFTER_JITTER * self._draw())
         if now + wait >= self.deadline:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from math import inf
 from typing import final
 
+import msgspec
 import trio
 
 from llm_actors.provider.failures import UNSENT, failure_of
@@ -149,7 +150,8 @@ class ProviderCall:
             self._limits = dialect.rate_limits(tuple(response.headers.items()))
             if not 200 <= response.status < 300:
                 error = await response.read(ERROR_BODY_BYTES, cut=True)
-                return Failed(failure=dialect.decode_error(_wire(response, error)))
+                failure = dialect.decode_error(_wire(response, error))
+                return Failed(failure=_with_hint(failure, response.headers.get("x-should-retry")))
             if stream:
                 return await self._stream(response, dialect.stream_decoder(said), request)
             whole = await _whole(response, self._most_bytes(request))
@@ -219,6 +221,13 @@ class ProviderCall:
         if self._first_token_at is not None:
             self._wait_for(FailureKind.TIMEOUT_IDLE, self._timeouts.idle)
         return None
+
+
+def _with_hint(failure: Failure, hint: str | None) -> Failure:
+    """The failure with what the vendor says about another attempt."""
+    if hint not in ("true", "false"):
+        return failure
+    return msgspec.structs.replace(failure, should_retry=hint == "true")
 
 
 async def _whole(response: HttpResponse, limit: int) -> WireResponse:

@@ -8,6 +8,7 @@ decision record says so.
 from __future__ import annotations
 
 import inspect
+import operator
 import re
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ from llm_actors.orchestrator.decision_record import DecisionRecord
 from llm_actors.orchestrator.strategies.ensemble import LAST_SHARE, Ensemble
 from llm_actors.orchestrator.strategies.member_slots import seat_for
 from llm_actors.orchestrator.strategies.members import Member
+from llm_actors.orchestrator.strategies.merging import as_json
 from llm_actors.orchestrator.strategies.prompts import JUDGEMENT, about, letter
 from llm_actors.run import Judge, RunLog
 from llm_protocol.content import Text
@@ -30,7 +32,13 @@ USUAL_SAMPLES = 3
 VERDICT_BYTES = 256 * 1024
 """Of a judge's own log."""
 
-_VERDICT = re.compile(r"\b([A-P])\b")
+_LONE = re.compile(r"[\s*_\"'`(\[]*([A-P])(?:[*_\"'`)\]]*(?:[.:,;)\n]|\s[-\u2013\u2014]|$))")
+"""A letter that an answer begins with and that stands alone. One before a word may be an article: "A weaker one"."""
+
+_ANY = re.compile(r"\b([A-P])\b")
+
+_KEYS = ("best", "verdict", "choice", "answer")
+"""Under which of them a judge that answers in JSON may name the letter."""
 
 
 class JudgeVerdict(NamedTuple):
@@ -66,12 +74,20 @@ async def _judged(team: Ensemble, answered: list[Member]) -> JudgeVerdict:
 async def _callable(judge: Judge, answered: list[Member]) -> JudgeVerdict:
     try:
         said = judge([member.answer for member in answered])
-        choice = await said if inspect.isawaitable(said) else said
+        choice = _index(await said if inspect.isawaitable(said) else said)
     except Exception as exc:  # the program's own; it must not cost it the answers
         return JudgeVerdict(None, f"it raised {exception_site(exc)}")
-    if choice in range(len(answered)):
+    if choice is not None and 0 <= choice < len(answered):
         return JudgeVerdict(choice)
     return JudgeVerdict(None, "it chose none of the answers")
+
+
+def _index(choice: object) -> int | None:
+    """The index that a function of the program returned, in whatever type of number. True is no index."""
+    if isinstance(choice, float):
+        return int(choice) if choice.is_integer() else None
+    is_index = hasattr(choice, "__index__") and not isinstance(choice, bool)
+    return operator.index(choice) if is_index else None  # type: ignore[arg-type]
 
 
 async def _model(team: Ensemble, answered: list[Member]) -> JudgeVerdict:
@@ -87,7 +103,24 @@ async def _model(team: Ensemble, answered: list[Member]) -> JudgeVerdict:
 
 
 def _read(log: RunLog, count: int) -> JudgeVerdict:
-    """The last letter of an answer that the judge names: it may have thought aloud before."""
+    """What the judge wrote, without what it thought aloud before."""
     text = "".join(part.text for part in Fold().add_all(log.events).parts() if isinstance(part, Text))
-    letters = [found for found in _VERDICT.findall(text) if found in [letter(at) for at in range(count)]]
-    return JudgeVerdict(ord(letters[-1]) - ord("A")) if letters else JudgeVerdict(None, "it named none of the answers")
+    return read_verdict(text, count)
+
+
+def read_verdict(text: str, count: int) -> JudgeVerdict:
+    """A letter alone, at the beginning or in JSON. In a sentence with several letters any of them may be meant, so that
+    is no verdict.
+    """
+    letters = [letter(at) for at in range(count)]
+    value = as_json(text)
+    if isinstance(value, dict):
+        value = next((value[key] for key in _KEYS if key in value), None)
+    if isinstance(value, str):
+        text = value
+    lone = _LONE.match(text)
+    if lone is None or lone[1] not in letters:
+        return JudgeVerdict(None, "it named none of the answers by a letter alone")
+    if set(_ANY.findall(text)) & set(letters) != {lone[1]}:
+        return JudgeVerdict(None, "it named several of the answers")
+    return JudgeVerdict(letters.index(lone[1]))

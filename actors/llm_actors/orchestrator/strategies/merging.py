@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -12,6 +13,9 @@ MAX_DEPTH = 32
 """Nesting down to which objects are merged; deeper ones are taken as a whole."""
 
 FENCE = "```"
+
+_EXACT = 2.0**53
+"""Whole numbers below are the same as a float and as an int."""
 
 
 def as_json(text: str) -> Any:
@@ -26,8 +30,23 @@ def as_json(text: str) -> Any:
 
 
 def canonical(value: Any) -> str:
-    """The same text for the same JSON value, whatever the order of its keys."""
+    """The same text for the same JSON value, whatever the order of its keys and the spelling of its numbers."""
+    with suppress(RecursionError):
+        value = _plain(value)
     return msgspec.json.encode(value, order="deterministic").decode()
+
+
+def _plain(value: Any) -> Any:
+    """The value with whole numbers as such: 2.0 is 2."""
+    match value:
+        case float() if value.is_integer() and abs(value) < _EXACT:
+            return int(value)
+        case dict():
+            return {key: _plain(item) for key, item in value.items()}
+        case list():
+            return [_plain(item) for item in value]
+        case _:
+            return value
 
 
 def merge_json(texts: Sequence[str]) -> str | None:

@@ -23,16 +23,11 @@ from llm_protocol.response import FinishReason
 WITHOUT_A_MODEL: Final = ("longest", "first", "merge_json", "none")
 
 
-def needs_model(team: Ensemble) -> bool:
-    """Whether a model will be asked to make one answer of several."""
-    return _way(team, None) not in WITHOUT_A_MODEL
-
-
-def _way(team: Ensemble, answers: Sequence[Member] | None) -> str:
+def _way(team: Ensemble, answers: Sequence[Member]) -> str:
     """Who or what makes one of them: as the policy says, else the first of those that answered, unless synthesis is
     switched off.
     """
-    usual = answers[0].seat.model if answers else ""
+    usual = answers[0].seat.model
     return team.policy.synthesiser or (usual if team.services.synthesize else "none")
 
 

@@ -163,8 +163,8 @@ def error_object(failure: Failure) -> JsonObject:
     details: list[JsonObject] = [
         {"@type": f"{_TYPE}ErrorInfo", "reason": failure.rule.code.upper(), "domain": _DOMAIN},
     ]
-    if failure.retry_after is not None:
-        details.append({"@type": f"{_TYPE}RetryInfo", "retryDelay": f"{failure.retry_after:.9g}s"})
+    if failure.told_retry_after is not None:
+        details.append({"@type": f"{_TYPE}RetryInfo", "retryDelay": f"{failure.told_retry_after:.9g}s"})
     if failure.kind is FailureKind.QUOTA:
         violation = {"subject": _DOMAIN, "description": "the quota is used up", "quotaId": "QuotaPerDay"}
         details.append({"@type": f"{_TYPE}QuotaFailure", "violations": [violation]})

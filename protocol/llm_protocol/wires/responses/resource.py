@@ -251,6 +251,6 @@ def _failed(failure: Failure) -> ResponseEnding:
 
 def message_with_wait(failure: Failure) -> str:
     """The failure in words. Clients read the wait out of exactly this phrase."""
-    if failure.retry_after is None or "try again in" in failure.message:
+    if failure.told_retry_after is None or "try again in" in failure.message:
         return failure.message
-    return f"{failure.message.rstrip('. ')}. Please try again in {failure.retry_after:.3g}s."
+    return f"{failure.message.rstrip('. ')}. Please try again in {failure.told_retry_after:.3g}s."
