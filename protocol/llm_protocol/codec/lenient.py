@@ -85,10 +85,13 @@ def fit(value: Any, shape: type[S], essential: frozenset[str], ignored: set[str]
         inner = value.get(field.encode_name)
         if inner is None:
             continue
+        is_essential = field.encode_name in essential
+        if is_essential and isinstance(inner, int | float):  # no text that a model wrote
+            raise WireError(f"{field.encode_name}: a number in place of content")
         try:
             found[field.name] = _fitted(inner, field.type, essential, ignored)
         except _MisfitError:
-            if field.encode_name in essential:
+            if is_essential:
                 raise WireError(f"{field.encode_name}: a value of the wrong type") from None
             ignored.add(field.encode_name)
     try:
