@@ -72,7 +72,7 @@ def check_claims(data: bytes) -> None:
     """Answers, each to its claim, or ``ValueError``."""
     for claims in ((), _claims()[:1], _claims()):
         try:
-            found = step(decode, data, claims)
+            _, found = step(decode, data, claims)
         except ValueError:
             continue
         for claim, answer in found:
@@ -82,10 +82,10 @@ def check_claims(data: bytes) -> None:
 
 
 def claim_seeds() -> list[bytes]:
-    marks = [["1-1", 0.5, 10.0]]
+    marks = [["1.5", 1_700_000_000]]
     may, may_not = [True, 0.0, 0, 0.0, marks], [False, 2.5, 0, 1.0, []]
     both = [may, [True, 1.0, 1, 0.0, marks * 2]]
-    return [msgspec.msgpack.encode(answers) for answers in ([], [may], [may_not], both)]
+    return [msgspec.msgpack.encode([1_700_000_000.5, answers]) for answers in ([], [may], [may_not], both)]
 
 
 CLAIMS = Target("claims", check_claims, claim_seeds)

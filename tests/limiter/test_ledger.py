@@ -63,7 +63,7 @@ class Replica:
         self._redis = redis
         self._process = process
         self._clock = clock
-        self._sent_at = -inf
+        self._ahead = -inf
         self.parties = {name: Party(name, LimitState(each)) for name, each in limits.items()}
         self.out: list[Out] = []
 
@@ -101,9 +101,10 @@ class Replica:
 
     def tell(self, *entries: Entry) -> list[tuple[Claim, LedgerReply]]:
         claims = [entry for entry in entries if isinstance(entry, Claim)]
-        batch = encode("clock", self._process, self._clock.time - self._sent_at, entries, claims)
-        self._sent_at = self._clock.time
-        return decode(self._redis.run(batch.keys, batch.argument), claims)
+        batch = encode("clock", self._process, max(0.0, self._clock.time + self._ahead), entries, claims)
+        there, answered = decode(self._redis.run(batch.keys, batch.argument), claims)
+        self._ahead = there - self._clock.time
+        return answered
 
     @staticmethod
     def _count(claims: list[Claim], by: int) -> None:

@@ -72,7 +72,11 @@ def bulk(value: object) -> bytes:
     return b"$%d\r\n%s\r\n" % (len(data), data)
 
 
-NOTHING = bulk([])
+def replies(*answers: object, now: float = 1_700_000_000.5) -> bytes:
+    return bulk([now, answers])
+
+
+NOTHING = replies()
 
 WRONG: dict[str, bytes | None] = {
     "garbage": b"\x00\xff\x13garbage\r\n",
@@ -93,13 +97,15 @@ WRONG: dict[str, bytes | None] = {
     "a map of maps": b"%1\r\n%1\r\n+a\r\n+b\r\n+c\r\n",
     "not msgpack": b"$3\r\n\xc1\xc1\xc1\r\n",
     "no answers": NOTHING,
-    "too many answers": bulk([[True, 0, 0, 0, [["b", 1, 1]]]] * 3),
-    "another party": bulk([[True, 5.0, 7, 0, [["b", 1, 1]]]]),
-    "no marks": bulk([[True, 0, 0, 0, []]]),
-    "neither": bulk([[False, 0, 0, 0, []]]),
-    "no number": bulk([[True, float("nan"), 0, 0, [["b", 1, 1]]]]),
-    "for ever": bulk([[True, float("inf"), 0, 0, [["b", 1, 1]]]]),
-    "in the past": bulk([[True, -1.0, 0, 0, [["b", 1, 1]]]]),
+    "too many answers": replies(*[[True, 0, 0, 0, [["b", 1]]]] * 3),
+    "another party": replies([True, 5.0, 7, 0, [["b", 1]]]),
+    "no marks": replies([True, 0, 0, 0, []]),
+    "neither": replies([False, 0, 0, 0, []]),
+    "no number": replies([True, float("nan"), 0, 0, [["b", 1]]]),
+    "for ever": replies([True, float("inf"), 0, 0, [["b", 1]]]),
+    "no time": replies([True, 0, 0, 0, [["b", 1]]], now=float("nan")),
+    "another time": replies([True, 0, 0, 0, [["b", 1]]], now=1e300),
+    "in the past": replies([True, -1.0, 0, 0, [["b", 1]]]),
     "loading": b"-LOADING Redis is loading the dataset in memory\r\n",
     "moved": b"-MOVED 3999 127.0.0.1:6381\r\n",
     "busy": b"-BUSY Redis is busy running a script\r\n",

@@ -21,7 +21,7 @@ PATIENT = 2.0
 
 @asynccontextmanager
 async def replica(
-    server: RedisServer,
+    server: RedisServer | None,
     providers: Mapping[str, Limits],
     callers: Mapping[str, Limits] | None = None,
     *,

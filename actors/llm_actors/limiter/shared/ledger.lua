@@ -4,13 +4,13 @@
 --          one account each, a hash: r, t (the windows of requests and of tokens), till (nothing goes before),
 --          next, paced (after a pause, until paced, one goes no sooner than next), born, and for each process
 --          s:ID = "slots it holds, until when".
--- ARGV[1]  {process, seconds since its latest batch,
+-- ARGV[1]  {process, what the clock shows now at the latest by that process (0: it cannot tell),
 --          {{requests per minute, tokens per minute, slots, slots held here, burst}, ...}, {operation, ...}},
 --          where 0 is no limit, and an operation is one of
 --              {"claim", {account, ...}, tokens, patience}
 --              {"end", account, born, second, request back, tokens charged, tokens used}
 --              {"hold", account, seconds}
--- returns  for each claim {charged, wait, place of the account that makes it wait, when that one lets anybody go,
+-- returns  {what the clock shows, {answer, ...}}, an answer for each claim: {charged, wait, place of the account that makes it wait, when that one lets anybody go,
 --          {{born, second}, ...}}
 --
 -- The arithmetic of a window is window.py's; see there for why.
@@ -23,14 +23,17 @@ local slot = 's:' .. said[1]
 
 local function exact(number) return string.format('%.17g', number) end
 
--- This server's clock may be set. Set back, no time has passed; set forth, no more than the process that asks has
--- counted since it was last here. Only a process that was never here before believes a clock that was set forth.
+-- This server's clock may be set. Set back, no time has passed; set forth, no more than by the process that asks, which
+-- has counted since it was last here. Only one that was never here before believes a clock that was set forth.
 local function advance(key)
   local time = redis.call('TIME')
   local wall = tonumber(time[1]) + tonumber(time[2]) / 1e6
   local kept, now = redis.call('HMGET', key, 'wall', 'now'), wall
   if kept[1] and kept[2] then
-    now = tonumber(kept[2]) + math.max(0, math.min(wall - tonumber(kept[1]), said[2]))
+    now = tonumber(kept[2])
+    local passed = math.max(0, wall - tonumber(kept[1]))
+    if said[2] > 0 then passed = math.max(0, math.min(passed, said[2] - now)) end
+    now = now + passed
   end
   redis.call('HSET', key, 'wall', exact(wall), 'now', exact(now))
   redis.call('PEXPIRE', key, KEPT_MS)
@@ -259,4 +262,4 @@ for _, operation in ipairs(said[4]) do
 end
 
 for _, account in ipairs(accounts) do close(account) end
-return cmsgpack.pack(answers)
+return cmsgpack.pack({now, answers})

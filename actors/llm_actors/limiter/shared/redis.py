@@ -84,8 +84,8 @@ class SharedLedger:
         self._asked: list[Claim] = []
         self._news = trio.Event()
         self._beat_at = trio.current_time()
-        self._sent_at = -inf
-        """When the latest batch that was answered was sent."""
+        self._ahead_s = -inf
+        """How far the ledger's clock is ahead of ours at most; minus infinity while nobody has told."""
         self._trouble: RedisProblem | None = None
         self.is_open = False
         self.tried = trio.Event()
@@ -163,13 +163,13 @@ class SharedLedger:
         self._asked = [each for each in told if isinstance(each, Claim)]
         waiting = [each for each in entries if isinstance(each, Claim)]
         now = trio.current_time()
-        batch = encode(self._key("clock"), self._process, now - self._sent_at, told, waiting)
+        batch = encode(self._key("clock"), self._process, max(0.0, now + self._ahead_s), told, waiting)
         answer = await script.run(batch.keys, batch.argument)
         try:
-            answered = decode(answer, self._asked)
+            there, answered = decode(answer, self._asked)
         except ValueError:
             raise RedisAwayError(RedisProblem("answer", "an answer to something else")) from None
-        self._sent_at = now
+        self._ahead_s = there - now  # it was asked after ``now``
         self._answered(answered)  # should it crash, those it did not come to go as if the server were away
         self._asked = []
 

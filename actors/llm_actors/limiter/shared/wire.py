@@ -12,6 +12,9 @@ from msgspec import Meta
 from llm_actors.limiter.leases import Settlement
 from llm_actors.limiter.limit_state import LimitState
 
+MAX_TIME = 1e12
+"""A clock that shows more seconds is nonsense."""
+
 MAX_WAIT_SECONDS = 1e9
 """A longer wait is nonsense, and so is one that is no number."""
 
@@ -88,7 +91,15 @@ class Held(NamedTuple):
 
 Entry: TypeAlias = Claim | Settle | LedgerPause | Held
 
-_answers = msgspec.msgpack.Decoder(tuple[LedgerReply, ...])
+
+class LedgerReplies(msgspec.Struct, frozen=True, array_like=True):
+    """To a batch: what the ledger's clock shows, in seconds, and the answers to its claims."""
+
+    now: Annotated[float, Meta(ge=0, le=MAX_TIME)]
+    answers: tuple[LedgerReply, ...]
+
+
+_replies = msgspec.msgpack.Decoder(LedgerReplies)
 
 
 class Batch(NamedTuple):
@@ -98,9 +109,9 @@ class Batch(NamedTuple):
     argument: bytes
 
 
-def encode(clock: str, process: str, since_s: float, entries: Sequence[Entry], waiting: Sequence[Claim]) -> Batch:
-    """One batch. ``clock``: the key of the ledger's clock. ``since_s``: seconds since this process sent the latest
-    batch that was answered, which bound how far that clock may have advanced. ``waiting``: all claims without an
+def encode(clock: str, process: str, latest: float, entries: Sequence[Entry], waiting: Sequence[Claim]) -> Batch:
+    """One batch. ``clock``: the key of the ledger's clock. ``latest``: what that shows now at the latest, by this
+    process's own count since it heard of it; 0: it has not. ``waiting``: all claims without an
     answer, these entries' included: what they hold does not count yet.
     """
     open_claims = Counter(each.key for claim in waiting for each in claim.parties)
@@ -127,7 +138,7 @@ def encode(clock: str, process: str, since_s: float, entries: Sequence[Entry], w
             place(entry.party)
         else:
             operations.extend(_corrections(entry, [place(each) for each in entry.receipt.claim.parties]))
-    argument = msgspec.msgpack.encode((process, min(since_s, MAX_WAIT_SECONDS), accounts, operations))
+    argument = msgspec.msgpack.encode((process, latest, accounts, operations))
     return Batch([clock, *places], argument)
 
 
@@ -141,10 +152,13 @@ def _corrections(entry: Settle, places: Sequence[int]) -> list[tuple[object, ...
     ]
 
 
-def decode(answer: bytes, claims: Sequence[Claim]) -> list[tuple[Claim, LedgerReply]]:
-    """The answers to a batch's ``claims``, which are in order. Raises `ValueError` for anything else."""
+def decode(answer: bytes, claims: Sequence[Claim]) -> tuple[float, list[tuple[Claim, LedgerReply]]]:
+    """What the ledger's clock shows, and the answers to a batch's ``claims``, which are in order. Raises `ValueError`
+    for anything else.
+    """
     try:
-        answered = list(zip(claims, _answers.decode(answer), strict=True))
+        replies = _replies.decode(answer)
+        answered = list(zip(claims, replies.answers, strict=True))
     except (msgspec.MsgspecError, RecursionError) as exc:
         raise ValueError(str(exc)) from None
     for claim, each in answered:
@@ -153,4 +167,4 @@ def decode(answer: bytes, claims: Sequence[Claim]) -> list[tuple[Claim, LedgerRe
             raise ValueError("an answer of other parties")
         if not each.charged and not each.wait_s:
             raise ValueError("neither charged nor to be asked again")
-    return answered
+    return replies.now, answered
