@@ -6,6 +6,7 @@ into pieces, ends the answer at the first that is not understood, and lets nothi
 
 from __future__ import annotations
 
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any, Protocol, final
@@ -95,7 +96,10 @@ class AnswerDecoder(ABC):
 
     def _tool_calls(self, prefix: str) -> ToolCalls:
         """The accumulator of this answer's tool calls; ``prefix`` begins the ids of those that came without one."""
-        self._pending_calls = ToolCalls(prefix, self._begin, self._put)
+        me = weakref.proxy(self)  # a circle would keep the answer's text until the collector comes by
+        self._pending_calls = ToolCalls(
+            prefix, lambda kind, id_, name: me._begin(kind, id_, name), lambda event: me._put(event)
+        )
         return self._pending_calls
 
     def _put(self, event: Event) -> None:

@@ -55,9 +55,10 @@ class RunSubscription:
             self._wake()
 
     def close(self) -> None:
-        """Stop following."""
+        """Stop following. Closing twice is harmless."""
         self._follower.close()
         self._left(self)
+        self._wake = _nothing  # it leads back here: a circle would keep the run's log until the collector comes by
 
     def __enter__(self) -> Self:
         return self
@@ -83,6 +84,10 @@ class RunSubscription:
     def _cut_short(self) -> Failed:
         failure = Failure(kind=FailureKind.SHUTTING_DOWN, message=CLOSING, partial=bool(self.run.log.events))
         return Failed(failure=failure, response=self.run.folded())
+
+
+def _nothing() -> None:
+    """Wake nobody."""
 
 
 def respond(exchange: RequestContext, dialect: ServerDialect, inbound: Inbound, run: Run) -> Awaitable[None]:
