@@ -34,14 +34,14 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from bench._storm.clients import Clients
 from bench._storm.plan import slots
-from bench._storm.score import Score, percentile
+from bench._storm.score import LATE, Score, percentile
 from support.redis import Redis, redis
 
 SECONDS = 600.0
 FAST = 4
 GAP_P99_MS = 250
 BUSY_SHARE = 0.1
-"""A program that waited so long for its core shared it with others, and its gaps are told but not judged."""
+"""A program that waited so long for its core shared it with others: its gaps and lateness are told but not judged."""
 
 REDIS_AWAY_SECONDS = 3.0
 SAMPLE_SECONDS = 1.0
@@ -344,7 +344,7 @@ def verdict(where: str, outcome: Outcome, seconds: float) -> list[str]:
     for kind, gaps in sorted(score.gaps.items()):
         print(f"gaps, {kind:9} p50 {percentile(gaps, 0.5)} ms, p99 {percentile(gaps, 0.99)} ms, max {max(gaps)} ms")
     if busy >= BUSY_SHARE:
-        print("                gaps are not judged: this machine has other work")
+        print("                gaps and lateness are not judged: this machine has other work")
     print(f"late itself     provider p99 {percentile(late, 0.99)} ms, max {max(late)} ms", end="; ")
     print(f"clients p99 {percentile(score.lag, 0.99)} ms, max {max(score.lag)} ms")
     print(f"memory          {outcome.memory[0][1]:.0f} MiB at first, {outcome.memory[-1][1]:.0f} MiB at last", end="; ")
@@ -377,7 +377,8 @@ def verdict(where: str, outcome: Outcome, seconds: float) -> list[str]:
         "no untouched stream was whole": not (score.outcomes["slow"]["whole"] and score.outcomes["fast"]["whole"]),
         **{f"{name} is {value:.0f}, not 0": bool(value) for name, value in left.items()},
     }
-    found = [f"{count} x {what}" for what, count in score.wrong.most_common()]
+    judged = {what: count for what, count in score.wrong.most_common() if what != LATE or busy < BUSY_SHARE}
+    found = [f"{count} x {what}" for what, count in judged.items()]
     found += [f"restarted: {actor}" for actor in actors_restarted(metrics)]
     found += [what for what, is_so in wrong.items() if is_so]
     return [f"{where}: {each}" for each in found]

@@ -13,6 +13,8 @@ from bench._storm.plan import Call
 LATE_SECONDS = 5.0
 """So much later than its deadline a call may end."""
 
+LATE = "deadline passed, and the call did not end"
+
 PATIENCE_SECONDS = 25.0
 """A call that has no end so long after it should have is hung."""
 
@@ -79,7 +81,7 @@ class Score:
             if outcome != "whole":
                 self.wrong[f"untouched {call.kind} stream: {outcome}"] += 1
         if call.leaves == "deadline" and now - ended.began > call.leaves_after + LATE_SECONDS:
-            self.wrong["deadline passed, and the call did not end"] += 1
+            self.wrong[LATE] += 1
 
     def to_json(self) -> dict[str, Any]:
         """For another process."""
