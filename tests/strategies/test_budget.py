@@ -8,19 +8,22 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from llm_actors.catalog import Candidate
-from llm_actors.orchestrator.strategies.budget import RequestBudget
+from llm_actors.orchestrator.strategies.budget import MemberBudget, MemberHold, RequestBudget
+from llm_protocol.content import Message
 from llm_protocol.estimate import Estimate
 from llm_protocol.failures import FailureKind
 from llm_protocol.policy import Policy
-from llm_protocol.requests import Parameters
-from llm_protocol.response import Usage
+from llm_protocol.requests import ChatRequest, Parameters
+from llm_protocol.response import FinishReason, Usage
 from support.attempts import world
+from support.billing import Ledger, billing
 from support.panels import ask, members, outcomes, saying
 
 TEN = Parameters(max_output_tokens=10)
 """So an attempt is expected to take some seven tokens in and ten out."""
 
 A = Candidate("a", "m-a")
+REQUEST = ChatRequest(messages=(Message.of("user", "q"),))
 
 
 def cost_of(provider: str, model: str, usage: Usage) -> float | None:
@@ -131,25 +134,35 @@ async def test_a_request_can_lower_a_routes_ceiling_and_never_raise_it(autojump_
 @given(
     limit=st.integers(1, 5_000),
     attempts=st.lists(st.tuples(st.integers(1, 500), st.integers(1, 500), st.integers(0, 3_000)), max_size=12),
+    obey=st.booleans(),
+    later=st.integers(0, 3),
 )
-def test_a_ceiling_is_passed_by_less_than_one_members_share(limit: int, attempts: list[tuple[int, int, int]]) -> None:
-    """All run at once, each writes as much as it likes until it is stopped; counts are exact."""
+def test_a_ceiling_is_passed_by_less_than_one_members_share(
+    limit: int, attempts: list[tuple[int, int, int]], obey: bool, later: int
+) -> None:
+    """All run at once. Vendors write as much as they like until they are stopped, or until they have written what they
+    were allowed to; counts are exact.
+    """
     ledger = RequestBudget(cost_of, None, limit)
+    estimates = {ledger.purse(lambda: None): Estimate(into, out, into) for into, out, _ in attempts}
+    wanted = dict(zip(estimates, (wanted for _, _, wanted in attempts), strict=True))
+    left_out = ledger.admit({purse: ledger.expected(A, each) for purse, each in estimates.items()}, later)
+    held: dict[MemberBudget, MemberHold] = {}
+    for purse, estimate in estimates.items():
+        if purse not in left_out and purse.refuses(A, estimate, REQUEST) is None:
+            held[purse] = purse.hold(A, estimate, REQUEST)
     taken = 0
-    for input_tokens, output_tokens, wanted in attempts:
-        purse = ledger.purse(lambda: None)
-        estimate = Estimate(input_tokens, output_tokens, input_tokens)
-        if purse.refuses(A, estimate) is not None:
-            continue
-        hold = purse.hold(A, estimate)
+    for purse, hold in held.items():
+        assert hold.most is not None
         written = 0
-        while written < wanted and not purse.overran:
+        while written < (min(wanted[purse], hold.most) if obey else wanted[purse]) and not purse.overran:
             written += 1
-            hold.grow(written * 4)
-        hold.settle(Usage(input_tokens=input_tokens, output_tokens=written), 0.0)
-        taken += input_tokens + written
+            hold.grow(written)
+        assert not (obey and purse.overran), "who keeps to what it may write is never stopped"
+        hold.settle(Usage(input_tokens=estimates[purse].input_tokens, output_tokens=written), 0.0)
+        taken += estimates[purse].input_tokens + written
 
-    assert taken <= limit + 1
+    assert taken <= limit + (0 if obey else len(held))
     assert ledger.holds == set()
     assert taken == (ledger.total.usage.total_tokens if ledger.total.usage else 0)
 
@@ -158,13 +171,73 @@ def test_what_is_put_aside_counts_until_it_is_settled() -> None:
     ledger = RequestBudget(cost_of, 1.0, None)
     first, second = ledger.purse(lambda: None), ledger.purse(lambda: None)
     sixty = Estimate(30, 30, 30)
-    hold = first.hold(A, sixty)
-    assert second.refuses(A, sixty) is not None
+    hold = first.hold(A, sixty, REQUEST)
+    assert hold.most == 70
+    assert second.refuses(A, sixty, REQUEST) is not None
 
     hold.settle(Usage(input_tokens=10), 0.1)
 
-    assert second.refuses(A, sixty) is None
+    assert second.refuses(A, sixty, REQUEST) is None
+    assert second.hold(A, sixty, REQUEST).most == 60
     assert ledger.total.cost == 0.1
+
+
+async def test_the_vendor_is_told_how_much_is_left(autojump_clock: MockClock) -> None:
+    ledger = Ledger()
+    async with world(a=[billing(ledger, words=400)]) as w:
+        asked = await ask(w, "word" * 100, strategy="single", max_tokens=300)
+
+    [bill] = ledger.bills
+    assert bill.most is not None
+    assert bill.input_tokens + bill.most == pytest.approx(300, abs=10)
+    assert asked.failure is None
+    assert asked.response.finish_reason is FinishReason.LENGTH
+    assert sum(ledger.total()) <= 310
+
+
+async def test_hidden_reasoning_counts(autojump_clock: MockClock) -> None:
+    """Fifteen thousand tokens of it were used under ``max_tokens = 1000``."""
+    ledger = Ledger()
+    async with world(a=[billing(ledger, words=30, hidden=15_000)]) as w:
+        asked = await ask(w, strategy="single", max_tokens=1_000)
+
+    assert sum(ledger.total()) <= 1_010
+    assert asked.response.finish_reason is FinishReason.LENGTH
+
+
+async def test_max_cost_becomes_tokens_by_the_candidates_price(autojump_clock: MockClock) -> None:
+    """At `c` a token costs three dollars."""
+    ledger = Ledger()
+    async with world(c=[billing(ledger, words=400)]) as w:
+        asked = await ask(w, "word" * 100, strategy="single", max_cost=600.0)
+
+    assert asked.response.cost is not None
+    assert 500 <= asked.response.cost <= 630
+    assert asked.failure is None
+
+
+async def test_the_budget_stops_who_matters_least_and_the_others_finish(autojump_clock: MockClock) -> None:
+    ledger = Ledger()
+    long = [billing(ledger, words=300, gap=0.01)]
+    async with world(a=long, b=long, c=long) as w:
+        for name in "abc":
+            await ask(w, strategy="single", candidates=(f"{name}/m-{name}",))  # so that it is known what they write
+        del ledger.bills[:]
+        asked = await ask(w, strategy="panel", max_tokens=700, synthesiser="none")
+
+    assert outcomes(asked) == {"a/m-a": "ok", "b/m-b": "ok", "c/m-c": "budget"}
+    assert {member.finish_reason for member in asked.response.members} == {FinishReason.STOP}
+    assert sum(ledger.total()) <= 700
+
+
+def test_a_reasoning_budget_fits_into_what_is_left() -> None:
+    ledger = RequestBudget(cost_of, None, 3_000)
+    asked = ChatRequest(messages=(Message.of("user", "q"),), parameters=Parameters(reasoning_budget=8_000))
+    hold = ledger.purse(lambda: None).hold(A, Estimate(10, 10, 10), asked)
+
+    limited = hold.limit(asked).parameters
+    assert limited.max_output_tokens == 2_990
+    assert limited.reasoning_budget == 1_495
 
 
 def test_an_unknown_cost_makes_the_total_unknown_and_stays_so() -> None:

@@ -28,6 +28,10 @@ from llm_protocol.response import Usage
 class Hold(Protocol):
     """What one attempt may spend."""
 
+    def limit(self, request: AnyRequest) -> AnyRequest:
+        """The request, in which the vendor is told how much it may write."""
+        ...
+
     def grow(self, tokens: float) -> None:
         """So many tokens have been delivered so far, by the length of the text."""
         ...
@@ -40,12 +44,12 @@ class Hold(Protocol):
 class AttemptBudget(Protocol):
     """What the attempts at one question are paid from, where there is a budget for them."""
 
-    def refuses(self, candidate: Candidate, estimate: Estimate) -> Failure | None:
+    def refuses(self, candidate: Candidate, estimate: Estimate, request: AnyRequest) -> Failure | None:
         """Why an attempt that is expected to take so much cannot be paid; ``None`` if it can."""
         ...
 
-    def hold(self, candidate: Candidate, estimate: Estimate) -> Hold:
-        """Put so much aside."""
+    def hold(self, candidate: Candidate, estimate: Estimate, request: AnyRequest) -> Hold:
+        """Put its share aside. To be called after `refuses`, in the same pass."""
         ...
 
 
@@ -99,7 +103,9 @@ class Attempt:
         self._request = request
         self._estimate = estimate
         self._room = room
-        self._hold = ask.purse.hold(candidate, estimate) if ask.purse is not None else None
+        self._hold = ask.purse.hold(candidate, estimate, request) if ask.purse is not None else None
+        if self._hold is not None:
+            self._request = self._hold.limit(request)
         self._waited_s = waited_s
         self.hedge = hedge
         self._sink: Sink | None = None

@@ -183,7 +183,8 @@ class AttemptLoop:
 
     def _unpaid(self, candidate: Candidate, estimate: Estimate) -> Failure | None:
         """Why ``candidate`` cannot be paid, if there is a budget."""
-        return None if self._ask.purse is None else self._ask.purse.refuses(candidate, estimate)
+        purse = self._ask.purse
+        return None if purse is None else purse.refuses(candidate, estimate, self._ask.request)
 
     def _admit(self, candidate: Candidate, others: list[Candidate]) -> Failure | None:
         """Why ``candidate`` is not asked now. A fallback that is usually slower than the time left is not (RTY-07)."""

@@ -51,7 +51,7 @@ class JudgeVerdict(NamedTuple):
 async def best_of(team: Ensemble) -> RunResult:
     """See the module."""
     members = [team.member(seat) for seat in team.samples(team.policy.samples or USUAL_SAMPLES)]
-    answered = await team.gather(members)
+    answered = await team.gather(members, later=0 if team.run.judge else 1)
     if not answered:
         return team.failed(members)
     verdict = await _judged(team, answered) if len(answered) > 1 else JudgeVerdict(0, "there is only one")

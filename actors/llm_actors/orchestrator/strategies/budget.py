@@ -1,23 +1,43 @@
 """What one request may spend, and what it spent: one ledger for all the models that are asked for it.
 
-Before each attempt what it will probably take is put aside; an attempt for which there is not enough is not made.
-While an answer streams, what outgrows its share takes from what is left, and when nothing is left it is stopped. At
-the end the vendor's own count stands in the books. So the ceiling is passed at most by what our estimates were off,
-which is less than one attempt's share.
+Before each attempt a share of what is left is put aside, and the vendor is told to write no more than that: so hidden
+reasoning counts, and no attempt can take what belongs to another. A share is what the attempt is expected to take, and
+of what is left beyond all expectations as much as each call that is still to come gets. An attempt for which there is
+not enough is not made; of several members those that stand last go without, and those that are asked can finish.
+
+A server that writes more all the same takes from what is left, and is stopped when nothing is. At the end the vendor's
+own count stands in the books. So the ceiling is passed at most by what the estimate of a prompt was off, or by what one
+server wrote unasked, which is less than one attempt's share.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from math import inf
-from typing import final
+from collections.abc import Callable, Mapping
+from math import floor, inf
+from typing import NamedTuple, final
+
+import msgspec
 
 from llm_actors.catalog import Candidate
 from llm_actors.orchestrator.spending import Spent
 from llm_actors.selector import CostOf
 from llm_protocol.estimate import Estimate
 from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.requests import AnyRequest, ChatRequest, CodeRequest, CompletionRequest
 from llm_protocol.response import Usage
+
+MIN_OUTPUT_TOKENS = 16
+"""Room for less than this is none, unless the request asks for no more: some vendors refuse to write less."""
+
+MIN_REASONING_TOKENS = 1_024
+"""Vendors refuse a smaller reasoning budget; where there is no room for it the vendor is left to choose."""
+
+
+class Share(NamedTuple):
+    """So many tokens and US dollars."""
+
+    tokens: float
+    cost: float
 
 
 @final
@@ -29,6 +49,10 @@ class RequestBudget:
         self.max_cost = max_cost
         self.max_tokens = max_tokens
         self.holds: set[MemberHold] = set()
+        self.later = 0
+        """Calls that will follow those that are to be made now, such as a synthesis."""
+        self.waiting: dict[MemberBudget, Share] = {}
+        """Who will be asked now and has put nothing aside yet, and what it is expected to take."""
         self._cost_of = cost_of
 
     @property
@@ -44,6 +68,35 @@ class RequestBudget:
         """US dollars, or ``None``."""
         usage = Usage(input_tokens=input_tokens, output_tokens=output_tokens)
         return self._cost_of(candidate.provider, candidate.model, usage)
+
+    def expected(self, candidate: Candidate, estimate: Estimate) -> Share:
+        """What an attempt will probably take. One without a known price counts for nothing: it is refused."""
+        cost = self.price(candidate, estimate.input_tokens, estimate.output_tokens)
+        return Share(estimate.total_tokens, cost or 0.0)
+
+    def admit(self, expected: Mapping[MemberBudget, Share], later: int) -> list[MemberBudget]:
+        """Let the first of them in, and those after it that can be expected to finish too; returns who is left out.
+        ``later``: calls that will follow theirs.
+        """
+        self.later = later
+        tokens, cost = self.tokens_left, self.cost_left
+        out: list[MemberBudget] = []
+        for purse, share in expected.items():
+            if self.waiting and (share.tokens > tokens or share.cost > cost):
+                out.append(purse)
+                continue
+            tokens, cost = tokens - share.tokens, cost - share.cost
+            self.waiting[purse] = share
+        return out
+
+    def allot(self, purse: MemberBudget, own: Share) -> Share:
+        """What ``purse`` may put aside of what is left."""
+        others = [share for other, share in self.waiting.items() if other is not purse]
+        calls = 1 + len(others) + self.later
+        return Share(
+            _part(self.tokens_left, own.tokens, sum(each.tokens for each in others), calls),
+            _part(self.cost_left, own.cost, sum(each.cost for each in others), calls),
+        )
 
     def fits(self, more_tokens: int, more_cost: float) -> bool:
         """Whether so much more can be put aside."""
@@ -62,20 +115,42 @@ class RequestBudget:
         return inf if self.max_cost is None else self.max_cost - spent - sum(hold.cost for hold in self.holds)
 
 
+def _part(left: float, own: float, others: float, calls: int) -> float:
+    """What is expected, and an equal part of what is left beyond; less where not even the expected is left."""
+    if left == inf:
+        return inf
+    beyond = left - own - others
+    return own + (beyond / calls if beyond > 0 else beyond)
+
+
 @final
 class MemberHold:
-    """What is put aside for one attempt; see `llm_actors.orchestrator.attempt.Hold`."""
+    """What is put aside for one attempt; see `llm_actors.orchestrator.attempt.Hold`. ``most``: the tokens that the
+    vendor may write; ``None``: as many as it likes.
+    """
 
-    def __init__(self, purse: MemberBudget, candidate: Candidate, estimate: Estimate) -> None:
+    def __init__(self, purse: MemberBudget, candidate: Candidate, estimate: Estimate, most: int | None) -> None:
         self._purse = purse
         self._candidate = candidate
         self._input = estimate.input_tokens
-        self._output = estimate.output_tokens
-        self.tokens = estimate.total_tokens
+        self._output = estimate.output_tokens if most is None else most
+        self.most = most
+        self.tokens = self._input + self._output
         self.cost = self._price()
 
     def _price(self) -> float:
         return self._purse.ledger.price(self._candidate, self._input, self._output) or 0.0
+
+    def limit(self, request: AnyRequest) -> AnyRequest:
+        """The request, in which the vendor is told how much it may write."""
+        if self.most is None or not isinstance(request, ChatRequest | CompletionRequest | CodeRequest):
+            return request
+        parameters = msgspec.structs.replace(request.parameters, max_output_tokens=self.most)
+        thought = parameters.reasoning_budget
+        if thought is not None and thought >= self.most:
+            fitting = self.most // 2 if self.most // 2 >= MIN_REASONING_TOKENS else None
+            parameters = msgspec.structs.replace(parameters, reasoning_budget=fitting)
+        return msgspec.structs.replace(request, parameters=parameters)
 
     def grow(self, tokens: float) -> None:
         """What has been delivered may be more than was put aside."""
@@ -105,33 +180,69 @@ class MemberBudget:
         self.overran = False
         self._on_overrun = on_overrun
 
-    def refuses(self, candidate: Candidate, estimate: Estimate) -> Failure | None:
-        """A refusal where the estimate does not fit, or where a price is not known that would have to be."""
+    def refuses(self, candidate: Candidate, estimate: Estimate, request: AnyRequest) -> Failure | None:
+        """A refusal where there is no room to answer, or where a price is not known that would have to be."""
         ledger = self.ledger
         if not ledger.bounded:
             return None
-        cost = ledger.price(candidate, estimate.input_tokens, estimate.output_tokens)
-        if cost is None and ledger.max_cost is not None:
+        expected = ledger.price(candidate, estimate.input_tokens, estimate.output_tokens)
+        if expected is None and ledger.max_cost is not None:
             return _refusal(candidate, "its price is not known, so max_cost could not be kept")
-        tokens, left = estimate.total_tokens, max(0, ledger.tokens_left)
-        if tokens > left:
-            return _refusal(candidate, f"it may take {tokens} tokens and {left} of max_tokens are left")
-        if cost is not None and cost > ledger.cost_left:
-            dollars = max(0.0, ledger.cost_left)
-            return _refusal(candidate, f"it may cost ${cost:.6f} and ${dollars:.6f} of max_cost is left")
-        return None
+        wanted = _wanted(request)
+        least = estimate.output_tokens if wanted is None else min(wanted, MIN_OUTPUT_TOKENS)
+        if self._room(candidate, estimate) >= least:
+            return None
+        share = self.ledger.allot(self, self.ledger.expected(candidate, estimate))
+        return too_little(candidate, estimate.input_tokens + least, share, self.ledger)
 
-    def hold(self, candidate: Candidate, estimate: Estimate) -> MemberHold:
-        """Put the estimate aside."""
-        aside = MemberHold(self, candidate, estimate)
+    def hold(self, candidate: Candidate, estimate: Estimate, request: AnyRequest) -> MemberHold:
+        """Put its share aside. To be called after `refuses`, in the same pass."""
+        wanted = _wanted(request)
+        room = self._room(candidate, estimate)
+        most = None if wanted is None or room == inf else min(wanted, floor(room))
+        self.ledger.waiting.pop(self, None)
+        aside = MemberHold(self, candidate, estimate, most)
         self.ledger.holds.add(aside)
         return aside
+
+    def _room(self, candidate: Candidate, estimate: Estimate) -> float:
+        """Tokens that its share leaves for the answer."""
+        ledger = self.ledger
+        share = ledger.allot(self, ledger.expected(candidate, estimate))
+        room = share.tokens - estimate.input_tokens
+        if share.cost == inf:
+            return room
+        prompt = ledger.price(candidate, estimate.input_tokens, 0) or 0.0
+        thousand = (ledger.price(candidate, estimate.input_tokens, 1_000) or 0.0) - prompt
+        if thousand <= 0:
+            return room if prompt <= share.cost else -1
+        return min(room, (share.cost - prompt) * 1_000 / thousand)
 
     def overrun(self) -> None:
         """The budget is used up in the middle of an answer."""
         if not self.overran:
             self.overran = True
             self._on_overrun()
+
+
+_UNBOUNDED = 2**31 - 1
+
+
+def _wanted(request: AnyRequest) -> int | None:
+    """The most tokens that the request asks for; ``None`` where a vendor cannot be told how many to make."""
+    if not isinstance(request, ChatRequest | CompletionRequest | CodeRequest):
+        return None
+    most = request.parameters.max_output_tokens
+    return _UNBOUNDED if most is None else most
+
+
+def too_little(candidate: Candidate, tokens: float, left: Share, ledger: RequestBudget) -> Failure:
+    """The refusal of an attempt for which there is not enough."""
+    if ledger.max_tokens is not None and tokens > left.tokens:
+        return _refusal(
+            candidate, f"it may take {tokens:.0f} tokens and {max(0, floor(left.tokens))} of max_tokens are left"
+        )
+    return _refusal(candidate, f"${max(0.0, left.cost):.6f} of max_cost is left, which is too little for an answer")
 
 
 def _refusal(candidate: Candidate, why: str) -> Failure:

@@ -11,7 +11,7 @@ from llm_actors.orchestrator.attempt_loop import RunResult
 from llm_actors.orchestrator.strategies.ensemble import MEMBERS_SHARE, Ensemble
 from llm_actors.orchestrator.strategies.members import Member
 from llm_actors.orchestrator.strategies.prompts import REVISION, about
-from llm_actors.orchestrator.strategies.synthesis import synthesise
+from llm_actors.orchestrator.strategies.synthesis import needs_model, synthesise
 from llm_protocol.requests import AnyRequest
 
 USUAL_ROUNDS = 1
@@ -24,10 +24,12 @@ async def council(team: Ensemble) -> RunResult:
         return await team.alone(taken[0])
     rounds = USUAL_ROUNDS if team.policy.rounds is None else team.policy.rounds
     members = [team.member(seat) for seat in taken]
-    drafts = await team.gather(members, share=_share(0, rounds))
+    later = len(members) * rounds + needs_model(team)
+    drafts = await team.gather(members, share=_share(0, rounds), later=later)
     for number in range(1, rounds + 1):
         if len(drafts) > 1:
-            drafts = await _revised(team, drafts, number, share=_share(number, rounds))
+            later = len(drafts) * (rounds - number) + needs_model(team)
+            drafts = await _revised(team, drafts, number, share=_share(number, rounds), later=later)
     if not drafts:
         return team.failed(members)
     team.accept(drafts)
@@ -40,10 +42,10 @@ def _share(number: int, rounds: int) -> float:
     return each / (1 - each * number)
 
 
-async def _revised(team: Ensemble, drafts: list[Member], number: int, *, share: float) -> list[Member]:
+async def _revised(team: Ensemble, drafts: list[Member], number: int, *, share: float, later: int) -> list[Member]:
     """The drafts after each member has seen the others'. Who did not revise is in with the draft there was."""
     members = [team.member(draft.seat, round_=number, request=_revision(team, draft, drafts)) for draft in drafts]
-    await team.gather(list(members), share=share)
+    await team.gather(list(members), share=share, later=later)
     return [new if new.response is not None else old for old, new in zip(drafts, members, strict=True)]
 
 

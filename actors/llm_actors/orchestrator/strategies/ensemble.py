@@ -23,7 +23,7 @@ from llm_actors.orchestrator.attempt_loop import AttemptLoop, RunResult
 from llm_actors.orchestrator.decision_record import DecisionRecord, EnsembleRecord, about
 from llm_actors.orchestrator.services import Services
 from llm_actors.orchestrator.spending import Spent
-from llm_actors.orchestrator.strategies.budget import RequestBudget
+from llm_actors.orchestrator.strategies.budget import MemberBudget, RequestBudget, Share, too_little
 from llm_actors.orchestrator.strategies.context import shared, told
 from llm_actors.orchestrator.strategies.knowledge import Piece
 from llm_actors.orchestrator.strategies.member_events import LOG_SHARE, MemberEvents
@@ -122,14 +122,15 @@ class Ensemble:
         return now + share * (self.ask.deadline - now)
 
     async def gather(
-        self, members: list[Member], enough: Enough | None = None, *, share: float = MEMBERS_SHARE
+        self, members: list[Member], enough: Enough | None = None, *, share: float = MEMBERS_SHARE, later: int = 0
     ) -> list[Member]:
         """Ask all at once. Returns those that answered, in the given order.
 
         Waits until all have ended, or ``grace_s`` after ``enough`` have answered (the quorum), or for ``share`` of the
         time left; who is not ready then is cancelled, down to its connection. In the place of one that fails another is
-        asked, and added to ``members``, where the policy says so.
+        asked, and added to ``members``, where the policy says so. ``later``: calls that will follow these.
         """
+        self._admit(members, later)
         enough = enough or self._quorum(len(members))
         answered: list[Member] = []
         satisfied = False
@@ -153,7 +154,31 @@ class Ensemble:
 
             for member in tuple(members):
                 start(member)
+        self.ledger.waiting.clear()
+        self.ledger.later = 0
         return [member for member in members if member.response is not None]
+
+    def _admit(self, members: Sequence[Member], later: int) -> None:
+        """Where there is a budget, refuse the last of those that it does not reach for."""
+        if not self.ledger.bounded:
+            return
+        estimator, ledger = self.services.estimator, self.ledger
+        expected: dict[MemberBudget, Share] = {}
+        for member in members:
+            if member.seat.candidates:
+                first = member.seat.candidates[0]
+                expected[member.purse] = ledger.expected(first, estimator.estimate(str(first), member.request))
+        out = set(ledger.admit(expected, later))
+        for member in members:
+            if member.purse in out:
+                needed, left = expected[member.purse], Share(max(0.0, self._left().tokens), max(0.0, self._left().cost))
+                member.refused = too_little(member.seat.candidates[0], needed.tokens, left, ledger)
+
+    def _left(self) -> Share:
+        """What nobody is expected to take."""
+        ledger = self.ledger
+        tokens, cost = (sum(part) for part in zip((0, 0), *ledger.waiting.values(), strict=True))
+        return Share(ledger.tokens_left - tokens, ledger.cost_left - cost)
 
     def _quorum(self, count: int) -> Enough:
         wanted = min(self.policy.quorum or count, count)
@@ -175,6 +200,8 @@ class Ensemble:
     async def _answer(self, member: Member) -> RunResult:
         if member.seat.failure is not None:
             return RunResult(Failed(failure=member.seat.failure), None)
+        if member.refused is not None:
+            return RunResult(Failed(failure=member.refused), None)
         ending = await AttemptLoop(self.services, self._ask_of(member)).answer()
         plain = self.ask.request.parameters
         if isinstance(ending.end, Failed) and ending.end.failure.kind in REFUSED and plain != member.request.parameters:
@@ -235,6 +262,7 @@ class Ensemble:
         """
         scope = trio.CancelScope(deadline=self.until(share))
         purse = self.ledger.purse(scope.cancel)
+        self.ledger.later = int(bool(self.policy.hedge) and len(candidates) > 1)  # a hedge needs a share as well
         whole = into is self.run.log
         if not whole:
             self._consulted.append(record)

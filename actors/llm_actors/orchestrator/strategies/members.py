@@ -47,6 +47,8 @@ class Member:
         self.contributed = False
         self.response: LLMResponse | None = None
         self.failure: Failure | None = None
+        self.refused: Failure | None = None
+        """Why it is not asked at all."""
         self._began = trio.current_time()
         self.ended_at = self._began
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from llm_actors.orchestrator.attempt_loop import RunResult
 from llm_actors.orchestrator.strategies.ensemble import Ensemble
-from llm_actors.orchestrator.strategies.synthesis import synthesise
+from llm_actors.orchestrator.strategies.synthesis import needs_model, synthesise
 
 
 async def panel(team: Ensemble) -> RunResult:
@@ -17,7 +17,7 @@ async def panel(team: Ensemble) -> RunResult:
     if len(taken) == 1:
         return await team.alone(taken[0])
     members = [team.member(seat) for seat in taken]
-    answered = await team.gather(members)
+    answered = await team.gather(members, later=int(needs_model(team)))
     if not answered:
         return team.failed(members)
     team.accept(answered)

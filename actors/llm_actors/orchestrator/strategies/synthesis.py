@@ -23,6 +23,12 @@ from llm_protocol.response import FinishReason
 WITHOUT_A_MODEL: Final = ("longest", "first", "merge_json", "none")
 
 
+def needs_model(team: Ensemble) -> bool:
+    """Whether a model will be asked to make one answer of several."""
+    way = team.policy.synthesiser or ("" if team.services.synthesize else "none")
+    return way not in WITHOUT_A_MODEL
+
+
 def _way(team: Ensemble, answers: Sequence[Member]) -> str:
     """Who or what makes one of them: as the policy says, else the first of those that answered, unless synthesis is
     switched off.
