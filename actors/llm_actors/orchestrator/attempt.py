@@ -44,8 +44,12 @@ class Hold(Protocol):
 class AttemptBudget(Protocol):
     """What the attempts at one question are paid from, where there is a budget for them."""
 
-    def refuses(self, candidate: Candidate, estimate: Estimate, request: AnyRequest) -> Failure | None:
-        """Why an attempt that is expected to take so much cannot be paid; ``None`` if it can."""
+    def refuses(
+        self, candidate: Candidate, estimate: Estimate, request: AnyRequest, *, is_last: bool = True
+    ) -> Failure | None:
+        """Why an attempt that is expected to take so much cannot be paid; ``None`` if it can. ``is_last``: there is no
+        other candidate, which may be cheaper, so less than is expected will do.
+        """
         ...
 
     def hold(self, candidate: Candidate, estimate: Estimate, request: AnyRequest) -> Hold:

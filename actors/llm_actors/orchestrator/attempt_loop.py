@@ -140,7 +140,7 @@ class AttemptLoop:
             except LLMClientError as exc:
                 return RunResult(Failed(failure=exc.failure), None)
             candidate = plan.current
-            barred = self._unpaid(candidate, estimate) or self._admit(candidate, plan.others)
+            barred = self._unpaid(candidate, estimate, is_last=not plan.others) or self._admit(candidate, plan.others)
             self._asked = barred is None
             if barred is not None:
                 refused = AttemptResult(end=Failed(failure=barred), duration_s=0.0)
@@ -181,10 +181,10 @@ class AttemptLoop:
             raise error_for(_overloaded(candidate, LATE_RETRY_SECONDS, load.waiting))
         return slot
 
-    def _unpaid(self, candidate: Candidate, estimate: Estimate) -> Failure | None:
+    def _unpaid(self, candidate: Candidate, estimate: Estimate, *, is_last: bool) -> Failure | None:
         """Why ``candidate`` cannot be paid, if there is a budget."""
         purse = self._ask.purse
-        return None if purse is None else purse.refuses(candidate, estimate, self._ask.request)
+        return None if purse is None else purse.refuses(candidate, estimate, self._ask.request, is_last=is_last)
 
     def _admit(self, candidate: Candidate, others: list[Candidate]) -> Failure | None:
         """Why ``candidate`` is not asked now. A fallback that is usually slower than the time left is not (RTY-07)."""
@@ -288,7 +288,8 @@ class AttemptLoop:
 
             def second() -> Attempt | None:
                 now = trio.current_time()
-                if self._unpaid(other, estimate) is not None or not selector.may_hedge(asking.candidate, now):
+                unpaid = self._unpaid(other, estimate, is_last=False)
+                if unpaid is not None or not selector.may_hedge(asking.candidate, now):
                     return None
                 slot = self._services.loads[other.provider].take_nowait()
                 if slot is None:  # whoever waits for one is asked for the first time

@@ -180,8 +180,12 @@ class MemberBudget:
         self.overran = False
         self._on_overrun = on_overrun
 
-    def refuses(self, candidate: Candidate, estimate: Estimate, request: AnyRequest) -> Failure | None:
-        """A refusal where there is no room to answer, or where a price is not known that would have to be."""
+    def refuses(
+        self, candidate: Candidate, estimate: Estimate, request: AnyRequest, *, is_last: bool = True
+    ) -> Failure | None:
+        """A refusal where there is no room to answer, or where a price is not known that would have to be. ``is_last``:
+        there is nobody else, so that an answer may be shorter than is expected.
+        """
         ledger = self.ledger
         if not ledger.bounded:
             return None
@@ -189,7 +193,9 @@ class MemberBudget:
         if expected is None and ledger.max_cost is not None:
             return _refusal(candidate, "its price is not known, so max_cost could not be kept")
         wanted = _wanted(request)
-        least = estimate.output_tokens if wanted is None else min(wanted, MIN_OUTPUT_TOKENS)
+        least = estimate.output_tokens
+        if wanted is not None:
+            least = min(wanted, MIN_OUTPUT_TOKENS if is_last else estimate.output_tokens)
         if self._room(candidate, estimate) >= least:
             return None
         share = self.ledger.allot(self, self.ledger.expected(candidate, estimate))
