@@ -7,10 +7,11 @@ whoever asked has gone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from contextlib import suppress
+from functools import partial
 from math import inf
-from typing import final
+from typing import TypeGuard, final
 
 import msgspec
 import trio
@@ -29,7 +30,7 @@ from llm_protocol.errors import LLMClientError
 from llm_protocol.events import CONTENT, TERMINAL, Event, Failed, Finished, Started, UsageReported
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.policy import Timeouts
-from llm_protocol.requests import AnyRequest, CodeRequest, RequestType, answer_type
+from llm_protocol.requests import AnyRequest, ChatRequest, CodeRequest, RequestType, answer_type
 from llm_protocol.response import FinishReason
 
 ERROR_BODY_BYTES = 256 * 1024
@@ -37,6 +38,9 @@ ERROR_BODY_BYTES = 256 * 1024
 
 _NEVER_LONG_STREAMS = (RequestType.EMBEDDING, RequestType.IMAGE_GENERATION)
 """Answers whose size is limited also where they are streamed; of text, the run log limits what is kept."""
+
+MESSAGE_BYTES = 500
+"""A message takes as long to encode as so many bytes of text, or longer."""
 
 AFTER_END_SECONDS = 0.1
 """How long the end of the body is waited for once the answer is complete, so that the connection can be kept."""
@@ -142,7 +146,9 @@ class ProviderCall:
         said = spoken(request, dialect.request_types)
         if isinstance(request, CodeRequest):
             self._unfencer = CodeFenceStripper()
-        http = self._spec.http_request(dialect.encode_request(said, stream=stream))
+        wire = await run_large(_size_of(said), partial(dialect.encode_request, said, stream=stream))
+        http = self._spec.http_request(wire)
+        del wire
         asked = self._transport.send(http, connect_timeout=self._timeouts.connect, on_sent=self._on_sent)
         del http  # a prompt may be large, and its answer take long
         async with asked as response:
@@ -228,6 +234,19 @@ def _with_hint(failure: Failure, hint: str | None) -> Failure:
     if hint not in ("true", "false"):
         return failure
     return msgspec.structs.replace(failure, should_retry=hint == "true")
+
+
+def _size_of(request: AnyRequest) -> int:
+    """About how long it takes to encode a request, in bytes."""
+    size = sum(len(value) for extra in request.parameters.extra.values() for value in extra.values() if _is_long(value))
+    if isinstance(request, ChatRequest):
+        size += MESSAGE_BYTES * len(request.messages)
+        size += sum(len(getattr(part, "text", "")) for message in request.messages for part in message.content)
+    return size
+
+
+def _is_long(value: object) -> TypeGuard[Sized]:
+    return isinstance(value, list | dict | str)
 
 
 async def _whole(response: HttpResponse, limit: int) -> WireResponse:

@@ -29,6 +29,9 @@ _TRANSPORT = re.compile(
 """What decides where a request goes and with whose key; names are compared in lower case with ``-`` as ``_``."""
 
 
+_SCALARS = frozenset((str, int, float, bool, type(None)))
+
+
 def unsupported(param: str, message: str) -> UnsupportedError:
     """The error for a field that this vendor cannot be asked."""
     return UnsupportedError(Failure(kind=FailureKind.UNSUPPORTED, message=message, param=param))
@@ -131,7 +134,9 @@ def refuse_transport(value: Any, path: str = "") -> None:
             where = f"{path}.{name}" if path else str(name)
             if _TRANSPORT.fullmatch(str(name).lower().replace("-", "_")):
                 raise bad_request(where, f"{where} is not accepted: where a request goes is set in the config only")
-            refuse_transport(inner, where)
-    elif isinstance(value, list | tuple):
+            if type(inner) not in _SCALARS:
+                refuse_transport(inner, where)
+    elif isinstance(value, list | tuple) and not _SCALARS.issuperset(map(type, value)):  # long lists end here, in C
         for at, inner in enumerate(value):
-            refuse_transport(inner, f"{path}[{at}]")
+            if type(inner) not in _SCALARS:
+                refuse_transport(inner, f"{path}[{at}]")

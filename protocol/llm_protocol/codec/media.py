@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+from contextlib import suppress
 
-from llm_protocol.codec.json import WireError
+import msgspec
+
+from llm_protocol.codec.json import WireError, decode_json
 from llm_protocol.content import Image
 
 _SLICE = 3 * 4 * 64 * 1024
@@ -42,11 +45,29 @@ def _unbase64(raw: bytes) -> bytes:
     return base64.b64decode(raw.translate(_STANDARD) + b"=" * (-len(raw) % 4), validate=True)
 
 
+def unbase64_json(raw: msgspec.Raw) -> bytes | None:
+    """The bytes of a JSON string of base64 that was not decoded; ``None`` for null. Raises `WireError`."""
+    text = memoryview(raw)
+    if len(text) > _SLICE and text[0] == text[-1] == ord('"'):
+        end = len(text) - 1
+        while text[end - 1] == ord("="):
+            end -= 1
+        with suppress(ValueError):  # binascii.Error is one; what is escaped is read below
+            return b"".join([_unbase64(bytes(text[at : min(at + _SLICE, end)])) for at in range(1, end, _SLICE)])
+    value = decode_json(bytes(text))
+    if not isinstance(value, str | None):
+        raise WireError("expected base64 in a text")
+    return None if value is None else unbase64(value)
+
+
+def base64_pieces(data: bytes) -> list[bytes]:
+    """Standard base64 of ``data``, in pieces that are each made in a short time."""
+    return [base64.b64encode(data[at : at + _SLICE]) for at in range(0, len(data), _SLICE)]
+
+
 def base64_text(data: bytes) -> str:
     """Standard base64 of ``data``."""
-    if len(data) <= _SLICE:
-        return base64.b64encode(data).decode()
-    return b"".join([base64.b64encode(data[at : at + _SLICE]) for at in range(0, len(data), _SLICE)]).decode()
+    return b"".join(base64_pieces(data)).decode()
 
 
 def image_url(image: Image) -> str:

@@ -6,6 +6,7 @@ from typing import final
 
 from llm_protocol.codec.decoding import misread
 from llm_protocol.codec.json import MAX_BODY_BYTES, TooLarge
+from llm_protocol.codec.vectors import MAX_NUMBERS
 from llm_protocol.dialect import ClientDialect, WireResponse
 from llm_protocol.events import Embedded, Event, Finished, Started, UsageReported
 from llm_protocol.requests import AnyRequest, EmbeddingRequest
@@ -61,5 +62,7 @@ def embedded(
     found = sum(map(bool, vectors))
     if not found == len(vectors) == len(request.inputs):
         return [misread(f"{len(request.inputs)} texts were sent, {found} vectors came back")]
+    if sum(map(len, vectors)) > MAX_NUMBERS:
+        return [misread(TooLarge(f"its vectors have more than {MAX_NUMBERS} numbers"))]
     told = () if usage is None else (UsageReported(usage),)
     return [started, Embedded(vectors), *told, Finished(reason=FinishReason.STOP)]

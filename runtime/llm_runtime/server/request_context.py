@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, final
 
 import trio
 
+from llm_actors.threads import LARGE_BYTES
 from llm_protocol.dialect import WireResponse
 from llm_protocol.requests import new_request_id
 from llm_runtime.server.http1 import LAST_CHUNK, Request, encode_chunk, encode_head, encode_response
@@ -91,7 +92,12 @@ class RequestContext:
         self.close = self.close or self.service.draining
         self.begun = True
         bare = self.request.method == "HEAD"
-        await self._connection.socket.send(encode_response(response, self._own_headers(), close=self.close, bare=bare))
+        socket, headers = self._connection.socket, self._own_headers()
+        if bare or len(response.body) < LARGE_BYTES:
+            await socket.send(encode_response(response, headers, close=self.close, bare=bare))
+            return
+        await socket.send(encode_response(response, headers, close=self.close, bare=True))
+        await socket.send(response.body)  # by itself: putting it behind the head would copy it
 
     async def refuse(self, refused: HttpError) -> None:
         """Send a refusal."""

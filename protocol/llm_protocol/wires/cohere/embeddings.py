@@ -8,15 +8,15 @@ import msgspec
 
 from llm_protocol.codec.decoding import misread
 from llm_protocol.codec.fields import add_extra, bad_request, check_parameters, leftovers, typed, undecoded, unsupported
-from llm_protocol.codec.json import WireError, decode_object, encode_json
-from llm_protocol.codec.vectors import Vector, cut_vectors, encode_list, packed, vector_of
+from llm_protocol.codec.json import JsonDecoder, WireError
+from llm_protocol.codec.vectors import VECTOR_LIMITS, encode_with_list, packed, vector_of
 from llm_protocol.codec.whole import embedded
 from llm_protocol.content import JsonObject
 from llm_protocol.dialect import Inbound
 from llm_protocol.events import Event, Started
 from llm_protocol.requests import EmbeddingRequest, Parameters
 from llm_protocol.response import LLMResponse, Usage
-from llm_protocol.wires.cohere.parts import NAME, text_of
+from llm_protocol.wires.cohere.parts import NAME
 from llm_protocol.wires.cohere.shapes import decode_usage
 
 MAX_TEXTS = 96
@@ -46,26 +46,31 @@ def embedding_body(request: EmbeddingRequest) -> JsonObject:
     return body
 
 
+class _ByType(msgspec.Struct):
+    base64: list[msgspec.Raw] | None = None
+    float: list[msgspec.Raw] | None = None
+
+
+class _Answer(msgspec.Struct):
+    embeddings: _ByType | list[msgspec.Raw]
+    id: Any = None
+    meta: Any = None
+
+
+_DECODER = JsonDecoder(_Answer, limits=VECTOR_LIMITS)
+
+
 def decode_embeddings(request: EmbeddingRequest, body: bytes) -> list[Event]:
     """The events of an answer: the vectors, one for each input."""
     try:
-        text, cut_out = cut_vectors(body)
-        answer = decode_object(text)
-        started = Started(upstream_id=text_of(answer, "id", "") or None)
-        return embedded(request, _vectors(answer, cut_out), started=started, usage=decode_usage(answer.get("meta")))
+        answer = _DECODER.decode(body)
+        given = answer.embeddings
+        found = given.base64 or given.float or [] if isinstance(given, _ByType) else given
+        vectors = tuple([vector_of(vector) for vector in found])
     except WireError as exc:
         return [misread(exc)]
-
-
-def _vectors(answer: JsonObject, cut_out: list[Vector]) -> tuple[Vector, ...]:
-    given = answer.get("embeddings")
-    if isinstance(given, dict):
-        given = given.get("base64") or given.get("float")
-    try:
-        found = msgspec.convert(given, list[Vector | str])
-    except msgspec.ValidationError:
-        raise WireError("embeddings: expected lists of numbers, or base64") from None
-    return tuple(vector_of(vector, cut_out) for vector in found)
+    started = Started(upstream_id=answer.id if isinstance(answer.id, str) and answer.id else None)
+    return embedded(request, vectors, started=started, usage=decode_usage(answer.meta))
 
 
 # ---------------------------------------------------------------- the server side
@@ -124,12 +129,12 @@ def encode_embeddings(request: EmbeddingRequest, response: LLMResponse, form: st
     usage = response.usage or Usage()
     billed = usage.input_tokens if usage.billed_input_tokens is None else usage.billed_input_tokens
     meta = {"api_version": {"version": "2"}, "billed_units": {"input_tokens": billed}}
-    return encode_json(
-        {
-            "id": response.response_id,
-            "embeddings": {form or "float": encode_list(vectors)},
-            "texts": request.inputs,
-            "meta": meta,
-            "response_type": "embeddings_by_type",
-        }
-    )
+    form = form or "float"
+    body: JsonObject = {
+        "id": response.response_id,
+        "embeddings": {form: []},
+        "texts": request.inputs,
+        "meta": meta,
+        "response_type": "embeddings_by_type",
+    }
+    return encode_with_list(body, form, vectors)

@@ -7,7 +7,7 @@ import msgspec
 from llm_protocol.codec.decoding import misread
 from llm_protocol.codec.fields import check_parameters, refuse_transport, unsupported
 from llm_protocol.codec.json import JsonDecoder, WireError, encode_json
-from llm_protocol.codec.vectors import cut_vectors, encode_list, vector_of
+from llm_protocol.codec.vectors import VECTOR_LIMITS, encode_with_list, vector_of
 from llm_protocol.codec.whole import embedded
 from llm_protocol.content import JsonObject
 from llm_protocol.events import Event, Started
@@ -18,7 +18,7 @@ from llm_protocol.wires.gemini.tables import NAME, TASK_TYPES
 
 
 class _Vector(msgspec.Struct, frozen=True):
-    values: tuple[float, ...] | str = ()
+    values: msgspec.Raw = msgspec.Raw(b"[]")
 
 
 class _Embeddings(msgspec.Struct, frozen=True, rename="camel"):
@@ -27,7 +27,7 @@ class _Embeddings(msgspec.Struct, frozen=True, rename="camel"):
     usage_metadata: GeminiUsageMetadata | None = None
 
 
-_EMBEDDINGS = JsonDecoder(_Embeddings)
+_EMBEDDINGS = JsonDecoder(_Embeddings, limits=VECTOR_LIMITS)
 
 
 def embedding_body(request: EmbeddingRequest) -> JsonObject:
@@ -59,10 +59,9 @@ def _task_type(input_type: str) -> str | None:
 def decode_embeddings(request: EmbeddingRequest, body: bytes) -> list[Event]:
     """The events of a 2xx answer."""
     try:
-        text, cut_out = cut_vectors(body)
-        answer = _EMBEDDINGS.decode(text)
+        answer = _EMBEDDINGS.decode(body)
         found = answer.embeddings if answer.embedding is None else [answer.embedding]
-        vectors = tuple(vector_of(vector.values, cut_out) for vector in found or ())
+        vectors = tuple(vector_of(vector.values) for vector in found or ())
     except WireError as exc:
         return [misread(exc)]
     usage = answer.usage_metadata.usage() if answer.usage_metadata is not None else None
@@ -71,9 +70,10 @@ def decode_embeddings(request: EmbeddingRequest, body: bytes) -> list[Event]:
 
 def encode_embeddings(response: LLMResponse, *, single: bool) -> bytes:
     """The body of an answer, to one text or to a batch."""
-    vectors = ({"values": vector} for vector in response.embeddings)
-    alone = single and response.embeddings
-    body: JsonObject = {"embedding": next(vectors)} if alone else {"embeddings": encode_list(vectors)}
+    vectors = [{"values": vector} for vector in response.embeddings]
+    usage: JsonObject = {}
     if response.usage is not None:
-        body["usageMetadata"] = {"promptTokenCount": response.usage.input_tokens}
-    return encode_json(body)
+        usage["usageMetadata"] = {"promptTokenCount": response.usage.input_tokens}
+    if single and vectors:
+        return encode_json({"embedding": vectors[0], **usage})
+    return encode_with_list({"embeddings": [], **usage}, "embeddings", vectors)

@@ -6,8 +6,8 @@ import msgspec
 
 from llm_protocol.codec.body import Body
 from llm_protocol.codec.fields import add_extra, check_parameters
-from llm_protocol.codec.json import JsonDecoder, WireError, encode_json
-from llm_protocol.codec.vectors import cut_vectors, encode_list, packed, vector_of
+from llm_protocol.codec.json import JsonDecoder, WireError
+from llm_protocol.codec.vectors import VECTOR_LIMITS, encode_with_list, packed, vector_of
 from llm_protocol.codec.whole import embedded
 from llm_protocol.content import JsonObject
 from llm_protocol.events import Event, Started
@@ -20,7 +20,7 @@ from llm_protocol.wires.openai_chat.shapes import ChatWireUsage, read_usage
 
 
 class _Vector(msgspec.Struct):
-    embedding: tuple[float, ...] | str
+    embedding: msgspec.Raw
     index: int | None = None
 
 
@@ -31,7 +31,7 @@ class _Answer(msgspec.Struct):
     usage: ChatWireUsage | None = None
 
 
-_DECODER = JsonDecoder(_Answer)
+_DECODER = JsonDecoder(_Answer, limits=VECTOR_LIMITS)
 
 
 def embedding_body(request: EmbeddingRequest, quirks: VendorProfile) -> JsonObject:
@@ -51,9 +51,8 @@ def embedding_body(request: EmbeddingRequest, quirks: VendorProfile) -> JsonObje
 def decode_embeddings(request: EmbeddingRequest, body: bytes) -> list[Event]:
     """The events of a whole answer; a vector missing is a failure, never a shorter list."""
     try:
-        text, cut_out = cut_vectors(body)
-        answer = _DECODER.decode(text)
-        found = [vector_of(item.embedding, cut_out) for item in answer.data]
+        answer = _DECODER.decode(body)
+        found = [vector_of(item.embedding) for item in answer.data]
         vectors = _in_order([item.index for item in answer.data], found)
     except WireError as exc:
         return [not_understood(body, exc)]
@@ -100,14 +99,14 @@ def encode_embeddings(response: LLMResponse, form: str) -> bytes:
     """The body of a whole answer, in the encoding that was asked for."""
     usage = response.usage
     tokens = usage.input_tokens if usage else 0
-    return encode_json(
-        {
-            "object": "list",
-            "data": encode_list(
-                {"object": "embedding", "index": at, "embedding": packed(vector) if form == "base64" else vector}
-                for at, vector in enumerate(response.embeddings)
-            ),
-            "model": response.model,
-            "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
-        }
+    body: JsonObject = {
+        "object": "list",
+        "data": [],
+        "model": response.model,
+        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+    }
+    items = (
+        {"object": "embedding", "index": at, "embedding": packed(vector) if form == "base64" else vector}
+        for at, vector in enumerate(response.embeddings)
     )
+    return encode_with_list(body, "data", items)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 from llm_protocol.codec.body import Body
 from llm_protocol.codec.decoding import misread
 from llm_protocol.codec.fields import add_extra, check_parameters
-from llm_protocol.codec.json import JsonDecoder, WireError, encode_json
-from llm_protocol.codec.media import image_from_url, sniff_media_type, unbase64
+from llm_protocol.codec.json import JsonDecoder, WireError, encode_around, encode_json
+from llm_protocol.codec.media import base64_pieces, image_from_url, sniff_media_type, unbase64_json
 from llm_protocol.content import Image, JsonObject
 from llm_protocol.events import Event, Finished, ItemDone, ItemStarted, Started, UsageReported
 from llm_protocol.requests import ImageRequest, Parameters
@@ -31,7 +29,7 @@ _FORMATS = {media_type: name for name, media_type in _MEDIA_TYPES.items()}
 
 
 class _Picture(msgspec.Struct):
-    b64_json: str | None = None
+    b64_json: msgspec.Raw = msgspec.Raw(b"null")
     url: str | None = None
 
 
@@ -78,8 +76,7 @@ def decode_images(request: ImageRequest, body: bytes) -> list[Event]:
 
 
 def _picture(item: _Picture, format_: str | None) -> Image:
-    if item.b64_json:
-        data = unbase64(item.b64_json)
+    if data := unbase64_json(item.b64_json):
         return Image(data=data, media_type=_MEDIA_TYPES.get(format_ or "") or sniff_media_type(data))
     if item.url:
         return image_from_url(item.url)
@@ -107,7 +104,7 @@ def image_request(body: Body, name: str) -> ImageRequest:
 
 def encode_images(response: LLMResponse) -> bytes:
     """The body of a whole answer."""
-    body: JsonObject = {"created": int(response.timestamp), "data": [_written(image) for image in response.images]}
+    body: JsonObject = {"created": int(response.timestamp), "data": []}
     kinds = {_FORMATS.get(image.media_type or "") for image in response.images}
     if len(kinds) == 1 and None not in kinds:
         body["output_format"] = kinds.pop()
@@ -119,8 +116,13 @@ def encode_images(response: LLMResponse) -> bytes:
             "total_tokens": usage.total_tokens,
             "input_tokens_details": {"text_tokens": usage.input_tokens, "image_tokens": 0},
         }
-    return encode_json(body)
+    pieces: list[bytes] = []
+    for image in response.images:
+        pieces += (b",", *_written(image))
+    return encode_around(body, "data", pieces[1:])
 
 
-def _written(image: Image) -> Any:
-    return {"b64_json": image.data} if image.data is not None else {"url": image.url}  # bytes become base64
+def _written(image: Image) -> list[bytes]:
+    if image.data is None:
+        return [encode_json({"url": image.url})]
+    return [b'{"b64_json":"', *base64_pieces(image.data), b'"}']
