@@ -1,4 +1,4 @@
-"""What a vendor seems to have left: a token bucket, for vendors count with those. Pure: the time is a parameter.
+"""What a vendor seems to have left: a token bucket, since most vendors use one. Pure: the time is a parameter.
 
 It exists only after a vendor said something: that little is left, or to come back later. Our own limits are another
 matter (`window.py`), and hold whatever a vendor says.
