@@ -2,8 +2,8 @@
 
 One canonical form that all vendors' forms map to and from. What a vendor wants back unchanged in the next turn
 travels in ``signature`` (a token on a part) or in `Opaque` (a whole block that only that vendor understands). Fields of
-a part or tool that mean something to one dialect only, such as marks for its prompt cache, travel in ``extra`` under
-that dialect's name, as in ``Parameters.extra``; the others leave them out.
+a message, part or tool that mean something to one dialect only, such as marks for its prompt cache, travel in
+``extra`` under that dialect's name, as in ``Parameters.extra``; the others leave them out.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Reasoning(msgspec.Struct, frozen=True, kw_only=True, tag="reasoning"):
     """What a model thought before it answered.
 
     ``text`` is readable (it may be a summary, or empty), ``encrypted`` is a payload that only the vendor reads,
-    ``signature`` proves to the vendor that the text is its own. All three go back unchanged in the next turn, to the
-    vendor that made them: ``dialect`` names it, ``None`` where it is not known.
+    ``signature`` proves to the vendor that the text is its own. All three, and ``extra``, go back unchanged in the next
+    turn, to the vendor that made them: ``dialect`` names it, ``None`` where it is not known.
     """
 
     text: str = ""
@@ -48,6 +48,7 @@ class Reasoning(msgspec.Struct, frozen=True, kw_only=True, tag="reasoning"):
     encrypted: str | None = None
     id: str | None = None
     dialect: str | None = None
+    extra: dict[str, JsonObject] | None = None
 
 
 class ToolCall(msgspec.Struct, frozen=True, kw_only=True, tag="tool_call"):
@@ -115,6 +116,7 @@ class Message(msgspec.Struct, frozen=True):
     role: Role
     content: tuple[Part, ...]
     name: str | None = None
+    extra: dict[str, JsonObject] | None = None
 
     @classmethod
     def of(cls, role: Role, text: str) -> Message:

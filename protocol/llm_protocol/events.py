@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from llm_protocol.content import Part
+from llm_protocol.content import JsonObject, Part
 from llm_protocol.failures import Failure
 from llm_protocol.response import FinishReason, LLMResponse, Usage
 
@@ -95,6 +95,15 @@ class UsageReported(msgspec.Struct, frozen=True, tag="usage"):
     final: bool = True
 
 
+class FieldsAdded(msgspec.Struct, frozen=True, tag="fields"):
+    """Fields of the answer that only clients of ``dialect`` understand, by where they stood in it, or pieces of such:
+    see `llm_protocol.extra_fields`.
+    """
+
+    dialect: str
+    fields: dict[str, JsonObject]
+
+
 class Restarted(msgspec.Struct, frozen=True, tag="restarted"):
     """Everything said so far is void: the answer begins anew. Only in runs whose followers asked for it."""
 
@@ -152,7 +161,17 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
 Delta: TypeAlias = TextDelta | ReasoningDelta | ToolCallDelta | RefusalDelta
 MemberEvent: TypeAlias = MemberStarted | MemberDelta | MemberDone | MemberFailed
 Event: TypeAlias = (
-    Started | ItemStarted | Delta | ItemDone | Embedded | UsageReported | Restarted | MemberEvent | Finished | Failed
+    Started
+    | ItemStarted
+    | Delta
+    | ItemDone
+    | Embedded
+    | UsageReported
+    | FieldsAdded
+    | Restarted
+    | MemberEvent
+    | Finished
+    | Failed
 )
 TERMINAL = (Finished, Failed)
 DELTAS = (TextDelta, ReasoningDelta, ToolCallDelta, RefusalDelta)

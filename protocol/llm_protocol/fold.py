@@ -15,6 +15,7 @@ from llm_protocol.events import (
     Embedded,
     Event,
     Failed,
+    FieldsAdded,
     Finished,
     ItemDone,
     ItemKind,
@@ -31,6 +32,7 @@ from llm_protocol.events import (
     ToolCallDelta,
     UsageReported,
 )
+from llm_protocol.extra_fields import merge
 from llm_protocol.response import FinishReason, LLMResponse, Usage
 from llm_protocol.text_buffer import TextBuffer
 
@@ -72,6 +74,7 @@ class Fold:
         self.started = Started()
         self.usage: Usage | None = None
         self.vectors: tuple[tuple[float, ...], ...] = ()
+        self.extra: dict[str, dict[str, JsonObject]] = {}
         self.end: Finished | Failed | None = None
 
     def add(self, event: Event) -> None:
@@ -91,8 +94,11 @@ class Fold:
                 self.started = event
             case Embedded():
                 self.vectors = event.vectors
+            case FieldsAdded():
+                merge(self.extra.setdefault(event.dialect, {}), event.fields)
             case Restarted():
                 self._items.clear()
+                self.extra = {}
                 self.started, self.usage, self.vectors = Started(), None, ()
             case Finished() | Failed():
                 self.end = event
@@ -140,6 +146,7 @@ class Fold:
             upstream_id=self.started.upstream_id,
             processing_time_ms=processing_time_ms,
             decision=decision or {},
+            extra=self.extra,
             members=members,
         )
 
@@ -182,6 +189,8 @@ def unfold(response: LLMResponse, *, piece: int | None = None) -> Iterator[Event
         yield from item_events(index, part, piece=piece)
     if response.embeddings:
         yield Embedded(response.embeddings)
+    for dialect, fields in response.extra.items():
+        yield FieldsAdded(dialect, fields)
     if response.usage is not None:
         yield UsageReported(response.usage)
     reason = response.finish_reason or FinishReason.STOP

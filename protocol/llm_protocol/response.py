@@ -92,13 +92,16 @@ class LLMResponse(msgspec.Struct, frozen=True, kw_only=True):
     timestamp: float = msgspec.field(default_factory=time.time)
     processing_time_ms: float = 0.0
     decision: JsonObject = msgspec.field(default_factory=dict)
+    extra: dict[str, dict[str, JsonObject]] = msgspec.field(default_factory=dict)
+    """Fields that only one dialect knows, by dialect and where they stood: see `llm_protocol.extra_fields`."""
     members: tuple[LLMResponse, ...] = ()
     """The answers this one was made of, where several models were asked."""
 
     @property
     def message(self) -> Message:
         """The answer as a turn of the conversation, for the next request: tool calls, reasoning and signatures too."""
-        return Message("assistant", self.output)
+        extra = {dialect: fields["message"] for dialect, fields in self.extra.items() if "message" in fields}
+        return Message("assistant", self.output, extra=extra or None)
 
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:

@@ -96,7 +96,7 @@ def test_shapes_we_do_not_know_travel_on_raw() -> None:
     hosted = {"type": "custom", "custom": {"name": "g"}}
     audio = {"type": "input_audio", "input_audio": {"data": "x", "format": "wav"}}
     custom = {"id": "c", "type": "custom", "custom": {"name": "g", "input": "x"}}
-    messages = [{"role": "user", "content": [audio]}, {"role": "assistant", "tool_calls": [custom]}]
+    messages = [{"role": "user", "content": [audio]}, {"role": "assistant", "content": None, "tool_calls": [custom]}]
     request = chat(tool_choice=choice, response_format=grammar, tools=[hosted], messages=messages)
     assert request.tools == (HostedTool(dialect="openai_chat", value=hosted),)
     assert request.messages[0].content == (Opaque(dialect="openai_chat", value=audio),)

@@ -19,6 +19,7 @@ from typing import final
 
 import trio
 
+from llm_protocol.codec.json import encode_json
 from llm_protocol.codec.merging import (
     ANY_DELTAS,
     AnyDelta,
@@ -30,7 +31,7 @@ from llm_protocol.codec.merging import (
     without_lengths,
 )
 from llm_protocol.content import Image
-from llm_protocol.events import DELTAS, TERMINAL, Event, Failed, Finished, ItemDone, Restarted
+from llm_protocol.events import DELTAS, TERMINAL, Event, Failed, FieldsAdded, Finished, ItemDone, Restarted
 
 LOG_LIMIT_BYTES = 8 * 1024 * 1024
 """Default bound of one log, in bytes as `weigh` counts them (8 MiB)."""
@@ -57,7 +58,11 @@ def weigh(event: Event) -> int:
         part = event.part
         if isinstance(part, Image):
             return EVENT_BYTES + len(part.data or b"")
-        return EVENT_BYTES + _text_bytes(getattr(part, "text", "") or getattr(part, "arguments", "") or "")
+        extra = getattr(part, "extra", None)
+        weight = EVENT_BYTES + (len(encode_json(extra)) if extra else 0)
+        return weight + _text_bytes(getattr(part, "text", "") or getattr(part, "arguments", "") or "")
+    if isinstance(event, FieldsAdded):
+        return EVENT_BYTES + len(encode_json(event.fields))
     return EVENT_BYTES
 
 

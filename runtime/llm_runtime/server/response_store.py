@@ -60,8 +60,7 @@ class StoredResponse:
         end = self.run.log.end
         if not isinstance(end, Finished) or end.response is None:
             return None
-        output = end.response.output
-        return (*self.asked, Message("assistant", output)) if output else self.asked
+        return (*self.asked, end.response.message) if end.response.output else self.asked
 
 
 @final

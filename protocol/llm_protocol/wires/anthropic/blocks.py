@@ -223,9 +223,9 @@ def _rest(block: JsonObject, *known: str) -> dict[str, JsonObject] | None:
 
 def seal(part: Reasoning) -> str:
     """The signature under which a client of this wire keeps ``part``: Claude's own, or all of a foreign one."""
-    if part.dialect in (None, NAME) and part.id is None and part.encrypted is None:
+    if part.dialect in (None, NAME) and part.id is None and part.encrypted is None and part.extra is None:
         return part.signature or ""
-    kept = {name: getattr(part, name) for name in ("signature", "encrypted", "id", "dialect")}
+    kept = {name: getattr(part, name) for name in ("signature", "encrypted", "id", "dialect", "extra")}
     return SEAL + base64.b64encode(encode_json(kept)).decode()
 
 

@@ -23,7 +23,7 @@ _REASONING = JsonDecoder(Reasoning)
 
 def pack(part: Reasoning) -> str | None:
     """The ``thoughtSignature`` for a client: Gemini's own as it is, another vendor's reasoning packed up."""
-    if part.dialect in (NAME, None):
+    if part.dialect in (NAME, None) and part.extra is None:
         return part.signature
     return base64.b64encode(_MARK + encode_json(msgspec.structs.replace(part, text=""))).decode()
 

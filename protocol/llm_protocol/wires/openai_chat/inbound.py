@@ -27,7 +27,9 @@ from llm_protocol.content import (
     ToolChoice,
     ToolResult,
 )
+from llm_protocol.extra_fields import is_empty
 from llm_protocol.requests import ChatRequest, Parameters
+from llm_protocol.wires.openai_chat.extras import DETAILS, WIRE, text_of_details, with_details
 
 _ROLES: tuple[Role, ...] = get_args(Role)
 
@@ -125,10 +127,13 @@ def _message(message: Body, name: str) -> Message:
     if role == "tool":
         content = (_tool_result(message, content),)
     elif role == "assistant":
-        content = (*_reasoning(message), *content, *_refusal(message), *_calls(message, name))
+        content = (*_reasoning(message, name), *content, *_refusal(message), *_calls(message, name))
     elif message.take("content") is None:
         raise message.wrong("content", "a string or a list of parts")
-    return Message(role, content, message.string("name"))
+    speaker = message.string("name")
+    rest = message.rest() if role != "tool" else {}
+    fields = {field: value for field, value in rest.items() if not is_empty(value)}
+    return Message(role, content, speaker, {name: fields} if fields else None)
 
 
 def _content(message: Body, name: str) -> tuple[Part, ...]:
@@ -181,9 +186,13 @@ def _tool_result(message: Body, content: tuple[Part, ...]) -> ToolResult:
     return ToolResult(call_id=message.required_string("tool_call_id"), content=parts)
 
 
-def _reasoning(message: Body) -> tuple[Part, ...]:
-    text = message.string("reasoning_content") or message.string("reasoning")
-    return (Reasoning(text=text),) if text else ()
+def _reasoning(message: Body, name: str) -> tuple[Part, ...]:
+    spellings = (message.string("reasoning_content"), message.string("reasoning"))
+    text = next(filter(None, spellings), "")
+    details = [detail.raw for detail in message.objects(DETAILS)] if name == WIRE else []
+    if not details:
+        return (Reasoning(text=text),) if text else ()
+    return (with_details(Reasoning(text=text or text_of_details(details)), details),)
 
 
 def _refusal(message: Body) -> tuple[Part, ...]:

@@ -15,6 +15,7 @@ from llm_protocol.events import (
     Delta,
     Event,
     Failed,
+    FieldsAdded,
     Finished,
     ItemDone,
     ItemStarted,
@@ -29,6 +30,7 @@ from llm_protocol.requests import CompletionRequest
 from llm_protocol.response import FinishReason, LLMResponse, Usage
 from llm_protocol.runtime_fields import is_wanted, runtime_fields
 from llm_protocol.wires.openai_chat.errors import error_body
+from llm_protocol.wires.openai_chat.extras import DETAILS, WIRE, details_of
 from llm_protocol.wires.openai_chat.quirks import VendorProfile
 from llm_protocol.wires.openai_chat.request import call_body
 from llm_protocol.wires.openai_chat.shapes import signed, usage_body
@@ -42,14 +44,16 @@ def encode_whole(inbound: Inbound, response: LLMResponse, quirks: VendorProfile)
     legacy = isinstance(inbound.request, CompletionRequest)
     choice: JsonObject = {"index": 0, "finish_reason": _finish_word(reason, refused=bool(response.refusal))}
     choice["logprobs"] = None
+    extra = response.extra.get(WIRE, {})
+    choice |= extra.get("choice", {})
     if legacy:
         choice["text"] = response.content
     else:
-        choice["message"] = _message(response, quirks)
+        choice["message"] = {**extra.get("message", {}), **_message(response, quirks)}
     kind = "text_completion" if legacy else "chat.completion"
     body = _opening(response.response_id, kind, int(response.timestamp), response.model, quirks)
     body |= {"choices": [choice], "usage": usage_body(response.usage) if response.usage else None}
-    return encode_json(body)
+    return encode_json({**extra.get("body", {}), **body})
 
 
 def _opening(ident: str, kind: str, created: int, model: str, quirks: VendorProfile) -> JsonObject:
@@ -68,6 +72,8 @@ def _message(response: LLMResponse, quirks: VendorProfile) -> JsonObject:
     }
     if response.reasoning:
         message[quirks.reasoning_field] = response.reasoning
+    if details := [item for part in response.output if isinstance(part, Reasoning) for item in details_of(part)]:
+        message[DETAILS] = details
     if calls:
         message["tool_calls"] = calls
     if response.images:
@@ -172,6 +178,8 @@ class OpenAIChatEncoder:
                 self._done(event.index, event.part, frames)
             case UsageReported():
                 self._usage = event.usage
+            case FieldsAdded(dialect=dialect) if dialect == WIRE:
+                self._extras(event.fields, frames)
             case Finished():
                 self._finish(event, frames)
             case Failed():
@@ -184,10 +192,19 @@ class OpenAIChatEncoder:
             return
         if index not in self._told:
             self._whole(index, part, frames)
+        if isinstance(part, Reasoning) and (details := details_of(part)) and not self._legacy:
+            frames.append(self._delta(encode_json({DETAILS: details})))
         if isinstance(part, ToolCall) and part.signature and not self._legacy:
             # The SDK's stream helper fails on a piece of a call without a function.
             call = signed({"index": self._calls.get(index, 0), "function": {"arguments": ""}}, part.signature)
             frames.append(self._delta(encode_json({"tool_calls": [call]})))
+
+    def _extras(self, fields: dict[str, JsonObject], frames: list[Frame]) -> None:
+        """What servers of this wire add, as they said it."""
+        content: JsonObject = {"text": ""} if self._legacy else {"delta": fields.get("message", {})}
+        choice = encode_json({**fields.get("choice", {}), **content})[1:-1]
+        body = encode_json(fields["body"])[1:-1] if "body" in fields else b""
+        frames.append(self._choice(choice, tail=b"," + body if body else b""))
 
     def _whole(self, index: int, part: Part, frames: list[Frame]) -> None:
         """An item that came without deltas."""

@@ -27,6 +27,8 @@ class VendorProfile(msgspec.Struct, frozen=True, kw_only=True):
     """Where readable reasoning stands in messages and deltas; both spellings are read, this one is written."""
     sends_reasoning: bool = True
     """Whether earlier turns' reasoning goes back to the vendor."""
+    message_fields: frozenset[str] | None = None
+    """The fields beside this wire's own that messages may have; ``None``: any, the server decides."""
     signed_calls: bool = False
     """Whether a call's signature goes back as ``extra_content``, where Gemini's compatible endpoint puts it."""
     stream_usage: bool = True
@@ -48,6 +50,7 @@ OPENAI = VendorProfile(
     max_tokens_field="max_completion_tokens",
     user_field="safety_identifier",
     developer_role=True,
+    message_fields=frozenset(("audio",)),
     sends_reasoning=False,
     embedding_format="base64",
 )

@@ -24,6 +24,7 @@ from llm_protocol.content import (
     ToolResult,
 )
 from llm_protocol.requests import ChatRequest, Parameters
+from llm_protocol.wires.openai_chat.extras import DETAILS, WIRE, details_of
 from llm_protocol.wires.openai_chat.quirks import VendorProfile
 from llm_protocol.wires.openai_chat.shapes import signed
 
@@ -80,6 +81,9 @@ def _messages(message: Message, where: str, quirks: VendorProfile) -> Iterator[J
         if message.name is not None:
             wire["name"] = message.name
         wire.update(_assistant(rest, where, quirks) if role == "assistant" else _content(rest, where, quirks))
+        for name, value in _own(message.extra, quirks).items():
+            if quirks.message_fields is None or name in quirks.message_fields:
+                wire.setdefault(name, value)
         yield wire
 
 
@@ -142,8 +146,8 @@ def _assistant(parts: list[Part], where: str, quirks: VendorProfile) -> JsonObje
             case Refusal():
                 wire["refusal"] = wire.get("refusal", "") + part.text
             case Reasoning():
-                if quirks.sends_reasoning and part.text and part.dialect in (None, quirks.name):
-                    wire[quirks.reasoning_field] = wire.get(quirks.reasoning_field, "") + part.text
+                if quirks.sends_reasoning and part.dialect in (None, quirks.name):
+                    _add_reasoning(part, wire, quirks)
             case _:
                 raise _foreign(part, where, quirks)
     if texts:
@@ -154,6 +158,13 @@ def _assistant(parts: list[Part], where: str, quirks: VendorProfile) -> JsonObje
     if calls:
         wire["tool_calls"] = calls
     return wire
+
+
+def _add_reasoning(part: Reasoning, wire: JsonObject, quirks: VendorProfile) -> None:
+    if part.text:
+        wire[quirks.reasoning_field] = wire.get(quirks.reasoning_field, "") + part.text
+    if quirks.name == WIRE and (details := details_of(part)):
+        wire[DETAILS] = [*wire.get(DETAILS, ()), *details]
 
 
 def call_body(call: ToolCall, signature: str | None) -> JsonObject:

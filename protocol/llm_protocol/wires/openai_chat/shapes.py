@@ -14,6 +14,7 @@ from llm_protocol.codec.json import JsonDecoder, TooLarge, WireError, json_text
 from llm_protocol.codec.lenient import fit, read_object
 from llm_protocol.content import JsonObject
 from llm_protocol.response import FinishReason, Usage
+from llm_protocol.wires.openai_chat.extras import take_extras
 
 
 class ChatFunction(msgspec.Struct):
@@ -90,9 +91,12 @@ class ImagePart(msgspec.Struct):
     image_url: ImageUrl
 
 
-class ChatDelta(msgspec.Struct):
-    """What a message has, or gains."""
+class ChatDelta(msgspec.Struct, forbid_unknown_fields=True):
+    """What a message has, or gains. A field that it does not know, or knows as ``None`` only, makes the first look
+    fail, and is kept at the second: see `extras`.
+    """
 
+    role: str | None = None
     content: str | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
@@ -100,16 +104,23 @@ class ChatDelta(msgspec.Struct):
     tool_calls: list[ChatCall] | None = None
     function_call: ChatFunction | None = None
     images: list[ImagePart] | None = None
+    reasoning_details: None = None
+    annotations: None = None
+    audio: None = None
 
 
-class ChatChoice(msgspec.Struct):
-    """One answer of several; only that with index 0 is ever asked for."""
+class ChatChoice(msgspec.Struct, forbid_unknown_fields=True):
+    """One answer of several; only that with index 0 is ever asked for. As of `ChatDelta`, nothing is lost."""
 
     index: int | None = None
     delta: ChatDelta | None = None
     message: ChatDelta | None = None
     text: str | None = None
     finish_reason: str | None = None
+    logprobs: None = None
+    stop_reason: None = None
+    matched_stop: None = None
+    token_ids: None = None
 
 
 class InputDetails(msgspec.Struct):
@@ -145,9 +156,12 @@ class ChatChunk(msgspec.Struct):
     choices: list[ChatChoice] | None = None
     usage: ChatWireUsage | None = None
     error: Any = None
+    citations: None = None
+    search_results: None = None
 
 
 _DECODER = JsonDecoder(ChatChunk)
+_NOTHING: JsonObject = {}
 
 FINISH_REASONS = {
     "stop": FinishReason.STOP,
@@ -189,18 +203,38 @@ _ESSENTIAL = frozenset(
 """What an answer is made of; everything else may be of any type."""
 
 
-def read_chunk(text: bytes | str, ignored: set[str]) -> ChatChunk:
-    """The chunk, or whole answer, in ``text``. Raises `WireError`; see `lenient.fit`."""
+def read_chunk(text: bytes | str, ignored: set[str]) -> tuple[ChatChunk, JsonObject]:
+    """The chunk, or whole answer, in ``text``, and what `extras.take_extras` finds in it. Raises `WireError`; see
+    `lenient.fit`.
+    """
     try:
-        return _DECODER.decode(text)
+        return _DECODER.decode(text), _NOTHING
     except TooLarge:
         raise
     except WireError:
         return _second_look(read_object(text), ignored)
 
 
-def _second_look(body: JsonObject, ignored: set[str]) -> ChatChunk:
-    """Read what is shaped a little differently: content in parts, arguments as an object, ids as numbers."""
+def _said(shape: type[msgspec.Struct]) -> frozenset[str]:
+    """The names of the fields that are read, not only known to be empty."""
+    return frozenset(field.encode_name for field in msgspec.structs.fields(shape) if field.type is not type(None))
+
+
+_CHOICE, _MESSAGE = _said(ChatChoice), _said(ChatDelta)
+
+
+def _second_look(body: JsonObject, ignored: set[str]) -> tuple[ChatChunk, JsonObject]:
+    """Read what is shaped a little differently: content in parts, arguments as an object, ids as numbers, and fields
+    of which only the vendor's clients know.
+    """
+    extras = take_extras(body, _CHOICE, _MESSAGE)
+    try:
+        return msgspec.convert(body, ChatChunk), extras
+    except msgspec.ValidationError:
+        return _fitted(body, ignored), extras
+
+
+def _fitted(body: JsonObject, ignored: set[str]) -> ChatChunk:
     choices = body.get("choices")
     for choice in choices if isinstance(choices, list) else ():
         if isinstance(choice, dict):

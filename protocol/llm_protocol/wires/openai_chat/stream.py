@@ -16,6 +16,7 @@ from llm_protocol.codec.sse import ServerSentEvent
 from llm_protocol.codec.tool_calls import CallPiece, PendingCall
 from llm_protocol.content import JsonObject, Opaque, Part, Reasoning, Refusal, Text, ToolCall
 from llm_protocol.events import (
+    FieldsAdded,
     ItemDone,
     ItemKind,
     ReasoningDelta,
@@ -24,10 +25,12 @@ from llm_protocol.events import (
     TextDelta,
     UsageReported,
 )
+from llm_protocol.extra_fields import grows, merge
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.response import FinishReason
 from llm_protocol.text_buffer import TextBuffer
 from llm_protocol.wires.openai_chat.errors import error_in, failure_of
+from llm_protocol.wires.openai_chat.extras import DETAILS, WIRE, text_of_details, with_details
 from llm_protocol.wires.openai_chat.shapes import (
     FINISH_REASONS,
     KEEP_ALIVES,
@@ -49,19 +52,20 @@ _KIND: dict[_TextDelta, ItemKind] = {TextDelta: "text", ReasoningDelta: "reasoni
 class _Speech:
     """A text of some kind that is being said."""
 
-    __slots__ = ("delta", "index", "pieces")
+    __slots__ = ("delta", "details", "index", "pieces")
 
     def __init__(self, index: int, delta: _TextDelta) -> None:
         self.index = index
         self.delta = delta
         self.pieces = TextBuffer()
+        self.details: JsonObject = {}
 
     def part(self, dialect: str) -> Part:
         text = self.pieces.text()
         if self.delta is TextDelta:
             return Text(text)
         if self.delta is ReasoningDelta:
-            return Reasoning(text=text, dialect=dialect)
+            return with_details(Reasoning(text=text, dialect=dialect), self.details.get(DETAILS, []))
         return Refusal(text)
 
 
@@ -76,6 +80,8 @@ class OpenAIChatDecoder(AnswerDecoder):
         self._open: _Speech | None = None
         self._made = self._tool_calls(f"call_{request_id.removeprefix('req_')[:24]}")
         self._refused = False
+        self._states: dict[tuple[str, str], Any] = {}
+        """Extra fields that are told once, until they change."""
         self._reason: str | None = None
         self._usage: ChatWireUsage | None = None
         self._is_counted = False
@@ -91,11 +97,11 @@ class OpenAIChatDecoder(AnswerDecoder):
                 return
             if word in KEEP_ALIVES:
                 return
-        chunk = read_chunk(text, self.ignored)
+        chunk, extras = read_chunk(text, self.ignored)
         if chunk.error or (chunk.choices is None and error_in(read_object(text))):
             self.fail(failure_of(read_object(text)))
         else:
-            self._add(chunk)
+            self._add(chunk, extras)
 
     def end(self, stray: bytes) -> None:
         """The body has ended. One that was JSON where a stream was promised is an error, or an answer all the same."""
@@ -106,11 +112,11 @@ class OpenAIChatDecoder(AnswerDecoder):
 
     def take_whole(self, body: bytes) -> None:
         """Take a whole answer, as one JSON body. A missing finish reason is no cut here. Raises `WireError`."""
-        chunk = read_chunk(body, self.ignored)
+        chunk, extras = read_chunk(body, self.ignored)
         if chunk.error or not chunk.choices:
             self._take_odd(read_object(body))
             return
-        self._add(chunk)
+        self._add(chunk, extras)
         if self._reason is None:
             self._reason = "stop"
         self._finish()
@@ -125,7 +131,7 @@ class OpenAIChatDecoder(AnswerDecoder):
         """What an error body means."""
         return failure_of(body)
 
-    def _add(self, chunk: ChatChunk) -> None:
+    def _add(self, chunk: ChatChunk, extras: JsonObject) -> None:
         if chunk.usage is not None:
             self._usage, self._is_counted = chunk.usage, not chunk.choices
         if not chunk.choices:
@@ -133,9 +139,33 @@ class OpenAIChatDecoder(AnswerDecoder):
         if not self._started:
             self._started = True
             self._out.append(Started(model=chunk.model or "", upstream_id=chunk.id))
+        if extras:
+            self._add_extras(extras, chunk.choices[0])
         for choice in chunk.choices:
             if not choice.index:
                 self._choice(choice)
+
+    def _add_extras(self, extras: dict[str, JsonObject], choice: ChatChoice) -> None:
+        """Tell what only this wire's clients know. What does not grow is repeated in every chunk by some servers."""
+        details = extras.get("message", {}).pop(DETAILS, None)
+        if isinstance(details, list):
+            self._add_details(details, choice.delta or choice.message)
+        told: dict[str, JsonObject] = {}
+        for where, fields in extras.items():
+            for name, value in fields.items():
+                is_piece = where == "message" or (where == "choice" and grows(value))
+                if is_piece or self._states.get((where, name)) != value:
+                    self._states[where, name] = value
+                    told.setdefault(where, {})[name] = value
+        if told:
+            self._out.append(FieldsAdded(WIRE, told))
+
+    def _add_details(self, details: list[Any], delta: ChatDelta | None) -> None:
+        """Reasoning in its vendor's own form, beside the readable one or instead of it."""
+        merge(self._speech_of(ReasoningDelta).details, {DETAILS: details})
+        is_beside = delta is not None and (delta.reasoning or delta.reasoning_content)
+        if not is_beside and (text := text_of_details(details)):
+            self._text(ReasoningDelta, text)
 
     def _choice(self, choice: ChatChoice) -> None:
         delta = choice.delta or choice.message
@@ -167,11 +197,15 @@ class OpenAIChatDecoder(AnswerDecoder):
         if delta.content:
             self._text(TextDelta, delta.content)
 
-    def _text(self, delta: _TextDelta, text: str) -> None:
+    def _speech_of(self, delta: _TextDelta) -> _Speech:
         speech = self._open
         if speech is None or speech.delta is not delta:
             self._close_open()
             speech = self._open = _Speech(self._begin(_KIND[delta]), delta)
+        return speech
+
+    def _text(self, delta: _TextDelta, text: str) -> None:
+        speech = self._speech_of(delta)
         speech.pieces.append(text)
         self._out.append(delta(speech.index, text))
 

@@ -30,6 +30,7 @@ class _Envelope(msgspec.Struct, frozen=True, omit_defaults=True):
     encrypted: str | None = None
     id: str | None = None
     dialect: str | None = None
+    extra: dict[str, JsonObject] | None = None
 
 
 _ENVELOPE = msgspec.json.Decoder(_Envelope)
@@ -44,9 +45,9 @@ def seal(part: Reasoning, item_id: str) -> str | None:
     """The ``encrypted_content`` for ``part`` in an item that is called ``item_id``; the vendor ties the two."""
     if is_native(part) and part.id == item_id:
         return part.encrypted
-    if part.signature is None and part.encrypted is None:
+    if part.signature is None and part.encrypted is None and part.extra is None:
         return None
-    envelope = _Envelope(part.signature, part.encrypted, part.id, part.dialect)
+    envelope = _Envelope(part.signature, part.encrypted, part.id, part.dialect, part.extra)
     return _MARK + base64.urlsafe_b64encode(encode_json(envelope)).decode()
 
 

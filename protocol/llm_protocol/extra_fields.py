@@ -1,0 +1,70 @@
+"""Fields of an answer that only its own wire knows: log probabilities, annotations, sound, whatever comes next.
+
+They travel beside the canonical answer, by dialect and then by where they stood (``message``, ``choice``, ``body``),
+and go to clients of the same wire only. Streams bring them in pieces, which `merge` puts together.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llm_protocol.content import JsonObject
+
+JOINED = frozenset(("data", "text", "summary", "transcript"))
+"""Texts that come in pieces. Every other text is said whole: ids, types, names of formats."""
+
+
+def merge(into: JsonObject, piece: JsonObject) -> None:
+    """Add ``piece`` to ``into``: lists grow, texts in `JOINED` too, anything else is replaced; ``None`` says nothing.
+
+    Members of lists that have an ``index`` are pieces of the member with that index. ``into`` is changed and shares
+    nothing with ``piece``.
+    """
+    for name, value in piece.items():
+        known = into.get(name)
+        if value is None:
+            into.setdefault(name, None)
+        elif isinstance(value, dict):
+            if not isinstance(known, dict):
+                known = into[name] = {}
+            merge(known, value)
+        elif isinstance(value, list):
+            if not isinstance(known, list):
+                known = into[name] = []
+            _extend(known, value)
+        elif isinstance(value, str) and isinstance(known, str) and name in JOINED:
+            into[name] = known + value
+        else:
+            into[name] = value
+
+
+def _extend(known: list[Any], more: list[Any]) -> None:
+    for item in more:
+        if not isinstance(item, dict):
+            known.append(item)
+            continue
+        index = item.get("index")
+        same = next((one for one in known if _is_piece(one, index, item)), None)
+        if same is None:
+            same = {}
+            known.append(same)
+        merge(same, item)
+
+
+def _is_piece(one: Any, index: object, item: JsonObject) -> bool:
+    if not isinstance(one, dict) or not isinstance(index, int) or one.get("index") != index:
+        return False
+    # OpenRouter counts summaries, texts and encrypted payloads of reasoning together, and from 0 each time.
+    return "type" not in item or "type" not in one or item["type"] == one["type"]
+
+
+def grows(value: Any) -> bool:
+    """Whether the same value once more would be more of it, as `merge` has it."""
+    if isinstance(value, dict):
+        return any(grows(inner) or name in JOINED for name, inner in value.items())
+    return isinstance(value, list) and bool(value)
+
+
+def is_empty(value: Any) -> bool:
+    """Whether a field says nothing, as many servers write those that they do not use."""
+    return value is None or value == "" or (isinstance(value, list | dict) and not value)
