@@ -125,6 +125,21 @@ async def test_a_cancelled_wait_leaves_nothing_behind() -> None:
         assert await follower.next() == [Started()]
 
 
+async def test_several_followers_wait_at_once() -> None:
+    log, seen = RunLog(), []
+
+    async def read(follower: Follower) -> None:
+        seen.append(await follower.next())
+
+    with log.follow() as one, log.follow() as other:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read, one)
+            nursery.start_soon(read, other)
+            await trio.testing.wait_all_tasks_blocked()
+            log.append(Started(model="m"))
+    assert [len(each) for each in seen] == [1, 1]
+
+
 async def test_the_last_follower_to_leave_cancels_the_run() -> None:
     run = Run(REQUEST, stream=True)
     first, second = run.follow(), run.follow()

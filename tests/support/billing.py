@@ -5,13 +5,15 @@
         ...
     assert ledger.bills[0].output_tokens == 10
 
-A word is one token. What it bills is what a vendor does: the prompt as soon as an answer begins, and each token when it
-is made, hidden reasoning first. A status is not billed. The most tokens that the request allows are kept.
+A word is one token. What it bills is what a vendor does: the prompt as soon as it is there, and each token of a stream
+when it is made, hidden reasoning first; the tokens of an unstreamed answer when it is sent. A status is not billed. The
+most tokens that the request allows are kept.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
@@ -28,6 +30,9 @@ the wire's own error, bytes of no wire; or nothing, but that the final count is 
 
 WORD = "word"
 
+_MARK = re.compile(rb"#(\d+)#")
+"""A prompt with a number like this says whose it is."""
+
 
 @dataclass
 class Bill:
@@ -41,6 +46,8 @@ class Bill:
     stream: bool = False
     most: int | None = None
     """The most tokens that the request allowed."""
+    run: int = -1
+    """The number in the prompt."""
 
 
 @dataclass
@@ -99,9 +106,11 @@ def billing(
         bill = Bill(call.request.headers["host"].partition(".")[0], 0, stream=wire.stream, most=most_tokens(body))
         ledger.bills.append(bill)
         room = bill.most if keeps_limit and bill.most is not None else hidden + words
+        bill.input_tokens = prompt_tokens(body)
+        if (mark := _MARK.search(call.request.body)) is not None:
+            bill.run = int(mark[1])
         if late:
             await trio.sleep(late)
-        bill.input_tokens = prompt_tokens(body)
         thought = min(hidden, room)
         shown = min(words, room - thought)
         full = thought + shown < hidden + words
@@ -227,7 +236,8 @@ class _Anthropic:
 
     def end(self, bill: Bill | None, thought: int, full: bool) -> bytes:
         delta = {"type": "message_delta", "delta": {"stop_reason": "max_tokens" if full else "end_turn"}}
-        counted = {} if bill is None else {"usage": {"output_tokens": bill.output_tokens}}
+        usage = {"output_tokens": bill and bill.output_tokens, "output_tokens_details": {"thinking_tokens": thought}}
+        counted = {} if bill is None else {"usage": usage}
         return _sse({"type": "content_block_stop", "index": 0}, delta | counted, {"type": "message_stop"})
 
     def error(self) -> bytes:
@@ -241,7 +251,11 @@ class _Anthropic:
                 "model": "m",
                 "content": [{"type": "text", "text": text}],
                 "stop_reason": "max_tokens" if full else "end_turn",
-                "usage": {"input_tokens": bill.input_tokens, "output_tokens": bill.output_tokens},
+                "usage": {
+                    "input_tokens": bill.input_tokens,
+                    "output_tokens": bill.output_tokens,
+                    "output_tokens_details": {"thinking_tokens": thought},
+                },
             }
         )
 

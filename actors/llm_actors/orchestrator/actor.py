@@ -153,8 +153,9 @@ class Orchestrator:
         )
         try:
             ending = await answer(self._services, ask, run)
-        except trio.Cancelled:
-            end_early(run, record)  # what was tried is told of a request that ran out of time, too
+        except BaseException as exc:
+            if not isinstance(exc, Exception):  # cancelled, which a nursery below may have put into a group
+                end_early(run, record)  # what was tried is told of a request that ran out of time, too
             raise
         self._close(run, ending, record)
 

@@ -211,7 +211,8 @@ class RunLog:
     async def wait_past(self, length: int) -> None:
         """Wait until the log is longer than ``length``. Cancelling it leaves nothing behind."""
         while len(self) <= length:
-            self._grown = self._grown or trio.Event()
+            if self._grown is None:  # who waits already waits for the same event
+                self._grown = trio.Event()
             await self._grown.wait()
 
 
