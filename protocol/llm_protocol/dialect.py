@@ -141,8 +141,12 @@ class ClientDialect(Protocol):
         """A decoder for the streamed answer to ``request``."""
         ...
 
-    def decode_response(self, request: AnyRequest, response: WireResponse) -> list[Event]:
-        """The events of a whole 2xx answer; the last one is ``Finished`` or ``Failed``."""
+    def decode_response(
+        self, request: AnyRequest, response: WireResponse, ignored: set[str] | None = None
+    ) -> list[Event]:
+        """The events of a whole 2xx answer; the last one is ``Finished`` or ``Failed``. To ``ignored`` are added the
+        names of fields that came with a type of their own and were left out.
+        """
         ...
 
     def decode_error(self, response: WireResponse) -> Failure:

@@ -14,6 +14,7 @@ from llm_actors.kernel import Delivery, Inbox, serve_concurrently
 from llm_actors.provider.call import ERROR_BODY_BYTES, ProviderCall
 from llm_actors.provider.failures import failure_of
 from llm_actors.provider.messages import Generate, ListModels, ProviderMessage
+from llm_actors.provider.oddities import Oddities
 from llm_actors.provider.sanitize import clean_failure, clean_models
 from llm_actors.provider.spec import ProviderSpec
 from llm_actors.threads import run_large
@@ -37,6 +38,7 @@ class ProviderActor:
 
     def __init__(self, spec: ProviderSpec, *, dial: Dial | None = None) -> None:
         self._spec = spec
+        self._oddities = Oddities(spec.name)
         idle = spec.max_concurrency
         self._transport = Transport(trust=spec.trust, dial=dial, max_idle_per_origin=idle)
 
@@ -54,7 +56,13 @@ class ProviderActor:
             case Generate() as message:
                 timeouts = message.timeouts or self._spec.timeouts
                 attempt = ProviderCall(
-                    self._spec, self._transport, message.sink, timeouts, delivery.scope(), message.on_sent
+                    self._spec,
+                    self._transport,
+                    message.sink,
+                    timeouts,
+                    delivery.scope(),
+                    self._oddities,
+                    message.on_sent,
                 )
                 outcome = await attempt.run(message.request, stream=message.stream)
                 if not delivery.abandoned:

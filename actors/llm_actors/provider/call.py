@@ -18,6 +18,7 @@ import trio
 
 from llm_actors.provider.failures import UNSENT, failure_of
 from llm_actors.provider.messages import AttemptResult, Sink
+from llm_actors.provider.oddities import Oddities
 from llm_actors.provider.sanitize import can_be_true, clean_end, clean_failure, clean_start
 from llm_actors.provider.spec import ProviderSpec
 from llm_actors.run.log import LogLimitExceeded
@@ -52,8 +53,10 @@ class ProviderCall:
 
     __slots__ = (
         "_first_token_at",
+        "_ignored",
         "_latest",
         "_limits",
+        "_oddities",
         "_on_sent",
         "_resent",
         "_scope",
@@ -74,6 +77,7 @@ class ProviderCall:
         sink: Sink,
         timeouts: Timeouts,
         scope: trio.CancelScope,
+        oddities: Oddities,
         on_sent: Callable[[], None] | None = None,
     ) -> None:
         self._spec = spec
@@ -86,6 +90,8 @@ class ProviderCall:
         self._latest = min(self._started_at + timeouts.total, scope.deadline)
         self._scope = scope
         self._on_sent = on_sent
+        self._oddities = oddities
+        self._ignored: set[str] = set()
         self._waiting_for = FailureKind.TIMEOUT_TOTAL
         self._unfencer: CodeFenceStripper | None = None
         self._resent = False
@@ -110,6 +116,9 @@ class ProviderCall:
         if isinstance(end, Failed):
             end = Failed(failure=self._signed(end.failure, model))
         first = self._first_token_at
+        self._oddities.note_fields(sorted(self._ignored))
+        if isinstance(end, Finished) and end.reason is FinishReason.UNKNOWN:
+            self._oddities.note_reason(end.raw_reason or "")
         return AttemptResult(
             end=end,
             first_token_s=None if first is None else first - self._started_at,
@@ -161,13 +170,14 @@ class ProviderCall:
             if stream:
                 return await self._stream(response, dialect.stream_decoder(said), request)
             whole = await _whole(response, self._most_bytes(request))
-            return self._deliver(await run_large(len(whole.body), dialect.decode_response, said, whole))
+            return self._deliver(await run_large(len(whole.body), dialect.decode_response, said, whole, self._ignored))
 
     def _most_bytes(self, request: AnyRequest) -> int:
         return self._spec.max_answer.bytes_for(answer_type(request))
 
     async def _stream(self, response: HttpResponse, decoder: StreamDecoder, request: AnyRequest) -> Finished | Failed:
         end: Finished | Failed | None = None
+        self._ignored = decoder.ignored
         is_bounded = answer_type(request) in _NEVER_LONG_STREAMS
         most = self._most_bytes(request)
         received = 0

@@ -227,13 +227,19 @@ def misread(why: object) -> Failed:
     return Failed(failure=Failure(kind=FailureKind.PROTOCOL, message=f"the vendor's answer is not understood: {why}"))
 
 
-def read_whole(answer: AnswerDecoder, body: bytes) -> list[Event]:
-    """The events of an answer that came in one piece; the last one is ``Finished`` or ``Failed``."""
+def read_whole(answer: AnswerDecoder, body: bytes, ignored: set[str] | None = None) -> list[Event]:
+    """The events of an answer that came in one piece; the last one is ``Finished`` or ``Failed``. To ``ignored`` are
+    added the names of fields that were left out.
+    """
     if body.lstrip(_BLANK).startswith(_SSE_LINES):
         decoder = BodyDecoder(answer)
-        return [*decoder.feed(body), *decoder.end()]
-    answer.read_whole(body)
-    return answer.told()
+        events = [*decoder.feed(body), *decoder.end()]
+    else:
+        answer.read_whole(body)
+        events = answer.told()
+    if ignored is not None:
+        ignored |= answer.ignored
+    return events
 
 
 def _error_in(body: bytes) -> Any:

@@ -38,9 +38,14 @@ class Anthropic:
         """A decoder for a streamed answer."""
         return BodyDecoder(AnthropicDecoder())
 
-    def decode_response(self, request: AnyRequest, response: WireResponse) -> list[Event]:  # noqa: ARG002
+    def decode_response(
+        self,
+        request: AnyRequest,  # noqa: ARG002
+        response: WireResponse,
+        ignored: set[str] | None = None,
+    ) -> list[Event]:
         """The events of a whole answer."""
-        return read_whole(AnthropicDecoder(), response.body)
+        return read_whole(AnthropicDecoder(), response.body, ignored)
 
     def decode_error(self, response: WireResponse) -> Failure:
         """What a non-2xx answer means."""

@@ -46,11 +46,13 @@ class Cohere:
             return WholeBody(self, request)
         return BodyDecoder(CohereDecoder())
 
-    def decode_response(self, request: AnyRequest, response: WireResponse) -> list[Event]:
+    def decode_response(
+        self, request: AnyRequest, response: WireResponse, ignored: set[str] | None = None
+    ) -> list[Event]:
         """The events of a whole answer."""
         if isinstance(request, EmbeddingRequest):
             return decode_embeddings(request, response.body)
-        return read_whole(CohereDecoder(), response.body)
+        return read_whole(CohereDecoder(), response.body, ignored)
 
     def decode_error(self, response: WireResponse) -> Failure:
         """What a non-2xx answer means."""

@@ -59,11 +59,13 @@ class Gemini:
         limit = MAX_PICTURE_EVENT_BYTES if _wants_pictures(request) else MAX_EVENT_BYTES
         return BodyDecoder(GeminiDecoder(), GeminiPieceSplitter(limit))
 
-    def decode_response(self, request: AnyRequest, response: WireResponse) -> list[Event]:
+    def decode_response(
+        self, request: AnyRequest, response: WireResponse, ignored: set[str] | None = None
+    ) -> list[Event]:
         """The events of a whole 2xx answer; the last one is ``Finished`` or ``Failed``."""
         if isinstance(request, EmbeddingRequest):
             return decode_embeddings(request, response.body)
-        return read_whole(GeminiDecoder(), response.body)
+        return read_whole(GeminiDecoder(), response.body, ignored)
 
     def decode_error(self, response: WireResponse) -> Failure:
         """What a non-2xx answer means."""

@@ -75,7 +75,9 @@ class OpenAIChat:
             return BodyDecoder(OpenAIChatDecoder(request.request_id, self.name))
         return WholeBody(self, request)
 
-    def decode_response(self, request: AnyRequest, response: WireResponse) -> list[Event]:
+    def decode_response(
+        self, request: AnyRequest, response: WireResponse, ignored: set[str] | None = None
+    ) -> list[Event]:
         """The events of a whole 2xx answer."""
         match request:
             case EmbeddingRequest():
@@ -83,7 +85,7 @@ class OpenAIChat:
             case ImageRequest():
                 return decode_images(request, response.body)
             case _:
-                return read_whole(OpenAIChatDecoder(request.request_id, self.name), response.body)
+                return read_whole(OpenAIChatDecoder(request.request_id, self.name), response.body, ignored)
 
     def decode_error(self, response: WireResponse) -> Failure:
         """What a non-2xx answer means. Who is told no time to wait waits for the window that is used up."""

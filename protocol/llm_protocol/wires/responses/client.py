@@ -47,10 +47,12 @@ class OpenAIResponses:
             return BodyDecoder(OpenAIResponsesDecoder())
         return self._neighbours.stream_decoder(request)
 
-    def decode_response(self, request: AnyRequest, response: WireResponse) -> list[Event]:
+    def decode_response(
+        self, request: AnyRequest, response: WireResponse, ignored: set[str] | None = None
+    ) -> list[Event]:
         """The events of a whole 2xx answer."""
         if isinstance(request, ChatRequest):
-            return read_whole(OpenAIResponsesDecoder(), response.body)
+            return read_whole(OpenAIResponsesDecoder(), response.body, ignored)
         return self._neighbours.decode_response(request, response)
 
     def decode_error(self, response: WireResponse) -> Failure:
