@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, Protocol
+from datetime import date
+from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 import msgspec
 
@@ -72,14 +73,26 @@ class RateLimits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tokens_reset_s: float | None = None
 
 
+Lifecycle: TypeAlias = Literal["active", "deprecated", "retired"]
+"""Where a model stands: deprecated ones still answer, retired ones do not."""
+
+
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One model of a vendor's list. ``created`` is seconds since the epoch; 0 where the vendor does not say."""
+    """One model of a vendor's list. ``created`` is seconds since the epoch; 0 where the vendor does not say.
+
+    ``deprecated_on`` and ``shutdown_date`` are days in UTC, as the vendor announced them. ``request_types`` is ``None``
+    where the list does not say what the model can be asked.
+    """
 
     id: str
     created: int = 0
     owned_by: str = ""
     context_window: int | None = None
     max_output_tokens: int | None = None
+    lifecycle: Lifecycle = "active"
+    deprecated_on: date | None = None
+    shutdown_date: date | None = None
+    request_types: frozenset[RequestType] | None = None
 
 
 class ModelPage(NamedTuple):

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Never, Unpack, final
 
+import msgspec
 import trio
 
 from llm_actors.cache import snapshot as cache_snapshot
@@ -264,7 +265,10 @@ class Runtime:
             await self.models()
             routed = self._tree.router.route(request)
         chance = 1.0  # it is left nothing
-        return ranked(self._tree.services, request, routed.candidates, routed.policy, draw=chance)
+        ranking = ranked(self._tree.services, request, routed.candidates, routed.policy, draw=chance)
+        said = [(candidate, self._tree.catalog.ending(candidate)) for candidate in ranking.candidates]
+        warnings = tuple(f"{candidate} {words}" for candidate, words in said if words)
+        return msgspec.structs.replace(ranking, warnings=warnings)
 
     def is_ready(self) -> bool:
         """Whether requests are taken, and there is a provider that can be asked."""

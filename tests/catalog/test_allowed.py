@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import date
+
 import pytest
 
 from llm_actors.catalog import Allowed, Candidate, Catalog
@@ -23,7 +25,7 @@ ROUTES = {
 
 @pytest.fixture
 def catalog() -> Catalog:
-    made = Catalog()
+    made = Catalog(lambda: date(2026, 6, 1))
     made.add("cheap", LLMProvider.OPENAI_COMPATIBLE, TALK, ("small", "shared", "dear/big"))
     made.add("dear", LLMProvider.OPENAI_COMPATIBLE, TALK | {RequestType.EMBEDDING}, ("big", "shared"))
     made.add("vendor", LLMProvider.OPENAI, TALK)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import date
+
 import pytest
 
 from llm_actors.catalog import Candidate, Catalog
@@ -15,7 +17,7 @@ TALK = frozenset({RequestType.CHAT, RequestType.COMPLETION, RequestType.CODE_GEN
 
 @pytest.fixture
 def catalog() -> Catalog:
-    made = Catalog()
+    made = Catalog(lambda: date(2026, 6, 1))
     made.add("primary", LLMProvider.OPENAI_COMPATIBLE, TALK, ("m1", "shared"))
     made.add("backup", LLMProvider.OPENAI_COMPATIBLE, TALK | {RequestType.EMBEDDING}, ("shared", "m2"))
     made.add("asked", LLMProvider.OPENAI, TALK)
@@ -60,11 +62,11 @@ def test_a_name_with_a_slash_can_be_a_bare_name(catalog: Catalog) -> None:
 
 
 def test_auto_means_each_able_providers_default(catalog: Catalog) -> None:
-    catalog.update("asked", [ModelInfo(id="babbage-002"), ModelInfo(id="gpt-5-mini-2025"), ModelInfo(id="gpt-5")])
+    catalog.update("asked", [ModelInfo(id="babbage-002"), ModelInfo(id="gpt-5-codex"), ModelInfo(id="gpt-5")])
     assert catalog.resolve(chat("auto")) == [
         Candidate("primary", "m1"),
         Candidate("backup", "shared"),
-        Candidate("asked", "gpt-5-mini-2025"),
+        Candidate("asked", "gpt-5"),
     ]
 
 

@@ -225,8 +225,8 @@ async def test_offline_nothing_is_touched(tmp_path: Path) -> None:
             tmp_path,
             '[redis]\nurl = "redis://127.0.0.1:1/0"\n[cache]\nenabled = true\npath = "/proc/none/cache.db"\n',
             provider("p", f"{peer.url}/v1"),
-            provider("q", f"{peer.url}/v1", 'models = ["gpt-4o"]'),
-            '[routes.r]\ncandidates = ["p/x", "bare", "q/gpt-4o"]\n',
+            provider("q", f"{peer.url}/v1", 'models = ["gpt-6-luna"]'),
+            '[routes.r]\ncandidates = ["p/x", "bare", "q/gpt-6-luna"]\n',
         )
         done = await run(file, "--offline")
         assert peer.connections == 0

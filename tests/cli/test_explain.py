@@ -12,16 +12,16 @@ CONFIG = """
 kind = "openai"
 base_url = "http://127.0.0.1:9/v1"
 api_key = "env:K"
-models = ["gpt-4o-mini"]
+models = ["gpt-6-luna"]
 
 [providers.dear]
 kind = "openai"
 base_url = "http://127.0.0.1:9/v1"
 api_key = "env:K"
-models = ["gpt-4o"]
+models = ["gpt-6-sol"]
 
 [routes.thrifty]
-candidates = ["dear/gpt-4o", "cheap/gpt-4o-mini"]
+candidates = ["dear/gpt-6-sol", "cheap/gpt-6-luna"]
 select = "cheapest"
 """
 
@@ -32,8 +32,18 @@ async def test_it_lists_the_candidates_in_the_order_to_try_with_the_reason(tmp_p
 
     lines = out.splitlines()
     assert (code, err) == (0, "")
-    assert [line.split()[1] for line in lines] == ["cheap/gpt-4o-mini", "dear/gpt-4o"]
+    assert [line.split()[1] for line in lines] == ["cheap/gpt-6-luna", "dear/gpt-6-sol"]
     assert "$" in lines[0]
+
+
+async def test_what_ends_or_has_ended_is_warned_of(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text(CONFIG.replace('["gpt-6-sol"]', '["gpt-3.5-turbo"]'))
+    code, out, _ = await commands.run("explain", "--config", str(tmp_path / "c.toml"), K="k")
+    assert (code, len(out.splitlines())) == (0, 1), "auto leaves it out"
+
+    code, out, _ = await commands.run("explain", "dear/gpt-3.5-turbo", "--config", str(tmp_path / "c.toml"), K="k")
+    assert code == 0
+    assert out.splitlines()[1:] == ["warning: dear/gpt-3.5-turbo was shut down on 2026-10-23"]
 
 
 async def test_an_unknown_model_is_one_line(tmp_path: Path) -> None:
@@ -41,9 +51,8 @@ async def test_an_unknown_model_is_one_line(tmp_path: Path) -> None:
     code, out, err = await commands.run("explain", "nope", "--config", str(tmp_path / "c.toml"), K="k")
 
     assert (code, out) == (1, "")
-    assert (
-        err == "llm-runtime: there is no model 'nope'; known: cheap/gpt-4o-mini, dear/gpt-4o; or write provider/model\n"
-    )
+    known = "cheap/gpt-6-luna, dear/gpt-6-sol"
+    assert err == f"llm-runtime: there is no model 'nope'; known: {known}; or write provider/model\n"
 
 
 async def test_a_named_configuration_comes_before_a_daemon_in_the_environment(tmp_path: Path) -> None:
@@ -91,7 +100,7 @@ async def test_a_daemon_explains_with_what_it_has_measured(tmp_path: Path) -> No
         missing = await commands.run("explain", "nope", "--url", url)
 
     assert (code, err) == (0, "")
-    assert [line.split()[1] for line in out.splitlines()] == ["cheap/gpt-4o-mini", "dear/gpt-4o"]
+    assert [line.split()[1] for line in out.splitlines()] == ["cheap/gpt-6-luna", "dear/gpt-6-sol"]
     assert missing[0] == 1
     assert "there is no model 'nope'" in missing[2]
 

@@ -53,7 +53,7 @@ TESTED = [
 
 def config(fake: FakeProvider) -> Config:
     kind = LLMProvider.OPENAI
-    provider = Provider(kind=kind, base_url=fake.base_url(kind), api_key=Secret("any"), models=("gpt-5-mini",))
+    provider = Provider(kind=kind, base_url=fake.base_url(kind), api_key=Secret("any"), models=("gpt-6-luna",))
     return Config(providers={"main": provider, "other": provider})
 
 

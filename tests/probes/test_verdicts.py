@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import date
+
 import pytest
 
+from llm_actors.catalog import Catalog
 from llm_actors.catalog.actor import LISTING_SECONDS
 from llm_protocol.dialect import ModelInfo
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.policy import Policy
-from llm_protocol.requests import LLMProvider
+from llm_protocol.requests import LLMProvider, RequestType
 from llm_protocol.secret import Secret
 from llm_runtime.config import Config, Key, Provider
 from llm_runtime.probes import CheckStatus, findings
@@ -141,3 +144,28 @@ def test_prices_are_looked_up_for_the_models_that_are_named_anywhere() -> None:
         ("strange", CheckStatus.WARNING, "not known for no-such-model, odd"),
         ("own", CheckStatus.OK, "not known for mine"),
     ]
+
+
+def test_models_that_end_soon_are_a_warning_where_they_are_named() -> None:
+    config = Config(
+        providers={"named": with_models("gpt-5", "gpt-6-luna"), "listing": KEYED, "lasting": with_models("gpt-6-sol")},
+        routes={"r": Policy(candidates=("gpt-4o-mini",), judge="lasting/o3")},
+    )
+
+    def found(*listed: str) -> list[tuple[str, CheckStatus, str]]:
+        catalog = Catalog(lambda: date(2026, 12, 1))
+        for name, entry in config.providers.items():
+            catalog.add(name, entry.kind, frozenset(RequestType), entry.models)
+        catalog.update("listing", [ModelInfo(id=model) for model in listed])
+        return [(each.name, each.status, each.detail) for each in findings.lifecycle(config, catalog)]
+
+    assert found("gpt-6-luna", "gpt-4.1", "gpt-3.5-turbo") == [
+        ("named", CheckStatus.WARNING, "gpt-5 shuts down on 2026-12-11, in 10 days"),
+        ("listing", CheckStatus.OK, "of its list, 1 model will end within 90 days: gpt-4.1"),
+        ("lasting", CheckStatus.WARNING, "o3 shuts down on 2026-12-11, in 10 days"),
+    ]
+    assert found("gpt-4o-mini", "gpt-4.1")[1] == (
+        "listing",
+        CheckStatus.WARNING,
+        "gpt-4o-mini shuts down on 2027-01-14, in 44 days",
+    )

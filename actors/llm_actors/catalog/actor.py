@@ -1,7 +1,7 @@
 """The catalog actor: asks the providers for their models, at the start, then now and then, and when told to.
 
 One provider that cannot be asked costs only itself: its list stays what it was, and the first failure in a row is
-logged.
+logged. After the first round one line warns of the models that end soon.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ LISTING_SECONDS = 10.0
 
 REFRESH_SECONDS = 600.0
 """Seconds between two rounds of asking."""
+
+ENDING_SHOWN = 8
+"""Models that the warning of those that end soon names."""
 
 log = logging.getLogger(__name__)
 
@@ -61,9 +64,17 @@ class CatalogActor:
             nursery.cancel_scope.cancel(reason="the catalog stops")
 
     async def _keep_fresh(self) -> None:
+        await self._ask(self._asked)
+        self._warn()
         while self._asked:
-            await self._ask(self._asked)
             await trio.sleep(REFRESH_SECONDS)
+            await self._ask(self._asked)
+
+    def _warn(self) -> None:
+        found = [f"{candidate} {words}" for candidate, words in self._catalog.all_ending()]
+        if found:
+            more = f"; and {len(found) - ENDING_SHOWN} more" if len(found) > ENDING_SHOWN else ""
+            log.warning("models that end soon: %s%s", "; ".join(found[:ENDING_SHOWN]), more)
 
     async def _handle(self, delivery: Delivery[CatalogMessage]) -> None:
         unlisted = self._catalog.unlisted

@@ -7,33 +7,27 @@ name that one or more providers list; ``auto``, which means each able provider's
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, date, datetime
 from typing import NamedTuple, final
+
+import msgspec
 
 from llm_actors.catalog.allowed import Allowed
 from llm_protocol.dialect import ModelInfo
 from llm_protocol.errors import ModelNotFoundError, UnsupportedError
 from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.lifecycle import ending, is_gone, shutdown_date
+from llm_protocol.preferences import Want, choose, want_of
 from llm_protocol.requests import AUTO, AnyRequest, LLMProvider, RequestType
 
 NAMES_SHOWN = 8
 """Model names quoted in an error."""
 
-# What `auto` prefers when the configuration names no models: the first prefix found in the vendor's list.
-# Only a preference: model names die often, and whatever the list has is used when none of these is left.
-_PREFERRED: dict[tuple[LLMProvider, RequestType], tuple[str, ...]] = {
-    (LLMProvider.OPENAI, RequestType.CHAT): ("gpt-5-mini", "gpt-5", "gpt-4o-mini", "gpt-"),
-    (LLMProvider.OPENAI, RequestType.EMBEDDING): ("text-embedding-3-small", "text-embedding"),
-    (LLMProvider.OPENAI, RequestType.IMAGE_GENERATION): ("gpt-image",),
-    (LLMProvider.ANTHROPIC, RequestType.CHAT): ("claude-sonnet", "claude-haiku", "claude-"),
-    (LLMProvider.GEMINI, RequestType.CHAT): ("gemini-flash-latest", "gemini-3", "gemini-2.5-flash", "gemini-"),
-    (LLMProvider.GEMINI, RequestType.EMBEDDING): ("gemini-embedding",),
-    (LLMProvider.GEMINI, RequestType.IMAGE_GENERATION): ("gemini-3.1-flash-image", "gemini-3-pro-image"),
-    (LLMProvider.COHERE, RequestType.CHAT): ("command-a", "command-"),
-    (LLMProvider.COHERE, RequestType.EMBEDDING): ("embed-v4", "embed-"),
-    (LLMProvider.CEREBRAS, RequestType.CHAT): ("gpt-oss-120b", "gpt-oss"),
-}
-_TALKS = frozenset({RequestType.CHAT, RequestType.COMPLETION, RequestType.CODE_GENERATION})
+
+def utc_today() -> date:
+    """The day now, in UTC."""
+    return datetime.now(UTC).date()
 
 
 class Candidate(NamedTuple):
@@ -47,33 +41,39 @@ class Candidate(NamedTuple):
 
 
 class _Offer:
-    __slots__ = ("kind", "listed", "models", "request_types")
+    __slots__ = ("chosen", "configured", "kind", "listed", "models", "request_types")
 
     def __init__(self, kind: LLMProvider, request_types: frozenset[RequestType], models: Sequence[str]) -> None:
         self.kind = kind
         self.request_types = request_types
         self.models = {model: ModelInfo(id=model) for model in models}
-        self.listed = bool(models)
+        self.chosen: dict[tuple[Want, date], str | None] = {}
+        """What `auto` means here, as far as it was asked since the list changed."""
+        self.configured = self.listed = bool(models)
 
 
 @final
 class Catalog:
-    """The offers of all providers. One writer: the catalog actor."""
+    """The offers of all providers. One writer: the catalog actor. ``today`` says which day it is, in UTC."""
 
-    def __init__(self) -> None:
+    def __init__(self, today: Callable[[], date] = utc_today) -> None:
         self._offers: dict[str, _Offer] = {}
+        self._today = today
 
     def add(
         self, name: str, kind: LLMProvider, request_types: frozenset[RequestType], models: Sequence[str] = ()
     ) -> None:
-        """A provider exists. ``models``, where configured, are all it offers; the first is its default."""
+        """A provider exists. ``models``, where configured, are all it offers; the first that still lives is its
+        default.
+        """
         self._offers[name] = _Offer(kind, request_types, models)
 
     def update(self, name: str, models: Iterable[ModelInfo]) -> None:
         """The vendor's list, as it is now."""
         offer = self._offers[name]
         offer.models = {model.id: model for model in models}
-        offer.listed = True
+        offer.chosen.clear()
+        offer.configured, offer.listed = False, True
 
     @property
     def unlisted(self) -> tuple[str, ...]:
@@ -85,19 +85,35 @@ class Catalog:
         return {name: list(offer.models) for name, offer in self._offers.items()}
 
     def infos(self, allowed: Allowed | None = None) -> list[ModelInfo]:
-        """All models, or those that are ``allowed``, ids as ``provider/model``."""
+        """All models, or those that are ``allowed``, ids as ``provider/model``, with the shutdown dates that are known
+        though the list does not have them.
+        """
         return [
-            ModelInfo(
-                id=f"{name}/{info.id}",
-                created=info.created,
-                owned_by=info.owned_by or name,
-                context_window=info.context_window,
-                max_output_tokens=info.max_output_tokens,
-            )
+            _known_as(f"{name}/{info.id}", name, offer.kind, info)
             for name, offer in self._offers.items()
             for info in offer.models.values()
             if _may(allowed, name, info.id)
         ]
+
+    def ending(self, candidate: Candidate) -> str | None:
+        """When the candidate ends, as the end of a sentence; ``None`` if not within `llm_protocol.lifecycle.NOTICE`."""
+        offer = self._offers.get(candidate.provider)
+        if offer is None:
+            return None
+        return ending(offer.kind, offer.models.get(candidate.model, ModelInfo(id=candidate.model)), self._today())
+
+    def all_ending(self) -> list[tuple[Candidate, str]]:
+        """What is offered and ends soon: configured models first, then what ends first. Without what is gone already,
+        where only the vendor lists it.
+        """
+        today = self._today()
+        found = [
+            (not offer.configured, shutdown_date(offer.kind, info) or date.max, Candidate(name, info.id), words)
+            for name, offer in self._offers.items()
+            for info in offer.models.values()
+            if (words := ending(offer.kind, info, today)) and (offer.configured or not is_gone(offer.kind, info, today))
+        ]
+        return [(candidate, words) for *_, candidate, words in sorted(found)]
 
     def context_window(self, candidate: Candidate) -> int | None:
         """How many tokens the candidate takes, where its vendor's list says."""
@@ -136,16 +152,16 @@ class Catalog:
             return [Candidate(head, rest)]
         names = [name for name in self._offers if hint in (None, name)]
         if model == AUTO:
-            return self._chosen(names, request.request_type, allowed)
+            return self._chosen(names, request, allowed)
         found = [Candidate(name, model) for name in names if model in self._offers[name].models]
         if not found and hint is not None and self._may_have(hint, model):
             return [Candidate(hint, model)]
         return found
 
-    def _chosen(self, names: Iterable[str], request_type: RequestType, allowed: Allowed | None) -> list[Candidate]:
+    def _chosen(self, names: Iterable[str], request: AnyRequest, allowed: Allowed | None) -> list[Candidate]:
         """Each provider's default model; of vectors the first one's, whoever has it."""
-        choice = [Candidate(name, default) for name in names if (default := self._default(name, request_type, allowed))]
-        if request_type is RequestType.EMBEDDING:  # another model's vectors would be worth nothing beside these
+        choice = [Candidate(name, default) for name in names if (default := self._default(name, request, allowed))]
+        if request.request_type is RequestType.EMBEDDING:  # another model's vectors would be worth nothing beside these
             return [each for each in choice if each.model == choice[0].model]
         # The local model shows that things work; nobody who has a key wants its answers.
         return [each for each in choice if self._offers[each.provider].kind is not LLMProvider.LOCAL] or choice
@@ -156,16 +172,19 @@ class Catalog:
             return False
         return model in offer.models or not offer.listed or offer.kind is not LLMProvider.LOCAL
 
-    def _default(self, name: str, request_type: RequestType, allowed: Allowed | None) -> str | None:
+    def _default(self, name: str, request: AnyRequest, allowed: Allowed | None) -> str | None:
         offer = self._offers[name]
-        if request_type not in offer.request_types:
+        if request.request_type not in offer.request_types:
             return None
-        wanted = RequestType.CHAT if request_type in _TALKS else request_type
-        for prefix in (*_PREFERRED.get((offer.kind, wanted), ()), ""):
-            for model in offer.models:
-                if model.startswith(prefix) and _may(allowed, name, model):
-                    return model
-        return None
+        want, today = want_of(request), self._today()
+        if allowed is None and (want, today) in offer.chosen:
+            return offer.chosen[want, today]
+        models = [info for info in offer.models.values() if _may(allowed, name, info.id)]
+        info = choose(offer.kind, want, models, today, in_order=offer.configured)
+        chosen = info.id if info else None
+        if allowed is None:
+            offer.chosen[want, today] = chosen  # a few dozen a day at the most, and the list is read anew sooner
+        return chosen
 
     def _unable(self, name: str, request_type: RequestType, allowed: Allowed | None) -> Failure:
         able = [
@@ -201,3 +220,9 @@ class Catalog:
 
 def _may(allowed: Allowed | None, provider: str, model: str) -> bool:
     return allowed is None or allowed.permits(provider, model)
+
+
+def _known_as(id_: str, provider: str, kind: LLMProvider, info: ModelInfo) -> ModelInfo:
+    return msgspec.structs.replace(
+        info, id=id_, owned_by=info.owned_by or provider, shutdown_date=shutdown_date(kind, info)
+    )

@@ -68,11 +68,14 @@ class RankedCandidate(NamedTuple):
 
 
 class Ranking(msgspec.Struct, frozen=True, kw_only=True):
-    """All candidates, those that can be asked before those that are barred, which are in the order of their return."""
+    """All candidates, those that can be asked before those that are barred, which are in the order of their return.
+    ``warnings``: what else there is to know of them, one sentence each.
+    """
 
     select: Select
     weights: Weights
     choices: tuple[RankedCandidate, ...]
+    warnings: tuple[str, ...] = ()
 
     @property
     def candidates(self) -> list[Candidate]:
@@ -112,7 +115,15 @@ class Ranking(msgspec.Struct, frozen=True, kw_only=True):
         }
 
     def lines(self) -> list[str]:
-        """As text, one line for each candidate, the first to be tried on top: why it stands there, then its figures."""
+        """As text, a line for each candidate, the first to be tried on top: why it stands there, then its figures. The
+        warnings come last.
+        """
+        return [
+            *self._places(),
+            *(f"warning: {warning}" for warning in self.warnings),
+        ]
+
+    def _places(self) -> list[str]:
         return [
             f"{place}. {choice.candidate}  {choice.reason}{_again(choice.barred)}"
             f"  ({_seconds(choice.figures.latency_s)}, {_dollars(choice.figures.cost_usd)},"

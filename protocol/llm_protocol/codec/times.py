@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from email.utils import parsedate_to_datetime
 
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -57,4 +57,13 @@ def rfc3339(text: str | None) -> float | None:
         moment = datetime.fromisoformat(text)
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
+        return None
+
+
+def day(text: object) -> date | None:
+    """The day, in UTC, of a date or an RFC 3339 time."""
+    seconds = rfc3339(text) if isinstance(text, str) else None
+    try:
+        return None if seconds is None else datetime.fromtimestamp(seconds, UTC).date()
+    except (ValueError, OverflowError, OSError):  # by its zone in a year that no date has
         return None

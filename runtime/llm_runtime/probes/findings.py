@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
+from llm_actors.catalog import Candidate, Catalog
 from llm_actors.catalog.actor import LISTING_SECONDS
 from llm_actors.transport import parse_url
 from llm_protocol.dialect import ModelInfo
 from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.lifecycle import NOTICE
 from llm_protocol.policy import Policy
 from llm_protocol.prices import price_of
 from llm_protocol.requests import LLMProvider
@@ -121,6 +123,26 @@ def prices(config: Config) -> Iterator[Check]:
         yield Check(
             "prices", name, status, f"not known for {some(unknown)}: no cost is told, and max_cost rules them out"
         )
+
+
+# -- how long models live ---------------------------------------------------------------------------------------------
+
+
+def lifecycle(config: Config, catalog: Catalog) -> Iterator[Check]:
+    """Which models end soon: a warning for those that the configuration names, a note for those only listed."""
+    listed: dict[str, list[str]] = {}
+    for candidate, _ in catalog.all_ending():
+        listed.setdefault(candidate.provider, []).append(candidate.model)
+    for name, entry in config.enabled.items():
+        bare = [
+            model for route in config.routes.values() for _, model in route.models() if model in listed.get(name, ())
+        ]
+        named = dict.fromkeys([*_named_models(name, entry, config.routes.values()), *bare])
+        if said := [f"{model} {words}" for model in named if (words := catalog.ending(Candidate(name, model)))]:
+            yield Check("lifecycle", name, CheckStatus.WARNING, some(said))
+        elif found := listed.get(name):
+            what = f"of its list, {counted(len(found), 'model')} will end within {NOTICE.days} days"
+            yield Check("lifecycle", name, CheckStatus.OK, f"{what}: {some(found)}")
 
 
 def _named_models(name: str, entry: Provider, routes: Collection[Policy]) -> list[str]:

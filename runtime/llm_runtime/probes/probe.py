@@ -47,6 +47,7 @@ async def check(config: Config, source: str, *, offline: bool = False) -> list[C
     failed = {each.name for each in done if each.what == findings.PROVIDER and each.status is CheckStatus.FAILED}
     known = _known(config, specs, listings)._replace(failed=failed, offline=offline)
     done += findings.prices(config)
+    done += findings.lifecycle(config, known.catalog)
     done += [routes.route(name, policy, known) for name, policy in config.routes.items()]
     return done
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from urllib.parse import quote
 
 from llm_protocol.codec.json import WireError, decode_object, encode_json
-from llm_protocol.codec.times import rfc3339
+from llm_protocol.codec.times import day, rfc3339
 from llm_protocol.content import JsonObject
-from llm_protocol.dialect import ModelInfo, ModelPage, WireRequest
+from llm_protocol.dialect import Lifecycle, ModelInfo, ModelPage, WireRequest
 from llm_protocol.errors import ProtocolError
 from llm_protocol.wires.anthropic.blocks import NAME
 from llm_protocol.wires.anthropic.request import VERSION
@@ -49,7 +49,20 @@ def _info(entry: JsonObject) -> ModelInfo:
         owned_by=NAME,
         context_window=_positive(entry.get("max_input_tokens")),
         max_output_tokens=_positive(entry.get("max_tokens")),
+        lifecycle=_lifecycle(entry),
+        deprecated_on=day(entry.get("deprecated_at")),
+        shutdown_date=day(entry.get("retires_at")),
     )
+
+
+def _lifecycle(entry: JsonObject) -> Lifecycle:
+    match entry.get("lifecycle"):
+        case "deprecated":
+            return "deprecated"
+        case "retired":
+            return "retired"
+        case _:  # servers of older versions have no such field, and newer ones may have more words
+            return "active" if entry.get("deprecated_at") is None else "deprecated"
 
 
 def _positive(value: object) -> int | None:
@@ -71,4 +84,11 @@ def _model(model: ModelInfo) -> JsonObject:
         "created_at": datetime.fromtimestamp(model.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "max_input_tokens": model.context_window,
         "max_tokens": model.max_output_tokens,
+        "lifecycle": model.lifecycle,
+        "deprecated_at": _midnight(model.deprecated_on),
+        "retires_at": _midnight(model.shutdown_date),
     }
+
+
+def _midnight(moment: date | None) -> str | None:
+    return None if moment is None else f"{moment}T00:00:00Z"

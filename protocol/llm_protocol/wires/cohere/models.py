@@ -9,10 +9,17 @@ from llm_protocol.codec.json import WireError, decode_object, encode_json
 from llm_protocol.content import JsonObject
 from llm_protocol.dialect import ModelInfo, ModelPage, WireRequest
 from llm_protocol.errors import ProtocolError
+from llm_protocol.requests import RequestType
 from llm_protocol.wires.cohere.parts import NAME
 
 PAGE_SIZE = 1_000
 """Models asked for at once: the vendor's greatest."""
+
+_REQUEST_TYPES = {
+    "chat": frozenset((RequestType.CHAT, RequestType.COMPLETION, RequestType.CODE_GENERATION)),
+    "embed": frozenset((RequestType.EMBEDDING,)),
+}
+"""What can be asked of a model, by its endpoints."""
 
 
 def models_request(page: str | None) -> WireRequest:
@@ -41,10 +48,30 @@ def _page(body: JsonObject) -> ModelPage:
 def _info(entry: JsonObject) -> ModelInfo:
     window = entry.get("context_length")
     size = int(window) if isinstance(window, int | float) and window > 0 else None
-    return ModelInfo(id=entry["name"], owned_by=NAME, context_window=size)
+    endpoints = entry.get("endpoints")
+    return ModelInfo(
+        id=entry["name"],
+        owned_by=NAME,
+        context_window=size,
+        lifecycle="deprecated" if entry.get("is_deprecated") is True else "active",
+        request_types=_request_types(endpoints) if isinstance(endpoints, list) and endpoints else None,
+    )
+
+
+def _request_types(endpoints: list[object]) -> frozenset[RequestType]:
+    return frozenset(each for name, types in _REQUEST_TYPES.items() if name in endpoints for each in types)
 
 
 def encode_models(models: Sequence[ModelInfo]) -> bytes:
     """The list as one page."""
-    entries = [{"name": model.id, "endpoints": ["chat"], "context_length": model.context_window} for model in models]
-    return encode_json({"models": entries})
+    return encode_json({"models": [_entry(model) for model in models]})
+
+
+def _entry(model: ModelInfo) -> JsonObject:
+    known = model.request_types
+    return {
+        "name": model.id,
+        "endpoints": ["chat"] if known is None else [name for name, types in _REQUEST_TYPES.items() if types & known],
+        "context_length": model.context_window,
+        "is_deprecated": model.lifecycle != "active",
+    }

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
 from llm_protocol.codec.json import JsonDecoder, WireError, encode_json
+from llm_protocol.codec.times import day
 from llm_protocol.dialect import ModelInfo, ModelPage
 from llm_protocol.errors import ProtocolError
 
@@ -24,6 +26,7 @@ class _Model(msgspec.Struct):
     context_length: int | None = None
     max_completion_tokens: int | None = None
     meta: _Meta | None = None
+    shutdown_date: Any = None
 
 
 class _List(msgspec.Struct):
@@ -49,12 +52,15 @@ def decode_models(body: bytes) -> ModelPage:
 
 def _info(model: _Model) -> ModelInfo:
     trained = model.meta.n_ctx_train if model.meta else None
+    end = day(model.shutdown_date)
     return ModelInfo(
         id=model.id,
         created=_moment(model.created or 0),
         owned_by=model.owned_by or "",
         context_window=model.max_model_len or model.context_window or model.context_length or trained,
         max_output_tokens=model.max_completion_tokens,
+        lifecycle="active" if end is None else "deprecated",
+        shutdown_date=end,
     )
 
 
@@ -68,6 +74,7 @@ def encode_models(models: Sequence[ModelInfo]) -> bytes:
         {"id": model.id, "object": "model", "created": model.created, "owned_by": model.owned_by}
         | ({"context_window": model.context_window} if model.context_window is not None else {})
         | ({"max_completion_tokens": model.max_output_tokens} if model.max_output_tokens is not None else {})
+        | ({"shutdown_date": model.shutdown_date.isoformat()} if model.shutdown_date is not None else {})
         for model in models
     ]
     return encode_json({"object": "list", "data": data})

@@ -1,0 +1,106 @@
+"""When a model ends: what its vendor's list says, and the dates that vendors have announced elsewhere. Pure.
+
+A list's own date wins over the table, because vendors move dates. The table is for lists that carry none: Gemini's and
+Cohere's, servers of older versions, and models that are named in the configuration only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import date, timedelta
+from typing import Final
+
+from llm_protocol.dialect import ModelInfo
+from llm_protocol.requests import LLMProvider
+
+NOTICE: Final = timedelta(days=90)
+"""A model that ends within this time is warned of, and `auto` chooses another one if it can."""
+
+_OPENAI: Final = {
+    date(2026, 10, 23): (
+        "gpt-3.5-turbo gpt-4 gpt-4-turbo gpt-4-1106-preview gpt-4.1-nano gpt-4o-2024-05-13 gpt-image-1 o1 o1-pro "
+        "o3-mini o4-mini"
+    ),
+    date(2026, 12, 1): "gpt-image-1-mini gpt-image-1.5 chatgpt-image-latest",
+    date(2026, 12, 11): "gpt-5 gpt-5-mini gpt-5-nano gpt-5-pro o3 o3-pro",
+    date(2027, 1, 14): "gpt-4o gpt-4o-mini gpt-4.1 gpt-4.1-mini",
+    date(2027, 4, 1): "gpt-5.1 gpt-5.3-codex gpt-5.4-nano",
+}
+_ANTHROPIC: Final = {
+    date(2026, 6, 15): "claude-sonnet-4 claude-sonnet-4-0 claude-opus-4 claude-opus-4-0",
+    date(2026, 8, 5): "claude-opus-4-1",
+    date(2026, 11, 30): "claude-sonnet-4-5",
+    date(2027, 1, 22): "claude-opus-4-5",
+}
+_GEMINI: Final = {
+    date(2026, 3, 9): "gemini-3-pro-preview",
+    date(2026, 6, 1): "gemini-2.0-flash gemini-2.0-flash-001 gemini-2.0-flash-lite gemini-2.0-flash-lite-001",
+    date(2026, 6, 25): "gemini-3.1-flash-image-preview gemini-3-pro-image-preview",
+    date(2026, 10, 2): "gemini-2.5-flash-image",
+    # They answer afterwards, but it is another model that does, at another price.
+    date(2026, 12, 1): "gemini-2.5-pro gemini-2.5-flash",
+    date(2027, 5, 7): "gemini-3.1-flash-lite",
+}
+_CEREBRAS: Final = {
+    date(2026, 11, 29): "zai-glm-4.7",  # when it was found to be gone
+}
+
+
+def _by_model(ends: Mapping[date, str]) -> dict[str, date]:
+    return {model: day for day, models in ends.items() for model in models.split()}
+
+
+# From the vendors' deprecation pages, read 29 November 2026: developers.openai.com/api/docs/deprecations,
+# platform.claude.com/docs/en/about-claude/model-deprecations, ai.google.dev/gemini-api/docs/deprecations,
+# inference-docs.cerebras.ai/support/deprecation. A name stands for its dated snapshots too.
+SHUTDOWNS: Final[Mapping[LLMProvider, Mapping[str, date]]] = {
+    LLMProvider.OPENAI: _by_model(_OPENAI),
+    LLMProvider.ANTHROPIC: _by_model(_ANTHROPIC),
+    LLMProvider.GEMINI: _by_model(_GEMINI),
+    LLMProvider.CEREBRAS: _by_model(_CEREBRAS),
+}
+
+SNAPSHOT: Final = re.compile(r"-(\d{4}-\d{2}-\d{2}|\d{8})$")
+"""The date behind the name of a snapshot."""
+
+_TUNED = re.compile(r"ft:([^:]+):")
+
+
+def shutdown_date(kind: LLMProvider, info: ModelInfo) -> date | None:
+    """The day from which the vendor refuses the model; ``None`` where none is announced."""
+    if info.shutdown_date is not None:
+        return info.shutdown_date
+    known = SHUTDOWNS.get(kind)
+    if known is None:
+        return None
+    tuned = _TUNED.match(info.id)  # it ends with the model that it was made from
+    name = tuned[1] if tuned else info.id
+    return known.get(name) or known.get(SNAPSHOT.sub("", name))
+
+
+def is_gone(kind: LLMProvider, info: ModelInfo, today: date) -> bool:
+    """Whether the vendor refuses the model, or by its own words should."""
+    end = shutdown_date(kind, info)
+    return info.lifecycle == "retired" or (end is not None and end <= today)
+
+
+def is_ending(kind: LLMProvider, info: ModelInfo, today: date) -> bool:
+    """Whether the model is gone, ends within `NOTICE`, or is deprecated without a date."""
+    end = shutdown_date(kind, info)
+    if end is None:
+        return info.lifecycle != "active"
+    return info.lifecycle == "retired" or end <= today + NOTICE
+
+
+def ending(kind: LLMProvider, info: ModelInfo, today: date) -> str | None:
+    """What there is to warn of, as the end of a sentence about the model; ``None`` if nothing."""
+    if not is_ending(kind, info, today):
+        return None
+    end = shutdown_date(kind, info)
+    if end is None:
+        return "is retired" if info.lifecycle == "retired" else "is deprecated"
+    if end <= today or info.lifecycle == "retired":
+        return f"was shut down on {end}" if end <= today else "is retired"
+    days = (end - today).days
+    return f"shuts down on {end}, in {days} day{'s' * (days != 1)}"
