@@ -396,6 +396,22 @@ def test_quota_is_told_from_rate() -> None:
     assert failure(529, "overloaded_error", "m", ("x-should-retry", "true")).kind == FailureKind.OVERLOADED
 
 
+def test_an_anthropic_limit_is_the_accounts_or_a_models() -> None:
+    """Money is the account's; a limit whose sentence names a model is that model's."""
+    for code in ("enforced_spend_limit_reached", "contract_spend_limit_reached"):
+        assert failure(429, "rate_limit_error", error_code=code).account_wide is True
+    assert failure(402, "billing_error", "pay").account_wide is True
+    for message in ("Your credit balance is too low", "You have reached your specified workspace API usage limits."):
+        assert failure(400, "invalid_request_error", message).account_wide is True
+    said = "This request would exceed your organization's rate limit of 30,000 input tokens per minute"
+    model = f"{said} (org: 1, model: claude-x)."
+    assert failure(429, "rate_limit_error", model).account_wide is False
+    stubborn = failure(429, "rate_limit_error", model, ("x-should-retry", "false"))
+    assert (stubborn.kind, stubborn.account_wide) == (FailureKind.QUOTA, False)
+    assert failure(429, "rate_limit_error", "slow down").account_wide is None
+    assert failure(400, "invalid_request_error", "model: bad").account_wide is None
+
+
 def test_limits_need_no_equal_clocks() -> None:
     """Resets are counted from the vendor's own date."""
     headers = (

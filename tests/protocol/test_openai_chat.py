@@ -761,6 +761,28 @@ def test_errors_have_their_kind(status: int, body: Any, kind: FailureKind) -> No
     assert (failure.kind, failure.upstream_status) == (kind, status)
 
 
+@pytest.mark.parametrize("field", ["code", "type"])
+@pytest.mark.parametrize(
+    "word",
+    [
+        "insufficient_quota",
+        "billing_hard_limit_reached",
+        "credit_balance_exhausted",
+        "organization_spend_limit_exceeded",
+        "project_spend_limit_exceeded",
+        "organization_usage_limit_exceeded",
+    ],
+)
+def test_money_that_is_gone_is_gone_for_all_models(word: str, field: str) -> None:
+    """Whatever the status, and whatever the other of ``code`` and ``type`` says."""
+    for status in (402, 403, 429):
+        body = {"error": {"message": "m", "code": "x", "type": "y"} | {field: word}}
+        failure = CLIENT.decode_error(WireResponse(status, (), json.dumps(body).encode()))
+        assert (failure.kind, failure.account_wide) == (FailureKind.QUOTA, True)
+    slow = {"error": {"message": "Rate limit reached for m", "code": "rate_limit_exceeded"}}
+    assert CLIENT.decode_error(WireResponse(429, (), json.dumps(slow).encode())).account_wide is None
+
+
 @pytest.mark.parametrize("body", [b"", b"<html>502</html>", b"null", b'{"error":null}', b"[]", b'"x"', b"\xff"])
 def test_errors_without_sense_still_say_the_status(body: bytes) -> None:
     """PROV-17: from whatever stands in front of the vendor."""

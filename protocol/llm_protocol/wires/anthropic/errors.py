@@ -33,11 +33,12 @@ _KINDS = {
 _SPENT = frozenset({"enforced_spend_limit_reached", "contract_spend_limit_reached"})
 _OUR_CODES = {rule.code: kind for kind, rule in reversed(RULES.items())}
 
+_MONEY = re.compile(r"credit balance|usage limits?|spend(ing)? limit|billing", re.IGNORECASE)
 _SENTENCES = tuple(
     (re.compile(pattern, re.IGNORECASE), kind)
     for pattern, kind in (
         (r"prompt is too long|exceeds? (the )?context (limit|window)|input is too long", FailureKind.CONTEXT_LENGTH),
-        (r"credit balance|usage limits?|spend(ing)? limit|billing", FailureKind.QUOTA),
+        (_MONEY.pattern, FailureKind.QUOTA),
         (r"content filter(ing)? policy|blocked by content", FailureKind.CONTENT_FILTER),
         (
             r"extra inputs are not permitted|(is|are) not supported|does not support|is deprecated for",
@@ -45,6 +46,7 @@ _SENTENCES = tuple(
         ),
     )
 )
+_ONE_MODEL = re.compile(r"\bmodel: ?\S")
 _PARAM = re.compile(r"^`?([a-z_][\w.]{0,63})`?(?=:| is\b| are\b)")
 
 
@@ -71,7 +73,17 @@ def failure_of(error: Any, *, status: int | None, headers: Headers = ()) -> Fail
         retry_after=retry_after(headers) if status is not None and status >= 400 else None,
         upstream_status=status,
         upstream_code=code or type_,
+        account_wide=_account_wide(kind, type_, code, text or ""),
     )
+
+
+def _account_wide(kind: FailureKind, type_: str | None, code: str | None, text: str) -> bool | None:
+    """Whether a limit is the account's, for all models; ``None`` where it is none, or the vendor does not say."""
+    if kind not in (FailureKind.RATE_LIMITED, FailureKind.QUOTA):
+        return None
+    if code in _SPENT or type_ == "billing_error" or (kind is FailureKind.QUOTA and _MONEY.search(text)):
+        return True
+    return False if _ONE_MODEL.search(text) else None
 
 
 def _kind(type_: str, code: str | None, text: str, status: int | None) -> FailureKind:

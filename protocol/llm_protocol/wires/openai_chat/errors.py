@@ -19,14 +19,24 @@ from llm_protocol.events import Failed
 from llm_protocol.failures import Failure, FailureKind, Step, kind_of_status
 from llm_protocol.redact import error_message
 
+_SPENT = frozenset(
+    {
+        "insufficient_quota",
+        "billing_not_active",
+        "billing_hard_limit_reached",
+        "credit_balance_exhausted",
+        "organization_spend_limit_exceeded",
+        "project_spend_limit_exceeded",
+        "organization_usage_limit_exceeded",
+    }
+)
+"""The account's money or its limits are used up, for all models; as ``code`` or as ``type``."""
+
 _KINDS = {
     "invalid_api_key": FailureKind.AUTH,
     "authentication_error": FailureKind.AUTH,
     "permission_error": FailureKind.AUTH,
     "account_deactivated": FailureKind.AUTH,
-    "insufficient_quota": FailureKind.QUOTA,
-    "billing_not_active": FailureKind.QUOTA,
-    "billing_hard_limit_reached": FailureKind.QUOTA,
     "rate_limit_exceeded": FailureKind.RATE_LIMITED,
     "rate_limit_error": FailureKind.RATE_LIMITED,
     "slow_down": FailureKind.RATE_LIMITED,
@@ -92,6 +102,7 @@ def failure_of(body: Any, status: int | None = None, headers: Headers = ()) -> F
         retry_after=wait,
         upstream_status=status,
         upstream_code=code or type_,
+        account_wide=None if _SPENT.isdisjoint((code, type_)) else True,
     )
 
 
@@ -121,6 +132,8 @@ def _text(value: Any) -> str | None:
 
 
 def _kind(status: int | None, code: str | None, type_: str | None, message: str) -> FailureKind:
+    if not _SPENT.isdisjoint((code, type_)):
+        return FailureKind.QUOTA
     kind = next((_KINDS[word] for word in (code, type_) if word in _KINDS), None)
     if kind is FailureKind.RATE_LIMITED and _TOO_LARGE.search(message):
         return FailureKind.CONTEXT_LENGTH  # larger than a whole minute's tokens: waiting would not help
