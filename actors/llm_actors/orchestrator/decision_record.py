@@ -159,6 +159,11 @@ class DecisionRecord:
         others = self.ensemble().attempts if self.ensemble else 0
         return others + sum(1 for one in self._attempts if one.asked) + len(self._under_way)
 
+    @property
+    def ended(self) -> int:
+        """How many of the request's own attempts have ended."""
+        return sum(1 for one in self._attempts if one.asked)
+
     def failure(self, last: Failure) -> Failure:
         """The one failure to tell: the last one's kind, and what became of each attempt (RTY-06)."""
         self.limited_by = last.limited_by

@@ -35,12 +35,13 @@ from llm_actors.orchestrator.decision_record import CacheOutcome, DecisionRecord
 from llm_actors.orchestrator.routing import DEFAULT_DEADLINE_SECONDS, Routed
 from llm_actors.orchestrator.services import Services
 from llm_actors.run import Run
+from llm_protocol.content import JsonObject
 from llm_protocol.events import TERMINAL, Failed, Finished
-from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.failures import Failure, FailureKind, Step
 from llm_protocol.fold import unfold
-from llm_protocol.policy import CacheMode, OnBrokenStream
+from llm_protocol.policy import AttemptsPatch, CacheMode, OnBrokenStream, TimeoutsPatch
 from llm_protocol.requests import EmbeddingRequest
-from llm_protocol.response import LLMResponse
+from llm_protocol.response import LLMResponse, Usage
 
 log = logging.getLogger(__name__)
 
@@ -53,23 +54,56 @@ Perform: TypeAlias = Callable[[Run, Routed, Until, DecisionRecord], Awaitable[No
 
 @final
 class _Flight:
-    """A run that those who asked for it follow. Attempts are planned for the time that the most patient of them has."""
+    """A run that those who asked for it follow. Attempts are planned for the time that the most patient of them has.
+    One of them is told what it took: the first, or where that has left another.
+    """
 
-    def __init__(self, run: Run, record: DecisionRecord) -> None:
+    def __init__(self, run: Run, record: DecisionRecord, payer: Run) -> None:
         self.run = run
         self.record = record
         self.until = -inf
+        self._payer: Run | None = payer
+
+    def leave(self, run: Run) -> None:
+        """``run`` was stopped. It is told how far the flight had come, and what that took unless others go on."""
+        if self._payer is run and self.run.log.followers:
+            self._payer = None
+        elif self._payer is run:
+            end_early(run, self.record)
+            return
+        run.close(_unpaid(self.record.told()), self.record.tried(), cost=0.0)
+
+    def close(self, run: Run, end: Finished | Failed) -> None:
+        """``run`` has followed it to its ``end``, and is told that under its own ids."""
+        assert end.response is not None, "a run's log ends with a response"
+        self._payer = self._payer or run
+        pays, decision = self._payer is run, end.response.decision
+        if not pays and decision.get("cache") != "hit":  # what the flight found in the cache, all found there
+            decision = _unpaid(decision) | {"cache": "coalesced"}
+        response = msgspec.structs.replace(
+            end.response,
+            request_id=run.request.request_id,
+            response_id=run.response_id,
+            processing_time_ms=run.elapsed_ms,
+            cost=end.response.cost if pays or decision.get("cache") == "hit" else 0.0,
+            decision=decision,
+        )
+        _close(run, end, response)
 
 
 class _Key(NamedTuple):
-    """What makes two requests share one flight. How it is told matters too, on the way to the same answer, and whether
-    that may be one that was kept.
+    """What makes two requests share one flight. How it is told matters too, on the way to the same answer, whether that
+    may be one that was kept, and how hard it is tried: nobody gets another's patience.
     """
 
     key: CacheKey
     mode: CacheMode
     stream: bool
     rescue: OnBrokenStream
+    timeouts: TimeoutsPatch | None
+    attempts: AttemptsPatch | None
+    hedge: bool
+    priority: int | None
 
 
 def cache_mode(services: Services, run: Run, routed: Routed) -> CacheMode:
@@ -103,24 +137,31 @@ class SingleFlight:
             whole = replay(found, run.request, response_id=run.response_id, processing_time_ms=run.elapsed_ms)
             _play(run, whole)
             return
-        shared = _Key(key, mode, run.stream, routed.rescue(run.request, stream=run.stream))
+        shared = _key(key, mode, run, routed)
+        for is_last in (False, True):
+            flight, missed = self._join(run, shared, mode, routed)
+            try:
+                end = await _follow(run, flight.run)
+            except trio.Cancelled:
+                flight.leave(run)
+                raise
+            if is_last or not _may_ask_again(run, end, missed):
+                flight.close(run, end)
+                return
+
+    def _join(self, run: Run, shared: _Key, mode: CacheMode, routed: Routed) -> tuple[_Flight, int]:
+        """The flight that ``run`` shares, new if there is none, and how many attempts of it have failed by now."""
         flight = self._flying.get(shared)
-        outcome: CacheOutcome | None = "coalesced"
         if flight is None or flight.run.scope.cancel_called:  # deserted or late, it takes nobody on any more
-            outcome = None  # the flight itself knows
             shared_run = Run(run.request, stream=run.stream, log_limit_bytes=run.log.limit_bytes)
-            flight = self._flying[shared] = _Flight(shared_run, _record(mode, routed))
+            flight = self._flying[shared] = _Flight(shared_run, _record(mode, routed), run)
             flight.run.log.on_late = self._services.meter.drop_late_event
             # Only the outer bound, which cannot be moved: calls that are made take it with them.
             patience = run.scope.deadline - run.started_at
             flight.run.scope.deadline = flight.run.started_at + max(DEFAULT_DEADLINE_SECONDS, patience)
             self._nursery.start_soon(self._fly, shared, flight, mode, routed)
         flight.until = max(flight.until, run.scope.deadline)
-        try:
-            await _follow(run, flight.run, outcome)
-        except trio.Cancelled:
-            end_early(run, flight.record)  # how far it had come when the time was up
-            raise
+        return flight, flight.record.ended
 
     def _targets(self, routed: Routed) -> list[Target]:
         return [self._services.target_of(candidate) for candidate in routed.candidates]
@@ -200,8 +241,30 @@ def _record(mode: CacheMode, routed: Routed) -> DecisionRecord:
     return record
 
 
-async def _follow(run: Run, flight: Run, outcome: CacheOutcome | None) -> None:
-    """Copy the flight's events into the run's log as they come, and its end under the run's own ids."""
+def _key(key: CacheKey, mode: CacheMode, run: Run, routed: Routed) -> _Key:
+    policy = routed.policy
+    return _Key(
+        key,
+        mode,
+        run.stream,
+        routed.rescue(run.request, stream=run.stream),
+        policy.timeouts,
+        policy.attempts,
+        bool(policy.hedge),
+        policy.priority,
+    )
+
+
+def _may_ask_again(run: Run, end: Finished | Failed, missed: int) -> bool:
+    """Whether ``run`` has attempts or time left that the flight, which was there before it, had not."""
+    if isinstance(end, Finished) or len(run.log) or run.is_late:
+        return False
+    kind = end.failure.kind
+    return kind is FailureKind.DEADLINE or (missed > 0 and end.failure.step is not Step.STOP)
+
+
+async def _follow(run: Run, flight: Run) -> Finished | Failed:
+    """Copy the flight's events into the run's log as they come. Returns its end, which is not copied."""
     ended = trio.Event()
 
     def copy() -> None:
@@ -216,19 +279,12 @@ async def _follow(run: Run, flight: Run, outcome: CacheOutcome | None) -> None:
         await ended.wait()
     end = flight.log.end
     assert end is not None, "the flight has ended"
-    assert end.response is not None, "a run's log ends with a response"
-    decision = end.response.decision
-    if outcome is not None and decision.get("cache") != "hit":  # what the flight found in the cache, all found there
-        decision = {**decision, "cache": outcome}
-    response = msgspec.structs.replace(
-        end.response,
-        request_id=run.request.request_id,
-        response_id=run.response_id,
-        processing_time_ms=run.elapsed_ms,
-        cost=0.0 if outcome == "coalesced" else end.response.cost,  # whoever led the flight has paid
-        decision=decision,
-    )
-    _close(run, end, response)
+    return end
+
+
+def _unpaid(decision: JsonObject) -> JsonObject:
+    """The decision record of one for whom another request pays."""
+    return decision | {"spent": {"usage": msgspec.to_builtins(Usage()), "cost": 0.0}}
 
 
 def _close(run: Run, end: Finished | Failed, response: LLMResponse | None) -> None:

@@ -1,0 +1,111 @@
+"""Equal requests share a flight only as far as each is tried as its own policy says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from llm_protocol.policy import Attempts, AttemptsPatch, TimeoutsPatch
+from support.attempts import ANSWER, Asked, World, answer, answering, status, world
+
+
+async def both(w: World, later_s: float, first: dict[str, Any], second: dict[str, Any]) -> tuple[Asked, Asked]:
+    """The same question twice, the second ``later_s`` seconds later."""
+    found: dict[int, Asked] = {}
+
+    async def one(at: int, how: dict[str, Any]) -> None:
+        await trio.sleep(at * later_s)
+        found[at] = await w.ask(cache="read", **how)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one, 0, first)
+        nursery.start_soon(one, 1, second)
+    await w.settled()
+    return found[0], found[1]
+
+
+OTHERS: list[dict[str, Any]] = [
+    {"attempts": AttemptsPatch(max=5)},
+    {"timeouts": TimeoutsPatch(first_token=1)},
+    {"hedge": True},
+    {"priority": 0},
+]
+
+
+@pytest.mark.parametrize("other", OTHERS)
+async def test_who_is_to_be_tried_otherwise_shares_no_flight(autojump_clock: MockClock, other: dict[str, Any]) -> None:
+    async with world(a=[answering(late=0.5)]) as w:
+        first, second = await both(w, 0.1, {}, other)
+        assert w.calls == 2
+
+    assert (first.text, second.text) == (ANSWER, ANSWER)
+    assert {first.decision["cache"], second.decision["cache"]} == {"miss"}
+
+
+async def test_a_followers_timeout_is_its_own(autojump_clock: MockClock) -> None:
+    async with world(a=[answering(late=3.0)], b=[answer]) as w:
+        first, second = await both(w, 0.1, {}, {"timeouts": TimeoutsPatch(first_token=1)})
+
+    assert (first.response.provider, second.response.provider) == ("a", "b")
+    assert second.took < 2.5
+
+
+async def test_a_flight_that_fails_is_tried_again_by_who_has_attempts_left(autojump_clock: MockClock) -> None:
+    """The second comes when the first attempt of two has failed; its own two are still to come."""
+    twice = Attempts(max=2, wait_min_s=2, wait_max_s=2)
+    async with world(a=[status(500), status(500), answer], attempts=twice) as w:
+        first, second = await both(w, 1.0, {}, {})
+        assert w.calls == 3
+
+    assert first.failure is not None
+    assert second.failure is None
+    assert second.text == ANSWER
+
+
+async def test_who_was_there_from_the_beginning_fails_with_it(autojump_clock: MockClock) -> None:
+    async with world(a=[status(500), status(500), answer], attempts=Attempts(max=2)) as w:
+        first, second = await both(w, 0.0, {}, {})
+        assert w.calls == 2
+
+    assert first.failure is not None
+    assert second.failure is not None
+
+
+async def test_what_cannot_be_helped_is_not_tried_again(autojump_clock: MockClock) -> None:
+    async with world(a=[status(500), status(400), answer], attempts=Attempts(max=2)) as w:
+        first, second = await both(w, 1.0, {}, {})
+        assert w.calls == 2
+
+    assert first.failure is not None
+    assert second.failure is not None
+
+
+async def test_one_of_those_who_share_is_told_what_it_took(autojump_clock: MockClock) -> None:
+    async with world(a=[answering(late=1.0)]) as w:
+        first, second = await both(w, 0.1, {}, {})
+        total = sum(w.tree.services.meter.cost.values())
+
+    assert sorted(one.decision["cache"] for one in (first, second)) == ["coalesced", "miss"]
+    assert sum(one.response.cost or 0 for one in (first, second)) == total
+    assert sum(one.decision["spent"]["cost"] for one in (first, second)) == total
+    assert first.response.usage == second.response.usage
+
+
+async def test_who_leaves_first_pays_nothing_and_the_next_does(autojump_clock: MockClock) -> None:
+    async with world(a=[answering(late=1.0)]) as w:
+        began = trio.current_time()
+        leader = await w.submit(cache="read")
+        follower = await w.submit(cache="read")
+        with leader.follow():
+            with follower.follow():
+                await trio.sleep(0.5)
+                leader.cancel("enough")
+                other = await w.see(follower, began)
+        left = await w.see(leader, began)
+        total = sum(w.tree.services.meter.cost.values())
+
+    assert left.response.cost == left.decision["spent"]["cost"] == 0.0
+    assert other.response.cost == other.decision["spent"]["cost"] == total > 0
