@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import permutations
 
 import pytest
@@ -10,9 +11,14 @@ import trio.lowlevel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
+from wsproto import ConnectionType
+from wsproto.connection import Connection
+from wsproto.events import TextMessage
 
 from llm_runtime.config import Server
-from support.server import OpenDoor, hanging, open_door
+from llm_runtime.server.limits import WRITE_BATCH_BYTES
+from llm_runtime.server.websocket import encode_text
+from support.server import OpenDoor, hanging, open_door, saying
 from support.ws import BINARY, CLOSE, MORE, PING, PONG, TEXT, connected, frame, handshake, text_of, upgrade
 
 BODY_BYTES = Server().max_body_bytes
@@ -186,6 +192,49 @@ async def test_pings_are_answered_while_messages_wait() -> None:
         await ws.raw(frame(CLOSE, b"\x03\xe8"))
         with trio.fail_after(1):
             assert await ws.close_code() == 1000
+
+
+async def test_a_pong_does_not_wait_for_the_end_of_a_large_message() -> None:
+    """WS-09: a control frame goes between two fragments (RFC 6455, 5.4)."""
+    text = "0123456789" * 60_000
+    async with open_door(saying(text)) as door, await door.connect(receive_buffer=16 * 1024) as http:
+        ws = await upgrade(http, handshake())
+        await ws.create()
+        messages: list[bytes] = []
+        parts: list[bytes] = []
+        pinged, pongs, waited = False, 0, 0
+        while not (messages and b'"response.completed"' in messages[-1][:100]):
+            got = await ws.frame()
+            assert got is not None
+            if got.opcode == PONG:
+                assert parts, "it came inside a message"
+                pongs += 1
+                continue
+            assert got.opcode == (MORE if parts else TEXT)
+            assert len(got.payload) <= WRITE_BATCH_BYTES
+            parts.append(got.payload)
+            waited += len(got.payload) if pinged and not pongs else 0
+            if got.fin:
+                messages.append(b"".join(parts))
+                parts = []
+            elif not pinged:
+                pinged = True
+                await ws.raw(frame(PING, b"?"))
+        assert pongs == 1
+        assert waited < 300_000, "less than half of the message"
+        assert text_of([json.loads(each) for each in messages]) == text
+
+
+@pytest.mark.parametrize("size", [0, 125, 126, WRITE_BATCH_BYTES, WRITE_BATCH_BYTES + 1, 3 * WRITE_BATCH_BYTES])
+def test_a_message_is_cut_into_fragments_of_so_many_bytes(size: int) -> None:
+    connection = Connection(ConnectionType.CLIENT)
+    frames = encode_text(b"a" * size)
+    assert len(frames) == max(1, -(-size // WRITE_BATCH_BYTES))
+    connection.receive_data(b"".join(frames))
+    events = [event for event in connection.events() if isinstance(event, TextMessage)]
+    assert "".join(event.data for event in events) == "a" * size
+    assert [event.message_finished for event in events] == [False] * (len(events) - 1) + [True]
+    assert [event.frame_finished for event in events] == [True] * len(frames)
 
 
 LAST = {

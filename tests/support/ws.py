@@ -54,6 +54,7 @@ def frame(opcode: int, payload: bytes = b"", *, fin: bool = True, masked: bool =
 class Frame:
     opcode: int
     payload: bytes
+    fin: bool = True
 
     @property
     def code(self) -> int:
@@ -93,20 +94,23 @@ class WsClient:
                 size = int.from_bytes(length)
             payload = await self._exactly(size)
             assert payload is not None
-            assert head[0] & 0xF0 == 0x80, "every frame is whole, without extensions"
-            return Frame(head[0] & 0x0F, payload)
+            assert head[0] & 0x70 == 0, "there are no extensions"
+            return Frame(head[0] & 0x0F, payload, head[0] >= 0x80)
 
     async def event(self) -> dict[str, Any]:
-        """The next message, decoded; pings in between are answered."""
+        """The next message, put together and decoded; pings in between are answered."""
+        parts: list[bytes] = []
         while True:
             got = await self.frame()
             assert got is not None, "the connection ended"
             if got.opcode == PING:
                 await self.raw(frame(PONG, got.payload))
                 continue
-            assert got.opcode == TEXT, (got.opcode, got.payload)
-            found: dict[str, Any] = json.loads(got.payload)
-            return found
+            assert got.opcode == (MORE if parts else TEXT), (got.opcode, got.payload)
+            parts.append(got.payload)
+            if got.fin:
+                found: dict[str, Any] = json.loads(b"".join(parts))
+                return found
 
     async def response(self) -> list[dict[str, Any]]:
         """All events up to the next terminal one."""

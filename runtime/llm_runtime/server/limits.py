@@ -93,7 +93,9 @@ UNSAID_FRAMES = 256
 """Error frames that wait for a client which does not read; one more and it is closed with 1008."""
 
 WRITE_BATCH_BYTES = 16 * 1024
-"""WebSocket frames are written together up to this size, a larger one alone. Pings and pongs go in between."""
+"""WebSocket messages are written together up to this size, a larger one in fragments of it. Pings and pongs go in
+between.
+"""
 
 RECENT_RESPONSES = 256
 """Responses a WebSocket connection remembers for ``previous_response_id``."""

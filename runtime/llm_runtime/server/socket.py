@@ -70,7 +70,8 @@ class Socket:
     """
 
     __slots__ = (
-        "_patience", "_raw", "_receiver", "_torn", "_writing", "local_host", "peer_host", "received", "sent",
+        "_patience", "_raw", "_receiver", "_torn", "_waited_until", "_writing", "local_host", "peer_host", "received",
+        "sent",
     )  # fmt: skip
 
     def __init__(self, raw: socket.socket, receiver: Receiver) -> None:
@@ -89,6 +90,8 @@ class Socket:
         """Bytes the kernel has taken so far."""
         self._patience = WRITE_STALL_SECONDS
         """Seconds by which the peer may fall behind `MIN_RATE` from now on."""
+        self._waited_until = 0.0
+        """Until when it is known how far behind the peer is."""
         _set_options(raw)
 
     @property
@@ -132,8 +135,8 @@ class Socket:
 
         Raises `trio.BrokenResourceError` when the connection is broken. The stall rule: n bytes have
         `WRITE_STALL_SECONDS` + n / `MIN_RATE` seconds to leave. A peer that is too slow for it is aborted, and so is
-        one that, over several writes in a row which had to wait, falls behind `MIN_RATE` by `WRITE_STALL_SECONDS`.
-        Being cancelled in the middle breaks the connection too.
+        one that falls behind `MIN_RATE` by `WRITE_STALL_SECONDS` over several writes. It catches up with all that it
+        reads faster, and while no write waits. Being cancelled in the middle breaks the connection too.
         """
         if self.is_blocked:
             assert self._writing is not None
@@ -141,8 +144,11 @@ class Socket:
                 await self._send_slowly(memoryview(data))
             return
         sent = self._send_now(data)
+        if self._patience < WRITE_STALL_SECONDS:
+            now = trio.current_time()
+            self._regain(now - self._waited_until + sent / MIN_RATE)
+            self._waited_until = now
         if sent == len(data):
-            self._patience = WRITE_STALL_SECONDS
             return
         self._writing = self._writing or trio.StrictFIFOLock()
         self._writing.acquire_nowait()
@@ -172,8 +178,12 @@ class Socket:
             if scope.cancelled_caught:
                 self.abort()
                 raise trio.BrokenResourceError("the peer does not read")
-            behind = trio.current_time() - began - allowed
-            self._patience = min(WRITE_STALL_SECONDS, max(0.0, self._patience - behind))
+            self._waited_until = trio.current_time()
+            self._regain(began + allowed - self._waited_until)
+
+    def _regain(self, seconds: float) -> None:
+        """Let the peer fall behind by so much more, or less."""
+        self._patience = min(WRITE_STALL_SECONDS, max(0.0, self._patience + seconds))
 
     async def _send_piece(self, rest: memoryview) -> None:
         while rest:

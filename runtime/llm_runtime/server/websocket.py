@@ -11,7 +11,8 @@ trio-websocket reads, checks and closes; its known traps end here:
   the pong for the writer.
 
 Frames to the client are made by hand (an unmasked text frame is a few bytes before its payload): several go out in
-one write, and a message costs a tenth of what `send_message` takes.
+one write, and a message costs a tenth of what `send_message` takes. A large message goes out in fragments, so that a
+pong need not wait for all of it.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ from llm_runtime.server.limits import CLOSE_SECONDS, MESSAGE_FRAGMENTS, RECEIVE_
 from llm_runtime.server.socket import Socket
 
 PING = b"\x89\x00"
-_CLOSE_OPCODE, _PONG_OPCODE = 0x8, 0xA
+_FIN = 0x80
+_MORE_OPCODE, _TEXT_OPCODE, _CLOSE_OPCODE, _PONG_OPCODE = 0x0, 0x1, 0x8, 0xA
 FAULTS = frozenset((1002, 1003, 1007, 1008, 1009))
 """Codes with which we close because of what the peer did."""
 
@@ -122,26 +124,39 @@ class _Stream(trio.abc.Stream):
         await trio.lowlevel.checkpoint()
 
 
-def encode_text(payload: bytes) -> bytes:
-    """An unmasked text frame (RFC 6455, 5.2)."""
+def encode_text(payload: bytes) -> list[bytes]:
+    """A text message in unmasked frames (RFC 6455, 5.2 and 5.4): one, or fragments with `WRITE_BATCH_BYTES` each."""
+    last = max(0, len(payload) - 1) // WRITE_BATCH_BYTES
+    if not last:
+        return [_frame(_FIN | _TEXT_OPCODE, payload)]
+    frames = []
+    for index in range(last + 1):
+        piece = payload[index * WRITE_BATCH_BYTES : (index + 1) * WRITE_BATCH_BYTES]
+        opcode = _MORE_OPCODE if index else _TEXT_OPCODE
+        frames.append(_frame(_FIN | opcode if index == last else opcode, piece))
+    return frames
+
+
+def _frame(first: int, payload: bytes) -> bytes:
     size = len(payload)
     if size < 126:
-        return b"\x81%c%b" % (size, payload)
-    if size < 65_536:
-        return b"\x81\x7e" + struct.pack("!H", size) + payload
-    return b"\x81\x7f" + struct.pack("!Q", size) + payload
+        return b"%c%c%b" % (first, size, payload)
+    assert size < 65_536, "fragments are smaller"
+    return b"%c\x7e%b%b" % (first, struct.pack("!H", size), payload)
 
 
 def _batches(payloads: Sequence[bytes]) -> Iterator[bytes]:
-    """Text frames, joined up to `WRITE_BATCH_BYTES`; a larger one is alone."""
+    """Text frames, joined up to `WRITE_BATCH_BYTES`; a fragment is alone, so that a pong waits for no more than one."""
     batch: list[bytes] = []
     size = 0
     for payload in payloads:
         if batch and size + len(payload) > WRITE_BATCH_BYTES:
             yield b"".join(batch)
             batch, size = [], 0
-        batch.append(encode_text(payload))
-        size += len(payload)
+        *fragments, last = encode_text(payload)
+        yield from fragments
+        batch.append(last)
+        size += len(last)
     if batch:
         yield b"".join(batch)
 
