@@ -146,6 +146,7 @@ _STATUS_KINDS = {
     404: FailureKind.MODEL_NOT_FOUND,
     408: FailureKind.SERVER_ERROR,
     409: FailureKind.OVERLOADED,
+    413: FailureKind.CONTEXT_LENGTH,
     425: FailureKind.OVERLOADED,
     429: FailureKind.RATE_LIMITED,
     499: FailureKind.SERVER_ERROR,

@@ -53,13 +53,13 @@ _IMAGE = RequestType.IMAGE_GENERATION
 
 PREFERENCES: Final[dict[tuple[LLMProvider, RequestType], tuple[Preference, ...]]] = {
     # Small models first: who wants a dear one can name it. From 5.4 on, OpenAI refuses function tools together with
-    # reasoning on chat/completions, and from 5.6 on its models reason unless told not to.
+    # reasoning on chat/completions, and from 5.5 on its models reason unless told not to.
     (LLMProvider.OPENAI, _CHAT): (
         *_rows(r"gpt-[\d.]+-luna", r"gpt-[\d.]+-terra", can=Need.TEXT),
-        *_rows(r"gpt-5\.[45]-mini", can=Need.TOOLS),
+        *_rows(r"gpt-5\.4-mini", can=Need.TOOLS),
         *_rows(r"gpt-5-mini"),
-        *_rows(r"gpt-[\d.]+-sol", can=Need.TEXT),
-        *_rows(r"gpt-5\.[45]", can=Need.TOOLS),
+        *_rows(r"gpt-[\d.]+-sol", r"gpt-5\.5", r"gpt-5\.5-mini", can=Need.TEXT),
+        *_rows(r"gpt-5\.4", can=Need.TOOLS),
         *_rows(r"gpt-5\.[0-3]", r"gpt-5", r"gpt-4o-mini", r"gpt-4\.1-mini", r"gpt-4o", r"gpt-4\.1"),
         *_rows(r"gpt-[\d.]+-nano", r"gpt-[\d.]+-astra", r"gpt-\d[\d.]*", can=Need.TEXT),
         *_rows(r"gpt-4-turbo", r"gpt-4", r"gpt-3\.5-turbo", r"o\d(-mini)?"),

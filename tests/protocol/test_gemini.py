@@ -610,7 +610,7 @@ RETRY = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "34.
         (400, "INVALID_ARGUMENT", "API key expired. Please renew the API key.", [], FailureKind.AUTH),
         (401, "UNAUTHENTICATED", "no", [], FailureKind.AUTH),
         (403, "PERMISSION_DENIED", "disabled", [{"reason": "SERVICE_DISABLED"}], FailureKind.AUTH),
-        (400, "FAILED_PRECONDITION", "User location is not supported.", [], FailureKind.UNSUPPORTED),
+        (400, "FAILED_PRECONDITION", "User location is not supported.", [], FailureKind.AUTH),
         (400, "FAILED_PRECONDITION", "Please enable billing on project 1.", [], FailureKind.QUOTA),
         (400, "INVALID_ARGUMENT", "Unknown name foo", [], FailureKind.BAD_REQUEST),
         (400, "INVALID_ARGUMENT", "Thinking is not supported for this model.", [], FailureKind.UNSUPPORTED),

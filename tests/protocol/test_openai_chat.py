@@ -733,7 +733,7 @@ def test_an_answer_may_be_empty() -> None:
             {"error": {"message": "m", "code": "unsupported_value", "param": "temperature"}},
             FailureKind.UNSUPPORTED,
         ),
-        (400, {"message": "m", "type": "invalid_request_error", "code": "wrong_api_format"}, FailureKind.BAD_REQUEST),
+        (400, {"message": "m", "type": "invalid_request_error", "code": "wrong_api_format"}, FailureKind.UNSUPPORTED),
         (400, {"error": {"message": "m", "code": "content_policy_violation"}}, FailureKind.CONTENT_FILTER),
         (401, {"detail": "no"}, FailureKind.AUTH),
         (402, {"message": "pay"}, FailureKind.QUOTA),

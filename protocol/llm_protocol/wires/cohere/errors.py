@@ -23,7 +23,10 @@ _BAD_REQUEST_SENTENCES = tuple(
     (re.compile(pattern, re.IGNORECASE), kind)
     for pattern, kind in (
         (r"too many tokens|context (length|window)|maximum context|size limit exceeded", FailureKind.CONTEXT_LENGTH),
-        (r"not supported|does not support|unsupported|unknown field", FailureKind.UNSUPPORTED),
+        (
+            r"not supported|does not support|unsupported|unknown field|was removed from|not a valid field",
+            FailureKind.UNSUPPORTED,
+        ),
         (r"blocked (input|output)|safety", FailureKind.CONTENT_FILTER),
     )
 )

@@ -41,6 +41,10 @@ _DOMAIN = "llm-runtime"
 _OWN_REASONS = {rule.code.upper(): kind for kind, rule in reversed(RULES.items())}
 """The kinds that another llm-runtime names in its ``ErrorInfo``; where kinds share a code, the first of them."""
 
+_STATUS_FIRST = frozenset({402, 413})
+"""They say more than the word beside them: RESOURCE_EXHAUSTED for prepaid credit that is gone, INVALID_ARGUMENT."""
+
+_WRONG_PLACE = re.compile(r"user location is not supported", re.IGNORECASE)
 _KEY_REASONS = re.compile(r"API_?KEY|CREDENTIALS|ACCESS_TOKEN|SERVICE_DISABLED|CONSUMER_(SUSPENDED|INVALID)")
 _USED_UP = re.compile(r"per ?day|per ?month|daily|monthly|spend|credits|\blimit: 0\b", re.IGNORECASE)
 _TOO_LONG = re.compile(
@@ -93,9 +97,11 @@ def _kind(status: int, word: str, message: str, details: list[JsonObject]) -> Fa
         reason = str(detail.get("reason") or "")
         if detail.get("domain") == _DOMAIN and reason in _OWN_REASONS:
             return _OWN_REASONS[reason]
-    kind = _STATUS_KINDS.get(word) or kind_of_status(status)
+    kind = kind_of_status(status) if status in _STATUS_FIRST else _STATUS_KINDS.get(word) or kind_of_status(status)
     if any(_KEY_REASONS.search(str(detail.get("reason") or "")) for detail in details) or "API key" in message:
         return FailureKind.AUTH
+    if word == "FAILED_PRECONDITION" and _WRONG_PLACE.search(message):
+        return FailureKind.AUTH  # whoever asks from here is refused, whatever the model
     if word == "FAILED_PRECONDITION":
         return FailureKind.QUOTA if "billing" in message else FailureKind.UNSUPPORTED
     if kind is FailureKind.RATE_LIMITED:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import final
 
-import msgspec
-
 from llm_protocol.codec.decoding import BodyDecoder, read_whole
 from llm_protocol.codec.fields import unsupported
 from llm_protocol.codec.headers import header, int_header
@@ -13,7 +11,7 @@ from llm_protocol.codec.times import duration
 from llm_protocol.codec.whole import WholeBody
 from llm_protocol.dialect import Headers, ModelPage, RateLimits, StreamDecoder, WireRequest, WireResponse, post
 from llm_protocol.events import Event
-from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.failures import Failure
 from llm_protocol.requests import (
     AnyRequest,
     ChatRequest,
@@ -89,11 +87,10 @@ class OpenAIChat:
 
     def decode_error(self, response: WireResponse) -> Failure:
         """What a non-2xx answer means. Who is told no time to wait waits for the window that is used up."""
-        failure = decode_error(response.status, response.headers, response.body)
         limits = self.rate_limits(response.headers)
-        if failure.kind is FailureKind.RATE_LIMITED and failure.retry_after is None and limits is not None:
-            return msgspec.structs.replace(failure, retry_after=_reset(limits))
-        return failure
+        return decode_error(
+            response.status, response.headers, response.body, None if limits is None else _reset(limits)
+        )
 
     def rate_limits(self, headers: Headers) -> RateLimits | None:
         """What ``x-ratelimit-*`` say is left."""

@@ -54,29 +54,40 @@ _KINDS = {
     "content_filter": FailureKind.CONTENT_FILTER,
     "content_policy_violation": FailureKind.CONTENT_FILTER,
     "moderation_blocked": FailureKind.CONTENT_FILTER,
+    "bio_policy": FailureKind.CONTENT_FILTER,
+    "misalignment_policy_violation": FailureKind.CONTENT_FILTER,
+    "image_content_policy_violation": FailureKind.CONTENT_FILTER,
     "invalid_prompt": FailureKind.CONTENT_FILTER,
     "model_not_found": FailureKind.MODEL_NOT_FOUND,
     "unsupported_parameter": FailureKind.UNSUPPORTED,
     "unsupported_value": FailureKind.UNSUPPORTED,
     "unknown_parameter": FailureKind.UNSUPPORTED,
+    "invalid_parameter": FailureKind.UNSUPPORTED,
+    "data_residency_mismatch": FailureKind.UNSUPPORTED,
+    "wrong_api_format": FailureKind.UNSUPPORTED,  # Cerebras, of fields that it does not know
 }
-"""By ``code``, and where that says nothing, by ``type``."""
+"""By ``code``, and where that and ``param`` say nothing, by ``type``."""
+
+# What another model or project may well take. Their errors come without a code.
+_UNSUPPORTED_PARAMS = frozenset({"reasoning_effort", "reasoning.effort", "service_tier"})
 
 _TOO_LONG = re.compile(
     r"(?i)context (length|window|size)|maximum context|too many tokens|prompt is too long|reduce the length"
 )
 _TOO_LARGE = re.compile(r"(?i)request too large")
 _NO_MODEL = re.compile(r"(?i)\bmodel\b.{0,200}\b(does not exist|not found|not exist|deprecated|removed)")
+_OTHER_ENDPOINT = re.compile(r"(?i)only supported in (/?v1/)?\w+|not supported in the v1/chat/completions")
+_PER_DAY = re.compile(r"(?i)per day|\b[RT]PD\b|daily")
 _TRY_AGAIN = re.compile(r"(?i)try again in ([\d.]+(?:ms|s|m|h)(?:[\d.hms]*[hms])?)")
 
 
-def decode_error(status: int | None, headers: Headers, body: bytes) -> Failure:
-    """What an answer that is not 2xx means."""
+def decode_error(status: int | None, headers: Headers, body: bytes, reset_s: float | None = None) -> Failure:
+    """What an answer that is not 2xx means. ``reset_s``: seconds until the window that is used up is there again."""
     try:
         value = decode_json(body)
     except WireError:
         value = None
-    return failure_of(value, status, headers)
+    return failure_of(value, status, headers, reset_s)
 
 
 def error_in(body: Any) -> bool:
@@ -84,25 +95,34 @@ def error_in(body: Any) -> bool:
     return find_error(body) is not None
 
 
-def failure_of(body: Any, status: int | None = None, headers: Headers = ()) -> Failure:
-    """What a decoded error body means; ``status`` is None inside a stream, where the body may name its own."""
+def failure_of(body: Any, status: int | None = None, headers: Headers = (), reset_s: float | None = None) -> Failure:
+    """What a decoded error body means; ``status`` is None inside a stream, where the body may name its own.
+
+    Read in this order: ``code``, ``param``, ``type``, the status, and last the words.
+    """
     error = find_error(body) or ({"message": body} if isinstance(body, str) else {})
     if status is None:
         status = _own_status(body, error)
-    code, type_, message = (_text(error.get(name)) for name in ("code", "type", "message"))
+    code, param, type_, message = (_text(error.get(name)) for name in ("code", "param", "type", "message"))
     fallback = f"the vendor answered with HTTP {status}" if status else "the vendor broke off with an error"
     wait = retry_after(headers)
     if wait is None and message:
         hint = _TRY_AGAIN.search(message)
         wait = duration(hint[1].rstrip(".")) if hint else None
+    kind = _kind(status, code, param, type_, message or "")
+    if kind is FailureKind.RATE_LIMITED and wait is None:
+        wait = reset_s
+    account_wide = True if kind is FailureKind.QUOTA and not _SPENT.isdisjoint((code, type_)) else None
+    if kind is FailureKind.RATE_LIMITED and wait is None and _PER_DAY.search(message or ""):
+        kind, account_wide = FailureKind.QUOTA, False  # each model has a day's limit of its own
     return Failure(
-        kind=_kind(status, code, type_, message or ""),
+        kind=kind,
         message=error_message(message, fallback),
-        param=_text(error.get("param")),
+        param=param,
         retry_after=wait,
         upstream_status=status,
         upstream_code=code or type_,
-        account_wide=None if _SPENT.isdisjoint((code, type_)) else True,
+        account_wide=account_wide,
     )
 
 
@@ -131,15 +151,20 @@ def _text(value: Any) -> str | None:
     return str(value) if type(value) is int else None
 
 
-def _kind(status: int | None, code: str | None, type_: str | None, message: str) -> FailureKind:
+def _kind(status: int | None, code: str | None, param: str | None, type_: str | None, message: str) -> FailureKind:
     if not _SPENT.isdisjoint((code, type_)):
         return FailureKind.QUOTA
-    kind = next((_KINDS[word] for word in (code, type_) if word in _KINDS), None)
+    kind = _KINDS.get(code or "")
+    if kind is None and status == 400 and param in _UNSUPPORTED_PARAMS:
+        return FailureKind.UNSUPPORTED
+    kind = kind or _KINDS.get(type_ or "")
     if kind is FailureKind.RATE_LIMITED and _TOO_LARGE.search(message):
         return FailureKind.CONTEXT_LENGTH  # larger than a whole minute's tokens: waiting would not help
     if kind is not None:
         return kind
     kind = FailureKind.SERVER_ERROR if status is None else kind_of_status(status)
+    if status in (400, 404) and _OTHER_ENDPOINT.search(message):
+        return FailureKind.UNSUPPORTED
     if kind in (FailureKind.BAD_REQUEST, FailureKind.SERVER_ERROR):
         if _TOO_LONG.search(message):
             return FailureKind.CONTEXT_LENGTH
