@@ -1,13 +1,14 @@
 """What an answer costs: the `CostCalculator` of this runtime, as two functions over a shipped table.
 
-``prices.json`` is made by ``bin/make-prices`` and bears its date. It is read on first use. A model that is not in it
-has no known price, which is ``None`` and never 0. Names are looked for as they are, then without what stands before the
-last "/", then without a date at their end.
+``prices.json`` is made by ``bin/make-prices`` and bears its date; ``prices_more.json`` is kept by hand and has what
+that lacks. They are read on first use. A model that is in neither has no known price, which is ``None`` and never 0.
+Names are looked for as they are, then without what stands before the last "/", then without a date at their end.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -30,6 +31,7 @@ class PriceTier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     cached: float | None = None
     cache_write: float | None = None
     image_output: float | None = None
+    image_input: float | None = None
 
 
 class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -40,6 +42,9 @@ class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     cached: float | None = None
     cache_write: float | None = None
     image_output: float | None = None
+    image_input: float | None = None
+    long_cache_write: float | None = None
+    """Times the price of input."""
     tiers: tuple[PriceTier, ...] = ()
 
     def cost(self, usage: Usage) -> float | None:
@@ -51,9 +56,13 @@ class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         if tokens_out and at.output is None:
             return None
         cached, written = usage.cached_tokens, usage.cache_write_tokens
-        total = max(0, tokens_in - cached - written) * at.input
+        plain = max(0, tokens_in - cached - written)
+        seen = min(usage.image_input_tokens, plain)
+        total = (plain - seen) * at.input + seen * (at.input if at.image_input is None else at.image_input)
         total += cached * (at.input if at.cached is None else at.cached)
-        total += written * (at.input if at.cache_write is None else at.cache_write)
+        long = 0 if self.long_cache_write is None else min(usage.long_cache_write_tokens, written)
+        total += (written - long) * (at.input if at.cache_write is None else at.cache_write)
+        total += long * at.input * (self.long_cache_write or 0.0)
         output = at.output or 0.0
         pictures = min(usage.image_tokens, tokens_out)
         total += (tokens_out - pictures) * output + pictures * (at.image_output or output)
@@ -81,13 +90,30 @@ class _File(msgspec.Struct, frozen=True):
     vendors: dict[str, list[_Model]]
 
 
-class PriceTable:
-    """The prices of one file."""
+class _More(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the generated file lacks: models, prices of pictures that are shown, and factors: of the price of input for
+    what is cached for long, and of all prices for ways of service.
+    """
 
-    def __init__(self, data: bytes) -> None:
-        file = msgspec.json.decode(data, type=_File)
+    source: str = ""
+    vendors: dict[str, list[_Model]] = {}
+    image_input: dict[str, dict[str, float]] = {}
+    long_cache_write: dict[str, float] = {}
+    services: dict[str, dict[str, float]] = {}
+
+
+class PriceTable:
+    """The prices of one file, and of a second one with ``more``. What both have is the first one's."""
+
+    def __init__(self, data: bytes, more: bytes = b"{}") -> None:
+        file, added = msgspec.json.decode(data, type=_File), msgspec.json.decode(more, type=_More)
         self.date = file.date
-        self._vendors = {kind: [_Entry(model) for model in models] for kind, models in file.vendors.items()}
+        self._services = added.services
+        self._vendors: dict[str, list[_Entry]] = {}
+        for kind in dict.fromkeys((*file.vendors, *added.vendors)):
+            images, long = added.image_input.get(kind, {}), added.long_cache_write.get(kind)
+            models = (*file.vendors.get(kind, ()), *added.vendors.get(kind, ()))
+            self._vendors[kind] = [_Entry(model, images, long) for model in models]
         self._remembered: dict[tuple[str, str], Price | None] = {}
 
     def price_of(self, kind: str, model: str) -> Price | None:
@@ -100,6 +126,16 @@ class PriceTable:
                 self._remembered.clear()
             found = self._remembered[key] = self._look_up(kind, model)
             return found
+
+    def factor(self, kind: str, services: Iterable[str]) -> float | None:
+        """By what the prices are multiplied for these ways of service; ``None`` where one has no known price."""
+        known, factor = self._services.get(kind), 1.0
+        if known is not None:
+            for service in services:
+                if service not in known:
+                    return None
+                factor *= known[service]
+        return factor
 
     def _look_up(self, kind: str, model: str) -> Price | None:
         entries = self._vendors.get(kind, ())
@@ -114,9 +150,11 @@ class PriceTable:
 class _Entry:
     """One model: which names mean it, and its price."""
 
-    def __init__(self, model: _Model) -> None:
+    def __init__(self, model: _Model, images: Mapping[str, float], long: float | None) -> None:
         self.names = frozenset(model.names)
-        self.price = msgspec.convert({**model.price, "tiers": model.tiers}, Price)
+        said: dict[str, object] = {**model.price, "tiers": model.tiers, "long_cache_write": long}
+        said["image_input"] = next((images[name] for name in model.names if name in images), None)
+        self.price = msgspec.convert(said, Price)
         self._prefixes = model.prefixes
         self._pattern = model.pattern  # compiled when it is first needed
 
@@ -140,7 +178,8 @@ def shipped() -> PriceTable:
     """The table that is shipped, read once."""
     global _table
     if _table is None:
-        _table = PriceTable(Path(__file__).with_name("prices.json").read_bytes())
+        here = Path(__file__)
+        _table = PriceTable(*(here.with_name(name).read_bytes() for name in ("prices.json", "prices_more.json")))
     return _table
 
 
@@ -152,4 +191,7 @@ def price_of(kind: str, model: str) -> Price | None:
 def cost_of(kind: str, model: str, usage: Usage | None) -> float | None:
     """What ``usage`` costs in US dollars, or ``None`` if price or usage is not known."""
     price = price_of(kind, model)
-    return None if price is None or usage is None else price.cost(usage)
+    if price is None or usage is None:
+        return None
+    cost, factor = price.cost(usage), shipped().factor(kind, usage.services) if usage.services else 1.0
+    return None if cost is None or factor is None else cost * factor

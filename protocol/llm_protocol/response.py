@@ -27,9 +27,11 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens. ``input_tokens`` and ``output_tokens`` are totals: cached, cache-written and reasoning tokens are
     inside them.
 
-    ``image_tokens`` are those of the output that are pictures, which some vendors price apart. ``estimated`` marks
-    numbers that are ours because the vendor gave none. ``billed_*`` are set only where a vendor bills other numbers
-    than it counts.
+    ``image_tokens`` are those of the output that are pictures, ``image_input_tokens`` those of the input, which some
+    vendors price apart; ``long_cache_write_tokens`` those written to be cached for longer than usual (an hour at
+    Anthropic). ``services`` are the ways of service that the vendor says it used and prices otherwise, in its words.
+    ``estimated`` marks numbers that are ours because the vendor gave no final ones. ``billed_*`` are set only where a
+    vendor bills other numbers than it counts.
     """
 
     input_tokens: int = 0
@@ -38,6 +40,9 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     cache_write_tokens: int = 0
     reasoning_tokens: int = 0
     image_tokens: int = 0
+    image_input_tokens: int = 0
+    long_cache_write_tokens: int = 0
+    services: tuple[str, ...] = ()
     billed_input_tokens: int | None = None
     billed_output_tokens: int | None = None
     estimated: bool = False

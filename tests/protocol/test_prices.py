@@ -81,6 +81,61 @@ def test_pictures_cost_apart() -> None:
     assert price.cost(usage(output_tokens=100, image_tokens=90)) == pytest.approx((10 * 2 + 90 * 30) / 1e6)
 
 
+def test_pictures_that_are_shown_cost_apart() -> None:
+    price = Price(input=5, output=40, image_input=10)
+    assert price.cost(usage(input_tokens=100, image_input_tokens=80)) == pytest.approx((20 * 5 + 80 * 10) / 1e6)
+    shown = price_of("openai", "gpt-image-1")
+    assert shown is not None
+    assert (shown.input, shown.image_input, shown.output) == (5.0, 10.0, 40.0)
+
+
+def test_what_is_cached_for_an_hour_costs_twice_the_input() -> None:
+    written = usage(input_tokens=1_000, cache_write_tokens=1_000, long_cache_write_tokens=400)
+    price = price_of("anthropic", "claude-opus-5-5")
+    assert price is not None
+    assert cost_of("anthropic", "claude-opus-5-5", written) == pytest.approx((600 * 5.0 + 400 * 8.0) / 1e6)
+    assert Price(input=4, output=0, cache_write=5).cost(written) == pytest.approx(1_000 * 5 / 1e6)
+
+
+@pytest.mark.parametrize(
+    ("kind", "model", "services", "factor"),
+    [
+        ("openai", "gpt-4o", ("flex",), 0.5),
+        ("openai", "gpt-4o", ("fast",), 2.0),
+        ("anthropic", "claude-opus-5-5", ("fast", "us"), 2.2),
+        ("anthropic", "claude-opus-5-5", ("batch",), 0.5),
+        ("openai", "gpt-4o", ("unheard of",), None),
+        ("cohere", "command-a", ("any",), 1.0),
+    ],
+)
+def test_ways_of_service_have_their_price(kind: str, model: str, services: Any, factor: float | None) -> None:
+    plain = cost_of(kind, model, usage(input_tokens=1_000, output_tokens=100))
+    assert plain is not None
+    cost = cost_of(kind, model, usage(input_tokens=1_000, output_tokens=100, services=services))
+    assert cost == (None if factor is None else pytest.approx(plain * factor))
+
+
+def test_fast_opus_costs_what_the_vendor_says() -> None:
+    cost = cost_of("anthropic", "claude-opus-5-5", usage(input_tokens=10**6, output_tokens=10**6, services=("fast",)))
+    assert cost == pytest.approx(8.0 + 40.0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "model", "price"),
+    [
+        ("anthropic", "claude-mythos-5-1", (10.0, 50.0)),
+        ("anthropic", "claude-mythos-5-20260901", (10.0, 50.0)),
+        ("anthropic", "claude-mythos-5-2", (8.0, 40.0)),
+        ("gemini", "gemini-4-hydrogen", (1.5, 7.5)),
+        ("gemini", "models/gemini-4-hydrogen-preview", (1.5, 7.5)),
+    ],
+)
+def test_models_that_the_generated_table_lacks(kind: str, model: str, price: tuple[float, float]) -> None:
+    found = price_of(kind, model)
+    assert found is not None
+    assert (found.input, found.output) == price
+
+
 def test_what_the_vendor_bills_is_what_counts() -> None:
     counted = Usage(input_tokens=1000, output_tokens=50, billed_input_tokens=10, billed_output_tokens=5)
     assert Price(input=1, output=2).cost(counted) == pytest.approx(20e-6)

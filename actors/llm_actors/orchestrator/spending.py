@@ -110,5 +110,8 @@ def plus(one: Usage, other: Usage) -> Usage:
         cache_write_tokens=one.cache_write_tokens + other.cache_write_tokens,
         reasoning_tokens=one.reasoning_tokens + other.reasoning_tokens,
         image_tokens=one.image_tokens + other.image_tokens,
+        image_input_tokens=one.image_input_tokens + other.image_input_tokens,
+        long_cache_write_tokens=one.long_cache_write_tokens + other.long_cache_write_tokens,
+        services=tuple(dict.fromkeys((*one.services, *other.services))),
         estimated=one.estimated or other.estimated,
     )

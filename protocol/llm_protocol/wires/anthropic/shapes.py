@@ -51,16 +51,23 @@ def reason_of(stop_reason: str | None) -> FinishReason:
     return REASONS.get(stop_reason, FinishReason.UNKNOWN) if stop_reason else FinishReason.STOP
 
 
+_USUAL = ("", "standard", "global", "not_available")
+"""What the vendor says of service that has no price of its own."""
+
+
 def decode_usage(usage: JsonObject) -> Usage:
     """Anthropic's ``input_tokens`` leave out what was read from or written to the cache; our totals do not."""
     cached, written = _count(usage, "cache_read_input_tokens"), _count(usage, "cache_creation_input_tokens")
-    details = usage.get("output_tokens_details")
+    details, creation = usage.get("output_tokens_details"), usage.get("cache_creation")
+    services = (usage.get(name) for name in ("service_tier", "speed", "inference_geo"))
     return Usage(
         input_tokens=_count(usage, "input_tokens") + cached + written,
         output_tokens=_count(usage, "output_tokens"),
         cached_tokens=cached,
         cache_write_tokens=written,
         reasoning_tokens=_count(details, "thinking_tokens") if isinstance(details, dict) else 0,
+        long_cache_write_tokens=_count(creation, "ephemeral_1h_input_tokens") if isinstance(creation, dict) else 0,
+        services=tuple(said for said in services if isinstance(said, str) and said not in _USUAL),
     )
 
 

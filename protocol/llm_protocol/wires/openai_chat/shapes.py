@@ -128,6 +128,7 @@ class InputDetails(msgspec.Struct):
 
     cached_tokens: int | None = None
     cache_write_tokens: int | None = None
+    image_tokens: int | None = None
 
 
 class OutputDetails(msgspec.Struct):
@@ -155,6 +156,7 @@ class ChatChunk(msgspec.Struct):
     model: str | None = None
     choices: list[ChatChoice] | None = None
     usage: ChatWireUsage | None = None
+    service_tier: Any = None
     error: Any = None
     citations: None = None
     search_results: None = None
@@ -278,7 +280,13 @@ def read_usage(usage: ChatWireUsage) -> Usage:
         cached_tokens=inside.cached_tokens or 0,
         cache_write_tokens=inside.cache_write_tokens or 0,
         reasoning_tokens=outside.reasoning_tokens or 0,
+        image_input_tokens=inside.image_tokens or 0,
     )
+
+
+def service_of(tier: object) -> tuple[str, ...]:
+    """The service tier, where it is not the usual one."""
+    return (tier,) if isinstance(tier, str) and tier not in ("", "auto", "default", "standard") else ()
 
 
 def usage_body(usage: Usage) -> JsonObject:

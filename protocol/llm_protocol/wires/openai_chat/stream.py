@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias, final
 
+import msgspec
+
 from llm_protocol.codec.decoding import CUTTING, AnswerDecoder
 from llm_protocol.codec.json import WireError
 from llm_protocol.codec.lenient import read_object
@@ -42,6 +44,7 @@ from llm_protocol.wires.openai_chat.shapes import (
     ImagePart,
     read_chunk,
     read_usage,
+    service_of,
     signed,
 )
 
@@ -84,6 +87,7 @@ class OpenAIChatDecoder(AnswerDecoder):
         """Extra fields that are told once, until they change."""
         self._reason: str | None = None
         self._usage: ChatWireUsage | None = None
+        self._services: tuple[str, ...] = ()
         self._is_counted = False
         """Whether the count came by itself, behind the answer."""
 
@@ -134,6 +138,7 @@ class OpenAIChatDecoder(AnswerDecoder):
     def _add(self, chunk: ChatChunk, extras: JsonObject) -> None:
         if chunk.usage is not None:
             self._usage, self._is_counted = chunk.usage, not chunk.choices
+            self._services = service_of(chunk.service_tier)
         if not chunk.choices:
             return
         if not self._started:
@@ -255,4 +260,7 @@ class OpenAIChatDecoder(AnswerDecoder):
 
     def _tell_usage(self, *, final: bool = True) -> None:
         if self._usage is not None:
-            self._out.append(UsageReported(read_usage(self._usage), final))
+            usage = read_usage(self._usage)
+            if self._services:
+                usage = msgspec.structs.replace(usage, services=self._services)
+            self._out.append(UsageReported(usage, final))

@@ -40,6 +40,7 @@ class ResponsesResource(msgspec.Struct):
     usage: ResponsesUsage | None = None
     error: Any = None
     incomplete_details: Incomplete | None = None
+    service_tier: Any = None
 
 
 class ResponsesStreamEvent(msgspec.Struct):

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any, final
 
+import msgspec
+
 from llm_protocol.codec.decoding import AnswerDecoder
 from llm_protocol.codec.error_body import find_error
 from llm_protocol.codec.json import WireError, json_text
@@ -26,6 +28,7 @@ from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.fold import DELTA_OF, item_events
 from llm_protocol.response import FinishReason
 from llm_protocol.text_buffer import TextBuffer
+from llm_protocol.wires.openai_chat.shapes import service_of
 from llm_protocol.wires.responses.items import decode_item
 from llm_protocol.wires.responses.reasoning import JOINT
 from llm_protocol.wires.responses.shapes import (
@@ -247,6 +250,8 @@ class OpenAIResponsesDecoder(AnswerDecoder):
 
     def _tell_usage(self, response: ResponsesResource) -> None:
         if response.usage is not None and (usage := read_usage(response.usage)) is not None:
+            if services := service_of(response.service_tier):
+                usage = msgspec.structs.replace(usage, services=services)
             self._out.append(UsageReported(usage))
 
 

@@ -1,0 +1,60 @@
+"""What vendors say of how they served an answer, where that has a price of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from llm_protocol.content import Message
+from llm_protocol.dialect import WireResponse
+from llm_protocol.events import UsageReported
+from llm_protocol.requests import ChatRequest, LLMProvider
+from llm_protocol.response import Usage
+from llm_protocol.wires import client_dialect
+from llm_protocol.wires.responses import OpenAIResponses
+
+REQUEST = ChatRequest(model="m", messages=(Message.of("user", "q"),))
+
+
+def reported(dialect: Any, body: Any) -> Usage:
+    events = dialect.decode_response(REQUEST, WireResponse(200, body=msgspec.json.encode(body)))
+    [usage] = [event.usage for event in events if isinstance(event, UsageReported)]
+    return usage
+
+
+def test_anthropic_tells_speed_place_and_what_is_cached_for_an_hour() -> None:
+    usage = {
+        "input_tokens": 10,
+        "cache_creation_input_tokens": 100,
+        "cache_creation": {"ephemeral_5m_input_tokens": 40, "ephemeral_1h_input_tokens": 60},
+        "output_tokens": 5,
+        "service_tier": "standard",
+        "speed": "fast",
+        "inference_geo": "us",
+    }
+    body = {"id": "m", "type": "message", "model": "m", "content": [], "stop_reason": "end_turn", "usage": usage}
+    found = reported(client_dialect(LLMProvider.ANTHROPIC), body)
+
+    assert (found.cache_write_tokens, found.long_cache_write_tokens) == (100, 60)
+    assert found.services == ("fast", "us")
+
+
+@pytest.mark.parametrize(("tier", "services"), [("flex", ("flex",)), ("default", ()), (None, ()), (7, ())])
+def test_openai_tells_the_service_tier(tier: object, services: tuple[str, ...]) -> None:
+    choice = {"index": 0, "message": {"role": "assistant", "content": "x"}, "finish_reason": "stop"}
+    counted = {"prompt_tokens": 5, "completion_tokens": 1, "prompt_tokens_details": {"image_tokens": 3}}
+    body = {"id": "c", "model": "m", "choices": [choice], "usage": counted, "service_tier": tier}
+    found = reported(client_dialect(LLMProvider.OPENAI), body)
+
+    assert found.services == services
+    assert found.image_input_tokens == 3
+
+
+def test_so_does_the_responses_api() -> None:
+    item = {"type": "message", "id": "i", "role": "assistant", "content": [{"type": "output_text", "text": "x"}]}
+    usage = {"input_tokens": 5, "output_tokens": 1}
+    body = {"id": "r", "status": "completed", "output": [item], "usage": usage, "service_tier": "priority"}
+
+    assert reported(OpenAIResponses(), body).services == ("priority",)
