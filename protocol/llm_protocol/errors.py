@@ -174,6 +174,12 @@ class QueueFullError(LLMClientError):
     kind = FailureKind.QUEUE_FULL
 
 
+class OutOfResourcesError(LLMClientError):
+    """There is no file descriptor, port or memory for another connection to a provider."""
+
+    kind = FailureKind.OUT_OF_RESOURCES
+
+
 class LogLimitError(LLMClientError):
     """The answer outgrew the run log's limit."""
 

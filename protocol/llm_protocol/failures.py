@@ -39,6 +39,7 @@ class FailureKind(StrEnum):
     CANCELLED = "cancelled"
     SHUTTING_DOWN = "shutting_down"
     QUEUE_FULL = "queue_full"
+    OUT_OF_RESOURCES = "out_of_resources"
     LOG_LIMIT = "log_limit"
     BUDGET = "budget"
     DEADLINE = "deadline"
@@ -124,6 +125,9 @@ RULES: dict[FailureKind, FailureRule] = {
     FailureKind.CANCELLED: FailureRule(Step.STOP, 499, "cancelled", _REQUEST, "the caller cancelled"),
     FailureKind.SHUTTING_DOWN: FailureRule(Step.STOP, 503, "shutting_down", _SERVER, "the runtime is shutting down"),
     FailureKind.QUEUE_FULL: FailureRule(Step.NEXT, 429, "queue_full", "rate_limit_error", "the waiting line is full"),
+    FailureKind.OUT_OF_RESOURCES: FailureRule(
+        Step.RETRY, 503, "out_of_resources", _SERVER, "no file descriptor, port or memory for another connection"
+    ),
     FailureKind.LOG_LIMIT: FailureRule(Step.STOP, 502, "log_limit", _SERVER, "the answer outgrew the run log's limit"),
     FailureKind.BUDGET: FailureRule(Step.STOP, 402, "budget_exceeded", _REQUEST, "the request's budget is used up"),
     FailureKind.DEADLINE: FailureRule(Step.STOP, 504, "deadline_exceeded", _SERVER, "the request's deadline passed"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 import trio
 from trio.testing import MockClock
@@ -9,9 +11,11 @@ from trio.testing import MockClock
 from attempts.test_faults import FAULTS, Fault
 from llm_actors.catalog import Candidate
 from llm_actors.selector import CircuitState
+from llm_actors.selector.breaker import FAILURES_IN_A_ROW, CircuitBreaker
+from llm_actors.selector.performance import Performance
 from llm_protocol.failures import RULES, FailureKind, Step
 from llm_protocol.policy import Limits
-from support.attempts import ANSWER, Asked, World, answer, by_model, status, world
+from support.attempts import ANSWER, Asked, Vendor, World, answer, by_model, status, world
 from support.peer import Call, Script
 
 ROUTE = ("a/m-a", "a/m-b")
@@ -90,6 +94,26 @@ async def test_a_lone_model_is_asked_although_its_key_was_refused_before(code: i
         assert (await w.ask()).failure is not None
         asked = await w.ask()
     assert (asked.failure, asked.calls) == (None, 1)
+
+
+class Starved(Vendor):
+    """One that cannot be connected to: this process has no free descriptor."""
+
+    async def dial(self, host: str, port: int) -> trio.SocketStream:
+        self.failed_dials += 1
+        raise OSError(errno.EMFILE, "Too many open files")
+
+
+async def test_a_process_without_descriptors_does_not_blame_the_provider(autojump_clock: MockClock) -> None:
+    async with world(a=Starved(answer)) as w:
+        for _ in range(2 * FAILURES_IN_A_ROW):
+            asked = await w.ask()
+            assert asked.failure is not None
+            assert asked.failure.kind is FailureKind.OUT_OF_RESOURCES
+            assert asked.calls == 3, "it is tried again"
+        circuits, now = w.tree.selector.circuits, trio.current_time()
+        assert circuits.deployment(Candidate("a", "m-a"), now) == circuits.provider("a", now) == CircuitBreaker()
+        assert w.tree.selector.known(Candidate("a", "m-a")) == Performance()
 
 
 async def test_a_retry_after_of_one_model_does_not_hold_the_other(autojump_clock: MockClock) -> None:

@@ -89,6 +89,7 @@ def test_every_failure_that_asking_for_a_list_can_have_has_advice() -> None:
         FailureKind.CANCELLED,
         FailureKind.SHUTTING_DOWN,
         FailureKind.QUEUE_FULL,
+        FailureKind.OUT_OF_RESOURCES,
         FailureKind.LOG_LIMIT,
         FailureKind.BUDGET,
         FailureKind.DEADLINE,

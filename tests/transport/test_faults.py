@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import random
+import resource
 import socket
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 
 import pytest
@@ -15,6 +19,7 @@ from llm_actors.transport import (
     Broken,
     ConnectFailed,
     ConnectTimeout,
+    OutOfResources,
     ProtocolViolation,
     TcpDial,
     Transport,
@@ -33,6 +38,48 @@ async def test_prov_01_refused_connection_is_named_with_its_host_and_reason() ->
         origin = parse_url(f"http://127.0.0.1:{unused.getsockname()[1]}")[0]
         with pytest.raises(ConnectFailed, match=rf"^{origin}: Connection refused$"):
             await fetch(Transport(), post(origin=origin))
+
+
+@contextmanager
+def no_free_descriptor() -> Iterator[None]:
+    """Let every new descriptor of this process fail."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_without_a_free_descriptor_the_fault_is_ours(host: str) -> None:
+    transport, request = Transport(), post(origin=parse_url(f"http://{host}:9")[0])
+    with no_free_descriptor(), pytest.raises(OutOfResources):
+        await fetch(transport, request)
+    with pytest.raises(ConnectFailed):
+        await fetch(transport, request)
+
+
+async def test_idle_connections_are_given_up_when_there_is_no_room_for_a_new_one(autojump_clock: MockClock) -> None:
+    """Also those of other transports, which other providers have."""
+    async with Peer(reply(b"a"), reply(b"b")) as peer, transport_to(peer) as other:
+
+        async def dial(host: str, port: int) -> trio.SocketStream:
+            if other.statistics().open:
+                raise OSError(errno.EMFILE, "Too many open files")
+            return await peer.dial(host, port)
+
+        transport = Transport(dial=dial)
+        async with other.send(post()) as response:
+            with pytest.raises(OutOfResources, match="Too many open files"):
+                await fetch(transport)
+            assert await response.read(9) == b"a", "what is in use stays"
+        assert other.statistics().idle == 1
+        assert (await fetch(transport))[1] == b"b"
+        assert other.statistics().idle == 0
+        await transport.aclose()
 
 
 async def test_prov_01_unreachable_address_is_a_failed_connection() -> None:

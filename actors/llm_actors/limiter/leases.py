@@ -31,7 +31,10 @@ class Settlement(Enum):
     """It was answered, or may have been worked on: it counts, with the tokens it used or else those estimated."""
 
 
-_UNSENT = frozenset({FailureKind.TIMEOUT_CONNECT, FailureKind.TLS, FailureKind.PARKED, FailureKind.QUEUE_FULL})
+_UNSENT = frozenset((
+    FailureKind.TIMEOUT_CONNECT, FailureKind.TLS, FailureKind.OUT_OF_RESOURCES, FailureKind.PARKED,
+    FailureKind.QUEUE_FULL,
+))  # fmt: skip
 _REFUSED = frozenset(
     {
         FailureKind.AUTH,

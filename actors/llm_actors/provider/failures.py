@@ -18,6 +18,7 @@ from llm_actors.transport import (
     Broken,
     ConnectFailed,
     ConnectTimeout,
+    OutOfResources,
     ProtocolViolation,
     RequestRefused,
     TlsFailed,
@@ -30,6 +31,7 @@ from llm_protocol.failures import Failure, FailureKind
 _KINDS: tuple[tuple[type[Exception], FailureKind], ...] = (
     (ConnectTimeout, FailureKind.TIMEOUT_CONNECT),
     (ConnectFailed, FailureKind.NETWORK),
+    (OutOfResources, FailureKind.OUT_OF_RESOURCES),
     # A certificate that is not trusted now will not be trusted in a second: never retried here.
     (TlsFailed, FailureKind.TLS),
     (Broken, FailureKind.NETWORK),
@@ -49,7 +51,7 @@ _KINDS: tuple[tuple[type[Exception], FailureKind], ...] = (
     (KernelError, FailureKind.INTERNAL),
 )
 
-UNSENT = (ConnectFailed, ConnectTimeout, TlsFailed)
+UNSENT = (ConnectFailed, ConnectTimeout, OutOfResources, TlsFailed)
 """After these nothing of the request had left."""
 
 _WORDS: dict[FailureKind, str] = {

@@ -71,6 +71,7 @@ FAILURE_EFFECTS: dict[FailureKind, FailureEffect] = {
     FailureKind.BUDGET: _NO_FAULT,
     FailureKind.SHUTTING_DOWN: _NO_FAULT,
     FailureKind.QUEUE_FULL: _NO_FAULT,
+    FailureKind.OUT_OF_RESOURCES: _NO_FAULT,
     FailureKind.LOG_LIMIT: _NO_FAULT,
     FailureKind.ANSWER_TOO_LARGE: _NO_FAULT,
     FailureKind.INTERNAL: _NO_FAULT,

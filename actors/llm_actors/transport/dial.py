@@ -12,6 +12,7 @@ from typing import Final
 
 import trio
 
+from .errors import is_out_of_resources
 from .resolve import ResolvedAddress, Resolver
 
 STAGGER_SECONDS: Final = 0.25
@@ -83,7 +84,7 @@ async def _first_to_connect(addresses: list[ResolvedAddress]) -> trio.SocketStre
     for late in won[1:]:
         late.socket.close()
     if not won:
-        raise failures[0]
+        raise next(filter(is_out_of_resources, failures), failures[0])
     return won[0]
 
 

@@ -9,6 +9,7 @@ known beginnings and not passed on.
 # ruff: noqa: N818  (the names say what happened, as trio.TooSlowError does)
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import ssl
@@ -18,6 +19,8 @@ import trio
 
 # What plain and TLS wires raise when the peer or the network fails (ssl.SSLError is an OSError).
 WIRE_ERRORS: Final = (OSError, trio.BrokenResourceError)
+
+_OUT_OF: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL))
 
 
 class TransportError(Exception):
@@ -34,6 +37,12 @@ class RequestRefused(TransportError):
 
 class ConnectFailed(TransportError):
     """No connection: the name does not resolve, or no address of it accepts."""
+
+
+class OutOfResources(TransportError):
+    """No connection, because this process or machine has no file descriptor, port or memory for one. It says nothing
+    about the server.
+    """
 
 
 class ConnectTimeout(TransportError):
@@ -93,6 +102,21 @@ def protocol_reason(exc: Exception) -> str:
     text = str(exc)
     known = next((reason for reason in _H11_REASONS if text.startswith(reason)), "malformed message")
     return f"the answer is not valid HTTP/1.1 ({known})"
+
+
+def is_out_of_resources(exc: OSError) -> bool:
+    """Whether ``exc`` means that there is nothing left here to make a connection with."""
+    if isinstance(exc, socket.gaierror):
+        return not _can_open_socket()  # the resolver says "try again" or "unknown" when it can open no socket
+    return exc.errno in _OUT_OF
+
+
+def _can_open_socket() -> bool:
+    try:
+        socket.socket().close()
+    except OSError:
+        return False
+    return True
 
 
 def wire_reason(exc: BaseException) -> str:

@@ -9,6 +9,7 @@ time limits besides ``connect_timeout``: those belong to whoever knows the reque
 from __future__ import annotations
 
 import ssl
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
@@ -18,7 +19,15 @@ import trio
 
 from .connection import ClientConnection, Stale
 from .dial import Dial, TcpDial
-from .errors import WIRE_ERRORS, ConnectFailed, ConnectTimeout, TlsFailed, wire_reason
+from .errors import (
+    WIRE_ERRORS,
+    ConnectFailed,
+    ConnectTimeout,
+    OutOfResources,
+    TlsFailed,
+    is_out_of_resources,
+    wire_reason,
+)
 from .request import HttpRequest, Origin, encode
 from .response import HttpResponse
 from .stack import IDLE_SECONDS, MAX_IDLE_PER_ORIGIN, IdleStack
@@ -26,6 +35,8 @@ from .trust import TlsTrust
 from .wire import PlainWire, TlsWire, Wire
 
 CONNECT_TIMEOUT_SECONDS: Final = 10.0
+
+_IDLE: Final = trio.lowlevel.RunVar[weakref.WeakSet[IdleStack]]("idle connections of all transports of this run")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +87,8 @@ class Transport:
 
         ``connect_timeout`` (seconds) covers name lookup, TCP and TLS of a new connection. ``on_sent`` is called when
         there is a connection and the request begins to leave: before, the peer knows nothing of it. Raises a
-        :class:`TransportError`: RequestRefused before anything is sent, ConnectFailed, ConnectTimeout, TlsFailed,
-        Broken, ProtocolViolation, UnsupportedEncoding; ClosedResourceError after ``aclose``.
+        :class:`TransportError`: RequestRefused before anything is sent, ConnectFailed, ConnectTimeout,
+        OutOfResources, TlsFailed, Broken, ProtocolViolation, UnsupportedEncoding; ClosedResourceError after ``aclose``.
         To keep the connection, read the body until ``b""``.
         """
         return ConnectionLease(self, request, connect_timeout, on_sent)
@@ -134,6 +145,7 @@ class Transport:
         """Keep the connection for another request, or close it if there is any doubt."""
         self._active -= 1
         if connection.renew() and not self._closed:
+            _idle_of_this_run().add(self._idle)
             self._idle.push(connection, trio.current_time())
         else:
             connection.close()
@@ -156,9 +168,10 @@ class Transport:
         if origin.scheme == "https":
             context = await self._tls_context(origin)
         try:
-            stream = await self._dial(origin.host, origin.port)
+            stream = await self._open_stream(origin)
         except OSError as exc:
-            raise ConnectFailed(origin, wire_reason(exc)) from exc
+            kind = OutOfResources if is_out_of_resources(exc) else ConnectFailed
+            raise kind(origin, wire_reason(exc)) from exc
         plain = PlainWire(stream)
         if context is None:
             return plain
@@ -174,6 +187,14 @@ class Transport:
             raise
         return wire
 
+    async def _open_stream(self, origin: Origin) -> trio.SocketStream:
+        try:
+            return await self._dial(origin.host, origin.port)
+        except OSError as exc:
+            if not (is_out_of_resources(exc) and _give_up_idle()):
+                raise
+        return await self._dial(origin.host, origin.port)
+
     async def _tls_context(self, origin: Origin) -> ssl.SSLContext:
         if not self._trust.loaded:
             # Reads and parses some hundred certificates: in a thread, once, whoever comes first. That thread is never
@@ -182,8 +203,27 @@ class Transport:
                 try:
                     await trio.to_thread.run_sync(self._trust.context)
                 except OSError as exc:
+                    if is_out_of_resources(exc):
+                        raise OutOfResources(origin, wire_reason(exc)) from exc
                     raise TlsFailed(origin, f"the trusted certificates cannot be read: {wire_reason(exc)}") from exc
         return self._trust.context()
+
+
+def _idle_of_this_run() -> weakref.WeakSet[IdleStack]:
+    try:
+        return _IDLE.get()
+    except LookupError:
+        stacks = weakref.WeakSet[IdleStack]()
+        _IDLE.set(stacks)
+        return stacks
+
+
+def _give_up_idle() -> bool:
+    """Close the idle connections of all transports of this run. Returns whether there were any."""
+    found = [stack for stack in _idle_of_this_run() if len(stack)]
+    for stack in found:
+        stack.clear()
+    return bool(found)
 
 
 class ConnectionLease:
