@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
+import msgspec
+
 from llm_actors.catalog import Candidate
 from llm_actors.selector.performance import Performance
 from llm_protocol.requests import RequestType
@@ -29,8 +31,15 @@ TYPICAL_USAGE: dict[RequestType, Usage] = {
 
 
 def expected_cost(
-    cost_of: CostOf, candidate: Candidate, known: Performance, request_type: RequestType, usage: Usage | None
+    cost_of: CostOf, candidate: Candidate, known: Performance, usage: Usage, now: float
 ) -> float | None:
-    """US dollars for ``usage``, or for a typical request of ``request_type``; ``None`` where it is not known."""
-    listed = cost_of(candidate.provider, candidate.model, usage or TYPICAL_USAGE[request_type])
-    return known.cost.known if listed is None else listed
+    """US dollars for ``usage``; ``None`` where it is not known.
+
+    Of the prompt, as much is priced as cached as the vendor had cached of late.
+    """
+    cached = round(usage.input_tokens * known.cached_share(now))
+    here = msgspec.structs.replace(usage, cached_tokens=cached) if cached else usage
+    listed = cost_of(candidate.provider, candidate.model, here)
+    if listed is not None or not known.cost_per_token.count:
+        return listed
+    return known.cost_per_token.value * usage.total_tokens

@@ -13,10 +13,8 @@ from typing import NamedTuple, TypeAlias
 
 from llm_actors.catalog import Candidate
 from llm_actors.selector.ranking import RankedCandidate
+from llm_actors.selector.score import LEAST_SCORE
 from llm_protocol.policy import Select
-
-LEAST_SCORE = 0.05
-"""A score that is better counts as this when traffic is shared out by score: nobody gets all of it."""
 
 
 class OrderingInputs(NamedTuple):
@@ -54,7 +52,7 @@ def cheapest(choices: list[RankedCandidate], _: OrderingInputs) -> list[RankedCa
 def fastest(choices: list[RankedCandidate], _: OrderingInputs) -> list[RankedCandidate]:
     """The lowest latency first, those never measured last."""
     return [
-        each._replace(reason="not measured yet" if latency is None else f"{latency:.2f} s for a typical answer")
+        each._replace(reason="not measured yet" if latency is None else f"{latency:.2f} s for such an answer")
         for each in sorted(choices, key=lambda each: _or_last(each.figures.latency_s))
         for latency in (each.figures.latency_s,)
     ]

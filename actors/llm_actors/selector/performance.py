@@ -1,4 +1,6 @@
-"""What is known of one candidate from its own attempts: the `PerformanceTracker` of this runtime, as a frozen value.
+"""What is known of one candidate from its attempts at requests of one type: the `PerformanceTracker` of this runtime.
+
+A frozen value; each attempt makes the next one.
 
 Only successes tell how fast a candidate is: errors are often quick. The exception is an attempt that was given up,
 by its caller, its deadline or in favour of a faster hedge, while nothing had come: it took *at least* that long.
@@ -9,6 +11,7 @@ so that a candidate which recovered is not slow for long.
 from __future__ import annotations
 
 from math import inf
+from typing import TypeAlias
 
 import msgspec
 
@@ -16,7 +19,10 @@ from llm_actors.catalog import Candidate
 from llm_actors.kernel import Cast
 from llm_actors.selector.decay import Fading, Mean, Series
 from llm_actors.selector.failure_effects import FAILURE_EFFECTS
+from llm_actors.selector.latency import LatencyModel
 from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.requests import RequestType
+from llm_protocol.response import Usage
 
 FORGIVEN_SECONDS = 60.0
 """After so long a success or failure weighs half as much in the success rate."""
@@ -24,11 +30,8 @@ FORGIVEN_SECONDS = 60.0
 PRIOR_SUCCESSES = 5.0
 """Successes that a candidate is credited with, so that one early failure is not a rate."""
 
-TYPICAL_TOKENS = 200
-"""The length of the answer for which candidates' times are compared."""
-
-LEAST_WRITING_SECONDS = 0.01
-"""A stream that was over sooner after its first token came in one piece and tells no throughput."""
+CACHED_SECONDS = 600.0
+"""After so long a prompt weighs half as much in the share that comes from the vendor's cache."""
 
 SLOW_SECONDS = 5.0
 """Waiting so long in vain tells something of a candidate of which nothing else is known."""
@@ -45,23 +48,33 @@ STALE_SECONDS = 600.0
 # Not the timeouts: those are failures of the candidate, and are held against it as such.
 _GIVEN_UP = frozenset({FailureKind.CANCELLED, FailureKind.DEADLINE})
 
+Key: TypeAlias = tuple[Candidate, RequestType]
+"""Each type of request has books of its own: an embedding tells nothing of a chat."""
+
 
 class Observed(Cast, frozen=True, kw_only=True):
     """How one attempt at ``candidate`` went, from ``began`` to ``ended`` on the monotonic clock.
 
     ``failure`` is ``None`` for a success. ``unsent``: there was no connection to send it over. ``first_token_s`` is
-    meant only where the answer was streamed. ``cost`` is in US dollars, ``None`` where it is not known.
+    meant only where the answer was streamed. ``usage`` is the vendor's count, or ours where it gave none. ``cost`` is in
+    US dollars, ``None`` where it is not known.
     """
 
     candidate: Candidate
+    request_type: RequestType
     began: float
     ended: float
     stream: bool
     failure: Failure | None = None
     unsent: bool = False
     first_token_s: float | None = None
-    output_tokens: int = 0
+    usage: Usage = Usage()
     cost: float | None = None
+
+    @property
+    def key(self) -> Key:
+        """Whose books it goes into."""
+        return self.candidate, self.request_type
 
     @property
     def duration_s(self) -> float:
@@ -78,16 +91,19 @@ class Proof(Cast, frozen=True, kw_only=True):
 
 
 class Performance(msgspec.Struct, frozen=True, kw_only=True):
-    """The books of one candidate. Times in seconds, costs in US dollars."""
+    """The books of one candidate for one type of request. Times in seconds, costs in US dollars."""
 
+    latency: LatencyModel = LatencyModel()
+    """How long a successful answer takes."""
     first_token: Series = Series()
     """Of streamed answers."""
     whole: Series = Series()
     """Until the answer was complete, streamed or not."""
-    throughput: Mean = Mean()
-    """Tokens a second: while the answer was written, or over all its time where it came as a whole."""
-    cost: Mean = Mean()
-    """Of a request."""
+    cost_per_token: Mean = Mean()
+    """Of a whole request, prompt and answer together."""
+    prompted: Fading = Fading(CACHED_SECONDS)
+    cached: Fading = Fading(CACHED_SECONDS)
+    """Tokens of prompts, and those of them that the vendor had cached."""
     waited: float = 0.0
     """The longest wait in vain since the last success."""
     good: Fading = Fading(FORGIVEN_SECONDS)
@@ -100,16 +116,16 @@ class Performance(msgspec.Struct, frozen=True, kw_only=True):
         good = PRIOR_SUCCESSES + self.good.level(now)
         return good / (good + self.bad.level(now))
 
-    @property
-    def latency_s(self) -> float | None:
-        """How long a typical answer takes on average; ``None`` before there was one."""
-        if not self.whole.sample:
+    def latency_s(self, usage: Usage) -> float | None:
+        """How long an answer of that usage takes on average; ``None`` before there was one."""
+        if not self.latency.since_change:
             return self.waited if self.waited >= SLOW_SECONDS else None
-        if self.throughput.count:
-            usual = self.first_token.mean.value + TYPICAL_TOKENS / self.throughput.value
-        else:
-            usual = self.whole.mean.value
-        return max(usual, self.waited)
+        return max(self.latency.seconds(usage.input_tokens, usage.output_tokens), self.waited)
+
+    def cached_share(self, now: float) -> float:
+        """The share of a prompt that the vendor has cached, of late; 0.0 if nothing is known."""
+        prompted = self.prompted.level(now)
+        return min(1.0, self.cached.level(now) / prompted) if prompted else 0.0
 
     def percentile(self, percent: int, now: float, *, stream: bool, least: int) -> float | None:
         """Of the time to the first token of a stream, or to a whole answer; ``None`` with too few or old ones."""
@@ -132,14 +148,23 @@ class Performance(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, bad=Fading(FORGIVEN_SECONDS))
 
     def _with_success(self, seen: Observed) -> Performance:
-        first = seen.first_token_s if seen.stream else None
-        speed = _tokens_per_second(seen, first)
+        first, usage = seen.first_token_s if seen.stream else None, seen.usage
+        latency = self.latency.after(
+            seen.ended,
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            took_s=seen.duration_s,
+            first_token_s=None if usage.reasoning_tokens else first,  # which may be that of the hidden reasoning or not
+        )
+        rate = None if seen.cost is None or not usage.total_tokens else seen.cost / usage.total_tokens
         return msgspec.structs.replace(
             self,
+            latency=latency,
             first_token=self.first_token if first is None else self.first_token.plus(first),
             whole=self.whole.plus(seen.duration_s),
-            throughput=self.throughput if speed is None else self.throughput.plus(speed),
-            cost=self.cost if seen.cost is None else self.cost.plus(seen.cost),
+            cost_per_token=self.cost_per_token if rate is None else self.cost_per_token.plus(rate),
+            prompted=self.prompted.plus(seen.ended, usage.input_tokens),
+            cached=self.cached.plus(seen.ended, usage.cached_tokens),
             waited=0.0,
             good=self.good.plus(seen.ended),
             seen_at=seen.ended,
@@ -152,9 +177,3 @@ class Performance(msgspec.Struct, frozen=True, kw_only=True):
         whole = self.whole if seen.stream else self.whole.bounded(waited)
         return msgspec.structs.replace(self, first_token=first, whole=whole, waited=max(self.waited, waited))
 
-
-def _tokens_per_second(seen: Observed, first_token_s: float | None) -> float | None:
-    writing = seen.duration_s - (first_token_s or 0.0)
-    if seen.output_tokens < 1 or writing < LEAST_WRITING_SECONDS:
-        return None
-    return seen.output_tokens / writing

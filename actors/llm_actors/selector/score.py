@@ -12,11 +12,17 @@ from typing import NamedTuple
 
 import msgspec
 
+from llm_protocol.policy import Select
+
 LEAST_UNAVAILABILITY = 0.2
 """Unavailability is compared to this where all candidates are better: small differences are noise."""
 
 LEAST_LATENCY_SECONDS = 0.05
 """The same for latency."""
+
+
+LEAST_SCORE = 0.05
+"""A score that is better counts as this where scores are divided by each other."""
 
 
 class Weights(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -47,6 +53,10 @@ class Terms(NamedTuple):
     price: float
     unavailability: float
 
+    def at_best(self) -> Terms:
+        """With the latency and the availability that nobody could better."""
+        return Terms(0.0, self.price, 0.0)
+
     def score(self, weights: Weights) -> float:
         """The weighted sum. Lower is better."""
         return (
@@ -70,6 +80,20 @@ def normalised(candidates: Sequence[Figures]) -> list[Terms]:
         )
         for each in candidates
     ]
+
+
+def excess(other: Figures, best: Figures, other_score: float, best_score: float, select: Select) -> float:
+    """What an attempt at ``other`` costs beyond one at ``best``, as a share of that: in time or, where the score decides,
+    in money or score, whichever is most. What is not known costs nothing. That it may fail costs an attempt's time.
+    """
+    shares = [_beyond(other.latency_s, best.latency_s)]
+    if select == "score":
+        shares += [_beyond(other.cost_usd, best.cost_usd), _beyond(other_score, max(best_score, LEAST_SCORE))]
+    return max(0.0, *shares) + 1 - other.availability
+
+
+def _beyond(other: float | None, best: float | None) -> float:
+    return 0.0 if other is None or not best else other / best - 1
 
 
 def _known(values: Sequence[float | None]) -> list[float]:

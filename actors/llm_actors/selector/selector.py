@@ -18,17 +18,19 @@ from llm_actors.catalog import Candidate
 from llm_actors.selector.breaker import CircuitState
 from llm_actors.selector.budget import CallBudget, hedge_budget, retry_budget
 from llm_actors.selector.circuits import Circuits, Transition
-from llm_actors.selector.cost import CostOf, expected_cost
+from llm_actors.selector.cost import CostOf, TYPICAL_USAGE, expected_cost
+from llm_actors.selector.exploration import Exploration, ExplorationStatistics, Rival
 from llm_actors.selector.orderings import ORDERS, OrderingInputs
 from llm_actors.selector.performance import (
     LEAST_FOR_HEDGE,
     LEAST_FOR_MEDIAN,
+    Key,
     Observed,
     Performance,
     Proof,
 )
 from llm_actors.selector.ranking import RankedCandidate, Ranking
-from llm_actors.selector.score import Figures, Weights, normalised
+from llm_actors.selector.score import Figures, Weights, excess, normalised
 from llm_protocol.errors import ModelNotFoundError
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.policy import Select
@@ -36,13 +38,8 @@ from llm_protocol.requests import RequestType
 from llm_protocol.response import Usage
 
 MAX_BOOKS = 1_024
-"""Candidates that are remembered; the one that was not heard of for longest makes room. Callers may name any model."""
-
-EXPLORED_SHARE = 0.05
-"""The share of requests that go to a candidate of which little is known, where measurements decide the order."""
-
-EXPLORED_AFTER_SECONDS = 30.0
-"""A candidate that was not heard of for so long is worth exploring."""
+"""Candidates that are remembered, by type of request; the one that was not heard of for longest makes room. Callers may
+name any model."""
 
 _MEASURED: frozenset[Select] = frozenset({"score", "fastest"})
 _UNKNOWN = Performance()
@@ -55,7 +52,8 @@ class Selector:
 
     def __init__(self, cost_of: CostOf) -> None:
         self._cost_of = cost_of
-        self._books: dict[Candidate, Performance] = {}
+        self._books: dict[Key, Performance] = {}
+        self._exploration = Exploration()
         self.circuits = Circuits()
         self._retries = _Budgets(retry_budget)
         self._hedges = _Budgets(hedge_budget)
@@ -74,19 +72,23 @@ class Selector:
         sticky_key: str = "",
         shares: Mapping[Candidate, float] | None = None,
         usage: Usage | None = None,
+        explore: bool = True,
     ) -> Ranking:
-        """Put ``candidates`` in the order to try. Reads only: nothing is claimed.
+        """Put ``candidates`` in the order to try.
 
-        ``draw`` in [0, 1) decides what is left to chance. ``usage`` is what the request is expected to use. Those
-        that are barred come last. Raises `ModelNotFoundError` when there are no candidates.
+        ``draw`` in [0, 1) decides what is left to chance. ``usage`` is what the request is expected to use, the same
+        for all; without it, what is typical of its type. Those that are barred come last. Where measurements decide,
+        a bounded part of the requests explores: another than the best is in front, and its exploring is claimed.
+        Without ``explore`` this only reads. Raises `ModelNotFoundError` when there are no candidates.
         """
         if not candidates:
             raise ModelNotFoundError("there is no candidate to choose from")
+        usage = usage or TYPICAL_USAGE[request_type]
         choices = self._judge(candidates, request_type, weights, usage, now)
         ready = [choice for choice in choices if choice.barred is None]
         ready = ORDERS[select](ready, OrderingInputs(draw, sticky_key, shares or {}))
-        if select in _MEASURED and draw < EXPLORED_SHARE:
-            ready = self._explore(ready, draw / EXPLORED_SHARE, now)
+        if explore and select in _MEASURED and len(ready) > 1:
+            ready = self._explore(ready, request_type, select, weights, draw, now)
         ready = [
             each._replace(reason=f"{each.reason}; a probe of the recovery") if each.probe else each for each in ready
         ]
@@ -94,13 +96,19 @@ class Selector:
         barred.sort(key=_last_resort)
         return Ranking(select=select, weights=weights, choices=(*ready, *barred))
 
-    def hedge_after(self, candidate: Candidate, now: float, *, stream: bool) -> float | None:
+    def hedge_after(
+        self, candidate: Candidate, now: float, *, stream: bool, request_type: RequestType = RequestType.CHAT
+    ) -> float | None:
         """Seconds after which an answer is late, the observed p95; ``None`` where too little is known to say."""
-        return self.known(candidate).percentile(95, now, stream=stream, least=LEAST_FOR_HEDGE)
+        return self.known(candidate, request_type).percentile(95, now, stream=stream, least=LEAST_FOR_HEDGE)
 
-    def known(self, candidate: Candidate) -> Performance:
-        """The books of ``candidate``."""
-        return self._books.get(candidate, _UNKNOWN)
+    def known(self, candidate: Candidate, request_type: RequestType = RequestType.CHAT) -> Performance:
+        """The books of ``candidate`` for requests of one type."""
+        return self._books.get((candidate, request_type), _UNKNOWN)
+
+    def exploration(self) -> ExplorationStatistics:
+        """What exploring has cost so far."""
+        return self._exploration.statistics()
 
     # Claiming
 
@@ -113,6 +121,7 @@ class Selector:
         within_s: float = inf,
         others: Sequence[Candidate] | None = None,
         asked: bool = False,
+        request_type: RequestType = RequestType.CHAT,
     ) -> Failure | None:
         """Ask for leave to make an attempt at ``candidate`` now. ``None``: go ahead, and let `observe` know its end.
 
@@ -127,9 +136,10 @@ class Selector:
             barred = self.circuits.unavailable(candidate, now, alone=True, sole=not asked)
         if barred is not None:
             return barred.failure(candidate)
-        if within_s < inf and (usual := self._usual_s(candidate, now)) is not None and usual > within_s:
+        if within_s < inf and (usual := self._usual_s(candidate, request_type, now)) is not None and usual > within_s:
             return _too_slow(candidate, usual, within_s)
         self.circuits.admit(candidate, now)
+        self._exploration.begun((candidate, request_type), now)
         if not extra:
             self._retries.of(candidate).count(now)
             self._hedges.of(candidate).count(now)
@@ -165,9 +175,10 @@ class Selector:
     def observe(self, seen: Observed, draw: float) -> list[Transition]:
         """Take in how an attempt went. Returns the breakers that came into another state."""
         transitions = self.circuits.observe(seen, draw)
-        book = self.known(seen.candidate).plus(seen)
-        self._books.pop(seen.candidate, None)
-        self._books[seen.candidate] = book
+        self._exploration.ended(seen.key)
+        book = self.known(*seen.key).plus(seen)
+        self._books.pop(seen.key, None)
+        self._books[seen.key] = book
         if len(self._books) > MAX_BOOKS:
             del self._books[next(iter(self._books))]
         return self._forgiving(transitions)
@@ -184,9 +195,9 @@ class Selector:
 
     def _forgive(self, of: Candidate | str) -> None:
         """The trouble is over. Held against it any longer, it would keep what has recovered from being used."""
-        for candidate, book in self._books.items():
-            if of in (candidate, candidate.provider):
-                self._books[candidate] = book.forgiven()
+        for key, book in self._books.items():
+            if of in (key[0], key[0].provider):
+                self._books[key] = book.forgiven()
 
     # Judging
 
@@ -195,7 +206,7 @@ class Selector:
         candidates: Sequence[Candidate],
         request_type: RequestType,
         weights: Weights,
-        usage: Usage | None,
+        usage: Usage,
         now: float,
     ) -> list[RankedCandidate]:
         figures = [self._figures(candidate, request_type, usage, now) for candidate in candidates]
@@ -208,25 +219,54 @@ class Selector:
             choices.append(RankedCandidate(candidate, "", fair.score(weights), figure, fair, barred, probe))
         return choices
 
-    def _figures(self, candidate: Candidate, request_type: RequestType, usage: Usage | None, now: float) -> Figures:
-        known = self.known(candidate)
-        cost = expected_cost(self._cost_of, candidate, known, request_type, usage)
-        return Figures(known.latency_s, cost, known.availability(now))
+    def _figures(self, candidate: Candidate, request_type: RequestType, usage: Usage, now: float) -> Figures:
+        known = self.known(candidate, request_type)
+        cost = expected_cost(self._cost_of, candidate, known, usage, now)
+        return Figures(known.latency_s(usage), cost, known.availability(now))
 
-    def _usual_s(self, candidate: Candidate, now: float) -> float | None:
-        return self.known(candidate).percentile(50, now, stream=False, least=LEAST_FOR_MEDIAN)
+    def _usual_s(self, candidate: Candidate, request_type: RequestType, now: float) -> float | None:
+        return self.known(candidate, request_type).percentile(50, now, stream=False, least=LEAST_FOR_MEDIAN)
 
-    def _explore(self, ready: list[RankedCandidate], draw: float, now: float) -> list[RankedCandidate]:
-        """With the candidate that was not heard of for longest in front; ``draw`` chooses among those never tried."""
-        heard = [self.known(each.candidate).seen_at for each in ready]
-        oldest = min(heard, default=now)
-        if now - oldest <= EXPLORED_AFTER_SECONDS:
+    def _explore(
+        self,
+        ready: list[RankedCandidate],
+        request_type: RequestType,
+        select: Select,
+        weights: Weights,
+        draw: float,
+        now: float,
+    ) -> list[RankedCandidate]:
+        """With another than the best in front where exploring that one is due."""
+        best, *others = ready
+        key = best.candidate, request_type
+        if best.figures.latency_s is None:
+            return self._spread(ready, request_type, draw, now)
+        rivals = [
+            Rival(
+                (other.candidate, request_type),
+                self.known(other.candidate, request_type),
+                excess(other.figures, best.figures, other.score, best.score, select),
+                select == "fastest" or other.terms.at_best().score(weights) < best.score,
+            )
+            for other in others
+        ]
+        place = self._exploration.next(key, rivals, now)
+        if place is None:
             return ready
-        places = [place for place, at in enumerate(heard) if at == oldest]
-        place = places[int(draw * len(places))]
-        why = "never tried" if oldest == -inf else f"not heard of for {now - oldest:.0f} s"
-        explored = ready[place]._replace(reason=f"explored: {why}")
-        return [explored, *ready[:place], *ready[place + 1 :]]
+        heard = rivals[place].known.seen_at
+        why = "never tried" if heard == -inf else f"not heard of for {now - heard:.0f} s"
+        explored = others.pop(place)
+        return [explored._replace(reason=f"explored: {why}"), best, *others]
+
+    def _spread(
+        self, ready: list[RankedCandidate], request_type: RequestType, draw: float, now: float
+    ) -> list[RankedCandidate]:
+        """With whoever has the fewest attempts in flight in front, of those that were never measured. So is the first."""
+        unmeasured = [place for place, each in enumerate(ready) if each.figures.latency_s is None]
+        keys = [(ready[place].candidate, request_type) for place in unmeasured]
+        place = unmeasured[self._exploration.least_in_flight(keys, now, draw)]
+        front = ready[place]._replace(reason="not measured yet, and the fewest attempts in flight")
+        return [front, *ready[:place], *ready[place + 1 :]]
 
 
 @final

@@ -1,0 +1,189 @@
+"""When a candidate that is not the best is asked all the same, to learn whether it has become so.
+
+An attempt at another candidate costs its excess: by how much longer it takes, or how much more it costs, than the
+best, as a share of that. All of it together is held to `SHARE` of what the requests take anyway. A candidate with an
+excess of ``c`` is asked once in
+
+    sqrt(c * (1 + c)) * sum over the others of sqrt(c / (1 + c)) / SHARE
+
+requests. So the sum of excess over interval is `SHARE`, whatever the excesses are. Within that bound those who are
+nearly as good are asked more often, for they are the likeliest to become the best, and the cheapest to ask.
+
+Three things are not saved up for. A new candidate has its first `TRIALS` attempts at once, one after another; so has
+one that has just changed, to tell a change from bad luck. For some minutes after a change (`EAGER_SECONDS`) the share of
+that candidate is up to `EAGERNESS` times as large, because what broke lately is likely to be mended soon. And with
+much traffic a candidate is asked once in `FRESH_SECONDS` at most: more would tell nothing new.
+
+One attempt at a time explores a candidate. Where nobody was ever measured, requests go to whoever has the fewest in
+flight, so that a hundred at once do not all go to one.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from math import exp2, inf, sqrt
+from typing import NamedTuple, TypeVar, final
+
+import msgspec
+
+from llm_actors.selector.latency import WELL_KNOWN
+from llm_actors.selector.performance import Key, Performance
+
+SHARE = 0.04
+"""What exploring may cost, as a share of the time, and of the money, that the requests take with the best."""
+
+TRIALS = 3
+"""Answers of a new candidate, or of one that has changed, before exploring it must be saved up for."""
+
+SURPRISED = 1.0
+"""Answers faster than expected by so much, in the CUSUM test's sum (see `latency`), ask for another one at once."""
+
+FRESH_SECONDS = 20.0
+"""A candidate that is well known is not explored again sooner."""
+
+EAGER_SECONDS = 600.0
+"""After so long the eagerness that a change brings has halved."""
+
+EAGERNESS = 5.0
+"""By how many times the share of a candidate is larger just after it has changed."""
+
+UNANSWERED_SECONDS = 30.0
+"""An exploring attempt that was not heard of for so long may be lost, and another one may go."""
+
+IN_FLIGHT_COUNTED = 256
+"""Attempts in flight that are counted for one candidate; more make no difference."""
+
+IN_FLIGHT_SECONDS = 120.0
+"""An attempt that was not heard of for so long is counted no longer: it may be lost."""
+
+MAX_STANDINGS = 2_048
+"""Candidates whose exploring and attempts in flight are kept, by type of request."""
+
+
+class Rival(NamedTuple):
+    """A candidate that is not the best: what asking it would cost, and whether it could be the best at all."""
+
+    key: Key
+    known: Performance
+    excess: float
+    could_win: bool
+
+
+class ExplorationStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """What exploring has cost since the start.
+
+    ``ranked``: requests whose candidates were ordered by measurements. ``explored``: those that went to another than
+    the best, to learn. ``excess``: how many requests' time or money, whichever was more, that was expected to cost;
+    `SHARE` of ``ranked`` bounds it, but for trials and the eagerness after changes.
+    """
+
+    ranked: int = 0
+    explored: int = 0
+    excess: float = 0.0
+
+
+@final
+class _Standing:
+    """One candidate's exploring."""
+
+    __slots__ = ("explored_at", "in_flight", "passed")
+
+    def __init__(self) -> None:
+        self.passed = 0
+        """Requests that went to others since it was explored, or was the best."""
+        self.explored_at = -inf
+        self.in_flight: deque[float] = deque(maxlen=IN_FLIGHT_COUNTED)
+        """When they began."""
+
+
+@final
+class Exploration:
+    """Who is explored next, and what it has cost so far."""
+
+    def __init__(self) -> None:
+        self._standings: OrderedDict[Key, _Standing] = OrderedDict()
+        self._ranked = self._explored = 0
+        self._excess = 0.0
+
+    def statistics(self) -> ExplorationStatistics:
+        """What exploring has cost so far."""
+        return ExplorationStatistics(ranked=self._ranked, explored=self._explored, excess=self._excess)
+
+    def in_flight(self, key: Key, now: float) -> int:
+        """Attempts that have begun and not been heard of."""
+        standing = self._standings.get(key)
+        if standing is None:
+            return 0
+        began = standing.in_flight
+        while began and now - began[0] > IN_FLIGHT_SECONDS:
+            began.popleft()
+        return len(began)
+
+    def begun(self, key: Key, now: float) -> None:
+        """An attempt was admitted."""
+        self._of(key).in_flight.append(now)
+
+    def ended(self, key: Key) -> None:
+        """An attempt was heard of."""
+        standing = self._standings.get(key)
+        if standing is not None and standing.in_flight:
+            standing.in_flight.popleft()
+
+    def next(self, best: Key, rivals: Sequence[Rival], now: float) -> int | None:
+        """Which of ``rivals`` this request explores; ``None``: it goes to the ``best``. Counts it either way."""
+        self._ranked += 1
+        self._of(best).passed = 0
+        total = sum(sqrt(each.excess / (1 + each.excess)) for each in rivals if each.could_win)
+        chosen, most = None, 1.0
+        for place, rival in enumerate(rivals):
+            standing = self._of(rival.key)
+            standing.passed += 1
+            if not rival.could_win:
+                continue
+            due = _due(rival, standing, total, now)
+            if due >= most:
+                chosen, most = place, due
+        if chosen is not None:
+            self._claim(rivals[chosen], now)
+        return chosen
+
+    def least_in_flight(self, keys: Sequence[Key], now: float, draw: float) -> int:
+        """Which of ``keys`` has the fewest attempts in flight; ``draw`` decides among equals."""
+        counts = [self.in_flight(key, now) for key in keys]
+        least = [place for place, count in enumerate(counts) if count == min(counts)]
+        return least[int(draw * len(least))]
+
+    def _claim(self, rival: Rival, now: float) -> None:
+        standing = self._of(rival.key)
+        standing.passed = 0
+        standing.explored_at = now
+        self._explored += 1
+        self._excess += rival.excess
+
+    def _of(self, key: Key) -> _Standing:
+        standing = self._standings.get(key)
+        if standing is None:
+            standing = self._standings[key] = _Standing()
+            if len(self._standings) > MAX_STANDINGS:
+                self._standings.popitem(last=False)
+        return standing
+
+
+def _due(rival: Rival, standing: _Standing, total: float, now: float) -> float:
+    """How far exploring it is due: 1.0 or more is now."""
+    known, latency = rival.known, rival.known.latency
+    unheard = now - known.seen_at
+    if standing.explored_at > known.seen_at and now - standing.explored_at < UNANSWERED_SECONDS:
+        return 0.0
+    untried = latency.since_change == 0
+    if latency.since_change < TRIALS and not known.waited and not (untried and known.seen_at > -inf):
+        return inf
+    if latency.faster >= SURPRISED:
+        return inf
+    if unheard < FRESH_SECONDS and latency.evidence_at(now) >= WELL_KNOWN:
+        return 0.0
+    excess = rival.excess
+    share = SHARE * (1 + (EAGERNESS - 1) * exp2((latency.slower_since - now) / EAGER_SECONDS))
+    needed = sqrt(excess * (1 + excess)) * total / share
+    return standing.passed / max(needed, 1.0)

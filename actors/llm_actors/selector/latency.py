@@ -1,0 +1,174 @@
+"""How long an answer takes: a fixed part, a part for each token of the prompt and a part for each token of the answer.
+
+The three parts are fitted to what attempts showed, by least squares of the relative errors. Evidence fades with time:
+after `EVIDENCE_SECONDS` it weighs half as much. So a deployment that is asked often has a precise estimate, and one
+that was not asked for long believes its next answer more than its past. An answer that does not fit is either bad luck
+or a change:
+
+* Where the estimate is old, a much faster answer is believed at once: nothing makes a slow deployment fast by chance.
+* All others count only as far as luck reaches, until several in a row are a change (Page's CUSUM test).
+
+After a change the evidence of before hardly counts. Streamed answers tell the parts apart, since the first token comes
+when the fixed part and the prompt are done. Answers that come whole tell only the sum, and many of different lengths
+tell the parts. What no answer has told yet stays as it is in `TYPICAL_S`.
+"""
+
+from __future__ import annotations
+
+from math import exp, exp2, inf, log
+
+import msgspec
+
+EVIDENCE_SECONDS = 120.0
+"""After so long an observation weighs half as much."""
+
+TYPICAL_S = (0.5, 0.000_2, 0.015)
+"""Of a deployment of which nothing is known, in seconds: the fixed part, for a token of the prompt, of the answer."""
+
+SURPRISING = 2.5
+"""An error of so many standard deviations is bad luck, or a change. Errors are logarithms of a ratio of times."""
+
+CUSUM_THRESHOLD = 5.0
+CUSUM_DRIFT = 1.0
+CUSUM_STEP = 2.0
+"""The CUSUM test, once for slower and once for faster answers: each error in standard deviations, less the drift and at
+most a step, is added up, never below 0. A sum over the threshold is a change: three answers in a row at least.
+"""
+
+WELL_KNOWN = 3.0
+"""Answers that an estimate must be worth to be less old than this."""
+
+KEPT_AT_CHANGE = 0.2
+"""What all evidence of before weighs together after a change, where the answer that told it weighs 1."""
+
+LEAST_EVIDENCE = 0.5
+"""With less, the estimate's own error is taken to be no larger."""
+
+STIFFNESS = 0.02
+"""How much the parts cling to their earlier values where the evidence does not tell them apart."""
+
+USUAL_SPREAD = 0.3
+"""The standard deviation of the errors before they are known; later between the two `SPREAD_LIMITS`."""
+
+SPREAD_LIMITS = (0.15, 1.0)
+SPREAD_PRIOR = 8.0
+SPREAD_MEMORY = 50.0
+"""How many errors the usual spread is worth, and over how many newest ones the spread is measured."""
+
+LEAST_WRITING_SECONDS = 0.01
+"""A stream that was over sooner after its first token came in one piece: it does not tell the parts apart."""
+
+LEAST_SECONDS = 0.001
+"""Shorter times are taken as this, so that ratios have a meaning."""
+
+SWEEPS = 12
+CLOSE_ENOUGH = 1e-4
+"""Coordinate descent ends after so many rounds, or when no part changes by more."""
+
+Parts = tuple[float, float, float]
+
+
+class LatencyModel(msgspec.Struct, frozen=True):
+    """What is known of one deployment's speed. `after` gives the model with one more answer."""
+
+    parts: Parts = (1.0, 1.0, 1.0)
+    """As multiples of `TYPICAL_S`."""
+    squares: tuple[float, float, float, float, float, float] = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+    """The upper triangle of the weighted sum of each observation's outer product with itself."""
+    products: Parts = (0.0, 0.0, 0.0)
+    """The weighted sum of the observations times what they took."""
+    evidence: float = 0.0
+    """How many answers all this is worth, at ``at``."""
+    at: float = -inf
+    spread: float = USUAL_SPREAD * USUAL_SPREAD
+    """The variance of the errors."""
+    slower: float = 0.0
+    faster: float = 0.0
+    """The CUSUM test's sums."""
+    slower_since: float = -inf
+    """When it last became slower."""
+    since_change: int = 0
+    """Answers since the last change, or since the beginning."""
+
+    def seconds(self, input_tokens: float, output_tokens: float) -> float:
+        """How long an answer of ``output_tokens`` to a prompt of ``input_tokens`` takes."""
+        fixed, prompt, writing = self.parts
+        each_in, each_out = TYPICAL_S[1] * input_tokens, TYPICAL_S[2] * output_tokens
+        return TYPICAL_S[0] * fixed + each_in * prompt + each_out * writing
+
+    def evidence_at(self, now: float) -> float:
+        """How many answers the estimate is worth at ``now``."""
+        return self.evidence * _faded(now - self.at)
+
+    def after(
+        self, now: float, *, input_tokens: int, output_tokens: int, took_s: float, first_token_s: float | None = None
+    ) -> LatencyModel:
+        """With an answer that was complete at ``now``. ``first_token_s`` is for streamed ones."""
+        took_s, expected = max(took_s, LEAST_SECONDS), max(self.seconds(input_tokens, output_tokens), LEAST_SECONDS)
+        error, spread = log(took_s / expected), self.spread
+        kept, scale, believed = _faded(now - self.at), expected, 1.0
+        slower, faster, changed = 0.0, 0.0, False
+        if self.evidence:
+            known = self.evidence * kept
+            deviation = (spread * (1 + 1 / max(known, LEAST_EVIDENCE))) ** 0.5
+            errors = error / deviation
+            slower = max(0.0, self.slower + min(errors - CUSUM_DRIFT, CUSUM_STEP))
+            faster = max(0.0, self.faster + min(-errors - CUSUM_DRIFT, CUSUM_STEP))
+            changed = max(slower, faster) >= CUSUM_THRESHOLD or (known < WELL_KNOWN and errors < -SURPRISING)
+            if changed:
+                kept, scale = min(kept, KEPT_AT_CHANGE / self.evidence), min(took_s, expected)
+                slower = faster = 0.0
+            else:
+                most = SURPRISING * deviation
+                believed = exp(min(max(error, -most), most) - error)
+                memory = SPREAD_PRIOR + min(self.evidence, SPREAD_MEMORY)
+                most = 9 * spread
+                spread += (min(error * error, most) - spread) / (memory + 1)
+                spread = min(max(spread, SPREAD_LIMITS[0] ** 2), SPREAD_LIMITS[1] ** 2)
+        weight = 1 / (scale * scale)
+        sums = [each * kept for each in (*self.squares, *self.products)]
+        one, prompt, writing = TYPICAL_S[0], TYPICAL_S[1] * input_tokens, TYPICAL_S[2] * output_tokens
+        first = first_token_s
+        if first is None or output_tokens < 1 or took_s - first < LEAST_WRITING_SECONDS:
+            _add(sums, (one, prompt, writing), took_s * believed, weight)
+        else:
+            _add(sums, (one, prompt, 0.0), first * believed, weight)
+            _add(sums, (0.0, 0.0, writing), (took_s - first) * believed, weight)
+        return LatencyModel(
+            _solved(self.parts, sums),
+            (sums[0], sums[1], sums[2], sums[3], sums[4], sums[5]),
+            (sums[6], sums[7], sums[8]),
+            self.evidence * kept + 1,
+            now,
+            spread,
+            slower,
+            faster,
+            now if changed and error > 0 else self.slower_since,
+            1 if changed else self.since_change + 1,
+        )
+
+
+def _faded(age: float) -> float:
+    return exp2(-max(0.0, age) / EVIDENCE_SECONDS)
+
+
+def _add(sums: list[float], row: Parts, took_s: float, weight: float) -> None:
+    x, y, z = row
+    for index, value in enumerate((x * x, x * y, x * z, y * y, y * z, z * z, x * took_s, y * took_s, z * took_s)):
+        sums[index] += weight * value
+
+
+def _solved(before: Parts, sums: list[float]) -> Parts:
+    """The parts, none negative, that fit best: coordinate descent from those of ``before``, to which they cling."""
+    xx, xy, xz, yy, yz, zz, xt, yt, zt = sums
+    x, y, z = before
+    xt, yt, zt = xt + STIFFNESS * x, yt + STIFFNESS * y, zt + STIFFNESS * z
+    xx, yy, zz = xx + STIFFNESS, yy + STIFFNESS, zz + STIFFNESS
+    for _ in range(SWEEPS):
+        last = x, y, z
+        x = max(0.0, (xt - xy * y - xz * z) / xx)
+        y = max(0.0, (yt - xy * x - yz * z) / yy)
+        z = max(0.0, (zt - xz * x - yz * y) / zz)
+        if abs(x - last[0]) + abs(y - last[1]) + abs(z - last[2]) < CLOSE_ENOUGH:
+            break
+    return x, y, z
