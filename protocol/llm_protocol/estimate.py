@@ -88,6 +88,17 @@ class TokenEstimator:
         length = request_length(request)
         return Estimate(math.ceil(length * known.ratio), _output(request, known), length)
 
+    def expect(self, models: Iterable[str], request: AnyRequest) -> Usage:
+        """What ``request`` will probably take, by the mean of what is known of ``models``, to compare them by.
+
+        What is known of each alone depends on which requests it happened to have.
+        """
+        known = [found for model in models if (found := self._models.get(model)) is not None] or [_NONE]
+        length = request_length(request) * sum(each.ratio for each in known) / len(known)
+        output = sum(_output(request, each) for each in known) // len(known)
+        pictures = output if isinstance(request, ImageRequest) else 0
+        return Usage(input_tokens=math.ceil(length), output_tokens=output, image_tokens=pictures, estimated=True)
+
     def learn(self, model: str, estimate: Estimate, usage: Usage) -> None:
         """Take into account what an answer really took. Usage that is itself a guess teaches nothing."""
         if usage.estimated or not usage.input_tokens or not estimate.length:

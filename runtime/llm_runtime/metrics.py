@@ -16,7 +16,7 @@ from llm_actors.cache import CacheStatistics
 from llm_actors.kernel import ChildStatus, TreeNode
 from llm_actors.limiter import LimiterStatistics
 from llm_actors.orchestrator import Histogram, Metrics
-from llm_actors.selector import CircuitState
+from llm_actors.selector import CircuitState, ExplorationStatistics
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
@@ -41,6 +41,7 @@ class MetricsSnapshot(NamedTuple):
     """Of deployments, by provider and model: those that are not closed."""
     limiter: LimiterStatistics | None
     cache: CacheStatistics | None
+    exploration: ExplorationStatistics = ExplorationStatistics()
 
 
 def exposition(moment: MetricsSnapshot) -> bytes:
@@ -65,6 +66,7 @@ def _families(moment: MetricsSnapshot) -> Iterator[Metric]:
     yield from _requests(moment.meter)
     yield from _attempts(moment.meter)
     yield from _callers(moment.meter)
+    yield from _exploration(moment.exploration)
     yield from _providers(moment)
     yield from _actors(moment.tree)
     if moment.cache is not None:
@@ -104,6 +106,13 @@ def _callers(meter: Metrics) -> Iterator[Metric]:
     yield _counter("caller_requests", "Requests that have ended, by key.", meter.caller_requests, "caller")
     yield _counter("caller_tokens", "Tokens, by key.", meter.caller_tokens, "caller")
     yield _counter("caller_cost_dollars", "US dollars where the price is known, by key.", meter.caller_cost, "caller")
+
+
+def _exploration(told: ExplorationStatistics) -> Iterator[Metric]:
+    yield _counter("ranked_requests", "Rankings that measurements decided.", {(): told.ranked})
+    yield _counter("explored_requests", "Of them, those that put another first to measure it.", {(): told.explored})
+    cost = {(): told.excess}
+    yield _counter("exploration_cost", "What that was expected to cost, in requests' time or money.", cost)
 
 
 def _providers(moment: MetricsSnapshot) -> Iterator[Metric]:

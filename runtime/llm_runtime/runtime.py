@@ -265,7 +265,7 @@ class Runtime:
             await self.models()
             routed = self._tree.router.route(request)
         chance = 1.0  # it is left nothing
-        ranking = ranked(self._tree.services, request, routed.candidates, routed.policy, draw=chance)
+        ranking = ranked(self._tree.services, request, routed.candidates, routed.policy, draw=chance, asked=False)
         said = [(candidate, self._tree.catalog.ending(candidate)) for candidate in ranking.candidates]
         warnings = tuple(f"{candidate} {words}" for candidate, words in said if words)
         return msgspec.structs.replace(ranking, warnings=warnings)
@@ -310,14 +310,17 @@ class Runtime:
         known = services.selector.circuits
         breakers = {name: known.provider(name, now).state for name in self._kinds}
         circuits = {(each.provider, each.model): state for each, state in known.not_closed(now)}
-        return MetricsSnapshot(services.meter, self.tree(), breakers, circuits, limiter, cache)
+        explored = services.selector.exploration()
+        return MetricsSnapshot(services.meter, self.tree(), breakers, circuits, limiter, cache, explored)
 
     def _cost_of(self, provider: str, model: str, usage: Usage) -> float | None:
         from llm_protocol.prices import cost_of
 
         kind = self._kinds[provider]
+        if kind is LLMProvider.LOCAL:
+            return 0.0
         cost = cost_of(kind, model, usage)
-        if cost is None and kind is not LLMProvider.LOCAL:
+        if cost is None:
             self._say_unpriced(f"{provider}/{model}")
         return cost
 

@@ -16,7 +16,7 @@ from llm_actors.cache import CacheStatistics
 from llm_actors.kernel import TreeNode
 from llm_actors.limiter import ProviderLimitStatistics
 from llm_actors.orchestrator import Histogram, Metrics
-from llm_actors.selector import CircuitState
+from llm_actors.selector import CircuitState, ExplorationStatistics
 from llm_protocol.requests import LLMProvider
 from llm_runtime.config import Config
 from llm_runtime.metrics import SESSIONS, MetricsSnapshot
@@ -96,6 +96,7 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     limited: dict[str, dict[str, int]]
     cache_requests: dict[str, int]
     late_events: int
+    exploration: ExplorationStatistics
     cache: CacheStatistics | None
     sharing: SharedLimitsStatistics | None
     providers: dict[str, ProviderStatistics]
@@ -115,6 +116,7 @@ def statistics(moment: MetricsSnapshot, config: Config) -> Statistics:
         limited=_limited(meter),
         cache_requests=dict(meter.cache),
         late_events=meter.late_events,
+        exploration=moment.exploration,
         cache=moment.cache,
         sharing=_sharing(moment, config),
         providers={name: _provider(name, provider.kind, moment) for name, provider in config.enabled.items()},

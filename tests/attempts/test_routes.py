@@ -168,7 +168,16 @@ async def test_the_decision_record_tells_who_was_considered_and_what_each_attemp
         asked = await w.ask()
 
     decision = asked.decision
-    assert {"strategy", "select", "weights", "candidates", "cache", "attempts", "spent"} == decision.keys()
+    assert {
+        "strategy",
+        "select",
+        "weights",
+        "expected_tokens",
+        "candidates",
+        "cache",
+        "attempts",
+        "spent",
+    } == decision.keys()
     assert (decision["strategy"], decision["select"], decision["cache"]) == ("fallback", "order", "off")
     first, second = decision["candidates"]
     assert (first["provider"], first["model"], first["reason"]) == ("a", "m-a", "place 1 as configured")

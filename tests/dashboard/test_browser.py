@@ -9,7 +9,7 @@ from typing import Any
 
 from llm_actors.kernel import ChildStatus, TreeNode
 from llm_actors.kernel.mailbox import MailboxStatistics
-from llm_actors.selector import CircuitState
+from llm_actors.selector import CircuitState, ExplorationStatistics
 from llm_protocol.requests import LLMProvider
 from llm_runtime.config import Config, Provider, Server
 from llm_runtime.runtime import Runtime
@@ -65,6 +65,7 @@ def told(**known: Any) -> Statistics:
         "cache_requests": {"hit": 1, "miss": 3},
         "cache": None,
         "late_events": 0,
+        "exploration": ExplorationStatistics(),
         "sharing": SharedLimitsStatistics.OFF,
         "providers": {"primary": provider()},
         "callers": {"me": CallerStatistics(requests=1238, tokens=5020, cost=1.5)},

@@ -15,10 +15,12 @@ from llm_actors.selector.actor import OBSERVATIONS_WAITING
 from llm_actors.testing import Crash, no_open_ends, with_faults
 from llm_protocol.events import Failed, Finished
 from llm_protocol.failures import FailureKind
-from llm_protocol.response import FinishReason
+from llm_protocol.requests import RequestType
+from llm_protocol.response import FinishReason, Usage
 from support.actors import CrashCast, member
 from support.selecting import A, B, cost_of, failed, failure, success
 
+CHAT = RequestType.CHAT
 WELL = AttemptResult(end=Finished(reason=FinishReason.STOP), first_token_s=0.25, duration_s=1.25)
 DOWN = AttemptResult(end=Failed(failure=failed(FailureKind.NETWORK)), duration_s=0.0)
 CANCELLED = AttemptResult(end=Failed(failure=failed(FailureKind.CANCELLED)), duration_s=0.5)
@@ -31,12 +33,21 @@ async def test_what_attempts_showed_is_in_the_next_ranking(autojump_clock: MockC
     async with running(root):
         began = trio.current_time()
         await trio.sleep(1.25)
-        observe(root.ref(child), A, WELL, began=began, stream=True, output_tokens=100, cost=0.01)
+        observe(
+            root.ref(child),
+            A,
+            WELL,
+            began=began,
+            request_type=CHAT,
+            stream=True,
+            usage=Usage(output_tokens=100),
+            cost=1e-3,
+        )
         await wait_all_tasks_blocked()
         books = made.known(A)
         assert books.first_token.mean.value == 0.25
-        assert books.throughput.value == pytest.approx(100.0)
-        assert books.cost.known == 0.01
+        assert books.latency_s(Usage(output_tokens=100)) == pytest.approx(1.25, rel=0.05)
+        assert books.cost_per_token.known == pytest.approx(1e-5)
 
 
 async def test_a_cancelled_probe_frees_its_slot_on_the_way_out(autojump_clock: MockClock) -> None:
@@ -46,7 +57,7 @@ async def test_a_cancelled_probe_frees_its_slot_on_the_way_out(autojump_clock: M
     async with running(root):
         ref = root.ref(child)
         for _ in range(5):
-            observe(ref, A, DOWN, began=trio.current_time(), stream=True)
+            observe(ref, A, DOWN, began=trio.current_time(), request_type=CHAT, stream=True)
         await trio.sleep(1.0)
         began = trio.current_time()
         assert made.admit(A, began) is None
@@ -55,7 +66,7 @@ async def test_a_cancelled_probe_frees_its_slot_on_the_way_out(autojump_clock: M
             try:
                 await trio.sleep_forever()
             finally:
-                observe(ref, A, CANCELLED, began=began, stream=True)
+                observe(ref, A, CANCELLED, began=began, request_type=CHAT, stream=True)
         assert made.admit(A, trio.current_time()) is not None, "until the actor has seen it"
         await wait_all_tasks_blocked()
         assert made.admit(A, trio.current_time()) is None
@@ -77,7 +88,7 @@ async def test_g4_a_crash_costs_only_the_observation_in_hand(autojump_clock: Moc
             for _ in range(2):
                 ref.cast(failure(B, trio.current_time()))
             await wait_all_tasks_blocked()
-            assert made.known(B).latency_s == 3.0
+            assert made.known(B).latency_s(Usage(input_tokens=1_000, output_tokens=300)) == pytest.approx(3.0, rel=0.05)
             assert made.known(B).bad.amount == 1.0, "the eighth message is lost"
             assert made.circuits.deployment(A, trio.current_time()).state is CircuitState.HALF_OPEN
 
@@ -125,7 +136,7 @@ async def test_observing_never_fails_and_never_waits(autojump_clock: MockClock) 
         await wait_all_tasks_blocked()
         assert made.known(A).whole.mean.count == 1, "the actor was waiting for this one"
         assert made.known(B).whole.mean.count == OBSERVATIONS_WAITING
-    observe(ref, A, WELL, began=0.0, stream=True)
+    observe(ref, A, WELL, began=0.0, request_type=CHAT, stream=True)
     assert ref.statistics().dead_letters == 1
 
 
@@ -163,7 +174,7 @@ async def test_an_outage_is_logged_once_and_so_is_its_end(
             await trio.sleep(made.circuits.deployment(A, now).free_in(now))
             began = trio.current_time()
             assert made.admit(A, began) is None
-            observe(ref, A, outcome, began=began, stream=True)
+            observe(ref, A, outcome, began=began, request_type=CHAT, stream=True)
             await wait_all_tasks_blocked()
     told = [(record.levelname, record.message) for record in caplog.records if record.name.endswith("selector.actor")]
     assert told == [

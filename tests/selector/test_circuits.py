@@ -38,7 +38,15 @@ def seen(
             kind=kind, message="", retry_after=retry_after, upstream_status=status, account_wide=account_wide
         )
     began = at if began is None else began
-    return Observed(candidate=candidate, began=began, ended=at, stream=False, failure=failure, unsent=unsent)
+    return Observed(
+        candidate=candidate,
+        request_type=RequestType.CHAT,
+        began=began,
+        ended=at,
+        stream=False,
+        failure=failure,
+        unsent=unsent,
+    )
 
 
 def after(*observed: Observed) -> Circuits:

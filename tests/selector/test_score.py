@@ -9,46 +9,63 @@ from hypothesis import strategies as st
 from llm_actors.catalog import Candidate
 from llm_actors.selector import Figures, Performance, Weights
 from llm_actors.selector.cost import TYPICAL_USAGE, expected_cost
-from llm_actors.selector.score import LEAST_UNAVAILABILITY, normalised
+from llm_actors.selector.score import LEAST_UNAVAILABILITY, excess, normalised
 from llm_protocol.prices import cost_of as shipped_cost_of
 from llm_protocol.requests import RequestType
 from llm_protocol.response import Usage
 from support.selecting import A, B, cost_of, success
+
+SMALL = Usage(input_tokens=10, output_tokens=10)
 
 unknown_or = st.none() | st.floats(0, 1e6)
 figures = st.builds(Figures, latency_s=unknown_or, cost_usd=unknown_or, availability=st.floats(0, 1))
 
 
 def test_cost_calculator_uses_list_prices_for_one_and_the_same_usage() -> None:
-    assert expected_cost(cost_of, B, Performance(), RequestType.CHAT, None) == pytest.approx(1_300e-6)
-    small = Usage(input_tokens=10, output_tokens=10)
-    assert expected_cost(cost_of, B, Performance(), RequestType.CHAT, small) == pytest.approx(20e-6)
+    assert expected_cost(cost_of, B, Performance(), SMALL, 0.0) == pytest.approx(20e-6)
 
 
-def test_cost_calculator_falls_back_on_what_requests_have_cost() -> None:
-    """The list price comes first: what requests have cost depends on which requests they were."""
-    books = Performance().plus(success(A, 1.0, cost=0.5))
-    assert expected_cost(cost_of, A, books, RequestType.CHAT, None) == 0.5
-    assert expected_cost(cost_of, B, books, RequestType.CHAT, None) == pytest.approx(1_300e-6)
+def test_cost_calculator_falls_back_on_what_tokens_have_cost() -> None:
+    """The list price comes first: what tokens have cost depends on which they were."""
+    books = Performance().plus(success(A, 1.0, tokens=50, prompt=50, cost=0.5))
+    assert expected_cost(cost_of, A, books, SMALL, 1.0) == pytest.approx(0.1)
+    assert expected_cost(cost_of, B, books, SMALL, 1.0) == pytest.approx(20e-6)
 
 
 def test_cost_calculator_says_unknown_and_never_zero() -> None:
-    assert expected_cost(cost_of, A, Performance(), RequestType.CHAT, None) is None
-    assert expected_cost(cost_of, Candidate("free", "m"), Performance(), RequestType.CHAT, None) == 0.0
+    assert expected_cost(cost_of, A, Performance(), SMALL, 0.0) is None
+    assert expected_cost(cost_of, Candidate("free", "m"), Performance(), SMALL, 0.0) == 0.0
 
 
 @pytest.mark.parametrize("request_type", RequestType)
 def test_cost_calculator_knows_a_typical_usage_of_each_type(request_type: RequestType) -> None:
-    assert expected_cost(cost_of, B, Performance(), request_type, None) is not None
     assert TYPICAL_USAGE[request_type].total_tokens > 0
 
 
 def test_cost_calculator_agrees_with_the_shipped_prices() -> None:
     openai = Candidate("openai", "gpt-4o-mini")
-    expected = shipped_cost_of("openai", "gpt-4o-mini", TYPICAL_USAGE[RequestType.CHAT])
+    expected = shipped_cost_of("openai", "gpt-4o-mini", SMALL)
     assert expected is not None
     assert expected > 0
-    assert expected_cost(shipped_cost_of, openai, Performance(), RequestType.CHAT, None) == expected
+    assert expected_cost(shipped_cost_of, openai, Performance(), SMALL, 0.0) == expected
+
+
+def test_cost_calculator_counts_as_cached_what_the_vendor_had_cached_of_late() -> None:
+    openai, usage = Candidate("openai", "gpt-4o-mini"), Usage(input_tokens=10_000, output_tokens=10)
+    books = Performance().plus(success(openai, 1.0, cached=800))
+    expected = shipped_cost_of(
+        "openai", "gpt-4o-mini", Usage(input_tokens=10_000, output_tokens=10, cached_tokens=8_000)
+    )
+    assert expected_cost(shipped_cost_of, openai, books, usage, 1.0) == expected
+    assert Performance().cached_share(1.0) == 0.0
+
+
+def test_what_exploring_costs_is_the_most_of_time_money_and_score() -> None:
+    best, slow, dear = Figures(1.0, 0.01, 1.0), Figures(3.0, 0.01, 1.0), Figures(1.0, 0.05, 1.0)
+    assert excess(slow, best, 0.6, 0.3, "score") == pytest.approx(2.0)
+    assert excess(dear, best, 0.6, 0.3, "score") == pytest.approx(4.0)
+    assert excess(dear, best, 0.9, 0.1, "fastest") == 0.0, "who wants the fastest pays for it"
+    assert excess(Figures(None, None, 0.5), best, 0.3, 0.3, "score") == pytest.approx(0.5), "it may fail"
 
 
 def test_the_default_weights_are_the_asked_for_ones() -> None:

@@ -11,21 +11,21 @@ import pytest
 from llm_actors.catalog import Candidate
 from llm_actors.selector import CircuitState, Ranking, Selector, Weights
 from llm_actors.selector.circuits import MAX_CIRCUITS
-from llm_actors.selector.selector import EXPLORED_AFTER_SECONDS, EXPLORED_SHARE, MAX_BOOKS
+from llm_actors.selector.selector import MAX_BOOKS
 from llm_protocol.errors import LLMClientError, ModelNotFoundError, OverloadedError, RateLimitError
 from llm_protocol.failures import FailureKind
 from llm_protocol.policy import Select
 from llm_protocol.requests import RequestType
+from llm_protocol.response import Usage
 from support.selecting import A, B, C, cost_of, failure, selector, success
 
 DEAR = Candidate("dear", "m")
-NO_EXPLORING = 0.99
 
 
 def rank(
     made: Selector, candidates: Sequence[Candidate], *, now: float = 1.0, select: Select = "score", draw: float = 0.99
 ) -> Ranking:
-    return made.rank(candidates, RequestType.CHAT, now=now, draw=draw, select=select)
+    return made.rank(candidates, RequestType.CHAT, now=now, draw=draw, select=select, explore=False)
 
 
 def downed(candidate: Candidate, at: float = 0.0) -> Selector:
@@ -52,7 +52,7 @@ def test_model_selector_follows_the_weights() -> None:
     made = selector(success(DEAR, 0.5, took=0.5), success(B, 0.5, took=5.0))
     only_speed, only_cost = Weights(performance=1, cost=0, availability=0), Weights(performance=0, cost=1)
     for weights, best in ((only_speed, DEAR), (only_cost, B)):
-        assert made.rank([B, DEAR], RequestType.CHAT, now=1.0, draw=0.9, weights=weights).best() == best
+        assert made.rank([B, DEAR], RequestType.CHAT, now=1.0, draw=0.9, weights=weights, explore=False).best() == best
 
 
 def test_model_selector_without_any_candidate_raises_a_typed_error() -> None:
@@ -76,7 +76,8 @@ def test_the_record_is_plain_data_with_scores_reasons_and_unknown_prices() -> No
     assert record["weights"] == {"performance": 0.5, "cost": 0.3, "availability": 0.2}
     first, second, last = record["candidates"]
     assert (first["provider"], first["model"], first["ready"]) == ("a", "m", True)
-    assert first["figures"] == {"latency_s": 1.0, "cost_usd": None, "availability": 1.0}
+    assert record["expected_tokens"] == {"input": 1_000, "output": 300}
+    assert first["figures"] == {"latency_s": pytest.approx(1.0, rel=0.01), "cost_usd": None, "availability": 1.0}
     assert second["figures"] == {"latency_s": None, "cost_usd": 0.0013, "availability": 1.0}
     assert (last["ready"], last["reason"]) == (False, "circuit open: 5 failures in a row, the last: server_error")
     assert first["score"] == pytest.approx(
@@ -95,41 +96,56 @@ def test_explain_prints_one_line_for_each_candidate() -> None:
     assert resting.startswith("2. a/m  circuit open: 5 failures in a row, the last: server_error, for another 0.8 s")
 
 
-# Exploring
-
-
-def test_a_candidate_that_was_never_tried_is_explored_by_a_bounded_share_of_requests() -> None:
-    made = selector(*[success(A, 0.5, took=0.1) for _ in range(10)])
-    draws = [(number + 0.5) / 1_000 for number in range(1_000)]
-    for select in ("score", "fastest"):
-        first = [rank(made, [A, C], select=select, draw=draw).best() for draw in draws]
-        assert first.count(C) / 1_000 == pytest.approx(EXPLORED_SHARE, abs=0.001)
-    explored = rank(made, [A, C], draw=0.0).choices[0]
-    assert explored.reason == "explored: never tried"
-
-
-def test_several_new_ones_share_the_exploring() -> None:
-    made = selector(success(A, 0.5, took=0.1))
-    draws = [(number + 0.5) * EXPLORED_SHARE / 100 for number in range(100)]
-    first = [rank(made, [A, B, C], draw=draw).best() for draw in draws]
-    assert first.count(B) == first.count(C) == 50
-
-
-def test_who_was_heard_of_lately_is_not_explored() -> None:
-    made = selector(success(A, 0.5, took=0.1), success(C, 0.4, took=5.0))
-    assert rank(made, [A, C], now=1.0, draw=0.0).best() == A
-    later = 0.5 + EXPLORED_AFTER_SECONDS + 1
-    made.observe(success(A, later, took=0.1), 0.5)
-    explored = rank(made, [A, C], now=later, draw=0.0)
-    assert explored.best() == C
-    assert explored.choices[0].reason == "explored: not heard of for 31 s"
-
-
 @pytest.mark.parametrize("select", ["order", "cheapest", "weighted", "sticky"])
 def test_other_orders_are_not_disturbed_by_exploring(select: Select) -> None:
     made = selector(success(A, 0.5))
     for draw in (0.0, 0.01):
-        assert "explored" not in str(rank(made, [B, A], select=select, draw=draw).record())
+        ranking = made.rank([B, A], RequestType.CHAT, now=1.0, draw=draw, select=select)
+        assert "explored" not in str(ranking.record())
+    assert made.exploration().ranked == 0
+
+
+def test_each_type_of_request_has_books_of_its_own() -> None:
+    """A quick embedding does not make a chat quick, and the chats' p95 is no delay for a hedge of an embedding."""
+    embedding = RequestType.EMBEDDING
+    quick = [success(A, 0.5, took=0.1, prompt=500, tokens=0, request_type=embedding) for _ in range(20)]
+    made = selector(*quick, *[success(A, 0.5, took=9.0, tokens=300) for _ in range(20)])
+    both = RequestType.CHAT, embedding
+    chat, vector = (made.rank([A], kind, now=1.0, draw=0.5).choices[0].figures for kind in both)
+    assert chat.latency_s == pytest.approx(9.0, rel=0.2)
+    assert vector.latency_s == pytest.approx(0.1, rel=0.2)
+    assert made.hedge_after(A, 1.0, stream=False) == 9.0
+    assert made.hedge_after(A, 1.0, stream=False, request_type=embedding) == pytest.approx(0.1)
+
+
+def test_the_size_of_the_request_decides_who_is_fastest() -> None:
+    """One begins at once and writes slowly; the other is slow to begin, the more with long prompts, and writes fast."""
+
+    def took(candidate: Candidate, prompt: int, tokens: int) -> float:
+        return 0.2 + 0.02 * tokens if candidate == A else 1.0 + 0.001 * prompt + 0.002 * tokens
+
+    made = Selector(cost_of)
+    for at in range(60):
+        for candidate in (A, B):
+            prompt, tokens = (100, 1_000, 4_000)[at % 3], (1, 50, 400)[at // 3 % 3]
+            made.observe(
+                success(candidate, at, took=took(candidate, prompt, tokens), prompt=prompt, tokens=tokens), 0.5
+            )
+    for prompt, tokens in ((100, 20), (100, 1_000), (8_000, 100), (8_000, 2_000)):
+        usage = Usage(input_tokens=prompt, output_tokens=tokens)
+        ranking = made.rank([A, B], RequestType.CHAT, now=61.0, draw=0.5, select="fastest", usage=usage, explore=False)
+        assert ranking.best() == min((A, B), key=lambda each: took(each, prompt, tokens)), usage
+
+
+def test_short_whole_answers_do_not_make_a_candidate_look_slow() -> None:
+    """A "yes" in 0.1 s is no word per 0.1 s."""
+    made = selector(
+        *[success(A, 0.5, took=0.1, prompt=20, tokens=1) for _ in range(20)],
+        *[success(B, 0.5, took=0.5, prompt=20, tokens=1) for _ in range(20)],
+    )
+    assert rank(made, [B, A], select="fastest").best() == A
+    told = made.rank([A], RequestType.CHAT, now=1.0, draw=0.5, usage=Usage(input_tokens=20, output_tokens=1))
+    assert told.choices[0].figures.latency_s == pytest.approx(0.1, rel=0.05)
 
 
 # Breakers
@@ -163,7 +179,9 @@ def test_a_recovered_primary_gets_one_probe_and_then_its_place_back(select: Sele
         made.observe(failure(A, 1.0), 0.5)
 
     def best(now: float) -> Candidate:
-        return made.rank([A, C], RequestType.CHAT, now=now, draw=NO_EXPLORING, select=select, sticky_key=key).best()
+        return made.rank(
+            [A, C], RequestType.CHAT, now=now, draw=0.99, select=select, sticky_key=key, explore=False
+        ).best()
 
     assert best(1.5) == C
     ranking = made.rank([A, C], RequestType.CHAT, now=2.0, draw=0.99, select=select, sticky_key=key)
@@ -374,7 +392,7 @@ def test_g4_after_a_crash_the_books_are_kept_and_shut_breakers_are_half_open() -
     made = selector(success(B, 0.0, took=3.0), *[failure(A, 0.0) for _ in range(5)])
     assert made.circuits.deployment(A, 0.5).state is CircuitState.OPEN
     made.restart(0.6)
-    assert made.known(B).latency_s == 3.0
+    assert made.known(B).latency_s(Usage(input_tokens=1_000, output_tokens=300)) == pytest.approx(3.0, rel=0.05)
     assert made.circuits.deployment(A, 0.6).state is CircuitState.HALF_OPEN
     assert made.circuits.deployment(B, 0.6).state is CircuitState.CLOSED
 

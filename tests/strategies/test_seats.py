@@ -76,7 +76,7 @@ def test_samples_vary_by_seed_or_temperature_or_as_the_caller_said() -> None:
 
 
 async def test_why_members_were_chosen_is_told(autojump_clock: MockClock) -> None:
-    async with world(a=[saying("one")], b=[saying("two")], draw=0.9) as w:
+    async with world(a=[saying("one")], b=[saying("two")], draw=0.0) as w:
         chosen = await ask(w, strategy="panel", members=2, synthesiser="a/m-a")
         given_by_name = await ask(w, strategy="panel", synthesiser="a/m-a")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from llm_actors.catalog import Candidate
 from llm_actors.selector import Observed, Selector
 from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.requests import RequestType
 from llm_protocol.response import Usage
 
 A = Candidate("a", "m")
@@ -28,17 +29,21 @@ def success(
     *,
     took: float = 1.0,
     first: float | None = None,
-    tokens: int = 0,
+    tokens: int = 300,
+    prompt: int = 1_000,
+    cached: int = 0,
     cost: float | None = None,
+    request_type: RequestType = RequestType.CHAT,
 ) -> Observed:
     """An answer that was complete at ``at``; streamed if ``first``, the time to its first token, is given."""
     return Observed(
         candidate=candidate,
+        request_type=request_type,
         began=at - took,
         ended=at,
         stream=first is not None,
         first_token_s=first,
-        output_tokens=tokens,
+        usage=Usage(input_tokens=prompt, output_tokens=tokens, cached_tokens=cached),
         cost=cost,
     )
 
@@ -57,6 +62,7 @@ def failure(
     """A failure of ``kind`` at ``at``."""
     return Observed(
         candidate=candidate,
+        request_type=RequestType.CHAT,
         began=at - took,
         ended=at,
         stream=stream,

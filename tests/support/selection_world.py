@@ -87,7 +87,7 @@ class History(NamedTuple):
         those = self.between(begin, end)
         return sum(each.chosen == name for each in those) / max(1, len(those))
 
-    def seconds_until_majority(self, name: str, since: float, *, of: int = 6) -> float:
+    def seconds_until_majority(self, name: str, since: float, *, of: int = 5) -> float:
         """From ``since`` until more than half of the latest ``of`` requests go to ``name``."""
         those = [each for each in self.requests if each.at >= since]
         for index in range(of - 1, len(those)):
@@ -127,9 +127,7 @@ def run(
             selector.observe(heapq.heappop(under_way)[2], random.random())
         tokens = max(1, round(random.expovariate(1 / MEAN_TOKENS)))
         usage = Usage(input_tokens=PROMPT_TOKENS, output_tokens=MEAN_TOKENS)
-        ranking = selector.rank(
-            candidates, RequestType.CHAT, now=now, draw=random.random(), select=select, usage=usage
-        )
+        ranking = selector.rank(candidates, RequestType.CHAT, now=now, draw=random.random(), select=select, usage=usage)
         chosen = by_candidate[ranking.best()]
         assert selector.admit(chosen.candidate, now) is None
         means = {each.name: each.mean_s(now, tokens) for each in deployments}

@@ -211,9 +211,10 @@ class Attempt:
             services.observer,
             candidate,
             outcome,
+            request_type=self._request.request_type,
             began=began,
             stream=self._ask.stream,
-            output_tokens=usage.output_tokens if usage else 0,
+            usage=usage,
             cost=cost,
         )
         cancelled = failure is not None and failure.kind is FailureKind.CANCELLED

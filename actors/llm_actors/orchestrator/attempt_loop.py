@@ -198,6 +198,7 @@ class AttemptLoop:
             within_s=within,
             others=others,
             asked=self._called is not None,
+            request_type=self._ask.request.request_type,
         )
         if barred is None:
             self._called = candidate
@@ -268,7 +269,9 @@ class AttemptLoop:
         """After how many seconds a second candidate is asked as well; ``None``: not at all."""
         if not self._ask.policy.hedge or not plan.others or self._rescue.continuing:
             return None
-        return self._services.selector.hedge_after(plan.current, trio.current_time(), stream=self._ask.stream)
+        stream, request_type = self._ask.stream, self._ask.request.request_type
+        now = trio.current_time()
+        return self._services.selector.hedge_after(plan.current, now, stream=stream, request_type=request_type)
 
     async def _hedged(
         self, plan: AttemptPlan[Candidate], asking: Attempt, request: AnyRequest, delay_s: float
@@ -295,7 +298,7 @@ class AttemptLoop:
                 if slot is None:  # whoever waits for one is asked for the first time
                     return None
                 rooms.enter_context(slot)
-                if selector.admit(other, now, extra=True) is not None:
+                if selector.admit(other, now, extra=True, request_type=request.request_type) is not None:
                     return None
                 slot.use()
                 return Attempt(self._services, self._ask, other, request, estimate, room=room, hedge=True)

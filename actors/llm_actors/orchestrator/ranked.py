@@ -17,9 +17,19 @@ CONVERSATION_CHARACTERS = 1_000
 
 
 def ranked(
-    services: Services, request: AnyRequest, candidates: list[Candidate], policy: Policy, *, draw: float
+    services: Services,
+    request: AnyRequest,
+    candidates: list[Candidate],
+    policy: Policy,
+    *,
+    draw: float,
+    asked: bool = True,
 ) -> Ranking:
-    """The candidates in the order to try now. ``draw`` in [0, 1) decides what the policy leaves to chance."""
+    """The candidates in the order to try now. ``draw`` in [0, 1) decides what the policy leaves to chance.
+
+    Without ``asked`` somebody only wants to know: nothing is explored, and a typical request stands for this one.
+    """
+    compare = asked and len(candidates) > 1
     return services.selector.rank(
         candidates,
         request.request_type,
@@ -28,6 +38,8 @@ def ranked(
         sticky_key=_conversation(request),
         now=trio.current_time(),
         draw=draw,
+        usage=services.estimator.expect(map(str, candidates), request) if compare else None,
+        explore=asked,
         shares=_shares(candidates, policy.shares) if policy.shares else None,
     )
 

@@ -15,6 +15,7 @@ from llm_actors.selector.actor import (
 from llm_actors.selector.breaker import CircuitBreaker, CircuitState
 from llm_actors.selector.circuits import Circuits, Transition
 from llm_actors.selector.cost import CostOf
+from llm_actors.selector.exploration import ExplorationStatistics
 from llm_actors.selector.failure_effects import Scope, scope_of
 from llm_actors.selector.performance import Observed, Performance, Proof
 from llm_actors.selector.ranking import RankedCandidate, Ranking, Unavailable
@@ -26,6 +27,7 @@ __all__ = [
     "CircuitState",
     "Circuits",
     "CostOf",
+    "ExplorationStatistics",
     "Figures",
     "Observed",
     "Performance",

@@ -25,6 +25,8 @@ from llm_actors.selector.performance import Observed, Proof
 from llm_actors.selector.selector import Selector
 from llm_protocol.events import Failed
 from llm_protocol.failures import RULES, FailureKind
+from llm_protocol.requests import RequestType
+from llm_protocol.response import Usage
 
 OBSERVATIONS_WAITING = 1_024
 """Observations that wait to be taken in. One more displaces the oldest, which matters least."""
@@ -47,27 +49,29 @@ def observe(
     outcome: AttemptResult,
     *,
     began: float,
+    request_type: RequestType,
     stream: bool,
-    output_tokens: int = 0,
+    usage: Usage | None = None,
     cost: float | None = None,
 ) -> None:
     """Tell how an attempt ended that was admitted at ``began`` and ended just now. Waits for nothing, never fails.
 
     Every attempt that was admitted is told, a cancelled one too (as a failure of kind ``cancelled``, ``partial`` where
-    something had come): a probe that nobody hears of keeps its slot for a while. ``output_tokens`` and ``cost`` are
+    something had come): a probe that nobody hears of keeps its slot for a while. ``usage`` and ``cost`` are
     those of the attempt, where they are known.
     """
     failure = outcome.end.failure if isinstance(outcome.end, Failed) else None
     selector.cast(
         Observed(
             candidate=candidate,
+            request_type=request_type,
             began=began,
             ended=trio.current_time(),
             stream=stream,
             failure=failure,
             unsent=outcome.unsent,
             first_token_s=outcome.first_token_s,
-            output_tokens=output_tokens,
+            usage=usage or Usage(),
             cost=cost,
         )
     )

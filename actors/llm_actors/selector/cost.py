@@ -30,9 +30,7 @@ TYPICAL_USAGE: dict[RequestType, Usage] = {
 """Only the proportions matter, since candidates are compared with one another."""
 
 
-def expected_cost(
-    cost_of: CostOf, candidate: Candidate, known: Performance, usage: Usage, now: float
-) -> float | None:
+def expected_cost(cost_of: CostOf, candidate: Candidate, known: Performance, usage: Usage, now: float) -> float | None:
     """US dollars for ``usage``; ``None`` where it is not known.
 
     Of the prompt, as much is priced as cached as the vendor had cached of late.

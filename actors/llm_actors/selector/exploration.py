@@ -9,10 +9,11 @@ excess of ``c`` is asked once in
 requests. So the sum of excess over interval is `SHARE`, whatever the excesses are. Within that bound those who are
 nearly as good are asked more often, for they are the likeliest to become the best, and the cheapest to ask.
 
-Three things are not saved up for. A new candidate has its first `TRIALS` attempts at once, one after another; so has
-one that has just changed, to tell a change from bad luck. For some minutes after a change (`EAGER_SECONDS`) the share of
-that candidate is up to `EAGERNESS` times as large, because what broke lately is likely to be mended soon. And with
-much traffic a candidate is asked once in `FRESH_SECONDS` at most: more would tell nothing new.
+Three things are not saved up for. A new candidate, or one that has just changed, has its first `TRIALS` attempts at
+once, one after another. One that was faster than expected is asked again at once (`SURPRISED`), to tell a change from
+luck. And for some minutes after a candidate became slower (`EAGER_SECONDS`) its share is up to `EAGERNESS` times as
+large, because what broke lately is likely to be mended soon. With much traffic a candidate is asked once in
+`FRESH_SECONDS` at most: more would tell nothing new.
 
 One attempt at a time explores a candidate. Where nobody was ever measured, requests go to whoever has the fewest in
 flight, so that a hundred at once do not all go to one.
@@ -23,7 +24,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from math import exp2, inf, sqrt
-from typing import NamedTuple, TypeVar, final
+from typing import NamedTuple, final
 
 import msgspec
 
@@ -174,7 +175,7 @@ def _due(rival: Rival, standing: _Standing, total: float, now: float) -> float:
     """How far exploring it is due: 1.0 or more is now."""
     known, latency = rival.known, rival.known.latency
     unheard = now - known.seen_at
-    if standing.explored_at > known.seen_at and now - standing.explored_at < UNANSWERED_SECONDS:
+    if standing.explored_at >= known.seen_at and now - standing.explored_at < UNANSWERED_SECONDS:
         return 0.0
     untried = latency.since_change == 0
     if latency.since_change < TRIALS and not known.waited and not (untried and known.seen_at > -inf):

@@ -44,7 +44,7 @@ KEPT_AT_CHANGE = 0.2
 LEAST_EVIDENCE = 0.5
 """With less, the estimate's own error is taken to be no larger."""
 
-STIFFNESS = 0.02
+STIFFNESS = 0.002
 """How much the parts cling to their earlier values where the evidence does not tell them apart."""
 
 USUAL_SPREAD = 0.3
@@ -108,7 +108,9 @@ class LatencyModel(msgspec.Struct, frozen=True):
         error, spread = log(took_s / expected), self.spread
         kept, scale, believed = _faded(now - self.at), expected, 1.0
         slower, faster, changed = 0.0, 0.0, False
-        if self.evidence:
+        if not self.evidence:
+            scale = min(took_s, expected)
+        else:
             known = self.evidence * kept
             deviation = (spread * (1 + 1 / max(known, LEAST_EVIDENCE))) ** 0.5
             errors = error / deviation

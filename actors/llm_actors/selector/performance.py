@@ -56,8 +56,8 @@ class Observed(Cast, frozen=True, kw_only=True):
     """How one attempt at ``candidate`` went, from ``began`` to ``ended`` on the monotonic clock.
 
     ``failure`` is ``None`` for a success. ``unsent``: there was no connection to send it over. ``first_token_s`` is
-    meant only where the answer was streamed. ``usage`` is the vendor's count, or ours where it gave none. ``cost`` is in
-    US dollars, ``None`` where it is not known.
+    meant only where the answer was streamed. ``usage`` is the vendor's count, or ours where it gave none. ``cost`` is
+    in US dollars, ``None`` where it is not known.
     """
 
     candidate: Candidate
@@ -176,4 +176,3 @@ class Performance(msgspec.Struct, frozen=True, kw_only=True):
         first = self.first_token.bounded(waited) if seen.stream else self.first_token
         whole = self.whole if seen.stream else self.whole.bounded(waited)
         return msgspec.structs.replace(self, first_token=first, whole=whole, waited=max(self.waited, waited))
-

@@ -14,6 +14,7 @@ from llm_protocol.content import JsonObject
 from llm_protocol.errors import error_for
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.policy import Select
+from llm_protocol.response import Usage
 
 DIGITS = 6
 """Decimals in a record."""
@@ -76,6 +77,8 @@ class Ranking(msgspec.Struct, frozen=True, kw_only=True):
     weights: Weights
     choices: tuple[RankedCandidate, ...]
     warnings: tuple[str, ...] = ()
+    usage: Usage = Usage()
+    """For which times and prices are told: that expected of the request, or one typical of its type."""
 
     @property
     def candidates(self) -> list[Candidate]:
@@ -111,6 +114,7 @@ class Ranking(msgspec.Struct, frozen=True, kw_only=True):
         return {
             "select": self.select,
             "weights": msgspec.structs.asdict(self.weights),
+            "expected_tokens": {"input": self.usage.input_tokens, "output": self.usage.output_tokens},
             "candidates": [choice.record() for choice in self.choices],
         }
 

@@ -83,8 +83,10 @@ def normalised(candidates: Sequence[Figures]) -> list[Terms]:
 
 
 def excess(other: Figures, best: Figures, other_score: float, best_score: float, select: Select) -> float:
-    """What an attempt at ``other`` costs beyond one at ``best``, as a share of that: in time or, where the score decides,
-    in money or score, whichever is most. What is not known costs nothing. That it may fail costs an attempt's time.
+    """What an attempt at ``other`` costs beyond one at ``best``, as a share of that.
+
+    In time or, where the score decides, in money or score, whichever is most. What is not known costs nothing. That it
+    may fail costs the time of an attempt.
     """
     shares = [_beyond(other.latency_s, best.latency_s)]
     if select == "score":

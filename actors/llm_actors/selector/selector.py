@@ -18,7 +18,7 @@ from llm_actors.catalog import Candidate
 from llm_actors.selector.breaker import CircuitState
 from llm_actors.selector.budget import CallBudget, hedge_budget, retry_budget
 from llm_actors.selector.circuits import Circuits, Transition
-from llm_actors.selector.cost import CostOf, TYPICAL_USAGE, expected_cost
+from llm_actors.selector.cost import TYPICAL_USAGE, CostOf, expected_cost
 from llm_actors.selector.exploration import Exploration, ExplorationStatistics, Rival
 from llm_actors.selector.orderings import ORDERS, OrderingInputs
 from llm_actors.selector.performance import (
@@ -94,7 +94,7 @@ class Selector:
         ]
         barred = [each._replace(reason=each.barred.why) for each in choices if each.barred is not None]
         barred.sort(key=_last_resort)
-        return Ranking(select=select, weights=weights, choices=(*ready, *barred))
+        return Ranking(select=select, weights=weights, choices=(*ready, *barred), usage=usage)
 
     def hedge_after(
         self, candidate: Candidate, now: float, *, stream: bool, request_type: RequestType = RequestType.CHAT
@@ -261,7 +261,7 @@ class Selector:
     def _spread(
         self, ready: list[RankedCandidate], request_type: RequestType, draw: float, now: float
     ) -> list[RankedCandidate]:
-        """With whoever has the fewest attempts in flight in front, of those that were never measured. So is the first."""
+        """With that one in front which has the fewest attempts in flight, of those that nobody has measured yet."""
         unmeasured = [place for place, each in enumerate(ready) if each.figures.latency_s is None]
         keys = [(ready[place].candidate, request_type) for place in unmeasured]
         place = unmeasured[self._exploration.least_in_flight(keys, now, draw)]
