@@ -10,59 +10,56 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import date
-from enum import IntEnum
 from functools import lru_cache
 from typing import Final, NamedTuple
 
 from llm_protocol.content import Tool
 from llm_protocol.dialect import ModelInfo
 from llm_protocol.lifecycle import SNAPSHOT, is_ending, is_gone, shutdown_date
+from llm_protocol.model_rules import rule_of
 from llm_protocol.requests import AnyRequest, ChatRequest, LLMProvider, RequestType
 
 
-class Need(IntEnum):
-    """What a request wants of a model besides its type; each includes those before."""
-
-    TEXT = 0
-    TOOLS = 1
-    TOOLS_AND_REASONING = 2
-
-
 class Want(NamedTuple):
-    """What `auto` chooses a model by."""
+    """What `auto` chooses a model by: the type, whether there are function tools, whether one must be called, and
+    whether an effort is asked for.
+    """
 
     request_type: RequestType
-    need: Need = Need.TEXT
+    tools: bool = False
+    forced: bool = False
+    reasoning: bool = False
 
 
-class Preference(NamedTuple):
-    """Models whose whole name matches ``pattern``. ``can``: the most that they take on the wire we speak."""
-
-    pattern: re.Pattern[str]
-    can: Need = Need.TOOLS_AND_REASONING
-
-
-def _rows(*patterns: str, can: Need = Need.TOOLS_AND_REASONING) -> tuple[Preference, ...]:
+def _rows(*patterns: str) -> tuple[re.Pattern[str], ...]:
     dated = r"(?:-\d{4}-\d\d-\d\d|-\d{8}|-\d\d-\d{4}|-latest)?"
-    return tuple(Preference(re.compile(pattern + dated), can) for pattern in patterns)
+    return tuple(re.compile(pattern + dated) for pattern in patterns)
 
 
 _CHAT = RequestType.CHAT
 _EMBEDDING = RequestType.EMBEDDING
 _IMAGE = RequestType.IMAGE_GENERATION
 
-PREFERENCES: Final[dict[tuple[LLMProvider, RequestType], tuple[Preference, ...]]] = {
-    # Small models first: who wants a dear one can name it. From 5.4 on, OpenAI refuses function tools together with
-    # reasoning on chat/completions, and from 5.5 on its models reason unless told not to.
-    (LLMProvider.OPENAI, _CHAT): (
-        *_rows(r"gpt-[\d.]+-luna", r"gpt-[\d.]+-terra", can=Need.TEXT),
-        *_rows(r"gpt-5\.4-mini", can=Need.TOOLS),
-        *_rows(r"gpt-5-mini"),
-        *_rows(r"gpt-[\d.]+-sol", r"gpt-5\.5", r"gpt-5\.5-mini", can=Need.TEXT),
-        *_rows(r"gpt-5\.4", can=Need.TOOLS),
-        *_rows(r"gpt-5\.[0-3]", r"gpt-5", r"gpt-4o-mini", r"gpt-4\.1-mini", r"gpt-4o", r"gpt-4\.1"),
-        *_rows(r"gpt-[\d.]+-nano", r"gpt-[\d.]+-astra", r"gpt-\d[\d.]*", can=Need.TEXT),
-        *_rows(r"gpt-4-turbo", r"gpt-4", r"gpt-3\.5-turbo", r"o\d(-mini)?"),
+PREFERENCES: Final[dict[tuple[LLMProvider, RequestType], tuple[re.Pattern[str], ...]]] = {
+    # Small models first: who wants a dear one can name it.
+    (LLMProvider.OPENAI, _CHAT): _rows(
+        r"gpt-[\d.]+-luna",
+        r"gpt-[\d.]+-terra",
+        r"gpt-5\.[45]-mini",
+        r"gpt-5-mini",
+        r"gpt-[\d.]+-sol",
+        r"gpt-5\.[0-5]",
+        r"gpt-5",
+        r"gpt-4o-mini",
+        r"gpt-4\.1-mini",
+        r"gpt-4o",
+        r"gpt-4\.1",
+        r"gpt-[\d.]+-nano",
+        r"gpt-[\d.]+-astra",
+        r"gpt-\d[\d.]*",
+        r"gpt-4-turbo",
+        r"gpt-3\.5-turbo",
+        r"o\d(-mini)?",
     ),
     # One model for good: the vectors of two cannot be compared.
     (LLMProvider.OPENAI, _EMBEDDING): _rows(
@@ -113,11 +110,15 @@ _UNFINISHED = re.compile(r"-(preview|exp|experimental|beta|nightly)\b")
 
 def want_of(request: AnyRequest) -> Want:
     """What ``request`` wants of its model."""
-    if not isinstance(request, ChatRequest) or not any(isinstance(tool, Tool) for tool in request.tools):
+    if not isinstance(request, ChatRequest):
         return Want(request.request_type)
-    effort = request.parameters.reasoning_effort
-    reasons = effort not in (None, "none") or request.parameters.reasoning_budget is not None
-    return Want(request.request_type, Need.TOOLS_AND_REASONING if reasons else Need.TOOLS)
+    asked, choice = request.parameters, request.tool_choice
+    return Want(
+        request.request_type,
+        tools=any(isinstance(tool, Tool) for tool in request.tools),
+        forced=choice is not None and choice.mode in ("required", "named"),
+        reasoning=asked.reasoning_effort not in (None, "none") or bool(asked.reasoning_budget),
+    )
 
 
 def choose(
@@ -131,7 +132,7 @@ def choose(
     left = [info for info in models if not is_gone(kind, info, today) and _takes(info, want.request_type)]
     if in_order:
         return next((info for info in left if not _is_foreign(kind, wanted, info.id)), left[0] if left else None)
-    ranked = [(rank, info) for info in left if (rank := _rank(kind, wanted, info, today, want.need)) is not None]
+    ranked = [(rank, info) for info in left if (rank := _rank(kind, wanted, info, today, want)) is not None]
     return min(ranked, key=lambda each: each[0])[1] if ranked else None
 
 
@@ -144,7 +145,7 @@ def _row(kind: LLMProvider, wanted: RequestType, model: str) -> int | None:
     rows = PREFERENCES.get((kind, wanted), ())
     if wanted is _CHAT and _OTHER_USES.search(model):
         return None
-    return next((place for place, row in enumerate(rows) if row.pattern.fullmatch(model)), None)
+    return next((place for place, row in enumerate(rows) if row.fullmatch(model)), None)
 
 
 @lru_cache(maxsize=4096)
@@ -160,21 +161,30 @@ def _is_foreign(kind: LLMProvider, wanted: RequestType, model: str) -> bool:
     return _purpose(kind, model) not in (None, wanted) or _OTHER_USES.search(model) is not None
 
 
+def _can(kind: LLMProvider, model: str, want: Want) -> bool:
+    """Whether the model takes tools as they are wanted, on the wire that we speak."""
+    rule = rule_of(kind, model)
+    if want.forced and not rule.forced_tools:
+        return False
+    if not want.tools or rule.reasons_with_tools:
+        return True
+    return not want.reasoning and "none" in rule.efforts
+
+
 def _rank(
-    kind: LLMProvider, wanted: RequestType, info: ModelInfo, today: date, need: Need
+    kind: LLMProvider, wanted: RequestType, info: ModelInfo, today: date, want: Want
 ) -> tuple[bool, bool, bool, int, int, bool, tuple[int, ...], bool, int] | None:
     """The less, the better; ``None`` for what is never chosen."""
     rows, row = PREFERENCES.get((kind, wanted), ()), _row(kind, wanted, info.id)
     foreign = _is_foreign(kind, wanted, info.id)
     if foreign and kind is not LLMProvider.OPENAI_COMPATIBLE:
         return None
-    can = rows[row].can if row is not None else Need.TOOLS_AND_REASONING
     end = shutdown_date(kind, info)
     known = row is not None
     numbers = [-int(number) for number in _NUMBER.findall(SNAPSHOT.sub("", info.id))[:4]] if known else []
     return (
         foreign,
-        can < need,
+        not _can(kind, info.id, want),
         is_ending(kind, info, today),
         row if row is not None else len(rows),
         -(end or date.max).toordinal(),

@@ -11,7 +11,7 @@ import trio.testing
 
 from llm_actors.catalog import Candidate, Catalog
 from llm_protocol.codec.chat_adapter import offered
-from llm_protocol.content import Message, Tool
+from llm_protocol.content import Message, Tool, ToolChoice
 from llm_protocol.dialect import ModelInfo
 from llm_protocol.errors import ModelNotFoundError
 from llm_protocol.lifecycle import ending, is_gone
@@ -41,6 +41,7 @@ REQUESTS: dict[str, AnyRequest] = {
     "chat": ChatRequest(messages=HELLO),
     "tools": ChatRequest(messages=HELLO, tools=TOOLS),
     "tools and reasoning": ChatRequest(messages=HELLO, tools=TOOLS, parameters=Parameters(reasoning_effort="high")),
+    "forced tools": ChatRequest(messages=HELLO, tools=TOOLS, tool_choice=ToolChoice("required")),
     "completion": CompletionRequest(prompt="x"),
     "code": CodeRequest(instruction="x"),
     "embedding": EmbeddingRequest(inputs=("x",)),
@@ -51,12 +52,13 @@ TALKS = ("chat", "tools", "tools and reasoning", "completion", "code")
 CHOSEN: dict[LLMProvider, dict[str, str]] = {
     LLMProvider.OPENAI: dict.fromkeys(("chat", "completion", "code"), "gpt-6-luna")
     | {
-        "tools": "gpt-5.4-mini",
+        "tools": "gpt-6-luna",
+        "forced tools": "gpt-6-luna",
         "tools and reasoning": "gpt-5.2",
         "embedding": "text-embedding-3-small",
         "image": "gpt-image-2.6-flare",
     },
-    LLMProvider.ANTHROPIC: dict.fromkeys(TALKS, "claude-sonnet-5-5"),
+    LLMProvider.ANTHROPIC: dict.fromkeys(TALKS, "claude-sonnet-5-5") | {"forced tools": "claude-sonnet-5"},
     LLMProvider.GEMINI: dict.fromkeys(TALKS, "gemini-3.8-flash")
     | {"embedding": "gemini-embedding-001", "image": "gemini-3.1-flash-image"},
     LLMProvider.COHERE: dict.fromkeys(TALKS, "command-a-03-2025") | {"embedding": "embed-v4.0"},

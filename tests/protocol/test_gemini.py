@@ -231,16 +231,22 @@ def test_what_gemini_lacks_is_refused_by_name_or_left_out(parameters: dict[str, 
         ("gemini-2.5-pro", "high", {"thinkingBudget": 24576}),
         ("gemini-3-pro-preview", "low", {"thinkingLevel": "LOW"}),
         ("gemini-3.6-flash", "minimal", {"thinkingLevel": "MINIMAL"}),
-        ("models/gemini-flash-latest", "xhigh", {"thinkingLevel": "XHIGH"}),
+        ("models/gemini-flash-latest", "xhigh", {"thinkingLevel": "HIGH"}),
+        ("gemini-3.8-flash", "minimal", {"thinkingLevel": "LOW"}),
+        ("gemini-3.7-flash", "none", {"thinkingLevel": "LOW"}),
+        ("gemini-3.1-pro-preview", "max", {"thinkingLevel": "HIGH"}),
+        ("gemini-3.5-flash", "none", {"thinkingLevel": "MINIMAL"}),
+        ("gemini-3.1-flash-lite", "none", {"thinkingLevel": "MINIMAL"}),
+        ("gemini-4-hydrogen", "max", {"thinkingLevel": "XHIGH"}),
+        ("gemini-4-hydrogen", "none", {"thinkingLevel": "LOW"}),
+        ("gemini-2.5-pro", "none", {"thinkingBudget": 128}),
     ],
 )
 def test_effort_is_a_level_or_a_budget_by_model(model: str, effort: str, thinking: Any) -> None:
     assert config(model, reasoning_effort=effort)["thinkingConfig"] == thinking
 
 
-@pytest.mark.parametrize(
-    ("model", "effort"), [("gemini-2.5-pro", "none"), ("gemini-3-pro", "none"), ("gemini-2.0-flash", "low")]
-)
+@pytest.mark.parametrize(("model", "effort"), [("gemini-3.8-flash", "a lot"), ("gemini-2.0-flash", "low")])
 def test_an_effort_that_the_model_lacks_is_refused(model: str, effort: str) -> None:
     with pytest.raises(UnsupportedError) as caught:
         config(model, reasoning_effort=effort)

@@ -21,7 +21,7 @@ class Anthropic:
     """Speaks to Anthropic, or to a server that speaks its Messages API."""
 
     name = NAME
-    version = 1
+    version = 2
     request_types = frozenset({RequestType.CHAT})
 
     def auth_headers(self, key: str) -> tuple[tuple[str, str], ...]:

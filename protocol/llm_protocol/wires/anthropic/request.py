@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from llm_protocol.codec.fields import add_extra, check_parameters, unsupported
 from llm_protocol.content import HostedTool, JsonObject, Message, ResponseFormat, Tool, ToolChoice
 from llm_protocol.dialect import WireRequest, post
-from llm_protocol.requests import ChatRequest, Parameters
+from llm_protocol.model_rules import ModelRule, rule_of
+from llm_protocol.requests import ChatRequest, LLMProvider, Parameters
 from llm_protocol.wires.anthropic.blocks import NAME, encode_parts, plain_text
 from llm_protocol.wires.anthropic.capabilities import (
     BUDGET_OF_EFFORT,
@@ -40,12 +43,14 @@ _KNOWN = frozenset(
         "user",
     )
 )
-_SAMPLING_DEFAULTS = {"temperature": 1.0, "top_p": 1.0, "top_k": None}
+_SAMPLING = ("temperature", "top_p", "top_k")
 
 
 def encode_chat(request: ChatRequest, *, stream: bool) -> WireRequest:
     """The HTTP request. Raises `UnsupportedError` naming what Anthropic, or the model, cannot be told."""
-    asked, parameters = _Asked(request.parameters), request.parameters
+    rule = rule_of(LLMProvider.ANTHROPIC, request.model.lower().replace(".", "-"))
+    parameters = _within(request.parameters, rule)
+    asked = _Asked(parameters)
     can = capabilities(request.model)
     own = parameters.extra.get(NAME, {})
     check_parameters(parameters, _KNOWN, "Anthropic")
@@ -61,7 +66,7 @@ def encode_chat(request: ChatRequest, *, stream: bool) -> WireRequest:
         **sampling,
         "stop_sequences": list(parameters.stop) or None,
         "tools": [_encode_tool(tool, f"tools[{at}]") for at, tool in enumerate(request.tools)] or None,
-        "tool_choice": _encode_choice(request.tool_choice, parameters, has_tools=bool(request.tools)),
+        "tool_choice": _encode_choice(_choice(request, rule), parameters, has_tools=bool(request.tools)),
         "thinking": thinking,
         "output_config": _output_config(asked, can, request.response_format, thinking),
         "metadata": {"user_id": parameters.user} if parameters.user is not None else None,
@@ -95,6 +100,17 @@ class _Asked:
 # ---------------------------------------------------------------- parameters
 
 
+def _within(parameters: Parameters, rule: ModelRule) -> Parameters:
+    """With an effort that the model has: some always think, and refuse to be told not to."""
+    if not rule.efforts or "none" in rule.efforts:
+        return parameters
+    if parameters.reasoning_budget == 0:
+        return msgspec.structs.replace(parameters, reasoning_budget=None, reasoning_effort=rule.efforts[0])
+    if parameters.reasoning_effort == "none":
+        return msgspec.structs.replace(parameters, reasoning_effort=rule.efforts[0])
+    return parameters
+
+
 def _max_tokens(parameters: Parameters, can: Capabilities, thinking: Any) -> int:
     if parameters.max_output_tokens is not None:
         return parameters.max_output_tokens
@@ -103,16 +119,15 @@ def _max_tokens(parameters: Parameters, can: Capabilities, thinking: Any) -> int
 
 
 def _sampling(asked: _Asked, can: Capabilities) -> JsonObject:
-    """The sampling fields; empty on models that know only the defaults."""
+    """The sampling fields; left out on models that know only the defaults, and refuse the request for others."""
     found: JsonObject = {}
-    for name, default in _SAMPLING_DEFAULTS.items():
+    for name in _SAMPLING:
         value = asked.get(name)
         if value is None:
             continue
         if not can.sampling:
-            if value != default:
-                asked.fail(name, f"this Claude model takes no {name}")
-        elif name == "temperature" and value > 1:
+            continue
+        if name == "temperature" and value > 1:
             asked.fail(name, "Anthropic takes a temperature from 0 to 1")
         else:
             found[name] = value
@@ -203,6 +218,15 @@ def _encode_tool(tool: Tool | HostedTool, where: str) -> JsonObject:
 
 
 _CHOICES = {"auto": "auto", "none": "none", "required": "any", "named": "tool"}
+
+
+def _choice(request: ChatRequest, rule: ModelRule) -> ToolChoice | None:
+    choice = request.tool_choice
+    if choice is None or choice.mode in ("auto", "none") or rule.forced_tools:
+        return choice
+    if not request.parameters.lenient:
+        raise unsupported("tool_choice", f"{request.model} cannot be made to call a tool: it chooses for itself")
+    return None
 
 
 def _encode_choice(choice: ToolChoice | None, parameters: Parameters, *, has_tools: bool) -> JsonObject | None:

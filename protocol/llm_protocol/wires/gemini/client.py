@@ -31,7 +31,7 @@ class Gemini:
     """Speaks to Gemini. Base URLs are without the API's version, which is part of the paths."""
 
     name = NAME
-    version = 1
+    version = 2
     request_types = frozenset((RequestType.CHAT, RequestType.EMBEDDING, RequestType.IMAGE_GENERATION))
 
     def auth_headers(self, key: str) -> tuple[tuple[str, str], ...]:

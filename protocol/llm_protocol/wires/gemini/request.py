@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from llm_protocol.codec.fields import bad_request, check_parameters, refuse_transport, unsupported
 from llm_protocol.content import JsonObject, Message, Part, Text, ToolCall, ToolResult
-from llm_protocol.requests import ChatRequest, ImageRequest, Parameters
+from llm_protocol.model_rules import nearest_effort, rule_of
+from llm_protocol.requests import ChatRequest, ImageRequest, LLMProvider, Parameters
 from llm_protocol.wires.gemini.parts import encode_part, encode_result, encode_tools
 from llm_protocol.wires.gemini.tables import ASPECTS, NAME, NO_SIGNATURE, SCALES, Thinking, thinking_of
 
@@ -57,7 +58,7 @@ def chat_body(request: ChatRequest) -> JsonObject:
     calling = _calling(request)
     if calling:
         body["toolConfig"] = {"functionCallingConfig": calling}
-    config = _generation_config(request.parameters, thinking)
+    config = _generation_config(request, thinking)
     config.update(_format(request))
     if config:
         body["generationConfig"] = config
@@ -150,28 +151,32 @@ def _calling(request: ChatRequest) -> JsonObject | None:
     return {"mode": "ANY" if choice.mode == "required" else "NONE"}
 
 
-def _generation_config(parameters: Parameters, thinking: Thinking) -> JsonObject:
+def _generation_config(request: ChatRequest | ImageRequest, thinking: Thinking) -> JsonObject:
+    parameters = request.parameters
     values = ((wire, getattr(parameters, name)) for name, wire in _SAMPLING.items())
     config: JsonObject = {wire: value for wire, value in values if value is not None}
     if parameters.stop:
         config["stopSequences"] = list(parameters.stop)
-    thinking_config = _thinking_config(parameters, thinking)
+    thinking_config = _thinking_config(parameters, thinking, request.model)
     if thinking_config:
         config["thinkingConfig"] = thinking_config
     return config
 
 
-def _thinking_config(parameters: Parameters, thinking: Thinking) -> JsonObject:
+def _thinking_config(parameters: Parameters, thinking: Thinking, model: str) -> JsonObject:
     config: JsonObject = {}
     effort, budget = parameters.reasoning_effort, parameters.reasoning_budget
     if effort is not None and budget is not None and not parameters.lenient:
         raise unsupported("reasoning_budget", "Gemini takes reasoning_effort or reasoning_budget, not both")
+    if effort is not None:
+        effort = nearest_effort(effort, rule_of(LLMProvider.GEMINI, model.rpartition("/")[2]).efforts)
     if budget is not None:
         config["thinkingBudget"] = budget
     elif effort in thinking.levels:
         config["thinkingLevel"] = thinking.levels[effort]
-    elif effort in thinking.budgets:
-        config["thinkingBudget"] = thinking.budgets[effort]
+    elif effort is not None and effort in thinking.budgets:
+        if (least := thinking.budgets[effort]) is not None:
+            config["thinkingBudget"] = least
     elif effort is not None and not parameters.lenient:
         known = ", ".join((*thinking.levels, *thinking.budgets)) or "none at all"
         raise unsupported("reasoning_effort", f"this Gemini model has no reasoning effort {effort!r}; it has {known}")
@@ -199,7 +204,7 @@ def image_body(request: ImageRequest) -> JsonObject:
         for name, default in (("n", 1), ("quality", None), ("output_format", None), ("background", None)):
             if getattr(request, name) not in (default, "auto"):
                 raise unsupported(name, f"Gemini's image models have no {name}; leave it out or set lenient")
-    config = _generation_config(request.parameters, thinking_of(request.model))
+    config = _generation_config(request, thinking_of(request.model))
     config["responseModalities"] = ["TEXT", "IMAGE"]
     if request.size not in (None, "auto"):
         config["imageConfig"] = _image_config(str(request.size))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from llm_protocol.response import FinishReason
@@ -75,12 +76,13 @@ INPUT_TYPES = {task: name for name, task in TASK_TYPES.items()}
 
 class Thinking(NamedTuple):
     """How one family of models is told how much to think. ``levels`` maps an effort to ``thinkingLevel``, ``budgets``
-    to ``thinkingBudget``; an effort in neither is refused.
+    to ``thinkingBudget``; an effort in neither is refused. Which of the levels a model has is in
+    `llm_protocol.model_rules`.
     """
 
     models: re.Pattern[str]
     levels: dict[str, str]
-    budgets: dict[str, int]
+    budgets: Mapping[str, int | None]
     needs_signatures: bool = False
     """A tool call in the history must bear a signature, or the request is refused."""
 
@@ -89,11 +91,11 @@ _LEVELS = {name: name.upper() for name in ("minimal", "low", "medium", "high", "
 _BUDGETS = {"minimal": 1024, "low": 1024, "medium": 8192, "high": 24576}
 
 THINKING = (
-    Thinking(re.compile(r"gemini-2\.5-pro"), {}, {**_BUDGETS, "xhigh": 32768, "max": 32768}),
+    Thinking(re.compile(r"gemini-2\.5-pro"), {}, {"none": 128, **_BUDGETS, "xhigh": 32768, "max": 32768}),
     Thinking(re.compile(r"gemini-2\.5"), {}, {"none": 0, **_BUDGETS, "xhigh": 24576, "max": 24576}),
-    Thinking(re.compile(r"(gemini-(1|2\.0)|gemma|learnlm)"), {}, {}),
+    Thinking(re.compile(r"(gemini-(1|2\.0)|gemma|learnlm)"), {}, {"none": None}),
     # The rest are Gemini 3 and later, the "-latest" names, and names we do not know.
-    Thinking(re.compile(r""), {**_LEVELS, "max": "XHIGH"}, {}, needs_signatures=True),
+    Thinking(re.compile(r""), _LEVELS, {}, needs_signatures=True),
 )
 
 

@@ -34,7 +34,7 @@ from llm_protocol.wires.openai_chat.stream import OpenAIChatDecoder
 class OpenAIChat:
     """Speaks to OpenAI, Cerebras, or a server that is compatible; see `ClientDialect`."""
 
-    version = 1
+    version = 2
 
     def __init__(self, quirks: VendorProfile = OPENAI) -> None:
         self.quirks = quirks

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from llm_protocol.requests import RequestType
+from llm_protocol.requests import LLMProvider, RequestType
 
 _COMMON = frozenset((
     "temperature", "top_p", "max_output_tokens", "stop", "frequency_penalty", "presence_penalty", "seed",
@@ -18,6 +18,8 @@ class VendorProfile(msgspec.Struct, frozen=True, kw_only=True):
     name: str = "openai_chat"
     """The dialect's name: the key of its fields in ``Parameters.extra``."""
     vendor: str
+    kind: LLMProvider = LLMProvider.OPENAI_COMPATIBLE
+    """Whose models these are: `llm_protocol.model_rules` tells what they take."""
     request_types: frozenset[RequestType]
     parameters: frozenset[str] = _COMMON
     max_tokens_field: str = "max_tokens"
@@ -45,6 +47,7 @@ class VendorProfile(msgspec.Struct, frozen=True, kw_only=True):
 
 OPENAI = VendorProfile(
     vendor="OpenAI",
+    kind=LLMProvider.OPENAI,
     # Legacy completions are spoken, but left out: their models are going, and chat says the same.
     request_types=frozenset((RequestType.CHAT, RequestType.EMBEDDING, RequestType.IMAGE_GENERATION)),
     max_tokens_field="max_completion_tokens",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
+
 from llm_protocol.codec.fields import add_extra, bad_request, check_parameters, unsupported
 from llm_protocol.codec.media import image_url
 from llm_protocol.content import (
@@ -23,6 +25,7 @@ from llm_protocol.content import (
     ToolChoice,
     ToolResult,
 )
+from llm_protocol.model_rules import nearest_effort, rule_of
 from llm_protocol.requests import ChatRequest, Parameters
 from llm_protocol.wires.openai_chat.extras import DETAILS, WIRE, details_of
 from llm_protocol.wires.openai_chat.quirks import VendorProfile
@@ -45,8 +48,27 @@ def chat_body(request: ChatRequest, quirks: VendorProfile, *, stream: bool) -> J
         body["tool_choice"] = _tool_choice(request.tool_choice)
     if request.response_format is not None:
         body["response_format"] = _response_format(request.response_format)
-    add_parameters(body, request.parameters, quirks, stream=stream)
+    add_parameters(body, _within(request, quirks), quirks, stream=stream)
     return body
+
+
+def _within(request: ChatRequest, quirks: VendorProfile) -> Parameters:
+    """The parameters as the model takes them: the nearest effort that it has, and no sampling where it refuses it.
+
+    Models that reason unasked refuse function tools on this wire unless they are told not to reason. Who asked for an
+    effort is not overruled: the vendor's refusal then sends the request to the next candidate.
+    """
+    parameters, rule = request.parameters, rule_of(quirks.kind, request.model)
+    effort = parameters.reasoning_effort
+    if effort is not None:
+        effort = nearest_effort(effort, rule.efforts)
+    elif not rule.reasons_with_tools and "none" in rule.efforts and rule.default_effort != "none":
+        said = "reasoning_effort" in parameters.extra.get(quirks.name, {})
+        effort = "none" if not said and any(isinstance(tool, Tool) for tool in request.tools) else None
+    reasons = (effort or rule.default_effort) not in (None, "none")
+    if rule.sampling == "never" or (rule.sampling == "without reasoning" and reasons):
+        parameters = msgspec.structs.replace(parameters, temperature=None, top_p=None)
+    return msgspec.structs.replace(parameters, reasoning_effort=effort)
 
 
 def add_parameters(body: JsonObject, parameters: Parameters, quirks: VendorProfile, *, stream: bool) -> None:
