@@ -109,3 +109,19 @@ async def test_who_leaves_first_pays_nothing_and_the_next_does(autojump_clock: M
 
     assert left.response.cost == left.decision["spent"]["cost"] == 0.0
     assert other.response.cost == other.decision["spent"]["cost"] == total > 0
+
+
+async def test_when_all_leave_the_last_is_told_what_it_took(autojump_clock: MockClock) -> None:
+    async with world(a=[answering(late=5.0)]) as w:
+        began = trio.current_time()
+        runs = [await w.submit(cache="read") for _ in range(3)]
+        with runs[0].follow(), runs[1].follow(), runs[2].follow():
+            for run in runs:
+                await trio.sleep(0.5)
+                run.cancel("enough")
+        left = [await w.see(run, began) for run in runs]
+        await w.settled()
+        total = sum(w.tree.services.meter.cost.values())
+
+    assert [one.response.cost for one in left] == [0.0, 0.0, total]
+    assert total > 0

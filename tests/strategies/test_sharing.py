@@ -8,6 +8,7 @@ import pytest
 from trio.testing import MockClock
 
 from llm_actors.orchestrator.strategies.context import CONTEXT_CHARACTERS, shared, told
+from llm_actors.orchestrator.strategies.escaping import escape
 from llm_actors.orchestrator.strategies.knowledge import (
     MAX_CONVERSATIONS,
     MAX_PIECES,
@@ -223,3 +224,8 @@ async def test_all_answers_that_are_kept_are_told(autojump_clock: MockClock) -> 
             await ask(w, "More?", **how)
 
     assert prompts(w, "a")[-1].count('<entry name="a/m-a">') == MAX_PIECES
+
+
+@pytest.mark.parametrize("text", ["<" + " " * 1_000_000, "< " * 500_000, "</" * 500_000, "<" + "\n/" * 500_000])
+def test_escaping_takes_no_longer_than_the_text_is_long(text: str) -> None:
+    assert escape(text) == text

@@ -1,8 +1,9 @@
 """Random runs over all strategies, with cancels, faults and budgets: their books against the vendors' journal.
 
 Each prompt has its run's number, so that each bill has its run. `Audit.problems` says where what was told is not what
-was billed: exactly, or within a tenth where it is marked as an estimate. Hidden reasoning is only in answers that are
-not cut: nobody can know what was thought before a cut that no vendor counts.
+was billed, exactly or within a tenth where it is marked as an estimate, and where a ceiling was passed by more than one
+attempt's share. Hidden reasoning is only in answers that are not cut: nobody can know what was thought before a cut
+that no vendor counts.
 """
 
 from __future__ import annotations
@@ -100,6 +101,8 @@ class Audit:
         why = "" if isinstance(end, Finished) else end.failure.message
         number = run.request.metadata["run"]
         where = f"run {number} {why!r}: told {told} ${spent['cost']}, billed {billed} ${cost}; {said}"
+        if said is not None and (over := _overrun(said, billed, cost, bills, prices)) is not None:
+            self.problems.append(f"{where}: {over}")
         if usage.get("estimated"):
             self.estimated += 1
             off = max(abs(sum(told) - sum(billed)) / max(1, sum(billed)), abs(spent["cost"] - cost) / max(1, cost))
@@ -111,6 +114,22 @@ class Audit:
             if told != billed or spent["cost"] != cost:
                 self.problems.append(f"{where}; {end.response.decision}")
         return told
+
+
+def _overrun(
+    policy: Policy, billed: tuple[int, int], cost: int, bills: list[Bill], prices: dict[str, int]
+) -> str | None:
+    """By how much a ceiling was passed, if that is more than one attempt was allowed to take."""
+    shares = [(bill.input_tokens + max(bill.most or 0, bill.output_tokens), prices[bill.vendor]) for bill in bills]
+    if policy.max_tokens is not None and sum(billed) > policy.max_tokens + max(
+        (share for share, _ in shares), default=0
+    ):
+        return f"{sum(billed)} tokens of {policy.max_tokens}"
+    if policy.max_cost is not None and cost > policy.max_cost + max(
+        (share * price for share, price in shares), default=0
+    ):
+        return f"${cost} of ${policy.max_cost:.0f}"
+    return None
 
 
 def _policy(random: Random) -> dict[str, Any]:

@@ -191,6 +191,7 @@ class Attempt:
         self._services.selector.stops(self.candidate, self)
         services, candidate = self._services, self.candidate
         failure = outcome.end.failure if isinstance(outcome.end, Failed) else None
+        self._is_sent = self._is_sent and not outcome.unsent  # a kept connection was dead, and there was no other
         usage, cost = self._spent(failure)
         self.usage = usage
         if failure is None and usage is not None:

@@ -66,11 +66,11 @@ class _Flight:
 
     def leave(self, run: Run) -> None:
         """``run`` was stopped. It is told how far the flight had come, and what that took unless others go on."""
-        if self._payer is run and self.run.log.followers:
-            self._payer = None
-        elif self._payer is run:
+        if not self.run.log.followers:
             end_early(run, self.record)
             return
+        if self._payer is run:
+            self._payer = None
         run.close(_unpaid(self.record.told()), self.record.tried(), cost=0.0)
 
     def close(self, run: Run, end: Finished | Failed) -> None:

@@ -10,7 +10,8 @@ import re
 
 TAGS = ("entry", "context", "answered_before", "answer", "draft")
 
-_TAG = re.compile(rf"<(?=\s*/?\s*(?:{'|'.join(TAGS)})\b)", re.IGNORECASE)
+# One class for spaces and slashes: two repetitions beside each other would take quadratic time over many spaces.
+_TAG = re.compile(rf"<(?=[\s/]*(?:{'|'.join(TAGS)})\b)", re.IGNORECASE)
 _NAME = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "\n": " ", "\r": " "})
 
 
