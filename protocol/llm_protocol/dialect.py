@@ -63,7 +63,10 @@ def refusal(failure: Failure, body: JsonObject, *headers: tuple[str, str]) -> Wi
 
 
 class RateLimits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a vendor's headers say is left. Resets are seconds from now."""
+    """What a vendor's headers say is left. Resets are seconds from now.
+
+    ``per_model``: of the limits of the model that answered; otherwise of limits that all the vendor's models share.
+    """
 
     requests_limit: int | None = None
     requests_remaining: int | None = None
@@ -71,6 +74,7 @@ class RateLimits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tokens_limit: int | None = None
     tokens_remaining: int | None = None
     tokens_reset_s: float | None = None
+    per_model: bool = False
 
 
 Lifecycle: TypeAlias = Literal["active", "deprecated", "retired"]

@@ -457,6 +457,7 @@ def test_a_real_server_answers_what_the_one_in_this_process_does(binary: str) ->
         assert [each.open_s for each in real] == pytest.approx([each.open_s for each in virtual], abs=1.1)
         for one, other in zip(virtual, real, strict=True):
             assert (one.charged, one.last, len(one.marks)) == (other.charged, other.last, len(other.marks))
+        assert [each.held_s for each in real][-2:] == [pytest.approx(50.0, abs=1.1), 0.0]
         for key in "a", "clock":
             assert int(server.command("PTTL", key)[1:]) > 604_000_000
 
@@ -471,6 +472,9 @@ def _exercise(server: VirtualRedis, limits: dict[str, Limits]) -> list[LedgerRep
     one.end(0, Settlement.CHARGED, 10**9)
     one.end(0, Settlement.CHARGED, 3)
     answers += one.ask((("a",), 500, 0.5), (("a",), 0, 900.0))
+    one.tell(LedgerPause(one.parties["none"], 50.0, "modèle"))
+    for model in "modèle", "other":
+        answers += [answer for _, answer in one.tell(Claim(0, (one.parties["none"],), 1, 0.0, model))]
     one.beat()
     return answers
 

@@ -318,7 +318,9 @@ def test_model_lists_that_are_none() -> None:
 def test_limits_from_headers() -> None:
     """Duration strings at OpenAI, float seconds by the day and minute at Cerebras; none is none."""
     openai = (("x-ratelimit-remaining-requests", "7"), ("x-ratelimit-reset-tokens", "1m26.4s"))
-    assert OpenAIChat(OPENAI).rate_limits(openai) == RateLimits(requests_remaining=7, tokens_reset_s=86.4)
+    assert OpenAIChat(OPENAI).rate_limits(openai) == RateLimits(
+        requests_remaining=7, tokens_reset_s=86.4, per_model=True
+    )
     day = (("x-ratelimit-limit-requests-day", "100"), ("x-ratelimit-reset-tokens-minute", "4.69"))
     assert OpenAIChat(CEREBRAS).rate_limits(day) == RateLimits(requests_limit=100, tokens_reset_s=4.69)
     assert OpenAIChat(OPENAI).rate_limits(day) is None

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from llm_protocol.policy import Limits
+from llm_protocol.requests import LLMProvider
 from support.callers import Served, served
 from support.peer import reply
+from support.upstream import JSON, whole
 
 ONE_A_MINUTE = Limits(requests_per_minute=1)
 RESPONSES, CHAT, MESSAGES = "/v1/responses", "/v1/chat/completions", "/v1/messages"
@@ -66,6 +68,20 @@ async def test_a_vendors_own_limit_is_the_providers() -> None:
     assert refused.headers["x-llm-runtime-limit-owner"] == "provider"
     assert refused.json["llm_runtime"]["limit_owner"] == "provider"
     assert 'llm_runtime_requests_limited_total{owner="provider",reason="rate_limited"} 1.0' in counted
+
+
+async def test_headers_that_say_nothing_is_left_hold_the_model_that_answered() -> None:
+    spent = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "40s"}
+    vendor, limits = reply(whole("hello"), headers=JSON | spent), {"cheap": Limits(requests_per_minute=6_000)}
+    async with served(me={}, vendor=vendor, kind=LLMProvider.OPENAI, limits=limits) as open_:
+        assert (await open_.ask("me", "POST", CHAT, question(CHAT))).status == 200
+        held = await open_.ask("me", "POST", CHAT, question(CHAT))
+        assert open_.asked() == {"cheap": 1}
+        other = await open_.ask("me", "POST", CHAT, question(CHAT) | {"model": "cheap/other"})
+    assert (held.status, held.headers["x-llm-runtime-limit-owner"]) == (429, "provider")
+    assert 39 <= int(held.headers["retry-after"]) <= 41, "40 s are longer than wait_s"
+    assert "cheap/small" in held.json["error"]["message"]
+    assert other.status == 200
 
 
 async def test_what_no_limit_refused_has_no_owner() -> None:

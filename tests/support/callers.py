@@ -52,9 +52,12 @@ async def served(
     routes: Mapping[str, Policy] | None = None,
     limits: Mapping[str, Limits] | None = None,
     vendor: Script | None = None,
+    kind: LLMProvider = LLMProvider.OPENAI_COMPATIBLE,
     **keys: dict[str, Any],
 ) -> AsyncIterator[Served]:
-    """``keys`` are callers with the fields of their `Key`, ``limits`` those of vendors; each answers ``vendor``."""
+    """``keys`` are callers with the fields of their `Key`, ``limits`` those of vendors; each is of ``kind`` and answers
+    ``vendor``.
+    """
     addresses: list[ListenAddress] = []
     async with AsyncExitStack() as stack:
         vendors = {
@@ -63,7 +66,7 @@ async def served(
         }
         providers = {
             name: Provider(
-                kind=LLMProvider.OPENAI_COMPATIBLE,
+                kind=kind,
                 base_url=f"{peer.url}/v1",
                 models=(VENDORS[name],),
                 limits=(limits or {}).get(name, Limits()),

@@ -145,6 +145,7 @@ class LimiterActor:
             deadline=delivery.deadline,
             lease_s=message.lease_s,
             waited_s=message.waited_s,
+            models=message.models,
         )
         self._asked[message.number] = _Asked(delivery, message, waiter)
         self._kept.tickets[message.number] = message.ticket
@@ -174,11 +175,18 @@ class LimiterActor:
     def _end(self, message: EndLease, now: float) -> None:
         self._kept.tickets.pop(message.number, None)
         lease = self._books.end(
-            message.number, message.ending, now, message.tokens, said=message.said, hold_s=message.hold_s
+            message.number,
+            message.ending,
+            now,
+            message.tokens,
+            said=message.said,
+            hold_s=message.hold_s,
+            of_model=message.of_model,
         )
         self._sharing.ended(lease, message.ending, message.tokens)
         if lease is not None and (message.said is not None or message.hold_s is not None):
             self._sharing.paused(lease.name, now)
+            self._sharing.held(lease, now)
 
     def _announce(self) -> None:
         """Answer those about whom something was decided, and set the timer."""
@@ -201,6 +209,8 @@ class LimiterActor:
             failure = Failure(
                 kind=decision.kind,
                 message=decision.why,
+                provider=decision.held and decision.held.provider,
+                model=decision.held and decision.held.model,
                 retry_after=decision.retry_after,
                 limit_owner=decision.owner,
             )

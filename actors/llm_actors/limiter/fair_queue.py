@@ -10,12 +10,13 @@ and not the provider's, is what it waits for.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from heapq import heapify, heappop, heappush
 from math import inf
 from typing import NamedTuple, final
 
 from llm_actors.limiter.callers import Caller
+from llm_actors.limiter.deployment_holds import Deployment
 
 PRIORITY_TURNS = 16
 """How many turns one level of priority is worth."""
@@ -34,6 +35,7 @@ class QueuedRequest:
         "deadline",
         "lease_s",
         "limited",
+        "models",
         "names",
         "number",
         "priority",
@@ -57,10 +59,14 @@ class QueuedRequest:
         deadline: float,
         lease_s: float,
         waited_s: float = 0.0,
+        models: tuple[str, ...] = (),
     ) -> None:
-        """``waited_s``: how long it has waited before for the same limits, which counts."""
+        """``waited_s``: how long it has waited before for the same limits, which counts. ``models``: which one it is
+        for at each of ``names``; none: no hold of a model matters to it.
+        """
         self.number = number
         self.names = names
+        self.models = models
         self.tokens = tokens
         self.caller = caller
         self.limited: Caller | None = None
@@ -85,6 +91,16 @@ class QueuedRequest:
     def until(self) -> float:
         """How long it may wait for a provider, its deadline apart."""
         return max(self.untils, default=inf)
+
+    @property
+    def deployments(self) -> Iterator[Deployment]:
+        """Whom it is for, in the order of ``names``."""
+        return map(Deployment, self.names, self.models)
+
+    def leave_out(self, held: Collection[Deployment]) -> None:
+        """Wait for the others alone; some are left. Before it stands in any line."""
+        left = [each for each in self.deployments if each not in held]
+        self.names, self.models = tuple(each.provider for each in left), tuple(each.model for each in left)
 
     def allowed(self, now: float) -> bool:
         """Whether its own caller's limits let it go."""

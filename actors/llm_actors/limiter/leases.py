@@ -11,6 +11,7 @@ from heapq import heapify, heappop, heappush
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple, final
 
+from llm_actors.limiter.deployment_holds import Deployment
 from llm_actors.limiter.limit_state import Charges, LimitState
 from llm_protocol.failures import FailureKind
 
@@ -66,6 +67,8 @@ class Lease(NamedTuple):
     until: float
     receipt: Receipt | None = None
     """What the shared ledger charged for it."""
+    model: str = ""
+    """Which of the provider's models it is for, where that was told."""
 
     def end(self, ending: Settlement, tokens: int | None, now: float) -> None:
         """Put the books right: the slots are free again, and the charges are what they should have been."""
@@ -77,6 +80,11 @@ class Lease(NamedTuple):
         """The same for a request that goes at ``at``, and not when it was granted."""
         moved = (account.move(each, at, now) for account, each in zip(self.accounts, self.taken, strict=True))
         return self._replace(taken=tuple(moved))
+
+    @property
+    def deployment(self) -> Deployment:
+        """Whom it is for."""
+        return Deployment(self.name, self.model)
 
     @property
     def accounts(self) -> tuple[LimitState, ...]:

@@ -151,14 +151,8 @@ class LimitState:
         """Believe a vendor's headers as far as they narrow. Return whether they began a pause, or a longer one."""
         self._vendor_requests = _narrowed(self._vendor_requests, self.requests, said.requests_remaining, now)
         self._vendor_tokens = _narrowed(self._vendor_tokens, self.tokens, said.tokens_remaining, now)
-        news = False
-        for left, reset in (
-            (said.requests_remaining, said.requests_reset_s),
-            (said.tokens_remaining, said.tokens_reset_s),
-        ):
-            if left is not None and left <= 0 and reset is not None and reset > 0:
-                news |= self.hold(min(reset, RESET_SECONDS) + jitter, now, said.requests_limit)
-        return news
+        seconds = exhausted_for(said)
+        return seconds > 0 and self.hold(seconds + jitter, now, said.requests_limit)
 
     def left(self, now: float) -> tuple[int | None, int | None]:
         """How many requests and tokens may still go in this window; ``None`` where there is no limit."""
@@ -175,6 +169,13 @@ class LimitState:
     def _begin(self, tokens: int) -> None:
         self.in_flight += 1
         self.tokens_in_flight += tokens
+
+
+def exhausted_for(said: RateLimits) -> float:
+    """For how many seconds a vendor's headers say that nothing is left; 0 if something is, or they do not say."""
+    pairs = (said.requests_remaining, said.requests_reset_s), (said.tokens_remaining, said.tokens_reset_s)
+    resets = [reset for left, reset in pairs if left is not None and left <= 0 and reset is not None and reset > 0]
+    return min(max(resets, default=0.0), RESET_SECONDS)
 
 
 def _window(limit: int | None, burst: float) -> Window | None:

@@ -37,6 +37,7 @@ class Reserve(Call[Granted], frozen=True, kw_only=True):
     priority: int
     lease_s: float
     waited_s: float = 0.0
+    models: tuple[str, ...] = ()
     ticket: Ticket
 
 
@@ -47,13 +48,16 @@ class Leave(Cast, frozen=True):
 
 
 class EndLease(Cast, frozen=True, kw_only=True):
-    """Reservation ``number`` is over. ``tokens``: what was really used, if known. ``hold_s``: a Retry-After."""
+    """Reservation ``number`` is over. ``tokens``: what was really used, if known. ``hold_s``: a Retry-After,
+    ``of_model``: for this model alone.
+    """
 
     number: int
     ending: Settlement
     tokens: int | None = None
     said: RateLimits | None = None
     hold_s: float | None = None
+    of_model: bool = False
 
 
 class Observe(Cast, frozen=True):

@@ -11,6 +11,7 @@ from heapq import heapify, heappop, heappush
 from math import inf
 from typing import NamedTuple, final
 
+from llm_actors.limiter.deployment_holds import Deployment
 from llm_actors.limiter.fair_queue import QueuedRequest
 from llm_protocol.failures import FailureKind, LimitOwner
 
@@ -21,13 +22,17 @@ _FEW = 64
 
 
 class LimitRefused(NamedTuple):
-    """The request may not wait. ``retry_after``: seconds until it would have had its turn; ``owner``: whose limit."""
+    """The request may not wait. ``retry_after``: seconds until it would have had its turn; ``owner``: whose limit.
+
+    ``held``: it may wait for others than this one.
+    """
 
     number: int
     kind: FailureKind
     why: str
     retry_after: float
     owner: LimitOwner
+    held: Deployment | None = None
 
 
 class Turn(NamedTuple):
@@ -57,6 +62,13 @@ def too_late(waiter: QueuedRequest, owner: LimitOwner, at: float, now: float) ->
     wait_s = at - now if now + LEAST_RETRY_SECONDS < at < inf else LEAST_RETRY_SECONDS
     why = f"{who} leave no room {bound}; try again in {wait_s:.1f} s"
     return LimitRefused(waiter.number, FailureKind.RATE_LIMITED, why, wait_s, owner)
+
+
+def held_back(waiter: QueuedRequest, held: Deployment, until: float, now: float) -> LimitRefused:
+    """The vendor of ``held`` wants nothing for that model until then."""
+    wait_s = max(0.0, until - now)
+    why = f"{held.provider}/{held.model}: its vendor wants no request for this model in the next {wait_s:.1f} s"
+    return LimitRefused(waiter.number, FailureKind.RATE_LIMITED, why, wait_s, "provider", held)
 
 
 def _providers(names: Sequence[str]) -> str:

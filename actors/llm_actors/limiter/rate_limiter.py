@@ -12,10 +12,19 @@ from math import inf
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, final
 
 from llm_actors.limiter.callers import NO_LIMITS, Callers
+from llm_actors.limiter.deployment_holds import Deployment, DeploymentHolds
 from llm_actors.limiter.fair_queue import FairQueue, QueuedRequest
 from llm_actors.limiter.leases import Lease, Leases, Settlement
-from llm_actors.limiter.limit_state import RETRY_AFTER_SECONDS, LimitState
-from llm_actors.limiter.patience import LEAST_RETRY_SECONDS, LimitRefused, Turn, WaitBounds, refusal, too_late
+from llm_actors.limiter.limit_state import RETRY_AFTER_SECONDS, LimitState, exhausted_for
+from llm_actors.limiter.patience import (
+    LEAST_RETRY_SECONDS,
+    LimitRefused,
+    Turn,
+    WaitBounds,
+    held_back,
+    refusal,
+    too_late,
+)
 from llm_actors.limiter.statistics import LimiterStatistics, ProviderLimitStatistics
 from llm_protocol.dialect import RateLimits
 from llm_protocol.failures import FailureKind, LimitOwner
@@ -74,6 +83,7 @@ class RateLimiter:
         self._waiting_of: Counter[str] = Counter()
         self._bounds = WaitBounds()
         self._leases = Leases()
+        self._holds = DeploymentHolds()
         self._decided: list[Decision] = []
         self._granted = 0
         self._refused = 0
@@ -88,6 +98,7 @@ class RateLimiter:
         for _, _, account in self.accounts():
             account.restart()
         self._leases = former._leases
+        self._holds = former._holds
         for lease in self._leases.open.values():
             for account, charges in zip(lease.accounts, lease.taken, strict=True):
                 account.adopt(charges)
@@ -98,6 +109,8 @@ class RateLimiter:
         """Someone wants to go: decide at once, or let them wait in the lines."""
         waiter.limited = self._callers.find(waiter.caller)
         waiter.since = now - waiter.waited_s
+        if self._refuse_if_held(waiter, now):
+            return
         waiter.untils = tuple(waiter.since + self._provider(name).account.wait_s for name in waiter.names)
         if waiter.limited is not None:
             waiter.caller_until = now + waiter.limited.account.wait_s
@@ -126,6 +139,7 @@ class RateLimiter:
         *,
         said: RateLimits | None = None,
         hold_s: float | None = None,
+        of_model: bool = False,
     ) -> Lease | None:
         """A reservation is over: this one. One that is unknown, or was over before, changes nothing.
 
@@ -135,9 +149,14 @@ class RateLimiter:
         if lease is None:
             return None
         lease.end(ending, tokens, now)
-        if said is not None:
+        if said is not None and said.per_model:
+            if (seconds := exhausted_for(said)) > 0:
+                self.hold_deployment(lease.deployment, seconds + self._jitter(), now)
+        elif said is not None:
             self.observe(lease.name, said, now)
-        if hold_s is not None:
+        if hold_s is not None and of_model:
+            self.hold_deployment(lease.deployment, hold_s, now)
+        elif hold_s is not None:
             self.hold(lease.name, hold_s, now)
         self.serve(now)
         return lease
@@ -156,10 +175,9 @@ class RateLimiter:
         """What was granted may not go: others use what there is of ``owner``'s limit, for ``wait_s`` more. It goes back
         to the head of its lines, unless that is too late for it.
         """
-        lease = self._leases.pop(waiter.number)
-        assert lease is not None
-        lease.end(Settlement.REFUNDED, None, now)
-        self._granted -= 1
+        lease = self._take_back(waiter, now)
+        if self._refuse_if_held(waiter, now):
+            return
         waiter.waiting = True
         until = min(waiter.deadline, waiter.caller_until if owner == "caller" else waiter.until)
         # Of tokens, which are charged by estimates, some may come back before.
@@ -168,6 +186,19 @@ class RateLimiter:
             self._refuse(too_late(waiter, owner, now + wait_s, now))
         else:
             self._queue(waiter, now, first=True)
+
+    def shut_out(self, waiter: QueuedRequest, seconds: float, now: float) -> None:
+        """What was granted may not go: another process has heard that its deployment is to be left alone."""
+        lease = self._take_back(waiter, now)
+        self.hold_deployment(lease.deployment, seconds + self._jitter(), now)
+        self._refuse(held_back(waiter, lease.deployment, self._holds.until(lease.deployment), now))
+
+    def _take_back(self, waiter: QueuedRequest, now: float) -> Lease:
+        lease = self._leases.pop(waiter.number)
+        assert lease is not None
+        lease.end(Settlement.REFUNDED, None, now)
+        self._granted -= 1
+        return lease
 
     def observe(self, name: str, said: RateLimits, now: float) -> None:
         """A vendor's headers say what is left."""
@@ -182,6 +213,21 @@ class RateLimiter:
         provider = self._provider(name)
         if provider.account.hold(min(seconds, RETRY_AFTER_SECONDS) + self._jitter(), now):
             self._refuse_hopeless(provider.line, now)
+
+    def hold_deployment(self, of: Deployment, seconds: float, now: float) -> None:
+        """A vendor says to come back in so many seconds for this model. Who waits for it need not wait to hear it."""
+        if not of.model or not seconds > 0:
+            return
+        self._holds.hold(of, seconds, now)
+        for waiter in list(self._provider(of.provider).line.waiters()):
+            if waiter.waiting and of in waiter.deployments:
+                self._dequeue(waiter)
+                self._refuse(held_back(waiter, of, self._holds.until(of), now))
+        self.serve(now)
+
+    def held_s(self, of: Deployment, now: float) -> float:
+        """For how many more seconds a deployment is held."""
+        return max(0.0, self._holds.until(of) - now)
 
     def go_alone(self, now: float) -> None:
         """Those with whom the limits were shared are out of sight. What this process has used still counts."""
@@ -267,7 +313,9 @@ class RateLimiter:
         taken = [account.take(waiter.tokens, now)]
         if caller is not None:
             taken.append(caller.take(waiter.tokens, now))
-        self._leases.add(waiter.number, Lease(name, account, caller, tuple(taken), now + waiter.lease_s))
+        model = next((each.model for each in waiter.deployments if each.provider == name), "")
+        lease = Lease(name, account, caller, tuple(taken), now + waiter.lease_s, model=model)
+        self._leases.add(waiter.number, lease)
         self._granted += 1
         self._decided.append(Granted(waiter.number, name))
 
@@ -326,6 +374,16 @@ class RateLimiter:
 
     # Refusing
 
+    def _refuse_if_held(self, waiter: QueuedRequest, now: float) -> bool:
+        """Leave out those of its deployments that are held; refuse it if all are."""
+        held = [each for each in waiter.deployments if self._holds.until(each) > now]
+        if held and len(held) == len(waiter.names):
+            self._refuse(held_back(waiter, held[0], self._holds.until(held[0]), now))
+            return True
+        if held:
+            waiter.leave_out(held)
+        return False
+
     def _expected(self, waiter: QueuedRequest, now: float) -> list[Turn]:
         """When its turn would come, by the rates and those ahead. Slots become free when they do: they cost no time."""
         turns = []
@@ -348,7 +406,8 @@ class RateLimiter:
     def _refuse_hopeless(self, line: FairQueue, now: float) -> None:
         """A pause has begun: those who cannot wait for its end need not wait to hear it."""
         for waiter in list(line.waiters()):
-            self._refuse_if_late(waiter, self._earliest(waiter, now), now)
+            if waiter.waiting:
+                self._refuse_if_late(waiter, self._earliest(waiter, now), now)
         self.serve(now)
 
     def _refuse_if_late(self, waiter: QueuedRequest, turns: list[Turn], now: float) -> bool:

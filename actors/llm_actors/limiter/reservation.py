@@ -72,13 +72,14 @@ class Reservation:
         kind: FailureKind,
         *,
         retry_after: float | None = None,
+        of_model: bool = False,
         limits: RateLimits | None = None,
         unsent: bool = False,
     ) -> None:
         """It failed. What comes back is all if it is known to be ``unsent``, else what ``kind`` proves unused;
-        ``retry_after`` (seconds) holds the provider.
+        ``retry_after`` (seconds) holds the provider or, ``of_model``, the one model that was asked for.
         """
-        self._end(Settlement.REFUNDED if unsent else settlement_of(kind), None, limits, retry_after)
+        self._end(Settlement.REFUNDED if unsent else settlement_of(kind), None, limits, retry_after, of_model)
 
     def _end(
         self,
@@ -86,10 +87,13 @@ class Reservation:
         tokens: int | None = None,
         said: RateLimits | None = None,
         hold_s: float | None = None,
+        of_model: bool = False,
     ) -> None:
         if self._open:
             self._open = False
-            over = EndLease(number=self._number, ending=ending, tokens=tokens, said=said, hold_s=hold_s)
+            over = EndLease(
+                number=self._number, ending=ending, tokens=tokens, said=said, hold_s=hold_s, of_model=of_model
+            )
             self._ticket.over = over
             _tell(self._limiter, over)
 
@@ -110,6 +114,7 @@ async def reserve(
     caller: str = "",
     priority: int = USUAL_PRIORITY,
     waited_s: float = 0.0,
+    models: tuple[str, ...] = (),
 ) -> Reservation:
     """Reserve room for a request of about ``tokens`` tokens at the first of ``names`` (in rank order) that has it.
 
@@ -119,20 +124,31 @@ async def reserve(
     `QueueFullError` when too many wait already, or a `KernelError`: `Parked` at once while the limiter is. Cancelling
     it leaves nothing behind. A crash of the limiter costs the place in line, not the request, however often it crashes
     over others; one that it crashed over twice raises `ActorCrashed`.
+
+    ``models``, if given, has the vendor's name of the model that it is for at each of ``names``. A vendor that wants no
+    request for that model now is not waited for: the `RateLimitError` that says so has ``provider`` and ``model``.
     """
     if not names:
         raise ValueError("reserve needs at least one provider to choose from")
+    if models and not len(models) == len(names) == len(set(names)):
+        raise ValueError("reserve needs one model for each provider, and each provider once")
     begun = trio.current_time()
-    return await again_after_crashes(lambda: _ask(limiter, names, tokens, caller, priority, begun - waited_s))
+    return await again_after_crashes(lambda: _ask(limiter, names, models, tokens, caller, priority, begun - waited_s))
 
 
 async def _ask(
-    limiter: LimiterRef, names: tuple[str, ...], tokens: int, caller: str, priority: int, since: float
+    limiter: LimiterRef,
+    names: tuple[str, ...],
+    models: tuple[str, ...],
+    tokens: int,
+    caller: str,
+    priority: int,
+    since: float,
 ) -> Reservation:
     now, deadline = trio.current_time(), trio.current_effective_deadline()
     lease_s = LEASE_SECONDS if deadline == inf else max(LEASE_SECONDS, deadline - now + LEASE_GRACE)
     number = next(_numbers)
-    names = tuple(dict.fromkeys(names))
+    names = names if models else tuple(dict.fromkeys(names))
     ticket = Ticket()
     ask = Reserve(
         number=number,
@@ -142,6 +158,7 @@ async def _ask(
         priority=priority,
         lease_s=lease_s,
         waited_s=now - since,
+        models=models,
         ticket=ticket,
     )
     try:

@@ -16,7 +16,7 @@ from llm_actors.orchestrator.services import Services
 from llm_actors.orchestrator.spending import Delivered, booked, is_billed
 from llm_actors.provider import AttemptResult, Sink, failure_of, generate
 from llm_actors.run import LogLimitExceeded, RunLog
-from llm_actors.selector import Proof, Scope, observe, scope_of
+from llm_actors.selector import Proof, Scope, observe, pause_after, scope_of
 from llm_protocol.estimate import Estimate
 from llm_protocol.events import DELTAS, Event, Failed, ItemDone, Started, UsageReported
 from llm_protocol.failures import Failure, FailureKind
@@ -203,11 +203,13 @@ class Attempt:
             if failure is None:
                 self._room.settle(usage, outcome.limits)
             else:
-                # The limiter's pause is the whole provider's; a model's own is the selector's.
-                wide = scope_of(failure, unsent=outcome.unsent) is Scope.PROVIDER
-                hold_s = failure.retry_after if wide else None
-                unsent = outcome.unsent or not self._is_sent
-                self._room.refund(failure.kind, retry_after=hold_s, limits=outcome.limits, unsent=unsent)
+                self._room.refund(
+                    failure.kind,
+                    retry_after=failure.retry_after if pause_after(failure) else None,
+                    of_model=scope_of(failure, unsent=outcome.unsent) is Scope.DEPLOYMENT,
+                    limits=outcome.limits,
+                    unsent=outcome.unsent or not self._is_sent,
+                )
         observe(
             services.observer,
             candidate,

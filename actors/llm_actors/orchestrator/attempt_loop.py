@@ -7,6 +7,7 @@ the books of limiter and selector whatever ends it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from math import inf
 from typing import NamedTuple, final
@@ -138,19 +139,28 @@ class AttemptLoop:
                     held.enter_context(room or nullcontext())
                     slot = held.enter_context(await self._slot(plan.current))
             except LLMClientError as exc:
-                return RunResult(Failed(failure=exc.failure), None)
+                unwanted = _held(exc.failure, plan.open)
+                if unwanted is None:
+                    return RunResult(Failed(failure=exc.failure), None)
+                plan.take(unwanted)
+                return self._barred(unwanted, exc.failure, waited)
             candidate = plan.current
             barred = self._unpaid(candidate, estimate, is_last=not plan.others) or self._admit(candidate, plan.others)
-            self._asked = barred is None
             if barred is not None:
-                refused = AttemptResult(end=Failed(failure=barred), duration_s=0.0)
-                self._ask.record.attempted(candidate, refused, asked=False, waited_s=waited)
-                return RunResult(Failed(failure=barred), candidate)
+                return self._barred(candidate, barred, waited)
             slot.use()
+            self._asked = True
             asking = Attempt(self._services, self._ask, candidate, request, estimate, room=room, waited_s=waited)
             if (delay := self._hedge_delay(plan)) is None:
                 return RunResult((await asking.run(self._rescue.sink)).end, candidate)
             return await self._hedged(plan, asking, request, delay)
+
+    def _barred(self, candidate: Candidate, why: Failure, waited: float) -> RunResult:
+        """The result of an attempt that came to no call."""
+        self._asked = False
+        refused = AttemptResult(end=Failed(failure=why), duration_s=0.0)
+        self._ask.record.attempted(candidate, refused, asked=False, waited_s=waited)
+        return RunResult(Failed(failure=why), candidate)
 
     def _avoid_queues(self, plan: AttemptPlan[Candidate]) -> Failure | None:
         """Take the first candidate whose queue leaves time enough. If there is none, why the first was not taken."""
@@ -208,11 +218,10 @@ class AttemptLoop:
         """Room at one of the plan's candidates, which is then its current one."""
         if plan.retrying and plan.others:  # a retry is worth no long wait for room while others are at hand
             with trio.move_on_after(RETRY_ROOM_SECONDS), suppress(LLMClientError):
-                return await self._reserve(plan, (plan.current.provider,), estimate, self._start_by(plan.current))
+                return await self._reserve(plan, [plan.current], estimate, self._start_by(plan.current))
             plan.take(plan.others[0])
-        names = tuple(dict.fromkeys(candidate.provider for candidate in plan.open))
         try:
-            room = await self._reserve(plan, names, estimate, self._start_by(plan.current))
+            room = await self._reserve(plan, plan.open, estimate, self._start_by(plan.current))
         except LLMClientError as exc:
             unlimited = self._unlimited(plan) if exc.failure.kind in _LIMITER_AWAY else None
             if unlimited is None:
@@ -231,14 +240,19 @@ class AttemptLoop:
         return next((each for each in plan.open if each.provider not in services.limits), None)
 
     async def _reserve(
-        self, plan: AttemptPlan[Candidate], names: tuple[str, ...], estimate: Estimate, start_by: float
+        self, plan: AttemptPlan[Candidate], candidates: Sequence[Candidate], estimate: Estimate, start_by: float
     ) -> Reservation | None:
-        """Room at the first of ``names`` that has it; ``None`` where nothing is limited, which costs no call.
+        """Room at the provider of the first of ``candidates`` that has it; ``None`` where nothing is limited, which
+        costs no call.
 
         Waits until ``start_by``, on Trio's clock, and within `wait_s`. Raises `LLMClientError` when there will be no
         room in time.
         """
         services, caller, priority = self._services, self._ask.request.caller, self._ask.policy.priority
+        models: dict[str, str] = {}
+        for candidate in candidates:
+            models.setdefault(candidate.provider, candidate.model)
+        names = tuple(models)
         if caller not in services.caller_limits and services.limits.keys().isdisjoint(names):
             return None
         if priority is None:
@@ -253,6 +267,7 @@ class AttemptLoop:
                     caller=caller,
                     priority=priority,
                     waited_s=plan.waited_s,
+                    models=tuple(models.values()),
                 )
         except KernelError as exc:
             raise error_for(failure_of(exc, "limiter")) from exc
@@ -284,7 +299,7 @@ class AttemptLoop:
             async def find_room() -> bool:
                 nonlocal room
                 with trio.move_on_after(HEDGE_ROOM_SECONDS), suppress(LLMClientError):
-                    room = await self._reserve(plan, (other.provider,), estimate, self._ask.deadline)
+                    room = await self._reserve(plan, [other], estimate, self._ask.deadline)
                     rooms.enter_context(room or nullcontext())
                     return True
                 return False
@@ -336,6 +351,13 @@ class AttemptLoop:
         if isinstance(move, Stop):
             return move.why
         return "content had been delivered" if request is None else "nobody is left who can go on with a text"
+
+
+def _held(failure: Failure, candidates: Sequence[Candidate]) -> Candidate | None:
+    """Which of ``candidates`` the limiter refused because its vendor wants nothing for that model; ``None``: none."""
+    if failure.kind is not FailureKind.RATE_LIMITED:
+        return None
+    return next((each for each in candidates if each == (failure.provider, failure.model)), None)
 
 
 def _overloaded(candidate: Candidate, seconds: float, waiting: int) -> Failure:

@@ -31,6 +31,10 @@ AGAIN_JITTER = 0.5
 """Up to so much longer, as a share, so that several processes do not ask in step."""
 
 
+MAX_MODEL_LENGTH = 200
+"""Characters of a model's name. The holds of one with a longer name, which no vendor has, are not shared."""
+
+
 class Postponed(NamedTuple):
     """A request that has to wait for ``wait_s`` because of what other processes use of ``party``'s limits."""
 
@@ -88,7 +92,9 @@ class SharedLimits:
         parties = tuple(self._parties(ledger, granted, waiter.caller))
         if not parties:
             return False
-        ledger.claim(Claim(granted.number, parties, waiter.tokens, _patience(waiter, trio.current_time())))
+        lease = self._books.lease(granted.number)
+        model = lease.model if lease.provider.limits.is_limited and len(lease.model) <= MAX_MODEL_LENGTH else ""
+        ledger.claim(Claim(granted.number, parties, waiter.tokens, _patience(waiter, trio.current_time()), model))
         return True
 
     def _parties(self, ledger: SharedLedger, granted: Granted, caller: str) -> Iterator[Party]:
@@ -121,6 +127,14 @@ class SharedLimits:
             self._pauses[name] = account.held_until
             self._ledger.hold(self._ledger.party("provider", name, account), account.held_until - now)
 
+    def held(self, lease: Lease, now: float) -> None:
+        """A vendor spoke to ``lease``. If its model is held, the other processes are to hear of it."""
+        seconds = self._books.held_s(lease.deployment, now)
+        if self._ledger is None or not seconds or len(lease.model) > MAX_MODEL_LENGTH:
+            return
+        if lease.provider.limits.is_limited:
+            self._ledger.hold(self._ledger.party("provider", lease.name, lease.provider), seconds, lease.model)
+
     def _held(self) -> Iterator[Party]:
         for sort, name, account in self._books.accounts():
             if self._ledger is not None and account.in_flight and account.limits.max_concurrency is not None:
@@ -142,6 +156,10 @@ class SharedLimits:
         for claim, answer in answers:
             waiter = self._waiter(claim.number)
             receipt = Receipt(claim, answer.marks)
+            if answer.held_s > 0:
+                if waiter is not None:
+                    self._books.shut_out(waiter, answer.held_s, now)
+                continue
             self._defer(claim, answer, now)
             if answer.charged and waiter is None:
                 self._return(receipt)

@@ -3,20 +3,21 @@
 -- KEYS     the clock, a hash: wall (what this server's clock showed last), now (seconds on the clock kept here); then
 --          one account each, a hash: r, t (the windows of requests and of tokens), till (nothing goes before),
 --          next, paced (after a pause, until paced, one goes no sooner than next), born, and for each process
---          s:ID = "slots it holds, until when".
+--          s:ID = "slots it holds, until when", and for each model that is held m:MODEL = until when.
 -- ARGV[1]  {process, what the clock shows now at the latest by that process (0: it cannot tell),
 --          {{requests per minute, tokens per minute, slots, slots held here, burst}, ...}, {operation, ...}},
 --          where 0 is no limit, and an operation is one of
---              {"claim", {account, ...}, tokens, patience}
+--              {"claim", {account, ...}, tokens, patience, model of the first account or ""}
 --              {"end", account, born, second, request back, tokens charged, tokens used}
---              {"hold", account, seconds}
+--              {"hold", account, seconds, model or "" for all of them}
 -- returns  {what the clock shows, {answer, ...}}, an answer for each claim: {charged, wait, place of the account that makes it wait, when that one lets anybody go,
---          {{born, second}, ...}}
+--          {{born, second}, ...}, for how long the model is held}
 --
 -- The arithmetic of a window is window.py's; see there for why.
 
 local KEEP_SECONDS, LAP_SECONDS, LONGEST_PAUSE, PACED_SECONDS = 61.5, 61, 3600, 60
 local SLOT_SECONDS, SLOT_WAIT, KEPT_MS = 15, 0.1, 604800000
+local MAX_MODELS, LONGEST_HOLD = 256, 300 -- callers can invent names of models
 
 local said = cmsgpack.unpack(ARGV[1])
 local slot = 's:' .. said[1]
@@ -154,7 +155,7 @@ local function open(key, limits)
   for n = 1, #raw, 2 do kept[raw[n]] = raw[n + 1] end
   local account = {
     key = key, born = kept.born or string.format('%.6f', now), slots = limits[3], held = limits[4],
-    others = 0, gone = {},
+    others = 0, gone = {}, models = {}, told = {},
     till = math.min(tonumber(kept.till) or 0, now + LONGEST_PAUSE),
     next = tonumber(kept.next) or 0, paced = tonumber(kept.paced) or 0,
     requests = window(limits[1], limits[5], kept.r),
@@ -168,9 +169,28 @@ local function open(key, limits)
       else
         account.gone[#account.gone + 1] = field
       end
+    elseif field:sub(1, 2) == 'm:' then
+      local last = tonumber(value) or 0
+      if last > now then account.models[field:sub(3)] = math.min(last, now + LONGEST_HOLD)
+      else account.gone[#account.gone + 1] = field end
     end
   end
   return account
+end
+
+-- The one that ends first makes room.
+local function hold_model(account, model, seconds)
+  local models, count, first = account.models, 0, nil
+  models[model] = math.max(models[model] or 0, now + math.min(seconds, LONGEST_HOLD))
+  account.told[model] = true
+  for each, last in pairs(models) do
+    count = count + 1
+    if not first or last < models[first] then first = each end
+  end
+  if count > MAX_MODELS then
+    models[first], account.told[first] = nil, nil
+    account.gone[#account.gone + 1] = 'm:' .. first
+  end
 end
 
 local function close(account)
@@ -183,6 +203,7 @@ local function close(account)
   if account.tokens then keep('t', as_text(account.tokens)) end
   if account.slots > 0 and account.held > 0 then keep(slot, string.format('%d %.6f', account.held, now + SLOT_SECONDS))
   elseif account.slots > 0 then account.gone[#account.gone + 1] = slot end
+  for model in pairs(account.told) do keep('m:' .. model, exact(account.models[model])) end
   redis.call('HSET', account.key, unpack(fields))
   if #account.gone > 0 then redis.call('HDEL', account.key, unpack(account.gone)) end
   redis.call('PEXPIRE', account.key, KEPT_MS)
@@ -211,7 +232,9 @@ for n, limits in ipairs(said[3]) do accounts[n] = open(KEYS[n + 1], limits) end
 -- A claim that must wait a little is charged at once, and so has its place: a large one is not overtaken for ever by
 -- small ones elsewhere. One of a process at a time, for in its own line it is the process that knows who goes first:
 -- those of its claims that come after one that must wait do not overtake it.
-local function claim(of, tokens, patience)
+local function claim(of, tokens, patience, model)
+  local held = (accounts[of[1]].models[model] or 0) - now
+  if held > 0 then return {false, held, 0, 0, {}, held} end
   local wait, last, possible = 0, 1, true
   for place, n in ipairs(of) do
     local account = accounts[n]
@@ -233,7 +256,7 @@ local function claim(of, tokens, patience)
       marks[place] = {account.born, second}
     end
   end
-  return {charged, wait, last - 1, wait_of(slowest, 1), marks}
+  return {charged, wait, last - 1, wait_of(slowest, 1), marks, 0}
 end
 
 local answers = {}
@@ -242,7 +265,9 @@ for _, operation in ipairs(said[4]) do
   if kind == 'claim' then
     local of = {}
     for place, n in ipairs(operation[2]) do of[place] = n + 1 end
-    answers[#answers + 1] = claim(of, operation[3], operation[4])
+    answers[#answers + 1] = claim(of, operation[3], operation[4], operation[5])
+  elseif kind == 'hold' and operation[4] ~= '' then
+    hold_model(accounts[operation[2] + 1], operation[4], operation[3])
   elseif kind == 'hold' then
     local account = accounts[operation[2] + 1]
     account.till = math.max(account.till, now + math.min(operation[3], LONGEST_PAUSE))

@@ -115,9 +115,9 @@ class SharedLedger:
         """Correct a charge. While the server is away it stands as it is."""
         self._tell(Settle(receipt, ending, tokens))
 
-    def hold(self, party: Party, seconds: float) -> None:
-        """Let the other processes wait, too."""
-        self._tell(LedgerPause(party, seconds))
+    def hold(self, party: Party, seconds: float, model: str = "") -> None:
+        """Let the other processes wait, too; with ``model``, for that model of the provider alone."""
+        self._tell(LedgerPause(party, seconds, model))
 
     def _tell(self, entry: Entry) -> None:
         if self.is_open:

@@ -33,6 +33,8 @@ class Claim(NamedTuple):
     parties: tuple[Party, ...]
     tokens: int
     patience_s: float
+    model: str = ""
+    """Which of the provider's it is for; the provider is the first party then."""
 
 
 class Mark(msgspec.Struct, frozen=True, array_like=True):
@@ -56,6 +58,8 @@ class LedgerReply(msgspec.Struct, frozen=True, array_like=True):
     last: int
     open_s: Seconds
     marks: tuple[Mark, ...]
+    held_s: Seconds = 0.0
+    """For how much longer the model may not be asked. It is that alone, then, that the claim was refused for."""
 
 
 class Receipt(NamedTuple):
@@ -76,10 +80,11 @@ class Settle(NamedTuple):
 
 @final
 class LedgerPause(NamedTuple):
-    """Let nothing go for so long, in any process."""
+    """Let nothing go for so long, in any process; with ``model``, nothing for that model."""
 
     party: Party
     seconds: float
+    model: str = ""
 
 
 @final
@@ -131,9 +136,10 @@ def encode(clock: str, process: str, latest: float, entries: Sequence[Entry], wa
     operations: list[tuple[object, ...]] = []
     for entry in entries:
         if isinstance(entry, Claim):
-            operations.append(("claim", [place(each) for each in entry.parties], entry.tokens, entry.patience_s))
+            parties = [place(each) for each in entry.parties]
+            operations.append(("claim", parties, entry.tokens, entry.patience_s, entry.model))
         elif isinstance(entry, LedgerPause):
-            operations.append(("hold", place(entry.party), entry.seconds))
+            operations.append(("hold", place(entry.party), entry.seconds, entry.model))
         elif isinstance(entry, Held):
             place(entry.party)
         else:

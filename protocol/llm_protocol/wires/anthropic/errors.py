@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import msgspec
+
 from llm_protocol.codec.error_body import find_error
 from llm_protocol.codec.headers import header, int_header, retry_after, seconds_until
 from llm_protocol.codec.json import WireError, decode_json
@@ -114,7 +116,7 @@ def decode_error(response: WireResponse) -> Failure:
 
 
 def rate_limits(headers: Headers) -> RateLimits | None:
-    """What is left. Where there is no common token limit, the one for input is told."""
+    """What is left, for the model that answered. Where there is no common token limit, the one for input is told."""
     prefix = "anthropic-ratelimit-"
     tokens = next((name for name in ("tokens", "input-tokens") if header(headers, f"{prefix}{name}-limit")), "tokens")
     found = RateLimits(
@@ -125,7 +127,7 @@ def rate_limits(headers: Headers) -> RateLimits | None:
         tokens_remaining=int_header(headers, f"{prefix}{tokens}-remaining"),
         tokens_reset_s=seconds_until(header(headers, f"{prefix}{tokens}-reset"), headers),
     )
-    return None if found == RateLimits() else found
+    return None if found == RateLimits() else msgspec.structs.replace(found, per_model=True)
 
 
 # ---------------------------------------------------------------- our failures, told

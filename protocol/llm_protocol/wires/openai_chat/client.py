@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import final
 
+import msgspec
+
 from llm_protocol.codec.decoding import BodyDecoder, read_whole
 from llm_protocol.codec.fields import unsupported
 from llm_protocol.codec.headers import header, int_header
@@ -103,7 +105,9 @@ class OpenAIChat:
             tokens_remaining=int_header(headers, f"x-ratelimit-remaining-{tokens}"),
             tokens_reset_s=duration(header(headers, f"x-ratelimit-reset-{tokens}")),
         )
-        return None if found == RateLimits() else found
+        if found == RateLimits():
+            return None
+        return msgspec.structs.replace(found, per_model=True) if self.quirks.limits_per_model else found
 
     def models_request(self, page: str | None) -> WireRequest:  # noqa: ARG002
         """The request for the model list, which has one page."""

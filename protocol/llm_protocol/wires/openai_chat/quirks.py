@@ -43,6 +43,8 @@ class VendorProfile(msgspec.Struct, frozen=True, kw_only=True):
     requests_window: str = "requests"
     tokens_window: str = "tokens"
     """How the rate-limit headers are called: ``x-ratelimit-remaining-{window}``."""
+    limits_per_model: bool = False
+    """Whether they are of the model that answered, and not of all."""
 
 
 OPENAI = VendorProfile(
@@ -56,6 +58,7 @@ OPENAI = VendorProfile(
     message_fields=frozenset(("audio",)),
     sends_reasoning=False,
     embedding_format="base64",
+    limits_per_model=True,
 )
 
 CEREBRAS = VendorProfile(
