@@ -451,7 +451,11 @@ usages = st.none() | st.builds(
 @st.composite
 def answers(draw: st.DrawFn) -> LLMResponse:
     parts: list[Part] = draw(
-        st.lists(native | foreign | phased | calls | opaque | pictures | texts.map(Refusal), max_size=4)
+        st.lists(
+            native | foreign | phased | calls | opaque | pictures | texts.map(Refusal),
+            max_size=4,
+            unique_by=lambda part: part.id if isinstance(part, ToolCall) else id(part),
+        )
     )
     reason, raw = FinishReason.STOP, "completed"
     if any(isinstance(part, ToolCall) for part in parts):

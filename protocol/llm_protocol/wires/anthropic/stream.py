@@ -158,6 +158,7 @@ class AnthropicDecoder(AnswerDecoder):
             or event.index is None
             or event.index in self._blocks
             or not isinstance(start.get("type"), str)
+            or not start["type"]
         ):
             raise WireError("content_block_start out of order or without index or type")
         self._release()
@@ -306,7 +307,8 @@ class AnthropicDecoder(AnswerDecoder):
 
 
 def _started(message: JsonObject) -> Started:
-    return Started(model=text_of(message, "model"), upstream_id=text_of(message, "id") or None)
+    model = message.get("model")
+    return Started(model=model if isinstance(model, str) else "", upstream_id=text_of(message, "id") or None)
 
 
 def _reason_of(message: JsonObject) -> str | None:

@@ -182,7 +182,7 @@ def decode_block(block: JsonObject, where: str) -> Part:
             return Reasoning(text=text_of(block, "thinking", where), dialect=NAME)
         case "image_url":
             return _decode_image(block.get("image_url"), where)
-        case str():
+        case str() as kind if kind:
             return Opaque(dialect=NAME, value=block)
         case _:
             raise WireError(f"{where}.type: a content block needs one, for example 'text'")

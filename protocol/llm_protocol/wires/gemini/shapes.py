@@ -29,7 +29,7 @@ class GeminiPart(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     """A piece of content: one of its fields says which."""
 
     text: str | None = None
-    thought: bool | None = None
+    thought: Any = None
     thought_signature: str | None = None
     function_call: GeminiCall | None = None
     inline_data: GeminiBlob | None = None

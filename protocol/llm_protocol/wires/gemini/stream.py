@@ -36,6 +36,8 @@ from llm_protocol.wires.gemini.tables import BROKEN_REASONS, FINISH_REASONS, NAM
 _CHUNK = JsonDecoder(GeminiChunk)
 _ESSENTIAL = frozenset(("candidates", "content", "parts", "text", "functionCall", "name", "args", "inlineData", "data"))
 """What an answer is made of; every other field may be of any type."""
+_NO_THOUGHT: tuple[Any, ...] = (None, False, "", "false")
+"""Any other mark, of whatever type, keeps a thought from being told as the answer."""
 _MADE_ID = "call_gemini_"
 
 
@@ -156,7 +158,9 @@ class GeminiDecoder(AnswerDecoder):
 
     def _take_part(self, part: GeminiPart, where: tuple[str | bytes, int, int]) -> None:
         if part.text is not None:
-            self._take_text("reasoning" if part.thought else "text", part.text, part.thought_signature)
+            self._take_text(
+                "reasoning" if part.thought not in _NO_THOUGHT else "text", part.text, part.thought_signature
+            )
         elif part.function_call is not None:
             self._whole(self._call(part.function_call, part.thought_signature))
         elif part.inline_data is not None and not part.thought and _is_image(part.inline_data):
@@ -214,7 +218,10 @@ def _is_image(blob: GeminiBlob) -> bool:
 
 def _raw_part(text: str | bytes, candidate: int, part: int) -> JsonObject:
     """The part again, with the fields that the typed decoder does not know."""
-    raw: JsonObject = read_object(text)["candidates"][candidate]["content"]["parts"][part]
+    try:
+        raw: JsonObject = read_object(text)["candidates"][candidate]["content"]["parts"][part]
+    except (KeyError, IndexError, TypeError):
+        raise WireError("parts: expected a list of objects") from None
     return {name: value for name, value in raw.items() if value is not None}
 
 

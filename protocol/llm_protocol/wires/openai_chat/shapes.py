@@ -249,7 +249,10 @@ def _fitted(body: JsonObject, ignored: set[str]) -> ChatChunk:
 def _straighten(message: JsonObject) -> None:
     content = message.get("content")
     if isinstance(content, list):
-        parts = [part for part in content if isinstance(part, dict)]
+        # Texts stand for themselves; what is neither leaves the list, and so the second look, without a meaning.
+        parts = [{"text": part} if isinstance(part, str) else part for part in content if part is not None]
+        if not all(isinstance(part, dict) for part in parts):
+            return
         message["content"] = "".join(part["text"] for part in parts if isinstance(part.get("text"), str))
         thoughts = [item for part in parts for item in _thoughts(part)]
         if thoughts:

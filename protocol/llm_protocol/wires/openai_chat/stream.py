@@ -120,6 +120,9 @@ class OpenAIChatDecoder(AnswerDecoder):
         if chunk.error or not chunk.choices:
             self._take_odd(read_object(body))
             return
+        # A whole answer has one choice, whatever its number; a stream of several is told apart by theirs.
+        first = next((choice for choice in chunk.choices if not choice.index), chunk.choices[0])
+        first.index, chunk.choices = 0, [first]
         self._add(chunk, extras)
         if self._reason is None:
             self._reason = "stop"

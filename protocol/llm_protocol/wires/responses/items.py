@@ -126,7 +126,7 @@ def _content(part: JsonObject, phase: str | None, where: str) -> Part:
             return Refusal(typed(part, _RefusalPart, where).refusal)
         case "input_image" if part.get("file_id") is None:
             return _image(part, where)
-        case str():
+        case str() as kind if kind:
             return Opaque(dialect=NAME, value=part)
         case _:
             raise bad_request(f"{where}.type", f'{where}.type is missing: "input_text", "input_image" or "output_text"')

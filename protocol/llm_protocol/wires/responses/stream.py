@@ -95,7 +95,8 @@ class OpenAIResponsesDecoder(AnswerDecoder):
         self._started = False
         self._open: dict[tuple[int, int], _Item] = {}  # by the vendor's output and content index
         self._done: set[int] = set()  # the vendor's output indices
-        self._calls = False
+        self._calls: list[ToolCall] = []
+        """Those that were told whole."""
         self._refused = False
         self._seen = False
 
@@ -192,6 +193,8 @@ class OpenAIResponsesDecoder(AnswerDecoder):
         return item
 
     def _item_done(self, place: int, item: JsonObject) -> None:
+        if place in self._done:
+            return  # said again
         if item.get("type") == "function_call" and item.get("status") == "incomplete":
             return  # half a call is never handed over as one
         try:
@@ -201,11 +204,16 @@ class OpenAIResponsesDecoder(AnswerDecoder):
         self._done.add(place)
         for at, part in enumerate(parts):
             self._close((place, at), part)
+        if any(key[0] == place and open_item.pieces for key, open_item in self._open.items()):
+            raise WireError(f"output[{place}] was streamed with a part that it does not have")
 
     def _close(self, key: tuple[int, int], part: Part) -> None:
         if isinstance(part, ToolCall):
-            self._calls = True
             part = checked_call(part)
+            if part.id and part in self._calls:
+                return  # the same call at another index
+            self._calls.append(part)
+            key = next((at for at, item in self._open.items() if item.id == part.id), key)
         self._refused |= isinstance(part, Refusal)
         self._start(ResponsesResource())
         item = self._open.pop(key, None)
@@ -223,7 +231,7 @@ class OpenAIResponsesDecoder(AnswerDecoder):
                 self._close_all(response)
                 self._tell_usage(response)
                 reason, raw = self._reason(response)
-                self._finished(reason, raw, has_calls=self._calls)
+                self._finished(reason, raw, has_calls=bool(self._calls))
             case "failed" | "cancelled":
                 self._tell_usage(response)
                 self.fail(_why(response))
@@ -238,6 +246,8 @@ class OpenAIResponsesDecoder(AnswerDecoder):
             part = open_item.part()
             if key[0] in self._done:
                 continue
+            if response.output and not 0 <= key[0] < len(response.output):
+                raise WireError(f"output[{key[0]}] was streamed, and is not in the whole response")
             if isinstance(part, ToolCall) and response.status != "completed":
                 continue  # cut, perhaps in the middle of its arguments
             self._close(key, part)
@@ -259,10 +269,11 @@ def _straightened(item: JsonObject) -> JsonObject:
     """The item with what some servers leave out or write otherwise."""
     match item.get("type"):
         case "message":
-            return item | {"role": item.get("role") or "assistant", "content": item.get("content") or []}
+            content = item.get("content")
+            return item | {"role": item.get("role") or "assistant", "content": [] if content is None else content}
         case "function_call":
             written = item.get("arguments")
-            arguments = json_text(written) if isinstance(written, dict) else written or ""
+            arguments = json_text(written) if isinstance(written, dict) else "" if written is None else written
             return item | {"call_id": item.get("call_id") or item.get("id"), "arguments": arguments}
         case _:
             return item
