@@ -78,7 +78,7 @@ def _requests(meter: Metrics) -> Iterator[Metric]:
     yield _counter("door_refused", "Requests that the front door refused, for its own reasons.", meter.door, "code")
     yield _gauge("requests_running", "Requests that were taken on and have no end yet.", {(): meter.running})
     yield _counter("requests_refused", "Requests that were not taken on.", meter.refused, "reason")
-    limited = {(owner, kind.value): count for (kind, owner), count in meter.limited.items()}
+    limited = {(owner, reason): count for (reason, owner), count in meter.limited.items()}
     yield _counter("requests_limited", "Requests that a limit refused, by whose it was.", limited, "owner", "reason")
     yield _counter("requests", "Requests that have ended.", meter.requests, "type", "provider", "outcome")
     yield _histogram("request_seconds", "Seconds to a whole answer.", meter.request_seconds, "type", "provider")

@@ -282,9 +282,11 @@ class Runtime:
         """The live tree: status, restarts, uptime, last crash and mailbox of every actor."""
         return self._tree.root.tree()
 
-    def refused(self, code: str) -> None:
-        """A front door has refused a request, for its own reasons: counted for `metrics`."""
-        self._tree.services.meter.door[code] += 1
+    def refused(self, code: str, *, is_limit: bool = False) -> None:
+        """A front door has refused a request, for its own reasons: counted for `metrics`. ``is_limit``: because of a
+        limit of the server.
+        """
+        self._tree.services.meter.refuse_at_door(code, is_limit=is_limit)
 
     async def metrics(self) -> bytes:
         """What happened so far and how things are, in Prometheus' text format. Waits for nobody; leaves out the

@@ -135,8 +135,8 @@ def _requests(meter: Metrics) -> dict[str, dict[str, int]]:
 
 def _limited(meter: Metrics) -> dict[str, dict[str, int]]:
     found: dict[str, dict[str, int]] = {}
-    for (kind, owner), count in meter.limited.items():
-        found.setdefault(kind.value, {})[owner] = count
+    for (reason, owner), count in meter.limited.items():
+        found.setdefault(reason, {})[owner] = count
     return found
 
 

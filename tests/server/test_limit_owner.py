@@ -8,8 +8,10 @@ import pytest
 
 from llm_protocol.policy import Limits
 from llm_protocol.requests import LLMProvider
+from llm_runtime.config import Server
+from llm_runtime.config.server import MIB
 from support.callers import Served, served
-from support.peer import reply
+from support.peer import reply, stall
 from support.upstream import JSON, whole
 
 ONE_A_MINUTE = Limits(requests_per_minute=1)
@@ -82,6 +84,19 @@ async def test_headers_that_say_nothing_is_left_hold_the_model_that_answered() -
     assert 39 <= int(held.headers["retry-after"]) <= 41, "40 s are longer than wait_s"
     assert "cheap/small" in held.json["error"]["message"]
     assert other.status == 200
+
+
+async def test_a_limit_of_this_server_is_the_servers() -> None:
+    small = Server(port=0, drain_s=1, max_body_mb=1_000 / MIB, max_body_total_mb=1_000 / MIB)
+    async with served(me={}, other={}, server=small, vendor=stall()) as open_, await open_.connect() as waiting:
+        await waiting.begin("POST", CHAT, question(CHAT, user="x" * 800), authorization="Bearer sk-me")
+        await open_.vendors["cheap"].until(lambda: bool(open_.asked()))
+        refused = await open_.ask("me", "POST", CHAT, question(CHAT, user="x" * 800))
+        counted = await metrics(open_)
+    assert (refused.status, refused.json["error"]["code"]) == (503, "body_memory_full")
+    assert refused.headers["x-llm-runtime-limit-owner"] == "server"
+    assert 'llm_runtime_requests_limited_total{owner="server",reason="body_memory_full"} 1.0' in counted
+    assert 'llm_runtime_door_refused_total{code="body_memory_full"} 1.0' in counted
 
 
 async def test_what_no_limit_refused_has_no_owner() -> None:

@@ -97,6 +97,7 @@ async def test_one_connection_too_many_is_told_so() -> None:
             answer = await late.until_closed()
             assert answer.startswith(b"HTTP/1.1 429 ")
             assert b'"connection_limit"' in answer
+            assert b"\r\nx-llm-runtime-limit-owner: server\r\n" in answer
             assert b"retry-after: 1\r\n" in answer
         assert door.engine.refusals == ["connection_limit"]
         kept.pop().close()

@@ -122,7 +122,8 @@ async def test_a_flood_of_requests_is_refused_beyond_the_queue() -> None:
                 event = await ws.event()
                 if event["type"] == "error":
                     assert (event["status"], event["error"]["code"], event["event_id"]) == (429, "queue_full", "e")
-                    assert event["error"]["headers"] == {"retry-after": "1"}
+                    assert event["error"]["headers"] == {"retry-after": "1", "x-llm-runtime-limit-owner": "server"}
+                    assert event["llm_runtime"] == {"limit_owner": "server"}
                     refused += 1
 
         async with trio.open_nursery() as nursery:

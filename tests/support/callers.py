@@ -23,6 +23,9 @@ VENDORS = {"cheap": "small", "fair": "middle", "dear": "big"}
 """Each with its one model."""
 
 
+SERVER = Server(port=0, drain_s=1)
+
+
 class Served(NamedTuple):
     """A daemon in this process. A caller's key is ``sk-`` and its name."""
 
@@ -53,6 +56,7 @@ async def served(
     limits: Mapping[str, Limits] | None = None,
     vendor: Script | None = None,
     kind: LLMProvider = LLMProvider.OPENAI_COMPATIBLE,
+    server: Server = SERVER,
     **keys: dict[str, Any],
 ) -> AsyncIterator[Served]:
     """``keys`` are callers with the fields of their `Key`, ``limits`` those of vendors; each is of ``kind`` and answers
@@ -74,7 +78,6 @@ async def served(
             for name, peer in vendors.items()
         }
         callers = {name: Key(secret=Secret(f"sk-{name}"), **fields) for name, fields in keys.items()}
-        server = Server(port=0, drain_s=1)
         config = Config(server=server, providers=providers, keys=callers, routes=dict(routes or {}))
         runtime = Runtime(config, doors=lambda rt: server_child(config.server, rt, addresses.append, keys=config.keys))
         async with runtime.running():

@@ -147,7 +147,7 @@ class FakeEngine:
     def tree(self) -> object:
         return {"name": "root"}
 
-    def refused(self, code: str) -> None:
+    def refused(self, code: str, *, is_limit: bool) -> None:
         self.refusals.append(code)
 
     async def metrics(self) -> bytes:

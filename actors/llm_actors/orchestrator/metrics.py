@@ -13,7 +13,7 @@ from typing import final
 from llm_actors.orchestrator.decision_record import AttemptRecord
 from llm_actors.run import Run
 from llm_protocol.events import Finished
-from llm_protocol.failures import Failure, FailureKind, LimitOwner
+from llm_protocol.failures import Failure, LimitOwner
 
 MAX_MODELS = 200
 """Models that are counted by name; the others are counted together, as `OTHER`."""
@@ -50,8 +50,8 @@ class Metrics:
         self.running = 0
         self.refused: Counter[str] = Counter()
         """By kind of failure: requests that were not taken on."""
-        self.limited: Counter[tuple[FailureKind, LimitOwner]] = Counter()
-        """By kind of failure and whose limit it was: requests that a limit refused, taken on or not."""
+        self.limited: Counter[tuple[str, LimitOwner]] = Counter()
+        """By kind of failure, or a front door's code, and whose limit it was: requests that a limit refused."""
         self.door: Counter[str] = Counter()
         """By code: requests that a front door refused before they were requests for a model."""
         self.requests: Counter[tuple[str, str, str]] = Counter()
@@ -84,9 +84,15 @@ class Metrics:
         self.refused[failure.kind.value] += 1
         self._count_limit(failure)
 
+    def refuse_at_door(self, code: str, *, is_limit: bool) -> None:
+        """A front door refused a request; ``is_limit``: because of a limit of the server."""
+        self.door[code] += 1
+        if is_limit:
+            self.limited[code, "server"] += 1
+
     def _count_limit(self, failure: Failure) -> None:
         if failure.limited_by is not None:
-            self.limited[failure.kind, failure.limited_by] += 1
+            self.limited[failure.kind.value, failure.limited_by] += 1
 
     def drop_late_event(self) -> None:
         """An event came after the end and was dropped."""

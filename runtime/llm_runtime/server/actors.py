@@ -135,7 +135,7 @@ class ServerActor:
         except TooManyChildren:
             room.leave(connection)
             refused = too_many_connections()
-            self._service.engine.refused(refused.code)
+            self._service.engine.refused(refused.code, is_limit=refused.is_limit)
             await _turn_away(connected, refused)
         except (NotRunning, StartFailed):  # it is told by the kernel, and is this connection's alone
             room.leave(connection)

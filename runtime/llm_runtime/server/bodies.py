@@ -22,7 +22,9 @@ class BodyBudget:
         if self.held + size > self._limit:
             message = "The requests that are being worked on take all the memory there is for them; try again soon."
             headers = (("retry-after", "1"),)
-            raise HttpError(503, "body_memory_full", message, kind=SERVER_ERROR, headers=headers, close=True)
+            raise HttpError(
+                503, "body_memory_full", message, kind=SERVER_ERROR, headers=headers, close=True, is_limit=True
+            )
         self.held += size
 
     def release(self, size: int) -> None:

@@ -100,7 +100,10 @@ def encode_refusal(refused: HttpError, stream_id: str | None, event_id: str | No
     error: dict[str, object] = dict(refused.error())
     if refused.headers:
         error["headers"] = dict(refused.headers)
-    return _encode("error", {"status": refused.status, "error": error}, stream_id, event_id)
+    fields: dict[str, object] = {"status": refused.status, "error": error}
+    if refused.is_limit:
+        fields["llm_runtime"] = {"limit_owner": "server"}
+    return _encode("error", fields, stream_id, event_id)
 
 
 def encode_steer_failed(head: ClientEventHead) -> bytes:

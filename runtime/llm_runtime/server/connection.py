@@ -253,7 +253,7 @@ class HttpConnection:
         self._bodies.release_all()
         self._said_last_words = not self._making_way  # who makes way is not waited for
         if exchange is None:
-            self.service.engine.refused(refused.code)
+            self.service.engine.refused(refused.code, is_limit=refused.is_limit)
             await self.socket.send(encode_response(refused.response(), (NO_SNIFFING,), close=True, bare=False))
         else:
             exchange.close = True

@@ -51,8 +51,8 @@ class RequestEngine(Protocol):
         """Who would be asked for ``model`` by ``caller``, and why. Raises `LLMClientError`."""
         ...
 
-    def refused(self, code: str) -> None:
-        """The door has refused a request, for its own reasons."""
+    def refused(self, code: str, *, is_limit: bool) -> None:
+        """The door has refused a request, for its own reasons; because of a limit of its own."""
         ...
 
     async def metrics(self) -> bytes:

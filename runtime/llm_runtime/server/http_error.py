@@ -15,13 +15,18 @@ JSON = ("content-type", "application/json")
 NO_SNIFFING = ("x-content-type-options", "nosniff")
 """Keeps browsers from taking an answer for something else than it says it is."""
 
+LIMIT_OWNER = "x-llm-runtime-limit-owner"
+"""The header that says whose limit refused."""
+
 REQUEST_ERROR = "invalid_request_error"
 SERVER_ERROR = "server_error"
 
 
 @final
 class HttpError(Exception):
-    """The door refuses. ``headers`` go with the answer; ``close`` ends the connection after it."""
+    """The door refuses. ``headers`` go with the answer; ``close`` ends the connection after it. ``is_limit``: because
+    of one of this server's own limits, which clients are told.
+    """
 
     def __init__(
         self,
@@ -33,6 +38,7 @@ class HttpError(Exception):
         param: str | None = None,
         headers: tuple[tuple[str, str], ...] = (),
         close: bool = False,
+        is_limit: bool = False,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -40,7 +46,8 @@ class HttpError(Exception):
         self.message = message
         self.kind = kind
         self.param = param
-        self.headers = headers
+        self.headers = (*headers, (LIMIT_OWNER, "server")) if is_limit else headers
+        self.is_limit = is_limit
         self.close = close
 
     def error(self) -> dict[str, str | None]:
@@ -121,6 +128,7 @@ def shutting_down() -> HttpError:
 def too_many_connections() -> HttpError:
     """There is no room for another connection, or this one has to make way."""
     message = "Too many connections; try again in a second."
+    headers = (("retry-after", "1"),)
     return HttpError(
-        429, "connection_limit", message, kind="rate_limit_error", headers=(("retry-after", "1"),), close=True
+        429, "connection_limit", message, kind="rate_limit_error", headers=headers, close=True, is_limit=True
     )

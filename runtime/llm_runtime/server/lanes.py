@@ -40,11 +40,12 @@ class Lanes(Generic[T]):
             if len(self._lanes) > self._limits.websocket_lanes:
                 most = self._limits.websocket_lanes
                 message = f"A connection has at most {most} named lanes; use one of them, or another connection."
-                raise HttpError(400, "websocket_stream_limit_reached", message, param="stream_id")
+                raise HttpError(400, "websocket_stream_limit_reached", message, param="stream_id", is_limit=True)
             lane = self._lanes[name] = _Lane()
         if len(lane.queue) >= self._limits.websocket_queue:
             message = f"{self._limits.websocket_queue} requests wait on this lane already."
-            raise HttpError(429, "queue_full", message, kind="rate_limit_error", headers=(("retry-after", "1"),))
+            headers = (("retry-after", "1"),)
+            raise HttpError(429, "queue_full", message, kind="rate_limit_error", headers=headers, is_limit=True)
         lane.queue.append(item)
         if lane.active is None and len(lane.queue) == 1:
             self._waiting.append(lane)

@@ -101,7 +101,7 @@ class RequestContext:
 
     async def refuse(self, refused: HttpError) -> None:
         """Send a refusal."""
-        self.service.engine.refused(refused.code)
+        self.service.engine.refused(refused.code, is_limit=refused.is_limit)
         self.close = self.close or refused.close
         await self.reply(refused.response(self.shape))
 

@@ -17,7 +17,7 @@ from llm_protocol.events import Event, Failed, Finished
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.response import LLMResponse
 from llm_protocol.runtime_fields import is_wanted, limit_fields
-from llm_runtime.server.http_error import JSON
+from llm_runtime.server.http_error import JSON, LIMIT_OWNER
 from llm_runtime.server.reading import encode_body
 from llm_runtime.server.stream_format import stream_format_for
 
@@ -148,7 +148,7 @@ def encode_failure(dialect: ServerDialect, failure: Failure, inbound: Inbound | 
     """
     response = dialect.encode_error(failure)
     if failure.limited_by is not None:
-        response = response._replace(headers=(*response.headers, ("x-llm-runtime-limit-owner", failure.limited_by)))
+        response = response._replace(headers=(*response.headers, (LIMIT_OWNER, failure.limited_by)))
         if inbound is not None and is_wanted(inbound):
             response = response._replace(body=limit_fields(response.body, failure))
     if not (failure.partial or failure.kind in _BILLED) or NO_RETRY in response.headers:
