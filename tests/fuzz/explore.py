@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import random
 import sys
-import traceback
 from hashlib import sha1
 from pathlib import Path
 
@@ -21,6 +20,7 @@ import atheris  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
 with atheris.instrument_imports(include=["llm_protocol", "llm_actors", "llm_runtime", "h11", "tomllib"]):
     from fuzz.all import TARGETS
+from fuzz.faults import place
 from fuzz.mutation import mutated_json
 from fuzz.steps import INSTRUMENTED, MAX_BYTES, STEP_SECONDS, at_most
 
@@ -64,14 +64,6 @@ def main() -> None:
     arguments = [sys.argv[0], *bounds, "-print_final_stats=1", "-verbosity=0", str(found)]
     atheris.Setup(arguments, check, custom_mutator=mutate)
     atheris.Fuzz()
-
-
-def place(exc: BaseException) -> str:
-    """What happened and where: two faults with the same are taken for one."""
-    frames = [frame for frame in traceback.extract_tb(exc.__traceback__) if frame.name != "step"]
-    last = " < ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames[-1:-4:-1])
-    said = "" if isinstance(exc, AssertionError) else f"{str(exc)[:80]!r} "
-    return f"{type(exc).__name__} {said}{last}"
 
 
 if __name__ == "__main__":

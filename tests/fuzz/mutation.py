@@ -8,7 +8,8 @@ import re
 from typing import Any
 
 ODD: tuple[Any, ...] = (
-    None, True, False, 0, -1, 1.5, 1e308, 2**63, 10**25, "", "x", "\ud83d", "\0", "*", "a" * 300, [], {}, [None], [[]],
+    None, True, False, 0, -1, 1.5, 1e308, 2**63, 10**25, 10**399, -(10**399), 5e-320,
+    "", "x", "\ud83d", "\0", "*", "a" * 300, [], {}, [None], [[]],
     ["x"], {"": 0}, {"type": "x"}, {"type": []}, [{"type": {}}], "function", "text", "image", "{", '{"a": 1}', "data:,",
 )  # fmt: skip
 """Values that are wrong almost everywhere."""

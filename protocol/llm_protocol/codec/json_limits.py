@@ -44,10 +44,13 @@ LIMITS = JsonLimits()
 
 DEEP = "the JSON text is nested too deeply"
 
-# What is left of a text: brackets, commas, colons and quotes; digits and points as 0; e, which begins an exponent.
-_KEPT = b'[]{},:"'
+# What is left of a text: brackets, commas and colons; digits and points as 0; e, which begins an exponent.
+_KEPT = b"[]{},:"
 _MARKS = bytes(48 if mark in b"0123456789." else 101 if mark in b"eE" else mark for mark in range(256))
 _DROPPED = bytes(mark for mark in range(256) if mark not in _KEPT + b"0123456789.eE")
+
+_NUMBERS = _MARKS.replace(b"+", b"0").replace(b"-", b"0")
+"""With signs as digits too: e-30 looks like e300 then, which is near enough to pass over most texts."""
 
 _NOT_BRACKETS = b",:0e"
 _STEPS = bytes(1 if mark in b"[{" else 255 for mark in range(256))
@@ -79,14 +82,14 @@ def check_json(data: bytes | str, limits: JsonLimits = LIMITS) -> None:
 
 def _is_surely_within(text: bytes, limits: JsonLimits) -> bool:
     """Whether the size of a text, and what can be counted without finding its strings, tell that it is within."""
+    if len(text) > SLICE_BYTES or text.count(b"[") + text.count(b"{") > limits.depth:
+        return False
     if len(text) > 2 * min(limits.values, limits.keys, limits.containers):
         return False
-    if text.count(b"[") + text.count(b"{") > limits.depth:
+    numbers = text.translate(_NUMBERS)
+    if b"0" * (limits.digits + 1) in numbers:
         return False
-    shortest = len(b"1e300,")
-    return len(text) < limits.slow_numbers * shortest or (
-        text.translate(_MARKS, b"+-").count(_EXTREME) <= limits.slow_numbers
-    )
+    return len(text) < limits.slow_numbers * len(b"1e300,") or numbers.count(_EXTREME) <= limits.slow_numbers
 
 
 class _Counter:
@@ -113,10 +116,10 @@ class _Counter:
         """What of ``part`` stands outside of strings, as far as it matters."""
         if b"\\" in part:  # pairs first: what is left before a quote escapes it
             part = part.replace(b"\\\\", b"").replace(b'\\"', b"")
-        pieces = part.translate(_MARKS, _DROPPED).split(b'"')
+        pieces = part.split(b'"')
         outside = b"".join(pieces[self._in_string :: 2])
         self._in_string ^= len(pieces) % 2 == 0
-        return outside
+        return outside.translate(_MARKS, _DROPPED)
 
     def _add(self, outside: bytes, *, last: bool) -> None:
         limits = self._limits

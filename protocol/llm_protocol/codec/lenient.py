@@ -124,7 +124,9 @@ def _one(value: Any, wanted: Any, essential: frozenset[str], ignored: set[str]) 
             raise _MisfitError
         items = value if isinstance(value, list) else [value]  # one, not in a list
         return [_fitted(item, get_args(wanted)[0], essential, ignored) for item in items if item is not None]
-    if wanted is str and isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value):
+    if wanted is str and isinstance(value, int | float) and not isinstance(value, bool):
+        if isinstance(value, float) and not isfinite(value):  # of an integer it may be asked only if a double holds it
+            raise _MisfitError
         return str(value)
     try:
         return msgspec.convert(value, wanted, strict=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any, TypeVar
 
 from llm_protocol.codec.fields import bad_request, refuse_transport
@@ -86,7 +87,7 @@ def _as(value: object, kind: type) -> object:
     if kind is bool or isinstance(value, bool):
         return value if kind is bool else None
     if kind is float and isinstance(value, int):
-        return float(value)
+        return float(value) if abs(value) <= sys.float_info.max else None
     if kind is int and isinstance(value, float) and value.is_integer():
         return int(value)
     return value

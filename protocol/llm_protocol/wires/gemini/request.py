@@ -211,9 +211,15 @@ def image_body(request: ImageRequest) -> JsonObject:
     return {"contents": [{"role": "user", "parts": [{"text": request.prompt}]}], "generationConfig": config}
 
 
+_SIZE_CHARACTERS = 20
+"""Of a size that means something; longer numbers Python may refuse to read."""
+
+
 def _image_config(size: str) -> JsonObject:
     wide, times, high = size.partition("x")
-    if not (times and wide.isdecimal() and high.isdecimal() and int(wide) and int(high)):
+    if not (
+        len(size) <= _SIZE_CHARACTERS and times and wide.isdecimal() and high.isdecimal() and int(wide) and int(high)
+    ):
         raise bad_request("size", f'size must be "WIDTHxHEIGHT" or "auto", not {size[:40]!r}')
     width, height = int(wide), int(high)
     name, (w, h) = min(ASPECTS.items(), key=lambda item: abs(width * item[1][1] / (height * item[1][0]) - 1))

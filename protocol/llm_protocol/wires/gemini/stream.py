@@ -8,6 +8,8 @@ and an error as plain JSON, alone or after some events.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, final
 
 from llm_protocol.codec.decoding import AnswerDecoder
@@ -143,12 +145,13 @@ class GeminiDecoder(AnswerDecoder):
             self._out.append(Started(model=chunk.model_version or "", upstream_id=chunk.response_id))
         if chunk.usage_metadata is not None:
             self._take_usage(chunk.usage_metadata)
+        raw = _RawChunk(text)
         for at, candidate in enumerate(chunk.candidates or ()):
             if candidate.index:
                 continue  # another choice: the canonical answer has one
             if candidate.content is not None:
                 for part_at, part in enumerate(candidate.content.parts or ()):
-                    self._take_part(part, (text, at, part_at))
+                    self._take_part(part, partial(raw.part, at, part_at))
             if candidate.finish_reason is not None:
                 self._finish = str(candidate.finish_reason)
         self._is_counted |= self._finish is not None and chunk.usage_metadata is not None
@@ -156,7 +159,7 @@ class GeminiDecoder(AnswerDecoder):
         if feedback is not None and feedback.block_reason is not None and not chunk.candidates:
             self._finish, self._blocked = str(feedback.block_reason), True
 
-    def _take_part(self, part: GeminiPart, where: tuple[str | bytes, int, int]) -> None:
+    def _take_part(self, part: GeminiPart, read_raw: Callable[[], JsonObject]) -> None:
         if part.text is not None:
             self._take_text(
                 "reasoning" if part.thought not in _NO_THOUGHT else "text", part.text, part.thought_signature
@@ -168,7 +171,7 @@ class GeminiDecoder(AnswerDecoder):
             media_type = part.inline_data.mime_type
             self._whole(Image(data=data, media_type=media_type, signature=part.thought_signature))
         else:
-            raw = _raw_part(*where)
+            raw = read_raw()
             if raw:
                 self._whole(Opaque(dialect=NAME, value=raw))
 
@@ -216,13 +219,28 @@ def _is_image(blob: GeminiBlob) -> bool:
     return (blob.mime_type or "").startswith("image/")
 
 
-def _raw_part(text: str | bytes, candidate: int, part: int) -> JsonObject:
-    """The part again, with the fields that the typed decoder does not know."""
-    try:
-        raw: JsonObject = read_object(text)["candidates"][candidate]["content"]["parts"][part]
-    except (KeyError, IndexError, TypeError):
-        raise WireError("parts: expected a list of objects") from None
-    return {name: value for name, value in raw.items() if value is not None}
+@final
+class _RawChunk:
+    """A chunk again, with the fields that the typed decoder does not know; read once, and only if it is needed."""
+
+    def __init__(self, text: str | bytes) -> None:
+        self._text = text
+        self._candidates: list[Any] | None = None
+
+    def part(self, candidate: int, part: int) -> JsonObject:
+        """One part of a candidate, as the typed decoder counted them."""
+        if self._candidates is None:
+            self._candidates = _listed(read_object(self._text).get("candidates"))
+        try:
+            raw: JsonObject = _listed(self._candidates[candidate]["content"].get("parts"))[part]
+            return {name: value for name, value in raw.items() if value is not None}
+        except (KeyError, IndexError, TypeError, AttributeError):
+            raise WireError("parts: expected a list of objects") from None
+
+
+def _listed(value: Any) -> list[Any]:
+    """The members that the tolerant decoder sees: one need not stand in a list, and null is none."""
+    return [item for item in (value if isinstance(value, list) else [value]) if item is not None]
 
 
 def _first(stray: bytes) -> object:
