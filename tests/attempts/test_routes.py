@@ -99,6 +99,21 @@ async def test_select_decides_who_is_asked_first(select: str, first: str, autoju
     assert asked.decision["candidates"][0]["provider"] == first
 
 
+async def test_candidates_are_compared_for_the_request_at_hand(autojump_clock: MockClock) -> None:
+    """By its prompt, and by the answer that is expected of it, which it may limit."""
+    async with world(a=[answer], b=[answer]) as w:
+        plain = w.request(select="cheapest")
+        long = (Message.of("user", "word " * 40_000),)
+        limited = msgspec.structs.replace(plain.parameters, max_output_tokens=7)
+        run = Run(msgspec.structs.replace(plain, messages=long, parameters=limited), stream=True)
+        await submit(w.tree.orchestrator, run)
+        asked = await w.see(run, trio.current_time())
+
+    assert asked.decision["expected_tokens"] == {"input": pytest.approx(50_000, rel=0.01), "output": 7}
+    costs = [each["figures"]["cost_usd"] for each in asked.decision["candidates"]]
+    assert costs == pytest.approx([50_000, 100_000], rel=0.01)
+
+
 async def test_sticky_keeps_a_conversation_where_it_was(autojump_clock: MockClock) -> None:
     async with world(a=[answer], b=[answer], c=[answer]) as w:
         asked = [await w.ask(select="sticky") for _ in range(5)]

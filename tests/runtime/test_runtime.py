@@ -416,3 +416,13 @@ async def test_model_selector_weighted_shares_decide_who_comes_first_how_often()
 
 def test_the_version_is_the_distributions() -> None:
     assert llm_runtime.__version__ == version("llm-runtime")
+
+
+async def test_a_local_model_costs_nothing_and_an_unknown_price_is_not_zero() -> None:
+    local = Provider(kind=LLMProvider.LOCAL, models=("smollm2",))
+    other = Provider(
+        kind=LLMProvider.OPENAI_COMPATIBLE, base_url="http://other.test/v1", api_key=Secret("k"), models=("x",)
+    )
+    async with llm_runtime.open_runtime(Config(providers={"local": local, "other": other})) as rt:
+        rankings = [await rt.explain(name) for name in ("local/smollm2", "other/x")]
+    assert [each.choices[0].figures.cost_usd for each in rankings] == [0.0, None]

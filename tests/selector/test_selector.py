@@ -137,6 +137,22 @@ def test_the_size_of_the_request_decides_who_is_fastest() -> None:
         assert ranking.best() == min((A, B), key=lambda each: took(each, prompt, tokens)), usage
 
 
+def test_the_size_of_the_request_decides_who_is_cheapest() -> None:
+    """A has dear answers, B dear prompts, and C a dear price for long ones. One without a price comes last."""
+
+    def price(provider: str, model: str, usage: Usage) -> float | None:
+        long = usage.input_tokens > 200_000
+        prices = {"a": (0.1, 10.0), "b": (0.4, 1.0), "c": (2.0 if long else 0.05, 15.0)}.get(provider)
+        return None if prices is None else prices[0] * usage.input_tokens + prices[1] * usage.output_tokens
+
+    made, unknown = Selector(price), Candidate("z", "m")
+    for prompt, tokens, best in ((1_000, 300, B), (50_000, 300, C), (50_000, 1_000, A), (300_000, 10, A)):
+        usage = Usage(input_tokens=prompt, output_tokens=tokens)
+        ranking = made.rank([unknown, A, B, C], RequestType.CHAT, now=0.0, draw=0.5, select="cheapest", usage=usage)
+        assert ranking.best() == best, usage
+        assert (ranking.choices[-1].candidate, ranking.choices[-1].reason) == (unknown, "price unknown")
+
+
 def test_short_whole_answers_do_not_make_a_candidate_look_slow() -> None:
     """A "yes" in 0.1 s is no word per 0.1 s."""
     made = selector(

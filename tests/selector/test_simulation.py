@@ -65,12 +65,19 @@ def test_in_steady_state_little_is_lost_and_it_is_told(scenario: Scenario, rate:
 
 @by_seed
 @by_rate
-@pytest.mark.parametrize("scenario", [RECOVERY, LONG_OUTAGE, NEWLY_FAST, NEWLY_SLOW], ids=str)
+@pytest.mark.parametrize("scenario", [RECOVERY, NEWLY_FAST, NEWLY_SLOW], ids=str)
 def test_after_a_change_most_requests_go_to_the_best_within_a_minute(
     scenario: Scenario, rate: float, seed: int
 ) -> None:
     history = played(scenario, rate, seed, seconds=scenario.changed_at + 100)
     assert history.seconds_until_majority(scenario.watched, scenario.changed_at) <= NOTICED_S
+
+
+@by_seed
+@pytest.mark.parametrize("rate", RATES[:2])
+def test_after_a_quarter_of_an_hour_too(rate: float, seed: int) -> None:
+    history = played(LONG_OUTAGE, rate, seed)
+    assert history.seconds_until_majority(LONG_OUTAGE.watched, LONG_OUTAGE.changed_at) <= NOTICED_S
 
 
 @by_seed
@@ -100,7 +107,8 @@ def test_from_a_cold_start_most_requests_go_to_the_best_within_half_a_minute(rat
 
 @by_seed
 def test_a_hundred_cold_requests_at_once_are_spread(seed: int) -> None:
-    history = played(COLD, 1e6, seed, seconds=1e-4)
-    counts = Counter(each.chosen for each in history.requests)
+    history = run(COLD.deployments, rate=1.0, seconds=60.0, seed=seed, burst=100)
+    counts = Counter(each.chosen for each in history.requests[:100])
+    assert {each.at for each in history.requests[:100]} == {0.0}
     assert len(counts) == len(COLD.deployments)
     assert max(counts.values()) - min(counts.values()) <= 1

@@ -114,14 +114,15 @@ def run(
     seed: int,
     select: Select = "fastest",
     stream: bool = True,
+    burst: int = 0,
 ) -> History:
-    """``rate`` requests a second for so many ``seconds``."""
+    """``rate`` requests a second for so many ``seconds``, after a ``burst`` of requests at once."""
     random, selector = Random(seed), Selector(_price)
     by_candidate = {each.candidate: each for each in deployments}
     candidates = list(by_candidate)
     under_way: list[tuple[float, int, Observed]] = []
     requests: list[Request] = []
-    now = random.expovariate(rate)
+    now = 0.0 if burst else random.expovariate(rate)
     while now < seconds:
         while under_way and under_way[0][0] <= now:
             selector.observe(heapq.heappop(under_way)[2], random.random())
@@ -143,7 +144,8 @@ def run(
             usage=Usage(input_tokens=PROMPT_TOKENS, output_tokens=tokens),
         )  # fmt: skip
         heapq.heappush(under_way, (ended, len(requests), seen))
-        now += random.expovariate(rate)
+        if len(requests) >= burst:
+            now += random.expovariate(rate)
     return History(requests, selector)
 
 

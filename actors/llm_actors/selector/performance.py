@@ -124,8 +124,8 @@ class Performance(msgspec.Struct, frozen=True, kw_only=True):
 
     def cached_share(self, now: float) -> float:
         """The share of a prompt that the vendor has cached, of late; 0.0 if nothing is known."""
-        prompted = self.prompted.level(now)
-        return min(1.0, self.cached.level(now) / prompted) if prompted else 0.0
+        cached = self.cached.level(now)
+        return min(1.0, cached / self.prompted.level(now)) if cached else 0.0
 
     def percentile(self, percent: int, now: float, *, stream: bool, least: int) -> float | None:
         """Of the time to the first token of a stream, or to a whole answer; ``None`` with too few or old ones."""
