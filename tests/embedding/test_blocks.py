@@ -48,7 +48,9 @@ def test_a_key_that_is_no_secret_is_refused_without_being_said() -> None:
 
 
 INTERRUPTED = """
-import trio, llm_runtime
+import signal, trio, llm_runtime
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job inherits that it is ignored
 
 async def main():
     async with llm_runtime.open_runtime(llm_runtime.Config()):

@@ -180,12 +180,13 @@ async def test_all_members_failing_is_one_failure_that_tells_each(autojump_clock
 
 
 async def test_members_that_cannot_be_asked_are_each_named_once(autojump_clock: MockClock) -> None:
-    async with world(a=[status(401)], b=[status(401)]) as w:
+    busy = status(429, retry_after="300")
+    async with world(a=[busy], b=[busy]) as w:
         await ask(w, strategy="panel")
         asked = await ask(w, strategy="panel")
 
     assert asked.failure is not None
-    assert "a/m-a: not asked, because" in asked.failure.message
+    assert "a/m-a: its vendor wants no request for this model" in asked.failure.message
     assert [asked.failure.message.count(name) for name in ("a/m-a", "b/m-b")] == [1, 1]
 
 
