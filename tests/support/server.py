@@ -11,14 +11,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Never
 
 import h11
 import msgspec
 import trio
 import trio.testing
 
-from llm_actors.kernel import Supervisor, running
+from llm_actors.kernel import ChildSpec, Supervisor, running
 from llm_actors.run import Run
 from llm_actors.selector import Ranking, Weights
 from llm_protocol.content import Text
@@ -204,15 +204,17 @@ class OpenDoor:
 
 
 @asynccontextmanager
-async def open_door(*scripts: Script | Exception, **config: Any) -> AsyncIterator[OpenDoor]:
-    """A door on any free port of loopback, stopped (and drained) at the end."""
+async def open_door(
+    *scripts: Script | Exception, beside: Sequence[ChildSpec[Never]] = (), **config: Any
+) -> AsyncIterator[OpenDoor]:
+    """A door on any free port of loopback, stopped (and drained) at the end. ``beside``: more children of its root."""
     expires = {name: datetime.fromtimestamp(at, UTC) for name, at in config.pop("expires", {}).items()}
     keys = {name: Key(secret=Secret(key), expires=expires.get(name)) for name, key in config.pop("keys", {}).items()}
     addresses: list[ListenAddress] = []
     async with trio.open_nursery() as nursery:
         engine = FakeEngine(nursery, scripts or (saying("Hel", "lo"),))
         settings: dict[str, Any] = {"port": 0, "drain_s": 0.5} | config
-        root = Supervisor(server_child(Server(**settings), engine, addresses.append, keys=keys))
+        root = Supervisor([*server_child(Server(**settings), engine, addresses.append, keys=keys), *beside])
         async with running(root):
             door = OpenDoor(addresses[-1], engine, root)
             yield door

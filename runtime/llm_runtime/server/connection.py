@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from enum import Enum
 from math import inf
 from typing import TYPE_CHECKING, Never, final
@@ -17,9 +18,17 @@ import trio
 
 from llm_actors.kernel import Inbox
 from llm_actors.kernel.trace import exception_site
+from llm_protocol.failures import FailureKind
 from llm_runtime.server.bodies import HeldBodies
 from llm_runtime.server.http1 import CONTINUE, Request, RequestParser, encode_response
-from llm_runtime.server.http_error import NO_SNIFFING, SERVER_ERROR, HttpError, too_many_connections
+from llm_runtime.server.http_error import (
+    NO_SNIFFING,
+    SERVER_ERROR,
+    HttpError,
+    crashed,
+    shutting_down,
+    too_many_connections,
+)
 from llm_runtime.server.limits import BODY_SECONDS, MIN_RATE, PIPELINED_BYTES
 from llm_runtime.server.request_context import BodyStream, RequestContext, refusing
 from llm_runtime.server.socket import Socket
@@ -58,6 +67,7 @@ class HttpConnection:
         "_said_last_words",
         "_since",
         "_upgrade",
+        "cut_off",
         "service",
         "socket",
         "streaming",
@@ -74,6 +84,8 @@ class HttpConnection:
         self._head_seconds = service.config.head_s
         self._deadline = trio.current_time() + self._head_seconds
         self._bodies = HeldBodies(service.bodies)
+        self.cut_off: FailureKind | None = None
+        """Why the connection is being cancelled, where that is not the client's doing."""
         self._making_way = False
         self._since = 0.0
         self._late = False
@@ -86,7 +98,7 @@ class HttpConnection:
         """Serve until the end or until asked to stop, and close the socket. A bug in an endpoint comes out."""
         task_status.started()
         self._cancel = inbox.scope.cancel
-        inbox.when_stopping(self._cancel)
+        inbox.when_stopping(lambda: self._stop(crashed=inbox.failed))
         self.service.join(self)
         try:
             self.service.receiver.add(self.socket, self._take)
@@ -103,6 +115,10 @@ class HttpConnection:
             self.service.room.leave(self)
             self.service.leave(self)
             self.socket.close()
+
+    def _stop(self, *, crashed: bool) -> None:
+        self.cut_off = FailureKind.CRASHED if crashed else FailureKind.SHUTTING_DOWN
+        self._cancel("the connection was asked to stop")
 
     # -- receiving ---------------------------------------------------------------------------------------------------
 
@@ -265,6 +281,11 @@ class HttpConnection:
         except HttpError as refused:
             await exchange.refuse(refused)
         except trio.BrokenResourceError:
+            raise
+        except trio.Cancelled:
+            if self.cut_off is not None and not exchange.begun:
+                with self.service.parting(), suppress(trio.BrokenResourceError):
+                    await exchange.refuse(crashed() if self.cut_off is FailureKind.CRASHED else shutting_down())
             raise
         except Exception as exc:
             log.error("request %s crashed its connection: %s", exchange.request_id, exception_site(exc))  # noqa: TRY400

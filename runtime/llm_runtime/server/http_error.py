@@ -125,6 +125,11 @@ def shutting_down() -> HttpError:
     return HttpError(503, "shutting_down", message, kind=SERVER_ERROR, headers=(("retry-after", "5"),), close=True)
 
 
+def crashed() -> HttpError:
+    """So much has crashed that the runtime ends, to be started again."""
+    return HttpError(500, "server_error", "The runtime crashed; try again.", kind=SERVER_ERROR, close=True)
+
+
 def too_many_connections() -> HttpError:
     """There is no room for another connection, or this one has to make way."""
     message = "Too many connections; try again in a second."

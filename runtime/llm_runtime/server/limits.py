@@ -80,6 +80,9 @@ It is given more time to read what was written before the ping: see `Heartbeat`.
 CLOSE_SECONDS = 2.0
 """For any closing handshake, and for a peer to read our last words."""
 
+PARTING_SECONDS = 0.5
+"""For all connections together to be told that they are cut off. Less than the kernel waits for an actor it cancels."""
+
 LINGER_BYTES = 1024 * 1024
 """Bytes thrown away from a peer that still sends while we close."""
 

@@ -9,6 +9,7 @@ import trio
 
 from llm_actors.threads import LARGE_BYTES
 from llm_protocol.dialect import WireResponse
+from llm_protocol.failures import FailureKind
 from llm_protocol.requests import new_request_id
 from llm_runtime.server.http1 import LAST_CHUNK, Request, encode_chunk, encode_head, encode_response
 from llm_runtime.server.http_error import NO_SNIFFING, HttpError, Shape, openai_shape
@@ -86,6 +87,11 @@ class RequestContext:
     def end_with_client(self) -> None:
         """From now on, the client's leaving cancels the endpoint and ends the connection."""
         self._connection.end_with_client()
+
+    @property
+    def cut_off(self) -> FailureKind | None:
+        """Why this connection is being cancelled, where that is not the client's doing."""
+        return self._connection.cut_off
 
     async def reply(self, response: WireResponse) -> None:
         """Send a whole answer."""

@@ -35,7 +35,7 @@ from llm_runtime.server.client_events import (
 )
 from llm_runtime.server.engine import admitted
 from llm_runtime.server.heartbeat import Beat, Heartbeat
-from llm_runtime.server.http_error import HttpError, shutting_down, wrong_key
+from llm_runtime.server.http_error import HttpError, crashed, shutting_down, wrong_key
 from llm_runtime.server.lanes import Lanes
 from llm_runtime.server.limits import UNSAID_FRAMES, WRITE_BATCH_BYTES
 from llm_runtime.server.reading import read_body
@@ -124,7 +124,12 @@ class Session:
                     wake=self._waker.wake,
                 )
                 nursery.start_soon(self._read, socket)
-                self._over = await self._write(socket)
+                try:
+                    self._over = await self._write(socket)
+                except trio.Cancelled:
+                    if exchange.cut_off is not None:
+                        await self._part(socket, exchange.cut_off)
+                    raise
             nursery.cancel_scope.cancel("the session is over")
         self.abandon()
         if socket is not None and self._over is not None:
@@ -369,6 +374,18 @@ class Session:
             if streaming.answer.end is not None:
                 self._finish(streaming, streaming.answer)
         return payloads
+
+    async def _part(self, socket: WebSocket, kind: FailureKind) -> None:
+        """Tell what is not whole that it ends here, and close. The session is being cancelled."""
+        has_crashed = kind is FailureKind.CRASHED
+        close = Close(1011, "the runtime crashed") if has_crashed else Close(1012, "responses were cut off")
+        self._end(SocketEnding(crashed() if has_crashed else shutting_down(), close))
+        for streaming in self._streaming:
+            streaming.answer.shut(kind)
+        with self._service.parting(), suppress(trio.BrokenResourceError):
+            while payloads := self._gather():
+                await socket.send_last(payloads)
+            await socket.close(*close)
 
     def _finish(self, streaming: Streaming, answer: RunSubscription) -> None:
         """A response is said to its end."""

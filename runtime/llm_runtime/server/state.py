@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import inf
 from typing import TYPE_CHECKING, Protocol, final
 
 import trio
@@ -17,7 +18,7 @@ from llm_runtime.server.bodies import BodyBudget
 from llm_runtime.server.endpoints import Endpoint, preflight
 from llm_runtime.server.engine import RequestEngine, submitted
 from llm_runtime.server.http_error import too_many_connections
-from llm_runtime.server.limits import CLOSE_SECONDS, LINGERING_CONNECTIONS
+from llm_runtime.server.limits import CLOSE_SECONDS, LINGERING_CONNECTIONS, PARTING_SECONDS
 from llm_runtime.server.receiver import Receiver
 from llm_runtime.server.response_store import ResponseStore
 from llm_runtime.server.room import Guest, Room
@@ -56,6 +57,7 @@ class ServerState:
         self.pulse.add(self)
         self.draining = False
         self._lingering = 0
+        self._parting = inf
         self._answers: set[RunSubscription] = set()
         self._connections: dict[OpenConnection, None] = {}
         self._changed = WakeupEvent()
@@ -99,6 +101,13 @@ class ServerState:
         from llm_runtime.server.session import serve  # costs 40 ms, which a daemon without WebSockets need not pay
 
         await serve(self, exchange, socket, left_over)
+
+    def parting(self) -> trio.CancelScope:
+        """A scope for the last words to a client whose connection is being cancelled. All of them together have
+        `PARTING_SECONDS`: the process is about to end.
+        """
+        self._parting = min(self._parting, trio.current_time() + PARTING_SECONDS)
+        return trio.CancelScope(shield=True, deadline=self._parting)
 
     async def close_gently(self, socket: Socket) -> None:
         """Close, and let the client read our last words, as long as not too many do that already."""

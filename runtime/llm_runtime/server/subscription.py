@@ -7,8 +7,11 @@ end, with what there was.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, final
+
+import trio
 
 from llm_actors.run import Run
 from llm_protocol.content import JsonObject
@@ -29,6 +32,7 @@ _BILLED = (FailureKind.ANSWER_TOO_LARGE, FailureKind.LOG_LIMIT)
 """Failures of an answer that the vendor has made."""
 
 CLOSING = "The runtime is shutting down."
+CRASHED = "The runtime crashed; try again."
 
 
 @final
@@ -47,7 +51,7 @@ class RunSubscription:
         self.end: Finished | Failed | None = None
         self._wake = wake
         self._left = left
-        self._shut = False
+        self._shut: FailureKind | None = None
         self._follower = run.follow(wake=self._wake_at_the_end if whole else wake)
 
     def _wake_at_the_end(self) -> None:
@@ -69,25 +73,29 @@ class RunSubscription:
     def take(self) -> Sequence[Event]:
         """The events that are there and were not taken yet; `end` is set with the last of them."""
         events = self._follower.take()
-        if self._shut and not self._follower.at_end:
-            events = (*events, self._cut_short())
+        if self._shut is not None and not self._follower.at_end:
+            events = (*events, self._cut_short(self._shut))
         if events and isinstance(last := events[-1], (Finished, Failed)):
             self.end = last
         return events
 
-    def shut(self) -> None:
-        """End this answer now, as failed; the door is closing."""
-        self._shut = True
-        self.run.cancel(CLOSING, FailureKind.SHUTTING_DOWN)  # that may take a moment, and this answer must not wait
+    def shut(self, kind: FailureKind = FailureKind.SHUTTING_DOWN) -> None:
+        """End this answer now, as failed; the door is closing, or the runtime has crashed."""
+        self._shut = kind
+        self.run.cancel(_reason(kind), kind)  # that may take a moment, and this answer must not wait
         self._wake()
 
-    def _cut_short(self) -> Failed:
-        failure = Failure(kind=FailureKind.SHUTTING_DOWN, message=CLOSING, partial=bool(self.run.log.events))
+    def _cut_short(self, kind: FailureKind) -> Failed:
+        failure = Failure(kind=kind, message=_reason(kind), partial=bool(self.run.log.events))
         return Failed(failure=failure, response=self.run.folded())
 
 
 def _nothing() -> None:
     """Wake nobody."""
+
+
+def _reason(kind: FailureKind) -> str:
+    return CRASHED if kind is FailureKind.CRASHED else CLOSING
 
 
 def respond(exchange: RequestContext, dialect: ServerDialect, inbound: Inbound, run: Run) -> Awaitable[None]:
@@ -171,19 +179,31 @@ async def _stream(exchange: RequestContext, dialect: ServerDialect, inbound: Inb
     encoder, framing = dialect.response_encoder(inbound, run.response_id), stream_format_for(inbound)
     waker, out = exchange.waker, exchange.stream(framing.content_type)
     with exchange.service.answering(run, waker.wake) as answer:
-        if frames := encoder.start():
-            await out.write(framing.encode(frames))
-        while True:
+
+        async def send() -> bool:
+            """Send what there is, and tell whether that was the end."""
             events = answer.take()
             if isinstance(answer.end, Failed) and not out.begun and not answer.end.failure.partial:
                 await exchange.reply(_encode_failed(dialect, inbound, answer.end))
-                return
+                return True
             frames = encoder.encode(events) if events else []
             if answer.end is not None:
                 await out.finish(framing.encode(frames) + framing.end())
-                return
+                return True
             if frames:
                 await out.write(framing.encode(frames))
             elif out.is_idle:
                 await out.write(framing.ping)
-            await waker.wait()
+            return False
+
+        try:
+            if frames := encoder.start():
+                await out.write(framing.encode(frames))
+            while not await send():
+                await waker.wait()
+        except trio.Cancelled:
+            if exchange.cut_off is not None and out.begun:  # else an ordinary error can still be sent
+                answer.shut(exchange.cut_off)
+                with exchange.service.parting(), suppress(trio.BrokenResourceError):
+                    await send()
+            raise

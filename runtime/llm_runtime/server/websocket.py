@@ -176,6 +176,7 @@ class WebSocket:
         self._stream = stream
         self._socket = socket
         self._ping = b""
+        self._is_cut = False
 
     @classmethod
     async def open(
@@ -220,10 +221,19 @@ class WebSocket:
 
     async def send(self, payloads: Sequence[bytes]) -> None:
         """Send text messages in few writes, with pings and pongs between them. See `Socket.send`."""
+        self._is_cut = True
         for batch in _batches(payloads):
             if self._connection.closed is not None:
                 raise trio.BrokenResourceError("the WebSocket is closing")
             await self._socket.send(self._take_control() + batch)
+        self._is_cut = False
+
+    async def send_last(self, payloads: Sequence[bytes]) -> None:
+        """Send text messages although the reader has been cancelled. Nothing is sent where `send` was cancelled,
+        perhaps in the middle of a message: then only a close can follow.
+        """
+        if not (self._is_cut or self._stream.said_close):
+            await self._socket.send(b"".join(_batches(payloads)))
 
     def ping(self) -> None:
         """Let a ping go out with the next write. Any byte that comes from the peer is an answer to it."""
