@@ -6,6 +6,7 @@ crashes are over, everything works again and every book is at zero.
 
 from __future__ import annotations
 
+import random
 from functools import partial
 
 import pytest
@@ -16,7 +17,7 @@ from llm_actors.cache import statistics as cache_statistics
 from llm_actors.catalog import Candidate
 from llm_actors.kernel import ChildStatus, GaveUp, Restart, StartFailed, TreeNode, lineage, task_child
 from llm_actors.selector import CircuitState
-from llm_actors.testing import ON_START, crashing
+from llm_actors.testing import ON_START, crashing, run_virtual
 from llm_protocol.events import Failed
 from llm_protocol.failures import FailureKind
 from support.crashes import KINDS, loaded_runtime
@@ -90,8 +91,22 @@ async def test_it_is_not_ready_while_the_orchestrator_waits_for_its_restart(auto
             assert (ready, load.runtime.is_ready()) == (False, True)
 
 
-async def test_parking_and_unparking_with_the_circuit_breaker_on(autojump_clock: MockClock) -> None:
-    """The breaker keeps requests from a provider that crashes; its probes alone bring it to the parking, and back."""
+@pytest.mark.parametrize("seed", [0, 1])
+def test_parking_and_unparking_with_the_circuit_breaker_on(seed: int) -> None:
+    """The breaker keeps requests from a provider that crashes; its probes alone bring it to the parking, and back.
+
+    The waits have a jitter. With long ones in a row, six crashes take more than the 30 s in which they are too many,
+    and the parking comes late: so the draws and the order of tasks are repeatable.
+    """
+    before = random.getstate()
+    random.seed(seed)
+    try:
+        run_virtual(_park_and_unpark, seed=seed)
+    finally:
+        random.setstate(before)
+
+
+async def _park_and_unpark() -> None:
     seen: list[tuple[ChildStatus, CircuitState]] = []
     with crashing("b/provider", 1) as crashes:
         async with loaded_runtime() as load, trio.open_nursery() as nursery:
