@@ -135,7 +135,7 @@ BOUNDS = (
         "Time for a head to arrive, and for a new connection to begin one.",
         ("test_a_head_has_so_many_seconds",),
     ),
-    Bound("keep_alive_s", "An idle HTTP connection.", ("test_an_idle_connection_is_closed_after_a_while",)),
+    Bound("keep_alive_s", "An idle HTTP connection.", ("test_an_idle_connection_is_kept_for_so_long",)),
     Bound(
         "websocket_lifetime_s",
         "A WebSocket; 0 is no limit.",
@@ -178,15 +178,17 @@ BOUNDS = (
     Bound(
         "LINGERING_CONNECTIONS",
         "Refused connections that are read from until their client has read why.",
-        ("test_each_shape_has_its_answer",),
+        ("test_so_many_refused_connections_are_waited_for",),
     ),
     Bound(
         "ACCEPTED_AT_ONCE",
         "Connections accepted before others have their turn.",
-        ("test_no_fault_of_accept_ends_the_loop",),
+        ("test_so_many_connections_are_accepted_at_once",),
     ),
     Bound(
-        "BACKLOG", "Connections the kernel holds until they are accepted.", ("test_no_fault_of_accept_ends_the_loop",)
+        "BACKLOG",
+        "Connections the kernel holds until they are accepted.",
+        ("test_the_kernel_holds_so_many_connections",),
     ),
     Bound(
         "FAILED_LOGINS",
