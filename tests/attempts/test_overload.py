@@ -115,3 +115,18 @@ async def test_waiting_for_a_slot_can_be_cancelled_and_takes_none(autojump_clock
             load = w.tree.services.loads["a"]
             assert (load.serving, load.waiting) == (1, 0)
         assert (load.serving, load.waiting) == (0, 0)
+
+
+async def test_the_wait_for_a_slot_is_bounded_by_wait_s(autojump_clock: MockClock) -> None:
+    async with world(a=[answering(late=4.0)], limits=Limits(max_concurrency=1, wait_s=2.0)) as w:
+        w.tree.services.limits.pop("a")  # type: ignore[attr-defined]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(w.ask)
+            await trio.sleep(0.1)
+            begun = trio.current_time()
+            asked = await w.ask(stream=False, deadline_s=60.0)
+            assert trio.current_time() - begun == pytest.approx(2.0)
+            assert asked.failure is not None
+            assert (asked.failure.kind, asked.failure.limited_by) == (FailureKind.OVERLOADED, "provider")
+            assert "(wait_s)" in asked.failure.message
+            nursery.cancel_scope.cancel()

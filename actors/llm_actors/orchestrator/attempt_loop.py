@@ -137,7 +137,7 @@ class AttemptLoop:
                 with waiting_for(loads, tuple(dict.fromkeys(each.provider for each in plan.open))):
                     room = await self._room(plan, estimate)
                     held.enter_context(room or nullcontext())
-                    slot = held.enter_context(await self._slot(plan.current))
+                    slot = held.enter_context(await self._slot(plan))
             except LLMClientError as exc:
                 unwanted = _held(exc.failure, plan.open)
                 if unwanted is None:
@@ -183,13 +183,30 @@ class AttemptLoop:
         deadline, least = self._ask.deadline, least_time(self._times(candidate))
         return deadline if least is None or deadline - least <= trio.current_time() else deadline - least
 
-    async def _slot(self, candidate: Candidate) -> Slot:
-        """One of the provider's slots. Raises `LLMClientError` when there is none in time."""
-        load = self._services.loads[candidate.provider]
-        slot = load.take_nowait() or await load.take(self._start_by(candidate))
-        if slot is None:
-            raise error_for(_overloaded(candidate, LATE_RETRY_SECONDS, load.waiting))
-        return slot
+    async def _slot(self, plan: AttemptPlan[Candidate]) -> Slot:
+        """One of the slots of the current candidate's provider. Raises `LLMClientError` when there is none in time, or
+        within `wait_s`.
+        """
+        candidate, begun = plan.current, trio.current_time()
+        load, wait_s = self._services.loads[candidate.provider], self._wait_s(candidate)
+        if (slot := load.take_nowait()) is not None:
+            return slot
+        start_by, patient_until = self._start_by(candidate), begun + max(0.0, wait_s - plan.waited_s)
+        until = min(start_by, patient_until)
+        slot = await load.take(until, caller=self._ask.request.caller, priority=self._priority)
+        plan.waited_s += trio.current_time() - begun
+        if slot is not None:
+            return slot
+        overloaded = _overloaded(candidate, LATE_RETRY_SECONDS, load.waiting)
+        if until < start_by:
+            message = f"{candidate}: not asked, because none of its slots was free within {wait_s:g} s (wait_s)"
+            overloaded = msgspec.structs.replace(overloaded, message=message)
+        raise error_for(overloaded)
+
+    @property
+    def _priority(self) -> int:
+        priority = self._ask.policy.priority
+        return USUAL_PRIORITY if priority is None else priority
 
     def _unpaid(self, candidate: Candidate, estimate: Estimate, *, is_last: bool) -> Failure | None:
         """Why ``candidate`` cannot be paid, if there is a budget."""
@@ -248,15 +265,13 @@ class AttemptLoop:
         Waits until ``start_by``, on Trio's clock, and within `wait_s`. Raises `LLMClientError` when there will be no
         room in time.
         """
-        services, caller, priority = self._services, self._ask.request.caller, self._ask.policy.priority
+        services, caller = self._services, self._ask.request.caller
         models: dict[str, str] = {}
         for candidate in candidates:
             models.setdefault(candidate.provider, candidate.model)
         names = tuple(models)
         if caller not in services.caller_limits and services.limits.keys().isdisjoint(names):
             return None
-        if priority is None:
-            priority = USUAL_PRIORITY
         begun = trio.current_time()
         try:
             with trio.CancelScope(deadline=start_by):
@@ -265,7 +280,7 @@ class AttemptLoop:
                     names,
                     tokens=estimate.total_tokens,
                     caller=caller,
-                    priority=priority,
+                    priority=self._priority,
                     waited_s=plan.waited_s,
                     models=tuple(models.values()),
                 )

@@ -1,8 +1,9 @@
 """Who uses a provider's slots, and who waits for one.
 
-A provider works on so many requests at once. The others wait here, first come, first served, and not in the mailbox of
-its actor: here their number is known before they join, so that one who would wait in vain is refused (`overload`).
-Those who wait for the limiter are counted, too, because they are ahead all the same.
+A provider works on so many requests at once. The others wait here, in a `FairQueue` like the limiter's: callers take
+turns, and priorities count. They do not wait in the mailbox of its actor: here their number is known before they join,
+so that one who would wait in vain is refused (`overload`). Those who wait for the limiter are counted, too, because
+they are ahead all the same.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import count
 from math import inf
 from types import TracebackType
 from typing import final
 
 import trio
 
+from llm_actors.limiter.fair_queue import FairQueue, QueuedRequest
 from llm_actors.limiter.overload import STANDING_SECONDS, expected_wait, least_time, refused_for
 
 TIMES_KEPT = 256
@@ -42,7 +45,7 @@ class Slot:
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._load.give_back(self, None if self._since is None else trio.current_time() - self._since)
+        self._load.give_back(None if self._since is None else trio.current_time() - self._since)
 
 
 @final
@@ -51,7 +54,11 @@ class ProviderLoad:
 
     def __init__(self, slots: int) -> None:
         self._slots = slots
-        self._limiter = trio.CapacityLimiter(slots)
+        self._taken = 0
+        self._queue = FairQueue()
+        self._turns: dict[int, trio.Event] = {}
+        """By number, of those in the queue."""
+        self._numbers = count(1)
         self._waiting = 0
         self._weight = 0.0
         self._since = inf
@@ -61,7 +68,7 @@ class ProviderLoad:
     @property
     def serving(self) -> int:
         """Slots that are taken."""
-        return int(self._limiter.borrowed_tokens)
+        return self._taken
 
     @property
     def waiting(self) -> int:
@@ -70,29 +77,55 @@ class ProviderLoad:
 
     def take_nowait(self) -> Slot | None:
         """A slot, if one is free and nobody waits for it."""
-        slot = Slot(self)
-        try:
-            self._limiter.acquire_on_behalf_of_nowait(slot)
-        except trio.WouldBlock:
+        if self._taken >= self._slots or self._queue.count:
             return None
-        return slot
+        self._taken += 1
+        return Slot(self)
 
-    async def take(self, start_by: float) -> Slot | None:
+    async def take(self, start_by: float, *, caller: str, priority: int) -> Slot | None:
         """Wait for a slot until ``start_by``, on Trio's clock; ``None``: there was none.
 
         No checkpoint if one is free.
         """
         if (slot := self.take_nowait()) is not None:
             return slot
-        slot = Slot(self)
-        with trio.CancelScope(deadline=start_by):
-            await self._limiter.acquire_on_behalf_of(slot)
-            return slot
-        return None
+        number = next(self._numbers)
+        waiter = QueuedRequest(number, (), 0, caller=caller, priority=priority, deadline=start_by, lease_s=0.0)
+        turn = self._turns[number] = trio.Event()
+        self._queue.add(waiter)
+        try:
+            with trio.CancelScope(deadline=start_by):
+                await turn.wait()
+        except BaseException:
+            if waiter.waiting:
+                self._dequeue(waiter)
+            else:  # its turn came in the same pass as the cancellation
+                self._free()
+            raise
+        if waiter.waiting:
+            self._dequeue(waiter)
+            return None
+        return Slot(self)
 
-    def give_back(self, slot: Slot, seconds: float | None) -> None:
+    def _dequeue(self, waiter: QueuedRequest) -> None:
+        waiter.waiting = False
+        self._queue.remove(waiter)
+        del self._turns[waiter.number]
+
+    def _free(self) -> None:
+        """A slot is free: it is the next one's at once, so that nobody who comes now is before them."""
+        first = self._queue.first(lambda _: True)
+        if first is None:
+            self._taken -= 1
+            return
+        self._queue.serve(first)
+        turn = self._turns[first.number]
+        self._dequeue(first)
+        turn.set()
+
+    def give_back(self, seconds: float | None) -> None:
         """A `Slot` is free again after a call of so many seconds, or after none."""
-        self._limiter.release_on_behalf_of(slot)
+        self._free()
         if seconds is None:
             return
         if len(self._times) == TIMES_KEPT:
