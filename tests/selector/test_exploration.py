@@ -93,8 +93,10 @@ def test_a_trial_that_is_not_heard_of_is_made_again() -> None:
     assert firsts[round(UNANSWERED_SECONDS)] == C
 
 
-def test_a_new_candidate_that_fails_is_not_asked_by_every_request() -> None:
-    made, asked = selector(*[success(A, 0.5, took=0.1) for _ in range(10)]), 0
+@pytest.mark.parametrize("answers", [0, 1])
+def test_a_new_candidate_that_fails_is_not_asked_by_every_request(answers: int) -> None:
+    seen = [success(C, 0.5, took=0.5)] * answers
+    made, asked = selector(*[success(A, 0.5, took=0.1) for _ in range(10)], *seen), 0
     for number in range(100):
         now = 1.0 + number
         if made.rank([A, C], CHAT, now=now, draw=0.5).best() == C:

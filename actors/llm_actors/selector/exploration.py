@@ -40,6 +40,9 @@ TRIALS = 3
 SURPRISED = 1.0
 """Answers faster than expected by so much, in the CUSUM test's sum (see `latency`), ask for another one at once."""
 
+FAILED_LATELY = 0.5
+"""With so many failures (they fade, see `Performance`) a candidate has no free attempts: about a minute for one."""
+
 FRESH_SECONDS = 20.0
 """A candidate that is well known is not explored again sooner."""
 
@@ -168,6 +171,7 @@ class Exploration:
             standing = self._standings[key] = _Standing()
             if len(self._standings) > MAX_STANDINGS:
                 self._standings.popitem(last=False)
+        self._standings.move_to_end(key)
         return standing
 
 
@@ -177,10 +181,9 @@ def _due(rival: Rival, standing: _Standing, total: float, now: float) -> float:
     unheard = now - known.seen_at
     if standing.explored_at >= known.seen_at and now - standing.explored_at < UNANSWERED_SECONDS:
         return 0.0
-    untried = latency.since_change == 0
-    if latency.since_change < TRIALS and not known.waited and not (untried and known.seen_at > -inf):
-        return inf
-    if latency.faster >= SURPRISED:
+    # Not of one that fails or hangs: that neither ends a trial nor settles a surprise, and each would be the next one.
+    well = not known.waited and known.bad.level(now) < FAILED_LATELY
+    if well and (latency.since_change < TRIALS or latency.faster >= SURPRISED):
         return inf
     if unheard < FRESH_SECONDS and latency.evidence_at(now) >= WELL_KNOWN:
         return 0.0
