@@ -26,7 +26,7 @@ from llm_actors.cache import (
     store_all,
 )
 from llm_actors.cache.disk import QUEUE_BYTES, READ_SECONDS, READERS, Disk
-from llm_actors.cache.entry import Entry, Found, pack
+from llm_actors.cache.entry import Entry, Found, pack, unpack
 from llm_actors.cache.key import CacheKey
 from llm_actors.cache.memory import Memory
 from llm_actors.cache.messages import CACHE_MAILBOX, LOOKUP_SECONDS, CacheMessage
@@ -35,7 +35,7 @@ from llm_actors.kernel import ChildSpec, Inbox, MailboxSpec, Overflow, Superviso
 from llm_actors.testing import Crash, Drop, alone, cancel_at_every_checkpoint, with_faults
 from llm_protocol.content import Opaque
 from llm_protocol.policy import CachePolicy
-from llm_protocol.response import FinishReason
+from llm_protocol.response import FinishReason, LLMResponse
 from support.caching import answer, key
 
 TTL = 100.0
@@ -290,6 +290,32 @@ async def test_a_cache_that_crashes_is_a_miss_and_comes_back(autojump_clock: tri
         assert await lookup(ref, key(1)) is not None
         told = (await statistics(ref)).memory
         assert (told.stored, told.entries, told.hits) == (1, 1, 1)
+
+
+async def test_an_entry_that_cannot_be_read_for_whatever_reason_costs_only_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It outlives a crash, in memory and in the file, and would crash each incarnation that is asked for it."""
+
+    def crash_at_one(value: bytes) -> LLMResponse | None:
+        if b"unlucky" in value:
+            raise ZeroDivisionError("secret")
+        return unpack(value)
+
+    monkeypatch.setattr("llm_actors.cache.actor.unpack", crash_at_one)
+    child = cache_child(CachePolicy(enabled=True, path=str(tmp_path / "cache.db")))
+    root = Supervisor([child])
+    async with running(root):
+        ref = root.ref(child)
+        store(ref, key(1), answer("unlucky"))
+        store(ref, key(2), answer("second"))
+        for _ in range(20):
+            found = await lookup_all(ref, [key(1), key(2)])
+            assert [each and each.content for each in found] == [None, "second"]
+        assert root.tree().children[0].restarts == 0
+        assert (await statistics(ref)).memory.errors >= 1
+    assert "ZeroDivisionError" in caplog.text
+    assert "secret" not in caplog.text
 
 
 async def test_a_cache_that_does_not_answer_is_a_miss_within_the_bound(autojump_clock: trio.testing.MockClock) -> None:

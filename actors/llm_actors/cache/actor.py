@@ -22,6 +22,7 @@ from llm_actors.cache.memory import Memory
 from llm_actors.cache.messages import CACHE_MAILBOX, CacheMessage, GetCacheStatistics, Lookup, Store
 from llm_actors.cache.statistics import CacheStatistics
 from llm_actors.kernel import ChildSpec, Delivery, Inbox, Previous, serve
+from llm_actors.kernel.trace import exception_site
 from llm_protocol.policy import CachePolicy
 from llm_protocol.response import LLMResponse
 
@@ -127,7 +128,11 @@ class CacheActor:
         return response
 
     def _unpacked(self, key: CacheKey, value: bytes) -> LLMResponse | None:
-        response = unpack(value)
+        try:
+            response = unpack(value)
+        except Exception as exc:  # an entry outlives a crash, and would crash each incarnation that is asked for it
+            log.error("an answer in the cache cannot be read: %s", exception_site(exc))  # noqa: TRY400
+            response = None
         if response is None:
             self._memory.remove(key)
             self._memory.count.errors += 1
