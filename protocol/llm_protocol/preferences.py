@@ -84,12 +84,12 @@ PREFERENCES: Final[dict[tuple[LLMProvider, RequestType], tuple[re.Pattern[str], 
     ),
     (LLMProvider.GEMINI, _EMBEDDING): _rows(r"gemini-embedding-001", r"gemini-embedding-\d", r".*embed.*"),
     (LLMProvider.GEMINI, _IMAGE): _rows(
-        r"gemini-[\d.]+-flash-image", r"gemini-[\d.]+-pro-image", r"gemini-[\d.]+-flash-lite-image", r"gemini-.*image.*"
+        r"gemini-[\d.]+-flash-image", r"gemini-[\d.]+-pro-image", r"gemini-[\d.]+-flash-lite-image", r".*image.*"
     ),
     (LLMProvider.COHERE, _CHAT): _rows(
         r"command-a", r"command-a-plus", r"command-a-reasoning", r"command-r-plus", r"command-r", r"command-.*"
     ),
-    (LLMProvider.COHERE, _EMBEDDING): _rows(r"embed-v4\.0", r"embed-v[\d.]+.*", r"embed-multilingual-.*", r"embed-.*"),
+    (LLMProvider.COHERE, _EMBEDDING): _rows(r"embed-v4\.0", r"embed-v[\d.]+.*", r"embed-multilingual-.*", r".*embed.*"),
     (LLMProvider.CEREBRAS, _CHAT): _rows(r"gpt-oss-120b", r"qwen-[\d.]+-\d+b", r"gpt-oss-.*"),
     # Whatever such a server has; but none of its chat models embeds.
     (LLMProvider.OPENAI_COMPATIBLE, _EMBEDDING): _rows(r".*embed.*"),

@@ -280,9 +280,18 @@ def test_what_is_no_date_and_no_word_costs_nothing_else(odd: Any) -> None:
         assert (info.id, info.lifecycle, info.shutdown_date) == ("a", "active", None)
 
 
+@pytest.mark.parametrize("kind", CHOSEN)
+def test_a_list_of_names_that_no_row_knows_is_chosen_from_by_what_they_say(kind: LLMProvider) -> None:
+    """As the fake provider's is, and that of a server behind a vendor's address; over the wire and back."""
+    body = server_dialect(kind).encode_models([_model(name) for name in ("fake-image", "fake-embed", "fake-chat")])
+    catalog = listing(kind, NOVEMBER, *client_dialect(kind).decode_models(body).models)
+    told = {what: auto(catalog, what) for what in CHOSEN[kind]}
+    assert told == {what: {"embedding": "fake-embed", "image": "fake-image"}.get(what, "fake-chat") for what in told}
+
+
 def test_our_own_list_has_the_days_that_the_vendors_lacks() -> None:
     (info,) = listing(LLMProvider.GEMINI, NOVEMBER, _model("gemini-2.5-pro")).infos()
-    assert (info.id, info.shutdown_date) == ("p/gemini-2.5-pro", date(2026, 12, 1))
+    assert (info.id, info.lifecycle, info.shutdown_date) == ("p/gemini-2.5-pro", "deprecated", date(2026, 12, 1))
 
 
 # ---------------------------------------------------------------- the log

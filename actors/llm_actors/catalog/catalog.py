@@ -223,6 +223,7 @@ def _may(allowed: Allowed | None, provider: str, model: str) -> bool:
 
 
 def _known_as(id_: str, provider: str, kind: LLMProvider, info: ModelInfo) -> ModelInfo:
-    return msgspec.structs.replace(
-        info, id=id_, owned_by=info.owned_by or provider, shutdown_date=shutdown_date(kind, info)
-    )
+    end = shutdown_date(kind, info)
+    stage = "deprecated" if end is not None and info.lifecycle == "active" else info.lifecycle
+    owner = info.owned_by or provider
+    return msgspec.structs.replace(info, id=id_, owned_by=owner, lifecycle=stage, shutdown_date=end)

@@ -71,7 +71,7 @@ def _entry(model: ModelInfo) -> JsonObject:
     known = model.request_types
     return {
         "name": model.id,
-        "endpoints": ["chat"] if known is None else [name for name, types in _REQUEST_TYPES.items() if types & known],
+        "endpoints": [name for name, types in _REQUEST_TYPES.items() if known is None or types & known],
         "context_length": model.context_window,
         "is_deprecated": model.lifecycle != "active",
     }
