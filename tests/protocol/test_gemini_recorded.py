@@ -152,6 +152,7 @@ def test_the_model_list(recording: Recording) -> None:
 
 KINDS = {
     "API_KEY_INVALID": FailureKind.AUTH,
+    "User location": FailureKind.AUTH,
     "FAILED_PRECONDITION": FailureKind.UNSUPPORTED,
     "PERMISSION_DENIED": FailureKind.AUTH,
     "NOT_FOUND": FailureKind.MODEL_NOT_FOUND,

@@ -28,7 +28,7 @@ class _Word(NamedTuple):
 
 _BAD = "invalid_request_error"
 _WORDS = {
-    400: _Word("The request is wrong.", (_BAD, None), _BAD, "INVALID_ARGUMENT", (_BAD, "wrong_api_format")),
+    400: _Word("The request is wrong.", (_BAD, None), _BAD, "INVALID_ARGUMENT", (_BAD, "invalid_request")),
     401: _Word(
         "Incorrect API key provided.", (_BAD, "invalid_api_key"), "authentication_error", "UNAUTHENTICATED",
         ("invalid_request_error", "wrong_api_key"),
