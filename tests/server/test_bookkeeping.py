@@ -130,6 +130,20 @@ async def test_the_shelf_keeps_to_its_bytes_and_the_newest() -> None:
     assert shelf.find(responses[3].id, "") is not None, "what was dropped made room"
 
 
+@pytest.mark.parametrize(("more", "is_kept"), [(0, True), (1, False)])
+async def test_all_that_is_stored_has_so_many_bytes(more: int, is_kept: bool) -> None:
+    shelf = ResponseStore(LIMITS)
+    first, second = kept(size=1_000_000), kept()
+    for each in (first, second):
+        end(each)
+    second.asked_bytes = LIMITS.stored_bytes - first.weight - second.weight + more
+    for now, each in enumerate((first, second)):
+        shelf.put(each)
+        shelf.tick(now)
+    assert shelf.find(second.id, "") is second
+    assert (shelf.find(first.id, "") is first) == is_kept
+
+
 async def test_a_connection_remembers_the_recently_used() -> None:
     recent = Recent()
     first, *others = [kept() for _ in range(RECENT_RESPONSES + 1)]

@@ -156,7 +156,7 @@ BOUNDS = (
     Bound(
         "stored_mb",
         "All stored responses together; the oldest go.",
-        ("test_the_shelf_keeps_to_its_bytes_and_the_newest",),
+        ("test_all_that_is_stored_has_so_many_bytes", "test_the_shelf_keeps_to_its_bytes_and_the_newest"),
     ),
     # -- not options --------------------------------------------------------------------------------------------------
     Bound(
