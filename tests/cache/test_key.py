@@ -76,7 +76,14 @@ PARTS = (
     Text("hi", "sig", EXTRA),
     Image(url="https://x.test/1.png", detail="low"),
     Image(data=b"\x89PNG", media_type="image/png", signature="s", extra=EXTRA),
-    Reasoning(text="hm", signature="s", encrypted="e", id="rs_1", dialect="openai_responses"),
+    Reasoning(
+        text="hm",
+        signature="s",
+        encrypted="e",
+        id="rs_1",
+        dialect="openai_responses",
+        extra={"openai_chat": {"format": "x"}},
+    ),
     ToolCall(id="c1", name="f", arguments='{"x": 1}', signature="s", extra=EXTRA),
     ToolResult(call_id="c1", content=(Text("1"),), name="f", is_error=True, extra=EXTRA),
     Refusal("no"),
@@ -84,7 +91,10 @@ PARTS = (
 )
 REQUESTS: tuple[AnyRequest, ...] = (
     ChatRequest(
-        messages=(Message.of("system", "be brief"), Message("user", PARTS, "bob")),
+        messages=(
+            Message.of("system", "be brief"),
+            Message("user", PARTS, "bob", {"openai_chat": {"audio": {"id": "a"}}}),
+        ),
         tools=(
             Tool(name="f", description="d", parameters={"type": "object"}, strict=True, extra=EXTRA),
             HostedTool(dialect="anthropic", value={"type": "web_search"}),
@@ -115,10 +125,10 @@ DECIDED = {
     CodeRequest: f"{COMMON_FIELDS} instruction language prefix suffix files",
     Parameters: "temperature top_p top_k max_output_tokens stop frequency_penalty presence_penalty seed"
     " reasoning_effort reasoning_budget reasoning_summary parallel_tool_calls user lenient extra",
-    Message: "role content name",
+    Message: "role content name extra",
     Text: "text signature extra",
     Image: "url data media_type detail signature extra",
-    Reasoning: "text signature encrypted id dialect",
+    Reasoning: "text signature encrypted id dialect extra",
     ToolCall: "id name arguments signature extra",
     ToolResult: "call_id content name is_error extra",
     Refusal: "text",
