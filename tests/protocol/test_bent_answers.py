@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from llm_protocol.content import Message, Part, Reasoning, Text, ToolCall
+from llm_protocol.content import Message, Opaque, Part, Reasoning, Text, ToolCall
 from llm_protocol.dialect import ClientDialect, WireResponse
 from llm_protocol.events import Event, Failed, Finished
 from llm_protocol.failures import FailureKind
@@ -81,7 +81,10 @@ def candidate(parts: object) -> dict[str, Any]:
 
 def test_geminis_parts_in_no_list() -> None:
     assert outputs(streamed(Gemini(), candidate({"text": "a"}))) == (Text("a"),)
-    assert is_misread(streamed(Gemini(), candidate({"a": 1})))
+    unknown = (Opaque(dialect="gemini", value={"a": 1}),)
+    assert outputs(streamed(Gemini(), candidate({"a": 1}))) == unknown
+    assert outputs(streamed(Gemini(), candidate([{"a": 1}]))) == unknown
+    assert is_misread(streamed(Gemini(), candidate([1])))
 
 
 @pytest.mark.parametrize("mark", [True, 1, "true", "x", {}])
@@ -136,3 +139,15 @@ def test_text_that_the_whole_response_does_not_have_is_no_success(entries: tuple
 @pytest.mark.parametrize("item", [{**CALL, "arguments": []}, {**MESSAGE, "content": 0}])
 def test_content_of_another_type_is_not_taken_for_none(item: dict[str, Any]) -> None:
     assert is_misread(whole(OpenAIResponses(), {"status": "completed", "output": [item]}))
+
+
+@pytest.mark.parametrize("entry", ['{"a":[]}', '{"a":1}', '{"type":"function"}'])
+def test_an_entry_of_tool_calls_without_any_field_of_one_is_no_keep_alive(entry: str) -> None:
+    """It may be what a piece of the arguments should have been, which would be lost without a word."""
+    decoder = OpenAIChat().stream_decoder(ChatRequest(model="m", messages=(Message.of("user", "hi"),)))
+    start = b'data: {"choices":[{"delta":{"tool_calls":[{"index":0,"id":"a","function":{"name":"f"}}]}}]}\n\n'
+    bent = b'data: {"choices":[{"delta":{"tool_calls":[%b]}}]}\n\n' % entry.encode()
+    end = b'data: {"choices":[{"delta":{},"finish_reason":"tool_calls"}]}\n\ndata: [DONE]\n\n'
+    events = decoder.feed(start + bent + end) + decoder.end()
+    assert isinstance(events[-1], Failed)
+    assert events[-1].failure.kind is FailureKind.PROTOCOL

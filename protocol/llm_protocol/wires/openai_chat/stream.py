@@ -72,6 +72,9 @@ class _Speech:
         return Refusal(text)
 
 
+_NO_CALL = ChatCall()
+
+
 @final
 class OpenAIChatDecoder(AnswerDecoder):
     """One answer, chat or legacy completion, streamed or whole."""
@@ -218,6 +221,8 @@ class OpenAIChatDecoder(AnswerDecoder):
         self._out.append(delta(speech.index, text))
 
     def _call(self, call: ChatCall, alone: bool) -> None:
+        if call == _NO_CALL:  # the entry may be what a piece of a call should have been: it must not pass for nothing
+            raise WireError("tool_calls: an entry with none of a call's fields")
         self._close_open()
         piece = CallPiece(index=call.index, id=call.id or "", name=call.name, text=call.text, is_alone=alone)
         self._made.add(piece, custom=call.custom is not None, signature=call.signature)
