@@ -217,7 +217,10 @@ async def test_an_orchestrator_that_keeps_crashing_ends_the_process_with_1_and_t
                     got.setdefault(who, Counter()).update(outcomes)
         assert process.returncode == GAVE_UP
         told = await commands.rest(process.stderr)
-    assert {each.code for outcomes in got.values() for each in outcomes} == {"", "server_error"}
+    # "": a connection that was cut before a last word could be written.
+    codes = {each.code for outcomes in got.values() for each in outcomes}
+    assert "server_error" in codes
+    assert codes <= {"", "server_error"}
     assert "Traceback" not in told
     last = told.splitlines()[-1]
     assert "the runtime gave up" in last

@@ -153,7 +153,7 @@ STATUSES = {
     401: FailureKind.AUTH,
     403: FailureKind.AUTH,
     404: FailureKind.MODEL_NOT_FOUND,
-    413: FailureKind.BAD_REQUEST,
+    413: FailureKind.CONTEXT_LENGTH,
     422: FailureKind.BAD_REQUEST,
     429: FailureKind.RATE_LIMITED,
     500: FailureKind.SERVER_ERROR,

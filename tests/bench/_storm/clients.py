@@ -12,7 +12,7 @@ import trio
 
 from bench._storm.plan import FLOOD_PATIENCE_SECONDS, FLOOD_SECONDS, FLOODERS, Call, Slot
 from bench._storm.score import Ended, Score, call_once, watch_lag
-from support.ws import PING, PONG, TEXT, frame, handshake
+from support.ws import MORE, PING, PONG, TEXT, frame, handshake
 
 SSE_GOES = ("client", "disconnect", "reset")
 WEBSOCKET_GOES = ("disconnect", "reset")
@@ -147,6 +147,7 @@ class WebSocket:
         self._key = key
         self._stream: trio.SocketStream | None = None
         self._buffer = bytearray()
+        self._message = bytearray()
 
     async def call(self, ended: Ended) -> None:
         """One call. When it is cancelled, the connection is closed or reset."""
@@ -183,6 +184,7 @@ class WebSocket:
     async def _connect(self) -> trio.SocketStream:
         stream = self._stream = await trio.open_tcp_stream("127.0.0.1", self._port)
         self._buffer.clear()
+        self._message.clear()
         await stream.send_all(handshake(authorization=f"Bearer {self._key}"))
         while b"\r\n\r\n" not in self._buffer:
             data = await stream.receive_some(65_536)
@@ -216,7 +218,7 @@ class WebSocket:
             self._buffer += data
 
     def _frames(self) -> list[tuple[int, bytes]]:
-        """The whole frames that are there; a server does not mask."""
+        """The whole messages that are there, joined from their fragments; a server does not mask."""
         found, buffer, at = [], self._buffer, 0
         while len(buffer) >= at + 2:
             size, start = buffer[at + 1], at + 2
@@ -225,7 +227,14 @@ class WebSocket:
                 size = int.from_bytes(buffer[at + 2 : start])
             if len(buffer) < start + size:
                 break
-            found.append((buffer[at] & 0x0F, bytes(buffer[start : start + size])))
+            opcode, payload = buffer[at] & 0x0F, bytes(buffer[start : start + size])
+            if opcode in (MORE, TEXT):
+                self._message += payload
+                if buffer[at] & 0x80:  # the last fragment
+                    found.append((TEXT, bytes(self._message)))
+                    self._message.clear()
+            else:
+                found.append((opcode, payload))
             at = start + size
         del buffer[:at]
         return found
