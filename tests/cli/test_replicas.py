@@ -15,8 +15,9 @@ from support.upstream import JSON, whole
 
 REPLICAS = 4
 PER_MINUTE = 240
-SECONDS = 6.0
-"""Enough for all of a window, of which one second takes a quarter."""
+BURST = 0.05
+SECONDS = 25.0
+"""Enough for all of a window, of which one second takes a twentieth."""
 
 
 def config(folder: Path, peer: Peer, port: int) -> str:
@@ -26,14 +27,18 @@ def config(folder: Path, peer: Peer, port: int) -> str:
         # On a busy machine an answer may take its time, and a replica that does not wait for it goes by itself.
         f'[redis]\nurl = "redis://127.0.0.1:{port}/0"\ntimeout_s = 2\n'
         f'[providers.p]\nkind = "openai_compatible"\nbase_url = "{peer.url}/v1"\nmodels = ["m"]\n'
-        f"limits = {{ requests_per_minute = {PER_MINUTE} }}\n"
+        f"limits = {{ requests_per_minute = {PER_MINUTE}, burst = {BURST} }}\n"
     )
     return str(file)
 
 
 async def test_four_replicas_keep_one_limit(tmp_path: Path) -> None:
     """LIM-06: however they are pressed, what reaches the vendor is the limit and at most one request more per replica;
-    and all of the limit is used, whoever of them is asked."""
+    and all of the limit is used, whoever of them is asked.
+
+    Who is first in a second takes what it can of that second's burst. The draw decides, anew each second, so that in
+    twenty of them nobody goes without (but in one of a thousand runs).
+    """
     seen: list[float] = []
 
     async def answer(call: Call) -> None:
@@ -51,10 +56,10 @@ async def test_four_replicas_keep_one_limit(tmp_path: Path) -> None:
             async with transport.send(request) as response:
                 while await response.receive():
                     pass
-                if response.status == 429:  # there is nothing left for a minute, which is longer than `wait_s`
+                if response.status == 429:  # there is nothing left for longer than `wait_s`
                     headers = dict(response.headers)
                     assert headers["x-llm-runtime-limit-owner"] == "provider"
-                    assert 50 <= int(headers["retry-after"]) <= 62
+                    assert 30 < int(headers["retry-after"]) <= 62
                     return
                 assert response.status == 200
             answered[url] += 1
@@ -75,4 +80,4 @@ async def test_four_replicas_keep_one_limit(tmp_path: Path) -> None:
                     nursery.start_soon(ask, url, transport)
 
     assert PER_MINUTE <= len(seen) <= PER_MINUTE + REPLICAS
-    assert min(answered[url] for url in urls[1:]) >= 0.2 * len(seen) / (REPLICAS - 1)
+    assert min(answered[url] for url in urls[1:]) >= 0.1 * len(seen) / (REPLICAS - 1)
