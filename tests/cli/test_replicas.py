@@ -15,9 +15,9 @@ from support.upstream import JSON, whole
 
 REPLICAS = 4
 PER_MINUTE = 240
-BURST = 0.05
-SECONDS = 25.0
-"""Enough for all of a window, of which one second takes a twentieth."""
+BURST = 0.04
+SECONDS = 31.0
+"""Enough for all of a window, of which one second takes a twenty-fifth."""
 
 
 def config(folder: Path, peer: Peer, port: int) -> str:
@@ -37,7 +37,7 @@ async def test_four_replicas_keep_one_limit(tmp_path: Path) -> None:
     and all of the limit is used, whoever of them is asked.
 
     Who is first in a second takes what it can of that second's burst. The draw decides, anew each second, so that in
-    twenty of them nobody goes without (but in one of a thousand runs).
+    twenty-five of them each gets its part (but in one of a thousand runs).
     """
     seen: list[float] = []
 
@@ -70,7 +70,7 @@ async def test_four_replicas_keep_one_limit(tmp_path: Path) -> None:
         file = config(tmp_path, peer, server.port)
         urls = []
         for _ in range(REPLICAS):
-            process = await stack.enter_async_context(commands.running("serve", "--config", file))
+            process = await stack.enter_async_context(commands.running("serve", "--config", file, seconds=90))
             urls.append((await commands.line(process.stdout)).removeprefix("ready "))
         transport = await stack.enter_async_context(aclosing(Transport()))
         async with trio.open_nursery() as nursery:
@@ -80,4 +80,4 @@ async def test_four_replicas_keep_one_limit(tmp_path: Path) -> None:
                     nursery.start_soon(ask, url, transport)
 
     assert PER_MINUTE <= len(seen) <= PER_MINUTE + REPLICAS
-    assert min(answered[url] for url in urls[1:]) >= 0.1 * len(seen) / (REPLICAS - 1)
+    assert min(answered[url] for url in urls[1:]) >= 0.2 * len(seen) / (REPLICAS - 1)

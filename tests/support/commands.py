@@ -49,21 +49,23 @@ async def run(*arguments: str, stdin: bytes = b"", **extra: str) -> Done:
 
 @asynccontextmanager
 async def running(
-    *arguments: str, stdout: int = subprocess.PIPE, environ: Mapping[str, str] | None = None
+    *arguments: str, stdout: int = subprocess.PIPE, environ: Mapping[str, str] | None = None, seconds: float = SECONDS
 ) -> AsyncGenerator[trio.Process]:
-    """A run to be interfered with; killed after the block if it is still there."""
-    async with started([*COMMAND, *arguments], stdout, environ or {}) as process:
+    """A run to be interfered with, for at most ``seconds``; killed after the block if it is still there."""
+    async with started([*COMMAND, *arguments], stdout, environ or {}, seconds=seconds) as process:
         yield process
 
 
 @asynccontextmanager
-async def started(command: Sequence[str], stdout: int, environ: Mapping[str, str]) -> AsyncGenerator[trio.Process]:
+async def started(
+    command: Sequence[str], stdout: int, environ: Mapping[str, str], *, seconds: float = SECONDS
+) -> AsyncGenerator[trio.Process]:
     """Any command, as `running` does it."""
     process = await trio.lowlevel.open_process(
         command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.PIPE, env=environment(environ)
     )
     try:
-        with trio.fail_after(SECONDS):
+        with trio.fail_after(seconds):
             yield process
     finally:
         process.kill()
