@@ -4,8 +4,6 @@ and it is put on the shelf.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from llm_actors.run import Run
 from llm_protocol.content import Message
 from llm_protocol.events import Finished, Started, UsageReported
@@ -15,9 +13,7 @@ from llm_protocol.wires.responses import Create
 from llm_runtime.server.engine import admitted
 from llm_runtime.server.http_error import HttpError
 from llm_runtime.server.response_store import Recent, StoredResponse
-
-if TYPE_CHECKING:
-    from llm_runtime.server.state import ServerState
+from llm_runtime.server.state import ServerState
 
 
 async def begin(

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
 from math import inf
-from typing import TYPE_CHECKING, Never, final
+from typing import Never, final
 
 import trio
 
@@ -20,6 +20,7 @@ from llm_actors.kernel import Inbox
 from llm_actors.kernel.trace import exception_site
 from llm_protocol.failures import FailureKind
 from llm_runtime.server.bodies import HeldBodies
+from llm_runtime.server.dispatch import endpoint_of
 from llm_runtime.server.http1 import CONTINUE, Request, RequestParser, encode_response
 from llm_runtime.server.http_error import (
     NO_SNIFFING,
@@ -30,12 +31,10 @@ from llm_runtime.server.http_error import (
     too_many_connections,
 )
 from llm_runtime.server.limits import BODY_SECONDS, MIN_RATE, PIPELINED_BYTES
-from llm_runtime.server.request_context import BodyStream, RequestContext, refusing
+from llm_runtime.server.request_context import RequestContext, refusing
 from llm_runtime.server.socket import Socket
+from llm_runtime.server.state import ServerState
 from llm_runtime.server.wakeup import WakeupEvent
-
-if TYPE_CHECKING:
-    from llm_runtime.server.state import ServerState
 
 log = logging.getLogger("llm_runtime.server")
 
@@ -58,6 +57,7 @@ class HttpConnection:
         "_cancel",
         "_deadline",
         "_ends_with_client",
+        "_exchange",
         "_head_seconds",
         "_late",
         "_left",
@@ -66,11 +66,9 @@ class HttpConnection:
         "_phase",
         "_said_last_words",
         "_since",
-        "_upgrade",
         "cut_off",
         "service",
         "socket",
-        "streaming",
         "waker",
     )  # fmt: skip
 
@@ -78,7 +76,6 @@ class HttpConnection:
         self.socket = socket
         self.service = service
         self.waker = WakeupEvent()
-        self.streaming: BodyStream | None = None
         self._parser = RequestParser(service.config.max_body_bytes)
         self._phase = Phase.IDLE
         self._head_seconds = service.config.head_s
@@ -91,7 +88,7 @@ class HttpConnection:
         self._late = False
         self._left = False
         self._ends_with_client = False
-        self._upgrade: RequestContext | None = None
+        self._exchange: RequestContext | None = None
         self._said_last_words = False
 
     async def run(self, inbox: Inbox[Never], *, task_status: trio.TaskStatus[None]) -> None:
@@ -102,10 +99,12 @@ class HttpConnection:
         self.service.join(self)
         try:
             self.service.receiver.add(self.socket, self._take)
-            await self._serve_requests()
+            upgraded = await self._serve_requests()
             self.service.receiver.remove(self.socket)
-            if self._upgrade is not None:
-                await self.service.serve_websocket(self._upgrade, self.socket, self._parser.left_over())
+            if upgraded is not None:
+                from llm_runtime.server.session import serve  # costs 40 ms, which plain HTTP need not pay
+
+                await serve(self.service, upgraded, self.socket, self._parser.left_over())
             elif self._said_last_words:
                 await self.service.close_gently(self.socket)
         except trio.BrokenResourceError:
@@ -143,8 +142,8 @@ class HttpConnection:
 
     def tick(self, now: float) -> None:
         """Notice what takes too long."""
-        if self.streaming is not None:
-            self.streaming.tick(now)
+        if self._exchange is not None and self._exchange.streaming is not None:
+            self._exchange.streaming.tick(now)
         if self._phase is Phase.BODY:
             seconds = BODY_SECONDS + self._parser.received / MIN_RATE
             self._deadline = self._since + min(seconds, self.service.config.max_body_s)
@@ -185,17 +184,22 @@ class HttpConnection:
 
     # -- answering ---------------------------------------------------------------------------------------------------
 
-    async def _serve_requests(self) -> None:
+    async def _serve_requests(self) -> RequestContext | None:
+        """Answer requests until the last. Returns the one that goes on as a WebSocket, if one does."""
         while (exchange := await self._next_exchange()) is not None:
             self._enter(Phase.ANSWERING, inf)
+            self._exchange = exchange
             await self._answer(exchange)
+            self._exchange = None
             self._bodies.release_all()
-            self.streaming = None
             self._ends_with_client = False
-            if exchange.close or self._left or self._upgrade is not None:
+            if exchange.upgraded:
+                return exchange
+            if exchange.close or self._left:
                 self._said_last_words = exchange.close and not self._left
-                return
+                return None
             self._enter(Phase.IDLE, self.service.config.keep_alive_s)
+        return None
 
     async def _next_exchange(self) -> RequestContext | None:
         """The next request, judged and whole; nothing when the connection has ended or has to.
@@ -221,9 +225,9 @@ class HttpConnection:
         """Choose the endpoint, and tell whether the body has been read. Raises `HttpError`, unless the connection can
         go on after the refusal: then the endpoint is one that refuses.
         """
-        service, room = self.service, self.service.room
+        room = self.service.room
         try:
-            exchange.endpoint = service.endpoint_of(exchange, operators_only=room.is_reserved(self))
+            exchange.endpoint = endpoint_of(exchange, operators_only=room.is_reserved(self))
         except HttpError as refused:
             if refused.close or self._parser.next() is None:
                 raise
@@ -300,7 +304,3 @@ class HttpConnection:
         here = self._parser.body_bytes if request is None else len(request.body)
         self._bodies.hold(here - self._bodies.size)
         return request
-
-    def upgrade(self, exchange: RequestContext) -> None:
-        """Go on as a WebSocket once the endpoint has returned."""
-        self._upgrade = exchange

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
@@ -17,15 +16,11 @@ from llm_runtime.server.engine import admitted
 from llm_runtime.server.handshake import check_handshake
 from llm_runtime.server.http_error import JSON
 from llm_runtime.server.reading import read_body
-from llm_runtime.server.subscription import encode_failure, respond
-
-if TYPE_CHECKING:
-    from llm_runtime.server.request_context import RequestContext
+from llm_runtime.server.request_context import Endpoint, RequestContext
+from llm_runtime.server.run_response import encode_failure, respond
 
 METRICS = "text/plain; version=0.0.4; charset=utf-8"
 """Prometheus' text format."""
-
-Endpoint: TypeAlias = "Callable[[RequestContext], Awaitable[None]]"
 
 
 def asking(dialect: Callable[[], ServerDialect]) -> Endpoint:
@@ -38,7 +33,9 @@ def asking(dialect: Callable[[], ServerDialect]) -> Endpoint:
         try:
             target = exchange.request.target
             body = exchange.take_body()
-            decoded = await read_body(exchange.service, body, lambda text: spoken.decode_request(target, text))
+            decoded = await read_body(
+                exchange.service.json_limits, body, lambda text: spoken.decode_request(target, text)
+            )
             del body  # it may be large, and the answer to it take long
             inbound = admitted(exchange.caller, decoded)
             run = await exchange.service.submit(_tellable(inbound.request), stream=inbound.stream)

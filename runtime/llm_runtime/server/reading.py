@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from codecs import getincrementaldecoder
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from llm_actors.threads import run_large
 from llm_protocol.codec.fields import bad_request, checked_body
@@ -12,9 +12,6 @@ from llm_protocol.codec.json_limits import CheckedJson, JsonLimits
 from llm_protocol.content import Image
 from llm_protocol.dialect import Inbound, ServerDialect
 from llm_protocol.response import LLMResponse
-
-if TYPE_CHECKING:
-    from llm_runtime.server.state import ServerState
 
 T = TypeVar("T")
 
@@ -24,11 +21,11 @@ NUMBER_BYTES = 20
 """About what a number of a vector takes as JSON."""
 
 
-async def read_body(state: ServerState, body: bytes | str, decode: Callable[[CheckedJson], T]) -> T:
-    """What ``decode`` makes of a client's JSON, within the configured limits. Raises `BadRequestError`, and what
+async def read_body(limits: JsonLimits, body: bytes | str, decode: Callable[[CheckedJson], T]) -> T:
+    """What ``decode`` makes of a client's JSON, which must be within ``limits``. Raises `BadRequestError`, and what
     ``decode`` raises. A large body is decoded in a thread.
     """
-    return await run_large(len(body), _decoded, body, state.json_limits, decode)
+    return await run_large(len(body), _decoded, body, limits, decode)
 
 
 def _decoded(body: bytes | str, limits: JsonLimits, decode: Callable[[CheckedJson], T]) -> T:

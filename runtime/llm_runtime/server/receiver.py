@@ -8,15 +8,24 @@ from __future__ import annotations
 
 import selectors
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeAlias, final
+from typing import Protocol, TypeAlias, final
 
 import trio
 
-if TYPE_CHECKING:
-    from llm_runtime.server.socket import Socket
-
 Take: TypeAlias = Callable[[bytes], None]
 """Is given what came, and nothing at the end. Must neither wait nor raise."""
+
+
+class ReadableSocket(Protocol):
+    """A non-blocking socket; see `Socket`."""
+
+    def fileno(self) -> int:
+        """Its file descriptor."""
+        ...
+
+    def receive_now(self) -> bytes | None:
+        """The bytes that are there; empty at the end, None if there are none yet. Raises `trio.BrokenResourceError`."""
+        ...
 
 
 @final
@@ -24,16 +33,16 @@ class Receiver:
     """Receives from its members while it runs. What comes between two runs waits in the kernel."""
 
     def __init__(self) -> None:
-        self._members: dict[Socket, Take] = {}
+        self._members: dict[ReadableSocket, Take] = {}
         self._selector: selectors.BaseSelector | None = None
 
-    def add(self, socket: Socket, take: Take) -> None:
+    def add(self, socket: ReadableSocket, take: Take) -> None:
         """Give what comes from ``socket`` to ``take``, up to its end. Nobody else may receive from it meanwhile."""
         self._members[socket] = take
         if self._selector is not None:
             self._selector.register(socket, selectors.EVENT_READ, socket)
 
-    def remove(self, socket: Socket) -> None:
+    def remove(self, socket: ReadableSocket) -> None:
         """Leave ``socket`` alone, if it is a member. To be called before it is closed: its number is soon another's."""
         if self._members.pop(socket, None) is not None and self._selector is not None:
             self._selector.unregister(socket)
@@ -51,7 +60,7 @@ class Receiver:
             finally:
                 self._selector = None
 
-    def _receive(self, socket: Socket) -> None:
+    def _receive(self, socket: ReadableSocket) -> None:
         take = self._members.get(socket)
         if take is None:
             return  # removed on behalf of another of those that came together

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, final
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol, TypeAlias, final
 
 import trio
 
@@ -14,13 +14,40 @@ from llm_protocol.requests import new_request_id
 from llm_runtime.server.http1 import LAST_CHUNK, Request, encode_chunk, encode_head, encode_response
 from llm_runtime.server.http_error import NO_SNIFFING, HttpError, Shape, openai_shape
 from llm_runtime.server.limits import SSE_PING_SECONDS
+from llm_runtime.server.socket import Socket
+from llm_runtime.server.state import ServerState
 from llm_runtime.server.wakeup import WakeupEvent
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+Endpoint: TypeAlias = "Callable[[RequestContext], Awaitable[None]]"
+"""Answers one request. May raise `HttpError` before the response has begun."""
 
-    from llm_runtime.server.connection import HttpConnection
-    from llm_runtime.server.state import ServerState
+
+class ClientConnection(Protocol):
+    """The connection a request came over, as far as answering it needs to know."""
+
+    @property
+    def service(self) -> ServerState:
+        """What all connections share."""
+        ...
+
+    @property
+    def socket(self) -> Socket:
+        """Where the response is written."""
+        ...
+
+    @property
+    def waker(self) -> WakeupEvent:
+        """Wakes the connection's task."""
+        ...
+
+    @property
+    def cut_off(self) -> FailureKind | None:
+        """Why the connection is being cancelled, where that is not the client's doing."""
+        ...
+
+    def end_with_client(self) -> None:
+        """From now until the response is sent, the client's leaving cancels the connection."""
+        ...
 
 
 async def unanswered(exchange: RequestContext) -> None:
@@ -28,7 +55,7 @@ async def unanswered(exchange: RequestContext) -> None:
     raise AssertionError(f"request {exchange.request_id} has no endpoint")
 
 
-def refusing(refused: HttpError) -> Callable[[RequestContext], Awaitable[None]]:
+def refusing(refused: HttpError) -> Endpoint:
     """An endpoint that refuses."""
 
     async def refuse(exchange: RequestContext) -> None:
@@ -43,13 +70,13 @@ class RequestContext:
 
     __slots__ = (
         "_connection", "begun", "belongs", "caller", "close", "endpoint", "params", "request", "request_id", "service",
-        "shape",
+        "shape", "streaming", "upgraded",
     )  # fmt: skip
 
-    def __init__(self, connection: HttpConnection, request: Request) -> None:
+    def __init__(self, connection: ClientConnection, request: Request) -> None:
         self._connection = connection
-        self.endpoint: Callable[[RequestContext], Awaitable[None]] = unanswered
-        self.service: ServerState = connection.service
+        self.endpoint: Endpoint = unanswered
+        self.service = connection.service
         self.request = request
         self.request_id = new_request_id()
         self.caller = ""
@@ -59,6 +86,10 @@ class RequestContext:
         self.belongs = False
         """Whether who asks has been let in: by a key, where there are any."""
         self.close = False
+        self.streaming: BodyStream | None = None
+        """The body of a streamed response."""
+        self.upgraded = False
+        """Whether the connection goes on as a WebSocket, instead of a response."""
 
     @property
     def local_host(self) -> str:
@@ -76,8 +107,8 @@ class RequestContext:
         return body
 
     def upgrade(self) -> None:
-        """Let the connection go on as a WebSocket; instead of an answer."""
-        self._connection.upgrade(self)
+        """Let the connection go on as a WebSocket once the endpoint has returned; instead of a response."""
+        self.upgraded = True
 
     @property
     def waker(self) -> WakeupEvent:
@@ -114,8 +145,8 @@ class RequestContext:
     def stream(self, content_type: str) -> BodyStream:
         """Answer with a body that is sent as it is made; nothing is sent before its first piece."""
         self.close = self.close or self.service.draining or self.request.version == b"1.0"
-        stream = self._connection.streaming = BodyStream(self, content_type)
-        return stream
+        self.streaming = BodyStream(self, content_type)
+        return self.streaming
 
     async def send(self, data: bytes) -> None:
         """Send bytes of an answer that has begun."""

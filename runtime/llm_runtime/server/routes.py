@@ -11,7 +11,7 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from llm_runtime.server import endpoints, stored
-from llm_runtime.server.endpoints import Endpoint, asking, listing
+from llm_runtime.server.endpoints import asking, listing
 from llm_runtime.server.http_error import (
     HttpError,
     Shape,
@@ -21,6 +21,7 @@ from llm_runtime.server.http_error import (
     not_found,
     openai_shape,
 )
+from llm_runtime.server.request_context import Endpoint
 
 
 class Route(NamedTuple):

@@ -221,7 +221,7 @@ class Session:
         match head.type:
             case "response.create":
                 now = trio.current_time()
-                create = await read_body(self._service, text, RESPONSES.decode_create)
+                create = await read_body(self._service.json_limits, text, RESPONSES.decode_create)
                 self._admit(Asked(head, create, len(text), now))
             case "response.resume":
                 resume = await run_large(len(text), read, text, Resume)

@@ -11,7 +11,7 @@ import socket
 import struct
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, final
+from typing import final
 
 import trio
 
@@ -27,9 +27,7 @@ from llm_runtime.server.limits import (
     WRITE_PIECE_BYTES,
     WRITE_STALL_SECONDS,
 )
-
-if TYPE_CHECKING:
-    from llm_runtime.server.receiver import Receiver
+from llm_runtime.server.receiver import Receiver
 
 _RESET = struct.pack("ii", 1, 0)
 

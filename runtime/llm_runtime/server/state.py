@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from math import inf
-from typing import TYPE_CHECKING, Protocol, final
+from typing import Protocol, final
 
 import trio
 
@@ -15,21 +15,15 @@ from llm_protocol.requests import AnyRequest
 from llm_runtime.config import Key, Server
 from llm_runtime.server.access import Access
 from llm_runtime.server.bodies import BodyBudget
-from llm_runtime.server.endpoints import Endpoint, preflight
 from llm_runtime.server.engine import RequestEngine, submitted
-from llm_runtime.server.http_error import too_many_connections
 from llm_runtime.server.limits import CLOSE_SECONDS, LINGERING_CONNECTIONS, PARTING_SECONDS
 from llm_runtime.server.receiver import Receiver
 from llm_runtime.server.response_store import ResponseStore
 from llm_runtime.server.room import Guest, Room
-from llm_runtime.server.routes import choose, find
 from llm_runtime.server.socket import Socket
 from llm_runtime.server.subscription import RunSubscription
 from llm_runtime.server.ticker import Ticker, Ticking
 from llm_runtime.server.wakeup import WakeupEvent
-
-if TYPE_CHECKING:
-    from llm_runtime.server.request_context import RequestContext
 
 
 class OpenConnection(Ticking, Protocol):
@@ -76,31 +70,6 @@ class ServerState:
         self._connections.pop(connection, None)
         self.pulse.remove(connection)
         self._changed.wake()
-
-    def endpoint_of(self, exchange: RequestContext, *, operators_only: bool = False) -> Endpoint:
-        """Who answers a request, by its head. With ``operators_only`` there is no room for any but health and metrics.
-        Raises `Refused`.
-        """
-        request = exchange.request
-        methods, exchange.params = find(request.path)
-        if operators_only and not (methods and all(route.operators for route in methods.values())):
-            raise too_many_connections()
-        if request.method == "OPTIONS" and self.access.allows_origin(request.headers.get("origin")):
-            return preflight
-        if request.method in methods:
-            exchange.shape = methods[request.method].shape
-        if not (methods and all(route.open for route in methods.values())):
-            self.access.check_place(request.headers, request.query, exchange.local_host)
-            if not (methods and all(route.keyless for route in methods.values())):
-                exchange.caller = self.access.check_key(request.headers, exchange.peer_host)
-                exchange.belongs = True
-        return choose(methods, request.method).endpoint
-
-    async def serve_websocket(self, exchange: RequestContext, socket: Socket, left_over: bytes) -> None:
-        """Go on as a WebSocket with a connection whose handshake is good."""
-        from llm_runtime.server.session import serve  # costs 40 ms, which a daemon without WebSockets need not pay
-
-        await serve(self, exchange, socket, left_over)
 
     def parting(self) -> trio.CancelScope:
         """A scope for the last words to a client whose connection is being cancelled. All of them together have

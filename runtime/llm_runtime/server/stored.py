@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, final
+from typing import final
 from urllib.parse import parse_qs
 
 import msgspec
@@ -19,11 +19,9 @@ from llm_runtime.server.beginning import begin
 from llm_runtime.server.http_error import JSON, HttpError
 from llm_runtime.server.limits import CLOSE_SECONDS
 from llm_runtime.server.reading import read_body
+from llm_runtime.server.request_context import RequestContext
 from llm_runtime.server.response_store import StoredResponse
-from llm_runtime.server.subscription import encode_failure, end_of, respond
-
-if TYPE_CHECKING:
-    from llm_runtime.server.request_context import RequestContext
+from llm_runtime.server.run_response import encode_failure, end_of, respond
 
 RESPONSES = OpenAIResponsesServer()
 _DONE = Frame(None, b"[DONE]")
@@ -77,7 +75,7 @@ async def create(exchange: RequestContext) -> None:
     size = len(exchange.request.body)
     exchange.end_with_client()
     try:
-        asked = await read_body(exchange.service, exchange.take_body(), RESPONSES.decode_create)
+        asked = await read_body(exchange.service.json_limits, exchange.take_body(), RESPONSES.decode_create)
         kept = await begin(exchange.service, asked, exchange.caller, size, stream=asked.inbound.stream)
     except LLMClientError as exc:
         await exchange.reply(encode_failure(RESPONSES, exc.failure))

@@ -1,0 +1,29 @@
+"""Choose who answers a request, by its head: find the route, then check Host, Origin and key as it demands."""
+
+from __future__ import annotations
+
+from llm_runtime.server.endpoints import preflight
+from llm_runtime.server.http_error import too_many_connections
+from llm_runtime.server.request_context import Endpoint, RequestContext
+from llm_runtime.server.routes import choose, find
+
+
+def endpoint_of(exchange: RequestContext, *, operators_only: bool = False) -> Endpoint:
+    """The endpoint of a request. Sets who the caller is, the parameters in the path, and the shape of refusals.
+
+    With ``operators_only`` there is no room for any but health and metrics. Raises `HttpError`.
+    """
+    request, access = exchange.request, exchange.service.access
+    methods, exchange.params = find(request.path)
+    if operators_only and not (methods and all(route.operators for route in methods.values())):
+        raise too_many_connections()
+    if request.method == "OPTIONS" and access.allows_origin(request.headers.get("origin")):
+        return preflight
+    if request.method in methods:
+        exchange.shape = methods[request.method].shape
+    if not (methods and all(route.open for route in methods.values())):
+        access.check_place(request.headers, request.query, exchange.local_host)
+        if not (methods and all(route.keyless for route in methods.values())):
+            exchange.caller = access.check_key(request.headers, exchange.peer_host)
+            exchange.belongs = True
+    return choose(methods, request.method).endpoint

@@ -1,0 +1,135 @@
+"""Turn a run into an HTTP response, streamed or whole: the one place that does it, for every dialect."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from contextlib import suppress
+
+import trio
+
+from llm_actors.run import Run
+from llm_protocol.content import JsonObject
+from llm_protocol.dialect import Inbound, ServerDialect, WireResponse
+from llm_protocol.events import Failed, Finished
+from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.response import LLMResponse
+from llm_protocol.runtime_fields import is_wanted, limit_fields
+from llm_runtime.server.http_error import JSON, LIMIT_OWNER
+from llm_runtime.server.reading import encode_body
+from llm_runtime.server.request_context import RequestContext
+from llm_runtime.server.stream_format import stream_format_for
+
+NO_RETRY = ("x-should-retry", "false")
+_BILLED = (FailureKind.ANSWER_TOO_LARGE, FailureKind.LOG_LIMIT)
+"""Failures of a response that the vendor has made."""
+
+
+def respond(exchange: RequestContext, dialect: ServerDialect, inbound: Inbound, run: Run) -> Awaitable[None]:
+    """Answer with ``run``, streamed or whole as the client asked for."""
+    return (_stream if inbound.stream else _reply)(exchange, dialect, inbound, run)
+
+
+async def _reply(exchange: RequestContext, dialect: ServerDialect, inbound: Inbound, run: Run) -> None:
+    await exchange.reply(await encode_end(dialect, inbound, await end_of(exchange, run)))
+
+
+async def end_of(exchange: RequestContext, run: Run) -> Finished | Failed:
+    """Wait for the end of a run, undisturbed by what comes before it."""
+    with exchange.service.answering(run, exchange.waker.wake, whole=True) as answer:
+        answer.take()
+        while answer.end is None:
+            await exchange.waker.wait()
+            answer.take()
+        return answer.end
+
+
+async def encode_end(dialect: ServerDialect, inbound: Inbound, end: Finished | Failed) -> WireResponse:
+    """The whole answer to a request whose run has ended."""
+    if isinstance(end, Finished):
+        assert isinstance(end.response, LLMResponse), "a run's log ends with a response"
+        return WireResponse(200, (JSON, *told(end.response)), await encode_body(dialect, inbound, end.response))
+    return _encode_failed(dialect, inbound, end)
+
+
+def told(response: LLMResponse) -> tuple[tuple[str, str], ...]:
+    """How the answer came to be, as header fields, for clients whose wire has no place for it."""
+    decision = response.decision
+    fields = {
+        "provider": response.provider,
+        "model": response.model,
+        "attempts": str(_calls(decision)),
+        "cache": str(decision.get("cache", "off")),
+        "cost": "" if response.cost is None else f"{response.cost:.8f}",
+    }
+    return tuple((f"x-llm-runtime-{name}", value) for name, value in fields.items() if _fits_header(value))
+
+
+def _calls(decision: JsonObject) -> int:
+    """How many calls were made, of all models together where several were asked."""
+    own = sum(1 for attempt in decision.get("attempts", ()) if attempt.get("asked", True))
+    return int(decision.get("calls", own))
+
+
+def _fits_header(value: str) -> bool:
+    """Whether a value, a vendor's word among them, can stand in a header."""
+    return value != "" and value.isascii() and value.isprintable()
+
+
+def encode_failure(dialect: ServerDialect, failure: Failure, inbound: Inbound | None = None) -> WireResponse:
+    """A failure in the dialect's own shape. Where an answer, or some of it, had been made, clients are told not to ask
+    again by themselves: it would be paid for twice. Whose limit refused is told in a header, and in the body to a
+    client whose request, ``inbound``, spoke of ``llm_runtime``.
+    """
+    response = dialect.encode_error(failure)
+    if failure.limited_by is not None:
+        response = response._replace(headers=(*response.headers, (LIMIT_OWNER, failure.limited_by)))
+        if inbound is not None and is_wanted(inbound):
+            response = response._replace(body=limit_fields(response.body, failure))
+    if not (failure.partial or failure.kind in _BILLED) or NO_RETRY in response.headers:
+        return response
+    return response._replace(headers=(*response.headers, NO_RETRY))
+
+
+def _encode_failed(dialect: ServerDialect, inbound: Inbound, end: Failed) -> WireResponse:
+    """The failure of a run, with how it came about."""
+    response = encode_failure(dialect, end.failure, inbound)
+    return response if end.response is None else response._replace(headers=(*response.headers, *told(end.response)))
+
+
+async def _stream(exchange: RequestContext, dialect: ServerDialect, inbound: Inbound, run: Run) -> None:
+    """Stream a run.
+
+    A failure before the first token is an ordinary HTTP error, which clients know how to retry, unless the stream has
+    begun: with a dialect whose streams begin before the vendor does, or with a ping.
+    """
+    encoder, framing = dialect.response_encoder(inbound, run.response_id), stream_format_for(inbound)
+    waker, out = exchange.waker, exchange.stream(framing.content_type)
+    with exchange.service.answering(run, waker.wake) as answer:
+
+        async def send() -> bool:
+            """Send what there is, and tell whether that was the end."""
+            events = answer.take()
+            if isinstance(answer.end, Failed) and not out.begun and not answer.end.failure.partial:
+                await exchange.reply(_encode_failed(dialect, inbound, answer.end))
+                return True
+            frames = encoder.encode(events) if events else []
+            if answer.end is not None:
+                await out.finish(framing.encode(frames) + framing.end())
+                return True
+            if frames:
+                await out.write(framing.encode(frames))
+            elif out.is_idle:
+                await out.write(framing.ping)
+            return False
+
+        try:
+            if frames := encoder.start():
+                await out.write(framing.encode(frames))
+            while not await send():
+                await waker.wait()
+        except trio.Cancelled:
+            if exchange.cut_off is not None and out.begun:  # else an ordinary error can still be sent
+                answer.shut(exchange.cut_off)
+                with exchange.service.parting(), suppress(trio.BrokenResourceError):
+                    await send()
+            raise
