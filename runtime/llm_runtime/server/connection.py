@@ -191,6 +191,7 @@ class HttpConnection:
             self._exchange = exchange
             await self._answer(exchange)
             self._exchange = None
+            exchange.streaming = None  # it leads back: in a cycle both would wait for the garbage collector
             self._bodies.release_all()
             self._ends_with_client = False
             if exchange.upgraded:
