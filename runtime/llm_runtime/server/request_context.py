@@ -22,7 +22,7 @@ Endpoint: TypeAlias = "Callable[[RequestContext], Awaitable[None]]"
 """Answers one request. May raise `HttpError` before the response has begun."""
 
 
-class ClientConnection(Protocol):
+class RequestConnection(Protocol):
     """The connection a request came over, as far as answering it needs to know."""
 
     @property
@@ -73,7 +73,7 @@ class RequestContext:
         "shape", "streaming", "upgraded",
     )  # fmt: skip
 
-    def __init__(self, connection: ClientConnection, request: Request) -> None:
+    def __init__(self, connection: RequestConnection, request: Request) -> None:
         self._connection = connection
         self.endpoint: Endpoint = unanswered
         self.service = connection.service
