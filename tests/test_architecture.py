@@ -78,6 +78,19 @@ def test_the_protocol_does_no_io() -> None:
     assert wrong == {}
 
 
+def test_every_wire_has_the_same_files() -> None:
+    """Why these: docs/decisions/0009-wire-folders.md."""
+    always = {"__init__", "shapes", "content", "client", "stream", "server", "server_stream", "errors"}
+    where_there_is_one = {"profile", "models", "embeddings", "images"}
+    wires = PACKAGES["llm_protocol"] / "wires"
+    folders = [folder for folder in wires.iterdir() if (folder / "__init__.py").exists()]
+    assert len(folders) == 5
+    for folder in folders:
+        names = {file.stem for file in folder.glob("*.py")}
+        assert names >= always, folder.name
+        assert names <= always | where_there_is_one, folder.name
+
+
 @pytest.mark.parametrize("part", ["llm_actors.kernel", "llm_actors.testing"])
 def test_the_kernel_knows_nothing_of_llms(part: str) -> None:
     generic = ("llm_actors.kernel.", "llm_actors.testing.")

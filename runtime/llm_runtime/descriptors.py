@@ -32,7 +32,7 @@ PRELOADED = (
     "llm_protocol.wires.anthropic",
     "llm_protocol.wires.cohere",
     "llm_protocol.wires.gemini",
-    "llm_protocol.wires.gemini.framing",
+    "llm_protocol.codec.json_array",
     "llm_protocol.wires.openai_chat",
     "llm_runtime.dashboard",
     "llm_runtime.metrics",

@@ -22,7 +22,7 @@ from llm_protocol.wires.anthropic import AnthropicServer
 from llm_protocol.wires.cohere import CohereServer
 from llm_protocol.wires.gemini import GeminiServer
 from llm_protocol.wires.openai_chat import OPENAI, OpenAIChat, OpenAIChatServer
-from llm_protocol.wires.openai_chat.quirks import COMPATIBLE
+from llm_protocol.wires.openai_chat.profile import COMPATIBLE
 from llm_protocol.wires.responses import OpenAIResponsesServer
 from support.streams import check_order, decode
 

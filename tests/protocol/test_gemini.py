@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from llm_protocol.codec.json import WireError
+from llm_protocol.codec.json_array import JsonArrayDecoder
 from llm_protocol.content import (
     HostedTool,
     Image,
@@ -29,7 +30,6 @@ from llm_protocol.failures import FailureKind
 from llm_protocol.requests import ChatRequest, CompletionRequest, EmbeddingRequest, ImageRequest, Parameters
 from llm_protocol.response import FinishReason
 from llm_protocol.wires.gemini import Gemini
-from llm_protocol.wires.gemini.framing import JsonArrayDecoder
 from support.streams import check_all_splits, check_order, decode, fold
 
 CLIENT = Gemini()

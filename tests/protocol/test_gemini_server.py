@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llm_protocol.codec.json_array import JsonArrayEncoder
 from llm_protocol.content import (
     HostedTool,
     Image,
@@ -34,7 +35,6 @@ from llm_protocol.fold import unfold
 from llm_protocol.requests import ChatRequest, EmbeddingRequest, ImageRequest, Parameters
 from llm_protocol.response import FinishReason, LLMResponse, Usage
 from llm_protocol.wires.gemini import Gemini, GeminiServer
-from llm_protocol.wires.gemini.framing import JsonArrayEncoder
 from support import conversations as given_
 from support.streams import decode, encode, fold, same_answer
 

@@ -143,7 +143,9 @@ class PieceSplitter(Protocol):
         ...
 
 
-_BLANK = b"\xef\xbb\xbf \t\r\n"
+BLANK = b"\xef\xbb\xbf \t\r\n"
+"""What may stand before JSON: white space and a byte order mark."""
+
 _SSE_LINES = (b"data:", b"event:", b"id:", b"retry:", b":")
 
 
@@ -179,7 +181,7 @@ class BodyDecoder:
         if answer.over:
             return []
         if self._is_new:
-            data = data.lstrip(_BLANK)
+            data = data.lstrip(BLANK)
             if not data:
                 return []
             self._is_new = False
@@ -231,7 +233,7 @@ def read_whole(answer: AnswerDecoder, body: bytes, ignored: set[str] | None = No
     """The events of an answer that came in one piece; the last one is ``Finished`` or ``Failed``. To ``ignored`` are
     added the names of fields that were left out.
     """
-    if body.lstrip(_BLANK).startswith(_SSE_LINES):
+    if body.lstrip(BLANK).startswith(_SSE_LINES):
         decoder = BodyDecoder(answer)
         events = [*decoder.feed(body), *decoder.end()]
     else:

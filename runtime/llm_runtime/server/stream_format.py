@@ -45,7 +45,7 @@ class JsonArray:
     ping = b"\n"
 
     def __init__(self) -> None:
-        from llm_protocol.wires.gemini.framing import JsonArrayEncoder
+        from llm_protocol.codec.json_array import JsonArrayEncoder
 
         encoder = JsonArrayEncoder()
         self.encode = encoder.encode

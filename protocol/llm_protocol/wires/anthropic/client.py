@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from typing import final
+from collections.abc import Sequence
+from typing import Any, final
+
+import msgspec
 
 from llm_protocol.codec.decoding import BodyDecoder, read_whole
-from llm_protocol.codec.fields import unsupported
-from llm_protocol.dialect import Headers, ModelPage, RateLimits, WireRequest, WireResponse
+from llm_protocol.codec.fields import add_extra, check_parameters, unsupported
+from llm_protocol.content import HostedTool, JsonObject, Message, ResponseFormat, Tool, ToolChoice
+from llm_protocol.dialect import Headers, ModelPage, RateLimits, WireRequest, WireResponse, post
 from llm_protocol.events import Event
 from llm_protocol.failures import Failure
-from llm_protocol.requests import AnyRequest, ChatRequest, RequestType
+from llm_protocol.model_rules import ModelRule, rule_of
+from llm_protocol.requests import AnyRequest, ChatRequest, LLMProvider, Parameters, RequestType
 from llm_protocol.wires.anthropic import errors, models
-from llm_protocol.wires.anthropic.blocks import NAME
-from llm_protocol.wires.anthropic.request import encode_chat
+from llm_protocol.wires.anthropic.content import encode_parts, plain_text
+from llm_protocol.wires.anthropic.profile import (
+    BUDGET_OF_EFFORT,
+    DEFAULT_MAX_TOKENS,
+    MIN_THINKING_BUDGET,
+    Capabilities,
+    capabilities,
+)
+from llm_protocol.wires.anthropic.shapes import NAME, OLD_VERSION, VERSION
 from llm_protocol.wires.anthropic.stream import AnthropicDecoder
 
 
@@ -62,3 +74,267 @@ class Anthropic:
     def decode_models(self, body: bytes) -> ModelPage:
         """A page of the model list. Raises `ProtocolError`."""
         return models.decode_models(body)
+
+
+_KNOWN = frozenset(
+    (
+        "temperature",
+        "top_p",
+        "top_k",
+        "max_output_tokens",
+        "stop",
+        "reasoning_effort",
+        "reasoning_budget",
+        "reasoning_summary",
+        "parallel_tool_calls",
+        "user",
+    )
+)
+_SAMPLING = ("temperature", "top_p", "top_k")
+
+
+def encode_chat(request: ChatRequest, *, stream: bool) -> WireRequest:
+    """The HTTP request. Raises `UnsupportedError` naming what Anthropic, or the model, cannot be told."""
+    rule = rule_of(LLMProvider.ANTHROPIC, request.model.lower().replace(".", "-"))
+    parameters = _within(request.parameters, rule)
+    asked = _Asked(parameters)
+    can = capabilities(request.model)
+    own = parameters.extra.get(NAME, {})
+    check_parameters(parameters, _KNOWN, "Anthropic")
+    thinking = own["thinking"] if "thinking" in own else _thinking(asked, can)
+    sampling = _sampling(asked, can)
+    system, messages = _conversation(request.messages, can)
+    body: JsonObject = {
+        "model": request.model,
+        "max_tokens": _max_tokens(parameters, can, thinking),
+        "messages": messages,
+        "system": system,
+        "stream": stream,
+        **sampling,
+        "stop_sequences": list(parameters.stop) or None,
+        "tools": [_encode_tool(tool, f"tools[{at}]") for at, tool in enumerate(request.tools)] or None,
+        "tool_choice": _encode_choice(_choice(request, rule), parameters, has_tools=bool(request.tools)),
+        "thinking": thinking,
+        "output_config": _output_config(asked, can, request.response_format, thinking),
+        "metadata": {"user_id": parameters.user} if parameters.user is not None else None,
+    }
+    body = {name: _with_own(value, own.get(name)) for name, value in body.items() if value is not None}
+    add_extra(body, parameters, NAME)
+    version = OLD_VERSION if sampling or _is_old_style(messages) else VERSION
+    present = {name: value for name, value in body.items() if value is not None}
+    return post("/v1/messages", present, ("anthropic-version", version))
+
+
+def _with_own(ours: Any, own: Any) -> Any:
+    """The caller's vendor fields beside ours in an object that both speak of, such as ``output_config``."""
+    return {**own, **ours} if isinstance(ours, dict) and isinstance(own, dict) else ours
+
+
+class _Asked:
+    """The caller's parameters; what cannot be said of them is refused, or left out for a lenient caller."""
+
+    def __init__(self, parameters: Parameters) -> None:
+        self.parameters = parameters
+
+    def get(self, name: str) -> Any:
+        return getattr(self.parameters, name)
+
+    def fail(self, name: str, message: str) -> None:
+        if not self.parameters.lenient:
+            raise unsupported(name, message)
+
+
+# ---------------------------------------------------------------- parameters
+
+
+def _within(parameters: Parameters, rule: ModelRule) -> Parameters:
+    """With an effort that the model has: some always think, and refuse to be told not to."""
+    if not rule.efforts or "none" in rule.efforts:
+        return parameters
+    if parameters.reasoning_budget == 0:
+        return msgspec.structs.replace(parameters, reasoning_budget=None, reasoning_effort=rule.efforts[0])
+    if parameters.reasoning_effort == "none":
+        return msgspec.structs.replace(parameters, reasoning_effort=rule.efforts[0])
+    return parameters
+
+
+def _max_tokens(parameters: Parameters, can: Capabilities, thinking: Any) -> int:
+    if parameters.max_output_tokens is not None:
+        return parameters.max_output_tokens
+    budget = thinking.get("budget_tokens") if isinstance(thinking, dict) else None
+    return min(DEFAULT_MAX_TOKENS + (budget if isinstance(budget, int) else 0), can.max_output_tokens)
+
+
+def _sampling(asked: _Asked, can: Capabilities) -> JsonObject:
+    """The sampling fields; left out on models that know only the defaults, and refuse the request for others."""
+    found: JsonObject = {}
+    for name in _SAMPLING:
+        value = asked.get(name)
+        if value is None:
+            continue
+        if not can.sampling:
+            continue
+        if name == "temperature" and value > 1:
+            asked.fail(name, "Anthropic takes a temperature from 0 to 1")
+        else:
+            found[name] = value
+    return found
+
+
+def _thinking(asked: _Asked, can: Capabilities) -> JsonObject | None:
+    thinking = _thinking_mode(asked, can)
+    if asked.get("reasoning_summary") is None:
+        return thinking
+    if thinking is None and can.adaptive_thinking:
+        thinking = {"type": "adaptive"}
+    if thinking is None or thinking["type"] == "disabled":
+        asked.fail(
+            "reasoning_summary", "there is no reasoning to show: reasoning_effort or reasoning_budget asks for it"
+        )
+        return thinking
+    return {**thinking, "display": "summarized"}
+
+
+def _thinking_mode(asked: _Asked, can: Capabilities) -> JsonObject | None:
+    effort, budget = asked.get("reasoning_effort"), asked.get("reasoning_budget")
+    if budget == 0 or (effort == "none" and budget is None):
+        return {"type": "disabled"} if can.thinking_budget or can.adaptive_thinking else None
+    if budget is not None:
+        problem = _budget_problem(budget, can)
+        if problem is None:
+            return {"type": "enabled", "budget_tokens": budget}
+        asked.fail("reasoning_budget", problem)
+    if effort in (None, "none"):
+        return None
+    if can.adaptive_thinking:
+        return {"type": "adaptive"}
+    if effort not in BUDGET_OF_EFFORT or not can.thinking_budget:
+        asked.fail("reasoning_effort", _effort_problem(can))
+        return None
+    return {"type": "enabled", "budget_tokens": _fitting_budget(asked, BUDGET_OF_EFFORT[effort])}
+
+
+def _budget_problem(budget: int, can: Capabilities) -> str | None:
+    if not can.thinking_budget:
+        return "this Claude model takes no thinking budget: use reasoning_effort"
+    if budget < MIN_THINKING_BUDGET:
+        return f"Anthropic's least thinking budget is {MIN_THINKING_BUDGET} tokens (0 turns thinking off)"
+    return None
+
+
+def _effort_problem(can: Capabilities) -> str:
+    if not can.thinking_budget:
+        return "this Claude model does not reason"
+    return f"reasoning_effort is one of none, {', '.join(BUDGET_OF_EFFORT)}"
+
+
+def _fitting_budget(asked: _Asked, budget: int) -> int:
+    """A budget of our own making must leave room in ``max_tokens``, or the vendor refuses the whole request."""
+    limit = asked.get("max_output_tokens")
+    return budget if limit is None else max(MIN_THINKING_BUDGET, min(budget, limit // 2))
+
+
+def _output_config(asked: _Asked, can: Capabilities, form: ResponseFormat | None, thinking: Any) -> JsonObject | None:
+    config: JsonObject = {}
+    effort = asked.get("reasoning_effort")
+    if can.effort and effort not in (None, "none"):
+        config["effort"] = "low" if effort == "minimal" else effort
+    elif effort not in (None, "none") and thinking is None:
+        asked.fail("reasoning_effort", "this Claude model takes no effort, and thinking is not asked for")
+    if form is not None and form.type == "json_schema":
+        config["format"] = {"type": "json_schema", "schema": form.schema or {"type": "object"}}
+    elif form is not None and form.type == "json":
+        asked.fail("response_format", "Anthropic has no JSON mode without a schema: use json_schema")
+    return config or None
+
+
+# ---------------------------------------------------------------- tools
+
+
+def _encode_tool(tool: Tool | HostedTool, where: str) -> JsonObject:
+    if isinstance(tool, HostedTool):
+        if tool.dialect != NAME:
+            raise unsupported(where, f"a hosted tool of {tool.dialect!r} cannot be sent to Anthropic")
+        return tool.value
+    coded: JsonObject = {"name": tool.name, "input_schema": tool.parameters or {"type": "object", "properties": {}}}
+    if tool.description is not None:
+        coded["description"] = tool.description
+    if tool.strict is not None:
+        coded["strict"] = tool.strict
+    return {**coded, **((tool.extra or {}).get(NAME, {}))}
+
+
+_CHOICES = {"auto": "auto", "none": "none", "required": "any", "named": "tool"}
+
+
+def _choice(request: ChatRequest, rule: ModelRule) -> ToolChoice | None:
+    choice = request.tool_choice
+    if choice is None or choice.mode in ("auto", "none") or rule.forced_tools:
+        return choice
+    if not request.parameters.lenient:
+        raise unsupported("tool_choice", f"{request.model} cannot be made to call a tool: it chooses for itself")
+    return None
+
+
+def _encode_choice(choice: ToolChoice | None, parameters: Parameters, *, has_tools: bool) -> JsonObject | None:
+    one_at_a_time = parameters.parallel_tool_calls is False and has_tools
+    if choice is None and not one_at_a_time:
+        return None
+    coded: JsonObject = {"type": _CHOICES[choice.mode if choice else "auto"]}
+    if choice is not None and choice.mode == "named":
+        coded["name"] = choice.name
+    if parameters.parallel_tool_calls is not None and has_tools and coded["type"] != "none":
+        coded["disable_parallel_tool_use"] = one_at_a_time
+    return coded
+
+
+# ---------------------------------------------------------------- the conversation
+
+
+def _conversation(messages: Sequence[Message], can: Capabilities) -> tuple[Any, list[JsonObject]]:
+    """The ``system`` field and the turns. System messages after the beginning stay in place on models that take
+    them there, and join the ``system`` field on the others.
+    """
+    system: list[JsonObject] = []
+    turns: list[JsonObject] = []
+    joinable = ""  # the role of the turn before
+    for at, message in enumerate(messages):
+        where = f"messages[{at}].content"
+        if message.role in ("system", "developer") and not (turns and can.mid_system):
+            system += encode_parts(message.content, where)
+            continue
+        blocks = encode_parts(message.content, where)
+        if not blocks:
+            continue
+        # All results of one turn's tool calls must stand in the one user turn that follows it.
+        if turns and {joinable, message.role} in ({"tool"}, {"tool", "user"}):
+            turns[-1]["content"] += blocks
+        else:
+            turns.append({"role": _ROLES[message.role], "content": blocks})
+        joinable = message.role
+    _trim_prefill(turns)
+    for turn in turns:
+        turn["content"] = plain_text(turn["content"]) or turn["content"]
+    return plain_text(system) or system or None, turns
+
+
+def _is_old_style(turns: list[JsonObject]) -> bool:
+    """Whether a turn holds what only `OLD_VERSION` takes."""
+    return any(
+        (turn["role"], block.get("type")) == ("assistant", "document")
+        or ((turn["role"], block.get("type")) == ("user", "text") and block.get("citations"))
+        for turn in turns
+        if isinstance(turn["content"], list)
+        for block in turn["content"]
+    )
+
+
+_ROLES = {"user": "user", "tool": "user", "assistant": "assistant", "system": "system", "developer": "system"}
+
+
+def _trim_prefill(turns: list[JsonObject]) -> None:
+    """The vendor refuses a beginning of the answer that ends in white space."""
+    if turns and turns[-1]["role"] == "assistant":
+        last = turns[-1]["content"][-1]
+        if last.get("type") == "text":
+            turns[-1]["content"][-1] = {**last, "text": last["text"].rstrip() or last["text"]}

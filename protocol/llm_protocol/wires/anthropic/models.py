@@ -11,8 +11,7 @@ from llm_protocol.codec.times import day, rfc3339
 from llm_protocol.content import JsonObject
 from llm_protocol.dialect import Lifecycle, ModelInfo, ModelPage, WireRequest
 from llm_protocol.errors import ProtocolError
-from llm_protocol.wires.anthropic.blocks import NAME
-from llm_protocol.wires.anthropic.request import VERSION
+from llm_protocol.wires.anthropic.shapes import NAME, VERSION
 
 PAGE_SIZE = 1_000
 """Models asked for at once: the vendor's greatest."""

@@ -10,6 +10,15 @@ from llm_protocol.codec.json import WireError
 from llm_protocol.content import JsonObject, Refusal
 from llm_protocol.response import FinishReason, Usage
 
+NAME = "anthropic"
+VERSION = "2026-10-21"
+"""``anthropic-version`` of every request that does not need the older one."""
+
+OLD_VERSION = "2023-06-01"
+"""The last version that takes ``temperature``, ``top_p`` and ``top_k`` (on models that take them), documents in
+assistant turns, and citations in user turns.
+"""
+
 REASONS = {
     "end_turn": FinishReason.STOP,
     "stop_sequence": FinishReason.STOP,

@@ -31,7 +31,7 @@ from llm_protocol.events import (
 from llm_protocol.failures import Failure
 from llm_protocol.response import FinishReason
 from llm_protocol.text_buffer import TextBuffer
-from llm_protocol.wires.anthropic.blocks import decode_answer_block
+from llm_protocol.wires.anthropic.content import decode_answer_block
 from llm_protocol.wires.anthropic.errors import failure_of
 from llm_protocol.wires.anthropic.shapes import (
     REASONS,

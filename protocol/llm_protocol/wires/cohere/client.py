@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import final
 
 from llm_protocol.codec.decoding import BodyDecoder, read_whole
-from llm_protocol.codec.fields import unsupported
+from llm_protocol.codec.fields import add_extra, bad_request, check_parameters, unsupported
 from llm_protocol.codec.whole import WholeBody
+from llm_protocol.content import HostedTool, JsonObject, ResponseFormat, Tool, ToolChoice
 from llm_protocol.dialect import Headers, ModelPage, RateLimits, StreamDecoder, WireRequest, WireResponse, post
 from llm_protocol.events import Event
 from llm_protocol.failures import Failure
-from llm_protocol.requests import AnyRequest, ChatRequest, EmbeddingRequest, RequestType
+from llm_protocol.requests import AnyRequest, ChatRequest, EmbeddingRequest, Parameters, RequestType
 from llm_protocol.wires.cohere import errors, models
+from llm_protocol.wires.cohere.content import encode_messages
 from llm_protocol.wires.cohere.embeddings import decode_embeddings, embedding_body
-from llm_protocol.wires.cohere.parts import NAME
-from llm_protocol.wires.cohere.request import chat_body
+from llm_protocol.wires.cohere.shapes import NAME
 from llm_protocol.wires.cohere.stream import CohereDecoder
 
 
@@ -69,3 +71,106 @@ class Cohere:
     def decode_models(self, body: bytes) -> ModelPage:
         """A page of the model list. Raises `ProtocolError`."""
         return models.decode_models(body)
+
+
+_FIELDS = {
+    "temperature": "temperature",
+    "top_p": "p",
+    "top_k": "k",
+    "max_output_tokens": "max_tokens",
+    "frequency_penalty": "frequency_penalty",
+    "presence_penalty": "presence_penalty",
+    "seed": "seed",
+}
+"""Our parameters by the wire's names for them."""
+
+_KNOWN = (*_FIELDS, "stop", "reasoning_effort", "reasoning_budget", "reasoning_summary", "parallel_tool_calls")
+
+BUDGET_OF_EFFORT = {"minimal": 512, "low": 1_024, "medium": 4_096, "high": None, "xhigh": None, "max": None}
+"""The thinking budget that stands for an effort, since Cohere counts instead of grading; ``None``: no limit."""
+
+
+def chat_body(request: ChatRequest, *, stream: bool) -> JsonObject:
+    """The body. Raises `UnsupportedError` naming what Cohere cannot be told."""
+    parameters = request.parameters
+    check_parameters(parameters, _KNOWN, "Cohere")
+    body: JsonObject = {"model": request.model, "messages": encode_messages(request.messages), "stream": stream}
+    for name, field in _FIELDS.items():
+        if (value := getattr(parameters, name)) is not None:
+            body[field] = value
+    if parameters.stop:
+        body["stop_sequences"] = list(parameters.stop)
+    if parameters.parallel_tool_calls is False and request.tools and not parameters.lenient:
+        raise unsupported("parallel_tool_calls", "Cohere cannot be told to call one tool at a time")
+    body |= _tool_fields(request.tools, request.tool_choice, parameters)
+    body |= _thinking(parameters)
+    body |= _response_format(request.response_format)
+    add_extra(body, parameters, NAME)
+    return body
+
+
+def _thinking(parameters: Parameters) -> JsonObject:
+    # Thoughts are always shown in full, so a summary needs no asking for.
+    budget, effort = parameters.reasoning_budget, parameters.reasoning_effort
+    if budget is None and effort is None:
+        return {}
+    if budget == 0 or (budget is None and effort == "none"):
+        return {"thinking": {"type": "disabled"}}
+    if budget is None:
+        if effort not in BUDGET_OF_EFFORT:
+            if parameters.lenient:
+                return {}
+            known = ", ".join(("none", *BUDGET_OF_EFFORT))
+            raise unsupported("reasoning_effort", f"reasoning_effort is one of {known}")
+        budget = BUDGET_OF_EFFORT[effort]
+    return {"thinking": {"type": "enabled"} | ({} if budget is None else {"token_budget": budget})}
+
+
+def _response_format(form: ResponseFormat | None) -> JsonObject:
+    if form is None or form.type == "text":
+        return {}
+    schema = {"json_schema": form.schema or {"type": "object"}} if form.type == "json_schema" else {}
+    return {"response_format": {"type": "json_object", **schema}}
+
+
+# ---------------------------------------------------------------- tools
+
+
+_CHOICES = {"none": "NONE", "required": "REQUIRED", "named": "REQUIRED"}
+
+
+def _tool_fields(tools: Sequence[Tool | HostedTool], choice: ToolChoice | None, parameters: Parameters) -> JsonObject:
+    if choice is not None and choice.mode == "named":
+        tools = _only(tools, choice.name)
+    body: JsonObject = {}
+    if tools:
+        body["tools"] = [_encode_tool(tool, f"tools[{at}]") for at, tool in enumerate(tools)]
+        strict = {tool.strict for tool in tools if isinstance(tool, Tool)} - {None}
+        if len(strict) == 2 and not parameters.lenient:
+            raise unsupported("tools", "Cohere takes strictness for all tools together: set it alike")
+        if strict == {True}:
+            body["strict_tools"] = True
+    if choice is not None and choice.mode in _CHOICES:
+        body["tool_choice"] = _CHOICES[choice.mode]
+    return body
+
+
+def _only(tools: Sequence[Tool | HostedTool], name: str | None) -> Sequence[Tool | HostedTool]:
+    """Cohere cannot be told to call one tool of several: it is shown that one only, and must call."""
+    found = [tool for tool in tools if isinstance(tool, Tool) and tool.name == name]
+    if not found:
+        raise bad_request("tool_choice", f"tool_choice names {name!r}, which is not among the tools")
+    return found
+
+
+def _encode_tool(tool: Tool | HostedTool, where: str) -> JsonObject:
+    if isinstance(tool, HostedTool):
+        if tool.dialect != NAME:
+            raise unsupported(where, f"a hosted tool of {tool.dialect!r} cannot be sent to Cohere")
+        return tool.value
+    function: JsonObject = {"name": tool.name}
+    if tool.parameters:
+        function["parameters"] = tool.parameters
+    if tool.description is not None:
+        function["description"] = tool.description
+    return {"type": "function", "function": function, **((tool.extra or {}).get(NAME, {}))}

@@ -16,8 +16,7 @@ from llm_protocol.dialect import Inbound
 from llm_protocol.events import Event, Started
 from llm_protocol.requests import EmbeddingRequest, Parameters
 from llm_protocol.response import LLMResponse, Usage
-from llm_protocol.wires.cohere.parts import NAME
-from llm_protocol.wires.cohere.shapes import decode_usage
+from llm_protocol.wires.cohere.shapes import NAME, decode_usage
 
 MAX_TEXTS = 96
 """Texts in one call: the vendor's limit."""

@@ -10,7 +10,7 @@ from llm_protocol.content import JsonObject
 from llm_protocol.dialect import ModelInfo, ModelPage, WireRequest
 from llm_protocol.errors import ProtocolError
 from llm_protocol.requests import RequestType
-from llm_protocol.wires.cohere.parts import NAME
+from llm_protocol.wires.cohere.shapes import NAME
 
 PAGE_SIZE = 1_000
 """Models asked for at once: the vendor's greatest."""

@@ -9,6 +9,8 @@ import msgspec
 from llm_protocol.content import JsonObject
 from llm_protocol.response import FinishReason, Usage
 
+NAME = "cohere"
+
 REASONS = {
     "COMPLETE": FinishReason.STOP,
     "STOP_SEQUENCE": FinishReason.STOP,

@@ -28,9 +28,10 @@ from llm_protocol.events import (
 from llm_protocol.failures import Failure
 from llm_protocol.response import FinishReason
 from llm_protocol.text_buffer import TextBuffer
+from llm_protocol.wires.cohere.content import TOOL_PLAN, cite, decode_assistant, text_of
 from llm_protocol.wires.cohere.errors import in_stream_failure
-from llm_protocol.wires.cohere.parts import NAME, TOOL_PLAN, cite, decode_assistant, text_of
 from llm_protocol.wires.cohere.shapes import (
+    NAME,
     REASONS,
     CohereCall,
     CohereContent,

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import final
 from urllib.parse import quote
 
 from llm_protocol.codec.decoding import BodyDecoder, read_whole
-from llm_protocol.codec.fields import unsupported
+from llm_protocol.codec.fields import bad_request, check_parameters, refuse_transport, unsupported
 from llm_protocol.codec.sse import MAX_EVENT_BYTES
 from llm_protocol.codec.whole import WholeBody
-from llm_protocol.content import JsonObject
+from llm_protocol.content import JsonObject, Message, Part, Text, ToolCall, ToolResult
 from llm_protocol.dialect import Headers, ModelPage, RateLimits, StreamDecoder, WireRequest, WireResponse, post
 from llm_protocol.events import Event
 from llm_protocol.failures import Failure
-from llm_protocol.requests import AnyRequest, ChatRequest, EmbeddingRequest, ImageRequest, RequestType
+from llm_protocol.model_rules import nearest_effort, rule_of
+from llm_protocol.requests import (
+    AnyRequest,
+    ChatRequest,
+    EmbeddingRequest,
+    ImageRequest,
+    LLMProvider,
+    Parameters,
+    RequestType,
+)
 from llm_protocol.wires.gemini import models
+from llm_protocol.wires.gemini.content import encode_part, encode_result, encode_tools
 from llm_protocol.wires.gemini.embeddings import decode_embeddings, embedding_body
 from llm_protocol.wires.gemini.errors import decode_error
-from llm_protocol.wires.gemini.framing import GeminiPieceSplitter
-from llm_protocol.wires.gemini.request import add_extra_deep, chat_body, image_body
-from llm_protocol.wires.gemini.stream import GeminiDecoder
-from llm_protocol.wires.gemini.tables import NAME, VERSION
+from llm_protocol.wires.gemini.profile import NO_SIGNATURE, Thinking, thinking_of
+from llm_protocol.wires.gemini.shapes import ASPECTS, NAME, SCALES, VERSION
+from llm_protocol.wires.gemini.stream import GeminiDecoder, GeminiPieceSplitter
 
 MAX_PICTURE_EVENT_BYTES = 32 * 1024 * 1024
 """One event may have this many bytes where pictures were asked for: they come whole, in base64."""
@@ -100,3 +110,221 @@ def _wants_pictures(request: AnyRequest) -> bool:
         return True
     config = request.parameters.extra.get(NAME, {}).get("generationConfig")
     return isinstance(config, dict) and "IMAGE" in str(config.get("responseModalities"))
+
+
+_SAMPLING = {
+    "temperature": "temperature",
+    "top_p": "topP",
+    "top_k": "topK",
+    "max_output_tokens": "maxOutputTokens",
+    "frequency_penalty": "frequencyPenalty",
+    "presence_penalty": "presencePenalty",
+    "seed": "seed",
+}
+_ASPECT_TOLERANCE = 0.04  # of the ratio of a size to the nearest that there is
+_KNOWN = frozenset((*_SAMPLING, "stop", "reasoning_effort", "reasoning_budget", "reasoning_summary"))
+
+
+def add_extra_deep(body: JsonObject, parameters: Parameters) -> None:
+    """Add ``parameters.extra["gemini"]`` to ``body``, object by object: most of Gemini's fields stand inside
+    ``generationConfig``. What ``body`` already says wins. Raises `BadRequestError` for a transport field.
+    """
+    extra = parameters.extra.get(NAME)
+    if extra:
+        refuse_transport(extra)
+        _merge(body, extra)
+
+
+def _merge(into: JsonObject, more: JsonObject) -> None:
+    for name, value in more.items():
+        here = into.setdefault(name, value)
+        if here is not value and isinstance(here, dict) and isinstance(value, dict):
+            into[name] = dict(here)
+            _merge(into[name], value)
+
+
+# ---------------------------------------------------------------- chat
+
+
+def chat_body(request: ChatRequest) -> JsonObject:
+    """The body of a chat. Raises `UnsupportedError` naming what Gemini, or the model, cannot be told."""
+    check_parameters(request.parameters, _KNOWN | _harmless(request.parameters), "Gemini")
+    thinking = thinking_of(request.model)
+    body: JsonObject = {"contents": list(_contents(request.messages, thinking))}
+    system = [part for message in request.messages if _is_system(message) for part in _system_parts(message)]
+    if system:
+        body["systemInstruction"] = {"parts": system}
+    if request.tools:
+        body["tools"] = encode_tools(request.tools)
+    calling = _calling(request)
+    if calling:
+        body["toolConfig"] = {"functionCallingConfig": calling}
+    config = _generation_config(request, thinking)
+    config.update(_format(request))
+    if config:
+        body["generationConfig"] = config
+    return body
+
+
+def _harmless(parameters: Parameters) -> frozenset[str]:
+    """``parallel_tool_calls=True`` asks for what Gemini does anyway."""
+    return frozenset(("parallel_tool_calls",)) if parameters.parallel_tool_calls else frozenset()
+
+
+def _is_system(message: Message) -> bool:
+    return message.role in ("system", "developer")
+
+
+def _system_parts(message: Message) -> Iterator[JsonObject]:
+    for part in message.content:
+        if not isinstance(part, Text):
+            raise unsupported("messages", "Gemini takes only text in a system message")
+        yield encode_part(part, "messages")
+
+
+def _contents(messages: tuple[Message, ...], thinking: Thinking) -> Iterator[JsonObject]:
+    """The turns. Neighbouring tool messages become one, as Gemini wants all results of a turn together."""
+    calls: list[ToolCall] = []
+    results: list[tuple[ToolResult, str]] = []
+    for at, message in enumerate(messages):
+        if _is_system(message):
+            continue
+        where = f"messages[{at}].content"
+        if message.role == "tool":
+            results += [(_result(part, f"{where}[{k}]"), f"{where}[{k}]") for k, part in enumerate(message.content)]
+            continue
+        yield from _results(results, calls)
+        results = []
+        if message.role == "user":
+            yield {"role": "user", "parts": [encode_part(p, f"{where}[{k}]") for k, p in enumerate(message.content)]}
+        else:
+            calls += [part for part in message.content if isinstance(part, ToolCall)]
+            parts = _model_parts(message, where, thinking)
+            if parts:
+                yield {"role": "model", "parts": parts}
+    yield from _results(results, calls)
+
+
+def _model_parts(message: Message, where: str, thinking: Thinking) -> list[JsonObject]:
+    parts = [encode_part(part, f"{where}[{at}]") for at, part in enumerate(message.content)]
+    parts = [part for part in parts if part != _NOTHING]
+    if thinking.needs_signatures:
+        first = next((part for part in parts if "functionCall" in part), None)
+        if first is not None:
+            first.setdefault("thoughtSignature", NO_SIGNATURE)
+    return parts
+
+
+_NOTHING = {"text": "", "thought": True}
+"""What is left of another vendor's thought that cannot be read."""
+
+
+def _result(part: Part, where: str) -> ToolResult:
+    if not isinstance(part, ToolResult):
+        raise bad_request(where, f"{where}: a message of role tool holds tool results only")
+    return part
+
+
+def _results(results: list[tuple[ToolResult, str]], calls: list[ToolCall]) -> Iterator[JsonObject]:
+    """One content of all results, in the order of their calls: without ids, order is all that Gemini has."""
+    if not results:
+        return
+    order = {call.id: at for at, call in enumerate(calls)}
+    names = {call.id: call.name for call in calls}
+    parts = []
+    for result, where in sorted(results, key=lambda pair: order.get(pair[0].call_id, len(order))):
+        name = names.get(result.call_id) or result.name
+        if name is None:
+            raise bad_request(where, f"{where}: no tool call before it has the id {result.call_id!r}")
+        parts.append(encode_result(result, name, where))
+    yield {"role": "user", "parts": parts}
+
+
+def _calling(request: ChatRequest) -> JsonObject | None:
+    choice = request.tool_choice
+    if choice is None or choice.mode == "auto":
+        # VALIDATED is AUTO whose calls are held to their schemas: what ``strict`` asks for.
+        if any(getattr(tool, "strict", None) for tool in request.tools):
+            return {"mode": "VALIDATED"}
+        return None if choice is None else {"mode": "AUTO"}
+    if choice.mode == "named":
+        return {"mode": "ANY", "allowedFunctionNames": [choice.name]}
+    return {"mode": "ANY" if choice.mode == "required" else "NONE"}
+
+
+def _generation_config(request: ChatRequest | ImageRequest, thinking: Thinking) -> JsonObject:
+    parameters = request.parameters
+    values = ((wire, getattr(parameters, name)) for name, wire in _SAMPLING.items())
+    config: JsonObject = {wire: value for wire, value in values if value is not None}
+    if parameters.stop:
+        config["stopSequences"] = list(parameters.stop)
+    thinking_config = _thinking_config(parameters, thinking, request.model)
+    if thinking_config:
+        config["thinkingConfig"] = thinking_config
+    return config
+
+
+def _thinking_config(parameters: Parameters, thinking: Thinking, model: str) -> JsonObject:
+    config: JsonObject = {}
+    effort, budget = parameters.reasoning_effort, parameters.reasoning_budget
+    if effort is not None and budget is not None and not parameters.lenient:
+        raise unsupported("reasoning_budget", "Gemini takes reasoning_effort or reasoning_budget, not both")
+    if effort is not None:
+        effort = nearest_effort(effort, rule_of(LLMProvider.GEMINI, model.rpartition("/")[2]).efforts)
+    if budget is not None:
+        config["thinkingBudget"] = budget
+    elif effort in thinking.levels:
+        config["thinkingLevel"] = thinking.levels[effort]
+    elif effort is not None and effort in thinking.budgets:
+        if (least := thinking.budgets[effort]) is not None:
+            config["thinkingBudget"] = least
+    elif effort is not None and not parameters.lenient:
+        known = ", ".join((*thinking.levels, *thinking.budgets)) or "none at all"
+        raise unsupported("reasoning_effort", f"this Gemini model has no reasoning effort {effort!r}; it has {known}")
+    if parameters.reasoning_summary is not None:
+        config["includeThoughts"] = True
+    return config
+
+
+def _format(request: ChatRequest) -> JsonObject:
+    wanted = request.response_format
+    if wanted is None or wanted.type == "text":
+        return {}
+    if wanted.schema is None:
+        return {"responseMimeType": "application/json"}
+    return {"responseMimeType": "application/json", "responseJsonSchema": wanted.schema}
+
+
+# ---------------------------------------------------------------- pictures
+
+
+def image_body(request: ImageRequest) -> JsonObject:
+    """The body that asks for a picture. Image models are chat models with another answer; there is no ``n``."""
+    check_parameters(request.parameters, _KNOWN, "Gemini")
+    if not request.parameters.lenient:
+        for name, default in (("n", 1), ("quality", None), ("output_format", None), ("background", None)):
+            if getattr(request, name) not in (default, "auto"):
+                raise unsupported(name, f"Gemini's image models have no {name}; leave it out or set lenient")
+    config = _generation_config(request, thinking_of(request.model))
+    config["responseModalities"] = ["TEXT", "IMAGE"]
+    if request.size not in (None, "auto"):
+        config["imageConfig"] = _image_config(str(request.size))
+    return {"contents": [{"role": "user", "parts": [{"text": request.prompt}]}], "generationConfig": config}
+
+
+_SIZE_CHARACTERS = 20
+"""Of a size that means something; longer numbers Python may refuse to read."""
+
+
+def _image_config(size: str) -> JsonObject:
+    wide, times, high = size.partition("x")
+    if not (
+        len(size) <= _SIZE_CHARACTERS and times and wide.isdecimal() and high.isdecimal() and int(wide) and int(high)
+    ):
+        raise bad_request("size", f'size must be "WIDTHxHEIGHT" or "auto", not {size[:40]!r}')
+    width, height = int(wide), int(high)
+    name, (w, h) = min(ASPECTS.items(), key=lambda item: abs(width * item[1][1] / (height * item[1][0]) - 1))
+    if abs(width * h / (height * w) - 1) > _ASPECT_TOLERANCE:
+        raise unsupported("size", f"Gemini has no pictures of size {size}; it has the ratios {', '.join(ASPECTS)}")
+    scale = next((scale for scale, times_1k in SCALES.items() if width <= 1.4 * times_1k * w), "4K")
+    return {"aspectRatio": name} if scale == "1K" else {"aspectRatio": name, "imageSize": scale}

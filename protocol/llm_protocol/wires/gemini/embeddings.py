@@ -13,8 +13,7 @@ from llm_protocol.content import JsonObject
 from llm_protocol.events import Event, Started
 from llm_protocol.requests import EmbeddingRequest
 from llm_protocol.response import LLMResponse
-from llm_protocol.wires.gemini.shapes import GeminiUsageMetadata
-from llm_protocol.wires.gemini.tables import NAME, TASK_TYPES
+from llm_protocol.wires.gemini.shapes import NAME, TASK_TYPES, GeminiUsageMetadata
 
 
 class _Vector(msgspec.Struct, frozen=True):

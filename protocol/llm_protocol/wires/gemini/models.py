@@ -14,8 +14,7 @@ from llm_protocol.content import JsonObject
 from llm_protocol.dialect import Lifecycle, ModelInfo, ModelPage, WireRequest
 from llm_protocol.errors import ProtocolError
 from llm_protocol.requests import RequestType
-from llm_protocol.wires.gemini.inbound import METHODS
-from llm_protocol.wires.gemini.tables import VERSION
+from llm_protocol.wires.gemini.shapes import METHODS, VERSION
 
 PAGE_SIZE = 1_000
 """Models asked for at once: the vendor's greatest."""

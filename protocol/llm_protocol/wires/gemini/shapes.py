@@ -1,4 +1,4 @@
-"""What Gemini's answers look like, typed for speed."""
+"""What the wire says, as data: its words, and the shapes of its answers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,88 @@ from typing import Any
 import msgspec
 
 from llm_protocol.content import JsonObject
-from llm_protocol.response import Usage
+from llm_protocol.response import FinishReason, Usage
+
+NAME = "gemini"
+VERSION = "v1beta"
+"""The API's version, as it stands in every path: the one that all traffic we have seen uses."""
+
+FINISH_REASONS: dict[str, FinishReason] = {
+    "STOP": FinishReason.STOP,
+    "MAX_TOKENS": FinishReason.LENGTH,
+    "CONTINUATION": FinishReason.LENGTH,
+    **dict.fromkeys(
+        (
+            "SAFETY",
+            "RECITATION",
+            "BLOCKLIST",
+            "PROHIBITED_CONTENT",
+            "SPII",
+            "LANGUAGE",
+            "IMAGE_SAFETY",
+            "IMAGE_PROHIBITED_CONTENT",
+            "IMAGE_RECITATION",
+            "ESCALATION",
+            "PUP_LIMITED_DISABLED",
+            "MODEL_ARMOR",
+        ),
+        FinishReason.CONTENT_FILTER,
+    ),
+}
+"""A word that is neither here nor in `BROKEN_REASONS` is unknown: no ordinary stop, no error that costs the text."""
+
+SENT_REASONS = {
+    FinishReason.STOP: "STOP",
+    FinishReason.TOOL_CALLS: "STOP",
+    FinishReason.LENGTH: "MAX_TOKENS",
+    FinishReason.CONTENT_FILTER: "SAFETY",
+    FinishReason.UNKNOWN: "OTHER",
+    FinishReason.ERROR: "OTHER",
+}
+BROKEN_REASONS = frozenset(
+    [
+        "MALFORMED_FUNCTION_CALL",
+        "UNEXPECTED_TOOL_CALL",
+        "TOO_MANY_TOOL_CALLS",
+        "MISSING_THOUGHT_SIGNATURE",
+        "MALFORMED_RESPONSE",
+        "NO_IMAGE",
+        "IMAGE_OTHER",
+    ]
+)
+"""The model did not come to its end."""
+ERROR_REASONS = BROKEN_REASONS | {"OTHER"}
+BLOCK_REASONS = frozenset(
+    ["OTHER", "JAILBREAK", "BLOCKLIST", "PROHIBITED_CONTENT", "SAFETY", "IMAGE_SAFETY", "MODEL_ARMOR"]
+)
+
+TASK_TYPES = {
+    "search_document": "RETRIEVAL_DOCUMENT",
+    "search_query": "RETRIEVAL_QUERY",
+    "classification": "CLASSIFICATION",
+    "clustering": "CLUSTERING",
+    "semantic_similarity": "SEMANTIC_SIMILARITY",
+    "question_answering": "QUESTION_ANSWERING",
+    "fact_verification": "FACT_VERIFICATION",
+    "code_retrieval_query": "CODE_RETRIEVAL_QUERY",
+}
+INPUT_TYPES = {task: name for name, task in TASK_TYPES.items()}
+
+ASPECTS: dict[str, tuple[int, int]] = {
+    "1:1": (1024, 1024),
+    "3:2": (1536, 1024),
+    "2:3": (1024, 1536),
+    "4:3": (1152, 864),
+    "3:4": (864, 1152),
+    "5:4": (1280, 1024),
+    "4:5": (1024, 1280),
+    "16:9": (1344, 756),
+    "9:16": (756, 1344),
+    "21:9": (1568, 672),
+}
+"""The aspect ratios that image models know, each with the picture size that stands for it at 1K."""
+
+SCALES = {"1K": 1, "2K": 2, "4K": 4}
 
 
 class GeminiCall(msgspec.Struct, frozen=True, gc=False):
@@ -93,3 +174,19 @@ class GeminiChunk(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     model_version: str | None = None
     response_id: str | None = None
     error: Any = None
+
+
+_MADE_ID = "call_gemini_"
+
+
+def made_id(*where: object) -> str:
+    """An id for a call that Gemini gave none; always the same for the same place."""
+    return _MADE_ID + "_".join(map(str, where))
+
+
+def vendor_id(call_id: str) -> str | None:
+    """``call_id`` as Gemini may see it: not at all if it is one of ours."""
+    return None if call_id.startswith(_MADE_ID) else call_id
+
+
+METHODS = ("generateContent", "streamGenerateContent", "embedContent", "batchEmbedContents")

@@ -8,49 +8,80 @@ and an error as plain JSON, alone or after some events.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, final
 
-from llm_protocol.codec.decoding import AnswerDecoder
+from llm_protocol.codec.decoding import BLANK, AnswerDecoder
 from llm_protocol.codec.error_body import find_error
 from llm_protocol.codec.json import JsonDecoder, WireError, decode_json, json_text
+from llm_protocol.codec.json_array import JsonArrayDecoder
 from llm_protocol.codec.lenient import read, read_object
 from llm_protocol.codec.media import unbase64
-from llm_protocol.codec.sse import ServerSentEvent
+from llm_protocol.codec.sse import MAX_EVENT_BYTES, ServerSentEvent, SseDecoder
 from llm_protocol.content import Image, JsonObject, Opaque, Reasoning, Text, ToolCall
-from llm_protocol.events import (
-    ItemDone,
-    ItemKind,
-    ReasoningDelta,
-    Started,
-    TextDelta,
-    UsageReported,
-)
+from llm_protocol.events import ItemDone, ItemKind, ReasoningDelta, Started, TextDelta, UsageReported
 from llm_protocol.failures import Failure
 from llm_protocol.response import FinishReason
 from llm_protocol.text_buffer import TextBuffer
 from llm_protocol.wires.gemini.errors import failure_of
-from llm_protocol.wires.gemini.framing import cut_whole
-from llm_protocol.wires.gemini.shapes import GeminiBlob, GeminiCall, GeminiChunk, GeminiPart, GeminiUsageMetadata
-from llm_protocol.wires.gemini.tables import BROKEN_REASONS, FINISH_REASONS, NAME
+from llm_protocol.wires.gemini.shapes import (
+    BROKEN_REASONS,
+    FINISH_REASONS,
+    NAME,
+    GeminiBlob,
+    GeminiCall,
+    GeminiChunk,
+    GeminiPart,
+    GeminiUsageMetadata,
+    made_id,
+)
+
+
+@final
+class GeminiPieceSplitter:
+    """A `Framing` that takes both; the first byte tells which it is."""
+
+    def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
+        self._limit = max_event_bytes
+        self._sse = SseDecoder(max_event_bytes)
+        self._array: JsonArrayDecoder | None = None
+        self._first = True
+
+    @property
+    def stray(self) -> bytes:
+        """The beginning of what was neither."""
+        return self._sse.stray
+
+    def feed(self, data: bytes) -> Iterable[ServerSentEvent]:
+        """The chunks that ``data`` completes, then what is wrong with it, if anything: a `WireError`."""
+        if self._first:
+            data = data.lstrip(BLANK)
+            if not data:
+                return []
+            self._first = False
+            if data.startswith(b"["):
+                self._array = JsonArrayDecoder(self._limit)
+        if self._array is None:
+            return self._sse.feed(data)
+        return (ServerSentEvent("", chunk.decode("utf-8", "replace")) for chunk in self._array.feed(data))
+
+    def end(self) -> list[ServerSentEvent]:
+        """The chunks that the end of the body completes."""
+        return self._sse.end()
+
+
+def cut_whole(body: bytes) -> list[bytes]:
+    """The chunks of a whole body: itself, or the members of the array that it is. Raises `WireError`."""
+    array = body.lstrip(BLANK)
+    return list(JsonArrayDecoder(len(body)).feed(array)) if array.startswith(b"[") else [body]
+
 
 _CHUNK = JsonDecoder(GeminiChunk)
 _ESSENTIAL = frozenset(("candidates", "content", "parts", "text", "functionCall", "name", "args", "inlineData", "data"))
 """What an answer is made of; every other field may be of any type."""
 _NO_THOUGHT: tuple[Any, ...] = (None, False, "", "false")
 """Any other mark, of whatever type, keeps a thought from being told as the answer."""
-_MADE_ID = "call_gemini_"
-
-
-def made_id(*where: object) -> str:
-    """An id for a call that Gemini gave none; always the same for the same place."""
-    return _MADE_ID + "_".join(map(str, where))
-
-
-def vendor_id(call_id: str) -> str | None:
-    """``call_id`` as Gemini may see it: not at all if it is one of ours."""
-    return None if call_id.startswith(_MADE_ID) else call_id
 
 
 @final

@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-from typing import final
+from typing import Any, final
 
 import msgspec
 
 from llm_protocol.codec.decoding import BodyDecoder, read_whole
-from llm_protocol.codec.fields import unsupported
+from llm_protocol.codec.fields import add_extra, check_parameters, unsupported
 from llm_protocol.codec.headers import header, int_header
 from llm_protocol.codec.times import duration
 from llm_protocol.codec.whole import WholeBody
+from llm_protocol.content import HostedTool, JsonObject, ResponseFormat, Tool, ToolChoice
 from llm_protocol.dialect import Headers, ModelPage, RateLimits, StreamDecoder, WireRequest, WireResponse, post
 from llm_protocol.events import Event
 from llm_protocol.failures import Failure
+from llm_protocol.model_rules import nearest_effort, rule_of
 from llm_protocol.requests import (
     AnyRequest,
     ChatRequest,
     CompletionRequest,
     EmbeddingRequest,
     ImageRequest,
+    Parameters,
     RequestType,
 )
-from llm_protocol.wires.openai_chat.completions import completion_body
+from llm_protocol.wires.openai_chat.content import encode_message, own_fields
 from llm_protocol.wires.openai_chat.embeddings import decode_embeddings, embedding_body
 from llm_protocol.wires.openai_chat.errors import decode_error
 from llm_protocol.wires.openai_chat.images import decode_images, image_body
 from llm_protocol.wires.openai_chat.models import decode_models
-from llm_protocol.wires.openai_chat.quirks import OPENAI, VendorProfile
-from llm_protocol.wires.openai_chat.request import chat_body
+from llm_protocol.wires.openai_chat.profile import OPENAI, VendorProfile
 from llm_protocol.wires.openai_chat.stream import OpenAIChatDecoder
 
 
@@ -124,3 +126,103 @@ def _reset(limits: RateLimits) -> float | None:
         (limits.tokens_remaining, limits.tokens_reset_s),
     )
     return max((reset for left, reset in windows if left == 0 and reset is not None), default=None)
+
+
+def chat_body(request: ChatRequest, quirks: VendorProfile, *, stream: bool) -> JsonObject:
+    """The body of ``POST /chat/completions``."""
+    body: JsonObject = {
+        "model": request.model,
+        "messages": [
+            wire
+            for at, message in enumerate(request.messages)
+            for wire in encode_message(message, f"messages[{at}]", quirks)
+        ],
+    }
+    if request.tools:
+        body["tools"] = [_encode_tool(tool, f"tools[{at}]", quirks) for at, tool in enumerate(request.tools)]
+    if request.tool_choice is not None:
+        body["tool_choice"] = _encode_tool_choice(request.tool_choice)
+    if request.response_format is not None:
+        body["response_format"] = _encode_response_format(request.response_format)
+    add_parameters(body, _within(request, quirks), quirks, stream=stream)
+    return body
+
+
+def _within(request: ChatRequest, quirks: VendorProfile) -> Parameters:
+    """The parameters as the model takes them: the nearest effort that it has, and no sampling where it refuses it.
+
+    Models that reason unasked refuse function tools on this wire unless they are told not to reason. Who asked for an
+    effort is not overruled: the vendor's refusal then sends the request to the next candidate.
+    """
+    parameters, rule = request.parameters, rule_of(quirks.kind, request.model)
+    effort = parameters.reasoning_effort
+    if effort is not None:
+        effort = nearest_effort(effort, rule.efforts)
+    elif not rule.reasons_with_tools and "none" in rule.efforts and rule.default_effort != "none":
+        said = "reasoning_effort" in parameters.extra.get(quirks.name, {})
+        effort = "none" if not said and any(isinstance(tool, Tool) for tool in request.tools) else None
+    reasons = (effort or rule.default_effort) not in (None, "none")
+    if rule.sampling == "never" or (rule.sampling == "without reasoning" and reasons):
+        parameters = msgspec.structs.replace(parameters, temperature=None, top_p=None)
+    return msgspec.structs.replace(parameters, reasoning_effort=effort)
+
+
+def add_parameters(body: JsonObject, parameters: Parameters, quirks: VendorProfile, *, stream: bool) -> None:
+    """Add what is set of the parameters, the streaming fields and ``extra``. Raises `UnsupportedError`."""
+    check_parameters(parameters, quirks.parameters, quirks.vendor)
+    names = {"max_output_tokens": quirks.max_tokens_field, "user": quirks.user_field}
+    for name in sorted(quirks.parameters):
+        value = getattr(parameters, name)
+        if value not in (None, ()):
+            body[names.get(name, name)] = value
+    if stream:
+        body["stream"] = True
+        if quirks.stream_usage:
+            body["stream_options"] = {"include_usage": True}
+    add_extra(body, parameters, quirks.name)
+
+
+def _encode_tool(tool: Tool | HostedTool, where: str, quirks: VendorProfile) -> JsonObject:
+    if isinstance(tool, HostedTool):
+        if tool.dialect != quirks.name:
+            raise unsupported(where, f"{where}: a hosted tool of {tool.dialect} does not run at {quirks.vendor}")
+        return tool.value
+    function: JsonObject = {"name": tool.name}
+    if tool.description is not None:
+        function["description"] = tool.description
+    if tool.parameters:
+        function["parameters"] = tool.parameters
+    if tool.strict is not None:
+        function["strict"] = tool.strict
+    function.update({name: value for name, value in own_fields(tool.extra, quirks).items() if name not in function})
+    return {"type": "function", "function": function}
+
+
+def _encode_tool_choice(choice: ToolChoice) -> Any:
+    return choice.mode if choice.mode != "named" else {"type": "function", "function": {"name": choice.name}}
+
+
+def _encode_response_format(format_: ResponseFormat) -> JsonObject:
+    if format_.type != "json_schema":
+        return {"type": "json_object" if format_.type == "json" else "text"}
+    schema: JsonObject = {"name": format_.name, "schema": format_.schema or {}}
+    if format_.strict is not None:
+        schema["strict"] = format_.strict
+    if format_.description is not None:
+        schema["description"] = format_.description
+    return {"type": "json_schema", "json_schema": schema}
+
+
+_CHAT_ONLY = frozenset(("reasoning_effort", "parallel_tool_calls"))
+
+
+def completion_body(request: CompletionRequest, quirks: VendorProfile, *, stream: bool) -> JsonObject:
+    """The body of ``POST /completions``, which knows only the old names."""
+    legacy = msgspec.structs.replace(
+        quirks, parameters=quirks.parameters - _CHAT_ONLY, max_tokens_field="max_tokens", user_field="user"
+    )
+    body: JsonObject = {"model": request.model, "prompt": request.prompt}
+    if request.suffix is not None:
+        body["suffix"] = request.suffix
+    add_parameters(body, request.parameters, legacy, stream=stream)
+    return body

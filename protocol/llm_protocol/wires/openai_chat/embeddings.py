@@ -13,9 +13,9 @@ from llm_protocol.content import JsonObject
 from llm_protocol.events import Event, Started
 from llm_protocol.requests import EmbeddingRequest, Parameters
 from llm_protocol.response import LLMResponse
+from llm_protocol.wires.openai_chat.content import with_extra
 from llm_protocol.wires.openai_chat.errors import not_understood
-from llm_protocol.wires.openai_chat.inbound import with_extra
-from llm_protocol.wires.openai_chat.quirks import VendorProfile
+from llm_protocol.wires.openai_chat.profile import VendorProfile
 from llm_protocol.wires.openai_chat.shapes import ChatWireUsage, read_usage
 
 

@@ -1,34 +1,39 @@
-"""The server side: OpenAI's clients, and those of everyone compatible, understood and answered."""
+"""The server side: OpenAI's clients, and those of everyone compatible, understood and answered.
+
+Unknown fields, and unknown shapes of known ones, travel on under ``extra``. Code requests have no endpoint at any
+vendor, so this one is ours: ``POST /v1/code/generations``, answered as chat completions are, the code without fences
+as the message's content.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import final
+from typing import Any, final
 
 from llm_protocol.codec.body import Body
 from llm_protocol.codec.fields import bad_request, unsupported
+from llm_protocol.content import HostedTool, JsonObject, ResponseFormat, Tool, ToolChoice
 from llm_protocol.dialect import Inbound, ModelInfo, ResponseEncoder, WireResponse
 from llm_protocol.failures import Failure
-from llm_protocol.requests import AnyRequest, EmbeddingRequest, ImageRequest
+from llm_protocol.requests import (
+    AnyRequest,
+    ChatRequest,
+    CodeFile,
+    CodeRequest,
+    CompletionRequest,
+    EmbeddingRequest,
+    ImageRequest,
+    Parameters,
+)
 from llm_protocol.response import LLMResponse
 from llm_protocol.runtime_fields import is_wanted, runtime_fields
-from llm_protocol.wires.openai_chat.code import code_request
-from llm_protocol.wires.openai_chat.completions import completion_request
+from llm_protocol.wires.openai_chat.content import decode_message, join_tool_results, unread_fields, with_extra
 from llm_protocol.wires.openai_chat.embeddings import embedding_request, encode_embeddings, wanted_form
 from llm_protocol.wires.openai_chat.errors import encode_error
 from llm_protocol.wires.openai_chat.images import encode_images, image_request
-from llm_protocol.wires.openai_chat.inbound import chat_request, streaming
 from llm_protocol.wires.openai_chat.models import encode_models
-from llm_protocol.wires.openai_chat.outbound import OpenAIChatEncoder, encode_whole
-from llm_protocol.wires.openai_chat.quirks import OPENAI, VendorProfile
-
-_READERS: dict[str, Callable[[Body, str], AnyRequest]] = {
-    "/chat/completions": chat_request,  # before the path that it ends with
-    "/completions": completion_request,
-    "/embeddings": embedding_request,
-    "/images/generations": image_request,
-    "/code/generations": code_request,
-}
+from llm_protocol.wires.openai_chat.profile import OPENAI, VendorProfile
+from llm_protocol.wires.openai_chat.server_stream import OpenAIChatEncoder, encode_whole
 
 
 @final
@@ -79,3 +84,183 @@ class OpenAIChatServer:
     def encode_models(self, models: Sequence[ModelInfo]) -> bytes:
         """The body of the model list."""
         return encode_models(models)
+
+
+def chat_request(body: Body, name: str) -> ChatRequest:
+    """The request in a client's body. Raises `BadRequestError`, `UnsupportedError`."""
+    for field in ("functions", "function_call"):
+        if body.take(field) is not None:
+            raise body.wrong(field, "left out: it is the old form of tools and tool_choice")
+    refuse_many(body, "n")
+    refuse_lost(body)
+    messages = tuple(join_tool_results(decode_message(message, name) for message in body.objects("messages")))
+    if not messages:
+        raise body.wrong("messages", "a list of at least one message")
+    odd: JsonObject = {}
+    return ChatRequest(
+        model=body.model(),
+        messages=messages,
+        tools=tuple(_decode_tool(tool, name) for tool in body.objects("tools")),
+        tool_choice=_decode_tool_choice(body, odd),
+        response_format=_decode_response_format(body, odd),
+        parameters=common_parameters(body, name, odd),
+    )
+
+
+def refuse_many(body: Body, field: str) -> None:
+    """Refuse to be asked for several answers at once."""
+    if (body.integer(field) or 1) != 1:
+        raise body.cannot(field, f"{field} must be 1: a run is one answer, so ask several times for several")
+
+
+def refuse_lost(body: Body) -> None:
+    """Refuse to be asked for what would be lost on the way back."""
+    if body.raw.get("logprobs"):
+        raise body.cannot("logprobs", "log probabilities are not passed on; leave logprobs out")
+    modalities = body.raw.get("modalities")
+    if isinstance(modalities, list) and "audio" in modalities:
+        raise body.cannot("modalities", "sound is not passed on; leave audio out of modalities")
+
+
+def streaming(body: Body) -> tuple[bool, bool]:
+    """Whether to stream, and whether usage is wanted in the stream."""
+    options = body.object("stream_options")
+    return bool(body.boolean("stream")), bool(options and options.boolean("include_usage"))
+
+
+def common_parameters(body: Body, name: str, odd: JsonObject | None = None) -> Parameters:
+    """The parameters; read last, since what nobody read becomes ``extra``."""
+    newer, older = body.integer("max_completion_tokens"), body.integer("max_tokens")
+    safety, user = body.string("safety_identifier"), body.string("user")
+    parameters = Parameters(
+        temperature=body.number("temperature"),
+        top_p=body.number("top_p"),
+        top_k=body.integer("top_k"),
+        max_output_tokens=older if newer is None else newer,
+        stop=body.strings("stop"),
+        frequency_penalty=body.number("frequency_penalty"),
+        presence_penalty=body.number("presence_penalty"),
+        seed=body.integer("seed"),
+        reasoning_effort=body.string("reasoning_effort"),
+        parallel_tool_calls=body.boolean("parallel_tool_calls"),
+        user=user if safety is None else safety,
+    )
+    return with_extra(parameters, body, name, odd)
+
+
+# ---------------------------------------------------------------- tools and formats
+
+
+def _decode_tool(tool: Body, name: str) -> Tool | HostedTool:
+    if tool.required_string("type") != "function":
+        return HostedTool(dialect=name, value=tool.raw)
+    function = tool.object("function")
+    if function is None:
+        raise tool.wrong("function", "an object with name, description and parameters")
+    parameters = function.object("parameters")
+    return Tool(
+        name=function.required_string("name"),
+        description=function.string("description"),
+        parameters=parameters.raw if parameters else {},
+        strict=function.boolean("strict"),
+        extra=unread_fields(function, name),
+    )
+
+
+def _decode_tool_choice(body: Body, odd: JsonObject) -> ToolChoice | None:
+    match body.take("tool_choice"):
+        case None:
+            return None
+        case "auto" | "none" | "required" as mode:
+            return ToolChoice(mode)
+        case {"type": "function", "function": {"name": str(tool)}}:
+            return ToolChoice("named", tool)
+        case {"type": str()} as other:
+            odd["tool_choice"] = other
+            return None
+        case _:
+            raise body.wrong(
+                "tool_choice", '"auto", "none", "required" or {"type": "function", "function": {"name": …}}'
+            )
+
+
+def _decode_response_format(body: Body, odd: JsonObject) -> ResponseFormat | None:
+    format_ = body.object("response_format")
+    if format_ is None:
+        return None
+    match format_.required_string("type"):
+        case "text":
+            return ResponseFormat(type="text")
+        case "json_object":
+            return ResponseFormat(type="json")
+        case "json_schema":
+            return _decode_json_schema(format_)
+        case _:
+            odd["response_format"] = format_.raw
+            return None
+
+
+def _decode_json_schema(format_: Body) -> ResponseFormat:
+    schema = format_.object("json_schema")
+    if schema is None:
+        raise format_.wrong("json_schema", "an object with name and schema")
+    inner: Any = schema.object("schema")
+    return ResponseFormat(
+        type="json_schema",
+        name=schema.required_string("name"),
+        schema=inner.raw if inner else None,
+        strict=schema.boolean("strict"),
+        description=schema.string("description"),
+    )
+
+
+def completion_request(body: Body, name: str) -> CompletionRequest:
+    """The request in a client's body. Raises `BadRequestError`, `UnsupportedError`."""
+    prompts = body.strings("prompt")
+    if len(prompts) != 1:
+        raise body.wrong("prompt", "one string; a run is one answer, so send several prompts as several requests")
+    for field in ("best_of", "n"):
+        refuse_many(body, field)
+    refuse_lost(body)
+    if body.boolean("echo"):
+        raise body.cannot("echo", "echo is not supported: the answer never repeats the prompt")
+    return CompletionRequest(
+        model=body.model(),
+        prompt=prompts[0],
+        suffix=body.string("suffix"),
+        parameters=common_parameters(body, name),
+    )
+
+
+def code_request(body: Body, name: str) -> CodeRequest:
+    """The request in a client's body. Raises `BadRequestError`, `UnsupportedError`."""
+    instruction = body.string("instruction")
+    if not instruction:
+        raise body.wrong("instruction", "a string that says what the code is to do")
+    refuse_many(body, "n")
+    refuse_lost(body)
+    return CodeRequest(
+        model=body.model(),
+        instruction=instruction,
+        language=body.string("language"),
+        prefix=body.string("prefix"),
+        suffix=body.string("suffix"),
+        files=tuple(_file(file) for file in body.objects("files")),
+        parameters=common_parameters(body, name),
+    )
+
+
+def _file(file: Body) -> CodeFile:
+    path, content = file.string("path"), file.string("content")
+    if not path or content is None:
+        raise file.wrong("path", "a string, beside a string content")
+    return CodeFile(path, content)
+
+
+_READERS: dict[str, Callable[[Body, str], AnyRequest]] = {
+    "/chat/completions": chat_request,  # before the path that it ends with
+    "/completions": completion_request,
+    "/embeddings": embedding_request,
+    "/images/generations": image_request,
+    "/code/generations": code_request,
+}

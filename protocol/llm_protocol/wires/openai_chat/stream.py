@@ -32,10 +32,11 @@ from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.response import FinishReason
 from llm_protocol.text_buffer import TextBuffer
 from llm_protocol.wires.openai_chat.errors import error_in, failure_of
-from llm_protocol.wires.openai_chat.extras import DETAILS, WIRE, text_of_details, with_details
 from llm_protocol.wires.openai_chat.shapes import (
+    DETAILS,
     FINISH_REASONS,
     KEEP_ALIVES,
+    WIRE,
     ChatCall,
     ChatChoice,
     ChatChunk,
@@ -46,6 +47,8 @@ from llm_protocol.wires.openai_chat.shapes import (
     read_usage,
     service_of,
     signed,
+    text_of_details,
+    with_details,
 )
 
 _TextDelta: TypeAlias = type[TextDelta] | type[ReasoningDelta] | type[RefusalDelta]

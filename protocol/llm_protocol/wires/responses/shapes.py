@@ -1,18 +1,27 @@
-"""What the vendor sends: typed for speed, with a second, tolerant look at what is shaped a little differently."""
+"""What the wire says, as data: what the vendor sends, and the response resource that we send.
+
+What comes is typed for speed, with a second, tolerant look at what is shaped a little differently. The resource is
+what every snapshot in a stream and every whole answer consists of. All fields of the Open Responses schema are there,
+because strict clients demand them; what the runtime adds of its own is under ``llm_runtime``.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from llm_protocol.codec.json import JsonDecoder
 from llm_protocol.codec.lenient import read
-from llm_protocol.content import JsonObject
-from llm_protocol.failures import Failure, FailureKind
-from llm_protocol.response import Usage
-from llm_protocol.wires.openai_chat.errors import failure_of
+from llm_protocol.content import HostedTool, JsonObject, Refusal, ResponseFormat, Text, Tool, ToolCall, ToolChoice
+from llm_protocol.dialect import Inbound
+from llm_protocol.requests import ChatRequest
+from llm_protocol.response import LLMResponse, Usage
+from llm_protocol.runtime_fields import runtime_object
 from llm_protocol.wires.openai_chat.shapes import InputDetails, OutputDetails
+
+NAME = "openai_responses"
+"""The dialect's name."""
 
 
 class ResponsesUsage(msgspec.Struct):
@@ -103,21 +112,144 @@ def read_usage(usage: ResponsesUsage) -> Usage | None:
     )
 
 
-def read_failure_in(value: Any) -> Failure:
-    """What an error inside a 2xx answer means, wrapped or flat: there is no status to go by."""
-    failure = failure_of(value)
-    if failure.kind is not FailureKind.SERVER_ERROR:
-        return failure
-    error = value.get("error") if isinstance(value, dict) else None
-    type_ = error.get("type") if isinstance(error, dict) else None
-    kind = _kind_of(failure.upstream_code or "", type_)
-    return failure if kind is None else msgspec.structs.replace(failure, kind=kind)
+_DEFAULTS: JsonObject = {
+    "truncation": "disabled",
+    "top_logprobs": 0,
+    "service_tier": "default",
+    "max_tool_calls": None,
+    "prompt_cache_key": None,
+}
 
 
-def _kind_of(code: str, type_: Any) -> FailureKind | None:
-    """What a code of this API means that the other OpenAI endpoints do not know."""
-    if "policy" in code or code == "invalid_prompt":
-        return FailureKind.CONTENT_FILTER
-    if code.startswith("invalid_") or "image" in code or type_ == "invalid_request_error":
-        return FailureKind.BAD_REQUEST
-    return None
+class ResponseEnding(NamedTuple):
+    """How a response ended: the ``type`` of the last event, and the fields that say why."""
+
+    event: str
+    status: str
+    incomplete: JsonObject | None = None
+    error: JsonObject | None = None
+
+
+def own(part: Text | Refusal | ToolCall | Tool) -> JsonObject:
+    """The fields of ``part`` that only this dialect understands."""
+    extra = None if isinstance(part, Refusal) else part.extra
+    return (extra or {}).get(NAME, {})
+
+
+class ResourceEncoder:
+    """Makes the snapshots of one response."""
+
+    def __init__(self, inbound: Inbound, response_id: str, options: ResponseOptions) -> None:
+        request = inbound.request
+        assert isinstance(request, ChatRequest)
+        self._model = request.model
+        self._head: JsonObject = {"id": response_id, "object": "response", "created_at": int(request.timestamp)}
+        self._echo = _echo(request, options)
+
+    def body(
+        self,
+        status: str,
+        output: list[JsonObject] | None = None,
+        *,
+        ending: ResponseEnding | None = None,
+        response: LLMResponse | None = None,
+        usage: Usage | None = None,
+    ) -> JsonObject:
+        """One snapshot."""
+        done = status == "completed" and response is not None
+        body = self._head | {
+            "status": status,
+            "completed_at": int(response.timestamp) if done and response else None,
+            "error": ending.error if ending else None,
+            "incomplete_details": ending.incomplete if ending else None,
+            "model": response.model if response and response.model else self._model,
+            "output": output or [],
+            **self._echo,
+            "usage": None if usage is None else usage_object(usage),
+        }
+        return body if response is None else body | {"llm_runtime": runtime_object(response, answers=True)}
+
+
+def _echo(request: ChatRequest, options: ResponseOptions) -> JsonObject:
+    """What the client asked for, as the API repeats it."""
+    given = request.parameters
+    extra = given.extra.get(NAME, {})
+    return {
+        "instructions": options.instructions,
+        "previous_response_id": options.previous_response_id,
+        "store": options.store,
+        "background": options.background,
+        "tools": [tool_object(tool) for tool in request.tools],
+        "tool_choice": extra.get("tool_choice") or choice_object(request.tool_choice),
+        "parallel_tool_calls": given.parallel_tool_calls is not False,
+        "text": {"format": format_object(request.response_format), **extra.get("text", {})},
+        "reasoning": {
+            "effort": given.reasoning_effort,
+            "summary": given.reasoning_summary,
+            **extra.get("reasoning", {}),
+        },
+        "temperature": 1.0 if given.temperature is None else given.temperature,
+        "top_p": 1.0 if given.top_p is None else given.top_p,
+        "presence_penalty": given.presence_penalty or 0.0,
+        "frequency_penalty": given.frequency_penalty or 0.0,
+        "max_output_tokens": given.max_output_tokens,
+        "user": None,
+        "safety_identifier": given.user,
+        "metadata": request.metadata,
+        **{name: extra.get(name, default) for name, default in _DEFAULTS.items()},
+    }
+
+
+def tool_object(tool: Tool | HostedTool) -> JsonObject:
+    """A tool as this API writes it: flat."""
+    if isinstance(tool, HostedTool):
+        return tool.value
+    return own(tool) | {
+        "type": "function",
+        "name": tool.name,
+        "description": tool.description,
+        "parameters": tool.parameters,
+        "strict": tool.strict,
+    }
+
+
+def choice_object(choice: ToolChoice | None) -> Any:
+    """A tool choice as this API writes it."""
+    if choice is None:
+        return "auto"
+    return {"type": "function", "name": choice.name} if choice.mode == "named" else choice.mode
+
+
+def format_object(wanted: ResponseFormat | None) -> JsonObject:
+    """A text format as this API writes it."""
+    if wanted is None or wanted.type == "text":
+        return {"type": "text"}
+    if wanted.type == "json":
+        return {"type": "json_object"}
+    found: JsonObject = {"type": "json_schema", "name": wanted.name, "schema": wanted.schema or {}}
+    optional = {"strict": wanted.strict, "description": wanted.description}
+    return found | {key: value for key, value in optional.items() if value is not None}
+
+
+def usage_object(usage: Usage) -> JsonObject:
+    """Token counts; strict clients want every one of them to be there."""
+    return {
+        "input_tokens": usage.input_tokens,
+        "input_tokens_details": {
+            "cached_tokens": usage.cached_tokens,
+            "cache_write_tokens": usage.cache_write_tokens,
+        },
+        "output_tokens": usage.output_tokens,
+        "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
+        "total_tokens": usage.total_tokens,
+    }
+
+
+class ResponseOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What the front door itself must know of a request. ``generate`` is false for a warm-up without an answer."""
+
+    previous_response_id: str | None = None
+    store: bool = True
+    background: bool = False
+    generate: bool = True
+    instructions: str | None = None

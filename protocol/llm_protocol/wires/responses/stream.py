@@ -29,13 +29,12 @@ from llm_protocol.fold import DELTA_OF, item_events
 from llm_protocol.response import FinishReason
 from llm_protocol.text_buffer import TextBuffer
 from llm_protocol.wires.openai_chat.shapes import service_of
-from llm_protocol.wires.responses.items import decode_item
-from llm_protocol.wires.responses.reasoning import JOINT
+from llm_protocol.wires.responses.content import JOINT, decode_item
+from llm_protocol.wires.responses.errors import read_failure_in
 from llm_protocol.wires.responses.shapes import (
     ResponsesResource,
     ResponsesStreamEvent,
     read_event,
-    read_failure_in,
     read_response,
     read_usage,
 )

@@ -29,11 +29,10 @@ from llm_protocol.events import (
 from llm_protocol.requests import CompletionRequest
 from llm_protocol.response import FinishReason, LLMResponse, Usage
 from llm_protocol.runtime_fields import is_wanted, runtime_fields
+from llm_protocol.wires.openai_chat.content import call_body
 from llm_protocol.wires.openai_chat.errors import error_body
-from llm_protocol.wires.openai_chat.extras import DETAILS, WIRE, details_of
-from llm_protocol.wires.openai_chat.quirks import VendorProfile
-from llm_protocol.wires.openai_chat.request import call_body
-from llm_protocol.wires.openai_chat.shapes import signed, usage_body
+from llm_protocol.wires.openai_chat.profile import VendorProfile
+from llm_protocol.wires.openai_chat.shapes import DETAILS, WIRE, details_of, signed, usage_body
 
 DONE = Frame(None, b"[DONE]")
 

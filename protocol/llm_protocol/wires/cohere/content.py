@@ -26,8 +26,8 @@ from llm_protocol.content import (
     ToolCall,
     ToolResult,
 )
+from llm_protocol.wires.cohere.shapes import NAME
 
-NAME = "cohere"
 TOOL_PLAN = "tool_plan"
 
 

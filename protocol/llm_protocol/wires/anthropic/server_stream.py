@@ -28,9 +28,9 @@ from llm_protocol.events import (
 )
 from llm_protocol.response import FinishReason, LLMResponse, Usage
 from llm_protocol.runtime_fields import is_wanted, runtime_fields
-from llm_protocol.wires.anthropic.blocks import NAME, encode_part, seal
+from llm_protocol.wires.anthropic.content import encode_part, seal
 from llm_protocol.wires.anthropic.errors import error_object
-from llm_protocol.wires.anthropic.shapes import REASONS
+from llm_protocol.wires.anthropic.shapes import NAME, REASONS
 
 _STOP_REASONS = {
     FinishReason.STOP: "end_turn",

@@ -20,8 +20,8 @@ from llm_protocol.codec.fields import bad_request, unsupported
 from llm_protocol.codec.json import WireError, decode_object, encode_json
 from llm_protocol.codec.media import image_from_url, sniff_media_type, unbase64
 from llm_protocol.content import Image, JsonObject, Opaque, Part, Reasoning, Refusal, Text, ToolCall, ToolResult
+from llm_protocol.wires.anthropic.shapes import NAME
 
-NAME = "anthropic"
 SEAL = "llm-runtime:"
 
 _BAD_ID = re.compile(r"[^A-Za-z0-9_-]")

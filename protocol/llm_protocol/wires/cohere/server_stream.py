@@ -25,15 +25,8 @@ from llm_protocol.events import (
 from llm_protocol.failures import Failure
 from llm_protocol.response import FinishReason, LLMResponse, Usage
 from llm_protocol.runtime_fields import is_wanted, runtime_fields
-from llm_protocol.wires.cohere.parts import (
-    NAME,
-    TOOL_PLAN,
-    citations_of,
-    encode_block,
-    encode_tool_call,
-    normal_arguments,
-)
-from llm_protocol.wires.cohere.shapes import REASONS
+from llm_protocol.wires.cohere.content import TOOL_PLAN, citations_of, encode_block, encode_tool_call, normal_arguments
+from llm_protocol.wires.cohere.shapes import NAME, REASONS
 
 _REASONS = {
     FinishReason.STOP: "COMPLETE",

@@ -11,22 +11,12 @@ from llm_protocol.codec.json import encode_json
 from llm_protocol.codec.merging import merged
 from llm_protocol.content import Image, JsonObject, Opaque, Part, Reasoning, Text, ToolCall, ToolResult
 from llm_protocol.dialect import Frame, Inbound
-from llm_protocol.events import (
-    Event,
-    Failed,
-    Finished,
-    ItemDone,
-    ReasoningDelta,
-    RefusalDelta,
-    Started,
-    TextDelta,
-)
+from llm_protocol.events import Event, Failed, Finished, ItemDone, ReasoningDelta, RefusalDelta, Started, TextDelta
 from llm_protocol.response import FinishReason, LLMResponse, Usage
 from llm_protocol.runtime_fields import is_wanted, runtime_fields
 from llm_protocol.wires.gemini import errors
-from llm_protocol.wires.gemini.carried import pack
-from llm_protocol.wires.gemini.parts import encode_part
-from llm_protocol.wires.gemini.tables import BLOCK_REASONS, ERROR_REASONS, FINISH_REASONS, NAME, SENT_REASONS
+from llm_protocol.wires.gemini.content import encode_part, pack
+from llm_protocol.wires.gemini.shapes import BLOCK_REASONS, ERROR_REASONS, FINISH_REASONS, NAME, SENT_REASONS
 
 
 @final

@@ -1,32 +1,173 @@
-"""Reading the turns of a conversation, the server side.
+"""Parts, tools and turns as Gemini writes them, for both sides: of a request's turns and of an answer.
 
-Calls may come without ids; then a result answers the first call of its function that has no result yet.
+Dicts throughout: this is not the hot path. Fields of a part that we do not know travel in its ``extra["gemini"]``,
+parts of a kind that we do not know as `Opaque`. Calls may come without ids; then a result answers the first call of its
+function that has no result yet.
+
+A client of this wire sends back what it got as ``thoughtSignature``, and nothing else of a thought but its text. So
+what another vendor wants back (its signature, its encrypted payload, its id, or only the text, as its own) travels
+inside one that we make, and is unpacked when it returns.
 """
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 import msgspec
 
+from llm_protocol.codec.camel_fields import Fields
 from llm_protocol.codec.fields import bad_request, unsupported
-from llm_protocol.codec.json import WireError, json_text
-from llm_protocol.codec.media import unbase64
+from llm_protocol.codec.json import JsonDecoder, WireError, decode_object, encode_json, json_text
+from llm_protocol.codec.media import parse_data_uri, sniff_media_type, unbase64
 from llm_protocol.content import (
+    HostedTool,
     Image,
     JsonObject,
     Message,
     Opaque,
     Part,
     Reasoning,
+    Refusal,
     Text,
+    Tool,
     ToolCall,
     ToolResult,
 )
-from llm_protocol.wires.gemini.carried import unpack
-from llm_protocol.wires.gemini.reading import Fields
-from llm_protocol.wires.gemini.stream import made_id
-from llm_protocol.wires.gemini.tables import NAME
+from llm_protocol.wires.gemini.shapes import NAME, made_id, vendor_id
+
+_MARK = b"llm-runtime:"
+_MARKED = base64.b64encode(_MARK).decode()  # 12 bytes, so that what follows does not change it
+_REASONING = JsonDecoder(Reasoning)
+
+
+def pack(part: Reasoning) -> str | None:
+    """The ``thoughtSignature`` for a client: Gemini's own as it is, another vendor's reasoning packed up."""
+    if part.dialect in (NAME, None) and part.extra is None:
+        return part.signature
+    return base64.b64encode(_MARK + encode_json(msgspec.structs.replace(part, text=""))).decode()
+
+
+def unpack(text: str, signature: str | None) -> Reasoning:
+    """The thought that a client sends back."""
+    if signature is not None and signature.startswith(_MARKED):
+        try:
+            found = _REASONING.decode(unbase64(signature)[len(_MARK) :])
+        except WireError:
+            return Reasoning(text=text, dialect=NAME)
+        return msgspec.structs.replace(found, text=text)
+    return Reasoning(text=text, signature=signature, dialect=NAME)
+
+
+# ---------------------------------------------------------------- to the wire
+
+
+def encode_part(part: Part, where: str) -> JsonObject:
+    """One part, except tool results, which need to know their calls. Raises for what Gemini cannot be told."""
+    match part:
+        case Text():
+            return _signed({"text": part.text}, part.signature, part.extra)
+        case Refusal():
+            return {"text": part.text}
+        case Image():
+            return _signed(_encode_image(part, where), part.signature, part.extra)
+        case Reasoning():
+            own = part.dialect in (NAME, None)
+            return _signed({"text": part.text, "thought": True}, part.signature if own else None, None)
+        case ToolCall():
+            return _signed({"functionCall": _encode_call(part, where)}, part.signature, part.extra)
+        case Opaque():
+            if part.dialect != NAME:
+                raise unsupported(where, f"{where} is a block of {part.dialect}; Gemini cannot read it")
+            return part.value
+        case ToolResult():
+            raise bad_request(where, f"{where}: a tool result stands in a message of role tool")
+
+
+def _signed(wire: JsonObject, signature: str | None, extra: dict[str, JsonObject] | None) -> JsonObject:
+    if signature is not None:
+        wire["thoughtSignature"] = signature
+    return {**extra[NAME], **wire} if extra and NAME in extra else wire
+
+
+def _encode_image(image: Image, where: str) -> JsonObject:
+    if image.data is not None:
+        return {"inlineData": {"mimeType": image.media_type or sniff_media_type(image.data), "data": image.data}}
+    url = image.url or ""
+    if url.startswith("data:"):
+        try:
+            media_type, data = parse_data_uri(url)
+        except WireError as exc:
+            raise bad_request(where, f"{where}: {exc}") from None
+        return {"inlineData": {"mimeType": media_type, "data": data}}
+    if not url:
+        raise bad_request(where, f"{where}: an image needs data or a url")
+    return {"fileData": {"mimeType": image.media_type, "fileUri": url} if image.media_type else {"fileUri": url}}
+
+
+def _encode_call(call: ToolCall, where: str) -> JsonObject:
+    try:
+        wire: JsonObject = {"name": call.name, "args": call.parsed()}
+    except ValueError:
+        raise bad_request(where, f"{where}: the arguments of tool call {call.name!r} are not a JSON object") from None
+    call_id = vendor_id(call.id)
+    return wire if call_id is None else {**wire, "id": call_id}
+
+
+def encode_result(result: ToolResult, name: str, where: str) -> JsonObject:
+    """A tool's answer to the call of the function ``name``."""
+    wire: JsonObject = {"name": name, "response": _result_object(result)}
+    call_id = vendor_id(result.call_id)
+    if call_id is not None:
+        wire["id"] = call_id
+    images = [_encode_image(part, where) for part in result.content if isinstance(part, Image)]
+    if images:
+        wire["parts"] = images
+    return _signed({"functionResponse": wire}, None, result.extra)
+
+
+_RESULT_KEYS = ({"output"}, {"error"})
+
+
+def _result_object(result: ToolResult) -> JsonObject:
+    """Gemini wants an object: the text itself if it is one, else ``{"output": text}`` or ``{"error": text}``."""
+    if result.is_error:
+        return {"error": result.text}
+    if result.text.startswith("{"):
+        try:
+            value = decode_object(result.text)
+        except WireError:
+            return {"output": result.text}
+        if set(value) not in _RESULT_KEYS:
+            return value
+    return {"output": result.text}
+
+
+def encode_tools(tools: tuple[Tool | HostedTool, ...]) -> list[JsonObject]:
+    """Neighbouring functions share one entry, each hosted tool has its own."""
+    entries: list[JsonObject] = []
+    for at, tool in enumerate(tools):
+        if isinstance(tool, HostedTool):
+            if tool.dialect != NAME:
+                raise unsupported(f"tools[{at}]", f"tools[{at}] is a tool that runs at {tool.dialect}, not at Gemini")
+            entries.append(tool.value)
+        elif entries and "functionDeclarations" in entries[-1]:
+            entries[-1]["functionDeclarations"].append(_declaration(tool))
+        else:
+            entries.append({"functionDeclarations": [_declaration(tool)]})
+    return entries
+
+
+def _declaration(tool: Tool) -> JsonObject:
+    wire: JsonObject = {"name": tool.name}
+    if tool.description is not None:
+        wire["description"] = tool.description
+    if tool.parameters:
+        wire["parametersJsonSchema"] = tool.parameters
+    return {**tool.extra[NAME], **wire} if tool.extra and NAME in tool.extra else wire
+
+
+# ---------------------------------------------------------------- from the wire
 
 
 def read_system(content: Fields) -> tuple[Part, ...]:
@@ -73,7 +214,7 @@ class Conversation:
         result = part.take_fields("functionResponse")
         if result is not None:
             return self._result(result, made_id(content, at), extra_of(part))
-        image = None if thought else _image(part, signature)
+        image = None if thought else _decode_image(part, signature)
         return image or _opaque(raw, part.path("text").removesuffix(".text"))
 
     def _text(self, text: str, signature: str | None, thought: bool, part: Fields) -> Part:
@@ -99,7 +240,7 @@ class Conversation:
             self._open.remove(call)
         response = result.take("response", dict) or {}
         text, is_error = _result_text(response)
-        images = [_image(Fields(raw, result.path("parts")), None) for raw in result.take_list("parts")]
+        images = [_decode_image(Fields(raw, result.path("parts")), None) for raw in result.take_list("parts")]
         if not all(images):
             raise unsupported(result.path("parts"), f"{result.path('parts')} may hold pictures only")
         return ToolResult(
@@ -162,7 +303,7 @@ def _opaque(raw: object, where: str) -> Opaque:
     return Opaque(dialect=NAME, value=value)
 
 
-def _image(part: Fields, signature: str | None) -> Image | None:
+def _decode_image(part: Fields, signature: str | None) -> Image | None:
     """The picture of ``part``, or ``None`` where it is something else: sound, a video, a document."""
     for name in ("inlineData", "fileData"):
         kind = part.peek(name)

@@ -3,12 +3,18 @@
 The sequence number of an event is a pure function of the log: every canonical event has its fixed count of events
 here, and a frame that joins several deltas carries the number of the last. So a reader that comes back with the last
 number it saw is served by encoding the log again from its start, with ``starting_after``.
+
+What the members of a request say is told beside its answer to the clients that asked for it. Those events have a prefix
+of their own, as Open Responses wants it for events that are not in its list. Clients that parse every frame as one they
+know never see them, because nobody is sent them unasked.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, final
+
+import msgspec
 
 from llm_protocol.codec.json import encode_json
 from llm_protocol.codec.merging import ANY_DELTAS, count_pieces, cut, merged
@@ -25,6 +31,7 @@ from llm_protocol.events import (
     ItemStarted,
     MemberDelta,
     MemberDone,
+    MemberEvent,
     MemberFailed,
     MemberStarted,
     Restarted,
@@ -33,16 +40,45 @@ from llm_protocol.events import (
 from llm_protocol.fold import DELTA_OF
 from llm_protocol.response import Usage
 from llm_protocol.text_buffer import TextBuffer
-from llm_protocol.wires.responses.inbound import ResponseOptions
-from llm_protocol.wires.responses.members import MemberEventEncoder
-from llm_protocol.wires.responses.resource import (
-    ResourceEncoder,
-    content,
-    ending_of,
-    item_id,
-    output_item,
-    summary,
-)
+from llm_protocol.wires.responses.content import content, item_id, output_item, summary
+from llm_protocol.wires.responses.errors import ending_of
+from llm_protocol.wires.responses.shapes import ResourceEncoder, ResponseOptions
+
+PREFIX = "llm-runtime:member"
+
+
+class MemberEventFrame(NamedTuple):
+    """The ``type`` of an event and its fields."""
+
+    type: str
+    fields: JsonObject
+
+
+@final
+class MemberEventEncoder:
+    """Turns members' events into the API's. It keeps what each has said, to repeat it whole at its end."""
+
+    def __init__(self) -> None:
+        self._texts: dict[str, TextBuffer] = {}
+
+    def told(self, event: MemberEvent) -> MemberEventFrame:
+        """The event, as it is told."""
+        match event:
+            case MemberDelta(member=member, text=text):
+                self._texts.setdefault(member, TextBuffer()).append(text)
+                return MemberEventFrame(f"{PREFIX}.delta", {"member": member, "delta": text})
+            case MemberStarted(member=member):
+                self._texts[member] = TextBuffer()
+                rest = {"request_id": event.request_id, "round": event.round}
+                return MemberEventFrame(f"{PREFIX}.started", {"member": member, **rest})
+            case MemberDone(member=member):
+                text = self._texts.pop(member, TextBuffer()).text()
+                rest = {"finish_reason": event.finish_reason, "usage": msgspec.to_builtins(event.usage)}
+                return MemberEventFrame(f"{PREFIX}.done", {"member": member, "text": text, **rest, "cost": event.cost})
+            case MemberFailed(member=member, failure=failure):
+                self._texts.pop(member, None)
+                error = {"code": failure.rule.code, "message": failure.message}
+                return MemberEventFrame(f"{PREFIX}.failed", {"member": member, "error": error})
 
 
 class _Shape(NamedTuple):

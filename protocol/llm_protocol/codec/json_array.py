@@ -1,60 +1,17 @@
-"""How Gemini's chunks are framed: as SSE, or as the members of one JSON array, which is what ``streamGenerateContent``
-sends when SSE was not asked for. Read, and written.
-"""
+"""A JSON array of objects, read and written piece by piece."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import final
 
 from llm_protocol.codec.json import TooLarge, WireError
-from llm_protocol.codec.sse import MAX_EVENT_BYTES, ServerSentEvent, SseDecoder
+from llm_protocol.codec.sse import MAX_EVENT_BYTES
 from llm_protocol.dialect import Frame
 
 _OUTSIDE = re.compile(rb'["{}\[\]]')
 _INSIDE = re.compile(rb'["\\]')
 _FIRST = re.compile(rb"[^ \t\r\n,\[\]]")
-_BLANK = b"\xef\xbb\xbf \t\r\n"
-
-
-@final
-class GeminiPieceSplitter:
-    """A `Framing` that takes both; the first byte tells which it is."""
-
-    def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
-        self._limit = max_event_bytes
-        self._sse = SseDecoder(max_event_bytes)
-        self._array: JsonArrayDecoder | None = None
-        self._first = True
-
-    @property
-    def stray(self) -> bytes:
-        """The beginning of what was neither."""
-        return self._sse.stray
-
-    def feed(self, data: bytes) -> Iterable[ServerSentEvent]:
-        """The chunks that ``data`` completes, then what is wrong with it, if anything: a `WireError`."""
-        if self._first:
-            data = data.lstrip(_BLANK)
-            if not data:
-                return []
-            self._first = False
-            if data.startswith(b"["):
-                self._array = JsonArrayDecoder(self._limit)
-        if self._array is None:
-            return self._sse.feed(data)
-        return (ServerSentEvent("", chunk.decode("utf-8", "replace")) for chunk in self._array.feed(data))
-
-    def end(self) -> list[ServerSentEvent]:
-        """The chunks that the end of the body completes."""
-        return self._sse.end()
-
-
-def cut_whole(body: bytes) -> list[bytes]:
-    """The chunks of a whole body: itself, or the members of the array that it is. Raises `WireError`."""
-    array = body.lstrip(_BLANK)
-    return list(JsonArrayDecoder(len(body)).feed(array)) if array.startswith(b"[") else [body]
 
 
 class JsonArrayDecoder:

@@ -1,0 +1,276 @@
+"""The messages of a chat and their parts, to and from the wire."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import get_args
+
+import msgspec
+
+from llm_protocol.codec.body import Body
+from llm_protocol.codec.fields import bad_request, unsupported
+from llm_protocol.codec.json import WireError
+from llm_protocol.codec.media import image_from_url, image_url
+from llm_protocol.content import (
+    Image,
+    JsonObject,
+    Message,
+    Opaque,
+    Part,
+    Reasoning,
+    Refusal,
+    Role,
+    Text,
+    ToolCall,
+    ToolResult,
+)
+from llm_protocol.extra_fields import is_empty
+from llm_protocol.requests import Parameters
+from llm_protocol.wires.openai_chat.profile import VendorProfile
+from llm_protocol.wires.openai_chat.shapes import DETAILS, WIRE, details_of, signed, text_of_details, with_details
+
+# ---------------------------------------------------------------- to the wire
+
+
+def encode_message(message: Message, where: str, quirks: VendorProfile) -> Iterator[JsonObject]:
+    """One canonical message; each tool result is a wire message of its own."""
+    rest: list[Part] = []
+    for part in message.content:
+        if isinstance(part, ToolResult):
+            yield _encode_tool_result(part, where)
+        else:
+            rest.append(part)
+    if message.role == "tool":
+        if rest:
+            raise bad_request(where, f"{where}: a message of role tool may hold tool results only")
+    elif rest or not message.content:
+        role = "system" if message.role == "developer" and not quirks.developer_role else message.role
+        wire: JsonObject = {"role": role}
+        if message.name is not None:
+            wire["name"] = message.name
+        encode = _encode_assistant if role == "assistant" else _encode_content
+        wire.update(encode(rest, where, quirks))
+        for name, value in own_fields(message.extra, quirks).items():
+            if quirks.message_fields is None or name in quirks.message_fields:
+                wire.setdefault(name, value)
+        yield wire
+
+
+def _encode_tool_result(result: ToolResult, where: str) -> JsonObject:
+    if any(isinstance(part, Image) for part in result.content):
+        raise unsupported(where, f"{where}: a tool result on the chat wire is text; pictures belong in a user message")
+    texts = [part.text for part in result.content if isinstance(part, Text)]
+    content = "".join(texts) if len(texts) <= 1 else [{"type": "text", "text": text} for text in texts]
+    return {"role": "tool", "tool_call_id": result.call_id, "content": content}
+
+
+def _encode_content(parts: list[Part], where: str, quirks: VendorProfile) -> JsonObject:
+    match parts:
+        case []:
+            return {"content": ""}
+        case [Text(text, extra=extra)] if not own_fields(extra, quirks):
+            return {"content": text}
+    return {"content": [_encode_part(part, where, quirks) for part in parts]}
+
+
+def _encode_part(part: Part, where: str, quirks: VendorProfile) -> JsonObject:
+    match part:
+        case Text():
+            return {"type": "text", "text": part.text, **own_fields(part.extra, quirks)}
+        case Image():
+            url: JsonObject = {"url": image_url(part)}
+            if part.detail is not None:
+                url["detail"] = part.detail
+            return {"type": "image_url", "image_url": url, **own_fields(part.extra, quirks)}
+        case Opaque(dialect=quirks.name):
+            return part.value
+        case _:
+            raise foreign_part(part, where, quirks)
+
+
+def own_fields(extra: dict[str, JsonObject] | None, quirks: VendorProfile) -> JsonObject:
+    """The fields of a part that were meant for this dialect."""
+    return extra.get(quirks.name, {}) if extra else {}
+
+
+def foreign_part(part: Part, where: str, quirks: VendorProfile) -> Exception:
+    if isinstance(part, Opaque):
+        return unsupported(where, f"{where}: a block made by {part.dialect} means nothing to {quirks.vendor}")
+    return unsupported(where, f"{where}: {type(part).__name__} cannot stand here on the chat wire")
+
+
+def _encode_assistant(parts: list[Part], where: str, quirks: VendorProfile) -> JsonObject:
+    """An earlier answer. Reasoning that another vendor made is of no use here and stays out."""
+    texts: list[Part] = []
+    wire: JsonObject = {}
+    calls: list[JsonObject] = []
+    for part in parts:
+        match part:
+            case Text():
+                texts.append(part)
+            case ToolCall():
+                calls.append(call_body(part, part.signature if quirks.signed_calls else None))
+            case Opaque(dialect=quirks.name, value={"type": "custom"} as call):
+                calls.append(call)
+            case Refusal():
+                wire["refusal"] = wire.get("refusal", "") + part.text
+            case Reasoning():
+                if quirks.sends_reasoning and part.dialect in (None, quirks.name):
+                    _add_reasoning(part, wire, quirks)
+            case _:
+                raise foreign_part(part, where, quirks)
+    if texts:
+        wire.update(_encode_content(texts, where, quirks))
+    else:
+        # Some servers fail where the field is missing, others where it is empty beside calls.
+        wire["content"] = None if calls or "refusal" in wire else ""
+    if calls:
+        wire["tool_calls"] = calls
+    return wire
+
+
+def _add_reasoning(part: Reasoning, wire: JsonObject, quirks: VendorProfile) -> None:
+    if part.text:
+        wire[quirks.reasoning_field] = wire.get(quirks.reasoning_field, "") + part.text
+    if quirks.name == WIRE and (details := details_of(part)):
+        wire[DETAILS] = [*wire.get(DETAILS, ()), *details]
+
+
+def call_body(call: ToolCall, signature: str | None) -> JsonObject:
+    """A whole call, as it stands in messages."""
+    function = {"name": call.name, "arguments": call.arguments or "{}"}
+    return signed({"id": call.id, "type": "function", "function": function}, signature)
+
+
+_ROLES: tuple[Role, ...] = get_args(Role)
+
+
+def with_extra(parameters: Parameters, body: Body, name: str, odd: JsonObject | None = None) -> Parameters:
+    """``parameters`` with what nobody read of the body."""
+    extra = {**body.rest(), **(odd or {})}
+    return msgspec.structs.replace(parameters, extra={name: extra}) if extra else parameters
+
+
+# ---------------------------------------------------------------- from the wire
+
+
+def join_tool_results(messages: Iterable[Message]) -> Iterator[Message]:
+    """Results that stand one after another are one turn."""
+    turn: Message | None = None
+    for message in messages:
+        if turn and turn.role == message.role == "tool":
+            turn = Message("tool", turn.content + message.content)
+            continue
+        if turn:
+            yield turn
+        turn = message
+    if turn:
+        yield turn
+
+
+def decode_message(message: Body, name: str) -> Message:
+    role = message.required_string("role")
+    if role not in _ROLES:
+        raise message.wrong("role", f"one of {', '.join(_ROLES)}")
+    content = _decode_content(message, name)
+    if role == "tool":
+        content = (_decode_tool_result(message, content),)
+    elif role == "assistant":
+        refusal, calls = _decode_refusal(message), _decode_calls(message, name)
+        content = (*_decode_reasoning(message, name), *content, *refusal, *calls)
+    elif message.take("content") is None:
+        raise message.wrong("content", "a string or a list of parts")
+    speaker = message.string("name")
+    rest = message.rest() if role != "tool" else {}
+    fields = {field: value for field, value in rest.items() if not is_empty(value)}
+    return Message(role, content, speaker, {name: fields} if fields else None)
+
+
+def _decode_content(message: Body, name: str) -> tuple[Part, ...]:
+    value = message.take("content")
+    if value is None:
+        return ()
+    if isinstance(value, str):
+        return (Text(value),) if value else ()
+    if not isinstance(value, list):
+        raise message.wrong("content", "a string or a list of parts")
+    return tuple(_decode_part(part, name) for part in message.objects("content"))
+
+
+def _decode_part(part: Body, name: str) -> Part:
+    match part.required_string("type"):
+        case "text":
+            return Text(part.required_string("text"), extra=unread_fields(part, name))
+        case "refusal":
+            return Refusal(part.required_string("refusal"))
+        case "image_url":
+            return _decode_image(part, name)
+        case _:
+            return Opaque(dialect=name, value=part.raw)
+
+
+def _decode_image(part: Body, name: str) -> Image:
+    if isinstance(part.take("image_url"), str):
+        url, detail = part.required_string("image_url"), None
+    else:
+        inner = part.object("image_url")
+        if inner is None:
+            raise part.wrong("image_url", "an object with the picture's url")
+        url, detail = inner.required_string("url"), inner.string("detail")
+    try:
+        return msgspec.structs.replace(image_from_url(url, detail), extra=unread_fields(part, name))
+    except WireError as exc:
+        raise part.wrong("image_url", f"a URL or a base64 data URI: {exc}") from None
+
+
+def unread_fields(part: Body, name: str) -> dict[str, JsonObject] | None:
+    """What nobody read of a part: it means something to this wire's vendors only."""
+    rest = part.rest()
+    return {name: rest} if rest else None
+
+
+def _decode_tool_result(message: Body, content: tuple[Part, ...]) -> ToolResult:
+    parts = tuple(part for part in content if isinstance(part, Text | Image))
+    if len(parts) != len(content):
+        raise message.wrong("content", "text, for a tool's result")
+    return ToolResult(call_id=message.required_string("tool_call_id"), content=parts)
+
+
+def _decode_reasoning(message: Body, name: str) -> tuple[Part, ...]:
+    spellings = (message.string("reasoning_content"), message.string("reasoning"))
+    text = next(filter(None, spellings), "")
+    details = [detail.raw for detail in message.objects(DETAILS)] if name == WIRE else []
+    if not details:
+        return (Reasoning(text=text),) if text else ()
+    return (with_details(Reasoning(text=text or text_of_details(details)), details),)
+
+
+def _decode_refusal(message: Body) -> tuple[Part, ...]:
+    text = message.string("refusal")
+    return (Refusal(text),) if text else ()
+
+
+def _decode_calls(message: Body, name: str) -> tuple[Part, ...]:
+    if message.take("function_call") is not None:
+        raise message.wrong("function_call", "left out: it is the old form of tool_calls")
+    return tuple(_decode_call(call, name) for call in message.objects("tool_calls"))
+
+
+def _decode_call(call: Body, name: str) -> Part:
+    function = call.object("function")
+    if function is None:
+        if call.string("type") == "custom":
+            return Opaque(dialect=name, value=call.raw)
+        raise call.wrong("function", "an object with name and arguments")
+    return ToolCall(
+        id=call.required_string("id"),
+        name=function.required_string("name"),
+        arguments=function.string("arguments") or "{}",
+        signature=_decode_signature(call),
+    )
+
+
+def _decode_signature(call: Body) -> str | None:
+    extra = call.object("extra_content")
+    google = extra.object("google") if extra else None
+    return google.string("thought_signature") if google else None

@@ -1,0 +1,60 @@
+"""What a failure inside an answer means, and how ours are told there. Outside of answers: ``openai_chat.errors``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.response import FinishReason
+from llm_protocol.wires.openai_chat.errors import failure_of
+from llm_protocol.wires.responses.shapes import ResponseEnding
+
+
+def read_failure_in(value: Any) -> Failure:
+    """What an error inside a 2xx answer means, wrapped or flat: there is no status to go by."""
+    failure = failure_of(value)
+    if failure.kind is not FailureKind.SERVER_ERROR:
+        return failure
+    error = value.get("error") if isinstance(value, dict) else None
+    type_ = error.get("type") if isinstance(error, dict) else None
+    kind = _kind_of(failure.upstream_code or "", type_)
+    return failure if kind is None else msgspec.structs.replace(failure, kind=kind)
+
+
+def _kind_of(code: str, type_: Any) -> FailureKind | None:
+    """What a code of this API means that the other OpenAI endpoints do not know."""
+    if "policy" in code or code == "invalid_prompt":
+        return FailureKind.CONTENT_FILTER
+    if code.startswith("invalid_") or "image" in code or type_ == "invalid_request_error":
+        return FailureKind.BAD_REQUEST
+    return None
+
+
+def ending_of(reason: FinishReason | None, failure: Failure | None, *, refused: bool) -> ResponseEnding:
+    """How a finish reason or a failure is told. A refusal in the model's own words is an ordinary, whole answer."""
+    if failure is not None:
+        return _failed(failure)
+    if reason is FinishReason.LENGTH:
+        return ResponseEnding("response.incomplete", "incomplete", {"reason": "max_output_tokens"})
+    if reason is FinishReason.CONTENT_FILTER and not refused:
+        return ResponseEnding("response.incomplete", "incomplete", {"reason": "content_filter"})
+    if reason in (None, FinishReason.ERROR):
+        error = {"code": "server_error", "message": "the model ended its answer with an error"}
+        return ResponseEnding("response.failed", "failed", error=error)
+    return ResponseEnding("response.completed", "completed")
+
+
+def _failed(failure: Failure) -> ResponseEnding:
+    if failure.kind is FailureKind.CANCELLED:
+        return ResponseEnding("response.incomplete", "cancelled", {"reason": "cancelled"})
+    error = {"code": failure.rule.code, "message": message_with_wait(failure)}
+    return ResponseEnding("response.failed", "failed", error=error)
+
+
+def message_with_wait(failure: Failure) -> str:
+    """The failure in words. Clients read the wait out of exactly this phrase."""
+    if failure.told_retry_after is None or "try again in" in failure.message:
+        return failure.message
+    return f"{failure.message.rstrip('. ')}. Please try again in {failure.told_retry_after:.3g}s."
