@@ -121,6 +121,11 @@ class TokenEstimator:
         """Tokens of an answer of ``model`` in one token by the length of its text."""
         return self._models.get(model, _NONE).output_ratio
 
+    def billed_input(self, model: str, estimate: Estimate) -> int | None:
+        """Tokens of the prompt that ``model`` bills, where those are other ones than it counts; else ``None``."""
+        known = self._models.get(model, _NONE)
+        return None if known.billed_ratio is None else max(1, math.ceil(estimate.length * known.billed_ratio))
+
     def statistics(self) -> dict[str, float]:
         """By model, how much more it takes than its text's length tells."""
         return {model: known.ratio for model, known in self._models.items()}
@@ -129,10 +134,10 @@ class TokenEstimator:
 class _Experience:
     """What one model took so far: sums in which the past fades."""
 
-    __slots__ = ("_answers", "_guessed", "_length", "_output", "_taken", "_written")
+    __slots__ = ("_answers", "_billed", "_guessed", "_length", "_output", "_taken", "_written")
 
     def __init__(self) -> None:
-        self._guessed = self._taken = float(PRIOR_TOKENS)
+        self._guessed = self._taken = self._billed = float(PRIOR_TOKENS)
         self._length = self._written = float(PRIOR_OUTPUT_TOKENS)
         self._output = 0.0
         self._answers = 0.0
@@ -146,12 +151,19 @@ class _Experience:
         return min(max(self._taken / self._guessed, MIN_RATIO), MAX_RATIO)
 
     @property
+    def billed_ratio(self) -> float | None:
+        """The same of what is billed; ``None`` where that is what is counted."""
+        return None if self._billed == self._taken else min(max(self._billed / self._guessed, MIN_RATIO), MAX_RATIO)
+
+    @property
     def output(self) -> float:
         return self._output / self._answers if self._answers else DEFAULT_OUTPUT_TOKENS
 
     def add(self, length: int, usage: Usage) -> None:
         self._guessed = self._guessed * DECAY + length
         self._taken = self._taken * DECAY + usage.input_tokens
+        billed = usage.billed_input_tokens
+        self._billed = self._billed * DECAY + (usage.input_tokens if billed is None else billed)
         self._output = self._output * DECAY + usage.output_tokens
         self._answers = self._answers * DECAY + 1
 

@@ -55,8 +55,10 @@ class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         tokens_out = usage.output_tokens if billed_out is None else billed_out
         if tokens_out and at.output is None:
             return None
-        cached, written = usage.cached_tokens, usage.cache_write_tokens
-        plain = max(0, tokens_in - cached - written)
+        # Where a vendor bills fewer tokens than it counts, more of them can be cached than are billed at all.
+        cached = min(usage.cached_tokens, tokens_in)
+        written = min(usage.cache_write_tokens, tokens_in - cached)
+        plain = tokens_in - cached - written
         seen = min(usage.image_input_tokens, plain)
         total = (plain - seen) * at.input + seen * (at.input if at.image_input is None else at.image_input)
         total += cached * (at.input if at.cached is None else at.cached)
@@ -82,6 +84,7 @@ class _Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     prefixes: tuple[str, ...] = ()
     pattern: str = ""
     tiers: tuple[PriceTier, ...] = ()
+    source: str = ""
 
 
 class _File(msgspec.Struct, frozen=True):
@@ -92,7 +95,7 @@ class _File(msgspec.Struct, frozen=True):
 
 class _More(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the generated file lacks: models, prices of pictures that are shown, and factors: of the price of input for
-    what is cached for long, and of all prices for ways of service.
+    what is cached for long, and of all prices for ways of service. ``web_search`` is US dollars for a thousand.
     """
 
     source: str = ""
@@ -100,6 +103,8 @@ class _More(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     image_input: dict[str, dict[str, float]] = {}
     long_cache_write: dict[str, float] = {}
     services: dict[str, dict[str, float]] = {}
+    web_search: dict[str, float] = {}
+    web_search_source: str = ""
 
 
 class PriceTable:
@@ -109,6 +114,7 @@ class PriceTable:
         file, added = msgspec.json.decode(data, type=_File), msgspec.json.decode(more, type=_More)
         self.date = file.date
         self._services = added.services
+        self._web_search = added.web_search
         self._vendors: dict[str, list[_Entry]] = {}
         for kind in dict.fromkeys((*file.vendors, *added.vendors)):
             images, long = added.image_input.get(kind, {}), added.long_cache_write.get(kind)
@@ -136,6 +142,13 @@ class PriceTable:
                     return None
                 factor *= known[service]
         return factor
+
+    def searching(self, kind: str, searches: int) -> float | None:
+        """What so many of the vendor's own web searches cost; ``None`` where that is not known."""
+        if not searches:
+            return 0.0
+        per_thousand = self._web_search.get(kind)
+        return None if per_thousand is None else searches * per_thousand / 1_000
 
     def _look_up(self, kind: str, model: str) -> Price | None:
         entries = self._vendors.get(kind, ())
@@ -194,4 +207,5 @@ def cost_of(kind: str, model: str, usage: Usage | None) -> float | None:
     if price is None or usage is None:
         return None
     cost, factor = price.cost(usage), shipped().factor(kind, usage.services) if usage.services else 1.0
-    return None if cost is None or factor is None else cost * factor
+    searching = shipped().searching(kind, usage.web_searches)
+    return None if cost is None or factor is None or searching is None else cost * factor + searching

@@ -29,7 +29,8 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
 
     ``image_tokens`` are those of the output that are pictures, ``image_input_tokens`` those of the input, which some
     vendors price apart; ``long_cache_write_tokens`` those written to be cached for longer than usual (an hour at
-    Anthropic). ``services`` are the ways of service that the vendor says it used and prices otherwise, in its words.
+    Anthropic, twelve at OpenAI). ``web_searches`` are the vendor's own, which cost apart. ``services`` are the ways of
+    service that the vendor says it used and prices otherwise, in its words.
     ``estimated`` marks numbers that are ours because the vendor gave no final ones. ``billed_*`` are set only where a
     vendor bills other numbers than it counts.
     """
@@ -42,6 +43,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     image_tokens: int = 0
     image_input_tokens: int = 0
     long_cache_write_tokens: int = 0
+    web_searches: int = 0
     services: tuple[str, ...] = ()
     billed_input_tokens: int | None = None
     billed_output_tokens: int | None = None
@@ -61,7 +63,7 @@ def is_plausible(usage: Usage) -> bool:
     """Whether all counts can be true. Limits, budgets and costs must not depend on one that cannot."""
     counts = (
         usage.input_tokens, usage.output_tokens, usage.cached_tokens, usage.cache_write_tokens, usage.reasoning_tokens,
-        usage.image_tokens, usage.billed_input_tokens or 0, usage.billed_output_tokens or 0,
+        usage.image_tokens, usage.web_searches, usage.billed_input_tokens or 0, usage.billed_output_tokens or 0,
     )  # fmt: skip
     return all(0 <= count <= MOST_TOKENS for count in counts)
 

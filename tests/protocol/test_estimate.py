@@ -145,3 +145,19 @@ def test_a_longer_conversation_is_never_guessed_shorter(messages: tuple[Message,
     lengths = [request_length(ChatRequest(messages=messages[:at])) for at in range(1, len(messages) + 1)]
     assert lengths == sorted(lengths)
     assert lengths[0] >= 1
+
+
+def test_what_is_billed_of_a_prompt_is_learnt_beside_what_is_counted() -> None:
+    estimator = TokenEstimator()
+    request = chat("x" * 400)
+    estimate = estimator.estimate("m", request)
+    assert estimator.billed_input("m", estimate) is None
+
+    for _ in range(50):  # the vendor counts its own template, and does not bill it
+        estimator.learn("m", estimate, Usage(input_tokens=estimate.length + 200, billed_input_tokens=estimate.length))
+        estimator.learn("other", estimate, Usage(input_tokens=estimate.length * 2))
+
+    now = estimator.estimate("m", request)
+    assert now.input_tokens == pytest.approx(estimate.length + 200, rel=0.05)
+    assert estimator.billed_input("m", now) == pytest.approx(estimate.length, rel=0.05)
+    assert estimator.billed_input("other", estimate) is None

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -128,6 +129,7 @@ def test_fast_opus_costs_what_the_vendor_says() -> None:
         ("anthropic", "claude-mythos-5-2", (8.0, 40.0)),
         ("gemini", "gemini-4-hydrogen", (1.5, 7.5)),
         ("gemini", "models/gemini-4-hydrogen-preview", (1.5, 7.5)),
+        ("cohere", "command-a-reasoning-08-2025", (2.5, 10.0)),
     ],
 )
 def test_models_that_the_generated_table_lacks(kind: str, model: str, price: tuple[float, float]) -> None:
@@ -136,9 +138,48 @@ def test_models_that_the_generated_table_lacks(kind: str, model: str, price: tup
     assert (found.input, found.output) == price
 
 
+@pytest.mark.parametrize(
+    ("kind", "model"),
+    [
+        ("openai", "gpt-image-2.6-flare"),
+        ("cohere", "command-a-plus-05-2026"),
+        ("cohere", "command-a-vision-07-2025"),
+        ("cohere", "north-mini-code"),
+    ],
+)
+def test_what_no_source_tells_is_not_guessed(kind: str, model: str) -> None:
+    assert price_of(kind, model) is None
+
+
+def test_each_price_that_is_kept_by_hand_names_its_source() -> None:
+    more = json.loads(Path(prices.__file__).with_name("prices_more.json").read_bytes())
+    assert all(model["source"] for models in more["vendors"].values() for model in models)
+    assert more["web_search_source"]
+
+
+def test_what_openai_caches_for_twelve_hours_costs_twice_the_input() -> None:
+    written = usage(input_tokens=1_000, cache_write_tokens=1_000, long_cache_write_tokens=400)
+    assert cost_of("openai", "gpt-6-sol", written) == pytest.approx((600 * 2.5 + 400 * 4.0) / 1e6)
+
+
+@pytest.mark.parametrize(("kind", "model"), [("openai", "gpt-4o"), ("anthropic", "claude-opus-5-5")])
+def test_searching_the_web_costs_apart(kind: str, model: str) -> None:
+    plain = cost_of(kind, model, usage(input_tokens=1_000, services=("fast",)))
+    searched = cost_of(kind, model, usage(input_tokens=1_000, services=("fast",), web_searches=3))
+    assert plain is not None
+    assert searched == pytest.approx(plain + 0.03)
+    assert cost_of("cohere", "command-a", usage(input_tokens=1_000, web_searches=1)) is None
+
+
 def test_what_the_vendor_bills_is_what_counts() -> None:
     counted = Usage(input_tokens=1000, output_tokens=50, billed_input_tokens=10, billed_output_tokens=5)
     assert Price(input=1, output=2).cost(counted) == pytest.approx(20e-6)
+
+
+def test_what_is_not_billed_costs_nothing_when_it_is_cached_either() -> None:
+    """Cohere's own template is counted, and cached, and not billed: recorded/cohere/chat-stream-1.json."""
+    counted = Usage(input_tokens=212, output_tokens=65, cached_tokens=208, billed_input_tokens=12)
+    assert Price(input=2, output=0).cost(counted) == pytest.approx(12 * 2e-6)
 
 
 def test_an_unknown_price_is_none_and_never_zero() -> None:

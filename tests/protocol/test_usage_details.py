@@ -33,28 +33,44 @@ def test_anthropic_tells_speed_place_and_what_is_cached_for_an_hour() -> None:
         "service_tier": "standard",
         "speed": "fast",
         "inference_geo": "us",
+        "server_tool_use": {"web_search_requests": 2, "web_fetch_requests": 1},
     }
     body = {"id": "m", "type": "message", "model": "m", "content": [], "stop_reason": "end_turn", "usage": usage}
     found = reported(client_dialect(LLMProvider.ANTHROPIC), body)
 
     assert (found.cache_write_tokens, found.long_cache_write_tokens) == (100, 60)
     assert found.services == ("fast", "us")
+    assert found.web_searches == 2
 
 
 @pytest.mark.parametrize(("tier", "services"), [("flex", ("flex",)), ("default", ()), (None, ()), (7, ())])
 def test_openai_tells_the_service_tier(tier: object, services: tuple[str, ...]) -> None:
     choice = {"index": 0, "message": {"role": "assistant", "content": "x"}, "finish_reason": "stop"}
-    counted = {"prompt_tokens": 5, "completion_tokens": 1, "prompt_tokens_details": {"image_tokens": 3}}
+    written = {"cache_write_tokens": 4, "cache_write_tokens_details": {"ttl_12h_tokens": 4, "ttl_30m_tokens": 0}}
+    counted = {"prompt_tokens": 5, "completion_tokens": 1, "prompt_tokens_details": {"image_tokens": 3, **written}}
     body = {"id": "c", "model": "m", "choices": [choice], "usage": counted, "service_tier": tier}
     found = reported(client_dialect(LLMProvider.OPENAI), body)
 
     assert found.services == services
     assert found.image_input_tokens == 3
+    assert (found.cache_write_tokens, found.long_cache_write_tokens) == (4, 4)
 
 
 def test_so_does_the_responses_api() -> None:
     item = {"type": "message", "id": "i", "role": "assistant", "content": [{"type": "output_text", "text": "x"}]}
     usage = {"input_tokens": 5, "output_tokens": 1}
-    body = {"id": "r", "status": "completed", "output": [item], "usage": usage, "service_tier": "priority"}
+    written = {"cache_write_tokens": 4, "cache_write_tokens_details": {"ttl_12h_tokens": 3, "ttl_30m_tokens": 1}}
+    search = {"type": "web_search_call", "id": "w", "status": "completed", "action": {"type": "search", "query": "q"}}
+    body = {
+        "id": "r",
+        "status": "completed",
+        "output": [search, item],
+        "usage": {**usage, "input_tokens_details": written},
+        "service_tier": "priority",
+    }
 
-    assert reported(OpenAIResponses(), body).services == ("priority",)
+    found = reported(OpenAIResponses(), body)
+
+    assert found.services == ("priority",)
+    assert (found.cache_write_tokens, found.long_cache_write_tokens) == (4, 3)
+    assert found.web_searches == 1

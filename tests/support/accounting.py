@@ -17,16 +17,26 @@ import trio
 
 from llm_actors.run import Run
 from llm_protocol.content import Message
+from llm_protocol.dialect import ClientDialect
 from llm_protocol.errors import LLMClientError
 from llm_protocol.events import Failed, Finished
 from llm_protocol.policy import Attempts, Limits, Policy, Timeouts
 from llm_protocol.requests import ChatRequest, LLMProvider, Parameters
+from llm_protocol.wires.responses import OpenAIResponses
 from support.attempts import Vendor, World, status, world
 from support.billing import Bill, Fault, Ledger, billing
 from support.peer import Call
 
-KINDS = {"a": LLMProvider.ANTHROPIC, "c": LLMProvider.GEMINI}
-NAMES = "abcd"
+KINDS = {
+    "a": LLMProvider.ANTHROPIC,
+    "c": LLMProvider.GEMINI,
+    "d": LLMProvider.OPENAI,
+    "e": LLMProvider.COHERE,
+    "f": LLMProvider.OPENAI,
+}
+DIALECTS: dict[str, ClientDialect] = {"f": OpenAIResponses()}
+NAMES = "abcdef"
+"""All wires: ``b`` is a server that is compatible with OpenAI's chat completions, ``f`` speaks the Responses API."""
 STRATEGIES = ("single", "fallback", "race", "panel", "council", "best_of", "vote")
 FAULTS: tuple[Fault, ...] = ("cut", "close", "stall", "error", "garbage", "no-count")
 AT_ONCE = 8
@@ -85,13 +95,15 @@ class Audit:
     """The largest share by which an estimate was off."""
 
     def check(self, run: Run, bills: list[Bill], prices: dict[str, int]) -> tuple[int, int]:
-        """Compare one run; what it told, in and out."""
+        """Compare one run. Returns the tokens it told, in and out: the vendors' counts, which may not be the bills."""
         end = run.log.end
         assert isinstance(end, Finished | Failed)
         assert end.response is not None
         spent = end.response.decision.get("spent", {"usage": {}, "cost": 0.0})
         usage = spent["usage"]
-        told = usage.get("input_tokens", 0), usage.get("output_tokens", 0)
+        counted = usage.get("input_tokens", 0), usage.get("output_tokens", 0)
+        billed_in, billed_out = usage.get("billed_input_tokens"), usage.get("billed_output_tokens")
+        told = counted[0] if billed_in is None else billed_in, counted[1] if billed_out is None else billed_out
         billed = sum(bill.input_tokens for bill in bills), sum(bill.output_tokens for bill in bills)
         cost = sum((bill.input_tokens + bill.output_tokens) * prices[bill.vendor] for bill in bills)
         self.runs += 1
@@ -113,7 +125,7 @@ class Audit:
             self.exact += 1
             if told != billed or spent["cost"] != cost:
                 self.problems.append(f"{where}; {end.response.decision}")
-        return told
+        return counted
 
 
 def _overrun(
@@ -186,13 +198,14 @@ async def random_runs(seed: int, count: int) -> Audit:
     """Carry out ``count`` runs on a virtual clock, and audit them."""
     random, ledger, audit = Random(seed), Ledger(), Audit()
     prices = {name: ord(name) - ord("a") + 1 for name in NAMES}
-    a, b, c, d = (_Vendor(ledger, random) for _ in NAMES)
+    a, b, c, d, e, f = (_Vendor(ledger, random) for _ in NAMES)
     timeouts = Timeouts(connect=2, first_token=5, idle=5, total=30)
     attempts, limits = Attempts(max=2, wait_min_s=0.1, wait_max_s=1.0), Limits(max_concurrency=6)
     told = Counter[str]()
     async with world(
-        kinds=KINDS, timeouts=timeouts, attempts=attempts, limits=limits, prefill="bd", a=a, b=b, c=c, d=d
-    ) as w:
+        kinds=KINDS, dialects=DIALECTS, timeouts=timeouts, attempts=attempts, limits=limits, prefill="bd",
+        a=a, b=b, c=c, d=d, e=e, f=f,
+    ) as w:  # fmt: skip
         for first in range(0, count, AT_ONCE):
             runs: list[Run] = []
 

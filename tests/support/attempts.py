@@ -30,6 +30,7 @@ from llm_actors.limiter import LimiterStatistics, statistics
 from llm_actors.orchestrator import submit
 from llm_actors.run import Run
 from llm_protocol.content import Message
+from llm_protocol.dialect import ClientDialect
 from llm_protocol.events import Event, Failed, Finished, Restarted, TextDelta
 from llm_protocol.failures import Failure
 from llm_protocol.policy import Attempts, Limits, Policy, Timeouts
@@ -62,7 +63,10 @@ def tokens(name: str) -> Usage:
 
 def cost_of(provider: str, model: str, usage: Usage) -> float | None:
     """A dollar a token at ``a``, two at ``b``, and so on; ``z`` has no known price."""
-    return None if provider == "z" else float(usage.total_tokens * (ord(provider) - ord("a") + 1))
+    billed_in, billed_out = usage.billed_input_tokens, usage.billed_output_tokens
+    tokens = usage.input_tokens if billed_in is None else billed_in
+    tokens += usage.output_tokens if billed_out is None else billed_out
+    return None if provider == "z" else float(tokens * (ord(provider) - ord("a") + 1))
 
 
 # -- what vendors say ------------------------------------------------------------------------------------------------
@@ -354,10 +358,12 @@ async def world(
     branches: Sequence[ChildSpec[Never]] = (),
     models: tuple[str, ...] = (),
     kinds: Mapping[str, LLMProvider] | None = None,
+    dialects: Mapping[str, ClientDialect] | None = None,
     **vendors: Sequence[Script] | Vendor,
 ) -> AsyncIterator[World]:
     """Run the tree around a block. ``prefill`` names the vendors whose models go on with a text. ``models``: what each
-    vendor has in place of its one model. ``kinds``: the wires of those that do not speak OpenAI's.
+    vendor has in place of its one model. ``kinds``: the wires of those that do not speak OpenAI's. ``dialects`` replace
+    those of their kinds.
 
     ``draw`` replaces the chance of the plan and the ranking. ``branches`` of the tree's root start last, such as a
     server. Afterwards no connection is open.
@@ -378,9 +384,10 @@ async def world(
         attempts=attempts,
         routes=dict(routes or {}),
     )
-    providers = [
-        supervised(provider_spec(name, provider), dial=peers[name].dial) for name, provider in config.providers.items()
-    ]
+    specs = {name: provider_spec(name, provider) for name, provider in config.providers.items()}
+    for name, dialect in (dialects or {}).items():
+        specs[name] = msgspec.structs.replace(specs[name], dialect=dialect)
+    providers = [supervised(spec, dial=peers[name].dial) for name, spec in specs.items()]
     tree = Tree(config, providers, cost_of, doors=branches)
     chance = tree.services.draw if draw is None else lambda: draw
     tree.services = msgspec.structs.replace(

@@ -1,4 +1,4 @@
-"""A vendor that keeps a journal of what it bills, on three wires, whatever becomes of the answer.
+"""A vendor that keeps a journal of what it bills, on five wires, whatever becomes of the answer.
 
     ledger = Ledger()
     async with world(a=[billing(ledger, words=40, gap=0.1, fault="reset", after=10)], kinds={"a": "anthropic"}) as w:
@@ -29,6 +29,9 @@ the wire's own error, bytes of no wire; or nothing, but that the final count is 
 """
 
 WORD = "word"
+
+TEMPLATE_TOKENS = 70
+"""What Cohere's wire counts of a prompt beyond what it bills."""
 
 _MARK = re.compile(rb"#(\d+)#")
 """A prompt with a number like this says whose it is."""
@@ -63,8 +66,9 @@ class Ledger:
 
 def prompt_tokens(body: Any) -> int:
     """What a prompt takes here: four characters a token, and four tokens a message."""
-    contents = [turn.get("content", turn.get("parts")) for turn in body.get("messages", body.get("contents", ()))]
-    system = body.get("system") or (body.get("systemInstruction") or {}).get("parts")
+    turns = body.get("messages") or body.get("contents") or body.get("input") or ()
+    contents = [turn.get("content", turn.get("parts")) for turn in turns]
+    system = body.get("system") or body.get("instructions") or (body.get("systemInstruction") or {}).get("parts")
     return max(1, math.ceil(sum(4 + len(_text(each)) / 4 for each in (*contents, *((system,) if system else ())))))
 
 
@@ -170,6 +174,10 @@ async def _send_whole(call: Call, body: bytes) -> None:
 
 
 def _wire_of(target: str, body: Mapping[str, Any]) -> _Wire:
+    if target.endswith("/v2/chat"):
+        return _Cohere(stream=bool(body.get("stream")))
+    if target.endswith("/responses"):
+        return _Responses(stream=bool(body.get("stream")))
     if target.endswith("/messages"):
         return _Anthropic(stream=bool(body.get("stream")))
     if ":" in target:
@@ -291,7 +299,102 @@ class _Gemini:
         }
 
 
-_Wire: TypeAlias = _Chat | _Anthropic | _Gemini
+class _Cohere:
+    """It counts its own template too, and does not bill it."""
+
+    def __init__(self, *, stream: bool) -> None:
+        self.stream = stream
+
+    def begin(self, bill: Bill) -> bytes:
+        return _sse(
+            {"type": "message-start", "id": "r", "delta": {"message": {"role": "assistant"}}},
+            {"type": "content-start", "index": 0, "delta": {"message": {"content": {"type": "text", "text": ""}}}},
+        )
+
+    def word(self, text: str) -> bytes:
+        return _sse({"type": "content-delta", "index": 0, "delta": {"message": {"content": {"text": text}}}})
+
+    def end(self, bill: Bill | None, thought: int, full: bool) -> bytes:
+        delta: dict[str, Any] = {"finish_reason": "MAX_TOKENS" if full else "COMPLETE"}
+        counted = {} if bill is None else self._usage(bill, thought)
+        return _sse({"type": "content-end", "index": 0}, {"type": "message-end", "delta": delta | counted})
+
+    def error(self) -> bytes:
+        return _sse({"type": "message-end", "delta": {"finish_reason": "ERROR", "error": "no"}})
+
+    def whole(self, text: str, bill: Bill, thought: int, full: bool) -> bytes:
+        message = {"role": "assistant", "content": [{"type": "text", "text": text}]}
+        reason = "MAX_TOKENS" if full else "COMPLETE"
+        return msgspec.json.encode(
+            {"id": "r", "message": message, "finish_reason": reason, **self._usage(bill, thought)}
+        )
+
+    def _usage(self, bill: Bill, thought: int) -> dict[str, Any]:
+        counted = {"input_tokens": bill.input_tokens + TEMPLATE_TOKENS, "output_tokens": bill.output_tokens}
+        return {
+            "usage": {
+                "billed_units": {"input_tokens": bill.input_tokens, "output_tokens": bill.output_tokens},
+                "tokens": counted | {"reasoning_tokens": thought},
+            }
+        }
+
+
+class _Responses:
+    def __init__(self, *, stream: bool) -> None:
+        self.stream = stream
+        self._said: list[str] = []
+
+    def begin(self, bill: Bill) -> bytes:
+        return _sse(
+            {"type": "response.created", "response": {"id": "r", "model": "m", "status": "in_progress", "output": []}},
+            {"type": "response.output_item.added", "output_index": 0, "item": _message("", "in_progress")},
+            {
+                "type": "response.content_part.added",
+                "output_index": 0,
+                "content_index": 0,
+                "part": {"type": "output_text", "text": "", "annotations": []},
+            },
+        )
+
+    def word(self, text: str) -> bytes:
+        self._said.append(text)
+        return _sse({"type": "response.output_text.delta", "output_index": 0, "content_index": 0, "delta": text})
+
+    def end(self, bill: Bill | None, thought: int, full: bool) -> bytes:
+        response = self._response("".join(self._said), bill, thought, full)
+        [item] = response["output"]
+        return _sse(
+            {"type": "response.output_item.done", "output_index": 0, "item": item},
+            {"type": "response.incomplete" if full else "response.completed", "response": response},
+        )
+
+    def error(self) -> bytes:
+        return _sse({"type": "error", "code": "server_error", "message": "no"})
+
+    def whole(self, text: str, bill: Bill, thought: int, full: bool) -> bytes:
+        return msgspec.json.encode(self._response(text, bill, thought, full))
+
+    def _response(self, text: str, bill: Bill | None, thought: int, full: bool) -> dict[str, Any]:
+        status = "incomplete" if full else "completed"
+        output = [_message(text, status)]
+        response: dict[str, Any] = {"id": "r", "model": "m", "status": status, "output": output}
+        if full:
+            response["incomplete_details"] = {"reason": "max_output_tokens"}
+        if bill is not None:
+            response["usage"] = {
+                "input_tokens": bill.input_tokens,
+                "output_tokens": bill.output_tokens,
+                "output_tokens_details": {"reasoning_tokens": thought},
+            }
+        return response
+
+
+def _message(text: str, status: str) -> dict[str, Any]:
+    part = {"type": "output_text", "text": text, "annotations": []}
+    return {"type": "message", "id": "m", "role": "assistant", "status": status, "content": [part]}
+
+
+_Wire: TypeAlias = _Chat | _Anthropic | _Gemini | _Cohere | _Responses
 
 
 def told_attempts(decision: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

@@ -241,8 +241,8 @@ class Attempt:
         if not self._is_sent or (failure is not None and not self._has_begun and not is_billed(failure)):
             return None, None
         services, who = self._services, str(self.candidate)
-        ratio = services.estimator.output_ratio(who)
-        usage = booked(self._said, self._delivered, self._estimate.input_tokens, ratio)
+        ratio, billed = services.estimator.output_ratio(who), services.estimator.billed_input(who, self._estimate)
+        usage = booked(self._said, self._delivered, self._estimate.input_tokens, ratio, billed)
         return usage, services.cost(self.candidate, self._reported, usage)
 
     def _learn(self, usage: Usage) -> None:

@@ -65,12 +65,18 @@ class Delivered:
         return self.text + (0.0 if hidden else self.thought), usage.output_tokens - hidden - usage.image_tokens
 
 
-def booked(said: UsageReported | None, delivered: Delivered, input_tokens: int, ratio: float = 1.0) -> Usage:
+def booked(
+    said: UsageReported | None,
+    delivered: Delivered,
+    input_tokens: int,
+    ratio: float = 1.0,
+    billed_input_tokens: int | None = None,
+) -> Usage:
     """What an attempt took: ``said`` if that is final, else the larger of it and of what was delivered, marked as an
     estimate.
 
     ``input_tokens`` is the guess for the prompt, for vendors that said nothing of it. ``ratio``: tokens of this model
-    in one token by length.
+    in one token by length. ``billed_input_tokens`` are what of the prompt is billed, where that is another number.
     """
     if said is not None and said.final:
         return said.usage
@@ -83,6 +89,7 @@ def booked(said: UsageReported | None, delivered: Delivered, input_tokens: int, 
         output_tokens=max(counted.output_tokens, thoughts + images + math.ceil(delivered.text * ratio)),
         reasoning_tokens=thoughts,
         image_tokens=images,
+        billed_input_tokens=counted.billed_input_tokens or billed_input_tokens,
         estimated=True,
     )
 
@@ -103,7 +110,7 @@ class Spent:
 
 
 def plus(one: Usage, other: Usage) -> Usage:
-    """Both together. Where a vendor bills other numbers than it counts, those are added."""
+    """Both together."""
     return Usage(
         input_tokens=one.input_tokens + other.input_tokens,
         output_tokens=one.output_tokens + other.output_tokens,
@@ -113,6 +120,20 @@ def plus(one: Usage, other: Usage) -> Usage:
         image_tokens=one.image_tokens + other.image_tokens,
         image_input_tokens=one.image_input_tokens + other.image_input_tokens,
         long_cache_write_tokens=one.long_cache_write_tokens + other.long_cache_write_tokens,
+        web_searches=one.web_searches + other.web_searches,
+        billed_input_tokens=_billed(
+            one.billed_input_tokens, one.input_tokens, other.billed_input_tokens, other.input_tokens
+        ),
+        billed_output_tokens=_billed(
+            one.billed_output_tokens, one.output_tokens, other.billed_output_tokens, other.output_tokens
+        ),
         services=tuple(dict.fromkeys((*one.services, *other.services))),
         estimated=one.estimated or other.estimated,
     )
+
+
+def _billed(one: int | None, counted: int, other: int | None, other_counted: int) -> int | None:
+    """The billed tokens of both, where one of them is billed by other numbers than it counts."""
+    if one is None and other is None:
+        return None
+    return (counted if one is None else one) + (other_counted if other is None else other)

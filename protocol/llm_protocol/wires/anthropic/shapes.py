@@ -68,6 +68,7 @@ def decode_usage(usage: JsonObject) -> Usage:
     """Anthropic's ``input_tokens`` leave out what was read from or written to the cache; our totals do not."""
     cached, written = _count(usage, "cache_read_input_tokens"), _count(usage, "cache_creation_input_tokens")
     details, creation = usage.get("output_tokens_details"), usage.get("cache_creation")
+    server_tools = usage.get("server_tool_use")
     services = (usage.get(name) for name in ("service_tier", "speed", "inference_geo"))
     return Usage(
         input_tokens=_count(usage, "input_tokens") + cached + written,
@@ -76,6 +77,7 @@ def decode_usage(usage: JsonObject) -> Usage:
         cache_write_tokens=written,
         reasoning_tokens=_count(details, "thinking_tokens") if isinstance(details, dict) else 0,
         long_cache_write_tokens=_count(creation, "ephemeral_1h_input_tokens") if isinstance(creation, dict) else 0,
+        web_searches=_count(server_tools, "web_search_requests") if isinstance(server_tools, dict) else 0,
         services=tuple(said for said in services if isinstance(said, str) and said not in _USUAL),
     )
 

@@ -127,11 +127,18 @@ class ChatChoice(msgspec.Struct, forbid_unknown_fields=True):
     token_ids: None = None
 
 
+class CacheWriteDetails(msgspec.Struct):
+    """Of the tokens that were written to the cache, by how long they are kept."""
+
+    ttl_12h_tokens: int | None = None
+
+
 class InputDetails(msgspec.Struct):
     """Of the input tokens."""
 
     cached_tokens: int | None = None
     cache_write_tokens: int | None = None
+    cache_write_tokens_details: CacheWriteDetails | None = None
     image_tokens: int | None = None
 
 
@@ -286,9 +293,16 @@ def read_usage(usage: ChatWireUsage) -> Usage:
         output_tokens=usage.completion_tokens or usage.output_tokens or 0,
         cached_tokens=inside.cached_tokens or 0,
         cache_write_tokens=inside.cache_write_tokens or 0,
+        long_cache_write_tokens=long_writes(inside),
         reasoning_tokens=outside.reasoning_tokens or 0,
         image_input_tokens=inside.image_tokens or 0,
     )
+
+
+def long_writes(details: InputDetails | None) -> int:
+    """Tokens that were written to be cached for twelve hours, which cost more."""
+    written = details and details.cache_write_tokens_details
+    return (written and written.ttl_12h_tokens) or 0
 
 
 def service_of(tier: object) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from llm_protocol.dialect import Inbound
 from llm_protocol.requests import ChatRequest
 from llm_protocol.response import LLMResponse, Usage
 from llm_protocol.runtime_fields import runtime_object
-from llm_protocol.wires.openai_chat.shapes import InputDetails, OutputDetails
+from llm_protocol.wires.openai_chat.shapes import InputDetails, OutputDetails, long_writes
 
 NAME = "openai_responses"
 """The dialect's name."""
@@ -108,6 +108,7 @@ def read_usage(usage: ResponsesUsage) -> Usage | None:
         output_tokens=usage.output_tokens,
         cached_tokens=(inside and inside.cached_tokens) or 0,
         cache_write_tokens=(inside and inside.cache_write_tokens) or 0,
+        long_cache_write_tokens=long_writes(inside),
         reasoning_tokens=(outside and outside.reasoning_tokens) or 0,
     )
 

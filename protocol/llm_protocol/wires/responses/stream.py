@@ -259,8 +259,9 @@ class OpenAIResponsesDecoder(AnswerDecoder):
 
     def _tell_usage(self, response: ResponsesResource) -> None:
         if response.usage is not None and (usage := read_usage(response.usage)) is not None:
-            if services := service_of(response.service_tier):
-                usage = msgspec.structs.replace(usage, services=services)
+            searches = sum(item.get("type") == "web_search_call" for item in response.output or ())
+            if (services := service_of(response.service_tier)) or searches:
+                usage = msgspec.structs.replace(usage, services=services, web_searches=searches)
             self._out.append(UsageReported(usage))
 
 
