@@ -12,6 +12,7 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from llm_protocol.content import JsonObject, Part
+from llm_protocol.embedding import Embedding
 from llm_protocol.failures import Failure
 from llm_protocol.response import FinishReason, LLMResponse, Usage
 
@@ -83,7 +84,7 @@ class ItemDone(msgspec.Struct, frozen=True, kw_only=True, tag="item_done"):
 class Embedded(msgspec.Struct, frozen=True, tag="embedded"):
     """The vectors of an embedding request, in the order of its inputs."""
 
-    vectors: tuple[tuple[float, ...], ...]
+    vectors: tuple[Embedding, ...]
 
 
 class UsageReported(msgspec.Struct, frozen=True, tag="usage"):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from llm_protocol.content import Image, JsonObject, Opaque, Part, Reasoning, Refusal, Text, ToolCall, ToolResult
+from llm_protocol.embedding import Embedding
 from llm_protocol.events import (
     Delta,
     Embedded,
@@ -73,7 +74,7 @@ class Fold:
         self._items: dict[int, Part | _Open] = {}
         self.started = Started()
         self.usage: Usage | None = None
-        self.vectors: tuple[tuple[float, ...], ...] = ()
+        self.vectors: tuple[Embedding, ...] = ()
         self.extra: dict[str, dict[str, JsonObject]] = {}
         self.end: Finished | Failed | None = None
 

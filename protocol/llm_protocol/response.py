@@ -9,6 +9,7 @@ from uuid import uuid4
 import msgspec
 
 from llm_protocol.content import Image, JsonObject, Message, Part, Reasoning, Refusal, ToolCall
+from llm_protocol.embedding import Embedding
 
 
 class FinishReason(StrEnum):
@@ -89,7 +90,7 @@ class LLMResponse(msgspec.Struct, frozen=True, kw_only=True):
     response_id: str = msgspec.field(default_factory=new_response_id)
     content: str = ""
     output: tuple[Part, ...] = ()
-    embeddings: tuple[tuple[float, ...], ...] = ()
+    embeddings: tuple[Embedding, ...] = ()
     usage: Usage | None = None
     cost: float | None = None
     finish_reason: FinishReason | None = None

@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from llm_protocol.content import Image, Message, Reasoning, ResponseFormat, Text, Tool, ToolCall, ToolChoice, ToolResult
+from llm_protocol.embedding import Embedding
 from llm_protocol.errors import LLMClientError
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.policy import AttemptsPatch, Policy, TimeoutsPatch
@@ -34,6 +35,7 @@ __all__ = [
     "CompletionRequest",
     "Config",
     "ConfigError",
+    "Embedding",
     "Failure",
     "FailureKind",
     "FinishReason",

@@ -40,7 +40,7 @@ def said(extra):
     message = b'{"role":"assistant","content":"hi"}'
     return b'{"id":"c","model":"m","choices":[{"index":0,"message":%b,"finish_reason":"stop"}]%b}' % (message, extra)
 BODIES = {
-    "floats": lambda: floats(61), "packed": lambda: packed(50), "picture": lambda: picture(61),
+    "floats": lambda: floats(61), "packed": lambda: packed(61), "picture": lambda: picture(61),
     "dense": lambda: said(b',"x":[' + b"[]," * (16 * MIB // 3) + b"1]"), "m": lambda: said(b""),
     "values": lambda: said(b',"x":[' + b",".join(b'"%013d"' % at for at in range(990000)) + b"]"),
 }
@@ -107,10 +107,10 @@ CASES: dict[str, tuple[str, Callable[[], bytes]]] = {
     "vendor: dense, 16 MB": (CHAT, lambda: chat(model="dense/m")),
     "vendor: 990,000 texts": (CHAT, lambda: chat(model="values/m")),
     "vendor: 61 MB of floats": (EMBED, lambda: b'{"model":"floats/m","input":%b}' % json.dumps(["x"] * 2156).encode()),
-    "vendor: 50 MB of base64": (EMBED, lambda: b'{"model":"packed/m","input":%b}' % json.dumps(["x"] * 6400).encode()),
+    "vendor: 61 MB of base64": (EMBED, lambda: b'{"model":"packed/m","input":%b}' % json.dumps(["x"] * 7808).encode()),
     "the same as base64": (
         EMBED,
-        lambda: b'{"model":"packed/m","encoding_format":"base64","input":%b}' % json.dumps(["x"] * 6400).encode(),
+        lambda: b'{"model":"packed/m","encoding_format":"base64","input":%b}' % json.dumps(["x"] * 7808).encode(),
     ),
     "vendor: a 61 MB picture": (DRAW, lambda: b'{"model":"picture/m","prompt":"x"}'),
 }

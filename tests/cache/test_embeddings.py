@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from llm_actors.cache.embeddings import embedded, embedding_keys, merge_embedding, split_embedding
 from llm_actors.cache.entry import storable
 from llm_actors.cache.key import CacheKey, Target
+from llm_protocol.embedding import Embedding
 from llm_protocol.policy import Policy
 from llm_protocol.requests import EmbeddingRequest
 from llm_protocol.response import LLMResponse, Usage
@@ -22,8 +23,8 @@ def ask(*inputs: str) -> EmbeddingRequest:
     return EmbeddingRequest(inputs=inputs, model="openai/e")
 
 
-def vector(text: str) -> tuple[float, float]:
-    return float(len(text)), float(sum(text.encode()))
+def vector(text: str) -> Embedding:
+    return Embedding.of((len(text), sum(text.encode())))
 
 
 def reply(request: EmbeddingRequest, model: str = "e") -> LLMResponse:

@@ -7,6 +7,7 @@ import pytest
 
 from llm_actors.cache.entry import pack, replay, storable, unpack
 from llm_protocol.content import Image, Opaque, Reasoning, Refusal, Text, ToolCall
+from llm_protocol.embedding import Embedding
 from llm_protocol.requests import CompletionRequest
 from llm_protocol.response import FinishReason, LLMResponse
 from support.caching import answer
@@ -20,7 +21,7 @@ def test_cache_04_only_complete_answers_are_kept(reason: FinishReason | None) ->
 
 def test_an_empty_answer_is_not_kept() -> None:
     assert not storable(answer(""))
-    assert storable(msgspec.structs.replace(answer(""), embeddings=((0.5,),)))
+    assert storable(msgspec.structs.replace(answer(""), embeddings=(Embedding.of((0.5,)),)))
 
 
 def test_a_picture_behind_a_url_is_not_kept() -> None:
@@ -40,7 +41,7 @@ def test_what_the_model_said_comes_back_whole() -> None:
             Refusal("no"),
             Opaque(dialect="anthropic", value={"a": {"b": []}}),
         ),
-        embeddings=((0.1, 1e-30),),
+        embeddings=(Embedding.of((0.1, 1e-30)),),
         raw_finish_reason="stop_sequence",
         upstream_id="msg_1",
     )

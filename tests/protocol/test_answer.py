@@ -7,6 +7,7 @@ import pytest
 from llm_protocol.codec.sse import MAX_EVENT_BYTES, encode_sse
 from llm_protocol.content import Message, Text
 from llm_protocol.dialect import ClientDialect, Inbound, ServerDialect, StreamDecoder, WireResponse
+from llm_protocol.embedding import Embedding
 from llm_protocol.events import Embedded, Event, Failed, Finished, ItemStarted, Started, TextDelta, UsageReported
 from llm_protocol.failures import FailureKind
 from llm_protocol.fold import Fold, item_events
@@ -93,7 +94,7 @@ def test_nothing_follows_the_end(client: ClientDialect, server: ServerDialect) -
 )
 def test_vectors_come_whole_even_where_a_stream_was_asked_for(client: ClientDialect, server: ServerDialect) -> None:
     request = EmbeddingRequest(model="m", inputs=("a", "b"))
-    vectors = ((1.0, 2.0), (3.0, 4.0))
+    vectors = (Embedding.of((1.0, 2.0)), Embedding.of((3.0, 4.0)))
     response = LLMResponse(request_id="r", provider="p", model="m", embeddings=vectors)
     body = server.encode_response(Inbound(request), response)
     decoder = client.stream_decoder(request)

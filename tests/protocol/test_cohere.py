@@ -28,6 +28,7 @@ from llm_protocol.content import (
     ToolResult,
 )
 from llm_protocol.dialect import Inbound, ModelInfo, WireResponse
+from llm_protocol.embedding import Embedding
 from llm_protocol.errors import BadRequestError, ProtocolError, UnsupportedError
 from llm_protocol.events import (
     Event,
@@ -496,7 +497,7 @@ def test_embedding_requests() -> None:
 @given(st.lists(st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=4), min_size=1, max_size=3))
 def test_embeddings_survive_the_wire(given_: list[list[float]]) -> None:
     """Both ways: request and answer."""
-    vectors = tuple(map(tuple, given_))
+    vectors = tuple(map(Embedding.of, given_))
     request = EmbeddingRequest(model="e", inputs=("a",) * len(vectors), input_type="clustering", dimensions=4)
     wire = CLIENT.encode_request(request, stream=False)
     inbound = SERVER.decode_request(wire.path, wire.body)

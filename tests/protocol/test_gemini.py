@@ -24,6 +24,7 @@ from llm_protocol.content import (
     ToolResult,
 )
 from llm_protocol.dialect import WireResponse
+from llm_protocol.embedding import Embedding
 from llm_protocol.errors import BadRequestError, ProtocolError, UnsupportedError
 from llm_protocol.events import Failed, Finished, ItemDone, TextDelta, UsageReported
 from llm_protocol.failures import FailureKind
@@ -333,7 +334,7 @@ def test_embeddings() -> None:
     }
     body = b'{"embeddings":[{"values":[1,2.5]},{"values":[3]}],"usageMetadata":{"promptTokenCount":4}}'
     answer = fold(CLIENT.decode_response(request, WireResponse(200, (), body)))
-    assert answer.embeddings == ((1.0, 2.5), (3.0,))
+    assert answer.embeddings == (Embedding.of((1.0, 2.5)), Embedding.of((3.0,)))
     assert answer.usage is not None
     assert answer.usage.input_tokens == 4
     with pytest.raises(UnsupportedError, match="input_type"):

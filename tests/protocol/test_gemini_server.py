@@ -28,6 +28,7 @@ from llm_protocol.content import (
     ToolResult,
 )
 from llm_protocol.dialect import Inbound, ModelInfo, WireResponse
+from llm_protocol.embedding import Embedding
 from llm_protocol.errors import BadRequestError, LLMClientError, UnsupportedError
 from llm_protocol.events import Event, Failed, ReasoningDelta, Started, TextDelta
 from llm_protocol.failures import RULES, Failure, FailureKind
@@ -264,7 +265,7 @@ def test_one_text_is_embedded_in_the_form_for_one() -> None:
     assert inbound.request == msgspec.structs.replace(
         inbound.request, model="e", inputs=("a",), parameters=Parameters(extra={"gemini": {"title": "T"}})
     )
-    answer = LLMResponse(request_id="", provider="", model="e", embeddings=((1.0, 2.0),))
+    answer = LLMResponse(request_id="", provider="", model="e", embeddings=(Embedding.of((1.0, 2.0)),))
     assert json.loads(SERVER.encode_response(inbound, answer)) == {"embedding": {"values": [1.0, 2.0]}}
 
 
@@ -488,7 +489,7 @@ def test_an_embedding_request_said_and_read_again_is_the_same(texts: Any, dimens
     wire = CLIENT.encode_request(request, stream=True)
     inbound = SERVER.decode_request(wire.path, wire.body)
     assert same(inbound.request, request)
-    vectors = tuple((float(at), 0.5) for at in range(len(texts)))
+    vectors = tuple(Embedding.of((float(at), 0.5)) for at in range(len(texts)))
     said = LLMResponse(
         request_id="",
         provider="",

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from llm_protocol.codec.whole import WholeBody
 from llm_protocol.content import Image
 from llm_protocol.dialect import Inbound, ModelInfo, RateLimits, WireResponse
+from llm_protocol.embedding import Embedding
 from llm_protocol.errors import BadRequestError, LLMClientError, ProtocolError, UnsupportedError
 from llm_protocol.events import Event, Failed, Finished
 from llm_protocol.failures import FailureKind
@@ -134,7 +135,7 @@ def test_an_embedding_client() -> None:
     assert isinstance(request, EmbeddingRequest)
     assert (request.inputs, request.dimensions) == (("a",), 2)
     assert request.parameters.extra == {"openai_chat": {"task": "x"}}
-    response = answer(embeddings=((0.5, -2.0),), usage=Usage(input_tokens=3))
+    response = answer(embeddings=(Embedding.of((0.5, -2.0)),), usage=Usage(input_tokens=3))
     body = json.loads(SERVER.encode_response(inbound, response))
     usage = {"prompt_tokens": 3, "total_tokens": 3}
     vector = {"object": "embedding", "index": 0, "embedding": "AAAAPwAAAMA="}
@@ -176,7 +177,9 @@ def test_vectors_come_back(vectors: list[tuple[float, ...]], form: str) -> None:
     """``decode(encode(x)) == x``, in both encodings."""
     inputs = ["x"] * len(vectors)
     inbound = embeddings({"model": "m", "input": inputs, "encoding_format": form})
-    body = SERVER.encode_response(inbound, answer(embeddings=tuple(vectors), usage=Usage(input_tokens=1)))
+    body = SERVER.encode_response(
+        inbound, answer(embeddings=tuple(map(Embedding.of, vectors)), usage=Usage(input_tokens=1))
+    )
     assert fold(whole(inbound.request, body)).embeddings == tuple(vectors)
 
 

@@ -1,4 +1,4 @@
-"""Vectors, read one by one from an answer and written one by one."""
+"""Embeddings: packed numbers, read one by one from an answer and written one by one."""
 
 from __future__ import annotations
 
@@ -16,13 +16,12 @@ from llm_protocol.codec.media import base64_text, unbase64, unbase64_json
 from llm_protocol.codec.vectors import (
     MAX_DIMENSIONS,
     VECTOR_LIMITS,
-    Vector,
+    embedding_of,
     encode_with_list,
-    packed,
-    vector_of,
 )
 from llm_protocol.codec.whole import embedded
 from llm_protocol.dialect import ServerDialect, WireResponse
+from llm_protocol.embedding import Embedding
 from llm_protocol.events import Embedded, Failed, Finished, Started
 from llm_protocol.failures import FailureKind
 from llm_protocol.requests import EmbeddingRequest, LLMProvider
@@ -38,7 +37,7 @@ def base64_of(data: bytes) -> msgspec.Raw:
 
 @given(st.lists(NUMBERS, max_size=60))
 def test_a_vector_is_read_as_numbers(vector: list[float]) -> None:
-    assert list(vector_of(msgspec.Raw(json.dumps(vector).encode()))) == vector
+    assert list(embedding_of(msgspec.Raw(json.dumps(vector).encode()))) == vector
 
 
 @pytest.mark.parametrize(
@@ -46,20 +45,20 @@ def test_a_vector_is_read_as_numbers(vector: list[float]) -> None:
 )
 def test_what_is_no_vector_is_not_understood(bad: bytes) -> None:
     with pytest.raises(WireError):
-        vector_of(msgspec.Raw(bad))
+        embedding_of(msgspec.Raw(bad))
 
 
 def test_dimensions_and_one_more() -> None:
     most = MAX_DIMENSIONS
-    assert len(vector_of(msgspec.Raw(b"[" + b"1," * (most - 1) + b"1]"))) == most
-    assert len(vector_of(base64_of(bytes(4 * most)))) == most
+    assert len(embedding_of(msgspec.Raw(b"[" + b"1," * (most - 1) + b"1]"))) == most
+    assert len(embedding_of(base64_of(bytes(4 * most)))) == most
     for raw in (msgspec.Raw(b"[" + b"1," * most + b"1]"), base64_of(bytes(4 * most + 8))):
         with pytest.raises(WireError, match="more than 100000 numbers"):
-            vector_of(raw)
+            embedding_of(raw)
 
 
 @pytest.mark.parametrize("kind", [LLMProvider.OPENAI, LLMProvider.GEMINI, LLMProvider.COHERE])
-def test_an_answer_may_have_ten_million_numbers_and_no_more(kind: LLMProvider) -> None:
+def test_an_answer_may_have_sixteen_million_numbers_and_no_more(kind: LLMProvider) -> None:
     one = "[" + "1," * (MAX_DIMENSIONS - 1) + "1]"
     shapes = {
         LLMProvider.OPENAI: ('{"data":[', '{"embedding":%s}', "]}"),
@@ -67,22 +66,22 @@ def test_an_answer_may_have_ten_million_numbers_and_no_more(kind: LLMProvider) -
         LLMProvider.COHERE: ('{"embeddings":{"float":[', "%s", "]}}"),
     }
     start, item, end = shapes[kind]
-    body = start + ",".join([item % one] * 99) + end
+    body = start + ",".join([item % one] * 159) + end
     left = VECTOR_LIMITS.values - (body.count(",") + body.count("[") + body.count("{") + 1)
-    request = EmbeddingRequest(model="m", inputs=("x",) * 99)
+    request = EmbeddingRequest(model="m", inputs=("x",) * 159)
     for more, expected in ((left - 2, None), (left - 1, FailureKind.ANSWER_TOO_LARGE)):
         text = body[:-1] + ',"x":[1' + ",1" * (more - 0) + "]}"
         [*_, last] = client_dialect(kind).decode_response(request, WireResponse(200, (), text.encode()))
         assert (last.failure.kind if isinstance(last, Failed) else None) is expected
 
 
-@given(st.lists(st.floats(allow_nan=False, width=32), max_size=5).map(tuple))
-def test_packing_is_little_endian_float32(vector: Vector) -> None:
-    assert vector_of(base64_of(packed(vector))) == vector
+@given(st.lists(st.floats(allow_nan=False, width=32), max_size=5))
+def test_packing_is_little_endian_float32(vector: list[float]) -> None:
+    assert embedding_of(base64_of(Embedding.of(vector).float32())) == vector
 
 
 def test_a_number_too_large_for_float32_is_infinite() -> None:
-    assert struct.unpack("<3f", packed((1e300, -1e300, 1.0))) == (float("inf"), float("-inf"), 1.0)
+    assert struct.unpack("<3f", Embedding.of((1e300, -1e300, 1.0)).float32()) == (float("inf"), float("-inf"), 1.0)
 
 
 def test_a_list_is_encoded_as_always() -> None:
@@ -122,7 +121,7 @@ def test_base64_in_json_may_be_escaped_null_or_no_text_at_all() -> None:
 def test_many_long_vectors_survive_every_wire(kind: LLMProvider) -> None:
     client = client_dialect(kind)
     server: ServerDialect = server_dialect(kind)
-    vectors = tuple(tuple(float(at * number % 7) / 8 for at in range(300)) for number in range(40))
+    vectors = tuple(Embedding.of(at * number % 7 / 8 for at in range(300)) for number in range(40))
     request = EmbeddingRequest(model="m", inputs=("x",) * 40)
     wire = client.encode_request(request, stream=False)
     inbound = server.decode_request(wire.path, wire.body)
@@ -132,13 +131,11 @@ def test_many_long_vectors_survive_every_wire(kind: LLMProvider) -> None:
     assert [event.vectors for event in events if isinstance(event, Embedded)] == [vectors]
 
 
-def test_all_vectors_together_may_have_ten_million_numbers_and_no_more() -> None:
+def test_all_vectors_together_may_have_sixteen_million_numbers_and_no_more() -> None:
     """Base64 hides them from the count of values."""
-    full = (1.0,) * MAX_DIMENSIONS
-    request = EmbeddingRequest(model="m", inputs=("x",) * 100)
-    ends = [
-        embedded(request, (*(full,) * 99, last), started=Started(), usage=None)[-1] for last in (full, (*full, 1.0))
-    ]
+    full, more = (Embedding.of([1.0] * count) for count in (MAX_DIMENSIONS, MAX_DIMENSIONS + 1))
+    request = EmbeddingRequest(model="m", inputs=("x",) * 160)
+    ends = [embedded(request, (*(full,) * 159, last), started=Started(), usage=None)[-1] for last in (full, more)]
 
     assert isinstance(ends[0], Finished)
     assert isinstance(ends[1], Failed)

@@ -16,6 +16,7 @@ from llm_protocol.events import Failed
 from llm_protocol.failures import FailureKind
 from llm_protocol.policy import CachePolicy, Limits, Policy
 from llm_protocol.requests import ChatRequest, EmbeddingRequest, LLMProvider
+from llm_protocol.response import LLMResponse
 from llm_runtime.config import Config, Provider
 from support.peer import Call as Peers
 from support.peer import Peer, Script, Step, pause, reply, sse, stall
@@ -227,6 +228,10 @@ def vectors(*values: float) -> Script:
     return reply(body, headers=JSON)
 
 
+def numbers(answer: LLMResponse) -> list[list[float]]:
+    return [embedding.tolist() for embedding in answer.embeddings]
+
+
 async def test_embeddings_are_cached_per_input() -> None:
     async with runtime(vectors(1.0, 2.0), vectors(3.0)) as (rt, peer):
         first = await rt.send(EmbeddingRequest(inputs=("a", "b")))
@@ -235,9 +240,9 @@ async def test_embeddings_are_cached_per_input() -> None:
 
         assert len(peer.requests) == 2
         assert msgspec.json.decode(peer.requests[1].body)["input"] == ["c"]
-    assert first.embeddings == ((1.0, 0.5), (2.0, 0.5))
-    assert second.embeddings == ((2.0, 0.5), (3.0, 0.5), (1.0, 0.5))
-    assert third.embeddings == ((3.0, 0.5), (1.0, 0.5))
+    assert numbers(first) == [[1.0, 0.5], [2.0, 0.5]]
+    assert numbers(second) == [[2.0, 0.5], [3.0, 0.5], [1.0, 0.5]]
+    assert numbers(third) == [[3.0, 0.5], [1.0, 0.5]]
     assert third.decision["cache"] == "hit"
 
 

@@ -8,6 +8,7 @@ from trio.testing import MockClock
 
 from llm_actors.orchestrator import submit
 from llm_actors.run import Run
+from llm_protocol.embedding import Embedding
 from llm_protocol.failures import FailureKind
 from llm_protocol.policy import Policy
 from llm_protocol.requests import EmbeddingRequest
@@ -66,5 +67,5 @@ async def test_vectors_can_be_raced_for(autojump_clock: MockClock) -> None:
         await submit(w.tree.orchestrator, run)
         asked = await w.see(run, trio.current_time())
 
-    assert asked.response.embeddings == ((1.0, 2.0),)
+    assert asked.response.embeddings == (Embedding.of((1.0, 2.0)),)
     assert asked.response.provider == "b"

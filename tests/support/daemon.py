@@ -13,6 +13,7 @@ import trio
 
 from llm_actors.run import Run
 from llm_protocol.content import ToolCall
+from llm_protocol.embedding import Embedding
 from llm_protocol.events import (
     Embedded,
     Finished,
@@ -58,7 +59,7 @@ async def vendor(run: Run) -> None:
 
 def _embed(run: Run, request: EmbeddingRequest) -> None:
     run.log.append(Started(model="fake-1"))
-    run.log.append(Embedded(tuple((float(len(text)), 0.5) for text in request.inputs)))
+    run.log.append(Embedded(tuple(Embedding.of((float(len(text)), 0.5)) for text in request.inputs)))
     run.log.append(UsageReported(Usage(input_tokens=3)))
     run.finish(Finished(reason=FinishReason.STOP), run.folded())
 

@@ -19,11 +19,10 @@ import msgspec
 
 from llm_actors.cache.entry import replay
 from llm_actors.cache.key import CacheKey, Target, key_of
+from llm_protocol.embedding import Embedding
 from llm_protocol.policy import Policy
 from llm_protocol.requests import EmbeddingRequest
 from llm_protocol.response import LLMResponse, Usage
-
-Vector = tuple[float, ...]
 
 
 class Split(NamedTuple):
@@ -32,7 +31,7 @@ class Split(NamedTuple):
     ``known`` are vectors by input, all made by the model that ``example`` is an answer of (``None``: nothing is known).
     """
 
-    known: dict[str, Vector]
+    known: dict[str, Embedding]
     example: LLMResponse | None
     missing: EmbeddingRequest | None
 
@@ -96,5 +95,5 @@ def _same_model(one: LLMResponse, other: LLMResponse) -> bool:
     return (one.provider, one.model, len(one.embeddings[0])) == (other.provider, other.model, len(other.embeddings[0]))
 
 
-def _with_vectors(answer: LLMResponse, request: EmbeddingRequest, vectors: dict[str, Vector]) -> LLMResponse:
+def _with_vectors(answer: LLMResponse, request: EmbeddingRequest, vectors: dict[str, Embedding]) -> LLMResponse:
     return msgspec.structs.replace(answer, embeddings=tuple(vectors[text] for text in request.inputs))

@@ -1,4 +1,4 @@
-"""Vectors in JSON: read and written one by one, so that no step is long however many there are.
+"""Embeddings in JSON: read and written one by one, so that no step is long however many there are.
 
 An answer of 60 MB of numbers would hold the interpreter for a fifth of a second in one call of the decoder, and as
 long again when it is written for the client. The shapes of answers therefore have vectors as ``msgspec.Raw``, which
@@ -7,9 +7,7 @@ the decoder only passes over.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterable
-from typing import TypeAlias
 
 import msgspec
 
@@ -17,11 +15,11 @@ from llm_protocol.codec.json import JsonDecoder, WireError, encode_around
 from llm_protocol.codec.json_limits import LIMITS, CheckedJson
 from llm_protocol.codec.media import unbase64_json
 from llm_protocol.content import JsonObject
+from llm_protocol.embedding import Embedding
 
-Vector: TypeAlias = tuple[float, ...]
-
-MAX_NUMBERS = 10_000_000
-"""Numbers of all vectors of an answer: OpenAI's largest, 2,048 vectors of 3,072, has six million."""
+MAX_NUMBERS = 16_000_000
+"""Numbers of all embeddings of an answer: more than 64 MB of base64 have. OpenAI's largest answer, 2,048 times 3,072,
+has six million."""
 
 VECTOR_LIMITS = LIMITS._replace(values=MAX_NUMBERS)
 """What the JSON of such an answer may have."""
@@ -32,40 +30,24 @@ MAX_DIMENSIONS = 100_000
 _LONGEST = MAX_DIMENSIONS * 4 * 4 // 3 + 6
 """Bytes of its base64, with quotes."""
 
-_DECODER = JsonDecoder(Vector)
+_DECODER: JsonDecoder[list[float]] = JsonDecoder(list[float])
 _ENCODER = msgspec.json.Encoder()
 
 
-def vector_of(raw: msgspec.Raw) -> Vector:
-    """A vector as it stands in an answer: numbers, or base64 of little-endian float32. Raises `WireError`."""
+def embedding_of(raw: msgspec.Raw) -> Embedding:
+    """An embedding as it stands in an answer: numbers, or base64 of little-endian float32. Raises `WireError`."""
     text = memoryview(raw)
     if text[0] != ord('"'):
         numbers = bytes(text)
         if numbers.count(b",") >= MAX_DIMENSIONS:
             raise WireError(f"a vector of more than {MAX_DIMENSIONS} numbers")
-        return _DECODER.decode(CheckedJson(numbers))
+        return Embedding.of(_DECODER.decode(CheckedJson(numbers)))
     if len(text) > _LONGEST:
         raise WireError(f"a vector of more than {MAX_DIMENSIONS} numbers")
-    packed_ = unbase64_json(raw) or b""
-    if len(packed_) % 4:
+    data = unbase64_json(raw) or b""
+    if len(data) % 4:
         raise WireError("base64 that is no list of float32")
-    return struct.unpack(f"<{len(packed_) // 4}f", packed_)
-
-
-def packed(vector: Vector) -> bytes:
-    """The numbers as little-endian float32; what is too large for one becomes infinite."""
-    try:
-        return struct.pack(f"<{len(vector)}f", *vector)
-    except OverflowError:
-        return struct.pack(f"<{len(vector)}f", *map(_as_float32, vector))
-
-
-def _as_float32(number: float) -> float:
-    try:
-        struct.pack("<f", number)
-    except OverflowError:
-        return float("inf") if number > 0 else float("-inf")
-    return number
+    return Embedding(data)
 
 
 def encode_with_list(body: JsonObject, name: str, items: Iterable[object]) -> bytes:

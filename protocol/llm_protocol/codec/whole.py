@@ -8,6 +8,7 @@ from llm_protocol.codec.decoding import misread
 from llm_protocol.codec.json import MAX_BODY_BYTES, TooLarge
 from llm_protocol.codec.vectors import MAX_NUMBERS
 from llm_protocol.dialect import ClientDialect, WireResponse
+from llm_protocol.embedding import Embedding
 from llm_protocol.events import Embedded, Event, Finished, Started, UsageReported
 from llm_protocol.requests import AnyRequest, EmbeddingRequest
 from llm_protocol.response import FinishReason, Usage
@@ -56,7 +57,7 @@ class WholeBody:
 
 
 def embedded(
-    request: EmbeddingRequest, vectors: tuple[tuple[float, ...], ...], *, started: Started, usage: Usage | None
+    request: EmbeddingRequest, vectors: tuple[Embedding, ...], *, started: Started, usage: Usage | None
 ) -> list[Event]:
     """The events of vectors, one for each text and in their order. Any other number of them is no answer."""
     found = sum(map(bool, vectors))

@@ -16,6 +16,7 @@ import msgspec
 
 from llm_protocol.codec.json import json_text
 from llm_protocol.content import Image, JsonObject, Part, Reasoning, Refusal, Text, Tool, ToolCall, ToolResult
+from llm_protocol.embedding import Embedding
 from llm_protocol.requests import AnyRequest, ChatRequest, CodeRequest, EmbeddingRequest, ImageRequest
 from llm_protocol.response import FinishReason, LLMResponse, Usage
 from llm_runtime.fake.sample import sample
@@ -155,12 +156,12 @@ def _size(part: Part) -> int:
             return 0
 
 
-def vector(text: str, size: int) -> tuple[float, ...]:
+def vector(text: str, size: int) -> Embedding:
     """A vector of length one that depends on nothing but ``text``, in numbers that float32 holds exactly."""
     raw = hashlib.shake_256(text.encode("utf-8", "surrogatepass")).digest(2 * size)
     values = [value / 32768 for (value,) in struct.iter_unpack("<h", raw)]
     norm = math.sqrt(sum(value * value for value in values)) or 1.0
-    return struct.unpack(f"<{size}f", struct.pack(f"<{size}f", *(value / norm for value in values)))
+    return Embedding(struct.pack(f"<{size}f", *(value / norm for value in values)))
 
 
 def picture(text: str) -> bytes:

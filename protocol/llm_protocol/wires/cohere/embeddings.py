@@ -9,7 +9,7 @@ import msgspec
 from llm_protocol.codec.decoding import misread
 from llm_protocol.codec.fields import add_extra, bad_request, check_parameters, leftovers, typed, undecoded, unsupported
 from llm_protocol.codec.json import JsonDecoder, WireError
-from llm_protocol.codec.vectors import VECTOR_LIMITS, encode_with_list, packed, vector_of
+from llm_protocol.codec.vectors import VECTOR_LIMITS, embedding_of, encode_with_list
 from llm_protocol.codec.whole import embedded
 from llm_protocol.content import JsonObject
 from llm_protocol.dialect import Inbound
@@ -65,7 +65,7 @@ def decode_embeddings(request: EmbeddingRequest, body: bytes) -> list[Event]:
         answer = _DECODER.decode(body)
         given = answer.embeddings
         found = given.base64 or given.float or [] if isinstance(given, _ByType) else given
-        vectors = tuple([vector_of(vector) for vector in found])
+        vectors = tuple([embedding_of(vector) for vector in found])
     except WireError as exc:
         return [misread(exc)]
     started = Started(upstream_id=answer.id if isinstance(answer.id, str) and answer.id else None)
@@ -124,7 +124,7 @@ def _text(item: _Input) -> str:
 
 def encode_embeddings(request: EmbeddingRequest, response: LLMResponse, form: str) -> bytes:
     """The body of an answer, in the encoding that was asked for."""
-    vectors = map(packed, response.embeddings) if form == "base64" else response.embeddings
+    vectors = (vector.float32() if form == "base64" else vector.tolist() for vector in response.embeddings)
     usage = response.usage or Usage()
     billed = usage.input_tokens if usage.billed_input_tokens is None else usage.billed_input_tokens
     meta = {"api_version": {"version": "2"}, "billed_units": {"input_tokens": billed}}

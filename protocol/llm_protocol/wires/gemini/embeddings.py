@@ -7,7 +7,7 @@ import msgspec
 from llm_protocol.codec.decoding import misread
 from llm_protocol.codec.fields import check_parameters, refuse_transport, unsupported
 from llm_protocol.codec.json import JsonDecoder, WireError, encode_json
-from llm_protocol.codec.vectors import VECTOR_LIMITS, encode_with_list, vector_of
+from llm_protocol.codec.vectors import VECTOR_LIMITS, embedding_of, encode_with_list
 from llm_protocol.codec.whole import embedded
 from llm_protocol.content import JsonObject
 from llm_protocol.events import Event, Started
@@ -60,7 +60,7 @@ def decode_embeddings(request: EmbeddingRequest, body: bytes) -> list[Event]:
     try:
         answer = _EMBEDDINGS.decode(body)
         found = answer.embeddings if answer.embedding is None else [answer.embedding]
-        vectors = tuple(vector_of(vector.values) for vector in found or ())
+        vectors = tuple(embedding_of(vector.values) for vector in found or ())
     except WireError as exc:
         return [misread(exc)]
     usage = answer.usage_metadata.usage() if answer.usage_metadata is not None else None
@@ -69,10 +69,10 @@ def decode_embeddings(request: EmbeddingRequest, body: bytes) -> list[Event]:
 
 def encode_embeddings(response: LLMResponse, *, single: bool) -> bytes:
     """The body of an answer, to one text or to a batch."""
-    vectors = [{"values": vector} for vector in response.embeddings]
+    vectors = ({"values": vector.tolist()} for vector in response.embeddings)
     usage: JsonObject = {}
     if response.usage is not None:
         usage["usageMetadata"] = {"promptTokenCount": response.usage.input_tokens}
-    if single and vectors:
-        return encode_json({"embedding": vectors[0], **usage})
+    if single and response.embeddings:
+        return encode_json({"embedding": next(vectors), **usage})
     return encode_with_list({"embeddings": [], **usage}, "embeddings", vectors)

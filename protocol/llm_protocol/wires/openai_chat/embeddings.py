@@ -7,9 +7,10 @@ import msgspec
 from llm_protocol.codec.body import Body
 from llm_protocol.codec.fields import add_extra, check_parameters
 from llm_protocol.codec.json import JsonDecoder, WireError
-from llm_protocol.codec.vectors import VECTOR_LIMITS, encode_with_list, packed, vector_of
+from llm_protocol.codec.vectors import VECTOR_LIMITS, embedding_of, encode_with_list
 from llm_protocol.codec.whole import embedded
 from llm_protocol.content import JsonObject
+from llm_protocol.embedding import Embedding
 from llm_protocol.events import Event, Started
 from llm_protocol.requests import EmbeddingRequest, Parameters
 from llm_protocol.response import LLMResponse
@@ -52,7 +53,7 @@ def decode_embeddings(request: EmbeddingRequest, body: bytes) -> list[Event]:
     """The events of a whole answer; a vector missing is a failure, never a shorter list."""
     try:
         answer = _DECODER.decode(body)
-        found = [vector_of(item.embedding) for item in answer.data]
+        found = [embedding_of(item.embedding) for item in answer.data]
         vectors = _in_order([item.index for item in answer.data], found)
     except WireError as exc:
         return [not_understood(body, exc)]
@@ -60,7 +61,7 @@ def decode_embeddings(request: EmbeddingRequest, body: bytes) -> list[Event]:
     return embedded(request, vectors, started=Started(model=answer.model or "", upstream_id=answer.id), usage=usage)
 
 
-def _in_order(places: list[int | None], vectors: list[tuple[float, ...]]) -> tuple[tuple[float, ...], ...]:
+def _in_order(places: list[int | None], vectors: list[Embedding]) -> tuple[Embedding, ...]:
     if all(place is None for place in places):
         return tuple(vectors)
     if sorted(place if place is not None else -1 for place in places) != list(range(len(places))):
@@ -106,7 +107,7 @@ def encode_embeddings(response: LLMResponse, form: str) -> bytes:
         "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
     }
     items = (
-        {"object": "embedding", "index": at, "embedding": packed(vector) if form == "base64" else vector}
+        {"object": "embedding", "index": at, "embedding": vector.float32() if form == "base64" else vector.tolist()}
         for at, vector in enumerate(response.embeddings)
     )
     return encode_with_list(body, "data", items)
