@@ -20,6 +20,15 @@ BELOW: dict[str, set[str]] = {
     "llm_actors": {"llm_protocol"},
     "llm_runtime": {"llm_protocol", "llm_actors"},
 }
+LAYERS: tuple[set[str], ...] = (
+    {"kernel", "threads", "deployment", "run"},
+    {"redis", "testing"},
+    {"transport", "limiter", "cache", "selector"},
+    {"provider"},
+    {"catalog"},
+    {"orchestrator"},
+)
+"""The parts of `llm_actors`. Each may import the layers before its own, and nothing else of its own layer."""
 FILES = sorted(file for folder in PACKAGES.values() for file in folder.rglob("*.py"))
 DOING_IO = {"asyncio", "concurrent", "logging", "multiprocessing", "select", "socket", "ssl", "subprocess", "threading"}
 
@@ -49,6 +58,9 @@ def imports(file: Path) -> set[str]:
     return found
 
 
+MODULES = {name_of(file): file for file in FILES}
+
+
 def tops(names: set[str]) -> set[str]:
     return {name.partition(".")[0] for name in names}
 
@@ -70,6 +82,69 @@ def test_imports_go_one_way() -> None:
         if other.partition(".")[0] in PACKAGES.keys() - below - {own}
     }
     assert wrong == {}
+
+
+def module_imports(file: Path) -> set[str]:
+    """The modules of ours that a file imports, also inside functions and for type checkers."""
+    found: set[str] = set()
+    package = name_of(file) if file.name == "__init__.py" else name_of(file).rpartition(".")[0]
+    for node in ast.walk(tree_of(file)):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            source = ".".join([*base, *([node.module] if node.module else [])])
+            found.update(name if (name := f"{source}.{alias.name}") in MODULES else source for alias in node.names)
+    return found & MODULES.keys()
+
+
+def circles(edges: dict[str, set[str]]) -> list[set[str]]:
+    """The sets of modules that import each other, directly or not: what can be reached from each of them and back."""
+
+    def reached(start: str) -> set[str]:
+        seen: set[str] = set()
+        todo = [start]
+        while todo:
+            new = edges[todo.pop()] - seen
+            seen |= new
+            todo += new
+        return seen
+
+    reach = {name: reached(name) for name in edges}
+    found: list[set[str]] = []
+    for name in sorted(edges):
+        circle = {other for other in reach[name] if name in reach[other]}
+        if circle and circle not in found:
+            found.append(circle)
+    return found
+
+
+def test_circles_are_found() -> None:
+    edges = {"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set(), "e": {"e"}}
+    assert circles(edges) == [{"b", "c"}, {"e"}]
+
+
+def test_no_module_imports_itself_in_a_circle() -> None:
+    """Imports for type checkers count: who needs another's types needs to know it. A package's ``__init__`` that lists
+    its own modules does not, for they do not know it.
+    """
+    edges = {name: module_imports(file) - {name} for name, file in MODULES.items()}
+    known = {"llm_actors.limiter.leases", "llm_actors.limiter.shared.wire"}  # until Settlement has moved
+    assert [each for each in circles(edges) if each != known] == []
+
+
+def test_the_layers_of_llm_actors() -> None:
+    rank = {part: number for number, parts in enumerate(LAYERS) for part in parts}
+    wrong = {
+        f"{name} imports {other}"
+        for name, file in MODULES.items()
+        if name.startswith("llm_actors.")
+        for other in module_imports(file)
+        if other.startswith("llm_actors.")
+        and (own := name.split(".")[1]) != (part := other.split(".")[1])
+        and rank[part] >= rank[own]
+    }
+    assert wrong == set()
 
 
 def test_the_protocol_does_no_io() -> None:

@@ -2,6 +2,7 @@
 
 from llm_actors.catalog.actor import CatalogActor, CatalogMessage, CatalogRef, Refresh, refresh
 from llm_actors.catalog.allowed import Allowed
-from llm_actors.catalog.catalog import Candidate, Catalog
+from llm_actors.catalog.catalog import Catalog
+from llm_actors.deployment import Candidate
 
 __all__ = ["Allowed", "Candidate", "Catalog", "CatalogActor", "CatalogMessage", "CatalogRef", "Refresh", "refresh"]

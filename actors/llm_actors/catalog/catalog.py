@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, date, datetime
-from typing import NamedTuple, final
+from typing import final
 
 import msgspec
 
 from llm_actors.catalog.allowed import Allowed
+from llm_actors.deployment import Candidate
 from llm_protocol.dialect import ModelInfo
 from llm_protocol.errors import ModelNotFoundError, UnsupportedError
 from llm_protocol.failures import Failure, FailureKind
@@ -28,16 +29,6 @@ NAMES_SHOWN = 8
 def utc_today() -> date:
     """The day now, in UTC."""
     return datetime.now(UTC).date()
-
-
-class Candidate(NamedTuple):
-    """A deployment: a provider and the vendor's own name of the model to ask it for."""
-
-    provider: str
-    model: str
-
-    def __str__(self) -> str:
-        return f"{self.provider}/{self.model}"
 
 
 class _Offer:

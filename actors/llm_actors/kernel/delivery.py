@@ -7,18 +7,32 @@ or ran out of time, or by the mailbox when the actor died. Who is gone is not an
 from __future__ import annotations
 
 from contextvars import Context
-from typing import TYPE_CHECKING, Generic, TypeVar, final
+from typing import Generic, Protocol, TypeVar, final
 
 import trio
 
 from llm_actors.kernel.message import ActorMessage, Call
 from llm_actors.kernel.reply import Reply
 
-if TYPE_CHECKING:
-    from llm_actors.kernel.mailbox import Mailbox
-
 M_co = TypeVar("M_co", bound=ActorMessage, covariant=True)
 R = TypeVar("R")
+
+
+class DeliveryOwner(Protocol):
+    """The mailbox a message came through, as far as the message needs it."""
+
+    @property
+    def name(self) -> str:
+        """The actor's name."""
+        ...
+
+    def let_go(self, delivery: AnyDelivery) -> None:
+        """Forget a delivery that is settled."""
+        ...
+
+    def count_late_reply(self) -> None:
+        """Count an answer whose caller had gone."""
+        ...
 
 
 @final
@@ -30,7 +44,7 @@ class Delivery(Generic[M_co]):
     def __init__(
         self,
         message: M_co,
-        mailbox: Mailbox,
+        mailbox: DeliveryOwner,
         deadline: float,
         context: Context,
         reply: Reply[object] | None = None,
@@ -107,7 +121,7 @@ class Delivery(Generic[M_co]):
     def _sent(self, *, taken: bool) -> bool:
         self._mailbox.let_go(self)
         if not taken:
-            self._mailbox.count.late_replies += 1
+            self._mailbox.count_late_reply()
         return taken
 
 

@@ -212,6 +212,10 @@ class Mailbox:
         """Forget a delivery that is settled."""
         self.in_hand.pop(delivery, None)
 
+    def count_late_reply(self) -> None:
+        """Count an answer whose caller had gone."""
+        self.count.late_replies += 1
+
     def crashed(self, delivery: AnyDelivery, site: str) -> None:
         """Count that the reader crashed at `site` on this message. The payload is blamed only if nobody had left."""
         self.count.crashes += 1

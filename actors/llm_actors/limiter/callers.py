@@ -4,18 +4,29 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, final
+from typing import Protocol, final
 
 from llm_actors.limiter.limit_state import LimitState
 from llm_protocol.policy import CALLER_WAIT_SECONDS, Limits
-
-if TYPE_CHECKING:
-    from llm_actors.limiter.fair_queue import QueuedRequest
 
 MAX_CALLERS = 4_096
 """Callers with limits whose books are kept. Of those with nothing in flight the least recently seen is forgotten."""
 
 NO_LIMITS = Limits()
+
+
+class RankedRequest(Protocol):
+    """A request that waits, as far as its caller's limits look at it; see `QueuedRequest`."""
+
+    @property
+    def tokens(self) -> int:
+        """How many it is estimated to take."""
+        ...
+
+    @property
+    def rank(self) -> int:
+        """Its place among its caller's requests: the lowest goes first."""
+        ...
 
 
 @final
@@ -26,9 +37,9 @@ class Caller:
 
     def __init__(self, account: LimitState) -> None:
         self.account = account
-        self.waiting: OrderedDict[int, QueuedRequest] = OrderedDict()
+        self.waiting: OrderedDict[int, RankedRequest] = OrderedDict()
 
-    def allows(self, waiter: QueuedRequest, now: float) -> bool:
+    def allows(self, waiter: RankedRequest, now: float) -> bool:
         """Whether the account lets ``waiter`` go.
 
         Not if an older request, a large one, waits for this account: small ones would drain it for ever.
@@ -38,7 +49,7 @@ class Caller:
         oldest = next(iter(self.waiting.values()), waiter)
         return oldest is waiter or oldest.rank > waiter.rank or self.account.has_room(oldest.tokens, now)
 
-    def ready_at(self, waiter: QueuedRequest, now: float) -> float:
+    def ready_at(self, waiter: RankedRequest, now: float) -> float:
         """When the account, which does not let ``waiter`` go now, may: at the latest when its oldest request may."""
         at = self.account.ready_at(waiter.tokens, now)
         return at if at > now else self.account.ready_at(next(iter(self.waiting.values())).tokens, now)

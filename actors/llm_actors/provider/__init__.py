@@ -1,8 +1,9 @@
 """Provider actors: one per provider, each the only one that talks to its vendor."""
 
+from llm_actors.deployment import AttemptResult
 from llm_actors.provider.actor import ProviderActor
 from llm_actors.provider.failures import failure_of
-from llm_actors.provider.messages import AttemptResult, ProviderMessage, ProviderRef, Sink, generate, list_models
+from llm_actors.provider.messages import ProviderMessage, ProviderRef, Sink, generate, list_models
 from llm_actors.provider.spec import DEFAULT_CONCURRENCY, Endpoint, ProviderSpec
 
 __all__ = [

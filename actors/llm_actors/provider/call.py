@@ -16,8 +16,9 @@ from typing import TypeGuard, final
 import msgspec
 import trio
 
+from llm_actors.deployment import AttemptResult
 from llm_actors.provider.failures import UNSENT, failure_of
-from llm_actors.provider.messages import AttemptResult, Sink
+from llm_actors.provider.messages import Sink
 from llm_actors.provider.oddities import Oddities
 from llm_actors.provider.sanitize import can_be_true, clean_end, clean_failure, clean_start
 from llm_actors.provider.spec import ProviderSpec

@@ -7,27 +7,15 @@ from typing import TypeAlias
 
 import msgspec
 
+from llm_actors.deployment import AttemptResult
 from llm_actors.kernel import Call, Ref
-from llm_protocol.dialect import ModelInfo, RateLimits
-from llm_protocol.events import Event, Failed, Finished
+from llm_protocol.dialect import ModelInfo
+from llm_protocol.events import Event
 from llm_protocol.policy import Timeouts
 from llm_protocol.requests import AnyRequest
 
 Sink: TypeAlias = Callable[[Event], None]
 """Where the events of an answer go as they come, the terminal one excepted. May raise `LogLimitExceeded`."""
-
-
-class AttemptResult(msgspec.Struct, frozen=True, kw_only=True):
-    """How one attempt ended. Times are in seconds from its start; ``None``: it did not come that far."""
-
-    end: Finished | Failed
-    first_token_s: float | None = None
-    duration_s: float
-    limits: RateLimits | None = None
-    resent: bool = False
-    """The request went out twice, because a kept connection had closed before it was answered."""
-    unsent: bool = False
-    """There was no connection to send it over: the vendor knows nothing of it."""
 
 
 class Generate(Call[AttemptResult], frozen=True, kw_only=True):

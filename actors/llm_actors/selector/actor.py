@@ -16,9 +16,8 @@ from typing import TypeAlias, assert_never, final
 import msgspec
 import trio
 
-from llm_actors.catalog import Candidate
+from llm_actors.deployment import AttemptResult, Candidate
 from llm_actors.kernel import ChildSpec, Delivery, Inbox, MailboxSpec, Overflow, Previous, Ref, serve
-from llm_actors.provider import AttemptResult
 from llm_actors.selector.breaker import CircuitState
 from llm_actors.selector.circuits import Transition
 from llm_actors.selector.performance import Observed, Proof

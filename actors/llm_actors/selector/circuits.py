@@ -14,7 +14,7 @@ from collections.abc import Hashable, Iterator
 from itertools import takewhile
 from typing import NamedTuple, TypeVar, final
 
-from llm_actors.catalog import Candidate
+from llm_actors.deployment import Candidate
 from llm_actors.selector.breaker import LATELY_SECONDS, CircuitBreaker, CircuitState
 from llm_actors.selector.failure_effects import Scope, pause_after, scope_of
 from llm_actors.selector.performance import Observed

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from llm_actors.catalog import Candidate
+from llm_actors.deployment import Candidate
 from llm_actors.selector.performance import Performance
 from llm_protocol.requests import RequestType
 from llm_protocol.response import Usage

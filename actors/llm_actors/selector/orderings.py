@@ -11,7 +11,7 @@ from hashlib import blake2b
 from math import inf
 from typing import NamedTuple, TypeAlias
 
-from llm_actors.catalog import Candidate
+from llm_actors.deployment import Candidate
 from llm_actors.selector.ranking import RankedCandidate
 from llm_actors.selector.score import LEAST_SCORE
 from llm_protocol.policy import Select

@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from llm_actors.catalog import Candidate
+from llm_actors.deployment import Candidate
 from llm_actors.kernel import Cast
 from llm_actors.selector.decay import Fading, Mean, Series
 from llm_actors.selector.failure_effects import FAILURE_EFFECTS

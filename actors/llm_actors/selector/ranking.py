@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from llm_actors.catalog import Candidate
+from llm_actors.deployment import Candidate
 from llm_actors.selector.score import Figures, Terms, Weights
 from llm_protocol.content import JsonObject
 from llm_protocol.errors import error_for

@@ -14,7 +14,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from math import inf
 from typing import final
 
-from llm_actors.catalog import Candidate
+from llm_actors.deployment import Candidate
 from llm_actors.selector.breaker import CircuitState
 from llm_actors.selector.budget import CallBudget, hedge_budget, retry_budget
 from llm_actors.selector.circuits import Circuits, Transition

@@ -3,8 +3,8 @@
 Why not a general HTTP client: docs/decisions/0002-http-client-on-h11.md.
 """
 
-from .dial import Dial, TcpDial
-from .errors import (
+from llm_actors.transport.dial import Dial, TcpDial
+from llm_actors.transport.errors import (
     BodyTooLarge,
     Broken,
     ConnectFailed,
@@ -16,11 +16,11 @@ from .errors import (
     TransportError,
     UnsupportedEncoding,
 )
-from .request import HttpRequest, Origin, parse_url
-from .resolve import ResolvedAddress, Resolver
-from .response import Headers, HttpResponse
-from .transport import Transport, TransportStatistics
-from .trust import TlsTrust
+from llm_actors.transport.request import HttpRequest, Origin, parse_url
+from llm_actors.transport.resolve import ResolvedAddress, Resolver
+from llm_actors.transport.response import Headers, HttpResponse
+from llm_actors.transport.transport import Transport, TransportStatistics
+from llm_actors.transport.trust import TlsTrust
 
 __all__ = [
     "BodyTooLarge",

@@ -14,8 +14,8 @@ from typing import Final
 import h11
 import trio
 
-from .chunks import whole_chunks
-from .errors import (
+from llm_actors.transport.chunks import whole_chunks
+from llm_actors.transport.errors import (
     WIRE_ERRORS,
     Broken,
     ProtocolViolation,
@@ -24,9 +24,9 @@ from .errors import (
     protocol_reason,
     wire_reason,
 )
-from .request import Origin
-from .response import Headers, HttpResponse
-from .wire import CHUNK_BYTES, Wire
+from llm_actors.transport.request import Origin
+from llm_actors.transport.response import Headers, HttpResponse
+from llm_actors.transport.wire import CHUNK_BYTES, Wire
 
 MAX_HEADER_BYTES: Final = 64 * 1024  # status line and headers of one answer
 MAX_HEADERS: Final = 256
@@ -197,7 +197,7 @@ class ClientConnection:
         bodiless = method == "HEAD" or head.status_code in (204, 304)
         self._framed = (chunked or b"content-length" in names) and not bodiless
         self._in_whole_chunks = chunked and whole_chunks(self._h11.trailing_data[0]) is not None
-        return HttpResponse(head.status_code, Headers(raw), self)
+        return HttpResponse(head.status_code, Headers(raw), self.origin, self.receive)
 
     def _refuse_encodings(self, status: int, raw: list[tuple[bytes, bytes]]) -> None:
         for name, value in raw:

@@ -12,8 +12,8 @@ from typing import Final
 
 import trio
 
-from .errors import is_out_of_resources
-from .resolve import ResolvedAddress, Resolver
+from llm_actors.transport.errors import is_out_of_resources
+from llm_actors.transport.resolve import ResolvedAddress, Resolver
 
 STAGGER_SECONDS: Final = 0.25
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
-from .errors import RequestRefused
+from llm_actors.transport.errors import RequestRefused
 
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _OURS: Final = frozenset(

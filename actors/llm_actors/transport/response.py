@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import trio
 
 from llm_actors.threads import run_large
-
-from .errors import BodyTooLarge
-
-if TYPE_CHECKING:
-    from .connection import ClientConnection
+from llm_actors.transport.errors import BodyTooLarge
+from llm_actors.transport.request import Origin
 
 MAX_BODY_BYTES: Final = 64 * 1024 * 1024  # for read(): a page of images in base64 fits
 
@@ -51,14 +48,14 @@ class HttpResponse:
 
     __slots__ = ("headers", "origin", "receive", "resent", "status")
 
-    def __init__(self, status: int, headers: Headers, connection: ClientConnection) -> None:
+    def __init__(self, status: int, headers: Headers, origin: Origin, receive: Callable[[], Awaitable[bytes]]) -> None:
+        """``receive``: the connection's own method, so that no layer of ours lies between a chunk and its reader."""
         self.status = status
         self.headers = headers
         self.resent = False
         """Whether the request was sent a second time: a kept connection had closed before it was answered."""
-        self.origin = connection.origin
-        # The connection's own method, so that no layer of ours lies between a chunk and its reader.
-        self.receive: Callable[[], Awaitable[bytes]] = connection.receive
+        self.origin = origin
+        self.receive = receive
 
     def end(self) -> None:
         """Let go of the connection: its next bytes belong to somebody else's answer."""

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from .connection import ClientConnection
-from .request import Origin
+from llm_actors.transport.connection import ClientConnection
+from llm_actors.transport.request import Origin
 
 MAX_IDLE_PER_ORIGIN: Final = 128
 IDLE_SECONDS: Final = 50.0  # common load balancers give up after 60

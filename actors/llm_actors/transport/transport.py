@@ -17,9 +17,9 @@ from typing import Final
 
 import trio
 
-from .connection import ClientConnection, Stale
-from .dial import Dial, TcpDial
-from .errors import (
+from llm_actors.transport.connection import ClientConnection, Stale
+from llm_actors.transport.dial import Dial, TcpDial
+from llm_actors.transport.errors import (
     WIRE_ERRORS,
     ConnectFailed,
     ConnectTimeout,
@@ -28,11 +28,11 @@ from .errors import (
     is_out_of_resources,
     wire_reason,
 )
-from .request import HttpRequest, Origin, encode
-from .response import HttpResponse
-from .stack import IDLE_SECONDS, MAX_IDLE_PER_ORIGIN, IdleStack
-from .trust import TlsTrust
-from .wire import PlainWire, TlsWire, Wire
+from llm_actors.transport.request import HttpRequest, Origin, encode
+from llm_actors.transport.response import HttpResponse
+from llm_actors.transport.stack import IDLE_SECONDS, MAX_IDLE_PER_ORIGIN, IdleStack
+from llm_actors.transport.trust import TlsTrust
+from llm_actors.transport.wire import PlainWire, TlsWire, Wire
 
 CONNECT_TIMEOUT_SECONDS: Final = 10.0
 
