@@ -237,7 +237,7 @@ def test_foreign_parts() -> None:
         {"type": "redacted_thinking", "data": "e"},
         {"type": "text", "text": "Hi"},
     ]
-    with pytest.raises(UnsupportedError, match="'gemini'") as caught:
+    with pytest.raises(UnsupportedError, match="gemini") as caught:
         sent(messages=(Message("user", (Opaque(dialect="gemini", value={}),)),))
     assert caught.value.failure.param == "messages[0].content[0]"
 

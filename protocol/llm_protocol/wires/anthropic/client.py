@@ -9,6 +9,7 @@ import msgspec
 
 from llm_protocol.codec.decoding import BodyDecoder, read_whole
 from llm_protocol.codec.fields import add_extra, check_parameters, unsupported
+from llm_protocol.codec.request_encoding import own_fields, own_value
 from llm_protocol.content import HostedTool, JsonObject, Message, ResponseFormat, Tool, ToolChoice
 from llm_protocol.dialect import Headers, ModelPage, RateLimits, WireRequest, WireResponse, post
 from llm_protocol.events import Event
@@ -253,15 +254,13 @@ def _output_config(asked: _Asked, can: Capabilities, form: ResponseFormat | None
 
 def _encode_tool(tool: Tool | HostedTool, where: str) -> JsonObject:
     if isinstance(tool, HostedTool):
-        if tool.dialect != NAME:
-            raise unsupported(where, f"a hosted tool of {tool.dialect!r} cannot be sent to Anthropic")
-        return tool.value
+        return own_value(tool, where, NAME, "Anthropic")
     coded: JsonObject = {"name": tool.name, "input_schema": tool.parameters or {"type": "object", "properties": {}}}
     if tool.description is not None:
         coded["description"] = tool.description
     if tool.strict is not None:
         coded["strict"] = tool.strict
-    return {**coded, **((tool.extra or {}).get(NAME, {}))}
+    return {**coded, **own_fields(tool.extra, NAME)}
 
 
 _CHOICES = {"auto": "auto", "none": "none", "required": "any", "named": "tool"}

@@ -19,6 +19,7 @@ import msgspec
 from llm_protocol.codec.fields import bad_request, unsupported
 from llm_protocol.codec.json import WireError, decode_object, encode_json
 from llm_protocol.codec.media import image_from_url, sniff_media_type, unbase64
+from llm_protocol.codec.request_encoding import own_fields, own_value
 from llm_protocol.content import Image, JsonObject, Opaque, Part, Reasoning, Refusal, Text, ToolCall, ToolResult
 from llm_protocol.wires.anthropic.shapes import NAME
 
@@ -41,9 +42,9 @@ def encode_part(part: Part, where: str) -> JsonObject | None:
     match part:
         case Text():
             # The vendor refuses empty text blocks.
-            return {"type": "text", "text": part.text, **_own(part.extra)} if part.text else None
+            return {"type": "text", "text": part.text, **own_fields(part.extra, NAME)} if part.text else None
         case Image():
-            return {"type": "image", "source": _image_source(part, where), **_own(part.extra)}
+            return {"type": "image", "source": _image_source(part, where), **own_fields(part.extra, NAME)}
         case Reasoning():
             return _encode_own_reasoning(part)
         case ToolCall():
@@ -53,9 +54,7 @@ def encode_part(part: Part, where: str) -> JsonObject | None:
         case Refusal():
             return {"type": "text", "text": part.text} if part.text else None
         case Opaque():
-            if part.dialect != NAME:
-                raise unsupported(where, f"a block made by {part.dialect!r} cannot be sent to Anthropic")
-            return part.value
+            return own_value(part, where, NAME, "Anthropic")
 
 
 def encode_tool_call(call: ToolCall, where: str) -> JsonObject:
@@ -66,7 +65,13 @@ def encode_tool_call(call: ToolCall, where: str) -> JsonObject:
         message = f"the arguments of tool call {call.name!r} are not a JSON object, which Anthropic demands"
         raise unsupported(f"{where}.arguments", message) from None
     value = msgspec.Raw(call.arguments.strip().encode("utf-8", "replace")) if given else {}
-    return {"type": "tool_use", "id": safe_id(call.id), "name": call.name, "input": value, **_own(call.extra)}
+    return {
+        "type": "tool_use",
+        "id": safe_id(call.id),
+        "name": call.name,
+        "input": value,
+        **own_fields(call.extra, NAME),
+    }
 
 
 def safe_id(call_id: str) -> str:
@@ -81,7 +86,7 @@ def _encode_tool_result(result: ToolResult, where: str) -> JsonObject:
         block["content"] = plain_text(content) or content
     if result.is_error:
         block["is_error"] = True
-    return {**block, **_own(result.extra)}
+    return {**block, **own_fields(result.extra, NAME)}
 
 
 def plain_text(blocks: list[JsonObject]) -> str | None:
@@ -114,10 +119,6 @@ def _encode_own_reasoning(part: Reasoning) -> JsonObject | None:
     if part.signature is not None:
         return {"type": "thinking", "thinking": part.text, "signature": part.signature}
     return None
-
-
-def _own(extra: dict[str, JsonObject] | None) -> JsonObject:
-    return extra.get(NAME, {}) if extra else {}
 
 
 # ---------------------------------------------------------------- from the wire

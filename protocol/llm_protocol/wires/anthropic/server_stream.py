@@ -11,6 +11,7 @@ from typing import Any, final
 
 from llm_protocol.codec.json import encode_json
 from llm_protocol.codec.merging import merged
+from llm_protocol.codec.request_encoding import own_fields
 from llm_protocol.content import Image, JsonObject, Opaque, Part, Reasoning, Refusal, Text, ToolCall
 from llm_protocol.dialect import Frame, Inbound
 from llm_protocol.events import (
@@ -144,7 +145,7 @@ class AnthropicEncoder:
             case Text():
                 if not self._said and part.text:
                     self._delta(b'"text_delta","text":', part.text)
-                for citation in ((part.extra or {}).get(NAME, {})).get("citations", ()):
+                for citation in own_fields(part.extra, NAME).get("citations", ()):
                     self._tell_delta({"type": "citations_delta", "citation": citation})
             case ToolCall():
                 if not self._said and part.arguments.strip() not in ("", "null", "{}"):
@@ -233,7 +234,7 @@ def _answer_tool_call(call: ToolCall) -> JsonObject:
         value: Any = call.parsed()
     except ValueError:
         value = {"arguments": call.arguments}
-    own = (call.extra or {}).get(NAME, {})
+    own = own_fields(call.extra, NAME)
     return {"type": "tool_use", "id": call.id, "name": call.name, "input": value, **own}
 
 

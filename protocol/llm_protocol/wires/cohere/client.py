@@ -7,6 +7,7 @@ from typing import final
 
 from llm_protocol.codec.decoding import BodyDecoder, read_whole
 from llm_protocol.codec.fields import add_extra, bad_request, check_parameters, unsupported
+from llm_protocol.codec.request_encoding import own_fields, own_value, set_parameters
 from llm_protocol.codec.whole import WholeBody
 from llm_protocol.content import HostedTool, JsonObject, ResponseFormat, Tool, ToolChoice
 from llm_protocol.dialect import Headers, ModelPage, RateLimits, StreamDecoder, WireRequest, WireResponse, post
@@ -81,10 +82,11 @@ _FIELDS = {
     "frequency_penalty": "frequency_penalty",
     "presence_penalty": "presence_penalty",
     "seed": "seed",
+    "stop": "stop_sequences",
 }
 """Our parameters by the wire's names for them."""
 
-_KNOWN = (*_FIELDS, "stop", "reasoning_effort", "reasoning_budget", "reasoning_summary", "parallel_tool_calls")
+_KNOWN = (*_FIELDS, "reasoning_effort", "reasoning_budget", "reasoning_summary", "parallel_tool_calls")
 
 BUDGET_OF_EFFORT = {"minimal": 512, "low": 1_024, "medium": 4_096, "high": None, "xhigh": None, "max": None}
 """The thinking budget that stands for an effort, since Cohere counts instead of grading; ``None``: no limit."""
@@ -95,11 +97,7 @@ def chat_body(request: ChatRequest, *, stream: bool) -> JsonObject:
     parameters = request.parameters
     check_parameters(parameters, _KNOWN, "Cohere")
     body: JsonObject = {"model": request.model, "messages": encode_messages(request.messages), "stream": stream}
-    for name, field in _FIELDS.items():
-        if (value := getattr(parameters, name)) is not None:
-            body[field] = value
-    if parameters.stop:
-        body["stop_sequences"] = list(parameters.stop)
+    body |= set_parameters(parameters, _FIELDS)
     if parameters.parallel_tool_calls is False and request.tools and not parameters.lenient:
         raise unsupported("parallel_tool_calls", "Cohere cannot be told to call one tool at a time")
     body |= _tool_fields(request.tools, request.tool_choice, parameters)
@@ -165,12 +163,10 @@ def _only(tools: Sequence[Tool | HostedTool], name: str | None) -> Sequence[Tool
 
 def _encode_tool(tool: Tool | HostedTool, where: str) -> JsonObject:
     if isinstance(tool, HostedTool):
-        if tool.dialect != NAME:
-            raise unsupported(where, f"a hosted tool of {tool.dialect!r} cannot be sent to Cohere")
-        return tool.value
+        return own_value(tool, where, NAME, "Cohere")
     function: JsonObject = {"name": tool.name}
     if tool.parameters:
         function["parameters"] = tool.parameters
     if tool.description is not None:
         function["description"] = tool.description
-    return {"type": "function", "function": function, **((tool.extra or {}).get(NAME, {}))}
+    return {"type": "function", "function": function, **own_fields(tool.extra, NAME)}

@@ -14,6 +14,7 @@ from typing import Any
 from llm_protocol.codec.fields import bad_request, unsupported
 from llm_protocol.codec.json import WireError, json_text
 from llm_protocol.codec.media import image_from_url, image_url
+from llm_protocol.codec.request_encoding import only_result, own_fields, own_value
 from llm_protocol.content import (
     Image,
     JsonObject,
@@ -78,7 +79,7 @@ def normal_arguments(text: str) -> str:
 
 def citations_of(text: Text) -> list[Any]:
     """The citations of one text, in the wire's form."""
-    found = (text.extra or {}).get(NAME, {}).get("citations", [])
+    found = own_fields(text.extra, NAME).get("citations", [])
     return found if isinstance(found, list) else []
 
 
@@ -101,9 +102,7 @@ def encode_block(part: Part, where: str) -> JsonObject | None:
             own = part.dialect == NAME and part.id is None and part.text
             return {"type": "thinking", "thinking": part.text} if own else None
         case Opaque():
-            if part.dialect != NAME:
-                raise unsupported(where, f"a block made by {part.dialect!r} cannot be sent to Cohere")
-            return part.value
+            return own_value(part, where, NAME, "Cohere")
         case ToolCall() | ToolResult():
             raise bad_request(where, f"{where}: a {part.__class__.__name__} does not belong in this message")
 
@@ -114,13 +113,11 @@ def _short(blocks: list[JsonObject]) -> Any:
 
 
 def _encode_tool_result(part: Part, where: str) -> JsonObject:
-    if not isinstance(part, ToolResult):
-        raise bad_request(where, f"{where}: a tool message holds tool results only")
-    if any(isinstance(item, Image) for item in part.content):
+    result = only_result(part, where)
+    if any(isinstance(item, Image) for item in result.content):
         raise unsupported(where, "Cohere takes no pictures in tool results")
-    own = (part.extra or {}).get(NAME, {})
-    content = own.get("content") or _short(_encode_blocks(part.content, where))
-    return {"role": "tool", "tool_call_id": part.call_id, "content": content}
+    content = own_fields(result.extra, NAME).get("content") or _short(_encode_blocks(result.content, where))
+    return {"role": "tool", "tool_call_id": result.call_id, "content": content}
 
 
 # ---------------------------------------------------------------- from the wire

@@ -8,9 +8,10 @@ from urllib.parse import quote
 
 from llm_protocol.codec.decoding import BodyDecoder, read_whole
 from llm_protocol.codec.fields import bad_request, check_parameters, refuse_transport, unsupported
+from llm_protocol.codec.request_encoding import only_result, set_parameters
 from llm_protocol.codec.sse import MAX_EVENT_BYTES
 from llm_protocol.codec.whole import WholeBody
-from llm_protocol.content import JsonObject, Message, Part, Text, ToolCall, ToolResult
+from llm_protocol.content import JsonObject, Message, Text, ToolCall, ToolResult
 from llm_protocol.dialect import Headers, ModelPage, RateLimits, StreamDecoder, WireRequest, WireResponse, post
 from llm_protocol.events import Event
 from llm_protocol.failures import Failure
@@ -120,9 +121,10 @@ _SAMPLING = {
     "frequency_penalty": "frequencyPenalty",
     "presence_penalty": "presencePenalty",
     "seed": "seed",
+    "stop": "stopSequences",
 }
 _ASPECT_TOLERANCE = 0.04  # of the ratio of a size to the nearest that there is
-_KNOWN = frozenset((*_SAMPLING, "stop", "reasoning_effort", "reasoning_budget", "reasoning_summary"))
+_KNOWN = frozenset((*_SAMPLING, "reasoning_effort", "reasoning_budget", "reasoning_summary"))
 
 
 def add_extra_deep(body: JsonObject, parameters: Parameters) -> None:
@@ -191,7 +193,7 @@ def _contents(messages: tuple[Message, ...], thinking: Thinking) -> Iterator[Jso
             continue
         where = f"messages[{at}].content"
         if message.role == "tool":
-            results += [(_result(part, f"{where}[{k}]"), f"{where}[{k}]") for k, part in enumerate(message.content)]
+            results += [(only_result(part, f"{where}[{k}]"), f"{where}[{k}]") for k, part in enumerate(message.content)]
             continue
         yield from _results(results, calls)
         results = []
@@ -217,12 +219,6 @@ def _model_parts(message: Message, where: str, thinking: Thinking) -> list[JsonO
 
 _NOTHING = {"text": "", "thought": True}
 """What is left of another vendor's thought that cannot be read."""
-
-
-def _result(part: Part, where: str) -> ToolResult:
-    if not isinstance(part, ToolResult):
-        raise bad_request(where, f"{where}: a message of role tool holds tool results only")
-    return part
 
 
 def _results(results: list[tuple[ToolResult, str]], calls: list[ToolCall]) -> Iterator[JsonObject]:
@@ -254,10 +250,7 @@ def _calling(request: ChatRequest) -> JsonObject | None:
 
 def _generation_config(request: ChatRequest | ImageRequest, thinking: Thinking) -> JsonObject:
     parameters = request.parameters
-    values = ((wire, getattr(parameters, name)) for name, wire in _SAMPLING.items())
-    config: JsonObject = {wire: value for wire, value in values if value is not None}
-    if parameters.stop:
-        config["stopSequences"] = list(parameters.stop)
+    config = set_parameters(parameters, _SAMPLING)
     thinking_config = _thinking_config(parameters, thinking, request.model)
     if thinking_config:
         config["thinkingConfig"] = thinking_config

@@ -20,6 +20,7 @@ from llm_protocol.codec.camel_fields import Fields
 from llm_protocol.codec.fields import bad_request, unsupported
 from llm_protocol.codec.json import JsonDecoder, WireError, decode_object, encode_json, json_text
 from llm_protocol.codec.media import parse_data_uri, sniff_media_type, unbase64
+from llm_protocol.codec.request_encoding import own_fields, own_value
 from llm_protocol.content import (
     HostedTool,
     Image,
@@ -77,9 +78,7 @@ def encode_part(part: Part, where: str) -> JsonObject:
         case ToolCall():
             return _signed({"functionCall": _encode_call(part, where)}, part.signature, part.extra)
         case Opaque():
-            if part.dialect != NAME:
-                raise unsupported(where, f"{where} is a block of {part.dialect}; Gemini cannot read it")
-            return part.value
+            return own_value(part, where, NAME, "Gemini")
         case ToolResult():
             raise bad_request(where, f"{where}: a tool result stands in a message of role tool")
 
@@ -87,7 +86,7 @@ def encode_part(part: Part, where: str) -> JsonObject:
 def _signed(wire: JsonObject, signature: str | None, extra: dict[str, JsonObject] | None) -> JsonObject:
     if signature is not None:
         wire["thoughtSignature"] = signature
-    return {**extra[NAME], **wire} if extra and NAME in extra else wire
+    return {**own_fields(extra, NAME), **wire}
 
 
 def _encode_image(image: Image, where: str) -> JsonObject:
@@ -148,9 +147,7 @@ def encode_tools(tools: tuple[Tool | HostedTool, ...]) -> list[JsonObject]:
     entries: list[JsonObject] = []
     for at, tool in enumerate(tools):
         if isinstance(tool, HostedTool):
-            if tool.dialect != NAME:
-                raise unsupported(f"tools[{at}]", f"tools[{at}] is a tool that runs at {tool.dialect}, not at Gemini")
-            entries.append(tool.value)
+            entries.append(own_value(tool, f"tools[{at}]", NAME, "Gemini"))
         elif entries and "functionDeclarations" in entries[-1]:
             entries[-1]["functionDeclarations"].append(_declaration(tool))
         else:
@@ -164,7 +161,7 @@ def _declaration(tool: Tool) -> JsonObject:
         wire["description"] = tool.description
     if tool.parameters:
         wire["parametersJsonSchema"] = tool.parameters
-    return {**tool.extra[NAME], **wire} if tool.extra and NAME in tool.extra else wire
+    return {**own_fields(tool.extra, NAME), **wire}
 
 
 # ---------------------------------------------------------------- from the wire

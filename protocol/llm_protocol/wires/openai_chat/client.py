@@ -9,6 +9,7 @@ import msgspec
 from llm_protocol.codec.decoding import BodyDecoder, read_whole
 from llm_protocol.codec.fields import add_extra, check_parameters, unsupported
 from llm_protocol.codec.headers import header, int_header
+from llm_protocol.codec.request_encoding import own_fields, own_value, set_parameters
 from llm_protocol.codec.times import duration
 from llm_protocol.codec.whole import WholeBody
 from llm_protocol.content import HostedTool, JsonObject, ResponseFormat, Tool, ToolChoice
@@ -25,7 +26,7 @@ from llm_protocol.requests import (
     Parameters,
     RequestType,
 )
-from llm_protocol.wires.openai_chat.content import encode_message, own_fields
+from llm_protocol.wires.openai_chat.content import encode_message
 from llm_protocol.wires.openai_chat.embeddings import decode_embeddings, embedding_body
 from llm_protocol.wires.openai_chat.errors import decode_error
 from llm_protocol.wires.openai_chat.images import decode_images, image_body
@@ -171,10 +172,7 @@ def add_parameters(body: JsonObject, parameters: Parameters, quirks: VendorProfi
     """Add what is set of the parameters, the streaming fields and ``extra``. Raises `UnsupportedError`."""
     check_parameters(parameters, quirks.parameters, quirks.vendor)
     names = {"max_output_tokens": quirks.max_tokens_field, "user": quirks.user_field}
-    for name in sorted(quirks.parameters):
-        value = getattr(parameters, name)
-        if value not in (None, ()):
-            body[names.get(name, name)] = value
+    body |= set_parameters(parameters, {name: names.get(name, name) for name in sorted(quirks.parameters)})
     if stream:
         body["stream"] = True
         if quirks.stream_usage:
@@ -184,9 +182,7 @@ def add_parameters(body: JsonObject, parameters: Parameters, quirks: VendorProfi
 
 def _encode_tool(tool: Tool | HostedTool, where: str, quirks: VendorProfile) -> JsonObject:
     if isinstance(tool, HostedTool):
-        if tool.dialect != quirks.name:
-            raise unsupported(where, f"{where}: a hosted tool of {tool.dialect} does not run at {quirks.vendor}")
-        return tool.value
+        return own_value(tool, where, quirks.name, quirks.vendor)
     function: JsonObject = {"name": tool.name}
     if tool.description is not None:
         function["description"] = tool.description
@@ -194,7 +190,9 @@ def _encode_tool(tool: Tool | HostedTool, where: str, quirks: VendorProfile) -> 
         function["parameters"] = tool.parameters
     if tool.strict is not None:
         function["strict"] = tool.strict
-    function.update({name: value for name, value in own_fields(tool.extra, quirks).items() if name not in function})
+    function.update(
+        {name: value for name, value in own_fields(tool.extra, quirks.name).items() if name not in function}
+    )
     return {"type": "function", "function": function}
 
 

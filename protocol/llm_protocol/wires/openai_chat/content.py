@@ -8,9 +8,10 @@ from typing import get_args
 import msgspec
 
 from llm_protocol.codec.body import Body
-from llm_protocol.codec.fields import bad_request, unsupported
+from llm_protocol.codec.fields import unsupported
 from llm_protocol.codec.json import WireError
 from llm_protocol.codec.media import image_from_url, image_url
+from llm_protocol.codec.request_encoding import only_result, own_fields, own_value
 from llm_protocol.content import (
     Image,
     JsonObject,
@@ -24,6 +25,7 @@ from llm_protocol.content import (
     ToolCall,
     ToolResult,
 )
+from llm_protocol.errors import UnsupportedError
 from llm_protocol.extra_fields import is_empty
 from llm_protocol.requests import Parameters
 from llm_protocol.wires.openai_chat.profile import VendorProfile
@@ -41,8 +43,8 @@ def encode_message(message: Message, where: str, quirks: VendorProfile) -> Itera
         else:
             rest.append(part)
     if message.role == "tool":
-        if rest:
-            raise bad_request(where, f"{where}: a message of role tool may hold tool results only")
+        for part in rest:
+            only_result(part, where)
     elif rest or not message.content:
         role = "system" if message.role == "developer" and not quirks.developer_role else message.role
         wire: JsonObject = {"role": role}
@@ -50,7 +52,7 @@ def encode_message(message: Message, where: str, quirks: VendorProfile) -> Itera
             wire["name"] = message.name
         encode = _encode_assistant if role == "assistant" else _encode_content
         wire.update(encode(rest, where, quirks))
-        for name, value in own_fields(message.extra, quirks).items():
+        for name, value in own_fields(message.extra, quirks.name).items():
             if quirks.message_fields is None or name in quirks.message_fields:
                 wire.setdefault(name, value)
         yield wire
@@ -68,7 +70,7 @@ def _encode_content(parts: list[Part], where: str, quirks: VendorProfile) -> Jso
     match parts:
         case []:
             return {"content": ""}
-        case [Text(text, extra=extra)] if not own_fields(extra, quirks):
+        case [Text(text, extra=extra)] if not own_fields(extra, quirks.name):
             return {"content": text}
     return {"content": [_encode_part(part, where, quirks) for part in parts]}
 
@@ -76,26 +78,19 @@ def _encode_content(parts: list[Part], where: str, quirks: VendorProfile) -> Jso
 def _encode_part(part: Part, where: str, quirks: VendorProfile) -> JsonObject:
     match part:
         case Text():
-            return {"type": "text", "text": part.text, **own_fields(part.extra, quirks)}
+            return {"type": "text", "text": part.text, **own_fields(part.extra, quirks.name)}
         case Image():
             url: JsonObject = {"url": image_url(part)}
             if part.detail is not None:
                 url["detail"] = part.detail
-            return {"type": "image_url", "image_url": url, **own_fields(part.extra, quirks)}
-        case Opaque(dialect=quirks.name):
-            return part.value
+            return {"type": "image_url", "image_url": url, **own_fields(part.extra, quirks.name)}
+        case Opaque():
+            return own_value(part, where, quirks.name, quirks.vendor)
         case _:
-            raise foreign_part(part, where, quirks)
+            raise _misplaced(part, where)
 
 
-def own_fields(extra: dict[str, JsonObject] | None, quirks: VendorProfile) -> JsonObject:
-    """The fields of a part that were meant for this dialect."""
-    return extra.get(quirks.name, {}) if extra else {}
-
-
-def foreign_part(part: Part, where: str, quirks: VendorProfile) -> Exception:
-    if isinstance(part, Opaque):
-        return unsupported(where, f"{where}: a block made by {part.dialect} means nothing to {quirks.vendor}")
+def _misplaced(part: Part, where: str) -> UnsupportedError:
     return unsupported(where, f"{where}: {type(part).__name__} cannot stand here on the chat wire")
 
 
@@ -117,8 +112,11 @@ def _encode_assistant(parts: list[Part], where: str, quirks: VendorProfile) -> J
             case Reasoning():
                 if quirks.sends_reasoning and part.dialect in (None, quirks.name):
                     _add_reasoning(part, wire, quirks)
+            case Opaque():
+                own_value(part, where, quirks.name, quirks.vendor)  # raises for those of another dialect
+                raise _misplaced(part, where)
             case _:
-                raise foreign_part(part, where, quirks)
+                raise _misplaced(part, where)
     if texts:
         wire.update(_encode_content(texts, where, quirks))
     else:

@@ -11,6 +11,7 @@ import msgspec
 from llm_protocol.codec.decoding import BodyDecoder, read_whole
 from llm_protocol.codec.fields import add_extra, bad_request, check_parameters, typed, unsupported
 from llm_protocol.codec.media import image_url
+from llm_protocol.codec.request_encoding import only_result, own_value, set_parameters
 from llm_protocol.content import (
     HostedTool,
     Image,
@@ -95,7 +96,9 @@ class OpenAIResponses:
 _WHO = "OpenAI's Responses API"
 _ENCRYPTED = "reasoning.encrypted_content"
 _DIRECT = ("temperature", "top_p", "max_output_tokens", "parallel_tool_calls")
-_PARAMETERS = frozenset((*_DIRECT, "reasoning_effort", "reasoning_summary", "user"))
+_FIELDS = {**dict(zip(_DIRECT, _DIRECT, strict=True)), "user": "safety_identifier"}
+"""Our parameters by the wire's names for them."""
+_PARAMETERS = frozenset((*_FIELDS, "reasoning_effort", "reasoning_summary"))
 _CONTENT_TYPES = ("input_", "output_")
 
 _REASONS = re.compile(r"(o\d|gpt-([5-9]|\d\d)|codex)(?!.*-chat)")
@@ -125,9 +128,7 @@ def response_body(request: ChatRequest, *, stream: bool) -> JsonObject:
         body["tools"] = [_encode_tool(tool, f"tools[{at}]") for at, tool in enumerate(request.tools)]
     if request.tool_choice is not None:
         body["tool_choice"] = choice_object(request.tool_choice)
-    body.update({name: value for name in _DIRECT if (value := getattr(given, name)) is not None})
-    if given.user is not None:
-        body["safety_identifier"] = given.user
+    body |= set_parameters(given, _FIELDS)
     _add_nested(body, request)
     add_extra(body, given, NAME)
     if not stream:
@@ -178,8 +179,8 @@ def _encode_items(message: Message, where: str) -> Iterator[JsonObject]:
     content: list[JsonObject] = []
     phase: str | None = None
     for part in message.content:
-        if message.role == "tool" and not isinstance(part, ToolResult | Opaque):
-            raise bad_request(where, f"{where}: a message of role tool may hold tool results only")
+        if message.role == "tool" and not isinstance(part, Opaque):
+            only_result(part, where)
         if (found := _encode_content(part, message, where)) is None:
             yield from _flush(message, content, phase)
             yield from _encode_item(part, where)
@@ -241,10 +242,8 @@ def _encode_item(part: Part, where: str) -> Iterator[JsonObject]:
         case Reasoning():
             if is_native(part):  # of anything else the vendor could make nothing
                 yield _encode_reasoning(part)
-        case Opaque() if part.dialect == NAME:
-            yield part.value
         case Opaque():
-            raise unsupported(where, f"{where}: a block made by {part.dialect} means nothing to {_WHO}")
+            yield own_value(part, where, NAME, _WHO)
         case _:
             raise bad_request(where, f"{where}: {type(part).__name__} cannot stand here")
 
@@ -267,10 +266,8 @@ def _encode_reasoning(part: Reasoning) -> JsonObject:
 
 
 def _encode_tool(tool: Tool | HostedTool, where: str) -> JsonObject:
-    if isinstance(tool, HostedTool) and tool.dialect != NAME:
-        raise unsupported(where, f"{where}: a hosted tool of {tool.dialect} does not run at {_WHO}")
-    found = tool_object(tool)
     if isinstance(tool, HostedTool):
-        return found
+        return own_value(tool, where, NAME, _WHO)
+    found = tool_object(tool)
     found = {name: value for name, value in found.items() if value is not None}
     return found | {"parameters": tool.parameters or None}  # must be there, but an empty schema is refused

@@ -13,6 +13,7 @@ import msgspec
 
 from llm_protocol.codec.json import JsonDecoder
 from llm_protocol.codec.lenient import read
+from llm_protocol.codec.request_encoding import own_fields
 from llm_protocol.content import HostedTool, JsonObject, Refusal, ResponseFormat, Text, Tool, ToolCall, ToolChoice
 from llm_protocol.dialect import Inbound
 from llm_protocol.requests import ChatRequest
@@ -133,8 +134,7 @@ class ResponseEnding(NamedTuple):
 
 def own(part: Text | Refusal | ToolCall | Tool) -> JsonObject:
     """The fields of ``part`` that only this dialect understands."""
-    extra = None if isinstance(part, Refusal) else part.extra
-    return (extra or {}).get(NAME, {})
+    return {} if isinstance(part, Refusal) else own_fields(part.extra, NAME)
 
 
 class ResourceEncoder:

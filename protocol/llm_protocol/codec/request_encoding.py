@@ -1,0 +1,41 @@
+"""What the client sides of all wires share when they write a request.
+
+``dialect`` is the wire's name, the key of its fields in ``extra``. ``vendor`` is how messages call who gets the
+request. The parameters' side is in `codec.fields`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from llm_protocol.codec.fields import bad_request, unsupported
+from llm_protocol.content import HostedTool, JsonObject, Opaque, Part, ToolResult
+from llm_protocol.requests import Parameters
+
+
+def own_fields(extra: Mapping[str, JsonObject] | None, dialect: str) -> JsonObject:
+    """The fields of a part, tool or message that were meant for ``dialect``. Not a copy."""
+    return extra.get(dialect, {}) if extra else {}
+
+
+def own_value(block: Opaque | HostedTool, where: str, dialect: str, vendor: str) -> JsonObject:
+    """A block or hosted tool as it came. Raises `UnsupportedError` when it was made for another dialect."""
+    if block.dialect == dialect:
+        return block.value
+    what = "a hosted tool" if isinstance(block, HostedTool) else "a block"
+    raise unsupported(where, f"{where}: {what} of {block.dialect} cannot be sent to {vendor}")
+
+
+def only_result(part: Part, where: str) -> ToolResult:
+    """A part of a message with the role ``tool``. Raises `BadRequestError` when it is anything else than a result."""
+    if not isinstance(part, ToolResult):
+        raise bad_request(where, f"{where}: a message of role tool may hold tool results only")
+    return part
+
+
+def set_parameters(parameters: Parameters, names: Mapping[str, str]) -> JsonObject:
+    """The parameters that are set, under the wire's names. ``names`` has the wire's name for each of ours."""
+    values = ((name, getattr(parameters, ours)) for ours, name in names.items())
+    return {
+        name: list(value) if isinstance(value, tuple) else value for name, value in values if value not in (None, ())
+    }
