@@ -97,7 +97,7 @@ def expected(kind: LLMProvider, request_type: RequestType) -> str:
         case RequestType.CHAT | RequestType.COMPLETION:
             return "You said: Once upon"
         case RequestType.EMBEDDING:
-            return json.dumps(vector("Once upon", 16))
+            return json.dumps(list(vector("Once upon", 16)))
         case _:
             return base64.b64encode(picture("Once upon0")).decode()
 

@@ -18,8 +18,8 @@ from llm_actors.transport import (
     TransportError,
     UnsupportedEncoding,
 )
-from llm_actors.transport.chunks import whole_chunks
 from llm_actors.transport.connection import ClientConnection
+from llm_protocol.http1 import whole_chunks
 from support.outgoing import ORIGIN, fetch, post, transport_to
 from support.peer import Peer, flood, raw, reply
 

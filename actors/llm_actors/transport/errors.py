@@ -1,9 +1,7 @@
 """What can go wrong between us and a server: one small closed set, told apart by what a caller may do about it.
 
-Foreign exceptions (OSError, ssl, Trio, h11) become one of these here at the boundary and nowhere else. A message
-names the origin and the reason, and never a header's value, a body or anything else that the peer chose: a peer
-may echo our key. That is also why h11's own messages, which quote the peer's bytes, are looked up in a table of
-known beginnings and not passed on.
+Foreign exceptions (OSError, ssl, Trio) become one of these here at the boundary and nowhere else. A message names the
+origin and the reason, and never a header's value, a body or anything else that the peer chose: a peer may echo our key.
 """
 
 # ruff: noqa: N818  (the names say what happened, as trio.TooSlowError does)
@@ -78,30 +76,6 @@ class UnsupportedEncoding(TransportError):
 
 class BodyTooLarge(TransportError):
     """The body passes the limit given to ``read``."""
-
-
-_H11_REASONS: Final = (
-    "Receive buffer too long",
-    "illegal status line",
-    "illegal header line",
-    "continuation line at start of headers",
-    "no response line received",
-    "illegal chunk header",
-    "malformed chunk footer",
-    "conflicting Content-Length headers",
-    "bad Content-Length",
-    "multiple Transfer-Encoding headers",
-    "Only Transfer-Encoding: chunked is supported",
-    "Received server _SWITCH_UPGRADE event",
-    "Response status_code should be in range",
-)
-
-
-def protocol_reason(exc: Exception) -> str:
-    """The constant part of h11's message: never the peer's bytes that it quotes."""
-    text = str(exc)
-    known = next((reason for reason in _H11_REASONS if text.startswith(reason)), "malformed message")
-    return f"the answer is not valid HTTP/1.1 ({known})"
 
 
 def is_out_of_resources(exc: OSError) -> bool:

@@ -22,12 +22,8 @@ class Headers(Mapping[str, str]):
 
     __slots__ = ("_values",)
 
-    def __init__(self, raw: list[tuple[bytes, bytes]]) -> None:
-        """``raw``: with names in lower case, as h11 gives them."""
-        values: dict[str, str] = {}
-        for raw_name, raw_value in raw:
-            name, value = raw_name.decode("ascii"), raw_value.decode("latin-1")
-            values[name] = f"{values[name]}, {value}" if name in values else value
+    def __init__(self, values: Mapping[str, str]) -> None:
+        """``values``: by names in lower case."""
         self._values = values
 
     def __getitem__(self, name: str) -> str:

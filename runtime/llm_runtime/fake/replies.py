@@ -57,7 +57,7 @@ class Replies:
         seen.status = chosen.status
         named = (_REQUEST_ID.get(seen.kind, "x-request-id"), f"{errors.REQUEST_ID}_{seen.number}")
         chosen = chosen._replace(headers=(*chosen.headers, named))
-        return deliver(chosen, rule, chunked=request.version != b"1.0")
+        return deliver(chosen, rule, chunked=request.version != "1.0")
 
     def _chosen(self, request: Request, place: Place | LLMProvider, seen: Seen) -> tuple[DeliveryPlan, ScriptRule]:
         if not isinstance(place, Place):

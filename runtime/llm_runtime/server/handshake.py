@@ -22,7 +22,7 @@ def check_handshake(request: Request, *, enabled: bool, draining: bool) -> None:
     if not request.wants_upgrade or "upgrade" not in request.headers.get("connection", "").lower():
         message = "This is a WebSocket address: connect with ws://, or POST to it."
         raise HttpError(426, "upgrade_required", message, headers=_UPGRADE)
-    if request.method != "GET" or request.version != b"1.1" or request.body:
+    if request.method != "GET" or request.version != "1.1" or request.body:
         raise HttpError(400, "bad_handshake", "A WebSocket begins with a GET of HTTP/1.1 without a body.")
     if request.headers.get("sec-websocket-version") != "13":
         raise HttpError(426, "bad_handshake", "Only version 13 of WebSocket is spoken here.", headers=_VERSION)

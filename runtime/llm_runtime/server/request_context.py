@@ -144,7 +144,7 @@ class RequestContext:
 
     def stream(self, content_type: str) -> BodyStream:
         """Answer with a body that is sent as it is made; nothing is sent before its first piece."""
-        self.close = self.close or self.service.draining or self.request.version == b"1.0"
+        self.close = self.close or self.service.draining or self.request.version == "1.0"
         self.streaming = BodyStream(self, content_type)
         return self.streaming
 

@@ -1,0 +1,157 @@
+"""Reads one response out of the bytes that arrive, without I/O: interim heads, the head, and the body to its end."""
+
+from __future__ import annotations
+
+from typing import Final, final
+
+from llm_protocol.http1 import (
+    BadHttp,
+    ChunkedBody,
+    ResponseHead,
+    body_length,
+    find_head,
+    is_kept_alive,
+    read_response_head,
+    whole_chunks,
+)
+
+MAX_HEADERS: Final = 256
+MAX_INTERIM_HEADS: Final = 16
+"""Heads with a status of 1xx before the real one."""
+
+_CHUNKED: Final = -1
+_BODILESS: Final = frozenset((204, 304))
+
+
+class IncompleteResponse(Exception):  # noqa: N818
+    """The stream ended before the response did."""
+
+
+@final
+class ResponseReader:
+    """Made for one response. Feed it what arrives, ``b""`` at the end of the stream; then ask.
+
+    Every method raises `BadHttp` for what is not HTTP/1.1, and `IncompleteResponse` when the stream ends too early.
+    """
+
+    __slots__ = (
+        "_buffer",
+        "_chunks",
+        "_eof",
+        "_interim",
+        "_is_head",
+        "_left",
+        "_searched",
+        "ended",
+        "framed",
+        "keeps",
+        "starved",
+    )
+
+    def __init__(self, method: str) -> None:
+        self._is_head = method == "HEAD"
+        self._buffer = bytearray()
+        self._searched = 0
+        self._interim = 0
+        self._eof = False
+        self._chunks: ChunkedBody | None = None
+        self._left: int | None = 0
+        """Bytes of the body that are to come; ``None`` when it lasts until the stream ends."""
+        self.framed = False
+        """Whether the message itself says where its body ends."""
+        self.keeps = False
+        """Whether the server lets the connection go on."""
+        self.ended = False
+        """Whether the body was read to its end."""
+        self.starved = True
+        """Whether nothing can be read before more is fed."""
+
+    @property
+    def has_surplus(self) -> bool:
+        """Whether something came behind the response."""
+        return bool(self._buffer)
+
+    def feed(self, data: bytes) -> None:
+        """Take what arrived."""
+        self.starved = False
+        if data:
+            self._buffer += data
+        else:
+            self._eof = True
+
+    def read_stream(self, data: bytes) -> bytes | None:
+        """The content of ``data`` when it needs no buffer: it is whole chunks, and nothing is unread. ``None``, with
+        nothing taken, in any other case.
+        """
+        if self._buffer or self._chunks is None or not self._chunks.at_boundary:
+            return None
+        return whole_chunks(data) or None
+
+    def read_head(self) -> ResponseHead | None:
+        """The head, or ``None`` while it is incomplete."""
+        while end := find_head(self._buffer, self._searched):
+            if self._buffer.count(b"\n", 0, end) > MAX_HEADERS + 2:
+                raise BadHttp(f"more than {MAX_HEADERS} headers")
+            head = read_response_head(self._buffer[:end])
+            del self._buffer[:end]
+            self._searched = 0
+            if head.status >= 200:
+                self._begin_body(head)
+                return head
+            self._skip(head.status)
+        self._searched = len(self._buffer)
+        self._need_more()
+        return None
+
+    def read_body(self) -> bytes:
+        """All of the body that is here; ``b""`` when there is none, because of `starved` or `ended`.
+
+        What came before a fault is given first.
+        """
+        if self.ended:
+            return b""
+        if self._chunks is not None:
+            parts = self._chunks.read(self._buffer)
+            self.ended = self._chunks.ended
+            data = parts[0] if len(parts) == 1 else b"".join(parts)
+        else:
+            data = bytes(self._buffer if self._left is None else self._buffer[: self._left])
+            del self._buffer[: len(data)]
+            if self._left is None:
+                self.ended = self._eof
+            else:
+                self._left -= len(data)
+                self.ended = self._left == 0
+        if self.ended:
+            return data
+        if not data:
+            self._need_more()
+        elif not self._buffer and not self._eof:
+            self.starved = True
+        return data
+
+    def _begin_body(self, head: ResponseHead) -> None:
+        length = body_length(head.headers, head.version)
+        # Servers get the bodies of these wrong; nobody can tell a stray body from the next response.
+        bodiless = self._is_head or head.status in _BODILESS
+        self.framed = length is not None and not bodiless
+        self.keeps = is_kept_alive(head.headers, head.version)
+        if bodiless:
+            self.ended = True
+        elif length == _CHUNKED:
+            self._chunks = ChunkedBody()
+        else:
+            self._left = length
+            self.ended = length == 0
+
+    def _skip(self, status: int) -> None:
+        if status == 101:
+            raise BadHttp("a switch of protocols that was not asked for")
+        self._interim += 1
+        if self._interim > MAX_INTERIM_HEADS:
+            raise BadHttp(f"more than {MAX_INTERIM_HEADS} interim responses")
+
+    def _need_more(self) -> None:
+        if self._eof:
+            raise IncompleteResponse
+        self.starved = True
