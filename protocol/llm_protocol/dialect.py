@@ -19,6 +19,7 @@ from llm_protocol.codec.json import encode_json
 from llm_protocol.content import JsonObject
 from llm_protocol.events import Event
 from llm_protocol.failures import Failure
+from llm_protocol.model_rules import Capabilities
 from llm_protocol.requests import AnyRequest, RequestType
 from llm_protocol.response import LLMResponse
 
@@ -85,7 +86,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One model of a vendor's list. ``created`` is seconds since the epoch; 0 where the vendor does not say.
 
     ``deprecated_on`` and ``shutdown_date`` are days in UTC, as the vendor announced them. ``request_types`` is ``None``
-    where the list does not say what the model can be asked.
+    where the list does not say what the model can be asked. ``capabilities`` is what it says of the model beside that.
     """
 
     id: str
@@ -97,6 +98,17 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     deprecated_on: date | None = None
     shutdown_date: date | None = None
     request_types: frozenset[RequestType] | None = None
+    capabilities: Capabilities | None = None
+
+    def facts(self) -> Capabilities:
+        """All that the list says of what the model takes."""
+        said = self.capabilities or Capabilities()
+        window, output = self.context_window or None, self.max_output_tokens or None
+        return msgspec.structs.replace(
+            said,
+            context_window=said.context_window or window,
+            max_output_tokens=said.max_output_tokens or output,
+        )
 
 
 class ModelPage(NamedTuple):

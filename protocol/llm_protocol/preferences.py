@@ -13,22 +13,18 @@ from datetime import date
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from llm_protocol.content import Tool
 from llm_protocol.dialect import ModelInfo
 from llm_protocol.lifecycle import SNAPSHOT, is_ending, is_gone, shutdown_date
-from llm_protocol.model_rules import rule_of
-from llm_protocol.requests import AnyRequest, ChatRequest, LLMProvider, RequestType
+from llm_protocol.model_rules import ModelRules
+from llm_protocol.needs import NOTHING, Needs, has, needs_of
+from llm_protocol.requests import AnyRequest, LLMProvider, RequestType
 
 
 class Want(NamedTuple):
-    """What `auto` chooses a model by: the type, whether there are function tools, whether one must be called, and
-    whether an effort is asked for.
-    """
+    """What `auto` chooses a model by."""
 
     request_type: RequestType
-    tools: bool = False
-    forced: bool = False
-    reasoning: bool = False
+    needs: Needs = NOTHING
 
 
 def _rows(*patterns: str) -> tuple[re.Pattern[str], ...]:
@@ -110,30 +106,30 @@ _UNFINISHED = re.compile(r"-(preview|exp|experimental|beta|nightly)\b")
 
 def want_of(request: AnyRequest) -> Want:
     """What ``request`` wants of its model."""
-    if not isinstance(request, ChatRequest):
-        return Want(request.request_type)
-    asked, choice = request.parameters, request.tool_choice
-    return Want(
-        request.request_type,
-        tools=any(isinstance(tool, Tool) for tool in request.tools),
-        forced=choice is not None and choice.mode in ("required", "named"),
-        reasoning=asked.reasoning_effort not in (None, "none") or bool(asked.reasoning_budget),
-    )
+    return Want(request.request_type, needs_of(request))
 
 
 def choose(
-    kind: LLMProvider, want: Want, models: Sequence[ModelInfo], today: date, *, in_order: bool = False
+    rules: ModelRules, want: Want, models: Sequence[ModelInfo], today: date, *, in_order: bool = False
 ) -> ModelInfo | None:
     """The one of ``models`` that `auto` means on ``today``; ``None`` when none of them will do.
 
-    With ``in_order`` somebody has put them in order: the first wins that is not gone and not for something else.
+    With ``in_order`` somebody has put them in order: the first wins that is not gone, not for something else, and has
+    what the request needs.
     """
+    kind = rules.vendor
     wanted = want.request_type if want.request_type in (_EMBEDDING, _IMAGE) else _CHAT
     left = [info for info in models if not is_gone(kind, info, today) and _takes(info, want.request_type)]
     if in_order:
-        return next((info for info in left if not _is_foreign(kind, wanted, info.id)), left[0] if left else None)
-    ranked = [(rank, info) for info in left if (rank := _rank(kind, wanted, info, today, want)) is not None]
+        fitting = [info for info in left if not _is_foreign(kind, wanted, _seeing(info.id, want))] or left
+        return next((info for info in fitting if has(rules.of(info.id), want.needs)), fitting[0] if fitting else None)
+    ranked = [(rank, info) for info in left if (rank := _rank(rules, wanted, info, today, want)) is not None]
     return min(ranked, key=lambda each: each[0])[1] if ranked else None
+
+
+def _seeing(model: str, want: Want) -> str:
+    """The name as it is judged: for who shows pictures, a model that sees is for nothing else."""
+    return model.replace("-vision", "") if want.needs.vision else model
 
 
 def _takes(info: ModelInfo, request_type: RequestType) -> bool:
@@ -161,22 +157,13 @@ def _is_foreign(kind: LLMProvider, wanted: RequestType, model: str) -> bool:
     return _purpose(kind, model) not in (None, wanted) or _OTHER_USES.search(model) is not None
 
 
-def _can(kind: LLMProvider, model: str, want: Want) -> bool:
-    """Whether the model takes tools as they are wanted, on the wire that we speak."""
-    rule = rule_of(kind, model)
-    if want.forced and not rule.forced_tools:
-        return False
-    if not want.tools or rule.reasons_with_tools:
-        return True
-    return not want.reasoning and "none" in rule.efforts
-
-
 def _rank(
-    kind: LLMProvider, wanted: RequestType, info: ModelInfo, today: date, want: Want
+    rules: ModelRules, wanted: RequestType, info: ModelInfo, today: date, want: Want
 ) -> tuple[bool, bool, bool, int, int, bool, tuple[int, ...], bool, int] | None:
     """The less, the better; ``None`` for what is never chosen."""
-    rows, row = PREFERENCES.get((kind, wanted), ()), _row(kind, wanted, info.id)
-    foreign = _is_foreign(kind, wanted, info.id)
+    kind, name = rules.vendor, _seeing(info.id, want)
+    rows, row = PREFERENCES.get((kind, wanted), ()), _row(kind, wanted, name)
+    foreign = _is_foreign(kind, wanted, name)
     if foreign and kind is not LLMProvider.OPENAI_COMPATIBLE:
         return None
     end = shutdown_date(kind, info)
@@ -184,7 +171,7 @@ def _rank(
     numbers = [-int(number) for number in _NUMBER.findall(SNAPSHOT.sub("", info.id))[:4]] if known else []
     return (
         foreign,
-        not _can(kind, info.id, want),
+        not has(rules.of(info.id), want.needs),
         is_ending(kind, info, today),
         row if row is not None else len(rows),
         -(end or date.max).toordinal(),

@@ -11,6 +11,7 @@ from typing import NamedTuple, Never
 from llm_actors.kernel import ChildSpec, Intensity, MailboxSpec, Overflow, Strategy, Supervisor
 from llm_actors.provider import Endpoint, ProviderActor, ProviderMessage, ProviderRef, ProviderSpec
 from llm_actors.transport import Dial, TlsTrust
+from llm_protocol.model_rules import ModelRules
 from llm_protocol.requests import LLMProvider
 from llm_protocol.wires import client_dialect
 from llm_runtime.config import VENDORS, Provider
@@ -42,6 +43,7 @@ def provider_spec(name: str, provider: Provider) -> ProviderSpec:
         endpoint=Endpoint(provider.base_url or VENDORS[provider.kind].base_url or NOWHERE),
         key=provider.api_key,
         models=provider.models,
+        rules=ModelRules(provider.kind, provider.capabilities),
         trust=TlsTrust(ca_file=provider.ca_file),
         timeouts=provider.timeouts,
         max_answer=provider.max_answer_mb,

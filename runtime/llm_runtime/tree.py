@@ -35,7 +35,6 @@ from llm_actors.selector import CostOf, Selector, Weights, selector_child
 from llm_protocol.codec.chat_adapter import offered
 from llm_protocol.policy import CachePolicy
 from llm_protocol.requests import LLMProvider
-from llm_protocol.wires import accepts_prefill
 from llm_runtime.config import Config
 from llm_runtime.providers import Supervised
 
@@ -104,7 +103,7 @@ class Tree:
             limits=limits,
             caller_limits=caller_limits,
             waits=waits,
-            accepts_prefill=self._accepts_prefill,
+            accepts_prefill=self.catalog.accepts_prefill,
             max_runs=config.server.max_runs,
             attempts=config.attempts,
             weights=_weights(config),
@@ -126,9 +125,6 @@ class Tree:
         """The services that rest after too many crashes."""
         return tuple(each.name for each in self._services if each.parked)
 
-    def _accepts_prefill(self, candidate: Candidate) -> bool:
-        return accepts_prefill(self._providers[candidate.provider].kind, candidate.model)
-
     def _target_of(self, candidate: Candidate) -> Target:
         known = self._providers[candidate.provider]
         # The local model moves with each start of its process; what it answers does not depend on where it is.
@@ -146,7 +142,7 @@ def _catalog(providers: Sequence[Supervised]) -> Catalog:
     catalog = Catalog()
     for each in providers:
         known = each.spec
-        catalog.add(known.name, known.kind, offered(known.dialect.request_types), known.models)
+        catalog.add(known.name, known.kind, offered(known.dialect.request_types), known.models, known.rules)
     return catalog
 
 

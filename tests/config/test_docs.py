@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from llm_actors.redis import RedisServer
+from llm_protocol.model_rules import Capabilities
 from llm_protocol.policy import Attempts, CachePolicy, Limits, Policy, Timeouts
 from llm_runtime.config import VENDORS, ConfigError, CrossModel, Key, Provider, ProviderCache, Selection, Server, parse
 
@@ -34,6 +35,7 @@ def test_the_example_is_valid_and_shows_the_defaults(tmp_path: Path) -> None:
         Server,
         Key,
         Provider,
+        Capabilities,
         ProviderCache,
         RedisServer,
         Limits,

@@ -7,11 +7,13 @@ import msgspec
 import pytest
 
 from llm_protocol.errors import LLMClientError
+from llm_protocol.model_rules import Capabilities
 from llm_protocol.policy import AnswerLimits
 from llm_protocol.requests import LLMProvider
 from llm_protocol.secret import Secret
 from llm_runtime.config import Config, ConfigError, Limits, ProviderCache, Server, Timeouts, load, parse, with_server
 from llm_runtime.config.redis import REQUIREMENT
+from llm_runtime.providers import provider_spec
 
 ENVIRON = {"LLM_RUNTIME_KEY": "sk-CANARY-mine", "PRIMARY_KEY": "sk-CANARY-primary"}
 
@@ -83,6 +85,45 @@ def test_a_provider_says_of_the_cache_only_what_is_its_own() -> None:
         assert (error.line, error.path[:3]) == (17, ("providers", "primary", "cache"))
         assert error.message == "all providers share one memory and one file: say it in [cache]"
     assert 'cache.ttl: unknown key; did you mean "ttl_s"?' in str(refused(WHOLE + "cache.ttl = 5"))
+
+
+def test_what_a_providers_models_take_is_said_by_pattern() -> None:
+    config = parse(
+        f"""{WHOLE}
+[providers.primary.capabilities."some-*"]
+efforts = ["none", "low"]
+context_window = 9
+[providers.primary.capabilities."*"]
+vision = false
+""".encode(),
+        ENVIRON,
+    )
+    primary = config.providers["primary"]
+    assert primary.capabilities == {
+        "some-*": Capabilities(efforts=("none", "low"), context_window=9),
+        "*": Capabilities(vision=False),
+    }
+    rules = provider_spec("primary", primary).rules
+    assert rules is not None
+    rule = rules.of("some-model")
+    assert (rule.efforts, rule.context_window, rule.vision) == (("none", "low"), 9, False)
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ("visoin = true", 'capabilities.a*.visoin: unknown key; did you mean "vision"?'),
+        ("context_window = 0", "capabilities.a*.context_window: expected a whole number of at least 1"),
+        ('efforts = ["high", "low"]', "capabilities.a*: efforts stand in the order none, minimal, low"),
+        ('efforts = ["hihg"]', "capabilities.a*.efforts[0]: not one of"),
+        ('sampling = "sometimes"', "capabilities.a*.sampling: not one of"),
+        ('thinking_off = "disable"', 'did you mean "disabled"?'),
+    ],
+)
+def test_a_mistake_about_what_models_take_is_one_line(entry: str, said: str) -> None:
+    error = refused(f'{WHOLE}[providers.primary.capabilities."a*"]\n{entry}')
+    assert said in str(error)
+    assert error.line in (17, 18)
 
 
 @pytest.mark.parametrize(

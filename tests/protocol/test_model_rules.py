@@ -5,15 +5,27 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
+from llm_protocol import model_rules
 from llm_protocol.content import Message, Tool, ToolChoice
 from llm_protocol.errors import UnsupportedError
-from llm_protocol.model_rules import EFFORTS, RULES, nearest_effort
+from llm_protocol.model_rules import (
+    EFFORTS,
+    Capabilities,
+    ModelRule,
+    ModelRules,
+    nearest_effort,
+    rule_of,
+    short_name,
+)
+from llm_protocol.model_table import ROWS
 from llm_protocol.requests import ChatRequest, LLMProvider, Parameters
 from llm_protocol.wires import client_dialect
 
 OPENAI, ANTHROPIC, COMPATIBLE = LLMProvider.OPENAI, LLMProvider.ANTHROPIC, LLMProvider.OPENAI_COMPATIBLE
+GEMINI = LLMProvider.GEMINI
 TOOLS = (Tool(name="f", parameters={"type": "object"}),)
 
 
@@ -39,8 +51,8 @@ def test_the_nearest_effort_is_the_greatest_below_else_the_least() -> None:
 
 
 def test_every_effort_of_every_rule_is_a_word_that_wires_know_in_their_order() -> None:
-    for rules in RULES.values():
-        for rule in rules:
+    for rows in ROWS.values():
+        for _, rule in rows:
             assert list(rule.efforts) == sorted(rule.efforts, key=EFFORTS.index)
 
 
@@ -131,3 +143,112 @@ def test_a_claude_that_cannot_be_made_to_call_a_tool_is_passed_over(choice: Tool
         assert "tool_choice" not in sent(ANTHROPIC, model, tools=True, choice=choice, lenient=True)
         assert sent(ANTHROPIC, model, tools=True, choice=ToolChoice("none"))["tool_choice"] == {"type": "none"}
     assert "tool_choice" in sent(ANTHROPIC, "claude-sonnet-5", tools=True, choice=choice)
+
+
+# ---------------------------------------------------------------- the layers
+
+
+def test_the_table_says_the_same_fields_as_its_overlays() -> None:
+    def names(struct: type[msgspec.Struct]) -> list[str]:
+        return [field.name for field in msgspec.structs.fields(struct)]
+
+    assert names(Capabilities) == names(ModelRule)
+
+
+def test_the_configuration_wins_over_the_list_and_the_list_over_the_table_field_by_field() -> None:
+    rules = ModelRules(
+        OPENAI,
+        {
+            "gpt-6-lu*": Capabilities(forced_tools=False, context_window=1_000),
+            "gpt-*": Capabilities(context_window=9, stop=False),
+        },
+    )
+    table = rules.of("gpt-6-sol")
+    assert (table.forced_tools, table.stop, table.context_window) == (True, False, 9)
+    luna = rules.of("gpt-6-luna")
+    assert (luna.forced_tools, luna.stop, luna.context_window, luna.default_effort) == (False, False, 1_000, "medium")
+    rules.learn({"gpt-6-luna": Capabilities(context_window=7, max_output_tokens=5, vision=False)})
+    luna = rules.of("gpt-6-luna")
+    assert (luna.context_window, luna.max_output_tokens, luna.vision) == (1_000, 5, False)
+    rules.learn({})
+    assert rules.of("gpt-6-luna").max_output_tokens == 128_000
+
+
+@pytest.mark.parametrize(
+    ("model", "short"),
+    [
+        ("models/gemini-3.8-flash", "gemini-3.8-flash"),
+        ("ft:gpt-4.1-mini-2025-04-14:acme::x1", "gpt-4.1-mini-2025-04-14"),
+        ("us.anthropic.claude-opus-4-1-v1:0", "claude-opus-4-1-v1:0"),
+        ("anthropic/claude-opus-4.6", "claude-opus-4-6"),
+        ("GPT-5", "gpt-5"),
+        ("", ""),
+    ],
+)
+def test_what_stands_around_a_name_does_not_matter(model: str, short: str) -> None:
+    assert short_name(model) == short
+
+
+def test_what_no_layer_knows_takes_everything() -> None:
+    assert ModelRules(COMPATIBLE).of("gpt-6-luna") == ModelRule()
+    assert ModelRules(OPENAI).of("davinci-002") == ModelRule()
+
+
+def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_rules, "MAX_REMEMBERED", 3)
+    rules = ModelRules(OPENAI)
+    for at in range(10):
+        rules.of(f"m{at}")
+    assert len(rules._remembered) <= 3
+
+
+def test_efforts_that_are_not_in_order_are_refused() -> None:
+    for wrong in (("high", "low"), ("low", "low")):
+        with pytest.raises(ValueError, match="in the order none, minimal"):
+            Capabilities(efforts=wrong)  # type: ignore[arg-type]  # each is a word of the list
+
+
+FACTS: list[tuple[LLMProvider, str, dict[str, Any]]] = [
+    # developers.openai.com/api/docs/guides/deployment-checklist
+    (
+        OPENAI,
+        "gpt-6-astra",
+        {"wire": "responses_if_tools", "sampling": "without_reasoning", "can_stop_thinking": False},
+    ),
+    (OPENAI, "gpt-6-luna", {"wire": "responses_if_tools_and_reasoning", "can_stop_thinking": True}),
+    (OPENAI, "gpt-5-codex", {"wire": "responses"}),
+    (OPENAI, "gpt-5.3-codex-2026-02-01", {"wire": "responses"}),
+    (OPENAI, "gpt-5.4-pro", {"wire": "responses", "efforts": ("medium", "high", "xhigh")}),
+    (OPENAI, "gpt-5-mini", {"wire": "any", "sampling": "never", "stop": False, "context_window": 400_000}),
+    (OPENAI, "gpt-5-chat-latest", {"thinking": (), "sampling": "always", "stop": True}),
+    (OPENAI, "gpt-4o-mini", {"thinking": (), "vision": True, "max_output_tokens": 16_384}),
+    (OPENAI, "gpt-audio-2", {"audio": True, "vision": False}),
+    (OPENAI, "o3", {"sampling": "never", "stop": False, "context_window": 200_000}),
+    (OPENAI, "gpt-3.5-turbo", {"vision": False, "context_window": 16_385}),
+    # platform.claude.com/docs/en/models
+    (ANTHROPIC, "claude-opus-5-5", {"can_stop_thinking": False, "forced_tools": False, "default_effort": "medium"}),
+    (ANTHROPIC, "claude-fable-5-2", {"can_stop_thinking": False, "forced_tools": False, "replay": "same_model"}),
+    (ANTHROPIC, "claude-fable-5", {"can_stop_thinking": False, "forced_tools": True}),
+    (ANTHROPIC, "claude-sonnet-5-5", {"thinking_off": "between_tools", "forced_tools": False, "mid_system": True}),
+    (ANTHROPIC, "claude-haiku-5-5", {"prefill": False, "sampling": "never", "default_effort": "medium"}),
+    (ANTHROPIC, "claude-opus-5", {"thinking_off": "disabled", "thinking_off_up_to": "high"}),
+    (ANTHROPIC, "claude-sonnet-5-20260630", {"mid_system": False, "forced_tools": True}),
+    (ANTHROPIC, "claude-haiku-4-5-20251001", {"thinking": ("budget",), "max_output_tokens": 64_000, "prefill": True}),
+    # ai.google.dev/gemini-api/docs/thinking
+    (GEMINI, "gemini-4-hydrogen", {"efforts": ("low", "medium", "high", "xhigh"), "audio": True}),
+    (GEMINI, "gemini-3.8-flash", {"efforts": ("low", "medium", "high"), "signed_calls": True}),
+    (GEMINI, "gemini-3.5-flash-lite", {"efforts": ("minimal", "low", "medium", "high")}),
+    (GEMINI, "models/gemini-2.5-pro", {"thinking": ("budget",), "signed_calls": False}),
+    # docs.cohere.com/docs/models, inference-docs.cerebras.ai/models
+    (LLMProvider.COHERE, "command-a-reasoning-08-2025", {"thinking": ("budget",), "context_window": 256_000}),
+    (LLMProvider.COHERE, "command-a-03-2025", {"thinking": (), "vision": False}),
+    (LLMProvider.COHERE, "command-a-vision-07-2025", {"vision": True}),
+    (LLMProvider.CEREBRAS, "qwen-3.8-27b", {"efforts": ("none", "low", "medium", "high"), "default_effort": "high"}),
+    (LLMProvider.LOCAL, "smollm2", {"prefill": True, "thinking": ()}),
+]
+
+
+@pytest.mark.parametrize(("vendor", "model", "facts"), FACTS, ids=[model for _, model, _ in FACTS])
+def test_the_table_says_what_the_vendors_pages_say(vendor: LLMProvider, model: str, facts: dict[str, Any]) -> None:
+    rule = rule_of(vendor, model)
+    assert {name: getattr(rule, name) for name in facts} == facts

@@ -19,6 +19,7 @@ from llm_protocol.dialect import ModelInfo
 from llm_protocol.errors import ModelNotFoundError, UnsupportedError
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.lifecycle import ending, is_gone, shutdown_date
+from llm_protocol.model_rules import ModelRules
 from llm_protocol.preferences import Want, choose, want_of
 from llm_protocol.requests import AUTO, AnyRequest, LLMProvider, RequestType
 
@@ -32,10 +33,11 @@ def utc_today() -> date:
 
 
 class _Offer:
-    __slots__ = ("chosen", "configured", "kind", "listed", "models", "request_types")
+    __slots__ = ("chosen", "configured", "kind", "listed", "models", "request_types", "rules")
 
-    def __init__(self, kind: LLMProvider, request_types: frozenset[RequestType], models: Sequence[str]) -> None:
-        self.kind = kind
+    def __init__(self, rules: ModelRules, request_types: frozenset[RequestType], models: Sequence[str]) -> None:
+        self.rules = rules
+        self.kind = rules.vendor
         self.request_types = request_types
         self.models = {model: ModelInfo(id=model) for model in models}
         self.chosen: dict[tuple[Want, date], str | None] = {}
@@ -52,17 +54,23 @@ class Catalog:
         self._today = today
 
     def add(
-        self, name: str, kind: LLMProvider, request_types: frozenset[RequestType], models: Sequence[str] = ()
+        self,
+        name: str,
+        kind: LLMProvider,
+        request_types: frozenset[RequestType],
+        models: Sequence[str] = (),
+        rules: ModelRules | None = None,
     ) -> None:
         """A provider exists. ``models``, where configured, are all it offers; the first that still lives is its
-        default.
+        default. ``rules`` are its own, where it has some, and are taught what its vendor's list says.
         """
-        self._offers[name] = _Offer(kind, request_types, models)
+        self._offers[name] = _Offer(rules or ModelRules(kind), request_types, models)
 
     def update(self, name: str, models: Iterable[ModelInfo]) -> None:
         """The vendor's list, as it is now."""
         offer = self._offers[name]
         offer.models = {model.id: model for model in models}
+        offer.rules.learn({model.id: model.facts() for model in offer.models.values()})
         offer.chosen.clear()
         offer.configured, offer.listed = False, True
 
@@ -107,10 +115,14 @@ class Catalog:
         return [(candidate, words) for *_, candidate, words in sorted(found)]
 
     def context_window(self, candidate: Candidate) -> int | None:
-        """How many tokens the candidate takes, where its vendor's list says."""
+        """How many tokens the candidate takes, where that is known."""
         offer = self._offers.get(candidate.provider)
-        info = offer.models.get(candidate.model) if offer else None
-        return info.context_window if info else None
+        return offer.rules.of(candidate.model).context_window if offer else None
+
+    def accepts_prefill(self, candidate: Candidate) -> bool:
+        """Whether the candidate goes on with a text when the conversation ends in a piece of its answer."""
+        offer = self._offers.get(candidate.provider)
+        return offer is not None and offer.rules.of(candidate.model).prefill
 
     def vendor(self, candidate: Candidate) -> str:
         """Who is behind the candidate: the same for two providers at one vendor. Of servers that are only compatible
@@ -171,7 +183,7 @@ class Catalog:
         if allowed is None and (want, today) in offer.chosen:
             return offer.chosen[want, today]
         models = [info for info in offer.models.values() if _may(allowed, name, info.id)]
-        info = choose(offer.kind, want, models, today, in_order=offer.configured)
+        info = choose(offer.rules, want, models, today, in_order=offer.configured)
         chosen = info.id if info else None
         if allowed is None:
             offer.chosen[want, today] = chosen  # a few dozen a day at the most, and the list is read anew sooner

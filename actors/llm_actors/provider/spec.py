@@ -8,6 +8,7 @@ import msgspec
 
 from llm_actors.transport import HttpRequest, Origin, TlsTrust, parse_url
 from llm_protocol.dialect import ClientDialect, WireRequest
+from llm_protocol.model_rules import ModelRules
 from llm_protocol.policy import AnswerLimits, Timeouts
 from llm_protocol.requests import LLMProvider
 from llm_protocol.secret import Secret
@@ -33,7 +34,9 @@ class Endpoint:
 
 
 class ProviderSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """One entry of the configuration, resolved. ``models`` empty: the vendor is asked for its list."""
+    """One entry of the configuration, resolved. ``models`` empty: the vendor is asked for its list. ``rules`` say what
+    its models take; ``None``: what the table says of its vendor's.
+    """
 
     name: str
     kind: LLMProvider
@@ -41,6 +44,7 @@ class ProviderSpec(msgspec.Struct, frozen=True, kw_only=True):
     endpoint: Endpoint
     key: Secret | None = None
     models: tuple[str, ...] = ()
+    rules: ModelRules | None = None
     trust: TlsTrust | None = None
     timeouts: Timeouts = Timeouts()
     max_answer: AnswerLimits = AnswerLimits()

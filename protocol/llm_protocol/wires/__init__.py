@@ -58,16 +58,3 @@ def _quirks(kind: LLMProvider) -> VendorProfile:
 
     own = {LLMProvider.OPENAI: OPENAI, LLMProvider.CEREBRAS: CEREBRAS, LLMProvider.LOCAL: LOCAL}
     return own.get(kind, COMPATIBLE)
-
-
-def accepts_prefill(kind: LLMProvider, model: str) -> bool:
-    """Whether ``model`` goes on with a text when the conversation ends in a piece of its answer."""
-    match kind:
-        case LLMProvider.ANTHROPIC:
-            from llm_protocol.wires.anthropic import accepts_prefill as accepted
-
-            return accepted(model)
-        case LLMProvider.LOCAL:
-            return True  # llama.cpp's server does
-        case _:
-            return False

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from llm_actors.redis import RedisServer
+from llm_protocol.model_rules import Capabilities
 from llm_protocol.policy import Attempts, CachePolicy, Policy, Timeouts
 from llm_protocol.secret import Secret
 from llm_runtime.config.conversion import convert, refuse_unknown
@@ -194,11 +195,21 @@ def _provider(entry: object, timeouts: dict[str, Any], keys: KeyReader, folder: 
         check_cache(entry)
     refuse_unknown(entry, Provider)
     assert isinstance(entry, dict)
+    _check_capabilities(entry.get("capabilities", {}))
     merged = {**entry, "timeouts": _over(timeouts, entry, "timeouts")}
     if entry.get("enabled") is not False:
         return completed(convert(merged, Provider, keys.read), folder)
     # Of a disabled provider's key only the form is checked: the variable need not be set.
     return completed(msgspec.structs.replace(convert(merged, Provider, _unread), api_key=None), folder)
+
+
+def _check_capabilities(entry: object) -> None:
+    """One by one, so that a mistake is told with its pattern."""
+    if not isinstance(entry, dict):
+        raise ConfigError('expected tables [providers.NAME.capabilities."pattern"]', "capabilities")
+    for glob, facts in entry.items():
+        with under("capabilities", glob):
+            convert(facts, Capabilities, _unread)
 
 
 def _unread(reference: object) -> Secret:

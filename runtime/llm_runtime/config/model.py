@@ -13,6 +13,7 @@ from typing import Annotated
 from msgspec import Meta, field
 
 from llm_actors.redis import RedisServer
+from llm_protocol.model_rules import Capabilities
 from llm_protocol.policy import AnswerLimits, Attempts, CachePolicy, CacheSeconds, Limits, Policy, Timeouts
 from llm_protocol.requests import LLMProvider
 from llm_protocol.secret import Secret
@@ -77,6 +78,11 @@ class Provider(Section, frozen=True, kw_only=True):
     limits: Limits = Limits()
     timeouts: Timeouts = Timeouts()
     cache: ProviderCache = ProviderCache()
+    capabilities: dict[Line, Capabilities] = field(default_factory=dict)
+    """``[providers.NAME.capabilities."pattern"]``: what its models take, where the shipped table and the vendor's list
+    are wrong or silent. The pattern is a glob for the model's name; of several that fit, the first that says a field
+    counts.
+    """
     max_answer_mb: AnswerLimits = AnswerLimits()
     """How large one answer may be that comes in one piece, by request type."""
 

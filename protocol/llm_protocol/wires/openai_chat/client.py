@@ -163,7 +163,7 @@ def _within(request: ChatRequest, quirks: VendorProfile) -> Parameters:
         said = "reasoning_effort" in parameters.extra.get(quirks.name, {})
         effort = "none" if not said and any(isinstance(tool, Tool) for tool in request.tools) else None
     reasons = (effort or rule.default_effort) not in (None, "none")
-    if rule.sampling == "never" or (rule.sampling == "without reasoning" and reasons):
+    if rule.sampling == "never" or (rule.sampling == "without_reasoning" and reasons):
         parameters = msgspec.structs.replace(parameters, temperature=None, top_p=None)
     return msgspec.structs.replace(parameters, reasoning_effort=effort)
 

@@ -1,0 +1,58 @@
+"""What a request needs of the model that answers it, and which of it a model does not have. Pure.
+
+Selection chooses by it, and the provider refuses by it before anything is sent: then the next candidate is asked, and
+where there is none, the client is told which part of its request was at fault.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from llm_protocol.content import Image, Part, Tool, ToolResult
+from llm_protocol.model_rules import ModelRule
+from llm_protocol.requests import AnyRequest, ChatRequest
+
+
+class Needs(NamedTuple):
+    """``tools``: function tools; ``forced``: one must be called; ``reasoning``: an effort or a budget is asked for;
+    ``vision``: there are pictures.
+    """
+
+    tools: bool = False
+    forced: bool = False
+    reasoning: bool = False
+    vision: bool = False
+
+
+NOTHING = Needs()
+
+
+def needs_of(request: AnyRequest) -> Needs:
+    """What ``request`` needs."""
+    if not isinstance(request, ChatRequest):
+        return NOTHING
+    asked, choice = request.parameters, request.tool_choice
+    return Needs(
+        tools=any(isinstance(tool, Tool) for tool in request.tools),
+        forced=choice is not None and choice.mode in ("required", "named"),
+        reasoning=asked.reasoning_effort not in (None, "none") or bool(asked.reasoning_budget),
+        vision=any(isinstance(part, Image) for part in _parts(request)),
+    )
+
+
+def _parts(request: ChatRequest) -> Iterator[Part]:
+    for message in request.messages:
+        for part in message.content:
+            yield part
+            if isinstance(part, ToolResult):
+                yield from part.content
+
+
+def has(rule: ModelRule, needs: Needs) -> bool:
+    """Whether a model with this rule has it all, as far as is known."""
+    if (needs.forced and not rule.forced_tools) or (needs.vision and rule.vision is False):
+        return False
+    if not needs.tools or rule.reasons_with_tools:
+        return True
+    return not needs.reasoning and rule.can_stop_thinking and rule.wire == "responses_if_tools_and_reasoning"
