@@ -205,7 +205,7 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_efforts_that_are_not_in_order_are_refused() -> None:
     for wrong in (("high", "low"), ("low", "low")):
         with pytest.raises(ValueError, match="in the order none, minimal"):
-            Capabilities(efforts=wrong)  # type: ignore[arg-type]  # each is a word of the list
+            Capabilities(efforts=wrong)
 
 
 FACTS: list[tuple[LLMProvider, str, dict[str, Any]]] = [
