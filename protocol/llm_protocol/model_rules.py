@@ -27,7 +27,7 @@ EFFORTS: Final = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 Effort: TypeAlias = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 Wire: TypeAlias = Literal["any", "responses", "responses_if_tools", "responses_if_tools_and_reasoning"]
 Thinking: TypeAlias = Literal["effort", "adaptive", "budget"]
-ThinkingOff: TypeAlias = Literal["disabled", "between_tools"]
+ThinkingOff: TypeAlias = Literal["effort", "disabled", "between_tools", "never"]
 Sampling: TypeAlias = Literal["always", "without_reasoning", "never"]
 Replay: TypeAlias = Literal["always", "same_model", "never"]
 
@@ -81,13 +81,11 @@ class ModelRule(msgspec.Struct, frozen=True, kw_only=True):
     think. ``None``: not known.
     """
     efforts: tuple[Effort, ...] = ()
-    """The efforts that it takes, from least to most; ``none`` among them means that thinking can be turned off. Empty:
-    not known.
-    """
+    """The efforts that it takes, from least to most; empty: not known."""
     default_effort: Effort | None = None
     """What it does unasked."""
-    thinking_off: ThinkingOff = "disabled"
-    """The word with which a Claude is told not to think."""
+    thinking_off: ThinkingOff = "effort"
+    """How it is told not to think: by the effort ``none``, if it has that; by a word of its own; not at all."""
     thinking_off_up_to: Effort | None = None
     """The highest effort that may stand beside that word; ``None``: any."""
     budgets: Mapping[str, int | None] = {}
@@ -125,7 +123,9 @@ class ModelRule(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def can_stop_thinking(self) -> bool:
         """Whether it can be told not to think, as far as is known."""
-        return not self.efforts or "none" in self.efforts
+        if self.thinking_off == "effort":
+            return not self.efforts or "none" in self.efforts
+        return self.thinking_off != "never"
 
 
 _FIELDS: Final = tuple(field.name for field in msgspec.structs.fields(Capabilities))

@@ -100,8 +100,9 @@ def _claude(pattern: str, **facts: Any) -> Row:
     """A Claude of the present: it thinks as much as it likes, within an effort, and is shown its own thoughts only."""
     known = {
         "thinking": ("adaptive", "effort"),
-        "efforts": _NONE_TO_MAX,
+        "efforts": _efforts("low", "max"),
         "default_effort": "high",
+        "thinking_off": "disabled",
         "sampling": "never",
         "replay": "same_model",
         "context_window": 1_000_000,
@@ -114,6 +115,7 @@ def _old_claude(pattern: str, max_output_tokens: int, **facts: Any) -> Row:
     """A Claude before 4.6, which thinks when it is given a budget of tokens."""
     known = {
         "thinking": ("budget",),
+        "thinking_off": "disabled",
         "default_effort": "none",
         "budgets": _CLAUDE_BUDGETS,
         "prefill": True,
@@ -125,6 +127,7 @@ def _old_claude(pattern: str, max_output_tokens: int, **facts: Any) -> Row:
 
 
 _MIDDLE_CLAUDE: Final = {
+    "efforts": _efforts("low", "max", without=("xhigh",)),
     "thinking": ("adaptive", "effort", "budget"),
     "default_effort": "none",
     "budgets": _CLAUDE_BUDGETS,
@@ -132,12 +135,12 @@ _MIDDLE_CLAUDE: Final = {
     "mid_system": False,
     "replay": "always",
 }
-_ALWAYS_THINKS: Final = {"efforts": _efforts("low", "max"), "forced_tools": False}
+_ALWAYS_THINKS: Final = {"thinking_off": "never", "forced_tools": False}
 
 _ANTHROPIC: Final = (
     _claude(r"claude-opus-5-5", default_effort="medium", **_ALWAYS_THINKS),
     _claude(r"claude-(fable|mythos)-5-\d", **_ALWAYS_THINKS),
-    _claude(r"claude-(fable|mythos)", efforts=_efforts("low", "max"), replay="always"),
+    _claude(r"claude-(fable|mythos)", thinking_off="never", replay="always"),
     _claude(r"claude-sonnet-5-5", forced_tools=False, thinking_off="between_tools", thinking_off_up_to="high"),
     # Its thoughts can be read by other models, but it reads no other's.
     _claude(r"claude-haiku-5-5", default_effort="medium", thinking_off_up_to="high"),
@@ -146,7 +149,12 @@ _ANTHROPIC: Final = (
     _claude(r"claude-opus-4-8", default_effort="none", replay="always"),
     _claude(r"claude-opus-4-7", default_effort="none", mid_system=False, replay="always"),
     _claude(r"claude-(opus|sonnet)-4-6", **_MIDDLE_CLAUDE),
-    _old_claude(r"claude-opus-4-5", 64_000, thinking=("effort", "budget")),
+    _old_claude(
+        r"claude-opus-4-5",
+        64_000,
+        thinking=("effort", "budget"),
+        efforts=_efforts("low", "high"),
+    ),
     _old_claude(r"claude-opus-4(-[01]|-2025|@|-v|$)", 32_000),
     _old_claude(r"claude-(sonnet|haiku)-4(-[05]|-2025|@|-v|$)", 64_000),
     _old_claude(r"claude-3-7", 64_000),

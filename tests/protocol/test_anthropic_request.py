@@ -24,7 +24,7 @@ from llm_protocol.content import (
 )
 from llm_protocol.errors import BadRequestError, UnsupportedError
 from llm_protocol.requests import ChatRequest, EmbeddingRequest, Parameters
-from llm_protocol.wires.anthropic import Anthropic, AnthropicServer, accepts_prefill
+from llm_protocol.wires.anthropic import Anthropic, AnthropicServer
 from support.conversations import conversations, texts, tokens, tool_choices, tools
 
 CLIENT, SERVER = Anthropic(), AnthropicServer()
@@ -265,7 +265,7 @@ def test_pictures() -> None:
 
 def test_prefill_is_known_per_model_and_loses_white_space_at_its_end() -> None:
     """Models from Claude 4.6 on refuse it; the others refuse white space at its end."""
-    assert [accepts_prefill(model) for model in (NEW, MIDDLE, OLD, "us.anthropic.claude-opus-4-1-v1:0")] == [
+    assert [CLIENT.rules.of(model).prefill for model in (NEW, MIDDLE, OLD, "us.anthropic.claude-opus-4-1-v1:0")] == [
         False,
         False,
         True,

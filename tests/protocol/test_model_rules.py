@@ -129,8 +129,17 @@ def test_a_claude_that_always_thinks_is_asked_to_think_little(model: str, off: d
 
 
 def test_a_claude_that_need_not_think_does_not() -> None:
-    for model in ("claude-opus-5", "claude-sonnet-5-5", "claude-sonnet-5"):
-        assert sent(ANTHROPIC, model, reasoning_effort="none")["thinking"] == {"type": "disabled"}
+    for model, off in (
+        ("claude-opus-5", "disabled"),
+        ("claude-sonnet-5-5", "between_tools"),
+        ("claude-4-9", "disabled"),
+    ):
+        assert sent(ANTHROPIC, model, reasoning_effort="none")["thinking"] == {"type": off}
+        most = sent(ANTHROPIC, model, reasoning_budget=0, reasoning_effort="max")
+        assert (most["thinking"], most["output_config"]["effort"]) == (
+            {"type": off},
+            "max" if model == "claude-4-9" else "high",
+        )
 
 
 @pytest.mark.parametrize("choice", [ToolChoice("required"), ToolChoice("named", "f")])

@@ -1,7 +1,6 @@
 """Anthropic's Messages API, in both directions."""
 
 from llm_protocol.wires.anthropic.client import Anthropic
-from llm_protocol.wires.anthropic.profile import accepts_prefill
 from llm_protocol.wires.anthropic.server import AnthropicServer
 
-__all__ = ["Anthropic", "AnthropicServer", "accepts_prefill"]
+__all__ = ["Anthropic", "AnthropicServer"]

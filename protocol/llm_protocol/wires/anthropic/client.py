@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, final
 
-import msgspec
-
 from llm_protocol.codec.decoding import BodyDecoder, read_whole
 from llm_protocol.codec.fields import add_extra, check_parameters, unsupported
 from llm_protocol.codec.request_encoding import own_fields, own_value
@@ -14,17 +12,10 @@ from llm_protocol.content import HostedTool, JsonObject, Message, ResponseFormat
 from llm_protocol.dialect import Headers, ModelPage, RateLimits, WireRequest, WireResponse, post
 from llm_protocol.events import Event
 from llm_protocol.failures import Failure
-from llm_protocol.model_rules import ModelRule, rule_of
+from llm_protocol.model_rules import EFFORTS, ModelRule, ModelRules, Thinking, nearest_effort, rules_of
 from llm_protocol.requests import AnyRequest, ChatRequest, LLMProvider, Parameters, RequestType
 from llm_protocol.wires.anthropic import errors, models
 from llm_protocol.wires.anthropic.content import encode_parts, plain_text
-from llm_protocol.wires.anthropic.profile import (
-    BUDGET_OF_EFFORT,
-    DEFAULT_MAX_TOKENS,
-    MIN_THINKING_BUDGET,
-    Capabilities,
-    capabilities,
-)
 from llm_protocol.wires.anthropic.shapes import NAME, OLD_VERSION, VERSION
 from llm_protocol.wires.anthropic.stream import AnthropicDecoder
 
@@ -37,6 +28,9 @@ class Anthropic:
     version = 2
     request_types = frozenset({RequestType.CHAT})
 
+    def __init__(self, rules: ModelRules | None = None) -> None:
+        self.rules = rules or rules_of(LLMProvider.ANTHROPIC)
+
     def auth_headers(self, key: str) -> tuple[tuple[str, str], ...]:
         """The header fields that carry the key."""
         return (("x-api-key", key),)
@@ -45,7 +39,7 @@ class Anthropic:
         """The HTTP request for a chat."""
         if not isinstance(request, ChatRequest):
             raise unsupported("request_type", f"Anthropic has no {request.request_type} endpoint")
-        return encode_chat(request, stream=stream)
+        return encode_chat(request, self.rules.of(request.model), stream=stream)
 
     def stream_decoder(self, request: AnyRequest) -> BodyDecoder:  # noqa: ARG002
         """A decoder for a streamed answer."""
@@ -93,21 +87,26 @@ _KNOWN = frozenset(
 )
 _SAMPLING = ("temperature", "top_p", "top_k")
 
+DEFAULT_MAX_TOKENS = 16_384
+"""Sent as ``max_tokens`` (at most the model's own limit) when the caller set none, because the vendor demands the
+field. Below what the vendor answers without streaming, above nearly every answer; a thinking budget comes on top.
+"""
 
-def encode_chat(request: ChatRequest, *, stream: bool) -> WireRequest:
+MIN_THINKING_BUDGET = 1_024
+
+
+def encode_chat(request: ChatRequest, rule: ModelRule, *, stream: bool) -> WireRequest:
     """The HTTP request. Raises `UnsupportedError` naming what Anthropic, or the model, cannot be told."""
-    rule = rule_of(LLMProvider.ANTHROPIC, request.model.lower().replace(".", "-"))
-    parameters = _within(request.parameters, rule)
-    asked = _Asked(parameters)
-    can = capabilities(request.model)
+    parameters = request.parameters
+    asked = _Asked(parameters, rule)
     own = parameters.extra.get(NAME, {})
     check_parameters(parameters, _KNOWN, "Anthropic")
-    thinking = own["thinking"] if "thinking" in own else _thinking(asked, can)
-    sampling = _sampling(asked, can)
-    system, messages = _conversation(request.messages, can)
+    thinking = own["thinking"] if "thinking" in own else _thinking(asked, rule)
+    sampling = _sampling(asked, rule)
+    system, messages = _conversation(request.messages, rule)
     body: JsonObject = {
         "model": request.model,
-        "max_tokens": _max_tokens(parameters, can, thinking),
+        "max_tokens": _max_tokens(parameters, rule, thinking),
         "messages": messages,
         "system": system,
         "stream": stream,
@@ -116,7 +115,7 @@ def encode_chat(request: ChatRequest, *, stream: bool) -> WireRequest:
         "tools": [_encode_tool(tool, f"tools[{at}]") for at, tool in enumerate(request.tools)] or None,
         "tool_choice": _encode_choice(_choice(request, rule), parameters, has_tools=bool(request.tools)),
         "thinking": thinking,
-        "output_config": _output_config(asked, can, request.response_format, thinking),
+        "output_config": _output_config(asked, rule, request.response_format, thinking),
         "metadata": {"user_id": parameters.user} if parameters.user is not None else None,
     }
     body = {name: _with_own(value, own.get(name)) for name, value in body.items() if value is not None}
@@ -132,10 +131,22 @@ def _with_own(ours: Any, own: Any) -> Any:
 
 
 class _Asked:
-    """The caller's parameters; what cannot be said of them is refused, or left out for a lenient caller."""
+    """The caller's parameters; what cannot be said of them is refused, or left out for a lenient caller.
 
-    def __init__(self, parameters: Parameters) -> None:
+    ``off``, ``effort`` and ``budget`` are as the model takes them: some always think, and refuse to be told not to.
+    """
+
+    def __init__(self, parameters: Parameters, rule: ModelRule) -> None:
         self.parameters = parameters
+        self.budget, effort = parameters.reasoning_budget or None, parameters.reasoning_effort
+        self.off = parameters.reasoning_budget == 0 or (effort == "none" and self.budget is None)
+        if self.off and not rule.can_stop_thinking:
+            self.off, effort = False, "none"  # the least that it has
+        elif effort == "none":
+            effort = None
+        self.effort = None if effort is None else nearest_effort(effort, rule.efforts)
+        if self.off and self.effort is not None and rule.thinking_off_up_to is not None:
+            self.effort = min(self.effort, rule.thinking_off_up_to, key=EFFORTS.index)
 
     def get(self, name: str) -> Any:
         return getattr(self.parameters, name)
@@ -148,32 +159,20 @@ class _Asked:
 # ---------------------------------------------------------------- parameters
 
 
-def _within(parameters: Parameters, rule: ModelRule) -> Parameters:
-    """With an effort that the model has: some always think, and refuse to be told not to."""
-    if not rule.efforts or "none" in rule.efforts:
-        return parameters
-    if parameters.reasoning_budget == 0:
-        return msgspec.structs.replace(parameters, reasoning_budget=None, reasoning_effort=rule.efforts[0])
-    if parameters.reasoning_effort == "none":
-        return msgspec.structs.replace(parameters, reasoning_effort=rule.efforts[0])
-    return parameters
-
-
-def _max_tokens(parameters: Parameters, can: Capabilities, thinking: Any) -> int:
+def _max_tokens(parameters: Parameters, rule: ModelRule, thinking: Any) -> int:
     if parameters.max_output_tokens is not None:
         return parameters.max_output_tokens
     budget = thinking.get("budget_tokens") if isinstance(thinking, dict) else None
-    return min(DEFAULT_MAX_TOKENS + (budget if isinstance(budget, int) else 0), can.max_output_tokens)
+    wanted = DEFAULT_MAX_TOKENS + (budget if isinstance(budget, int) else 0)
+    return wanted if rule.max_output_tokens is None else min(wanted, rule.max_output_tokens)
 
 
-def _sampling(asked: _Asked, can: Capabilities) -> JsonObject:
+def _sampling(asked: _Asked, rule: ModelRule) -> JsonObject:
     """The sampling fields; left out on models that know only the defaults, and refuse the request for others."""
     found: JsonObject = {}
     for name in _SAMPLING:
         value = asked.get(name)
-        if value is None:
-            continue
-        if not can.sampling:
+        if value is None or rule.sampling == "never":
             continue
         if name == "temperature" and value > 1:
             asked.fail(name, "Anthropic takes a temperature from 0 to 1")
@@ -182,13 +181,13 @@ def _sampling(asked: _Asked, can: Capabilities) -> JsonObject:
     return found
 
 
-def _thinking(asked: _Asked, can: Capabilities) -> JsonObject | None:
-    thinking = _thinking_mode(asked, can)
+def _thinking(asked: _Asked, rule: ModelRule) -> JsonObject | None:
+    thinking = _thinking_mode(asked, rule)
     if asked.get("reasoning_summary") is None:
         return thinking
-    if thinking is None and can.adaptive_thinking:
+    if thinking is None and _knows(rule, "adaptive"):
         thinking = {"type": "adaptive"}
-    if thinking is None or thinking["type"] == "disabled":
+    if thinking is None or thinking["type"] in _OFF:
         asked.fail(
             "reasoning_summary", "there is no reasoning to show: reasoning_effort or reasoning_budget asks for it"
         )
@@ -196,37 +195,46 @@ def _thinking(asked: _Asked, can: Capabilities) -> JsonObject | None:
     return {**thinking, "display": "summarized"}
 
 
-def _thinking_mode(asked: _Asked, can: Capabilities) -> JsonObject | None:
-    effort, budget = asked.get("reasoning_effort"), asked.get("reasoning_budget")
-    if budget == 0 or (effort == "none" and budget is None):
-        return {"type": "disabled"} if can.thinking_budget or can.adaptive_thinking else None
+def _knows(rule: ModelRule, way: Thinking) -> bool:
+    return rule.thinking is not None and way in rule.thinking
+
+
+_OFF = {"disabled": "disabled", "between_tools": "between_tools"}
+"""The words that turn thinking off, by `ModelRule.thinking_off`; of others the usual one is said."""
+
+
+def _thinking_mode(asked: _Asked, rule: ModelRule) -> JsonObject | None:
+    effort, budget = asked.effort, asked.budget
+    if asked.off:
+        return {"type": _OFF.get(rule.thinking_off, "disabled")} if rule.thinking else None
     if budget is not None:
-        problem = _budget_problem(budget, can)
+        problem = _budget_problem(budget, rule)
         if problem is None:
             return {"type": "enabled", "budget_tokens": budget}
         asked.fail("reasoning_budget", problem)
-    if effort in (None, "none"):
+    if effort is None:
         return None
-    if can.adaptive_thinking:
+    if _knows(rule, "adaptive"):
         return {"type": "adaptive"}
-    if effort not in BUDGET_OF_EFFORT or not can.thinking_budget:
-        asked.fail("reasoning_effort", _effort_problem(can))
+    tokens = rule.budgets.get(effort)
+    if tokens is None or not _knows(rule, "budget"):
+        asked.fail("reasoning_effort", _effort_problem(rule))
         return None
-    return {"type": "enabled", "budget_tokens": _fitting_budget(asked, BUDGET_OF_EFFORT[effort])}
+    return {"type": "enabled", "budget_tokens": _fitting_budget(asked, tokens)}
 
 
-def _budget_problem(budget: int, can: Capabilities) -> str | None:
-    if not can.thinking_budget:
+def _budget_problem(budget: int, rule: ModelRule) -> str | None:
+    if not _knows(rule, "budget"):
         return "this Claude model takes no thinking budget: use reasoning_effort"
     if budget < MIN_THINKING_BUDGET:
         return f"Anthropic's least thinking budget is {MIN_THINKING_BUDGET} tokens (0 turns thinking off)"
     return None
 
 
-def _effort_problem(can: Capabilities) -> str:
-    if not can.thinking_budget:
+def _effort_problem(rule: ModelRule) -> str:
+    if not _knows(rule, "budget"):
         return "this Claude model does not reason"
-    return f"reasoning_effort is one of none, {', '.join(BUDGET_OF_EFFORT)}"
+    return f"reasoning_effort is one of none, {', '.join(rule.budgets)}"
 
 
 def _fitting_budget(asked: _Asked, budget: int) -> int:
@@ -235,12 +243,12 @@ def _fitting_budget(asked: _Asked, budget: int) -> int:
     return budget if limit is None else max(MIN_THINKING_BUDGET, min(budget, limit // 2))
 
 
-def _output_config(asked: _Asked, can: Capabilities, form: ResponseFormat | None, thinking: Any) -> JsonObject | None:
+def _output_config(asked: _Asked, rule: ModelRule, form: ResponseFormat | None, thinking: Any) -> JsonObject | None:
     config: JsonObject = {}
-    effort = asked.get("reasoning_effort")
-    if can.effort and effort not in (None, "none"):
+    effort = asked.effort
+    if _knows(rule, "effort") and effort is not None:
         config["effort"] = "low" if effort == "minimal" else effort
-    elif effort not in (None, "none") and thinking is None:
+    elif effort is not None and thinking is None:
         asked.fail("reasoning_effort", "this Claude model takes no effort, and thinking is not asked for")
     if form is not None and form.type == "json_schema":
         config["format"] = {"type": "json_schema", "schema": form.schema or {"type": "object"}}
@@ -290,7 +298,7 @@ def _encode_choice(choice: ToolChoice | None, parameters: Parameters, *, has_too
 # ---------------------------------------------------------------- the conversation
 
 
-def _conversation(messages: Sequence[Message], can: Capabilities) -> tuple[Any, list[JsonObject]]:
+def _conversation(messages: Sequence[Message], rule: ModelRule) -> tuple[Any, list[JsonObject]]:
     """The ``system`` field and the turns. System messages after the beginning stay in place on models that take
     them there, and join the ``system`` field on the others.
     """
@@ -299,7 +307,7 @@ def _conversation(messages: Sequence[Message], can: Capabilities) -> tuple[Any, 
     joinable = ""  # the role of the turn before
     for at, message in enumerate(messages):
         where = f"messages[{at}].content"
-        if message.role in ("system", "developer") and not (turns and can.mid_system):
+        if message.role in ("system", "developer") and not (turns and rule.mid_system):
             system += encode_parts(message.content, where)
             continue
         blocks = encode_parts(message.content, where)

@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from urllib.parse import quote
 
+import msgspec
+
 from llm_protocol.codec.json import WireError, decode_object, encode_json
 from llm_protocol.codec.times import day, rfc3339
 from llm_protocol.content import JsonObject
 from llm_protocol.dialect import Lifecycle, ModelInfo, ModelPage, WireRequest
 from llm_protocol.errors import ProtocolError
+from llm_protocol.model_rules import EFFORTS, Capabilities
 from llm_protocol.wires.anthropic.shapes import NAME, VERSION
 
 PAGE_SIZE = 1_000
@@ -51,7 +54,34 @@ def _info(entry: JsonObject) -> ModelInfo:
         lifecycle=_lifecycle(entry),
         deprecated_on=day(entry.get("deprecated_at")),
         shutdown_date=day(entry.get("retires_at")),
+        capabilities=_capabilities(entry.get("capabilities")),
     )
+
+
+def _capabilities(said: object) -> Capabilities | None:
+    """What the list says of a model beside its sizes; ``None`` for an older server's."""
+    if not isinstance(said, dict):
+        return None
+    efforts = said.get("effort")
+    thinking = said.get("thinking")
+    types = thinking.get("types") if isinstance(thinking, dict) else None
+    ways = {"adaptive": _has(types, "adaptive"), "effort": _has(said, "effort"), "budget": _has(types, "enabled")}
+    levels = tuple(each for each in EFFORTS if _has(efforts, each))
+    return msgspec.convert(
+        {
+            "vision": _has(said, "image_input"),
+            "documents": _has(said, "pdf_input"),
+            "thinking": None if None in ways.values() else [way for way, has in ways.items() if has],
+            "efforts": levels or None,
+        },
+        Capabilities,
+    )
+
+
+def _has(said: object, name: str) -> bool | None:
+    found = said.get(name) if isinstance(said, dict) else None
+    has = found.get("supported") if isinstance(found, dict) else None
+    return has if isinstance(has, bool) else None
 
 
 def _lifecycle(entry: JsonObject) -> Lifecycle:
