@@ -19,7 +19,7 @@ from llm_protocol.codec.json import encode_json
 from llm_protocol.content import JsonObject
 from llm_protocol.events import Event
 from llm_protocol.failures import Failure
-from llm_protocol.model_rules import Capabilities
+from llm_protocol.model_facts import Capabilities
 from llm_protocol.requests import AnyRequest, RequestType
 from llm_protocol.response import LLMResponse
 

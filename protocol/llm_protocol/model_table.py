@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from llm_protocol.model_rules import Effort, ModelRule, Row
+from llm_protocol.model_facts import Effort, ModelRule, Row
 from llm_protocol.requests import LLMProvider
 
 _SEES: Final = {"vision": True, "documents": True, "audio": False}

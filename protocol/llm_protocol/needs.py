@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from llm_protocol.content import Image, Part, Tool, ToolResult
-from llm_protocol.model_rules import ModelRule
+from llm_protocol.model_facts import ModelRule
 from llm_protocol.requests import AnyRequest, ChatRequest
 
 

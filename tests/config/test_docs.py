@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from llm_actors.redis import RedisServer
-from llm_protocol.model_rules import Capabilities
+from llm_protocol.model_facts import Capabilities
 from llm_protocol.policy import Attempts, CachePolicy, Limits, Policy, Timeouts
 from llm_runtime.config import VENDORS, ConfigError, CrossModel, Key, Provider, ProviderCache, Selection, Server, parse
 

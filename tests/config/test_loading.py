@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from llm_protocol.errors import LLMClientError
-from llm_protocol.model_rules import Capabilities
+from llm_protocol.model_facts import Capabilities
 from llm_protocol.policy import AnswerLimits
 from llm_protocol.requests import LLMProvider
 from llm_protocol.secret import Secret

@@ -200,6 +200,8 @@ def test_a_request_body_survives_both_directions(recording: Recording) -> None:
     inbound = SERVER.decode_request(recording.path, msgspec.json.encode(recording.asked))
     wire = CLIENT.encode_request(inbound.request, stream=inbound.stream)
     again, asked = normal(msgspec.json.decode(wire.body)), normal(recording.asked)
+    if "does not support effort level" in recording.body:
+        asked["output_config"]["effort"] = "high"  # what the vendor would have taken
     if asked["messages"][-1]["role"] == "assistant":  # a beginning of the answer loses white space at its end
         asked["messages"][-1]["content"][-1]["text"] = asked["messages"][-1]["content"][-1]["text"].rstrip()
     assert again == asked

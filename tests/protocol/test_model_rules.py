@@ -11,15 +11,8 @@ import pytest
 from llm_protocol import model_rules
 from llm_protocol.content import Message, Tool, ToolChoice
 from llm_protocol.errors import UnsupportedError
-from llm_protocol.model_rules import (
-    EFFORTS,
-    Capabilities,
-    ModelRule,
-    ModelRules,
-    nearest_effort,
-    rule_of,
-    short_name,
-)
+from llm_protocol.model_facts import EFFORTS, Capabilities, ModelRule, nearest_effort
+from llm_protocol.model_rules import ModelRules, rule_of, short_name
 from llm_protocol.model_table import ROWS
 from llm_protocol.requests import ChatRequest, LLMProvider, Parameters
 from llm_protocol.wires import client_dialect
@@ -129,17 +122,14 @@ def test_a_claude_that_always_thinks_is_asked_to_think_little(model: str, off: d
 
 
 def test_a_claude_that_need_not_think_does_not() -> None:
-    for model, off in (
-        ("claude-opus-5", "disabled"),
-        ("claude-sonnet-5-5", "between_tools"),
-        ("claude-4-9", "disabled"),
+    for model, off, most in (
+        ("claude-opus-5", "disabled", "high"),
+        ("claude-sonnet-5-5", "between_tools", "high"),
+        ("claude-sonnet-5", "disabled", "max"),
     ):
         assert sent(ANTHROPIC, model, reasoning_effort="none")["thinking"] == {"type": off}
-        most = sent(ANTHROPIC, model, reasoning_budget=0, reasoning_effort="max")
-        assert (most["thinking"], most["output_config"]["effort"]) == (
-            {"type": off},
-            "max" if model == "claude-4-9" else "high",
-        )
+        both = sent(ANTHROPIC, model, reasoning_budget=0, reasoning_effort="max")
+        assert (both["thinking"], both["output_config"]["effort"]) == ({"type": off}, most)
 
 
 @pytest.mark.parametrize("choice", [ToolChoice("required"), ToolChoice("named", "f")])

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from llm_actors.redis import RedisServer
-from llm_protocol.model_rules import Capabilities
+from llm_protocol.model_facts import Capabilities
 from llm_protocol.policy import Attempts, CachePolicy, Policy, Timeouts
 from llm_protocol.secret import Secret
 from llm_runtime.config.conversion import convert, refuse_unknown

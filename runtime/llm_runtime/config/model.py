@@ -13,7 +13,7 @@ from typing import Annotated
 from msgspec import Meta, field
 
 from llm_actors.redis import RedisServer
-from llm_protocol.model_rules import Capabilities
+from llm_protocol.model_facts import Capabilities
 from llm_protocol.policy import AnswerLimits, Attempts, CachePolicy, CacheSeconds, Limits, Policy, Timeouts
 from llm_protocol.requests import LLMProvider
 from llm_protocol.secret import Secret

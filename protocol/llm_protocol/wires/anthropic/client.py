@@ -12,7 +12,8 @@ from llm_protocol.content import HostedTool, JsonObject, Message, ResponseFormat
 from llm_protocol.dialect import Headers, ModelPage, RateLimits, WireRequest, WireResponse, post
 from llm_protocol.events import Event
 from llm_protocol.failures import Failure
-from llm_protocol.model_rules import EFFORTS, ModelRule, ModelRules, Thinking, nearest_effort, rules_of
+from llm_protocol.model_facts import EFFORTS, ModelRule, Thinking, nearest_effort
+from llm_protocol.model_rules import ModelRules, rules_of
 from llm_protocol.requests import AnyRequest, ChatRequest, LLMProvider, Parameters, RequestType
 from llm_protocol.wires.anthropic import errors, models
 from llm_protocol.wires.anthropic.content import encode_parts, plain_text

@@ -13,7 +13,7 @@ from llm_protocol.codec.times import day, rfc3339
 from llm_protocol.content import JsonObject
 from llm_protocol.dialect import Lifecycle, ModelInfo, ModelPage, WireRequest
 from llm_protocol.errors import ProtocolError
-from llm_protocol.model_rules import EFFORTS, Capabilities
+from llm_protocol.model_facts import EFFORTS, Capabilities
 from llm_protocol.wires.anthropic.shapes import NAME, VERSION
 
 PAGE_SIZE = 1_000

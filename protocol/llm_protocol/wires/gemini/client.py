@@ -15,7 +15,8 @@ from llm_protocol.content import JsonObject, Message, Text, ToolCall, ToolResult
 from llm_protocol.dialect import Headers, ModelPage, RateLimits, StreamDecoder, WireRequest, WireResponse, post
 from llm_protocol.events import Event
 from llm_protocol.failures import Failure
-from llm_protocol.model_rules import nearest_effort, rule_of
+from llm_protocol.model_facts import nearest_effort
+from llm_protocol.model_rules import rule_of
 from llm_protocol.requests import (
     AnyRequest,
     ChatRequest,

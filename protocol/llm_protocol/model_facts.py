@@ -1,0 +1,126 @@
+"""What may be known of a model: the columns of the table that `llm_protocol.model_rules` reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Final, Literal, TypeAlias
+
+import msgspec
+from msgspec import Meta
+
+EFFORTS: Final = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+"""All that wires know, from least to most."""
+
+Effort: TypeAlias = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+Wire: TypeAlias = Literal["any", "responses", "responses_if_tools", "responses_if_tools_and_reasoning"]
+Thinking: TypeAlias = Literal["effort", "adaptive", "budget"]
+ThinkingOff: TypeAlias = Literal["effort", "disabled", "between_tools", "never"]
+Sampling: TypeAlias = Literal["always", "without_reasoning", "never"]
+Replay: TypeAlias = Literal["always", "same_model", "never"]
+
+Tokens: TypeAlias = Annotated[int, Meta(ge=1)]
+
+
+class Capabilities(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Some facts of a model; ``None`` says nothing. The fields are those of `ModelRule`.
+
+    Raises ValueError for efforts that are not in order, from least to most.
+    """
+
+    wire: Wire | None = None
+    thinking: tuple[Thinking, ...] | None = None
+    efforts: tuple[Effort, ...] | None = None
+    default_effort: Effort | None = None
+    thinking_off: ThinkingOff | None = None
+    thinking_off_up_to: Effort | None = None
+    budgets: dict[Effort, Annotated[int, Meta(ge=0)] | None] | None = None
+    forced_tools: bool | None = None
+    sampling: Sampling | None = None
+    stop: bool | None = None
+    prefill: bool | None = None
+    mid_system: bool | None = None
+    replay: Replay | None = None
+    signed_calls: bool | None = None
+    vision: bool | None = None
+    documents: bool | None = None
+    audio: bool | None = None
+    context_window: Tokens | None = None
+    max_output_tokens: Tokens | None = None
+
+    def __post_init__(self) -> None:
+        if self.efforts and list(self.efforts) != sorted(set(self.efforts), key=EFFORTS.index):
+            raise ValueError(f"efforts stand in the order {', '.join(EFFORTS)}, each once")
+
+
+class ModelRule(msgspec.Struct, frozen=True, kw_only=True):
+    """All that is known of a model. The defaults are those of a model that takes everything."""
+
+    wire: Wire = "any"
+    """The API of OpenAI that the model needs: for everything, for function tools, or for function tools while it
+    reasons. Where Chat Completions is the only one that can be had, the second means no tools and the third no
+    reasoning with them.
+    """
+    thinking: tuple[Thinking, ...] | None = None
+    """How it is told to think: by an effort, by leaving it to the model, by a budget of tokens. Empty: it does not
+    think. ``None``: not known.
+    """
+    efforts: tuple[Effort, ...] = ()
+    """The efforts that it takes, from least to most; empty: not known."""
+    default_effort: Effort | None = None
+    """What it does unasked."""
+    thinking_off: ThinkingOff = "effort"
+    """How it is told not to think: by the effort ``none``, if it has that; by a word of its own; not at all."""
+    thinking_off_up_to: Effort | None = None
+    """The highest effort that may stand beside that word; ``None``: any."""
+    budgets: Mapping[str, int | None] = {}
+    """The tokens that stand for an effort on models that count instead of grade; ``None``: no limit."""
+    forced_tools: bool = True
+    """Whether a tool call can be demanded."""
+    sampling: Sampling = "always"
+    """When it takes ``temperature``, ``top_p`` and ``top_k``."""
+    stop: bool = True
+    """Whether it takes stop sequences."""
+    prefill: bool = False
+    """Whether it goes on with a text when the conversation ends in a piece of its answer."""
+    mid_system: bool = True
+    """Whether system messages may stand among the others."""
+    replay: Replay = "always"
+    """To whom its earlier thinking may be shown again: to every model of the vendor, to the same model, to none."""
+    signed_calls: bool = False
+    """Whether a tool call in the history must bear a signature."""
+    vision: bool | None = None
+    documents: bool | None = None
+    audio: bool | None = None
+    """Whether it takes pictures, documents (PDF) and sound; ``None``: not known."""
+    context_window: int | None = None
+    max_output_tokens: int | None = None
+
+    @property
+    def reasons_with_tools(self) -> bool:
+        """Whether, over Chat Completions, function tools and reasoning go together."""
+        return self.wire == "any"
+
+    def reasons(self, effort: str | None) -> bool:
+        """Whether the model reasons when it is asked for ``effort``; ``None``: for nothing."""
+        return (effort or self.default_effort) not in (None, "none")
+
+    @property
+    def can_stop_thinking(self) -> bool:
+        """Whether it can be told not to think, as far as is known."""
+        if self.thinking_off == "effort":
+            return not self.efforts or "none" in self.efforts
+        return self.thinking_off != "never"
+
+
+Row: TypeAlias = tuple[str, ModelRule]
+"""A pattern for the beginning of a model's name in its short form (see `short_name`), and what holds for it."""
+
+
+def nearest_effort(effort: str, efforts: Sequence[str]) -> str:
+    """The greatest of ``efforts`` that is not above ``effort``, else the least; ``effort`` itself where ``efforts`` is
+    empty or the word is none that wires know.
+    """
+    if not efforts or effort not in EFFORTS:
+        return effort
+    most = EFFORTS.index(effort)
+    return max((each for each in efforts if EFFORTS.index(each) <= most), key=EFFORTS.index, default=efforts[0])
