@@ -2,12 +2,13 @@
 
 What a vendor's status and body *mean* is known only to its dialect (``decode_error``), which answers with a kind;
 `kind_of_status` is where it begins.
-What a kind *permits* is known only to `RULES`. ``docs/failures.md`` is generated from it.
+What a kind *permits*, and all else that follows from it, is known only to `RULES`. ``docs/failures.md`` is generated
+from it.
 """
 
 from __future__ import annotations
 
-from enum import StrEnum
+from enum import Enum, StrEnum
 from typing import Literal, NamedTuple, TypeAlias
 
 import msgspec
@@ -59,88 +60,198 @@ class Step(StrEnum):
     """No other attempt can help, or none is allowed."""
 
 
+class AtFault(StrEnum):
+    """Whose fault a failure is."""
+
+    PROVIDER = "provider"
+    """The vendor's, or that of the way to it. It lowers the success rate of the deployment that was asked."""
+    REQUEST = "request"
+    """The request asks for what cannot be done or is not allowed."""
+    CALLER = "caller"
+    """The caller has given up: cancelled, out of time or out of money."""
+    RUNTIME = "runtime"
+    """A limit or a bug of this runtime, or its end."""
+
+
+class Scope(StrEnum):
+    """What a failure is evidence of: one model at one provider, or everything there."""
+
+    DEPLOYMENT = "deployment"
+    PROVIDER = "provider"
+
+
+class Settlement(Enum):
+    """What becomes of a reserved request, and so what it costs. The values are written to Redis."""
+
+    REFUNDED = "unsent"
+    """It never reached the vendor: all comes back."""
+    REFUNDED_TOKENS = "refused"
+    """The vendor turned it away: it counts as a request, its tokens come back."""
+    CHARGED = "spent"
+    """It was answered, or may have been worked on: it counts, with the tokens it used or else those estimated."""
+
+
+LimitOwner: TypeAlias = Literal["caller", "provider", "server"]
+"""Whose limit a request ran into: its caller's (``[keys.X.limits]``), a provider's (``[providers.X.limits]``, or one
+that the vendor itself has), or this server's own bounds."""
+
+
 class FailureRule(NamedTuple):
-    """What a kind permits and how it is told: HTTP status, the ``code`` and ``type`` of the error object, and in
-    words.
-    """
+    """Everything that follows from a kind. A failure's own fields may say otherwise (see `Failure`)."""
 
     step: Step
     status: int
+    """The HTTP status."""
     code: str
+    """``code`` of the error object."""
     type: str
+    """``type`` of the error object."""
     meaning: str
+    """In words, for logs and documentation."""
+    fault: AtFault
+    settlement: Settlement
+    """What the limiter gives back after a request that was sent. Without proof that the vendor did no work, nothing."""
+    client_retry: bool
+    """Whether a client may send the same request again by itself, after ``retry-after`` if there is one. False where
+    it cannot help, where only a person can, and where the work may be done, and billed, already."""
+    breaks: bool = False
+    """Counts towards the circuit breaker of its `scope`."""
+    scope: Scope = Scope.DEPLOYMENT
+    """Whose circuit breaker counts it, and who is paused."""
+    pause_s: float = 0.0
+    """Seconds for which nobody is asked there, where the vendor did not say how long."""
+    needs_operator: bool = False
+    """Heals only by hand (a key, an account), so how long it lasts is a guess."""
+    limit_owner: LimitOwner | None = None
+    """Whose limit it is, if it is one."""
+    of_parameters: bool = False
+    """A parameter of the request may be the cause, so the request may do without it."""
+    actor_down: bool = False
+    """The actor that was asked is not there to answer."""
+    advice: str = ""
+    """What the operator should do, for ``llm-runtime check``. ``{entry}`` is the provider's table."""
+
+    @property
+    def billed(self) -> bool:
+        """Whether the vendor may bill a request that was sent and ended so."""
+        return self.settlement is Settlement.CHARGED
+
+    @property
+    def unreached(self) -> bool:
+        """Whether it says that the provider cannot be reached at all."""
+        return self.breaks and self.scope is Scope.PROVIDER
 
 
 _SERVER = "server_error"
 _REQUEST = "invalid_request_error"
+_REFUNDED, _TOKENS, _CHARGED = Settlement.REFUNDED, Settlement.REFUNDED_TOKENS, Settlement.CHARGED
+_CHECK_ADDRESS = "is base_url the address of its API, such as https://host/v1?"
+_CHECK_REACH = "is base_url right, and can the server be reached from this machine?"
+_LATER = "try again later"
 
+# One row for each kind. No other table is keyed by kinds: tests/protocol/test_failures.py looks for one.
+# fmt: off
 RULES: dict[FailureKind, FailureRule] = {
     # 502, not 401: it is the runtime's key that the vendor refused, not the caller's.
-    FailureKind.AUTH: FailureRule(Step.NEXT, 502, "provider_auth", _SERVER, "the vendor refused the configured key"),
+    FailureKind.AUTH: FailureRule(
+        Step.NEXT, 502, "provider_auth", _SERVER, "the vendor refused the configured key", AtFault.PROVIDER, _TOKENS,
+        client_retry=False, scope=Scope.PROVIDER, pause_s=30.0, needs_operator=True,
+        advice="put a key that is valid for this address where {entry}.api_key points"),
     FailureKind.RATE_LIMITED: FailureRule(
-        Step.RETRY, 429, "rate_limit_exceeded", "rate_limit_error", "too many requests or tokens for now"
-    ),
+        Step.RETRY, 429, "rate_limit_exceeded", "rate_limit_error", "too many requests or tokens for now",
+        AtFault.PROVIDER, _TOKENS, client_retry=True, pause_s=1.0, limit_owner="provider", advice=_LATER),
     FailureKind.QUOTA: FailureRule(
-        Step.NEXT, 429, "insufficient_quota", "insufficient_quota", "the account's quota or budget is used up"
-    ),
+        Step.NEXT, 429, "insufficient_quota", "insufficient_quota", "the account's quota or budget is used up",
+        AtFault.PROVIDER, _TOKENS, client_retry=False, scope=Scope.PROVIDER, pause_s=30.0, needs_operator=True,
+        limit_owner="provider", advice="see to the account's quota"),
     FailureKind.OVERLOADED: FailureRule(
-        Step.RETRY, 503, "overloaded", _SERVER, "the vendor says it is overloaded, or too many wait for it"
-    ),
+        Step.RETRY, 503, "overloaded", _SERVER, "the vendor says it is overloaded, or too many wait for it",
+        AtFault.PROVIDER, _TOKENS, client_retry=True, breaks=True, advice=_LATER),
     FailureKind.SERVER_ERROR: FailureRule(
-        Step.RETRY, 502, "server_error", _SERVER, "the vendor had an error of its own"
-    ),
-    FailureKind.TIMEOUT_CONNECT: FailureRule(Step.RETRY, 504, "connect_timeout", _SERVER, "no connection in time"),
-    # A route that stays silent is not asked again: the work may be running, and billed, behind the silence.
+        Step.RETRY, 502, "server_error", _SERVER, "the vendor had an error of its own", AtFault.PROVIDER, _CHARGED,
+        client_retry=True, breaks=True, advice=_LATER),
+    FailureKind.TIMEOUT_CONNECT: FailureRule(
+        Step.RETRY, 504, "connect_timeout", _SERVER, "no connection in time", AtFault.PROVIDER, _REFUNDED,
+        client_retry=True, breaks=True, scope=Scope.PROVIDER, advice=_CHECK_REACH),
+    # After these timeouts a deployment is not asked again: the work may be running, and billed, behind the silence.
     FailureKind.TIMEOUT_FIRST_TOKEN: FailureRule(
-        Step.NEXT, 504, "first_token_timeout", _SERVER, "connected, but no first token in time"
-    ),
-    FailureKind.TIMEOUT_IDLE: FailureRule(Step.NEXT, 504, "idle_timeout", _SERVER, "the stream went silent"),
-    FailureKind.TIMEOUT_TOTAL: FailureRule(Step.NEXT, 504, "total_timeout", _SERVER, "the attempt took too long"),
-    FailureKind.NETWORK: FailureRule(Step.RETRY, 502, "network_error", _SERVER, "the connection failed or broke"),
-    FailureKind.TLS: FailureRule(Step.NEXT, 502, "tls_error", _SERVER, "the vendor's certificate is not trusted"),
+        Step.NEXT, 504, "first_token_timeout", _SERVER, "connected, but no first token in time", AtFault.PROVIDER,
+        _CHARGED, client_retry=False, breaks=True),
+    FailureKind.TIMEOUT_IDLE: FailureRule(
+        Step.NEXT, 504, "idle_timeout", _SERVER, "the stream went silent", AtFault.PROVIDER, _CHARGED,
+        client_retry=False, breaks=True),
+    FailureKind.TIMEOUT_TOTAL: FailureRule(
+        Step.NEXT, 504, "total_timeout", _SERVER, "the attempt took too long", AtFault.PROVIDER, _CHARGED,
+        client_retry=False, breaks=True, advice=_CHECK_ADDRESS),
+    FailureKind.NETWORK: FailureRule(
+        Step.RETRY, 502, "network_error", _SERVER, "the connection failed or broke", AtFault.PROVIDER, _CHARGED,
+        client_retry=True, breaks=True, scope=Scope.PROVIDER, advice=_CHECK_REACH),
+    FailureKind.TLS: FailureRule(
+        Step.NEXT, 502, "tls_error", _SERVER, "the vendor's certificate is not trusted", AtFault.PROVIDER, _REFUNDED,
+        client_retry=False, breaks=True, scope=Scope.PROVIDER,
+        advice="if its certificate is its own, name it in {entry}.ca_file; if it speaks no TLS, base_url is http"),
+    # One caller's request can make a model write nonsense every time. The service is well, and others must have it, so
+    # malformed answers do not open a circuit.
     FailureKind.PROTOCOL: FailureRule(
-        Step.RETRY, 502, "bad_gateway", _SERVER, "the vendor's answer could not be understood"
-    ),
+        Step.RETRY, 502, "bad_gateway", _SERVER, "the vendor's answer could not be understood", AtFault.PROVIDER,
+        _CHARGED, client_retry=True, advice=_CHECK_ADDRESS),
     FailureKind.TRUNCATED: FailureRule(
-        Step.RETRY, 502, "stream_truncated", _SERVER, "the answer ended without the vendor's end marker"
-    ),
+        Step.RETRY, 502, "stream_truncated", _SERVER, "the answer ended without the vendor's end marker",
+        AtFault.PROVIDER, _CHARGED, client_retry=True),
     FailureKind.INVALID_TOOL_CALL: FailureRule(
-        Step.NEXT, 502, "invalid_tool_call", _SERVER, "the model wrote a tool call that is not valid"
-    ),
+        Step.NEXT, 502, "invalid_tool_call", _SERVER, "the model wrote a tool call that is not valid", AtFault.PROVIDER,
+        _CHARGED, client_retry=False, advice=_CHECK_ADDRESS),
     # The vendor has made the answer and bills it; another attempt would be billed again.
     FailureKind.ANSWER_TOO_LARGE: FailureRule(
-        Step.STOP, 502, "answer_too_large", _SERVER, "the vendor's answer is larger than a limit allows"
-    ),
-    FailureKind.BAD_REQUEST: FailureRule(Step.STOP, 400, "invalid_request", _REQUEST, "the request is wrong"),
-    FailureKind.MODEL_NOT_FOUND: FailureRule(Step.NEXT, 404, "model_not_found", _REQUEST, "there is no such model"),
+        Step.STOP, 502, "answer_too_large", _SERVER, "the vendor's answer is larger than a limit allows",
+        AtFault.RUNTIME, _CHARGED, client_retry=False, advice=_CHECK_ADDRESS),
+    FailureKind.BAD_REQUEST: FailureRule(
+        Step.STOP, 400, "invalid_request", _REQUEST, "the request is wrong", AtFault.REQUEST, _TOKENS,
+        client_retry=False, of_parameters=True, advice=_CHECK_ADDRESS),
+    FailureKind.MODEL_NOT_FOUND: FailureRule(
+        Step.NEXT, 404, "model_not_found", _REQUEST, "there is no such model", AtFault.PROVIDER, _TOKENS,
+        client_retry=False, advice=_CHECK_ADDRESS),
     FailureKind.CONTEXT_LENGTH: FailureRule(
-        Step.NEXT, 400, "context_length_exceeded", _REQUEST, "the prompt is too long for the model"
-    ),
+        Step.NEXT, 400, "context_length_exceeded", _REQUEST, "the prompt is too long for the model", AtFault.REQUEST,
+        _TOKENS, client_retry=False),
     FailureKind.CONTENT_FILTER: FailureRule(
-        Step.STOP, 400, "content_filter", _REQUEST, "the vendor's safety filter refused"
-    ),
+        Step.STOP, 400, "content_filter", _REQUEST, "the vendor's safety filter refused", AtFault.REQUEST, _CHARGED,
+        client_retry=False),
     FailureKind.UNSUPPORTED: FailureRule(
-        Step.NEXT, 400, "unsupported_parameter", _REQUEST, "the vendor or model cannot do what was asked"
-    ),
-    FailureKind.CANCELLED: FailureRule(Step.STOP, 499, "cancelled", _REQUEST, "the caller cancelled"),
-    FailureKind.SHUTTING_DOWN: FailureRule(Step.STOP, 503, "shutting_down", _SERVER, "the runtime is shutting down"),
-    FailureKind.QUEUE_FULL: FailureRule(Step.NEXT, 429, "queue_full", "rate_limit_error", "the waiting line is full"),
+        Step.NEXT, 400, "unsupported_parameter", _REQUEST, "the vendor or model cannot do what was asked",
+        AtFault.REQUEST, _TOKENS, client_retry=False, of_parameters=True),
+    FailureKind.CANCELLED: FailureRule(
+        Step.STOP, 499, "cancelled", _REQUEST, "the caller cancelled", AtFault.CALLER, _CHARGED, client_retry=False),
+    # Nothing else is tried here, but the client may ask another replica, or this one when it is back. A request that
+    # was sent before the end came may have been worked on.
+    FailureKind.SHUTTING_DOWN: FailureRule(
+        Step.STOP, 503, "shutting_down", _SERVER, "the runtime is shutting down", AtFault.RUNTIME, _CHARGED,
+        client_retry=True),
+    FailureKind.QUEUE_FULL: FailureRule(
+        Step.NEXT, 429, "queue_full", "rate_limit_error", "the waiting line is full", AtFault.RUNTIME, _REFUNDED,
+        client_retry=True, limit_owner="server"),
     FailureKind.OUT_OF_RESOURCES: FailureRule(
-        Step.RETRY, 503, "out_of_resources", _SERVER, "no file descriptor, port or memory for another connection"
-    ),
-    FailureKind.LOG_LIMIT: FailureRule(Step.STOP, 502, "log_limit", _SERVER, "the answer outgrew the run log's limit"),
-    FailureKind.BUDGET: FailureRule(Step.STOP, 402, "budget_exceeded", _REQUEST, "the request's budget is used up"),
-    FailureKind.DEADLINE: FailureRule(Step.STOP, 504, "deadline_exceeded", _SERVER, "the request's deadline passed"),
+        Step.RETRY, 503, "out_of_resources", _SERVER, "no file descriptor, port or memory for another connection",
+        AtFault.RUNTIME, _REFUNDED, client_retry=True),
+    FailureKind.LOG_LIMIT: FailureRule(
+        Step.STOP, 502, "log_limit", _SERVER, "the answer outgrew the run log's limit", AtFault.RUNTIME, _CHARGED,
+        client_retry=False),
+    FailureKind.BUDGET: FailureRule(
+        Step.STOP, 402, "budget_exceeded", _REQUEST, "the request's budget is used up", AtFault.CALLER, _CHARGED,
+        client_retry=False),
+    FailureKind.DEADLINE: FailureRule(
+        Step.STOP, 504, "deadline_exceeded", _SERVER, "the request's deadline passed", AtFault.CALLER, _CHARGED,
+        client_retry=False),
     FailureKind.PARKED: FailureRule(
-        Step.NEXT,
-        503,
-        "provider_unavailable",
-        _SERVER,
-        "the provider is out of service after repeated crashes",
-    ),
-    FailureKind.CRASHED: FailureRule(Step.RETRY, 500, "server_error", _SERVER, "the actor doing the work crashed"),
-    FailureKind.INTERNAL: FailureRule(Step.STOP, 500, "server_error", _SERVER, "a bug in the runtime"),
+        Step.NEXT, 503, "provider_unavailable", _SERVER, "the provider is out of service after repeated crashes",
+        AtFault.PROVIDER, _REFUNDED, client_retry=True, scope=Scope.PROVIDER, pause_s=1.0, actor_down=True),
+    FailureKind.CRASHED: FailureRule(
+        Step.RETRY, 500, "server_error", _SERVER, "the actor doing the work crashed", AtFault.PROVIDER, _CHARGED,
+        client_retry=True, breaks=True, actor_down=True),
+    FailureKind.INTERNAL: FailureRule(
+        Step.STOP, 500, "server_error", _SERVER, "a bug in the runtime", AtFault.RUNTIME, _CHARGED, client_retry=False),
 }
+# fmt: on
 
 _STATUS_KINDS = {
     400: FailureKind.BAD_REQUEST,
@@ -168,16 +279,6 @@ def kind_of_status(status: int) -> FailureKind:
         return FailureKind.SERVER_ERROR
     return FailureKind.BAD_REQUEST if status >= 400 else FailureKind.PROTOCOL
 
-
-LimitOwner: TypeAlias = Literal["caller", "provider", "server"]
-"""Whose limit a request ran into: its caller's (``[keys.X.limits]``), a provider's (``[providers.X.limits]``, or one
-that the vendor itself has), or this server's own bounds."""
-
-_LIMIT_OWNERS: dict[FailureKind, LimitOwner] = {
-    FailureKind.RATE_LIMITED: "provider",
-    FailureKind.QUOTA: "provider",
-    FailureKind.QUEUE_FULL: "server",
-}
 
 MAX_RETRY_AFTER_SECONDS = 3_600.0
 """A client is never told to stay away for longer, whatever a vendor says: some sleep for as long as they are told."""
@@ -212,7 +313,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def limited_by(self) -> LimitOwner | None:
         """Whose limit refused; ``None`` where it was none."""
-        return self.limit_owner or _LIMIT_OWNERS.get(self.kind)
+        return self.limit_owner or self.rule.limit_owner
 
     @property
     def rule(self) -> FailureRule:
@@ -228,6 +329,19 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
         if self.should_retry:
             return Step.RETRY
         return Step.NEXT if usual is Step.RETRY else usual
+
+    @property
+    def billed(self) -> bool:
+        """Whether the vendor may bill a request that was sent, if nothing of its answer came: not where it answered
+        with an error status. A silence or a broken connection may be, because the work may have been done behind it.
+        """
+        refused = self.upstream_status is not None and self.upstream_status >= 400
+        return not refused and self.rule.billed
+
+    @property
+    def client_retry(self) -> bool:
+        """Whether a client may send the same request again by itself: never after some of the answer was delivered."""
+        return self.rule.client_retry and not self.partial
 
     @property
     def told_retry_after(self) -> float | None:

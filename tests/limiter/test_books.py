@@ -9,11 +9,10 @@ import pytest
 
 from llm_actors.limiter.callers import MAX_CALLERS
 from llm_actors.limiter.fair_queue import PRIORITY_TURNS
-from llm_actors.limiter.leases import Settlement, settlement_of
 from llm_actors.limiter.rate_limiter import MAX_WAITING_PER_CALLER
 from llm_actors.limiter.window import KEEP_SECONDS
 from llm_protocol.dialect import RateLimits
-from llm_protocol.failures import FailureKind
+from llm_protocol.failures import RULES, FailureKind, Settlement
 from llm_protocol.policy import Limits
 from support.limits import NONE, Desk
 
@@ -266,7 +265,7 @@ def test_only_what_is_proven_unused_comes_back(kind: FailureKind) -> None:
         FailureKind.CANCELLED,
         FailureKind.CRASHED,
     }
-    assert (settlement_of(kind) is Settlement.CHARGED) or kind not in unproven
+    assert (RULES[kind].settlement is Settlement.CHARGED) or kind not in unproven
 
 
 def test_ending_twice_changes_nothing() -> None:

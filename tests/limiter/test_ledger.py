@@ -10,7 +10,6 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from llm_actors.limiter.leases import Settlement
 from llm_actors.limiter.limit_state import LimitState
 from llm_actors.limiter.shared.wire import (
     Claim,
@@ -25,6 +24,7 @@ from llm_actors.limiter.shared.wire import (
     encode,
 )
 from llm_actors.limiter.window import KEEP_SECONDS, MINUTE, Charge, Window
+from llm_protocol.failures import Settlement
 from llm_protocol.policy import Limits
 from support.ledger import EPOCH, SOURCE, VirtualRedis
 from support.redis import redis, server_binaries

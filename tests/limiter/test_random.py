@@ -9,9 +9,9 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm_actors.limiter.leases import Settlement
 from llm_actors.limiter.window import MINUTE
 from llm_protocol.dialect import RateLimits
+from llm_protocol.failures import Settlement
 from llm_protocol.policy import Limits
 from support.limits import NONE, Desk
 

@@ -18,8 +18,8 @@ from llm_actors.selector.breaker import (
     CircuitEvent,
     CircuitState,
 )
-from llm_actors.selector.failure_effects import FAILURE_EFFECTS, LONGEST_PAUSE_SECONDS, pause_after
-from llm_protocol.failures import FailureKind
+from llm_actors.selector.failure_effects import LONGEST_PAUSE_SECONDS, pause_after
+from llm_protocol.failures import RULES, FailureKind
 from support.selecting import failed
 
 DOWN = FailureKind.SERVER_ERROR
@@ -174,8 +174,8 @@ def test_after_a_crash_of_its_keeper_what_was_shut_is_half_open() -> None:
 
 
 def test_every_kind_has_a_verdict() -> None:
-    assert FAILURE_EFFECTS.keys() == set(FailureKind)
-    assert {kind for kind, verdict in FAILURE_EFFECTS.items() if verdict.breaks} == COUNTED
+    assert RULES.keys() == set(FailureKind)
+    assert {kind for kind, verdict in RULES.items() if verdict.breaks} == COUNTED
 
 
 def test_pauses() -> None:

@@ -7,12 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_actors.catalog import Candidate
-from llm_actors.selector import Circuits, CircuitState, Scope, Selector, scope_of
+from llm_actors.selector import Circuits, CircuitState, Selector, scope_of
 from llm_actors.selector.breaker import LATELY_SECONDS
 from llm_actors.selector.circuits import MAX_CIRCUITS, TOGETHER_SECONDS
-from llm_actors.selector.failure_effects import FAILURE_EFFECTS
 from llm_actors.selector.performance import Observed
-from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.failures import RULES, Failure, FailureKind, Scope
 from llm_protocol.requests import RequestType
 from support.selecting import cost_of
 
@@ -220,7 +219,7 @@ def test_whatever_happens_every_model_is_asked_again_and_only_real_evidence_clos
             for transition in circuits.observe(seen(candidate, now, kind, unsent=unsent), 0.5):
                 if transition.breaker.state is CircuitState.OPEN:
                     assert kind is not None
-                    assert FAILURE_EFFECTS[kind].breaks
+                    assert RULES[kind].breaks
                 assert transition.breaker.evidence
     for candidate in (A, B, C):
         assert circuits.unavailable(candidate, now + 60.0) is None

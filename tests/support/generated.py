@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from llm_protocol.errors import error_for
-from llm_protocol.failures import RULES, Failure, Step
+from llm_protocol.failures import RULES, Failure, Settlement, Step
 from support.bounds import page as limits_page
 from support.offers import TYPES, VENDORS, offer
 
@@ -26,6 +26,22 @@ another at once; **next**, another candidate may do better, this one not; **stop
 |---|---|---|---|---|---|
 """
 
+EFFECTS = """
+## What else follows
+
+* **Fault**: whose it is. Only the *provider's* count against the deployment.
+* **Circuit breaker**: of the deployment or of the whole provider. Nothing: it does not count.
+* **Pause**: seconds for which nobody is asked, where the vendor did not say how long.
+* **Limits**: what a request that was sent gives back to its rate limits. A request that was not sent gives back all.
+* **Billed**: whether the vendor may bill it, where it did not answer with an error status.
+* **Client may repeat**: otherwise the response says `x-should-retry: false`, as it does after a part of an answer.
+
+| kind | fault | circuit breaker | pause | limits | billed | client may repeat | what the operator should do |
+|---|---|---|---|---|---|---|---|
+"""
+
+BACK = {Settlement.REFUNDED: "all", Settlement.REFUNDED_TOKENS: "tokens", Settlement.CHARGED: "nothing"}
+
 
 def failures() -> str:
     """``docs/failures.md``."""
@@ -34,7 +50,14 @@ def failures() -> str:
         f"| `{type(error_for(Failure(kind=kind, message=''))).__name__}` |\n"
         for kind, rule in RULES.items()
     ]
-    return FAILURES + "".join(rows)
+    effects = [
+        f"| `{kind.value}` | {rule.fault.value} | {rule.scope.value if rule.breaks else ''} "
+        f"| {f'{rule.pause_s:g} ({rule.scope.value})' if rule.pause_s else ''} | {BACK[rule.settlement]} "
+        f"| {'yes' if rule.billed else 'no'} | {'yes' if rule.client_retry else 'no'} "
+        f"| {rule.advice.format(entry='providers.NAME')} |\n"
+        for kind, rule in RULES.items()
+    ]
+    return FAILURES + "".join(rows) + EFFECTS + "".join(effects)
 
 
 def providers() -> str:

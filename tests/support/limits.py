@@ -9,9 +9,9 @@ from math import inf
 import msgspec
 
 from llm_actors.limiter.fair_queue import QueuedRequest
-from llm_actors.limiter.leases import Settlement
 from llm_actors.limiter.patience import LimitRefused
 from llm_actors.limiter.rate_limiter import Granted, RateLimiter
+from llm_protocol.failures import Settlement
 from llm_protocol.policy import Limits
 
 NONE = Limits()

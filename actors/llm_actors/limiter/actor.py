@@ -25,7 +25,6 @@ import trio
 from llm_actors.kernel import ChildSpec, Delivery, Inbox, Previous, serve
 from llm_actors.limiter.callers import NO_LIMITS
 from llm_actors.limiter.fair_queue import QueuedRequest
-from llm_actors.limiter.leases import Settlement
 from llm_actors.limiter.messages import (
     LIMITER_MAILBOX,
     EndLease,
@@ -42,7 +41,7 @@ from llm_actors.limiter.shared.coordinator import SharedLimits
 from llm_actors.limiter.statistics import LimiterStatistics
 from llm_actors.redis import RedisServer
 from llm_protocol.errors import error_for
-from llm_protocol.failures import Failure
+from llm_protocol.failures import Failure, Settlement
 from llm_protocol.policy import Limits
 
 log = logging.getLogger(__name__)

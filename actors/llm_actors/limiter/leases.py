@@ -6,55 +6,18 @@ finds no half of one.
 
 from __future__ import annotations
 
-from enum import Enum
 from heapq import heapify, heappop, heappush
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple, final
 
 from llm_actors.limiter.deployment_holds import Deployment
 from llm_actors.limiter.limit_state import Charges, LimitState
-from llm_protocol.failures import FailureKind
+from llm_protocol.failures import Settlement
 
 if TYPE_CHECKING:
     from llm_actors.limiter.shared.wire import Receipt
 
 _LITTLE = 64
-
-
-class Settlement(Enum):
-    """What became of a reserved request, and so what it costs."""
-
-    REFUNDED = "unsent"
-    """It never reached the vendor: all comes back."""
-    REFUNDED_TOKENS = "refused"
-    """The vendor turned it away: it counts as a request, its tokens come back."""
-    CHARGED = "spent"
-    """It was answered, or may have been worked on: it counts, with the tokens it used or else those estimated."""
-
-
-_UNSENT = frozenset((
-    FailureKind.TIMEOUT_CONNECT, FailureKind.TLS, FailureKind.OUT_OF_RESOURCES, FailureKind.PARKED,
-    FailureKind.QUEUE_FULL,
-))  # fmt: skip
-_REFUSED = frozenset(
-    {
-        FailureKind.AUTH,
-        FailureKind.RATE_LIMITED,
-        FailureKind.QUOTA,
-        FailureKind.OVERLOADED,
-        FailureKind.BAD_REQUEST,
-        FailureKind.MODEL_NOT_FOUND,
-        FailureKind.CONTEXT_LENGTH,
-        FailureKind.UNSUPPORTED,
-    }
-)
-
-
-def settlement_of(kind: FailureKind) -> Settlement:
-    """What a failure of ``kind`` proves about the vendor's work. Without proof nothing comes back."""
-    if kind in _UNSENT:
-        return Settlement.REFUNDED
-    return Settlement.REFUNDED_TOKENS if kind in _REFUSED else Settlement.CHARGED
 
 
 class Lease(NamedTuple):

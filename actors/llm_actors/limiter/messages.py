@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TypeAlias, final
 
 from llm_actors.kernel import Call, Cast, MailboxSpec, Ref
-from llm_actors.limiter.leases import Settlement
 from llm_actors.limiter.rate_limiter import Granted
 from llm_actors.limiter.statistics import LimiterStatistics
 from llm_protocol.dialect import RateLimits
+from llm_protocol.failures import Settlement
 
 LIMITER_MAILBOX = MailboxSpec(65_536)
 """A mailbox that casts cannot overflow in practice: a run has a handful of reservations, and of each at most one

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias, final
 from llm_actors.limiter.callers import NO_LIMITS, Callers
 from llm_actors.limiter.deployment_holds import Deployment, DeploymentHolds
 from llm_actors.limiter.fair_queue import FairQueue, QueuedRequest
-from llm_actors.limiter.leases import Lease, Leases, Settlement
+from llm_actors.limiter.leases import Lease, Leases
 from llm_actors.limiter.limit_state import RETRY_AFTER_SECONDS, LimitState, exhausted_for
 from llm_actors.limiter.patience import (
     LEAST_RETRY_SECONDS,
@@ -27,7 +27,7 @@ from llm_actors.limiter.patience import (
 )
 from llm_actors.limiter.statistics import LimiterStatistics, ProviderLimitStatistics
 from llm_protocol.dialect import RateLimits
-from llm_protocol.failures import FailureKind, LimitOwner
+from llm_protocol.failures import FailureKind, LimitOwner, Settlement
 from llm_protocol.policy import Limits
 
 if TYPE_CHECKING:

@@ -11,12 +11,11 @@ from typing import final
 import trio
 
 from llm_actors.kernel import Cast, KernelError, MailboxFull, again_after_crashes
-from llm_actors.limiter.leases import Settlement, settlement_of
 from llm_actors.limiter.messages import EndLease, GetLimiterStatistics, Leave, LimiterRef, Observe, Reserve, Ticket
 from llm_actors.limiter.rate_limiter import Granted
 from llm_actors.limiter.statistics import LimiterStatistics
 from llm_protocol.dialect import RateLimits
-from llm_protocol.failures import FailureKind
+from llm_protocol.failures import RULES, FailureKind, Settlement
 from llm_protocol.response import Usage
 
 LEASE_SECONDS = 900.0
@@ -79,7 +78,7 @@ class Reservation:
         """It failed. What comes back is all if it is known to be ``unsent``, else what ``kind`` proves unused;
         ``retry_after`` (seconds) holds the provider or, ``of_model``, the one model that was asked for.
         """
-        self._end(Settlement.REFUNDED if unsent else settlement_of(kind), None, limits, retry_after, of_model)
+        self._end(Settlement.REFUNDED if unsent else RULES[kind].settlement, None, limits, retry_after, of_model)
 
     def _end(
         self,

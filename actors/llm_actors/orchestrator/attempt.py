@@ -13,13 +13,13 @@ from llm_actors.kernel import KernelError
 from llm_actors.limiter import Reservation
 from llm_actors.orchestrator.decision_record import DecisionRecord
 from llm_actors.orchestrator.services import Services
-from llm_actors.orchestrator.spending import Delivered, booked, is_billed
+from llm_actors.orchestrator.spending import Delivered, booked
 from llm_actors.provider import AttemptResult, Sink, failure_of, generate
 from llm_actors.run import LogLimitExceeded, RunLog
-from llm_actors.selector import Proof, Scope, observe, pause_after, scope_of
+from llm_actors.selector import Proof, observe, pause_after, scope_of
 from llm_protocol.estimate import Estimate
 from llm_protocol.events import DELTAS, Event, Failed, ItemDone, Started, UsageReported
-from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.failures import Failure, FailureKind, Scope
 from llm_protocol.policy import OnBrokenStream, Policy
 from llm_protocol.requests import AnyRequest
 from llm_protocol.response import Usage
@@ -238,7 +238,7 @@ class Attempt:
 
     def _spent(self, failure: Failure | None = None) -> tuple[Usage | None, float | None]:
         """What it has taken so far, and that in US dollars. ``failure``: how it has ended, if it failed."""
-        if not self._is_sent or (failure is not None and not self._has_begun and not is_billed(failure)):
+        if not self._is_sent or (failure is not None and not self._has_begun and not failure.billed):
             return None, None
         services, who = self._services, str(self.candidate)
         ratio, billed = services.estimator.output_ratio(who), services.estimator.billed_input(who, self._estimate)

@@ -44,8 +44,6 @@ LATE_RETRY_SECONDS = 1.0
 RETRY_ROOM_SECONDS = 1.0
 """How long a retry waits for room while others are at hand."""
 
-_LIMITER_AWAY = frozenset({FailureKind.PARKED, FailureKind.CRASHED})
-
 HEDGE_ROOM_SECONDS = 0.05
 """How long a hedge waits for room; it is no help if it comes late."""
 
@@ -240,7 +238,7 @@ class AttemptLoop:
         try:
             room = await self._reserve(plan, plan.open, estimate, self._start_by(plan.current))
         except LLMClientError as exc:
-            unlimited = self._unlimited(plan) if exc.failure.kind in _LIMITER_AWAY else None
+            unlimited = self._unlimited(plan) if exc.failure.rule.actor_down else None
             if unlimited is None:
                 raise
             plan.take(unlimited)

@@ -14,24 +14,7 @@ import msgspec
 from llm_protocol.content import Image
 from llm_protocol.estimate import PICTURE_OUTPUT_TOKENS, text_length
 from llm_protocol.events import Delta, ItemDone, ReasoningDelta, UsageReported
-from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.response import Usage
-
-# After these, where nothing of an answer had come, the vendor cannot have done any work that it would bill.
-_UNBILLED = frozenset((
-    FailureKind.AUTH, FailureKind.QUOTA, FailureKind.RATE_LIMITED, FailureKind.OVERLOADED, FailureKind.TIMEOUT_CONNECT,
-    FailureKind.TLS, FailureKind.BAD_REQUEST, FailureKind.MODEL_NOT_FOUND, FailureKind.CONTEXT_LENGTH,
-    FailureKind.UNSUPPORTED, FailureKind.QUEUE_FULL, FailureKind.PARKED, FailureKind.SHUTTING_DOWN,
-    FailureKind.OUT_OF_RESOURCES,
-))  # fmt: skip
-
-
-def is_billed(failure: Failure) -> bool:
-    """Whether a request that was sent, and of whose answer nothing came, is billed after ``failure``. An error status
-    is not; a silence or a broken connection may be, because the work may have been done behind it.
-    """
-    answered_with_error = failure.upstream_status is not None and failure.upstream_status >= 400
-    return not answered_with_error and failure.kind not in _UNBILLED
 
 
 @final

@@ -137,10 +137,11 @@ class ProviderCall:
 
     def _timed_out(self) -> Failed:
         kind, limits = self._waiting_for, self._timeouts
-        what = {
-            FailureKind.TIMEOUT_FIRST_TOKEN: f"no first token within {limits.first_token:g} s",
-            FailureKind.TIMEOUT_IDLE: f"the stream was silent for {limits.idle:g} s",
-        }.get(kind, f"no complete answer within {limits.total:g} s")
+        what = f"no complete answer within {limits.total:g} s"
+        if kind is FailureKind.TIMEOUT_FIRST_TOKEN:
+            what = f"no first token within {limits.first_token:g} s"
+        elif kind is FailureKind.TIMEOUT_IDLE:
+            what = f"the stream was silent for {limits.idle:g} s"
         return Failed(failure=Failure(kind=kind, message=f"{self._spec.name}: {what}"))
 
     def _wait_for(self, kind: FailureKind, seconds: float) -> None:

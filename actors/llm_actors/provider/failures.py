@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from llm_actors.kernel import (
     ActorCrashed,
     CallExpired,
-    KernelError,
     MailboxFull,
     NotRunning,
     Parked,
@@ -27,52 +28,50 @@ from llm_actors.transport import (
 )
 from llm_protocol.failures import Failure, FailureKind
 
+
+class _Row(NamedTuple):
+    cls: type[Exception]
+    kind: FailureKind
+    words: str | None = None
+    """What a caller is told, where the exception's own text is not for callers."""
+
+
+_CRASHED = "crashed while it worked on this request; try again"
+
 # The first row whose class matches decides; subclasses stand before their bases.
-_KINDS: tuple[tuple[type[Exception], FailureKind], ...] = (
-    (ConnectTimeout, FailureKind.TIMEOUT_CONNECT),
-    (ConnectFailed, FailureKind.NETWORK),
-    (OutOfResources, FailureKind.OUT_OF_RESOURCES),
+_ROWS = (
+    _Row(ConnectTimeout, FailureKind.TIMEOUT_CONNECT),
+    _Row(ConnectFailed, FailureKind.NETWORK),
+    _Row(OutOfResources, FailureKind.OUT_OF_RESOURCES),
     # A certificate that is not trusted now will not be trusted in a second: never retried here.
-    (TlsFailed, FailureKind.TLS),
-    (Broken, FailureKind.NETWORK),
-    (RequestRefused, FailureKind.BAD_REQUEST),
-    (ProtocolViolation, FailureKind.PROTOCOL),
-    (UnsupportedEncoding, FailureKind.PROTOCOL),
-    (BodyTooLarge, FailureKind.ANSWER_TOO_LARGE),
-    (TransportError, FailureKind.NETWORK),
-    (LogLimitExceeded, FailureKind.LOG_LIMIT),
-    (Parked, FailureKind.PARKED),
-    (SupervisorFailed, FailureKind.CRASHED),
-    (NotRunning, FailureKind.SHUTTING_DOWN),
-    (MailboxFull, FailureKind.QUEUE_FULL),
-    (CallExpired, FailureKind.DEADLINE),
-    (PoisonRefused, FailureKind.BAD_REQUEST),
-    (ActorCrashed, FailureKind.CRASHED),
-    (KernelError, FailureKind.INTERNAL),
+    _Row(TlsFailed, FailureKind.TLS),
+    _Row(Broken, FailureKind.NETWORK),
+    _Row(RequestRefused, FailureKind.BAD_REQUEST),
+    _Row(ProtocolViolation, FailureKind.PROTOCOL),
+    _Row(UnsupportedEncoding, FailureKind.PROTOCOL),
+    _Row(BodyTooLarge, FailureKind.ANSWER_TOO_LARGE),
+    _Row(TransportError, FailureKind.NETWORK),
+    _Row(LogLimitExceeded, FailureKind.LOG_LIMIT, "the answer is larger than the run log may be"),
+    _Row(Parked, FailureKind.PARKED, "out of service after repeated crashes; it will be tried again"),
+    _Row(SupervisorFailed, FailureKind.CRASHED, _CRASHED),
+    _Row(NotRunning, FailureKind.SHUTTING_DOWN, "shutting down"),
+    _Row(MailboxFull, FailureKind.QUEUE_FULL, "its waiting line is full"),
+    _Row(CallExpired, FailureKind.DEADLINE, "no answer before the deadline"),
+    _Row(PoisonRefused, FailureKind.BAD_REQUEST, "this request has crashed it before and is refused"),
+    _Row(ActorCrashed, FailureKind.CRASHED, _CRASHED),
+    _Row(Exception, FailureKind.INTERNAL, "could not do it because of a bug in the runtime"),
 )
 
 UNSENT = (ConnectFailed, ConnectTimeout, OutOfResources, TlsFailed)
 """After these nothing of the request had left."""
-
-_WORDS: dict[FailureKind, str] = {
-    FailureKind.LOG_LIMIT: "the answer is larger than the run log may be",
-    FailureKind.PARKED: "out of service after repeated crashes; it will be tried again",
-    FailureKind.SHUTTING_DOWN: "shutting down",
-    FailureKind.QUEUE_FULL: "its waiting line is full",
-    FailureKind.DEADLINE: "no answer before the deadline",
-    FailureKind.CRASHED: "crashed while it worked on this request; try again",
-    FailureKind.INTERNAL: "could not do it because of a bug in the runtime",
-}
 
 
 def failure_of(exc: Exception, who: str) -> Failure:
     """What ``exc``, raised on behalf of the provider or actor ``who``, means. Its text never holds a key, a prompt or
     an upstream's address: callers are told it.
     """
-    kind = next((kind for cls, kind in _KINDS if isinstance(exc, cls)), FailureKind.INTERNAL)
-    words = exc.reason if isinstance(exc, TransportError) else _WORDS.get(kind, str(exc))
-    if isinstance(exc, PoisonRefused):
-        words = "this request has crashed it before and is refused"
+    row = next(row for row in _ROWS if isinstance(exc, row.cls))
+    words = exc.reason if isinstance(exc, TransportError) else row.words or str(exc)
     if isinstance(exc, BodyTooLarge):
         words = f"{words} (the provider's max_answer_mb)"
-    return Failure(kind=kind, message=f"{who}: {words}", provider=who)
+    return Failure(kind=row.kind, message=f"{who}: {words}", provider=who)

@@ -16,7 +16,7 @@ from llm_actors.selector.breaker import CircuitBreaker, CircuitState
 from llm_actors.selector.circuits import Circuits, Transition
 from llm_actors.selector.cost import CostOf
 from llm_actors.selector.exploration import ExplorationStatistics
-from llm_actors.selector.failure_effects import Scope, pause_after, scope_of
+from llm_actors.selector.failure_effects import pause_after, scope_of
 from llm_actors.selector.performance import Observed, Performance, Proof
 from llm_actors.selector.ranking import RankedCandidate, Ranking, Unavailable
 from llm_actors.selector.score import Figures, Terms, Weights
@@ -34,7 +34,6 @@ __all__ = [
     "Proof",
     "RankedCandidate",
     "Ranking",
-    "Scope",
     "Selector",
     "SelectorActor",
     "SelectorMessage",

@@ -23,7 +23,6 @@ from llm_actors.selector.circuits import Transition
 from llm_actors.selector.performance import Observed, Proof
 from llm_actors.selector.selector import Selector
 from llm_protocol.events import Failed
-from llm_protocol.failures import RULES, FailureKind
 from llm_protocol.requests import RequestType
 from llm_protocol.response import Usage
 
@@ -32,9 +31,6 @@ OBSERVATIONS_WAITING = 1_024
 
 REFUSED_SECONDS = 60.0
 """How often at most it is told of a provider that its vendor refuses our key or our account."""
-
-# These heal only by hand, and a fallback hides them from everybody but the bill.
-_REFUSED = frozenset({FailureKind.AUTH, FailureKind.QUOTA})
 
 log = logging.getLogger(__name__)
 
@@ -115,11 +111,11 @@ class SelectorActor:
 
     def _tell_refused(self, seen: Observed) -> None:
         provider, failure = seen.candidate.provider, seen.failure
-        if failure is None or failure.kind not in _REFUSED:
-            return
+        if failure is None or not failure.rule.needs_operator:
+            return  # the others are seen by callers; a fallback hides these from everybody but the bill
         if seen.ended - self._refused_at.get(provider, -inf) >= REFUSED_SECONDS:
             self._refused_at[provider] = seen.ended
-            log.warning("%s: %s", seen.candidate, RULES[failure.kind].meaning)
+            log.warning("%s: %s", seen.candidate, failure.rule.meaning)
 
 
 def selector_child(selector: Selector) -> ChildSpec[SelectorMessage]:

@@ -21,8 +21,7 @@ import msgspec
 
 from llm_actors.kernel import Backoff
 from llm_actors.selector.decay import Fading
-from llm_actors.selector.failure_effects import FAILURE_EFFECTS
-from llm_protocol.failures import FailureKind
+from llm_protocol.failures import RULES, FailureKind
 
 FAILURES_IN_A_ROW = 5
 """So many failures with no success between them open the breaker."""
@@ -132,7 +131,7 @@ class CircuitBreaker(msgspec.Struct, frozen=True, kw_only=True):
             return here
         if kind is None:
             return here._succeeded(now)
-        return here._failed(kind, now, draw, flowing) if FAILURE_EFFECTS[kind].breaks else here
+        return here._failed(kind, now, draw, flowing) if RULES[kind].breaks else here
 
     def ended(self, began: float, now: float) -> CircuitBreaker:
         """After an attempt that tells nothing of this breaker's health: a probe gives its slot back."""

@@ -16,10 +16,10 @@ from typing import NamedTuple, TypeVar, final
 
 from llm_actors.deployment import Candidate
 from llm_actors.selector.breaker import LATELY_SECONDS, CircuitBreaker, CircuitState
-from llm_actors.selector.failure_effects import Scope, pause_after, scope_of
+from llm_actors.selector.failure_effects import pause_after, scope_of
 from llm_actors.selector.performance import Observed
 from llm_actors.selector.ranking import Unavailable
-from llm_protocol.failures import RULES, FailureKind
+from llm_protocol.failures import RULES, FailureKind, Scope
 
 MAX_CIRCUITS = 1_024
 """Deployments whose breakers and pauses are kept. A closed breaker makes room first, the longest unheard of."""
@@ -30,9 +30,6 @@ TOGETHER_SECONDS = 30.0
 
 PROBE_HINT_SECONDS = 1.0
 """How long those who find a probe under way are told to wait: it is usually over by then."""
-
-# Nobody knows when these will have healed.
-_GUESSED = frozenset({FailureKind.AUTH, FailureKind.QUOTA})
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -208,7 +205,7 @@ class Circuits:
             return
         until = seen.ended + pause_after(failure)
         if until > seen.ended:
-            guessed = failure.kind in _GUESSED and failure.retry_after is None
+            guessed = failure.rule.needs_operator and failure.retry_after is None
             of = candidate.provider if scope is Scope.PROVIDER else candidate
             self._begin(of, Pause(candidate, seen.ended, until, failure.kind, guessed))
 

@@ -18,9 +18,8 @@ import msgspec
 from llm_actors.deployment import Candidate
 from llm_actors.kernel import Cast
 from llm_actors.selector.decay import Fading, Mean, Series
-from llm_actors.selector.failure_effects import FAILURE_EFFECTS
 from llm_actors.selector.latency import LatencyModel
-from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.failures import AtFault, Failure
 from llm_protocol.requests import RequestType
 from llm_protocol.response import Usage
 
@@ -44,9 +43,6 @@ LEAST_FOR_HEDGE = 20
 
 STALE_SECONDS = 600.0
 """Percentiles that are older are not used."""
-
-# Not the timeouts: those are failures of the candidate, and are held against it as such.
-_GIVEN_UP = frozenset({FailureKind.CANCELLED, FailureKind.DEADLINE})
 
 Key: TypeAlias = tuple[Candidate, RequestType]
 """Each type of request has books of its own: an embedding tells nothing of a chat."""
@@ -138,8 +134,10 @@ class Performance(msgspec.Struct, frozen=True, kw_only=True):
         if seen.failure is None:
             return self._with_success(seen)
         silent = seen.first_token_s is None and not seen.failure.partial
-        changed = self._with_wait(seen) if silent and seen.failure.kind in _GIVEN_UP else self
-        if not FAILURE_EFFECTS[seen.failure.kind].blamed:
+        fault = seen.failure.rule.fault
+        # Timeouts are the candidate's fault and held against it as such.
+        changed = self._with_wait(seen) if silent and fault is AtFault.CALLER else self
+        if fault is not AtFault.PROVIDER:
             return changed
         return msgspec.structs.replace(changed, bad=self.bad.plus(seen.ended), seen_at=seen.ended)
 

@@ -12,7 +12,7 @@ from llm_actors.catalog import Candidate, Catalog
 from llm_actors.catalog.actor import LISTING_SECONDS
 from llm_actors.transport import parse_url
 from llm_protocol.dialect import ModelInfo
-from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.failures import RULES, Failure, FailureKind
 from llm_protocol.lifecycle import NOTICE
 from llm_protocol.policy import Policy
 from llm_protocol.prices import price_of
@@ -23,29 +23,6 @@ from llm_runtime.probes.report import Check, CheckStatus, counted, some
 
 PROVIDER = "provider"
 """What the check of a provider is of."""
-
-_ADDRESS = "is base_url the address of its API, such as https://host/v1?"
-_REACH = "is base_url right, and can the server be reached from this machine?"
-_LATER = "try again later"
-_UNREACHED = frozenset((FailureKind.NETWORK, FailureKind.TLS, FailureKind.TIMEOUT_CONNECT))
-
-# What would be right, by what went wrong. {entry} is the provider's table in the configuration.
-_ADVICE: dict[FailureKind, str] = {
-    FailureKind.AUTH: "put a key that is valid for this address where {entry}.api_key points",
-    FailureKind.TLS: "if its certificate is its own, name it in {entry}.ca_file; if it speaks no TLS, base_url is http",
-    FailureKind.NETWORK: _REACH,
-    FailureKind.TIMEOUT_CONNECT: _REACH,
-    FailureKind.TIMEOUT_TOTAL: _ADDRESS,
-    FailureKind.PROTOCOL: _ADDRESS,
-    FailureKind.INVALID_TOOL_CALL: _ADDRESS,
-    FailureKind.ANSWER_TOO_LARGE: _ADDRESS,
-    FailureKind.MODEL_NOT_FOUND: _ADDRESS,
-    FailureKind.BAD_REQUEST: _ADDRESS,
-    FailureKind.QUOTA: "see to the account's quota",
-    FailureKind.RATE_LIMITED: _LATER,
-    FailureKind.OVERLOADED: _LATER,
-    FailureKind.SERVER_ERROR: _LATER,
-}
 
 
 class Listing(NamedTuple):
@@ -91,13 +68,14 @@ def provider(name: str, entry: Provider, listing: Listing) -> Check:
 
 def _failed(name: str, entry: Provider, failure: Failure) -> tuple[CheckStatus, str]:
     said = failure.message.removeprefix(f"{name}: ").rstrip(".")
-    if failure.kind in _UNREACHED and entry.base_url is not None:  # callers are not told where, so the failure has not
+    if failure.rule.unreached and entry.base_url is not None:  # callers are not told where, so the failure has not
         said = f"{parse_url(entry.base_url)[0]}: {said}"
     if failure.upstream_status is not None and str(failure.upstream_status) not in said:
         said += f" (HTTP {failure.upstream_status})"
     if failure.upstream_status == 404 and entry.kind is LLMProvider.OPENAI_COMPATIBLE and entry.models:
-        return CheckStatus.WARNING, f"{said}: if it lists no models that is no fault; else {_ADDRESS}"
-    advice = _ADVICE.get(failure.kind, "").format(entry=f"providers.{name}")
+        address = RULES[FailureKind.MODEL_NOT_FOUND].advice
+        return CheckStatus.WARNING, f"{said}: if it lists no models that is no fault; else {address}"
+    advice = failure.rule.advice.format(entry=f"providers.{name}")
     if failure.kind is FailureKind.AUTH and entry.api_key is None:
         advice = f"it wants a key: providers.{name}.api_key"
     # Who is told to slow down was let in: nothing is wrong with the provider.

@@ -11,7 +11,7 @@ from llm_actors.run import Run
 from llm_protocol.content import JsonObject
 from llm_protocol.dialect import Inbound, ServerDialect, WireResponse
 from llm_protocol.events import Failed, Finished
-from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.failures import Failure
 from llm_protocol.response import LLMResponse
 from llm_protocol.runtime_fields import is_wanted, limit_fields
 from llm_runtime.server.http_error import JSON, LIMIT_OWNER
@@ -20,8 +20,6 @@ from llm_runtime.server.request_context import RequestContext
 from llm_runtime.server.stream_format import stream_format_for
 
 NO_RETRY = ("x-should-retry", "false")
-_BILLED = (FailureKind.ANSWER_TOO_LARGE, FailureKind.LOG_LIMIT)
-"""Failures of a response that the vendor has made."""
 
 
 def respond(exchange: RequestContext, dialect: ServerDialect, inbound: Inbound, run: Run) -> Awaitable[None]:
@@ -76,8 +74,8 @@ def _fits_header(value: str) -> bool:
 
 
 def encode_failure(dialect: ServerDialect, failure: Failure, inbound: Inbound | None = None) -> WireResponse:
-    """A failure in the dialect's own shape. Where an answer, or some of it, had been made, clients are told not to ask
-    again by themselves: it would be paid for twice. Whose limit refused is told in a header, and in the body to a
+    """A failure in the dialect's own shape. Clients are told not to ask again by themselves where that cannot
+    help, or would be paid for twice. Whose limit refused is told in a header, and in the body to a
     client whose request, ``inbound``, spoke of ``llm_runtime``.
     """
     response = dialect.encode_error(failure)
@@ -85,7 +83,7 @@ def encode_failure(dialect: ServerDialect, failure: Failure, inbound: Inbound | 
         response = response._replace(headers=(*response.headers, (LIMIT_OWNER, failure.limited_by)))
         if inbound is not None and is_wanted(inbound):
             response = response._replace(body=limit_fields(response.body, failure))
-    if not (failure.partial or failure.kind in _BILLED) or NO_RETRY in response.headers:
+    if failure.client_retry or NO_RETRY in response.headers:
         return response
     return response._replace(headers=(*response.headers, NO_RETRY))
 

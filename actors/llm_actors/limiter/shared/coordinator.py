@@ -12,11 +12,12 @@ from typing import NamedTuple, final
 import trio
 
 from llm_actors.limiter.fair_queue import QueuedRequest
-from llm_actors.limiter.leases import Lease, Settlement
+from llm_actors.limiter.leases import Lease
 from llm_actors.limiter.rate_limiter import Granted, RateLimiter
 from llm_actors.limiter.shared.redis import SharedLedger
 from llm_actors.limiter.shared.wire import Claim, LedgerReply, Party, Receipt
 from llm_actors.redis import RedisServer
+from llm_protocol.failures import Settlement
 
 PATIENCE_SECONDS = 1.0
 """For how long ahead a request takes a place in the shared line, and as long again as it has waited already: a large

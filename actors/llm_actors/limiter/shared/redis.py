@@ -26,7 +26,6 @@ from llm_actors.kernel.errors import is_fatal
 from llm_actors.kernel.supervisor_run import PARK_PAUSES
 from llm_actors.kernel.trace import exception_site
 from llm_actors.kernel.window import Streak
-from llm_actors.limiter.leases import Settlement
 from llm_actors.limiter.limit_state import LimitState
 from llm_actors.limiter.shared.wire import (
     Claim,
@@ -41,6 +40,7 @@ from llm_actors.limiter.shared.wire import (
     encode,
 )
 from llm_actors.redis import RedisAwayError, RedisProblem, RedisScript, RedisServer, session
+from llm_protocol.failures import Settlement
 
 MAX_BATCH = 256
 """Entries told at once. It bounds how long the server is busy with us: well below a millisecond."""

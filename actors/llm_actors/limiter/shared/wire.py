@@ -9,8 +9,8 @@ from typing import Annotated, NamedTuple, TypeAlias, final
 import msgspec
 from msgspec import Meta
 
-from llm_actors.limiter.leases import Settlement
 from llm_actors.limiter.limit_state import LimitState
+from llm_protocol.failures import Settlement
 
 MAX_TIME = 1e12
 """A clock that shows more seconds is nonsense."""

@@ -43,9 +43,6 @@ MEMBERS_SHARE = 0.7
 LAST_SHARE = 0.95
 """Of the time that is left, what the last step has; the rest is for giving what there is."""
 
-REFUSED = frozenset((FailureKind.BAD_REQUEST, FailureKind.UNSUPPORTED))
-"""What a model says to a temperature it does not want to be told."""
-
 Enough: TypeAlias = Callable[[Sequence[Member]], bool]
 """Whether these answers, in the order they came, will do."""
 
@@ -204,7 +201,9 @@ class Ensemble:
             return RunResult(Failed(failure=member.refused), None)
         ending = await AttemptLoop(self.services, self._ask_of(member)).answer()
         plain = self.ask.request.parameters
-        if isinstance(ending.end, Failed) and ending.end.failure.kind in REFUSED and plain != member.request.parameters:
+        failure = ending.end.failure if isinstance(ending.end, Failed) else None
+        # Some models refuse a temperature; they are asked once more without what the ensemble set.
+        if failure is not None and failure.rule.of_parameters and plain != member.request.parameters:
             member.request = msgspec.structs.replace(member.request, parameters=plain)
             ending = await AttemptLoop(self.services, self._ask_of(member)).answer()
         return ending

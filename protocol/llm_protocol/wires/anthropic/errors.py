@@ -16,7 +16,7 @@ from llm_protocol.codec.headers import header, int_header, retry_after, seconds_
 from llm_protocol.codec.json import WireError, decode_json
 from llm_protocol.content import JsonObject
 from llm_protocol.dialect import Headers, RateLimits, WireResponse, refusal
-from llm_protocol.failures import RULES, Failure, FailureKind, Step, kind_of_status
+from llm_protocol.failures import RULES, Failure, FailureKind, kind_of_status
 from llm_protocol.redact import error_message
 
 _KINDS = {
@@ -64,7 +64,7 @@ def failure_of(error: Any, *, status: int | None, headers: Headers = ()) -> Fail
     if kind == FailureKind.RATE_LIMITED and header(headers, "x-should-retry") == "false":
         kind = FailureKind.QUOTA  # a limit that waiting does not lift
     param = _PARAM.match(text or "")
-    named = param is not None and kind in (FailureKind.BAD_REQUEST, FailureKind.UNSUPPORTED)
+    named = param is not None and RULES[kind].of_parameters
     return Failure(
         kind=kind,
         message=error_message(
@@ -159,5 +159,5 @@ def error_object(failure: Failure) -> JsonObject:
 
 def encode_error(failure: Failure) -> WireResponse:
     """Status, headers and body that Anthropic's SDK understands. Retries that cannot help are forbidden."""
-    hint = () if failure.rule.step == Step.RETRY else (("x-should-retry", "false"),)
+    hint = () if failure.client_retry else (("x-should-retry", "false"),)
     return refusal(failure, error_object(failure), *hint)

@@ -16,7 +16,7 @@ from llm_protocol.codec.times import duration
 from llm_protocol.content import JsonObject
 from llm_protocol.dialect import Headers, WireResponse, refusal
 from llm_protocol.events import Failed
-from llm_protocol.failures import Failure, FailureKind, Step, kind_of_status
+from llm_protocol.failures import Failure, FailureKind, kind_of_status
 from llm_protocol.redact import error_message
 
 _SPENT = frozenset(
@@ -181,5 +181,5 @@ def error_body(failure: Failure) -> JsonObject:
 
 def encode_error(failure: Failure) -> WireResponse:
     """Status, headers and body. A client must not repeat what was half delivered or cannot succeed."""
-    hint = (("x-should-retry", "false"),) if failure.partial or failure.rule.step is Step.STOP else ()
+    hint = (("x-should-retry", "false"),) if not failure.client_retry else ()
     return refusal(failure, error_body(failure), *hint)
