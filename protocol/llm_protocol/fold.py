@@ -9,17 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from llm_protocol.content import Image, JsonObject, Opaque, Part, Reasoning, Refusal, Text, ToolCall, ToolResult
+from llm_protocol.codec.items import DELTA_OF, OpenItem, kind_of, text_of
+from llm_protocol.content import JsonObject, Part, Text, ToolCall
 from llm_protocol.embedding import Embedding
 from llm_protocol.events import (
-    Delta,
     Embedded,
     Event,
     Failed,
     FieldsAdded,
     Finished,
     ItemDone,
-    ItemKind,
     ItemStarted,
     MemberDelta,
     MemberDone,
@@ -35,43 +34,13 @@ from llm_protocol.events import (
 )
 from llm_protocol.extra_fields import merge
 from llm_protocol.response import FinishReason, LLMResponse, Usage
-from llm_protocol.text_buffer import TextBuffer
-
-DELTA_OF: dict[ItemKind, type[Delta]] = {
-    "text": TextDelta,
-    "reasoning": ReasoningDelta,
-    "tool_call": ToolCallDelta,
-    "refusal": RefusalDelta,
-}
-
-
-class _Open:
-    """An item that is not done yet."""
-
-    __slots__ = ("pieces", "start")
-
-    def __init__(self, start: ItemStarted) -> None:
-        self.start = start
-        self.pieces = TextBuffer()
-
-    def part(self) -> Part | None:
-        text = self.pieces.text()
-        match self.start.kind:
-            case "text":
-                return Text(text) if text else None
-            case "reasoning":
-                return Reasoning(text=text) if text else None
-            case "refusal":
-                return Refusal(text) if text else None
-            case _:
-                return None  # half a tool call or picture is never handed over as one
 
 
 class Fold:
     """Feed it events in order; ask for the parts, or for the response, at any time."""
 
     def __init__(self) -> None:
-        self._items: dict[int, Part | _Open] = {}
+        self._items: dict[int, Part | OpenItem] = {}
         self.started = Started()
         self.usage: Usage | None = None
         self.vectors: tuple[Embedding, ...] = ()
@@ -83,10 +52,10 @@ class Fold:
         match event:
             case TextDelta() | ReasoningDelta() | ToolCallDelta() | RefusalDelta():
                 item = self._items.get(event.index)
-                if isinstance(item, _Open):
+                if isinstance(item, OpenItem):
                     item.pieces.append(event.text)
             case ItemStarted():
-                self._items[event.index] = _Open(event)
+                self._items[event.index] = OpenItem(event.index, event.kind)
             case ItemDone():
                 self._items[event.index] = event.part
             case UsageReported():
@@ -114,7 +83,9 @@ class Fold:
 
     def parts(self) -> tuple[Part, ...]:
         """What there is, in order of appearance; unfinished text as far as it came."""
-        found = (item.part() if isinstance(item, _Open) else item for _, item in sorted(self._items.items()))
+        found = (
+            item.readable_part() if isinstance(item, OpenItem) else item for _, item in sorted(self._items.items())
+        )
         return tuple(part for part in found if part is not None)
 
     def response(
@@ -154,7 +125,7 @@ class Fold:
 
 def item_events(index: int, part: Part, *, piece: int | None = None) -> Iterator[Event]:
     """One whole part as its events, its text in deltas of at most ``piece`` characters (default: one delta)."""
-    kind, text = _kind_and_text(part)
+    kind, text = kind_of(part), text_of(part)
     call = part if isinstance(part, ToolCall) else None
     yield ItemStarted(index=index, kind=kind, id=call.id if call else None, name=call.name if call else None)
     delta = DELTA_OF.get(kind)
@@ -163,24 +134,6 @@ def item_events(index: int, part: Part, *, piece: int | None = None) -> Iterator
         for at in range(0, len(text), step):
             yield delta(index, text[at : at + step])
     yield ItemDone(index=index, part=part)
-
-
-def _kind_and_text(part: Part) -> tuple[ItemKind, str]:
-    match part:
-        case Text():
-            return "text", part.text
-        case Reasoning():
-            return "reasoning", part.text
-        case ToolCall():
-            return "tool_call", part.arguments
-        case Refusal():
-            return "refusal", part.text
-        case Image():
-            return "image", ""
-        case Opaque():
-            return "opaque", ""
-        case ToolResult():
-            raise ValueError("a tool result is never part of an answer")
 
 
 def unfold(response: LLMResponse, *, piece: int | None = None) -> Iterator[Event]:

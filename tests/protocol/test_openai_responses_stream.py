@@ -464,10 +464,13 @@ def answers(draw: st.DrawFn) -> LLMResponse:
         reason = FinishReason.CONTENT_FILTER
     elif draw(st.booleans()):
         reason, raw = FinishReason.LENGTH, "max_output_tokens"
+    usage = draw(usages)
+    if usage is not None:  # searches are counted in the output, not in the usage
+        usage = msgspec.structs.replace(usage, web_searches=sum(isinstance(part, Opaque) for part in parts))
     return answer(
         *parts,
         content="".join(part.text for part in parts if isinstance(part, Text)),
-        usage=draw(usages),
+        usage=usage,
         finish_reason=reason,
         raw_finish_reason=raw,
         upstream_id="resp_abc",

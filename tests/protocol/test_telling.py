@@ -9,6 +9,7 @@ import pytest
 
 from llm_protocol.content import Text
 from llm_protocol.dialect import ServerDialect
+from llm_protocol.embedding import Embedding
 from llm_protocol.events import Event, Finished, ItemDone, ItemStarted, Started, TextDelta, UsageReported
 from llm_protocol.requests import EmbeddingRequest
 from llm_protocol.response import FinishReason, LLMResponse, Usage
@@ -87,7 +88,7 @@ def test_who_speaks_of_it_is_told_once_in_each_form_and_nobody_else(
 
 @pytest.mark.parametrize(("server", "path", "body"), EMBEDDINGS)
 def test_of_vectors_too(server: ServerDialect, path: str, body: dict[str, object]) -> None:
-    response = msgspec.structs.replace(RESPONSE, content="", output=(), embeddings=((1.0, 0.0),))
+    response = msgspec.structs.replace(RESPONSE, content="", output=(), embeddings=(Embedding.of((1.0, 0.0)),))
     assert told(server, path, body, response) == [None]
     [whole] = told(server, path, body | {"llm_runtime": {}}, response)
     assert isinstance(whole, dict)

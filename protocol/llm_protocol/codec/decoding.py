@@ -14,11 +14,12 @@ from typing import Any, Protocol, final
 import msgspec
 
 from llm_protocol.codec.error_body import find_error
+from llm_protocol.codec.items import OpenItem
 from llm_protocol.codec.json import TooLarge, WireError, decode_json
 from llm_protocol.codec.sse import ServerSentEvent, SseDecoder
 from llm_protocol.codec.tool_calls import InvalidToolCall, ToolCalls, checked_call
 from llm_protocol.content import Part, ToolCall
-from llm_protocol.events import Event, Failed, Finished, ItemKind, ItemStarted
+from llm_protocol.events import Event, Failed, Finished, ItemDone, ItemKind, ItemStarted
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.fold import item_events
 from llm_protocol.response import FinishReason
@@ -93,6 +94,15 @@ class AnswerDecoder(ABC):
         self._items += 1
         self._out.append(ItemStarted(index=index, kind=kind, id=id_, name=name))
         return index
+
+    def _add(self, item: OpenItem, text: str) -> None:
+        """Tell more of the text of ``item``."""
+        if text:
+            self._out.append(item.delta(text))
+
+    def _end(self, item: OpenItem, part: Part) -> None:
+        """Tell that ``item`` is whole."""
+        self._out.append(ItemDone(index=item.index, part=part))
 
     def _tool_calls(self, prefix: str) -> ToolCalls:
         """The accumulator of this answer's tool calls; ``prefix`` begins the ids of those that came without one."""

@@ -15,13 +15,13 @@ import msgspec
 
 from llm_protocol.codec.decoding import CUTTING, AnswerDecoder
 from llm_protocol.codec.error_body import find_error
+from llm_protocol.codec.items import OpenItem
 from llm_protocol.codec.json import JsonDecoder, WireError, decode_object, encode_json
 from llm_protocol.codec.lenient import read, read_object
 from llm_protocol.codec.sse import ServerSentEvent
 from llm_protocol.codec.tool_calls import CallPiece, PendingCall
 from llm_protocol.content import JsonObject, Opaque, Part, ToolCall
 from llm_protocol.events import (
-    ItemDone,
     ItemKind,
     ReasoningDelta,
     Started,
@@ -70,21 +70,19 @@ _ESSENTIAL = frozenset(("type", "delta", "content_block", "message", "text", "pa
 _PIECE_FIELDS = {"text": "text", "thinking": "thinking"}
 
 
-class _Block:
-    """A block that has started. ``item`` is its place among the items."""
+class _Block(OpenItem):
+    """A block that has started."""
 
-    __slots__ = ("call", "citations", "item", "kind", "pieces", "signature", "start")
+    __slots__ = ("call", "citations", "signature", "start")
 
-    def __init__(self, item: int, start: JsonObject) -> None:
-        self.item = item
+    def __init__(self, index: int, start: JsonObject) -> None:
+        super().__init__(index, KINDS.get(start.get("type"), "opaque"))
         self.start = start
         self.call: PendingCall | None = None
-        self.kind: ItemKind = KINDS.get(start.get("type"), "opaque")
-        self.pieces = TextBuffer()
         self.signature = TextBuffer()
         self.citations: list[Any] = []
 
-    def part(self) -> Part:
+    def whole(self) -> Part:
         """The whole part. Raises `WireError`."""
         block, joined = dict(self.start), self.pieces.text()
         field = _PIECE_FIELDS.get(block["type"])
@@ -170,9 +168,9 @@ class AnthropicDecoder(AnswerDecoder):
             return
         self._begin(block.kind)
         if block.kind == "text" and start.get("text"):
-            self._out.append(TextDelta(block.item, text_of(start, "text")))
+            self._out.append(TextDelta(block.index, text_of(start, "text")))
         elif block.kind == "reasoning" and start.get("thinking"):
-            self._out.append(ReasoningDelta(block.item, text_of(start, "thinking")))
+            self._out.append(ReasoningDelta(block.index, text_of(start, "thinking")))
 
     def _block(self, event: AnthropicStreamEvent) -> _Block:
         block = self._blocks.get(-1 if event.index is None else event.index)
@@ -183,11 +181,11 @@ class AnthropicDecoder(AnswerDecoder):
     def _take_delta(self, event_index: int | None, block: _Block, delta: AnthropicDelta) -> None:
         match delta.type, block.kind:
             case "text_delta", "text":
-                self._add(block, delta.text, TextDelta)
+                self._add(block, _there(delta.text, "text"))
             case "thinking_delta", "reasoning":
-                self._add(block, delta.thinking, ReasoningDelta)
+                self._add(block, _there(delta.thinking, "thinking"))
             case "input_json_delta", "tool_call":
-                self._add_arguments(event_index, block, delta.partial_json)
+                self._add_arguments(event_index, block, _there(delta.partial_json, "partial_json"))
             case "input_json_delta", "opaque":
                 block.pieces.append(delta.partial_json or "")
             case "signature_delta", _:
@@ -197,19 +195,10 @@ class AnthropicDecoder(AnswerDecoder):
             case (("text_delta" | "thinking_delta" | "input_json_delta"), _):
                 raise WireError(f"{delta.type} in a block of type {block.start['type']!r}")
 
-    def _add_arguments(self, index: int | None, block: _Block, piece: str | None) -> None:
-        if piece is None:
-            raise WireError("a delta without its text")
+    def _add_arguments(self, index: int | None, block: _Block, piece: str) -> None:
         if piece:
             block.pieces.append(piece)
             self._made.add(CallPiece(index=index, text=piece))
-
-    def _add(self, block: _Block, piece: str | None, delta: type[TextDelta | ReasoningDelta]) -> None:
-        if piece is None:
-            raise WireError("a delta without its text")
-        if piece:
-            block.pieces.append(piece)
-            self._out.append(delta(block.item, piece))
 
     def _stop_block(self, event: AnthropicStreamEvent) -> None:
         block = self._block(event)
@@ -226,7 +215,7 @@ class AnthropicDecoder(AnswerDecoder):
         if block.call is not None:
             self._made.end(block.call, self._call_part)
             return
-        self._out.append(ItemDone(index=block.item, part=block.part()))
+        self._end(block, block.whole())
 
     def _release(self) -> None:
         held, self._held = self._held, None

@@ -12,22 +12,19 @@ from typing import Any, final
 
 from llm_protocol.codec.decoding import CUTTING, AnswerDecoder
 from llm_protocol.codec.error_body import find_error
+from llm_protocol.codec.items import OpenItem
 from llm_protocol.codec.json import JsonDecoder, WireError
 from llm_protocol.codec.lenient import read, read_object
 from llm_protocol.codec.sse import ServerSentEvent
 from llm_protocol.codec.tool_calls import CallPiece, PendingCall
-from llm_protocol.content import Part, Reasoning, Text, ToolCall
+from llm_protocol.content import ToolCall
 from llm_protocol.events import (
-    ItemDone,
     ItemKind,
-    ReasoningDelta,
     Started,
-    TextDelta,
     UsageReported,
 )
 from llm_protocol.failures import Failure
 from llm_protocol.response import FinishReason
-from llm_protocol.text_buffer import TextBuffer
 from llm_protocol.wires.cohere.content import TOOL_PLAN, cite, decode_assistant, text_of
 from llm_protocol.wires.cohere.errors import in_stream_failure
 from llm_protocol.wires.cohere.shapes import (
@@ -52,25 +49,14 @@ _KNOWN = frozenset(
 ) | {"tool-plan-delta", ""}
 
 
-class _Item:
-    """An item that has started."""
+class _Item(OpenItem):
+    """A plan, a thought or a text; only texts have citations."""
 
-    __slots__ = ("citations", "id", "index", "kind", "pieces")
+    __slots__ = ("citations",)
 
-    def __init__(self, index: int, kind: ItemKind, item_id: str | None = None) -> None:
-        self.index = index
-        self.kind = kind
-        self.id = item_id
-        self.pieces = TextBuffer()
+    def __init__(self, index: int, kind: ItemKind, id_: str | None = None) -> None:
+        super().__init__(index, kind, id_)
         self.citations: list[Any] = []
-
-    def part(self) -> Part:
-        text = self.pieces.text()
-        match self.kind:
-            case "reasoning":
-                return Reasoning(text=text, id=self.id, dialect=NAME)
-            case _:
-                return cite(Text(text), self.citations)
 
 
 @final
@@ -155,12 +141,6 @@ class CohereDecoder(AnswerDecoder):
             raise WireError("content-delta without its text")
         self._add(item, piece)
 
-    def _add(self, item: _Item, piece: str) -> None:
-        if piece:
-            item.pieces.append(piece)
-            delta = TextDelta if item.kind == "text" else ReasoningDelta
-            self._out.append(delta(item.index, piece))
-
     def _end_content(self, index: int) -> None:
         item = self._contents.pop(index, None)
         if item is None:
@@ -208,7 +188,7 @@ class CohereDecoder(AnswerDecoder):
     # -------------------------------------------------------- ends
 
     def _done(self, item: _Item) -> None:
-        self._out.append(ItemDone(index=item.index, part=item.part()))
+        self._end(item, cite(item.part(dialect=NAME), item.citations))
 
     def _settle(self) -> None:
         """Something new begins: what was waiting is whole."""

@@ -12,18 +12,20 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, final
 
+import msgspec
+
 from llm_protocol.codec.decoding import BLANK, AnswerDecoder
 from llm_protocol.codec.error_body import find_error
+from llm_protocol.codec.items import OpenItem
 from llm_protocol.codec.json import JsonDecoder, WireError, decode_json, json_text
 from llm_protocol.codec.json_array import JsonArrayDecoder
 from llm_protocol.codec.lenient import read, read_object
 from llm_protocol.codec.media import unbase64
 from llm_protocol.codec.sse import MAX_EVENT_BYTES, ServerSentEvent, SseDecoder
 from llm_protocol.content import Image, JsonObject, Opaque, Reasoning, Text, ToolCall
-from llm_protocol.events import ItemDone, ItemKind, ReasoningDelta, Started, TextDelta, UsageReported
+from llm_protocol.events import ItemKind, Started, UsageReported
 from llm_protocol.failures import Failure
 from llm_protocol.response import FinishReason
-from llm_protocol.text_buffer import TextBuffer
 from llm_protocol.wires.gemini.errors import failure_of
 from llm_protocol.wires.gemini.shapes import (
     BROKEN_REASONS,
@@ -92,9 +94,7 @@ class GeminiDecoder(AnswerDecoder):
         super().__init__()
         self._begun = False
         self._id = ""
-        self._index = -1  # of the open item
-        self._kind = ""  # of the open item, "text" or "reasoning"; "" when none is open
-        self._pieces = TextBuffer()
+        self._open: OpenItem | None = None
         self._calls = 0
         self._usage: GeminiUsageMetadata | None = None
         self._hidden: tuple[int | None, int | None] | None = None
@@ -105,13 +105,13 @@ class GeminiDecoder(AnswerDecoder):
 
     def take(self, piece: ServerSentEvent) -> None:
         """Take the next chunk into account. Raises `WireError`."""
-        self._add(piece.data)
+        self._take_chunk(piece.data)
 
     def take_whole(self, body: bytes) -> None:
         """Take a body that is one chunk, or an array of them. Raises `WireError`."""
         for chunk in cut_whole(body):
             if not self.over:
-                self._add(chunk)
+                self._take_chunk(chunk)
         if self._finish is None and not self._items and not self.over:
             raise WireError("it has no candidates")
         if not self.over:
@@ -136,7 +136,7 @@ class GeminiDecoder(AnswerDecoder):
         self._tell_usage(final=self._is_counted)
         super().fail(failure)
 
-    def _add(self, text: str | bytes) -> None:
+    def _take_chunk(self, text: str | bytes) -> None:
         chunk = read(_CHUNK, GeminiChunk, text, _ESSENTIAL, self.ignored)
         if chunk.error is not None:
             self.fail(failure_of(None, read_object(text)))
@@ -220,26 +220,20 @@ class GeminiDecoder(AnswerDecoder):
     def _take_text(self, kind: ItemKind, text: str, signature: str | None) -> None:
         if not text and not signature:
             return
-        if self._kind != kind:
+        if self._open is None or self._open.kind != kind:
             self._close_item(None)
-            self._kind = kind
-            self._index = self._begin(kind)
-        if text:
-            self._pieces.append(text)
-            self._out.append(TextDelta(self._index, text) if kind == "text" else ReasoningDelta(self._index, text))
+            self._open = OpenItem(self._begin(kind), kind)
+        self._add(self._open, text)
         if signature:
             self._close_item(signature)
 
     def _close_item(self, signature: str | None) -> None:
-        if not self._kind:
+        if self._open is None:
             return
-        text = self._pieces.text()
-        part = (
-            Text(text, signature) if self._kind == "text" else Reasoning(text=text, signature=signature, dialect=NAME)
-        )
-        self._out.append(ItemDone(index=self._index, part=part))
-        self._kind = ""
-        self._pieces.clear()
+        part = self._open.part(dialect=NAME)
+        assert isinstance(part, Text | Reasoning)
+        self._end(self._open, msgspec.structs.replace(part, signature=signature))
+        self._open = None
 
     def _whole(self, part: ToolCall | Image | Opaque) -> None:
         self._close_item(None)

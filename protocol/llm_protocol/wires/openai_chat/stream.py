@@ -6,31 +6,27 @@ An answer is good only with a ``finish_reason``; ``[DONE]`` without one is a cut
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias, final
+from typing import Any, final
 
 import msgspec
 
 from llm_protocol.codec.decoding import CUTTING, AnswerDecoder
+from llm_protocol.codec.items import OpenItem
 from llm_protocol.codec.json import WireError
 from llm_protocol.codec.lenient import read_object
 from llm_protocol.codec.media import image_from_url
 from llm_protocol.codec.sse import ServerSentEvent
 from llm_protocol.codec.tool_calls import CallPiece, PendingCall
-from llm_protocol.content import JsonObject, Opaque, Part, Reasoning, Refusal, Text, ToolCall
+from llm_protocol.content import JsonObject, Opaque, Part, Reasoning, ToolCall
 from llm_protocol.events import (
     FieldsAdded,
-    ItemDone,
     ItemKind,
-    ReasoningDelta,
-    RefusalDelta,
     Started,
-    TextDelta,
     UsageReported,
 )
 from llm_protocol.extra_fields import grows, merge
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.response import FinishReason
-from llm_protocol.text_buffer import TextBuffer
 from llm_protocol.wires.openai_chat.errors import error_in, failure_of
 from llm_protocol.wires.openai_chat.shapes import (
     DETAILS,
@@ -51,28 +47,19 @@ from llm_protocol.wires.openai_chat.shapes import (
     with_details,
 )
 
-_TextDelta: TypeAlias = type[TextDelta] | type[ReasoningDelta] | type[RefusalDelta]
-_KIND: dict[_TextDelta, ItemKind] = {TextDelta: "text", ReasoningDelta: "reasoning", RefusalDelta: "refusal"}
 
+class _Item(OpenItem):
+    """A text of some kind. ``details`` is reasoning in its vendor's own form."""
 
-class _Speech:
-    """A text of some kind that is being said."""
+    __slots__ = ("details",)
 
-    __slots__ = ("delta", "details", "index", "pieces")
-
-    def __init__(self, index: int, delta: _TextDelta) -> None:
-        self.index = index
-        self.delta = delta
-        self.pieces = TextBuffer()
+    def __init__(self, index: int, kind: ItemKind) -> None:
+        super().__init__(index, kind)
         self.details: JsonObject = {}
 
-    def part(self, dialect: str) -> Part:
-        text = self.pieces.text()
-        if self.delta is TextDelta:
-            return Text(text)
-        if self.delta is ReasoningDelta:
-            return with_details(Reasoning(text=text, dialect=dialect), self.details.get(DETAILS, []))
-        return Refusal(text)
+    def part(self, *, dialect: str | None = None) -> Part:
+        part = super().part(dialect=dialect)
+        return with_details(part, self.details.get(DETAILS, [])) if isinstance(part, Reasoning) else part
 
 
 _NO_CALL = ChatCall()
@@ -86,7 +73,7 @@ class OpenAIChatDecoder(AnswerDecoder):
         super().__init__()
         self._dialect = dialect
         self._started = False
-        self._open: _Speech | None = None
+        self._open: _Item | None = None
         self._made = self._tool_calls(f"call_{request_id.removeprefix('req_')[:24]}")
         self._refused = False
         self._states: dict[tuple[str, str], Any] = {}
@@ -111,7 +98,7 @@ class OpenAIChatDecoder(AnswerDecoder):
         if chunk.error or (chunk.choices is None and error_in(read_object(text))):
             self.fail(failure_of(read_object(text)))
         else:
-            self._add(chunk, extras)
+            self._take_chunk(chunk, extras)
 
     def end(self, stray: bytes) -> None:
         """The body has ended. One that was JSON where a stream was promised is an error, or an answer all the same."""
@@ -129,7 +116,7 @@ class OpenAIChatDecoder(AnswerDecoder):
         # A whole answer has one choice, whatever its number; a stream of several is told apart by theirs.
         first = next((choice for choice in chunk.choices if not choice.index), chunk.choices[0])
         first.index, chunk.choices = 0, [first]
-        self._add(chunk, extras)
+        self._take_chunk(chunk, extras)
         if self._reason is None:
             self._reason = "stop"
         self._finish()
@@ -144,7 +131,7 @@ class OpenAIChatDecoder(AnswerDecoder):
         """What an error body means."""
         return failure_of(body)
 
-    def _add(self, chunk: ChatChunk, extras: JsonObject) -> None:
+    def _take_chunk(self, chunk: ChatChunk, extras: JsonObject) -> None:
         if chunk.usage is not None:
             self._usage, self._is_counted = chunk.usage, not chunk.choices
             self._services = service_of(chunk.service_tier)
@@ -176,18 +163,18 @@ class OpenAIChatDecoder(AnswerDecoder):
 
     def _add_details(self, details: list[Any], delta: ChatDelta | None) -> None:
         """Reasoning in its vendor's own form, beside the readable one or instead of it."""
-        merge(self._speech_of(ReasoningDelta).details, {DETAILS: details})
+        merge(self._item_of("reasoning").details, {DETAILS: details})
         is_beside = delta is not None and (delta.reasoning or delta.reasoning_content)
         if not is_beside and (text := text_of_details(details)):
-            self._text(ReasoningDelta, text)
+            self._text("reasoning", text)
 
     def _choice(self, choice: ChatChoice) -> None:
         delta = choice.delta or choice.message
         if delta is not None:
             if delta.content and not (delta.reasoning or delta.reasoning_content):  # the common case first
-                self._text(TextDelta, delta.content)
+                self._text("text", delta.content)
             else:
-                self._speech(delta)
+                self._thought_and_text(delta)
             if delta.tool_calls:
                 alone = len(delta.tool_calls) == 1
                 for call in delta.tool_calls:
@@ -197,31 +184,30 @@ class OpenAIChatDecoder(AnswerDecoder):
             if delta.images:
                 self._images(delta.images)
         elif choice.text:
-            self._text(TextDelta, choice.text)
+            self._text("text", choice.text)
         if delta is not None and delta.refusal:
             self._refused = True
-            self._text(RefusalDelta, delta.refusal)
+            self._text("refusal", delta.refusal)
         if choice.finish_reason and choice.finish_reason != "null":
             self._reason = choice.finish_reason  # content may follow it, and another one: the last counts
 
-    def _speech(self, delta: ChatDelta) -> None:
+    def _thought_and_text(self, delta: ChatDelta) -> None:
         thought = delta.reasoning or delta.reasoning_content
         if thought:
-            self._text(ReasoningDelta, thought)
+            self._text("reasoning", thought)
         if delta.content:
-            self._text(TextDelta, delta.content)
+            self._text("text", delta.content)
 
-    def _speech_of(self, delta: _TextDelta) -> _Speech:
-        speech = self._open
-        if speech is None or speech.delta is not delta:
+    def _item_of(self, kind: ItemKind) -> _Item:
+        """The open item, if it is of this kind; else a new one."""
+        item = self._open
+        if item is None or item.kind != kind:
             self._close_open()
-            speech = self._open = _Speech(self._begin(_KIND[delta]), delta)
-        return speech
+            item = self._open = _Item(self._begin(kind), kind)
+        return item
 
-    def _text(self, delta: _TextDelta, text: str) -> None:
-        speech = self._speech_of(delta)
-        speech.pieces.append(text)
-        self._out.append(delta(speech.index, text))
+    def _text(self, kind: ItemKind, text: str) -> None:
+        self._add(self._item_of(kind), text)
 
     def _call(self, call: ChatCall, alone: bool) -> None:
         if call == _NO_CALL:  # the entry may be what a piece of a call should have been: it must not pass for nothing
@@ -243,7 +229,7 @@ class OpenAIChatDecoder(AnswerDecoder):
 
     def _close_open(self) -> None:
         if self._open is not None:
-            self._out.append(ItemDone(index=self._open.index, part=self._open.part(self._dialect)))
+            self._end(self._open, self._open.part(dialect=self._dialect))
             self._open = None
 
     def _finish(self) -> None:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, final
 
 import msgspec
 
+from llm_protocol.codec.items import DELTA_OF
 from llm_protocol.codec.json import encode_json
 from llm_protocol.codec.merging import ANY_DELTAS, count_pieces, cut, merged
 from llm_protocol.content import JsonObject, Opaque, Part, Reasoning, Refusal, Text, ToolCall
@@ -37,7 +38,6 @@ from llm_protocol.events import (
     Restarted,
     UsageReported,
 )
-from llm_protocol.fold import DELTA_OF
 from llm_protocol.response import Usage
 from llm_protocol.text_buffer import TextBuffer
 from llm_protocol.wires.responses.content import content, item_id, output_item, summary

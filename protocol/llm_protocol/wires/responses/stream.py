@@ -12,22 +12,21 @@ import msgspec
 
 from llm_protocol.codec.decoding import AnswerDecoder
 from llm_protocol.codec.error_body import find_error
+from llm_protocol.codec.items import OpenItem
 from llm_protocol.codec.json import WireError, json_text
 from llm_protocol.codec.lenient import read_object
 from llm_protocol.codec.sse import ServerSentEvent
 from llm_protocol.codec.tool_calls import checked_call
-from llm_protocol.content import JsonObject, Part, Reasoning, Refusal, Text, ToolCall
+from llm_protocol.content import JsonObject, Part, Refusal, ToolCall
 from llm_protocol.errors import BadRequestError
 from llm_protocol.events import (
-    ItemDone,
     ItemKind,
     Started,
     UsageReported,
 )
 from llm_protocol.failures import Failure, FailureKind
-from llm_protocol.fold import DELTA_OF, item_events
+from llm_protocol.fold import item_events
 from llm_protocol.response import FinishReason
-from llm_protocol.text_buffer import TextBuffer
 from llm_protocol.wires.openai_chat.shapes import service_of
 from llm_protocol.wires.responses.content import JOINT, decode_item
 from llm_protocol.wires.responses.errors import read_failure_in
@@ -56,33 +55,14 @@ _INCOMPLETE = {
 }
 
 
-class _Item:
+class _Item(OpenItem):
     """One item of ours: a content part of a message, or another item of the vendor's."""
 
-    __slots__ = ("id", "index", "kind", "name", "pieces", "section")
+    __slots__ = ("section",)
 
     def __init__(self, index: int, kind: ItemKind, id_: str | None, name: str | None) -> None:
-        self.index = index
-        self.kind: ItemKind = kind
-        self.id = id_
-        self.name = name
-        self.pieces = TextBuffer()
+        super().__init__(index, kind, id_, name)
         self.section = 0  # of a summary, or of reasoning text
-
-    def part(self) -> Part:
-        """What was streamed, as a part."""
-        text = self.pieces.text()
-        match self.kind:
-            case "text":
-                return Text(text)
-            case "refusal":
-                return Refusal(text)
-            case "reasoning":
-                return Reasoning(text=text)
-            case "tool_call":
-                return ToolCall(id=self.id or "", name=self.name or "", arguments=text)
-            case _:
-                raise AssertionError(self.kind)  # no other kind is ever opened
 
 
 @final
@@ -110,7 +90,7 @@ class OpenAIResponsesDecoder(AnswerDecoder):
         if event.type == "error" or (not event.type and '"error"' in text):
             self.fail(read_failure_in(read_object(text)))
         else:
-            self._add(event)
+            self._take_event(event)
 
     def take_whole(self, body: bytes) -> None:
         """Take a whole answer, or an error in its place. Raises `WireError`."""
@@ -131,7 +111,7 @@ class OpenAIResponsesDecoder(AnswerDecoder):
         else:
             self.truncated("response.completed, .incomplete or .failed")
 
-    def _add(self, event: ResponsesStreamEvent) -> None:
+    def _take_event(self, event: ResponsesStreamEvent) -> None:
         kind = _DELTA_KINDS.get(event.type)
         if kind is not None:
             self._delta(kind, event)
@@ -169,12 +149,8 @@ class OpenAIResponsesDecoder(AnswerDecoder):
             return
         if is_reasoning and (section := event.summary_index or event.content_index) != item.section:
             item.section = section
-            self._append(item, JOINT)
-        self._append(item, event.delta)
-
-    def _append(self, item: _Item, text: str) -> None:
-        item.pieces.append(text)
-        self._out.append(DELTA_OF[item.kind](item.index, text))
+            self._add(item, JOINT)
+        self._add(item, event.delta)
 
     def _item_added(self, place: int, item: JsonObject) -> None:
         call_id, name = item.get("call_id"), item.get("name")
@@ -221,7 +197,7 @@ class OpenAIResponsesDecoder(AnswerDecoder):
         elif not item.pieces:  # tell the text of what was not streamed
             self._out += list(item_events(item.index, part))[1:]
         else:
-            self._out.append(ItemDone(index=item.index, part=part))
+            self._end(item, part)
 
     def _finish(self, response: ResponsesResource) -> None:
         self._start(response)

@@ -1,0 +1,86 @@
+"""An item of a response while it streams: a text that grows, and the part that it is in the end.
+
+Every decoder of a stream, and the fold of events, keeps what it has of an item in an `OpenItem`. Wires that know more
+of an item derive from it. Tool calls arrive in more ways than texts: see `codec.tool_calls`.
+"""
+
+from __future__ import annotations
+
+from llm_protocol.content import Image, Opaque, Part, Reasoning, Refusal, Text, ToolCall
+from llm_protocol.events import Delta, ItemKind, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta
+from llm_protocol.text_buffer import TextBuffer
+
+DELTA_OF: dict[ItemKind, type[Delta]] = {
+    "text": TextDelta,
+    "reasoning": ReasoningDelta,
+    "tool_call": ToolCallDelta,
+    "refusal": RefusalDelta,
+}
+"""The deltas of the kinds that have any."""
+
+
+class OpenItem:
+    """An item that has started. ``index`` is its place among the response's items, from 0."""
+
+    __slots__ = ("id", "index", "kind", "name", "pieces")
+
+    def __init__(self, index: int, kind: ItemKind, id_: str | None = None, name: str | None = None) -> None:
+        self.index = index
+        self.kind: ItemKind = kind
+        self.id = id_
+        self.name = name
+        self.pieces = TextBuffer()
+
+    def delta(self, text: str) -> Delta:
+        """Take more of the text into account; the event that tells it. The kind must be one of `DELTA_OF`."""
+        self.pieces.append(text)
+        return DELTA_OF[self.kind](self.index, text)
+
+    def part(self, *, dialect: str | None = None) -> Part:
+        """What there is of the item, as a part. ``dialect`` is whose reasoning it is."""
+        text = self.pieces.text()
+        match self.kind:
+            case "text":
+                return Text(text)
+            case "refusal":
+                return Refusal(text)
+            case "reasoning":
+                return Reasoning(text=text, id=self.id, dialect=dialect)
+            case "tool_call":
+                return ToolCall(id=self.id or "", name=self.name or "", arguments=text)
+            case _:
+                raise AssertionError(f"an item of kind {self.kind} has no text to make a part of")
+
+    def readable_part(self) -> Part | None:
+        """The text as far as it came, where it was cut. Half a tool call or picture is nothing to act on: ``None``."""
+        return self.part() if self.kind in ("text", "reasoning", "refusal") and self.pieces.text() else None
+
+
+def kind_of(part: Part) -> ItemKind:
+    """The kind of the item that ``part`` is. Raises `ValueError` for a tool result, which no response has."""
+    match part:
+        case Text():
+            return "text"
+        case Reasoning():
+            return "reasoning"
+        case ToolCall():
+            return "tool_call"
+        case Refusal():
+            return "refusal"
+        case Image():
+            return "image"
+        case Opaque():
+            return "opaque"
+        case _:
+            raise ValueError("a tool result is never part of an answer")
+
+
+def text_of(part: Part) -> str:
+    """What the deltas of ``part`` add up to; empty for parts without any."""
+    match part:
+        case ToolCall():
+            return part.arguments
+        case Text() | Reasoning() | Refusal():
+            return part.text
+        case _:
+            return ""
