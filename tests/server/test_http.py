@@ -276,8 +276,8 @@ async def test_a_client_that_leaves_cancels_its_run(how: str, script: object, bo
 
 async def test_an_idle_event_stream_is_kept_alive(jumping_clock: MockClock) -> None:
     async def late(run: Run) -> None:
-        await trio.sleep(40)
         begin_text(run)
+        await trio.sleep(40)
         end_text(run)
 
     async with open_door(late) as door:

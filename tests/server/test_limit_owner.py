@@ -55,7 +55,7 @@ async def test_a_refusal_says_whose_limit_it_was(owner: str, path: str, stream: 
 async def test_a_stream_that_has_begun_tells_it_in_its_last_event() -> None:
     async with served(me={"limits": ONE_A_MINUTE}) as open_:
         assert (await open_.ask("me", "POST", RESPONSES, question(RESPONSES))).status == 200
-        refused = await open_.ask("me", "POST", RESPONSES, question(RESPONSES, stream=True))
+        refused = await open_.ask("me", "POST", RESPONSES, question(RESPONSES, stream=True, background=True))
     last = refused.events[-2]
     assert (last["type"], last["response"]["error"]["code"]) == ("response.failed", "rate_limit_exceeded")
     assert last["response"]["llm_runtime"]["limit_owner"] == "caller"

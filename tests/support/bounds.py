@@ -137,6 +137,11 @@ BOUNDS = (
     ),
     Bound("keep_alive_s", "An idle HTTP connection.", ("test_an_idle_connection_is_kept_for_so_long",)),
     Bound(
+        "hold_head_s",
+        "The head of a streamed answer, waiting for the first event.",
+        ("test_the_head_waits_no_longer_than_hold_head_s",),
+    ),
+    Bound(
         "websocket_lifetime_s",
         "A WebSocket; 0 is no limit.",
         ("test_a_connection_ends_with_its_lifetime_between_turns",),

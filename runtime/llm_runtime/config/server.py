@@ -44,6 +44,8 @@ class ServerLimits(Section, frozen=True, kw_only=True):
     """Time from the first byte of a request to the end of its head, and for a new connection to send one."""
     keep_alive_s: Seconds = 75.0
     """How long an idle HTTP connection is kept open."""
+    hold_head_s: Annotated[float, Meta(ge=0, le=600)] = 30.0
+    """How long a streamed answer's head waits for the first event; a failure until then is an HTTP error."""
     websocket_lifetime_s: SecondsOrZero = 3_600.0
     """How long a WebSocket may live; 0: as long as it likes."""
     websocket_responses: Count = 16

@@ -142,10 +142,12 @@ class RequestContext:
         self.close = self.close or refused.close
         await self.reply(refused.response(self.shape))
 
-    def stream(self, content_type: str) -> BodyStream:
-        """Answer with a body that is sent as it is made; nothing is sent before its first piece."""
+    def stream(self, content_type: str, hold_s: float) -> BodyStream:
+        """Answer with a body that is sent as it is made; nothing is sent before its first piece, for which the client
+        waits at most about ``hold_s`` seconds: see `BodyStream.is_idle`.
+        """
         self.close = self.close or self.service.draining or self.request.version == "1.0"
-        self.streaming = BodyStream(self, content_type)
+        self.streaming = BodyStream(self, content_type, hold_s)
         return self.streaming
 
     async def send(self, data: bytes) -> None:
@@ -170,15 +172,16 @@ class RequestContext:
 class BodyStream:
     """The body of a streamed answer. Each piece is one write, with its chunk's frame around it."""
 
-    __slots__ = ("_chunked", "_content_type", "_exchange", "_last", "begun", "is_idle")
+    __slots__ = ("_chunked", "_content_type", "_exchange", "_quiet_until", "begun", "is_idle")
 
-    def __init__(self, exchange: RequestContext, content_type: str) -> None:
+    def __init__(self, exchange: RequestContext, content_type: str, hold_s: float) -> None:
         self._exchange = exchange
         self._content_type = content_type
         self._chunked = not exchange.close
-        self._last = trio.current_time()
+        self._quiet_until = trio.current_time() + hold_s
         self.begun = False
-        self.is_idle = False
+        self.is_idle = hold_s == 0
+        """Whether the client has waited long enough: for the head, or since it was last told anything."""
 
     async def write(self, data: bytes) -> None:
         """Send a piece."""
@@ -195,11 +198,11 @@ class BodyStream:
             self.begun = True
             data = self._exchange.stream_head(self._content_type) + data
         self.is_idle = False
-        self._last = trio.current_time()
+        self._quiet_until = trio.current_time() + SSE_PING_SECONDS
         await self._exchange.send(data)
 
     def tick(self, now: float) -> None:
         """Notice that nothing was said for a while."""
-        if now - self._last >= SSE_PING_SECONDS:
+        if now >= self._quiet_until:
             self.is_idle = True
             self._exchange.waker.wake()

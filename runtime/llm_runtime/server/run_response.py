@@ -10,21 +10,26 @@ import trio
 from llm_actors.run import Run
 from llm_protocol.content import JsonObject
 from llm_protocol.dialect import Inbound, ServerDialect, WireResponse
-from llm_protocol.events import Failed, Finished
+from llm_protocol.events import Event, Failed, Finished, MemberFailed, MemberStarted
 from llm_protocol.failures import Failure
 from llm_protocol.response import LLMResponse
 from llm_protocol.runtime_fields import is_wanted, limit_fields
 from llm_runtime.server.http_error import JSON, LIMIT_OWNER
 from llm_runtime.server.reading import encode_body
 from llm_runtime.server.request_context import RequestContext
+from llm_runtime.server.retry_advice import with_retry_advice
 from llm_runtime.server.stream_format import stream_format_for
 
-NO_RETRY = ("x-should-retry", "false")
 
-
-def respond(exchange: RequestContext, dialect: ServerDialect, inbound: Inbound, run: Run) -> Awaitable[None]:
-    """Answer with ``run``, streamed or whole as the client asked for."""
-    return (_stream if inbound.stream else _reply)(exchange, dialect, inbound, run)
+def respond(
+    exchange: RequestContext, dialect: ServerDialect, inbound: Inbound, run: Run, *, hold: bool = True
+) -> Awaitable[None]:
+    """Answer with ``run``, streamed or whole as the client asked for. A stream's head waits for the run's first event,
+    at most `hold_head_s`; with ``hold`` false it does not wait.
+    """
+    if not inbound.stream:
+        return _reply(exchange, dialect, inbound, run)
+    return _stream(exchange, dialect, inbound, run, exchange.service.config.hold_head_s if hold else None)
 
 
 async def _reply(exchange: RequestContext, dialect: ServerDialect, inbound: Inbound, run: Run) -> None:
@@ -73,47 +78,58 @@ def _fits_header(value: str) -> bool:
     return value != "" and value.isascii() and value.isprintable()
 
 
-def encode_failure(dialect: ServerDialect, failure: Failure, inbound: Inbound | None = None) -> WireResponse:
-    """A failure in the dialect's own shape. Clients are told not to ask again by themselves where that cannot
-    help, or would be paid for twice. Whose limit refused is told in a header, and in the body to a
-    client whose request, ``inbound``, spoke of ``llm_runtime``.
+def encode_failure(
+    dialect: ServerDialect, failure: Failure, inbound: Inbound | None = None, *, calls: int = 0
+) -> WireResponse:
+    """A failure in the dialect's own shape, after so many ``calls``, with what clients should do about it. Whose limit
+    refused is told in a header, and in the body to a client whose request, ``inbound``, spoke of ``llm_runtime``.
     """
-    response = dialect.encode_error(failure)
-    if failure.limited_by is not None:
-        response = response._replace(headers=(*response.headers, (LIMIT_OWNER, failure.limited_by)))
-        if inbound is not None and is_wanted(inbound):
-            response = response._replace(body=limit_fields(response.body, failure))
-    if failure.client_retry or NO_RETRY in response.headers:
+    response = with_retry_advice(dialect.encode_error(failure), failure, calls)
+    if failure.limited_by is None:
         return response
-    return response._replace(headers=(*response.headers, NO_RETRY))
+    response = response._replace(headers=(*response.headers, (LIMIT_OWNER, failure.limited_by)))
+    if inbound is not None and is_wanted(inbound):
+        response = response._replace(body=limit_fields(response.body, failure))
+    return response
 
 
 def _encode_failed(dialect: ServerDialect, inbound: Inbound, end: Failed) -> WireResponse:
     """The failure of a run, with how it came about."""
-    response = encode_failure(dialect, end.failure, inbound)
-    return response if end.response is None else response._replace(headers=(*response.headers, *told(end.response)))
+    if end.response is None:
+        return encode_failure(dialect, end.failure, inbound)
+    response = encode_failure(dialect, end.failure, inbound, calls=_calls(end.response.decision))
+    return response._replace(headers=(*response.headers, *told(end.response)))
 
 
-async def _stream(exchange: RequestContext, dialect: ServerDialect, inbound: Inbound, run: Run) -> None:
+async def _stream(
+    exchange: RequestContext, dialect: ServerDialect, inbound: Inbound, run: Run, hold_s: float | None
+) -> None:
     """Stream a run.
 
-    A failure before the first token is an ordinary HTTP error, which clients know how to retry, unless the stream has
-    begun: with a dialect whose streams begin before the vendor does, or with a ping.
+    The head waits for the run's first event, at most ``hold_s`` seconds: until then a failure is an ordinary HTTP
+    error, which clients know how to handle. What the wire says before the vendor has said anything is held back with
+    it. ``None``: nothing waits, and a failure is part of the stream.
     """
-    encoder, framing = dialect.response_encoder(inbound, run.response_id), stream_format_for(inbound)
-    waker, out = exchange.waker, exchange.stream(framing.content_type)
+    encoder, framing = dialect.response_encoder(inbound, run.response_id), stream_format_for(dialect, inbound)
+    waker, out = exchange.waker, exchange.stream(framing.content_type, hold_s or 0.0)
+    held = encoder.start()
     with exchange.service.answering(run, waker.wake) as answer:
 
         async def send() -> bool:
             """Send what there is, and tell whether that was the end."""
+            nonlocal held
             events = answer.take()
             if isinstance(answer.end, Failed) and not out.begun and not answer.end.failure.partial:
                 await exchange.reply(_encode_failed(dialect, inbound, answer.end))
                 return True
-            frames = encoder.encode(events) if events else []
+            frames = [*held, *encoder.encode(events)] if events else held
             if answer.end is not None:
                 await out.finish(framing.encode(frames) + framing.end())
                 return True
+            if not (out.begun or out.is_idle or any(is_first(event) for event in events)):
+                held = frames
+                return False
+            held = []
             if frames:
                 await out.write(framing.encode(frames))
             elif out.is_idle:
@@ -121,8 +137,9 @@ async def _stream(exchange: RequestContext, dialect: ServerDialect, inbound: Inb
             return False
 
         try:
-            if frames := encoder.start():
-                await out.write(framing.encode(frames))
+            if hold_s is None:
+                await out.write(framing.encode(held) or framing.ping)
+                held = []
             while not await send():
                 await waker.wait()
         except trio.Cancelled:
@@ -131,3 +148,8 @@ async def _stream(exchange: RequestContext, dialect: ServerDialect, inbound: Inb
                 with exchange.service.parting(), suppress(trio.BrokenResourceError):
                     await send()
             raise
+
+
+def is_first(event: Event) -> bool:
+    """Whether an event shows that somebody answers. That a member was asked, or has failed, does not."""
+    return not isinstance(event, (MemberStarted, MemberFailed))

@@ -84,7 +84,7 @@ async def create(exchange: RequestContext) -> None:
     if kept.options.background and not kept.inbound.stream:
         await exchange.reply(_resource(kept))
     else:
-        await respond(exchange, Spoken(kept.options), kept.inbound, kept.run)
+        await respond(exchange, Spoken(kept.options), kept.inbound, kept.run, hold=not kept.options.background)
 
 
 async def retrieve(exchange: RequestContext) -> None:
@@ -100,7 +100,7 @@ async def retrieve(exchange: RequestContext) -> None:
         raise HttpError(400, "invalid_request", message, param="starting_after")
     exchange.end_with_client()
     inbound = kept.inbound._replace(stream=True)
-    await respond(exchange, Spoken(kept.options, int(after)), inbound, kept.run)
+    await respond(exchange, Spoken(kept.options, int(after)), inbound, kept.run, hold=False)
 
 
 async def delete(exchange: RequestContext) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Protocol, final
 
 from llm_protocol.codec.sse import encode_sse
-from llm_protocol.dialect import Frame, Inbound
+from llm_protocol.dialect import Frame, Inbound, ServerDialect
 
 
 class StreamFormat(Protocol):
@@ -24,13 +24,27 @@ class StreamFormat(Protocol):
         ...
 
 
+COMMENT = b": ping\n\n"
+"""What the standard has for it; OpenAI's and Cohere's clients skip it."""
+
+KEEP_ALIVES = {
+    # Clients of Anthropic know this event, and some count events, not bytes, to tell a slow answer from a dead one.
+    "anthropic": b'event: ping\ndata: {"type": "ping"}\n\n',
+    # google-genai takes a comment for JSON and gives up, and LiteLLM gives an empty answer. Both skip a blank line.
+    "gemini": b"\n",
+}
+"""Where a wire's own clients want something else, by the name of the dialect. `tests/clients/test_keep_alives.py`"""
+
+
 @final
 class Sse:
     """Server-sent events."""
 
     content_type = "text/event-stream; charset=utf-8"
-    ping = b": ping\n\n"
     encode = staticmethod(encode_sse)
+
+    def __init__(self, ping: bytes = COMMENT) -> None:
+        self.ping = ping
 
     def end(self) -> bytes:
         """Nothing."""
@@ -52,6 +66,6 @@ class JsonArray:
         self.end = encoder.end
 
 
-def stream_format_for(inbound: Inbound) -> StreamFormat:
+def stream_format_for(dialect: ServerDialect, inbound: Inbound) -> StreamFormat:
     """What the client reads."""
-    return JsonArray() if inbound.json_array else Sse()
+    return JsonArray() if inbound.json_array else Sse(KEEP_ALIVES.get(dialect.name, COMMENT))
