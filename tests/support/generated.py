@@ -9,6 +9,8 @@ from llm_protocol.errors import error_for
 from llm_protocol.failures import RULES, Failure, Settlement, Step
 from support.bounds import page as limits_page
 from support.offers import TYPES, VENDORS, offer
+from support.walk import as_written, walks
+from support.walk import page as walk_page
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -76,6 +78,16 @@ def with_block(text: str, name: str, block: str) -> str:
     return marks.sub(lambda found: found[1] + block + found[2], text)
 
 
+def architecture() -> str:
+    """``docs/architecture.md`` with the walks as they are."""
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    for name, paths in walks()._asdict().items():
+        mark = name.replace("_", " ")
+        written = text.partition(f"<!-- {mark} -->")[2].partition(f"<!-- /{mark} -->")[0]
+        text = with_block(text, mark, walk_page(as_written(paths, written)))
+    return text
+
+
 def documents() -> dict[Path, str]:
     """Every file that is made, or made in part, with what it should be."""
     readme = ROOT / "README.md"
@@ -88,6 +100,6 @@ def documents() -> dict[Path, str]:
 
 def main() -> None:
     """Write them."""
-    for path, text in documents().items():
+    for path, text in {**documents(), ROOT / "docs" / "architecture.md": architecture()}.items():
         path.write_text(text)
         print(path.relative_to(ROOT))
