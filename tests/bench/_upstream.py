@@ -1,12 +1,14 @@
 """The fake provider of the benchmark: as little work per answer as possible, in a process of its own.
 
 Answers a chat completion as a whole, or streams ``CHUNKS`` chunks, one write each, ``GAP`` seconds apart (both are
-arguments). With two more, a median and a 99th percentile in seconds, whole answers take a log-normal time.
+arguments). With two more, a median and a 99th percentile in seconds, whole answers take a log-normal time. With the
+word ``stamped`` each chunk says when it was sent, in nanoseconds since the epoch.
 """
 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from math import log
@@ -22,7 +24,7 @@ WHOLE = (
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s" % (len(WHOLE), WHOLE)
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 START = b'data: {"id":"c1","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":'
-DELTA = START + b'{"content":" word"},"finish_reason":null}]}\n\n'
+DELTA = START + b'{"content":"%b"},"finish_reason":null}]}\n\n'
 END = (
     START
     + b'{},"finish_reason":"stop"}]}\n\n'
@@ -38,8 +40,21 @@ def _chunk(data: bytes) -> bytes:
     return b"%x\r\n%s\r\n" % (len(data), data)
 
 
-async def _serve(chunks: int, gap: float, late: Callable[[], float] | None, stream: trio.SocketStream) -> None:
-    delta, buffer = _chunk(DELTA), b""
+WORD = _chunk(DELTA % b" word")
+
+
+def _word() -> bytes:
+    return WORD
+
+
+def _stamp() -> bytes:
+    return _chunk(DELTA % b"<%d>" % time.time_ns())
+
+
+async def _serve(
+    chunks: int, gap: float, late: Callable[[], float] | None, delta: Callable[[], bytes], stream: trio.SocketStream
+) -> None:
+    buffer = b""
     while True:
         while b"\r\n\r\n" not in buffer:
             data = await stream.receive_some(65536)
@@ -60,25 +75,28 @@ async def _serve(chunks: int, gap: float, late: Callable[[], float] | None, stre
             continue
         await stream.send_all(HEAD)
         for _ in range(chunks):
-            await stream.send_all(delta)
+            await stream.send_all(delta())
             await trio.sleep(gap)
         await stream.send_all(_chunk(END) + b"0\r\n\r\n")
 
 
 async def main() -> None:
-    chunks, gap, *spread = int(sys.argv[1]), *map(float, sys.argv[2:])
+    stamped = "stamped" in sys.argv
+    chunks, gap, *spread = (float(each) for each in sys.argv[1:] if each != "stamped")
     late = None
     if spread:
         median, p99 = spread
         late = partial(Random(1).lognormvariate, log(median), log(p99 / median) / P99_DEVIATIONS)
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1", backlog=4096)
     print(listener.socket.getsockname()[1], flush=True)
-    await trio.serve_listeners(partial(_guarded, int(chunks), gap, late), [listener])
+    await trio.serve_listeners(partial(_guarded, int(chunks), gap, late, _stamp if stamped else _word), [listener])
 
 
-async def _guarded(chunks: int, gap: float, late: Callable[[], float] | None, stream: trio.SocketStream) -> None:
+async def _guarded(
+    chunks: int, gap: float, late: Callable[[], float] | None, delta: Callable[[], bytes], stream: trio.SocketStream
+) -> None:
     try:
-        await _serve(chunks, gap, late, stream)
+        await _serve(chunks, gap, late, delta, stream)
     except trio.BrokenResourceError:
         return
 

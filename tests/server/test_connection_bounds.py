@@ -12,7 +12,15 @@ import trio.testing
 from trio.testing import MockClock
 
 from llm_runtime.config import Server
-from llm_runtime.server.limits import ACCEPTED_AT_ONCE, BACKLOG, CLOSE_SECONDS, LINGERING_CONNECTIONS
+from llm_runtime.server.connection import HttpConnection
+from llm_runtime.server.limits import (
+    ACCEPTED_AT_ONCE,
+    BACKLOG,
+    CLOSE_SECONDS,
+    DEPARTING_CONNECTIONS,
+    LINGERING_CONNECTIONS,
+    RESERVED_CONNECTIONS,
+)
 from llm_runtime.server.listener import Acceptor, bind
 from llm_runtime.server.socket import Socket
 from llm_runtime.server.state import ServerState
@@ -38,11 +46,13 @@ async def test_so_many_connections_are_accepted_at_once(more: int, autojump_cloc
     taken: list[socket.socket] = []
     may_go_on = trio.Event()
 
-    async def take(accepted: socket.socket) -> None:
+    def admit(accepted: socket.socket) -> None:
         taken.append(accepted)
+
+    async def start(_: None) -> None:
         await may_go_on.wait()
 
-    acceptor = Acceptor(listener, take)
+    acceptor = Acceptor(listener, admit, start)
     clients = [socket.create_connection(("127.0.0.1", acceptor.port)) for _ in range(ACCEPTED_AT_ONCE + more)]
     async with trio.open_nursery() as nursery:
         nursery.start_soon(acceptor.run)
@@ -50,10 +60,28 @@ async def test_so_many_connections_are_accepted_at_once(more: int, autojump_cloc
         assert len(taken) == ACCEPTED_AT_ONCE
         may_go_on.set()
         await trio.sleep(1)
-        assert len(taken) == ACCEPTED_AT_ONCE + more
+        assert [each.getpeername() for each in taken] == [each.getsockname() for each in clients], "in their order"
         acceptor.close()
     for each in (*clients, *taken):
         each.close()
+
+
+@pytest.mark.parametrize("more", [0, 1])
+async def test_so_many_connections_may_be_on_their_way_out(more: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is told to make way and does not end keeps its place there; newcomers beyond are turned away at once."""
+    told: list[HttpConnection] = []
+    monkeypatch.setattr(HttpConnection, "make_way", lambda self: told.append(self))
+    async with open_door(max_connections=1) as door:
+        clients = [await door.connect()]
+        assert (await clients[0].request("GET", "/v1/models")).status == 200
+        clients += [await door.connect() for _ in range(RESERVED_CONNECTIONS + DEPARTING_CONNECTIONS + more)]
+        if more:
+            assert (await clients[-1].until_closed()).startswith(b"HTTP/1.1 429 ")
+        await door.until(lambda: door.connections == 1 + RESERVED_CONNECTIONS + DEPARTING_CONNECTIONS)
+        assert len(told) == DEPARTING_CONNECTIONS + more
+        assert door.engine.refusals == ["connection_limit"] * more
+        for client in clients:
+            client.close()
 
 
 @pytest.mark.parametrize("more", [0, 1])

@@ -71,11 +71,11 @@ async def test_no_fault_of_accept_ends_the_loop(
     taken: list[socket.socket] = []
     done = trio.Event()
 
-    async def take(accepted: socket.socket) -> None:
+    async def start(accepted: socket.socket) -> None:
         taken.append(accepted)
         done.set()
 
-    acceptor = Acceptor(listener, take)
+    acceptor = Acceptor(listener, lambda accepted: accepted, start)
     client = socket.create_connection(("127.0.0.1", acceptor.port))
     with client, caplog.at_level(logging.ERROR):
         async with trio.open_nursery() as nursery:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import socket
+from contextlib import ExitStack
+from functools import partial
+
 import pytest
-import trio.testing
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -145,12 +149,34 @@ async def test_silent_connections_shut_nobody_out(keys: dict[str, str]) -> None:
     mine = MINE if keys else {}
     async with open_door(max_connections=4, keys=keys) as server:
         silent = [await server.connect() for _ in range(10)]
-        await trio.testing.wait_all_tasks_blocked(0.05)  # connections that are accepted together arrive in any order
         await fill(server, 4, **mine)
         for client in silent:
             assert b"connection_limit" in await client.until_closed()
         async with await server.connect() as late:
             assert (await late.request("GET", "/v1/models", **mine)).status == 429
+
+
+@pytest.mark.parametrize("before", [0, 1, 5])
+@pytest.mark.parametrize("keys", [{}, KEYS])
+async def test_a_request_that_is_here_is_judged_before_later_connections_are_let_in(
+    before: int, keys: dict[str, str]
+) -> None:
+    """They wait in the kernel together; the silent ones that come behind it must not take its place."""
+    async with open_door(max_connections=4, keys=keys) as server:
+        with ExitStack() as clients:
+            connect = partial(socket.create_connection, ("127.0.0.1", server.address.port))
+            for _ in range(before):
+                clients.enter_context(connect())
+            mine = clients.enter_context(connect())
+            mine.sendall(b"GET /v1/models HTTP/1.1\r\nhost: localhost\r\n%b\r\n" % authorization(keys))
+            for _ in range(20):
+                clients.enter_context(connect())
+            await trio.lowlevel.wait_readable(mine)
+            assert mine.recv(1000).startswith(b"HTTP/1.1 200 ")
+
+
+def authorization(keys: dict[str, str]) -> bytes:
+    return b"".join(f"authorization: Bearer {secret}\r\n".encode() for secret in keys.values())
 
 
 async def test_a_full_server_answers_health_and_metrics_and_nothing_else() -> None:

@@ -1,4 +1,4 @@
-"""The table behind docs/limits.md: each limit of the server, what it changed, and the tests that hold it."""
+"""The table behind docs/limits.md: each limit of the server and of answers, its effect, and the tests that hold it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from typing import NamedTuple
 
 import msgspec
 
+from llm_actors.provider.call import ERROR_BODY_BYTES
 from llm_protocol.codec.json_limits import LIMITS as JSON_LIMITS
+from llm_protocol.codec.vectors import MAX_DIMENSIONS, MAX_NUMBERS
+from llm_protocol.policy import AnswerLimits
 from llm_runtime.config import ServerLimits
 from llm_runtime.server import limits
 
@@ -28,8 +31,15 @@ class Bound(NamedTuple):
         return self.name in OPTIONS
 
     @property
+    def is_of_answers(self) -> bool:
+        """Whether it limits what a provider sends."""
+        return self.name in ANSWERS
+
+    @property
     def value(self) -> str:
         """The default, with its unit."""
+        if self.is_of_answers:
+            return ANSWERS[self.name]
         if self.name in JSON:
             return _with_unit(self.name, JSON[self.name])
         value = OPTIONS[self.name].default if self.is_option else getattr(limits, self.name)
@@ -38,6 +48,12 @@ class Bound(NamedTuple):
 
 OPTIONS = {field.name: field for field in msgspec.structs.fields(ServerLimits)}
 JSON = {f"JsonLimits.{name}": value for name, value in JSON_LIMITS._asdict().items() if name != "values"}
+ANSWERS = {
+    "max_answer_mb": f"{AnswerLimits().chat:g} MB; embeddings and images {AnswerLimits().embedding:g} MB",
+    "ERROR_BODY_BYTES": f"{ERROR_BODY_BYTES:,} bytes",
+    "MAX_NUMBERS": f"{MAX_NUMBERS:,}",
+    "MAX_DIMENSIONS": f"{MAX_DIMENSIONS:,}",
+}
 CONSTANTS = tuple(name for name in vars(limits) if name.isupper())
 
 
@@ -71,6 +87,7 @@ BOUNDS = (
         (
             "test_one_connection_too_many_is_told_so",
             "test_silent_connections_shut_nobody_out",
+            "test_a_request_that_is_here_is_judged_before_later_connections_are_let_in",
             "test_a_daemon_with_few_descriptors_says_so_and_serves",
         ),
         *SILENT,
@@ -178,7 +195,7 @@ BOUNDS = (
     Bound(
         "DEPARTING_CONNECTIONS",
         "Connections told to make way that are not closed yet.",
-        ("test_silent_connections_shut_nobody_out",),
+        ("test_so_many_connections_may_be_on_their_way_out",),
     ),
     Bound(
         "LINGERING_CONNECTIONS",
@@ -253,6 +270,33 @@ BOUNDS = (
         "Responses a WebSocket remembers for `previous_response_id`.",
         ("test_a_connection_remembers_the_recently_used",),
     ),
+    Bound(
+        "max_answer_mb",
+        "An answer that comes in one piece, by request type: a table in the provider's section. A larger one fails "
+        "with `answer_too_large`, and is not asked for again.",
+        (
+            "test_an_answer_of_the_limit_is_taken_and_one_byte_more_is_not",
+            "test_vectors_that_come_as_a_stream_have_the_same_limit",
+            "test_the_defaults_are_the_documented_ones",
+        ),
+        "an answer that was too large was asked for, and billed, three times; one of 61 MB held others up for "
+        "116 to 430 ms",
+        "once; 22 to 40 ms",
+    ),
+    Bound(
+        "ERROR_BODY_BYTES",
+        "What is read of an error's body.",
+        ("test_of_an_error_only_the_beginning_is_read",),
+    ),
+    Bound(
+        "MAX_NUMBERS",
+        "Values in the JSON of an answer to an embedding request, and numbers of all its embeddings.",
+        (
+            "test_an_answer_may_have_sixteen_million_numbers_and_no_more",
+            "test_all_vectors_together_may_have_sixteen_million_numbers_and_no_more",
+        ),
+    ),
+    Bound("MAX_DIMENSIONS", "Numbers of one embedding.", ("test_dimensions_and_one_more",)),
     Bound("JsonLimits.keys", "Members of objects in it, together.", ("test_keys_and_one_more",)),
     Bound("JsonLimits.containers", "Lists and objects in it.", ("test_lists_and_objects_and_one_more",)),
     Bound("JsonLimits.depth", "Lists and objects in one another.", ("test_depth_and_one_more",)),
@@ -275,10 +319,10 @@ PAGE = """\
 # Limits of the server
 
 What the server takes from its clients, and what it does with more. An option is set under `[server]` in the
-configuration; the others are in `llm_runtime.server.limits` and `llm_protocol.codec.json_limits`. A megabyte is
-1,048,576 bytes. Where an effect was measured, it is told before and after the limit was introduced.
-`bin/bench attack` runs a thousand attackers without a key beside fifty paying streams. This page is made from
-`tests/support/bounds.py` by `bin/make-docs`.
+configuration; the others are in `llm_runtime.server.limits` and `llm_protocol.codec.json_limits`. What it takes
+from providers has a table of its own. A megabyte is 1,048,576 bytes. Where an effect was measured, it is told
+before and after the limit was introduced. `bin/bench attack` runs a thousand attackers without a key beside fifty
+paying streams. This page is made from `tests/support/bounds.py` by `bin/make-docs`.
 
 A client is judged by the head of its request: key, Host, Origin and path. A refusal with 401 or 403 closes the
 connection, and nothing of a body is kept before. At its start the daemon raises the limit of open files as far as it
@@ -290,9 +334,11 @@ may, and fits `max_connections` and `max_runs` to it: half of the descriptors be
 def page() -> str:
     """``docs/limits.md``."""
     options = [bound for bound in BOUNDS if bound.is_option]
-    constants = [bound for bound in BOUNDS if not bound.is_option]
+    answers = [bound for bound in BOUNDS if bound.is_of_answers]
+    constants = [bound for bound in BOUNDS if not bound.is_option and not bound.is_of_answers]
     return (
         f"{PAGE}## Options\n\n{_table(options)}\n## Not options\n\n{_table(constants)}"
+        f"\n## Answers of providers\n\n{_table(answers)}"
         f"\n## Measured\n\n{_effects()}\n## Tests\n\n{_tests()}"
     )
 

@@ -96,7 +96,8 @@ class ServerActor:
     async def run(self, inbox: Inbox[Never], *, task_status: trio.TaskStatus[None]) -> None:
         """Accept until asked to stop; then drain, see `ServerState.drain`."""
         config = self._service.config
-        acceptors = [Acceptor(each, self._take) for each in await bind(config.host, self._port)]
+        listeners = await bind(config.host, self._port)
+        acceptors = [Acceptor(each, self._admit, self._start, self._newcomers_at_once) for each in listeners]
         stopping = trio.Event()
         try:
             async with trio.open_nursery() as nursery:
@@ -118,14 +119,21 @@ class ServerActor:
             for acceptor in acceptors:
                 acceptor.close()
 
-    async def _take(self, accepted: socket.socket) -> None:
-        """Give a connection its child."""
-        connected = Socket(accepted, self._service.receiver)
-        connection = HttpConnection(connected, self._service)
+    def _newcomers_at_once(self) -> int:
+        return self._service.room.newcomers_at_once
+
+    def _admit(self, accepted: socket.socket) -> HttpConnection:
+        """Give a connection its place in the room."""
+        connection = HttpConnection(Socket(accepted, self._service.receiver), self._service)
         room = self._service.room
         room.enter(connection)
         if room.is_reserved(connection):
             connection.hurry(RESERVED_SECONDS)
+        return connection
+
+    async def _start(self, connection: HttpConnection) -> None:
+        """Give a connection its child. A request that came with it has been judged at the return."""
+        connected, room = connection.socket, self._service.room
         name = f"connection-{next(_numbers)}"  # never one that a door before a crash has used
         spec: ChildSpec[Never] = ChildSpec(
             name, lambda _: connection, Restart.TEMPORARY, shutdown=CLOSE_SECONDS, mailbox=None

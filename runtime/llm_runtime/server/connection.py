@@ -241,11 +241,13 @@ class HttpConnection:
 
     async def _arrival(self, read: Callable[[], Request | None]) -> Request | None:
         """Wait for what ``read`` gives; nothing when the connection has ended, or has to. Raises `HttpError`."""
-        while (request := read()) is None:
+        while True:
+            if self._making_way:  # its place is taken: what comes now is too late
+                raise too_many_connections()
+            if (request := read()) is not None:
+                return request
             if self._left:
                 return None
-            if self._making_way:
-                raise too_many_connections()
             if self._late:
                 if self.service.room.is_reserved(self):
                     raise too_many_connections()
@@ -253,7 +255,6 @@ class HttpConnection:
                     return None
                 raise HttpError(408, "request_timeout", "The request took too long to arrive.", close=True)
             await self._progress()
-        return request
 
     async def _progress(self) -> None:
         """Wait for more of a request."""

@@ -7,11 +7,13 @@ import logging
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import final
+from typing import Generic, TypeVar, final
 
 import trio
 
 from llm_runtime.server.limits import ACCEPTED_AT_ONCE, BACKLOG
+
+C = TypeVar("C")
 
 log = logging.getLogger("llm_runtime.server")
 
@@ -66,12 +68,25 @@ def _why(host: str, port: int, exc: OSError) -> str:
 
 
 @final
-class Acceptor:
-    """Accepts from one listening socket until that is closed, and hands each connection to ``take``."""
+class Acceptor(Generic[C]):
+    """Accepts from one listening socket until that is closed.
 
-    def __init__(self, listener: socket.socket, take: Callable[[socket.socket], Awaitable[None]]) -> None:
+    ``admit`` makes a connection of each socket, in the order in which their clients connected, and must not wait;
+    ``start`` starts it. ``at_once`` says how many may be admitted, `ACCEPTED_AT_ONCE` at most, before the first of
+    them has been started.
+    """
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        admit: Callable[[socket.socket], C],
+        start: Callable[[C], Awaitable[None]],
+        at_once: Callable[[], int] = lambda: ACCEPTED_AT_ONCE,
+    ) -> None:
         self._listener = listener
-        self._take = take
+        self._admit = admit
+        self._start = start
+        self._at_once = at_once
         self._exhausted = False
         self.port: int = listener.getsockname()[1]
 
@@ -81,10 +96,15 @@ class Acceptor:
             while self._listener.fileno() >= 0:
                 await trio.lowlevel.wait_readable(self._listener)
                 async with trio.open_nursery() as nursery:  # one after the other, a crowd would take many turns each
-                    for _ in range(ACCEPTED_AT_ONCE):
+                    for _ in range(min(ACCEPTED_AT_ONCE, self._at_once())):
                         if (accepted := self._accept()) is None:
                             break
-                        nursery.start_soon(self._take, accepted)
+                        try:
+                            admitted = self._admit(accepted)
+                        except BaseException:
+                            accepted.close()
+                            raise
+                        nursery.start_soon(self._start, admitted)
                 if self._exhausted:
                     await trio.sleep(EXHAUSTED_PAUSE_SECONDS)
 

@@ -37,10 +37,14 @@ class Receiver:
         self._selector: selectors.BaseSelector | None = None
 
     def add(self, socket: ReadableSocket, take: Take) -> None:
-        """Give what comes from ``socket`` to ``take``, up to its end. Nobody else may receive from it meanwhile."""
+        """Give what comes from ``socket`` to ``take``, up to its end. Nobody else may receive from it meanwhile.
+
+        What is there already is given before the return.
+        """
         self._members[socket] = take
         if self._selector is not None:
             self._selector.register(socket, selectors.EVENT_READ, socket)
+            self._receive(socket)
 
     def remove(self, socket: ReadableSocket) -> None:
         """Leave ``socket`` alone, if it is a member. To be called before it is closed: its number is soon another's."""

@@ -58,6 +58,15 @@ class Room(Generic[G]):
         return len(self._known) + len(self._strangers) + len(self._reserved)
 
     @property
+    def newcomers_at_once(self) -> int:
+        """How many may enter before those that entered first have had their say: of more, one could have to make way
+        for another before it could show a key.
+        """
+        if not self._has_keys:
+            return max(1, self._limits.max_connections - len(self._known))
+        return max(1, min(self._share(), self._limits.max_unverified_per_peer))
+
+    @property
     def strangers(self) -> int:
         """Connections that are not known yet."""
         return len(self._strangers)
