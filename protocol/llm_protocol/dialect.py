@@ -20,6 +20,7 @@ from llm_protocol.content import JsonObject
 from llm_protocol.events import Event
 from llm_protocol.failures import Failure
 from llm_protocol.model_facts import Capabilities
+from llm_protocol.model_rules import ModelRules
 from llm_protocol.requests import AnyRequest, RequestType
 from llm_protocol.response import LLMResponse
 
@@ -156,6 +157,11 @@ class ClientDialect(Protocol):
     @property
     def request_types(self) -> frozenset[RequestType]:
         """What this vendor can be asked."""
+        ...
+
+    @property
+    def rules(self) -> ModelRules:
+        """What the models of the provider take that is spoken to."""
         ...
 
     def auth_headers(self, key: str) -> tuple[tuple[str, str], ...]:

@@ -44,6 +44,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     vision: bool | None = None
     documents: bool | None = None
     audio: bool | None = None
+    draws: bool | None = None
+    base64_vectors: bool | None = None
     context_window: Tokens | None = None
     max_output_tokens: Tokens | None = None
 
@@ -92,6 +94,10 @@ class ModelRule(msgspec.Struct, frozen=True, kw_only=True):
     documents: bool | None = None
     audio: bool | None = None
     """Whether it takes pictures, documents (PDF) and sound; ``None``: not known."""
+    draws: bool = False
+    """Whether it answers a conversation with pictures."""
+    base64_vectors: bool = True
+    """Whether its embeddings can be had in base64, a third of the size, where the vendor has that."""
     context_window: int | None = None
     max_output_tokens: int | None = None
 

@@ -9,7 +9,7 @@ As the vendors' pages had it on 29 November 2026, and where those are silent, th
 * ai.google.dev/gemini-api/docs/thinking and whats-new of each model, docs.cloud.google.com/vertex-ai/generative-ai/docs
 * docs.cohere.com/docs/models and the pages of the models; inference-docs.cerebras.ai/models
 
-Compatible servers have no rows: what their lists do not tell, they tell by what they refuse.
+Compatible servers have hardly a row: what their lists do not tell, they tell by what they refuse.
 """
 
 from __future__ import annotations
@@ -194,6 +194,8 @@ _GEMINI_2: Final = {
 }
 
 _GEMINI: Final = (
+    _row(r"gemini-2\.5.*image", **{**_GEMINI_2, "thinking": ()}, draws=True),
+    _gemini(r".*image|nano-banana", _efforts("low", "high"), "medium", draws=True),
     _row(r"gemini-2\.5-pro", **_GEMINI_2, budgets={"none": 128, **_GEMINI_BUDGETS, "xhigh": 32_768, "max": 32_768}),
     _row(r"gemini-2\.5", **_GEMINI_2, budgets={"none": 0, **_GEMINI_BUDGETS, "xhigh": 24_576, "max": 24_576}),
     _row(r"gemini-[12]", **{**_GEMINI_2, "thinking": ()}),
@@ -212,6 +214,7 @@ _COHERE_BUDGETS: Final = {"minimal": 512, "low": 1_024, "medium": 4_096, "high":
 _COHERE_THINKS: Final = {"thinking": ("budget",), "budgets": _COHERE_BUDGETS, "default_effort": "high"}
 
 _COHERE: Final = (
+    _row(r"embed-(english|multilingual)(-light)?-v2", base64_vectors=False),
     _row(r"command-a-reasoning", **_COHERE_THINKS, **_READS, context_window=256_000, max_output_tokens=32_000),
     _row(r"command-a-vision", thinking=(), vision=True, documents=False, audio=False, context_window=128_000),
     _row(r"command-a-translate", thinking=(), **_READS, context_window=16_000, max_output_tokens=8_000),
@@ -233,6 +236,7 @@ _CEREBRAS: Final = (
     ),
 )
 
+_COMPATIBLE: Final = (_row(r".*image", draws=True),)
 _LOCAL: Final = (_row(r"", thinking=(), prefill=True, **_READS),)
 
 ROWS: Final[Mapping[LLMProvider, tuple[Row, ...]]] = {
@@ -241,6 +245,7 @@ ROWS: Final[Mapping[LLMProvider, tuple[Row, ...]]] = {
     LLMProvider.GEMINI: _GEMINI,
     LLMProvider.COHERE: _COHERE,
     LLMProvider.CEREBRAS: _CEREBRAS,
+    LLMProvider.OPENAI_COMPATIBLE: _COMPATIBLE,
     LLMProvider.LOCAL: _LOCAL,
 }
 """The rows by vendor, in the order in which they are tried."""

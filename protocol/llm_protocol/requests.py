@@ -167,7 +167,9 @@ class CodeRequest(LLMRequest, frozen=True, kw_only=True, tag="code_generation"):
 AnyRequest: TypeAlias = ChatRequest | CompletionRequest | EmbeddingRequest | ImageRequest | CodeRequest
 
 
-def answer_type(request: AnyRequest) -> RequestType:
-    """The request type by which the size of the answer is judged. Models that draw in a chat have it in their name."""
-    draws = isinstance(request, ChatRequest) and "image" in request.model
+def answer_type(request: AnyRequest, *, draws: bool) -> RequestType:
+    """The request type by which the size of the answer is judged. ``draws``: whether the model may answer a chat with
+    pictures.
+    """
+    draws = draws and isinstance(request, ChatRequest)
     return RequestType.IMAGE_GENERATION if draws else request.request_type

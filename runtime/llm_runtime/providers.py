@@ -39,11 +39,10 @@ def provider_spec(name: str, provider: Provider) -> ProviderSpec:
     return ProviderSpec(
         name=name,
         kind=provider.kind,
-        dialect=client_dialect(provider.kind),
+        dialect=client_dialect(provider.kind, ModelRules(provider.kind, provider.capabilities)),
         endpoint=Endpoint(provider.base_url or VENDORS[provider.kind].base_url or NOWHERE),
         key=provider.api_key,
         models=provider.models,
-        rules=ModelRules(provider.kind, provider.capabilities),
         trust=TlsTrust(ca_file=provider.ca_file),
         timeouts=provider.timeouts,
         max_answer=provider.max_answer_mb,

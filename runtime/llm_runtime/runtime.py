@@ -220,7 +220,8 @@ class Runtime:
 
     def _log_limit_bytes(self, request: AnyRequest) -> int:
         """The limit of its run log. Pictures come whole, so it has room for what a provider may send."""
-        configured, kind = self.config.server.log_limit_bytes, answer_type(request)
+        configured = self.config.server.log_limit_bytes
+        kind = answer_type(request, draws=self._tree.catalog.may_draw(request.model))
         if kind is not RequestType.IMAGE_GENERATION:
             return configured
         return max([configured, *(each.max_answer_mb.bytes_for(kind) for each in self.config.enabled.values())])

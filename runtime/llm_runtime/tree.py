@@ -142,7 +142,7 @@ def _catalog(providers: Sequence[Supervised]) -> Catalog:
     catalog = Catalog()
     for each in providers:
         known = each.spec
-        catalog.add(known.name, known.kind, offered(known.dialect.request_types), known.models, known.rules)
+        catalog.add(known.name, known.kind, offered(known.dialect.request_types), known.models, known.dialect.rules)
     return catalog
 
 

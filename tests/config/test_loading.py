@@ -103,9 +103,7 @@ vision = false
         "some-*": Capabilities(efforts=("none", "low"), context_window=9),
         "*": Capabilities(vision=False),
     }
-    rules = provider_spec("primary", primary).rules
-    assert rules is not None
-    rule = rules.of("some-model")
+    rule = provider_spec("primary", primary).dialect.rules.of("some-model")
     assert (rule.efforts, rule.context_window, rule.vision) == (("none", "low"), 9, False)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 from typing import Any
 
 import msgspec
@@ -16,6 +18,7 @@ from llm_protocol.model_rules import ModelRules, rule_of, short_name
 from llm_protocol.model_table import ROWS
 from llm_protocol.requests import ChatRequest, LLMProvider, Parameters
 from llm_protocol.wires import client_dialect
+from support.generated import ROOT
 
 OPENAI, ANTHROPIC, COMPATIBLE = LLMProvider.OPENAI, LLMProvider.ANTHROPIC, LLMProvider.OPENAI_COMPATIBLE
 GEMINI = LLMProvider.GEMINI
@@ -251,3 +254,76 @@ FACTS: list[tuple[LLMProvider, str, dict[str, Any]]] = [
 def test_the_table_says_what_the_vendors_pages_say(vendor: LLMProvider, model: str, facts: dict[str, Any]) -> None:
     rule = rule_of(vendor, model)
     assert {name: getattr(rule, name) for name in facts} == facts
+
+
+def test_an_effort_for_a_model_that_does_not_think_is_left_out() -> None:
+    """It would be refused, and less than nothing cannot be thought."""
+    assert "reasoning_effort" not in sent(OPENAI, "gpt-4o", reasoning_effort="high")
+    assert "thinking" not in sent(LLMProvider.COHERE, "command-a-03-2025", reasoning_effort="high")
+    assert sent(LLMProvider.COHERE, "command-a-reasoning-08-2025", reasoning_effort="low")["thinking"] == {
+        "type": "enabled",
+        "token_budget": 1_024,
+    }
+    assert sent(LLMProvider.CEREBRAS, "gpt-oss-120b", reasoning_effort="none")["reasoning_effort"] == "low"
+
+
+def test_the_rules_of_a_provider_reach_its_dialect() -> None:
+    asked = Parameters(reasoning_effort="max")
+    request = ChatRequest(model="own", messages=(Message.of("user", "hi"),), parameters=asked)
+    for kind in LLMProvider:
+        by_budget = kind is LLMProvider.COHERE
+        facts = Capabilities(thinking=("effort",), efforts=("low",), budgets={"max": 4_321} if by_budget else {})
+        rules = ModelRules(kind, {"own": facts})
+        dialect = client_dialect(kind, rules)
+        assert dialect.rules is rules
+        body = dialect.encode_request(request, stream=False).body.decode().lower()
+        assert ("4321" if by_budget else '"low"') in body
+
+
+# ---------------------------------------------------------------- no name of a model elsewhere
+
+TABLES = {"model_table.py", "preferences.py", "lifecycle.py"}
+"""Data: what the names of models mean."""
+
+FAMILIES = re.compile(
+    r"\b(gpt-|claude-|gemini-[\d.]|gemma-|command-[ar]\b|qwen|grok-|llama-\d|mistral-|sonnet|opus-|haiku|dall-e)|\bo(\d|\\d)\b"
+)
+
+
+def test_no_code_but_the_tables_tests_the_name_of_a_model() -> None:
+    """A word for a family of models in a string that is no docstring, or a model compared with a part of its name."""
+    found = []
+    for path in (ROOT / folder for folder in ("protocol", "actors", "runtime")):
+        for file in path.rglob("*.py"):
+            if file.name not in TABLES:
+                found += [f"{file.relative_to(ROOT)}:{line}" for line in _names_of_models(ast.parse(file.read_text()))]
+    assert found == []
+
+
+def _names_of_models(tree: ast.Module) -> list[int]:
+    docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    found = []
+    for node in ast.walk(tree):
+        match node:
+            case ast.Constant(value=str(text)):
+                is_one = id(node) not in docstrings and FAMILIES.search(text) is not None
+            case ast.Compare(ops=[ast.In() | ast.NotIn()], left=ast.Constant(), comparators=[ast.Attribute(attr=name)]):
+                is_one = name == "model"
+            case ast.Call(func=ast.Attribute(attr="startswith" | "endswith", value=ast.Attribute(attr=name))):
+                is_one = name == "model"
+            case _:
+                is_one = False
+        if is_one:
+            found.append(getattr(node, "lineno", 0))
+    return found
+
+
+def test_the_search_for_names_of_models_finds_them() -> None:
+    for bad in (
+        'x = m.startswith("gpt-5")',
+        'x = "image" in request.model',
+        "request.model.startswith(x)",
+        'y = r"(o\\d|codex)"',
+    ):
+        assert _names_of_models(ast.parse(bad)) == [1], bad
+    assert _names_of_models(ast.parse('"""like gpt-5"""\nx = y in request.model')) == []

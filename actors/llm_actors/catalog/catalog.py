@@ -124,6 +124,13 @@ class Catalog:
         offer = self._offers.get(candidate.provider)
         return offer is not None and offer.rules.of(candidate.model).prefill
 
+    def may_draw(self, name: str) -> bool:
+        """Whether a model of this name, with or without its provider before it, answers conversations with pictures."""
+        head, _, rest = name.partition("/")
+        if head in self._offers:
+            return self._offers[head].rules.of(rest).draws
+        return any(offer.rules.of(name).draws for offer in self._offers.values())
+
     def vendor(self, candidate: Candidate) -> str:
         """Who is behind the candidate: the same for two providers at one vendor. Of servers that are only compatible
         each is taken for another's.

@@ -175,12 +175,15 @@ class ProviderCall:
             return self._deliver(await run_large(len(whole.body), dialect.decode_response, said, whole, self._ignored))
 
     def _most_bytes(self, request: AnyRequest) -> int:
-        return self._spec.max_answer.bytes_for(answer_type(request))
+        return self._spec.max_answer.bytes_for(self._answer_type(request))
+
+    def _answer_type(self, request: AnyRequest) -> RequestType:
+        return answer_type(request, draws=self._spec.dialect.rules.of(request.model).draws)
 
     async def _stream(self, response: HttpResponse, decoder: StreamDecoder, request: AnyRequest) -> Finished | Failed:
         end: Finished | Failed | None = None
         self._ignored = decoder.ignored
-        is_bounded = answer_type(request) in _NEVER_LONG_STREAMS
+        is_bounded = self._answer_type(request) in _NEVER_LONG_STREAMS
         most = self._most_bytes(request)
         received = 0
         while end is None:

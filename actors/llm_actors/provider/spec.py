@@ -8,7 +8,6 @@ import msgspec
 
 from llm_actors.transport import HttpRequest, Origin, TlsTrust, parse_url
 from llm_protocol.dialect import ClientDialect, WireRequest
-from llm_protocol.model_rules import ModelRules
 from llm_protocol.policy import AnswerLimits, Timeouts
 from llm_protocol.requests import LLMProvider
 from llm_protocol.secret import Secret
@@ -34,9 +33,7 @@ class Endpoint:
 
 
 class ProviderSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """One entry of the configuration, resolved. ``models`` empty: the vendor is asked for its list. ``rules`` say what
-    its models take; ``None``: what the table says of its vendor's.
-    """
+    """One entry of the configuration, resolved. ``models`` empty: the vendor is asked for its list."""
 
     name: str
     kind: LLMProvider
@@ -44,7 +41,6 @@ class ProviderSpec(msgspec.Struct, frozen=True, kw_only=True):
     endpoint: Endpoint
     key: Secret | None = None
     models: tuple[str, ...] = ()
-    rules: ModelRules | None = None
     trust: TlsTrust | None = None
     timeouts: Timeouts = Timeouts()
     max_answer: AnswerLimits = AnswerLimits()

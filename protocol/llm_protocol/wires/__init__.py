@@ -5,31 +5,32 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llm_protocol.dialect import ClientDialect, ServerDialect
+from llm_protocol.model_rules import ModelRules
 from llm_protocol.requests import LLMProvider
 
 if TYPE_CHECKING:
     from llm_protocol.wires.openai_chat import VendorProfile
 
 
-def client_dialect(kind: LLMProvider) -> ClientDialect:
-    """What a provider of this kind is spoken to with."""
+def client_dialect(kind: LLMProvider, rules: ModelRules | None = None) -> ClientDialect:
+    """What a provider of this kind is spoken to with. ``rules``: what is known of its models beside the table."""
     match kind:
         case LLMProvider.ANTHROPIC:
             from llm_protocol.wires.anthropic import Anthropic
 
-            return Anthropic()
+            return Anthropic(rules)
         case LLMProvider.GEMINI:
             from llm_protocol.wires.gemini import Gemini
 
-            return Gemini()
+            return Gemini(rules)
         case LLMProvider.COHERE:
             from llm_protocol.wires.cohere import Cohere
 
-            return Cohere()
+            return Cohere(rules)
         case _:
             from llm_protocol.wires.openai_chat import OpenAIChat
 
-            return OpenAIChat(_quirks(kind))
+            return OpenAIChat(_quirks(kind), rules)
 
 
 def server_dialect(kind: LLMProvider) -> ServerDialect:

@@ -217,6 +217,8 @@ def _thinking_mode(asked: _Asked, rule: ModelRule) -> JsonObject | None:
         return None
     if _knows(rule, "adaptive"):
         return {"type": "adaptive"}
+    if rule.thinking == ("effort",):
+        return None
     tokens = rule.budgets.get(effort)
     if tokens is None or not _knows(rule, "budget"):
         asked.fail("reasoning_effort", _effort_problem(rule))

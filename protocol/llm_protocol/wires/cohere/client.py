@@ -13,7 +13,9 @@ from llm_protocol.content import HostedTool, JsonObject, ResponseFormat, Tool, T
 from llm_protocol.dialect import Headers, ModelPage, RateLimits, StreamDecoder, WireRequest, WireResponse, post
 from llm_protocol.events import Event
 from llm_protocol.failures import Failure
-from llm_protocol.requests import AnyRequest, ChatRequest, EmbeddingRequest, Parameters, RequestType
+from llm_protocol.model_facts import ModelRule
+from llm_protocol.model_rules import ModelRules, rules_of
+from llm_protocol.requests import AnyRequest, ChatRequest, EmbeddingRequest, LLMProvider, Parameters, RequestType
 from llm_protocol.wires.cohere import errors, models
 from llm_protocol.wires.cohere.content import encode_messages
 from llm_protocol.wires.cohere.embeddings import decode_embeddings, embedding_body
@@ -29,6 +31,9 @@ class Cohere:
     version = 1
     request_types = frozenset({RequestType.CHAT, RequestType.EMBEDDING})
 
+    def __init__(self, rules: ModelRules | None = None) -> None:
+        self.rules = rules or rules_of(LLMProvider.COHERE)
+
     def auth_headers(self, key: str) -> tuple[tuple[str, str], ...]:
         """The header fields that carry the key."""
         return (("authorization", f"Bearer {key}"),)
@@ -37,9 +42,9 @@ class Cohere:
         """The HTTP request for a chat or for embeddings, which are never streamed."""
         match request:
             case ChatRequest():
-                return post("/v2/chat", chat_body(request, stream=stream))
+                return post("/v2/chat", chat_body(request, self.rules.of(request.model), stream=stream))
             case EmbeddingRequest():
-                return post("/v2/embed", embedding_body(request))
+                return post("/v2/embed", embedding_body(request, self.rules.of(request.model)))
             case _:
                 raise unsupported("request_type", f"Cohere has no {request.request_type} endpoint")
 
@@ -88,11 +93,8 @@ _FIELDS = {
 
 _KNOWN = (*_FIELDS, "reasoning_effort", "reasoning_budget", "reasoning_summary", "parallel_tool_calls")
 
-BUDGET_OF_EFFORT = {"minimal": 512, "low": 1_024, "medium": 4_096, "high": None, "xhigh": None, "max": None}
-"""The thinking budget that stands for an effort, since Cohere counts instead of grading; ``None``: no limit."""
 
-
-def chat_body(request: ChatRequest, *, stream: bool) -> JsonObject:
+def chat_body(request: ChatRequest, rule: ModelRule, *, stream: bool) -> JsonObject:
     """The body. Raises `UnsupportedError` naming what Cohere cannot be told."""
     parameters = request.parameters
     check_parameters(parameters, _KNOWN, "Cohere")
@@ -101,26 +103,26 @@ def chat_body(request: ChatRequest, *, stream: bool) -> JsonObject:
     if parameters.parallel_tool_calls is False and request.tools and not parameters.lenient:
         raise unsupported("parallel_tool_calls", "Cohere cannot be told to call one tool at a time")
     body |= _tool_fields(request.tools, request.tool_choice, parameters)
-    body |= _thinking(parameters)
+    body |= _thinking(parameters, rule)
     body |= _response_format(request.response_format)
     add_extra(body, parameters, NAME)
     return body
 
 
-def _thinking(parameters: Parameters) -> JsonObject:
+def _thinking(parameters: Parameters, rule: ModelRule) -> JsonObject:
     # Thoughts are always shown in full, so a summary needs no asking for.
     budget, effort = parameters.reasoning_budget, parameters.reasoning_effort
-    if budget is None and effort is None:
+    if (budget is None and effort is None) or rule.thinking == ():
         return {}
     if budget == 0 or (budget is None and effort == "none"):
         return {"thinking": {"type": "disabled"}}
     if budget is None:
-        if effort not in BUDGET_OF_EFFORT:
+        if effort is None or effort not in rule.budgets:
             if parameters.lenient:
                 return {}
-            known = ", ".join(("none", *BUDGET_OF_EFFORT))
+            known = ", ".join(("none", *rule.budgets))
             raise unsupported("reasoning_effort", f"reasoning_effort is one of {known}")
-        budget = BUDGET_OF_EFFORT[effort]
+        budget = rule.budgets[effort]
     return {"thinking": {"type": "enabled"} | ({} if budget is None else {"token_budget": budget})}
 
 

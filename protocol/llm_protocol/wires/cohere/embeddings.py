@@ -14,6 +14,7 @@ from llm_protocol.codec.whole import embedded
 from llm_protocol.content import JsonObject
 from llm_protocol.dialect import Inbound
 from llm_protocol.events import Event, Started
+from llm_protocol.model_facts import ModelRule
 from llm_protocol.requests import EmbeddingRequest, Parameters
 from llm_protocol.response import LLMResponse, Usage
 from llm_protocol.wires.cohere.shapes import NAME, decode_usage
@@ -21,14 +22,12 @@ from llm_protocol.wires.cohere.shapes import NAME, decode_usage
 MAX_TEXTS = 96
 """Texts in one call: the vendor's limit."""
 
-_LEGACY = "-v2.0"
-"""Models of this generation give floats only. Others are asked for base64, a third of the size."""
 
 DEFAULT_INPUT_TYPE = "search_document"
 """Sent when the caller said nothing, because the vendor demands the field: texts are stored more often than asked."""
 
 
-def embedding_body(request: EmbeddingRequest) -> JsonObject:
+def embedding_body(request: EmbeddingRequest, rule: ModelRule) -> JsonObject:
     """The body of ``POST /v2/embed``. Raises `UnsupportedError`."""
     check_parameters(request.parameters, (), "Cohere's embed")
     if len(request.inputs) > MAX_TEXTS:
@@ -37,7 +36,7 @@ def embedding_body(request: EmbeddingRequest) -> JsonObject:
         "model": request.model,
         "input_type": request.input_type or DEFAULT_INPUT_TYPE,
         "texts": list(request.inputs),
-        "embedding_types": ["float" if _LEGACY in request.model else "base64"],
+        "embedding_types": ["base64" if rule.base64_vectors else "float"],
     }
     if request.dimensions is not None:
         body["output_dimension"] = request.dimensions

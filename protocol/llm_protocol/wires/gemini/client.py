@@ -15,8 +15,8 @@ from llm_protocol.content import JsonObject, Message, Text, ToolCall, ToolResult
 from llm_protocol.dialect import Headers, ModelPage, RateLimits, StreamDecoder, WireRequest, WireResponse, post
 from llm_protocol.events import Event
 from llm_protocol.failures import Failure
-from llm_protocol.model_facts import nearest_effort
-from llm_protocol.model_rules import rule_of
+from llm_protocol.model_facts import ModelRule, nearest_effort
+from llm_protocol.model_rules import ModelRules, rules_of
 from llm_protocol.requests import (
     AnyRequest,
     ChatRequest,
@@ -30,8 +30,7 @@ from llm_protocol.wires.gemini import models
 from llm_protocol.wires.gemini.content import encode_part, encode_result, encode_tools
 from llm_protocol.wires.gemini.embeddings import decode_embeddings, embedding_body
 from llm_protocol.wires.gemini.errors import decode_error
-from llm_protocol.wires.gemini.profile import NO_SIGNATURE, Thinking, thinking_of
-from llm_protocol.wires.gemini.shapes import ASPECTS, NAME, SCALES, VERSION
+from llm_protocol.wires.gemini.shapes import ASPECTS, NAME, NO_SIGNATURE, SCALES, VERSION
 from llm_protocol.wires.gemini.stream import GeminiDecoder, GeminiPieceSplitter
 
 MAX_PICTURE_EVENT_BYTES = 32 * 1024 * 1024
@@ -46,6 +45,9 @@ class Gemini:
     version = 2
     request_types = frozenset((RequestType.CHAT, RequestType.EMBEDDING, RequestType.IMAGE_GENERATION))
 
+    def __init__(self, rules: ModelRules | None = None) -> None:
+        self.rules = rules or rules_of(LLMProvider.GEMINI)
+
     def auth_headers(self, key: str) -> tuple[tuple[str, str], ...]:
         """The header that carries the key."""
         return (("x-goog-api-key", key),)
@@ -54,9 +56,9 @@ class Gemini:
         """The HTTP request. Embeddings are never streamed, whatever ``stream`` says."""
         match request:
             case ChatRequest():
-                body = chat_body(request)
+                body = chat_body(request, self.rules.of(request.model))
             case ImageRequest():
-                body = image_body(request)
+                body = image_body(request, self.rules.of(request.model))
             case EmbeddingRequest():
                 return _post(request.model, "batchEmbedContents", embedding_body(request))
             case _:
@@ -149,11 +151,10 @@ def _merge(into: JsonObject, more: JsonObject) -> None:
 # ---------------------------------------------------------------- chat
 
 
-def chat_body(request: ChatRequest) -> JsonObject:
+def chat_body(request: ChatRequest, rule: ModelRule) -> JsonObject:
     """The body of a chat. Raises `UnsupportedError` naming what Gemini, or the model, cannot be told."""
     check_parameters(request.parameters, _KNOWN | _harmless(request.parameters), "Gemini")
-    thinking = thinking_of(request.model)
-    body: JsonObject = {"contents": list(_contents(request.messages, thinking))}
+    body: JsonObject = {"contents": list(_contents(request.messages, rule))}
     system = [part for message in request.messages if _is_system(message) for part in _system_parts(message)]
     if system:
         body["systemInstruction"] = {"parts": system}
@@ -162,7 +163,7 @@ def chat_body(request: ChatRequest) -> JsonObject:
     calling = _calling(request)
     if calling:
         body["toolConfig"] = {"functionCallingConfig": calling}
-    config = _generation_config(request, thinking)
+    config = _generation_config(request, rule)
     config.update(_format(request))
     if config:
         body["generationConfig"] = config
@@ -185,7 +186,7 @@ def _system_parts(message: Message) -> Iterator[JsonObject]:
         yield encode_part(part, "messages")
 
 
-def _contents(messages: tuple[Message, ...], thinking: Thinking) -> Iterator[JsonObject]:
+def _contents(messages: tuple[Message, ...], rule: ModelRule) -> Iterator[JsonObject]:
     """The turns. Neighbouring tool messages become one, as Gemini wants all results of a turn together."""
     calls: list[ToolCall] = []
     results: list[tuple[ToolResult, str]] = []
@@ -202,16 +203,16 @@ def _contents(messages: tuple[Message, ...], thinking: Thinking) -> Iterator[Jso
             yield {"role": "user", "parts": [encode_part(p, f"{where}[{k}]") for k, p in enumerate(message.content)]}
         else:
             calls += [part for part in message.content if isinstance(part, ToolCall)]
-            parts = _model_parts(message, where, thinking)
+            parts = _model_parts(message, where, rule)
             if parts:
                 yield {"role": "model", "parts": parts}
     yield from _results(results, calls)
 
 
-def _model_parts(message: Message, where: str, thinking: Thinking) -> list[JsonObject]:
+def _model_parts(message: Message, where: str, rule: ModelRule) -> list[JsonObject]:
     parts = [encode_part(part, f"{where}[{at}]") for at, part in enumerate(message.content)]
     parts = [part for part in parts if part != _NOTHING]
-    if thinking.needs_signatures:
+    if rule.signed_calls:
         first = next((part for part in parts if "functionCall" in part), None)
         if first is not None:
             first.setdefault("thoughtSignature", NO_SIGNATURE)
@@ -249,35 +250,41 @@ def _calling(request: ChatRequest) -> JsonObject | None:
     return {"mode": "ANY" if choice.mode == "required" else "NONE"}
 
 
-def _generation_config(request: ChatRequest | ImageRequest, thinking: Thinking) -> JsonObject:
+def _generation_config(request: ChatRequest | ImageRequest, rule: ModelRule) -> JsonObject:
     parameters = request.parameters
     config = set_parameters(parameters, _SAMPLING)
-    thinking_config = _thinking_config(parameters, thinking, request.model)
+    thinking_config = _thinking_config(parameters, rule)
     if thinking_config:
         config["thinkingConfig"] = thinking_config
     return config
 
 
-def _thinking_config(parameters: Parameters, thinking: Thinking, model: str) -> JsonObject:
+def _thinking_config(parameters: Parameters, rule: ModelRule) -> JsonObject:
     config: JsonObject = {}
     effort, budget = parameters.reasoning_effort, parameters.reasoning_budget
     if effort is not None and budget is not None and not parameters.lenient:
         raise unsupported("reasoning_budget", "Gemini takes reasoning_effort or reasoning_budget, not both")
-    if effort is not None:
-        effort = nearest_effort(effort, rule_of(LLMProvider.GEMINI, model.rpartition("/")[2]).efforts)
     if budget is not None:
         config["thinkingBudget"] = budget
-    elif effort in thinking.levels:
-        config["thinkingLevel"] = thinking.levels[effort]
-    elif effort is not None and effort in thinking.budgets:
-        if (least := thinking.budgets[effort]) is not None:
-            config["thinkingBudget"] = least
-    elif effort is not None and not parameters.lenient:
-        known = ", ".join((*thinking.levels, *thinking.budgets)) or "none at all"
-        raise unsupported("reasoning_effort", f"this Gemini model has no reasoning effort {effort!r}; it has {known}")
+    elif effort is not None and rule.thinking:
+        config.update(_effort(effort, rule, lenient=parameters.lenient))
+    elif effort not in (None, "none") and not parameters.lenient:
+        raise unsupported("reasoning_effort", "this Gemini model does not think")
     if parameters.reasoning_summary is not None:
         config["includeThoughts"] = True
     return config
+
+
+def _effort(effort: str, rule: ModelRule, *, lenient: bool) -> JsonObject:
+    if effort in rule.budgets:
+        return {"thinkingBudget": rule.budgets[effort]}
+    level = nearest_effort(effort, rule.efforts)
+    if level in rule.efforts:
+        return {"thinkingLevel": level.upper()}
+    if lenient:
+        return {}
+    known = ", ".join((*rule.efforts, *rule.budgets))
+    raise unsupported("reasoning_effort", f"this Gemini model has no reasoning effort {effort!r}; it has {known}")
 
 
 def _format(request: ChatRequest) -> JsonObject:
@@ -292,14 +299,14 @@ def _format(request: ChatRequest) -> JsonObject:
 # ---------------------------------------------------------------- pictures
 
 
-def image_body(request: ImageRequest) -> JsonObject:
+def image_body(request: ImageRequest, rule: ModelRule) -> JsonObject:
     """The body that asks for a picture. Image models are chat models with another answer; there is no ``n``."""
     check_parameters(request.parameters, _KNOWN, "Gemini")
     if not request.parameters.lenient:
         for name, default in (("n", 1), ("quality", None), ("output_format", None), ("background", None)):
             if getattr(request, name) not in (default, "auto"):
                 raise unsupported(name, f"Gemini's image models have no {name}; leave it out or set lenient")
-    config = _generation_config(request, thinking_of(request.model))
+    config = _generation_config(request, rule)
     config["responseModalities"] = ["TEXT", "IMAGE"]
     if request.size not in (None, "auto"):
         config["imageConfig"] = _image_config(str(request.size))

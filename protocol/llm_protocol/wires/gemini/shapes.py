@@ -74,6 +74,9 @@ TASK_TYPES = {
 }
 INPUT_TYPES = {task: name for name, task in TASK_TYPES.items()}
 
+NO_SIGNATURE = "skip_thought_signature_validator"
+"""What Gemini 3 accepts in place of a signature on a tool call that another model made."""
+
 ASPECTS: dict[str, tuple[int, int]] = {
     "1:1": (1024, 1024),
     "3:2": (1536, 1024),

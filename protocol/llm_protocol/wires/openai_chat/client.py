@@ -16,8 +16,8 @@ from llm_protocol.content import HostedTool, JsonObject, ResponseFormat, Tool, T
 from llm_protocol.dialect import Headers, ModelPage, RateLimits, StreamDecoder, WireRequest, WireResponse, post
 from llm_protocol.events import Event
 from llm_protocol.failures import Failure
-from llm_protocol.model_facts import nearest_effort
-from llm_protocol.model_rules import rule_of
+from llm_protocol.model_facts import ModelRule, nearest_effort
+from llm_protocol.model_rules import ModelRules, rules_of
 from llm_protocol.requests import (
     AnyRequest,
     ChatRequest,
@@ -42,8 +42,9 @@ class OpenAIChat:
 
     version = 2
 
-    def __init__(self, quirks: VendorProfile = OPENAI) -> None:
+    def __init__(self, quirks: VendorProfile = OPENAI, rules: ModelRules | None = None) -> None:
         self.quirks = quirks
+        self.rules = rules or rules_of(quirks.kind)
 
     @property
     def name(self) -> str:
@@ -63,7 +64,9 @@ class OpenAIChat:
         """The HTTP request. Vectors and pictures are never streamed."""
         match request:
             case ChatRequest():
-                return post("/chat/completions", chat_body(request, self.quirks, stream=stream))
+                return post(
+                    "/chat/completions", chat_body(request, self.quirks, self.rules.of(request.model), stream=stream)
+                )
             case CompletionRequest():
                 return post("/completions", completion_body(request, self.quirks, stream=stream))
             case EmbeddingRequest():
@@ -130,7 +133,7 @@ def _reset(limits: RateLimits) -> float | None:
     return max((reset for left, reset in windows if left == 0 and reset is not None), default=None)
 
 
-def chat_body(request: ChatRequest, quirks: VendorProfile, *, stream: bool) -> JsonObject:
+def chat_body(request: ChatRequest, quirks: VendorProfile, rule: ModelRule, *, stream: bool) -> JsonObject:
     """The body of ``POST /chat/completions``."""
     body: JsonObject = {
         "model": request.model,
@@ -146,25 +149,26 @@ def chat_body(request: ChatRequest, quirks: VendorProfile, *, stream: bool) -> J
         body["tool_choice"] = _encode_tool_choice(request.tool_choice)
     if request.response_format is not None:
         body["response_format"] = _encode_response_format(request.response_format)
-    add_parameters(body, _within(request, quirks), quirks, stream=stream)
+    add_parameters(body, _within(request, quirks, rule), quirks, stream=stream)
     return body
 
 
-def _within(request: ChatRequest, quirks: VendorProfile) -> Parameters:
+def _within(request: ChatRequest, quirks: VendorProfile, rule: ModelRule) -> Parameters:
     """The parameters as the model takes them: the nearest effort that it has, and no sampling where it refuses it.
 
     Models that reason unasked refuse function tools on this wire unless they are told not to reason. Who asked for an
     effort is not overruled: the vendor's refusal then sends the request to the next candidate.
     """
-    parameters, rule = request.parameters, rule_of(quirks.kind, request.model)
+    parameters = request.parameters
     effort = parameters.reasoning_effort
-    if effort is not None:
+    if rule.thinking == ():
+        effort = None  # it would be refused, and there is nothing to think less with
+    elif effort is not None:
         effort = nearest_effort(effort, rule.efforts)
     elif not rule.reasons_with_tools and "none" in rule.efforts and rule.default_effort != "none":
         said = "reasoning_effort" in parameters.extra.get(quirks.name, {})
         effort = "none" if not said and any(isinstance(tool, Tool) for tool in request.tools) else None
-    reasons = (effort or rule.default_effort) not in (None, "none")
-    if rule.sampling == "never" or (rule.sampling == "without_reasoning" and reasons):
+    if rule.sampling == "never" or (rule.sampling == "without_reasoning" and rule.reasons(effort)):
         parameters = msgspec.structs.replace(parameters, temperature=None, top_p=None)
     return msgspec.structs.replace(parameters, reasoning_effort=effort)
 

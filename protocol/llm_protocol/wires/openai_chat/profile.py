@@ -64,6 +64,7 @@ OPENAI = VendorProfile(
 CEREBRAS = VendorProfile(
     name="cerebras",  # strict about unknown fields: what clients send for OpenAI's wire must not reach it
     vendor="Cerebras",
+    kind=LLMProvider.CEREBRAS,
     request_types=frozenset((RequestType.CHAT,)),
     max_tokens_field="max_completion_tokens",
     reasoning_field="reasoning",
@@ -86,5 +87,6 @@ COMPATIBLE = VendorProfile(
 LOCAL = msgspec.structs.replace(
     COMPATIBLE,
     vendor="the local model",
+    kind=LLMProvider.LOCAL,
     request_types=frozenset((RequestType.CHAT, RequestType.COMPLETION)),
 )

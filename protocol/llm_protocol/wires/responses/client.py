@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import final
 
@@ -29,6 +28,8 @@ from llm_protocol.content import (
 from llm_protocol.dialect import Headers, ModelPage, RateLimits, StreamDecoder, WireRequest, WireResponse, post
 from llm_protocol.events import Event
 from llm_protocol.failures import Failure
+from llm_protocol.model_facts import ModelRule
+from llm_protocol.model_rules import ModelRules
 from llm_protocol.requests import AnyRequest, ChatRequest, RequestType
 from llm_protocol.wires.openai_chat.client import OpenAIChat
 from llm_protocol.wires.openai_chat.profile import OPENAI, VendorProfile
@@ -44,8 +45,9 @@ class OpenAIResponses:
     name = NAME
     version = 1
 
-    def __init__(self, quirks: VendorProfile = OPENAI) -> None:
-        self._neighbours = OpenAIChat(quirks)
+    def __init__(self, quirks: VendorProfile = OPENAI, rules: ModelRules | None = None) -> None:
+        self._neighbours = OpenAIChat(quirks, rules)
+        self.rules = self._neighbours.rules
 
     @property
     def request_types(self) -> frozenset[RequestType]:
@@ -59,7 +61,7 @@ class OpenAIResponses:
     def encode_request(self, request: AnyRequest, *, stream: bool) -> WireRequest:
         """The HTTP request."""
         if isinstance(request, ChatRequest):
-            return post("/responses", response_body(request, stream=stream))
+            return post("/responses", response_body(request, self.rules.of(request.model), stream=stream))
         return self._neighbours.encode_request(request, stream=stream)
 
     def stream_decoder(self, request: AnyRequest) -> StreamDecoder:
@@ -101,9 +103,6 @@ _FIELDS = {**dict(zip(_DIRECT, _DIRECT, strict=True)), "user": "safety_identifie
 _PARAMETERS = frozenset((*_FIELDS, "reasoning_effort", "reasoning_summary"))
 _CONTENT_TYPES = ("input_", "output_")
 
-_REASONS = re.compile(r"(o\d|gpt-([5-9]|\d\d)|codex)(?!.*-chat)")
-"""Models that reason unasked. The others refuse to be asked for encrypted reasoning."""
-
 
 class _Extra(msgspec.Struct):
     """The fields of ``extra`` that stand beside some of ours."""
@@ -113,7 +112,7 @@ class _Extra(msgspec.Struct):
     include: list[str] = []
 
 
-def response_body(request: ChatRequest, *, stream: bool) -> JsonObject:
+def response_body(request: ChatRequest, rule: ModelRule, *, stream: bool) -> JsonObject:
     """The body of ``POST /responses``. Raises `UnsupportedError` or `BadRequestError` naming the field at fault."""
     given = request.parameters
     check_parameters(given, _PARAMETERS, _WHO)
@@ -129,14 +128,14 @@ def response_body(request: ChatRequest, *, stream: bool) -> JsonObject:
     if request.tool_choice is not None:
         body["tool_choice"] = choice_object(request.tool_choice)
     body |= set_parameters(given, _FIELDS)
-    _add_nested(body, request)
+    _add_nested(body, request, rule)
     add_extra(body, given, NAME)
     if not stream:
         body.pop("stream_options", None)  # refused beside a whole answer
     return body
 
 
-def _add_nested(body: JsonObject, request: ChatRequest) -> None:
+def _add_nested(body: JsonObject, request: ChatRequest, rule: ModelRule) -> None:
     """The fields that hold both our settings and those only the vendor knows; ours win."""
     given = request.parameters
     extra = typed(given.extra.get(NAME, {}), _Extra, f"parameters.extra.{NAME}")
@@ -146,7 +145,8 @@ def _add_nested(body: JsonObject, request: ChatRequest) -> None:
     if request.response_format is not None:
         text["format"] = format_object(request.response_format)
     include = list(extra.include)
-    if _ENCRYPTED not in include and (_REASONS.match(request.model) or reasoning or _thought(body["input"])):
+    # Models that do not reason refuse to be asked for it.
+    if _ENCRYPTED not in include and (rule.thinking or reasoning or _thought(body["input"])):
         include.append(_ENCRYPTED)
     body.update({k: v for k, v in (("reasoning", reasoning), ("text", text), ("include", include)) if v})
 
