@@ -75,6 +75,11 @@ class Estimate(NamedTuple):
         """Input and output together."""
         return self.input_tokens + self.output_tokens
 
+    @property
+    def usage(self) -> Usage:
+        """As a usage."""
+        return Usage(input_tokens=self.input_tokens, output_tokens=self.output_tokens, estimated=True)
+
 
 class TokenEstimator:
     """Guesses tokens by model, and learns from reported usage. ``model`` is any name the caller keeps to."""

@@ -13,6 +13,7 @@ from statistics import median
 from support.selection_scenarios import (
     COLD,
     FLAPPING,
+    HANGING,
     LONG_OUTAGE,
     NEWLY_FAST,
     NEWLY_SLOW,
@@ -43,7 +44,7 @@ def main() -> int:
             begin = max(scenario.changed_at, SETTLED_S)
             lost = [_run(scenario, rate, seed).regret(begin, scenario.seconds) for seed in seeds]
             print(f"{rate:5} /s  {scenario.title:36} lost: median {median(lost):6.1%}, most {max(lost):6.1%}")
-        for scenario in (RECOVERY, LONG_OUTAGE, NEWLY_FAST, NEWLY_SLOW, COLD):
+        for scenario in (RECOVERY, LONG_OUTAGE, NEWLY_FAST, NEWLY_SLOW, HANGING, COLD):
             took = [
                 _run(scenario, rate, seed).seconds_until_majority(scenario.watched, scenario.changed_at)
                 for seed in seeds

@@ -136,16 +136,6 @@ def test_with_one_measured_a_hundred_requests_go_there_but_for_the_trials() -> N
     assert counts == {A: 98, B: 1, C: 1}
 
 
-def test_attempts_that_are_never_heard_of_are_forgotten() -> None:
-    """The selector's actor was parked, and their observations were dropped."""
-    exploration = Exploration()
-    for _ in range(1_000):
-        exploration.begun(BEST, 0.0)
-    assert 0 < exploration.in_flight(BEST, 1.0) < 1_000
-    assert exploration.in_flight(BEST, 1_000.0) == 0
-    exploration.ended(BEST)
-
-
 def test_looking_explores_nothing_and_counts_nothing() -> None:
     made = selector(success(A, 0.5, took=0.1))
     for _ in range(100):
@@ -157,5 +147,5 @@ def test_looking_explores_nothing_and_counts_nothing() -> None:
 def test_callers_who_name_ever_new_models_do_not_fill_the_memory() -> None:
     exploration = Exploration()
     for number in range(MAX_STANDINGS + 100):
-        exploration.begun((Candidate("a", str(number)), CHAT), 0.0)
+        exploration.next((Candidate("a", str(number)), CHAT), [], 0.0)
     assert len(exploration._standings) == MAX_STANDINGS

@@ -15,6 +15,7 @@ from llm_protocol.policy import Select
 from support.selection_scenarios import (
     COLD,
     FLAPPING,
+    HANGING,
     LONG_OUTAGE,
     NEWLY_FAST,
     NEWLY_SLOW,
@@ -71,6 +72,16 @@ def test_after_a_change_most_requests_go_to_the_best_within_a_minute(
 ) -> None:
     history = played(scenario, rate, seed, seconds=scenario.changed_at + 100)
     assert history.seconds_until_majority(scenario.watched, scenario.changed_at) <= NOTICED_S
+
+
+@by_seed
+@by_rate
+@pytest.mark.parametrize("stream", [True, False])
+def test_one_that_hangs_is_left_before_its_first_attempt_ends(rate: float, seed: int, *, stream: bool) -> None:
+    """Each takes a minute. The first seconds' requests are lost; what follows are probes of whether it still hangs."""
+    history = played(HANGING, rate, seed, stream=stream)
+    assert history.seconds_until_majority(HANGING.watched, HANGING.changed_at) <= max(8.0, 10 / rate)
+    assert history.share("best", HANGING.changed_at + 20, HANGING.seconds) <= 0.15
 
 
 @by_seed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from support.selection_world import Deployment, speed, steady
+from support.selection_world import Deployment, Speed, speed, steady
 
 RATES = (0.5, 2.0, 20.0)
 """Requests a second."""
@@ -59,6 +59,13 @@ NEWLY_SLOW = Scenario(
     "good",
     400.0,
     700.0,
+)
+HANGING = Scenario(
+    "One that hangs",
+    (Deployment("best", (speed(0, 1.0), Speed(120, 60.0, 0.0))), steady("good", 1.5)),
+    "good",
+    120.0,
+    180.0,
 )
 FLAPPING = Scenario(
     "Flapping",

@@ -120,17 +120,24 @@ def run(
     random, selector = Random(seed), Selector(_price)
     by_candidate = {each.candidate: each for each in deployments}
     candidates = list(by_candidate)
-    under_way: list[tuple[float, int, Observed]] = []
+    under_way: list[tuple[float, int, bool]] = []  # when something is heard of which request; whether that is its end
+    answers: dict[int, Observed] = {}
     requests: list[Request] = []
     now = 0.0 if burst else random.expovariate(rate)
     while now < seconds:
         while under_way and under_way[0][0] <= now:
-            selector.observe(heapq.heappop(under_way)[2], random.random())
+            at, number, is_end = heapq.heappop(under_way)
+            answer = answers[number]
+            if is_end:
+                selector.stops(answer.candidate, number)
+                selector.observe(answers.pop(number), random.random())
+            else:
+                selector.flows(answer.candidate, number, at, began=answer.began)
         tokens = max(1, round(random.expovariate(1 / MEAN_TOKENS)))
         usage = Usage(input_tokens=PROMPT_TOKENS, output_tokens=MEAN_TOKENS)
         ranking = selector.rank(candidates, RequestType.CHAT, now=now, draw=random.random(), select=select, usage=usage)
         chosen = by_candidate[ranking.best()]
-        assert selector.admit(chosen.candidate, now) is None
+        assert selector.admit(chosen.candidate, now, usage=usage) is None
         means = {each.name: each.mean_s(now, tokens) for each in deployments}
         best = min(means, key=lambda name: means[name])
         explored = ranking.choices[0].reason.startswith("explored")
@@ -138,12 +145,14 @@ def run(
         noise = exp(random.gauss(-NOISE * NOISE / 2, NOISE)) * (OUTLIER_FACTOR if random.random() < OUTLIERS else 1.0)
         first = chosen.mean_s(now, 0) * noise
         ended = now + means[chosen.name] * noise
-        seen = Observed(
+        answers[len(requests)] = Observed(
             candidate=chosen.candidate, request_type=RequestType.CHAT, began=now, ended=ended, stream=stream,
             first_token_s=first if stream else None,
             usage=Usage(input_tokens=PROMPT_TOKENS, output_tokens=tokens),
         )  # fmt: skip
-        heapq.heappush(under_way, (ended, len(requests), seen))
+        if stream:
+            heapq.heappush(under_way, (now + first, len(requests), False))
+        heapq.heappush(under_way, (ended, len(requests), True))
         if len(requests) >= burst:
             now += random.expovariate(rate)
     return History(requests, selector)

@@ -174,7 +174,9 @@ class Attempt:
                 self._hold.grow(self._delivered.text + self._delivered.thought)
             if self._first_at is None:
                 self._first_at = trio.current_time()
-                if self._ask.stream and self._services.selector.flows(self.candidate, self, self._first_at):
+                if self._ask.stream and self._services.selector.flows(
+                    self.candidate, self, self._first_at, began=self._began, request_type=self._request.request_type
+                ):
                     # A stream may take minutes to its end. Whoever waits for this probe need not wait for that.
                     proof = Proof(candidate=self.candidate, began=self._began, at=self._first_at)
                     self._services.observer.cast(proof)

@@ -143,7 +143,9 @@ class AttemptLoop:
                 plan.take(unwanted)
                 return self._barred(unwanted, exc.failure, waited)
             candidate = plan.current
-            barred = self._unpaid(candidate, estimate, is_last=not plan.others) or self._admit(candidate, plan.others)
+            barred = self._unpaid(candidate, estimate, is_last=not plan.others) or self._admit(
+                candidate, plan.others, estimate
+            )
             if barred is not None:
                 return self._barred(candidate, barred, waited)
             slot.use()
@@ -211,7 +213,7 @@ class AttemptLoop:
         purse = self._ask.purse
         return None if purse is None else purse.refuses(candidate, estimate, self._ask.request, is_last=is_last)
 
-    def _admit(self, candidate: Candidate, others: list[Candidate]) -> Failure | None:
+    def _admit(self, candidate: Candidate, others: list[Candidate], estimate: Estimate) -> Failure | None:
         """Why ``candidate`` is not asked now. A fallback that is usually slower than the time left is not (RTY-07)."""
         now, first = trio.current_time(), self._tried is None
         self._tried = candidate
@@ -224,6 +226,7 @@ class AttemptLoop:
             others=others,
             asked=self._called is not None,
             request_type=self._ask.request.request_type,
+            usage=estimate.usage,
         )
         if barred is None:
             self._called = candidate
@@ -326,7 +329,8 @@ class AttemptLoop:
                 if slot is None:  # whoever waits for one is asked for the first time
                     return None
                 rooms.enter_context(slot)
-                if selector.admit(other, now, extra=True, request_type=request.request_type) is not None:
+                barred = selector.admit(other, now, extra=True, request_type=request.request_type, usage=estimate.usage)
+                if barred is not None:
                     return None
                 slot.use()
                 return Attempt(self._services, self._ask, other, request, estimate, room=room, hedge=True)

@@ -21,7 +21,7 @@ flight, so that a hundred at once do not all go to one.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Sequence
 from math import exp2, inf, sqrt
 from typing import NamedTuple, final
@@ -55,14 +55,8 @@ EAGERNESS = 5.0
 UNANSWERED_SECONDS = 30.0
 """An exploring attempt that was not heard of for so long may be lost, and another one may go."""
 
-IN_FLIGHT_COUNTED = 256
-"""Attempts in flight that are counted for one candidate; more make no difference."""
-
-IN_FLIGHT_SECONDS = 120.0
-"""An attempt that was not heard of for so long is counted no longer: it may be lost."""
-
 MAX_STANDINGS = 2_048
-"""Candidates whose exploring and attempts in flight are kept, by type of request."""
+"""Candidates whose exploring is kept, by type of request."""
 
 
 class Rival(NamedTuple):
@@ -91,14 +85,12 @@ class ExplorationStatistics(msgspec.Struct, frozen=True, kw_only=True):
 class _Standing:
     """One candidate's exploring."""
 
-    __slots__ = ("explored_at", "in_flight", "passed")
+    __slots__ = ("explored_at", "passed")
 
     def __init__(self) -> None:
         self.passed = 0
         """Requests that went to others since it was explored, or was the best."""
         self.explored_at = -inf
-        self.in_flight: deque[float] = deque(maxlen=IN_FLIGHT_COUNTED)
-        """When they began."""
 
 
 @final
@@ -113,26 +105,6 @@ class Exploration:
     def statistics(self) -> ExplorationStatistics:
         """What exploring has cost so far."""
         return ExplorationStatistics(ranked=self._ranked, explored=self._explored, excess=self._excess)
-
-    def in_flight(self, key: Key, now: float) -> int:
-        """Attempts that have begun and not been heard of."""
-        standing = self._standings.get(key)
-        if standing is None:
-            return 0
-        began = standing.in_flight
-        while began and now - began[0] > IN_FLIGHT_SECONDS:
-            began.popleft()
-        return len(began)
-
-    def begun(self, key: Key, now: float) -> None:
-        """An attempt was admitted."""
-        self._of(key).in_flight.append(now)
-
-    def ended(self, key: Key) -> None:
-        """An attempt was heard of."""
-        standing = self._standings.get(key)
-        if standing is not None and standing.in_flight:
-            standing.in_flight.popleft()
 
     def next(self, best: Key, rivals: Sequence[Rival], now: float) -> int | None:
         """Which of ``rivals`` this request explores; ``None``: it goes to the ``best``. Counts it either way."""
@@ -151,12 +123,6 @@ class Exploration:
         if chosen is not None:
             self._claim(rivals[chosen], now)
         return chosen
-
-    def least_in_flight(self, keys: Sequence[Key], now: float, draw: float) -> int:
-        """Which of ``keys`` has the fewest attempts in flight; ``draw`` decides among equals."""
-        counts = [self.in_flight(key, now) for key in keys]
-        least = [place for place, count in enumerate(counts) if count == min(counts)]
-        return least[int(draw * len(least))]
 
     def _claim(self, rival: Rival, now: float) -> None:
         standing = self._of(rival.key)

@@ -20,6 +20,7 @@ from llm_actors.selector.budget import CallBudget, hedge_budget, retry_budget
 from llm_actors.selector.circuits import Circuits, Transition
 from llm_actors.selector.cost import TYPICAL_USAGE, CostOf, expected_cost
 from llm_actors.selector.exploration import Exploration, ExplorationStatistics, Rival
+from llm_actors.selector.in_flight import InFlight
 from llm_actors.selector.orderings import ORDERS, OrderingInputs
 from llm_actors.selector.performance import (
     LEAST_FOR_HEDGE,
@@ -54,6 +55,7 @@ class Selector:
         self._cost_of = cost_of
         self._books: dict[Key, Performance] = {}
         self._exploration = Exploration()
+        self._in_flight = InFlight()
         self.circuits = Circuits()
         self._retries = _Budgets(retry_budget)
         self._hedges = _Budgets(hedge_budget)
@@ -122,6 +124,7 @@ class Selector:
         others: Sequence[Candidate] | None = None,
         asked: bool = False,
         request_type: RequestType = RequestType.CHAT,
+        usage: Usage | None = None,
     ) -> Failure | None:
         """Ask for leave to make an attempt at ``candidate`` now. ``None``: go ahead, and let `observe` know its end.
 
@@ -129,7 +132,8 @@ class Selector:
         a retry or hedge, which was paid for with `may_retry` or `may_hedge` and does not itself earn any. A candidate
         whose usual answer takes longer than ``within_s`` is refused: pass what is left of the deadline for fallbacks.
         ``others`` are those whom the request may ask instead, if that is known, and ``asked`` is whether it has asked
-        anybody: see `Circuits.unavailable`.
+        anybody: see `Circuits.unavailable`. ``usage`` is what the attempt is expected to take: how late it is can then
+        be told while it is in flight.
         """
         barred = self.circuits.unavailable(candidate, now)
         if barred is not None and others is not None and self._none_ready(others, now):
@@ -139,7 +143,8 @@ class Selector:
         if within_s < inf and (usual := self._usual_s(candidate, request_type, now)) is not None and usual > within_s:
             return _too_slow(candidate, usual, within_s)
         self.circuits.admit(candidate, now)
-        self._exploration.begun((candidate, request_type), now)
+        key = candidate, request_type
+        self._in_flight.begun(key, now, self.known(*key).latency_s(usage or TYPICAL_USAGE[request_type]))
         if not extra:
             self._retries.of(candidate).count(now)
             self._hedges.of(candidate).count(now)
@@ -157,8 +162,19 @@ class Selector:
         hedges = self._hedges.of(candidate)
         return hedges.room(now) >= 1 and self._retries.of(candidate).spend(now) and hedges.spend(now)
 
-    def flows(self, candidate: Candidate, attempt: Hashable, now: float) -> bool:
-        """The stream of ``attempt`` has begun to deliver: whether that is `Proof` of anything. `stops` must follow."""
+    def flows(
+        self,
+        candidate: Candidate,
+        attempt: Hashable,
+        now: float,
+        *,
+        began: float,
+        request_type: RequestType = RequestType.CHAT,
+    ) -> bool:
+        """The stream of ``attempt``, which began at ``began``, has begun to deliver: whether that is `Proof` of
+        anything. `stops` must follow.
+        """
+        self._in_flight.delivers((candidate, request_type), began)
         self.circuits.flows(candidate, attempt, now)
         return self.circuits.is_probe(candidate, now)
 
@@ -175,7 +191,7 @@ class Selector:
     def observe(self, seen: Observed, draw: float) -> list[Transition]:
         """Take in how an attempt went. Returns the breakers that came into another state."""
         transitions = self.circuits.observe(seen, draw)
-        self._exploration.ended(seen.key)
+        self._in_flight.ended(seen.key, seen.began, answered=seen.failure is None or seen.failure.partial)
         book = self.known(*seen.key).plus(seen)
         self._books.pop(seen.key, None)
         self._books[seen.key] = book
@@ -222,7 +238,8 @@ class Selector:
     def _figures(self, candidate: Candidate, request_type: RequestType, usage: Usage, now: float) -> Figures:
         known = self.known(candidate, request_type)
         cost = expected_cost(self._cost_of, candidate, known, usage, now)
-        return Figures(known.latency_s(usage), cost, known.availability(now))
+        latency = self._in_flight.latency_s((candidate, request_type), known, usage, now)
+        return Figures(latency, cost, known.availability(now))
 
     def _usual_s(self, candidate: Candidate, request_type: RequestType, now: float) -> float | None:
         return self.known(candidate, request_type).percentile(50, now, stream=False, least=LEAST_FOR_MEDIAN)
@@ -263,8 +280,9 @@ class Selector:
     ) -> list[RankedCandidate]:
         """With that one in front which has the fewest attempts in flight, of those that nobody has measured yet."""
         unmeasured = [place for place, each in enumerate(ready) if each.figures.latency_s is None]
-        keys = [(ready[place].candidate, request_type) for place in unmeasured]
-        place = unmeasured[self._exploration.least_in_flight(keys, now, draw)]
+        counts = [self._in_flight.count((ready[place].candidate, request_type), now) for place in unmeasured]
+        least = [place for place, count in zip(unmeasured, counts, strict=True) if count == min(counts)]
+        place = least[int(draw * len(least))]
         front = ready[place]._replace(reason="not measured yet, and the fewest attempts in flight")
         return [front, *ready[:place], *ready[place + 1 :]]
 

@@ -1,0 +1,114 @@
+"""Attempts that have begun and not ended, and what their age tells.
+
+An attempt that has delivered nothing for longer than its whole answer was expected to take is evidence that its
+candidate has become slower, long before it ends. It counts only if it began after all attempts of which something has
+come: where a later one was answered, an earlier one that is late had bad luck. So a candidate that hangs loses its
+traffic within a few times its usual latency, and has it back with its next answer.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from math import exp, inf
+from typing import final
+
+from llm_actors.selector.latency import SURPRISING
+from llm_actors.selector.performance import SLOW_SECONDS, Key, Performance
+from llm_protocol.response import Usage
+
+COUNTED = 256
+"""Attempts that are kept for one candidate, the newest; more make no difference."""
+
+LOST_SECONDS = 120.0
+"""An attempt that was not heard of for so long is counted no longer: it may be lost."""
+
+MAX_CANDIDATES = 2_048
+"""Candidates whose attempts are kept, by type of request."""
+
+
+@final
+class _Begun:
+    __slots__ = ("at", "expected_s", "is_silent")
+
+    def __init__(self, at: float, expected_s: float | None) -> None:
+        self.at = at
+        self.expected_s = expected_s
+        self.is_silent = True
+
+
+@final
+class _Attempts:
+    """Those of one candidate, in the order of their beginning."""
+
+    __slots__ = ("answered", "begun")
+
+    def __init__(self) -> None:
+        self.begun: deque[_Begun] = deque(maxlen=COUNTED)
+        self.answered = -inf
+        """When the latest one began of which something has come."""
+
+    def find(self, began: float) -> _Begun | None:
+        """The one that began at that time, or last before it: it is admitted a little before it begins."""
+        return next((each for each in reversed(self.begun) if each.at <= began), None)
+
+
+@final
+class InFlight:
+    """The attempts in flight of all candidates."""
+
+    def __init__(self) -> None:
+        self._attempts: OrderedDict[Key, _Attempts] = OrderedDict()
+
+    def begun(self, key: Key, now: float, expected_s: float | None = None) -> None:
+        """An attempt was admitted, whose answer is expected to take so long; ``None`` where that is not known."""
+        attempts = self._attempts.setdefault(key, _Attempts())
+        attempts.begun.append(_Begun(now, expected_s))
+        self._attempts.move_to_end(key)
+        if len(self._attempts) > MAX_CANDIDATES:
+            self._attempts.popitem(last=False)
+
+    def delivers(self, key: Key, began: float) -> None:
+        """The attempt that began then has begun to deliver."""
+        attempts = self._attempts.get(key)
+        if attempts is not None:
+            attempts.answered = max(attempts.answered, began)
+            if (found := attempts.find(began)) is not None:
+                found.is_silent = False
+
+    def ended(self, key: Key, began: float, *, answered: bool) -> None:
+        """The attempt that began then was heard of. ``answered``: it had an answer."""
+        attempts = self._attempts.get(key)
+        if attempts is not None:
+            if answered:
+                attempts.answered = max(attempts.answered, began)
+            if (found := attempts.find(began)) is not None:
+                attempts.begun.remove(found)
+
+    def count(self, key: Key, now: float) -> int:
+        """Attempts that have begun and not been heard of."""
+        return len(self._kept(key, now))
+
+    def latency_s(self, key: Key, known: Performance, usage: Usage, now: float) -> float | None:
+        """How long an answer of that usage takes, by what is ``known`` and by what is late now."""
+        usual = known.latency_s(usage)
+        late = self._oldest_silent(key, now)
+        if late is None:
+            return usual
+        age = now - late.at
+        if usual is None or not late.expected_s:
+            return max(usual or 0.0, age) if age >= SLOW_SECONDS else usual
+        factor = age / late.expected_s
+        return usual * factor if factor > exp(SURPRISING * known.latency.spread**0.5) else usual
+
+    def _oldest_silent(self, key: Key, now: float) -> _Begun | None:
+        kept = self._kept(key, now)
+        answered = self._attempts[key].answered if kept else inf
+        return next((each for each in kept if each.is_silent and each.at > answered), None)
+
+    def _kept(self, key: Key, now: float) -> deque[_Begun]:
+        attempts = self._attempts.get(key)
+        if attempts is None:
+            return deque()
+        while attempts.begun and now - attempts.begun[0].at > LOST_SECONDS:
+            attempts.begun.popleft()
+        return attempts.begun
