@@ -6,29 +6,27 @@ their turn.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, final
 
+from llm_protocol.codec.items import text_of
 from llm_protocol.codec.json import encode_json
-from llm_protocol.codec.merging import merged
 from llm_protocol.codec.request_encoding import own_fields
+from llm_protocol.codec.response_encoding import StreamEncoder
 from llm_protocol.content import Image, JsonObject, Opaque, Part, Reasoning, Refusal, Text, ToolCall
 from llm_protocol.dialect import Frame, Inbound
 from llm_protocol.events import (
-    Event,
+    Delta,
     Failed,
     Finished,
     ItemDone,
     ItemStarted,
     ReasoningDelta,
     RefusalDelta,
-    Started,
     TextDelta,
     ToolCallDelta,
-    UsageReported,
 )
 from llm_protocol.response import FinishReason, LLMResponse, Usage
-from llm_protocol.runtime_fields import is_wanted, runtime_fields
+from llm_protocol.runtime_fields import runtime_fields
 from llm_protocol.wires.anthropic.content import encode_part, seal
 from llm_protocol.wires.anthropic.errors import error_object
 from llm_protocol.wires.anthropic.shapes import NAME, REASONS
@@ -42,53 +40,44 @@ _STOP_REASONS = {
     FinishReason.ERROR: "end_turn",
 }
 
-_ItemEvent = ItemStarted | TextDelta | ReasoningDelta | ToolCallDelta | RefusalDelta | ItemDone
+_NO_ARGUMENTS = ("", "null", "{}")
+"""A call with these streams no arguments at all."""
+
+_ItemEvent = ItemStarted | Delta | ItemDone
 
 
 @final
-class AnthropicEncoder:
+class AnthropicEncoder(StreamEncoder):
     """Encodes one streamed answer."""
 
     def __init__(self, inbound: Inbound, response_id: str) -> None:
-        self._tells = is_wanted(inbound)
-        self._model = inbound.request.model
-        self._id = response_id
-        self._usage: Usage | None = None
+        super().__init__(inbound, response_id)
         self._told_start = False
         self._item: ItemStarted | None = None  # the item whose turn it is
         self._waiting: dict[int, list[_ItemEvent]] = {}
         self._block = -1  # the number of the last block on the wire
         self._in_block = False
-        self._said = False  # whether the block has had a delta
         self._refusal = ""
-        self._out: list[Frame] = []
 
-    def start(self) -> list[Frame]:
-        """Nothing: ``message_start`` names the model, which is known when the vendor begins."""
-        return []
+    def _item_started(self, event: ItemStarted) -> None:
+        self._queue(event)
 
-    def encode(self, events: Iterable[Event]) -> list[Frame]:
-        """The frames for the next events; adjacent deltas of one item come as one."""
-        for event, _ in merged(events):
-            match event:
-                case Started():
-                    self._model = event.model or self._model
-                case UsageReported():
-                    self._usage = event.usage
-                case Finished():
-                    self._finish(event)
-                case Failed():
-                    self._tell("error", error_object(event.failure))
-                case ItemStarted() | ItemDone() | TextDelta() | ReasoningDelta() | ToolCallDelta() | RefusalDelta():
-                    self._take(event)
-                case _:
-                    pass  # vectors: never in a chat
-        out, self._out = self._out, []
-        return out
+    def _delta(self, event: Delta, count: int) -> None:  # noqa: ARG002
+        self._queue(event)
+
+    def _item_done(self, event: ItemDone) -> None:
+        self._queue(event)
+
+    def _failed(self, event: Failed) -> None:
+        self._tell("error", error_object(event.failure))
+
+    def _whole_text(self, part: Part) -> str:
+        has_no_deltas = _is_redacted(part) or (isinstance(part, ToolCall) and part.arguments.strip() in _NO_ARGUMENTS)
+        return "" if has_no_deltas else text_of(part)
 
     # -------------------------------------------------------- whose turn it is
 
-    def _take(self, event: _ItemEvent) -> None:
+    def _queue(self, event: _ItemEvent) -> None:
         if self._item is None or event.index == self._item.index:
             self._write(event)
             while self._item is None and self._waiting:
@@ -100,18 +89,18 @@ class AnthropicEncoder:
         for event in self._waiting.pop(next(iter(self._waiting))):
             self._write(event)
 
-    def _finish(self, event: Finished) -> None:
+    def _finished(self, event: Finished) -> None:
         while self._item is not None:
             self._close_block()  # a tool call that was cut stays as it is
             self._item = None
             if self._waiting:
                 self._next()
         self._tell_start()
-        if self._usage is None and event.response is not None:
-            self._usage = event.response.usage
         delta = stop_fields(event.reason, event.raw_reason, self._refusal)
         last = encode_json({"type": "message_delta", "delta": delta, "usage": encode_usage(self._usage)})
-        self._out.append(Frame("message_delta", runtime_fields(last, event.response, wanted=self._tells)))
+        self._frames.append(
+            Frame("message_delta", runtime_fields(last, event.response, wanted=self._wants_runtime_fields))
+        )
         self._tell("message_stop", {"type": "message_stop"})
 
     # -------------------------------------------------------- one item
@@ -126,12 +115,12 @@ class AnthropicEncoder:
                     call = {"type": "tool_use", "id": event.id or "", "name": event.name or "", "input": {}}
                     self._open_block(call)
             case TextDelta():
-                self._delta(b'"text_delta","text":', event.text)
+                self._add_text(b'"text_delta","text":', event.text)
             case ToolCallDelta():
-                self._delta(b'"input_json_delta","partial_json":', event.text)
+                self._add_text(b'"input_json_delta","partial_json":', event.text)
             case ReasoningDelta():
                 self._open_thinking()
-                self._delta(b'"thinking_delta","thinking":', event.text)
+                self._add_text(b'"thinking_delta","thinking":', event.text)
             case RefusalDelta():
                 self._refusal += event.text
             case ItemDone():
@@ -143,19 +132,12 @@ class AnthropicEncoder:
         """What is only known now that the item is whole."""
         match part:
             case Text():
-                if not self._said and part.text:
-                    self._delta(b'"text_delta","text":', part.text)
                 for citation in own_fields(part.extra, NAME).get("citations", ()):
                     self._tell_delta({"type": "citations_delta", "citation": citation})
-            case ToolCall():
-                if not self._said and part.arguments.strip() not in ("", "null", "{}"):
-                    self._delta(b'"input_json_delta","partial_json":', part.arguments)
-            case Reasoning() if part.encrypted is not None and part.dialect in (None, NAME) and part.id is None:
+            case Reasoning() if _is_redacted(part):
                 self._open_block({"type": "redacted_thinking", "data": part.encrypted})
             case Reasoning():
                 self._open_thinking()
-                if not self._said and part.text:
-                    self._delta(b'"thinking_delta","thinking":', part.text)
                 if signature := seal(part):
                     self._tell_delta({"type": "signature_delta", "signature": signature})
             case Refusal():
@@ -175,7 +157,7 @@ class AnthropicEncoder:
     def _open_block(self, block: JsonObject) -> None:
         self._tell_start()
         self._block += 1
-        self._in_block, self._said = True, False
+        self._in_block = True
         start = {"type": "content_block_start", "index": self._block, "content_block": block}
         self._tell("content_block_start", start)
 
@@ -184,11 +166,10 @@ class AnthropicEncoder:
             self._in_block = False
             self._tell("content_block_stop", {"type": "content_block_stop", "index": self._block})
 
-    def _delta(self, head: bytes, text: str) -> None:
+    def _add_text(self, head: bytes, text: str) -> None:
         # The one frame that comes thousands of times is written by hand.
-        self._said = True
         data = b'{"type":"content_block_delta","index":%d,"delta":{"type":%b%b}}'
-        self._out.append(Frame("content_block_delta", data % (self._block, head, encode_json(text))))
+        self._frames.append(Frame("content_block_delta", data % (self._block, head, encode_json(text))))
 
     def _tell_delta(self, delta: JsonObject) -> None:
         self._tell("content_block_delta", {"type": "content_block_delta", "index": self._block, "delta": delta})
@@ -200,7 +181,14 @@ class AnthropicEncoder:
             self._tell("message_start", {"type": "message_start", "message": message})
 
     def _tell(self, event: str, value: JsonObject) -> None:
-        self._out.append(Frame(event, encode_json(value)))
+        self._frames.append(Frame(event, encode_json(value)))
+
+
+def _is_redacted(part: Part) -> bool:
+    """Whether it is reasoning that Claude's vendor keeps to itself."""
+    return (
+        isinstance(part, Reasoning) and part.encrypted is not None and part.dialect in (None, NAME) and part.id is None
+    )
 
 
 def encode_whole(response: LLMResponse) -> bytes:

@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import final
 
 from llm_protocol.codec.json import encode_json
-from llm_protocol.codec.merging import merged
+from llm_protocol.codec.response_encoding import StreamEncoder
 from llm_protocol.content import JsonObject, Opaque, Part, Reasoning, Text, ToolCall, ToolResult
 from llm_protocol.dialect import Frame, Inbound
-from llm_protocol.events import (
-    Event,
-    Failed,
-    Finished,
-    ItemDone,
-    ItemStarted,
-    ReasoningDelta,
-    RefusalDelta,
-    Started,
-    TextDelta,
-    ToolCallDelta,
-    UsageReported,
-)
-from llm_protocol.failures import Failure
+from llm_protocol.events import Delta, Failed, Finished, ItemDone, ItemStarted
 from llm_protocol.response import FinishReason, LLMResponse, Usage
-from llm_protocol.runtime_fields import is_wanted, runtime_fields
+from llm_protocol.runtime_fields import runtime_fields
 from llm_protocol.wires.cohere.content import TOOL_PLAN, citations_of, encode_block, encode_tool_call, normal_arguments
 from llm_protocol.wires.cohere.shapes import NAME, REASONS
 
@@ -42,57 +28,28 @@ _DONE = Frame(None, b"[DONE]")
 class _Open:
     """An item on the wire: in which of its three places, and under which number there."""
 
-    __slots__ = ("number", "place", "said")
+    __slots__ = ("number", "place")
 
     def __init__(self, place: str, number: int) -> None:
         self.place = place
         self.number = number
-        self.said = False
 
 
 @final
-class CohereEncoder:
+class CohereEncoder(StreamEncoder):
     """Encodes one streamed answer."""
 
     def __init__(self, inbound: Inbound, response_id: str) -> None:
-        self._tells = is_wanted(inbound)
-        self._id = response_id
+        super().__init__(inbound, response_id)
         self._told_start = False
         self._refused = False
-        self._usage: Usage | None = None
         self._open: dict[int, _Open] = {}
         self._numbers = {"text": 0, "call": 0, "citation": 0}
-        self._out: list[Frame] = []
 
-    def start(self) -> list[Frame]:
-        """Nothing: until the vendor begins, an error can still be told by status."""
-        return []
+    def _started(self) -> None:
+        self._tell_start()
 
-    def encode(self, events: Iterable[Event]) -> list[Frame]:
-        """The frames for the next events; adjacent deltas of one item come as one."""
-        for event, _ in merged(events):
-            match event:
-                case TextDelta() | ReasoningDelta() | ToolCallDelta() | RefusalDelta():
-                    if (item := self._open.get(event.index)) is not None:
-                        self._say(item, event.text)
-                case ItemStarted():
-                    self._begin(event)
-                case ItemDone():
-                    self._end(event)
-                case Started():
-                    self._tell_start()
-                case UsageReported():
-                    self._usage = event.usage
-                case Finished():
-                    self._finish(event)
-                case Failed():
-                    self._fail(event.failure)
-                case _:
-                    pass  # vectors: never in a chat
-        out, self._out = self._out, []
-        return out
-
-    def _begin(self, event: ItemStarted) -> None:
+    def _item_started(self, event: ItemStarted) -> None:
         match event.kind:
             case "text" | "refusal":
                 self._refused |= event.kind == "refusal"
@@ -118,26 +75,28 @@ class CohereEncoder:
         self._numbers[counter] += 1
         return number
 
-    def _say(self, item: _Open, text: str) -> None:
-        item.said = True
+    def _delta(self, event: Delta, count: int) -> None:  # noqa: ARG002
+        if (item := self._open.get(event.index)) is None:
+            return
         match item.place:
-            case "text" | "thinking":
+            case "text" | "thinking" as place:
                 # The one frame that comes thousands of times is written by hand.
                 data = b'{"type":"content-delta","index":%d,"delta":{"message":{"content":{"%b":%b}}}}'
-                values = (item.number, item.place.encode(), encode_json(text))
-                self._out.append(Frame("content-delta", data % values))
+                values = (item.number, place.encode(), encode_json(event.text))
+                self._frames.append(Frame("content-delta", data % values))
             case "call":
-                self._tell("tool-call-delta", item, {"tool_calls": {"function": {"arguments": text}}})
+                self._tell("tool-call-delta", item, {"tool_calls": {"function": {"arguments": event.text}}})
             case _:
-                plan = {"type": "tool-plan-delta", "delta": {"message": {"tool_plan": text}}}
-                self._out.append(Frame("tool-plan-delta", encode_json(plan)))
+                plan = {"type": "tool-plan-delta", "delta": {"message": {"tool_plan": event.text}}}
+                self._frames.append(Frame("tool-plan-delta", encode_json(plan)))
 
-    def _end(self, event: ItemDone) -> None:
+    def _whole_text(self, part: Part) -> str:
+        return normal_arguments(part.arguments) if isinstance(part, ToolCall) else super()._whole_text(part)
+
+    def _item_done(self, event: ItemDone) -> None:
         item = self._open.pop(event.index, None)
         if item is None:
             return
-        if not item.said and (text := _whole(event.part)):
-            self._say(item, text)
         if item.place == "call":
             self._tell("tool-call-end", item)
         elif item.place != "plan":
@@ -152,48 +111,36 @@ class CohereEncoder:
             self._tell("citation-start", number, {"citations": citation})
             self._tell("citation-end", number)
 
-    def _finish(self, event: Finished) -> None:
+    def _finished(self, event: Finished) -> None:
         self._tell_start()
         for item in self._open.values():  # what was cut stays as it is
             if item.place != "plan":
                 self._tell("tool-call-end" if item.place == "call" else "content-end", item)
         self._open.clear()
-        if self._usage is None and event.response is not None:
-            self._usage = event.response.usage
         reason = raw_reason(event.reason, event.raw_reason, refused=self._refused)
         self._tell_end({"finish_reason": reason, "usage": encode_usage(self._usage)}, event.response)
 
-    def _fail(self, failure: Failure) -> None:
+    def _failed(self, event: Failed) -> None:
         self._tell_start()
-        error = {"error": failure.message, "error_type": failure.rule.code}
+        error = {"error": event.failure.message, "error_type": event.failure.rule.code}
         self._tell_end({"finish_reason": "ERROR", "usage": encode_usage(self._usage), **error}, None)
 
     def _tell_end(self, delta: JsonObject, response: LLMResponse | None) -> None:
         end = encode_json({"type": "message-end", "delta": delta})
-        self._out.append(Frame("message-end", runtime_fields(end, response, wanted=self._tells)))
-        self._out.append(_DONE)
+        self._frames.append(Frame("message-end", runtime_fields(end, response, wanted=self._wants_runtime_fields)))
+        self._frames.append(_DONE)
 
     def _tell_start(self) -> None:
         if not self._told_start:
             self._told_start = True
             message = {"role": "assistant", "content": [], "tool_plan": "", "tool_calls": [], "citations": []}
             start = {"id": self._id, "type": "message-start", "delta": {"message": message}}
-            self._out.append(Frame("message-start", encode_json(start)))
+            self._frames.append(Frame("message-start", encode_json(start)))
 
     def _tell(self, event: str, item: _Open, message: JsonObject | None = None) -> None:
         self._tell_start()
         delta = {} if message is None else {"delta": {"message": message}}
-        self._out.append(Frame(event, encode_json({"type": event, "index": item.number, **delta})))
-
-
-def _whole(part: Part) -> str:
-    match part:
-        case ToolCall():
-            return normal_arguments(part.arguments)
-        case Opaque() | ToolResult():
-            return ""
-        case _:
-            return getattr(part, "text", "")
+        self._frames.append(Frame(event, encode_json({"type": event, "index": item.number, **delta})))
 
 
 def encode_whole(response: LLMResponse) -> bytes:

@@ -2,79 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import final
 
 import msgspec
 
 from llm_protocol.codec.json import encode_json
-from llm_protocol.codec.merging import merged
+from llm_protocol.codec.response_encoding import StreamEncoder
 from llm_protocol.content import Image, JsonObject, Opaque, Part, Reasoning, Text, ToolCall, ToolResult
 from llm_protocol.dialect import Frame, Inbound
-from llm_protocol.events import Event, Failed, Finished, ItemDone, ReasoningDelta, RefusalDelta, Started, TextDelta
+from llm_protocol.events import Delta, Failed, Finished, ItemDone, ReasoningDelta, ToolCallDelta
 from llm_protocol.response import FinishReason, LLMResponse, Usage
-from llm_protocol.runtime_fields import is_wanted, runtime_fields
+from llm_protocol.runtime_fields import runtime_fields
 from llm_protocol.wires.gemini import errors
 from llm_protocol.wires.gemini.content import encode_part, pack
 from llm_protocol.wires.gemini.shapes import BLOCK_REASONS, ERROR_REASONS, FINISH_REASONS, NAME, SENT_REASONS
 
 
 @final
-class GeminiEncoder:
+class GeminiEncoder(StreamEncoder):
     """Turns the events of one run into chunks. The text of an item is sent as it comes, all else when it is whole."""
 
     def __init__(self, inbound: Inbound, response_id: str) -> None:
-        self._tells = is_wanted(inbound)
-        self._id = response_id
-        self._told: set[int] = set()  # items whose text has been sent
-        self._name(inbound.request.model)
+        super().__init__(inbound, response_id)
+        self._started()
 
-    def _name(self, model: str) -> None:
+    def _started(self) -> None:
         self._tail = b'],"role":"model"},"index":0}],"modelVersion":%b,"responseId":%b}' % (
-            encode_json(model),
+            encode_json(self._model),
             encode_json(self._id),
         )
 
-    def start(self) -> list[Frame]:
-        """Nothing: Gemini's first chunk already brings content."""
-        return []
+    def _delta(self, event: Delta, count: int) -> None:  # noqa: ARG002
+        if isinstance(event, ReasoningDelta):
+            self._add_part(b'{"text":%b,"thought":true}' % encode_json(event.text))
+        elif not isinstance(event, ToolCallDelta):  # this wire has calls whole
+            self._add_part(b'{"text":%b}' % encode_json(event.text))
 
-    def encode(self, events: Iterable[Event]) -> list[Frame]:
-        """The frames for the next events. Adjacent deltas of one item come as one frame."""
-        frames: list[Frame] = []
-        for event, _ in merged(events):
-            frames += self._encode(event)
-        return frames
+    def _item_done(self, event: ItemDone) -> None:
+        for wire in self._rest_of(event):
+            self._add_part(encode_json(wire))
 
-    def _encode(self, event: Event) -> list[Frame]:
-        match event:
-            case TextDelta() | RefusalDelta():
-                return self._text(event.index, b'{"text":%b}' % encode_json(event.text))
-            case ReasoningDelta():
-                return self._text(event.index, b'{"text":%b,"thought":true}' % encode_json(event.text))
-            case ItemDone():
-                return [self._frame(encode_json(wire)) for wire in self._rest_of(event)]
-            case Started() if event.model:
-                self._name(event.model)
-            case Finished():
-                assert event.response is not None, "the encoder is given the whole answer at the end"
-                last = encode_json(_last_chunk(event.response, self._id, []))
-                return [Frame(None, runtime_fields(last, event.response, wanted=self._tells))]
-            case Failed():
-                return [Frame(None, encode_json(errors.error_object(event.failure)))]
-        return []
+    def _finished(self, event: Finished) -> None:
+        assert event.response is not None, "the encoder is given the whole answer at the end"
+        last = encode_json(_last_chunk(event.response, self._id, []))
+        self._frames.append(Frame(None, runtime_fields(last, event.response, wanted=self._wants_runtime_fields)))
 
-    def _text(self, index: int, part: bytes) -> list[Frame]:
-        self._told.add(index)
-        return [self._frame(part)]
+    def _failed(self, event: Failed) -> None:
+        self._frames.append(Frame(None, encode_json(errors.error_object(event.failure))))
 
-    def _frame(self, part: bytes) -> Frame:
-        return Frame(None, b'{"candidates":[{"content":{"parts":[' + part + self._tail)
+    def _add_part(self, part: bytes) -> None:
+        self._frames.append(Frame(None, b'{"candidates":[{"content":{"parts":[' + part + self._tail))
+
+    def _whole_text(self, part: Part) -> str:  # noqa: ARG002
+        return ""  # a part that is not streamed is one chunk, with its signature
 
     def _rest_of(self, event: ItemDone) -> list[JsonObject]:
         """What of a whole item was not said in its deltas."""
         part = event.part
-        if event.index not in self._told:
+        if event.index not in self._streamed or isinstance(part, ToolCall):
             return _parts(part)
         if isinstance(part, Reasoning):
             return _parts(msgspec.structs.replace(part, text="")) if pack(part) is not None else []

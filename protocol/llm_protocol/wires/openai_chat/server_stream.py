@@ -2,33 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import final
 
 from llm_protocol.codec.json import encode_json
 from llm_protocol.codec.media import image_url
-from llm_protocol.codec.merging import merged
-from llm_protocol.content import Image, JsonObject, Opaque, Part, Reasoning, Refusal, Text, ToolCall
+from llm_protocol.codec.response_encoding import StreamEncoder
+from llm_protocol.content import Image, JsonObject, Opaque, Part, Reasoning, ToolCall
 from llm_protocol.dialect import Frame, Inbound
-from llm_protocol.events import (
-    DELTAS,
-    Delta,
-    Event,
-    Failed,
-    FieldsAdded,
-    Finished,
-    ItemDone,
-    ItemStarted,
-    ReasoningDelta,
-    RefusalDelta,
-    Started,
-    TextDelta,
-    ToolCallDelta,
-    UsageReported,
-)
+from llm_protocol.events import Delta, Failed, Finished, ItemDone, ItemStarted, RefusalDelta, TextDelta, ToolCallDelta
 from llm_protocol.requests import CompletionRequest
-from llm_protocol.response import FinishReason, LLMResponse, Usage
-from llm_protocol.runtime_fields import is_wanted, runtime_fields
+from llm_protocol.response import FinishReason, LLMResponse
+from llm_protocol.runtime_fields import runtime_fields
 from llm_protocol.wires.openai_chat.content import call_body
 from llm_protocol.wires.openai_chat.errors import error_body
 from llm_protocol.wires.openai_chat.profile import VendorProfile
@@ -106,145 +90,107 @@ _FIELDS: dict[type[Delta], bytes] = {TextDelta: b"content", RefusalDelta: b"refu
 
 
 @final
-class OpenAIChatEncoder:
+class OpenAIChatEncoder(StreamEncoder):
     """The frames of one streamed answer. Adjacent deltas of an item become one chunk."""
 
-    __slots__ = (
-        "_calls", "_created", "_has_role", "_head", "_id", "_legacy", "_model", "_quirks", "_refused",
-        "_tells", "_told", "_usage", "_wants_usage",
-    )  # fmt: skip
-
     def __init__(self, inbound: Inbound, response_id: str, quirks: VendorProfile) -> None:
+        super().__init__(inbound, response_id)
         request = inbound.request
         self._quirks = quirks
         self._legacy = isinstance(request, CompletionRequest)
         self._wants_usage = inbound.include_usage
-        self._tells = is_wanted(inbound)
-        self._id = response_id
         self._created = int(request.timestamp)
-        self._model = request.model
         self._head = b""
         self._calls: dict[int, int] = {}
-        self._told: set[int] = set()
         self._has_role = False
         self._refused = False
-        self._usage: Usage | None = None
 
-    def start(self) -> list[Frame]:
-        """Nothing: the first chunk names the model that answers."""
-        return []
-
-    def encode(self, events: Iterable[Event]) -> list[Frame]:
-        """The frames for the next events."""
-        frames: list[Frame] = []
-        for event, _ in merged(events):
-            if isinstance(event, DELTAS):
-                self._told.add(event.index)
-                self._text(type(event), event.index, event.text, frames)
-            else:
-                self._other(event, frames)
-        return frames
-
-    def _text(self, kind: type[Delta], index: int, text: str, frames: list[Frame]) -> None:
+    def _delta(self, event: Delta, count: int) -> None:  # noqa: ARG002
+        kind, text = type(event), event.text
         if kind is RefusalDelta:
             self._refused = True
         if self._legacy:
             if kind is TextDelta:
-                frames.append(self._choice(b'"text":' + encode_json(text)))
+                self._add_choice(b'"text":' + encode_json(text))
         elif kind is ToolCallDelta:
-            if self._quirks.whole_calls:
-                return
-            piece = b'{"tool_calls":[{"index":%d,"function":{"arguments":%b}}]}'
-            frames.append(self._delta(piece % (self._calls.get(index, 0), encode_json(text))))
+            if not self._quirks.whole_calls:
+                piece = b'{"tool_calls":[{"index":%d,"function":{"arguments":%b}}]}'
+                self._add_delta(piece % (self._calls.get(event.index, 0), encode_json(text)))
         else:
             field = _FIELDS.get(kind) or self._quirks.reasoning_field.encode()
-            frames.append(self._delta(b'{"%b":%b}' % (field, encode_json(text))))
+            self._add_delta(b'{"%b":%b}' % (field, encode_json(text)))
 
-    def _other(self, event: Event, frames: list[Frame]) -> None:
-        match event:
-            case Started():
-                self._begin(event.model or self._model)
-                if not (self._legacy or self._has_role):  # clients join what they get, a second role too
-                    self._has_role = True
-                    frames.append(self._delta(b'{"role":"assistant","content":""}'))
-            case ItemStarted(kind="tool_call") if not self._legacy:
-                self._calls[event.index] = len(self._calls)
-                if not self._quirks.whole_calls:
-                    function = {"name": event.name or "", "arguments": ""}
-                    call = {"index": self._calls[event.index], "id": event.id, "type": "function", "function": function}
-                    frames.append(self._delta(encode_json({"tool_calls": [call]})))
-            case ItemDone():
-                self._done(event.index, event.part, frames)
-            case UsageReported():
-                self._usage = event.usage
-            case FieldsAdded(dialect=dialect) if dialect == WIRE:
-                self._extras(event.fields, frames)
-            case Finished():
-                self._finish(event, frames)
-            case Failed():
-                frames.append(Frame(None, encode_json(error_body(event.failure))))
+    def _started(self) -> None:
+        self._begin()
+        if not (self._legacy or self._has_role):  # clients join what they get, a second role too
+            self._has_role = True
+            self._add_delta(b'{"role":"assistant","content":""}')
 
-    def _done(self, index: int, part: Part, frames: list[Frame]) -> None:
-        if isinstance(part, ToolCall) and self._quirks.whole_calls and not self._legacy:
-            call = {"index": self._calls.get(index, 0), **call_body(part, part.signature)}
-            frames.append(self._delta(encode_json({"tool_calls": [call]})))
+    def _item_started(self, event: ItemStarted) -> None:
+        if event.kind != "tool_call" or self._legacy:
             return
-        if index not in self._told:
-            self._whole(index, part, frames)
-        if isinstance(part, Reasoning) and (details := details_of(part)) and not self._legacy:
-            frames.append(self._delta(encode_json({DETAILS: details})))
-        if isinstance(part, ToolCall) and part.signature and not self._legacy:
-            # The SDK's stream helper fails on a piece of a call without a function.
-            call = signed({"index": self._calls.get(index, 0), "function": {"arguments": ""}}, part.signature)
-            frames.append(self._delta(encode_json({"tool_calls": [call]})))
+        self._calls[event.index] = len(self._calls)
+        if not self._quirks.whole_calls:
+            function = {"name": event.name or "", "arguments": ""}
+            call = {"index": self._calls[event.index], "id": event.id, "type": "function", "function": function}
+            self._add_delta(encode_json({"tool_calls": [call]}))
 
-    def _extras(self, fields: dict[str, JsonObject], frames: list[Frame]) -> None:
+    def _item_done(self, event: ItemDone) -> None:
+        if self._legacy:
+            return
+        match event.part:
+            case ToolCall() as call if self._quirks.whole_calls:
+                self._add_call(event.index, call_body(call, call.signature))
+            case ToolCall(signature=signature) if signature:
+                # The SDK's stream helper fails on a piece of a call without a function.
+                self._add_call(event.index, signed({"function": {"arguments": ""}}, signature))
+            case Reasoning() as thought if details := details_of(thought):
+                self._add_delta(encode_json({DETAILS: details}))
+            case Opaque() as block if custom := _call(block, self._quirks):
+                self._calls[event.index] = len(self._calls)
+                self._add_call(event.index, custom)
+            case Image() as image:
+                self._add_delta(encode_json({"images": [_image(image)]}))
+
+    def _fields_added(self, dialect: str, fields: dict[str, JsonObject]) -> None:
         """What servers of this wire add, as they said it."""
+        if dialect != WIRE:
+            return
         content: JsonObject = {"text": ""} if self._legacy else {"delta": fields.get("message", {})}
         choice = encode_json({**fields.get("choice", {}), **content})[1:-1]
         body = encode_json(fields["body"])[1:-1] if "body" in fields else b""
-        frames.append(self._choice(choice, tail=b"," + body if body else b""))
+        self._add_choice(choice, tail=b"," + body if body else b"")
 
-    def _whole(self, index: int, part: Part, frames: list[Frame]) -> None:
-        """An item that came without deltas."""
-        match part:
-            case Text(text) if text:
-                self._text(TextDelta, index, text, frames)
-            case Reasoning(text=text) if text:
-                self._text(ReasoningDelta, index, text, frames)
-            case Refusal(text) if text:
-                self._text(RefusalDelta, index, text, frames)
-            case ToolCall(arguments=arguments) if arguments:
-                self._text(ToolCallDelta, index, arguments, frames)
-            case Opaque() if not self._legacy and (call := _call(part, self._quirks)):
-                self._calls[index] = len(self._calls)
-                frames.append(self._delta(encode_json({"tool_calls": [{"index": self._calls[index], **call}]})))
-            case Image() if not self._legacy:
-                frames.append(self._delta(encode_json({"images": [_image(part)]})))
-
-    def _finish(self, event: Finished, frames: list[Frame]) -> None:
+    def _finished(self, event: Finished) -> None:
         word = _finish_word(event.reason, refused=self._refused).encode()
         body = b'"text":""' if self._legacy else b'"delta":{}'
         usage = b"" if self._usage is None else b',"usage":' + encode_json(usage_body(self._usage))
         unasked = not self._quirks.stream_usage  # with the reason then; who asks gets a chunk of its own
-        last = self._choice(body, b'"%b"' % word, usage if unasked else b"")
-        frames.append(last._replace(data=runtime_fields(last.data, event.response, wanted=self._tells)))
+        self._add_choice(body, b'"%b"' % word, usage if unasked else b"")
+        last = runtime_fields(self._frames[-1].data, event.response, wanted=self._wants_runtime_fields)
+        self._frames[-1] = Frame(None, last)
         if usage and self._wants_usage and not unasked:
-            frames.append(Frame(None, b'%b,"choices":[]%b}' % (self._begun(), usage)))
-        frames.append(DONE)
+            self._frames.append(Frame(None, b'%b,"choices":[]%b}' % (self._begun(), usage)))
+        self._frames.append(DONE)
 
-    def _begin(self, model: str) -> None:
+    def _failed(self, event: Failed) -> None:
+        self._frames.append(Frame(None, encode_json(error_body(event.failure))))
+
+    def _begin(self) -> None:
         kind = "text_completion" if self._legacy else "chat.completion.chunk"
-        self._head = encode_json(_opening(self._id, kind, self._created, model, self._quirks))[:-1]
+        self._head = encode_json(_opening(self._id, kind, self._created, self._model, self._quirks))[:-1]
 
     def _begun(self) -> bytes:
         if not self._head:
-            self._begin(self._model)
+            self._begin()
         return self._head
 
-    def _delta(self, delta: bytes) -> Frame:
-        return self._choice(b'"delta":' + delta)
+    def _add_call(self, index: int, call: JsonObject) -> None:
+        self._add_delta(encode_json({"tool_calls": [{"index": self._calls.get(index, 0), **call}]}))
 
-    def _choice(self, body: bytes, reason: bytes = b"null", tail: bytes = b"") -> Frame:
+    def _add_delta(self, delta: bytes) -> None:
+        self._add_choice(b'"delta":' + delta)
+
+    def _add_choice(self, body: bytes, reason: bytes = b"null", tail: bytes = b"") -> None:
         choices = b'"choices":[{"index":0,%b,"finish_reason":%b}]' % (body, reason)
-        return Frame(None, b"%b,%b%b}" % (self._begun(), choices, tail))
+        self._frames.append(Frame(None, b"%b,%b%b}" % (self._begun(), choices, tail)))

@@ -16,13 +16,13 @@ from typing import Any, NamedTuple, final
 
 import msgspec
 
-from llm_protocol.codec.items import DELTA_OF
+from llm_protocol.codec.items import OpenItem
 from llm_protocol.codec.json import encode_json
-from llm_protocol.codec.merging import ANY_DELTAS, count_pieces, cut, merged
+from llm_protocol.codec.merging import ANY_DELTAS, count_pieces, cut
+from llm_protocol.codec.response_encoding import StreamEncoder
 from llm_protocol.content import JsonObject, Opaque, Part, Reasoning, Refusal, Text, ToolCall
 from llm_protocol.dialect import Frame, Inbound
 from llm_protocol.events import (
-    DELTAS,
     Delta,
     Event,
     Failed,
@@ -35,10 +35,7 @@ from llm_protocol.events import (
     MemberEvent,
     MemberFailed,
     MemberStarted,
-    Restarted,
-    UsageReported,
 )
-from llm_protocol.response import Usage
 from llm_protocol.text_buffer import TextBuffer
 from llm_protocol.wires.responses.content import content, item_id, output_item, summary
 from llm_protocol.wires.responses.errors import ending_of
@@ -97,29 +94,29 @@ _SHAPES: dict[ItemKind, _Shape] = {
 }
 
 
-class _Item:
+class _Item(OpenItem):
     """An item of the output, with what there is of it."""
 
-    __slots__ = ("event", "head", "id", "opened", "output_index", "part", "pieces", "start")
+    __slots__ = ("call_id", "done", "event", "head", "opened", "output_index", "wire_id")
 
     def __init__(self, start: ItemStarted, response_id: str, output_index: int) -> None:
         own_id = start.id if start.kind == "reasoning" and (start.id or "").startswith("rs_") else None
-        self.start = start
-        self.id = own_id or item_id(start.kind, response_id, output_index)
+        super().__init__(start.index, start.kind, name=start.name)
+        self.wire_id = own_id or item_id(start.kind, response_id, output_index)
+        self.call_id = start.id or f"call_{self.wire_id.removeprefix('fc_')}"
         self.output_index = output_index
         self.event = ""
         self.head = b""  # of a delta, up to its text
         self.opened = False
-        self.pieces = TextBuffer()
-        self.part: Part | None = None
+        self.done: Part | None = None
 
     def prepare(self, stream_id: str | None) -> None:
         """Write the head of this item's deltas once."""
-        if (shape := _SHAPES.get(self.start.kind)) is None:
+        if (shape := _SHAPES.get(self.kind)) is None:
             return
         place = f',"{shape.inner}":0' if shape.inner else ""
         lane = "" if stream_id is None else f',"stream_id":{encode_json(stream_id).decode()}'
-        ident = encode_json(self.id).decode()
+        ident = encode_json(self.wire_id).decode()
         self.event = shape.event
         self.head = (
             f'{{"type":"{shape.event}","item_id":{ident},"output_index":{self.output_index}'
@@ -128,27 +125,14 @@ class _Item:
 
     def place(self) -> JsonObject:
         """The fields that say which item an event is about."""
-        place: JsonObject = {"item_id": self.id, "output_index": self.output_index}
-        shape = _SHAPES.get(self.start.kind)
+        place: JsonObject = {"item_id": self.wire_id, "output_index": self.output_index}
+        shape = _SHAPES.get(self.kind)
         return place | {shape.inner: 0} if shape and shape.inner else place
-
-    def so_far(self) -> Part | None:
-        """The part as far as it came. Half a tool call is nothing anyone should act on."""
-        text = self.pieces.text()
-        match self.start.kind:
-            case "text" if text:
-                return Text(text)
-            case "refusal" if text:
-                return Refusal(text)
-            case "reasoning" if text:
-                return Reasoning(text=text)
-            case _:
-                return None
 
 
 @final
-class OpenAIResponsesEncoder:
-    """Encodes one streamed response; see `llm_protocol.dialect.ResponseEncoder`.
+class OpenAIResponsesEncoder(StreamEncoder):
+    """Encodes one streamed response.
 
     ``stream_id`` names the WebSocket lane. With ``starting_after`` the frames up to that number are left away.
     """
@@ -162,34 +146,26 @@ class OpenAIResponsesEncoder:
         stream_id: str | None = None,
         starting_after: int = -1,
     ) -> None:
+        super().__init__(inbound, response_id)
         self._resource = ResourceEncoder(inbound, response_id, options)
-        self._response_id = response_id
         self._stream_id = stream_id
         self._after = starting_after
         self._number = -1
         self._items: dict[int, _Item] = {}  # by the log's index, in order of appearance
-        self._usage: Usage | None = None
         self._restarts = 0
         policy = inbound.request.policy
         self._members = MemberEventEncoder() if policy is not None and policy.stream_members else None
 
     def start(self) -> list[Frame]:
         """``response.created`` and ``response.in_progress``."""
-        frames: list[Frame] = []
         snapshot = self._resource.body("in_progress")
-        self._emit(frames, "response.created", response=snapshot)
-        self._emit(frames, "response.in_progress", response=snapshot)
+        self._emit("response.created", response=snapshot)
+        self._emit("response.in_progress", response=snapshot)
+        frames, self._frames = self._frames, []
         return frames
 
-    def encode(self, events: Iterable[Event]) -> list[Frame]:
-        """The frames for the next events."""
-        frames: list[Frame] = []
-        for event, count in merged(events) if self._number >= self._after else self._up_to_the_reader(events):
-            if isinstance(event, DELTAS):
-                self._delta(frames, event, count)
-            else:
-                self._step(frames, event, count)
-        return frames
+    def _merged(self, events: Iterable[Event]) -> Iterator[tuple[Event, int]]:
+        return super()._merged(events) if self._number >= self._after else self._up_to_the_reader(events)
 
     def _up_to_the_reader(self, events: Iterable[Event]) -> Iterator[tuple[Event, int]]:
         """The events with how many deltas each stands for. Up to the number that the reader has seen nothing is joined,
@@ -206,106 +182,96 @@ class OpenAIResponsesEncoder:
                 count, first = count - take, False
             yield rest, count
 
-    def _emit(self, frames: list[Frame], kind: str, count: int = 1, **fields: Any) -> None:
+    def _emit(self, kind: str, count: int = 1, **fields: Any) -> None:
         self._number += count
         if self._number <= self._after:
             return
         event = {"type": kind, "sequence_number": self._number, **fields}
         if self._stream_id is not None:
             event["stream_id"] = self._stream_id
-        frames.append(Frame(kind, encode_json(event)))
+        self._frames.append(Frame(kind, encode_json(event)))
 
-    def _delta(self, frames: list[Frame], event: Delta, count: int) -> None:
+    def _delta(self, event: Delta, count: int) -> None:
         item = self._items.get(event.index)
         if item is None or not item.head:
             return
         if not item.opened:
-            self._open(frames, item)
+            self._open(item)
         item.pieces.append(event.text)
         self._number += count
         if self._number > self._after:
             data = b'%b%b,"sequence_number":%d}' % (item.head, encode_json(event.text), self._number)
-            frames.append(Frame(item.event, data))
+            self._frames.append(Frame(item.event, data))
 
-    def _step(self, frames: list[Frame], event: Event, count: int) -> None:
-        match event:
-            case ItemStarted():
-                if event.kind != "opaque":  # nothing can be said of one before it is whole
-                    self._add(frames, event)
-            case ItemDone():
-                self._done(frames, event)
-            case UsageReported():
-                self._usage = event.usage
-            case Finished() | Failed():
-                self._finish(frames, event)
-            case Restarted():
-                self._restart(frames)
-            case MemberStarted() | MemberDelta() | MemberDone() | MemberFailed():
-                if self._members is not None:
-                    kind, fields = self._members.told(event)
-                    self._emit(frames, kind, count, **fields)
-            case _:
-                pass  # who began to answer is told at the end; vectors have no place in this API
+    def _item_started(self, event: ItemStarted) -> None:
+        if event.kind != "opaque":  # nothing can be said of one before it is whole
+            self._add(event)
 
-    def _restart(self, frames: list[Frame]) -> None:
+    def _failed(self, event: Failed) -> None:
+        self._finish(event)
+
+    def _finished(self, event: Finished) -> None:
+        self._finish(event)
+
+    def _member(self, event: MemberEvent, count: int) -> None:
+        if self._members is not None:
+            kind, fields = self._members.told(event)
+            self._emit(kind, count, **fields)
+
+    def _restarted(self) -> None:
         """Everything said is void; the items that follow are others, and named otherwise."""
         self._restarts += 1
         self._items.clear()
-        self._usage = None
-        self._emit(frames, "llm-runtime:restarted", response_id=self._response_id)
+        self._emit("llm-runtime:restarted", response_id=self._id)
 
-    def _add(self, frames: list[Frame], start: ItemStarted, item: JsonObject | None = None) -> _Item:
-        owner = f"{self._response_id}{self._restarts or ''}"
+    def _add(self, start: ItemStarted, item: JsonObject | None = None) -> _Item:
+        owner = f"{self._id}{self._restarts or ''}"
         added = self._items[start.index] = _Item(start, owner, len(self._items))
         added.prepare(self._stream_id)
         snapshot = item or _blank(added)
-        self._emit(frames, "response.output_item.added", output_index=added.output_index, item=snapshot)
+        self._emit("response.output_item.added", output_index=added.output_index, item=snapshot)
         if start.kind in ("text", "refusal"):
-            self._open(frames, added)
+            self._open(added)
         return added
 
-    def _open(self, frames: list[Frame], item: _Item) -> None:
+    def _open(self, item: _Item) -> None:
         item.opened = True
-        if item.start.kind == "reasoning":
-            self._emit(frames, "response.reasoning_summary_part.added", **item.place(), part=summary(""))
-        elif item.start.kind != "tool_call":
-            empty = Refusal("") if item.start.kind == "refusal" else Text("")
-            self._emit(frames, "response.content_part.added", **item.place(), part=content(empty))
+        if item.kind == "reasoning":
+            self._emit("response.reasoning_summary_part.added", **item.place(), part=summary(""))
+        elif item.kind != "tool_call":
+            empty = Refusal("") if item.kind == "refusal" else Text("")
+            self._emit("response.content_part.added", **item.place(), part=content(empty))
 
-    def _done(self, frames: list[Frame], event: ItemDone) -> None:
+    def _item_done(self, event: ItemDone) -> None:
         part = event.part
         item = self._items.get(event.index)
         if isinstance(part, Opaque):
             if (value := output_item(part, "")) is None:
                 return
-            item = self._add(frames, ItemStarted(index=event.index, kind="opaque"), value)
+            item = self._add(ItemStarted(index=event.index, kind="opaque"), value)
         if item is None:
             return
-        item.part = part
-        self._close(frames, item, part)
+        item.done = part
+        self._close(item, part)
         item.pieces.clear()
-        done = output_item(part, item.id)
-        self._emit(frames, "response.output_item.done", output_index=item.output_index, item=done)
+        done = output_item(part, item.wire_id)
+        self._emit("response.output_item.done", output_index=item.output_index, item=done)
 
-    def _close(self, frames: list[Frame], item: _Item, part: Part) -> None:
-        """The ``done`` events of what is inside the item, after its text where none of it was streamed."""
-        text = part.arguments if isinstance(part, ToolCall) else getattr(part, "text", "")
-        if text and not item.pieces:
-            self._delta(frames, _whole(item, text), 1)
+    def _close(self, item: _Item, part: Part) -> None:
+        """The ``done`` events of what is inside the item."""
         place = item.place()
         match part:
             case Text():
-                self._emit(frames, "response.output_text.done", **place, text=part.text, logprobs=[])
-                self._emit(frames, "response.content_part.done", **place, part=content(part))
+                self._emit("response.output_text.done", **place, text=part.text, logprobs=[])
+                self._emit("response.content_part.done", **place, part=content(part))
             case Refusal():
-                self._emit(frames, "response.refusal.done", **place, refusal=part.text)
-                self._emit(frames, "response.content_part.done", **place, part=content(part))
+                self._emit("response.refusal.done", **place, refusal=part.text)
+                self._emit("response.content_part.done", **place, part=content(part))
             case Reasoning() if item.opened:
-                self._emit(frames, "response.reasoning_summary_text.done", **place, text=part.text)
-                self._emit(frames, "response.reasoning_summary_part.done", **place, part=summary(part.text))
+                self._emit("response.reasoning_summary_text.done", **place, text=part.text)
+                self._emit("response.reasoning_summary_part.done", **place, part=summary(part.text))
             case ToolCall():
                 self._emit(
-                    frames,
                     "response.function_call_arguments.done",
                     **place,
                     name=part.name,
@@ -314,10 +280,10 @@ class OpenAIResponsesEncoder:
             case _:
                 pass
 
-    def _finish(self, frames: list[Frame], event: Finished | Failed) -> None:
+    def _finish(self, event: Finished | Failed) -> None:
         failure = event.failure if isinstance(event, Failed) else None
         reason = event.reason if isinstance(event, Finished) else None
-        refused = any(isinstance(item.part, Refusal) for item in self._items.values())
+        refused = any(isinstance(item.done, Refusal) for item in self._items.values())
         ending = ending_of(reason, failure, refused=refused)
         body = self._resource.body(
             ending.status,
@@ -326,34 +292,29 @@ class OpenAIResponsesEncoder:
             response=event.response,
             usage=self._usage,
         )
-        self._emit(frames, ending.event, response=body)
+        self._emit(ending.event, response=body)
 
     def _output(self, *, cut: bool) -> list[JsonObject]:
         """All items. With ``cut`` the last one, if it is a message, did not come to its end."""
         found: list[JsonObject] = []
         items = list(self._items.values())
         for item in items:
-            ended = item.part is not None and not (cut and item is items[-1] and isinstance(item.part, Text))
-            part = item.part or item.so_far()
-            value = None if part is None else output_item(part, item.id, "completed" if ended else "incomplete")
+            ended = item.done is not None and not (cut and item is items[-1] and isinstance(item.done, Text))
+            part = item.done or item.readable_part()
+            value = None if part is None else output_item(part, item.wire_id, "completed" if ended else "incomplete")
             if value is not None:
                 found.append(value)
         return found
 
 
-def _whole(item: _Item, text: str) -> Delta:
-    return DELTA_OF[item.start.kind](item.start.index, text)
-
-
 def _blank(item: _Item) -> JsonObject:
     """The item as it is announced."""
-    blank: JsonObject = {"id": item.id, "status": "in_progress"}
-    match item.start.kind:
+    blank: JsonObject = {"id": item.wire_id, "status": "in_progress"}
+    match item.kind:
         case "reasoning":
             return blank | {"type": "reasoning", "summary": []}
         case "tool_call":
-            call_id = item.start.id or f"call_{item.id.removeprefix('fc_')}"
-            return blank | {"type": "function_call", "call_id": call_id, "name": item.start.name or "", "arguments": ""}
+            return blank | {"type": "function_call", "call_id": item.call_id, "name": item.name or "", "arguments": ""}
         case "image":
             return blank | {"type": "image_generation_call", "result": None}
         case _:

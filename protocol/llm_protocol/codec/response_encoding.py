@@ -1,0 +1,137 @@
+"""What the server sides of all wires share when they stream a response to a client."""
+# ruff: noqa: B027  (hooks that most wires leave empty)
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+
+from llm_protocol.codec.items import DELTA_OF, kind_of, text_of
+from llm_protocol.codec.merging import merged
+from llm_protocol.content import JsonObject, Part
+from llm_protocol.dialect import Frame, Inbound
+from llm_protocol.events import (
+    DELTAS,
+    Delta,
+    Event,
+    Failed,
+    FieldsAdded,
+    Finished,
+    ItemDone,
+    ItemStarted,
+    MemberDelta,
+    MemberDone,
+    MemberEvent,
+    MemberFailed,
+    MemberStarted,
+    Restarted,
+    Started,
+    UsageReported,
+)
+from llm_protocol.response import Usage
+from llm_protocol.runtime_fields import is_wanted
+
+
+class StreamEncoder(ABC):
+    """Turns the events of one run into a client's frames; see `llm_protocol.dialect.ResponseEncoder`.
+
+    A wire says what it writes for each kind of event, and appends it to ``_frames``. Adjacent deltas of one item arrive
+    as one. An item that came without deltas gets one with its whole text before it is done.
+    """
+
+    def __init__(self, inbound: Inbound, response_id: str) -> None:
+        self._id = response_id
+        self._model = inbound.request.model
+        """The model that answers; until it is known, the one that was asked for."""
+        self._wants_runtime_fields = is_wanted(inbound)
+        self._usage: Usage | None = None
+        self._streamed: set[int] = set()
+        """The items whose text went out in deltas."""
+        self._frames: list[Frame] = []
+
+    def start(self) -> list[Frame]:
+        """What is sent before the provider sent anything: nothing, so that an error can still be an HTTP error."""
+        return []
+
+    def encode(self, events: Iterable[Event]) -> list[Frame]:
+        """The frames for the next events."""
+        for event, count in self._merged(events):
+            if isinstance(event, DELTAS):
+                self._streamed.add(event.index)
+                self._delta(event, count)
+            else:
+                self._take(event, count)
+        frames, self._frames = self._frames, []
+        return frames
+
+    def _merged(self, events: Iterable[Event]) -> Iterator[tuple[Event, int]]:
+        """The events, each with how many it stands for."""
+        return merged(events)
+
+    def _take(self, event: Event, count: int) -> None:
+        match event:
+            case Started():
+                self._model = event.model or self._model
+                self._started()
+            case ItemStarted():
+                self._item_started(event)
+            case ItemDone():
+                if event.index not in self._streamed and (text := self._whole_text(event.part)):
+                    self._streamed.add(event.index)
+                    self._delta(DELTA_OF[kind_of(event.part)](event.index, text), 1)
+                self._item_done(event)
+            case UsageReported():
+                self._usage = event.usage
+            case FieldsAdded():
+                self._fields_added(event.dialect, event.fields)
+            case Finished():
+                if self._usage is None and event.response is not None:
+                    self._usage = event.response.usage
+                self._finished(event)
+            case Failed():
+                self._failed(event)
+            case Restarted():
+                self._usage = None
+                self._streamed.clear()
+                self._restarted()
+            case MemberStarted() | MemberDelta() | MemberDone() | MemberFailed():
+                self._member(event, count)
+            case _:
+                pass  # embeddings are never streamed
+
+    @abstractmethod
+    def _delta(self, event: Delta, count: int) -> None:
+        """More of an item's text, which stands for ``count`` deltas of the run."""
+
+    @abstractmethod
+    def _item_done(self, event: ItemDone) -> None:
+        """An item is whole, and all its text was written."""
+
+    @abstractmethod
+    def _finished(self, event: Finished) -> None:
+        """The response is whole."""
+
+    @abstractmethod
+    def _failed(self, event: Failed) -> None:
+        """The response ends with a failure."""
+
+    # What most wires have nothing to write for.
+
+    def _started(self) -> None:
+        """The provider began to answer; ``_model`` is known."""
+
+    def _item_started(self, event: ItemStarted) -> None:
+        """An item begins."""
+
+    def _fields_added(self, dialect: str, fields: dict[str, JsonObject]) -> None:
+        """Fields that only clients of ``dialect`` understand."""
+
+    def _restarted(self) -> None:
+        """Everything written is void."""
+
+    def _member(self, event: MemberEvent, count: int) -> None:
+        """A member of an ensemble has something to tell."""
+
+    def _whole_text(self, part: Part) -> str:
+        """The text of an item that came without deltas, as this wire streams it."""
+        return text_of(part)
