@@ -17,6 +17,7 @@ from llm_protocol.codec.error_body import find_error
 from llm_protocol.codec.items import OpenItem
 from llm_protocol.codec.json import TooLarge, WireError, decode_json
 from llm_protocol.codec.sse import ServerSentEvent, SseDecoder
+from llm_protocol.codec.surrogates import PairJoiner
 from llm_protocol.codec.tool_calls import InvalidToolCall, ToolCalls, checked_call
 from llm_protocol.content import Part, ToolCall
 from llm_protocol.events import Event, Failed, Finished, ItemDone, ItemKind, ItemStarted
@@ -167,12 +168,13 @@ class BodyDecoder:
     object, and the other way round (`read_whole`). Such an object is gathered and read at its end.
     """
 
-    __slots__ = ("_answer", "_is_new", "_splitter", "_whole")
+    __slots__ = ("_answer", "_is_new", "_pairs", "_splitter", "_whole")
 
     def __init__(self, answer: AnswerDecoder, splitter: PieceSplitter | None = None) -> None:
         self._answer = answer
         self._splitter = splitter or SseDecoder()
         self._is_new = True
+        self._pairs = PairJoiner()
         self._whole: bytearray | None = None
 
     @property
@@ -216,6 +218,7 @@ class BodyDecoder:
             return answer.told()
         try:
             self._take(self._splitter.end())
+            self._take_all(self._pairs.end())
             if not answer.over:
                 answer.end(self._splitter.stray.strip())
         except WireError as exc:
@@ -223,11 +226,19 @@ class BodyDecoder:
         return answer.told()
 
     def _take(self, pieces: Iterable[ServerSentEvent]) -> None:
-        answer = self._answer
+        answer, pairs = self._answer, self._pairs
         for piece in pieces:
-            answer.take(piece)
+            if pairs.concerns(piece.data):
+                self._take_all(pairs.feed(piece))
+            else:
+                answer.take(piece)
             if answer.over:
                 break
+
+    def _take_all(self, pieces: list[ServerSentEvent]) -> None:
+        for piece in pieces:
+            if not self._answer.over:
+                self._answer.take(piece)
 
 
 def misread(why: object) -> Failed:
