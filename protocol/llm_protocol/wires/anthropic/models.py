@@ -8,11 +8,10 @@ from urllib.parse import quote
 
 import msgspec
 
-from llm_protocol.codec.json import WireError, decode_object, encode_json
-from llm_protocol.codec.times import day, rfc3339
+from llm_protocol.codec.json import encode_json
+from llm_protocol.codec.model_list import ModelEntry, read_models
 from llm_protocol.content import JsonObject
 from llm_protocol.dialect import Lifecycle, ModelInfo, ModelPage, WireRequest
-from llm_protocol.errors import ProtocolError
 from llm_protocol.model_facts import EFFORTS, Capabilities
 from llm_protocol.wires.anthropic.shapes import NAME, VERSION
 
@@ -28,33 +27,24 @@ def models_request(page: str | None) -> WireRequest:
 
 def decode_models(body: bytes) -> ModelPage:
     """A page of the list. Raises `ProtocolError` when it is not one."""
-    try:
-        return _page(decode_object(body))
-    except WireError as exc:
-        raise ProtocolError(f"the vendor's model list is not understood: {exc}") from None
+    return read_models(body, "data", _info, _next_page)
 
 
-def _page(body: JsonObject) -> ModelPage:
-    entries = body.get("data")
-    if not isinstance(entries, list):
-        raise WireError("data: expected a list")
-    found = tuple(_info(entry) for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), str))
-    last = body.get("last_id")
-    return ModelPage(found, last if body.get("has_more") is True and isinstance(last, str) else None)
+def _next_page(page: ModelEntry) -> str:
+    return page.text("last_id") if page.flag("has_more") else ""
 
 
-def _info(entry: JsonObject) -> ModelInfo:
-    created = entry.get("created_at")
+def _info(entry: ModelEntry) -> ModelInfo:
     return ModelInfo(
-        id=entry["id"],
-        created=int(rfc3339(created) or 0) if isinstance(created, str) else 0,
+        id=entry.text("id"),
+        created=entry.moment("created_at"),
         owned_by=NAME,
-        context_window=_positive(entry.get("max_input_tokens")),
-        max_output_tokens=_positive(entry.get("max_tokens")),
-        lifecycle=_lifecycle(entry),
-        deprecated_on=day(entry.get("deprecated_at")),
-        shutdown_date=day(entry.get("retires_at")),
-        capabilities=_capabilities(entry.get("capabilities")),
+        context_window=entry.count("max_input_tokens"),
+        max_output_tokens=entry.count("max_tokens"),
+        lifecycle=_lifecycle(entry.fields),
+        deprecated_on=entry.day("deprecated_at"),
+        shutdown_date=entry.day("retires_at"),
+        capabilities=_capabilities(entry.fields.get("capabilities")),
     )
 
 
@@ -92,10 +82,6 @@ def _lifecycle(entry: JsonObject) -> Lifecycle:
             return "retired"
         case _:  # servers of older versions have no such field, and newer ones may have more words
             return "active" if entry.get("deprecated_at") is None else "deprecated"
-
-
-def _positive(value: object) -> int | None:
-    return value if isinstance(value, int) and value > 0 else None
 
 
 def encode_models(models: Sequence[ModelInfo]) -> bytes:

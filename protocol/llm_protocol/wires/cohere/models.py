@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from urllib.parse import quote
 
-from llm_protocol.codec.json import WireError, decode_object, encode_json
+from llm_protocol.codec.json import encode_json
+from llm_protocol.codec.model_list import ModelEntry, read_models
 from llm_protocol.content import JsonObject
 from llm_protocol.dialect import ModelInfo, ModelPage, WireRequest
-from llm_protocol.errors import ProtocolError
 from llm_protocol.requests import RequestType
 from llm_protocol.wires.cohere.shapes import NAME
 
@@ -30,36 +30,17 @@ def models_request(page: str | None) -> WireRequest:
 
 def decode_models(body: bytes) -> ModelPage:
     """A page of the list. Raises `ProtocolError` when it is not one."""
-    try:
-        return _page(decode_object(body))
-    except WireError as exc:
-        raise ProtocolError(f"the vendor's model list is not understood: {exc}") from None
+    return read_models(body, "models", _info, lambda page: page.text("next_page_token"))
 
 
-def _page(body: JsonObject) -> ModelPage:
-    entries = body.get("models")
-    if not isinstance(entries, list):
-        raise WireError("models: expected a list")
-    found = tuple(_info(entry) for entry in entries if isinstance(entry, dict) and isinstance(entry.get("name"), str))
-    token = body.get("next_page_token")
-    return ModelPage(found, token if isinstance(token, str) and token else None)
-
-
-def _info(entry: JsonObject) -> ModelInfo:
-    window = entry.get("context_length")
-    size = int(window) if isinstance(window, int | float) and window > 0 else None
-    endpoints = entry.get("endpoints")
+def _info(entry: ModelEntry) -> ModelInfo:
     return ModelInfo(
-        id=entry["name"],
+        id=entry.text("name"),
         owned_by=NAME,
-        context_window=size,
-        lifecycle="deprecated" if entry.get("is_deprecated") is True else "active",
-        request_types=_request_types(endpoints) if isinstance(endpoints, list) and endpoints else None,
+        context_window=entry.count("context_length"),
+        lifecycle="deprecated" if entry.flag("is_deprecated") else "active",
+        request_types=entry.request_types("endpoints", _REQUEST_TYPES),
     )
-
-
-def _request_types(endpoints: list[object]) -> frozenset[RequestType]:
-    return frozenset(each for name, types in _REQUEST_TYPES.items() if name in endpoints for each in types)
 
 
 def encode_models(models: Sequence[ModelInfo]) -> bytes:

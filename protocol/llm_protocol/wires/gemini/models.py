@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 from urllib.parse import quote
 
-import msgspec
-
-from llm_protocol.codec.json import JsonDecoder, WireError, encode_json
-from llm_protocol.codec.times import day
+from llm_protocol.codec.json import encode_json
+from llm_protocol.codec.model_list import ModelEntry, read_models
 from llm_protocol.content import JsonObject
 from llm_protocol.dialect import Lifecycle, ModelInfo, ModelPage, WireRequest
-from llm_protocol.errors import ProtocolError
 from llm_protocol.requests import RequestType
 from llm_protocol.wires.gemini.shapes import METHODS, VERSION
 
@@ -38,38 +34,17 @@ _LIFECYCLES: dict[str, Lifecycle] = {"LEGACY": "deprecated", "DEPRECATED": "reti
 _STAGES: dict[Lifecycle, str] = {"deprecated": "LEGACY", "retired": "RETIRED"}
 
 
-class _ModelEntry(msgspec.Struct, frozen=True, rename="camel"):
-    name: str
-    input_token_limit: int | None = None
-    output_token_limit: int | None = None
-    supported_generation_methods: Any = None
-    model_status: Any = None
-
-
-class _Models(msgspec.Struct, frozen=True, rename="camel"):
-    models: list[_ModelEntry] = []
-    next_page_token: str | None = None
-
-
-_MODELS = JsonDecoder(_Models)
-
-
-def _info(entry: _ModelEntry) -> ModelInfo:
-    methods = entry.supported_generation_methods
-    status = entry.model_status if isinstance(entry.model_status, dict) else {}
+def _info(entry: ModelEntry) -> ModelInfo:
+    status = entry.object("modelStatus")
     return ModelInfo(
-        id=entry.name.removeprefix("models/"),
+        id=entry.text("name").removeprefix("models/"),
         owned_by="google",
-        context_window=entry.input_token_limit,
-        max_output_tokens=entry.output_token_limit,
-        lifecycle=_LIFECYCLES.get(str(status.get("modelStage")).upper(), "active"),
-        shutdown_date=day(status.get("retirementTime")),
-        request_types=_request_types(methods) if isinstance(methods, list) and methods else None,
+        context_window=entry.count("inputTokenLimit"),
+        max_output_tokens=entry.count("outputTokenLimit"),
+        lifecycle=_LIFECYCLES.get(status.text("modelStage").upper(), "active"),
+        shutdown_date=status.day("retirementTime"),
+        request_types=entry.request_types("supportedGenerationMethods", _REQUEST_TYPES),
     )
-
-
-def _request_types(methods: list[object]) -> frozenset[RequestType]:
-    return frozenset(each for name, types in _REQUEST_TYPES.items() if name in methods for each in types)
 
 
 def models_request(page: str | None) -> WireRequest:
@@ -80,11 +55,7 @@ def models_request(page: str | None) -> WireRequest:
 
 def decode_models(body: bytes) -> ModelPage:
     """A page of the list. Raises `ProtocolError` when it is not one."""
-    try:
-        page = _MODELS.decode(body)
-    except WireError as exc:
-        raise ProtocolError(f"the vendor's model list is not understood: {exc}") from None
-    return ModelPage(tuple(_info(entry) for entry in page.models), page.next_page_token or None)
+    return read_models(body, "models", _info, lambda page: page.text("nextPageToken"), may_be_missing=True)
 
 
 def encode_models(models: Sequence[ModelInfo]) -> bytes:

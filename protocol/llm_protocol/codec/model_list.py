@@ -1,0 +1,100 @@
+"""A vendor's model list, read: the same on every wire but for the names of its fields.
+
+A field that is missing, or of another type than the vendor documents, is left out. An entry without a name is passed
+over, unless none has one. So a list with something new in it still says what it can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from datetime import date
+from typing import Any, final
+
+from llm_protocol.codec.json import WireError, decode_object
+from llm_protocol.codec.times import day, rfc3339
+from llm_protocol.content import JsonObject
+from llm_protocol.dialect import ModelInfo, ModelPage
+from llm_protocol.errors import ProtocolError
+from llm_protocol.requests import RequestType
+
+_YEAR_10_000 = 253_402_300_800
+"""Seconds since the epoch. Other wires write dates, and there are none of it."""
+
+
+@final
+class ModelEntry:
+    """One model of a list, or an object in it."""
+
+    def __init__(self, fields: object) -> None:
+        self.fields: JsonObject = fields if isinstance(fields, dict) else {}
+
+    def text(self, name: str) -> str:
+        """A text; empty if there is none."""
+        value = self.fields.get(name)
+        return value if isinstance(value, str) else ""
+
+    def count(self, *names: str) -> int | None:
+        """The first of these fields that is a positive number."""
+        values = (self.fields.get(name) for name in names)
+        counts = (int(value) for value in values if isinstance(value, int | float) and 1 <= value < 1e15)
+        return next(counts, None)
+
+    def flag(self, name: str) -> bool | None:
+        """A boolean; ``None`` if there is none."""
+        value = self.fields.get(name)
+        return value if isinstance(value, bool) else None
+
+    def day(self, name: str) -> date | None:
+        """The day, in UTC, of a date or time."""
+        return day(self.fields.get(name))
+
+    def moment(self, name: str) -> int:
+        """Seconds since the epoch, from a number or an RFC 3339 time; 0 if there is neither."""
+        value = self.fields.get(name)
+        seconds = rfc3339(value) if isinstance(value, str) else value
+        is_sane = isinstance(seconds, int | float) and 0 <= seconds < _YEAR_10_000
+        return int(seconds) if is_sane and seconds is not None else 0
+
+    def object(self, name: str) -> ModelEntry:
+        """An object; empty if there is none."""
+        return ModelEntry(self.fields.get(name))
+
+    def request_types(self, name: str, meaning: Mapping[str, Collection[RequestType]]) -> frozenset[RequestType] | None:
+        """What can be asked of the model, from a list of the vendor's words. ``None`` if the list says nothing."""
+        words: Any = self.fields.get(name)
+        if not isinstance(words, list) or not words:
+            return None
+        return frozenset(each for word, types in meaning.items() if word in words for each in types)
+
+
+def read_models(
+    body: bytes,
+    field: str,
+    info: Callable[[ModelEntry], ModelInfo],
+    next_page: Callable[[ModelEntry], str] = lambda _: "",
+    *,
+    may_be_missing: bool = False,
+) -> ModelPage:
+    """A page of a list. ``field`` has the models; each whose ``info`` has an id is one. ``next_page`` reads from the
+    page what the request for the next one needs. Raises `ProtocolError` when it is no list.
+    """
+    try:
+        page = decode_object(body)
+        models = _models(page, field, info, may_be_missing=may_be_missing)
+    except WireError as exc:
+        raise ProtocolError(f"the vendor's model list is not understood: {exc}") from None
+    return ModelPage(models, next_page(ModelEntry(page)) or None)
+
+
+def _models(
+    page: JsonObject, field: str, info: Callable[[ModelEntry], ModelInfo], *, may_be_missing: bool
+) -> tuple[ModelInfo, ...]:
+    entries = page.get(field)
+    if entries is None and (may_be_missing or field in page):
+        return ()
+    if not isinstance(entries, list):
+        raise WireError(f"{field}: expected a list")
+    models = tuple(model for entry in entries if (model := info(ModelEntry(entry))).id)
+    if entries and not models:
+        raise WireError(f"{field}: no entry has a name")
+    return models
