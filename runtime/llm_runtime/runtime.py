@@ -254,6 +254,10 @@ class Runtime:
         """The models known now, ids as ``provider/model``; does not wait. Of a ``caller``'s, those it may use."""
         return self._tree.router.infos(caller)
 
+    def route_names(self, caller: str = "") -> list[str]:
+        """The configured routes; of a ``caller``'s, those it may use. A route's name is used as a model's."""
+        return self._tree.router.route_names(caller)
+
     async def explain(self, model: str = AUTO, *, caller: str = "") -> Ranking:
         """Who would be asked for a chat with ``model`` now, in which order, and why: see `Ranking.lines`.
 

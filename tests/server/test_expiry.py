@@ -38,9 +38,12 @@ def wall(monkeypatch: pytest.MonkeyPatch) -> Wall:
     return Wall(monkeypatch)
 
 
+OF_ONE_ANSWER = ("x-request-id", "request-id", "date")
+
+
 def said(answer: Reply) -> tuple[int, dict[str, str], bytes]:
     """An answer without what differs from one to the next."""
-    return answer.status, {k: v for k, v in answer.headers.items() if k not in ("x-request-id", "date")}, answer.body
+    return answer.status, {k: v for k, v in answer.headers.items() if k not in OF_ONE_ANSWER}, answer.body
 
 
 async def slowly(run: Run) -> None:

@@ -138,6 +138,9 @@ class FakeEngine:
     def model_list(self, caller: str = "") -> Sequence[ModelInfo]:
         return [ModelInfo(id="fake/fake-1", owned_by="fake"), ModelInfo(id="local/smollm2")]
 
+    def route_names(self, caller: str = "") -> Sequence[str]:
+        return ["careful"]
+
     def is_ready(self) -> bool:
         return self.ready
 

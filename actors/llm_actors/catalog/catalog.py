@@ -15,6 +15,7 @@ import msgspec
 
 from llm_actors.catalog.allowed import Allowed
 from llm_actors.deployment import Candidate
+from llm_protocol.codec.wording import suggestion
 from llm_protocol.dialect import ModelInfo
 from llm_protocol.errors import ModelNotFoundError, UnsupportedError
 from llm_protocol.failures import Failure, FailureKind
@@ -224,7 +225,9 @@ class Catalog:
             shown = ", ".join(known[:NAMES_SHOWN]) + (
                 f" and {len(known) - NAMES_SHOWN} more" * (len(known) > NAMES_SHOWN)
             )
-            text = f"there is no model {request.model[:100]!r}; known: {shown or 'none yet'}; or write provider/model"
+            near = suggestion(request.model, [name for each in known for name in (each, each.partition("/")[2])])
+            text = f"there is no model {request.model[:100]!r}{near}"
+            text += f"{'' if near else ';'} known: {shown or 'none yet'}; or write provider/model"
         return Failure(kind=FailureKind.MODEL_NOT_FOUND, message=text, param="model")
 
 

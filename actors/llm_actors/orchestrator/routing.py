@@ -68,6 +68,11 @@ class Router:
         """The models that ``caller`` may use."""
         return self._catalog.infos(self._allowed.get(caller))
 
+    def route_names(self, caller: str) -> list[str]:
+        """The routes that ``caller`` may use."""
+        allowed = self._allowed.get(caller)
+        return [name for name in self._routes if allowed is None or allowed.permits_route(name)]
+
     def deadline_s(self, request: AnyRequest) -> float:
         """Seconds for the whole request, from its acceptance on. Needs no model list, so it holds while one is made."""
         route = self._route_of(request) or _NOTHING_SAID

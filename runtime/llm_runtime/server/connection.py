@@ -132,6 +132,10 @@ class HttpConnection:
         if self._ends_with_client:
             self._cancel("the client has left")
 
+    def hold_body(self, size: int) -> None:
+        """Count ``size`` more bytes as the body of the request in hand. Raises `HttpError`."""
+        self._bodies.hold(size)
+
     def end_with_client(self) -> None:
         """From now until the answer is given, the client's leaving ends everything."""
         self._ends_with_client = True

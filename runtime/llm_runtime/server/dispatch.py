@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from llm_runtime.server.client_wire import wire_of
 from llm_runtime.server.endpoints import preflight
 from llm_runtime.server.http_error import too_many_connections
 from llm_runtime.server.request_context import Endpoint, RequestContext
@@ -9,18 +10,17 @@ from llm_runtime.server.routes import choose, find
 
 
 def endpoint_of(exchange: RequestContext, *, operators_only: bool = False) -> Endpoint:
-    """The endpoint of a request. Sets who the caller is, the parameters in the path, and the shape of refusals.
+    """The endpoint of a request. Sets who the caller is, the parameters in the path, and the wire it is answered in.
 
     With ``operators_only`` there is no room for any but health and metrics. Raises `HttpError`.
     """
     request, access = exchange.request, exchange.service.access
-    methods, exchange.params = find(request.path)
+    request.path, methods, exchange.params = find(request.path)
+    exchange.wire = wire_of(request.path, request.headers)
     if operators_only and not (methods and all(route.operators for route in methods.values())):
         raise too_many_connections()
     if request.method == "OPTIONS" and access.allows_origin(request.headers.get("origin")):
         return preflight
-    if request.method in methods:
-        exchange.shape = methods[request.method].shape
     if not (methods and all(route.open for route in methods.values())):
         access.check_place(request.headers, request.query, exchange.local_host)
         if not (methods and all(route.keyless for route in methods.values())):

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
 from llm_protocol.dialect import Inbound, ServerDialect, WireResponse
 from llm_protocol.errors import LLMClientError
-from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.requests import AUTO, AnyRequest
+from llm_runtime.server.client_wire import openai
+from llm_runtime.server.content_encoding import plain_body
 from llm_runtime.server.engine import admitted
 from llm_runtime.server.handshake import check_handshake
 from llm_runtime.server.http_error import JSON
@@ -31,8 +31,8 @@ def asking(dialect: Callable[[], ServerDialect]) -> Endpoint:
         exchange.end_with_client()
         inbound: Inbound | None = None
         try:
-            target = exchange.request.target
-            body = exchange.take_body()
+            target = exchange.target
+            body = await plain_body(exchange)
             decoded = await read_body(
                 exchange.service.json_limits, body, lambda text: spoken.decode_request(target, text)
             )
@@ -56,79 +56,11 @@ def _tellable(request: AnyRequest) -> AnyRequest:
     return msgspec.structs.replace(request, policy=msgspec.structs.replace(policy, on_broken_stream="error"))
 
 
-def listing(dialect: Callable[[], ServerDialect]) -> Endpoint:
-    """An endpoint with the model list as clients of ``dialect`` read it."""
-
-    async def models(exchange: RequestContext) -> None:
-        body = dialect().encode_models(exchange.service.engine.model_list(exchange.caller))
-        await exchange.reply(WireResponse(200, (JSON,), body))
-
-    return models
-
-
-@cache
-def openai() -> ServerDialect:
-    """OpenAI's chat completions, with completions, embeddings and images."""
-    from llm_protocol.wires.openai_chat import OpenAIChatServer
-
-    return OpenAIChatServer()
-
-
-@cache
-def anthropic() -> ServerDialect:
-    """Anthropic's messages."""
-    from llm_protocol.wires.anthropic import AnthropicServer
-
-    return AnthropicServer()
-
-
-@cache
-def gemini() -> ServerDialect:
-    """Gemini's generateContent and its relatives."""
-    from llm_protocol.wires.gemini import GeminiServer
-
-    return GeminiServer()
-
-
-@cache
-def cohere() -> ServerDialect:
-    """Cohere's chat and embed."""
-    from llm_protocol.wires.cohere import CohereServer
-
-    return CohereServer()
-
-
 async def websocket(exchange: RequestContext) -> None:
     """Begin a WebSocket."""
     service = exchange.service
     check_handshake(exchange.request, enabled=service.config.websocket, draining=service.draining)
     exchange.upgrade()
-
-
-class _Page(msgspec.Struct):
-    data: list[msgspec.Raw]
-
-
-async def models(exchange: RequestContext) -> None:
-    """``GET /v1/models``, where OpenAI's and Anthropic's clients both look; the latter say that they are."""
-    speaks_anthropic = "anthropic-version" in exchange.request.headers
-    await listing(anthropic if speaks_anthropic else openai)(exchange)
-
-
-async def model(exchange: RequestContext) -> None:
-    """One model of the list, by its full id or by its bare name where that is enough."""
-    wanted = exchange.params["id"]
-    known = exchange.service.engine.model_list(exchange.caller)
-    found = [each for each in known if each.id == wanted] or [
-        each for each in known if each.id.partition("/")[2] == wanted
-    ]
-    if not found:
-        message = f"The model {wanted[:200]!r} does not exist."
-        failure = Failure(kind=FailureKind.MODEL_NOT_FOUND, message=message, param="model")
-        await exchange.reply(encode_failure(openai(), failure))
-        return
-    page = msgspec.json.decode(openai().encode_models(found[:1]), type=_Page)
-    await exchange.reply(WireResponse(200, (JSON,), bytes(page.data[0])))
 
 
 async def tree(exchange: RequestContext) -> None:

@@ -39,6 +39,10 @@ class RequestEngine(Protocol):
         """The models that ``caller`` may use, ids as ``provider/model``."""
         ...
 
+    def route_names(self, caller: str = "") -> Sequence[str]:
+        """The configured routes that ``caller`` may use."""
+        ...
+
     def is_ready(self) -> bool:
         """Whether requests are taken, and somebody could answer them."""
         ...

@@ -25,7 +25,7 @@ from llm_protocol.http1 import (
     read_request_head,
 )
 from llm_runtime.config.server import ServerLimits
-from llm_runtime.server.http_error import HttpError
+from llm_runtime.server.http_error import HttpError, body_too_large
 from llm_runtime.server.limits import CHUNKS_AT_ONCE, HEAD_BYTES
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -147,7 +147,7 @@ class RequestParser:
         if request.chunks is not None:
             return self._read_chunks(request, request.chunks)
         if request.length > self._max_body:
-            raise _body_too_large(self._max_body)
+            raise body_too_large(self._max_body)
         if len(self._unread) < request.length:
             return False
         request.body = bytes(self._unread[: request.length])
@@ -166,7 +166,7 @@ class RequestParser:
         self.is_busy = bool(parts) and not chunks.ended
         self._body += b"".join(parts)
         if len(self._body) > self._max_body:
-            raise _body_too_large(self._max_body)
+            raise body_too_large(self._max_body)
         if not chunks.ended:
             return False
         request.body = bytes(self._body)
@@ -183,10 +183,6 @@ _CODES = {
 def _malformed(exc: BadHttp) -> HttpError:
     code, message = _CODES.get(exc.status) or ("invalid_request", f"This is not an HTTP/1.1 request: {exc.reason}.")
     return HttpError(exc.status, code, message, close=True)
-
-
-def _body_too_large(limit: int) -> HttpError:
-    return HttpError(413, "body_too_large", f"The body is larger than {limit} bytes.", close=True)
 
 
 @lru_cache(maxsize=2)

@@ -106,6 +106,11 @@ def not_found(what: str) -> HttpError:
     return HttpError(404, "not_found", f"There is no {what} here.")
 
 
+def body_too_large(limit: int) -> HttpError:
+    """The body has more than ``limit`` bytes, or would have once it was decompressed."""
+    return HttpError(413, "body_too_large", f"The body is larger than {limit} bytes.", close=True)
+
+
 def wrong_key() -> HttpError:
     """There is no key, or none that is known, or one that has expired: the three look alike."""
     message = "Incorrect API key provided, or none; send it as Authorization: Bearer."

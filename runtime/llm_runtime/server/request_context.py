@@ -11,8 +11,9 @@ from llm_actors.threads import LARGE_BYTES
 from llm_protocol.dialect import WireResponse
 from llm_protocol.failures import FailureKind
 from llm_protocol.requests import new_request_id
+from llm_runtime.server.client_wire import ANTHROPIC, OPENAI
 from llm_runtime.server.http1 import LAST_CHUNK, Request, encode_chunk, encode_head, encode_response
-from llm_runtime.server.http_error import NO_SNIFFING, HttpError, Shape, openai_shape
+from llm_runtime.server.http_error import NO_SNIFFING, HttpError
 from llm_runtime.server.limits import SSE_PING_SECONDS
 from llm_runtime.server.socket import Socket
 from llm_runtime.server.state import ServerState
@@ -49,6 +50,10 @@ class RequestConnection(Protocol):
         """From now until the response is sent, the client's leaving cancels the connection."""
         ...
 
+    def hold_body(self, size: int) -> None:
+        """Count ``size`` more bytes as the request's body in memory. Raises `HttpError` when there is no room."""
+        ...
+
 
 async def unanswered(exchange: RequestContext) -> None:
     """The endpoint of a request that was not judged yet."""
@@ -70,7 +75,7 @@ class RequestContext:
 
     __slots__ = (
         "_connection", "begun", "belongs", "caller", "close", "endpoint", "params", "request", "request_id", "service",
-        "shape", "streaming", "upgraded",
+        "streaming", "upgraded", "wire",
     )  # fmt: skip
 
     def __init__(self, connection: RequestConnection, request: Request) -> None:
@@ -81,7 +86,8 @@ class RequestContext:
         self.request_id = new_request_id()
         self.caller = ""
         self.params: Mapping[str, str] = {}
-        self.shape: Shape = openai_shape
+        self.wire = OPENAI
+        """What the client speaks."""
         self.begun = False
         self.belongs = False
         """Whether who asks has been let in: by a key, where there are any."""
@@ -90,6 +96,12 @@ class RequestContext:
         """The body of a streamed response."""
         self.upgraded = False
         """Whether the connection goes on as a WebSocket, instead of a response."""
+
+    @property
+    def target(self) -> str:
+        """Path and query of the request, as they are served here: see `routes.find`."""
+        request = self.request
+        return f"{request.path}?{request.query}" if request.query else request.path
 
     @property
     def local_host(self) -> str:
@@ -105,6 +117,10 @@ class RequestContext:
         """The request's body, once: it may be large, and is not to be kept as long as its answer takes."""
         body, self.request.body = self.request.body, b""
         return body
+
+    def hold_body(self, size: int) -> None:
+        """Count ``size`` more bytes as this request's body, until it is answered. Raises `HttpError`."""
+        self._connection.hold_body(size)
 
     def upgrade(self) -> None:
         """Let the connection go on as a WebSocket once the endpoint has returned; instead of a response."""
@@ -140,7 +156,7 @@ class RequestContext:
         """Send a refusal."""
         self.service.engine.refused(refused.code, is_limit=refused.is_limit)
         self.close = self.close or refused.close
-        await self.reply(refused.response(self.shape))
+        await self.reply(refused.response(self.wire.shape))
 
     def stream(self, content_type: str, hold_s: float) -> BodyStream:
         """Answer with a body that is sent as it is made; nothing is sent before its first piece, for which the client
@@ -162,9 +178,11 @@ class RequestContext:
 
     def _own_headers(self) -> list[tuple[str, str]]:
         own = [("x-request-id", self.request_id), NO_SNIFFING]
+        if self.wire is ANTHROPIC:
+            own.append(("request-id", self.request_id))
         origin = self.request.headers.get("origin")
         if origin is not None and self.service.access.allows_origin(origin):
-            own += [("access-control-allow-origin", origin), ("vary", "origin")]
+            own += [("access-control-allow-origin", origin), ("access-control-expose-headers", "*"), ("vary", "origin")]
         return own
 
 

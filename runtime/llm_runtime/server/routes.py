@@ -6,28 +6,20 @@ A pattern's ``{name}`` stands for one segment of the path, its ``{name...}`` for
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from llm_runtime.server import endpoints, stored
-from llm_runtime.server.endpoints import asking, listing
-from llm_runtime.server.http_error import (
-    HttpError,
-    Shape,
-    anthropic_shape,
-    cohere_shape,
-    gemini_shape,
-    not_found,
-    openai_shape,
-)
+from llm_runtime.server import endpoints, model_list, stored
+from llm_runtime.server.client_wire import anthropic, cohere, gemini, openai
+from llm_runtime.server.endpoints import asking
+from llm_runtime.server.http_error import HttpError, not_found
 from llm_runtime.server.request_context import Endpoint
 
 
 class Route(NamedTuple):
     """One row. A ``keyless`` route asks for the right Host and Origin but for no key, an ``open`` one for none of them.
-    One for ``operators`` is answered also when there is no room for more connections. ``shape`` is that of the door's
-    own refusals.
+    One for ``operators`` is answered also when there is no room for more connections.
     """
 
     method: str
@@ -36,18 +28,16 @@ class Route(NamedTuple):
     keyless: bool = False
     open: bool = False
     operators: bool = False
-    shape: Shape = openai_shape
 
 
-_OPENAI = asking(endpoints.openai)
-_ANTHROPIC = asking(endpoints.anthropic)
-_GEMINI = asking(endpoints.gemini)
-_COHERE = asking(endpoints.cohere)
+_OPENAI = asking(openai)
+_ANTHROPIC = asking(anthropic)
+_GEMINI = asking(gemini)
+_COHERE = asking(cohere)
 
 
 ROUTES = (
     Route("GET", "/v1/responses", endpoints.websocket),
-    Route("GET", "/responses", endpoints.websocket),
     Route("POST", "/v1/responses", stored.create),
     Route("GET", "/v1/responses/{id}", stored.retrieve),
     Route("DELETE", "/v1/responses/{id}", stored.delete),
@@ -57,14 +47,15 @@ ROUTES = (
     Route("POST", "/v1/embeddings", _OPENAI),
     Route("POST", "/v1/images/generations", _OPENAI),
     Route("POST", "/v1/code/generations", _OPENAI),
-    Route("POST", "/v1/messages", _ANTHROPIC, shape=anthropic_shape),
-    Route("POST", "/v1beta/models/{id...}", _GEMINI, shape=gemini_shape),
-    Route("POST", "/v1/models/{id...}", _GEMINI, shape=gemini_shape),
-    Route("GET", "/v1beta/models", listing(endpoints.gemini), shape=gemini_shape),
-    Route("POST", "/v2/chat", _COHERE, shape=cohere_shape),
-    Route("POST", "/v2/embed", _COHERE, shape=cohere_shape),
-    Route("GET", "/v1/models", endpoints.models),
-    Route("GET", "/v1/models/{id...}", endpoints.model),
+    Route("POST", "/v1/messages", _ANTHROPIC),
+    Route("POST", "/v1beta/models/{id...}", _GEMINI),
+    Route("POST", "/v1/models/{id...}", _GEMINI),
+    Route("POST", "/v2/chat", _COHERE),
+    Route("POST", "/v2/embed", _COHERE),
+    Route("GET", "/v1/models", model_list.list_models),
+    Route("GET", "/v1/models/{id...}", model_list.get_model),
+    Route("GET", "/v1beta/models", model_list.list_models),
+    Route("GET", "/v1beta/models/{id...}", model_list.get_model),
     Route("GET", "/v1/runtime/tree", endpoints.tree),
     Route("GET", "/v1/runtime/explain", endpoints.explain),
     Route("GET", "/v1/runtime/statistics", endpoints.statistics),
@@ -81,6 +72,11 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     return re.compile(re.sub(r"\{(\w+)\.\.\.\}", r"(?P<\1>.+)", segment))
 
 
+_VERSIONS = ("/v1", "/v1beta", "/v2")
+"""What a path may lack: the first that makes it a known one."""
+
+_VERSION_BEFORE_VERSION = re.compile(r"/v\d(?:beta)?/(?=v\d(?:beta)?/)")
+
 _EXACT: dict[str, dict[str, Route]] = {}
 _PATTERNS: dict[str, tuple[re.Pattern[str], dict[str, Route]]] = {}
 
@@ -91,14 +87,27 @@ for _route in ROUTES:
         _EXACT.setdefault(_route.pattern, {})[_route.method] = _route
 
 
-def find(path: str) -> tuple[Mapping[str, Route], Mapping[str, str]]:
-    """The routes of ``path`` by method, none if it is unknown, and what its pattern's names stand for."""
-    if (methods := _EXACT.get(path)) is not None:
-        return methods, {}
-    for pattern, by_method in _PATTERNS.values():
-        if found := pattern.fullmatch(path):
-            return by_method, {name: unquote(value) for name, value in found.groupdict().items()}
-    return {}, {}
+def find(path: str) -> tuple[str, Mapping[str, Route], Mapping[str, str]]:
+    """The path as it is served here, its routes by method, none if it is unknown, and what its pattern's names stand
+    for. A path may lack the version, have one too many, and end in a slash: base URLs are written in all these ways.
+    """
+    for served in _spellings(path):
+        if (methods := _EXACT.get(served)) is not None:
+            return served, methods, {}
+        for pattern, by_method in _PATTERNS.values():
+            if found := pattern.fullmatch(served):
+                return served, by_method, {name: unquote(value) for name, value in found.groupdict().items()}
+    return path, {}, {}
+
+
+def _spellings(path: str) -> Iterator[str]:
+    """What ``path`` may mean, the likeliest first."""
+    plain = path.rstrip("/") or "/"
+    yield plain
+    if (doubled := _VERSION_BEFORE_VERSION.match(plain)) is not None:
+        yield plain[doubled.end() - 1 :]
+    for version in _VERSIONS:
+        yield version + plain
 
 
 def choose(methods: Mapping[str, Route], method: str) -> Route:

@@ -16,6 +16,7 @@ from llm_protocol.failures import Failure
 from llm_protocol.response import LLMResponse
 from llm_protocol.wires.responses import OpenAIResponsesServer, ResponseOptions
 from llm_runtime.server.beginning import begin
+from llm_runtime.server.content_encoding import plain_body
 from llm_runtime.server.http_error import JSON, HttpError
 from llm_runtime.server.limits import CLOSE_SECONDS
 from llm_runtime.server.reading import read_body
@@ -72,10 +73,12 @@ class Spoken:
 
 async def create(exchange: RequestContext) -> None:
     """``POST /v1/responses``. In the background and not streamed: answered at once, to be asked for later."""
-    size = len(exchange.request.body)
     exchange.end_with_client()
     try:
-        asked = await read_body(exchange.service.json_limits, exchange.take_body(), RESPONSES.decode_create)
+        body = await plain_body(exchange)
+        size = len(body)
+        asked = await read_body(exchange.service.json_limits, body, RESPONSES.decode_create)
+        del body  # it may be large, and the answer to it take long
         kept = await begin(exchange.service, asked, exchange.caller, size, stream=asked.inbound.stream)
     except LLMClientError as exc:
         await exchange.reply(encode_failure(RESPONSES, exc.failure))

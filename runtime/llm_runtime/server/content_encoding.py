@@ -1,0 +1,122 @@
+"""Request bodies that come compressed, in gzip, deflate or zstd, and never become larger than a plain one may be."""
+
+from __future__ import annotations
+
+import sys
+import zlib
+from collections.abc import Callable
+from typing import Protocol
+
+from llm_actors.threads import run_large
+from llm_runtime.server.http_error import HttpError, body_too_large
+from llm_runtime.server.request_context import RequestContext
+
+MAX_ENCODINGS = 3
+"""Encodings around each other."""
+
+ZSTD_WINDOW_LOG = 23
+"""8 MiB, which is what RFC 9659 allows a sender: the memory that a few bytes can make us take."""
+
+_BOM = b"\xef\xbb\xbf"
+
+
+class _Decompressor(Protocol):
+    """Of zlib and of zstd alike."""
+
+    @property
+    def eof(self) -> bool: ...
+
+    @property
+    def unused_data(self) -> bytes: ...
+
+    def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
+
+
+async def plain_body(exchange: RequestContext) -> bytes:
+    """The request's body, once, without its encodings and without a byte order mark. What a body becomes larger by
+    counts among the bodies in memory. Raises `HttpError`: 415 for an unknown encoding, 413 for a body that becomes
+    too large, 400 for one that is broken.
+    """
+    body = exchange.take_body()
+    encodings = exchange.request.headers.get("content-encoding", "")
+    if encodings:
+        limit, before = exchange.service.config.max_body_bytes, len(body)
+        # In a thread from the first byte on: a few hundred bytes may stand for megabytes.
+        body = await run_large(limit, decoded, body, encodings, limit)
+        exchange.hold_body(len(body) - before)
+    return body.removeprefix(_BOM) if body.startswith(_BOM) else body
+
+
+def decoded(body: bytes, encodings: str, limit: int) -> bytes:
+    """``body`` without its ``encodings``, the last of which was applied last. At no time more than ``limit`` bytes are
+    made. Raises `HttpError`.
+    """
+    names = [name for each in encodings.split(",") if (name := each.strip().lower()) not in ("", "identity")]
+    if len(names) > MAX_ENCODINGS:
+        raise _unknown(encodings)
+    for name in reversed(names):
+        body = _inflated(body, _DECODERS.get(name) or _refuse(encodings), limit)
+    return body
+
+
+def _inflated(body: bytes, start: Callable[[bytes], _Decompressor], limit: int) -> bytes:
+    try:
+        found = _members(body, start, limit)
+    except Exception as exc:  # zlib and zstd each have an error of their own
+        raise _broken(str(exc)) from None
+    if found is None:
+        raise _broken("it ends too early")
+    if len(found) > limit:
+        raise body_too_large(limit)
+    return bytes(found)
+
+
+def _members(body: bytes, start: Callable[[bytes], _Decompressor], limit: int) -> bytearray | None:
+    """What all members of ``body`` become, up to one byte more than ``limit``; ``None`` where the last is cut off."""
+    found = bytearray()
+    while body and len(found) <= limit:
+        member = start(body)
+        found += member.decompress(body, limit + 1 - len(found))
+        if not member.eof and len(found) <= limit:
+            return None
+        body = member.unused_data
+    return found
+
+
+def _broken(why: str) -> HttpError:
+    return HttpError(400, "invalid_request", f"The body cannot be decompressed: {why}.")
+
+
+def _gzip(_: bytes) -> _Decompressor:
+    return zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+
+
+def _deflate(body: bytes) -> _Decompressor:
+    """Of the two forms that are called so: with a head by the standard, without one by some clients."""
+    has_head = len(body) > 1 and body[0] & 0x0F == 8 and (body[0] << 8 | body[1]) % 31 == 0
+    return zlib.decompressobj(wbits=zlib.MAX_WBITS if has_head else -zlib.MAX_WBITS)
+
+
+def _zstd(_: bytes) -> _Decompressor:
+    if sys.version_info >= (3, 14):
+        from compression import zstd
+    else:
+        from backports import zstd
+    return zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: ZSTD_WINDOW_LOG})
+
+
+_DECODERS: dict[str, Callable[[bytes], _Decompressor]] = {
+    "gzip": _gzip,
+    "x-gzip": _gzip,
+    "deflate": _deflate,
+    "zstd": _zstd,
+}
+
+
+def _refuse(encodings: str) -> Callable[[bytes], _Decompressor]:
+    raise _unknown(encodings)
+
+
+def _unknown(encodings: str) -> HttpError:
+    message = f"The content encoding {encodings[:100]!r} is not supported; use gzip, deflate, zstd or none."
+    return HttpError(415, "unsupported_encoding", message, headers=(("accept-encoding", "gzip, deflate, zstd"),))

@@ -1,0 +1,54 @@
+"""The models a caller may use, listed and one by one, in the form of the client that asks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from llm_protocol.codec.wording import suggestion
+from llm_protocol.dialect import ModelInfo, WireResponse
+from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.requests import AUTO
+from llm_runtime.server.http_error import JSON
+from llm_runtime.server.request_context import RequestContext
+from llm_runtime.server.run_response import encode_failure
+
+OWNER = "llm-runtime"
+"""Who owns what is no vendor's model: the routes, and `AUTO`."""
+
+
+class _Page(msgspec.Struct):
+    """A list of any wire."""
+
+    data: list[msgspec.Raw] = []
+    models: list[msgspec.Raw] = []
+
+
+async def list_models(exchange: RequestContext) -> None:
+    """``GET /v1/models``: the models, then the routes and ``auto``."""
+    body = exchange.wire.dialect().encode_models(_known(exchange))
+    await exchange.reply(WireResponse(200, (JSON,), body))
+
+
+async def get_model(exchange: RequestContext) -> None:
+    """One of the list, by its full id or by its bare name where that is enough."""
+    wanted, dialect = exchange.params["id"].removeprefix("models/"), exchange.wire.dialect()
+    known = _known(exchange)
+    found = [each for each in known if each.id == wanted] or [
+        each for each in known if each.id.partition("/")[2] == wanted
+    ]
+    if not found:
+        near = suggestion(wanted, [name for each in known for name in (each.id, each.id.partition("/")[2]) if name])
+        message = f"The model {wanted[:200]!r} does not exist{near or '.'}"
+        failure = Failure(kind=FailureKind.MODEL_NOT_FOUND, message=message, param="model")
+        await exchange.reply(encode_failure(dialect, failure))
+        return
+    page = msgspec.json.decode(dialect.encode_models(found[:1]), type=_Page)
+    await exchange.reply(WireResponse(200, (JSON,), bytes((page.data or page.models)[0])))
+
+
+def _known(exchange: RequestContext) -> Sequence[ModelInfo]:
+    engine, caller = exchange.service.engine, exchange.caller
+    names = (*engine.route_names(caller), AUTO)
+    return (*engine.model_list(caller), *(ModelInfo(id=name, owned_by=OWNER) for name in names))
