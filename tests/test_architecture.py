@@ -129,8 +129,7 @@ def test_no_module_imports_itself_in_a_circle() -> None:
     its own modules does not, for they do not know it.
     """
     edges = {name: module_imports(file) - {name} for name, file in MODULES.items()}
-    known = {"llm_actors.limiter.leases", "llm_actors.limiter.shared.wire"}  # until Settlement has moved
-    assert [each for each in circles(edges) if each != known] == []
+    assert circles(edges) == []
 
 
 def test_the_layers_of_llm_actors() -> None:
