@@ -286,7 +286,7 @@ async def test_a_request_costs_at_most_four_actor_calls(
 async def test_every_request_has_one_line_in_the_log_however_it_ended(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "llm_actors.orchestrator.actor")
+    caplog.set_level(logging.INFO, "llm_actors.orchestrator.ending")
     async with world(a=[answer, stall(), stall(), status(400, {"error": {"message": "no"}})]) as w:
         answered = await w.ask(cache="read")
         kept = await w.ask(cache="read")

@@ -7,9 +7,9 @@ import trio
 from trio.testing import MockClock
 
 import llm_runtime
-from llm_actors.orchestrator.decision_record import DecisionRecord
-from llm_actors.orchestrator.routing import Routed
-from llm_actors.orchestrator.single_flight import SingleFlight, Until
+from llm_actors.orchestrator import Services
+from llm_actors.orchestrator.pipeline import Work
+from llm_actors.orchestrator.single_flight import SingleFlight
 from llm_actors.run import Run
 from llm_protocol import content
 from llm_protocol.events import Finished
@@ -68,7 +68,8 @@ async def test_a_flight_that_is_being_cancelled_takes_nobody_on(ending_s: float,
     """Its last follower has left, and it takes a moment to end."""
     calls: list[Run] = []
 
-    async def perform(run: Run, routed: Routed, until: Until, record: DecisionRecord) -> None:
+    async def upstream(_: Services, work: Work) -> Finished:
+        run = work.run
         calls.append(run)
         if len(calls) == 1:
             try:
@@ -76,17 +77,17 @@ async def test_a_flight_that_is_being_cancelled_takes_nobody_on(ending_s: float,
             finally:
                 with trio.move_on_after(1, shield=True):
                     await trio.sleep(ending_s)
-        run.finish(Finished(reason=FinishReason.STOP), run.folded())
+        return Finished(reason=FinishReason.STOP, response=run.folded())
 
     async with llm_runtime.open_runtime(config("http://127.0.0.1:9")) as rt:
         routed = rt._tree.router.route(QUESTION)
         async with trio.open_nursery() as nursery:
-            flights = SingleFlight(rt._tree.services, perform, nursery)
+            flights = SingleFlight(rt._tree.services, upstream, nursery)
             left = Run(QUESTION, stream=True)
             with left.scope, trio.move_on_after(1):
-                await flights.answer(left, routed)
+                await flights.share(left, routed)
             late = Run(QUESTION, stream=True)
             with trio.fail_after(5), late.scope:
-                await flights.answer(late, routed)
+                await flights.share(late, routed)
     assert isinstance(late.log.end, Finished)
     assert len(calls) == 2

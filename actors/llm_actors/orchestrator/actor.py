@@ -9,23 +9,19 @@ from __future__ import annotations
 import logging
 from typing import TypeAlias, final
 
-import msgspec
 import trio
 
-from llm_actors.catalog import refresh
 from llm_actors.kernel import Call, Delivery, Inbox, KernelError, Ref
 from llm_actors.kernel.trace import exception_site
-from llm_actors.orchestrator.attempt import AttemptContext
-from llm_actors.orchestrator.attempt_loop import RunResult
-from llm_actors.orchestrator.decision_record import DecisionRecord
-from llm_actors.orchestrator.routing import Routed, Router
+from llm_actors.orchestrator.ending import log_end
+from llm_actors.orchestrator.pipeline import route, upstream
+from llm_actors.orchestrator.routing import Router
 from llm_actors.orchestrator.services import Services
-from llm_actors.orchestrator.single_flight import SingleFlight, Until, end_early
-from llm_actors.orchestrator.strategies.dispatch import answer
+from llm_actors.orchestrator.single_flight import SingleFlight
 from llm_actors.provider import failure_of
 from llm_actors.run import Run
-from llm_protocol.errors import LLMClientError, ModelNotFoundError, QueueFullError, error_for
-from llm_protocol.events import Failed, Finished
+from llm_protocol.errors import LLMClientError, QueueFullError, error_for
+from llm_protocol.events import Failed
 from llm_protocol.failures import Failure, FailureKind
 
 log = logging.getLogger(__name__)
@@ -74,7 +70,7 @@ class Orchestrator:
         """
         inbox.when_stopping(lambda: self._end_as_crashed() if inbox.failed else None)
         async with trio.open_nursery() as nursery:
-            flights = SingleFlight(self._services, self._answer, nursery)
+            flights = SingleFlight(self._services, upstream, nursery)
             task_status.started()
             try:
                 await self._take_on(inbox, nursery, flights)
@@ -102,7 +98,7 @@ class Orchestrator:
             run.scope.deadline = min(run.scope.deadline, run.started_at + self._router.deadline_s(run.request))
             with run.scope:
                 try:
-                    routed = await self._route(run)
+                    routed = await route(self._services, self._router, run.request)
                 except LLMClientError as exc:
                     run.fail(exc.failure)
                     return
@@ -110,7 +106,7 @@ class Orchestrator:
                 run.log.on_late = meter.drop_late_event
                 meter.begin()
                 delivery.reply(delivery.message, None)
-                await flights.answer(run, routed)
+                await flights.share(run, routed)
         except Exception as exc:  # a bug of ours ends this run, not the others
             # No traceback: it may quote what the request says.
             log.error("request %s crashed: %s", run.request.request_id, exception_site(exc))  # noqa: TRY400
@@ -120,69 +116,12 @@ class Orchestrator:
             run.close()
             if taken:
                 meter.end(run)
-                _note(run)
+                log_end(run)
             elif not delivery.answered:
                 failure = _failure_of(run)
                 meter.refuse(failure)
                 if not delivery.abandoned:
                     delivery.fail(error_for(failure))
-
-    async def _route(self, run: Run) -> Routed:
-        try:
-            return self._router.route(run.request)
-        except ModelNotFoundError:
-            if not self._services.catalog.unlisted:
-                raise
-        try:
-            await refresh(self._services.lister, only_unlisted=True)
-        except KernelError as exc:  # the last list stands, and it may well lack what a provider offers
-            raise error_for(failure_of(exc, "catalog")) from exc
-        return self._router.route(run.request)
-
-    async def _answer(self, run: Run, routed: Routed, until: Until, record: DecisionRecord) -> None:
-        ask = AttemptContext(
-            request=run.request,
-            candidates=routed.candidates,
-            policy=routed.policy,
-            on_broken_stream=routed.rescue(run.request, stream=run.stream),
-            stream=run.stream,
-            log=run.log,
-            until=until,
-            record=record,
-            allowed=routed.allowed,
-        )
-        try:
-            ending = await answer(self._services, ask, run)
-        except BaseException as exc:
-            if not isinstance(exc, Exception):  # cancelled, which a nursery below may have put into a group
-                end_early(run, record)  # what was tried is told of a request that ran out of time, too
-            raise
-        self._close(run, ending, record)
-
-    def _close(self, run: Run, ending: RunResult, record: DecisionRecord) -> None:
-        end, who = ending
-        fold = run.fold()
-        fold.add(end)
-        provider = who.provider if who else ""
-        model = fold.started.model or (who.model if who else run.request.model)
-        spent = record.spent()
-        cost = spent.cost
-        if isinstance(end, Finished) and record.ensemble is None and fold.usage is not None and who is not None:
-            cost = self._services.cost(who, fold.started.model, fold.usage)  # of the answer, as its usage is
-        response = fold.response(
-            request_id=run.request.request_id,
-            response_id=run.response_id,
-            provider=provider,
-            model=model,
-            processing_time_ms=run.elapsed_ms,
-            cost=cost,
-            decision=record.told(),
-            members=record.ensemble().members if record.ensemble else (),
-        )
-        if isinstance(end, Finished):
-            run.finish(end, response)
-        else:
-            run.fail(end.failure, msgspec.structs.replace(response, usage=spent.usage))
 
 
 def _failure_of(run: Run) -> Failure:
@@ -190,29 +129,3 @@ def _failure_of(run: Run) -> Failure:
     end = run.log.end
     assert isinstance(end, Failed), "nobody has answered it"
     return end.failure
-
-
-def _note(run: Run) -> None:
-    """One line in the log, however the request ended: who asks about its id finds it there."""
-    end, request = run.log.end, run.request
-    if end is None or end.response is None:
-        return
-    response, told = end.response, end.response.decision
-    made = told.get("attempts", ())
-    attempts = told.get("calls", len(made))
-    who = "nobody"
-    if response.provider:
-        who = f"{response.provider}/{response.model}"
-    elif made:  # the request's time was up while this one worked on it
-        who = f"{made[-1]['provider']}/{made[-1]['model']}"
-    log.info(
-        "request %s%s %s by %s in %.0f ms, %d attempt%s%s",
-        request.request_id,
-        request.caller and f" of {request.caller}",
-        "completed" if isinstance(end, Finished) else f"failed ({end.failure.kind.value})",
-        who,
-        response.processing_time_ms,
-        attempts,
-        "" if attempts == 1 else "s",
-        {"hit": ", from the cache", "coalesced": ", shared"}.get(told.get("cache", ""), ""),
-    )

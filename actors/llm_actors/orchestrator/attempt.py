@@ -80,28 +80,38 @@ class AttemptContext(NamedTuple):
         return self.until()
 
 
+class Claim(NamedTuple):
+    """One call may be made, and what it takes is held. ``room`` is what the limiter reserved; ``None`` where nothing is
+    limited.
+    """
+
+    candidate: Candidate
+    estimate: Estimate
+    room: Reservation | None
+
+
 @final
 class Attempt:
     """One attempt. ``request`` may differ from the question's own: it may go on where another attempt broke off."""
 
     __slots__ = (
-        "_ask", "_began", "_delivered", "_estimate", "_first_at", "_has_begun", "_hold", "_is_sent", "_reported",
-        "_request", "_room", "_said", "_services", "_sink", "_waited_s", "candidate", "hedge", "usage",
+        "_ask", "_began", "_delivered", "_estimate", "_first_at", "_has_begun", "_hold", "_is_sent", "_question",
+        "_reported", "_request", "_room", "_said", "_services", "_sink", "_waited_s", "candidate", "hedge", "usage",
     )  # fmt: skip
 
     def __init__(
         self,
         services: Services,
         ask: AttemptContext,
-        candidate: Candidate,
+        claim: Claim,
         request: AnyRequest,
-        estimate: Estimate,
         *,
-        room: Reservation | None,
         waited_s: float = 0.0,
         hedge: bool = False,
     ) -> None:
+        candidate, estimate, room = claim
         self.candidate = candidate
+        self._question = request
         self._services = services
         self._ask = ask
         self._request = request
@@ -123,6 +133,10 @@ class Attempt:
         """Whether anything of an answer has come."""
         self.usage: Usage | None = None
         """Once it has ended: what it took, ``None`` for nothing."""
+
+    def hedge_with(self, claim: Claim) -> Attempt:
+        """An attempt at the same question, to be made beside this one."""
+        return Attempt(self._services, self._ask, claim, self._question, hedge=True)
 
     async def run(self, sink: Sink) -> AttemptResult:
         """Ask, pass the events on to ``sink``, settle. Raises only `trio.Cancelled`, after settling, and bugs."""

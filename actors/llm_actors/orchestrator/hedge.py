@@ -6,20 +6,93 @@ either said before that is held back, so the followers see one answer.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import NamedTuple, final
+from contextlib import ExitStack, nullcontext, suppress
+from types import TracebackType
+from typing import NamedTuple, Self, final
 
 import trio
 
 from llm_actors.catalog import Candidate
-from llm_actors.orchestrator.attempt import Attempt
+from llm_actors.limiter import Reservation
+from llm_actors.orchestrator.attempt import Attempt, Claim
+from llm_actors.orchestrator.load import Slot
+from llm_actors.orchestrator.plan import AttemptPlan
+from llm_actors.orchestrator.reserve import Reserving
+from llm_actors.orchestrator.services import Services
 from llm_actors.provider import AttemptResult, Sink
 from llm_actors.run import LogLimitExceeded
+from llm_protocol.errors import LLMClientError
 from llm_protocol.events import CONTENT, Event, Finished
 from llm_protocol.failures import Step
+from llm_protocol.requests import AnyRequest
+
+HEDGE_ROOM_SECONDS = 0.05
+"""How long a hedge waits for room; it is no help if it comes late."""
 
 MOST_HELD = 1_000
 """Events that announce an answer and may be held back of each, until its first content."""
+
+
+@final
+class HedgeClaim:
+    """The claim of a hedge, in two steps: it may wait for room, and takes the rest only when the hedge is called.
+
+    To be used as a context manager, which gives back what is held.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        reserving: Reserving,
+        plan: AttemptPlan[Candidate],
+        first: Candidate,
+        request: AnyRequest,
+    ) -> None:
+        self._services = services
+        self._reserving = reserving
+        self._plan = plan
+        self._first = first
+        self._request = request
+        self._candidate = plan.others[0]
+        self._estimate = services.estimator.estimate(str(self._candidate), request)
+        self._room: Reservation | None = None
+        self._held = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.release()
+
+    async def find_room(self, deadline: float) -> bool:
+        """Whether the limiter has room. Waits for at most `HEDGE_ROOM_SECONDS`."""
+        with trio.move_on_after(HEDGE_ROOM_SECONDS), suppress(LLMClientError):
+            self._room = await self._reserving.room_at(self._plan, [self._candidate], self._estimate, deadline)
+            self._held.enter_context(self._room or nullcontext())
+            return True
+        return False
+
+    def take(self) -> Claim | None:
+        """Take the rest: retry budget, slot, circuit. ``None``: the hedge may not be made, and holds nothing more."""
+        now, other, selector = trio.current_time(), self._candidate, self._services.selector
+        slot: Slot | None = None
+        unpaid = self._reserving.unpaid(other, self._estimate, is_last=False)
+        if unpaid is None and selector.may_hedge(self._first, now):
+            slot = self._services.loads[other.provider].take_nowait()  # whoever waits for one is asked the first time
+        if slot is not None:
+            self._held.enter_context(slot)
+            kind, usage = self._request.request_type, self._estimate.usage
+            if selector.admit(other, now, extra=True, request_type=kind, usage=usage) is None:
+                slot.use()
+                return Claim(other, self._estimate, self._room)
+        self.release()
+        return None
+
+    def release(self) -> None:
+        """Give back what is held. Releasing twice is harmless."""
+        self._held.close()
 
 
 class Raced(NamedTuple):
@@ -34,15 +107,14 @@ class Raced(NamedTuple):
 async def hedged(
     first: Attempt,
     delay_s: float,
-    find_room: Callable[[], Awaitable[bool]],
-    release_room: Callable[[], None],
-    second: Callable[[], Attempt | None],
+    second: HedgeClaim,
     sink: Sink,
+    *,
+    deadline: float,
 ) -> Raced:
-    """Ask ``first``; if nothing came of it after ``delay_s``, find room for another and ask that as well.
+    """Ask ``first``; if nothing came of it after ``delay_s``, claim a ``second`` call and ask that as well.
 
-    ``second`` makes its claims when it is called, and is called only if they are used. Room that was found and is not
-    used is released at once, not when the answer has ended. Returns when the answer has
+    What was claimed and is not used is released at once, not when the answer has ended. Returns when the answer has
     ended; if both failed, with the failure that came first. Cancelling it cancels both.
     """
     race = _Race(sink)
@@ -50,11 +122,11 @@ async def hedged(
         nursery.start_soon(race.run, first, race.enter(first))
         with trio.move_on_after(delay_s):
             await race.decided.wait()
-        if not race.decided.is_set() and await find_room():
-            other = None if race.decided.is_set() else second()
-            if other is None:
-                release_room()
-            else:
+        if not race.decided.is_set() and await second.find_room(deadline):
+            if race.decided.is_set():
+                second.release()
+            elif (claim := second.take()) is not None:
+                other = first.hedge_with(claim)
                 nursery.start_soon(race.run, other, race.enter(other))
     return race.result()
 

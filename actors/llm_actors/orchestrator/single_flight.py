@@ -8,9 +8,8 @@ following; the flight ends with its last follower. So a leader's departure hands
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
 from math import inf
-from typing import NamedTuple, TypeAlias, final
+from typing import NamedTuple, final
 
 import msgspec
 import trio
@@ -25,31 +24,26 @@ from llm_actors.cache import (
     lookup_all,
     merge_embedding,
     peek,
-    replay,
     split_embedding,
     store,
     store_all,
 )
+from llm_actors.cache import replay as kept
 from llm_actors.kernel.trace import exception_site
-from llm_actors.orchestrator.decision_record import CacheOutcome, DecisionRecord
+from llm_actors.orchestrator.decision_record import DecisionRecord
+from llm_actors.orchestrator.ending import close, close_early, replay, with_response
+from llm_actors.orchestrator.pipeline import Until, Upstream, Work
 from llm_actors.orchestrator.routing import DEFAULT_DEADLINE_SECONDS, Routed
 from llm_actors.orchestrator.services import Services
 from llm_actors.run import Run
 from llm_protocol.content import JsonObject
 from llm_protocol.events import TERMINAL, Failed, Finished
 from llm_protocol.failures import Failure, FailureKind, Step
-from llm_protocol.fold import unfold
 from llm_protocol.policy import AttemptsPatch, CacheMode, OnBrokenStream, TimeoutsPatch
 from llm_protocol.requests import EmbeddingRequest
 from llm_protocol.response import LLMResponse, Usage
 
 log = logging.getLogger(__name__)
-
-Until: TypeAlias = Callable[[], float]
-"""Tells the deadline as it is now."""
-
-Perform: TypeAlias = Callable[[Run, Routed, Until, DecisionRecord], Awaitable[None]]
-"""Answers a run from upstream, by a deadline that may move, gives its log an end, and records how it came to it."""
 
 
 @final
@@ -67,7 +61,7 @@ class _Flight:
     def leave(self, run: Run) -> None:
         """``run`` was stopped. It is told how far the flight had come, and what that took unless others go on."""
         if not self.run.log.followers:
-            end_early(run, self.record)
+            close_early(run, self.record)
             return
         if self._payer is run:
             self._payer = None
@@ -88,7 +82,7 @@ class _Flight:
             cost=end.response.cost if pays or decision.get("cache") == "hit" else 0.0,
             decision=decision,
         )
-        _close(run, end, response)
+        close(run, with_response(end, response))
 
 
 class _Key(NamedTuple):
@@ -118,24 +112,23 @@ def cache_mode(services: Services, run: Run, routed: Routed) -> CacheMode:
 
 @final
 class SingleFlight:
-    """The flights of one orchestrator. ``perform`` is the way upstream, ``nursery`` where flights live."""
+    """The flights of one orchestrator. ``upstream`` is the next stage, ``nursery`` where flights live."""
 
-    def __init__(self, services: Services, perform: Perform, nursery: trio.Nursery) -> None:
+    def __init__(self, services: Services, upstream: Upstream, nursery: trio.Nursery) -> None:
         self._services = services
-        self._perform = perform
+        self._upstream = upstream
         self._nursery = nursery
         self._flying: dict[_Key, _Flight] = {}
 
-    async def answer(self, run: Run, routed: Routed) -> None:
+    async def share(self, run: Run, routed: Routed) -> None:
         """Answer ``run``: from the cache, by a flight under way, or from upstream."""
         mode = cache_mode(self._services, run, routed)
         key = None if mode == "off" else key_of(run.request, self._targets(routed), routed.policy)
         if key is None:
-            await self._perform(run, routed, lambda: run.scope.deadline, _record(mode, routed))
+            await self._ask_upstream(run, routed, lambda: run.scope.deadline, _record(mode, routed))
             return
         if mode == "read" and (found := peek(self._services.cache, key, run.request.request_id)) is not None:
-            whole = replay(found, run.request, response_id=run.response_id, processing_time_ms=run.elapsed_ms)
-            _play(run, whole)
+            replay(run, kept(found, run.request, response_id=run.response_id, processing_time_ms=run.elapsed_ms))
             return
         shared = _key(key, mode, run, routed)
         for is_last in (False, True):
@@ -148,6 +141,9 @@ class SingleFlight:
             if is_last or not _may_ask_again(run, end, missed):
                 flight.close(run, end)
                 return
+
+    async def _ask_upstream(self, run: Run, routed: Routed, until: Until, record: DecisionRecord) -> None:
+        close(run, await self._upstream(self._services, Work(run, routed, until, record)))
 
     def _join(self, run: Run, shared: _Key, mode: CacheMode, routed: Routed) -> tuple[_Flight, int]:
         """The flight that ``run`` shares, new if there is none, and how many attempts of it have failed by now."""
@@ -187,9 +183,9 @@ class SingleFlight:
         cache, request = self._services.cache, flight.request
         found = await lookup(cache, key, request.request_id) if mode == "read" else None
         if found is not None:
-            _play(flight, replay(found, request, response_id=flight.response_id))
+            replay(flight, kept(found, request, response_id=flight.response_id))
             return
-        await self._perform(flight, routed, lambda: flying.until, flying.record)
+        await self._ask_upstream(flight, routed, lambda: flying.until, flying.record)
         if (whole := _answer(flight)) is not None and self._keeps(whole, routed):
             store(cache, key, whole, fallback=_by_another(whole) or _is_second_best(whole))
 
@@ -208,31 +204,25 @@ class SingleFlight:
         if split.missing is None:
             whole = merge_embedding(request, split, None)
             assert whole is not None, "everything was known"
-            _play(flight, whole)
+            replay(flight, whole)
             return
         part = Run(split.missing, stream=False, log_limit_bytes=flight.log.limit_bytes)
         with part.scope:
             part.scope.deadline = flight.scope.deadline
-            await self._perform(part, routed, lambda: flying.until, flying.record)
+            await self._ask_upstream(part, routed, lambda: flying.until, flying.record)
         part.close()
         answer = _answer(part)
         if answer is not None and not _by_another(answer):
             store_all(cache, embedded(split.missing, answer, targets, policy))
         merged = merge_embedding(request, split, answer)
         if merged is not None:
-            _play(flight, merged, cache="miss")
+            replay(flight, merged, cache="miss")
         elif split.known and answer is not None:  # another model answered: its vectors do not go with the known ones
-            await self._perform(flight, routed, lambda: flying.until, flying.record)
+            await self._ask_upstream(flight, routed, lambda: flying.until, flying.record)
         else:
             end = part.log.end
             assert end is not None, "a run that was closed has an end"
-            _close(flight, end, end.response)
-
-
-def end_early(run: Run, record: DecisionRecord) -> None:
-    """End the log of a run that was stopped, with what was tried for it and what that took."""
-    spent = record.spent()
-    run.close(record.told(), record.tried(), usage=spent.usage, cost=spent.cost)
+            close(flight, end)
 
 
 def _record(mode: CacheMode, routed: Routed) -> DecisionRecord:
@@ -285,25 +275,6 @@ async def _follow(run: Run, flight: Run) -> Finished | Failed:
 def _unpaid(decision: JsonObject) -> JsonObject:
     """The decision record of one for whom another request pays."""
     return decision | {"spent": {"usage": msgspec.to_builtins(Usage()), "cost": 0.0}}
-
-
-def _close(run: Run, end: Finished | Failed, response: LLMResponse | None) -> None:
-    if isinstance(end, Finished):
-        assert response is not None, "a success has an answer"
-        run.finish(end, response)
-    else:
-        run.fail(end.failure, response)
-
-
-def _play(flight: Run, response: LLMResponse, cache: CacheOutcome = "hit") -> None:
-    """Say a whole answer as if it were made now."""
-    decision = {"attempts": [], **response.decision, "cache": cache}
-    for event in unfold(msgspec.structs.replace(response, decision=decision, response_id=flight.response_id)):
-        if isinstance(event, Finished):
-            assert event.response is not None, "unfold gives one"
-            flight.finish(event, event.response)
-        else:
-            flight.log.append(event)
 
 
 def _answer(run: Run) -> LLMResponse | None:

@@ -15,8 +15,8 @@ from typing import NamedTuple
 import trio
 
 from llm_actors.kernel.trace import exception_site
-from llm_actors.orchestrator.attempt_loop import RunResult
 from llm_actors.orchestrator.decision_record import DecisionRecord
+from llm_actors.orchestrator.ending import RunResult
 from llm_actors.orchestrator.strategies.ensemble import LAST_SHARE, Ensemble
 from llm_actors.orchestrator.strategies.member_slots import seat_for
 from llm_actors.orchestrator.strategies.members import Member

@@ -7,7 +7,7 @@ stays in with what it had.
 
 from __future__ import annotations
 
-from llm_actors.orchestrator.attempt_loop import RunResult
+from llm_actors.orchestrator.ending import RunResult
 from llm_actors.orchestrator.strategies.ensemble import MEMBERS_SHARE, Ensemble
 from llm_actors.orchestrator.strategies.members import Member
 from llm_actors.orchestrator.strategies.prompts import REVISION, about

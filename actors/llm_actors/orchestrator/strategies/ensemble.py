@@ -19,8 +19,9 @@ import trio
 from llm_actors.catalog import Candidate
 from llm_actors.kernel.trace import exception_site
 from llm_actors.orchestrator.attempt import AttemptContext
-from llm_actors.orchestrator.attempt_loop import AttemptLoop, RunResult
+from llm_actors.orchestrator.attempt_loop import AttemptLoop
 from llm_actors.orchestrator.decision_record import DecisionRecord, EnsembleRecord, about
+from llm_actors.orchestrator.ending import RunResult
 from llm_actors.orchestrator.services import Services
 from llm_actors.orchestrator.spending import Spent
 from llm_actors.orchestrator.strategies.budget import MemberBudget, RequestBudget, Share, too_little

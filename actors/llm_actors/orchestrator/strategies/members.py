@@ -7,8 +7,8 @@ from typing import final
 import msgspec
 import trio
 
-from llm_actors.orchestrator.attempt_loop import RunResult
 from llm_actors.orchestrator.decision_record import DecisionRecord
+from llm_actors.orchestrator.ending import RunResult
 from llm_actors.orchestrator.strategies.budget import RequestBudget
 from llm_actors.orchestrator.strategies.member_slots import MemberSlot
 from llm_actors.run import RunLog

@@ -6,7 +6,7 @@ and with one member to be had it is a plain single request.
 
 from __future__ import annotations
 
-from llm_actors.orchestrator.attempt_loop import RunResult
+from llm_actors.orchestrator.ending import RunResult
 from llm_actors.orchestrator.strategies.ensemble import Ensemble
 from llm_actors.orchestrator.strategies.synthesis import needs_model, synthesise
 

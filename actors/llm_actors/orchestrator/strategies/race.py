@@ -6,7 +6,7 @@ comes late; where that matters, hedging is the better way (``hedge = true``).
 
 from __future__ import annotations
 
-from llm_actors.orchestrator.attempt_loop import RunResult
+from llm_actors.orchestrator.ending import RunResult
 from llm_actors.orchestrator.strategies.ensemble import LAST_SHARE, Ensemble
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from llm_actors.orchestrator.attempt_loop import RunResult
+from llm_actors.orchestrator.ending import RunResult
 from llm_actors.orchestrator.strategies.ensemble import Ensemble
 from llm_actors.orchestrator.strategies.member_slots import seat_for
 from llm_actors.orchestrator.strategies.members import Member

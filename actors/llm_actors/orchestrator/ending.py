@@ -1,0 +1,108 @@
+"""How a run ends: the one place that folds its events into a response, and the one that closes its log.
+
+A log is closed once. Whatever comes after that is dropped and counted (`RunLog.on_late`).
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import NamedTuple
+
+import msgspec
+
+from llm_actors.catalog import Candidate
+from llm_actors.orchestrator.decision_record import CacheOutcome, DecisionRecord
+from llm_actors.orchestrator.services import Services
+from llm_actors.run import Run
+from llm_protocol.events import Failed, Finished
+from llm_protocol.fold import unfold
+from llm_protocol.response import LLMResponse
+
+log = logging.getLogger(__name__)
+
+
+class RunResult(NamedTuple):
+    """What the attempts came to: how it ended, and who had the last word; ``None``: nobody was asked."""
+
+    end: Finished | Failed
+    candidate: Candidate | None
+
+
+def fold(services: Services, run: Run, result: RunResult, record: DecisionRecord) -> Finished | Failed:
+    """The end of ``run`` with the response that its log amounts to."""
+    end, who = result
+    folded = run.fold()
+    folded.add(end)
+    spent = record.spent()
+    cost = spent.cost
+    if isinstance(end, Finished) and record.ensemble is None and folded.usage is not None and who is not None:
+        cost = services.cost(who, folded.started.model, folded.usage)  # of the answer, as its usage is
+    response = folded.response(
+        request_id=run.request.request_id,
+        response_id=run.response_id,
+        provider=who.provider if who else "",
+        model=folded.started.model or (who.model if who else run.request.model),
+        processing_time_ms=run.elapsed_ms,
+        cost=cost,
+        decision=record.told(),
+        members=record.ensemble().members if record.ensemble else (),
+    )
+    if isinstance(end, Failed):
+        response = msgspec.structs.replace(response, usage=spent.usage)
+    return with_response(end, response)
+
+
+def with_response(end: Finished | Failed, response: LLMResponse | None) -> Finished | Failed:
+    """``end`` with another response."""
+    return msgspec.structs.replace(end, response=response)
+
+
+def close(run: Run, end: Finished | Failed) -> None:
+    """Close the run's log with ``end`` and its response."""
+    if isinstance(end, Failed):
+        run.fail(end.failure, end.response)
+    else:
+        assert isinstance(end.response, LLMResponse), "a success has a response"
+        run.finish(end, end.response)
+
+
+def close_early(run: Run, record: DecisionRecord) -> None:
+    """Close the log of a run that was stopped, with what was tried for it and what that took."""
+    spent = record.spent()
+    run.close(record.told(), record.tried(), usage=spent.usage, cost=spent.cost)
+
+
+def replay(run: Run, response: LLMResponse, cache: CacheOutcome = "hit") -> None:
+    """Write a whole response into the run's log as if it were made now, and close it."""
+    decision = {"attempts": [], **response.decision, "cache": cache}
+    for event in unfold(msgspec.structs.replace(response, decision=decision, response_id=run.response_id)):
+        if isinstance(event, Finished):
+            close(run, event)
+        else:
+            run.log.append(event)
+
+
+def log_end(run: Run) -> None:
+    """Write one line, however the request ended: whoever asks about its id finds it there."""
+    end, request = run.log.end, run.request
+    if end is None or end.response is None:
+        return
+    response, told = end.response, end.response.decision
+    made = told.get("attempts", ())
+    attempts = told.get("calls", len(made))
+    who = "nobody"
+    if response.provider:
+        who = f"{response.provider}/{response.model}"
+    elif made:  # the request's time was up while this one worked on it
+        who = f"{made[-1]['provider']}/{made[-1]['model']}"
+    log.info(
+        "request %s%s %s by %s in %.0f ms, %d attempt%s%s",
+        request.request_id,
+        request.caller and f" of {request.caller}",
+        "completed" if isinstance(end, Finished) else f"failed ({end.failure.kind.value})",
+        who,
+        response.processing_time_ms,
+        attempts,
+        "" if attempts == 1 else "s",
+        {"hit": ", from the cache", "coalesced": ", shared"}.get(told.get("cache", ""), ""),
+    )

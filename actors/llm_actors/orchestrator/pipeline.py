@@ -1,0 +1,107 @@
+"""The way of a request through the orchestrator. Each stage is a function of what it gets and of the next stage:
+
+    route     the candidates and the policy                          `route`, below
+    share     from the cache, or one flight for equal requests       single_flight.py
+    plan      one model at a time, or several by a strategy          `upstream`, below; attempt_loop.py, strategies/
+    reserve   room at the limiter, a slot, a budget, a closed circuit  reserve.py
+    attempt   one call to one provider                               attempt.py
+    settle    into the books of limiter, selector and estimator      attempt.py
+    close     the log folded into a response, and closed             ending.py
+
+What comes back through them is a `RunResult`, and then the end of the run. Events do not come back this way: the
+provider writes them into the run's log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple, TypeAlias
+
+from llm_actors.catalog import refresh
+from llm_actors.kernel import KernelError
+from llm_actors.orchestrator.attempt import AttemptContext
+from llm_actors.orchestrator.attempt_loop import AttemptLoop
+from llm_actors.orchestrator.decision_record import DecisionRecord
+from llm_actors.orchestrator.ending import RunResult, close_early, fold
+from llm_actors.orchestrator.routing import Routed, Router
+from llm_actors.orchestrator.services import Services
+from llm_actors.provider import failure_of
+from llm_actors.run import Run
+from llm_protocol.errors import ModelNotFoundError, error_for
+from llm_protocol.events import Failed, Finished
+from llm_protocol.policy import Policy
+from llm_protocol.requests import AnyRequest
+
+Until: TypeAlias = Callable[[], float]
+"""Tells the deadline as it is now, on Trio's clock."""
+
+
+class Work(NamedTuple):
+    """What the last stages get: a run to answer, how, until when, and where to record how it came about."""
+
+    run: Run
+    routed: Routed
+    until: Until
+    record: DecisionRecord
+
+
+Upstream: TypeAlias = Callable[[Services, Work], Awaitable[Finished | Failed]]
+"""The stages behind single flight."""
+
+
+async def route(services: Services, router: Router, request: AnyRequest) -> Routed:
+    """Whom a request may go to, and how. Waits for the model lists of providers that were never listed, if the model is
+    on none. Raises `LLMClientError`.
+    """
+    try:
+        return router.route(request)
+    except ModelNotFoundError:
+        if not services.catalog.unlisted:
+            raise
+    try:
+        await refresh(services.lister, only_unlisted=True)
+    except KernelError as exc:  # the last list stands, and it may well lack what a provider offers
+        raise error_for(failure_of(exc, "catalog")) from exc
+    return router.route(request)
+
+
+async def upstream(services: Services, work: Work) -> Finished | Failed:
+    """Answer a run by asking providers, into its log, which is still open at the end. Returns how to close it.
+
+    Ends by the run's deadline. Raises only `trio.Cancelled`, with the log closed, and bugs.
+    """
+    run, routed, until, record = work
+    context = AttemptContext(
+        request=run.request,
+        candidates=routed.candidates,
+        policy=routed.policy,
+        on_broken_stream=routed.rescue(run.request, stream=run.stream),
+        stream=run.stream,
+        log=run.log,
+        until=until,
+        record=record,
+        allowed=routed.allowed,
+    )
+    try:
+        result = await _answer(services, context, run)
+    except BaseException as exc:
+        if not isinstance(exc, Exception):  # cancelled, which a nursery below may have put into a group
+            close_early(run, record)  # what was tried is told of a request that ran out of time, too
+        raise
+    return fold(services, run, result, record)
+
+
+def _answer(services: Services, context: AttemptContext, run: Run) -> Awaitable[RunResult]:
+    if _is_plain(context.policy):
+        return AttemptLoop(services, context).answer()
+    # Here, because most programs never need it and every program would wait for it at its start.
+    from llm_actors.orchestrator.strategies.several import carried_out
+
+    return carried_out(services, context, run)
+
+
+def _is_plain(policy: Policy) -> bool:
+    """Whether one model is asked at a time, with no budget to keep and nothing to share."""
+    alone = policy.strategy in (None, "single", "fallback")
+    unbounded = policy.max_cost is None and policy.max_tokens is None
+    return alone and unbounded and policy.share_context in (None, "none") and not policy.share_knowledge

@@ -1,0 +1,246 @@
+"""The stage before a call: who may be asked now, and everything that must be held while it is.
+
+In this order: a queue that leaves time enough, room within the rate limits, a slot of the provider, the request's
+budget, a closed circuit. What was taken is given back when the attempt's block is left, whatever ends it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack, nullcontext, suppress
+from math import inf
+from typing import NamedTuple, final
+
+import msgspec
+import trio
+
+from llm_actors.catalog import Candidate
+from llm_actors.kernel import KernelError
+from llm_actors.limiter import Reservation, reserve
+from llm_actors.limiter.overload import least_time
+from llm_actors.orchestrator.attempt import AttemptContext, Claim
+from llm_actors.orchestrator.load import Slot, waiting_for
+from llm_actors.orchestrator.plan import AttemptPlan
+from llm_actors.orchestrator.services import Services
+from llm_actors.provider import failure_of
+from llm_protocol.errors import LLMClientError, error_for
+from llm_protocol.estimate import Estimate
+from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.policy import PROVIDER_WAIT_SECONDS
+from llm_protocol.requests import AnyRequest
+
+USUAL_PRIORITY = 5
+"""The priority of a request that says none."""
+
+LATE_RETRY_SECONDS = 1.0
+"""When to come back after a wait in vain: nobody has counted, but something will have moved."""
+
+RETRY_ROOM_SECONDS = 1.0
+"""How long a retry waits for room while others are at hand."""
+
+
+class NoClaim(NamedTuple):
+    """No call is made now. ``candidate``: whom alone this is about; ``None``: there is no room at anybody in time."""
+
+    failure: Failure
+    candidate: Candidate | None = None
+
+
+@final
+class Reserving:
+    """The reservations for the attempts of one `AttemptContext`."""
+
+    __slots__ = ("_called", "_context", "_services", "_tried")
+
+    def __init__(self, services: Services, context: AttemptContext) -> None:
+        self._services = services
+        self._context = context
+        self._tried: Candidate | None = None
+        self._called: Candidate | None = None
+        """Who was asked last."""
+
+    async def claim(self, plan: AttemptPlan[Candidate], request: AnyRequest, held: ExitStack) -> NoClaim | Claim:
+        """Claim a call to whoever of the plan has room first, who is its current candidate then.
+
+        Waits for room and for a slot, within the time that leaves the call a chance and within `wait_s`. What is held
+        is given back by ``held``. Raises only `trio.Cancelled` and bugs.
+        """
+        loads = self._services.loads
+        if (overloaded := self._avoid_queues(plan)) is not None:
+            return NoClaim(overloaded)
+        estimate = self._services.estimator.estimate(str(plan.current), request)
+        try:
+            with waiting_for(loads, tuple(dict.fromkeys(each.provider for each in plan.open))):
+                room = await self._room(plan, estimate)
+                held.enter_context(room or nullcontext())
+                slot = held.enter_context(await self._slot(plan))
+        except LLMClientError as exc:
+            unwanted = _held(exc.failure, plan.open)
+            if unwanted is not None:
+                plan.take(unwanted)
+            return NoClaim(exc.failure, unwanted)
+        candidate = plan.current
+        barred = self.unpaid(candidate, estimate, is_last=not plan.others) or self._admit(
+            candidate, plan.others, estimate
+        )
+        if barred is not None:
+            return NoClaim(barred, candidate)
+        slot.use()
+        return Claim(candidate, estimate, room)
+
+    def wait_s(self, candidate: Candidate) -> float:
+        """How long a request may wait for ``candidate``'s limits and slots, in seconds."""
+        return self._services.waits.get(candidate.provider, PROVIDER_WAIT_SECONDS)
+
+    # -- queues and slots --------------------------------------------------------------------------------------------
+
+    def _avoid_queues(self, plan: AttemptPlan[Candidate]) -> Failure | None:
+        """Take the first candidate whose queue leaves time enough. If there is none, why the first was not taken."""
+        now, first = trio.current_time(), None
+        left = self._context.deadline - now
+        for candidate in (plan.current, *plan.others):
+            load = self._services.loads[candidate.provider]
+            seconds = load.refused_for(left, self._times(candidate), now)
+            if seconds is None:
+                plan.take(candidate)
+                return None
+            first = first or _overloaded(candidate, seconds, load.waiting)
+        return first
+
+    def _times(self, candidate: Candidate) -> tuple[float, ...]:
+        return self._services.selector.known(candidate).whole.sample
+
+    def _start_by(self, candidate: Candidate) -> float:
+        """When an attempt at ``candidate`` must begin to have a chance; the deadline itself if it has none any more."""
+        deadline, least = self._context.deadline, least_time(self._times(candidate))
+        return deadline if least is None or deadline - least <= trio.current_time() else deadline - least
+
+    async def _slot(self, plan: AttemptPlan[Candidate]) -> Slot:
+        """One of the slots of the current candidate's provider. Raises `LLMClientError` when there is none in time, or
+        within `wait_s`.
+        """
+        candidate, begun = plan.current, trio.current_time()
+        load, wait_s = self._services.loads[candidate.provider], self.wait_s(candidate)
+        if (slot := load.take_nowait()) is not None:
+            return slot
+        start_by, patient_until = self._start_by(candidate), begun + max(0.0, wait_s - plan.waited_s)
+        until = min(start_by, patient_until)
+        slot = await load.take(until, caller=self._context.request.caller, priority=self._priority)
+        plan.waited_s += trio.current_time() - begun
+        if slot is not None:
+            return slot
+        overloaded = _overloaded(candidate, LATE_RETRY_SECONDS, load.waiting)
+        if until < start_by:
+            message = f"{candidate}: not asked, because none of its slots was free within {wait_s:g} s (wait_s)"
+            overloaded = msgspec.structs.replace(overloaded, message=message)
+        raise error_for(overloaded)
+
+    @property
+    def _priority(self) -> int:
+        priority = self._context.policy.priority
+        return USUAL_PRIORITY if priority is None else priority
+
+    # -- budget and circuit breaker ----------------------------------------------------------------------------------
+
+    def unpaid(self, candidate: Candidate, estimate: Estimate, *, is_last: bool) -> Failure | None:
+        """Why ``candidate`` cannot be paid, if there is a budget."""
+        purse = self._context.purse
+        return None if purse is None else purse.refuses(candidate, estimate, self._context.request, is_last=is_last)
+
+    def _admit(self, candidate: Candidate, others: list[Candidate], estimate: Estimate) -> Failure | None:
+        """Why ``candidate`` is not asked now. A fallback that is usually slower than the time left is not (RTY-07)."""
+        now, first = trio.current_time(), self._tried is None
+        self._tried = candidate
+        within = inf if first else self._context.deadline - now
+        barred = self._services.selector.admit(
+            candidate,
+            now,
+            extra=candidate == self._called,
+            within_s=within,
+            others=others,
+            asked=self._called is not None,
+            request_type=self._context.request.request_type,
+            usage=estimate.usage,
+        )
+        if barred is None:
+            self._called = candidate
+        return barred
+
+    # -- the rate limiter --------------------------------------------------------------------------------------------
+
+    async def _room(self, plan: AttemptPlan[Candidate], estimate: Estimate) -> Reservation | None:
+        """Room at one of the plan's candidates, which is then its current one."""
+        if plan.retrying and plan.others:  # a retry is worth no long wait for room while others are at hand
+            with trio.move_on_after(RETRY_ROOM_SECONDS), suppress(LLMClientError):
+                return await self.room_at(plan, [plan.current], estimate, self._start_by(plan.current))
+            plan.take(plan.others[0])
+        try:
+            room = await self.room_at(plan, plan.open, estimate, self._start_by(plan.current))
+        except LLMClientError as exc:
+            unlimited = self._unlimited(plan) if exc.failure.rule.actor_down else None
+            if unlimited is None:
+                raise
+            plan.take(unlimited)
+            return None
+        if room is not None:
+            plan.take(next(candidate for candidate in plan.open if candidate.provider == room.provider))
+        return room
+
+    def _unlimited(self, plan: AttemptPlan[Candidate]) -> Candidate | None:
+        """Who may be asked without the limiter."""
+        services = self._services
+        if self._context.request.caller in services.caller_limits:
+            return None
+        return next((each for each in plan.open if each.provider not in services.limits), None)
+
+    async def room_at(
+        self, plan: AttemptPlan[Candidate], candidates: Sequence[Candidate], estimate: Estimate, start_by: float
+    ) -> Reservation | None:
+        """Room at the provider of the first of ``candidates`` that has it; ``None`` where nothing is limited, which
+        costs no call.
+
+        Waits until ``start_by``, on Trio's clock, and within `wait_s`. Raises `LLMClientError` when there will be no
+        room in time.
+        """
+        services, caller = self._services, self._context.request.caller
+        models: dict[str, str] = {}
+        for candidate in candidates:
+            models.setdefault(candidate.provider, candidate.model)
+        names = tuple(models)
+        if caller not in services.caller_limits and services.limits.keys().isdisjoint(names):
+            return None
+        begun = trio.current_time()
+        try:
+            with trio.CancelScope(deadline=start_by):
+                return await reserve(
+                    services.limiter,
+                    names,
+                    tokens=estimate.total_tokens,
+                    caller=caller,
+                    priority=self._priority,
+                    waited_s=plan.waited_s,
+                    models=tuple(models.values()),
+                )
+        except KernelError as exc:
+            raise error_for(failure_of(exc, "limiter")) from exc
+        finally:
+            plan.waited_s += trio.current_time() - begun
+        raise error_for(Failure(kind=FailureKind.DEADLINE, message=f"no room at {', '.join(names)} in time"))
+
+
+def _held(failure: Failure, candidates: Sequence[Candidate]) -> Candidate | None:
+    """Which of ``candidates`` the limiter refused because its vendor wants nothing for that model; ``None``: none."""
+    if failure.kind is not FailureKind.RATE_LIMITED:
+        return None
+    return next((each for each in candidates if each == (failure.provider, failure.model)), None)
+
+
+def _overloaded(candidate: Candidate, seconds: float, waiting: int) -> Failure:
+    return Failure(
+        kind=FailureKind.OVERLOADED,
+        message=f"{candidate}: not asked, because its queue of {waiting} would leave too little time",
+        provider=candidate.provider,
+        model=candidate.model,
+        retry_after=max(LATE_RETRY_SECONDS, seconds),
+        limit_owner="provider",
+    )
