@@ -80,7 +80,7 @@ class AttemptContext(NamedTuple):
         return self.until()
 
 
-class Claim(NamedTuple):
+class Reserved(NamedTuple):
     """One call may be made, and what it takes is held. ``room`` is what the limiter reserved; ``None`` where nothing is
     limited.
     """
@@ -103,7 +103,7 @@ class Attempt:
         self,
         services: Services,
         ask: AttemptContext,
-        claim: Claim,
+        claim: Reserved,
         request: AnyRequest,
         *,
         waited_s: float = 0.0,
@@ -134,7 +134,7 @@ class Attempt:
         self.usage: Usage | None = None
         """Once it has ended: what it took, ``None`` for nothing."""
 
-    def hedge_with(self, claim: Claim) -> Attempt:
+    def hedge_with(self, claim: Reserved) -> Attempt:
         """An attempt at the same question, to be made beside this one."""
         return Attempt(self._services, self._ask, claim, self._question, hedge=True)
 

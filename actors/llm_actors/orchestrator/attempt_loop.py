@@ -17,7 +17,7 @@ from llm_actors.orchestrator.ending import RunResult
 from llm_actors.orchestrator.hedge import HedgeClaim, hedged
 from llm_actors.orchestrator.plan import Again, AttemptPlan, Move, Stop
 from llm_actors.orchestrator.ranked import ranked
-from llm_actors.orchestrator.reserve import NoClaim, Reserving
+from llm_actors.orchestrator.reserve import NotReserved, Reserving
 from llm_actors.orchestrator.services import Services
 from llm_actors.orchestrator.stream_recovery import StreamRecovery
 from llm_actors.provider import AttemptResult
@@ -99,7 +99,7 @@ class AttemptLoop:
         """One attempt at whoever of the plan can be asked first, settled in all books."""
         with ExitStack() as held:
             claim = await self._reserving.claim(plan, request, held)
-            if isinstance(claim, NoClaim):
+            if isinstance(claim, NotReserved):
                 return self._not_called(claim, waited)
             self._asked = True
             attempt = Attempt(self._services, self._ask, claim, request, waited_s=waited)
@@ -107,7 +107,7 @@ class AttemptLoop:
                 return RunResult((await attempt.run(self._rescue.sink)).end, claim.candidate)
             return await self._hedged(plan, attempt, request, delay)
 
-    def _not_called(self, why: NoClaim, waited: float) -> RunResult:
+    def _not_called(self, why: NotReserved, waited: float) -> RunResult:
         """The result of an attempt that came to no call."""
         if why.candidate is not None:
             self._asked = False

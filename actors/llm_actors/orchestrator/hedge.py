@@ -14,7 +14,7 @@ import trio
 
 from llm_actors.catalog import Candidate
 from llm_actors.limiter import Reservation
-from llm_actors.orchestrator.attempt import Attempt, Claim
+from llm_actors.orchestrator.attempt import Attempt, Reserved
 from llm_actors.orchestrator.load import Slot
 from llm_actors.orchestrator.plan import AttemptPlan
 from llm_actors.orchestrator.reserve import Reserving
@@ -74,7 +74,7 @@ class HedgeClaim:
             return True
         return False
 
-    def take(self) -> Claim | None:
+    def take(self) -> Reserved | None:
         """Take the rest: retry budget, slot, circuit. ``None``: the hedge may not be made, and holds nothing more."""
         now, other, selector = trio.current_time(), self._candidate, self._services.selector
         slot: Slot | None = None
@@ -86,7 +86,7 @@ class HedgeClaim:
             kind, usage = self._request.request_type, self._estimate.usage
             if selector.admit(other, now, extra=True, request_type=kind, usage=usage) is None:
                 slot.use()
-                return Claim(other, self._estimate, self._room)
+                return Reserved(other, self._estimate, self._room)
         self.release()
         return None
 

@@ -18,7 +18,7 @@ from llm_actors.catalog import Candidate
 from llm_actors.kernel import KernelError
 from llm_actors.limiter import Reservation, reserve
 from llm_actors.limiter.overload import least_time
-from llm_actors.orchestrator.attempt import AttemptContext, Claim
+from llm_actors.orchestrator.attempt import AttemptContext, Reserved
 from llm_actors.orchestrator.load import Slot, waiting_for
 from llm_actors.orchestrator.plan import AttemptPlan
 from llm_actors.orchestrator.services import Services
@@ -39,7 +39,7 @@ RETRY_ROOM_SECONDS = 1.0
 """How long a retry waits for room while others are at hand."""
 
 
-class NoClaim(NamedTuple):
+class NotReserved(NamedTuple):
     """No call is made now. ``candidate``: whom alone this is about; ``None``: there is no room at anybody in time."""
 
     failure: Failure
@@ -59,15 +59,15 @@ class Reserving:
         self._called: Candidate | None = None
         """Who was asked last."""
 
-    async def claim(self, plan: AttemptPlan[Candidate], request: AnyRequest, held: ExitStack) -> NoClaim | Claim:
-        """Claim a call to whoever of the plan has room first, who is its current candidate then.
+    async def claim(self, plan: AttemptPlan[Candidate], request: AnyRequest, held: ExitStack) -> NotReserved | Reserved:
+        """Reserved a call to whoever of the plan has room first, who is its current candidate then.
 
         Waits for room and for a slot, within the time that leaves the call a chance and within `wait_s`. What is held
         is given back by ``held``. Raises only `trio.Cancelled` and bugs.
         """
         loads = self._services.loads
         if (overloaded := self._avoid_queues(plan)) is not None:
-            return NoClaim(overloaded)
+            return NotReserved(overloaded)
         estimate = self._services.estimator.estimate(str(plan.current), request)
         try:
             with waiting_for(loads, tuple(dict.fromkeys(each.provider for each in plan.open))):
@@ -78,15 +78,15 @@ class Reserving:
             unwanted = _held(exc.failure, plan.open)
             if unwanted is not None:
                 plan.take(unwanted)
-            return NoClaim(exc.failure, unwanted)
+            return NotReserved(exc.failure, unwanted)
         candidate = plan.current
         barred = self.unpaid(candidate, estimate, is_last=not plan.others) or self._admit(
             candidate, plan.others, estimate
         )
         if barred is not None:
-            return NoClaim(barred, candidate)
+            return NotReserved(barred, candidate)
         slot.use()
-        return Claim(candidate, estimate, room)
+        return Reserved(candidate, estimate, room)
 
     def wait_s(self, candidate: Candidate) -> float:
         """How long a request may wait for ``candidate``'s limits and slots, in seconds."""
