@@ -10,6 +10,7 @@ from typing import Any, final
 
 from llm_protocol.codec.items import text_of
 from llm_protocol.codec.json import encode_json
+from llm_protocol.codec.kept_fields import filled, rest_of
 from llm_protocol.codec.request_encoding import own_fields
 from llm_protocol.codec.response_encoding import StreamEncoder
 from llm_protocol.content import Image, JsonObject, Opaque, Part, Reasoning, Refusal, Text, ToolCall
@@ -25,6 +26,7 @@ from llm_protocol.events import (
     TextDelta,
     ToolCallDelta,
 )
+from llm_protocol.extra_fields import merge
 from llm_protocol.response import FinishReason, LLMResponse, Usage
 from llm_protocol.runtime_fields import runtime_fields
 from llm_protocol.wires.anthropic.content import encode_part, seal
@@ -43,6 +45,8 @@ _STOP_REASONS = {
 _NO_ARGUMENTS = ("", "null", "{}")
 """A call with these streams no arguments at all."""
 
+_SAID_AT_THE_END = ("stop_sequence",)
+
 _ItemEvent = ItemStarted | Delta | ItemDone
 
 
@@ -58,6 +62,14 @@ class AnthropicEncoder(StreamEncoder):
         self._block = -1  # the number of the last block on the wire
         self._in_block = False
         self._refusal = ""
+        self._kept: dict[str, JsonObject] = {}
+        """What only this wire knows of the answer, by the place where it stood."""
+        self._kept_told: JsonObject = {}
+        """What of it was told in the opening."""
+
+    def _fields_added(self, dialect: str, fields: dict[str, JsonObject]) -> None:
+        if dialect == NAME:
+            merge(self._kept, fields)
 
     def _item_started(self, event: ItemStarted) -> None:
         self._queue(event)
@@ -96,8 +108,11 @@ class AnthropicEncoder(StreamEncoder):
             if self._waiting:
                 self._next()
         self._tell_start()
-        delta = stop_fields(event.reason, event.raw_reason, self._refusal)
-        last = encode_json({"type": "message_delta", "delta": delta, "usage": encode_usage(self._usage)})
+        late = rest_of(self._kept.get("message"), self._kept_told)
+        stop = stop_fields(event.reason, event.raw_reason, self._refusal, self._kept.get("stop_details"))
+        delta = {**stop, **late, **self._kept.get("delta", {})}
+        usage = filled(encode_usage(self._usage), self._kept.get("usage"))
+        last = encode_json({"type": "message_delta", "delta": delta, "usage": usage, **self._kept.get("event", {})})
         self._frames.append(
             Frame("message_delta", runtime_fields(last, event.response, wanted=self._wants_runtime_fields))
         )
@@ -177,7 +192,9 @@ class AnthropicEncoder(StreamEncoder):
     def _tell_start(self) -> None:
         if not self._told_start:
             self._told_start = True
-            message = _message(self._id, self._model, [], encode_usage(self._usage))
+            usage = filled(encode_usage(self._usage), self._kept.get("usage"))
+            self._kept_told = rest_of(self._kept.get("message"), _SAID_AT_THE_END)
+            message = {**_message(self._id, self._model, [], usage), **self._kept_told}
             self._tell("message_start", {"type": "message_start", "message": message})
 
     def _tell(self, event: str, value: JsonObject) -> None:
@@ -195,9 +212,13 @@ def encode_whole(response: LLMResponse) -> bytes:
     """The body of a whole answer."""
     blocks = (encode_answer_part(part) for part in response.output)
     content = [block for block in blocks if block is not None]
-    message = _message(response.response_id, response.model, content, encode_usage(response.usage))
+    kept = response.extra.get(NAME, {})
+    usage = filled(encode_usage(response.usage), kept.get("usage"))
+    message = _message(response.response_id, response.model, content, usage)
     reason = response.finish_reason or FinishReason.STOP
-    return encode_json({**message, **stop_fields(reason, response.raw_finish_reason, response.refusal)})
+    stop = stop_fields(reason, response.raw_finish_reason, response.refusal, kept.get("stop_details"))
+    rest = {name: value for place in ("message", "delta", "event") for name, value in kept.get(place, {}).items()}
+    return encode_json({**message, **stop, **rest})
 
 
 def encode_answer_part(part: Part) -> JsonObject | None:
@@ -240,12 +261,16 @@ def _message(message_id: str, model: str, content: list[JsonObject], usage: Json
     }
 
 
-def stop_fields(reason: FinishReason, raw: str | None, refusal: str) -> JsonObject:
-    """Why the answer ended: Anthropic's own word where it was Anthropic that said it."""
+def stop_fields(reason: FinishReason, raw: str | None, refusal: str, kept: JsonObject | None) -> JsonObject:
+    """Why the answer ended: Anthropic's own word where it was Anthropic that said it, with what is ``kept`` of its
+    details.
+    """
     word = raw if raw is not None and REASONS.get(raw) == reason else _STOP_REASONS[reason]
     if refusal:
         word = "refusal"
     details = {"type": "refusal", "category": None, "explanation": refusal or None} if word == "refusal" else None
+    if kept:
+        details = {**(details or {}), **kept}
     return {"stop_reason": word, "stop_sequence": None, "stop_details": details}
 
 

@@ -23,11 +23,29 @@ REASONS = {
     "end_turn": FinishReason.STOP,
     "stop_sequence": FinishReason.STOP,
     "pause_turn": FinishReason.STOP,
+    "compaction": FinishReason.STOP,
     "max_tokens": FinishReason.LENGTH,
     "model_context_window_exceeded": FinishReason.LENGTH,
     "tool_use": FinishReason.TOOL_CALLS,
     "refusal": FinishReason.CONTENT_FILTER,
 }
+
+
+MESSAGE_FIELDS = frozenset(
+    ("id", "type", "role", "model", "content", "stop_reason", "stop_details", "usage", "llm_runtime")
+)
+REFUSAL_FIELDS = frozenset(("type", "explanation"))
+USAGE_FIELDS = frozenset(
+    (
+        "input_tokens",
+        "output_tokens",
+        "cache_creation_input_tokens",
+        "cache_read_input_tokens",
+        "output_tokens_details",
+    )
+)
+DELTA_FIELDS = frozenset(("type", "delta", "usage", "llm_runtime"))
+"""What is read of a message, of a refusal's details, of usage and of ``message_delta``. The rest is kept."""
 
 
 class AnthropicDelta(msgspec.Struct):
@@ -39,6 +57,8 @@ class AnthropicDelta(msgspec.Struct):
     thinking: str | None = None
     signature: str | None = None
     citation: Any = None
+    content: Any = None
+    encrypted_content: Any = None
     stop_reason: str | None = None
     stop_details: JsonObject | None = None
 

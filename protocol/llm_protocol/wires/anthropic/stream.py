@@ -17,6 +17,7 @@ from llm_protocol.codec.decoding import CUTTING, AnswerDecoder
 from llm_protocol.codec.error_body import find_error
 from llm_protocol.codec.items import OpenItem
 from llm_protocol.codec.json import JsonDecoder, WireError, decode_object, encode_json
+from llm_protocol.codec.kept_fields import KeptFields
 from llm_protocol.codec.lenient import read, read_object
 from llm_protocol.codec.sse import ServerSentEvent
 from llm_protocol.codec.tool_calls import CallPiece, PendingCall
@@ -34,7 +35,12 @@ from llm_protocol.text_buffer import TextBuffer
 from llm_protocol.wires.anthropic.content import decode_answer_block
 from llm_protocol.wires.anthropic.errors import failure_of
 from llm_protocol.wires.anthropic.shapes import (
+    DELTA_FIELDS,
+    MESSAGE_FIELDS,
+    NAME,
     REASONS,
+    REFUSAL_FIELDS,
+    USAGE_FIELDS,
     AnthropicDelta,
     AnthropicStreamEvent,
     decode_usage,
@@ -82,6 +88,13 @@ class _Block(OpenItem):
         self.signature = TextBuffer()
         self.citations: list[Any] = []
 
+    def add_compaction(self, delta: AnthropicDelta) -> None:
+        """What was compacted: in one delta, as it is documented, or in pieces of text."""
+        for name, piece in (("content", delta.content), ("encrypted_content", delta.encrypted_content)):
+            known = self.start.get(name)
+            if piece is not None:
+                self.start[name] = known + piece if isinstance(known, str) and isinstance(piece, str) else piece
+
     def whole(self) -> Part:
         """The whole part. Raises `WireError`."""
         block, joined = dict(self.start), self.pieces.text()
@@ -110,6 +123,7 @@ class AnthropicDecoder(AnswerDecoder):
         self._latest: _Block | None = None
         self._held: _Block | None = None  # the last call, ended
         self._usage: JsonObject = {}
+        self._kept = KeptFields(NAME)
         self._started = False
         self._id: str | None = None
         self._stop_reason: str | None = None
@@ -131,6 +145,7 @@ class AnthropicDecoder(AnswerDecoder):
             case "message_start":
                 self._start(_there(event.message, "message"))
             case "message_delta":
+                self._keep_of_delta(read_object(piece.data))
                 self._take_message_delta(event)
             case "message_stop":
                 self._finish()
@@ -146,8 +161,27 @@ class AnthropicDecoder(AnswerDecoder):
                 raise WireError("a second message_start, of another answer")
             return
         self._started, self._id = True, started.upstream_id
+        self._keep_of_message(message)
         self._out.append(started)
         self._report_usage(message.get("usage"), final=False)
+
+    def _keep_of_message(self, message: JsonObject) -> None:
+        """Before the start is told, so that the rest can stand beside it again."""
+        self._kept.keep("message", message, MESSAGE_FIELDS)
+        self._keep_details(message.get("stop_details"))
+        self._kept.keep("usage", message.get("usage"), USAGE_FIELDS)
+        self._out += self._kept.told()
+
+    def _keep_of_delta(self, event: JsonObject) -> None:
+        if isinstance(delta := event.get("delta"), dict):
+            self._kept.keep("delta", delta, ("stop_reason", "stop_details"))
+            self._keep_details(delta.get("stop_details"))
+        self._kept.keep("usage", event.get("usage"), USAGE_FIELDS)
+        self._kept.keep("event", event, DELTA_FIELDS)
+        self._out += self._kept.told()
+
+    def _keep_details(self, details: Any) -> None:
+        self._kept.keep("stop_details", details, REFUSAL_FIELDS if refusal_of(details) is not None else ())
 
     def _start_block(self, event: AnthropicStreamEvent) -> None:
         start = _there(event.content_block, "content_block")
@@ -192,6 +226,8 @@ class AnthropicDecoder(AnswerDecoder):
                 block.signature.append(delta.signature or "")
             case "citations_delta", _:
                 block.citations.append(delta.citation)
+            case "compaction_delta", _:
+                block.add_compaction(delta)
             case (("text_delta" | "thinking_delta" | "input_json_delta"), _):
                 raise WireError(f"{delta.type} in a block of type {block.start['type']!r}")
 
@@ -273,6 +309,7 @@ class AnthropicDecoder(AnswerDecoder):
         parts = [decode_answer_block(block) for block in content]
         if (refusal := refusal_of(message.get("stop_details"))) is not None:
             parts.append(refusal)
+        self._keep_of_message(message)
         self._out.append(_started(message))
         full = REASONS.get(self._stop_reason or "") == FinishReason.LENGTH
         for at, part in enumerate(parts, 1):

@@ -1,0 +1,58 @@
+"""Fields of an answer that only its own wire knows: how they are kept on the way in, and come back on the way out.
+
+One mechanism for all wires. A decoder keeps the rest of each object that it reads, by the place where it stood, and
+tells it in `FieldsAdded`; the encoder of the same wire puts it back beside what it writes itself, which wins. Other
+wires pass over it. How pieces are put together is in `llm_protocol.extra_fields`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping
+from typing import Any, final
+
+from llm_protocol.content import JsonObject
+from llm_protocol.events import FieldsAdded
+from llm_protocol.extra_fields import is_empty
+
+
+def rest_of(value: Any, known: Container[str]) -> JsonObject:
+    """The fields of an object that are not ``known`` and say something; nothing of what is no object."""
+    if not isinstance(value, dict):
+        return {}
+    return {name: inner for name, inner in value.items() if name not in known and not is_empty(inner)}
+
+
+@final
+class KeptFields:
+    """What a decoder has kept of one answer. What says the same again is told once."""
+
+    __slots__ = ("_dialect", "_kept", "_new")
+
+    def __init__(self, dialect: str) -> None:
+        self._dialect = dialect
+        self._kept: dict[tuple[str, str], Any] = {}
+        self._new: dict[str, JsonObject] = {}
+
+    def keep(self, place: str, value: Any, known: Container[str] = ()) -> None:
+        """Keep what of the object ``value`` is not ``known``."""
+        for name, inner in rest_of(value, known).items():
+            if self._kept.get((place, name)) != inner:
+                self._kept[place, name] = inner
+                self._new.setdefault(place, {})[name] = inner
+
+    def told(self) -> list[FieldsAdded]:
+        """An event with what was kept since the last call, if anything was."""
+        new, self._new = self._new, {}
+        return [FieldsAdded(self._dialect, new)] if new else []
+
+
+def filled(ours: JsonObject, kept: Mapping[str, Any] | None) -> JsonObject:
+    """Our object with what was kept beside it, object by object: where both say something, ours wins."""
+    if not kept:
+        return ours
+    whole = {**kept, **ours}
+    for name, value in ours.items():
+        other = kept.get(name)
+        if isinstance(value, dict) and isinstance(other, dict):
+            whole[name] = filled(value, other)
+    return whole

@@ -1,0 +1,341 @@
+"""What the vendors' SDKs know that the wires lose: `bin/vendor-drift`'s comparison.
+
+Everything goes through a wire as it would through the daemon: a request is read by the server side and written by the
+client side of the same dialect, an answer the other way. What does not come out is lost. Words of closed lists must be
+in the wire's own code or tables.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import tomllib
+from collections.abc import Callable, Iterable, Iterator
+from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from llm_protocol.dialect import ClientDialect, Inbound, ServerDialect, WireResponse
+from llm_protocol.errors import LLMClientError
+from llm_protocol.events import Event, Failed, Finished
+from llm_protocol.fold import Fold
+from llm_protocol.lifecycle import SHUTDOWNS
+from llm_protocol.model_table import ROWS
+from llm_protocol.preferences import PREFERENCES
+from llm_protocol.requests import LLMProvider
+from llm_protocol.response import LLMResponse
+from llm_protocol.wires.anthropic import Anthropic, AnthropicServer
+from llm_protocol.wires.cohere import Cohere, CohereServer
+from llm_protocol.wires.gemini import Gemini, GeminiServer
+from llm_protocol.wires.openai_chat import CEREBRAS, OPENAI, OpenAIChat, OpenAIChatServer
+from llm_protocol.wires.responses import OpenAIResponses, OpenAIResponsesServer
+
+HERE = Path(__file__).parent
+SURFACE = HERE / "vendor_surface.json"
+EXPLAINED = HERE / "vendor_drift.toml"
+WIRES = HERE.parents[1] / "protocol" / "llm_protocol"
+
+HI = [{"role": "user", "content": "hi"}]
+PARTS = [{"role": "user", "parts": [{"text": "hi"}]}]
+
+
+class Endpoint(NamedTuple):
+    """One endpoint: both sides of its wire, and a request that has only what it must have."""
+
+    client: ClientDialect
+    server: ServerDialect
+    path: str
+    body: dict[str, Any]
+    inside: str = ""
+    """The object of the request's body that holds the parameters."""
+
+
+ENDPOINTS = {
+    "openai chat": Endpoint(OpenAIChat(OPENAI), OpenAIChatServer(OPENAI), "/v1/chat/completions", {"messages": HI}),
+    "openai responses": Endpoint(OpenAIResponses(), OpenAIResponsesServer(), "/v1/responses", {"input": "hi"}),
+    "openai embeddings": Endpoint(OpenAIChat(OPENAI), OpenAIChatServer(OPENAI), "/v1/embeddings", {"input": "hi"}),
+    "openai images": Endpoint(OpenAIChat(OPENAI), OpenAIChatServer(OPENAI), "/v1/images/generations", {"prompt": "hi"}),
+    "anthropic messages": Endpoint(Anthropic(), AnthropicServer(), "/v1/messages", {"messages": HI, "max_tokens": 9}),
+    "anthropic beta messages": Endpoint(
+        Anthropic(), AnthropicServer(), "/v1/messages", {"messages": HI, "max_tokens": 9}
+    ),
+    "gemini generationConfig": Endpoint(
+        Gemini(), GeminiServer(), "/v1beta/models/m:generateContent", {"contents": PARTS}, "generationConfig"
+    ),
+    "gemini generateContent": Endpoint(
+        Gemini(), GeminiServer(), "/v1beta/models/m:generateContent", {"contents": PARTS}
+    ),
+    "cohere chat": Endpoint(Cohere(), CohereServer(), "/v2/chat", {"messages": HI}),
+    "cohere embed": Endpoint(
+        Cohere(),
+        CohereServer(),
+        "/v2/embed",
+        {"texts": ["hi"], "input_type": "search_query", "embedding_types": ["float"]},
+    ),
+    "cerebras chat": Endpoint(
+        OpenAIChat(CEREBRAS), OpenAIChatServer(CEREBRAS), "/v1/chat/completions", {"messages": HI}
+    ),
+}
+
+
+def report(surface: dict[str, Any]) -> list[str]:
+    """A line for each difference that is not explained, and for each explanation of a difference that is none."""
+    explained: dict[str, str] = tomllib.loads(EXPLAINED.read_text(encoding="utf-8"))
+    found = dict(differences(surface))
+    lines = [f"{name}: {what}" for name, what in found.items() if not _fits(name, explained)]
+    stale = [glob for glob in explained if not any(fnmatchcase(name, glob) for name in found)]
+    return [*lines, *(f"explained, but there is no such difference: {glob}" for glob in stale)]
+
+
+def _fits(name: str, explained: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, glob) for glob in explained)
+
+
+def differences(surface: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Each difference by name, with what is wrong."""
+    yield from _lost_parameters(surface["parameters"])
+    yield from _lost_fields(surface["answers"])
+    yield from _lost_in_streams(surface["events"], surface["answers"])
+    yield from _unknown_words(surface["words"])
+
+
+# ---------------------------------------------------------------- requests
+
+SENT_OTHERWISE = {"max_tokens": "max_completion_tokens", "max_output_tokens": "max_tokens", "user": "safety_identifier"}
+
+
+def _lost_parameters(parameters: dict[str, dict[str, Any]]) -> Iterator[tuple[str, str]]:
+    for name, known in parameters.items():
+        endpoint = ENDPOINTS[name]
+        for parameter, value in known.items():
+            if parameter in endpoint.body or parameter == "model":
+                continue
+            if (problem := _problem(endpoint, parameter, value)) is not None:
+                yield f"{name} parameter {parameter}", problem
+
+
+def _problem(endpoint: Endpoint, parameter: str, value: Any) -> str | None:
+    body = {"model": "m", **endpoint.body}
+    if endpoint.inside:
+        body[endpoint.inside] = {parameter: value}
+    else:
+        body[parameter] = value
+    try:
+        inbound = endpoint.server.decode_request(endpoint.path, json.dumps(body).encode())
+        wire = endpoint.client.encode_request(inbound.request, stream=inbound.stream)
+    except LLMClientError as exc:
+        return f"refused: {exc.failure.message}"
+    sent = json.loads(wire.body)
+    if endpoint.inside:
+        sent = sent.get(endpoint.inside, {})
+    return None if parameter in sent or SENT_OTHERWISE.get(parameter) in sent else "does not arrive"
+
+
+# ---------------------------------------------------------------- answers
+
+
+def _lost_fields(answers: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, answer in answers.items():
+        endpoint = ENDPOINTS[name]
+        inbound = endpoint.server.decode_request(endpoint.path, json.dumps({"model": "m", **endpoint.body}).encode())
+        body = json.dumps(answer).encode()
+        response = _folded(endpoint.client.decode_response(inbound.request, WireResponse(200, (), body)))
+        if isinstance(response, str):
+            yield f"{name} answer", f"cannot be read: {response}"
+            continue
+        told = json.loads(endpoint.server.encode_response(inbound, response))
+        for path in _missing(answer, told):
+            yield f"{name} answer {path}", "does not come back"
+
+
+def _folded(events: list[Event]) -> LLMResponse | str:
+    fold = Fold().add_all(events)
+    if isinstance(fold.end, Failed):
+        return fold.end.failure.message
+    return fold.response(request_id="r", response_id="id", provider="p", model="m")
+
+
+def _missing(said: Any, told: Any) -> list[str]:
+    """The fields that are not there, without those inside of them."""
+    there = _paths(told)
+    gone = {path for path in _paths(said) if path not in there}
+    return sorted(path for path in gone if not any(path.startswith((f"{other}.", f"{other}[")) for other in gone))
+
+
+def _paths(value: Any, path: str = "") -> set[str]:
+    """The places of all fields. Members of lists go by their type, where they have one."""
+    if isinstance(value, dict):
+        here = {f"{path}.{name}".lstrip(".") for name in value}
+        return here.union(*(_paths(inner, f"{path}.{name}".lstrip(".")) for name, inner in value.items()))
+    if isinstance(value, list):
+        return set().union(*(_paths(inner, f"{path}[{_type(inner)}]") for inner in value))
+    return set()
+
+
+def _type(value: Any) -> str:
+    kind = value.get("type") if isinstance(value, dict) else None
+    return kind if isinstance(kind, str) else ""
+
+
+# ---------------------------------------------------------------- streams
+
+
+def _lost_in_streams(events: dict[str, list[Any]], answers: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, known in events.items():
+        endpoint = ENDPOINTS[name]
+        make = STREAMS.get(name)
+        if make is None:
+            continue
+        asked = json.dumps({"model": "m", **endpoint.body, "stream": True}).encode()
+        inbound = endpoint.server.decode_request(endpoint.path, asked)
+        for stream, probe in make(known, answers):
+            told = _relayed(endpoint, inbound, stream)
+            for path in _missing(probe, told):
+                yield f"{name} event {_type(probe) or 'chunk'} {path}", "does not come back"
+
+
+def _relayed(endpoint: Endpoint, inbound: Inbound, stream: list[Any]) -> Any:
+    """All that a client is told of a stream, put together."""
+    body = b"".join(_frame(event) for event in stream)
+    decoder = endpoint.client.stream_decoder(inbound.request)
+    events = [*decoder.feed(body), *decoder.end()]
+    response = Fold().add_all(events).response(request_id="r", response_id="id", provider="p", model="m")
+    if events and isinstance(events[-1], Finished | Failed):  # as a run log has it
+        events[-1] = msgspec.structs.replace(events[-1], response=response)
+    encoder = endpoint.server.response_encoder(inbound, "id")
+    frames = [*encoder.start(), *encoder.encode(events)]
+    told = [json.loads(frame.data) for frame in frames if frame.data.startswith(b"{")]
+    return _Together(told)
+
+
+class _Together(dict[str, Any]):
+    """Paths of several objects as if they were one."""
+
+    def __init__(self, told: list[Any]) -> None:
+        super().__init__()
+        for each in told:
+            _lay_over(self, each)
+
+
+def _lay_over(into: dict[str, Any], more: dict[str, Any]) -> None:
+    for name, value in more.items():
+        if isinstance(value, dict) and isinstance(into.get(name), dict):
+            _lay_over(into[name], value)
+        elif isinstance(value, list):
+            into[name] = [*into.get(name, []), *value] if isinstance(into.get(name), list) else list(value)
+        elif value is not None or name not in into:
+            into[name] = dict(value) if isinstance(value, dict) else value
+
+
+def _frame(event: Any) -> bytes:
+    if event == "[DONE]":
+        return b"data: [DONE]\n\n"
+    name = f"event: {event['type']}\n" if _type(event) else ""
+    return f"{name}data: {json.dumps(event)}\n\n".encode()
+
+
+Streams = Iterator[tuple[list[Any], Any]]
+
+
+def _chat_streams(known: list[Any], _: dict[str, Any]) -> Streams:
+    for chunk in known:
+        yield [chunk, "[DONE]"], chunk
+
+
+BLOCK_OF_DELTA = {
+    "text_delta": {"type": "text", "text": ""},
+    "citations_delta": {"type": "text", "text": ""},
+    "input_json_delta": {"type": "tool_use", "id": "id x", "name": "name x", "input": {}},
+    "thinking_delta": {"type": "thinking", "thinking": "", "signature": ""},
+    "signature_delta": {"type": "thinking", "thinking": "", "signature": ""},
+    "compaction_delta": {"type": "compaction", "content": None, "encrypted_content": None},
+}
+
+
+def _anthropic_streams(known: list[Any], _: dict[str, Any]) -> Streams:
+    start = next(each for each in known if each["type"] == "message_start")
+    start = {**start, "message": {**start["message"], "content": [], "stop_reason": None, "stop_details": None}}
+    end = next(each for each in known if each["type"] == "message_delta")
+    stop = {"type": "message_stop"}
+    for probe in known:
+        match probe["type"]:
+            case "message_start" | "message_delta" | "message_stop":
+                yield [start, end, stop], (start if probe["type"] == "message_start" else probe)
+            case "content_block_start":
+                block = {**probe, "content_block": _begun(probe["content_block"])}
+                yield [start, block, {"type": "content_block_stop", "index": 0}, end, stop], block
+            case "content_block_delta":
+                block = {
+                    "type": "content_block_start",
+                    "index": 0,
+                    "content_block": BLOCK_OF_DELTA[_type(probe["delta"])],
+                }
+                yield [start, block, probe, {"type": "content_block_stop", "index": 0}, end, stop], probe
+
+
+def _begun(block: dict[str, Any]) -> dict[str, Any]:
+    """A block as a stream begins it: what comes in deltas is empty."""
+    if _type(block) not in ("text", "thinking", "tool_use"):
+        return block
+    empty = {"text": "", "thinking": "", "signature": "", "input": {}, "citations": []}
+    return {name: empty.get(name, value) for name, value in block.items()}
+
+
+def _cohere_streams(known: list[Any], _: dict[str, Any]) -> Streams:
+    order = [each for each in known if each["type"] != "debug"]
+    for probe in order:
+        yield order, probe
+
+
+STREAMS: dict[str, Callable[[list[Any], dict[str, Any]], Streams]] = {
+    "openai chat": _chat_streams,
+    "cerebras chat": _chat_streams,
+    "anthropic messages": _anthropic_streams,
+    "anthropic beta messages": _anthropic_streams,
+    "cohere chat": _cohere_streams,
+}
+"""How the events of an endpoint stand in streams: each with the one whose fields are looked for."""
+
+# ---------------------------------------------------------------- words
+
+FOLDERS = {"openai": ("openai_chat", "responses"), "cerebras": ("openai_chat",)}
+
+
+def _unknown_words(words: dict[str, list[str]]) -> Iterator[tuple[str, str]]:
+    for name, known in words.items():
+        vendor, _, what = name.partition(" ")
+        for word in known:
+            is_known = _is_known_model(vendor, word) if what.endswith("model") else word in _vocabulary(vendor)
+            if not is_known:
+                yield f"{name} {word}", "no table knows it"
+
+
+@cache
+def _vocabulary(vendor: str) -> frozenset[str]:
+    """All words in the code of a vendor's wires and of what they share."""
+    files = [*WIRES.glob("*.py"), *WIRES.glob("codec/*.py"), *WIRES.glob("prices*.json")]
+    for folder in FOLDERS.get(vendor, (vendor,)):
+        files += WIRES.glob(f"wires/{folder}/*.py")
+    found: set[str] = set()
+    for file in files:
+        text = file.read_text(encoding="utf-8")
+        if file.suffix == ".json":
+            found.update(text.split('"'))
+            continue
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.update((node.value, *node.value.split()))
+    return frozenset(found)
+
+
+def _is_known_model(vendor: str, model: str) -> bool:
+    """Whether a row for less than everything is about it."""
+    import re
+
+    kind = LLMProvider(vendor)
+    rules = any(pattern not in ("", "claude") and re.match(pattern, model) for pattern, _ in ROWS.get(kind, ()))
+    chosen = any(row.fullmatch(model) for (of, _), rows in PREFERENCES.items() if of is kind for row in rows)
+    return rules or chosen or model in SHUTDOWNS.get(kind, {})
