@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Never, Unpack, final
+from typing import TYPE_CHECKING, Never, TypeAlias, final
 
 import msgspec
 import trio
@@ -20,24 +20,20 @@ from llm_actors.run import Judge, Run
 from llm_actors.selector import Ranking
 from llm_protocol.dialect import ModelInfo
 from llm_protocol.errors import CrashedError, ModelNotFoundError, ShuttingDownError
+from llm_protocol.policy import Policy
 from llm_protocol.requests import (
     AUTO,
     AnyRequest,
     ChatRequest,
-    CodeFile,
-    CodeRequest,
-    CompletionRequest,
-    EmbeddingRequest,
-    ImageRequest,
     LLMProvider,
     RequestType,
     answer_type,
 )
 from llm_protocol.response import LLMResponse, Usage
 from llm_runtime.config import Config
-from llm_runtime.ensemble import answers, collaboration
-from llm_runtime.options import ChatOptions, Messages, Options, as_messages, checked, split
+from llm_runtime.options import checked
 from llm_runtime.providers import provider_spec, supervised
+from llm_runtime.requesting import RequestMethods
 from llm_runtime.stream import ResponseStream, outcome
 from llm_runtime.tree import Tree
 
@@ -48,11 +44,14 @@ if TYPE_CHECKING:
 UNPRICED_SAID = 1_000
 """Models without a known price that are named in the log, once each."""
 
+ConfigSource: TypeAlias = "Config | str | os.PathLike[str] | None"
+"""A configuration, or the path of its file; ``None`` finds out what there is."""
+
 log = logging.getLogger(__name__)
 
 
 @final
-class Runtime:
+class Runtime(RequestMethods[ResponseStream]):
     """One running system. Made by `open_runtime`; all its methods need the Trio run it was opened in.
 
     Every request ends with a whole answer or with one `LLMClientError`, by its deadline (``deadline_s``, 600 s by
@@ -81,91 +80,10 @@ class Runtime:
 
     # -- asking ------------------------------------------------------------------------------------------------------
 
-    async def chat(self, messages: Messages, **options: Unpack[ChatOptions]) -> LLMResponse:
-        """The next turn of a conversation, as a whole."""
-        return await self.send(ChatRequest(messages=as_messages(messages), **split(options)))
-
-    async def complete(self, prompt: str, *, suffix: str | None = None, **options: Unpack[Options]) -> LLMResponse:
-        """A text continued; with ``suffix``, the gap before it filled."""
-        return await self.send(CompletionRequest(prompt=prompt, suffix=suffix, **split(options)))
-
-    async def generate_code(
-        self,
-        instruction: str,
-        *,
-        language: str | None = None,
-        prefix: str | None = None,
-        suffix: str | None = None,
-        files: Mapping[str, str] | None = None,
-        **options: Unpack[Options],
-    ) -> LLMResponse:
-        """Code for an instruction, without fences or talk; ``prefix`` and ``suffix`` are the code around a gap to fill.
-
-        ``files`` maps paths to contents the model should know of.
-        """
-        context = tuple(CodeFile(path, content) for path, content in (files or {}).items())
-        request = CodeRequest(
-            instruction=instruction, language=language, prefix=prefix, suffix=suffix, files=context, **split(options)
-        )
-        return await self.send(request)
-
-    async def embed(
-        self,
-        inputs: str | Sequence[str],
-        *,
-        dimensions: int | None = None,
-        input_type: str | None = None,
-        **options: Unpack[Options],
-    ) -> LLMResponse:
-        """A vector for each input, in order, as ``response.embeddings``."""
-        texts = (inputs,) if isinstance(inputs, str) else tuple(inputs)
-        request = EmbeddingRequest(inputs=texts, dimensions=dimensions, input_type=input_type, **split(options))
-        return await self.send(request)
-
-    async def generate_image(
-        self,
-        prompt: str,
-        *,
-        n: int = 1,
-        size: str | None = None,
-        quality: str | None = None,
-        output_format: str | None = None,
-        background: str | None = None,
-        **options: Unpack[Options],
-    ) -> LLMResponse:
-        """``n`` pictures of a description, as ``response.images``. ``size`` is ``"WxH"`` or ``"auto"``."""
-        request = ImageRequest(
-            prompt=prompt,
-            n=n,
-            size=size,
-            quality=quality,
-            output_format=output_format,
-            background=background,
-            **split(options),
-        )
-        return await self.send(request)
-
-    async def collaborate(
-        self,
-        messages: Messages,
-        *,
-        members: Sequence[str] | int | None = None,
-        judge: Judge | None = None,
-        **options: Unpack[ChatOptions],
-    ) -> list[LLMResponse]:
-        """Ask several models at once. Returns the valid answers, and behind them one made of them all if there are more
-        than one (unless ``cross_model.synthesize_responses`` is off). With one model it is a single request.
-
-        ``members``: which models, or how many the selector chooses (3). ``model`` may name a route, ``policy`` say
-        more, ``judge`` choose for the strategy ``best_of``: it is given the answers and returns an index, at once or
-        awaited. Who fails is dropped and logged; raises `LLMClientError` when nobody answers.
-        """
-        route = self.config.routes.get(options.get("model", ""))
-        return answers(await self.send(collaboration(messages, members, options, route), judge=judge))
-
-    def stream(self, messages: Messages, **options: Unpack[ChatOptions]) -> ResponseStream:
-        """The next turn of a conversation, as it is made; see `ResponseStream`."""
-        return self.stream_request(ChatRequest(messages=as_messages(messages), **split(options)))
+    @property
+    def routes(self) -> Mapping[str, Policy]:
+        """The configured routes, by name."""
+        return self.config.routes
 
     def stream_request(self, request: AnyRequest) -> ResponseStream:
         """Any request's answer, as it is made."""
@@ -338,7 +256,7 @@ class Runtime:
 
 
 @asynccontextmanager
-async def open_runtime(config: Config | str | os.PathLike[str] | None = None) -> AsyncIterator[Runtime]:
+async def open_runtime(config: ConfigSource = None) -> AsyncIterator[Runtime]:
     """Run the system around a block of a Trio program.
 
     ``config`` is a `Config`, the path of a TOML file, or nothing: then the providers are those whose usual key is
@@ -347,10 +265,27 @@ async def open_runtime(config: Config | str | os.PathLike[str] | None = None) ->
     itself; a runtime that gives up cancels the block and raises `GaveUp` in an exception group. Two runtimes in one
     process do not share anything.
     """
+    _require_trio()
     if not isinstance(config, Config):
         config = await trio.to_thread.run_sync(_configured, config)
     async with Runtime(config).running() as runtime:
         yield runtime
+
+
+def _require_trio() -> None:
+    """Raise `RuntimeError`, naming the module to use, where no Trio runs."""
+    with suppress(RuntimeError):
+        trio.lowlevel.current_task()
+        return
+    import asyncio  # only the mistake needs it
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        raise RuntimeError(
+            "llm_runtime.open_runtime runs on Trio; without an event loop, use llm_runtime.sync"
+        ) from None
+    raise RuntimeError("open_runtime runs on Trio; on asyncio, use llm_runtime.aio.open_runtime")
 
 
 def _configured(file: str | os.PathLike[str] | None, environ: Mapping[str, str] = os.environ) -> Config:

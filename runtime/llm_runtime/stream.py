@@ -76,13 +76,20 @@ class ResponseStream:
     def __aiter__(self) -> ResponseStream:
         return self
 
+    async def next_batch(self) -> list[Event]:
+        """All events that are here, neighbouring deltas joined; waits for at least one. Nothing after a whole answer.
+
+        Unlike the iteration, it gives the `Failed` of a broken answer as an event.
+        """
+        self._entered()
+        assert self._follower is not None
+        return [event for event, _ in merged(await self._follower.next())]
+
     async def __anext__(self) -> Event:
-        run, follower = self._entered(), self._follower
-        assert follower is not None
         if not self._waiting:
-            self._waiting.extend(event for event, _ in merged(await follower.next()))
+            self._waiting.extend(await self.next_batch())
         if not self._waiting:
-            outcome(run)
+            outcome(self._entered())
             raise StopAsyncIteration
         event = self._waiting.popleft()
         if isinstance(event, Failed):

@@ -1,0 +1,379 @@
+"""The runtime for asyncio programs: the same methods, types and errors as on Trio.
+
+    import asyncio
+    from llm_runtime import aio
+
+    async def main() -> None:
+        async with aio.open_runtime() as rt:
+            response = await rt.chat("Say hello.")
+            print(response.content)
+
+    asyncio.run(main())
+
+The runtime itself runs on Trio, in a thread of its own. Requests and events cross in batches; cancelling a task here
+cancels what it waits for there, down to the vendor's connection. Works for anyio on asyncio too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from contextvars import copy_context
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, TypeVar, final
+
+import trio
+
+from llm_actors.kernel import TreeNode
+from llm_actors.run import Judge
+from llm_actors.selector import Ranking
+from llm_protocol.dialect import ModelInfo
+from llm_protocol.events import Event, TextDelta
+from llm_protocol.policy import Policy
+from llm_protocol.requests import AUTO, AnyRequest
+from llm_protocol.response import LLMResponse
+from llm_runtime.config import Config
+from llm_runtime.hosts.actions import Action, Actions
+from llm_runtime.hosts.feed import Feed, Received
+from llm_runtime.hosts.portal import Portal
+from llm_runtime.requesting import RequestMethods
+from llm_runtime.runtime import ConfigSource
+from llm_runtime.runtime import Runtime as TrioRuntime
+
+if TYPE_CHECKING:
+    from llm_runtime.statistics import Statistics
+
+__all__ = ["AsyncioRuntime", "AsyncioStream", "open_runtime"]
+
+T = TypeVar("T")
+
+JOIN_SECONDS: Final = 1.0
+"""How long the end of a block waits for the thread, which has nothing to do any more."""
+
+CANCEL_SECONDS: Final = 1.0
+"""How long a cancelled task waits until its call has ended in the other thread."""
+
+
+@final
+class _Loop:
+    """The event loop of the host, as the other thread sees it. Nothing is done any more once it is closed."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self._actions = Actions(self.loop.call_soon_threadsafe)
+
+    def post(self, action: Action) -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody waits
+            self._actions.post(action)
+
+    def check(self) -> None:
+        """Raise `RuntimeError` in any other event loop."""
+        if asyncio.get_running_loop() is not self.loop:
+            raise RuntimeError("this runtime was opened in another event loop: open one in each")
+
+
+@final
+class _Call:
+    """One call into the runtime's thread, and its end here."""
+
+    def __init__(self, portal: Portal, loop: _Loop, fn: Callable[[TrioRuntime], Awaitable[Any]]) -> None:
+        self._ended = asyncio.Event()
+        self._result: Any = None
+        self._error: BaseException | None = None
+        self._call = portal.submit(fn, lambda result, error: loop.post(lambda: self._end(result, error)))
+        self.watch: Callable[[], object] = lambda: None
+        """Is called when the call has ended."""
+
+    def _end(self, result: object, error: BaseException | None) -> None:
+        self._result, self._error = result, error
+        self._ended.set()
+        self.watch()
+
+    @property
+    def error(self) -> BaseException | None:
+        """What it has raised."""
+        return self._error
+
+    @property
+    def has_ended(self) -> bool:
+        return self._ended.is_set()
+
+    async def result(self) -> Any:
+        """Wait for the end. Cancelling this cancels the call, and waits at most `CANCEL_SECONDS` for that."""
+        try:
+            await self._ended.wait()
+        except asyncio.CancelledError:
+            await self.cancel()
+            raise
+        if self._error is not None:
+            raise self._error
+        return self._result
+
+    async def cancel(self) -> None:
+        """Cancel the call; returns when that has happened, after `CANCEL_SECONDS` at most."""
+        if self.has_ended:
+            return
+        self._call.cancel()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._ended.wait(), CANCEL_SECONDS)
+
+
+@final
+class AsyncioStream:
+    """One streamed answer; see `llm_runtime.ResponseStream`, which this is for asyncio."""
+
+    def __init__(self, portal: Portal, loop: _Loop, request: AnyRequest) -> None:
+        self._portal = portal
+        self._loop = loop
+        self._request = request
+        self._feed = Feed(
+            request, lambda: loop.post(self._accept), lambda batch: loop.post(lambda: self._receive(batch))
+        )
+        self._received = Received(request, lambda: portal.post(self._feed.take))
+        self._accepted = False
+        self._news = asyncio.Event()
+        self._call: _Call | None = None
+
+    async def __aenter__(self) -> AsyncioStream:
+        self._loop.check()
+        self._call = call = _Call(self._portal, self._loop, self._feed.run)
+        call.watch = self._news.set
+        try:
+            await self._news.wait()
+        except asyncio.CancelledError:
+            await call.cancel()
+            raise
+        if not self._accepted and call.error is not None:
+            raise call.error
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await self._entered().cancel()
+
+    @property
+    def request_id(self) -> str:
+        """The request's id."""
+        return self._request.request_id
+
+    @property
+    def response(self) -> LLMResponse:
+        """The whole answer, once the iteration is over; before that, what there is of it."""
+        self._entered()
+        return self._received.response
+
+    def cancel(self) -> None:
+        """End the answer now; the iteration then raises `RequestCancelledError` with what there was."""
+        self._entered()
+        self._portal.post(self._feed.cancel)
+
+    def __aiter__(self) -> AsyncioStream:
+        return self
+
+    async def __anext__(self) -> Event:
+        call = self._entered()
+        while True:
+            if (event := self._received.next()) is not None:
+                return event
+            if self._received.has_ended:
+                raise StopAsyncIteration
+            if call.error is not None:
+                raise call.error
+            self._news.clear()
+            await self._news.wait()
+
+    def text(self) -> AsyncIterator[str]:
+        """The text alone, piece by piece as it comes."""
+        return _Text(self)
+
+    def _accept(self) -> None:
+        self._accepted = True
+        self._news.set()
+
+    def _receive(self, batch: Sequence[Event]) -> None:
+        self._received.add(batch)
+        self._news.set()
+
+    def _entered(self) -> _Call:
+        if self._call is None:
+            raise RuntimeError("use it as: async with rt.stream(...) as answer")
+        return self._call
+
+
+@final
+class _Text:
+    def __init__(self, events: AsyncIterator[Event]) -> None:
+        self._events = events
+
+    def __aiter__(self) -> _Text:
+        return self
+
+    async def __anext__(self) -> str:
+        while True:
+            event = await self._events.__anext__()
+            if isinstance(event, TextDelta):
+                return event.text
+
+
+@final
+class AsyncioRuntime(RequestMethods[AsyncioStream]):
+    """One running system. Made by `open_runtime`; all its methods need the event loop it was opened in.
+
+    What does not wait (`tree`, `model_list`, `is_ready`, …) asks the runtime's thread and blocks for one turn of it.
+    """
+
+    def __init__(self, portal: Portal, loop: _Loop, config: Config) -> None:
+        self.config = config
+        self._portal = portal
+        self._loop = loop
+
+    @property
+    def routes(self) -> Mapping[str, Policy]:
+        """The configured routes, by name."""
+        return self.config.routes
+
+    async def send(self, request: AnyRequest, *, judge: Judge | None = None) -> LLMResponse:
+        """The whole answer to ``request``. Raises `LLMClientError`."""
+        here = None if judge is None else _judge_here(judge, self._portal, self._loop)
+        return await self._ask(lambda rt: rt.send(request, judge=here))
+
+    def stream_request(self, request: AnyRequest) -> AsyncioStream:
+        """Any request's answer, as it is made."""
+        return AsyncioStream(self._portal, self._loop, request)
+
+    def forget(self, conversation: str | None = None, *, caller: str = "") -> int:
+        """See `llm_runtime.Runtime.forget`."""
+        return self._portal.call_now(lambda rt: rt.forget(conversation, caller=caller))
+
+    async def models(self) -> dict[str, list[str]]:
+        """See `llm_runtime.Runtime.models`."""
+        return await self._ask(lambda rt: rt.models())
+
+    def model_list(self, caller: str = "") -> list[ModelInfo]:
+        """See `llm_runtime.Runtime.model_list`."""
+        return self._portal.call_now(lambda rt: rt.model_list(caller))
+
+    async def explain(self, model: str = AUTO, *, caller: str = "") -> Ranking:
+        """See `llm_runtime.Runtime.explain`."""
+        return await self._ask(lambda rt: rt.explain(model, caller=caller))
+
+    def is_ready(self) -> bool:
+        """See `llm_runtime.Runtime.is_ready`."""
+        return self._portal.call_now(lambda rt: rt.is_ready())
+
+    def parked_services(self) -> Sequence[str]:
+        """See `llm_runtime.Runtime.parked_services`."""
+        return self._portal.call_now(lambda rt: rt.parked_services())
+
+    def tree(self) -> TreeNode:
+        """See `llm_runtime.Runtime.tree`."""
+        return self._portal.call_now(lambda rt: rt.tree())
+
+    async def metrics(self) -> bytes:
+        """See `llm_runtime.Runtime.metrics`."""
+        return await self._ask(lambda rt: rt.metrics())
+
+    async def statistics(self) -> Statistics:
+        """See `llm_runtime.Runtime.statistics`."""
+        return await self._ask(lambda rt: rt.statistics())
+
+    async def _ask(self, fn: Callable[[TrioRuntime], Awaitable[T]]) -> T:
+        self._loop.check()
+        result: T = await _Call(self._portal, self._loop, fn).result()
+        return result
+
+
+def _judge_here(judge: Judge, portal: Portal, loop: _Loop) -> Judge:
+    """``judge``, called in this thread's event loop and context when the other thread asks."""
+    context = copy_context()
+
+    async def ask(responses: Sequence[LLMResponse]) -> int:
+        ended, results, errors = trio.Event(), list[int](), list[BaseException]()
+        tasks: list[asyncio.Task[None]] = []
+
+        async def act() -> None:
+            try:
+                verdict = judge(responses)
+                results.append(await verdict if isinstance(verdict, Awaitable) else verdict)
+            except BaseException as exc:
+                errors.append(exc)
+                raise
+            finally:
+                portal.post(ended.set)
+
+        loop.post(lambda: tasks.append(loop.loop.create_task(act(), context=context)))
+        try:
+            await ended.wait()
+        finally:
+            loop.post(lambda: [task.cancel() for task in tasks])
+        if errors:
+            raise errors[0] if isinstance(errors[0], Exception) else RuntimeError("the judge was cancelled")
+        return results[0]
+
+    return ask
+
+
+def _current_task() -> asyncio.Task[Any]:
+    with suppress(RuntimeError):
+        task = asyncio.current_task()
+        assert task is not None, "a coroutine of asyncio runs in a task"
+        return task
+    raise RuntimeError("llm_runtime.aio runs on asyncio; on Trio, use llm_runtime.open_runtime")
+
+
+@asynccontextmanager
+async def open_runtime(config: ConfigSource = None) -> AsyncIterator[AsyncioRuntime]:
+    """Run the system around a block of an asyncio program; see `llm_runtime.open_runtime`.
+
+    A runtime that gives up cancels the task that is in the block, and raises what it ended with when that leaves.
+    """
+    owner = _current_task()
+    loop, portal, opened, closed = _Loop(), Portal(config), asyncio.Event(), asyncio.Event()
+    runtimes: list[TrioRuntime] = []
+    errors: list[BaseException] = []
+    in_block = False
+
+    def on_open(runtime: TrioRuntime | None, error: BaseException | None) -> None:
+        runtimes.extend([runtime] if runtime is not None else [])
+        errors.extend([error] if error is not None else [])
+        opened.set()
+        if runtime is None:
+            closed.set()
+
+    def on_close(error: BaseException | None) -> None:
+        errors.extend([error] if error is not None else [])
+        closed.set()
+        if in_block and error is not None:
+            owner.cancel()
+
+    portal.start(
+        lambda runtime, error: loop.post(lambda: on_open(runtime, error)),
+        lambda error: loop.post(lambda: on_close(error)),
+    )
+    at_once = True
+    try:
+        await opened.wait()
+        if not runtimes:
+            raise errors.pop()
+        in_block = True
+        yield AsyncioRuntime(portal, loop, runtimes[0].config)
+        at_once = False
+    except asyncio.CancelledError:
+        if not errors:
+            raise
+        owner.uncancel()  # it was us
+    finally:
+        in_block = False
+        portal.stop(at_once=at_once)
+        try:
+            await closed.wait()
+        except asyncio.CancelledError:
+            portal.stop(at_once=True)
+            await closed.wait()
+            raise
+        finally:
+            portal.join(JOIN_SECONDS)
+    if errors:
+        raise errors[0]

@@ -1,0 +1,115 @@
+"""One streamed answer on its way to another thread: in batches, of which a bounded number is under way.
+
+`Feed` is its end in the Trio thread, `Received` the one in the host's.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final, TypeAlias, final
+
+import trio
+
+from llm_protocol.errors import error_for
+from llm_protocol.events import Event, Failed, Finished
+from llm_protocol.fold import Fold
+from llm_protocol.requests import AnyRequest
+from llm_protocol.response import LLMResponse
+from llm_runtime.runtime import Runtime
+from llm_runtime.stream import ResponseStream
+
+BATCHES_AHEAD: Final = 2
+"""Batches that the host has not taken yet. What comes meanwhile waits in the run's log, where deltas are joined."""
+
+Deliver: TypeAlias = Callable[[Sequence[Event]], None]
+
+
+@final
+class Feed:
+    """The Trio side of a stream. ``accepted`` and ``deliver`` are called in the Trio thread."""
+
+    __slots__ = ("_accepted", "_ahead", "_deliver", "_request", "_room", "_stream")
+
+    def __init__(self, request: AnyRequest, accepted: Callable[[], None], deliver: Deliver) -> None:
+        self._request = request
+        self._accepted = accepted
+        self._deliver = deliver
+        self._ahead = 0
+        self._room = trio.Event()
+        self._stream: ResponseStream | None = None
+
+    async def run(self, runtime: Runtime) -> None:
+        """Feed the host until the answer ends, by its last event. Raises `LLMClientError` when it is not accepted."""
+        async with runtime.stream_request(self._request) as stream:
+            self._stream = stream
+            self._accepted()
+            while batch := await stream.next_batch():
+                self._ahead += 1
+                self._deliver(batch)
+                while self._ahead >= BATCHES_AHEAD:
+                    self._room = trio.Event()
+                    await self._room.wait()
+
+    def take(self) -> None:
+        """The host has taken a batch."""
+        self._ahead -= 1
+        self._room.set()
+
+    def cancel(self) -> None:
+        """End the answer; the stream then fails as cancelled, with what there was."""
+        if self._stream is not None:
+            self._stream.cancel()
+
+
+@final
+class Received:
+    """The events that came over, and what there is of the answer."""
+
+    __slots__ = ("_batches", "_end", "_fold", "_request", "_take", "_waiting")
+
+    def __init__(self, request: AnyRequest, take: Callable[[], None]) -> None:
+        """``take``: tells the feed that a batch was taken."""
+        self._request = request
+        self._take = take
+        self._batches: deque[Sequence[Event]] = deque()
+        self._waiting: deque[Event] = deque()
+        self._fold = Fold()
+        self._end: Finished | Failed | None = None
+
+    def add(self, batch: Sequence[Event]) -> None:
+        """A batch has come."""
+        self._batches.append(batch)
+
+    def next(self) -> Event | None:
+        """The next event, if it is here. Raises the `LLMClientError` of a broken answer."""
+        if not self._waiting and self._batches:
+            self._waiting.extend(self._batches.popleft())
+            self._take()
+        if not self._waiting:
+            return None
+        event = self._waiting.popleft()
+        self._fold.add(event)
+        if isinstance(event, Finished | Failed):
+            self._end = event
+        if isinstance(event, Failed):
+            raise error_for(event.failure, event.response)
+        return event
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the last event was taken."""
+        return self._end is not None
+
+    @property
+    def response(self) -> LLMResponse:
+        """The whole answer after its last event; before that, what there is of it. Raises as `next` does."""
+        end = self._end
+        if isinstance(end, Failed):
+            raise error_for(end.failure, end.response)
+        if end is not None and end.response is not None:
+            return end.response
+        started = self._fold.started
+        return self._fold.response(
+            request_id=self._request.request_id, response_id="", provider=started.provider, model=self._request.model
+        )

@@ -1,0 +1,208 @@
+"""A thread of its own in which Trio runs a runtime, and calls into it from any other thread.
+
+One Trio task per call; a call ends exactly once, by telling ``done``. Actions go over in batches: however many are
+posted before the Trio thread looks, it is woken once.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextvars
+import os
+import threading
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Final, Generic, TypeAlias, TypeVar, final
+
+import trio
+
+from llm_protocol.errors import ShuttingDownError
+from llm_runtime.hosts.actions import Action, Actions
+from llm_runtime.runtime import ConfigSource, Runtime, open_runtime
+
+T = TypeVar("T")
+
+Done: TypeAlias = Callable[[T | None, BaseException | None], None]
+"""Is told a result or an error, once."""
+
+JOIN_SECONDS: Final = 60.0
+"""How long a program's exit waits for the thread, which drains for ``server.drain_s`` (30 by default)."""
+
+NOW_SECONDS: Final = 5.0
+"""The longest that `Portal.call_now` blocks its thread."""
+
+
+@final
+class Call(Generic[T]):
+    """One call into the Trio thread."""
+
+    __slots__ = ("_done", "_fn", "_portal", "_scope")
+
+    def __init__(self, portal: Portal, fn: Callable[[Runtime], Awaitable[T]], done: Done[T]) -> None:
+        self._portal = portal
+        self._fn = fn
+        self._done = done
+        self._scope = trio.CancelScope()
+
+    def cancel(self) -> None:
+        """From any thread: cancel the call. ``done`` is told when that has happened."""
+        self._portal.post(self._scope.cancel)
+
+    async def run(self, runtime: Runtime) -> None:
+        """In the Trio thread: make the call, and tell how it ended, whatever happens."""
+        result: T | None = None
+        error: BaseException | None = ShuttingDownError("the runtime has stopped")
+        try:
+            with self._scope:
+                result = await self._fn(runtime)
+                error = None
+            if self._scope.cancelled_caught:
+                error = CallCancelled()
+        except Exception as exc:  # it is the caller's
+            error = exc
+        finally:
+            self._done(result, error)
+
+
+class CallCancelled(Exception):  # noqa: N818
+    """The call was cancelled by its own `Call.cancel`."""
+
+
+@final
+class Portal:
+    """The thread, and whether it is open. All methods may be called from any thread but the Trio one.
+
+    What it is told to tell (``opened``, ``closed``, ``done``) is told in the Trio thread and must not raise. ``closed``
+    comes once, after ``opened`` was given a runtime and that has ended: with what ended it, if it was not `stop`.
+    """
+
+    def __init__(self, config: ConfigSource) -> None:
+        self._config = config
+        self._pid = os.getpid()
+        self._thread: threading.Thread | None = None
+        self._token: trio.lowlevel.TrioToken | None = None
+        self._actions = Actions(self._wake)
+        self._is_stopped = False
+        self._stop = trio.Event()
+        self._scope = trio.CancelScope()
+        self._nursery: trio.Nursery | None = None
+        self._runtime: Runtime | None = None
+        self._was_open = False
+
+    def start(self, opened: Done[Runtime], closed: Callable[[BaseException | None], None]) -> None:
+        """Start the thread. ``opened`` is told the open runtime, or why there is none."""
+        self._thread = threading.Thread(target=self._run, args=(opened, closed), name="llm-runtime", daemon=True)
+        # A daemon thread, because the interpreter waits for others before it lets anybody close a runtime.
+        atexit.register(self._close_at_exit)
+        self._thread.start()
+
+    def submit(self, fn: Callable[[Runtime], Awaitable[T]], done: Done[T]) -> Call[T]:
+        """Have ``fn`` called with the runtime, in a task and a copy of this context; ``done`` is told what it returned
+        or raised. Raises `ShuttingDownError` when the runtime is closed.
+        """
+        call = Call(self, fn, done)
+        context = contextvars.copy_context()
+
+        def begin() -> None:
+            runtime, nursery = self._runtime, self._nursery
+            if runtime is None or nursery is None:
+                done(None, ShuttingDownError("the runtime is not running"))
+            else:
+                context.run(nursery.start_soon, call.run, runtime)
+
+        self.post(begin)
+        return call
+
+    def call_now(self, fn: Callable[[Runtime], T]) -> T:
+        """What ``fn``, which waits for nothing, returns; blocks for one turn of the Trio thread."""
+        finished = threading.Event()
+        results: list[T] = []
+        errors: list[BaseException] = []
+
+        def act() -> None:
+            try:
+                results.append(fn(self._open_runtime()))
+            except Exception as exc:
+                errors.append(exc)
+            finally:
+                finished.set()
+
+        self.post(act)
+        if not finished.wait(NOW_SECONDS):
+            raise TimeoutError(f"the thread of the runtime did not answer for {NOW_SECONDS:.0f} s")
+        if errors:
+            raise errors[0]
+        return results[0]
+
+    def _open_runtime(self) -> Runtime:
+        if self._runtime is None:
+            raise ShuttingDownError("the runtime is not running")
+        return self._runtime
+
+    def post(self, action: Action) -> None:
+        """Have ``action`` run in the Trio thread soon. Raises `ShuttingDownError` when it is gone."""
+        if self._pid != os.getpid():
+            raise RuntimeError("a runtime does not survive a fork: open another one in this process")
+        self._actions.post(action)
+
+    def _wake(self, run: Action) -> None:
+        token = self._token
+        try:
+            if token is not None:
+                return token.run_sync_soon(run)
+        except trio.RunFinishedError:
+            pass
+        raise ShuttingDownError("the runtime is not running")
+
+    def stop(self, *, at_once: bool = False) -> None:
+        """End the runtime: with its drain, or ``at_once``. Does not wait; see `join`."""
+        self._is_stopped = True  # for a thread that is still about to begin
+        with suppress(ShuttingDownError, RuntimeError):
+            self.post(self._scope.cancel if at_once else self._stop.set)
+
+    def join(self, seconds: float | None = None) -> bool:
+        """Wait for the thread's end, at most ``seconds``; whether it has ended."""
+        if self._thread is None or self._pid != os.getpid():
+            return True
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def _run(self, opened: Done[Runtime], closed: Callable[[BaseException | None], None]) -> None:
+        error: BaseException | None = None
+        try:
+            trio.run(self._main, opened)
+        except BaseException as exc:
+            error = exc
+        self._token = None
+        atexit.unregister(self._close_at_exit)
+        if self._was_open:
+            closed(error)
+        else:
+            opened(None, error)
+
+    async def _main(self, opened: Done[Runtime]) -> None:
+        self._token = trio.lowlevel.current_trio_token()
+        if self._is_stopped:
+            raise ShuttingDownError("the runtime was closed before it was open")
+        error: Exception | None = None
+        # Calls outlive the runtime's block: they end by what the runtime tells them when it drains.
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            try:
+                with self._scope:
+                    async with open_runtime(self._config) as runtime:
+                        self._runtime = runtime
+                        self._was_open = True
+                        opened(runtime, None)
+                        await self._stop.wait()
+            except Exception as exc:  # raised below, where no nursery wraps it
+                error = exc
+            finally:
+                self._runtime = None
+            nursery.cancel_scope.cancel()
+        if error is not None:
+            raise error
+
+    def _close_at_exit(self) -> None:
+        self.stop(at_once=True)
+        self.join(JOIN_SECONDS)

@@ -1,0 +1,374 @@
+"""The runtime for programs without an event loop: scripts, threads, notebooks. The same methods, types and errors.
+
+    from llm_runtime import sync
+
+    with sync.open_runtime() as rt:
+        print(rt.chat("Say hello.").content)
+
+In a notebook, keep it over several cells: ``rt = sync.open_runtime()``, and ``rt.close()`` at the end, or never: the
+exit of the program closes it. Any number of threads may use one runtime at the same time. The runtime itself runs on
+Trio, in a thread of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from inspect import iscoroutinefunction
+from queue import Empty, SimpleQueue
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, Unpack, cast, final
+
+import trio
+
+from llm_actors.kernel import TreeNode
+from llm_actors.run import Judge
+from llm_actors.selector import Ranking
+from llm_protocol.dialect import ModelInfo
+from llm_protocol.events import Event, TextDelta
+from llm_protocol.policy import Policy
+from llm_protocol.requests import AUTO, AnyRequest
+from llm_protocol.response import LLMResponse
+from llm_runtime.ensemble import answers, collaboration
+from llm_runtime.hosts.feed import Feed, Received
+from llm_runtime.hosts.portal import Call, Portal
+from llm_runtime.options import ChatOptions, Messages, Options
+from llm_runtime.requesting import (
+    chat_request,
+    code_request,
+    completion_request,
+    embedding_request,
+    image_request,
+)
+from llm_runtime.runtime import ConfigSource
+from llm_runtime.runtime import Runtime as TrioRuntime
+
+if TYPE_CHECKING:
+    from llm_runtime.statistics import Statistics
+
+__all__ = ["SyncRuntime", "SyncStream", "open_runtime"]
+
+T = TypeVar("T")
+
+CANCEL_SECONDS: Final = 1.0
+"""How long an interrupted call waits until it has ended in the other thread."""
+
+
+class _Ended:
+    """A call's end, as its thread is told of it."""
+
+    def __init__(self, result: Any, error: BaseException | None) -> None:
+        self.result = result
+        self.error = error
+
+
+_Box: TypeAlias = "SimpleQueue[_Ended | Callable[[], object]]"
+"""What a thread that waits for a call is given: things to do meanwhile, then the end."""
+
+
+@final
+class _Call:
+    """One call into the runtime's thread, whose end is waited for here."""
+
+    def __init__(self, portal: Portal, box: _Box, fn: Callable[[TrioRuntime], Awaitable[Any]]) -> None:
+        self._box = box
+        self._call: Call[Any] = portal.submit(fn, lambda result, error: box.put(_Ended(result, error)))
+        self.end: _Ended | None = None
+
+    def wait(self) -> None:
+        """Do one thing, or take the end. What interrupts it (Ctrl-C) cancels the call."""
+        try:
+            self._take(self._box.get())
+        except BaseException:
+            self.cancel()
+            raise
+
+    def cancel(self) -> None:
+        """Cancel the call; returns when that has happened, after `CANCEL_SECONDS` at most."""
+        if self.end is None:
+            self._call.cancel()
+        with suppress(Empty):
+            while self.end is None:
+                self._take(self._box.get(timeout=CANCEL_SECONDS))
+
+    def _take(self, thing: _Ended | Callable[[], object]) -> None:
+        if isinstance(thing, _Ended):
+            self.end = thing
+        else:
+            thing()
+
+    def result(self) -> Any:
+        """Wait for the end."""
+        while self.end is None:
+            self.wait()
+        if self.end.error is not None:
+            raise self.end.error
+        return self.end.result
+
+
+@final
+class SyncStream:
+    """One streamed answer; see `llm_runtime.ResponseStream`, which this is for threads.
+
+    with rt.stream("Tell me a story") as answer:
+        for text in answer.text():
+            print(text, end="")
+    print(answer.response.usage)
+    """
+
+    def __init__(self, portal: Portal, request: AnyRequest) -> None:
+        box: _Box = SimpleQueue()
+        self._portal = portal
+        self._box = box
+        self._request = request
+        self._feed = Feed(
+            request, lambda: box.put(self._accept), lambda batch: box.put(lambda: self._received.add(batch))
+        )
+        self._received = Received(request, lambda: portal.post(self._feed.take))
+        self._accepted = False
+        self._call: _Call | None = None
+
+    def __enter__(self) -> SyncStream:
+        self._call = call = _Call(self._portal, self._box, self._feed.run)
+        while not self._accepted and call.end is None:
+            call.wait()
+        if not self._accepted:
+            call.result()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self._entered().cancel()
+
+    @property
+    def request_id(self) -> str:
+        """The request's id."""
+        return self._request.request_id
+
+    @property
+    def response(self) -> LLMResponse:
+        """The whole answer, once the iteration is over; before that, what there is of it."""
+        self._entered()
+        return self._received.response
+
+    def cancel(self) -> None:
+        """End the answer now; the iteration then raises `RequestCancelledError` with what there was."""
+        self._entered()
+        self._portal.post(self._feed.cancel)
+
+    def __iter__(self) -> SyncStream:
+        return self
+
+    def __next__(self) -> Event:
+        call = self._entered()
+        while True:
+            if (event := self._received.next()) is not None:
+                return event
+            if self._received.has_ended:
+                raise StopIteration
+            if call.end is not None and call.end.error is not None:
+                raise call.end.error
+            call.wait()
+
+    def text(self) -> Iterator[str]:
+        """The text alone, piece by piece as it comes."""
+        return (event.text for event in self if isinstance(event, TextDelta))
+
+    def _accept(self) -> None:
+        self._accepted = True
+
+    def _entered(self) -> _Call:
+        if self._call is None:
+            raise RuntimeError("use it as: with rt.stream(...) as answer")
+        return self._call
+
+
+@final
+class SyncRuntime:
+    """One running system, made by `open_runtime`. A block around it closes it; so does `close`."""
+
+    def __init__(self, portal: Portal, config: TrioRuntime, closed: SimpleQueue[BaseException | None]) -> None:
+        self.config = config.config
+        self._portal = portal
+        self._closed = closed
+
+    def __enter__(self) -> SyncRuntime:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self._close(at_once=exc is not None)
+
+    def close(self) -> None:
+        """Let requests in hand finish for ``server.drain_s``, and end. Raises what the runtime ended with before."""
+        self._close(at_once=False)
+
+    @property
+    def routes(self) -> Mapping[str, Policy]:
+        """The configured routes, by name."""
+        return self.config.routes
+
+    def chat(self, messages: Messages, **options: Unpack[ChatOptions]) -> LLMResponse:
+        """The next turn of a conversation, as a whole."""
+        return self.send(chat_request(messages, options))
+
+    def complete(self, prompt: str, *, suffix: str | None = None, **options: Unpack[Options]) -> LLMResponse:
+        """A text continued; with ``suffix``, the gap before it filled."""
+        return self.send(completion_request(prompt, suffix, options))
+
+    def generate_code(
+        self,
+        instruction: str,
+        *,
+        language: str | None = None,
+        prefix: str | None = None,
+        suffix: str | None = None,
+        files: Mapping[str, str] | None = None,
+        **options: Unpack[Options],
+    ) -> LLMResponse:
+        """Code for an instruction; see `llm_runtime.Runtime.generate_code`."""
+        return self.send(code_request(instruction, language, prefix, suffix, files, options))
+
+    def embed(
+        self,
+        inputs: str | Sequence[str],
+        *,
+        dimensions: int | None = None,
+        input_type: str | None = None,
+        **options: Unpack[Options],
+    ) -> LLMResponse:
+        """A vector for each input, in order, as ``response.embeddings``."""
+        return self.send(embedding_request(inputs, dimensions, input_type, options))
+
+    def generate_image(
+        self,
+        prompt: str,
+        *,
+        n: int = 1,
+        size: str | None = None,
+        quality: str | None = None,
+        output_format: str | None = None,
+        background: str | None = None,
+        **options: Unpack[Options],
+    ) -> LLMResponse:
+        """``n`` pictures of a description, as ``response.images``. ``size`` is ``"WxH"`` or ``"auto"``."""
+        return self.send(image_request(prompt, n, size, quality, output_format, background, options))
+
+    def collaborate(
+        self,
+        messages: Messages,
+        *,
+        members: Sequence[str] | int | None = None,
+        judge: Judge | None = None,
+        **options: Unpack[ChatOptions],
+    ) -> list[LLMResponse]:
+        """Ask several models at once; see `llm_runtime.Runtime.collaborate`. ``judge`` is called in this thread."""
+        request = collaboration(messages, members, options, self.routes.get(options.get("model", "")))
+        return answers(self.send(request, judge=judge))
+
+    def stream(self, messages: Messages, **options: Unpack[ChatOptions]) -> SyncStream:
+        """The next turn of a conversation, as it is made."""
+        return self.stream_request(chat_request(messages, options))
+
+    def stream_request(self, request: AnyRequest) -> SyncStream:
+        """Any request's answer, as it is made."""
+        return SyncStream(self._portal, request)
+
+    def send(self, request: AnyRequest, *, judge: Judge | None = None) -> LLMResponse:
+        """The whole answer to ``request``. Raises `LLMClientError`."""
+        box: _Box = SimpleQueue()
+        here = None if judge is None else _judge_here(judge, self._portal, box)
+        result: LLMResponse = _Call(self._portal, box, lambda rt: rt.send(request, judge=here)).result()
+        return result
+
+    def forget(self, conversation: str | None = None, *, caller: str = "") -> int:
+        """See `llm_runtime.Runtime.forget`."""
+        return self._portal.call_now(lambda rt: rt.forget(conversation, caller=caller))
+
+    def models(self) -> dict[str, list[str]]:
+        """See `llm_runtime.Runtime.models`."""
+        return self._ask(lambda rt: rt.models())
+
+    def model_list(self, caller: str = "") -> list[ModelInfo]:
+        """See `llm_runtime.Runtime.model_list`."""
+        return self._portal.call_now(lambda rt: rt.model_list(caller))
+
+    def explain(self, model: str = AUTO, *, caller: str = "") -> Ranking:
+        """See `llm_runtime.Runtime.explain`."""
+        return self._ask(lambda rt: rt.explain(model, caller=caller))
+
+    def is_ready(self) -> bool:
+        """See `llm_runtime.Runtime.is_ready`."""
+        return self._portal.call_now(lambda rt: rt.is_ready())
+
+    def parked_services(self) -> Sequence[str]:
+        """See `llm_runtime.Runtime.parked_services`."""
+        return self._portal.call_now(lambda rt: rt.parked_services())
+
+    def tree(self) -> TreeNode:
+        """See `llm_runtime.Runtime.tree`."""
+        return self._portal.call_now(lambda rt: rt.tree())
+
+    def metrics(self) -> bytes:
+        """See `llm_runtime.Runtime.metrics`."""
+        return self._ask(lambda rt: rt.metrics())
+
+    def statistics(self) -> Statistics:
+        """See `llm_runtime.Runtime.statistics`."""
+        return self._ask(lambda rt: rt.statistics())
+
+    def _ask(self, fn: Callable[[TrioRuntime], Awaitable[T]]) -> T:
+        result: T = _Call(self._portal, SimpleQueue(), fn).result()
+        return result
+
+    def _close(self, *, at_once: bool) -> None:
+        self._portal.stop(at_once=at_once)
+        try:
+            self._portal.join()
+        except BaseException:
+            self._portal.stop(at_once=True)
+            self._portal.join()
+            raise
+        with suppress(Empty):
+            if (error := self._closed.get_nowait()) is not None:
+                raise error
+
+
+def _judge_here(judge: Judge, portal: Portal, box: _Box) -> Judge:
+    """``judge``, called in the thread that waits for the call."""
+    if iscoroutinefunction(judge):
+        raise TypeError("here a judge is a plain function: nobody could await it")
+
+    async def ask(responses: Sequence[LLMResponse]) -> int:
+        ended, results, errors = trio.Event(), list[int](), list[Exception]()
+
+        def act() -> None:
+            try:
+                results.append(cast("int", judge(responses)))  # what is no index is said so by who asked
+            except Exception as exc:
+                errors.append(exc)
+            finally:
+                portal.post(ended.set)
+
+        box.put(act)
+        await ended.wait()
+        if errors:
+            raise errors[0]
+        return results[0]
+
+    return ask
+
+
+def open_runtime(config: ConfigSource = None) -> SyncRuntime:
+    """Start a runtime; see `llm_runtime.open_runtime` for ``config``. Returns when it is open; raises `ConfigError`."""
+    opened: SimpleQueue[tuple[TrioRuntime | None, BaseException | None]] = SimpleQueue()
+    closed: SimpleQueue[BaseException | None] = SimpleQueue()
+    portal = Portal(config)
+    portal.start(lambda runtime, error: opened.put((runtime, error)), closed.put)
+    try:
+        runtime, error = opened.get()
+    except BaseException:
+        portal.stop(at_once=True)
+        raise
+    if runtime is None:
+        assert error is not None
+        raise error
+    return SyncRuntime(portal, runtime, closed)

@@ -1,0 +1,95 @@
+"""One scenario for all hosts: a coroutine over a runtime, run by Trio, by asyncio, or by nobody as all of it blocks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from inspect import isawaitable
+from typing import Any, TypeAlias
+
+import trio
+
+import llm_runtime
+from llm_runtime import aio, sync
+
+Scenario: TypeAlias = Callable[[Any], Coroutine[Any, Any, None]]
+
+
+def on_trio(scenario: Scenario, config: llm_runtime.Config) -> None:
+    async def main() -> None:
+        async with llm_runtime.open_runtime(config) as rt:
+            await scenario(rt)
+
+    trio.run(main)
+
+
+def on_asyncio(scenario: Scenario, config: llm_runtime.Config) -> None:
+    async def main() -> None:
+        async with aio.open_runtime(config) as rt:
+            await scenario(rt)
+
+    asyncio.run(main())
+
+
+def in_a_thread(scenario: Scenario, config: llm_runtime.Config) -> None:
+    with sync.open_runtime(config) as rt:
+        finish(scenario(_Awaited(rt)))
+
+
+HOSTS = {"trio": on_trio, "asyncio": on_asyncio, "sync": in_a_thread}
+
+
+def finish(scenario: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine that never waits."""
+    try:
+        scenario.send(None)
+    except StopIteration:
+        return
+    raise AssertionError("it waited for an event loop")
+
+
+async def called(value: Awaitable[Any] | Any) -> Any:
+    """The value of what is awaitable on some hosts."""
+    return await value if isawaitable(value) else value
+
+
+class _Awaited:
+    """A blocking object whose methods can be awaited."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._inner, name)
+        if not callable(value):
+            return value
+        if name in ("stream", "stream_request", "text"):
+            return lambda *args, **kwargs: _Awaited(value(*args, **kwargs))
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            result = value(*args, **kwargs)
+
+            class Result:
+                def __await__(self) -> Any:
+                    return result
+                    yield
+
+            return Result()
+
+        return call
+
+    async def __aenter__(self) -> _Awaited:
+        self._inner.__enter__()
+        return self
+
+    async def __aexit__(self, *how: Any) -> None:
+        self._inner.__exit__(*how)
+
+    def __aiter__(self) -> _Awaited:
+        return self
+
+    async def __anext__(self) -> Any:
+        try:
+            return next(self._inner)
+        except StopIteration:
+            raise StopAsyncIteration from None
