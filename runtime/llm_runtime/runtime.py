@@ -273,19 +273,11 @@ async def open_runtime(config: ConfigSource = None) -> AsyncIterator[Runtime]:
 
 
 def _require_trio() -> None:
-    """Raise `RuntimeError`, naming the module to use, where no Trio runs."""
-    with suppress(RuntimeError):
-        trio.lowlevel.current_task()
-        return
-    import asyncio  # only the mistake needs it
-
     try:
-        asyncio.get_running_loop()
+        trio.lowlevel.current_task()
     except RuntimeError:
-        raise RuntimeError(
-            "llm_runtime.open_runtime runs on Trio; without an event loop, use llm_runtime.sync"
-        ) from None
-    raise RuntimeError("open_runtime runs on Trio; on asyncio, use llm_runtime.aio.open_runtime")
+        where = "on asyncio, use llm_runtime.aio.open_runtime; without an event loop, llm_runtime.sync.open_runtime"
+        raise RuntimeError(f"llm_runtime.open_runtime runs on Trio; {where}") from None
 
 
 def _configured(file: str | os.PathLike[str] | None, environ: Mapping[str, str] = os.environ) -> Config:

@@ -31,7 +31,7 @@ from llm_protocol.requests import AUTO, AnyRequest
 from llm_protocol.response import LLMResponse
 from llm_runtime.ensemble import answers, collaboration
 from llm_runtime.hosts.feed import Feed, Received
-from llm_runtime.hosts.portal import Call, Portal
+from llm_runtime.hosts.portal import Portal, PortalCall
 from llm_runtime.options import ChatOptions, Messages, Options
 from llm_runtime.requesting import (
     chat_request,
@@ -72,7 +72,7 @@ class _Call:
 
     def __init__(self, portal: Portal, box: _Box, fn: Callable[[TrioRuntime], Awaitable[Any]]) -> None:
         self._box = box
-        self._call: Call[Any] = portal.submit(fn, lambda result, error: box.put(_Ended(result, error)))
+        self._call: PortalCall[Any] = portal.submit(fn, lambda result, error: box.put(_Ended(result, error)))
         self.end: _Ended | None = None
 
     def wait(self) -> None:

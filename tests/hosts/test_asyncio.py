@@ -184,9 +184,9 @@ def test_on_the_wrong_loop_the_error_names_the_right_module() -> None:
         async with llm_runtime.open_runtime():
             pass
 
-    with pytest.raises(RuntimeError, match=r"open_runtime runs on Trio; on asyncio, use llm_runtime.aio.open_runtime"):
+    with pytest.raises(RuntimeError, match=r"runs on Trio; on asyncio, use llm_runtime\.aio\.open_runtime;"):
         asyncio.run(main())
-    with pytest.raises(RuntimeError, match=r"without an event loop, use llm_runtime.sync"):
+    with pytest.raises(RuntimeError, match=r"without an event loop, llm_runtime\.sync\.open_runtime$"):
         main().send(None)
 
     async def on_trio() -> None:

@@ -33,7 +33,7 @@ NOW_SECONDS: Final = 5.0
 
 
 @final
-class Call(Generic[T]):
+class PortalCall(Generic[T]):
     """One call into the Trio thread."""
 
     __slots__ = ("_done", "_fn", "_portal", "_scope")
@@ -65,7 +65,7 @@ class Call(Generic[T]):
 
 
 class CallCancelled(Exception):  # noqa: N818
-    """The call was cancelled by its own `Call.cancel`."""
+    """The call was cancelled by its own `PortalCall.cancel`."""
 
 
 @final
@@ -96,11 +96,11 @@ class Portal:
         atexit.register(self._close_at_exit)
         self._thread.start()
 
-    def submit(self, fn: Callable[[Runtime], Awaitable[T]], done: Done[T]) -> Call[T]:
+    def submit(self, fn: Callable[[Runtime], Awaitable[T]], done: Done[T]) -> PortalCall[T]:
         """Have ``fn`` called with the runtime, in a task and a copy of this context; ``done`` is told what it returned
         or raised. Raises `ShuttingDownError` when the runtime is closed.
         """
-        call = Call(self, fn, done)
+        call = PortalCall(self, fn, done)
         context = contextvars.copy_context()
 
         def begin() -> None:
