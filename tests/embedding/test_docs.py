@@ -39,8 +39,10 @@ def program(heading: str, saying: str = "", file: str = "docs/embedding.md") -> 
 
 
 TESTED = [
-    ("Embedding", "trio.run(main)"),
-    ("Embedding", "Config("),
+    ("On Trio", "trio.run(main)"),
+    ("On Trio", "Config("),
+    ("On asyncio", "asyncio.run(main())"),
+    ("In threads, scripts and notebooks", "sync.open_runtime()"),
     ("Asking", "rt.chat"),
     ("Streaming", "answer.text()"),
     ("Streaming", "match event"),
@@ -91,7 +93,7 @@ def test_no_program_is_left_out() -> None:
 
 
 async def test_the_first_program(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    await run_whole(program("Embedding", "trio.run(main)"), monkeypatch)
+    await run_whole(program("On Trio", "trio.run(main)"), monkeypatch)
     assert capsys.readouterr().out.startswith("You said: Say hello. Usage(")
 
 
@@ -109,7 +111,7 @@ async def test_a_configuration_made_by_hand_goes_to_its_vendor(monkeypatch: pyte
 
     monkeypatch.setattr("llm_actors.transport.dial.TcpDial.__call__", dial)
     source = (
-        program("Embedding", "Config(")
+        program("On Trio", "Config(")
         .replace("...", "await rt.models()")
         .replace("open_runtime(config):", "open_runtime(config) as rt:")
     )
