@@ -278,7 +278,7 @@ async def test_a_bug_in_the_engine_ends_one_request() -> None:
     async with open_door(RuntimeError("secret"), saying("on")) as door, connected(door) as ws:
         await ws.create()
         event = await ws.event()
-        assert (event["status"], event["error"]["code"]) == (500, "server_error")
+        assert (event["status"], event["error"]["code"]) == (400, "server_error")
         assert "secret" not in str(event)
         await ws.create()
         assert text_of(await ws.response()) == "on"

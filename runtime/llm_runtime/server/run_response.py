@@ -10,7 +10,7 @@ import trio
 from llm_actors.run import Run
 from llm_protocol.content import JsonObject
 from llm_protocol.dialect import Inbound, ServerDialect, WireResponse
-from llm_protocol.events import Event, Failed, Finished, MemberFailed, MemberStarted
+from llm_protocol.events import Failed, Finished
 from llm_protocol.failures import Failure
 from llm_protocol.response import LLMResponse
 from llm_protocol.runtime_fields import is_wanted, limit_fields
@@ -126,7 +126,7 @@ async def _stream(
             if answer.end is not None:
                 await out.finish(framing.encode(frames) + framing.end())
                 return True
-            if not (out.begun or out.is_idle or any(is_first(event) for event in events)):
+            if not (out.begun or out.is_idle or answer.begun):
                 held = frames
                 return False
             held = []
@@ -148,8 +148,3 @@ async def _stream(
                 with exchange.service.parting(), suppress(trio.BrokenResourceError):
                     await send()
             raise
-
-
-def is_first(event: Event) -> bool:
-    """Whether an event shows that somebody answers. That a member was asked, or has failed, does not."""
-    return not isinstance(event, (MemberStarted, MemberFailed))

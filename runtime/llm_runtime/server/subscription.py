@@ -11,8 +11,10 @@ from types import TracebackType
 from typing import Self, final
 
 from llm_actors.run import Run
-from llm_protocol.events import Event, Failed, Finished
+from llm_protocol.events import Event, Failed, Finished, MemberFailed, MemberStarted
 from llm_protocol.failures import Failure, FailureKind
+
+_NO_ANSWER = (MemberStarted, MemberFailed, Failed)
 
 CLOSING = "The runtime is shutting down."
 CRASHED = "The runtime crashed; try again."
@@ -25,13 +27,15 @@ class RunSubscription:
     ``wake`` is called when there is something to take, and for a ``whole`` answer only when that is the end.
     """
 
-    __slots__ = ("_follower", "_left", "_shut", "_wake", "end", "run")
+    __slots__ = ("_follower", "_left", "_shut", "_wake", "begun", "end", "run")
 
     def __init__(
         self, run: Run, wake: Callable[[], None], left: Callable[[RunSubscription], None], *, whole: bool
     ) -> None:
         self.run = run
         self.end: Finished | Failed | None = None
+        self.begun = False
+        """Whether somebody has begun to answer. That a member was asked, or has failed, does not count."""
         self._wake = wake
         self._left = left
         self._shut: FailureKind | None = None
@@ -60,6 +64,7 @@ class RunSubscription:
             events = (*events, self._cut_short(self._shut))
         if events and isinstance(last := events[-1], (Finished, Failed)):
             self.end = last
+        self.begun = self.begun or any(not isinstance(event, _NO_ANSWER) for event in events)
         return events
 
     def shut(self, kind: FailureKind = FailureKind.SHUTTING_DOWN) -> None:

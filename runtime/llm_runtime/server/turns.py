@@ -7,10 +7,13 @@ from math import inf
 from typing import final
 
 from llm_protocol.dialect import Frame, ResponseEncoder
+from llm_protocol.events import Failed
+from llm_protocol.failures import FailureKind
 from llm_protocol.wires.responses import Create
 from llm_runtime.server.client_events import ClientEventHead, Resume
 from llm_runtime.server.response_store import StoredResponse
 from llm_runtime.server.state import ServerState
+from llm_runtime.server.stored import RESPONSES
 
 
 @final
@@ -102,5 +105,18 @@ class Streaming:
             self._begun = True
             frames = self._encoder.start()
         if events := self.answer.take():
-            frames += self._encoder.encode(events)
+            error = self._final_error()
+            frames += self._encoder.encode(events) if error is None else [error]
         return frames
+
+    def _final_error(self) -> Frame | None:
+        """An ``error`` instead of ``response.failed``, where nothing was answered and asking again cannot help: Codex
+        takes the latter for a broken connection, whatever its code, and asks five times more.
+        """
+        end, head = self.answer.end, self.asked.head
+        if not isinstance(end, Failed) or self.answer.begun or not isinstance(self.asked.work, Create):
+            return None
+        failure, options = end.failure, self.kept.options
+        if failure.client_retry or failure.partial or options.background or failure.kind is FailureKind.CANCELLED:
+            return None
+        return Frame(None, RESPONSES.error_event(failure, stream_id=head.stream_id, event_id=head.event_id))

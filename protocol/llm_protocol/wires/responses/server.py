@@ -81,19 +81,31 @@ class OpenAIResponsesServer:
         return encode_error(failure)
 
     def error_event(self, failure: Failure, *, stream_id: str | None = None, event_id: str | None = None) -> bytes:
-        """The WebSocket frame for a request that was refused before ``response.created``."""
+        """The WebSocket frame for a request that was refused before ``response.created``, or failed before anything was
+        answered. Clients tell by the status whether to ask again: see `_frame_status`.
+        """
         refused = encode_error(failure)
         error: JsonObject = error_body(failure)["error"]
         hints = {name: value for name, value in refused.headers if name != "content-type"}
         if hints:
             error["headers"] = hints
-        event: JsonObject = {"type": "error", "status": refused.status, "error": error}
+        event: JsonObject = {"type": "error", "status": _frame_status(failure), "error": error}
         optional = {"stream_id": stream_id, "event_id": event_id}
         return encode_json(event | {name: value for name, value in optional.items() if value is not None})
 
     def encode_models(self, models: Sequence[ModelInfo]) -> bytes:
         """The model list."""
         return encode_models(models)
+
+
+_FINAL_TO_CODEX = (400, 404, 429)
+"""Statuses of an ``error`` frame after which Codex does not connect and ask again."""
+
+
+def _frame_status(failure: Failure) -> int:
+    """The status in an ``error`` frame. Where asking again cannot help, one that Codex takes for final."""
+    status = failure.rule.status
+    return status if failure.client_retry or status in _FINAL_TO_CODEX else 400
 
 
 def _output(response: LLMResponse, *, cut: bool) -> list[JsonObject]:
