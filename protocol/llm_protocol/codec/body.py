@@ -5,11 +5,12 @@ What was never read is unknown to us and travels on: ask for `Body.rest` last.
 
 from __future__ import annotations
 
-from typing import Any
+import sys
+from typing import Any, Self
 
 import msgspec
 
-from llm_protocol.codec.fields import bad_request, json_body, leftovers, undecoded, unsupported
+from llm_protocol.codec.fields import bad_request, json_body, refuse_transport, undecoded, unsupported
 from llm_protocol.content import JsonObject
 from llm_protocol.errors import BadRequestError, UnsupportedError
 from llm_protocol.requests import AUTO
@@ -27,9 +28,14 @@ class Body:
         self._known = {POLICY}
 
     @classmethod
-    def parse(cls, data: bytes) -> Body:
+    def parse(cls, data: bytes) -> Self:
         """The body in ``data``."""
         return cls(json_body(data))
+
+    @property
+    def where(self) -> str:
+        """Where the object stands in the body; empty for the body itself."""
+        return self._where
 
     def path(self, name: str) -> str:
         """The field's full name, as it stands in messages."""
@@ -75,7 +81,9 @@ class Body:
     def number(self, name: str) -> float | None:
         """A number, if there."""
         value = self.take(name)
-        if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+        if value is None:
+            return None
+        if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max:
             return value
         raise self.wrong(name, "a number")
 
@@ -96,23 +104,33 @@ class Body:
             raise self.wrong(name, "a string or a list of strings")
         return tuple(values)
 
-    def object(self, name: str) -> Body | None:
-        """An object, if there."""
-        value = self.take(name)
-        if value is None:
-            return None
-        if not isinstance(value, dict):
-            raise self.wrong(name, "an object")
-        return Body(value, self.path(name))
+    def object(self, name: str) -> Self | None:
+        """An object to be read in its turn, if there."""
+        value = self.json_object(name)
+        return None if value is None else type(self)(value, self.path(name))
 
-    def objects(self, name: str) -> list[Body]:
+    def json_object(self, name: str) -> JsonObject | None:
+        """An object as it stands, if there."""
+        value = self.take(name)
+        if value is None or isinstance(value, dict):
+            return value
+        raise self.wrong(name, "an object")
+
+    def objects(self, name: str) -> list[Self]:
         """A list of objects; empty if absent."""
         value = self.take(name)
         if value is None:
             return []
-        if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        if not isinstance(value, list):
             raise self.wrong(name, "a list of objects")
-        return [Body(item, f"{self.path(name)}[{at}]") for at, item in enumerate(value)]
+        if (odd := next((at for at, item in enumerate(value) if not isinstance(item, dict)), None)) is not None:
+            raise self.wrong(f"{name}[{odd}]", "an object")
+        return [type(self)(item, f"{self.path(name)}[{at}]") for at, item in enumerate(value)]
+
+    def put_back(self, name: str, value: Any) -> None:
+        """Count ``name`` as not read, with ``value``: what is left of the object that stood there."""
+        self._fields = {**self._fields, name: value or None}
+        self._known.discard(name)
 
     def model(self) -> str:
         """The field ``model``; without it the runtime chooses."""
@@ -124,7 +142,9 @@ class Body:
 
     def rest(self) -> JsonObject:
         """What was not read. Raises `BadRequestError` for a transport field anywhere in it."""
-        return leftovers({name: value for name, value in self._fields.items() if value is not None}, self._known)
+        unread = {name: value for name, value in self._fields.items() if value is not None and name not in self._known}
+        refuse_transport(unread, self._where)
+        return unread
 
     @property
     def raw(self) -> JsonObject:

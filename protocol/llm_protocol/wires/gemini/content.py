@@ -12,11 +12,11 @@ inside one that we make, and is unpacked when it returns.
 from __future__ import annotations
 
 import base64
-from typing import Any
+from typing import Any, final
 
 import msgspec
 
-from llm_protocol.codec.camel_fields import Fields
+from llm_protocol.codec.body import POLICY, Body
 from llm_protocol.codec.fields import bad_request, unsupported
 from llm_protocol.codec.json import JsonDecoder, WireError, decode_object, encode_json, json_text
 from llm_protocol.codec.media import parse_data_uri, sniff_media_type, unbase64
@@ -167,11 +167,29 @@ def _declaration(tool: Tool) -> JsonObject:
 # ---------------------------------------------------------------- from the wire
 
 
-def read_system(content: Fields) -> tuple[Part, ...]:
+def camel(name: str) -> str:
+    """``inline_data`` as ``inlineData``: Google takes both."""
+    first, *rest = name.split("_")
+    return first + "".join(word[:1].upper() + word[1:] for word in rest)
+
+
+@final
+class GeminiBody(Body):
+    """A JSON object from a client, whose names are taken in either case."""
+
+    def __init__(self, fields: JsonObject, where: str = "") -> None:
+        named = ((name if name == POLICY else camel(name), value) for name, value in fields.items())
+        super().__init__(dict(named), where)
+
+    def objects(self, name: str) -> list[GeminiBody]:
+        """A list of objects; empty if absent. One object counts as a list of it, as Google has it."""
+        one = self.object(name) if isinstance(self.raw.get(name), dict) else None
+        return super().objects(name) if one is None else [one]
+
+
+def read_system(content: GeminiBody) -> tuple[Part, ...]:
     """The texts of a system instruction."""
-    parts = tuple(
-        Text(Fields(raw, content.path("parts")).take("text", str) or "") for raw in content.take_list("parts")
-    )
+    parts = tuple(Text(part.string("text") or "") for part in content.objects("parts"))
     if not parts:
         raise bad_request(content.path("parts"), "systemInstruction.parts must hold text")
     return parts
@@ -183,61 +201,60 @@ class Conversation:
     def __init__(self) -> None:
         self._open: list[ToolCall] = []  # calls without a result so far, in order
 
-    def read(self, contents: list[Any]) -> list[Message]:
+    def read(self, contents: list[GeminiBody]) -> list[Message]:
         """The messages of all turns."""
         messages: list[Message] = []
-        for at, raw in enumerate(contents):
-            content = Fields(raw, f"contents[{at}]")
-            role = content.take("role", str) or "user"
+        for at, content in enumerate(contents):
+            role = content.string("role") or "user"
             if role not in ("user", "model", "function"):
-                raise bad_request(content.path("role"), f"{content.path('role')} must be user or model")
-            parts = [self._part(item, at, k) for k, item in enumerate(content.take_list("parts"))]
+                raise content.wrong("role", "user or model")
+            parts = [self._part(part, at, k) for k, part in enumerate(content.objects("parts"))]
             if role == "model":
                 _add_answer(messages, parts)
             else:
                 messages += _split(parts)
         return messages
 
-    def _part(self, raw: object, content: int, at: int) -> Part:
-        part = Fields(raw, f"contents[{content}].parts[{at}]")
-        signature = part.take("thoughtSignature", str)
-        thought = part.take("thought", bool)
-        text = part.take("text", str)
+    def _part(self, part: GeminiBody, content: int, at: int) -> Part:
+        signature = part.string("thoughtSignature")
+        thought = part.boolean("thought")
+        text = part.string("text")
         if text is not None:
             return self._text(text, signature, bool(thought), part)
-        call = part.take_fields("functionCall")
+        call = part.object("functionCall")
         if call is not None:
             return self._call(call, made_id(content, at), signature, extra_of(part))
-        result = part.take_fields("functionResponse")
+        result = part.object("functionResponse")
         if result is not None:
             return self._result(result, made_id(content, at), extra_of(part))
         image = None if thought else _decode_image(part, signature)
-        return image or _opaque(raw, part.path("text").removesuffix(".text"))
+        return image or _opaque(part)
 
-    def _text(self, text: str, signature: str | None, thought: bool, part: Fields) -> Part:
+    def _text(self, text: str, signature: str | None, thought: bool, part: GeminiBody) -> Part:
         if thought:
             return unpack(text, signature)
         return Text(text, signature, extra=extra_of(part))
 
-    def _call(self, call: Fields, made: str, signature: str | None, extra: dict[str, JsonObject] | None) -> ToolCall:
+    def _call(
+        self, call: GeminiBody, made: str, signature: str | None, extra: dict[str, JsonObject] | None
+    ) -> ToolCall:
         found = ToolCall(
-            id=call.take("id", str) or made,
+            id=call.string("id") or made,
             name=needed(call, "name"),
-            arguments=json_text(call.take("args", dict) or {}),
+            arguments=json_text(call.json_object("args") or {}),
             signature=signature,
             extra=extra,
         )
         self._open.append(found)
         return found
 
-    def _result(self, result: Fields, made: str, extra: dict[str, JsonObject] | None) -> ToolResult:
-        name, given = needed(result, "name"), result.take("id", str)
+    def _result(self, result: GeminiBody, made: str, extra: dict[str, JsonObject] | None) -> ToolResult:
+        name, given = needed(result, "name"), result.string("id")
         call = next((c for c in self._open if (c.id == given if given else c.name == name)), None)
         if call is not None:
             self._open.remove(call)
-        response = result.take("response", dict) or {}
-        text, is_error = _result_text(response)
-        images = [_decode_image(Fields(raw, result.path("parts")), None) for raw in result.take_list("parts")]
+        text, is_error = _result_text(result.json_object("response") or {})
+        images = [_decode_image(part, None) for part in result.objects("parts")]
         if not all(images):
             raise unsupported(result.path("parts"), f"{result.path('parts')} may hold pictures only")
         return ToolResult(
@@ -280,42 +297,44 @@ def _split(parts: list[Part]) -> list[Message]:
     return messages
 
 
-def needed(fields: Fields, name: str) -> str:
+def needed(fields: GeminiBody, name: str) -> str:
     """The string ``name``. Raises `BadRequestError` when it is missing or empty."""
-    value = fields.take(name, str)
+    value = fields.string(name)
     if not value:
         raise bad_request(fields.path(name), f"{fields.path(name)} is missing")
     return value
 
 
-def extra_of(part: Fields) -> dict[str, JsonObject] | None:
+def extra_of(part: GeminiBody) -> dict[str, JsonObject] | None:
     """What is left of ``part``, for the same dialect upstream."""
-    return {NAME: part.rest} if part.rest else None
+    rest = part.rest()
+    return {NAME: rest} if rest else None
 
 
-def _opaque(raw: object, where: str) -> Opaque:
-    value = Fields(raw, where).rest
+def _opaque(part: GeminiBody) -> Opaque:
+    where = part.where
+    value = GeminiBody(part.raw, where).rest()
     if not value:
         raise bad_request(where, f"{where} is empty; it needs text, inlineData, functionCall or the like")
     return Opaque(dialect=NAME, value=value)
 
 
-def _decode_image(part: Fields, signature: str | None) -> Image | None:
+def _decode_image(part: GeminiBody, signature: str | None) -> Image | None:
     """The picture of ``part``, or ``None`` where it is something else: sound, a video, a document."""
     for name in ("inlineData", "fileData"):
-        kind = part.peek(name)
-        if isinstance(kind, dict):
-            media_type = Fields(kind, part.path(name)).take("mimeType", str)
+        blob = part.object(name) if isinstance(part.raw.get(name), dict) else None
+        if blob is not None:
+            media_type = blob.string("mimeType")
             if media_type is not None and not media_type.startswith("image/"):
                 return None
-            blob = part.take_fields(name)
-            assert blob is not None
             return _blob(blob, media_type, signature, extra_of(part))
     return None
 
 
-def _blob(blob: Fields, media_type: str | None, signature: str | None, extra: dict[str, JsonObject] | None) -> Image:
-    url = blob.take("fileUri", str)
+def _blob(
+    blob: GeminiBody, media_type: str | None, signature: str | None, extra: dict[str, JsonObject] | None
+) -> Image:
+    url = blob.string("fileUri")
     if url is not None:
         return Image(url=url, media_type=media_type, signature=signature, extra=extra)
     try:
@@ -332,3 +351,33 @@ def _result_text(response: JsonObject) -> tuple[str, bool]:
         if len(response) == 1 and isinstance(value, str):
             return value, key == "error"
     return json_text(response), False
+
+
+_TYPES = frozenset(("STRING", "NUMBER", "INTEGER", "BOOLEAN", "ARRAY", "OBJECT", "NULL"))
+_ONE_SCHEMA = ("items", "additionalProperties", "not")
+_SCHEMAS = ("anyOf", "oneOf", "allOf", "prefixItems")
+_COUNTS = ("minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties")
+
+
+def json_schema(schema: object) -> Any:
+    """Google's subset of OpenAPI as JSON schema: types in lower case, ``nullable`` as a type, counts as numbers."""
+    if not isinstance(schema, dict):
+        return schema
+    found: JsonObject = {}
+    for key, value in schema.items():
+        name = camel(key)
+        if name == "type" and isinstance(value, str):
+            found[name] = value.lower() if value.upper() in _TYPES else value
+        elif name == "properties" and isinstance(value, dict):
+            found[name] = {child: json_schema(inner) for child, inner in value.items()}
+        elif name in _SCHEMAS and isinstance(value, list):
+            found[name] = [json_schema(inner) for inner in value]
+        elif name in _ONE_SCHEMA:
+            found[name] = json_schema(value)
+        elif name in _COUNTS and isinstance(value, str) and value.isdecimal():
+            found[name] = int(value)
+        elif name != "nullable":
+            found[name if "_" in key else key] = value
+    if schema.get("nullable") is True and isinstance(found.get("type"), str):
+        found["type"] = [found["type"], "null"]
+    return found

@@ -9,8 +9,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import msgspec
 
-from llm_protocol.codec.camel_fields import Fields, json_schema
-from llm_protocol.codec.fields import bad_request, json_body, undecoded, unsupported
+from llm_protocol.codec.fields import bad_request, unsupported
 from llm_protocol.content import HostedTool, JsonObject, Message, ResponseFormat, Text, Tool, ToolChoice
 from llm_protocol.dialect import Inbound, ModelInfo, WireResponse
 from llm_protocol.failures import Failure
@@ -18,7 +17,7 @@ from llm_protocol.requests import AnyRequest, ChatRequest, EmbeddingRequest, Ima
 from llm_protocol.response import LLMResponse
 from llm_protocol.runtime_fields import is_wanted, runtime_fields
 from llm_protocol.wires.gemini import errors
-from llm_protocol.wires.gemini.content import Conversation, extra_of, needed, read_system
+from llm_protocol.wires.gemini.content import Conversation, GeminiBody, extra_of, json_schema, needed, read_system
 from llm_protocol.wires.gemini.embeddings import encode_embeddings
 from llm_protocol.wires.gemini.models import encode_models
 from llm_protocol.wires.gemini.server_stream import GeminiEncoder, encode_whole
@@ -67,18 +66,14 @@ def decode_request(path: str, body: bytes) -> Inbound:
         raise bad_request(None, f"{url.path[:200]} is not /v1beta/models/MODEL:METHOD")
     folder, name, method = found.groups()
     model = unquote(name) if folder == "models" else f"tunedModels/{unquote(name)}"
-    raw = json_body(body)
-    policy = raw.pop("llm_runtime", None)
-    fields = Fields(raw, "")
-    fields.take("model", str)  # some clients repeat it; the path counts
+    fields = GeminiBody.parse(body)
+    fields.string("model")  # some clients repeat it; the path counts
     request: AnyRequest
     match method:
         case "generateContent" | "streamGenerateContent":
             request = _generate(fields, model)
         case "batchEmbedContents":
-            request = _embed(
-                [Fields(item, f"requests[{at}]") for at, item in enumerate(fields.take_list("requests"))], model
-            )
+            request = _embed(fields.objects("requests"), model)
         case "embedContent":
             request = _embed([fields], model)
         case _:
@@ -86,16 +81,16 @@ def decode_request(path: str, body: bytes) -> Inbound:
     return Inbound(
         request=request,
         stream=method == "streamGenerateContent",
-        policy=undecoded(policy),
+        policy=fields.policy(),
         json_array=method == "streamGenerateContent" and parse_qs(url.query).get("alt") != ["sse"],
         form=method,
     )
 
 
-def _generate(fields: Fields, model: str) -> ChatRequest | ImageRequest:
-    system = fields.take_fields("systemInstruction")
+def _generate(fields: GeminiBody, model: str) -> ChatRequest | ImageRequest:
+    system = fields.object("systemInstruction")
     messages = [] if system is None else [Message("system", read_system(system))]
-    contents = fields.take_list("contents")
+    contents = fields.objects("contents")
     if not contents:
         raise bad_request("contents", "contents is missing or empty: it is the list of the conversation's turns")
     messages += Conversation().read(contents)
@@ -103,13 +98,12 @@ def _generate(fields: Fields, model: str) -> ChatRequest | ImageRequest:
     choice, strict = _tool_choice(fields)
     if strict:
         tools = [msgspec.structs.replace(tool, strict=True) if isinstance(tool, Tool) else tool for tool in tools]
-    config = fields.take_fields("generationConfig") or Fields({}, "generationConfig")
+    config = fields.object("generationConfig") or GeminiBody({}, "generationConfig")
     values = _parameters(config)
     picture = _picture(config, messages, bool(tools))
     response_format = None if picture else _response_format(config)
-    fields.put_back("generationConfig", config.rest)
-    extra = {NAME: fields.rest} if fields.rest else {}
-    parameters = Parameters(**values, extra=extra)
+    fields.put_back("generationConfig", config.rest())
+    parameters = Parameters(**values, extra=extra_of(fields) or {})
     if picture:
         return ImageRequest(model=model, prompt=messages[0].text, size=picture.get("size"), parameters=parameters)
     return ChatRequest(
@@ -125,40 +119,37 @@ def _generate(fields: Fields, model: str) -> ChatRequest | ImageRequest:
 # ---------------------------------------------------------------- tools
 
 
-def _tools(fields: Fields) -> list[Tool | HostedTool]:
+def _tools(fields: GeminiBody) -> list[Tool | HostedTool]:
     found: list[Tool | HostedTool] = []
-    for at, raw in enumerate(fields.take_list("tools")):
-        entry = Fields(raw, f"tools[{at}]")
-        where = entry.path("functionDeclarations")
-        declared = entry.take_list("functionDeclarations")
-        found += [_tool(Fields(item, f"{where}[{k}]")) for k, item in enumerate(declared)]
-        found += [HostedTool(dialect=NAME, value={name: value}) for name, value in entry.rest.items()]
+    for entry in fields.objects("tools"):
+        found += [_tool(declared) for declared in entry.objects("functionDeclarations")]
+        found += [HostedTool(dialect=NAME, value={name: value}) for name, value in entry.rest().items()]
     return found
 
 
-def _tool(declared: Fields) -> Tool:
-    openapi, schema = declared.take("parameters", dict), declared.take("parametersJsonSchema", dict)
+def _tool(declared: GeminiBody) -> Tool:
+    openapi, schema = declared.json_object("parameters"), declared.json_object("parametersJsonSchema")
     return Tool(
         name=needed(declared, "name"),
-        description=declared.take("description", str),
+        description=declared.string("description"),
         parameters=schema if schema is not None else json_schema(openapi or {}),
         extra=extra_of(declared),
     )
 
 
-def _tool_choice(fields: Fields) -> tuple[ToolChoice | None, bool]:
+def _tool_choice(fields: GeminiBody) -> tuple[ToolChoice | None, bool]:
     """The choice, and whether calls are held to their schemas."""
-    config = fields.take_fields("toolConfig")
-    calling = config.take_fields("functionCallingConfig") if config else None
+    config = fields.object("toolConfig")
+    calling = config.object("functionCallingConfig") if config else None
     if config is None or calling is None:
-        fields.put_back("toolConfig", config.rest if config else None)
+        fields.put_back("toolConfig", config.rest() if config else None)
         return None, False
-    mode = (calling.take("mode", str) or "AUTO").upper()
-    names = calling.take_strings("allowedFunctionNames")
+    mode = (calling.string("mode") or "AUTO").upper()
+    names = calling.strings("allowedFunctionNames")
     if len(names) != 1 or mode != "ANY":
         calling.put_back("allowedFunctionNames", list(names))
-    config.put_back("functionCallingConfig", calling.rest)
-    fields.put_back("toolConfig", config.rest)
+    config.put_back("functionCallingConfig", calling.rest())
+    fields.put_back("toolConfig", config.rest())
     match mode:
         case "AUTO" | "VALIDATED" | "MODE_UNSPECIFIED":
             return ToolChoice("auto"), mode == "VALIDATED"
@@ -166,63 +157,63 @@ def _tool_choice(fields: Fields) -> tuple[ToolChoice | None, bool]:
             return ToolChoice("none"), False
         case "ANY":
             return (ToolChoice("named", names[0]) if len(names) == 1 else ToolChoice("required")), False
-    raise bad_request(calling.path("mode"), f"{calling.path('mode')} must be AUTO, ANY, NONE or VALIDATED")
+    raise calling.wrong("mode", "AUTO, ANY, NONE or VALIDATED")
 
 
 # ---------------------------------------------------------------- generationConfig
 
 
-def _parameters(config: Fields) -> dict[str, Any]:
-    if (config.take("candidateCount", int) or 1) != 1:
-        raise unsupported(config.path("candidateCount"), "one answer per request; ask several times")
-    thinking = config.take_fields("thinkingConfig") or Fields({}, config.path("thinkingConfig"))
-    level = thinking.take("thinkingLevel", str)
-    summary = thinking.take("includeThoughts", bool)
-    budget = thinking.take("thinkingBudget", int)
+def _parameters(config: GeminiBody) -> dict[str, Any]:
+    if (config.integer("candidateCount") or 1) != 1:
+        raise config.cannot("candidateCount", "candidateCount must be 1: send several requests for several responses")
+    thinking = config.object("thinkingConfig") or GeminiBody({}, config.path("thinkingConfig"))
+    level = thinking.string("thinkingLevel")
+    summary = thinking.boolean("includeThoughts")
+    budget = thinking.integer("thinkingBudget")
     if budget is not None and budget < 0:  # "as you like", which no other vendor knows
         thinking.put_back("thinkingBudget", budget)
         budget = None
-    config.put_back("thinkingConfig", thinking.rest)
+    config.put_back("thinkingConfig", thinking.rest())
     return {
-        "temperature": config.take("temperature", float),
-        "top_p": config.take("topP", float),
-        "top_k": config.take("topK", int),
-        "max_output_tokens": config.take("maxOutputTokens", int),
-        "stop": config.take_strings("stopSequences"),
-        "frequency_penalty": config.take("frequencyPenalty", float),
-        "presence_penalty": config.take("presencePenalty", float),
-        "seed": config.take("seed", int),
+        "temperature": config.number("temperature"),
+        "top_p": config.number("topP"),
+        "top_k": config.integer("topK"),
+        "max_output_tokens": config.integer("maxOutputTokens"),
+        "stop": config.strings("stopSequences"),
+        "frequency_penalty": config.number("frequencyPenalty"),
+        "presence_penalty": config.number("presencePenalty"),
+        "seed": config.integer("seed"),
         "reasoning_effort": None if level in (None, "THINKING_LEVEL_UNSPECIFIED") else str(level).lower(),
         "reasoning_budget": budget,
         "reasoning_summary": "auto" if summary else None,
     }
 
 
-def _response_format(config: Fields) -> ResponseFormat | None:
-    if config.peek("responseMimeType") == "text/plain":
-        config.take("responseMimeType", str)
-    if config.peek("responseMimeType") != "application/json":
+def _response_format(config: GeminiBody) -> ResponseFormat | None:
+    if config.raw.get("responseMimeType") == "text/plain":
+        config.string("responseMimeType")
+    if config.raw.get("responseMimeType") != "application/json":
         return None  # what else there is, such as text/x.enum, goes on as it came
-    config.take("responseMimeType", str)
-    openapi, schema = config.take("responseSchema", dict), config.take("responseJsonSchema", dict)
+    config.string("responseMimeType")
+    openapi, schema = config.json_object("responseSchema"), config.json_object("responseJsonSchema")
     if schema is None and openapi is None:
         return ResponseFormat(type="json")
     return ResponseFormat(type="json_schema", schema=schema if schema is not None else json_schema(openapi))
 
 
-def _picture(config: Fields, messages: list[Message], tools: bool) -> dict[str, str] | None:
+def _picture(config: GeminiBody, messages: list[Message], tools: bool) -> dict[str, str] | None:
     """What is asked of the picture, if all that is asked for is one picture from one text."""
-    modalities = config.peek("responseModalities")
+    modalities = config.raw.get("responseModalities")
     wanted = isinstance(modalities, list) and "IMAGE" in {str(item).upper() for item in modalities}
     alone = len(messages) == 1 and messages[0].role == "user" and all(type(p) is Text for p in messages[0].content)
     if not wanted or not alone or tools or not messages[0].text:
         return None
-    config.take("responseModalities", list)
-    image = config.take_fields("imageConfig")
+    config.take("responseModalities")
+    image = config.object("imageConfig")
     if image is None:
         return {"": ""}
-    ratio, scale = image.take("aspectRatio", str), image.take("imageSize", str)
-    config.put_back("imageConfig", image.rest)
+    ratio, scale = image.string("aspectRatio"), image.string("imageSize")
+    config.put_back("imageConfig", image.rest())
     if ratio is None and scale is None:
         return {"": ""}
     if (ratio or "1:1") not in ASPECTS or (scale or "1K") not in SCALES:
@@ -235,39 +226,37 @@ def _picture(config: Fields, messages: list[Message], tools: bool) -> dict[str, 
 # ---------------------------------------------------------------- embeddings
 
 
-def _embed(items: list[Fields], model: str) -> EmbeddingRequest:
+def _embed(items: list[GeminiBody], model: str) -> EmbeddingRequest:
     if not items:
         raise bad_request("requests", "requests is missing or empty: it is the list of the texts to embed")
     texts: list[str] = []
     asked: list[JsonObject] = []
     for item in items:
-        item.take("model", str)
-        content = item.take_fields("content")
+        item.string("model")
+        content = item.object("content")
         if content is None:
             raise bad_request(item.path("content"), f"{item.path('content')} is missing")
-        parts = [Fields(raw, content.path("parts")) for raw in content.take_list("parts")]
-        if not (text := "".join(_needed_text(part) for part in parts)):
+        if not (text := "".join(_needed_text(part) for part in content.objects("parts"))):
             raise bad_request(content.path("parts"), f"{content.path('parts')} is empty: it holds the text to embed")
         texts.append(text)
-        asked.append(item.rest)
+        asked.append(item.rest())
     if any(other != asked[0] for other in asked):
         raise unsupported(
             "requests", "all requests of one batch must ask for the same taskType and outputDimensionality"
         )
-    common = Fields(asked[0], "requests[0]" if len(items) > 1 else "")
-    dimensions, task = common.take("outputDimensionality", int), common.take("taskType", str)
-    extra = {NAME: common.rest} if common.rest else {}
+    common = GeminiBody(asked[0], items[0].where)
+    dimensions, task = common.integer("outputDimensionality"), common.string("taskType")
     return EmbeddingRequest(
         model=model,
         inputs=tuple(texts),
         dimensions=dimensions,
         input_type=None if task in (None, "TASK_TYPE_UNSPECIFIED") else INPUT_TYPES.get(str(task), task),
-        parameters=Parameters(extra=extra),
+        parameters=Parameters(extra=extra_of(common) or {}),
     )
 
 
-def _needed_text(part: Fields) -> str:
-    text = part.take("text", str)
+def _needed_text(part: GeminiBody) -> str:
+    text = part.string("text")
     if text is None:
         raise unsupported(part.path("text"), f"{part.path('text')} is missing: only text is embedded here")
     return text
