@@ -12,7 +12,6 @@ from datetime import date, timedelta
 from typing import Final
 
 from llm_protocol.dialect import ModelInfo
-from llm_protocol.requests import LLMProvider
 
 NOTICE: Final = timedelta(days=90)
 """A model that ends within this time is warned of, and `auto` chooses another one if it can."""
@@ -54,11 +53,11 @@ def _by_model(ends: Mapping[date, str]) -> dict[str, date]:
 # From the vendors' deprecation pages, read 29 November 2026: developers.openai.com/api/docs/deprecations,
 # platform.claude.com/docs/en/about-claude/model-deprecations, ai.google.dev/gemini-api/docs/deprecations,
 # inference-docs.cerebras.ai/support/deprecation. A name stands for its dated snapshots too.
-SHUTDOWNS: Final[Mapping[LLMProvider, Mapping[str, date]]] = {
-    LLMProvider.OPENAI: _by_model(_OPENAI),
-    LLMProvider.ANTHROPIC: _by_model(_ANTHROPIC),
-    LLMProvider.GEMINI: _by_model(_GEMINI),
-    LLMProvider.CEREBRAS: _by_model(_CEREBRAS),
+SHUTDOWNS: Final[Mapping[str, Mapping[str, date]]] = {
+    "openai": _by_model(_OPENAI),
+    "anthropic": _by_model(_ANTHROPIC),
+    "gemini": _by_model(_GEMINI),
+    "cerebras": _by_model(_CEREBRAS),
 }
 
 SNAPSHOT: Final = re.compile(r"-(\d{4}-\d{2}-\d{2}|\d{8})$")
@@ -67,7 +66,7 @@ SNAPSHOT: Final = re.compile(r"-(\d{4}-\d{2}-\d{2}|\d{8})$")
 _TUNED = re.compile(r"ft:([^:]+):")
 
 
-def shutdown_date(kind: LLMProvider, info: ModelInfo) -> date | None:
+def shutdown_date(kind: str, info: ModelInfo) -> date | None:
     """The day from which the vendor refuses the model; ``None`` where none is announced."""
     if info.shutdown_date is not None:
         return info.shutdown_date
@@ -79,13 +78,13 @@ def shutdown_date(kind: LLMProvider, info: ModelInfo) -> date | None:
     return known.get(name) or known.get(SNAPSHOT.sub("", name))
 
 
-def is_gone(kind: LLMProvider, info: ModelInfo, today: date) -> bool:
+def is_gone(kind: str, info: ModelInfo, today: date) -> bool:
     """Whether the vendor refuses the model, or by its own words should."""
     end = shutdown_date(kind, info)
     return info.lifecycle == "retired" or (end is not None and end <= today)
 
 
-def is_ending(kind: LLMProvider, info: ModelInfo, today: date) -> bool:
+def is_ending(kind: str, info: ModelInfo, today: date) -> bool:
     """Whether the model is gone, ends within `NOTICE`, or is deprecated without a date."""
     end = shutdown_date(kind, info)
     if end is None:
@@ -93,7 +92,7 @@ def is_ending(kind: LLMProvider, info: ModelInfo, today: date) -> bool:
     return info.lifecycle == "retired" or end <= today + NOTICE
 
 
-def ending(kind: LLMProvider, info: ModelInfo, today: date) -> str | None:
+def ending(kind: str, info: ModelInfo, today: date) -> str | None:
     """What there is to warn of, as the end of a sentence about the model; ``None`` if nothing."""
     if not is_ending(kind, info, today):
         return None

@@ -20,7 +20,6 @@ import msgspec
 
 from llm_protocol.model_facts import Capabilities, ModelRule
 from llm_protocol.model_table import ROWS
-from llm_protocol.requests import LLMProvider
 
 MAX_REMEMBERED: Final = 4096
 """Models of one provider whose rule is kept."""
@@ -39,7 +38,7 @@ def short_name(model: str) -> str:
 
 @final
 class ModelRules:
-    """The rules for the models of one provider, which is of kind ``vendor``.
+    """The rules for the models of one provider, whose facts are kept under ``vendor``.
 
     ``configured`` are facts by glob pattern of the model's whole name, in the order in which they count. `learn` is
     called by one writer, the catalog; `of` by everybody, synchronously.
@@ -47,7 +46,7 @@ class ModelRules:
 
     __slots__ = ("_configured", "_listed", "_remembered", "_rows", "vendor")
 
-    def __init__(self, vendor: LLMProvider, configured: Mapping[str, Capabilities] | None = None) -> None:
+    def __init__(self, vendor: str, configured: Mapping[str, Capabilities] | None = None) -> None:
         self.vendor = vendor
         self._configured = [(re.compile(translate(glob)), facts) for glob, facts in (configured or {}).items()]
         self._listed: dict[str, Capabilities] = {}
@@ -72,7 +71,7 @@ class ModelRules:
     def _look_up(self, model: str) -> ModelRule:
         if self._rows is None:
             # Compiled when a model of the vendor is first asked about.
-            self._rows = tuple((re.compile(pattern), rule) for pattern, rule in ROWS.get(self.vendor, ()))
+            self._rows = tuple((re.compile(pattern), rule) for pattern, rule in ROWS.get(self.vendor, _OTHERS))
         name = short_name(model)
         rule = next((rule for pattern, rule in self._rows if pattern.match(name)), _FREE)
         said: dict[str, Any] = {}
@@ -88,14 +87,16 @@ class ModelRules:
 
 
 _FREE: Final = ModelRule()
+_OTHERS: Final = ROWS["openai_compatible"]
+"""The rows of vendors that have none of their own."""
 
 
-@lru_cache(maxsize=len(LLMProvider))
-def rules_of(vendor: LLMProvider) -> ModelRules:
+@lru_cache(maxsize=64)
+def rules_of(vendor: str) -> ModelRules:
     """The rules of the table alone, for who knows of no provider. Nobody may teach them anything."""
     return ModelRules(vendor)
 
 
-def rule_of(vendor: LLMProvider, model: str) -> ModelRule:
+def rule_of(vendor: str, model: str) -> ModelRule:
     """The rule for ``model``, by the table alone."""
     return rules_of(vendor).of(model)

@@ -18,7 +18,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from llm_protocol.model_facts import Effort, ModelRule, Row
-from llm_protocol.requests import LLMProvider
 
 _SEES: Final = {"vision": True, "documents": True, "audio": False}
 _READS: Final = {"vision": False, "documents": False, "audio": False}
@@ -239,13 +238,13 @@ _CEREBRAS: Final = (
 _COMPATIBLE: Final = (_row(r".*image", draws=True),)
 _LOCAL: Final = (_row(r"", thinking=(), prefill=True, **_READS),)
 
-ROWS: Final[Mapping[LLMProvider, tuple[Row, ...]]] = {
-    LLMProvider.OPENAI: _OPENAI,
-    LLMProvider.ANTHROPIC: _ANTHROPIC,
-    LLMProvider.GEMINI: _GEMINI,
-    LLMProvider.COHERE: _COHERE,
-    LLMProvider.CEREBRAS: _CEREBRAS,
-    LLMProvider.OPENAI_COMPATIBLE: _COMPATIBLE,
-    LLMProvider.LOCAL: _LOCAL,
+ROWS: Final[Mapping[str, tuple[Row, ...]]] = {
+    "openai": _OPENAI,
+    "anthropic": _ANTHROPIC,
+    "gemini": _GEMINI,
+    "cohere": _COHERE,
+    "cerebras": _CEREBRAS,
+    "openai_compatible": _COMPATIBLE,
+    "local": _LOCAL,
 }
 """The rows by vendor, in the order in which they are tried."""

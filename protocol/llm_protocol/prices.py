@@ -197,7 +197,7 @@ def shipped() -> PriceTable:
 
 
 def price_of(kind: str, model: str) -> Price | None:
-    """The price of ``model`` at a vendor of ``kind`` (a value of `LLMProvider`), or ``None`` if it is not known."""
+    """The price of ``model`` at a vendor of ``kind`` (`Vendor.facts_key`), or ``None`` if it is not known."""
     return shipped().price_of(kind, model)
 
 

@@ -20,7 +20,7 @@ AUTO = "auto"
 
 
 class LLMProvider(StrEnum):
-    """The vendors. Each configured provider is of one of these kinds."""
+    """The vendors that were asked for first. All there are, by kind: `llm_protocol.vendors.VENDORS`."""
 
     OPENAI = "openai"
     ANTHROPIC = "anthropic"

@@ -33,6 +33,7 @@ from llm_protocol.events import Event, TextDelta
 from llm_protocol.policy import Policy
 from llm_protocol.requests import AUTO, AnyRequest
 from llm_protocol.response import LLMResponse
+from llm_protocol.vendor import Vendor
 from llm_runtime.config import Config
 from llm_runtime.hosts.actions import Action, Actions
 from llm_runtime.hosts.feed import Feed, Received
@@ -324,13 +325,13 @@ def _current_task() -> asyncio.Task[Any]:
 
 
 @asynccontextmanager
-async def open_runtime(config: ConfigSource = None) -> AsyncIterator[AsyncioRuntime]:
+async def open_runtime(config: ConfigSource = None, *, vendors: Sequence[Vendor] = ()) -> AsyncIterator[AsyncioRuntime]:
     """Run the system around a block of an asyncio program; see `llm_runtime.open_runtime`.
 
     A runtime that gives up cancels the task that is in the block, and raises what it ended with when that leaves.
     """
     owner = _current_task()
-    loop, portal, opened, closed = _Loop(), Portal(config), asyncio.Event(), asyncio.Event()
+    loop, portal, opened, closed = _Loop(), Portal(config, vendors), asyncio.Event(), asyncio.Event()
     runtimes: list[TrioRuntime] = []
     errors: list[BaseException] = []
     in_block = False

@@ -12,9 +12,9 @@ from llm_actors.kernel import ChildSpec, Intensity, MailboxSpec, Overflow, Strat
 from llm_actors.provider import Endpoint, ProviderActor, ProviderMessage, ProviderRef, ProviderSpec
 from llm_actors.transport import Dial, TlsTrust
 from llm_protocol.model_rules import ModelRules
-from llm_protocol.requests import LLMProvider
-from llm_protocol.wires import client_dialect
-from llm_runtime.config import VENDORS, Provider
+from llm_protocol.vendor import UnknownVendorError, VendorTable
+from llm_protocol.vendors import VENDORS
+from llm_runtime.config import ConfigError, Provider
 
 WAITING_REQUESTS = 1_000
 """Requests that wait for one of a provider's slots; one more is refused."""
@@ -34,19 +34,24 @@ class Supervised(NamedTuple):
     ref: ProviderRef
 
 
-def provider_spec(name: str, provider: Provider) -> ProviderSpec:
-    """What the configuration's entry ``name`` describes, resolved."""
+def provider_spec(name: str, provider: Provider, vendors: VendorTable = VENDORS) -> ProviderSpec:
+    """What the configuration's entry ``name`` describes, resolved. Raises `ConfigError` for a kind there is not."""
+    try:
+        vendor = vendors[provider.kind]
+    except UnknownVendorError as exc:
+        raise ConfigError(str(exc), "providers", name, "kind") from None
+    rules = ModelRules(vendor.facts_key, provider.capabilities)
     return ProviderSpec(
         name=name,
-        kind=provider.kind,
-        dialect=client_dialect(provider.kind, ModelRules(provider.kind, provider.capabilities)),
-        endpoint=Endpoint(provider.base_url or VENDORS[provider.kind].base_url or NOWHERE),
+        vendor=vendor,
+        dialect=vendor.client(rules),
+        endpoint=Endpoint(provider.base_url or vendor.base_url or NOWHERE),
         key=provider.api_key,
         models=provider.models,
         trust=TlsTrust(ca_file=provider.ca_file),
         timeouts=provider.timeouts,
         max_answer=provider.max_answer_mb,
-        max_concurrency=provider.limits.max_concurrency or VENDORS[provider.kind].max_concurrency,
+        max_concurrency=provider.limits.max_concurrency or vendor.max_concurrency,
     )
 
 
@@ -56,7 +61,7 @@ def supervised(spec: ProviderSpec, *, dial: Dial | None = None) -> Supervised:
     ``dial``: another way to the network, for tests.
     """
     engine: list[ChildSpec[Never]] = []
-    if spec.kind is LLMProvider.LOCAL:
+    if spec.vendor.local:
         from llm_runtime.local_model import engine_spec
 
         engine = [engine_spec(spec.endpoint)]

@@ -25,12 +25,13 @@ from llm_protocol.requests import (
     AUTO,
     AnyRequest,
     ChatRequest,
-    LLMProvider,
     RequestType,
     answer_type,
 )
 from llm_protocol.response import LLMResponse, Usage
+from llm_protocol.vendor import Vendor
 from llm_runtime.config import Config
+from llm_runtime.config.vendors import installed_vendors, with_vendors
 from llm_runtime.options import checked
 from llm_runtime.providers import provider_spec, supervised
 from llm_runtime.requesting import RequestMethods
@@ -62,8 +63,9 @@ class Runtime(RequestMethods[ResponseStream]):
         self, config: Config, *, doors: Callable[[Runtime], Sequence[ChildSpec[Never]]] = lambda _: ()
     ) -> None:
         self.config = config
-        providers = [supervised(provider_spec(name, provider)) for name, provider in config.enabled.items()]
-        self._kinds = {each.spec.name: each.spec.kind for each in providers}
+        specs = [provider_spec(name, provider, config.vendors) for name, provider in config.enabled.items()]
+        providers = [supervised(spec) for spec in specs]
+        self._vendors = {spec.name: spec.vendor for spec in specs}
         self._tree = Tree(config, providers, self._cost_of, doors=doors(self))
         self._unpriced: set[str] = set()
         self._open = False
@@ -233,7 +235,7 @@ class Runtime(RequestMethods[ResponseStream]):
         services, now = self._tree.services, trio.current_time()
         limiter, cache = limiter_snapshot(services.limiter), cache_snapshot(services.cache)
         known = services.selector.circuits
-        breakers = {name: known.provider(name, now).state for name in self._kinds}
+        breakers = {name: known.provider(name, now).state for name in self._vendors}
         circuits = {(each.provider, each.model): state for each, state in known.not_closed(now)}
         explored = services.selector.exploration()
         return MetricsSnapshot(services.meter, self.tree(), breakers, circuits, limiter, cache, explored)
@@ -241,10 +243,10 @@ class Runtime(RequestMethods[ResponseStream]):
     def _cost_of(self, provider: str, model: str, usage: Usage) -> float | None:
         from llm_protocol.prices import cost_of
 
-        kind = self._kinds[provider]
-        if kind is LLMProvider.LOCAL:
+        vendor = self._vendors[provider]
+        if vendor.free:
             return 0.0
-        cost = cost_of(kind, model, usage)
+        cost = cost_of(vendor.facts_key, model, usage)
         if cost is None:
             self._say_unpriced(f"{provider}/{model}")
         return cost
@@ -256,18 +258,22 @@ class Runtime(RequestMethods[ResponseStream]):
 
 
 @asynccontextmanager
-async def open_runtime(config: ConfigSource = None) -> AsyncIterator[Runtime]:
+async def open_runtime(config: ConfigSource = None, *, vendors: Sequence[Vendor] = ()) -> AsyncIterator[Runtime]:
     """Run the system around a block of a Trio program.
 
     ``config`` is a `Config`, the path of a TOML file, or nothing: then the providers are those whose usual key is
-    in the environment, and the local model where it is installed. Raises `ConfigError`. Leaving the block lets
+    in the environment, and the local model where it is installed. ``vendors`` are known to this runtime beside
+    those of `llm_protocol.vendors` and, where the configuration is read here, of installed packages (entry points
+    in the group ``llm_runtime.vendors``). Raises `ConfigError`. Leaving the block lets
     requests in hand finish for ``server.drain_s``; cancelling it ends them at once. What the block raises comes out as
     itself; a runtime that gives up cancels the block and raises `GaveUp` in an exception group. Two runtimes in one
     process do not share anything.
     """
     _require_trio()
-    if not isinstance(config, Config):
-        config = await trio.to_thread.run_sync(_configured, config)
+    if isinstance(config, Config):
+        config = msgspec.structs.replace(config, vendors=with_vendors(config.vendors, vendors))
+    else:
+        config = await trio.to_thread.run_sync(_configured, config, vendors)
     async with Runtime(config).running() as runtime:
         yield runtime
 
@@ -280,8 +286,13 @@ def _require_trio() -> None:
         raise RuntimeError(f"llm_runtime.open_runtime runs on Trio; {where}") from None
 
 
-def _configured(file: str | os.PathLike[str] | None, environ: Mapping[str, str] = os.environ) -> Config:
+def _configured(
+    file: str | os.PathLike[str] | None, vendors: Sequence[Vendor], environ: Mapping[str, str] = os.environ
+) -> Config:
     from llm_runtime.config import discover, load
     from llm_runtime.local_model import is_installed
 
-    return discover(environ, local=is_installed()) if file is None else load(file, environ, local=is_installed())
+    known, local = with_vendors(installed_vendors(), vendors), is_installed()
+    if file is None:
+        return discover(environ, local=local, vendors=known)
+    return load(file, environ, local=local, vendors=known)

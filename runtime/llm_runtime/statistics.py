@@ -17,7 +17,6 @@ from llm_actors.kernel import TreeNode
 from llm_actors.limiter import ProviderLimitStatistics
 from llm_actors.orchestrator import Histogram, Metrics
 from llm_actors.selector import CircuitState, ExplorationStatistics
-from llm_protocol.requests import LLMProvider
 from llm_runtime.config import Config
 from llm_runtime.metrics import SESSIONS, MetricsSnapshot
 
@@ -58,7 +57,7 @@ class ProviderStatistics(msgspec.Struct, frozen=True, kw_only=True):
     ``limits`` is ``None`` where nothing is limited.
     """
 
-    kind: LLMProvider
+    kind: str
     breaker: CircuitState
     circuits: dict[str, CircuitState]
     attempts: dict[str, int]
@@ -148,7 +147,7 @@ def _sharing(moment: MetricsSnapshot, config: Config) -> SharedLimitsStatistics 
     return SharedLimitsStatistics.ON if moment.limiter.shared else SharedLimitsStatistics.LOST
 
 
-def _provider(name: str, kind: LLMProvider, moment: MetricsSnapshot) -> ProviderStatistics:
+def _provider(name: str, kind: str, moment: MetricsSnapshot) -> ProviderStatistics:
     meter = moment.meter
     return ProviderStatistics(
         kind=kind,

@@ -29,6 +29,7 @@ from llm_protocol.events import Event, TextDelta
 from llm_protocol.policy import Policy
 from llm_protocol.requests import AUTO, AnyRequest
 from llm_protocol.response import LLMResponse
+from llm_protocol.vendor import Vendor
 from llm_runtime.ensemble import answers, collaboration
 from llm_runtime.hosts.feed import Feed, Received
 from llm_runtime.hosts.portal import Portal, PortalCall
@@ -357,11 +358,13 @@ def _judge_here(judge: Judge, portal: Portal, box: _Box) -> Judge:
     return ask
 
 
-def open_runtime(config: ConfigSource = None) -> SyncRuntime:
-    """Start a runtime; see `llm_runtime.open_runtime` for ``config``. Returns when it is open; raises `ConfigError`."""
+def open_runtime(config: ConfigSource = None, *, vendors: Sequence[Vendor] = ()) -> SyncRuntime:
+    """Start a runtime; see `llm_runtime.open_runtime` for ``config`` and ``vendors``. Returns when it is open; raises
+    `ConfigError`.
+    """
     opened: SimpleQueue[tuple[TrioRuntime | None, BaseException | None]] = SimpleQueue()
     closed: SimpleQueue[BaseException | None] = SimpleQueue()
-    portal = Portal(config)
+    portal = Portal(config, vendors)
     portal.start(lambda runtime, error: opened.put((runtime, error)), closed.put)
     try:
         runtime, error = opened.get()

@@ -34,7 +34,6 @@ from llm_actors.orchestrator import Orchestrator, OrchestratorMessage, Orchestra
 from llm_actors.selector import CostOf, Selector, Weights, selector_child
 from llm_protocol.codec.chat_adapter import offered
 from llm_protocol.policy import CachePolicy
-from llm_protocol.requests import LLMProvider
 from llm_runtime.config import Config
 from llm_runtime.providers import Supervised
 
@@ -128,7 +127,7 @@ class Tree:
     def _target_of(self, candidate: Candidate) -> Target:
         known = self._providers[candidate.provider]
         # The local model moves with each start of its process; what it answers does not depend on where it is.
-        address = "" if known.kind is LLMProvider.LOCAL else f"{known.endpoint.origin}{known.endpoint.base}"
+        address = "" if known.vendor.local else f"{known.endpoint.origin}{known.endpoint.base}"
         return Target(candidate.provider, candidate.model, known.dialect.name, known.dialect.version, address)
 
 
@@ -142,7 +141,7 @@ def _catalog(providers: Sequence[Supervised]) -> Catalog:
     catalog = Catalog()
     for each in providers:
         known = each.spec
-        catalog.add(known.name, known.kind, offered(known.dialect.request_types), known.models, known.dialect.rules)
+        catalog.add(known.name, known.vendor, offered(known.dialect.request_types), known.models, known.dialect.rules)
     return catalog
 
 

@@ -7,7 +7,7 @@ from trio.testing import MockClock
 
 from llm_protocol.failures import MAX_RETRY_AFTER_SECONDS, Failure, FailureKind
 from llm_protocol.requests import LLMProvider
-from llm_protocol.wires import server_dialect
+from llm_protocol.vendors import VENDORS
 from support.attempts import answer, status, world
 
 YEAR = 365 * 86_400.0
@@ -46,7 +46,7 @@ async def test_another_hint_is_none(autojump_clock: MockClock) -> None:
 @pytest.mark.parametrize("kind", [kind for kind in LLMProvider if kind is not LLMProvider.LOCAL])
 def test_a_client_is_never_told_to_stay_away_for_a_year(kind: LLMProvider) -> None:
     failure = Failure(kind=FailureKind.RATE_LIMITED, message="no", retry_after=YEAR)
-    told = server_dialect(kind).encode_error(failure)
+    told = VENDORS[kind].server().encode_error(failure)
 
     hour = str(int(MAX_RETRY_AFTER_SECONDS))
     assert told.header("retry-after") == hour or f'"{hour}s"'.encode() in told.body  # Google says it in the body

@@ -13,6 +13,7 @@ from llm_protocol.dialect import ModelInfo
 from llm_protocol.errors import LLMClientError, ModelNotFoundError, UnsupportedError
 from llm_protocol.policy import Policy
 from llm_protocol.requests import AnyRequest, ChatRequest, EmbeddingRequest, LLMProvider, RequestType
+from llm_protocol.vendors import VENDORS
 
 TALK = frozenset({RequestType.CHAT})
 PROVIDERS = ("cheap", "dear", "vendor")
@@ -26,9 +27,9 @@ ROUTES = {
 @pytest.fixture
 def catalog() -> Catalog:
     made = Catalog(lambda: date(2026, 6, 1))
-    made.add("cheap", LLMProvider.OPENAI_COMPATIBLE, TALK, ("small", "shared", "dear/big"))
-    made.add("dear", LLMProvider.OPENAI_COMPATIBLE, TALK | {RequestType.EMBEDDING}, ("big", "shared"))
-    made.add("vendor", LLMProvider.OPENAI, TALK)
+    made.add("cheap", VENDORS[LLMProvider.OPENAI_COMPATIBLE], TALK, ("small", "shared", "dear/big"))
+    made.add("dear", VENDORS[LLMProvider.OPENAI_COMPATIBLE], TALK | {RequestType.EMBEDDING}, ("big", "shared"))
+    made.add("vendor", VENDORS[LLMProvider.OPENAI], TALK)
     made.update("vendor", [ModelInfo(id="gpt-5-mini"), ModelInfo(id="gpt-5"), ModelInfo(id="old")])
     return made
 
@@ -123,7 +124,7 @@ def test_the_judge_of_a_route_may_be_used_in_it(catalog: Catalog) -> None:
 def test_what_is_not_allowed_is_answered_as_what_does_not_exist(catalog: Catalog, asked: str) -> None:
     """Word for word as in a runtime that has nothing else."""
     only = Catalog()
-    only.add("cheap", LLMProvider.OPENAI_COMPATIBLE, TALK, ("small",))
+    only.add("cheap", VENDORS[LLMProvider.OPENAI_COMPATIBLE], TALK, ("small",))
     router = Router(catalog, {}, allowed={"me": Allowed(["cheap/small"], PROVIDERS)})
     with pytest.raises(ModelNotFoundError) as seen:
         router.route(chat(asked))
@@ -143,7 +144,7 @@ def test_what_is_not_allowed_is_answered_as_what_does_not_exist(catalog: Catalog
 def test_no_error_names_what_is_not_allowed(
     catalog: Catalog, request_: AnyRequest, error: type[LLMClientError]
 ) -> None:
-    catalog.add("unheard-of", LLMProvider.OPENAI, TALK)
+    catalog.add("unheard-of", VENDORS[LLMProvider.OPENAI], TALK)
     router = Router(catalog, ROUTES, allowed={"me": Allowed(["cheap/small"], PROVIDERS, ROUTES)})
     with pytest.raises(error) as caught:
         router.route(request_)

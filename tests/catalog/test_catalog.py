@@ -11,6 +11,7 @@ from llm_protocol.content import Message
 from llm_protocol.dialect import ModelInfo
 from llm_protocol.errors import ModelNotFoundError, UnsupportedError
 from llm_protocol.requests import ChatRequest, EmbeddingRequest, LLMProvider, RequestType
+from llm_protocol.vendors import VENDORS
 
 TALK = frozenset({RequestType.CHAT, RequestType.COMPLETION, RequestType.CODE_GENERATION})
 
@@ -18,9 +19,9 @@ TALK = frozenset({RequestType.CHAT, RequestType.COMPLETION, RequestType.CODE_GEN
 @pytest.fixture
 def catalog() -> Catalog:
     made = Catalog(lambda: date(2026, 6, 1))
-    made.add("primary", LLMProvider.OPENAI_COMPATIBLE, TALK, ("m1", "shared"))
-    made.add("backup", LLMProvider.OPENAI_COMPATIBLE, TALK | {RequestType.EMBEDDING}, ("shared", "m2"))
-    made.add("asked", LLMProvider.OPENAI, TALK)
+    made.add("primary", VENDORS[LLMProvider.OPENAI_COMPATIBLE], TALK, ("m1", "shared"))
+    made.add("backup", VENDORS[LLMProvider.OPENAI_COMPATIBLE], TALK | {RequestType.EMBEDDING}, ("shared", "m2"))
+    made.add("asked", VENDORS[LLMProvider.OPENAI], TALK)
     return made
 
 
@@ -38,7 +39,7 @@ def test_a_model_that_is_not_on_the_list_is_passed_through(catalog: Catalog) -> 
 
 def test_the_local_model_answers_to_its_own_name_only(catalog: Catalog) -> None:
     """Its server does not look at the name: ``local/gpt-5`` would be answered, by a model of 135 M parameters."""
-    catalog.add("local", LLMProvider.LOCAL, TALK, ("smollm2",))
+    catalog.add("local", VENDORS[LLMProvider.LOCAL], TALK, ("smollm2",))
     assert catalog.resolve(chat("local/smollm2")) == [Candidate("local", "smollm2")]
     for asked in (chat("local/gpt-5"), chat("gpt-5", provider="local")):
         with pytest.raises(ModelNotFoundError, match=r"there is no model '(local/)?gpt-5'"):
@@ -47,7 +48,7 @@ def test_the_local_model_answers_to_its_own_name_only(catalog: Catalog) -> None:
 
 def test_auto_without_any_model_names_who_could_not_be_asked() -> None:
     catalog = Catalog()
-    catalog.add("unreachable", LLMProvider.OPENAI, TALK)
+    catalog.add("unreachable", VENDORS[LLMProvider.OPENAI], TALK)
     with pytest.raises(ModelNotFoundError, match="offers a model for chat; could not be asked for theirs: unreachable"):
         catalog.resolve(chat("auto"))
 
@@ -102,14 +103,14 @@ def test_auto_means_one_model_where_vectors_are_asked_for() -> None:
     """Those of two models cannot be compared: a request now and then by another one would spoil an index."""
     catalog = Catalog()
     for name, *models in (("a", "e1"), ("b", "e2"), ("c", "e1", "e2")):
-        catalog.add(name, LLMProvider.OPENAI_COMPATIBLE, frozenset({RequestType.EMBEDDING}), models)
+        catalog.add(name, VENDORS[LLMProvider.OPENAI_COMPATIBLE], frozenset({RequestType.EMBEDDING}), models)
     request = EmbeddingRequest(inputs=("x",))
     assert catalog.resolve(request) == [Candidate("a", "e1"), Candidate("c", "e1")]
 
 
 def test_auto_means_the_local_model_only_where_there_is_no_other(catalog: Catalog) -> None:
-    catalog.add("local", LLMProvider.LOCAL, TALK, ("smollm2",))
+    catalog.add("local", VENDORS[LLMProvider.LOCAL], TALK, ("smollm2",))
     assert "local" not in {candidate.provider for candidate in catalog.resolve(chat("auto"))}
     alone = Catalog()
-    alone.add("local", LLMProvider.LOCAL, TALK, ("smollm2",))
+    alone.add("local", VENDORS[LLMProvider.LOCAL], TALK, ("smollm2",))
     assert alone.resolve(chat("auto")) == [Candidate("local", "smollm2")]

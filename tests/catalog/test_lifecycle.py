@@ -27,7 +27,7 @@ from llm_protocol.requests import (
     RequestType,
 )
 from llm_protocol.secret import Secret
-from llm_protocol.wires import client_dialect, server_dialect
+from llm_protocol.vendors import VENDORS
 from llm_runtime import open_runtime
 from llm_runtime.config import Config, Provider
 from support.model_lists import MODEL_LISTS
@@ -68,13 +68,13 @@ CHOSEN: dict[LLMProvider, dict[str, str]] = {
 
 
 def infos(kind: LLMProvider) -> tuple[ModelInfo, ...]:
-    return client_dialect(kind).decode_models(MODEL_LISTS[kind]).models
+    return VENDORS[kind].client().decode_models(MODEL_LISTS[kind]).models
 
 
 def listing(kind: LLMProvider, today: date, *models: ModelInfo) -> Catalog:
     """A catalog with one provider ``p``, which lists ``models``; without them, what its vendor publishes."""
     made = Catalog(lambda: today)
-    made.add("p", kind, offered(client_dialect(kind).request_types))
+    made.add("p", VENDORS[kind], offered(VENDORS[kind].client().request_types))
     made.update("p", models or infos(kind))
     return made
 
@@ -96,7 +96,7 @@ def test_auto_chooses_a_model_that_lives_and_can_do_it(kind: LLMProvider, what: 
 
 def test_every_request_type_of_every_vendor_is_chosen_for() -> None:
     for kind, chosen in CHOSEN.items():
-        assert {REQUESTS[what].request_type for what in chosen} == offered(client_dialect(kind).request_types)
+        assert {REQUESTS[what].request_type for what in chosen} == offered(VENDORS[kind].client().request_types)
 
 
 WITHOUT_NEW = ("gpt-audio-2", "gpt-5-mini", "gpt-5", "gpt-4o-mini", "gpt-4.1-mini", "gpt-realtime-2", "whisper-1")
@@ -141,7 +141,7 @@ def test_of_configured_models_the_first_that_lives_is_the_default() -> None:
 
     def configured(today: date, *models: str) -> str:
         made = Catalog(lambda: today)
-        made.add("p", LLMProvider.OPENAI, frozenset(RequestType), models)
+        made.add("p", VENDORS[LLMProvider.OPENAI], frozenset(RequestType), models)
         return auto(made)
 
     models = ("gpt-5", "gpt-4o", "gpt-audio-2", "gpt-6-luna")
@@ -160,7 +160,7 @@ def test_a_compatible_servers_first_model_for_conversations_is_its_default() -> 
 def test_the_choice_changes_at_midnight() -> None:
     today = DECEMBER
     made = Catalog(lambda: today)
-    made.add("p", LLMProvider.OPENAI, frozenset(RequestType))
+    made.add("p", VENDORS[LLMProvider.OPENAI], frozenset(RequestType))
     made.update("p", [_model("gpt-4o-mini"), _model("gpt-4.1-mini")])
     assert auto(made) == "gpt-4o-mini"
     today = JANUARY
@@ -181,7 +181,7 @@ def test_what_is_said_of_a_models_end() -> None:
 
 def test_what_ends_soon_is_told_configured_models_first() -> None:
     made = listing(LLMProvider.OPENAI, DECEMBER, *map(_model, ("gpt-4o", "gpt-5", "gpt-6-luna")))
-    made.add("q", LLMProvider.ANTHROPIC, frozenset(RequestType), ("claude-opus-4-5", "claude-sonnet-4-5"))
+    made.add("q", VENDORS[LLMProvider.ANTHROPIC], frozenset(RequestType), ("claude-opus-4-5", "claude-sonnet-4-5"))
     assert made.all_ending() == [
         (Candidate("q", "claude-sonnet-4-5"), "was shut down on 2026-11-30"),
         (Candidate("q", "claude-opus-4-5"), "shuts down on 2027-01-22, in 38 days"),
@@ -247,14 +247,14 @@ ENTRIES: dict[LLMProvider, tuple[dict[str, Any], ModelInfo]] = {
 @pytest.mark.parametrize("kind", ENTRIES)
 def test_lists_say_when_a_model_ends_on_both_sides(kind: LLMProvider) -> None:
     body, info = ENTRIES[kind]
-    assert client_dialect(kind).decode_models(json.dumps(body).encode()).models == (info,)
-    assert client_dialect(kind).decode_models(server_dialect(kind).encode_models([info])).models == (info,)
+    assert VENDORS[kind].client().decode_models(json.dumps(body).encode()).models == (info,)
+    assert VENDORS[kind].client().decode_models(VENDORS[kind].server().encode_models([info])).models == (info,)
 
 
 @pytest.mark.parametrize("stage", ["DEPRECATED", "RETIRED"])
 def test_gemini_says_of_some_stages_that_they_cannot_be_used(stage: str) -> None:
     body = {"models": [{"name": "models/a", "modelStatus": {"modelStage": stage}}]}
-    (info,) = client_dialect(LLMProvider.GEMINI).decode_models(json.dumps(body).encode()).models
+    (info,) = VENDORS[LLMProvider.GEMINI].client().decode_models(json.dumps(body).encode()).models
     assert info.lifecycle == "retired"
 
 
@@ -276,15 +276,15 @@ def test_what_is_no_date_and_no_word_costs_nothing_else(odd: Any) -> None:
     }
     body = json.dumps({"data": [entry], "models": [entry]}).encode()
     for kind in CHOSEN:
-        (info,) = client_dialect(kind).decode_models(body).models
+        (info,) = VENDORS[kind].client().decode_models(body).models
         assert (info.id, info.lifecycle, info.shutdown_date) == ("a", "active", None)
 
 
 @pytest.mark.parametrize("kind", CHOSEN)
 def test_a_list_of_names_that_no_row_knows_is_chosen_from_by_what_they_say(kind: LLMProvider) -> None:
     """As the fake provider's is, and that of a server behind a vendor's address; over the wire and back."""
-    body = server_dialect(kind).encode_models([_model(name) for name in ("fake-image", "fake-embed", "fake-chat")])
-    catalog = listing(kind, NOVEMBER, *client_dialect(kind).decode_models(body).models)
+    body = VENDORS[kind].server().encode_models([_model(name) for name in ("fake-image", "fake-embed", "fake-chat")])
+    catalog = listing(kind, NOVEMBER, *VENDORS[kind].client().decode_models(body).models)
     told = {what: auto(catalog, what) for what in CHOSEN[kind]}
     assert told == {what: {"embedding": "fake-embed", "image": "fake-image"}.get(what, "fake-chat") for what in told}
 

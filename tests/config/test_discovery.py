@@ -4,7 +4,8 @@ import pytest
 
 from llm_protocol.requests import LLMProvider
 from llm_protocol.secret import Secret
-from llm_runtime.config import VENDORS, Timeouts, discover
+from llm_protocol.vendors import VENDORS
+from llm_runtime.config import Timeouts, discover
 
 KINDS = [LLMProvider.OPENAI, LLMProvider.ANTHROPIC, LLMProvider.GEMINI, LLMProvider.COHERE, LLMProvider.CEREBRAS]
 

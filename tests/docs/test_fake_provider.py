@@ -5,12 +5,10 @@ from pathlib import Path
 
 import msgspec
 
-from llm_protocol.requests import LLMProvider
 from llm_runtime.cli.arguments import parser
 from llm_runtime.fake import FakeProvider, Fault, ScriptRule, load_script
 from llm_runtime.fake.delivery import GZIP_BYTES, LINE_BYTES
 from llm_runtime.fake.journal import MAX_BODY_BYTES, MAX_REQUESTS
-from llm_runtime.fake.vendors import KINDS
 
 TEXT = (Path(__file__).parents[2] / "docs" / "fake-provider.md").read_text()
 [SCRIPT] = re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)
@@ -28,8 +26,8 @@ def test_every_fault_and_base_url_is_told() -> None:
     for fault in Fault:
         assert f"| `{fault}` |" in TEXT
     fake = FakeProvider(port=8090)
-    for kind in KINDS:
-        assert f"| `{kind}` | `{fake.base_url(LLMProvider(kind))}` |" in TEXT
+    for kind in fake.vendors:
+        assert f"| `{kind}` | `{fake.base_url(kind)}` |" in TEXT
 
 
 def test_the_numbers_are_those_of_the_code() -> None:

@@ -83,7 +83,7 @@ async def run_whole(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
         await run(source)
     [main] = mains
     async with FakeProvider() as fake:
-        monkeypatch.setattr(llm_runtime.runtime, "_configured", lambda _: config(fake))
+        monkeypatch.setattr(llm_runtime.runtime, "_configured", lambda *_: config(fake))
         await main()
 
 

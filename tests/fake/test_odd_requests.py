@@ -10,12 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_protocol.requests import LLMProvider
+from llm_protocol.vendors import VENDORS
 from llm_runtime.fake import FakeToolCall, ScriptRule
 from llm_runtime.fake.delivery import DeliveryEnd
 from llm_runtime.fake.journal import Seen
 from llm_runtime.fake.provider import MODELS
 from llm_runtime.fake.replies import Replies
 from llm_runtime.fake.script import Script
+from llm_runtime.fake.vendors import fakeable
 from llm_runtime.server.http1 import RequestParser
 from support.mutations import mutated
 
@@ -75,7 +77,13 @@ BODIES: dict[str, dict[str, Any]] = {
     },
     "/v2/embed": {"model": "m", "texts": ["a"], "input_type": "search_query", "output_dimension": 3},
 }
-REPLIES = Replies(Script([ScriptRule(contains="weather", tool_calls=(FakeToolCall(name="f"),))]), None, None, MODELS)
+REPLIES = Replies(
+    Script([ScriptRule(contains="weather", tool_calls=(FakeToolCall(name="f"),))]),
+    fakeable(VENDORS),
+    None,
+    None,
+    MODELS,
+)
 
 
 def answered(path: str, body: bytes) -> int | None:

@@ -22,7 +22,7 @@ from llm_runtime.fake.answers import picture, vector
 from llm_runtime.runtime import Runtime
 from llm_runtime.server import ListenAddress, server_child
 from support.faking import KEY
-from support.offers import NEVER_STREAMED, TYPES, VENDORS, Offer, offer
+from support.offers import NEVER_STREAMED, TITLES, TYPES, Offer, offer
 from support.server import HttpClient, Reply
 
 PATHS = {
@@ -40,7 +40,7 @@ BODIES: dict[RequestType, dict[str, Any]] = {
     RequestType.CODE_GENERATION: {"instruction": "fibonacci", "language": "python"},
 }
 CODE = ScriptRule(contains="fibonacci", text="```python\ndef fib(): ...\n```")
-HTTP_CASES = [(kind, each, stream) for kind in VENDORS for each in PATHS for stream in (False, True)]
+HTTP_CASES = [(kind, each, stream) for kind in TITLES for each in PATHS for stream in (False, True)]
 
 
 class Door:
@@ -62,7 +62,7 @@ async def door() -> AsyncIterator[Door]:
     async with FakeProvider(CODE, key=KEY) as fake:
         providers = {
             kind.value: Provider(kind=kind, base_url=fake.base_url(kind), api_key=Secret(KEY), models=("m",))
-            for kind in VENDORS
+            for kind in TITLES
         }
         addresses: list[ListenAddress] = []
         config = Server(port=0, drain_s=0.5)
@@ -113,7 +113,7 @@ async def test_it_works_end_to_end_or_is_refused_before_any_call(
             assert opened.fake.journal.asked == 0
         elif offer(kind, request_type) is Offer.REFUSED:
             assert (reply.status, reply.json["error"]["code"]) == (400, "unsupported_parameter")
-            able = [other.value for other in VENDORS if offer(other, request_type) is not Offer.REFUSED]
+            able = [other.value for other in TITLES if offer(other, request_type) is not Offer.REFUSED]
             assert reply.json["error"]["message"].endswith(f"configured providers that can: {', '.join(able)}")
             assert opened.fake.journal.asked == 0
         else:
@@ -123,7 +123,7 @@ async def test_it_works_end_to_end_or_is_refused_before_any_call(
             assert opened.fake.journal.requests[0].stream is stream
 
 
-@pytest.mark.parametrize("kind", VENDORS)
+@pytest.mark.parametrize("kind", TITLES)
 @pytest.mark.parametrize(
     ("status", "told", "code"),
     [(400, 400, "invalid_request"), (401, 502, "provider_auth"), (404, 404, "model_not_found")],
@@ -139,7 +139,7 @@ async def test_what_cannot_get_better_is_one_call_and_a_typed_error(
         assert opened.fake.journal.asked == 1
 
 
-@pytest.mark.parametrize("kind", VENDORS)
+@pytest.mark.parametrize("kind", TITLES)
 @pytest.mark.parametrize("stream", [False, True])
 async def test_when_the_client_leaves_the_vendor_is_left_within_a_second(kind: LLMProvider, stream: bool) -> None:
     body = {"model": f"{kind}/m", **BODIES[RequestType.CHAT], "stream": stream}

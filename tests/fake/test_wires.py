@@ -168,7 +168,7 @@ async def test_one_port_tells_vendors_apart_without_a_mount(autojump_clock: Mock
         await raw(fake, "GET", "/openai_compatible/v1/models")
         await raw(fake, "POST", "/v2/chat", {"model": "m", "messages": [{"role": "user", "content": "hi"}]})
         await raw(fake, "POST", "/v1beta/models/m:generateContent", {"contents": [{"parts": [{"text": "hi"}]}]})
-        assert [seen.kind.value for seen in fake.journal.requests] == [
+        assert [seen.kind for seen in fake.journal.requests] == [
             "openai", "anthropic", "gemini", "cohere", "cerebras", "openai_compatible", "cohere", "gemini",
         ]  # fmt: skip
         assert {seen.status for seen in fake.journal.requests} == {200}

@@ -17,7 +17,7 @@ from hosts.conftest import Upstream
 def test_the_program_runs(
     heading: str, ends: str, upstream: Upstream, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(llm_runtime.runtime, "_configured", lambda _: upstream.config)
+    monkeypatch.setattr(llm_runtime.runtime, "_configured", lambda *_: upstream.config)
     exec(compile(program(heading), "docs/embedding.md", "exec"), {"__name__": "snippet"})
     said = capsys.readouterr().out
     assert said.startswith("You said: Say hello.")

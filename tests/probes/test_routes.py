@@ -9,6 +9,7 @@ from llm_actors.orchestrator import Router
 from llm_protocol.dialect import ModelInfo
 from llm_protocol.policy import Policy
 from llm_protocol.requests import LLMProvider, RequestType
+from llm_protocol.vendors import VENDORS
 from llm_runtime.probes import CheckStatus
 from llm_runtime.probes.routes import Known, route
 
@@ -26,7 +27,7 @@ def told(
 ) -> tuple[CheckStatus, str]:
     catalog = Catalog()
     for name in providers:
-        catalog.add(name, LLMProvider.OPENAI, CHAT)
+        catalog.add(name, VENDORS[LLMProvider.OPENAI], CHAT)
         if name in lists:
             catalog.update(name, [ModelInfo(id=model) for model in lists[name]])
     check = route("r", policy, Known(catalog, Router(catalog, {"r": policy}), lists, failed, offline))

@@ -13,6 +13,7 @@ from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.policy import Policy
 from llm_protocol.requests import LLMProvider, RequestType
 from llm_protocol.secret import Secret
+from llm_protocol.vendors import VENDORS
 from llm_runtime.config import Config, Key, Provider
 from llm_runtime.probes import CheckStatus, findings
 from llm_runtime.probes.findings import Listing
@@ -29,7 +30,7 @@ def failed(kind: FailureKind, message: str = "p: so it is.", status: int | None 
 
 
 def told(listing: Listing, entry: Provider = KEYED) -> tuple[CheckStatus, str]:
-    check = findings.provider("p", entry, listing)
+    check = findings.provider("p", entry, VENDORS[entry.kind], listing)
     assert (check.what, check.name, check.seconds) == ("provider", "p", listing.seconds)
     return check.status, check.detail
 
@@ -156,7 +157,7 @@ def test_models_that_end_soon_are_a_warning_where_they_are_named() -> None:
     def found(*listed: str) -> list[tuple[str, CheckStatus, str]]:
         catalog = Catalog(lambda: date(2026, 12, 1))
         for name, entry in config.providers.items():
-            catalog.add(name, entry.kind, frozenset(RequestType), entry.models)
+            catalog.add(name, VENDORS[entry.kind], frozenset(RequestType), entry.models)
         catalog.update("listing", [ModelInfo(id=model) for model in listed])
         return [(each.name, each.status, each.detail) for each in findings.lifecycle(config, catalog)]
 

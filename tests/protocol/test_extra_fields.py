@@ -18,11 +18,11 @@ from llm_protocol.extra_fields import merge
 from llm_protocol.fold import Fold, unfold
 from llm_protocol.requests import ChatRequest
 from llm_protocol.response import LLMResponse
+from llm_protocol.vendor_profile import COMPATIBLE
 from llm_protocol.wires.anthropic import AnthropicServer
 from llm_protocol.wires.cohere import CohereServer
 from llm_protocol.wires.gemini import GeminiServer
 from llm_protocol.wires.openai_chat import OPENAI, OpenAIChat, OpenAIChatServer
-from llm_protocol.wires.openai_chat.profile import COMPATIBLE
 from llm_protocol.wires.responses import OpenAIResponsesServer
 from support.streams import check_order, decode
 

@@ -11,7 +11,7 @@ import pytest
 
 from llm_protocol.failures import RULES, AtFault, Failure, FailureKind, Scope, Settlement, Step
 from llm_protocol.requests import LLMProvider
-from llm_protocol.wires import server_dialect
+from llm_protocol.vendors import VENDORS
 from llm_protocol.wires.responses import OpenAIResponsesServer
 from llm_runtime.server.run_response import encode_failure
 
@@ -90,7 +90,7 @@ def test_an_error_status_is_not_billed() -> None:
 @pytest.mark.parametrize("kind", list(FailureKind))
 def test_every_wire_tells_the_same_about_asking_again(wire: LLMProvider | str, kind: FailureKind) -> None:
     """OpenAI's clients were told not to come back to a server that shuts down, and Anthropic's not to a full queue."""
-    dialect = server_dialect(wire) if isinstance(wire, LLMProvider) else OpenAIResponsesServer()
+    dialect = VENDORS[wire].server() if isinstance(wire, LLMProvider) else OpenAIResponsesServer()
     for partial in (False, True):
         failure = Failure(kind=kind, message="no", partial=partial)
         said = [value for name, value in encode_failure(dialect, failure).headers if name == "x-should-retry"]

@@ -17,7 +17,7 @@ from llm_protocol.model_facts import EFFORTS, Capabilities, ModelRule, nearest_e
 from llm_protocol.model_rules import ModelRules, rule_of, short_name
 from llm_protocol.model_table import ROWS
 from llm_protocol.requests import ChatRequest, LLMProvider, Parameters
-from llm_protocol.wires import client_dialect
+from llm_protocol.vendors import VENDORS
 from support.generated import ROOT
 
 OPENAI, ANTHROPIC, COMPATIBLE = LLMProvider.OPENAI, LLMProvider.ANTHROPIC, LLMProvider.OPENAI_COMPATIBLE
@@ -35,7 +35,7 @@ def sent(
         tool_choice=choice,
         parameters=Parameters(**parameters),
     )
-    return json.loads(client_dialect(kind).encode_request(request, stream=False).body)
+    return json.loads(VENDORS[kind].client().encode_request(request, stream=False).body)
 
 
 def test_the_nearest_effort_is_the_greatest_below_else_the_least() -> None:
@@ -274,7 +274,7 @@ def test_the_rules_of_a_provider_reach_its_dialect() -> None:
         by_budget = kind is LLMProvider.COHERE
         facts = Capabilities(thinking=("effort",), efforts=("low",), budgets={"max": 4_321} if by_budget else {})
         rules = ModelRules(kind, {"own": facts})
-        dialect = client_dialect(kind, rules)
+        dialect = VENDORS[kind].client(rules)
         assert dialect.rules is rules
         body = dialect.encode_request(request, stream=False).body.decode().lower()
         assert ("4321" if by_budget else '"low"') in body
@@ -282,7 +282,7 @@ def test_the_rules_of_a_provider_reach_its_dialect() -> None:
 
 # ---------------------------------------------------------------- no name of a model elsewhere
 
-TABLES = {"model_table.py", "preferences.py", "lifecycle.py"}
+TABLES = {"model_table.py", "vendors.py", "preferences.py", "lifecycle.py"}
 """Data: what the names of models mean."""
 
 FAMILIES = re.compile(

@@ -12,7 +12,7 @@ from llm_protocol.dialect import WireResponse
 from llm_protocol.events import UsageReported
 from llm_protocol.requests import ChatRequest, LLMProvider
 from llm_protocol.response import Usage
-from llm_protocol.wires import client_dialect
+from llm_protocol.vendors import VENDORS
 from llm_protocol.wires.responses import OpenAIResponses
 
 REQUEST = ChatRequest(model="m", messages=(Message.of("user", "q"),))
@@ -36,7 +36,7 @@ def test_anthropic_tells_speed_place_and_what_is_cached_for_an_hour() -> None:
         "server_tool_use": {"web_search_requests": 2, "web_fetch_requests": 1},
     }
     body = {"id": "m", "type": "message", "model": "m", "content": [], "stop_reason": "end_turn", "usage": usage}
-    found = reported(client_dialect(LLMProvider.ANTHROPIC), body)
+    found = reported(VENDORS[LLMProvider.ANTHROPIC].client(), body)
 
     assert (found.cache_write_tokens, found.long_cache_write_tokens) == (100, 60)
     assert found.services == ("fast", "us")
@@ -49,7 +49,7 @@ def test_openai_tells_the_service_tier(tier: object, services: tuple[str, ...]) 
     written = {"cache_write_tokens": 4, "cache_write_tokens_details": {"ttl_12h_tokens": 4, "ttl_30m_tokens": 0}}
     counted = {"prompt_tokens": 5, "completion_tokens": 1, "prompt_tokens_details": {"image_tokens": 3, **written}}
     body = {"id": "c", "model": "m", "choices": [choice], "usage": counted, "service_tier": tier}
-    found = reported(client_dialect(LLMProvider.OPENAI), body)
+    found = reported(VENDORS[LLMProvider.OPENAI].client(), body)
 
     assert found.services == services
     assert found.image_input_tokens == 3

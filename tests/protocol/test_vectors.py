@@ -26,7 +26,7 @@ from llm_protocol.events import Embedded, Failed, Finished, Started
 from llm_protocol.failures import FailureKind
 from llm_protocol.requests import EmbeddingRequest, LLMProvider
 from llm_protocol.response import LLMResponse
-from llm_protocol.wires import client_dialect, server_dialect
+from llm_protocol.vendors import VENDORS
 
 NUMBERS = st.floats(-1, 1, width=32) | st.integers(-5, 5)
 
@@ -71,7 +71,7 @@ def test_an_answer_may_have_sixteen_million_numbers_and_no_more(kind: LLMProvide
     request = EmbeddingRequest(model="m", inputs=("x",) * 159)
     for more, expected in ((left - 2, None), (left - 1, FailureKind.ANSWER_TOO_LARGE)):
         text = body[:-1] + ',"x":[1' + ",1" * (more - 0) + "]}"
-        [*_, last] = client_dialect(kind).decode_response(request, WireResponse(200, (), text.encode()))
+        [*_, last] = VENDORS[kind].client().decode_response(request, WireResponse(200, (), text.encode()))
         assert (last.failure.kind if isinstance(last, Failed) else None) is expected
 
 
@@ -119,8 +119,8 @@ def test_base64_in_json_may_be_escaped_null_or_no_text_at_all() -> None:
 
 @pytest.mark.parametrize("kind", [LLMProvider.OPENAI, LLMProvider.GEMINI, LLMProvider.COHERE])
 def test_many_long_vectors_survive_every_wire(kind: LLMProvider) -> None:
-    client = client_dialect(kind)
-    server: ServerDialect = server_dialect(kind)
+    client = VENDORS[kind].client()
+    server: ServerDialect = VENDORS[kind].server()
     vectors = tuple(Embedding.of(at * number % 7 / 8 for at in range(300)) for number in range(40))
     request = EmbeddingRequest(model="m", inputs=("x",) * 40)
     wire = client.encode_request(request, stream=False)

@@ -13,7 +13,7 @@ import pytest
 from llm_protocol.dialect import WireResponse
 from llm_protocol.failures import FailureKind, Step
 from llm_protocol.requests import LLMProvider
-from llm_protocol.wires import client_dialect
+from llm_protocol.vendors import VENDORS
 
 OPENAI_CODES = "developers.openai.com/api/docs/guides/error-codes"
 OPENAI_SDK = "openai 3.57.0, types/beta/beta_response_error.py"
@@ -199,20 +199,20 @@ ROWS = [
 
 @pytest.mark.parametrize("row", ROWS, ids=[f"{number}-{row.vendor}-{row.status}" for number, row in enumerate(ROWS)])
 def test_a_documented_error_has_its_kind(row: Row) -> None:
-    failure = client_dialect(row.vendor).decode_error(WireResponse(row.status, (), json.dumps(row.body).encode()))
+    failure = VENDORS[row.vendor].client().decode_error(WireResponse(row.status, (), json.dumps(row.body).encode()))
     assert (failure.kind, failure.upstream_status) == (row.kind, row.status), f"{failure.message} ({row.source})"
 
 
 def test_what_another_candidate_may_take_goes_on_to_it() -> None:
     """And the error says which field was at fault."""
     body = json.dumps(openai(_TOOLS, param="reasoning_effort")).encode()
-    failure = client_dialect(OPENAI).decode_error(WireResponse(400, (), body))
+    failure = VENDORS[OPENAI].client().decode_error(WireResponse(400, (), body))
     assert (failure.rule.step, failure.param) == (Step.NEXT, "reasoning_effort")
 
 
 def test_a_days_limit_whose_end_is_known_is_waited_for_and_otherwise_is_that_models_alone() -> None:
     body = json.dumps(openai(_DAY, code="rate_limit_exceeded")).encode()
-    told = client_dialect(OPENAI).decode_error(WireResponse(429, (("retry-after", "400"),), body))
+    told = VENDORS[OPENAI].client().decode_error(WireResponse(429, (("retry-after", "400"),), body))
     assert (told.kind, told.retry_after) == (RATE, 400.0)
-    untold = client_dialect(OPENAI).decode_error(WireResponse(429, (), body))
+    untold = VENDORS[OPENAI].client().decode_error(WireResponse(429, (), body))
     assert (untold.kind, untold.retry_after, untold.account_wide) == (QUOTA, None, False)

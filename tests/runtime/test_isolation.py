@@ -20,6 +20,7 @@ from llm_protocol.events import Failed, Finished
 from llm_protocol.failures import FailureKind
 from llm_protocol.policy import AttemptsPatch, Policy
 from llm_protocol.requests import AnyRequest, ChatRequest, LLMProvider
+from llm_protocol.vendors import VENDORS
 from llm_protocol.wires.openai_chat import COMPATIBLE, OpenAIChat
 from llm_runtime.config import Config
 from llm_runtime.providers import supervised
@@ -40,7 +41,11 @@ class Buggy(OpenAIChat):  # type: ignore[misc]  # final, but for this bug
 def spec(name: str, peer: Peer, dialect: OpenAIChat) -> ProviderSpec:
     endpoint = Endpoint(f"{peer.url}/v1")
     return ProviderSpec(
-        name=name, kind=LLMProvider.OPENAI_COMPATIBLE, dialect=dialect, endpoint=endpoint, models=("m", "crash")
+        name=name,
+        vendor=VENDORS[LLMProvider.OPENAI_COMPATIBLE],
+        dialect=dialect,
+        endpoint=endpoint,
+        models=("m", "crash"),
     )
 
 

@@ -22,7 +22,7 @@ from llm_protocol.events import Event, Failed, Finished
 from llm_protocol.fold import Fold
 from llm_protocol.policy import AttemptsPatch, Policy, Timeouts
 from llm_protocol.requests import ChatRequest, LLMProvider
-from llm_protocol.wires import client_dialect
+from llm_protocol.vendors import VENDORS
 from llm_protocol.wires.responses import OpenAIResponses
 from llm_runtime.config import Config, Provider, Server
 from llm_runtime.runtime import Runtime
@@ -56,7 +56,7 @@ class Door(NamedTuple):
 
 
 def _openai(path: str, **body: object) -> Door:
-    return Door(path, body, client_dialect(LLMProvider.OPENAI))
+    return Door(path, body, VENDORS[LLMProvider.OPENAI].client())
 
 
 MESSAGES = [{"role": "user", "content": "Say hello."}]
@@ -66,14 +66,14 @@ DOORS = {
     "messages": Door(
         "/v1/messages",
         {"messages": MESSAGES, "max_tokens": 100, "stream": True},
-        client_dialect(LLMProvider.ANTHROPIC),
+        VENDORS[LLMProvider.ANTHROPIC].client(),
     ),
     "gemini": Door(
         "/v1beta/models/careful:streamGenerateContent?alt=sse",
         {"contents": [{"role": "user", "parts": [{"text": "Say hello."}]}]},
-        client_dialect(LLMProvider.GEMINI),
+        VENDORS[LLMProvider.GEMINI].client(),
     ),
-    "cohere": Door("/v2/chat", {"messages": MESSAGES, "stream": True}, client_dialect(LLMProvider.COHERE)),
+    "cohere": Door("/v2/chat", {"messages": MESSAGES, "stream": True}, VENDORS[LLMProvider.COHERE].client()),
 }
 
 

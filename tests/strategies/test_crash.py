@@ -16,6 +16,7 @@ from llm_protocol.events import MemberDelta
 from llm_protocol.policy import AttemptsPatch, Policy
 from llm_protocol.requests import AnyRequest, ChatRequest, LLMProvider
 from llm_protocol.response import Usage
+from llm_protocol.vendors import VENDORS
 from llm_protocol.wires.openai_chat import COMPATIBLE, OpenAIChat
 from llm_runtime.config import Config
 from llm_runtime.providers import supervised
@@ -35,7 +36,7 @@ class Buggy(OpenAIChat):  # type: ignore[misc]  # final, but for this bug
 
 def spec(name: str, peer: Peer, dialect: OpenAIChat) -> ProviderSpec:
     return ProviderSpec(
-        name=name, kind=KIND, dialect=dialect, endpoint=Endpoint(f"{peer.url}/v1"), models=(f"m-{name}",)
+        name=name, vendor=VENDORS[KIND], dialect=dialect, endpoint=Endpoint(f"{peer.url}/v1"), models=(f"m-{name}",)
     )
 
 

@@ -10,6 +10,7 @@ from llm_actors.catalog import Candidate, Catalog
 from llm_actors.orchestrator.strategies.member_slots import TEMPERATURES, diverse, named, varied
 from llm_protocol.content import Message
 from llm_protocol.requests import ChatRequest, LLMProvider, Parameters, RequestType
+from llm_protocol.vendors import VENDORS
 from support.attempts import status, world
 from support.panels import ask, outcomes, saying
 
@@ -26,7 +27,7 @@ CHAT = ChatRequest(messages=(Message.of("user", "hi"),))
 def catalog() -> Catalog:
     made = Catalog()
     for name, kind in KINDS.items():
-        made.add(name, kind, frozenset({RequestType.CHAT}), ("m", "n"))
+        made.add(name, VENDORS[kind], frozenset({RequestType.CHAT}), ("m", "n"))
     return made
 
 

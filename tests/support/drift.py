@@ -24,9 +24,8 @@ from llm_protocol.events import Event, Failed, Finished
 from llm_protocol.fold import Fold
 from llm_protocol.lifecycle import SHUTDOWNS
 from llm_protocol.model_table import ROWS
-from llm_protocol.preferences import PREFERENCES
-from llm_protocol.requests import LLMProvider
 from llm_protocol.response import LLMResponse
+from llm_protocol.vendors import VENDORS
 from llm_protocol.wires.anthropic import Anthropic, AnthropicServer
 from llm_protocol.wires.cohere import Cohere, CohereServer
 from llm_protocol.wires.gemini import Gemini, GeminiServer
@@ -335,7 +334,7 @@ def _is_known_model(vendor: str, model: str) -> bool:
     """Whether a row for less than everything is about it."""
     import re
 
-    kind = LLMProvider(vendor)
-    rules = any(pattern not in ("", "claude") and re.match(pattern, model) for pattern, _ in ROWS.get(kind, ()))
-    chosen = any(row.fullmatch(model) for (of, _), rows in PREFERENCES.items() if of is kind for row in rows)
-    return rules or chosen or model in SHUTDOWNS.get(kind, {})
+    rules = any(pattern not in ("", "claude") and re.match(pattern, model) for pattern, _ in ROWS.get(vendor, ()))
+    defaults = VENDORS[vendor].default_models.values()
+    chosen = any(re.fullmatch(pattern, model) for patterns in defaults for pattern in patterns)
+    return rules or chosen or model in SHUTDOWNS.get(vendor, {})

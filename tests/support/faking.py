@@ -17,13 +17,12 @@ from llm_protocol.policy import Timeouts
 from llm_protocol.requests import AnyRequest, ChatRequest, LLMProvider
 from llm_protocol.response import LLMResponse
 from llm_protocol.secret import Secret
-from llm_protocol.wires import client_dialect
+from llm_protocol.vendors import VENDORS
 from llm_runtime.fake import FakeProvider
-from llm_runtime.fake.vendors import KINDS
 from support.upstream import Asked
 
 KEY = "sk-CANARY-do-not-print"
-SPEAKERS = tuple(KINDS)
+SPEAKERS = tuple(kind for kind in LLMProvider if not VENDORS[kind].local)
 
 
 def chat(text: str = "Hello there, friend.", model: str = "m", **more: object) -> ChatRequest:
@@ -36,8 +35,8 @@ def spec(
     """What the configuration ``kind = …, base_url = fake.base_url(kind)`` becomes."""
     return ProviderSpec(
         name="faked",
-        kind=kind,
-        dialect=client_dialect(kind),
+        vendor=VENDORS[kind],
+        dialect=VENDORS[kind].client(),
         endpoint=Endpoint(fake.base_url(kind)),
         key=Secret(KEY),
         trust=trust,

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from llm_protocol.errors import error_for
 from llm_protocol.failures import RULES, Failure, Settlement, Step
+from llm_protocol.vendors import VENDORS
+from llm_runtime.fake import FakeProvider
 from support.bounds import page as limits_page
-from support.offers import TYPES, VENDORS, offer
+from support.offers import TITLES, TYPES, offer
 from support.walk import as_written, walks
 from support.walk import page as walk_page
 
@@ -65,9 +67,31 @@ def failures() -> str:
 def providers() -> str:
     """The README's table of vendors."""
     lines = [f"| | {' | '.join(TYPES.values())} |", f"|---|{'---|' * len(TYPES)}"]
-    for kind, name in VENDORS.items():
+    for kind, name in TITLES.items():
         lines.append(f"| {name} | {' | '.join(offer(kind, request_type).value for request_type in TYPES)} |")
     return "\n".join(lines)
+
+
+def vendors() -> str:
+    """The table of kinds in ``docs/configuration.md``."""
+    rows = ["| `kind` | | `base_url` when omitted | `api_key` | found by |", "|---|---|---|---|---|"]
+    for kind, vendor in VENDORS.items():
+        address = f"`{vendor.base_url}`" if vendor.base_url else "has none" if vendor.local else "must be given"
+        key = "has none" if vendor.local else "needed" if vendor.key_variables else "optional"
+        found = ", ".join(f"`{each}`" for each in vendor.key_variables) or ("its installation" if vendor.local else "–")
+        rows.append(f"| `{kind}` | {vendor.title} | {address} | {key} | {found} |")
+    return "\n".join(rows)
+
+
+def mounts() -> str:
+    """The table of base URLs in ``docs/fake-provider.md``."""
+    fake = FakeProvider(port=8090)
+    rows = [
+        "| `kind` | `base_url` |",
+        "|---|---|",
+        *(f"| `{kind}` | `{fake.base_url(kind)}` |" for kind in fake.vendors),
+    ]
+    return "\n".join(rows)
 
 
 def with_block(text: str, name: str, block: str) -> str:
@@ -90,10 +114,13 @@ def architecture() -> str:
 
 def documents() -> dict[Path, str]:
     """Every file that is made, or made in part, with what it should be."""
-    readme = ROOT / "README.md"
+    readme, configuration = ROOT / "README.md", ROOT / "docs" / "configuration.md"
+    fake = ROOT / "docs" / "fake-provider.md"
     return {
         ROOT / "docs" / "failures.md": failures(),
         ROOT / "docs" / "limits.md": limits_page(),
+        configuration: with_block(configuration.read_text(), "vendors", vendors()),
+        fake: with_block(fake.read_text(), "mounts", mounts()),
         readme: with_block(readme.read_text(), "providers", providers()),
     }
 

@@ -6,16 +6,9 @@ from enum import StrEnum
 
 from llm_protocol.codec.chat_adapter import offered
 from llm_protocol.requests import LLMProvider, RequestType
-from llm_protocol.wires import client_dialect
+from llm_protocol.vendors import VENDORS
 
-VENDORS = {
-    LLMProvider.OPENAI: "OpenAI",
-    LLMProvider.ANTHROPIC: "Anthropic",
-    LLMProvider.GEMINI: "Gemini",
-    LLMProvider.COHERE: "Cohere",
-    LLMProvider.CEREBRAS: "Cerebras",
-    LLMProvider.OPENAI_COMPATIBLE: "OpenAI-compatible servers",
-}
+TITLES = {kind: VENDORS[kind].title for kind in LLMProvider if not VENDORS[kind].local}
 TYPES = {
     RequestType.CHAT: "chat",
     RequestType.COMPLETION: "completion",
@@ -36,7 +29,7 @@ class Offer(StrEnum):
 
 def offer(kind: LLMProvider, request_type: RequestType) -> Offer:
     """How ``kind`` answers ``request_type``."""
-    own = client_dialect(kind).request_types
+    own = VENDORS[kind].client().request_types
     if request_type in own:
         return Offer.NATIVE
     return Offer.OVER_CHAT if request_type in offered(own) else Offer.REFUSED

@@ -25,7 +25,7 @@ from llm_protocol.fold import Fold
 from llm_protocol.policy import AnswerLimits, Timeouts
 from llm_protocol.requests import AnyRequest, ChatRequest, LLMProvider
 from llm_protocol.secret import Secret
-from llm_protocol.wires import client_dialect
+from llm_protocol.vendors import VENDORS
 from support.peer import Peer
 
 CANARY = "sk-CANARY-do-not-print"
@@ -97,8 +97,8 @@ def spec(
 ) -> ProviderSpec:
     return ProviderSpec(
         name="fake",
-        kind=LLMProvider.OPENAI_COMPATIBLE,
-        dialect=client_dialect(LLMProvider.OPENAI_COMPATIBLE),
+        vendor=VENDORS[LLMProvider.OPENAI_COMPATIBLE],
+        dialect=VENDORS[LLMProvider.OPENAI_COMPATIBLE].client(),
         endpoint=Endpoint(url),
         key=Secret(CANARY),
         timeouts=timeouts or Timeouts(),

@@ -22,7 +22,8 @@ from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.lifecycle import ending, is_gone, shutdown_date
 from llm_protocol.model_rules import ModelRules
 from llm_protocol.preferences import Want, choose, want_of
-from llm_protocol.requests import AUTO, AnyRequest, LLMProvider, RequestType
+from llm_protocol.requests import AUTO, AnyRequest, RequestType
+from llm_protocol.vendor import Vendor
 
 NAMES_SHOWN = 8
 """Model names quoted in an error."""
@@ -34,11 +35,15 @@ def utc_today() -> date:
 
 
 class _Offer:
-    __slots__ = ("chosen", "configured", "kind", "listed", "models", "request_types", "rules")
+    __slots__ = ("chosen", "configured", "kind", "listed", "models", "request_types", "rules", "vendor")
 
-    def __init__(self, rules: ModelRules, request_types: frozenset[RequestType], models: Sequence[str]) -> None:
-        self.rules = rules
-        self.kind = rules.vendor
+    def __init__(
+        self, vendor: Vendor, rules: ModelRules | None, request_types: frozenset[RequestType], models: Sequence[str]
+    ) -> None:
+        self.vendor = vendor
+        self.kind = vendor.facts_key
+        """What facts about its models are kept under."""
+        self.rules = rules or ModelRules(self.kind)
         self.request_types = request_types
         self.models = {model: ModelInfo(id=model) for model in models}
         self.chosen: dict[tuple[Want, date], str | None] = {}
@@ -57,7 +62,7 @@ class Catalog:
     def add(
         self,
         name: str,
-        kind: LLMProvider,
+        vendor: Vendor,
         request_types: frozenset[RequestType],
         models: Sequence[str] = (),
         rules: ModelRules | None = None,
@@ -65,7 +70,7 @@ class Catalog:
         """A provider exists. ``models``, where configured, are all it offers; the first that still lives is its
         default. ``rules`` are its own, where it has some, and are taught what its vendor's list says.
         """
-        self._offers[name] = _Offer(rules or ModelRules(kind), request_types, models)
+        self._offers[name] = _Offer(vendor, rules, request_types, models)
 
     def update(self, name: str, models: Iterable[ModelInfo]) -> None:
         """The vendor's list, as it is now."""
@@ -137,8 +142,7 @@ class Catalog:
         each is taken for another's.
         """
         offer = self._offers.get(candidate.provider)
-        named = offer is not None and offer.kind is not LLMProvider.OPENAI_COMPATIBLE
-        return offer.kind.value if offer and named else candidate.provider
+        return candidate.provider if offer is None or offer.vendor.generic else offer.vendor.kind
 
     def resolve(self, request: AnyRequest, allowed: Allowed | None = None) -> list[Candidate]:
         """The candidates for ``request``, in the order of the configuration; never empty. With ``allowed`` it is as if
@@ -175,13 +179,13 @@ class Catalog:
         if request.request_type is RequestType.EMBEDDING:  # another model's vectors would be worth nothing beside these
             return [each for each in choice if each.model == choice[0].model]
         # The local model shows that things work; nobody who has a key wants its answers.
-        return [each for each in choice if self._offers[each.provider].kind is not LLMProvider.LOCAL] or choice
+        return [each for each in choice if not self._offers[each.provider].vendor.local] or choice
 
     def _may_have(self, name: str, model: str) -> bool:
         offer = self._offers.get(name)
         if offer is None:
             return False
-        return model in offer.models or not offer.listed or offer.kind is not LLMProvider.LOCAL
+        return model in offer.models or not offer.listed or not offer.vendor.local
 
     def _default(self, name: str, request: AnyRequest, allowed: Allowed | None) -> str | None:
         offer = self._offers[name]
@@ -191,7 +195,7 @@ class Catalog:
         if allowed is None and (want, today) in offer.chosen:
             return offer.chosen[want, today]
         models = [info for info in offer.models.values() if _may(allowed, name, info.id)]
-        info = choose(offer.rules, want, models, today, in_order=offer.configured)
+        info = choose(offer.vendor, offer.rules, want, models, today, in_order=offer.configured)
         chosen = info.id if info else None
         if allowed is None:
             offer.chosen[want, today] = chosen  # a few dozen a day at the most, and the list is read anew sooner
@@ -208,7 +212,7 @@ class Catalog:
         what = request_type.value.replace("_", " ")
         return Failure(
             kind=FailureKind.UNSUPPORTED,
-            message=f"{name} ({self._offers[name].kind.value}) has no {what}{tail}",
+            message=f"{name} ({self._offers[name].vendor.kind}) has no {what}{tail}",
             param="model",
             provider=name,
         )
@@ -235,7 +239,7 @@ def _may(allowed: Allowed | None, provider: str, model: str) -> bool:
     return allowed is None or allowed.permits(provider, model)
 
 
-def _known_as(id_: str, provider: str, kind: LLMProvider, info: ModelInfo) -> ModelInfo:
+def _known_as(id_: str, provider: str, kind: str, info: ModelInfo) -> ModelInfo:
     end = shutdown_date(kind, info)
     stage = "deprecated" if end is not None and info.lifecycle == "active" else info.lifecycle
     owner = info.owned_by or provider

@@ -4,10 +4,9 @@ from llm_actors.deployment import AttemptResult
 from llm_actors.provider.actor import ProviderActor
 from llm_actors.provider.failures import failure_of
 from llm_actors.provider.messages import ProviderMessage, ProviderRef, Sink, generate, list_models
-from llm_actors.provider.spec import DEFAULT_CONCURRENCY, Endpoint, ProviderSpec
+from llm_actors.provider.spec import Endpoint, ProviderSpec
 
 __all__ = [
-    "DEFAULT_CONCURRENCY",
     "AttemptResult",
     "Endpoint",
     "ProviderActor",

@@ -9,11 +9,8 @@ import msgspec
 from llm_actors.transport import HttpRequest, Origin, TlsTrust, parse_url
 from llm_protocol.dialect import ClientDialect, WireRequest
 from llm_protocol.policy import AnswerLimits, Timeouts
-from llm_protocol.requests import LLMProvider
 from llm_protocol.secret import Secret
-
-DEFAULT_CONCURRENCY = 256
-"""Requests one provider works on at once unless its limits say otherwise."""
+from llm_protocol.vendor import DEFAULT_CONCURRENCY, Vendor
 
 
 @final
@@ -36,7 +33,7 @@ class ProviderSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One entry of the configuration, resolved. ``models`` empty: the vendor is asked for its list."""
 
     name: str
-    kind: LLMProvider
+    vendor: Vendor
     dialect: ClientDialect
     endpoint: Endpoint
     key: Secret | None = None

@@ -1,61 +1,92 @@
-"""The dialects, by the kind of vendor that speaks them. Each is imported when it is first asked for."""
+"""The wires by name. Which vendor speaks which is a column of `llm_protocol.vendors`.
+
+A wire's code is imported when one of its sides is first asked for.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import Final, NamedTuple
 
 from llm_protocol.dialect import ClientDialect, ServerDialect
 from llm_protocol.model_rules import ModelRules
-from llm_protocol.requests import LLMProvider
-
-if TYPE_CHECKING:
-    from llm_protocol.wires.openai_chat import VendorProfile
+from llm_protocol.vendor_profile import VendorProfile
 
 
-def client_dialect(kind: LLMProvider, rules: ModelRules | None = None) -> ClientDialect:
-    """What a provider of this kind is spoken to with. ``rules``: what is known of its models beside the table."""
-    match kind:
-        case LLMProvider.ANTHROPIC:
-            from llm_protocol.wires.anthropic import Anthropic
+class WireFormat(NamedTuple):
+    """An HTTP API format. ``client`` and ``server`` make its two sides, after a vendor's profile where the wire has
+    several speakers.
+    """
 
-            return Anthropic(rules)
-        case LLMProvider.GEMINI:
-            from llm_protocol.wires.gemini import Gemini
-
-            return Gemini(rules)
-        case LLMProvider.COHERE:
-            from llm_protocol.wires.cohere import Cohere
-
-            return Cohere(rules)
-        case _:
-            from llm_protocol.wires.openai_chat import OpenAIChat
-
-            return OpenAIChat(_quirks(kind), rules)
+    name: str
+    client: Callable[[VendorProfile, ModelRules], ClientDialect]
+    server: Callable[[VendorProfile], ServerDialect]
+    versioned_paths: bool = False
+    """Whether a version begins every path, so that a base URL must not end in one."""
 
 
-def server_dialect(kind: LLMProvider) -> ServerDialect:
-    """How a vendor of this kind answers; the Responses API beside it is a dialect of its own."""
-    match kind:
-        case LLMProvider.ANTHROPIC:
-            from llm_protocol.wires.anthropic import AnthropicServer
+def _openai_chat_client(profile: VendorProfile, rules: ModelRules) -> ClientDialect:
+    from llm_protocol.wires.openai_chat import OpenAIChat
 
-            return AnthropicServer()
-        case LLMProvider.GEMINI:
-            from llm_protocol.wires.gemini import GeminiServer
-
-            return GeminiServer()
-        case LLMProvider.COHERE:
-            from llm_protocol.wires.cohere import CohereServer
-
-            return CohereServer()
-        case _:
-            from llm_protocol.wires.openai_chat import OpenAIChatServer
-
-            return OpenAIChatServer(_quirks(kind))
+    return OpenAIChat(profile, rules)
 
 
-def _quirks(kind: LLMProvider) -> VendorProfile:
-    from llm_protocol.wires.openai_chat import CEREBRAS, COMPATIBLE, LOCAL, OPENAI
+def _openai_chat_server(profile: VendorProfile) -> ServerDialect:
+    from llm_protocol.wires.openai_chat import OpenAIChatServer
 
-    own = {LLMProvider.OPENAI: OPENAI, LLMProvider.CEREBRAS: CEREBRAS, LLMProvider.LOCAL: LOCAL}
-    return own.get(kind, COMPATIBLE)
+    return OpenAIChatServer(profile)
+
+
+def _responses_client(profile: VendorProfile, rules: ModelRules) -> ClientDialect:
+    from llm_protocol.wires.responses import OpenAIResponses
+
+    return OpenAIResponses(profile, rules)
+
+
+def _responses_server(_: VendorProfile) -> ServerDialect:
+    from llm_protocol.wires.responses import OpenAIResponsesServer
+
+    return OpenAIResponsesServer()
+
+
+def _anthropic_client(_: VendorProfile, rules: ModelRules) -> ClientDialect:
+    from llm_protocol.wires.anthropic import Anthropic
+
+    return Anthropic(rules)
+
+
+def _anthropic_server(_: VendorProfile) -> ServerDialect:
+    from llm_protocol.wires.anthropic import AnthropicServer
+
+    return AnthropicServer()
+
+
+def _gemini_client(_: VendorProfile, rules: ModelRules) -> ClientDialect:
+    from llm_protocol.wires.gemini import Gemini
+
+    return Gemini(rules)
+
+
+def _gemini_server(_: VendorProfile) -> ServerDialect:
+    from llm_protocol.wires.gemini import GeminiServer
+
+    return GeminiServer()
+
+
+def _cohere_client(_: VendorProfile, rules: ModelRules) -> ClientDialect:
+    from llm_protocol.wires.cohere import Cohere
+
+    return Cohere(rules)
+
+
+def _cohere_server(_: VendorProfile) -> ServerDialect:
+    from llm_protocol.wires.cohere import CohereServer
+
+    return CohereServer()
+
+
+OPENAI_CHAT: Final = WireFormat("openai_chat", _openai_chat_client, _openai_chat_server)
+RESPONSES: Final = WireFormat("responses", _responses_client, _responses_server)
+ANTHROPIC: Final = WireFormat("anthropic", _anthropic_client, _anthropic_server, versioned_paths=True)
+GEMINI: Final = WireFormat("gemini", _gemini_client, _gemini_server, versioned_paths=True)
+COHERE: Final = WireFormat("cohere", _cohere_client, _cohere_server, versioned_paths=True)

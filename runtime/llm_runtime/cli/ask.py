@@ -17,7 +17,7 @@ import trio
 from llm_protocol.content import Message
 from llm_protocol.errors import LLMClientError, error_for
 from llm_protocol.policy import Attempts, Policy
-from llm_protocol.requests import AUTO, LLMProvider
+from llm_protocol.requests import AUTO
 from llm_protocol.response import FinishReason
 from llm_runtime.cli.logs import start_logging
 from llm_runtime.cli.member_view import columns, watch
@@ -84,7 +84,7 @@ def _target(arguments: argparse.Namespace, environ: Mapping[str, str]) -> tuple[
             known = ", ".join(config.routes) or "none is configured"
             raise ConfigError(f"--route: there is no route {arguments.route!r}; known: {known}")
         return config, model
-    kind = LLMProvider.OPENAI_COMPATIBLE
+    kind = "openai_compatible"
     provider = Provider(kind=kind, base_url=running.base_url, api_key=running.key, models=(AUTO,))
     # The daemon does the retrying; that it is not there should be said at once.
     return Config(providers={DAEMON: provider}, attempts=Attempts(max=1)), f"{DAEMON}/{model}"

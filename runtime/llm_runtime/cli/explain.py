@@ -16,7 +16,6 @@ from llm_actors.transport import Transport, TransportError
 from llm_protocol.dialect import WireRequest
 from llm_protocol.errors import LLMClientError, NetworkError
 from llm_protocol.failures import Failure, FailureKind
-from llm_protocol.requests import LLMProvider
 from llm_runtime.cli.logs import start_logging
 from llm_runtime.cli.setup import WRONG_KEY, Daemon, configured, daemon
 from llm_runtime.cli.terminal import leaf, print_out, say
@@ -62,7 +61,7 @@ async def _here(arguments: argparse.Namespace, environ: Mapping[str, str]) -> li
 
 
 async def _asked(running: Daemon, model: str) -> list[str]:
-    provider = Provider(kind=LLMProvider.OPENAI_COMPATIBLE, base_url=running.base_url, api_key=running.key)
+    provider = Provider(kind="openai_compatible", base_url=running.base_url, api_key=running.key)
     wire = WireRequest("GET", f"/runtime/explain?model={quote(model, safe='')}")
     request = provider_spec("daemon", provider).http_request(wire)
     transport = Transport()

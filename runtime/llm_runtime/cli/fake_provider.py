@@ -11,20 +11,22 @@ from pathlib import Path
 import trio
 
 from llm_protocol.errors import BadRequestError
-from llm_protocol.requests import LLMProvider
+from llm_protocol.vendor import UnknownVendorError, VendorTable
 from llm_runtime.cli.terminal import print_out, say
-from llm_runtime.config import ConfigError
+from llm_runtime.config import ConfigError, installed_vendors
 from llm_runtime.fake import FakeProvider, ScriptRule, load_script
 from llm_runtime.fake.connection import JOURNAL
-from llm_runtime.fake.vendors import KINDS
+from llm_runtime.fake.vendors import fakeable
 from llm_runtime.server import CannotListenError
 
 
 def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Serve until a signal. Raises `LLMClientError` for what must be put right first."""
+    vendors = fakeable(installed_vendors())
     fake = FakeProvider(
-        *_rules(arguments.script),
-        kind=_kind(arguments.kind),
+        *_rules(arguments.script, vendors),
+        kind=_kind(arguments.kind, vendors),
+        vendors=vendors,
         key=_key(arguments.key_env, environ),
         host=arguments.host,
         port=arguments.port,
@@ -42,24 +44,22 @@ async def _serve(fake: FakeProvider) -> None:
         async with fake:
             print_out(f"ready {fake.url}")
             say(f"llm-runtime: the journal is at {fake.url}{JOURNAL}; base URLs:")
-            for kind in KINDS:
+            for kind in fake.vendors:
                 say(f"llm-runtime:   {kind:<17} {fake.base_url(kind)}")
             await anext(signals)
 
 
-def _rules(file: str | None) -> tuple[ScriptRule, ...]:
+def _rules(file: str | None, vendors: VendorTable) -> tuple[ScriptRule, ...]:
     try:
-        return load_script(Path(file)) if file else ()
+        return load_script(Path(file), vendors) if file else ()
     except BadRequestError as exc:
         raise ConfigError(str(exc)) from None
 
 
-def _kind(name: str | None) -> LLMProvider | None:
-    if name is None:
-        return None
-    if name not in KINDS:
-        raise ConfigError(f"--kind: there is no {name!r}; there are {', '.join(KINDS)}")
-    return LLMProvider(name)
+def _kind(name: str | None, vendors: VendorTable) -> str | None:
+    if name is not None and name not in vendors:
+        raise ConfigError(f"--kind: {UnknownVendorError(name, vendors)}")
+    return name
 
 
 def _key(variable: str | None, environ: Mapping[str, str]) -> str | None:

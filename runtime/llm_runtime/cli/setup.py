@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, TypeAlias
 
-from llm_protocol.requests import LLMProvider
 from llm_protocol.secret import Secret
-from llm_runtime.config import Config, ConfigError, discover, load
+from llm_protocol.vendor import VendorTable
+from llm_runtime.config import Config, ConfigError, discover, installed_vendors, load
 from llm_runtime.config.keys import checked
 from llm_runtime.config.providers import checked_url
 
@@ -40,14 +40,14 @@ def configured(
     """
     from llm_runtime.local_model import is_installed
 
-    local = is_installed()
-    config = change(_read(file, environ, local=local))
+    local, vendors = is_installed(), installed_vendors()
+    config = change(_read(file, environ, vendors, local=local))
     if not local and _needs_local_model(config):
         if CHECKOUT not in environ:
             raise ConfigError(NOTHING)
         if install:
             _install(say)
-        config = change(_read(file, environ, local=True))
+        config = change(_read(file, environ, vendors, local=True))
     if not config.enabled:
         raise ConfigError("every provider is disabled", file=file or "")
     return config
@@ -79,12 +79,14 @@ def daemon(url: str | None, file: str | None, environ: Mapping[str, str]) -> Dae
         raise ConfigError(str(exc)) from None
 
 
-def _read(file: str | None, environ: Mapping[str, str], *, local: bool) -> Config:
-    return load(file, environ, local=local) if file else discover(environ, local=local)
+def _read(file: str | None, environ: Mapping[str, str], vendors: VendorTable, *, local: bool) -> Config:
+    if file:
+        return load(file, environ, local=local, vendors=vendors)
+    return discover(environ, local=local, vendors=vendors)
 
 
 def _needs_local_model(config: Config) -> bool:
-    return not config.providers or any(each.kind is LLMProvider.LOCAL for each in config.enabled.values())
+    return not config.providers or any(config.vendors[each.kind].local for each in config.enabled.values())
 
 
 def _install(say: Callable[[str], None]) -> None:

@@ -11,11 +11,9 @@ from llm_runtime.config.exposure import is_loopback, with_server
 from llm_runtime.config.loading import load, parse
 from llm_runtime.config.model import Config, CrossModel, Key, Provider, ProviderCache, Selection
 from llm_runtime.config.server import Server, ServerLimits
-from llm_runtime.config.vendors import LOCAL_MODEL, VENDORS, Vendor
+from llm_runtime.config.vendors import installed_vendors, with_vendors
 
 __all__ = [
-    "LOCAL_MODEL",
-    "VENDORS",
     "Attempts",
     "Config",
     "ConfigError",
@@ -29,10 +27,11 @@ __all__ = [
     "Server",
     "ServerLimits",
     "Timeouts",
-    "Vendor",
     "discover",
+    "installed_vendors",
     "is_loopback",
     "load",
     "parse",
     "with_server",
+    "with_vendors",
 ]

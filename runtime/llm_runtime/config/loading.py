@@ -15,6 +15,8 @@ from llm_actors.redis import RedisServer
 from llm_protocol.model_facts import Capabilities
 from llm_protocol.policy import Attempts, CachePolicy, Policy, Timeouts
 from llm_protocol.secret import Secret
+from llm_protocol.vendor import VendorTable
+from llm_protocol.vendors import VENDORS
 from llm_runtime.config.conversion import convert, refuse_unknown
 from llm_runtime.config.discovery import discover
 from llm_runtime.config.errors import ConfigError, under
@@ -53,7 +55,13 @@ class _File(msgspec.Struct, frozen=True, kw_only=True):
     routes: object = {}
 
 
-def load(file: str | os.PathLike[str], environ: Mapping[str, str], *, local: bool = False) -> Config:
+def load(
+    file: str | os.PathLike[str],
+    environ: Mapping[str, str],
+    *,
+    local: bool = False,
+    vendors: VendorTable = VENDORS,
+) -> Config:
     """Read the TOML file. Without a provider in it, the providers are those that `discover` finds in ``environ``
     (and, with ``local``, the local model). Raises `ConfigError`; does blocking file I/O.
     """
@@ -64,7 +72,7 @@ def load(file: str | os.PathLike[str], environ: Mapping[str, str], *, local: boo
     except (OSError, ValueError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) else "not a path"
         raise ConfigError(f"cannot read the configuration: {reason}", file=str(file)) from None
-    return parse(content, environ, file=str(file), folder=path.absolute().parent, local=local)
+    return parse(content, environ, file=str(file), folder=path.absolute().parent, local=local, vendors=vendors)
 
 
 def parse(
@@ -74,12 +82,13 @@ def parse(
     file: str = "config.toml",
     folder: Path | None = None,
     local: bool = False,
+    vendors: VendorTable = VENDORS,
 ) -> Config:
     """The configuration that ``content`` says; see `load`. ``folder`` is where relative paths start."""
     source = _decoded(content, file)
     keys = KeyReader(environ, folder or Path())
     try:
-        config = _config(_table(source), keys, folder or Path(), file)
+        config = _config(_table(source), keys, folder or Path(), file, vendors)
         if not config.providers:
             config = _with_discovered(config, environ, local)
         check_names(config)
@@ -121,7 +130,7 @@ def _line(source: str, path: Sequence[str]) -> int:
     return 1
 
 
-def _config(table: dict[str, Any], keys: KeyReader, folder: Path, file: str) -> Config:
+def _config(table: dict[str, Any], keys: KeyReader, folder: Path, file: str, vendors: VendorTable) -> Config:
     refuse_unknown(table, _File)
     sections: dict[str, Any] = {}
     for name, section in _SECTIONS.items():
@@ -130,7 +139,7 @@ def _config(table: dict[str, Any], keys: KeyReader, folder: Path, file: str) -> 
     providers: dict[str, Provider] = {}
     for name, entry in _named(table, "providers"):
         with under("providers", name):
-            providers[name] = _provider(entry, table.get("timeouts", {}), keys, folder)
+            providers[name] = _provider(entry, table.get("timeouts", {}), keys, folder, vendors)
     callers = _callers(table, keys)
     return Config(
         **sections,
@@ -138,6 +147,7 @@ def _config(table: dict[str, Any], keys: KeyReader, folder: Path, file: str) -> 
         keys=callers,
         providers=providers,
         routes=_routes(table, keys),
+        vendors=vendors,
         reasons=dict.fromkeys(providers, f"configured in {file}"),
         notes=(*_unwise(providers), *_expired(callers), *_guessable(callers)),
     )
@@ -190,7 +200,7 @@ def _callers(table: dict[str, Any], keys: KeyReader) -> dict[str, Key]:
     return callers
 
 
-def _provider(entry: object, timeouts: dict[str, Any], keys: KeyReader, folder: Path) -> Provider:
+def _provider(entry: object, timeouts: dict[str, Any], keys: KeyReader, folder: Path, vendors: VendorTable) -> Provider:
     if isinstance(entry, dict):
         check_cache(entry)
     refuse_unknown(entry, Provider)
@@ -198,9 +208,9 @@ def _provider(entry: object, timeouts: dict[str, Any], keys: KeyReader, folder: 
     _check_capabilities(entry.get("capabilities", {}))
     merged = {**entry, "timeouts": _over(timeouts, entry, "timeouts")}
     if entry.get("enabled") is not False:
-        return completed(convert(merged, Provider, keys.read), folder)
+        return completed(convert(merged, Provider, keys.read), folder, vendors)
     # Of a disabled provider's key only the form is checked: the variable need not be set.
-    return completed(msgspec.structs.replace(convert(merged, Provider, _unread), api_key=None), folder)
+    return completed(msgspec.structs.replace(convert(merged, Provider, _unread), api_key=None), folder, vendors)
 
 
 def _check_capabilities(entry: object) -> None:
@@ -245,7 +255,7 @@ def _expired(callers: Mapping[str, Key]) -> Iterator[str]:
 
 
 def _with_discovered(config: Config, environ: Mapping[str, str], local: bool) -> Config:
-    found = discover(environ, local=local, timeouts=config.timeouts)
+    found = discover(environ, local=local, timeouts=config.timeouts, vendors=config.vendors)
     return msgspec.structs.replace(
         config, providers=found.providers, reasons=found.reasons, notes=(*config.notes, *found.notes)
     )

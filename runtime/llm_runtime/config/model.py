@@ -15,8 +15,9 @@ from msgspec import Meta, field
 from llm_actors.redis import RedisServer
 from llm_protocol.model_facts import Capabilities
 from llm_protocol.policy import AnswerLimits, Attempts, CachePolicy, CacheSeconds, Limits, Policy, Timeouts
-from llm_protocol.requests import LLMProvider
 from llm_protocol.secret import Secret
+from llm_protocol.vendor import VendorTable
+from llm_protocol.vendors import VENDORS
 from llm_runtime.config.section import Line, Section
 from llm_runtime.config.server import Server
 
@@ -68,7 +69,8 @@ class Provider(Section, frozen=True, kw_only=True):
     is known when its process runs. ``models`` empty: the vendor is asked.
     """
 
-    kind: LLMProvider
+    kind: Line
+    """One of `Config.vendors`."""
     enabled: bool = True
     base_url: Line | None = None
     api_key: Secret | None = None
@@ -110,6 +112,8 @@ class Config(Section, frozen=True, kw_only=True):
     providers: dict[str, Provider] = field(default_factory=dict)
     routes: dict[str, Policy] = field(default_factory=dict)
     """``[routes.NAME]``: a name to be used as a model's, and how requests to it are answered."""
+    vendors: VendorTable = VENDORS
+    """What a provider's ``kind`` can be. Not from the file: from the table, installed packages and the program."""
     reasons: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 

@@ -11,24 +11,25 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from llm_protocol.requests import LLMProvider
+from llm_protocol.vendor import UnknownVendorError, Vendor, VendorTable
+from llm_protocol.vendors import LOCAL_MODEL, VENDORS
 from llm_runtime.config.errors import ConfigError
 from llm_runtime.config.exposure import is_loopback
 from llm_runtime.config.model import Provider
-from llm_runtime.config.vendors import LOCAL_MODEL, VENDORS
 
 SHARED = frozenset(("memory_mb", "path", "file_mb"))
 """What ``[cache]`` says for all providers, and no provider for itself."""
 
-_VERSIONED_PATHS = frozenset((LLMProvider.ANTHROPIC, LLMProvider.GEMINI, LLMProvider.COHERE))
 
-
-def completed(provider: Provider, folder: Path) -> Provider:
+def completed(provider: Provider, folder: Path, vendors: VendorTable = VENDORS) -> Provider:
     """The provider with its vendor's address where none was given and paths made absolute, or a `ConfigError` at
     the field.
     """
-    vendor = VENDORS[provider.kind]
-    if provider.kind is LLMProvider.LOCAL:
+    try:
+        vendor = vendors[provider.kind]
+    except UnknownVendorError as exc:
+        raise ConfigError(str(exc), "kind") from None
+    if vendor.local:
         return _local(provider)
     base_url = provider.base_url or vendor.base_url
     if base_url is None:
@@ -37,7 +38,7 @@ def completed(provider: Provider, folder: Path) -> Provider:
         raise ConfigError(f'kind "{provider.kind}" needs api_key, for example "env:{vendor.key_variable}"')
     ca_file = _existing(folder, provider.ca_file) if provider.ca_file and provider.enabled else provider.ca_file
     base_url = checked_url(base_url)
-    _without_version(base_url, provider.kind)
+    _without_version(base_url, vendor)
     return msgspec.structs.replace(provider, base_url=base_url, ca_file=ca_file)
 
 
@@ -48,11 +49,11 @@ def check_cache(entry: Mapping[str, Any]) -> None:
         raise ConfigError("all providers share one memory and one file: say it in [cache]", "cache", key)
 
 
-def _without_version(base_url: str, kind: LLMProvider) -> None:
+def _without_version(base_url: str, vendor: Vendor) -> None:
     """Refuse an address that ends in a version where that is part of every path."""
     last = base_url.rpartition("/")[2]
-    if kind in _VERSIONED_PATHS and re.fullmatch(r"v\d\w*", last):
-        raise ConfigError(f'leave off "/{last}": the paths of kind "{kind}" begin with it', "base_url")
+    if vendor.wire.versioned_paths and re.fullmatch(r"v\d\w*", last):
+        raise ConfigError(f'leave off "/{last}": the paths of kind "{vendor.kind}" begin with it', "base_url")
 
 
 def _local(provider: Provider) -> Provider:

@@ -1,32 +1,40 @@
-"""What is known of each kind of provider before anyone has configured one."""
+"""The vendors a configuration may name: those that come with llm-runtime, with packages, and with the program."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterable
 
-from llm_protocol.requests import LLMProvider
+from llm_protocol.vendor import Vendor, VendorTable
+from llm_protocol.vendors import VENDORS
+from llm_runtime.config.errors import ConfigError
 
-LOCAL_MODEL = "smollm2"
-"""The local model's name: it is addressed as ``local/smollm2``."""
-
-LOCAL_SLOTS = 4
-"""Answers the local model works on at once; what is more waits."""
-
-
-class Vendor(NamedTuple):
-    """A kind's usual address, the environment variable its users set, and how many answers it works on."""
-
-    base_url: str | None
-    key_variable: str | None
-    max_concurrency: int = 256
+GROUP = "llm_runtime.vendors"
+"""The group of entry points in which a package offers vendors: a `Vendor`, or several in a list or tuple."""
 
 
-VENDORS: dict[LLMProvider, Vendor] = {
-    LLMProvider.OPENAI: Vendor("https://api.openai.com/v1", "OPENAI_API_KEY"),
-    LLMProvider.ANTHROPIC: Vendor("https://api.anthropic.com", "ANTHROPIC_API_KEY"),
-    LLMProvider.GEMINI: Vendor("https://generativelanguage.googleapis.com", "GEMINI_API_KEY"),
-    LLMProvider.COHERE: Vendor("https://api.cohere.com", "COHERE_API_KEY"),
-    LLMProvider.CEREBRAS: Vendor("https://api.cerebras.ai/v1", "CEREBRAS_API_KEY"),
-    LLMProvider.OPENAI_COMPATIBLE: Vendor(None, None),
-    LLMProvider.LOCAL: Vendor(None, None, max_concurrency=LOCAL_SLOTS),
-}
+def installed_vendors() -> VendorTable:
+    """All that are known without the program's own. Raises `ConfigError` for a package that offers none, or one that
+    exists already. Looks through the installed packages, so it does blocking file I/O, and imports those that offer.
+    """
+    from importlib.metadata import entry_points
+
+    table = VENDORS
+    for point in entry_points(group=GROUP):
+        where = f"the entry point {point.name!r} ({point.value}) in {GROUP}"
+        try:
+            offered = point.load()
+        except Exception as exc:  # whatever a package's import may raise
+            raise ConfigError(f"{where} cannot be loaded: {type(exc).__name__}: {exc}") from exc
+        vendors = [offered] if isinstance(offered, Vendor) else offered
+        if not isinstance(vendors, list | tuple) or not all(isinstance(each, Vendor) for each in vendors):
+            raise ConfigError(f"{where} is no llm_protocol.vendor.Vendor and no list of them")
+        table = with_vendors(table, vendors, where)
+    return table
+
+
+def with_vendors(table: VendorTable, vendors: Iterable[Vendor], where: str = "vendors") -> VendorTable:
+    """``table`` and ``vendors``, which come from ``where``. Raises `ConfigError` where a kind exists already."""
+    try:
+        return table.plus(vendors)
+    except ValueError as exc:
+        raise ConfigError(f"{where}: {exc}") from None

@@ -86,7 +86,7 @@ class FakeConnection:
             await self._stream.send_all(told)
             return request.keep_alive
         place = self._replies.place(request)
-        kind = place.kind if isinstance(place, Place) else place
+        kind = (place.vendor if isinstance(place, Place) else place).kind
         seen = self._journal.begin(kind, request.method, request.path, request.body)
         left = True
         try:

@@ -6,24 +6,38 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 from llm_protocol.codec.json import encode_json
 from llm_protocol.content import JsonObject
 from llm_protocol.dialect import WireResponse
-from llm_protocol.requests import LLMProvider
+from llm_protocol.vendor import ErrorShape, Vendor
 
 REQUEST_ID = "req_fake"
 
 
 class _Word(NamedTuple):
-    """What a status is called: by OpenAI (type, code), Anthropic, Gemini, Cerebras (type, code)."""
+    """What a status is called, by `ErrorShape`: in OpenAI's (type, code), Anthropic's, Google's, the flat one (type,
+    code).
+    """
 
     message: str
     openai: tuple[str, str | None]
     anthropic: str
-    gemini: str
-    cerebras: tuple[str, str]
+    google: str
+    flat: tuple[str, str]
+
+
+class _Error(NamedTuple):
+    """What an error's body has to say. ``code`` is ``None`` where the usual one of its shape will do."""
+
+    status: int
+    word: _Word
+    message: str
+    code: str | None
+    param: str | None
+    retry_after: float | None
 
 
 _BAD = "invalid_request_error"
@@ -69,7 +83,7 @@ _WORDS = {
 
 
 def error(
-    kind: LLMProvider,
+    vendor: Vendor,
     status: int,
     message: str | None = None,
     *,
@@ -79,53 +93,62 @@ def error(
 ) -> WireResponse:
     """The whole answer. ``code`` replaces the usual one; ``retry_after`` is in seconds."""
     word = _WORDS.get(status) or _WORDS[400 if status < 500 else 500]
-    said = message or word.message
+    body = _SHAPES[vendor.error_shape](_Error(status, word, message or word.message, code, param, retry_after))
     headers = [("content-type", "application/json")]
-    body: JsonObject
-    match kind:
-        case LLMProvider.ANTHROPIC:
-            details = {"details": {"error_code": code}} if code else {}
-            body = {"type": "error", "error": {"type": word.anthropic, "message": said, **details}}
-            body["request_id"] = REQUEST_ID
-        case LLMProvider.GEMINI:
-            body = _google(status, word, said, code, param, retry_after)
-        case LLMProvider.COHERE:
-            body = {"id": REQUEST_ID, "message": said} | ({"error_type": code} if code else {})
-        case LLMProvider.CEREBRAS:
-            type_, usual = word.cerebras
-            body = {"message": said, "type": type_, "param": param, "code": code or usual}
-        case _:
-            type_, usual_code = word.openai
-            body = {"error": {"message": said, "type": type_, "param": param, "code": code or usual_code}}
-    if retry_after is not None and kind is not LLMProvider.GEMINI:
+    if retry_after is not None and vendor.fake.says_retry_after:
         headers.append(("retry-after", str(math.ceil(retry_after))))
     return WireResponse(status, tuple(headers), encode_json(body))
 
 
-def _google(
-    status: int, word: _Word, message: str, code: str | None, param: str | None, retry_after: float | None
-) -> JsonObject:
+def _openai(said: _Error) -> JsonObject:
+    type_, usual = said.word.openai
+    return {"error": {"message": said.message, "type": type_, "param": said.param, "code": said.code or usual}}
+
+
+def _flat(said: _Error) -> JsonObject:
+    type_, usual = said.word.flat
+    return {"message": said.message, "type": type_, "param": said.param, "code": said.code or usual}
+
+
+def _anthropic(said: _Error) -> JsonObject:
+    details = {"details": {"error_code": said.code}} if said.code else {}
+    body: JsonObject = {"type": "error", "error": {"type": said.word.anthropic, "message": said.message, **details}}
+    return body | {"request_id": REQUEST_ID}
+
+
+def _cohere(said: _Error) -> JsonObject:
+    return {"id": REQUEST_ID, "message": said.message} | ({"error_type": said.code} if said.code else {})
+
+
+def _google(said: _Error) -> JsonObject:
     prefix = "type.googleapis.com/google.rpc."
     details: list[JsonObject] = []
-    if code is not None:
-        details.append({"@type": f"{prefix}ErrorInfo", "reason": code, "domain": "googleapis.com"})
-    if retry_after is not None:
-        details.append({"@type": f"{prefix}RetryInfo", "retryDelay": f"{retry_after:g}s"})
-    if param is not None:
-        details.append({"@type": f"{prefix}BadRequest", "fieldViolations": [{"field": param, "description": message}]})
-    found: JsonObject = {"code": status, "message": message, "status": word.gemini}
+    if said.code is not None:
+        details.append({"@type": f"{prefix}ErrorInfo", "reason": said.code, "domain": "googleapis.com"})
+    if said.retry_after is not None:
+        details.append({"@type": f"{prefix}RetryInfo", "retryDelay": f"{said.retry_after:g}s"})
+    if said.param is not None:
+        violations = [{"field": said.param, "description": said.message}]
+        details.append({"@type": f"{prefix}BadRequest", "fieldViolations": violations})
+    found: JsonObject = {"code": said.status, "message": said.message, "status": said.word.google}
     return {"error": found | ({"details": details} if details else {})}
 
 
-def key_refused(kind: LLMProvider, *, given: bool) -> WireResponse:
-    """The answer to a wrong key, or to none. Gemini's are a 400 and a 403, everyone else's a 401."""
-    if kind is not LLMProvider.GEMINI:
-        return error(kind, 401)
-    if not given:
-        return error(kind, 403, "Method doesn't allow unregistered callers.")
-    return error(kind, 400, "API key not valid. Please pass a valid API key.", code="API_KEY_INVALID")
+_SHAPES: dict[ErrorShape, Callable[[_Error], JsonObject]] = {
+    "openai": _openai,
+    "flat": _flat,
+    "anthropic": _anthropic,
+    "google": _google,
+    "cohere": _cohere,
+}
 
 
-def nothing_here(kind: LLMProvider, path: str) -> WireResponse:
+def key_refused(vendor: Vendor, *, given: bool) -> WireResponse:
+    """The answer to a wrong key, or to none."""
+    refusal = vendor.fake.key_wrong if given else vendor.fake.key_missing
+    return error(vendor, refusal.status, refusal.message, code=refusal.code)
+
+
+def nothing_here(vendor: Vendor, path: str) -> WireResponse:
     """The answer at a path where there is nothing."""
-    return error(kind, 404, f"There is nothing at {path[:200]}.", code="unknown_url")
+    return error(vendor, 404, f"There is nothing at {path[:200]}.", code="unknown_url")

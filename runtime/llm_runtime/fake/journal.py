@@ -12,7 +12,7 @@ import trio
 
 from llm_protocol.codec.json import WireError, decode_json
 from llm_protocol.content import JsonObject
-from llm_protocol.requests import AnyRequest, LLMProvider
+from llm_protocol.requests import AnyRequest
 
 MAX_REQUESTS = 256
 """Requests that are remembered; the oldest are forgotten first."""
@@ -37,7 +37,7 @@ class Seen:
     """One request. Times are in seconds since the fake was started."""
 
     number: int
-    kind: LLMProvider
+    kind: str
     method: str
     path: str
     body: bytes
@@ -63,7 +63,7 @@ class Seen:
             body = self.body.decode("utf-8", "replace")
         return {
             "number": self.number,
-            "kind": self.kind.value,
+            "kind": self.kind,
             "method": self.method,
             "path": self.path,
             "model": self.model,
@@ -109,7 +109,7 @@ class Journal:
 
     # -- written by the connections ----------------------------------------------------------------------------------
 
-    def begin(self, kind: LLMProvider, method: str, path: str, body: bytes) -> Seen:
+    def begin(self, kind: str, method: str, path: str, body: bytes) -> Seen:
         """A request has come."""
         self.asked += 1
         seen = Seen(self.asked, kind, method, path, body[:MAX_BODY_BYTES], trio.current_time() - self._started)

@@ -11,12 +11,14 @@ from typing import Self, final
 import trio
 
 from llm_protocol.dialect import ModelInfo
-from llm_protocol.requests import LLMProvider
 from llm_protocol.secret import Secret
+from llm_protocol.vendor import VendorTable
+from llm_protocol.vendors import VENDORS
 from llm_runtime.fake.connection import FakeConnection
 from llm_runtime.fake.journal import Journal
 from llm_runtime.fake.replies import Replies
 from llm_runtime.fake.script import Script, ScriptRule
+from llm_runtime.fake.vendors import fakeable
 from llm_runtime.server.listener import bind
 
 MODELS = tuple(
@@ -28,27 +30,29 @@ MODELS = tuple(
 MAX_CONNECTIONS = 10_000
 """Connections at once; one more is closed as soon as it is there."""
 
-_VERSIONED = (LLMProvider.OPENAI, LLMProvider.OPENAI_COMPATIBLE, LLMProvider.CEREBRAS)
-
 
 @final
 class FakeProvider:
     """Serves from ``async with`` on. ``kind`` makes it speak one vendor's wire only; with ``key`` it refuses others.
 
-    Leaving the block closes all connections at once. Raises `CannotListenError` on entering.
+    ``vendors`` are those that it can be taken for. Leaving the block closes all connections at once. Raises
+    `UnknownVendorError`, and `CannotListenError` on entering.
     """
 
     def __init__(
         self,
         *rules: ScriptRule,
-        kind: LLMProvider | None = None,
+        kind: str | None = None,
         key: str | None = None,
         host: str = "127.0.0.1",
         port: int = 0,
         tls: ssl.SSLContext | None = None,
         models: Sequence[ModelInfo] = MODELS,
+        vendors: VendorTable = VENDORS,
     ) -> None:
-        self._replies = Replies(Script(rules), kind, None if key is None else Secret(key), models)
+        self.vendors = fakeable(vendors)
+        only = None if kind is None else self.vendors[kind]
+        self._replies = Replies(Script(rules), self.vendors, only, None if key is None else Secret(key), models)
         self._host = host
         self._tls = tls
         self.port = port
@@ -76,9 +80,9 @@ class FakeProvider:
         host = f"[{self._host}]" if ":" in self._host else self._host
         return f"{'https' if self._tls else 'http'}://{host}:{self.port}"
 
-    def base_url(self, kind: LLMProvider) -> str:
+    def base_url(self, kind: str) -> str:
         """What a client of ``kind`` takes for its base URL: it names the vendor where paths alone would not."""
-        return f"{self.url}/{kind}{'/v1' if kind in _VERSIONED else ''}"
+        return f"{self.url}/{kind}{'' if self.vendors[kind].wire.versioned_paths else '/v1'}"
 
     def script(self, *rules: ScriptRule) -> None:
         """Go by these rules from now on, and count from the beginning."""

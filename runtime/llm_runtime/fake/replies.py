@@ -14,25 +14,20 @@ from llm_protocol.errors import LLMClientError
 from llm_protocol.events import Failed, Finished
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.fold import unfold
-from llm_protocol.requests import LLMProvider
 from llm_protocol.response import LLMResponse
 from llm_protocol.secret import Secret
+from llm_protocol.vendor import Purpose, Vendor, VendorTable
 from llm_protocol.wires.responses import OpenAIResponsesServer
 from llm_runtime.fake import errors
 from llm_runtime.fake.answers import TOKEN_CHARACTERS, answer
 from llm_runtime.fake.delivery import DEFAULT_EVENTS, DeliveryPlan, Step, deliver
 from llm_runtime.fake.journal import Seen
 from llm_runtime.fake.script import FAULT_HEADER, USUAL, Fault, Script, ScriptRule
-from llm_runtime.fake.vendors import Place, Purpose, locate
+from llm_runtime.fake.vendors import Place, locate
 from llm_runtime.server.http1 import Request
 
 JSON = ("content-type", "application/json")
 SSE = (("content-type", "text/event-stream; charset=utf-8"), ("cache-control", "no-cache"))
-_REQUEST_ID = {
-    LLMProvider.ANTHROPIC: "request-id",
-    LLMProvider.COHERE: "x-debug-trace-id",
-    LLMProvider.GEMINI: "x-gemini-request-id",
-}
 
 
 @final
@@ -40,29 +35,36 @@ class Replies:
     """Decides what is answered. ``script`` may be replaced at any time."""
 
     def __init__(
-        self, script: Script, only: LLMProvider | None, key: Secret | None, models: Sequence[ModelInfo]
+        self,
+        script: Script,
+        vendors: VendorTable,
+        only: Vendor | None,
+        key: Secret | None,
+        models: Sequence[ModelInfo],
     ) -> None:
         self.script = script
         self.only = only
+        self._vendors = vendors
         self._key = key
         self._models = models
 
-    def place(self, request: Request) -> Place | LLMProvider:
+    def place(self, request: Request) -> Place | Vendor:
         """Where a request has come to; see `locate`."""
-        return locate(request.method, request.target, request.headers, self.only)
+        return locate(request.method, request.target, request.headers, self._vendors, self.only)
 
-    def plan(self, request: Request, place: Place | LLMProvider, seen: Seen) -> Iterator[Step]:
+    def plan(self, request: Request, place: Place | Vendor, seen: Seen) -> Iterator[Step]:
         """The plan of the answer, noted in ``seen``."""
         chosen, rule = self._chosen(request, place, seen)
         seen.status = chosen.status
-        named = (_REQUEST_ID.get(seen.kind, "x-request-id"), f"{errors.REQUEST_ID}_{seen.number}")
+        vendor = place.vendor if isinstance(place, Place) else place
+        named = (vendor.fake.request_id_header, f"{errors.REQUEST_ID}_{seen.number}")
         chosen = chosen._replace(headers=(*chosen.headers, named))
         return deliver(chosen, rule, chunked=request.version != "1.0")
 
-    def _chosen(self, request: Request, place: Place | LLMProvider, seen: Seen) -> tuple[DeliveryPlan, ScriptRule]:
+    def _chosen(self, request: Request, place: Place | Vendor, seen: Seen) -> tuple[DeliveryPlan, ScriptRule]:
         if not isinstance(place, Place):
             return _whole(errors.nothing_here(place, request.path)), USUAL
-        if refusal := self._refused(request, place.kind):
+        if refusal := self._refused(request, place.vendor):
             return _whole(refusal), USUAL
         match place.purpose:
             case Purpose.MODELS:
@@ -74,19 +76,20 @@ class Replies:
             case Purpose.ASK:
                 return self._answer(request, place, seen)
 
-    def _refused(self, request: Request, kind: LLMProvider) -> WireResponse | None:
+    def _refused(self, request: Request, vendor: Vendor) -> WireResponse | None:
         """What is wrong with the request's key or version, if anything is."""
-        if kind is LLMProvider.ANTHROPIC and "anthropic-version" not in request.headers:
-            return errors.error(kind, 400, "anthropic-version: header is required")
+        required = vendor.fake.required_header
+        if required is not None and required not in request.headers:
+            return errors.error(vendor, 400, f"{required}: header is required")
         if self._key is None:
             return None
         given = presented_key(request)
-        return None if self._key.matches(given) else errors.key_refused(kind, given=bool(given))
+        return None if self._key.matches(given) else errors.key_refused(vendor, given=bool(given))
 
     def _model(self, place: Place) -> DeliveryPlan:
         found = [model for model in self._models if model.id == place.model]
         if not found:
-            return _whole(errors.error(place.kind, 404, f"model: {place.model[:200]}"))
+            return _whole(errors.error(place.vendor, 404, f"model: {place.model[:200]}"))
         listed = decode_object(place.dialect.encode_models(found))
         return _body(encode_json((listed.get("data") or listed["models"])[0]))
 
@@ -94,12 +97,12 @@ class Replies:
         try:
             inbound = _decoded(place, request.body)
             seen.request, seen.stream = inbound.request, inbound.stream
-            rule = self.script.choose(place.kind, inbound, request.headers.get(FAULT_HEADER))
+            rule = self.script.choose(place.vendor.kind, inbound, request.headers.get(FAULT_HEADER))
         except LLMClientError as exc:
             failure = exc.failure
-            return _whole(errors.error(place.kind, 400, failure.message, param=failure.param)), USUAL
+            return _whole(errors.error(place.vendor, 400, failure.message, param=failure.param)), USUAL
         if rule.status is not None:
-            told = errors.error(place.kind, rule.status, rule.message, code=rule.code, retry_after=rule.retry_after)
+            told = errors.error(place.vendor, rule.status, rule.message, code=rule.code, retry_after=rule.retry_after)
             return _whole(told if rule.body is None else told._replace(body=rule.body.encode())), rule
         said = answer(inbound.request, rule, seen.number, place.dialect.name)
         return _said(place, inbound, said, rule), rule
@@ -140,7 +143,7 @@ def _said(place: Place, inbound: Inbound, response: LLMResponse, rule: ScriptRul
         return _body(rule.body.encode())
     if not inbound.stream:
         if rule.fault is Fault.ERROR:
-            return _body(errors.error(place.kind, 500, rule.message, code=rule.code).body)
+            return _body(errors.error(place.vendor, 500, rule.message, code=rule.code).body)
         return _body(dialect.encode_response(inbound, response))
     frames, markers = _frames(dialect.response_encoder(inbound, response.response_id), response, rule)
     if inbound.json_array:

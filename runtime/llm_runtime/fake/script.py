@@ -23,11 +23,12 @@ from llm_protocol.requests import (
     ChatRequest,
     CodeRequest,
     EmbeddingRequest,
-    LLMProvider,
     RequestType,
 )
 from llm_protocol.response import FinishReason, Usage
 from llm_protocol.secret import Secret
+from llm_protocol.vendor import UnknownVendorError, VendorTable
+from llm_protocol.vendors import VENDORS
 from llm_runtime.config.conversion import convert, refuse_unknown
 from llm_runtime.config.errors import ConfigError, under
 from llm_runtime.config.lines import line_of
@@ -82,7 +83,8 @@ class FakeToolCall(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 class ScriptRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """One rule; see the module. What is not set fits every request, and changes nothing."""
 
-    kind: LLMProvider | None = None
+    kind: str | None = None
+    """The vendor's."""
     model: str | None = None
     """The model's name; ``*`` and ``?`` as in file names."""
     request_type: RequestType | None = None
@@ -126,7 +128,7 @@ class ScriptRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Bytes on the wire, the head included, before the connection is cut; 0: not even the head. ``fault`` says how
     it is cut (``close`` if not set)."""
 
-    def fits(self, kind: LLMProvider, inbound: Inbound) -> bool:
+    def fits(self, kind: str, inbound: Inbound) -> bool:
         """Whether the rule is for such a request, its counts left aside."""
         request = inbound.request
         after_tool = False if self.tool_calls and self.after_tool is None else self.after_tool
@@ -189,7 +191,7 @@ class Script:
         self._met = [0] * len(self.rules)
         self._used = [0] * len(self.rules)
 
-    def choose(self, kind: LLMProvider, inbound: Inbound, header: str | None) -> ScriptRule:
+    def choose(self, kind: str, inbound: Inbound, header: str | None) -> ScriptRule:
         """What to do with the next request: what its header says, else its model's name, else the first rule that
         fits. Raises `BadRequestError` for a fault that there is not.
         """
@@ -216,8 +218,10 @@ class _File(msgspec.Struct, frozen=True):
     rule: object = ()
 
 
-def load_script(file: Path) -> tuple[ScriptRule, ...]:
-    """The rules in a TOML file. Raises `BadRequestError` with one line for a person; does blocking file I/O."""
+def load_script(file: Path, vendors: VendorTable = VENDORS) -> tuple[ScriptRule, ...]:
+    """The rules in a TOML file, whose kinds are those of ``vendors``. Raises `BadRequestError` with one line for a
+    person; does blocking file I/O.
+    """
     import tomllib
 
     source = ""
@@ -227,7 +231,7 @@ def load_script(file: Path) -> tuple[ScriptRule, ...]:
         if len(content) > MAX_SCRIPT_BYTES:
             raise _wrong(file, f"larger than {MAX_SCRIPT_BYTES} bytes")
         source = content.decode()
-        return _rules(tomllib.loads(source))
+        return _rules(tomllib.loads(source), vendors)
     except OSError as exc:
         raise _wrong(file, f"cannot be read: {exc.strerror}") from None
     except ConfigError as exc:
@@ -237,7 +241,7 @@ def load_script(file: Path) -> tuple[ScriptRule, ...]:
         raise _wrong(file, f"not TOML: {exc}") from None
 
 
-def _rules(table: JsonObject) -> tuple[ScriptRule, ...]:
+def _rules(table: JsonObject, vendors: VendorTable) -> tuple[ScriptRule, ...]:
     refuse_unknown(table, _File)
     given = table.get("rule", [])
     if not isinstance(given, list) or len(given) > MAX_RULES:
@@ -245,7 +249,10 @@ def _rules(table: JsonObject) -> tuple[ScriptRule, ...]:
     rules: list[ScriptRule] = []
     for at, rule in enumerate(given):
         with under("rule", f"[{at}]"):
-            rules.append(convert(rule, ScriptRule, lambda _: Secret("")))  # a rule has no key
+            found = convert(rule, ScriptRule, lambda _: Secret(""))  # a rule has no key
+            if found.kind is not None and found.kind not in vendors:
+                raise ConfigError(str(UnknownVendorError(found.kind, vendors)), "kind")
+            rules.append(found)
     return tuple(rules)
 
 

@@ -10,13 +10,14 @@ import atexit
 import contextvars
 import os
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Final, Generic, TypeAlias, TypeVar, final
 
 import trio
 
 from llm_protocol.errors import ShuttingDownError
+from llm_protocol.vendor import Vendor
 from llm_runtime.hosts.actions import Action, Actions
 from llm_runtime.runtime import ConfigSource, Runtime, open_runtime
 
@@ -76,8 +77,9 @@ class Portal:
     comes once, after ``opened`` was given a runtime and that has ended: with what ended it, if it was not `stop`.
     """
 
-    def __init__(self, config: ConfigSource) -> None:
+    def __init__(self, config: ConfigSource, vendors: Sequence[Vendor] = ()) -> None:
         self._config = config
+        self._vendors = vendors
         self._pid = os.getpid()
         self._thread: threading.Thread | None = None
         self._token: trio.lowlevel.TrioToken | None = None
@@ -190,7 +192,7 @@ class Portal:
             self._nursery = nursery
             try:
                 with self._scope:
-                    async with open_runtime(self._config) as runtime:
+                    async with open_runtime(self._config, vendors=self._vendors) as runtime:
                         self._runtime = runtime
                         self._was_open = True
                         opened(runtime, None)

@@ -19,7 +19,7 @@ import trio
 
 from llm_actors.kernel import Actor, ActorMessage, ChildSpec, Inbox
 from llm_actors.transport import HttpRequest, Transport, TransportError, parse_url
-from llm_runtime.config.vendors import LOCAL_MODEL, LOCAL_SLOTS
+from llm_protocol.vendors import LOCAL_MODEL, LOCAL_SLOTS
 from llm_runtime.local_model.files import find_model
 
 START_SECONDS = 30.0

@@ -16,7 +16,7 @@ from llm_protocol.failures import RULES, Failure, FailureKind
 from llm_protocol.lifecycle import NOTICE
 from llm_protocol.policy import Policy
 from llm_protocol.prices import price_of
-from llm_protocol.requests import LLMProvider
+from llm_protocol.vendor import Vendor
 from llm_runtime.config import Config, Provider
 from llm_runtime.config.conversion import suggestion
 from llm_runtime.probes.report import Check, CheckStatus, counted, some
@@ -47,10 +47,10 @@ def configuration(config: Config, source: str) -> Iterator[Check]:
 # -- providers -------------------------------------------------------------------------------------------------------
 
 
-def provider(name: str, entry: Provider, listing: Listing) -> Check:
+def provider(name: str, entry: Provider, vendor: Vendor, listing: Listing) -> Check:
     """Whether the provider answers, and whether its configured models are on its list."""
     if isinstance(listing.found, Failure):
-        return Check(PROVIDER, name, *_failed(name, entry, listing.found), listing.seconds)
+        return Check(PROVIDER, name, *_failed(name, entry, vendor, listing.found), listing.seconds)
     found, seconds = [model.id for model in listing.found], listing.seconds
     if not found:
         return Check(PROVIDER, name, CheckStatus.WARNING, "answers, with a list of models that is empty", seconds)
@@ -66,13 +66,13 @@ def provider(name: str, entry: Provider, listing: Listing) -> Check:
     )
 
 
-def _failed(name: str, entry: Provider, failure: Failure) -> tuple[CheckStatus, str]:
+def _failed(name: str, entry: Provider, vendor: Vendor, failure: Failure) -> tuple[CheckStatus, str]:
     said = failure.message.removeprefix(f"{name}: ").rstrip(".")
     if failure.rule.unreached and entry.base_url is not None:  # callers are not told where, so the failure has not
         said = f"{parse_url(entry.base_url)[0]}: {said}"
     if failure.upstream_status is not None and str(failure.upstream_status) not in said:
         said += f" (HTTP {failure.upstream_status})"
-    if failure.upstream_status == 404 and entry.kind is LLMProvider.OPENAI_COMPATIBLE and entry.models:
+    if failure.upstream_status == 404 and vendor.generic and entry.models:
         address = RULES[FailureKind.MODEL_NOT_FOUND].advice
         return CheckStatus.WARNING, f"{said}: if it lists no models that is no fault; else {address}"
     advice = failure.rule.advice.format(entry=f"providers.{name}")
@@ -89,15 +89,16 @@ def _failed(name: str, entry: Provider, failure: Failure) -> tuple[CheckStatus, 
 def prices(config: Config) -> Iterator[Check]:
     """Whether it is known what the models that the configuration names cost."""
     for name, entry in config.enabled.items():
+        vendor = config.vendors[entry.kind]
         named = _named_models(name, entry, config.routes.values())
-        unknown = [model for model in named if price_of(entry.kind.value, model) is None]
-        if not named or entry.kind is LLMProvider.LOCAL:
+        unknown = [model for model in named if price_of(vendor.facts_key, model) is None]
+        if not named or vendor.free:
             continue
         if not unknown:
             yield Check("prices", name, CheckStatus.OK, f"known for {counted(len(named), 'model')}")
             continue
         # Servers that are only compatible set their own prices, or none.
-        status = CheckStatus.OK if entry.kind is LLMProvider.OPENAI_COMPATIBLE else CheckStatus.WARNING
+        status = CheckStatus.OK if vendor.generic else CheckStatus.WARNING
         yield Check(
             "prices", name, status, f"not known for {some(unknown)}: no cost is told, and max_cost rules them out"
         )

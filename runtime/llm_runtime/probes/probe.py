@@ -18,7 +18,6 @@ from llm_actors.provider import ProviderSpec, failure_of, list_models
 from llm_protocol.dialect import ModelInfo
 from llm_protocol.errors import LLMClientError
 from llm_protocol.failures import Failure, FailureKind
-from llm_protocol.requests import LLMProvider
 from llm_runtime.config import Config
 from llm_runtime.probes import findings, places, routes
 from llm_runtime.probes.findings import Listing
@@ -37,13 +36,16 @@ async def check(config: Config, source: str, *, offline: bool = False) -> list[C
 
     With ``offline`` nothing is tried: only what the configuration alone can tell. Cancelling it leaves nothing behind.
     """
-    specs = [provider_spec(name, provider) for name, provider in config.enabled.items()]
+    specs = [provider_spec(name, provider, config.vendors) for name, provider in config.enabled.items()]
     done = list(findings.configuration(config, source))
     listings: dict[str, Listing] = {}
     if not offline:
         tried, listings = await _try_all(config, specs)
         done += tried
-        done += [findings.provider(name, config.providers[name], listing) for name, listing in listings.items()]
+        done += [
+            findings.provider(name, config.providers[name], config.vendors[config.providers[name].kind], listing)
+            for name, listing in listings.items()
+        ]
     failed = {each.name for each in done if each.what == findings.PROVIDER and each.status is CheckStatus.FAILED}
     known = _known(config, specs, listings)._replace(failed=failed, offline=offline)
     done += findings.prices(config)
@@ -64,7 +66,7 @@ def _known(config: Config, specs: Sequence[ProviderSpec], listings: dict[str, Li
 
 async def _try_all(config: Config, specs: Sequence[ProviderSpec]) -> tuple[list[Check], dict[str, Listing]]:
     tries = _tries(config)
-    asked = {each.name: _to_be_asked(each) for each in specs if each.kind is not LLMProvider.LOCAL}
+    asked = {each.name: _to_be_asked(each) for each in specs if not each.vendor.local}
     checks: dict[tuple[str, str], Check] = {}
     listings: dict[str, Listing] = {}
 
@@ -95,7 +97,7 @@ def _tries(config: Config) -> list[tuple[str, str, Attempt]]:
         import coredis  # noqa: F401 - takes its time, which would count for whoever is being asked
 
         tries.append(("redis", config.redis.name, partial(places.try_redis, config.redis)))
-    local = [name for name, provider in config.enabled.items() if provider.kind is LLMProvider.LOCAL]
+    local = [name for name, provider in config.enabled.items() if config.vendors[provider.kind].local]
     return [*tries, *(("local model", name, places.try_local_model) for name in local)]
 
 

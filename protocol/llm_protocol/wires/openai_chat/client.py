@@ -27,12 +27,12 @@ from llm_protocol.requests import (
     Parameters,
     RequestType,
 )
+from llm_protocol.vendor_profile import OPENAI, VendorProfile
 from llm_protocol.wires.openai_chat.content import encode_message
 from llm_protocol.wires.openai_chat.embeddings import decode_embeddings, embedding_body
 from llm_protocol.wires.openai_chat.errors import decode_error
 from llm_protocol.wires.openai_chat.images import decode_images, image_body
 from llm_protocol.wires.openai_chat.models import decode_models
-from llm_protocol.wires.openai_chat.profile import OPENAI, VendorProfile
 from llm_protocol.wires.openai_chat.stream import OpenAIChatDecoder
 
 

@@ -28,7 +28,7 @@ from llm_protocol.content import (
 from llm_protocol.errors import UnsupportedError
 from llm_protocol.extra_fields import is_empty
 from llm_protocol.requests import Parameters
-from llm_protocol.wires.openai_chat.profile import VendorProfile
+from llm_protocol.vendor_profile import VendorProfile
 from llm_protocol.wires.openai_chat.shapes import DETAILS, WIRE, details_of, signed, text_of_details, with_details
 
 # ---------------------------------------------------------------- to the wire

@@ -14,9 +14,9 @@ from llm_protocol.embedding import Embedding
 from llm_protocol.events import Event, Started
 from llm_protocol.requests import EmbeddingRequest, Parameters
 from llm_protocol.response import LLMResponse
+from llm_protocol.vendor_profile import VendorProfile
 from llm_protocol.wires.openai_chat.content import with_extra
 from llm_protocol.wires.openai_chat.errors import not_understood
-from llm_protocol.wires.openai_chat.profile import VendorProfile
 from llm_protocol.wires.openai_chat.shapes import ChatWireUsage, read_usage
 
 

@@ -13,9 +13,9 @@ from llm_protocol.content import Image, JsonObject
 from llm_protocol.events import Event, Finished, ItemDone, ItemStarted, Started, UsageReported
 from llm_protocol.requests import ImageRequest, Parameters
 from llm_protocol.response import FinishReason, LLMResponse
+from llm_protocol.vendor_profile import VendorProfile
 from llm_protocol.wires.openai_chat.content import with_extra
 from llm_protocol.wires.openai_chat.errors import not_understood
-from llm_protocol.wires.openai_chat.profile import VendorProfile
 from llm_protocol.wires.openai_chat.shapes import ChatWireUsage, read_usage
 
 _MEDIA_TYPES = {

@@ -27,12 +27,12 @@ from llm_protocol.requests import (
 )
 from llm_protocol.response import LLMResponse
 from llm_protocol.runtime_fields import is_wanted, runtime_fields
+from llm_protocol.vendor_profile import OPENAI, VendorProfile
 from llm_protocol.wires.openai_chat.content import decode_message, join_tool_results, unread_fields, with_extra
 from llm_protocol.wires.openai_chat.embeddings import embedding_request, encode_embeddings, wanted_form
 from llm_protocol.wires.openai_chat.errors import encode_error
 from llm_protocol.wires.openai_chat.images import encode_images, image_request
 from llm_protocol.wires.openai_chat.models import encode_models
-from llm_protocol.wires.openai_chat.profile import OPENAI, VendorProfile
 from llm_protocol.wires.openai_chat.server_stream import OpenAIChatEncoder, encode_whole
 
 

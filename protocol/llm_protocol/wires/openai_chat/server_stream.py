@@ -13,9 +13,9 @@ from llm_protocol.events import Delta, Failed, Finished, ItemDone, ItemStarted, 
 from llm_protocol.requests import CompletionRequest
 from llm_protocol.response import FinishReason, LLMResponse
 from llm_protocol.runtime_fields import runtime_fields
+from llm_protocol.vendor_profile import VendorProfile
 from llm_protocol.wires.openai_chat.content import call_body
 from llm_protocol.wires.openai_chat.errors import error_body
-from llm_protocol.wires.openai_chat.profile import VendorProfile
 from llm_protocol.wires.openai_chat.shapes import DETAILS, WIRE, details_of, signed, usage_body
 
 DONE = Frame(None, b"[DONE]")

@@ -31,8 +31,8 @@ from llm_protocol.failures import Failure
 from llm_protocol.model_facts import ModelRule
 from llm_protocol.model_rules import ModelRules
 from llm_protocol.requests import AnyRequest, ChatRequest, RequestType
+from llm_protocol.vendor_profile import OPENAI, VendorProfile
 from llm_protocol.wires.openai_chat.client import OpenAIChat
-from llm_protocol.wires.openai_chat.profile import OPENAI, VendorProfile
 from llm_protocol.wires.responses.content import is_native, summary
 from llm_protocol.wires.responses.shapes import NAME, choice_object, format_object, own, tool_object
 from llm_protocol.wires.responses.stream import OpenAIResponsesDecoder

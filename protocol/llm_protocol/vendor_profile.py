@@ -1,10 +1,10 @@
-"""How the speakers of this wire differ."""
+"""How vendors differ that speak the wire `openai_chat`: parameters, limits and fields."""
 
 from __future__ import annotations
 
 import msgspec
 
-from llm_protocol.requests import LLMProvider, RequestType
+from llm_protocol.requests import RequestType
 
 _COMMON = frozenset((
     "temperature", "top_p", "max_output_tokens", "stop", "frequency_penalty", "presence_penalty", "seed",
@@ -18,7 +18,7 @@ class VendorProfile(msgspec.Struct, frozen=True, kw_only=True):
     name: str = "openai_chat"
     """The dialect's name: the key of its fields in ``Parameters.extra``."""
     vendor: str
-    kind: LLMProvider = LLMProvider.OPENAI_COMPATIBLE
+    kind: str = "openai_compatible"
     """Whose models these are: `llm_protocol.model_rules` tells what they take."""
     request_types: frozenset[RequestType]
     parameters: frozenset[str] = _COMMON
@@ -49,7 +49,7 @@ class VendorProfile(msgspec.Struct, frozen=True, kw_only=True):
 
 OPENAI = VendorProfile(
     vendor="OpenAI",
-    kind=LLMProvider.OPENAI,
+    kind="openai",
     # Legacy completions are spoken, but left out: their models are going, and chat says the same.
     request_types=frozenset((RequestType.CHAT, RequestType.EMBEDDING, RequestType.IMAGE_GENERATION)),
     max_tokens_field="max_completion_tokens",
@@ -64,7 +64,7 @@ OPENAI = VendorProfile(
 CEREBRAS = VendorProfile(
     name="cerebras",  # strict about unknown fields: what clients send for OpenAI's wire must not reach it
     vendor="Cerebras",
-    kind=LLMProvider.CEREBRAS,
+    kind="cerebras",
     request_types=frozenset((RequestType.CHAT,)),
     max_tokens_field="max_completion_tokens",
     reasoning_field="reasoning",
@@ -87,6 +87,6 @@ COMPATIBLE = VendorProfile(
 LOCAL = msgspec.structs.replace(
     COMPATIBLE,
     vendor="the local model",
-    kind=LLMProvider.LOCAL,
+    kind="local",
     request_types=frozenset((RequestType.CHAT, RequestType.COMPLETION)),
 )

@@ -1,0 +1,121 @@
+"""Vendors of one's own: with the program, and with packages."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable
+from importlib.metadata import EntryPoint, EntryPoints
+from pathlib import Path
+
+import pytest
+
+from llm_protocol.secret import Secret
+from llm_protocol.vendor import Vendor, VendorTable
+from llm_protocol.vendors import VENDORS
+from llm_runtime import open_runtime
+from llm_runtime.config import Config, ConfigError, Provider, discover, installed_vendors, parse, with_vendors
+from llm_runtime.fake import FakeProvider
+
+ACME = Vendor(kind="acme", title="Acme", base_url="https://api.acme.example/v1", key_variables=("ACME_API_KEY",))
+TABLE = VENDORS.plus([ACME])
+NO_VENDOR = object()
+
+Offer = Callable[[str], None]
+
+
+@pytest.fixture
+def offer(monkeypatch: pytest.MonkeyPatch) -> Offer:
+    """Makes a package that is installed offer what is at ``value`` as a vendor."""
+
+    def offering(value: str) -> None:
+        point = EntryPoint("acme", value, "llm_runtime.vendors")
+        monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: EntryPoints([point]).select(group=group))
+
+    return offering
+
+
+def test_a_kind_of_ones_own_is_like_the_others() -> None:
+    config = parse(b'[providers.a]\nkind = "acme"\napi_key = "env:K"', {"K": "sk"}, vendors=TABLE)
+    assert (config.providers["a"].kind, config.providers["a"].base_url) == ("acme", ACME.base_url)
+    with pytest.raises(ConfigError, match='needs api_key, for example "env:ACME_API_KEY"'):
+        parse(b'[providers.a]\nkind = "acme"', {}, vendors=TABLE)
+
+
+def test_its_key_in_the_environment_brings_it() -> None:
+    config = discover({"ACME_API_KEY": "sk"}, vendors=TABLE)
+    assert list(config.providers) == ["acme"]
+    assert config.reasons == {"acme": "ACME_API_KEY is set"}
+
+
+def test_another_name_for_the_key_counts_where_the_first_is_not_set() -> None:
+    assert discover({"GOOGLE_API_KEY": "b"}).reasons == {"gemini": "GOOGLE_API_KEY is set"}
+    both = discover({"GOOGLE_API_KEY": "b", "GEMINI_API_KEY": "a"})
+    assert both.reasons == {"gemini": "GEMINI_API_KEY is set"}
+    assert both.providers["gemini"].api_key == Secret("a")
+
+
+@pytest.mark.parametrize("enabled", ["true", "false"])
+def test_an_unknown_kind_is_an_error_and_never_another_vendor(enabled: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(f'[providers.a]\nenabled = {enabled}\nkind = "mistrl"\nbase_url = "http://h"'.encode(), {})
+    assert "config.toml:3: providers.a.kind: there is no kind" in str(caught.value)
+    assert 'did you mean "mistral"?' in str(caught.value)
+
+
+async def test_a_config_made_by_hand_with_an_unknown_kind_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r'providers\.p\.kind: there is no kind "acme"'):
+        async with open_runtime(Config(providers={"p": Provider(kind="acme", base_url="http://h")})):
+            pass
+
+
+async def test_a_program_brings_its_vendors(tmp_path: Path) -> None:
+    async with FakeProvider(vendors=TABLE, kind="acme") as fake:
+        provider = Provider(kind="acme", base_url=fake.base_url("acme"), api_key=Secret("k"))
+        async with open_runtime(Config(providers={"p": provider}), vendors=[ACME]) as rt:
+            assert (await rt.chat("Hello.", model="p/m")).content == "You said: Hello."
+        file = tmp_path / "config.toml"
+        file.write_text(f'[providers.p]\nkind = "acme"\nbase_url = "{fake.base_url("acme")}"\napi_key = "file:key"')
+        (tmp_path / "key").write_text("k")
+        (tmp_path / "key").chmod(0o600)
+        async with open_runtime(file, vendors=[ACME]) as rt:
+            assert (await rt.chat("Hello.", model="p/m")).content == "You said: Hello."
+        assert {seen.kind for seen in fake.journal.requests} == {"acme"}
+
+
+async def test_a_vendor_that_exists_cannot_be_replaced() -> None:
+    with pytest.raises(ConfigError, match='vendors: there are two vendors of kind "openai"'):
+        async with open_runtime(Config(), vendors=[Vendor(kind="openai", title="Other")]):
+            pass
+
+
+@pytest.mark.parametrize("name", ["ACME", "SEVERAL"])
+def test_a_package_brings_its_vendors(offer: Offer, name: str) -> None:
+    offer(f"{__name__}:{name}")
+    assert installed_vendors()["acme"] is ACME
+    assert "acme" not in VENDORS, "there is no table for the whole process"
+
+
+SEVERAL = [ACME, Vendor(kind="other", title="Other")]
+TAKEN = Vendor(kind="openai", title="Other")
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (f"{__name__}:NO_VENDOR", "is no llm_protocol.vendor.Vendor and no list of them"),
+        (f"{__name__}:MISSING", "cannot be loaded: AttributeError"),
+        ("no.such.module:X", "cannot be loaded: ModuleNotFoundError"),
+        (f"{__name__}:TAKEN", 'there are two vendors of kind "openai"'),
+    ],
+)
+def test_a_package_that_offers_nonsense_is_named(offer: Offer, value: str, told: str) -> None:
+    offer(value)
+    with pytest.raises(ConfigError) as caught:
+        installed_vendors()
+    assert told in str(caught.value)
+    assert f"the entry point 'acme' ({value}) in llm_runtime.vendors" in str(caught.value)
+
+
+def test_tables_do_not_change() -> None:
+    assert isinstance(with_vendors(VENDORS, [ACME]), VendorTable)
+    assert "acme" not in VENDORS
