@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from enum import Enum
 from math import inf
 from typing import Never, final
 
@@ -34,18 +33,10 @@ from llm_runtime.server.limits import BODY_SECONDS, MIN_RATE, PIPELINED_BYTES
 from llm_runtime.server.request_context import RequestContext, refusing
 from llm_runtime.server.socket import Socket
 from llm_runtime.server.state import ServerState
+from llm_runtime.server.states import ANSWERING, HTTP, HttpChange, HttpState, StateMachine
 from llm_runtime.server.wakeup import WakeupEvent
 
 log = logging.getLogger("llm_runtime.server")
-
-
-class Phase(Enum):
-    """What a connection is doing; each has its own deadline."""
-
-    IDLE = "idle"
-    HEAD = "head"
-    BODY = "body"
-    ANSWERING = "answering"
 
 
 @final
@@ -56,15 +47,10 @@ class HttpConnection:
         "_bodies",
         "_cancel",
         "_deadline",
-        "_ends_with_client",
         "_exchange",
         "_head_seconds",
-        "_late",
-        "_left",
-        "_making_way",
+        "_life",
         "_parser",
-        "_phase",
-        "_said_last_words",
         "_since",
         "cut_off",
         "service",
@@ -77,19 +63,14 @@ class HttpConnection:
         self.service = service
         self.waker = WakeupEvent()
         self._parser = RequestParser(service.config.max_body_bytes)
-        self._phase = Phase.IDLE
+        self._life: StateMachine[HttpState, HttpChange] = StateMachine(HttpState.IDLE, HTTP)
         self._head_seconds = service.config.head_s
         self._deadline = trio.current_time() + self._head_seconds
         self._bodies = HeldBodies(service.bodies)
         self.cut_off: FailureKind | None = None
         """Why the connection is being cancelled, where that is not the client's doing."""
-        self._making_way = False
         self._since = 0.0
-        self._late = False
-        self._left = False
-        self._ends_with_client = False
         self._exchange: RequestContext | None = None
-        self._said_last_words = False
 
     async def run(self, inbox: Inbox[Never], *, task_status: trio.TaskStatus[None]) -> None:
         """Serve until the end or until asked to stop, and close the socket. A bug in an endpoint comes out."""
@@ -105,7 +86,7 @@ class HttpConnection:
                 from llm_runtime.server.session import serve  # costs 40 ms, which plain HTTP need not pay
 
                 await serve(self.service, upgraded, self.socket, self._parser.left_over())
-            elif self._said_last_words:
+            elif self._life.state is HttpState.LAST_WORDS:
                 await self.service.close_gently(self.socket)
         except trio.BrokenResourceError:
             pass  # a client that has gone or does not read is an ordinary end; what it asked for is cancelled by now
@@ -125,12 +106,10 @@ class HttpConnection:
         self.waker.wake()
         if data:
             self._parser.feed(data)
-            if self._phase is not Phase.ANSWERING or self._parser.received <= PIPELINED_BYTES:
+            if self._life.state not in ANSWERING or self._parser.received <= PIPELINED_BYTES:
                 return
             self.socket.abort()  # to stop reading would be to stop seeing the client leave
-        self._left = True
-        if self._ends_with_client:
-            self._cancel("the client has left")
+        self._change(HttpChange.CLIENT_LEFT, "the client has left")
 
     def hold_body(self, size: int) -> None:
         """Count ``size`` more bytes as the body of the request in hand. Raises `HttpError`."""
@@ -138,9 +117,13 @@ class HttpConnection:
 
     def end_with_client(self) -> None:
         """From now until the answer is given, the client's leaving ends everything."""
-        self._ends_with_client = True
-        if self._left:
-            self._cancel("the client has left")
+        self._change(HttpChange.BOUND, "the client has left")
+
+    def _change(self, change: HttpChange, reason: str = "") -> None:
+        """Make a change; where it cuts the connection off, cancel its task for ``reason``."""
+        was = self._life.state
+        if self._life.change(change) is HttpState.CUT and was is not HttpState.CUT:
+            self._cancel(reason)
 
     # -- timeouts and drain ------------------------------------------------------------------------------------------
 
@@ -148,11 +131,11 @@ class HttpConnection:
         """Notice what takes too long."""
         if self._exchange is not None and self._exchange.streaming is not None:
             self._exchange.streaming.tick(now)
-        if self._phase is Phase.BODY:
+        if self._life.state is HttpState.BODY:
             seconds = BODY_SECONDS + self._parser.received / MIN_RATE
             self._deadline = self._since + min(seconds, self.service.config.max_body_s)
         if now >= self._deadline:
-            self._late = True
+            self._change(HttpChange.TOO_LATE)
             self.waker.wake()
 
     @property
@@ -162,10 +145,9 @@ class HttpConnection:
 
     def make_way(self) -> None:
         """End now: the place is another's. See `Room`."""
-        self._making_way = True
-        if self._phase is Phase.ANSWERING or self._said_last_words:
+        self._change(HttpChange.EVICTED, "the connection makes way for another")
+        if self._life.state is HttpState.CUT:
             self.socket.abort()
-            self._cancel("the connection makes way for another")
         self.waker.wake()
 
     def hurry(self, seconds: float) -> None:
@@ -175,14 +157,14 @@ class HttpConnection:
 
     def drain(self) -> None:
         """Close after the answer in hand, or now when there is none."""
-        if self._phase is Phase.IDLE:
-            self._late = True
+        self._change(HttpChange.DRAINED)
         self.waker.wake()
 
-    def _enter(self, phase: Phase, seconds: float) -> None:
-        if phase is not self._phase:
-            self._phase = phase
-            self._late = False
+    def _go_on(self, change: HttpChange, seconds: float) -> None:
+        """Make a change of our own. A new state has ``seconds``."""
+        was = self._life.state
+        self._change(change)
+        if self._life.state is not was:
             self._since = trio.current_time()
             self._deadline = self._since + seconds
 
@@ -191,19 +173,20 @@ class HttpConnection:
     async def _serve_requests(self) -> RequestContext | None:
         """Answer requests until the last. Returns the one that goes on as a WebSocket, if one does."""
         while (exchange := await self._next_exchange()) is not None:
-            self._enter(Phase.ANSWERING, inf)
+            self._go_on(HttpChange.ARRIVED, inf)
             self._exchange = exchange
             await self._answer(exchange)
             self._exchange = None
             exchange.streaming = None  # it leads back: in a cycle both would wait for the garbage collector
             self._bodies.release_all()
-            self._ends_with_client = False
             if exchange.upgraded:
+                self._change(HttpChange.UPGRADED)
                 return exchange
-            if exchange.close or self._left:
-                self._said_last_words = exchange.close and not self._left
+            self._go_on(
+                HttpChange.ANSWERED_LAST if exchange.close else HttpChange.ANSWERED, self.service.config.keep_alive_s
+            )
+            if self._life.state is not HttpState.IDLE:
                 return None
-            self._enter(Phase.IDLE, self.service.config.keep_alive_s)
         return None
 
     async def _next_exchange(self) -> RequestContext | None:
@@ -246,18 +229,17 @@ class HttpConnection:
     async def _arrival(self, read: Callable[[], Request | None]) -> Request | None:
         """Wait for what ``read`` gives; nothing when the connection has ended, or has to. Raises `HttpError`."""
         while True:
-            if self._making_way:  # its place is taken: what comes now is too late
+            if self._life.state is HttpState.EVICTED:  # its place is taken: what comes now is too late
                 raise too_many_connections()
             if (request := read()) is not None:
                 return request
-            if self._left:
-                return None
-            if self._late:
-                if self.service.room.is_reserved(self):
+            match self._life.state:
+                case HttpState.LATE | HttpState.DONE if self.service.room.is_reserved(self):
                     raise too_many_connections()
-                if self._phase is Phase.IDLE:
+                case HttpState.LEFT | HttpState.DONE:
                     return None
-                raise HttpError(408, "request_timeout", "The request took too long to arrive.", close=True)
+                case HttpState.LATE:
+                    raise HttpError(408, "request_timeout", "The request took too long to arrive.", close=True)
             await self._progress()
 
     async def _progress(self) -> None:
@@ -266,18 +248,18 @@ class HttpConnection:
             await trio.lowlevel.checkpoint()
             return
         if self._parser.in_body:
-            if self._phase is not Phase.BODY and self._parser.awaits_continue:
+            if self._life.state is not HttpState.BODY and self._parser.awaits_continue:
                 await self.socket.send(CONTINUE)
-            self._enter(Phase.BODY, BODY_SECONDS)
+            self._go_on(HttpChange.BODY_BEGINS, BODY_SECONDS)
         elif self._parser.received:
-            self._enter(Phase.HEAD, self._head_seconds)
+            self._go_on(HttpChange.HEAD_BEGINS, self._head_seconds)
         await self.waker.wait()
 
     async def _end_refusing(self, refused: HttpError, exchange: RequestContext | None) -> None:
         """Refuse, and read nothing more."""
         self._parser.discard()
         self._bodies.release_all()
-        self._said_last_words = not self._making_way  # who makes way is not waited for
+        self._change(HttpChange.REFUSED)
         if exchange is None:
             self.service.engine.refused(refused.code, is_limit=refused.is_limit)
             await self.socket.send(encode_response(refused.response(), (NO_SNIFFING,), close=True, bare=False))

@@ -43,6 +43,7 @@ from llm_runtime.server.request_context import RequestContext
 from llm_runtime.server.response_store import Recent, StoredResponse
 from llm_runtime.server.socket import Socket
 from llm_runtime.server.state import ServerState
+from llm_runtime.server.states import SESSION, SessionChange, SessionState, StateMachine
 from llm_runtime.server.stored import RESPONSES
 from llm_runtime.server.subscription import RunSubscription
 from llm_runtime.server.turns import Asked, QueueDeadlines, Streaming
@@ -64,7 +65,6 @@ class SocketEnding(NamedTuple):
 
     refused: HttpError
     close: Close
-    announced: bool = False
 
 
 async def serve(service: ServerState, exchange: RequestContext, socket: Socket, left_over: bytes) -> None:
@@ -100,8 +100,10 @@ class Session:
         self._unsaid: deque[bytes] = deque()
         self._queued = QueueDeadlines()
         self._waker = WakeupEvent()
+        self._life: StateMachine[SessionState, SessionChange] = StateMachine(SessionState.OPEN, SESSION)
         self._ending: SocketEnding | None = None
-        self._over: Close | None = None
+        self._close: Close | None = None
+        """How to close, once it is time to."""
         self._cut_some = False
         self._expires = trio.current_time() + (service.config.websocket_lifetime_s or float("inf"))
         self._heartbeat = Heartbeat(socket, trio.current_time())
@@ -125,15 +127,15 @@ class Session:
                 )
                 nursery.start_soon(self._read, socket)
                 try:
-                    self._over = await self._write(socket)
+                    await self._write(socket)
                 except trio.Cancelled:
                     if exchange.cut_off is not None:
                         await self._part(socket, exchange.cut_off)
                     raise
             nursery.cancel_scope.cancel("the session is over")
         self.abandon()
-        if socket is not None and self._over is not None:
-            await socket.close(*self._over)
+        if socket is not None and self._close is not None:
+            await socket.close(*self._close)
         await self._socket.close_gently()
 
     def abandon(self) -> None:
@@ -155,21 +157,22 @@ class Session:
             self._ping_due = True
             self._waker.wake()
         self._notice_expiry()
-        if now >= self._expires and self._ending is None:
+        if now >= self._expires and self._life.state is SessionState.OPEN:
             message = "The connection has reached its maximum lifetime; open another."
             refused = HttpError(400, "websocket_connection_limit_reached", message)
-            self._end(SocketEnding(refused, Close(1000, "lifetime"), announced=True))
+            self._end(SessionChange.EXPIRED, SocketEnding(refused, Close(1000, "lifetime")))
 
     def _notice_expiry(self) -> None:
         """From when on the caller's key has expired, nothing new is taken; what is being answered ends as it would."""
-        if self._ending is None and self._service.access.has_expired(self._caller):
-            self._end(SocketEnding(wrong_key(), Close(1008, "the key has expired"), announced=True))
+        if self._life.state is SessionState.OPEN and self._service.access.has_expired(self._caller):
+            self._end(SessionChange.EXPIRED, SocketEnding(wrong_key(), Close(1008, "the key has expired")))
 
     def drain(self) -> None:
         """Take nothing new; close when what is active has ended."""
-        self._end(SocketEnding(shutting_down(), Close(1001, "shutting down")))
+        self._end(SessionChange.DRAINED, SocketEnding(shutting_down(), Close(1001, "shutting down")))
 
-    def _end(self, ending: SocketEnding) -> None:
+    def _end(self, change: SessionChange, ending: SocketEnding) -> None:
+        self._life.change(change)
         self._ending = ending
         for asked in self._lanes.clear():
             self._queued.discard(asked)
@@ -179,13 +182,14 @@ class Session:
 
     def _next_close(self) -> Close | None:
         """How to close now, if it is time to."""
-        if self._over is not None or self._ending is None or not self._lanes.idle:
-            return self._over
-        if self._ending.announced:
-            self._say(encode_refusal(self._ending.refused, None, None))
-            self._ending = self._ending._replace(announced=False)
-            return None
-        return Close(1012, "responses were cut off") if self._cut_some else self._ending.close
+        if self._ending is not None and self._lanes.idle:
+            if self._life.state is SessionState.ANNOUNCING:
+                self._life.change(SessionChange.ANNOUNCED)
+                self._say(encode_refusal(self._ending.refused, None, None))
+            elif self._life.state is SessionState.FINISHING:
+                self._life.change(SessionChange.FINISHED)
+                self._close = Close(1012, "responses were cut off") if self._cut_some else self._ending.close
+        return self._close if self._life.state is SessionState.CLOSING else None
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
@@ -199,11 +203,14 @@ class Session:
                     self._hang_up(1003, "text frames only")
         except Hangup as hangup:
             if hangup.code in FAULTS:
-                self._over = Close(hangup.code)
+                self._life.change(SessionChange.HUNG_UP)
+                self._close = Close(hangup.code)
             self._scope.cancel("the client has hung up")
 
     def _hang_up(self, code: int, reason: str) -> None:
-        self._over = self._over or Close(code, reason)
+        if self._life.state is not SessionState.CLOSING:
+            self._life.change(SessionChange.HUNG_UP)
+            self._close = Close(code, reason)
         self._waker.wake()
 
     async def _take(self, text: str) -> None:
@@ -344,18 +351,18 @@ class Session:
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
-    async def _write(self, socket: WebSocket) -> Close:
+    async def _write(self, socket: WebSocket) -> None:
         """Write what there is to say, until it is time to close."""
         while True:
             if self._ping_due:
                 self._ping_due = False
                 socket.ping()
-            if self._over is None and (payloads := self._gather()):
+            if self._life.state is not SessionState.CLOSING and (payloads := self._gather()):
                 await socket.send(payloads)
             elif socket.has_control:
                 await socket.send_control()
-            elif (close := self._next_close()) is not None:
-                return close
+            elif self._next_close() is not None:
+                return
             elif not self._unsaid:
                 with trio.CancelScope(deadline=self._queued.next()):
                     await self._waker.wait()
@@ -379,7 +386,7 @@ class Session:
         """Tell what is not whole that it ends here, and close. The session is being cancelled."""
         has_crashed = kind is FailureKind.CRASHED
         close = Close(1011, "the runtime crashed") if has_crashed else Close(1012, "responses were cut off")
-        self._end(SocketEnding(crashed() if has_crashed else shutting_down(), close))
+        self._end(SessionChange.DRAINED, SocketEnding(crashed() if has_crashed else shutting_down(), close))
         for streaming in self._streaming:
             streaming.answer.shut(kind)
         with self._service.parting(), suppress(trio.BrokenResourceError):
