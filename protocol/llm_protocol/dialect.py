@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from datetime import date
-from typing import Literal, NamedTuple, Protocol, TypeAlias
+from typing import Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 
@@ -198,6 +198,19 @@ class ClientDialect(Protocol):
 
     def decode_models(self, body: bytes) -> ModelPage:
         """A page of the model list. Raises `ProtocolError` when it is not one."""
+        ...
+
+
+@runtime_checkable
+class TokenCounter(Protocol):
+    """A `ClientDialect` whose vendor counts the tokens of a request without answering it."""
+
+    def count_request(self, request: AnyRequest) -> WireRequest:
+        """The HTTP request that counts ``request``. Raises what `ClientDialect.encode_request` does."""
+        ...
+
+    def decode_count(self, body: bytes) -> int:
+        """The tokens of the prompt. Raises `ProtocolError` when ``body`` does not tell."""
         ...
 
 

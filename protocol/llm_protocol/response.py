@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from enum import StrEnum
+from typing import NamedTuple
 from uuid import uuid4
 
 import msgspec
@@ -22,6 +23,13 @@ class FinishReason(StrEnum):
     UNKNOWN = "unknown"
     """The vendor gave a reason that we do not know; ``raw_finish_reason`` has it."""
     ERROR = "error"
+
+
+class TokenCount(NamedTuple):
+    """The tokens of a prompt: by its vendor's own count, or ``estimated`` by us."""
+
+    tokens: int
+    estimated: bool
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):

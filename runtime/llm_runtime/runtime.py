@@ -16,10 +16,11 @@ from llm_actors.catalog import refresh
 from llm_actors.kernel import ChildSpec, KernelError, TreeNode, running
 from llm_actors.limiter import snapshot as limiter_snapshot
 from llm_actors.orchestrator import ranked, submit
+from llm_actors.provider import count_tokens
 from llm_actors.run import Judge, Run
 from llm_actors.selector import Ranking
 from llm_protocol.dialect import ModelInfo
-from llm_protocol.errors import CrashedError, ModelNotFoundError, ShuttingDownError
+from llm_protocol.errors import CrashedError, LLMClientError, ModelNotFoundError, ShuttingDownError
 from llm_protocol.policy import Policy
 from llm_protocol.requests import (
     AUTO,
@@ -28,7 +29,7 @@ from llm_protocol.requests import (
     RequestType,
     answer_type,
 )
-from llm_protocol.response import LLMResponse, Usage
+from llm_protocol.response import LLMResponse, TokenCount, Usage
 from llm_protocol.vendor import Vendor
 from llm_runtime.config import Config
 from llm_runtime.config.vendors import installed_vendors, with_vendors
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
 
 UNPRICED_SAID = 1_000
 """Models without a known price that are named in the log, once each."""
+
+COUNT_SECONDS = 10.0
+"""How long a vendor's own count of tokens is waited for; then it is an estimate."""
 
 ConfigSource: TypeAlias = "Config | str | os.PathLike[str] | None"
 """A configuration, or the path of its file; ``None`` finds out what there is."""
@@ -177,6 +181,26 @@ class Runtime(RequestMethods[ResponseStream]):
     def route_names(self, caller: str = "") -> list[str]:
         """The configured routes; of a ``caller``'s, those it may use. A route's name is used as a model's."""
         return self._tree.router.route_names(caller)
+
+    async def count_tokens(self, request: AnyRequest) -> TokenCount:
+        """How many tokens the prompt of ``request`` has for the model that would be asked first.
+
+        Waits at most `COUNT_SECONDS` for its vendor's own count. Where there is none, or it fails, it is our estimate.
+        Raises `LLMClientError` for an unknown model.
+        """
+        try:
+            routed = self._tree.router.route(request)
+        except ModelNotFoundError:
+            await self.models()
+            routed = self._tree.router.route(request)
+        services = self._tree.services
+        ranking = ranked(services, request, routed.candidates, routed.policy, draw=1.0, asked=False)
+        candidate = ranking.candidates[0]
+        with trio.move_on_after(COUNT_SECONDS), suppress(LLMClientError, KernelError):
+            counted = await count_tokens(services.providers[candidate.provider], request.to(candidate.model))
+            if counted is not None:
+                return TokenCount(counted, estimated=False)
+        return TokenCount(services.estimator.estimate(str(candidate), request).input_tokens, estimated=True)
 
     async def explain(self, model: str = AUTO, *, caller: str = "") -> Ranking:
         """Who would be asked for a chat with ``model`` now, in which order, and why: see `Ranking.lines`.

@@ -26,7 +26,7 @@ from llm_protocol.dialect import ModelInfo
 from llm_protocol.errors import LLMClientError
 from llm_protocol.events import Finished, ItemDone, ItemStarted, Started, TextDelta, UsageReported
 from llm_protocol.requests import AnyRequest
-from llm_protocol.response import FinishReason, Usage
+from llm_protocol.response import FinishReason, TokenCount, Usage
 from llm_protocol.secret import Secret
 from llm_runtime.config import Key, Server
 from llm_runtime.metrics import SESSIONS
@@ -89,6 +89,7 @@ class FakeEngine:
     requests: list[AnyRequest] = field(default_factory=list)
     ready: bool = True
     parked: Sequence[str] = ()
+    counted: TokenCount = field(default_factory=lambda: TokenCount(7, estimated=False))
     told: object = field(default_factory=dict)
     changed: trio.Event = field(default_factory=trio.Event)
     open_runs: int = 0
@@ -140,6 +141,11 @@ class FakeEngine:
 
     def route_names(self, caller: str = "") -> Sequence[str]:
         return ["careful"]
+
+    async def count_tokens(self, request: AnyRequest) -> TokenCount:
+        await trio.lowlevel.checkpoint()
+        self.requests.append(request)
+        return self.counted
 
     def is_ready(self) -> bool:
         return self.ready

@@ -3,7 +3,7 @@
 from llm_actors.deployment import AttemptResult
 from llm_actors.provider.actor import ProviderActor
 from llm_actors.provider.failures import failure_of
-from llm_actors.provider.messages import ProviderMessage, ProviderRef, Sink, generate, list_models
+from llm_actors.provider.messages import ProviderMessage, ProviderRef, Sink, count_tokens, generate, list_models
 from llm_actors.provider.spec import Endpoint, ProviderSpec
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "ProviderRef",
     "ProviderSpec",
     "Sink",
+    "count_tokens",
     "failure_of",
     "generate",
     "list_models",

@@ -13,20 +13,21 @@ import trio
 from llm_actors.kernel import Delivery, Inbox, serve_concurrently
 from llm_actors.provider.call import ERROR_BODY_BYTES, ProviderCall
 from llm_actors.provider.failures import failure_of
-from llm_actors.provider.messages import Generate, ListModels, ProviderMessage
+from llm_actors.provider.messages import CountTokens, Generate, ListModels, ProviderMessage
 from llm_actors.provider.oddities import Oddities
 from llm_actors.provider.sanitize import clean_failure, clean_models
 from llm_actors.provider.spec import ProviderSpec
 from llm_actors.threads import run_large
 from llm_actors.transport import Dial, Transport, TransportError
-from llm_protocol.dialect import ModelInfo, WireResponse
+from llm_protocol.dialect import ModelInfo, TokenCounter, WireRequest, WireResponse
 from llm_protocol.errors import LLMClientError, error_for
+from llm_protocol.requests import AnyRequest
 
 MODEL_PAGES = 100
 """Pages of a model list that are read before it is called endless."""
 
 MODEL_PAGE_BYTES = 16 * 1024 * 1024
-"""What is read of one page of a model list."""
+"""What is read of one page of a model list, or of a count."""
 
 CLOSE_SECONDS = 2.0
 """How long closing the connections may take."""
@@ -34,7 +35,9 @@ CLOSE_SECONDS = 2.0
 
 @final
 class ProviderActor:
-    """Serves `Generate` and `ListModels` for one provider. ``dial``: another way to the network, for tests."""
+    """Serves `Generate`, `ListModels` and `CountTokens` for one provider. ``dial``: another way to the network, for
+    tests.
+    """
 
     def __init__(self, spec: ProviderSpec, *, dial: Dial | None = None) -> None:
         self._spec = spec
@@ -73,6 +76,12 @@ class ProviderActor:
                         delivery.reply(message, await self._models())
                     except LLMClientError as exc:
                         delivery.fail(exc)
+            case CountTokens() as message:
+                with delivery.scope():
+                    try:
+                        delivery.reply(message, await self._count(message.request))
+                    except LLMClientError as exc:
+                        delivery.fail(exc)
             case _ as never:
                 assert_never(never)
 
@@ -82,16 +91,23 @@ class ProviderActor:
         found: list[ModelInfo] = []
         page: str | None = None
         for _ in range(MODEL_PAGES):
-            body = await self._model_page(page)
+            body = await self._fetch(self._spec.dialect.models_request(page))
             models, page = await run_large(len(body), self._spec.dialect.decode_models, body)
             found.extend(clean_models(models, self._spec.key))
             if page is None:
                 break
         return tuple(found)
 
-    async def _model_page(self, page: str | None) -> bytes:
+    async def _count(self, request: AnyRequest) -> int | None:
+        dialect = self._spec.dialect
+        if not isinstance(dialect, TokenCounter):
+            return None
+        return dialect.decode_count(await self._fetch(dialect.count_request(request), model=request.model))
+
+    async def _fetch(self, wire: WireRequest, *, model: str = "") -> bytes:
+        """The body of a 200. Raises `LLMClientError`."""
         spec = self._spec
-        request = spec.http_request(spec.dialect.models_request(page))
+        request = spec.http_request(wire)
         try:
             async with self._transport.send(request, connect_timeout=spec.timeouts.connect) as response:
                 if response.status == 200:
@@ -103,5 +119,5 @@ class ProviderActor:
             raise error_for(failure_of(exc, spec.name)) from exc
         if answer.status != 200:
             failure = spec.dialect.decode_error(answer)
-            raise error_for(clean_failure(failure, spec.key).at(provider=spec.name, model="", partial=False))
+            raise error_for(clean_failure(failure, spec.key).at(provider=spec.name, model=model, partial=False))
         return answer.body

@@ -39,7 +39,15 @@ class ListModels(Call[tuple[ModelInfo, ...]], frozen=True):
     """Ask for all models the provider offers. Fails with an `LLMClientError`."""
 
 
-ProviderMessage: TypeAlias = Generate | ListModels
+class CountTokens(Call[int | None], frozen=True, kw_only=True):
+    """How many tokens the prompt of ``request`` has, by the vendor's own count; ``None`` where it has none. Fails with
+    an `LLMClientError`.
+    """
+
+    request: AnyRequest
+
+
+ProviderMessage: TypeAlias = Generate | ListModels | CountTokens
 ProviderRef: TypeAlias = Ref[ProviderMessage]
 
 
@@ -66,3 +74,11 @@ async def list_models(provider: ProviderRef) -> tuple[ModelInfo, ...]:
     Waits for the vendor, within the caller's deadline. Raises `LLMClientError` or `KernelError`.
     """
     return await provider.call(ListModels())
+
+
+def count_tokens(provider: ProviderRef, request: AnyRequest) -> Awaitable[int | None]:
+    """The tokens of a prompt by the vendor's own count; ``None`` where the vendor has none.
+
+    Waits for the vendor, within the caller's deadline. Raises `LLMClientError` or `KernelError`.
+    """
+    return provider.call(CountTokens(request=request))

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from llm_actors.run import Run
 from llm_protocol.content import Message
+from llm_protocol.dialect import Inbound
 from llm_protocol.events import Finished, Started, UsageReported
 from llm_protocol.requests import AnyRequest
 from llm_protocol.response import FinishReason, LLMResponse, Usage
@@ -44,6 +45,12 @@ async def begin(
     kept = StoredResponse(run, inbound, options, (*before, *create.input), weight + size)
     service.shelf.put(kept)
     return kept
+
+
+def after_parent(service: ServerState, create: Create, caller: str) -> Inbound:
+    """The request with the conversation that it follows before its own input. Raises `HttpError`."""
+    parent = _parent(service, create.options.previous_response_id, caller, None)
+    return create.inbound if parent is None else create.after(parent[0])
 
 
 def _parent(

@@ -16,6 +16,7 @@ from llm_protocol.dialect import Inbound, ModelInfo
 from llm_protocol.errors import InternalError, LLMClientError
 from llm_protocol.policy import Policy
 from llm_protocol.requests import AnyRequest
+from llm_protocol.response import TokenCount
 
 log = logging.getLogger("llm_runtime.server")
 
@@ -41,6 +42,10 @@ class RequestEngine(Protocol):
 
     def route_names(self, caller: str = "") -> Sequence[str]:
         """The configured routes that ``caller`` may use."""
+        ...
+
+    async def count_tokens(self, request: AnyRequest) -> TokenCount:
+        """How many tokens a prompt has. Raises `LLMClientError` for an unknown model."""
         ...
 
     def is_ready(self) -> bool:

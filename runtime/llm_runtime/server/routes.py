@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from llm_runtime.server import endpoints, model_list, stored
+from llm_runtime.server import endpoints, model_list, stored, token_counts
 from llm_runtime.server.client_wire import anthropic, cohere, gemini, openai
 from llm_runtime.server.endpoints import asking
 from llm_runtime.server.http_error import HttpError, not_found
@@ -39,6 +39,7 @@ _COHERE = asking(cohere)
 ROUTES = (
     Route("GET", "/v1/responses", endpoints.websocket),
     Route("POST", "/v1/responses", stored.create),
+    Route("POST", "/v1/responses/input_tokens", token_counts.of_response),
     Route("GET", "/v1/responses/{id}", stored.retrieve),
     Route("DELETE", "/v1/responses/{id}", stored.delete),
     Route("POST", "/v1/responses/{id}/cancel", stored.cancel),
@@ -48,6 +49,9 @@ ROUTES = (
     Route("POST", "/v1/images/generations", _OPENAI),
     Route("POST", "/v1/code/generations", _OPENAI),
     Route("POST", "/v1/messages", _ANTHROPIC),
+    Route("POST", "/v1/messages/count_tokens", token_counts.of_messages),
+    Route("POST", "/v1beta/models/{id...}:countTokens", token_counts.of_contents),
+    Route("POST", "/v1/models/{id...}:countTokens", token_counts.of_contents),
     Route("POST", "/v1beta/models/{id...}", _GEMINI),
     Route("POST", "/v1/models/{id...}", _GEMINI),
     Route("POST", "/v2/chat", _COHERE),

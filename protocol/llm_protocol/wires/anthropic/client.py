@@ -7,7 +7,9 @@ from typing import Any, final
 
 from llm_protocol.codec.decoding import BodyDecoder, read_whole
 from llm_protocol.codec.fields import add_extra, check_parameters, unsupported
+from llm_protocol.codec.json import encode_json
 from llm_protocol.codec.request_encoding import own_fields, own_value
+from llm_protocol.codec.token_counts import counted_fields, decoded_count
 from llm_protocol.content import HostedTool, JsonObject, Message, ResponseFormat, Tool, ToolChoice
 from llm_protocol.dialect import Headers, ModelPage, RateLimits, WireRequest, WireResponse, post
 from llm_protocol.events import Event
@@ -55,6 +57,16 @@ class Anthropic:
         """The events of a whole answer."""
         return read_whole(AnthropicDecoder(), response.body, ignored)
 
+    def count_request(self, request: AnyRequest) -> WireRequest:
+        """See `TokenCounter`."""
+        wire = self.encode_request(request, stream=False)
+        body = encode_json(counted_fields(wire, _COUNTED))
+        return wire._replace(path="/v1/messages/count_tokens", body=body)
+
+    def decode_count(self, body: bytes) -> int:
+        """See `TokenCounter`."""
+        return decoded_count(body, "input_tokens")
+
     def decode_error(self, response: WireResponse) -> Failure:
         """What a non-2xx answer means."""
         return errors.decode_error(response)
@@ -92,6 +104,9 @@ DEFAULT_MAX_TOKENS = 16_384
 """Sent as ``max_tokens`` (at most the model's own limit) when the caller set none, because the vendor demands the
 field. Below what the vendor answers without streaming, above nearly every answer; a thinking budget comes on top.
 """
+
+_COUNTED = ("model", "messages", "system", "tools", "tool_choice", "thinking")
+"""What the vendor's count takes; it refuses other fields."""
 
 MIN_THINKING_BUDGET = 1_024
 

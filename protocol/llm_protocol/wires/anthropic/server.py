@@ -40,8 +40,11 @@ class AnthropicServer:
     name = NAME
 
     def decode_request(self, path: str, body: bytes) -> Inbound:
-        """What a client asks for at ``/v1/messages``."""
-        if not path.partition("?")[0].rstrip("/").endswith("/messages"):
+        """What a client asks for at ``/v1/messages`` or ``/v1/messages/count_tokens``."""
+        endpoint = path.partition("?")[0].rstrip("/")
+        if endpoint.endswith("/messages/count_tokens"):
+            return decode_chat(body, max_tokens=COUNTED_MAX_TOKENS)
+        if not endpoint.endswith("/messages"):
             raise unsupported("path", f"{path} is not served: the chat endpoint is /v1/messages")
         return decode_chat(body)
 
@@ -108,9 +111,17 @@ _CHOICES: dict[str, Literal["auto", "none", "required", "named"]] = {
 }
 
 
-def decode_chat(data: bytes) -> Inbound:
-    """What the client asks for. Raises `BadRequestError` naming the field at fault."""
+COUNTED_MAX_TOKENS = 128_000
+"""``max_tokens`` of a request whose tokens are counted: it has none. More than any thinking budget."""
+
+
+def decode_chat(data: bytes, *, max_tokens: int | None = None) -> Inbound:
+    """What the client asks for; with ``max_tokens`` where it does not say. Raises `BadRequestError` naming the field at
+    fault.
+    """
     given = json_body(data)
+    if max_tokens is not None:
+        given.setdefault("max_tokens", max_tokens)
     body = typed(given, _Body)
     own = leftovers(given, _KNOWN)
     try:

@@ -6,10 +6,13 @@ from collections.abc import Iterator
 from typing import final
 from urllib.parse import quote
 
+import msgspec
+
 from llm_protocol.codec.decoding import BodyDecoder, read_whole
 from llm_protocol.codec.fields import bad_request, check_parameters, refuse_transport, unsupported
 from llm_protocol.codec.request_encoding import only_result, set_parameters
 from llm_protocol.codec.sse import MAX_EVENT_BYTES
+from llm_protocol.codec.token_counts import decoded_count
 from llm_protocol.codec.whole import WholeBody
 from llm_protocol.content import JsonObject, Message, Text, ToolCall, ToolResult
 from llm_protocol.dialect import Headers, ModelPage, RateLimits, StreamDecoder, WireRequest, WireResponse, post
@@ -65,6 +68,16 @@ class Gemini:
                 raise unsupported("request_type", f"Gemini has no endpoint for {request.request_type} requests")
         add_extra_deep(body, request.parameters)
         return _post(request.model, "streamGenerateContent?alt=sse" if stream else "generateContent", body)
+
+    def count_request(self, request: AnyRequest) -> WireRequest:
+        """See `TokenCounter`."""
+        wire = self.encode_request(request, stream=False)
+        counted = {"model": f"models/{request.model}", **msgspec.json.decode(wire.body, type=dict[str, msgspec.Raw])}
+        return _post(request.model, "countTokens", {"generateContentRequest": counted})
+
+    def decode_count(self, body: bytes) -> int:
+        """See `TokenCounter`."""
+        return decoded_count(body, "totalTokens")
 
     def stream_decoder(self, request: AnyRequest) -> StreamDecoder:
         """A decoder for the streamed answer to ``request``, or for vectors, which come whole."""

@@ -72,6 +72,11 @@ def decode_request(path: str, body: bytes) -> Inbound:
     match method:
         case "generateContent" | "streamGenerateContent":
             request = _generate(fields, model)
+        case "countTokens":
+            whole = fields.object("generateContentRequest")
+            if whole is not None:
+                whole.string("model")
+            request = _generate(fields if whole is None else whole, model)
         case "batchEmbedContents":
             request = _embed(fields.objects("requests"), model)
         case "embedContent":

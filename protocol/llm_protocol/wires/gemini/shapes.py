@@ -192,4 +192,4 @@ def vendor_id(call_id: str) -> str | None:
     return None if call_id.startswith(_MADE_ID) else call_id
 
 
-METHODS = ("generateContent", "streamGenerateContent", "embedContent", "batchEmbedContents")
+METHODS = ("generateContent", "streamGenerateContent", "embedContent", "batchEmbedContents", "countTokens")

@@ -9,8 +9,10 @@ import msgspec
 
 from llm_protocol.codec.decoding import BodyDecoder, read_whole
 from llm_protocol.codec.fields import add_extra, bad_request, check_parameters, typed, unsupported
+from llm_protocol.codec.json import encode_json
 from llm_protocol.codec.media import image_url
 from llm_protocol.codec.request_encoding import only_result, own_value, set_parameters
+from llm_protocol.codec.token_counts import counted_fields, decoded_count
 from llm_protocol.content import (
     HostedTool,
     Image,
@@ -36,6 +38,9 @@ from llm_protocol.wires.openai_chat.client import OpenAIChat
 from llm_protocol.wires.responses.content import is_native, summary
 from llm_protocol.wires.responses.shapes import NAME, choice_object, format_object, own, tool_object
 from llm_protocol.wires.responses.stream import OpenAIResponsesDecoder
+
+_COUNTED = ("model", "input", "instructions", "tools", "tool_choice", "text", "reasoning", "parallel_tool_calls")
+"""What the vendor's count takes."""
 
 
 @final
@@ -63,6 +68,15 @@ class OpenAIResponses:
         if isinstance(request, ChatRequest):
             return post("/responses", response_body(request, self.rules.of(request.model), stream=stream))
         return self._neighbours.encode_request(request, stream=stream)
+
+    def count_request(self, request: AnyRequest) -> WireRequest:
+        """See `TokenCounter`."""
+        wire = self.encode_request(request, stream=False)
+        return wire._replace(path="/responses/input_tokens", body=encode_json(counted_fields(wire, _COUNTED)))
+
+    def decode_count(self, body: bytes) -> int:
+        """See `TokenCounter`."""
+        return decoded_count(body, "input_tokens")
 
     def stream_decoder(self, request: AnyRequest) -> StreamDecoder:
         """A decoder for the streamed answer."""

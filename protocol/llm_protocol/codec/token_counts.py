@@ -1,0 +1,28 @@
+"""Asking a vendor how many tokens a request has: the body of the ordinary request with what is counted of it."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from typing import Any
+
+import msgspec
+
+from llm_protocol.dialect import WireRequest
+from llm_protocol.errors import ProtocolError
+
+
+def counted_fields(wire: WireRequest, names: Container[str]) -> dict[str, msgspec.Raw]:
+    """Of the JSON body of ``wire`` the fields called ``names``: those that a vendor counts."""
+    body = msgspec.json.decode(wire.body, type=dict[str, msgspec.Raw])
+    return {name: value for name, value in body.items() if name in names}
+
+
+def decoded_count(body: bytes, name: str) -> int:
+    """The number called ``name`` in a JSON object. Raises `ProtocolError`."""
+    try:
+        found = msgspec.json.decode(body, type=dict[str, Any]).get(name)
+    except msgspec.MsgspecError:
+        found = None
+    if not isinstance(found, int) or found < 0:
+        raise ProtocolError(f"the vendor's count of tokens has no {name}")
+    return found
