@@ -263,7 +263,8 @@ def read_responses(stream: Sequence[Entry]) -> Reading:
         data = entry.data
         if not isinstance(data, dict):
             continue
-        match data.get("type") or entry.name:
+        kind = data.get("type")  # where it is no word at all, the event's name says what the event is
+        match kind if kind and isinstance(kind, str | int | float) and kind is not True else entry.name:
             case "response.output_item.done" if inner(data, "item"):
                 place = data.get("output_index") or 0
                 items.setdefault(place if isinstance(place, int) else repr(place), inner(data, "item"))

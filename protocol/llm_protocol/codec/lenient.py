@@ -7,6 +7,7 @@ need (usage, ids, dates) must not cost the answer; one that holds its content mu
 from __future__ import annotations
 
 import json
+from functools import cache
 from math import isfinite
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin
@@ -81,7 +82,7 @@ def fit(value: Any, shape: type[S], essential: frozenset[str], ignored: set[str]
     if not isinstance(value, dict):
         raise WireError("expected a JSON object")
     found: dict[str, Any] = {}
-    for field in msgspec.structs.fields(shape):
+    for field in _fields(shape):
         inner = value.get(field.encode_name)
         if inner is None:
             continue
@@ -98,6 +99,11 @@ def fit(value: Any, shape: type[S], essential: frozenset[str], ignored: set[str]
         return shape(**found)
     except TypeError:  # a field without which the shape means nothing
         raise WireError("a field is missing") from None
+
+
+@cache
+def _fields(shape: type[msgspec.Struct]) -> tuple[msgspec.structs.FieldInfo, ...]:
+    return msgspec.structs.fields(shape)  # it reads the annotations anew each time
 
 
 def _fitted(value: Any, wanted: Any, essential: frozenset[str], ignored: set[str]) -> Any:
