@@ -16,12 +16,26 @@ JsonObject: TypeAlias = dict[str, Any]
 """A decoded JSON object whose shape belongs to a vendor or to the caller."""
 
 
+class Citation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A source of a text, or of its characters from ``start`` to ``end`` where the provider says which.
+
+    ``quote`` is what the source says. A document of the prompt has a ``title`` and no ``url``.
+    """
+
+    url: str = ""
+    title: str = ""
+    start: int | None = None
+    end: int | None = None
+    quote: str = ""
+
+
 class Text(msgspec.Struct, frozen=True, tag="text"):
-    """Plain text."""
+    """Plain text, and in an answer the sources that it names."""
 
     text: str
     signature: str | None = None
     extra: dict[str, JsonObject] | None = None
+    citations: tuple[Citation, ...] = ()
 
 
 class Image(msgspec.Struct, frozen=True, kw_only=True, tag="image"):

@@ -6,6 +6,7 @@ and go to clients of the same wire only. Streams bring them in pieces, which `me
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 from llm_protocol.content import JsonObject
@@ -14,8 +15,13 @@ JOINED = frozenset(("data", "text", "summary", "transcript"))
 """Texts that come in pieces. Every other text is said whole: ids, types, names of formats."""
 
 
+LATEST = frozenset(("groundingMetadata", "citationMetadata", "urlContextMetadata", "safetyRatings"))
+"""Fields that Gemini says anew with each chunk, as far as it knows by then."""
+
+
 def merge(into: JsonObject, piece: JsonObject) -> None:
-    """Add ``piece`` to ``into``: lists grow, texts in `JOINED` too, anything else is replaced; ``None`` says nothing.
+    """Add ``piece`` to ``into``: lists grow, texts in `JOINED` too, anything else is replaced, and what is in `LATEST`;
+    ``None`` says nothing.
 
     Members of lists that have an ``index`` are pieces of the member with that index. ``into`` is changed and shares
     nothing with ``piece``.
@@ -24,6 +30,8 @@ def merge(into: JsonObject, piece: JsonObject) -> None:
         known = into.get(name)
         if value is None:
             into.setdefault(name, None)
+        elif name in LATEST:
+            into[name] = deepcopy(value)
         elif isinstance(value, dict):
             if not isinstance(known, dict):
                 known = into[name] = {}

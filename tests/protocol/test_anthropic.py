@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_protocol.content import Image, Opaque, Part, Reasoning, Refusal, Text, ToolCall
+from llm_protocol.content import Citation, Image, Opaque, Part, Reasoning, Refusal, Text, ToolCall
 from llm_protocol.dialect import Inbound, ModelInfo, WireResponse
 from llm_protocol.errors import BadRequestError, ProtocolError, UnsupportedError
 from llm_protocol.events import (
@@ -186,7 +186,7 @@ def test_unknown_things_survive() -> None:
     )
     assert answer.output == (
         Opaque(dialect="anthropic", value={**search, "input": {"q": "x"}}),
-        Text("H", extra={"anthropic": {"new": 1, "citations": [{"url": "u"}]}}),
+        Text("H", extra={"anthropic": {"new": 1, "citations": [{"url": "u"}]}}, citations=(Citation(url="u"),)),
     )
     assert (answer.finish_reason, answer.raw_finish_reason) == (FinishReason.UNKNOWN, "brand_new_reason")
 

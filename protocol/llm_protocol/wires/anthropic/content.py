@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from llm_protocol.codec.citations import UNSEALED, from_anthropic
 from llm_protocol.codec.fields import bad_request, unsupported
 from llm_protocol.codec.json import WireError, decode_object, encode_json
 from llm_protocol.codec.media import image_from_url, sniff_media_type, unbase64
@@ -128,7 +129,7 @@ def decode_block(block: JsonObject) -> Part:
     """The part that ``block`` is. Raises `WireError`, saying which field is at fault."""
     match block.get("type"):
         case "text":
-            return Text(text_field(block, "text"), extra=_rest(block, "text"))
+            return Text(text_field(block, "text"), extra=_rest(_without_ours(block), "text"))
         case "image":
             return _decode_image(block)
         case "thinking":
@@ -147,7 +148,21 @@ def decode_block(block: JsonObject) -> Part:
 
 def decode_answer_block(block: JsonObject) -> Part:
     """As `decode_block`, for a block of an answer: a tool's result there is the vendor's own affair."""
-    return Opaque(dialect=NAME, value=block) if block.get("type") == "tool_result" else decode_block(block)
+    if block.get("type") == "tool_result":
+        return Opaque(dialect=NAME, value=block)
+    part = decode_block(block)
+    if isinstance(part, Text) and block.get("citations"):
+        return msgspec.structs.replace(part, citations=from_anthropic(block["citations"]))
+    return part
+
+
+def _without_ours(block: JsonObject) -> JsonObject:
+    """A text block without the citations that we made of another provider's: Anthropic refuses them."""
+    citations = block.get("citations")
+    if not isinstance(citations, list):
+        return block
+    own = [each for each in citations if not (isinstance(each, dict) and UNSEALED.items() <= each.items())]
+    return block if len(own) == len(citations) else {**block, "citations": own or None}
 
 
 def decode_blocks(value: Any, where: str) -> tuple[Part, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, final
 
+from llm_protocol.codec.citations import to_anthropic
 from llm_protocol.codec.items import text_of
 from llm_protocol.codec.json import encode_json
 from llm_protocol.codec.kept_fields import filled, rest_of
@@ -147,7 +148,7 @@ class AnthropicEncoder(StreamEncoder):
         """What is only known now that the item is whole."""
         match part:
             case Text():
-                for citation in own_fields(part.extra, NAME).get("citations", ()):
+                for citation in _citations(part):
                     self._tell_delta({"type": "citations_delta", "citation": citation})
             case Reasoning() if _is_redacted(part):
                 self._open_block({"type": "redacted_thinking", "data": part.encrypted})
@@ -233,8 +234,16 @@ def encode_answer_part(part: Part) -> JsonObject | None:
             return None  # said in stop_details
         case Opaque():
             return part.value if part.dialect == NAME else None
+        case Text() if part.citations and (block := encode_part(part, "output")) is not None:
+            return block | {"citations": _citations(part)}
         case _:
             return encode_part(part, "output")
+
+
+def _citations(part: Text) -> list[Any]:
+    """Anthropic's own, or those of another provider in its form."""
+    own = own_fields(part.extra, NAME).get("citations")
+    return own if isinstance(own, list) else to_anthropic(part.citations)
 
 
 def _answer_tool_call(call: ToolCall) -> JsonObject:

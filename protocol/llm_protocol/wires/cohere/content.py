@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import Any
 
+from llm_protocol.codec.citations import from_cohere, to_cohere
 from llm_protocol.codec.fields import bad_request, unsupported
 from llm_protocol.codec.json import WireError, json_text
 from llm_protocol.codec.media import image_from_url, image_url
@@ -81,6 +82,12 @@ def citations_of(text: Text) -> list[Any]:
     """The citations of one text, in the wire's form."""
     found = own_fields(text.extra, NAME).get("citations", [])
     return found if isinstance(found, list) else []
+
+
+def answer_citations(text: Text, content_index: int) -> list[Any]:
+    """The same in an answer, where ``text`` is the block with this index, also of other providers' citations."""
+    own = citations_of(text)
+    return own if own else to_cohere(text.citations, text.text, content_index)
 
 
 def _encode_blocks(parts: Iterable[Part], where: str) -> list[JsonObject]:
@@ -231,7 +238,7 @@ def _with_citations(parts: list[Part], citations: Any) -> list[Part]:
 def cite(part: Part, citations: list[Any]) -> Part:
     """``part`` with ``citations``, if it is a text and there are any."""
     if isinstance(part, Text) and citations:
-        return Text(part.text, part.signature, {NAME: {"citations": citations}})
+        return Text(part.text, part.signature, {NAME: {"citations": citations}}, from_cohere(citations, part.text))
     return part
 
 

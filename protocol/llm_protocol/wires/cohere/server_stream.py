@@ -11,7 +11,13 @@ from llm_protocol.dialect import Frame, Inbound
 from llm_protocol.events import Delta, Failed, Finished, ItemDone, ItemStarted
 from llm_protocol.response import FinishReason, LLMResponse, Usage
 from llm_protocol.runtime_fields import runtime_fields
-from llm_protocol.wires.cohere.content import TOOL_PLAN, citations_of, encode_block, encode_tool_call, normal_arguments
+from llm_protocol.wires.cohere.content import (
+    TOOL_PLAN,
+    answer_citations,
+    encode_block,
+    encode_tool_call,
+    normal_arguments,
+)
 from llm_protocol.wires.cohere.shapes import NAME, REASONS
 
 _REASONS = {
@@ -104,7 +110,7 @@ class CohereEncoder(StreamEncoder):
             self._tell("content-end", item)
 
     def _tell_citations(self, item: _Open, part: Part) -> None:
-        for citation in citations_of(part) if isinstance(part, Text) else ():
+        for citation in answer_citations(part, item.number) if isinstance(part, Text) else ():
             if isinstance(citation, dict) and "content_index" in citation:
                 citation = {**citation, "content_index": item.number}
             number = _Open("citation", self._next("citation"))
@@ -149,11 +155,13 @@ def encode_whole(response: LLMResponse) -> bytes:
     thoughts = [part for part in response.output if isinstance(part, Reasoning)]
     if plan := "".join(part.text for part in thoughts if part.id == TOOL_PLAN and part.dialect == NAME):
         message["tool_plan"] = plan
-    if content := [block for part in response.output if (block := _answer_block(part)) is not None]:
-        message["content"] = content
+    shown = [(part, block) for part in response.output if (block := _answer_block(part)) is not None]
+    if shown:
+        message["content"] = [block for _, block in shown]
     if response.tool_calls:
         message["tool_calls"] = [encode_tool_call(call) for call in response.tool_calls]
-    if citations := [cited for part in response.output if isinstance(part, Text) for cited in citations_of(part)]:
+    texts = [(at, part) for at, (part, _) in enumerate(shown) if isinstance(part, Text)]
+    if citations := [cited for at, part in texts for cited in answer_citations(part, at)]:
         message["citations"] = citations
     finish = response.finish_reason or FinishReason.STOP
     reason = raw_reason(finish, response.raw_finish_reason, refused=bool(response.refusal))

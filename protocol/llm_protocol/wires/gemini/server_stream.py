@@ -6,6 +6,7 @@ from typing import final
 
 import msgspec
 
+from llm_protocol.codec.citations import to_gemini
 from llm_protocol.codec.json import encode_json
 from llm_protocol.codec.response_encoding import StreamEncoder
 from llm_protocol.content import Image, JsonObject, Opaque, Part, Reasoning, Text, ToolCall, ToolResult
@@ -107,11 +108,21 @@ def _last_chunk(response: LLMResponse, response_id: str, parts: list[JsonObject]
         chunk["promptFeedback"] = {"blockReason": word}
     else:
         content = {"parts": parts, "role": "model"} if parts else {"role": "model"}
-        chunk["candidates"] = [{"content": content, "finishReason": word, "index": 0}]
+        chunk["candidates"] = [{**_fields(response), "content": content, "finishReason": word, "index": 0}]
     chunk["usageMetadata"] = _usage(response.usage or Usage())
     chunk["modelVersion"] = response.model
     chunk["responseId"] = response_id
     return chunk
+
+
+def _fields(response: LLMResponse) -> JsonObject:
+    """What a candidate has beside its content: Gemini's own, or the citations of another provider in its form."""
+    own = response.extra.get(NAME, {}).get("candidate")
+    if own is not None:
+        return own
+    texts = [(part.text, part.citations) for part in response.output if isinstance(part, Text)]
+    grounding = to_gemini(texts)
+    return {} if grounding is None else {"groundingMetadata": grounding}
 
 
 def _finish_word(response: LLMResponse) -> tuple[str, bool]:

@@ -109,8 +109,8 @@ class GeminiBlob(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     data: str | None = None
 
 
-class GeminiPart(msgspec.Struct, frozen=True, gc=False, rename="camel"):
-    """A piece of content: one of its fields says which."""
+class GeminiPart(msgspec.Struct, frozen=True, gc=False, rename="camel", forbid_unknown_fields=True):
+    """A piece of content: one of its fields says which. Another field makes the first look fail, and is kept."""
 
     text: str | None = None
     thought: Any = None
@@ -125,12 +125,17 @@ class GeminiContent(msgspec.Struct, frozen=True, gc=False):
     parts: list[GeminiPart] | None = None
 
 
-class GeminiCandidate(msgspec.Struct, frozen=True, gc=False, rename="camel"):
-    """One answer of several; only that with index 0 is ever asked for."""
+class GeminiCandidate(msgspec.Struct, frozen=True, gc=False, rename="camel", forbid_unknown_fields=True):
+    """One answer of several; only that with index 0 is ever asked for. As of `GeminiPart`, other fields are kept."""
 
     content: GeminiContent | None = None
     finish_reason: str | int | None = None
     index: int | None = None
+
+
+CANDIDATE_FIELDS = frozenset(field.encode_name for field in msgspec.structs.fields(GeminiCandidate))
+PART_FIELDS = frozenset(field.encode_name for field in msgspec.structs.fields(GeminiPart))
+"""What is read; the rest is kept for clients of this wire: grounding, citations, log probabilities."""
 
 
 class GeminiFeedback(msgspec.Struct, frozen=True, gc=False, rename="camel"):

@@ -8,29 +8,33 @@ and an error as plain JSON, alone or after some events.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Iterable
+from functools import cached_property
 from typing import Any, final
 
 import msgspec
 
+from llm_protocol.codec.citations import from_gemini
 from llm_protocol.codec.decoding import BLANK, AnswerDecoder
 from llm_protocol.codec.error_body import find_error
 from llm_protocol.codec.items import OpenItem
-from llm_protocol.codec.json import JsonDecoder, WireError, decode_json, json_text
+from llm_protocol.codec.json import JsonDecoder, TooLarge, WireError, decode_json, json_text
 from llm_protocol.codec.json_array import JsonArrayDecoder
-from llm_protocol.codec.lenient import read, read_object
+from llm_protocol.codec.lenient import fit, read_object
 from llm_protocol.codec.media import unbase64
 from llm_protocol.codec.sse import MAX_EVENT_BYTES, ServerSentEvent, SseDecoder
 from llm_protocol.content import Image, JsonObject, Opaque, Reasoning, Text, ToolCall
-from llm_protocol.events import ItemKind, Started, UsageReported
+from llm_protocol.events import FieldsAdded, ItemKind, Started, UsageReported
+from llm_protocol.extra_fields import is_empty, merge
 from llm_protocol.failures import Failure
 from llm_protocol.response import FinishReason
 from llm_protocol.wires.gemini.errors import failure_of
 from llm_protocol.wires.gemini.shapes import (
     BROKEN_REASONS,
+    CANDIDATE_FIELDS,
     FINISH_REASONS,
     NAME,
+    PART_FIELDS,
     GeminiBlob,
     GeminiCall,
     GeminiChunk,
@@ -102,6 +106,10 @@ class GeminiDecoder(AnswerDecoder):
         """Whether the count came with the end of the answer."""
         self._finish: str | None = None
         self._blocked = False
+        self._fields: JsonObject = {}
+        """Of the candidate, what is not read."""
+        self._extra: JsonObject = {}
+        """Of the parts of the open item, what is not read."""
 
     def take(self, piece: ServerSentEvent) -> None:
         """Take the next chunk into account. Raises `WireError`."""
@@ -137,11 +145,18 @@ class GeminiDecoder(AnswerDecoder):
         super().fail(failure)
 
     def _take_chunk(self, text: str | bytes) -> None:
-        chunk = read(_CHUNK, GeminiChunk, text, _ESSENTIAL, self.ignored)
+        raw = _RawChunk(text)
+        try:
+            chunk = _CHUNK.decode(text)
+        except TooLarge:
+            raise
+        except WireError:
+            raw.has_more = True
+            chunk = fit(raw.value, GeminiChunk, _ESSENTIAL, self.ignored)
         if chunk.error is not None:
-            self.fail(failure_of(None, read_object(text)))
+            self.fail(failure_of(None, raw.value))
         else:
-            self._take(chunk, text)
+            self._take(chunk, raw)
 
     def _close(self) -> None:
         if self._finish is None:
@@ -169,20 +184,21 @@ class GeminiDecoder(AnswerDecoder):
         word = self._finish or ""
         return FINISH_REASONS.get(word, FinishReason.ERROR if word in BROKEN_REASONS else FinishReason.UNKNOWN)
 
-    def _take(self, chunk: GeminiChunk, text: str | bytes) -> None:
+    def _take(self, chunk: GeminiChunk, raw: _RawChunk) -> None:
         if not self._begun:
             self._begun = True
             self._id = chunk.response_id or ""
             self._out.append(Started(model=chunk.model_version or "", upstream_id=chunk.response_id))
         if chunk.usage_metadata is not None:
             self._take_usage(chunk.usage_metadata)
-        raw = _RawChunk(text)
         for at, candidate in enumerate(chunk.candidates or ()):
             if candidate.index:
                 continue  # another choice: the canonical answer has one
+            if raw.has_more:
+                self._take_fields(raw.candidate(at))
             if candidate.content is not None:
                 for part_at, part in enumerate(candidate.content.parts or ()):
-                    self._take_part(part, partial(raw.part, at, part_at))
+                    self._take_part(part, raw, (at, part_at))
             if candidate.finish_reason is not None:
                 self._finish = str(candidate.finish_reason)
         self._is_counted |= self._finish is not None and chunk.usage_metadata is not None
@@ -190,21 +206,29 @@ class GeminiDecoder(AnswerDecoder):
         if feedback is not None and feedback.block_reason is not None and not chunk.candidates:
             self._finish, self._blocked = str(feedback.block_reason), True
 
-    def _take_part(self, part: GeminiPart, read_raw: Callable[[], JsonObject]) -> None:
+    def _take_fields(self, fields: JsonObject) -> None:
+        """What only this wire's clients know of a candidate. Some models repeat it in every chunk."""
+        changed = {name: value for name, value in fields.items() if self._fields.get(name) != value}
+        if changed:
+            self._fields |= changed
+            self._out.append(FieldsAdded(NAME, {"candidate": changed}))
+
+    def _take_part(self, part: GeminiPart, raw: _RawChunk, place: tuple[int, int]) -> None:
+        extra: JsonObject = {}
+        if raw.has_more:
+            extra = {name: value for name, value in raw.part(*place).items() if name not in PART_FIELDS}
         if part.text is not None:
-            self._take_text(
-                "reasoning" if part.thought not in _NO_THOUGHT else "text", part.text, part.thought_signature
-            )
+            kind: ItemKind = "reasoning" if part.thought not in _NO_THOUGHT else "text"
+            self._take_text(kind, part.text, part.thought_signature, extra)
         elif part.function_call is not None:
-            self._whole(self._call(part.function_call, part.thought_signature))
+            call = self._call(part.function_call, part.thought_signature)
+            self._whole(msgspec.structs.replace(call, extra={NAME: extra}) if extra else call)
         elif part.inline_data is not None and not part.thought and _is_image(part.inline_data):
             data = unbase64(part.inline_data.data or "")
             media_type = part.inline_data.mime_type
             self._whole(Image(data=data, media_type=media_type, signature=part.thought_signature))
-        else:
-            raw = read_raw()
-            if raw:
-                self._whole(Opaque(dialect=NAME, value=raw))
+        elif value := raw.part(*place):
+            self._whole(Opaque(dialect=NAME, value=value))
 
     def _call(self, call: GeminiCall, signature: str | None) -> ToolCall:
         if not call.name:
@@ -217,13 +241,15 @@ class GeminiDecoder(AnswerDecoder):
             signature=signature,
         )
 
-    def _take_text(self, kind: ItemKind, text: str, signature: str | None) -> None:
+    def _take_text(self, kind: ItemKind, text: str, signature: str | None, extra: JsonObject) -> None:
         if not text and not signature:
             return
         if self._open is None or self._open.kind != kind:
             self._close_item(None)
             self._open = OpenItem(self._begin(kind), kind)
         self._add(self._open, text)
+        if extra:
+            merge(self._extra, extra)
         if signature:
             self._close_item(signature)
 
@@ -232,7 +258,13 @@ class GeminiDecoder(AnswerDecoder):
             return
         part = self._open.part(dialect=NAME)
         assert isinstance(part, Text | Reasoning)
-        self._end(self._open, msgspec.structs.replace(part, signature=signature))
+        part = msgspec.structs.replace(part, signature=signature)
+        if self._extra:
+            part = msgspec.structs.replace(part, extra={NAME: self._extra})
+            self._extra = {}
+        if self._fields and isinstance(part, Text):
+            part = msgspec.structs.replace(part, citations=from_gemini(self._fields, part.text))
+        self._end(self._open, part)
         self._open = None
 
     def _whole(self, part: ToolCall | Image | Opaque) -> None:
@@ -250,12 +282,25 @@ class _RawChunk:
 
     def __init__(self, text: str | bytes) -> None:
         self._text = text
-        self._candidates: list[Any] | None = None
+        self.has_more = False
+        """Whether it may have such fields."""
+
+    @cached_property
+    def value(self) -> JsonObject:
+        """The whole chunk."""
+        return read_object(self._text)
+
+    @cached_property
+    def _candidates(self) -> list[Any]:
+        return _listed(self.value.get("candidates"))
+
+    def candidate(self, at: int) -> JsonObject:
+        """What is not read of a candidate, as the typed decoder counted them."""
+        fields: JsonObject = self._candidates[at]
+        return {name: each for name, each in fields.items() if name not in CANDIDATE_FIELDS and not is_empty(each)}
 
     def part(self, candidate: int, part: int) -> JsonObject:
-        """One part of a candidate, as the typed decoder counted them."""
-        if self._candidates is None:
-            self._candidates = _listed(read_object(self._text).get("candidates"))
+        """One part of a candidate."""
         try:
             raw: JsonObject = _listed(self._candidates[candidate]["content"].get("parts"))[part]
             return {name: value for name, value in raw.items() if value is not None}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import final
 
+from llm_protocol.codec.citations import to_chat
 from llm_protocol.codec.json import encode_json
 from llm_protocol.codec.media import image_url
 from llm_protocol.codec.response_encoding import StreamEncoder
-from llm_protocol.content import Image, JsonObject, Opaque, Part, Reasoning, ToolCall
+from llm_protocol.content import Image, JsonObject, Opaque, Part, Reasoning, Text, ToolCall
 from llm_protocol.dialect import Frame, Inbound
 from llm_protocol.events import Delta, Failed, Finished, ItemDone, ItemStarted, RefusalDelta, TextDelta, ToolCallDelta
 from llm_protocol.requests import CompletionRequest
@@ -19,6 +20,7 @@ from llm_protocol.wires.openai_chat.errors import error_body
 from llm_protocol.wires.openai_chat.shapes import DETAILS, WIRE, details_of, signed, usage_body
 
 DONE = Frame(None, b"[DONE]")
+ANNOTATIONS = "annotations"
 
 
 def encode_whole(inbound: Inbound, response: LLMResponse, quirks: VendorProfile) -> bytes:
@@ -61,7 +63,19 @@ def _message(response: LLMResponse, quirks: VendorProfile) -> JsonObject:
         message["tool_calls"] = calls
     if response.images:
         message["images"] = [_image(image) for image in response.images]
+    if ANNOTATIONS not in response.extra.get(WIRE, {}).get("message", {}) and (annotations := _annotations(response)):
+        message[ANNOTATIONS] = annotations
     return message
+
+
+def _annotations(response: LLMResponse) -> list[JsonObject]:
+    """The citations of its texts, which are one text on this wire."""
+    found: list[JsonObject] = []
+    before = 0
+    for part in (part for part in response.output if isinstance(part, Text)):
+        found += to_chat(part.citations, part.text, before)
+        before += len(part.text)
+    return found
 
 
 def _call(part: Part, quirks: VendorProfile) -> JsonObject | None:
@@ -104,6 +118,12 @@ class OpenAIChatEncoder(StreamEncoder):
         self._calls: dict[int, int] = {}
         self._has_role = False
         self._refused = False
+        self._has_annotations = False
+        """Whether the provider's own were told."""
+        self._annotations: list[JsonObject] = []
+        """Those to be told at the end if not."""
+        self._told = 0
+        """Characters of the texts that are whole."""
 
     def _delta(self, event: Delta, count: int) -> None:  # noqa: ARG002
         kind, text = type(event), event.text
@@ -139,6 +159,9 @@ class OpenAIChatEncoder(StreamEncoder):
         if self._legacy:
             return
         match event.part:
+            case Text() as text:
+                self._annotations += to_chat(text.citations, text.text, self._told)
+                self._told += len(text.text)
             case ToolCall() as call if self._quirks.whole_calls:
                 self._add_call(event.index, call_body(call, call.signature))
             case ToolCall(signature=signature) if signature:
@@ -156,12 +179,15 @@ class OpenAIChatEncoder(StreamEncoder):
         """What servers of this wire add, as they said it."""
         if dialect != WIRE:
             return
+        self._has_annotations |= ANNOTATIONS in fields.get("message", {})
         content: JsonObject = {"text": ""} if self._legacy else {"delta": fields.get("message", {})}
         choice = encode_json({**fields.get("choice", {}), **content})[1:-1]
         body = encode_json(fields["body"])[1:-1] if "body" in fields else b""
         self._add_choice(choice, tail=b"," + body if body else b"")
 
     def _finished(self, event: Finished) -> None:
+        if self._annotations and not self._has_annotations:
+            self._add_delta(encode_json({ANNOTATIONS: self._annotations}))
         word = _finish_word(event.reason, refused=self._refused).encode()
         body = b'"text":""' if self._legacy else b'"delta":{}'
         usage = b"" if self._usage is None else b',"usage":' + encode_json(usage_body(self._usage))

@@ -10,6 +10,7 @@ from typing import Any, final
 
 import msgspec
 
+from llm_protocol.codec.citations import from_annotations, from_urls
 from llm_protocol.codec.decoding import CUTTING, AnswerDecoder
 from llm_protocol.codec.items import OpenItem
 from llm_protocol.codec.json import WireError
@@ -17,7 +18,7 @@ from llm_protocol.codec.lenient import read_object
 from llm_protocol.codec.media import image_from_url
 from llm_protocol.codec.sse import ServerSentEvent
 from llm_protocol.codec.tool_calls import CallPiece, PendingCall
-from llm_protocol.content import JsonObject, Opaque, Part, Reasoning, ToolCall
+from llm_protocol.content import JsonObject, Opaque, Part, Reasoning, Text, ToolCall
 from llm_protocol.events import (
     FieldsAdded,
     ItemKind,
@@ -78,6 +79,11 @@ class OpenAIChatDecoder(AnswerDecoder):
         self._refused = False
         self._states: dict[tuple[str, str], Any] = {}
         """Extra fields that are told once, until they change."""
+        self._annotations: list[Any] = []
+        self._sources: Any = None
+        """Perplexity's list of sources, which every chunk has."""
+        self._told = 0
+        """Characters of the texts that are whole."""
         self._reason: str | None = None
         self._usage: ChatWireUsage | None = None
         self._services: tuple[str, ...] = ()
@@ -148,9 +154,13 @@ class OpenAIChatDecoder(AnswerDecoder):
 
     def _add_extras(self, extras: dict[str, JsonObject], choice: ChatChoice) -> None:
         """Tell what only this wire's clients know. What does not grow is repeated in every chunk by some servers."""
-        details = extras.get("message", {}).pop(DETAILS, None)
+        message = extras.get("message", {})
+        details = message.pop(DETAILS, None)
         if isinstance(details, list):
             self._add_details(details, choice.delta or choice.message)
+        if isinstance(annotations := message.get("annotations"), list):
+            self._annotations += annotations
+        self._sources = extras.get("body", {}).get("citations") or self._sources
         told: dict[str, JsonObject] = {}
         for where, fields in extras.items():
             for name, value in fields.items():
@@ -229,8 +239,18 @@ class OpenAIChatDecoder(AnswerDecoder):
 
     def _close_open(self) -> None:
         if self._open is not None:
-            self._end(self._open, self._open.part(dialect=self._dialect))
+            part = self._open.part(dialect=self._dialect)
+            self._end(self._open, self._cited(part) if isinstance(part, Text) else part)
             self._open = None
+
+    def _cited(self, text: Text) -> Text:
+        """The text with the sources that were told by now."""
+        if self._annotations or self._sources:
+            found = from_annotations(self._annotations, text.text, self._told) or from_urls(self._sources)
+            text = msgspec.structs.replace(text, citations=found)
+            self._annotations = []
+        self._told += len(text.text)
+        return text
 
     def _finish(self) -> None:
         """No more chunks will come: the finish reason decides what that means."""

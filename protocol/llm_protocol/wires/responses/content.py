@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from llm_protocol.codec.citations import from_annotations, to_responses
 from llm_protocol.codec.fields import bad_request, leftovers, typed
 from llm_protocol.codec.json import WireError, encode_json
 from llm_protocol.codec.media import image_from_url, sniff_media_type, unbase64
@@ -132,7 +133,9 @@ def content(part: Text | Refusal) -> JsonObject:
     """The content part of a message."""
     if isinstance(part, Refusal):
         return {"type": "refusal", "refusal": part.text}
-    return {"type": "output_text", "text": part.text, "annotations": own(part).get("annotations", []), "logprobs": []}
+    mine = own(part)
+    annotations = mine.get("annotations") or to_responses(part.citations, part.text)
+    return {"type": "output_text", "text": part.text, "annotations": annotations, "logprobs": mine.get("logprobs", [])}
 
 
 def summary(text: str) -> JsonObject:
@@ -158,7 +161,7 @@ def _image_item(part: Image, ident: str, status: str) -> JsonObject:
 
 
 _ROLES: dict[str, Role] = {"user": "user", "assistant": "assistant", "system": "system", "developer": "developer"}
-_TEXT_FIELDS = frozenset(("type", "text", "logprobs"))
+_TEXT_FIELDS = frozenset(("type", "text"))
 _CALL_FIELDS = frozenset(("type", "id", "status", "call_id", "name", "arguments"))
 _MERGED: tuple[Role, ...] = ("assistant", "tool")
 
@@ -251,7 +254,8 @@ def _decode_content(part: JsonObject, phase: str | None, where: str) -> Part:
     match part.get("type"):
         case "input_text" | "output_text" | "text":
             extra = own_fields({**part, "phase": phase}, _TEXT_FIELDS)
-            return Text(typed(part, _TextPart, where).text, extra=extra)
+            text = typed(part, _TextPart, where).text
+            return Text(text, extra=extra, citations=from_annotations(part.get("annotations") or [], text))
         case "refusal":
             return Refusal(typed(part, _RefusalPart, where).refusal)
         case "input_image" if part.get("file_id") is None:
