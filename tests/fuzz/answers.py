@@ -84,8 +84,8 @@ def check(before: Answer, found: Mutant, chance: random.Random) -> None:
     if said is None:
         return
     allowed: list[Reading | None] = [was] if found.keeps_words else []
-    for read in (lambda: reference(found.answer), lambda: reference(_without_repeats(found.answer))):
-        allowed.append(read())
+    for repeats in (True, False):
+        allowed.append(reference(found.answer if repeats else _without_repeats(found.answer)))
         if any(one is not None and _words(said) == _words(one) for one in allowed):
             return
     raise MisreadError(f"{said} is none of {allowed}")
