@@ -15,8 +15,10 @@ LATE_SECONDS = 5.0
 
 LATE = "deadline passed, and the call did not end"
 
-PATIENCE_SECONDS = 25.0
-"""A call that has no end so long after it should have is hung."""
+PATIENCE_SECONDS = 65.0
+"""A call that has no end so long after it should have is hung. Of two attempts each may wait 30 s (``wait_s``) for the
+circuit of the provider that crashes.
+"""
 
 LAG_SECONDS = 0.01
 """How often a client looks whether it is late itself."""
