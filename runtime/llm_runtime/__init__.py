@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from llm_runtime.config import Config, ConfigError, Provider
     from llm_runtime.runtime import Runtime, open_runtime
     from llm_runtime.stream import ResponseStream
+    from llm_runtime.tools import FunctionTool, ToolEnded, ToolRun, ToolStarted, tool
+    from llm_runtime.typed import ParsedResponse, ResponseTypeError
 
 __all__ = [
     "AttemptsPatch",
@@ -39,6 +41,7 @@ __all__ = [
     "Failure",
     "FailureKind",
     "FinishReason",
+    "FunctionTool",
     "Image",
     "LLMClientError",
     "LLMProvider",
@@ -46,12 +49,14 @@ __all__ = [
     "LLMResponse",
     "Message",
     "Parameters",
+    "ParsedResponse",
     "Policy",
     "Provider",
     "Reasoning",
     "RequestType",
     "ResponseFormat",
     "ResponseStream",
+    "ResponseTypeError",
     "Runtime",
     "Secret",
     "Text",
@@ -59,9 +64,13 @@ __all__ = [
     "Tool",
     "ToolCall",
     "ToolChoice",
+    "ToolEnded",
     "ToolResult",
+    "ToolRun",
+    "ToolStarted",
     "Usage",
     "open_runtime",
+    "tool",
 ]
 
 # The types above cost little. The actors are imported when they are first asked for, so that a program which imports
@@ -74,7 +83,18 @@ _ON_FIRST_USE = {
     "Runtime": "llm_runtime.runtime",
     "Secret": "llm_protocol.secret",
     "open_runtime": "llm_runtime.runtime",
+    "FunctionTool": "llm_runtime.tools",
+    "ToolEnded": "llm_runtime.tools",
+    "ToolRun": "llm_runtime.tools",
+    "ToolStarted": "llm_runtime.tools",
+    "tool": "llm_runtime.tools",
+    "ParsedResponse": "llm_runtime.typed",
+    "ResponseTypeError": "llm_runtime.typed",
 }
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__", "aio", "sync"]
 
 
 def __getattr__(name: str) -> object:

@@ -29,9 +29,9 @@ from llm_actors.kernel import TreeNode
 from llm_actors.run import Judge
 from llm_actors.selector import Ranking
 from llm_protocol.dialect import ModelInfo
-from llm_protocol.events import Event, TextDelta
+from llm_protocol.events import Event
 from llm_protocol.policy import Policy
-from llm_protocol.requests import AUTO, AnyRequest
+from llm_protocol.requests import AUTO, AnyRequest, ChatRequest
 from llm_protocol.response import LLMResponse
 from llm_protocol.vendor import Vendor
 from llm_runtime.config import Config
@@ -41,9 +41,12 @@ from llm_runtime.hosts.portal import Portal
 from llm_runtime.requesting import RequestMethods
 from llm_runtime.runtime import ConfigSource
 from llm_runtime.runtime import Runtime as TrioRuntime
+from llm_runtime.stream import Partials, TextPieces, wanted
 
 if TYPE_CHECKING:
     from llm_runtime.statistics import Statistics
+    from llm_runtime.tools import FunctionTool
+    from llm_runtime.typed import ResponseType
 
 __all__ = ["AsyncioRuntime", "AsyncioStream", "open_runtime"]
 
@@ -135,6 +138,7 @@ class AsyncioStream:
         self._accepted = False
         self._news = asyncio.Event()
         self._call: _Call | None = None
+        self.response_type: ResponseType[Any] | None = None
 
     async def __aenter__(self) -> AsyncioStream:
         self._loop.check()
@@ -187,7 +191,16 @@ class AsyncioStream:
 
     def text(self) -> AsyncIterator[str]:
         """The text alone, piece by piece as it comes."""
-        return _Text(self)
+        return TextPieces(self)
+
+    def partials(self) -> AsyncIterator[Any]:
+        """See `llm_runtime.ResponseStream.partials`."""
+        return Partials(self.text(), wanted(self.response_type).partial)
+
+    @property
+    def parsed(self) -> Any:
+        """See `llm_runtime.ResponseStream.parsed`."""
+        return wanted(self.response_type).parse(self.response).parsed
 
     def _accept(self) -> None:
         self._accepted = True
@@ -201,21 +214,6 @@ class AsyncioStream:
         if self._call is None:
             raise RuntimeError("use it as: async with rt.stream(...) as answer")
         return self._call
-
-
-@final
-class _Text:
-    def __init__(self, events: AsyncIterator[Event]) -> None:
-        self._events = events
-
-    def __aiter__(self) -> _Text:
-        return self
-
-    async def __anext__(self) -> str:
-        while True:
-            event = await self._events.__anext__()
-            if isinstance(event, TextDelta):
-                return event.text
 
 
 @final
@@ -279,6 +277,42 @@ class AsyncioRuntime(RequestMethods[AsyncioStream]):
     async def statistics(self) -> Statistics:
         """See `llm_runtime.Runtime.statistics`."""
         return await self._ask(lambda rt: rt.statistics())
+
+    async def _told(self, request: ChatRequest, tell: Callable[[Any], object]) -> LLMResponse:
+        async with self.stream_request(request) as stream:
+            async for event in stream:
+                tell(event)
+        return stream.response
+
+    async def _run_tool(self, function: FunctionTool[..., Any], arguments: dict[str, Any], seconds: float) -> object:
+        from llm_runtime.tools import ToolTooSlow
+
+        running = function(**arguments) if function.is_async else asyncio.to_thread(function, **arguments)
+        bound = asyncio.timeout(seconds)
+        try:
+            async with bound:
+                return await running
+        except TimeoutError:
+            if not bound.expired():
+                raise  # the tool's own
+            raise ToolTooSlow from None
+
+    async def _run_all(self, jobs: Sequence[Callable[[], Awaitable[T]]], limit: int) -> list[T]:
+        room = asyncio.Semaphore(limit)
+
+        async def run(job: Callable[[], Awaitable[T]]) -> T:
+            async with room:
+                return await job()
+
+        tasks: list[asyncio.Task[T]] = []
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks += [group.create_task(run(job)) for job in jobs]
+        except* Exception as group_:  # the first alone, as on Trio
+            error = group_.exceptions[0]
+        else:
+            return [task.result() for task in tasks]
+        raise error
 
     async def _ask(self, fn: Callable[[TrioRuntime], Awaitable[T]]) -> T:
         self._loop.check()

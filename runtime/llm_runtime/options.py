@@ -49,12 +49,17 @@ class Options(TypedDict, total=False):
     extra: dict[str, JsonObject]
 
 
-class ChatOptions(Options, total=False):
+class ToolOptions(Options, total=False):
+    """What a chat can be given besides, when its tools are given apart."""
+
+    tool_choice: ToolChoice
+    response_format: ResponseFormat
+
+
+class ChatOptions(ToolOptions, total=False):
     """What a chat can be given besides."""
 
     tools: Sequence[Tool | HostedTool]
-    tool_choice: ToolChoice
-    response_format: ResponseFormat
 
 
 _PARAMETERS = frozenset(Parameters.__struct_fields__)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Generic, TypeVar, Unpack
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, Unpack, cast, overload
 
 from llm_actors.run import Judge
 from llm_protocol.policy import Policy
@@ -19,9 +19,22 @@ from llm_protocol.requests import (
 )
 from llm_protocol.response import LLMResponse
 from llm_runtime.ensemble import answers, collaboration
-from llm_runtime.options import ChatOptions, Messages, Options, as_messages, split
+from llm_runtime.options import ChatOptions, Messages, Options, ToolOptions, as_messages, split
 
-Stream = TypeVar("Stream")
+if TYPE_CHECKING:
+    from llm_runtime.tools import AnyTool, Approve, FunctionTool, ToolRun
+    from llm_runtime.typed import ParsedResponse, ResponseType
+
+T = TypeVar("T")
+
+
+class AnyStream(Protocol):
+    """What the streams of all hosts have."""
+
+    response_type: ResponseType[Any] | None
+
+
+Stream = TypeVar("Stream", bound=AnyStream)
 
 
 def chat_request(messages: Messages, options: ChatOptions) -> ChatRequest:
@@ -96,9 +109,39 @@ class RequestMethods(ABC, Generic[Stream]):
     def stream_request(self, request: AnyRequest) -> Stream:
         """Any request's answer, as it is made."""
 
-    async def chat(self, messages: Messages, **options: Unpack[ChatOptions]) -> LLMResponse:
-        """The next turn of a conversation, as a whole."""
-        return await self.send(chat_request(messages, options))
+    @overload
+    async def chat(self, messages: Messages, **options: Unpack[ChatOptions]) -> LLMResponse: ...
+    @overload
+    async def chat(
+        self, messages: Messages, *, response_type: type[T], repair: bool = False, **options: Unpack[ChatOptions]
+    ) -> ParsedResponse[T]: ...
+    async def chat(
+        self,
+        messages: Messages,
+        *,
+        response_type: type[Any] | None = None,
+        repair: bool = False,
+        **options: Unpack[ChatOptions],
+    ) -> LLMResponse:
+        """The next turn of a conversation, as a whole.
+
+        With ``response_type`` (a msgspec Struct, dataclass, TypedDict, pydantic model, …) the model is given its
+        schema, and the response has the value as ``parsed``. An answer that does not fit raises `ResponseTypeError`,
+        with ``repair`` only after the model was told once what is wrong.
+        """
+        if response_type is None:
+            return await self.send(chat_request(messages, options))
+        from llm_runtime.typed import ResponseType, ResponseTypeError
+
+        wanted = ResponseType(response_type)
+        request = chat_request(messages, {**options, "response_format": wanted.format})
+        try:
+            return wanted.parse(await self.send(request))
+        except ResponseTypeError as exc:
+            if not repair:
+                raise
+            error = exc
+        return wanted.parse(await self.send(wanted.repair(request, error)))
 
     async def complete(self, prompt: str, *, suffix: str | None = None, **options: Unpack[Options]) -> LLMResponse:
         """A text continued; with ``suffix``, the gap before it filled."""
@@ -163,6 +206,68 @@ class RequestMethods(ABC, Generic[Stream]):
         request = collaboration(messages, members, options, self.routes.get(options.get("model", "")))
         return answers(await self.send(request, judge=judge))
 
-    def stream(self, messages: Messages, **options: Unpack[ChatOptions]) -> Stream:
-        """The next turn of a conversation, as it is made."""
-        return self.stream_request(chat_request(messages, options))
+    def stream(
+        self, messages: Messages, *, response_type: type[Any] | None = None, **options: Unpack[ChatOptions]
+    ) -> Stream:
+        """The next turn of a conversation, as it is made. With ``response_type`` the stream has ``partials()``, the
+        value as far as it came, and at the end ``parsed``.
+        """
+        if response_type is None:
+            return self.stream_request(chat_request(messages, options))
+        from llm_runtime.typed import ResponseType
+
+        wanted = ResponseType(response_type)
+        stream = self.stream_request(chat_request(messages, {**options, "response_format": wanted.format}))
+        stream.response_type = wanted
+        return stream
+
+    async def run_tools(
+        self,
+        messages: Messages,
+        *,
+        tools: Sequence[AnyTool],
+        max_rounds: int = 16,
+        parallel: int = 8,
+        tool_deadline_s: float = 60.0,
+        approve: Approve | None = None,
+        until: Callable[[LLMResponse], bool] | None = None,
+        on_event: Callable[[Any], object] | None = None,
+        **options: Unpack[ToolOptions],
+    ) -> ToolRun:
+        """Ask, run the tools that the model calls, ask again, until it calls none: see `ToolRun`.
+
+        ``tools`` are functions, with `tool` around them or not; async ones run here, others in threads. At most
+        ``parallel`` of one turn run at the same time, each for ``tool_deadline_s``. What a tool raises, a call of an
+        unknown one and arguments that do not fit are told to the model. ``approve`` is asked before each call: true,
+        false, or a text that refuses it. ``until`` looks at each response that calls tools, and ends the loop. With
+        ``on_event`` responses are streamed: it is called with their events, with `ToolStarted` and `ToolEnded`. Raises
+        `LLMClientError`. ``deadline_s`` is that of each request; for the whole, put a timeout around it.
+        """
+        from llm_runtime.tools import ToolLoop, run_call
+
+        loop = ToolLoop(as_messages(messages), tools, max_rounds)
+        tell = on_event or (lambda _: None)
+
+        async def run(function: FunctionTool[..., Any], arguments: dict[str, Any]) -> object:
+            return await self._run_tool(function, arguments, tool_deadline_s)
+
+        while True:
+            request = chat_request(loop.messages, cast("ChatOptions", {**options, "tools": loop.tools}))
+            response = await (self.send(request) if on_event is None else self._told(request, tell))
+            calls = loop.next_calls(response, stop=until is not None and until(response))
+            if not calls:
+                return loop.ended()
+            jobs = [lambda call=call: run_call(loop, call, run, approve, tell, tool_deadline_s) for call in calls]
+            loop.answer(await self._run_all(jobs, parallel))
+
+    @abstractmethod
+    async def _told(self, request: ChatRequest, tell: Callable[[Any], object]) -> LLMResponse:
+        """The whole answer, every event of which was told."""
+
+    @abstractmethod
+    async def _run_tool(self, function: FunctionTool[..., Any], arguments: dict[str, Any], seconds: float) -> object:
+        """What a function returns. Raises what it raises, and `ToolTooSlow`."""
+
+    @abstractmethod
+    async def _run_all(self, jobs: Sequence[Callable[[], Awaitable[T]]], limit: int) -> list[T]:
+        """The results in order, of at most ``limit`` jobs at a time. The first that raises ends all."""

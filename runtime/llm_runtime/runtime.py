@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Never, TypeAlias, final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Never, TypeAlias, TypeVar, final
 
 import msgspec
 import trio
@@ -42,12 +43,15 @@ from llm_runtime.tree import Tree
 if TYPE_CHECKING:
     from llm_runtime.metrics import MetricsSnapshot
     from llm_runtime.statistics import Statistics
+    from llm_runtime.tools import FunctionTool
 
 UNPRICED_SAID = 1_000
 """Models without a known price that are named in the log, once each."""
 
 COUNT_SECONDS = 10.0
 """How long a vendor's own count of tokens is waited for; then it is an estimate."""
+
+T = TypeVar("T")
 
 ConfigSource: TypeAlias = "Config | str | os.PathLike[str] | None"
 """A configuration, or the path of its file; ``None`` finds out what there is."""
@@ -153,6 +157,41 @@ class Runtime(RequestMethods[ResponseStream]):
     def deadline_s(self, request: AnyRequest) -> float:
         """Seconds that ``request`` has, by itself, its policy, its route or by default."""
         return self._tree.router.deadline_s(request)
+
+    async def _told(self, request: ChatRequest, tell: Callable[[Any], object]) -> LLMResponse:
+        async with self.stream_request(request) as stream:
+            async for event in stream:
+                tell(event)
+        return stream.response
+
+    async def _run_tool(self, function: FunctionTool[..., Any], arguments: dict[str, Any], seconds: float) -> object:
+        from llm_runtime.tools import ToolTooSlow
+
+        with trio.move_on_after(seconds):
+            if function.is_async:
+                return await function(**arguments)
+            return await trio.to_thread.run_sync(partial(function, **arguments), abandon_on_cancel=True)
+        raise ToolTooSlow
+
+    async def _run_all(self, jobs: Sequence[Callable[[], Awaitable[T]]], limit: int) -> list[T]:
+        results: dict[int, T] = {}
+        errors: list[Exception] = []
+        room = trio.CapacityLimiter(limit)
+
+        async def run(place: int, job: Callable[[], Awaitable[T]]) -> None:
+            async with room:
+                try:
+                    results[place] = await job()
+                except Exception as exc:  # raised below, outside of the nursery's group
+                    errors.append(exc)
+                    nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            for place, job in enumerate(jobs):
+                nursery.start_soon(run, place, job)
+        if errors:
+            raise errors[0]
+        return [results[place] for place in range(len(jobs))]
 
     def forget(self, conversation: str | None = None, *, caller: str = "") -> int:
         """Forget what was kept of a conversation (``share_knowledge``), or of all of the caller's. Returns how many

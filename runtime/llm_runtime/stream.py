@@ -5,13 +5,23 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
-from typing import final
+from typing import TYPE_CHECKING, Any, final
 
 from llm_actors.run import Follower, Run
 from llm_protocol.codec.merging import merged
 from llm_protocol.errors import error_for
 from llm_protocol.events import Event, Failed, TextDelta
 from llm_protocol.response import LLMResponse
+
+if TYPE_CHECKING:
+    from llm_runtime.typed import ResponseType
+
+
+def wanted(response_type: ResponseType[Any] | None) -> ResponseType[Any]:
+    """The type that was asked for. Raises `TypeError` when none was."""
+    if response_type is None:
+        raise TypeError("this needs a type: rt.stream(…, response_type=T)")
+    return response_type
 
 
 def outcome(run: Run) -> LLMResponse:
@@ -44,6 +54,8 @@ class ResponseStream:
         self._run: Run | None = None
         self._follower: Follower | None = None
         self._waiting: deque[Event] = deque()
+        self.response_type: ResponseType[Any] | None = None
+        """What the answer is a value of, if that was asked for."""
 
     async def __aenter__(self) -> ResponseStream:
         self._run = await self._submit()
@@ -98,7 +110,16 @@ class ResponseStream:
 
     def text(self) -> AsyncIterator[str]:
         """The text alone, piece by piece as it comes."""
-        return _Text(self)
+        return TextPieces(self)
+
+    def partials(self) -> AsyncIterator[Any]:
+        """The value as far as it came, each time there is more of it: dicts, lists, texts. Needs ``response_type``."""
+        return Partials(self.text(), wanted(self.response_type).partial)
+
+    @property
+    def parsed(self) -> Any:
+        """The value of the whole answer, of the ``response_type``. Raises `ResponseTypeError`."""
+        return wanted(self.response_type).parse(self.response).parsed
 
     def _entered(self) -> Run:
         if self._run is None:
@@ -107,11 +128,13 @@ class ResponseStream:
 
 
 @final
-class _Text:
+class TextPieces:
+    """The text of a stream of events."""
+
     def __init__(self, events: AsyncIterator[Event]) -> None:
         self._events = events
 
-    def __aiter__(self) -> _Text:
+    def __aiter__(self) -> TextPieces:
         return self
 
     async def __anext__(self) -> str:
@@ -119,3 +142,25 @@ class _Text:
             event = await self._events.__anext__()
             if isinstance(event, TextDelta):
                 return event.text
+
+
+@final
+class Partials:
+    """The value of a typed answer as far as it came, each time there is more of it."""
+
+    def __init__(self, pieces: AsyncIterator[str], partial: Callable[[str], Any]) -> None:
+        self._pieces = pieces
+        self._partial = partial
+        self._text = ""
+        self._last: Any = None
+
+    def __aiter__(self) -> Partials:
+        return self
+
+    async def __anext__(self) -> Any:
+        while True:
+            self._text += await self._pieces.__anext__()
+            value = self._partial(self._text)
+            if value != self._last:
+                self._last = value
+                return value

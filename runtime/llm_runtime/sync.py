@@ -12,12 +12,12 @@ Trio, in a thread of its own.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import suppress
 from inspect import iscoroutinefunction
 from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, Unpack, cast, final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, Unpack, cast, final, overload
 
 import trio
 
@@ -33,7 +33,7 @@ from llm_protocol.vendor import Vendor
 from llm_runtime.ensemble import answers, collaboration
 from llm_runtime.hosts.feed import Feed, Received
 from llm_runtime.hosts.portal import Portal, PortalCall
-from llm_runtime.options import ChatOptions, Messages, Options
+from llm_runtime.options import ChatOptions, Messages, Options, ToolOptions, as_messages
 from llm_runtime.requesting import (
     chat_request,
     code_request,
@@ -43,9 +43,12 @@ from llm_runtime.requesting import (
 )
 from llm_runtime.runtime import ConfigSource
 from llm_runtime.runtime import Runtime as TrioRuntime
+from llm_runtime.stream import wanted
 
 if TYPE_CHECKING:
     from llm_runtime.statistics import Statistics
+    from llm_runtime.tools import AnyTool, Approve, FunctionTool, ToolRun
+    from llm_runtime.typed import ParsedResponse, ResponseType
 
 __all__ = ["SyncRuntime", "SyncStream", "open_runtime"]
 
@@ -128,6 +131,7 @@ class SyncStream:
         self._received = Received(request, lambda: portal.post(self._feed.take))
         self._accepted = False
         self._call: _Call | None = None
+        self.response_type: ResponseType[Any] | None = None
 
     def __enter__(self) -> SyncStream:
         self._call = call = _Call(self._portal, self._box, self._feed.run)
@@ -174,6 +178,21 @@ class SyncStream:
         """The text alone, piece by piece as it comes."""
         return (event.text for event in self if isinstance(event, TextDelta))
 
+    def partials(self) -> Iterator[Any]:
+        """See `llm_runtime.ResponseStream.partials`."""
+        partial, text, last = wanted(self.response_type).partial, "", None
+        for piece in self.text():
+            text += piece
+            value = partial(text)
+            if value != last:
+                last = value
+                yield value
+
+    @property
+    def parsed(self) -> Any:
+        """See `llm_runtime.ResponseStream.parsed`."""
+        return wanted(self.response_type).parse(self.response).parsed
+
     def _accept(self) -> None:
         self._accepted = True
 
@@ -207,9 +226,34 @@ class SyncRuntime:
         """The configured routes, by name."""
         return self.config.routes
 
-    def chat(self, messages: Messages, **options: Unpack[ChatOptions]) -> LLMResponse:
-        """The next turn of a conversation, as a whole."""
-        return self.send(chat_request(messages, options))
+    @overload
+    def chat(self, messages: Messages, **options: Unpack[ChatOptions]) -> LLMResponse: ...
+    @overload
+    def chat(
+        self, messages: Messages, *, response_type: type[T], repair: bool = False, **options: Unpack[ChatOptions]
+    ) -> ParsedResponse[T]: ...
+    def chat(
+        self,
+        messages: Messages,
+        *,
+        response_type: type[Any] | None = None,
+        repair: bool = False,
+        **options: Unpack[ChatOptions],
+    ) -> LLMResponse:
+        """The next turn of a conversation, as a whole; see `llm_runtime.Runtime.chat`."""
+        if response_type is None:
+            return self.send(chat_request(messages, options))
+        from llm_runtime.typed import ResponseType, ResponseTypeError
+
+        typed = ResponseType(response_type)
+        request = chat_request(messages, {**options, "response_format": typed.format})
+        try:
+            return typed.parse(self.send(request))
+        except ResponseTypeError as exc:
+            if not repair:
+                raise
+            error = exc
+        return typed.parse(self.send(typed.repair(request, error)))
 
     def complete(self, prompt: str, *, suffix: str | None = None, **options: Unpack[Options]) -> LLMResponse:
         """A text continued; with ``suffix``, the gap before it filled."""
@@ -265,9 +309,59 @@ class SyncRuntime:
         request = collaboration(messages, members, options, self.routes.get(options.get("model", "")))
         return answers(self.send(request, judge=judge))
 
-    def stream(self, messages: Messages, **options: Unpack[ChatOptions]) -> SyncStream:
-        """The next turn of a conversation, as it is made."""
-        return self.stream_request(chat_request(messages, options))
+    def stream(
+        self, messages: Messages, *, response_type: type[Any] | None = None, **options: Unpack[ChatOptions]
+    ) -> SyncStream:
+        """The next turn of a conversation, as it is made; see `llm_runtime.Runtime.stream`."""
+        if response_type is None:
+            return self.stream_request(chat_request(messages, options))
+        from llm_runtime.typed import ResponseType
+
+        typed = ResponseType(response_type)
+        stream = self.stream_request(chat_request(messages, {**options, "response_format": typed.format}))
+        stream.response_type = typed
+        return stream
+
+    def run_tools(
+        self,
+        messages: Messages,
+        *,
+        tools: Sequence[AnyTool],
+        max_rounds: int = 16,
+        parallel: int = 8,  # noqa: ARG002 - the same signature on every host
+        tool_deadline_s: float = 60.0,
+        approve: Approve | None = None,
+        until: Callable[[LLMResponse], bool] | None = None,
+        on_event: Callable[[Any], object] | None = None,
+        **options: Unpack[ToolOptions],
+    ) -> ToolRun:
+        """Ask, run the tools that the model calls, ask again; see `llm_runtime.Runtime.run_tools`.
+
+        Here the tools run one after the other, in this thread, and cannot be stopped: ``parallel`` and
+        ``tool_deadline_s`` do nothing. Async tools are refused.
+        """
+        from llm_runtime.tools import ToolLoop, run_call
+
+        loop, tell = ToolLoop(as_messages(messages), tools, max_rounds), on_event or (lambda _: None)
+
+        async def run(function: FunctionTool[..., Any], arguments: dict[str, Any]) -> object:
+            if function.is_async:
+                raise TypeError("this tool is async, and nobody here could await it")
+            return function(**arguments)
+
+        while True:
+            request = chat_request(loop.messages, cast("ChatOptions", {**options, "tools": loop.tools}))
+            response = self.send(request) if on_event is None else self._told(request, tell)
+            calls = loop.next_calls(response, stop=until is not None and until(response))
+            if not calls:
+                return loop.ended()
+            loop.answer([_finished(run_call(loop, call, run, approve, tell, tool_deadline_s)) for call in calls])
+
+    def _told(self, request: AnyRequest, tell: Callable[[Any], object]) -> LLMResponse:
+        with self.stream_request(request) as stream:
+            for event in stream:
+                tell(event)
+        return stream.response
 
     def stream_request(self, request: AnyRequest) -> SyncStream:
         """Any request's answer, as it is made."""
@@ -331,6 +425,17 @@ class SyncRuntime:
         with suppress(Empty):
             if (error := self._closed.get_nowait()) is not None:
                 raise error
+
+
+def _finished(job: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine that waits for nothing."""
+    try:
+        job.send(None)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    job.close()
+    raise TypeError("approve is async, and nobody here could await it")
 
 
 def _judge_here(judge: Judge, portal: Portal, box: _Box) -> Judge:

@@ -46,7 +46,10 @@ TESTED = [
     ("Asking", "rt.chat"),
     ("Streaming", "answer.text()"),
     ("Streaming", "match event"),
-    ("Tools", "tools=[WEATHER]"),
+    ("Typed answers", "rt.chat"),
+    ("Typed answers", "answer.partials()"),
+    ("Tools", "rt.run_tools"),
+    ("Tools by hand", "tools=[WEATHER]"),
     ("Several models", "collaborate"),
     ("When it fails", "error.partial"),
     ("In your tests", "@pytest.fixture"),
@@ -142,10 +145,26 @@ async def test_streaming_everything(capsys: pytest.CaptureFixture[str]) -> None:
 async def test_the_tool_loop_and_a_mistake_of_the_model() -> None:
     calls = (FakeToolCall(name="weather", arguments={"city": "Oslo"}), FakeToolCall(name="weather", arguments={}))
     async with running(ScriptRule(tool_calls=calls, times=1)) as rt:
-        names = await run(program("Tools"), rt=rt)
+        names = await run(program("Tools by hand"), rt=rt)
     assert [message.role for message in names["messages"]] == ["user", "assistant", "tool", "assistant"]
     assert names["response"].content == "The tool said: Oslo: 7 degreesThe city is missing."
     assert names["messages"][2].content[1].is_error
+
+
+async def test_typed_answers(capsys: pytest.CaptureFixture[str]) -> None:
+    async with running() as rt:
+        names = await run(program("Typed answers", "rt.chat"), rt=rt)
+        assert type(names["response"].parsed) is names["Person"]
+        await run(program("Typed answers", "answer.partials()"), rt=rt, Person=names["Person"])
+    assert "Person(name=" in capsys.readouterr().out
+
+
+async def test_tools(capsys: pytest.CaptureFixture[str]) -> None:
+    calls = [FakeToolCall(name="weather", arguments={"city": city}) for city in ("Oslo", "Rome")]
+    async with running(ScriptRule(contains="weather", after_tool=False, tool_calls=tuple(calls))) as rt:
+        names = await run(program("Tools"), rt=rt)
+    assert [part.text for part in names["messages"][2].content] == ["Oslo: 7 degrees", "Rome: 7 degrees"]
+    assert capsys.readouterr().out
 
 
 async def test_several_models(capsys: pytest.CaptureFixture[str]) -> None:

@@ -63,7 +63,7 @@ class _Awaited:
         value = getattr(self._inner, name)
         if not callable(value):
             return value
-        if name in ("stream", "stream_request", "text"):
+        if name in ("stream", "stream_request", "text", "partials"):
             return lambda *args, **kwargs: _Awaited(value(*args, **kwargs))
 
         def call(*args: Any, **kwargs: Any) -> Any:

@@ -31,6 +31,26 @@ fault = "stall"
 after_events = 1
 
 [[rule]]
+contains = "weather"
+after_tool = false
+text = "Let me look."
+tool_calls = [{ name = "weather", arguments = { city = "Oslo" } }, { name = "clock" }]
+
+[[rule]]
+model = "endless"
+after_tool = true
+tool_calls = [{ name = "weather", arguments = { city = "Rome" } }]
+
+[[rule]]
+model = "wrong"
+contains = "fit"
+text = '{"name": "Ada", "age": 36}'
+
+[[rule]]
+model = "wrong"
+text = '{"name": "Ada"}'
+
+[[rule]]
 model = "busy"
 status = 429
 """
@@ -47,7 +67,7 @@ class Upstream:
                 "fake": Provider(
                     kind=LLMProvider.OPENAI_COMPATIBLE,
                     base_url=f"{url}/openai_compatible/v1",
-                    models=("m", "slow", "broken", "silent", "busy"),
+                    models=("m", "slow", "broken", "silent", "busy", "endless", "wrong"),
                 )
             }
         )

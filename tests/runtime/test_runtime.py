@@ -171,7 +171,7 @@ async def test_a_programs_mistake_is_told_as_a_clients_is(options: Any, said: st
 async def test_an_option_there_is_not_is_told_with_the_one_that_was_meant() -> None:
     async with running(reply(whole(), headers=JSON)) as (rt, _):
         with pytest.raises(TypeError, match=r"no option 'max_tokens'; did you mean \"max_output_tokens\""):
-            await rt.chat("Say hello.", max_tokens=5)  # type: ignore[call-arg]
+            await rt.chat("Say hello.", max_tokens=5)  # type: ignore[call-overload]
 
 
 async def test_a_message_whose_content_is_a_text_is_refused_before_it_crashes_anything() -> None:
@@ -183,7 +183,7 @@ async def test_a_message_whose_content_is_a_text_is_refused_before_it_crashes_an
 
 async def test_lists_do_where_tuples_are_meant() -> None:
     async with running(reply(whole(), headers=JSON)) as (rt, peer):
-        await rt.chat("Say hello.", tools=[llm_runtime.Tool(name="look")], stop=["END"], temperature=None)  # type: ignore[arg-type]
+        await rt.chat("Say hello.", tools=[llm_runtime.Tool(name="look")], stop=["END"], temperature=None)  # type: ignore[call-overload]
 
     body = msgspec.json.decode(peer.requests[0].body)
     assert (body["stop"], body["tools"][0]["function"]["name"]) == (["END"], "look")

@@ -1,0 +1,75 @@
+"""JSON that is still being written, read as far as it is certain."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+_TOKEN = re.compile(r'[ \t\n\r]*(?:([{}\[\],:])|"((?:[^"\\]|\\.)*)(")?|([^\s{}\[\],:"]+))', re.DOTALL)
+_WHOLE_UNITS = re.compile(
+    r'(?:[^"\\]|\\[^u]|\\u(?![dD][89abAB])[0-9a-fA-F]{4}|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[0-9a-fA-F]{4})*', re.DOTALL
+)
+"""Characters and escapes that are complete, surrogates in pairs."""
+
+_CLOSING = {"{": "}", "[": "]"}
+
+
+def completed(text: str) -> Any:
+    """The value that ``text`` begins with, if it stopped here: what is open is closed, what is doubtful left out.
+
+    A text that is being written counts as far as it came, a number or word only when something follows it. ``None``
+    before there is anything, and for what is no JSON.
+    """
+    start = text.find("{") if "{" in text else text.find("[")
+    return None if start < 0 else _decoded(_closed(text, start))
+
+
+def _closed(text: str, start: int) -> str:
+    """``text`` from ``start`` up to the last certain place, and what closes it there."""
+    open_, wants_key = list[str](), False
+    certain = ""
+    at = start
+    while at < len(text) and (token := _TOKEN.match(text, at)):
+        mark, content, quote, word = token.groups()
+        at = token.end()
+        if mark in ("{", "["):
+            open_.append(mark)
+            wants_key = mark == "{"
+        elif mark in ("}", "]"):
+            if not open_:
+                break
+            open_.pop()
+            wants_key = False
+        elif mark == ",":
+            wants_key = bool(open_) and open_[-1] == "{"
+            continue
+        elif mark == ":":
+            wants_key = False
+            continue
+        elif wants_key:
+            continue  # a key alone says nothing
+        elif content is not None and quote is None:
+            whole = _WHOLE_UNITS.match(content)
+            assert whole is not None
+            return (
+                text[start : token.start(2) + whole.end()] + '"' + "".join(_CLOSING[each] for each in reversed(open_))
+            )
+        elif word is not None and at == len(text):
+            break  # 1 may become 10
+        certain = text[start:at] + _closing(open_)
+        if not open_:
+            break
+    return certain
+
+
+def _closing(open_: list[str]) -> str:
+    return "".join(_CLOSING[each] for each in reversed(open_))
+
+
+def _decoded(text: str) -> Any:
+    try:
+        return msgspec.json.decode(text) if text else None
+    except msgspec.DecodeError:
+        return None

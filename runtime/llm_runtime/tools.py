@@ -1,0 +1,269 @@
+"""Tools from functions, and the loop in which a model calls them.
+
+`tool` makes the schema from a signature. `ToolLoop` is the loop without I/O: what to ask next, which calls to run, when
+to stop. `RequestMethods.run_tools` runs it on every host.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, Generic, Literal, ParamSpec, TypeAlias, TypeVar, get_type_hints, overload
+
+import msgspec
+
+from llm_protocol.content import HostedTool, Message, Text, Tool, ToolCall, ToolResult
+from llm_protocol.response import LLMResponse
+from llm_runtime.schemas import DoesNotFitError, fits, schema_of
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+ROUNDS: Final = 16
+"""How often a model is asked in one loop, unless said otherwise."""
+
+PARALLEL: Final = 8
+"""Tools of one turn that run at the same time, unless said otherwise."""
+
+TOOL_SECONDS: Final = 60.0
+"""How long one call of a tool may take, unless said otherwise."""
+
+NOT_APPROVED = "This call was not approved."
+
+
+class FunctionTool(Generic[P, R]):
+    """A function that a model can call; calling it calls the function.
+
+    Its name, the first paragraph of its docstring and its annotated parameters are what the model is told; say more of
+    a parameter with ``Annotated[str, msgspec.Meta(description="…")]``.
+    """
+
+    def __init__(self, fn: Callable[P, R], name: str | None, description: str | None, *, strict: bool | None) -> None:
+        self.fn = fn
+        called = name or str(getattr(fn, "__name__", "tool"))
+        self.__name__ = called
+        self.__doc__ = fn.__doc__
+        self._arguments = _arguments(fn)
+        if description is None:
+            description = (inspect.getdoc(fn) or "").split("\n\n")[0].replace("\n", " ") or None
+        self.tool = Tool(name=called, description=description, parameters=schema_of(self._arguments), strict=strict)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self.fn(*args, **kwargs)
+
+    @property
+    def is_async(self) -> bool:
+        """Whether calling it gives something to await."""
+        return inspect.iscoroutinefunction(self.fn)
+
+    def arguments(self, call: ToolCall) -> dict[str, Any]:
+        """The arguments of a model's call, of their types. Raises `DoesNotFitError`."""
+        value = fits(self._arguments, call.arguments.strip() or "{}")
+        return {name: getattr(value, name) for name in self._arguments.__struct_fields__}
+
+
+@overload
+def tool(fn: Callable[P, R], /) -> FunctionTool[P, R]: ...
+@overload
+def tool(
+    *, name: str | None = None, description: str | None = None, strict: bool | None = None
+) -> Callable[[Callable[P, R]], FunctionTool[P, R]]: ...
+def tool(
+    fn: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    strict: bool | None = None,
+) -> Any:
+    """Make a function a tool: ``@tool``, or ``@tool(name=…)``. It may be async where the host is.
+
+    Raises `TypeError` for a parameter without a type, or of one there is no JSON schema for.
+    """
+    if fn is None:
+        return lambda fn: FunctionTool(fn, name, description, strict=strict)
+    return FunctionTool(fn, name, description, strict=strict)
+
+
+AnyTool: TypeAlias = FunctionTool[..., Any] | Callable[..., Any] | HostedTool
+"""What `run_tools` takes: functions, with or without ``@tool``, and a vendor's own tools."""
+
+
+class ToolStarted(msgspec.Struct, frozen=True):
+    """A tool is about to be run."""
+
+    call: ToolCall
+
+
+class ToolEnded(msgspec.Struct, frozen=True):
+    """A tool has run, or could not: ``result.is_error``."""
+
+    call: ToolCall
+    result: ToolResult
+
+
+class ToolRun(msgspec.Struct, frozen=True, kw_only=True):
+    """A loop that has ended: the last response, the whole conversation for the next turn, and why it ended.
+
+    ``stopped``: ``done``, the model calls no tool any more; ``rounds``, it was asked ``max_rounds`` times; ``asked``,
+    the caller's ``stop`` said so. In the last two the response's calls are not answered, and ``messages`` ends before
+    it. ``cost`` is that of all rounds, ``None`` when one of them is not known.
+    """
+
+    response: LLMResponse
+    messages: tuple[Message, ...]
+    rounds: int
+    stopped: Literal["done", "rounds", "asked"]
+    cost: float | None
+
+
+class ToolLoop:
+    """The loop's state. ``next_calls`` says what to run after a response, ``answer`` takes what came of it."""
+
+    def __init__(self, messages: Sequence[Message], tools: Sequence[AnyTool], max_rounds: int) -> None:
+        made = [each if isinstance(each, FunctionTool | HostedTool) else tool(each) for each in tools]
+        self._functions: Mapping[str, FunctionTool[..., Any]] = {
+            each.tool.name: each for each in made if isinstance(each, FunctionTool)
+        }
+        if len(self._functions) < sum(isinstance(each, FunctionTool) for each in made):
+            raise ValueError("two of the tools have the same name")
+        self.tools = tuple(each.tool if isinstance(each, FunctionTool) else each for each in made)
+        self.messages = tuple(messages)
+        self._max_rounds = max_rounds
+        self._rounds = 0
+        self._cost: float | None = 0.0
+        self._response: LLMResponse | None = None
+        self._stopped: Literal["done", "rounds", "asked"] = "done"
+
+    def next_calls(self, response: LLMResponse, *, stop: bool = False) -> tuple[ToolCall, ...]:
+        """The calls to run; none when the loop is over."""
+        self._response = response
+        self._rounds += 1
+        self._cost = None if self._cost is None or response.cost is None else self._cost + response.cost
+        calls = response.tool_calls
+        if calls and stop:
+            self._stopped, calls = "asked", ()
+        elif calls and self._rounds >= self._max_rounds:
+            self._stopped, calls = "rounds", ()
+        if calls or self._stopped == "done":
+            self.messages = (*self.messages, response.message)
+        return calls
+
+    def answer(self, results: Sequence[ToolResult]) -> None:
+        """The results of all calls, in their order."""
+        self.messages = (*self.messages, Message("tool", tuple(results)))
+
+    def function(self, call: ToolCall) -> FunctionTool[..., Any] | None:
+        """What is called."""
+        return self._functions.get(call.name)
+
+    def unknown(self, call: ToolCall) -> ToolResult:
+        """What a model is told that calls what there is not."""
+        return call.result(f"There is no tool {call.name!r}. There are: {', '.join(self._functions)}.", is_error=True)
+
+    def ended(self) -> ToolRun:
+        """The loop, once `next_calls` gave none."""
+        assert self._response is not None
+        return ToolRun(
+            response=self._response,
+            messages=self.messages,
+            rounds=self._rounds,
+            stopped=self._stopped,
+            cost=self._cost,
+        )
+
+
+def result_of(call: ToolCall, value: object) -> ToolResult:
+    """What a tool returned, as the model is told: a text as it is, parts as they are, all else as JSON."""
+    if isinstance(value, ToolResult):
+        return value
+    if isinstance(value, str):
+        return call.result(value)
+    if isinstance(value, Text):
+        return call.result(value.text)
+    try:
+        return call.result(msgspec.json.encode(value, enc_hook=_encoded).decode())
+    except TypeError as exc:
+        return call.result(f"The tool returned something that is no JSON: {exc}", is_error=True)
+
+
+def failed(call: ToolCall, exc: Exception) -> ToolResult:
+    """What a model is told of a tool that raised."""
+    if isinstance(exc, DoesNotFitError):
+        return call.result(f"The arguments do not fit: {exc}", is_error=True)
+    return call.result(f"{type(exc).__name__}: {exc}", is_error=True)
+
+
+class ToolTooSlow(Exception):  # noqa: N818
+    """A tool took longer than it may."""
+
+
+def too_slow(call: ToolCall, seconds: float) -> ToolResult:
+    """What a model is told of a tool that took too long."""
+    return call.result(f"The tool took longer than {seconds:g} s and was stopped.", is_error=True)
+
+
+def _encoded(value: object) -> object:
+    if hasattr(value, "model_dump"):  # pydantic's
+        return value.model_dump(mode="json")
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+def _arguments(fn: Callable[..., Any]) -> type[msgspec.Struct]:
+    name = getattr(fn, "__name__", "tool")
+    hints = get_type_hints(fn, include_extras=True)
+    fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
+    for parameter in inspect.signature(fn).parameters.values():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
+            raise TypeError(f"the tool {name} has the parameter {parameter}: a model gives arguments by name")
+        if parameter.name not in hints:
+            raise TypeError(f"the tool {name} says no type for {parameter.name}: write {parameter.name}: str")
+        default = () if parameter.default is parameter.empty else (parameter.default,)
+        fields.append((parameter.name, hints[parameter.name], *default))
+    return msgspec.defstruct(f"{name}_arguments", fields, forbid_unknown_fields=True, kw_only=True)
+
+
+Approve: TypeAlias = Callable[[ToolCall], bool | str | Awaitable[bool | str]]
+"""Whether a call may run. A text refuses it, and is what the model is told."""
+
+
+def refusal(call: ToolCall, verdict: bool | str) -> ToolResult | None:
+    """What a model is told when its call was not approved."""
+    if verdict is True:
+        return None
+    return call.result(verdict if isinstance(verdict, str) else NOT_APPROVED, is_error=True)
+
+
+async def run_call(
+    loop: ToolLoop,
+    call: ToolCall,
+    run: Callable[[FunctionTool[..., Any], dict[str, Any]], Awaitable[object]],
+    approve: Approve | None,
+    on_event: Callable[[Any], object],
+    seconds: float,
+) -> ToolResult:
+    """Run one call, and say what came of it. ``run`` runs a function within ``seconds``, or raises `ToolTooSlow`.
+
+    Raises only what ``approve`` and ``on_event`` raise.
+    """
+    function = loop.function(call)
+    if function is None:
+        return loop.unknown(call)
+    try:
+        arguments = function.arguments(call)
+    except DoesNotFitError as exc:
+        return failed(call, exc)
+    if approve is not None:
+        verdict = approve(call)
+        refused = refusal(call, await verdict if inspect.isawaitable(verdict) else verdict)
+        if refused is not None:
+            return refused
+    on_event(ToolStarted(call))
+    try:
+        result = result_of(call, await run(function, arguments))
+    except ToolTooSlow:
+        result = too_slow(call, seconds)
+    except Exception as exc:  # the program's own; the model may know a way around it
+        result = failed(call, exc)
+    on_event(ToolEnded(call, result))
+    return result

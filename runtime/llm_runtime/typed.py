@@ -1,0 +1,88 @@
+"""Answers of a type: the schema that is asked for, the value that came, and what there is of it while it comes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from llm_protocol.content import Message, ResponseFormat
+from llm_protocol.errors import LLMClientError
+from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.requests import ChatRequest
+from llm_protocol.response import LLMResponse
+from llm_runtime.partial_json import completed
+from llm_runtime.schemas import DoesNotFitError, fits, is_object, schema_of
+
+T = TypeVar("T")
+
+WRAPPED = "value"
+"""The key under which a value stands that is no object: vendors take a schema of an object only."""
+
+
+class ParsedResponse(LLMResponse, Generic[T], frozen=True, kw_only=True):
+    """An answer, and as ``parsed`` the value of the type that was asked for."""
+
+    parsed: T
+
+
+class ResponseTypeError(LLMClientError):
+    """The answer is whole and is not JSON of the type that was asked for. ``partial`` is the answer."""
+
+    kind = FailureKind.PROTOCOL
+
+
+class ResponseType(Generic[T]):
+    """A type to be answered in."""
+
+    def __init__(self, kind: type[T]) -> None:
+        self.kind = kind
+        schema = schema_of(kind)
+        self._is_wrapped = not is_object(schema)
+        if self._is_wrapped:
+            definitions = {"$defs": schema.pop("$defs")} if "$defs" in schema else {}
+            properties = {WRAPPED: schema}
+            schema = {"type": "object", "properties": properties, "required": [WRAPPED], "additionalProperties": False}
+            schema |= definitions
+        self.format = ResponseFormat(type="json_schema", name=_safe_name(kind), schema=schema)
+
+    def parse(self, response: LLMResponse) -> ParsedResponse[T]:
+        """The answer with its value. Raises `ResponseTypeError`."""
+        kind: Any = self.kind
+        if self._is_wrapped:
+            kind = msgspec.defstruct("Wrapped", [(WRAPPED, self.kind)])
+        try:
+            value = fits(kind, response.content)
+        except DoesNotFitError as exc:
+            words = f"the answer is not JSON of the type {_safe_name(self.kind)}: {exc}"
+            raise ResponseTypeError(Failure(kind=FailureKind.PROTOCOL, message=words), response) from None
+        parsed = getattr(value, WRAPPED) if self._is_wrapped else value
+        fields = {name: getattr(response, name) for name in LLMResponse.__struct_fields__}
+        return ParsedResponse(**fields, parsed=parsed)
+
+    def partial(self, text: str) -> Any:
+        """What there is of the value in the beginning of its JSON: dicts, lists, texts; ``None`` before anything."""
+        value = completed(text)
+        if self._is_wrapped:
+            return value.get(WRAPPED) if isinstance(value, Mapping) else None
+        return value
+
+    def repair(self, request: ChatRequest, error: ResponseTypeError) -> ChatRequest:
+        """The turn in which the model is told what was wrong."""
+        assert error.partial is not None
+        words = f"This does not fit: {error.failure.message}. Answer again, with the whole JSON and nothing else."
+        messages = (*request.messages, error.partial.message, Message.of("user", words))
+        return ChatRequest(
+            **{
+                name: getattr(request, name)
+                for name in ChatRequest.__struct_fields__
+                if name not in ("messages", "request_id")
+            },
+            messages=messages,
+        )
+
+
+def _safe_name(kind: Any) -> str:
+    name = getattr(kind, "__name__", "response")
+    return "".join(each if each.isascii() and each.isalnum() else "_" for each in name)[:60]
