@@ -32,7 +32,7 @@ from llm_protocol.dialect import ModelInfo
 from llm_protocol.events import Event
 from llm_protocol.policy import Policy
 from llm_protocol.requests import AUTO, AnyRequest, ChatRequest
-from llm_protocol.response import LLMResponse
+from llm_protocol.response import LLMResponse, TokenCount
 from llm_protocol.vendor import Vendor
 from llm_runtime.config import Config
 from llm_runtime.hosts.actions import Action, Actions
@@ -257,6 +257,10 @@ class AsyncioRuntime(RequestMethods[AsyncioStream]):
     async def explain(self, model: str = AUTO, *, caller: str = "") -> Ranking:
         """See `llm_runtime.Runtime.explain`."""
         return await self._ask(lambda rt: rt.explain(model, caller=caller))
+
+    async def count_tokens(self, request: AnyRequest) -> TokenCount:
+        """See `llm_runtime.Runtime.count_tokens`."""
+        return await self._ask(lambda rt: rt.count_tokens(request))
 
     def is_ready(self) -> bool:
         """See `llm_runtime.Runtime.is_ready`."""

@@ -28,7 +28,7 @@ from llm_protocol.dialect import ModelInfo
 from llm_protocol.events import Event, TextDelta
 from llm_protocol.policy import Policy
 from llm_protocol.requests import AUTO, AnyRequest
-from llm_protocol.response import LLMResponse
+from llm_protocol.response import LLMResponse, TokenCount
 from llm_protocol.vendor import Vendor
 from llm_runtime.ensemble import answers, collaboration
 from llm_runtime.hosts.feed import Feed, Received
@@ -389,6 +389,10 @@ class SyncRuntime:
     def explain(self, model: str = AUTO, *, caller: str = "") -> Ranking:
         """See `llm_runtime.Runtime.explain`."""
         return self._ask(lambda rt: rt.explain(model, caller=caller))
+
+    def count_tokens(self, request: AnyRequest) -> TokenCount:
+        """See `llm_runtime.Runtime.count_tokens`."""
+        return self._ask(lambda rt: rt.count_tokens(request))
 
     def is_ready(self) -> bool:
         """See `llm_runtime.Runtime.is_ready`."""

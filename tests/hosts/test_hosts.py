@@ -15,7 +15,7 @@ from hosts.adapters import HOSTS, Scenario, called
 from hosts.conftest import Upstream
 from llm_protocol.errors import LLMTimeoutError, ModelNotFoundError, RateLimitError, RequestCancelledError
 from llm_protocol.events import Finished, TextDelta
-from llm_runtime import LLMClientError, LLMResponse, Policy, Runtime, aio, sync
+from llm_runtime import ChatRequest, LLMClientError, LLMResponse, Message, Policy, Runtime, aio, sync
 
 pytestmark = pytest.mark.parametrize("host", HOSTS.values(), ids=HOSTS)
 
@@ -164,6 +164,8 @@ def test_looking_around(host: Host, upstream: Upstream) -> None:
         assert await rt.statistics()
         assert await called(rt.parked_services()) in ((), [])
         assert await called(rt.forget()) == 0
+        request = ChatRequest(messages=(Message.of("user", "Hi."),), model="fake/m")
+        assert (await rt.count_tokens(request)).tokens > 0
 
     host(scenario, upstream.config)
 
