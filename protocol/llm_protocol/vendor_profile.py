@@ -12,6 +12,10 @@ _COMMON = frozenset((
 ))  # fmt: skip
 
 
+FINGERPRINT = "fp_llm_runtime"
+"""What we say of the system where a client cannot do without and its vendor says nothing."""
+
+
 class VendorProfile(msgspec.Struct, frozen=True, kw_only=True):
     """One vendor's ways."""
 
@@ -70,7 +74,7 @@ CEREBRAS = VendorProfile(
     reasoning_field="reasoning",
     stream_usage=False,
     whole_calls=True,
-    fingerprint="fp_llm_runtime",
+    fingerprint=FINGERPRINT,
     requests_window="requests-day",
     tokens_window="tokens-minute",
 )

@@ -136,9 +136,32 @@ def _problem(endpoint: Endpoint, parameter: str, value: Any) -> str | None:
 # ---------------------------------------------------------------- answers
 
 
+UNREAL = {
+    # The old form of the first tool call stands in its place, never beside it.
+    "openai chat": (("choices", 0, "message", "function_call"), ("choices", 0, "delta", "function_call")),
+    # An answer with an error is none.
+    "openai responses": (("error",), ("incomplete_details",)),
+    "cohere chat": (("delta", "error"),),
+    "gemini generateContent": (("promptFeedback", "blockReason"),),
+}
+"""What a sample has because it has every field, and no vendor says in one breath."""
+
+
+def _real(name: str, sample: Any) -> Any:
+    """The sample without what is in `UNREAL`."""
+    real = json.loads(json.dumps(sample))
+    for path in UNREAL.get(name, ()):
+        inner = real
+        for step in path[:-1]:
+            found = inner[step] if isinstance(step, int) or step in inner else None
+            inner = found if found is not None else {}
+        inner.pop(path[-1], None)
+    return real
+
+
 def _lost_fields(answers: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    for name, answer in answers.items():
-        endpoint = ENDPOINTS[name]
+    for name, sample in answers.items():
+        endpoint, answer = ENDPOINTS[name], _real(name, sample)
         inbound = endpoint.server.decode_request(endpoint.path, json.dumps({"model": "m", **endpoint.body}).encode())
         body = json.dumps(answer).encode()
         response = _folded(endpoint.client.decode_response(inbound.request, WireResponse(200, (), body)))
@@ -188,9 +211,10 @@ def _lost_in_streams(events: dict[str, list[Any]], answers: dict[str, Any]) -> I
         make = STREAMS.get(name)
         if make is None:
             continue
-        asked = json.dumps({"model": "m", **endpoint.body, "stream": True}).encode()
+        options = {"stream_options": {"include_usage": True}} if name == "openai chat" else {}
+        asked = json.dumps({"model": "m", **endpoint.body, "stream": True, **options}).encode()
         inbound = endpoint.server.decode_request(endpoint.path, asked)
-        for stream, probe in make(known, answers):
+        for stream, probe in make([_real(name, each) for each in known], answers):
             told = _relayed(endpoint, inbound, stream)
             for path in _missing(probe, told):
                 yield f"{name} event {_type(probe) or 'chunk'} {path}", "does not come back"
@@ -284,9 +308,16 @@ def _begun(block: dict[str, Any]) -> dict[str, Any]:
 
 
 def _cohere_streams(known: list[Any], _: dict[str, Any]) -> Streams:
-    order = [each for each in known if each["type"] != "debug"]
-    for probe in order:
-        yield order, probe
+    """A text with its citations, or a plan with its call; of a block's two fields the one of its type."""
+    events = {each["type"]: each for each in known}
+    for name in ("content-start", "content-delta"):
+        events[name]["delta"]["message"]["content"].pop("thinking", None)
+    said = ("content-start", "content-delta", "citation-start", "citation-end", "content-end")
+    called = ("tool-plan-delta", "tool-call-start", "tool-call-delta", "tool-call-end")
+    for inner in (said, called):
+        stream = [events[name] for name in ("message-start", *inner, "message-end")]
+        for probe in stream:
+            yield stream, probe
 
 
 STREAMS: dict[str, Callable[[list[Any], dict[str, Any]], Streams]] = {

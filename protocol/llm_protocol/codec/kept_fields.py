@@ -8,8 +8,12 @@ wires pass over it. How pieces are put together is in `llm_protocol.extra_fields
 from __future__ import annotations
 
 from collections.abc import Container, Mapping
-from typing import Any, final
+from typing import Any, TypeAlias, final
 
+import msgspec
+
+from llm_protocol.codec.json import JsonDecoder, TooLarge, WireError, decode_json
+from llm_protocol.codec.lenient import read_object
 from llm_protocol.content import JsonObject
 from llm_protocol.events import FieldsAdded
 from llm_protocol.extra_fields import is_empty
@@ -20,6 +24,24 @@ def rest_of(value: Any, known: Container[str]) -> JsonObject:
     if not isinstance(value, dict):
         return {}
     return {name: inner for name, inner in value.items() if name not in known and not is_empty(inner)}
+
+
+Shape: TypeAlias = Mapping[str, "Shape | None"]
+"""The fields that are read of an object, and of those within it."""
+
+
+def beyond(value: Any, shape: Shape) -> JsonObject:
+    """What an object has beyond ``shape``, at any depth of it."""
+    rest = rest_of(value, shape)
+    for name, inner in shape.items():
+        if inner is not None and isinstance(value, dict) and (more := beyond(value.get(name), inner)):
+            rest[name] = more
+    return rest
+
+
+def shape_of(*names: str, **inner: tuple[str, ...]) -> Shape:
+    """A shape with these fields, and within it objects with fields of their own."""
+    return {**dict.fromkeys(names), **{name: dict.fromkeys(fields) for name, fields in inner.items()}}
 
 
 @final
@@ -44,6 +66,22 @@ class KeptFields:
         """An event with what was kept since the last call, if anything was."""
         new, self._new = self._new, {}
         return [FieldsAdded(self._dialect, new)] if new else []
+
+
+_OUTER = JsonDecoder(dict[str, msgspec.Raw])
+
+
+def outer_fields(text: bytes | str, read: Container[str] = (), but: Container[str] = ()) -> JsonObject:
+    """The fields of the object in ``text`` that are not ``but``, or are in ``read``, decoded; the others, which may be
+    long, are passed over. Raises `WireError`.
+    """
+    try:
+        fields = _OUTER.decode(text)
+    except TooLarge:
+        raise
+    except WireError:
+        return {name: value for name, value in read_object(text).items() if name in read or name not in but}
+    return {name: decode_json(bytes(raw)) for name, raw in fields.items() if name in read or name not in but}
 
 
 def filled(ours: JsonObject, kept: Mapping[str, Any] | None) -> JsonObject:

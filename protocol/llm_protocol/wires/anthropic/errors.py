@@ -30,9 +30,26 @@ _KINDS = {
     "api_error": FailureKind.SERVER_ERROR,
     "timeout_error": FailureKind.SERVER_ERROR,
     "overloaded_error": FailureKind.OVERLOADED,
+    "conflict_error": FailureKind.BAD_REQUEST,
+    "memory_path_conflict_error": FailureKind.BAD_REQUEST,
+    "memory_precondition_failed_error": FailureKind.BAD_REQUEST,
 }
 
-_SPENT = frozenset({"enforced_spend_limit_reached", "contract_spend_limit_reached"})
+_SPENT = frozenset(
+    {
+        "enforced_spend_limit_reached",
+        "contract_spend_limit_reached",
+        "linked_organization_spend_limit_reached",
+        "linked_organization_billing_unavailable",
+        "user_profile_not_billable",
+    }
+)
+_CODES = {
+    "organization_on_hold": FailureKind.AUTH,
+    "region_not_supported": FailureKind.AUTH,
+    "unsupported_region": FailureKind.AUTH,
+    "request_body_too_large_after_decoding": FailureKind.CONTEXT_LENGTH,
+}
 _OUR_CODES = {rule.code: kind for kind, rule in reversed(RULES.items())}
 
 _MONEY = re.compile(r"credit balance|usage limits?|spend(ing)? limit|billing", re.IGNORECASE)
@@ -91,6 +108,8 @@ def _account_wide(kind: FailureKind, type_: str | None, code: str | None, text: 
 def _kind(type_: str, code: str | None, text: str, status: int | None) -> FailureKind:
     if code in _SPENT:
         return FailureKind.QUOTA
+    if code in _CODES:
+        return _CODES[code]
     if code in _OUR_CODES:
         return _OUR_CODES[code]  # the vendor is one of us
     kind = _KINDS.get(type_)

@@ -9,6 +9,7 @@ import msgspec
 from llm_protocol.codec.decoding import misread
 from llm_protocol.codec.fields import add_extra, bad_request, check_parameters, leftovers, typed, undecoded, unsupported
 from llm_protocol.codec.json import JsonDecoder, WireError
+from llm_protocol.codec.kept_fields import KeptFields, beyond, filled, shape_of
 from llm_protocol.codec.vectors import VECTOR_LIMITS, embedding_of, encode_with_list
 from llm_protocol.codec.whole import embedded
 from llm_protocol.content import JsonObject
@@ -58,6 +59,9 @@ class _Answer(msgspec.Struct):
 _DECODER = JsonDecoder(_Answer, limits=VECTOR_LIMITS)
 
 
+_META = shape_of(api_version=("version",), billed_units=("input_tokens",))
+
+
 def decode_embeddings(request: EmbeddingRequest, body: bytes) -> list[Event]:
     """The events of an answer: the vectors, one for each input."""
     try:
@@ -68,7 +72,9 @@ def decode_embeddings(request: EmbeddingRequest, body: bytes) -> list[Event]:
     except WireError as exc:
         return [misread(exc)]
     started = Started(upstream_id=answer.id if isinstance(answer.id, str) and answer.id else None)
-    return embedded(request, vectors, started=started, usage=decode_usage(answer.meta))
+    kept = KeptFields(NAME)
+    kept.keep("meta", beyond(answer.meta, _META))
+    return [*kept.told(), *embedded(request, vectors, started=started, usage=decode_usage(answer.meta))]
 
 
 # ---------------------------------------------------------------- the server side
@@ -132,7 +138,7 @@ def encode_embeddings(request: EmbeddingRequest, response: LLMResponse, form: st
         "id": response.response_id,
         "embeddings": {form: []},
         "texts": request.inputs,
-        "meta": meta,
+        "meta": filled(meta, response.extra.get(NAME, {}).get("meta")),
         "response_type": "embeddings_by_type",
     }
     return encode_with_list(body, form, vectors)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import final
 
 from llm_protocol.codec.json import encode_json
+from llm_protocol.codec.kept_fields import filled
 from llm_protocol.codec.response_encoding import StreamEncoder
 from llm_protocol.content import JsonObject, Opaque, Part, Reasoning, Text, ToolCall, ToolResult
 from llm_protocol.dialect import Frame, Inbound
 from llm_protocol.events import Delta, Failed, Finished, ItemDone, ItemStarted
+from llm_protocol.extra_fields import merge
 from llm_protocol.response import FinishReason, LLMResponse, Usage
 from llm_protocol.runtime_fields import runtime_fields
 from llm_protocol.wires.cohere.content import (
@@ -51,6 +53,15 @@ class CohereEncoder(StreamEncoder):
         self._refused = False
         self._open: dict[int, _Open] = {}
         self._numbers = {"text": 0, "call": 0, "citation": 0}
+        self._kept_usage: JsonObject = {}
+
+    def _fields_added(self, dialect: str, fields: dict[str, JsonObject]) -> None:
+        if dialect != NAME:
+            return
+        merge(self._kept_usage, fields.get("usage", {}))
+        for item in [item for item in self._open.values() if item.place == "text"][:1]:
+            for logprobs in fields.get("body", {}).get("logprobs", ()):
+                self._tell("content-delta", item, {"content": {"text": ""}}, logprobs=logprobs)
 
     def _started(self) -> None:
         self._tell_start()
@@ -124,7 +135,8 @@ class CohereEncoder(StreamEncoder):
                 self._tell("tool-call-end" if item.place == "call" else "content-end", item)
         self._open.clear()
         reason = raw_reason(event.reason, event.raw_reason, refused=self._refused)
-        self._tell_end({"finish_reason": reason, "usage": encode_usage(self._usage)}, event.response)
+        usage = filled(encode_usage(self._usage), self._kept_usage)
+        self._tell_end({"finish_reason": reason, "usage": usage}, event.response)
 
     def _failed(self, event: Failed) -> None:
         self._tell_start()
@@ -143,10 +155,10 @@ class CohereEncoder(StreamEncoder):
             start = {"id": self._id, "type": "message-start", "delta": {"message": message}}
             self._frames.append(Frame("message-start", encode_json(start)))
 
-    def _tell(self, event: str, item: _Open, message: JsonObject | None = None) -> None:
+    def _tell(self, event: str, item: _Open, message: JsonObject | None = None, **more: object) -> None:
         self._tell_start()
         delta = {} if message is None else {"delta": {"message": message}}
-        self._frames.append(Frame(event, encode_json({"type": event, "index": item.number, **delta})))
+        self._frames.append(Frame(event, encode_json({"type": event, "index": item.number, **delta, **more})))
 
 
 def encode_whole(response: LLMResponse) -> bytes:
@@ -165,8 +177,10 @@ def encode_whole(response: LLMResponse) -> bytes:
         message["citations"] = citations
     finish = response.finish_reason or FinishReason.STOP
     reason = raw_reason(finish, response.raw_finish_reason, refused=bool(response.refusal))
-    usage = encode_usage(response.usage)
-    return encode_json({"id": response.response_id, "message": message, "finish_reason": reason, "usage": usage})
+    kept = response.extra.get(NAME, {})
+    usage = filled(encode_usage(response.usage), kept.get("usage"))
+    answer = {"id": response.response_id, "message": message, "finish_reason": reason, "usage": usage}
+    return encode_json({**answer, **kept.get("body", {})})
 
 
 def _answer_block(part: Part) -> JsonObject | None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from llm_protocol.codec.kept_fields import shape_of
 from llm_protocol.content import JsonObject
 from llm_protocol.response import FinishReason, Usage
 
@@ -69,6 +70,16 @@ class CohereStreamEvent(msgspec.Struct):
     id: str | None = None
     index: int = 0
     delta: CohereDelta | None = None
+    logprobs: Any = None
+
+
+USAGE_SHAPE = shape_of(
+    "cached_tokens",
+    billed_units=("input_tokens", "output_tokens"),
+    tokens=("input_tokens", "output_tokens", "reasoning_tokens"),
+)
+ANSWER_FIELDS = frozenset(("id", "message", "finish_reason", "usage", "error", "error_type", "llm_runtime"))
+"""What is read of usage and of a whole answer. The rest is kept."""
 
 
 def decode_usage(usage: Any) -> Usage | None:

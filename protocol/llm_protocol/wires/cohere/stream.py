@@ -14,11 +14,13 @@ from llm_protocol.codec.decoding import CUTTING, AnswerDecoder
 from llm_protocol.codec.error_body import find_error
 from llm_protocol.codec.items import OpenItem
 from llm_protocol.codec.json import JsonDecoder, WireError
+from llm_protocol.codec.kept_fields import KeptFields, beyond
 from llm_protocol.codec.lenient import read, read_object
 from llm_protocol.codec.sse import ServerSentEvent
 from llm_protocol.codec.tool_calls import CallPiece, PendingCall
 from llm_protocol.content import ToolCall
 from llm_protocol.events import (
+    FieldsAdded,
     ItemKind,
     Started,
     UsageReported,
@@ -28,8 +30,10 @@ from llm_protocol.response import FinishReason
 from llm_protocol.wires.cohere.content import TOOL_PLAN, cite, decode_assistant, text_of
 from llm_protocol.wires.cohere.errors import in_stream_failure
 from llm_protocol.wires.cohere.shapes import (
+    ANSWER_FIELDS,
     NAME,
     REASONS,
+    USAGE_SHAPE,
     CohereCall,
     CohereContent,
     CohereDelta,
@@ -73,6 +77,7 @@ class CohereDecoder(AnswerDecoder):
         self._texts: dict[int, _Item] = {}  # ended, waiting for citations
         self._started = False
         self._id: str | None = None
+        self._kept = KeptFields(NAME)
 
     def take(self, piece: ServerSentEvent) -> None:
         """Take the next event into account; types that are not known are passed over."""
@@ -140,6 +145,8 @@ class CohereDecoder(AnswerDecoder):
         if piece is None:
             raise WireError("content-delta without its text")
         self._add(item, piece)
+        if event.logprobs is not None:
+            self._out.append(FieldsAdded(NAME, {"body": {"logprobs": [event.logprobs]}}))
 
     def _end_content(self, index: int) -> None:
         item = self._contents.pop(index, None)
@@ -232,6 +239,7 @@ class CohereDecoder(AnswerDecoder):
         for at, part in enumerate(parts, 1):
             cut = reason == FinishReason.LENGTH and at == len(parts) and isinstance(part, ToolCall)
             self._tell(part, cut=cut)
+        self._kept.keep("body", answer, ANSWER_FIELDS)
         self._report_usage(answer.get("usage"))
         if reason == FinishReason.ERROR:
             error, type_ = text_of(answer, "error", ""), text_of(answer, "error_type", "")
@@ -246,6 +254,8 @@ class CohereDecoder(AnswerDecoder):
         return in_stream_failure(str(message) if message else None, str(type_) if type_ else None, "an error")
 
     def _report_usage(self, given: object) -> None:
+        self._kept.keep("usage", beyond(given, USAGE_SHAPE))
+        self._out += self._kept.told()
         usage = decode_usage(given)
         if usage is not None:
             self._out.append(UsageReported(usage))

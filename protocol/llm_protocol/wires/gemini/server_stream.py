@@ -8,6 +8,7 @@ import msgspec
 
 from llm_protocol.codec.citations import to_gemini
 from llm_protocol.codec.json import encode_json
+from llm_protocol.codec.kept_fields import filled
 from llm_protocol.codec.response_encoding import StreamEncoder
 from llm_protocol.content import Image, JsonObject, Opaque, Part, Reasoning, Text, ToolCall, ToolResult
 from llm_protocol.dialect import Frame, Inbound
@@ -16,7 +17,14 @@ from llm_protocol.response import FinishReason, LLMResponse, Usage
 from llm_protocol.runtime_fields import runtime_fields
 from llm_protocol.wires.gemini import errors
 from llm_protocol.wires.gemini.content import encode_part, pack
-from llm_protocol.wires.gemini.shapes import BLOCK_REASONS, ERROR_REASONS, FINISH_REASONS, NAME, SENT_REASONS
+from llm_protocol.wires.gemini.shapes import (
+    BLOCK_REASONS,
+    ERROR_REASONS,
+    FINISH_REASONS,
+    NAME,
+    SENT_REASONS,
+    TOKENS_DETAILS,
+)
 
 
 @final
@@ -103,13 +111,21 @@ def _has_object(call: ToolCall) -> bool:
 
 def _last_chunk(response: LLMResponse, response_id: str, parts: list[JsonObject]) -> JsonObject:
     word, blocked = _finish_word(response)
+    kept = response.extra.get(NAME, {})
     chunk: JsonObject = {}
+    feedback = kept.get("feedback", {})
     if blocked:
-        chunk["promptFeedback"] = {"blockReason": word}
+        chunk["promptFeedback"] = {**feedback, "blockReason": word}
     else:
         content = {"parts": parts, "role": "model"} if parts else {"role": "model"}
         chunk["candidates"] = [{**_fields(response), "content": content, "finishReason": word, "index": 0}]
-    chunk["usageMetadata"] = _usage(response.usage or Usage())
+        if feedback:
+            chunk["promptFeedback"] = feedback
+    chunk |= kept.get("chunk", {})
+    usage, more = _usage(response.usage or Usage()), kept.get("usage", {})
+    if TOKENS_DETAILS in more:
+        usage.pop(TOKENS_DETAILS, None)  # the vendor's say more
+    chunk["usageMetadata"] = filled(usage, more)
     chunk["modelVersion"] = response.model
     chunk["responseId"] = response_id
     return chunk
@@ -148,5 +164,5 @@ def _usage(usage: Usage) -> JsonObject:
     if usage.reasoning_tokens:
         counts["thoughtsTokenCount"] = usage.reasoning_tokens
     if usage.image_tokens:
-        counts["candidatesTokensDetails"] = [{"modality": "IMAGE", "tokenCount": usage.image_tokens}]
+        counts[TOKENS_DETAILS] = [{"modality": "IMAGE", "tokenCount": usage.image_tokens}]
     return counts

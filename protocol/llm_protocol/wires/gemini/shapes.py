@@ -184,6 +184,30 @@ class GeminiChunk(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     error: Any = None
 
 
+CHUNK_FIELDS = frozenset(
+    (
+        "candidates",
+        "promptFeedback",
+        "usageMetadata",
+        "modelVersion",
+        "responseId",
+        "error",
+        "llm_runtime",
+    )
+)
+TOKENS_DETAILS = "candidatesTokensDetails"
+USAGE_FIELDS = frozenset(
+    (
+        "promptTokenCount",
+        "candidatesTokenCount",
+        "totalTokenCount",
+        "cachedContentTokenCount",
+        "thoughtsTokenCount",
+    )
+)
+FEEDBACK_FIELDS = frozenset(("blockReason",))
+"""What is read of a chunk, its usage and the feedback to a prompt. The rest is kept."""
+
 _MADE_ID = "call_gemini_"
 
 

@@ -20,6 +20,7 @@ from llm_protocol.codec.error_body import find_error
 from llm_protocol.codec.items import OpenItem
 from llm_protocol.codec.json import JsonDecoder, TooLarge, WireError, decode_json, json_text
 from llm_protocol.codec.json_array import JsonArrayDecoder
+from llm_protocol.codec.kept_fields import KeptFields, rest_of
 from llm_protocol.codec.lenient import fit, read_object
 from llm_protocol.codec.media import unbase64
 from llm_protocol.codec.sse import MAX_EVENT_BYTES, ServerSentEvent, SseDecoder
@@ -32,9 +33,13 @@ from llm_protocol.wires.gemini.errors import failure_of
 from llm_protocol.wires.gemini.shapes import (
     BROKEN_REASONS,
     CANDIDATE_FIELDS,
+    CHUNK_FIELDS,
+    FEEDBACK_FIELDS,
     FINISH_REASONS,
     NAME,
     PART_FIELDS,
+    TOKENS_DETAILS,
+    USAGE_FIELDS,
     GeminiBlob,
     GeminiCall,
     GeminiChunk,
@@ -106,6 +111,9 @@ class GeminiDecoder(AnswerDecoder):
         """Whether the count came with the end of the answer."""
         self._finish: str | None = None
         self._blocked = False
+        self._kept = KeptFields(NAME)
+        self._last: _RawChunk | None = None
+        """The last chunk, in which the whole usage stands."""
         self._fields: JsonObject = {}
         """Of the candidate, what is not read."""
         self._extra: JsonObject = {}
@@ -163,8 +171,19 @@ class GeminiDecoder(AnswerDecoder):
             self.truncated("a finishReason")
             return
         self._close_item(None)
+        self._keep(self._last)
         self._tell_usage(final=self._is_counted)
         self._finished(self._reason(), self._finish, has_calls=self._calls > 0)
+
+    def _keep(self, last: _RawChunk | None) -> None:
+        fields = last.value if last is not None else {}
+        usage = rest_of(fields.get("usageMetadata"), USAGE_FIELDS)
+        if all(map(_is_of_images, _listed(usage.get(TOKENS_DETAILS)))):  # we say that ourselves
+            usage.pop(TOKENS_DETAILS, None)
+        self._kept.keep("usage", usage)
+        self._kept.keep("feedback", fields.get("promptFeedback"), FEEDBACK_FIELDS)
+        self._kept.keep("chunk", fields, CHUNK_FIELDS)
+        self._out += self._kept.told()
 
     def _take_usage(self, usage: GeminiUsageMetadata) -> None:
         """Every chunk counts anew. What the text will not show, the prompt and the thoughts, is told as it changes."""
@@ -191,6 +210,7 @@ class GeminiDecoder(AnswerDecoder):
             self._out.append(Started(model=chunk.model_version or "", upstream_id=chunk.response_id))
         if chunk.usage_metadata is not None:
             self._take_usage(chunk.usage_metadata)
+        self._last = raw
         for at, candidate in enumerate(chunk.candidates or ()):
             if candidate.index:
                 continue  # another choice: the canonical answer has one
@@ -270,6 +290,10 @@ class GeminiDecoder(AnswerDecoder):
     def _whole(self, part: ToolCall | Image | Opaque) -> None:
         self._close_item(None)
         self._tell(part)
+
+
+def _is_of_images(details: Any) -> bool:
+    return isinstance(details, dict) and details.get("modality") == "IMAGE"
 
 
 def _is_image(blob: GeminiBlob) -> bool:

@@ -65,6 +65,25 @@ _KINDS = {
     "invalid_parameter": FailureKind.UNSUPPORTED,
     "data_residency_mismatch": FailureKind.UNSUPPORTED,
     "wrong_api_format": FailureKind.UNSUPPORTED,  # Cerebras, of fields that it does not know
+    "vector_store_timeout": FailureKind.SERVER_ERROR,
+    **dict.fromkeys(
+        (
+            "empty_image_file",
+            "failed_to_download_image",
+            "image_file_not_found",
+            "image_file_too_large",
+            "image_parse_error",
+            "image_too_large",
+            "image_too_small",
+            "invalid_base64_image",
+            "invalid_image",
+            "invalid_image_format",
+            "invalid_image_mode",
+            "invalid_image_url",
+            "unsupported_image_media_type",
+        ),
+        FailureKind.BAD_REQUEST,
+    ),
 }
 """By ``code``, and where that and ``param`` say nothing, by ``type``."""
 

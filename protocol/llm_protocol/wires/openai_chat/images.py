@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from llm_protocol.codec.body import Body
 from llm_protocol.codec.decoding import misread
 from llm_protocol.codec.fields import add_extra, check_parameters
 from llm_protocol.codec.json import JsonDecoder, WireError, encode_around, encode_json
+from llm_protocol.codec.kept_fields import KeptFields, beyond, filled, outer_fields
 from llm_protocol.codec.media import base64_pieces, image_from_url, sniff_media_type, unbase64_json
+from llm_protocol.codec.request_encoding import own_fields
 from llm_protocol.content import Image, JsonObject
 from llm_protocol.events import Event, Finished, ItemDone, ItemStarted, Started, UsageReported
+from llm_protocol.extra_fields import is_empty
 from llm_protocol.requests import ImageRequest, Parameters
 from llm_protocol.response import FinishReason, LLMResponse
 from llm_protocol.vendor_profile import VendorProfile
 from llm_protocol.wires.openai_chat.content import with_extra
 from llm_protocol.wires.openai_chat.errors import not_understood
-from llm_protocol.wires.openai_chat.shapes import ChatWireUsage, read_usage
+from llm_protocol.wires.openai_chat.shapes import HEAD_FIELDS, USAGE_SHAPE, WIRE, ChatWireUsage, read_usage
 
 _MEDIA_TYPES = {
     "png": "image/png",
@@ -31,6 +36,7 @@ _FORMATS = {media_type: name for name, media_type in _MEDIA_TYPES.items()}
 class _Picture(msgspec.Struct):
     b64_json: msgspec.Raw = msgspec.Raw(b"null")
     url: str | None = None
+    revised_prompt: Any = None
 
 
 class _Answer(msgspec.Struct):
@@ -40,6 +46,9 @@ class _Answer(msgspec.Struct):
 
 
 _DECODER = JsonDecoder(_Answer)
+
+_EXTRA = "openai_images"
+"""Whose fields a picture keeps: the chat endpoint must not be shown them when the picture is sent on."""
 
 
 def image_body(request: ImageRequest, quirks: VendorProfile) -> JsonObject:
@@ -63,11 +72,15 @@ def decode_images(request: ImageRequest, body: bytes) -> list[Event]:
         answer = _DECODER.decode(body)
         format_ = answer.output_format or request.output_format
         pictures = [_picture(item, format_) for item in answer.data]
+        fields = outer_fields(body, ("usage",), HEAD_FIELDS)
     except WireError as exc:
         return [not_understood(body, exc)]
     if not pictures:
         return [misread("it has no picture")]
-    events: list[Event] = [Started(model=request.model)]
+    kept = KeptFields(WIRE)
+    kept.keep("head", fields, HEAD_FIELDS)
+    kept.keep("usage", beyond(fields.get("usage"), USAGE_SHAPE))
+    events: list[Event] = [*kept.told(), Started(model=request.model)]
     for index, picture in enumerate(pictures):
         events += (ItemStarted(index=index, kind="image"), ItemDone(index=index, part=picture))
     if answer.usage is not None:
@@ -76,6 +89,13 @@ def decode_images(request: ImageRequest, body: bytes) -> list[Event]:
 
 
 def _picture(item: _Picture, format_: str | None) -> Image:
+    picture = _shown(item, format_)
+    if is_empty(item.revised_prompt):
+        return picture
+    return msgspec.structs.replace(picture, extra={_EXTRA: {"revised_prompt": item.revised_prompt}})
+
+
+def _shown(item: _Picture, format_: str | None) -> Image:
     if data := unbase64_json(item.b64_json):
         return Image(data=data, media_type=_MEDIA_TYPES.get(format_ or "") or sniff_media_type(data))
     if item.url:
@@ -104,18 +124,20 @@ def image_request(body: Body, name: str) -> ImageRequest:
 
 def encode_images(response: LLMResponse) -> bytes:
     """The body of a whole answer."""
-    body: JsonObject = {"created": int(response.timestamp), "data": []}
+    kept = response.extra.get(WIRE, {})
+    body: JsonObject = {**kept.get("head", {}), "created": int(response.timestamp), "data": []}
     kinds = {_FORMATS.get(image.media_type or "") for image in response.images}
     if len(kinds) == 1 and None not in kinds:
         body["output_format"] = kinds.pop()
     if response.usage is not None:
         usage = response.usage
-        body["usage"] = {
+        counts: JsonObject = {
             "input_tokens": usage.input_tokens,
             "output_tokens": usage.output_tokens,
             "total_tokens": usage.total_tokens,
-            "input_tokens_details": {"text_tokens": usage.input_tokens, "image_tokens": 0},
         }
+        details = {"text_tokens": usage.input_tokens, "image_tokens": 0}
+        body["usage"] = filled(counts, {"input_tokens_details": details, **kept.get("usage", {})})
     pieces: list[bytes] = []
     for image in response.images:
         pieces += (b",", *_written(image))
@@ -123,6 +145,8 @@ def encode_images(response: LLMResponse) -> bytes:
 
 
 def _written(image: Image) -> list[bytes]:
+    more = own_fields(image.extra, _EXTRA)
     if image.data is None:
-        return [encode_json({"url": image.url})]
-    return [b'{"b64_json":"', *base64_pieces(image.data), b'"}']
+        return [encode_json({"url": image.url, **more})]
+    tail = b"," + encode_json(more)[1:] if more else b"}"
+    return [b'{"b64_json":"', *base64_pieces(image.data), b'"' + tail]

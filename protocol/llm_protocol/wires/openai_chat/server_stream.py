@@ -6,11 +6,13 @@ from typing import final
 
 from llm_protocol.codec.citations import to_chat
 from llm_protocol.codec.json import encode_json
+from llm_protocol.codec.kept_fields import filled
 from llm_protocol.codec.media import image_url
 from llm_protocol.codec.response_encoding import StreamEncoder
 from llm_protocol.content import Image, JsonObject, Opaque, Part, Reasoning, Text, ToolCall
 from llm_protocol.dialect import Frame, Inbound
 from llm_protocol.events import Delta, Failed, Finished, ItemDone, ItemStarted, RefusalDelta, TextDelta, ToolCallDelta
+from llm_protocol.extra_fields import merge
 from llm_protocol.requests import CompletionRequest
 from llm_protocol.response import FinishReason, LLMResponse
 from llm_protocol.runtime_fields import runtime_fields
@@ -37,7 +39,8 @@ def encode_whole(inbound: Inbound, response: LLMResponse, quirks: VendorProfile)
         choice["message"] = {**extra.get("message", {}), **_message(response, quirks)}
     kind = "text_completion" if legacy else "chat.completion"
     body = _opening(response.response_id, kind, int(response.timestamp), response.model, quirks)
-    body |= {"choices": [choice], "usage": usage_body(response.usage) if response.usage else None}
+    usage = filled(usage_body(response.usage), extra.get("usage")) if response.usage else None
+    body |= {**extra.get("head", {}), "choices": [choice], "usage": usage}
     return encode_json({**extra.get("body", {}), **body})
 
 
@@ -124,6 +127,8 @@ class OpenAIChatEncoder(StreamEncoder):
         """Those to be told at the end if not."""
         self._told = 0
         """Characters of the texts that are whole."""
+        self._kept_head: JsonObject = {}
+        self._kept_usage: JsonObject = {}
 
     def _delta(self, event: Delta, count: int) -> None:  # noqa: ARG002
         kind, text = type(event), event.text
@@ -180,6 +185,12 @@ class OpenAIChatEncoder(StreamEncoder):
         if dialect != WIRE:
             return
         self._has_annotations |= ANNOTATIONS in fields.get("message", {})
+        if "head" in fields:
+            merge(self._kept_head, fields["head"])
+            self._begin()
+        merge(self._kept_usage, fields.get("usage", {}))
+        if not fields.keys() & {"message", "choice", "body"}:
+            return
         content: JsonObject = {"text": ""} if self._legacy else {"delta": fields.get("message", {})}
         choice = encode_json({**fields.get("choice", {}), **content})[1:-1]
         body = encode_json(fields["body"])[1:-1] if "body" in fields else b""
@@ -190,7 +201,11 @@ class OpenAIChatEncoder(StreamEncoder):
             self._add_delta(encode_json({ANNOTATIONS: self._annotations}))
         word = _finish_word(event.reason, refused=self._refused).encode()
         body = b'"text":""' if self._legacy else b'"delta":{}'
-        usage = b"" if self._usage is None else b',"usage":' + encode_json(usage_body(self._usage))
+        usage = (
+            b""
+            if self._usage is None
+            else b',"usage":' + encode_json(filled(usage_body(self._usage), self._kept_usage))
+        )
         unasked = not self._quirks.stream_usage  # with the reason then; who asks gets a chunk of its own
         self._add_choice(body, b'"%b"' % word, usage if unasked else b"")
         last = runtime_fields(self._frames[-1].data, event.response, wanted=self._wants_runtime_fields)
@@ -204,7 +219,8 @@ class OpenAIChatEncoder(StreamEncoder):
 
     def _begin(self) -> None:
         kind = "text_completion" if self._legacy else "chat.completion.chunk"
-        self._head = encode_json(_opening(self._id, kind, self._created, self._model, self._quirks))[:-1]
+        opening = _opening(self._id, kind, self._created, self._model, self._quirks)
+        self._head = encode_json({**opening, **self._kept_head})[:-1]
 
     def _begun(self) -> bytes:
         if not self._head:

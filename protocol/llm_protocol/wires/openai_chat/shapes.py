@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from llm_protocol.codec.json import JsonDecoder, TooLarge, WireError, json_text
+from llm_protocol.codec.kept_fields import shape_of
 from llm_protocol.codec.lenient import fit, read_object
 from llm_protocol.content import JsonObject, Reasoning
 from llm_protocol.extra_fields import is_empty
@@ -330,8 +331,36 @@ WIRE = "openai_chat"
 DETAILS = "reasoning_details"
 """Where OpenRouter puts reasoning in its vendors' own forms: signed, encrypted, summarised."""
 
+USAGE_SHAPE = shape_of(
+    "prompt_tokens",
+    "completion_tokens",
+    "input_tokens",
+    "output_tokens",
+    "total_tokens",
+    prompt_tokens_details=("cached_tokens", "cache_write_tokens"),
+    completion_tokens_details=("reasoning_tokens",),
+)
+"""What we say of usage ourselves. The rest is kept."""
+
 BODY_FIELDS = ("citations", "search_results")
 """Fields of the chunk itself that are content: Perplexity's sources. The others are about the server."""
+
+HEAD_FIELDS = frozenset(
+    (
+        *BODY_FIELDS,
+        "id",
+        "object",
+        "created",
+        "model",
+        "choices",
+        "usage",
+        "error",
+        "data",
+        "obfuscation",
+        "llm_runtime",
+    )
+)
+"""What is read of the whole chunk or answer, means nothing, or was told already. The rest is kept."""
 
 _NOT_EXTRA = frozenset(("role",))
 

@@ -14,6 +14,7 @@ from llm_protocol.codec.citations import from_annotations, from_urls
 from llm_protocol.codec.decoding import CUTTING, AnswerDecoder
 from llm_protocol.codec.items import OpenItem
 from llm_protocol.codec.json import WireError
+from llm_protocol.codec.kept_fields import KeptFields, beyond, outer_fields
 from llm_protocol.codec.lenient import read_object
 from llm_protocol.codec.media import image_from_url
 from llm_protocol.codec.sse import ServerSentEvent
@@ -28,11 +29,14 @@ from llm_protocol.events import (
 from llm_protocol.extra_fields import grows, merge
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.response import FinishReason
+from llm_protocol.vendor_profile import FINGERPRINT
 from llm_protocol.wires.openai_chat.errors import error_in, failure_of
 from llm_protocol.wires.openai_chat.shapes import (
     DETAILS,
     FINISH_REASONS,
+    HEAD_FIELDS,
     KEEP_ALIVES,
+    USAGE_SHAPE,
     WIRE,
     ChatCall,
     ChatChoice,
@@ -84,6 +88,11 @@ class OpenAIChatDecoder(AnswerDecoder):
         """Perplexity's list of sources, which every chunk has."""
         self._told = 0
         """Characters of the texts that are whole."""
+        self._kept = KeptFields(WIRE)
+        self._last: dict[str, bytes | str] = {}
+        """The last chunk with a reason and the last one with usage, in which some fields may stand."""
+        self._read: bytes | str = b""
+        """The chunk that was looked through last."""
         self._reason: str | None = None
         self._usage: ChatWireUsage | None = None
         self._services: tuple[str, ...] = ()
@@ -104,7 +113,7 @@ class OpenAIChatDecoder(AnswerDecoder):
         if chunk.error or (chunk.choices is None and error_in(read_object(text))):
             self.fail(failure_of(read_object(text)))
         else:
-            self._take_chunk(chunk, extras)
+            self._take_chunk(chunk, extras, text)
 
     def end(self, stray: bytes) -> None:
         """The body has ended. One that was JSON where a stream was promised is an error, or an answer all the same."""
@@ -122,7 +131,7 @@ class OpenAIChatDecoder(AnswerDecoder):
         # A whole answer has one choice, whatever its number; a stream of several is told apart by theirs.
         first = next((choice for choice in chunk.choices if not choice.index), chunk.choices[0])
         first.index, chunk.choices = 0, [first]
-        self._take_chunk(chunk, extras)
+        self._take_chunk(chunk, extras, body)
         if self._reason is None:
             self._reason = "stop"
         self._finish()
@@ -137,20 +146,34 @@ class OpenAIChatDecoder(AnswerDecoder):
         """What an error body means."""
         return failure_of(body)
 
-    def _take_chunk(self, chunk: ChatChunk, extras: JsonObject) -> None:
+    def _take_chunk(self, chunk: ChatChunk, extras: JsonObject, text: bytes | str) -> None:
         if chunk.usage is not None:
+            self._last["usage"] = text
             self._usage, self._is_counted = chunk.usage, not chunk.choices
             self._services = service_of(chunk.service_tier)
         if not chunk.choices:
             return
         if not self._started:
             self._started = True
+            self._keep(text)
+            self._out += self._kept.told()  # before the start, so that they can stand in every chunk again
             self._out.append(Started(model=chunk.model or "", upstream_id=chunk.id))
         if extras:
             self._add_extras(extras, chunk.choices[0])
         for choice in chunk.choices:
             if not choice.index:
                 self._choice(choice)
+                if choice.finish_reason:
+                    self._last["reason"] = text
+
+    def _keep(self, text: bytes | str) -> None:
+        if text is not self._read:
+            self._read = text
+            body = outer_fields(text, ("usage",), HEAD_FIELDS)
+            if body.get("system_fingerprint") == FINGERPRINT:
+                del body["system_fingerprint"]
+            self._kept.keep("head", body, HEAD_FIELDS)
+            self._kept.keep("usage", beyond(body.get("usage"), USAGE_SHAPE))
 
     def _add_extras(self, extras: dict[str, JsonObject], choice: ChatChoice) -> None:
         """Tell what only this wire's clients know. What does not grow is repeated in every chunk by some servers."""
@@ -276,6 +299,10 @@ class OpenAIChatDecoder(AnswerDecoder):
         super().fail(failure)
 
     def _tell_usage(self, *, final: bool = True) -> None:
+        for text in self._last.values():
+            self._keep(text)
+        self._last.clear()
+        self._out += self._kept.told()
         if self._usage is not None:
             usage = read_usage(self._usage)
             if self._services:
