@@ -6,7 +6,7 @@ import argparse
 
 
 def parser() -> argparse.ArgumentParser:
-    """The parser of the whole command line. ``run`` of its result is the module of the command."""
+    """The parser of the whole command line. Each command is a module of this package, with a function ``run``."""
     top = argparse.ArgumentParser(
         prog="llm-runtime", description="A supervised runtime for LLM calls.", allow_abbrev=False
     )

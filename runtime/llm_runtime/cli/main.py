@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 from llm_actors.kernel import KernelError
 from llm_protocol.errors import LLMClientError
@@ -27,37 +29,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         top.print_help(sys.stderr)
         return UNUSABLE
     try:
-        match arguments.command:
-            case "serve":
-                from llm_runtime.cli import serve
-
-                return serve.run(arguments, os.environ)
-            case "ask":
-                from llm_runtime.cli import ask
-
-                return ask.run(arguments, os.environ)
-            case "explain":
-                from llm_runtime.cli import explain
-
-                return explain.run(arguments, os.environ)
-            case "check":
-                from llm_runtime.cli import check
-
-                return check.run(arguments, os.environ)
-            case "fake-provider":
-                from llm_runtime.cli import fake_provider
-
-                return fake_provider.run(arguments, os.environ)
-            case _:
-                from llm_runtime.cli import model
-
-                return model.run(arguments)
+        return _run(arguments)
     except ConfigError as exc:
         return print_error(exc, UNUSABLE)
     except (LLMClientError, KernelError) as exc:
         return print_error(exc, FAILED)
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    # A command's module is imported when it is run: the others cost nothing.
+    command = import_module(f"llm_runtime.cli.{arguments.command.replace('-', '_')}")
+    code: int = command.run(arguments, os.environ)
+    return code
 
 
 def _print_version() -> int:

@@ -83,12 +83,10 @@ class CohereDecoder(AnswerDecoder):
         """Take the next event into account; types that are not known are passed over."""
         if piece.event not in _KNOWN or piece.data == "[DONE]":
             return
-        event = read(_EVENTS, CohereStreamEvent, piece.data, _ESSENTIAL, self.ignored, types=_KNOWN)
-        if event.type == "message-start":
-            self._start(event)
-        elif not self._started and event.type in _KNOWN:
-            raise WireError(f"{event.type} before message-start")
+        event = self._read(piece)
         match event.type:
+            case "message-start":
+                self._start(event)
             case "content-delta":
                 self._take_content(event)
             case "tool-call-delta":
@@ -107,6 +105,12 @@ class CohereDecoder(AnswerDecoder):
                 self._take_citation(_message(event).citations)
             case "message-end":
                 self._finish(event.delta or CohereDelta())
+
+    def _read(self, piece: ServerSentEvent) -> CohereStreamEvent:
+        event = read(_EVENTS, CohereStreamEvent, piece.data, _ESSENTIAL, self.ignored, types=_KNOWN)
+        if not self._started and event.type in _KNOWN and event.type != "message-start":
+            raise WireError(f"{event.type} before message-start")
+        return event
 
     def _start(self, event: CohereStreamEvent) -> None:
         if self._started:
