@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from llm_protocol.codec.items import DELTA_OF, OpenItem, kind_of, text_of
-from llm_protocol.content import JsonObject, Part, Text, ToolCall
+from llm_protocol.content import JsonObject, Part, Reasoning, Text, ToolCall
 from llm_protocol.embedding import Embedding
 from llm_protocol.events import (
     Embedded,
@@ -127,7 +127,8 @@ def item_events(index: int, part: Part, *, piece: int | None = None) -> Iterator
     """One whole part as its events, its text in deltas of at most ``piece`` characters (default: one delta)."""
     kind, text = kind_of(part), text_of(part)
     call = part if isinstance(part, ToolCall) else None
-    yield ItemStarted(index=index, kind=kind, id=call.id if call else None, name=call.name if call else None)
+    ident = part.id if isinstance(part, ToolCall | Reasoning) else None
+    yield ItemStarted(index=index, kind=kind, id=ident, name=call.name if call else None)
     delta = DELTA_OF.get(kind)
     if delta is not None and text:
         step = piece or len(text)

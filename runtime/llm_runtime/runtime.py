@@ -115,12 +115,14 @@ class Runtime(RequestMethods[ResponseStream]):
         background: bool = False,
         judge: Judge | None = None,
         since: float | None = None,
+        response_id: str | None = None,
     ) -> Run:
         """Hand a request in and get its run, to be followed. Returns when it is accepted; raises `LLMClientError`
         if not.
 
         The run is cancelled when its last follower leaves, unless it is a ``background`` run. Its deadline counts from
-        ``since`` on (Trio's clock; now by default), also while it waits to be accepted.
+        ``since`` on (Trio's clock; now by default), also while it waits to be accepted. ``response_id`` is its
+        response's id; without it the run makes one.
         """
         if not self._open:
             raise ShuttingDownError("the runtime is not running")
@@ -133,6 +135,7 @@ class Runtime(RequestMethods[ResponseStream]):
                 request,
                 stream=stream,
                 background=background,
+                response_id=response_id,
                 judge=judge,
                 log_limit_bytes=self._log_limit_bytes(request),
                 started_at=started_at,

@@ -21,6 +21,7 @@ from llm_protocol.events import (
     Finished,
     ItemDone,
     ItemStarted,
+    MemberDelta,
     ReasoningDelta,
     Started,
     TextDelta,
@@ -28,7 +29,7 @@ from llm_protocol.events import (
     UsageReported,
 )
 from llm_protocol.failures import RULES, Failure, FailureKind
-from llm_protocol.fold import unfold
+from llm_protocol.fold import item_events, unfold
 from llm_protocol.requests import ChatRequest
 from llm_protocol.response import FinishReason, LLMResponse, Usage
 from llm_protocol.wires.responses import NAME, OpenAIResponses, OpenAIResponsesServer, ResponseOptions
@@ -224,8 +225,12 @@ def test_reasoning_without_words_has_no_summary() -> None:
 
 def test_text_that_was_never_streamed_is_still_told_as_a_delta() -> None:
     """A reader of deltas alone misses nothing."""
-    frames = frames_of([ItemStarted(index=0, kind="text"), ItemDone(index=0, part=Text("x"))])
-    assert types(frames)[2:] == [
+    events: list[Event] = [
+        ItemStarted(index=0, kind="text"),
+        ItemDone(index=0, part=Text("x")),
+        Finished(reason=FinishReason.STOP),
+    ]
+    assert types(frames_of(events))[2:-1] == [
         "output_item.added",
         "content_part.added",
         "output_text.delta",
@@ -301,6 +306,9 @@ def test_numbers_depend_on_the_log_alone(cuts: set[int], after: int) -> None:
     last = after
     for frame in (json.loads(frame.data) for frame in frames):
         number = frame["sequence_number"]
+        if number == len(single) - 1 <= after:  # there is nothing to come, so the end is told again
+            assert frame == single[-1]
+            continue
         assert number > last
         covered = [by_number[n] for n in range(last + 1, number + 1)]
         if frame["type"].endswith(".delta"):
@@ -363,7 +371,7 @@ def broken(failure: Failure) -> list[Event]:
 
 
 def test_a_failure_keeps_what_there_was() -> None:
-    """Whole items stay whole, broken text is marked, half a tool call is not handed out."""
+    """Whole items stay whole; broken text and half a tool call are there and marked."""
     last = frames_of(broken(Failure(kind=FailureKind.CRASHED, message="the provider crashed")))[-1]
     assert last["type"] == "response.failed"
     body = last["response"]
@@ -371,30 +379,77 @@ def test_a_failure_keeps_what_there_was() -> None:
         "failed",
         {"code": "server_error", "message": "the provider crashed"},
     )
-    assert [(item["content"][0]["text"], item["status"]) for item in body["output"]] == [
+    *messages, call = body["output"]
+    assert [(item["content"][0]["text"], item["status"]) for item in messages] == [
         ("done", "completed"),
         ("hal", "incomplete"),
     ]
+    assert (call["type"], call["call_id"], call["status"]) == ("function_call", "c", "incomplete")
+    assert body["llm_runtime"]["error"]["kind"] == "crashed"
 
 
 def test_cancelled_is_incomplete_not_failed() -> None:
     last = frames_of(broken(Failure(kind=FailureKind.CANCELLED, message="cancelled")))[-1]
     assert last["type"] == "response.incomplete"
     body = last["response"]
-    assert (body["status"], body["incomplete_details"], body["error"]) == ("cancelled", {"reason": "cancelled"}, None)
-    assert [item["status"] for item in body["output"]] == ["completed", "incomplete"]
+    assert (body["status"], body["incomplete_details"], body["error"]) == ("cancelled", None, None)
+    assert body["llm_runtime"]["incomplete_reason"] == "cancelled"
+    assert [item["status"] for item in body["output"]] == ["completed", "incomplete", "incomplete"]
 
 
 @pytest.mark.parametrize("kind", [kind for kind in FailureKind if kind is not FailureKind.CANCELLED])
 def test_every_other_failure_has_its_code(kind: FailureKind) -> None:
-    """The codes are those of the one table; a known wait is in the words that clients look for."""
+    """The codes are of the API's closed list, with ours beside; a known wait is in the words that clients look for."""
     failure = Failure(kind=kind, message="so it is.", retry_after=2.0)
-    error = frames_of(broken(failure))[-1]["response"]["error"]
-    assert error == {"code": RULES[kind].code, "message": "so it is. Please try again in 2s."}
+    body = frames_of(broken(failure))[-1]["response"]
+    error, message = body["error"], "so it is. Please try again in 2s."
+    assert error["message"] == message
+    assert error["code"] in ("server_error", "rate_limit_exceeded", "invalid_prompt")
+    assert (error["code"] == "rate_limit_exceeded") == (RULES[kind].status == 429)
+    assert body["llm_runtime"]["error"] == {"kind": kind, "code": RULES[kind].code, "message": message}
     whole = json.loads(
         SERVER.encode_response(CREATE.inbound, answer(finish_reason=None), CREATE.options, failure=failure)
     )
     assert (whole["status"], whole["error"]) == ("failed", error)
+
+
+def test_a_code_that_clients_of_this_api_know_is_kept() -> None:
+    failure = Failure(kind=FailureKind.BAD_REQUEST, message="x", upstream_code="image_too_large")
+    assert frames_of(broken(failure))[-1]["response"]["error"]["code"] == "image_too_large"
+
+
+@pytest.mark.parametrize("kind", ["text", "tool_call"])
+def test_the_end_of_an_item_agrees_with_the_end_of_the_answer(kind: str) -> None:
+    """Also where the answer was cut at its length, which is not known when the item ends."""
+    done: Part = Text("hal") if kind == "text" else ToolCall(id="c", name="f", arguments='{"a":1}')
+    items = [*item_events(0, Text("first")), *item_events(1, done)]
+    frames = frames_of([*items, Finished(reason=FinishReason.LENGTH, response=answer())])
+    ended = [frame["item"] for frame in frames if frame["type"] == "response.output_item.done"]
+    assert ended == frames[-1]["response"]["output"]
+    assert [item["status"] for item in ended] == ["completed", "incomplete" if kind == "text" else "completed"]
+    assert frames[-1]["response"]["incomplete_details"] == {"reason": "max_output_tokens"}
+    events = [*items, Finished(reason=FinishReason.LENGTH, response=answer())]
+    whole = json.loads(SERVER.encode_log(CREATE.inbound, "resp_abc", CREATE.options, events))
+    assert whole == frames[-1]["response"]
+
+
+def test_members_that_speak_at_once_share_a_frame_and_each_piece_can_still_be_resumed_from() -> None:
+    pieces = [MemberDelta(member, f"{member}{number}") for number in range(3) for member in "ab"]
+    events: list[Event] = [*pieces, *item_events(0, Text("x")), Finished(reason=FinishReason.STOP, response=answer())]
+    encoder = SERVER.response_encoder(CREATE.inbound, "resp_abc", CREATE.options)
+    together = [json.loads(each.data) for each in (*encoder.start(), *encoder.encode(events))]
+    assert together[2]["type"] == "llm-runtime:member.deltas"
+    assert together[2]["deltas"] == [{"member": "a", "delta": "a0a1a2"}, {"member": "b", "delta": "b0b1b2"}]
+    assert together[2]["sequence_number"] == 7
+    for after in range(-1, 8):
+        encoder = SERVER.response_encoder(CREATE.inbound, "resp_abc", CREATE.options, starting_after=after)
+        rest = [json.loads(each.data) for each in (*encoder.start(), *encoder.encode(events))]
+        said = {"a": "", "b": ""}
+        for frame in rest:
+            for delta in frame.get("deltas") or [frame] * (frame["type"] == "llm-runtime:member.delta"):
+                said[delta["member"]] += delta["delta"]
+        left = pieces[max(0, after - 1) :]
+        assert said == {name: "".join(each.text for each in left if each.member == name) for name in "ab"}
 
 
 def test_a_refused_request_is_an_error_frame_on_its_lane() -> None:

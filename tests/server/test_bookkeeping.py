@@ -145,7 +145,7 @@ async def test_all_that_is_stored_has_so_many_bytes(more: int, is_kept: bool) ->
 
 
 async def test_a_connection_remembers_the_recently_used() -> None:
-    recent = Recent()
+    recent = Recent(ResponseStore(LIMITS))
     first, *others = [kept() for _ in range(RECENT_RESPONSES + 1)]
     recent.add(first)
     for each in others[:-1]:

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import pairwise
 from typing import Any, cast
 
+import msgspec
 import pytest
 import trio
 from trio.testing import MockClock
@@ -32,7 +33,7 @@ ROUTE = Policy(strategy="panel", members=("a/m-a", "b/m-b", "c/m-c"), synthesise
 
 
 @asynccontextmanager
-async def door() -> AsyncIterator[OpenDoor]:
+async def door(route: Policy = ROUTE) -> AsyncIterator[OpenDoor]:
     """All of the daemon but its process, with the route ``panel``: two members answer, one fails, one synthesises."""
     scripts = {
         "a": [saying("one ", "by a"), saying("made ", "of ", "two")],
@@ -46,7 +47,7 @@ async def door() -> AsyncIterator[OpenDoor]:
             name: Provider(kind=kind, base_url=f"{peer.url}/v1", models=(f"m-{name}",)) for name, peer in peers.items()
         }
         addresses: list[ListenAddress] = []
-        config = Config(providers=providers, routes={"panel": ROUTE})
+        config = Config(providers=providers, routes={"panel": route})
         settings = Server(port=0, drain_s=0.5)
         runtime = Runtime(config, doors=lambda it: server_child(settings, it, addresses.append))
         async with runtime.running():
@@ -60,18 +61,29 @@ def are_numbered(events: list[dict[str, Any]]) -> bool:
     """From 0, each one more than the last; only a delta that joins several has the number of its last."""
     steps = [(after["sequence_number"] - before["sequence_number"], after) for before, after in pairwise(events)]
     return events[0]["sequence_number"] == 0 and all(
-        step == 1 or (step > 1 and after["type"].endswith(".delta")) for step, after in steps
+        step == 1 or (step > 1 and after["type"].endswith((".delta", ".deltas"))) for step, after in steps
     )
 
 
-def said(events: Iterable[dict[str, Any]]) -> list[tuple[str, str, str]]:
-    """What the events of members tell; neighbouring deltas may be joined, and then they have the number of the last."""
-    found: list[tuple[str, str, str]] = []
+def of_members(events: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The events of members. What several said in one frame becomes one event each."""
+    found: list[dict[str, Any]] = []
     for event in events:
-        kind, member, text = event["type"], event["member"], event.get("delta", "")
-        if found and text and found[-1][:2] == (kind, member):
-            text = found.pop()[2] + text
-        found.append((kind, member, text))
+        if event["type"] == PREFIX + "deltas":
+            found += [event | {"type": PREFIX + "delta"} | delta for delta in event["deltas"]]
+        elif event["type"].startswith(PREFIX):
+            found.append(event)
+    return found
+
+
+def said(events: Iterable[dict[str, Any]]) -> dict[str, list[tuple[str, str]]]:
+    """What each member's events tell; neighbouring deltas may be joined."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for event in of_members(events):
+        kind, text, those = event["type"], event.get("delta", ""), found.setdefault(event["member"], [])
+        if those and text and those[-1][0] == kind:
+            text = those.pop()[1] + text
+        those.append((kind, text))
     return found
 
 
@@ -82,7 +94,7 @@ async def test_a_client_that_opted_in_sees_the_members_interleaved_with_right_nu
 
     assert are_numbered(events)
     assert text_of(events) == "made of two"
-    told = [event for event in events if event["type"].startswith(PREFIX)]
+    told = of_members(events)
     started = {event["member"]: event["request_id"] for event in told if event["type"] == PREFIX + "started"}
     assert {name: ident.rpartition("_")[2] for name, ident in started.items()} == {
         "a/m-a": "a",
@@ -138,7 +150,25 @@ async def test_a_client_that_comes_back_gets_the_rest_with_the_same_numbers() ->
             assert again[0]["sequence_number"] > after
             assert again[-1] == events[-1]
             rest = [event for event in told if event["sequence_number"] > after]
-            assert said(event for event in again if event["type"].startswith(PREFIX)) == said(rest)
+            assert said(again) == said(rest)
+
+
+@pytest.mark.parametrize("over", ["http", "websocket"])
+async def test_a_route_can_tell_its_members_streams_and_a_request_can_say_otherwise(over: str) -> None:
+    """The tellings of the route and of the request are the same to the encoder: what is in the run's log."""
+    route = msgspec.structs.replace(ROUTE, stream_members=True)
+    cases: list[tuple[dict[str, Any], bool]] = [({}, True), ({"llm_runtime": {"stream_members": False}}, False)]
+    for more, is_told in cases:
+        async with door(route) as opened, connected(opened) as client:
+            if over == "websocket":
+                await client.create(model="panel", **more)
+                events = await client.response()
+            else:
+                body = {"model": "panel", "input": "hi", "stream": True} | more
+                events = (await opened.request("POST", "/v1/responses", body)).events[:-1]
+        assert bool(of_members(events)) == is_told
+        assert are_numbered(events)
+        assert text_of(events) == "made of two"
 
 
 async def test_over_http_it_is_the_same() -> None:

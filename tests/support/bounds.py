@@ -174,6 +174,11 @@ BOUNDS = (
         "Requests that wait on one lane; the next is refused.",
         ("test_a_flood_of_requests_is_refused_beyond_the_queue", "test_lanes_keep_to_their_options"),
     ),
+    Bound(
+        "websocket_queue_mb",
+        "All requests that wait on one WebSocket together; the next is refused. One that waits alone may be larger.",
+        ("test_what_waits_on_one_connection_has_so_many_bytes", "test_one_that_waits_alone_may_be_larger"),
+    ),
     Bound("stored_s", "A stored response, from its end on.", ("test_the_shelf_keeps_what_is_stored_for_its_time",)),
     Bound(
         "stored_mb",

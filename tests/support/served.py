@@ -25,10 +25,16 @@ class TreeEngine(FakeEngine):
     world: World | None = None
 
     async def submit(
-        self, request: AnyRequest, *, stream: bool, background: bool = False, since: float | None = None
+        self,
+        request: AnyRequest,
+        *,
+        stream: bool,
+        background: bool = False,
+        since: float | None = None,
+        response_id: str | None = None,
     ) -> Run:
         assert self.world is not None
-        run = Run(request, stream=stream, background=background, started_at=since)
+        run = Run(request, stream=stream, background=background, response_id=response_id, started_at=since)
         self.runs.append(run)
         await submit(self.world.tree.orchestrator, run)
         return run

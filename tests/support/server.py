@@ -100,14 +100,27 @@ class FakeEngine:
         return said or request.deadline_s or 600.0
 
     async def submit(
-        self, request: AnyRequest, *, stream: bool, background: bool = False, since: float | None = None
+        self,
+        request: AnyRequest,
+        *,
+        stream: bool,
+        background: bool = False,
+        since: float | None = None,
+        response_id: str | None = None,
     ) -> Run:
         script = self.scripts[min(len(self.requests), len(self.scripts) - 1)]
         self.requests.append(request)
         if isinstance(script, Exception):
             raise script
         deadline_s = self.deadline_s(request)
-        run = Run(request, stream=stream, background=background, started_at=since, deadline_s=deadline_s)
+        run = Run(
+            request,
+            stream=stream,
+            background=background,
+            response_id=response_id,
+            started_at=since,
+            deadline_s=deadline_s,
+        )
         self.runs.append(run)
         self.open_runs += 1
         self.nursery.start_soon(self._drive, run, script)

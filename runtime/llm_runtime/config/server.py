@@ -54,6 +54,8 @@ class ServerLimits(Section, frozen=True, kw_only=True):
     """Named lanes on one WebSocket, the default lane not counted."""
     websocket_queue: Count = 64
     """Requests that wait on one lane."""
+    websocket_queue_mb: Megabytes = 16.0
+    """All requests that wait on one WebSocket together; one that waits alone may be larger."""
     stored_s: Seconds = 600.0
     """How long a stored response can be retrieved after its end."""
     stored_mb: Megabytes = 64.0
@@ -68,6 +70,11 @@ class ServerLimits(Section, frozen=True, kw_only=True):
     def max_body_total_bytes(self) -> int:
         """`max_body_total_mb` in bytes."""
         return int(self.max_body_total_mb * MIB)
+
+    @property
+    def websocket_queue_bytes(self) -> int:
+        """`websocket_queue_mb` in bytes."""
+        return int(self.websocket_queue_mb * MIB)
 
     @property
     def log_limit_bytes(self) -> int:

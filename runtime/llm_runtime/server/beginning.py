@@ -4,8 +4,11 @@ and it is put on the shelf.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from llm_actors.run import Run
-from llm_protocol.content import Message
+from llm_protocol.codec.fields import bad_request
+from llm_protocol.content import Message, ToolCall, ToolResult
 from llm_protocol.dialect import Inbound
 from llm_protocol.events import Finished, Started, UsageReported
 from llm_protocol.requests import AnyRequest
@@ -26,9 +29,10 @@ async def begin(
     stream: bool,
     recent: Recent | None = None,
     since: float | None = None,
+    response_id: str | None = None,
 ) -> StoredResponse:
-    """Start a response; ``size`` is what its request weighs in bytes, ``since`` when it was accepted, if not now.
-    Raises `LLMClientError` and `HttpError`.
+    """Start a response; ``size`` is what its request weighs in bytes, ``since`` when it was accepted, if not now, and
+    ``response_id`` the id that it was given then. Raises `LLMClientError` and `HttpError`.
 
     From its return on the run waits for a follower: there must be no checkpoint before one is there.
     """
@@ -37,11 +41,16 @@ async def begin(
     before, weight = parent or ((), 0)
     inbound = admitted(caller, create.after(before) if before else create.inbound)
     if options.generate:
+        check_calls_are_answered(before, create.input)
         run = await service.submit(
-            inbound.request, stream=stream or options.background, background=options.background, since=since
+            inbound.request,
+            stream=stream or options.background,
+            background=options.background,
+            since=since,
+            response_id=response_id,
         )
     else:
-        run = warmed_up(inbound.request)
+        run = warmed_up(inbound.request, response_id)
     kept = StoredResponse(run, inbound, options, (*before, *create.input), weight + size)
     service.shelf.put(kept)
     return kept
@@ -51,6 +60,18 @@ def after_parent(service: ServerState, create: Create, caller: str) -> Inbound:
     """The request with the conversation that it follows before its own input. Raises `HttpError`."""
     parent = _parent(service, create.options.previous_response_id, caller, None)
     return create.inbound if parent is None else create.after(parent[0])
+
+
+def check_calls_are_answered(before: Sequence[Message], added: Sequence[Message]) -> None:
+    """Raise `BadRequestError`, in OpenAI's words, where ``added`` has no output of a tool that ``before`` calls."""
+    calls = [part.id for message in before for part in message.content if isinstance(part, ToolCall)]
+    if not calls:
+        return
+    messages = (*before, *added)
+    answered = {part.call_id for message in messages for part in message.content if isinstance(part, ToolResult)}
+    for call in calls:
+        if call not in answered:
+            raise bad_request("input", f"No tool output found for function call {call}.")
 
 
 def _parent(
@@ -67,9 +88,9 @@ def _parent(
     return conversation, kept.weight
 
 
-def warmed_up(request: AnyRequest) -> Run:
+def warmed_up(request: AnyRequest, response_id: str | None = None) -> Run:
     """The run of a ``generate: false`` request: an empty answer, at once. What it sent can be followed up."""
-    run = Run(request, stream=True, background=True)
+    run = Run(request, stream=True, background=True, response_id=response_id)
     response = LLMResponse(
         request_id=request.request_id,
         response_id=run.response_id,

@@ -106,6 +106,11 @@ def encode_refusal(refused: HttpError, stream_id: str | None, event_id: str | No
     return _encode("error", fields, stream_id, event_id)
 
 
+def encode_cancelled(head: ClientEventHead, response_id: str) -> bytes:
+    """The answer to ``response.cancel``: the response ends now, for all who follow it."""
+    return _encode("llm-runtime:cancelled", {"response_id": response_id}, head.stream_id, head.event_id)
+
+
 def encode_steer_failed(head: ClientEventHead) -> bytes:
     """The answer to ``response.steer``."""
     error = {"type": "invalid_request_error", "code": "steering_not_supported", "message": "Steering is not supported."}

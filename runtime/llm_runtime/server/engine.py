@@ -25,10 +25,16 @@ class RequestEngine(Protocol):
     """The runtime, as far as a door needs it."""
 
     async def submit(
-        self, request: AnyRequest, *, stream: bool, background: bool = False, since: float | None = None
+        self,
+        request: AnyRequest,
+        *,
+        stream: bool,
+        background: bool = False,
+        since: float | None = None,
+        response_id: str | None = None,
     ) -> Run:
         """Take a request on. Raises `LLMClientError` when it is not taken; after that all is said in the run's log. Its
-        deadline counts from ``since`` on (Trio's clock), by default from now.
+        deadline counts from ``since`` on (Trio's clock), by default from now. ``response_id``: the id of its response.
         """
         ...
 
@@ -98,13 +104,19 @@ def _policy(raw: msgspec.Raw) -> Policy:
 
 
 async def submitted(
-    engine: RequestEngine, request: AnyRequest, *, stream: bool, background: bool = False, since: float | None = None
+    engine: RequestEngine,
+    request: AnyRequest,
+    *,
+    stream: bool,
+    background: bool = False,
+    since: float | None = None,
+    response_id: str | None = None,
 ) -> Run:
     """Hand a client's request in. Raises `LLMClientError`, also for a bug in the engine: that is logged here and ends
     one request, not the connection with all its others.
     """
     try:
-        return await engine.submit(request, stream=stream, background=background, since=since)
+        return await engine.submit(request, stream=stream, background=background, since=since, response_id=response_id)
     except LLMClientError:
         raise
     except Exception as exc:

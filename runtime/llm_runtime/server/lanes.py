@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar, final
 
@@ -20,13 +21,16 @@ class _Lane(Generic[T]):
 
 @final
 class Lanes(Generic[T]):
-    """Queues of ``T`` by lane name; ``None`` is the default lane."""
+    """Queues of ``T`` by lane name; ``None`` is the default lane. ``size_of`` is in bytes."""
 
-    def __init__(self, limits: ServerLimits) -> None:
+    def __init__(self, limits: ServerLimits, size_of: Callable[[T], int] = lambda _: 0) -> None:
         self._limits = limits
+        self._size_of = size_of
         self._lanes: dict[str | None, _Lane[T]] = {None: _Lane()}
         self._waiting: deque[_Lane[T]] = deque()  # lanes with something to start, the longest waiting first
         self._active = 0
+        self._queued = 0
+        self._queued_bytes = 0
 
     @property
     def idle(self) -> bool:
@@ -46,6 +50,13 @@ class Lanes(Generic[T]):
             message = f"{self._limits.websocket_queue} requests wait on this lane already."
             headers = (("retry-after", "1"),)
             raise HttpError(429, "queue_full", message, kind="rate_limit_error", headers=headers, is_limit=True)
+        if self._queued and self._queued_bytes + self._size_of(item) > self._limits.websocket_queue_bytes:
+            message = (
+                f"The requests that wait on this connection may have {self._limits.websocket_queue_mb:g} MB together."
+            )
+            headers = (("retry-after", "1"),)
+            raise HttpError(429, "queue_full", message, kind="rate_limit_error", headers=headers, is_limit=True)
+        self._queue(item, 1)
         lane.queue.append(item)
         if lane.active is None and len(lane.queue) == 1:
             self._waiting.append(lane)
@@ -56,6 +67,7 @@ class Lanes(Generic[T]):
         while self._waiting and self._active < self._limits.websocket_responses:
             lane = self._waiting.popleft()
             lane.active = lane.queue.popleft()
+            self._queue(lane.active, -1)
             self._active += 1
             started.append(lane.active)
         return started
@@ -73,6 +85,7 @@ class Lanes(Generic[T]):
         """Give up an item that is queued on a lane."""
         lane = self._lanes[name]
         lane.queue.remove(item)
+        self._queue(item, -1)
         if lane.active is None and not lane.queue:
             self._waiting.remove(lane)
 
@@ -81,10 +94,27 @@ class Lanes(Generic[T]):
         lane = self._lanes.get(name)
         return lane.active if lane else None
 
+    def first(self, name: str | None) -> T | None:
+        """What is active on a lane, or else next there."""
+        lane = self._lanes.get(name)
+        if lane is None:
+            return None
+        return lane.active or (lane.queue[0] if lane.queue else None)
+
+    def is_queued(self, name: str | None, item: T) -> bool:
+        """Whether an item still waits on a lane."""
+        lane = self._lanes.get(name)
+        return lane is not None and item in lane.queue
+
     def clear(self) -> list[T]:
         """Give up what is queued, and return it."""
         given_up = [item for lane in self._lanes.values() for item in lane.queue]
         for lane in self._lanes.values():
             lane.queue.clear()
         self._waiting.clear()
+        self._queued = self._queued_bytes = 0
         return given_up
+
+    def _queue(self, item: T, count: int) -> None:
+        self._queued += count
+        self._queued_bytes += count * self._size_of(item)

@@ -1,4 +1,4 @@
-"""The responses that can be asked for by id: those being made, and for a while those that were stored.
+"""The responses that can be asked for by id: those that wait or are being made, and for a while those that were stored.
 
 An id leads to its response only for the caller who made it; for others it is as unknown as one that never was.
 """
@@ -6,7 +6,9 @@ An id leads to its response only for the caller who made it; for others it is as
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import final
+from collections.abc import Callable
+from math import inf
+from typing import NamedTuple, final
 
 from llm_actors.run import Run
 from llm_protocol.content import Message
@@ -23,7 +25,7 @@ class StoredResponse:
     ``asked_bytes`` about what that weighs.
     """
 
-    __slots__ = ("asked", "asked_bytes", "ended_at", "inbound", "options", "run")
+    __slots__ = ("asked", "asked_bytes", "ended_at", "inbound", "is_gone", "options", "run")
 
     def __init__(
         self, run: Run, inbound: Inbound, options: ResponseOptions, asked: tuple[Message, ...], asked_bytes: int
@@ -33,7 +35,9 @@ class StoredResponse:
         self.options = options
         self.asked = asked
         self.asked_bytes = asked_bytes
-        self.ended_at = 0.0
+        self.ended_at = inf
+        self.is_gone = False
+        """Whether it was deleted or is too old: nobody gets it any more, wherever it is still remembered."""
 
     @property
     def id(self) -> str:
@@ -63,29 +67,56 @@ class StoredResponse:
         return (*self.asked, end.response.message) if end.response.output else self.asked
 
 
+class WaitingResponse(NamedTuple):
+    """A response that has an id and waits for its turn on a WebSocket. ``withdraw`` gives it up."""
+
+    id: str
+    inbound: Inbound
+    options: ResponseOptions
+    withdraw: Callable[[], None]
+
+
 @final
 class Recent:
-    """What one connection remembers beside the shelf, so that ``store: false`` can be followed up."""
+    """What one connection remembers beside the store, so that ``store: false`` can be followed up."""
 
-    def __init__(self) -> None:
+    def __init__(self, store: ResponseStore) -> None:
+        self._store = store
         self._kept: OrderedDict[str, StoredResponse] = OrderedDict()
         self._bytes = 0
 
     def add(self, kept: StoredResponse) -> None:
         """Remember a response that has ended; the least recently used ones make room."""
-        if kept.id in self._kept:
+        if kept.id in self._kept or kept.is_gone:
             return
         self._kept[kept.id] = kept
         self._bytes += kept.weight
+        self._store.remember(kept)
         while len(self._kept) > RECENT_RESPONSES or self._bytes > RECENT_BYTES:
-            _, gone = self._kept.popitem(last=False)
-            self._bytes -= gone.weight
+            self._forget(next(iter(self._kept.values())))
 
     def get(self, response_id: str) -> StoredResponse | None:
         """A remembered response."""
-        if response_id in self._kept:
-            self._kept.move_to_end(response_id)
-        return self._kept.get(response_id)
+        kept = self._kept.get(response_id)
+        if kept is None or kept.is_gone:
+            return None
+        self._kept.move_to_end(response_id)
+        return kept
+
+    def tidy(self) -> None:
+        """Forget what is gone."""
+        for kept in [each for each in self._kept.values() if each.is_gone]:
+            self._forget(kept)
+
+    def clear(self) -> None:
+        """Forget everything: the connection ends."""
+        for kept in list(self._kept.values()):
+            self._forget(kept)
+
+    def _forget(self, kept: StoredResponse) -> None:
+        del self._kept[kept.id]
+        self._bytes -= kept.weight
+        self._store.forget_remembered(kept)
 
 
 @final
@@ -96,6 +127,8 @@ class ResponseStore:
         self._limits = limits
         self._live: dict[str, StoredResponse] = {}
         self._stored: OrderedDict[str, StoredResponse] = OrderedDict()
+        self._remembered: dict[str, StoredResponse] = {}  # by a connection alone, because they are not to be stored
+        self._waiting: dict[str, WaitingResponse] = {}
         self._bytes = 0
 
     def put(self, kept: StoredResponse) -> None:
@@ -114,11 +147,40 @@ class ResponseStore:
         kept = self.find(response_id, caller)
         return kept if kept is not None and kept.run.log.end is None else None
 
+    def find_to_delete(self, response_id: str, caller: str) -> StoredResponse | None:
+        """The caller's response of that id, also where only a connection remembers it."""
+        kept = self.find(response_id, caller) or self._remembered.get(response_id)
+        return kept if kept is not None and kept.caller == caller else None
+
     def drop(self, kept: StoredResponse) -> None:
-        """Forget a response."""
+        """Forget a response, everywhere."""
+        kept.is_gone = True
         self._live.pop(kept.id, None)
+        self._remembered.pop(kept.id, None)
         if self._stored.pop(kept.id, None) is not None:
             self._bytes -= kept.weight
+
+    def remember(self, kept: StoredResponse) -> None:
+        """A connection remembers a response; if nobody else does, it can be deleted there."""
+        if not kept.outlives_its_end:
+            self._remembered[kept.id] = kept
+
+    def forget_remembered(self, kept: StoredResponse) -> None:
+        """The connection remembers it no longer."""
+        self._remembered.pop(kept.id, None)
+
+    def wait(self, waiting: WaitingResponse) -> None:
+        """A response waits for its turn."""
+        self._waiting[waiting.id] = waiting
+
+    def stop_waiting(self, response_id: str) -> None:
+        """It waits no longer, if it did."""
+        self._waiting.pop(response_id, None)
+
+    def find_waiting(self, response_id: str, caller: str) -> WaitingResponse | None:
+        """The caller's response of that id, if it waits."""
+        waiting = self._waiting.get(response_id)
+        return waiting if waiting is not None and waiting.inbound.request.caller == caller else None
 
     @property
     def background(self) -> list[StoredResponse]:
@@ -129,11 +191,13 @@ class ResponseStore:
         """Store or forget what has ended; forget what is too old or too much."""
         for kept in [each for each in self._live.values() if each.run.log.end is not None]:
             del self._live[kept.id]
+            kept.ended_at = now
             if kept.outlives_its_end:
-                kept.ended_at = now
                 self._stored[kept.id] = kept
                 self._bytes += kept.weight
         limits = self._limits
+        for kept in [each for each in self._remembered.values() if each.ended_at + limits.stored_s <= now]:
+            self.drop(kept)
         while self._stored and (self._bytes > limits.stored_bytes or self._oldest.ended_at + limits.stored_s <= now):
             self.drop(self._oldest)
 

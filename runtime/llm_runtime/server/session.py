@@ -15,6 +15,7 @@ from typing import NamedTuple, final
 import trio
 
 from llm_actors.threads import run_large
+from llm_protocol.dialect import Inbound
 from llm_protocol.errors import LLMClientError
 from llm_protocol.events import Failed
 from llm_protocol.failures import Failure, FailureKind
@@ -27,6 +28,7 @@ from llm_runtime.server.client_events import (
     ClientEventHead,
     Resume,
     check_lane,
+    encode_cancelled,
     encode_refusal,
     encode_steer_failed,
     read,
@@ -40,11 +42,11 @@ from llm_runtime.server.lanes import Lanes
 from llm_runtime.server.limits import UNSAID_FRAMES, WRITE_BATCH_BYTES
 from llm_runtime.server.reading import read_body
 from llm_runtime.server.request_context import RequestContext
-from llm_runtime.server.response_store import Recent, StoredResponse
+from llm_runtime.server.response_store import Recent, StoredResponse, WaitingResponse
 from llm_runtime.server.socket import Socket
 from llm_runtime.server.state import ServerState
 from llm_runtime.server.states import SESSION, SessionChange, SessionState, StateMachine
-from llm_runtime.server.stored import RESPONSES
+from llm_runtime.server.stored import RESPONSES, check_cursor
 from llm_runtime.server.subscription import RunSubscription
 from llm_runtime.server.turns import Asked, QueueDeadlines, Streaming
 from llm_runtime.server.wakeup import WakeupEvent
@@ -92,9 +94,9 @@ class Session:
         self._service = service
         self._caller = caller
         self._socket = socket
-        self._lanes: Lanes[Asked] = Lanes(service.config)
+        self._lanes: Lanes[Asked] = Lanes(service.config, lambda asked: asked.size)
         self._bodies = HeldBodies(service.bodies)
-        self._recent = Recent()
+        self._recent = Recent(service.shelf)
         self._streaming: dict[Streaming, None] = {}
         self._ready: deque[Streaming] = deque()
         self._unsaid: deque[bytes] = deque()
@@ -144,6 +146,9 @@ class Session:
         for streaming in self._streaming:
             streaming.answer.close()
         self._streaming.clear()
+        for asked in self._lanes.clear():
+            self._service.shelf.stop_waiting(asked.response_id)
+        self._recent.clear()
 
     # -- the clock, and the end --------------------------------------------------------------------------------------
 
@@ -156,6 +161,7 @@ class Session:
         if beat is Beat.PING:
             self._ping_due = True
             self._waker.wake()
+        self._recent.tidy()
         self._notice_expiry()
         if now >= self._expires and self._life.state is SessionState.OPEN:
             message = "The connection has reached its maximum lifetime; open another."
@@ -175,7 +181,7 @@ class Session:
         self._life.change(change)
         self._ending = ending
         for asked in self._lanes.clear():
-            self._queued.discard(asked)
+            self._wait_no_longer(asked)
             self._bodies.release(asked.size)
             self._refuse(ending.refused, asked.head)
         self._waker.wake()
@@ -234,7 +240,7 @@ class Session:
                 resume = await run_large(len(text), read, text, Resume)
                 self._admit(Asked(head, resume, len(text), trio.current_time()))
             case "response.cancel":
-                self._cancel(await run_large(len(text), read, text, Cancel))
+                self._cancel(await run_large(len(text), read, text, Cancel), head)
             case "response.steer":
                 self._say(encode_steer_failed(head))
             case "response.processed":
@@ -252,41 +258,75 @@ class Session:
         except HttpError:
             self._bodies.release(asked.size)
             raise
-        self._queued.add(asked, self._deadline_of(asked))
         self._start()
+        if self._lanes.is_queued(asked.head.stream_id, asked):
+            self._wait(asked)
         self._waker.wake()  # the writer is the one who waits for the deadline
 
-    def _deadline_of(self, asked: Asked) -> float:
+    def _wait(self, asked: Asked) -> None:
+        """A request has to wait for its turn. Its client is told so, with the id by which it can be withdrawn."""
         if not isinstance(asked.work, Create):
-            return inf
+            self._queued.add(asked, inf)
+            return
         try:
-            request = admitted(self._caller, asked.work.inbound).request
+            inbound = admitted(self._caller, asked.work.inbound)
         except LLMClientError:
-            return inf  # it is refused when its turn comes
-        return asked.since + self._service.engine.deadline_s(request)
+            self._queued.add(asked, inf)  # it is refused when its turn comes
+            return
+        self._queued.add(asked, asked.since + self._service.engine.deadline_s(inbound.request))
+        options = asked.work.options
+        self._service.shelf.wait(
+            WaitingResponse(asked.response_id, inbound, options, lambda: self._withdraw(asked, inbound))
+        )
+        lane = asked.head.stream_id
+        self._say(RESPONSES.queued_event(inbound, asked.response_id, options, stream_id=lane))
+
+    def _wait_no_longer(self, asked: Asked) -> None:
+        self._queued.discard(asked)
+        self._service.shelf.stop_waiting(asked.response_id)
+
+    def _withdraw(self, asked: Asked, inbound: Inbound) -> None:
+        """Give up a request that waits. Its end is told on its lane. One whose turn has come is cancelled."""
+        assert isinstance(asked.work, Create), "a resumed response does not wait for anything"
+        lane = asked.head.stream_id
+        if not self._lanes.is_queued(lane, asked):
+            asked.cancel()
+            return
+        self._lanes.drop(lane, asked)
+        self._wait_no_longer(asked)
+        self._bodies.release(asked.size)
+        self._say(RESPONSES.withdrawn_event(inbound, asked.response_id, asked.work.options, stream_id=lane))
 
     def _expire_queued(self) -> None:
         """Refuse what has waited on its lane for as long as it has to be answered."""
         for asked in self._queued.take_due(trio.current_time()):
             head = asked.head
             self._lanes.drop(head.stream_id, asked)
+            self._wait_no_longer(asked)
             self._bodies.release(asked.size)
             message = "the request's deadline passed while it waited for earlier ones on its lane"
             failure = Failure(kind=FailureKind.DEADLINE, message=message)
             self._say(RESPONSES.error_event(failure, stream_id=head.stream_id, event_id=head.event_id))
 
-    def _cancel(self, cancel: Cancel) -> None:
-        if cancel.response_id is not None:
-            kept = self._service.shelf.find_live(cancel.response_id, self._caller)
-            target: Asked | None = None
-        else:
-            kept, target = None, self._lanes.active(cancel.stream_id)
-        if kept is not None:
-            kept.run.cancel("the client cancelled the response")
-        elif target is not None:
-            target.cancel()
-        else:
+    def _cancel(self, cancel: Cancel, head: ClientEventHead) -> None:
+        """Cancel by id, also what another connection of the caller asked for, or else what is next on a lane of this
+        one. It is always answered; the response's own end is told to all who follow it.
+        """
+        shelf, response_id = self._service.shelf, cancel.response_id
+        on_lane = self._lanes.first(cancel.stream_id) if response_id is None else None
+        if on_lane is not None:
+            response_id = on_lane.response_id
+        waiting = shelf.find_waiting(response_id or "", self._caller)
+        kept = shelf.find_live(response_id or "", self._caller)
+        if response_id is None or (waiting is None and kept is None and on_lane is None):
             raise HttpError(404, "response_not_found", "There is no such response to cancel.", param="response_id")
+        self._say(encode_cancelled(head, response_id))
+        if waiting is not None:
+            waiting.withdraw()
+        elif on_lane is not None:
+            on_lane.cancel()
+        elif kept is not None:
+            kept.run.cancel("the client cancelled the response")
 
     def _refuse(self, refused: HttpError, head: ClientEventHead) -> None:
         self._say(encode_refusal(refused, head.stream_id, head.event_id))
@@ -308,7 +348,10 @@ class Session:
     async def _begin(self, asked: Asked) -> None:
         head = asked.head
         try:
-            streaming = await self._streaming_of(asked)
+            try:
+                streaming = await self._streaming_of(asked)
+            finally:
+                self._service.shelf.stop_waiting(asked.response_id)
         except HttpError as refused:
             self._refuse(refused, head)
         except LLMClientError as exc:
@@ -325,7 +368,14 @@ class Session:
             kept, after = self._resumed(work), work.starting_after
         else:
             kept = await begin(
-                self._service, work, self._caller, asked.size, stream=True, recent=self._recent, since=asked.since
+                self._service,
+                work,
+                self._caller,
+                asked.size,
+                stream=True,
+                recent=self._recent,
+                since=asked.since,
+                response_id=asked.response_id,
             )
         encoder = RESPONSES.response_encoder(
             kept.inbound, kept.id, kept.options, stream_id=asked.head.stream_id, starting_after=after
@@ -338,6 +388,7 @@ class Session:
         if kept is None:
             message = f"Response with id '{resume.response_id[:100]}' not found."
             raise HttpError(404, "response_not_found", message, param="response_id")
+        check_cursor(kept, resume.starting_after)
         return kept
 
     def _follow(self, streaming: Streaming) -> None:

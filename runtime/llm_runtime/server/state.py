@@ -92,12 +92,20 @@ class ServerState:
     # -- answers -----------------------------------------------------------------------------------------------------
 
     async def submit(
-        self, request: AnyRequest, *, stream: bool, background: bool = False, since: float | None = None
+        self,
+        request: AnyRequest,
+        *,
+        stream: bool,
+        background: bool = False,
+        since: float | None = None,
+        response_id: str | None = None,
     ) -> Run:
         """Hand a request to the engine. Raises `LLMClientError`. Its deadline counts from ``since`` on, or from now."""
         if self.draining:
             raise ShuttingDownError("The runtime is shutting down.")
-        return await submitted(self.engine, request, stream=stream, background=background, since=since)
+        return await submitted(
+            self.engine, request, stream=stream, background=background, since=since, response_id=response_id
+        )
 
     def answering(self, run: Run, wake: Callable[[], None], *, whole: bool = False) -> RunSubscription:
         """Follow a run for a client; to be closed. See `RunSubscription`."""

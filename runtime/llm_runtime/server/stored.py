@@ -9,19 +9,19 @@ from urllib.parse import parse_qs
 import msgspec
 import trio
 
+from llm_protocol.codec.json import encode_json
 from llm_protocol.dialect import Frame, Inbound, ModelInfo, ResponseEncoder, WireResponse
 from llm_protocol.errors import LLMClientError
-from llm_protocol.events import TERMINAL, Event, Failed
-from llm_protocol.failures import Failure
+from llm_protocol.events import TERMINAL, Event
 from llm_protocol.response import LLMResponse
-from llm_protocol.wires.responses import OpenAIResponsesServer, ResponseOptions
+from llm_protocol.wires.responses import OpenAIResponsesServer
 from llm_runtime.server.beginning import begin
 from llm_runtime.server.content_encoding import plain_body
 from llm_runtime.server.http_error import JSON, HttpError
 from llm_runtime.server.limits import CLOSE_SECONDS
 from llm_runtime.server.reading import read_body
 from llm_runtime.server.request_context import RequestContext
-from llm_runtime.server.response_store import StoredResponse
+from llm_runtime.server.response_store import StoredResponse, WaitingResponse
 from llm_runtime.server.run_response import encode_failure, end_of, respond
 
 RESPONSES = OpenAIResponsesServer()
@@ -54,17 +54,18 @@ class Spoken:
     decode_request = RESPONSES.decode_request
     encode_error = RESPONSES.encode_error
 
-    def __init__(self, options: ResponseOptions, starting_after: int = -1) -> None:
-        self._options = options
+    def __init__(self, kept: StoredResponse, starting_after: int = -1) -> None:
+        self._kept = kept
         self._after = starting_after
 
     def response_encoder(self, inbound: Inbound, response_id: str) -> ResponseEncoder:
         """See `ServerDialect`."""
-        return _Closed(RESPONSES.response_encoder(inbound, response_id, self._options, starting_after=self._after))
+        options = self._kept.options
+        return _Closed(RESPONSES.response_encoder(inbound, response_id, options, starting_after=self._after))
 
-    def encode_response(self, inbound: Inbound, response: LLMResponse) -> bytes:
+    def encode_response(self, inbound: Inbound, response: LLMResponse) -> bytes:  # noqa: ARG002
         """See `ServerDialect`."""
-        return RESPONSES.encode_response(inbound, response, self._options)
+        return _encode_whole(self._kept)
 
     def encode_models(self, models: Sequence[ModelInfo]) -> bytes:
         """See `ServerDialect`."""
@@ -87,11 +88,15 @@ async def create(exchange: RequestContext) -> None:
     if kept.options.background and not kept.inbound.stream:
         await exchange.reply(_resource(kept))
     else:
-        await respond(exchange, Spoken(kept.options), kept.inbound, kept.run, hold=not kept.options.background)
+        await respond(exchange, Spoken(kept), kept.inbound, kept.run, hold=not kept.options.background)
 
 
 async def retrieve(exchange: RequestContext) -> None:
     """``GET /v1/responses/{id}``: as it is now, or with ``stream=true`` as a stream from after ``starting_after``."""
+    if (waiting := _waiting(exchange)) is not None:
+        body = RESPONSES.encode_pending(waiting.inbound, waiting.id, waiting.options, status="queued")
+        await exchange.reply(WireResponse(200, (JSON,), body))
+        return
     kept = _found(exchange)
     query = parse_qs(exchange.request.query)
     if query.get("stream", [""])[-1] != "true":
@@ -101,22 +106,33 @@ async def retrieve(exchange: RequestContext) -> None:
     if not after.removeprefix("-").isdecimal() or len(after) > 18:
         message = "starting_after must be the sequence_number of an event."
         raise HttpError(400, "invalid_request", message, param="starting_after")
+    check_cursor(kept, int(after))
     exchange.end_with_client()
     inbound = kept.inbound._replace(stream=True)
-    await respond(exchange, Spoken(kept.options, int(after)), inbound, kept.run, hold=False)
+    await respond(exchange, Spoken(kept, int(after)), inbound, kept.run, hold=False)
 
 
 async def delete(exchange: RequestContext) -> None:
-    """``DELETE /v1/responses/{id}``: forget it; if it is being made, stop."""
-    kept = _found(exchange)
-    kept.run.cancel("the client deleted the response")
-    exchange.service.shelf.drop(kept)
-    body = msgspec.json.encode({"id": kept.id, "object": "response", "deleted": True})
+    """``DELETE /v1/responses/{id}``: forget it, everywhere; if it is being made, stop."""
+    response_id, shelf = exchange.params["id"], exchange.service.shelf
+    if (waiting := _waiting(exchange)) is not None:
+        waiting.withdraw()
+    elif (kept := shelf.find_to_delete(response_id, exchange.caller)) is not None:
+        kept.run.cancel("the client deleted the response")
+        shelf.drop(kept)
+    else:
+        raise _unknown(response_id)
+    body = msgspec.json.encode({"id": response_id, "object": "response", "deleted": True})
     await exchange.reply(WireResponse(200, (JSON,), body))
 
 
 async def cancel(exchange: RequestContext) -> None:
     """``POST /v1/responses/{id}/cancel``: stop it, in the background or not, and say what there was of it."""
+    if (waiting := _waiting(exchange)) is not None:
+        waiting.withdraw()
+        body = encode_json(RESPONSES.withdrawn(waiting.inbound, waiting.id, waiting.options))
+        await exchange.reply(WireResponse(200, (JSON,), body))
+        return
     kept = _found(exchange)
     kept.run.cancel("the client cancelled the response")
     exchange.end_with_client()
@@ -125,22 +141,45 @@ async def cancel(exchange: RequestContext) -> None:
     await exchange.reply(_resource(kept))
 
 
+def check_cursor(kept: StoredResponse, starting_after: int) -> None:
+    """Raise `HttpError` where a response that is being made has no event of that number yet. One that has ended tells
+    its end to whoever asks for more.
+    """
+    log = kept.run.log
+    if log.end is not None or starting_after < 0:
+        return
+    last = RESPONSES.last_number(kept.inbound, kept.id, kept.options, log.events)
+    if starting_after > last:
+        message = f"starting_after is {starting_after}, and the last event so far has the sequence_number {last}."
+        raise HttpError(400, "invalid_request", message, param="starting_after")
+
+
 def _found(exchange: RequestContext) -> StoredResponse:
     response_id = exchange.params["id"]
     kept = exchange.service.shelf.find(response_id, exchange.caller)
     if kept is None:
-        message = f"Response with id '{response_id[:100]}' not found."
-        raise HttpError(404, "response_not_found", message, param="response_id")
+        raise _unknown(response_id)
     return kept
+
+
+def _waiting(exchange: RequestContext) -> WaitingResponse | None:
+    return exchange.service.shelf.find_waiting(exchange.params["id"], exchange.caller)
+
+
+def _unknown(response_id: str) -> HttpError:
+    message = f"Response with id '{response_id[:100]}' not found."
+    return HttpError(404, "response_not_found", message, param="response_id")
+
+
+def _encode_whole(kept: StoredResponse) -> bytes:
+    """The response at its end, as its stream tells it: there is one truth about it."""
+    return RESPONSES.encode_log(kept.inbound, kept.id, kept.options, kept.run.log.events)
 
 
 def _resource(kept: StoredResponse) -> WireResponse:
     """The response as it is now."""
-    end = kept.run.log.end
-    if end is None:
+    if kept.run.log.end is None:
         body = RESPONSES.encode_pending(kept.inbound, kept.id, kept.options)
     else:
-        failure: Failure | None = end.failure if isinstance(end, Failed) else None
-        response = end.response or kept.run.folded()
-        body = RESPONSES.encode_response(kept.inbound, response, kept.options, failure=failure)
+        body = _encode_whole(kept)
     return WireResponse(200, (JSON,), body)

@@ -9,6 +9,7 @@ from typing import final
 from llm_protocol.dialect import Frame, ResponseEncoder
 from llm_protocol.events import Failed
 from llm_protocol.failures import FailureKind
+from llm_protocol.response import new_response_id
 from llm_protocol.wires.responses import Create
 from llm_runtime.server.client_events import ClientEventHead, Resume
 from llm_runtime.server.response_store import StoredResponse
@@ -18,9 +19,12 @@ from llm_runtime.server.stored import RESPONSES
 
 @final
 class Asked:
-    """A request on a lane, from its admission to its end. ``size`` is its frame's, ``since`` when it was admitted."""
+    """A request on a lane, from its admission to its end. ``size`` is its frame's, ``since`` when it was admitted.
+    ``response_id`` is that of the response, from the beginning on.
+    """
 
     def __init__(self, head: ClientEventHead, work: Create | Resume, size: int, since: float) -> None:
+        self.response_id = work.response_id if isinstance(work, Resume) else new_response_id()
         self.head = head
         self.work = work
         self.size = size

@@ -6,10 +6,13 @@ from typing import Any
 
 import msgspec
 
-from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.content import JsonObject
+from llm_protocol.failures import AtFault, Failure, FailureKind
 from llm_protocol.response import FinishReason
 from llm_protocol.wires.openai_chat.errors import failure_of
 from llm_protocol.wires.responses.shapes import ResponseEnding
+
+TOO_MANY_REQUESTS = 429
 
 
 def read_failure_in(value: Any) -> Failure:
@@ -32,6 +35,25 @@ def _kind_of(code: str, type_: Any) -> FailureKind | None:
     return None
 
 
+_OWN_CODES = frozenset((
+    "data_residency_mismatch", "bio_policy", "misalignment_policy_violation", "vector_store_timeout", "invalid_image",
+    "invalid_image_format", "invalid_base64_image", "invalid_image_url", "image_too_large", "image_too_small",
+    "image_parse_error", "image_content_policy_violation", "invalid_image_mode", "image_file_too_large",
+    "unsupported_image_media_type", "empty_image_file", "failed_to_download_image", "image_file_not_found",
+))  # fmt: skip
+"""Codes of a failed response that say more than the three general ones do; clients know no others."""
+
+
+def code_of(failure: Failure) -> str:
+    """The ``error.code`` of a failed response: one of a closed list. Ours is beside it, under ``llm_runtime``."""
+    if failure.upstream_code in _OWN_CODES:
+        return failure.upstream_code or ""
+    if failure.rule.status == TOO_MANY_REQUESTS:
+        return "rate_limit_exceeded"
+    is_the_requests = failure.rule.fault is AtFault.REQUEST
+    return "invalid_prompt" if is_the_requests else "server_error"
+
+
 def ending_of(reason: FinishReason | None, failure: Failure | None, *, refused: bool) -> ResponseEnding:
     """How a finish reason or a failure is told. A refusal in the model's own words is an ordinary, whole answer."""
     if failure is not None:
@@ -48,9 +70,11 @@ def ending_of(reason: FinishReason | None, failure: Failure | None, *, refused: 
 
 def _failed(failure: Failure) -> ResponseEnding:
     if failure.kind is FailureKind.CANCELLED:
-        return ResponseEnding("response.incomplete", "cancelled", {"reason": "cancelled"})
-    error = {"code": failure.rule.code, "message": message_with_wait(failure)}
-    return ResponseEnding("response.failed", "failed", error=error)
+        own: JsonObject = {"incomplete_reason": "cancelled"}
+        return ResponseEnding("response.incomplete", "cancelled", own=own)
+    message = message_with_wait(failure)
+    own = {"error": {"kind": failure.kind, "code": failure.rule.code, "message": message}}
+    return ResponseEnding("response.failed", "failed", error={"code": code_of(failure), "message": message}, own=own)
 
 
 def message_with_wait(failure: Failure) -> str:

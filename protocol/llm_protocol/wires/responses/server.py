@@ -7,21 +7,23 @@ those that only the front door understands come as `ResponseOptions`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, final
 
 import msgspec
 
 from llm_protocol.codec.fields import bad_request, json_body, leftovers, typed, undecoded, unsupported
 from llm_protocol.codec.json import encode_json
-from llm_protocol.content import HostedTool, JsonObject, Message, Refusal, ResponseFormat, Text, Tool, ToolChoice
+from llm_protocol.content import HostedTool, JsonObject, Message, ResponseFormat, Tool, ToolChoice
 from llm_protocol.dialect import Inbound, ModelInfo, WireResponse
-from llm_protocol.failures import Failure
+from llm_protocol.events import Event, Failed
+from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.fold import unfold
 from llm_protocol.requests import AUTO, ChatRequest, Parameters
 from llm_protocol.response import LLMResponse
 from llm_protocol.wires.openai_chat.errors import encode_error, error_body
 from llm_protocol.wires.openai_chat.models import encode_models
-from llm_protocol.wires.responses.content import decode_input, output_item, own_fields, part_id
+from llm_protocol.wires.responses.content import decode_input, own_fields
 from llm_protocol.wires.responses.errors import ending_of
 from llm_protocol.wires.responses.server_stream import OpenAIResponsesEncoder
 from llm_protocol.wires.responses.shapes import NAME, ResourceEncoder, ResponseOptions
@@ -64,17 +66,43 @@ class OpenAIResponsesServer:
         failure: Failure | None = None,
     ) -> bytes:
         """The whole response; with ``failure`` what there was of it."""
-        refused = any(isinstance(part, Refusal) for part in response.output)
-        ending = ending_of(response.finish_reason, failure, refused=refused)
-        resource = ResourceEncoder(inbound, response.response_id, options)
-        output = _output(response, cut=ending.status != "completed")
-        return encode_json(resource.body(ending.status, output, ending=ending, response=response, usage=response.usage))
+        events = list(unfold(response))
+        if failure is not None:
+            events[-1] = Failed(failure=failure, response=response)
+        return self.encode_log(inbound, response.response_id, options, events)
+
+    def encode_log(
+        self, inbound: Inbound, response_id: str, options: ResponseOptions, events: Iterable[Event]
+    ) -> bytes:
+        """The whole response as the stream of ``events``, which have an end, tells it with its last one."""
+        return encode_json(_read(inbound, response_id, options, events).resource)
+
+    def last_number(self, inbound: Inbound, response_id: str, options: ResponseOptions, events: Iterable[Event]) -> int:
+        """The sequence number of the last event of the stream of ``events``."""
+        return _read(inbound, response_id, options, events).number
 
     def encode_pending(
         self, inbound: Inbound, response_id: str, options: ResponseOptions = NO_OPTIONS, *, status: str = "in_progress"
     ) -> bytes:
         """A response that is still being made (``"in_progress"``) or waits (``"queued"``)."""
         return encode_json(ResourceEncoder(inbound, response_id, options).body(status))
+
+    def queued_event(
+        self, inbound: Inbound, response_id: str, options: ResponseOptions, *, stream_id: str | None = None
+    ) -> bytes:
+        """A response waits for its turn. The event is no part of its stream, so it has the number before the first."""
+        return _frame("response.queued", -1, ResourceEncoder(inbound, response_id, options).body("queued"), stream_id)
+
+    def withdrawn(self, inbound: Inbound, response_id: str, options: ResponseOptions) -> JsonObject:
+        """A response that was cancelled before it was begun."""
+        ending = ending_of(None, Failure(kind=FailureKind.CANCELLED, message="cancelled"), refused=False)
+        return ResourceEncoder(inbound, response_id, options).body(ending.status, ending=ending)
+
+    def withdrawn_event(
+        self, inbound: Inbound, response_id: str, options: ResponseOptions, *, stream_id: str | None = None
+    ) -> bytes:
+        """The only event of such a response after `queued_event`."""
+        return _frame("response.incomplete", 0, self.withdrawn(inbound, response_id, options), stream_id)
 
     def encode_error(self, failure: Failure) -> WireResponse:
         """A refusal of the whole request."""
@@ -108,16 +136,22 @@ def _frame_status(failure: Failure) -> int:
     return status if failure.client_retry or status in _FINAL_TO_CODEX else 400
 
 
-def _output(response: LLMResponse, *, cut: bool) -> list[JsonObject]:
-    """The items of a whole answer. With ``cut`` the last one, if it is a message, did not come to its end."""
-    found: list[JsonObject] = []
-    for part in response.output:
-        ident = part_id(part, response.response_id, len(found))
-        broken = cut and isinstance(part, Text) and part is response.output[-1]
-        status = "incomplete" if broken else "completed"
-        if (item := output_item(part, ident, status)) is not None:
-            found.append(item)
-    return found
+def _frame(kind: str, number: int, response: JsonObject, stream_id: str | None) -> bytes:
+    lane = {} if stream_id is None else {"stream_id": stream_id}
+    return encode_json({"type": kind, "sequence_number": number, "response": response} | lane)
+
+
+_NOTHING_NEW = 2**62
+"""Of the stream nothing is wanted but what it comes to."""
+
+
+def _read(
+    inbound: Inbound, response_id: str, options: ResponseOptions, events: Iterable[Event]
+) -> OpenAIResponsesEncoder:
+    encoder = OpenAIResponsesEncoder(inbound, response_id, options, starting_after=_NOTHING_NEW)
+    encoder.start()
+    encoder.encode(events)
+    return encoder
 
 
 _FRAME_FIELDS = frozenset(("type", "stream_id", "event_id", "generate", "client_metadata"))

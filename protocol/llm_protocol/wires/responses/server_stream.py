@@ -152,9 +152,21 @@ class OpenAIResponsesEncoder(StreamEncoder):
         self._after = starting_after
         self._number = -1
         self._items: dict[int, _Item] = {}  # by the log's index, in order of appearance
+        self._held: _Item | None = None
+        """A whole item whose end is told with what follows: only then it is known whether the answer was cut in it."""
         self._restarts = 0
-        policy = inbound.request.policy
-        self._members = MemberEventEncoder() if policy is not None and policy.stream_members else None
+        self._members = MemberEventEncoder()
+        self._said: dict[str, list[str]] = {}
+        """What members have said since the last frame, and ..."""
+        self._said_count = 0
+        """... in how many events."""
+        self.resource: JsonObject = {}
+        """The response at its end; empty until then."""
+
+    @property
+    def number(self) -> int:
+        """The sequence number of the last event."""
+        return self._number
 
     def start(self) -> list[Frame]:
         """``response.created`` and ``response.in_progress``."""
@@ -163,6 +175,13 @@ class OpenAIResponsesEncoder(StreamEncoder):
         self._emit("response.in_progress", response=snapshot)
         frames, self._frames = self._frames, []
         return frames
+
+    def encode(self, events: Iterable[Event]) -> list[Frame]:
+        """The frames for the next events."""
+        frames = super().encode(events)
+        self._tell_members()
+        rest, self._frames = self._frames, []
+        return [*frames, *rest]
 
     def _merged(self, events: Iterable[Event]) -> Iterator[tuple[Event, int]]:
         return super()._merged(events) if self._number >= self._after else self._up_to_the_reader(events)
@@ -182,9 +201,11 @@ class OpenAIResponsesEncoder(StreamEncoder):
                 count, first = count - take, False
             yield rest, count
 
-    def _emit(self, kind: str, count: int = 1, **fields: Any) -> None:
+    def _emit(self, kind: str, count: int = 1, *, again: bool = False, **fields: Any) -> None:
+        """``again``: also to a reader that has seen it."""
+        self._tell_members()
         self._number += count
-        if self._number <= self._after:
+        if self._number <= self._after and not again:
             return
         event = {"type": kind, "sequence_number": self._number, **fields}
         if self._stream_id is not None:
@@ -195,6 +216,8 @@ class OpenAIResponsesEncoder(StreamEncoder):
         item = self._items.get(event.index)
         if item is None or not item.head:
             return
+        self._tell_members()
+        self._release()
         if not item.opened:
             self._open(item)
         item.pieces.append(event.text)
@@ -214,17 +237,35 @@ class OpenAIResponsesEncoder(StreamEncoder):
         self._finish(event)
 
     def _member(self, event: MemberEvent, count: int) -> None:
-        if self._members is not None:
-            kind, fields = self._members.told(event)
+        kind, fields = self._members.told(event)
+        if isinstance(event, MemberDelta) and self._number >= self._after:
+            self._said.setdefault(event.member, []).append(event.text)
+            self._said_count += count
+        else:
             self._emit(kind, count, **fields)
+
+    def _tell_members(self) -> None:
+        """Tell at once what members have said since the last frame: a reader has seen all of it, or none."""
+        if not self._said_count:
+            return
+        said, count = self._said, self._said_count
+        self._said, self._said_count = {}, 0
+        deltas = [{"member": member, "delta": "".join(texts)} for member, texts in said.items()]
+        if len(deltas) == 1:
+            [(member, delta)] = ((each["member"], each["delta"]) for each in deltas)
+            self._emit(f"{PREFIX}.delta", count, member=member, delta=delta)
+        else:
+            self._emit(f"{PREFIX}.deltas", count, deltas=deltas)
 
     def _restarted(self) -> None:
         """Everything said is void; the items that follow are others, and named otherwise."""
         self._restarts += 1
         self._items.clear()
+        self._held = None
         self._emit("llm-runtime:restarted", response_id=self._id)
 
     def _add(self, start: ItemStarted, item: JsonObject | None = None) -> _Item:
+        self._release()
         owner = f"{self._id}{self._restarts or ''}"
         added = self._items[start.index] = _Item(start, owner, len(self._items))
         added.prepare(self._stream_id)
@@ -251,11 +292,18 @@ class OpenAIResponsesEncoder(StreamEncoder):
             item = self._add(ItemStarted(index=event.index, kind="opaque"), value)
         if item is None:
             return
+        self._release()
         item.done = part
         self._close(item, part)
         item.pieces.clear()
-        done = output_item(part, item.wire_id)
-        self._emit("response.output_item.done", output_index=item.output_index, item=done)
+        self._held = item
+
+    def _release(self, status: str = "completed") -> None:
+        """Tell the end of the item that is held."""
+        item, self._held = self._held, None
+        if item is not None and item.done is not None:
+            done = output_item(item.done, item.wire_id, status)
+            self._emit("response.output_item.done", output_index=item.output_index, item=done)
 
     def _close(self, item: _Item, part: Part) -> None:
         """The ``done`` events of what is inside the item."""
@@ -285,26 +333,34 @@ class OpenAIResponsesEncoder(StreamEncoder):
         reason = event.reason if isinstance(event, Finished) else None
         refused = any(isinstance(item.done, Refusal) for item in self._items.values())
         ending = ending_of(reason, failure, refused=refused)
-        body = self._resource.body(
-            ending.status,
-            self._output(cut=ending.status == "incomplete"),
-            ending=ending,
-            response=event.response,
-            usage=self._usage,
+        last = next(reversed(self._items.values()), None)
+        is_cut = ending.status == "incomplete" and last is not None and isinstance(last.done, _CUT_IN_THE_MIDDLE)
+        self._release("incomplete" if is_cut else "completed")
+        output = [_as_it_is(item, is_cut=is_cut and item is last) for item in self._items.values()]
+        counted = event.response and event.response.usage
+        self.resource = self._resource.body(
+            ending.status, output, ending=ending, response=event.response, usage=counted or self._usage
         )
-        self._emit(ending.event, response=body)
+        # Who asks for what comes after the end is told the end again: nothing ends in silence.
+        self._emit(ending.event, again=True, response=self.resource)
 
-    def _output(self, *, cut: bool) -> list[JsonObject]:
-        """All items. With ``cut`` the last one, if it is a message, did not come to its end."""
-        found: list[JsonObject] = []
-        items = list(self._items.values())
-        for item in items:
-            ended = item.done is not None and not (cut and item is items[-1] and isinstance(item.done, Text))
-            part = item.done or item.readable_part()
-            value = None if part is None else output_item(part, item.wire_id, "completed" if ended else "incomplete")
-            if value is not None:
-                found.append(value)
+
+_CUT_IN_THE_MIDDLE = (Text, Refusal, Reasoning)
+"""What a limit of length may cut. A tool call is either whole or has no end."""
+
+
+def _as_it_is(item: _Item, *, is_cut: bool) -> JsonObject:
+    """An item at the end of the response; what had no end is there as far as it came."""
+    if item.done is not None:
+        found = output_item(item.done, item.wire_id, "incomplete" if is_cut else "completed")
+        assert found is not None, "only what can be told was announced"
         return found
+    part = item.readable_part()
+    if item.kind == "tool_call":
+        part = ToolCall(id=item.call_id, name=item.name or "", arguments=item.pieces.text())
+    if part is not None and (found := output_item(part, item.wire_id, "incomplete")) is not None:
+        return found
+    return _blank(item) | {"status": "failed" if item.kind == "image" else "incomplete"}
 
 
 def _blank(item: _Item) -> JsonObject:

@@ -124,12 +124,15 @@ _DEFAULTS: JsonObject = {
 
 
 class ResponseEnding(NamedTuple):
-    """How a response ended: the ``type`` of the last event, and the fields that say why."""
+    """How a response ended: the ``type`` of the last event, the fields that say why, and what of that only the
+    ``llm_runtime`` object has a place for.
+    """
 
     event: str
     status: str
     incomplete: JsonObject | None = None
     error: JsonObject | None = None
+    own: JsonObject | None = None
 
 
 def own(part: Text | Refusal | ToolCall | Tool) -> JsonObject:
@@ -168,7 +171,9 @@ class ResourceEncoder:
             **self._echo,
             "usage": None if usage is None else usage_object(usage),
         }
-        return body if response is None else body | {"llm_runtime": runtime_object(response, answers=True)}
+        own_fields = {} if response is None else runtime_object(response, answers=True)
+        own_fields |= (ending and ending.own) or {}
+        return body | {"llm_runtime": own_fields} if own_fields else body
 
 
 def _echo(request: ChatRequest, options: ResponseOptions) -> JsonObject:
