@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from llm_protocol.content import Image, Part, Tool, ToolResult
+import msgspec
+
+from llm_protocol.codec.fields import unsupported
+from llm_protocol.content import Image, Message, Part, Reasoning, Tool, ToolResult
 from llm_protocol.model_facts import ModelRule
 from llm_protocol.requests import AnyRequest, ChatRequest
 
@@ -47,6 +50,33 @@ def _parts(request: ChatRequest) -> Iterator[Part]:
             yield part
             if isinstance(part, ToolResult):
                 yield from part.content
+
+
+def refuse_unseen(rule: ModelRule, request: AnyRequest) -> None:
+    """Raise `UnsupportedError` at the first picture in ``request`` if the model is known to take none."""
+    if rule.vision is not False or not isinstance(request, ChatRequest):
+        return
+    for at, message in enumerate(request.messages):
+        for part_at, part in enumerate(message.content):
+            inner = part.content if isinstance(part, ToolResult) else (part,)
+            if any(isinstance(each, Image) for each in inner):
+                where = f"messages[{at}].content[{part_at}]"
+                raise unsupported(where, f"{where}: {request.model} takes no pictures")
+
+
+def without_thinking(request: AnyRequest) -> AnyRequest:
+    """The request without what a model thought in earlier turns: some refuse the thoughts of any other model."""
+    if not isinstance(request, ChatRequest):
+        return request
+    messages = tuple(_spoken(message) for message in request.messages)
+    return msgspec.structs.replace(request, messages=tuple(message for message in messages if message is not None))
+
+
+def _spoken(message: Message) -> Message | None:
+    content = tuple(part for part in message.content if not isinstance(part, Reasoning))
+    if len(content) == len(message.content):
+        return message
+    return msgspec.structs.replace(message, content=content) if content else None
 
 
 def has(rule: ModelRule, needs: Needs) -> bool:

@@ -130,6 +130,11 @@ class Catalog:
         offer = self._offers.get(candidate.provider)
         return offer is not None and offer.rules.of(candidate.model).prefill
 
+    def takes_foreign_thinking(self, candidate: Candidate) -> bool:
+        """Whether the candidate may be shown what another model, or account, thought in earlier turns."""
+        offer = self._offers.get(candidate.provider)
+        return offer is None or offer.rules.of(candidate.model).replay == "always"
+
     def may_draw(self, name: str) -> bool:
         """Whether a model of this name, with or without its provider before it, answers conversations with pictures."""
         head, _, rest = name.partition("/")

@@ -20,6 +20,7 @@ from llm_actors.selector import Proof, observe, pause_after, scope_of
 from llm_protocol.estimate import Estimate
 from llm_protocol.events import DELTAS, Event, Failed, ItemDone, Started, UsageReported
 from llm_protocol.failures import Failure, FailureKind, Scope
+from llm_protocol.needs import without_thinking
 from llm_protocol.policy import OnBrokenStream, Policy
 from llm_protocol.requests import AnyRequest
 from llm_protocol.response import Usage
@@ -90,6 +91,11 @@ class Reserved(NamedTuple):
     room: Reservation | None
 
 
+def shown_to(candidate: Candidate, request: AnyRequest, services: Services) -> AnyRequest:
+    """The request as another candidate than the first may see it: some refuse what another model thought."""
+    return request if services.catalog.takes_foreign_thinking(candidate) else without_thinking(request)
+
+
 @final
 class Attempt:
     """One attempt. ``request`` may differ from the question's own: it may go on where another attempt broke off."""
@@ -136,7 +142,8 @@ class Attempt:
 
     def hedge_with(self, claim: Reserved) -> Attempt:
         """An attempt at the same question, to be made beside this one."""
-        return Attempt(self._services, self._ask, claim, self._question, hedge=True)
+        question = shown_to(claim.candidate, self._question, self._services)
+        return Attempt(self._services, self._ask, claim, question, hedge=True)
 
     async def run(self, sink: Sink) -> AttemptResult:
         """Ask, pass the events on to ``sink``, settle. Raises only `trio.Cancelled`, after settling, and bugs."""

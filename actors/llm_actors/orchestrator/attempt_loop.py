@@ -12,7 +12,7 @@ import msgspec
 import trio
 
 from llm_actors.catalog import Candidate
-from llm_actors.orchestrator.attempt import Attempt, AttemptContext
+from llm_actors.orchestrator.attempt import Attempt, AttemptContext, shown_to
 from llm_actors.orchestrator.ending import RunResult
 from llm_actors.orchestrator.hedge import HedgeClaim, hedged
 from llm_actors.orchestrator.plan import Again, AttemptPlan, Move, Stop
@@ -32,7 +32,7 @@ from llm_protocol.requests import AnyRequest, CompletionRequest
 class AttemptLoop:
     """The attempts at one `AttemptContext`. Made, run once, thrown away."""
 
-    __slots__ = ("_ask", "_asked", "_rescue", "_reserving", "_services", "_speaker")
+    __slots__ = ("_ask", "_asked", "_first", "_rescue", "_reserving", "_services", "_speaker")
 
     def __init__(self, services: Services, ask: AttemptContext) -> None:
         self._services = services
@@ -43,6 +43,8 @@ class AttemptLoop:
         """Whose content the followers have."""
         self._asked = False
         """Whether the latest attempt came to a call."""
+        self._first: Candidate | None = None
+        """Who was asked first."""
 
     async def answer(self) -> RunResult:
         """Attempt until there is an answer or nothing more may be tried. Raises only `trio.Cancelled` and bugs."""
@@ -102,6 +104,9 @@ class AttemptLoop:
             if isinstance(claim, NotReserved):
                 return self._not_called(claim, waited)
             self._asked = True
+            self._first = self._first or claim.candidate
+            if claim.candidate != self._first:
+                request = shown_to(claim.candidate, request, self._services)
             attempt = Attempt(self._services, self._ask, claim, request, waited_s=waited)
             if (delay := self._hedge_delay(plan)) is None:
                 return RunResult((await attempt.run(self._rescue.sink)).end, claim.candidate)

@@ -31,6 +31,7 @@ from llm_protocol.dialect import RateLimits, StreamDecoder, WireResponse
 from llm_protocol.errors import LLMClientError
 from llm_protocol.events import CONTENT, TERMINAL, Event, Failed, Finished, Started, UsageReported
 from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.needs import refuse_unseen
 from llm_protocol.policy import Timeouts
 from llm_protocol.requests import AnyRequest, ChatRequest, CodeRequest, RequestType, answer_type
 from llm_protocol.response import FinishReason
@@ -154,6 +155,7 @@ class ProviderCall:
 
     async def _exchange(self, request: AnyRequest, stream: bool) -> Finished | Failed:
         dialect = self._spec.dialect
+        refuse_unseen(dialect.rules.of(request.model), request)
         said = spoken(request, dialect.request_types)
         if isinstance(request, CodeRequest):
             self._unfencer = CodeFenceStripper()

@@ -120,6 +120,8 @@ def encode_chat(request: ChatRequest, rule: ModelRule, *, stream: bool) -> WireR
     thinking = own["thinking"] if "thinking" in own else _thinking(asked, rule)
     sampling = _sampling(asked, rule)
     system, messages = _conversation(request.messages, rule)
+    if not rule.prefill and messages and _is_begun(messages[-1]):
+        raise unsupported("messages", f"{request.model} goes on with no text of its own: end with a user's message")
     body: JsonObject = {
         "model": request.model,
         "max_tokens": _max_tokens(parameters, rule, thinking),
@@ -355,6 +357,13 @@ def _is_old_style(turns: list[JsonObject]) -> bool:
 
 
 _ROLES = {"user": "user", "tool": "user", "assistant": "assistant", "system": "system", "developer": "system"}
+
+
+def _is_begun(turn: JsonObject) -> bool:
+    """Whether a last turn is the beginning of an answer. One with the vendor's own tools in it is a turn to resume."""
+    content = turn["content"]
+    is_text = isinstance(content, str) or all(block.get("type") == "text" for block in content)
+    return turn["role"] == "assistant" and is_text
 
 
 def _trim_prefill(turns: list[JsonObject]) -> None:
