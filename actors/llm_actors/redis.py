@@ -44,8 +44,11 @@ class RedisServer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """
 
     url: Secret
+    """`redis://`, `rediss://` (TLS) or `unix://PATH`; with a password in it, write `env:NAME` or `file:PATH`."""
     prefix: Annotated[str, Meta(pattern="^[A-Za-z0-9_.:-]{1,64}$")] = "llm-runtime"
+    """What all keys in Redis begin with. Processes with the same prefix share their limits."""
     timeout_s: Annotated[float, Meta(gt=0, le=5)] = 0.1
+    """For one command; what a request may wait for a server that has just stopped answering."""
 
     @property
     def name(self) -> str:

@@ -91,15 +91,19 @@ class ModelRule(msgspec.Struct, frozen=True, kw_only=True):
     signed_calls: bool = False
     """Whether a tool call in the history must bear a signature."""
     vision: bool | None = None
+    """Whether it takes images."""
     documents: bool | None = None
+    """Whether it takes documents (PDF)."""
     audio: bool | None = None
-    """Whether it takes pictures, documents (PDF) and sound; ``None``: not known."""
+    """Whether it takes sound. ``None``, here and in the two above: not known."""
     draws: bool = False
     """Whether it answers a conversation with pictures."""
     base64_vectors: bool = True
     """Whether its embeddings can be had in base64, a third of the size, where the vendor has that."""
     context_window: int | None = None
+    """How many tokens it takes, prompt and response together."""
     max_output_tokens: int | None = None
+    """How many tokens a response may have."""
 
     @property
     def reasons_with_tools(self) -> bool:

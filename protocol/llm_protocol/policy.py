@@ -22,13 +22,18 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """
 
     connect: Seconds = 10.0
+    """For name lookup, TCP and TLS."""
     first_token: Seconds = 60.0
+    """From the start of an attempt to the first content of a streamed response."""
     idle: Seconds = 60.0
+    """The longest silence between two pieces of content of a stream; pings do not count."""
     total: Seconds = 600.0
+    """For one whole attempt."""
 
 
 PROVIDER_WAIT_SECONDS = 30.0
 CALLER_WAIT_SECONDS = 1.0
+"""`Limits.wait_s` where nothing says."""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -38,13 +43,17 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """
 
     requests_per_minute: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)] | None = None
+    """The most requests in any 60 seconds; omitted: no limit."""
     tokens_per_minute: Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000)] | None = None
+    """The most tokens in any 60 seconds, in and out; omitted: no limit."""
     max_concurrency: Annotated[int, msgspec.Meta(ge=1, le=100_000)] | None = None
+    """The most requests in flight at once; omitted: 256 for a provider, no limit for a caller."""
     burst: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.25
     """The share of a minute's requests, and of its tokens, that one second may take; one request at least."""
     wait_s: Seconds | None = None
-    """The longest wait for these limits, a vendor's Retry-After included; by default `PROVIDER_WAIT_SECONDS` for a
-    provider's and `CALLER_WAIT_SECONDS` for a caller's. What would wait longer is refused at once."""
+    """The longest wait for these limits, a vendor's Retry-After included. What would wait longer is refused at once.
+    Omitted: 30 for a provider's limits, 1 for a caller's.
+    """
 
     @property
     def is_limited(self) -> bool:
@@ -61,10 +70,15 @@ class AnswerLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """
 
     chat: Megabytes = 3.0
+    """A whole chat response."""
     completion: Megabytes = 3.0
+    """A whole completion."""
     code_generation: Megabytes = 3.0
+    """A whole response to a code request."""
     embedding: Megabytes = 64.0
+    """A response with embeddings."""
     image_generation: Megabytes = 64.0
+    """A response with images, also of a chat model that draws."""
 
     def bytes_for(self, request_type: str) -> int:
         """The limit for requests of this type, in bytes."""
@@ -79,9 +93,11 @@ class CachePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """
 
     enabled: bool = False
+    """Whether responses are kept where neither request, route nor provider says."""
     memory_mb: Annotated[float, msgspec.Meta(ge=0, le=65_536)] = 64.0
     """Millions of bytes in memory; 0: only the file."""
     path: Annotated[str, msgspec.Meta(min_length=1)] | None = None
+    """A file that outlives the process and may be shared by several; omitted: memory only."""
     file_mb: Annotated[float, msgspec.Meta(ge=1, le=1_048_576)] = 256.0
     """Millions of bytes in the file, its journal of a few megabytes apart."""
     ttl_s: CacheSeconds = 3600.0
@@ -94,8 +110,11 @@ class Attempts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """
 
     max: Annotated[int, msgspec.Meta(ge=1, le=10)] = 3
+    """How often one provider is asked, the first time included."""
     wait_min_s: Seconds = 4.0
+    """The shortest wait before a retry. Waits are drawn from a window that starts here and doubles."""
     wait_max_s: Seconds = 10.0
+    """The longest wait before a retry."""
 
     def __post_init__(self) -> None:
         if self.wait_min_s > self.wait_max_s:
@@ -154,6 +173,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     candidates: Annotated[tuple[Name, ...], msgspec.Meta(max_length=32)] = ()
     """Models to choose from, as ``provider/model``."""
     strategy: Strategy | None = None
+    """How models are asked: one alone, one after the other, or several at once. Omitted: ``fallback``."""
     select: Select | None = None
     """How the candidates are put in order."""
     shares: dict[Name, Annotated[float, msgspec.Meta(gt=0, le=1_000_000)]] | None = None
@@ -161,12 +181,17 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     on_broken_stream: OnBrokenStream | None = None
     """What happens when a stream breaks after tokens were delivered."""
     deadline_s: Seconds | None = None
+    """For the whole request, from its acceptance on; omitted: 600."""
     timeouts: TimeoutsPatch | None = None
+    """Replaces some of the providers' timeouts."""
     attempts: AttemptsPatch | None = None
+    """Replaces some of `[attempts]`."""
     cache: CacheMode | None = None
+    """Whether a kept response may be the answer: never, yes, or no but keep the new one."""
     hedge: bool | None = None
     """Ask a second provider when the first is slower than it usually is."""
     priority: Annotated[int, msgspec.Meta(ge=PRIORITIES[0], le=PRIORITIES[1])] | None = None
+    """Who is served first where requests wait: 0 before 9; omitted: 5."""
 
     # What follows is for the strategies that ask several models; see docs/orchestration.md.
     members: Annotated[tuple[Name, ...], msgspec.Meta(max_length=MAX_MEMBERS)] | Members | None = None

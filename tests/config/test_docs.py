@@ -11,6 +11,7 @@ from llm_protocol.model_facts import Capabilities
 from llm_protocol.policy import Attempts, CachePolicy, Limits, Policy, Timeouts
 from llm_protocol.vendors import VENDORS
 from llm_runtime.config import ConfigError, CrossModel, Key, Provider, ProviderCache, Selection, Server, parse
+from support.reference import sections
 
 TEXT = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
 [EXAMPLE] = re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)
@@ -51,6 +52,13 @@ def test_the_example_is_valid_and_shows_the_defaults(tmp_path: Path) -> None:
 def test_every_key_is_in_the_example(section: type[msgspec.Struct]) -> None:
     names = {field.name for field in msgspec.structs.fields(section)}
     assert {name for name in names if not re.search(rf"\b{name}\b", EXAMPLE)} == set()
+
+
+def test_every_key_is_described() -> None:
+    """In the reference, which is made from the structs: by a docstring below the field."""
+    found = {f"{path}.{entry.name}": entry.meaning for path, entries in sections() for entry in entries}
+    assert len(found) > 100
+    assert {name for name, meaning in found.items() if not meaning} == set()
 
 
 def test_the_vendors_are_those_of_the_table() -> None:

@@ -11,6 +11,7 @@ from llm_protocol.vendors import VENDORS
 from llm_runtime.fake import FakeProvider
 from support.bounds import page as limits_page
 from support.offers import TITLES, TYPES, offer
+from support.reference import page as configuration_reference
 from support.walk import as_written, walks
 from support.walk import page as walk_page
 
@@ -119,7 +120,9 @@ def documents() -> dict[Path, str]:
     return {
         ROOT / "docs" / "failures.md": failures(),
         ROOT / "docs" / "limits.md": limits_page(),
-        configuration: with_block(configuration.read_text(), "vendors", vendors()),
+        configuration: with_block(
+            with_block(configuration.read_text(), "vendors", vendors()), "reference", configuration_reference()
+        ),
         fake: with_block(fake.read_text(), "mounts", mounts()),
         readme: with_block(readme.read_text(), "providers", providers()),
     }

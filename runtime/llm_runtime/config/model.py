@@ -28,8 +28,11 @@ class Selection(Section, frozen=True, kw_only=True):
     """``[selection]``: what a candidate's score is made of. Only the proportions matter."""
 
     performance_weight: Weight = 0.5
+    """How much latency counts."""
     cost_weight: Weight = 0.3
+    """How much the price counts."""
     availability_weight: Weight = 0.2
+    """How much recent failures count."""
 
     def __post_init__(self) -> None:
         if not self.performance_weight + self.cost_weight + self.availability_weight:
@@ -47,6 +50,7 @@ class Key(Section, frozen=True, kw_only=True):
     """``[keys.NAME]``: a caller of the daemon."""
 
     secret: Secret
+    """What the caller sends as its key."""
     limits: Limits = Limits()
     """What this caller may ask for, whoever answers."""
     models: Annotated[tuple[Line, ...], Meta(min_length=1)] | None = None
@@ -59,7 +63,9 @@ class ProviderCache(Section, frozen=True, kw_only=True):
     """``[providers.NAME.cache]``: what differs from ``[cache]`` for this provider's answers; ``None``: nothing."""
 
     enabled: bool | None = None
+    """Whether this provider's responses are kept; omitted: as in `[cache]`."""
     ttl_s: CacheSeconds | None = None
+    """How old they may be; omitted: as in `[cache]`."""
 
 
 class Provider(Section, frozen=True, kw_only=True):
@@ -70,11 +76,15 @@ class Provider(Section, frozen=True, kw_only=True):
     """
 
     kind: Line
-    """One of `Config.vendors`."""
+    """The vendor: one of the table above, or one that an installed package or the program adds."""
     enabled: bool = True
+    """Whether it is started. The key of a provider that is not need not exist."""
     base_url: Line | None = None
+    """The address of the API; omitted: the vendor's own."""
     api_key: Secret | None = None
+    """The key the vendor gave you."""
     models: tuple[Line, ...] = ()
+    """All models to offer; the first is its default. Omitted: the vendor is asked for its list."""
     ca_file: Line | None = None
     """Certificates to trust for this provider instead of the system's."""
     limits: Limits = Limits()

@@ -91,7 +91,9 @@ class Server(ServerLimits, frozen=True, kw_only=True):
     """``[server]``: where the daemon listens. Port 0 is any free port."""
 
     host: Line = "127.0.0.1"
+    """The address to listen on. Any but loopback needs a key and TLS (docs/how-to/keys.md)."""
     port: Port = 8080
+    """The port to listen on; 0: any that is free."""
     drain_s: Annotated[float, Meta(ge=0, le=86_400)] = 30.0
     """How long running answers may go on after the first SIGTERM."""
     allowed_origins: tuple[Line, ...] = ()
