@@ -11,6 +11,8 @@ import pytest
 
 from llm_actors.testing import no_open_ends, nothing_left
 
+pytest.register_assert_rewrite("support.conformance", "support.streams")
+
 pytest_plugins = ["support.time_limit"]
 
 # The one profile of all property tests. No deadline per example: on a busy machine it says nothing about the code.

@@ -30,7 +30,9 @@ class Started(msgspec.Struct, frozen=True, kw_only=True, tag="started"):
 
 
 class ItemStarted(msgspec.Struct, frozen=True, kw_only=True, tag="item_started"):
-    """Item ``index`` (from 0, in order of appearance) begins. ``id`` and ``name`` are a tool call's."""
+    """Item ``index`` (from 0, in order of appearance) begins. ``id`` is a tool call's, or the vendor's of reasoning;
+    ``name`` is a tool call's.
+    """
 
     index: int
     kind: ItemKind

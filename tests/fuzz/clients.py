@@ -32,7 +32,7 @@ from llm_runtime.server.client_events import (
 from llm_runtime.server.engine import admitted
 from llm_runtime.server.http_error import HttpError
 from llm_runtime.server.stored import RESPONSES
-from support.recorded import FOLDER, Recording
+from support.transcripts import FOLDER, Recording
 
 CHAT, RESPONSE, CLAUDE, GEMINI, COHERE = SERVERS
 DOORS: tuple[tuple[ServerDialect, str], ...] = (

@@ -32,8 +32,8 @@ from llm_protocol.wires.cohere import Cohere, CohereServer
 from llm_protocol.wires.gemini import Gemini, GeminiServer
 from llm_protocol.wires.openai_chat import CEREBRAS, OPENAI, OpenAIChat, OpenAIChatServer
 from llm_protocol.wires.responses import OpenAIResponses, OpenAIResponsesServer
-from support.recorded import FOLDER, Recording
 from support.streams import check_order
+from support.transcripts import FOLDER, Recording
 
 CLIENTS: tuple[ClientDialect, ...] = (
     OpenAIChat(OPENAI),

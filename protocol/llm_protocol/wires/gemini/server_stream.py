@@ -125,6 +125,8 @@ def _last_chunk(response: LLMResponse, response_id: str, parts: list[JsonObject]
     usage, more = _usage(response.usage or Usage()), kept.get("usage", {})
     if TOKENS_DETAILS in more:
         usage.pop(TOKENS_DETAILS, None)  # the vendor's say more
+    if isinstance(tools := more.get("toolUsePromptTokenCount"), int):
+        usage["promptTokenCount"] -= tools  # ours counts them too; readers add the two
     chunk["usageMetadata"] = filled(usage, more)
     chunk["modelVersion"] = response.model
     chunk["responseId"] = response_id
