@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TypeAlias, TypedDict, TypeVar, cast, get_args
 
 import msgspec
 
 from llm_protocol.codec.fields import bad_request, typed
 from llm_protocol.content import HostedTool, JsonObject, Message, Part, ResponseFormat, Role, Tool, ToolChoice
+from llm_protocol.errors import BadRequestError
 from llm_protocol.policy import Policy
 from llm_protocol.requests import ChatRequest, LLMRequest, Parameters
 
@@ -84,13 +85,25 @@ def split(options: Options) -> JsonObject:
     return {name: getattr(request, name) for name in (*given, "parameters")}
 
 
-def checked(request: Request) -> Request:
-    """The request, with what a program may get wrong in it checked as a client's is. Raises `BadRequestError`."""
+def checked(request: Request, dialects: Collection[str]) -> Request:
+    """The request, with what a program may get wrong in it checked as a client's is. ``dialects`` are the keys that
+    ``parameters.extra`` may have. Raises `BadRequestError`.
+    """
+    for name in request.parameters.extra:
+        if name not in dialects:
+            raise _no_dialect(name, dialects)
     if request.deadline_s is not None and not request.deadline_s <= LONGEST_DEADLINE_SECONDS:
         raise bad_request("deadline_s", f"deadline_s is a number of seconds, at most {LONGEST_DEADLINE_SECONDS:,}")
     if request.policy is None:
         return request
     return msgspec.structs.replace(request, policy=typed(msgspec.to_builtins(request.policy), Policy, "policy"))
+
+
+def _no_dialect(name: str, dialects: Collection[str]) -> BadRequestError:
+    from llm_protocol.codec.wording import suggestion  # only mistakes need it
+
+    known, where = sorted(dialects), f"parameters.extra.{name[:64]}"
+    return bad_request(where, f"{where}: not one of {', '.join(known)}{suggestion(name, known)}")
 
 
 def as_messages(messages: Messages) -> tuple[Message, ...]:

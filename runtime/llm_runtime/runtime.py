@@ -126,7 +126,7 @@ class Runtime(RequestMethods[ResponseStream]):
         """
         if not self._open:
             raise ShuttingDownError("the runtime is not running")
-        request = checked(request)
+        request = checked(request, self._tree.dialects)
         started_at = trio.current_time() if since is None else since
         deadline_s = self.deadline_s(request)
 

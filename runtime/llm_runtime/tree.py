@@ -34,6 +34,7 @@ from llm_actors.orchestrator import Orchestrator, OrchestratorMessage, Orchestra
 from llm_actors.selector import CostOf, Selector, Weights, selector_child
 from llm_protocol.codec.chat_adapter import offered
 from llm_protocol.policy import CachePolicy
+from llm_protocol.wires import DIALECTS
 from llm_runtime.config import Config
 from llm_runtime.providers import Supervised
 
@@ -63,6 +64,8 @@ class Tree:
     ) -> None:
         self._providers = {each.spec.name: each.spec for each in providers}
         self._supervisors = {each.spec.name: each.supervisor for each in providers}
+        self.dialects = frozenset((*DIALECTS, *(each.spec.dialect.name for each in providers)))
+        """The keys that ``Parameters.extra`` may have."""
         self.catalog = _catalog(providers)
         self.selector = Selector(cost_of)
         limits = {name: p.limits for name, p in config.enabled.items() if p.limits.is_limited}

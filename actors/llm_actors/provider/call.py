@@ -27,6 +27,7 @@ from llm_actors.threads import run_large
 from llm_actors.transport import BodyTooLarge, Broken, HttpResponse, Transport, TransportError
 from llm_protocol.codec.chat_adapter import spoken
 from llm_protocol.codec.code_fences import CodeFenceStripper
+from llm_protocol.codec.own_parameters import with_own_parameters
 from llm_protocol.dialect import RateLimits, StreamDecoder, WireResponse
 from llm_protocol.errors import LLMClientError
 from llm_protocol.events import CONTENT, TERMINAL, Event, Failed, Finished, Started, UsageReported
@@ -155,6 +156,7 @@ class ProviderCall:
 
     async def _exchange(self, request: AnyRequest, stream: bool) -> Finished | Failed:
         dialect = self._spec.dialect
+        request = with_own_parameters(request, dialect.name)
         refuse_unseen(dialect.rules.of(request.model), request)
         said = spoken(request, dialect.request_types)
         if isinstance(request, CodeRequest):

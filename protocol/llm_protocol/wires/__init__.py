@@ -85,6 +85,9 @@ def _cohere_server(_: VendorProfile) -> ServerDialect:
     return CohereServer()
 
 
+DIALECTS: Final = ("openai_chat", "openai_responses", "anthropic", "gemini", "cohere", "cerebras")
+"""The names of the dialects that are shipped: the keys of ``Parameters.extra``."""
+
 OPENAI_CHAT: Final = WireFormat("openai_chat", _openai_chat_client, _openai_chat_server)
 RESPONSES: Final = WireFormat("responses", _responses_client, _responses_server)
 ANTHROPIC: Final = WireFormat("anthropic", _anthropic_client, _anthropic_server, versioned_paths=True)

@@ -1,0 +1,111 @@
+"""Parameters that stand in ``extra`` under a wire's own name for one of ours.
+
+Said twice, a parameter could reach the vendor twice: two caps for the answer, or a ``top_p`` under an API version that
+refuses it. So what ``extra`` says becomes the parameter itself before the request is adapted and encoded, and where the
+parameter is set, it wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from llm_protocol.codec.fields import typed
+from llm_protocol.content import JsonObject
+from llm_protocol.requests import AnyRequest, ChatRequest, CompletionRequest, Parameters
+
+R = TypeVar("R", bound=AnyRequest)
+
+_SAME: Final = ("temperature", "top_p")
+_OPENAI: Final = {
+    **{
+        name: name
+        for name in (
+            *_SAME,
+            "stop",
+            "frequency_penalty",
+            "presence_penalty",
+            "seed",
+            "reasoning_effort",
+            "parallel_tool_calls",
+        )
+    },
+    "max_completion_tokens": "max_output_tokens",
+    "max_tokens": "max_output_tokens",
+}
+
+NAMES: Final[Mapping[str, Mapping[str, str]]] = {
+    "openai_chat": _OPENAI,
+    "cerebras": _OPENAI,
+    "openai_responses": {name: name for name in (*_SAME, "max_output_tokens", "parallel_tool_calls")},
+    "anthropic": {
+        **{name: name for name in (*_SAME, "top_k")},
+        "max_tokens": "max_output_tokens",
+        "stop_sequences": "stop",
+    },
+    "cohere": {
+        **{name: name for name in ("temperature", "frequency_penalty", "presence_penalty", "seed")},
+        "p": "top_p",
+        "k": "top_k",
+        "max_tokens": "max_output_tokens",
+        "stop_sequences": "stop",
+    },
+}
+"""By dialect: its own names of our parameters."""
+
+_GEMINI: Final = {
+    "temperature": "temperature",
+    "topP": "top_p",
+    "topK": "top_k",
+    "maxOutputTokens": "max_output_tokens",
+    "stopSequences": "stop",
+    "frequencyPenalty": "frequency_penalty",
+    "presencePenalty": "presence_penalty",
+    "seed": "seed",
+}
+_THINKING: Final = (("thinkingLevel", "reasoning_effort"), ("thinkingBudget", "reasoning_budget"))
+
+
+def with_own_parameters(request: R, dialect: str) -> R:
+    """The request in which ``extra[dialect]`` says nothing that is a parameter. Raises `BadRequestError` for a value
+    that the parameter cannot have.
+    """
+    parameters = request.parameters
+    extra = parameters.extra.get(dialect)
+    if not extra or not isinstance(request, ChatRequest | CompletionRequest):
+        return request
+    if dialect == "gemini":
+        found, rest = _of_gemini(extra, parameters)
+    else:
+        names = NAMES.get(dialect, {})
+        found = {names[name]: value for name, value in extra.items() if name in names}
+        rest = {name: value for name, value in extra.items() if name not in names}
+    if len(rest) == len(extra) and not found:
+        return request
+    return msgspec.structs.replace(request, parameters=_with(parameters, found, dialect, rest))
+
+
+def _with(parameters: Parameters, found: JsonObject, dialect: str, rest: JsonObject) -> Parameters:
+    unset = {
+        name: value for name, value in found.items() if value is not None and getattr(parameters, name) in (None, ())
+    }
+    if isinstance(unset.get("stop"), str):
+        unset["stop"] = [unset["stop"]]
+    said = typed(unset, Parameters, f"parameters.extra.{dialect}")
+    changes: dict[str, Any] = {name: getattr(said, name) for name in unset}
+    return msgspec.structs.replace(parameters, **changes, extra={**parameters.extra, dialect: rest})
+
+
+def _of_gemini(extra: JsonObject, parameters: Parameters) -> tuple[JsonObject, JsonObject]:
+    """Most of Gemini's stand inside ``generationConfig``; of a level and a budget for thinking only one may be said."""
+    config = extra.get("generationConfig")
+    if not isinstance(config, dict):
+        return {}, extra
+    found = {ours: config[name] for name, ours in _GEMINI.items() if name in config}
+    rest = {name: value for name, value in config.items() if name not in _GEMINI}
+    thinking = rest.get("thinkingConfig")
+    if isinstance(thinking, dict) and any(getattr(parameters, ours) is not None for _, ours in _THINKING):
+        rest["thinkingConfig"] = {name: value for name, value in thinking.items() if name not in dict(_THINKING)}
+    return found, {**extra, "generationConfig": rest} if rest != config else extra
