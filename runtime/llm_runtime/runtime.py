@@ -16,7 +16,7 @@ from llm_actors.cache import snapshot as cache_snapshot
 from llm_actors.catalog import refresh
 from llm_actors.kernel import ChildSpec, KernelError, TreeNode, running
 from llm_actors.limiter import snapshot as limiter_snapshot
-from llm_actors.orchestrator import ranked, submit
+from llm_actors.orchestrator import accept, ranked
 from llm_actors.provider import count_tokens
 from llm_actors.run import Judge, Run
 from llm_actors.selector import Ranking
@@ -141,7 +141,7 @@ class Runtime(RequestMethods[ResponseStream]):
                 started_at=started_at,
                 deadline_s=deadline_s,
             )
-            await submit(self._tree.orchestrator, run)
+            await accept(self._tree.orchestrator, run)
             return run
 
         try:

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from llm_actors.limiter import LimiterMessage
-from llm_actors.orchestrator import Orchestrator, OrchestratorMessage, submit
+from llm_actors.orchestrator import Orchestrator, OrchestratorMessage, accept
 from llm_actors.run import Run
 from llm_actors.testing import MovingClock, ScriptedPeer, alone
 from llm_protocol.content import Message
@@ -70,7 +70,7 @@ async def test_while_a_model_list_is_fetched(how: str) -> None:
 async def test_while_it_waits_for_the_orchestrator(moving_clock: MovingClock) -> None:
     orchestrator: ScriptedPeer[OrchestratorMessage] = ScriptedPeer("orchestrator")
     run = Run(ChatRequest(model="m", messages=HELLO), stream=True, deadline_s=1)
-    error = await refused(lambda: submit(orchestrator.ref, run), 1)
+    error = await refused(lambda: accept(orchestrator.ref, run), 1)
     assert error.failure.kind is FailureKind.DEADLINE
 
 
@@ -79,7 +79,7 @@ async def test_it_counts_from_the_acceptance_of_what_waited_elsewhere(moving_clo
         began = trio.current_time()
         await trio.sleep(3)
         run = Run(w.request(deadline_s=5), stream=True, started_at=began)
-        await submit(w.tree.orchestrator, run)
+        await accept(w.tree.orchestrator, run)
         asked = await w.see(run, began)
         assert asked.failure is not None
         assert asked.failure.kind is FailureKind.DEADLINE
@@ -99,7 +99,7 @@ async def test_a_crash_before_it_is_accepted_is_an_internal_error_at_once(
     async with world(a=[saying("fine")]) as w:
         with caplog.at_level(logging.ERROR):
             async with alone(Orchestrator(w.tree.services, Broken())) as lone:  # type: ignore[arg-type]
-                error = await refused(lambda: submit(lone.ref, Run(w.request(), stream=True)), 0)
+                error = await refused(lambda: accept(lone.ref, Run(w.request(), stream=True)), 0)
         assert isinstance(error, InternalError)
         assert w.tree.services.meter.refused["internal"] == 1
         assert "crashed" in caplog.text
@@ -169,7 +169,7 @@ async def test_while_a_service_does_not_answer(moving_clock: MovingClock, servic
             for cache in ("read", "refresh"):
                 began = trio.current_time()
                 run = Run(w.request(deadline_s=1, cache=cache), stream=True)
-                await submit(lone.ref, run)
+                await accept(lone.ref, run)
                 asked = await w.see(run, began)
                 assert asked.took < 1 + SOON
                 if service == "limiter":

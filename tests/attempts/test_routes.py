@@ -7,7 +7,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from llm_actors.orchestrator import submit
+from llm_actors.orchestrator import accept
 from llm_actors.run import Run
 from llm_protocol.content import Message
 from llm_protocol.errors import ModelNotFoundError
@@ -106,7 +106,7 @@ async def test_candidates_are_compared_for_the_request_at_hand(autojump_clock: M
         long = (Message.of("user", "word " * 40_000),)
         limited = msgspec.structs.replace(plain.parameters, max_output_tokens=7)
         run = Run(msgspec.structs.replace(plain, messages=long, parameters=limited), stream=True)
-        await submit(w.tree.orchestrator, run)
+        await accept(w.tree.orchestrator, run)
         asked = await w.see(run, trio.current_time())
 
     assert asked.decision["expected_tokens"] == {"input": pytest.approx(50_000, rel=0.01), "output": 7}
@@ -130,7 +130,7 @@ async def test_sticky_tells_conversations_apart_that_begin_with_the_same_instruc
         for number in range(20):
             messages = (instructions, Message.of("user", f"Question {number}"))
             run = Run(msgspec.structs.replace(plain, messages=messages), stream=True)
-            await submit(w.tree.orchestrator, run)
+            await accept(w.tree.orchestrator, run)
             providers.add((await w.see(run, 0.0)).response.provider)
 
     assert providers == {"a", "b"}

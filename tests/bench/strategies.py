@@ -14,7 +14,7 @@ import trio
 from trio.testing import MockClock
 
 from llm_actors.kernel import running
-from llm_actors.orchestrator import submit
+from llm_actors.orchestrator import accept
 from llm_actors.run import Run
 from llm_protocol.content import Message
 from llm_protocol.policy import Policy
@@ -84,7 +84,7 @@ async def ask(made: Tree, policy: Policy) -> tuple[LLMResponse, float]:
     """One answer and how long it took, in virtual seconds."""
     began = trio.current_time()
     run = Run(ChatRequest(messages=(Message.of("user", QUESTION),), policy=policy), stream=True)
-    await submit(made.orchestrator, run)
+    await accept(made.orchestrator, run)
     with run.follow() as follower:
         while await follower.next():
             pass

@@ -14,7 +14,8 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from llm_actors.kernel import Backoff, Intensity, MailboxSpec, Parked, Supervisor, running
-from llm_actors.limiter import LimiterRef, Reservation, limiter_child, observe, reserve, statistics
+from llm_actors.limiter import LimiterRef, Reservation, limiter_child, reserve, statistics
+from llm_actors.limiter.messages import Leave
 from llm_actors.limiter.reservation import LEASE_GRACE, LEASE_SECONDS
 from llm_actors.limiter.window import KEEP_SECONDS
 from llm_actors.testing import Crash, Fault, cancel_at_every_checkpoint, with_faults
@@ -238,7 +239,7 @@ async def test_lim_02_a_crash_keeps_the_leases_and_costs_waiters_only_their_plac
             for name in ("b", "c"):
                 nursery.start_soon(wait_for, name)
             await wait_all_tasks_blocked()
-            observe(ref, "a", RateLimits())  # the fourth message: the actor crashes
+            ref.cast(Leave(0))  # the fourth message: the actor crashes
             await wait_all_tasks_blocked()
             assert (await statistics(ref)).waiting == 2
             assert (await statistics(ref)).providers["a"].in_flight == 1
@@ -268,7 +269,7 @@ async def test_lim_02_what_ends_while_the_limiter_is_parked_has_ended_when_it_is
     async with running(parking):
         ref = parking.ref(spec)
         ended, held = [await reserve(ref, ("a",), tokens=1) for _ in range(2)]
-        observe(ref, "a", RateLimits())
+        ref.cast(Leave(0))
         await wait_all_tasks_blocked()
         assert parking.parked
         ended.settle(None)
@@ -302,7 +303,7 @@ async def test_a_reservation_that_waits_survives_any_number_of_crashes_over_othe
             for crashes in range(1, 7):
                 assert ended == []
                 while parking.tree().children[0].mailbox.accepted < 3 * crashes:
-                    observe(ref, "a", RateLimits())
+                    ref.cast(Leave(0))
                     await wait_all_tasks_blocked()
         assert ended == ["parked"]
         assert trio.current_time() == begun
@@ -346,7 +347,7 @@ async def test_lim_02_a_restart_remembers_what_was_used(autojump_clock: MockCloc
         begun = trio.current_time()
         for _ in range(20):
             (await reserve(ref, ("a",), tokens=1)).settle(None)
-        observe(ref, "a", RateLimits())
+        ref.cast(Leave(0))
         await wait_all_tasks_blocked()
         with trio.fail_after(90):
             await reserve(ref, ("a",), tokens=1)
@@ -398,7 +399,8 @@ async def test_lim_04_several_limiters_do_not_come_back_in_step(autojump_clock: 
     ends = set()
     for _ in range(5):
         async with limiter({"a": NONE}) as ref:
-            observe(ref, "a", RateLimits(requests_remaining=0, requests_reset_s=20.0))
+            with await reserve(ref, ("a",), tokens=1) as room:
+                room.settle(None, RateLimits(requests_remaining=0, requests_reset_s=20.0))
             begun = trio.current_time()
             await reserve(ref, ("a",), tokens=1)
             ends.add(trio.current_time() - begun)

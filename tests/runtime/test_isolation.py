@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from llm_actors.kernel import running
-from llm_actors.orchestrator import submit
+from llm_actors.orchestrator import accept
 from llm_actors.provider import Endpoint, ProviderSpec
 from llm_actors.run import Run
 from llm_protocol.content import Message
@@ -66,7 +66,7 @@ async def tree(slow: Peer, fast: Peer) -> AsyncIterator[Tree]:
 async def ask(made: Tree, model: str, text: str = "hi", attempts: int = 1, deadline_s: float | None = None) -> Run:
     once = Policy(attempts=AttemptsPatch(max=attempts), deadline_s=deadline_s)
     run = Run(ChatRequest(model=model, messages=(Message.of("user", text),), policy=once), stream=True)
-    await submit(made.orchestrator, run)
+    await accept(made.orchestrator, run)
     with run.follow() as follower:
         while await follower.next():
             pass
@@ -115,7 +115,7 @@ async def test_a_run_is_refused_when_the_orchestrator_stops_and_its_log_stays_em
             pass
         run = Run(ChatRequest(model="good/m", messages=(Message.of("user", "hi"),)), stream=True)
         with pytest.raises(LLMClientError) as caught:
-            await submit(made.orchestrator, run)
+            await accept(made.orchestrator, run)
 
     assert caught.value.failure.kind is FailureKind.SHUTTING_DOWN
     assert msgspec.json.encode(run.log.events) == b"[]"

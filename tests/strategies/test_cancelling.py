@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import trio
 
-from llm_actors.orchestrator import submit
+from llm_actors.orchestrator import accept
 from llm_actors.run import Run
 from llm_actors.testing import cancel_at_every_checkpoint
 from llm_protocol.content import Message
@@ -37,7 +37,7 @@ def test_gen_04_cancelled_at_every_checkpoint_nothing_is_left(how: dict[str, Any
             run = Run(ChatRequest(messages=(Message.of("user", "hi"),), policy=policy), stream=True)
             with scope:
                 try:
-                    await submit(w.tree.orchestrator, run)
+                    await accept(w.tree.orchestrator, run)
                     with run.follow() as follower:
                         while await follower.next():
                             pass

@@ -7,7 +7,7 @@ from typing import Any
 import trio
 
 from llm_actors.kernel import running
-from llm_actors.orchestrator import submit
+from llm_actors.orchestrator import accept
 from llm_actors.provider import Endpoint, ProviderSpec
 from llm_actors.run import Run
 from llm_protocol.content import Message
@@ -55,7 +55,7 @@ async def test_a_crash_of_one_members_actor_leaves_the_others_streams_untouched(
         )
         async with running(tree.root):
             run = Run(ChatRequest(messages=(Message.of("user", "hi"),), policy=policy), stream=True)
-            await submit(tree.orchestrator, run)
+            await accept(tree.orchestrator, run)
             with trio.fail_after(5), run.follow() as follower:
                 while await follower.next():
                     pass

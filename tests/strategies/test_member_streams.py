@@ -12,7 +12,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from llm_actors.orchestrator import submit
+from llm_actors.orchestrator import accept
 from llm_actors.run import Run
 from llm_protocol.content import Message
 from llm_protocol.events import MemberDelta, MemberDone, MemberEvent, MemberFailed, MemberStarted, TextDelta
@@ -228,7 +228,7 @@ async def test_what_members_say_leaves_room_for_the_answer(autojump_clock: MockC
         policy = Policy(strategy="panel", members=w.candidates, stream_members=True)
         request = ChatRequest(messages=(Message.of("user", "hi"),), policy=policy)
         run = Run(request, stream=True, log_limit_bytes=20_000)
-        await submit(w.tree.orchestrator, run)
+        await accept(w.tree.orchestrator, run)
         asked = await w.see(run, trio.current_time())
         await w.settled()
 

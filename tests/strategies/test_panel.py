@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from llm_actors.orchestrator import submit
+from llm_actors.orchestrator import accept
 from llm_actors.run import Run
 from llm_protocol.failures import FailureKind
 from llm_protocol.policy import Attempts, Policy, Timeouts
@@ -325,7 +325,7 @@ async def test_an_embedding_cannot_be_asked_of_a_panel(autojump_clock: MockClock
     async with world(a=[saying("x")], b=[saying("y")]) as w:
         policy = Policy(strategy="panel", members=w.candidates)
         run = Run(EmbeddingRequest(inputs=("x",), policy=policy), stream=False)
-        await submit(w.tree.orchestrator, run)
+        await accept(w.tree.orchestrator, run)
         asked = await w.see(run, trio.current_time())
 
         assert asked.failure is not None

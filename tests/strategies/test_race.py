@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from llm_actors.orchestrator import submit
+from llm_actors.orchestrator import accept
 from llm_actors.run import Run
 from llm_protocol.embedding import Embedding
 from llm_protocol.failures import FailureKind
@@ -64,7 +64,7 @@ async def test_vectors_can_be_raced_for(autojump_clock: MockClock) -> None:
     async with world(a=[stall()], b=[vectors]) as w:
         policy = Policy(strategy="race", members=w.candidates)
         run = Run(EmbeddingRequest(inputs=("x",), policy=policy), stream=False)
-        await submit(w.tree.orchestrator, run)
+        await accept(w.tree.orchestrator, run)
         asked = await w.see(run, trio.current_time())
 
     assert asked.response.embeddings == (Embedding.of((1.0, 2.0)),)

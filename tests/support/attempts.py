@@ -27,7 +27,7 @@ import trio.testing
 from llm_actors.catalog import Candidate
 from llm_actors.kernel import ChildSpec, running
 from llm_actors.limiter import LimiterStatistics, statistics
-from llm_actors.orchestrator import submit
+from llm_actors.orchestrator import accept
 from llm_actors.run import Run
 from llm_protocol.content import Message
 from llm_protocol.dialect import ClientDialect
@@ -296,9 +296,9 @@ class World:
         return run
 
     async def hand_in(self, run: Run) -> None:
-        """Submit ``run``. Raises `LLMClientError`."""
+        """Accept ``run``. Raises `LLMClientError`."""
         self.runs.append(run)
-        await submit(self.tree.orchestrator, run)
+        await accept(self.tree.orchestrator, run)
 
     async def ask(self, *, stream: bool = True, **policy: Any) -> Asked:
         """Ask and wait for the end, whatever it is."""

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import trio
 
-from llm_actors.orchestrator import submit
+from llm_actors.orchestrator import accept
 from llm_actors.run import Judge, Run
 from llm_protocol.content import Message
 from llm_protocol.policy import Policy
@@ -96,7 +96,7 @@ async def start(
         **more,
     )
     run = Run(request, stream=stream, judge=judge)
-    await submit(w.tree.orchestrator, run)
+    await accept(w.tree.orchestrator, run)
     return run
 
 

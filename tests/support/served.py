@@ -9,7 +9,7 @@ from typing import Any
 
 import trio
 
-from llm_actors.orchestrator import submit
+from llm_actors.orchestrator import accept
 from llm_actors.run import Run
 from llm_protocol.requests import AnyRequest
 from llm_runtime.config import Server
@@ -36,7 +36,7 @@ class TreeEngine(FakeEngine):
         assert self.world is not None
         run = Run(request, stream=stream, background=background, response_id=response_id, started_at=since)
         self.runs.append(run)
-        await submit(self.world.tree.orchestrator, run)
+        await accept(self.world.tree.orchestrator, run)
         return run
 
 

@@ -61,7 +61,7 @@ from llm_actors.kernel.serve import serve, serve_concurrently
 from llm_actors.kernel.spec import Actor, ChildSpec, Previous, task_child
 from llm_actors.kernel.strategy import Restart, Strategy
 from llm_actors.kernel.supervisor import Supervisor, SupervisorStatistics, running
-from llm_actors.kernel.tree import ChildStatus, TreeNode, render
+from llm_actors.kernel.tree import ChildStatus, TreeNode
 from llm_actors.kernel.window import Backoff, Intensity
 
 __all__ = [
@@ -110,7 +110,6 @@ __all__ = [
     "TreeNode",
     "again_after_crashes",
     "lineage",
-    "render",
     "running",
     "serve",
     "serve_concurrently",

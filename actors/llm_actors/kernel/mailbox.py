@@ -66,23 +66,13 @@ class MailboxCounters(msgspec.Struct):
     crashes: int = 0
 
 
-class MailboxStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """A moment's view. Counters only grow; `depth`, `waiting` and `in_hand` are gauges."""
+class MailboxStatistics(MailboxCounters, kw_only=True):
+    """A moment's view: the counters, which only grow, and gauges."""
 
     depth: int = 0
     capacity: int = 0
     waiting: int = 0
     in_hand: int = 0
-    accepted: int = 0
-    full: int = 0
-    dropped: int = 0
-    dead_letters: int = 0
-    skipped: int = 0
-    expired: int = 0
-    abandoned: int = 0
-    late_replies: int = 0
-    poisoned: int = 0
-    crashes: int = 0
 
 
 @final

@@ -31,13 +31,3 @@ class TreeNode(msgspec.Struct, frozen=True, kw_only=True):
     last_crash: str
     mailbox: MailboxStatistics
     children: tuple[TreeNode, ...] = ()
-
-
-def render(node: TreeNode, indent: str = "") -> str:
-    """Return the tree as text, one line per child."""
-    line = f"{indent}{node.name}  {node.status.value}  restarts {node.restarts}  up {node.uptime:.1f} s"
-    if node.mailbox.depth:
-        line += f"  mailbox {node.mailbox.depth}/{node.mailbox.capacity}"
-    if node.last_crash:
-        line += f"  last crash: {node.last_crash}"
-    return "\n".join([line, *(render(child, indent + "  ") for child in node.children)])

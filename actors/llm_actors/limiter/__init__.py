@@ -8,7 +8,7 @@ with await reserve(limiter, ("openai", "backup"), tokens=1200, caller="alice") a
 
 from llm_actors.limiter.actor import LimiterActor, limiter_child
 from llm_actors.limiter.messages import LIMITER_MAILBOX, LimiterMessage, LimiterRef
-from llm_actors.limiter.reservation import Reservation, observe, reserve, snapshot, statistics
+from llm_actors.limiter.reservation import Reservation, reserve, snapshot, statistics
 from llm_actors.limiter.statistics import LimiterStatistics, ProviderLimitStatistics
 
 __all__ = [
@@ -20,7 +20,6 @@ __all__ = [
     "ProviderLimitStatistics",
     "Reservation",
     "limiter_child",
-    "observe",
     "reserve",
     "snapshot",
     "statistics",

@@ -31,7 +31,6 @@ from llm_actors.limiter.messages import (
     GetLimiterStatistics,
     Leave,
     LimiterMessage,
-    Observe,
     Reserve,
     Ticket,
 )
@@ -122,9 +121,6 @@ class LimiterActor:
                 self._end(message, now)
             case Leave() as message:
                 self._leave(message, now)
-            case Observe(provider, said):
-                self._books.observe(provider, said, now)
-                self._sharing.paused(provider, now)
             case GetLimiterStatistics() as message:
                 delivery.reply(message, self._measured())
             case _ as never:

@@ -60,16 +60,9 @@ class EndLease(Cast, frozen=True, kw_only=True):
     of_model: bool = False
 
 
-class Observe(Cast, frozen=True):
-    """The headers of ``provider``'s vendor say what is left."""
-
-    provider: str
-    said: RateLimits
-
-
 class GetLimiterStatistics(Call[LimiterStatistics], frozen=True):
     """Say how things are."""
 
 
-LimiterMessage: TypeAlias = Reserve | Leave | EndLease | Observe | GetLimiterStatistics
+LimiterMessage: TypeAlias = Reserve | Leave | EndLease | GetLimiterStatistics
 LimiterRef: TypeAlias = Ref[LimiterMessage]

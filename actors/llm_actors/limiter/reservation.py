@@ -11,7 +11,7 @@ from typing import final
 import trio
 
 from llm_actors.kernel import Cast, KernelError, MailboxFull, again_after_crashes
-from llm_actors.limiter.messages import EndLease, GetLimiterStatistics, Leave, LimiterRef, Observe, Reserve, Ticket
+from llm_actors.limiter.messages import EndLease, GetLimiterStatistics, Leave, LimiterRef, Reserve, Ticket
 from llm_actors.limiter.rate_limiter import Granted
 from llm_actors.limiter.statistics import LimiterStatistics
 from llm_protocol.dialect import RateLimits
@@ -169,11 +169,6 @@ async def _ask(
         ticket.over = Leave(number)
         _tell(limiter, ticket.over)  # it may wait there, or even have been granted in this very moment
         raise
-
-
-def observe(limiter: LimiterRef, provider: str, limits: RateLimits) -> None:
-    """Tell what a vendor's headers said outside of a reservation. Does not wait."""
-    _tell(limiter, Observe(provider, limits))
 
 
 async def statistics(limiter: LimiterRef) -> LimiterStatistics:

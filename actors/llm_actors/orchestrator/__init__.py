@@ -1,6 +1,6 @@
 """The orchestrator: the owner of every run and of every attempt."""
 
-from llm_actors.orchestrator.actor import Orchestrator, OrchestratorMessage, OrchestratorRef, Submit, submit
+from llm_actors.orchestrator.actor import Accept, Orchestrator, OrchestratorMessage, OrchestratorRef, accept
 from llm_actors.orchestrator.load import ProviderLoad
 from llm_actors.orchestrator.metrics import Histogram, Metrics
 from llm_actors.orchestrator.ranked import ranked
@@ -8,6 +8,7 @@ from llm_actors.orchestrator.routing import Routed, Router
 from llm_actors.orchestrator.services import Services
 
 __all__ = [
+    "Accept",
     "Histogram",
     "Metrics",
     "Orchestrator",
@@ -17,7 +18,6 @@ __all__ = [
     "Routed",
     "Router",
     "Services",
-    "Submit",
+    "accept",
     "ranked",
-    "submit",
 ]

@@ -27,24 +27,24 @@ from llm_protocol.failures import Failure, FailureKind
 log = logging.getLogger(__name__)
 
 
-class Submit(Call[None], frozen=True):
+class Accept(Call[None], frozen=True):
     """Take ``run`` on. Answered once it is accepted; from then on everything is said in its log."""
 
     run: Run
 
 
-OrchestratorMessage: TypeAlias = Submit
+OrchestratorMessage: TypeAlias = Accept
 OrchestratorRef: TypeAlias = Ref[OrchestratorMessage]
 
 
-async def submit(orchestrator: OrchestratorRef, run: Run) -> None:
+async def accept(orchestrator: OrchestratorRef, run: Run) -> None:
     """Hand ``run`` over and wait until it is accepted, not until it is answered; no longer than the run's deadline.
 
     Raises `LLMClientError` when it is refused: nothing was done for it then.
     """
     try:
         with trio.CancelScope(deadline=run.scope.deadline):
-            await orchestrator.call(Submit(run))
+            await orchestrator.call(Accept(run))
             return
     except KernelError as exc:
         raise error_for(failure_of(exc, "llm-runtime")) from exc

@@ -10,6 +10,7 @@ from functools import partial
 
 import trio
 
+from llm_actors.kernel import SchedulerInstrument
 from llm_runtime import daemon
 from llm_runtime.cli.logs import start_logging
 from llm_runtime.cli.setup import CHECKOUT, configured
@@ -26,7 +27,15 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     tell = _log if arguments.log_format == "json" else say
     config = configured(arguments.config, environ, tell, change)
     program = os.path.join("bin", "llm-runtime") if CHECKOUT in environ else "llm-runtime"
-    return trio.run(_serve, config, program, tell)
+    if not log.isEnabledFor(logging.DEBUG):
+        return trio.run(_serve, config, program, tell)
+    scheduler = (
+        SchedulerInstrument()
+    )  # two clock readings for each step of each task: for whoever looks for a blocked loop
+    try:
+        return trio.run(_serve, config, program, tell, instruments=[scheduler])
+    finally:
+        log.debug("event loop: %s", scheduler.statistics())
 
 
 def _log(line: str) -> None:

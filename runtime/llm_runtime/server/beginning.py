@@ -42,7 +42,7 @@ async def begin(
     inbound = admitted(caller, create.after(before) if before else create.inbound)
     if options.generate:
         check_calls_are_answered(before, create.input)
-        run = await service.submit(
+        run = await service.start_run(
             inbound.request,
             stream=stream or options.background,
             background=options.background,

@@ -38,7 +38,7 @@ def asking(dialect: Callable[[], ServerDialect]) -> Endpoint:
             )
             del body  # it may be large, and the answer to it take long
             inbound = admitted(exchange.caller, decoded)
-            run = await exchange.service.submit(_tellable(inbound.request), stream=inbound.stream)
+            run = await exchange.service.start_run(_tellable(inbound.request), stream=inbound.stream)
         except LLMClientError as exc:
             await exchange.reply(encode_failure(spoken, exc.failure, inbound))
         else:

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
 
-from llm_actors.kernel.trace import exception_site
 from llm_actors.run import Run
 from llm_actors.selector import Ranking
 from llm_protocol.codec.fields import typed
 from llm_protocol.dialect import Inbound, ModelInfo
-from llm_protocol.errors import InternalError, LLMClientError
 from llm_protocol.policy import Policy
 from llm_protocol.requests import AnyRequest
 from llm_protocol.response import TokenCount
-
-log = logging.getLogger("llm_runtime.server")
 
 
 class RequestEngine(Protocol):
@@ -101,25 +96,3 @@ def _policy(raw: msgspec.Raw) -> Policy:
         return _POLICY.decode(raw)
     except msgspec.MsgspecError:
         return typed(msgspec.json.decode(raw), Policy, "llm_runtime")  # for its words
-
-
-async def submitted(
-    engine: RequestEngine,
-    request: AnyRequest,
-    *,
-    stream: bool,
-    background: bool = False,
-    since: float | None = None,
-    response_id: str | None = None,
-) -> Run:
-    """Hand a client's request in. Raises `LLMClientError`, also for a bug in the engine: that is logged here and ends
-    one request, not the connection with all its others.
-    """
-    try:
-        return await engine.submit(request, stream=stream, background=background, since=since, response_id=response_id)
-    except LLMClientError:
-        raise
-    except Exception as exc:
-        # The exception's text may hold anything, so only its place is told.
-        log.error("request %s was not taken: %s", request.request_id, exception_site(exc))  # noqa: TRY400
-        raise InternalError("the runtime failed to take the request") from exc

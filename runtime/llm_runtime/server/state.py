@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from math import inf
 from typing import Protocol, final
 
 import trio
 
+from llm_actors.kernel.trace import exception_site
 from llm_actors.run import Run
 from llm_protocol.codec.json_limits import LIMITS
-from llm_protocol.errors import ShuttingDownError
+from llm_protocol.errors import InternalError, LLMClientError, ShuttingDownError
 from llm_protocol.requests import AnyRequest
 from llm_runtime.config import Key, Server
 from llm_runtime.server.access import Access
 from llm_runtime.server.bodies import BodyBudget
-from llm_runtime.server.engine import RequestEngine, submitted
+from llm_runtime.server.engine import RequestEngine
 from llm_runtime.server.limits import CLOSE_SECONDS, LINGERING_CONNECTIONS, PARTING_SECONDS
 from llm_runtime.server.receiver import Receiver
 from llm_runtime.server.response_store import ResponseStore
@@ -24,6 +26,8 @@ from llm_runtime.server.socket import Socket
 from llm_runtime.server.subscription import RunSubscription
 from llm_runtime.server.ticker import Ticker, Ticking
 from llm_runtime.server.wakeup import WakeupEvent
+
+log = logging.getLogger("llm_runtime.server")
 
 
 class OpenConnection(Ticking, Protocol):
@@ -91,7 +95,7 @@ class ServerState:
 
     # -- answers -----------------------------------------------------------------------------------------------------
 
-    async def submit(
+    async def start_run(
         self,
         request: AnyRequest,
         *,
@@ -100,12 +104,22 @@ class ServerState:
         since: float | None = None,
         response_id: str | None = None,
     ) -> Run:
-        """Hand a request to the engine. Raises `LLMClientError`. Its deadline counts from ``since`` on, or from now."""
+        """Have the engine take a request on; see `RequestEngine.submit`. Its deadline counts from ``since`` on, or from
+        now. Raises `LLMClientError`, also for a bug in the engine: that ends one request, not the connection with all
+        its others.
+        """
         if self.draining:
             raise ShuttingDownError("The runtime is shutting down.")
-        return await submitted(
-            self.engine, request, stream=stream, background=background, since=since, response_id=response_id
-        )
+        try:
+            return await self.engine.submit(
+                request, stream=stream, background=background, since=since, response_id=response_id
+            )
+        except LLMClientError:
+            raise
+        except Exception as exc:
+            # The exception's text may hold anything, so only its place is logged.
+            log.error("request %s was not taken: %s", request.request_id, exception_site(exc))  # noqa: TRY400
+            raise InternalError("the runtime failed to take the request") from exc
 
     def answering(self, run: Run, wake: Callable[[], None], *, whole: bool = False) -> RunSubscription:
         """Follow a run for a client; to be closed. See `RunSubscription`."""
