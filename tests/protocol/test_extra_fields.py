@@ -111,6 +111,40 @@ def test_a_whole_answer_goes_through_as_it_came() -> None:
     assert folded(list(unfold(response))).extra == response.extra
 
 
+MINE = {"x_trace": {"a": 1}, "brand_new": ["y"]}
+CALL = {"index": 0, "id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_unknown_fields_of_a_call_stay_with_it(stream: bool) -> None:
+    """Streamed and whole, to the client and with the next turn; for OpenAI, which refuses them, they are left out."""
+    if stream:
+        pieces = ({**CALL, "x_trace": {"a": 1}}, {"index": 0, "brand_new": ["y"], "function": {"arguments": ""}})
+        events = events_of(*(chunk({"tool_calls": [piece]}) for piece in pieces), chunk({}, "tool_calls"))
+    else:
+        message = {"content": None, "tool_calls": [{**CALL, **MINE}]}
+        body = json.dumps({"choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]}).encode()
+        events = CLIENT.decode_response(REQUEST, WireResponse(200, (), body))
+    answer = folded(events)
+    [call] = answer.tool_calls
+    assert call.extra == {"openai_chat": MINE}
+
+    told_pieces = [call for calls in values(streamed(SERVER, events), "delta", "tool_calls") for call in calls]
+    joined: dict[str, Any] = {}
+    for piece in told_pieces:
+        merge(joined, {name: value for name, value in piece.items() if name in MINE})
+    assert joined == MINE
+    assert all("function" in piece for piece in told_pieces), "the SDK's stream helper needs it"
+    whole = json.loads(SERVER.encode_response(INBOUND, answer))["choices"][0]["message"]
+    assert whole["tool_calls"][0].items() >= MINE.items()
+
+    turns = [{"role": "user", "content": "x"}, whole, {"role": "tool", "tool_call_id": "c1", "content": "ok"}]
+    inbound = SERVER.decode_request("/v1/chat/completions", json.dumps({"model": "m", "messages": turns}).encode())
+    for client, expected in ((CLIENT, MINE), (OpenAIChat(OPENAI), {})):
+        sent = json.loads(client.encode_request(inbound.request, stream=False).body)["messages"][1]["tool_calls"][0]
+        assert {name: value for name, value in sent.items() if name not in CALL} == expected
+
+
 def test_what_does_not_grow_is_told_once() -> None:
     """Some servers say in every chunk that its text is harmless."""
     harmless = [chunk({"content": "a"}, content_filter_results=SAFE) for _ in range(3)]

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias, final
 import msgspec
 
 from llm_protocol.codec.json import WireError
-from llm_protocol.content import Opaque, ToolCall
+from llm_protocol.content import JsonObject, Opaque, ToolCall
 from llm_protocol.events import Event, ItemDone, ItemKind, ToolCallDelta
 from llm_protocol.text_buffer import TextBuffer
 
@@ -70,7 +70,7 @@ class PendingCall:
     """One call, as far as it came. A custom call's input is free text; a function's arguments are JSON."""
 
     __slots__ = (
-        "_appended", "_pending", "_repeated", "_sent", "custom", "id", "is_done", "is_indexed", "item", "name",
+        "_appended", "_pending", "_repeated", "_sent", "custom", "extra", "id", "is_done", "is_indexed", "item", "name",
         "signature",
     )  # fmt: skip
 
@@ -81,6 +81,8 @@ class PendingCall:
         self.custom = custom
         self.name = ""
         self.signature: str | None = None
+        self.extra: JsonObject = {}
+        """Fields that only clients of this wire know."""
         self.item: int | None = None
         """The item that followers know it by, once it is announced."""
         self._appended = TextBuffer()

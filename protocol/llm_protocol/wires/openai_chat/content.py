@@ -104,7 +104,8 @@ def _encode_assistant(parts: list[Part], where: str, quirks: VendorProfile) -> J
             case Text():
                 texts.append(part)
             case ToolCall():
-                calls.append(call_body(part, part.signature if quirks.signed_calls else None))
+                own = own_fields(part.extra, quirks.name) if quirks.message_fields is None else {}
+                calls.append({**own, **call_body(part, part.signature if quirks.signed_calls else None)})
             case Opaque(dialect=quirks.name, value={"type": "custom"} as call):
                 calls.append(call)
             case Refusal():
@@ -260,11 +261,16 @@ def _decode_call(call: Body, name: str) -> Part:
         if call.string("type") == "custom":
             return Opaque(dialect=name, value=call.raw)
         raise call.wrong("function", "an object with name and arguments")
+    id_, signature = call.required_string("id"), _decode_signature(call)
+    for known in ("type", "index"):  # clients send back what a stream told them
+        call.take(known)
+    rest = call.rest()
     return ToolCall(
-        id=call.required_string("id"),
+        id=id_,
         name=function.required_string("name"),
         arguments=function.string("arguments") or "{}",
-        signature=_decode_signature(call),
+        signature=signature,
+        extra={name: rest} if rest else None,
     )
 
 

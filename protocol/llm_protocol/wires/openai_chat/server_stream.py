@@ -8,6 +8,7 @@ from llm_protocol.codec.citations import to_chat
 from llm_protocol.codec.json import encode_json
 from llm_protocol.codec.kept_fields import filled
 from llm_protocol.codec.media import image_url
+from llm_protocol.codec.request_encoding import own_fields
 from llm_protocol.codec.response_encoding import StreamEncoder
 from llm_protocol.content import Image, JsonObject, Opaque, Part, Reasoning, Text, ToolCall
 from llm_protocol.dialect import Frame, Inbound
@@ -85,7 +86,7 @@ def _call(part: Part, quirks: VendorProfile) -> JsonObject | None:
     """A whole call, of a function or of a custom tool; ``None`` for every other part."""
     match part:
         case ToolCall():
-            return call_body(part, part.signature)
+            return {**own_fields(part.extra, WIRE), **call_body(part, part.signature)}
         case Opaque(dialect=quirks.name, value={"type": "custom"} as call):
             return call
         case _:
@@ -168,10 +169,11 @@ class OpenAIChatEncoder(StreamEncoder):
                 self._annotations += to_chat(text.citations, text.text, self._told)
                 self._told += len(text.text)
             case ToolCall() as call if self._quirks.whole_calls:
-                self._add_call(event.index, call_body(call, call.signature))
-            case ToolCall(signature=signature) if signature:
+                self._add_call(event.index, {**own_fields(call.extra, WIRE), **call_body(call, call.signature)})
+            case ToolCall() as call if call.signature or own_fields(call.extra, WIRE):
                 # The SDK's stream helper fails on a piece of a call without a function.
-                self._add_call(event.index, signed({"function": {"arguments": ""}}, signature))
+                piece = {**own_fields(call.extra, WIRE), "function": {"arguments": ""}}
+                self._add_call(event.index, signed(piece, call.signature))
             case Reasoning() as thought if details := details_of(thought):
                 self._add_delta(encode_json({DETAILS: details}))
             case Opaque() as block if custom := _call(block, self._quirks):

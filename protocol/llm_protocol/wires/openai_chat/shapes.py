@@ -48,14 +48,16 @@ class ExtraContent(msgspec.Struct):
     google: Google | None = None
 
 
-class ChatCall(msgspec.Struct):
-    """A tool call or a piece of one."""
+class ChatCall(msgspec.Struct, forbid_unknown_fields=True):
+    """A tool call or a piece of one. As of `ChatDelta`, nothing is lost: ``rest`` has the other fields."""
 
     index: int | None = None
     id: str | None = None
+    type: Any = None
     function: ChatFunction | None = None
     custom: ChatCustom | None = None
     extra_content: ExtraContent | None = None
+    rest: Any = msgspec.field(default=None, name="llm_runtime rest")
 
     @property
     def name(self) -> str:
@@ -234,7 +236,8 @@ def _said(shape: type[msgspec.Struct]) -> frozenset[str]:
     return frozenset(field.encode_name for field in msgspec.structs.fields(shape) if field.type is not type(None))
 
 
-_CHOICE, _MESSAGE = _said(ChatChoice), _said(ChatDelta)
+_CHOICE, _MESSAGE, _CALL = _said(ChatChoice), _said(ChatDelta), _said(ChatCall)
+_REST = "llm_runtime rest"
 
 
 def _second_look(body: JsonObject, ignored: set[str]) -> tuple[ChatChunk, JsonObject]:
@@ -376,6 +379,10 @@ def take_extras(body: JsonObject, choice_names: frozenset[str], message_names: f
         extra = _take_unknown(choice, choice_names)
         message = choice.get("delta") or choice.get("message")
         said = _take_unknown(message, message_names) if isinstance(message, dict) else {}
+        calls = message.get("tool_calls") if isinstance(message, dict) else None
+        for call in calls if isinstance(calls, list) else [calls]:
+            if isinstance(call, dict) and (rest := _take_unknown(call, _CALL)):
+                call[_REST] = rest
         if not choice.get("index"):
             found["choice"] = extra
             found["message"] = said

@@ -247,12 +247,15 @@ class OpenAIChatDecoder(AnswerDecoder):
             raise WireError("tool_calls: an entry with none of a call's fields")
         self._close_open()
         piece = CallPiece(index=call.index, id=call.id or "", name=call.name, text=call.text, is_alone=alone)
-        self._made.add(piece, custom=call.custom is not None, signature=call.signature)
+        pending = self._made.add(piece, custom=call.custom is not None, signature=call.signature)
+        if isinstance(call.rest, dict):
+            merge(pending.extra, call.rest)
 
     def _call_part(self, call: PendingCall, text: str) -> ToolCall | Opaque:
         if not call.custom:
-            return ToolCall(id=call.id, name=call.name, arguments=text, signature=call.signature)
-        value = {"id": call.id, "type": "custom", "custom": {"name": call.name, "input": text}}
+            extra = {WIRE: call.extra} if call.extra else None
+            return ToolCall(id=call.id, name=call.name, arguments=text, signature=call.signature, extra=extra)
+        value = {**call.extra, "id": call.id, "type": "custom", "custom": {"name": call.name, "input": text}}
         return Opaque(dialect=self._dialect, value=signed(value, call.signature))
 
     def _images(self, images: list[ImagePart]) -> None:
