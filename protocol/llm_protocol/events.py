@@ -31,13 +31,14 @@ class Started(msgspec.Struct, frozen=True, kw_only=True, tag="started"):
 
 class ItemStarted(msgspec.Struct, frozen=True, kw_only=True, tag="item_started"):
     """Item ``index`` (from 0, in order of appearance) begins. ``id`` is a tool call's, or the vendor's of reasoning;
-    ``name`` is a tool call's.
+    ``name`` and ``extra`` are a tool call's. Of ``extra`` there may be more when it is whole.
     """
 
     index: int
     kind: ItemKind
     id: str | None = None
     name: str | None = None
+    extra: dict[str, JsonObject] | None = None
 
 
 class TextDelta(msgspec.Struct, frozen=True, gc=False, tag="text_delta"):

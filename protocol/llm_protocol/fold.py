@@ -128,7 +128,8 @@ def item_events(index: int, part: Part, *, piece: int | None = None) -> Iterator
     kind, text = kind_of(part), text_of(part)
     call = part if isinstance(part, ToolCall) else None
     ident = part.id if isinstance(part, ToolCall | Reasoning) else None
-    yield ItemStarted(index=index, kind=kind, id=ident, name=call.name if call else None)
+    name, extra = (call.name, call.extra) if call else (None, None)
+    yield ItemStarted(index=index, kind=kind, id=ident, name=name, extra=extra)
     delta = DELTA_OF.get(kind)
     if delta is not None and text:
         step = piece or len(text)

@@ -24,15 +24,15 @@ def events_of(*pieces: CallPiece, cut: bool = False, drop_last: bool = False) ->
     out: list[Event] = []
     items = iter(range(1_000))
 
-    def begin(kind: ItemKind, id_: str | None, name: str | None) -> int:
+    def begin(kind: ItemKind, call: PendingCall) -> int:
         index = next(items)
-        out.append(ItemStarted(index=index, kind=kind, id=id_, name=name))
+        out.append(ItemStarted(index=index, kind=kind, id=call.id, name=call.name))
         return index
 
     def part(call: PendingCall, text: str) -> ToolCall | Opaque:
         return ToolCall(id=call.id, name=call.name, arguments=text)
 
-    calls = ToolCalls("made", begin, out.append)
+    calls = ToolCalls("made", "wire", begin, out.append)
     for each in pieces:
         calls.add(each)
     calls.close(part, cut=cut, drop_last=drop_last)

@@ -18,7 +18,7 @@ from llm_protocol.codec.items import OpenItem
 from llm_protocol.codec.json import TooLarge, WireError, decode_json
 from llm_protocol.codec.sse import ServerSentEvent, SseDecoder
 from llm_protocol.codec.surrogates import PairJoiner
-from llm_protocol.codec.tool_calls import InvalidToolCall, ToolCalls, checked_call
+from llm_protocol.codec.tool_calls import CallExtra, InvalidToolCall, ToolCalls, checked_call
 from llm_protocol.content import Part, ToolCall
 from llm_protocol.events import Event, Failed, Finished, ItemDone, ItemKind, ItemStarted
 from llm_protocol.failures import Failure, FailureKind
@@ -87,13 +87,15 @@ class AnswerDecoder(ABC):
         out, self._out = self._out, []
         return out
 
-    def _begin(self, kind: ItemKind, id_: str | None = None, name: str | None = None) -> int:
+    def _begin(
+        self, kind: ItemKind, id_: str | None = None, name: str | None = None, extra: CallExtra | None = None
+    ) -> int:
         """Tell that an item has started; its index."""
         if self._pending_calls is not None and kind not in ("tool_call", "opaque"):
             self._pending_calls.announce()  # items are told in the order in which they came
         index = self._items
         self._items += 1
-        self._out.append(ItemStarted(index=index, kind=kind, id=id_, name=name))
+        self._out.append(ItemStarted(index=index, kind=kind, id=id_, name=name, extra=extra))
         return index
 
     def _add(self, item: OpenItem, text: str) -> None:
@@ -105,11 +107,16 @@ class AnswerDecoder(ABC):
         """Tell that ``item`` is whole."""
         self._out.append(ItemDone(index=item.index, part=part))
 
-    def _tool_calls(self, prefix: str) -> ToolCalls:
-        """The accumulator of this answer's tool calls; ``prefix`` begins the ids of those that came without one."""
+    def _tool_calls(self, prefix: str, dialect: str) -> ToolCalls:
+        """The accumulator of this answer's tool calls; ``prefix`` begins the ids of those that came without one, and
+        their extra fields are those of ``dialect``.
+        """
         me = weakref.proxy(self)  # a circle would keep the answer's text until the collector comes by
         self._pending_calls = ToolCalls(
-            prefix, lambda kind, id_, name: me._begin(kind, id_, name), lambda event: me._put(event)
+            prefix,
+            dialect,
+            lambda kind, call: me._begin(kind, call.id, call.name, call.extra),
+            lambda event: me._put(event),
         )
         return self._pending_calls
 

@@ -17,7 +17,10 @@ import msgspec
 from llm_protocol.codec.json import WireError
 from llm_protocol.content import JsonObject, Opaque, ToolCall
 from llm_protocol.events import Event, ItemDone, ItemKind, ToolCallDelta
+from llm_protocol.extra_fields import merge
 from llm_protocol.text_buffer import TextBuffer
+
+CallExtra: TypeAlias = dict[str, JsonObject]
 
 NULL_CHARACTERS = 16
 """Arguments up to this length are held back while they may still turn out to be ``null``."""
@@ -70,19 +73,20 @@ class PendingCall:
     """One call, as far as it came. A custom call's input is free text; a function's arguments are JSON."""
 
     __slots__ = (
-        "_appended", "_pending", "_repeated", "_sent", "custom", "extra", "id", "is_done", "is_indexed", "item", "name",
-        "signature",
+        "_appended", "_dialect", "_pending", "_repeated", "_sent", "custom", "fields", "id", "is_done", "is_indexed",
+        "item", "name", "signature",
     )  # fmt: skip
 
-    def __init__(self, id_: str, *, custom: bool) -> None:
+    def __init__(self, id_: str, dialect: str, *, custom: bool) -> None:
         self.id = id_
+        self._dialect = dialect
         self.is_indexed = False
         self.is_done = False
         self.custom = custom
         self.name = ""
         self.signature: str | None = None
-        self.extra: JsonObject = {}
-        """Fields that only clients of this wire know."""
+        self.fields: JsonObject = {}
+        """Those that only clients of this wire know."""
         self.item: int | None = None
         """The item that followers know it by, once it is announced."""
         self._appended = TextBuffer()
@@ -91,6 +95,11 @@ class PendingCall:
         self._pending = ""
         """Text that is not told yet: it may be a repetition, or ``null``."""
         self._sent = False
+
+    @property
+    def extra(self) -> CallExtra | None:
+        """The fields that only clients of this wire know, as a part has them."""
+        return {self._dialect: dict(self.fields)} if self.fields else None
 
     @property
     def has_arguments(self) -> bool:
@@ -160,15 +169,16 @@ class ToolCalls:
     came without one.
     """
 
-    __slots__ = ("_begin", "_by_id", "_by_index", "_prefix", "_tell", "made")
+    __slots__ = ("_begin", "_by_id", "_by_index", "_dialect", "_prefix", "_tell", "made")
 
     def __init__(
-        self, prefix: str, begin: Callable[[ItemKind, str | None, str | None], int], tell: Callable[[Event], Any]
+        self, prefix: str, dialect: str, begin: Callable[[ItemKind, PendingCall], int], tell: Callable[[Event], Any]
     ) -> None:
         self.made: list[PendingCall] = []
         self._by_id: dict[str, PendingCall] = {}
         self._by_index: dict[int, PendingCall] = {}
         self._prefix = prefix
+        self._dialect = dialect
         self._begin = begin
         self._tell = tell
 
@@ -176,7 +186,9 @@ class ToolCalls:
         """Whether there is any call."""
         return bool(self.made)
 
-    def add(self, piece: CallPiece, *, custom: bool = False, signature: str | None = None) -> PendingCall:
+    def add(
+        self, piece: CallPiece, *, custom: bool = False, signature: str | None = None, extra: JsonObject | None = None
+    ) -> PendingCall:
         """Take a piece into account, and tell followers what can be told of its call by now; that call."""
         call = self._find(piece) or self._make(piece, custom=custom)
         if call.is_done:
@@ -185,6 +197,8 @@ class ToolCalls:
             call.name += piece.name
         if signature is not None:
             call.signature = signature
+        if extra:
+            merge(call.fields, extra)
         call.add(piece.text)
         self._tell_more(call)
         return call
@@ -193,7 +207,7 @@ class ToolCalls:
         self.announce()
         number = len(self.made)
         id_ = piece.id or f"{self._prefix}_{number}"
-        call = PendingCall(id_ if id_ not in self._by_id else f"{id_}_{number}", custom=custom)
+        call = PendingCall(id_ if id_ not in self._by_id else f"{id_}_{number}", self._dialect, custom=custom)
         call.is_indexed = piece.index is not None
         self.made.append(call)
         self._by_id[call.id] = call
@@ -226,7 +240,7 @@ class ToolCalls:
 
     def _announce(self, call: PendingCall) -> None:
         if call.item is None and call.name:
-            call.item = self._begin("opaque" if call.custom else "tool_call", call.id, call.name)
+            call.item = self._begin("opaque" if call.custom else "tool_call", call)
 
     def _tell_more(self, call: PendingCall) -> None:
         if not call.has_arguments or not call.name:

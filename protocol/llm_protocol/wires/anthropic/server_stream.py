@@ -128,7 +128,8 @@ class AnthropicEncoder(StreamEncoder):
                 if event.kind == "text":
                     self._open_block({"type": "text", "text": ""})
                 elif event.kind == "tool_call":
-                    call = {"type": "tool_use", "id": event.id or "", "name": event.name or "", "input": {}}
+                    own = own_fields(event.extra, NAME)
+                    call = {"type": "tool_use", "id": event.id or "", "name": event.name or "", "input": {}, **own}
                     self._open_block(call)
             case TextDelta():
                 self._add_text(b'"text_delta","text":', event.text)

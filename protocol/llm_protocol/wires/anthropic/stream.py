@@ -17,7 +17,7 @@ from llm_protocol.codec.decoding import CUTTING, AnswerDecoder
 from llm_protocol.codec.error_body import find_error
 from llm_protocol.codec.items import OpenItem
 from llm_protocol.codec.json import JsonDecoder, WireError, decode_object, encode_json
-from llm_protocol.codec.kept_fields import KeptFields
+from llm_protocol.codec.kept_fields import KeptFields, rest_of
 from llm_protocol.codec.lenient import read, read_object
 from llm_protocol.codec.sse import ServerSentEvent
 from llm_protocol.codec.tool_calls import CallPiece, PendingCall
@@ -73,6 +73,7 @@ _EVENT_NAMES = frozenset(
 )
 _ESSENTIAL = frozenset(("type", "delta", "content_block", "message", "text", "partial_json", "thinking"))
 """What an answer is made of; every other field may be of any type."""
+_CALL_FIELDS = frozenset(("type", "id", "name", "input"))
 _PIECE_FIELDS = {"text": "text", "thinking": "thinking"}
 
 
@@ -118,7 +119,7 @@ class AnthropicDecoder(AnswerDecoder):
     def __init__(self) -> None:
         super().__init__()
         self._blocks: dict[int, _Block] = {}
-        self._made = self._tool_calls("toolu")
+        self._made = self._tool_calls("toolu", NAME)
         self._call_blocks: dict[PendingCall, _Block] = {}
         self._latest: _Block | None = None
         self._held: _Block | None = None  # the last call, ended
@@ -197,7 +198,7 @@ class AnthropicDecoder(AnswerDecoder):
         block = self._latest = self._blocks[event.index] = _Block(self._items, start)
         if block.kind == "tool_call":
             piece = CallPiece(index=event.index, id=text_of(start, "id"), name=text_of(start, "name"))
-            block.call = self._made.add(piece)
+            block.call = self._made.add(piece, extra=rest_of(start, _CALL_FIELDS))
             self._call_blocks[block.call] = block
             return
         self._begin(block.kind)

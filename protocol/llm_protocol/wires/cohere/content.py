@@ -14,6 +14,7 @@ from typing import Any
 from llm_protocol.codec.citations import from_cohere, to_cohere
 from llm_protocol.codec.fields import bad_request, unsupported
 from llm_protocol.codec.json import WireError, json_text
+from llm_protocol.codec.kept_fields import rest_of
 from llm_protocol.codec.media import image_from_url, image_url
 from llm_protocol.codec.request_encoding import only_result, own_fields, own_value
 from llm_protocol.content import (
@@ -31,6 +32,8 @@ from llm_protocol.content import (
 from llm_protocol.wires.cohere.shapes import NAME
 
 TOOL_PLAN = "tool_plan"
+CALL_FIELDS = frozenset(("id", "type", "function"))
+_TEXT_FIELDS = frozenset(("type", "text"))
 
 
 # ---------------------------------------------------------------- to the wire
@@ -70,7 +73,8 @@ def encode_assistant(parts: Iterable[Part], where: str) -> JsonObject:
 def encode_tool_call(call: ToolCall) -> JsonObject:
     """A call as the wire has it: the arguments are text, and never empty."""
     arguments = normal_arguments(call.arguments)
-    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
+    function = {"name": call.name, "arguments": arguments}
+    return {**own_fields(call.extra, NAME), "id": call.id, "type": "function", "function": function}
 
 
 def normal_arguments(text: str) -> str:
@@ -99,15 +103,17 @@ def encode_block(part: Part, where: str) -> JsonObject | None:
     """One part as a content block, or ``None`` where there is nothing to send."""
     match part:
         case Text() | Refusal():
-            return {"type": "text", "text": part.text} if part.text else None
+            own = own_fields(part.extra, NAME) if isinstance(part, Text) else {}
+            rest = {name: value for name, value in own.items() if name != "citations"}
+            return {**rest, "type": "text", "text": part.text} if part.text else None
         case Image():
             picture: JsonObject = {"url": image_url(part)}
             if part.detail is not None:
                 picture["detail"] = part.detail
             return {"type": "image_url", "image_url": picture}
         case Reasoning():
-            own = part.dialect == NAME and part.id is None and part.text
-            return {"type": "thinking", "thinking": part.text} if own else None
+            is_own = part.dialect == NAME and part.id is None and part.text
+            return {"type": "thinking", "thinking": part.text} if is_own else None
         case Opaque():
             return own_value(part, where, NAME, "Cohere")
         case ToolCall() | ToolResult():
@@ -181,7 +187,8 @@ def decode_block(block: JsonObject, where: str) -> Part:
     """The part that a content block is."""
     match block.get("type"):
         case "text":
-            return Text(text_of(block, "text", where))
+            rest = rest_of(block, _TEXT_FIELDS)
+            return Text(text_of(block, "text", where), extra={NAME: rest} if rest else None)
         case "thinking":
             return Reasoning(text=text_of(block, "thinking", where), dialect=NAME)
         case "image_url":
@@ -208,7 +215,9 @@ def decode_tool_call(call: Any, where: str) -> ToolCall:
         raise WireError(f"{where}.function: expected an object")
     function = call["function"]
     name, arguments = text_of(function, "name", where), text_of(function, "arguments", where)
-    return ToolCall(id=text_of(call, "id", where), name=name, arguments=normal_arguments(arguments))
+    rest = rest_of(call, CALL_FIELDS)
+    extra = {NAME: rest} if rest else None
+    return ToolCall(id=text_of(call, "id", where), name=name, arguments=normal_arguments(arguments), extra=extra)
 
 
 def _decode_tool_result(message: JsonObject, where: str) -> ToolResult:
@@ -238,7 +247,8 @@ def _with_citations(parts: list[Part], citations: Any) -> list[Part]:
 def cite(part: Part, citations: list[Any]) -> Part:
     """``part`` with ``citations``, if it is a text and there are any."""
     if isinstance(part, Text) and citations:
-        return Text(part.text, part.signature, {NAME: {"citations": citations}}, from_cohere(citations, part.text))
+        extra = {**own_fields(part.extra, NAME), "citations": citations}
+        return Text(part.text, part.signature, {NAME: extra}, from_cohere(citations, part.text))
     return part
 
 

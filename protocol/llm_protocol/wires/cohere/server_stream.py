@@ -6,6 +6,7 @@ from typing import final
 
 from llm_protocol.codec.json import encode_json
 from llm_protocol.codec.kept_fields import filled
+from llm_protocol.codec.request_encoding import own_fields
 from llm_protocol.codec.response_encoding import StreamEncoder
 from llm_protocol.content import JsonObject, Opaque, Part, Reasoning, Text, ToolCall, ToolResult
 from llm_protocol.dialect import Frame, Inbound
@@ -78,7 +79,8 @@ class CohereEncoder(StreamEncoder):
             case "tool_call":
                 item = self._open[event.index] = _Open("call", self._next("call"))
                 function = {"name": event.name or "", "arguments": ""}
-                call = {"id": event.id or "", "type": "function", "function": function}
+                own = own_fields(event.extra, NAME)
+                call = {**own, "id": event.id or "", "type": "function", "function": function}
                 self._tell("tool-call-start", item, {"tool_calls": call})
             case _:
                 pass  # pictures and opaque blocks have no place in an answer of this wire

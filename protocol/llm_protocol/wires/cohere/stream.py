@@ -14,11 +14,11 @@ from llm_protocol.codec.decoding import CUTTING, AnswerDecoder
 from llm_protocol.codec.error_body import find_error
 from llm_protocol.codec.items import OpenItem
 from llm_protocol.codec.json import JsonDecoder, WireError
-from llm_protocol.codec.kept_fields import KeptFields, beyond
+from llm_protocol.codec.kept_fields import KeptFields, beyond, rest_of
 from llm_protocol.codec.lenient import read, read_object
 from llm_protocol.codec.sse import ServerSentEvent
 from llm_protocol.codec.tool_calls import CallPiece, PendingCall
-from llm_protocol.content import ToolCall
+from llm_protocol.content import JsonObject, ToolCall
 from llm_protocol.events import (
     FieldsAdded,
     ItemKind,
@@ -27,7 +27,7 @@ from llm_protocol.events import (
 )
 from llm_protocol.failures import Failure
 from llm_protocol.response import FinishReason
-from llm_protocol.wires.cohere.content import TOOL_PLAN, cite, decode_assistant, text_of
+from llm_protocol.wires.cohere.content import CALL_FIELDS, TOOL_PLAN, cite, decode_assistant, text_of
 from llm_protocol.wires.cohere.errors import in_stream_failure
 from llm_protocol.wires.cohere.shapes import (
     ANSWER_FIELDS,
@@ -71,7 +71,7 @@ class CohereDecoder(AnswerDecoder):
         super().__init__()
         self._plan: _Item | None = None
         self._contents: dict[int, _Item] = {}  # open ones, by their number on the wire
-        self._made = self._tool_calls("call")
+        self._made = self._tool_calls("call", NAME)
         self._open_calls: dict[int, PendingCall] = {}
         self._held: PendingCall | None = None
         self._texts: dict[int, _Item] = {}  # ended, waiting for citations
@@ -98,7 +98,7 @@ class CohereDecoder(AnswerDecoder):
             case "content-end":
                 self._end_content(event.index)
             case "tool-call-start":
-                self._start_call(event)
+                self._start_call(event, read_object(piece.data))
             case "tool-call-end":
                 self._end_call(event.index)
             case "citation-start":
@@ -172,12 +172,14 @@ class CohereDecoder(AnswerDecoder):
 
     # -------------------------------------------------------- tool calls
 
-    def _start_call(self, event: CohereStreamEvent) -> None:
+    def _start_call(self, event: CohereStreamEvent, raw: JsonObject) -> None:
         call = _message(event).tool_calls
         if not isinstance(call, CohereCall) or call.function is None or event.index in self._open_calls:
             raise WireError("tool-call-start without a function, or twice")
         self._settle()
-        self._open_calls[event.index] = self._add_piece(event.index, call)
+        message = (raw.get("delta") or {}).get("message") or {}
+        extra = rest_of(message.get("tool_calls"), CALL_FIELDS)
+        self._open_calls[event.index] = self._add_piece(event.index, call, extra)
 
     def _take_arguments(self, event: CohereStreamEvent) -> None:
         call = _message(event).tool_calls
@@ -185,10 +187,10 @@ class CohereDecoder(AnswerDecoder):
             raise WireError("tool-call-delta without a function, or for a call that is not open")
         self._add_piece(event.index, call)
 
-    def _add_piece(self, index: int, call: CohereCall) -> PendingCall:
+    def _add_piece(self, index: int, call: CohereCall, extra: JsonObject | None = None) -> PendingCall:
         function = call.function or CohereFunction()
         piece = CallPiece(index=index, id=call.id or "", name=function.name or "", text=function.arguments or "")
-        return self._made.add(piece)
+        return self._made.add(piece, extra=extra)
 
     def _end_call(self, index: int) -> None:
         if index not in self._open_calls:
@@ -277,7 +279,7 @@ def _reason_of(word: str | None) -> FinishReason:
 
 
 def _call_part(call: PendingCall, text: str) -> ToolCall:
-    return ToolCall(id=call.id, name=call.name, arguments=text)
+    return ToolCall(id=call.id, name=call.name, arguments=text, extra=call.extra)
 
 
 def _message(event: CohereStreamEvent) -> CohereMessage:

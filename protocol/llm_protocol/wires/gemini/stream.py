@@ -26,7 +26,7 @@ from llm_protocol.codec.media import unbase64
 from llm_protocol.codec.sse import MAX_EVENT_BYTES, ServerSentEvent, SseDecoder
 from llm_protocol.content import Image, JsonObject, Opaque, Reasoning, Text, ToolCall
 from llm_protocol.events import FieldsAdded, ItemKind, Started, UsageReported
-from llm_protocol.extra_fields import is_empty, merge
+from llm_protocol.extra_fields import merge
 from llm_protocol.failures import Failure
 from llm_protocol.response import FinishReason
 from llm_protocol.wires.gemini.errors import failure_of
@@ -236,7 +236,7 @@ class GeminiDecoder(AnswerDecoder):
     def _take_part(self, part: GeminiPart, raw: _RawChunk, place: tuple[int, int]) -> None:
         extra: JsonObject = {}
         if raw.has_more:
-            extra = {name: value for name, value in raw.part(*place).items() if name not in PART_FIELDS}
+            extra = rest_of(raw.part(*place), PART_FIELDS)
         if part.text is not None:
             kind: ItemKind = "reasoning" if part.thought not in _NO_THOUGHT else "text"
             self._take_text(kind, part.text, part.thought_signature, extra)
@@ -320,8 +320,7 @@ class _RawChunk:
 
     def candidate(self, at: int) -> JsonObject:
         """What is not read of a candidate, as the typed decoder counted them."""
-        fields: JsonObject = self._candidates[at]
-        return {name: each for name, each in fields.items() if name not in CANDIDATE_FIELDS and not is_empty(each)}
+        return rest_of(self._candidates[at], CANDIDATE_FIELDS)
 
     def part(self, candidate: int, part: int) -> JsonObject:
         """One part of a candidate."""

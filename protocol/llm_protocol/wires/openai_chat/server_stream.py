@@ -120,6 +120,8 @@ class OpenAIChatEncoder(StreamEncoder):
         self._created = int(request.timestamp)
         self._head = b""
         self._calls: dict[int, int] = {}
+        self._told_fields: dict[int, JsonObject] = {}
+        """Of each call, those that only this wire knows, as far as they were told."""
         self._has_role = False
         self._refused = False
         self._has_annotations = False
@@ -158,8 +160,8 @@ class OpenAIChatEncoder(StreamEncoder):
         self._calls[event.index] = len(self._calls)
         if not self._quirks.whole_calls:
             function = {"name": event.name or "", "arguments": ""}
-            call = {"index": self._calls[event.index], "id": event.id, "type": "function", "function": function}
-            self._add_delta(encode_json({"tool_calls": [call]}))
+            own = self._told_fields[event.index] = own_fields(event.extra, WIRE)
+            self._add_call(event.index, {**own, "id": event.id, "type": "function", "function": function})
 
     def _item_done(self, event: ItemDone) -> None:
         if self._legacy:
@@ -170,10 +172,13 @@ class OpenAIChatEncoder(StreamEncoder):
                 self._told += len(text.text)
             case ToolCall() as call if self._quirks.whole_calls:
                 self._add_call(event.index, {**own_fields(call.extra, WIRE), **call_body(call, call.signature)})
-            case ToolCall() as call if call.signature or own_fields(call.extra, WIRE):
-                # The SDK's stream helper fails on a piece of a call without a function.
-                piece = {**own_fields(call.extra, WIRE), "function": {"arguments": ""}}
-                self._add_call(event.index, signed(piece, call.signature))
+            case ToolCall() as call:
+                own = own_fields(call.extra, WIRE)
+                told = self._told_fields.pop(event.index, {})
+                rest = {name: value for name, value in own.items() if told.get(name) != value}
+                if rest or call.signature:
+                    # The SDK's stream helper fails on a piece of a call without a function.
+                    self._add_call(event.index, signed({**rest, "function": {"arguments": ""}}, call.signature))
             case Reasoning() as thought if details := details_of(thought):
                 self._add_delta(encode_json({DETAILS: details}))
             case Opaque() as block if custom := _call(block, self._quirks):

@@ -21,6 +21,9 @@ from llm_protocol.content import JsonObject, Reasoning
 from llm_protocol.extra_fields import is_empty
 from llm_protocol.response import FinishReason, Usage
 
+_REST = "llm_runtime rest"
+"""Where the second look puts the fields of a call that are not known."""
+
 
 class ChatFunction(msgspec.Struct):
     """The name and a piece of the arguments of a call."""
@@ -57,7 +60,7 @@ class ChatCall(msgspec.Struct, forbid_unknown_fields=True):
     function: ChatFunction | None = None
     custom: ChatCustom | None = None
     extra_content: ExtraContent | None = None
-    rest: Any = msgspec.field(default=None, name="llm_runtime rest")
+    rest: Any = msgspec.field(default=None, name=_REST)
 
     @property
     def name(self) -> str:
@@ -237,7 +240,6 @@ def _said(shape: type[msgspec.Struct]) -> frozenset[str]:
 
 
 _CHOICE, _MESSAGE, _CALL = _said(ChatChoice), _said(ChatDelta), _said(ChatCall)
-_REST = "llm_runtime rest"
 
 
 def _second_look(body: JsonObject, ignored: set[str]) -> tuple[ChatChunk, JsonObject]:

@@ -79,7 +79,7 @@ class OpenAIChatDecoder(AnswerDecoder):
         self._dialect = dialect
         self._started = False
         self._open: _Item | None = None
-        self._made = self._tool_calls(f"call_{request_id.removeprefix('req_')[:24]}")
+        self._made = self._tool_calls(f"call_{request_id.removeprefix('req_')[:24]}", WIRE)
         self._refused = False
         self._states: dict[tuple[str, str], Any] = {}
         """Extra fields that are told once, until they change."""
@@ -247,15 +247,13 @@ class OpenAIChatDecoder(AnswerDecoder):
             raise WireError("tool_calls: an entry with none of a call's fields")
         self._close_open()
         piece = CallPiece(index=call.index, id=call.id or "", name=call.name, text=call.text, is_alone=alone)
-        pending = self._made.add(piece, custom=call.custom is not None, signature=call.signature)
-        if isinstance(call.rest, dict):
-            merge(pending.extra, call.rest)
+        rest = call.rest if isinstance(call.rest, dict) else None
+        self._made.add(piece, custom=call.custom is not None, signature=call.signature, extra=rest)
 
     def _call_part(self, call: PendingCall, text: str) -> ToolCall | Opaque:
         if not call.custom:
-            extra = {WIRE: call.extra} if call.extra else None
-            return ToolCall(id=call.id, name=call.name, arguments=text, signature=call.signature, extra=extra)
-        value = {**call.extra, "id": call.id, "type": "custom", "custom": {"name": call.name, "input": text}}
+            return ToolCall(id=call.id, name=call.name, arguments=text, signature=call.signature, extra=call.extra)
+        value = {**call.fields, "id": call.id, "type": "custom", "custom": {"name": call.name, "input": text}}
         return Opaque(dialect=self._dialect, value=signed(value, call.signature))
 
     def _images(self, images: list[ImagePart]) -> None:

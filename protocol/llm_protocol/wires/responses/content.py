@@ -129,13 +129,19 @@ def output_item(part: Part, ident: str, status: str = "completed") -> JsonObject
             return None
 
 
+_SHOWN = frozenset(("annotations", "logprobs", "phase"))
+"""Fields of a text that have a place of their own."""
+
+
 def content(part: Text | Refusal) -> JsonObject:
     """The content part of a message."""
     if isinstance(part, Refusal):
         return {"type": "refusal", "refusal": part.text}
     mine = own(part)
     annotations = mine.get("annotations") or to_responses(part.citations, part.text)
-    return {"type": "output_text", "text": part.text, "annotations": annotations, "logprobs": mine.get("logprobs", [])}
+    rest = {name: value for name, value in mine.items() if name not in _SHOWN}
+    logprobs = mine.get("logprobs", [])
+    return {**rest, "type": "output_text", "text": part.text, "annotations": annotations, "logprobs": logprobs}
 
 
 def summary(text: str) -> JsonObject:
