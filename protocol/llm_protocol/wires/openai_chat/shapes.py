@@ -63,6 +63,12 @@ class ChatCall(msgspec.Struct, forbid_unknown_fields=True):
     rest: Any = msgspec.field(default=None, name=_REST)
 
     @property
+    def is_none(self) -> bool:
+        """Whether it has no field that makes it a call."""
+        said = (self.index, self.id, self.function, self.custom, self.extra_content)
+        return all(each is None for each in said)
+
+    @property
     def name(self) -> str:
         """The tool's name, if this piece has it."""
         tool = self.function or self.custom

@@ -67,9 +67,6 @@ class _Item(OpenItem):
         return with_details(part, self.details.get(DETAILS, [])) if isinstance(part, Reasoning) else part
 
 
-_NO_CALL = ChatCall()
-
-
 @final
 class OpenAIChatDecoder(AnswerDecoder):
     """One answer, chat or legacy completion, streamed or whole."""
@@ -243,7 +240,7 @@ class OpenAIChatDecoder(AnswerDecoder):
         self._add(self._item_of(kind), text)
 
     def _call(self, call: ChatCall, alone: bool) -> None:
-        if call == _NO_CALL:  # the entry may be what a piece of a call should have been: it must not pass for nothing
+        if call.is_none:  # the entry may be what a piece of a call should have been: it must not pass for nothing
             raise WireError("tool_calls: an entry with none of a call's fields")
         self._close_open()
         piece = CallPiece(index=call.index, id=call.id or "", name=call.name, text=call.text, is_alone=alone)
