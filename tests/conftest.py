@@ -1,4 +1,4 @@
-"""GEN-01 for every test: no task, file, socket, thread or lost exception is left behind."""
+"""For every test: no task, file, socket, thread or lost exception is left behind."""
 
 from __future__ import annotations
 

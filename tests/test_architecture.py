@@ -200,7 +200,7 @@ def test_there_is_one_event_loop_and_no_loose_thread() -> None:
 
 
 def test_a_key_is_revealed_in_few_places() -> None:
-    """SEC-05: where the one header is written, where a caller's key is turned into a digest, and what is an address."""
+    """Where the one header is written, where a caller's key is turned into a digest, and what is an address."""
     revealing = {
         name_of(file)
         for file in FILES
@@ -242,7 +242,7 @@ def test_the_types_alone_need_no_trio() -> None:
 
 
 def test_importing_changes_nothing_in_the_host_program() -> None:
-    """OPS-16: no signal handler, no logging configuration, no thread."""
+    """No signal handler, no logging configuration, no thread."""
     code = (
         "import logging, signal, threading\n"
         "before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)\n"

@@ -29,7 +29,7 @@ def tracked() -> set[str]:
 
 @pytest.mark.skipif(importlib.util.find_spec("hatchling") is None, reason="hatchling is not installed")
 def test_the_wheel_holds_the_tracked_files_and_nothing_else(tmp_path: Path) -> None:
-    """SEC-17: no .pth, no binary, equal to the git tree."""
+    """No .pth, no binary, equal to the git tree."""
     code = "import sys, hatchling.build; print(hatchling.build.build_wheel(sys.argv[1]))"
     subprocess.run([sys.executable, "-P", "-c", code, tmp_path], cwd=ROOT, check=True, capture_output=True)
     [wheel] = tmp_path.glob("*.whl")

@@ -1,4 +1,4 @@
-"""GEN-04 for the whole path: cancelled at every step, with a retry, a failover, a hedge and followers of one flight.
+"""The whole path: cancelled at every step, with a retry, a failover, a hedge and followers of one flight.
 
 The first candidate fails twice, the second is late, the third is asked beside it and answers. Whatever the moment,
 all books are at zero afterwards, every log has an end, and whoever stayed has the whole answer.
@@ -99,7 +99,7 @@ async def _whole(w: World) -> None:
     [(1, 1, "off"), (3, 3, "read"), (3, 1, "read")],
     ids=["alone", "all of a flight", "the leader of a flight"],
 )
-def test_gen_04_cancelled_at_any_step_everything_is_given_back(callers: int, leaving: int, cache: str) -> None:
+def test_cancelled_at_any_step_everything_is_given_back(callers: int, leaving: int, cache: str) -> None:
     steps = _run(0, callers, leaving, cache)
     assert steps > 100
     for step in range(1, steps + 1):

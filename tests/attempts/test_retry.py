@@ -1,4 +1,4 @@
-"""RTY-01..08, CLK-01 and CLK-02, and what mission.md asks of retry: the whole path on a virtual clock."""
+"""Retry-After, back-off, outages, and clocks that jump: the whole path on a virtual clock."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def waits(asked: Asked) -> list[float]:
     return [attempt["waited_ms"] / 1000 for attempt in asked.attempts[1:]]
 
 
-# -- RTY-01: Retry-After ---------------------------------------------------------------------------------------------
+# -- Retry-After ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def waits(asked: Asked) -> list[float]:
     ],
 )
 @pytest.mark.parametrize("code", [429, 503])
-async def test_rty_01_retry_after_is_waited_for_in_all_its_forms(
+async def test_retry_after_is_waited_for_in_all_its_forms(
     code: int, headers: dict[str, str], least: float, most: float, autojump_clock: MockClock
 ) -> None:
     async with world(a=[status(code, **headers), answer]) as w:
@@ -76,7 +76,7 @@ async def test_rty_01_retry_after_is_waited_for_in_all_its_forms(
 
 @pytest.mark.parametrize("value", ["61", "1000000000", "99999999999999999999"])
 @pytest.mark.parametrize("cache", ["off", "read"])
-async def test_rty_01_a_retry_after_past_the_deadline_is_told_at_once(
+async def test_a_retry_after_past_the_deadline_is_told_at_once(
     value: str, cache: str, autojump_clock: MockClock
 ) -> None:
     async with world(a=[status(429, retry_after=value)]) as w:
@@ -88,7 +88,7 @@ async def test_rty_01_a_retry_after_past_the_deadline_is_told_at_once(
     assert asked.decision["stopped"] == "the wait would pass the deadline"
 
 
-async def test_rty_01_a_long_retry_after_keeps_others_away_for_that_time(autojump_clock: MockClock) -> None:
+async def test_a_long_retry_after_keeps_others_away_for_that_time(autojump_clock: MockClock) -> None:
     async with world(a=[status(429, retry_after="20"), answer], b=[answer]) as w:
         assert (await w.ask()).outcomes() == ["a:rate_limited", "b:ok"]
         assert (await w.ask()).outcomes() == ["b:ok"]
@@ -96,12 +96,12 @@ async def test_rty_01_a_long_retry_after_keeps_others_away_for_that_time(autojum
         assert (await w.ask()).outcomes() == ["a:ok"]
 
 
-# -- RTY-02: full jitter, bounded ------------------------------------------------------------------------------------
+# -- full jitter, bounded ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("code", [429, 500, 502, 503, 504, 529])
 @pytest.mark.parametrize(("draw", "expected"), [(0.0, [4.0, 4.0]), (0.5, [6.0, 7.0]), (0.999, [7.996, 9.994])])
-async def test_rty_02_two_retries_at_most_with_full_jitter(
+async def test_two_retries_at_most_with_full_jitter(
     code: int, draw: float, expected: list[float], autojump_clock: MockClock
 ) -> None:
     async with world(a=[status(code)], draw=draw) as w:
@@ -114,7 +114,7 @@ async def test_rty_02_two_retries_at_most_with_full_jitter(
     assert asked.decision["stopped"] == "it was tried 3 times"
 
 
-async def test_rty_02_callers_that_fail_together_do_not_come_back_together(autojump_clock: MockClock) -> None:
+async def test_callers_that_fail_together_do_not_come_back_together(autojump_clock: MockClock) -> None:
     async with world(a=[*[status(500)] * 4, answer]) as w:
         async with trio.open_nursery() as nursery:
             for _ in range(4):
@@ -126,7 +126,7 @@ async def test_rty_02_callers_that_fail_together_do_not_come_back_together(autoj
 
 
 @pytest.mark.parametrize("deadline", [3.0, 9.0, 15.0])
-async def test_rty_02_no_wait_passes_the_deadline(deadline: float, autojump_clock: MockClock) -> None:
+async def test_no_wait_passes_the_deadline(deadline: float, autojump_clock: MockClock) -> None:
     async with world(a=[status(500)], draw=0.5) as w:
         asked = await w.ask(deadline_s=deadline)
 
@@ -139,7 +139,7 @@ async def test_rty_02_no_wait_passes_the_deadline(deadline: float, autojump_cloc
 async def test_mission_retry_three_attempts_exponential_4_to_10_seconds_all_settable(
     autojump_clock: MockClock,
 ) -> None:
-    """mission.md: retry. The limiter is consulted on each attempt."""
+    """The limiter is consulted on each attempt."""
     async with world(a=[status(500)]) as w:
         asked = await w.ask()
         assert w["a"].calls == 3
@@ -159,7 +159,7 @@ async def test_mission_retry_three_attempts_exponential_4_to_10_seconds_all_sett
         assert w["a"].calls == 1
 
 
-# -- RTY-03: an outage -----------------------------------------------------------------------------------------------
+# -- an outage -----------------------------------------------------------------------------------------------
 
 BEGINS, ENDS = 10.0, 70.0
 PER_SECOND = 50
@@ -173,9 +173,7 @@ async def _outage(call: Call) -> None:
 
 
 @pytest.mark.parametrize("backed", [True, False], ids=["backed", "alone"])
-async def test_rty_03_an_outage_costs_few_calls_and_is_over_when_it_is_over(
-    backed: bool, autojump_clock: MockClock
-) -> None:
+async def test_an_outage_costs_few_calls_and_is_over_when_it_is_over(backed: bool, autojump_clock: MockClock) -> None:
     """The breaker is open in under 2 s, then one probe at a time asks; the primary is used again within 30 s."""
     a, b = Vendor(_outage), Vendor(answering(late=0.2))
     others: dict[str, Any] = {"b": b} if backed else {}
@@ -214,10 +212,10 @@ async def test_rty_03_an_outage_costs_few_calls_and_is_over_when_it_is_over(
     assert all(each.took <= 31 for _, each in asked)
 
 
-# -- RTY-04..08 ------------------------------------------------------------------------------------------------------
+# -- limits, streams, reports and deadlines -------------------------------------------------------------------------
 
 
-async def test_rty_04_after_the_first_token_nobody_else_is_asked_unless_wished(autojump_clock: MockClock) -> None:
+async def test_after_the_first_token_nobody_else_is_asked_unless_wished(autojump_clock: MockClock) -> None:
     async with world(a=[[breaking(), close()]], b=[answer]) as w:
         asked = await w.ask()
         assert (w.calls, asked.text) == (1, "One two ")
@@ -229,7 +227,7 @@ async def test_rty_04_after_the_first_token_nobody_else_is_asked_unless_wished(a
         assert asked.text == ANSWER
 
 
-async def test_rty_05_an_answer_that_was_lost_is_one_request_and_its_usage_a_guess(autojump_clock: MockClock) -> None:
+async def test_an_answer_that_was_lost_is_one_request_and_its_usage_a_guess(autojump_clock: MockClock) -> None:
     """None of the five vendors documents an idempotency key: equal bytes are what a retry is known by."""
 
     async def works_and_closes(call: Call) -> None:
@@ -312,7 +310,7 @@ async def test_every_request_has_one_line_in_the_log_however_it_ended(
         assert said.endswith(f", {counted}"), said
 
 
-async def test_rty_06_one_error_names_every_attempt_with_its_cause(autojump_clock: MockClock) -> None:
+async def test_one_error_names_every_attempt_with_its_cause(autojump_clock: MockClock) -> None:
     async with world(
         a=[status(500, {"error": {"message": "broken pipe"}})],
         b=[status(401, {"error": {"message": "bad key"}})],
@@ -329,7 +327,7 @@ async def test_rty_06_one_error_names_every_attempt_with_its_cause(autojump_cloc
     assert asked.took < 30
 
 
-async def test_rty_06_an_only_attempt_is_told_with_its_name(autojump_clock: MockClock) -> None:
+async def test_an_only_attempt_is_told_with_its_name(autojump_clock: MockClock) -> None:
     """``Incorrect API key``: whose, and which?"""
     async with world(a=[status(401, {"error": {"message": "bad key"}})]) as w:
         asked = await w.ask()
@@ -338,7 +336,7 @@ async def test_rty_06_an_only_attempt_is_told_with_its_name(autojump_clock: Mock
     assert asked.failure.message == "a/m-a: bad key"
 
 
-async def test_rty_07_a_fallback_that_is_slower_than_the_time_left_is_not_asked(autojump_clock: MockClock) -> None:
+async def test_a_fallback_that_is_slower_than_the_time_left_is_not_asked(autojump_clock: MockClock) -> None:
     async with world(a=[stall()], b=[answering(late=2, gap=1)], c=[answer]) as w:
         for _ in range(5):
             assert (await w.ask(model="b/m-b")).text == ANSWER
@@ -352,7 +350,7 @@ async def test_rty_07_a_fallback_that_is_slower_than_the_time_left_is_not_asked(
     assert asked.calls == 2
 
 
-async def test_rty_08_who_rests_is_not_counted_as_asked(autojump_clock: MockClock) -> None:
+async def test_who_rests_is_not_counted_as_asked(autojump_clock: MockClock) -> None:
     """More calls than reported attempts, or fewer, fail `test_faults` too."""
     async with world(a=[status(401)], b=[status(500)]) as w:
         await w.ask()
@@ -476,7 +474,7 @@ async def test_quota_and_auth_mark_the_candidate_and_the_next_requests_go_elsewh
 
 
 @pytest.mark.parametrize("jump", [86_400.0, -86_400.0, -3_600.0])
-async def test_clk_01_a_jump_of_the_wall_clock_changes_no_wait(
+async def test_a_jump_of_the_wall_clock_changes_no_wait(
     jump: float, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The wall clock is wrong by more at each look."""
@@ -492,7 +490,7 @@ async def test_clk_01_a_jump_of_the_wall_clock_changes_no_wait(
         await w.settled()
 
 
-async def test_clk_02_a_jump_of_the_monotonic_clock_ends_waits_once_and_then_all_is_normal(
+async def test_a_jump_of_the_monotonic_clock_ends_waits_once_and_then_all_is_normal(
     mock_clock: MockClock,
 ) -> None:
     """After a suspend of an hour: what waited is over, once each, and no storm of calls follows."""

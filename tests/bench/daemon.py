@@ -2,7 +2,7 @@
 
 Three processes on two cores: the system under test on one, the fake provider and the driver on the other. What is
 counted is the CPU time of the system's process. Rounds are interleaved and the medians compared, because the
-machine is shared: trust the ratios. The budgets are design.md's, section 9.
+machine is shared: trust the ratios. The budgets are the project's own.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The soak (SOAK-01): minutes of mixed load with cancels, faults and a Redis that is killed, and what is left of it.
+"""The soak: minutes of mixed load with cancels, faults and a Redis that is killed, and what is left of it.
 
     bin/bench soak [MINUTES]
 

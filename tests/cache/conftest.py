@@ -1,4 +1,4 @@
-"""GEN-01 for every test here: no file, socket, thread or lost exception is left."""
+"""For every test here: no file, socket, thread or lost exception is left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cache actor as its callers see it: the `ResponseCache` of mission.md, and what a bad day of it costs them."""
+"""The cache actor as its callers see it: its answers, and what a bad day of it costs them."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ async def test_response_cache_gives_each_asker_a_copy(autojump_clock: trio.testi
 
 
 @pytest.mark.parametrize("reason", [FinishReason.LENGTH, FinishReason.ERROR, FinishReason.CONTENT_FILTER, None])
-async def test_cache_04_what_is_not_complete_is_not_stored(
+async def test_what_is_not_complete_is_not_stored(
     autojump_clock: trio.testing.MockClock, reason: FinishReason | None
 ) -> None:
     async with cache() as ref:
@@ -139,8 +139,8 @@ async def test_cache_04_what_is_not_complete_is_not_stored(
         assert await lookup(ref, key(1)) is None
 
 
-async def test_cache_04_a_fallback_answer_is_not_stored(autojump_clock: trio.testing.MockClock) -> None:
-    """CACHE-04: an outage of minutes does not make the second best the answer of the hour."""
+async def test_a_fallback_answer_is_not_stored(autojump_clock: trio.testing.MockClock) -> None:
+    """An outage of minutes does not make the second best the answer of the hour."""
     async with cache() as ref:
         assert not store(ref, key(1), answer(), fallback=True)
         assert await lookup(ref, key(1)) is None

@@ -1,4 +1,4 @@
-"""CACHE-04: which answers are kept, and what of them."""
+"""Which answers are kept, and what of them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from support.caching import answer
 
 
 @pytest.mark.parametrize("reason", [*FinishReason, None])
-def test_cache_04_only_complete_answers_are_kept(reason: FinishReason | None) -> None:
-    """CACHE-04: stop and tool_calls are; length, error, content_filter and what broke (no reason) are not."""
+def test_only_complete_answers_are_kept(reason: FinishReason | None) -> None:
+    """``stop`` and ``tool_calls`` are; ``length``, ``error``, ``content_filter`` and what broke (no reason) are not."""
     assert storable(answer(reason=reason)) is (reason in (FinishReason.STOP, FinishReason.TOOL_CALLS))
 
 

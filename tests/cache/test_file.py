@@ -1,4 +1,4 @@
-"""The cache file: age, damage, size, two processes (CACHE-05, CACHE-07, CACHE-08). Real SQLite, turned clocks."""
+"""The cache file: age, damage, size, two processes. Real SQLite, turned clocks."""
 
 from __future__ import annotations
 
@@ -85,8 +85,8 @@ def test_an_entry_lives_for_its_time_and_not_longer(path: Path) -> None:
 
 @pytest.mark.parametrize("jump", [DAY, -DAY, -3600.0, 20 * 365 * DAY])
 @pytest.mark.parametrize("reopen", [False, True])
-def test_cache_05_a_wall_clock_that_jumps_changes_no_age(path: Path, jump: float, reopen: bool) -> None:
-    """CACHE-05, CLK-01, CLK-03 (2038): nothing is lost early and nothing lives on, in this process or the next one."""
+def test_a_wall_clock_that_jumps_changes_no_age(path: Path, jump: float, reopen: bool) -> None:
+    """Also after 2038: nothing is lost early and nothing lives on, in this process or the next one."""
     clock = Clock()
     with file_tier(path, clock=clock) as tier:
         fill(tier, range(3))
@@ -106,7 +106,7 @@ def test_cache_05_a_wall_clock_that_jumps_changes_no_age(path: Path, jump: float
 
 
 @pytest.mark.parametrize(("off", "left"), [(TTL - 10, 3), (TTL + 10, 0)])
-def test_cache_05_over_a_reboot_the_wall_clock_counts(path: Path, off: float, left: int) -> None:
+def test_over_a_reboot_the_wall_clock_counts(path: Path, off: float, left: int) -> None:
     clock = Clock()
     with file_tier(path, clock=clock) as tier:
         fill(tier, range(3))
@@ -116,7 +116,7 @@ def test_cache_05_over_a_reboot_the_wall_clock_counts(path: Path, off: float, le
 
 
 @pytest.mark.parametrize(("jump", "left"), [(DAY, 0), (-DAY, 3)])
-def test_cache_05_a_clock_that_is_wrong_at_boot_makes_nothing_eternal(path: Path, jump: float, left: int) -> None:
+def test_a_clock_that_is_wrong_at_boot_makes_nothing_eternal(path: Path, jump: float, left: int) -> None:
     """A machine that boots into tomorrow believes that a day has passed. One that boots into yesterday has entries
     live one more time to live; and what is stored from then on has its own time, whatever becomes of the clock."""
     clock = Clock()
@@ -134,7 +134,7 @@ def test_cache_05_a_clock_that_is_wrong_at_boot_makes_nothing_eternal(path: Path
         assert found(tier, range(6)) == 0
 
 
-def test_cache_05_where_the_system_names_no_boot_each_start_is_taken_for_one(path: Path) -> None:
+def test_where_the_system_names_no_boot_each_start_is_taken_for_one(path: Path) -> None:
     clock = Clock()
     clock.boot = ""
     with file_tier(path, clock=clock) as tier:
@@ -147,7 +147,7 @@ def test_cache_05_where_the_system_names_no_boot_each_start_is_taken_for_one(pat
         assert found(tier, range(3)) == 0
 
 
-def test_cache_05_an_entry_from_the_future_is_not_found(path: Path) -> None:
+def test_an_entry_from_the_future_is_not_found(path: Path) -> None:
     """However the file's clock came to be behind: what seems younger than new might live for ever."""
     with file_tier(path) as tier:
         fill(tier, range(3))
@@ -174,8 +174,8 @@ def test_expired_entries_are_removed_as_others_are_stored(path: Path) -> None:
 
 
 @pytest.mark.parametrize(("size", "count"), [(100, 6_000), (3_000, 900), (60_000, 60)])
-def test_cache_08_the_file_stays_within_its_bound(path: Path, size: int, count: int) -> None:
-    """CACHE-08: the oldest go first, the newest are there, and the file never grows past its bound."""
+def test_the_file_stays_within_its_bound(path: Path, size: int, count: int) -> None:
+    """The oldest go first, the newest are there, and the file never grows past its bound."""
     cap = 1_000_000
     with file_tier(path, max_bytes=cap) as tier:
         for start in range(0, count, 20):
@@ -250,10 +250,10 @@ HARMS = [zeros, cut, cut_short, other_bytes, other_version, no_clock, nonsense_i
 
 
 @pytest.mark.parametrize("harm", HARMS)
-def test_cache_07_a_damaged_file_is_set_aside_and_begun_anew(
+def test_a_damaged_file_is_set_aside_and_begun_anew(
     path: Path, harm: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """CACHE-07: one line in the log, the bad file kept for whoever wants to look at it, and the cache works at once."""
+    """One line in the log, the bad file kept for whoever wants to look at it, and the cache works at once."""
     with file_tier(path) as tier:
         fill(tier, range(300))
     harm(path)
@@ -266,7 +266,7 @@ def test_cache_07_a_damaged_file_is_set_aside_and_begun_anew(
     assert [record.levelname for record in caplog.records if "damaged" in record.message] == ["ERROR"]
 
 
-def test_cache_07_a_file_damaged_in_use_is_set_aside(path: Path) -> None:
+def test_a_file_damaged_in_use_is_set_aside(path: Path) -> None:
     with file_tier(path) as tier:
         fill(tier, range(300))
         zeros(path)
@@ -277,7 +277,7 @@ def test_cache_07_a_file_damaged_in_use_is_set_aside(path: Path) -> None:
         assert found(tier, range(300, 400)) == 100
 
 
-def test_cache_07_a_flipped_bit_in_an_answer_makes_a_miss(path: Path) -> None:
+def test_a_flipped_bit_in_an_answer_makes_a_miss(path: Path) -> None:
     with file_tier(path) as tier:
         fill(tier, range(3))
     data = path.read_bytes()
@@ -301,8 +301,8 @@ def test_cache_07_a_flipped_bit_in_an_answer_makes_a_miss(path: Path) -> None:
         "UPDATE llm_cache SET digest = x'' WHERE id = 2",
     ],
 )
-def test_cache_07_an_entry_that_is_not_what_was_stored_makes_a_miss(path: Path, change: str) -> None:
-    """CACHE-07: wherever in a row the damage is, that row is not found, and the others are."""
+def test_an_entry_that_is_not_what_was_stored_makes_a_miss(path: Path, change: str) -> None:
+    """Wherever in a row the damage is, that row is not found, and the others are."""
     with file_tier(path) as tier:
         fill(tier, range(3))
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
@@ -324,7 +324,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_cache_07_a_killed_process_leaves_a_sound_file(sound: Path, tmp_path: Path) -> None:
+def test_a_killed_process_leaves_a_sound_file(sound: Path, tmp_path: Path) -> None:
     for name in ("cache.db", "cache.db-wal"):
         shutil.copy(sound / name, tmp_path)
     with file_tier(tmp_path / "cache.db") as tier:
@@ -333,10 +333,10 @@ def test_cache_07_a_killed_process_leaves_a_sound_file(sound: Path, tmp_path: Pa
 
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
-def test_cache_07_no_damage_anywhere_makes_a_wrong_answer(
+def test_no_damage_anywhere_makes_a_wrong_answer(
     sound: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
-    """CACHE-07: bits flipped, pages zeroed, tails cut, in the file or its journal: right answers or none, and after
+    """Bits flipped, pages zeroed, tails cut, in the file or its journal: right answers or none, and after
     at most one pause the cache takes new ones."""
     folder = tmp_path_factory.mktemp("harmed")
     for name in ("cache.db", "cache.db-wal"):
@@ -382,8 +382,8 @@ print(said.stored, said.errors)
 """
 
 
-def test_cache_07_two_processes_share_one_file(path: Path) -> None:
-    """CACHE-07: both write and read at once, from the very first moment; each finds what the other stored."""
+def test_two_processes_share_one_file(path: Path) -> None:
+    """Both write and read at once, from the very first moment; each finds what the other stored."""
     here = str(Path(__file__).parents[1])
     command = [sys.executable, "-c", OTHER, str(path)]
     both = [
@@ -402,7 +402,7 @@ def test_cache_07_two_processes_share_one_file(path: Path) -> None:
     assert len(there) == stored
 
 
-def test_cache_07_a_file_that_another_process_has_set_aside_is_not_set_aside_again(path: Path) -> None:
+def test_a_file_that_another_process_has_set_aside_is_not_set_aside_again(path: Path) -> None:
     with file_tier(path) as one, file_tier(path) as other:
         fill(one, range(3))
         other.close()

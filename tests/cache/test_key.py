@@ -1,4 +1,4 @@
-"""CACHE-02: whatever an answer depends on is in its key, field by field."""
+"""Whatever an answer depends on is in its key, field by field."""
 
 from __future__ import annotations
 
@@ -214,8 +214,8 @@ def the_key(request: AnyRequest) -> CacheKey:
     return found
 
 
-def test_cache_02_every_field_of_every_request_has_been_decided_upon() -> None:
-    """CACHE-02: a new field anywhere in a request fails this test until its author says what it means for the key."""
+def test_every_field_of_every_request_has_been_decided_upon() -> None:
+    """A new field anywhere in a request fails this test until its author says what it means for the key."""
     seen: dict[type, str] = {}
 
     def walk(kind: Any) -> None:
@@ -232,7 +232,7 @@ def test_cache_02_every_field_of_every_request_has_been_decided_upon() -> None:
     }
 
 
-def test_cache_02_the_examples_set_every_field() -> None:
+def test_the_examples_set_every_field() -> None:
     reached = {(place.owner, str(place.path[-1])) for _, place in ALL}
     deep = {Policy, TimeoutsPatch, AttemptsPatch}  # below `policy`, which is left out as a whole
     wanted = {(kind, name) for kind, names in DECIDED.items() if kind not in deep for name in names.split()}
@@ -240,8 +240,8 @@ def test_cache_02_the_examples_set_every_field() -> None:
 
 
 @pytest.mark.parametrize("request_", REQUESTS, ids=lambda request: type(request).__name__)
-def test_cache_02_each_change_of_each_field_changes_the_key(request_: AnyRequest) -> None:
-    """CACHE-02: of what is not in `LEFT_OUT`, every value tells; of what is, none does."""
+def test_each_change_of_each_field_changes_the_key(request_: AnyRequest) -> None:
+    """Of what is not in `LEFT_OUT`, every value tells; of what is, none does."""
     before = the_key(request_)
     for place in places(request_):
         for new in others(at(request_, place.path)):
@@ -250,7 +250,7 @@ def test_cache_02_each_change_of_each_field_changes_the_key(request_: AnyRequest
 
 
 @given(st.sampled_from(ALL), st.sampled_from(ALL), st.data())
-def test_cache_02_two_changes_never_cancel_out(
+def test_two_changes_never_cancel_out(
     one: tuple[AnyRequest, Place], other: tuple[AnyRequest, Place], data: st.DataObject
 ) -> None:
     (request, place), (request2, place2) = one, other
@@ -262,7 +262,7 @@ def test_cache_02_two_changes_never_cancel_out(
     assert (the_key(first) == the_key(second)) is same
 
 
-def test_cache_02_the_order_of_tools_and_of_schema_fields_counts() -> None:
+def test_the_order_of_tools_and_of_schema_fields_counts() -> None:
     [chat, *_] = REQUESTS
     assert isinstance(chat, ChatRequest)
     assert the_key(chat) != the_key(msgspec.structs.replace(chat, tools=chat.tools[::-1]))
@@ -274,13 +274,13 @@ def test_cache_02_the_order_of_tools_and_of_schema_fields_counts() -> None:
     assert len(keys) == 2
 
 
-def test_cache_02_the_type_of_a_request_counts() -> None:
+def test_the_type_of_a_request_counts() -> None:
     assert the_key(CompletionRequest(prompt="x")) != the_key(ImageRequest(prompt="x"))
 
 
 @pytest.mark.parametrize("field", Target._fields)
-def test_cache_02_who_may_answer_counts(field: str) -> None:
-    """CACHE-02: another provider, model, dialect, dialect version or address is another key."""
+def test_who_may_answer_counts(field: str) -> None:
+    """Another provider, model, dialect, dialect version or address is another key."""
     request = REQUESTS[0]
     old = getattr(TARGETS[0], field)
     changed: dict[str, Any] = {field: old + 1 if isinstance(old, int) else old + "x"}
@@ -321,7 +321,7 @@ POLICIES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("field", Policy.__struct_fields__)
-def test_cache_02_how_one_is_chosen_counts_and_how_hard_it_is_tried_does_not(field: str) -> None:
+def test_how_one_is_chosen_counts_and_how_hard_it_is_tried_does_not(field: str) -> None:
     request = REQUESTS[0]
     changed = key_of(request, TARGETS, msgspec.structs.replace(POLICY, **{field: POLICIES[field]}))
     assert (changed == the_key(request)) is (field in LEFT_OUT[Policy])

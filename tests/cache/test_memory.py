@@ -1,4 +1,4 @@
-"""The memory tier: bounded in bytes, least recently used first, each entry for a while (CACHE-08)."""
+"""The memory tier: bounded in bytes, least recently used first, each entry for a while."""
 
 from __future__ import annotations
 
@@ -90,8 +90,8 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
-def test_cache_08_a_million_keys_stay_within_the_bound() -> None:
-    """CACHE-08: the size never passes the cap, each store evicts at most what it replaces, memory use stays flat, and
+def test_a_million_keys_stay_within_the_bound() -> None:
+    """The size never passes the cap, each store evicts at most what it replaces, memory use stays flat, and
     the cap is honest: what it counts is what the process takes."""
     cap = 8_000_000
     memory = Memory(cap)

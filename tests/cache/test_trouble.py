@@ -1,4 +1,4 @@
-"""CACHE-06: a full disk, a read-only file, lost permissions, I/O errors: on without the file, one line, and back."""
+"""A full disk, a read-only file, lost permissions, I/O errors: on without the file, one line, and back."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def small_disk(where: Path, size: str = "1m") -> Iterator[None]:
         subprocess.run(["umount", str(where)], check=True)
 
 
-def test_cache_06_a_full_disk_stops_the_writing_and_heals(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """CACHE-06: what is stored is still found, one line is logged however often it fails, and it heals by itself."""
+def test_a_full_disk_stops_the_writing_and_heals(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What is stored is still found, one line is logged however often it fails, and it heals by itself."""
     caplog.set_level("INFO")
     clock = Clock()
     with small_disk(tmp_path / "disk"), file_tier(tmp_path / "disk" / "cache.db", clock=clock, ttl_s=1e6) as tier:
@@ -84,8 +84,8 @@ def suppress_full() -> Iterator[None]:
         yield
 
 
-def test_cache_06_a_file_that_may_not_grow_is_gone_without(tmp_path: Path) -> None:
-    """CACHE-06, without root: the kernel refuses to let the file grow (RLIMIT_FSIZE)."""
+def test_a_file_that_may_not_grow_is_gone_without(tmp_path: Path) -> None:
+    """The kernel refuses to let the file grow (RLIMIT_FSIZE)."""
     clock = Clock()
     with file_tier(tmp_path / "cache.db", clock=clock) as tier:
         assert store(tier, 0)
@@ -124,7 +124,7 @@ def undo(path: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", [remove_folder, put_folder_in_the_way])
-def test_cache_06_a_path_that_cannot_be_opened_is_gone_without(
+def test_a_path_that_cannot_be_opened_is_gone_without(
     tmp_path: Path, harm: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
@@ -144,7 +144,7 @@ def test_cache_06_a_path_that_cannot_be_opened_is_gone_without(
         assert lines(caplog) == ["ERROR", "INFO"]
 
 
-def test_cache_06_a_file_that_is_deleted_in_use_is_made_anew(tmp_path: Path) -> None:
+def test_a_file_that_is_deleted_in_use_is_made_anew(tmp_path: Path) -> None:
     path, clock = tmp_path / "cache.db", Clock()
     with file_tier(path, clock=clock) as tier:
         assert store(tier, 0)
@@ -197,8 +197,8 @@ with file_tier(path, clock=clock) as tier:
 """
 
 
-def test_cache_06_lost_permissions(tmp_path: Path) -> None:
-    """CACHE-06: file read-only, file unreadable, folder closed; each heals. As nobody, for root may do everything."""
+def test_lost_permissions(tmp_path: Path) -> None:
+    """File read-only, file unreadable, folder closed; each heals. As nobody, for root may do everything."""
     folder = Path(os.path.realpath("/tmp")) / f"llm-runtime-test-{os.getpid()}"
     folder.mkdir(mode=0o700)
     try:
@@ -213,8 +213,8 @@ def test_cache_06_lost_permissions(tmp_path: Path) -> None:
         shutil.rmtree(folder)
 
 
-def test_cache_06_an_io_error_on_fsync(tmp_path: Path) -> None:
-    """CACHE-06: the disk reports EIO when it is asked to make sure."""
+def test_an_io_error_on_fsync(tmp_path: Path) -> None:
+    """The disk reports EIO when it is asked to make sure."""
     strace = shutil.which("strace")
     if strace is None:
         pytest.skip("injecting faults into system calls needs strace")

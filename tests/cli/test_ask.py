@@ -116,7 +116,7 @@ async def test_ctrl_c_cancels_down_to_the_socket(number: signal.Signals) -> None
 
 
 async def test_a_reader_that_leaves_ends_it_quietly() -> None:
-    """OPS-05: ``ask | head -1``"""
+    """``ask | head -1``"""
     many = sse(*[piece("line\n" * 100)] * 200, gap=0.005)
     async with Peer(many) as peer, commands.running("ask", "--url", peer.url, "hi") as process:
         assert process.stdout

@@ -82,7 +82,7 @@ async def test_the_clock_is_turned_and_the_monotonic_one_is_not(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("jump", JUMPS)
-async def test_clk_01_a_wait_is_as_long_as_was_said(tmp_path: Path, jump: str) -> None:
+async def test_a_wait_is_as_long_as_was_said(tmp_path: Path, jump: str) -> None:
     """A Retry-After is waited out, no less and not much more; the rate of the limiter is kept."""
     busy = reply(b"{}", 429, {"retry-after": "1"})
     limits = "limits = { requests_per_minute = 60 }\n"
@@ -97,7 +97,7 @@ async def test_clk_01_a_wait_is_as_long_as_was_said(tmp_path: Path, jump: str) -
 
 
 @pytest.mark.parametrize("jump", JUMPS)
-async def test_clk_01_a_stream_goes_on(tmp_path: Path, jump: str) -> None:
+async def test_a_stream_goes_on(tmp_path: Path, jump: str) -> None:
     """No timeout fires because the clock was set: not the idle one, not the total one."""
     answer = sse(*HELLO, *[word(" again")] * 5, *END, gap=0.1)
     timeouts = "timeouts = { idle = 5, total = 20 }\n"
@@ -109,7 +109,7 @@ async def test_clk_01_a_stream_goes_on(tmp_path: Path, jump: str) -> None:
         assert b"[DONE]" in seen
 
 
-async def test_clk_01_and_cache_05_what_was_kept_lasts_as_long_as_it_should(tmp_path: Path) -> None:
+async def test_and_cache_05_what_was_kept_lasts_as_long_as_it_should(tmp_path: Path) -> None:
     """Neither lost when the clock is set forth, nor kept for ever when it is set back: its time is counted apart."""
     cache = f'[cache]\nenabled = true\npath = "{tmp_path}/cache.db"\nttl_s = 1\n'
     async with Peer(reply(whole(), headers=JSON)) as peer, daemon(tmp_path, peer, cache) as asked:

@@ -21,7 +21,6 @@ LOCAL = Config(server=Server(port=0), providers={"local": Provider(kind=LLMProvi
 
 
 async def test_a_signal_during_the_start_ends_it_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """OPS-03"""
     begun = trio.Event()
 
     async def never_ready(task_status: trio.TaskStatus[None]) -> None:
@@ -48,7 +47,7 @@ async def test_a_signal_during_the_start_ends_it_at_once(monkeypatch: pytest.Mon
 async def test_a_tree_that_gives_up_ends_the_process_with_the_cause(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """SUP-07: exit code other than 0; the last line names the actor and the exception, and nothing else of it."""
+    """Exit code other than 0; the last line names the actor and the exception, and nothing else of it."""
 
     async def crash(task_status: trio.TaskStatus[None]) -> None:
         task_status.started()

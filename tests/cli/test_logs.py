@@ -43,14 +43,12 @@ def test_json_is_one_object_a_line() -> None:
 
 @pytest.mark.parametrize("formatter", [TextFormatter(), JsonFormatter()])
 def test_an_exception_is_told_by_its_place_not_by_its_text(formatter: logging.Formatter) -> None:
-    """SEC-05, SEC-08"""
     line = formatter.format(record("failed", exception=crash()))
     assert "ValueError at test_logs.py" in line
     assert "CANARY" not in line
 
 
 def test_the_clock_after_2038() -> None:
-    """CLK-03"""
     assert timestamp(2**31 + 0.5) == "2038-01-19T03:14:08.500Z"
 
 
@@ -63,7 +61,7 @@ def pipe() -> Iterator[tuple[int, int]]:
 
 
 def test_a_reader_that_does_not_read_holds_nobody_up(pipe: tuple[int, int]) -> None:
-    """DISK-01: lines are dropped, counted, and the count is told when there is room again."""
+    """Lines are dropped, counted, and the count is told when there is room again."""
     reader, writer = pipe
     handler = StderrHandler(writer)
     handler.setFormatter(TextFormatter())

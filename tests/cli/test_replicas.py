@@ -33,7 +33,7 @@ def config(folder: Path, peer: Peer, port: int) -> str:
 
 
 async def test_four_replicas_keep_one_limit(tmp_path: Path) -> None:
-    """LIM-06: however they are pressed, what reaches the vendor is the limit and at most one request more per replica;
+    """However they are pressed, what reaches the vendor is the limit and at most one request more per replica;
     and all of the limit is used, whoever of them is asked.
 
     Who is first in a second takes what it can of that second's burst. The draw decides, anew each second, so that in

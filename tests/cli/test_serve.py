@@ -83,7 +83,7 @@ async def refuses(url: str) -> bool:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_ready_is_the_first_line_and_a_signal_ends_it_with_0(tmp_path: Path, number: signal.Signals) -> None:
-    """OPS-01, idle"""
+    """Idle."""
     async with Peer() as peer, serving("--config", config(tmp_path, peer)) as (process, url):
         assert url.startswith("http://127.0.0.1:")
         process.send_signal(number)
@@ -121,7 +121,7 @@ async def test_the_providers_found_and_passed_over_are_told() -> None:
 
 
 async def test_a_running_answer_finishes_after_sigterm(tmp_path: Path) -> None:
-    """OPS-01, streams shorter than the drain limit: they end whole, nothing new is taken, exit 0."""
+    """Streams shorter than the drain limit: they end whole, nothing new is taken, exit 0."""
     answer = sse(*[piece("x")] * 5, piece("", "stop"), "[DONE]", gap=0.1)
     async with Peer(answer) as peer, serving("--config", config(tmp_path, peer)) as (process, url):
         async with streaming(url) as response:
@@ -134,7 +134,7 @@ async def test_a_running_answer_finishes_after_sigterm(tmp_path: Path) -> None:
 
 
 async def test_an_endless_answer_is_told_its_end_at_the_limit(tmp_path: Path) -> None:
-    """OPS-01 and OPS-02: past the limit a terminal event, then gone within 2 s and what a process needs to end, exit 0,
+    """Past the limit a terminal event, then gone within 2 s and what a process needs to end, exit 0,
     though the client holds on to its connection."""
     async with Peer(ENDLESS) as peer, serving("--config", config(tmp_path, peer, 0.2)) as (process, url):
         async with streaming(url) as response:
@@ -150,7 +150,6 @@ async def test_an_endless_answer_is_told_its_end_at_the_limit(tmp_path: Path) ->
 
 
 async def test_a_client_that_says_nothing_does_not_hold_it_up(tmp_path: Path) -> None:
-    """OPS-02"""
     async with Peer() as peer, serving("--config", config(tmp_path, peer)) as (process, url):
         with socket.create_connection(parse_url(url)[0][1:]) as silent:
             silent.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 5\r\n\r\n12")
@@ -160,7 +159,6 @@ async def test_a_client_that_says_nothing_does_not_hold_it_up(tmp_path: Path) ->
 
 
 async def test_the_second_signal_ends_at_once(tmp_path: Path) -> None:
-    """OPS-03"""
     async with Peer(ENDLESS) as peer, serving("--config", config(tmp_path, peer)) as (process, url):
         async with streaming(url) as response:
             await until(response, b"Hel")
@@ -179,7 +177,6 @@ async def commands_until(process: trio.Process, text: str) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGPIPE])
 async def test_it_lives_through_other_signals(tmp_path: Path, number: signal.Signals) -> None:
-    """OPS-05"""
     async with Peer() as peer, serving("--config", config(tmp_path, peer)) as (process, url):
         process.send_signal(number)
         assert not await refuses(url)
@@ -188,7 +185,7 @@ async def test_it_lives_through_other_signals(tmp_path: Path, number: signal.Sig
 
 
 async def test_it_lives_when_nobody_reads_it(tmp_path: Path) -> None:
-    """OPS-05: ``serve | head -1``, with stderr gone as well"""
+    """``serve | head -1``, with stderr gone as well"""
     async with Peer(sse(piece("x"), piece("", "stop"), "[DONE]")) as peer:
         async with serving("--config", config(tmp_path, peer)) as (process, url):
             assert process.stdout
@@ -203,7 +200,7 @@ async def test_it_lives_when_nobody_reads_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("closed", ["<&- >&-", "<&- 2>&-"])
 async def test_it_starts_with_closed_standard_files(tmp_path: Path, closed: str) -> None:
-    """OPS-05: their numbers must not go to a socket, where what is printed would be sent."""
+    """Their numbers must not go to a socket, where what is printed would be sent."""
     async with Peer() as peer:
         command = shlex.join([*commands.COMMAND, "serve", "--config", config(tmp_path, peer)])
         async with commands.started(["/bin/sh", "-c", f"exec {command} {closed}"], subprocess.PIPE, {}) as process:
@@ -228,7 +225,6 @@ async def test_it_starts_with_closed_standard_files(tmp_path: Path, closed: str)
     ],
 )
 async def test_what_must_be_put_right_exits_with_2_and_one_line(arguments: list[str], said: str) -> None:
-    """OPS-09, SEC-01"""
     code, out, err = await commands.run("serve", *arguments, OPENAI_API_KEY="k")
     assert (code, out) == (2, "")
     assert err.startswith(f"llm-runtime: {said}")
@@ -236,7 +232,6 @@ async def test_what_must_be_put_right_exits_with_2_and_one_line(arguments: list[
 
 
 async def test_a_port_in_use_exits_with_2_and_one_line() -> None:
-    """OPS-09"""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         code, out, err = await commands.run("serve", "--port", port, OPENAI_API_KEY="k")

@@ -1,4 +1,4 @@
-"""OPS-13: whatever a configuration file holds, the loader answers with a Config or one line with a number."""
+"""Whatever a configuration file holds, the loader answers with a Config or one line with a number."""
 
 import contextlib
 

@@ -27,7 +27,6 @@ def refused(reference: str, environ: dict[str, str] | None = None, folder: Path 
 
 @pytest.mark.parametrize("literal", ["sk-CANARY-1234", "env", "CANARY:x", "env:", "file: ", "ENV:CANARY", ""])
 def test_a_literal_key_is_refused_with_its_line_but_not_its_value(literal: str) -> None:
-    """SEC-09"""
     said = refused(literal)
     assert said == 'a key is never written here: write "env:NAME" (an environment variable) or "file:PATH"'
 
@@ -43,7 +42,6 @@ def test_a_missing_variable_is_named() -> None:
 
 @pytest.mark.parametrize("value", ["sk-CANARY é", "sk CANARY", "CANARY\x00", "CANARY\r\nX-Evil: 1"])
 def test_a_value_that_cannot_stand_in_a_header_is_refused(value: str) -> None:
-    """SEC-15"""
     assert "characters that no key has" in refused("env:MY_KEY", {"MY_KEY": value})
 
 
@@ -61,7 +59,6 @@ def test_a_key_file_is_read_without_its_newline(tmp_path: Path) -> None:
 
 
 def test_a_world_readable_key_file_is_warned_of(tmp_path: Path) -> None:
-    """SEC-09"""
     file = tmp_path / "key"
     file.write_text("sk-CANARY-of-some-length\n")
     file.chmod(0o644)

@@ -180,7 +180,7 @@ def test_a_config_error_is_an_llm_client_error() -> None:
     ],
 )
 def test_a_mistake_is_told_with_its_line_and_what_would_be_right(old: str, new: str, line: int, said: str) -> None:
-    """OPS-13: every error names the line."""
+    """Every error names the line."""
     error = refused(WHOLE.replace(old, new, 1))
     assert said in str(error)
     assert error.line == line
@@ -366,7 +366,7 @@ def test_what_is_not_text_is_refused(content: bytes, said: str) -> None:
 
 @pytest.mark.parametrize("mark", ["\\n", "\\u001b", "\\u2028"])
 def test_a_name_that_is_quoted_does_not_break_the_line(mark: str) -> None:
-    """OPS-13: nor does it reach the terminal as a command to it."""
+    """Nor does it reach the terminal as a command to it."""
     provider = '[providers.x]\nkind = "openai"\napi_key = "env:PRIMARY_KEY"\n'
     source = f'{provider}[routes.r]\ncandidates = ["y/{mark}z"]'
     with pytest.raises(ConfigError) as caught:
@@ -388,7 +388,7 @@ def test_loopback_needs_nothing(host: str) -> None:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "my-machine.lan", "::ffff:127.0.0.1"])
 def test_beyond_loopback_needs_a_key_and_an_answer_about_tls(host: str) -> None:
-    """SEC-01: refused without a key, refused without TLS, unless the latter was said to be meant."""
+    """Refused without a key, refused without TLS, unless the latter was said to be meant."""
     config = parse(WHOLE.encode(), ENVIRON)
     with pytest.raises(ConfigError, match="that needs a key"):
         with_server(Config(), host=host, insecure_no_tls=True)

@@ -1,4 +1,4 @@
-"""The runtime as a block of somebody's program (OPS-16): what goes in, what comes out, what is left."""
+"""The runtime as a block of somebody's program: what goes in, what comes out, what is left."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def config(fake: FakeProvider) -> Config:
     )
 
 
-async def test_ops_16_a_failed_request_is_caught_outside_of_the_block() -> None:
+async def test_a_failed_request_is_caught_outside_of_the_block() -> None:
     """As itself: around a nursery it would have come in a group, which ``except LLMClientError`` does not catch."""
     with pytest.raises(llm_runtime.LLMClientError, match="no provider is configured"):
         async with open_runtime(Config()) as rt:
             await rt.chat("Say hello.")
 
 
-async def test_ops_16_cancelling_the_nursery_around_a_runtime_ends_the_call_at_the_vendor() -> None:
+async def test_cancelling_the_nursery_around_a_runtime_ends_the_call_at_the_vendor() -> None:
     async with FakeProvider(ScriptRule(fault=Fault.STALL)) as fake:
 
         async def agent() -> None:
@@ -64,7 +64,7 @@ except KeyboardInterrupt:
 """
 
 
-def test_ops_16_ctrl_c_comes_out_as_itself() -> None:
+def test_ctrl_c_comes_out_as_itself() -> None:
     process = subprocess.Popen([sys.executable, "-c", INTERRUPTED], stdout=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stdout.readline() == b"open\n"

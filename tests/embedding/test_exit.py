@@ -1,4 +1,4 @@
-"""How a program ends that embeds the runtime (OPS-16)."""
+"""How a program ends that embeds the runtime."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ trio.run(main)
 """
 
 
-async def test_ops_16_a_name_lookup_that_hangs_does_not_keep_or_crash_a_program_that_ends() -> None:
+async def test_a_name_lookup_that_hangs_does_not_keep_or_crash_a_program_that_ends() -> None:
     """It cannot be cancelled; its thread is left to the end of the process."""
     with trio.fail_after(20):
         done = await trio.run_process([sys.executable, "-c", HANGING_LOOKUP], capture_stdout=True)

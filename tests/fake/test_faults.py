@@ -82,7 +82,7 @@ async def test_a_broken_whole_answer_is_a_typed_failure(
 async def test_a_bomb_costs_little_and_is_a_typed_failure(
     autojump_clock: MockClock, kind: LLMProvider, fault: Fault, stream: bool
 ) -> None:
-    """SSE-05, SSE-06, SSE-07: less than 8 MiB, the fake's own part included."""
+    """Less than 8 MiB, the fake's own part included."""
     async with FakeProvider(ScriptRule(fault=fault)) as fake:
         tracemalloc.start()
         try:
@@ -112,7 +112,6 @@ async def test_a_bomb_costs_little_and_is_a_typed_failure(
 async def test_a_status_comes_with_the_vendors_own_error(
     autojump_clock: MockClock, kind: LLMProvider, status: int, kind_of_failure: FailureKind
 ) -> None:
-    """PROV-16"""
     async with FakeProvider() as fake:
         refused = failure(await ask(fake, kind, chat(model=f"fault-{status}"), stream=True))
         assert (refused.kind, refused.upstream_status) == (kind_of_failure, status)
@@ -123,7 +122,7 @@ async def test_a_status_comes_with_the_vendors_own_error(
 async def test_a_call_that_is_cut_is_never_handed_over(
     autojump_clock: MockClock, kind: LLMProvider, events: int
 ) -> None:
-    """SSE-11: wherever the cut falls, the call is whole or not there; without the end marker it is a failure."""
+    """Wherever the cut falls, the call is whole or not there; without the end marker it is a failure."""
     arguments = {"city": "Oslo", "days": 14}
     rule = ScriptRule(
         tool_calls=(FakeToolCall(name="weather", arguments=arguments),), fault=Fault.TRUNCATE, after_events=events

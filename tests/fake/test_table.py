@@ -131,7 +131,7 @@ async def test_it_works_end_to_end_or_is_refused_before_any_call(
 async def test_what_cannot_get_better_is_one_call_and_a_typed_error(
     kind: LLMProvider, status: int, told: int, code: str
 ) -> None:
-    """PROV-16, through the whole system."""
+    """Through the whole system."""
     async with door() as opened:
         opened.fake.script(ScriptRule(status=status))
         reply = await opened.ask(kind, RequestType.CHAT, stream=True)

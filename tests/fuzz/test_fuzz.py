@@ -1,4 +1,4 @@
-"""FUZZ-01 to FUZZ-05 in short: what once broke something, the seeds, and a few hundred mutations of them.
+"""The fuzzers in short: what once broke something, the seeds, and a few hundred mutations of them.
 
 The long search is `fuzz.explore` and `fuzz.pump`.
 """

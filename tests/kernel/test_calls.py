@@ -62,7 +62,7 @@ class Concurrent:
             self.working -= 1
 
 
-async def test_act_04_a_late_reply_is_dropped_and_counted(autojump_clock: MockClock) -> None:
+async def test_a_late_reply_is_dropped_and_counted(autojump_clock: MockClock) -> None:
     """The asker has gone; its answer goes nowhere, and the next asker gets its own."""
 
     class Deaf:
@@ -379,7 +379,7 @@ def relays(names: str, *, slots: int = 1) -> tuple[Supervisor, dict[str, Ref[Pas
 
 
 @pytest.mark.parametrize("slots", [1, 4])
-async def test_act_06_an_actor_that_asks_itself_is_refused_at_once(slots: int, autojump_clock: MockClock) -> None:
+async def test_an_actor_that_asks_itself_is_refused_at_once(slots: int, autojump_clock: MockClock) -> None:
     root, refs = relays("a", slots=slots)
     async with running(root):
         with pytest.raises(CallCycle, match="root/a -> root/a"):
@@ -388,7 +388,7 @@ async def test_act_06_an_actor_that_asks_itself_is_refused_at_once(slots: int, a
 
 
 @pytest.mark.parametrize("names", ["ab", "abc", "abcde"])
-async def test_act_07_a_circle_of_calls_is_refused_and_named(names: str, autojump_clock: MockClock) -> None:
+async def test_a_circle_of_calls_is_refused_and_named(names: str, autojump_clock: MockClock) -> None:
     """The caller that would have closed the circle is told at once; nobody hangs."""
     root, refs = relays(names)
     async with running(root):
@@ -401,7 +401,7 @@ async def test_act_07_a_circle_of_calls_is_refused_and_named(names: str, autojum
 
 
 @pytest.mark.parametrize("names", ["ab", "abc", "abcde"])
-async def test_act_07_a_circle_of_independent_calls_is_refused_too(names: str, autojump_clock: MockClock) -> None:
+async def test_a_circle_of_independent_calls_is_refused_too(names: str, autojump_clock: MockClock) -> None:
     """Each actor, in hand with a message of its own, asks the next: one is refused, all end."""
     root, refs = relays(names)
     refused = 0

@@ -34,10 +34,3 @@ def test_every_guarantee_cites_tests_that_exist() -> None:
     assert len(guarantees) == 32
     for guarantee in guarantees:
         assert re.search(r"`test_\w+`", guarantee), guarantee
-
-
-def test_every_row_of_the_matrix_that_the_kernel_can_hold_is_named_by_a_test() -> None:
-    last = {"gen": 6, "sup": 12, "act": 10}
-    rows = {f"{area}_{number:02}" for area in last for number in range(1, last[area] + 1)}
-    source = "".join(path.read_text() for path in HERE.glob("test_*.py"))
-    assert {row for row in rows if f"def test_{row}_" not in source} == set()

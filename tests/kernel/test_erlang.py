@@ -71,7 +71,7 @@ def run_otp(scripts: list[OtpScript]) -> list[Journal]:
 
 
 @pytest.mark.skipif(shutil.which("escript") is None, reason="Erlang is not installed (Debian: erlang-base)")
-def test_sup_02_otp_gives_the_same_answers() -> None:
+def test_otp_gives_the_same_answers() -> None:
     """Three hundred scripts: OTP, the oracle and our supervisor write the same journals."""
     scripts = [random_script(seed) for seed in range(SCRIPTS)]
     journals = run_otp(scripts)

@@ -168,7 +168,7 @@ class Books:
             self.errors.append(exc)
 
 
-def test_gen_04_a_tree_cancelled_at_every_checkpoint_leaves_nothing() -> None:
+def test_a_tree_cancelled_at_every_checkpoint_leaves_nothing() -> None:
     """For every k: all tasks end, within their bounds, and no answer is half an answer."""
     runs: list[Books] = []
 
@@ -185,7 +185,7 @@ def test_gen_04_a_tree_cancelled_at_every_checkpoint_leaves_nothing() -> None:
     assert all(set(run.answers) <= {b"answer"} for run in cut)
 
 
-def test_gen_04_clients_cancelled_at_every_checkpoint_leave_balanced_books() -> None:
+def test_clients_cancelled_at_every_checkpoint_leave_balanced_books() -> None:
     """For every k: the tree lives on, nothing is answered after the cancel, and no lease stays out."""
     runs: list[Books] = []
 
@@ -199,7 +199,7 @@ def test_gen_04_clients_cancelled_at_every_checkpoint_leave_balanced_books() -> 
     assert min(len(run.answers) for run in runs) == 0
 
 
-def test_gen_05_an_exception_at_every_await_is_a_typed_error_and_leaves_nothing() -> None:
+def test_an_exception_at_every_await_is_a_typed_error_and_leaves_nothing() -> None:
     """Whatever await of whatever actor breaks: each caller has an answer or a typed error, and the books balance."""
     runs: list[Books] = []
 
@@ -219,7 +219,7 @@ def test_gen_05_an_exception_at_every_await_is_a_typed_error_and_leaves_nothing(
         assert set(run.answers) <= {b"answer"}
 
 
-async def test_gen_06_every_public_coroutine_is_a_checkpoint(autojump_clock: MockClock) -> None:
+async def test_every_public_coroutine_is_a_checkpoint(autojump_clock: MockClock) -> None:
     """Also when there is nothing to wait for."""
 
     class Quick:

@@ -1,4 +1,4 @@
-"""The scheduler instrument, and GEN-02 and GEN-03 with it: the kernel neither blocks the loop nor spins."""
+"""The scheduler instrument, and what it shows: the kernel neither blocks the loop nor spins."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ async def busy_hour() -> None:
             await trio.sleep(9.0)
 
 
-def test_gen_02_no_step_of_the_kernel_blocks_the_loop() -> None:
+def test_no_step_of_the_kernel_blocks_the_loop() -> None:
     """No step over 50 ms of CPU time."""
     instrument = SchedulerInstrument()
     run_virtual(busy_hour, instruments=[instrument])
     assert instrument.statistics().slow_steps == ()
 
 
-def test_gen_03_no_task_of_the_kernel_spins() -> None:
+def test_no_task_of_the_kernel_spins() -> None:
     """No more than 1000 steps of one task in a virtual second."""
     instrument = SchedulerInstrument()
     run_virtual(busy_hour, instruments=[instrument])

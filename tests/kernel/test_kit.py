@@ -43,7 +43,7 @@ from llm_actors.testing import (
 from support.actors import NO_WAIT, Ask, Crash, member
 
 
-async def test_gen_01_a_task_left_behind_is_named(autojump_clock: MockClock) -> None:
+async def test_a_task_left_behind_is_named(autojump_clock: MockClock) -> None:
     async with trio.open_nursery() as nursery:
         with pytest.raises(LeakError, match="the straggler"):
             async with nothing_left():
@@ -51,12 +51,12 @@ async def test_gen_01_a_task_left_behind_is_named(autojump_clock: MockClock) -> 
         nursery.cancel_scope.cancel()
 
 
-async def test_gen_01_what_ends_within_a_second_is_no_leak(autojump_clock: MockClock) -> None:
+async def test_what_ends_within_a_second_is_no_leak(autojump_clock: MockClock) -> None:
     async with trio.open_nursery() as nursery, nothing_left():
         nursery.start_soon(trio.sleep, 0.5)
 
 
-def test_gen_01_an_open_file_is_named() -> None:
+def test_an_open_file_is_named() -> None:
     file = os.open("/dev/zero", os.O_RDONLY)
     with pytest.raises(LeakError, match="/dev/full"), no_open_ends():
         other = os.open("/dev/full", os.O_RDONLY)
@@ -64,14 +64,14 @@ def test_gen_01_an_open_file_is_named() -> None:
     os.close(other)
 
 
-def test_gen_01_an_open_socket_is_seen() -> None:
+def test_an_open_socket_is_seen() -> None:
     made: list[socket.socket] = []
     with pytest.raises(LeakError, match="socket"), no_open_ends():
         made.append(socket.socket())
     made[0].close()
 
 
-def test_gen_01_a_thread_that_ends_within_a_second_is_no_leak() -> None:
+def test_a_thread_that_ends_within_a_second_is_no_leak() -> None:
     with no_open_ends():
         thread = threading.Timer(0.05, threading.Event().set)
         thread.start()
@@ -79,7 +79,7 @@ def test_gen_01_a_thread_that_ends_within_a_second_is_no_leak() -> None:
     assert not thread.is_alive()
 
 
-def test_gen_01_a_thread_is_named() -> None:
+def test_a_thread_is_named() -> None:
     gate = threading.Event()
     thread = threading.Thread(target=gate.wait, name="the loose thread")
     with pytest.raises(LeakError, match="the loose thread"), no_open_ends():
@@ -88,7 +88,7 @@ def test_gen_01_a_thread_is_named() -> None:
     thread.join()
 
 
-def test_gen_01_a_lost_exception_is_seen() -> None:
+def test_a_lost_exception_is_seen() -> None:
     class Bad:
         def __del__(self) -> None:
             raise ValueError

@@ -132,7 +132,7 @@ async def test_troubles_of_callers_are_told(autojump_clock: MockClock) -> None:
     assert kinds.count(DeadLetter) == 1
 
 
-async def test_act_08_a_slow_subscriber_hurts_nobody_and_is_told(autojump_clock: MockClock) -> None:
+async def test_a_slow_subscriber_hurts_nobody_and_is_told(autojump_clock: MockClock) -> None:
     """Its queue stays bounded, the publisher goes on, and it learns how much it missed."""
     bus = Bus()
     slow, quick = bus.subscribe(capacity=10), bus.subscribe(capacity=1000)

@@ -73,7 +73,7 @@ class Unread:
 
 
 @pytest.mark.parametrize("overflow", Overflow)
-async def test_act_02_casts_into_a_full_mailbox(overflow: Overflow, autojump_clock: MockClock) -> None:
+async def test_casts_into_a_full_mailbox(overflow: Overflow, autojump_clock: MockClock) -> None:
     """Ten times the capacity: memory stays flat, and each loss is told or counted, as declared."""
     actor = Unread()
     refused = 0
@@ -98,7 +98,7 @@ async def test_act_02_casts_into_a_full_mailbox(overflow: Overflow, autojump_clo
 
 
 @pytest.mark.parametrize("overflow", Overflow)
-async def test_act_02_calls_into_a_full_mailbox(overflow: Overflow, autojump_clock: MockClock) -> None:
+async def test_calls_into_a_full_mailbox(overflow: Overflow, autojump_clock: MockClock) -> None:
     """A call waits for room where that is declared; otherwise somebody gets `MailboxFull`, and nobody hangs."""
     actor = Unread()
     outcomes: list[str] = []
@@ -121,7 +121,7 @@ async def test_act_02_calls_into_a_full_mailbox(overflow: Overflow, autojump_clo
     assert outcomes.count("full") == 10 * CAPACITY - answered
 
 
-async def test_act_02_a_sender_that_gives_up_waiting_for_room_has_sent_nothing(autojump_clock: MockClock) -> None:
+async def test_a_sender_that_gives_up_waiting_for_room_has_sent_nothing(autojump_clock: MockClock) -> None:
     actor = Unread()
     async with alone(actor, mailbox=MailboxSpec(1)) as lone:
         lone.ref.cast(Say(0, 0))
@@ -132,7 +132,7 @@ async def test_act_02_a_sender_that_gives_up_waiting_for_room_has_sent_nothing(a
     assert actor.read == [0]
 
 
-async def test_act_03_a_message_to_a_restarting_actor_waits_for_it(autojump_clock: MockClock) -> None:
+async def test_a_message_to_a_restarting_actor_waits_for_it(autojump_clock: MockClock) -> None:
     """During the pause before a restart messages queue, and are handled after it."""
     root = Supervisor([member("a")], backoff=Backoff(first=3.0))
     async with running(root):
@@ -143,7 +143,7 @@ async def test_act_03_a_message_to_a_restarting_actor_waits_for_it(autojump_cloc
         assert trio.current_time() == 3.0
 
 
-async def test_act_03_a_message_to_an_ended_actor_is_refused_and_counted(autojump_clock: MockClock) -> None:
+async def test_a_message_to_an_ended_actor_is_refused_and_counted(autojump_clock: MockClock) -> None:
     """A call raises; a cast cannot be told, so it is counted. Neither is lost in silence."""
     root = Supervisor([member("a", restart=Restart.TEMPORARY)])
     async with running(root):
@@ -156,7 +156,7 @@ async def test_act_03_a_message_to_an_ended_actor_is_refused_and_counted(autojum
         assert ref.statistics().dead_letters == 2
 
 
-async def test_act_05_a_stop_is_not_behind_data(autojump_clock: MockClock) -> None:
+async def test_a_stop_is_not_behind_data(autojump_clock: MockClock) -> None:
     """With full mailboxes and work in hand in every actor, each takes no longer to stop than one piece of work."""
     root = Supervisor([member(name, mailbox=MailboxSpec(CAPACITY)) for name in "abc"])
     async with trio.open_nursery() as nursery:
@@ -177,7 +177,7 @@ async def _expect_not_running(root: Supervisor, name: str) -> None:
         return
 
 
-async def test_act_05_cancelling_a_call_is_not_behind_data(autojump_clock: MockClock) -> None:
+async def test_cancelling_a_call_is_not_behind_data(autojump_clock: MockClock) -> None:
     """The caller of the work in hand leaves: its work ends at once although the mailbox is full."""
     root = Supervisor([member("a", mailbox=MailboxSpec(1))])
     async with running(root), trio.open_nursery() as nursery:
@@ -256,7 +256,7 @@ async def poisonable(slots: int) -> AsyncIterator[Ref[FeedMessage]]:
 
 
 @pytest.mark.parametrize("slots", [1, 4])
-async def test_act_01_a_poison_payload_is_refused_the_third_time(slots: int, autojump_clock: MockClock) -> None:
+async def test_a_poison_payload_is_refused_the_third_time(slots: int, autojump_clock: MockClock) -> None:
     """Its sender gets an error each time; after two crashes it never reaches the actor. Others are served."""
     async with poisonable(slots) as ref:
         for expected in (ActorCrashed, ActorCrashed, PoisonRefused, PoisonRefused):
@@ -326,7 +326,7 @@ async def test_a_poison_payload_has_another_chance_later(autojump_clock: MockClo
                 await ref.call(Feed("bad"))
 
 
-def test_act_01_the_memory_for_poison_is_bounded() -> None:
+def test_the_memory_for_poison_is_bounded() -> None:
     poison = Poison()
     for number in range(3 * POISON_ENTRIES):
         poison.crashed(number, "here", 0.0)
@@ -341,14 +341,14 @@ PER_SENDER = 200  # 10 senders x 200 messages x 50 seeds = 10^5
 
 
 @pytest.mark.parametrize("seeds", [range(start, start + 10) for start in range(0, 50, 10)], ids=str)
-def test_act_09_each_pair_keeps_its_order(seeds: range) -> None:
+def test_each_pair_keeps_its_order(seeds: range) -> None:
     """Calls and casts of one sender arrive as they were sent, under fifty orders of the scheduler."""
     for seed in seeds:
         received = run_virtual(partial(_ten_senders, PER_SENDER), seed=seed)
         assert all(received[sender] == list(range(PER_SENDER)) for sender in range(SENDERS))
 
 
-def test_act_09_a_hundred_thousand_messages_keep_their_order() -> None:
+def test_a_hundred_thousand_messages_keep_their_order() -> None:
     received = run_virtual(partial(_ten_senders, 50 * PER_SENDER))
     assert all(received[sender] == list(range(50 * PER_SENDER)) for sender in range(SENDERS))
 

@@ -33,7 +33,7 @@ def scripts(draw: st.DrawFn) -> OtpScript:
 
 @settings(max_examples=150)
 @given(scripts())
-def test_sup_02_our_supervisor_does_what_the_oracle_says(script: OtpScript) -> None:
+def test_our_supervisor_does_what_the_oracle_says(script: OtpScript) -> None:
     """Same children replaced, same order, same moment of giving up, also when restarts fail."""
     assert run_virtual(partial(run_ours, script)) == Oracle(script).run()
 
@@ -136,7 +136,7 @@ async def run_tree(tree: Node, crashes: list[int]) -> Journal:
 
 @settings(max_examples=100)
 @given(trees().filter(lambda tree: bool(tree.children)), st.lists(st.integers(0, 100), max_size=8))
-def test_sup_07_random_trees_escalate_as_the_oracle_says(tree: Node, crashes: list[int]) -> None:
+def test_random_trees_escalate_as_the_oracle_says(tree: Node, crashes: list[int]) -> None:
     oracle = TreeOracle(tree)
     leaves = sorted(entry.removeprefix("up ") for entry in oracle.journal)
     for crash in crashes:

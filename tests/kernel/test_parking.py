@@ -50,7 +50,7 @@ async def test_a_parked_actor_refuses_at_once_and_is_tried_again(autojump_clock:
         assert root.statistics().restarts == 0
 
 
-async def test_sup_04_a_crash_loop_backs_off_then_parks_with_growing_pauses(
+async def test_a_crash_loop_backs_off_then_parks_with_growing_pauses(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A child that never starts: pauses from 1 s to 60 s, little CPU, one log line a minute and kind."""
@@ -76,7 +76,7 @@ async def test_sup_04_a_crash_loop_backs_off_then_parks_with_growing_pauses(
     assert len(caplog.records) <= 2 * (600 / 60 + 1)
 
 
-async def test_sup_04_restarts_before_that_wait_with_jitter(autojump_clock: MockClock) -> None:
+async def test_restarts_before_that_wait_with_jitter(autojump_clock: MockClock) -> None:
     """The first restart is immediate, each further one waits about twice as long."""
     starts: list[float] = []
     journal: Journal = []

@@ -60,7 +60,7 @@ class Accounts:
         self.inbox.checkpoint(Count(self.left))
 
 
-async def test_act_10_no_half_state_is_seen_after_a_crash(autojump_clock: MockClock) -> None:
+async def test_no_half_state_is_seen_after_a_crash(autojump_clock: MockClock) -> None:
     """A crash between the two writes: the next incarnation starts from the last whole state."""
     accounts = ChildSpec("accounts", Accounts)
     root = Supervisor([accounts], backoff=NO_WAIT)

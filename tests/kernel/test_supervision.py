@@ -36,7 +36,7 @@ from llm_actors.kernel import (
 from support.actors import NO_WAIT, Ask, Crash, CrashCast, Journal, Leave, Sleep, flaky, member
 
 
-async def test_sup_01_a_crash_costs_one_message_and_no_time(autojump_clock: MockClock) -> None:
+async def test_a_crash_costs_one_message_and_no_time(autojump_clock: MockClock) -> None:
     """The crashed actor is back within 100 ms at the same address; only the message in hand failed."""
     root = Supervisor([member("a")])
     async with running(root):
@@ -50,7 +50,7 @@ async def test_sup_01_a_crash_costs_one_message_and_no_time(autojump_clock: Mock
         assert trio.current_time() - begun < 0.1
 
 
-async def test_sup_01_queued_messages_survive_the_crash(autojump_clock: MockClock) -> None:
+async def test_queued_messages_survive_the_crash(autojump_clock: MockClock) -> None:
     root = Supervisor([member("a")])
     answers: list[int] = []
 
@@ -73,7 +73,7 @@ async def test_sup_01_queued_messages_survive_the_crash(autojump_clock: MockCloc
         (Strategy.ONE_FOR_ALL, ["down b", "down c", "down a", "up a", "up b", "up c"]),
     ],
 )
-async def test_sup_02_strategies_replace_the_right_children(
+async def test_strategies_replace_the_right_children(
     strategy: Strategy, expected: Journal, autojump_clock: MockClock
 ) -> None:
     """Stopped in reverse, started in order. `test_erlang.py` holds the same against OTP itself."""
@@ -86,7 +86,7 @@ async def test_sup_02_strategies_replace_the_right_children(
         assert journal == expected
 
 
-async def test_sup_03_others_do_not_notice_a_crash(autojump_clock: MockClock) -> None:
+async def test_others_do_not_notice_a_crash(autojump_clock: MockClock) -> None:
     """Twenty calls in other actors end on time while their neighbour crashes."""
     root = Supervisor([member("bad"), *(member(f"good{n}") for n in range(20))], intensity=Intensity(100, 1.0))
 
@@ -106,7 +106,7 @@ async def test_sup_03_others_do_not_notice_a_crash(autojump_clock: MockClock) ->
             nursery.start_soon(work, f"good{number}")
 
 
-async def test_sup_05_too_many_crashes_stop_all_in_reverse_and_fail_upward(autojump_clock: MockClock) -> None:
+async def test_too_many_crashes_stop_all_in_reverse_and_fail_upward(autojump_clock: MockClock) -> None:
     """One more than the intensity: the children go down last first, and the cause chain leads to the leaf."""
     journal: Journal = []
     root = Supervisor([member(name, journal) for name in "abc"], intensity=Intensity(3, 30.0), backoff=NO_WAIT)
@@ -212,7 +212,7 @@ async def test_a_call_that_waited_when_another_message_crashed_the_actor_is_told
     assert raised == {"Sleep": True, "Crash": False}
 
 
-async def test_sup_06_crashes_within_the_intensity_go_on_for_ever(autojump_clock: MockClock) -> None:
+async def test_crashes_within_the_intensity_go_on_for_ever(autojump_clock: MockClock) -> None:
     """Five crashes in any thirty seconds, a thousand times."""
     root = Supervisor([member("a")], intensity=Intensity(5, 30.0), backoff=NO_WAIT)
     async with running(root):
@@ -223,9 +223,7 @@ async def test_sup_06_crashes_within_the_intensity_go_on_for_ever(autojump_clock
         assert root.statistics().restarts == 1000
 
 
-async def test_sup_07_restarts_multiply_over_three_levels(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_restarts_multiply_over_three_levels(autojump_clock: MockClock, caplog: pytest.LogCaptureFixture) -> None:
     """With one restart allowed per level, three levels take (1+1)^3 crashes; the last log line has the chain."""
     journal: Journal = []
     once = Intensity(1, 3600.0)
@@ -250,7 +248,7 @@ async def test_sup_07_restarts_multiply_over_three_levels(
     assert "ValueError" in caplog.records[-1].message
 
 
-async def test_sup_08_transient_and_temporary_children(autojump_clock: MockClock) -> None:
+async def test_transient_and_temporary_children(autojump_clock: MockClock) -> None:
     """A transient child comes back after a crash, not after a normal end; a temporary one never does."""
     root = Supervisor([member("brief", restart=Restart.TRANSIENT), member("once", restart=Restart.TEMPORARY)])
     async with running(root):
@@ -266,7 +264,7 @@ async def test_sup_08_transient_and_temporary_children(autojump_clock: MockClock
         assert [child.status for child in root.tree().children] == [ChildStatus.ENDED]
 
 
-async def test_sup_08_permanent_children_come_back_even_from_a_normal_end(autojump_clock: MockClock) -> None:
+async def test_permanent_children_come_back_even_from_a_normal_end(autojump_clock: MockClock) -> None:
     root = Supervisor([member("a")])
     async with running(root):
         root.ref("a").cast(Leave())
@@ -283,7 +281,7 @@ class Stubborn:
             await trio.sleep(60)
 
 
-async def test_sup_09_who_ignores_stop_and_cancel_is_named_and_left(
+async def test_who_ignores_stop_and_cancel_is_named_and_left(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The siblings stop after the stubborn child's limit, although the tree cannot end before it does."""
@@ -308,7 +306,7 @@ async def test_sup_09_who_ignores_stop_and_cancel_is_named_and_left(
     assert any("root/stubborn was left behind" in record.message for record in caplog.records)
 
 
-async def test_sup_09_a_stubborn_start_does_not_hold_its_supervisor(autojump_clock: MockClock) -> None:
+async def test_a_stubborn_start_does_not_hold_its_supervisor(autojump_clock: MockClock) -> None:
     """A child that shields its initialisation is given up on after its start timeout."""
 
     class Never(Stubborn):
@@ -325,7 +323,7 @@ async def test_sup_09_a_stubborn_start_does_not_hold_its_supervisor(autojump_clo
     assert trio.current_time() == pytest.approx(begun + 60.0)
 
 
-async def test_sup_10_a_crash_in_cleanup_counts_once(autojump_clock: MockClock) -> None:
+async def test_a_crash_in_cleanup_counts_once(autojump_clock: MockClock) -> None:
     """A second exception while the first unwinds is the same failure; both are in the group that is kept."""
     errors: list[BaseException | None] = []
 
@@ -356,7 +354,7 @@ async def test_sup_10_a_crash_in_cleanup_counts_once(autojump_clock: MockClock) 
         assert {type(inner) for inner in error.exceptions} == {ValueError, KeyError}
 
 
-async def test_sup_10_a_failed_restart_is_one_more_failure(autojump_clock: MockClock) -> None:
+async def test_a_failed_restart_is_one_more_failure(autojump_clock: MockClock) -> None:
     """A factory that raises is counted and tried again from the loop, not raised."""
     journal: Journal = []
     starts = iter([True, False, False, True])
@@ -367,7 +365,7 @@ async def test_sup_10_a_failed_restart_is_one_more_failure(autojump_clock: MockC
     assert journal == ["up a", "down a", "fail a", "fail a", "up a", "down a"]
 
 
-async def test_sup_10_failed_restarts_exhaust_the_intensity(autojump_clock: MockClock) -> None:
+async def test_failed_restarts_exhaust_the_intensity(autojump_clock: MockClock) -> None:
     journal: Journal = []
     starts = iter([True])
     root = Supervisor([flaky("a", journal, lambda: next(starts, False))], intensity=Intensity(3, 30.0))
@@ -380,7 +378,7 @@ async def test_sup_10_failed_restarts_exhaust_the_intensity(autojump_clock: Mock
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
-async def test_sup_11_interrupts_stop_the_tree_cleanly(error: type[BaseException], autojump_clock: MockClock) -> None:
+async def test_interrupts_stop_the_tree_cleanly(error: type[BaseException], autojump_clock: MockClock) -> None:
     """They are not crashes: all children go down in order, and the interrupt comes out."""
     journal: Journal = []
     root = Supervisor([member(name, journal) for name in "abc"])
@@ -393,7 +391,7 @@ async def test_sup_11_interrupts_stop_the_tree_cleanly(error: type[BaseException
     assert journal == ["down b", "down c", "down a"]
 
 
-async def test_sup_11_no_memory_escalates_to_the_top(autojump_clock: MockClock) -> None:
+async def test_no_memory_escalates_to_the_top(autojump_clock: MockClock) -> None:
     """Restarting needs memory; no level tries, not even one that parks."""
     low = Supervisor([member("leaf")], name="low", park=True)
     root = Supervisor([low.as_child()])
@@ -405,7 +403,7 @@ async def test_sup_11_no_memory_escalates_to_the_top(autojump_clock: MockClock) 
     assert lineage(caught.value.exceptions[0])[-1] == "MemoryError"
 
 
-async def test_sup_12_cancellation_is_never_a_crash(autojump_clock: MockClock) -> None:
+async def test_cancellation_is_never_a_crash(autojump_clock: MockClock) -> None:
     """A child killed after its grace, with a nursery of its own, ends as killed; a bug beside it is still seen."""
 
     class Nested:

@@ -178,8 +178,8 @@ def test_a_low_priority_is_not_starved(other: str) -> None:
     pytest.fail("starved")
 
 
-def test_lim_03_a_big_request_is_not_starved_by_small_ones() -> None:
-    """LIM-03: it waits for its own tokens and those before it; who comes later waits behind it."""
+def test_a_big_request_is_not_starved_by_small_ones() -> None:
+    """It waits for its own tokens and those before it; who comes later waits behind it."""
     desk = Desk({"a": TPM600})
     desk.ask("a", tokens=600)
     big = desk.ask("a", tokens=600)
@@ -190,8 +190,7 @@ def test_lim_03_a_big_request_is_not_starved_by_small_ones() -> None:
     assert desk.granted_at[big] - begun == pytest.approx(KEEP_SECONDS)
 
 
-def test_lim_03_a_request_larger_than_the_limit_waits_for_an_empty_window_and_leaves_a_debt() -> None:
-    """LIM-03"""
+def test_a_request_larger_than_the_limit_waits_for_an_empty_window_and_leaves_a_debt() -> None:
     desk = Desk({"a": TPM600})
     big = desk.ask("a", tokens=1800)
     assert big in desk.granted
@@ -201,8 +200,7 @@ def test_lim_03_a_request_larger_than_the_limit_waits_for_an_empty_window_and_le
     assert desk.granted_at[after] - begun == pytest.approx(3 * KEEP_SECONDS, abs=1)
 
 
-def test_lim_03_a_callers_big_request_is_not_starved_by_its_own_small_ones_elsewhere() -> None:
-    """LIM-03"""
+def test_a_callers_big_request_is_not_starved_by_its_own_small_ones_elsewhere() -> None:
     desk = Desk({"a": NONE, "b": NONE}, {"alice": TPM600})
     desk.ask("a", tokens=600, caller="alice")
     big, begun = desk.ask("a", tokens=600, caller="alice"), desk.now
@@ -227,8 +225,7 @@ def test_a_caller_at_its_limit_is_in_nobodys_way() -> None:
 # What comes back
 
 
-def test_lim_03_real_usage_replaces_the_estimate_both_ways_and_shows_no_negative_numbers() -> None:
-    """LIM-03"""
+def test_real_usage_replaces_the_estimate_both_ways_and_shows_no_negative_numbers() -> None:
     desk = Desk({"a": TPM600})
     one = desk.ask("a", tokens=500)
     desk.end(one, tokens=100)
@@ -310,7 +307,7 @@ def test_nobody_waits_for_a_provider_longer_than_wait_s() -> None:
 
 
 def test_what_is_certain_to_wait_longer_is_refused_at_once() -> None:
-    """LIM-03: but of tokens in flight, which are charged by estimates, some may come back."""
+    """But of tokens in flight, which are charged by estimates, some may come back."""
     desk = Desk(
         {"a": Limits(requests_per_minute=4, burst=1.0, wait_s=30), "b": Limits(tokens_per_minute=600, wait_s=30)}
     )
@@ -474,8 +471,7 @@ def test_callers_books_are_bounded_and_those_in_use_are_kept() -> None:
 # Headers
 
 
-def test_lim_05_headers_that_promise_more_raise_nothing() -> None:
-    """LIM-05"""
+def test_headers_that_promise_more_raise_nothing() -> None:
     desk = Desk({"a": Limits(requests_per_minute=60, tokens_per_minute=600)})
     for _ in range(60):
         desk.ask("a", tokens=10)
@@ -490,8 +486,7 @@ def test_lim_05_headers_that_promise_more_raise_nothing() -> None:
     assert len(desk.granted) == 61
 
 
-def test_lim_05_headers_that_say_less_are_believed_until_the_refill() -> None:
-    """LIM-05"""
+def test_headers_that_say_less_are_believed_until_the_refill() -> None:
     desk = Desk({"a": RPM60})
     desk.books.observe("a", RateLimits(requests_remaining=5, requests_reset_s=55), desk.now)
     for _ in range(20):
@@ -514,8 +509,8 @@ def test_lim_05_headers_that_say_less_are_believed_until_the_refill() -> None:
     ],
 )
 @pytest.mark.parametrize("limits", [NONE, RPM60, Limits(requests_per_minute=60, tokens_per_minute=600)])
-def test_lim_05_no_header_stops_the_work_for_more_than_a_minute(said: RateLimits, limits: Limits) -> None:
-    """LIM-05: missing parts, nonsense, and resets in a hundred years."""
+def test_no_header_stops_the_work_for_more_than_a_minute(said: RateLimits, limits: Limits) -> None:
+    """Missing parts, nonsense, and resets in a hundred years."""
     desk = Desk({"a": limits})
     desk.books.observe("a", said, desk.now)
     asked = desk.ask("a")
@@ -523,8 +518,8 @@ def test_lim_05_no_header_stops_the_work_for_more_than_a_minute(said: RateLimits
     assert asked in desk.granted
 
 
-def test_lim_05_remaining_that_goes_backwards_only_narrows() -> None:
-    """LIM-05: answers overtake one another, so an old header may come last."""
+def test_remaining_that_goes_backwards_only_narrows() -> None:
+    """Answers overtake one another, so an old header may come last."""
     desk = Desk({"a": RPM60})
     for left in (50, 10, 40, 60):
         desk.books.observe("a", RateLimits(requests_remaining=left), desk.now)
@@ -561,8 +556,7 @@ def test_after_a_pause_our_own_rate_goes_on_and_no_minutes_worth_is_let_go_at_on
 # Restarts and leases
 
 
-def test_lim_02_after_a_restart_leases_windows_and_debts_are_what_they_were() -> None:
-    """LIM-02"""
+def test_after_a_restart_leases_windows_and_debts_are_what_they_were() -> None:
     desk = Desk({"a": Limits(requests_per_minute=4, burst=1.0, max_concurrency=3)}, {"me": TPM600})
     out = desk.ask("a", caller="me", tokens=600)
     desk.end(desk.ask("a"), tokens=10)
@@ -576,8 +570,7 @@ def test_lim_02_after_a_restart_leases_windows_and_debts_are_what_they_were() ->
     assert asked[2] in desk.granted, "the slot is free, and the request came back to the window it was counted in"
 
 
-def test_lim_02_a_pause_survives_a_restart() -> None:
-    """LIM-02"""
+def test_a_pause_survives_a_restart() -> None:
     desk = Desk({"a": NONE})
     desk.books.hold("a", 30, desk.now)
     desk.crash()
@@ -588,8 +581,7 @@ def test_lim_02_a_pause_survives_a_restart() -> None:
     assert asked in desk.granted
 
 
-def test_lim_02_a_lease_that_nobody_ends_expires_and_its_late_end_is_ignored() -> None:
-    """LIM-02"""
+def test_a_lease_that_nobody_ends_expires_and_its_late_end_is_ignored() -> None:
     desk = Desk({"a": ONE})
     lost = desk.ask("a", lease=100)
     waits = desk.ask("a")
@@ -601,8 +593,8 @@ def test_lim_02_a_lease_that_nobody_ends_expires_and_its_late_end_is_ignored() -
     assert desk.books.statistics(desk.now).expired == 1
 
 
-def test_clk_02_an_hour_that_passes_at_once_lets_one_burst_go_and_no_more() -> None:
-    """CLK-02: the machine slept. Nothing goes beyond the window, and the timer does not spin."""
+def test_an_hour_that_passes_at_once_lets_one_burst_go_and_no_more() -> None:
+    """The machine slept. Nothing goes beyond the window, and the timer does not spin."""
     desk = Desk({"a": RPM60})
     for _ in range(300):
         desk.ask("a", lease=86_400)

@@ -146,8 +146,8 @@ class World:
     st.floats(0.01, 1.0),
     st.lists(st.tuples(st.integers(0, 5), st.integers(0, 20_000), st.integers(0, 900)), max_size=40),
 )
-def test_lim_01_the_script_counts_like_our_own_windows(share: float, steps: list[tuple[int, int, int]]) -> None:
-    """LIM-01: the same operations lead to the same counters and the same waits; so a refund never gives too much."""
+def test_the_script_counts_like_our_own_windows(share: float, steps: list[tuple[int, int, int]]) -> None:
+    """The same operations lead to the same counters and the same waits; so a refund never gives too much."""
     world = World(1, a=Limits(requests_per_minute=60, tokens_per_minute=600, burst=share))
     (one,) = world.replicas
     ours = (Window(60, max(1, int(60 * share))), Window(600, max(1, int(600 * share))))
@@ -349,10 +349,8 @@ class Life(World):
 
 @pytest.mark.parametrize("choices", [ALONE, TOGETHER], ids=["one-account", "two-accounts"])
 @pytest.mark.parametrize("jumps", [False, True], ids=["steady", "clock-jumps"])
-def test_lim_01_together_they_keep_every_limit_and_nothing_is_stuck(
-    choices: tuple[tuple[str, ...], ...], jumps: bool
-) -> None:
-    """LIM-01: random claims, ends, refunds, pauses, crashes and jumps of the server's clock by a day, in 4 processes.
+def test_together_they_keep_every_limit_and_nothing_is_stuck(choices: tuple[tuple[str, ...], ...], jumps: bool) -> None:
+    """Random claims, ends, refunds, pauses, crashes and jumps of the server's clock by a day, in 4 processes.
 
     No 60 seconds hold more than the limit, whatever the server's clock shows.
     """
@@ -406,7 +404,7 @@ def test_in_one_batch_nobody_overtakes_who_has_to_wait() -> None:
 
 
 def test_a_place_is_behind_those_of_other_processes_and_before_who_comes_later() -> None:
-    """LIM-03: a large one is not starved by small ones of another process."""
+    """A large one is not starved by small ones of another process."""
     world = World(2, a=WHOLE)
     first, second = world.replicas
     assert first.claim("a", tokens=300).charged
@@ -479,8 +477,8 @@ def _exercise(server: VirtualRedis, limits: dict[str, Limits]) -> list[LedgerRep
     return answers
 
 
-def test_red_07_nothing_but_answers_is_read_as_answers() -> None:
-    """RED-07: neither nonsense nor arrays in arrays without end."""
+def test_nothing_but_answers_is_read_as_answers() -> None:
+    """Neither nonsense nor arrays in arrays without end."""
     deep = b"\x91\x96\xc3\x00\x00\x00\x90" + b"\x91" * 100_000
     for nonsense in b"", b"\xc1", b"\xc0", b"\x91\xc0", b"\xdd\xff\xff\xff\xff", deep:
         with pytest.raises(ValueError, match=r"."):

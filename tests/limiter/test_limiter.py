@@ -189,11 +189,10 @@ async def test_a_retry_after_holds_everyone_else_too(autojump_clock: MockClock) 
         assert 20 <= trio.current_time() - begun <= 21
 
 
-# LIM-02
+# A limiter that crashes
 
 
-async def test_lim_02_a_cancelled_waiter_leaves_the_line_and_takes_nothing(autojump_clock: MockClock) -> None:
-    """LIM-02"""
+async def test_a_cancelled_waiter_leaves_the_line_and_takes_nothing(autojump_clock: MockClock) -> None:
     async with limiter({"a": ONE}) as ref:
         with await reserve(ref, ("a",), tokens=1):
             with trio.move_on_after(5):
@@ -204,8 +203,8 @@ async def test_lim_02_a_cancelled_waiter_leaves_the_line_and_takes_nothing(autoj
         await assert_at_rest(ref)
 
 
-async def test_lim_02_cancelled_in_the_moment_of_the_grant_gives_it_back(autojump_clock: MockClock) -> None:
-    """LIM-02: the grant and the cancellation come in the same instant, in either order."""
+async def test_cancelled_in_the_moment_of_the_grant_gives_it_back(autojump_clock: MockClock) -> None:
+    """The grant and the cancellation come in the same instant, in either order."""
     async with limiter({"a": ONE}) as ref:
         for seed in range(20):
             holder = await reserve(ref, ("a",), tokens=1)
@@ -225,8 +224,8 @@ async def _reserve_and_hold(ref: LimiterRef) -> None:
         await trio.sleep_forever()
 
 
-async def test_lim_02_a_crash_keeps_the_leases_and_costs_waiters_only_their_place(autojump_clock: MockClock) -> None:
-    """LIM-02: nobody sees the crash; the slot that is out stays out until its holder ends it."""
+async def test_a_crash_keeps_the_leases_and_costs_waiters_only_their_place(autojump_clock: MockClock) -> None:
+    """Nobody sees the crash; the slot that is out stays out until its holder ends it."""
     served: list[str] = []
 
     async def wait_for(name: str) -> None:
@@ -250,8 +249,8 @@ async def test_lim_02_a_crash_keeps_the_leases_and_costs_waiters_only_their_plac
         await assert_at_rest(ref)
 
 
-async def test_lim_02_a_crash_in_the_middle_of_a_settlement_loses_no_slot(autojump_clock: MockClock) -> None:
-    """LIM-02: the message in hand is lost with the crash; the next incarnation reads it off the holder's ticket."""
+async def test_a_crash_in_the_middle_of_a_settlement_loses_no_slot(autojump_clock: MockClock) -> None:
+    """The message in hand is lost with the crash; the next incarnation reads it off the holder's ticket."""
     async with limiter({"a": ONE}, faults={2: Crash()}) as ref:
         (await reserve(ref, ("a",), tokens=1)).settle(None)
         await trio.sleep(1)
@@ -261,7 +260,7 @@ async def test_lim_02_a_crash_in_the_middle_of_a_settlement_loses_no_slot(autoju
         assert (await statistics(ref)).expired == 0
 
 
-async def test_lim_02_what_ends_while_the_limiter_is_parked_has_ended_when_it_is_back(
+async def test_what_ends_while_the_limiter_is_parked_has_ended_when_it_is_back(
     autojump_clock: MockClock,
 ) -> None:
     spec = with_faults(limiter_child({"a": Limits(max_concurrency=2)}), {3: Crash()})
@@ -310,10 +309,10 @@ async def test_a_reservation_that_waits_survives_any_number_of_crashes_over_othe
         holder.settle(None)
 
 
-async def test_lim_02_a_settlement_that_finds_the_mailbox_full_is_logged_and_made_up_for(
+async def test_a_settlement_that_finds_the_mailbox_full_is_logged_and_made_up_for(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """LIM-02: nothing is lost silently."""
+    """Nothing is lost silently."""
     spec = msgspec.structs.replace(limiter_child({"a": NONE}), mailbox=MailboxSpec(1))
     root = Supervisor([spec])
     async with running(root):
@@ -328,8 +327,7 @@ async def test_lim_02_a_settlement_that_finds_the_mailbox_full_is_logged_and_mad
         await assert_at_rest(ref)
 
 
-async def test_lim_02_a_lease_outlives_its_holders_deadline(autojump_clock: MockClock) -> None:
-    """LIM-02"""
+async def test_a_lease_outlives_its_holders_deadline(autojump_clock: MockClock) -> None:
     async with limiter({"a": ONE}) as ref:
         with trio.fail_after(5000):
             lost = await reserve(ref, ("a",), tokens=1)
@@ -341,8 +339,8 @@ async def test_lim_02_a_lease_outlives_its_holders_deadline(autojump_clock: Mock
         assert (await statistics(ref)).providers["a"].in_flight == 1
 
 
-async def test_lim_02_a_restart_remembers_what_was_used(autojump_clock: MockClock) -> None:
-    """LIM-02: the window is handed over."""
+async def test_a_restart_remembers_what_was_used(autojump_clock: MockClock) -> None:
+    """The window is handed over."""
     async with limiter({"a": Limits(requests_per_minute=20, burst=1.0)}, faults={41: Crash()}) as ref:
         begun = trio.current_time()
         for _ in range(20):
@@ -354,14 +352,14 @@ async def test_lim_02_a_restart_remembers_what_was_used(autojump_clock: MockCloc
         assert trio.current_time() - begun == pytest.approx(KEEP_SECONDS, abs=0.1)
 
 
-# LIM-04
+# Pauses
 
 
 @pytest.mark.parametrize("limits", [NONE, Limits(requests_per_minute=600)])
-async def test_lim_04_a_thousand_waiters_are_woken_in_order_without_polling_or_burst(
+async def test_a_thousand_waiters_are_woken_in_order_without_polling_or_burst(
     limits: Limits, autojump_clock: MockClock
 ) -> None:
-    """LIM-04: the vendor says nothing is left for 30 s."""
+    """The vendor says nothing is left for 30 s."""
     steps, served = Steps(), list[tuple[int, float]]()
 
     async def wait_for(number: int) -> None:
@@ -394,8 +392,8 @@ async def test_lim_04_a_thousand_waiters_are_woken_in_order_without_polling_or_b
         assert steps.count < 5 * len(served)
 
 
-async def test_lim_04_several_limiters_do_not_come_back_in_step(autojump_clock: MockClock) -> None:
-    """LIM-04: the end of a pause has a jitter."""
+async def test_several_limiters_do_not_come_back_in_step(autojump_clock: MockClock) -> None:
+    """The end of a pause has a jitter."""
     ends = set()
     for _ in range(5):
         async with limiter({"a": NONE}) as ref:
@@ -408,11 +406,11 @@ async def test_lim_04_several_limiters_do_not_come_back_in_step(autojump_clock: 
     assert all(20 <= end <= 20.5 for end in ends)
 
 
-# GEN-04, CLK
+# Cancellation, and clocks that jump
 
 
-def test_gen_04_cancelled_anywhere_the_books_balance() -> None:
-    """GEN-04: two requests, a wait, a settlement and a refund, cancelled at every checkpoint."""
+def test_cancelled_anywhere_the_books_balance() -> None:
+    """Two requests, a wait, a settlement and a refund, cancelled at every checkpoint."""
 
     async def scenario(scope: trio.CancelScope) -> None:
         async with limiter({"a": Limits(requests_per_minute=60, max_concurrency=1)}, {"me": ONE}) as ref:
@@ -438,8 +436,8 @@ def test_gen_04_cancelled_anywhere_the_books_balance() -> None:
     assert any(checked)
 
 
-async def test_clk_01_the_wall_clock_may_jump(autojump_clock: MockClock) -> None:
-    """CLK-01: a day forward or an hour back changes no wait and no window."""
+async def test_the_wall_clock_may_jump(autojump_clock: MockClock) -> None:
+    """A day forward or an hour back changes no wait and no window."""
     for jump in (86_400.0, -3_600.0):
         async with limiter({"a": Limits(requests_per_minute=60, burst=0.01)}) as ref:
             (await reserve(ref, ("a",), tokens=1)).settle(None)
@@ -449,8 +447,7 @@ async def test_clk_01_the_wall_clock_may_jump(autojump_clock: MockClock) -> None
             assert trio.current_time() - begun == pytest.approx(1.0, abs=0.02)
 
 
-async def test_clk_02_after_a_suspended_hour_timers_fire_once_and_no_storm_follows(mock_clock: MockClock) -> None:
-    """CLK-02"""
+async def test_after_a_suspended_hour_timers_fire_once_and_no_storm_follows(mock_clock: MockClock) -> None:
     ends: list[bool] = []
 
     async def wait_for() -> None:

@@ -112,8 +112,8 @@ PROFILE = settings(
 @pytest.mark.parametrize("shared", [False, True], ids=["alone", "with-redis"])
 @PROFILE
 @given(seed=st.integers(0, 2**32 - 1))
-def test_lim_01_no_60_seconds_hold_more_than_the_limit(shared: bool, seed: int) -> None:
-    """LIM-01: under arrivals, refunds, crashes of the limiter, a server that comes and goes and whose clock is set."""
+def test_no_60_seconds_hold_more_than_the_limit(shared: bool, seed: int) -> None:
+    """Under arrivals, refunds, crashes of the limiter, a server that comes and goes and whose clock is set."""
     vendor, draw = Vendor(), Random(seed)
     faults = {draw.randrange(5, 900): Crash() for _ in range(6)}
 
@@ -135,8 +135,8 @@ def test_lim_01_no_60_seconds_hold_more_than_the_limit(shared: bool, seed: int) 
 
 @PROFILE
 @given(seed=st.integers(0, 2**32 - 1))
-def test_lim_06_four_replicas_keep_to_the_limit_and_one_more_each(seed: int) -> None:
-    """LIM-06: with one Redis, whose clock is set meanwhile."""
+def test_four_replicas_keep_to_the_limit_and_one_more_each(seed: int) -> None:
+    """With one Redis, whose clock is set meanwhile."""
     vendor, draw = Vendor(), Random(seed)
 
     async def live() -> None:

@@ -1,4 +1,4 @@
-"""LIM-01: random lives of the books, and what must hold in all of them."""
+"""Random lives of the books, and what must hold in all of them."""
 
 from __future__ import annotations
 
@@ -157,8 +157,8 @@ class Life(Desk):
 
 @settings(max_examples=LIVES, derandomize=True, deadline=None)
 @given(st.integers(0, 2**64 - 1))
-def test_lim_01_never_over_the_limit_never_stuck_and_the_sums_balance(seed: int) -> None:
-    """LIM-01: 10^5 random steps of reserve, settle, refund, leave, wait, vendor's headers, lost leases and crash."""
+def test_never_over_the_limit_never_stuck_and_the_sums_balance(seed: int) -> None:
+    """10^5 random steps of reserve, settle, refund, leave, wait, vendor's headers, lost leases and crash."""
     draw = Random(seed)
     life = Life()
     for _ in range(STEPS):

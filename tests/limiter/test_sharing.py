@@ -65,7 +65,7 @@ async def test_what_nothing_limits_asks_nobody(autojump_clock: MockClock, ledger
 
 
 async def test_together_they_keep_to_the_rate(autojump_clock: MockClock, ledger: VirtualScript) -> None:
-    """LIM-06: three processes press on one limit for a minute."""
+    """Three processes press on one limit for a minute."""
     went: list[float] = []
 
     async def press(ref: LimiterRef) -> None:
@@ -91,10 +91,10 @@ async def test_together_they_keep_to_the_rate(autojump_clock: MockClock, ledger:
 
 
 @pytest.mark.parametrize("names", [("a",), ("a", "b")], ids=["one-candidate", "two-candidates"])
-async def test_lim_03_a_large_one_is_not_starved_by_small_ones_elsewhere(
+async def test_a_large_one_is_not_starved_by_small_ones_elsewhere(
     names: tuple[str, ...], autojump_clock: MockClock, ledger: VirtualScript
 ) -> None:
-    """LIM-03: it waits no longer than about twice what the limit alone would make it wait."""
+    """It waits no longer than about twice what the limit alone would make it wait."""
 
     async def press(ref: LimiterRef, name: str) -> None:
         while True:
@@ -274,10 +274,10 @@ async def at_rest_but(ref: LimiterRef, leases: int) -> None:
     assert (await statistics(ref)).leases == leases
 
 
-async def test_lim_03_estimates_that_are_far_too_high_do_not_slow_the_line(
+async def test_estimates_that_are_far_too_high_do_not_slow_the_line(
     autojump_clock: MockClock, ledger: VirtualScript
 ) -> None:
-    """LIM-03: what comes back is there for the next one, here and elsewhere, and not only after a wait that was true
+    """What comes back is there for the next one, here and elsewhere, and not only after a wait that was true
     before it came back."""
     went: list[float] = []
 
@@ -302,7 +302,7 @@ async def test_lim_03_estimates_that_are_far_too_high_do_not_slow_the_line(
 async def test_a_crash_costs_no_slots_and_its_leases_still_settle(
     autojump_clock: MockClock, ledger: VirtualScript
 ) -> None:
-    """LIM-02: the next incarnation has the same name in the ledger, so that its slots count once."""
+    """The next incarnation has the same name in the ledger, so that its slots count once."""
     providers = {"a": Limits(max_concurrency=2, tokens_per_minute=600)}
     async with replica(SERVER, providers, faults={2: Crash()}) as ref:
         with trio.fail_after(60):
@@ -322,10 +322,10 @@ async def test_a_crash_costs_no_slots_and_its_leases_still_settle(
         await at_rest(ref)
 
 
-async def test_red_06_a_lost_answer_is_charged_once_and_never_refunded(
+async def test_a_lost_answer_is_charged_once_and_never_refunded(
     autojump_clock: MockClock, ledger: VirtualScript
 ) -> None:
-    """RED-06: nobody knows whether it was done: it goes, is not claimed again, and nothing is given back for it."""
+    """Nobody knows whether it was done: it goes, is not claimed again, and nothing is given back for it."""
     async with replica(SERVER, {"a": Limits(tokens_per_minute=600)}) as ref:
         ledger.loses_answers = True
         begun = trio.current_time()
@@ -363,8 +363,8 @@ async def test_a_bug_in_what_follows_an_answer_is_a_crash_and_not_a_server_that_
         await at_rest(ref)
 
 
-def test_gen_04_cancelled_anywhere_the_books_and_the_server_are_at_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    """GEN-04 with a ledger: claims, places, slots and a wait, cancelled at every checkpoint."""
+def test_cancelled_anywhere_the_books_and_the_server_are_at_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """with a ledger: claims, places, slots and a wait, cancelled at every checkpoint."""
     found: list[float] = []
 
     async def scenario(scope: trio.CancelScope) -> None:

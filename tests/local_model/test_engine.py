@@ -145,7 +145,6 @@ async def test_cancelling_during_the_start_leaves_no_process(tmp_path: Path) -> 
 
 
 async def test_the_process_gets_no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    """SEC-05"""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-CANARY")
     with pytest.raises(EngineError) as caught:
         await run_alone(script("print(*os.environ.items(), file=sys.stderr); sys.exit(1)"))

@@ -42,7 +42,6 @@ def failed(kind: FailureKind, retry_after: float | None = None) -> Failure:
 
 
 def test_mission_three_attempts_with_waits_from_4_to_10_seconds_by_default() -> None:
-    """mission.md: retry."""
     for draw, waits in ((0.0, [4.0, 4.0]), (0.5, [6.0, 7.0]), (0.999, [7.996, 9.994])):
         made = plan(draw=draw)
         moves = [made.after(failed(FailureKind.SERVER_ERROR), 0.0) for _ in range(3)]
@@ -51,7 +50,7 @@ def test_mission_three_attempts_with_waits_from_4_to_10_seconds_by_default() -> 
 
 
 @pytest.mark.parametrize("asked", [0.0, 0.5, 30.0])
-def test_rty_01_retry_after_comes_first(asked: float) -> None:
+def test_retry_after_comes_first(asked: float) -> None:
     move = plan().after(failed(FailureKind.RATE_LIMITED, asked), 0.0)
     assert isinstance(move, Again)
     assert asked <= move.after_s <= asked * 1.1
@@ -68,7 +67,7 @@ def test_a_retry_after_that_is_longer_than_the_request_may_wait_ends_at_once_or_
     assert waited.after(refused, 0.0) == Stop("the wait would be longer than wait_s")
 
 
-def test_rty_01_a_retry_after_past_the_deadline_ends_at_once() -> None:
+def test_a_retry_after_past_the_deadline_ends_at_once() -> None:
     assert plan(deadline=20).after(failed(FailureKind.RATE_LIMITED, 30.0), 0.0) == Stop(
         "the wait would pass the deadline"
     )

@@ -53,7 +53,7 @@ def failure_of(events: list[Event]) -> tuple[FailureKind, bool]:
 
 @DIALECTS
 def test_a_stream_cut_in_its_text_is_truncated_and_partial(client: ClientDialect, server: ServerDialect) -> None:
-    """SSE-08: what had been said before the cut is marked as a part."""
+    """What had been said before the cut is marked as a part."""
     decoder, events = begun(client, server)
     assert TextDelta(0, "To be") in events
     assert failure_of(decoder.end()) == (FailureKind.TRUNCATED, True)

@@ -243,7 +243,7 @@ def test_foreign_parts() -> None:
 
 
 def test_only_a_text_is_told_in_the_short_form() -> None:
-    """FUZZ-04: a block of a type that is not known, with a field called text, stays what it is."""
+    """A block of a type that is not known, with a field called text, stays what it is."""
     for text in "x", ["x"], [1.5]:
         block = {"type": "verse", "text": text}
         [turn] = sent(messages=(Message("user", (Opaque(dialect="anthropic", value=block),)),))["messages"]

@@ -387,7 +387,6 @@ def test_a_stream_of_everything() -> None:
 
 
 def test_every_split_of_a_stream_gives_the_same_events() -> None:
-    """SSE-01, SSE-02, SSE-03."""
     check_all_splits(make, STREAM)
 
 
@@ -413,7 +412,7 @@ ERROR = {"error": {"code": 503, "message": "The model is overloaded.", "status":
     ids=["plain", "plain list", "event"],
 )
 def test_every_split_of_a_stream_that_ends_in_an_error(tail: bytes) -> None:
-    """SSE-10: plain over many lines, in a list, or as an event; alone or after content."""
+    """Plain over many lines, in a list, or as an event; alone or after content."""
     for head in (b"", sse(chunk({"text": "a"}, finish="STOP"))):
         check_all_splits(make, head + tail)
         end = decode(make, head + tail)[-1]
@@ -429,7 +428,7 @@ def test_an_error_in_a_json_array() -> None:
 
 
 def test_a_stream_cut_after_any_chunk_is_truncated() -> None:
-    """SSE-08, SSE-11: no finish reason, no success; and the text so far stays what it is."""
+    """No finish reason, no success; and the text so far stays what it is."""
     chunks = STREAM.split(b"\r\n\r\n")[:-1]
     for count in range(len(chunks)):
         events = decode(make, b"".join(part + b"\r\n\r\n" for part in chunks[:count]))
@@ -524,7 +523,7 @@ def test_another_choice_is_not_mixed_in() -> None:
     ],
 )
 def test_a_malformed_chunk_ends_the_answer(bad: bytes) -> None:
-    """SSE-07: typed, and nothing after it counts."""
+    """Typed, and nothing after it counts."""
     events = decode(make, sse(chunk({"text": "a"})) + bad + sse(chunk({"text": "b"}, finish="STOP")))
     assert isinstance(events[-1], Failed)
     assert events[-1].failure.kind is FailureKind.PROTOCOL
@@ -543,7 +542,6 @@ def test_a_malformed_chunk_ends_the_answer(bad: bytes) -> None:
     ],
 )
 def test_what_is_no_stream_is_no_success(body: bytes, kind: FailureKind) -> None:
-    """PROV-17."""
     end = decode(make, body)[-1]
     assert isinstance(end, Failed)
     assert end.failure.kind is kind
@@ -551,13 +549,12 @@ def test_what_is_no_stream_is_no_success(body: bytes, kind: FailureKind) -> None
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"{}", b"[]", b'{"candidates": []}', b"null", b'"x"', b"\xff"])
 def test_a_whole_answer_that_is_none_is_no_success(body: bytes) -> None:
-    """PROV-17."""
     events = CLIENT.decode_response(REQUEST, WireResponse(200, (), body))
     assert isinstance(events[-1], Failed)
 
 
 def test_a_line_and_an_object_without_end_are_cut_off() -> None:
-    """SSE-05, at the decoders' own limits."""
+    """At the decoders' own limits."""
     decoder = make()
     events: list[Any] = []
     for _ in range(80):
@@ -569,14 +566,14 @@ def test_a_line_and_an_object_without_end_are_cut_off() -> None:
 
 
 def test_what_stands_before_a_fault_in_an_array_is_told_however_it_is_cut() -> None:
-    """FUZZ-02: in one piece with what is no object, the text before it was lost."""
+    """In one piece with what is no object, the text before it was lost."""
     body = b'[{"candidates": [{"content": {"parts": [{"text": "hi"}]}}]}, "?"]'
     check_all_splits(make, body)
     assert TextDelta(0, "hi") in decode(make, body)
 
 
 def test_an_array_takes_time_in_proportion_to_its_length() -> None:
-    """FUZZ-02: 40 000 objects; with a copy of the rest for each of them it was seconds."""
+    """40 000 objects; with a copy of the rest for each of them it was seconds."""
     body = b"[" + b'{"a": "%b"},' % (b"x" * 90) * 40_000 + b"{}]"
     began = time.thread_time()
     assert sum(1 for _ in JsonArrayDecoder(len(body)).feed(body)) == 40_001

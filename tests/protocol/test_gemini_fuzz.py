@@ -91,7 +91,7 @@ def test_any_bytes_end_in_one_terminal_event(pieces: list[bytes]) -> None:
 @given(chunks=st.lists(shaped(ANSWER_NAMES), max_size=4), framing=st.sampled_from(("sse", "array", "plain")))
 @settings(max_examples=40)
 def test_any_json_ends_in_one_terminal_event(chunks: list[Any], framing: str) -> None:
-    """SSE-07: wrong types, nulls, numbers out of range."""
+    """Wrong types, nulls, numbers out of range."""
     if framing == "sse":
         body = "".join(f"data: {json.dumps(chunk)}\r\n\r\n" for chunk in chunks)
     else:

@@ -359,12 +359,11 @@ def test_a_stream_becomes_events() -> None:
 
 
 def test_every_split_gives_the_same_events() -> None:
-    """SSE-01, SSE-02."""
     check_all_splits(make, STREAM)
 
 
 def test_no_cut_before_the_finish_reason_is_a_success() -> None:
-    """SSE-08, SSE-11: nor is any call handed over whole from a cut stream."""
+    """Nor is any call handed over whole from a cut stream."""
     check_truncation(make, STREAM, STREAM.index(b'"finish_reason": "tool_calls"'))
     for at in range(STREAM.index(b'"finish_reason": "tool_calls"')):
         events = decode(make, STREAM[:at])
@@ -375,12 +374,12 @@ def test_no_cut_before_the_finish_reason_is_a_success() -> None:
 
 
 def test_done_without_finish_reason_is_a_cut() -> None:
-    """SSE-08: ``[DONE]`` alone proves nothing."""
+    """``[DONE]`` alone proves nothing."""
     assert failure_of(chunk({"content": "x"}), DONE).kind is FailureKind.TRUNCATED
 
 
 def test_done_is_optional() -> None:
-    """SSE-09: Cerebras may leave it away; usage and finish share a chunk there."""
+    """Cerebras may leave it away; usage and finish share a chunk there."""
     events = events_of(chunk({"content": "x"}), chunk({}, "stop", usage={"prompt_tokens": 1, "completion_tokens": 2}))
     assert events[-2:] == [
         UsageReported(Usage(input_tokens=1, output_tokens=2)),
@@ -389,7 +388,7 @@ def test_done_is_optional() -> None:
 
 
 def test_usage_absent_twice_early_and_data_after_the_end() -> None:
-    """SSE-09: unknown, the last one, whenever it comes; and nothing after ``[DONE]`` counts."""
+    """Unknown, the last one, whenever it comes; and nothing after ``[DONE]`` counts."""
     early = chunk({"content": "x"}, usage={"prompt_tokens": 1, "completion_tokens": 1})
     late = chunk({}, "stop", usage={"prompt_tokens": 2, "completion_tokens": 2})
     assert not any(isinstance(e, UsageReported) for e in events_of(chunk({"content": "x"}), chunk({}, "stop"), DONE))
@@ -408,7 +407,7 @@ def test_nothing_more_after_the_end() -> None:
 
 
 def test_arguments_cut_by_the_length_limit_are_no_call() -> None:
-    """SSE-11: what is whole is handed over, what is not is dropped."""
+    """What is whole is handed over, what is not is dropped."""
     calls = [
         {"index": 0, "id": "a", "function": {"name": "f", "arguments": '{"x":1}'}},
         {"index": 1, "id": "b", "function": {"name": "g", "arguments": '{"x":'}},
@@ -445,7 +444,7 @@ def test_a_refusal_is_filtered_content() -> None:
 
 @pytest.mark.parametrize("word", ["error", "abort"])
 def test_broken_finish_reasons_are_failures(word: str) -> None:
-    """SSE-10, SSE-11: some gateways say it there; what was cut by it is no call."""
+    """Some gateways say it there; what was cut by it is no call."""
     call = {"index": 0, "id": "a", "function": {"name": "f", "arguments": "{"}}
     events = events_of(chunk({"content": "x", "tool_calls": [call]}), chunk({}, word), DONE)
     assert isinstance(events[-1], Failed)
@@ -466,7 +465,7 @@ def test_broken_finish_reasons_are_failures(word: str) -> None:
     ],
 )
 def test_errors_in_a_stream(error: Any, kind: FailureKind, code: str | None) -> None:
-    """SSE-10: wrapped, flat, as a string; the answer so far is partial."""
+    """Wrapped, flat, as a string; the answer so far is partial."""
     failure = failure_of(chunk({"content": "x"}), b"data: " + json.dumps(error).encode() + b"\n\n", DONE)
     assert (failure.kind, failure.upstream_code, failure.partial) == (kind, code, True)
 
@@ -489,7 +488,7 @@ HUGE_NUMBER = b'data: {"usage":{"prompt_tokens":' + b"9" * 1_000_000 + b'},"choi
     ids=range(7),
 )
 def test_malformed_chunks_end_the_stream(bad: bytes) -> None:
-    """SSE-07: a typed failure, and what follows is not read."""
+    """A typed failure, and what follows is not read."""
     events = events_of(chunk({"content": "x"}), bad, chunk({"content": "y"}), chunk({}, "stop"), DONE)
     assert isinstance(events[-1], Failed)
     assert events[-1].failure.kind is FailureKind.PROTOCOL
@@ -498,13 +497,13 @@ def test_malformed_chunks_end_the_stream(bad: bytes) -> None:
 
 
 def test_a_chunk_of_many_unknown_keys_is_only_a_chunk() -> None:
-    """SSE-07: unknown fields are ignored, as many as are read at all."""
+    """Unknown fields are ignored, as many as are read at all."""
     keys = b",".join(b'"%d":1' % i for i in range(40_000))
     assert isinstance(events_of(b"data: {" + keys + b"}\n\n", chunk({"content": "x"}, "stop"))[-1], Finished)
 
 
 def test_a_line_without_end_ends_the_stream() -> None:
-    """SSE-05: at the cap, in little memory."""
+    """At the cap, in little memory."""
     decoder = make()
     fed = (decoder.feed(b"x" * 65536) for _ in range(200 * 16))
     [failed] = next(events for events in fed if events)
@@ -513,7 +512,7 @@ def test_a_line_without_end_ends_the_stream() -> None:
 
 
 def test_null_and_foreign_choices_are_ignored() -> None:
-    """SSE-07: null choices, other indices, keep-alives and unknown fields change nothing."""
+    """Null choices, other indices, keep-alives and unknown fields change nothing."""
     other = b'data: {"choices":[{"index":1,"delta":{"content":"no"},"finish_reason":"stop"}]}\n\n'
     events = events_of(
         b'data: {"choices":null}\n\n', b"data: {}\n\n", b": ping\n\n", other, chunk({"content": "x"}), chunk({}, "stop")
@@ -642,7 +641,7 @@ json_chunks = st.fixed_dictionaries(
 
 @given(st.lists(json_chunks | json_values, max_size=4))
 def test_no_chunk_raises(chunks: list[Any]) -> None:
-    """SSE-07: whatever JSON comes, the events keep their order and end once."""
+    """Whatever JSON comes, the events keep their order and end once."""
     pieces = [b"data: " + json.dumps(value).encode() + b"\n\n" for value in chunks]
     events_of(*pieces, DONE)
     for value in chunks:
@@ -654,7 +653,7 @@ def test_no_chunk_raises(chunks: list[Any]) -> None:
 
 
 def test_json_instead_of_a_stream() -> None:
-    """PROV-17: an answer all the same, an error, or neither."""
+    """An answer all the same, an error, or neither."""
     answer = {"id": "c", "model": "m", "choices": [{"message": {"content": "x"}, "finish_reason": "stop"}]}
     assert Fold().add_all(events_of(json.dumps(answer, indent=1).encode())).parts() == (Text("x"),)
     assert failure_of(b'{"error": {"message": "m", "code": "context_length_exceeded"}}').kind is (
@@ -680,7 +679,7 @@ def test_json_instead_of_a_stream() -> None:
     ],
 )
 def test_200_that_is_no_answer(body: bytes, kind: FailureKind) -> None:
-    """PROV-17, SSE-07: never an empty success."""
+    """Never an empty success."""
     [failed] = whole(body)
     assert isinstance(failed, Failed)
     assert failed.failure.kind is kind
@@ -756,7 +755,7 @@ def test_an_answer_may_be_empty() -> None:
     ],
 )
 def test_errors_have_their_kind(status: int, body: Any, kind: FailureKind) -> None:
-    """PROV-16: quota is told from rate, context and model are recognised, in every shape of body."""
+    """Quota is told from rate, context and model are recognised, in every shape of body."""
     failure = CLIENT.decode_error(WireResponse(status, (), json.dumps(body).encode()))
     assert (failure.kind, failure.upstream_status) == (kind, status)
 
@@ -785,7 +784,7 @@ def test_money_that_is_gone_is_gone_for_all_models(word: str, field: str) -> Non
 
 @pytest.mark.parametrize("body", [b"", b"<html>502</html>", b"null", b'{"error":null}', b"[]", b'"x"', b"\xff"])
 def test_errors_without_sense_still_say_the_status(body: bytes) -> None:
-    """PROV-17: from whatever stands in front of the vendor."""
+    """From whatever stands in front of the vendor."""
     failure = CLIENT.decode_error(WireResponse(502, (), body))
     assert failure.kind is FailureKind.SERVER_ERROR
     assert failure.message in ("the vendor answered with HTTP 502", "x")

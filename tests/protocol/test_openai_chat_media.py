@@ -100,13 +100,13 @@ def test_vectors_come_in_the_order_of_their_indices() -> None:
     ids=range(10),
 )
 def test_vectors_that_are_wrong_are_a_failure(data: Any) -> None:
-    """SSE-07: missing, too many, out of place, cut or not numbers: never a shorter list."""
+    """Missing, too many, out of place, cut or not numbers: never a shorter list."""
     assert failure_of(TEXTS, {"data": data}) is FailureKind.PROTOCOL
 
 
 @pytest.mark.parametrize("request_", [TEXTS, PICTURE], ids=["embedding", "image"])
 def test_errors_in_200_and_no_answer_at_all(request_: Any) -> None:
-    """PROV-17: never an empty success."""
+    """Never an empty success."""
     assert failure_of(request_, {"error": {"message": "m", "code": "rate_limit_exceeded"}}) is FailureKind.RATE_LIMITED
     assert failure_of(request_, {"message": "m", "type": "t"}) is FailureKind.SERVER_ERROR
     for body in (b"", b"{}", b"<html>", b'{"data":null}', b'{"data":[', b"[" * 100_000):
@@ -231,7 +231,7 @@ def test_pictures_as_bytes_and_by_url() -> None:
 
 @pytest.mark.parametrize("data", [[], [{}], [{"b64_json": "?"}], [{"url": 7}], {}], ids=range(5))
 def test_pictures_that_are_wrong_are_a_failure(data: Any) -> None:
-    """SSE-07: never an empty success."""
+    """Never an empty success."""
     assert failure_of(PICTURE, {"data": data}) is FailureKind.PROTOCOL
 
 
@@ -304,7 +304,7 @@ def test_the_context_window_under_any_name(more: Any) -> None:
 
 @pytest.mark.parametrize("nonsense", [-1, 253_402_300_800, 1e308, 10**25])
 def test_a_model_of_no_date_in_the_calendar_has_none(nonsense: float) -> None:
-    """FUZZ-02: Anthropic's clients are told a date, and one such model broke the list of all."""
+    """Anthropic's clients are told a date, and one such model broke the list of all."""
     page = CLIENT.decode_models(json.dumps({"data": [{"id": "a", "created": nonsense}]}).encode())
     assert page.models == (ModelInfo(id="a"),)
     assert b"1970" in AnthropicServer().encode_models(page.models)

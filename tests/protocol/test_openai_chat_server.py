@@ -405,7 +405,7 @@ def test_who_says_how_to_be_answered_is_told_how_it_was() -> None:
 
 
 def test_an_error_in_a_stream_is_no_end() -> None:
-    """SSE-10: an error object, and no ``[DONE]`` after it."""
+    """An error object, and no ``[DONE]`` after it."""
     failure = Failure(kind=FailureKind.OVERLOADED, message="busy", partial=True)
     events = [Started(model="m"), ItemStarted(index=0, kind="text"), TextDelta(0, "x"), Failed(failure=failure)]
     frames = frames_of(asked(stream=True), events)

@@ -1,4 +1,4 @@
-"""SEC-07: a key is not printed, encoded or carried away by accident."""
+"""A key is not printed, encoded or carried away by accident."""
 
 from __future__ import annotations
 

@@ -35,18 +35,18 @@ def decode(*pieces: bytes) -> list[ServerSentEvent]:
 
 
 def test_the_rules_in_one_stream() -> None:
-    """SSE-03, SSE-04: LF, CR and CRLF end lines, mixed; the Unicode separators, VT, FF and NUL do not."""
+    """LF, CR and CRLF end lines, mixed; the Unicode separators, VT, FF and NUL do not."""
     assert decode(SAMPLE) == EXPECTED
 
 
 @pytest.mark.parametrize("at", range(len(SAMPLE) + 1))
 def test_every_cut_gives_the_same_events(at: int) -> None:
-    """SSE-01, SSE-02, SSE-03: a cut inside a character, a CRLF or the BOM changes nothing."""
+    """A cut inside a character, a CRLF or the BOM changes nothing."""
     assert decode(SAMPLE[:at], SAMPLE[at:]) == EXPECTED
 
 
 def test_byte_by_byte() -> None:
-    """SSE-01: the finest split."""
+    """The finest split."""
     assert decode(*(SAMPLE[i : i + 1] for i in range(len(SAMPLE)))) == EXPECTED
 
 
@@ -61,12 +61,12 @@ def test_byte_by_byte() -> None:
     ],
 )
 def test_invalid_utf8_becomes_replacement_characters(raw: bytes, text: str) -> None:
-    """SSE-02: one documented behaviour for bytes that are not UTF-8, overlong forms included."""
+    """One documented behaviour for bytes that are not UTF-8, overlong forms included."""
     assert decode(b"data: " + raw + b"\n\n") == [ServerSentEvent("", text)]
 
 
 def test_bom_is_dropped_only_at_the_start() -> None:
-    """SSE-02: a BOM in the middle is text."""
+    """A BOM in the middle is text."""
     assert decode(b"\xef\xbb\xbfdata: a\n\ndata: \xef\xbb\xbfb\n\n") == [
         ServerSentEvent("", "a"),
         ServerSentEvent("", "\ufeffb"),
@@ -90,12 +90,12 @@ def test_the_last_event_may_lack_its_blank_line() -> None:
 
 
 def test_a_line_cut_at_the_end_is_dropped() -> None:
-    """SSE-08: half a line is never handed out as a whole one."""
+    """Half a line is never handed out as a whole one."""
     assert decode(b"data: a\n\ndata: {}") == [ServerSentEvent("", "a")]
 
 
 def test_what_is_no_sse_is_kept_as_stray() -> None:
-    """PROV-17: an error told in JSON where a stream was promised can still be read."""
+    """An error told in JSON where a stream was promised can still be read."""
     decoder = SseDecoder()
     assert decoder.feed(b'{\r\n "error": {\n  "message": "no"\n') == []
     assert decoder.feed(b" }\n}") + decoder.end() == []
@@ -104,14 +104,14 @@ def test_what_is_no_sse_is_kept_as_stray() -> None:
 
 @pytest.mark.parametrize("cut", [b"d", b"dat", b"data: {", b"ev", b"i", b"retry: 1", b"\xef\xbb\xbfdata: {"])
 def test_a_field_cut_at_the_end_is_not_stray(cut: bytes) -> None:
-    """SSE-08: the beginning of a field is a cut stream, not something else than one."""
+    """The beginning of a field is a cut stream, not something else than one."""
     decoder = SseDecoder()
     assert decoder.feed(cut) + decoder.end() == []
     assert decoder.stray == b""
 
 
 def test_stray_is_bounded() -> None:
-    """PROV-17: of a long wrong body only the beginning is kept."""
+    """Of a long wrong body only the beginning is kept."""
     decoder = SseDecoder()
     for _ in range(100):
         decoder.feed(b"<p>" * 1000 + b"\n")
@@ -134,14 +134,14 @@ def fed_until_overflow(piece: bytes, total: int) -> tuple[int, int]:
 
 
 def test_a_line_without_end_stops_at_the_cap() -> None:
-    """SSE-05: 200 MiB without a newline end at the cap, in little memory."""
+    """200 MiB without a newline end at the cap, in little memory."""
     fed, peak = fed_until_overflow(b"x" * CHUNK, 200 * 1024 * 1024)
     assert fed == MAX_EVENT_BYTES
     assert peak < 8 * 1024 * 1024
 
 
 def test_an_event_of_too_many_data_lines_stops_at_the_cap() -> None:
-    """SSE-05: 10^5 data lines in one event are refused, although they hold few bytes."""
+    """10^5 data lines in one event are refused, although they hold few bytes."""
     fed, peak = fed_until_overflow(b"data:\n" * 1000, 6 * 10**5)
     assert fed < 6 * 10**5
     assert peak < 8 * 1024 * 1024
@@ -149,7 +149,7 @@ def test_an_event_of_too_many_data_lines_stops_at_the_cap() -> None:
 
 @pytest.mark.parametrize("line", [b"\n", b": hi\n", b"\r", b"\r\n"])
 def test_a_million_empty_lines_or_comments_cost_nothing(line: bytes) -> None:
-    """SSE-05: they are skipped, in linear time and constant memory."""
+    """They are skipped, in linear time and constant memory."""
     decoder = SseDecoder()
     for _ in range(1000):
         assert decoder.feed(line * 1000) == []
@@ -168,7 +168,7 @@ FRAMES = st.lists(st.tuples(st.none() | st.from_regex(r"[a-z._]{1,9}", fullmatch
 
 @given(frames=FRAMES, cuts=st.lists(st.integers(0, 400), max_size=6))
 def test_what_is_encoded_decodes_under_any_split(frames: list[tuple[str | None, str]], cuts: list[int]) -> None:
-    """SSE-01: ``decode(split(encode(x))) == x``."""
+    """``decode(split(encode(x))) == x``."""
     raw = encode_sse(Frame(event, data.encode()) for event, data in frames)
     bounds = [0, *sorted(min(cut, len(raw)) for cut in cuts), len(raw)]
     pieces = [raw[a:b] for a, b in itertools.pairwise(bounds)]

@@ -51,13 +51,13 @@ POINT = JsonDecoder(Point, max_bytes=10_000)
     ids=range(12),
 )
 def test_hostile_json_is_a_wire_error(bad: bytes) -> None:
-    """SSE-07: malformed, NaN, depth 10^5, a 10^6-digit number: one typed error."""
+    """Malformed, NaN, depth 10^5, a 10^6-digit number: one typed error."""
     with pytest.raises(WireError):
         decode_json(bad)
 
 
-def test_sse_07_what_is_read_is_not_too_deep_to_be_walked() -> None:
-    """SSE-07: the limit is our own, so that what was read in few frames can be written again in many."""
+def test_what_is_read_is_not_too_deep_to_be_walked() -> None:
+    """The limit is our own, so that what was read in few frames can be written again in many."""
     depth = LIMITS.depth
     for deepest in (
         b"[" * depth + b"]" * depth,
@@ -73,14 +73,14 @@ def test_sse_07_what_is_read_is_not_too_deep_to_be_walked() -> None:
 
 
 def test_a_text_without_an_end_takes_no_longer_than_another() -> None:
-    """FUZZ-02: it is looked through once, not once for each quote in it."""
+    """It is looked through once, not once for each quote in it."""
     began = time.thread_time()
     with pytest.raises(WireError, match="not JSON"):
         decode_json(b"[" * LIMITS.depth + b'"' + b'{\\"' * 100_000)
     assert time.thread_time() - began < 1
 
 
-def test_sse_07_a_million_keys_are_refused_before_they_are_objects() -> None:
+def test_a_million_keys_are_refused_before_they_are_objects() -> None:
     text = b"{" + b",".join(b'"k%d":0' % number for number in range(1_000_000)) + b"}"
     with pytest.raises(WireError, match="more than 50000 keys"):
         decode_json(text)
@@ -102,7 +102,7 @@ def test_keys_written_oddly_are_keys(key: bytes) -> None:
 
 @pytest.mark.parametrize("bad", [b"[]", b'{"x":"1"}', b'{"name":1}', b"{}", b'{"x":1,"name":"' + b"a" * 10_000 + b'"}'])
 def test_wrong_shapes_are_wire_errors(bad: bytes) -> None:
-    """SSE-07: wrong types, missing fields and oversize are told, not raised as something else."""
+    """Wrong types, missing fields and oversize are told, not raised as something else."""
     with pytest.raises(WireError):
         POINT.decode(bad)
 

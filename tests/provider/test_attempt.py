@@ -83,31 +83,31 @@ async def test_what_is_whole_stays_whole_whatever_comes_behind_it(
 
 # How a stream can go wrong after its head; then the kind it must become, and whether text had been delivered.
 BROKEN: dict[str, tuple[Script, FailureKind, bool]] = {
-    "PROV-02 accepts, then silence": (stall(), FailureKind.TIMEOUT_FIRST_TOKEN, False),
-    "PROV-03 head, then silence": ([raw(SSE_HEAD), stall()], FailureKind.TIMEOUT_FIRST_TOKEN, False),
-    "PROV-04 chunks, then silence": ([sse(*HELLO, end=False), stall()], FailureKind.TIMEOUT_IDLE, True),
-    "PROV-04 chunks, then comments for ever": (
+    "accepts, then silence": (stall(), FailureKind.TIMEOUT_FIRST_TOKEN, False),
+    "head, then silence": ([raw(SSE_HEAD), stall()], FailureKind.TIMEOUT_FIRST_TOKEN, False),
+    "chunks, then silence": ([sse(*HELLO, end=False), stall()], FailureKind.TIMEOUT_IDLE, True),
+    "chunks, then comments for ever": (
         [sse(*HELLO, end=False), raw([b"8\r\n: ping\n\n\r\n"] * 1000, gap=1.0)],
         FailureKind.TIMEOUT_IDLE,
         True,
     ),
-    "PROV-05 a drip": (sse(*HELLO, *[word("x")] * 100, gap=1.0), FailureKind.TIMEOUT_TOTAL, True),
-    "PROV-07 FIN in mid-chunk": ([sse(*HELLO, end=False), raw(b"40\r\ndata: {"), close()], FailureKind.NETWORK, True),
-    "SSE-08 no end marker": (sse(*HELLO), FailureKind.TRUNCATED, True),
-    "SSE-08 nothing at all": (sse(), FailureKind.TRUNCATED, False),
-    "SSE-10 error in the stream": (
+    "a drip": (sse(*HELLO, *[word("x")] * 100, gap=1.0), FailureKind.TIMEOUT_TOTAL, True),
+    "FIN in mid-chunk": ([sse(*HELLO, end=False), raw(b"40\r\ndata: {"), close()], FailureKind.NETWORK, True),
+    "no end marker": (sse(*HELLO), FailureKind.TRUNCATED, True),
+    "nothing at all": (sse(), FailureKind.TRUNCATED, False),
+    "error in the stream": (
         sse(*HELLO, '{"error":{"message":"overloaded","type":"server_error","code":503}}'),
         FailureKind.SERVER_ERROR,
         True,
     ),
-    "SSE-07 garbage in the stream": (sse(*HELLO, '{"choices": [[['), FailureKind.PROTOCOL, True),
-    "PROV-17 HTML instead of a stream": (
+    "garbage in the stream": (sse(*HELLO, '{"choices": [[['), FailureKind.PROTOCOL, True),
+    "HTML instead of a stream": (
         reply(b"<html>Bad gateway</html>", headers={"content-type": "text/html"}),
         FailureKind.PROTOCOL,
         False,
     ),
-    "PROV-17 an empty body": (reply(b"", headers=JSON), FailureKind.TRUNCATED, False),
-    "SSE-06 an unasked encoding": (
+    "an empty body": (reply(b"", headers=JSON), FailureKind.TRUNCATED, False),
+    "an unasked encoding": (
         [
             raw(b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ntransfer-encoding: chunked\r\n\r\n"),
             flood(b"\0" * 65536, 99),
@@ -115,8 +115,8 @@ BROKEN: dict[str, tuple[Script, FailureKind, bool]] = {
         FailureKind.PROTOCOL,
         False,
     ),
-    "PROV-14 HTTP/0.9": (raw(b"hello\r\n\r\n"), FailureKind.PROTOCOL, False),
-    "PROV-15 a redirect": (
+    "HTTP/0.9": (raw(b"hello\r\n\r\n"), FailureKind.PROTOCOL, False),
+    "a redirect": (
         reply(b"", status=302, headers={"location": "http://evil.test/"}),
         FailureKind.PROTOCOL,
         False,
@@ -138,7 +138,7 @@ async def test_a_broken_stream_is_never_a_success(case: str, autojump_clock: tri
     assert len(peer.requests) == 1
 
 
-async def test_prov_07_a_reset_in_mid_stream_is_a_network_failure_with_the_text_so_far() -> None:
+async def test_a_reset_in_mid_stream_is_a_network_failure_with_the_text_so_far() -> None:
     async with Peer([sse(*HELLO, end=False), pause(0.01), reset()]) as peer:
         async with alone(ProviderActor(spec(peer.url + "/v1"))) as lone:
             asked = Asked()
@@ -162,10 +162,8 @@ STATUSES = {
 
 
 @pytest.mark.parametrize("status", STATUSES)
-async def test_prov_16_a_status_is_one_attempt_and_a_typed_failure(
-    status: int, autojump_clock: trio.testing.MockClock
-) -> None:
-    """PROV-16. And SEC-06: a vendor that echoes the key does not get it printed."""
+async def test_a_status_is_one_attempt_and_a_typed_failure(status: int, autojump_clock: trio.testing.MockClock) -> None:
+    """And a vendor that echoes the key does not get it printed."""
     body = b'{"error":{"message":"bad key %s","type":"t","code":null}}' % CANARY.encode()
     async with Peer(reply(body, status=status, headers=JSON)) as peer, upstream(peer) as provider:
         asked = await provider.ask()
@@ -176,7 +174,7 @@ async def test_prov_16_a_status_is_one_attempt_and_a_typed_failure(
 
 
 async def test_cancelling_the_caller_closes_the_vendors_connection(autojump_clock: trio.testing.MockClock) -> None:
-    """PROV-10, WS-11: down to the socket, at any point."""
+    """Down to the socket, at any point."""
     scripts: list[Script] = [stall(), [raw(SSE_HEAD), stall()], [sse(*HELLO, end=False), stall()]]
     for script in scripts:
         async with Peer(script) as peer, upstream(peer) as provider:
@@ -225,7 +223,7 @@ async def test_a_request_the_dialect_cannot_say_never_leaves(autojump_clock: tri
     assert failure(asked).kind is FailureKind.UNSUPPORTED
 
 
-async def test_sec_15_a_line_break_in_the_model_or_user_never_reaches_a_header(
+async def test_a_line_break_in_the_model_or_user_never_reaches_a_header(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
 
@@ -262,8 +260,8 @@ async def test_chunked_with_a_trailing_pause_still_ends_at_the_marker(autojump_c
     assert isinstance(asked.outcome and asked.outcome.end, Finished)
 
 
-async def test_rty_08_a_request_that_went_out_twice_is_told(autojump_clock: trio.testing.MockClock) -> None:
-    """PROV-12: a kept connection that closes with the request on it costs a second call, and the record says so."""
+async def test_a_request_that_went_out_twice_is_told(autojump_clock: trio.testing.MockClock) -> None:
+    """A kept connection that closes with the request on it costs a second call, and the record says so."""
     async with Peer(sse(*HELLO, *END), close(), sse(*HELLO, *END)) as peer, upstream(peer) as provider:
         outcomes = [(await provider.ask()).outcome for _ in range(2)]
 

@@ -1,4 +1,4 @@
-"""RED-05, RED-07 and RED-08 with a server that speaks by script: every answer that a Redis could give, and worse."""
+"""A server that speaks by script: every answer that a Redis could give, and worse."""
 
 from __future__ import annotations
 
@@ -128,10 +128,10 @@ def at(port: int, scheme: str = "redis", query: str = "") -> RedisServer:
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-async def test_red_07_after_nonsense_the_connection_is_closed_and_the_request_goes(
+async def test_after_nonsense_the_connection_is_closed_and_the_request_goes(
     wrong: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """RED-07, RED-05: in bounded time and memory, and with one line that one can read."""
+    """In bounded time and memory, and with one line that one can read."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     async with speaking(NOTHING, WRONG[wrong]) as (port, seen), replica(at(port), LIMITS) as ref:
         assert (await statistics(ref)).shared
@@ -151,8 +151,7 @@ async def test_red_07_after_nonsense_the_connection_is_closed_and_the_request_go
 @pytest.mark.parametrize(
     "hello", [b"-NOPROTO unsupported protocol version\r\n", b"-ERR unknown command\r\n", b"*0\r\n"]
 )
-async def test_red_07_nonsense_at_the_login(hello: bytes, caplog: pytest.LogCaptureFixture) -> None:
-    """RED-07"""
+async def test_nonsense_at_the_login(hello: bytes, caplog: pytest.LogCaptureFixture) -> None:
     async with speaking(NOTHING, hello=hello) as (port, _), replica(at(port), LIMITS) as ref:
         assert not (await statistics(ref)).shared
         assert await claim(ref) < TIMEOUT, "nobody is asked"
@@ -173,8 +172,8 @@ async def test_with_tls_the_certificate_is_the_servers(
     assert shared or "certificate" in warnings(caplog)[0]
 
 
-async def test_red_08_no_answer_reaches_anothers_claim() -> None:
-    """RED-08: two callers, whose claims are cancelled at random; each is charged what it asked for, and no other."""
+async def test_no_answer_reaches_anothers_claim() -> None:
+    """Two callers, whose claims are cancelled at random; each is charged what it asked for, and no other."""
     callers = {"x": Limits(tokens_per_minute=10**9), "y": Limits(tokens_per_minute=10**9)}
     draw, went = Random(8), {"x": 0, "y": 0}
 

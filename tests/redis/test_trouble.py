@@ -1,4 +1,4 @@
-"""RED-01 to RED-05: whatever is wrong with a real Redis, requests go on with the limits of this process.
+"""Whatever is wrong with a real Redis, requests go on with the limits of this process.
 
 Added by the server is never more than its ``timeout_s``, and next to nothing once it is known to be away; it is said
 once in the log, and within 5 seconds of its coming back the limits are shared again.
@@ -57,8 +57,7 @@ async def worst_claim(ref: LimiterRef, *, during_s: float) -> float:
     return worst
 
 
-async def test_red_01_down_at_the_start(server: Redis, caplog: pytest.LogCaptureFixture) -> None:
-    """RED-01"""
+async def test_down_at_the_start(server: Redis, caplog: pytest.LogCaptureFixture) -> None:
     server.kill()
     begun = trio.current_time()
     async with replica(server.server(), LIMITS) as ref:
@@ -72,8 +71,8 @@ async def test_red_01_down_at_the_start(server: Redis, caplog: pytest.LogCapture
     assert said(caplog) == [AWAY, SHARED]
 
 
-async def test_red_01_dies_later_and_comes_back(server: Redis, caplog: pytest.LogCaptureFixture) -> None:
-    """RED-01, RED-04: it comes back empty, and the script is there again."""
+async def test_dies_later_and_comes_back(server: Redis, caplog: pytest.LogCaptureFixture) -> None:
+    """It comes back empty, and the script is there again."""
     async with replica(server.server(timeout_s=PATIENT), LIMITS) as ref:
         await claim(ref)
         server.kill()
@@ -86,8 +85,8 @@ async def test_red_01_dies_later_and_comes_back(server: Redis, caplog: pytest.Lo
     assert said(caplog) == [SHARED, AWAY, SHARED]
 
 
-async def test_red_02_frozen_later_and_thawed(server: Redis, caplog: pytest.LogCaptureFixture) -> None:
-    """RED-02: one command's patience, then none."""
+async def test_frozen_later_and_thawed(server: Redis, caplog: pytest.LogCaptureFixture) -> None:
+    """One command's patience, then none."""
     async with replica(server.server(), LIMITS) as ref:
         await claim(ref)
         server.freeze()
@@ -101,10 +100,10 @@ async def test_red_02_frozen_later_and_thawed(server: Redis, caplog: pytest.LogC
     assert set(said(caplog)) == {SHARED, AWAY}
 
 
-async def test_red_02_frozen_at_the_start_and_at_the_end(
+async def test_frozen_at_the_start_and_at_the_end(
     server: Redis, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """RED-02: it neither keeps anyone from starting for long, nor from stopping."""
+    """It neither keeps anyone from starting for long, nor from stopping."""
     monkeypatch.setattr(client, "CONNECT_SECONDS", 0.3)
     server.freeze()
     try:
@@ -119,8 +118,8 @@ async def test_red_02_frozen_at_the_start_and_at_the_end(
     assert said(caplog) == [AWAY]
 
 
-async def test_red_02_stopped_while_it_waits_for_an_answer(server: Redis) -> None:
-    """RED-02: the limiter stops at once, and who waits is told."""
+async def test_stopped_while_it_waits_for_an_answer(server: Redis) -> None:
+    """The limiter stops at once, and who waits is told."""
     async with replica(server.server(timeout_s=5.0), LIMITS) as ref:
         await claim(ref)
         server.freeze()
@@ -139,8 +138,7 @@ async def test_red_02_stopped_while_it_waits_for_an_answer(server: Redis) -> Non
     assert trio.current_time() - begun < SLACK
 
 
-async def test_red_03_slow_for_a_second(caplog: pytest.LogCaptureFixture) -> None:
-    """RED-03"""
+async def test_slow_for_a_second(caplog: pytest.LogCaptureFixture) -> None:
     with redis("--enable-debug-command", "yes") as server:
         await slow_for_a_second(server)
     assert set(said(caplog)) == {SHARED, AWAY}
@@ -157,10 +155,10 @@ async def slow_for_a_second(server: Redis) -> None:
         assert await until_shared(ref) < 5
 
 
-async def test_red_04_a_flushed_server_and_a_flushed_script_are_not_noticed(
+async def test_a_flushed_server_and_a_flushed_script_are_not_noticed(
     server: Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """RED-04: a new account has used nothing, but this process keeps its own window."""
+    """A new account has used nothing, but this process keeps its own window."""
     limits = {"a": Limits(requests_per_minute=60)}
     async with replica(server.server(timeout_s=PATIENT), limits) as ref:
         (await reserve(ref, ("a",), tokens=1)).settle(None)
@@ -175,10 +173,10 @@ async def test_red_04_a_flushed_server_and_a_flushed_script_are_not_noticed(
 
 
 @pytest.mark.parametrize("how", ["read-only replica", "out of memory", "no write"])
-async def test_red_05_a_server_on_which_one_cannot_write_is_away_and_said_once(
+async def test_a_server_on_which_one_cannot_write_is_away_and_said_once(
     how: str, server: Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """RED-05: also one that has become so, and it is not taken for well every time that it answers."""
+    """Also one that has become so, and it is not taken for well every time that it answers."""
     bad, good = {
         "read-only replica": (("REPLICAOF", "127.0.0.1", "1"), ("REPLICAOF", "NO", "ONE")),
         "out of memory": (("CONFIG", "SET", "maxmemory", "1"), ("CONFIG", "SET", "maxmemory", "0")),
@@ -195,10 +193,9 @@ async def test_red_05_a_server_on_which_one_cannot_write_is_away_and_said_once(
 
 
 @pytest.mark.parametrize("user", ["", ":c4nary@", "someone:c4nary@"])
-async def test_red_05_a_refused_login_is_said_once_and_without_the_password(
+async def test_a_refused_login_is_said_once_and_without_the_password(
     user: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """RED-05"""
     with redis("--requirepass", "other") as server:
         address = server.server(user=user)
         async with replica(address, LIMITS) as ref:
@@ -216,8 +213,8 @@ async def test_a_password_is_percent_encoded_in_an_address() -> None:
             assert (await statistics(ref)).shared
 
 
-async def test_red_06_a_command_that_is_done_too_late_is_charged_once(server: Redis) -> None:
-    """RED-06: a frozen server does what it was asked when it wakes up; the request has gone long since."""
+async def test_a_command_that_is_done_too_late_is_charged_once(server: Redis) -> None:
+    """A frozen server does what it was asked when it wakes up; the request has gone long since."""
     async with replica(server.server(), LIMITS) as ref:
         await claim(ref)
         await trio.sleep(0.05)

@@ -96,7 +96,7 @@ async def test_what_comes_after_the_end_is_dropped_and_reported() -> None:
 
 
 async def test_the_writer_is_never_made_to_wait_by_a_follower_that_does_not_read() -> None:
-    """ACT-08, SSE-12: a slow follower costs the log, nothing else."""
+    """A slow follower costs the log, nothing else."""
     log = RunLog()
     with log.follow() as slow:
         for _ in range(10_000):

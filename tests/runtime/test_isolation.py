@@ -73,7 +73,7 @@ async def ask(made: Tree, model: str, text: str = "hi", attempts: int = 1, deadl
     return run
 
 
-async def test_sup_03_a_crashing_provider_actor_leaves_another_providers_streams_alone() -> None:
+async def test_a_crashing_provider_actor_leaves_another_providers_streams_alone() -> None:
     streams: list[Run] = []
     async with Peer(sse(*HELLO, *[word("x")] * 20, *END, gap=0.01)) as slow, Peer(sse(*HELLO, *END)) as fast:
         async with tree(slow, fast) as made, trio.open_nursery() as nursery:
@@ -97,7 +97,7 @@ async def test_sup_03_a_crashing_provider_actor_leaves_another_providers_streams
     assert all(isinstance(run.log.end, Finished) for run in streams)
 
 
-async def test_act_01_a_payload_that_crashed_twice_is_refused_the_third_time() -> None:
+async def test_a_payload_that_crashed_twice_is_refused_the_third_time() -> None:
     async with Peer() as slow, Peer(sse(*HELLO, *END)) as fast, tree(slow, fast) as made:
         kinds = []
         for _ in range(3):

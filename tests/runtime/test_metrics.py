@@ -100,7 +100,7 @@ def made(model: str, cost: float | None) -> AttemptRecord:
     return AttemptRecord(provider="p", model=model, outcome="ok", duration_ms=1.0, usage=usage, cost=cost)
 
 
-def test_sec_16_a_flood_of_model_names_is_counted_together() -> None:
+def test_a_flood_of_model_names_is_counted_together() -> None:
     meter = Metrics()
     for number in range(100_000):
         meter.attempt(made(f"m{number}", 0.5), "me", stream=False)

@@ -99,7 +99,7 @@ async def test_a_stream_that_breaks_raises_with_the_text_so_far() -> None:
 
 
 async def test_leaving_a_stream_early_ends_the_call_at_the_vendor() -> None:
-    """PROV-11: by scope, not by garbage collection."""
+    """By scope, not by garbage collection."""
     gc.disable()
     try:
         async with running([sse(*HELLO, end=False), stall()]) as (rt, peer):
@@ -210,7 +210,7 @@ async def test_an_unknown_model_is_refused_before_anything_is_sent() -> None:
 
 
 async def test_one_failing_provider_gives_an_empty_list_and_one_logged_error(caplog: pytest.LogCaptureFixture) -> None:
-    """mission.md, LLMClientManager: list available models of all providers."""
+    """The client manager lists the models of all providers."""
     listing = b'{"object":"list","data":[{"id":"m1","object":"model"}]}'
     async with Peer(reply(listing, headers=JSON)) as good, Peer(reply(b"", status=500)) as bad:
         async with llm_runtime.open_runtime(config((), good=good, bad=bad)) as rt:
@@ -232,7 +232,7 @@ async def test_a_bare_name_is_found_although_the_lists_are_not_in_yet() -> None:
 
 
 async def test_completion_is_logged_with_id_and_provider_and_no_prompt(caplog: pytest.LogCaptureFixture) -> None:
-    """SEC-05, SEC-08: and no key at any level."""
+    """And no key at any level."""
     caplog.set_level(logging.DEBUG)
     async with running(reply(whole("SECRET-ANSWER"), headers=JSON)) as (rt, _):
         response = await rt.chat("SECRET-PROMPT")
@@ -243,7 +243,7 @@ async def test_completion_is_logged_with_id_and_provider_and_no_prompt(caplog: p
     assert CANARY not in caplog.text
 
 
-async def test_ops_16_two_runtimes_in_one_process_share_nothing() -> None:
+async def test_two_runtimes_in_one_process_share_nothing() -> None:
     async with AsyncExitStack() as stack:
         peers = [await stack.enter_async_context(Peer(reply(whole(name), headers=JSON))) for name in ("one", "two")]
         runtimes = [await stack.enter_async_context(llm_runtime.open_runtime(config(fake=peer))) for peer in peers]
@@ -335,7 +335,7 @@ async def test_tool_calls_come_whole() -> None:
     assert (found.id, found.name, found.parsed()) == ("call_1", "f", {"a": 1})
 
 
-async def test_sse_11_tool_arguments_cut_in_the_middle_are_never_handed_over() -> None:
+async def test_tool_arguments_cut_in_the_middle_are_never_handed_over() -> None:
     call = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "f", "arguments": '{"a":'}}
     async with running(sse(word("Let me see"), chunk({"tool_calls": [call]}))) as (rt, _), rt.stream("use f") as answer:
         with pytest.raises(llm_runtime.LLMClientError) as caught:

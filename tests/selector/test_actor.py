@@ -124,7 +124,7 @@ async def test_after_a_clean_restart_an_open_breaker_is_still_open(autojump_cloc
 
 
 async def test_observing_never_fails_and_never_waits(autojump_clock: MockClock) -> None:
-    """ACT-02: a flood displaces the oldest; an actor that has stopped makes a dead letter."""
+    """A flood displaces the oldest; an actor that has stopped makes a dead letter."""
     made = Selector(cost_of)
     child = selector_child(made)
     root = Supervisor([child])

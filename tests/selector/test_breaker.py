@@ -92,7 +92,6 @@ def test_open_it_lets_nobody_through_until_its_rest_is_over() -> None:
 
 
 def test_half_open_it_lets_one_probe_through() -> None:
-    """RTY-03"""
     half = opened().admit(1.0)
     assert half is not None
     assert half.admit(1.0) is None

@@ -23,7 +23,7 @@ def test_the_floor_refills_slowly() -> None:
     assert spent <= RETRY_FLOOR + 60, "less than one extra call a second"
 
 
-def test_rty_03_extra_calls_stay_below_a_fifth_of_the_traffic() -> None:
+def test_extra_calls_stay_below_a_fifth_of_the_traffic() -> None:
     """50 requests a second for 60 s, each of which wants two more calls."""
     budget, extra = retry_budget(), 0
     for number in range(3_000):

@@ -1,4 +1,4 @@
-"""What is known of a candidate: the `PerformanceTracker` of mission.md."""
+"""What is known of a candidate's performance."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The weighted score, and what it is made of: the `CostCalculator` of mission.md among it."""
+"""The weighted score, and what it is made of, the cost among it."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_what_exploring_costs_is_the_most_of_time_money_and_score() -> None:
 
 
 def test_the_default_weights_are_the_asked_for_ones() -> None:
-    """mission.md: 0.5, 0.3, 0.2; lowest wins."""
+    """The weights are 0.5, 0.3 and 0.2; the lowest score wins."""
     one, other = normalised([Figures(1.0, 0.02, 1.0), Figures(2.0, 0.01, 0.6)])
     assert one == pytest.approx((0.5, 1.0, 0.0))
     assert other == pytest.approx((1.0, 0.5, 1.0))

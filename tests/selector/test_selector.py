@@ -1,4 +1,4 @@
-"""The `ModelSelector` of mission.md: who is asked, and who may be."""
+"""Who is asked, and who may be."""
 
 from __future__ import annotations
 
@@ -249,7 +249,7 @@ def test_the_only_candidate_is_never_shut_for_ever() -> None:
         made.observe(failure(A, now), 0.999)
 
 
-def test_rty_06_when_nobody_can_be_asked_one_error_names_each_with_its_cause() -> None:
+def test_when_nobody_can_be_asked_one_error_names_each_with_its_cause() -> None:
     made = selector(
         *[failure(A, 0.0, FailureKind.NETWORK) for _ in range(5)],
         failure(B, 0.0, FailureKind.RATE_LIMITED, retry_after=0.5),
@@ -312,7 +312,7 @@ def test_what_is_nobodys_fault_is_held_against_nobody(kind: FailureKind) -> None
 # Deadlines, budgets, hedges
 
 
-def test_rty_07_a_fallback_that_is_slower_than_what_is_left_is_not_tried_and_it_is_said() -> None:
+def test_a_fallback_that_is_slower_than_what_is_left_is_not_tried_and_it_is_said() -> None:
     made = selector(*[success(B, 0.5, took=12.0) for _ in range(5)])
     refused = made.admit(B, 1.0, within_s=5.0)
     assert refused is not None
@@ -370,7 +370,7 @@ def test_budgets_are_per_deployment() -> None:
 # An outage
 
 
-def test_rty_03_an_outage_of_a_minute_under_50_requests_a_second() -> None:
+def test_an_outage_of_a_minute_under_50_requests_a_second() -> None:
     """Few extra calls, the breaker open within 2 s, probes one at a time; and used again soon after."""
     made = Selector(cost_of)
     asked: list[float] = []

@@ -128,7 +128,7 @@ async def test_a_route_is_used_by_its_name_with_models_that_are_not_allowed_besi
         assert daemon.asked() == {"dear": len(DOORS)}
 
 
-async def test_sec_14_a_caller_that_has_used_up_its_limit_does_not_affect_others() -> None:
+async def test_a_caller_that_has_used_up_its_limit_does_not_affect_others() -> None:
     limits = Limits(requests_per_minute=1)
     async with served(alice={"limits": limits}, bob={"limits": limits}, carol={}) as daemon:
         question = body("chat", "cheap/small", deadline_s=1)

@@ -40,14 +40,13 @@ async def stopped(door: OpenDoor) -> float:
 
 
 async def test_an_idle_websocket_is_closed_with_1001(jumping_clock: MockClock) -> None:
-    """OPS-01."""
     async with open_door() as door, connected(door) as ws:
         await stopped(door)
         assert await ws.close_code() == 1001
 
 
 async def test_a_stream_that_ends_in_time_ends_well(jumping_clock: MockClock) -> None:
-    """OPS-01: shorter than the drain: the whole answer, then 1001; meanwhile nothing new."""
+    """Shorter than the drain: the whole answer, then 1001; meanwhile nothing new."""
     async with open_door(two_halves, drain_s=10) as door, connected(door) as ws:
         await ws.create()
         seen = [await ws.event()]
@@ -70,7 +69,7 @@ async def test_a_stream_that_ends_in_time_ends_well(jumping_clock: MockClock) ->
 
 
 async def test_a_stream_that_does_not_is_failed_with_what_there_was_and_1012(jumping_clock: MockClock) -> None:
-    """OPS-01, OPS-02: longer than the drain."""
+    """Longer than the drain."""
     async with open_door(endless, drain_s=2) as door, connected(door) as ws:
         await ws.create()
         await door.engine.until(lambda: door.engine.open_runs == 1)
@@ -145,7 +144,7 @@ async def test_a_background_response_is_waited_for(jumping_clock: MockClock) -> 
 
 @pytest.mark.parametrize("noise", [b"", frame(PING, b"?") * 1000])
 async def test_a_client_that_does_not_say_goodbye_is_not_waited_for(noise: bytes, jumping_clock: MockClock) -> None:
-    """OPS-02: gone by the limit and two seconds."""
+    """Gone by the limit and two seconds."""
     began = 0.0
     async with open_door(endless, drain_s=1) as door:
         client = await upgrade(await door.connect(), handshake())

@@ -75,7 +75,7 @@ async def test_at_every_route_it_is_answered_as_an_unknown_key(wall: Wall, metho
 
 
 async def test_a_clock_that_jumps_does_nothing_else(wall: Wall, jumping_clock: MockClock) -> None:
-    """CLK-01: a key is refused while the wall clock is wrong, and no answer that is being made notices."""
+    """A key is refused while the wall clock is wrong, and no answer that is being made notices."""
     async with open_door(slowly, saying("later"), keys=KEYS, expires={"alice": NOW + 60}) as door:
         async with await door.connect() as client:
             await client.begin("POST", "/v1/responses", ASK | {"stream": True}, **ALICE)

@@ -69,7 +69,6 @@ async def test_a_slow_reader_of_server_sent_events_too() -> None:
 
 
 async def test_a_reader_that_stalls_is_cut_off_and_its_run_cancelled(jumping_clock: MockClock) -> None:
-    """WS-06."""
     async with open_door(endless) as door:
         ws = await slow_socket(door)
         await ws.create()
@@ -90,7 +89,6 @@ async def test_a_stalled_reader_of_server_sent_events_too(jumping_clock: MockClo
 
 
 async def test_a_stalled_connection_takes_all_its_responses_along_and_no_others(jumping_clock: MockClock) -> None:
-    """WS-07."""
     async with open_door(endless) as door, connected(door) as other:
         ws = await slow_socket(door)
         for lane in range(16):
@@ -106,7 +104,7 @@ async def test_a_stalled_connection_takes_all_its_responses_along_and_no_others(
 
 
 async def test_a_reader_of_a_byte_a_second_is_not_waited_for(jumping_clock: MockClock) -> None:
-    """WS-08: progress, but useless."""
+    """Progress, but useless."""
     async with open_door(endless) as door:
         ws = await slow_socket(door)
         await ws.create()

@@ -104,7 +104,7 @@ async def test_a_client_that_asks_first_is_told_to_go_on() -> None:
     ],
 )
 async def test_what_is_no_request_is_refused_and_the_connection_closed(sent: bytes, status: int) -> None:
-    """WS-02: bad handshakes and other noise: a status with the reason, the end, and nothing in the log."""
+    """Bad handshakes and other noise: a status with the reason, the end, and nothing in the log."""
     async with open_door() as door, await door.connect() as client:
         await client.send(sent)
         answer = await client.until_closed()
@@ -183,7 +183,6 @@ async def test_a_bad_body_is_the_clients_fault_and_names_it(body: bytes) -> None
 
 @pytest.mark.parametrize("field", ["base_url", "api_key", "headers", "proxy", "extra_body"])
 async def test_where_and_how_providers_are_called_is_not_a_requests_to_say(field: str) -> None:
-    """SEC-10."""
     async with open_door() as door:
         for path, body in (("/v1/chat/completions", CHAT), ("/v1/responses", {"input": "hi"})):
             assert (await door.request("POST", path, body | {field: "http://127.0.0.1:1"})).status == 400
@@ -251,7 +250,7 @@ async def test_an_answer_that_is_too_large_is_not_asked_for_again_by_the_client(
 @pytest.mark.parametrize("script", [silent, hanging])
 @pytest.mark.parametrize("body", [CHAT, STREAM])
 async def test_a_client_that_leaves_cancels_its_run(how: str, script: object, body: dict[str, object]) -> None:
-    """WS-11 over HTTP: FIN or RST, before the first token and in mid-stream: cancelled within a second."""
+    """over HTTP: FIN or RST, before the first token and in mid-stream: cancelled within a second."""
     async with open_door(script) as door:  # type: ignore[arg-type]
         client = await door.connect()
         await client.begin("POST", "/v1/chat/completions", body)
@@ -287,7 +286,7 @@ async def test_an_idle_event_stream_is_kept_alive(jumping_clock: MockClock) -> N
     ],
 )
 async def test_a_request_that_does_not_come_is_not_waited_for(sent: bytes, jumping_clock: MockClock) -> None:
-    """WS-03: slow heads and bodies."""
+    """Slow heads and bodies."""
     async with open_door() as door, await door.connect() as client:
         await client.send(sent)
         started = trio.current_time()
@@ -306,7 +305,7 @@ async def test_an_idle_connection_is_closed_after_a_while(jumping_clock: MockClo
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_client_may_leave_at_any_step(stream: bool) -> None:
-    """WS-11 over HTTP: however far its request has come, nothing goes on without it."""
+    """over HTTP: however far its request has come, nothing goes on without it."""
     async with open_door(hanging) as door:
         for steps in range(40):
             client = await door.connect()

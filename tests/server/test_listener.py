@@ -176,7 +176,7 @@ async def test_a_door_that_crashes_is_back_at_its_place_and_connections_did_not_
 
 
 async def test_nothing_is_left_after_many_connections() -> None:
-    """WS-18, small: connections that come and go in every way leave no child behind."""
+    """Connections that come and go in every way leave no child behind."""
     async with open_door(hanging) as door:
         for number in range(60):
             async with connected(door) as ws:

@@ -1,4 +1,4 @@
-"""SEC-04: how long a key is looked at tells nothing about it."""
+"""How long a key is looked at tells nothing about it."""
 
 from __future__ import annotations
 

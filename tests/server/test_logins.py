@@ -69,7 +69,7 @@ async def test_what_needs_no_key_goes_on_and_without_keys_nothing_is_counted() -
             assert (await door.request("GET", "/v1/models", **WRONG)).status == 200
 
 
-async def test_sec_04_a_missing_a_wrong_and_an_expired_key_count_and_look_alike() -> None:
+async def test_a_missing_a_wrong_and_an_expired_key_count_and_look_alike() -> None:
     presented: list[dict[str, str]] = [{}, WRONG, {"x_api_key": "sk-old"}]
     async with open_door(keys=KEYS | {"old": "sk-old"}, expires={"old": 0.0}) as door:
         answers = [await door.request("GET", "/v1/models", **presented[at % 3]) for at in range(FAILED_LOGINS + 3)]

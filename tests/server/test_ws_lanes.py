@@ -109,7 +109,7 @@ async def test_sixteen_are_active_and_the_others_wait() -> None:
 
 
 async def test_a_flood_of_requests_is_refused_beyond_the_queue() -> None:
-    """WS-14: what does not fit is refused, each with an error; another client is served meanwhile."""
+    """What does not fit is refused, each with an error; another client is served meanwhile."""
     async with open_door(hanging, saying("hi")) as door, connected(door) as ws, connected(door) as other:
         await ws.create()
         await door.engine.until(lambda: len(door.engine.runs) == 1)
@@ -193,7 +193,7 @@ async def test_a_bad_frame_is_shown_a_good_one_of_its_kind(kind: str, like: str)
 
 @pytest.mark.parametrize(("sent", "code"), BAD, ids=[f"{code}-{n}" for n, (_, code) in enumerate(BAD)])
 async def test_a_bad_frame_gets_an_error_and_harms_nothing_else(sent: str, code: str) -> None:
-    """WS-13: the connection stays, the other lanes do not notice."""
+    """The connection stays, the other lanes do not notice."""
     async with open_door(hanging, saying("on")) as door, connected(door) as ws:
         await ws.create(stream_id="other")
         await door.engine.until(lambda: door.engine.open_runs == 1)
@@ -236,7 +236,7 @@ async def test_the_error_for_an_unknown_type_lists_the_known() -> None:
     st.sampled_from(KNOWN),
 )
 def test_any_json_is_answered_by_something(value: object, kind: str) -> None:
-    """WS-13: whatever a frame says, the session says something or begins something; it never crashes."""
+    """Whatever a frame says, the session says something or begins something; it never crashes."""
 
     async def main() -> None:
         async with open_door() as door, connected(door) as ws:
@@ -286,7 +286,7 @@ async def test_a_bug_in_the_engine_ends_one_request() -> None:
 
 @pytest.mark.parametrize("by", ["response_id", "stream_id", "default"])
 async def test_cancel_stops_one_response_and_keeps_what_there_was(by: str) -> None:
-    """WS-15: own."""
+    """Own."""
     lane = {"stream_id": "a"} if by == "stream_id" else {}
     async with open_door(hanging, saying("on")) as door, connected(door) as ws:
         await ws.create(**lane)
@@ -315,7 +315,7 @@ async def test_cancel_reaches_what_is_still_being_submitted() -> None:
 
 
 async def test_anothers_response_is_as_unknown_as_none() -> None:
-    """WS-15, SEC-13: foreign ids cannot be cancelled, resumed, followed up, read or deleted."""
+    """Foreign ids cannot be cancelled, resumed, followed up, read or deleted."""
     keys = {"alice": "sk-a", "bob": "sk-b"}
     bob = {"authorization": "Bearer sk-b"}
     async with open_door(saying("hers"), hanging, keys=keys) as door:

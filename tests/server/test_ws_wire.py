@@ -48,7 +48,6 @@ async def is_served(door: OpenDoor) -> None:
     ],
 )
 async def test_a_bad_handshake_is_refused_with_the_reason(request_bytes: bytes, status: int) -> None:
-    """WS-02."""
     async with open_door() as door, await door.connect() as client:
         await client.send(request_bytes)
         await client.stream.send_eof()
@@ -90,7 +89,6 @@ async def test_the_handshake_may_come_byte_by_byte() -> None:
 
 
 async def test_a_message_may_come_in_fragments_with_pings_in_between() -> None:
-    """WS-01."""
     async with open_door() as door, connected(door) as ws:
         await ws.raw(frame(TEXT, CREATE[:9], fin=False) + frame(PING, b"now"))
         got = await ws.frame()
@@ -123,7 +121,7 @@ BAD = {
 
 @pytest.mark.parametrize(("sent", "code"), BAD.values(), ids=BAD)
 async def test_a_broken_frame_closes_with_the_right_code(sent: bytes, code: int) -> None:
-    """WS-01: also while a response is streaming, which is cancelled."""
+    """Also while a response is streaming, which is cancelled."""
     async with open_door(hanging) as door, connected(door) as ws:
         await ws.create()
         await door.engine.until(lambda: door.engine.open_runs == 1)
@@ -133,7 +131,6 @@ async def test_a_broken_frame_closes_with_the_right_code(sent: bytes, code: int)
 
 
 async def test_a_message_over_the_limit_closes_with_1009() -> None:
-    """WS-05."""
     async with open_door() as door, connected(door) as ws:
 
         async def flood() -> None:
@@ -154,7 +151,7 @@ async def test_a_message_over_the_limit_closes_with_1009() -> None:
 
 @pytest.mark.parametrize("size", [BODY_BYTES + 1, 2**63 - 1])
 async def test_a_frame_that_announces_too_much_closes_with_1009_before_it_comes(size: int) -> None:
-    """WS-05: by its header alone."""
+    """By its header alone."""
     async with open_door() as door, connected(door) as ws:
         await ws.raw(b"\x81\xff" + size.to_bytes(8) + b"mask")
         assert await ws.close_code() == 1009
@@ -163,7 +160,7 @@ async def test_a_frame_that_announces_too_much_closes_with_1009_before_it_comes(
 
 @pytest.mark.parametrize("payload", [b"", b"a"])
 async def test_a_message_in_endless_fragments_is_a_policy_violation(payload: bytes) -> None:
-    """WS-05: empty fragments never fill a message, so their count is bounded."""
+    """Empty fragments never fill a message, so their count is bounded."""
     async with open_door() as door, connected(door) as ws:
 
         async def flood() -> None:
@@ -183,7 +180,7 @@ async def test_a_message_in_endless_fragments_is_a_policy_violation(payload: byt
 
 
 async def test_pings_are_answered_while_messages_wait() -> None:
-    """WS-09: application messages, then a ping, then a close: pong and close come, whatever the lanes do."""
+    """Application messages, then a ping, then a close: pong and close come, whatever the lanes do."""
     async with open_door(hanging) as door, connected(door) as ws:
         await ws.raw(frame(TEXT, CREATE) * 20 + frame(PING, b"?"))
         with trio.fail_after(1):
@@ -195,7 +192,7 @@ async def test_pings_are_answered_while_messages_wait() -> None:
 
 
 async def test_a_pong_does_not_wait_for_the_end_of_a_large_message() -> None:
-    """WS-09: a control frame goes between two fragments (RFC 6455, 5.4)."""
+    """A control frame goes between two fragments (RFC 6455, 5.4)."""
     text = "0123456789" * 60_000
     async with open_door(saying(text)) as door, await door.connect(receive_buffer=16 * 1024) as http:
         ws = await upgrade(http, handshake())
@@ -248,7 +245,7 @@ LAST = {
 @pytest.mark.parametrize("order", list(permutations(LAST, 3)))
 @pytest.mark.parametrize("leave", ["close", "reset"])
 async def test_nothing_a_client_sends_while_we_close_harms_the_server(order: tuple[str, ...], leave: str) -> None:
-    """WS-10: a ping after our close has killed servers."""
+    """A ping after our close has killed servers."""
     async with open_door() as door:
         async with connected(door) as ws:
             await ws.raw(frame(BINARY, b"x"))  # which we answer with a close
@@ -268,7 +265,7 @@ async def test_nothing_a_client_sends_while_we_close_harms_the_server(order: tup
 @settings(max_examples=60)
 @given(st.binary(max_size=300), st.booleans())
 def test_no_bytes_harm_the_server(noise: bytes, inside_a_frame: bool) -> None:
-    """WS-04, small: any bytes after the handshake end that connection at most."""
+    """Any bytes after the handshake end that connection at most."""
 
     async def main() -> None:
         async with open_door() as door:
@@ -283,7 +280,6 @@ def test_no_bytes_harm_the_server(noise: bytes, inside_a_frame: bool) -> None:
 
 @pytest.mark.parametrize("how", ["close", "reset", "close frame"])
 async def test_a_client_that_vanishes_cancels_all_its_responses(how: str) -> None:
-    """WS-11."""
     async with open_door(hanging) as door, connected(door) as ws:
         for lane in range(20):
             await ws.create(stream_id=f"lane-{lane}")
@@ -299,7 +295,6 @@ async def test_a_client_that_vanishes_cancels_all_its_responses(how: str) -> Non
 
 
 async def test_a_client_that_answers_no_ping_is_cut_off(jumping_clock: MockClock) -> None:
-    """WS-12."""
     async with open_door(hanging) as door, connected(door) as ws:
         started = trio.current_time()
         await ws.create()

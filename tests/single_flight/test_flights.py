@@ -40,7 +40,7 @@ def chat(caller: str = "", text: str = "hi", **policy: object) -> ChatRequest:
 
 
 async def test_response_cache_a_hit_is_returned_without_a_call() -> None:
-    """mission.md, ResponseCache: get / set by request."""
+    """The response cache gets and sets by request."""
     async with runtime(reply(whole(), headers=JSON)) as (rt, peer):
         first = await rt.send(chat())
         second = await rt.send(chat())
@@ -98,7 +98,7 @@ async def test_who_wants_a_fresh_answer_does_not_get_a_kept_one_by_way_of_anothe
     assert said == {"read": "one", "refresh": "two"}
 
 
-async def test_cache_01_a_hundred_equal_requests_at_once_are_one_call() -> None:
+async def test_a_hundred_equal_requests_at_once_are_one_call() -> None:
     texts: list[str] = []
     async with runtime([pause(0.1), sse(*HELLO, *END)]) as (rt, peer):
 
@@ -114,7 +114,7 @@ async def test_cache_01_a_hundred_equal_requests_at_once_are_one_call() -> None:
     assert texts == ["Hello there"] * 100
 
 
-async def test_cache_01_the_leaders_cancel_hands_over() -> None:
+async def test_the_leaders_cancel_hands_over() -> None:
     async with runtime([sse(*HELLO, end=False), pause(0.2), sse_rest()]) as (rt, peer):
         leader = await rt.submit(chat(), stream=True)
         follower = await rt.submit(chat(), stream=True)
@@ -155,7 +155,7 @@ async def test_the_upstream_call_ends_when_the_last_follower_has_gone() -> None:
             await peer.until(lambda: peer.aborted == 1)
 
 
-async def test_cache_02_another_callers_equal_request_does_not_get_this_callers_answer() -> None:
+async def test_another_callers_equal_request_does_not_get_this_callers_answer() -> None:
     async with runtime(reply(whole("for a"), headers=JSON), reply(whole("for b"), headers=JSON)) as (rt, peer):
         assert (await rt.send(chat("a"))).content == "for a"
         assert (await rt.send(chat("b"))).content == "for b"
@@ -164,7 +164,7 @@ async def test_cache_02_another_callers_equal_request_does_not_get_this_callers_
         assert len(peer.requests) == 2
 
 
-async def test_cache_02_nor_when_both_are_in_flight() -> None:
+async def test_nor_when_both_are_in_flight() -> None:
     async with runtime([pause(0.05), reply(whole(), headers=JSON)]) as (rt, peer):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(rt.send, chat("a"))
@@ -173,7 +173,7 @@ async def test_cache_02_nor_when_both_are_in_flight() -> None:
         assert len(peer.requests) == 2
 
 
-async def test_cache_04_what_is_not_whole_is_not_stored() -> None:
+async def test_what_is_not_whole_is_not_stored() -> None:
     cut = reply(whole("cut", finish="length"), headers=JSON)
     async with runtime(cut, sse(*HELLO), sse(*HELLO, *END)) as (rt, peer):
         assert (await rt.send(chat())).content == "cut"
@@ -187,7 +187,7 @@ async def test_cache_04_what_is_not_whole_is_not_stored() -> None:
         assert len(peer.requests) == 3
 
 
-async def test_cache_04_what_another_model_of_the_same_provider_answered_is_not_stored() -> None:
+async def test_what_another_model_of_the_same_provider_answered_is_not_stored() -> None:
     async with Peer(reply(b"{}", status=404, headers=JSON), reply(whole("of n"), headers=JSON)) as peer:
         provider = Provider(kind=LLMProvider.OPENAI_COMPATIBLE, base_url=f"{peer.url}/v1", models=("m", "n"))
         async with llm_runtime.open_runtime(Config(providers={"fake": provider})) as rt:
@@ -197,7 +197,7 @@ async def test_cache_04_what_another_model_of_the_same_provider_answered_is_not_
                 assert (answer.content, answer.decision["cache"]) == ("of n", "miss")
 
 
-async def test_cache_03_a_flight_that_crashes_fails_its_followers_and_nobody_hangs(
+async def test_a_flight_that_crashes_fails_its_followers_and_nobody_hangs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with runtime([pause(0.1), reply(whole(), headers=JSON)]) as (rt, _):

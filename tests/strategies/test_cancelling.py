@@ -27,7 +27,7 @@ STRATEGIES: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("how", STRATEGIES, ids=lambda how: how["strategy"])
-def test_gen_04_cancelled_at_every_checkpoint_nothing_is_left(how: dict[str, Any]) -> None:
+def test_cancelled_at_every_checkpoint_nothing_is_left(how: dict[str, Any]) -> None:
     """The client is cancelled beside a tree that lives on; what it asked ends everywhere."""
     ended: list[bool] = []
 

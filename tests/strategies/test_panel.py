@@ -24,7 +24,7 @@ ONCE = Attempts(max=1)
 
 @pytest.mark.parametrize("stream", [True, False])
 async def test_cross_model_orchestrator_two_members_and_a_synthesis(autojump_clock: MockClock, stream: bool) -> None:
-    """mission.md: more than one valid answer gives one made of them, beside them."""
+    """More than one valid answer gives one made of them, beside them."""
     async with world(a=[saying("one"), saying("bo", "th")], b=[saying("two")]) as w:
         asked = await ask(w, strategy="panel", stream=stream)
 

@@ -1,4 +1,4 @@
-"""Cancel a scenario at every step it takes, one step per run (GEN-04)."""
+"""Cancel a scenario at every step it takes, one step per run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A transport that leads to a Peer, and the check that nothing is left of either afterwards (GEN-01, G2)."""
+"""A transport that leads to a Peer, and the check that nothing is left of either afterwards."""
 
 from __future__ import annotations
 

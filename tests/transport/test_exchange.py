@@ -217,7 +217,7 @@ async def test_answer_is_closed_with_its_block(autojump_clock: MockClock) -> Non
 
 
 async def test_exchanges_leave_no_cycles_for_the_garbage_collector(autojump_clock: MockClock) -> None:
-    """SOAK-03: neither a kept, nor a closed, nor a broken one."""
+    """Neither a kept, nor a closed, nor a broken one."""
     scripts = (
         reply(b"kept"),
         [chunked(b"left", end=False), stall()],

@@ -1,4 +1,4 @@
-"""Networks and servers that fail, callers that leave: one typed error, and nothing left open (PROV-01 to PROV-13)."""
+"""Networks and servers that fail, callers that leave: one typed error, and nothing left open."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from support.outgoing import fetch, post, transport_to
 from support.peer import Call, Peer, Script, chunked, close, pause, raw, reply, reset, stall
 
 
-async def test_prov_01_refused_connection_is_named_with_its_host_and_reason() -> None:
+async def test_refused_connection_is_named_with_its_host_and_reason() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         origin = parse_url(f"http://127.0.0.1:{unused.getsockname()[1]}")[0]
@@ -82,7 +82,7 @@ async def test_idle_connections_are_given_up_when_there_is_no_room_for_a_new_one
         await transport.aclose()
 
 
-async def test_prov_01_unreachable_address_is_a_failed_connection() -> None:
+async def test_unreachable_address_is_a_failed_connection() -> None:
     async def unreachable(host: str, port: int) -> trio.SocketStream:
         raise OSError(101, "Network is unreachable")
 
@@ -90,7 +90,7 @@ async def test_prov_01_unreachable_address_is_a_failed_connection() -> None:
         await fetch(Transport(dial=unreachable))
 
 
-async def test_prov_01_blackhole_ends_at_the_connect_timeout(autojump_clock: MockClock) -> None:
+async def test_blackhole_ends_at_the_connect_timeout(autojump_clock: MockClock) -> None:
     async def blackhole(host: str, port: int) -> trio.SocketStream:
         await trio.sleep_forever()
         raise AssertionError
@@ -106,12 +106,10 @@ async def test_prov_01_blackhole_ends_at_the_connect_timeout(autojump_clock: Moc
 @pytest.mark.parametrize(
     "script",
     [
-        pytest.param(stall(), id="PROV-02 silence after the request"),
-        pytest.param(
-            [raw(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n"), stall()], id="PROV-03 silence after the head"
-        ),
-        pytest.param([chunked(b"some", end=False), stall()], id="PROV-04 silence in the body"),
-        pytest.param([chunked(*[b"x"] * 100, gap=1)], id="PROV-05 drip"),
+        pytest.param(stall(), id="silence after the request"),
+        pytest.param([raw(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n"), stall()], id="silence after the head"),
+        pytest.param([chunked(b"some", end=False), stall()], id="silence in the body"),
+        pytest.param([chunked(*[b"x"] * 100, gap=1)], id="drip"),
         pytest.param(raw(b"HTTP/1.1 200 OK\r\n" * 3, every=1, gap=1), id="drip in the head"),
     ],
 )
@@ -126,7 +124,7 @@ async def test_caller_that_leaves_closes_the_socket_at_once(autojump_clock: Mock
         assert transport.statistics().open == 0
 
 
-async def test_prov_06_late_bytes_of_a_half_open_connection_touch_nobody(autojump_clock: MockClock) -> None:
+async def test_late_bytes_of_a_half_open_connection_touch_nobody(autojump_clock: MockClock) -> None:
     """The network swallows everything, the caller gives up; after the heal the old answer meets a closed socket."""
     healed = trio.Event()
 
@@ -159,7 +157,7 @@ async def test_prov_06_late_bytes_of_a_half_open_connection_touch_nobody(autojum
         pytest.param([raw(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nsome"), close()], id="all at once"),
     ],
 )
-async def test_prov_07_cut_body_gives_what_came_and_then_the_error(script: Script) -> None:
+async def test_cut_body_gives_what_came_and_then_the_error(script: Script) -> None:
     async with Peer(script) as peer, transport_to(peer, dial=TcpDial()) as transport:
         async with transport.send(post(origin=parse_url(peer.url)[0])) as response:
             assert await response.receive() == b"some"
@@ -171,7 +169,7 @@ async def test_prov_07_cut_body_gives_what_came_and_then_the_error(script: Scrip
 
 
 @pytest.mark.parametrize("seed", range(5))
-async def test_prov_09_cancel_storm_leaves_no_trace(autojump_clock: MockClock, seed: int) -> None:
+async def test_cancel_storm_leaves_no_trace(autojump_clock: MockClock, seed: int) -> None:
     dice = random.Random(seed)
     async with Peer([pause(0.5), chunked(b"a", b"b", gap=0.5)]) as peer, transport_to(peer) as transport:
 
@@ -190,9 +188,7 @@ async def test_prov_09_cancel_storm_leaves_no_trace(autojump_clock: MockClock, s
 
 @pytest.mark.parametrize("kept", [False, True], ids=["new", "kept"])
 @pytest.mark.parametrize("size", [2, 40_000], ids=["small", "large"])
-async def test_prov_10_gen_04_cancel_at_every_checkpoint_leaves_nothing(
-    autojump_clock: MockClock, size: int, kept: bool
-) -> None:
+async def test_cancel_at_every_checkpoint_leaves_nothing(autojump_clock: MockClock, size: int, kept: bool) -> None:
     """Whether it hits while connecting, sending, between head and body or at the very end."""
     script = [pause(1), chunked(b"one", b"two", gap=1)]
     async with Peer(script) as peer, transport_to(peer, max_idle_per_origin=int(kept)) as transport:
@@ -212,7 +208,7 @@ async def test_prov_10_gen_04_cancel_at_every_checkpoint_leaves_nothing(
         assert await cancel_at_every_step(scenario_on_kept if kept else scenario, check) >= 4
 
 
-async def test_prov_11_body_left_in_the_middle_closes_without_the_garbage_collector(autojump_clock: MockClock) -> None:
+async def test_body_left_in_the_middle_closes_without_the_garbage_collector(autojump_clock: MockClock) -> None:
     async with Peer([chunked(b"x", end=False), stall()]) as peer, transport_to(peer) as transport:
         kept = []
         async with transport.send(post()) as response:
@@ -222,7 +218,7 @@ async def test_prov_11_body_left_in_the_middle_closes_without_the_garbage_collec
             await peer.until(lambda: peer.open_connections == 0)
 
 
-async def test_prov_12_connection_closed_while_idle_is_not_used(autojump_clock: MockClock) -> None:
+async def test_connection_closed_while_idle_is_not_used(autojump_clock: MockClock) -> None:
     async with Peer([reply(b"1"), close()], reply(b"2")) as peer, transport_to(peer) as transport:
         await fetch(transport)
         await peer.until(lambda: peer.open_connections == 0)
@@ -230,7 +226,7 @@ async def test_prov_12_connection_closed_while_idle_is_not_used(autojump_clock: 
         assert transport.statistics().resent_total == 0
 
 
-async def test_prov_12_request_that_crossed_the_close_is_sent_again_once(autojump_clock: MockClock) -> None:
+async def test_request_that_crossed_the_close_is_sent_again_once(autojump_clock: MockClock) -> None:
     """The server had decided to close before it read: not one byte was answered, and at once."""
     async with Peer(reply(b"1"), close(), reply(b"2")) as peer, transport_to(peer) as transport:
         await fetch(transport)
@@ -248,7 +244,7 @@ async def test_prov_12_request_that_crossed_the_close_is_sent_again_once(autojum
         pytest.param(1, (reply(), [pause(2), close()]), id="after it may have been worked on"),
     ],
 )
-async def test_prov_12_other_requests_are_never_sent_again(
+async def test_other_requests_are_never_sent_again(
     autojump_clock: MockClock, answered: int, scripts: tuple[Script, ...]
 ) -> None:
     async with Peer(*scripts) as peer, transport_to(peer) as transport:
@@ -259,7 +255,7 @@ async def test_prov_12_other_requests_are_never_sent_again(
         assert len(peer.requests) == len(scripts)
 
 
-async def test_gen_05_fault_at_every_use_of_the_socket_is_a_typed_error(
+async def test_fault_at_every_use_of_the_socket_is_a_typed_error(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The kth send or receive of the exchange fails; every one of them, in turn."""
@@ -342,7 +338,7 @@ async def test_surplus_bytes_after_the_answer_never_reach_the_next_one(autojump_
 
 
 async def test_errors_carry_neither_headers_nor_what_the_peer_wrote(autojump_clock: MockClock) -> None:
-    """SEC-05, SEC-06: a peer that echoes the key in place of an answer; the whole chain of causes is looked at."""
+    """A peer that echoes the key in place of an answer; the whole chain of causes is looked at."""
 
     async def echo(call: Call) -> None:
         assert call.request is not None

@@ -1,4 +1,4 @@
-"""What HTTP/1.1 allows is read in the one right way; what can be read in two ways is refused (PROV-14, PROV-15)."""
+"""What HTTP/1.1 allows is read in the one right way; what can be read in two ways is refused."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ CHUNKED = OK + b"transfer-encoding: chunked\r\n\r\n"
         pytest.param(OK + b"content-encoding: identity\r\ncontent-length: 1\r\n\r\na", 200, b"a", id="identity"),
     ],
 )
-async def test_prov_14_oddities_are_read_right_and_not_smuggled_on(
+async def test_oddities_are_read_right_and_not_smuggled_on(
     autojump_clock: MockClock, answer: bytes, status: int, body: bytes
 ) -> None:
     async with Peer(raw(answer), reply(b"next")) as peer, transport_to(peer) as transport:
@@ -73,7 +73,7 @@ VIOLATIONS = [
 
 
 @pytest.mark.parametrize("answer", VIOLATIONS)
-async def test_prov_14_what_can_be_read_in_two_ways_is_a_violation(autojump_clock: MockClock, answer: bytes) -> None:
+async def test_what_can_be_read_in_two_ways_is_a_violation(autojump_clock: MockClock, answer: bytes) -> None:
     async with Peer(raw(answer), reply(b"next")) as peer, transport_to(peer) as transport:
         with pytest.raises(ProtocolViolation, match=r"^http://api.test: \w"), trio.fail_after(1):
             await fetch(transport)
@@ -82,7 +82,7 @@ async def test_prov_14_what_can_be_read_in_two_ways_is_a_violation(autojump_cloc
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-async def test_prov_15_redirect_is_an_answer_and_not_followed(autojump_clock: MockClock, status: int) -> None:
+async def test_redirect_is_an_answer_and_not_followed(autojump_clock: MockClock, status: int) -> None:
     async with Peer(reply(b"", status, {"location": "http://evil.test/"})) as peer, transport_to(peer) as transport:
         async with transport.send(post(headers={"authorization": "Bearer k"})) as response:
             assert response.status == status
@@ -91,7 +91,7 @@ async def test_prov_15_redirect_is_an_answer_and_not_followed(autojump_clock: Mo
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "br", "deflate", "zstd", "GZIP", "identity, gzip", "x-unheard-of"])
-async def test_sse_06_compressed_body_is_refused_unread(autojump_clock: MockClock, encoding: str) -> None:
+async def test_compressed_body_is_refused_unread(autojump_clock: MockClock, encoding: str) -> None:
     head = f"HTTP/1.1 200 OK\r\ncontent-encoding: {encoding}\r\ntransfer-encoding: chunked\r\n\r\n".encode()
     bomb = b"10000\r\n" + bytes(0x10000) + b"\r\n"
     async with Peer([raw(head), flood(bomb, 10**6)]) as peer, transport_to(peer) as transport:
@@ -122,7 +122,7 @@ async def test_sse_06_compressed_body_is_refused_unread(autojump_clock: MockCloc
         pytest.param(HttpRequest("GET /x HTTP/1.1\r\n", ORIGIN, "/"), id="CR LF in the method"),
     ],
 )
-async def test_sec_15_what_could_end_a_line_early_is_refused_before_any_byte(request_: HttpRequest) -> None:
+async def test_what_could_end_a_line_early_is_refused_before_any_byte(request_: HttpRequest) -> None:
     async with Peer() as peer, transport_to(peer) as transport:
         with pytest.raises(RequestRefused) as caught:
             await fetch(transport, request_)

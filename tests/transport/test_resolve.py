@@ -1,4 +1,4 @@
-"""Names: typed errors in time, few threads, and no hanging name in the way of another (PROV-13)."""
+"""Names: typed errors in time, few threads, and no hanging name in the way of another."""
 
 from __future__ import annotations
 
@@ -65,20 +65,20 @@ def at(host: str, port: int = 80) -> Origin:
     ("code", "text"),
     [(socket.EAI_NONAME, "Name or service not known"), (socket.EAI_AGAIN, "Temporary failure in name resolution")],
 )
-async def test_prov_13_name_that_does_not_resolve_is_a_failed_connection(names: Names, code: int, text: str) -> None:
+async def test_name_that_does_not_resolve_is_a_failed_connection(names: Names, code: int, text: str) -> None:
     names.fail("gone.test", code, text)
     transport = Transport(dial=TcpDial(Resolver(names.lookup)))
     with pytest.raises(ConnectFailed, match=rf"^http://gone.test: the name does not resolve \({text}\)"):
         await fetch(transport, post(origin=at("gone.test")))
 
 
-async def test_prov_13_name_without_addresses_is_a_failed_connection(names: Names) -> None:
+async def test_name_without_addresses_is_a_failed_connection(names: Names) -> None:
     names.add("empty.test")
     with pytest.raises(ConnectFailed, match="does not resolve"):
         await fetch(Transport(dial=TcpDial(Resolver(names.lookup))), post(origin=at("empty.test")))
 
 
-async def test_prov_13_hanging_name_ends_at_the_connect_timeout(names: Names) -> None:
+async def test_hanging_name_ends_at_the_connect_timeout(names: Names) -> None:
     transport = Transport(dial=TcpDial(Resolver(names.lookup)))
     with pytest.raises(ConnectTimeout, match=r"^http://hang.test: no connection within 0.01 s"):
         async with transport.send(post(origin=at("hang.test")), connect_timeout=0.01):
@@ -86,7 +86,7 @@ async def test_prov_13_hanging_name_ends_at_the_connect_timeout(names: Names) ->
     assert transport.statistics().connecting == 0
 
 
-async def test_prov_13_many_requests_for_a_hanging_name_cost_one_thread_and_block_nobody(names: Names) -> None:
+async def test_many_requests_for_a_hanging_name_cost_one_thread_and_block_nobody(names: Names) -> None:
     names.add("good.test", "127.0.0.1")
     async with Peer(reply(b"ok")) as peer:
         dial = TcpDial(Resolver(names.lookup, threads=2))
@@ -99,7 +99,7 @@ async def test_prov_13_many_requests_for_a_hanging_name_cost_one_thread_and_bloc
             nursery.cancel_scope.cancel()
 
 
-async def test_prov_13_threads_are_bounded_and_waiting_for_one_is_too(names: Names) -> None:
+async def test_threads_are_bounded_and_waiting_for_one_is_too(names: Names) -> None:
     resolver = Resolver(names.lookup, threads=2)
     async with trio.open_nursery() as nursery:
         for number in range(5):
@@ -137,7 +137,7 @@ async def test_caller_that_leaves_does_not_end_the_lookup_of_the_others(names: N
     assert names.asked == ["hang.test"]
 
 
-async def test_prov_13_all_who_wait_for_a_name_get_its_error(names: Names) -> None:
+async def test_all_who_wait_for_a_name_get_its_error(names: Names) -> None:
     transport = Transport(dial=TcpDial(Resolver(names.lookup)))
     failures: list[str] = []
 
@@ -155,7 +155,7 @@ async def test_prov_13_all_who_wait_for_a_name_get_its_error(names: Names) -> No
     assert names.asked == ["hang.test"]
 
 
-async def test_prov_13_host_that_is_no_name_is_a_failed_connection() -> None:
+async def test_host_that_is_no_name_is_a_failed_connection() -> None:
     with pytest.raises(ConnectFailed, match="not a host name"):
         await fetch(Transport(), post(origin=at("a" * 64 + ".test")))
 
@@ -185,7 +185,7 @@ async def test_next_address_is_tried_while_the_first_is_silent(
         await stream.aclose()
 
 
-async def test_prov_10_cancel_while_connecting_closes_the_attempt(autojump_clock: MockClock, silent_port: int) -> None:
+async def test_cancel_while_connecting_closes_the_attempt(autojump_clock: MockClock, silent_port: int) -> None:
     """A socket left open would be a ResourceWarning here, and that is an error."""
     transport = Transport()
     with pytest.raises(ConnectTimeout, match=r"no connection within 10 s \(connecting\)"):
@@ -194,7 +194,7 @@ async def test_prov_10_cancel_while_connecting_closes_the_attempt(autojump_clock
     assert transport.statistics().connecting == 0
 
 
-async def test_prov_13_name_that_moves_is_looked_up_for_every_new_connection(names: Names) -> None:
+async def test_name_that_moves_is_looked_up_for_every_new_connection(names: Names) -> None:
     async with Peer(reply(b"ok")) as peer:
         dial = TcpDial(Resolver(names.lookup))
         async with transport_to(peer, dial=dial, idle_seconds=0) as transport:

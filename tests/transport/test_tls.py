@@ -1,4 +1,4 @@
-"""TLS that fails says why and names the host; TLS that works is checked and cannot be switched off (PROV-08)."""
+"""TLS that fails says why and names the host; TLS that works is checked and cannot be switched off."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ async def test_exchange_over_tls_keeps_its_connection(
     ],
     ids=["expired", "not yet valid", "wrong host"],
 )
-async def test_prov_08_certificate_that_is_not_good_is_refused(
+async def test_certificate_that_is_not_good_is_refused(
     autojump_clock: MockClock,
     ca: trustme.CA,
     trust: TlsTrust,
@@ -93,16 +93,14 @@ async def test_prov_08_certificate_that_is_not_good_is_refused(
         assert peer.requests == []
 
 
-async def test_prov_08_authority_that_nobody_trusts_is_refused(autojump_clock: MockClock, trust: TlsTrust) -> None:
+async def test_authority_that_nobody_trusts_is_refused(autojump_clock: MockClock, trust: TlsTrust) -> None:
     async with Peer(tls=server(trustme.CA())) as peer, transport_to(peer, trust=trust) as transport:
         with pytest.raises(TlsFailed, match="unable to get local issuer certificate"):
             await fetch(transport, REQUEST)
         assert peer.requests == []
 
 
-async def test_prov_08_server_is_told_why_its_certificate_was_refused(
-    autojump_clock: MockClock, trust: TlsTrust
-) -> None:
+async def test_server_is_told_why_its_certificate_was_refused(autojump_clock: MockClock, trust: TlsTrust) -> None:
     heard: list[str] = []
 
     async def handshake(call: Call) -> None:
@@ -122,9 +120,7 @@ async def test_prov_08_server_is_told_why_its_certificate_was_refused(
     assert "alert unknown ca" in heard[0].lower().replace("_", " ")
 
 
-async def test_prov_08_stalled_handshake_ends_at_the_connect_timeout(
-    autojump_clock: MockClock, trust: TlsTrust
-) -> None:
+async def test_stalled_handshake_ends_at_the_connect_timeout(autojump_clock: MockClock, trust: TlsTrust) -> None:
     async with Peer(greeting=[_read_something, stall()]) as peer:
         transport = Transport(trust, dial=peer.dial)
         start = trio.current_time()
@@ -144,7 +140,7 @@ async def _read_something(call: Call) -> None:
     [[close()], [_read_something, close()], [raw(b"HTTP/1.1 400 Bad\r\n\r\n")]],
     ids=["at once", "late", "no TLS"],
 )
-async def test_prov_08_server_that_does_not_speak_tls_is_a_tls_failure(
+async def test_server_that_does_not_speak_tls_is_a_tls_failure(
     autojump_clock: MockClock, trust: TlsTrust, greeting: Sequence[Step]
 ) -> None:
     async with Peer(greeting=greeting) as peer, transport_to(peer, trust=trust) as transport:
@@ -162,7 +158,7 @@ async def test_prov_08_server_that_does_not_speak_tls_is_a_tls_failure(
         pytest.param([chunked(b"body", end=False), close()], False, id="in the body"),
     ],
 )
-async def test_prov_08_close_without_close_notify_is_no_end_of_a_body(
+async def test_close_without_close_notify_is_no_end_of_a_body(
     autojump_clock: MockClock, ca: trustme.CA, trust: TlsTrust, script: Script, whole: bool
 ) -> None:
     """Anyone on the path can forge a FIN; only the message's own framing or TLS itself can say that it is whole."""
@@ -212,7 +208,7 @@ async def close_later(call: Call) -> None:
     await close()(call)
 
 
-async def test_prov_10_cancel_at_every_checkpoint_over_tls_leaves_nothing(
+async def test_cancel_at_every_checkpoint_over_tls_leaves_nothing(
     autojump_clock: MockClock, ca: trustme.CA, trust: TlsTrust
 ) -> None:
     async def scenario() -> None:
@@ -251,7 +247,7 @@ class SlowTrust(TlsTrust):
         return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
-async def test_prov_10_cancelled_while_certificates_are_read_does_not_leave_the_reading_alone() -> None:
+async def test_cancelled_while_certificates_are_read_does_not_leave_the_reading_alone() -> None:
     """A program that ends next would run OpenSSL's exit hook beneath that thread: seen as signal 11."""
     trust = SlowTrust()
     ended = trio.Event()

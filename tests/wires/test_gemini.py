@@ -114,7 +114,7 @@ def check_end(answer: Any, chunks: list[Any], candidates: list[Any], calls: bool
 
 @pytest.mark.parametrize("recording", recordings("gemini", "chat-midstream-error"))
 def test_an_error_in_plain_json_inside_a_stream_fails_the_answer(recording: Recording) -> None:
-    """SSE-10: the chunks before it bore a finishReason, and it is a failure all the same."""
+    """The chunks before it bore a finishReason, and it is a failure all the same."""
     events = decode(make, recording.body.encode())
     assert isinstance(events[-1], Failed)
     assert events[-1].failure.message == json.loads(recording.body[recording.body.index("\n{") :])["error"]["message"]
@@ -126,7 +126,6 @@ def test_an_error_in_plain_json_inside_a_stream_fails_the_answer(recording: Reco
 @given(data=st.data())
 @settings(max_examples=15)
 def test_any_split_of_a_recorded_stream_gives_the_same_events(recording: Recording, data: st.DataObject) -> None:
-    """SSE-01."""
     body = recording.body.encode()
     cuts = sorted(data.draw(st.lists(st.integers(0, len(body)), max_size=8)))
     pieces = [body[a:b] for a, b in zip([0, *cuts], [*cuts, len(body)], strict=True)]
@@ -135,7 +134,7 @@ def test_any_split_of_a_recorded_stream_gives_the_same_events(recording: Recordi
 
 @pytest.mark.parametrize("recording", recordings("gemini", "chat-", stream=True))
 def test_a_recorded_stream_cut_before_its_last_chunk_is_no_success(recording: Recording) -> None:
-    """SSE-08: cut after any chunk that bears no finishReason."""
+    """Cut after any chunk that bears no finishReason."""
     body, at = recording.body, 0
     while (at := body.find("\n", at) + 1) and '"finishReason"' not in body[:at]:
         assert isinstance(decode(make, body[:at].encode())[-1], Failed)

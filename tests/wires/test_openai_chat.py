@@ -155,7 +155,7 @@ def test_the_server_says_the_same(vendor: str, recording: Recording, streamed: b
 
 @pytest.mark.parametrize(("vendor", "recording"), ANSWERS)
 def test_recorded_streams_under_any_split_and_cut(vendor: str, recording: Recording) -> None:
-    """SSE-01, SSE-08: the pieces do not matter, and without the finish reason nothing is a success."""
+    """The pieces do not matter, and without the finish reason nothing is a success."""
     if not is_stream(recording):
         return
     body = recording.body.encode()

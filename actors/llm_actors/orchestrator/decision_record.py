@@ -165,7 +165,7 @@ class DecisionRecord:
         return sum(1 for one in self._attempts if one.asked)
 
     def failure(self, last: Failure) -> Failure:
-        """The one failure to tell: the last one's kind, and what became of each attempt (RTY-06)."""
+        """The one failure to tell: the last one's kind, and what became of each attempt."""
         self.limited_by = last.limited_by
         each = self.tried()
         said = {0: "no candidate could be asked: ", 1: "the one attempt failed: "}

@@ -1,7 +1,7 @@
 """What happened so far, in numbers that only grow: a plain object that the orchestrator writes and whoever asks reads.
 
 Every name it counts by comes from the configuration or from a closed set, but for models: of those it knows the first
-`MAX_MODELS` by name (SEC-16). It holds no prompt, no key and no request's id.
+`MAX_MODELS` by name. It holds no prompt, no key and no request's id.
 """
 
 from __future__ import annotations

@@ -148,7 +148,7 @@ class Reserving:
         return None if purse is None else purse.refuses(candidate, estimate, self._context.request, is_last=is_last)
 
     def _admit(self, candidate: Candidate, others: list[Candidate], estimate: Estimate) -> Failure | None:
-        """Why ``candidate`` is not asked now. A fallback that is usually slower than the time left is not (RTY-07)."""
+        """Why ``candidate`` is not asked now. A fallback that is usually slower than the time left is not."""
         now, first = trio.current_time(), self._tried is None
         self._tried = candidate
         within = inf if first else self._context.deadline - now

@@ -26,7 +26,7 @@ def is_loopback(host: str) -> bool:
 
 
 def check_exposure(config: Config) -> None:
-    """Refuse an address beyond loopback without a key, or without TLS unless that was said to be meant (SEC-01)."""
+    """Refuse an address beyond loopback without a key, or without TLS unless that was said to be meant."""
     host = config.server.host
     _check_host(host)
     if is_loopback(host):
