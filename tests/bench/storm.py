@@ -7,6 +7,7 @@ deadline, disconnect or RST at a random moment, and a twentieth meets a fault of
 crashes its decoder (`bench._storm.sabotage`), one caller floods, and Redis is killed and started again in the middle.
 The daemon has half its streams over HTTP and half over WebSocket; then the same runs in a program that embeds the
 runtime. Whatever happens: a stream that nobody touched is whole, and afterwards everything is back where it began.
+A storm of five minutes or more ends with ``bin/bench resume``: readers that are cut off at random bytes and come back.
 
 The program under test has one core; provider, clients and Redis share the other. The table says how late provider and
 clients themselves were; that is taken off the gaps, unless the clients are tasks of the program under test.
@@ -35,6 +36,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from bench._storm.clients import Clients
 from bench._storm.plan import slots
 from bench._storm.score import LATE, Score, percentile
+from bench.resume import CUTS, resume
 from support.redis import Redis, redis
 
 SECONDS = 600.0
@@ -402,6 +404,8 @@ def main() -> int:
         if options.only in (None, where):
             wrong += verdict(where, storm(options.seed, options.seconds, options.fast), options.seconds)
             sys.stdout.flush()
+    if options.seconds >= LONG_SECONDS and not resume(CUTS, options.seed):
+        wrong.append("readers that were cut off and came back did not have their streams")
     print("\n".join(f"storm: {each}" for each in wrong) or "storm: all as it should be")
     print(f"storm: again with --seed {options.seed}")
     return bool(wrong)

@@ -8,10 +8,26 @@ import pytest
 import trio
 
 from support.daemon import KEY, daemon, vendor
+from support.npm import node_modules
 from support.sdk import ROOT, SDKS, sdk_python
 from support.server import open_door
 
 SCRIPTS = Path(__file__).with_name("scripts")
+
+
+async def test_the_sdk_for_node_finds_what_it_knows(tmp_path: Path) -> None:
+    modules = await trio.to_thread.run_sync(node_modules, "openai-ws", "openai@6", "ws@8")
+    async with open_door(vendor) as upstream, daemon(upstream, tmp_path) as url:
+        with trio.fail_after(60):
+            done = await trio.run_process(
+                ["node", str(SCRIPTS / "openai_node.mjs"), url, KEY, str(modules)],
+                capture_stdout=True,
+                capture_stderr=True,
+                check=False,
+                cwd=ROOT / "tests",
+            )
+        assert done.stdout == b"passed\n", done.stderr.decode()
+        await upstream.engine.until(lambda: upstream.engine.open_runs == 0)
 
 
 @pytest.mark.parametrize(
@@ -21,6 +37,7 @@ SCRIPTS = Path(__file__).with_name("scripts")
         ("openai", "openai_responses"),
         ("openai", "openai_lanes"),
         ("openai", "openai_errors"),
+        ("openai", "openai_stored"),
         ("anthropic", "anthropic_messages"),
         ("gemini", "gemini_generate"),
         ("cohere", "cohere_chat"),

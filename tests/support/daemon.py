@@ -51,6 +51,8 @@ async def vendor(run: Run) -> None:
         if verb == "hang":
             add_text(run, "…")
             await trio.sleep_forever()
+        elif verb == "cut":
+            end_text(run, FinishReason.LENGTH)
         elif verb == "break":
             run.fail(Failure(kind=FailureKind.TRUNCATED, message="as asked for", partial=True))
         else:

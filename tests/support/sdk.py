@@ -42,17 +42,17 @@ def sdk_python(name: str, *requirements: str) -> str:
     python = folder / "bin" / "python"
     stamp = folder / "requirements.txt"
     wanted = "\n".join(requirements)
-    with _locked(name):
+    with locked(name):
         if not (stamp.is_file() and stamp.read_text() == wanted and python.exists()):
             shutil.rmtree(folder, ignore_errors=True)
-            _run(sys.executable, "-m", "venv", str(folder))
-            _run(str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements)
+            install(sys.executable, "-m", "venv", str(folder))
+            install(str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements)
             stamp.write_text(wanted)
     return str(python)
 
 
 @contextmanager
-def _locked(name: str) -> Iterator[None]:
+def locked(name: str) -> Iterator[None]:
     """One process at a time makes an environment: the tests run in several."""
     ENVIRONMENTS.mkdir(exist_ok=True)
     with (ENVIRONMENTS / f"{name}.lock").open("w") as file:
@@ -60,12 +60,13 @@ def _locked(name: str) -> Iterator[None]:
         yield
 
 
-def _run(*command: str) -> None:
+def install(*command: str) -> None:
+    """Run a command that installs something from a registry."""
     give_up = pytest.fail if os.environ.get(MUST_HAVE) else pytest.skip
     try:
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=INSTALL_SECONDS)
     except subprocess.CalledProcessError as exc:
         reason = (exc.stderr.strip().splitlines() or ["no reason given"])[-1]
-        give_up(f"no package registry to install the SDK from: {reason[:200]}")
+        give_up(f"no package registry to install from: {reason[:200]}")
     except subprocess.TimeoutExpired:
-        give_up(f"the SDK could not be installed within {INSTALL_SECONDS} s")
+        give_up(f"nothing was installed within {INSTALL_SECONDS} s")

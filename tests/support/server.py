@@ -45,13 +45,13 @@ def add_text(run: Run, text: str) -> None:
     run.log.append(TextDelta(0, text))
 
 
-def end_text(run: Run) -> None:
+def end_text(run: Run, reason: FinishReason = FinishReason.STOP) -> None:
     """Append the end of a text answer; its text is what was added."""
     text = "".join(event.text for event in run.log.events if isinstance(event, TextDelta))
     run.log.append(ItemDone(index=0, part=Text(text)))
     run.log.append(UsageReported(Usage(input_tokens=3, output_tokens=2)))
-    whole = msgspec.structs.replace(run.folded(provider="fake"), finish_reason=FinishReason.STOP)
-    run.finish(Finished(reason=FinishReason.STOP), whole)
+    whole = msgspec.structs.replace(run.folded(provider="fake"), finish_reason=reason)
+    run.finish(Finished(reason=reason), whole)
 
 
 def saying(*pieces: str) -> Script:

@@ -20,6 +20,9 @@ EXAMPLES = {
 """For those types; `EXAMPLE` for all others."""
 KNOWN = ("response.create", "response.cancel", "response.resume")
 
+ECHOED_INPUT_CHARACTERS = 64 * 1024
+"""A longer input that cannot be taken is not repeated to its client, which has it."""
+
 ECHOED_CHARACTERS = 256
 """A longer id of the client's is not repeated to it."""
 
@@ -52,6 +55,13 @@ class Resume(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     starting_after: int = -1
     stream_id: str | None = None
     event_id: str | None = None
+
+
+class Steer(msgspec.Struct, frozen=True, kw_only=True):
+    """``response.steer``: more input for a response that is being made, which is not supported."""
+
+    input: str | list[JsonObject] = ""
+    previous_response_id: str = ""
 
 
 _HEAD = msgspec.json.Decoder(ClientEventHead)
@@ -111,10 +121,14 @@ def encode_cancelled(head: ClientEventHead, response_id: str) -> bytes:
     return _encode("llm-runtime:cancelled", {"response_id": response_id}, head.stream_id, head.event_id)
 
 
-def encode_steer_failed(head: ClientEventHead) -> bytes:
-    """The answer to ``response.steer``."""
+def encode_steer_failed(head: ClientEventHead, steer: Steer) -> bytes:
+    """The answer to ``response.steer``, with what was to be said, so that the client can send it with another request.
+    It belongs to no response's stream, so it has the number before the first.
+    """
     error = {"type": "invalid_request_error", "code": "steering_not_supported", "message": "Steering is not supported."}
-    return _encode("response.steer.failed", {"error": error}, head.stream_id, head.event_id)
+    known = {"input": steer.input, "previous_response_id": steer.previous_response_id}
+    fields: dict[str, object] = {"sequence_number": -1, "error": error, "steer": known}
+    return _encode("response.steer.failed", fields, head.stream_id, head.event_id)
 
 
 def _encode(kind: str, fields: dict[str, object], stream_id: str | None, event_id: str | None) -> bytes:

@@ -24,9 +24,11 @@ from llm_runtime.server.access import plain_protocol
 from llm_runtime.server.beginning import begin
 from llm_runtime.server.bodies import HeldBodies
 from llm_runtime.server.client_events import (
+    ECHOED_INPUT_CHARACTERS,
     Cancel,
     ClientEventHead,
     Resume,
+    Steer,
     check_lane,
     encode_cancelled,
     encode_refusal,
@@ -242,7 +244,8 @@ class Session:
             case "response.cancel":
                 self._cancel(await run_large(len(text), read, text, Cancel), head)
             case "response.steer":
-                self._say(encode_steer_failed(head))
+                steer = read(text, Steer) if len(text) <= ECHOED_INPUT_CHARACTERS else Steer()
+                self._say(encode_steer_failed(head, steer))
             case "response.processed":
                 pass  # a client's note to a server that keeps more state than we do
             case _:
