@@ -18,3 +18,28 @@ def test_every_row_of_what_happens_when_a_service_is_away_cites_tests_that_exist
     for row in rows:
         assert re.search(r"`test_\w+`", row.rsplit("|", 2)[1]), row
     assert set(re.findall(r"`(test_\w+)`", section)) <= existing
+
+
+def test_where_to_look_names_files_and_functions_that_exist() -> None:
+    section = PAGE.partition("## Where to look")[2].partition("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) > 10
+    for row in rows:
+        source = ""
+        for name in re.findall(r"`([^`]+)`", row.split("|")[2]):
+            if "/" in name:
+                path = TESTS.parent / name
+                assert path.exists(), row
+                source = path.read_text() if path.is_file() else ""
+            elif "." in name:
+                cls, _, method = name.partition(".")
+                assert f"class {cls}" in source, row
+                assert f"def {method}(" in source.partition(f"class {cls}")[2], row
+
+
+def test_the_layers_are_those_that_are_held() -> None:
+    from test_architecture import LAYERS
+
+    section = PAGE.partition("The parts of `llm_actors` are layers.")[2].partition("```\n")[2].partition("```")[0]
+    listed = [set(re.split(r"  +", line)[0].split(", ")) for line in section.splitlines()]
+    assert [parts - {"threads"} for parts in LAYERS] == listed

@@ -10,6 +10,14 @@ trio-websocket reads, checks and closes; its known traps end here:
 - it answers a ping itself and reads nothing meanwhile, which is long while a slow client is written to: `_Stream` keeps
   the pong for the writer.
 
+Three private names are used, because there is no public way:
+
+- ``WebSocketConnection._get_request`` and ``_reader_task``: `wrap_server_stream` makes its own wsproto connection and
+  reads the handshake itself, which we have read already. They can go when the reader no longer dies of a late ping
+  (python-trio/trio-websocket#184), which is what our own connection is for.
+- wsproto's ``_proto._frame_decoder.header``: the size of a frame that is still on its way. wsproto tells of a message
+  only when its bytes are here, and leaves limits to the caller (python-hyper/wsproto#86).
+
 Frames to the client are made by hand (an unmasked text frame is a few bytes before its payload): several go out in
 one write, and a message costs a tenth of what `send_message` takes. A large message goes out in fragments, so that a
 pong need not wait for all of it.
