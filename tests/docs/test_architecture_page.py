@@ -31,7 +31,7 @@ def test_where_to_look_names_files_and_functions_that_exist() -> None:
                 path = TESTS.parent / name
                 assert path.exists(), row
                 source = path.read_text() if path.is_file() else ""
-            elif "." in name:
+            elif re.fullmatch(r"[A-Z]\w+\.\w+", name):
                 cls, _, method = name.partition(".")
                 assert f"class {cls}" in source, row
                 assert f"def {method}(" in source.partition(f"class {cls}")[2], row
