@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_actors.limiter.overload import LEAST_TIMES, expected_wait, least_time, refused_for
+from llm_actors.orchestrator.load import LEAST_TIMES, expected_wait, least_time, refused_for
 
 times = st.lists(st.floats(0.01, 100.0), max_size=80)
 seconds = st.floats(0.0, 600.0)

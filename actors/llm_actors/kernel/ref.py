@@ -1,7 +1,9 @@
 """A ref: how others reach an actor. It points at the mailbox, so it stays good across restarts.
 
 `call` is the only place where one actor waits for another, so all its bounds are here: the deadline of the caller (or
-a default), the mailbox's room, and the refusal of circles.
+a default), the mailbox's room, and the refusal of circles. Each actor's mailbox knows which others it is calling right
+now. A call is refused when its target already waits, directly or through others, for the caller. Actors with spare
+slots might have survived such a circle on a quiet day; it would have hung them on a busy one.
 """
 
 from __future__ import annotations
@@ -12,14 +14,12 @@ from typing import Generic, TypeVar, cast, final
 
 import trio
 
-from llm_actors.kernel import cycles
-from llm_actors.kernel.delivery import Delivery
+from llm_actors.kernel.delivery import Delivery, Reply
 from llm_actors.kernel.errors import CallCycle, CallExpired, NotRunning
 from llm_actors.kernel.inbox import acting
 from llm_actors.kernel.lifecycle import CallAbandoned, CallTimedOut, ChildCrashed
 from llm_actors.kernel.mailbox import Mailbox, MailboxStatistics
 from llm_actors.kernel.message import ActorMessage, Asks, Cast
-from llm_actors.kernel.reply import Reply
 from llm_actors.kernel.trace import exception_site
 
 DEFAULT_CALL_SECONDS = 30.0
@@ -85,10 +85,10 @@ class Ref(Generic[M_contra]):
             message, mailbox, deadline, copy_context(), cast("Reply[object]", reply)
         )
         if caller is not None:
-            cycle = cycles.find_cycle(caller, mailbox)
+            cycle = find_cycle(caller, mailbox)
             if cycle is not None:
                 raise CallCycle(mailbox.name, cycle)
-            cycles.begin(caller, mailbox)
+            _begin_call(caller, mailbox)
         try:
             if not mailbox.put(delivery):
                 await mailbox.put_waiting(delivery)
@@ -98,7 +98,7 @@ class Ref(Generic[M_contra]):
             raise
         finally:
             if caller is not None:
-                cycles.finish(caller, mailbox)
+                _finish_call(caller, mailbox)
 
     async def _call_in_time(self, message: Asks[R]) -> R:
         with trio.move_on_after(DEFAULT_CALL_SECONDS):
@@ -127,3 +127,38 @@ class Ref(Generic[M_contra]):
             count.abandoned += 1
         if bus is not None:
             bus.publish(CallTimedOut(name=self.name) if expired else CallAbandoned(name=self.name))
+
+
+def find_cycle(caller: Mailbox, target: Mailbox) -> tuple[str, ...] | None:
+    """Return the names around the circle that `caller` calling `target` would close, or None."""
+    if caller is target:
+        return caller.name, target.name
+    trail = _trail(target, caller, {target})
+    return None if trail is None else (caller.name, *trail)
+
+
+def _trail(start: Mailbox, goal: Mailbox, seen: set[Mailbox]) -> tuple[str, ...] | None:
+    for callee in start.calling:
+        if callee is goal:
+            return start.name, goal.name
+        if callee in seen:
+            continue
+        seen.add(callee)
+        rest = _trail(callee, goal, seen)
+        if rest is not None:
+            return start.name, *rest
+    return None
+
+
+def _begin_call(caller: Mailbox, target: Mailbox) -> None:
+    """Record that one more call is under way."""
+    caller.calling[target] = caller.calling.get(target, 0) + 1
+
+
+def _finish_call(caller: Mailbox, target: Mailbox) -> None:
+    """Record that one call is over."""
+    left = caller.calling[target] - 1
+    if left:
+        caller.calling[target] = left
+    else:
+        del caller.calling[target]

@@ -17,9 +17,8 @@ import trio
 from llm_actors.catalog import Candidate
 from llm_actors.kernel import KernelError
 from llm_actors.limiter import Reservation, reserve
-from llm_actors.limiter.overload import least_time
 from llm_actors.orchestrator.attempt import AttemptContext, Reserved
-from llm_actors.orchestrator.load import Slot, waiting_for
+from llm_actors.orchestrator.load import Slot, least_time, waiting_for
 from llm_actors.orchestrator.plan import AttemptPlan
 from llm_actors.orchestrator.services import Services
 from llm_actors.provider import failure_of

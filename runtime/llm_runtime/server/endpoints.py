@@ -10,12 +10,12 @@ import msgspec
 from llm_protocol.dialect import Inbound, ServerDialect, WireResponse
 from llm_protocol.errors import LLMClientError
 from llm_protocol.requests import AUTO, AnyRequest
+from llm_runtime.server.bodies import read_body
 from llm_runtime.server.client_wire import openai
 from llm_runtime.server.content_encoding import plain_body
 from llm_runtime.server.engine import admitted
 from llm_runtime.server.handshake import check_handshake
 from llm_runtime.server.http_error import JSON
-from llm_runtime.server.reading import read_body
 from llm_runtime.server.request_context import Endpoint, RequestContext
 from llm_runtime.server.run_response import encode_failure, respond
 

@@ -1,24 +1,90 @@
-"""Turn a run into an HTTP response, streamed or whole: the one place that does it, for every dialect."""
+"""Turn a run into an HTTP response, streamed or whole: the one place that does it, for every dialect.
+
+A streamed response is server-sent events, or one JSON array.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from contextlib import suppress
+from typing import Protocol, final
 
 import trio
 
 from llm_actors.run import Run
+from llm_protocol.codec.sse import encode_sse
 from llm_protocol.content import JsonObject
-from llm_protocol.dialect import Inbound, ServerDialect, WireResponse
+from llm_protocol.dialect import Frame, Inbound, ServerDialect, WireResponse
 from llm_protocol.events import Failed, Finished
 from llm_protocol.failures import Failure
 from llm_protocol.response import LLMResponse
 from llm_protocol.runtime_fields import is_wanted, limit_fields
+from llm_runtime.server.bodies import encode_body
 from llm_runtime.server.http_error import JSON, LIMIT_OWNER
-from llm_runtime.server.reading import encode_body
 from llm_runtime.server.request_context import RequestContext
 from llm_runtime.server.retry_advice import with_retry_advice
-from llm_runtime.server.stream_format import stream_format_for
+
+
+class StreamFormat(Protocol):
+    """Turns frames into bytes. ``ping`` may stand between any two pieces and means nothing."""
+
+    content_type: str
+    ping: bytes
+
+    def encode(self, frames: Iterable[Frame]) -> bytes:
+        """The bytes of the next frames."""
+        ...
+
+    def end(self) -> bytes:
+        """What comes after the last frame."""
+        ...
+
+
+COMMENT = b": ping\n\n"
+"""What the standard has for it; OpenAI's and Cohere's clients skip it."""
+
+KEEP_ALIVES = {
+    # Clients of Anthropic know this event, and some count events, not bytes, to tell a slow answer from a dead one.
+    "anthropic": b'event: ping\ndata: {"type": "ping"}\n\n',
+    # google-genai takes a comment for JSON and gives up, and LiteLLM gives an empty answer. Both skip a blank line.
+    "gemini": b"\n",
+}
+"""Where a wire's own clients want something else, by the name of the dialect. `tests/clients/test_keep_alives.py`"""
+
+
+@final
+class Sse:
+    """Server-sent events."""
+
+    content_type = "text/event-stream; charset=utf-8"
+    encode = staticmethod(encode_sse)
+
+    def __init__(self, ping: bytes = COMMENT) -> None:
+        self.ping = ping
+
+    def end(self) -> bytes:
+        """Nothing."""
+        return b""
+
+
+@final
+class JsonArray:
+    """Members of one array, as Gemini's clients read them that did not ask for ``alt=sse``."""
+
+    content_type = "application/json"
+    ping = b"\n"
+
+    def __init__(self) -> None:
+        from llm_protocol.codec.json_array import JsonArrayEncoder
+
+        encoder = JsonArrayEncoder()
+        self.encode = encoder.encode
+        self.end = encoder.end
+
+
+def stream_format_for(dialect: ServerDialect, inbound: Inbound) -> StreamFormat:
+    """What the client reads."""
+    return JsonArray() if inbound.json_array else Sse(KEEP_ALIVES.get(dialect.name, COMMENT))
 
 
 def respond(

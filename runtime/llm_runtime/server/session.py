@@ -22,7 +22,7 @@ from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.wires.responses import Create
 from llm_runtime.server.access import plain_protocol
 from llm_runtime.server.beginning import begin
-from llm_runtime.server.bodies import HeldBodies
+from llm_runtime.server.bodies import HeldBodies, read_body
 from llm_runtime.server.client_events import (
     ECHOED_INPUT_CHARACTERS,
     Cancel,
@@ -42,7 +42,6 @@ from llm_runtime.server.heartbeat import Beat, Heartbeat
 from llm_runtime.server.http_error import HttpError, crashed, shutting_down, wrong_key
 from llm_runtime.server.lanes import Lanes
 from llm_runtime.server.limits import UNSAID_FRAMES, WRITE_BATCH_BYTES
-from llm_runtime.server.reading import read_body
 from llm_runtime.server.request_context import RequestContext
 from llm_runtime.server.response_store import Recent, StoredResponse, WaitingResponse
 from llm_runtime.server.socket import Socket

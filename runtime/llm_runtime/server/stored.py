@@ -16,10 +16,10 @@ from llm_protocol.events import TERMINAL, Event
 from llm_protocol.response import LLMResponse
 from llm_protocol.wires.responses import OpenAIResponsesServer
 from llm_runtime.server.beginning import begin
+from llm_runtime.server.bodies import read_body
 from llm_runtime.server.content_encoding import plain_body
 from llm_runtime.server.http_error import JSON, HttpError
 from llm_runtime.server.limits import CLOSE_SECONDS
-from llm_runtime.server.reading import read_body
 from llm_runtime.server.request_context import RequestContext
 from llm_runtime.server.response_store import StoredResponse, WaitingResponse
 from llm_runtime.server.run_response import encode_failure, end_of, respond

@@ -10,10 +10,10 @@ from llm_protocol.dialect import Inbound, WireResponse
 from llm_protocol.errors import LLMClientError
 from llm_protocol.response import TokenCount
 from llm_runtime.server.beginning import after_parent
+from llm_runtime.server.bodies import read_body
 from llm_runtime.server.content_encoding import plain_body
 from llm_runtime.server.engine import admitted
 from llm_runtime.server.http_error import JSON
-from llm_runtime.server.reading import read_body
 from llm_runtime.server.request_context import RequestContext
 from llm_runtime.server.run_response import encode_failure
 from llm_runtime.server.stored import RESPONSES
