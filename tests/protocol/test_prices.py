@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_protocol import prices
+from llm_protocol.lifecycle import is_same_model
 from llm_protocol.prices import Price, PriceTable, PriceTier, cost_of, price_of
 from llm_protocol.response import Usage
 
@@ -56,6 +57,65 @@ def test_cost_calculator_knows_the_five_vendors(kind: str, model: str, per_milli
     price = price_of(kind, model)
     assert price is not None
     assert (price.input, price.output) == per_million
+
+
+KNOWN = """
+openai gpt-6-luna 0.1 0.5 0.01
+openai gpt-6-sol 2 10 0.2
+openai gpt-6-astra 10 50 1
+openai gpt-6.1-terra 1 5 0.05
+openai gpt-6.2-astra 8 40 0.4
+openai gpt-6.2-sol 2 10 0.1
+openai gpt-5.6-sol 4 20 0.4
+openai gpt-5.6-terra 2 12 0.2
+openai gpt-5.6-luna 0.2 1.2 0.02
+openai gpt-4o-mini 0.15 0.6 0.075
+anthropic claude-fable-5-1 10 50 0.25
+anthropic claude-opus-5-5 4 20 0.2
+anthropic claude-opus-5 5 25 0.5
+anthropic claude-sonnet-5-5 2 10 0.1
+anthropic claude-haiku-5-5 0.1 0.5 0.01
+anthropic claude-haiku-4-5 1 5 0.1
+gemini gemini-3.8-flash 0.75 3.75 0.075
+gemini gemini-3.5-flash-lite 0.3 2.5 0.03
+gemini gemini-4-hydrogen 1.5 7.5 0.075
+cohere command-a-03-2025 2.5 10 -
+cerebras gpt-oss-120b 0.35 0.75 -
+"""
+"""Prices of November 2026: developers.openai.com/api/docs/models, platform.claude.com/docs/en/models, ai.google.dev/
+gemini-api/docs/pricing, cohere.com/pricing, cerebras.ai/pricing.
+"""
+
+
+@pytest.mark.parametrize("line", KNOWN.split("\n")[1:-1])
+def test_twenty_prices_are_those_of_the_vendors_pages(line: str) -> None:
+    kind, model, *known = line.split()
+    price = price_of(kind, model)
+    assert price is not None
+    assert [price.input, price.output, price.cached] == [None if each == "-" else float(each) for each in known]
+
+
+def test_a_long_prompt_for_haiku_costs_five_times_as_much() -> None:
+    """platform.claude.com/docs/en/models/haiku-5-5/overview: from 100,000 tokens on."""
+    for tokens, cost in ((100_000, 0.01), (100_001, 0.0500005)):
+        assert cost_of("anthropic", "claude-haiku-5-5", usage(input_tokens=tokens)) == pytest.approx(cost)
+
+
+def test_whose_price_counts_when_a_vendor_answers_with_another_model() -> None:
+    """Gemini sends requests for 2.5 Pro to 3.8 Flash, at its price; snapshots and aliases are the model itself."""
+    assert is_same_model("gemini-2.5-pro", "models/gemini-2.5-pro")
+    assert is_same_model("gpt-4o-2024-08-06", "gpt-4o")
+    assert is_same_model("", "anything")
+    assert not is_same_model("gemini-3.8-flash", "gemini-2.5-pro")
+
+
+@pytest.mark.parametrize(("days", "code"), [(0, 0), (30, 0), (31, 1)])
+def test_a_table_older_than_thirty_days_is_warned_of(days: int, code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    path = Path(__file__).parents[2] / "bin" / "make-prices"
+    names: dict[str, Any] = {"__file__": str(path), "__name__": "make_prices"}
+    exec(compile(path.read_text(), str(path), "exec"), names)  # an import would leave a cache file
+    assert names["check"]({"date": "2026-11-01"}, date(2026, 11, 1) + timedelta(days)) == code
+    assert ("run bin/make-prices" in capsys.readouterr().out) is bool(code)
 
 
 def test_cost_calculator_prices_cached_and_written_tokens_as_such() -> None:

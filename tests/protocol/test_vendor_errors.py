@@ -15,14 +15,15 @@ from llm_protocol.failures import FailureKind, Step
 from llm_protocol.requests import LLMProvider
 from llm_protocol.vendors import VENDORS
 
-OPENAI_CODES = "developers.openai.com/api/docs/guides/error-codes"
+OPENAI_CODES = "developers.openai.com/docs/guides/error-codes"
 OPENAI_SDK = "openai 3.57.0, types/beta/beta_response_error.py"
 PIPECAT = "github.com/pipecat-ai/pipecat/issues/4043"
 OBSERVED = "seen in answers; no page of the vendor lists it"
 OPENAI_LIMITS = "help.openai.com/en/articles/6614457"
 CLAUDE_ERRORS = "platform.claude.com/docs/en/api/errors"
-GEMINI_ERRORS = "ai.google.dev/gemini-api/docs/troubleshooting"
-COHERE_ERRORS = "docs.cohere.com/reference/errors"
+GEMINI_ERRORS = "ai.google.dev/gemini-api/docs/generate-content/api-errors"
+COHERE_ERRORS = "docs.cohere.com/errors-reference"
+CLAUDE_SDK = "anthropic 2.14.0, types/shared"
 CEREBRAS_ERRORS = "inference-docs.cerebras.ai/support/error"
 
 OPENAI, ANTHROPIC, GEMINI = LLMProvider.OPENAI, LLMProvider.ANTHROPIC, LLMProvider.GEMINI
@@ -72,6 +73,9 @@ _DAY = "Rate limit reached for gpt-6-luna in organization o on requests per day 
 _UNKNOWN = "body.store: property 'body.store' is unsupported"
 _REMOVED = "invalid request: parameter 'connectors' was removed from the Chat API on September 15 2025."
 _FOREIGN = "unknown field: parameter 'strict' is not a valid field."
+_BOUND = "messages.1.content.0: Invalid `signature` in `thinking` block. It is bound to a different conversation."
+_RAG = "invalid request: response_format is not supported with RAG."
+CLAUDE_THINKING = "platform.claude.com/docs/build-with-claude/preserved-thinking/fix-bound-to-a-different-conversation"
 _PLACE = "User location is not supported for the API use."
 
 ROWS = [
@@ -98,6 +102,26 @@ ROWS = [
     Row(OPENAI, 400, openai(code="misalignment_policy_violation"), FILTER, OPENAI_SDK),
     Row(OPENAI, 400, openai(code="image_content_policy_violation"), FILTER, OPENAI_SDK),
     Row(OPENAI, 400, openai(code="content_policy_violation"), FILTER, OBSERVED),
+    *(
+        Row(OPENAI, 400, openai(code=code), BAD, OPENAI_SDK)
+        for code in (
+            "empty_image_file",
+            "failed_to_download_image",
+            "image_file_not_found",
+            "image_file_too_large",
+            "image_parse_error",
+            "image_too_large",
+            "image_too_small",
+            "invalid_base64_image",
+            "invalid_image",
+            "invalid_image_format",
+            "invalid_image_mode",
+            "invalid_image_url",
+            "unsupported_image_media_type",
+        )
+    ),
+    Row(OPENAI, 500, openai(code="vector_store_timeout", kind="server_error"), BROKEN, OPENAI_SDK),
+    Row(OPENAI, 401, openai("IP not authorized"), AUTH, OPENAI_CODES),
     Row(OPENAI, 400, openai(code="context_length_exceeded", param="messages"), LONG, OPENAI_SDK),
     Row(
         OPENAI,
@@ -125,6 +149,27 @@ ROWS = [
     Row(ANTHROPIC, 413, {}, LONG, CLAUDE_ERRORS),
     Row(ANTHROPIC, 429, claude("rate_limit_error"), RATE, CLAUDE_ERRORS),
     Row(ANTHROPIC, 429, claude("rate_limit_error", error_code="enforced_spend_limit_reached"), QUOTA, CLAUDE_ERRORS),
+    *(
+        Row(ANTHROPIC, 429, claude("rate_limit_error", error_code=code), QUOTA, CLAUDE_SDK)
+        for code in (
+            "contract_spend_limit_reached",
+            "linked_organization_spend_limit_reached",
+            "linked_organization_billing_unavailable",
+            "user_profile_not_billable",
+        )
+    ),
+    Row(ANTHROPIC, 403, claude("permission_error", error_code="organization_on_hold"), AUTH, CLAUDE_SDK),
+    Row(ANTHROPIC, 400, claude("invalid_request_error", error_code="unsupported_region"), AUTH, CLAUDE_SDK),
+    Row(ANTHROPIC, 400, claude("invalid_request_error", error_code="region_not_supported"), AUTH, CLAUDE_SDK),
+    Row(
+        ANTHROPIC,
+        400,
+        claude("invalid_request_error", error_code="request_body_too_large_after_decoding"),
+        LONG,
+        CLAUDE_SDK,
+    ),
+    Row(ANTHROPIC, 409, claude("conflict_error"), BAD, CLAUDE_SDK),
+    Row(ANTHROPIC, 400, claude("invalid_request_error", _BOUND), UNSUPPORTED, CLAUDE_THINKING),
     Row(ANTHROPIC, 500, claude("api_error"), BROKEN, CLAUDE_ERRORS),
     Row(ANTHROPIC, 504, claude("timeout_error"), BROKEN, CLAUDE_ERRORS),
     Row(ANTHROPIC, 529, claude("overloaded_error"), BUSY, CLAUDE_ERRORS),
@@ -145,6 +190,13 @@ ROWS = [
     Row(COHERE, 422, {"message": _FOREIGN}, UNSUPPORTED, "github.com/OpenRouterTeam/openrouter-examples/issues/71"),
     Row(COHERE, 400, {"message": "invalid request: message must be at least 1 token long"}, BAD, COHERE_ERRORS),
     Row(COHERE, 400, {"message": "too many tokens: size limit exceeded by 11326 tokens."}, LONG, COHERE_ERRORS),
+    Row(
+        COHERE,
+        400,
+        {"message": _RAG},
+        UNSUPPORTED,
+        COHERE_ERRORS,
+    ),
     Row(COHERE, 401, {"message": "invalid api token"}, AUTH, COHERE_ERRORS),
     Row(COHERE, 402, {"message": "Please add or update your payment method"}, QUOTA, COHERE_ERRORS),
     Row(COHERE, 404, {"message": "model 'x' not found"}, GONE, COHERE_ERRORS),
@@ -189,6 +241,8 @@ ROWS = [
         AUTH,
         CEREBRAS_ERRORS,
     ),
+    Row(CEREBRAS, 403, {}, AUTH, CEREBRAS_ERRORS),
+    Row(CEREBRAS, 422, {}, BAD, CEREBRAS_ERRORS),
     Row(CEREBRAS, 402, {"message": "Payment required"}, QUOTA, CEREBRAS_ERRORS),
     Row(CEREBRAS, 404, cerebras("Model x does not exist", "not_found_error", "model_not_found"), GONE, CEREBRAS_ERRORS),
     Row(CEREBRAS, 413, {}, LONG, CEREBRAS_ERRORS),

@@ -16,6 +16,7 @@ from llm_actors.orchestrator.strategies.knowledge import Knowledge
 from llm_actors.provider import ProviderRef
 from llm_actors.selector import CostOf, Selector, SelectorRef, Weights
 from llm_protocol.estimate import TokenEstimator
+from llm_protocol.lifecycle import is_same_model
 from llm_protocol.policy import Attempts, Limits, Timeouts
 from llm_protocol.response import Usage
 
@@ -56,8 +57,11 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     draw: Callable[[], float] = random
 
     def cost(self, candidate: Candidate, reported: str, usage: Usage) -> float | None:
-        """US dollars for what ``candidate`` used, by the name it was asked by, else by the one it ``reported``."""
-        known = self.cost_of(candidate.provider, candidate.model, usage)
-        if known is not None or reported in ("", candidate.model):
-            return known
-        return self.cost_of(candidate.provider, reported, usage)
+        """US dollars for what ``candidate`` used. Where the model that it ``reported`` is another one than was asked
+        for, and has a price, its price counts: vendors send requests for models that have ended to others.
+        """
+        if not is_same_model(reported, candidate.model):
+            known = self.cost_of(candidate.provider, reported, usage)
+            if known is not None:
+                return known
+        return self.cost_of(candidate.provider, candidate.model, usage)

@@ -60,7 +60,9 @@ _SENTENCES = tuple(
         (_MONEY.pattern, FailureKind.QUOTA),
         (r"content filter(ing)? policy|blocked by content", FailureKind.CONTENT_FILTER),
         (
-            r"extra inputs are not permitted|(is|are) not supported|does not support|is deprecated for",
+            r"extra inputs are not permitted|(is|are) not supported|does not support|is deprecated for"
+            # Thoughts that another model or account had, or that stand in a changed conversation.
+            r"|invalid `?signature`? in `?thinking`? block|bound to a different",
             FailureKind.UNSUPPORTED,
         ),
     )
