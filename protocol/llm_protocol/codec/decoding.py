@@ -14,10 +14,10 @@ from typing import Any, Protocol, final
 import msgspec
 
 from llm_protocol.codec.error_body import find_error
-from llm_protocol.codec.items import OpenItem
+from llm_protocol.codec.items import DELTA_OF, OpenItem
 from llm_protocol.codec.json import TooLarge, WireError, decode_json
 from llm_protocol.codec.sse import ServerSentEvent, SseDecoder
-from llm_protocol.codec.surrogates import PairJoiner
+from llm_protocol.codec.surrogates import HALF, PairJoiner
 from llm_protocol.codec.tool_calls import CallExtra, InvalidToolCall, ToolCalls, checked_call
 from llm_protocol.content import Part, ToolCall
 from llm_protocol.events import Event, Failed, Finished, ItemDone, ItemKind, ItemStarted
@@ -100,8 +100,9 @@ class AnswerDecoder(ABC):
 
     def _add(self, item: OpenItem, text: str) -> None:
         """Tell more of the text of ``item``."""
-        if text:
-            self._out.append(item.delta(text))
+        if text:  # as `OpenItem.delta` does, without the call: this is done for each token
+            item.pieces.append(text)
+            self._out.append(DELTA_OF[item.kind](item.index, text))
 
     def _end(self, item: OpenItem, part: Part) -> None:
         """Tell that ``item`` is whole."""
@@ -235,7 +236,7 @@ class BodyDecoder:
     def _take(self, pieces: Iterable[ServerSentEvent]) -> None:
         answer, pairs = self._answer, self._pairs
         for piece in pieces:
-            if pairs.concerns(piece.data):
+            if pairs.held or HALF in piece.data:
                 self._take_all(pairs.feed(piece))
             else:
                 answer.take(piece)

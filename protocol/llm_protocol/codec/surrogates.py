@@ -12,6 +12,9 @@ from typing import final
 
 from llm_protocol.codec.sse import ServerSentEvent
 
+HALF = "\\u"
+"""What a piece with half a pair has in it; most have not."""
+
 HELD_PIECES = 2
 """Pieces that are held back while the second half may still come: a ping may stand between."""
 
@@ -24,40 +27,37 @@ _SECOND_HALF = re.compile(r'(?<!\\)"(\\u[dD][c-fC-F][0-9a-fA-F]{2})')
 
 @final
 class PairJoiner:
-    """Feed it all pieces of a stream, in order."""
+    """Feed it the pieces of a stream in order: those with `HALF` in them, and all while any are held back."""
 
-    __slots__ = ("_held",)
+    __slots__ = ("held",)
 
     def __init__(self) -> None:
-        self._held: list[ServerSentEvent] = []
-
-    def concerns(self, data: str) -> bool:
-        """Whether a piece with this ``data`` has to be fed; quick, for most have not."""
-        return bool(self._held) or "\\ud" in data or "\\uD" in data
+        self.held: list[ServerSentEvent] = []
+        """The pieces that are held back."""
 
     def feed(self, piece: ServerSentEvent) -> list[ServerSentEvent]:
         """The pieces that can be read now."""
         ready: list[ServerSentEvent] = []
-        if self._held:
+        if self.held:
             second = _SECOND_HALF.search(piece.data)
-            may_come = len(self._held) < HELD_PIECES and piece.data.startswith("{")  # not behind [DONE]
+            may_come = len(self.held) < HELD_PIECES and piece.data.startswith("{")  # not behind [DONE]
             if second is None and may_come:
-                self._held.append(piece)
+                self.held.append(piece)
                 return []
-            ready, self._held = self._held, []
+            ready, self.held = self.held, []
             if second is not None:
                 ready[0], half = _without_half(ready[0])
                 at = second.start(1)
                 piece = piece._replace(data=piece.data[:at] + half + piece.data[at:])
         if _FIRST_HALF.search(piece.data):
-            self._held.append(piece)
+            self.held.append(piece)
         else:
             ready.append(piece)
         return ready
 
     def end(self) -> list[ServerSentEvent]:
         """The pieces that are held back: no second half will come."""
-        held, self._held = self._held, []
+        held, self.held = self.held, []
         return held
 
 

@@ -12,7 +12,7 @@ import msgspec
 
 from llm_protocol.codec.citations import from_annotations, from_urls
 from llm_protocol.codec.decoding import CUTTING, AnswerDecoder
-from llm_protocol.codec.items import OpenItem
+from llm_protocol.codec.items import DELTA_OF, OpenItem
 from llm_protocol.codec.json import WireError
 from llm_protocol.codec.kept_fields import KeptFields, beyond, outer_fields
 from llm_protocol.codec.lenient import read_object
@@ -237,7 +237,9 @@ class OpenAIChatDecoder(AnswerDecoder):
         return item
 
     def _text(self, kind: ItemKind, text: str) -> None:
-        self._add(self._item_of(kind), text)
+        item = self._open if self._open is not None and self._open.kind == kind else self._item_of(kind)
+        item.pieces.append(text)  # as `_add` does, without two calls: this is done for each token
+        self._out.append(DELTA_OF[kind](item.index, text))
 
     def _call(self, call: ChatCall, alone: bool) -> None:
         if call.is_none:  # the entry may be what a piece of a call should have been: it must not pass for nothing

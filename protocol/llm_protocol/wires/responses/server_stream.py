@@ -179,9 +179,11 @@ class OpenAIResponsesEncoder(StreamEncoder):
     def encode(self, events: Iterable[Event]) -> list[Frame]:
         """The frames for the next events."""
         frames = super().encode(events)
-        self._tell_members()
-        rest, self._frames = self._frames, []
-        return [*frames, *rest]
+        if self._said_count:
+            self._tell_members()
+            frames += self._frames
+            self._frames = []
+        return frames
 
     def _merged(self, events: Iterable[Event]) -> Iterator[tuple[Event, int]]:
         return super()._merged(events) if self._number >= self._after else self._up_to_the_reader(events)
@@ -216,8 +218,10 @@ class OpenAIResponsesEncoder(StreamEncoder):
         item = self._items.get(event.index)
         if item is None or not item.head:
             return
-        self._tell_members()
-        self._release()
+        if self._said_count:
+            self._tell_members()
+        if self._held is not None:
+            self._release()
         if not item.opened:
             self._open(item)
         item.pieces.append(event.text)
