@@ -19,6 +19,22 @@ HEAD_BYTES: Final = 64 * 1024
 CHUNK_LINE_BYTES: Final = 4096
 """The most that the line before a chunk may have: its size and extensions."""
 
+FRAMING_HEADERS: Final = frozenset(
+    (
+        "accept-encoding",
+        "connection",
+        "content-length",
+        "expect",
+        "host",
+        "keep-alive",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    )
+)
+"""What only the transport may say: where a message ends, and where it goes."""
+
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _FIELD = re.compile(rf"({_TOKEN}):[ \t]*((?:[^\0\n\r\x0b\x0c]*[^\0\s])?)[ \t]*")
 _FIELDS = rf"(?:\r\n{_TOKEN}:[\t -~\x80-\xff]*)*"

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hmac
-from typing import NoReturn, final
+from collections.abc import Awaitable, Callable
+from typing import NoReturn, TypeAlias, final
+
+Source: TypeAlias = "str | Callable[[], str | Awaitable[str]]"
 
 SHORTEST = 4
 """Characters of the shortest key that is struck from a text: shorter ones are in every word, and no secret."""
@@ -13,13 +16,15 @@ SHORTEST = 4
 class Secret:
     """Holds a key. ``repr``, ``str`` and ``format`` give ``Secret(***)``; pickling and copying into JSON are refused.
 
-    `reveal` is for the one place that writes the key into a header.
+    `reveal` is for the one place that writes the key into a header. ``source`` says where a key that may change comes
+    from: ``"file:PATH"``, ``"cmd:COMMAND"``, or a function of the program, which returns a text or an awaitable of one.
     """
 
-    __slots__ = ("_value",)
+    __slots__ = ("_value", "source")
 
-    def __init__(self, value: str) -> None:
+    def __init__(self, value: str = "", *, source: Source | None = None) -> None:
         self._value = value
+        self.source = source
 
     def reveal(self) -> str:
         """The key itself."""

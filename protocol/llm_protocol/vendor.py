@@ -74,6 +74,13 @@ class KeyRefusal(NamedTuple):
     code: str | None = None
 
 
+class AccountHeader(NamedTuple):
+    """A header that names a part of an account, and the environment variable its SDK reads it from."""
+
+    name: str
+    variable: str | None = None
+
+
 class FakeTraits(NamedTuple):
     """What the fake must know beyond the wire to be taken for this vendor, and to tell its clients from others'."""
 
@@ -111,6 +118,14 @@ class Vendor(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Where its API is; ``None``: each provider of this kind says so itself."""
     key_variables: tuple[str, ...] = ()
     """The environment variables its users put their key in, the usual one first. Empty: it needs no key."""
+    url_variables: tuple[str, ...] = ()
+    """The environment variables in which its users put another address, as its SDK reads them."""
+    url_suffix: str = ""
+    """What such an address lacks of a base URL."""
+    auth_header: str | None = None
+    """How the key is sent where that is not the wire's way: a header's name, or ``"name: Scheme"``."""
+    account_headers: Mapping[str, AccountHeader] = msgspec.field(default_factory=dict)
+    """The headers that name an account's parts: ``organization`` and ``project``, where it has them."""
     max_concurrency: int = DEFAULT_CONCURRENCY
     """Requests one provider of it works on at once."""
     default_models: Mapping[RequestType, tuple[str, ...]] = msgspec.field(default_factory=dict)

@@ -10,7 +10,16 @@ from __future__ import annotations
 from typing import Final
 
 from llm_protocol.requests import RequestType
-from llm_protocol.vendor import LIST_ROUTES, FakeTraits, KeyRefusal, Purpose, Vendor, VendorRoute, VendorTable
+from llm_protocol.vendor import (
+    LIST_ROUTES,
+    AccountHeader,
+    FakeTraits,
+    KeyRefusal,
+    Purpose,
+    Vendor,
+    VendorRoute,
+    VendorTable,
+)
 from llm_protocol.vendor_profile import CEREBRAS, COMPATIBLE, LOCAL, OPENAI
 from llm_protocol.wires import ANTHROPIC, COHERE, GEMINI
 
@@ -31,6 +40,11 @@ _ROWS = (
         profile=OPENAI,
         base_url="https://api.openai.com/v1",
         key_variables=("OPENAI_API_KEY",),
+        url_variables=("OPENAI_BASE_URL",),
+        account_headers={
+            "organization": AccountHeader("openai-organization", "OPENAI_ORG_ID"),
+            "project": AccountHeader("openai-project", "OPENAI_PROJECT_ID"),
+        },
         default_models={
             # Small models first: who wants a dear one can name it.
             _CHAT: (
@@ -74,6 +88,7 @@ _ROWS = (
         wire=ANTHROPIC,
         base_url="https://api.anthropic.com",
         key_variables=("ANTHROPIC_API_KEY",),
+        url_variables=("ANTHROPIC_BASE_URL",),
         default_models={
             _CHAT: (
                 r"claude-sonnet-\d+(-\d{1,2})?",
@@ -97,6 +112,8 @@ _ROWS = (
         wire=GEMINI,
         base_url="https://generativelanguage.googleapis.com",
         key_variables=("GEMINI_API_KEY", "GOOGLE_API_KEY"),
+        url_variables=("GOOGLE_GEMINI_BASE_URL",),
+        account_headers={"project": AccountHeader("x-goog-user-project")},
         default_models={
             _CHAT: (
                 r"gemini-flash",
@@ -139,6 +156,7 @@ _ROWS = (
         wire=COHERE,
         base_url="https://api.cohere.com",
         key_variables=("COHERE_API_KEY", "CO_API_KEY"),
+        url_variables=("CO_API_URL",),
         default_models={
             _CHAT: (
                 r"command-a",
@@ -165,6 +183,7 @@ _ROWS = (
         profile=CEREBRAS,
         base_url="https://api.cerebras.ai/v1",
         key_variables=("CEREBRAS_API_KEY",),
+        url_variables=("CEREBRAS_BASE_URL",),
         default_models={_CHAT: (r"gpt-oss-120b", r"qwen-[\d.]+-\d+b", r"gpt-oss-.*")},
         routes=(
             VendorRoute("POST", r"/v1/(chat/)?completions"),
@@ -185,6 +204,17 @@ _ROWS = (
     # OpenAI's wire under another address. The addresses are those of the vendors' pages, read 29 November 2026:
     # openrouter.ai/docs, console.groq.com/docs/openai, docs.mistral.ai, api-docs.deepseek.com, docs.x.ai,
     # docs.together.ai/docs/inference/openai-compatibility, docs.ollama.com/api/openai-compatibility.
+    # learn.microsoft.com/azure/ai-foundry/openai/api-version-lifecycle: the v1 API needs no api-version.
+    Vendor(
+        kind="azure",
+        title="Azure OpenAI",
+        profile=OPENAI,
+        key_variables=("AZURE_OPENAI_API_KEY",),
+        url_variables=("AZURE_OPENAI_ENDPOINT",),
+        url_suffix="/openai/v1",
+        auth_header="api-key",
+        models_key="openai",
+    ),
     Vendor(
         kind="openrouter",
         title="OpenRouter",

@@ -99,9 +99,9 @@ def __dir__() -> list[str]:
 
 def __getattr__(name: str) -> object:
     if name == "__version__":
-        from importlib.metadata import version
+        from llm_protocol.version import VERSION
 
-        return version("llm-runtime")
+        return VERSION
     if name not in _ON_FIRST_USE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value: object = getattr(import_module(_ON_FIRST_USE[name]), name)

@@ -7,17 +7,22 @@ else notices.
 from __future__ import annotations
 
 from typing import NamedTuple, Never
+from urllib.parse import quote, urlencode
 
 from llm_actors.kernel import ChildSpec, Intensity, MailboxSpec, Overflow, Strategy, Supervisor
-from llm_actors.provider import Endpoint, ProviderActor, ProviderMessage, ProviderRef, ProviderSpec
+from llm_actors.provider import AuthHeader, Endpoint, ProviderActor, ProviderMessage, ProviderRef, ProviderSpec
 from llm_actors.transport import Dial, TlsTrust
 from llm_protocol.model_rules import ModelRules
-from llm_protocol.vendor import UnknownVendorError, VendorTable
+from llm_protocol.vendor import UnknownVendorError, Vendor, VendorTable
 from llm_protocol.vendors import VENDORS
+from llm_protocol.version import VERSION
 from llm_runtime.config import ConfigError, Provider
+from llm_runtime.key_sources import renewer
 
 WAITING_REQUESTS = 1_000
 """Requests that wait for one of a provider's slots; one more is refused."""
+
+USER_AGENT = f"llm-runtime/{VERSION}"
 
 INTENSITY = Intensity(5, 30.0)
 """More crashes of a provider than this and it is parked."""
@@ -46,13 +51,25 @@ def provider_spec(name: str, provider: Provider, vendors: VendorTable = VENDORS)
         vendor=vendor,
         dialect=vendor.client(rules),
         endpoint=Endpoint(provider.base_url or vendor.base_url or NOWHERE),
-        key=provider.api_key,
+        key=provider.api_key if provider.api_key is not None and provider.api_key.source is None else None,
+        renewer=renewer(name, provider.api_key, provider.api_key_age_s),
+        auth_header=AuthHeader.parse(header) if (header := provider.auth_header or vendor.auth_header) else None,
+        headers=tuple(_headers(provider, vendor).items()),
+        query=urlencode(provider.query, quote_via=quote),
         models=provider.models,
         trust=TlsTrust(ca_file=provider.ca_file),
         timeouts=provider.timeouts,
         max_answer=provider.max_answer_mb,
         max_concurrency=provider.limits.max_concurrency or vendor.max_concurrency,
     )
+
+
+def _headers(provider: Provider, vendor: Vendor) -> dict[str, str]:
+    headers = {"user-agent": USER_AGENT}
+    for part, header in vendor.account_headers.items():
+        if (value := getattr(provider, part)) is not None:
+            headers[header.name] = value
+    return headers | {name.lower(): value for name, value in provider.headers.items()}
 
 
 def supervised(spec: ProviderSpec, *, dial: Dial | None = None) -> Supervised:

@@ -34,7 +34,7 @@ def test_a_row_is_whole(kind: str) -> None:
     assert KIND.fullmatch(kind)
     assert vendor.client().name == vendor.server().name
     assert vendor.client().request_types
-    assert vendor.base_url is not None or vendor.generic or vendor.local
+    assert vendor.base_url is not None or vendor.url_variables or vendor.generic or vendor.local
     assert vendor.base_url is None or not vendor.wire.versioned_paths or not re.search(r"/v\d\w*$", vendor.base_url)
     assert all(variable.isupper() and variable.endswith("_API_KEY") for variable in vendor.key_variables)
     for patterns in vendor.default_models.values():

@@ -12,6 +12,7 @@ from llm_actors.kernel import MailboxSpec
 from llm_actors.provider import (
     AttemptResult,
     Endpoint,
+    KeyRenewer,
     ProviderActor,
     ProviderMessage,
     ProviderRef,
@@ -115,9 +116,13 @@ async def upstream(
     slots: int = 8,
     waiting: int = 64,
     max_answer: AnswerLimits | None = None,
+    renewer: KeyRenewer | None = None,
 ) -> AsyncIterator[Upstream]:
     """Run a provider actor that reaches ``peer``. Afterwards no connection to it is open."""
-    actor = ProviderActor(spec(timeouts=timeouts, slots=slots, max_answer=max_answer), dial=peer.dial)
+    provider = spec(timeouts=timeouts, slots=slots, max_answer=max_answer)
+    if renewer is not None:
+        provider = msgspec.structs.replace(provider, key=None, renewer=renewer)
+    actor = ProviderActor(provider, dial=peer.dial)
     async with alone(actor, name="fake", mailbox=MailboxSpec(waiting)) as lone:
         yield Upstream(lone)
     with trio.fail_after(1):

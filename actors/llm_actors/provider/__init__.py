@@ -4,11 +4,14 @@ from llm_actors.deployment import AttemptResult
 from llm_actors.provider.actor import ProviderActor
 from llm_actors.provider.failures import failure_of
 from llm_actors.provider.messages import ProviderMessage, ProviderRef, Sink, count_tokens, generate, list_models
-from llm_actors.provider.spec import Endpoint, ProviderSpec
+from llm_actors.provider.renewal import KeyRenewer
+from llm_actors.provider.spec import AuthHeader, Endpoint, ProviderSpec
 
 __all__ = [
     "AttemptResult",
+    "AuthHeader",
     "Endpoint",
+    "KeyRenewer",
     "ProviderActor",
     "ProviderMessage",
     "ProviderRef",

@@ -93,7 +93,7 @@ class ProviderActor:
         for _ in range(MODEL_PAGES):
             body = await self._fetch(self._spec.dialect.models_request(page))
             models, page = await run_large(len(body), self._spec.dialect.decode_models, body)
-            found.extend(clean_models(models, self._spec.key))
+            found.extend(clean_models(models, self._spec.secret))
             if page is None:
                 break
         return tuple(found)
@@ -107,17 +107,26 @@ class ProviderActor:
     async def _fetch(self, wire: WireRequest, *, model: str = "") -> bytes:
         """The body of a 200. Raises `LLMClientError`."""
         spec = self._spec
-        request = spec.http_request(wire)
+        if spec.renewer is not None:
+            await spec.renewer.refresh()
+        used = spec.secret
+        answer = await self._send(wire)
+        if answer.status == 401 and spec.renewer is not None and await spec.renewer.renew(used):
+            answer = await self._send(wire)
+        if answer.status != 200:
+            failure = spec.dialect.decode_error(answer)
+            raise error_for(clean_failure(failure, spec.secret).at(provider=spec.name, model=model, partial=False))
+        return answer.body
+
+    async def _send(self, wire: WireRequest) -> WireResponse:
+        spec = self._spec
         try:
+            request = spec.http_request(wire)
             async with self._transport.send(request, connect_timeout=spec.timeouts.connect) as response:
                 if response.status == 200:
                     body = await response.read(MODEL_PAGE_BYTES)
                 else:
                     body = await response.read(ERROR_BODY_BYTES, cut=True)
-                answer = WireResponse(response.status, tuple(response.headers.items()), body)
+                return WireResponse(response.status, tuple(response.headers.items()), body)
         except TransportError as exc:
             raise error_for(failure_of(exc, spec.name)) from exc
-        if answer.status != 200:
-            failure = spec.dialect.decode_error(answer)
-            raise error_for(clean_failure(failure, spec.key).at(provider=spec.name, model=model, partial=False))
-        return answer.body

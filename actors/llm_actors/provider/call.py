@@ -8,7 +8,7 @@ whoever asked has gone.
 from __future__ import annotations
 
 from collections.abc import Callable, Sized
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
 from math import inf
 from typing import TypeGuard, final
@@ -28,7 +28,7 @@ from llm_actors.transport import BodyTooLarge, Broken, HttpResponse, Transport, 
 from llm_protocol.codec.chat_adapter import spoken
 from llm_protocol.codec.code_fences import CodeFenceStripper
 from llm_protocol.codec.own_parameters import with_own_parameters
-from llm_protocol.dialect import RateLimits, StreamDecoder, WireResponse
+from llm_protocol.dialect import RateLimits, StreamDecoder, WireRequest, WireResponse
 from llm_protocol.errors import LLMClientError
 from llm_protocol.events import CONTENT, TERMINAL, Event, Failed, Finished, Started, UsageReported
 from llm_protocol.failures import Failure, FailureKind
@@ -134,7 +134,7 @@ class ProviderCall:
     def _signed(self, failure: Failure, model: str) -> Failure:
         """The failure with who and where, which a dialect does not know."""
         partial = failure.partial or self._first_token_at is not None
-        clean = clean_failure(failure, self._spec.key)
+        clean = clean_failure(failure, self._spec.secret)
         return clean.at(provider=self._spec.name, model=model, partial=partial)
 
     def _timed_out(self) -> Failed:
@@ -162,10 +162,26 @@ class ProviderCall:
         if isinstance(request, CodeRequest):
             self._unfencer = CodeFenceStripper()
         wire = await run_large(_size_of(said), partial(dialect.encode_request, said, stream=stream))
+        renewer = self._spec.renewer
+        if renewer is None:
+            asked = self._sent(wire)
+            del wire  # a prompt may be large, and its answer take long
+            return await self._ask(asked, request, said, stream)
+        await renewer.refresh()
+        used = renewer.current
+        end = await self._ask(self._sent(wire), request, said, stream)
+        if isinstance(end, Failed) and end.failure.kind is FailureKind.AUTH and await renewer.renew(used):
+            end = await self._ask(self._sent(wire), request, said, stream)
+        return end
+
+    def _sent(self, wire: WireRequest) -> AbstractAsyncContextManager[HttpResponse]:
         http = self._spec.http_request(wire)
-        del wire
-        asked = self._transport.send(http, connect_timeout=self._timeouts.connect, on_sent=self._on_sent)
-        del http  # a prompt may be large, and its answer take long
+        return self._transport.send(http, connect_timeout=self._timeouts.connect, on_sent=self._on_sent)
+
+    async def _ask(
+        self, asked: AbstractAsyncContextManager[HttpResponse], request: AnyRequest, said: AnyRequest, stream: bool
+    ) -> Finished | Failed:
+        dialect = self._spec.dialect
         async with asked as response:
             self._resent = response.resent
             self._limits = dialect.rate_limits(tuple(response.headers.items()))
@@ -227,7 +243,7 @@ class ProviderCall:
             return end
         is_empty = end.reason is FinishReason.UNKNOWN and self._first_token_at is None
         if end.reason is not FinishReason.ERROR and not is_empty:
-            return clean_end(end, self._spec.key)
+            return clean_end(end, self._spec.secret)
         message = f"{self._spec.name}: it ended its answer with {(end.raw_reason or 'an error')[:100]}"
         return Failed(failure=Failure(kind=FailureKind.SERVER_ERROR, message=message, upstream_code=end.raw_reason))
 
@@ -236,7 +252,7 @@ class ProviderCall:
             if isinstance(event, TERMINAL):
                 return self._judged(event)
             if type(event) is Started:
-                self._sink(clean_start(event, self._spec.name, self._spec.key))
+                self._sink(clean_start(event, self._spec.name, self._spec.secret))
                 continue
             if not can_be_true(event):
                 continue

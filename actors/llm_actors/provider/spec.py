@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import final
+from typing import NamedTuple, final
 
 import msgspec
 
+from llm_actors.provider.renewal import KeyRenewer
 from llm_actors.transport import HttpRequest, Origin, TlsTrust, parse_url
 from llm_protocol.dialect import ClientDialect, WireRequest
 from llm_protocol.policy import AnswerLimits, Timeouts
@@ -29,6 +30,19 @@ class Endpoint:
         self.origin, self.base = parse_url(base_url)
 
 
+class AuthHeader(NamedTuple):
+    """How a key is sent: the header, and what stands before the key in it."""
+
+    name: str
+    prefix: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> AuthHeader:
+        """Of ``"api-key"`` or ``"authorization: Bearer"``."""
+        name, _, scheme = text.partition(":")
+        return cls(name.strip().lower(), f"{scheme.strip()} " if scheme.strip() else "")
+
+
 class ProviderSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One entry of the configuration, resolved. ``models`` empty: the vendor is asked for its list."""
 
@@ -37,15 +51,34 @@ class ProviderSpec(msgspec.Struct, frozen=True, kw_only=True):
     dialect: ClientDialect
     endpoint: Endpoint
     key: Secret | None = None
+    renewer: KeyRenewer | None = None
+    """Has the key where it changes; ``key`` is none then."""
+    auth_header: AuthHeader | None = None
+    """How the key is sent where that is not the wire's way."""
+    headers: tuple[tuple[str, str], ...] = ()
+    """What is sent besides, names in lower case. What the wire needs itself stands above it."""
+    query: str = ""
+    """Parameters of every address, encoded."""
     models: tuple[str, ...] = ()
     trust: TlsTrust | None = None
     timeouts: Timeouts = Timeouts()
     max_answer: AnswerLimits = AnswerLimits()
     max_concurrency: int = DEFAULT_CONCURRENCY
 
+    @property
+    def secret(self) -> Secret | None:
+        """The key as it is now."""
+        return self.key if self.renewer is None else self.renewer.current
+
     def http_request(self, wire: WireRequest) -> HttpRequest:
         """``wire`` with origin and credentials. The only place where a key is revealed."""
-        headers = dict(wire.headers)
-        if self.key is not None:
-            headers.update(self.dialect.auth_headers(self.key.reveal()))
-        return HttpRequest(wire.method, self.endpoint.origin, self.endpoint.base + wire.path, headers, wire.body)
+        headers = dict(self.headers) | dict(wire.headers)
+        key = self.secret
+        if key is not None and self.auth_header is not None:
+            headers[self.auth_header.name] = self.auth_header.prefix + key.reveal()
+        elif key is not None:
+            headers.update(self.dialect.auth_headers(key.reveal()))
+        path = self.endpoint.base + wire.path
+        if self.query:
+            path += ("&" if "?" in path else "?") + self.query
+        return HttpRequest(wire.method, self.endpoint.origin, path, headers, wire.body)

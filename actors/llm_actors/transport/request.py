@@ -13,22 +13,9 @@ from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from llm_actors.transport.errors import RequestRefused
+from llm_protocol.http1 import FRAMING_HEADERS
 
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
-_OURS: Final = frozenset(
-    (
-        "accept-encoding",
-        "connection",
-        "content-length",
-        "expect",
-        "host",
-        "keep-alive",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    )
-)
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE: Final = re.compile(r"[\t\x20-\x7e]*")
 _TARGET: Final = re.compile(r"/[\x21\x22\x24-\x7e]*")
@@ -105,10 +92,12 @@ def encode(request: HttpRequest) -> bytes:
     for name, value in request.headers.items():
         if not _TOKEN.fullmatch(name):
             raise RequestRefused(origin, "a header's name is not a token")
-        if name.lower() in _OURS:
+        if name.lower() in FRAMING_HEADERS:
             raise RequestRefused(origin, f"the header {name} is set by the transport")
         if not _VALUE.fullmatch(value):
             raise RequestRefused(origin, f"the header {name} has a character that is not printable ASCII")
         lines.append(f"{name}: {value}\r\n")
-    lines.append(f"content-length: {len(request.body)}\r\n\r\n")
+    if request.body or request.method != "GET":  # RFC 9110, 8.6: a GET without a body says nothing of its length
+        lines.append(f"content-length: {len(request.body)}\r\n")
+    lines.append("\r\n")
     return "".join(lines).encode("ascii") + request.body

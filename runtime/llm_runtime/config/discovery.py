@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from llm_protocol.policy import Timeouts
-from llm_protocol.vendor import VendorTable
+from llm_protocol.vendor import Vendor, VendorTable
 from llm_protocol.vendors import LOCAL_MODEL, VENDORS
+from llm_runtime.config.errors import ConfigError
 from llm_runtime.config.keys import checked
 from llm_runtime.config.model import Config, Provider
+from llm_runtime.config.providers import completed
 
 
 def discover(
@@ -28,16 +34,27 @@ def discover(
     notes: list[str] = []
     for kind, vendor in vendors.items():
         variable = next((each for each in vendor.key_variables if environ.get(each, "").strip()), None)
-        if variable is None or vendor.base_url is None:
+        address = next((each for each in vendor.url_variables if environ.get(each, "").strip()), None)
+        if variable is None or (vendor.base_url is None and address is None):
             continue
         try:
             key = checked(environ[variable], variable)
-        except ValueError as exc:
-            notes.append(f"{exc}: passed over")
+            found = Provider(kind=kind, api_key=key, timeouts=timeouts, **_of_account(vendor, environ))
+            if address is not None:
+                found = msgspec.structs.replace(found, base_url=environ[address].strip())
+            providers[kind] = completed(found, Path(), vendors)
+        except (ValueError, ConfigError) as exc:
+            what = f"{address}: {exc.message}" if isinstance(exc, ConfigError) else str(exc)
+            notes.append(f"{what}: passed over")
             continue
-        providers[kind] = Provider(kind=kind, base_url=vendor.base_url, api_key=key, timeouts=timeouts)
-        reasons[kind] = f"{variable} is set"
+        reasons[kind] = f"{variable} is set" + (f", and its address in {address}" if address else "")
     if local:
         providers["local"] = Provider(kind="local", models=(LOCAL_MODEL,), timeouts=timeouts)
         reasons["local"] = "the local model is installed"
     return Config(timeouts=timeouts, providers=providers, vendors=vendors, reasons=reasons, notes=tuple(notes))
+
+
+def _of_account(vendor: Vendor, environ: Mapping[str, str]) -> dict[str, Any]:
+    """Organization and project, as the vendor's SDK reads them."""
+    said = {part: environ.get(header.variable or "", "").strip() for part, header in vendor.account_headers.items()}
+    return {part: value for part, value in said.items() if value}

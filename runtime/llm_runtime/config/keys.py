@@ -1,10 +1,11 @@
-"""Where keys come from: ``env:NAME`` or ``file:PATH``, never the configuration itself."""
+"""Where keys come from: ``env:NAME``, ``file:PATH`` or ``cmd:COMMAND``, never the configuration itself."""
 
 from __future__ import annotations
 
 import os
+import shlex
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from llm_protocol.secret import Secret
@@ -13,6 +14,8 @@ MAX_KEY_BYTES = 16 * 1024
 """A longer key file is not a key file."""
 
 FORMS = 'write "env:NAME" (an environment variable) or "file:PATH"'
+
+COMMAND = '"cmd:COMMAND" (what it writes)'
 
 
 class KeyReader:
@@ -30,6 +33,17 @@ class KeyReader:
         scheme, name = split_reference(reference)
         return self.from_environment(name) if scheme == "env" else self._from_file(name)
 
+    def read_provider(self, reference: object) -> Secret:
+        """A provider's key, which may change: that of a file is read again later, and a command is not run yet."""
+        scheme, name = split_reference(reference, ("env", "file", "cmd"))
+        if scheme == "env":
+            return self.from_environment(name)
+        if scheme == "cmd":
+            if not shlex.split(name):
+                raise ValueError("the command for the key is empty")
+            return Secret(source=f"cmd:{name}")
+        return self._from_file(name, source=f"file:{self._folder / os.path.expanduser(name)}")
+
     def from_environment(self, name: str) -> Secret:
         """The key in the environment variable ``name``."""
         value = self._environ.get(name)
@@ -37,7 +51,7 @@ class KeyReader:
             raise ValueError(f"the environment variable {name} is not set")
         return checked(value, f"the environment variable {name}")
 
-    def _from_file(self, name: str) -> Secret:
+    def _from_file(self, name: str, source: str | None = None) -> Secret:
         try:
             path = self._folder / os.path.expanduser(name)  # of an unknown user: as it stands
             with path.open("rb") as file:
@@ -50,23 +64,23 @@ class KeyReader:
             raise ValueError(f"the key file {name!r} is larger than {MAX_KEY_BYTES} bytes")
         if mode & stat.S_IROTH:
             self.warnings.append(f"the key file {name} can be read by every user of this machine; chmod 600 it")
-        return checked(content.decode("ascii", "replace").strip(), f"the key file {name!r}")
+        return checked(content.decode("ascii", "replace").strip(), f"the key file {name!r}", source)
 
 
-def split_reference(reference: object) -> tuple[str, str]:
+def split_reference(reference: object, schemes: Sequence[str] = ("env", "file")) -> tuple[str, str]:
     """``env:NAME`` -> ``("env", NAME)``; anything that is not a reference is refused without showing it."""
     if isinstance(reference, str):
         scheme, colon, name = reference.partition(":")
-        if colon and scheme in ("env", "file") and name.strip():
+        if colon and scheme in schemes and name.strip():
             return scheme, name.strip()
-    raise ValueError(f"a key is never written here: {FORMS}")
+    raise ValueError(f"a key is never written here: {FORMS}" + (f", or {COMMAND}" if "cmd" in schemes else ""))
 
 
-def checked(value: str, source: str) -> Secret:
-    """A `Secret` of a value that can stand in a header."""
+def checked(value: str, where: str, source: str | None = None) -> Secret:
+    """A `Secret` of a value that can stand in a header. ``where``, for people, is where it was found."""
     value = value.strip()
     if not value:
-        raise ValueError(f"{source} is empty")
+        raise ValueError(f"{where} is empty")
     if not value.isascii() or not value.isprintable() or " " in value:
-        raise ValueError(f"{source} does not hold a key: it has characters that no key has")
-    return Secret(value)
+        raise ValueError(f"{where} does not hold a key: it has characters that no key has")
+    return Secret(value, source=source)

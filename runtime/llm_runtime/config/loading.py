@@ -208,7 +208,7 @@ def _provider(entry: object, timeouts: dict[str, Any], keys: KeyReader, folder: 
     _check_capabilities(entry.get("capabilities", {}))
     merged = {**entry, "timeouts": _over(timeouts, entry, "timeouts")}
     if entry.get("enabled") is not False:
-        return completed(convert(merged, Provider, keys.read), folder, vendors)
+        return completed(convert(merged, Provider, keys.read_provider), folder, vendors)
     # Of a disabled provider's key only the form is checked: the variable need not be set.
     return completed(msgspec.structs.replace(convert(merged, Provider, _unread), api_key=None), folder, vendors)
 
@@ -223,7 +223,7 @@ def _check_capabilities(entry: object) -> None:
 
 
 def _unread(reference: object) -> Secret:
-    split_reference(reference)
+    split_reference(reference, ("env", "file", "cmd"))
     return Secret("")
 
 

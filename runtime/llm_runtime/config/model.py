@@ -21,6 +21,7 @@ from llm_protocol.vendors import VENDORS
 from llm_runtime.config.section import Line, Section
 from llm_runtime.config.server import Server
 
+KeySeconds = Annotated[float, Meta(gt=0, le=86_400)]
 Weight = Annotated[float, Meta(ge=0, le=1_000)]
 
 
@@ -83,6 +84,18 @@ class Provider(Section, frozen=True, kw_only=True):
     """The address of the API; omitted: the vendor's own."""
     api_key: Secret | None = None
     """The key the vendor gave you."""
+    api_key_age_s: KeySeconds = 3000.0
+    """Seconds that a key which a command or a function gave is used; then it is asked for again."""
+    auth_header: Line | None = None
+    """How the key is sent, if not the usual way: ``"api-key"``, or ``"authorization: Bearer"``."""
+    headers: dict[Line, Line] = field(default_factory=dict)
+    """What is sent with every request besides."""
+    query: dict[Line, Line] = field(default_factory=dict)
+    """Parameters of every address."""
+    organization: Line | None = None
+    """The organization that is billed, where the vendor has such: OpenAI."""
+    project: Line | None = None
+    """The project, where the vendor has such: OpenAI and Gemini."""
     models: tuple[Line, ...] = ()
     """All models to offer; the first is its default. Omitted: the vendor is asked for its list."""
     ca_file: Line | None = None

@@ -11,11 +11,20 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from llm_protocol.http1 import FRAMING_HEADERS
 from llm_protocol.vendor import UnknownVendorError, Vendor, VendorTable
 from llm_protocol.vendors import LOCAL_MODEL, VENDORS
 from llm_runtime.config.errors import ConfigError
 from llm_runtime.config.exposure import is_loopback
 from llm_runtime.config.model import Provider
+
+ENDPOINTS = ("/chat/completions", "/completions", "/responses", "/messages", "/embeddings", "/models", "/chat")
+"""How an address ends that was copied with the path of a request."""
+
+MOST_HEADERS = 32
+TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+AUTH_HEADER = re.compile(rf"{TOKEN.pattern}(:\s*{TOKEN.pattern})?")
+SECRET_HEADER = re.compile(r"authorization|cookie|(api|access|secret)[-_]?key|token|secret", re.I)
 
 SHARED = frozenset(("memory_mb", "path", "file_mb"))
 """What ``[cache]`` says for all providers, and no provider for itself."""
@@ -37,8 +46,8 @@ def completed(provider: Provider, folder: Path, vendors: VendorTable = VENDORS) 
     if vendor.key_variable and provider.api_key is None and provider.enabled:
         raise ConfigError(f'kind "{provider.kind}" needs api_key, for example "env:{vendor.key_variable}"')
     ca_file = _existing(folder, provider.ca_file) if provider.ca_file and provider.enabled else provider.ca_file
-    base_url = checked_url(base_url)
-    _without_version(base_url, vendor)
+    base_url = _understood(checked_url(base_url), vendor)
+    _check_headers(provider, vendor)
     return msgspec.structs.replace(provider, base_url=base_url, ca_file=ca_file)
 
 
@@ -49,16 +58,47 @@ def check_cache(entry: Mapping[str, Any]) -> None:
         raise ConfigError("all providers share one memory and one file: say it in [cache]", "cache", key)
 
 
-def _without_version(base_url: str, vendor: Vendor) -> None:
-    """Refuse an address that ends in a version where that is part of every path."""
-    last = base_url.rpartition("/")[2]
-    if vendor.wire.versioned_paths and re.fullmatch(r"v\d\w*", last):
-        raise ConfigError(f'leave off "/{last}": the paths of kind "{vendor.kind}" begin with it', "base_url")
+def _understood(base_url: str, vendor: Vendor) -> str:
+    """The address as it was meant. Refuses one that has a part of every path already."""
+    parts = urlsplit(base_url)
+    for path in (*ENDPOINTS, *(("/v1", "/v1beta", "/v2") if vendor.wire.versioned_paths else ())):
+        if parts.path.endswith(path):
+            right = base_url.removesuffix(path)
+            words = f'leave off "{path}": the paths of kind "{vendor.kind}" begin with it; write "{right}"'
+            raise ConfigError(words, "base_url")
+    usual = urlsplit(vendor.base_url or "")
+    if usual.netloc == parts.netloc and not parts.path:
+        return vendor.base_url or base_url  # https://api.openai.com: there is nothing without its /v1
+    if vendor.url_suffix and not parts.path:
+        return base_url + vendor.url_suffix
+    return base_url
+
+
+def _check_headers(provider: Provider, vendor: Vendor) -> None:
+    if len(provider.headers) > MOST_HEADERS:
+        raise ConfigError(f"more than {MOST_HEADERS} headers", "headers")
+    for name, value in provider.headers.items():
+        if not TOKEN.fullmatch(name):
+            raise ConfigError("this is no header's name", "headers", name)
+        if name.lower() in FRAMING_HEADERS:
+            raise ConfigError("the transport sets this header itself", "headers", name)
+        if SECRET_HEADER.search(name):
+            raise ConfigError("a key is never written here: use api_key, and auth_header for its name", "headers", name)
+        if not value.isascii() or not value.isprintable():
+            raise ConfigError("a header's value is printable ASCII", "headers", name)
+    if provider.auth_header is not None and not AUTH_HEADER.fullmatch(provider.auth_header):
+        forms = '"api-key", or with a scheme "authorization: Bearer"'
+        raise ConfigError(f"not a header's name: write it as {forms}", "auth_header")
+    for field in ("organization", "project"):
+        if getattr(provider, field) is not None and field not in vendor.account_headers:
+            raise ConfigError(
+                f'kind "{vendor.kind}" has no {field}; if your server wants one, say it in headers', field
+            )
 
 
 def _local(provider: Provider) -> Provider:
-    for field in ("base_url", "api_key", "ca_file"):
-        if getattr(provider, field) is not None:
+    for field in ("base_url", "api_key", "auth_header", "headers", "query", "organization", "project", "ca_file"):
+        if getattr(provider, field):
             raise ConfigError('not for kind "local", which has none', field)
     if any(model != LOCAL_MODEL for model in provider.models):
         raise ConfigError(f'kind "local" has one model: leave models out, or write ["{LOCAL_MODEL}"]', "models")

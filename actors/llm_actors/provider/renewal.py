@@ -1,0 +1,70 @@
+"""Keys that change while we run: read again when they are old, and once when the vendor refuses one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final, final
+
+import trio
+
+from llm_protocol.errors import AuthenticationError
+from llm_protocol.secret import Secret
+
+FETCH_SECONDS: Final = 10.0
+"""How long getting a key may take."""
+
+RETRY_SECONDS: Final = 5.0
+"""How long a key that could not be renewed is used on before the next try."""
+
+log = logging.getLogger(__name__)
+
+
+@final
+class KeyRenewer:
+    """Has the key of one provider. ``fetch`` gets it anew; what it raises must not quote it.
+
+    Any number of tasks may ask; one of them fetches, for at most `FETCH_SECONDS`, and the others wait for it.
+    """
+
+    def __init__(self, name: str, fetch: Callable[[], Awaitable[Secret]], max_age_s: float) -> None:
+        self._name = name
+        self._fetch = fetch
+        self._max_age_s = max_age_s
+        self._due = -1.0
+        self._lock = trio.Lock()
+        self.current: Secret | None = None
+
+    async def refresh(self) -> None:
+        """Make sure that the key is not older than ``max_age_s``. Raises `AuthenticationError` when there is none."""
+        if self.current is None or trio.current_time() >= self._due:
+            async with self._lock:
+                if self.current is None or trio.current_time() >= self._due:
+                    await self._renew()
+
+    async def renew(self, refused: Secret | None) -> bool:
+        """The vendor has refused ``refused``: whether there is another key now. Raises nothing but `trio.Cancelled`."""
+        async with self._lock:
+            if self.current != refused:
+                return True  # somebody else was here before
+            try:
+                await self._renew()
+            except AuthenticationError:
+                return False
+            return self.current != refused
+
+    async def _renew(self) -> None:
+        why = f"it took longer than {FETCH_SECONDS:g} s"
+        found: Secret | None = None
+        with trio.move_on_after(FETCH_SECONDS):
+            try:
+                found = await self._fetch()
+            except Exception as exc:  # of a command, a file or the program's own function
+                why = str(exc) if isinstance(exc, ValueError) else type(exc).__name__
+        if found is not None:
+            self.current, self._due = found, trio.current_time() + self._max_age_s
+        elif self.current is not None:
+            log.warning("the key of %s was not renewed: %s; the old one is used on", self._name, why)
+            self._due = trio.current_time() + RETRY_SECONDS
+        else:
+            raise AuthenticationError(f"{self._name}: there is no key: {why}")

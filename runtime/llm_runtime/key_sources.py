@@ -1,0 +1,71 @@
+"""Where keys that change come from: a file, a command, a function of the program."""
+
+from __future__ import annotations
+
+import inspect
+import shlex
+import subprocess
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from llm_actors.provider import KeyRenewer
+from llm_protocol.secret import Secret
+from llm_runtime.config.keys import MAX_KEY_BYTES, KeyReader, checked
+
+FILE_SECONDS: Final = 5.0
+"""How old what was read of a key's file may be."""
+
+
+def renewer(name: str, key: Secret | None, max_age_s: float) -> KeyRenewer | None:
+    """What renews the key of the provider ``name``; ``None`` for one that does not change."""
+    source = key.source if key is not None else None
+    if source is None:
+        return None
+    if callable(source):
+        return KeyRenewer(name, _of_function(source), max_age_s)
+    scheme, _, rest = source.partition(":")
+    if scheme == "file":
+        return KeyRenewer(name, lambda: trio.to_thread.run_sync(_of_file, rest, abandon_on_cancel=True), FILE_SECONDS)
+    return KeyRenewer(name, lambda: _of_command(rest), max_age_s)
+
+
+def _of_file(path: str) -> Secret:
+    return KeyReader({}, Path()).read(f"file:{path}")
+
+
+def _of_function(function: Callable[[], str | Awaitable[str]]) -> Callable[[], Awaitable[Secret]]:
+    async def fetch() -> Secret:
+        value = function()
+        return checked(await value if inspect.isawaitable(value) else value, "the function for the key")
+
+    return fetch
+
+
+async def _of_command(command: str) -> Secret:
+    """What ``command`` writes to stdout. Its stderr is not shown: it may quote what it was given."""
+    argv = shlex.split(command)
+    try:
+        process = await trio.lowlevel.open_process(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    except OSError as exc:
+        raise ValueError(f"the command {argv[0]} cannot be run: {exc.strerror}") from None
+    try:
+        assert process.stdout is not None
+        output = b""
+        while len(output) <= MAX_KEY_BYTES and (piece := await process.stdout.receive_some(MAX_KEY_BYTES)):
+            output += piece
+        if len(output) > MAX_KEY_BYTES:
+            raise ValueError(f"the command {argv[0]} wrote more than {MAX_KEY_BYTES} bytes")
+        code = await process.wait()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            with trio.CancelScope(shield=True), trio.move_on_after(1):
+                await process.wait()
+        if process.stdout is not None:
+            await trio.aclose_forcefully(process.stdout)
+    if code != 0:
+        raise ValueError(f"the command {argv[0]} ended with {code}")
+    return checked(output.decode("ascii", "replace"), f"the command {argv[0]}")
