@@ -11,7 +11,7 @@ from support.attempts import answering, breaking, status, tokens
 from support.served import served
 from support.ws import connected, ids, text_of
 
-ASK = {"llm_runtime": {"candidates": ["a/m-a"], "strategy": "fallback", "attempts": {"max": 1}}}
+ASK: dict[str, Any] = {"llm_runtime": {"candidates": ["a/m-a"], "strategy": "fallback", "attempts": {"max": 1}}}
 
 
 def has_usage(body: dict[str, Any], *, estimated: bool) -> None:

@@ -9,20 +9,18 @@ from __future__ import annotations
 
 from collections import deque
 from contextlib import suppress
-from math import inf
 from typing import NamedTuple, final
 
 import trio
 
 from llm_actors.threads import run_large
-from llm_protocol.dialect import Inbound
 from llm_protocol.errors import LLMClientError
 from llm_protocol.events import Failed
-from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.failures import FailureKind
 from llm_protocol.wires.responses import Create
 from llm_runtime.server.access import plain_protocol
 from llm_runtime.server.beginning import begin
-from llm_runtime.server.bodies import HeldBodies, read_body
+from llm_runtime.server.bodies import read_body
 from llm_runtime.server.client_events import (
     ECHOED_INPUT_CHARACTERS,
     Cancel,
@@ -37,19 +35,18 @@ from llm_runtime.server.client_events import (
     read_head,
     unknown_type,
 )
-from llm_runtime.server.engine import admitted
 from llm_runtime.server.heartbeat import Beat, Heartbeat
 from llm_runtime.server.http_error import HttpError, crashed, shutting_down, wrong_key
-from llm_runtime.server.lanes import Lanes
 from llm_runtime.server.limits import UNSAID_FRAMES, WRITE_BATCH_BYTES
 from llm_runtime.server.request_context import RequestContext
-from llm_runtime.server.response_store import Recent, StoredResponse, WaitingResponse
+from llm_runtime.server.response_store import Recent, StoredResponse
 from llm_runtime.server.socket import Socket
 from llm_runtime.server.state import ServerState
 from llm_runtime.server.states import SESSION, SessionChange, SessionState, StateMachine
 from llm_runtime.server.stored import RESPONSES, check_cursor
 from llm_runtime.server.subscription import RunSubscription
-from llm_runtime.server.turns import Asked, QueueDeadlines, Streaming
+from llm_runtime.server.turn_queue import TurnQueue
+from llm_runtime.server.turns import Asked, Streaming
 from llm_runtime.server.wakeup import WakeupEvent
 from llm_runtime.server.websocket import FAULTS, Hangup, WebSocket, encode_close
 
@@ -95,13 +92,11 @@ class Session:
         self._service = service
         self._caller = caller
         self._socket = socket
-        self._lanes: Lanes[Asked] = Lanes(service.config, lambda asked: asked.size)
-        self._bodies = HeldBodies(service.bodies)
+        self._turns = TurnQueue(service, caller, self._say)
         self._recent = Recent(service.shelf)
         self._streaming: dict[Streaming, None] = {}
         self._ready: deque[Streaming] = deque()
         self._unsaid: deque[bytes] = deque()
-        self._queued = QueueDeadlines()
         self._waker = WakeupEvent()
         self._life: StateMachine[SessionState, SessionChange] = StateMachine(SessionState.OPEN, SESSION)
         self._ending: SocketEnding | None = None
@@ -143,12 +138,10 @@ class Session:
 
     def abandon(self) -> None:
         """Leave all runs; those that nobody else follows are cancelled."""
-        self._bodies.release_all()
+        self._turns.abandon()
         for streaming in self._streaming:
             streaming.answer.close()
         self._streaming.clear()
-        for asked in self._lanes.clear():
-            self._service.shelf.stop_waiting(asked.response_id)
         self._recent.clear()
 
     # -- the clock, and the end --------------------------------------------------------------------------------------
@@ -181,15 +174,13 @@ class Session:
     def _end(self, change: SessionChange, ending: SocketEnding) -> None:
         self._life.change(change)
         self._ending = ending
-        for asked in self._lanes.clear():
-            self._wait_no_longer(asked)
-            self._bodies.release(asked.size)
+        for asked in self._turns.clear():
             self._refuse(ending.refused, asked.head)
         self._waker.wake()
 
     def _next_close(self) -> Close | None:
         """How to close now, if it is time to."""
-        if self._ending is not None and self._lanes.idle:
+        if self._ending is not None and self._turns.is_idle:
             if self._life.state is SessionState.ANNOUNCING:
                 self._life.change(SessionChange.ANNOUNCED)
                 self._say(encode_refusal(self._ending.refused, None, None))
@@ -241,7 +232,9 @@ class Session:
                 resume = await run_large(len(text), read, text, Resume)
                 self._admit(Asked(head, resume, len(text), trio.current_time()))
             case "response.cancel":
-                self._cancel(await run_large(len(text), read, text, Cancel), head)
+                response_id, stop = self._turns.find(await run_large(len(text), read, text, Cancel))
+                self._say(encode_cancelled(head, response_id))
+                stop()
             case "response.steer":
                 steer = read(text, Steer) if len(text) <= ECHOED_INPUT_CHARACTERS else Steer()
                 self._say(encode_steer_failed(head, steer))
@@ -254,81 +247,8 @@ class Session:
         self._notice_expiry()
         if self._ending is not None:
             raise self._ending.refused
-        self._bodies.hold(asked.size)
-        try:
-            self._lanes.admit(asked.head.stream_id, asked)
-        except HttpError:
-            self._bodies.release(asked.size)
-            raise
-        self._start()
-        if self._lanes.is_queued(asked.head.stream_id, asked):
-            self._wait(asked)
+        self._start(self._turns.admit(asked))
         self._waker.wake()  # the writer is the one who waits for the deadline
-
-    def _wait(self, asked: Asked) -> None:
-        """A request has to wait for its turn. Its client is told so, with the id by which it can be withdrawn."""
-        if not isinstance(asked.work, Create):
-            self._queued.add(asked, inf)
-            return
-        try:
-            inbound = admitted(self._caller, asked.work.inbound)
-        except LLMClientError:
-            self._queued.add(asked, inf)  # it is refused when its turn comes
-            return
-        self._queued.add(asked, asked.since + self._service.engine.deadline_s(inbound.request))
-        options = asked.work.options
-        self._service.shelf.wait(
-            WaitingResponse(asked.response_id, inbound, options, lambda: self._withdraw(asked, inbound))
-        )
-        lane = asked.head.stream_id
-        self._say(RESPONSES.queued_event(inbound, asked.response_id, options, stream_id=lane))
-
-    def _wait_no_longer(self, asked: Asked) -> None:
-        self._queued.discard(asked)
-        self._service.shelf.stop_waiting(asked.response_id)
-
-    def _withdraw(self, asked: Asked, inbound: Inbound) -> None:
-        """Give up a request that waits. Its end is told on its lane. One whose turn has come is cancelled."""
-        assert isinstance(asked.work, Create), "a resumed response does not wait for anything"
-        lane = asked.head.stream_id
-        if not self._lanes.is_queued(lane, asked):
-            asked.cancel()
-            return
-        self._lanes.drop(lane, asked)
-        self._wait_no_longer(asked)
-        self._bodies.release(asked.size)
-        self._say(RESPONSES.withdrawn_event(inbound, asked.response_id, asked.work.options, stream_id=lane))
-
-    def _expire_queued(self) -> None:
-        """Refuse what has waited on its lane for as long as it has to be answered."""
-        for asked in self._queued.take_due(trio.current_time()):
-            head = asked.head
-            self._lanes.drop(head.stream_id, asked)
-            self._wait_no_longer(asked)
-            self._bodies.release(asked.size)
-            message = "the request's deadline passed while it waited for earlier ones on its lane"
-            failure = Failure(kind=FailureKind.DEADLINE, message=message)
-            self._say(RESPONSES.error_event(failure, stream_id=head.stream_id, event_id=head.event_id))
-
-    def _cancel(self, cancel: Cancel, head: ClientEventHead) -> None:
-        """Cancel by id, also what another connection of the caller asked for, or else what is next on a lane of this
-        one. It is always answered; the response's own end is told to all who follow it.
-        """
-        shelf, response_id = self._service.shelf, cancel.response_id
-        on_lane = self._lanes.first(cancel.stream_id) if response_id is None else None
-        if on_lane is not None:
-            response_id = on_lane.response_id
-        waiting = shelf.find_waiting(response_id or "", self._caller)
-        kept = shelf.find_live(response_id or "", self._caller)
-        if response_id is None or (waiting is None and kept is None and on_lane is None):
-            raise HttpError(404, "response_not_found", "There is no such response to cancel.", param="response_id")
-        self._say(encode_cancelled(head, response_id))
-        if waiting is not None:
-            waiting.withdraw()
-        elif on_lane is not None:
-            on_lane.cancel()
-        elif kept is not None:
-            kept.run.cancel("the client cancelled the response")
 
     def _refuse(self, refused: HttpError, head: ClientEventHead) -> None:
         self._say(encode_refusal(refused, head.stream_id, head.event_id))
@@ -342,9 +262,8 @@ class Session:
 
     # -- beginning ---------------------------------------------------------------------------------------------------
 
-    def _start(self) -> None:
-        for asked in self._lanes.start():
-            self._queued.discard(asked)
+    def _start(self, started: list[Asked]) -> None:
+        for asked in started:
             self._soon(self._begin, asked)
 
     async def _begin(self, asked: Asked) -> None:
@@ -353,7 +272,7 @@ class Session:
             try:
                 streaming = await self._streaming_of(asked)
             finally:
-                self._service.shelf.stop_waiting(asked.response_id)
+                self._turns.begun(asked)
         except HttpError as refused:
             self._refuse(refused, head)
         except LLMClientError as exc:
@@ -361,7 +280,7 @@ class Session:
         else:
             self._follow(streaming)
             return
-        self._end_turn(asked)
+        self._start(self._turns.end(asked))
         self._waker.wake()
 
     async def _streaming_of(self, asked: Asked) -> Streaming:
@@ -417,9 +336,9 @@ class Session:
             elif self._next_close() is not None:
                 return
             elif not self._unsaid:
-                with trio.CancelScope(deadline=self._queued.next()):
+                with trio.CancelScope(deadline=self._turns.next_deadline()):
                     await self._waker.wait()
-            self._expire_queued()
+            self._turns.expire(trio.current_time())
 
     def _gather(self) -> list[bytes]:
         """Frames for one write: errors first, then what each response has, in turn."""
@@ -455,9 +374,4 @@ class Session:
             self._cut_some |= answer.end.failure.kind is FailureKind.SHUTTING_DOWN
         elif isinstance(streaming.asked.work, Create):
             self._recent.add(streaming.kept)
-        self._end_turn(streaming.asked)
-
-    def _end_turn(self, asked: Asked) -> None:
-        self._bodies.release(asked.size)
-        self._lanes.end(asked.head.stream_id)
-        self._start()
+        self._start(self._turns.end(streaming.asked))
