@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
 import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from llm_actors.catalog import Candidate
 from llm_actors.orchestrator.strategies.budget import MemberBudget, MemberHold, RequestBudget
+from llm_actors.run import Run
 from llm_protocol.content import Message
 from llm_protocol.estimate import Estimate
 from llm_protocol.failures import FailureKind
@@ -192,7 +197,19 @@ async def test_the_vendor_is_told_how_much_is_left(autojump_clock: MockClock) ->
     assert bill.input_tokens + bill.most == pytest.approx(300, abs=10)
     assert asked.failure is None
     assert asked.response.finish_reason is FinishReason.LENGTH
+    assert [each["max_output_tokens"] for each in asked.attempts] == [bill.most], "that it was lowered is told"
     assert sum(ledger.total()) <= 310
+
+
+async def test_a_limit_that_the_budget_leaves_as_it_is_is_not_told(autojump_clock: MockClock) -> None:
+    budgets: list[dict[str, Any]] = [{}, {"max_tokens": 100_000}]
+    for budget in budgets:
+        async with world(a=[billing(Ledger(), words=5)]) as w:
+            request = w.request(strategy="single", **budget)
+            run = Run(msgspec.structs.replace(request, parameters=Parameters(max_output_tokens=50)), stream=True)
+            await w.hand_in(run)
+            asked = await w.see(run, trio.current_time())
+        assert all("max_output_tokens" not in each for each in asked.attempts)
 
 
 async def test_hidden_reasoning_counts(autojump_clock: MockClock) -> None:

@@ -22,7 +22,7 @@ from llm_protocol.events import DELTAS, Event, Failed, ItemDone, Started, UsageR
 from llm_protocol.failures import Failure, FailureKind, Scope
 from llm_protocol.needs import without_thinking
 from llm_protocol.policy import OnBrokenStream, Policy
-from llm_protocol.requests import AnyRequest
+from llm_protocol.requests import AnyRequest, EmbeddingRequest, ImageRequest
 from llm_protocol.response import Usage
 
 
@@ -253,11 +253,17 @@ class Attempt:
             asked=not never_left,
             waited_s=self._waited_s,
             hedge=self.hedge,
+            max_output_tokens=self._lowered_to(),
             usage=usage,
             cost=cost,
         )
         if not never_left:
             services.meter.attempt(made, self._ask.request.caller, stream=self._ask.stream)
+
+    def _lowered_to(self) -> int | None:
+        """The tokens that the vendor was allowed to write, where a budget left fewer than the request allows."""
+        allowed = _most_tokens(self._request)
+        return None if allowed == _most_tokens(self._question) else allowed
 
     def _spent(self, failure: Failure | None = None) -> tuple[Usage | None, float | None]:
         """What it has taken so far, and that in US dollars. ``failure``: how it has ended, if it failed."""
@@ -284,3 +290,7 @@ class Attempt:
         failure = Failure(kind=FailureKind.CANCELLED, message="cancelled", partial=self._first_at is not None)
         first = None if self._first_at is None else self._first_at - began
         return AttemptResult(end=Failed(failure=failure), first_token_s=first, duration_s=trio.current_time() - began)
+
+
+def _most_tokens(request: AnyRequest) -> int | None:
+    return None if isinstance(request, EmbeddingRequest | ImageRequest) else request.parameters.max_output_tokens

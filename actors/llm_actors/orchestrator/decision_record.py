@@ -42,6 +42,8 @@ class AttemptRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     hedge: bool = False
     resent: bool = False
     """True: it took two calls, because a kept connection had closed before the first was answered."""
+    max_output_tokens: int | None = None
+    """What a budget lowered the request's own limit to."""
     usage: Usage | None = None
     cost: float | None = None
     error: str | None = None
@@ -131,6 +133,7 @@ class DecisionRecord:
         asked: bool = True,
         waited_s: float = 0.0,
         hedge: bool = False,
+        max_output_tokens: int | None = None,
         usage: Usage | None = None,
         cost: float | None = None,
     ) -> AttemptRecord:
@@ -146,6 +149,7 @@ class DecisionRecord:
             first_token_ms=None if first is None else _ms(first),
             hedge=hedge,
             resent=outcome.resent,
+            max_output_tokens=max_output_tokens,
             usage=usage,
             cost=cost,
             error=end.failure.message if isinstance(end, Failed) else None,
