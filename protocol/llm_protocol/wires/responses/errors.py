@@ -10,7 +10,7 @@ from llm_protocol.content import JsonObject
 from llm_protocol.failures import AtFault, Failure, FailureKind
 from llm_protocol.response import FinishReason
 from llm_protocol.wires.openai_chat.errors import failure_of
-from llm_protocol.wires.responses.shapes import ResponseEnding
+from llm_protocol.wires.responses.shapes import OTHER_INCOMPLETE, ResponseEnding
 
 TOO_MANY_REQUESTS = 429
 
@@ -54,10 +54,17 @@ def code_of(failure: Failure) -> str:
     return "invalid_prompt" if is_the_requests else "server_error"
 
 
-def ending_of(reason: FinishReason | None, failure: Failure | None, *, refused: bool) -> ResponseEnding:
-    """How a finish reason or a failure is told. A refusal in the model's own words is an ordinary, whole answer."""
+def ending_of(
+    reason: FinishReason | None, failure: Failure | None, *, refused: bool, raw: str | None = None
+) -> ResponseEnding:
+    """How a finish reason or a failure is told. A refusal in the model's own words is an ordinary, whole answer.
+
+    ``raw`` is the provider's own word for the reason.
+    """
     if failure is not None:
         return _failed(failure)
+    if raw in OTHER_INCOMPLETE:
+        return ResponseEnding("response.incomplete", "incomplete", {"reason": raw})
     if reason is FinishReason.LENGTH:
         return ResponseEnding("response.incomplete", "incomplete", {"reason": "max_output_tokens"})
     if reason is FinishReason.CONTENT_FILTER and not refused:

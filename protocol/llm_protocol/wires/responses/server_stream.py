@@ -336,7 +336,8 @@ class OpenAIResponsesEncoder(StreamEncoder):
         failure = event.failure if isinstance(event, Failed) else None
         reason = event.reason if isinstance(event, Finished) else None
         refused = any(isinstance(item.done, Refusal) for item in self._items.values())
-        ending = ending_of(reason, failure, refused=refused)
+        raw = event.raw_reason if isinstance(event, Finished) else None
+        ending = ending_of(reason, failure, refused=refused, raw=raw)
         last = next(reversed(self._items.values()), None)
         is_cut = ending.status == "incomplete" and last is not None and isinstance(last.done, _CUT_IN_THE_MIDDLE)
         self._release("incomplete" if is_cut else "completed")

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from llm_protocol.codec.json import JsonDecoder
+from llm_protocol.codec.kept_fields import filled, shape_of
 from llm_protocol.codec.lenient import read
 from llm_protocol.codec.request_encoding import own_fields
 from llm_protocol.content import HostedTool, JsonObject, Refusal, ResponseFormat, Text, Tool, ToolCall, ToolChoice
@@ -123,6 +124,61 @@ _DEFAULTS: JsonObject = {
 }
 
 
+OTHER_INCOMPLETE = ("steered", "max_messages")
+"""Reasons for an answer that is not whole which no other wire has."""
+
+USAGE_SHAPE = shape_of(
+    "input_tokens",
+    "output_tokens",
+    "total_tokens",
+    input_tokens_details=("cached_tokens", "cache_write_tokens"),
+    output_tokens_details=("reasoning_tokens",),
+)
+RESOURCE_FIELDS = frozenset(
+    (
+        "id",
+        "object",
+        "created_at",
+        "completed_at",
+        "status",
+        "error",
+        "incomplete_details",
+        "model",
+        "output",
+        "output_text",
+        "usage",
+        "llm_runtime",
+        # What the client asked for is what it is told, whatever the vendor was asked.
+        "instructions",
+        "previous_response_id",
+        "conversation",
+        "store",
+        "background",
+        "tools",
+        "tool_choice",
+        "parallel_tool_calls",
+        "text",
+        "reasoning",
+        "temperature",
+        "top_p",
+        "presence_penalty",
+        "frequency_penalty",
+        "max_output_tokens",
+        "user",
+        "safety_identifier",
+        "metadata",
+        "truncation",
+        "top_logprobs",
+        "max_tool_calls",
+        "prompt",
+        "prompt_cache_key",
+        "prompt_cache_options",
+        "prompt_cache_retention",
+    )
+)
+"""What is read of usage and of a response, or repeats the request. The rest is kept."""
+
+
 class ResponseEnding(NamedTuple):
     """How a response ended: the ``type`` of the last event, the fields that say why, and what of that only the
     ``llm_runtime`` object has a place for.
@@ -160,6 +216,7 @@ class ResourceEncoder:
         usage: Usage | None = None,
     ) -> JsonObject:
         """One snapshot."""
+        kept = {} if response is None else response.extra.get(NAME, {})
         done = status == "completed" and response is not None
         body = self._head | {
             "status": status,
@@ -169,7 +226,8 @@ class ResourceEncoder:
             "model": response.model if response and response.model else self._model,
             "output": output or [],
             **self._echo,
-            "usage": None if usage is None else usage_object(usage),
+            "usage": None if usage is None else filled(usage_object(usage), kept.get("usage")),
+            **kept.get("body", {}),
         }
         own_fields = {} if response is None else runtime_object(response, answers=True)
         own_fields |= (ending and ending.own) or {}

@@ -14,6 +14,7 @@ from llm_protocol.codec.decoding import AnswerDecoder
 from llm_protocol.codec.error_body import find_error
 from llm_protocol.codec.items import OpenItem
 from llm_protocol.codec.json import WireError, json_text
+from llm_protocol.codec.kept_fields import KeptFields, beyond
 from llm_protocol.codec.lenient import read_object
 from llm_protocol.codec.sse import ServerSentEvent
 from llm_protocol.codec.tool_calls import checked_call
@@ -31,6 +32,10 @@ from llm_protocol.wires.openai_chat.shapes import service_of
 from llm_protocol.wires.responses.content import JOINT, decode_item
 from llm_protocol.wires.responses.errors import read_failure_in
 from llm_protocol.wires.responses.shapes import (
+    NAME,
+    OTHER_INCOMPLETE,
+    RESOURCE_FIELDS,
+    USAGE_SHAPE,
     ResponsesResource,
     ResponsesStreamEvent,
     read_event,
@@ -52,6 +57,7 @@ _INCOMPLETE = {
     "max_output_tokens": FinishReason.LENGTH,
     "max_tokens": FinishReason.LENGTH,
     "content_filter": FinishReason.CONTENT_FILTER,
+    **dict.fromkeys(OTHER_INCOMPLETE, FinishReason.UNKNOWN),
 }
 
 
@@ -78,6 +84,7 @@ class OpenAIResponsesDecoder(AnswerDecoder):
         """Those that were told whole."""
         self._refused = False
         self._seen = False
+        self._kept = KeptFields(NAME)
 
     def take(self, piece: ServerSentEvent) -> None:
         """Take the next event into account; types that are not known are passed over. Raises `WireError`."""
@@ -90,6 +97,8 @@ class OpenAIResponsesDecoder(AnswerDecoder):
         if event.type == "error" or (not event.type and '"error"' in text):
             self.fail(read_failure_in(read_object(text)))
         else:
+            if event.type in _TERMINAL:
+                self._keep(read_object(text).get("response"))
             self._take_event(event)
 
     def take_whole(self, body: bytes) -> None:
@@ -98,7 +107,15 @@ class OpenAIResponsesDecoder(AnswerDecoder):
         if response.error and response.status is None:
             self.fail(read_failure_in(read_object(body)))
         else:
+            self._keep(read_object(body))
             self._finish(response)
+
+    def _keep(self, response: Any) -> None:
+        """Keep the rest of a response at its end."""
+        if isinstance(response, dict):
+            usual = () if service_of(response.get("service_tier")) else ("service_tier",)
+            self._kept.keep("body", response, RESOURCE_FIELDS.union(usual))
+            self._kept.keep("usage", beyond(response.get("usage"), USAGE_SHAPE))
 
     def failure_in(self, body: Any) -> Failure:
         """What an error body means."""
@@ -204,6 +221,7 @@ class OpenAIResponsesDecoder(AnswerDecoder):
         match response.status:
             case "completed" | "incomplete":
                 self._close_all(response)
+                self._out += self._kept.told()
                 self._tell_usage(response)
                 reason, raw = self._reason(response)
                 self._finished(reason, raw, has_calls=bool(self._calls))
