@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
 import trio
 
+from llm_runtime.server.limits import UNSAID_BYTES
 from support.server import OpenDoor, hanging, open_door, saying
-from support.ws import WsClient, connected, ids, text_of
+from support.ws import WsClient, connected, handshake, ids, text_of, upgrade
 
 MIB = 1024 * 1024
 
@@ -145,6 +147,22 @@ async def test_what_waits_on_one_connection_has_so_many_bytes() -> None:
         assert "1 MB" in refused["error"]["message"]
         await ws.create("z" * 10)
         assert (await ws.event())["type"] == "response.queued", "there is room for that"
+
+
+async def test_who_asks_and_withdraws_without_reading_is_closed() -> None:
+    """What is told of a request that waits repeats what it said, so it is bounded by bytes, too."""
+    large = {"type": "response.create", "model": "m", "input": "x", "instructions": "i" * 3 * MIB, "stream_id": "a"}
+    async with open_door(hanging, websocket_responses=1) as door:
+        http = await door.connect(receive_buffer=4096)
+        ws = await upgrade(http, handshake())
+        await busy(ws, door)
+        sent = 0
+        with suppress(trio.BrokenResourceError):
+            for _ in range(40):
+                await ws.send(large, {"type": "response.cancel", "stream_id": "a"})
+                sent += 1
+        assert UNSAID_BYTES // (6 * MIB) <= sent < 20
+        await door.engine.until(lambda: door.engine.open_runs == 0)
 
 
 async def test_one_that_waits_alone_may_be_larger() -> None:

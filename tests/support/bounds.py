@@ -267,8 +267,13 @@ BOUNDS = (
     ),
     Bound(
         "UNSAID_FRAMES",
-        "Error frames that wait for a client that does not read; more closes with 1008.",
+        "Frames about requests that wait for a client that does not read; more closes with 1008.",
         ("test_a_client_that_floods_and_does_not_read_is_closed",),
+    ),
+    Bound(
+        "UNSAID_BYTES",
+        "Bytes of those frames; one alone may be larger.",
+        ("test_who_asks_and_withdraws_without_reading_is_closed",),
     ),
     Bound(
         "RECENT_RESPONSES",

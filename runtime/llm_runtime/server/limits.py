@@ -93,7 +93,12 @@ MESSAGE_FRAGMENTS = 16_384
 """Frames that one WebSocket message may come in."""
 
 UNSAID_FRAMES = 256
-"""Error frames that wait for a client which does not read; one more and it is closed with 1008."""
+"""Frames about requests (errors, that one waits, that one was withdrawn) that wait for a client that does not read. One
+more and it is closed with 1008.
+"""
+
+UNSAID_BYTES = 32 * 1024 * 1024
+"""Bytes of those frames, which may repeat what a request said; one alone may be larger."""
 
 WRITE_BATCH_BYTES = 16 * 1024
 """WebSocket messages are written together up to this size, a larger one in fragments of it. Pings and pongs go in

@@ -37,7 +37,7 @@ from llm_runtime.server.client_events import (
 )
 from llm_runtime.server.heartbeat import Beat, Heartbeat
 from llm_runtime.server.http_error import HttpError, crashed, shutting_down, wrong_key
-from llm_runtime.server.limits import UNSAID_FRAMES, WRITE_BATCH_BYTES
+from llm_runtime.server.limits import UNSAID_BYTES, UNSAID_FRAMES, WRITE_BATCH_BYTES
 from llm_runtime.server.request_context import RequestContext
 from llm_runtime.server.response_store import Recent, StoredResponse
 from llm_runtime.server.socket import Socket
@@ -97,6 +97,7 @@ class Session:
         self._streaming: dict[Streaming, None] = {}
         self._ready: deque[Streaming] = deque()
         self._unsaid: deque[bytes] = deque()
+        self._unsaid_bytes = 0
         self._waker = WakeupEvent()
         self._life: StateMachine[SessionState, SessionChange] = StateMachine(SessionState.OPEN, SESSION)
         self._ending: SocketEnding | None = None
@@ -255,10 +256,12 @@ class Session:
 
     def _say(self, frame: bytes) -> None:
         self._unsaid.append(frame)
+        self._unsaid_bytes += len(frame)
         self._waker.wake()
-        if len(self._unsaid) > UNSAID_FRAMES:
-            self._hang_up(1008, "too many errors")
-            self._scope.cancel("the client makes mistakes faster than it reads of them")
+        count = len(self._unsaid)
+        if count > UNSAID_FRAMES or (count > 1 and self._unsaid_bytes > UNSAID_BYTES):
+            self._hang_up(1008, "too much to say to a client that does not read")
+            self._scope.cancel("the client asks faster than it reads")
 
     # -- beginning ---------------------------------------------------------------------------------------------------
 
@@ -344,6 +347,7 @@ class Session:
         """Frames for one write: errors first, then what each response has, in turn."""
         payloads = list(self._unsaid)
         self._unsaid.clear()
+        self._unsaid_bytes = 0
         size = 0
         while self._ready and size < WRITE_BATCH_BYTES:
             streaming = self._ready.popleft()
