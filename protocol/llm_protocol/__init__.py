@@ -1,1 +1,1 @@
-"""What is said: messages, requests, answers, events, failures and vendor dialects. No I/O, no Trio."""
+"""The data model and the vendors' wires: messages, requests, responses, events, failures. No I/O, no Trio."""

@@ -1,9 +1,9 @@
-"""What a message is made of: parts, messages, tools.
+"""Messages, their parts, and tools.
 
-One canonical form that all vendors' forms map to and from. What a vendor wants back unchanged in the next turn
-travels in ``signature`` (a token on a part) or in `Opaque` (a whole block that only that vendor understands). Fields of
-a message, part or tool that mean something to one dialect only, such as marks for its prompt cache, travel in
-``extra`` under that dialect's name, as in ``Parameters.extra``; the others leave them out.
+All vendors' formats are converted to and from this canonical form. What a vendor wants back unchanged in the next turn
+is in ``signature`` (a token on a part) or in `Opaque` (a whole block that only that vendor understands). Fields of a
+message, part or tool that mean something to one dialect only, such as marks for its prompt cache, are in ``extra``
+under that dialect's name, as in ``Parameters.extra``. Other dialects leave them out.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Citation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Text(msgspec.Struct, frozen=True, tag="text"):
-    """Plain text, and in an answer the sources that it names."""
+    """Plain text, in a response with the sources that it cites."""
 
     text: str
     signature: str | None = None
@@ -108,7 +108,7 @@ class ToolResult(msgspec.Struct, frozen=True, kw_only=True, tag="tool_result"):
 
 
 class Refusal(msgspec.Struct, frozen=True, tag="refusal"):
-    """The model's own words for why it does not answer."""
+    """The model's explanation of why it refuses."""
 
     text: str
 
@@ -144,7 +144,7 @@ class Message(msgspec.Struct, frozen=True):
 
 
 class Tool(msgspec.Struct, frozen=True, kw_only=True, tag="function"):
-    """A function the model may ask for. ``parameters`` is a JSON schema."""
+    """A function the model may call. ``parameters`` is a JSON schema."""
 
     name: str
     description: str | None = None
@@ -170,7 +170,7 @@ class ToolChoice(msgspec.Struct, frozen=True):
 
 
 class ResponseFormat(msgspec.Struct, frozen=True, kw_only=True):
-    """The form the answer's text must have."""
+    """The required format of the response's text."""
 
     type: Literal["text", "json", "json_schema"]
     name: str = "response"

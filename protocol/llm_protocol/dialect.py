@@ -1,9 +1,9 @@
-"""What a dialect is: one vendor's wire, translated from and to the canonical model, in both directions.
+"""What a dialect is: one wire, translated to and from the canonical model, in both directions.
 
-The **client side** speaks to a vendor; the **server side** speaks to a vendor's clients, and is what the fake
-providers are made of. Both are pure: bytes and structs in, bytes and structs out. A client-side function that meets a
-request it cannot say raises `UnsupportedError` or `BadRequestError` naming the field. Decoders of a peer's bytes
-never raise: what cannot be understood becomes a ``Failed`` event or a ``Failure`` of kind ``protocol``.
+The **client side** talks to a vendor. The **server side** talks to a vendor's clients; fake providers are made of it.
+Both are pure: bytes and structs in, bytes and structs out. A client-side function raises `UnsupportedError` or
+`BadRequestError`, naming the field, if the wire cannot express a request. Decoders of a peer's bytes never raise:
+malformed input becomes a ``Failed`` event or a ``Failure`` of kind ``protocol``.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class WireRequest(NamedTuple):
 
 
 class WireResponse(NamedTuple):
-    """One whole HTTP answer."""
+    """One whole HTTP response."""
 
     status: int
     headers: tuple[tuple[str, str], ...] = ()
@@ -58,14 +58,14 @@ def post(path: str, body: JsonObject, *headers: tuple[str, str]) -> WireRequest:
 
 
 def refusal(failure: Failure, body: JsonObject, *headers: tuple[str, str]) -> WireResponse:
-    """An error answer with a JSON body, and how many whole seconds to wait, if that is known."""
+    """An error response with a JSON body, and how many whole seconds to wait, if that is known."""
     seconds = failure.told_retry_after
     wait = () if seconds is None else (("retry-after", str(max(0, math.ceil(seconds)))),)
     return WireResponse(failure.rule.status, (_JSON, *headers, *wait), encode_json(body))
 
 
 class RateLimits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a vendor's headers say is left. Resets are seconds from now.
+    """The limits that a vendor's headers report. Resets are seconds from now.
 
     ``per_model``: of the limits of the model that answered; otherwise of limits that all the vendor's models share.
     """
@@ -84,7 +84,7 @@ Lifecycle: TypeAlias = Literal["active", "deprecated", "retired"]
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One model of a vendor's list. ``created`` is seconds since the epoch; 0 where the vendor does not say.
+    """One model of a vendor's list. ``created`` is seconds since the epoch; 0 if the vendor does not list it.
 
     ``deprecated_on`` and ``shutdown_date`` are days in UTC, as the vendor announced them. ``request_types`` is ``None``
     where the list does not say what the model can be asked. ``capabilities`` is what it says of the model beside that.
@@ -120,7 +120,7 @@ class ModelPage(NamedTuple):
 
 
 class StreamDecoder(Protocol):
-    """Turns the bytes of one streamed answer into events. Any split of the bytes gives the same events."""
+    """Turns the bytes of one streamed response into events. Any split of the bytes gives the same events."""
 
     @property
     def is_whole(self) -> bool:
@@ -129,7 +129,7 @@ class StreamDecoder(Protocol):
 
     @property
     def ignored(self) -> set[str]:
-        """The names of fields that came with a type of their own and were left out."""
+        """The names of fields that were left out because they had an unexpected type."""
         ...
 
     def feed(self, data: bytes) -> list[Event]:
@@ -142,7 +142,7 @@ class StreamDecoder(Protocol):
 
 
 class ClientDialect(Protocol):
-    """Speaks to a vendor."""
+    """Talks to a vendor."""
 
     @property
     def name(self) -> str:
@@ -156,7 +156,7 @@ class ClientDialect(Protocol):
 
     @property
     def request_types(self) -> frozenset[RequestType]:
-        """What this vendor can be asked."""
+        """The request types that this vendor supports."""
         ...
 
     @property
@@ -173,23 +173,23 @@ class ClientDialect(Protocol):
         ...
 
     def stream_decoder(self, request: AnyRequest) -> StreamDecoder:
-        """A decoder for the streamed answer to ``request``."""
+        """A decoder for the streamed response to ``request``."""
         ...
 
     def decode_response(
         self, request: AnyRequest, response: WireResponse, ignored: set[str] | None = None
     ) -> list[Event]:
-        """The events of a whole 2xx answer; the last one is ``Finished`` or ``Failed``. To ``ignored`` are added the
-        names of fields that came with a type of their own and were left out.
+        """The events of a whole 2xx response; the last one is ``Finished`` or ``Failed``. Names of
+        fields that were left out because of their type are added to ``ignored``.
         """
         ...
 
     def decode_error(self, response: WireResponse) -> Failure:
-        """What a non-2xx answer means."""
+        """The failure for a response with an error status."""
         ...
 
     def rate_limits(self, headers: Headers) -> RateLimits | None:
-        """What the headers of any answer say is left, if they say anything."""
+        """The limits that a response's headers report; ``None`` if they report none."""
         ...
 
     def models_request(self, page: str | None) -> WireRequest:
@@ -217,8 +217,8 @@ class TokenCounter(Protocol):
 class Inbound(NamedTuple):
     """A client's request, decoded. ``policy`` is its ``llm_runtime`` object, still undecoded.
 
-    With ``json_array`` the frames of a streamed answer are the members of one JSON array instead of SSE. ``form`` is
-    the dialect's own note of the form in which the client wants its answer.
+    With ``json_array`` the frames of a streamed response are the members of one JSON array instead of SSE. ``form`` is
+    the dialect's own note of the form in which the client wants its response.
     """
 
     request: AnyRequest
@@ -230,7 +230,7 @@ class Inbound(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """One event of a streamed answer: SSE's ``event`` name, if the dialect uses one, and its one line of data."""
+    """One event of a streamed response: SSE's ``event`` name, if the dialect uses one, and its one line of data."""
 
     event: str | None
     data: bytes
@@ -240,7 +240,7 @@ class ResponseEncoder(Protocol):
     """Turns the events of one run into a client's frames. ``Finished`` and ``Failed`` must carry the response."""
 
     def start(self) -> list[Frame]:
-        """What is said before the vendor said anything."""
+        """Frames to send before the vendor has sent anything."""
         ...
 
     def encode(self, events: Iterable[Event]) -> list[Frame]:
@@ -249,7 +249,7 @@ class ResponseEncoder(Protocol):
 
 
 class ServerDialect(Protocol):
-    """Speaks to a vendor's clients."""
+    """Talks to a vendor's clients."""
 
     @property
     def name(self) -> str:
@@ -261,11 +261,11 @@ class ServerDialect(Protocol):
         ...
 
     def response_encoder(self, inbound: Inbound, response_id: str) -> ResponseEncoder:
-        """An encoder for one streamed answer."""
+        """An encoder for one streamed response."""
         ...
 
     def encode_response(self, inbound: Inbound, response: LLMResponse) -> bytes:
-        """The body of a whole answer."""
+        """The body of a whole response."""
         ...
 
     def encode_error(self, failure: Failure) -> WireResponse:

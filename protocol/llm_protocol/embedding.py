@@ -1,7 +1,7 @@
 """One embedding: a sequence of floats that stays packed.
 
-A list of Python floats takes 32 bytes for a number, and as long to free as to make: ten million of them hold up
-everything else for 80 ms. Packed numbers are one object, and become floats one by one as they are read.
+A list of Python floats takes 32 bytes per number and is as slow to free as to build: ten million of them block
+everything else for 80 ms. Packed numbers are one object and become floats one by one as they are read.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The exceptions of the public API: one class per failure kind, all under `LLMClientError`.
+"""The exceptions of the public API: one class per failure kind, all derived from `LLMClientError`.
 
-Each carries its `Failure`. `error_for` makes the exception that belongs to a failure.
+Each has its `Failure`. `error_for` makes the exception for a failure.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from llm_protocol.response import LLMResponse
 
 
 class LLMClientError(Exception):
-    """The root. ``failure`` says what went wrong, ``partial`` is what there was of the answer, if anything."""
+    """The base class. ``failure`` says what went wrong; ``partial`` is what arrived of the response, if any."""
 
     kind: ClassVar[FailureKind] = FailureKind.INTERNAL
 
@@ -43,7 +43,7 @@ class QuotaError(LLMClientError):
 
 
 class OverloadedError(LLMClientError):
-    """The vendor says it is overloaded."""
+    """The vendor reports that it is overloaded."""
 
     kind = FailureKind.OVERLOADED
 
@@ -103,13 +103,13 @@ class TlsError(LLMClientError):
 
 
 class ProtocolError(LLMClientError):
-    """The vendor's answer could not be understood."""
+    """The vendor's response is malformed."""
 
     kind = FailureKind.PROTOCOL
 
 
 class TruncatedError(LLMClientError):
-    """The answer ended without the vendor's end marker."""
+    """The response ended without the vendor's end marker."""
 
     kind = FailureKind.TRUNCATED
 
@@ -121,7 +121,7 @@ class InvalidToolCallError(LLMClientError):
 
 
 class AnswerTooLargeError(LLMClientError):
-    """The vendor's answer is larger than a limit allows; it was made, and is billed."""
+    """The vendor's response is larger than a limit allows; it was generated and is billed."""
 
     kind = FailureKind.ANSWER_TOO_LARGE
 
@@ -151,7 +151,7 @@ class ContentFilterError(LLMClientError):
 
 
 class UnsupportedError(LLMClientError):
-    """The vendor or model cannot do what was asked; ``failure.param`` may name the field."""
+    """The vendor or model does not support the request; ``failure.param`` may name the field."""
 
     kind = FailureKind.UNSUPPORTED
 
@@ -181,7 +181,7 @@ class OutOfResourcesError(LLMClientError):
 
 
 class LogLimitError(LLMClientError):
-    """The answer outgrew the run log's limit."""
+    """The response outgrew the run log's limit."""
 
     kind = FailureKind.LOG_LIMIT
 

@@ -1,7 +1,7 @@
-"""How many tokens a request will take, guessed before it is sent, and better with every answer.
+"""Estimate how many tokens a request will use, before it is sent.
 
-No tokeniser is shipped: one costs more memory than the rest of the runtime, and each vendor has its own. A guess by the
-length of the text, corrected by what the model reported for earlier requests, is near enough to reserve by.
+No tokeniser is shipped: one takes more memory than the rest of the runtime, and each vendor has its own. The length of
+the text, corrected by what the model reported for earlier requests, is accurate enough for reservations.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ TOOL_TOKENS = 8
 """What a tool's definition or call costs beside its JSON."""
 
 IMAGE_TOKENS = 1_000
-"""A picture sent at full detail."""
+"""An image sent at full detail."""
 
 LOW_DETAIL_TOKENS = 85
-"""A picture sent at low detail."""
+"""An image sent at low detail."""
 
 PICTURE_OUTPUT_TOKENS = 1_300
-"""A picture that is made."""
+"""An image that is made."""
 
 DEFAULT_OUTPUT_TOKENS = 500
-"""An answer of a model of which nothing is known."""
+"""A response of a model of which nothing is known."""
 
 PRIOR_TOKENS = 500
 """How many tokens of experience the first guess is worth."""
@@ -57,7 +57,7 @@ PRIOR_OUTPUT_TOKENS = 50
 """The same for what a text that was written takes: answers are shorter than prompts, and are made of text alone."""
 
 DECAY = 0.9
-"""What an earlier answer still weighs when the next one comes."""
+"""What an earlier response still weighs when the next one comes."""
 
 MIN_RATIO, MAX_RATIO = 0.25, 4.0
 """How far experience may move a guess."""
@@ -105,7 +105,7 @@ class TokenEstimator:
         return Usage(input_tokens=math.ceil(length), output_tokens=output, image_tokens=pictures, estimated=True)
 
     def learn(self, model: str, estimate: Estimate, usage: Usage) -> None:
-        """Take into account what an answer really took. Usage that is itself a guess teaches nothing."""
+        """Learn from a response's actual usage. Estimated usage is ignored."""
         if usage.estimated or not usage.input_tokens or not estimate.length:
             return
         known = self._models.get(model)
@@ -117,13 +117,13 @@ class TokenEstimator:
         known.add(estimate.length, usage)
 
     def learn_output(self, model: str, length: float, tokens: int) -> None:
-        """Take into account that an answer of this ``length`` in tokens by its text took so many ``tokens``."""
+        """Take into account that a response of this ``length`` in tokens by its text took so many ``tokens``."""
         known = self._models.get(model)
         if known is not None and length > 0 and tokens > 0:
             known.add_output(length, tokens)
 
     def output_ratio(self, model: str) -> float:
-        """Tokens of an answer of ``model`` in one token by the length of its text."""
+        """Tokens of a response of ``model`` in one token by the length of its text."""
         return self._models.get(model, _NONE).output_ratio
 
     def billed_input(self, model: str, estimate: Estimate) -> int | None:
@@ -132,7 +132,7 @@ class TokenEstimator:
         return None if known.billed_ratio is None else max(1, math.ceil(estimate.length * known.billed_ratio))
 
     def statistics(self) -> dict[str, float]:
-        """By model, how much more it takes than its text's length tells."""
+        """By model, the ratio of actual usage to the estimate by length."""
         return {model: known.ratio for model, known in self._models.items()}
 
 

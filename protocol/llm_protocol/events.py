@@ -1,8 +1,8 @@
-"""How an answer is told while it is made: a stream of events, each about one item of the output.
+"""The events of a streamed response, each about one item of the output.
 
 The order is always ``Started`` (once), then per item ``ItemStarted``, its deltas, ``ItemDone``, then at most one
 ``UsageReported`` that counts (the last), then exactly one of ``Finished`` and ``Failed``. Items may interleave.
-``ItemDone`` holds the whole part, so a reader that only wants whole things can ignore the deltas.
+``ItemDone`` has the whole part, so a reader that needs only complete items can ignore the deltas.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ ItemKind: TypeAlias = Literal["text", "reasoning", "tool_call", "refusal", "imag
 
 
 class Started(msgspec.Struct, frozen=True, kw_only=True, tag="started"):
-    """The vendor began to answer. ``model`` and ``upstream_id`` are the vendor's words; ``provider`` is the
-    provider.
+    """The vendor began to answer. ``model`` and ``upstream_id`` are the vendor's; ``provider`` is the
+    configured provider.
     """
 
     model: str = ""
@@ -78,21 +78,21 @@ class RefusalDelta(msgspec.Struct, frozen=True, gc=False, tag="refusal_delta"):
 
 
 class ItemDone(msgspec.Struct, frozen=True, kw_only=True, tag="item_done"):
-    """Item ``index`` is whole."""
+    """Item ``index`` is complete."""
 
     index: int
     part: Part
 
 
 class Embedded(msgspec.Struct, frozen=True, tag="embedded"):
-    """The vectors of an embedding request, in the order of its inputs."""
+    """The embeddings of an embedding request, in the order of its inputs."""
 
     vectors: tuple[Embedding, ...]
 
 
 class UsageReported(msgspec.Struct, frozen=True, tag="usage"):
-    """What the vendor counted; the last report counts. ``final``: it covers the whole answer. One that is not was made
-    while the answer was, such as the counts with which Anthropic begins a stream.
+    """The vendor's token counts; the last report is the valid one. ``final`` reports cover the whole response. Others
+    come while it is generated, such as the counts at the start of Anthropic's streams.
     """
 
     usage: Usage
@@ -100,7 +100,7 @@ class UsageReported(msgspec.Struct, frozen=True, tag="usage"):
 
 
 class FieldsAdded(msgspec.Struct, frozen=True, tag="fields"):
-    """Fields of the answer that only clients of ``dialect`` understand, by where they stood in it, or pieces of such:
+    """Fields of the response that only clients of ``dialect`` understand, by where they stood in it, or pieces of such:
     see `llm_protocol.extra_fields`.
     """
 
@@ -109,13 +109,12 @@ class FieldsAdded(msgspec.Struct, frozen=True, tag="fields"):
 
 
 class Restarted(msgspec.Struct, frozen=True, tag="restarted"):
-    """Everything said so far is void: the answer begins anew. Only in runs whose followers asked for it."""
+    """Everything sent so far is void: the response starts again. Only in runs whose followers requested it."""
 
 
 class MemberStarted(msgspec.Struct, frozen=True, kw_only=True, tag="member_started"):
-    """One of several models that are asked together was asked, in its own words' stream beside the answer. These
-    events come only in runs whose followers asked for them, before the answer, and are no part of it. ``round`` counts
-    from 0; what a member says in a later round replaces what it said before.
+    """A member of an ensemble was asked. Members' events are reported beside the response, before it begins, and only
+    in runs whose followers requested them. ``round`` counts from 0; a later round's text replaces the earlier text.
     """
 
     member: str
@@ -132,7 +131,7 @@ class MemberDelta(msgspec.Struct, frozen=True, gc=False, tag="member_delta"):
 
 
 class MemberDone(msgspec.Struct, frozen=True, kw_only=True, tag="member_done"):
-    """A member's answer is whole. ``cost`` is in US dollars, ``None`` where the price is unknown."""
+    """A member's response is complete. ``cost`` is in US dollars, ``None`` where the price is unknown."""
 
     member: str
     finish_reason: FinishReason | None = None
@@ -141,14 +140,14 @@ class MemberDone(msgspec.Struct, frozen=True, kw_only=True, tag="member_done"):
 
 
 class MemberFailed(msgspec.Struct, frozen=True, kw_only=True, tag="member_failed"):
-    """A member gave no answer, or was stopped because enough others had."""
+    """A member failed, or was stopped because enough others had responded."""
 
     member: str
     failure: Failure
 
 
 class Finished(msgspec.Struct, frozen=True, kw_only=True, tag="finished"):
-    """The vendor's own end marker was seen. In a run log ``response`` holds the folded answer."""
+    """The vendor's own end marker was seen. In a run log ``response`` holds the folded response."""
 
     reason: FinishReason
     raw_reason: str | None = None
@@ -156,7 +155,7 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True, tag="finished"):
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
-    """The answer will not be completed. In a run log ``response`` holds what there was of it."""
+    """The response will not be completed. In a run log ``response`` holds what there was of it."""
 
     failure: Failure
     response: LLMResponse | None = None
@@ -180,4 +179,4 @@ Event: TypeAlias = (
 TERMINAL = (Finished, Failed)
 DELTAS = (TextDelta, ReasoningDelta, ToolCallDelta, RefusalDelta)
 CONTENT = (*DELTAS, ItemDone, Embedded)
-"""What an answer is made of. Most vendors announce an item before they have anything to say in it: that is none."""
+"""The content of a response. ``ItemStarted`` is none: most vendors announce an item before it has content."""

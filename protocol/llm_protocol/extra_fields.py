@@ -1,7 +1,7 @@
-"""Fields of an answer that only its own wire knows: log probabilities, annotations, sound, whatever comes next.
+"""Fields of a response that only its own wire knows: log probabilities, annotations, audio, and whatever comes next.
 
-They travel beside the canonical answer, by dialect and then by where they stood (``message``, ``choice``, ``body``),
-and go to clients of the same wire only. Streams bring them in pieces, which `merge` puts together.
+They are kept beside the canonical response, by dialect and then by place (``message``, ``choice``, ``body``), and are
+sent to clients of the same wire only. Streams deliver them in pieces, which `merge` joins.
 """
 
 from __future__ import annotations

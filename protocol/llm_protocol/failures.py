@@ -1,8 +1,7 @@
-"""Everything that can go wrong, as one closed set of kinds and one table of what each permits.
+"""Everything that can go wrong: a closed set of kinds, and one table of what each kind implies.
 
-What a vendor's status and body *mean* is known only to its dialect (``decode_error``), which answers with a kind;
-`kind_of_status` is where it begins.
-What a kind *permits*, and all else that follows from it, is known only to `RULES`. ``docs/failures.md`` is generated
+Only a vendor's dialect knows what a status and a body *mean*: its ``decode_error`` returns the kind, starting from
+`kind_of_status`. Only `RULES` knows what a kind *implies*, such as whether to retry. ``docs/failures.md`` is generated
 from it.
 """
 
@@ -138,7 +137,7 @@ class FailureRule(NamedTuple):
 
     @property
     def unreached(self) -> bool:
-        """Whether it says that the provider cannot be reached at all."""
+        """Whether the kind means that the provider cannot be reached at all."""
         return self.breaks and self.scope is Scope.PROVIDER
 
 
@@ -201,7 +200,7 @@ RULES: dict[FailureKind, FailureRule] = {
     FailureKind.INVALID_TOOL_CALL: FailureRule(
         Step.NEXT, 502, "invalid_tool_call", _SERVER, "the model wrote a tool call that is not valid", AtFault.PROVIDER,
         _CHARGED, client_retry=False, advice=_CHECK_ADDRESS),
-    # The vendor has made the answer and bills it; another attempt would be billed again.
+    # The vendor has made the response and bills it; another attempt would be billed again.
     FailureKind.ANSWER_TOO_LARGE: FailureRule(
         Step.STOP, 502, "answer_too_large", _SERVER, "the vendor's answer is larger than a limit allows",
         AtFault.RUNTIME, _CHARGED, client_retry=False, advice=_CHECK_ADDRESS),
@@ -272,7 +271,7 @@ _STATUS_KINDS = {
 
 
 def kind_of_status(status: int) -> FailureKind:
-    """What a status alone says; a dialect knows more from the body."""
+    """The kind for a status alone; a dialect learns more from the body."""
     if status in _STATUS_KINDS:
         return _STATUS_KINDS[status]
     if status >= 500:
@@ -312,7 +311,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def limited_by(self) -> LimitOwner | None:
-        """Whose limit refused; ``None`` where it was none."""
+        """Whose limit refused the request; ``None`` if no limit did."""
         return self.limit_owner or self.rule.limit_owner
 
     @property
@@ -332,7 +331,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def billed(self) -> bool:
-        """Whether the vendor may bill a request that was sent, if nothing of its answer came: not where it answered
+        """Whether the vendor may bill a request that was sent, if nothing of its response came: not where it answered
         with an error status. A silence or a broken connection may be, because the work may have been done behind it.
         """
         refused = self.upstream_status is not None and self.upstream_status >= 400
@@ -340,12 +339,12 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def client_retry(self) -> bool:
-        """Whether a client may send the same request again by itself: never after some of the answer was delivered."""
+        """Whether a client may retry by itself: never after part of the response was delivered."""
         return self.rule.client_retry and not self.partial
 
     @property
     def told_retry_after(self) -> float | None:
-        """``retry_after`` as a client is told it: at most `MAX_RETRY_AFTER_SECONDS`."""
+        """The ``retry_after`` that clients are sent: at most `MAX_RETRY_AFTER_SECONDS`."""
         return None if self.retry_after is None else min(self.retry_after, MAX_RETRY_AFTER_SECONDS)
 
     def at(self, *, provider: str, model: str, partial: bool) -> Failure:

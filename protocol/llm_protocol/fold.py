@@ -1,8 +1,7 @@
-"""From events to the whole answer, and back.
+"""Fold events into a response, and unfold a response into events.
 
-`Fold` is the one place that turns a stream of events into an `LLMResponse`; what is unfinished when the stream breaks
-is kept as far as it came. `unfold` plays a whole answer as events: a cache hit, a fake provider, a member's answer
-shown again.
+`Fold` is the one place that turns a stream of events into an `LLMResponse`. If the stream breaks, it keeps unfinished
+text. `unfold` replays a whole response as events: for a cache hit, a fake provider, or a member's response.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ from llm_protocol.response import FinishReason, LLMResponse, Usage
 
 
 class Fold:
-    """Feed it events in order; ask for the parts, or for the response, at any time."""
+    """Add events in order. The parts and the response are available at any time."""
 
     def __init__(self) -> None:
         self._items: dict[int, Part | OpenItem] = {}
@@ -73,7 +72,7 @@ class Fold:
             case Finished() | Failed():
                 self.end = event
             case MemberStarted() | MemberDelta() | MemberDone() | MemberFailed():
-                pass  # what others said beside the answer
+                pass  # members' text beside the response
 
     def add_all(self, events: Iterable[Event]) -> Fold:
         """`add` each, and return self."""
@@ -100,7 +99,7 @@ class Fold:
         decision: JsonObject | None = None,
         members: tuple[LLMResponse, ...] = (),
     ) -> LLMResponse:
-        """The answer so far. ``model`` is used where the vendor named none."""
+        """The response so far. ``model`` is used where the vendor named none."""
         parts = self.parts()
         finished = self.end if isinstance(self.end, Finished) else None
         return LLMResponse(
@@ -139,7 +138,7 @@ def item_events(index: int, part: Part, *, piece: int | None = None) -> Iterator
 
 
 def unfold(response: LLMResponse, *, piece: int | None = None) -> Iterator[Event]:
-    """A whole answer as the events that fold into it."""
+    """A whole response as the events that fold into it."""
     yield Started(model=response.model, upstream_id=response.upstream_id, provider=response.provider)
     for index, part in enumerate(response.output):
         yield from item_events(index, part, piece=piece)

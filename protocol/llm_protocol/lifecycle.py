@@ -1,7 +1,7 @@
-"""When a model ends: what its vendor's list says, and the dates that vendors have announced elsewhere. Pure.
+"""When models are shut down: what the vendor's list says, and dates that vendors announce elsewhere. Pure.
 
-A list's own date wins over the table, because vendors move dates. The table is for lists that carry none: Gemini's and
-Cohere's, servers of older versions, and models that are named in the configuration only.
+A list's own date wins over the table, because vendors move dates. The table is for lists without dates: Gemini's and
+Cohere's, those of older servers, and models that only the configuration names.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from llm_protocol.requests import AnyRequest, ChatRequest
 
 class Needs(NamedTuple):
     """``tools``: function tools; ``forced``: one must be called; ``reasoning``: an effort or a budget is asked for;
-    ``vision``: there are pictures.
+    ``vision``: there are images.
     """
 
     tools: bool = False
@@ -53,7 +53,7 @@ def _parts(request: ChatRequest) -> Iterator[Part]:
 
 
 def refuse_unseen(rule: ModelRule, request: AnyRequest) -> None:
-    """Raise `UnsupportedError` at the first picture in ``request`` if the model is known to take none."""
+    """Raise `UnsupportedError` at the first image in ``request`` if the model is known to take none."""
     if rule.vision is not False or not isinstance(request, ChatRequest):
         return
     for at, message in enumerate(request.messages):

@@ -1,4 +1,4 @@
-"""What a caller or an operator may decide: bounds, attempts. Times are in seconds; every bound is on by default."""
+"""What a caller or an operator may set: timeouts, limits, attempts. Times are in seconds; limits are on by default."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """The bounds of one attempt at one provider.
 
     ``connect`` covers name lookup, TCP and TLS. ``first_token`` runs from the start of the attempt, connecting
-    included, to the first content of a streamed answer. ``idle`` is the longest silence after that: only content
+    included, to the first content of a streamed response. ``idle`` is the longest silence after that: only content
     counts, so that a vendor's pings cannot keep a dead stream alive. ``total`` bounds the whole attempt; it is the
-    only one of the last three that a whole (unstreamed) answer knows, because such an answer is silent while it is
+    only one of the last three that a whole (unstreamed) answer knows, because such a response is silent while it is
     made.
     """
 
@@ -65,8 +65,8 @@ Megabytes = Annotated[float, msgspec.Meta(gt=0, le=256)]
 
 
 class AnswerLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """How large an answer that comes in one piece may be, by request type, in megabytes of 1,048,576 bytes. A larger
-    one fails, and is not asked for again. The answer of a chat model that draws is an image's.
+    """How large a response that comes in one piece may be, by request type, in megabytes of 1,048,576 bytes. A larger
+    one fails, and is not asked for again. The response of a chat model that draws is an image's.
     """
 
     chat: Megabytes = 3.0
@@ -86,9 +86,9 @@ class AnswerLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class CachePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Whether whole answers are kept for equal requests to come, how many bytes of them, and for how long.
+    """Whether whole responses are kept for equal requests to come, how many bytes of them, and for how long.
 
-    Off by default: a caller who asks twice may want two answers. ``path`` adds a file that outlives the process and
+    Off by default: a caller who asks twice may want two responses. ``path`` adds a file that outlives the process and
     may be shared by several; its directory is made if it is missing.
     """
 
@@ -101,7 +101,7 @@ class CachePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     file_mb: Annotated[float, msgspec.Meta(ge=1, le=1_048_576)] = 256.0
     """Millions of bytes in the file, its journal of a few megabytes apart."""
     ttl_s: CacheSeconds = 3600.0
-    """How old an answer may be, in seconds."""
+    """How old a response may be, in seconds."""
 
 
 class Attempts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -187,7 +187,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     attempts: AttemptsPatch | None = None
     """Replaces some of `[attempts]`."""
     cache: CacheMode | None = None
-    """Whether a kept response may be the answer: never, yes, or no but keep the new one."""
+    """Whether a kept response may be the response: never, yes, or no but keep the new one."""
     hedge: bool | None = None
     """Ask a second provider when the first is slower than it usually is."""
     priority: Annotated[int, msgspec.Meta(ge=PRIORITIES[0], le=PRIORITIES[1])] | None = None
@@ -197,7 +197,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     members: Annotated[tuple[Name, ...], msgspec.Meta(max_length=MAX_MEMBERS)] | Members | None = None
     """Who is asked: models by name, or how many the selector is to choose, of different vendors where it can."""
     quorum: Members | None = None
-    """So many answers are enough; by default all are waited for."""
+    """So many responses are enough; by default all are waited for."""
     grace_s: Annotated[float, msgspec.Meta(ge=0, le=3_600)] | None = None
     """How long the others may go on once enough are in (0)."""
     member_deadline_s: Seconds | None = None
@@ -207,9 +207,9 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     rounds: Annotated[int, msgspec.Meta(ge=0, le=4)] | None = None
     """How often the members of a council see the others' drafts and revise their own (1)."""
     samples: Members | None = None
-    """How many answers ``best_of`` chooses from (3)."""
+    """How many responses ``best_of`` chooses from (3)."""
     synthesiser: Name | None = None
-    """The model that makes one answer of all, or a way without: ``longest``, ``first``, ``merge_json``, ``none``."""
+    """The model that makes one response of all, or a way without: ``longest``, ``first``, ``merge_json``, ``none``."""
     template: Annotated[str, msgspec.Meta(max_length=16_384)] | None = None
     """What the synthesiser is told: a text with ``{answers}`` in it, and ``{question}`` if wanted."""
     judge: Name | None = None

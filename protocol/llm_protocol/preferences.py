@@ -73,7 +73,7 @@ def choose(
 
 
 def _seeing(model: str, want: Want) -> str:
-    """The name as it is judged: for who shows pictures, a model that sees is for nothing else."""
+    """The name as it is judged: for who shows images, a model that sees is for nothing else."""
     return model.replace("-vision", "") if want.needs.vision else model
 
 

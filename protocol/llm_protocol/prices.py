@@ -1,8 +1,8 @@
-"""What an answer costs: the `CostCalculator` of this runtime, as two functions over a shipped table.
+"""The cost of a response: two functions over a table that is shipped.
 
-``prices.json`` is made by ``bin/make-prices`` and bears its date; ``prices_more.json`` is kept by hand and has what
-that lacks. They are read on first use. A model that is in neither has no known price, which is ``None`` and never 0.
-Names are looked for as they are, then without what stands before the last "/", then without a date at their end.
+``prices.json`` is made by ``bin/make-prices`` and has its date. ``prices_more.json`` is maintained by hand and has what
+the other lacks. Both are read on first use. A model that is in neither has no known price, which is ``None`` and never
+0. Names are looked up as they are, then without what stands before the last "/", then without a date at their end.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class _File(msgspec.Struct, frozen=True):
 
 
 class _More(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the generated file lacks: models, prices of pictures that are shown, and factors: of the price of input for
+    """What the generated file lacks: models, prices of images that are shown, and factors: of the price of input for
     what is cached for long, and of all prices for ways of service. ``web_search`` is US dollars for a thousand.
     """
 

@@ -1,4 +1,4 @@
-"""A vendor's words, without keys: some vendors say the wrong key back."""
+"""Remove keys from a vendor's messages: some vendors repeat the rejected key."""
 
 from __future__ import annotations
 

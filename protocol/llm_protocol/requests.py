@@ -1,6 +1,6 @@
-"""What can be asked: the five request types, each its own struct over one common part.
+"""The five request types, each a struct of its own with one common part.
 
-A parameter that is ``None`` was not set by the caller and is not sent: the vendor's default wins.
+A parameter that is ``None`` was not set by the caller and is not sent: the vendor's default applies.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ class CompletionRequest(LLMRequest, frozen=True, kw_only=True, tag="completion")
 
 
 class EmbeddingRequest(LLMRequest, frozen=True, kw_only=True, tag="embedding"):
-    """Texts that want vectors, one each, in order. ``input_type`` is a hint such as ``"search_document"`` or
+    """Texts that want embeddings, one each, in order. ``input_type`` is a hint such as ``"search_document"`` or
     ``"search_query"``.
     """
 
@@ -133,7 +133,7 @@ class EmbeddingRequest(LLMRequest, frozen=True, kw_only=True, tag="embedding"):
 
 
 class ImageRequest(LLMRequest, frozen=True, kw_only=True, tag="image_generation"):
-    """A description that wants pictures. ``size`` is ``"WxH"`` or ``"auto"``."""
+    """A description that wants images. ``size`` is ``"WxH"`` or ``"auto"``."""
 
     request_type: ClassVar[RequestType] = RequestType.IMAGE_GENERATION
 
@@ -168,8 +168,8 @@ AnyRequest: TypeAlias = ChatRequest | CompletionRequest | EmbeddingRequest | Ima
 
 
 def answer_type(request: AnyRequest, *, draws: bool) -> RequestType:
-    """The request type by which the size of the answer is judged. ``draws``: whether the model may answer a chat with
-    pictures.
+    """The request type by which the size of the response is judged. ``draws``: whether the model may answer a chat with
+    images.
     """
     draws = draws and isinstance(request, ChatRequest)
     return RequestType.IMAGE_GENERATION if draws else request.request_type

@@ -1,4 +1,4 @@
-"""What was answered: usage, finish reason, the folded response."""
+"""A complete response, its usage and its finish reason."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens. ``input_tokens`` and ``output_tokens`` are totals: cached, cache-written and reasoning tokens are
     inside them.
 
-    ``image_tokens`` are those of the output that are pictures, ``image_input_tokens`` those of the input, which some
+    ``image_tokens`` are those of the output that are images, ``image_input_tokens`` those of the input, which some
     vendors price apart; ``long_cache_write_tokens`` those written to be cached for longer than usual (an hour at
     Anthropic, twelve at OpenAI). ``web_searches`` are the vendor's own, which cost apart. ``services`` are the ways of
     service that the vendor says it used and prices otherwise, in its words.
@@ -83,12 +83,12 @@ def new_response_id() -> str:
 
 
 class LLMResponse(msgspec.Struct, frozen=True, kw_only=True):
-    """One whole answer, or with ``finish_reason`` ``None`` what there was of it when it broke.
+    """One complete response; with ``finish_reason`` ``None``, the part received before it broke off.
 
     ``content`` is the text alone; ``output`` has every part in order. ``provider`` is the one that answered,
     ``model`` the model it says it used, ``upstream_id`` the vendor's id. ``cost`` is in US dollars, ``None`` where
-    the price is unknown. ``timestamp`` is seconds since the epoch at the end of the answer; ``processing_time_ms``
-    comes from the monotonic clock. ``decision`` records how the answer came to be: candidates, attempts, cache. Where
+    the price is unknown. ``timestamp`` is seconds since the epoch at the end of the response; ``processing_time_ms``
+    comes from the monotonic clock. ``decision`` records how the response came to be: candidates, attempts, cache. Where
     several models were asked, ``usage`` and ``cost`` are those of all of them together.
     """
 
@@ -111,11 +111,11 @@ class LLMResponse(msgspec.Struct, frozen=True, kw_only=True):
     extra: dict[str, dict[str, JsonObject]] = msgspec.field(default_factory=dict)
     """Fields that only one dialect knows, by dialect and where they stood: see `llm_protocol.extra_fields`."""
     members: tuple[LLMResponse, ...] = ()
-    """The answers this one was made of, where several models were asked."""
+    """The members' responses, if an ensemble produced this one."""
 
     @property
     def message(self) -> Message:
-        """The answer as a turn of the conversation, for the next request: tool calls, reasoning and signatures too."""
+        """The response as a message of the next request, with tool calls, reasoning and signatures."""
         extra = {dialect: fields["message"] for dialect, fields in self.extra.items() if "message" in fields}
         return Message("assistant", self.output, extra=extra or None)
 
@@ -136,5 +136,5 @@ class LLMResponse(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def images(self) -> tuple[Image, ...]:
-        """The pictures."""
+        """The images."""
         return tuple(part for part in self.output if isinstance(part, Image))

@@ -1,4 +1,4 @@
-"""How an answer came to be, as the ``llm_runtime`` object that goes with it on a wire that has room for one."""
+"""The ``llm_runtime`` object of a response: which provider, at what cost, and why."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def is_wanted(inbound: Inbound) -> bool:
 
 
 def runtime_fields(body: bytes, response: LLMResponse | None, *, wanted: bool) -> bytes:
-    """``body``, a JSON object, and in it how the answer came to be, if that is ``wanted``."""
+    """``body``, a JSON object, and in it how the response came to be, if that is ``wanted``."""
     if not wanted or response is None:
         return body
     return b'%b,"llm_runtime":%b}' % (body[:-1], encode_json(runtime_object(response)))
@@ -49,7 +49,7 @@ def runtime_object(response: LLMResponse, *, answers: bool = False) -> JsonObjec
 
 
 def _members(response: LLMResponse, *, answers: bool) -> JsonObject:
-    """What is told of each member, with its answer where that is part of this one."""
+    """What is told of each member, with its response where that is part of this one."""
     runtime_fields: list[JsonObject] = response.decision.get("members", [])
     texts = {member.request_id: member.content for member in response.members if answers}
     said = [

@@ -1,4 +1,4 @@
-"""A text that grows by small pieces and is wanted whole at its end."""
+"""Collect a text that arrives in small pieces and is needed whole at the end."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ _ROWS = (
                 r"gpt-3\.5-turbo",
                 r"o\d(-mini)?",
             ),
-            # One model for good: the vectors of two cannot be compared.
+            # One model for good: the embeddings of two cannot be compared.
             _EMBEDDING: (
                 r"text-embedding-3-small",
                 r"text-embedding-3-large",

@@ -42,7 +42,7 @@ def test_what_no_wire_knows_is_found() -> None:
     }
     assert dict(differences(odd)) == {
         "openai images parameter partial_images": (
-            "refused: pictures are not streamed here; leave stream and partial_images out"
+            "refused: images are not streamed; leave stream and partial_images out"
         ),
         "openai model zzz-1": "no table knows it",
         "anthropic stop_reason tired": "no table knows it",

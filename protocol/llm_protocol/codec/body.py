@@ -1,6 +1,6 @@
-"""A client's JSON body, read field by field: each reader says what would have been right.
+"""Read a client's JSON body field by field. Each reader names the field at fault and says what would be right.
 
-What was never read is unknown to us and travels on: ask for `Body.rest` last.
+Fields that are never read belong to the vendor and are forwarded. Call `Body.rest` last: it returns them.
 """
 
 from __future__ import annotations

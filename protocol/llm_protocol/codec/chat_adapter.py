@@ -1,7 +1,7 @@
-"""Completion and code requests said as chat, for vendors that have chat only.
+"""Send completion and code requests as chat requests, to vendors that only have chat.
 
-It sits above the dialects: a dialect encodes the types it has, and `spoken` makes one of those of what was asked. The
-answer to a code request comes through a `CodeFenceStripper`, since models put fences around code in spite of orders.
+A dialect encodes the request types that its vendor has; `spoken` converts a request to one of them. The response to a
+code request passes through a `CodeFenceStripper`, because models put fences around code even when told not to.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ _FILES = "Files that matter are in <file> elements; use what they define, and do
 
 
 def offered(types: frozenset[RequestType]) -> frozenset[RequestType]:
-    """What can be asked of a vendor that has ``types``: those, and what `spoken` makes of chat."""
+    """The request types that a vendor with ``types`` serves: those, and the ones that `spoken` converts to chat."""
     over_chat = {RequestType.COMPLETION, RequestType.CODE_GENERATION} if RequestType.CHAT in types else set()
     return types | over_chat
 
 
 def spoken(request: AnyRequest, types: Collection[RequestType]) -> AnyRequest:
-    """``request`` as a vendor that has ``types`` can be asked it: itself, or as chat. Raises `UnsupportedError`."""
+    """``request`` in a form that a vendor with ``types`` accepts: unchanged, or as chat. Raises `UnsupportedError`."""
     if request.request_type in types:
         return request
     if RequestType.CHAT in types:

@@ -1,8 +1,7 @@
-"""Citations in the forms of five wires, to and from `llm_protocol.content.Citation`.
+"""Convert citations between the formats of the five wires and `llm_protocol.content.Citation`.
 
-A client of the wire that an answer came over gets the provider's own form back, from ``extra``. These conversions are
-for clients of the others. What a provider sends may have any shape: what is not understood is left out, and nothing
-here raises.
+A client that uses the provider's own wire gets the provider's own format back, from ``extra``. These conversions serve
+clients of other wires. Providers may send any shape: what is not understood is left out, and nothing here raises.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""Taking the markdown fence off streamed code.
+"""Remove the Markdown fence around streamed code.
 
-When a text begins with a fence line (three or more backticks or tildes, and a language) that line is removed, and so is
-the fence line that ends the text. Fences in between stay, and so does every text that does not begin with one. What
-might be a fence is held back, at most `HOLD_LIMIT` characters, until it is one or is not; how the text was cut into
-deltas makes no difference.
+If a text begins with a fence line (three or more backticks or tildes, and a language), that line and the closing fence
+are removed. Fences in between stay, as does any text that does not begin with a fence. Text that might be a fence is
+held back, at most `HOLD_LIMIT` characters, until that is clear. How the text was split into deltas makes no difference.
 """
 
 from __future__ import annotations
@@ -75,13 +74,13 @@ class CodeFenceDecoder:
 
 @final
 class CodeFenceStripper:
-    """A filter over the events of one answer: every text item loses its fence, in its deltas and as a whole."""
+    """A filter over the events of one response: every text item loses its fence, in its deltas and as a whole."""
 
     def __init__(self) -> None:
         self._texts: dict[int, tuple[CodeFenceDecoder, TextBuffer]] = {}
 
     def feed(self, events: Iterable[Event]) -> list[Event]:
-        """The events, with what is certain of the texts. Held text comes out with the item's or the answer's end."""
+        """The events, with the text that is certain. Held text follows at the end of the item or the response."""
         out: list[Event] = []
         for event in events:
             match event:

@@ -1,7 +1,7 @@
-"""Reading an answer: what is the same on every wire.
+"""Decode a response: the part that is the same on every wire.
 
-An `AnswerDecoder` is what one dialect knows of how its words become events. A `BodyDecoder` feeds it: it cuts bytes
-into pieces, ends the answer at the first that is not understood, and lets nothing follow the end.
+An `AnswerDecoder` turns one wire's messages into events. A `BodyDecoder` feeds it: it splits the bytes into messages,
+ends the response at the first message that cannot be read, and lets nothing follow the end.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Protocol, final
 import msgspec
 
 from llm_protocol.codec.error_body import find_error
-from llm_protocol.codec.items import DELTA_OF, OpenItem
+from llm_protocol.codec.items import OpenItem
 from llm_protocol.codec.json import TooLarge, WireError, decode_json
 from llm_protocol.codec.sse import ServerSentEvent, SseDecoder
 from llm_protocol.codec.surrogates import HALF, PairJoiner
@@ -26,11 +26,11 @@ from llm_protocol.fold import item_events
 from llm_protocol.response import FinishReason
 
 CUTTING = frozenset((FinishReason.LENGTH, FinishReason.CONTENT_FILTER))
-"""Reasons for which an answer ends anywhere: a tool call that is not whole then is no mistake of the model."""
+"""Reasons for which a response ends anywhere: a tool call that is not whole then is no mistake of the model."""
 
 
 class AnswerDecoder(ABC):
-    """One answer on its way in. ``over`` is true once ``Finished`` or ``Failed`` is among the events."""
+    """Decodes one response. ``over`` is true once ``Finished`` or ``Failed`` is among the events."""
 
     def __init__(self) -> None:
         self.over = False
@@ -46,20 +46,18 @@ class AnswerDecoder(ABC):
 
     @abstractmethod
     def take_whole(self, body: bytes) -> None:
-        """Take a body that is the whole answer. Raises `WireError`."""
+        """Take a body that is the whole response. Raises `WireError`."""
 
     @abstractmethod
     def failure_in(self, body: Any) -> Failure:
-        """What a decoded body means that is an error instead of an answer."""
+        """The failure for a decoded body that is an error instead of a response."""
 
     @abstractmethod
     def end(self, stray: bytes) -> None:
-        """The body has ended before the answer was over; now it is. ``stray`` is what was in it and is no SSE. Raises
-        `WireError`.
-        """
+        """The body ended before the response did. ``stray`` is what was not SSE in it. Raises `WireError`."""
 
     def read_whole(self, body: bytes) -> None:
-        """Take a body that is a whole answer, or an error in its place, in whatever shape. Raises nothing."""
+        """Take a body that is a whole response, or an error in its place, in whatever shape. Raises nothing."""
         try:
             self.take_whole(body)
         except WireError as exc:
@@ -90,7 +88,7 @@ class AnswerDecoder(ABC):
     def _begin(
         self, kind: ItemKind, id_: str | None = None, name: str | None = None, extra: CallExtra | None = None
     ) -> int:
-        """Tell that an item has started; its index."""
+        """Report that an item has started. Returns its index."""
         if self._pending_calls is not None and kind not in ("tool_call", "opaque"):
             self._pending_calls.announce()  # items are told in the order in which they came
         index = self._items
@@ -99,20 +97,20 @@ class AnswerDecoder(ABC):
         return index
 
     def _add(self, item: OpenItem, text: str) -> None:
-        """Tell more of the text of ``item``."""
-        if text:  # as `OpenItem.delta` does, without the call: this is done for each token
+        """Report more text of ``item``."""
+        if text:
             item.pieces.append(text)
-            self._out.append(DELTA_OF[item.kind](item.index, text))
+            self._out.append(item.delta(item.index, text))
 
     def _end(self, item: OpenItem, part: Part) -> None:
-        """Tell that ``item`` is whole."""
+        """Report that ``item`` is complete."""
         self._out.append(ItemDone(index=item.index, part=part))
 
     def _tool_calls(self, prefix: str, dialect: str) -> ToolCalls:
-        """The accumulator of this answer's tool calls; ``prefix`` begins the ids of those that came without one, and
+        """The accumulator of this response's tool calls; ``prefix`` begins the ids of those that came without one, and
         their extra fields are those of ``dialect``.
         """
-        me = weakref.proxy(self)  # a circle would keep the answer's text until the collector comes by
+        me = weakref.proxy(self)  # a circle would keep the response's text until the collector comes by
         self._pending_calls = ToolCalls(
             prefix,
             dialect,
@@ -125,7 +123,7 @@ class AnswerDecoder(ABC):
         self._out.append(event)
 
     def _finished(self, reason: FinishReason, raw: str | None, *, has_calls: bool) -> None:
-        """End the answer. With tool calls the reason is that, whatever the vendor says; without, it cannot be.
+        """End the response. With tool calls the reason is TOOL_CALLS, whatever the vendor says; without, never.
 
         Raises `InvalidToolCall`.
         """
@@ -170,7 +168,7 @@ _SSE_LINES = (b"data:", b"event:", b"id:", b"retry:", b":")
 
 @final
 class BodyDecoder:
-    """The `StreamDecoder` of every answer that is streamed.
+    """The `StreamDecoder` of every response that is streamed.
 
     What a body is shows in its first byte, not in its label: servers answer a request for a stream with one JSON
     object, and the other way round (`read_whole`). Such an object is gathered and read at its end.
@@ -250,7 +248,7 @@ class BodyDecoder:
 
 
 def misread(why: object) -> Failed:
-    """The end of an answer that is not understood."""
+    """The end of a malformed response."""
     if isinstance(why, InvalidToolCall):
         return Failed(failure=Failure(kind=FailureKind.INVALID_TOOL_CALL, message=str(why)))
     if isinstance(why, TooLarge):
@@ -259,7 +257,7 @@ def misread(why: object) -> Failed:
 
 
 def read_whole(answer: AnswerDecoder, body: bytes, ignored: set[str] | None = None) -> list[Event]:
-    """The events of an answer that came in one piece; the last one is ``Finished`` or ``Failed``. To ``ignored`` are
+    """The events of a response that came in one piece; the last one is ``Finished`` or ``Failed``. To ``ignored`` are
     added the names of fields that were left out.
     """
     if body.lstrip(BLANK).startswith(_SSE_LINES):

@@ -1,8 +1,8 @@
-"""Errors in any shape: where in a JSON body the error is, whatever its server calls the fields.
+"""Find the error in a JSON body, whatever the server calls its fields.
 
-``{"error": {...}}`` and ``{"error": "..."}`` (OpenAI and most others), FastAPI's ``detail``, ``errors``, a bare
-``message``, ``code`` + ``msg``, ``error_code`` + ``error_msg``, ``base_resp``; with an error status, with 200, and
-inside a stream.
+Known forms: ``{"error": {...}}`` and ``{"error": "..."}`` (OpenAI and most others), FastAPI's ``detail``, ``errors``, a
+bare ``message``, ``code`` + ``msg``, ``error_code`` + ``error_msg``, ``base_resp``. They arrive with an error status,
+with status 200, and inside a stream.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from llm_protocol.content import JsonObject
 _MESSAGES = ("message", "msg", "error_msg", "error_message", "status_msg", "detail", "title")
 _CODES = ("code", "error_code", "status_code", "status")
 _ANSWERS = frozenset(("choices", "candidates", "content", "output", "data", "embeddings", "message", "text"))
-"""Fields that only an answer has; a ``message`` that is a text is an error's."""
+"""Fields that only a response has; a ``message`` that is a text is an error's."""
 
 
 def find_error(body: Any) -> JsonObject | None:
     """The error object in a decoded body, with ``message`` and ``code`` under these names; ``None`` if it has none.
 
-    A body with an answer in it is no error because of an empty or null ``error`` beside it.
+    A response with an empty or null ``error`` beside it is not an error.
     """
     if isinstance(body, list):  # one compatible server wraps its errors in a list
         body = body[0] if body else None

@@ -1,4 +1,4 @@
-"""The fields of request bodies: what a wire can say of `Parameters`, what ``extra`` may add, what nobody may send.
+"""Check the fields of request bodies: supported parameters, vendor fields in ``extra``, fields that are never allowed.
 
 Client sides use `check_parameters` and `add_extra`; server sides use `typed` and `leftovers`.
 """
@@ -33,7 +33,7 @@ _SCALARS = frozenset((str, int, float, bool, type(None)))
 
 
 def unsupported(param: str, message: str) -> UnsupportedError:
-    """The error for a field that this vendor cannot be asked."""
+    """The error for a field that this vendor does not support."""
     return UnsupportedError(Failure(kind=FailureKind.UNSUPPORTED, message=message, param=param))
 
 
@@ -104,7 +104,7 @@ def check_parameters(parameters: Parameters, known: Collection[str], who: str) -
         return
     for name in _NAMES:
         if name not in known and getattr(parameters, name) not in (None, ()):
-            raise unsupported(name, f"{who} has no parameter like {name}; leave it out or set lenient")
+            raise unsupported(name, f"{who} does not support {name}; leave it out or set lenient")
 
 
 def add_extra(body: JsonObject, parameters: Parameters, dialect: str) -> None:

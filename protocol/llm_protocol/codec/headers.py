@@ -1,4 +1,4 @@
-"""Header fields: numbers, and how long to wait; ``None`` where they do not say."""
+"""Parse header fields: numbers and waiting times; ``None`` if a field is missing or malformed."""
 
 from __future__ import annotations
 

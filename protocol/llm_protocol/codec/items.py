@@ -1,7 +1,7 @@
-"""An item of a response while it streams: a text that grows, and the part that it is in the end.
+"""An item of a response while it streams: the text so far, and the part it becomes.
 
-Every decoder of a stream, and the fold of events, keeps what it has of an item in an `OpenItem`. Wires that know more
-of an item derive from it. Tool calls arrive in more ways than texts: see `codec.tool_calls`.
+Every stream decoder, and the fold of events, keeps its state of an item in an `OpenItem`. Wires that track more derive
+from it. Tool calls arrive in more ways than text does: see `codec.tool_calls`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ DELTA_OF: dict[ItemKind, type[Delta]] = {
 class OpenItem:
     """An item that has started. ``index`` is its place among the response's items, from 0."""
 
-    __slots__ = ("id", "index", "kind", "name", "pieces")
+    __slots__ = ("delta", "id", "index", "kind", "name", "pieces")
 
     def __init__(self, index: int, kind: ItemKind, id_: str | None = None, name: str | None = None) -> None:
         self.index = index
@@ -30,11 +30,7 @@ class OpenItem:
         self.id = id_
         self.name = name
         self.pieces = TextBuffer()
-
-    def delta(self, text: str) -> Delta:
-        """Take more of the text into account; the event that tells it. The kind must be one of `DELTA_OF`."""
-        self.pieces.append(text)
-        return DELTA_OF[self.kind](self.index, text)
+        self.delta: type[Delta] = DELTA_OF.get(kind, TextDelta)
 
     def part(self, *, dialect: str | None = None) -> Part:
         """What there is of the item, as a part. ``dialect`` is whose reasoning it is."""
@@ -52,7 +48,7 @@ class OpenItem:
                 raise AssertionError(f"an item of kind {self.kind} has no text to make a part of")
 
     def readable_part(self) -> Part | None:
-        """The text as far as it came, where it was cut. Half a tool call or picture is nothing to act on: ``None``."""
+        """The text as far as it came, where it was cut. Half a tool call or image is nothing to act on: ``None``."""
         return self.part() if self.kind in ("text", "reasoning", "refusal") and self.pieces.text() else None
 
 

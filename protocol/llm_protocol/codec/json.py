@@ -1,4 +1,4 @@
-"""A peer's JSON: understood, or refused with one error, `WireError`, however odd the input."""
+"""Decode a peer's JSON, or raise one exception, `WireError`, however malformed the input is."""
 
 from __future__ import annotations
 

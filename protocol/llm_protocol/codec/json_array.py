@@ -1,4 +1,4 @@
-"""A JSON array of objects, read and written piece by piece."""
+"""Read and write a JSON array of objects, one object at a time."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class JsonArrayDecoder:
 
 
 class JsonArrayEncoder:
-    """Makes one array of the frames of an answer. Its pieces, joined, are JSON; say `end` after the last frame."""
+    """Makes one array of the frames of a response. Its pieces, joined, are JSON; say `end` after the last frame."""
 
     def __init__(self) -> None:
         self._begun = False

@@ -1,8 +1,8 @@
-"""How much JSON is decoded: the number of values, keys and containers, the depth, and the length of numbers.
+"""Limit the cost of decoding JSON: the number of values, keys and containers, the depth, the length of numbers.
 
-Bytes alone do not bound the cost. A megabyte of base64 is decoded in half a millisecond, a megabyte of empty lists in
-a hundred, and a number like 1e-300 takes as long as six kilobytes of text. The check is made of calls into C over
-slices of the text, so none of its steps is long: see docs/decisions/0007-large-json.md for what was measured.
+A limit on bytes alone is not enough. A megabyte of base64 is decoded in half a millisecond, a megabyte of empty lists
+in a hundred, and a number like 1e-300 takes as long as six kilobytes of text. The check consists of calls into C over
+slices of the text, so no step takes long: docs/decisions/0007-large-json.md has the measurements.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ SLICE_BYTES = 256 * 1024
 
 
 class WireError(ValueError):
-    """A peer's bytes could not be understood. The text says why and where, and holds none of the bytes."""
+    """A peer's bytes could not be decoded. The message says why and where, and contains none of the bytes."""
 
 
 class TooLarge(WireError):  # noqa: N818  (it says what is wrong, as its base does)

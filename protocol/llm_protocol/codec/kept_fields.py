@@ -1,8 +1,8 @@
-"""Fields of an answer that only its own wire knows: how they are kept on the way in, and come back on the way out.
+"""Keep the fields of a response that only its own wire knows, and return them to clients of that wire.
 
-One mechanism for all wires. A decoder keeps the rest of each object that it reads, by the place where it stood, and
-tells it in `FieldsAdded`; the encoder of the same wire puts it back beside what it writes itself, which wins. Other
-wires pass over it. How pieces are put together is in `llm_protocol.extra_fields`.
+All wires use this one mechanism. A decoder keeps the unread fields of each object, by the place of the object, and
+reports them in `FieldsAdded`. The encoder of the same wire adds them to what it writes; its own fields win. Other wires
+ignore them. `llm_protocol.extra_fields` joins fields that arrive in pieces.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def shape_of(*names: str, **inner: tuple[str, ...]) -> Shape:
 
 @final
 class KeptFields:
-    """What a decoder has kept of one answer. What says the same again is told once."""
+    """What a decoder has kept of one response. What says the same again is told once."""
 
     __slots__ = ("_dialect", "_kept", "_new")
 

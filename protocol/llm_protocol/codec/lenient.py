@@ -1,7 +1,7 @@
-"""A second look at JSON that does not fit a shape: what can be read is read, and what is not needed is left out.
+"""Decode JSON that does not fit the expected types: keep what can be read, leave out what is not needed.
 
-Servers send numbers as texts, ids as numbers, and objects where others send texts. A field that an answer does not
-need (usage, ids, dates) must not cost the answer; one that holds its content must not be lost without a word.
+Servers send numbers as strings, ids as numbers, and objects where others send strings. A field that the response does
+not need (usage, ids, dates) must not cost the response. A field that holds content must not be lost silently.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Pictures on the wire: base64 and data URIs, read and written."""
+"""Read and write images on the wire: base64 and data URIs."""
 
 from __future__ import annotations
 
@@ -71,14 +71,14 @@ def base64_text(data: bytes) -> str:
 
 
 def image_url(image: Image) -> str:
-    """The picture as a URL: its own, or a data URI."""
+    """The image as a URL: its own, or a data URI."""
     if image.url is not None:
         return image.url
     return data_uri(image.media_type or sniff_media_type(image.data or b""), image.data or b"")
 
 
 def image_from_url(url: str, detail: str | None = None) -> Image:
-    """The picture behind a URL, with its bytes where the URL carries them. Raises `WireError`."""
+    """The image behind a URL, with its bytes where the URL carries them. Raises `WireError`."""
     if not url.startswith("data:"):
         return Image(url=url, detail=detail)
     media_type, data = parse_data_uri(url)
@@ -94,5 +94,5 @@ _MAGIC = (
 
 
 def sniff_media_type(data: bytes) -> str:
-    """The media type that the first bytes of a picture tell; PNG if they tell nothing."""
+    """The media type of an image by its first bytes; PNG if they are unknown."""
     return next((kind for magic, kind in _MAGIC if data.startswith(magic)), "image/png")

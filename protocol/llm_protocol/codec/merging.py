@@ -1,9 +1,8 @@
-"""Joining deltas that have piled up.
+"""Join deltas that have piled up.
 
-A reader that is slower than the model finds many small deltas waiting. Sent one by one they cost a frame each;
-joined they cost one. Every encoder uses this, so that a slow reader is served in the same way on every wire. The run
-log uses it too: what lies far behind is kept joined, with the length of each piece, so that a reader can still go on
-from the middle.
+A reader that is slower than the model finds many small deltas waiting. Sent one by one, each costs a frame; joined,
+they cost one. Every encoder uses this, so a slow reader is treated the same on every wire. The run log uses it too: it
+keeps old deltas joined, with the length of each, so that a reader can still resume between them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A vendor's model list, read: the same on every wire but for the names of its fields.
+"""Read a vendor's model list. Wires differ only in the names of the fields.
 
-A field that is missing, or of another type than the vendor documents, is left out. An entry without a name is passed
-over, unless none has one. So a list with something new in it still says what it can.
+A field that is missing or has an unexpected type is left out. An entry without a name is skipped, unless no entry has
+one. A list with something new in it therefore remains usable.
 """
 
 from __future__ import annotations

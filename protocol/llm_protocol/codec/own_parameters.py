@@ -1,8 +1,8 @@
-"""Parameters that stand in ``extra`` under a wire's own name for one of ours.
+"""Parameters that a client sent in ``extra``, under its wire's own name for one of ours.
 
-Said twice, a parameter could reach the vendor twice: two caps for the answer, or a ``top_p`` under an API version that
-refuses it. So what ``extra`` says becomes the parameter itself before the request is adapted and encoded, and where the
-parameter is set, it wins.
+Sent twice, a parameter could reach the vendor twice: two output limits, or a ``top_p`` under an API version that
+refuses it. The value in ``extra`` therefore becomes the parameter itself before the request is adapted and encoded. If
+the parameter is set as well, it wins.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What the client sides of all wires share when they write a request.
+"""What the client sides of all wires share when they encode a request.
 
-``dialect`` is the wire's name, the key of its fields in ``extra``. ``vendor`` is how messages call who gets the
-request. The parameters' side is in `codec.fields`.
+``dialect`` is the name of the wire, the key of its fields in ``extra``. ``vendor`` is the recipient's name in messages.
+`codec.fields` checks the parameters.
 """
 
 from __future__ import annotations

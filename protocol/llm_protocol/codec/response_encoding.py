@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from llm_protocol.codec.items import DELTA_OF, kind_of, text_of
 from llm_protocol.codec.merging import merged
@@ -48,6 +48,8 @@ class StreamEncoder(ABC):
         self._streamed: set[int] = set()
         """The items whose text went out in deltas."""
         self._frames: list[Frame] = []
+        self._unmerged: Callable[[Iterable[Event]], Iterator[tuple[Event, int]]] | None = None
+        """What gives the events, and how many deltas each stands for, where deltas must not be joined freely."""
 
     def start(self) -> list[Frame]:
         """What is sent before the provider sent anything: nothing, so that an error can still be an HTTP error."""
@@ -55,7 +57,7 @@ class StreamEncoder(ABC):
 
     def encode(self, events: Iterable[Event]) -> list[Frame]:
         """The frames for the next events."""
-        for event, count in self._merged(events):
+        for event, count in (self._unmerged or merged)(events):
             if isinstance(event, DELTAS):
                 self._streamed.add(event.index)
                 self._delta(event, count)
@@ -63,10 +65,6 @@ class StreamEncoder(ABC):
                 self._take(event, count)
         frames, self._frames = self._frames, []
         return frames
-
-    def _merged(self, events: Iterable[Event]) -> Iterator[tuple[Event, int]]:
-        """The events, each with how many it stands for."""
-        return merged(events)
 
     def _take(self, event: Event, count: int) -> None:
         match event:

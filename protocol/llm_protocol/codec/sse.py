@@ -1,10 +1,10 @@
-"""Server-sent events: a decoder that any split of the bytes leaves unimpressed, and the encoder.
+"""Decode and encode server-sent events. The decoder gives the same events for any split of the bytes.
 
-The decoder follows the WHATWG rules: lines end in LF, CR or CRLF, and in nothing else (U+2028 and its like are text);
-a leading BOM is dropped; several ``data:`` lines of one event are joined by LF; comments, ``id:``, ``retry:`` are
-ignored. Two things it does beyond: an event whose last line is whole is handed out at the end of the body even without
-its blank line, because some servers leave that away; and what is no SSE at all is kept, a little of it, in `stray`:
-an error in plain JSON or HTML where a stream was promised.
+The decoder follows the WHATWG rules. Lines end in LF, CR or CRLF and in nothing else (U+2028 and the like are text). A
+leading BOM is dropped. Several ``data:`` lines of one event are joined by LF. Comments, ``id:`` and ``retry:`` are
+ignored. It goes further in two ways. At the end of the body, an event whose last line is complete is emitted even
+without its blank line, because some servers leave that out. And the beginning of a body that is not SSE is kept in
+`stray`: an error in plain JSON or HTML where a stream was promised.
 
 Bytes that are not UTF-8 become U+FFFD.
 """
@@ -90,7 +90,7 @@ class SseDecoder:
         return found
 
     def end(self) -> list[ServerSentEvent]:
-        """The body has ended: the event whose last line was whole, if any. A line cut in the middle is dropped."""
+        """The body has ended. Returns the event whose last line is complete, if any; a partial line is dropped."""
         if self._tail:
             line = bytes(self._tail).removeprefix(_BOM if self._first_line else b"")
             self._tail.clear()

@@ -1,4 +1,4 @@
-"""Durations and moments, as vendors write them; ``None`` for what is neither, however odd."""
+"""Parse durations and times as vendors write them; ``None`` for anything else."""
 
 from __future__ import annotations
 

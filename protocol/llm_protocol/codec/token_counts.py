@@ -1,4 +1,4 @@
-"""Asking a vendor how many tokens a request has: the body of the ordinary request with what is counted of it."""
+"""Ask a vendor how many tokens a request has: the ordinary request body, reduced to what is counted."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Tool calls while they stream: which piece belongs to which call, and what the arguments are in the end.
+"""Assemble streamed tool calls: which piece belongs to which call, and what the arguments are.
 
-One accumulator serves every wire. Pieces are joined by index, else by id, else by order. Real servers leave out any
-of these, send ids or names again, and repeat arguments, in full or from the start each time; what they do is told
-apart here and nowhere else. A call whose arguments are not one JSON value ends the answer with `InvalidToolCall`:
-two texts glued together never pass for arguments.
+One accumulator serves every wire. Pieces are joined by index, else by id, else by order. Real servers leave out any of
+these, send ids or names again, and repeat arguments, in full or from the start each time. All of that is handled here
+and nowhere else. A call whose arguments are not one JSON value ends the response with `InvalidToolCall`: two texts
+glued together are never taken for arguments.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def checked_call(call: ToolCall) -> ToolCall:
 
 
 class CallPiece(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What one event says of one call. Empty texts say nothing, whatever the wire uses for that.
+    """What one event contains of one call. Empty strings mean nothing.
 
     ``is_alone`` is false for a piece that came together with other calls' pieces, in one list.
     """
@@ -121,7 +121,7 @@ class PendingCall:
         self._pending += text
 
     def tellable(self) -> str:
-        """The text that can be told to followers now; it will not be asked for again."""
+        """The text that followers can be sent now. It is returned once."""
         text = self._pending
         if self.custom or not text:
             return ""
@@ -143,7 +143,7 @@ class PendingCall:
         return again if again is not None and is_json(again) else None
 
     def finish(self) -> tuple[str, str]:
-        """The whole arguments, and the part of them that is not told yet. Raises `InvalidToolCall`."""
+        """The whole arguments, and the part of them that was not reported yet. Raises `InvalidToolCall`."""
         whole = self._final()
         if whole is None:
             raise InvalidToolCall("the arguments of a tool call are not one JSON value")
@@ -163,7 +163,7 @@ PartOfCall: TypeAlias = Callable[[PendingCall, str], ToolCall | Opaque]
 
 @final
 class ToolCalls:
-    """The calls of one answer, in order.
+    """The calls of one response, in order.
 
     ``begin`` starts an item and returns its index; ``tell`` takes an event. ``prefix`` begins the ids of calls that
     came without one.
@@ -189,7 +189,7 @@ class ToolCalls:
     def add(
         self, piece: CallPiece, *, custom: bool = False, signature: str | None = None, extra: JsonObject | None = None
     ) -> PendingCall:
-        """Take a piece into account, and tell followers what can be told of its call by now; that call."""
+        """Take a piece into account and tell followers what is certain of its call by now. Returns that call."""
         call = self._find(piece) or self._make(piece, custom=custom)
         if call.is_done:
             return call  # a repetition of what was told whole
@@ -252,9 +252,9 @@ class ToolCalls:
     def close(self, part: PartOfCall, *, cut: bool, drop_last: bool = False) -> None:
         """End all calls. ``part`` makes the whole part of a call from it and its arguments.
 
-        ``cut``: the answer hit a length limit. Then calls that are not whole are left out: half a call is never
+        ``cut``: the response hit a length limit. Then calls that are not whole are left out: half a call is never
         handed over as one. Else they raise `InvalidToolCall`. ``drop_last``: on this wire a call that was cut looks
-        whole, so the last one is left out of a cut answer.
+        whole, so the last one is left out of a cut response.
         """
         for call in self.made:
             is_doubtful = drop_last and call is self.made[-1]
@@ -262,7 +262,7 @@ class ToolCalls:
                 self.end(call, part)
 
     def end(self, call: PendingCall, part: PartOfCall) -> None:
-        """End one call, on a wire that says when it is whole. Raises `InvalidToolCall`."""
+        """End one call, on a wire that marks the end of calls. Raises `InvalidToolCall`."""
         if call.is_done:
             return
         if not call.name:

@@ -1,8 +1,7 @@
-"""Embeddings in JSON: read and written one by one, so that no step is long however many there are.
+"""Read and write embeddings in JSON one by one, so that no step takes long however many there are.
 
-An answer of 60 MB of numbers would hold the interpreter for a fifth of a second in one call of the decoder, and as
-long again when it is written for the client. The shapes of answers therefore have vectors as ``msgspec.Raw``, which
-the decoder only passes over.
+One call of the decoder for a 60 MB response would block the event loop for a fifth of a second, and encoding it for the
+client would block as long again. Embeddings are therefore declared as ``msgspec.Raw``, which the decoder skips.
 """
 
 from __future__ import annotations
@@ -18,14 +17,14 @@ from llm_protocol.content import JsonObject
 from llm_protocol.embedding import Embedding
 
 MAX_NUMBERS = 16_000_000
-"""Numbers of all embeddings of an answer: more than 64 MB of base64 have. OpenAI's largest answer, 2,048 times 3,072,
+"""Numbers of all embeddings of a response: more than 64 MB of base64 have. OpenAI's largest answer, 2,048 times 3,072,
 has six million."""
 
 VECTOR_LIMITS = LIMITS._replace(values=MAX_NUMBERS)
-"""What the JSON of such an answer may have."""
+"""What the JSON of such a response may have."""
 
 MAX_DIMENSIONS = 100_000
-"""Numbers of one vector."""
+"""Numbers of one embedding."""
 
 _LONGEST = MAX_DIMENSIONS * 4 * 4 // 3 + 6
 """Bytes of its base64, with quotes."""
@@ -35,7 +34,7 @@ _ENCODER = msgspec.json.Encoder()
 
 
 def embedding_of(raw: msgspec.Raw) -> Embedding:
-    """An embedding as it stands in an answer: numbers, or base64 of little-endian float32. Raises `WireError`."""
+    """An embedding as it stands in a response: numbers, or base64 of little-endian float32. Raises `WireError`."""
     text = memoryview(raw)
     if text[0] != ord('"'):
         numbers = bytes(text)

@@ -1,4 +1,4 @@
-"""Answers that are never streamed: vectors, and on some wires pictures."""
+"""Responses that are never streamed: embeddings, and images on some wires."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from llm_protocol.response import FinishReason, Usage
 
 @final
 class WholeBody:
-    """Gathers the body, at most ``max_bytes``, and reads it at its end. Half a body is told as ``truncated`` or
-    ``protocol``, as its dialect sees it.
+    """Collects the body, at most ``max_bytes``, and decodes it at its end. Half a body fails as ``truncated`` or
+    ``protocol``, as the dialect decides.
     """
 
     def __init__(self, dialect: ClientDialect, request: AnyRequest, *, max_bytes: int = MAX_BODY_BYTES) -> None:
@@ -29,7 +29,7 @@ class WholeBody:
 
     @property
     def is_whole(self) -> bool:
-        """Always: nothing of it is told before its end."""
+        """Always: nothing is reported before the end."""
         return True
 
     @property
@@ -49,7 +49,7 @@ class WholeBody:
         return []
 
     def end(self) -> list[Event]:
-        """All events of the answer."""
+        """All events of the response."""
         if self._over:
             return []
         self._over = True
@@ -59,11 +59,11 @@ class WholeBody:
 def embedded(
     request: EmbeddingRequest, vectors: tuple[Embedding, ...], *, started: Started, usage: Usage | None
 ) -> list[Event]:
-    """The events of vectors, one for each text and in their order. Any other number of them is no answer."""
+    """The events of embeddings, one for each text and in order. Any other number of embeddings is an error."""
     found = sum(map(bool, vectors))
     if not found == len(vectors) == len(request.inputs):
-        return [misread(f"{len(request.inputs)} texts were sent, {found} vectors came back")]
+        return [misread(f"{len(request.inputs)} texts were sent, {found} embeddings came back")]
     if sum(map(len, vectors)) > MAX_NUMBERS:
-        return [misread(TooLarge(f"its vectors have more than {MAX_NUMBERS} numbers"))]
+        return [misread(TooLarge(f"its embeddings have more than {MAX_NUMBERS} numbers"))]
     told = () if usage is None else (UsageReported(usage),)
     return [started, Embedded(vectors), *told, Finished(reason=FinishReason.STOP)]

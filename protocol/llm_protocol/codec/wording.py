@@ -1,4 +1,4 @@
-"""What msgspec says of a value that does not fit, in words for people: what is wrong, and what would be right."""
+"""Rephrase msgspec's validation errors for people: what is wrong, and what would be right."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Anthropic's Messages API, in both directions."""
+"""Anthropic's Messages API, both sides."""
 
 from llm_protocol.wires.anthropic.client import Anthropic
 from llm_protocol.wires.anthropic.server import AnthropicServer

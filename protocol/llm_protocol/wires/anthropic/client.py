@@ -1,4 +1,4 @@
-"""Anthropic's Messages API, as its client."""
+"""The client side of Anthropic's Messages API."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Anthropic:
         return encode_chat(request, self.rules.of(request.model), stream=stream)
 
     def stream_decoder(self, request: AnyRequest) -> BodyDecoder:  # noqa: ARG002
-        """A decoder for a streamed answer."""
+        """A decoder for a streamed response."""
         return BodyDecoder(AnthropicDecoder())
 
     def decode_response(
@@ -54,7 +54,7 @@ class Anthropic:
         response: WireResponse,
         ignored: set[str] | None = None,
     ) -> list[Event]:
-        """The events of a whole answer."""
+        """The events of a whole response."""
         return read_whole(AnthropicDecoder(), response.body, ignored)
 
     def count_request(self, request: AnyRequest) -> WireRequest:
@@ -68,11 +68,11 @@ class Anthropic:
         return decoded_count(body, "input_tokens")
 
     def decode_error(self, response: WireResponse) -> Failure:
-        """What a non-2xx answer means."""
+        """The failure for a response with an error status."""
         return errors.decode_error(response)
 
     def rate_limits(self, headers: Headers) -> RateLimits | None:
-        """What the headers say is left."""
+        """The limits that the headers report."""
         return errors.rate_limits(headers)
 
     def models_request(self, page: str | None) -> WireRequest:
@@ -102,7 +102,7 @@ _SAMPLING = ("temperature", "top_p", "top_k")
 
 DEFAULT_MAX_TOKENS = 16_384
 """Sent as ``max_tokens`` (at most the model's own limit) when the caller set none, because the vendor demands the
-field. Below what the vendor answers without streaming, above nearly every answer; a thinking budget comes on top.
+field. Below what the vendor answers without streaming, above nearly every response; a thinking budget comes on top.
 """
 
 _COUNTED = ("model", "messages", "system", "tools", "tool_choice", "thinking")
@@ -112,7 +112,7 @@ MIN_THINKING_BUDGET = 1_024
 
 
 def encode_chat(request: ChatRequest, rule: ModelRule, *, stream: bool) -> WireRequest:
-    """The HTTP request. Raises `UnsupportedError` naming what Anthropic, or the model, cannot be told."""
+    """The HTTP request. Raises `UnsupportedError` naming what Anthropic, or the model, does not support."""
     parameters = request.parameters
     asked = _Asked(parameters, rule)
     own = parameters.extra.get(NAME, {})
@@ -360,14 +360,14 @@ _ROLES = {"user": "user", "tool": "user", "assistant": "assistant", "system": "s
 
 
 def _is_begun(turn: JsonObject) -> bool:
-    """Whether a last turn is the beginning of an answer. One with the vendor's own tools in it is a turn to resume."""
+    """Whether a last turn is the beginning of a response. One with the vendor's own tools in it is a turn to resume."""
     content = turn["content"]
     is_text = isinstance(content, str) or all(block.get("type") == "text" for block in content)
     return turn["role"] == "assistant" and is_text
 
 
 def _trim_prefill(turns: list[JsonObject]) -> None:
-    """The vendor refuses a beginning of the answer that ends in white space."""
+    """The vendor refuses a beginning of the response that ends in white space."""
     if turns and turns[-1]["role"] == "assistant":
         last = turns[-1]["content"][-1]
         if last.get("type") == "text":

@@ -1,10 +1,10 @@
-"""Content blocks: the parts of a message on Anthropic's wire, to and from canonical parts.
+"""Encode and decode content blocks, the parts of a message on Anthropic's wire.
 
-A block of a kind that is not known here becomes an `Opaque` part and goes back unchanged. Fields of a known block that
-are not known here (cache marks, citations, a tool call's caller) travel in the part's ``extra``.
+A block of an unknown type becomes an `Opaque` part and is sent back unchanged. Unknown fields of a known block (cache
+marks, citations, the caller of a tool) are kept in the part's ``extra``.
 
-Reasoning that another vendor made cannot be shown to Claude, but it must survive a client that speaks this wire and
-sends everything back with its next turn: `seal` packs it into the one token such clients keep, the signature.
+Claude cannot read another vendor's reasoning, but a client of this wire must be able to return it with its next turn.
+Clients keep one token, the signature: `seal` packs the reasoning into it.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def _image_source(image: Image, where: str) -> JsonObject:
         try:
             image = image_from_url(image.url)
         except WireError as exc:
-            raise bad_request(where, f"{where}: the picture's URL is {exc}") from None
+            raise bad_request(where, f"{where}: the image's URL is {exc}") from None
     if image.url is not None:
         return {"type": "url", "url": image.url}
     media_type, data = image.media_type, image.data or b""
@@ -147,7 +147,7 @@ def decode_block(block: JsonObject) -> Part:
 
 
 def decode_answer_block(block: JsonObject) -> Part:
-    """As `decode_block`, for a block of an answer: a tool's result there is the vendor's own affair."""
+    """As `decode_block`, for a block of a response: a tool's result there is the vendor's own affair."""
     if block.get("type") == "tool_result":
         return Opaque(dialect=NAME, value=block)
     part = decode_block(block)

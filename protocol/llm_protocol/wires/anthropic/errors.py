@@ -1,7 +1,7 @@
-"""What Anthropic's errors mean, and failures as Anthropic would say them.
+"""Decode and encode errors of Anthropic's wire.
 
-The type of the error object decides, then its ``error_code``; the vendor also reports a prompt that is too long, an
-empty account and a refused output as plain ``invalid_request_error``, so there its sentences have to be read.
+The type of the error object decides, then its ``error_code``. The vendor reports a prompt that is too long, an empty
+account and refused output all as ``invalid_request_error``; for these the message text decides.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ _PARAM = re.compile(r"^`?([a-z_][\w.]{0,63})`?(?=:| is\b| are\b)")
 
 
 def failure_of(error: Any, *, status: int | None, headers: Headers = ()) -> Failure:
-    """The failure that an error object means; ``status`` is that of the answer, ``None`` in the middle of a stream."""
+    """The failure for an error object. ``status`` is the response's status, ``None`` inside a stream."""
     error = error if isinstance(error, dict) else {}
     type_, text = error.get("type"), error.get("message")
     text = text if isinstance(text, str) else None
@@ -90,7 +90,7 @@ def failure_of(error: Any, *, status: int | None, headers: Headers = ()) -> Fail
             text, f"Anthropic answered with status {status}" if status else "Anthropic gave an error"
         ),
         param=param[1] if param is not None and named else None,
-        # On a good answer the header means something else.
+        # On a good response the header means something else.
         retry_after=retry_after(headers) if status is not None and status >= 400 else None,
         upstream_status=status,
         upstream_code=code or type_,
@@ -125,7 +125,7 @@ def _kind(type_: str, code: str | None, text: str, status: int | None) -> Failur
 
 
 def decode_error(response: WireResponse) -> Failure:
-    """What a non-2xx answer means."""
+    """The failure for a response with an error status."""
     try:
         body = decode_json(response.body)
     except WireError:
@@ -151,7 +151,7 @@ def rate_limits(headers: Headers) -> RateLimits | None:
     return None if found == RateLimits() else msgspec.structs.replace(found, per_model=True)
 
 
-# ---------------------------------------------------------------- our failures, told
+# ---------------------------------------------------------------- encoding
 
 _TYPES = {
     400: "invalid_request_error",
@@ -168,7 +168,7 @@ _TYPES = {
 
 
 def error_object(failure: Failure) -> JsonObject:
-    """The body of an error answer, and the data of an ``error`` event."""
+    """The body of an error response, and the data of an ``error`` event."""
     rule = failure.rule
     error = {
         "type": _TYPES.get(rule.status, "invalid_request_error" if rule.status < 500 else "api_error"),

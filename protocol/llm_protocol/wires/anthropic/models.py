@@ -1,4 +1,4 @@
-"""The model list, both sides."""
+"""Decode and encode the model list."""
 
 from __future__ import annotations
 

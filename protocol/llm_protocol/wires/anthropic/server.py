@@ -1,4 +1,4 @@
-"""Anthropic's Messages API, as its server: for clients that speak it, and for fake vendors in tests."""
+"""The server side of Anthropic's Messages API."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ class AnthropicServer:
         return decode_chat(body)
 
     def response_encoder(self, inbound: Inbound, response_id: str) -> AnthropicEncoder:
-        """An encoder for one streamed answer."""
+        """An encoder for one streamed response."""
         return AnthropicEncoder(inbound, response_id)
 
     def encode_response(self, inbound: Inbound, response: LLMResponse) -> bytes:
-        """The body of a whole answer."""
+        """The body of a whole response."""
         return runtime_fields(encode_whole(response), response, wanted=is_wanted(inbound))
 
     def encode_error(self, failure: Failure) -> WireResponse:

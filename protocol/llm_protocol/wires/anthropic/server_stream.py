@@ -1,7 +1,7 @@
-"""An answer, told to a client of the Messages API: as a stream of frames, or whole.
+"""Encode a response for a client of the Messages API, streamed or whole.
 
-The wire has one block open at a time, while our items may interleave: those that start while another is open wait for
-their turn.
+The wire has one open block at a time, but our items may interleave. An item that starts while another is open waits for
+its turn.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _ItemEvent = ItemStarted | Delta | ItemDone
 
 @final
 class AnthropicEncoder(StreamEncoder):
-    """Encodes one streamed answer."""
+    """Encodes one streamed response."""
 
     def __init__(self, inbound: Inbound, response_id: str) -> None:
         super().__init__(inbound, response_id)
@@ -64,7 +64,7 @@ class AnthropicEncoder(StreamEncoder):
         self._in_block = False
         self._refusal = ""
         self._kept: dict[str, JsonObject] = {}
-        """What only this wire knows of the answer, by the place where it stood."""
+        """What only this wire knows of the response, by the place where it stood."""
         self._kept_told: JsonObject = {}
         """What of it was told in the opening."""
 
@@ -211,7 +211,7 @@ def _is_redacted(part: Part) -> bool:
 
 
 def encode_whole(response: LLMResponse) -> bytes:
-    """The body of a whole answer."""
+    """The body of a whole response."""
     blocks = (encode_answer_part(part) for part in response.output)
     content = [block for block in blocks if block is not None]
     kept = response.extra.get(NAME, {})
@@ -224,7 +224,7 @@ def encode_whole(response: LLMResponse) -> bytes:
 
 
 def encode_answer_part(part: Part) -> JsonObject | None:
-    """A part of an answer as a block, or ``None`` where this wire has none for it."""
+    """A part of a response as a block, or ``None`` where this wire has none for it."""
     match part:
         case Reasoning():
             own = encode_part(part, "output") if part.encrypted is not None else None
@@ -272,7 +272,7 @@ def _message(message_id: str, model: str, content: list[JsonObject], usage: Json
 
 
 def stop_fields(reason: FinishReason, raw: str | None, refusal: str, kept: JsonObject | None) -> JsonObject:
-    """Why the answer ended: Anthropic's own word where it was Anthropic that said it, with what is ``kept`` of its
+    """Why the response ended: Anthropic's own word where it was Anthropic that said it, with what is ``kept`` of its
     details.
     """
     word = raw if raw is not None and REASONS.get(raw) == reason else _STOP_REASONS[reason]

@@ -1,4 +1,4 @@
-"""What Anthropic's answers look like: the events of a stream, the words for why it ended, the way of counting."""
+"""The data of Anthropic's wire: stream events, stop reasons, usage."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class AnthropicStreamEvent(msgspec.Struct):
 
 
 def reason_of(stop_reason: str | None) -> FinishReason:
-    """Why an answer ended, from the vendor's word; one without a word is an ordinary stop."""
+    """Why a response ended, from the vendor's word; one without a word is an ordinary stop."""
     return REASONS.get(stop_reason, FinishReason.UNKNOWN) if stop_reason else FinishReason.STOP
 
 

@@ -1,10 +1,10 @@
-"""Anthropic's streamed answers as events.
+"""Decode Anthropic's responses, streamed or whole, into events.
 
 A stream is ``message_start``, then block after block (start, deltas, stop), ``message_delta`` with the stop reason and
-the usage, ``message_stop``. Only ``message_stop`` is evidence of a whole answer.
+the usage, ``message_stop``. Only ``message_stop`` proves that the response is complete.
 
-A tool call in which the answer hit its token limit looks whole on the wire (its block is closed, its input may even be
-valid JSON), so the last tool call is held back until the stop reason is known.
+If the token limit cuts a response inside a tool call, the call looks complete on the wire: its block is closed, and its
+input may even be valid JSON. The last tool call is therefore held back until the stop reason is known.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ _EVENT_NAMES = frozenset(
     )
 )
 _ESSENTIAL = frozenset(("type", "delta", "content_block", "message", "text", "partial_json", "thinking"))
-"""What an answer is made of; every other field may be of any type."""
+"""The fields that hold content. Any other field may have any type."""
 _CALL_FIELDS = frozenset(("type", "id", "name", "input"))
 _PIECE_FIELDS = {"text": "text", "thinking": "thinking"}
 
@@ -114,7 +114,7 @@ class _Block(OpenItem):
 
 @final
 class AnthropicDecoder(AnswerDecoder):
-    """One streamed answer."""
+    """One streamed response."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -299,7 +299,7 @@ class AnthropicDecoder(AnswerDecoder):
         return msgspec.structs.replace(part, id=call.id, name=call.name, arguments=text)
 
     def take_whole(self, body: bytes) -> None:
-        """Take a whole answer, or an error in its place. Raises `WireError`."""
+        """Take a whole response, or an error in its place. Raises `WireError`."""
         message = read_object(body)
         if message.get("type") == "error":
             self.fail(self.failure_in(message))

@@ -1,4 +1,4 @@
-"""Cohere's v2 API (chat and embed), in both directions."""
+"""Cohere's v2 API (chat and embed), both sides."""
 
 from llm_protocol.wires.cohere.client import Cohere
 from llm_protocol.wires.cohere.server import CohereServer

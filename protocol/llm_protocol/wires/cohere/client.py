@@ -1,4 +1,4 @@
-"""Cohere's v2 API, as its client."""
+"""The client side of Cohere's v2 API."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Cohere:
                 raise unsupported("request_type", f"Cohere has no {request.request_type} endpoint")
 
     def stream_decoder(self, request: AnyRequest) -> StreamDecoder:
-        """A decoder for a streamed chat answer, or for vectors, which come whole."""
+        """A decoder for a streamed chat response, or for embeddings, which are not streamed."""
         if isinstance(request, EmbeddingRequest):
             return WholeBody(self, request)
         return BodyDecoder(CohereDecoder())
@@ -57,17 +57,17 @@ class Cohere:
     def decode_response(
         self, request: AnyRequest, response: WireResponse, ignored: set[str] | None = None
     ) -> list[Event]:
-        """The events of a whole answer."""
+        """The events of a whole response."""
         if isinstance(request, EmbeddingRequest):
             return decode_embeddings(request, response.body)
         return read_whole(CohereDecoder(), response.body, ignored)
 
     def decode_error(self, response: WireResponse) -> Failure:
-        """What a non-2xx answer means."""
+        """The failure for a response with an error status."""
         return errors.decode_error(response)
 
     def rate_limits(self, headers: Headers) -> RateLimits | None:
-        """What the headers say is left."""
+        """The limits that the headers report."""
         return errors.rate_limits(headers)
 
     def models_request(self, page: str | None) -> WireRequest:
@@ -95,7 +95,7 @@ _KNOWN = (*_FIELDS, "reasoning_effort", "reasoning_budget", "reasoning_summary",
 
 
 def chat_body(request: ChatRequest, rule: ModelRule, *, stream: bool) -> JsonObject:
-    """The body. Raises `UnsupportedError` naming what Cohere cannot be told."""
+    """The body. Raises `UnsupportedError` naming what Cohere does not support."""
     parameters = request.parameters
     check_parameters(parameters, _KNOWN, "Cohere")
     body: JsonObject = {"model": request.model, "messages": encode_messages(request.messages), "stream": stream}
@@ -156,7 +156,7 @@ def _tool_fields(tools: Sequence[Tool | HostedTool], choice: ToolChoice | None, 
 
 
 def _only(tools: Sequence[Tool | HostedTool], name: str | None) -> Sequence[Tool | HostedTool]:
-    """Cohere cannot be told to call one tool of several: it is shown that one only, and must call."""
+    """Cohere cannot be made to call one tool of several: it is shown only that one, and must call."""
     found = [tool for tool in tools if isinstance(tool, Tool) and tool.name == name]
     if not found:
         raise bad_request("tool_choice", f"tool_choice names {name!r}, which is not among the tools")

@@ -1,8 +1,8 @@
-"""Messages and their parts on Cohere's wire, to and from canonical messages.
+"""Encode and decode messages and their parts on Cohere's wire.
 
-A ``tool_plan`` (what the model means to do with the tools, told before it calls them) is reasoning: it is a `Reasoning`
-part with the id ``"tool_plan"``, so that it goes back to the field it came from. A block of a kind that is not known
-here becomes an `Opaque` part; citations travel in the ``extra`` of the text they are about.
+A ``tool_plan`` is what the model writes before it calls tools. It becomes a `Reasoning` part with the id
+``"tool_plan"``, so that it is sent back in the same field. A block of an unknown type becomes an `Opaque` part.
+Citations are kept in the ``extra`` of the text that they belong to.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def citations_of(text: Text) -> list[Any]:
 
 
 def answer_citations(text: Text, content_index: int) -> list[Any]:
-    """The same in an answer, where ``text`` is the block with this index, also of other providers' citations."""
+    """The same in a response, where ``text`` is the block with this index, also of other providers' citations."""
     own = citations_of(text)
     return own if own else to_cohere(text.citations, text.text, content_index)
 
@@ -128,7 +128,7 @@ def _short(blocks: list[JsonObject]) -> Any:
 def _encode_tool_result(part: Part, where: str) -> JsonObject:
     result = only_result(part, where)
     if any(isinstance(item, Image) for item in result.content):
-        raise unsupported(where, "Cohere takes no pictures in tool results")
+        raise unsupported(where, "Cohere does not accept images in tool results")
     content = own_fields(result.extra, NAME).get("content") or _short(_encode_blocks(result.content, where))
     return {"role": "tool", "tool_call_id": result.call_id, "content": content}
 

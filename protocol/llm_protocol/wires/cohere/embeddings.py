@@ -63,7 +63,7 @@ _META = shape_of(api_version=("version",), billed_units=("input_tokens",))
 
 
 def decode_embeddings(request: EmbeddingRequest, body: bytes) -> list[Event]:
-    """The events of an answer: the vectors, one for each input."""
+    """The events of a response: the embeddings, one for each input."""
     try:
         answer = _DECODER.decode(body)
         given = answer.embeddings
@@ -128,7 +128,7 @@ def _text(item: _Input) -> str:
 
 
 def encode_embeddings(request: EmbeddingRequest, response: LLMResponse, form: str) -> bytes:
-    """The body of an answer, in the encoding that was asked for."""
+    """The body of a response, in the encoding that was asked for."""
     vectors = (vector.float32() if form == "base64" else vector.tolist() for vector in response.embeddings)
     usage = response.usage or Usage()
     billed = usage.input_tokens if usage.billed_input_tokens is None else usage.billed_input_tokens

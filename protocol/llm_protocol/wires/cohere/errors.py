@@ -1,4 +1,4 @@
-"""What Cohere's errors mean, and failures as Cohere would say them. Its bodies are a sentence and rarely a type."""
+"""Decode and encode errors of Cohere's wire. A body is a sentence, rarely with a type."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _MODEL = re.compile(r"\bmodel\b", re.IGNORECASE)
 
 
 def decode_error(response: WireResponse) -> Failure:
-    """What a non-2xx answer means."""
+    """The failure for a response with an error status."""
     try:
         body = find_error(decode_json(response.body)) or {}
     except WireError:
@@ -53,7 +53,7 @@ def decode_error(response: WireResponse) -> Failure:
 
 
 def in_stream_failure(error: str | None, type_: str | None, reason: str) -> Failure:
-    """What an answer means whose end is an error."""
+    """The failure for a response that ends with an error."""
     kind = _KINDS_OF_TYPE.get(type_ or "") or _OUR_CODES.get(type_ or "", FailureKind.SERVER_ERROR)
     message = error_message(error, f"Cohere ended the answer with {reason}")
     return Failure(kind=kind, message=message, upstream_code=type_ or reason)
@@ -81,7 +81,7 @@ def _wait(headers: Headers) -> float | None:
 
 
 def rate_limits(headers: Headers) -> RateLimits | None:
-    """Only trial keys are told: calls in this minute."""
+    """Calls left in this minute; Cohere reports them for trial keys only."""
     limit = int_header(headers, "x-trial-endpoint-call-limit")
     left = int_header(headers, "x-trial-endpoint-call-remaining")
     if limit is None and left is None:
@@ -90,7 +90,7 @@ def rate_limits(headers: Headers) -> RateLimits | None:
 
 
 def error_object(failure: Failure) -> JsonObject:
-    """The body of an error answer."""
+    """The body of an error response."""
     return {"message": failure.message, "error_type": failure.rule.code}
 
 

@@ -1,4 +1,8 @@
-"""Cohere's v2 API, as its server: for clients that speak it, and for fake vendors in tests."""
+"""The server side of Cohere's v2 API.
+
+Fields without a canonical meaning (documents, citation options, safety mode) stay in ``parameters.extra["cohere"]`` and
+reach a Cohere provider unchanged.
+"""
 
 from __future__ import annotations
 
@@ -39,11 +43,11 @@ class CohereServer:
         return decode(json_body(body))
 
     def response_encoder(self, inbound: Inbound, response_id: str) -> CohereEncoder:
-        """An encoder for one streamed answer."""
+        """An encoder for one streamed response."""
         return CohereEncoder(inbound, response_id)
 
     def encode_response(self, inbound: Inbound, response: LLMResponse) -> bytes:
-        """The body of a whole answer."""
+        """The body of a whole response."""
         if isinstance(inbound.request, EmbeddingRequest):
             body = encode_embeddings(inbound.request, response, inbound.form)
         else:

@@ -1,4 +1,4 @@
-"""An answer, told to a client of Cohere's v2 API: as a stream of frames, or whole."""
+"""Encode a response for a client of Cohere's v2 API, streamed or whole."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class _Open:
 
 @final
 class CohereEncoder(StreamEncoder):
-    """Encodes one streamed answer."""
+    """Encodes one streamed response."""
 
     def __init__(self, inbound: Inbound, response_id: str) -> None:
         super().__init__(inbound, response_id)
@@ -83,7 +83,7 @@ class CohereEncoder(StreamEncoder):
                 call = {**own, "id": event.id or "", "type": "function", "function": function}
                 self._tell("tool-call-start", item, {"tool_calls": call})
             case _:
-                pass  # pictures and opaque blocks have no place in an answer of this wire
+                pass  # images and opaque blocks have no place in a response of this wire
 
     def _start_content(self, index: int, type_: str) -> None:
         item = self._open[index] = _Open(type_, self._next("text"))
@@ -164,7 +164,7 @@ class CohereEncoder(StreamEncoder):
 
 
 def encode_whole(response: LLMResponse) -> bytes:
-    """The body of a whole answer."""
+    """The body of a whole response."""
     message: JsonObject = {"role": "assistant"}
     thoughts = [part for part in response.output if isinstance(part, Reasoning)]
     if plan := "".join(part.text for part in thoughts if part.id == TOOL_PLAN and part.dialect == NAME):
@@ -199,7 +199,7 @@ def _answer_block(part: Part) -> JsonObject | None:
 
 
 def raw_reason(reason: FinishReason, raw: str | None, *, refused: bool) -> str:
-    """Cohere's own word where it was Cohere that said it. What was filtered without a word is no whole answer."""
+    """Cohere's own reason if Cohere sent one. Filtered output without a refusal is an error."""
     if refused and reason is FinishReason.CONTENT_FILTER:
         return "COMPLETE"
     return raw if raw is not None and REASONS.get(raw) == reason else _REASONS[reason]

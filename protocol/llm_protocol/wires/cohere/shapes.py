@@ -1,4 +1,4 @@
-"""What Cohere's chat answers look like: a stream's events, the words for why it ended, the two ways of counting."""
+"""The data of Cohere's wire: stream events, finish reasons, usage as counted and as billed."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ USAGE_SHAPE = shape_of(
     tokens=("input_tokens", "output_tokens", "reasoning_tokens"),
 )
 ANSWER_FIELDS = frozenset(("id", "message", "finish_reason", "usage", "error", "error_type", "llm_runtime"))
-"""What is read of usage and of a whole answer. The rest is kept."""
+"""What is read of usage and of a whole response. The rest is kept."""
 
 
 def decode_usage(usage: Any) -> Usage | None:

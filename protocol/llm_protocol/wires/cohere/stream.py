@@ -1,9 +1,9 @@
-"""Cohere's streamed chat answers as events.
+"""Decode Cohere's chat responses, streamed or whole, into events.
 
-``message-end`` is the end of an answer, also of a failed one: then its reason is ``ERROR`` or ``TIMEOUT``. Content
-blocks, tool calls and citations are each counted from 0. A plan has no end of its own: it ends where anything else
-begins. A tool call in which the answer hit its token limit looks whole, so calls are held back until the reason is
-known; so is a text, because its citations come after its end.
+``message-end`` ends every response, also a failed one: then its reason is ``ERROR`` or ``TIMEOUT``. Content blocks,
+tool calls and citations are each counted from 0. A plan has no end event: it ends where anything else begins. If the
+token limit cuts a response inside a tool call, the call looks complete, so calls are held back until the reason is
+known. Text is held back too, because its citations follow its end.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _EVENTS = JsonDecoder(CohereStreamEvent)
 _ESSENTIAL = frozenset(
     ("type", "delta", "message", "content", "text", "thinking", "tool_calls", "function", "arguments")
 )
-"""What an answer is made of; every other field may be of any type."""
+"""The fields that hold content. Any other field may have any type."""
 _KNOWN = frozenset(
     f"{thing}-{step}" for thing in ("message", "content", "tool-call", "citation") for step in ("start", "delta", "end")
 ) | {"tool-plan-delta", ""}
@@ -65,7 +65,7 @@ class _Item(OpenItem):
 
 @final
 class CohereDecoder(AnswerDecoder):
-    """One streamed answer."""
+    """One streamed response."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -204,7 +204,7 @@ class CohereDecoder(AnswerDecoder):
         self._end(item, cite(item.part(dialect=NAME), item.citations))
 
     def _settle(self) -> None:
-        """Something new begins: what was waiting is whole."""
+        """Something new begins, so what was held back is complete."""
         if self._plan is not None:
             self._done(self._plan)
             self._plan = None
@@ -234,7 +234,7 @@ class CohereDecoder(AnswerDecoder):
         self._finished(reason, delta.finish_reason, has_calls=bool(self._made))
 
     def take_whole(self, body: bytes) -> None:
-        """Take a whole answer. Raises `WireError`."""
+        """Take a whole response. Raises `WireError`."""
         answer = read_object(body)
         message, raw = answer.get("message"), text_of(answer, "finish_reason", "") or None
         if not isinstance(message, dict):

@@ -1,4 +1,4 @@
-"""The client side: what is asked of Gemini, and how its answers are read."""
+"""The client side of Gemini's wire."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from llm_protocol.wires.gemini.shapes import ASPECTS, NAME, NO_SIGNATURE, SCALES
 from llm_protocol.wires.gemini.stream import GeminiDecoder, GeminiPieceSplitter
 
 MAX_PICTURE_EVENT_BYTES = 32 * 1024 * 1024
-"""One event may have this many bytes where pictures were asked for: they come whole, in base64."""
+"""One event may have this many bytes where images were asked for: they come whole, in base64."""
 
 
 @final
@@ -80,7 +80,7 @@ class Gemini:
         return decoded_count(body, "totalTokens")
 
     def stream_decoder(self, request: AnyRequest) -> StreamDecoder:
-        """A decoder for the streamed answer to ``request``, or for vectors, which come whole."""
+        """A decoder for the streamed response to ``request``, or for embeddings, which are not streamed."""
         if isinstance(request, EmbeddingRequest):
             return WholeBody(self, request)
         limit = MAX_PICTURE_EVENT_BYTES if _wants_pictures(request) else MAX_EVENT_BYTES
@@ -89,13 +89,13 @@ class Gemini:
     def decode_response(
         self, request: AnyRequest, response: WireResponse, ignored: set[str] | None = None
     ) -> list[Event]:
-        """The events of a whole 2xx answer; the last one is ``Finished`` or ``Failed``."""
+        """The events of a whole 2xx response; the last one is ``Finished`` or ``Failed``."""
         if isinstance(request, EmbeddingRequest):
             return decode_embeddings(request, response.body)
         return read_whole(GeminiDecoder(), response.body, ignored)
 
     def decode_error(self, response: WireResponse) -> Failure:
-        """What a non-2xx answer means."""
+        """The failure for a response with an error status."""
         return decode_error(response)
 
     def rate_limits(self, headers: Headers) -> RateLimits | None:  # noqa: ARG002
@@ -165,7 +165,7 @@ def _merge(into: JsonObject, more: JsonObject) -> None:
 
 
 def chat_body(request: ChatRequest, rule: ModelRule) -> JsonObject:
-    """The body of a chat. Raises `UnsupportedError` naming what Gemini, or the model, cannot be told."""
+    """The body of a chat. Raises `UnsupportedError` naming what Gemini, or the model, does not support."""
     check_parameters(request.parameters, _KNOWN | _harmless(request.parameters), "Gemini")
     body: JsonObject = {"contents": list(_contents(request.messages, rule))}
     system = [part for message in request.messages if _is_system(message) for part in _system_parts(message)]
@@ -309,11 +309,11 @@ def _format(request: ChatRequest) -> JsonObject:
     return {"responseMimeType": "application/json", "responseJsonSchema": wanted.schema}
 
 
-# ---------------------------------------------------------------- pictures
+# ---------------------------------------------------------------- images
 
 
 def image_body(request: ImageRequest, rule: ModelRule) -> JsonObject:
-    """The body that asks for a picture. Image models are chat models with another answer; there is no ``n``."""
+    """The body that asks for an image. Image models are chat models whose responses have images; there is no ``n``."""
     check_parameters(request.parameters, _KNOWN, "Gemini")
     if not request.parameters.lenient:
         for name, default in (("n", 1), ("quality", None), ("output_format", None), ("background", None)):
@@ -339,6 +339,6 @@ def _image_config(size: str) -> JsonObject:
     width, height = int(wide), int(high)
     name, (w, h) = min(ASPECTS.items(), key=lambda item: abs(width * item[1][1] / (height * item[1][0]) - 1))
     if abs(width * h / (height * w) - 1) > _ASPECT_TOLERANCE:
-        raise unsupported("size", f"Gemini has no pictures of size {size}; it has the ratios {', '.join(ASPECTS)}")
+        raise unsupported("size", f"Gemini has no images of size {size}; it has the aspect ratios {', '.join(ASPECTS)}")
     scale = next((scale for scale, times_1k in SCALES.items() if width <= 1.4 * times_1k * w), "4K")
     return {"aspectRatio": name} if scale == "1K" else {"aspectRatio": name, "imageSize": scale}

@@ -1,12 +1,12 @@
-"""Parts, tools and turns as Gemini writes them, for both sides: of a request's turns and of an answer.
+"""Encode and decode parts, tools and turns on Gemini's wire, of requests and of responses.
 
-Dicts throughout: this is not the hot path. Fields of a part that we do not know travel in its ``extra["gemini"]``,
-parts of a kind that we do not know as `Opaque`. Calls may come without ids; then a result answers the first call of its
-function that has no result yet.
+Dicts throughout: this is not the hot path. Unknown fields of a part are kept in its ``extra["gemini"]``; a part of an
+unknown kind becomes `Opaque`. Calls may have no ids; then a result belongs to the first call of its function that has
+no result yet.
 
-A client of this wire sends back what it got as ``thoughtSignature``, and nothing else of a thought but its text. So
-what another vendor wants back (its signature, its encrypted payload, its id, or only the text, as its own) travels
-inside one that we make, and is unpacked when it returns.
+A client of this wire returns the text of a thought and its ``thoughtSignature``, and nothing else. What another vendor
+needs back (its signature, its encrypted payload, its id, or only the text) is packed into a signature of our own and
+unpacked when it returns.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def unpack(text: str, signature: str | None) -> Reasoning:
 
 
 def encode_part(part: Part, where: str) -> JsonObject:
-    """One part, except tool results, which need to know their calls. Raises for what Gemini cannot be told."""
+    """One part, except tool results, which need to know their calls. Raises for what Gemini does not support."""
     match part:
         case Text():
             return _signed({"text": part.text}, part.signature, part.extra)
@@ -256,7 +256,7 @@ class Conversation:
         text, is_error = _result_text(result.json_object("response") or {})
         images = [_decode_image(part, None) for part in result.objects("parts")]
         if not all(images):
-            raise unsupported(result.path("parts"), f"{result.path('parts')} may hold pictures only")
+            raise unsupported(result.path("parts"), f"{result.path('parts')} may hold images only")
         return ToolResult(
             call_id=given or (call.id if call else made),
             content=(*((Text(text),) if text or not images else ()), *(image for image in images if image)),
@@ -267,7 +267,7 @@ class Conversation:
 
 
 def _add_answer(messages: list[Message], parts: list[Part]) -> None:
-    """Google's SDK keeps every chunk of a streamed answer as a turn: they are one again, and so are their texts."""
+    """Join turns of the model, and their text: Google's SDK keeps each chunk of a streamed response as a turn."""
     if not parts:
         return
     if not messages or messages[-1].role != "assistant":
@@ -320,7 +320,7 @@ def _opaque(part: GeminiBody) -> Opaque:
 
 
 def _decode_image(part: GeminiBody, signature: str | None) -> Image | None:
-    """The picture of ``part``, or ``None`` where it is something else: sound, a video, a document."""
+    """The image of ``part``, or ``None`` if it is something else: audio, video, a document."""
     for name in ("inlineData", "fileData"):
         blob = part.object(name) if isinstance(part.raw.get(name), dict) else None
         if blob is not None:

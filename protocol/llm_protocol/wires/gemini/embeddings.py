@@ -56,7 +56,7 @@ def _task_type(input_type: str) -> str | None:
 
 
 def decode_embeddings(request: EmbeddingRequest, body: bytes) -> list[Event]:
-    """The events of a 2xx answer."""
+    """The events of a 2xx response."""
     try:
         answer = _EMBEDDINGS.decode(body)
         found = answer.embeddings if answer.embedding is None else [answer.embedding]
@@ -68,7 +68,7 @@ def decode_embeddings(request: EmbeddingRequest, body: bytes) -> list[Event]:
 
 
 def encode_embeddings(response: LLMResponse, *, single: bool) -> bytes:
-    """The body of an answer, to one text or to a batch."""
+    """The body of a response, to one text or to a batch."""
     vectors = ({"values": vector.tolist()} for vector in response.embeddings)
     usage: JsonObject = {}
     if response.usage is not None:

@@ -1,8 +1,8 @@
-"""Errors in Google's form: ``{"error": {code, message, status, details[]}}``, read and written.
+"""Decode and encode errors in Google's format: ``{"error": {code, message, status, details[]}}``.
 
-Two traps. A refused key is a 400, told apart only by ``details[].reason``. And Google says how long to wait in a
-``RetryInfo``, others with Retry-After; whether it helps at all is in a ``QuotaFailure``: no minute's wait refills a
-day's limit.
+Two traps. A rejected key is a 400; only ``details[].reason`` shows it. And Google puts the waiting time into a
+``RetryInfo``, not into Retry-After; whether waiting helps at all is in a ``QuotaFailure``, because no minute's wait
+restores a day's quota.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _STATUS_KINDS = {
     "RESOURCE_EXHAUSTED": FailureKind.RATE_LIMITED,
     "UNAVAILABLE": FailureKind.OVERLOADED,
     "DEADLINE_EXCEEDED": FailureKind.SERVER_ERROR,
-    "CANCELLED": FailureKind.SERVER_ERROR,  # by the vendor: our own cancelling never gets an answer
+    "CANCELLED": FailureKind.SERVER_ERROR,  # by the vendor: our own cancelling never gets a response
     "ABORTED": FailureKind.SERVER_ERROR,
     "INTERNAL": FailureKind.SERVER_ERROR,
     "UNKNOWN": FailureKind.SERVER_ERROR,
@@ -58,7 +58,7 @@ _RETRY_IN = re.compile(r"retry in ([0-9.]+(?:ms|s))")
 
 
 def decode_error(response: WireResponse) -> Failure:
-    """What a non-2xx answer means."""
+    """The failure for a response with an error status."""
     try:
         body = decode_json(response.body)
     except WireError:
@@ -182,6 +182,6 @@ def error_object(failure: Failure) -> JsonObject:
 
 
 def encode_error(failure: Failure) -> WireResponse:
-    """The whole HTTP answer for ``failure``."""
+    """The whole HTTP response for ``failure``."""
     headers = (("content-type", "application/json; charset=UTF-8"),)
     return WireResponse(failure.rule.status, headers, encode_json(error_object(failure)))

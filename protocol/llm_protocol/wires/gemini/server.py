@@ -1,4 +1,4 @@
-"""The server side: answers in the form that Gemini's own clients read."""
+"""The server side of Gemini's wire."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class GeminiServer:
         return decode_request(path, body)
 
     def response_encoder(self, inbound: Inbound, response_id: str) -> GeminiEncoder:
-        """An encoder for one streamed answer."""
+        """An encoder for one streamed response."""
         return GeminiEncoder(inbound, response_id)
 
     def encode_response(self, inbound: Inbound, response: LLMResponse) -> bytes:
-        """The body of a whole answer."""
+        """The body of a whole response."""
         if isinstance(inbound.request, EmbeddingRequest):
             body = encode_embeddings(response, single=inbound.form == "embedContent")
         else:
@@ -207,7 +207,7 @@ def _response_format(config: GeminiBody) -> ResponseFormat | None:
 
 
 def _picture(config: GeminiBody, messages: list[Message], tools: bool) -> dict[str, str] | None:
-    """What is asked of the picture, if all that is asked for is one picture from one text."""
+    """What is asked of the image, if all that is asked for is one image from one text."""
     modalities = config.raw.get("responseModalities")
     wanted = isinstance(modalities, list) and "IMAGE" in {str(item).upper() for item in modalities}
     alone = len(messages) == 1 and messages[0].role == "user" and all(type(p) is Text for p in messages[0].content)

@@ -1,4 +1,4 @@
-"""An answer, told to a client of Gemini: as a stream of chunks, or whole."""
+"""Encode a response for a client of Gemini, as a stream of chunks or whole."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from llm_protocol.wires.gemini.shapes import (
 
 @final
 class GeminiEncoder(StreamEncoder):
-    """Turns the events of one run into chunks. The text of an item is sent as it comes, all else when it is whole."""
+    """Turns the events of one run into chunks. Text is sent as it arrives, all else when the item is complete."""
 
     def __init__(self, inbound: Inbound, response_id: str) -> None:
         super().__init__(inbound, response_id)
@@ -66,7 +66,7 @@ class GeminiEncoder(StreamEncoder):
         return ""  # a part that is not streamed is one chunk, with its signature
 
     def _rest_of(self, event: ItemDone) -> list[JsonObject]:
-        """What of a whole item was not said in its deltas."""
+        """What a complete item has beyond its deltas."""
         part = event.part
         if event.index not in self._streamed or isinstance(part, ToolCall):
             return _parts(part)
@@ -78,13 +78,13 @@ class GeminiEncoder(StreamEncoder):
 
 
 def encode_whole(response: LLMResponse) -> bytes:
-    """The body of a whole answer."""
+    """The body of a whole response."""
     parts = [wire for part in response.output for wire in _parts(part)]
     return encode_json(_last_chunk(response, response.response_id, parts))
 
 
 def _parts(part: Part) -> list[JsonObject]:
-    """A part of an answer: one on the wire, or none where Gemini's clients have no word for it."""
+    """A part of a response as a list of one; empty if the wire has no equivalent."""
     match part:
         case Reasoning():
             signature = pack(part)
@@ -101,7 +101,7 @@ def _parts(part: Part) -> list[JsonObject]:
 
 
 def _has_object(call: ToolCall) -> bool:
-    """Gemini's clients want an object as arguments; a call that has none is told as MALFORMED_FUNCTION_CALL."""
+    """Whether the arguments are an object, which Gemini's clients require. Else: MALFORMED_FUNCTION_CALL."""
     try:
         call.parsed()
     except ValueError:

@@ -1,4 +1,4 @@
-"""What the wire says, as data: its words, and the shapes of its answers."""
+"""The data of Gemini's wire: finish reasons, the types of its responses, usage."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ ASPECTS: dict[str, tuple[int, int]] = {
     "9:16": (756, 1344),
     "21:9": (1568, 672),
 }
-"""The aspect ratios that image models know, each with the picture size that stands for it at 1K."""
+"""The aspect ratios that image models know, each with the image size that stands for it at 1K."""
 
 SCALES = {"1K": 1, "2K": 2, "4K": 4}
 
@@ -126,7 +126,7 @@ class GeminiContent(msgspec.Struct, frozen=True, gc=False):
 
 
 class GeminiCandidate(msgspec.Struct, frozen=True, gc=False, rename="camel", forbid_unknown_fields=True):
-    """One answer of several; only that with index 0 is ever asked for. As of `GeminiPart`, other fields are kept."""
+    """One response of several; only that with index 0 is ever asked for. As of `GeminiPart`, other fields are kept."""
 
     content: GeminiContent | None = None
     finish_reason: str | int | None = None
@@ -145,7 +145,7 @@ class GeminiFeedback(msgspec.Struct, frozen=True, gc=False, rename="camel"):
 
 
 class GeminiModality(msgspec.Struct, frozen=True, gc=False, rename="camel"):
-    """Tokens of one kind: text, pictures, sound."""
+    """Tokens of one kind: text, images, audio."""
 
     modality: str | int | None = None
     token_count: int | None = None
@@ -174,7 +174,7 @@ class GeminiUsageMetadata(msgspec.Struct, frozen=True, gc=False, rename="camel")
 
 
 class GeminiChunk(msgspec.Struct, frozen=True, gc=False, rename="camel"):
-    """A whole answer or a streamed piece of one."""
+    """A whole response or a streamed piece of one."""
 
     candidates: list[GeminiCandidate] | None = None
     prompt_feedback: GeminiFeedback | None = None

@@ -1,8 +1,8 @@
-"""Reading answers: chunks of generateContent, whole or streamed, into events.
+"""Decode Gemini's responses, streamed or whole, into events.
 
-Gemini numbers nothing: each chunk brings more parts of one list. Neighbouring text parts are one item until a part of
-another kind, or a signature, ends it. Older models say ``finishReason`` in every chunk, and an error may follow one, so
-the answer is only over when the body is. Where SSE was asked for, three other things may come: a JSON array of chunks,
+Gemini numbers nothing: each chunk adds parts to one list. Adjacent text parts are one item until a part of another
+kind, or a signature, ends it. Older models send ``finishReason`` in every chunk, and an error may follow one, so the
+response ends only when its body does. Where SSE was requested, three other things may arrive: a JSON array of chunks,
 and an error as plain JSON, alone or after some events.
 """
 
@@ -51,7 +51,7 @@ from llm_protocol.wires.gemini.shapes import (
 
 @final
 class GeminiPieceSplitter:
-    """A `Framing` that takes both; the first byte tells which it is."""
+    """Splits SSE or a JSON array into chunks. The first byte shows which it is."""
 
     def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
         self._limit = max_event_bytes
@@ -90,14 +90,14 @@ def cut_whole(body: bytes) -> list[bytes]:
 
 _CHUNK = JsonDecoder(GeminiChunk)
 _ESSENTIAL = frozenset(("candidates", "content", "parts", "text", "functionCall", "name", "args", "inlineData", "data"))
-"""What an answer is made of; every other field may be of any type."""
+"""The fields that hold content. Any other field may have any type."""
 _NO_THOUGHT: tuple[Any, ...] = (None, False, "", "false")
-"""Any other mark, of whatever type, keeps a thought from being told as the answer."""
+"""Any other value marks the part as a thought."""
 
 
 @final
 class GeminiDecoder(AnswerDecoder):
-    """One answer, streamed or whole."""
+    """One response, streamed or whole."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ class GeminiDecoder(AnswerDecoder):
         self._usage: GeminiUsageMetadata | None = None
         self._hidden: tuple[int | None, int | None] | None = None
         self._is_counted = False
-        """Whether the count came with the end of the answer."""
+        """Whether the count came with the end of the response."""
         self._finish: str | None = None
         self._blocked = False
         self._kept = KeptFields(NAME)
@@ -138,7 +138,7 @@ class GeminiDecoder(AnswerDecoder):
         return failure_of(None, body)
 
     def end(self, stray: bytes) -> None:
-        """The body has ended. What is not SSE in it is an error in plain JSON, or no answer at all."""
+        """The body has ended. What is not SSE in it is an error in plain JSON, or no response at all."""
         value = _first(stray) if stray else None
         if find_error(value) is not None:
             self.fail(failure_of(None, value))
@@ -186,7 +186,7 @@ class GeminiDecoder(AnswerDecoder):
         self._out += self._kept.told()
 
     def _take_usage(self, usage: GeminiUsageMetadata) -> None:
-        """Every chunk counts anew. What the text will not show, the prompt and the thoughts, is told as it changes."""
+        """Each chunk counts from the start. The counts of prompt and thoughts are reported as they change."""
         hidden = (usage.prompt_token_count, usage.thoughts_token_count)
         self._usage = usage
         if hidden != self._hidden:
@@ -213,7 +213,7 @@ class GeminiDecoder(AnswerDecoder):
         self._last = raw
         for at, candidate in enumerate(chunk.candidates or ()):
             if candidate.index:
-                continue  # another choice: the canonical answer has one
+                continue  # another choice: the canonical response has one
             if raw.has_more:
                 self._take_fields(raw.candidate(at))
             if candidate.content is not None:

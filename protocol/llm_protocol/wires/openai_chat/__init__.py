@@ -1,7 +1,7 @@
-"""OpenAI's wire of chat completions, as OpenAI, Cerebras and every OpenAI-compatible server speak it.
+"""OpenAI's chat completions, as OpenAI, Cerebras and OpenAI-compatible servers implement them, both sides.
 
-With its neighbours on the same origin: embeddings, images, legacy completions, the model list. What differs from
-vendor to vendor is data, in `quirks`.
+The endpoints beside it are here too: embeddings, images, legacy completions, the model list. Differences between
+vendors are data: `llm_protocol.vendor_profile`.
 """
 
 from llm_protocol.vendor_profile import CEREBRAS, COMPATIBLE, LOCAL, OPENAI, VendorProfile

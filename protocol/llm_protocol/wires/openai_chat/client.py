@@ -1,4 +1,4 @@
-"""The client side: one vendor, spoken to as its quirks want it."""
+"""The client side of the chat wire, adapted to one vendor by its profile."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class OpenAIChat:
 
     @property
     def request_types(self) -> frozenset[RequestType]:
-        """What this vendor can be asked."""
+        """The request types that this vendor supports."""
         return self.quirks.request_types
 
     def auth_headers(self, key: str) -> tuple[tuple[str, str], ...]:
@@ -61,7 +61,7 @@ class OpenAIChat:
         return (("authorization", f"Bearer {key}"),)
 
     def encode_request(self, request: AnyRequest, *, stream: bool) -> WireRequest:
-        """The HTTP request. Vectors and pictures are never streamed."""
+        """The HTTP request. Embeddings and images are never streamed."""
         match request:
             case ChatRequest():
                 return post(
@@ -77,7 +77,7 @@ class OpenAIChat:
                 raise unsupported("request_type", f"{self.quirks.vendor} has no endpoint for {request.request_type}")
 
     def stream_decoder(self, request: AnyRequest) -> StreamDecoder:
-        """A decoder for the streamed answer, or for the one that comes whole all the same."""
+        """A decoder for the streamed response, or for the one that comes whole all the same."""
         if isinstance(request, ChatRequest | CompletionRequest):
             return BodyDecoder(OpenAIChatDecoder(request.request_id, self.name))
         return WholeBody(self, request)
@@ -85,7 +85,7 @@ class OpenAIChat:
     def decode_response(
         self, request: AnyRequest, response: WireResponse, ignored: set[str] | None = None
     ) -> list[Event]:
-        """The events of a whole 2xx answer."""
+        """The events of a whole 2xx response."""
         match request:
             case EmbeddingRequest():
                 return decode_embeddings(request, response.body)
@@ -95,7 +95,7 @@ class OpenAIChat:
                 return read_whole(OpenAIChatDecoder(request.request_id, self.name), response.body, ignored)
 
     def decode_error(self, response: WireResponse) -> Failure:
-        """What a non-2xx answer means. Who is told no time to wait waits for the window that is used up."""
+        """The failure for a response with an error status. Without Retry-After, the used-up window's reset applies."""
         limits = self.rate_limits(response.headers)
         return decode_error(
             response.status, response.headers, response.body, None if limits is None else _reset(limits)

@@ -1,4 +1,4 @@
-"""The messages of a chat and their parts, to and from the wire."""
+"""Encode and decode chat messages and their parts."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def encode_message(message: Message, where: str, quirks: VendorProfile) -> Itera
 
 def _encode_tool_result(result: ToolResult, where: str) -> JsonObject:
     if any(isinstance(part, Image) for part in result.content):
-        raise unsupported(where, f"{where}: a tool result on the chat wire is text; pictures belong in a user message")
+        raise unsupported(where, f"{where}: a tool result on the chat wire is text; images belong in a user message")
     texts = [part.text for part in result.content if isinstance(part, Text)]
     content = "".join(texts) if len(texts) <= 1 else [{"type": "text", "text": text} for text in texts]
     return {"role": "tool", "tool_call_id": result.call_id, "content": content}
@@ -95,7 +95,7 @@ def _misplaced(part: Part, where: str) -> UnsupportedError:
 
 
 def _encode_assistant(parts: list[Part], where: str, quirks: VendorProfile) -> JsonObject:
-    """An earlier answer. Reasoning that another vendor made is of no use here and stays out."""
+    """An earlier response. Another vendor's reasoning is left out."""
     texts: list[Part] = []
     wire: JsonObject = {}
     calls: list[JsonObject] = []
@@ -214,7 +214,7 @@ def _decode_image(part: Body, name: str) -> Image:
     else:
         inner = part.object("image_url")
         if inner is None:
-            raise part.wrong("image_url", "an object with the picture's url")
+            raise part.wrong("image_url", "an object with the image's url")
         url, detail = inner.required_string("url"), inner.string("detail")
     try:
         return msgspec.structs.replace(image_from_url(url, detail), extra=unread_fields(part, name))

@@ -1,4 +1,4 @@
-"""Embeddings, both sides. Vectors travel as numbers or as base64 of little-endian float32."""
+"""Embeddings, both sides: as numbers, or as base64 of little-endian float32."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def embedding_body(request: EmbeddingRequest, quirks: VendorProfile) -> JsonObje
 
 
 def decode_embeddings(request: EmbeddingRequest, body: bytes) -> list[Event]:
-    """The events of a whole answer; a vector missing is a failure, never a shorter list."""
+    """The events of a whole response; an embedding missing is a failure, never a shorter list."""
     try:
         answer = _DECODER.decode(body)
         found = [embedding_of(item.embedding) for item in answer.data]
@@ -84,7 +84,7 @@ def embedding_request(body: Body, name: str) -> EmbeddingRequest:
 def _texts(body: Body) -> tuple[str, ...]:
     raw = body.take("input")
     if isinstance(raw, list) and any(isinstance(item, int | list) for item in raw):
-        raise body.cannot("input", "input must be texts: token ids mean something to one model only")
+        raise body.cannot("input", "input must be texts: token ids are specific to one model")
     texts = body.strings("input")
     if not any(texts):
         raise body.wrong("input", "a text or a list of at least one text, not empty")
@@ -92,12 +92,12 @@ def _texts(body: Body) -> tuple[str, ...]:
 
 
 def wanted_form(body: Body) -> str:
-    """How the client wants its vectors: ``"float"``, ``"base64"``, or ``""``."""
+    """How the client wants its embeddings: ``"float"``, ``"base64"``, or ``""``."""
     return body.string("encoding_format") or ""
 
 
 def encode_embeddings(response: LLMResponse, form: str) -> bytes:
-    """The body of a whole answer, in the encoding that was asked for."""
+    """The body of a whole response, in the encoding that was asked for."""
     usage = response.usage
     tokens = usage.input_tokens if usage else 0
     body: JsonObject = {

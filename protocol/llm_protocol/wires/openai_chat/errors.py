@@ -1,6 +1,6 @@
-"""What an error on this wire means, and how ours are said on it.
+"""Decode and encode errors of the chat wire.
 
-Where in a body the error is: `llm_protocol.codec.error_body`.
+`llm_protocol.codec.error_body` finds the error in a body.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ _TRY_AGAIN = re.compile(r"(?i)try again in ([\d.]+(?:ms|s|m|h)(?:[\d.hms]*[hms])
 
 
 def decode_error(status: int | None, headers: Headers, body: bytes, reset_s: float | None = None) -> Failure:
-    """What an answer that is not 2xx means. ``reset_s``: seconds until the window that is used up is there again."""
+    """The failure for a response with an error status. ``reset_s``: seconds until the used-up window resets."""
     try:
         value = decode_json(body)
     except WireError:
@@ -110,7 +110,7 @@ def decode_error(status: int | None, headers: Headers, body: bytes, reset_s: flo
 
 
 def error_in(body: Any) -> bool:
-    """Whether a decoded body that should have been an answer is an error instead."""
+    """Whether a decoded body that should have been a response is an error instead."""
     return find_error(body) is not None
 
 
@@ -146,7 +146,7 @@ def failure_of(body: Any, status: int | None = None, headers: Headers = (), rese
 
 
 def not_understood(body: bytes, exc: WireError) -> Failed:
-    """The end of an answer whose 2xx body is none: the error that it tells, or ours."""
+    """The end of a response whose 2xx body is not one: the error in it, or ours."""
     try:
         value = decode_json(body)
     except WireError:

@@ -1,4 +1,4 @@
-"""Pictures, both sides. Answers carry base64 or, from older models, a URL; both are read."""
+"""Images, both sides. Responses have base64 or, from older models, a URL; both are read."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class _Answer(msgspec.Struct):
 _DECODER = JsonDecoder(_Answer)
 
 _EXTRA = "openai_images"
-"""Whose fields a picture keeps: the chat endpoint must not be shown them when the picture is sent on."""
+"""Whose fields an image keeps: the chat endpoint must not be shown them when the image is sent on."""
 
 
 def image_body(request: ImageRequest, quirks: VendorProfile) -> JsonObject:
@@ -67,7 +67,7 @@ def image_body(request: ImageRequest, quirks: VendorProfile) -> JsonObject:
 
 
 def decode_images(request: ImageRequest, body: bytes) -> list[Event]:
-    """The events of a whole answer."""
+    """The events of a whole response."""
     try:
         answer = _DECODER.decode(body)
         format_ = answer.output_format or request.output_format
@@ -76,7 +76,7 @@ def decode_images(request: ImageRequest, body: bytes) -> list[Event]:
     except WireError as exc:
         return [not_understood(body, exc)]
     if not pictures:
-        return [misread("it has no picture")]
+        return [misread("it has no image")]
     kept = KeptFields(WIRE)
     kept.keep("head", fields, HEAD_FIELDS)
     kept.keep("usage", beyond(fields.get("usage"), USAGE_SHAPE))
@@ -100,13 +100,13 @@ def _shown(item: _Picture, format_: str | None) -> Image:
         return Image(data=data, media_type=_MEDIA_TYPES.get(format_ or "") or sniff_media_type(data))
     if item.url:
         return image_from_url(item.url)
-    raise WireError("a picture has neither b64_json nor url")
+    raise WireError("an image has neither b64_json nor url")
 
 
 def image_request(body: Body, name: str) -> ImageRequest:
     """The request in a client's body. Raises `BadRequestError`, `UnsupportedError`."""
     if body.boolean("stream") or body.integer("partial_images"):
-        raise body.cannot("stream", "pictures are not streamed here; leave stream and partial_images out")
+        raise body.cannot("stream", "images are not streamed; leave stream and partial_images out")
     n = body.integer("n")
     if n is not None and n < 1:
         raise body.wrong("n", "a number from 1")
@@ -123,7 +123,7 @@ def image_request(body: Body, name: str) -> ImageRequest:
 
 
 def encode_images(response: LLMResponse) -> bytes:
-    """The body of a whole answer."""
+    """The body of a whole response."""
     kept = response.extra.get(WIRE, {})
     body: JsonObject = {**kept.get("head", {}), "created": int(response.timestamp), "data": []}
     kinds = {_FORMATS.get(image.media_type or "") for image in response.images}

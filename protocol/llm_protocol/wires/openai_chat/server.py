@@ -1,7 +1,7 @@
-"""The server side: OpenAI's clients, and those of everyone compatible, understood and answered.
+"""The server side of the chat wire.
 
-Unknown fields, and unknown shapes of known ones, travel on under ``extra``. Code requests have no endpoint at any
-vendor, so this one is ours: ``POST /v1/code/generations``, answered as chat completions are, the code without fences
+Unknown fields, and known fields with an unknown value, are kept in ``extra``. No vendor has an endpoint for code
+requests, so ``POST /v1/code/generations`` is our own. Its response is a chat completion with the code, without fences,
 as the message's content.
 """
 
@@ -53,21 +53,21 @@ class OpenAIChatServer:
         place = path.partition("?")[0].rstrip("/")
         reader = next((reader for end, reader in _READERS.items() if place.endswith(end)), None)
         if reader is None:
-            raise bad_request(None, f"there is nothing at {place[:200]}; there is {', '.join(_READERS)}")
+            raise bad_request(None, f"no endpoint at {place[:200]}; there is {', '.join(_READERS)}")
         fields = Body.parse(body)
         stream, usage = streaming(fields)
         request = reader(fields, self.name)
         if stream and isinstance(request, EmbeddingRequest | ImageRequest):
-            raise unsupported("stream", "vectors and pictures are not streamed here; leave stream out")
+            raise unsupported("stream", "embeddings and images are never streamed; leave stream out")
         form = wanted_form(fields) if isinstance(request, EmbeddingRequest) else ""
         return Inbound(request, stream=stream, include_usage=usage, policy=fields.policy(), form=form)
 
     def response_encoder(self, inbound: Inbound, response_id: str) -> ResponseEncoder:
-        """An encoder for one streamed answer."""
+        """An encoder for one streamed response."""
         return OpenAIChatEncoder(inbound, response_id, self.quirks)
 
     def encode_response(self, inbound: Inbound, response: LLMResponse) -> bytes:
-        """The body of a whole answer."""
+        """The body of a whole response."""
         match inbound.request:
             case EmbeddingRequest():
                 body = encode_embeddings(response, inbound.form)
@@ -108,18 +108,18 @@ def chat_request(body: Body, name: str) -> ChatRequest:
 
 
 def refuse_many(body: Body, field: str) -> None:
-    """Refuse to be asked for several answers at once."""
+    """Refuse requests for several responses at once."""
     if (body.integer(field) or 1) != 1:
-        raise body.cannot(field, f"{field} must be 1: a run is one answer, so ask several times for several")
+        raise body.cannot(field, f"{field} must be 1: send several requests for several responses")
 
 
 def refuse_lost(body: Body) -> None:
-    """Refuse to be asked for what would be lost on the way back."""
+    """Refuse what would be lost in the response."""
     if body.raw.get("logprobs"):
         raise body.cannot("logprobs", "log probabilities are not passed on; leave logprobs out")
     modalities = body.raw.get("modalities")
     if isinstance(modalities, list) and "audio" in modalities:
-        raise body.cannot("modalities", "sound is not passed on; leave audio out of modalities")
+        raise body.cannot("modalities", "audio output is not supported; leave audio out of modalities")
 
 
 def streaming(body: Body) -> tuple[bool, bool]:
@@ -218,7 +218,7 @@ def completion_request(body: Body, name: str) -> CompletionRequest:
     """The request in a client's body. Raises `BadRequestError`, `UnsupportedError`."""
     prompts = body.strings("prompt")
     if len(prompts) != 1:
-        raise body.wrong("prompt", "one string; a run is one answer, so send several prompts as several requests")
+        raise body.wrong("prompt", "one string; send several prompts as several requests")
     for field in ("best_of", "n"):
         refuse_many(body, field)
     refuse_lost(body)

@@ -1,4 +1,4 @@
-"""An answer as this wire says it: whole, and as a stream of chunks, for chat and for legacy completions."""
+"""Encode a response for a client of the chat wire, for chat and legacy completions, streamed or whole."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ANNOTATIONS = "annotations"
 
 
 def encode_whole(inbound: Inbound, response: LLMResponse, quirks: VendorProfile) -> bytes:
-    """The body of a whole answer."""
+    """The body of a whole response."""
     reason = response.finish_reason or FinishReason.STOP
     legacy = isinstance(inbound.request, CompletionRequest)
     choice: JsonObject = {"index": 0, "finish_reason": _finish_word(reason, refused=bool(response.refusal))}
@@ -46,7 +46,7 @@ def encode_whole(inbound: Inbound, response: LLMResponse, quirks: VendorProfile)
 
 
 def _opening(ident: str, kind: str, created: int, model: str, quirks: VendorProfile) -> JsonObject:
-    """What an answer and each of its chunks begin with."""
+    """The first fields of a response and of each chunk."""
     head: JsonObject = {"id": ident, "object": kind, "created": created, "model": model}
     return head if quirks.fingerprint is None else head | {"system_fingerprint": quirks.fingerprint}
 
@@ -98,7 +98,7 @@ def _image(image: Image) -> JsonObject:
 
 
 def _finish_word(reason: FinishReason, *, refused: bool) -> str:
-    """As OpenAI says it: a refusal in the model's own words ends with ``stop``, and the list is closed."""
+    """OpenAI's finish reason: a refusal in the model's own words ends with ``stop``, and the list is closed."""
     if reason is FinishReason.UNKNOWN:
         return "stop"
     return "stop" if refused and reason is FinishReason.CONTENT_FILTER else reason.value
@@ -109,7 +109,7 @@ _FIELDS: dict[type[Delta], bytes] = {TextDelta: b"content", RefusalDelta: b"refu
 
 @final
 class OpenAIChatEncoder(StreamEncoder):
-    """The frames of one streamed answer. Adjacent deltas of an item become one chunk."""
+    """The frames of one streamed response. Adjacent deltas of an item become one chunk."""
 
     def __init__(self, inbound: Inbound, response_id: str, quirks: VendorProfile) -> None:
         super().__init__(inbound, response_id)
@@ -188,7 +188,7 @@ class OpenAIChatEncoder(StreamEncoder):
                 self._add_delta(encode_json({"images": [_image(image)]}))
 
     def _fields_added(self, dialect: str, fields: dict[str, JsonObject]) -> None:
-        """What servers of this wire add, as they said it."""
+        """Fields that servers of this wire add, unchanged."""
         if dialect != WIRE:
             return
         self._has_annotations |= ANNOTATIONS in fields.get("message", {})

@@ -1,11 +1,12 @@
-"""What the wire says, as data: the shapes of answers, the words for why they ended, the usage.
+"""The data of the chat wire: the types of its responses, finish reasons, usage.
 
-Answers are typed for speed, with a tolerant second look. One set of structs reads whole answers, chat chunks and
-legacy completions: a whole answer's ``message`` has a delta's fields, and a legacy choice has ``text``.
+Responses are decoded into typed structs for speed; anything that does not fit is read again, leniently. One set of
+structs reads whole responses, chat chunks and legacy completions: a whole response's ``message`` has a delta's fields,
+and a legacy choice has ``text``.
 
-What servers of this wire add to it is kept, and told to clients of the same wire as it came: ``message`` are fields of
-a message or delta, ``choice`` of the choice around it, ``body`` of the whole chunk. A vendor's reasoning in its own
-form is none of them: it stays with the reasoning, and goes back with it.
+Fields that servers add to this wire are kept and sent to clients of the same wire unchanged: ``message`` are fields of
+a message or delta, ``choice`` of the choice around it, ``body`` of the whole chunk. A vendor's own format of
+reasoning is kept with the reasoning instead.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class ChatCustom(msgspec.Struct):
 
 
 class Google(msgspec.Struct):
-    """What Gemini's compatible endpoint wants back."""
+    """What Gemini's compatible endpoint needs back."""
 
     thought_signature: str | None = None
 
@@ -96,13 +97,13 @@ def signed(call: JsonObject, signature: str | None) -> JsonObject:
 
 
 class ImageUrl(msgspec.Struct):
-    """Where a picture is."""
+    """Where an image is."""
 
     url: str
 
 
 class ImagePart(msgspec.Struct):
-    """A picture in an answer, as some gateways send it."""
+    """An image in a response, as some gateways send it."""
 
     image_url: ImageUrl
 
@@ -126,7 +127,7 @@ class ChatDelta(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class ChatChoice(msgspec.Struct, forbid_unknown_fields=True):
-    """One answer of several; only that with index 0 is ever asked for. As of `ChatDelta`, nothing is lost."""
+    """One response of several; only that with index 0 is ever asked for. As of `ChatDelta`, nothing is lost."""
 
     index: int | None = None
     delta: ChatDelta | None = None
@@ -161,7 +162,7 @@ class OutputDetails(msgspec.Struct):
 
 
 class ChatWireUsage(msgspec.Struct):
-    """Usage; pictures are counted under the Responses wire's names."""
+    """Usage; images are counted under the Responses wire's names."""
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
@@ -173,7 +174,7 @@ class ChatWireUsage(msgspec.Struct):
 
 
 class ChatChunk(msgspec.Struct):
-    """A whole answer or a streamed chunk. Without ``choices`` it may be an error."""
+    """A whole response or a streamed chunk. Without ``choices`` it may be an error."""
 
     id: str | None = None
     model: str | None = None
@@ -225,11 +226,11 @@ KEEP_ALIVES = frozenset(("", "null", "{}", "ping", '"ping"'))
 _ESSENTIAL = frozenset(
     ("choices", "delta", "message", "content", "text", "tool_calls", "function", "name", "arguments")
 )
-"""What an answer is made of; everything else may be of any type."""
+"""The fields that hold content. Any other field may have any type."""
 
 
 def read_chunk(text: bytes | str, ignored: set[str]) -> tuple[ChatChunk, JsonObject]:
-    """The chunk, or whole answer, in ``text``, and what `extras.take_extras` finds in it. Raises `WireError`; see
+    """The chunk, or whole response, in ``text``, and what `take_extras` finds in it. Raises `WireError`; see
     `lenient.fit`.
     """
     try:
@@ -323,7 +324,7 @@ def service_of(tier: object) -> tuple[str, ...]:
 
 
 def usage_body(usage: Usage) -> JsonObject:
-    """The usage as a server says it."""
+    """The usage in the wire's format."""
     return {
         "prompt_tokens": usage.input_tokens,
         "completion_tokens": usage.output_tokens,
@@ -371,7 +372,7 @@ HEAD_FIELDS = frozenset(
         "llm_runtime",
     )
 )
-"""What is read of the whole chunk or answer, means nothing, or was told already. The rest is kept."""
+"""What is read of the whole chunk or response, means nothing, or was told already. The rest is kept."""
 
 _NOT_EXTRA = frozenset(("role",))
 

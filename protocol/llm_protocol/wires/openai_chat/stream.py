@@ -1,7 +1,7 @@
-"""An answer, chat or legacy completion, streamed or whole: from chunks to events.
+"""Decode chat and legacy completions, streamed or whole, into events.
 
-An answer is good only with a ``finish_reason``; ``[DONE]`` without one is a cut. The end is told when the body ends or
-``[DONE]`` comes, because usage comes after the finish reason, in a chunk of its own or not at all.
+A response is complete only with a ``finish_reason``; with ``[DONE]`` alone it is truncated. The end is reported when
+the body ends or ``[DONE]`` arrives, because usage follows the finish reason, in a chunk of its own or not at all.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import msgspec
 
 from llm_protocol.codec.citations import from_annotations, from_urls
 from llm_protocol.codec.decoding import CUTTING, AnswerDecoder
-from llm_protocol.codec.items import DELTA_OF, OpenItem
+from llm_protocol.codec.items import OpenItem
 from llm_protocol.codec.json import WireError
 from llm_protocol.codec.kept_fields import KeptFields, beyond, outer_fields
 from llm_protocol.codec.lenient import read_object
@@ -69,7 +69,7 @@ class _Item(OpenItem):
 
 @final
 class OpenAIChatDecoder(AnswerDecoder):
-    """One answer, chat or legacy completion, streamed or whole."""
+    """One response, chat or legacy completion, streamed or whole."""
 
     def __init__(self, request_id: str, dialect: str) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ class OpenAIChatDecoder(AnswerDecoder):
         self._usage: ChatWireUsage | None = None
         self._services: tuple[str, ...] = ()
         self._is_counted = False
-        """Whether the count came by itself, behind the answer."""
+        """Whether the count came by itself, behind the response."""
 
     def take(self, piece: ServerSentEvent) -> None:
         """Take the next event of the stream into account. Raises `WireError`."""
@@ -113,19 +113,19 @@ class OpenAIChatDecoder(AnswerDecoder):
             self._take_chunk(chunk, extras, text)
 
     def end(self, stray: bytes) -> None:
-        """The body has ended. One that was JSON where a stream was promised is an error, or an answer all the same."""
+        """The body has ended. One that was JSON where a stream was promised is an error, or a response all the same."""
         if stray and self._reason is None:
             self.take_whole(stray)
         else:
             self._finish()
 
     def take_whole(self, body: bytes) -> None:
-        """Take a whole answer, as one JSON body. A missing finish reason is no cut here. Raises `WireError`."""
+        """Take a whole response, as one JSON body. A missing finish reason is no cut here. Raises `WireError`."""
         chunk, extras = read_chunk(body, self.ignored)
         if chunk.error or not chunk.choices:
             self._take_odd(read_object(body))
             return
-        # A whole answer has one choice, whatever its number; a stream of several is told apart by theirs.
+        # A whole response has one choice, whatever its number; a stream of several is told apart by theirs.
         first = next((choice for choice in chunk.choices if not choice.index), chunk.choices[0])
         first.index, chunk.choices = 0, [first]
         self._take_chunk(chunk, extras, body)
@@ -239,7 +239,7 @@ class OpenAIChatDecoder(AnswerDecoder):
     def _text(self, kind: ItemKind, text: str) -> None:
         item = self._open if self._open is not None and self._open.kind == kind else self._item_of(kind)
         item.pieces.append(text)  # as `_add` does, without two calls: this is done for each token
-        self._out.append(DELTA_OF[kind](item.index, text))
+        self._out.append(item.delta(item.index, text))
 
     def _call(self, call: ChatCall, alone: bool) -> None:
         if call.is_none:  # the entry may be what a piece of a call should have been: it must not pass for nothing

@@ -1,4 +1,4 @@
-"""OpenAI's Responses API, which is also the vendor-neutral Open Responses: the front door's own wire, both sides."""
+"""OpenAI's Responses API, which is also the vendor-neutral Open Responses; the server's own wire. Both sides."""
 
 from llm_protocol.wires.responses.client import OpenAIResponses
 from llm_protocol.wires.responses.server import Create, OpenAIResponsesServer

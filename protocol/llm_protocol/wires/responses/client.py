@@ -1,4 +1,4 @@
-"""The client side: OpenAI through its Responses API, and through its neighbours for vectors, pictures and the rest."""
+"""The client side of the Responses API; embeddings and images use OpenAI's endpoints beside it."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class OpenAIResponses:
 
     @property
     def request_types(self) -> frozenset[RequestType]:
-        """What this vendor can be asked."""
+        """The request types that this vendor supports."""
         return self._neighbours.request_types
 
     def auth_headers(self, key: str) -> tuple[tuple[str, str], ...]:
@@ -79,7 +79,7 @@ class OpenAIResponses:
         return decoded_count(body, "input_tokens")
 
     def stream_decoder(self, request: AnyRequest) -> StreamDecoder:
-        """A decoder for the streamed answer."""
+        """A decoder for the streamed response."""
         if isinstance(request, ChatRequest):
             return BodyDecoder(OpenAIResponsesDecoder())
         return self._neighbours.stream_decoder(request)
@@ -87,17 +87,17 @@ class OpenAIResponses:
     def decode_response(
         self, request: AnyRequest, response: WireResponse, ignored: set[str] | None = None
     ) -> list[Event]:
-        """The events of a whole 2xx answer."""
+        """The events of a whole 2xx response."""
         if isinstance(request, ChatRequest):
             return read_whole(OpenAIResponsesDecoder(), response.body, ignored)
         return self._neighbours.decode_response(request, response)
 
     def decode_error(self, response: WireResponse) -> Failure:
-        """What a non-2xx answer means."""
+        """The failure for a response with an error status."""
         return self._neighbours.decode_error(response)
 
     def rate_limits(self, headers: Headers) -> RateLimits | None:
-        """What the headers say is left."""
+        """The limits that the headers report."""
         return self._neighbours.rate_limits(headers)
 
     def models_request(self, page: str | None) -> WireRequest:
@@ -145,7 +145,7 @@ def response_body(request: ChatRequest, rule: ModelRule, *, stream: bool) -> Jso
     _add_nested(body, request, rule)
     add_extra(body, given, NAME)
     if not stream:
-        body.pop("stream_options", None)  # refused beside a whole answer
+        body.pop("stream_options", None)  # refused beside a whole response
     return body
 
 

@@ -1,11 +1,11 @@
-"""The items of an input or an output, to and from canonical parts.
+"""Encode and decode the items of an input or an output.
 
-The wire has a flat list of items where the model has turns: neighbouring items of the assistant are one message, and
-so are neighbouring tool outputs. An item that only OpenAI understands becomes `Opaque`.
+The wire has a flat list of items where the model has turns: adjacent items of the assistant are one message, and so are
+adjacent tool outputs. An item that only OpenAI understands becomes `Opaque`.
 
-Reasoning crosses this wire and comes back whole. The wire has a readable summary, an id, and one opaque string,
-``encrypted_content``. OpenAI's own payloads pass as they are. What other vendors need back (a signature, a payload,
-whose it is) is put together in an envelope that a client carries like any other payload.
+Reasoning survives the round trip through a client. The wire has a readable summary, an id, and one opaque string,
+``encrypted_content``. OpenAI's own payloads pass unchanged. What other vendors need back (a signature, a payload, the
+vendor's name) is packed into an envelope in that string.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def part_id(part: Part, response_id: str, output_index: int) -> str:
 
 
 def output_item(part: Part, ident: str, status: str = "completed") -> JsonObject | None:
-    """The item for a part of an answer; ``None`` for a block that clients of this API could not understand."""
+    """The item for a part of a response; ``None`` for a block that clients of this API could not understand."""
     match part:
         case Text() | Refusal():
             item = {"id": ident, "type": "message", "status": status, "role": "assistant", "content": [content(part)]}
@@ -158,7 +158,7 @@ def _reasoning_item(part: Reasoning, ident: str, status: str) -> JsonObject:
 
 
 def _image_item(part: Image, ident: str, status: str) -> JsonObject:
-    """Said as the API's own picture tool says it; `items` knows by the id that it is ours."""
+    """An image in the format of the API's own image tool. The prefix of its id marks it as ours."""
     item: JsonObject = {"id": ident, "type": "image_generation_call", "status": status}
     if part.data is None:
         return item | {"result": None, "url": part.url}
@@ -303,7 +303,7 @@ def _decode_reasoning(item: JsonObject, where: str) -> tuple[Role, tuple[Part, .
 
 
 def _decode_picture(item: JsonObject, where: str) -> tuple[Role, tuple[Part, ...]]:
-    """A picture of an earlier answer, if it was not made by OpenAI's own tool, which wants its item back."""
+    """An image of an earlier response, if it was not made by OpenAI's own tool, which needs its item back."""
     found = typed(item, _PictureItem, where)
     if not found.id.startswith("img_"):
         return "assistant", (Opaque(dialect=NAME, value=item),)

@@ -1,4 +1,4 @@
-"""What a failure inside an answer means, and how ours are told there. Outside of answers: ``openai_chat.errors``."""
+"""Decode and encode failures inside a response. Errors of whole requests: ``openai_chat.errors``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TOO_MANY_REQUESTS = 429
 
 
 def read_failure_in(value: Any) -> Failure:
-    """What an error inside a 2xx answer means, wrapped or flat: there is no status to go by."""
+    """What an error inside a 2xx response means, wrapped or flat: there is no status to go by."""
     failure = failure_of(value)
     if failure.kind is not FailureKind.SERVER_ERROR:
         return failure
@@ -57,7 +57,7 @@ def code_of(failure: Failure) -> str:
 def ending_of(
     reason: FinishReason | None, failure: Failure | None, *, refused: bool, raw: str | None = None
 ) -> ResponseEnding:
-    """How a finish reason or a failure is told. A refusal in the model's own words is an ordinary, whole answer.
+    """How a response ends, by its reason or failure. A refusal in the model's own words is a complete response.
 
     ``raw`` is the provider's own word for the reason.
     """

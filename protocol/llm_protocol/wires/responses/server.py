@@ -1,8 +1,8 @@
-"""The server side: what the front door speaks, over SSE and over WebSocket, and what the fake vendor is made of.
+"""The server side of the Responses API, over SSE and WebSocket.
 
-A request is the body of ``POST /responses`` or a ``response.create`` frame. Known fields are checked against `_Body`; a
-mistake is told with the field's path. Fields that only OpenAI understands are kept for it in ``parameters.extra``;
-those that only the front door understands come as `ResponseOptions`.
+A request is the body of ``POST /responses`` or a ``response.create`` frame. Known fields are checked against `_Body`;
+errors name the path of the field. Fields that only OpenAI understands are kept in ``parameters.extra``; fields for this
+server become `ResponseOptions`.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class OpenAIResponsesServer:
         return _frame("response.incomplete", 0, self.withdrawn(inbound, response_id, options), stream_id)
 
     def encode_error(self, failure: Failure) -> WireResponse:
-        """A refusal of the whole request."""
+        """Status, headers and body for a rejected request."""
         return encode_error(failure)
 
     def error_event(self, failure: Failure, *, stream_id: str | None = None, event_id: str | None = None) -> bytes:

@@ -1,12 +1,12 @@
-"""The stream of a response: canonical events in, the API's events out, the same for SSE and WebSocket.
+"""Encode a response as a stream of the API's events, the same for SSE and WebSocket.
 
-The sequence number of an event is a pure function of the log: every canonical event has its fixed count of events
-here, and a frame that joins several deltas carries the number of the last. So a reader that comes back with the last
-number it saw is served by encoding the log again from its start, with ``starting_after``.
+The sequence number of an event depends on the log alone: every canonical event maps to a fixed number of events, and a
+frame that joins several deltas has the number of the last. A client that reconnects sends the last number it saw, and
+the log is encoded again from its start, with ``starting_after``.
 
-What the members of a request say is told beside its answer to the clients that asked for it. Those events have a prefix
-of their own, as Open Responses wants it for events that are not in its list. Clients that parse every frame as one they
-know never see them, because nobody is sent them unasked.
+The text of an ensemble's members is sent beside the response to clients that request it. These events have a prefix of
+their own, as Open Responses requires of extensions. They are sent on request only, because some clients fail on events
+that they do not know.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class MemberEventFrame(NamedTuple):
 
 @final
 class MemberEventEncoder:
-    """Turns members' events into the API's. It keeps what each has said, to repeat it whole at its end."""
+    """Converts members' events. It keeps each member's text, because the last event repeats all of it."""
 
     def __init__(self) -> None:
         self._texts: dict[str, TextBuffer] = {}
@@ -150,10 +150,12 @@ class OpenAIResponsesEncoder(StreamEncoder):
         self._resource = ResourceEncoder(inbound, response_id, options)
         self._stream_id = stream_id
         self._after = starting_after
+        if starting_after >= 0:
+            self._unmerged = self._up_to_the_reader
         self._number = -1
         self._items: dict[int, _Item] = {}  # by the log's index, in order of appearance
         self._held: _Item | None = None
-        """A whole item whose end is told with what follows: only then it is known whether the answer was cut in it."""
+        """A complete item. Its end is sent with what follows, which shows whether the response was cut inside it."""
         self._restarts = 0
         self._members = MemberEventEncoder()
         self._said: dict[str, list[str]] = {}
@@ -185,9 +187,6 @@ class OpenAIResponsesEncoder(StreamEncoder):
             self._frames = []
         return frames
 
-    def _merged(self, events: Iterable[Event]) -> Iterator[tuple[Event, int]]:
-        return super()._merged(events) if self._number >= self._after else self._up_to_the_reader(events)
-
     def _up_to_the_reader(self, events: Iterable[Event]) -> Iterator[tuple[Event, int]]:
         """The events with how many deltas each stands for. Up to the number that the reader has seen nothing is joined,
         and what the log has joined is cut there: a frame has either been seen or not.
@@ -202,6 +201,8 @@ class OpenAIResponsesEncoder(StreamEncoder):
                 yield begin, take  # self._number has moved on when this comes back
                 count, first = count - take, False
             yield rest, count
+        if self._number >= self._after:
+            self._unmerged = None
 
     def _emit(self, kind: str, count: int = 1, *, again: bool = False, **fields: Any) -> None:
         """``again``: also to a reader that has seen it."""
@@ -231,7 +232,7 @@ class OpenAIResponsesEncoder(StreamEncoder):
             self._frames.append(Frame(item.event, data))
 
     def _item_started(self, event: ItemStarted) -> None:
-        if event.kind != "opaque":  # nothing can be said of one before it is whole
+        if event.kind != "opaque":  # it is sent when it is complete
             self._add(event)
 
     def _failed(self, event: Failed) -> None:
@@ -249,7 +250,7 @@ class OpenAIResponsesEncoder(StreamEncoder):
             self._emit(kind, count, **fields)
 
     def _tell_members(self) -> None:
-        """Tell at once what members have said since the last frame: a reader has seen all of it, or none."""
+        """Send members' text since the last frame in one frame, so that a reader has seen all of it or none."""
         if not self._said_count:
             return
         said, count = self._said, self._said_count
@@ -262,7 +263,7 @@ class OpenAIResponsesEncoder(StreamEncoder):
             self._emit(f"{PREFIX}.deltas", count, deltas=deltas)
 
     def _restarted(self) -> None:
-        """Everything said is void; the items that follow are others, and named otherwise."""
+        """Everything sent is void. The items that follow are new, and have new ids."""
         self._restarts += 1
         self._items.clear()
         self._held = None

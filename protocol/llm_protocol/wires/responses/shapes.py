@@ -1,8 +1,8 @@
-"""What the wire says, as data: what the vendor sends, and the response resource that we send.
+"""The data of the Responses API: the vendor's events and responses, and the response object that we send.
 
-What comes is typed for speed, with a second, tolerant look at what is shaped a little differently. The resource is
-what every snapshot in a stream and every whole answer consists of. All fields of the Open Responses schema are there,
-because strict clients demand them; what the runtime adds of its own is under ``llm_runtime``.
+Vendor data is decoded into typed structs for speed; anything that does not fit is read again, leniently. Our response
+object is the whole response as well as every snapshot in a stream. It has all fields of the Open Responses schema,
+because strict clients require them; the runtime's own fields are under ``llm_runtime``.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ _RESPONSE = JsonDecoder(ResponsesResource)
 
 
 _ESSENTIAL = frozenset(("type", "delta", "item", "response", "output"))
-"""What an answer is made of; every other field may be of any type."""
+"""The fields that hold content. Any other field may have any type."""
 
 
 READ_TYPES = frozenset(
@@ -87,7 +87,7 @@ READ_TYPES = frozenset(
         "response.failed",
     )
 )
-"""The events that an answer's content comes in."""
+"""The events that a response's content comes in."""
 
 
 def read_event(text: str, ignored: set[str]) -> ResponsesStreamEvent:
@@ -235,7 +235,7 @@ class ResourceEncoder:
 
 
 def _echo(request: ChatRequest, options: ResponseOptions) -> JsonObject:
-    """What the client asked for, as the API repeats it."""
+    """The request's parameters, which the API repeats in the response."""
     given = request.parameters
     extra = given.extra.get(NAME, {})
     return {
@@ -296,7 +296,7 @@ def format_object(wanted: ResponseFormat | None) -> JsonObject:
 
 
 def usage_object(usage: Usage) -> JsonObject:
-    """Token counts; strict clients want every one of them to be there."""
+    """Token counts. Strict clients require all of them."""
     return {
         "input_tokens": usage.input_tokens,
         "input_tokens_details": {
@@ -310,7 +310,7 @@ def usage_object(usage: Usage) -> JsonObject:
 
 
 class ResponseOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What the front door itself must know of a request. ``generate`` is false for a warm-up without an answer."""
+    """What the server needs to know of a request. ``generate`` is false for a warm-up without a response."""
 
     previous_response_id: str | None = None
     store: bool = True

@@ -1,7 +1,7 @@
-"""From the vendor's events, or its whole response, to canonical events.
+"""Decode the vendor's events, or its whole response, into canonical events.
 
-Success is only what ``response.completed`` or ``response.incomplete`` says. ``response.output_item.done`` is the word
-on an item; where a server leaves it out, the final snapshot is.
+Only ``response.completed`` and ``response.incomplete`` mean success. ``response.output_item.done`` has the final state
+of an item; if a server leaves it out, the final snapshot has it.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class _Item(OpenItem):
 
 @final
 class OpenAIResponsesDecoder(AnswerDecoder):
-    """One answer, streamed or whole."""
+    """One response, streamed or whole."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ class OpenAIResponsesDecoder(AnswerDecoder):
             self._take_event(event)
 
     def take_whole(self, body: bytes) -> None:
-        """Take a whole answer, or an error in its place. Raises `WireError`."""
+        """Take a whole response, or an error in its place. Raises `WireError`."""
         response = read_response(body, self.ignored)
         if response.error and response.status is None:
             self.fail(read_failure_in(read_object(body)))
