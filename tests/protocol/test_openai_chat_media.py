@@ -18,6 +18,7 @@ from llm_protocol.embedding import Embedding
 from llm_protocol.errors import BadRequestError, LLMClientError, ProtocolError, UnsupportedError
 from llm_protocol.events import Event, Failed, Finished
 from llm_protocol.failures import FailureKind
+from llm_protocol.model_facts import Capabilities
 from llm_protocol.requests import EmbeddingRequest, ImageRequest, Parameters
 from llm_protocol.response import FinishReason, LLMResponse, Usage
 from llm_protocol.wires.anthropic import AnthropicServer
@@ -300,6 +301,26 @@ def test_the_context_window_under_any_name(more: Any) -> None:
     """Compatible servers name it differently; ``created`` may be missing or a fraction."""
     page = CLIENT.decode_models(json.dumps({"data": [{"id": "a", "created": 1.5} | more]}).encode())
     assert page.models == (ModelInfo(id="a", created=1, context_window=9),)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({}, None),
+        ({"architecture": {"input_modalities": ["text"]}}, Capabilities(vision=False, documents=False, audio=False)),
+        (
+            {"architecture": {"input_modalities": ["image", "file", 3]}},
+            Capabilities(vision=True, documents=True, audio=False),
+        ),
+        ({"architecture": {"input_modalities": "text"}}, None),
+        ({"capabilities": {"vision": True}}, Capabilities(vision=True)),
+        ({"capabilities": ["completion"]}, None),
+    ],
+    ids=["nothing", "openrouter-blind", "openrouter", "nonsense", "mistral", "others"],
+)
+def test_what_a_model_takes_as_openrouter_and_mistral_list_it(more: Any, said: Capabilities | None) -> None:
+    page = CLIENT.decode_models(json.dumps({"data": [{"id": "a"} | more]}).encode())
+    assert page.models == (ModelInfo(id="a", capabilities=said),)
 
 
 @pytest.mark.parametrize("nonsense", [-1, 253_402_300_800, 1e308, 10**25])

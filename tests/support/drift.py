@@ -84,12 +84,12 @@ def report(surface: dict[str, Any]) -> list[str]:
     """A line for each difference that is not explained, and for each explanation of a difference that is none."""
     explained: dict[str, str] = tomllib.loads(EXPLAINED.read_text(encoding="utf-8"))
     found = dict(differences(surface))
-    lines = [f"{name}: {what}" for name, what in found.items() if not _fits(name, explained)]
+    lines = [f"{name}: {what}" for name, what in found.items() if not is_explained(name, explained)]
     stale = [glob for glob in explained if not any(fnmatchcase(name, glob) for name in found)]
     return [*lines, *(f"explained, but there is no such difference: {glob}" for glob in stale)]
 
 
-def _fits(name: str, explained: Iterable[str]) -> bool:
+def is_explained(name: str, explained: Iterable[str]) -> bool:
     return any(fnmatchcase(name, glob) for glob in explained)
 
 
@@ -103,7 +103,7 @@ def differences(surface: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 # ---------------------------------------------------------------- requests
 
-SENT_OTHERWISE = {"max_tokens": "max_completion_tokens", "max_output_tokens": "max_tokens", "user": "safety_identifier"}
+OTHER_NAMES = {"max_tokens": "max_completion_tokens", "max_output_tokens": "max_tokens", "user": "safety_identifier"}
 
 
 def _lost_parameters(parameters: dict[str, dict[str, Any]]) -> Iterator[tuple[str, str]]:
@@ -130,7 +130,7 @@ def _problem(endpoint: Endpoint, parameter: str, value: Any) -> str | None:
     sent = json.loads(wire.body)
     if endpoint.inside:
         sent = sent.get(endpoint.inside, {})
-    return None if parameter in sent or SENT_OTHERWISE.get(parameter) in sent else "does not arrive"
+    return None if parameter in sent or OTHER_NAMES.get(parameter) in sent else "does not arrive"
 
 
 # ---------------------------------------------------------------- answers
@@ -147,7 +147,7 @@ UNREAL = {
 """What a sample has because it has every field, and no vendor says in one breath."""
 
 
-def _real(name: str, sample: Any) -> Any:
+def real_sample(name: str, sample: Any) -> Any:
     """The sample without what is in `UNREAL`."""
     real = json.loads(json.dumps(sample))
     for path in UNREAL.get(name, ()):
@@ -161,7 +161,7 @@ def _real(name: str, sample: Any) -> Any:
 
 def _lost_fields(answers: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for name, sample in answers.items():
-        endpoint, answer = ENDPOINTS[name], _real(name, sample)
+        endpoint, answer = ENDPOINTS[name], real_sample(name, sample)
         inbound = endpoint.server.decode_request(endpoint.path, json.dumps({"model": "m", **endpoint.body}).encode())
         body = json.dumps(answer).encode()
         response = _folded(endpoint.client.decode_response(inbound.request, WireResponse(200, (), body)))
@@ -169,7 +169,7 @@ def _lost_fields(answers: dict[str, Any]) -> Iterator[tuple[str, str]]:
             yield f"{name} answer", f"cannot be read: {response}"
             continue
         told = json.loads(endpoint.server.encode_response(inbound, response))
-        for path in _missing(answer, told):
+        for path in missing_fields(answer, told):
             yield f"{name} answer {path}", "does not come back"
 
 
@@ -180,7 +180,7 @@ def _folded(events: list[Event]) -> LLMResponse | str:
     return fold.response(request_id="r", response_id="id", provider="p", model="m")
 
 
-def _missing(said: Any, told: Any) -> list[str]:
+def missing_fields(said: Any, told: Any) -> list[str]:
     """The fields that are not there, without those inside of them."""
     there = _paths(told)
     gone = {path for path in _paths(said) if path not in there}
@@ -214,9 +214,9 @@ def _lost_in_streams(events: dict[str, list[Any]], answers: dict[str, Any]) -> I
         options = {"stream_options": {"include_usage": True}} if name == "openai chat" else {}
         asked = json.dumps({"model": "m", **endpoint.body, "stream": True, **options}).encode()
         inbound = endpoint.server.decode_request(endpoint.path, asked)
-        for stream, probe in make([_real(name, each) for each in known], answers):
+        for stream, probe in make([real_sample(name, each) for each in known], answers):
             told = _relayed(endpoint, inbound, stream)
-            for path in _missing(probe, told):
+            for path in missing_fields(probe, told):
                 yield f"{name} event {_type(probe) or 'chunk'} {path}", "does not come back"
 
 

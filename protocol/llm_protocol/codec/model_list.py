@@ -44,6 +44,11 @@ class ModelEntry:
         value = self.fields.get(name)
         return value if isinstance(value, bool) else None
 
+    def texts(self, name: str) -> tuple[str, ...]:
+        """The texts of a list; empty if there is none."""
+        values: Any = self.fields.get(name)
+        return tuple(each for each in values if isinstance(each, str)) if isinstance(values, list) else ()
+
     def day(self, name: str) -> date | None:
         """The day, in UTC, of a date or time."""
         return day(self.fields.get(name))

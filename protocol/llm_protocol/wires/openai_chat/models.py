@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from llm_protocol.codec.json import encode_json
 from llm_protocol.codec.model_list import ModelEntry, read_models
 from llm_protocol.dialect import ModelInfo, ModelPage
+from llm_protocol.model_facts import Capabilities
 
 
 def decode_models(body: bytes) -> ModelPage:
@@ -26,7 +27,16 @@ def _info(entry: ModelEntry) -> ModelInfo:
         max_output_tokens=entry.count("max_completion_tokens"),
         lifecycle="active" if end is None else "deprecated",
         shutdown_date=end,
+        capabilities=_capabilities(entry),
     )
+
+
+def _capabilities(entry: ModelEntry) -> Capabilities | None:
+    """What a compatible vendor's list says of a model beside its sizes; ``None`` if nothing."""
+    if shown := entry.object("architecture").texts("input_modalities"):  # OpenRouter.
+        return Capabilities(vision="image" in shown, documents="file" in shown, audio="audio" in shown)
+    sees = entry.object("capabilities").flag("vision")  # Mistral.
+    return None if sees is None else Capabilities(vision=sees)
 
 
 def encode_models(models: Sequence[ModelInfo]) -> bytes:
