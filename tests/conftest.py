@@ -13,7 +13,7 @@ from llm_actors.testing import no_open_ends, nothing_left
 
 pytest.register_assert_rewrite("support.conformance", "support.streams")
 
-pytest_plugins = ["support.time_limit"]
+pytest_plugins = ["support.time_limit", "support.suite"]
 
 # The one profile of all property tests. No deadline per example: on a busy machine it says nothing about the code.
 hypothesis.settings.register_profile("llm-runtime", deadline=None, print_blob=True)

@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -199,8 +200,8 @@ with file_tier(path, clock=clock) as tier:
 
 def test_lost_permissions(tmp_path: Path) -> None:
     """File read-only, file unreadable, folder closed; each heals. As nobody, for root may do everything."""
-    folder = Path(os.path.realpath("/tmp")) / f"llm-runtime-test-{os.getpid()}"
-    folder.mkdir(mode=0o700)
+    # Not tmp_path: the user nobody may not enter the folders above it.
+    folder = Path(tempfile.mkdtemp(prefix="llm-runtime-test-")).resolve()
     try:
         paths = os.pathsep.join(sys.path)
         code = [sys.executable, "-c", UNPRIVILEGED, str(folder), paths]

@@ -3,16 +3,17 @@
     python -m venv /tmp/fuzzenv && /tmp/fuzzenv/bin/pip install atheris hypothesis pytest coredis -e .
     cd tests && /tmp/fuzzenv/bin/python -m fuzz.explore TARGET [SECONDS] [FOLDER]
 
-Guided by coverage, with atheris, which is not among the project's dependencies. The targets are in ``all.py``. What is
-interesting is kept in FOLDER (/tmp/fuzz/TARGET) and is where the next run begins; each different fault that is found
-is printed with the file of its input there, and the search goes on. Make such an input small by hand and put it into
-``corpus/TARGET``, where a test holds it.
+Guided by coverage, with atheris, which is not among the project's dependencies. The targets are in ``all.py``. What
+is interesting is kept in FOLDER (fuzz/TARGET in the folder for temporary files) and is where the next run begins;
+each different fault that is found is printed with the file of its input there, and the search goes on. Make such an
+input small by hand and put it into ``corpus/TARGET``, where a test holds it.
 """
 
 from __future__ import annotations
 
 import random
 import sys
+import tempfile
 from hashlib import sha1
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def main() -> None:
     name = sys.argv[1]
     seconds = int(sys.argv[2]) if len(sys.argv) > 2 else SECONDS
     target = TARGETS[name]
-    folder = Path(sys.argv[3] if len(sys.argv) > 3 else f"/tmp/fuzz/{name}")
+    folder = Path(sys.argv[3]) if len(sys.argv) > 3 else Path(tempfile.gettempdir(), "fuzz", name)
     found, faults = folder / "corpus", folder / "faults"
     for each in found, faults:
         each.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 import sys
+import tempfile
 import time
 import traceback
 from pathlib import Path
@@ -25,7 +26,7 @@ SECONDS = 60.0
 def main() -> None:
     target = TARGETS[sys.argv[1]]
     until = time.monotonic() + (float(sys.argv[2]) if len(sys.argv) > 2 else SECONDS)
-    folder = Path("/tmp/fuzz", target.name, "slow")
+    folder = Path(tempfile.gettempdir(), "fuzz", target.name, "slow")
     folder.mkdir(parents=True, exist_ok=True)
     seeds = target.seeds()
     chance, known, tried = random.Random(time.time_ns()), set[str](), 0

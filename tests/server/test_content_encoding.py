@@ -21,6 +21,10 @@ def raw_deflate(data: bytes) -> bytes:
     return zlib.compress(data, wbits=-15)
 
 
+def gzipped(data: bytes) -> bytes:
+    return gzip.compress(data, mtime=0)  # the time would be in the ids of tests, which must stay the same
+
+
 def in_members(data: bytes) -> bytes:
     return gzip.compress(data[:100]) + gzip.compress(data[100:])
 
@@ -58,11 +62,11 @@ async def test_a_compressed_body_is_read(how: str, path: str) -> None:
         ("gzip", BODY, 400, "invalid_request"),
         ("zstd", BODY, 400, "invalid_request"),
         ("deflate", b"\xff" * 20, 400, "invalid_request"),
-        ("gzip", gzip.compress(BODY)[:-20], 400, "invalid_request"),
+        ("gzip", gzipped(BODY)[:-20], 400, "invalid_request"),
         ("zstd", zstd.compress(BODY)[:-5], 400, "invalid_request"),
-        ("gzip", gzip.compress(b" " * 2_000_000), 413, "body_too_large"),
+        ("gzip", gzipped(b" " * 2_000_000), 413, "body_too_large"),
         ("zstd", zstd.compress(b" " * 2_000_000), 413, "body_too_large"),
-        ("deflate, gzip", gzip.compress(zlib.compress(b" " * 2_000_000)), 413, "body_too_large"),
+        ("deflate, gzip", gzipped(zlib.compress(b" " * 2_000_000)), 413, "body_too_large"),
     ],
 )
 async def test_what_cannot_be_read_is_refused(name: str, body: bytes, status: int, code: str) -> None:

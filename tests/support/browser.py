@@ -28,6 +28,9 @@ FLAGS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    # Its crash handler would be a process of its own session, which nobody ends.
+    "--disable-breakpad",
+    "--disable-crash-reporter",
     "--remote-debugging-port=0",
 )
 START_SECONDS = 60
