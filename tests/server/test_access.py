@@ -130,7 +130,7 @@ async def test_a_key_in_the_url_is_refused_so_that_nobody_starts(query: str) -> 
         assert (reply.status, reply.json["error"]["code"]) == (400, "key_in_query")
 
 
-@pytest.mark.parametrize("how", ["authorization", "x-api-key", "x-goog-api-key"])
+@pytest.mark.parametrize("how", ["authorization", "x-api-key", "x-goog-api-key", "api-key"])
 async def test_the_key_says_who_calls(how: str) -> None:
     async with open_door(keys=KEYS) as door:
         key = KEYS["bob"] if how != "authorization" else f"bearer {KEYS['bob']}"

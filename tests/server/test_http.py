@@ -324,3 +324,10 @@ async def test_a_client_that_pipelines_without_measure_is_cut_off() -> None:
         with suppress(trio.BrokenResourceError):
             await client.send(b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 200000\r\n\r\n" + b"a" * 150_000)
         await door.engine.until(lambda: door.engine.open_runs == 0, seconds=1)
+
+
+async def test_a_stream_is_not_held_back_by_a_proxy() -> None:
+    async with open_door() as door:
+        reply = await door.request("POST", "/v1/responses", {"input": "hi", "stream": True})
+        assert reply.headers["x-accel-buffering"] == "no"
+        assert reply.headers["cache-control"] == "no-cache"

@@ -21,8 +21,8 @@ from llm_runtime.config import Key, Server
 from llm_runtime.server.http_error import HttpError, wrong_key
 from llm_runtime.server.logins import FailedLogins
 
-KEY_HEADERS = ("x-api-key", "x-goog-api-key")
-"""Where clients of other vendors put the key, besides ``Authorization: Bearer``."""
+KEY_HEADERS = ("x-api-key", "x-goog-api-key", "api-key")
+"""Where clients of other vendors (the last: Azure) put the key, besides ``Authorization: Bearer``."""
 
 KEY_PROTOCOL = "openai-insecure-api-key."
 """A browser cannot set header fields on a WebSocket; it offers the key as a subprotocol with this prefix."""

@@ -69,6 +69,10 @@ def refusing(refused: HttpError) -> Endpoint:
     return refuse
 
 
+_STREAMED = (("cache-control", "no-cache"), ("x-accel-buffering", "no"))
+"""nginx holds a stream back for seconds unless it is told not to."""
+
+
 @final
 class RequestContext:
     """Gives an endpoint the request, and takes its answer: exactly one `reply` or `stream`."""
@@ -173,7 +177,7 @@ class RequestContext:
     def stream_head(self, content_type: str) -> bytes:
         """The head of a streamed answer."""
         self.begun = True
-        headers = (("content-type", content_type), ("cache-control", "no-cache"), *self._own_headers())
+        headers = (("content-type", content_type), *_STREAMED, *self._own_headers())
         return encode_head(200, headers, close=self.close, length=None)
 
     def _own_headers(self) -> list[tuple[str, str]]:
