@@ -21,6 +21,7 @@ from llm_protocol.events import Event
 from llm_protocol.failures import Failure
 from llm_protocol.model_facts import Capabilities
 from llm_protocol.model_rules import ModelRules
+from llm_protocol.parameters import Adapted
 from llm_protocol.requests import AnyRequest, RequestType
 from llm_protocol.response import LLMResponse
 
@@ -168,8 +169,14 @@ class ClientDialect(Protocol):
         """The header fields that carry the key."""
         ...
 
+    def adapt(self, request: AnyRequest) -> Adapted:
+        """``request`` as this vendor, and its model, can be told it, with what was changed for that; its ``model`` is
+        the vendor's own name for it. Raises `UnsupportedError` or `BadRequestError` for what cannot be kept.
+        """
+        ...
+
     def encode_request(self, request: AnyRequest, *, stream: bool) -> WireRequest:
-        """The HTTP request for ``request``, whose ``model`` is the vendor's own name for it."""
+        """The HTTP request for what `adapt` has made of a request. Parameters that the vendor lacks are not said."""
         ...
 
     def stream_decoder(self, request: AnyRequest) -> StreamDecoder:

@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from llm_protocol.adjustments import Adjustment
 from llm_protocol.content import JsonObject, Part
 from llm_protocol.embedding import Embedding
 from llm_protocol.failures import Failure
@@ -21,12 +22,13 @@ ItemKind: TypeAlias = Literal["text", "reasoning", "tool_call", "refusal", "imag
 
 class Started(msgspec.Struct, frozen=True, kw_only=True, tag="started"):
     """The vendor began to answer. ``model`` and ``upstream_id`` are the vendor's; ``provider`` is the
-    configured provider.
+    configured provider. ``adjusted`` is what was changed of the request for it.
     """
 
     model: str = ""
     upstream_id: str | None = None
     provider: str = ""
+    adjusted: tuple[Adjustment, ...] = ()
 
 
 class ItemStarted(msgspec.Struct, frozen=True, kw_only=True, tag="item_started"):

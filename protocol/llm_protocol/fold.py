@@ -118,6 +118,7 @@ class Fold:
             processing_time_ms=processing_time_ms,
             decision=decision or {},
             extra=self.extra,
+            adjusted=self.started.adjusted,
             members=members,
         )
 
@@ -139,7 +140,12 @@ def item_events(index: int, part: Part, *, piece: int | None = None) -> Iterator
 
 def unfold(response: LLMResponse, *, piece: int | None = None) -> Iterator[Event]:
     """A whole response as the events that fold into it."""
-    yield Started(model=response.model, upstream_id=response.upstream_id, provider=response.provider)
+    yield Started(
+        model=response.model,
+        upstream_id=response.upstream_id,
+        provider=response.provider,
+        adjusted=response.adjusted,
+    )
     for index, part in enumerate(response.output):
         yield from item_events(index, part, piece=piece)
     if response.embeddings:

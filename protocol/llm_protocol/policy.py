@@ -188,6 +188,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Replaces some of `[attempts]`."""
     cache: CacheMode | None = None
     """Whether a kept response may be the response: never, yes, or no but keep the new one."""
+    strict: bool | None = None
+    """Refuse the request where a parameter would be left out or changed, instead of telling so."""
     hedge: bool | None = None
     """Ask a second provider when the first is slower than it usually is."""
     priority: Annotated[int, msgspec.Meta(ge=PRIORITIES[0], le=PRIORITIES[1])] | None = None

@@ -45,7 +45,8 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How to answer. ``extra`` holds vendor fields by dialect name, for example ``{"gemini": {"safetySettings":
     […]}}``; they are added to that dialect's request body and mean nothing to the others.
 
-    With ``lenient`` a parameter that the chosen vendor does not know is left out instead of refused.
+    ``wire`` is the dialect that the request came in, if it came from a client. The fields under ``extra`` of that name
+    are what the client asks for, whoever answers: `llm_protocol.parameters` decides what becomes of them elsewhere.
     """
 
     temperature: float | None = None
@@ -64,7 +65,9 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     parallel_tool_calls: bool | None = None
     user: str | None = None
     """The end user's id, for the vendor's abuse tracking."""
-    lenient: bool = False
+    lenient: bool | None = None
+    """Deprecated: ``True`` is ``strict = False`` of the request's policy, which is the default."""
+    wire: str | None = None
     extra: dict[str, JsonObject] = {}
 
 

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import msgspec
 
+from llm_protocol.adjustments import Adjustment
 from llm_protocol.content import Image, JsonObject, Message, Part, Reasoning, Refusal, ToolCall
 from llm_protocol.embedding import Embedding
 
@@ -110,6 +111,8 @@ class LLMResponse(msgspec.Struct, frozen=True, kw_only=True):
     decision: JsonObject = msgspec.field(default_factory=dict)
     extra: dict[str, dict[str, JsonObject]] = msgspec.field(default_factory=dict)
     """Fields that only one dialect knows, by dialect and where they stood: see `llm_protocol.extra_fields`."""
+    adjusted: tuple[Adjustment, ...] = ()
+    """What was changed of the request for whoever answered."""
     members: tuple[LLMResponse, ...] = ()
     """The members' responses, if an ensemble produced this one."""
 

@@ -42,6 +42,7 @@ def runtime_object(response: LLMResponse, *, answers: bool = False) -> JsonObjec
             "cost": response.cost,
             "processing_time_ms": round(response.processing_time_ms, 3),
             "usage_estimated": response.usage is not None and response.usage.estimated,
+            "adjusted": [each.to_json() for each in response.adjusted],
             "decision": {name: value for name, value in response.decision.items() if name not in _LIFTED},
         }
         | _members(response, answers=answers)

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from llm_protocol.parameters import TARGETS, RequestTarget
 from llm_protocol.requests import RequestType
-
-_COMMON = frozenset((
-    "temperature", "top_p", "max_output_tokens", "stop", "frequency_penalty", "presence_penalty", "seed",
-    "reasoning_effort", "parallel_tool_calls", "user",
-))  # fmt: skip
-
 
 FINGERPRINT = "fp_llm_runtime"
 """What we say of the system where a client cannot do without and its vendor says nothing."""
@@ -25,7 +20,8 @@ class VendorProfile(msgspec.Struct, frozen=True, kw_only=True):
     kind: str = "openai_compatible"
     """Whose models these are: `llm_protocol.model_rules` tells what they take."""
     request_types: frozenset[RequestType]
-    parameters: frozenset[str] = _COMMON
+    target: RequestTarget
+    """The column of the parameter table."""
     max_tokens_field: str = "max_tokens"
     user_field: str = "user"
     developer_role: bool = False
@@ -54,6 +50,7 @@ class VendorProfile(msgspec.Struct, frozen=True, kw_only=True):
 OPENAI = VendorProfile(
     vendor="OpenAI",
     kind="openai",
+    target=TARGETS["openai"],
     # Legacy completions are spoken, but left out: their models are going, and chat says the same.
     request_types=frozenset((RequestType.CHAT, RequestType.EMBEDDING, RequestType.IMAGE_GENERATION)),
     max_tokens_field="max_completion_tokens",
@@ -69,6 +66,7 @@ CEREBRAS = VendorProfile(
     name="cerebras",  # strict about unknown fields: what clients send for OpenAI's wire must not reach it
     vendor="Cerebras",
     kind="cerebras",
+    target=TARGETS["cerebras"],
     request_types=frozenset((RequestType.CHAT,)),
     max_tokens_field="max_completion_tokens",
     reasoning_field="reasoning",
@@ -81,10 +79,10 @@ CEREBRAS = VendorProfile(
 
 COMPATIBLE = VendorProfile(
     vendor="the OpenAI-compatible server",
+    target=TARGETS["compatible"],
     request_types=frozenset(
         (RequestType.CHAT, RequestType.COMPLETION, RequestType.EMBEDDING, RequestType.IMAGE_GENERATION)
     ),
-    parameters=_COMMON | {"top_k"},
     signed_calls=True,
 )
 
@@ -92,5 +90,6 @@ LOCAL = msgspec.structs.replace(
     COMPATIBLE,
     vendor="the local model",
     kind="local",
+    target=TARGETS["local"],
     request_types=frozenset((RequestType.CHAT, RequestType.COMPLETION)),
 )

@@ -31,9 +31,12 @@ from llm_actors.kernel import (
 )
 from llm_actors.limiter import limiter_child
 from llm_actors.orchestrator import Orchestrator, OrchestratorMessage, OrchestratorRef, ProviderLoad, Router, Services
+from llm_actors.provider import adapted_to
 from llm_actors.selector import CostOf, Selector, Weights, selector_child
 from llm_protocol.codec.chat_adapter import offered
+from llm_protocol.parameters import Adapted
 from llm_protocol.policy import CachePolicy
+from llm_protocol.requests import AnyRequest
 from llm_protocol.wires import DIALECTS
 from llm_runtime.config import Config
 from llm_runtime.providers import Supervised
@@ -106,6 +109,7 @@ class Tree:
             caller_limits=caller_limits,
             waits=waits,
             accepts_prefill=self.catalog.accepts_prefill,
+            adapt=self._adapt,
             max_runs=config.server.max_runs,
             attempts=config.attempts,
             weights=_weights(config),
@@ -126,6 +130,9 @@ class Tree:
     def parked_services(self) -> tuple[str, ...]:
         """The services that rest after too many crashes."""
         return tuple(each.name for each in self._services if each.parked)
+
+    def _adapt(self, candidate: Candidate, request: AnyRequest) -> Adapted:
+        return adapted_to(self._providers[candidate.provider].dialect, request)
 
     def _target_of(self, candidate: Candidate) -> Target:
         known = self._providers[candidate.provider]

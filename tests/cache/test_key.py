@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from llm_actors.cache.key import KEY_BYTES, LEFT_OUT, CacheKey, Target, key_of
 from llm_protocol.content import (
+    Citation,
     HostedTool,
     Image,
     Message,
@@ -58,6 +59,7 @@ PARAMETERS = Parameters(
     parallel_tool_calls=True,
     user="u",
     lenient=True,
+    wire="a",
     extra=EXTRA,
 )
 COMMON: dict[str, Any] = {
@@ -73,7 +75,7 @@ COMMON: dict[str, Any] = {
     "policy": POLICY,
 }
 PARTS = (
-    Text("hi", "sig", EXTRA),
+    Text("hi", "sig", EXTRA, (Citation(url="u", title="t", start=1, end=2, quote="q"),)),
     Image(url="https://x.test/1.png", detail="low"),
     Image(data=b"\x89PNG", media_type="image/png", signature="s", extra=EXTRA),
     Reasoning(
@@ -124,9 +126,10 @@ DECIDED = {
     ImageRequest: f"{COMMON_FIELDS} prompt n size quality output_format background",
     CodeRequest: f"{COMMON_FIELDS} instruction language prefix suffix files",
     Parameters: "temperature top_p top_k max_output_tokens stop frequency_penalty presence_penalty seed"
-    " reasoning_effort reasoning_budget reasoning_summary parallel_tool_calls user lenient extra",
+    " reasoning_effort reasoning_budget reasoning_summary parallel_tool_calls user lenient wire extra",
     Message: "role content name extra",
-    Text: "text signature extra",
+    Text: "text signature extra citations",
+    Citation: "url title start end quote",
     Image: "url data media_type detail signature extra",
     Reasoning: "text signature encrypted id dialect extra",
     ToolCall: "id name arguments signature extra",
@@ -138,7 +141,8 @@ DECIDED = {
     ToolChoice: "mode name",
     ResponseFormat: "type name schema strict description",
     CodeFile: "path content",
-    Policy: "candidates strategy select shares on_broken_stream deadline_s timeouts attempts cache hedge priority"
+    Policy: "candidates strategy select shares on_broken_stream deadline_s timeouts attempts cache strict hedge"
+    " priority"
     " members quorum grace_s member_deadline_s refill rounds samples synthesiser template judge share_context"
     " share_knowledge max_cost max_tokens stream_members",
     TimeoutsPatch: "connect first_token idle total",
@@ -161,7 +165,7 @@ def places(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[Place]:
     """Every field of every struct in ``value`` that is set."""
     if isinstance(value, msgspec.Struct):
         for name in value.__struct_fields__:
-            if getattr(value, name) is not None:
+            if getattr(value, name) not in (None, ()):
                 yield Place((*path, name), type(value))
                 yield from places(getattr(value, name), (*path, name))
     elif isinstance(value, tuple):
@@ -300,6 +304,7 @@ POLICIES: dict[str, Any] = {
     "timeouts": TimeoutsPatch(idle=1.0),
     "attempts": AttemptsPatch(max=1),
     "cache": "refresh",
+    "strict": True,
     "hedge": True,
     "priority": 1,
     "members": ("a/m1",),

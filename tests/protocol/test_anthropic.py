@@ -30,6 +30,7 @@ from llm_protocol.failures import RULES, Failure, FailureKind
 from llm_protocol.requests import ChatRequest
 from llm_protocol.response import FinishReason, LLMResponse, Usage
 from llm_protocol.wires.anthropic import Anthropic, AnthropicServer
+from support.adapting import encoded
 from support.conversations import arguments, json_objects, names, texts, tokens
 from support.mutations import mutated
 from support.streams import check_all_splits, check_order, check_truncation, decode, encode, fold, same_answer
@@ -647,7 +648,7 @@ def test_odd_bodies_are_read_or_refused(body: Any) -> None:
     """And what was read can be sent on, or is refused by name."""
     with contextlib.suppress(BadRequestError, UnsupportedError):
         inbound = SERVER.decode_request("/v1/messages", json.dumps(body).encode())
-        CLIENT.encode_request(inbound.request, stream=inbound.stream)
+        encoded(CLIENT, inbound.request, stream=inbound.stream)
 
 
 def test_unknown_fields_are_kept_for_the_same_vendor() -> None:

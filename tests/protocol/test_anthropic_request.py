@@ -25,6 +25,7 @@ from llm_protocol.content import (
 from llm_protocol.errors import BadRequestError, UnsupportedError
 from llm_protocol.requests import ChatRequest, EmbeddingRequest, Parameters
 from llm_protocol.wires.anthropic import Anthropic, AnthropicServer
+from support.adapting import adjusted, encoded
 from support.conversations import conversations, texts, tokens, tool_choices, tools
 
 CLIENT, SERVER = Anthropic(), AnthropicServer()
@@ -36,20 +37,16 @@ def sent(model: str = OLD, messages: tuple[Message, ...] = HI, **fields: Any) ->
     names = set(msgspec.structs.asdict(ChatRequest(messages=())))
     own = {key: fields.pop(key) for key in list(fields) if key in names}
     request = ChatRequest(model=model, messages=messages, parameters=Parameters(**fields), **own)
-    wire = CLIENT.encode_request(request, stream=False)
+    wire = encoded(CLIENT, request, stream=False)
     assert wire[:2] == ("POST", "/v1/messages")
     body: dict[str, Any] = msgspec.json.decode(wire.body)
     body["version"] = dict(wire.headers)["anthropic-version"]
     return body
 
 
-def refused(param: str, model: str = OLD, **fields: Any) -> None:
-    fields = fields.pop("fields", fields)
-    with pytest.raises(UnsupportedError) as caught:
-        sent(model, **fields)
-    assert caught.value.failure.param == param
-    assert "\n" not in caught.value.failure.message
-    sent(model, **fields, lenient=True)
+def told(model: str = OLD, **fields: Any) -> list[tuple[str, str, object]]:
+    """What is told of a request with these parameters."""
+    return adjusted(CLIENT, ChatRequest(model=model, messages=HI, parameters=Parameters(**fields)))
 
 
 def test_a_plain_chat_is_small() -> None:
@@ -80,7 +77,9 @@ def test_sampling_goes_out_under_the_version_that_takes_it() -> None:
     assert body["version"] == "2026-10-21"
     unusual: dict[str, Any] = {"temperature": 0.0, "top_p": 0.5, "top_k": 4}
     assert not unusual.keys() & sent(NEW, **unusual).keys(), "they would be refused"
-    refused("temperature", OLD, temperature=1.5)
+    assert told(NEW, **unusual) == [(name, "left_out", None) for name in unusual]
+    assert sent(OLD, temperature=1.5)["temperature"] == 1
+    assert told(OLD, temperature=1.5) == [("temperature", "translated", 1.0)]
 
 
 def test_old_shapes_go_out_under_the_old_version() -> None:
@@ -94,9 +93,11 @@ def test_old_shapes_go_out_under_the_old_version() -> None:
 
 
 @pytest.mark.parametrize("name", ["frequency_penalty", "presence_penalty", "seed"])
-def test_what_anthropic_has_not_is_refused_by_name(name: str) -> None:
-    """Never dropped in silence; left out when the caller is lenient."""
-    refused(name, fields={name: 1})
+def test_what_anthropic_has_not_is_left_out_and_told(name: str) -> None:
+    """Never dropped in silence."""
+    fields: dict[str, Any] = {name: 1}
+    assert name not in sent(**fields)
+    assert told(**fields) == [(name, "left_out", None)]
 
 
 def test_effort_and_budget_become_what_the_model_knows() -> None:
@@ -111,18 +112,18 @@ def test_effort_and_budget_become_what_the_model_knows() -> None:
     assert sent(NEW, reasoning_effort="none")["thinking"] == {"type": "disabled"}
     assert sent(OLD, reasoning_budget=0)["thinking"] == {"type": "disabled"}
     assert sent(NEW, reasoning_effort="minimal")["output_config"] == {"effort": "low"}
-    refused("reasoning_budget", NEW, reasoning_budget=2_000)
-    refused("reasoning_budget", OLD, reasoning_budget=100)
-    refused("reasoning_effort", OLD, reasoning_effort="gigantic")
-    refused("reasoning_effort", "claude-3-5-haiku-20241022", reasoning_effort="low")
+    assert sent(NEW, reasoning_budget=2_000)["output_config"] == {"effort": "low"}
+    assert told(NEW, reasoning_budget=2_000) == [("reasoning_budget", "translated", "low")]
+    assert told(OLD, reasoning_budget=100) == [("reasoning_budget", "translated", 1_024)]
+    assert told(OLD, reasoning_effort="gigantic") == [("reasoning_effort", "left_out", None)]
+    assert told("claude-3-5-haiku-20241022", reasoning_effort="low") == [("reasoning_effort", "left_out", None)]
 
 
 def test_effort_alone_is_not_lost() -> None:
-    """A client of this wire that asks for effort without thinking gets just that, or hears that it cannot be."""
+    """A client of this wire that asks for effort without thinking gets just that."""
     alone = {"anthropic": {"thinking": None}}
     assert sent(MIDDLE, reasoning_effort="low", extra=alone)["output_config"] == {"effort": "low"}
     assert "thinking" not in sent(MIDDLE, reasoning_effort="low", extra=alone)
-    refused("reasoning_effort", OLD, reasoning_effort="low", extra=alone)
 
 
 def test_a_budget_of_our_own_leaves_room_for_the_answer() -> None:
@@ -134,21 +135,21 @@ def test_a_summary_of_the_reasoning() -> None:
     """Shown where there is reasoning to show."""
     assert sent(NEW, reasoning_summary="auto")["thinking"] == {"type": "adaptive", "display": "summarized"}
     assert sent(OLD, reasoning_summary="auto", reasoning_budget=2_000)["thinking"]["display"] == "summarized"
-    refused("reasoning_summary", OLD, reasoning_summary="auto")
+    assert "thinking" not in sent(OLD, reasoning_summary="auto")
 
 
 def test_structured_output() -> None:
-    """A schema goes into output_config; JSON without a schema is refused by name."""
+    """A schema goes into output_config; JSON without one is an order to the model."""
     form = ResponseFormat(type="json_schema", schema={"type": "object"})
     assert sent(response_format=form)["output_config"] == {
         "format": {"type": "json_schema", "schema": {"type": "object"}}
     }
-    refused("response_format", response_format=ResponseFormat(type="json"))
+    assert "valid JSON" in sent(response_format=ResponseFormat(type="json"))["system"]
     assert "output_config" not in sent(response_format=ResponseFormat(type="text"))
 
 
 def test_tools_and_choices() -> None:
-    """All four choices, one call at a time, hosted tools of this vendor only."""
+    """All four choices, one call at a time, hosted tools of this vendor, and web search of others."""
     tool = Tool(name="f", description="d", parameters={"type": "object"}, strict=True)
     body = sent(tools=(tool,), tool_choice=ToolChoice("named", "f"), parallel_tool_calls=False)
     assert body["tools"] == [{"name": "f", "input_schema": {"type": "object"}, "description": "d", "strict": True}]
@@ -159,8 +160,8 @@ def test_tools_and_choices() -> None:
     assert "tool_choice" not in sent(tools=(tool,), parallel_tool_calls=True)
     search = {"type": "web_search_20250305", "name": "web_search"}
     assert sent(tools=(HostedTool(dialect="anthropic", value=search),))["tools"] == [search]
-    with pytest.raises(UnsupportedError, match="gemini"):
-        sent(tools=(HostedTool(dialect="gemini", value={}),))
+    assert sent(tools=(HostedTool(dialect="gemini", value={"googleSearch": {}}),))["tools"] == [search]
+    assert "tools" not in sent(tools=(HostedTool(dialect="gemini", value={"codeExecution": {}}),))
 
 
 def test_extra_adds_fields_beside_ours() -> None:
@@ -277,7 +278,7 @@ def test_prefill_is_known_per_model_and_loses_white_space_at_its_end() -> None:
 def test_only_chat() -> None:
     """There are no embeddings here."""
     with pytest.raises(UnsupportedError, match="embedding"):
-        CLIENT.encode_request(EmbeddingRequest(model="m", inputs=("a",)), stream=False)
+        encoded(CLIENT, EmbeddingRequest(model="m", inputs=("a",)), stream=False)
 
 
 def test_keys_travel_in_a_header() -> None:
@@ -291,6 +292,7 @@ thoughts = st.builds(Reasoning, text=texts, signature=tokens, dialect=st.just("a
 )
 parameters = st.builds(
     Parameters,
+    wire=st.just("anthropic"),
     temperature=st.none() | st.floats(0, 1),
     top_p=st.none() | st.floats(0, 1),
     top_k=st.none() | st.integers(0, 99),

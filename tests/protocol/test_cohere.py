@@ -47,6 +47,7 @@ from llm_protocol.fold import unfold
 from llm_protocol.requests import ChatRequest, EmbeddingRequest, ImageRequest, Parameters
 from llm_protocol.response import FinishReason, LLMResponse, Usage
 from llm_protocol.wires.cohere import Cohere, CohereServer
+from support.adapting import adjusted, encoded
 from support.conversations import arguments, conversations, names, texts, tokens, tools
 from support.mutations import mutated
 from support.streams import check_all_splits, check_order, check_truncation, decode, encode, fold, same_answer
@@ -67,17 +68,16 @@ def sent(messages: tuple[Message, ...] = HI, **fields: Any) -> dict[str, Any]:
     names_ = set(msgspec.structs.asdict(ChatRequest(messages=())))
     own = {key: fields.pop(key) for key in list(fields) if key in names_}
     request = ChatRequest(model="command-x", messages=messages, parameters=Parameters(**fields), **own)
-    wire = CLIENT.encode_request(request, stream=False)
+    wire = encoded(CLIENT, request, stream=False)
     assert wire[:2] == ("POST", "/v2/chat")
     body: dict[str, Any] = msgspec.json.decode(wire.body)
     return body
 
 
-def refused(param: str, **fields: Any) -> None:
-    with pytest.raises(UnsupportedError) as caught:
-        sent(**fields)
-    assert caught.value.failure.param == param
-    sent(**fields, lenient=True)
+def changes(tools: tuple[Tool, ...] = (), **fields: Any) -> list[tuple[str, str, object]]:
+    """What is told of a request with these parameters."""
+    request = ChatRequest(model="command-x", messages=HI, tools=tools, parameters=Parameters(**fields))
+    return adjusted(CLIENT, request)
 
 
 def test_parameters_have_this_wires_names() -> None:
@@ -97,12 +97,13 @@ def test_parameters_have_this_wires_names() -> None:
     }
 
 
-def test_what_cohere_has_not_is_refused_by_name() -> None:
-    """Never dropped in silence; left out when the caller is lenient."""
-    refused("user", user="u")
-    refused("reasoning_effort", reasoning_effort="gigantic")
-    refused("parallel_tool_calls", parallel_tool_calls=False, tools=(Tool(name="f"),))
-    assert "parallel_tool_calls" not in sent(parallel_tool_calls=True)
+def test_what_cohere_has_not_is_left_out_and_told() -> None:
+    """Never dropped in silence; what asks for nothing is not told."""
+    assert changes(user="u") == [("user", "left_out", None)]
+    assert changes(reasoning_effort="gigantic") == [("reasoning_effort", "left_out", None)]
+    one_at_a_time = changes(parallel_tool_calls=False, tools=(Tool(name="f"),))
+    assert one_at_a_time == [("parallel_tool_calls", "left_out", None)]
+    assert changes(parallel_tool_calls=True) == []
 
 
 def test_effort_becomes_a_budget() -> None:
@@ -130,7 +131,9 @@ def test_strictness_is_for_all_tools_together() -> None:
     """One flag on the request."""
     assert sent(tools=(Tool(name="f", strict=True), Tool(name="g")))["strict_tools"] is True
     assert "strict_tools" not in sent(tools=(Tool(name="f", strict=False),))
-    refused("tools", tools=(Tool(name="f", strict=True), Tool(name="g", strict=False)))
+    mixed = (Tool(name="f", strict=True), Tool(name="g", strict=False))
+    assert "strict_tools" not in sent(tools=mixed)
+    assert changes(tools=mixed) == [("tools.strict", "left_out", None)]
 
 
 def test_structured_output() -> None:
@@ -168,18 +171,18 @@ def test_an_assistant_turn_with_tools() -> None:
 
 
 def test_pictures_and_foreign_parts() -> None:
-    """Bytes as a data URL; no pictures in tool results; others' blocks and tools are refused by name."""
+    """Bytes as a data URL, those of results in a user's turn; others' blocks are refused by name."""
     picture = Image(data=b"\x89PNG", detail="low")
     [turn] = sent((Message("user", (picture,)),))["messages"]
     url = {"url": "data:image/png;base64,iVBORw==", "detail": "low"}
     assert turn["content"] == [{"type": "image_url", "image_url": url}]
-    for part in (ToolResult(call_id="a", content=(picture,)), Opaque(dialect="gemini", value={})):
-        role = "tool" if isinstance(part, ToolResult) else "user"
-        with pytest.raises(UnsupportedError) as caught:
-            sent((Message(role, (part,)),))  # type: ignore[arg-type]
-        assert caught.value.failure.param == "messages[0].content[0]"
-    with pytest.raises(UnsupportedError, match="gemini"):
-        sent(tools=(HostedTool(dialect="gemini", value={}),))
+    [result, shown] = sent((Message("tool", (ToolResult(call_id="a", content=(picture,)),)),))["messages"]
+    assert (result["role"], shown["role"]) == ("tool", "user")
+    assert shown["content"][1] == {"type": "image_url", "image_url": url}
+    with pytest.raises(UnsupportedError) as caught:
+        sent((Message("user", (Opaque(dialect="gemini", value={}),)),))
+    assert caught.value.failure.param == "messages[0].content[0]"
+    assert "tools" not in sent(tools=(HostedTool(dialect="gemini", value={}),))
 
 
 def test_documents_in_tool_results_survive() -> None:
@@ -191,13 +194,13 @@ def test_documents_in_tool_results_survive() -> None:
     [result] = request.messages[0].content
     assert isinstance(result, ToolResult)
     assert json.loads(result.text) == content[0]
-    assert json.loads(CLIENT.encode_request(request, stream=False).body)["messages"] == body["messages"]
+    assert json.loads(encoded(CLIENT, request, stream=False).body)["messages"] == body["messages"]
 
 
 def test_other_request_types() -> None:
     """There are no pictures here."""
     with pytest.raises(UnsupportedError, match="image"):
-        CLIENT.encode_request(ImageRequest(model="m", prompt="x"), stream=False)
+        encoded(CLIENT, ImageRequest(model="m", prompt="x"), stream=False)
     assert CLIENT.models_request("a b").path == "/v1/models?page_size=1000&page_token=a%20b"
     assert CLIENT.auth_headers("k") == (("authorization", "Bearer k"),)
 
@@ -205,8 +208,9 @@ def test_other_request_types() -> None:
 thoughts = st.builds(Reasoning, text=texts, dialect=st.just("cohere"), id=st.sampled_from((None, "tool_plan")))
 parameters = st.builds(
     Parameters,
+    wire=st.just("cohere"),
     temperature=st.none() | st.floats(0, 1),
-    top_p=st.none() | st.floats(0, 1),
+    top_p=st.none() | st.floats(0.01, 0.99),
     top_k=st.none() | st.integers(0, 99),
     max_output_tokens=st.none() | st.integers(1, 99),
     stop=st.lists(texts, max_size=2).map(tuple),
@@ -465,7 +469,7 @@ def test_odd_bodies_are_read_or_refused(body: Any) -> None:
     """And what was read can be sent on, or is refused by name."""
     with contextlib.suppress(BadRequestError, UnsupportedError):
         inbound = SERVER.decode_request("/v2/chat", json.dumps(body).encode())
-        CLIENT.encode_request(inbound.request, stream=inbound.stream)
+        encoded(CLIENT, inbound.request, stream=inbound.stream)
 
 
 # ---------------------------------------------------------------- embeddings, models
@@ -473,7 +477,7 @@ def test_odd_bodies_are_read_or_refused(body: Any) -> None:
 
 def embed(**fields: Any) -> dict[str, Any]:
     request = EmbeddingRequest(**{"model": "e", "inputs": ("a", "b"), **fields})
-    wire = CLIENT.encode_request(request, stream=False)
+    wire = encoded(CLIENT, request, stream=False)
     assert wire.path == "/v2/embed"
     body: dict[str, Any] = json.loads(wire.body)
     return body
@@ -498,8 +502,14 @@ def test_embedding_requests() -> None:
 def test_embeddings_survive_the_wire(given_: list[list[float]]) -> None:
     """Both ways: request and answer."""
     vectors = tuple(map(Embedding.of, given_))
-    request = EmbeddingRequest(model="e", inputs=("a",) * len(vectors), input_type="clustering", dimensions=4)
-    wire = CLIENT.encode_request(request, stream=False)
+    request = EmbeddingRequest(
+        model="e",
+        inputs=("a",) * len(vectors),
+        input_type="clustering",
+        dimensions=4,
+        parameters=Parameters(wire="cohere"),
+    )
+    wire = encoded(CLIENT, request, stream=False)
     inbound = SERVER.decode_request(wire.path, wire.body)
     ours = {"request_id": request.request_id, "timestamp": request.timestamp}
     assert msgspec.structs.replace(inbound.request, **ours) == request

@@ -24,6 +24,7 @@ from llm_protocol.wires.cohere import CohereServer
 from llm_protocol.wires.gemini import GeminiServer
 from llm_protocol.wires.openai_chat import OPENAI, OpenAIChat, OpenAIChatServer
 from llm_protocol.wires.responses import OpenAIResponsesServer
+from support.adapting import encoded
 from support.streams import check_order, decode
 
 REQUEST = ChatRequest(model="m", messages=(Message.of("user", "hi"),))
@@ -176,13 +177,13 @@ def test_an_answer_that_begins_anew_has_none() -> None:
 
 
 def read(server: ServerDialect, path: str, body: dict[str, Any]) -> ChatRequest:
-    request = server.decode_request(path, json.dumps({"model": "m", "max_tokens": 9, **body}).encode()).request
+    request = server.decode_request(path, json.dumps({"model": "m", **body}).encode()).request
     assert isinstance(request, ChatRequest)
     return request
 
 
 def sent(request: ChatRequest, client: OpenAIChat = CLIENT) -> list[dict[str, Any]]:
-    messages: list[dict[str, Any]] = json.loads(client.encode_request(request, stream=False).body)["messages"]
+    messages: list[dict[str, Any]] = json.loads(encoded(client, request, stream=False).body)["messages"]
     return messages
 
 
@@ -226,7 +227,8 @@ def next_turn(name: str, told: dict[str, Any]) -> dict[str, Any]:
         case "openai_chat":
             return {"messages": [{"role": "user", "content": "x"}, told["choices"][0]["message"]]}
         case "anthropic":
-            return {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": told["content"]}]}
+            turns = [{"role": "user", "content": "x"}, {"role": "assistant", "content": told["content"]}]
+            return {"max_tokens": 9, "messages": turns}
         case "gemini":
             return {"contents": [{"role": "user", "parts": [{"text": "x"}]}, told["candidates"][0]["content"]]}
         case _:

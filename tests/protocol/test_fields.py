@@ -4,23 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from llm_protocol.codec.fields import add_extra, check_parameters, leftovers, typed
-from llm_protocol.errors import BadRequestError, UnsupportedError
+from llm_protocol.codec.fields import add_extra, leftovers, typed
+from llm_protocol.errors import BadRequestError
 from llm_protocol.policy import Policy
 from llm_protocol.requests import Parameters
-
-
-def test_an_unknown_parameter_is_refused_by_name() -> None:
-    """The failure names the field."""
-    with pytest.raises(UnsupportedError, match="top_k") as caught:
-        check_parameters(Parameters(temperature=0.0, top_k=4), {"temperature"}, "Acme")
-    assert caught.value.failure.param == "top_k"
-
-
-def test_lenient_and_unset_parameters_pass() -> None:
-    """What is not set is not refused; what is lenient is left out."""
-    check_parameters(Parameters(), (), "Acme")
-    check_parameters(Parameters(top_k=4, lenient=True), (), "Acme")
 
 
 def test_extra_adds_but_never_overrides() -> None:

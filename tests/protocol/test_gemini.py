@@ -31,6 +31,7 @@ from llm_protocol.failures import FailureKind
 from llm_protocol.requests import ChatRequest, CompletionRequest, EmbeddingRequest, ImageRequest, Parameters
 from llm_protocol.response import FinishReason
 from llm_protocol.wires.gemini import Gemini
+from support.adapting import adjusted, encoded
 from support.streams import check_all_splits, check_order, decode, fold
 
 CLIENT = Gemini()
@@ -45,7 +46,7 @@ def make() -> Any:
 
 def chat(*messages: Message, model: str = "gemini-2.5-flash", **fields: Any) -> Any:
     """The body for a chat."""
-    wire = CLIENT.encode_request(ChatRequest(model=model, messages=messages or (HI,), **fields), stream=False)
+    wire = encoded(CLIENT, ChatRequest(model=model, messages=messages or (HI,), **fields), stream=False)
     return json.loads(wire.body)
 
 
@@ -71,9 +72,9 @@ def sse(*chunks: Any) -> bytes:
 
 
 def test_the_model_stands_escaped_in_the_path_and_the_key_in_a_header() -> None:
-    wire = CLIENT.encode_request(ChatRequest(model="models/a b/c?d", messages=(HI,)), stream=True)
+    wire = encoded(CLIENT, ChatRequest(model="models/a b/c?d", messages=(HI,)), stream=True)
     assert wire.path == "/v1beta/models/a%20b%2Fc%3Fd:streamGenerateContent?alt=sse"
-    assert CLIENT.encode_request(ChatRequest(model="tunedModels/t1", messages=(HI,)), stream=False).path == (
+    assert encoded(CLIENT, ChatRequest(model="tunedModels/t1", messages=(HI,)), stream=False).path == (
         "/v1beta/tunedModels/t1:generateContent"
     )
     assert CLIENT.auth_headers("k") == (("x-goog-api-key", "k"),)
@@ -217,11 +218,10 @@ def test_sampling_parameters_have_their_places() -> None:
 
 
 @pytest.mark.parametrize("parameters", [{"parallel_tool_calls": False}, {"user": "u"}])
-def test_what_gemini_lacks_is_refused_by_name_or_left_out(parameters: dict[str, Any]) -> None:
-    with pytest.raises(UnsupportedError) as caught:
-        config(**parameters)
-    assert caught.value.failure.param in parameters
-    assert config(**parameters, lenient=True) is None
+def test_what_gemini_lacks_is_left_out_and_told(parameters: dict[str, Any]) -> None:
+    request = ChatRequest(model="gemini-3-pro", messages=(HI,), parameters=Parameters(**parameters))
+    assert adjusted(CLIENT, request) == [(name, "left_out", None) for name in parameters]
+    assert config(**parameters) is None
 
 
 @pytest.mark.parametrize(
@@ -248,18 +248,14 @@ def test_effort_is_a_level_or_a_budget_by_model(model: str, effort: str, thinkin
 
 
 @pytest.mark.parametrize(("model", "effort"), [("gemini-3.8-flash", "a lot"), ("gemini-2.0-flash", "low")])
-def test_an_effort_that_the_model_lacks_is_refused(model: str, effort: str) -> None:
-    with pytest.raises(UnsupportedError) as caught:
-        config(model, reasoning_effort=effort)
-    assert caught.value.failure.param == "reasoning_effort"
-    assert config(model, reasoning_effort=effort, lenient=True) is None
+def test_an_effort_that_the_model_lacks_is_left_out(model: str, effort: str) -> None:
+    assert config(model, reasoning_effort=effort) is None
 
 
 def test_budget_and_readable_thoughts() -> None:
     thinking = config(reasoning_budget=100, reasoning_summary="auto")["thinkingConfig"]
     assert thinking == {"thinkingBudget": 100, "includeThoughts": True}
-    with pytest.raises(UnsupportedError):
-        config(reasoning_budget=100, reasoning_effort="low")
+    assert config(reasoning_budget=100, reasoning_effort="low")["thinkingConfig"] == {"thinkingBudget": 100}
 
 
 def test_extra_fields_join_inside_and_never_win() -> None:
@@ -298,17 +294,16 @@ def test_what_cannot_be_said_is_refused_by_place(messages: Any, error: type[Exce
     assert caught.value.failure.param == param  # type: ignore[attr-defined]
 
 
-def test_a_tool_of_another_vendor_and_a_type_without_endpoint_are_refused() -> None:
-    with pytest.raises(UnsupportedError, match="anthropic"):
-        chat(tools=(HostedTool(dialect="anthropic", value={}),))
+def test_a_tool_of_another_vendor_is_left_out_and_a_type_without_endpoint_is_refused() -> None:
+    assert "tools" not in chat(tools=(HostedTool(dialect="anthropic", value={}),))
     with pytest.raises(UnsupportedError, match="completion"):
-        CLIENT.encode_request(CompletionRequest(prompt="x"), stream=False)
+        encoded(CLIENT, CompletionRequest(prompt="x"), stream=False)
 
 
 def test_pictures_are_asked_for_by_ratio_and_scale() -> None:
     def body(**fields: Any) -> Any:
         request = ImageRequest(model="gemini-3-pro-image", prompt="a cat", **fields)
-        return json.loads(CLIENT.encode_request(request, stream=False).body)["generationConfig"]
+        return json.loads(encoded(CLIENT, request, stream=False).body)["generationConfig"]
 
     assert body() == {"responseModalities": ["TEXT", "IMAGE"]}
     assert body(size="1024x1024")["imageConfig"] == {"aspectRatio": "1:1"}
@@ -316,7 +311,7 @@ def test_pictures_are_asked_for_by_ratio_and_scale() -> None:
     assert body(size="1792x1024")["imageConfig"] == {"aspectRatio": "16:9"}
     assert body(size="1024x1536")["imageConfig"] == {"aspectRatio": "2:3"}
     assert body(size="3840x2160")["imageConfig"] == {"aspectRatio": "16:9", "imageSize": "4K"}
-    for fields in ({"size": "100x900"}, {"n": 2}, {"quality": "high"}):
+    for fields in ({"size": "100x900"}, {"n": 2}, {"background": "transparent"}):
         with pytest.raises(UnsupportedError) as caught:
             body(**fields)
         assert caught.value.failure.param in fields
@@ -326,7 +321,7 @@ def test_pictures_are_asked_for_by_ratio_and_scale() -> None:
 
 def test_embeddings() -> None:
     request = EmbeddingRequest(model="gemini-embedding-001", inputs=("a", "b"), dimensions=8, input_type="search_query")
-    wire = CLIENT.encode_request(request, stream=False)
+    wire = encoded(CLIENT, request, stream=False)
     assert wire.path == "/v1beta/models/gemini-embedding-001:batchEmbedContents"
     common = {"model": "models/gemini-embedding-001", "outputDimensionality": 8, "taskType": "RETRIEVAL_QUERY"}
     assert json.loads(wire.body) == {
@@ -337,8 +332,9 @@ def test_embeddings() -> None:
     assert answer.embeddings == (Embedding.of((1.0, 2.5)), Embedding.of((3.0,)))
     assert answer.usage is not None
     assert answer.usage.input_tokens == 4
-    with pytest.raises(UnsupportedError, match="input_type"):
-        CLIENT.encode_request(EmbeddingRequest(inputs=("a",), input_type="poem"), stream=False)
+    poem = EmbeddingRequest(inputs=("a",), input_type="poem")
+    assert adjusted(CLIENT, poem) == [("input_type", "left_out", None)]
+    assert b"taskType" not in encoded(CLIENT, poem, stream=False).body
 
 
 @pytest.mark.parametrize("body", [b"{}", b'{"embeddings":[{"values":[1]}]}', b'{"embeddings":[{},{}]}', b"<html>", b""])

@@ -15,6 +15,7 @@ from llm_protocol.errors import BadRequestError, ProtocolError, UnsupportedError
 from llm_protocol.events import TERMINAL
 from llm_protocol.requests import ChatRequest, EmbeddingRequest
 from llm_protocol.wires.gemini import Gemini, GeminiServer
+from support.adapting import encoded
 from support.streams import check_order, decode
 
 CLIENT = Gemini()
@@ -120,4 +121,4 @@ def test_any_request_is_read_or_refused(body: Any, method: str) -> None:
     """And what is read can be said again, or is refused in its turn."""
     with suppress(BadRequestError, UnsupportedError):
         inbound = SERVER.decode_request(f"/v1beta/models/gemini-2.5-pro:{method}", json.dumps(body).encode())
-        CLIENT.encode_request(inbound.request, stream=inbound.stream)
+        encoded(CLIENT, inbound.request, stream=inbound.stream)

@@ -37,6 +37,7 @@ from llm_protocol.requests import ChatRequest, EmbeddingRequest, ImageRequest, P
 from llm_protocol.response import FinishReason, LLMResponse, Usage
 from llm_protocol.wires.gemini import Gemini, GeminiServer
 from support import conversations as given_
+from support.adapting import encoded, without_wire
 from support.streams import decode, encode, fold, same_answer
 
 CLIENT = Gemini()
@@ -93,7 +94,7 @@ def test_names_are_taken_in_either_case_and_null_counts_as_absent() -> None:
         Message.of("system", "S"),
         Message("user", (Image(data=b"\0\0\0", media_type="image/png"),)),
     )
-    assert request.parameters == Parameters(max_output_tokens=5, top_k=40, reasoning_summary="auto")
+    assert request.parameters == Parameters(max_output_tokens=5, top_k=40, reasoning_summary="auto", wire="gemini")
 
 
 def test_results_without_ids_find_their_calls_by_name_and_order() -> None:
@@ -164,7 +165,7 @@ def test_parts_of_other_kinds_are_kept_for_gemini_upstream() -> None:
     first, second, third = request.messages[0].content
     assert (first, second) == (Opaque(dialect="gemini", value=sound), Opaque(dialect="gemini", value=film))
     assert isinstance(third, Image)
-    again = CLIENT.encode_request(request, stream=False)
+    again = encoded(CLIENT, request, stream=False)
     assert json.loads(again.body)["contents"][0]["parts"] == [sound, film, picture]
 
 
@@ -199,7 +200,7 @@ def test_what_has_no_canonical_name_goes_on_in_extra() -> None:
     request = read_chat(safetySettings=[{"a": 1}], cachedContent="c/1", generationConfig=config, toolConfig=calling)
     assert request.tool_choice == ToolChoice("required")
     assert request.parameters.temperature == 1.0
-    body = json.loads(CLIENT.encode_request(request, stream=False).body)
+    body = json.loads(encoded(CLIENT, request, stream=False).body)
     assert body["safetySettings"] == [{"a": 1}]
     assert body["cachedContent"] == "c/1"
     assert body["generationConfig"] == config
@@ -254,16 +255,19 @@ def test_a_picture_from_one_text_is_a_picture_request() -> None:
     request = read(generationConfig=config).request
     assert isinstance(request, ImageRequest)
     assert (request.prompt, request.size) == ("hi", "2688x1512")
-    body = json.loads(CLIENT.encode_request(request, stream=False).body)
+    body = json.loads(encoded(CLIENT, request, stream=False).body)
     assert body == {"contents": [TURN], "generationConfig": config}
     talk = read_chat(contents=[TURN, {"role": "model", "parts": [{"text": "a"}]}, TURN], generationConfig=config)
-    assert json.loads(CLIENT.encode_request(talk, stream=False).body)["generationConfig"] == config
+    assert json.loads(encoded(CLIENT, talk, stream=False).body)["generationConfig"] == config
 
 
 def test_one_text_is_embedded_in_the_form_for_one() -> None:
     inbound = SERVER.decode_request("/v1/models/e:embedContent", b'{"content":{"parts":[{"text":"a"}]},"title":"T"}')
     assert inbound.request == msgspec.structs.replace(
-        inbound.request, model="e", inputs=("a",), parameters=Parameters(extra={"gemini": {"title": "T"}})
+        inbound.request,
+        model="e",
+        inputs=("a",),
+        parameters=Parameters(wire="gemini", extra={"gemini": {"title": "T"}}),
     )
     answer = LLMResponse(request_id="", provider="", model="e", embeddings=(Embedding.of((1.0, 2.0)),))
     assert json.loads(SERVER.encode_response(inbound, answer)) == {"embedding": {"values": [1.0, 2.0]}}
@@ -466,7 +470,7 @@ def named(messages: tuple[Message, ...]) -> tuple[Message, ...]:
 
 def same(request: Any, other: Any) -> bool:
     ours = {"request_id": "", "timestamp": 0.0}
-    return bool(msgspec.structs.replace(request, **ours) == msgspec.structs.replace(other, **ours))
+    return bool(msgspec.structs.replace(without_wire(request), **ours) == msgspec.structs.replace(other, **ours))
 
 
 @given(request=chats(), stream=st.booleans())
@@ -486,7 +490,7 @@ def test_a_request_said_and_read_again_is_the_same(request: ChatRequest, stream:
 )
 def test_an_embedding_request_said_and_read_again_is_the_same(texts: Any, dimensions: Any, input_type: Any) -> None:
     request = EmbeddingRequest(model="e", inputs=texts, dimensions=dimensions, input_type=input_type)
-    wire = CLIENT.encode_request(request, stream=True)
+    wire = encoded(CLIENT, request, stream=True)
     inbound = SERVER.decode_request(wire.path, wire.body)
     assert same(inbound.request, request)
     vectors = tuple(Embedding.of((float(at), 0.5)) for at in range(len(texts)))

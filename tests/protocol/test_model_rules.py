@@ -18,6 +18,7 @@ from llm_protocol.model_rules import ModelRules, rule_of, short_name
 from llm_protocol.model_table import ROWS
 from llm_protocol.requests import ChatRequest, LLMProvider, Parameters
 from llm_protocol.vendors import VENDORS
+from support.adapting import encoded
 from support.generated import ROOT
 
 OPENAI, ANTHROPIC, COMPATIBLE = LLMProvider.OPENAI, LLMProvider.ANTHROPIC, LLMProvider.OPENAI_COMPATIBLE
@@ -35,7 +36,7 @@ def sent(
         tool_choice=choice,
         parameters=Parameters(**parameters),
     )
-    return json.loads(VENDORS[kind].client().encode_request(request, stream=False).body)
+    return json.loads(encoded(VENDORS[kind].client(), request, stream=False).body)
 
 
 def test_the_nearest_effort_is_the_greatest_below_else_the_least() -> None:
@@ -137,12 +138,11 @@ def test_a_claude_that_need_not_think_does_not() -> None:
 
 @pytest.mark.parametrize("choice", [ToolChoice("required"), ToolChoice("named", "f")])
 def test_a_claude_that_cannot_be_made_to_call_a_tool_is_passed_over(choice: ToolChoice) -> None:
-    """The next candidate may; for a lenient caller the model chooses."""
+    """The next candidate may."""
     for model in ("claude-opus-5-5", "claude-sonnet-5-5", "claude-fable-5-1"):
         with pytest.raises(UnsupportedError) as caught:
             sent(ANTHROPIC, model, tools=True, choice=choice)
         assert caught.value.failure.param == "tool_choice"
-        assert "tool_choice" not in sent(ANTHROPIC, model, tools=True, choice=choice, lenient=True)
         assert sent(ANTHROPIC, model, tools=True, choice=ToolChoice("none"))["tool_choice"] == {"type": "none"}
     assert "tool_choice" in sent(ANTHROPIC, "claude-sonnet-5", tools=True, choice=choice)
 
@@ -276,7 +276,7 @@ def test_the_rules_of_a_provider_reach_its_dialect() -> None:
         rules = ModelRules(kind, {"own": facts})
         dialect = VENDORS[kind].client(rules)
         assert dialect.rules is rules
-        body = dialect.encode_request(request, stream=False).body.decode().lower()
+        body = encoded(dialect, request, stream=False).body.decode().lower()
         assert ("4321" if by_budget else '"low"') in body
 
 

@@ -27,6 +27,7 @@ from llm_protocol.failures import FailureKind
 from llm_protocol.requests import EmbeddingRequest, LLMProvider
 from llm_protocol.response import LLMResponse
 from llm_protocol.vendors import VENDORS
+from support.adapting import encoded
 
 NUMBERS = st.floats(-1, 1, width=32) | st.integers(-5, 5)
 
@@ -123,7 +124,7 @@ def test_many_long_vectors_survive_every_wire(kind: LLMProvider) -> None:
     server: ServerDialect = VENDORS[kind].server()
     vectors = tuple(Embedding.of(at * number % 7 / 8 for at in range(300)) for number in range(40))
     request = EmbeddingRequest(model="m", inputs=("x",) * 40)
-    wire = client.encode_request(request, stream=False)
+    wire = encoded(client, request, stream=False)
     inbound = server.decode_request(wire.path, wire.body)
     answer = LLMResponse(request_id="r", provider="p", model="m", embeddings=vectors)
     events = client.decode_response(request, WireResponse(200, (), server.encode_response(inbound, answer)))

@@ -15,9 +15,9 @@ from llm_protocol.vendors import VENDORS
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = [path for name in ("protocol", "actors", "runtime") for path in sorted((ROOT / name).rglob("*.py"))]
-FACTS = {"model_table.py", "lifecycle.py"}
-"""Tables of facts about models, by the kind of their vendor."""
-WIRES = {"stream_format.py", "errors.py"}
+FACTS = {"model_table.py", "lifecycle.py", "table.py"}
+"""Tables of facts about models and parameters, by the kind of their vendor."""
+WIRES = {"run_response.py", "errors.py", "own_parameters.py"}
 """Tables by wire or by `ErrorShape`, some of which are called like the vendor they come from."""
 
 ACME = Vendor(kind="acme", title="Acme", base_url="https://api.acme.example/v1", key_variables=("ACME_API_KEY",))

@@ -12,7 +12,7 @@ import trio.testing
 from llm_actors.provider import ProviderActor, generate, list_models
 from llm_actors.run import RunLog
 from llm_actors.testing import alone
-from llm_protocol.content import HostedTool
+from llm_protocol.content import Message, Opaque
 from llm_protocol.errors import LLMClientError
 from llm_protocol.events import Failed, Finished
 from llm_protocol.failures import Failure, FailureKind
@@ -215,7 +215,7 @@ async def test_an_answer_larger_than_the_log_is_a_failure_of_its_own_kind(
 
 async def test_a_request_the_dialect_cannot_say_never_leaves(autojump_clock: trio.testing.MockClock) -> None:
 
-    request = msgspec.structs.replace(REQUEST, tools=(HostedTool(dialect="other", value={"type": "web_search"}),))
+    request = msgspec.structs.replace(REQUEST, messages=(Message("user", (Opaque(dialect="other", value={}),)),))
     async with Peer() as peer, upstream(peer) as provider:
         asked = await provider.ask(request)
 

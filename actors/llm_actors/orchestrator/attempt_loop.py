@@ -12,6 +12,7 @@ import msgspec
 import trio
 
 from llm_actors.catalog import Candidate
+from llm_actors.orchestrator.able import find_able, unable
 from llm_actors.orchestrator.attempt import Attempt, AttemptContext, shown_to
 from llm_actors.orchestrator.ending import RunResult
 from llm_actors.orchestrator.hedge import HedgeClaim, hedged
@@ -50,8 +51,15 @@ class AttemptLoop:
         """Attempt until there is an answer or nothing more may be tried. Raises only `trio.Cancelled` and bugs."""
         # Those whose breaker is open come last. They are refused without a call, and waited for if nobody else is left.
         ranked = self._rank().candidates
+        strict = bool(self._ask.policy.strict) and not self._ask.request.parameters.lenient
+        able = await find_able(self._services, self._ask.request, ranked, strict=strict)
+        self._ask.record.pass_over(able.refused)
+        if not able.candidates:
+            return RunResult(
+                Failed(failure=unable(self._services, self._ask.request, able, self._ask.allowed, strict=strict)), None
+            )
         plan = AttemptPlan(
-            ranked[:1] if self._ask.policy.strategy == "single" else ranked,
+            able.candidates[:1] if self._ask.policy.strategy == "single" else able.candidates,
             self._attempts(),
             deadline=self._ask.deadline,
             may_retry=self._may_retry,

@@ -113,6 +113,11 @@ class DecisionRecord:
         """Who was considered, in which order, and why."""
         self._ranking = ranking
 
+    def pass_over(self, refused: Mapping[Candidate, Failure]) -> None:
+        """Who is not asked because of what the request asks."""
+        if refused:
+            self._passed_over = {**(self._passed_over or {}), **{str(who): why.kind for who, why in refused.items()}}
+
     @contextmanager
     def asking(self, candidate: Candidate, spent: Callable[[], tuple[Usage | None, float | None]]) -> Iterator[None]:
         """Within it, ``candidate`` is being asked: who looks meanwhile is told of an unfinished attempt, and what it

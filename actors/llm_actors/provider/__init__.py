@@ -2,6 +2,7 @@
 
 from llm_actors.deployment import AttemptResult
 from llm_actors.provider.actor import ProviderActor
+from llm_actors.provider.call import adapted_to, size_of
 from llm_actors.provider.failures import failure_of
 from llm_actors.provider.messages import ProviderMessage, ProviderRef, Sink, count_tokens, generate, list_models
 from llm_actors.provider.renewal import KeyRenewer
@@ -17,8 +18,10 @@ __all__ = [
     "ProviderRef",
     "ProviderSpec",
     "Sink",
+    "adapted_to",
     "count_tokens",
     "failure_of",
     "generate",
     "list_models",
+    "size_of",
 ]

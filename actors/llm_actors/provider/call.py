@@ -25,14 +25,16 @@ from llm_actors.provider.spec import ProviderSpec
 from llm_actors.run.log import LogLimitExceeded
 from llm_actors.threads import run_large
 from llm_actors.transport import BodyTooLarge, Broken, HttpResponse, Transport, TransportError
+from llm_protocol.adjustments import Adjustment
 from llm_protocol.codec.chat_adapter import spoken
 from llm_protocol.codec.code_fences import CodeFenceStripper
 from llm_protocol.codec.own_parameters import with_own_parameters
-from llm_protocol.dialect import RateLimits, StreamDecoder, WireRequest, WireResponse
+from llm_protocol.dialect import ClientDialect, RateLimits, StreamDecoder, WireRequest, WireResponse
 from llm_protocol.errors import LLMClientError
 from llm_protocol.events import CONTENT, TERMINAL, Event, Failed, Finished, Started, UsageReported
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.needs import refuse_unseen
+from llm_protocol.parameters import Adapted, EventFilter
 from llm_protocol.policy import Timeouts
 from llm_protocol.requests import AnyRequest, ChatRequest, CodeRequest, RequestType, answer_type
 from llm_protocol.response import FinishReason
@@ -55,6 +57,8 @@ class ProviderCall:
     """The state of one attempt. Made, run once, thrown away."""
 
     __slots__ = (
+        "_adjusted",
+        "_filters",
         "_first_token_at",
         "_ignored",
         "_latest",
@@ -65,10 +69,10 @@ class ProviderCall:
         "_scope",
         "_sink",
         "_spec",
+        "_started",
         "_started_at",
         "_timeouts",
         "_transport",
-        "_unfencer",
         "_unsent",
         "_waiting_for",
     )  # fmt: skip
@@ -96,7 +100,9 @@ class ProviderCall:
         self._oddities = oddities
         self._ignored: set[str] = set()
         self._waiting_for = FailureKind.TIMEOUT_TOTAL
-        self._unfencer: CodeFenceStripper | None = None
+        self._adjusted: tuple[Adjustment, ...] = ()
+        self._filters: list[EventFilter] = []
+        self._started = False
         self._resent = False
         self._unsent = False
 
@@ -156,12 +162,14 @@ class ProviderCall:
 
     async def _exchange(self, request: AnyRequest, stream: bool) -> Finished | Failed:
         dialect = self._spec.dialect
-        request = with_own_parameters(request, dialect.name)
-        refuse_unseen(dialect.rules.of(request.model), request)
-        said = spoken(request, dialect.request_types)
+        size = size_of(request)
+        adapted = await run_large(size, partial(adapted_to, dialect, request))
+        said = adapted.request
+        self._adjusted = adapted.adjusted
+        self._filters = [make() for make in adapted.filters]
         if isinstance(request, CodeRequest):
-            self._unfencer = CodeFenceStripper()
-        wire = await run_large(_size_of(said), partial(dialect.encode_request, said, stream=stream))
+            self._filters.append(CodeFenceStripper())
+        wire = await run_large(size, partial(dialect.encode_request, said, stream=stream))
         renewer = self._spec.renewer
         if renewer is None:
             asked = self._sent(wire)
@@ -248,12 +256,16 @@ class ProviderCall:
         return Failed(failure=Failure(kind=FailureKind.SERVER_ERROR, message=message, upstream_code=end.raw_reason))
 
     def _pass_on(self, events: list[Event]) -> Finished | Failed | None:
-        for event in events if self._unfencer is None else self._unfencer.feed(events):
+        for each in self._filters:
+            events = each.feed(events)
+        for event in events:
             if isinstance(event, TERMINAL):
                 return self._judged(event)
             if type(event) is Started:
-                self._sink(clean_start(event, self._spec.name, self._spec.secret))
+                self._start(event)
                 continue
+            if not self._started and self._adjusted:  # of a vendor that does not say that it begins
+                self._start(Started())
             if not can_be_true(event):
                 continue
             if self._first_token_at is None and isinstance(event, CONTENT):
@@ -263,6 +275,17 @@ class ProviderCall:
             self._wait_for(FailureKind.TIMEOUT_IDLE, self._timeouts.idle)
         return None
 
+    def _start(self, event: Started) -> None:
+        self._started = True
+        self._sink(clean_start(event, self._spec.name, self._spec.secret, self._adjusted))
+
+
+def adapted_to(dialect: ClientDialect, request: AnyRequest) -> Adapted:
+    """The request in a type that the vendor has, as it can be told it. Raises `LLMClientError` where it cannot."""
+    request = with_own_parameters(request, dialect.name)
+    refuse_unseen(dialect.rules.of(request.model), request)
+    return dialect.adapt(spoken(request, dialect.request_types))
+
 
 def _with_hint(failure: Failure, hint: str | None) -> Failure:
     """The failure with what the vendor says about another attempt."""
@@ -271,7 +294,7 @@ def _with_hint(failure: Failure, hint: str | None) -> Failure:
     return msgspec.structs.replace(failure, should_retry=hint == "true")
 
 
-def _size_of(request: AnyRequest) -> int:
+def size_of(request: AnyRequest) -> int:
     """About how long it takes to encode a request, in bytes."""
     size = sum(len(value) for extra in request.parameters.extra.values() for value in extra.values() if _is_long(value))
     if isinstance(request, ChatRequest):

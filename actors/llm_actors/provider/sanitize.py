@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from llm_protocol.adjustments import Adjustment
 from llm_protocol.dialect import ModelInfo
 from llm_protocol.events import Event, Finished, Started, UsageReported
 from llm_protocol.failures import Failure
@@ -28,10 +29,13 @@ def clean_failure(failure: Failure, key: Secret | None) -> Failure:
     )
 
 
-def clean_start(event: Started, provider: str, key: Secret | None) -> Started:
-    """The event with the provider, which a dialect does not know, and without keys."""
+def clean_start(event: Started, provider: str, key: Secret | None, adjusted: tuple[Adjustment, ...] = ()) -> Started:
+    """The event with what a dialect does not know, the provider and what was ``adjusted``, and without keys."""
     return Started(
-        model=_clean_name(event.model, key) or "", upstream_id=_clean_name(event.upstream_id, key), provider=provider
+        model=_clean_name(event.model, key) or "",
+        upstream_id=_clean_name(event.upstream_id, key),
+        provider=provider,
+        adjusted=adjusted,
     )
 
 

@@ -1,6 +1,6 @@
-"""Check the fields of request bodies: supported parameters, vendor fields in ``extra``, fields that are never allowed.
+"""Check the fields of request bodies: what ``extra`` may add, what nobody may send.
 
-Client sides use `check_parameters` and `add_extra`; server sides use `typed` and `leftovers`.
+Client sides use `add_extra`; server sides use `typed` and `leftovers`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,6 @@ from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.requests import Parameters
 
 T = TypeVar("T")
-
-_OURS = frozenset(("lenient", "extra"))
-_NAMES = tuple(field.name for field in msgspec.structs.fields(Parameters) if field.name not in _OURS)
 
 _TRANSPORT = re.compile(
     r"(base_?url|api_?base|api_?keys?|authorization|(extra|default)?_?headers|extra_?(body|query)|(https?|all)?_?prox(y|ies))"
@@ -96,15 +93,6 @@ def typed(value: Any, type_: type[T], where: str = "") -> T:
         if enum := _ENUM.fullmatch(reason):
             raise bad_request(path, f"{path}: {wording.not_one_of(enum[1], type_, below)}") from None
         raise bad_request(path or None, f"{path or 'the body'}: {wording.in_words(reason)}") from None
-
-
-def check_parameters(parameters: Parameters, known: Collection[str], who: str) -> None:
-    """Refuse what is set but not in ``known``, unless the caller is lenient. Raises `UnsupportedError`."""
-    if parameters.lenient:
-        return
-    for name in _NAMES:
-        if name not in known and getattr(parameters, name) not in (None, ()):
-            raise unsupported(name, f"{who} does not support {name}; leave it out or set lenient")
 
 
 def add_extra(body: JsonObject, parameters: Parameters, dialect: str) -> None:

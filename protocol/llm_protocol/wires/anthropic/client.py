@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, final
 
 from llm_protocol.codec.decoding import BodyDecoder, read_whole
-from llm_protocol.codec.fields import add_extra, check_parameters, unsupported
+from llm_protocol.codec.fields import add_extra, unsupported
 from llm_protocol.codec.json import encode_json
 from llm_protocol.codec.request_encoding import own_fields, own_value
 from llm_protocol.codec.token_counts import counted_fields, decoded_count
@@ -16,6 +16,7 @@ from llm_protocol.events import Event
 from llm_protocol.failures import Failure
 from llm_protocol.model_facts import EFFORTS, ModelRule, Thinking, nearest_effort
 from llm_protocol.model_rules import ModelRules, rules_of
+from llm_protocol.parameters import TARGETS, Adapted, adapt
 from llm_protocol.requests import AnyRequest, ChatRequest, LLMProvider, Parameters, RequestType
 from llm_protocol.wires.anthropic import errors, models
 from llm_protocol.wires.anthropic.content import encode_parts, plain_text
@@ -37,6 +38,10 @@ class Anthropic:
     def auth_headers(self, key: str) -> tuple[tuple[str, str], ...]:
         """The header fields that carry the key."""
         return (("x-api-key", key),)
+
+    def adapt(self, request: AnyRequest) -> Adapted:
+        """The request as Anthropic can be told it."""
+        return adapt(request, TARGETS[NAME], self.rules.of(request.model))
 
     def encode_request(self, request: AnyRequest, *, stream: bool) -> WireRequest:
         """The HTTP request for a chat."""
@@ -84,20 +89,6 @@ class Anthropic:
         return models.decode_models(body)
 
 
-_KNOWN = frozenset(
-    (
-        "temperature",
-        "top_p",
-        "top_k",
-        "max_output_tokens",
-        "stop",
-        "reasoning_effort",
-        "reasoning_budget",
-        "reasoning_summary",
-        "parallel_tool_calls",
-        "user",
-    )
-)
 _SAMPLING = ("temperature", "top_p", "top_k")
 
 DEFAULT_MAX_TOKENS = 16_384
@@ -112,13 +103,12 @@ MIN_THINKING_BUDGET = 1_024
 
 
 def encode_chat(request: ChatRequest, rule: ModelRule, *, stream: bool) -> WireRequest:
-    """The HTTP request. Raises `UnsupportedError` naming what Anthropic, or the model, does not support."""
+    """The HTTP request."""
     parameters = request.parameters
     asked = _Asked(parameters, rule)
     own = parameters.extra.get(NAME, {})
-    check_parameters(parameters, _KNOWN, "Anthropic")
     thinking = own["thinking"] if "thinking" in own else _thinking(asked, rule)
-    sampling = _sampling(asked, rule)
+    sampling = {name: value for name in _SAMPLING if (value := getattr(parameters, name)) is not None}
     system, messages = _conversation(request.messages, rule)
     if not rule.prefill and messages and _is_begun(messages[-1]):
         raise unsupported("messages", f"{request.model} goes on with no text of its own: end with a user's message")
@@ -131,9 +121,9 @@ def encode_chat(request: ChatRequest, rule: ModelRule, *, stream: bool) -> WireR
         **sampling,
         "stop_sequences": list(parameters.stop) or None,
         "tools": [_encode_tool(tool, f"tools[{at}]") for at, tool in enumerate(request.tools)] or None,
-        "tool_choice": _encode_choice(_choice(request, rule), parameters, has_tools=bool(request.tools)),
+        "tool_choice": _encode_choice(request.tool_choice, parameters, has_tools=bool(request.tools)),
         "thinking": thinking,
-        "output_config": _output_config(asked, rule, request.response_format, thinking),
+        "output_config": _output_config(asked, rule, request.response_format),
         "metadata": {"user_id": parameters.user} if parameters.user is not None else None,
     }
     body = {name: _with_own(value, own.get(name)) for name, value in body.items() if value is not None}
@@ -149,9 +139,8 @@ def _with_own(ours: Any, own: Any) -> Any:
 
 
 class _Asked:
-    """The caller's parameters; what cannot be said of them is refused, or left out for a lenient caller.
-
-    ``off``, ``effort`` and ``budget`` are as the model takes them: some always think, and refuse to be told not to.
+    """The caller's reasoning as the model takes it: ``off``, ``effort`` and ``budget``. Some models always think, and
+    refuse to be told not to.
     """
 
     def __init__(self, parameters: Parameters, rule: ModelRule) -> None:
@@ -166,13 +155,6 @@ class _Asked:
         if self.off and self.effort is not None and rule.thinking_off_up_to is not None:
             self.effort = min(self.effort, rule.thinking_off_up_to, key=EFFORTS.index)
 
-    def get(self, name: str) -> Any:
-        return getattr(self.parameters, name)
-
-    def fail(self, name: str, message: str) -> None:
-        if not self.parameters.lenient:
-            raise unsupported(name, message)
-
 
 # ---------------------------------------------------------------- parameters
 
@@ -185,30 +167,13 @@ def _max_tokens(parameters: Parameters, rule: ModelRule, thinking: Any) -> int:
     return wanted if rule.max_output_tokens is None else min(wanted, rule.max_output_tokens)
 
 
-def _sampling(asked: _Asked, rule: ModelRule) -> JsonObject:
-    """The sampling fields; left out on models that know only the defaults, and refuse the request for others."""
-    found: JsonObject = {}
-    for name in _SAMPLING:
-        value = asked.get(name)
-        if value is None or rule.sampling == "never":
-            continue
-        if name == "temperature" and value > 1:
-            asked.fail(name, "Anthropic takes a temperature from 0 to 1")
-        else:
-            found[name] = value
-    return found
-
-
 def _thinking(asked: _Asked, rule: ModelRule) -> JsonObject | None:
     thinking = _thinking_mode(asked, rule)
-    if asked.get("reasoning_summary") is None:
+    if asked.parameters.reasoning_summary is None:
         return thinking
     if thinking is None and _knows(rule, "adaptive"):
         thinking = {"type": "adaptive"}
     if thinking is None or thinking["type"] in _OFF:
-        asked.fail(
-            "reasoning_summary", "there is no reasoning to show: reasoning_effort or reasoning_budget asks for it"
-        )
         return thinking
     return {**thinking, "display": "summarized"}
 
@@ -226,10 +191,7 @@ def _thinking_mode(asked: _Asked, rule: ModelRule) -> JsonObject | None:
     if asked.off:
         return {"type": _OFF.get(rule.thinking_off, "disabled")} if rule.thinking else None
     if budget is not None:
-        problem = _budget_problem(budget, rule)
-        if problem is None:
-            return {"type": "enabled", "budget_tokens": budget}
-        asked.fail("reasoning_budget", problem)
+        return {"type": "enabled", "budget_tokens": budget}
     if effort is None:
         return None
     if _knows(rule, "adaptive"):
@@ -238,42 +200,23 @@ def _thinking_mode(asked: _Asked, rule: ModelRule) -> JsonObject | None:
         return None
     tokens = rule.budgets.get(effort)
     if tokens is None or not _knows(rule, "budget"):
-        asked.fail("reasoning_effort", _effort_problem(rule))
         return None
     return {"type": "enabled", "budget_tokens": _fitting_budget(asked, tokens)}
 
 
-def _budget_problem(budget: int, rule: ModelRule) -> str | None:
-    if not _knows(rule, "budget"):
-        return "this Claude model takes no thinking budget: use reasoning_effort"
-    if budget < MIN_THINKING_BUDGET:
-        return f"Anthropic's least thinking budget is {MIN_THINKING_BUDGET} tokens (0 turns thinking off)"
-    return None
-
-
-def _effort_problem(rule: ModelRule) -> str:
-    if not _knows(rule, "budget"):
-        return "this Claude model does not reason"
-    return f"reasoning_effort is one of none, {', '.join(rule.budgets)}"
-
-
 def _fitting_budget(asked: _Asked, budget: int) -> int:
     """A budget of our own making must leave room in ``max_tokens``, or the vendor refuses the whole request."""
-    limit = asked.get("max_output_tokens")
+    limit = asked.parameters.max_output_tokens
     return budget if limit is None else max(MIN_THINKING_BUDGET, min(budget, limit // 2))
 
 
-def _output_config(asked: _Asked, rule: ModelRule, form: ResponseFormat | None, thinking: Any) -> JsonObject | None:
+def _output_config(asked: _Asked, rule: ModelRule, form: ResponseFormat | None) -> JsonObject | None:
     config: JsonObject = {}
     effort = asked.effort
     if _knows(rule, "effort") and effort is not None:
         config["effort"] = "low" if effort == "minimal" else effort
-    elif effort is not None and thinking is None:
-        asked.fail("reasoning_effort", "this Claude model takes no effort, and thinking is not asked for")
     if form is not None and form.type == "json_schema":
         config["format"] = {"type": "json_schema", "schema": form.schema or {"type": "object"}}
-    elif form is not None and form.type == "json":
-        asked.fail("response_format", "Anthropic has no JSON mode without a schema: use json_schema")
     return config or None
 
 
@@ -292,15 +235,6 @@ def _encode_tool(tool: Tool | HostedTool, where: str) -> JsonObject:
 
 
 _CHOICES = {"auto": "auto", "none": "none", "required": "any", "named": "tool"}
-
-
-def _choice(request: ChatRequest, rule: ModelRule) -> ToolChoice | None:
-    choice = request.tool_choice
-    if choice is None or choice.mode in ("auto", "none") or rule.forced_tools:
-        return choice
-    if not request.parameters.lenient:
-        raise unsupported("tool_choice", f"{request.model} cannot be made to call a tool: it chooses for itself")
-    return None
 
 
 def _encode_choice(choice: ToolChoice | None, parameters: Parameters, *, has_tools: bool) -> JsonObject | None:

@@ -147,6 +147,7 @@ def _parameters(body: _Body, own: JsonObject) -> Parameters:
         _keep(own, "metadata", {key: value for key, value in body.metadata.items() if key != "user_id"})
     user = (body.metadata or {}).get("user_id")
     return Parameters(
+        wire=NAME,
         temperature=body.temperature,
         top_p=body.top_p,
         top_k=body.top_k,

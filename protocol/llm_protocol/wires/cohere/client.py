@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import final
 
 from llm_protocol.codec.decoding import BodyDecoder, read_whole
-from llm_protocol.codec.fields import add_extra, bad_request, check_parameters, unsupported
+from llm_protocol.codec.fields import add_extra, bad_request, unsupported
 from llm_protocol.codec.request_encoding import own_fields, own_value, set_parameters
 from llm_protocol.codec.whole import WholeBody
 from llm_protocol.content import HostedTool, JsonObject, ResponseFormat, Tool, ToolChoice
@@ -15,6 +15,7 @@ from llm_protocol.events import Event
 from llm_protocol.failures import Failure
 from llm_protocol.model_facts import ModelRule
 from llm_protocol.model_rules import ModelRules, rules_of
+from llm_protocol.parameters import TARGETS, Adapted, adapt
 from llm_protocol.requests import AnyRequest, ChatRequest, EmbeddingRequest, LLMProvider, Parameters, RequestType
 from llm_protocol.wires.cohere import errors, models
 from llm_protocol.wires.cohere.content import encode_messages
@@ -37,6 +38,10 @@ class Cohere:
     def auth_headers(self, key: str) -> tuple[tuple[str, str], ...]:
         """The header fields that carry the key."""
         return (("authorization", f"Bearer {key}"),)
+
+    def adapt(self, request: AnyRequest) -> Adapted:
+        """The request as Cohere can be told it."""
+        return adapt(request, TARGETS[NAME], self.rules.of(request.model))
 
     def encode_request(self, request: AnyRequest, *, stream: bool) -> WireRequest:
         """The HTTP request for a chat or for embeddings, which are never streamed."""
@@ -91,18 +96,13 @@ _FIELDS = {
 }
 """Our parameters by the wire's names for them."""
 
-_KNOWN = (*_FIELDS, "reasoning_effort", "reasoning_budget", "reasoning_summary", "parallel_tool_calls")
-
 
 def chat_body(request: ChatRequest, rule: ModelRule, *, stream: bool) -> JsonObject:
-    """The body. Raises `UnsupportedError` naming what Cohere does not support."""
+    """The body."""
     parameters = request.parameters
-    check_parameters(parameters, _KNOWN, "Cohere")
     body: JsonObject = {"model": request.model, "messages": encode_messages(request.messages), "stream": stream}
     body |= set_parameters(parameters, _FIELDS)
-    if parameters.parallel_tool_calls is False and request.tools and not parameters.lenient:
-        raise unsupported("parallel_tool_calls", "Cohere cannot be told to call one tool at a time")
-    body |= _tool_fields(request.tools, request.tool_choice, parameters)
+    body |= _tool_fields(request.tools, request.tool_choice)
     body |= _thinking(parameters, rule)
     body |= _response_format(request.response_format)
     add_extra(body, parameters, NAME)
@@ -117,12 +117,7 @@ def _thinking(parameters: Parameters, rule: ModelRule) -> JsonObject:
     if budget == 0 or (budget is None and effort == "none"):
         return {"thinking": {"type": "disabled"}}
     if budget is None:
-        if effort is None or effort not in rule.budgets:
-            if parameters.lenient:
-                return {}
-            known = ", ".join(("none", *rule.budgets))
-            raise unsupported("reasoning_effort", f"reasoning_effort is one of {known}")
-        budget = rule.budgets[effort]
+        budget = rule.budgets.get(effort or "")
     return {"thinking": {"type": "enabled"} | ({} if budget is None else {"token_budget": budget})}
 
 
@@ -139,16 +134,13 @@ def _response_format(form: ResponseFormat | None) -> JsonObject:
 _CHOICES = {"none": "NONE", "required": "REQUIRED", "named": "REQUIRED"}
 
 
-def _tool_fields(tools: Sequence[Tool | HostedTool], choice: ToolChoice | None, parameters: Parameters) -> JsonObject:
+def _tool_fields(tools: Sequence[Tool | HostedTool], choice: ToolChoice | None) -> JsonObject:
     if choice is not None and choice.mode == "named":
         tools = _only(tools, choice.name)
     body: JsonObject = {}
     if tools:
         body["tools"] = [_encode_tool(tool, f"tools[{at}]") for at, tool in enumerate(tools)]
-        strict = {tool.strict for tool in tools if isinstance(tool, Tool)} - {None}
-        if len(strict) == 2 and not parameters.lenient:
-            raise unsupported("tools", "Cohere takes strictness for all tools together: set it alike")
-        if strict == {True}:
+        if {tool.strict for tool in tools if isinstance(tool, Tool)} - {None} == {True}:
             body["strict_tools"] = True
     if choice is not None and choice.mode in _CHOICES:
         body["tool_choice"] = _CHOICES[choice.mode]

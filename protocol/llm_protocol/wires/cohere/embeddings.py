@@ -7,7 +7,7 @@ from typing import Any, Literal
 import msgspec
 
 from llm_protocol.codec.decoding import misread
-from llm_protocol.codec.fields import add_extra, bad_request, check_parameters, leftovers, typed, undecoded, unsupported
+from llm_protocol.codec.fields import add_extra, bad_request, leftovers, typed, undecoded, unsupported
 from llm_protocol.codec.json import JsonDecoder, WireError
 from llm_protocol.codec.kept_fields import KeptFields, beyond, filled, shape_of
 from llm_protocol.codec.vectors import VECTOR_LIMITS, embedding_of, encode_with_list
@@ -30,7 +30,6 @@ DEFAULT_INPUT_TYPE = "search_document"
 
 def embedding_body(request: EmbeddingRequest, rule: ModelRule) -> JsonObject:
     """The body of ``POST /v2/embed``. Raises `UnsupportedError`."""
-    check_parameters(request.parameters, (), "Cohere's embed")
     if len(request.inputs) > MAX_TEXTS:
         raise unsupported("inputs", f"Cohere embeds at most {MAX_TEXTS} texts in one call, not {len(request.inputs)}")
     body: JsonObject = {
@@ -115,7 +114,7 @@ def decode_embed(given: JsonObject) -> Inbound:
         inputs=texts,
         dimensions=body.output_dimension,
         input_type=body.input_type,
-        parameters=Parameters(extra={NAME: own} if own else {}),
+        parameters=Parameters(wire=NAME, extra={NAME: own} if own else {}),
     )
     return Inbound(request, policy=undecoded(body.llm_runtime), form=form)
 

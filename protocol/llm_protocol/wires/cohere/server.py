@@ -123,6 +123,7 @@ def _parameters(body: _Body, own: JsonObject) -> Parameters:
         budget = body.thinking.token_budget if body.thinking.type == "enabled" else None
         effort = "none" if body.thinking.type == "disabled" else "high" if budget is None else None
     return Parameters(
+        wire=NAME,
         temperature=body.temperature,
         top_p=body.p,
         top_k=body.k,

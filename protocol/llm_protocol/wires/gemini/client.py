@@ -9,7 +9,7 @@ from urllib.parse import quote
 import msgspec
 
 from llm_protocol.codec.decoding import BodyDecoder, read_whole
-from llm_protocol.codec.fields import bad_request, check_parameters, refuse_transport, unsupported
+from llm_protocol.codec.fields import bad_request, refuse_transport, unsupported
 from llm_protocol.codec.request_encoding import only_result, set_parameters
 from llm_protocol.codec.sse import MAX_EVENT_BYTES
 from llm_protocol.codec.token_counts import decoded_count
@@ -18,8 +18,9 @@ from llm_protocol.content import JsonObject, Message, Text, ToolCall, ToolResult
 from llm_protocol.dialect import Headers, ModelPage, RateLimits, StreamDecoder, WireRequest, WireResponse, post
 from llm_protocol.events import Event
 from llm_protocol.failures import Failure
-from llm_protocol.model_facts import ModelRule, nearest_effort
+from llm_protocol.model_facts import ModelRule
 from llm_protocol.model_rules import ModelRules, rules_of
+from llm_protocol.parameters import TARGETS, Adapted, adapt
 from llm_protocol.requests import (
     AnyRequest,
     ChatRequest,
@@ -54,6 +55,10 @@ class Gemini:
     def auth_headers(self, key: str) -> tuple[tuple[str, str], ...]:
         """The header that carries the key."""
         return (("x-goog-api-key", key),)
+
+    def adapt(self, request: AnyRequest) -> Adapted:
+        """The request as Gemini can be told it."""
+        return adapt(request, TARGETS[NAME], self.rules.of(request.model))
 
     def encode_request(self, request: AnyRequest, *, stream: bool) -> WireRequest:
         """The HTTP request. Embeddings are never streamed, whatever ``stream`` says."""
@@ -140,7 +145,6 @@ _SAMPLING = {
     "stop": "stopSequences",
 }
 _ASPECT_TOLERANCE = 0.04  # of the ratio of a size to the nearest that there is
-_KNOWN = frozenset((*_SAMPLING, "reasoning_effort", "reasoning_budget", "reasoning_summary"))
 
 
 def add_extra_deep(body: JsonObject, parameters: Parameters) -> None:
@@ -165,8 +169,7 @@ def _merge(into: JsonObject, more: JsonObject) -> None:
 
 
 def chat_body(request: ChatRequest, rule: ModelRule) -> JsonObject:
-    """The body of a chat. Raises `UnsupportedError` naming what Gemini, or the model, does not support."""
-    check_parameters(request.parameters, _KNOWN | _harmless(request.parameters), "Gemini")
+    """The body of a chat. Raises `UnsupportedError` naming what Gemini does not support."""
     body: JsonObject = {"contents": list(_contents(request.messages, rule))}
     system = [part for message in request.messages if _is_system(message) for part in _system_parts(message)]
     if system:
@@ -181,11 +184,6 @@ def chat_body(request: ChatRequest, rule: ModelRule) -> JsonObject:
     if config:
         body["generationConfig"] = config
     return body
-
-
-def _harmless(parameters: Parameters) -> frozenset[str]:
-    """``parallel_tool_calls=True`` asks for what Gemini does anyway."""
-    return frozenset(("parallel_tool_calls",)) if parameters.parallel_tool_calls else frozenset()
 
 
 def _is_system(message: Message) -> bool:
@@ -275,29 +273,13 @@ def _generation_config(request: ChatRequest | ImageRequest, rule: ModelRule) -> 
 def _thinking_config(parameters: Parameters, rule: ModelRule) -> JsonObject:
     config: JsonObject = {}
     effort, budget = parameters.reasoning_effort, parameters.reasoning_budget
-    if effort is not None and budget is not None and not parameters.lenient:
-        raise unsupported("reasoning_budget", "Gemini takes reasoning_effort or reasoning_budget, not both")
     if budget is not None:
         config["thinkingBudget"] = budget
-    elif effort is not None and rule.thinking:
-        config.update(_effort(effort, rule, lenient=parameters.lenient))
-    elif effort not in (None, "none") and not parameters.lenient:
-        raise unsupported("reasoning_effort", "this Gemini model does not think")
+    elif effort in rule.efforts:
+        config["thinkingLevel"] = str(effort).upper()
     if parameters.reasoning_summary is not None:
         config["includeThoughts"] = True
     return config
-
-
-def _effort(effort: str, rule: ModelRule, *, lenient: bool) -> JsonObject:
-    if effort in rule.budgets:
-        return {"thinkingBudget": rule.budgets[effort]}
-    level = nearest_effort(effort, rule.efforts)
-    if level in rule.efforts:
-        return {"thinkingLevel": level.upper()}
-    if lenient:
-        return {}
-    known = ", ".join((*rule.efforts, *rule.budgets))
-    raise unsupported("reasoning_effort", f"this Gemini model has no reasoning effort {effort!r}; it has {known}")
 
 
 def _format(request: ChatRequest) -> JsonObject:
@@ -314,11 +296,6 @@ def _format(request: ChatRequest) -> JsonObject:
 
 def image_body(request: ImageRequest, rule: ModelRule) -> JsonObject:
     """The body that asks for an image. Image models are chat models whose responses have images; there is no ``n``."""
-    check_parameters(request.parameters, _KNOWN, "Gemini")
-    if not request.parameters.lenient:
-        for name, default in (("n", 1), ("quality", None), ("output_format", None), ("background", None)):
-            if getattr(request, name) not in (default, "auto"):
-                raise unsupported(name, f"Gemini's image models have no {name}; leave it out or set lenient")
     config = _generation_config(request, rule)
     config["responseModalities"] = ["TEXT", "IMAGE"]
     if request.size not in (None, "auto"):

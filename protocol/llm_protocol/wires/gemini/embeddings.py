@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from llm_protocol.codec.decoding import misread
-from llm_protocol.codec.fields import check_parameters, refuse_transport, unsupported
+from llm_protocol.codec.fields import refuse_transport
 from llm_protocol.codec.json import JsonDecoder, WireError, encode_json
 from llm_protocol.codec.vectors import VECTOR_LIMITS, embedding_of, encode_with_list
 from llm_protocol.codec.whole import embedded
@@ -31,7 +31,6 @@ _EMBEDDINGS = JsonDecoder(_Embeddings, limits=VECTOR_LIMITS)
 
 def embedding_body(request: EmbeddingRequest) -> JsonObject:
     """The body of ``batchEmbedContents``; what is asked of all texts is repeated for each."""
-    check_parameters(request.parameters, (), "Gemini's embeddings")
     extra = request.parameters.extra.get(NAME, {})
     refuse_transport(extra)
     common: JsonObject = {**extra, "model": _full_name(request.model)}
@@ -41,9 +40,6 @@ def embedding_body(request: EmbeddingRequest) -> JsonObject:
         task = _task_type(request.input_type)
         if task is not None:
             common["taskType"] = task
-        elif not request.parameters.lenient:
-            known = ", ".join(TASK_TYPES)
-            raise unsupported("input_type", f"Gemini has no input_type {request.input_type!r}; it has {known}")
     return {"requests": [{**common, "content": {"parts": [{"text": text}]}} for text in request.inputs]}
 
 

@@ -108,7 +108,7 @@ def _generate(fields: GeminiBody, model: str) -> ChatRequest | ImageRequest:
     picture = _picture(config, messages, bool(tools))
     response_format = None if picture else _response_format(config)
     fields.put_back("generationConfig", config.rest())
-    parameters = Parameters(**values, extra=extra_of(fields) or {})
+    parameters = Parameters(**values, wire=NAME, extra=extra_of(fields) or {})
     if picture:
         return ImageRequest(model=model, prompt=messages[0].text, size=picture.get("size"), parameters=parameters)
     return ChatRequest(
@@ -256,7 +256,7 @@ def _embed(items: list[GeminiBody], model: str) -> EmbeddingRequest:
         inputs=tuple(texts),
         dimensions=dimensions,
         input_type=None if task in (None, "TASK_TYPE_UNSPECIFIED") else INPUT_TYPES.get(str(task), task),
-        parameters=Parameters(extra=extra_of(common) or {}),
+        parameters=Parameters(wire=NAME, extra=extra_of(common) or {}),
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any, final
 import msgspec
 
 from llm_protocol.codec.decoding import BodyDecoder, read_whole
-from llm_protocol.codec.fields import add_extra, check_parameters, unsupported
+from llm_protocol.codec.fields import add_extra, unsupported
 from llm_protocol.codec.headers import header, int_header
 from llm_protocol.codec.request_encoding import own_fields, own_value, set_parameters
 from llm_protocol.codec.times import duration
@@ -16,8 +16,9 @@ from llm_protocol.content import HostedTool, JsonObject, ResponseFormat, Tool, T
 from llm_protocol.dialect import Headers, ModelPage, RateLimits, StreamDecoder, WireRequest, WireResponse, post
 from llm_protocol.events import Event
 from llm_protocol.failures import Failure
-from llm_protocol.model_facts import ModelRule, nearest_effort
+from llm_protocol.model_facts import ModelRule
 from llm_protocol.model_rules import ModelRules, rules_of
+from llm_protocol.parameters import Adapted, adapt, stops_reasoning
 from llm_protocol.requests import (
     AnyRequest,
     ChatRequest,
@@ -59,6 +60,10 @@ class OpenAIChat:
     def auth_headers(self, key: str) -> tuple[tuple[str, str], ...]:
         """The header that carries the key."""
         return (("authorization", f"Bearer {key}"),)
+
+    def adapt(self, request: AnyRequest) -> Adapted:
+        """The request as the vendor can be told it."""
+        return adapt(request, self.quirks.target, self.rules.of(request.model))
 
     def encode_request(self, request: AnyRequest, *, stream: bool) -> WireRequest:
         """The HTTP request. Embeddings and images are never streamed."""
@@ -149,35 +154,24 @@ def chat_body(request: ChatRequest, quirks: VendorProfile, rule: ModelRule, *, s
         body["tool_choice"] = _encode_tool_choice(request.tool_choice)
     if request.response_format is not None:
         body["response_format"] = _encode_response_format(request.response_format)
-    add_parameters(body, _within(request, quirks, rule), quirks, stream=stream)
+    parameters = request.parameters
+    if stops_reasoning(rule, quirks.target, request):
+        parameters = msgspec.structs.replace(parameters, reasoning_effort="none")
+    add_parameters(body, parameters, quirks, stream=stream)
     return body
 
 
-def _within(request: ChatRequest, quirks: VendorProfile, rule: ModelRule) -> Parameters:
-    """The parameters as the model takes them: the nearest effort that it has, and no sampling where it refuses it.
-
-    Models that reason unasked refuse function tools on this wire unless they are told not to reason. Who asked for an
-    effort is not overruled: the vendor's refusal then sends the request to the next candidate.
-    """
-    parameters = request.parameters
-    effort = parameters.reasoning_effort
-    if rule.thinking == ():
-        effort = None  # it would be refused, and there is nothing to think less with
-    elif effort is not None:
-        effort = nearest_effort(effort, rule.efforts)
-    elif not rule.reasons_with_tools and "none" in rule.efforts and rule.default_effort != "none":
-        said = "reasoning_effort" in parameters.extra.get(quirks.name, {})
-        effort = "none" if not said and any(isinstance(tool, Tool) for tool in request.tools) else None
-    if rule.sampling == "never" or (rule.sampling == "without_reasoning" and rule.reasons(effort)):
-        parameters = msgspec.structs.replace(parameters, temperature=None, top_p=None)
-    return msgspec.structs.replace(parameters, reasoning_effort=effort)
+_PARAMETERS = (
+    "frequency_penalty", "max_output_tokens", "parallel_tool_calls", "presence_penalty", "reasoning_effort", "seed",
+    "stop", "temperature", "top_k", "top_p", "user",
+)  # fmt: skip
+"""The parameters that this wire can say; which of them a vendor takes is in `llm_protocol.parameters`."""
 
 
 def add_parameters(body: JsonObject, parameters: Parameters, quirks: VendorProfile, *, stream: bool) -> None:
-    """Add what is set of the parameters, the streaming fields and ``extra``. Raises `UnsupportedError`."""
-    check_parameters(parameters, quirks.parameters, quirks.vendor)
+    """Add what is set of the parameters, the streaming fields and ``extra``."""
     names = {"max_output_tokens": quirks.max_tokens_field, "user": quirks.user_field}
-    body |= set_parameters(parameters, {name: names.get(name, name) for name in sorted(quirks.parameters)})
+    body |= set_parameters(parameters, {name: names.get(name, name) for name in _PARAMETERS})
     if stream:
         body["stream"] = True
         if quirks.stream_usage:
@@ -216,14 +210,9 @@ def _encode_response_format(format_: ResponseFormat) -> JsonObject:
     return {"type": "json_schema", "json_schema": schema}
 
 
-_CHAT_ONLY = frozenset(("reasoning_effort", "parallel_tool_calls"))
-
-
 def completion_body(request: CompletionRequest, quirks: VendorProfile, *, stream: bool) -> JsonObject:
     """The body of ``POST /completions``, which knows only the old names."""
-    legacy = msgspec.structs.replace(
-        quirks, parameters=quirks.parameters - _CHAT_ONLY, max_tokens_field="max_tokens", user_field="user"
-    )
+    legacy = msgspec.structs.replace(quirks, max_tokens_field="max_tokens", user_field="user")
     body: JsonObject = {"model": request.model, "prompt": request.prompt}
     if request.suffix is not None:
         body["suffix"] = request.suffix

@@ -147,7 +147,7 @@ _ROLES: tuple[Role, ...] = get_args(Role)
 def with_extra(parameters: Parameters, body: Body, name: str, odd: JsonObject | None = None) -> Parameters:
     """``parameters`` with what nobody read of the body."""
     extra = {**body.rest(), **(odd or {})}
-    return msgspec.structs.replace(parameters, extra={name: extra}) if extra else parameters
+    return msgspec.structs.replace(parameters, wire=name, extra={name: extra} if extra else {})
 
 
 # ---------------------------------------------------------------- from the wire

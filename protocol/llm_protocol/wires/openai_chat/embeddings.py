@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from llm_protocol.codec.body import Body
-from llm_protocol.codec.fields import add_extra, check_parameters
+from llm_protocol.codec.fields import add_extra
 from llm_protocol.codec.json import JsonDecoder, WireError
 from llm_protocol.codec.vectors import VECTOR_LIMITS, embedding_of, encode_with_list
 from llm_protocol.codec.whole import embedded
@@ -37,7 +37,6 @@ _DECODER = JsonDecoder(_Answer, limits=VECTOR_LIMITS)
 
 def embedding_body(request: EmbeddingRequest, quirks: VendorProfile) -> JsonObject:
     """The body of ``POST /embeddings``."""
-    check_parameters(request.parameters, {"user"}, f"{quirks.vendor}'s embeddings")
     body: JsonObject = {"model": request.model, "input": list(request.inputs)}
     if request.dimensions is not None:
         body["dimensions"] = request.dimensions

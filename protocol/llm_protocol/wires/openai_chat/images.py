@@ -8,7 +8,7 @@ import msgspec
 
 from llm_protocol.codec.body import Body
 from llm_protocol.codec.decoding import misread
-from llm_protocol.codec.fields import add_extra, check_parameters
+from llm_protocol.codec.fields import add_extra
 from llm_protocol.codec.json import JsonDecoder, WireError, encode_around, encode_json
 from llm_protocol.codec.kept_fields import KeptFields, beyond, filled, outer_fields
 from llm_protocol.codec.media import base64_pieces, image_from_url, sniff_media_type, unbase64_json
@@ -53,7 +53,6 @@ _EXTRA = "openai_images"
 
 def image_body(request: ImageRequest, quirks: VendorProfile) -> JsonObject:
     """The body of ``POST /images/generations``. No ``response_format``: the GPT image models refuse it."""
-    check_parameters(request.parameters, {"user"}, f"{quirks.vendor}'s images")
     body: JsonObject = {"model": request.model, "prompt": request.prompt}
     if request.n != 1:
         body["n"] = request.n

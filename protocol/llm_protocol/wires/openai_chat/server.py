@@ -92,7 +92,6 @@ def chat_request(body: Body, name: str) -> ChatRequest:
         if body.take(field) is not None:
             raise body.wrong(field, "left out: it is the old form of tools and tool_choice")
     refuse_many(body, "n")
-    refuse_lost(body)
     messages = tuple(join_tool_results(decode_message(message, name) for message in body.objects("messages")))
     if not messages:
         raise body.wrong("messages", "a list of at least one message")
@@ -111,15 +110,6 @@ def refuse_many(body: Body, field: str) -> None:
     """Refuse requests for several responses at once."""
     if (body.integer(field) or 1) != 1:
         raise body.cannot(field, f"{field} must be 1: send several requests for several responses")
-
-
-def refuse_lost(body: Body) -> None:
-    """Refuse what would be lost in the response."""
-    if body.raw.get("logprobs"):
-        raise body.cannot("logprobs", "log probabilities are not passed on; leave logprobs out")
-    modalities = body.raw.get("modalities")
-    if isinstance(modalities, list) and "audio" in modalities:
-        raise body.cannot("modalities", "audio output is not supported; leave audio out of modalities")
 
 
 def streaming(body: Body) -> tuple[bool, bool]:
@@ -221,7 +211,8 @@ def completion_request(body: Body, name: str) -> CompletionRequest:
         raise body.wrong("prompt", "one string; send several prompts as several requests")
     for field in ("best_of", "n"):
         refuse_many(body, field)
-    refuse_lost(body)
+    if body.raw.get("logprobs"):
+        raise body.cannot("logprobs", "log probabilities of completions are not passed on; leave logprobs out")
     if body.boolean("echo"):
         raise body.cannot("echo", "echo is not supported: the answer never repeats the prompt")
     return CompletionRequest(
@@ -238,7 +229,6 @@ def code_request(body: Body, name: str) -> CodeRequest:
     if not instruction:
         raise body.wrong("instruction", "a string that says what the code is to do")
     refuse_many(body, "n")
-    refuse_lost(body)
     return CodeRequest(
         model=body.model(),
         instruction=instruction,

@@ -8,7 +8,7 @@ from typing import final
 import msgspec
 
 from llm_protocol.codec.decoding import BodyDecoder, read_whole
-from llm_protocol.codec.fields import add_extra, bad_request, check_parameters, typed, unsupported
+from llm_protocol.codec.fields import add_extra, bad_request, typed, unsupported
 from llm_protocol.codec.json import encode_json
 from llm_protocol.codec.media import image_url
 from llm_protocol.codec.request_encoding import only_result, own_value, set_parameters
@@ -32,6 +32,7 @@ from llm_protocol.events import Event
 from llm_protocol.failures import Failure
 from llm_protocol.model_facts import ModelRule
 from llm_protocol.model_rules import ModelRules
+from llm_protocol.parameters import TARGETS, Adapted, adapt
 from llm_protocol.requests import AnyRequest, ChatRequest, RequestType
 from llm_protocol.vendor_profile import OPENAI, VendorProfile
 from llm_protocol.wires.openai_chat.client import OpenAIChat
@@ -62,6 +63,11 @@ class OpenAIResponses:
     def auth_headers(self, key: str) -> tuple[tuple[str, str], ...]:
         """The header that carries the key."""
         return self._neighbours.auth_headers(key)
+
+    def adapt(self, request: AnyRequest) -> Adapted:
+        """The request as OpenAI can be told it."""
+        target = TARGETS["responses" if isinstance(request, ChatRequest) else "openai"]
+        return adapt(request, target, self.rules.of(request.model))
 
     def encode_request(self, request: AnyRequest, *, stream: bool) -> WireRequest:
         """The HTTP request."""
@@ -114,7 +120,6 @@ _ENCRYPTED = "reasoning.encrypted_content"
 _DIRECT = ("temperature", "top_p", "max_output_tokens", "parallel_tool_calls")
 _FIELDS = {**dict(zip(_DIRECT, _DIRECT, strict=True)), "user": "safety_identifier"}
 """Our parameters by the wire's names for them."""
-_PARAMETERS = frozenset((*_FIELDS, "reasoning_effort", "reasoning_summary"))
 _CONTENT_TYPES = ("input_", "output_")
 
 
@@ -129,7 +134,6 @@ class _Extra(msgspec.Struct):
 def response_body(request: ChatRequest, rule: ModelRule, *, stream: bool) -> JsonObject:
     """The body of ``POST /responses``. Raises `UnsupportedError` or `BadRequestError` naming the field at fault."""
     given = request.parameters
-    check_parameters(given, _PARAMETERS, _WHO)
     instructions, rest = _split(request.messages)
     body: JsonObject = {"model": request.model, "input": _encode_input(rest, len(request.messages) - len(rest))}
     body["store"] = False

@@ -278,6 +278,7 @@ def _request(raw: JsonObject, body: _Body) -> ChatRequest:
     instructions = () if body.instructions is None else (Message.of("system", body.instructions),)
     reasoning = body.reasoning or _ReasoningConfig()
     parameters = Parameters(
+        wire=NAME,
         temperature=body.temperature,
         top_p=body.top_p,
         max_output_tokens=body.max_output_tokens,

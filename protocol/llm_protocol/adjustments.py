@@ -1,0 +1,67 @@
+"""What was changed of a request before it went to its provider, as callers are told it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from llm_protocol.content import JsonObject
+
+Change: TypeAlias = Literal["left_out", "translated", "emulated", "rewritten"]
+"""``left_out``: the provider is not told it. ``translated``: it is told the nearest it has. ``emulated``: the runtime
+does it. ``rewritten``: said in a form that the provider accepts, with the same meaning.
+"""
+
+LOSSY: frozenset[Change] = frozenset(("left_out", "translated"))
+"""Changes that ``strict`` refuses. The others keep the meaning."""
+
+HEADER = "x-llm-runtime-adjusted"
+HEADER_BYTES = 2_048
+"""The longest value of the header; what does not fit is in the body."""
+
+
+class Adjustment(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One change. ``parameter`` is the client's own name for it, ``to`` what the provider was told instead."""
+
+    parameter: str
+    action: Change
+    to: str | int | float | None = None
+
+    @property
+    def in_words(self) -> str:
+        """For error messages: ``seed (left out)``."""
+        words = self.action.replace("_", " ")
+        return f"{self.parameter} ({words})" if self.to is None else f"{self.parameter} ({words} to {self.to})"
+
+    def to_json(self) -> JsonObject:
+        """As it stands in ``llm_runtime.adjusted``."""
+        found: JsonObject = {"parameter": self.parameter, "action": self.action}
+        return found if self.to is None else {**found, "to": self.to}
+
+
+def header_value(adjusted: Iterable[Adjustment]) -> str | None:
+    """The value of `HEADER`, a list of RFC 9651: ``"seed";action=left_out, "top_k";action=left_out``. ``None`` where
+    nothing was changed.
+    """
+    items: list[str] = []
+    left = HEADER_BYTES
+    for each in adjusted:
+        to = "" if each.to is None else f";to={_string(str(each.to))}"
+        item = f"{_string(each.parameter)};action={each.action}{to}"
+        left -= len(item) + 2
+        if left < 0:
+            break
+        items.append(item)
+    return ", ".join(items) or None
+
+
+_SHOWN = 128
+"""Characters of a name or value that the header shows."""
+
+
+def _string(text: str) -> str:
+    """An RFC 9651 string: printable ASCII. Names come from clients, so nothing else may get into a header."""
+    plain = "".join(char if " " <= char <= "~" else "?" for char in text[:_SHOWN])
+    return '"' + plain.replace("\\", "\\\\").replace('"', '\\"') + '"'

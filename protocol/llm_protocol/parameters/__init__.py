@@ -1,0 +1,18 @@
+"""Parameters that a target does not have: one table, and the functions that decide by it."""
+
+from llm_protocol.parameters.adapt import Adapted, adapt, refuse_lossy
+from llm_protocol.parameters.models import stops_reasoning
+from llm_protocol.parameters.restore import EventFilter
+from llm_protocol.parameters.targets import TARGETS, FormLimits, NameLimit, RequestTarget
+
+__all__ = [
+    "TARGETS",
+    "Adapted",
+    "EventFilter",
+    "FormLimits",
+    "NameLimit",
+    "RequestTarget",
+    "adapt",
+    "refuse_lossy",
+    "stops_reasoning",
+]

@@ -1,0 +1,322 @@
+"""What becomes of a request at a target: the adjusted request, what was changed, and how its answer is put right. Pure.
+
+Everything is looked up in `llm_protocol.parameters.table`. What cannot be kept raises `UnsupportedError` with the
+parameter's name, before anything is sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from llm_protocol.adjustments import LOSSY, Adjustment
+from llm_protocol.codec.fields import unsupported
+from llm_protocol.content import JsonObject
+from llm_protocol.errors import UnsupportedError
+from llm_protocol.model_facts import ModelRule
+from llm_protocol.parameters.conversation import fit_messages
+from llm_protocol.parameters.custom_tools import WIRES, fit_custom_calls
+from llm_protocol.parameters.forms import fit_format, fit_tools, with_json_order, without_fitted
+from llm_protocol.parameters.models import ModelTakes, fit_reasoning, takes_of
+from llm_protocol.parameters.names import shortened
+from llm_protocol.parameters.requested import CANONICAL, Used, own_fields, with_value, without_value
+from llm_protocol.parameters.restore import EventFilter, JsonKeeper, StopCutter, ToolRestorer
+from llm_protocol.parameters.table import SECTIONS, Parameter
+from llm_protocol.parameters.targets import RequestTarget
+from llm_protocol.parameters.values import LEAVE_OUT, CannotKeep
+from llm_protocol.requests import AnyRequest, ChatRequest, LLMRequest, Parameters, RequestType
+
+_SAMPLING: Final = frozenset(("temperature", "top_p", "top_k"))
+_REASONING: Final = frozenset(("reasoning_effort", "reasoning_budget"))
+_PENALTIES: Final = frozenset(("frequency_penalty", "presence_penalty"))
+_TOOL_FIELDS: Final = frozenset(("parallel_tool_calls",))
+
+_WITHOUT_TEXT: Final = frozenset(("user",))
+"""What may be said of vectors, and of pictures that no chat model makes."""
+
+
+class Adapted(NamedTuple):
+    """``request`` is what the target can be told. ``filters`` make the events of its answer: a filter is of use for
+    one answer only.
+    """
+
+    request: AnyRequest
+    adjusted: tuple[Adjustment, ...] = ()
+    filters: tuple[Callable[[], EventFilter], ...] = ()
+
+
+def adapt(request: AnyRequest, target: RequestTarget, rule: ModelRule) -> Adapted:
+    """``request`` for ``target``, of whose model ``rule`` is known. Raises `UnsupportedError` or `BadRequestError`."""
+    work = _Work(request, target, takes_of(rule, target, request))
+    parameters = work.canonical()
+    if isinstance(request, ChatRequest):
+        return work.chat(request, parameters)
+    extra = work.own_extra(request.parameters.extra.get(request.parameters.wire or "", {}))
+    changed = work.own_parameters(_OF_TYPE.get(request.request_type, ()))
+    return work.adapted(msgspec.structs.replace(request, parameters=work.with_extra(parameters, extra), **changed))
+
+
+def refuse_lossy(adapted: Adapted) -> None:
+    """Raise `UnsupportedError` for the first change that does not keep the meaning: what ``strict`` asks for."""
+    lossy = [each for each in adapted.adjusted if each.action in LOSSY]
+    if lossy:
+        changes = ", ".join(each.in_words for each in lossy)
+        raise unsupported(lossy[0].parameter, f"strict: this provider or model would change {changes}")
+
+
+class _Work:
+    """One request on its way to one target; gathers what is changed."""
+
+    def __init__(self, request: LLMRequest, target: RequestTarget, takes: ModelTakes) -> None:
+        self._request = request
+        self._given = request.parameters
+        self._target = target
+        self._takes = takes
+        self._wire = request.parameters.wire
+        self._adjusted: list[Adjustment] = []
+        self._filters: list[Callable[[], EventFilter]] = []
+
+    def adapted(self, request: AnyRequest) -> Adapted:
+        """The result."""
+        return Adapted(request, tuple(self._adjusted), tuple(self._filters))
+
+    def _note(self, row: Parameter, adjustment: Adjustment) -> None:
+        """Tell a change under the client's own name of the parameter."""
+        name = row.wires.get(self._wire or "", row.name)
+        self._adjusted.append(msgspec.structs.replace(adjustment, parameter=name))
+
+    # -- the canonical parameters ------------------------------------------------------------------------------------
+
+    def canonical(self) -> Parameters:
+        """The parameters as the target, and the model, can be told them."""
+        changed: JsonObject = {}
+        rows = [row for row in CANONICAL if getattr(self._given, row.name) not in (None, ())]
+        takes = _taken(self._request, self._target)
+        for row in rows:
+            value = getattr(self._given, row.name)
+            if takes is not None and row.name not in takes:
+                self._leave_out(row, value, changed)
+            elif row.name in _REASONING:
+                continue
+            elif row.cell(self._target.name).action == "leave out":
+                self._leave_out(row, value, changed)
+            else:
+                self._limit(row, value, changed)
+        if takes is None:
+            self._reason(rows, changed)
+        self._sample(rows, changed)
+        return msgspec.structs.replace(self._given, **changed) if changed else self._given
+
+    def _leave_out(self, row: Parameter, value: Any, changed: JsonObject) -> None:
+        changed[row.name] = None
+        if value not in row.neutral:
+            self._note(row, Adjustment(row.name, "left_out"))
+
+    def _limit(self, row: Parameter, value: Any, changed: JsonObject) -> None:
+        """Put the value of a parameter that is sent within the target's limits."""
+        limits = self._target.limits
+        match row.name:
+            case "stop":
+                self._stop(row, value, changed)
+            case "user":
+                self._shorten(row, value, limits.user, changed)
+            case "temperature" | "top_p" | "top_k":
+                self._clamp(row, value, getattr(limits, row.name), changed)
+            case "frequency_penalty" | "presence_penalty":
+                self._clamp(row, value, limits.penalty, changed)
+            case "parallel_tool_calls" if isinstance(self._request, ChatRequest) and not self._request.tools:
+                changed[row.name] = None  # refused where there are no tools, and says nothing there
+
+    def _clamp(self, row: Parameter, value: float, span: tuple[float, float] | None, changed: JsonObject) -> None:
+        if span is None or span[0] <= value <= span[1]:
+            return
+        changed[row.name] = fitting = type(value)(min(max(value, span[0]), span[1]))
+        self._note(row, Adjustment(row.name, "translated", fitting))
+
+    def _shorten(self, row: Parameter, value: str, length: int | None, changed: JsonObject) -> None:
+        if (short := shortened(value, length)) != value:
+            changed[row.name] = short
+            self._note(row, Adjustment(row.name, "rewritten", "its SHA-256"))
+
+    def _stop(self, row: Parameter, stops: tuple[str, ...], changed: JsonObject) -> None:
+        """Tell the target as many sequences as it takes, and cut at all of them where some are left."""
+        limits = self._target.limits
+        if row.cell(self._target.name).action == "emulate" or not self._takes.stops:
+            told: tuple[str, ...] = ()
+        else:
+            told = tuple(stop for stop in stops if limits.blank_stops or stop.strip())[: limits.stops]
+        cut = tuple(stop for stop in stops if stop)
+        if len(told) < len(cut):
+            self._filters.append(lambda: StopCutter(cut))
+            self._note(row, Adjustment(row.name, "emulated", "the runtime cuts the answer"))
+        changed[row.name] = told
+
+    def _reason(self, rows: list[Parameter], changed: JsonObject) -> None:
+        if not any(row.name in _REASONING for row in rows):
+            return
+        found = fit_reasoning(self._given, self._takes, own=self._wire == self._target.wire)
+        changed |= {"reasoning_effort": found.effort, "reasoning_budget": found.budget}
+        by_name = {row.name: row for row in rows}
+        for each in found.adjusted:
+            self._note(by_name[each.parameter], each)
+
+    def _sample(self, rows: list[Parameter], changed: JsonObject) -> None:
+        """Leave sampling out where the model refuses it."""
+        takes = self._takes
+        effort = changed.get("reasoning_effort", self._given.reasoning_effort) or takes.default_effort
+        thinks = effort not in (None, "none")
+        if takes.samples and not (takes.only_samples_unthinking and thinks):
+            return
+        for row in rows:
+            if row.name in _SAMPLING and changed.get(row.name, self) is not None:
+                self._leave_out(row, getattr(self._given, row.name), changed)
+
+    # -- the fields of the client's own wire -------------------------------------------------------------------------
+
+    def own_extra(self, own: JsonObject) -> JsonObject:
+        """What the target is told of the fields that a client of the request's wire sent."""
+        if self._wire is None or not own:
+            return {}
+        found: JsonObject = own if self._target.wire == self._wire else {}
+        for used in own_fields(own, self._wire):
+            found = self._own_field(used, found)
+        return found
+
+    def _own_field(self, used: Used, found: JsonObject) -> JsonObject:
+        row, target = used.row, self._target
+        is_own = target.wire == self._wire
+        if row is None:
+            if is_own and target.is_open:
+                return found
+            raise self._cannot(used, f"{target.who} has no parameter like {used.path}")
+        cell = row.cell(target.name)
+        value, path = used.value, _path(row, target)
+        if cell.how is not None:
+            value = cell.how(value)
+        if isinstance(value, CannotKeep):
+            raise self._cannot(used, f"{target.who}: {value.why}")
+        if cell.action in ("send", "translate") and value is not LEAVE_OUT and path is not None:
+            if row.name == "prompt_cache_key" and isinstance(value, str):
+                value = shortened(value, target.limits.cache_key)
+            if value != used.value:
+                self._adjusted.append(Adjustment(used.path, "translated", str(value)[:64]))
+            return found if is_own and value == used.value else with_value(found, path, value)
+        if cell.action == "refuse" and used.value not in row.neutral:
+            raise self._cannot(used, f"{target.who} has no parameter like {used.path}, and it is not left out")
+        if used.value not in row.neutral:
+            self._adjusted.append(Adjustment(used.path, "left_out"))
+        return without_value(found, used.path) if is_own else found
+
+    def _cannot(self, used: Used, message: str) -> UnsupportedError:
+        return unsupported(used.path, message)
+
+    def with_extra(self, parameters: Parameters, found: JsonObject) -> Parameters:
+        """``parameters`` with ``found`` beside what was addressed to the target's dialect by name."""
+        wire, given = self._wire, self._given.extra
+        if wire is None or wire not in given:
+            return parameters
+        rest = {name: fields for name, fields in given.items() if name != wire}
+        if found:
+            rest[self._target.wire] = {**found, **rest.get(self._target.wire, {})}
+        return msgspec.structs.replace(parameters, extra=rest)
+
+    # -- vectors and pictures ---------------------------------------------------------------------------------------
+
+    def own_parameters(self, rows: tuple[Parameter, ...]) -> JsonObject:
+        """The fields of a request that is no chat, as far as they change. Raises `UnsupportedError`."""
+        changed: JsonObject = {}
+        for row in rows:
+            value = getattr(self._request, row.name)
+            if value is None:
+                continue
+            action = row.cell(self._target.name).action
+            known = self._target.limits.input_types if row.name == "input_type" else None
+            if action == "send" and (known is None or value in known):
+                continue
+            if value in row.neutral:
+                changed[row.name] = 1 if row.name == "n" else None
+            elif row.kind == "meaning":
+                raise unsupported(row.name, f"{self._target.who} has no parameter like {row.name}")
+            else:
+                self._leave_out(row, value, changed)
+        return changed
+
+    # -- chats -------------------------------------------------------------------------------------------------------
+
+    def chat(self, request: ChatRequest, parameters: Parameters) -> Adapted:
+        """A chat, with its tools, format and conversation."""
+        target = self._target
+        messages = request.messages
+        if self._wire in WIRES:
+            messages = fit_custom_calls(messages, target.wire)
+            request = msgspec.structs.replace(request, messages=messages)
+        tools = fit_tools(request, target, self._takes)
+        form = fit_format(request, target)
+        own = without_fitted(self._given.extra.get(self._wire or "", {}), self._wire or "", target)
+        extra = self.own_extra(own)
+        if tools.own_choice is not None:
+            extra = {**extra, "tool_choice": tools.own_choice}
+        self._adjusted += (*tools.adjusted, *form.adjusted)
+        if form.is_emulated:
+            messages = with_json_order(messages)
+            self._filters.append(JsonKeeper)
+        fitted = fit_messages(messages, target.limits, tools.names)
+        self._adjusted += fitted.adjusted
+        self._note_marks(request)
+        wire = self._wire if self._wire in WIRES else None
+        has_custom = bool(tools.custom) or (wire is not None and wire != target.wire and target.has_custom_tools)
+        if tools.names or has_custom:
+            names = {said: name for name, said in tools.names.items()}
+            self._filters.append(lambda: ToolRestorer(names, tools.custom, wire))
+        if parameters.parallel_tool_calls is not None and not tools.tools:
+            parameters = msgspec.structs.replace(parameters, parallel_tool_calls=None)
+        return self.adapted(
+            msgspec.structs.replace(
+                request,
+                messages=fitted.messages,
+                tools=tools.tools,
+                tool_choice=tools.choice,
+                response_format=form.form,
+                parameters=self.with_extra(parameters, extra),
+            )
+        )
+
+    def _note_marks(self, request: ChatRequest) -> None:
+        """Tell once which fields of the client's messages and tools only its own wire knows, such as cache marks."""
+        wire = self._wire
+        if wire is None or wire == self._target.wire:
+            return
+        marked: dict[str, None] = {}
+        for message in request.messages:
+            if message.role != "assistant":  # what stands in an answer is the vendor's, not the client's wish
+                for part in message.content:
+                    marked |= dict.fromkeys((getattr(part, "extra", None) or {}).get(wire, ()))
+        for tool in request.tools:
+            marked |= dict.fromkeys((getattr(tool, "extra", None) or {}).get(wire, ()))
+        self._adjusted += [Adjustment(name, "left_out") for name in marked]
+
+
+def _taken(request: LLMRequest, target: RequestTarget) -> frozenset[str] | None:
+    """Which parameters such a request may have at the target; ``None``: all."""
+    match request.request_type:
+        case RequestType.EMBEDDING:
+            return _WITHOUT_TEXT
+        case RequestType.IMAGE_GENERATION if target.wire != "gemini":  # Gemini's image models are chat models
+            return _WITHOUT_TEXT
+        case RequestType.COMPLETION:
+            return _OF_COMPLETIONS
+        case _:
+            return None
+
+
+_OF_TYPE: Final = {RequestType.EMBEDDING: SECTIONS["Embeddings"], RequestType.IMAGE_GENERATION: SECTIONS["Images"]}
+
+_OF_COMPLETIONS: Final = frozenset(row.name for row in CANONICAL) - _REASONING - _TOOL_FIELDS - {"reasoning_summary"}
+
+
+def _path(row: Parameter, target: RequestTarget) -> str | None:
+    """Where the parameter stands at the target. Cerebras has the names of OpenAI's chat API."""
+    wire = "openai_chat" if target.wire == "cerebras" else target.wire
+    return row.wires.get(wire)

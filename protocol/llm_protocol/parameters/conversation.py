@@ -1,0 +1,189 @@
+"""The conversation in the form that a vendor accepts. Pure; what the messages say stays as it is.
+
+Results stand right behind the turn whose calls they answer, in whatever place the client had them. Pictures in results
+move to a user's turn behind all results of that turn, where the vendor takes them nowhere else. Names and ids are put
+into accepted letters. Texts that are empty are left out where the vendor refuses them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from llm_protocol.adjustments import Adjustment
+from llm_protocol.codec.fields import unsupported
+from llm_protocol.content import Image, Message, Part, Text, ToolCall, ToolResult
+from llm_protocol.parameters.names import accepted, is_accepted
+from llm_protocol.parameters.targets import FormLimits
+
+
+class Fitted(NamedTuple):
+    """The messages, and what was changed of them that a caller may want to know."""
+
+    messages: tuple[Message, ...]
+    adjusted: tuple[Adjustment, ...] = ()
+
+
+def fit_messages(messages: tuple[Message, ...], limits: FormLimits, names: Mapping[str, str]) -> Fitted:
+    """The conversation within ``limits``; ``names`` are the tools' names that were rewritten. Raises
+    `UnsupportedError` where nothing is left of it.
+    """
+    adjusted: list[Adjustment] = []
+    if not is_in_order(messages):
+        messages = in_order(messages)
+    if names or limits.call_id is not None:
+        messages = _renamed(messages, limits, names)
+    if limits.speaker is not None:
+        messages = tuple(_with_speaker(message, limits) for message in messages)
+    if not limits.pictures_in_results and any(map(_has_picture, messages)):
+        messages = tuple(_with_pictures_behind(messages, adjusted))
+    if not limits.empty_texts:
+        messages = _without_empty(messages)
+    return Fitted(messages, tuple(adjusted))
+
+
+# ---------------------------------------------------------------- order
+
+
+def is_in_order(messages: Sequence[Message]) -> bool:
+    """Whether every message with results stands behind the assistant's turn or another one with results."""
+    before = ""
+    for message in messages:
+        if message.role == "tool" and before not in ("assistant", "tool"):
+            return False
+        before = message.role
+    return True
+
+
+def in_order(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """The same messages, with each result behind the turn that called for it; one without such a turn stays."""
+    behind: dict[int, list[Message]] = {}
+    open_calls: dict[str, int] = {}
+    moved: set[int] = set()
+    for at, message in enumerate(messages):
+        if message.role == "assistant":
+            open_calls |= {part.id: at for part in message.content if isinstance(part, ToolCall)}
+        if message.role != "tool":
+            continue
+        turns = {open_calls.get(part.call_id) for part in message.content if isinstance(part, ToolResult)}
+        if len(turns) == 1 and (turn := turns.pop()) is not None:
+            behind.setdefault(turn, []).append(message)
+            moved.add(at)
+    found: list[Message] = []
+    for at, message in enumerate(messages):
+        if at not in moved:
+            found += [message, *behind.get(at, ())]
+    return tuple(found)
+
+
+# ---------------------------------------------------------------- names and ids
+
+
+def _renamed(messages: tuple[Message, ...], limits: FormLimits, names: Mapping[str, str]) -> tuple[Message, ...]:
+    ids: Mapping[str, str] = {}
+    if (limit := limits.call_id) is not None:
+        found = dict.fromkeys(_call_ids(messages))
+        if not all(is_accepted(each, limit) for each in found):
+            ids = accepted(found, limit)
+    if not names and not ids:
+        return messages
+    return tuple(
+        msgspec.structs.replace(message, content=tuple(_with_names(part, names, ids) for part in message.content))
+        if message.role in ("assistant", "tool")
+        else message
+        for message in messages
+    )
+
+
+def _call_ids(messages: Sequence[Message]) -> Iterator[str]:
+    for message in messages:
+        for part in message.content:
+            if isinstance(part, ToolCall):
+                yield part.id
+            elif isinstance(part, ToolResult):
+                yield part.call_id
+
+
+def _with_names(part: Part, names: Mapping[str, str], ids: Mapping[str, str]) -> Part:
+    match part:
+        case ToolCall(id=id_, name=name) if id_ in ids or name in names:
+            return msgspec.structs.replace(part, id=ids.get(id_, id_), name=names.get(name, name))
+        case ToolResult(call_id=id_, name=name) if id_ in ids or name in names:
+            said = None if name is None else names.get(name, name)
+            return msgspec.structs.replace(part, call_id=ids.get(id_, id_), name=said)
+        case _:
+            return part
+
+
+def _with_speaker(message: Message, limits: FormLimits) -> Message:
+    limit, name = limits.speaker, message.name
+    if name is None or limit is None or is_accepted(name, limit):
+        return message
+    return msgspec.structs.replace(message, name=accepted((name,), limit)[name])
+
+
+# ---------------------------------------------------------------- pictures
+
+
+def _has_picture(message: Message) -> bool:
+    return message.role == "tool" and any(_pictures(part) for part in message.content)
+
+
+def _pictures(part: Part) -> list[Part]:
+    return [each for each in part.content if isinstance(each, Image)] if isinstance(part, ToolResult) else []
+
+
+def _with_pictures_behind(messages: Sequence[Message], adjusted: list[Adjustment]) -> Iterator[Message]:
+    """The messages with the pictures of a turn's results in a user's turn behind them, each after a word about whose it
+    is, and a word in its old place.
+    """
+    shown: list[Part] = []
+    for at, message in enumerate(messages):
+        if message.role != "tool":
+            yield from _picture_turn(shown)
+            shown = []
+            yield message
+            continue
+        content: list[Part] = []
+        for part in message.content:
+            pictures = _pictures(part)
+            if not pictures or not isinstance(part, ToolResult):
+                content.append(part)
+                continue
+            texts = [each for each in part.content if not isinstance(each, Image)]
+            texts.append(Text("[The picture is in the next user message.]"))
+            content.append(msgspec.structs.replace(part, content=tuple(texts)))
+            shown += [Text(f"The picture in the result of tool call {part.call_id}:"), *pictures]
+            adjusted.append(Adjustment(f"messages[{at}].content", "rewritten", "a user message with the picture"))
+        yield msgspec.structs.replace(message, content=tuple(content))
+    yield from _picture_turn(shown)
+
+
+def _picture_turn(shown: list[Part]) -> Iterator[Message]:
+    if shown:
+        yield Message("user", tuple(shown))
+
+
+# ---------------------------------------------------------------- what is empty
+
+
+def _without_empty(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """Without empty texts, and without turns that hold nothing else."""
+    if not any(_is_empty(part) for message in messages for part in message.content) and all(
+        message.content for message in messages
+    ):
+        return messages
+    kept: list[Message] = []
+    for message in messages:
+        content = tuple(part for part in message.content if not _is_empty(part))
+        if content:
+            kept.append(message if content == message.content else msgspec.structs.replace(message, content=content))
+    if not any(message.role not in ("system", "developer") for message in kept):
+        raise unsupported("messages", "messages are empty: the vendor refuses a conversation without text")
+    return tuple(kept)
+
+
+def _is_empty(part: Part) -> bool:
+    return isinstance(part, Text) and not part.text

@@ -1,0 +1,166 @@
+"""What one model takes of the parameters at a target, and the nearest that it has to what is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+from llm_protocol.adjustments import Adjustment
+from llm_protocol.content import Tool
+from llm_protocol.model_facts import EFFORTS, ModelRule, nearest_effort
+from llm_protocol.parameters.targets import RequestTarget
+from llm_protocol.parameters.values import EFFORT_BUDGETS, effort_of_budget
+from llm_protocol.requests import ChatRequest, LLMRequest, Parameters
+
+
+class ModelTakes(NamedTuple):
+    """``efforts``: those that it can be told, from least to most; empty where it is not graded, ``None``: any word.
+    ``budgets``: the least and the most thinking tokens that it can be told; ``None``: it does not count.
+    ``budget_of``: what stands for an effort where it counts only. ``zero_is_off``: whether the wire says "do not think"
+    by a budget of 0, whatever the model counts. ``within_output``: whether a budget must leave room
+    in ``max_output_tokens``. ``both``: whether it can be told an effort beside a budget. ``has_off``: whether thinking
+    can be turned off. ``samples``: whether it takes ``temperature``, ``top_p`` and ``top_k``;
+    ``only_samples_unthinking``: only while it does not think, which ``default_effort`` says it does unasked.
+    ``stops``: whether it takes stop sequences.
+    """
+
+    efforts: tuple[str, ...] | None = None
+    budgets: tuple[int, int] | None = None
+    budget_of: Mapping[str, int | None] = EFFORT_BUDGETS
+    zero_is_off: bool = False
+    within_output: bool = False
+    both: bool = False
+    has_off: bool = True
+    samples: bool = True
+    only_samples_unthinking: bool = False
+    default_effort: str | None = None
+    forced_tools: bool = True
+    stops: bool = True
+
+
+_ANY_BUDGET: Final = 1_000_000
+"""More thinking tokens than any model takes."""
+
+
+def takes_of(rule: ModelRule, target: RequestTarget, request: LLMRequest) -> ModelTakes:
+    """What the request's model takes at ``target``."""
+    thinking = rule.thinking
+    graded = not target.limits.only_budgets and (thinking is None or "effort" in thinking or "adaptive" in thinking)
+    return ModelTakes(
+        efforts=(rule.efforts or None) if graded else (),
+        budgets=_budgets(rule, target),
+        budget_of=rule.budgets or EFFORT_BUDGETS,
+        zero_is_off=target.limits.least_budget is not None,
+        within_output=target.limits.budget_within_output,
+        both=target.limits.budget_within_output and graded,
+        has_off=rule.can_stop_thinking,
+        samples=rule.sampling != "never",
+        only_samples_unthinking=rule.sampling == "without_reasoning",
+        default_effort="none" if stops_reasoning(rule, target, request) else rule.default_effort,
+        forced_tools=rule.forced_tools,
+        stops=rule.stop,
+    )
+
+
+def _budgets(rule: ModelRule, target: RequestTarget) -> tuple[int, int] | None:
+    limits, thinking = target.limits, rule.thinking
+    if limits.least_budget is None or thinking == ():
+        return None
+    if thinking is not None and "budget" not in thinking and not limits.only_budgets:
+        return (0, _ANY_BUDGET) if limits.budget_for_effort else None
+    known = [tokens for tokens in rule.budgets.values() if tokens is not None]
+    least = max(limits.least_budget, rule.budgets.get("none") or 0)
+    if limits.budget_within_output:
+        return least, rule.max_output_tokens or _ANY_BUDGET
+    return least, max(known) if known and len(known) == len(rule.budgets) else _ANY_BUDGET
+
+
+def stops_reasoning(rule: ModelRule, target: RequestTarget, request: LLMRequest) -> bool:
+    """Whether the model is told not to reason: over Chat Completions it would refuse the request's function tools.
+
+    Who asked for an effort is not overruled: the vendor's refusal then sends the request to the next candidate.
+    """
+    if target.wire != "openai_chat" or rule.reasons_with_tools or "none" not in rule.efforts:
+        return False
+    given = request.parameters
+    asked = given.reasoning_effort is not None or given.reasoning_budget is not None
+    said = "reasoning_effort" in given.extra.get(target.wire, {})
+    tools = request.tools if isinstance(request, ChatRequest) else ()
+    return not asked and not said and rule.default_effort != "none" and any(isinstance(tool, Tool) for tool in tools)
+
+
+class FittedReasoning(NamedTuple):
+    """How much to think, as the model can be told it."""
+
+    effort: str | None
+    budget: int | None
+    adjusted: tuple[Adjustment, ...] = ()
+
+
+def fit_reasoning(given: Parameters, takes: ModelTakes, *, own: bool = False) -> FittedReasoning:
+    """The nearest that the model has to what is asked, and what was changed for it. ``own``: the client speaks the
+    target's wire, so how its budget goes with its other parameters is its own affair.
+    """
+    effort, budget, output = given.reasoning_effort, given.reasoning_budget, given.max_output_tokens
+    if budget is not None and takes.budgets is not None:
+        return _counted(effort, budget, takes, None if own else output)
+    if budget == 0 and takes.zero_is_off and takes.has_off and takes.efforts != ():
+        graded = FittedReasoning(None, None) if effort is None else _graded("reasoning_effort", effort, effort, takes)
+        return FittedReasoning(graded.effort, 0, graded.adjusted)
+    if budget is not None:
+        asked = effort if effort is not None else effort_of_budget(budget)
+        return _graded("reasoning_budget", budget, asked, takes, output)
+    return FittedReasoning(None, None) if effort is None else _graded("reasoning_effort", effort, effort, takes, output)
+
+
+def _counted(effort: str | None, budget: int, takes: ModelTakes, output: int | None) -> FittedReasoning:
+    assert takes.budgets is not None
+    if budget == 0 and not takes.has_off and takes.efforts:
+        return _graded("reasoning_budget", budget, "none", takes)
+    fitting = 0 if budget == 0 and takes.has_off else _within(budget, takes, output)
+    adjusted = () if fitting == budget else (Adjustment("reasoning_budget", "translated", fitting),)
+    if effort is None:
+        return FittedReasoning(None, fitting, adjusted)
+    if not takes.both or not takes.efforts:  # the budget says it more exactly
+        return FittedReasoning(None, fitting, (*adjusted, Adjustment("reasoning_effort", "left_out")))
+    graded = _graded("reasoning_effort", effort, effort, takes)
+    return FittedReasoning(graded.effort, fitting, (*adjusted, *graded.adjusted))
+
+
+def _within(budget: int, takes: ModelTakes, output: int | None) -> int:
+    """``budget`` within what the model can be told, leaving room for ``output`` tokens where it must."""
+    assert takes.budgets is not None
+    least, most = takes.budgets
+    if takes.within_output and output is not None and budget >= output:
+        most = min(most, output // 2)
+    return max(min(budget, most), least)
+
+
+def _graded(name: str, said: Any, effort: str, takes: ModelTakes, output: int | None = None) -> FittedReasoning:
+    """``effort``, or the budget that stands for it; ``said`` is what the client said, under ``name``."""
+    if effort not in EFFORTS:
+        known = takes.efforts is None
+        return FittedReasoning(effort if known else None, None, () if known else (Adjustment(name, "left_out"),))
+    if takes.efforts == () and takes.budgets is None:
+        return FittedReasoning(None, None, () if effort == "none" else (Adjustment(name, "left_out"),))
+    if takes.efforts == ():
+        return _as_budget(name, effort, takes, output)
+    fitting = effort
+    if takes.efforts and not (effort == "none" and takes.has_off):
+        fitting = nearest_effort(effort, takes.efforts)
+    return FittedReasoning(fitting, None, () if fitting == said else (Adjustment(name, "translated", fitting),))
+
+
+def _as_budget(name: str, effort: str, takes: ModelTakes, output: int | None) -> FittedReasoning:
+    assert takes.budgets is not None
+    least = takes.budgets[0]
+    if effort == "none":
+        off = takes.budget_of.get(effort) or (0 if takes.has_off else least)
+        return FittedReasoning(None, off, () if off == 0 else (Adjustment(name, "translated", off),))
+    budget = takes.budget_of.get(effort)
+    if budget is None:  # no limit
+        return FittedReasoning(effort, None)
+    if takes.within_output and output is not None:
+        budget = min(budget, output // 2)
+    budget = _within(budget, takes, None)
+    return FittedReasoning(None, budget, (Adjustment(name, "translated", budget),))

@@ -1,0 +1,55 @@
+"""Names and ids in the letters that a vendor accepts, so that each can be told from all others and found again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import cache
+from hashlib import sha256
+
+from llm_protocol.parameters.targets import NameLimit
+
+_MARK = 8
+"""Characters of the hash that tells two names apart which are alike in their accepted letters."""
+
+
+@cache
+def _patterns(limit: NameLimit) -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """What a whole name matches, and what one letter does."""
+    return limit.pattern, re.compile(f"[{limit.letters}]")
+
+
+def is_accepted(name: str, limit: NameLimit) -> bool:
+    """Whether ``name`` may be sent as it is."""
+    return _patterns(limit)[0].fullmatch(name) is not None
+
+
+def accepted(names: Iterable[str], limit: NameLimit) -> dict[str, str]:
+    """What each of ``names`` that may not be sent as it is becomes. No two become the same, and none becomes one of
+    those that stay.
+    """
+    given = dict.fromkeys(names)
+    found: dict[str, str] = {}
+    taken = {name for name in given if is_accepted(name, limit)}
+    for name in given:
+        if name in taken:
+            continue
+        plain = _plain(name, limit)
+        if len(name) > limit.length or plain in taken:
+            plain = f"{plain[: limit.length - _MARK - 1]}_{sha256(name.encode('utf-8', 'replace')).hexdigest()[:_MARK]}"
+        found[name] = plain
+        taken.add(plain)
+    return found
+
+
+def _plain(name: str, limit: NameLimit) -> str:
+    whole, letter = _patterns(limit)
+    plain = "".join(char if letter.fullmatch(char) else "_" for char in name)[: limit.length] or "_"
+    return plain if whole.fullmatch(plain) else f"_{plain}"[: limit.length]
+
+
+def shortened(text: str, length: int | None) -> str:
+    """``text``, or where it is longer than ``length`` its SHA-256 in hexadecimal, cut to it: the same for the same."""
+    if length is None or len(text) <= length:
+        return text
+    return sha256(text.encode("utf-8", "replace")).hexdigest()[:length]

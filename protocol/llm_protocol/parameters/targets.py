@@ -1,0 +1,230 @@
+"""The columns of the table: what a request may be sent to, and the limits that each puts on its form.
+
+A vendor's record names its target by one of the keys of `TARGETS`. Lengths are characters. Sources: the vendors'
+documentation and SDK types as of 29 November 2026; a limit that is not documented was seen in the vendor's error.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple
+
+import msgspec
+
+
+class NameLimit(NamedTuple):
+    """What a name or id may be: at most ``length`` characters, each matching ``letters``, the first ``first``."""
+
+    length: int
+    letters: str = "a-zA-Z0-9_-"
+    first: str = ""
+
+    @property
+    def pattern(self) -> re.Pattern[str]:
+        """What an accepted one matches as a whole."""
+        first = f"(?=[{self.first}])" if self.first else ""
+        return re.compile(f"{first}[{self.letters}]{{1,{self.length}}}")
+
+
+class FormLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a vendor accepts as the form of a request; ``None``: no limit is known."""
+
+    user: int | None = None
+    """Characters of an end user's id; a longer one is sent as its SHA-256."""
+    cache_key: int | None = None
+    """The same, of a prompt cache key."""
+    tool_name: NameLimit | None = None
+    """Other names are rewritten, and come back as they were."""
+    schema_name: NameLimit | None = None
+    call_id: NameLimit | None = None
+    speaker: NameLimit | None = None
+    """The ``name`` of a message."""
+    stops: int | None = None
+    """Stop sequences; of more, the runtime cuts the answer itself."""
+    blank_stops: bool = True
+    """Whether a stop sequence may be white space alone."""
+    tools: int | None = None
+    temperature: tuple[float, float] | None = None
+    top_p: tuple[float, float] | None = None
+    top_k: tuple[int, int] | None = None
+    penalty: tuple[float, float] | None = None
+    least_budget: int | None = None
+    """The least thinking budget, in tokens, that turns thinking on; ``None``: the wire has none."""
+    only_budgets: bool = False
+    """Whether the wire has no word for an effort."""
+    budget_within_output: bool = False
+    """Whether the budget must be less than ``max_output_tokens``; then an effort may stand beside it."""
+    budget_for_effort: bool = False
+    """Whether models that are graded take a budget instead."""
+    pictures_in_results: bool = False
+    """Whether a tool's result may hold pictures; else they move to a user turn behind the results."""
+    empty_texts: bool = True
+    """Whether a text, and a user's turn, may be empty."""
+    input_types: frozenset[str] | None = None
+    """What an embedding may be told to be for."""
+    names_one_tool: bool = True
+    """Whether one tool of several can be demanded; else it is the only one that is offered."""
+    strict_apart: bool = True
+    """Whether each tool may say for itself that its calls are held to its schema."""
+    json_without_schema: bool = True
+    """Whether JSON can be asked for without a schema; else the model is told to write it."""
+    json_beside_tools: bool = True
+    """Whether a response format may be asked for together with tools."""
+
+
+class RequestTarget(msgspec.Struct, frozen=True, kw_only=True):
+    """One column: a wire as one vendor speaks it."""
+
+    name: str
+    who: str
+    """In messages."""
+    wire: str
+    """The dialect's name, under which ``extra`` holds its fields."""
+    is_open: bool = False
+    """Whether fields of the own wire that the table does not have are passed on: the server decides."""
+    has_custom_tools: bool = False
+    """Whether it has tools whose input is free text."""
+    limits: FormLimits = FormLimits()
+
+
+_OPENAI_NAME: Final = NameLimit(64)
+
+_OPENAI: Final = FormLimits(
+    user=64,
+    cache_key=64,
+    tool_name=_OPENAI_NAME,
+    schema_name=_OPENAI_NAME,
+    call_id=NameLimit(40, letters=r"\x21-\x7e"),
+    speaker=NameLimit(64, letters=r"^\s<|\\/>"),
+    stops=4,
+    tools=128,
+    temperature=(0, 2),
+    top_p=(0, 1),
+    penalty=(-2, 2),
+)
+
+TARGETS: Final[dict[str, RequestTarget]] = {
+    target.name: target
+    for target in (
+        RequestTarget(
+            name="openai",
+            who="OpenAI's chat API",
+            wire="openai_chat",
+            is_open=True,
+            has_custom_tools=True,
+            limits=_OPENAI,
+        ),
+        RequestTarget(
+            name="responses",
+            who="OpenAI's Responses API",
+            wire="openai_responses",
+            is_open=True,
+            has_custom_tools=True,
+            limits=msgspec.structs.replace(
+                _OPENAI, call_id=NameLimit(64, letters=r"\x21-\x7e"), stops=0, pictures_in_results=True
+            ),
+        ),
+        RequestTarget(
+            name="cerebras",
+            who="Cerebras",
+            wire="cerebras",
+            limits=FormLimits(
+                user=128,
+                tool_name=_OPENAI_NAME,
+                schema_name=_OPENAI_NAME,
+                stops=4,
+                temperature=(0, 2),
+                top_p=(0, 1),
+                penalty=(-2, 2),
+            ),
+        ),
+        RequestTarget(
+            name="compatible",
+            who="the OpenAI-compatible server",
+            wire="openai_chat",
+            is_open=True,
+            limits=FormLimits(user=128),
+        ),
+        RequestTarget(
+            name="local",
+            who="the local model",
+            wire="openai_chat",
+            is_open=True,
+        ),
+        RequestTarget(
+            name="anthropic",
+            who="Anthropic",
+            wire="anthropic",
+            is_open=True,
+            limits=FormLimits(
+                user=256,
+                tool_name=NameLimit(128),
+                call_id=NameLimit(256),
+                blank_stops=False,
+                least_budget=1_024,
+                budget_within_output=True,
+                temperature=(0, 1),
+                top_p=(0, 1),
+                pictures_in_results=True,
+                empty_texts=False,
+                json_without_schema=False,
+            ),
+        ),
+        RequestTarget(
+            name="gemini",
+            who="Gemini",
+            wire="gemini",
+            is_open=True,
+            limits=FormLimits(
+                tool_name=NameLimit(64, letters="a-zA-Z0-9_.:-", first="a-zA-Z_"),
+                stops=5,
+                least_budget=0,
+                budget_for_effort=True,
+                temperature=(0, 2),
+                top_p=(0, 1),
+                penalty=(-2, 2),
+                pictures_in_results=True,
+                input_types=frozenset(
+                    (
+                        "search_document",
+                        "search_query",
+                        "classification",
+                        "clustering",
+                        "semantic_similarity",
+                        "question_answering",
+                        "fact_verification",
+                        "code_retrieval_query",
+                        "RETRIEVAL_DOCUMENT",
+                        "RETRIEVAL_QUERY",
+                        "CLASSIFICATION",
+                        "CLUSTERING",
+                        "SEMANTIC_SIMILARITY",
+                        "QUESTION_ANSWERING",
+                        "FACT_VERIFICATION",
+                        "CODE_RETRIEVAL_QUERY",
+                    )
+                ),
+            ),
+        ),
+        RequestTarget(
+            name="cohere",
+            who="Cohere",
+            wire="cohere",
+            is_open=True,
+            limits=FormLimits(
+                tool_name=NameLimit(128, letters="a-zA-Z0-9_", first="a-zA-Z_"),
+                stops=5,
+                least_budget=1,
+                only_budgets=True,
+                temperature=(0, 1),
+                top_p=(0.01, 0.99),
+                top_k=(0, 500),
+                penalty=(0, 1),
+                names_one_tool=False,
+                strict_apart=False,
+                json_beside_tools=False,
+            ),
+        ),
+    )
+}
+"""By name. What differs per model is in the model's own rules."""

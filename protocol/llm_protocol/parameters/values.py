@@ -1,0 +1,79 @@
+"""How values are translated. Each function is told a value and gives the target's, `LEAVE_OUT`, or a `CannotKeep`.
+
+The docstrings are what `docs/parameters.md` shows in the cell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple, TypeAlias
+
+
+class CannotKeep(NamedTuple):
+    """Why a value cannot be kept: the candidate is passed over."""
+
+    why: str
+
+
+class _LeaveOut:
+    """The type of `LEAVE_OUT`."""
+
+
+LEAVE_OUT: Final = _LeaveOut()
+
+Translation: TypeAlias = Callable[[Any], Any]
+
+_CHEAPER: Final = frozenset(("flex", "batch"))
+"""Tiers whose loss would raise the price."""
+
+_FASTER: Final = frozenset(("priority", "fast", "scale"))
+
+
+def _without_cheaper(value: Any) -> Any:
+    if value in _CHEAPER:
+        return CannotKeep(f"it has no service tier like {value!r}, and any other costs more")
+    return LEAVE_OUT
+
+
+def no_tier(value: Any) -> Any:
+    """Left out; `flex` refused, because any other tier costs more"""
+    return _without_cheaper(value)
+
+
+def tier_of_openai(value: Any) -> Any:
+    """As it is; Anthropic's `standard_only` and Gemini's `standard` are `default`"""
+    return "default" if value in ("standard_only", "standard") else value
+
+
+def tier_of_compatible(value: Any) -> Any:
+    """As it is"""
+    return value
+
+
+def tier_of_anthropic(value: Any) -> Any:
+    """`default` and `standard` are `standard_only`, what is faster is `auto`; `flex` refused"""
+    if value in ("default", "standard", "standard_only"):
+        return "standard_only"
+    return "auto" if value in _FASTER or value == "auto" else _without_cheaper(value)
+
+
+def tier_of_gemini(value: Any) -> Any:
+    """`default` and `standard_only` are `standard`, what is faster is `priority`, `flex` is `flex`"""
+    if value in ("default", "standard", "standard_only"):
+        return "standard"
+    if value in _FASTER:
+        return "priority"
+    return value if value == "flex" else _without_cheaper(value)
+
+
+EFFORT_BUDGETS: Final = {
+    "minimal": 1_024, "low": 2_048, "medium": 8_192, "high": 16_384, "xhigh": 24_576, "max": 31_999,
+}  # fmt: skip
+"""The thinking budget, in tokens, that stands for an effort where nothing else is known of the model."""
+
+
+def effort_of_budget(budget: Any) -> Any:
+    """The least effort whose budget is not below it; 0 is `none`"""
+    if budget <= 0:
+        return "none"
+    return next((effort for effort, tokens in EFFORT_BUDGETS.items() if tokens >= budget), "max")
