@@ -9,6 +9,7 @@ from urllib.parse import parse_qs
 import msgspec
 import trio
 
+from llm_actors.threads import run_large
 from llm_protocol.codec.json import encode_json
 from llm_protocol.dialect import Frame, Inbound, ModelInfo, ResponseEncoder, WireResponse
 from llm_protocol.errors import LLMClientError
@@ -86,7 +87,7 @@ async def create(exchange: RequestContext) -> None:
         return
     exchange.request_id = kept.inbound.request.request_id
     if kept.options.background and not kept.inbound.stream:
-        await exchange.reply(_resource(kept))
+        await exchange.reply(await _resource(kept))
     else:
         await respond(exchange, Spoken(kept), kept.inbound, kept.run, hold=not kept.options.background)
 
@@ -100,7 +101,7 @@ async def retrieve(exchange: RequestContext) -> None:
     kept = _found(exchange)
     query = parse_qs(exchange.request.query)
     if query.get("stream", [""])[-1] != "true":
-        await exchange.reply(_resource(kept))
+        await exchange.reply(await _resource(kept))
         return
     after = query.get("starting_after", ["-1"])[-1]
     if not after.removeprefix("-").isdecimal() or len(after) > 18:
@@ -138,7 +139,7 @@ async def cancel(exchange: RequestContext) -> None:
     exchange.end_with_client()
     with trio.move_on_after(CLOSE_SECONDS):
         await end_of(exchange, kept.run)
-    await exchange.reply(_resource(kept))
+    await exchange.reply(await _resource(kept))
 
 
 def check_cursor(kept: StoredResponse, starting_after: int) -> None:
@@ -176,10 +177,10 @@ def _encode_whole(kept: StoredResponse) -> bytes:
     return RESPONSES.encode_log(kept.inbound, kept.id, kept.options, kept.run.log.events)
 
 
-def _resource(kept: StoredResponse) -> WireResponse:
+async def _resource(kept: StoredResponse) -> WireResponse:
     """The response as it is now."""
     if kept.run.log.end is None:
         body = RESPONSES.encode_pending(kept.inbound, kept.id, kept.options)
     else:
-        body = _encode_whole(kept)
+        body = await run_large(kept.run.log.size, _encode_whole, kept)
     return WireResponse(200, (JSON,), body)
