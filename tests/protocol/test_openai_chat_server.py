@@ -161,7 +161,6 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         "messages[0].content[0].image_url",
     ),
     ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].tool_call_id"),
-    ({"messages": [{"role": "assistant", "function_call": {"name": "f"}}]}, "messages[0].function_call"),
     ({"messages": [{"role": "assistant", "tool_calls": [{"id": "a"}]}]}, "messages[0].tool_calls[0].function"),
     (
         {"messages": [{"role": "assistant", "tool_calls": [{"id": "a", "function": {}}]}]},
@@ -180,7 +179,6 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"tool_choice": "any"}, "tool_choice"),
     ({"response_format": "json"}, "response_format"),
     ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
-    ({"functions": []}, "functions"),
     ({"base_url": "http://evil"}, "base_url"),
     ({"metadata": {"a": {"api_key": "x"}}}, "metadata.a.api_key"),
     ({"extra_headers": {}}, "extra_headers"),

@@ -14,6 +14,7 @@ from llm_runtime.server import endpoints, model_list, stored, token_counts
 from llm_runtime.server.client_wire import anthropic, cohere, gemini, openai
 from llm_runtime.server.endpoints import asking
 from llm_runtime.server.http_error import HttpError, not_found
+from llm_runtime.server.input_items import list_input_items
 from llm_runtime.server.request_context import Endpoint
 
 
@@ -42,6 +43,7 @@ ROUTES = (
     Route("POST", "/v1/responses/input_tokens", token_counts.of_response),
     Route("GET", "/v1/responses/{id}", stored.retrieve),
     Route("DELETE", "/v1/responses/{id}", stored.delete),
+    Route("GET", "/v1/responses/{id}/input_items", list_input_items),
     Route("POST", "/v1/responses/{id}/cancel", stored.cancel),
     Route("POST", "/v1/chat/completions", _OPENAI),
     Route("POST", "/v1/completions", _OPENAI),
@@ -56,6 +58,7 @@ ROUTES = (
     Route("POST", "/v1/models/{id...}", _GEMINI),
     Route("POST", "/v2/chat", _COHERE),
     Route("POST", "/v2/embed", _COHERE),
+    Route("POST", "/v1/embed", _COHERE),
     Route("GET", "/v1/models", model_list.list_models),
     Route("GET", "/v1/models/{id...}", model_list.get_model),
     Route("GET", "/v1beta/models", model_list.list_models),

@@ -98,7 +98,7 @@ async def retrieve(exchange: RequestContext) -> None:
         body = RESPONSES.encode_pending(waiting.inbound, waiting.id, waiting.options, status="queued")
         await exchange.reply(WireResponse(200, (JSON,), body))
         return
-    kept = _found(exchange)
+    kept = found(exchange)
     query = parse_qs(exchange.request.query)
     if query.get("stream", [""])[-1] != "true":
         await exchange.reply(await _resource(kept))
@@ -134,7 +134,7 @@ async def cancel(exchange: RequestContext) -> None:
         body = encode_json(RESPONSES.withdrawn(waiting.inbound, waiting.id, waiting.options))
         await exchange.reply(WireResponse(200, (JSON,), body))
         return
-    kept = _found(exchange)
+    kept = found(exchange)
     kept.run.cancel("the client cancelled the response")
     exchange.end_with_client()
     with trio.move_on_after(CLOSE_SECONDS):
@@ -155,7 +155,8 @@ def check_cursor(kept: StoredResponse, starting_after: int) -> None:
         raise HttpError(400, "invalid_request", message, param="starting_after")
 
 
-def _found(exchange: RequestContext) -> StoredResponse:
+def found(exchange: RequestContext) -> StoredResponse:
+    """The caller's response whose id is in the path. Raises `HttpError`."""
     response_id = exchange.params["id"]
     kept = exchange.service.shelf.find(response_id, exchange.caller)
     if kept is None:

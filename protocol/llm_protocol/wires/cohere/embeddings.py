@@ -79,6 +79,10 @@ def decode_embeddings(request: EmbeddingRequest, body: bytes) -> list[Event]:
 # ---------------------------------------------------------------- the server side
 
 
+LISTS = "lists"
+"""`Inbound.form` of an answer without a place for the type of its numbers."""
+
+
 class _Input(msgspec.Struct):
     content: list[JsonObject]
 
@@ -119,6 +123,14 @@ def decode_embed(given: JsonObject) -> Inbound:
     return Inbound(request, policy=undecoded(body.llm_runtime), form=form)
 
 
+def decode_embed_v1(given: JsonObject) -> Inbound:
+    """The same at ``/v1/embed``, where ``input_type`` may be missing, and so may ``embedding_types``: then the answer
+    is a list of lists of numbers.
+    """
+    inbound = decode_embed({"input_type": DEFAULT_INPUT_TYPE} | given)
+    return inbound if given.get("embedding_types") else inbound._replace(form=LISTS)
+
+
 def _text(item: _Input) -> str:
     texts = [block.get("text") for block in item.content if block.get("type") == "text"]
     if len(texts) != len(item.content) or not all(isinstance(text, str) for text in texts):
@@ -133,11 +145,13 @@ def encode_embeddings(request: EmbeddingRequest, response: LLMResponse, form: st
     billed = usage.input_tokens if usage.billed_input_tokens is None else usage.billed_input_tokens
     meta = {"api_version": {"version": "2"}, "billed_units": {"input_tokens": billed}}
     form = form or "float"
+    if form == LISTS:
+        meta["api_version"] = {"version": "1"}
     body: JsonObject = {
         "id": response.response_id,
-        "embeddings": {form: []},
+        "embeddings": [] if form == LISTS else {form: []},
         "texts": request.inputs,
         "meta": filled(meta, response.extra.get(NAME, {}).get("meta")),
-        "response_type": "embeddings_by_type",
+        "response_type": "embeddings_floats" if form == LISTS else "embeddings_by_type",
     }
-    return encode_with_list(body, form, vectors)
+    return encode_with_list(body, "embeddings" if form == LISTS else form, vectors)

@@ -21,7 +21,7 @@ from llm_protocol.response import LLMResponse
 from llm_protocol.runtime_fields import is_wanted, runtime_fields
 from llm_protocol.wires.cohere import errors
 from llm_protocol.wires.cohere.content import decode_messages
-from llm_protocol.wires.cohere.embeddings import decode_embed, encode_embeddings
+from llm_protocol.wires.cohere.embeddings import decode_embed, decode_embed_v1, encode_embeddings
 from llm_protocol.wires.cohere.models import encode_models
 from llm_protocol.wires.cohere.server_stream import CohereEncoder, encode_whole
 from llm_protocol.wires.cohere.shapes import NAME
@@ -34,7 +34,9 @@ class CohereServer:
     name = NAME
 
     def decode_request(self, path: str, body: bytes) -> Inbound:
-        """What a client asks for at ``/v2/chat`` or ``/v2/embed``."""
+        """What a client asks for at ``/v2/chat``, ``/v2/embed`` or ``/v1/embed``."""
+        if path.partition("?")[0].rstrip("/").endswith("/v1/embed"):
+            return decode_embed_v1(json_body(body))
         decode = {"chat": decode_chat, "embed": decode_embed}.get(
             path.partition("?")[0].rstrip("/").rpartition("/v2/")[2]
         )

@@ -250,8 +250,6 @@ def _decode_refusal(message: Body) -> tuple[Part, ...]:
 
 
 def _decode_calls(message: Body, name: str) -> tuple[Part, ...]:
-    if message.take("function_call") is not None:
-        raise message.wrong("function_call", "left out: it is the old form of tool_calls")
     return tuple(_decode_call(call, name) for call in message.objects("tool_calls"))
 
 

@@ -35,6 +35,12 @@ from llm_protocol.wires.openai_chat.images import encode_images, image_request
 from llm_protocol.wires.openai_chat.models import encode_models
 from llm_protocol.wires.openai_chat.server_stream import OpenAIChatEncoder, encode_whole
 
+_FUNCTIONS = "functions"
+"""`Inbound.form` of a request in the old form of tool calls: `codec.old_functions.FUNCTIONS`, which is loaded then."""
+
+_OLD_NAMES = (b'"function_call"', b'"functions"')
+"""What a request in the old form of tool calls, or one that tells of such, has somewhere: see `codec.old_functions`."""
+
 
 @final
 class OpenAIChatServer:
@@ -55,16 +61,28 @@ class OpenAIChatServer:
         if reader is None:
             raise bad_request(None, f"no endpoint at {place[:200]}; there is {', '.join(_READERS)}")
         fields = Body.parse(body)
+        form = ""
+        if reader is chat_request and any(name in body for name in _OLD_NAMES):
+            from llm_protocol.codec import old_functions as functions  # few clients are so old
+
+            form = functions.form_of(fields.raw)
+            fields = Body(functions.modernised(fields.raw))
         stream, usage = streaming(fields)
         request = reader(fields, self.name)
         if stream and isinstance(request, EmbeddingRequest | ImageRequest):
             raise unsupported("stream", "embeddings and images are never streamed; leave stream out")
-        form = wanted_form(fields) if isinstance(request, EmbeddingRequest) else ""
+        if isinstance(request, EmbeddingRequest):
+            form = wanted_form(fields)
         return Inbound(request, stream=stream, include_usage=usage, policy=fields.policy(), form=form)
 
     def response_encoder(self, inbound: Inbound, response_id: str) -> ResponseEncoder:
         """An encoder for one streamed response."""
-        return OpenAIChatEncoder(inbound, response_id, self.quirks)
+        encoder = OpenAIChatEncoder(inbound, response_id, self.quirks)
+        if inbound.form != _FUNCTIONS:
+            return encoder
+        from llm_protocol.codec.old_functions import OldFormEncoder
+
+        return OldFormEncoder(encoder)
 
     def encode_response(self, inbound: Inbound, response: LLMResponse) -> bytes:
         """The body of a whole response."""
@@ -75,6 +93,10 @@ class OpenAIChatServer:
                 body = encode_images(response)
             case _:
                 body = encode_whole(inbound, response, self.quirks)
+                if inbound.form == _FUNCTIONS:
+                    from llm_protocol.codec.old_functions import old_body
+
+                    body = old_body(body)
         return runtime_fields(body, response, wanted=is_wanted(inbound))
 
     def encode_error(self, failure: Failure) -> WireResponse:
@@ -88,9 +110,6 @@ class OpenAIChatServer:
 
 def chat_request(body: Body, name: str) -> ChatRequest:
     """The request in a client's body. Raises `BadRequestError`, `UnsupportedError`."""
-    for field in ("functions", "function_call"):
-        if body.take(field) is not None:
-            raise body.wrong(field, "left out: it is the old form of tools and tool_choice")
     refuse_many(body, "n")
     messages = tuple(join_tool_results(decode_message(message, name) for message in body.objects("messages")))
     if not messages:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import final
 
 import msgspec
@@ -135,7 +135,7 @@ def response_body(request: ChatRequest, rule: ModelRule, *, stream: bool) -> Jso
     """The body of ``POST /responses``. Raises `UnsupportedError` or `BadRequestError` naming the field at fault."""
     given = request.parameters
     instructions, rest = _split(request.messages)
-    body: JsonObject = {"model": request.model, "input": _encode_input(rest, len(request.messages) - len(rest))}
+    body: JsonObject = {"model": request.model, "input": encode_input(rest, len(request.messages) - len(rest))}
     body["store"] = False
     if instructions is not None:
         body["instructions"] = instructions
@@ -182,7 +182,8 @@ def _split(messages: tuple[Message, ...]) -> tuple[str | None, tuple[Message, ..
             return None, messages
 
 
-def _encode_input(messages: tuple[Message, ...], first: int) -> list[JsonObject]:
+def encode_input(messages: Sequence[Message], first: int) -> list[JsonObject]:
+    """The items of ``messages``, of which the first is number ``first`` of the request."""
     items: list[JsonObject] = []
     for at, message in enumerate(messages, first):
         found = list(_encode_items(message, f"messages[{at}]"))
