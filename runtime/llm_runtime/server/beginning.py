@@ -16,6 +16,7 @@ from llm_protocol.response import FinishReason, LLMResponse, Usage
 from llm_protocol.wires.responses import Create
 from llm_runtime.server.engine import admitted
 from llm_runtime.server.http_error import HttpError
+from llm_runtime.server.item_references import with_references
 from llm_runtime.server.response_store import Recent, StoredResponse
 from llm_runtime.server.state import ServerState
 
@@ -36,6 +37,7 @@ async def begin(
 
     From its return on the run waits for a follower: there must be no checkpoint before one is there.
     """
+    create = with_references(create, service.shelf, caller, recent)
     options = create.options
     parent = _parent(service, options.previous_response_id, caller, recent)
     before, weight = parent or ((), 0)
@@ -58,6 +60,7 @@ async def begin(
 
 def after_parent(service: ServerState, create: Create, caller: str) -> Inbound:
     """The request with the conversation that it follows before its own input. Raises `HttpError`."""
+    create = with_references(create, service.shelf, caller)
     parent = _parent(service, create.options.previous_response_id, caller, None)
     return create.inbound if parent is None else create.after(parent[0])
 

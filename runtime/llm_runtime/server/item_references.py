@@ -1,0 +1,63 @@
+"""``item_reference``: an item of a stored response, said by its id alone. The AI SDK says all earlier items so."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from llm_protocol.content import JsonObject, Opaque, Part
+from llm_protocol.requests import ChatRequest
+from llm_protocol.wires.responses import Create, OpenAIResponsesServer
+from llm_protocol.wires.responses.content import decode_input
+from llm_runtime.server.http_error import HttpError
+from llm_runtime.server.response_store import Recent, ResponseStore, StoredResponse
+
+_RESPONSES = OpenAIResponsesServer()
+_ID = re.compile(r"[a-z]+_([0-9a-f]{32})\d*_\d+")
+"""An item's id holds that of its response."""
+
+
+def with_references(create: Create, shelf: ResponseStore, caller: str, recent: Recent | None = None) -> Create:
+    """The request with the items that it refers to. Raises `HttpError` where the caller has no such item."""
+    request = create.inbound.request
+    assert isinstance(request, ChatRequest)
+    if not any(_reference(part) for message in request.messages for part in message.content):
+        return create
+    items: dict[str, JsonObject] = {}
+
+    def parts(part: Part) -> tuple[Part, ...]:
+        wanted = _reference(part)
+        if not wanted:
+            return (part,)
+        if wanted not in items:
+            items.update(_items(wanted, shelf, caller, recent))
+        if wanted not in items:
+            raise HttpError(404, "item_not_found", f"Item with id '{wanted[:100]}' not found.", param="input")
+        return tuple(each for message in decode_input([items[wanted]]) for each in message.content)
+
+    messages = tuple(
+        msgspec.structs.replace(message, content=tuple(each for part in message.content for each in parts(part)))
+        for message in request.messages
+    )
+    longer = msgspec.structs.replace(request, messages=messages)
+    return create._replace(inbound=create.inbound._replace(request=longer))
+
+
+def _reference(part: Part) -> str:
+    """The id of the item that is meant, if one is."""
+    if not isinstance(part, Opaque) or part.value.get("type") != "item_reference":
+        return ""
+    return str(part.value.get("id") or "?")
+
+
+def _items(item_id: str, shelf: ResponseStore, caller: str, recent: Recent | None) -> dict[str, JsonObject]:
+    """The items, by id, of the response that made this one."""
+    if (found := _ID.fullmatch(item_id)) is None:
+        return {}
+    response_id = f"resp_{found[1]}"
+    kept: StoredResponse | None = (recent.get(response_id) if recent else None) or shelf.find(response_id, caller)
+    if kept is None or kept.run.log.end is None:
+        return {}
+    body = msgspec.json.decode(_RESPONSES.encode_log(kept.inbound, kept.id, kept.options, kept.run.log.events))
+    return {item["id"]: item for item in body["output"]}

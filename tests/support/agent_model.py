@@ -1,0 +1,121 @@
+"""A model that agents talk to. What it does is said in the user's words: ``[[verb argument]]``, the last that is there.
+
+Agents ask models for other things, too (a title, a summary, whether the user is done). Such a request has no tool that
+writes, and gets a short text.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Callable
+
+import trio
+
+from llm_actors.run import Run
+from llm_protocol.content import Tool, ToolCall, ToolResult
+from llm_protocol.events import Finished, ItemDone, ItemStarted, Started, ToolCallDelta, UsageReported
+from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.requests import ChatRequest
+from llm_protocol.response import FinishReason, Usage
+from support.server import add_text, begin_text, end_text
+
+CONTENT = 'héllo "quoted" \\back\\slash\ttab\n日本 🎉 $HOME `x`\n\n  indented\n'
+"""What is written: everything that quoting, encoding and joining can spoil."""
+
+SILENT_SECONDS = 40.0
+
+_VERB = re.compile(r"\[\[(\w+)(?: ([^\]]*))?\]\]")
+
+
+def _by_shell(path: str) -> str:
+    text = base64.b64encode(CONTENT.encode()).decode()
+    return f"printf %s {text} | base64 -d > {path}"
+
+
+WRITERS: dict[str, Callable[[str], dict[str, object]]] = {
+    "Write": lambda path: {"file_path": path, "content": CONTENT},  # Claude Code
+    "write": lambda path: {"filePath": path, "content": CONTENT},  # opencode
+    "write_file": lambda path: {"file_path": path, "content": CONTENT},  # gemini-cli, qwen-code, and our scripts
+    "exec_command": lambda path: {"cmd": _by_shell(path)},  # Codex
+    "shell_command": lambda path: {"command": _by_shell(path)},
+    "shell": lambda path: {"command": ["bash", "-c", _by_shell(path)]},
+}
+"""The tools that write, by name, with their arguments."""
+
+
+def verbs(request: ChatRequest) -> list[tuple[str, str]]:
+    """What the user has said so far that is for us."""
+    said = "\n".join(
+        part.text
+        for message in request.messages
+        if message.role == "user"
+        for part in message.content
+        if hasattr(part, "text")
+    )
+    found: list[tuple[str, str]] = []
+    for verb, argument in _VERB.findall(said):
+        if not found or found[-1] != (verb, argument):  # some say it twice, in other words
+            found.append((verb, argument))
+    return found
+
+
+async def agent_model(run: Run) -> None:
+    """Do what the user's last words say."""
+    request = run.request
+    assert isinstance(request, ChatRequest)
+    said = verbs(request)
+    verb, argument = said[-1] if said else ("say", "ok")
+    match verb:
+        case "edit":
+            await _edit(run, request, argument)
+        case "recall":
+            await _say(run, "recalled: " + " ".join(verb for verb, _ in said))
+        case "silent":
+            await trio.sleep(SILENT_SECONDS)
+            await _say(run, "after silence")
+        case "pause":
+            begin_text(run)
+            add_text(run, "before ")
+            await trio.sleep(SILENT_SECONDS)
+            add_text(run, "after")
+            end_text(run)
+        case "hang":
+            begin_text(run)
+            add_text(run, "hanging")
+            await trio.sleep_forever()
+        case "fail":
+            kind = FailureKind(argument.strip())
+            wait = 1.0 if kind.value in ("rate_limited", "overloaded") else None
+            run.fail(Failure(kind=kind, message=f"as asked for: {kind.value}", retry_after=wait))
+        case _:
+            await _say(run, argument or "ok")
+
+
+async def _say(run: Run, text: str) -> None:
+    begin_text(run)
+    for word in text.replace(" ", "\0 ").split("\0"):
+        add_text(run, word)
+        await trio.lowlevel.checkpoint()
+    end_text(run)
+
+
+async def _edit(run: Run, request: ChatRequest, path: str) -> None:
+    if "*file listing*" in str(request.messages):  # aider, whose models write files into their answers
+        await _say(run, f"{path.rpartition('/')[2]}\n```\n{CONTENT}```\n")
+        return
+    tool = next((each for each in request.tools if isinstance(each, Tool) and each.name in WRITERS), None)
+    answered = any(isinstance(part, ToolResult) for part in request.messages[-1].content)
+    if tool is None or answered:
+        await _say(run, "edited" if answered else "ok")
+        return
+    arguments = json.dumps(WRITERS[tool.name](path), ensure_ascii=False)
+    run.log.append(Started(model="fake-1", provider="fake"))
+    run.log.append(ItemStarted(index=0, kind="tool_call", id="call_1", name=tool.name))
+    for start in range(0, len(arguments), 7):
+        run.log.append(ToolCallDelta(0, arguments[start : start + 7]))
+        await trio.lowlevel.checkpoint()
+    run.log.append(ItemDone(index=0, part=ToolCall(id="call_1", name=tool.name, arguments=arguments)))
+    run.log.append(UsageReported(Usage(input_tokens=3, output_tokens=2)))
+    run.finish(Finished(reason=FinishReason.TOOL_CALLS), run.folded())
