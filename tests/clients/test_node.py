@@ -10,18 +10,8 @@ import trio
 
 from support.agents import SCRIPTS
 from support.client_lab import CHOSEN, FULL, VENDORS, lab
+from support.node_sdks import PACKAGES
 from support.npm import node_modules
-
-PACKAGES = {
-    "ai_sdk": (
-        "ai@7.0.173",
-        "@ai-sdk/openai@4.0.118",
-        "@ai-sdk/anthropic@4.0.105",
-        "@ai-sdk/google@4.0.121",
-        "@ai-sdk/openai-compatible@2.0.92",
-    ),
-    "openai_node": ("openai@7.59.0",),
-}
 
 pytestmark = pytest.mark.time_limit(400)
 

@@ -34,6 +34,7 @@ NOT_RUN = {
 """Blocks that nothing runs, by file and beginning."""
 
 ELSEWHERE = {
+    "docs/clients.md": "tests/clients/test_agents.py",
     "docs/adding-a-vendor.md": "tests/docs/test_adding_a_vendor.py",
     "docs/embedding.md": "tests/embedding/test_docs.py",
     "docs/kernel.md": "tests/kernel/test_docs.py",

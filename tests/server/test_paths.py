@@ -25,6 +25,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "/v1beta/v1beta/models/m:generateContent": CONTENTS,
     "/v1beta/models/fake/m:generateContent": CONTENTS,
     "/v1beta/models/fake%2Fm:generateContent": CONTENTS,
+    "/v1beta/fake/m:generateContent": CONTENTS,
     "/v1beta/models/fake%2fm:generateContent/": CONTENTS,
     "/v1/v2/chat": {"model": "m", "messages": SAID},
     "/v2/chat/": {"model": "m", "messages": SAID},

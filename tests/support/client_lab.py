@@ -89,12 +89,10 @@ class Lab(NamedTuple):
             await process.wait()
 
     def asked(self, verb: str) -> int:
-        """How often a vendor was asked for ``verb`` by the agent itself: with tools, if it has any; a title has none."""
-        needs_tools = self.agent.has_tools
+        """How often a vendor was asked for ``verb`` by the agent itself: with tools, if it has any, not for a title."""
         chats = [each for each in self.upstream.engine.requests if isinstance(each, ChatRequest)]
-        return sum(
-            1 for each in chats if verbs(each)[-1:] and verbs(each)[-1][0] == verb and (each.tools or not needs_tools)
-        )
+        own = [each for each in chats if each.tools or not self.agent.has_tools]
+        return [said[-1][0] for each in own if (said := verbs(each))].count(verb)
 
 
 @asynccontextmanager

@@ -82,6 +82,9 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 _VERSIONS = ("/v1", "/v1beta", "/v2")
 """What a path may lack: the first that makes it a known one."""
 
+_BARE_MODEL = re.compile(r"(/v1beta|/v1)/([^/:]+/[^:]+:(?:generate|streamGenerate|embed|batchEmbed|count)[A-Za-z]+)")
+"""Where the AI SDK's Google client puts a model with a slash in its name: without ``models/``."""
+
 _VERSION_BEFORE_VERSION = re.compile(r"/v\d(?:beta)?/(?=v\d(?:beta)?/)")
 
 _EXACT: dict[str, dict[str, Route]] = {}
@@ -113,6 +116,8 @@ def _spellings(path: str) -> Iterator[str]:
     yield plain
     if (doubled := _VERSION_BEFORE_VERSION.match(plain)) is not None:
         yield plain[doubled.end() - 1 :]
+    if (bare := _BARE_MODEL.fullmatch(plain)) is not None:
+        yield f"{bare[1]}/models/{bare[2]}"
     for version in _VERSIONS:
         yield version + plain
 
