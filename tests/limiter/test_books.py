@@ -9,7 +9,7 @@ import pytest
 
 from llm_actors.limiter.callers import MAX_CALLERS
 from llm_actors.limiter.fair_queue import PRIORITY_TURNS
-from llm_actors.limiter.rate_limiter import MAX_WAITING_PER_CALLER
+from llm_actors.limiter.waiting import MAX_WAITING_PER_CALLER
 from llm_actors.limiter.window import KEEP_SECONDS
 from llm_protocol.dialect import RateLimits
 from llm_protocol.failures import RULES, FailureKind, Settlement

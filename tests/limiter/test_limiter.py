@@ -111,7 +111,7 @@ async def test_what_cannot_be_served_by_the_deadline_is_refused_at_once(autojump
 async def test_the_full_line_is_refused_with_its_own_error(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llm_actors.limiter.rate_limiter.MAX_WAITING", 0)
+    monkeypatch.setattr("llm_actors.limiter.waiting.MAX_WAITING", 0)
     async with limiter({"a": ONE}) as ref:
         with await reserve(ref, ("a",), tokens=1):
             with pytest.raises(QueueFullError):

@@ -130,8 +130,9 @@ class Life(Desk):
         """Wait; then those whose deadline has passed leave, as callers do."""
         self.wait(seconds)
         for number in [number for number in self.waiting if self.deadlines[number] <= self.now]:
-            self.waiting.remove(number)
-            self.leave(number)
+            if number in self.waiting:  # else one that left before it made room, or was the reason to refuse it
+                self.waiting.remove(number)
+                self.leave(number)
 
     def crash_and_come_back(self) -> None:
         self.waiting.clear()

@@ -106,6 +106,10 @@ class QueuedRequest:
         """Whether its own caller's limits let it go."""
         return self.limited is None or self.limited.allows(self, now)
 
+    def note_what_it_waits_for(self, now: float) -> None:
+        """Since when its own caller's limits are what it waits for."""
+        self.waits_for_caller_since = inf if self.allowed(now) else min(self.waits_for_caller_since, now)
+
     @property
     def rank(self) -> int:
         """Its place among its caller's requests: by age, with a bounded lead for priority."""

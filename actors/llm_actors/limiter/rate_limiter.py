@@ -6,7 +6,6 @@ each, nobody who could go is still waiting: whatever may have made room serves t
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, final
@@ -20,24 +19,18 @@ from llm_actors.limiter.patience import (
     LEAST_RETRY_SECONDS,
     LimitRefused,
     Turn,
-    WaitBounds,
     held_back,
     refusal,
     too_late,
 )
 from llm_actors.limiter.statistics import LimiterStatistics, ProviderLimitStatistics
+from llm_actors.limiter.waiting import ProviderLine, WaitingRequests
 from llm_protocol.dialect import RateLimits
 from llm_protocol.failures import FailureKind, LimitOwner, Settlement
 from llm_protocol.policy import Limits
 
 if TYPE_CHECKING:
     from llm_actors.limiter.shared.wire import Receipt
-
-MAX_WAITING = 8_192
-"""Requests that wait at once, for whatever provider."""
-
-MAX_WAITING_PER_CALLER = MAX_WAITING // 2
-"""How many of them may be of one caller."""
 
 MAX_LEASES = 65_536
 """Reservations that are out at once."""
@@ -57,11 +50,6 @@ class Granted(NamedTuple):
 Decision: TypeAlias = Granted | LimitRefused
 
 
-class _Provider(NamedTuple):
-    account: LimitState
-    line: FairQueue
-
-
 @final
 class RateLimiter:
     """All accounts, lines and leases. ``other_callers``: the limits of each caller who is not in ``callers``."""
@@ -77,11 +65,9 @@ class RateLimiter:
         """``draw`` gives the jitter, in [0, 1)."""
         self._limits = providers
         self._draw = draw
-        self._providers = {name: _Provider(LimitState(limits), FairQueue()) for name, limits in providers.items()}
+        self._providers = {name: ProviderLine(LimitState(limits), FairQueue()) for name, limits in providers.items()}
         self._callers = Callers(callers or {}, other_callers)
-        self._waiting: dict[int, QueuedRequest] = {}
-        self._waiting_of: Counter[str] = Counter()
-        self._bounds = WaitBounds()
+        self._waiting = WaitingRequests(self._provider)
         self._leases = Leases()
         self._holds = DeploymentHolds()
         self._decided: list[Decision] = []
@@ -93,7 +79,7 @@ class RateLimiter:
         """Take over what ``former`` knew: leases, what was used, debts and pauses. Nobody waits any more."""
         for name, (account, _) in former._providers.items():
             if self._limits.get(name, NO_LIMITS) == account.limits:
-                self._providers[name] = _Provider(account, FairQueue())
+                self._providers[name] = ProviderLine(account, FairQueue())
         self._callers.inherit(former._callers)
         for _, _, account in self.accounts():
             account.restart()
@@ -126,7 +112,7 @@ class RateLimiter:
         waiter = self._waiting.get(number)
         if waiter is None:
             return self.end(number, Settlement.REFUNDED, now)
-        self._dequeue(waiter)
+        self._waiting.remove(waiter)
         self.serve(now)
         return None
 
@@ -221,7 +207,7 @@ class RateLimiter:
         self._holds.hold(of, seconds, now)
         for waiter in list(self._provider(of.provider).line.waiters()):
             if waiter.waiting and of in waiter.deployments:
-                self._dequeue(waiter)
+                self._waiting.remove(waiter)
                 self._refuse(held_back(waiter, of, self._holds.until(of), now))
         self.serve(now)
 
@@ -249,22 +235,21 @@ class RateLimiter:
         for lease in self._leases.pop_expired(now):
             lease.end(Settlement.CHARGED, None, now)
             self._expired += 1
-        moved = bool(self._waiting)
+        moved = len(self._waiting) > 0
         while moved:  # one who goes by one line may have stood first, and in the way, in another
             moved = False
             for name, (account, line) in self._providers.items():
                 while line.count and self._serve_first(name, account, line, now):
                     moved = True
-        for number in self._bounds.pop_due(now, self._waiting):
-            self._look_at(self._waiting[number], now)
+        for waiter in self._waiting.pop_due(now):
+            self._look_at(waiter, now)
 
     def due(self, now: float) -> float:
         """When `serve` is next worth calling, should nothing happen before; infinity if never."""
         at = self._leases.next_end()
-        if self._waiting:
+        if len(self._waiting):
             busy = (each for each in self._providers.values() if each.line.count)
-            at = min(at, self._bounds.next(self._waiting))
-            at = min(at, *(self._line_due(account, line, now) for account, line in busy))
+            at = min(at, self._waiting.next_bound(), *(each.due(now) for each in busy))
         return at
 
     def decisions(self) -> list[Decision]:
@@ -287,10 +272,10 @@ class RateLimiter:
 
     # Accounts
 
-    def _provider(self, name: str) -> _Provider:
+    def _provider(self, name: str) -> ProviderLine:
         found = self._providers.get(name)
         if found is None:
-            found = self._providers[name] = _Provider(LimitState(NO_LIMITS), FairQueue())
+            found = self._providers[name] = ProviderLine(LimitState(NO_LIMITS), FairQueue())
         return found
 
     def _jitter(self) -> float:
@@ -324,53 +309,18 @@ class RateLimiter:
         if first is None or not account.has_room(first.tokens, now):
             return False
         line.serve(first)
-        self._dequeue(first)
+        self._waiting.remove(first)
         self._grant(first, name, now)
         return True
 
-    # Waiting
-
     def _queue(self, waiter: QueuedRequest, now: float, *, first: bool = False) -> None:
-        if len(self._waiting) >= MAX_WAITING:
-            self._refuse_full(waiter, f"{MAX_WAITING} requests wait already", "server")
+        if (full := self._waiting.full_for(waiter)) is not None:
+            self._refuse_full(waiter, *full)
             return
-        if self._waiting_of[waiter.caller] >= MAX_WAITING_PER_CALLER:
-            self._refuse_full(waiter, f"{MAX_WAITING_PER_CALLER} requests of this caller wait already", "caller")
-            return
-        self._waiting[waiter.number] = waiter
-        self._waiting_of[waiter.caller] += 1
-        if waiter.limited is not None:
-            waiter.limited.waiting[waiter.number] = waiter
-            if first:
-                waiter.limited.waiting.move_to_end(waiter.number, last=False)
-        for name in waiter.names:
-            self._provider(name).line.add(waiter, first=first)
+        self._waiting.add(waiter, first=first)
         self.serve(now)
-        if waiter.waiting and not self._refuse_if_late(waiter, self._expected(waiter, now), now):
-            self._bounds.add(waiter.until, waiter.number, self._waiting)
-            if waiter.limited is not None:
-                self._note_what_it_waits_for(waiter, now)
-                self._bounds.add(now + waiter.limited.account.wait_s, waiter.number, self._waiting)
-
-    def _dequeue(self, waiter: QueuedRequest) -> None:
-        waiter.waiting = False
-        del self._waiting[waiter.number]
-        self._waiting_of[waiter.caller] -= 1
-        if not self._waiting_of[waiter.caller]:
-            del self._waiting_of[waiter.caller]
-        if waiter.limited is not None:
-            del waiter.limited.waiting[waiter.number]
-        for name in waiter.names:
-            self._providers[name].line.remove(waiter)
-
-    def _line_due(self, account: LimitState, line: FairQueue, now: float) -> float:
-        """When the first may go, or another becomes the first because its caller's limits let it."""
-        first = line.first(lambda waiter: waiter.allowed(now))
-        at = account.ready_at(first.tokens, now) if first is not None and account.has_slot else inf
-        for head in line.heads():
-            if head.limited is not None and head.limited.account.has_slot and not head.allowed(now):
-                at = min(at, head.limited.ready_at(head, now))
-        return at
+        if waiter.waiting and not self._refuse_if_late(waiter, self._waiting.expected(waiter, now), now):
+            self._waiting.watch(waiter, now)
 
     # Refusing
 
@@ -384,55 +334,32 @@ class RateLimiter:
             waiter.leave_out(held)
         return False
 
-    def _expected(self, waiter: QueuedRequest, now: float) -> list[Turn]:
-        """When its turn would come, by the rates and those ahead. Slots become free when they do: they cost no time."""
-        turns = []
-        for name in waiter.names:
-            account, line = self._providers[name]
-            ahead = line.ahead_of(waiter)
-            at = account.expected_at(waiter.tokens, now, ahead=ahead.requests, tokens_ahead=ahead.tokens)
-            if waiter.limited is None:
-                turns.append(Turn(at))
-            else:
-                own, own_tokens = waiter.limited.account, ahead.own * line.tokens / line.count
-                turns.append(Turn(at, own.expected_at(waiter.tokens, now, ahead=ahead.own, tokens_ahead=own_tokens)))
-        return turns
-
-    def _earliest(self, waiter: QueuedRequest, now: float) -> list[Turn]:
-        """When its turn would come if nobody else waited."""
-        own = waiter.limited.account.expected_at(waiter.tokens, now) if waiter.limited is not None else -inf
-        return [Turn(self._providers[name].account.expected_at(waiter.tokens, now), own) for name in waiter.names]
-
     def _refuse_hopeless(self, line: FairQueue, now: float) -> None:
         """A pause has begun: those who cannot wait for its end need not wait to hear it."""
         for waiter in list(line.waiters()):
             if waiter.waiting:
-                self._refuse_if_late(waiter, self._earliest(waiter, now), now)
+                self._refuse_if_late(waiter, self._waiting.earliest(waiter, now), now)
         self.serve(now)
 
     def _refuse_if_late(self, waiter: QueuedRequest, turns: list[Turn], now: float) -> bool:
         refused = refusal(waiter, turns, now)
         if refused is not None:
-            self._dequeue(waiter)
+            self._waiting.remove(waiter)
             self._refuse(refused)
         return refused is not None
 
     def _look_at(self, waiter: QueuedRequest, now: float) -> None:
         """It may have waited for too long: for a provider since it came, for its caller's limits in one go."""
-        self._note_what_it_waits_for(waiter, now)
+        waiter.note_what_it_waits_for(now)
         caller, since = waiter.limited, waiter.waits_for_caller_since
         if now >= waiter.until or (caller is not None and now >= since + caller.account.wait_s):
             owner: LimitOwner = "provider" if since == inf else "caller"
-            turns = self._earliest(waiter, now)
-            self._dequeue(waiter)
+            turns = self._waiting.earliest(waiter, now)
+            self._waiting.remove(waiter)
             at = min(max(turn) if owner == "provider" else turn.caller_at for turn in turns)
             self._refuse(too_late(waiter, owner, at, now))
         elif caller is not None:
-            self._bounds.add(now + caller.account.wait_s, waiter.number, self._waiting)
-
-    @staticmethod
-    def _note_what_it_waits_for(waiter: QueuedRequest, now: float) -> None:
-        waiter.waits_for_caller_since = inf if waiter.allowed(now) else min(waiter.waits_for_caller_since, now)
+            self._waiting.look_again(waiter, now + caller.account.wait_s)
 
     def _refuse_full(self, waiter: QueuedRequest, why: str, owner: LimitOwner) -> None:
         self._refuse(LimitRefused(waiter.number, FailureKind.QUEUE_FULL, why, LEAST_RETRY_SECONDS, owner))
@@ -442,7 +369,7 @@ class RateLimiter:
         self._decided.append(refused)
 
 
-def _statistics(provider: _Provider, now: float) -> ProviderLimitStatistics:
+def _statistics(provider: ProviderLine, now: float) -> ProviderLimitStatistics:
     account = provider.account
     requests_left, tokens_left = account.left(now)
     return ProviderLimitStatistics(
