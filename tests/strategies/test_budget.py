@@ -212,6 +212,23 @@ async def test_a_limit_that_the_budget_leaves_as_it_is_is_not_told(autojump_cloc
         assert all("max_output_tokens" not in each for each in asked.attempts)
 
 
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_limit_that_the_client_named_and_a_budget_lowers_is_told_as_adjusted(
+    stream: bool, autojump_clock: MockClock
+) -> None:
+    ledger = Ledger()
+    async with world(a=[billing(ledger, words=400)]) as w:
+        request = w.request(strategy="single", max_tokens=300, prompt="word" * 100)
+        parameters = Parameters(max_output_tokens=1_000, wire="openai_chat")
+        run = Run(msgspec.structs.replace(request, parameters=parameters), stream=stream)
+        await w.hand_in(run)
+        asked = await w.see(run, trio.current_time())
+    [bill] = ledger.bills
+    assert [each.to_json() for each in asked.response.adjusted] == [
+        {"parameter": "max_tokens", "action": "translated", "to": bill.most}
+    ]
+
+
 async def test_hidden_reasoning_counts(autojump_clock: MockClock) -> None:
     """Fifteen thousand tokens of it were used under ``max_tokens = 1000``."""
     ledger = Ledger()

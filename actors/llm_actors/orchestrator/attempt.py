@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple, Protocol, final
 
+import msgspec
 import trio
 
 from llm_actors.catalog import Allowed, Candidate
@@ -17,10 +18,12 @@ from llm_actors.orchestrator.spending import Delivered, booked
 from llm_actors.provider import AttemptResult, Sink, failure_of, generate
 from llm_actors.run import LogLimitExceeded, RunLog
 from llm_actors.selector import Proof, observe, pause_after, scope_of
+from llm_protocol.adjustments import Adjustment
 from llm_protocol.estimate import Estimate
 from llm_protocol.events import DELTAS, Event, Failed, ItemDone, Started, UsageReported
 from llm_protocol.failures import Failure, FailureKind, Scope
 from llm_protocol.needs import without_thinking
+from llm_protocol.parameters.requested import name_of
 from llm_protocol.policy import OnBrokenStream, Policy
 from llm_protocol.requests import AnyRequest, EmbeddingRequest, ImageRequest
 from llm_protocol.response import Usage
@@ -101,8 +104,9 @@ class Attempt:
     """One attempt. ``request`` may differ from the question's own: it may go on where another attempt broke off."""
 
     __slots__ = (
-        "_ask", "_began", "_delivered", "_estimate", "_first_at", "_has_begun", "_hold", "_is_sent", "_question",
-        "_reported", "_request", "_room", "_said", "_services", "_sink", "_waited_s", "candidate", "hedge", "usage",
+        "_ask", "_began", "_delivered", "_estimate", "_first_at", "_has_begun", "_has_told_limit", "_hold", "_is_sent",
+        "_question", "_reported", "_request", "_room", "_said", "_services", "_sink", "_waited_s", "candidate", "hedge",
+        "usage",
     )  # fmt: skip
 
     def __init__(
@@ -135,6 +139,7 @@ class Attempt:
         self._first_at: float | None = None
         self._delivered = Delivered()
         self._is_sent = False
+        self._has_told_limit = False
         self._has_begun = False
         """Whether anything of an answer has come."""
         self.usage: Usage | None = None
@@ -207,6 +212,12 @@ class Attempt:
             self._reported = event.model
         elif type(event) is ItemDone:
             self._delivered.add_item(event)
+        if not self._has_told_limit and (adjusted := self._lowered()) is not None:
+            self._has_told_limit = True
+            if type(event) is Started:
+                event = msgspec.structs.replace(event, adjusted=(*event.adjusted, adjusted))
+            else:  # of a vendor that does not say that it begins
+                self._sink(Started(provider=self.candidate.provider, adjusted=(adjusted,)))
         self._sink(event)
 
     def _settle(self, outcome: AttemptResult, began: float) -> None:
@@ -259,6 +270,13 @@ class Attempt:
         )
         if not never_left:
             services.meter.attempt(made, self._ask.request.caller, stream=self._ask.stream)
+
+    def _lowered(self) -> Adjustment | None:
+        """What the client is told where a budget lowered the limit that it had named itself."""
+        lowered, named = self._lowered_to(), _most_tokens(self._question)
+        if lowered is None or named is None or isinstance(self._question, EmbeddingRequest | ImageRequest):
+            return None
+        return Adjustment(name_of("max_output_tokens", self._question.parameters.wire), "translated", lowered)
 
     def _lowered_to(self) -> int | None:
         """The tokens that the vendor was allowed to write, where a budget left fewer than the request allows."""

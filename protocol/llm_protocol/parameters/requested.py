@@ -23,6 +23,12 @@ CANONICAL: Final = tuple(row for row in ROWS if row.field in Parameters.__struct
 """The rows of the fields of `Parameters`."""
 
 
+def name_of(parameter: str, wire: str | None) -> str:
+    """What a client of ``wire`` calls a parameter."""
+    row = next(each for each in CANONICAL if each.name == parameter)
+    return row.wires.get(wire or "", row.name)
+
+
 @cache
 def rows_of(wire: str) -> Mapping[str, Parameter]:
     """The rows of the fields that travel under ``extra``, by their path on ``wire``."""
