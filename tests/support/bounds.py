@@ -291,7 +291,7 @@ BOUNDS = (
         ),
         "an answer that was too large was asked for, and billed, three times; one of 61 MB held others up for "
         "116 to 430 ms",
-        "once; 22 to 40 ms",
+        "once; 21 to 31 ms",
     ),
     Bound(
         "ERROR_BODY_BYTES",
