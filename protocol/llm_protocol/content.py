@@ -30,12 +30,15 @@ class Citation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Text(msgspec.Struct, frozen=True, tag="text"):
-    """Plain text, in a response with the sources that it cites."""
+    """Plain text; in a response with the sources that it cites, and the log probabilities of its tokens where they were
+    asked for, in OpenAI's form.
+    """
 
     text: str
     signature: str | None = None
     extra: dict[str, JsonObject] | None = None
     citations: tuple[Citation, ...] = ()
+    logprobs: tuple[JsonObject, ...] = ()
 
 
 class Image(msgspec.Struct, frozen=True, kw_only=True, tag="image"):

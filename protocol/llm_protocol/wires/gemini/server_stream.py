@@ -9,6 +9,7 @@ import msgspec
 from llm_protocol.codec.citations import to_gemini
 from llm_protocol.codec.json import encode_json
 from llm_protocol.codec.kept_fields import filled
+from llm_protocol.codec.logprobs import to_gemini as logprobs_to_gemini
 from llm_protocol.codec.response_encoding import StreamEncoder
 from llm_protocol.content import Image, JsonObject, Opaque, Part, Reasoning, Text, ToolCall, ToolResult
 from llm_protocol.dialect import Frame, Inbound
@@ -134,13 +135,17 @@ def _last_chunk(response: LLMResponse, response_id: str, parts: list[JsonObject]
 
 
 def _fields(response: LLMResponse) -> JsonObject:
-    """What a candidate has beside its content: Gemini's own, or the citations of another provider in its form."""
+    """What a candidate has beside its content: Gemini's own, or the citations and log probabilities of another provider
+    in its form.
+    """
     own = response.extra.get(NAME, {}).get("candidate")
     if own is not None:
         return own
-    texts = [(part.text, part.citations) for part in response.output if isinstance(part, Text)]
-    grounding = to_gemini(texts)
-    return {} if grounding is None else {"groundingMetadata": grounding}
+    texts = [part for part in response.output if isinstance(part, Text)]
+    grounding = to_gemini([(text.text, text.citations) for text in texts])
+    logprobs = [each for text in texts for each in text.logprobs]
+    fields: JsonObject = {} if grounding is None else {"groundingMetadata": grounding}
+    return fields | {"logprobsResult": logprobs_to_gemini(logprobs)} if logprobs else fields
 
 
 def _finish_word(response: LLMResponse) -> tuple[str, bool]:

@@ -22,6 +22,7 @@ from llm_protocol.codec.json import JsonDecoder, TooLarge, WireError, decode_jso
 from llm_protocol.codec.json_array import JsonArrayDecoder
 from llm_protocol.codec.kept_fields import KeptFields, rest_of
 from llm_protocol.codec.lenient import fit, read_object
+from llm_protocol.codec.logprobs import from_gemini as logprobs_from_gemini
 from llm_protocol.codec.media import unbase64
 from llm_protocol.codec.sse import MAX_EVENT_BYTES, ServerSentEvent, SseDecoder
 from llm_protocol.content import Image, JsonObject, Opaque, Reasoning, Text, ToolCall
@@ -114,6 +115,7 @@ class GeminiDecoder(AnswerDecoder):
         self._kept = KeptFields(NAME)
         self._last: _RawChunk | None = None
         """The last chunk, in which the whole usage stands."""
+        self._logprobs: list[JsonObject] = []
         self._fields: JsonObject = {}
         """Of the candidate, what is not read."""
         self._extra: JsonObject = {}
@@ -228,6 +230,7 @@ class GeminiDecoder(AnswerDecoder):
 
     def _take_fields(self, fields: JsonObject) -> None:
         """What only this wire's clients know of a candidate. Some models repeat it in every chunk."""
+        self._logprobs += logprobs_from_gemini(fields.get("logprobsResult"))
         changed = {name: value for name, value in fields.items() if self._fields.get(name) != value}
         if changed:
             self._fields |= changed
@@ -283,7 +286,9 @@ class GeminiDecoder(AnswerDecoder):
             part = msgspec.structs.replace(part, extra={NAME: self._extra})
             self._extra = {}
         if self._fields and isinstance(part, Text):
-            part = msgspec.structs.replace(part, citations=from_gemini(self._fields, part.text))
+            citations, logprobs = from_gemini(self._fields, part.text), tuple(self._logprobs)
+            part = msgspec.structs.replace(part, citations=citations, logprobs=logprobs)
+            self._logprobs = []
         self._end(self._open, part)
         self._open = None
 

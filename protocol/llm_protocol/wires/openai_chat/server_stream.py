@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import final
 
 from llm_protocol.codec.citations import to_chat
@@ -31,7 +32,7 @@ def encode_whole(inbound: Inbound, response: LLMResponse, quirks: VendorProfile)
     reason = response.finish_reason or FinishReason.STOP
     legacy = isinstance(inbound.request, CompletionRequest)
     choice: JsonObject = {"index": 0, "finish_reason": _finish_word(reason, refused=bool(response.refusal))}
-    choice["logprobs"] = None
+    choice["logprobs"] = _logprobs(part for part in response.output if isinstance(part, Text))
     extra = response.extra.get(WIRE, {})
     choice |= extra.get("choice", {})
     if legacy:
@@ -70,6 +71,12 @@ def _message(response: LLMResponse, quirks: VendorProfile) -> JsonObject:
     if ANNOTATIONS not in response.extra.get(WIRE, {}).get("message", {}) and (annotations := _annotations(response)):
         message[ANNOTATIONS] = annotations
     return message
+
+
+def _logprobs(texts: Iterable[Text]) -> JsonObject | None:
+    """Those of another wire's texts, in this one's form."""
+    content = [each for part in texts for each in part.logprobs]
+    return {"content": content, "refusal": None} if content else None
 
 
 def _annotations(response: LLMResponse) -> list[JsonObject]:
@@ -124,10 +131,12 @@ class OpenAIChatEncoder(StreamEncoder):
         """Of each call, those that only this wire knows, as far as they were told."""
         self._has_role = False
         self._refused = False
+        self._has_logprobs = False
         self._has_annotations = False
         """Whether the provider's own were told."""
         self._annotations: list[JsonObject] = []
-        """Those to be told at the end if not."""
+        self._logprobs: list[JsonObject] = []
+        """Both to be told at the end, unless the provider speaks this wire and its own were told."""
         self._told = 0
         """Characters of the texts that are whole."""
         self._kept_head: JsonObject = {}
@@ -169,6 +178,7 @@ class OpenAIChatEncoder(StreamEncoder):
         match event.part:
             case Text() as text:
                 self._annotations += to_chat(text.citations, text.text, self._told)
+                self._logprobs += text.logprobs
                 self._told += len(text.text)
             case ToolCall() as call if self._quirks.whole_calls:
                 self._add_call(event.index, {**own_fields(call.extra, WIRE), **call_body(call, call.signature)})
@@ -192,6 +202,7 @@ class OpenAIChatEncoder(StreamEncoder):
         if dialect != WIRE:
             return
         self._has_annotations |= ANNOTATIONS in fields.get("message", {})
+        self._has_logprobs |= "logprobs" in fields.get("choice", {})
         if "head" in fields:
             merge(self._kept_head, fields["head"])
             self._begin()
@@ -206,6 +217,9 @@ class OpenAIChatEncoder(StreamEncoder):
     def _finished(self, event: Finished) -> None:
         if self._annotations and not self._has_annotations:
             self._add_delta(encode_json({ANNOTATIONS: self._annotations}))
+        if self._logprobs and not self._has_logprobs:
+            logprobs = encode_json({"logprobs": {"content": self._logprobs, "refusal": None}})[1:-1]
+            self._add_choice((b'"text":""' if self._legacy else b'"delta":{}') + b"," + logprobs)
         word = _finish_word(event.reason, refused=self._refused).encode()
         body = b'"text":""' if self._legacy else b'"delta":{}'
         usage = (

@@ -16,6 +16,7 @@ from llm_protocol.codec.items import OpenItem
 from llm_protocol.codec.json import WireError
 from llm_protocol.codec.kept_fields import KeptFields, beyond, outer_fields
 from llm_protocol.codec.lenient import read_object
+from llm_protocol.codec.logprobs import from_openai
 from llm_protocol.codec.media import image_from_url
 from llm_protocol.codec.sse import ServerSentEvent
 from llm_protocol.codec.tool_calls import CallPiece, PendingCall
@@ -80,6 +81,7 @@ class OpenAIChatDecoder(AnswerDecoder):
         self._refused = False
         self._states: dict[tuple[str, str], Any] = {}
         """Extra fields that are told once, until they change."""
+        self._logprobs: list[JsonObject] = []
         self._annotations: list[Any] = []
         self._sources: Any = None
         """Perplexity's list of sources, which every chunk has."""
@@ -181,6 +183,8 @@ class OpenAIChatDecoder(AnswerDecoder):
         if isinstance(annotations := message.get("annotations"), list):
             self._annotations += annotations
         self._sources = extras.get("body", {}).get("citations") or self._sources
+        if isinstance(logprobs := extras.get("choice", {}).get("logprobs"), dict):
+            self._logprobs += from_openai(logprobs.get("content"))
         told: dict[str, JsonObject] = {}
         for where, fields in extras.items():
             for name, value in fields.items():
@@ -267,11 +271,14 @@ class OpenAIChatDecoder(AnswerDecoder):
             self._open = None
 
     def _cited(self, text: Text) -> Text:
-        """The text with the sources that were told by now."""
+        """The text with the sources and log probabilities that were told by now."""
         if self._annotations or self._sources:
             found = from_annotations(self._annotations, text.text, self._told) or from_urls(self._sources)
             text = msgspec.structs.replace(text, citations=found)
             self._annotations = []
+        if self._logprobs:
+            text = msgspec.structs.replace(text, logprobs=tuple(self._logprobs))
+            self._logprobs = []
         self._told += len(text.text)
         return text
 

@@ -19,6 +19,7 @@ import msgspec
 from llm_protocol.codec.citations import from_annotations, to_responses
 from llm_protocol.codec.fields import bad_request, leftovers, typed
 from llm_protocol.codec.json import WireError, encode_json
+from llm_protocol.codec.logprobs import from_openai
 from llm_protocol.codec.media import image_from_url, sniff_media_type, unbase64
 from llm_protocol.content import (
     Image,
@@ -140,7 +141,7 @@ def content(part: Text | Refusal) -> JsonObject:
     mine = own(part)
     annotations = mine.get("annotations") or to_responses(part.citations, part.text)
     rest = {name: value for name, value in mine.items() if name not in _SHOWN}
-    logprobs = mine.get("logprobs", [])
+    logprobs = mine.get("logprobs") or list(part.logprobs)
     return {**rest, "type": "output_text", "text": part.text, "annotations": annotations, "logprobs": logprobs}
 
 
@@ -261,7 +262,8 @@ def _decode_content(part: JsonObject, phase: str | None, where: str) -> Part:
         case "input_text" | "output_text" | "text":
             extra = own_fields({**part, "phase": phase}, _TEXT_FIELDS)
             text = typed(part, _TextPart, where).text
-            return Text(text, extra=extra, citations=from_annotations(part.get("annotations") or [], text))
+            citations = from_annotations(part.get("annotations") or [], text)
+            return Text(text, extra=extra, citations=citations, logprobs=from_openai(part.get("logprobs")))
         case "refusal":
             return Refusal(typed(part, _RefusalPart, where).refusal)
         case "input_image" if part.get("file_id") is None:
