@@ -58,6 +58,8 @@ for (const [asked, [status, lastType]] of Object.entries(ends)) {
     if (after < last.sequence_number)
       assert.equal(textOf(rest), textOf(events.filter((e) => e.sequence_number > after)));
   }
+  const items = await client.responses.inputItems.list(id);
+  assert.equal(items.data[0].content[0].text, asked);
   await client.responses.delete(id);
   await assert.rejects(client.responses.retrieve(id), OpenAI.NotFoundError);
 }

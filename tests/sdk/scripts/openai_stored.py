@@ -56,6 +56,8 @@ for asked, (status, last_type) in ENDS.items():
         assert (rest[-1].type, rest[-1].response) == (last.type, last.response), (after, rest[-1])
         known = [event for event in events if event.sequence_number > after]
         assert text_of(rest) == text_of(known) or after >= last.sequence_number
+    (item,) = client.responses.input_items.list(last.response.id)
+    assert (item.role, item.content[0].text) == ("user", asked)
     client.responses.delete(last.response.id)
     try:
         client.responses.retrieve(last.response.id)
