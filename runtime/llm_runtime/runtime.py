@@ -22,6 +22,7 @@ from llm_actors.run import Judge, Run
 from llm_actors.selector import Ranking
 from llm_protocol.dialect import ModelInfo
 from llm_protocol.errors import CrashedError, LLMClientError, ModelNotFoundError, ShuttingDownError
+from llm_protocol.own_prices import OwnPrices
 from llm_protocol.policy import Policy
 from llm_protocol.requests import (
     AUTO,
@@ -74,6 +75,7 @@ class Runtime(RequestMethods[ResponseStream]):
         specs = [provider_spec(name, provider, config.vendors) for name, provider in config.enabled.items()]
         providers = [supervised(spec) for spec in specs]
         self._vendors = {spec.name: spec.vendor for spec in specs}
+        self._own_prices = OwnPrices(config.prices) if config.prices else None
         self._tree = Tree(config, providers, self._cost_of, doors=doors(self))
         self._unpriced: set[str] = set()
         self._open = False
@@ -309,6 +311,8 @@ class Runtime(RequestMethods[ResponseStream]):
     def _cost_of(self, provider: str, model: str, usage: Usage) -> float | None:
         from llm_protocol.prices import cost_of
 
+        if self._own_prices is not None and (own := self._own_prices.find(provider, model)) is not None:
+            return own.cost(usage)
         vendor = self._vendors[provider]
         if vendor.free:
             return 0.0

@@ -35,6 +35,7 @@ from llm_actors.provider import adapted_to
 from llm_actors.selector import CostOf, Selector, Weights, selector_child
 from llm_protocol.codec.chat_adapter import offered
 from llm_protocol.parameters import Adapted
+from llm_protocol.own_prices import OwnPrices
 from llm_protocol.policy import CachePolicy
 from llm_protocol.requests import AnyRequest
 from llm_protocol.wires import DIALECTS
@@ -71,6 +72,7 @@ class Tree:
         """The keys that ``Parameters.extra`` may have."""
         self.catalog = _catalog(providers)
         self.selector = Selector(cost_of)
+        own_prices = OwnPrices(config.prices)
         limits = {name: p.limits for name, p in config.enabled.items() if p.limits.is_limited}
         caller_limits = {name: key.limits for name, key in config.keys.items() if key.limits.is_limited}
         limiter, limiter_ref = _parking(limiter_child(limits, caller_limits, server=config.redis))
@@ -104,6 +106,7 @@ class Tree:
             caches=config.cached,
             target_of=self._target_of,
             cost_of=cost_of,
+            has_own_price=lambda each: own_prices.find(each.provider, each.model) is not None,
             timeouts={each.spec.name: each.spec.timeouts for each in providers},
             limits=limits,
             caller_limits=caller_limits,

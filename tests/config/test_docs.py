@@ -8,6 +8,7 @@ import pytest
 
 from llm_actors.redis import RedisServer
 from llm_protocol.model_facts import Capabilities
+from llm_protocol.own_prices import OwnPrice
 from llm_protocol.policy import Attempts, CachePolicy, Limits, Policy, Timeouts
 from llm_protocol.vendors import VENDORS
 from llm_runtime.config import ConfigError, CrossModel, Key, Provider, ProviderCache, Selection, Server, parse
@@ -40,6 +41,7 @@ def test_the_example_is_valid_and_shows_the_defaults(tmp_path: Path) -> None:
         Capabilities,
         ProviderCache,
         RedisServer,
+        OwnPrice,
         Limits,
         Timeouts,
         Attempts,

@@ -42,6 +42,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     target_of: Callable[[Candidate], Target]
     """A candidate with all that its answers depend on."""
     cost_of: CostOf
+    has_own_price: Callable[[Candidate], bool] = lambda _: False
+    """Whether the configuration says what a candidate costs: then it does, whatever model the vendor reports."""
     timeouts: Mapping[str, Timeouts]
     limits: Mapping[str, Limits]
     caller_limits: Mapping[str, Limits]
@@ -64,7 +66,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
         """US dollars for what ``candidate`` used. Where the model that it ``reported`` is another one than was asked
         for, and has a price, its price counts: vendors send requests for models that have ended to others.
         """
-        if not is_same_model(reported, candidate.model):
+        if not is_same_model(reported, candidate.model) and not self.has_own_price(candidate):
             known = self.cost_of(candidate.provider, reported, usage)
             if known is not None:
                 return known

@@ -12,7 +12,9 @@ from typing import Any
 import msgspec
 
 from llm_actors.redis import RedisServer
+from llm_protocol.codec.wording import suggestion
 from llm_protocol.model_facts import Capabilities
+from llm_protocol.own_prices import OwnPrice
 from llm_protocol.policy import Attempts, CachePolicy, Policy, Timeouts
 from llm_protocol.secret import Secret
 from llm_protocol.vendor import VendorTable
@@ -53,6 +55,7 @@ class _File(msgspec.Struct, frozen=True, kw_only=True):
     keys: object = {}
     providers: object = {}
     routes: object = {}
+    prices: object = {}
 
 
 def load(
@@ -147,6 +150,7 @@ def _config(table: dict[str, Any], keys: KeyReader, folder: Path, file: str, ven
         keys=callers,
         providers=providers,
         routes=_routes(table, keys),
+        prices=_prices(table.get("prices", {}), providers),
         vendors=vendors,
         reasons=dict.fromkeys(providers, f"configured in {file}"),
         notes=(*_unwise(providers), *_expired(callers), *_guessable(callers)),
@@ -176,6 +180,22 @@ def _routes(table: dict[str, Any], keys: KeyReader) -> dict[str, Policy]:
         with under("routes", name):
             routes[name] = convert(entry, Policy, keys.read)
     return routes
+
+
+def _prices(entries: object, providers: Mapping[str, Provider]) -> dict[str, OwnPrice]:
+    if not isinstance(entries, dict):
+        raise ConfigError('expected tables [prices."PROVIDER/MODEL"]', "prices")
+    prices: dict[str, OwnPrice] = {}
+    for name, entry in entries.items():
+        provider, slash, model = name.partition("/")
+        if not slash or not model:
+            raise ConfigError('write a price as [prices."PROVIDER/MODEL"]; MODEL may be a glob', "prices", name)
+        if provider not in providers:
+            there = suggestion(provider, providers) or f"; there are: {', '.join(providers) or 'none'}"
+            raise ConfigError(f'there is no provider "{provider}"{there}', "prices", name)
+        with under("prices", name):
+            prices[name] = convert(entry, OwnPrice, _unread)
+    return prices
 
 
 def _named(table: dict[str, Any], section: str) -> Iterator[tuple[str, object]]:

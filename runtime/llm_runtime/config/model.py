@@ -14,6 +14,7 @@ from msgspec import Meta, field
 
 from llm_actors.redis import RedisServer
 from llm_protocol.model_facts import Capabilities
+from llm_protocol.own_prices import OwnPrice
 from llm_protocol.policy import AnswerLimits, Attempts, CachePolicy, CacheSeconds, Limits, Policy, Timeouts
 from llm_protocol.secret import Secret
 from llm_protocol.vendor import VendorTable
@@ -135,6 +136,8 @@ class Config(Section, frozen=True, kw_only=True):
     providers: dict[str, Provider] = field(default_factory=dict)
     routes: dict[str, Policy] = field(default_factory=dict)
     """``[routes.NAME]``: a name to be used as a model's, and how requests to it are answered."""
+    prices: dict[str, OwnPrice] = field(default_factory=dict)
+    """``[prices."PROVIDER/MODEL"]``: what a model costs, laid over the table that is shipped."""
     vendors: VendorTable = VENDORS
     """What a provider's ``kind`` can be. Not from the file: from the table, installed packages and the program."""
     reasons: dict[str, str] = field(default_factory=dict)

@@ -14,6 +14,7 @@ from llm_actors.transport import parse_url
 from llm_protocol.dialect import ModelInfo
 from llm_protocol.failures import RULES, Failure, FailureKind
 from llm_protocol.lifecycle import NOTICE
+from llm_protocol.own_prices import OwnPrices
 from llm_protocol.policy import Policy
 from llm_protocol.prices import price_of
 from llm_protocol.vendor import Vendor
@@ -88,10 +89,12 @@ def _failed(name: str, entry: Provider, vendor: Vendor, failure: Failure) -> tup
 
 def prices(config: Config) -> Iterator[Check]:
     """Whether it is known what the models that the configuration names cost."""
+    own = OwnPrices(config.prices)
     for name, entry in config.enabled.items():
         vendor = config.vendors[entry.kind]
         named = _named_models(name, entry, config.routes.values())
-        unknown = [model for model in named if price_of(vendor.facts_key, model) is None]
+        unpriced = [model for model in named if own.find(name, model) is None]
+        unknown = [model for model in unpriced if price_of(vendor.facts_key, model) is None]
         if not named or vendor.free:
             continue
         if not unknown:

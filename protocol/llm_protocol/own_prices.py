@@ -1,0 +1,66 @@
+"""Prices that a configuration says, laid over the table that is shipped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from typing import Annotated, final
+
+import msgspec
+
+from llm_protocol.prices import Price
+from llm_protocol.response import Usage
+
+Dollars = Annotated[float, msgspec.Meta(ge=0, le=1_000_000)]
+
+_MILLION = 1_000_000
+
+
+class OwnPrice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """US dollars for a million tokens, and for a request. What is not said costs what input or output costs."""
+
+    input: Dollars
+    """Tokens of the prompt."""
+    output: Dollars
+    """Tokens of the answer."""
+    cached_input: Dollars | None = None
+    """Tokens of the prompt that the vendor had cached; omitted: as input."""
+    cache_write: Dollars | None = None
+    """Tokens of the prompt that it cached; omitted: as input."""
+    reasoning: Dollars | None = None
+    """Tokens of the answer that the model thought with; omitted: as output."""
+    image: Dollars | None = None
+    """Tokens of the answer that are images; omitted: as output."""
+    request: Dollars = 0.0
+    """Each request besides, whatever it used."""
+
+    def cost(self, usage: Usage) -> float:
+        """What ``usage`` costs."""
+        price = Price(
+            input=self.input,
+            output=self.output,
+            cached=self.cached_input,
+            cache_write=self.cache_write,
+            image_output=self.image,
+        )
+        total = price.cost(usage) or 0.0
+        if self.reasoning is not None:
+            total += min(usage.reasoning_tokens, usage.output_tokens) * (self.reasoning - self.output) / _MILLION
+        return total + (self.request if usage.input_tokens or usage.output_tokens else 0.0)
+
+
+@final
+class OwnPrices:
+    """The configured prices, by ``"provider/model"``; the model may be a glob. The first that fits counts."""
+
+    def __init__(self, prices: Mapping[str, OwnPrice]) -> None:
+        self._exact = dict(prices)
+        self._globs = [(pattern, price) for pattern, price in prices.items() if any(each in pattern for each in "*?[")]
+
+    def find(self, provider: str, model: str) -> OwnPrice | None:
+        """The price of a deployment, if one was configured."""
+        if not self._exact:
+            return None
+        name = f"{provider}/{model}"
+        found = self._exact.get(name)
+        return found or next((price for pattern, price in self._globs if fnmatchcase(name, pattern)), None)
