@@ -34,8 +34,8 @@ from llm_actors.orchestrator import Orchestrator, OrchestratorMessage, Orchestra
 from llm_actors.provider import adapted_to
 from llm_actors.selector import CostOf, Selector, Weights, selector_child
 from llm_protocol.codec.chat_adapter import offered
-from llm_protocol.parameters import Adapted
 from llm_protocol.own_prices import OwnPrices
+from llm_protocol.parameters import Adapted
 from llm_protocol.policy import CachePolicy
 from llm_protocol.requests import AnyRequest
 from llm_protocol.wires import DIALECTS
