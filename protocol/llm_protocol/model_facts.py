@@ -83,7 +83,7 @@ class ModelRule(msgspec.Struct, frozen=True, kw_only=True):
     stop: bool = True
     """Whether it takes stop sequences."""
     prefill: bool = False
-    """Whether it goes on with a text when the conversation ends in a piece of its response."""
+    """Whether it continues a conversation that ends with the beginning of its response."""
     mid_system: bool = True
     """Whether system messages may stand among the others."""
     replay: Replay = "always"
@@ -97,7 +97,7 @@ class ModelRule(msgspec.Struct, frozen=True, kw_only=True):
     audio: bool | None = None
     """Whether it takes sound. ``None``, here and in the two above: not known."""
     draws: bool = False
-    """Whether it answers a conversation with images."""
+    """Whether its chat responses can contain images."""
     base64_vectors: bool = True
     """Whether its embeddings can be had in base64, a third of the size, where the vendor has that."""
     context_window: int | None = None

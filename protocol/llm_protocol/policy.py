@@ -101,7 +101,7 @@ class CachePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     file_mb: Annotated[float, msgspec.Meta(ge=1, le=1_048_576)] = 256.0
     """Millions of bytes in the file, its journal of a few megabytes apart."""
     ttl_s: CacheSeconds = 3600.0
-    """How old a response may be, in seconds."""
+    """The oldest cached response that may be used, in seconds."""
 
 
 class Attempts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -187,7 +187,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     attempts: AttemptsPatch | None = None
     """Replaces some of `[attempts]`."""
     cache: CacheMode | None = None
-    """Whether a kept response may be the response: never, yes, or no but keep the new one."""
+    """``off``: neither read nor write the cache; ``read``: use a cached response; ``refresh``: store a new one."""
     strict: bool | None = None
     """Refuse the request where a parameter would be left out or changed, instead of telling so."""
     hedge: bool | None = None
@@ -199,7 +199,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     members: Annotated[tuple[Name, ...], msgspec.Meta(max_length=MAX_MEMBERS)] | Members | None = None
     """Who is asked: models by name, or how many the selector is to choose, of different vendors where it can."""
     quorum: Members | None = None
-    """So many responses are enough; by default all are waited for."""
+    """Stop waiting after this many responses; by default, wait for all."""
     grace_s: Annotated[float, msgspec.Meta(ge=0, le=3_600)] | None = None
     """How long the others may go on once enough are in (0)."""
     member_deadline_s: Seconds | None = None
@@ -209,9 +209,9 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     rounds: Annotated[int, msgspec.Meta(ge=0, le=4)] | None = None
     """How often the members of a council see the others' drafts and revise their own (1)."""
     samples: Members | None = None
-    """How many responses ``best_of`` chooses from (3)."""
+    """The number of responses that ``best_of`` chooses from (3)."""
     synthesiser: Name | None = None
-    """The model that makes one response of all, or a way without: ``longest``, ``first``, ``merge_json``, ``none``."""
+    """The model that combines the responses, or a plain method: ``longest``, ``first``, ``merge_json``, ``none``."""
     template: Annotated[str, msgspec.Meta(max_length=16_384)] | None = None
     """What the synthesiser is told: a text with ``{answers}`` in it, and ``{question}`` if wanted."""
     judge: Name | None = None
