@@ -78,7 +78,7 @@ def test_the_path_says_model_method_and_framing(path: str, model: str, stream: b
 
 
 def test_other_paths_are_refused() -> None:
-    for path in ("/v1beta/models", "/v1beta/models/m1", "/v1beta/models/m1:countTokens", "/v9/x/m:generateContent"):
+    for path in ("/v1beta/models", "/v1beta/models/m1", "/v1beta/models/m1:predict", "/v9/x/m:generateContent"):
         with pytest.raises((BadRequestError, UnsupportedError)):
             read(path)
 

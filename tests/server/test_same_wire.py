@@ -42,6 +42,12 @@ PLACES = {
     "gemini generationConfig": ("gemini", "gemini generateContent"),
     "cohere chat": ("cohere", "cohere chat"),
 }
+BESIDE: dict[tuple[str, str], dict[str, Any]] = {
+    ("openai chat", "parallel_tool_calls"): {
+        "tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}]
+    },
+}
+"""What a parameter is sent with where its vendor refuses it alone."""
 VERSIONED = {"openai": "/v1"}
 
 
@@ -67,7 +73,7 @@ async def test_every_parameter_arrives_and_every_field_comes_back(name: str) -> 
             for parameter, value in SURFACES["parameters"][name].items():
                 if parameter in endpoint.body or parameter == "model":
                     continue
-                body: dict[str, Any] = {"model": "m", **endpoint.body}
+                body: dict[str, Any] = {"model": "m", **endpoint.body, **BESIDE.get((name, parameter), {})}
                 body |= {endpoint.inside: {parameter: value}} if endpoint.inside else {parameter: value}
                 path, headers = endpoint.path, {"content-type": "application/json"}
                 before = len(vendor.requests)
