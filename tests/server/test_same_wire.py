@@ -48,6 +48,8 @@ BESIDE: dict[tuple[str, str], dict[str, Any]] = {
     },
 }
 """What a parameter is sent with where its vendor refuses it alone."""
+OTHER_FORM = {"functions", "function_call"}
+"""Who asks with these is answered in the old form: the call stands in ``function_call``."""
 VERSIONED = {"openai": "/v1"}
 
 
@@ -89,7 +91,7 @@ async def test_every_parameter_arrives_and_every_field_comes_back(name: str) -> 
                 if parameter not in sent and OTHER_NAMES.get(parameter) not in sent:
                     lost[f"{name} parameter {parameter}"] = "does not arrive"
                 asked += 1
-                if told.startswith(b"{"):
+                if told.startswith(b"{") and parameter not in OTHER_FORM:
                     gone = missing_fields(answer, json.loads(told))
                     lost |= {f"{sample} answer {each}": "does not come back" for each in gone}
             await transport.aclose()
