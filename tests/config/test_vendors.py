@@ -12,7 +12,7 @@ import pytest
 from llm_protocol.secret import Secret
 from llm_protocol.vendor import Vendor, VendorTable
 from llm_protocol.vendors import VENDORS
-from llm_runtime import open_runtime
+from llm_runtime import open_runtime, sync
 from llm_runtime.config import Config, ConfigError, Provider, discover, installed_vendors, parse, with_vendors
 from llm_runtime.fake import FakeProvider
 
@@ -86,6 +86,13 @@ async def test_a_vendor_that_exists_cannot_be_replaced() -> None:
     with pytest.raises(ConfigError, match='vendors: there are two vendors of kind "openai"'):
         async with open_runtime(Config(), vendors=[Vendor(kind="openai", title="Other")]):
             pass
+
+
+def test_threads_take_vendors_too() -> None:
+    with pytest.raises(ConfigError, match='vendors: there are two vendors of kind "openai"'):
+        sync.open_runtime(Config(), vendors=[TAKEN])
+    with sync.open_runtime(Config(), vendors=[ACME]) as rt:
+        assert rt.models() == {}
 
 
 @pytest.mark.parametrize("name", ["ACME", "SEVERAL"])
