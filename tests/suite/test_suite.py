@@ -34,9 +34,9 @@ def test_unknown():
 """
 
 
-def run(folder: Path, *options: str) -> tuple[int, str]:
+def run(folder: Path, *options: str, **variables: str) -> tuple[int, str]:
     command = [sys.executable, "-P", "-m", "pytest", "-p", "support.suite", "-p", "no:cacheprovider", "-v", *options]
-    environ = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT / "tests")}
+    environ = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT / "tests"), **variables}
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environ, check=False)
     return done.returncode, done.stdout + done.stderr
 
@@ -77,3 +77,5 @@ def test_a_skip_that_nobody_allowed_fails_the_run(tmp_path: Path) -> None:
     assert code == 1
     assert "test_it.py::test_unknown: not today" in said
     assert "test_known: " not in said
+    assert run(tmp_path, "--no-unknown-skips", LLM_RUNTIME_WITHOUT="npm,today,")[0] == 0
+    assert run(tmp_path, "--no-unknown-skips", LLM_RUNTIME_WITHOUT="npm,")[0] == 1
