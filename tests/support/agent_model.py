@@ -14,7 +14,7 @@ from collections.abc import Callable
 import trio
 
 from llm_actors.run import Run
-from llm_protocol.content import Tool, ToolCall, ToolResult
+from llm_protocol.content import Message, Tool, ToolCall, ToolResult
 from llm_protocol.events import Finished, ItemDone, ItemStarted, Started, ToolCallDelta, UsageReported
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.requests import ChatRequest
@@ -47,13 +47,16 @@ WRITERS: dict[str, Callable[[str], dict[str, object]]] = {
 
 def verbs(request: ChatRequest) -> list[tuple[str, str]]:
     """What the user has said so far that is for us."""
-    said = "\n".join(
-        part.text
-        for message in request.messages
-        if message.role == "user"
-        for part in message.content
-        if hasattr(part, "text")
-    )
+    return _verbs_in([message for message in request.messages if message.role == "user"])
+
+
+def latest_verbs(request: ChatRequest) -> list[tuple[str, str]]:
+    """The same of the user's last turn alone."""
+    return _verbs_in([message for message in request.messages if message.role == "user"][-1:])
+
+
+def _verbs_in(messages: list[Message]) -> list[tuple[str, str]]:
+    said = "\n".join(part.text for message in messages for part in message.content if hasattr(part, "text"))
     found: list[tuple[str, str]] = []
     for verb, argument in _VERB.findall(said):
         if not found or found[-1] != (verb, argument):  # some say it twice, in other words

@@ -41,6 +41,8 @@ class Agent(NamedTuple):
     keeps: bool = True
     """Whether it can go on with a conversation."""
     has_tools: bool = True
+    endless: tuple[str, ...] = ()
+    """The failures that it repeats for longer than a turn is waited for, whatever `x-should-retry` says."""
     tries: int = 1
     """How often it sends a request that was refused for too many, by itself, whatever `x-should-retry` says."""
 
@@ -174,10 +176,10 @@ AGENTS = {
     for each in (
         Agent("claude-code", CLAUDE_CODE, claude_code),
         Agent("claude-agent-sdk", CLAUDE_AGENT_SDK, claude_agent_sdk),
-        Agent("codex", CODEX, codex),
-        Agent("gemini-cli", GEMINI_CLI, gemini_cli),
+        Agent("codex", CODEX, codex, tries=6),
+        Agent("gemini-cli", GEMINI_CLI, gemini_cli, endless=("auth", "rate_limited")),
         Agent("opencode", OPENCODE, opencode, tries=6),
-        Agent("qwen-code", QWEN_CODE, qwen_code, tries=10),
+        Agent("qwen-code", QWEN_CODE, qwen_code, endless=("rate_limited",)),
         Agent("aider", AIDER, aider, has_tools=False, tries=10),
         Agent("llm", SIMONW_LLM, simonw_llm),
     )

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import trio
 
 from llm_protocol.requests import ChatRequest
-from support.agent_model import agent_model, verbs
+from support.agent_model import agent_model, latest_verbs
 from support.agents import AGENTS, Agent, Place
 from support.daemon import KEY, daemon
 from support.server import OpenDoor, open_door
@@ -89,10 +89,12 @@ class Lab(NamedTuple):
             await process.wait()
 
     def asked(self, verb: str) -> int:
-        """How often a vendor was asked for ``verb`` by the agent itself: with tools, if it has any, not for a title."""
+        """How often a vendor was asked for ``verb`` by the agent itself: with tools if it has any, not for a title, and
+        in the last turn, not for a summary of those before.
+        """
         chats = [each for each in self.upstream.engine.requests if isinstance(each, ChatRequest)]
         own = [each for each in chats if each.tools or not self.agent.has_tools]
-        return [said[-1][0] for each in own if (said := verbs(each))].count(verb)
+        return sum(1 for each in own if (said := latest_verbs(each)) and said[-1][0] == verb)
 
 
 @asynccontextmanager
