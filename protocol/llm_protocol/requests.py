@@ -68,6 +68,8 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     lenient: bool | None = None
     """Deprecated: ``True`` is ``strict = False`` of the request's policy, which is the default."""
     wire: str | None = None
+    headers: dict[str, str] = {}
+    """Header fields of the client's wire that belong to what it asks for: `llm_protocol.wire_headers`."""
     extra: dict[str, JsonObject] = {}
 
 
@@ -97,6 +99,8 @@ class LLMRequest(msgspec.Struct, frozen=True, kw_only=True, tag_field="request_t
     deadline_s: float | None = None
     caller: str = ""
     policy: Policy | None = None
+    forwarded: dict[str, str] = msgspec.field(default_factory=dict)
+    """Header fields that go with the request to a provider of the client's wire, and say nothing of its answer."""
 
     def to(self, model: str) -> Self:
         """The same request, addressed to the vendor's own name of the model."""

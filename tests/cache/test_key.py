@@ -60,6 +60,7 @@ PARAMETERS = Parameters(
     user="u",
     lenient=True,
     wire="a",
+    headers={"x": "y"},
     extra=EXTRA,
 )
 COMMON: dict[str, Any] = {
@@ -73,6 +74,7 @@ COMMON: dict[str, Any] = {
     "deadline_s": 5.0,
     "caller": "alice",
     "policy": POLICY,
+    "forwarded": {"traceparent": "00"},
 }
 PARTS = (
     Text("hi", "sig", EXTRA, (Citation(url="u", title="t", start=1, end=2, quote="q"),)),
@@ -118,7 +120,7 @@ REQUESTS: tuple[AnyRequest, ...] = (
 )
 
 # Whoever adds a field to one of these decides here whether answers depend on it. If they do not, it goes into LEFT_OUT.
-COMMON_FIELDS = "request_id provider model parameters context metadata timestamp deadline_s caller policy"
+COMMON_FIELDS = "request_id provider model parameters context metadata timestamp deadline_s caller policy forwarded"
 DECIDED = {
     ChatRequest: f"{COMMON_FIELDS} messages tools tool_choice response_format",
     CompletionRequest: f"{COMMON_FIELDS} prompt suffix",
@@ -126,7 +128,7 @@ DECIDED = {
     ImageRequest: f"{COMMON_FIELDS} prompt n size quality output_format background",
     CodeRequest: f"{COMMON_FIELDS} instruction language prefix suffix files",
     Parameters: "temperature top_p top_k max_output_tokens stop frequency_penalty presence_penalty seed"
-    " reasoning_effort reasoning_budget reasoning_summary parallel_tool_calls user lenient wire extra",
+    " reasoning_effort reasoning_budget reasoning_summary parallel_tool_calls user lenient wire headers extra",
     Message: "role content name extra",
     Text: "text signature extra citations",
     Citation: "url title start end quote",

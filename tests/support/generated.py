@@ -11,6 +11,7 @@ from llm_protocol.vendors import VENDORS
 from llm_runtime.fake import FakeProvider
 from support.bounds import page as limits_page
 from support.offers import TITLES, TYPES, offer
+from support.parameter_table import page as parameters_page
 from support.reference import page as configuration_reference
 from support.walk import as_written, walks
 from support.walk import page as walk_page
@@ -119,6 +120,7 @@ def documents() -> dict[Path, str]:
     fake = ROOT / "docs" / "fake-provider.md"
     return {
         ROOT / "docs" / "failures.md": failures(),
+        ROOT / "docs" / "parameters.md": parameters_page(),
         ROOT / "docs" / "limits.md": limits_page(),
         configuration: with_block(
             with_block(configuration.read_text(), "vendors", vendors()), "reference", configuration_reference()

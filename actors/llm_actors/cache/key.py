@@ -29,6 +29,7 @@ LEFT_OUT: dict[type[msgspec.Struct], dict[str, Any]] = {
         "request_id": "",
         "timestamp": 0.0,
         "deadline_s": None,
+        "forwarded": {},
         "metadata": {},  # the caller's notes; no vendor sees them
         "policy": None,  # `key_of` is given the one in force
     },

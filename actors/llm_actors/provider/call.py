@@ -170,6 +170,7 @@ class ProviderCall:
         if isinstance(request, CodeRequest):
             self._filters.append(CodeFenceStripper())
         wire = await run_large(size, partial(dialect.encode_request, said, stream=stream))
+        wire = with_client_headers(wire, said)
         renewer = self._spec.renewer
         if renewer is None:
             asked = self._sent(wire)
@@ -285,6 +286,16 @@ def adapted_to(dialect: ClientDialect, request: AnyRequest) -> Adapted:
     request = with_own_parameters(request, dialect.name)
     refuse_unseen(dialect.rules.of(request.model), request)
     return dialect.adapt(spoken(request, dialect.request_types))
+
+
+def with_client_headers(wire: WireRequest, request: AnyRequest) -> WireRequest:
+    """``wire`` with the header fields that came with the client's request; those that are set already stay."""
+    more = (
+        {**request.forwarded, **request.parameters.headers} if request.parameters.headers or request.forwarded else {}
+    )
+    known = {name for name, _ in wire.headers}
+    added = tuple((name, value) for name, value in more.items() if name not in known)
+    return wire._replace(headers=(*wire.headers, *added)) if added else wire
 
 
 def _with_hint(failure: Failure, hint: str | None) -> Failure:

@@ -27,6 +27,7 @@ from llm_protocol.parameters.table import SECTIONS, Parameter
 from llm_protocol.parameters.targets import RequestTarget
 from llm_protocol.parameters.values import LEAVE_OUT, CannotKeep
 from llm_protocol.requests import AnyRequest, ChatRequest, LLMRequest, Parameters, RequestType
+from llm_protocol.wire_headers import BETAS
 
 _SAMPLING: Final = frozenset(("temperature", "top_p", "top_k"))
 _REASONING: Final = frozenset(("reasoning_effort", "reasoning_budget"))
@@ -80,6 +81,8 @@ class _Work:
 
     def adapted(self, request: AnyRequest) -> Adapted:
         """The result."""
+        if request.forwarded and self._wire != self._target.wire:
+            request = msgspec.structs.replace(request, forwarded={})
         return Adapted(request, tuple(self._adjusted), tuple(self._filters))
 
     def _note(self, row: Parameter, adjustment: Adjustment) -> None:
@@ -107,7 +110,15 @@ class _Work:
         if takes is None:
             self._reason(rows, changed)
         self._sample(rows, changed)
+        self._betas(changed)
         return msgspec.structs.replace(self._given, **changed) if changed else self._given
+
+    def _betas(self, changed: JsonObject) -> None:
+        """Header fields of another wire stay behind, as the body fields that they unlock do."""
+        headers = self._given.headers
+        if headers and self._wire != self._target.wire:
+            changed["headers"] = {}
+            self._adjusted += [Adjustment(name, "left_out") for name in headers if name in BETAS]
 
     def _leave_out(self, row: Parameter, value: Any, changed: JsonObject) -> None:
         changed[row.name] = None

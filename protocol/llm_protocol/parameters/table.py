@@ -165,14 +165,14 @@ _REASONING: Final = (
         {CHAT: "reasoning_effort", RESPONSES: "reasoning.effort", ANTHROPIC: "output_config.effort",
          GEMINI: "generationConfig.thinkingConfig.thinkingLevel",
          COHERE: "thinking.token_budget"},
-        send=ALL, example="high",
+        send=" ".join(TARGETS.keys() - {"local"}), example="high",
     ),
     _canonical(
         "reasoning_budget", "budget",
         {ANTHROPIC: "thinking.budget_tokens", GEMINI: "generationConfig.thinkingConfig.thinkingBudget",
          COHERE: "thinking.token_budget"},
         send="anthropic gemini cohere",
-        translate=dict.fromkeys(["openai", "responses", "cerebras", "compatible", "local"], values.effort_of_budget),
+        translate=dict.fromkeys(["openai", "responses", "cerebras", "compatible"], values.effort_of_budget),
         example=10_000,
     ),
     _canonical(
@@ -213,7 +213,7 @@ _TOOLS: Final = (
     *_own(CHAT, "hint", "web_search_options", {}, send=_OPENAI_WIRE),
     *_own(ANTHROPIC, "meaning", "mcp_servers", [{"type": "url", "url": "https://example.org"}]),
     # Choices of a form that only the own wire has; those of tools that can be mapped never get here.
-    *_own(CHAT, "meaning", "tool_choice", {"type": "custom", "custom": {"name": "x"}}, send=_OPENAI_WIRE),
+    *_own(CHAT, "meaning", "tool_choice", {"type": "allowed_tools"}, send=_OPENAI_WIRE),
     *_own(RESPONSES, "meaning", "tool_choice", {"type": "file_search"}),
 )  # fmt: skip
 """Tools, apart from the tools themselves."""

@@ -66,6 +66,10 @@ class Access:
             raise self._failed.another(peer_host) or wrong_key()
         return caller
 
+    def secret_of(self, caller: str) -> bytes | None:
+        """What only this caller and the runtime know; ``None`` where no keys are asked for."""
+        return next((digest for name, digest in self._keys if name == caller), None)
+
     def has_expired(self, caller: str) -> bool:
         """Whether the caller's key has, by the wall clock: that is whose time its owner was told."""
         expires = self._expires.get(caller)

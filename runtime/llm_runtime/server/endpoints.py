@@ -13,7 +13,7 @@ from llm_protocol.requests import AUTO, AnyRequest
 from llm_runtime.server.bodies import read_body
 from llm_runtime.server.client_wire import openai
 from llm_runtime.server.content_encoding import plain_body
-from llm_runtime.server.engine import admitted
+from llm_runtime.server.engine import admitted, with_headers
 from llm_runtime.server.handshake import check_handshake
 from llm_runtime.server.http_error import JSON
 from llm_runtime.server.request_context import Endpoint, RequestContext
@@ -37,6 +37,8 @@ def asking(dialect: Callable[[], ServerDialect]) -> Endpoint:
                 exchange.service.json_limits, body, lambda text: spoken.decode_request(target, text)
             )
             del body  # it may be large, and the answer to it take long
+            secret = exchange.service.access.secret_of(exchange.caller)
+            decoded = with_headers(decoded, exchange.request.headers, exchange.caller, secret)
             inbound = admitted(exchange.caller, decoded)
             run = await exchange.service.start_run(_tellable(inbound.request), stream=inbound.stream)
         except LLMClientError as exc:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hmac
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -14,6 +15,7 @@ from llm_protocol.dialect import Inbound, ModelInfo
 from llm_protocol.policy import Policy
 from llm_protocol.requests import AnyRequest
 from llm_protocol.response import TokenCount
+from llm_protocol.wire_headers import IDEMPOTENCY, forwarded, meaning_of
 
 
 class RequestEngine(Protocol):
@@ -79,6 +81,24 @@ class RequestEngine(Protocol):
 
 
 _POLICY = msgspec.json.Decoder(Policy)
+
+
+def with_headers(inbound: Inbound, headers: Mapping[str, str], caller: str, secret: bytes | None) -> Inbound:
+    """The request with the header fields that go on to a provider of the client's wire.
+
+    ``secret`` is the caller's, where keys are configured: two callers with the same idempotency key must not be given
+    each other's answers by a vendor that knows only the runtime's account.
+    """
+    parameters = inbound.request.parameters
+    own, more = meaning_of(headers, parameters.wire), forwarded(headers)
+    if secret is not None and IDEMPOTENCY in more:
+        said = f"{caller}\0{more[IDEMPOTENCY]}".encode("utf-8", "surrogateescape")
+        more[IDEMPOTENCY] = hmac.new(secret, said, "sha256").hexdigest()
+    if not own and not more:
+        return inbound
+    parameters = msgspec.structs.replace(parameters, headers=own)
+    request = msgspec.structs.replace(inbound.request, parameters=parameters, forwarded=more)
+    return inbound._replace(request=request)
 
 
 def admitted(caller: str, inbound: Inbound) -> Inbound:

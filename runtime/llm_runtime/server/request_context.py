@@ -78,7 +78,8 @@ class RequestContext:
     """Gives an endpoint the request, and takes its answer: exactly one `reply` or `stream`."""
 
     __slots__ = (
-        "_connection", "begun", "belongs", "caller", "close", "endpoint", "params", "request", "request_id", "service",
+        "_connection", "begun", "belongs", "caller", "close", "endpoint", "more_headers", "params", "request",
+        "request_id", "service",
         "streaming", "upgraded", "wire",
     )  # fmt: skip
 
@@ -96,6 +97,8 @@ class RequestContext:
         self.belongs = False
         """Whether who asks has been let in: by a key, where there are any."""
         self.close = False
+        self.more_headers: tuple[tuple[str, str], ...] = ()
+        """Fields of the head of a streamed answer that are known when it begins."""
         self.streaming: BodyStream | None = None
         """The body of a streamed response."""
         self.upgraded = False
@@ -177,7 +180,7 @@ class RequestContext:
     def stream_head(self, content_type: str) -> bytes:
         """The head of a streamed answer."""
         self.begun = True
-        headers = (("content-type", content_type), *_STREAMED, *self._own_headers())
+        headers = (("content-type", content_type), *_STREAMED, *self.more_headers, *self._own_headers())
         return encode_head(200, headers, close=self.close, length=None)
 
     def _own_headers(self) -> list[tuple[str, str]]:

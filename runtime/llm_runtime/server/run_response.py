@@ -12,10 +12,12 @@ from typing import Protocol, final
 import trio
 
 from llm_actors.run import Run
+from llm_protocol.adjustments import HEADER as ADJUSTED
+from llm_protocol.adjustments import Adjustment, header_value
 from llm_protocol.codec.sse import encode_sse
 from llm_protocol.content import JsonObject
 from llm_protocol.dialect import Frame, Inbound, ServerDialect, WireResponse
-from llm_protocol.events import Failed, Finished
+from llm_protocol.events import Failed, Finished, Started
 from llm_protocol.failures import Failure
 from llm_protocol.response import LLMResponse
 from llm_protocol.runtime_fields import is_wanted, limit_fields
@@ -130,7 +132,14 @@ def told(response: LLMResponse) -> tuple[tuple[str, str], ...]:
         "cache": str(decision.get("cache", "off")),
         "cost": "" if response.cost is None else f"{response.cost:.8f}",
     }
-    return tuple((f"x-llm-runtime-{name}", value) for name, value in fields.items() if _fits_header(value))
+    own = tuple((f"x-llm-runtime-{name}", value) for name, value in fields.items() if _fits_header(value))
+    return (*own, *_told_changes(response.adjusted))
+
+
+def _told_changes(adjusted: tuple[Adjustment, ...]) -> tuple[tuple[str, str], ...]:
+    """The header that tells what was changed of the request, if anything was."""
+    value = header_value(adjusted)
+    return () if value is None else ((ADJUSTED, value),)
 
 
 def _calls(decision: JsonObject) -> int:
@@ -188,6 +197,9 @@ async def _stream(
             if isinstance(answer.end, Failed) and not out.begun and not answer.end.failure.partial:
                 await exchange.reply(_encode_failed(dialect, inbound, answer.end))
                 return True
+            if not out.begun:
+                started = next((event for event in events if isinstance(event, Started)), None)
+                exchange.more_headers = exchange.more_headers if started is None else _told_changes(started.adjusted)
             frames = [*held, *encoder.encode(events)] if events else held
             if answer.end is not None:
                 await out.finish(framing.encode(frames) + framing.end())

@@ -96,6 +96,7 @@ class Ensemble:
             request_id=self._sub_id(seat),
             parameters=varied(base.parameters, seat.nth),
             policy=None,
+            forwarded={},  # with one idempotency key all samples would be one
         )
         member = Member(
             seat,

@@ -128,7 +128,8 @@ def encode_chat(request: ChatRequest, rule: ModelRule, *, stream: bool) -> WireR
     }
     body = {name: _with_own(value, own.get(name)) for name, value in body.items() if value is not None}
     add_extra(body, parameters, NAME)
-    version = OLD_VERSION if sampling or _is_old_style(messages) else VERSION
+    needed = OLD_VERSION if sampling or _is_old_style(messages) else VERSION
+    version = parameters.headers.get("anthropic-version", needed)
     present = {name: value for name, value in body.items() if value is not None}
     return post("/v1/messages", present, ("anthropic-version", version))
 
