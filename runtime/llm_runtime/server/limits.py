@@ -70,7 +70,7 @@ UNSENT_BYTES = 16 * 1024
 """Unsent bytes the kernel may hold for one socket (TCP_NOTSENT_LOWAT): what comes later is chosen later."""
 
 SSE_PING_SECONDS = 15.0
-"""An idle event stream says ``: ping`` this often."""
+"""An idle event stream sends its wire's keep-alive this often: see `stream_format`."""
 
 WS_PING_SECONDS = 20.0
 """A WebSocket whose peer has sent nothing for this long is pinged, and aborted when it sends nothing for as long again.
