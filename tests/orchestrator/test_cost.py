@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 import pytest
 
@@ -28,6 +28,16 @@ MILLION = Usage(input_tokens=1_000_000)
     ],
 )
 def test_a_rerouted_request_costs_what_its_answer_costs(asked: str, reported: str, cost: float | None) -> None:
-    services = cast("Services", SimpleNamespace(cost_of=lambda provider, model, usage: cost_of(provider, model, usage)))
-    found: Any = Services.cost(services, Candidate("gemini", asked), reported, MILLION)
-    assert found == (None if cost is None else pytest.approx(cost))
+    assert _cost(Candidate("gemini", asked), reported) == (None if cost is None else pytest.approx(cost))
+
+
+def test_a_price_of_ones_own_holds_whatever_answered() -> None:
+    asked = Candidate("gemini", "gemini-2.5-flash")
+    assert _cost(asked, "gemini-3.8-flash", own=True) == _cost(asked, "gemini-2.5-flash")
+
+
+def _cost(candidate: Candidate, reported: str, *, own: bool = False) -> float | None:
+    services = SimpleNamespace(
+        cost_of=lambda provider, model, usage: cost_of(provider, model, usage), has_own_price=lambda _: own
+    )
+    return Services.cost(cast("Services", services), candidate, reported, MILLION)
