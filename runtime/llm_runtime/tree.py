@@ -93,7 +93,8 @@ class Tree:
         core = self._core = Supervisor(
             [*(each.as_child() for each in branches), orchestrator], name="core", backoff=BACKOFF
         )
-        self.router = Router(self.catalog, config.routes, allowed=_allowed(config))
+        strict = frozenset(name for name, key in config.keys.items() if key.strict)
+        self.router = Router(self.catalog, config.routes, allowed=_allowed(config), strict=strict)
         self.services = Services(
             catalog=self.catalog,
             lister=lister_ref,

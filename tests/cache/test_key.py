@@ -130,7 +130,7 @@ DECIDED = {
     Parameters: "temperature top_p top_k max_output_tokens stop frequency_penalty presence_penalty seed"
     " reasoning_effort reasoning_budget reasoning_summary parallel_tool_calls user lenient wire headers extra",
     Message: "role content name extra",
-    Text: "text signature extra citations",
+    Text: "text signature extra citations logprobs",
     Citation: "url title start end quote",
     Image: "url data media_type detail signature extra",
     Reasoning: "text signature encrypted id dialect extra",

@@ -49,7 +49,9 @@ class Routed(NamedTuple):
 
 @final
 class Router:
-    """The configured routes, over a catalog of models. ``allowed`` has the callers who may not use everything."""
+    """The configured routes, over a catalog of models. ``allowed`` has the callers who may not use everything,
+    ``strict`` those whose requests are refused where a parameter would be left out or changed.
+    """
 
     def __init__(
         self,
@@ -58,11 +60,13 @@ class Router:
         default: Policy = _NOTHING_SAID,
         *,
         allowed: Mapping[str, Allowed] | None = None,
+        strict: frozenset[str] = frozenset(),
     ) -> None:
         self._catalog = catalog
         self._routes = routes
         self._default = default
         self._allowed = allowed or {}
+        self._strict = strict
 
     def infos(self, caller: str) -> list[ModelInfo]:
         """The models that ``caller`` may use."""
@@ -95,6 +99,8 @@ class Router:
         policy = self._default if route is None else route.over(self._default)
         if request.policy is not None:
             policy = request.policy.over(policy)
+        if request.caller in self._strict:
+            policy = Policy(strict=True).over(policy)
         if request.deadline_s is not None:
             policy = Policy(deadline_s=request.deadline_s).over(policy)
         names = policy.candidates or (policy.members if isinstance(policy.members, tuple) else ())

@@ -59,6 +59,8 @@ class Key(Section, frozen=True, kw_only=True):
     """What it may use: ``provider/model``, ``provider/*``, a model's bare name, a route's name. ``None``: all."""
     expires: Annotated[datetime, Meta(tz=True)] | None = None
     """From when on, by the wall clock, the key is like one that was never known."""
+    strict: bool = False
+    """Refuse this caller's requests where a parameter would be left out or changed, instead of telling so."""
 
 
 class ProviderCache(Section, frozen=True, kw_only=True):
