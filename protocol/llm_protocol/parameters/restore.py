@@ -143,7 +143,9 @@ class StopCutter:
     def _add(self, index: int, text: str, out: list[Event]) -> bool:
         told, held = self._texts.get(index, (TextBuffer(), ""))
         text = held + text
-        found = min((at for stop in self._stops if (at := text.find(stop)) >= 0), default=-1)
+        # The one that is complete first ends the answer, as it does where the vendor looks for them token by token.
+        ends = [(at + len(stop), at) for stop in self._stops if (at := text.find(stop)) >= 0]
+        found = min(ends)[1] if ends else -1
         keep = found if found >= 0 else len(text) - self._maybe(text)
         if keep:
             told.append(text[:keep])
