@@ -42,11 +42,11 @@ from llm_runtime.requesting import RequestMethods
 from llm_runtime.runtime import ConfigSource
 from llm_runtime.runtime import Runtime as TrioRuntime
 from llm_runtime.stream import Partials, TextPieces, wanted
+from llm_runtime.tools import FunctionTool, ToolTooSlow
+from llm_runtime.typed import ResponseType
 
 if TYPE_CHECKING:
     from llm_runtime.statistics import Statistics
-    from llm_runtime.tools import FunctionTool
-    from llm_runtime.typed import ResponseType
 
 __all__ = ["AsyncioRuntime", "AsyncioStream", "open_runtime"]
 
@@ -289,8 +289,6 @@ class AsyncioRuntime(RequestMethods[AsyncioStream]):
         return stream.response
 
     async def _run_tool(self, function: FunctionTool[..., Any], arguments: dict[str, Any], seconds: float) -> object:
-        from llm_runtime.tools import ToolTooSlow
-
         running = function(**arguments) if function.is_async else asyncio.to_thread(function, **arguments)
         bound = asyncio.timeout(seconds)
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, Unpack, cast, overload
+from typing import Any, Generic, Protocol, TypeVar, Unpack, cast, overload
 
 from llm_actors.run import Judge
 from llm_protocol.policy import Policy
@@ -20,10 +20,8 @@ from llm_protocol.requests import (
 from llm_protocol.response import LLMResponse
 from llm_runtime.ensemble import answers, collaboration
 from llm_runtime.options import ChatOptions, Messages, Options, ToolOptions, as_messages, split
-
-if TYPE_CHECKING:
-    from llm_runtime.tools import AnyTool, Approve, FunctionTool, ToolRun
-    from llm_runtime.typed import ParsedResponse, ResponseType
+from llm_runtime.tools import AnyTool, Approve, FunctionTool, ToolLoop, ToolRun, run_call
+from llm_runtime.typed import ParsedResponse, ResponseType, ResponseTypeError
 
 T = TypeVar("T")
 
@@ -131,8 +129,6 @@ class RequestMethods(ABC, Generic[Stream]):
         """
         if response_type is None:
             return await self.send(chat_request(messages, options))
-        from llm_runtime.typed import ResponseType, ResponseTypeError
-
         wanted = ResponseType(response_type)
         request = chat_request(messages, {**options, "response_format": wanted.format})
         try:
@@ -214,8 +210,6 @@ class RequestMethods(ABC, Generic[Stream]):
         """
         if response_type is None:
             return self.stream_request(chat_request(messages, options))
-        from llm_runtime.typed import ResponseType
-
         wanted = ResponseType(response_type)
         stream = self.stream_request(chat_request(messages, {**options, "response_format": wanted.format}))
         stream.response_type = wanted
@@ -243,8 +237,6 @@ class RequestMethods(ABC, Generic[Stream]):
         ``on_event`` responses are streamed: it is called with their events, with `ToolStarted` and `ToolEnded`. Raises
         `LLMClientError`. ``deadline_s`` is that of each request; for the whole, put a timeout around it.
         """
-        from llm_runtime.tools import ToolLoop, run_call
-
         loop = ToolLoop(as_messages(messages), tools, max_rounds)
         tell = on_event or (lambda _: None)
 

@@ -39,12 +39,12 @@ from llm_runtime.options import checked
 from llm_runtime.providers import provider_spec, supervised
 from llm_runtime.requesting import RequestMethods
 from llm_runtime.stream import ResponseStream, outcome
+from llm_runtime.tools import FunctionTool, ToolTooSlow
 from llm_runtime.tree import Tree
 
 if TYPE_CHECKING:
     from llm_runtime.metrics import MetricsSnapshot
     from llm_runtime.statistics import Statistics
-    from llm_runtime.tools import FunctionTool
 
 UNPRICED_SAID = 1_000
 """Models without a known price that are named in the log, once each."""
@@ -170,8 +170,6 @@ class Runtime(RequestMethods[ResponseStream]):
         return stream.response
 
     async def _run_tool(self, function: FunctionTool[..., Any], arguments: dict[str, Any], seconds: float) -> object:
-        from llm_runtime.tools import ToolTooSlow
-
         with trio.move_on_after(seconds):
             if function.is_async:
                 return await function(**arguments)

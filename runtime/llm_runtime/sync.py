@@ -44,11 +44,11 @@ from llm_runtime.requesting import (
 from llm_runtime.runtime import ConfigSource
 from llm_runtime.runtime import Runtime as TrioRuntime
 from llm_runtime.stream import wanted
+from llm_runtime.tools import AnyTool, Approve, FunctionTool, ToolLoop, ToolRun, run_call
+from llm_runtime.typed import ParsedResponse, ResponseType, ResponseTypeError
 
 if TYPE_CHECKING:
     from llm_runtime.statistics import Statistics
-    from llm_runtime.tools import AnyTool, Approve, FunctionTool, ToolRun
-    from llm_runtime.typed import ParsedResponse, ResponseType
 
 __all__ = ["SyncRuntime", "SyncStream", "open_runtime"]
 
@@ -243,8 +243,6 @@ class SyncRuntime:
         """The next turn of a conversation, as a whole; see `llm_runtime.Runtime.chat`."""
         if response_type is None:
             return self.send(chat_request(messages, options))
-        from llm_runtime.typed import ResponseType, ResponseTypeError
-
         typed = ResponseType(response_type)
         request = chat_request(messages, {**options, "response_format": typed.format})
         try:
@@ -315,8 +313,6 @@ class SyncRuntime:
         """The next turn of a conversation, as it is made; see `llm_runtime.Runtime.stream`."""
         if response_type is None:
             return self.stream_request(chat_request(messages, options))
-        from llm_runtime.typed import ResponseType
-
         typed = ResponseType(response_type)
         stream = self.stream_request(chat_request(messages, {**options, "response_format": typed.format}))
         stream.response_type = typed
@@ -340,8 +336,6 @@ class SyncRuntime:
         Here the tools run one after the other, in this thread, and cannot be stopped: ``parallel`` and
         ``tool_deadline_s`` do nothing. Async tools are refused.
         """
-        from llm_runtime.tools import ToolLoop, run_call
-
         loop, tell = ToolLoop(as_messages(messages), tools, max_rounds), on_event or (lambda _: None)
 
         async def run(function: FunctionTool[..., Any], arguments: dict[str, Any]) -> object:

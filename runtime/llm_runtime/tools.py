@@ -204,8 +204,10 @@ def too_slow(call: ToolCall, seconds: float) -> ToolResult:
 
 
 def _encoded(value: object) -> object:
-    if hasattr(value, "model_dump"):  # pydantic's
-        return value.model_dump(mode="json")
+    dump = getattr(value, "model_dump", None)  # pydantic's
+    if dump is not None:
+        encoded: object = dump(mode="json")
+        return encoded
     raise TypeError(f"{type(value).__name__} is not JSON")
 
 

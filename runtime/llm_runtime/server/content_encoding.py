@@ -7,6 +7,11 @@ import zlib
 from collections.abc import Callable
 from typing import Protocol
 
+if sys.version_info >= (3, 14):  # here, because a request may find no free descriptor for an import
+    from compression import zstd
+else:
+    from backports import zstd
+
 from llm_actors.threads import run_large
 from llm_runtime.server.http_error import HttpError, body_too_large
 from llm_runtime.server.request_context import RequestContext
@@ -98,10 +103,6 @@ def _deflate(body: bytes) -> _Decompressor:
 
 
 def _zstd(_: bytes) -> _Decompressor:
-    if sys.version_info >= (3, 14):
-        from compression import zstd
-    else:
-        from backports import zstd
     return zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: ZSTD_WINDOW_LOG})
 
 

@@ -12,7 +12,7 @@ unpacked when it returns.
 from __future__ import annotations
 
 import base64
-from typing import Any, final
+from typing import Any, Self, final
 
 import msgspec
 
@@ -181,7 +181,7 @@ class GeminiBody(Body):
         named = ((name if name == POLICY else camel(name), value) for name, value in fields.items())
         super().__init__(dict(named), where)
 
-    def objects(self, name: str) -> list[GeminiBody]:
+    def objects(self, name: str) -> list[Self]:
         """A list of objects; empty if absent. One object counts as a list of it, as Google has it."""
         one = self.object(name) if isinstance(self.raw.get(name), dict) else None
         return super().objects(name) if one is None else [one]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, final
 
+from llm_protocol.codec import old_functions
 from llm_protocol.codec.body import Body
 from llm_protocol.codec.fields import bad_request, unsupported
 from llm_protocol.content import HostedTool, JsonObject, ResponseFormat, Tool, ToolChoice
@@ -34,9 +35,6 @@ from llm_protocol.wires.openai_chat.errors import encode_error
 from llm_protocol.wires.openai_chat.images import encode_images, image_request
 from llm_protocol.wires.openai_chat.models import encode_models
 from llm_protocol.wires.openai_chat.server_stream import OpenAIChatEncoder, encode_whole
-
-_FUNCTIONS = "functions"
-"""`Inbound.form` of a request in the old form of tool calls: `codec.old_functions.FUNCTIONS`, which is loaded then."""
 
 _OLD_NAMES = (b'"function_call"', b'"functions"')
 """What a request in the old form of tool calls, or one that tells of such, has somewhere: see `codec.old_functions`."""
@@ -63,10 +61,8 @@ class OpenAIChatServer:
         fields = Body.parse(body)
         form = ""
         if reader is chat_request and any(name in body for name in _OLD_NAMES):
-            from llm_protocol.codec import old_functions as functions  # few clients are so old
-
-            form = functions.form_of(fields.raw)
-            fields = Body(functions.modernised(fields.raw))
+            form = old_functions.form_of(fields.raw)
+            fields = Body(old_functions.modernised(fields.raw))
         stream, usage = streaming(fields)
         request = reader(fields, self.name)
         if stream and isinstance(request, EmbeddingRequest | ImageRequest):
@@ -78,11 +74,7 @@ class OpenAIChatServer:
     def response_encoder(self, inbound: Inbound, response_id: str) -> ResponseEncoder:
         """An encoder for one streamed response."""
         encoder = OpenAIChatEncoder(inbound, response_id, self.quirks)
-        if inbound.form != _FUNCTIONS:
-            return encoder
-        from llm_protocol.codec.old_functions import OldFormEncoder
-
-        return OldFormEncoder(encoder)
+        return old_functions.OldFormEncoder(encoder) if inbound.form == old_functions.FUNCTIONS else encoder
 
     def encode_response(self, inbound: Inbound, response: LLMResponse) -> bytes:
         """The body of a whole response."""
@@ -93,10 +85,8 @@ class OpenAIChatServer:
                 body = encode_images(response)
             case _:
                 body = encode_whole(inbound, response, self.quirks)
-                if inbound.form == _FUNCTIONS:
-                    from llm_protocol.codec.old_functions import old_body
-
-                    body = old_body(body)
+                if inbound.form == old_functions.FUNCTIONS:
+                    body = old_functions.old_body(body)
         return runtime_fields(body, response, wanted=is_wanted(inbound))
 
     def encode_error(self, failure: Failure) -> WireResponse:
