@@ -12,7 +12,7 @@ unpacked when it returns.
 from __future__ import annotations
 
 import base64
-from typing import Any, Self, final
+from typing import Any, Self
 
 import msgspec
 
@@ -173,7 +173,6 @@ def camel(name: str) -> str:
     return first + "".join(word[:1].upper() + word[1:] for word in rest)
 
 
-@final
 class GeminiBody(Body):
     """A JSON object from a client, whose names are taken in either case."""
 
