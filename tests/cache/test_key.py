@@ -77,7 +77,7 @@ COMMON: dict[str, Any] = {
     "forwarded": {"traceparent": "00"},
 }
 PARTS = (
-    Text("hi", "sig", EXTRA, (Citation(url="u", title="t", start=1, end=2, quote="q"),)),
+    Text("hi", "sig", EXTRA, (Citation(url="u", title="t", start=1, end=2, quote="q"),), ({"token": "hi"},)),
     Image(url="https://x.test/1.png", detail="low"),
     Image(data=b"\x89PNG", media_type="image/png", signature="s", extra=EXTRA),
     Reasoning(
