@@ -180,7 +180,8 @@ class GeminiBody(Body):
         named = ((name if name == POLICY else camel(name), value) for name, value in fields.items())
         super().__init__(dict(named), where)
 
-    def objects(self, name: str) -> list[Self]:
+    # Pyright takes the Self of the base for Body itself.
+    def objects(self, name: str) -> list[Self]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """A list of objects; empty if absent. One object counts as a list of it, as Google has it."""
         one = self.object(name) if isinstance(self.raw.get(name), dict) else None
         return super().objects(name) if one is None else [one]
