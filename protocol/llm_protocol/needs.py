@@ -53,13 +53,16 @@ def _parts(request: ChatRequest) -> Iterator[Part]:
 
 
 def refuse_unseen(rule: ModelRule, request: AnyRequest) -> None:
-    """Raise `UnsupportedError` at the first image in ``request`` if the model is known to take none."""
+    """Raise `UnsupportedError` at the first image in ``request`` if the model is known to take none.
+
+    An image in a tool's result is left to the vendor: nobody asked about it, and a refusal of ours would end a
+    conversation that the vendor may go on with.
+    """
     if rule.vision is not False or not isinstance(request, ChatRequest):
         return
     for at, message in enumerate(request.messages):
         for part_at, part in enumerate(message.content):
-            inner = part.content if isinstance(part, ToolResult) else (part,)
-            if any(isinstance(each, Image) for each in inner):
+            if isinstance(part, Image):
                 where = f"messages[{at}].content[{part_at}]"
                 raise unsupported(where, f"{where}: {request.model} takes no pictures")
 
