@@ -126,6 +126,8 @@ class Vendor(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """How the key is sent where that is not the wire's way: a header's name, or ``"name: Scheme"``."""
     account_headers: Mapping[str, AccountHeader] = msgspec.field(default_factory=dict)
     """The headers that name an account's parts: ``organization`` and ``project``, where it has them."""
+    compatible_api_version: str | None = None
+    """The version that servers of other people know which speak its wire; ``None``: the wire has no version header."""
     max_concurrency: int = DEFAULT_CONCURRENCY
     """Requests one provider of it works on at once."""
     default_models: Mapping[RequestType, tuple[str, ...]] = msgspec.field(default_factory=dict)
@@ -166,9 +168,14 @@ class Vendor(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         """The variable to name when a key is missing; ``None``: it needs no key."""
         return self.key_variables[0] if self.key_variables else None
 
-    def client(self, rules: ModelRules | None = None) -> ClientDialect:
-        """What it is spoken to with. ``rules``: what the models of one provider take, where more is known."""
-        return self.wire.client(self._profile(), rules or rules_of(self.facts_key))
+    def client(self, rules: ModelRules | None = None, api_version: str | None = None) -> ClientDialect:
+        """What it is spoken to with. ``rules``: what the models of one provider take, where more is known;
+        ``api_version``: what to say in the wire's version header, where it has one.
+        """
+        profile = self._profile()
+        if api_version is not None:
+            profile = msgspec.structs.replace(profile, api_version=api_version)
+        return self.wire.client(profile, rules or rules_of(self.facts_key))
 
     def server(self, wire: WireFormat | None = None) -> ServerDialect:
         """How it answers, on its usual wire or on another one that it also speaks."""

@@ -14,6 +14,8 @@ FINGERPRINT = "fp_llm_runtime"
 class VendorProfile(msgspec.Struct, frozen=True, kw_only=True):
     """One vendor's ways."""
 
+    api_version: str | None = None
+    """What the wire's version header says, where it has one and the request does not decide."""
     name: str = "openai_chat"
     """The dialect's name: the key of its fields in ``Parameters.extra``."""
     vendor: str

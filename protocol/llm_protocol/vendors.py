@@ -89,6 +89,7 @@ _ROWS = (
         base_url="https://api.anthropic.com",
         key_variables=("ANTHROPIC_API_KEY",),
         url_variables=("ANTHROPIC_BASE_URL",),
+        compatible_api_version="2023-06-01",
         default_models={
             _CHAT: (
                 r"claude-sonnet-\d+(-\d{1,2})?",

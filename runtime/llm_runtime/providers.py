@@ -7,7 +7,7 @@ else notices.
 from __future__ import annotations
 
 from typing import NamedTuple, Never
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 from llm_actors.kernel import ChildSpec, Intensity, MailboxSpec, Overflow, Strategy, Supervisor
 from llm_actors.provider import AuthHeader, Endpoint, ProviderActor, ProviderMessage, ProviderRef, ProviderSpec
@@ -49,7 +49,7 @@ def provider_spec(name: str, provider: Provider, vendors: VendorTable = VENDORS)
     return ProviderSpec(
         name=name,
         vendor=vendor,
-        dialect=vendor.client(rules),
+        dialect=vendor.client(rules, _api_version(provider, vendor)),
         endpoint=Endpoint(provider.base_url or vendor.base_url or NOWHERE),
         key=provider.api_key if provider.api_key is not None and provider.api_key.source is None else None,
         renewer=renewer(name, provider.api_key, provider.api_key_age_s),
@@ -62,6 +62,14 @@ def provider_spec(name: str, provider: Provider, vendors: VendorTable = VENDORS)
         max_answer=provider.max_answer_mb,
         max_concurrency=provider.limits.max_concurrency or vendor.max_concurrency,
     )
+
+
+def _api_version(provider: Provider, vendor: Vendor) -> str | None:
+    """The configured one; elsewhere than at the vendor's own address the one that others know; else the newest."""
+    if provider.api_version is not None or provider.base_url is None or vendor.base_url is None:
+        return provider.api_version
+    is_own = urlsplit(provider.base_url).hostname == urlsplit(vendor.base_url).hostname
+    return None if is_own else vendor.compatible_api_version
 
 
 def _headers(provider: Provider, vendor: Vendor) -> dict[str, str]:

@@ -88,3 +88,20 @@ def test_a_recipe_reaches_its_provider(recipe: str, tmp_path: Path) -> None:
     assert f"{request.origin}{request.target}" == address
     expected = {"content-type": "application/json", "user-agent": f"llm-runtime/{VERSION}", **headers}
     assert {key: value for key, value in request.headers.items() if key != "accept"} == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "version"),
+    [
+        ("", "2026-10-21"),
+        ('base_url = "https://claude.example"', "2023-06-01"),
+        ('api_version = "2024-01-01"', "2024-01-01"),
+    ],
+    ids=["Anthropic", "a server of others", "configured"],
+)
+def test_the_version_of_anthropics_wire_goes_by_the_address(line: str, version: str) -> None:
+    source = f'[providers.a]\nkind = "anthropic"\napi_key = "env:K"\n{line}'
+    spec = provider_spec("a", parse(source.encode(), {"K": KEY}).providers["a"])
+    wire = spec.dialect.encode_request(ChatRequest(model="m", messages=(Message.of("user", "Hi."),)), stream=False)
+    assert spec.http_request(wire).headers["anthropic-version"] == version
+    assert spec.http_request(spec.dialect.models_request(None)).headers["anthropic-version"] == version

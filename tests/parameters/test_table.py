@@ -66,8 +66,12 @@ def said(wire: str, path: str, value: Any) -> ChatRequest:
     return request
 
 
+def name_of(value: object) -> str:
+    return str(getattr(value, "name", value))
+
+
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize(("row", "wire"), [(row, wire) for row in OWN for wire in row.wires], ids=str)
+@pytest.mark.parametrize(("row", "wire"), [(row, wire) for row in OWN for wire in row.wires], ids=name_of)
 def test_a_field_of_a_wire_meets_what_its_cell_says(row: Parameter, wire: str, target: str) -> None:
     client, cell, path = CLIENTS[target], row.cell(target), row.wires[wire]
     request = said(wire, path, row.example).to(MODELS.get(target, "m"))

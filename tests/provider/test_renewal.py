@@ -202,6 +202,7 @@ async def test_a_command_that_hangs_is_killed(mock_clock: MockClock) -> None:
         ('api_key = "env:K"\nheaders = { a = "ü" }', "printable ASCII"),
         ('api_key = "env:K"\nauth_header = "a b"', 'write it as "api-key"'),
         ('api_key = "env:K"\norganization = "o"', 'kind "groq" has no organization'),
+        ('api_key = "env:K"\napi_version = "1"', 'kind "groq" has no api_version'),
         ('api_key = "env:K"\nbase_url = "https://x.test/v1/chat/completions"', 'write "https://x.test/v1"'),
         ('api_key = "env:K"\napi_key_age_s = 0', "api_key_age_s"),
     ],

@@ -37,6 +37,10 @@ def allowed_skips() -> tuple[str, ...]:
     return (*ALLOWED_SKIPS, *(rf".*\b{re.escape(name)}\b" for name in missing))
 
 
+UNSTABLE = re.compile(r"frozenset\(\{| at 0x[0-9a-f]")
+"""What no id of a test may have: the order of a set, an address."""
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("llm-runtime")
     group.addoption("--shuffle", type=int, metavar="SEED", help="run the tests in a random order")
@@ -53,6 +57,8 @@ def _shard(text: str) -> tuple[int, int]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if unstable := next((item.nodeid for item in items if UNSTABLE.search(item.nodeid)), None):
+        raise pytest.UsageError(f"the id of this test differs between processes: {unstable[:200]}")
     if (shard := config.getoption("--shard")) is not None:
         number, count = shard
         kept = [item for item in items if crc32(item.nodeid.encode()) % count == number - 1]

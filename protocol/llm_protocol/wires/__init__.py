@@ -49,10 +49,10 @@ def _responses_server(_: VendorProfile) -> ServerDialect:
     return OpenAIResponsesServer()
 
 
-def _anthropic_client(_: VendorProfile, rules: ModelRules) -> ClientDialect:
+def _anthropic_client(profile: VendorProfile, rules: ModelRules) -> ClientDialect:
     from llm_protocol.wires.anthropic import Anthropic
 
-    return Anthropic(rules)
+    return Anthropic(rules, profile.api_version)
 
 
 def _anthropic_server(_: VendorProfile) -> ServerDialect:

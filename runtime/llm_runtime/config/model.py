@@ -95,6 +95,8 @@ class Provider(Section, frozen=True, kw_only=True):
     """What is sent with every request besides."""
     query: dict[Line, Line] = field(default_factory=dict)
     """Parameters of every address."""
+    api_version: Line | None = None
+    """What Anthropic's wire says as its version; omitted: the newest to Anthropic, 2023-06-01 to servers of others."""
     organization: Line | None = None
     """The organization that is billed, where the vendor has such: OpenAI."""
     project: Line | None = None

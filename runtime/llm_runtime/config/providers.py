@@ -89,6 +89,9 @@ def _check_headers(provider: Provider, vendor: Vendor) -> None:
     if provider.auth_header is not None and not AUTH_HEADER.fullmatch(provider.auth_header):
         forms = '"api-key", or with a scheme "authorization: Bearer"'
         raise ConfigError(f"not a header's name: write it as {forms}", "auth_header")
+    if provider.api_version is not None and vendor.compatible_api_version is None:
+        words = f'kind "{vendor.kind}" has no api_version; if it is a part of the address, say it in query'
+        raise ConfigError(words, "api_version")
     for field in ("organization", "project"):
         if getattr(provider, field) is not None and field not in vendor.account_headers:
             raise ConfigError(

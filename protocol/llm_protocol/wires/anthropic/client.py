@@ -32,8 +32,10 @@ class Anthropic:
     version = 2
     request_types = frozenset({RequestType.CHAT})
 
-    def __init__(self, rules: ModelRules | None = None) -> None:
+    def __init__(self, rules: ModelRules | None = None, api_version: str | None = None) -> None:
+        """``api_version``: the ``anthropic-version`` to say, whatever a request needs. A client's own comes before."""
         self.rules = rules or rules_of(LLMProvider.ANTHROPIC)
+        self._api_version = api_version
 
     def auth_headers(self, key: str) -> tuple[tuple[str, str], ...]:
         """The header fields that carry the key."""
@@ -47,7 +49,7 @@ class Anthropic:
         """The HTTP request for a chat."""
         if not isinstance(request, ChatRequest):
             raise unsupported("request_type", f"Anthropic has no {request.request_type} endpoint")
-        return encode_chat(request, self.rules.of(request.model), stream=stream)
+        return encode_chat(request, self.rules.of(request.model), stream=stream, api_version=self._api_version)
 
     def stream_decoder(self, request: AnyRequest) -> BodyDecoder:  # noqa: ARG002
         """A decoder for a streamed response."""
@@ -82,7 +84,7 @@ class Anthropic:
 
     def models_request(self, page: str | None) -> WireRequest:
         """The request for a page of the model list."""
-        return models.models_request(page)
+        return models.models_request(page, self._api_version)
 
     def decode_models(self, body: bytes) -> ModelPage:
         """A page of the model list. Raises `ProtocolError`."""
@@ -102,7 +104,7 @@ _COUNTED = ("model", "messages", "system", "tools", "tool_choice", "thinking")
 MIN_THINKING_BUDGET = 1_024
 
 
-def encode_chat(request: ChatRequest, rule: ModelRule, *, stream: bool) -> WireRequest:
+def encode_chat(request: ChatRequest, rule: ModelRule, *, stream: bool, api_version: str | None = None) -> WireRequest:
     """The HTTP request."""
     parameters = request.parameters
     asked = _Asked(parameters, rule)
@@ -129,7 +131,7 @@ def encode_chat(request: ChatRequest, rule: ModelRule, *, stream: bool) -> WireR
     body = {name: _with_own(value, own.get(name)) for name, value in body.items() if value is not None}
     add_extra(body, parameters, NAME)
     needed = OLD_VERSION if sampling or _is_old_style(messages) else VERSION
-    version = parameters.headers.get("anthropic-version", needed)
+    version = parameters.headers.get("anthropic-version", api_version or needed)
     present = {name: value for name, value in body.items() if value is not None}
     return post("/v1/messages", present, ("anthropic-version", version))
 

@@ -19,10 +19,10 @@ PAGE_SIZE = 1_000
 """Models asked for at once: the vendor's greatest."""
 
 
-def models_request(page: str | None) -> WireRequest:
+def models_request(page: str | None, api_version: str | None = None) -> WireRequest:
     """The request for a page of the list; the first with ``None``."""
     after = f"&after_id={quote(page, safe='')}" if page is not None else ""
-    return WireRequest("GET", f"/v1/models?limit={PAGE_SIZE}{after}", (("anthropic-version", VERSION),))
+    return WireRequest("GET", f"/v1/models?limit={PAGE_SIZE}{after}", (("anthropic-version", api_version or VERSION),))
 
 
 def decode_models(body: bytes) -> ModelPage:
