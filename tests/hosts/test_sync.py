@@ -42,11 +42,13 @@ def read(rt: sync.SyncRuntime) -> None:
 @pytest.mark.parametrize("streamed", [False, True])
 def test_an_interrupt_ends_the_call(upstream: Upstream, streamed: bool) -> None:
     with sync.open_runtime(upstream.config) as rt:
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell ignores it
         timer = threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGINT))
         timer.start()
         with pytest.raises(KeyboardInterrupt):
             read(rt) if streamed else rt.chat("Hi.", model="fake/silent")
         timer.join()
+        signal.signal(signal.SIGINT, before)
         assert upstream.is_left()
         assert rt.chat("Hi.", model="fake/m").content == "You said: Hi."
 
