@@ -167,7 +167,8 @@ def test_each_command_adds_what_it_needs(tmp_path: Path) -> None:
     checkout.run(program="test")
     asked = checkout.asked()
     assert asked[:2] == [f"{PIP} httpx2", f"{PIP} ruff>=0.1"]
-    assert [line.split()[2] for line in asked[2:]] == ["ruff", "ruff", "mypy", "pyright", "pytest", "pytest"]
+    assert [line.split()[2] for line in asked[2:-1]] == ["ruff", "ruff", "mypy", "pyright", "pytest", "pytest"]
+    assert asked[-1].endswith("bin/make-prices --check")
 
 
 @pytest.mark.parametrize("own", ["-n0", "-n 4", "--numprocesses=2", "-m alone", "--pdb", "--co"])
