@@ -165,7 +165,18 @@ async def test_a_command_a_file_and_functions(tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_text(TOKENS[0])
     assert await got(Secret(source=f"file:{file}")) == Secret(TOKENS[0])
-    assert FILE_SECONDS < 10
+
+
+async def test_a_file_is_read_again(tmp_path: Path, mock_clock: MockClock) -> None:
+    file = tmp_path / "key"
+    file.write_text(TOKENS[0])
+    keys = renewer("a", Secret(source=f"file:{file}"), AGE)
+    assert keys is not None
+    await keys.refresh()
+    file.write_text(TOKENS[1])
+    mock_clock.jump(FILE_SECONDS)
+    await keys.refresh()
+    assert (keys.current, FILE_SECONDS) == (Secret(TOKENS[1]), 5.0)
 
 
 @pytest.mark.parametrize(

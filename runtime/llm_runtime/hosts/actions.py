@@ -11,7 +11,7 @@ Action: TypeAlias = Callable[[], object]
 
 @final
 class Actions:
-    """``wake`` has the other thread call its argument soon; what it raises comes out of `post`."""
+    """``wake`` has the other thread call its argument soon, and does not wait; what it raises comes out of `post`."""
 
     __slots__ = ("_lock", "_posted", "_wake")
 
@@ -22,15 +22,14 @@ class Actions:
 
     def post(self, action: Action) -> None:
         """Have ``action`` run in the other thread, after those posted before. It must not raise."""
-        with self._lock:
+        with self._lock:  # also while waking: another thread's action must not rely on a wake-up that fails
             self._posted.append(action)
-            is_first = len(self._posted) == 1
-        if is_first:
-            try:
-                self._wake(self._run)
-            except BaseException:
-                self._posted.clear()  # nobody will run them, and who comes next is told so too
-                raise
+            if len(self._posted) == 1:
+                try:
+                    self._wake(self._run)
+                except BaseException:
+                    self._posted.clear()
+                    raise
 
     def _run(self) -> None:
         with self._lock:

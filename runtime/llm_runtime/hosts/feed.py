@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final, TypeAlias, final
 
 import trio
 
-from llm_protocol.errors import error_for
+from llm_protocol.errors import ShuttingDownError, error_for
 from llm_protocol.events import Event, Failed, Finished
 from llm_protocol.fold import Fold
 from llm_protocol.requests import AnyRequest
@@ -85,7 +86,8 @@ class Received:
         """The next event, if it is here. Raises the `LLMClientError` of a broken answer."""
         if not self._waiting and self._batches:
             self._waiting.extend(self._batches.popleft())
-            self._take()
+            with suppress(ShuttingDownError):  # nothing more comes, but what has come is here
+                self._take()
         if not self._waiting:
             return None
         event = self._waiting.popleft()

@@ -47,7 +47,8 @@ class PortalCall(Generic[T]):
 
     def cancel(self) -> None:
         """From any thread: cancel the call. ``done`` is told when that has happened."""
-        self._portal.post(self._scope.cancel)
+        with suppress(ShuttingDownError):  # the thread is gone, and has told ``done``
+            self._portal.post(self._scope.cancel)
 
     async def run(self, runtime: Runtime) -> None:
         """In the Trio thread: make the call, and tell how it ended, whatever happens."""
