@@ -238,15 +238,3 @@ def test_a_program_that_closes_nothing_ends() -> None:
     done = subprocess.run([sys.executable, "-c", UNCLOSED], capture_output=True, timeout=30, check=True, text=True)
     assert done.stdout == "ends\n"
     assert done.stderr == ""
-
-
-def test_what_has_come_can_be_read_after_the_runtime_has_ended(upstream: Upstream) -> None:
-    async def main() -> None:
-        async with aio.open_runtime(upstream.config) as rt:
-            stream = rt.stream("Hi.", model="fake/m")
-            await stream.__aenter__()
-            await asyncio.sleep(0.3)
-        assert [piece async for piece in stream.text()]
-        await stream.__aexit__(None, None, None)
-
-    asyncio.run(main())
