@@ -276,6 +276,12 @@ BOUNDS = (
         ("test_who_asks_and_withdraws_without_reading_is_closed",),
     ),
     Bound(
+        "ISSUED_IDS",
+        "Ids of the vendors' (files, containers) remembered for each key; the least recently used are forgotten, and "
+        "refused from then on.",
+        ("test_the_least_recently_used_ids_are_forgotten",),
+    ),
+    Bound(
         "RECENT_RESPONSES",
         "Responses a WebSocket remembers for `previous_response_id`.",
         ("test_a_connection_remembers_the_recently_used",),

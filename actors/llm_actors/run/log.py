@@ -75,12 +75,13 @@ def _text_bytes(text: str) -> int:
 class RunLog:
     """Append-only, byte-bounded, ends with exactly one ``Finished`` or ``Failed``.
 
-    ``on_late`` is called once for each event that comes after the end.
+    ``on_end`` is called with the end, before the followers are woken, and ``on_late`` once for each event that comes
+    after it.
     """
 
     __slots__ = (
         "_grown", "_joined", "_joined_count", "_newest", "_on_deserted", "_starts", "_unrepeated", "_watchers",
-        "end", "followers", "limit_bytes", "on_late", "size",
+        "end", "followers", "limit_bytes", "on_end", "on_late", "size",
     )  # fmt: skip
 
     def __init__(self, *, limit_bytes: int = LOG_LIMIT_BYTES, on_deserted: Callable[[], None] | None = None) -> None:
@@ -90,6 +91,7 @@ class RunLog:
         """Bytes so far, as `weigh` counts them."""
         self.followers = 0
         self.limit_bytes = limit_bytes
+        self.on_end: Callable[[Finished | Failed], None] | None = None
         self.on_late: Callable[[], None] | None = None
         self._joined: list[Event] = []
         self._starts: list[int] = []  # the position of each of _joined
@@ -125,6 +127,8 @@ class RunLog:
             return
         if isinstance(event, TERMINAL):
             self.end = event
+            if self.on_end is not None:
+                self.on_end(event)
         else:
             if isinstance(event, ANY_DELTAS) and event.lengths:
                 event = without_lengths(event)

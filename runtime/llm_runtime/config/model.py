@@ -61,6 +61,8 @@ class Key(Section, frozen=True, kw_only=True):
     """From when on, by the wall clock, the key is like one that was never known."""
     strict: bool = False
     """Refuse this caller's requests where a parameter would be left out or changed, instead of telling so."""
+    vendor_ids: tuple[Line, ...] = ()
+    """Patterns of vendors' ids (files, containers, vector stores) it may use besides those that it was given itself."""
 
 
 class ProviderCache(Section, frozen=True, kw_only=True):

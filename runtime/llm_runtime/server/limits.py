@@ -105,6 +105,9 @@ WRITE_BATCH_BYTES = 16 * 1024
 between.
 """
 
+ISSUED_IDS = 10_000
+"""Ids of the vendors' that are remembered for each caller; of more, the least recently used are forgotten."""
+
 RECENT_RESPONSES = 256
 """Responses a WebSocket connection remembers for ``previous_response_id``."""
 

@@ -18,6 +18,7 @@ from llm_runtime.config import Key, Server
 from llm_runtime.server.access import Access
 from llm_runtime.server.bodies import BodyBudget
 from llm_runtime.server.engine import RequestEngine
+from llm_runtime.server.issued_ids import IssuedIds
 from llm_runtime.server.limits import CLOSE_SECONDS, LINGERING_CONNECTIONS, PARTING_SECONDS
 from llm_runtime.server.receiver import Receiver
 from llm_runtime.server.response_store import ResponseStore
@@ -48,6 +49,7 @@ class ServerState:
         self.access = Access(config, keys)
         self.json_limits = LIMITS._replace(values=config.max_json_values)
         self.shelf = ResponseStore(config)
+        self.issued = IssuedIds(keys)
         self.bodies = BodyBudget(config.max_body_total_bytes)
         self.room: Room[Guest] = Room(config, has_keys=bool(keys), proxies=config.trusted_proxies)
         self.receiver = Receiver()
@@ -110,8 +112,9 @@ class ServerState:
         """
         if self.draining:
             raise ShuttingDownError("The runtime is shutting down.")
+        self.issued.check(request)
         try:
-            return await self.engine.submit(
+            run = await self.engine.submit(
                 request, stream=stream, background=background, since=since, response_id=response_id
             )
         except LLMClientError:
@@ -120,6 +123,8 @@ class ServerState:
             # The exception's text may hold anything, so only its place is logged.
             log.error("request %s was not taken: %s", request.request_id, exception_site(exc))  # noqa: TRY400
             raise InternalError("the runtime failed to take the request") from exc
+        self.issued.watch(run)
+        return run
 
     def answering(self, run: Run, wake: Callable[[], None], *, whole: bool = False) -> RunSubscription:
         """Follow a run for a client; to be closed. See `RunSubscription`."""

@@ -54,6 +54,8 @@ async def of_response(exchange: RequestContext) -> None:
 
 
 async def _reply(exchange: RequestContext, inbound: Inbound, body_of: Callable[[TokenCount], JsonObject]) -> None:
-    count = await exchange.service.engine.count_tokens(admitted(exchange.caller, inbound).request)
+    request = admitted(exchange.caller, inbound).request
+    exchange.service.issued.check(request)
+    count = await exchange.service.engine.count_tokens(request)
     marks = (ESTIMATED,) if count.estimated else ()
     await exchange.reply(WireResponse(200, (JSON, *marks), encode_json(body_of(count))))
