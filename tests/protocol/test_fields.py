@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from llm_protocol.codec.fields import add_extra, leftovers, typed
+from llm_protocol.codec.body import Body
+from llm_protocol.codec.fields import add_extra, typed
 from llm_protocol.errors import BadRequestError
 from llm_protocol.policy import Policy
 from llm_protocol.requests import Parameters
@@ -28,15 +29,7 @@ def test_transport_fields_are_refused_at_any_depth(name: str) -> None:
         with pytest.raises(BadRequestError, match=name):
             add_extra({}, Parameters(extra={"d": value}), "d")
         with pytest.raises(BadRequestError, match=name):
-            leftovers(value, ())
-
-
-def test_leftovers_are_the_unknown_fields() -> None:
-    """They travel on, as they came."""
-    assert leftovers({"model": "m", "logprobs": True, "metadata": {"k": "v"}}, {"model"}) == {
-        "logprobs": True,
-        "metadata": {"k": "v"},
-    }
+            Body(value).rest()
 
 
 @pytest.mark.parametrize(

@@ -196,7 +196,7 @@ def test_the_door_reads_its_options_from_the_same_decoding() -> None:
 @pytest.mark.parametrize("value", ['""', "[]"])
 def test_an_empty_input_is_refused_where_there_is_nothing_to_answer(value: str) -> None:
     """Not as a warm-up, nor after a response whose history is answered."""
-    with pytest.raises(BadRequestError, match=r"^input is empty: it is a text, or a list of items$") as caught:
+    with pytest.raises(BadRequestError, match=r"^input must be a string or a list of items; it is empty$") as caught:
         SERVER.decode_create(f'{{"model":"m","instructions":"i","input":{value}}}')
     assert caught.value.failure.param == "input"
     assert SERVER.decode_create(f'{{"model":"m","input":{value},"generate":false}}').input == ()
@@ -254,7 +254,7 @@ def test_a_following_request_gets_the_history_but_not_the_old_instructions() -> 
         ({"model": "m", "input": "x", "text": {"format": {"type": "json_schema", "schema": {}}}}, "text.format.name"),
         ({"model": "m", "input": "x", "base_url": "http://evil"}, "base_url"),
         ({"model": "m", "input": "x", "extra_body": {}}, "extra_body"),
-        ({"model": "m", "input": "x", "text": {"api_key": "k"}}, "api_key"),
+        ({"model": "m", "input": "x", "text": {"api_key": "k"}}, "text.api_key"),
     ],
 )
 def test_a_mistake_is_told_with_its_field(body: Any, param: str | None) -> None:

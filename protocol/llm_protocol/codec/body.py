@@ -1,19 +1,26 @@
-"""Read a client's JSON body field by field. Each reader names the field at fault and says what would be right.
+"""Read a JSON object field by field. Each reader names the field at fault and says what would be right.
 
-Fields that are never read belong to the vendor and are forwarded. Call `Body.rest` last: it returns them.
+The server side of every wire reads client bodies with `Body`. Fields that are never read belong to the vendor and are
+forwarded. Call `Body.rest` last: it returns them. `ResponseObject` reads the parts of a vendor's response that have the
+same form in requests.
 """
 
 from __future__ import annotations
 
 import sys
-from typing import Any, Self
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from typing import Any, Self, TypeVar, cast
 
 import msgspec
 
 from llm_protocol.codec.fields import bad_request, json_body, refuse_transport, undecoded, unsupported
+from llm_protocol.codec.json import WireError
 from llm_protocol.content import JsonObject
 from llm_protocol.errors import BadRequestError, UnsupportedError
 from llm_protocol.requests import AUTO
+
+Word = TypeVar("Word", bound=str)
 
 POLICY = "llm_runtime"
 """The field in which a client says what the runtime, not the vendor, should do."""
@@ -22,24 +29,27 @@ POLICY = "llm_runtime"
 class Body:
     """A JSON object from a client; ``null`` counts as absent. Readers raise `BadRequestError` naming the field."""
 
-    def __init__(self, fields: JsonObject, where: str = "") -> None:
+    __slots__ = ("_at", "_fields", "_known", "_where")
+
+    def __init__(self, fields: JsonObject, where: str = "", at: int | None = None) -> None:
         self._fields = fields
         self._where = where
+        self._at = at
         self._known = {POLICY}
 
     @classmethod
-    def parse(cls, data: bytes) -> Self:
+    def parse(cls, data: bytes | str) -> Self:
         """The body in ``data``."""
         return cls(json_body(data))
 
     @property
     def where(self) -> str:
         """Where the object stands in the body; empty for the body itself."""
-        return self._where
+        return self._where if self._at is None else f"{self._where}[{self._at}]"
 
     def path(self, name: str) -> str:
         """The field's full name, as it stands in messages."""
-        return f"{self._where}.{name}" if self._where else name
+        return f"{where}.{name}" if (where := self.where) else name
 
     def wrong(self, name: str, right: str) -> BadRequestError:
         """The error for a field that should have been ``right``."""
@@ -69,23 +79,46 @@ class Body:
             raise self.wrong(name, "a string; it is missing")
         return value
 
-    def integer(self, name: str) -> int | None:
-        """A whole number, if there."""
-        value = self.take(name)
-        if value is None or (isinstance(value, int) and not isinstance(value, bool)):
-            return value
-        if isinstance(value, float) and value.is_integer():
-            return int(value)
-        raise self.wrong(name, "a whole number")
+    def kind(self) -> str:
+        """The field ``type``, which must be there."""
+        value = self.string("type")
+        if not value:
+            raise self.wrong("type", "a string; it is missing")
+        return value
 
-    def number(self, name: str) -> float | None:
-        """A number, if there."""
+    def word(self, name: str, words: Collection[Word]) -> Word | None:
+        """One of ``words``, if there."""
+        return None if self.take(name) is None else self.required_word(name, words)
+
+    def required_word(self, name: str, words: Collection[Word]) -> Word:
+        """One of ``words``, that must be there."""
+        value: Any = self.take(name)
+        if not isinstance(value, str) or value not in words:
+            missing = "; it is missing" if value is None else ""
+            raise self.wrong(name, f"one of {', '.join(words)}{missing}")
+        return cast("Word", value)
+
+    def integer(self, name: str, low: int | None = None) -> int | None:
+        """A whole number of at least ``low``, if there."""
         value = self.take(name)
         if value is None:
             return None
-        if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max:
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if isinstance(value, int) and not isinstance(value, bool) and (low is None or value >= low):
             return value
-        raise self.wrong(name, "a number")
+        raise self.wrong(name, "a whole number" if low is None else f"a whole number of at least {low}")
+
+    def number(self, name: str, low: float | None = None, high: float | None = None) -> float | None:
+        """A number from ``low`` to ``high``, if there."""
+        value = self.take(name)
+        if value is None:
+            return None
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+        if is_number and (low is None or value >= low) and (high is None or value <= high):
+            return value  # type: ignore[no-any-return]
+        bounds = "" if low is None else f" of at least {low:g}" if high is None else f" from {low:g} to {high:g}"
+        raise self.wrong(name, f"a number{bounds}")
 
     def boolean(self, name: str) -> bool | None:
         """A boolean, if there."""
@@ -109,6 +142,13 @@ class Body:
         value = self.json_object(name)
         return None if value is None else type(self)(value, self.path(name))
 
+    def required_object(self, name: str) -> Self:
+        """An object that must be there."""
+        value = self.object(name)
+        if value is None:
+            raise self.wrong(name, "an object; it is missing")
+        return value
+
     def json_object(self, name: str) -> JsonObject | None:
         """An object as it stands, if there."""
         value = self.take(name)
@@ -123,9 +163,29 @@ class Body:
             return []
         if not isinstance(value, list):
             raise self.wrong(name, "a list of objects")
-        if (odd := next((at for at, item in enumerate(value) if not isinstance(item, dict)), None)) is not None:
-            raise self.wrong(f"{name}[{odd}]", "an object")
-        return [type(self)(item, f"{self.path(name)}[{at}]") for at, item in enumerate(value)]
+        return self._members(name, value)
+
+    def text_or_objects(self, name: str) -> str | list[Self]:
+        """A string or a list of objects; an empty list if absent."""
+        return [] if self.take(name) is None else self.required_text_or_objects(name)
+
+    def required_text_or_objects(self, name: str) -> str | list[Self]:
+        """A string or a list of objects, that must be there."""
+        value = self.take(name)
+        if isinstance(value, str):
+            return value
+        if not isinstance(value, list):
+            raise self.wrong(name, f"a string or a list of objects{'; it is missing' if value is None else ''}")
+        return self._members(name, value)
+
+    def _members(self, name: str, value: list[Any]) -> list[Self]:
+        path, kind = self.path(name), type(self)
+        found: list[Self] = []
+        for at, item in enumerate(value):
+            if not isinstance(item, dict):
+                raise self.wrong(f"{name}[{at}]", "an object")
+            found.append(kind(item, path, at))
+        return found
 
     def put_back(self, name: str, value: Any) -> None:
         """Count ``name`` as not read, with ``value``: what is left of the object that stood there."""
@@ -142,11 +202,41 @@ class Body:
 
     def rest(self) -> JsonObject:
         """What was not read. Raises `BadRequestError` for a transport field anywhere in it."""
-        unread = {name: value for name, value in self._fields.items() if value is not None and name not in self._known}
-        refuse_transport(unread, self._where)
+        unread = self._unread()
+        if unread:
+            refuse_transport(unread, self.where)
         return unread
+
+    def _unread(self) -> JsonObject:
+        return {name: value for name, value in self._fields.items() if value is not None and name not in self._known}
 
     @property
     def raw(self) -> JsonObject:
         """The object itself."""
         return self._fields
+
+
+class ResponseObject(Body):
+    """An object of a vendor's response. Vendors may name a field as they like, and some write ids as numbers."""
+
+    __slots__ = ()
+
+    def string(self, name: str) -> str | None:
+        """A string, if there; a number is taken as one."""
+        value = self.take(name)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return str(value)
+        return super().string(name)
+
+    def rest(self) -> JsonObject:
+        """What was not read."""
+        return self._unread()
+
+
+@contextmanager
+def reading_response() -> Iterator[None]:
+    """A field that is wrong in a response is not the client's fault: raise `WireError` instead."""
+    try:
+        yield
+    except BadRequestError as exc:
+        raise WireError(str(exc)) from None

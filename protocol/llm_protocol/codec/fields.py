@@ -1,12 +1,13 @@
 """Check the fields of request bodies: what ``extra`` may add, what nobody may send.
 
-Client sides use `add_extra`; server sides use `typed` and `leftovers`.
+Client sides use `add_extra`. Server sides read bodies with `codec.body`; `typed` checks our own objects, such as
+``llm_runtime``.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -104,15 +105,6 @@ def add_extra(body: JsonObject, parameters: Parameters, dialect: str) -> None:
         refuse_transport(extra)
         for name, value in extra.items():
             body.setdefault(name, value)
-
-
-def leftovers(body: JsonObject, known: Collection[str]) -> JsonObject:
-    """The fields of a client's body that are not in ``known``: they go on to the same dialect upstream. Raises
-    `BadRequestError` for a transport field anywhere in them.
-    """
-    rest = {name: value for name, value in body.items() if name not in known}
-    refuse_transport(rest)
-    return rest
 
 
 def refuse_transport(value: Any, path: str = "") -> None:

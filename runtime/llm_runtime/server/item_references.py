@@ -6,10 +6,11 @@ import re
 
 import msgspec
 
+from llm_protocol.codec.body import Body
 from llm_protocol.content import JsonObject, Opaque, Part
 from llm_protocol.requests import ChatRequest
 from llm_protocol.wires.responses import Create, OpenAIResponsesServer
-from llm_protocol.wires.responses.content import decode_input
+from llm_protocol.wires.responses.content import decode_item
 from llm_runtime.server.http_error import HttpError
 from llm_runtime.server.response_store import Recent, ResponseStore, StoredResponse
 
@@ -34,7 +35,7 @@ def with_references(create: Create, shelf: ResponseStore, caller: str, recent: R
             items.update(_items(wanted, shelf, caller, recent))
         if wanted not in items:
             raise HttpError(404, "item_not_found", f"Item with id '{wanted[:100]}' not found.", param="input")
-        return tuple(each for message in decode_input([items[wanted]]) for each in message.content)
+        return tuple(each for each in decode_item(Body(items[wanted]))[1])
 
     messages = tuple(
         msgspec.structs.replace(message, content=tuple(each for part in message.content for each in parts(part)))

@@ -12,10 +12,10 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterable
-from typing import Any
 
 import msgspec
 
+from llm_protocol.codec.body import Body, ResponseObject, reading_response
 from llm_protocol.codec.citations import UNSEALED, from_anthropic
 from llm_protocol.codec.fields import bad_request, unsupported
 from llm_protocol.codec.json import WireError, decode_object, encode_json
@@ -125,112 +125,98 @@ def _encode_own_reasoning(part: Reasoning) -> JsonObject | None:
 # ---------------------------------------------------------------- from the wire
 
 
-def decode_block(block: JsonObject) -> Part:
-    """The part that ``block`` is. Raises `WireError`, saying which field is at fault."""
-    match block.get("type"):
+def decode_blocks(owner: Body, name: str) -> tuple[Part, ...]:
+    """The parts in a field that is a string or a list of blocks. Raises `BadRequestError`."""
+    given = owner.required_text_or_objects(name)
+    return (Text(given),) if isinstance(given, str) else tuple(map(decode_block, given))
+
+
+def decode_block(block: Body) -> Part:
+    """The part that ``block`` is. Raises `BadRequestError`."""
+    match block.kind():
         case "text":
-            return Text(text_field(block, "text"), extra=_rest(_without_ours(block), "text"))
+            _drop_our_citations(block)
+            return Text(block.required_string("text"), extra=_rest(block))
         case "image":
             return _decode_image(block)
         case "thinking":
-            return unseal(text_field(block, "thinking"), block.get("signature"))
+            return _decode_thinking(block)
         case "redacted_thinking":
-            return Reasoning(encrypted=text_field(block, "data"), dialect=NAME)
+            return Reasoning(encrypted=block.required_string("data"), dialect=NAME)
         case "tool_use":
             return _decode_tool_call(block)
         case "tool_result":
             return _decode_tool_result(block)
-        case str():
-            return Opaque(dialect=NAME, value=block)
         case _:
-            raise WireError("type: a content block needs one, for example 'text'")
+            return Opaque(dialect=NAME, value=block.raw)
 
 
-def decode_answer_block(block: JsonObject) -> Part:
-    """As `decode_block`, for a block of a response: a tool's result there is the vendor's own affair."""
+def decode_response_block(block: JsonObject) -> Part:
+    """The part that a block of a response is. A tool result there is of the vendor's own tools. Raises `WireError`."""
     if block.get("type") == "tool_result":
         return Opaque(dialect=NAME, value=block)
-    part = decode_block(block)
+    with reading_response():
+        part = decode_block(ResponseObject(block))
     if isinstance(part, Text) and block.get("citations"):
         return msgspec.structs.replace(part, citations=from_anthropic(block["citations"]))
     return part
 
 
-def _without_ours(block: JsonObject) -> JsonObject:
-    """A text block without the citations that we made of another provider's: Anthropic refuses them."""
-    citations = block.get("citations")
-    if not isinstance(citations, list):
-        return block
-    own = [each for each in citations if not (isinstance(each, dict) and UNSEALED.items() <= each.items())]
-    return block if len(own) == len(citations) else {**block, "citations": own or None}
+def _drop_our_citations(block: Body) -> None:
+    """Drop the citations that we made from another provider's: Anthropic refuses them."""
+    citations = block.raw.get("citations")
+    if isinstance(citations, list):
+        own = [each for each in citations if not (isinstance(each, dict) and UNSEALED.items() <= each.items())]
+        block.put_back("citations", own)
 
 
-def decode_blocks(value: Any, where: str) -> tuple[Part, ...]:
-    """A text or a list of blocks. Raises `WireError` naming the field below ``where``."""
-    if isinstance(value, str):
-        return (Text(value),)
-    if not isinstance(value, list):
-        raise WireError(f"{where}: expected a text or a list of content blocks")
-    parts: list[Part] = []
-    for at, block in enumerate(value):
-        if not isinstance(block, dict):
-            raise WireError(f"{where}.{at}: expected a content block")
-        try:
-            parts.append(decode_block(block))
-        except WireError as exc:
-            raise WireError(f"{where}.{at}.{exc}") from None
-    return tuple(parts)
+def _decode_thinking(block: Body) -> Reasoning:
+    try:
+        return unseal(block.required_string("thinking"), block.string("signature"))
+    except WireError as exc:
+        raise block.wrong("signature", f"as it was received: {exc}") from None
 
 
-def text_field(block: JsonObject, name: str) -> str:
-    """A field that must be a text. Raises `WireError`."""
-    value = block.get(name)
-    if not isinstance(value, str):
-        raise WireError(f"{name}: expected a text")
-    return value
-
-
-def _decode_tool_call(block: JsonObject) -> ToolCall:
-    given = block.get("input")
-    if not isinstance(given, dict):
-        raise WireError("input: expected an object")
+def _decode_tool_call(block: Body) -> ToolCall:
+    arguments = block.required_object("input").raw
     return ToolCall(
-        id=text_field(block, "id"),
-        name=text_field(block, "name"),
-        arguments=encode_json(given).decode(),
-        extra=_rest(block, "id", "name", "input"),
+        id=block.required_string("id"),
+        name=block.required_string("name"),
+        arguments=encode_json(arguments).decode(),
+        extra=_rest(block),
     )
 
 
-def _decode_tool_result(block: JsonObject) -> ToolResult | Opaque:
-    content = decode_blocks(block.get("content") or [], "content")
+def _decode_tool_result(block: Body) -> ToolResult | Opaque:
+    content = decode_blocks(block, "content") if block.take("content") else ()
     plain = tuple(part for part in content if isinstance(part, Text | Image))
     if len(plain) != len(content):
-        return Opaque(dialect=NAME, value=block)  # documents and the like: only the vendor can read it
+        return Opaque(dialect=NAME, value=block.raw)  # documents and the like: only the vendor can read it
     return ToolResult(
-        call_id=text_field(block, "tool_use_id"),
+        call_id=block.required_string("tool_use_id"),
         content=plain,
-        is_error=block.get("is_error") is True,
-        extra=_rest(block, "tool_use_id", "content", "is_error"),
+        is_error=block.take("is_error") is True,
+        extra=_rest(block),
     )
 
 
-def _decode_image(block: JsonObject) -> Image | Opaque:
-    source = block.get("source")
-    if not isinstance(source, dict):
-        raise WireError("source: expected an object")
-    match source.get("type"):
+def _decode_image(block: Body) -> Image | Opaque:
+    source = block.required_object("source")
+    match source.string("type"):
         case "url":
-            return Image(url=text_field(source, "url"), extra=_rest(block, "source"))
+            return Image(url=source.required_string("url"), extra=_rest(block))
         case "base64":
-            data = unbase64(text_field(source, "data"))
-            return Image(data=data, media_type=text_field(source, "media_type"), extra=_rest(block, "source"))
+            try:
+                data = unbase64(source.required_string("data"))
+            except WireError:
+                raise source.wrong("data", "base64") from None
+            return Image(data=data, media_type=source.required_string("media_type"), extra=_rest(block))
         case _:
-            return Opaque(dialect=NAME, value=block)  # a file uploaded to the vendor
+            return Opaque(dialect=NAME, value=block.raw)  # a file uploaded to the vendor
 
 
-def _rest(block: JsonObject, *known: str) -> dict[str, JsonObject] | None:
-    rest = {key: value for key, value in block.items() if key != "type" and key not in known and value is not None}
+def _rest(block: Body) -> dict[str, JsonObject] | None:
+    rest = block.rest()
     return {NAME: rest} if rest else None
 
 
@@ -245,14 +231,12 @@ def seal(part: Reasoning) -> str:
     return SEAL + base64.b64encode(encode_json(kept)).decode()
 
 
-def unseal(text: str, signature: Any) -> Reasoning:
-    """The reasoning of a ``thinking`` block, ours or sealed. Raises `WireError`."""
-    if signature is not None and not isinstance(signature, str):
-        raise WireError("signature: expected a text")
+def unseal(text: str, signature: str | None) -> Reasoning:
+    """The reasoning of a ``thinking`` block, Claude's own or sealed. Raises `WireError`."""
     if not signature or not signature.startswith(SEAL):
         return Reasoning(text=text, signature=signature or None, dialect=NAME)
     kept = decode_object(unbase64(signature.removeprefix(SEAL)))
     try:
         return msgspec.convert({"text": text, **kept}, Reasoning)
     except (msgspec.ValidationError, TypeError):
-        raise WireError("signature: not one that this service made") from None
+        raise WireError("this server did not make it") from None

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import groupby
-from typing import Annotated, Any, Literal, final
+from typing import Literal, final
 
-import msgspec
-
-from llm_protocol.codec.fields import bad_request, json_body, leftovers, typed, undecoded, unsupported
-from llm_protocol.codec.json import WireError
+from llm_protocol.codec.body import Body
+from llm_protocol.codec.fields import unsupported
 from llm_protocol.content import (
     HostedTool,
     JsonObject,
@@ -17,6 +15,7 @@ from llm_protocol.content import (
     Opaque,
     Part,
     ResponseFormat,
+    Role,
     Tool,
     ToolChoice,
     ToolResult,
@@ -65,44 +64,7 @@ class AnthropicServer:
         return encode_models(models)
 
 
-class _Message(msgspec.Struct):
-    role: Literal["user", "assistant", "system"]
-    content: str | list[JsonObject]
-
-
-class _Choice(msgspec.Struct):
-    type: Literal["auto", "any", "none", "tool"]
-    name: str | None = None
-    disable_parallel_tool_use: bool | None = None
-
-
-class _Tool(msgspec.Struct):
-    name: str
-    input_schema: JsonObject
-    description: str | None = None
-    strict: bool | None = None
-
-
-class _Body(msgspec.Struct):
-    model: str
-    max_tokens: Annotated[int, msgspec.Meta(ge=0)]
-    messages: Annotated[list[_Message], msgspec.Meta(min_length=1)]
-    system: str | list[JsonObject] | None = None
-    stream: bool | None = None
-    temperature: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
-    top_p: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
-    top_k: Annotated[int, msgspec.Meta(ge=0)] | None = None
-    stop_sequences: list[str] | None = None
-    tools: list[JsonObject] | None = None
-    tool_choice: _Choice | None = None
-    thinking: JsonObject | None = None
-    output_config: JsonObject | None = None
-    output_format: JsonObject | None = None  # what output_config.format was called before
-    metadata: JsonObject | None = None
-    llm_runtime: Any = None
-
-
-_KNOWN = frozenset(field.name for field in msgspec.structs.fields(_Body))
+_ROLES: tuple[Role, ...] = ("user", "assistant", "system")
 _CHOICES: dict[str, Literal["auto", "none", "required", "named"]] = {
     "auto": "auto",
     "any": "required",
@@ -116,72 +78,71 @@ COUNTED_MAX_TOKENS = 128_000
 
 
 def decode_chat(data: bytes, *, max_tokens: int | None = None) -> Inbound:
-    """What the client asks for; with ``max_tokens`` where it does not say. Raises `BadRequestError` naming the field at
-    fault.
-    """
-    given = json_body(data)
-    if max_tokens is not None:
-        given.setdefault("max_tokens", max_tokens)
-    body = typed(given, _Body)
-    own = leftovers(given, _KNOWN)
-    try:
-        messages = _messages(body)
-    except WireError as exc:
-        raise bad_request(str(exc).partition(":")[0], str(exc)) from None
+    """The request in a client's body. ``max_tokens`` applies if the body has none. Raises `BadRequestError`."""
+    body = Body.parse(data)
+    wanted = body.integer("max_tokens", low=0)
+    if wanted is None and max_tokens is None:
+        raise body.wrong("max_tokens", "a whole number; it is missing")
+    stream = bool(body.boolean("stream"))
+    tool_choice, parallel = _tool_choice(body)
     request = ChatRequest(
-        model=body.model,
-        messages=messages,
-        tools=tuple(_tool(tool, at) for at, tool in enumerate(body.tools or ())),
-        tool_choice=_choice(body.tool_choice),
+        model=body.required_string("model"),
+        messages=_messages(body),
+        tools=tuple(map(_tool, body.objects("tools"))),
+        tool_choice=tool_choice,
         response_format=_response_format(body),
-        parameters=_parameters(body, own),
+        parameters=_parameters(body, max_tokens if wanted is None else wanted, parallel),
     )
-    return Inbound(request, stream=bool(body.stream), policy=undecoded(body.llm_runtime))
+    return Inbound(request, stream=stream, policy=body.policy())
 
 
-def _parameters(body: _Body, own: JsonObject) -> Parameters:
-    reasoning = _reasoning(body, own)
-    choice = body.tool_choice
-    parallel = None if choice is None else choice.disable_parallel_tool_use
-    if body.metadata is not None:
-        _keep(own, "metadata", {key: value for key, value in body.metadata.items() if key != "user_id"})
-    user = (body.metadata or {}).get("user_id")
+def _parameters(body: Body, max_tokens: int | None, parallel: bool | None) -> Parameters:
+    """The parameters; read last, since what nobody read becomes ``extra``."""
+    own: JsonObject = {}
+    user = None
+    if (metadata := body.object("metadata")) is not None:
+        user = metadata.string("user_id")
+        _keep(own, "metadata", metadata)
+    parameters: JsonObject = {
+        "temperature": body.number("temperature", 0, 1),
+        "top_p": body.number("top_p", 0, 1),
+        "top_k": body.integer("top_k", 0),
+        "stop": body.strings("stop_sequences"),
+        **_reasoning(body, own),
+    }
+    extra = {**body.rest(), **own}
     return Parameters(
         wire=NAME,
-        temperature=body.temperature,
-        top_p=body.top_p,
-        top_k=body.top_k,
-        max_output_tokens=body.max_tokens,
-        stop=tuple(body.stop_sequences or ()),
-        parallel_tool_calls=None if parallel is None else not parallel,
-        user=user if isinstance(user, str) else None,
-        extra={NAME: own} if own else {},
-        **reasoning,
+        max_output_tokens=max_tokens,
+        parallel_tool_calls=parallel,
+        user=user,
+        extra={NAME: extra} if extra else {},
+        **parameters,
     )
 
 
-def _reasoning(body: _Body, own: JsonObject) -> JsonObject:
+def _reasoning(body: Body, own: JsonObject) -> JsonObject:
     """The reasoning parameters; puts into ``own`` what they cannot hold."""
-    config = body.output_config or {}
-    _keep(own, "output_config", {key: value for key, value in config.items() if key not in ("effort", "format")})
-    effort = config.get("effort")
-    if not isinstance(effort, str | None):
-        raise bad_request("output_config.effort", "output_config.effort: expected a text")
+    effort = None
+    if (config := body.object("output_config")) is not None:
+        effort = config.string("effort")
+        config.take("format")
+        _keep(own, "output_config", config)
     found: JsonObject = {"reasoning_effort": effort} if effort is not None else {}
-    match body.thinking:
+    match thinking := body.json_object("thinking"):
         case None if effort is not None:
             own["thinking"] = None  # effort without thinking: no thinking of ours is to be added upstream
         case None:
             pass
-        case {"type": "disabled"} if effort is None and len(body.thinking) == 1:
+        case {"type": "disabled"} if effort is None and len(thinking) == 1:
             found["reasoning_effort"] = "none"
-        case {"type": "enabled", "budget_tokens": int(budget)} if len(body.thinking) == 2:
+        case {"type": "enabled", "budget_tokens": int(budget)} if len(thinking) == 2:
             found["reasoning_budget"] = budget
-        case {"type": "enabled", "budget_tokens": int(budget), "display": "summarized"} if len(body.thinking) == 3:
+        case {"type": "enabled", "budget_tokens": int(budget), "display": "summarized"} if len(thinking) == 3:
             found |= {"reasoning_budget": budget, "reasoning_summary": "auto"}
-        case {"type": "adaptive", "display": "summarized"} if len(body.thinking) == 2:
+        case {"type": "adaptive", "display": "summarized"} if len(thinking) == 2:
             found["reasoning_summary"] = "auto"
-        case {"type": "adaptive"} if effort is not None and len(body.thinking) == 1:
+        case {"type": "adaptive"} if effort is not None and len(thinking) == 1:
             pass
         case other:
             own["thinking"] = other
@@ -190,66 +151,60 @@ def _reasoning(body: _Body, own: JsonObject) -> JsonObject:
     return found
 
 
-def _keep(own: JsonObject, name: str, rest: JsonObject) -> None:
-    if rest:
+def _keep(own: JsonObject, name: str, fields: Body) -> None:
+    if rest := fields.rest():
         own[name] = rest
 
 
-def _response_format(body: _Body) -> ResponseFormat | None:
-    form = (body.output_config or {}).get("format") or body.output_format
-    if form is None:
+def _response_format(body: Body) -> ResponseFormat | None:
+    config = body.object("output_config")
+    older = body.object("output_format")  # what output_config.format was called before
+    format_ = (config and config.object("format")) or older
+    if format_ is None:
         return None
-    match form:
-        case {"type": "json_schema", "schema": dict(schema)}:
-            return ResponseFormat(type="json_schema", schema=schema)
-        case _:
-            raise bad_request("output_config.format", "output_config.format: expected type json_schema and a schema")
+    format_.required_word("type", ("json_schema",))
+    return ResponseFormat(type="json_schema", schema=format_.required_object("schema").raw)
 
 
 # ---------------------------------------------------------------- tools
 
 
-def _tool(given: JsonObject, at: int) -> Tool | HostedTool:
-    if given.get("type") not in (None, "custom"):
-        return HostedTool(dialect=NAME, value=given)
-    try:
-        tool = msgspec.convert(given, _Tool)
-    except msgspec.ValidationError as exc:
-        raise bad_request(f"tools.{at}", f"tools.{at}: {exc}") from None
-    rest = {key: value for key, value in given.items() if key not in _TOOL_FIELDS and value is not None}
+def _tool(tool: Body) -> Tool | HostedTool:
+    if tool.string("type") not in (None, "custom"):
+        return HostedTool(dialect=NAME, value=tool.raw)
+    name, description = tool.required_string("name"), tool.string("description")
+    schema, strict = tool.required_object("input_schema").raw, tool.boolean("strict")
+    rest = tool.rest()
     return Tool(
-        name=tool.name,
-        description=tool.description,
-        parameters=tool.input_schema,
-        strict=tool.strict,
-        extra={NAME: rest} if rest else None,
+        name=name, description=description, parameters=schema, strict=strict, extra={NAME: rest} if rest else None
     )
 
 
-_TOOL_FIELDS = frozenset(field.name for field in msgspec.structs.fields(_Tool)) | {"type"}
-
-
-def _choice(choice: _Choice | None) -> ToolChoice | None:
+def _tool_choice(body: Body) -> tuple[ToolChoice | None, bool | None]:
+    """The choice, and whether calls may be parallel."""
+    choice = body.object("tool_choice")
     if choice is None:
-        return None
-    if choice.type == "tool" and choice.name is None:
-        raise bad_request("tool_choice.name", "tool_choice.name: the field is required with type 'tool'")
-    return ToolChoice(_CHOICES[choice.type], choice.name if choice.type == "tool" else None)
+        return None, None
+    mode = _CHOICES[choice.required_word("type", _CHOICES)]
+    disabled = choice.boolean("disable_parallel_tool_use")
+    name = choice.required_string("name") if mode == "named" else None
+    return ToolChoice(mode, name), None if disabled is None else not disabled
 
 
 # ---------------------------------------------------------------- the conversation
 
 
-def _messages(body: _Body) -> tuple[Message, ...]:
+def _messages(body: Body) -> tuple[Message, ...]:
     found: list[Message] = []
-    if body.system:
-        found.append(Message("system", decode_blocks(body.system, "system")))
-    for at, message in enumerate(body.messages):
-        parts = decode_blocks(message.content, f"messages.{at}.content")
-        if message.role == "user":
-            found += _user_turn(parts)
-        else:
-            found.append(Message(message.role, parts))
+    if body.take("system"):
+        found.append(Message("system", decode_blocks(body, "system")))
+    messages = body.objects("messages")
+    if not messages:
+        raise body.wrong("messages", "a list of at least one message")
+    for message in messages:
+        role = message.required_word("role", _ROLES)
+        parts = decode_blocks(message, "content")
+        found += _user_turn(parts) if role == "user" else [Message(role, parts)]
     return tuple(found)
 
 

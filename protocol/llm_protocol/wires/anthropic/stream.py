@@ -32,7 +32,7 @@ from llm_protocol.events import (
 from llm_protocol.failures import Failure
 from llm_protocol.response import FinishReason
 from llm_protocol.text_buffer import TextBuffer
-from llm_protocol.wires.anthropic.content import decode_answer_block
+from llm_protocol.wires.anthropic.content import decode_response_block
 from llm_protocol.wires.anthropic.errors import failure_of
 from llm_protocol.wires.anthropic.shapes import (
     DELTA_FIELDS,
@@ -109,7 +109,7 @@ class _Block(OpenItem):
             block["citations"] = [*(given if isinstance(given, list) else ()), *self.citations]
         if self.kind == "opaque" and joined:
             block["input"] = decode_object(joined)
-        return decode_answer_block(block)
+        return decode_response_block(block)
 
 
 @final
@@ -294,7 +294,7 @@ class AnthropicDecoder(AnswerDecoder):
 
     def _call_part(self, call: PendingCall, text: str) -> ToolCall | Opaque:
         block = self._call_blocks[call]
-        part = decode_answer_block({**block.start, "input": {}})
+        part = decode_response_block({**block.start, "input": {}})
         assert isinstance(part, ToolCall)
         return msgspec.structs.replace(part, id=call.id, name=call.name, arguments=text)
 
@@ -307,7 +307,7 @@ class AnthropicDecoder(AnswerDecoder):
         content, self._stop_reason = message.get("content"), _reason_of(message)
         if not isinstance(content, list) or not all(isinstance(block, dict) for block in content):
             raise WireError("content: expected a list of content blocks")
-        parts = [decode_answer_block(block) for block in content]
+        parts = [decode_response_block(block) for block in content]
         if (refusal := refusal_of(message.get("stop_details"))) is not None:
             parts.append(refusal)
         self._keep_of_message(message)

@@ -8,13 +8,12 @@ Citations are kept in the ``extra`` of the text that they belong to.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import groupby
 from typing import Any
 
+from llm_protocol.codec.body import Body, ResponseObject, reading_response
 from llm_protocol.codec.citations import from_cohere, to_cohere
 from llm_protocol.codec.fields import bad_request, unsupported
 from llm_protocol.codec.json import WireError, json_text
-from llm_protocol.codec.kept_fields import rest_of
 from llm_protocol.codec.media import image_from_url, image_url
 from llm_protocol.codec.request_encoding import only_result, own_fields, own_value
 from llm_protocol.content import (
@@ -25,15 +24,16 @@ from llm_protocol.content import (
     Part,
     Reasoning,
     Refusal,
+    Role,
     Text,
     ToolCall,
     ToolResult,
 )
+from llm_protocol.extra_fields import is_empty
 from llm_protocol.wires.cohere.shapes import NAME
 
 TOOL_PLAN = "tool_plan"
 CALL_FIELDS = frozenset(("id", "type", "function"))
-_TEXT_FIELDS = frozenset(("type", "text"))
 
 
 # ---------------------------------------------------------------- to the wire
@@ -135,101 +135,94 @@ def _encode_tool_result(part: Part, where: str) -> JsonObject:
 
 # ---------------------------------------------------------------- from the wire
 
+_ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool")
 
-def decode_messages(given: Sequence[JsonObject]) -> tuple[Message, ...]:
-    """The conversation; tool messages in a row become one. Raises `WireError` naming the field at fault."""
+
+def decode_messages(body: Body) -> tuple[Message, ...]:
+    """The conversation; tool messages in a row become one. Raises `BadRequestError`."""
     found: list[Message] = []
-    numbered = enumerate(given)
-    for is_tool, group in groupby(numbered, lambda pair: pair[1].get("role") == "tool"):
-        if is_tool:
-            found.append(
-                Message("tool", tuple(_decode_tool_result(message, f"messages.{at}") for at, message in group))
-            )
-        else:
-            found += [_decode_message(message, f"messages.{at}") for at, message in group]
+    for message in body.objects("messages"):
+        role, parts = message.required_word("role", _ROLES), _decode_parts(message)
+        if found and role == found[-1].role == "tool":
+            parts = found.pop().content + parts
+        found.append(Message(role, parts))
+    if not found:
+        raise body.wrong("messages", "a list of at least one message")
     return tuple(found)
 
 
-def _decode_message(message: JsonObject, where: str) -> Message:
-    match message.get("role"):
+def _decode_parts(message: Body) -> tuple[Part, ...]:
+    match message.string("role"):
         case "assistant":
-            return Message("assistant", tuple(decode_assistant(message, where)))
-        case "user" | "system" as role:
-            return Message(role, tuple(decode_content(message.get("content"), f"{where}.content")))
+            return tuple(decode_assistant(message))
+        case "tool":
+            return (_decode_tool_result(message),)
         case _:
-            raise WireError(f"{where}.role: expected system, user, assistant or tool")
+            return tuple(_required_content(message))
 
 
-def decode_assistant(message: JsonObject, where: str) -> list[Part]:
-    """The parts of an assistant message: the plan, the content, the calls."""
+def decode_assistant(message: Body) -> list[Part]:
+    """The parts of an assistant message: the plan, the content, the calls. Raises `BadRequestError`."""
     found: list[Part] = []
-    if plan := text_of(message, "tool_plan", where):
+    if plan := message.string("tool_plan"):
         found.append(Reasoning(text=plan, id=TOOL_PLAN, dialect=NAME))
-    content = message.get("content")
-    said = decode_content(content, f"{where}.content") if content is not None else []
-    found += _with_citations(said, message.get("citations"))
-    calls = message.get("tool_calls") or []
-    if not isinstance(calls, list):
-        raise WireError(f"{where}.tool_calls: expected a list")
-    return found + [decode_tool_call(call, f"{where}.tool_calls.{at}") for at, call in enumerate(calls)]
+    found += _with_citations(_decode_content(message.text_or_objects("content")), message.take("citations"))
+    return found + [_decode_tool_call(call) for call in message.objects("tool_calls")]
 
 
-def decode_content(content: Any, where: str) -> list[Part]:
-    """A text or a list of blocks."""
+def _required_content(message: Body) -> list[Part]:
+    return _decode_content(message.required_text_or_objects("content"))
+
+
+def _decode_content(content: str | Sequence[Body]) -> list[Part]:
     if isinstance(content, str):
         return [Text(content)] if content else []
-    if not isinstance(content, list) or not all(isinstance(block, dict) for block in content):
-        raise WireError(f"{where}: expected a text or a list of content blocks")
-    return [decode_block(block, f"{where}.{at}") for at, block in enumerate(content)]
+    return [decode_block(block) for block in content]
 
 
-def decode_block(block: JsonObject, where: str) -> Part:
-    """The part that a content block is."""
-    match block.get("type"):
+def decode_block(block: Body) -> Part:
+    """The part that a content block is. Raises `BadRequestError`."""
+    match block.kind():
         case "text":
-            rest = rest_of(block, _TEXT_FIELDS)
-            return Text(text_of(block, "text", where), extra={NAME: rest} if rest else None)
+            text = block.string("text") or ""
+            rest = {name: value for name, value in block.rest().items() if not is_empty(value)}
+            return Text(text, extra={NAME: rest} if rest else None)
         case "thinking":
-            return Reasoning(text=text_of(block, "thinking", where), dialect=NAME)
+            return Reasoning(text=block.string("thinking") or "", dialect=NAME)
         case "image_url":
-            return _decode_image(block.get("image_url"), where)
-        case str() as kind if kind:
-            return Opaque(dialect=NAME, value=block)
+            return _decode_image(block.required_object("image_url"))
         case _:
-            raise WireError(f"{where}.type: a content block needs one, for example 'text'")
+            return Opaque(dialect=NAME, value=block.raw)
 
 
-def _decode_image(given: Any, where: str) -> Image:
-    if not isinstance(given, dict) or not isinstance(given.get("url"), str):
-        raise WireError(f"{where}.image_url.url: expected a text")
-    detail = given.get("detail")
+def _decode_image(image: Body) -> Image:
     try:
-        return image_from_url(given["url"], detail if isinstance(detail, str) else None)
+        return image_from_url(image.required_string("url"), image.string("detail"))
     except WireError as exc:
-        raise WireError(f"{where}.image_url.url: {exc}") from None
+        raise image.wrong("url", f"a URL or a base64 data URI: {exc}") from None
 
 
-def decode_tool_call(call: Any, where: str) -> ToolCall:
-    """A call, whole."""
-    if not isinstance(call, dict) or not isinstance(call.get("function"), dict):
-        raise WireError(f"{where}.function: expected an object")
-    function = call["function"]
-    name, arguments = text_of(function, "name", where), text_of(function, "arguments", where)
-    rest = rest_of(call, CALL_FIELDS)
-    extra = {NAME: rest} if rest else None
-    return ToolCall(id=text_of(call, "id", where), name=name, arguments=normal_arguments(arguments), extra=extra)
+def _decode_tool_call(call: Body) -> ToolCall:
+    call.take("type")
+    id_, function = call.string("id") or "", call.required_object("function")
+    rest = {name: value for name, value in call.rest().items() if not is_empty(value)}
+    return ToolCall(
+        id=id_,
+        name=function.string("name") or "",
+        arguments=normal_arguments(function.string("arguments") or ""),
+        extra={NAME: rest} if rest else None,
+    )
 
 
-def _decode_tool_result(message: JsonObject, where: str) -> ToolResult:
-    call_id, content = text_of(message, "tool_call_id", where), message.get("content")
-    parts = decode_content(content, f"{where}.content")
+def _decode_tool_result(message: Body) -> ToolResult:
+    call_id, parts = message.string("tool_call_id") or "", _required_content(message)
     texts = tuple(part for part in parts if isinstance(part, Text))
     if len(texts) == len(parts):
         return ToolResult(call_id=call_id, content=texts)
     # Documents: kept as they are for Cohere, as text for everyone else.
     plain = tuple(Text(json_text(part.value)) if isinstance(part, Opaque) else part for part in parts)
     shown = tuple(part for part in plain if isinstance(part, Text))
-    return ToolResult(call_id=call_id, content=shown, extra={NAME: {"content": content}})
+    return ToolResult(call_id=call_id, content=shown, extra={NAME: {"content": message.take("content")}})
 
 
 def _with_citations(parts: list[Part], citations: Any) -> list[Part]:
@@ -252,11 +245,7 @@ def cite(part: Part, citations: list[Any]) -> Part:
     return part
 
 
-def text_of(obj: JsonObject, name: str, where: str) -> str:
-    """A text field; empty if it is absent or null. Raises `WireError`."""
-    value = obj.get(name)
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return str(value)  # ids, in some servers
-    if not isinstance(value, str | None):
-        raise WireError(f"{where}.{name}: expected a text".lstrip("."))
-    return value or ""
+def text_of(obj: JsonObject, name: str) -> str:
+    """A text field of a response; empty if it is absent or null. Raises `WireError`."""
+    with reading_response():
+        return ResponseObject(obj).string(name) or ""

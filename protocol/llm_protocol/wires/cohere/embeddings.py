@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
+from llm_protocol.codec.body import Body
 from llm_protocol.codec.decoding import misread
-from llm_protocol.codec.fields import add_extra, bad_request, leftovers, typed, undecoded, unsupported
+from llm_protocol.codec.fields import add_extra, unsupported
 from llm_protocol.codec.json import JsonDecoder, WireError
 from llm_protocol.codec.kept_fields import KeptFields, beyond, filled, shape_of
 from llm_protocol.codec.vectors import VECTOR_LIMITS, embedding_of, encode_with_list
@@ -83,59 +84,47 @@ LISTS = "lists"
 """`Inbound.form` of an answer without a place for the type of its numbers."""
 
 
-class _Input(msgspec.Struct):
-    content: list[JsonObject]
+_INPUT_TYPES = ("search_document", "search_query", "classification", "clustering", "image")
 
 
-class _Body(msgspec.Struct):
-    model: str
-    input_type: Literal["search_document", "search_query", "classification", "clustering", "image"]
-    texts: list[str] | None = None
-    inputs: list[_Input] | None = None
-    images: list[str] | None = None
-    embedding_types: list[str] | None = None
-    output_dimension: int | None = None
-    llm_runtime: Any = None
+def decode_embed(body: Body) -> Inbound:
+    """The request in a client's body. Raises `BadRequestError` or `UnsupportedError`."""
+    return _decode(body, body.required_word("input_type", _INPUT_TYPES), "float")
 
 
-_KNOWN = frozenset(field.name for field in msgspec.structs.fields(_Body))
-
-
-def decode_embed(given: JsonObject) -> Inbound:
-    """What the client asks for. Raises `BadRequestError` or `UnsupportedError` naming the field at fault."""
-    body = typed(given, _Body)
-    own = {name: value for name, value in leftovers(given, _KNOWN).items() if value is not None}
-    if body.images or body.input_type == "image":
-        raise unsupported("images", "only texts can be embedded here")
-    form = (body.embedding_types or ["float"])[0]
-    if len(body.embedding_types or ()) > 1 or form not in ("float", "base64"):
-        raise unsupported("embedding_types", 'embeddings are given as one of "float" and "base64"')
-    texts = (*(body.texts or ()), *(_text(item) for item in body.inputs or ()))
-    if not any(texts):
-        raise bad_request("texts", "texts is missing or empty: it is the list of the texts to embed")
-    request = EmbeddingRequest(
-        model=body.model,
-        inputs=texts,
-        dimensions=body.output_dimension,
-        input_type=body.input_type,
-        parameters=Parameters(wire=NAME, extra={NAME: own} if own else {}),
-    )
-    return Inbound(request, policy=undecoded(body.llm_runtime), form=form)
-
-
-def decode_embed_v1(given: JsonObject) -> Inbound:
-    """The same at ``/v1/embed``, where ``input_type`` may be missing, and so may ``embedding_types``: then the answer
+def decode_embed_v1(body: Body) -> Inbound:
+    """The same at ``/v1/embed``, where ``input_type`` may be missing, and so may ``embedding_types``: then the response
     is a list of lists of numbers.
     """
-    inbound = decode_embed({"input_type": DEFAULT_INPUT_TYPE} | given)
-    return inbound if given.get("embedding_types") else inbound._replace(form=LISTS)
+    return _decode(body, body.word("input_type", _INPUT_TYPES) or DEFAULT_INPUT_TYPE, LISTS)
 
 
-def _text(item: _Input) -> str:
-    texts = [block.get("text") for block in item.content if block.get("type") == "text"]
-    if len(texts) != len(item.content) or not all(isinstance(text, str) for text in texts):
+def _decode(body: Body, input_type: str, default_form: str) -> Inbound:
+    if body.strings("images") or input_type == "image":
+        raise body.cannot("images", "only texts can be embedded here")
+    forms = body.strings("embedding_types")
+    if len(forms) > 1 or not set(forms) <= {"float", "base64"}:
+        raise body.cannot("embedding_types", 'embeddings are given as one of "float" and "base64"')
+    texts = (*body.strings("texts"), *(_text(item) for item in body.objects("inputs")))
+    if not any(texts):
+        raise body.wrong("texts", "the list of the texts to embed; it is missing or empty")
+    model, dimensions = body.required_string("model"), body.integer("output_dimension")
+    extra = body.rest()
+    request = EmbeddingRequest(
+        model=model,
+        inputs=texts,
+        dimensions=dimensions,
+        input_type=input_type,
+        parameters=Parameters(wire=NAME, extra={NAME: extra} if extra else {}),
+    )
+    return Inbound(request, policy=body.policy(), form=forms[0] if forms else default_form)
+
+
+def _text(item: Body) -> str:
+    blocks = item.objects("content")
+    if any(block.string("type") != "text" for block in blocks):
         raise unsupported("inputs", "only texts can be embedded here")
-    return "".join(text for text in texts if isinstance(text, str))
+    return "".join(block.required_string("text") for block in blocks)
 
 
 def encode_embeddings(request: EmbeddingRequest, response: LLMResponse, form: str) -> bytes:

@@ -6,13 +6,11 @@ reach a Cohere provider unchanged.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal, final
+from collections.abc import Callable, Sequence
+from typing import final
 
-import msgspec
-
-from llm_protocol.codec.fields import bad_request, json_body, leftovers, typed, undecoded, unsupported
-from llm_protocol.codec.json import WireError
+from llm_protocol.codec.body import Body
+from llm_protocol.codec.fields import unsupported
 from llm_protocol.content import HostedTool, JsonObject, ResponseFormat, Tool, ToolChoice
 from llm_protocol.dialect import Inbound, ModelInfo, WireResponse
 from llm_protocol.failures import Failure
@@ -35,14 +33,11 @@ class CohereServer:
 
     def decode_request(self, path: str, body: bytes) -> Inbound:
         """What a client asks for at ``/v2/chat``, ``/v2/embed`` or ``/v1/embed``."""
-        if path.partition("?")[0].rstrip("/").endswith("/v1/embed"):
-            return decode_embed_v1(json_body(body))
-        decode = {"chat": decode_chat, "embed": decode_embed}.get(
-            path.partition("?")[0].rstrip("/").rpartition("/v2/")[2]
-        )
+        endpoint = path.partition("?")[0].rstrip("/")
+        decode = next((decode for end, decode in _READERS.items() if endpoint.endswith(end)), None)
         if decode is None:
-            raise unsupported("path", f"{path} is not served: there are /v2/chat and /v2/embed")
-        return decode(json_body(body))
+            raise unsupported("path", f"{path} is not served: there are {' and '.join(list(_READERS)[:2])}")
+        return decode(Body.parse(body))
 
     def response_encoder(self, inbound: Inbound, response_id: str) -> CohereEncoder:
         """An encoder for one streamed response."""
@@ -65,105 +60,82 @@ class CohereServer:
         return encode_models(models)
 
 
-class _Thinking(msgspec.Struct):
-    type: Literal["enabled", "disabled"]
-    token_budget: int | None = None
-
-
-class _Function(msgspec.Struct):
-    name: str
-    description: str | None = None
-    parameters: JsonObject | None = None
-
-
-class _Body(msgspec.Struct):
-    model: str
-    messages: Annotated[list[JsonObject], msgspec.Meta(min_length=1)]
-    stream: bool | None = None
-    temperature: Annotated[float, msgspec.Meta(ge=0)] | None = None
-    p: float | None = None
-    k: int | None = None
-    max_tokens: Annotated[int, msgspec.Meta(ge=0)] | None = None
-    stop_sequences: list[str] | None = None
-    frequency_penalty: float | None = None
-    presence_penalty: float | None = None
-    seed: int | None = None
-    tools: list[JsonObject] | None = None
-    tool_choice: Literal["REQUIRED", "NONE"] | None = None
-    strict_tools: bool | None = None
-    response_format: JsonObject | None = None
-    thinking: _Thinking | None = None
-    llm_runtime: Any = None
-
-
-_KNOWN = frozenset(field.name for field in msgspec.structs.fields(_Body))
 _CHOICES = {"NONE": ToolChoice("none"), "REQUIRED": ToolChoice("required")}
 
 
-def decode_chat(given: JsonObject) -> Inbound:
-    """What the client asks for. Raises `BadRequestError` naming the field at fault."""
-    body = typed(given, _Body)
-    own = {name: value for name, value in leftovers(given, _KNOWN).items() if value is not None}
-    try:
-        messages = decode_messages(body.messages)
-    except WireError as exc:
-        raise bad_request(str(exc).partition(":")[0], str(exc)) from None
+def decode_chat(body: Body) -> Inbound:
+    """The request in a client's body. Raises `BadRequestError`."""
+    stream, choice = bool(body.boolean("stream")), body.word("tool_choice", _CHOICES)
+    strict = body.boolean("strict_tools")
     request = ChatRequest(
-        model=body.model,
-        messages=messages,
-        tools=tuple(_tool(tool, body.strict_tools, at) for at, tool in enumerate(body.tools or ())),
-        tool_choice=_CHOICES.get(body.tool_choice or ""),
-        response_format=_response_format(body.response_format),
-        parameters=_parameters(body, own),
+        model=body.required_string("model"),
+        messages=decode_messages(body),
+        tools=tuple(_tool(tool, strict) for tool in body.objects("tools")),
+        tool_choice=_CHOICES[choice] if choice else None,
+        response_format=_response_format(body.object("response_format")),
+        parameters=_parameters(body),
     )
-    return Inbound(request, stream=bool(body.stream), policy=undecoded(body.llm_runtime))
+    return Inbound(request, stream=stream, policy=body.policy())
 
 
-def _parameters(body: _Body, own: JsonObject) -> Parameters:
-    effort, budget = None, None
-    if body.thinking is not None:
-        budget = body.thinking.token_budget if body.thinking.type == "enabled" else None
-        effort = "none" if body.thinking.type == "disabled" else "high" if budget is None else None
+def _parameters(body: Body) -> Parameters:
+    """The parameters; read last, since what nobody read becomes ``extra``."""
+    effort, budget = _reasoning(body.object("thinking"))
+    parameters: JsonObject = {
+        "temperature": body.number("temperature", 0),
+        "top_p": body.number("p"),
+        "top_k": body.integer("k"),
+        "max_output_tokens": body.integer("max_tokens", 0),
+        "stop": body.strings("stop_sequences"),
+        "frequency_penalty": body.number("frequency_penalty"),
+        "presence_penalty": body.number("presence_penalty"),
+        "seed": body.integer("seed"),
+    }
+    extra = body.rest()
     return Parameters(
         wire=NAME,
-        temperature=body.temperature,
-        top_p=body.p,
-        top_k=body.k,
-        max_output_tokens=body.max_tokens,
-        stop=tuple(body.stop_sequences or ()),
-        frequency_penalty=body.frequency_penalty,
-        presence_penalty=body.presence_penalty,
-        seed=body.seed,
         reasoning_effort=effort,
         reasoning_budget=budget,
-        extra={NAME: own} if own else {},
+        extra={NAME: extra} if extra else {},
+        **parameters,
     )
 
 
-def _tool(given: JsonObject, strict: bool | None, at: int) -> Tool | HostedTool:
-    if given.get("type", "function") != "function":
-        return HostedTool(dialect=NAME, value=given)
-    try:
-        function = msgspec.convert(given.get("function"), _Function)
-    except msgspec.ValidationError as exc:
-        raise bad_request(f"tools.{at}.function", f"tools.{at}.function: {exc}") from None
+def _reasoning(thinking: Body | None) -> tuple[str | None, int | None]:
+    """Effort and budget."""
+    if thinking is None:
+        return None, None
+    budget = thinking.integer("token_budget")
+    if thinking.required_word("type", ("enabled", "disabled")) == "disabled":
+        return "none", None
+    return "high" if budget is None else None, budget
+
+
+def _tool(tool: Body, strict: bool | None) -> Tool | HostedTool:
+    if tool.string("type") not in (None, "function"):
+        return HostedTool(dialect=NAME, value=tool.raw)
+    function = tool.required_object("function")
     return Tool(
-        name=function.name,
-        description=function.description,
-        parameters=function.parameters or {},
+        name=function.required_string("name"),
+        description=function.string("description"),
+        parameters=function.json_object("parameters") or {},
         strict=strict or None,
     )
 
 
-def _response_format(given: JsonObject | None) -> ResponseFormat | None:
-    match given:
-        case None:
-            return None
-        case {"type": "text"}:
-            return ResponseFormat(type="text")
-        case {"type": "json_object", "json_schema": dict(schema)} | {"type": "json_object", "schema": dict(schema)}:
-            return ResponseFormat(type="json_schema", schema=schema)
-        case {"type": "json_object"}:
-            return ResponseFormat(type="json")
-        case _:
-            raise bad_request("response_format.type", "response_format.type: expected text or json_object")
+def _response_format(format_: Body | None) -> ResponseFormat | None:
+    if format_ is None:
+        return None
+    if format_.required_word("type", ("text", "json_object")) == "text":
+        return ResponseFormat(type="text")
+    schema = format_.json_object("json_schema")
+    if schema is None:
+        schema = format_.json_object("schema")
+    return ResponseFormat(type="json") if schema is None else ResponseFormat(type="json_schema", schema=schema)
+
+
+_READERS: dict[str, Callable[[Body], Inbound]] = {
+    "/v2/chat": decode_chat,
+    "/v2/embed": decode_embed,
+    "/v1/embed": decode_embed_v1,
+}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any, final
 
+from llm_protocol.codec.body import ResponseObject, reading_response
 from llm_protocol.codec.decoding import CUTTING, AnswerDecoder
 from llm_protocol.codec.error_body import find_error
 from llm_protocol.codec.items import OpenItem
@@ -236,19 +237,20 @@ class CohereDecoder(AnswerDecoder):
     def take_whole(self, body: bytes) -> None:
         """Take a whole response. Raises `WireError`."""
         answer = read_object(body)
-        message, raw = answer.get("message"), text_of(answer, "finish_reason", "") or None
+        message, raw = answer.get("message"), text_of(answer, "finish_reason") or None
         if not isinstance(message, dict):
             raise WireError("message: expected an object")
         reason = _reason_of(raw)
-        parts = decode_assistant(message, "message")
-        self._out.append(Started(upstream_id=text_of(answer, "id", "") or None))
+        with reading_response():
+            parts = decode_assistant(ResponseObject(message, "message"))
+        self._out.append(Started(upstream_id=text_of(answer, "id") or None))
         for at, part in enumerate(parts, 1):
             cut = reason == FinishReason.LENGTH and at == len(parts) and isinstance(part, ToolCall)
             self._tell(part, cut=cut)
         self._kept.keep("body", answer, ANSWER_FIELDS)
         self._report_usage(answer.get("usage"))
         if reason == FinishReason.ERROR:
-            error, type_ = text_of(answer, "error", ""), text_of(answer, "error_type", "")
+            error, type_ = text_of(answer, "error"), text_of(answer, "error_type")
             self.fail(in_stream_failure(error or None, type_ or None, raw or ""))
             return
         self._finished(reason, raw, has_calls=any(isinstance(part, ToolCall) for part in parts))

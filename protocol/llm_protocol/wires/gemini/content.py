@@ -176,9 +176,9 @@ def camel(name: str) -> str:
 class GeminiBody(Body):
     """A JSON object from a client, whose names are taken in either case."""
 
-    def __init__(self, fields: JsonObject, where: str = "") -> None:
+    def __init__(self, fields: JsonObject, where: str = "", at: int | None = None) -> None:
         named = ((name if name == POLICY else camel(name), value) for name, value in fields.items())
-        super().__init__(dict(named), where)
+        super().__init__(dict(named), where, at)
 
     # Pyright takes the Self of the base for Body itself.
     def objects(self, name: str) -> list[Self]:  # pyright: ignore[reportIncompatibleMethodOverride]

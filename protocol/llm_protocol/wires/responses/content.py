@@ -11,13 +11,13 @@ vendor's name) is packed into an envelope in that string.
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
+from llm_protocol.codec.body import Body
 from llm_protocol.codec.citations import from_annotations, to_responses
-from llm_protocol.codec.fields import bad_request, leftovers, typed
 from llm_protocol.codec.json import WireError, encode_json
 from llm_protocol.codec.logprobs import from_openai
 from llm_protocol.codec.media import image_from_url, sniff_media_type, unbase64
@@ -80,18 +80,6 @@ def unseal(text: str, item_id: str | None, payload: str | None) -> Reasoning:
             return Reasoning(text=text)  # ours once, but damaged: worth nothing to anyone
         return Reasoning(text=text, **msgspec.structs.asdict(found))
     return Reasoning(text=text, encrypted=payload, id=item_id, dialect=NAME)
-
-
-def reasoning_text(item: JsonObject) -> str:
-    """The readable text of a reasoning item: its summary, else its content."""
-    return JOINT.join(_texts(item.get("summary"))) or JOINT.join(_texts(item.get("content")))
-
-
-def _texts(parts: Any) -> list[str]:
-    if not isinstance(parts, list):
-        return []
-    texts = (part.get("text") for part in parts if isinstance(part, dict))
-    return [text for text in texts if isinstance(text, str) and text]
 
 
 _PREFIXES: dict[ItemKind, str] = {"reasoning": "rs", "tool_call": "fc", "image": "img"}
@@ -167,62 +155,18 @@ def _image_item(part: Image, ident: str, status: str) -> JsonObject:
     return item | {"result": part.data, "output_format": media_type.removeprefix("image/")}  # bytes become base64
 
 
-_ROLES: dict[str, Role] = {"user": "user", "assistant": "assistant", "system": "system", "developer": "developer"}
-_TEXT_FIELDS = frozenset(("type", "text"))
-_CALL_FIELDS = frozenset(("type", "id", "status", "call_id", "name", "arguments"))
+_ROLES: tuple[Role, ...] = ("user", "assistant", "system", "developer")
 _MERGED: tuple[Role, ...] = ("assistant", "tool")
 
 
-class _MessageItem(msgspec.Struct):
-    role: str
-    content: str | list[JsonObject]
-
-
-class _CallItem(msgspec.Struct):
-    call_id: str
-    name: str
-    arguments: str
-
-
-class _OutputItem(msgspec.Struct):
-    call_id: str
-    output: str | list[JsonObject]
-
-
-class _ReasoningItem(msgspec.Struct):
-    id: str | None = None
-    summary: list[JsonObject] | None = None
-    content: list[JsonObject] | None = None
-    encrypted_content: str | None = None
-
-
-class _PictureItem(msgspec.Struct):
-    id: str = ""
-    result: str | None = None
-    url: str | None = None
-    output_format: str = "png"
-
-
-class _TextPart(msgspec.Struct):
-    text: str
-
-
-class _RefusalPart(msgspec.Struct):
-    refusal: str
-
-
-class _ImagePart(msgspec.Struct):
-    image_url: str
-    detail: str | None = None
-
-
-def decode_input(value: str | list[JsonObject]) -> tuple[Message, ...]:
-    """The messages of an input. Raises `BadRequestError` with the path of the field at fault."""
-    if isinstance(value, str):
-        return (Message.of("user", value),) if value else ()
+def decode_input(body: Body) -> tuple[Message, ...]:
+    """The messages of the field ``input``. Raises `BadRequestError`."""
+    given = body.text_or_objects("input")
+    if isinstance(given, str):
+        return (Message.of("user", given),) if given else ()
     turns: list[tuple[Role, list[Part]]] = []
-    for at, item in enumerate(value):
-        role, parts = decode_item(item, f"input[{at}]")
+    for item in given:
+        role, parts = decode_item(item)
         if turns and role in _MERGED and turns[-1][0] == role:
             turns[-1][1].extend(parts)
         else:
@@ -230,95 +174,104 @@ def decode_input(value: str | list[JsonObject]) -> tuple[Message, ...]:
     return tuple(Message(role, tuple(parts)) for role, parts in turns)
 
 
-def decode_item(item: JsonObject, where: str) -> tuple[Role, tuple[Part, ...]]:
+def decode_item(item: Body) -> tuple[Role, tuple[Part, ...]]:
     """The parts of one item, of an input or an output, and whose they are. Raises `BadRequestError`."""
-    kind = item.get("type") or ("message" if "role" in item else None)
-    if not isinstance(kind, str):
-        raise bad_request(f"{where}.type", f"{where} is no item: it needs a role and content, or a type")
+    kind = item.string("type") or ("message" if "role" in item.raw else None)
+    if not kind:
+        raise item.wrong("type", "the type of an item, or missing beside role and content")
     if decode := _DECODERS.get(kind):
-        return decode(item, where)
-    is_output = kind.endswith("_output") and item.get("call_id") is not None
-    return "tool" if is_output else "assistant", (Opaque(dialect=NAME, value=item),)
+        return decode(item)
+    is_output = kind.endswith("_output") and item.take("call_id") is not None
+    return "tool" if is_output else "assistant", (Opaque(dialect=NAME, value=item.raw),)
 
 
-def _decode_message(item: JsonObject, where: str) -> tuple[Role, tuple[Part, ...]]:
-    found = typed(item, _MessageItem, where)
-    if (role := _ROLES.get(found.role)) is None:
-        raise bad_request(f"{where}.role", f"{where}.role: expected one of {', '.join(_ROLES)}")
-    phase = item.get("phase") if role == "assistant" else None
-    if isinstance(found.content, str):
-        return role, (Text(found.content, extra=own_fields({"phase": phase}, ())),)
-    return role, tuple(_decode_content(part, phase, f"{where}.content[{at}]") for at, part in enumerate(found.content))
+def _decode_message(item: Body) -> tuple[Role, tuple[Part, ...]]:
+    role = item.required_word("role", _ROLES)
+    phase = item.take("phase") if role == "assistant" else None
+    content = item.required_text_or_objects("content")
+    if isinstance(content, str):
+        return role, (Text(content, extra=_extra({"phase": phase})),)
+    return role, tuple(_decode_content(part, phase) for part in content)
 
 
-def own_fields(fields: JsonObject, known: Collection[str]) -> dict[str, JsonObject] | None:
-    """What only the vendor understands of ``fields``, as a part's ``extra``."""
-    rest = {name: value for name, value in leftovers(fields, known).items() if value not in (None, [], {})}
+def extra_of(fields: Body) -> dict[str, JsonObject] | None:
+    """What nobody read, as a part's ``extra``: only the vendor understands it."""
+    return _extra(fields.rest())
+
+
+def _extra(fields: JsonObject) -> dict[str, JsonObject] | None:
+    rest = {name: value for name, value in fields.items() if value not in (None, [], {})}
     return {NAME: rest} if rest else None
 
 
-def _decode_content(part: JsonObject, phase: str | None, where: str) -> Part:
-    match part.get("type"):
+def _decode_content(part: Body, phase: Any = None) -> Part:
+    match part.kind():
         case "input_text" | "output_text" | "text":
-            extra = own_fields({**part, "phase": phase}, _TEXT_FIELDS)
-            text = typed(part, _TextPart, where).text
-            citations = from_annotations(part.get("annotations") or [], text)
-            return Text(text, extra=extra, citations=citations, logprobs=from_openai(part.get("logprobs")))
+            text = part.required_string("text")
+            return Text(
+                text,
+                extra=_extra({**part.rest(), "phase": phase}),
+                citations=from_annotations(part.take("annotations") or [], text),
+                logprobs=from_openai(part.take("logprobs")),
+            )
         case "refusal":
-            return Refusal(typed(part, _RefusalPart, where).refusal)
-        case "input_image" if part.get("file_id") is None:
-            return _decode_image(part, where)
-        case str() as kind if kind:
-            return Opaque(dialect=NAME, value=part)
+            return Refusal(part.required_string("refusal"))
+        case "input_image" if part.take("file_id") is None:
+            return _decode_image(part)
         case _:
-            raise bad_request(f"{where}.type", f'{where}.type is missing: "input_text", "input_image" or "output_text"')
+            return Opaque(dialect=NAME, value=part.raw)
 
 
-def _decode_image(part: JsonObject, where: str) -> Image:
-    found = typed(part, _ImagePart, where)
+def _decode_image(part: Body) -> Image:
     try:
-        return image_from_url(found.image_url, found.detail)
+        return image_from_url(part.required_string("image_url"), part.string("detail"))
     except WireError as exc:
-        raise bad_request(f"{where}.image_url", f"{where}.image_url: {exc}") from None
+        raise part.wrong("image_url", f"a URL or a base64 data URI: {exc}") from None
 
 
-def _decode_call(item: JsonObject, where: str) -> tuple[Role, tuple[Part, ...]]:
-    found = typed(item, _CallItem, where)
-    extra = own_fields(item, _CALL_FIELDS)
-    return "assistant", (ToolCall(id=found.call_id, name=found.name, arguments=found.arguments, extra=extra),)
+def _decode_call(item: Body) -> tuple[Role, tuple[Part, ...]]:
+    for known in ("id", "status"):
+        item.take(known)
+    call_id, name = item.required_string("call_id"), item.required_string("name")
+    arguments = item.required_string("arguments")
+    return "assistant", (ToolCall(id=call_id, name=name, arguments=arguments, extra=extra_of(item)),)
 
 
-def _decode_output(item: JsonObject, where: str) -> tuple[Role, tuple[Part, ...]]:
-    found = typed(item, _OutputItem, where)
-    if isinstance(found.output, str):
-        return "tool", (ToolResult(call_id=found.call_id, content=(Text(found.output),) if found.output else ()),)
-    parts = [_decode_content(part, None, f"{where}.output[{at}]") for at, part in enumerate(found.output)]
+def _decode_output(item: Body) -> tuple[Role, tuple[Part, ...]]:
+    call_id, output = item.required_string("call_id"), item.required_text_or_objects("output")
+    if isinstance(output, str):
+        return "tool", (ToolResult(call_id=call_id, content=(Text(output),) if output else ()),)
+    parts = [_decode_content(part) for part in output]
     content = tuple(part for part in parts if isinstance(part, Text | Image))
     if len(content) < len(parts):  # a file: only the vendor can read it
-        return "tool", (Opaque(dialect=NAME, value=item),)
-    return "tool", (ToolResult(call_id=found.call_id, content=content),)
+        return "tool", (Opaque(dialect=NAME, value=item.raw),)
+    return "tool", (ToolResult(call_id=call_id, content=content),)
 
 
-def _decode_reasoning(item: JsonObject, where: str) -> tuple[Role, tuple[Part, ...]]:
-    found = typed(item, _ReasoningItem, where)
-    return "assistant", (unseal(reasoning_text(item), found.id, found.encrypted_content),)
+def _decode_reasoning(item: Body) -> tuple[Role, tuple[Part, ...]]:
+    text = _joint_text(item, "summary") or _joint_text(item, "content")
+    return "assistant", (unseal(text, item.string("id"), item.string("encrypted_content")),)
 
 
-def _decode_picture(item: JsonObject, where: str) -> tuple[Role, tuple[Part, ...]]:
+def _joint_text(item: Body, name: str) -> str:
+    return JOINT.join(text for part in item.objects(name) if (text := part.string("text")))
+
+
+def _decode_picture(item: Body) -> tuple[Role, tuple[Part, ...]]:
     """An image of an earlier response, if it was not made by OpenAI's own tool, which needs its item back."""
-    found = typed(item, _PictureItem, where)
-    if not found.id.startswith("img_"):
-        return "assistant", (Opaque(dialect=NAME, value=item),)
-    if found.result is None:
-        return "assistant", (Image(url=found.url),)
+    if not (item.string("id") or "").startswith("img_"):
+        return "assistant", (Opaque(dialect=NAME, value=item.raw),)
+    result = item.string("result")
+    if result is None:
+        return "assistant", (Image(url=item.string("url")),)
     try:
-        data = unbase64(found.result)
-    except WireError as exc:
-        raise bad_request(f"{where}.result", f"{where}.result: {exc}") from None
-    return "assistant", (Image(data=data, media_type=f"image/{found.output_format}"),)
+        data = unbase64(result)
+    except WireError:
+        raise item.wrong("result", "base64") from None
+    return "assistant", (Image(data=data, media_type=f"image/{item.string('output_format') or 'png'}"),)
 
 
-_DECODERS: dict[str, Callable[[JsonObject, str], tuple[Role, tuple[Part, ...]]]] = {
+_DECODERS: dict[str, Callable[[Body], tuple[Role, tuple[Part, ...]]]] = {
     "message": _decode_message,
     "function_call": _decode_call,
     "function_call_output": _decode_output,

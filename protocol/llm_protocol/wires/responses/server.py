@@ -1,29 +1,28 @@
 """The server side of the Responses API, over SSE and WebSocket.
 
-A request is the body of ``POST /responses`` or a ``response.create`` frame. Known fields are checked against `_Body`;
-errors name the path of the field. Fields that only OpenAI understands are kept in ``parameters.extra``; fields for this
-server become `ResponseOptions`.
+A request is the body of ``POST /responses`` or a ``response.create`` frame. Fields that only OpenAI understands are
+kept in ``parameters.extra``; fields for this server become `ResponseOptions`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, final
+from typing import NamedTuple, final
 
 import msgspec
 
-from llm_protocol.codec.fields import bad_request, json_body, leftovers, typed, undecoded, unsupported
+from llm_protocol.codec.body import Body
 from llm_protocol.codec.json import encode_json
 from llm_protocol.content import HostedTool, JsonObject, Message, ResponseFormat, Tool, ToolChoice
 from llm_protocol.dialect import Inbound, ModelInfo, WireResponse
 from llm_protocol.events import Event, Failed
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.fold import unfold
-from llm_protocol.requests import AUTO, ChatRequest, Parameters
+from llm_protocol.requests import ChatRequest, Parameters
 from llm_protocol.response import LLMResponse
 from llm_protocol.wires.openai_chat.errors import encode_error, error_body
 from llm_protocol.wires.openai_chat.models import encode_models
-from llm_protocol.wires.responses.content import decode_input, own_fields
+from llm_protocol.wires.responses.content import decode_input, extra_of
 from llm_protocol.wires.responses.errors import ending_of
 from llm_protocol.wires.responses.server_stream import OpenAIResponsesEncoder
 from llm_protocol.wires.responses.shapes import NAME, ResourceEncoder, ResponseOptions
@@ -157,7 +156,6 @@ def _read(
 _FRAME_FIELDS = frozenset(("type", "stream_id", "event_id", "generate", "client_metadata"))
 """Fields of the frame, or of the client itself: nothing to be asked of a model."""
 
-_FUNCTION_FIELDS = frozenset(("type", "name", "description", "parameters", "strict"))
 _CHOICES = {"auto": ToolChoice("auto"), "none": ToolChoice("none"), "required": ToolChoice("required")}
 
 
@@ -186,165 +184,80 @@ def _chat(inbound: Inbound) -> ChatRequest:
     return inbound.request
 
 
-class _TextConfig(msgspec.Struct):
-    format: JsonObject | None = None
-
-
-class _ReasoningConfig(msgspec.Struct):
-    effort: str | None = None
-    summary: str | None = None
-    generate_summary: str | None = None
-
-
-class _Body(msgspec.Struct, kw_only=True):
-    model: str | None = None
-    input: str | list[JsonObject] | None = None
-    instructions: str | None = None
-    stream: bool | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    max_output_tokens: int | None = None
-    parallel_tool_calls: bool | None = None
-    tools: list[JsonObject] | None = None
-    tool_choice: str | JsonObject | None = None
-    text: _TextConfig | None = None
-    reasoning: _ReasoningConfig | None = None
-    metadata: JsonObject | None = None
-    user: str | None = None
-    safety_identifier: str | None = None
-    previous_response_id: str | None = None
-    store: bool | None = None
-    background: bool | None = None
-    conversation: Any = None
-    prompt: Any = None
-    llm_runtime: Any = None
-
-
-class _Frame(msgspec.Struct):
-    generate: bool | None = None
-
-
-class _Function(msgspec.Struct):
-    name: str
-    description: str | None = None
-    parameters: JsonObject | None = None
-    strict: bool | None = None
-
-
-class _SchemaFormat(msgspec.Struct):
-    name: str
-    schema: JsonObject
-    strict: bool | None = None
-    description: str | None = None
-
-
-_KNOWN = frozenset(_Body.__struct_fields__) | _FRAME_FIELDS
-
-
 def decode_create(data: bytes | str) -> Create:
     """The request in a body or frame. Raises `BadRequestError` or `UnsupportedError` naming the field at fault."""
-    raw = json_body(data)
-    body = typed(raw, _Body)
-    if body.conversation is not None:
-        raise unsupported("conversation", "conversation: not kept here; send the items, or previous_response_id")
-    if body.prompt is not None:
-        raise unsupported("prompt", "prompt: templates are not kept here; send instructions and input")
-    if not body.input and body.previous_response_id is None and raw.get("generate") is not False:
-        problem = "missing" if body.input is None else "empty"
-        raise bad_request("input", f"input is {problem}: it is a text, or a list of items")
-    inbound = Inbound(_request(raw, body), stream=bool(body.stream), policy=undecoded(body.llm_runtime))
-    return Create(inbound, _options(raw, body))
-
-
-def _options(raw: JsonObject, body: _Body) -> ResponseOptions:
-    return ResponseOptions(
-        previous_response_id=body.previous_response_id,
-        store=body.store is not False,
-        background=bool(body.background),
-        generate=typed(raw, _Frame).generate is not False,
-        instructions=body.instructions,
+    body = Body.parse(data)
+    for name in _FRAME_FIELDS:
+        body.take(name)
+    if body.take("conversation") is not None:
+        raise body.cannot("conversation", "conversation: not stored here; send the items, or previous_response_id")
+    if body.take("prompt") is not None:
+        raise body.cannot("prompt", "prompt: templates are not stored here; send instructions and input")
+    options = ResponseOptions(
+        previous_response_id=body.string("previous_response_id"),
+        store=body.boolean("store") is not False,
+        background=bool(body.boolean("background")),
+        generate=body.boolean("generate") is not False,
+        instructions=body.string("instructions"),
     )
+    if not body.take("input") and options.previous_response_id is None and options.generate:
+        problem = "missing" if body.take("input") is None else "empty"
+        raise body.wrong("input", f"a string or a list of items; it is {problem}")
+    stream = bool(body.boolean("stream"))
+    return Create(Inbound(_request(body, options.instructions), stream=stream, policy=body.policy()), options)
 
 
-def _request(raw: JsonObject, body: _Body) -> ChatRequest:
-    extra = _extra(raw)
-    tools, tool_choice = _tools(body), None
-    if isinstance(body.tool_choice, str):
-        tool_choice = _choice_by_word(body.tool_choice)
-    elif body.tool_choice is not None:
-        tools, tool_choice = _choice_by_object(body.tool_choice, tools)
-        if tool_choice is None:
-            extra["tool_choice"] = body.tool_choice
-    instructions = () if body.instructions is None else (Message.of("system", body.instructions),)
-    reasoning = body.reasoning or _ReasoningConfig()
-    parameters = Parameters(
-        wire=NAME,
-        temperature=body.temperature,
-        top_p=body.top_p,
-        max_output_tokens=body.max_output_tokens,
-        parallel_tool_calls=body.parallel_tool_calls,
-        reasoning_effort=reasoning.effort,
-        reasoning_summary=reasoning.summary or reasoning.generate_summary,
-        user=body.safety_identifier or body.user,
-        extra={NAME: extra} if extra else {},
-    )
+def _request(body: Body, instructions: str | None) -> ChatRequest:
+    system = () if instructions is None else (Message.of("system", instructions),)
+    tools, tool_choice, extra = _tools(body)
     return ChatRequest(
-        model=body.model or AUTO,
-        messages=instructions + decode_input(body.input or []),
+        model=body.model(),
+        messages=system + decode_input(body),
         tools=tools,
         tool_choice=tool_choice,
-        response_format=_decode_format(body.text.format if body.text else None),
-        parameters=parameters,
-        metadata=body.metadata or {},  # not for the vendor, which stores nothing
+        response_format=_response_format(body, extra),
+        metadata=body.json_object("metadata") or {},  # not for the vendor, which stores nothing
+        parameters=_parameters(body, extra),
     )
 
 
-def _extra(raw: JsonObject) -> JsonObject:
-    """The fields that only the vendor understands."""
-    extra = leftovers(raw, _KNOWN)
-    extra["text"] = leftovers(raw.get("text") or {}, _TextConfig.__struct_fields__)
-    extra["reasoning"] = leftovers(raw.get("reasoning") or {}, _ReasoningConfig.__struct_fields__)
-    return {name: value for name, value in extra.items() if value is not None and value != {}}
+def _parameters(body: Body, extra: JsonObject) -> Parameters:
+    """The parameters; read last, since what nobody read joins ``extra``, what only the vendor understands."""
+    reasoning = body.object("reasoning") or Body({}, "reasoning")
+    summary, older = reasoning.string("summary"), reasoning.string("generate_summary")
+    safety, user = body.string("safety_identifier"), body.string("user")
+    parameters: JsonObject = {
+        "temperature": body.number("temperature"),
+        "top_p": body.number("top_p"),
+        "max_output_tokens": body.integer("max_output_tokens"),
+        "parallel_tool_calls": body.boolean("parallel_tool_calls"),
+        "reasoning_effort": reasoning.string("effort"),
+        "reasoning_summary": summary or older,
+        "user": safety or user,
+    }
+    if rest := reasoning.rest():
+        extra["reasoning"] = rest
+    extra = {name: value for name, value in {**body.rest(), **extra}.items() if value != {}}
+    return Parameters(wire=NAME, extra={NAME: extra} if extra else {}, **parameters)
 
 
-def _tools(body: _Body) -> tuple[Tool | HostedTool, ...]:
-    return tuple(_decode_tool(tool, f"tools[{at}]") for at, tool in enumerate(body.tools or ()))
-
-
-def _decode_tool(tool: JsonObject, where: str) -> Tool | HostedTool:
-    if not isinstance(tool.get("type"), str):
-        raise bad_request(f"{where}.type", f'{where}.type is missing: "function", or the name of a hosted tool')
-    if tool["type"] != "function":
-        return HostedTool(dialect=NAME, value=tool)
-    function = typed(tool, _Function, where)
-    return Tool(
-        name=function.name,
-        description=function.description,
-        parameters=function.parameters or {},
-        strict=function.strict,
-        extra=own_fields(tool, _FUNCTION_FIELDS),
-    )
-
-
-def _choice_by_word(word: str, where: str = "tool_choice") -> ToolChoice:
-    if (choice := _CHOICES.get(word)) is None:
-        raise bad_request(where, f'{where}: expected "auto", "none", "required" or an object')
-    return choice
-
-
-def _choice_by_object(
-    choice: JsonObject, tools: tuple[Tool | HostedTool, ...]
-) -> tuple[tuple[Tool | HostedTool, ...], ToolChoice | None]:
-    """The tools that are left and the choice among them; no choice where only the vendor understands it."""
-    if choice.get("type") == "function":
-        return tools, ToolChoice("named", typed(choice, _Function, "tool_choice").name)
-    if choice.get("type") != "allowed_tools":
-        return tools, None
-    listed = typed(choice.get("tools"), list[JsonObject], "tool_choice.tools")
-    allowed = [(tool.get("type"), tool.get("name")) for tool in listed]
-    kept = tuple(tool for tool in tools if _named(tool) in allowed)
-    mode = typed(choice.get("mode", "auto"), str, "tool_choice.mode")
-    return kept, _choice_by_word(mode, "tool_choice.mode")
+def _tools(body: Body) -> tuple[tuple[Tool | HostedTool, ...], ToolChoice | None, JsonObject]:
+    """The tools that may be called, the choice among them, and a choice that only the vendor understands."""
+    tools = tuple(map(_decode_tool, body.objects("tools")))
+    if body.take("tool_choice") is None:
+        return tools, None, {}
+    if isinstance(body.take("tool_choice"), str):
+        return tools, _CHOICES[body.required_word("tool_choice", _CHOICES)], {}
+    choice = body.required_object("tool_choice")
+    match choice.string("type"):
+        case "function":
+            return tools, ToolChoice("named", choice.required_string("name")), {}
+        case "allowed_tools":
+            allowed = [(tool.string("type"), tool.string("name")) for tool in choice.objects("tools")]
+            mode = choice.word("mode", _CHOICES) or "auto"
+            return tuple(tool for tool in tools if _named(tool) in allowed), _CHOICES[mode], {}
+        case _:
+            return tools, None, {"tool_choice": choice.raw}
 
 
 def _named(tool: Tool | HostedTool) -> tuple[str | None, str | None]:
@@ -353,23 +266,38 @@ def _named(tool: Tool | HostedTool) -> tuple[str | None, str | None]:
     return tool.value.get("type"), tool.value.get("name")
 
 
-def _decode_format(value: JsonObject | None) -> ResponseFormat | None:
-    where = "text.format"
-    match value:
-        case None:
-            return None
-        case {"type": "text"}:
+def _decode_tool(tool: Body) -> Tool | HostedTool:
+    if tool.kind() != "function":
+        return HostedTool(dialect=NAME, value=tool.raw)
+    return Tool(
+        name=tool.required_string("name"),
+        description=tool.string("description"),
+        parameters=tool.json_object("parameters") or {},
+        strict=tool.boolean("strict"),
+        extra=extra_of(tool),
+    )
+
+
+def _response_format(body: Body, extra: JsonObject) -> ResponseFormat | None:
+    """The format; puts into ``extra`` what else ``text`` holds."""
+    text = body.object("text")
+    if text is None:
+        return None
+    format_ = text.object("format")
+    if rest := text.rest():
+        extra["text"] = rest
+    if format_ is None:
+        return None
+    match format_.required_word("type", ("text", "json_object", "json_schema")):
+        case "text":
             return ResponseFormat(type="text")
-        case {"type": "json_object"}:
+        case "json_object":
             return ResponseFormat(type="json")
-        case {"type": "json_schema"}:
-            found = typed(value, _SchemaFormat, where)
+        case _:
             return ResponseFormat(
                 type="json_schema",
-                name=found.name,
-                schema=found.schema,
-                strict=found.strict,
-                description=found.description,
+                name=format_.required_string("name"),
+                schema=format_.required_object("schema").raw,
+                strict=format_.boolean("strict"),
+                description=format_.string("description"),
             )
-        case _:
-            raise unsupported(where, f'{where}.type: expected "text", "json_object" or "json_schema"')

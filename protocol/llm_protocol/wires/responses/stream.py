@@ -10,6 +10,7 @@ from typing import Any, final
 
 import msgspec
 
+from llm_protocol.codec.body import ResponseObject, reading_response
 from llm_protocol.codec.decoding import AnswerDecoder
 from llm_protocol.codec.error_body import find_error
 from llm_protocol.codec.items import OpenItem
@@ -19,7 +20,6 @@ from llm_protocol.codec.lenient import read_object
 from llm_protocol.codec.sse import ServerSentEvent
 from llm_protocol.codec.tool_calls import checked_call
 from llm_protocol.content import JsonObject, Part, Refusal, ToolCall
-from llm_protocol.errors import BadRequestError
 from llm_protocol.events import (
     ItemKind,
     Started,
@@ -189,10 +189,8 @@ class OpenAIResponsesDecoder(AnswerDecoder):
             return  # said again
         if item.get("type") == "function_call" and item.get("status") == "incomplete":
             return  # half a call is never handed over as one
-        try:
-            _, parts = decode_item(_straightened(item), f"output[{place}]")
-        except BadRequestError as exc:
-            raise WireError(str(exc)) from None
+        with reading_response():
+            _, parts = decode_item(ResponseObject(_straightened(item), f"output[{place}]"))
         self._done.add(place)
         for at, part in enumerate(parts):
             self._close((place, at), part)
