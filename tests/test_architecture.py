@@ -200,7 +200,9 @@ def test_there_is_one_event_loop_and_no_loose_thread() -> None:
 
 
 def test_a_key_is_revealed_in_few_places() -> None:
-    """Where the one header is written, where a caller's key is turned into a digest, and what is an address."""
+    """Where the one header is written, to a provider and to a proxy, where a caller's key is turned into a digest, and
+    what is an address.
+    """
     revealing = {
         name_of(file)
         for file in FILES
@@ -208,7 +210,15 @@ def test_a_key_is_revealed_in_few_places() -> None:
         if isinstance(node, ast.Attribute) and node.attr == "reveal"
     }
     addresses = {"llm_actors.redis", "llm_runtime.config.redis"}
-    assert revealing == {"llm_actors.provider.spec", "llm_runtime.server.access"} | addresses
+    assert (
+        revealing
+        == {
+            "llm_actors.provider.spec",
+            "llm_actors.transport.proxy",
+            "llm_runtime.server.access",
+        }
+        | addresses
+    )
 
 
 def loaded_by(statement: str) -> set[str]:

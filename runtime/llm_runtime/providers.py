@@ -17,6 +17,7 @@ from llm_protocol.vendor import UnknownVendorError, Vendor, VendorTable
 from llm_protocol.vendors import VENDORS
 from llm_protocol.version import VERSION
 from llm_runtime.config import ConfigError, Provider
+from llm_runtime.config.proxies import proxy_of
 from llm_runtime.key_sources import renewer
 
 WAITING_REQUESTS = 1_000
@@ -58,6 +59,7 @@ def provider_spec(name: str, provider: Provider, vendors: VendorTable = VENDORS)
         query=urlencode(provider.query, quote_via=quote),
         models=provider.models,
         trust=TlsTrust(ca_file=provider.ca_file),
+        proxy=proxy_of(provider),
         timeouts=provider.timeouts,
         max_answer=provider.max_answer_mb,
         max_concurrency=provider.limits.max_concurrency or vendor.max_concurrency,

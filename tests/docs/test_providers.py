@@ -47,6 +47,7 @@ EXPECTED = {
         f"https://gateway.example/openai/v1{CHAT}?version=2026-11-01",
         {"x-gateway-key": KEY, "x-team": "search"},
     ),
+    "work": (f"https://api.openai.com/v1{CHAT}", {"authorization": f"Bearer {KEY}"}),
 }
 
 
@@ -54,7 +55,7 @@ class Environment(dict[str, str]):
     """Every variable is set."""
 
     def get(self, name: str, default: object = None) -> str:
-        return KEY
+        return {"PROXY_AUTH": "user:password"}.get(name, "" if name.lower().endswith("_proxy") else KEY)
 
 
 def recipes() -> Iterator[tuple[str, str]]:

@@ -16,8 +16,8 @@ from llm_protocol.events import Failed
 from llm_protocol.secret import Secret
 from llm_runtime.config import ConfigError, parse
 from llm_runtime.key_sources import FILE_SECONDS, renewer
-from support.peer import Call, Peer, reply
-from support.upstream import JSON, upstream, whole
+from support.peer import Call, Peer, reply, sse
+from support.upstream import END, HELLO, JSON, upstream, whole
 
 AGE = 100.0
 TOKENS = ["one-0123456789", "two-0123456789", "three-0123456789"]
@@ -112,25 +112,26 @@ async def test_a_cancelled_fetch_leaves_the_next_one_free(autojump_clock: MockCl
     assert source.asked == 2
 
 
-async def test_a_token_that_expires_in_mid_run_fails_no_request(autojump_clock: MockClock) -> None:
-    """50 requests at once, whose token the vendor has just stopped taking."""
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streams"])
+async def test_a_token_that_expires_in_mid_run_fails_no_request(autojump_clock: MockClock, stream: bool) -> None:
+    """50 at once, whose token the vendor has just stopped taking."""
     source = Source(*TOKENS)
     good = [TOKENS[0]]
 
     async def answer(call: Call) -> None:
         assert call.request is not None
         if call.request.headers["authorization"] == f"Bearer {good[0]}":
-            await reply(whole(), headers=JSON)(call)
+            await (sse(*HELLO, *END, gap=1) if stream else reply(whole(), headers=JSON))(call)
         else:
             await reply(b'{"error":{"message":"expired","code":"invalid_api_key"}}', 401, JSON)(call)
 
     async with Peer(answer) as peer, upstream(peer, slots=64, renewer=KeyRenewer("fake", source, AGE)) as provider:
-        assert (await provider.ask(stream=False)).text == "Hello there"
+        assert (await provider.ask(stream=stream)).text == "Hello there"
         good[0] = TOKENS[1]
         asked = []
 
         async def ask() -> None:
-            asked.append(await provider.ask(stream=False))
+            asked.append(await provider.ask(stream=stream))
 
         async with trio.open_nursery() as nursery:
             for _ in range(50):
@@ -138,7 +139,7 @@ async def test_a_token_that_expires_in_mid_run_fails_no_request(autojump_clock: 
         assert [each.text for each in asked] == ["Hello there"] * 50
         assert source.asked == 2
         good[0] = "none"
-        failed = await provider.ask(stream=False)
+        failed = await provider.ask(stream=stream)
         assert failed.outcome is not None
         assert isinstance(failed.outcome.end, Failed)
         assert source.asked == 3, "once more, and no oftener"

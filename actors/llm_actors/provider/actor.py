@@ -43,7 +43,7 @@ class ProviderActor:
         self._spec = spec
         self._oddities = Oddities(spec.name)
         idle = spec.max_concurrency
-        self._transport = Transport(trust=spec.trust, dial=dial, max_idle_per_origin=idle)
+        self._transport = Transport(trust=spec.trust, dial=dial, proxy=spec.proxy, max_idle_per_origin=idle)
 
     async def run(self, inbox: Inbox[ProviderMessage], *, task_status: trio.TaskStatus[None]) -> None:
         """Serve until asked to stop; then finish what is in hand. Cancelling closes every connection at once."""

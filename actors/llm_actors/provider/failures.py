@@ -21,6 +21,7 @@ from llm_actors.transport import (
     ConnectTimeout,
     OutOfResources,
     ProtocolViolation,
+    ProxyRefused,
     RequestRefused,
     TlsFailed,
     TransportError,
@@ -74,4 +75,5 @@ def failure_of(exc: Exception, who: str) -> Failure:
     words = exc.reason if isinstance(exc, TransportError) else row.words or str(exc)
     if isinstance(exc, BodyTooLarge):
         words = f"{words} (the provider's max_answer_mb)"
-    return Failure(kind=row.kind, message=f"{who}: {words}", provider=who)
+    again = False if isinstance(exc, ProxyRefused) else None
+    return Failure(kind=row.kind, message=f"{who}: {words}", provider=who, should_retry=again)

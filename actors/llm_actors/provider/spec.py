@@ -7,7 +7,7 @@ from typing import NamedTuple, final
 import msgspec
 
 from llm_actors.provider.renewal import KeyRenewer
-from llm_actors.transport import HttpRequest, Origin, TlsTrust, parse_url
+from llm_actors.transport import HttpRequest, Origin, Proxy, TlsTrust, parse_url
 from llm_protocol.dialect import ClientDialect, WireRequest
 from llm_protocol.policy import AnswerLimits, Timeouts
 from llm_protocol.secret import Secret
@@ -61,6 +61,8 @@ class ProviderSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Parameters of every address, encoded."""
     models: tuple[str, ...] = ()
     trust: TlsTrust | None = None
+    proxy: Proxy | None = None
+    """Through whom it is reached; ``None``: directly."""
     timeouts: Timeouts = Timeouts()
     max_answer: AnswerLimits = AnswerLimits()
     max_concurrency: int = DEFAULT_CONCURRENCY

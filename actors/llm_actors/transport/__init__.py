@@ -11,11 +11,13 @@ from llm_actors.transport.errors import (
     ConnectTimeout,
     OutOfResources,
     ProtocolViolation,
+    ProxyRefused,
     RequestRefused,
     TlsFailed,
     TransportError,
     UnsupportedEncoding,
 )
+from llm_actors.transport.proxy import Proxy, is_user_and_password, parse_proxy
 from llm_actors.transport.request import HttpRequest, Origin, parse_url
 from llm_actors.transport.resolve import ResolvedAddress, Resolver
 from llm_actors.transport.response import Headers, HttpResponse
@@ -34,6 +36,8 @@ __all__ = [
     "Origin",
     "OutOfResources",
     "ProtocolViolation",
+    "Proxy",
+    "ProxyRefused",
     "RequestRefused",
     "ResolvedAddress",
     "Resolver",
@@ -44,5 +48,7 @@ __all__ = [
     "TransportError",
     "TransportStatistics",
     "UnsupportedEncoding",
+    "is_user_and_password",
+    "parse_proxy",
     "parse_url",
 ]

@@ -37,6 +37,12 @@ class ConnectFailed(TransportError):
     """No connection: the name does not resolve, or no address of it accepts."""
 
 
+class ProxyRefused(ConnectFailed):
+    """The proxy will not make this connection: its credentials or its rules are against it. Asking again is useless,
+    and a wrong password that is tried again and again may lock an account.
+    """
+
+
 class OutOfResources(TransportError):
     """No connection, because this process or machine has no file descriptor, port or memory for one. It says nothing
     about the server.

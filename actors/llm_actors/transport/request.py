@@ -77,8 +77,8 @@ class HttpRequest:
         return f"<HttpRequest {self.method} {self.origin}{path} {len(self.body)} B>"
 
 
-def encode(request: HttpRequest) -> bytes:
-    """Head and body as one piece, for one write.
+def encode(request: HttpRequest, *, absolute: bool = False, proxy_authorization: str | None = None) -> bytes:
+    """Head and body as one piece, for one write. To a proxy that forwards it the target is ``absolute``.
 
     Raises :class:`RequestRefused` for anything that HTTP/1.1 cannot carry, and for a header that is the
     transport's to set.
@@ -88,7 +88,10 @@ def encode(request: HttpRequest) -> bytes:
         raise RequestRefused(origin, "the method is not a token")
     if not _TARGET.fullmatch(request.target):
         raise RequestRefused(origin, "the target is not a path in percent-encoded ASCII")
-    lines = [f"{request.method} {request.target} HTTP/1.1\r\nhost: {origin.authority}\r\naccept-encoding: identity\r\n"]
+    target = f"{origin}{request.target}" if absolute else request.target
+    lines = [f"{request.method} {target} HTTP/1.1\r\nhost: {origin.authority}\r\naccept-encoding: identity\r\n"]
+    if proxy_authorization is not None:
+        lines.append(f"Proxy-Authorization: {proxy_authorization}\r\n")
     for name, value in request.headers.items():
         if not _TOKEN.fullmatch(name):
             raise RequestRefused(origin, "a header's name is not a token")

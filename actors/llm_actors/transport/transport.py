@@ -2,7 +2,7 @@
 
 The block is the lease. Leaving it in any way puts the connection back among the idle ones, if the answer was read
 to its end, or closes the socket at once, so that a cancelled request stops costing at the provider. There are no
-redirects, no proxies, no environment variables, no cookies, no retries (but the one of ``connection.Stale``), and no
+redirects, no environment variables, no cookies, no retries (but the one of ``connection.Stale``), and no
 time limits besides ``connect_timeout``: those belong to whoever knows the request's deadline.
 """
 
@@ -24,10 +24,12 @@ from llm_actors.transport.errors import (
     ConnectFailed,
     ConnectTimeout,
     OutOfResources,
+    ProxyRefused,
     TlsFailed,
     is_out_of_resources,
     wire_reason,
 )
+from llm_actors.transport.proxy import Proxy, credentials_refused, open_tunnel
 from llm_actors.transport.request import HttpRequest, Origin, encode
 from llm_actors.transport.response import HttpResponse
 from llm_actors.transport.stack import IDLE_SECONDS, MAX_IDLE_PER_ORIGIN, IdleStack
@@ -58,7 +60,8 @@ class TransportStatistics:
 class Transport:
     """Connections to any number of origins. The constructor does no I/O; use within one Trio run.
 
-    ``dial`` is the way to the network and replaceable for tests; TLS is always this side of it.
+    ``dial`` is the way to the network and replaceable for tests; TLS is always this side of it. ``proxy``: through
+    whom all of them are reached; ``trust`` holds for an https proxy, too.
     """
 
     def __init__(
@@ -66,12 +69,14 @@ class Transport:
         trust: TlsTrust | None = None,
         *,
         dial: Dial | None = None,
+        proxy: Proxy | None = None,
         max_idle_per_origin: int = MAX_IDLE_PER_ORIGIN,
         idle_seconds: float = IDLE_SECONDS,
     ) -> None:
         self._trust = trust or TlsTrust()
         self._trust_lock = trio.Lock()
         self._dial = dial or TcpDial()
+        self._proxy = proxy
         self._idle = IdleStack(max_per_origin=max_idle_per_origin, idle_seconds=idle_seconds)
         self._closed = False
         self._connecting = self._active = self._opened = self._reused = self._resent = 0
@@ -85,9 +90,9 @@ class Transport:
     ) -> ConnectionLease:
         """Send ``request``; the block is entered when the head of the answer is here, whatever its status.
 
-        ``connect_timeout`` (seconds) covers name lookup, TCP and TLS of a new connection. ``on_sent`` is called when
-        there is a connection and the request begins to leave: before, the peer knows nothing of it. Raises a
-        :class:`TransportError`: RequestRefused before anything is sent, ConnectFailed, ConnectTimeout,
+        ``connect_timeout`` (seconds) covers name lookup, TCP, proxy and TLS of a new connection. ``on_sent`` is called
+        when there is a connection and the request begins to leave: before, the peer knows nothing of it. Raises a
+        :class:`TransportError`: RequestRefused before anything is sent, ConnectFailed, ProxyRefused, ConnectTimeout,
         OutOfResources, TlsFailed, Broken, ProtocolViolation, UnsupportedEncoding; ClosedResourceError after ``aclose``.
         To keep the connection, read the body until ``b""``.
         """
@@ -115,7 +120,7 @@ class Transport:
         """For a `ConnectionLease`: an answer, and the connection to give back by `put_back`."""
         if self._closed:
             raise trio.ClosedResourceError("the transport is closed")
-        payload = encode(request)
+        payload = self._encode(request)
         kept = self._idle.pop(request.origin, trio.current_time())
         if kept is not None:
             self._reused += 1
@@ -132,14 +137,26 @@ class Transport:
         response.resent = kept is not None
         return connection, response
 
+    def _encode(self, request: HttpRequest) -> bytes:
+        if self._proxy is None or not self._proxy.forwards(request.origin):
+            return encode(request)
+        return encode(request, absolute=True, proxy_authorization=self._proxy.authorization)
+
     async def _ask(self, connection: ClientConnection, method: str, payload: bytes) -> HttpResponse:
         self._active += 1
         try:
-            return await connection.ask(method, payload)
+            response = await connection.ask(method, payload)
+            self._check_proxy(response)
         except BaseException:
             self._active -= 1
             connection.close()
             raise
+        return response
+
+    def _check_proxy(self, response: HttpResponse) -> None:
+        """Raise `ProxyRefused` where it was the proxy that answered, and not the origin."""
+        if response.status == 407 and self._proxy is not None and self._proxy.forwards(response.origin):
+            raise ProxyRefused(response.origin, credentials_refused(self._proxy, 407))
 
     def put_back(self, connection: ClientConnection) -> None:
         """Keep the connection for another request, or close it if there is any doubt."""
@@ -164,36 +181,51 @@ class Transport:
         return ClientConnection(origin, wire)
 
     async def _open_wire(self, origin: Origin, stage: list[str]) -> Wire:
-        context = None
-        if origin.scheme == "https":
-            context = await self._tls_context(origin)
-        try:
-            stream = await self._open_stream(origin)
-        except OSError as exc:
-            kind = OutOfResources if is_out_of_resources(exc) else ConnectFailed
-            raise kind(origin, wire_reason(exc)) from exc
-        plain = PlainWire(stream)
+        context = await self._tls_context(origin) if origin.scheme == "https" else None
+        if self._proxy is None:
+            wire: Wire = PlainWire(await self._open_stream(origin, origin.host, origin.port))
+        else:
+            wire = await self._through(self._proxy, origin, stage)
         if context is None:
-            return plain
+            return wire
         stage[0] = "in the TLS handshake"
-        wire = TlsWire(plain, context, origin.host)
+        return await _in_tls(wire, context, origin, origin.host)
+
+    async def _through(self, proxy: Proxy, origin: Origin, stage: list[str]) -> Wire:
+        """A wire to ``proxy``, and where it does not forward requests through it to ``origin``."""
+        stage[0] = "connecting to the proxy"
+        context = await self._tls_context(origin) if proxy.scheme == "https" else None
+        wire: Wire = PlainWire(await self._open_stream(origin, proxy.host, proxy.port, "the proxy: "))
+        if context is not None:
+            stage[0] = "in the TLS handshake with the proxy"
+            wire = await _in_tls(wire, context, origin, proxy.host, "the proxy: ")
+        if proxy.forwards(origin):
+            return wire
+        stage[0] = "waiting for the proxy"
         try:
-            await wire.handshake()
+            await open_tunnel(wire, proxy, origin)
         except WIRE_ERRORS as exc:
             wire.close()
-            raise TlsFailed(origin, wire_reason(exc)) from exc
+            raise ConnectFailed(origin, f"the proxy: {wire_reason(exc)}") from exc
         except BaseException:
             wire.close()
             raise
         return wire
 
-    async def _open_stream(self, origin: Origin) -> trio.SocketStream:
+    async def _open_stream(self, origin: Origin, host: str, port: int, whose: str = "") -> trio.SocketStream:
         try:
-            return await self._dial(origin.host, origin.port)
+            return await self._dial_twice(host, port)
+        except OSError as exc:
+            kind = OutOfResources if is_out_of_resources(exc) else ConnectFailed
+            raise kind(origin, whose + wire_reason(exc)) from exc
+
+    async def _dial_twice(self, host: str, port: int) -> trio.SocketStream:
+        try:
+            return await self._dial(host, port)
         except OSError as exc:
             if not (is_out_of_resources(exc) and _give_up_idle()):
                 raise
-        return await self._dial(origin.host, origin.port)
+        return await self._dial(host, port)
 
     async def _tls_context(self, origin: Origin) -> ssl.SSLContext:
         if not self._trust.loaded:
@@ -207,6 +239,20 @@ class Transport:
                         raise OutOfResources(origin, wire_reason(exc)) from exc
                     raise TlsFailed(origin, f"the trusted certificates cannot be read: {wire_reason(exc)}") from exc
         return self._trust.context()
+
+
+async def _in_tls(wire: Wire, context: ssl.SSLContext, origin: Origin, host: str, whose: str = "") -> TlsWire:
+    """TLS with ``host`` over ``wire``, which is closed if that fails."""
+    tls = TlsWire(wire, context, host)
+    try:
+        await tls.handshake()
+    except WIRE_ERRORS as exc:
+        tls.close()
+        raise TlsFailed(origin, whose + wire_reason(exc)) from exc
+    except BaseException:
+        tls.close()
+        raise
+    return tls
 
 
 def _idle_of_this_run() -> weakref.WeakSet[IdleStack]:

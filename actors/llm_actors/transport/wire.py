@@ -76,9 +76,11 @@ class PlainWire:
 
 
 class TlsWire:
-    """TLS over a socket by way of two memory buffers; see the module's docstring for why."""
+    """TLS over another wire, which may be TLS itself (to a proxy), by way of two memory buffers; see the module's
+    docstring for why.
+    """
 
-    def __init__(self, plain: PlainWire, context: ssl.SSLContext, host: str) -> None:
+    def __init__(self, plain: Wire, context: ssl.SSLContext, host: str) -> None:
         self._plain = plain
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()

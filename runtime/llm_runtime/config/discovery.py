@@ -15,6 +15,7 @@ from llm_runtime.config.errors import ConfigError
 from llm_runtime.config.keys import checked
 from llm_runtime.config.model import Config, Provider
 from llm_runtime.config.providers import completed
+from llm_runtime.config.proxies import with_proxies
 
 
 def discover(
@@ -39,10 +40,10 @@ def discover(
             continue
         try:
             key = checked(environ[variable], variable)
-            found = Provider(kind=kind, api_key=key, timeouts=timeouts, **_of_account(vendor, environ))
+            entry = Provider(kind=kind, api_key=key, timeouts=timeouts, **_of_account(vendor, environ))
             if address is not None:
-                found = msgspec.structs.replace(found, base_url=environ[address].strip())
-            providers[kind] = completed(found, Path(), vendors)
+                entry = msgspec.structs.replace(entry, base_url=environ[address].strip())
+            providers[kind] = completed(entry, Path(), vendors)
         except (ValueError, ConfigError) as exc:
             what = f"{address}: {exc.message}" if isinstance(exc, ConfigError) else str(exc)
             notes.append(f"{what}: passed over")
@@ -51,7 +52,8 @@ def discover(
     if local:
         providers["local"] = Provider(kind="local", models=(LOCAL_MODEL,), timeouts=timeouts)
         reasons["local"] = "the local model is installed"
-    return Config(timeouts=timeouts, providers=providers, vendors=vendors, reasons=reasons, notes=tuple(notes))
+    found = Config(timeouts=timeouts, providers=providers, vendors=vendors, reasons=reasons, notes=tuple(notes))
+    return with_proxies(found, environ)
 
 
 def _of_account(vendor: Vendor, environ: Mapping[str, str]) -> dict[str, Any]:

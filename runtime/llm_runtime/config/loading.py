@@ -28,6 +28,7 @@ from llm_runtime.config.lines import line_of
 from llm_runtime.config.model import Config, CrossModel, Key, Provider, Selection
 from llm_runtime.config.naming import check_names
 from llm_runtime.config.providers import check_cache, completed, sends_key_in_clear
+from llm_runtime.config.proxies import with_proxies
 from llm_runtime.config.redis import redis_server
 from llm_runtime.config.server import Server
 
@@ -92,8 +93,7 @@ def parse(
     keys = KeyReader(environ, folder or Path())
     try:
         config = _config(_table(source), keys, folder or Path(), file, vendors)
-        if not config.providers:
-            config = _with_discovered(config, environ, local)
+        config = with_proxies(config, environ) if config.providers else _with_discovered(config, environ, local)
         check_names(config)
         check_exposure(config)
     except ConfigError as exc:
@@ -230,7 +230,9 @@ def _provider(entry: object, timeouts: dict[str, Any], keys: KeyReader, folder: 
     if entry.get("enabled") is not False:
         return completed(convert(merged, Provider, keys.read_provider), folder, vendors)
     # Of a disabled provider's key only the form is checked: the variable need not be set.
-    return completed(msgspec.structs.replace(convert(merged, Provider, _unread), api_key=None), folder, vendors)
+    return completed(
+        msgspec.structs.replace(convert(merged, Provider, _unread), api_key=None, proxy_auth=None), folder, vendors
+    )
 
 
 def _check_capabilities(entry: object) -> None:

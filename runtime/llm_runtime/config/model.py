@@ -106,7 +106,13 @@ class Provider(Section, frozen=True, kw_only=True):
     models: tuple[Line, ...] = ()
     """All models to offer; the first is its default. Omitted: the vendor is asked for its list."""
     ca_file: Line | None = None
-    """Certificates to trust for this provider instead of the system's."""
+    """Certificates to trust for this provider instead of the system's; for an ``https`` proxy, too."""
+    proxy: Line | None = None
+    """Through whom it is reached: ``http://host:port``, ``https://…`` or ``socks5://…``; ``"none"``: directly.
+    Omitted: as `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` say.
+    """
+    proxy_auth: Secret | None = None
+    """User and password for the proxy, as ``user:password``."""
     limits: Limits = Limits()
     timeouts: Timeouts = Timeouts()
     cache: ProviderCache = ProviderCache()

@@ -17,9 +17,16 @@ from llm_protocol.vendors import LOCAL_MODEL, VENDORS
 from llm_runtime.config.errors import ConfigError
 from llm_runtime.config.exposure import is_loopback
 from llm_runtime.config.model import Provider
+from llm_runtime.config.proxies import check_proxy
 
 ENDPOINTS = ("/chat/completions", "/completions", "/responses", "/messages", "/embeddings", "/models", "/chat")
 """How an address ends that was copied with the path of a request."""
+
+REMOTE = (
+    "base_url", "api_key", "auth_header", "headers", "query", "organization", "project", "ca_file", "proxy",
+    "proxy_auth",
+)  # fmt: skip
+"""What only a provider on a network has."""
 
 MOST_HEADERS = 32
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -48,6 +55,7 @@ def completed(provider: Provider, folder: Path, vendors: VendorTable = VENDORS) 
     ca_file = _existing(folder, provider.ca_file) if provider.ca_file and provider.enabled else provider.ca_file
     base_url = _understood(checked_url(base_url), vendor)
     _check_headers(provider, vendor)
+    check_proxy(provider)
     return msgspec.structs.replace(provider, base_url=base_url, ca_file=ca_file)
 
 
@@ -100,7 +108,7 @@ def _check_headers(provider: Provider, vendor: Vendor) -> None:
 
 
 def _local(provider: Provider) -> Provider:
-    for field in ("base_url", "api_key", "auth_header", "headers", "query", "organization", "project", "ca_file"):
+    for field in REMOTE:
         if getattr(provider, field):
             raise ConfigError('not for kind "local", which has none', field)
     if any(model != LOCAL_MODEL for model in provider.models):

@@ -1,0 +1,209 @@
+"""The proxy that a provider is reached through, and how a way to an origin is asked of it.
+
+An HTTP proxy is asked by CONNECT (RFC 9110, 9.3.6) for a tunnel to an https origin; a request to an http origin is
+sent to it whole, in absolute form. A SOCKS5 proxy (RFC 1928, 1929) is asked for a tunnel to either. Names are always
+resolved by the proxy. What a proxy says is never quoted: it may echo the credentials.
+"""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+from typing import Final, NamedTuple
+from urllib.parse import unquote, urlsplit
+
+from llm_actors.transport.errors import WIRE_ERRORS, ConnectFailed, ProxyRefused
+from llm_actors.transport.request import Origin
+from llm_actors.transport.wire import CHUNK_BYTES, Wire
+from llm_protocol.http1 import BadHttp, ResponseHead, find_head, read_response_head
+from llm_protocol.secret import Secret
+
+DEFAULT_PORTS: Final = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
+HEAD_BYTES: Final = 16 * 1024
+"""The most that a proxy may say before the tunnel begins."""
+
+AUTHORIZATION: Final = "Proxy-Authorization"
+"""In this spelling: there are proxies that know no other."""
+
+_REFUSED: Final = "the proxy refuses the user or password"
+_WANTS: Final = "the proxy wants a user and password"
+_MORE: Final = "the proxy sent more than an answer to CONNECT"
+
+_SOCKS_FAILURES: Final = {
+    1: "the proxy failed",
+    3: "the proxy cannot reach the network",
+    4: "the proxy cannot reach the host",
+    5: "the proxy was refused by the host",
+    6: "the proxy got no answer from the host in time",
+    8: "the proxy does not know this type of address",
+}
+_SOCKS_FORBIDDEN: Final = 2
+
+
+class Proxy(NamedTuple):
+    """Where a proxy is, and the ``user:password`` for it."""
+
+    scheme: str
+    """``http``, ``https`` (TLS to the proxy itself), ``socks5`` or ``socks5h``, which is the same here."""
+    host: str
+    port: int
+    credentials: Secret | None = None
+
+    @property
+    def is_socks(self) -> bool:
+        return self.scheme.startswith("socks5")
+
+    @property
+    def url(self) -> str:
+        """Its address, without credentials."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}"
+
+    @property
+    def authorization(self) -> str | None:
+        """The value of Proxy-Authorization."""
+        if self.credentials is None:
+            return None
+        return "Basic " + base64.b64encode(self.credentials.reveal().encode()).decode()
+
+    def forwards(self, origin: Origin) -> bool:
+        """Whether it is sent whole requests to ``origin``, instead of being asked for a tunnel."""
+        return origin.scheme == "http" and not self.is_socks
+
+
+def is_user_and_password(credentials: Secret) -> bool:
+    """Whether they have the form ``user:password``."""
+    return ":" in credentials.reveal()
+
+
+def parse_proxy(url: str) -> Proxy:
+    """Of ``http://[user:password@]host[:port]``, percent-encoded where necessary; without a scheme it is http.
+
+    Raises ValueError, without quoting ``url``.
+    """
+    if "://" not in url:
+        url = f"http://{url}"
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        raise ValueError("not an address like http://proxy.example:3128") from None
+    if parts.scheme not in DEFAULT_PORTS:
+        raise ValueError("a proxy's address starts with http://, https:// or socks5://")
+    plain = parts.path in ("", "/") and not parts.query and not parts.fragment
+    if not host or port == 0 or not plain or not url.isascii() or not url.isprintable() or " " in url:
+        raise ValueError("not an address like http://proxy.example:3128")
+    credentials = None
+    if parts.username is not None:
+        credentials = Secret(f"{unquote(parts.username)}:{unquote(parts.password or '')}")
+    return Proxy(parts.scheme, host, port or DEFAULT_PORTS[parts.scheme], credentials)
+
+
+async def open_tunnel(wire: Wire, proxy: Proxy, origin: Origin) -> None:
+    """Have ``proxy``, at the other end of ``wire``, connect ``wire`` to ``origin``.
+
+    Waits without limit of its own. Raises `ConnectFailed` or `ProxyRefused`, and what ``wire`` raises.
+    """
+    if proxy.is_socks:
+        await _socks5(wire, proxy, origin)
+    else:
+        await _connect(wire, proxy, origin)
+
+
+def credentials_refused(proxy: Proxy, status: int) -> str:
+    """What an HTTP proxy means by 407."""
+    return f"{_REFUSED if proxy.credentials else _WANTS} ({status}); only Basic authentication is supported"
+
+
+async def _connect(wire: Wire, proxy: Proxy, origin: Origin) -> None:
+    host = f"[{origin.host}]" if ":" in origin.host else origin.host
+    target = f"{host}:{origin.port}"
+    request = f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n"
+    if proxy.authorization is not None:
+        request += f"{AUTHORIZATION}: {proxy.authorization}\r\n"
+    await wire.send_all(f"{request}\r\n".encode("ascii"))
+    status = await _status(wire, origin)
+    if status == 407:
+        raise ProxyRefused(origin, credentials_refused(proxy, status))
+    if 400 <= status < 500:
+        raise ProxyRefused(origin, f"the proxy refuses the connection ({status})")
+    if not 200 <= status < 300:
+        raise ConnectFailed(origin, f"the proxy cannot connect ({status})")
+
+
+async def _status(wire: Wire, origin: Origin) -> int:
+    """The status of the final answer. What follows a 2xx is the tunnel, so nothing may have come of it yet."""
+    received = bytearray()
+    try:
+        while True:
+            head: ResponseHead | None = None
+            if end := find_head(received, limit=HEAD_BYTES):
+                head = read_response_head(received[:end])
+                del received[:end]
+            if head is not None and head.status >= 200:
+                break
+            if head is None:
+                received += await _some(wire, origin, CHUNK_BYTES)
+    except BadHttp as exc:
+        raise ConnectFailed(origin, f"the proxy does not answer as an HTTP proxy ({exc.reason})") from None
+    if received and 200 <= head.status < 300:  # the client speaks first, in TLS: these are not the origin's bytes
+        raise ConnectFailed(origin, _MORE)
+    return head.status
+
+
+async def _socks5(wire: Wire, proxy: Proxy, origin: Origin) -> None:
+    method = 0 if proxy.credentials is None else 2
+    await wire.send_all(bytes((5, 1, method)))
+    version, chosen = await _exactly(wire, origin, 2)
+    if version != 5:
+        raise ConnectFailed(origin, "the proxy does not answer as a SOCKS5 proxy")
+    if chosen != method:
+        raise ProxyRefused(origin, _WANTS if method == 0 else "the proxy takes no user and password")
+    if proxy.credentials is not None:
+        user, _, password = proxy.credentials.reveal().encode().partition(b":")
+        if not 0 < len(user) < 256 or len(password) > 255:
+            raise ProxyRefused(origin, "user or password is too long for SOCKS5")
+        await wire.send_all(bytes((1, len(user))) + user + bytes((len(password),)) + password)
+        try:
+            _, failed = await _exactly(wire, origin, 2)
+        except (ConnectFailed, *WIRE_ERRORS):
+            failed = 1  # some close the connection instead of saying so
+        if failed:
+            raise ProxyRefused(origin, _REFUSED)
+    await wire.send_all(b"\x05\x01\x00" + _socks_address(origin))
+    version, code, _, kind = await _exactly(wire, origin, 4)
+    if version != 5 or kind not in (1, 3, 4):
+        raise ConnectFailed(origin, "the proxy does not answer as a SOCKS5 proxy")
+    if code == _SOCKS_FORBIDDEN:
+        raise ProxyRefused(origin, "the proxy does not allow this connection")
+    if code:
+        raise ConnectFailed(origin, _SOCKS_FAILURES.get(code, "the proxy failed"))
+    # Where the proxy's own end is: of no interest, but it comes before the tunnel.
+    size = {1: 4, 4: 16}.get(kind) or (await _exactly(wire, origin, 1))[0]
+    await _exactly(wire, origin, size + 2)
+
+
+def _socks_address(origin: Origin) -> bytes:
+    port = origin.port.to_bytes(2, "big")
+    try:
+        address = ipaddress.ip_address(origin.host)
+    except ValueError:
+        name = origin.host.encode("ascii")
+        if len(name) > 255:
+            raise ConnectFailed(origin, "the host's name is too long for SOCKS5") from None
+        return bytes((3, len(name))) + name + port
+    return bytes((1 if address.version == 4 else 4,)) + address.packed + port
+
+
+async def _some(wire: Wire, origin: Origin, most: int) -> bytes:
+    data = await wire.receive_some(most)
+    if not data:
+        raise ConnectFailed(origin, "the proxy closed the connection")
+    return data
+
+
+async def _exactly(wire: Wire, origin: Origin, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        data += await _some(wire, origin, size - len(data))
+    return data
