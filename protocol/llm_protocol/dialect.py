@@ -226,6 +226,9 @@ class Inbound(NamedTuple):
 
     With ``json_array`` the frames of a streamed response are the members of one JSON array instead of SSE. ``form`` is
     the dialect's own note of the form in which the client wants its response.
+
+    A client that wants several choices in one response has a request for each: those after the first are in
+    ``choices``. What is encoded is choice number ``choice``.
     """
 
     request: AnyRequest
@@ -234,6 +237,8 @@ class Inbound(NamedTuple):
     policy: msgspec.Raw | None = None
     json_array: bool = False
     form: str = ""
+    choices: tuple[AnyRequest, ...] = ()
+    choice: int = 0
 
 
 class Frame(NamedTuple):

@@ -243,6 +243,12 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """How the candidates are put in order: by score, but as they were written where they are fallbacks."""
         return self.select or ("order" if self.strategy == "fallback" else "score")
 
+    def share(self, count: int) -> Policy:
+        """The policy of one of ``count`` requests that share what may be spent."""
+        cost = None if self.max_cost is None else self.max_cost / count
+        tokens = None if self.max_tokens is None else max(1, self.max_tokens // count)
+        return msgspec.structs.replace(self, max_cost=cost, max_tokens=tokens)
+
     def over(self, base: Policy) -> Policy:
         """``base`` with what is said here: timeouts and attempts one by one. Of two ceilings on what is spent the lower
         one holds.

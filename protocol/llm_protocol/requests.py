@@ -101,6 +101,10 @@ class LLMRequest(msgspec.Struct, frozen=True, kw_only=True, tag_field="request_t
     policy: Policy | None = None
     forwarded: dict[str, str] = msgspec.field(default_factory=dict)
     """Header fields that go with the request to a provider of the client's wire, and say nothing of its answer."""
+    one_of: int = 1
+    """How many requests make one response, each with its choice. Each has its share of the budgets, and none is cached:
+    equal questions want different answers.
+    """
 
     def to(self, model: str) -> Self:
         """The same request, addressed to the vendor's own name of the model."""

@@ -103,6 +103,8 @@ class Router:
             policy = Policy(strict=True).over(policy)
         if request.deadline_s is not None:
             policy = Policy(deadline_s=request.deadline_s).over(policy)
+        if request.one_of > 1:
+            policy = policy.share(request.one_of)
         names = policy.candidates or (policy.members if isinstance(policy.members, tuple) else ())
         if not names:
             asked = request if route is None else request.to(AUTO)

@@ -104,7 +104,7 @@ def cache_mode(services: Services, run: Run, routed: Routed) -> CacheMode:
     """How ``run`` is cached. Not at all where the answer depends on what is not in the key, nor, unless request or
     route say so, where one whose answers are not cached may give it: who that will be is not known yet.
     """
-    if run.judge is not None or routed.policy.share_knowledge:
+    if run.judge is not None or routed.policy.share_knowledge or run.request.one_of > 1:
         return "off"
     kept = all(candidate.provider in services.caches for candidate in routed.candidates)
     return routed.policy.cache or ("read" if kept else "off")

@@ -219,7 +219,11 @@ _TOOLS: Final = (
 """Tools, apart from the tools themselves."""
 
 _ANSWER: Final = (
-    *_own(CHAT, "meaning", "n best_of", 2, send="", refuse=ALL, neutral=(1,)),
+    _row(
+        "n", "meaning", emulate=dict.fromkeys(TARGETS, "as many requests, side by side, within the budget"),
+        wires={CHAT: "n"}, neutral=(1,), example=2,
+    ),
+    *_own(CHAT, "meaning", "best_of", 2, send="", refuse=ALL, neutral=(1,)),
     *_own(CHAT, "meaning", "echo", True, refuse=ALL, neutral=(False,)),
     _row(
         "logprobs", "meaning", send=f"{_OPENAI_WIRE} cerebras", wires={CHAT: "logprobs"},

@@ -11,6 +11,7 @@ from llm_protocol.dialect import Inbound, ServerDialect, WireResponse
 from llm_protocol.errors import LLMClientError
 from llm_protocol.requests import AUTO, AnyRequest
 from llm_runtime.server.bodies import read_body
+from llm_runtime.server.choices import respond_with_choices
 from llm_runtime.server.client_wire import openai
 from llm_runtime.server.content_encoding import plain_body
 from llm_runtime.server.engine import admitted, with_headers
@@ -40,6 +41,9 @@ def asking(dialect: Callable[[], ServerDialect]) -> Endpoint:
             secret = exchange.service.access.secret_of(exchange.caller)
             decoded = with_headers(decoded, exchange.request.headers, exchange.caller, secret)
             inbound = admitted(exchange.caller, decoded)
+            if inbound.choices:
+                await respond_with_choices(exchange, spoken, inbound._replace(request=_tellable(inbound.request)))
+                return
             run = await exchange.service.start_run(_tellable(inbound.request), stream=inbound.stream)
         except LLMClientError as exc:
             await exchange.reply(encode_failure(spoken, exc.failure, inbound))

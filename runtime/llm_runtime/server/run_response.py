@@ -16,15 +16,16 @@ from llm_protocol.adjustments import HEADER as ADJUSTED
 from llm_protocol.adjustments import Adjustment, header_value
 from llm_protocol.codec.sse import encode_sse
 from llm_protocol.content import JsonObject
-from llm_protocol.dialect import Frame, Inbound, ServerDialect, WireResponse
+from llm_protocol.dialect import Frame, Inbound, ResponseEncoder, ServerDialect, WireResponse
 from llm_protocol.events import Failed, Finished, Started
-from llm_protocol.failures import Failure
+from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.response import LLMResponse
 from llm_protocol.runtime_fields import is_wanted, limit_fields
 from llm_runtime.server.bodies import encode_body
 from llm_runtime.server.http_error import JSON, LIMIT_OWNER
 from llm_runtime.server.request_context import RequestContext
 from llm_runtime.server.retry_advice import with_retry_advice
+from llm_runtime.server.subscription import RunSubscription
 
 
 class StreamFormat(Protocol):
@@ -97,7 +98,8 @@ def respond(
     """
     if not inbound.stream:
         return _reply(exchange, dialect, inbound, run)
-    return _stream(exchange, dialect, inbound, run, exchange.service.config.hold_head_s if hold else None)
+    hold_s = exchange.service.config.hold_head_s if hold else None
+    return _stream(exchange, dialect, inbound, run, hold_s)
 
 
 async def _reply(exchange: RequestContext, dialect: ServerDialect, inbound: Inbound, run: Run) -> None:
@@ -128,7 +130,7 @@ def told(response: LLMResponse) -> tuple[tuple[str, str], ...]:
     fields = {
         "provider": response.provider,
         "model": response.model,
-        "attempts": str(_calls(decision)),
+        "attempts": str(calls_of(decision)),
         "cache": str(decision.get("cache", "off")),
         "cost": "" if response.cost is None else f"{response.cost:.8f}",
     }
@@ -142,7 +144,7 @@ def _told_changes(adjusted: tuple[Adjustment, ...]) -> tuple[tuple[str, str], ..
     return () if value is None else ((ADJUSTED, value),)
 
 
-def _calls(decision: JsonObject) -> int:
+def calls_of(decision: JsonObject) -> int:
     """How many calls were made, of all models together where several were asked."""
     own = sum(1 for attempt in decision.get("attempts", ()) if attempt.get("asked", True))
     return int(decision.get("calls", own))
@@ -172,57 +174,126 @@ def _encode_failed(dialect: ServerDialect, inbound: Inbound, end: Failed) -> Wir
     """The failure of a run, with how it came about."""
     if end.response is None:
         return encode_failure(dialect, end.failure, inbound)
-    response = encode_failure(dialect, end.failure, inbound, calls=_calls(end.response.decision))
+    response = encode_failure(dialect, end.failure, inbound, calls=calls_of(end.response.decision))
     return response._replace(headers=(*response.headers, *told(end.response)))
+
+
+class FrameSource(Protocol):
+    """What is streamed: the frames of one run, or of several at once."""
+
+    @property
+    def end(self) -> Finished | Failed | None:
+        """How it has ended, once it has."""
+        ...
+
+    @property
+    def begun(self) -> bool:
+        """Whether somebody has begun to answer; see `RunSubscription`."""
+        ...
+
+    @property
+    def adjusted(self) -> tuple[Adjustment, ...] | None:
+        """What was changed of the request, once that is known."""
+        ...
+
+    def start(self) -> list[Frame]:
+        """What the wire says before the vendor has said anything."""
+        ...
+
+    def take(self) -> list[Frame]:
+        """The frames of what has come since."""
+        ...
+
+    def shut(self, kind: FailureKind) -> None:
+        """End it now, as failed."""
+        ...
+
+
+@final
+class _RunSource:
+    """Of one run."""
+
+    __slots__ = ("_answer", "_encoder", "adjusted", "start")
+
+    def __init__(self, answer: RunSubscription, encoder: ResponseEncoder) -> None:
+        self._answer = answer
+        self._encoder = encoder
+        self.adjusted: tuple[Adjustment, ...] | None = None
+        self.start = encoder.start
+
+    @property
+    def end(self) -> Finished | Failed | None:
+        return self._answer.end
+
+    @property
+    def begun(self) -> bool:
+        return self._answer.begun
+
+    def take(self) -> list[Frame]:
+        events = self._answer.take()
+        for event in events:
+            if type(event) is Started:  # of the last attempt so far
+                self.adjusted = event.adjusted
+        return self._encoder.encode(events) if events else []
+
+    def shut(self, kind: FailureKind) -> None:
+        self._answer.shut(kind)
 
 
 async def _stream(
     exchange: RequestContext, dialect: ServerDialect, inbound: Inbound, run: Run, hold_s: float | None
 ) -> None:
-    """Stream a run.
+    """Stream a run."""
+    with exchange.service.answering(run, exchange.waker.wake) as answer:
+        source = _RunSource(answer, dialect.response_encoder(inbound, run.response_id))
+        await stream_from(exchange, dialect, inbound, source, hold_s)
 
-    The head waits for the run's first event, at most ``hold_s`` seconds: until then a failure is an ordinary HTTP
+
+async def stream_from(
+    exchange: RequestContext, dialect: ServerDialect, inbound: Inbound, source: FrameSource, hold_s: float | None
+) -> None:
+    """Stream what ``source`` has, to its end.
+
+    The head waits for the first event, at most ``hold_s`` seconds: until then a failure is an ordinary HTTP
     error, which clients know how to handle. What the wire says before the vendor has said anything is held back with
     it. ``None``: nothing waits, and a failure is part of the stream.
     """
-    encoder, framing = dialect.response_encoder(inbound, run.response_id), stream_format_for(dialect, inbound)
-    waker, out = exchange.waker, exchange.stream(framing.content_type, hold_s or 0.0)
-    held = encoder.start()
-    with exchange.service.answering(run, waker.wake) as answer:
+    framing, waker = stream_format_for(dialect, inbound), exchange.waker
+    out = exchange.stream(framing.content_type, hold_s or 0.0)
+    held = source.start()
 
-        async def send() -> bool:
-            """Send what there is, and tell whether that was the end."""
-            nonlocal held
-            events = answer.take()
-            if isinstance(answer.end, Failed) and not out.begun and not answer.end.failure.partial:
-                await exchange.reply(_encode_failed(dialect, inbound, answer.end))
-                return True
-            if not out.begun:
-                started = next((event for event in events if isinstance(event, Started)), None)
-                exchange.more_headers = exchange.more_headers if started is None else _told_changes(started.adjusted)
-            frames = [*held, *encoder.encode(events)] if events else held
-            if answer.end is not None:
-                await out.finish(framing.encode(frames) + framing.end())
-                return True
-            if not (out.begun or out.is_idle or answer.begun):
-                held = frames
-                return False
-            held = []
-            if frames:
-                await out.write(framing.encode(frames))
-            elif out.is_idle:
-                await out.write(framing.ping)
+    async def send() -> bool:
+        """Send what there is, and tell whether that was the end."""
+        nonlocal held
+        frames, end = source.take(), source.end
+        if isinstance(end, Failed) and not out.begun and not end.failure.partial:
+            await exchange.reply(_encode_failed(dialect, inbound, end))
+            return True
+        if not out.begun and source.adjusted is not None:
+            exchange.more_headers = _told_changes(source.adjusted)
+        frames = [*held, *frames]
+        if end is not None:
+            await out.finish(framing.encode(frames) + framing.end())
+            return True
+        if not (out.begun or out.is_idle or source.begun):
+            held = frames
             return False
+        held = []
+        if frames:
+            await out.write(framing.encode(frames))
+        elif out.is_idle:
+            await out.write(framing.ping)
+        return False
 
-        try:
-            if hold_s is None:
-                await out.write(framing.encode(held) or framing.ping)
-                held = []
-            while not await send():
-                await waker.wait()
-        except trio.Cancelled:
-            if exchange.cut_off is not None and out.begun:  # else an ordinary error can still be sent
-                answer.shut(exchange.cut_off)
-                with exchange.service.parting(), suppress(trio.BrokenResourceError):
-                    await send()
-            raise
+    try:
+        if hold_s is None:
+            await out.write(framing.encode(held) or framing.ping)
+            held = []
+        while not await send():
+            await waker.wait()
+    except trio.Cancelled:
+        if exchange.cut_off is not None and out.begun:  # else an ordinary error can still be sent
+            source.shut(exchange.cut_off)
+            with exchange.service.parting(), suppress(trio.BrokenResourceError):
+                await send()
+        raise

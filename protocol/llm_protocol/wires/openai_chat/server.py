@@ -29,12 +29,13 @@ from llm_protocol.requests import (
 from llm_protocol.response import LLMResponse
 from llm_protocol.runtime_fields import is_wanted, runtime_fields
 from llm_protocol.vendor_profile import OPENAI, VendorProfile
+from llm_protocol.wires.openai_chat.choices import MOST_CHOICES, encode_choices, with_choices
 from llm_protocol.wires.openai_chat.content import decode_message, join_tool_results, unread_fields, with_extra
 from llm_protocol.wires.openai_chat.embeddings import embedding_request, encode_embeddings, wanted_form
 from llm_protocol.wires.openai_chat.errors import encode_error
 from llm_protocol.wires.openai_chat.images import encode_images, image_request
 from llm_protocol.wires.openai_chat.models import encode_models
-from llm_protocol.wires.openai_chat.server_stream import OpenAIChatEncoder, encode_whole
+from llm_protocol.wires.openai_chat.server_stream import OpenAIChatEncoder
 
 _OLD_NAMES = (b'"function_call"', b'"functions"')
 """What a request in the old form of tool calls, or one that tells of such, has somewhere: see `codec.old_functions`."""
@@ -64,12 +65,14 @@ class OpenAIChatServer:
             form = old_functions.form_of(fields.raw)
             fields = Body(old_functions.modernised(fields.raw))
         stream, usage = streaming(fields)
+        choices = _choices(reader, fields)
         request = reader(fields, self.name)
         if stream and isinstance(request, EmbeddingRequest | ImageRequest):
             raise unsupported("stream", "embeddings and images are never streamed; leave stream out")
         if isinstance(request, EmbeddingRequest):
             form = wanted_form(fields)
-        return Inbound(request, stream=stream, include_usage=usage, policy=fields.policy(), form=form)
+        inbound = Inbound(request, stream=stream, include_usage=usage, policy=fields.policy(), form=form)
+        return inbound if choices == [None] else with_choices(inbound, choices)
 
     def response_encoder(self, inbound: Inbound, response_id: str) -> ResponseEncoder:
         """An encoder for one streamed response."""
@@ -84,7 +87,7 @@ class OpenAIChatServer:
             case ImageRequest():
                 body = encode_images(response)
             case _:
-                body = encode_whole(inbound, response, self.quirks)
+                body = encode_choices(inbound, response, self.quirks)
                 if inbound.form == old_functions.FUNCTIONS:
                     body = old_functions.old_body(body)
         return runtime_fields(body, response, wanted=is_wanted(inbound))
@@ -100,7 +103,6 @@ class OpenAIChatServer:
 
 def chat_request(body: Body, name: str) -> ChatRequest:
     """The request in a client's body. Raises `BadRequestError`, `UnsupportedError`."""
-    refuse_many(body, "n")
     messages = tuple(join_tool_results(decode_message(message, name) for message in body.objects("messages")))
     if not messages:
         raise body.wrong("messages", "a list of at least one message")
@@ -113,6 +115,22 @@ def chat_request(body: Body, name: str) -> ChatRequest:
         response_format=_decode_response_format(body, odd),
         parameters=common_parameters(body, name, odd),
     )
+
+
+def _choices(reader: Callable[[Body, str], AnyRequest], body: Body) -> list[str | None]:
+    """For each choice that is wanted its prompt; ``None`` where there are messages instead."""
+    if reader is chat_request:
+        prompts: Sequence[str | None] = (None,)
+    elif reader is completion_request:
+        prompts = body.strings("prompt") or (None,)
+    else:
+        return [None]
+    count = body.integer("n")
+    if count is not None and count < 1:
+        raise body.wrong("n", "a whole number of at least 1")
+    if (count or 1) * len(prompts) > MOST_CHOICES:
+        raise body.wrong("n", f"at most {MOST_CHOICES} choices in one response")
+    return [prompt for prompt in prompts for _ in range(count or 1)]
 
 
 def refuse_many(body: Body, field: str) -> None:
@@ -216,10 +234,9 @@ def _decode_json_schema(format_: Body) -> ResponseFormat:
 def completion_request(body: Body, name: str) -> CompletionRequest:
     """The request in a client's body. Raises `BadRequestError`, `UnsupportedError`."""
     prompts = body.strings("prompt")
-    if len(prompts) != 1:
-        raise body.wrong("prompt", "one string; send several prompts as several requests")
-    for field in ("best_of", "n"):
-        refuse_many(body, field)
+    if not prompts:
+        raise body.wrong("prompt", "a string or a list of at least one")
+    refuse_many(body, "best_of")
     if body.raw.get("logprobs"):
         raise body.cannot("logprobs", "log probabilities of completions are not passed on; leave logprobs out")
     if body.boolean("echo"):

@@ -29,9 +29,17 @@ ANNOTATIONS = "annotations"
 
 def encode_whole(inbound: Inbound, response: LLMResponse, quirks: VendorProfile) -> bytes:
     """The body of a whole response."""
+    return encode_json(whole_body(inbound, response, quirks))
+
+
+def whole_body(inbound: Inbound, response: LLMResponse, quirks: VendorProfile) -> JsonObject:
+    """The same, not encoded yet."""
     reason = response.finish_reason or FinishReason.STOP
     legacy = isinstance(inbound.request, CompletionRequest)
-    choice: JsonObject = {"index": 0, "finish_reason": _finish_word(reason, refused=bool(response.refusal))}
+    choice: JsonObject = {
+        "index": inbound.choice,
+        "finish_reason": _finish_word(reason, refused=bool(response.refusal)),
+    }
     choice["logprobs"] = _logprobs(part for part in response.output if isinstance(part, Text))
     extra = response.extra.get(WIRE, {})
     choice |= extra.get("choice", {})
@@ -40,13 +48,13 @@ def encode_whole(inbound: Inbound, response: LLMResponse, quirks: VendorProfile)
     else:
         choice["message"] = {**extra.get("message", {}), **_message(response, quirks)}
     kind = "text_completion" if legacy else "chat.completion"
-    body = _opening(response.response_id, kind, int(response.timestamp), response.model, quirks)
+    body = opening(response.response_id, kind, int(response.timestamp), response.model, quirks)
     usage = filled(usage_body(response.usage), extra.get("usage")) if response.usage else None
     body |= {**extra.get("head", {}), "choices": [choice], "usage": usage}
-    return encode_json({**extra.get("body", {}), **body})
+    return {**extra.get("body", {}), **body}
 
 
-def _opening(ident: str, kind: str, created: int, model: str, quirks: VendorProfile) -> JsonObject:
+def opening(ident: str, kind: str, created: int, model: str, quirks: VendorProfile) -> JsonObject:
     """The first fields of a response and of each chunk."""
     head: JsonObject = {"id": ident, "object": kind, "created": created, "model": model}
     return head if quirks.fingerprint is None else head | {"system_fingerprint": quirks.fingerprint}
@@ -122,6 +130,9 @@ class OpenAIChatEncoder(StreamEncoder):
         super().__init__(inbound, response_id)
         request = inbound.request
         self._quirks = quirks
+        self._choice = inbound.choice
+        self._is_one_of_many = bool(inbound.choices)
+        """Whether there are other choices, behind which usage and end come."""
         self._legacy = isinstance(request, CompletionRequest)
         self._wants_usage = inbound.include_usage
         self._created = int(request.timestamp)
@@ -224,7 +235,7 @@ class OpenAIChatEncoder(StreamEncoder):
         body = b'"text":""' if self._legacy else b'"delta":{}'
         usage = (
             b""
-            if self._usage is None
+            if self._usage is None or self._is_one_of_many
             else b',"usage":' + encode_json(filled(usage_body(self._usage), self._kept_usage))
         )
         unasked = not self._quirks.stream_usage  # with the reason then; who asks gets a chunk of its own
@@ -233,15 +244,16 @@ class OpenAIChatEncoder(StreamEncoder):
         self._frames[-1] = Frame(None, last)
         if usage and self._wants_usage and not unasked:
             self._frames.append(Frame(None, b'%b,"choices":[]%b}' % (self._begun(), usage)))
-        self._frames.append(DONE)
+        if not self._is_one_of_many:
+            self._frames.append(DONE)
 
     def _failed(self, event: Failed) -> None:
         self._frames.append(Frame(None, encode_json(error_body(event.failure))))
 
     def _begin(self) -> None:
         kind = "text_completion" if self._legacy else "chat.completion.chunk"
-        opening = _opening(self._id, kind, self._created, self._model, self._quirks)
-        self._head = encode_json({**opening, **self._kept_head})[:-1]
+        head = opening(self._id, kind, self._created, self._model, self._quirks)
+        self._head = encode_json({**head, **self._kept_head})[:-1]
 
     def _begun(self) -> bytes:
         if not self._head:
@@ -255,5 +267,5 @@ class OpenAIChatEncoder(StreamEncoder):
         self._add_choice(b'"delta":' + delta)
 
     def _add_choice(self, body: bytes, reason: bytes = b"null", tail: bytes = b"") -> None:
-        choices = b'"choices":[{"index":0,%b,"finish_reason":%b}]' % (body, reason)
+        choices = b'"choices":[{"index":%d,%b,"finish_reason":%b}]' % (self._choice, body, reason)
         self._frames.append(Frame(None, b"%b,%b%b}" % (self._begun(), choices, tail)))
