@@ -221,6 +221,21 @@ def test_a_key_is_revealed_in_few_places() -> None:
     )
 
 
+def test_the_limits_of_the_server_stand_in_one_place() -> None:
+    """A reader finds all of them in `llm_runtime.server.limits`, as a user does on their page."""
+    elsewhere = {
+        f"{name_of(file)}.{node.targets[0].id}"
+        for file in inside("llm_runtime.server")
+        for node in tree_of(file).body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+        if node.targets[0].id.isupper() and not node.targets[0].id.startswith("_")
+        if isinstance(node.value, ast.BinOp)
+        or (isinstance(node.value, ast.Constant) and isinstance(node.value.value, int | float))
+        if name_of(file) != "llm_runtime.server.limits"
+    }
+    assert elsewhere == set()
+
+
 def loaded_by(statement: str) -> set[str]:
     """The modules in a fresh interpreter after ``statement``."""
     code = f"import sys; {statement}; print('\\n'.join(sys.modules))"

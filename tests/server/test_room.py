@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_runtime.config import Server, ServerLimits
-from llm_runtime.server.limits import RESERVED_CONNECTIONS
-from llm_runtime.server.room import STRANGERS_SHARE, Room
+from llm_runtime.server.limits import RESERVED_CONNECTIONS, STRANGERS_SHARE
+from llm_runtime.server.room import Room
 from support.server import OpenDoor, hanging, open_door
 
 KEYS = {"me": "sk-secret-0123456789"}

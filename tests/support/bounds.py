@@ -276,6 +276,26 @@ BOUNDS = (
         ("test_who_asks_and_withdraws_without_reading_is_closed",),
     ),
     Bound(
+        "STRANGERS_SHARE",
+        "Connections without a valid key may take one part in so many of those that are left.",
+        ("test_strangers_of_many_addresses_have_a_quarter_of_what_is_left",),
+    ),
+    Bound(
+        "CONTENT_ENCODINGS",
+        "Encodings of one body; more is 415.",
+        ("test_what_cannot_be_read_is_refused",),
+    ),
+    Bound(
+        "ZSTD_WINDOW_BYTES",
+        "The window of a zstd body, which is memory; a larger one is 400.",
+        ("test_a_few_bytes_never_take_much_memory",),
+    ),
+    Bound(
+        "MAX_PAGE_ITEMS",
+        "Input items on one page; more is 400.",
+        ("test_what_is_wrong_is_refused",),
+    ),
+    Bound(
         "ISSUED_IDS",
         "Ids of the vendors' (files, containers) remembered for each key; the least recently used are forgotten, and "
         "refused from then on.",
@@ -323,10 +343,11 @@ BOUNDS = (
 
 OTHERS = frozenset(
     (
-        "CLOSE_SECONDS", "KEEPALIVE_IDLE_SECONDS", "KEEPALIVE_INTERVAL_SECONDS", "LANE_NAME", "LINGER_BYTES",
-        "PARTING_SECONDS",
-        "RECEIVE_BYTES", "RECENT_BYTES", "SSE_PING_SECONDS", "TICK_SECONDS", "UNSENT_BYTES", "VANISHED_SECONDS",
-        "WRITE_BATCH_BYTES", "WRITE_PIECE_BYTES", "WS_PING_SECONDS",
+        "CLOSE_SECONDS", "ECHOED_CHARACTERS", "ECHOED_INPUT_CHARACTERS", "EXHAUSTED_PAUSE_SECONDS",
+        "KEEPALIVE_IDLE_SECONDS", "KEEPALIVE_INTERVAL_SECONDS", "LANE_NAME", "LATER_SECONDS", "LINGER_BYTES",
+        "PAGE_ITEMS", "PARTING_SECONDS", "RECEIVE_BYTES", "RECENT_BYTES", "SHUTDOWN_SECONDS", "SSE_PING_SECONDS",
+        "TICK_SECONDS", "UNSENT_BYTES", "VANISHED_SECONDS", "WRITE_BATCH_BYTES", "WRITE_PIECE_BYTES",
+        "WS_PING_SECONDS",
     )
 )  # fmt: skip
 """Constants that say how the server works, and refuse nobody."""

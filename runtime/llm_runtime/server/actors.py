@@ -24,7 +24,13 @@ from llm_runtime.server.connection import HttpConnection
 from llm_runtime.server.engine import RequestEngine
 from llm_runtime.server.http1 import encode_response
 from llm_runtime.server.http_error import NO_SNIFFING, HttpError, too_many_connections
-from llm_runtime.server.limits import CLOSE_SECONDS, DEPARTING_CONNECTIONS, RESERVED_CONNECTIONS, RESERVED_SECONDS
+from llm_runtime.server.limits import (
+    CLOSE_SECONDS,
+    DEPARTING_CONNECTIONS,
+    RESERVED_CONNECTIONS,
+    RESERVED_SECONDS,
+    SHUTDOWN_SECONDS,
+)
 from llm_runtime.server.listener import Acceptor, bind
 from llm_runtime.server.socket import Socket
 from llm_runtime.server.state import ServerState
@@ -34,9 +40,6 @@ log = logging.getLogger("llm_runtime.server")
 _numbers = count(1)
 
 NO_KEYS: Mapping[str, Key] = MappingProxyType({})
-
-SHUTDOWN_SECONDS = 2 * CLOSE_SECONDS + 1.0
-"""What closing may take beyond the drain."""
 
 
 class ListenAddress(msgspec.Struct, frozen=True):

@@ -70,9 +70,9 @@ class HeldBodies:
 
 T = TypeVar("T")
 
-SLICE_BYTES = 64 * 1024
+_SLICE_BYTES = 64 * 1024
 
-NUMBER_BYTES = 20
+_NUMBER_BYTES = 20
 """About what a number of a vector takes as JSON."""
 
 
@@ -95,8 +95,8 @@ def is_utf8(data: bytes) -> bool:
         return True
     decoder = getincrementaldecoder("utf-8")()
     try:
-        for start in range(0, len(data), SLICE_BYTES):
-            decoder.decode(data[start : start + SLICE_BYTES])
+        for start in range(0, len(data), _SLICE_BYTES):
+            decoder.decode(data[start : start + _SLICE_BYTES])
         decoder.decode(b"", final=True)
     except UnicodeDecodeError:
         return False
@@ -112,4 +112,4 @@ def _size_of(response: LLMResponse) -> int:
     """About how large it is."""
     numbers = sum(map(len, response.embeddings))
     pictures = sum(len(part.data or b"") for part in response.output if isinstance(part, Image))
-    return len(response.content) + NUMBER_BYTES * numbers + pictures
+    return len(response.content) + _NUMBER_BYTES * numbers + pictures

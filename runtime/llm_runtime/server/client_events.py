@@ -10,7 +10,7 @@ import msgspec
 from llm_protocol.codec.json import WireError, decode_object
 from llm_protocol.content import JsonObject
 from llm_runtime.server.http_error import HttpError
-from llm_runtime.server.limits import LANE_NAME
+from llm_runtime.server.limits import ECHOED_CHARACTERS, LANE_NAME
 
 EXAMPLE = '{"type": "response.create", "model": "auto", "input": "Say hi"}'
 EXAMPLES = {
@@ -19,12 +19,6 @@ EXAMPLES = {
 }
 """For those types; `EXAMPLE` for all others."""
 KNOWN = ("response.create", "response.cancel", "response.resume")
-
-ECHOED_INPUT_CHARACTERS = 64 * 1024
-"""A longer input that cannot be taken is not repeated to its client, which has it."""
-
-ECHOED_CHARACTERS = 256
-"""A longer id of the client's is not repeated to it."""
 
 _LANE = re.compile(LANE_NAME)
 T = TypeVar("T")

@@ -14,13 +14,8 @@ else:
 
 from llm_actors.threads import run_large
 from llm_runtime.server.http_error import HttpError, body_too_large
+from llm_runtime.server.limits import CONTENT_ENCODINGS, ZSTD_WINDOW_BYTES
 from llm_runtime.server.request_context import RequestContext
-
-MAX_ENCODINGS = 3
-"""Encodings around each other."""
-
-ZSTD_WINDOW_LOG = 23
-"""8 MiB, which is what RFC 9659 allows a sender: the memory that a few bytes can make us take."""
 
 _BOM = b"\xef\xbb\xbf"
 
@@ -57,7 +52,7 @@ def decoded(body: bytes, encodings: str, limit: int) -> bytes:
     made. Raises `HttpError`.
     """
     names = [name for each in encodings.split(",") if (name := each.strip().lower()) not in ("", "identity")]
-    if len(names) > MAX_ENCODINGS:
+    if len(names) > CONTENT_ENCODINGS:
         raise _unknown(encodings)
     for name in reversed(names):
         body = _inflated(body, _DECODERS.get(name) or _refuse(encodings), limit)
@@ -103,7 +98,8 @@ def _deflate(body: bytes) -> _Decompressor:
 
 
 def _zstd(_: bytes) -> _Decompressor:
-    return zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: ZSTD_WINDOW_LOG})
+    window_log = ZSTD_WINDOW_BYTES.bit_length() - 1
+    return zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: window_log})
 
 
 _DECODERS: dict[str, Callable[[bytes], _Decompressor]] = {

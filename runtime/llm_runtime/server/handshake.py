@@ -10,7 +10,7 @@ from llm_runtime.server.http_error import HttpError, shutting_down
 
 _UPGRADE = (("upgrade", "websocket"),)
 _VERSION = (("sec-websocket-version", "13"),)
-KEY_BYTES = 16
+_KEY_BYTES = 16
 
 
 def check_handshake(request: Request, *, enabled: bool, draining: bool) -> None:
@@ -32,6 +32,6 @@ def check_handshake(request: Request, *, enabled: bool, draining: bool) -> None:
 
 def _is_key(value: str) -> bool:
     try:
-        return len(b64decode(value, validate=True)) == KEY_BYTES
+        return len(b64decode(value, validate=True)) == _KEY_BYTES
     except (binascii.Error, ValueError):
         return False

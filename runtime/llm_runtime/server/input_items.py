@@ -10,13 +10,9 @@ from llm_protocol.content import JsonObject, Message
 from llm_protocol.dialect import WireResponse
 from llm_protocol.wires.responses.client import encode_input
 from llm_runtime.server.http_error import JSON, HttpError
+from llm_runtime.server.limits import MAX_PAGE_ITEMS, PAGE_ITEMS
 from llm_runtime.server.request_context import RequestContext
 from llm_runtime.server.stored import found
-
-PAGE_ITEMS = 20
-"""Items on a page where the client does not say how many."""
-
-MAX_PAGE_ITEMS = 100
 
 
 async def list_input_items(exchange: RequestContext) -> None:

@@ -20,6 +20,12 @@ RESERVED_SECONDS = 2.0
 DEPARTING_CONNECTIONS = 64
 """Connections that have been told to make way and are not closed yet."""
 
+STRANGERS_SHARE = 4
+"""Connections without a valid key may take one part in so many of the connections that are left."""
+
+EXHAUSTED_PAUSE_SECONDS = 0.1
+"""How long accepting pauses when the process has no file descriptor left."""
+
 ACCEPTED_AT_ONCE = 16
 """Connections that are accepted before those that are there already have their turn."""
 
@@ -34,6 +40,12 @@ HEAD_BYTES = 16 * 1024
 
 CHUNKS_AT_ONCE = 256
 """Chunks of a body that are read before other connections have their turn."""
+
+CONTENT_ENCODINGS = 3
+"""Encodings of one body, applied one after another."""
+
+ZSTD_WINDOW_BYTES = 8 * 1024 * 1024
+"""The largest zstd window, as RFC 9659 has it: the memory that a few bytes of a body can claim."""
 
 PIPELINED_BYTES = 64 * 1024
 """Bytes of further requests that a client may send while one is being answered; with more it is cut off."""
@@ -80,6 +92,9 @@ It is given more time to read what was written before the ping: see `Heartbeat`.
 CLOSE_SECONDS = 2.0
 """For any closing handshake, and for a peer to read our last words."""
 
+SHUTDOWN_SECONDS = 2 * CLOSE_SECONDS + 1.0
+"""What the server may take to end, beyond `drain_s`."""
+
 PARTING_SECONDS = 0.5
 """For all connections together to be told that they are cut off. Less than the kernel waits for an actor it cancels."""
 
@@ -105,6 +120,12 @@ WRITE_BATCH_BYTES = 16 * 1024
 between.
 """
 
+ECHOED_CHARACTERS = 256
+"""The longest id of a client that an error repeats."""
+
+ECHOED_INPUT_CHARACTERS = 64 * 1024
+"""The longest ``response.steer`` message whose ids an error repeats."""
+
 ISSUED_IDS = 10_000
 """Ids of the vendors' that are remembered for each caller; of more, the least recently used are forgotten."""
 
@@ -113,6 +134,15 @@ RECENT_RESPONSES = 256
 
 RECENT_BYTES = 16 * 1024 * 1024
 """Bytes of conversation it remembers them with."""
+
+PAGE_ITEMS = 20
+"""Input items of a response on one page, if the client does not say how many."""
+
+MAX_PAGE_ITEMS = 100
+"""The most input items that a client may ask for on one page."""
+
+LATER_SECONDS = 1
+"""Retry-After where waiting helps and nothing says for how long."""
 
 TICK_SECONDS = 1.0
 """How often deadlines that need no precision are looked at."""

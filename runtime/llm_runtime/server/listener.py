@@ -11,15 +11,13 @@ from typing import Generic, TypeVar, final
 
 import trio
 
-from llm_runtime.server.limits import ACCEPTED_AT_ONCE, BACKLOG
+from llm_runtime.server.limits import ACCEPTED_AT_ONCE, BACKLOG, EXHAUSTED_PAUSE_SECONDS
 
 C = TypeVar("C")
 
 log = logging.getLogger("llm_runtime.server")
 
 EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
-EXHAUSTED_PAUSE_SECONDS = 0.1
-"""How long to leave waiting connections where they are when there is no descriptor for them."""
 
 
 class CannotListenError(Exception):

@@ -21,8 +21,8 @@ from llm_runtime.server.limits import FAILED_LOGINS, LOGIN_SECONDS, WATCHED_PEER
 
 log = logging.getLogger("llm_runtime.server")
 
-IPV6_NETWORK_BITS = 64
-"""Whoever has one IPv6 address has all that begin with these bits."""
+_IPV6_NETWORK_BITS = 64
+"""A client with one IPv6 address usually has all that begin with the same bits, so they count as one peer."""
 
 
 @dataclass(slots=True)
@@ -67,4 +67,4 @@ def network_of(host: str) -> str:
         return host
     if address.version == 4:
         return host
-    return str(ipaddress.ip_network((address, IPV6_NETWORK_BITS), strict=False))
+    return str(ipaddress.ip_network((address, _IPV6_NETWORK_BITS), strict=False))

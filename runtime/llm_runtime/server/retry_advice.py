@@ -8,12 +8,10 @@ import math
 
 from llm_protocol.dialect import WireResponse
 from llm_protocol.failures import Failure
+from llm_runtime.server.limits import LATER_SECONDS
 
 NO_RETRY = ("x-should-retry", "false")
 """OpenAI's and Anthropic's SDKs obey it, whatever the status."""
-
-LATER_SECONDS = 1
-"""Retry-After where waiting helps and nobody said for how long."""
 
 _BUSY = (429, 503)
 """Statuses of what passes by waiting alone."""

@@ -17,11 +17,8 @@ from collections.abc import Sequence
 from typing import Generic, Protocol, TypeVar, final
 
 from llm_runtime.config import ServerLimits
-from llm_runtime.server.limits import RESERVED_CONNECTIONS
+from llm_runtime.server.limits import RESERVED_CONNECTIONS, STRANGERS_SHARE
 from llm_runtime.server.logins import network_of
-
-STRANGERS_SHARE = 4
-"""Strangers may take one part in so many of the room that is left."""
 
 
 class Guest(Protocol):

@@ -22,7 +22,6 @@ from llm_runtime.server.access import plain_protocol
 from llm_runtime.server.beginning import begin
 from llm_runtime.server.bodies import read_body
 from llm_runtime.server.client_events import (
-    ECHOED_INPUT_CHARACTERS,
     Cancel,
     ClientEventHead,
     Resume,
@@ -37,7 +36,7 @@ from llm_runtime.server.client_events import (
 )
 from llm_runtime.server.heartbeat import Beat, Heartbeat
 from llm_runtime.server.http_error import HttpError, crashed, shutting_down, wrong_key
-from llm_runtime.server.limits import UNSAID_BYTES, UNSAID_FRAMES, WRITE_BATCH_BYTES
+from llm_runtime.server.limits import ECHOED_INPUT_CHARACTERS, UNSAID_BYTES, UNSAID_FRAMES, WRITE_BATCH_BYTES
 from llm_runtime.server.request_context import RequestContext
 from llm_runtime.server.response_store import Recent, StoredResponse
 from llm_runtime.server.socket import Socket
