@@ -127,7 +127,9 @@ def _providers(moment: MetricsSnapshot) -> Iterator[Metric]:
     in_flight = {name: each.in_flight for name, each in known.items()}
     yield _gauge("limited_in_flight", "Calls that hold a slot.", in_flight, "provider")
     waiting = {name: each.waiting for name, each in known.items()}
-    yield _gauge("limited_waiting", "Requests that wait for room.", waiting, "provider")
+    yield _gauge("limited_waiting", "Requests that a provider's limits keep waiting.", waiting, "provider")
+    own = {name: each.waiting for name, each in moment.limiter.callers.items()}
+    yield _gauge("caller_limited_waiting", "Requests that their own caller's limits keep waiting.", own, "caller")
     held = {name: each.held_s for name, each in known.items()}
     yield _gauge("limited_held_seconds", "How long a provider's own word keeps requests back.", held, "provider")
     yield _gauge("limits_shared", "1 while limits are shared with other processes.", {(): moment.limiter.shared})

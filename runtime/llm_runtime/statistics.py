@@ -14,7 +14,7 @@ import msgspec
 
 from llm_actors.cache import CacheStatistics
 from llm_actors.kernel import TreeNode
-from llm_actors.limiter import ProviderLimitStatistics
+from llm_actors.limiter import LimitStatistics
 from llm_actors.orchestrator import Histogram, Metrics
 from llm_actors.selector import CircuitState, ExplorationStatistics
 from llm_runtime.config import Config
@@ -65,15 +65,16 @@ class ProviderStatistics(msgspec.Struct, frozen=True, kw_only=True):
     models: dict[str, ModelUse]
     attempt_seconds: LatencyDistribution | None
     first_token_seconds: LatencyDistribution | None
-    limits: ProviderLimitStatistics | None
+    limits: LimitStatistics | None
 
 
 class CallerStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """One caller."""
+    """One caller. ``limits`` is ``None`` where none of its own have been used since the start."""
 
     requests: int
     tokens: int
     cost: float
+    limits: LimitStatistics | None = None
 
 
 class Statistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,7 +120,7 @@ def statistics(moment: MetricsSnapshot, config: Config) -> Statistics:
         cache=moment.cache,
         sharing=_sharing(moment, config),
         providers={name: _provider(name, provider.kind, moment) for name, provider in config.enabled.items()},
-        callers=_callers(meter),
+        callers=_callers(meter, {} if moment.limiter is None else moment.limiter.callers),
         tree=_without_connections(moment.tree),
     )
 
@@ -188,13 +189,14 @@ def _spread(found: Histogram | None) -> LatencyDistribution | None:
     )
 
 
-def _callers(meter: Metrics) -> dict[str, CallerStatistics]:
+def _callers(meter: Metrics, limits: Mapping[str, LimitStatistics]) -> dict[str, CallerStatistics]:
     names = Counter(meter.caller_requests) | Counter(meter.caller_tokens)
     return {
         name: CallerStatistics(
             requests=meter.caller_requests[name],
             tokens=meter.caller_tokens[name],
             cost=meter.caller_cost.get(name, 0.0),
+            limits=limits.get(name),
         )
         for name in names
     }

@@ -463,7 +463,7 @@ def test_callers_books_are_bounded_and_those_in_use_are_kept() -> None:
     used = desk.ask("a", caller="in use")
     for n in range(MAX_CALLERS + 100):
         desk.end(desk.ask("a", caller=f"caller {n}"))
-    assert desk.books.statistics(desk.now).callers == MAX_CALLERS
+    assert len(desk.books.statistics(desk.now).callers) == MAX_CALLERS
     assert desk.ask("a", caller="in use") not in desk.granted
     assert used in desk.granted
 
@@ -605,3 +605,16 @@ def test_an_hour_that_passes_at_once_lets_one_burst_go_and_no_more() -> None:
     assert desk.books.due(desk.now) > desk.now
     assert desk.wait(10) == 3
     assert len(desk.granted) == 75
+
+
+def test_a_request_waits_for_its_callers_limits_or_for_the_providers() -> None:
+    desk = Desk({"a": Limits(max_concurrency=2)}, callers={"small": Limits(max_concurrency=1)})
+    desk.ask("a", caller="small")
+    desk.ask("a", caller="small")  # for its own caller: the provider has room
+    before = desk.books.statistics(desk.now)
+    assert (before.providers["a"].waiting, before.callers["small"].waiting) == (0, 1)
+    desk.ask("a", caller="large")
+    desk.ask("a", caller="large")  # for the provider
+    after = desk.books.statistics(desk.now)
+    assert (after.providers["a"].waiting, after.callers["small"].waiting) == (1, 1)
+    assert after.waiting == 2

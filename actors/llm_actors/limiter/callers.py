@@ -94,6 +94,6 @@ class Callers:
             caller.waiting.clear()
             self._known[name] = caller
 
-    def accounts(self) -> Iterator[tuple[str, LimitState]]:
-        """All accounts by name."""
-        return ((name, caller.account) for name, caller in self._known.items())
+    def __iter__(self) -> Iterator[tuple[str, Caller]]:
+        """All that are known, by name."""
+        return iter(self._known.items())

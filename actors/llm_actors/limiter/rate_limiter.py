@@ -23,7 +23,7 @@ from llm_actors.limiter.patience import (
     refusal,
     too_late,
 )
-from llm_actors.limiter.statistics import LimiterStatistics, ProviderLimitStatistics
+from llm_actors.limiter.statistics import LimiterStatistics, LimitStatistics
 from llm_actors.limiter.waiting import ProviderLine, WaitingRequests
 from llm_protocol.dialect import RateLimits
 from llm_protocol.failures import FailureKind, LimitOwner, Settlement
@@ -224,7 +224,7 @@ class RateLimiter:
     def accounts(self) -> Iterator[tuple[str, str, LimitState]]:
         """All there are, each with its sort and name."""
         yield from (("provider", name, account) for name, (account, _) in self._providers.items())
-        yield from (("caller", name, account) for name, account in self._callers.accounts())
+        yield from (("caller", name, caller.account) for name, caller in self._callers)
 
     def account(self, name: str) -> LimitState:
         """A provider's."""
@@ -260,10 +260,16 @@ class RateLimiter:
     def statistics(self, now: float, *, shared: bool = False) -> LimiterStatistics:
         """Counters and gauges."""
         return LimiterStatistics(
-            providers={name: _statistics(each, now) for name, each in self._providers.items()},
+            providers={
+                name: _statistics(each.account, sum(waiter.allowed(now) for waiter in each.line.waiters()), now)
+                for name, each in self._providers.items()
+            },
             waiting=len(self._waiting),
             leases=len(self._leases),
-            callers=len(self._callers),
+            callers={
+                name: _statistics(caller.account, sum(not caller.allows(waiter, now) for waiter in caller.waiting.values()), now)
+                for name, caller in self._callers
+            },
             shared=shared,
             granted=self._granted,
             refused=self._refused,
@@ -369,12 +375,11 @@ class RateLimiter:
         self._decided.append(refused)
 
 
-def _statistics(provider: ProviderLine, now: float) -> ProviderLimitStatistics:
-    account = provider.account
+def _statistics(account: LimitState, waiting: int, now: float) -> LimitStatistics:
     requests_left, tokens_left = account.left(now)
-    return ProviderLimitStatistics(
+    return LimitStatistics(
         in_flight=account.in_flight,
-        waiting=provider.line.count,
+        waiting=waiting,
         requests_left=requests_left,
         tokens_left=tokens_left,
         held_s=max(0.0, account.held_until - now),

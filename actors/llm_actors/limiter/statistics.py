@@ -5,10 +5,12 @@ from __future__ import annotations
 import msgspec
 
 
-class ProviderLimitStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """One provider at a moment. ``..._left`` is ``None`` where there is no limit, 0 where there is a debt.
+class LimitStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """The limits of one provider or of one caller at a moment.
 
-    ``held_s``: for how many seconds more its vendor's word keeps everyone waiting.
+    ``waiting``: requests that these limits keep waiting. One that waits for its caller's limits does not wait for a
+    provider as well. ``..._left`` is ``None`` where there is no limit, 0 where there is a debt. ``held_s``: for how
+    many seconds more the vendor's Retry-After keeps everyone waiting; always 0 for callers.
     """
 
     in_flight: int
@@ -19,15 +21,16 @@ class ProviderLimitStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LimiterStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """The limiter at a moment. ``shared``: together with other processes, while Redis answers.
+    """The limiter at a moment. ``callers``: those with limits of their own, at most `MAX_CALLERS`.
+    ``shared``: together with other processes, while Redis answers.
 
     The last three only grow within one incarnation; the others are gauges.
     """
 
-    providers: dict[str, ProviderLimitStatistics]
+    providers: dict[str, LimitStatistics]
     waiting: int
     leases: int
-    callers: int
+    callers: dict[str, LimitStatistics]
     shared: bool
     granted: int
     refused: int
