@@ -126,7 +126,7 @@ TREE = TreeNode(
 
 def limiter(*, shared: bool) -> LimiterStatistics:
     return LimiterStatistics(
-        providers={}, waiting=0, leases=0, callers=0, shared=shared, granted=0, refused=0, expired=0
+        providers={}, waiting=0, leases=0, callers={}, shared=shared, granted=0, refused=0, expired=0
     )
 
 

@@ -65,6 +65,31 @@ async def test_pages_of_other_origins_are_refused_before_101(origin: str) -> Non
         assert b'"origin_not_allowed"' in answer
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_page_of_our_own_may_connect(scheme: str) -> None:
+    """The dashboard; a proxy before us may speak TLS."""
+    async with open_door() as door:
+        own = f"{door.address.host}:{door.address.port}"
+        async with connected(door, host=own, origin=f"{scheme}://{own}") as ws:
+            await ws.create()
+            assert (await ws.response())[-1]["type"] == "response.completed"
+        for other in (
+            f"{scheme}://{door.address.host}:1",
+            f"{scheme}://evil.test",
+            f"ftp://{own}",
+            own,
+            f"{scheme}://{own}/",
+        ):
+            assert (await door.request("GET", "/v1/models", origin=other)).status == 403
+
+
+async def test_a_page_of_a_host_that_is_not_ours_is_refused_though_it_names_itself() -> None:
+    """DNS rebinding: Host and Origin agree, and are the attacker's."""
+    async with open_door() as door:
+        reply = await door.request("GET", "/v1/models", host="evil.test", origin="http://evil.test")
+        assert (reply.status, reply.json["error"]["code"]) == (403, "host_not_allowed")
+
+
 async def test_two_origins_are_none() -> None:
     async with open_door(allowed_origins=(PAGE,)) as door, await door.connect() as client:
         await client.send(handshake().replace(b"\r\n\r\n", f"\r\norigin: {PAGE}\r\norigin: {PAGE}\r\n\r\n".encode()))

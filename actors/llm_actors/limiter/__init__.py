@@ -13,11 +13,11 @@ from llm_actors.limiter.statistics import LimiterStatistics, LimitStatistics
 
 __all__ = [
     "LIMITER_MAILBOX",
+    "LimitStatistics",
     "LimiterActor",
     "LimiterMessage",
     "LimiterRef",
     "LimiterStatistics",
-    "LimitStatistics",
     "Reservation",
     "limiter_child",
     "reserve",

@@ -267,7 +267,9 @@ class RateLimiter:
             waiting=len(self._waiting),
             leases=len(self._leases),
             callers={
-                name: _statistics(caller.account, sum(not caller.allows(waiter, now) for waiter in caller.waiting.values()), now)
+                name: _statistics(
+                    caller.account, sum(not caller.allows(waiter, now) for waiter in caller.waiting.values()), now
+                )
                 for name, caller in self._callers
             },
             shared=shared,

@@ -1,6 +1,6 @@
-"""The live page of a running daemon: one document, made of the three files beside this one.
+"""The live page of a running daemon: one document, made of the files beside this one.
 
-It holds nothing of the daemon it comes from. All it shows it reads from ``/v1/runtime/statistics``, with the key that
+It holds nothing of the daemon it comes from. All it shows it reads from the daemon's own endpoints, with the key that
 its reader types. Names come from configurations and texts from vendors, so the page is forbidden, by its policy, to
 make anything but text of them, to run anything but its own script, and to talk to anyone but its own daemon.
 """
@@ -16,11 +16,14 @@ from llm_protocol.dialect import WireResponse
 
 _HERE = Path(__file__).parent
 
+_SCRIPTS = ("common.js", "overview.js", "models.js", "playground.js", "start.js")
+"""In this order they are one script."""
+
 
 @cache
 def page() -> WireResponse:
     """The page and its headers; the files are read the first time."""
-    style, script = _read("page.css"), _read("page.js")
+    style, script = _read("page.css"), "\n\n".join(map(_read, _SCRIPTS))
     body = _read("page.html").replace("/*style*/", style).replace("/*script*/", script)
     policy = (
         "default-src 'none'",

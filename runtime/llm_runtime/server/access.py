@@ -2,6 +2,7 @@
 
 Host: a web page can make its own name resolve to 127.0.0.1 and so talk to a local daemon as if it were its own server;
 the name then is the page's, never ours. Origin: a browser sends it along with what a page does; programs send none.
+Our own page, the dashboard, may ask.
 Keys are compared as digests, all of them, so that neither the time nor the answer tells a wrong key from none, nor
 either from one that has expired. Wrong ones are counted by peer; who has a right one is never refused for theirs.
 """
@@ -50,7 +51,8 @@ class Access:
             raise HttpError(403, "host_not_allowed", message, close=True)
         origin = headers.get("origin")
         from_elsewhere = headers.get("sec-fetch-site") == "cross-site"  # browsers send it also where there is no Origin
-        if origin not in self._origins and (origin is not None or from_elsewhere):
+        is_known = origin in self._origins or (origin is not None and _is_own_page(origin, host))
+        if not is_known and (origin is not None or from_elsewhere):
             message = "Web pages of this origin may not connect; add it to server.allowed_origins."
             raise HttpError(403, "origin_not_allowed", message, close=True)
         if query and _KEY_IN_QUERY.intersection(name.lower() for name, _ in parse_qsl(query, keep_blank_values=True)):
@@ -99,6 +101,13 @@ class Access:
             if hmac.compare_digest(digest, known):
                 found = name
         return found
+
+
+def _is_own_page(origin: str, host: str) -> bool:
+    """Whether the page is one of ours: its origin is the host that was asked, which `Access.is_our_host` has looked at.
+    Behind a proxy that ends TLS its scheme is https.
+    """
+    return origin in (f"http://{host}", f"https://{host}")
 
 
 def _presented(headers: Mapping[str, str]) -> str:

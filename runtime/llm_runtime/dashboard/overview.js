@@ -1,22 +1,14 @@
-"use strict"
-// Reads the daemon's statistics while somebody looks, and shows them. What is counted grows from the daemon's start;
-// rates and "the last minutes" are differences between samples, by the daemon's own clock (uptime_s).
-// Every text goes in as textContent.
+// The overview: reads the daemon's statistics while somebody looks. What is counted grows from the daemon's start; rates
+// and "the last minutes" are differences between samples, by the daemon's own clock (uptime_s).
 
 const EVERY_MS = 2000
-const PATIENCE_MS = 5000
 const WINDOW_S = 300
 const RATE_S = 10
 const STEPS = 3 // a trend is drawn from differences over so many samples, which smooths it
 const MODELS_SHOWN = 10
 
-const $ = id => document.getElementById(id)
-const { entries, fromEntries, values } = Object
-const sum = (of, what = x => x) => values(of ?? {}).reduce((total, each) => total + what(each), 0)
-
 // -- reading
 
-let key = ""
 let asking = false
 let timer
 let downSince = null
@@ -33,33 +25,51 @@ async function refresh() {
 }
 
 async function look() {
-  let answer, text
   try {
-    const headers = key ? { authorization: `Bearer ${key}` } : {}
-    const signal = AbortSignal.timeout(PATIENCE_MS)
-    answer = await fetch("v1/runtime/statistics", { headers, signal, cache: "no-store" })
-    text = await answer.text()
+    const [answer, text] = await ask("v1/runtime/statistics")
+    if (answer.status === 401 || answer.status === 429) return askForKey(answer)
+    if (!answer.ok) return down(`it answered with HTTP ${answer.status}`)
+    take(text)
   } catch (error) {
-    return down(error.name === "TimeoutError" ? `no answer within ${PATIENCE_MS / 1000} s` : "it cannot be reached")
-  }
-  if (answer.status === 401 || answer.status === 429) return askForKey(answer)
-  if (!answer.ok) return down(`it answered with HTTP ${answer.status}`)
-  try {
-    take(JSON.parse(text))
-  } catch (error) {
-    down(`this page cannot read its answer (${error.message})`)
+    down(error.message)
   }
 }
+
+// -- the key
 
 function askForKey(answer) {
   const seconds = answer.headers.get("retry-after")
   say($("refusal"), seconds ? `Too many wrong keys: wait ${seconds} s.` : key ? "This key is not accepted." : "")
-  key = ""
+  keep("")
   appear("asked", "llm-runtime")
   $("key").focus()
 }
 
-function take(now) {
+function keep(given) {
+  key = given
+  if (key) sessionStorage.setItem(KEPT, key)
+  else sessionStorage.removeItem(KEPT)
+}
+
+$("login").addEventListener("submit", event => {
+  event.preventDefault()
+  keep($("key").value)
+  $("key").value = ""
+  say($("refusal"), "")
+  refresh().then(choose)
+})
+
+// -- samples
+
+function take(text) {
+  try {
+    add(JSON.parse(text))
+  } catch (error) {
+    return down(`this page cannot read its answer (${error.message})`)
+  }
+}
+
+function add(now) {
   const before = samples.at(-1) ?? now
   if (now.uptime_s < before.uptime_s) { // another process
     samples = []
@@ -69,7 +79,7 @@ function take(now) {
     if (requests + calls) lastSeen.set(kind, now.uptime_s)
   samples = [...samples.filter(each => each.uptime_s >= now.uptime_s - WINDOW_S), now]
   appear("up", `${number(now.running)} running · llm-runtime`)
-  say($("state"), "Answering")
+  say($("state"), "Up")
   show()
 }
 
@@ -148,50 +158,7 @@ function quantile(share, counts, bounds) {
 const steps = of => samples.slice(STEPS).map((each, i) => of(each, samples[i], Math.max(each.uptime_s - samples[i].uptime_s, 0.1)))
 const rates = of => steps((now, before, lasted) => Math.max(0, of(now) - of(before)) / lasted)
 
-// -- words
-
-const plain = new Intl.NumberFormat("en")
-const compact = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 3 })
-const number = n => (n < 10000 ? plain : compact).format(n)
-const rate = n => n && n < 10 ? n.toFixed(1) : number(Math.round(n))
-const dollars = n => n === 0 ? "$0" : n < 0.01 ? "< $0.01" : n < 1000 ? `$${n.toFixed(2)}` : `$${number(Math.round(n))}`
-const bytes = n => n < 1e6 ? `${Math.ceil(n / 1e3)} kB` : `${(n / 1e6).toFixed(1)} MB`
-const percent = (part, whole) => whole ? `${+(100 * part / whole).toPrecision(2)} %` : "–"
-const seconds = s => s < 1 ? `${Math.round(s * 1000)} ms` : s < 10 ? `${s.toFixed(1)} s` : `${Math.round(s)} s`
-const bad = n => n ? [number(n), "bad"] : "0"
-const warn = n => n ? [number(n), "warn"] : "0"
-
-function lasting(s) {
-  const [d, h, m] = [Math.floor(s / 86400), Math.floor(s / 3600) % 24, Math.floor(s / 60) % 60]
-  return d ? `${d} d ${h} h` : h ? `${h} h ${m} min` : m ? `${m} min` : `${Math.floor(s)} s`
-}
-
 // -- showing
-
-function say(node, text) {
-  if (node.textContent !== text) node.textContent = text
-}
-
-// A cell is a text or [text, class]. Nodes are kept, so that a selection and a reader's place survive.
-function fill(id, rows, without) {
-  const table = $(id)
-  const body = table.tBodies[0]
-  const heads = [...table.rows[0].cells]
-  table.tHead.hidden = !rows.length
-  if (!rows.length) rows = [[[without, "none"]]]
-  while (body.rows.length > rows.length) body.deleteRow(-1)
-  rows.forEach((cells, at) => {
-    const row = body.rows[at] ?? body.insertRow()
-    while (row.cells.length > cells.length) row.deleteCell(-1)
-    cells.forEach((cell, i) => {
-      const td = row.cells[i] ?? row.insertCell()
-      const [text, look] = Array.isArray(cell) ? cell : [cell, cell === "0" || cell === "–" ? "none" : ""]
-      td.className = look
-      td.dataset.head = heads[i].firstChild.data
-      say(td, text)
-    })
-  })
-}
 
 const tiles = {}
 
@@ -216,8 +183,7 @@ function tile(name, value, about, trend, look = "") {
   big.className = look
   svg.setAttribute("class", look)
   const most = Math.max(...trend, 1e-9)
-  const left = WINDOW_S - samples.at(-1).uptime_s
-  const times = samples.slice(-trend.length).map(each => (left + each.uptime_s).toFixed(1))
+  const times = samples.slice(-trend.length).map(each => (each.uptime_s - samples[0].uptime_s).toFixed(1))
   const points = trend.map((each, i) => `${times[i]} ${(38 - 32 * each / most).toFixed(1)}`).join("L")
   const [area, line] = svg.children
   area.setAttribute("d", trend.length > 1 ? `M${times[0]} 40L${points}L${times.at(-1)} 40Z` : "")
@@ -307,13 +273,20 @@ function showModels(now, counted) {
   const rows = used.slice(0, MODELS_SHOWN).map(([name, use]) =>
     [name, number(use.input_tokens), number(use.output_tokens), use.cost === null ? "unknown" : dollars(use.cost)])
   if (used.length > MODELS_SHOWN) rows.push([`and ${used.length - MODELS_SHOWN} more`])
-  fill("models", rows, "No tokens were used.")
+  fill("used", rows, "No tokens were used.")
 }
 
 function showCallers(now, counted) {
   const callers = entries(counted.callers).filter(([, use]) => use.requests || use.tokens)
   callers.sort(([, a], [, b]) => b.requests - a.requests)
-  const rows = callers.map(([name, use]) => [name || "without a key", number(use.requests), number(use.tokens), dollars(use.cost)])
+  const rows = callers.map(([name, use]) => {
+    const limits = now.callers[name].limits
+    const left = limits && [limits.requests_left, limits.tokens_left].map(each => each === null ? "∞" : number(each)).join(" · ")
+    return [
+      name || "without a key", number(use.requests), number(use.tokens), dollars(use.cost),
+      limits ? number(limits.in_flight) : "–", limits ? warn(limits.waiting) : "–", left ?? "–",
+    ]
+  })
   fill("callers", rows, "No requests.")
 }
 
@@ -336,15 +309,4 @@ function actors(node, indent = "") {
   return [row, ...node.children.flatMap(child => actors(child, indent + "   "))]
 }
 
-// -- beginning
-
-$("login").addEventListener("submit", event => {
-  event.preventDefault()
-  key = $("key").value
-  $("key").value = ""
-  say($("refusal"), "")
-  refresh()
-})
-document.addEventListener("visibilitychange", refresh)
-document.addEventListener("change", () => samples.length && show())
-refresh()
+$("overview").addEventListener("change", () => samples.length && show())

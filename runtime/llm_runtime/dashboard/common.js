@@ -1,0 +1,77 @@
+"use strict"
+// What all views use: reading from the daemon, words for numbers, tables. Every text goes in as textContent.
+
+const PATIENCE_MS = 5000
+
+const $ = id => document.getElementById(id)
+const { entries, fromEntries, values } = Object
+const sum = (of, what = x => x) => values(of ?? {}).reduce((total, each) => total + what(each), 0)
+
+// -- reading
+
+const KEPT = "llm-runtime key" // in the tab's own storage: it survives a reload, and goes with the tab
+let key = sessionStorage.getItem(KEPT) ?? ""
+
+// The daemon's answer and its text. Throws an Error with words for a person.
+async function ask(path) {
+  try {
+    const headers = key ? { authorization: `Bearer ${key}` } : {}
+    const answer = await fetch(path, { headers, signal: AbortSignal.timeout(PATIENCE_MS), cache: "no-store" })
+    return [answer, await answer.text()]
+  } catch (error) {
+    throw new Error(error.name === "TimeoutError" ? `no answer within ${PATIENCE_MS / 1000} s` : "it cannot be reached")
+  }
+}
+
+// The JSON of an answer that must be a good one. Throws an Error with the daemon's own words.
+async function read(path) {
+  const [answer, text] = await ask(path)
+  const body = JSON.parse(text)
+  if (!answer.ok) throw new Error(body.error?.message ?? `it answered with HTTP ${answer.status}`)
+  return body
+}
+
+// -- words
+
+const plain = new Intl.NumberFormat("en")
+const compact = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 3 })
+const number = n => (n < 10000 ? plain : compact).format(n)
+const rate = n => n && n < 10 ? n.toFixed(1) : number(Math.round(n))
+const dollars = n => n === 0 ? "$0" : n < 0.01 ? "< $0.01" : n < 1000 ? `$${n.toFixed(2)}` : `$${number(Math.round(n))}`
+const bytes = n => n < 1e6 ? `${Math.ceil(n / 1e3)} kB` : `${(n / 1e6).toFixed(1)} MB`
+const percent = (part, whole) => whole ? `${+(100 * part / whole).toPrecision(2)} %` : "–"
+const seconds = s => s < 1 ? `${Math.round(s * 1000)} ms` : s < 10 ? `${s.toFixed(1)} s` : `${Math.round(s)} s`
+const bad = n => n ? [number(n), "bad"] : "0"
+const warn = n => n ? [number(n), "warn"] : "0"
+
+function lasting(s) {
+  const [d, h, m] = [Math.floor(s / 86400), Math.floor(s / 3600) % 24, Math.floor(s / 60) % 60]
+  return d ? `${d} d ${h} h` : h ? `${h} h ${m} min` : m ? `${m} min` : `${Math.floor(s)} s`
+}
+
+// -- showing
+
+function say(node, text) {
+  if (node.textContent !== text) node.textContent = text
+}
+
+// A cell is a text or [text, class]. Nodes are kept, so that a selection and a reader's place survive.
+function fill(id, rows, without) {
+  const table = $(id)
+  const body = table.tBodies[0]
+  const heads = [...table.rows[0].cells]
+  table.tHead.hidden = !rows.length
+  if (!rows.length) rows = [[[without, "none"]]]
+  while (body.rows.length > rows.length) body.deleteRow(-1)
+  rows.forEach((cells, at) => {
+    const row = body.rows[at] ?? body.insertRow()
+    while (row.cells.length > cells.length) row.deleteCell(-1)
+    cells.forEach((cell, i) => {
+      const td = row.cells[i] ?? row.insertCell()
+      const [text, look] = Array.isArray(cell) ? cell : [cell, cell === "0" || cell === "–" ? "none" : ""]
+      td.className = look
+      td.dataset.head = heads[i].firstChild.data
+      say(td, text)
+    })
+  })
+}

@@ -1,0 +1,31 @@
+// Which models and routes there are, and whom a name would ask, in which order and why.
+
+async function listModels() {
+  try {
+    const { data } = await read("v1/models")
+    $("names").replaceChildren(...data.map(({ id }) => Object.assign(document.createElement("option"), { value: id })))
+    const size = n => n ? number(n) : "–"
+    fill("listed", data.map(each => [
+      each.id, each.owned_by, size(each.context_window), size(each.max_completion_tokens), each.shutdown_date ?? "–",
+    ]), "None is known.")
+  } catch (error) {
+    fill("listed", [], `The models are not known: ${error.message}`)
+  }
+}
+
+async function explain(name) {
+  say($("unexplained"), "")
+  let lines = []
+  try {
+    lines = (await read(`v1/runtime/explain?model=${encodeURIComponent(name)}`)).lines
+  } catch (error) {
+    say($("unexplained"), error.message)
+  }
+  $("explained").replaceChildren(...lines.map(line =>
+    Object.assign(document.createElement("li"), { textContent: line.replace(/^\d+\. /, "") })))
+}
+
+$("explain").addEventListener("submit", event => {
+  event.preventDefault()
+  explain($("model").value)
+})

@@ -1,0 +1,16 @@
+// Which view is seen, and the beginning.
+
+const views = { overview: refresh, models: listModels, playground: listModels }
+
+function choose() {
+  const chosen = location.hash.slice(1) in views ? location.hash.slice(1) : "overview"
+  for (const view of Object.keys(views)) $(view).hidden = view !== chosen
+  for (const link of document.querySelectorAll("nav a"))
+    if (link.hash === `#${chosen}`) link.setAttribute("aria-current", "page")
+    else link.removeAttribute("aria-current")
+  if (!$("main").hidden) views[chosen]()
+}
+
+addEventListener("hashchange", choose)
+document.addEventListener("visibilitychange", refresh)
+refresh().then(choose)
