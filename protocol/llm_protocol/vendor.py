@@ -142,6 +142,8 @@ class Vendor(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """The model on this machine, whose process the runtime starts."""
     free: bool = False
     """Answers cost nothing."""
+    found_on_loopback: bool = False
+    """Without a configuration and without any key, it is used where it answers at `base_url`, on this machine."""
     routes: tuple[VendorRoute, ...] = OPENAI_ROUTES
     """The paths of its API. They begin with ``/v1`` also where `base_url` ends otherwise."""
     error_shape: ErrorShape = "openai"

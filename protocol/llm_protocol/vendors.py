@@ -229,7 +229,14 @@ _ROWS = (
     Vendor(
         kind="together", title="Together", base_url="https://api.together.ai/v1", key_variables=("TOGETHER_API_KEY",)
     ),
-    Vendor(kind="ollama", title="Ollama", base_url="http://localhost:11434/v1", generic=True, free=True),
+    Vendor(
+        kind="ollama",
+        title="Ollama",
+        base_url="http://localhost:11434/v1",
+        generic=True,
+        free=True,
+        found_on_loopback=True,
+    ),
     Vendor(
         kind="local",
         title="the local model",

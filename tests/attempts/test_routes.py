@@ -282,3 +282,17 @@ async def test_waiting_followers_hear_nothing_of_a_buffered_answer_before_it_is_
             first = await follower.next()
             assert trio.current_time() - began == pytest.approx(5 + 9, abs=0.2)
             assert first
+
+
+async def test_a_model_that_its_provider_does_not_know_is_told_with_a_near_one(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with world(a=[status(404)]) as w:
+        asked = await w.ask(model="a/m-aa")
+        assert asked.failure is not None
+        assert asked.failure.kind is FailureKind.MODEL_NOT_FOUND
+        assert asked.failure.message.endswith('; did you mean "m-a"?')
+        assert "/v1/chat/completions" in caplog.text, "an operator is told where that was"
+        known = await w.ask(model="a/m-a")
+        assert known.failure is not None
+        assert "did you mean" not in known.failure.message

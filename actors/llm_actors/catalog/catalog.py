@@ -222,6 +222,11 @@ class Catalog:
             provider=name,
         )
 
+    def near(self, candidate: Candidate) -> str:
+        """``; did you mean "x"?`` for a model that its provider does not know, where it lists one like it."""
+        listed = self._offers[candidate.provider].models
+        return "" if candidate.model in listed else suggestion(candidate.model, listed)
+
     def _unknown(self, request: AnyRequest, allowed: Allowed | None) -> Failure:
         if not self._offers:
             text = "no provider is configured"

@@ -24,7 +24,7 @@ from llm_actors.orchestrator.stream_recovery import StreamRecovery
 from llm_actors.provider import AttemptResult
 from llm_actors.selector import Ranking
 from llm_protocol.events import Failed, Finished
-from llm_protocol.failures import Failure
+from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.policy import Attempts
 from llm_protocol.requests import AnyRequest, CompletionRequest
 
@@ -165,6 +165,9 @@ class AttemptLoop:
 
     def _failed(self, ending: RunResult, failure: Failure) -> RunResult:
         told, partial = self._ask.record.failure(failure), self._rescue.delivered
+        if told.kind is FailureKind.MODEL_NOT_FOUND and ending.candidate is not None:
+            near = self._services.catalog.near(ending.candidate)
+            told = msgspec.structs.replace(told, message=told.message + near)
         who = self._speaker if partial else ending.candidate
         return RunResult(Failed(failure=msgspec.structs.replace(told, partial=partial)), who)
 

@@ -74,6 +74,7 @@ class ProviderCall:
         "_timeouts",
         "_transport",
         "_unsent",
+        "_url",
         "_waiting_for",
     )  # fmt: skip
 
@@ -105,6 +106,7 @@ class ProviderCall:
         self._started = False
         self._resent = False
         self._unsent = False
+        self._url = ""
 
     async def run(self, request: AnyRequest, *, stream: bool) -> AttemptResult:
         """Carry it out. Raises nothing but `trio.Cancelled` and bugs."""
@@ -171,6 +173,7 @@ class ProviderCall:
             self._filters.append(CodeFenceStripper())
         wire = await run_large(size, partial(dialect.encode_request, said, stream=stream))
         wire = with_client_headers(wire, said)
+        self._url = self._spec.url_of(wire)
         renewer = self._spec.renewer
         if renewer is None:
             asked = self._sent(wire)
@@ -197,6 +200,8 @@ class ProviderCall:
             if not 200 <= response.status < 300:
                 error = await response.read(ERROR_BODY_BYTES, cut=True)
                 failure = dialect.decode_error(_wire(response, error))
+                if response.status == 404:
+                    self._oddities.note_not_found(self._url)
                 return Failed(failure=_with_hint(failure, response.headers.get("x-should-retry")))
             if stream:
                 return await self._stream(response, dialect.stream_decoder(said), request)

@@ -31,6 +31,11 @@ class Oddities:
         if self._is_new("reason", reason):
             log.warning("%s: the finish reason %r is not known", self._provider, reason)
 
+    def note_not_found(self, url: str) -> None:
+        """A 404: most often ``base_url`` is not what the vendor meant. ``url`` has no query."""
+        if self._is_new("not found", url):
+            log.warning("%s: HTTP 404 at %s", self._provider, url)
+
     def _is_new(self, kind: str, word: str) -> bool:
         if (kind, word) in self._told or len(self._told) >= MOST_ODDITIES:
             return False

@@ -72,6 +72,10 @@ class ProviderSpec(msgspec.Struct, frozen=True, kw_only=True):
         """The key as it is now."""
         return self.key if self.renewer is None else self.renewer.current
 
+    def url_of(self, wire: WireRequest) -> str:
+        """Where ``wire`` is sent, without the query, which may hold what is nobody's business."""
+        return f"{self.endpoint.origin}{self.endpoint.base}{wire.path}".partition("?")[0]
+
     def http_request(self, wire: WireRequest) -> HttpRequest:
         """``wire`` with origin and credentials. The only place where a key is revealed."""
         headers = dict(self.headers) | dict(wire.headers)

@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         config = configured(arguments.config, environ, say, install=False)
     except ConfigError as exc:
         if arguments.json:
-            _write(refused(str(exc), source, id=identity, timestamp=now))
+            _write(refused("; ".join(map(str, exc.all)), source, id=identity, timestamp=now))
         raise
     checks = _checked(config, source, offline=arguments.offline)
     if checks is None:

@@ -19,7 +19,7 @@ from llm_runtime.config import ConfigError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Every expected failure is one line on stderr."""
+    """Run one command. Every expected failure is one line on stderr, and so is each mistake in a configuration."""
     reserve_standard_files()
     top = parser()
     arguments = top.parse_args(argv)
@@ -31,7 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(arguments)
     except ConfigError as exc:
-        return print_error(exc, UNUSABLE)
+        for each in exc.all:
+            print_error(each, UNUSABLE)
+        return UNUSABLE
     except (LLMClientError, KernelError) as exc:
         return print_error(exc, FAILED)
     except KeyboardInterrupt:

@@ -15,8 +15,8 @@ CHECKOUT = "LLM_RUNTIME_CHECKOUT"
 """Set by ``bin/llm-runtime``: the environment is ours, and what is missing may be installed into it."""
 
 NOTHING = (
-    "there is no provider: set a key such as OPENAI_API_KEY, name a configuration with --config, or install the local "
-    "model with: llm-runtime model install"
+    "there is no provider: set a key such as OPENAI_API_KEY, start Ollama, name a configuration with --config, or "
+    "install the local model with: llm-runtime model install"
 )
 
 WRONG_KEY = " (the key for a daemon is taken from LLM_RUNTIME_KEY)"
@@ -82,7 +82,7 @@ def daemon(url: str | None, file: str | None, environ: Mapping[str, str]) -> Dae
 def _read(file: str | None, environ: Mapping[str, str], vendors: VendorTable, *, local: bool) -> Config:
     if file:
         return load(file, environ, local=local, vendors=vendors)
-    return discover(environ, local=local, vendors=vendors)
+    return discover(environ, local=local, loopback=True, vendors=vendors)
 
 
 def _needs_local_model(config: Config) -> bool:

@@ -7,7 +7,7 @@ dict; unknown keys are looked for first, to suggest what was meant.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import msgspec
@@ -15,7 +15,7 @@ import msgspec
 from llm_protocol.codec.wording import KINDS, in_words, not_one_of
 from llm_protocol.codec.wording import suggestion as suggestion
 from llm_protocol.secret import Secret
-from llm_runtime.config.errors import ConfigError, under
+from llm_runtime.config.errors import MOST_MISTAKES, ConfigError, Mistakes, together
 
 S = TypeVar("S", bound=msgspec.Struct)
 ReadSecret = Callable[[object], Secret]
@@ -28,31 +28,59 @@ _KINDS = {**KINDS, "object": "a table"}
 
 
 def convert(table: object, section: type[S], read_secret: ReadSecret) -> S:
-    """``table`` as ``section``, keys read by ``read_secret``. Raises `ConfigError`, its path relative to the table."""
-    refuse_unknown(table, section)
+    """``table`` as ``section``, keys read by ``read_secret``. Raises `ConfigError`, its path relative to the table,
+    with all that is wrong in it.
+    """
+    mistakes: list[ConfigError] = []
+    left_out: set[str] = set()
+    try:
+        refuse_unknown(table, section)
+    except ConfigError as exc:
+        mistakes.append(exc)
+        left_out = {each.path[0] for each in exc.all if each.path}
 
     def from_toml(kind: type[Any], value: object) -> object:
         assert kind is Secret
         return read_secret(value)
 
-    try:
-        return msgspec.convert(table, section, dec_hook=from_toml)
-    except msgspec.ValidationError as exc:
-        raise _explained(str(exc), section) from None
+    rest = table
+    while len(mistakes) < MOST_MISTAKES:
+        if isinstance(table, dict):
+            rest = {key: value for key, value in table.items() if key not in left_out}
+        try:
+            found = msgspec.convert(rest, section, dec_hook=from_toml)
+        except msgspec.ValidationError as exc:
+            missing = _MISSING.fullmatch(str(exc))
+            if missing is None or missing["field"] not in left_out:
+                mistakes.append(_explained(str(exc), section))
+            if missing or not mistakes[-1].path or not isinstance(table, dict):
+                break  # it is of the whole table
+            left_out.add(mistakes[-1].path[0])
+            continue
+        if not mistakes:
+            return found
+        break
+    raise together(mistakes)
 
 
 def refuse_unknown(table: object, section: type[msgspec.Struct]) -> None:
-    """Refuse the first key of ``table``, or of a section within it, that does not exist."""
+    """Refuse the keys of ``table``, and of sections within it, that do not exist."""
     if not isinstance(table, dict):
         raise ConfigError("expected a table")
+    mistakes = Mistakes()
     fields = {field.name: field.type for field in msgspec.structs.fields(section)}
     for key, value in table.items():
-        if key not in fields:
-            raise ConfigError(f"unknown key{suggestion(key, fields)}", key)
-        inner = fields[key]
-        if isinstance(inner, type) and issubclass(inner, msgspec.Struct) and isinstance(value, dict):
-            with under(key):
+        with mistakes.under(key):
+            if key not in fields:
+                raise ConfigError(f"unknown key{suggestion(key, fields) or _all_of(fields)}")
+            inner = fields[key]
+            if isinstance(inner, type) and issubclass(inner, msgspec.Struct) and isinstance(value, dict):
                 refuse_unknown(value, inner)
+    mistakes.raise_any()
+
+
+def _all_of(names: Iterable[str]) -> str:
+    return f"; there are: {', '.join(names)}"
 
 
 def _explained(text: str, section: type[msgspec.Struct]) -> ConfigError:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -12,21 +13,28 @@ from llm_protocol.policy import Timeouts
 from llm_protocol.vendor import Vendor, VendorTable
 from llm_protocol.vendors import LOCAL_MODEL, VENDORS
 from llm_runtime.config.errors import ConfigError
+from llm_runtime.config.exposure import is_loopback
 from llm_runtime.config.keys import checked
 from llm_runtime.config.model import Config, Provider
 from llm_runtime.config.providers import completed
 from llm_runtime.config.proxies import with_proxies
+
+LOOPBACK_SECONDS: Final = 0.5
+"""How long a server on this machine is waited for."""
 
 
 def discover(
     environ: Mapping[str, str],
     *,
     local: bool = False,
+    loopback: bool = False,
     timeouts: Timeouts | None = None,
     vendors: VendorTable = VENDORS,
 ) -> Config:
     """A provider, named like its kind, for each vendor whose key is set; with ``local`` also the local model.
 
+    With ``loopback``, where no key is set, servers on this machine are asked whether they are there (an Ollama); this
+    blocks for `LOOPBACK_SECONDS` each at the most. One that answers takes the place of the local model.
     ``reasons`` says why each is there; ``notes`` names keys that were seen and passed over. Never raises.
     """
     timeouts = timeouts or Timeouts()
@@ -49,11 +57,33 @@ def discover(
             notes.append(f"{what}: passed over")
             continue
         reasons[kind] = f"{variable} is set" + (f", and its address in {address}" if address else "")
+    for kind, vendor in vendors.items() if loopback and not providers else ():
+        if vendor.found_on_loopback and vendor.base_url is not None and _answers(vendor.base_url):
+            providers[kind] = completed(Provider(kind=kind, timeouts=timeouts), Path(), vendors)
+            reasons[kind] = f"answers at {vendor.base_url}"
+            local = False
     if local:
         providers["local"] = Provider(kind="local", models=(LOCAL_MODEL,), timeouts=timeouts)
         reasons["local"] = "the local model is installed"
     found = Config(timeouts=timeouts, providers=providers, vendors=vendors, reasons=reasons, notes=tuple(notes))
     return with_proxies(found, environ)
+
+
+def _answers(base_url: str) -> bool:
+    """Whether a server lists models there. Blocks, for `LOOPBACK_SECONDS` at the most for each of its answers."""
+    from http.client import HTTPConnection, HTTPException
+
+    parts = urlsplit(base_url)
+    if not is_loopback(parts.hostname or ""):
+        return False
+    connection = HTTPConnection(parts.hostname or "", parts.port or 80, timeout=LOOPBACK_SECONDS)
+    try:
+        connection.request("GET", f"{parts.path}/models", headers={"Connection": "close"})
+        return connection.getresponse().status == 200
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()
 
 
 def _of_account(vendor: Vendor, environ: Mapping[str, str]) -> dict[str, Any]:

@@ -21,13 +21,13 @@ from llm_protocol.vendor import VendorTable
 from llm_protocol.vendors import VENDORS
 from llm_runtime.config.conversion import convert, refuse_unknown
 from llm_runtime.config.discovery import discover
-from llm_runtime.config.errors import ConfigError, under
+from llm_runtime.config.errors import ConfigError, Mistakes, together, under
 from llm_runtime.config.exposure import check_exposure
 from llm_runtime.config.keys import KeyReader, split_reference
 from llm_runtime.config.lines import line_of
 from llm_runtime.config.model import Config, CrossModel, Key, Provider, Selection
 from llm_runtime.config.naming import check_names
-from llm_runtime.config.providers import check_cache, completed, sends_key_in_clear
+from llm_runtime.config.providers import check_cache, check_kind, completed, sends_key_in_clear
 from llm_runtime.config.proxies import with_proxies
 from llm_runtime.config.redis import redis_server
 from llm_runtime.config.server import Server
@@ -94,10 +94,18 @@ def parse(
     try:
         config = _config(_table(source), keys, folder or Path(), file, vendors)
         config = with_proxies(config, environ) if config.providers else _with_discovered(config, environ, local)
-        check_names(config)
-        check_exposure(config)
+        mistakes = Mistakes()
+        with mistakes.under():
+            check_names(config)
+        with mistakes.under():
+            check_exposure(config)
+        mistakes.raise_any()
     except ConfigError as exc:
-        raise ConfigError(exc.message, *exc.path, file=file, line=exc.line or _line(source, exc.path)) from None
+        found = [
+            ConfigError(each.message, *each.path, file=file, line=each.line or _line(source, each.path))
+            for each in exc.all
+        ]
+        raise together(sorted(found, key=lambda each: each.line or 0)) from None
     except RecursionError:
         raise ConfigError("nested too deeply", file=file, line=1) from None
     return msgspec.structs.replace(config, notes=(*config.notes, *keys.warnings))
@@ -107,7 +115,7 @@ def _decoded(content: bytes, file: str) -> str:
     if len(content) > MAX_FILE_BYTES:
         raise ConfigError(f"larger than {MAX_FILE_BYTES} bytes", file=file, line=1)
     try:
-        return content.decode().replace("\r\n", "\n")
+        return content.decode("utf-8-sig").replace("\r\n", "\n")  # editors on Windows put a mark before it
     except UnicodeDecodeError as exc:
         raise ConfigError("not UTF-8", file=file, line=content.count(b"\n", 0, exc.start) + 1) from None
 
@@ -134,23 +142,34 @@ def _line(source: str, path: Sequence[str]) -> int:
 
 
 def _config(table: dict[str, Any], keys: KeyReader, folder: Path, file: str, vendors: VendorTable) -> Config:
-    refuse_unknown(table, _File)
+    mistakes = Mistakes()
+    with mistakes.under():
+        refuse_unknown(table, _File)
     sections: dict[str, Any] = {}
     for name, section in _SECTIONS.items():
-        with under(name):
+        with mistakes.under(name):
             sections[name] = convert(table.get(name, {}), section, keys.read)
+    timeouts = table.get("timeouts", {}) if "timeouts" in sections else {}
     providers: dict[str, Provider] = {}
-    for name, entry in _named(table, "providers"):
-        with under("providers", name):
-            providers[name] = _provider(entry, table.get("timeouts", {}), keys, folder, vendors)
-    callers = _callers(table, keys)
+    for name, entry in _named(table, "providers", mistakes):
+        with mistakes.under("providers", name):
+            providers[name] = _provider(entry, timeouts, keys, folder, vendors)
+    callers = _callers(table, keys, mistakes)
+    with mistakes.under():
+        sections["redis"] = _redis(table, keys)
+    routes: dict[str, Policy] = {}
+    for name, entry in _named(table, "routes", mistakes):
+        with mistakes.under("routes", name):
+            routes[name] = convert(entry, Policy, keys.read)
+    there = table.get("providers", {})
+    prices = _prices(table.get("prices", {}), there if isinstance(there, dict) else {}, mistakes)
+    mistakes.raise_any()
     return Config(
         **sections,
-        redis=_redis(table, keys),
         keys=callers,
         providers=providers,
-        routes=_routes(table, keys),
-        prices=_prices(table.get("prices", {}), providers),
+        routes=routes,
+        prices=prices,
         vendors=vendors,
         reasons=dict.fromkeys(providers, f"configured in {file}"),
         notes=(*_unwise(providers), *_expired(callers), *_guessable(callers)),
@@ -174,46 +193,44 @@ _SECTIONS: dict[str, type[msgspec.Struct]] = {
 }
 
 
-def _routes(table: dict[str, Any], keys: KeyReader) -> dict[str, Policy]:
-    routes: dict[str, Policy] = {}
-    for name, entry in _named(table, "routes"):
-        with under("routes", name):
-            routes[name] = convert(entry, Policy, keys.read)
-    return routes
-
-
-def _prices(entries: object, providers: Mapping[str, Provider]) -> dict[str, OwnPrice]:
-    if not isinstance(entries, dict):
-        raise ConfigError('expected tables [prices."PROVIDER/MODEL"]', "prices")
+def _prices(entries: object, providers: Mapping[str, object], mistakes: Mistakes) -> dict[str, OwnPrice]:
     prices: dict[str, OwnPrice] = {}
+    if not isinstance(entries, dict):
+        with mistakes.under("prices"):
+            raise ConfigError('expected tables [prices."PROVIDER/MODEL"]')
+        return prices
     for name, entry in entries.items():
-        provider, slash, model = name.partition("/")
-        if not slash or not model:
-            raise ConfigError('write a price as [prices."PROVIDER/MODEL"]; MODEL may be a glob', "prices", name)
-        if provider not in providers:
-            there = suggestion(provider, providers) or f"; there are: {', '.join(providers) or 'none'}"
-            raise ConfigError(f'there is no provider "{provider}"{there}', "prices", name)
-        with under("prices", name):
+        with mistakes.under("prices", name):
+            provider, slash, model = name.partition("/")
+            if not slash or not model:
+                raise ConfigError('write a price as [prices."PROVIDER/MODEL"]; MODEL may be a glob')
+            if provider not in providers:
+                there = suggestion(provider, providers) or f"; there are: {', '.join(providers) or 'none'}"
+                raise ConfigError(f'there is no provider "{provider}"{there}')
             prices[name] = convert(entry, OwnPrice, _unread)
     return prices
 
 
-def _named(table: dict[str, Any], section: str) -> Iterator[tuple[str, object]]:
-    """The entries of ``[section.NAME]``, their names checked."""
+def _named(table: dict[str, Any], section: str, mistakes: Mistakes) -> Iterator[tuple[str, object]]:
+    """The entries of ``[section.NAME]`` whose names are such."""
     entries = table.get(section, {})
     if not isinstance(entries, dict):
-        raise ConfigError(f"expected tables [{section}.NAME]", section)
+        with mistakes.under(section):
+            raise ConfigError(f"expected tables [{section}.NAME]")
+        return
     for name, entry in entries.items():
-        if not NAME.fullmatch(name):
-            raise ConfigError("a name is 1 to 64 letters, digits, - _ or ., the first a letter or digit", section, name)
-        yield name, entry
+        if NAME.fullmatch(name):
+            yield name, entry
+            continue
+        with mistakes.under(section, name):
+            raise ConfigError("a name is 1 to 64 letters, digits, - _ or ., the first a letter or digit")
 
 
-def _callers(table: dict[str, Any], keys: KeyReader) -> dict[str, Key]:
+def _callers(table: dict[str, Any], keys: KeyReader, mistakes: Mistakes) -> dict[str, Key]:
     callers: dict[str, Key] = {}
     owners: dict[Secret, str] = {}
-    for name, entry in _named(table, "keys"):
-        with under("keys", name):
+    for name, entry in _named(table, "keys", mistakes):
+        with mistakes.under("keys", name):
             key = callers[name] = convert(entry, Key, keys.read)
             if (owner := owners.setdefault(key.secret, name)) != name:
                 raise ConfigError(f'the same key as "{owner}": a key names one caller', "secret")
@@ -221,26 +238,36 @@ def _callers(table: dict[str, Any], keys: KeyReader) -> dict[str, Key]:
 
 
 def _provider(entry: object, timeouts: dict[str, Any], keys: KeyReader, folder: Path, vendors: VendorTable) -> Provider:
-    if isinstance(entry, dict):
+    if not isinstance(entry, dict):
+        raise ConfigError("expected a table")
+    mistakes = Mistakes()
+    with mistakes.under():
         check_cache(entry)
-    refuse_unknown(entry, Provider)
-    assert isinstance(entry, dict)
-    _check_capabilities(entry.get("capabilities", {}))
     merged = {**entry, "timeouts": _over(timeouts, entry, "timeouts")}
-    if entry.get("enabled") is not False:
-        return completed(convert(merged, Provider, keys.read_provider), folder, vendors)
+    with mistakes.under("capabilities"):
+        _check_capabilities(merged.pop("capabilities", {}))
+        merged = {**merged, "capabilities": entry.get("capabilities", {})}
     # Of a disabled provider's key only the form is checked: the variable need not be set.
-    return completed(
-        msgspec.structs.replace(convert(merged, Provider, _unread), api_key=None, proxy_auth=None), folder, vendors
-    )
+    read = keys.read_provider if entry.get("enabled") is not False else _unread
+    provider: Provider | None = None
+    with mistakes.under():
+        provider = convert(merged, Provider, read)
+    if provider is None and isinstance(kind := entry.get("kind"), str):
+        with mistakes.under("kind"):
+            check_kind(kind, vendors)
+    mistakes.raise_any()
+    assert provider is not None
+    if read is _unread:
+        provider = msgspec.structs.replace(provider, api_key=None, proxy_auth=None)
+    return completed(provider, folder, vendors)
 
 
 def _check_capabilities(entry: object) -> None:
     """One by one, so that a mistake is told with its pattern."""
     if not isinstance(entry, dict):
-        raise ConfigError('expected tables [providers.NAME.capabilities."pattern"]', "capabilities")
+        raise ConfigError('expected tables [providers.NAME.capabilities."pattern"]')
     for glob, facts in entry.items():
-        with under("capabilities", glob):
+        with under(glob):
             convert(facts, Capabilities, _unread)
 
 

@@ -10,23 +10,25 @@ from collections.abc import Mapping
 
 from llm_protocol.requests import AUTO
 from llm_runtime.config.conversion import suggestion
-from llm_runtime.config.errors import ConfigError, under
+from llm_runtime.config.errors import ConfigError, Mistakes
 from llm_runtime.config.model import Config, Key, Provider
 
 
 def check_names(config: Config) -> None:
-    """Raise `ConfigError` at the first name that nothing can be meant by."""
+    """Raise `ConfigError` for the names that nothing can be meant by."""
     if not config.providers:
         return
+    mistakes = Mistakes()
     for name, route in config.routes.items():
-        with under("routes", name):
+        with mistakes.under("routes", name):
             for where, model in route.models():
                 if model in config.routes and _is_no_model(model, config.providers):
                     raise ConfigError(f'"{model}" is a route, and routes are made of models', where)
                 _check_model(model, config.providers, where)
     for name, key in config.keys.items():
-        with under("keys", name):
+        with mistakes.under("keys", name):
             _check_list(key, config)
+    mistakes.raise_any()
 
 
 def _check_list(key: Key, config: Config) -> None:
@@ -45,8 +47,12 @@ def _is_no_model(name: str, providers: Mapping[str, Provider]) -> bool:
     return all(provider.models and name not in provider.models for provider in providers.values())
 
 
+def _near(name: str, providers: Mapping[str, Provider]) -> str:
+    return suggestion(name, providers) or f"; there are: {', '.join(providers)}"
+
+
 def _check_model(model: str, providers: Mapping[str, Provider], where: str) -> None:
     head, slash, _ = model.partition("/")
     listed = any(model in provider.models for provider in providers.values())
     if slash and head not in providers and not listed:
-        raise ConfigError(f'"{model}" is of no configured provider{suggestion(head, providers)}', where)
+        raise ConfigError(f'"{model}" is of no configured provider{_near(head, providers)}', where)

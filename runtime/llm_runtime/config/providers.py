@@ -14,7 +14,7 @@ import msgspec
 from llm_protocol.http1 import FRAMING_HEADERS
 from llm_protocol.vendor import UnknownVendorError, Vendor, VendorTable
 from llm_protocol.vendors import LOCAL_MODEL, VENDORS
-from llm_runtime.config.errors import ConfigError
+from llm_runtime.config.errors import ConfigError, under
 from llm_runtime.config.exposure import is_loopback
 from llm_runtime.config.model import Provider
 from llm_runtime.config.proxies import check_proxy
@@ -41,10 +41,8 @@ def completed(provider: Provider, folder: Path, vendors: VendorTable = VENDORS) 
     """The provider with its vendor's address where none was given and paths made absolute, or a `ConfigError` at
     the field.
     """
-    try:
-        vendor = vendors[provider.kind]
-    except UnknownVendorError as exc:
-        raise ConfigError(str(exc), "kind") from None
+    with under("kind"):
+        vendor = check_kind(provider.kind, vendors)
     if vendor.local:
         return _local(provider)
     base_url = provider.base_url or vendor.base_url
@@ -57,6 +55,14 @@ def completed(provider: Provider, folder: Path, vendors: VendorTable = VENDORS) 
     _check_headers(provider, vendor)
     check_proxy(provider)
     return msgspec.structs.replace(provider, base_url=base_url, ca_file=ca_file)
+
+
+def check_kind(kind: str, vendors: VendorTable) -> Vendor:
+    """The vendor of this kind. Raises `ConfigError`."""
+    try:
+        return vendors[kind]
+    except UnknownVendorError as exc:
+        raise ConfigError(str(exc)) from None
 
 
 def check_cache(entry: Mapping[str, Any]) -> None:

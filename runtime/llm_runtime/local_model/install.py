@@ -38,10 +38,10 @@ def install() -> Path:
 
 
 def _pip(*arguments: str) -> None:
-    """Run pip for this interpreter; uv where the environment has no pip."""
+    """Install into the environment of this interpreter."""
     try:
         done = subprocess.run(  # noqa: S603 - arguments are constants
-            [*_installer(), "install", "--quiet", *arguments],
+            [*_installer(), "--quiet", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -56,12 +56,15 @@ def _pip(*arguments: str) -> None:
 
 
 def _installer() -> Sequence[str]:
+    """What installs into this environment: its own pip, else uv (``uv tool``), else a pip of another (``pipx``)."""
+    quiet = ("--no-input", "--disable-pip-version-check")
     if importlib.util.find_spec("pip") is not None:
-        return (sys.executable, "-m", "pip", "--no-input", "--disable-pip-version-check")
-    uv = shutil.which("uv")
-    if uv is None:
-        raise InstallError("this environment has neither pip nor uv to install with")
-    return (uv, "pip", "--python", sys.executable)
+        return (sys.executable, "-m", "pip", *quiet, "install")
+    if uv := shutil.which("uv"):
+        return (uv, "pip", "install", "--python", sys.executable)
+    if pip := shutil.which("pip") or shutil.which("pip3"):
+        return (pip, "--python", sys.executable, *quiet, "install")
+    raise InstallError("this environment has neither pip nor uv to install with, and there is none on the PATH")
 
 
 def _reason(lines: Sequence[str]) -> str:

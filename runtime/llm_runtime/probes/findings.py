@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 from llm_actors.catalog import Candidate, Catalog
 from llm_actors.catalog.actor import LISTING_SECONDS
-from llm_actors.transport import parse_url
 from llm_protocol.dialect import ModelInfo
 from llm_protocol.failures import RULES, Failure, FailureKind
 from llm_protocol.lifecycle import NOTICE
@@ -48,10 +47,10 @@ def configuration(config: Config, source: str) -> Iterator[Check]:
 # -- providers -------------------------------------------------------------------------------------------------------
 
 
-def provider(name: str, entry: Provider, vendor: Vendor, listing: Listing) -> Check:
-    """Whether the provider answers, and whether its configured models are on its list."""
+def provider(name: str, entry: Provider, vendor: Vendor, listing: Listing, url: str) -> Check:
+    """Whether the provider, asked at ``url``, answers, and whether its configured models are on its list."""
     if isinstance(listing.found, Failure):
-        return Check(PROVIDER, name, *_failed(name, entry, vendor, listing.found), listing.seconds)
+        return Check(PROVIDER, name, *_failed(name, entry, vendor, listing.found, url), listing.seconds)
     found, seconds = [model.id for model in listing.found], listing.seconds
     if not found:
         return Check(PROVIDER, name, CheckStatus.WARNING, "answers, with a list of models that is empty", seconds)
@@ -67,10 +66,9 @@ def provider(name: str, entry: Provider, vendor: Vendor, listing: Listing) -> Ch
     )
 
 
-def _failed(name: str, entry: Provider, vendor: Vendor, failure: Failure) -> tuple[CheckStatus, str]:
+def _failed(name: str, entry: Provider, vendor: Vendor, failure: Failure, url: str) -> tuple[CheckStatus, str]:
     said = failure.message.removeprefix(f"{name}: ").rstrip(".")
-    if failure.rule.unreached and entry.base_url is not None:  # callers are not told where, so the failure has not
-        said = f"{parse_url(entry.base_url)[0]}: {said}"
+    said = f"{url}: {said}"  # callers are not told where, so the failure does not say it
     if failure.upstream_status is not None and str(failure.upstream_status) not in said:
         said += f" (HTTP {failure.upstream_status})"
     if failure.upstream_status == 404 and vendor.generic and entry.models:

@@ -43,8 +43,9 @@ async def check(config: Config, source: str, *, offline: bool = False) -> list[C
         tried, listings = await _try_all(config, specs)
         done += tried
         done += [
-            findings.provider(name, config.providers[name], config.vendors[config.providers[name].kind], listing)
-            for name, listing in listings.items()
+            findings.provider(spec.name, config.providers[spec.name], spec.vendor, listings[spec.name], _url(spec))
+            for spec in specs
+            if spec.name in listings
         ]
     failed = {each.name for each in done if each.what == findings.PROVIDER and each.status is CheckStatus.FAILED}
     known = _known(config, specs, listings)._replace(failed=failed, offline=offline)
@@ -107,6 +108,10 @@ async def _tried(what: str, name: str, attempt: Attempt) -> Check:
     with trio.move_on_after(CHECK_SECONDS):
         finding = await attempt()
     return Check(what, name, *finding, _since(begun))
+
+
+def _url(spec: ProviderSpec) -> str:
+    return spec.url_of(spec.dialect.models_request(None))
 
 
 def _to_be_asked(spec: ProviderSpec) -> Supervised:
