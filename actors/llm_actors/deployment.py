@@ -31,3 +31,5 @@ class AttemptResult(msgspec.Struct, frozen=True, kw_only=True):
     """The request went out twice, because a kept connection had closed before it was answered."""
     unsent: bool = False
     """There was no connection to send it over: the vendor knows nothing of it."""
+    wire: str = ""
+    """The name of the wire that it took; empty where it took none."""

@@ -12,7 +12,7 @@ EFFORTS: Final = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 """All that wires know, from least to most."""
 
 Effort: TypeAlias = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
-Wire: TypeAlias = Literal["any", "responses", "responses_if_tools", "responses_if_tools_and_reasoning"]
+Wire: TypeAlias = Literal["any", "chat", "responses", "responses_if_tools", "responses_if_tools_and_reasoning"]
 Thinking: TypeAlias = Literal["effort", "adaptive", "budget"]
 ThinkingOff: TypeAlias = Literal["effort", "disabled", "between_tools", "never"]
 Sampling: TypeAlias = Literal["always", "without_reasoning", "never"]
@@ -58,9 +58,9 @@ class ModelRule(msgspec.Struct, frozen=True, kw_only=True):
     """All that is known of a model. The defaults are those of a model that takes everything."""
 
     wire: Wire = "any"
-    """The API of OpenAI that the model needs: for everything, for function tools, or for function tools while it
-    reasons. Where Chat Completions is the only one that can be had, the second means no tools and the third no
-    reasoning with them.
+    """The API of OpenAI that the model needs: Chat Completions (``"chat"``), or Responses: for everything, for function
+    tools, or for function tools while it reasons. Where Chat Completions is the only one that can be had, the last two
+    mean no tools, and no reasoning with them.
     """
     thinking: tuple[Thinking, ...] | None = None
     """How it is told to think: by an effort, by leaving it to the model, by a budget of tokens. Empty: it does not
@@ -108,7 +108,7 @@ class ModelRule(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def reasons_with_tools(self) -> bool:
         """Whether, over Chat Completions, function tools and reasoning go together."""
-        return self.wire == "any"
+        return self.wire in ("any", "chat")
 
     def reasons(self, effort: str | None) -> bool:
         """Whether the model reasons when it is asked for ``effort``; ``None``: for nothing."""

@@ -44,10 +44,12 @@ class ModelRules:
     called by one writer, the catalog; `of` by everybody, synchronously.
     """
 
-    __slots__ = ("_configured", "_listed", "_remembered", "_rows", "vendor")
+    __slots__ = ("_configured", "_listed", "_remembered", "_rows", "has_responses", "vendor")
 
     def __init__(self, vendor: str, configured: Mapping[str, Capabilities] | None = None) -> None:
         self.vendor = vendor
+        self.has_responses = False
+        """Whether the provider can also be asked over the Responses API."""
         self._configured = [(re.compile(translate(glob)), facts) for glob, facts in (configured or {}).items()]
         self._listed: dict[str, Capabilities] = {}
         self._rows: tuple[tuple[re.Pattern[str], ModelRule], ...] | None = None

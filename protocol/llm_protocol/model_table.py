@@ -74,7 +74,10 @@ _OPENAI: Final = (
         context_window=200_000,
         max_output_tokens=100_000,
     ),
-    _row(r"gpt-audio|gpt-4o(-mini)?-audio", thinking=(), vision=False, documents=False, audio=True, **_128K),
+    _row(r"gpt-4o(-mini)?-search", wire="chat", thinking=(), **_SEES, **_128K),
+    _row(
+        r"gpt-audio|gpt-4o(-mini)?-audio", wire="chat", thinking=(), vision=False, documents=False, audio=True, **_128K
+    ),
     _row(r"gpt-4\.1", thinking=(), **_SEES, context_window=1_047_576, max_output_tokens=32_768),
     _row(r"gpt-4o", thinking=(), **_SEES, **_128K),
     _row(r"gpt-4-turbo", thinking=(), vision=True, documents=False, audio=False, context_window=128_000),

@@ -82,10 +82,12 @@ def _spoken(message: Message) -> Message | None:
     return msgspec.structs.replace(message, content=content) if content else None
 
 
-def has(rule: ModelRule, needs: Needs) -> bool:
-    """Whether a model with this rule has it all, as far as is known."""
+def has(rule: ModelRule, needs: Needs, *, responses: bool = False) -> bool:
+    """Whether a model with this rule has it all, as far as is known. ``responses``: it can be asked over the Responses
+    API, too.
+    """
     if (needs.forced and not rule.forced_tools) or (needs.vision and rule.vision is False):
         return False
-    if not needs.tools or rule.reasons_with_tools:
+    if not needs.tools or rule.reasons_with_tools or responses:
         return True
     return not needs.reasoning and rule.can_stop_thinking and rule.wire == "responses_if_tools_and_reasoning"

@@ -67,9 +67,13 @@ def choose(
     left = [info for info in models if not is_gone(kind, info, today) and _takes(info, want.request_type)]
     if in_order:
         fitting = [info for info in left if not _is_foreign(vendor, wanted, _seeing(info.id, want))] or left
-        return next((info for info in fitting if has(rules.of(info.id), want.needs)), fitting[0] if fitting else None)
+        return next((info for info in fitting if _has(rules, info, want)), fitting[0] if fitting else None)
     ranked = [(rank, info) for info in left if (rank := _rank(vendor, rules, wanted, info, today, want)) is not None]
     return min(ranked, key=lambda each: each[0])[1] if ranked else None
+
+
+def _has(rules: ModelRules, info: ModelInfo, want: Want) -> bool:
+    return has(rules.of(info.id), want.needs, responses=rules.has_responses)
 
 
 def _seeing(model: str, want: Want) -> str:
@@ -116,7 +120,7 @@ def _rank(
     numbers = [-int(number) for number in _NUMBER.findall(SNAPSHOT.sub("", info.id))[:4]] if known else []
     return (
         foreign,
-        not has(rules.of(info.id), want.needs),
+        not _has(rules, info, want),
         is_ending(kind, info, today),
         row if row is not None else len(rows),
         -(end or date.max).toordinal(),

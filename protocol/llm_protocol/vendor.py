@@ -16,6 +16,7 @@ import msgspec
 from llm_protocol.codec.wording import suggestion
 from llm_protocol.dialect import ClientDialect, ServerDialect
 from llm_protocol.model_rules import ModelRules, rules_of
+from llm_protocol.parameters import RequestTarget
 from llm_protocol.requests import RequestType
 from llm_protocol.vendor_profile import COMPATIBLE, VendorProfile
 from llm_protocol.wires import OPENAI_CHAT, RESPONSES, WireFormat
@@ -114,6 +115,8 @@ class Vendor(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     wire: WireFormat = OPENAI_CHAT
     profile: VendorProfile | None = None
     """Parameters, limits and fields on the wire `openai_chat`; ``None``: what any compatible server takes."""
+    responses: bool = True
+    """Whether, beside the wire `openai_chat`, it may have the Responses API; the first answer tells whether it has."""
     base_url: str | None = None
     """Where its API is; ``None``: each provider of this kind says so itself."""
     key_variables: tuple[str, ...] = ()
@@ -178,6 +181,22 @@ class Vendor(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         if api_version is not None:
             profile = msgspec.structs.replace(profile, api_version=api_version)
         return self.wire.client(profile, rules or rules_of(self.facts_key))
+
+    @property
+    def has_two_wires(self) -> bool:
+        """Whether it may be spoken to over the Responses API as well."""
+        return self.responses and self.wire is OPENAI_CHAT
+
+    @property
+    def responses_target(self) -> RequestTarget:
+        """The limits of its Responses API."""
+        return self._profile().responses_target
+
+    def responses_client(self, rules: ModelRules | None = None) -> ClientDialect | None:
+        """What it is spoken to with over the Responses API, if it may have that beside its usual wire."""
+        if not self.has_two_wires:
+            return None
+        return RESPONSES.client(self._profile(), rules or rules_of(self.facts_key))
 
     def server(self, wire: WireFormat | None = None) -> ServerDialect:
         """How it answers, on its usual wire or on another one that it also speaks."""

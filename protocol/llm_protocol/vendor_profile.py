@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from llm_protocol.parameters import TARGETS, RequestTarget
+from llm_protocol.parameters import COMPATIBLE_RESPONSES, TARGETS, RequestTarget
 from llm_protocol.requests import RequestType
 
 FINGERPRINT = "fp_llm_runtime"
@@ -24,6 +24,8 @@ class VendorProfile(msgspec.Struct, frozen=True, kw_only=True):
     request_types: frozenset[RequestType]
     target: RequestTarget
     """The column of the parameter table."""
+    responses_target: RequestTarget = COMPATIBLE_RESPONSES
+    """The same, where the vendor is spoken to over the Responses API."""
     max_tokens_field: str = "max_tokens"
     user_field: str = "user"
     developer_role: bool = False
@@ -53,6 +55,7 @@ OPENAI = VendorProfile(
     vendor="OpenAI",
     kind="openai",
     target=TARGETS["openai"],
+    responses_target=TARGETS["responses"],
     # Legacy completions are spoken, but left out: their models are going, and chat says the same.
     request_types=frozenset((RequestType.CHAT, RequestType.EMBEDDING, RequestType.IMAGE_GENERATION)),
     max_tokens_field="max_completion_tokens",

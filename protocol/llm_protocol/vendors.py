@@ -182,6 +182,7 @@ _ROWS = (
         kind="cerebras",
         title="Cerebras",
         profile=CEREBRAS,
+        responses=False,
         base_url="https://api.cerebras.ai/v1",
         key_variables=("CEREBRAS_API_KEY",),
         url_variables=("CEREBRAS_BASE_URL",),
@@ -223,8 +224,20 @@ _ROWS = (
         key_variables=("OPENROUTER_API_KEY",),
     ),
     Vendor(kind="groq", title="Groq", base_url="https://api.groq.com/openai/v1", key_variables=("GROQ_API_KEY",)),
-    Vendor(kind="mistral", title="Mistral", base_url="https://api.mistral.ai/v1", key_variables=("MISTRAL_API_KEY",)),
-    Vendor(kind="deepseek", title="DeepSeek", base_url="https://api.deepseek.com", key_variables=("DEEPSEEK_API_KEY",)),
+    Vendor(
+        kind="mistral",
+        title="Mistral",
+        base_url="https://api.mistral.ai/v1",
+        key_variables=("MISTRAL_API_KEY",),
+        responses=False,
+    ),
+    Vendor(
+        kind="deepseek",
+        title="DeepSeek",
+        base_url="https://api.deepseek.com",
+        key_variables=("DEEPSEEK_API_KEY",),
+        responses=False,
+    ),
     Vendor(kind="xai", title="xAI", base_url="https://api.x.ai/v1", key_variables=("XAI_API_KEY",)),
     Vendor(
         kind="together", title="Together", base_url="https://api.together.ai/v1", key_variables=("TOGETHER_API_KEY",)
@@ -241,6 +254,7 @@ _ROWS = (
         kind="local",
         title="the local model",
         profile=LOCAL,
+        responses=False,
         max_concurrency=LOCAL_SLOTS,
         local=True,
         free=True,

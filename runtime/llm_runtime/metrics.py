@@ -94,6 +94,7 @@ def _version() -> str:
 
 def _attempts(meter: Metrics) -> Iterator[Metric]:
     yield _counter("attempts", "Calls of a provider.", meter.attempts, "provider", "outcome")
+    yield _counter("wire_attempts", "Calls of a provider, by its API.", meter.wires, "provider", "wire")
     yield _histogram("attempt_seconds", "Seconds a successful call took.", meter.attempt_seconds, "provider")
     yield _histogram("first_token_seconds", "Seconds to the first token.", meter.first_token_seconds, "provider")
     yield _counter("tokens", "Tokens, failed attempts' included.", meter.tokens, "provider", "model", "direction")

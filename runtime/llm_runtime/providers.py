@@ -10,7 +10,15 @@ from typing import NamedTuple, Never
 from urllib.parse import quote, urlencode, urlsplit
 
 from llm_actors.kernel import ChildSpec, Intensity, MailboxSpec, Overflow, Strategy, Supervisor
-from llm_actors.provider import AuthHeader, Endpoint, ProviderActor, ProviderMessage, ProviderRef, ProviderSpec
+from llm_actors.provider import (
+    AuthHeader,
+    Endpoint,
+    ProviderActor,
+    ProviderMessage,
+    ProviderRef,
+    ProviderSpec,
+    wires_of,
+)
 from llm_actors.transport import Dial, TlsTrust
 from llm_protocol.model_rules import ModelRules
 from llm_protocol.vendor import UnknownVendorError, Vendor, VendorTable
@@ -50,7 +58,7 @@ def provider_spec(name: str, provider: Provider, vendors: VendorTable = VENDORS)
     return ProviderSpec(
         name=name,
         vendor=vendor,
-        dialect=vendor.client(rules, _api_version(provider, vendor)),
+        wires=wires_of(vendor, rules, provider.wire, _api_version(provider, vendor)),
         endpoint=Endpoint(provider.base_url or vendor.base_url or NOWHERE),
         key=provider.api_key if provider.api_key is not None and provider.api_key.source is None else None,
         renewer=renewer(name, provider.api_key, provider.api_key_age_s),

@@ -259,7 +259,8 @@ class Runtime(RequestMethods[ResponseStream]):
         ranking = ranked(self._tree.services, request, routed.candidates, routed.policy, draw=chance, asked=False)
         said = [(candidate, self._tree.catalog.ending(candidate)) for candidate in ranking.candidates]
         warnings = tuple(f"{candidate} {words}" for candidate, words in said if words)
-        return msgspec.structs.replace(ranking, warnings=warnings)
+        notes = tuple(f"{each} {words}" for each in ranking.candidates if (words := self._tree.wire_of(each)))
+        return msgspec.structs.replace(ranking, warnings=warnings, notes=notes)
 
     def is_ready(self) -> bool:
         """Whether requests are taken, and there is a provider that can be asked."""

@@ -136,7 +136,11 @@ class Tree:
         return tuple(each.name for each in self._services if each.parked)
 
     def _adapt(self, candidate: Candidate, request: AnyRequest) -> Adapted:
-        return adapted_to(self._providers[candidate.provider].dialect, request)
+        return adapted_to(self._providers[candidate.provider].wires, request)
+
+    def wire_of(self, candidate: Candidate) -> str:
+        """Which wire chats with the candidate take, in words; empty where there is no choice."""
+        return self._providers[candidate.provider].wires.in_words(candidate.model)
 
     def _target_of(self, candidate: Candidate) -> Target:
         known = self._providers[candidate.provider]

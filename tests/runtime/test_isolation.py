@@ -11,7 +11,7 @@ import trio
 
 from llm_actors.kernel import running
 from llm_actors.orchestrator import accept
-from llm_actors.provider import Endpoint, ProviderSpec
+from llm_actors.provider import Endpoint, ProviderSpec, ProviderWires
 from llm_actors.run import Run
 from llm_protocol.content import Message
 from llm_protocol.dialect import StreamDecoder
@@ -43,7 +43,7 @@ def spec(name: str, peer: Peer, dialect: OpenAIChat) -> ProviderSpec:
     return ProviderSpec(
         name=name,
         vendor=VENDORS[LLMProvider.OPENAI_COMPATIBLE],
-        dialect=dialect,
+        wires=ProviderWires(dialect),
         endpoint=endpoint,
         models=("m", "crash"),
     )

@@ -8,7 +8,7 @@ import trio
 
 from llm_actors.kernel import running
 from llm_actors.orchestrator import accept
-from llm_actors.provider import Endpoint, ProviderSpec
+from llm_actors.provider import Endpoint, ProviderSpec, ProviderWires
 from llm_actors.run import Run
 from llm_protocol.content import Message
 from llm_protocol.dialect import StreamDecoder
@@ -36,7 +36,11 @@ class Buggy(OpenAIChat):  # type: ignore[misc]  # final, but for this bug
 
 def spec(name: str, peer: Peer, dialect: OpenAIChat) -> ProviderSpec:
     return ProviderSpec(
-        name=name, vendor=VENDORS[KIND], dialect=dialect, endpoint=Endpoint(f"{peer.url}/v1"), models=(f"m-{name}",)
+        name=name,
+        vendor=VENDORS[KIND],
+        wires=ProviderWires(dialect),
+        endpoint=Endpoint(f"{peer.url}/v1"),
+        models=(f"m-{name}",),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 
 from llm_actors.kernel import MailboxSpec
-from llm_actors.provider import Endpoint, ProviderActor, ProviderSpec, generate, list_models
+from llm_actors.provider import Endpoint, ProviderActor, ProviderSpec, generate, list_models, wires_of
 from llm_actors.testing import alone
 from llm_actors.transport import TlsTrust
 from llm_protocol.content import Message
@@ -13,6 +13,7 @@ from llm_protocol.dialect import ModelInfo
 from llm_protocol.events import Failed, Finished
 from llm_protocol.failures import Failure
 from llm_protocol.fold import Fold
+from llm_protocol.model_rules import ModelRules
 from llm_protocol.policy import Timeouts
 from llm_protocol.requests import AnyRequest, ChatRequest, LLMProvider
 from llm_protocol.response import LLMResponse
@@ -36,7 +37,7 @@ def spec(
     return ProviderSpec(
         name="faked",
         vendor=VENDORS[kind],
-        dialect=VENDORS[kind].client(),
+        wires=wires_of(VENDORS[kind], ModelRules(VENDORS[kind].facts_key)),
         endpoint=Endpoint(fake.base_url(kind)),
         key=Secret(KEY),
         trust=trust,

@@ -12,6 +12,9 @@ client: when that leaves, the script is cancelled and counted in ``aborted``.
 ``peer.url`` is TCP on loopback. ``peer.dial(host, port)`` is a socket pair instead: no network, no thread, data is
 there the moment it is written, so it goes with MockClock and autojump, and any host name leads to the peer.
 ``tls`` works with both; ``reset()`` needs TCP.
+
+Most scripts speak OpenAI's chat API, so unless ``responses`` is set there is nothing at ``/responses``: such a request
+is a 404, and neither in the journal nor counted among the scripts.
 """
 
 from __future__ import annotations
@@ -63,10 +66,13 @@ class Call:
 class Peer:
     """See the module. ``greeting`` runs on every new connection before its first request is read."""
 
-    def __init__(self, *scripts: Script, tls: ssl.SSLContext | None = None, greeting: Script = ()) -> None:
+    def __init__(
+        self, *scripts: Script, tls: ssl.SSLContext | None = None, greeting: Script = (), responses: bool = False
+    ) -> None:
         self._scripts = [_steps(script) for script in scripts] or [_steps(reply())]
         self._greeting = _steps(greeting)
         self._tls = tls
+        self._responses = responses
         self._changed = trio.Event()
         self.requests: list[Seen] = []
         self.connections = self.open_connections = self.open_requests = self.aborted = 0
@@ -135,6 +141,11 @@ class Peer:
             for step in self._greeting:
                 await step(call)
             while await self._read_request(call, number):
+                assert call.request is not None
+                if not self._responses and call.request.target.partition("?")[0].endswith("/responses"):
+                    await reply(b'{"detail":"Not Found"}', 404)(call)
+                    continue
+                self.requests.append(call.request)
                 await self._answer(call)
         except (Hangup, trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # the client left, or the script ended the connection
@@ -157,7 +168,6 @@ class Peer:
         method, target, _ = request_line.split(" ")
         call.request = Seen(method, target, headers, bytes(buffer[len(head) + 4 : end]), number)
         del buffer[:end]
-        self.requests.append(call.request)
         return True
 
     async def _read_more(self, call: Call) -> bool:

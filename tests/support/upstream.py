@@ -18,15 +18,18 @@ from llm_actors.provider import (
     ProviderRef,
     ProviderSpec,
     generate,
+    wires_of,
 )
 from llm_actors.testing import LoneActor, alone
 from llm_protocol.content import Message
 from llm_protocol.events import Event
 from llm_protocol.fold import Fold
+from llm_protocol.model_rules import ModelRules
 from llm_protocol.policy import AnswerLimits, Timeouts
 from llm_protocol.requests import AnyRequest, ChatRequest, LLMProvider
 from llm_protocol.secret import Secret
 from llm_protocol.vendors import VENDORS
+from llm_protocol.wire_choice import WireSetting
 from support.peer import Peer
 
 CANARY = "sk-CANARY-do-not-print"
@@ -95,11 +98,13 @@ def spec(
     timeouts: Timeouts | None = None,
     slots: int = 8,
     max_answer: AnswerLimits | None = None,
+    kind: LLMProvider = LLMProvider.OPENAI_COMPATIBLE,
+    wire: WireSetting = "auto",
 ) -> ProviderSpec:
     return ProviderSpec(
         name="fake",
-        vendor=VENDORS[LLMProvider.OPENAI_COMPATIBLE],
-        dialect=VENDORS[LLMProvider.OPENAI_COMPATIBLE].client(),
+        vendor=VENDORS[kind],
+        wires=wires_of(VENDORS[kind], ModelRules(kind), wire),
         endpoint=Endpoint(url),
         key=Secret(CANARY),
         timeouts=timeouts or Timeouts(),
@@ -117,9 +122,11 @@ async def upstream(
     waiting: int = 64,
     max_answer: AnswerLimits | None = None,
     renewer: KeyRenewer | None = None,
+    kind: LLMProvider = LLMProvider.OPENAI_COMPATIBLE,
+    wire: WireSetting = "auto",
 ) -> AsyncIterator[Upstream]:
     """Run a provider actor that reaches ``peer``. Afterwards no connection to it is open."""
-    provider = spec(timeouts=timeouts, slots=slots, max_answer=max_answer)
+    provider = spec(timeouts=timeouts, slots=slots, max_answer=max_answer, kind=kind, wire=wire)
     if renewer is not None:
         provider = msgspec.structs.replace(provider, key=None, renewer=renewer)
     actor = ProviderActor(provider, dial=peer.dial)

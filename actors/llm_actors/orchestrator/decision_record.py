@@ -40,6 +40,8 @@ class AttemptRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     waited_ms: float = 0.0
     first_token_ms: float | None = None
     hedge: bool = False
+    wire: str = ""
+    """The name of the wire that it took."""
     resent: bool = False
     """True: it took two calls, because a kept connection had closed before the first was answered."""
     max_output_tokens: int | None = None
@@ -153,6 +155,7 @@ class DecisionRecord:
             waited_ms=_ms(waited_s),
             first_token_ms=None if first is None else _ms(first),
             hedge=hedge,
+            wire=outcome.wire,
             resent=outcome.resent,
             max_output_tokens=max_output_tokens,
             usage=usage,

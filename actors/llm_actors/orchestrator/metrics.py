@@ -60,6 +60,8 @@ class Metrics:
         """By type and provider, of whole answers."""
         self.attempts: Counter[tuple[str, str]] = Counter()
         """By provider and outcome."""
+        self.wires: Counter[tuple[str, str]] = Counter()
+        """Attempts by provider and wire."""
         self.attempt_seconds: dict[str, Histogram] = defaultdict(lambda: Histogram(REQUEST_SECONDS))
         """By provider, of attempts that were answered."""
         self.first_token_seconds: dict[str, Histogram] = defaultdict(lambda: Histogram(FIRST_TOKEN_SECONDS))
@@ -123,6 +125,8 @@ class Metrics:
         """A provider was asked; of a whole answer the first token is the last one, too, and tells nothing."""
         provider, usage = made.provider, made.usage
         self.attempts[provider, made.outcome] += 1
+        if made.wire:
+            self.wires[provider, made.wire] += 1
         if made.outcome == OK:
             self.attempt_seconds[provider].add(made.duration_ms / 1000)
         if stream and made.first_token_ms is not None:

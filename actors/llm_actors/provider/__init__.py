@@ -7,6 +7,7 @@ from llm_actors.provider.failures import failure_of
 from llm_actors.provider.messages import ProviderMessage, ProviderRef, Sink, count_tokens, generate, list_models
 from llm_actors.provider.renewal import KeyRenewer
 from llm_actors.provider.spec import AuthHeader, Endpoint, ProviderSpec
+from llm_actors.provider.wires import ProviderWires, wires_of
 
 __all__ = [
     "AttemptResult",
@@ -17,6 +18,7 @@ __all__ = [
     "ProviderMessage",
     "ProviderRef",
     "ProviderSpec",
+    "ProviderWires",
     "Sink",
     "adapted_to",
     "count_tokens",
@@ -24,4 +26,5 @@ __all__ = [
     "generate",
     "list_models",
     "size_of",
+    "wires_of",
 ]

@@ -22,6 +22,7 @@ from llm_actors.provider.messages import Sink
 from llm_actors.provider.oddities import Oddities
 from llm_actors.provider.sanitize import can_be_true, clean_end, clean_failure, clean_start
 from llm_actors.provider.spec import ProviderSpec
+from llm_actors.provider.wires import NO_SUCH_PATH, ProviderWires
 from llm_actors.run.log import LogLimitExceeded
 from llm_actors.threads import run_large
 from llm_actors.transport import BodyTooLarge, Broken, HttpResponse, Transport, TransportError
@@ -58,6 +59,7 @@ class ProviderCall:
 
     __slots__ = (
         "_adjusted",
+        "_dialect",
         "_filters",
         "_first_token_at",
         "_ignored",
@@ -89,6 +91,7 @@ class ProviderCall:
         on_sent: Callable[[], None] | None = None,
     ) -> None:
         self._spec = spec
+        self._dialect = spec.dialect
         self._transport = transport
         self._sink = sink
         self._timeouts = timeouts
@@ -137,6 +140,7 @@ class ProviderCall:
             limits=self._limits,
             resent=self._resent,
             unsent=self._unsent,
+            wire=self._dialect.name,
         )
 
     def _signed(self, failure: Failure, model: str) -> Failure:
@@ -163,9 +167,24 @@ class ProviderCall:
             self._scope.deadline, self._waiting_for = self._latest, FailureKind.TIMEOUT_TOTAL
 
     async def _exchange(self, request: AnyRequest, stream: bool) -> Finished | Failed:
-        dialect = self._spec.dialect
+        """The request over the wire that it takes; over the other one where the vendor says that it is that."""
+        wires = self._spec.wires
+        first = self._dialect = wires.of(request)
+        end = await self._exchange_over(first, request, stream)
+        if (other := wires.instead_of(first, end)) is None:
+            return end
+        self._dialect = other
+        again = await self._exchange_over(other, request, stream)
+        if isinstance(again, Failed) and again.failure.upstream_status in NO_SUCH_PATH:
+            self._dialect = first
+            return end  # it was the model that is not there
+        if isinstance(again, Finished):
+            wires.learn(other, request.model)
+        return again
+
+    async def _exchange_over(self, dialect: ClientDialect, request: AnyRequest, stream: bool) -> Finished | Failed:
         size = size_of(request)
-        adapted = await run_large(size, partial(adapted_to, dialect, request))
+        adapted = await run_large(size, partial(adapted_over, dialect, request))
         said = adapted.request
         self._adjusted = adapted.adjusted
         self._filters = [make() for make in adapted.filters]
@@ -193,7 +212,7 @@ class ProviderCall:
     async def _ask(
         self, asked: AbstractAsyncContextManager[HttpResponse], request: AnyRequest, said: AnyRequest, stream: bool
     ) -> Finished | Failed:
-        dialect = self._spec.dialect
+        dialect = self._dialect
         async with asked as response:
             self._resent = response.resent
             self._limits = dialect.rate_limits(tuple(response.headers.items()))
@@ -286,7 +305,14 @@ class ProviderCall:
         self._sink(clean_start(event, self._spec.name, self._spec.secret, self._adjusted))
 
 
-def adapted_to(dialect: ClientDialect, request: AnyRequest) -> Adapted:
+def adapted_to(wires: ProviderWires, request: AnyRequest) -> Adapted:
+    """The request as the provider can be told it, over the wire that it takes. Raises `LLMClientError` where it
+    cannot.
+    """
+    return adapted_over(wires.of(request), request)
+
+
+def adapted_over(dialect: ClientDialect, request: AnyRequest) -> Adapted:
     """The request in a type that the vendor has, as it can be told it. Raises `LLMClientError` where it cannot."""
     request = with_own_parameters(request, dialect.name)
     refuse_unseen(dialect.rules.of(request.model), request)

@@ -7,6 +7,7 @@ from typing import NamedTuple, final
 import msgspec
 
 from llm_actors.provider.renewal import KeyRenewer
+from llm_actors.provider.wires import ProviderWires
 from llm_actors.transport import HttpRequest, Origin, Proxy, TlsTrust, parse_url
 from llm_protocol.dialect import ClientDialect, WireRequest
 from llm_protocol.policy import AnswerLimits, Timeouts
@@ -48,7 +49,7 @@ class ProviderSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     vendor: Vendor
-    dialect: ClientDialect
+    wires: ProviderWires
     endpoint: Endpoint
     key: Secret | None = None
     renewer: KeyRenewer | None = None
@@ -66,6 +67,11 @@ class ProviderSpec(msgspec.Struct, frozen=True, kw_only=True):
     timeouts: Timeouts = Timeouts()
     max_answer: AnswerLimits = AnswerLimits()
     max_concurrency: int = DEFAULT_CONCURRENCY
+
+    @property
+    def dialect(self) -> ClientDialect:
+        """Its usual wire: for lists of models, keys, and all that is no chat."""
+        return self.wires.usual
 
     @property
     def secret(self) -> Secret | None:

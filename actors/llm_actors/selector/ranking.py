@@ -70,13 +70,14 @@ class RankedCandidate(NamedTuple):
 
 class Ranking(msgspec.Struct, frozen=True, kw_only=True):
     """All candidates, those that can be asked before those that are barred, which are in the order of their return.
-    ``warnings``: what else there is to know of them, one sentence each.
+    ``warnings`` and ``notes``: what else there is to know of them, one sentence each.
     """
 
     select: Select
     weights: Weights
     choices: tuple[RankedCandidate, ...]
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     usage: Usage = Usage()
     """For which times and prices are told: that expected of the request, or one typical of its type."""
 
@@ -119,11 +120,12 @@ class Ranking(msgspec.Struct, frozen=True, kw_only=True):
         }
 
     def lines(self) -> list[str]:
-        """As text, a line for each candidate, the first to be tried on top: why it stands there, then its figures. The
-        warnings come last.
+        """As text, a line for each candidate, the first to be tried on top: why it stands there, then its figures.
+        Notes and warnings come last.
         """
         return [
             *self._places(),
+            *(f"note: {note}" for note in self.notes),
             *(f"warning: {warning}" for warning in self.warnings),
         ]
 

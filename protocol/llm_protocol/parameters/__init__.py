@@ -3,9 +3,10 @@
 from llm_protocol.parameters.adapt import Adapted, adapt, refuse_lossy
 from llm_protocol.parameters.models import stops_reasoning
 from llm_protocol.parameters.restore import EventFilter
-from llm_protocol.parameters.targets import TARGETS, FormLimits, NameLimit, RequestTarget
+from llm_protocol.parameters.targets import COMPATIBLE_RESPONSES, TARGETS, FormLimits, NameLimit, RequestTarget
 
 __all__ = [
+    "COMPATIBLE_RESPONSES",
     "TARGETS",
     "Adapted",
     "EventFilter",

@@ -84,6 +84,10 @@ class RequestTarget(msgspec.Struct, frozen=True, kw_only=True):
     """Whether fields of the own wire that the table does not have are passed on: the server decides."""
     has_custom_tools: bool = False
     """Whether it has tools whose input is free text."""
+    has_namespaces: bool = False
+    """Whether it has functions in namespaces."""
+    has_hosted_tools: bool = True
+    """Whether the tools that run at the vendor, as the wire has them, are passed on."""
     limits: FormLimits = FormLimits()
 
 
@@ -120,6 +124,7 @@ TARGETS: Final[dict[str, RequestTarget]] = {
             wire="openai_responses",
             is_open=True,
             has_custom_tools=True,
+            has_namespaces=True,
             limits=msgspec.structs.replace(
                 _OPENAI, call_id=NameLimit(64, letters=r"\x21-\x7e"), stops=0, pictures_in_results=True
             ),
@@ -228,3 +233,13 @@ TARGETS: Final[dict[str, RequestTarget]] = {
     )
 }
 """By name. What differs per model is in the model's own rules."""
+
+COMPATIBLE_RESPONSES: Final = msgspec.structs.replace(
+    TARGETS["responses"],
+    who="the server's Responses API",
+    has_custom_tools=False,
+    has_namespaces=False,
+    has_hosted_tools=False,
+    limits=msgspec.structs.replace(TARGETS["compatible"].limits, stops=0, pictures_in_results=True),
+)
+"""The Responses API of other servers: the table's column is that of OpenAI's, but the tools are functions only."""

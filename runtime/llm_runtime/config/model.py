@@ -19,6 +19,7 @@ from llm_protocol.policy import AnswerLimits, Attempts, CachePolicy, CacheSecond
 from llm_protocol.secret import Secret
 from llm_protocol.vendor import VendorTable
 from llm_protocol.vendors import VENDORS
+from llm_protocol.wire_choice import WireSetting
 from llm_runtime.config.section import Line, Section
 from llm_runtime.config.server import Server
 
@@ -103,6 +104,10 @@ class Provider(Section, frozen=True, kw_only=True):
     """The organization that is billed, where the vendor has such: OpenAI."""
     project: Line | None = None
     """The project, where the vendor has such: OpenAI and Gemini."""
+    wire: WireSetting = "auto"
+    """The API that chats go over, for kinds with OpenAI's: ``"responses"`` or ``"chat"``. ``"auto"``: the Responses
+    API where the request came over it or the model needs it; a server without it is learned from its first answer.
+    """
     models: tuple[Line, ...] = ()
     """All models to offer; the first is its default. Omitted: the vendor is asked for its list."""
     ca_file: Line | None = None

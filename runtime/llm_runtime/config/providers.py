@@ -106,6 +106,8 @@ def _check_headers(provider: Provider, vendor: Vendor) -> None:
     if provider.api_version is not None and vendor.compatible_api_version is None:
         words = f'kind "{vendor.kind}" has no api_version; if it is a part of the address, say it in query'
         raise ConfigError(words, "api_version")
+    if provider.wire == "responses" and not vendor.has_two_wires:
+        raise ConfigError(f'kind "{provider.kind}" has no Responses API; leave wire out', "wire")
     for field in ("organization", "project"):
         if getattr(provider, field) is not None and field not in vendor.account_headers:
             raise ConfigError(

@@ -32,7 +32,7 @@ from llm_protocol.events import Event
 from llm_protocol.failures import Failure
 from llm_protocol.model_facts import ModelRule
 from llm_protocol.model_rules import ModelRules
-from llm_protocol.parameters import TARGETS, Adapted, adapt
+from llm_protocol.parameters import Adapted, adapt
 from llm_protocol.requests import AnyRequest, ChatRequest, RequestType
 from llm_protocol.vendor_profile import OPENAI, VendorProfile
 from llm_protocol.wires.openai_chat.client import OpenAIChat
@@ -46,13 +46,16 @@ _COUNTED = ("model", "input", "instructions", "tools", "tool_choice", "text", "r
 
 @final
 class OpenAIResponses:
-    """Speaks to OpenAI; see `ClientDialect`. What is not chat goes to the endpoints beside ``/responses``."""
+    """Speaks to OpenAI, or a compatible server; see `ClientDialect`. What is not chat goes to the endpoints beside
+    ``/responses``.
+    """
 
     name = NAME
     version = 1
 
     def __init__(self, quirks: VendorProfile = OPENAI, rules: ModelRules | None = None) -> None:
         self._neighbours = OpenAIChat(quirks, rules)
+        self._target = quirks.responses_target
         self.rules = self._neighbours.rules
 
     @property
@@ -65,9 +68,10 @@ class OpenAIResponses:
         return self._neighbours.auth_headers(key)
 
     def adapt(self, request: AnyRequest) -> Adapted:
-        """The request as OpenAI can be told it."""
-        target = TARGETS["responses" if isinstance(request, ChatRequest) else "openai"]
-        return adapt(request, target, self.rules.of(request.model))
+        """The request as the vendor can be told it."""
+        if not isinstance(request, ChatRequest):
+            return self._neighbours.adapt(request)
+        return adapt(request, self._target, self.rules.of(request.model))
 
     def encode_request(self, request: AnyRequest, *, stream: bool) -> WireRequest:
         """The HTTP request."""
