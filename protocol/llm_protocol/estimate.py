@@ -220,7 +220,8 @@ def _length(request: AnyRequest) -> float:
         case CompletionRequest():
             return _texts_length(request.prompt, request.suffix)
         case EmbeddingRequest():
-            return _texts_length(*request.inputs)
+            tokens = sum(len(each) for each in request.inputs if not isinstance(each, str))
+            return tokens + _texts_length(*(each for each in request.inputs if isinstance(each, str)))
         case ImageRequest():
             return _texts_length(request.prompt)
         case CodeRequest():

@@ -131,6 +131,10 @@ class CompletionRequest(LLMRequest, frozen=True, kw_only=True, tag="completion")
     suffix: str | None = None
 
 
+EmbeddingInput: TypeAlias = str | tuple[int, ...]
+"""A text, or the ids of its tokens, which only the model that they were made for can read."""
+
+
 class EmbeddingRequest(LLMRequest, frozen=True, kw_only=True, tag="embedding"):
     """Texts that want embeddings, one each, in order. ``input_type`` is a hint such as ``"search_document"`` or
     ``"search_query"``.
@@ -138,7 +142,7 @@ class EmbeddingRequest(LLMRequest, frozen=True, kw_only=True, tag="embedding"):
 
     request_type: ClassVar[RequestType] = RequestType.EMBEDDING
 
-    inputs: tuple[str, ...]
+    inputs: tuple[EmbeddingInput, ...]
     dimensions: int | None = None
     input_type: str | None = None
 

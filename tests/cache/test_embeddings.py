@@ -28,7 +28,7 @@ def vector(text: str) -> Embedding:
 
 
 def reply(request: EmbeddingRequest, model: str = "e") -> LLMResponse:
-    vectors = tuple(vector(text) for text in request.inputs)
+    vectors = tuple(vector(str(each)) for each in request.inputs)
     return msgspec.structs.replace(answer(""), model=model, embeddings=vectors, usage=Usage(input_tokens=len(vectors)))
 
 

@@ -75,6 +75,7 @@ COMMON: dict[str, Any] = {
     "caller": "alice",
     "policy": POLICY,
     "forwarded": {"traceparent": "00"},
+    "one_of": 2,
 }
 PARTS = (
     Text("hi", "sig", EXTRA, (Citation(url="u", title="t", start=1, end=2, quote="q"),), ({"token": "hi"},)),
@@ -120,7 +121,9 @@ REQUESTS: tuple[AnyRequest, ...] = (
 )
 
 # Whoever adds a field to one of these decides here whether answers depend on it. If they do not, it goes into LEFT_OUT.
-COMMON_FIELDS = "request_id provider model parameters context metadata timestamp deadline_s caller policy forwarded"
+COMMON_FIELDS = (
+    "request_id provider model parameters context metadata timestamp deadline_s caller policy forwarded one_of"
+)
 DECIDED = {
     ChatRequest: f"{COMMON_FIELDS} messages tools tool_choice response_format",
     CompletionRequest: f"{COMMON_FIELDS} prompt suffix",

@@ -22,7 +22,9 @@ from llm_protocol.model_facts import Capabilities
 from llm_protocol.requests import EmbeddingRequest, ImageRequest, Parameters
 from llm_protocol.response import FinishReason, LLMResponse, Usage
 from llm_protocol.wires.anthropic import AnthropicServer
-from llm_protocol.wires.openai_chat import CEREBRAS, COMPATIBLE, OPENAI, OpenAIChat, OpenAIChatServer
+from llm_protocol.wires.cohere import Cohere
+from llm_protocol.wires.gemini import Gemini
+from llm_protocol.wires.openai_chat import CEREBRAS, COMPATIBLE, LOCAL, OPENAI, OpenAIChat, OpenAIChatServer
 from support.adapting import adjusted, encoded, without_wire
 from support.conversations import names, texts
 from support.streams import check_order, fold
@@ -72,6 +74,23 @@ def test_an_embedding_request() -> None:
     warm = msgspec.structs.replace(request, parameters=Parameters(temperature=0.0))
     assert b"temperature" not in encoded(CLIENT, warm, stream=False).body
     assert adjusted(CLIENT, warm) == [("temperature", "left_out", None)]
+
+
+@pytest.mark.parametrize(
+    ("given", "inputs", "sent"),
+    [([1, 2], ((1, 2),), [[1, 2]]), ([[1, 2], [3]], ((1, 2), (3,)), [[1, 2], [3]])],
+)
+def test_token_ids_go_on_to_those_who_take_them(given: Any, inputs: Any, sent: Any) -> None:
+    """Elsewhere they are refused by name: they mean nothing to another tokenizer."""
+    request = embeddings({"model": "m", "input": given}).request
+    assert isinstance(request, EmbeddingRequest)
+    assert request.inputs == inputs
+    assert json.loads(encoded(CLIENT, request, stream=False).body)["input"] == sent
+    for other in (Cohere(), Gemini(), OpenAIChat(CEREBRAS), OpenAIChat(LOCAL)):
+        with pytest.raises(UnsupportedError) as caught:
+            other.adapt(request)
+        assert caught.value.failure.param == "input"
+        other.adapt(msgspec.structs.replace(request, inputs=("text",)))
 
 
 def test_vectors_come_in_the_order_of_their_indices() -> None:
@@ -150,8 +169,11 @@ def test_an_embedding_client() -> None:
 @pytest.mark.parametrize(
     ("body", "param", "error"),
     [
-        ({"input": [1, 2]}, "input", UnsupportedError),
-        ({"input": [[1, 2]]}, "input", UnsupportedError),
+        ({"input": [1, "a"]}, "input", BadRequestError),
+        ({"input": [[1, 2], "a"]}, "input", BadRequestError),
+        ({"input": [[1, 2], []]}, "input", BadRequestError),
+        ({"input": [[1, -2]]}, "input", BadRequestError),
+        ({"input": [True]}, "input", BadRequestError),
         ({"input": 7}, "input", BadRequestError),
         ({}, "input", BadRequestError),
         ({"input": []}, "input", BadRequestError),

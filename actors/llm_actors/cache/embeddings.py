@@ -21,7 +21,7 @@ from llm_actors.cache.entry import replay
 from llm_actors.cache.key import CacheKey, Target, key_of
 from llm_protocol.embedding import Embedding
 from llm_protocol.policy import Policy
-from llm_protocol.requests import EmbeddingRequest
+from llm_protocol.requests import EmbeddingInput, EmbeddingRequest
 from llm_protocol.response import LLMResponse, Usage
 
 
@@ -31,7 +31,7 @@ class Split(NamedTuple):
     ``known`` are vectors by input, all made by the model that ``example`` is an answer of (``None``: nothing is known).
     """
 
-    known: dict[str, Embedding]
+    known: dict[EmbeddingInput, Embedding]
     example: LLMResponse | None
     missing: EmbeddingRequest | None
 
@@ -95,5 +95,7 @@ def _same_model(one: LLMResponse, other: LLMResponse) -> bool:
     return (one.provider, one.model, len(one.embeddings[0])) == (other.provider, other.model, len(other.embeddings[0]))
 
 
-def _with_vectors(answer: LLMResponse, request: EmbeddingRequest, vectors: dict[str, Embedding]) -> LLMResponse:
+def _with_vectors(
+    answer: LLMResponse, request: EmbeddingRequest, vectors: dict[EmbeddingInput, Embedding]
+) -> LLMResponse:
     return msgspec.structs.replace(answer, embeddings=tuple(vectors[text] for text in request.inputs))

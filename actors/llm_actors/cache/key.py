@@ -30,6 +30,7 @@ LEFT_OUT: dict[type[msgspec.Struct], dict[str, Any]] = {
         "timestamp": 0.0,
         "deadline_s": None,
         "forwarded": {},
+        "one_of": 1,
         "metadata": {},  # the caller's notes; no vendor sees them
         "policy": None,  # `key_of` is given the one in force
     },

@@ -23,10 +23,10 @@ from llm_protocol.parameters.models import ModelTakes, fit_reasoning, takes_of
 from llm_protocol.parameters.names import shortened
 from llm_protocol.parameters.requested import CANONICAL, Used, own_fields, with_value, without_value
 from llm_protocol.parameters.restore import EventFilter, JsonKeeper, StopCutter, ToolRestorer
-from llm_protocol.parameters.table import SECTIONS, Parameter
+from llm_protocol.parameters.table import BY_TYPE, TOKEN_IDS, Parameter
 from llm_protocol.parameters.targets import RequestTarget
 from llm_protocol.parameters.values import LEAVE_OUT, CannotKeep
-from llm_protocol.requests import AnyRequest, ChatRequest, LLMRequest, Parameters, RequestType
+from llm_protocol.requests import AnyRequest, ChatRequest, EmbeddingRequest, LLMRequest, Parameters, RequestType
 from llm_protocol.wire_headers import BETAS
 
 _SAMPLING: Final = frozenset(("temperature", "top_p", "top_k"))
@@ -55,7 +55,9 @@ def adapt(request: AnyRequest, target: RequestTarget, rule: ModelRule) -> Adapte
     if isinstance(request, ChatRequest):
         return work.chat(request, parameters)
     extra = work.own_extra(request.parameters.extra.get(request.parameters.wire or "", {}))
-    changed = work.own_parameters(_OF_TYPE.get(request.request_type, ()))
+    if isinstance(request, EmbeddingRequest):
+        _check_inputs(request, target)
+    changed = work.own_parameters(BY_TYPE.get(request.request_type, ()))
     return work.adapted(msgspec.structs.replace(request, parameters=work.with_extra(parameters, extra), **changed))
 
 
@@ -309,6 +311,13 @@ class _Work:
         self._adjusted += [Adjustment(name, "left_out") for name in marked]
 
 
+def _check_inputs(request: EmbeddingRequest, target: RequestTarget) -> None:
+    """Raise `UnsupportedError` where there are token ids and the target reads texts."""
+    takes_ids = TOKEN_IDS.cell(target.name).action == "send"
+    if not takes_ids and not all(isinstance(each, str) for each in request.inputs):
+        raise unsupported("input", f"{target.who} embeds texts: send them instead of token ids")
+
+
 def _taken(request: LLMRequest, target: RequestTarget) -> frozenset[str] | None:
     """Which parameters such a request may have at the target; ``None``: all."""
     match request.request_type:
@@ -321,8 +330,6 @@ def _taken(request: LLMRequest, target: RequestTarget) -> frozenset[str] | None:
         case _:
             return None
 
-
-_OF_TYPE: Final = {RequestType.EMBEDDING: SECTIONS["Embeddings"], RequestType.IMAGE_GENERATION: SECTIONS["Images"]}
 
 _OF_COMPLETIONS: Final = frozenset(row.name for row in CANONICAL) - _REASONING - _TOOL_FIELDS - {"reasoning_summary"}
 

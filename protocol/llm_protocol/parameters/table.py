@@ -17,6 +17,7 @@ import msgspec
 from llm_protocol.parameters import values
 from llm_protocol.parameters.targets import TARGETS
 from llm_protocol.parameters.values import Translation
+from llm_protocol.requests import RequestType
 
 Kind: TypeAlias = Literal["hint", "budget", "meaning"]
 Action: TypeAlias = Literal["send", "translate", "leave out", "emulate", "refuse"]
@@ -382,6 +383,11 @@ _FORM: Final = (
 )  # fmt: skip
 """The answer's format and the tools, which are decided by their value; see `llm_protocol.parameters.forms`."""
 
+TOKEN_IDS: Final = _row(
+    "input: token ids", "meaning", field="inputs", send="openai responses compatible", wires={CHAT: "input"},
+    example=((1, 2),),
+)  # fmt: skip
+
 _VECTORS: Final = (
     _row(
         "dimensions", "meaning", field="dimensions", send="openai responses compatible gemini cohere",
@@ -430,8 +436,11 @@ SECTIONS: Final[dict[str, tuple[Parameter, ...]]] = {
     "Answer": _ANSWER,
     "Prompt": _PROMPT,
     "Service": _SERVICE,
-    "Embeddings": _VECTORS,
+    "Embeddings": (*_VECTORS, TOKEN_IDS),
     "Images": _PICTURES,
 }
+
+BY_TYPE: Final = {RequestType.EMBEDDING: _VECTORS, RequestType.IMAGE_GENERATION: _PICTURES}
+"""The rows of fields that only such a request has, each named as its field."""
 
 ROWS: Final = tuple(row for section in SECTIONS.values() for row in section)

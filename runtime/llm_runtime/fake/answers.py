@@ -17,7 +17,7 @@ import msgspec
 from llm_protocol.codec.json import json_text
 from llm_protocol.content import Image, JsonObject, Part, Reasoning, Refusal, Text, Tool, ToolCall, ToolResult
 from llm_protocol.embedding import Embedding
-from llm_protocol.requests import AnyRequest, ChatRequest, CodeRequest, EmbeddingRequest, ImageRequest
+from llm_protocol.requests import AnyRequest, ChatRequest, CodeRequest, EmbeddingInput, EmbeddingRequest, ImageRequest
 from llm_protocol.response import FinishReason, LLMResponse, Usage
 from llm_runtime.fake.sample import sample
 from llm_runtime.fake.script import FakeToolCall, ScriptRule, asked, follows_tool, last_said
@@ -48,12 +48,16 @@ def answer(request: AnyRequest, rule: ScriptRule, number: int, dialect: str) -> 
     )
 
 
+def _input_tokens(each: EmbeddingInput) -> int:
+    return tokens(each) if isinstance(each, str) else len(each)
+
+
 def _embedded(said: LLMResponse, request: EmbeddingRequest, rule: ScriptRule) -> LLMResponse:
     size = max(1, min(request.dimensions or DIMENSIONS, MAX_DIMENSIONS))
     return msgspec.structs.replace(
         said,
-        embeddings=tuple(vector(text, size) for text in request.inputs),
-        usage=rule.usage or Usage(input_tokens=sum(map(tokens, request.inputs))),
+        embeddings=tuple(vector(str(each), size) for each in request.inputs),
+        usage=rule.usage or Usage(input_tokens=sum(map(_input_tokens, request.inputs))),
         finish_reason=FinishReason.STOP,
     )
 

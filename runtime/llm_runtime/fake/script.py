@@ -153,7 +153,7 @@ def asked(request: AnyRequest) -> str:
             parts = last_said(request)
             return "".join(part.text for part in parts if isinstance(part, Text | ToolResult))
         case EmbeddingRequest(inputs=inputs):
-            return "\n".join(inputs)
+            return "\n".join(map(str, inputs))
         case CodeRequest(instruction=instruction):
             return instruction
         case _:

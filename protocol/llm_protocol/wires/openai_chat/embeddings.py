@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, TypeGuard
+
 import msgspec
 
 from llm_protocol.codec.body import Body
@@ -12,7 +14,7 @@ from llm_protocol.codec.whole import embedded
 from llm_protocol.content import JsonObject
 from llm_protocol.embedding import Embedding
 from llm_protocol.events import Event, Started
-from llm_protocol.requests import EmbeddingRequest, Parameters
+from llm_protocol.requests import EmbeddingInput, EmbeddingRequest, Parameters
 from llm_protocol.response import LLMResponse
 from llm_protocol.vendor_profile import VendorProfile
 from llm_protocol.wires.openai_chat.content import with_extra
@@ -74,20 +76,28 @@ def embedding_request(body: Body, name: str) -> EmbeddingRequest:
         raise body.wrong("encoding_format", '"float" or "base64"')
     return EmbeddingRequest(
         model=body.model(),
-        inputs=_texts(body),
+        inputs=_inputs(body),
         dimensions=body.integer("dimensions"),
         parameters=with_extra(Parameters(user=body.string("user")), body, name),
     )
 
 
-def _texts(body: Body) -> tuple[str, ...]:
+def _inputs(body: Body) -> tuple[EmbeddingInput, ...]:
     raw = body.take("input")
+    if isinstance(raw, list) and raw and all(map(_is_tokens, raw)):
+        return tuple(map(tuple, raw))
+    if _is_tokens(raw):
+        return (tuple(raw),)
     if isinstance(raw, list) and any(isinstance(item, int | list) for item in raw):
-        raise body.cannot("input", "input must be texts: token ids are specific to one model")
+        raise body.wrong("input", "texts, or lists of token ids, none of them empty")
     texts = body.strings("input")
     if not any(texts):
         raise body.wrong("input", "a text or a list of at least one text, not empty")
     return texts
+
+
+def _is_tokens(value: Any) -> TypeGuard[list[int]]:
+    return isinstance(value, list) and bool(value) and all(type(item) is int and item >= 0 for item in value)
 
 
 def wanted_form(body: Body) -> str:
