@@ -239,7 +239,7 @@ function showProviders(now, counted) {
     const held = limits?.held_s && [`◐ held ${seconds(limits.held_s)}`, "warn"]
     const ill = Object.keys(circuits).length && [`◐ open: ${Object.keys(circuits).join(", ")}`, "warn"]
     const parked = branch(supervisors, name)?.status === "parked" && ["■ parked", "bad"]
-    const times = of => known[of] ? [0.5, 0.95].map(share => quantile(share, grown[of].counts, known[of].bounds)).join(" · ") : "–"
+    const times = of => known[of] && sum(grown[of].counts) ? [0.5, 0.95].map(share => quantile(share, grown[of].counts, known[of].bounds)).join(" · ") : "–"
     const spent = cost({ models })
     return [
       name === kind ? name : `${name}\n${kind}`,
