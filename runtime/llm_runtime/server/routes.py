@@ -12,6 +12,7 @@ from urllib.parse import unquote
 
 from llm_runtime.server import endpoints, model_list, stored, token_counts
 from llm_runtime.server.client_wire import anthropic, cohere, gemini, openai
+from llm_runtime.server.compaction import compact
 from llm_runtime.server.endpoints import asking
 from llm_runtime.server.http_error import HttpError, not_found
 from llm_runtime.server.input_items import list_input_items
@@ -41,6 +42,7 @@ ROUTES = (
     Route("GET", "/v1/responses", endpoints.websocket),
     Route("POST", "/v1/responses", stored.create),
     Route("POST", "/v1/responses/input_tokens", token_counts.of_response),
+    Route("POST", "/v1/responses/compact", compact),
     Route("GET", "/v1/responses/{id}", stored.retrieve),
     Route("DELETE", "/v1/responses/{id}", stored.delete),
     Route("GET", "/v1/responses/{id}/input_items", list_input_items),

@@ -65,4 +65,10 @@ answered = client.chat.completions.create(
     ],
 )
 assert answered.choices[0].message.content == "21 C"
+
+several = client.chat.completions.create(model=MODEL, messages=said("say Hello there"), n=3)
+assert [(each.index, each.message.content) for each in several.choices] == [(at, "Hello there") for at in range(3)]
+with client.chat.completions.stream(model=MODEL, messages=said("say Hello there"), n=2) as stream:
+    streamed = stream.get_final_completion()
+assert [each.message.content for each in streamed.choices] == ["Hello there", "Hello there"]
 print("passed")

@@ -95,4 +95,11 @@ with client.responses.connect() as connection, client.responses.connect() as oth
     assert (end.response.id, end.response.status) == (event.response.id, "cancelled")
     connection.send({"type": "response.cancel"})
     assert read(connection, cancels=False)[-1].response.status == "cancelled"
+
+compacted = client.responses.compact(model=MODEL, input="say Hello there")
+assert [item.type for item in compacted.output] == ["message", "compaction"]
+assert compacted.usage.total_tokens > 0
+going_on = [item.model_dump(exclude_none=True) for item in compacted.output]
+again = client.responses.create(model=MODEL, input=[*going_on, {"role": "user", "content": "say Hello again"}])
+assert again.output_text == "Hello again"
 print("passed")

@@ -271,10 +271,32 @@ def _decode_picture(item: Body) -> tuple[Role, tuple[Part, ...]]:
     return "assistant", (Image(data=data, media_type=f"image/{item.string('output_format') or 'png'}"),)
 
 
+_SUMMARY = "llmrt.summary."
+_PREFACE = "Summary of the conversation so far, made to save room. Go on from here.\n\n"
+
+
+def seal_summary(summary: str) -> str:
+    """The ``encrypted_content`` of a compaction item of ours."""
+    return _SUMMARY + base64.urlsafe_b64encode(summary.encode("utf-8", "replace")).decode()
+
+
+def _decode_compaction(item: Body) -> tuple[Role, tuple[Part, ...]]:
+    """The summary as the user's words; an item that the vendor made goes back to it as it is."""
+    payload = item.raw.get("encrypted_content")
+    if not isinstance(payload, str) or not payload.startswith(_SUMMARY):
+        return "assistant", (Opaque(dialect=NAME, value=item.raw),)
+    try:
+        summary = unbase64(payload.removeprefix(_SUMMARY)).decode()
+    except (WireError, UnicodeDecodeError):
+        raise item.wrong("encrypted_content", "the item as it came; this one is damaged") from None
+    return "user", (Text(_PREFACE + summary),)
+
+
 _DECODERS: dict[str, Callable[[Body], tuple[Role, tuple[Part, ...]]]] = {
     "message": _decode_message,
     "function_call": _decode_call,
     "function_call_output": _decode_output,
     "reasoning": _decode_reasoning,
     "image_generation_call": _decode_picture,
+    "compaction": _decode_compaction,
 }
