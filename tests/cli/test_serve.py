@@ -237,7 +237,7 @@ async def test_a_port_in_use_exits_with_2_and_one_line() -> None:
         code, out, err = await commands.run("serve", "--port", port, OPENAI_API_KEY="k")
     assert (code, out) == (2, "")
     assert err == (
-        f"llm-runtime: port {port} on 127.0.0.1 is in use: stop what listens there, or choose another with --port\n"
+        f"llm-runtime: port {port} on 127.0.0.1 is in use: stop the other program, or choose another port with --port\n"
     )
 
 

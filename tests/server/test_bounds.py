@@ -265,7 +265,7 @@ def test_lanes_keep_to_their_options() -> None:
     lanes.admit("a", 2)
     assert lanes.start() == [], "one is in flight"
     lanes.admit("a", 3)
-    with pytest.raises(HttpError, match="2 requests wait on this lane"):
+    with pytest.raises(HttpError, match="2 requests are already waiting on this lane"):
         lanes.admit("a", 4)
     with pytest.raises(HttpError, match="at most 1 named lanes"):
         lanes.admit("b", 5)

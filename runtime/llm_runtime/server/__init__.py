@@ -1,4 +1,4 @@
-"""The front door of the daemon: one port, HTTP/1.1 and WebSocket, every vendor's clients."""
+"""The server of the daemon: one port for HTTP/1.1 and WebSocket clients of every supported vendor API."""
 
 from llm_runtime.server.actors import ListenAddress, server_child
 from llm_runtime.server.engine import RequestEngine

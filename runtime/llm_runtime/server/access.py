@@ -1,10 +1,10 @@
-"""Who may come in. Looked at in this order, before anything else is: Host, Origin, key.
+"""Decide who may connect. The checks run before anything else, in this order: Host, Origin, key.
 
-Host: a web page can make its own name resolve to 127.0.0.1 and so talk to a local daemon as if it were its own server;
-the name then is the page's, never ours. Origin: a browser sends it along with what a page does; programs send none.
-Our own page, the dashboard, may ask.
-Keys are compared as digests, all of them, so that neither the time nor the answer tells a wrong key from none, nor
-either from one that has expired. Wrong ones are counted by peer; who has a right one is never refused for theirs.
+Host: a web page can make its own name resolve to 127.0.0.1 and reach a local daemon as if it were the page's own
+server. The Host field then has the page's name, which is not an allowed one. Origin: browsers send it for requests that
+a page makes; other programs send none. The daemon's own page, the dashboard, is allowed. A presented key is compared with every configured key by digest, so neither the
+timing nor the error distinguishes a wrong key from a missing or expired one. Wrong keys are counted per peer; a client
+with a valid key is never refused because of them.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from llm_runtime.server.http_error import HttpError, wrong_key
 from llm_runtime.server.logins import FailedLogins
 
 KEY_HEADERS = ("x-api-key", "x-goog-api-key", "api-key")
-"""Where clients of other vendors (the last: Azure) put the key, besides ``Authorization: Bearer``."""
+"""Headers in which clients of other vendors (the last: Azure) send the key, besides ``Authorization: Bearer``."""
 
 KEY_PROTOCOL = "openai-insecure-api-key."
-"""A browser cannot set header fields on a WebSocket; it offers the key as a subprotocol with this prefix."""
+"""A browser cannot set header fields on a WebSocket, so it offers the key as a subprotocol with this prefix."""
 
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::\d{1,5})?")
 _KEY_IN_QUERY = frozenset(("token", "access_token", "api_key", "apikey", "key"))
@@ -34,7 +34,7 @@ _KEY_IN_QUERY = frozenset(("token", "access_token", "api_key", "apikey", "key"))
 
 @final
 class Access:
-    """The rules, made once from the configuration."""
+    """The access rules, compiled once from the configuration."""
 
     def __init__(self, server: Server, keys: Mapping[str, Key]) -> None:
         self._origins = frozenset(server.allowed_origins)
@@ -44,23 +44,23 @@ class Access:
         self._failed = FailedLogins()
 
     def check_place(self, headers: Mapping[str, str], query: str, local_host: str) -> None:
-        """Look at Host and Origin, and that no key is in the URL. Raises `HttpError`."""
+        """Check Host and Origin, and that the URL contains no key. Raises `HttpError`."""
         host = headers.get("host", "")
         if not self.is_our_host(host, local_host):
             message = "This host name is not served here; add it to server.allowed_hosts."
             raise HttpError(403, "host_not_allowed", message, close=True)
         origin = headers.get("origin")
-        from_elsewhere = headers.get("sec-fetch-site") == "cross-site"  # browsers send it also where there is no Origin
+        from_elsewhere = headers.get("sec-fetch-site") == "cross-site"  # browsers send it even without an Origin
         is_known = origin in self._origins or (origin is not None and _is_own_page(origin, host))
         if not is_known and (origin is not None or from_elsewhere):
             message = "Web pages of this origin may not connect; add it to server.allowed_origins."
             raise HttpError(403, "origin_not_allowed", message, close=True)
         if query and _KEY_IN_QUERY.intersection(name.lower() for name, _ in parse_qsl(query, keep_blank_values=True)):
-            message = "A key does not belong into the URL, where logs keep it; send it as Authorization: Bearer."
+            message = "A key must not be part of the URL, because URLs are logged; send it as Authorization: Bearer."
             raise HttpError(400, "key_in_query", message, close=True)
 
     def check_key(self, headers: Mapping[str, str], peer_host: str) -> str:
-        """The name of the caller, empty where no keys are asked for. Raises `HttpError`."""
+        """The name of the caller; empty if no keys are configured. Raises `HttpError`."""
         if not self._keys:
             return ""
         caller = self.owner(_presented(headers))
@@ -69,20 +69,20 @@ class Access:
         return caller
 
     def secret_of(self, caller: str) -> bytes | None:
-        """What only this caller and the runtime know; ``None`` where no keys are asked for."""
+        """A secret that only this caller and the runtime know; ``None`` if no keys are configured."""
         return next((digest for name, digest in self._keys if name == caller), None)
 
     def has_expired(self, caller: str) -> bool:
-        """Whether the caller's key has, by the wall clock: that is whose time its owner was told."""
+        """Whether the caller's key has expired by the wall clock, which is the clock that ``expires`` is written in."""
         expires = self._expires.get(caller)
         return expires is not None and time.time() >= expires
 
     def allows_origin(self, origin: str | None) -> bool:
-        """Whether a page of this origin may read our answers."""
+        """Whether a page of this origin may read responses."""
         return origin is not None and origin in self._origins
 
     def is_our_host(self, host: str, local_host: str) -> bool:
-        """Whether ``host`` (a Host field) is loopback, the address itself that was connected to, or configured."""
+        """Whether ``host`` (a Host field) is loopback, the address the client connected to, or a configured name."""
         if (parts := _HOST.fullmatch(host.lower())) is None:
             return False
         name = parts[1].strip("[]").rstrip(".")
@@ -95,7 +95,7 @@ class Access:
             return False
 
     def owner(self, presented: str) -> str | None:
-        """Whose key was ``presented``. It is compared with every key there is, whichever it is."""
+        """The caller whose key was ``presented``. It is compared with all keys, so that the timing reveals nothing."""
         digest, found = _digest(presented), None
         for name, known in self._keys:
             if hmac.compare_digest(digest, known):
@@ -104,14 +104,14 @@ class Access:
 
 
 def _is_own_page(origin: str, host: str) -> bool:
-    """Whether the page is one of ours: its origin is the host that was asked, which `Access.is_our_host` has looked at.
-    Behind a proxy that ends TLS its scheme is https.
+    """Whether the page is the daemon's own: its origin is the request's Host, which `Access.is_our_host` has checked.
+    Behind a proxy that terminates TLS the scheme is https.
     """
     return origin in (f"http://{host}", f"https://{host}")
 
 
 def _presented(headers: Mapping[str, str]) -> str:
-    """The key a request carries, wherever its vendor's clients put it; empty for none."""
+    """The key in a request, from any header that a vendor's clients use; empty if there is none."""
     scheme, _, token = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         return token.strip()
@@ -122,12 +122,12 @@ def _presented(headers: Mapping[str, str]) -> str:
 
 
 def protocols(headers: Mapping[str, str]) -> list[str]:
-    """The WebSocket subprotocols a client offers."""
+    """The WebSocket subprotocols that a client offers."""
     return [each.strip() for each in headers.get("sec-websocket-protocol", "").split(",") if each.strip()]
 
 
 def plain_protocol(headers: Mapping[str, str]) -> str | None:
-    """The subprotocol to answer with: the first that is not a key, which is never echoed."""
+    """The subprotocol to accept: the first that is not a key. A key is never echoed."""
     return next((each for each in protocols(headers) if not each.startswith(KEY_PROTOCOL)), None)
 
 

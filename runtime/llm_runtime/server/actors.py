@@ -1,9 +1,9 @@
-"""The front door as actors: one listener, one child per connection.
+"""The server as actors: one listener, and one child per connection.
 
-    sessions  one_for_one, temporary: one child per connection. A bug in one ends that one.
-    door      accepts; the last to start and the first to stop. Its stop is the drain.
+    sessions  one_for_one, temporary: one child per connection. A bug ends only the connection it occurs in.
+    door      accepts connections; the last to start and the first to stop. Stopping it drains the server.
 
-The service that both share is made once and outlives a crash of the door: connections do not notice one.
+Both share one `ServerState`, which outlives a crash of the listener, so open connections are not affected.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ NO_KEYS: Mapping[str, Key] = MappingProxyType({})
 
 
 class ListenAddress(msgspec.Struct, frozen=True):
-    """Where the door listens; also what a restarted door inherits, so that it is found where it was."""
+    """Where the server listens. A restarted listener takes the same address, so clients find it again."""
 
     host: str
     port: int
@@ -62,10 +62,10 @@ def server_child(
     *,
     keys: Mapping[str, Key] = NO_KEYS,
 ) -> tuple[ChildSpec[Never], ChildSpec[Never]]:
-    """The two branches of the tree that are the front door, in the order they start. Without ``keys`` everyone who
-    reaches the port may ask.
+    """The two branches of the tree that form the server, in the order they start. Without ``keys``, anyone who can
+    reach the port may send requests.
 
-    ``on_listening`` is called, synchronously, at each start of the door, when connections are accepted. A start fails
+    ``on_listening`` is called synchronously each time the listener has started accepting connections. A start fails
     with `CannotListenError`.
     """
     service = ServerState(config, keys, engine)
@@ -117,7 +117,7 @@ class ServerActor:
                 for acceptor in acceptors:
                     acceptor.close()
                 await self._service.drain(config.drain_s)
-                nursery.cancel_scope.cancel("the door is closed")
+                nursery.cancel_scope.cancel("the server is shutting down")
         finally:
             for acceptor in acceptors:
                 acceptor.close()
@@ -126,7 +126,7 @@ class ServerActor:
         return self._service.room.newcomers_at_once
 
     def _admit(self, accepted: socket.socket) -> HttpConnection:
-        """Give a connection its place in the room."""
+        """Register a connection, if the connection limit allows one more."""
         connection = HttpConnection(Socket(accepted, self._service.receiver), self._service)
         room = self._service.room
         room.enter(connection)
@@ -135,9 +135,9 @@ class ServerActor:
         return connection
 
     async def _start(self, connection: HttpConnection) -> None:
-        """Give a connection its child. A request that came with it has been judged at the return."""
+        """Start the child of a connection. A request that arrived with it has been checked when this returns."""
         connected, room = connection.socket, self._service.room
-        name = f"connection-{next(_numbers)}"  # never one that a door before a crash has used
+        name = f"connection-{next(_numbers)}"  # never a name that the listener used before a crash
         spec: ChildSpec[Never] = ChildSpec(
             name, lambda _: connection, Restart.TEMPORARY, shutdown=CLOSE_SECONDS, mailbox=None
         )
@@ -148,7 +148,7 @@ class ServerActor:
             refused = too_many_connections()
             self._service.engine.refused(refused.code, is_limit=refused.is_limit)
             await _turn_away(connected, refused)
-        except (NotRunning, StartFailed):  # it is told by the kernel, and is this connection's alone
+        except (NotRunning, StartFailed):  # the kernel delivers the failure to this connection only
             room.leave(connection)
             connected.abort()
         except BaseException:
@@ -158,7 +158,7 @@ class ServerActor:
 
 
 async def _turn_away(connected: Socket, refused: HttpError) -> None:
-    """Say why, if it fits into the kernel's buffer. Nobody waits for the client: there are too many already."""
+    """Send the reason if it fits into the kernel's buffer. Nothing waits for the client: there are too many already."""
     try:
         await connected.send(encode_response(refused.response(), (NO_SNIFFING,), close=True, bare=False))
     except trio.BrokenResourceError:

@@ -1,6 +1,4 @@
-"""How a response of the Responses API begins, over HTTP and WebSocket alike: its parent is looked up, its run started,
-and it is put on the shelf.
-"""
+"""Start a response of the Responses API, for HTTP and WebSocket alike: look up its parent, start its run, store it."""
 
 from __future__ import annotations
 
@@ -32,10 +30,10 @@ async def begin(
     since: float | None = None,
     response_id: str | None = None,
 ) -> StoredResponse:
-    """Start a response; ``size`` is what its request weighs in bytes, ``since`` when it was accepted, if not now, and
-    ``response_id`` the id that it was given then. Raises `LLMClientError` and `HttpError`.
+    """Start a response. ``size`` is the size of its request in bytes, ``since`` the time at which it was accepted
+    (default: now), and ``response_id`` the id that it was given then. Raises `LLMClientError` and `HttpError`.
 
-    From its return on the run waits for a follower: there must be no checkpoint before one is there.
+    The run waits for its first follower, so the caller must attach one without an intervening checkpoint.
     """
     create = with_references(create, service.shelf, caller, recent)
     options = create.options
@@ -59,14 +57,14 @@ async def begin(
 
 
 def after_parent(service: ServerState, create: Create, caller: str) -> Inbound:
-    """The request with the conversation that it follows before its own input. Raises `HttpError`."""
+    """The request with the preceding conversation before its own input. Raises `HttpError`."""
     create = with_references(create, service.shelf, caller)
     parent = _parent(service, create.options.previous_response_id, caller, None)
     return create.inbound if parent is None else create.after(parent[0])
 
 
 def check_calls_are_answered(before: Sequence[Message], added: Sequence[Message]) -> None:
-    """Raise `BadRequestError`, in OpenAI's words, where ``added`` has no output of a tool that ``before`` calls."""
+    """Raise `BadRequestError`, worded as OpenAI does, if ``added`` lacks the output of a tool that ``before`` calls."""
     calls = [part.id for message in before for part in message.content if isinstance(part, ToolCall)]
     if not calls:
         return
@@ -80,7 +78,7 @@ def check_calls_are_answered(before: Sequence[Message], added: Sequence[Message]
 def _parent(
     service: ServerState, response_id: str | None, caller: str, recent: Recent | None
 ) -> tuple[tuple[Message, ...], int] | None:
-    """The conversation a response follows, with its weight."""
+    """The conversation that a response continues, with its size in bytes."""
     if response_id is None:
         return None
     kept = (recent.get(response_id) if recent else None) or service.shelf.find(response_id, caller)
@@ -92,7 +90,9 @@ def _parent(
 
 
 def warmed_up(request: AnyRequest, response_id: str | None = None) -> Run:
-    """The run of a ``generate: false`` request: an empty answer, at once. What it sent can be followed up."""
+    """The run of a ``generate: false`` request: an empty response, available at once. A later request can
+    continue it.
+    """
     run = Run(request, stream=True, background=True, response_id=response_id)
     response = LLMResponse(
         request_id=request.request_id,

@@ -1,5 +1,5 @@
-"""The bodies of requests and responses: how many bytes are in memory at once, and how large ones are decoded and
-encoded without holding up anybody else.
+"""Request and response bodies: limit the bytes in memory, and decode and encode large bodies without
+blocking others.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from llm_runtime.server.http_error import SERVER_ERROR, HttpError
 
 @final
 class BodyBudget:
-    """Bytes of all bodies together, from their arrival until the answer to them is given: as long as they, or what
-    was read from them, are in memory. ``limit`` is in bytes.
+    """Counts the bytes of all bodies, from their arrival until their response is complete, for as long as the bytes or
+    the values decoded from them are in memory. ``limit`` is in bytes.
     """
 
     def __init__(self, limit: int) -> None:
@@ -28,9 +28,9 @@ class BodyBudget:
         self.held = 0
 
     def hold(self, size: int) -> None:
-        """Count ``size`` more bytes. Raises `HttpError` when there is no room, and counts nothing then."""
+        """Count ``size`` more bytes. Raises `HttpError` if that exceeds the limit, and then counts nothing."""
         if self.held + size > self._limit:
-            message = "The requests that are being worked on take all the memory there is for them; try again soon."
+            message = "The requests in progress use all the memory reserved for bodies; try again soon."
             headers = (("retry-after", "1"),)
             raise HttpError(
                 503, "body_memory_full", message, kind=SERVER_ERROR, headers=headers, close=True, is_limit=True
@@ -38,13 +38,13 @@ class BodyBudget:
         self.held += size
 
     def release(self, size: int) -> None:
-        """Forget ``size`` bytes that were held."""
+        """Release ``size`` bytes."""
         self.held -= size
 
 
 @final
 class HeldBodies:
-    """What one connection holds of the budget."""
+    """The part of the budget that one connection holds."""
 
     __slots__ = ("_budget", "size")
 
@@ -58,13 +58,13 @@ class HeldBodies:
         self.size += size
 
     def release(self, size: int) -> None:
-        """Give ``size`` bytes back; nothing after `release_all`."""
+        """Release ``size`` bytes; does nothing after `release_all`."""
         size = min(size, self.size)
         self._budget.release(size)
         self.size -= size
 
     def release_all(self) -> None:
-        """Give back what is held."""
+        """Release everything that is held."""
         self.release(self.size)
 
 
@@ -73,24 +73,24 @@ T = TypeVar("T")
 _SLICE_BYTES = 64 * 1024
 
 _NUMBER_BYTES = 20
-"""About what a number of a vector takes as JSON."""
+"""About the length of one vector component as JSON."""
 
 
 async def read_body(limits: JsonLimits, body: bytes | str, decode: Callable[[CheckedJson], T]) -> T:
-    """What ``decode`` makes of a client's JSON, which must be within ``limits``. Raises `BadRequestError`, and what
-    ``decode`` raises. A large body is decoded in a thread.
+    """Decode a client's JSON with ``decode``, after checking it against ``limits``. A large body is decoded in a
+    thread. Raises `BadRequestError`, and what ``decode`` raises.
     """
     return await run_large(len(body), _decoded, body, limits, decode)
 
 
 def _decoded(body: bytes | str, limits: JsonLimits, decode: Callable[[CheckedJson], T]) -> T:
-    if isinstance(body, bytes) and not is_utf8(body):  # what reads JSON looks only at the strings it needs
+    if isinstance(body, bytes) and not is_utf8(body):  # the JSON decoder validates only the strings that it decodes
         raise bad_request(None, "the body is not UTF-8")
     return decode(checked_body(body, limits))
 
 
 def is_utf8(data: bytes) -> bool:
-    """Whether ``data`` is UTF-8; in slices, so that no second copy of it is made."""
+    """Whether ``data`` is UTF-8. Checked in slices, so that no second copy of the whole is made."""
     if data.isascii():
         return True
     decoder = getincrementaldecoder("utf-8")()
@@ -104,12 +104,12 @@ def is_utf8(data: bytes) -> bool:
 
 
 async def encode_body(dialect: ServerDialect, inbound: Inbound, response: LLMResponse) -> bytes:
-    """The body of a whole answer; a large one is made in a thread."""
+    """The body of a complete response; a large one is encoded in a thread."""
     return await run_large(_size_of(response), dialect.encode_response, inbound, response)
 
 
 def _size_of(response: LLMResponse) -> int:
-    """About how large it is."""
+    """The approximate size of a response in bytes."""
     numbers = sum(map(len, response.embeddings))
     pictures = sum(len(part.data or b"") for part in response.output if isinstance(part, Image))
     return len(response.content) + _NUMBER_BYTES * numbers + pictures

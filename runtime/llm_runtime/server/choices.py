@@ -1,4 +1,4 @@
-"""Several choices in one response: a run for each, side by side, told to the client as one."""
+"""Several choices in one response: a run for each, executed concurrently, and sent to the client as one response."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from llm_runtime.server.subscription import RunSubscription
 
 
 async def respond_with_choices(exchange: RequestContext, dialect: ServerDialect, inbound: Inbound) -> None:
-    """Start a run for each choice, and answer with all of them. The first failure is that of the response, and ends the
-    others; so does the client's leaving. Raises `LLMClientError` where one is not taken.
+    """Start a run for each choice, and send the combined response. The first failure ends the response and the other
+    runs; so does a disconnect of the client. Raises `LLMClientError` if a run is not accepted.
     """
     with ExitStack() as following:
         answers: list[RunSubscription] = []
         for request in requests_of(inbound):
             run = await exchange.service.start_run(request, stream=inbound.stream)
-            # Followed before the next one is started: a run that nobody follows yet would outlive a failure here.
+            # Follow each run before starting the next: a run without a follower would outlive a failure here.
             answer = exchange.service.answering(run, exchange.waker.wake, whole=not inbound.stream)
             answers.append(following.enter_context(answer))
         source = ChoicesSource(dialect, inbound, answers)
@@ -46,7 +46,7 @@ async def respond_with_choices(exchange: RequestContext, dialect: ServerDialect,
 
 
 def requests_of(inbound: Inbound) -> Iterator[AnyRequest]:
-    """The request of each choice, with ids of its own: a vendor answers one idempotency key once."""
+    """One request per choice, each with ids of its own: a vendor serves an idempotency key only once."""
     first = inbound.request
     yield first
     for nth, request in enumerate(inbound.choices, start=2):
@@ -118,7 +118,7 @@ class ChoicesSource:
 
 
 def together(responses: list[LLMResponse], inbound: Inbound) -> LLMResponse:
-    """One response of all: the first one's, with what all of them took."""
+    """The combined response: the first choice's, with the usage of all."""
     spent = Spent()
     for each in responses:
         spent.add(each.usage, each.cost)
@@ -135,7 +135,7 @@ def together(responses: list[LLMResponse], inbound: Inbound) -> LLMResponse:
 
 
 def _told(inbound: Inbound) -> Adjustment:
-    """What the client is told of it."""
+    """What is reported to the client about it."""
     first, second = inbound.request, inbound.choices[0]
     name = "n"
     if isinstance(first, CompletionRequest) and isinstance(second, CompletionRequest) and first.prompt != second.prompt:

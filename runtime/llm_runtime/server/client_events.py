@@ -1,4 +1,4 @@
-"""What a client says on a WebSocket, and how it is told of a mistake."""
+"""The messages a client sends on a WebSocket, and the replies to invalid ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EXAMPLES = {
     "response.cancel": '{"type": "response.cancel", "response_id": "resp_…"}',
     "response.resume": '{"type": "response.resume", "response_id": "resp_…", "starting_after": 7}',
 }
-"""For those types; `EXAMPLE` for all others."""
+"""Examples for those types; all others get `EXAMPLE`."""
 KNOWN = ("response.create", "response.cancel", "response.resume")
 
 _LANE = re.compile(LANE_NAME)
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class ClientEventHead(msgspec.Struct, frozen=True):
-    """What every frame may have. ``event_id`` is the client's, and comes back in an error frame."""
+    """The fields that every frame may have. ``event_id`` is chosen by the client and repeated in error frames."""
 
     type: str = ""
     stream_id: str | None = None
@@ -33,7 +33,7 @@ class ClientEventHead(msgspec.Struct, frozen=True):
 
 
 class Cancel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``response.cancel``: by id, or what is active on a lane."""
+    """``response.cancel``: a response by id, or the active one of a lane."""
 
     type: str
     response_id: str | None = None
@@ -52,7 +52,7 @@ class Resume(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Steer(msgspec.Struct, frozen=True, kw_only=True):
-    """``response.steer``: more input for a response that is being made, which is not supported."""
+    """``response.steer``: more input for a running response, which is not supported."""
 
     input: str | list[JsonObject] = ""
     previous_response_id: str = ""
@@ -62,13 +62,13 @@ _HEAD = msgspec.json.Decoder(ClientEventHead)
 
 
 def read_head(text: str) -> ClientEventHead:
-    """The head of a frame, without an ``event_id`` too long to repeat. Raises `HttpError` when it is none."""
+    """The head of a frame, without an ``event_id`` that is too long to repeat. Raises `HttpError` if it is not one."""
     try:
         head = _HEAD.decode(text)
     except msgspec.ValidationError as exc:
         raise _invalid(str(exc)) from None
     except (msgspec.DecodeError, RecursionError, UnicodeError):
-        head = read(text, ClientEventHead)  # perhaps it is JSON that only Python's own reader understands
+        head = read(text, ClientEventHead)  # it may still be JSON that only Python's own decoder accepts
     if head.event_id is not None and len(head.event_id) > ECHOED_CHARACTERS:
         head = msgspec.structs.replace(head, event_id=None)
     return head
@@ -87,20 +87,20 @@ def read(text: str, kind: type[T]) -> T:
 
 
 def check_lane(name: str | None) -> None:
-    """Raise `HttpError` unless a lane may be called that."""
+    """Raise `HttpError` unless ``stream_id`` is a valid lane name."""
     if name is not None and not _LANE.fullmatch(name):
         message = f"A stream_id must match {LANE_NAME}."
         raise HttpError(400, "invalid_stream_id", message, param="stream_id")
 
 
 def unknown_type(head: ClientEventHead) -> HttpError:
-    """There is no such frame."""
+    """The error for a frame of an unknown type."""
     message = f"Unknown type {head.type[:100]!r}; known are {', '.join(KNOWN)}. Send, for example, {EXAMPLE}"
     return HttpError(400, "unknown_event_type", message, param="type")
 
 
 def encode_refusal(refused: HttpError, stream_id: str | None, event_id: str | None) -> bytes:
-    """The error frame for what the door refuses."""
+    """The error frame for a refusal by the server."""
     error: dict[str, object] = dict(refused.error())
     if refused.headers:
         error["headers"] = dict(refused.headers)
@@ -111,13 +111,13 @@ def encode_refusal(refused: HttpError, stream_id: str | None, event_id: str | No
 
 
 def encode_cancelled(head: ClientEventHead, response_id: str) -> bytes:
-    """The answer to ``response.cancel``: the response ends now, for all who follow it."""
+    """The reply to ``response.cancel``: the response has ended for everyone who follows it."""
     return _encode("llm-runtime:cancelled", {"response_id": response_id}, head.stream_id, head.event_id)
 
 
 def encode_steer_failed(head: ClientEventHead, steer: Steer) -> bytes:
-    """The answer to ``response.steer``, with what was to be said, so that the client can send it with another request.
-    It belongs to no response's stream, so it has the number before the first.
+    """The reply to ``response.steer``, with the input, so that the client can send it in another request. It belongs to
+    no response's stream, so its sequence number is the one before the first.
     """
     error = {"type": "invalid_request_error", "code": "steering_not_supported", "message": "Steering is not supported."}
     known = {"input": steer.input, "previous_response_id": steer.previous_response_id}

@@ -1,4 +1,4 @@
-"""Which wire a client speaks: by the path, and where several wires share one, by what its SDK says in headers."""
+"""Which wire a client speaks: by the path, and if several wires share a path, by the headers its SDK sends."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from llm_runtime.server.http_error import Shape, anthropic_shape, cohere_shape, 
 
 @cache
 def openai() -> ServerDialect:
-    """OpenAI's chat completions, with completions, embeddings and images."""
+    """OpenAI's Chat Completions, completions, embeddings and images."""
     from llm_protocol.wires.openai_chat import OpenAIChatServer
 
     return OpenAIChatServer()
@@ -21,7 +21,7 @@ def openai() -> ServerDialect:
 
 @cache
 def anthropic() -> ServerDialect:
-    """Anthropic's messages."""
+    """Anthropic's Messages API."""
     from llm_protocol.wires.anthropic import AnthropicServer
 
     return AnthropicServer()
@@ -29,7 +29,7 @@ def anthropic() -> ServerDialect:
 
 @cache
 def gemini() -> ServerDialect:
-    """Gemini's generateContent and its relatives."""
+    """Gemini's ``generateContent`` and related methods."""
     from llm_protocol.wires.gemini import GeminiServer
 
     return GeminiServer()
@@ -37,14 +37,14 @@ def gemini() -> ServerDialect:
 
 @cache
 def cohere() -> ServerDialect:
-    """Cohere's chat and embed."""
+    """Cohere's chat and embed endpoints."""
     from llm_protocol.wires.cohere import CohereServer
 
     return CohereServer()
 
 
 class ClientWire(NamedTuple):
-    """``shape`` is that of the server's own refusals; ``dialect`` is loaded on its first use."""
+    """A wire. ``shape`` encodes the server's own errors; ``dialect`` is imported on first use."""
 
     dialect: Callable[[], ServerDialect]
     shape: Shape
@@ -64,16 +64,16 @@ _PREFIXES = {
     "/v1/embeddings": OPENAI,
     "/v1/responses": OPENAI,
 }
-"""The longest that fits counts."""
+"""The longest matching prefix wins."""
 
 _GEMINI_METHOD = re.compile(r":(?:generate|streamGenerate|embed|batchEmbed|count)[A-Z][A-Za-z]*$")
-"""What Google's clients call; a colon alone may be part of a model's name."""
+"""Methods that Google's clients call. A colon alone could be part of a model name."""
 
 _SORTED = sorted(_PREFIXES, key=len, reverse=True)
 
 
 def wire_of(path: str, headers: Mapping[str, str]) -> ClientWire:
-    """The wire in which a request is answered, also one that is refused."""
+    """The wire of the response to a request, including an error response."""
     for prefix in _SORTED:
         if path.startswith(prefix):
             return _PREFIXES[prefix]

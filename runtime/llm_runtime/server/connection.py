@@ -1,8 +1,8 @@
-"""One HTTP connection: one task, and no scope but its actor's.
+"""One HTTP connection: one task, in its actor's cancel scope.
 
-The task answers one request after the other. Bytes are brought by the receiver, so the client is seen to leave, also
-while an answer is made or written. Timeouts are looked at by the pulse. A WebSocket handshake ends the HTTP: the
-socket, and what was read too much, go on to a WebSocket session.
+The task handles one request after another. The receiver delivers bytes concurrently, so a disconnect is noticed even
+while a response is being produced or written. The ticker enforces timeouts. A WebSocket handshake ends the HTTP part:
+the socket and any surplus bytes go to a WebSocket session.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ log = logging.getLogger("llm_runtime.server")
 
 @final
 class HttpConnection:
-    """An actor that serves one connected socket until either side has had enough."""
+    """Serves one connected socket until the client or the server closes it."""
 
     __slots__ = (
         "_bodies",
@@ -68,12 +68,14 @@ class HttpConnection:
         self._deadline = trio.current_time() + self._head_seconds
         self._bodies = HeldBodies(service.bodies)
         self.cut_off: FailureKind | None = None
-        """Why the connection is being cancelled, where that is not the client's doing."""
+        """Why the connection is being cancelled, unless the client caused it."""
         self._since = 0.0
         self._exchange: RequestContext | None = None
 
     async def run(self, inbox: Inbox[Never], *, task_status: trio.TaskStatus[None]) -> None:
-        """Serve until the end or until asked to stop, and close the socket. A bug in an endpoint comes out."""
+        """Serve until the connection ends or is asked to stop, then close the socket. An exception in an endpoint
+        propagates.
+        """
         task_status.started()
         self._cancel = inbox.scope.cancel
         inbox.when_stopping(lambda: self._stop(crashed=inbox.failed))
@@ -83,13 +85,13 @@ class HttpConnection:
             upgraded = await self._serve_requests()
             self.service.receiver.remove(self.socket)
             if upgraded is not None:
-                from llm_runtime.server.session import serve  # costs 40 ms, which plain HTTP need not pay
+                from llm_runtime.server.session import serve  # costs 40 ms, which plain HTTP does not need
 
                 await serve(self.service, upgraded, self.socket, self._parser.left_over())
             elif self._life.state is HttpState.LAST_WORDS:
                 await self.service.close_gently(self.socket)
         except trio.BrokenResourceError:
-            pass  # a client that has gone or does not read is an ordinary end; what it asked for is cancelled by now
+            pass  # a client that disconnected or does not read is an ordinary end; its request is cancelled already
         finally:
             self._bodies.release_all()
             self.service.room.leave(self)
@@ -108,19 +110,19 @@ class HttpConnection:
             self._parser.feed(data)
             if self._life.state not in ANSWERING or self._parser.received <= PIPELINED_BYTES:
                 return
-            self.socket.abort()  # to stop reading would be to stop seeing the client leave
-        self._change(HttpChange.CLIENT_LEFT, "the client has left")
+            self.socket.abort()  # without reading, a disconnect would go unnoticed
+        self._change(HttpChange.CLIENT_LEFT, "the client has disconnected")
 
     def hold_body(self, size: int) -> None:
-        """Count ``size`` more bytes as the body of the request in hand. Raises `HttpError`."""
+        """Count ``size`` more bytes towards the body of the current request. Raises `HttpError`."""
         self._bodies.hold(size)
 
     def end_with_client(self) -> None:
-        """From now until the answer is given, the client's leaving ends everything."""
-        self._change(HttpChange.BOUND, "the client has left")
+        """From now until the response is complete, a disconnect ends the connection."""
+        self._change(HttpChange.BOUND, "the client has disconnected")
 
     def _change(self, change: HttpChange, reason: str = "") -> None:
-        """Make a change; where it cuts the connection off, cancel its task for ``reason``."""
+        """Apply a transition. If it cuts the connection off, cancel its task for ``reason``."""
         was = self._life.state
         if self._life.change(change) is HttpState.CUT and was is not HttpState.CUT:
             self._cancel(reason)
@@ -128,7 +130,7 @@ class HttpConnection:
     # -- timeouts and drain ------------------------------------------------------------------------------------------
 
     def tick(self, now: float) -> None:
-        """Notice what takes too long."""
+        """Act on timeouts that have passed."""
         if self._exchange is not None and self._exchange.streaming is not None:
             self._exchange.streaming.tick(now)
         if self._life.state is HttpState.BODY:
@@ -140,28 +142,28 @@ class HttpConnection:
 
     @property
     def peer_host(self) -> str:
-        """The address the client came from; empty for a unix socket."""
+        """The client's address; empty for a unix socket."""
         return self.socket.peer_host
 
     def make_way(self) -> None:
-        """End now: the place is another's. See `Room`."""
+        """Close now to make way for another connection. See `Room`."""
         self._change(HttpChange.EVICTED, "the connection makes way for another")
         if self._life.state is HttpState.CUT:
             self.socket.abort()
         self.waker.wake()
 
     def hurry(self, seconds: float) -> None:
-        """The first head has only so long to arrive."""
+        """Start the timeout for the first request head."""
         self._head_seconds = seconds
         self._deadline = trio.current_time() + seconds
 
     def drain(self) -> None:
-        """Close after the answer in hand, or now when there is none."""
+        """Close after the current response, or now if there is none."""
         self._change(HttpChange.DRAINED)
         self.waker.wake()
 
     def _go_on(self, change: HttpChange, seconds: float) -> None:
-        """Make a change of our own. A new state has ``seconds``."""
+        """Apply a transition of our own. The new state times out after ``seconds``."""
         was = self._life.state
         self._change(change)
         if self._life.state is not was:
@@ -171,13 +173,14 @@ class HttpConnection:
     # -- answering ---------------------------------------------------------------------------------------------------
 
     async def _serve_requests(self) -> RequestContext | None:
-        """Answer requests until the last. Returns the one that goes on as a WebSocket, if one does."""
+        """Serve requests until the last. Returns the request that becomes a WebSocket, if there is one."""
         while (exchange := await self._next_exchange()) is not None:
             self._go_on(HttpChange.ARRIVED, inf)
             self._exchange = exchange
             await self._answer(exchange)
             self._exchange = None
-            exchange.streaming = None  # it leads back: in a cycle both would wait for the garbage collector
+            # the reference forms a cycle, which would keep both alive until garbage collection
+            exchange.streaming = None
             self._bodies.release_all()
             if exchange.upgraded:
                 self._change(HttpChange.UPGRADED)
@@ -190,10 +193,10 @@ class HttpConnection:
         return None
 
     async def _next_exchange(self) -> RequestContext | None:
-        """The next request, judged and whole; nothing when the connection has ended or has to.
+        """The next request, checked and complete; ``None`` if the connection has ended or has to.
 
-        Who asks, and for what, is in the head, and so nothing of a body is kept for a stranger. When a refusal leaves a
-        body unread, the connection ends with it: what follows on it cannot be told from that body.
+        The head says who the caller is and what they want, so nothing of a body is kept before the key is verified. If
+        a refusal leaves a body unread, the connection closes, since the end of that body is unknown.
         """
         exchange: RequestContext | None = None
         try:
@@ -210,8 +213,8 @@ class HttpConnection:
         return exchange
 
     def _judge(self, exchange: RequestContext) -> bool:
-        """Choose the endpoint, and tell whether the body has been read. Raises `HttpError`, unless the connection can
-        go on after the refusal: then the endpoint is one that refuses.
+        """Choose the endpoint, and return whether the body has been read. Raises `HttpError`, unless the connection can
+        stay open after the refusal: then the endpoint sends the refusal.
         """
         room = self.service.room
         try:
@@ -227,9 +230,10 @@ class HttpConnection:
         return False
 
     async def _arrival(self, read: Callable[[], Request | None]) -> Request | None:
-        """Wait for what ``read`` gives; nothing when the connection has ended, or has to. Raises `HttpError`."""
+        """Wait for the result of ``read``; ``None`` if the connection has ended or has to. Raises `HttpError`."""
         while True:
-            if self._life.state is HttpState.EVICTED:  # its place is taken: what comes now is too late
+            # another connection has taken its place, so it is too late to serve a request
+            if self._life.state is HttpState.EVICTED:
                 raise too_many_connections()
             if (request := read()) is not None:
                 return request
@@ -256,7 +260,7 @@ class HttpConnection:
         await self.waker.wait()
 
     async def _end_refusing(self, refused: HttpError, exchange: RequestContext | None) -> None:
-        """Refuse, and read nothing more."""
+        """Send a refusal, and read nothing more."""
         self._parser.discard()
         self._bodies.release_all()
         self._change(HttpChange.REFUSED)
@@ -282,12 +286,12 @@ class HttpConnection:
         except Exception as exc:
             log.error("request %s crashed its connection: %s", exchange.request_id, exception_site(exc))  # noqa: TRY400
             if not exchange.begun:
-                message = "The runtime has a bug; it is in the log under this request's id."
+                message = "Internal error; the log has the details under this request's id."
                 await exchange.refuse(HttpError(500, "server_error", message, kind=SERVER_ERROR, close=True))
             raise
 
     def _next_whole(self) -> Request | None:
-        """The next request if it is whole; what is here of its body counts. Raises `HttpError`."""
+        """The next request if it is complete; what has arrived of its body is counted. Raises `HttpError`."""
         request = self._parser.next()
         here = self._parser.body_bytes if request is None else len(request.body)
         self._bodies.hold(here - self._bodies.size)

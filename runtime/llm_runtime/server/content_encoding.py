@@ -1,4 +1,4 @@
-"""Request bodies that come compressed, in gzip, deflate or zstd, and never become larger than a plain one may be."""
+"""Decompress request bodies (gzip, deflate, zstd). A decompressed body is limited as an uncompressed one is."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable
 from typing import Protocol
 
-if sys.version_info >= (3, 14):  # here, because a request may find no free descriptor for an import
+if sys.version_info >= (3, 14):  # imported here, because a request may find no free file descriptor for an import
     from compression import zstd
 else:
     from backports import zstd
@@ -21,7 +21,7 @@ _BOM = b"\xef\xbb\xbf"
 
 
 class _Decompressor(Protocol):
-    """Of zlib and of zstd alike."""
+    """The interface that the zlib and zstd decompressors share."""
 
     @property
     def eof(self) -> bool: ...
@@ -33,23 +33,23 @@ class _Decompressor(Protocol):
 
 
 async def plain_body(exchange: RequestContext) -> bytes:
-    """The request's body, once, without its encodings and without a byte order mark. What a body becomes larger by
-    counts among the bodies in memory. Raises `HttpError`: 415 for an unknown encoding, 413 for a body that becomes
-    too large, 400 for one that is broken.
+    """The decompressed body of the request, without a byte order mark. May be called once. The growth of the body
+    counts towards the bytes of all bodies in memory. Raises `HttpError`: 415 for an unknown encoding, 413 if the result
+    is too large, 400 if the body is corrupt.
     """
     body = exchange.take_body()
     encodings = exchange.request.headers.get("content-encoding", "")
     if encodings:
         limit, before = exchange.service.config.max_body_bytes, len(body)
-        # In a thread from the first byte on: a few hundred bytes may stand for megabytes.
+        # Always in a thread: a few hundred bytes may decompress to megabytes.
         body = await run_large(limit, decoded, body, encodings, limit)
         exchange.hold_body(len(body) - before)
     return body.removeprefix(_BOM) if body.startswith(_BOM) else body
 
 
 def decoded(body: bytes, encodings: str, limit: int) -> bytes:
-    """``body`` without its ``encodings``, the last of which was applied last. At no time more than ``limit`` bytes are
-    made. Raises `HttpError`.
+    """Undo ``encodings``, the last of which was applied last. Never produces more than ``limit`` bytes. Raises
+    `HttpError`.
     """
     names = [name for each in encodings.split(",") if (name := each.strip().lower()) not in ("", "identity")]
     if len(names) > CONTENT_ENCODINGS:
@@ -62,7 +62,7 @@ def decoded(body: bytes, encodings: str, limit: int) -> bytes:
 def _inflated(body: bytes, start: Callable[[bytes], _Decompressor], limit: int) -> bytes:
     try:
         found = _members(body, start, limit)
-    except Exception as exc:  # zlib and zstd each have an error of their own
+    except Exception as exc:  # zlib and zstd raise different exceptions
         raise _broken(str(exc)) from None
     if found is None:
         raise _broken("it ends too early")
@@ -72,7 +72,7 @@ def _inflated(body: bytes, start: Callable[[bytes], _Decompressor], limit: int) 
 
 
 def _members(body: bytes, start: Callable[[bytes], _Decompressor], limit: int) -> bytearray | None:
-    """What all members of ``body`` become, up to one byte more than ``limit``; ``None`` where the last is cut off."""
+    """The content of all members of ``body``, up to one byte more than ``limit``; ``None`` if the last is truncated."""
     found = bytearray()
     while body and len(found) <= limit:
         member = start(body)
@@ -92,7 +92,7 @@ def _gzip(_: bytes) -> _Decompressor:
 
 
 def _deflate(body: bytes) -> _Decompressor:
-    """Of the two forms that are called so: with a head by the standard, without one by some clients."""
+    """A decompressor for ``deflate``: zlib format by the standard, raw deflate from some clients."""
     has_head = len(body) > 1 and body[0] & 0x0F == 8 and (body[0] << 8 | body[1]) % 31 == 0
     return zlib.decompressobj(wbits=zlib.MAX_WBITS if has_head else -zlib.MAX_WBITS)
 

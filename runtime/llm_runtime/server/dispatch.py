@@ -1,4 +1,6 @@
-"""Choose who answers a request, by its head: find the route, then check Host, Origin and key as it demands."""
+"""Choose the endpoint of a request by its head: find the route, then check Host, Origin and key as the
+route demands.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +12,9 @@ from llm_runtime.server.routes import choose, find
 
 
 def endpoint_of(exchange: RequestContext, *, operators_only: bool = False) -> Endpoint:
-    """The endpoint of a request. Sets who the caller is, the parameters in the path, and the wire it is answered in.
+    """The endpoint of a request. Also sets the caller, the path parameters and the wire of the response.
 
-    With ``operators_only`` there is no room for any but health and metrics. Raises `HttpError`.
+    With ``operators_only`` only health and metrics are served. Raises `HttpError`.
     """
     request, access = exchange.request, exchange.service.access
     request.path, methods, exchange.params = find(request.path)

@@ -1,4 +1,4 @@
-"""The endpoints that keep nothing: one request, one answer."""
+"""The endpoints without state: one request, one response."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ METRICS = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def asking(dialect: Callable[[], ServerDialect]) -> Endpoint:
-    """An endpoint at which clients of ``dialect`` ask for an answer."""
+    """An endpoint for requests in ``dialect``."""
 
     async def ask(exchange: RequestContext) -> None:
         spoken = dialect()
@@ -37,7 +37,7 @@ def asking(dialect: Callable[[], ServerDialect]) -> Endpoint:
             decoded = await read_body(
                 exchange.service.json_limits, body, lambda text: spoken.decode_request(target, text)
             )
-            del body  # it may be large, and the answer to it take long
+            del body  # the body may be large, and the response take long
             secret = exchange.service.access.secret_of(exchange.caller)
             decoded = with_headers(decoded, exchange.request.headers, exchange.caller, secret)
             inbound = admitted(exchange.caller, decoded)
@@ -55,7 +55,7 @@ def asking(dialect: Callable[[], ServerDialect]) -> Endpoint:
 
 
 def _tellable(request: AnyRequest) -> AnyRequest:
-    """The request without the wish to be told of a restart, which only Responses' wire can say."""
+    """The request without the option to be told of a restart, which only the Responses wire can express."""
     policy = request.policy
     if policy is None or policy.on_broken_stream != "restart":
         return request
@@ -63,7 +63,7 @@ def _tellable(request: AnyRequest) -> AnyRequest:
 
 
 async def websocket(exchange: RequestContext) -> None:
-    """Begin a WebSocket."""
+    """Start a WebSocket session."""
     service = exchange.service
     check_handshake(exchange.request, enabled=service.config.websocket, draining=service.draining)
     exchange.upgrade()
@@ -76,7 +76,7 @@ async def tree(exchange: RequestContext) -> None:
 
 
 async def explain(exchange: RequestContext) -> None:
-    """Who would be asked for a model, in which order, and why."""
+    """The providers that would be tried for a model, in order, with the reasons."""
     query = parse_qs(urlsplit(exchange.request.target).query)
     try:
         model = query.get("model", [AUTO])[0]
@@ -89,31 +89,31 @@ async def explain(exchange: RequestContext) -> None:
 
 
 async def metrics(exchange: RequestContext) -> None:
-    """What happened so far and how things are, for Prometheus."""
+    """Counters and gauges for Prometheus."""
     body = await exchange.service.engine.metrics()
     await exchange.reply(WireResponse(200, (("content-type", METRICS),), body))
 
 
 async def statistics(exchange: RequestContext) -> None:
-    """The same as JSON, put together by provider and caller; the dashboard reads it."""
+    """The same as JSON, grouped by provider and caller; the dashboard reads it."""
     body = msgspec.json.encode(await exchange.service.engine.statistics())
     await exchange.reply(WireResponse(200, (JSON, ("cache-control", "no-store")), body))
 
 
 async def dashboard(exchange: RequestContext) -> None:
-    """The page that shows them. It holds nothing of this daemon, so it asks for no key; what it reads does."""
-    from llm_runtime.dashboard import page  # nothing of it is in memory before the first visit
+    """The dashboard page. It contains no data of this daemon, so it needs no key; the requests it makes do."""
+    from llm_runtime.dashboard import page  # loaded on the first visit
 
     await exchange.reply(page())
 
 
 async def livez(exchange: RequestContext) -> None:
-    """Whether the process answers at all."""
+    """Whether the process responds at all."""
     await exchange.reply(WireResponse(200, (JSON,), b'{"status":"ok"}'))
 
 
 async def readyz(exchange: RequestContext) -> None:
-    """Whether requests are taken. ``parked``: the parts that rest after too many crashes, if there are any."""
+    """Whether requests are accepted. ``parked``: the parts that are parked after repeated crashes, if there are any."""
     engine = exchange.service.engine
     ready = engine.is_ready() and not exchange.service.draining
     told: dict[str, object] = {"status": "ready" if ready else "not ready"}
@@ -123,7 +123,7 @@ async def readyz(exchange: RequestContext) -> None:
 
 
 async def preflight(exchange: RequestContext) -> None:
-    """A browser's question whether a page may send what it wants to send. Only pages of allowed origins get here."""
+    """A CORS preflight request. Only pages of allowed origins get this far."""
     headers = (
         ("access-control-allow-methods", "GET, POST, DELETE"),
         ("access-control-allow-headers", exchange.request.headers.get("access-control-request-headers", "*")),

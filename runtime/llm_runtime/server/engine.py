@@ -1,4 +1,4 @@
-"""What the door stands in front of."""
+"""The interface between the server and the runtime."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from llm_protocol.wire_headers import IDEMPOTENCY, forwarded, meaning_of
 
 
 class RequestEngine(Protocol):
-    """The runtime, as far as a door needs it."""
+    """The runtime, as far as the server needs it."""
 
     async def submit(
         self,
@@ -30,17 +30,18 @@ class RequestEngine(Protocol):
         since: float | None = None,
         response_id: str | None = None,
     ) -> Run:
-        """Take a request on. Raises `LLMClientError` when it is not taken; after that all is said in the run's log. Its
-        deadline counts from ``since`` on (Trio's clock), by default from now. ``response_id``: the id of its response.
+        """Start a request. Raises `LLMClientError` if it is not accepted; from then on, the run's log reports
+        everything. Its deadline counts from ``since`` (Trio's clock; default: now). ``response_id`` is the id of its
+        response.
         """
         ...
 
     def deadline_s(self, request: AnyRequest) -> float:
-        """Seconds that a request has."""
+        """The deadline of a request, in seconds."""
         ...
 
     def model_list(self, caller: str = "") -> Sequence[ModelInfo]:
-        """The models that ``caller`` may use, ids as ``provider/model``."""
+        """The models that ``caller`` may use; ids have the form ``provider/model``."""
         ...
 
     def route_names(self, caller: str = "") -> Sequence[str]:
@@ -48,35 +49,35 @@ class RequestEngine(Protocol):
         ...
 
     async def count_tokens(self, request: AnyRequest) -> TokenCount:
-        """How many tokens a prompt has. Raises `LLMClientError` for an unknown model."""
+        """The number of tokens of a prompt. Raises `LLMClientError` for an unknown model."""
         ...
 
     def is_ready(self) -> bool:
-        """Whether requests are taken, and somebody could answer them."""
+        """Whether requests are accepted and at least one provider could serve them."""
         ...
 
     def parked_services(self) -> Sequence[str]:
-        """Which parts of the runtime rest after too many crashes; requests go on without them."""
+        """The parts of the runtime that are parked after repeated crashes; requests go on without them."""
         ...
 
     async def explain(self, model: str, *, caller: str = "") -> Ranking:
-        """Who would be asked for ``model`` by ``caller``, and why. Raises `LLMClientError`."""
+        """The candidates for ``model`` when ``caller`` asks for it, and why. Raises `LLMClientError`."""
         ...
 
     def refused(self, code: str, *, is_limit: bool) -> None:
-        """The door has refused a request, for its own reasons; because of a limit of its own."""
+        """Count a request that the server refused, or that exceeded one of the server's limits."""
         ...
 
     async def metrics(self) -> bytes:
-        """What Prometheus is told."""
+        """The metrics in Prometheus' text format."""
         ...
 
     async def statistics(self) -> object:
-        """The same for the dashboard, as something msgspec can encode."""
+        """The same for the dashboard, as a value that msgspec can encode."""
         ...
 
     def tree(self) -> object:
-        """The supervision tree as something msgspec can encode."""
+        """The supervision tree as a value that msgspec can encode."""
         ...
 
 
@@ -84,10 +85,10 @@ _POLICY = msgspec.json.Decoder(Policy)
 
 
 def with_headers(inbound: Inbound, headers: Mapping[str, str], caller: str, secret: bytes | None) -> Inbound:
-    """The request with the header fields that go on to a provider of the client's wire.
+    """The request with the header fields that are forwarded to a provider of the client's wire.
 
-    ``secret`` is the caller's, where keys are configured: two callers with the same idempotency key must not be given
-    each other's answers by a vendor that knows only the runtime's account.
+    ``secret`` is the caller's, if keys are configured. The vendor sees one account for all callers, so two callers with
+    the same idempotency key must not receive each other's responses.
     """
     parameters = inbound.request.parameters
     own, more = meaning_of(headers, parameters.wire), forwarded(headers)
@@ -102,8 +103,8 @@ def with_headers(inbound: Inbound, headers: Mapping[str, str], caller: str, secr
 
 
 def admitted(caller: str, inbound: Inbound) -> Inbound:
-    """The request with the name of the key it came with, and with what its ``llm_runtime`` object says of how it is to
-    be answered. Raises `BadRequestError`: a field that is unknown there is refused, since it is our own.
+    """The request with the caller's name and the policy in its ``llm_runtime`` object. Raises `BadRequestError`, also
+    for an unknown field there.
     """
     policy = None if inbound.policy is None else _policy(inbound.policy)
     if not caller and policy is None:
@@ -115,4 +116,4 @@ def _policy(raw: msgspec.Raw) -> Policy:
     try:
         return _POLICY.decode(raw)
     except msgspec.MsgspecError:
-        return typed(msgspec.json.decode(raw), Policy, "llm_runtime")  # for its words
+        return typed(msgspec.json.decode(raw), Policy, "llm_runtime")  # decoded again for a better error message

@@ -1,4 +1,4 @@
-"""Whether a request may become a WebSocket (RFC 6455, 4.2.1). Checked here so that the refusal says what is wrong."""
+"""Check whether a request is a WebSocket handshake (RFC 6455, 4.2.1), so that a refusal can say what is wrong."""
 
 from __future__ import annotations
 
@@ -14,18 +14,20 @@ _KEY_BYTES = 16
 
 
 def check_handshake(request: Request, *, enabled: bool, draining: bool) -> None:
-    """Raise `HttpError` unless ``request`` is a valid opening handshake. 426 tells clients to use HTTP instead."""
+    """Raise `HttpError` unless ``request`` is a valid opening handshake. Status 426 tells clients to use
+    HTTP instead.
+    """
     if draining:
         raise shutting_down()
     if not enabled:
-        raise HttpError(426, "upgrade_required", "WebSocket mode is off here; use POST /v1/responses.")
+        raise HttpError(426, "upgrade_required", "WebSockets are disabled here; use POST /v1/responses.")
     if not request.wants_upgrade or "upgrade" not in request.headers.get("connection", "").lower():
-        message = "This is a WebSocket address: connect with ws://, or POST to it."
+        message = "This is a WebSocket endpoint: connect with ws://, or POST to it."
         raise HttpError(426, "upgrade_required", message, headers=_UPGRADE)
     if request.method != "GET" or request.version != "1.1" or request.body:
-        raise HttpError(400, "bad_handshake", "A WebSocket begins with a GET of HTTP/1.1 without a body.")
+        raise HttpError(400, "bad_handshake", "A WebSocket handshake is a GET request of HTTP/1.1 without a body.")
     if request.headers.get("sec-websocket-version") != "13":
-        raise HttpError(426, "bad_handshake", "Only version 13 of WebSocket is spoken here.", headers=_VERSION)
+        raise HttpError(426, "bad_handshake", "Only WebSocket version 13 is supported.", headers=_VERSION)
     if not _is_key(request.headers.get("sec-websocket-key", "")):
         raise HttpError(400, "bad_handshake", "Sec-WebSocket-Key must be 16 bytes in base64.")
 

@@ -1,7 +1,7 @@
-"""Whether a WebSocket's peer is still there. Pure: it counts bytes and is told the time.
+"""Decide whether a WebSocket's peer is still there. Pure: it is given byte counts and the time.
 
-The socket's byte counters are compared with those of the last look, never one reading of the clock with another: two
-things that happen in one look have no order in time.
+The socket's byte counters are compared with those of the previous check. Times of events are not compared with each
+other: two events between the same two checks have no known order.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from llm_runtime.server.limits import MIN_RATE, WRITE_STALL_SECONDS, WS_PING_SEC
 
 
 class Traffic(Protocol):
-    """What a heartbeat looks at; see `Socket`."""
+    """What a heartbeat needs to know of a socket; see `Socket`."""
 
     @property
     def received(self) -> int:
@@ -22,12 +22,12 @@ class Traffic(Protocol):
 
     @property
     def sent(self) -> int:
-        """Bytes the kernel has taken so far."""
+        """Bytes that the kernel has accepted so far."""
         ...
 
     @property
     def is_blocked(self) -> bool:
-        """Whether a write waits for the peer to read."""
+        """Whether a write is waiting for the peer to read."""
         ...
 
 
@@ -41,9 +41,9 @@ class Beat(Enum):
 
 @final
 class Heartbeat:
-    """A peer that sends bytes, or reads while a write waits for it, is alive. One that has sent nothing for
-    `WS_PING_SECONDS` is pinged, and has as long again to send something. It never has less than the stall rule gives it
-    to read what was written before the ping. While a write waits, only the stall rule applies (see `Socket.send`).
+    """A peer that sends bytes, or reads while a write waits for it, is alive. A peer that has sent nothing for
+    `WS_PING_SECONDS` is pinged, and has as long again to send something, but never less than the stall rule allows for
+    reading what was written before the ping. While a write waits, only the stall rule applies (see `Socket.send`).
     """
 
     def __init__(self, traffic: Traffic, now: float) -> None:
@@ -52,10 +52,10 @@ class Heartbeat:
         self._sent = self._confirmed = traffic.sent
         self._heard_at = self._sent_at = now
         self._was_blocked = False
-        self._until: float | None = None  # when a ping that is not answered means that the peer has gone
+        self._until: float | None = None  # when an unanswered ping means that the peer is gone
 
     def look(self, now: float) -> Beat:
-        """Look at the traffic; to be called every second or so. After `Beat.PING` a ping must be sent."""
+        """Check the traffic; call this about once a second. After `Beat.PING` a ping must be sent."""
         traffic, blocked = self._traffic, self._traffic.is_blocked
         if traffic.received != self._received:
             self._received, self._confirmed = traffic.received, traffic.sent
@@ -63,7 +63,7 @@ class Heartbeat:
         if traffic.sent != self._sent:
             self._sent, self._sent_at = traffic.sent, now
             if self._until is not None and (blocked or self._was_blocked):
-                self._until = max(self._until, now + WRITE_STALL_SECONDS)  # the peer made room: it reads
+                self._until = max(self._until, now + WRITE_STALL_SECONDS)  # the peer freed buffer space, so it reads
         self._was_blocked = blocked
         if blocked:
             return Beat.NOTHING
@@ -71,6 +71,7 @@ class Heartbeat:
             return Beat.ABORT if now >= self._until else Beat.NOTHING
         if now - self._heard_at < WS_PING_SECONDS:
             return Beat.NOTHING
-        unread = self._sent - self._confirmed  # at most; the pong comes when the peer has read it all
+        # an upper bound: the pong comes after the peer has read everything before the ping
+        unread = self._sent - self._confirmed
         self._until = max(now + WS_PING_SECONDS, self._sent_at + WRITE_STALL_SECONDS) + unread / MIN_RATE
         return Beat.PING

@@ -1,6 +1,6 @@
-"""HTTP/1.1 of the server, without I/O: bytes to requests, responses to bytes.
+"""HTTP/1.1 for the server, without I/O: bytes to requests, responses to bytes.
 
-`llm_protocol.http1` reads heads and chunks. Writing has no traps here: a status, a few fields, and a body or chunks.
+`llm_protocol.http1` parses heads and chunks. Writing is simple: a status, a few fields, and a body or chunks.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".en
 
 @final
 class Request:
-    """One request. Header names are in lower case; repeated fields are joined by commas. ``length`` is that of the
-    body, or 0 when it is chunked; ``body`` and ``keep_alive`` are filled in when the request is whole.
+    """One request. Header names are in lower case; repeated fields are joined by commas. ``length`` is the length of
+    the body, or 0 if it is chunked. ``body`` and ``keep_alive`` are set when the request is complete.
     """
 
     __slots__ = ("body", "chunks", "headers", "keep_alive", "length", "method", "path", "query", "target", "version")
@@ -55,14 +55,14 @@ class Request:
 
     @property
     def wants_upgrade(self) -> bool:
-        """Whether the client wants to go on as a WebSocket."""
+        """Whether the client asks to switch to WebSocket."""
         return self.headers.get("upgrade", "").strip().lower() == "websocket"
 
 
 @final
 class RequestParser:
-    """Feed it bytes; ask for the head of the next request, then for all of it. A body of more than ``max_body`` bytes
-    is refused.
+    """Parses requests from the bytes it is fed. Ask for the head of the next request, then for the whole. A body of
+    more than ``max_body`` bytes is refused.
     """
 
     __slots__ = ("_body", "_max_body", "_request", "_searched", "_unread", "is_busy", "received")
@@ -75,9 +75,9 @@ class RequestParser:
         """The content of the chunks so far."""
         self._request: Request | None = None
         self.is_busy = False
-        """Whether `next` stopped though there is more to read, so that one call takes no longer than it should."""
+        """Whether `next` returned early, to limit the time of one call, although there is more to parse."""
         self.received = 0
-        """Bytes of the request that is being read."""
+        """Bytes of the current request."""
 
     @property
     def in_body(self) -> bool:
@@ -86,7 +86,7 @@ class RequestParser:
 
     @property
     def body_bytes(self) -> int:
-        """How much of the body is here."""
+        """The bytes of the body that have arrived."""
         request = self._request
         if request is None:
             return 0
@@ -94,30 +94,30 @@ class RequestParser:
 
     @property
     def awaits_continue(self) -> bool:
-        """Whether the client sends the body only after it was told to go on."""
+        """Whether the client waits for ``100 Continue`` before it sends the body."""
         request = self._request
         if request is None or self._unread or self._body or request.version != "1.1":
             return False
         return request.headers.get("expect", "").lower() == "100-continue"
 
     def feed(self, data: bytes) -> None:
-        """Take what came."""
+        """Add received bytes."""
         self.received += len(data)
         self._unread += data
 
     def left_over(self) -> bytes:
-        """What came after the last request."""
+        """Bytes received after the last request."""
         return bytes(self._unread)
 
     def discard(self) -> None:
-        """Free what was read. The parser is of no use afterwards."""
+        """Free the buffers. The parser cannot be used afterwards."""
         self._unread.clear()
         self._body.clear()
         self._request = None
 
     def next_head(self) -> Request | None:
-        """The next request when its head is here, its body still unread. Raises `HttpError`, after which the connection
-        cannot be read on.
+        """The head of the next request, once it is complete; its body is still unread. Raises `HttpError`, after which
+        the connection cannot be read any further.
         """
         if self._request is None and self._unread:
             try:
@@ -127,7 +127,9 @@ class RequestParser:
         return self._request
 
     def next(self) -> Request | None:
-        """The next request if it is complete. Raises `HttpError` as `next_head` does, and for a body over the limit."""
+        """The next request, once it is complete. Raises `HttpError` as `next_head` does, and for a body
+        over the limit.
+        """
         request = self.next_head()
         if request is None or not self._read_body(request):
             return None
@@ -155,9 +157,8 @@ class RequestParser:
         return True
 
     def _read_chunks(self, request: Request, chunks: ChunkedBody) -> bool:
-        """Whether the body is here to its end. A client may send chunks of one byte, and to read thousands of them
-        takes long enough that others would notice: after `CHUNKS_AT_ONCE`, `is_busy` is set and the rest is for the
-        next call.
+        """Whether the body is complete. A client may send chunks of one byte each, and parsing thousands of them would
+        block other connections: after `CHUNKS_AT_ONCE`, `is_busy` is set, and the next call continues.
         """
         try:
             parts = chunks.read(self._unread, CHUNKS_AT_ONCE)
@@ -191,7 +192,9 @@ def _date(second: int) -> bytes:
 
 
 def encode_head(status: int, headers: Iterable[tuple[str, str]], *, close: bool, length: int | None) -> bytes:
-    """Status line and fields. Without ``length`` the body is chunked, or with ``close`` lasts until the end."""
+    """The status line and fields. Without ``length`` the body is chunked, or with ``close`` ends with the
+    connection.
+    """
     lines = [_STATUS_LINES.get(status) or f"HTTP/1.1 {status} \r\n".encode(), _date(int(time()))]
     lines += [f"{name}: {value}\r\n".encode("latin-1") for name, value in headers]
     if length is not None:
@@ -203,7 +206,7 @@ def encode_head(status: int, headers: Iterable[tuple[str, str]], *, close: bool,
 
 
 def encode_response(response: WireResponse, extra: Iterable[tuple[str, str]], *, close: bool, bare: bool) -> bytes:
-    """A whole answer with the ``extra`` fields; ``bare`` leaves the body away, as HEAD wants it."""
+    """A complete response with the ``extra`` fields; ``bare`` omits the body, as for HEAD."""
     head = encode_head(response.status, (*response.headers, *extra), close=close, length=len(response.body))
     return head if bare else head + response.body
 

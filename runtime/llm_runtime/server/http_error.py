@@ -1,5 +1,6 @@
-"""What the door itself says no to: everything that is about the connection and the caller, and not about a request to a
-model. That is the dialect's to say; the shape of an error is the route's dialect's here, too.
+"""Errors of the server itself: about connections and callers, not about requests to a model.
+
+Errors about a request come from the wire's dialect, which also has the error body used here.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from llm_protocol.dialect import WireResponse
 
 JSON = ("content-type", "application/json")
 NO_SNIFFING = ("x-content-type-options", "nosniff")
-"""Keeps browsers from taking an answer for something else than it says it is."""
+"""Keeps browsers from guessing another content type than the one declared."""
 
 LIMIT_OWNER = "x-llm-runtime-limit-owner"
-"""The header that says whose limit refused."""
+"""The header that names the limit's owner."""
 
 REQUEST_ERROR = "invalid_request_error"
 SERVER_ERROR = "server_error"
@@ -24,8 +25,8 @@ SERVER_ERROR = "server_error"
 
 @final
 class HttpError(Exception):
-    """The door refuses. ``headers`` go with the answer; ``close`` ends the connection after it. ``is_limit``: because
-    of one of this server's own limits, which clients are told.
+    """A refusal by the server. ``headers`` are sent with the response; ``close`` ends the connection after it.
+    ``is_limit``: one of this server's own limits was reached, which clients are told.
     """
 
     def __init__(
@@ -55,22 +56,22 @@ class HttpError(Exception):
         return {"message": self.message, "type": self.kind, "code": self.code, "param": self.param}
 
     def response(self, shape: Shape | None = None) -> WireResponse:
-        """The HTTP answer."""
+        """The HTTP response."""
         body = (shape or openai_shape)(self)
         return WireResponse(self.status, (JSON, *self.headers), msgspec.json.encode(body))
 
 
 Shape: TypeAlias = Callable[[HttpError], object]
-"""Puts a refusal into the error body that a vendor's clients read."""
+"""Encodes a refusal as the error body that a vendor's clients expect."""
 
 
 def openai_shape(refused: HttpError) -> object:
-    """As OpenAI says it, and everyone compatible."""
+    """The error body of OpenAI and compatible servers."""
     return {"error": refused.error()}
 
 
 def anthropic_shape(refused: HttpError) -> object:
-    """As Anthropic says it."""
+    """Anthropic's error body."""
     types = {
         401: "authentication_error",
         403: "permission_error",
@@ -84,7 +85,7 @@ def anthropic_shape(refused: HttpError) -> object:
 
 
 def gemini_shape(refused: HttpError) -> object:
-    """As Gemini says it."""
+    """Gemini's error body."""
     words = {
         401: "UNAUTHENTICATED",
         403: "PERMISSION_DENIED",
@@ -97,46 +98,46 @@ def gemini_shape(refused: HttpError) -> object:
 
 
 def cohere_shape(refused: HttpError) -> object:
-    """As Cohere says it."""
+    """Cohere's error body."""
     return {"message": refused.message, "error_type": refused.code}
 
 
 def not_found(what: str) -> HttpError:
-    """There is no such thing, or it is not the caller's: the two look alike."""
-    return HttpError(404, "not_found", f"There is no {what} here.")
+    """The error for something that does not exist, or belongs to another caller: the two are indistinguishable."""
+    return HttpError(404, "not_found", f"No such {what}.")
 
 
 def body_too_large(limit: int) -> HttpError:
-    """The body has more than ``limit`` bytes, or would have once it was decompressed."""
+    """The error for a body of more than ``limit`` bytes, as sent or decompressed."""
     return HttpError(413, "body_too_large", f"The body is larger than {limit} bytes.", close=True)
 
 
 def wrong_key() -> HttpError:
-    """There is no key, or none that is known, or one that has expired: the three look alike."""
-    message = "Incorrect API key provided, or none; send it as Authorization: Bearer."
+    """The error for a missing, unknown or expired key: the three are indistinguishable."""
+    message = "Missing or incorrect API key; send it as Authorization: Bearer."
     return HttpError(401, "invalid_api_key", message, headers=(("www-authenticate", "Bearer"),), close=True)
 
 
 def too_many_wrong_keys(seconds: int) -> HttpError:
-    """A wrong key after many."""
-    message = f"Too many incorrect API keys came from this address; try again in {seconds} s."
+    """The error for one wrong key after many."""
+    message = f"Too many incorrect API keys from this address; try again in {seconds} s."
     headers = (("retry-after", str(seconds)),)
     return HttpError(429, "too_many_incorrect_keys", message, kind="rate_limit_error", headers=headers, close=True)
 
 
 def shutting_down() -> HttpError:
-    """The daemon takes no new work."""
+    """The error for a request during shutdown."""
     message = "The runtime is shutting down."
     return HttpError(503, "shutting_down", message, kind=SERVER_ERROR, headers=(("retry-after", "5"),), close=True)
 
 
 def crashed() -> HttpError:
-    """So much has crashed that the runtime ends, to be started again."""
+    """The error for a request after so many crashes that the runtime exits to be restarted."""
     return HttpError(500, "server_error", "The runtime crashed; try again.", kind=SERVER_ERROR, close=True)
 
 
 def too_many_connections() -> HttpError:
-    """There is no room for another connection, or this one has to make way."""
+    """The error for a connection beyond the limit, or one that makes way for another."""
     message = "Too many connections; try again in a second."
     headers = (("retry-after", "1"),)
     return HttpError(

@@ -1,4 +1,4 @@
-"""``GET /v1/responses/{id}/input_items``: what a stored response was asked, a page at a time."""
+"""``GET /v1/responses/{id}/input_items``: the input of a stored response, page by page."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from llm_runtime.server.stored import found
 
 
 async def list_input_items(exchange: RequestContext) -> None:
-    """The items, the latest first unless ``order=asc``, after the item ``after``, at most ``limit``."""
+    """The items, latest first unless ``order=asc``, starting after the item ``after``, at most ``limit``."""
     kept = found(exchange)
     query = parse_qs(exchange.request.query)
     items = input_items(kept.asked, kept.id)
@@ -52,7 +52,7 @@ _PREFIXES = {
 
 
 def input_items(messages: Sequence[Message], response_id: str) -> list[JsonObject]:
-    """The items of ``messages`` with the fields that clients' types require. The ids are those of places."""
+    """The items of ``messages`` with the fields that clients' types require. The ids denote positions."""
     owner = response_id.removeprefix("resp_")
     return [_listed(item, f"{owner}_{at}") for at, item in enumerate(encode_input(messages, 0))]
 

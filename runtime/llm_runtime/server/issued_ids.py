@@ -1,6 +1,6 @@
-"""Which ids of the vendors' each caller was given: others it may not use, since all callers share one vendor account.
+"""The vendor ids that each caller has received. Callers may use only those, since all share one vendor account.
 
-The ids are in memory: after a restart of the process a caller must be given them again.
+The ids are kept in memory. After a restart, a caller has to receive an id again before using it.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from llm_runtime.server.limits import ISSUED_IDS
 
 @final
 class IssuedIds:
-    """One per server. Where no keys are configured there is one tenant, and nothing is checked."""
+    """One per server. Without configured keys there is one tenant, and nothing is checked."""
 
     def __init__(self, keys: Mapping[str, Key]) -> None:
         self._allowed = {name: key.vendor_ids for name, key in keys.items()}
         self._issued: defaultdict[str, OrderedDict[bytes, None]] = defaultdict(OrderedDict)
 
     def check(self, request: AnyRequest) -> None:
-        """Raise `BadRequestError` for an id in ``request`` that its caller was not given. An id of somebody else's is
-        refused in the same words as one that never was.
+        """Raise `BadRequestError` for an id in ``request`` that its caller has not received. The error is the same for
+        another caller's id and for one that never existed.
         """
         if not request.caller:
             return
@@ -43,7 +43,7 @@ class IssuedIds:
                 raise bad_request(field, f"{field}: {vendor_id[:100]!r} was not issued to this key")
 
     def watch(self, run: Run) -> None:
-        """Remember the ids that the response of ``run`` gives to its caller, from its end on."""
+        """Remember the ids in the response of ``run`` for its caller, once the run ends."""
         if not run.request.caller:
             return
         note = partial(self._note_end, run.request.caller)
@@ -57,7 +57,7 @@ class IssuedIds:
             self.note(caller, (found.id for found in ids_of_response(end.response)))
 
     def note(self, caller: str, ids: Iterable[str]) -> None:
-        """``ids`` were given to ``caller``."""
+        """Record that ``caller`` has received ``ids``."""
         issued = self._issued[caller]
         for vendor_id in ids:
             digest = _digest(vendor_id)
@@ -68,5 +68,5 @@ class IssuedIds:
 
 
 def _digest(vendor_id: str) -> bytes:
-    """So that each takes the same room, however long it is."""
+    """A digest, so that every id takes the same amount of memory."""
     return hashlib.blake2b(vendor_id.encode("utf-8", "surrogatepass"), digest_size=16).digest()

@@ -1,4 +1,6 @@
-"""``item_reference``: an item of a stored response, said by its id alone. The AI SDK says all earlier items so."""
+"""Resolve ``item_reference``: an item of a stored response, given by its id alone. The AI SDK sends all earlier items
+so.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +18,13 @@ from llm_runtime.server.response_store import Recent, ResponseStore, StoredRespo
 
 _RESPONSES = OpenAIResponsesServer()
 _ID = re.compile(r"[a-z]+_([0-9a-f]{32})\d*_\d+")
-"""An item's id holds that of its response."""
+"""An item's id contains that of its response."""
 
 
 def with_references(create: Create, shelf: ResponseStore, caller: str, recent: Recent | None = None) -> Create:
-    """The request with the items that it refers to. Raises `HttpError` where the caller has no such item."""
+    """The request with the referenced items in place of the references. Raises `HttpError` if the caller has no such
+    item.
+    """
     request = create.inbound.request
     assert isinstance(request, ChatRequest)
     if not any(_reference(part) for message in request.messages for part in message.content):
@@ -46,14 +50,14 @@ def with_references(create: Create, shelf: ResponseStore, caller: str, recent: R
 
 
 def _reference(part: Part) -> str:
-    """The id of the item that is meant, if one is."""
+    """The id of the referenced item; empty if ``part`` is no reference."""
     if not isinstance(part, Opaque) or part.value.get("type") != "item_reference":
         return ""
     return str(part.value.get("id") or "?")
 
 
 def _items(item_id: str, shelf: ResponseStore, caller: str, recent: Recent | None) -> dict[str, JsonObject]:
-    """The items, by id, of the response that made this one."""
+    """The items, by id, of the response that contains ``item_id``."""
     if (found := _ID.fullmatch(item_id)) is None:
         return {}
     response_id = f"resp_{found[1]}"

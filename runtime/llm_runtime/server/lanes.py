@@ -1,4 +1,4 @@
-"""Who is next on a WebSocket: requests on one lane follow one another, lanes go side by side. Pure bookkeeping."""
+"""The order of requests on a WebSocket: sequential on one lane, concurrent across lanes. Pure bookkeeping."""
 
 from __future__ import annotations
 
@@ -47,13 +47,11 @@ class Lanes(Generic[T]):
                 raise HttpError(400, "websocket_stream_limit_reached", message, param="stream_id", is_limit=True)
             lane = self._lanes[name] = _Lane()
         if len(lane.queue) >= self._limits.websocket_queue:
-            message = f"{self._limits.websocket_queue} requests wait on this lane already."
+            message = f"{self._limits.websocket_queue} requests are already waiting on this lane."
             headers = (("retry-after", "1"),)
             raise HttpError(429, "queue_full", message, kind="rate_limit_error", headers=headers, is_limit=True)
         if self._queued and self._queued_bytes + self._size_of(item) > self._limits.websocket_queue_bytes:
-            message = (
-                f"The requests that wait on this connection may have {self._limits.websocket_queue_mb:g} MB together."
-            )
+            message = f"The requests waiting on this connection exceed {self._limits.websocket_queue_mb:g} MB."
             headers = (("retry-after", "1"),)
             raise HttpError(429, "queue_full", message, kind="rate_limit_error", headers=headers, is_limit=True)
         self._queue(item, 1)
@@ -62,7 +60,7 @@ class Lanes(Generic[T]):
             self._waiting.append(lane)
 
     def start(self) -> list[T]:
-        """Make active what may be, and return it."""
+        """Activate the items that may run now, and return them."""
         started: list[T] = []
         while self._waiting and self._active < self._limits.websocket_responses:
             lane = self._waiting.popleft()
@@ -73,7 +71,7 @@ class Lanes(Generic[T]):
         return started
 
     def end(self, name: str | None) -> None:
-        """What was active on a lane is over."""
+        """Mark the active item of a lane as done."""
         lane = self._lanes[name]
         assert lane.active is not None, "nothing was active on the lane"
         lane.active = None
@@ -82,7 +80,7 @@ class Lanes(Generic[T]):
             self._waiting.append(lane)
 
     def drop(self, name: str | None, item: T) -> None:
-        """Give up an item that is queued on a lane."""
+        """Drop an item that is queued on a lane."""
         lane = self._lanes[name]
         lane.queue.remove(item)
         self._queue(item, -1)
@@ -90,24 +88,24 @@ class Lanes(Generic[T]):
             self._waiting.remove(lane)
 
     def active(self, name: str | None) -> T | None:
-        """What is active on a lane."""
+        """The active item of a lane."""
         lane = self._lanes.get(name)
         return lane.active if lane else None
 
     def first(self, name: str | None) -> T | None:
-        """What is active on a lane, or else next there."""
+        """The active item of a lane, else the next one queued."""
         lane = self._lanes.get(name)
         if lane is None:
             return None
         return lane.active or (lane.queue[0] if lane.queue else None)
 
     def is_queued(self, name: str | None, item: T) -> bool:
-        """Whether an item still waits on a lane."""
+        """Whether an item is still queued on a lane."""
         lane = self._lanes.get(name)
         return lane is not None and item in lane.queue
 
     def clear(self) -> list[T]:
-        """Give up what is queued, and return it."""
+        """Drop everything that is queued, and return it."""
         given_up = [item for lane in self._lanes.values() for item in lane.queue]
         for lane in self._lanes.values():
             lane.queue.clear()

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 FAILED_LOGINS = 10
-"""Wrong keys from one peer within `LOGIN_SECONDS` that are answered with 401; more are with 429."""
+"""Wrong keys of one peer within `LOGIN_SECONDS` that are answered with 401; further ones get 429."""
 
 LOGIN_SECONDS = 60.0
-"""How long wrong keys are counted together, from the first of them on."""
+"""The window in which wrong keys are counted together, starting with the first."""
 
 WATCHED_PEERS = 4_096
-"""Peers whose wrong keys are counted; of more, those that began first are forgotten."""
+"""Peers whose wrong keys are counted; beyond that, the ones with the oldest windows are forgotten."""
 
 RESERVED_CONNECTIONS = 16
-"""Connections beyond `max_connections`, at which only health and metrics are answered."""
+"""Connections beyond `max_connections`, on which only health and metrics are served."""
 
 RESERVED_SECONDS = 2.0
-"""How long one of those may take to ask."""
+"""The time in which such a connection must send its request."""
 
 DEPARTING_CONNECTIONS = 64
-"""Connections that have been told to make way and are not closed yet."""
+"""Connections that were told to make way and are not closed yet."""
 
 STRANGERS_SHARE = 4
 """Connections without a valid key may take one part in so many of the connections that are left."""
@@ -27,19 +27,19 @@ EXHAUSTED_PAUSE_SECONDS = 0.1
 """How long accepting pauses when the process has no file descriptor left."""
 
 ACCEPTED_AT_ONCE = 16
-"""Connections that are accepted before those that are there already have their turn."""
+"""Connections accepted before existing connections get their turn."""
 
 LINGERING_CONNECTIONS = 32
-"""Connections that are read from after our last words, so that their clients come to read them; others are cut."""
+"""Refused connections that are read from until the client has read the error; further ones are reset."""
 
 BACKLOG = 1_024
-"""Connections the kernel holds for us until we accept them."""
+"""Connections that the kernel queues until they are accepted."""
 
 HEAD_BYTES = 16 * 1024
-"""Request line and header fields together."""
+"""The size of a request line and its header fields together."""
 
 CHUNKS_AT_ONCE = 256
-"""Chunks of a body that are read before other connections have their turn."""
+"""Chunks of a body that are parsed before other connections get their turn."""
 
 CONTENT_ENCODINGS = 3
 """Encodings of one body, applied one after another."""
@@ -48,76 +48,78 @@ ZSTD_WINDOW_BYTES = 8 * 1024 * 1024
 """The largest zstd window, as RFC 9659 has it: the memory that a few bytes of a body can claim."""
 
 PIPELINED_BYTES = 64 * 1024
-"""Bytes of further requests that a client may send while one is being answered; with more it is cut off."""
+"""Bytes of further requests that a client may send during a response; with more, its connection is closed."""
 
 RECEIVE_BYTES = 64 * 1024
-"""Bytes taken from a socket at once."""
+"""Bytes read from a socket at once."""
 
 BODY_SECONDS = 10.0
-"""For a body to arrive, plus what it takes at `MIN_RATE`."""
+"""The time for a body to arrive, plus its size divided by `MIN_RATE`."""
 
 WRITE_STALL_SECONDS = 30.0
-"""How far a peer that is slow to read may fall behind `MIN_RATE` before its socket is aborted: a write of n bytes has
-this long plus n / `MIN_RATE`. The stall rule; it is the same for HTTP and WebSocket.
+"""How far a slow reader may fall behind `MIN_RATE` before its socket is aborted: a write of n bytes may take this long
+plus n / `MIN_RATE`. This is the stall rule; it is the same for HTTP and WebSocket.
 """
 
 MIN_RATE = 16 * 1024
 """Bytes per second below which a peer counts as stalled."""
 
 WRITE_PIECE_BYTES = 64 * 1024
-"""The stall rule is applied to each piece of this size, so it does not matter how an answer is cut into writes."""
+"""The stall rule applies to each piece of this size, so it does not depend on how a response is split into writes."""
 
 KEEPALIVE_IDLE_SECONDS = 15
-"""A connection over which nothing came for this long is probed by the kernel (TCP_KEEPIDLE)."""
+"""The kernel probes a connection that has received nothing for this long (TCP_KEEPIDLE)."""
 
 KEEPALIVE_INTERVAL_SECONDS = 5
 """Time between two such probes (TCP_KEEPINTVL)."""
 
 VANISHED_SECONDS = 40
-"""A peer whose machine or network is gone: how long sent bytes and probes may stay without an acknowledgement, and how
-long it may refuse all bytes, before the kernel breaks the connection (TCP_USER_TIMEOUT).
+"""A peer whose machine or network is gone: how long sent bytes and probes may stay unacknowledged, and how long it may
+accept no bytes, before the kernel ends the connection (TCP_USER_TIMEOUT).
 """
 
 UNSENT_BYTES = 16 * 1024
-"""Unsent bytes the kernel may hold for one socket (TCP_NOTSENT_LOWAT): what comes later is chosen later."""
+"""Unsent bytes that the kernel may buffer for one socket (TCP_NOTSENT_LOWAT). A small buffer lets pings
+overtake data.
+"""
 
 SSE_PING_SECONDS = 15.0
-"""An idle event stream sends its wire's keep-alive this often: see `stream_format`."""
+"""The interval of keep-alives on an idle event stream: see `stream_format`."""
 
 WS_PING_SECONDS = 20.0
-"""A WebSocket whose peer has sent nothing for this long is pinged, and aborted when it sends nothing for as long again.
-It is given more time to read what was written before the ping: see `Heartbeat`.
+"""A WebSocket whose peer has sent nothing for this long is pinged, and aborted if it sends nothing for as long again.
+It gets more time if it has to read what was written before the ping: see `Heartbeat`.
 """
 
 CLOSE_SECONDS = 2.0
-"""For any closing handshake, and for a peer to read our last words."""
+"""The time for any closing handshake, and for a peer to read the last bytes."""
 
 SHUTDOWN_SECONDS = 2 * CLOSE_SECONDS + 1.0
-"""What the server may take to end, beyond `drain_s`."""
+"""The time that stopping the server may take beyond `drain_s`."""
 
 PARTING_SECONDS = 0.5
-"""For all connections together to be told that they are cut off. Less than the kernel waits for an actor it cancels."""
+"""The time for telling all connections that they are cut off. Less than the kernel gives a cancelled actor."""
 
 LINGER_BYTES = 1024 * 1024
-"""Bytes thrown away from a peer that still sends while we close."""
+"""Bytes discarded from a peer that still sends while the connection closes."""
 
 LANE_NAME = r"[A-Za-z0-9_.-]{1,256}"
-"""What a lane may be called."""
+"""The pattern of lane names."""
 
 MESSAGE_FRAGMENTS = 16_384
-"""Frames that one WebSocket message may come in."""
+"""Frames of one WebSocket message."""
 
 UNSAID_FRAMES = 256
-"""Frames about requests (errors, that one waits, that one was withdrawn) that wait for a client that does not read. One
-more and it is closed with 1008.
+"""Frames about requests (errors, queued, withdrawn) that may be pending for a client that does not read. With one more,
+the connection is closed with 1008.
 """
 
 UNSAID_BYTES = 32 * 1024 * 1024
-"""Bytes of those frames, which may repeat what a request said; one alone may be larger."""
+"""Bytes of those frames, which may repeat parts of a request; a single one may be larger."""
 
 WRITE_BATCH_BYTES = 16 * 1024
-"""WebSocket messages are written together up to this size, a larger one in fragments of it. Pings and pongs go in
-between.
+"""WebSocket messages are written together up to this size, and a larger one in fragments of it. Pings and pongs are
+written in between.
 """
 
 ECHOED_CHARACTERS = 256
@@ -127,22 +129,22 @@ ECHOED_INPUT_CHARACTERS = 64 * 1024
 """The longest ``response.steer`` message whose ids an error repeats."""
 
 ISSUED_IDS = 10_000
-"""Ids of the vendors' that are remembered for each caller; of more, the least recently used are forgotten."""
+"""Vendor ids remembered for each caller; beyond that, the least recently used are forgotten."""
 
 RECENT_RESPONSES = 256
-"""Responses a WebSocket connection remembers for ``previous_response_id``."""
+"""Responses that a WebSocket connection remembers for ``previous_response_id``."""
 
 RECENT_BYTES = 16 * 1024 * 1024
-"""Bytes of conversation it remembers them with."""
+"""Bytes of the conversations it remembers with them."""
 
 PAGE_ITEMS = 20
-"""Input items of a response on one page, if the client does not say how many."""
+"""Input items on one page, if the client gives no limit."""
 
 MAX_PAGE_ITEMS = 100
-"""The most input items that a client may ask for on one page."""
+"""The largest page of input items that a client may ask for."""
 
 LATER_SECONDS = 1
-"""Retry-After where waiting helps and nothing says for how long."""
+"""Retry-After if waiting helps and no other value is known."""
 
 TICK_SECONDS = 1.0
-"""How often deadlines that need no precision are looked at."""
+"""The interval at which deadlines that need no precision are checked."""

@@ -1,4 +1,4 @@
-"""Listening and accepting. Nothing that happens to one connection, and no lack of descriptors, ends the loop."""
+"""Listening and accepting. Neither a failing connection nor a lack of file descriptors ends the accept loop."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
 
 class CannotListenError(Exception):
-    """The address cannot be listened on; the text says why in one line."""
+    """The address cannot be listened on; the message is one line with the reason."""
 
 
 async def bind(host: str, port: int) -> list[socket.socket]:
@@ -59,19 +59,19 @@ def _listen(family: int, address: tuple[str | int, ...]) -> socket.socket:
 
 def _why(host: str, port: int, exc: OSError) -> str:
     if exc.errno == errno.EADDRINUSE:
-        return f"port {port} on {host} is in use: stop what listens there, or choose another with --port"
+        return f"port {port} on {host} is in use: stop the other program, or choose another port with --port"
     if exc.errno == errno.EACCES:
-        return f"port {port} on {host} needs privileges: choose one above 1023 with --port"
+        return f"port {port} on {host} needs privileges: choose a port above 1023 with --port"
     return f"cannot listen on {host} port {port}: {exc.strerror}"
 
 
 @final
 class Acceptor(Generic[C]):
-    """Accepts from one listening socket until that is closed.
+    """Accepts from one listening socket until it is closed.
 
-    ``admit`` makes a connection of each socket, in the order in which their clients connected, and must not wait;
-    ``start`` starts it. ``at_once`` says how many may be admitted, `ACCEPTED_AT_ONCE` at most, before the first of
-    them has been started.
+    ``admit`` makes a connection of each socket, in the order in which the clients connected, and must not wait;
+    ``start`` starts it. ``at_once`` returns how many connections, at most `ACCEPTED_AT_ONCE`, may be admitted before
+    the first of them is started.
     """
 
     def __init__(
@@ -93,7 +93,8 @@ class Acceptor(Generic[C]):
         with suppress(trio.ClosedResourceError):
             while self._listener.fileno() >= 0:
                 await trio.lowlevel.wait_readable(self._listener)
-                async with trio.open_nursery() as nursery:  # one after the other, a crowd would take many turns each
+                # one at a time, a large backlog would take many scheduler passes
+                async with trio.open_nursery() as nursery:
                     for _ in range(min(ACCEPTED_AT_ONCE, self._at_once())):
                         if (accepted := self._accept()) is None:
                             break
@@ -107,7 +108,7 @@ class Acceptor(Generic[C]):
                     await trio.sleep(EXHAUSTED_PAUSE_SECONDS)
 
     def close(self) -> None:
-        """Stop listening. Those in the kernel's backlog are reset."""
+        """Stop listening. Connections in the kernel's backlog are reset."""
         if self._listener.fileno() >= 0:
             trio.lowlevel.notify_closing(self._listener)
             self._listener.close()
@@ -120,7 +121,7 @@ class Acceptor(Generic[C]):
         except OSError as exc:
             if exc.errno in EXHAUSTED and not self._exhausted:
                 self._exhausted = True
-                log.error("no file descriptor for another connection; those who wait are served as others leave")  # noqa: TRY400
-            return None  # else that one client has gone before we came to it
+                log.error("no file descriptor for another connection; waiting clients are accepted as others leave")  # noqa: TRY400
+            return None  # otherwise that one client has disconnected already
         self._exhausted = False
         return accepted

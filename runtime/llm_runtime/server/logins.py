@@ -1,8 +1,8 @@
-"""Wrong keys, counted by the peer they come from.
+"""Count wrong keys by peer.
 
-Only a wrong key is ever refused for those before it. A right one is let in whatever else came from its address: behind
-a proxy all callers have the same one, and nobody there must be able to lock out the others. So this makes clients wait
-that try in a loop, and tells the operator of them; what keeps keys from being guessed is their length.
+Only requests with a wrong key are ever refused because of earlier wrong keys. A valid key is accepted whatever else
+came from its address: behind a proxy all callers share one, and nobody must be able to lock the others out. So this
+slows down clients that retry in a loop, and alerts the operator. What protects keys from guessing is their length.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ class _Window:
 
 @final
 class FailedLogins:
-    """At most `WATCHED_PEERS` peers, in the order in which their windows began."""
+    """At most `WATCHED_PEERS` peers, ordered by the start of their windows."""
 
     def __init__(self) -> None:
         self._windows: OrderedDict[str, _Window] = OrderedDict()
 
     def another(self, host: str) -> HttpError | None:
-        """Count a wrong key from ``host``. The refusal, when there were too many before it."""
+        """Count a wrong key from ``host``. Returns the refusal if there were too many before it."""
         now, peer = trio.current_time(), network_of(host)
         window = self._windows.get(peer)
         if window is None or now >= window.since + LOGIN_SECONDS:
@@ -60,7 +60,7 @@ class FailedLogins:
 
 
 def network_of(host: str) -> str:
-    """What one peer is known by."""
+    """The key under which a peer is counted: its address, or its IPv6 network."""
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
