@@ -1,4 +1,4 @@
-"""The models a caller may use, listed and one by one, in the form of the client that asks."""
+"""The models that a caller may use, as a list and one by one, in the format of the client's wire."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from llm_runtime.server.request_context import RequestContext
 from llm_runtime.server.run_response import encode_failure
 
 OWNER = "llm-runtime"
-"""Who owns what is no vendor's model: the routes, and `AUTO`."""
+"""The owner of entries that no vendor provides: the routes, and `AUTO`."""
 
 
 class _Page(msgspec.Struct):
@@ -32,7 +32,7 @@ async def list_models(exchange: RequestContext) -> None:
 
 
 async def get_model(exchange: RequestContext) -> None:
-    """One of the list, by its full id or by its bare name where that is enough."""
+    """One model of the list, by its full id, or by its bare name if that is unambiguous."""
     wanted, dialect = exchange.params["id"].removeprefix("models/"), exchange.wire.dialect()
     known = _known(exchange)
     found = [each for each in known if each.id == wanted] or [

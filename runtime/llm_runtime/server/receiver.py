@@ -1,7 +1,8 @@
-"""Receiving for all HTTP connections, in one task.
+"""Receive for all HTTP connections in one task.
 
-A client may leave at any moment, above all while it is answered, so each connection is listened to all its life. A task
-for each would hold more memory than the answer it waits for, and would cost a turn of the scheduler per request.
+A client may disconnect at any moment, usually while it waits for a response, so every connection is read from for as
+long as it exists. One task per connection would use more memory than a typical response, and would cost a scheduler
+pass per request.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Protocol, TypeAlias, final
 import trio
 
 Take: TypeAlias = Callable[[bytes], None]
-"""Is given what came, and nothing at the end. Must neither wait nor raise."""
+"""Called with received bytes, and with ``b""`` at the end. Must neither wait nor raise."""
 
 
 class ReadableSocket(Protocol):
@@ -24,22 +25,25 @@ class ReadableSocket(Protocol):
         ...
 
     def receive_now(self) -> bytes | None:
-        """The bytes that are there; empty at the end, None if there are none yet. Raises `trio.BrokenResourceError`."""
+        """The bytes that have arrived; empty at the end, ``None`` if there are none yet. Raises
+        `trio.BrokenResourceError`.
+        """
         ...
 
 
 @final
 class Receiver:
-    """Receives from its members while it runs. What comes between two runs waits in the kernel."""
+    """Receives for its members while it runs. What arrives between two runs is buffered in the kernel."""
 
     def __init__(self) -> None:
         self._members: dict[ReadableSocket, Take] = {}
         self._selector: selectors.BaseSelector | None = None
 
     def add(self, socket: ReadableSocket, take: Take) -> None:
-        """Give what comes from ``socket`` to ``take``, up to its end. Nobody else may receive from it meanwhile.
+        """Pass everything received from ``socket`` to ``take``, until its end. Nothing else may receive from it
+        meanwhile.
 
-        What is there already is given before the return.
+        What has already arrived is passed before this returns.
         """
         self._members[socket] = take
         if self._selector is not None:
@@ -47,7 +51,9 @@ class Receiver:
             self._receive(socket)
 
     def remove(self, socket: ReadableSocket) -> None:
-        """Leave ``socket`` alone, if it is a member. To be called before it is closed: its number is soon another's."""
+        """Stop receiving from ``socket``, if it is a member. Call this before closing it: its descriptor will be
+        reused.
+        """
         if self._members.pop(socket, None) is not None and self._selector is not None:
             self._selector.unregister(socket)
 
@@ -67,11 +73,11 @@ class Receiver:
     def _receive(self, socket: ReadableSocket) -> None:
         take = self._members.get(socket)
         if take is None:
-            return  # removed on behalf of another of those that came together
+            return  # removed by the handler of another socket that became readable at the same time
         try:
             data = socket.receive_now()
         except trio.BrokenResourceError:
-            data = b""  # for whoever takes it, an end like any other
+            data = b""  # an error is an end like any other
         if data == b"":
             self.remove(socket)
         if data is not None:

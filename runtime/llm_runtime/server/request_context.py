@@ -1,4 +1,4 @@
-"""One HTTP request and the answer to it, as an endpoint sees them."""
+"""One HTTP request and its response, as an endpoint sees them."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from llm_runtime.server.state import ServerState
 from llm_runtime.server.wakeup import WakeupEvent
 
 Endpoint: TypeAlias = "Callable[[RequestContext], Awaitable[None]]"
-"""Answers one request. May raise `HttpError` before the response has begun."""
+"""Handles one request. May raise `HttpError` before the response has begun."""
 
 
 class RequestConnection(Protocol):
-    """The connection a request came over, as far as answering it needs to know."""
+    """The connection of a request, as far as handling it needs to know."""
 
     @property
     def service(self) -> ServerState:
@@ -43,25 +43,25 @@ class RequestConnection(Protocol):
 
     @property
     def cut_off(self) -> FailureKind | None:
-        """Why the connection is being cancelled, where that is not the client's doing."""
+        """Why the connection is being cancelled, unless the client caused it."""
         ...
 
     def end_with_client(self) -> None:
-        """From now until the response is sent, the client's leaving cancels the connection."""
+        """From now until the response is sent, a disconnect of the client cancels the connection."""
         ...
 
     def hold_body(self, size: int) -> None:
-        """Count ``size`` more bytes as the request's body in memory. Raises `HttpError` when there is no room."""
+        """Count ``size`` more bytes as the request's body. Raises `HttpError` if that exceeds the limit."""
         ...
 
 
 async def unanswered(exchange: RequestContext) -> None:
-    """The endpoint of a request that was not judged yet."""
+    """The endpoint of a request that has not been dispatched yet."""
     raise AssertionError(f"request {exchange.request_id} has no endpoint")
 
 
 def refusing(refused: HttpError) -> Endpoint:
-    """An endpoint that refuses."""
+    """An endpoint that sends a refusal."""
 
     async def refuse(exchange: RequestContext) -> None:
         await exchange.refuse(refused)
@@ -70,12 +70,12 @@ def refusing(refused: HttpError) -> Endpoint:
 
 
 _STREAMED = (("cache-control", "no-cache"), ("x-accel-buffering", "no"))
-"""nginx holds a stream back for seconds unless it is told not to."""
+"""Without these, nginx buffers a stream for seconds."""
 
 
 @final
 class RequestContext:
-    """Gives an endpoint the request, and takes its answer: exactly one `reply` or `stream`."""
+    """Gives an endpoint its request, and sends its response: exactly one `reply` or `stream`."""
 
     __slots__ = (
         "_connection", "begun", "belongs", "caller", "close", "endpoint", "more_headers", "params", "request",
@@ -92,36 +92,36 @@ class RequestContext:
         self.caller = ""
         self.params: Mapping[str, str] = {}
         self.wire = OPENAI
-        """What the client speaks."""
+        """The wire that the client speaks."""
         self.begun = False
         self.belongs = False
-        """Whether who asks has been let in: by a key, where there are any."""
+        """Whether the caller is authenticated, if keys are configured."""
         self.close = False
         self.more_headers: tuple[tuple[str, str], ...] = ()
-        """Fields of the head of a streamed answer that are known when it begins."""
+        """Header fields of a streamed response that are known only when it begins."""
         self.streaming: BodyStream | None = None
         """The body of a streamed response."""
         self.upgraded = False
-        """Whether the connection goes on as a WebSocket, instead of a response."""
+        """Whether the connection becomes a WebSocket, instead of a response."""
 
     @property
     def target(self) -> str:
-        """Path and query of the request, as they are served here: see `routes.find`."""
+        """The path and query of the request, normalized: see `routes.find`."""
         request = self.request
         return f"{request.path}?{request.query}" if request.query else request.path
 
     @property
     def local_host(self) -> str:
-        """The address the client reached us at."""
+        """The local address of the connection."""
         return self._connection.socket.local_host
 
     @property
     def peer_host(self) -> str:
-        """The address the client came from."""
+        """The client's address."""
         return self._connection.socket.peer_host
 
     def take_body(self) -> bytes:
-        """The request's body, once: it may be large, and is not to be kept as long as its answer takes."""
+        """The request's body. May be called once: a large body must not be kept until the response is complete."""
         body, self.request.body = self.request.body, b""
         return body
 
@@ -130,7 +130,7 @@ class RequestContext:
         self._connection.hold_body(size)
 
     def upgrade(self) -> None:
-        """Let the connection go on as a WebSocket once the endpoint has returned; instead of a response."""
+        """Let the connection become a WebSocket when the endpoint returns, instead of sending a response."""
         self.upgraded = True
 
     @property
@@ -139,16 +139,16 @@ class RequestContext:
         return self._connection.waker
 
     def end_with_client(self) -> None:
-        """From now on, the client's leaving cancels the endpoint and ends the connection."""
+        """From now on, a disconnect of the client cancels the endpoint and ends the connection."""
         self._connection.end_with_client()
 
     @property
     def cut_off(self) -> FailureKind | None:
-        """Why this connection is being cancelled, where that is not the client's doing."""
+        """Why this connection is being cancelled, unless the client caused it."""
         return self._connection.cut_off
 
     async def reply(self, response: WireResponse) -> None:
-        """Send a whole answer."""
+        """Send a complete response."""
         self.close = self.close or self.service.draining
         self.begun = True
         bare = self.request.method == "HEAD"
@@ -157,7 +157,7 @@ class RequestContext:
             await socket.send(encode_response(response, headers, close=self.close, bare=bare))
             return
         await socket.send(encode_response(response, headers, close=self.close, bare=True))
-        await socket.send(response.body)  # by itself: putting it behind the head would copy it
+        await socket.send(response.body)  # sent separately: appending it to the head would copy it
 
     async def refuse(self, refused: HttpError) -> None:
         """Send a refusal."""
@@ -166,19 +166,19 @@ class RequestContext:
         await self.reply(refused.response(self.wire.shape))
 
     def stream(self, content_type: str, hold_s: float) -> BodyStream:
-        """Answer with a body that is sent as it is made; nothing is sent before its first piece, for which the client
-        waits at most about ``hold_s`` seconds: see `BodyStream.is_idle`.
+        """Start a response whose body is sent piece by piece. Nothing is sent before the first piece, for which the
+        client waits about ``hold_s`` seconds at most: see `BodyStream.is_idle`.
         """
         self.close = self.close or self.service.draining or self.request.version == "1.0"
         self.streaming = BodyStream(self, content_type, hold_s)
         return self.streaming
 
     async def send(self, data: bytes) -> None:
-        """Send bytes of an answer that has begun."""
+        """Send bytes of a response that has begun."""
         await self._connection.socket.send(data)
 
     def stream_head(self, content_type: str) -> bytes:
-        """The head of a streamed answer."""
+        """The head of a streamed response."""
         self.begun = True
         headers = (("content-type", content_type), *_STREAMED, *self.more_headers, *self._own_headers())
         return encode_head(200, headers, close=self.close, length=None)
@@ -195,7 +195,7 @@ class RequestContext:
 
 @final
 class BodyStream:
-    """The body of a streamed answer. Each piece is one write, with its chunk's frame around it."""
+    """The body of a streamed response. Each piece is one write, framed as a chunk."""
 
     __slots__ = ("_chunked", "_content_type", "_exchange", "_quiet_until", "begun", "is_idle")
 
@@ -206,7 +206,7 @@ class BodyStream:
         self._quiet_until = trio.current_time() + hold_s
         self.begun = False
         self.is_idle = hold_s == 0
-        """Whether the client has waited long enough: for the head, or since it was last told anything."""
+        """Whether the client has waited long enough: for the head, or since the last bytes it was sent."""
 
     async def write(self, data: bytes) -> None:
         """Send a piece."""
@@ -227,7 +227,7 @@ class BodyStream:
         await self._exchange.send(data)
 
     def tick(self, now: float) -> None:
-        """Notice that nothing was said for a while."""
+        """Check how long nothing has been sent."""
         if now >= self._quiet_until:
             self.is_idle = True
             self._exchange.waker.wake()

@@ -1,6 +1,7 @@
-"""The responses that can be asked for by id: those that wait or are being made, and for a while those that were stored.
+"""The responses that can be retrieved by id: queued and running ones, and for a while the stored ones.
 
-An id leads to its response only for the caller who made it; for others it is as unknown as one that never was.
+An id is valid only for the caller who made the response; for others it is indistinguishable from one that never
+existed.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from llm_runtime.server.limits import RECENT_BYTES, RECENT_RESPONSES
 
 @final
 class StoredResponse:
-    """A response with what it answers. ``asked`` is the conversation up to it, without instructions, and
-    ``asked_bytes`` about what that weighs.
+    """A response and its request. ``asked`` is the conversation before it, without instructions, and ``asked_bytes``
+    the approximate size of that.
     """
 
     __slots__ = ("asked", "asked_bytes", "ended_at", "inbound", "is_gone", "options", "run")
@@ -37,7 +38,9 @@ class StoredResponse:
         self.asked_bytes = asked_bytes
         self.ended_at = inf
         self.is_gone = False
-        """Whether it was deleted or is too old: nobody gets it any more, wherever it is still remembered."""
+        """Whether it was deleted or has expired: then it cannot be retrieved, even if a connection still
+        remembers it.
+        """
 
     @property
     def id(self) -> str:
@@ -46,21 +49,21 @@ class StoredResponse:
 
     @property
     def caller(self) -> str:
-        """Whose it is."""
+        """The caller it belongs to."""
         return self.inbound.request.caller
 
     @property
     def weight(self) -> int:
-        """Bytes it takes, about."""
+        """Its approximate size in bytes."""
         return self.asked_bytes + self.run.log.size
 
     @property
     def outlives_its_end(self) -> bool:
-        """Whether it can be asked for after its end."""
+        """Whether it can be retrieved after its end."""
         return self.options.store or self.options.background
 
     def conversation(self) -> tuple[Message, ...] | None:
-        """What a following response starts from; nothing unless this one came to its end."""
+        """The conversation that a following response starts from; ``None`` unless this one completed."""
         end = self.run.log.end
         if not isinstance(end, Finished) or end.response is None:
             return None
@@ -68,7 +71,7 @@ class StoredResponse:
 
 
 class WaitingResponse(NamedTuple):
-    """A response that has an id and waits for its turn on a WebSocket. ``withdraw`` gives it up."""
+    """A response that has an id and waits for its turn on a WebSocket. ``withdraw`` cancels it."""
 
     id: str
     inbound: Inbound
@@ -78,7 +81,7 @@ class WaitingResponse(NamedTuple):
 
 @final
 class Recent:
-    """What one connection remembers beside the store, so that ``store: false`` can be followed up."""
+    """The responses that one connection remembers besides the store, so that ``store: false`` ones can be continued."""
 
     def __init__(self, store: ResponseStore) -> None:
         self._store = store
@@ -86,7 +89,7 @@ class Recent:
         self._bytes = 0
 
     def add(self, kept: StoredResponse) -> None:
-        """Remember a response that has ended; the least recently used ones make room."""
+        """Remember a response that has ended; the least recently used ones are dropped to fit."""
         if kept.id in self._kept or kept.is_gone:
             return
         self._kept[kept.id] = kept
@@ -104,12 +107,12 @@ class Recent:
         return kept
 
     def tidy(self) -> None:
-        """Forget what is gone."""
+        """Drop the ones that are gone."""
         for kept in [each for each in self._kept.values() if each.is_gone]:
             self._forget(kept)
 
     def clear(self) -> None:
-        """Forget everything: the connection ends."""
+        """Drop everything: the connection ends."""
         for kept in list(self._kept.values()):
             self._forget(kept)
 
@@ -121,39 +124,40 @@ class Recent:
 
 @final
 class ResponseStore:
-    """All responses of one door. It is ticked to move those that have ended to the stored ones, or away."""
+    """All responses of one server. It is ticked to move those that have ended to the stored ones, or drop them."""
 
     def __init__(self, limits: ServerLimits) -> None:
         self._limits = limits
         self._live: dict[str, StoredResponse] = {}
         self._stored: OrderedDict[str, StoredResponse] = OrderedDict()
-        self._remembered: dict[str, StoredResponse] = {}  # by a connection alone, because they are not to be stored
+        # remembered only by a connection, because they are not to be stored
+        self._remembered: dict[str, StoredResponse] = {}
         self._waiting: dict[str, WaitingResponse] = {}
         self._bytes = 0
 
     def put(self, kept: StoredResponse) -> None:
-        """Keep a response that is being made."""
+        """Keep a running response."""
         self._live[kept.id] = kept
 
     def find(self, response_id: str, caller: str) -> StoredResponse | None:
-        """The caller's response of that id, being made or stored."""
+        """The caller's response with that id, running or stored."""
         kept = self._live.get(response_id) or self._stored.get(response_id)
         if kept is None or kept.caller != caller:
             return None
         return kept if kept.outlives_its_end or kept.run.log.end is None else None
 
     def find_live(self, response_id: str, caller: str) -> StoredResponse | None:
-        """The caller's response of that id, if it is being made."""
+        """The caller's response with that id, if it is running."""
         kept = self.find(response_id, caller)
         return kept if kept is not None and kept.run.log.end is None else None
 
     def find_to_delete(self, response_id: str, caller: str) -> StoredResponse | None:
-        """The caller's response of that id, also where only a connection remembers it."""
+        """The caller's response with that id, even if only a connection remembers it."""
         kept = self.find(response_id, caller) or self._remembered.get(response_id)
         return kept if kept is not None and kept.caller == caller else None
 
     def drop(self, kept: StoredResponse) -> None:
-        """Forget a response, everywhere."""
+        """Delete a response everywhere."""
         kept.is_gone = True
         self._live.pop(kept.id, None)
         self._remembered.pop(kept.id, None)
@@ -161,34 +165,34 @@ class ResponseStore:
             self._bytes -= kept.weight
 
     def remember(self, kept: StoredResponse) -> None:
-        """A connection remembers a response; if nobody else does, it can be deleted there."""
+        """Record that a connection remembers a response, so that it can be deleted there."""
         if not kept.outlives_its_end:
             self._remembered[kept.id] = kept
 
     def forget_remembered(self, kept: StoredResponse) -> None:
-        """The connection remembers it no longer."""
+        """Record that the connection no longer remembers it."""
         self._remembered.pop(kept.id, None)
 
     def wait(self, waiting: WaitingResponse) -> None:
-        """A response waits for its turn."""
+        """Add a response that waits for its turn."""
         self._waiting[waiting.id] = waiting
 
     def stop_waiting(self, response_id: str) -> None:
-        """It waits no longer, if it did."""
+        """Remove it from the waiting ones, if it is one of them."""
         self._waiting.pop(response_id, None)
 
     def find_waiting(self, response_id: str, caller: str) -> WaitingResponse | None:
-        """The caller's response of that id, if it waits."""
+        """The caller's response with that id, if it is waiting."""
         waiting = self._waiting.get(response_id)
         return waiting if waiting is not None and waiting.inbound.request.caller == caller else None
 
     @property
     def background(self) -> list[StoredResponse]:
-        """The background responses that are being made."""
+        """The running background responses."""
         return [kept for kept in self._live.values() if kept.options.background and kept.run.log.end is None]
 
     def tick(self, now: float) -> None:
-        """Store or forget what has ended; forget what is too old or too much."""
+        """Store or drop what has ended; drop what has expired or exceeds the size limit."""
         for kept in [each for each in self._live.values() if each.run.log.end is not None]:
             del self._live[kept.id]
             kept.ended_at = now

@@ -1,5 +1,5 @@
-"""What a client is told about asking again. Its SDK retries by itself, so that without a word three of our attempts
-become nine calls, and a wrong key of ours costs it half a minute.
+"""Tell clients whether to retry. SDKs retry by default: without advice, three of our attempts become nine calls, and a
+wrong provider key delays the error by half a minute.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from llm_protocol.failures import Failure
 from llm_runtime.server.limits import LATER_SECONDS
 
 NO_RETRY = ("x-should-retry", "false")
-"""OpenAI's and Anthropic's SDKs obey it, whatever the status."""
+"""OpenAI's and Anthropic's SDKs obey this header, whatever the status."""
 
 _BUSY = (429, 503)
-"""Statuses of what passes by waiting alone."""
+"""Statuses of conditions that pass by waiting."""
 
 
 def with_retry_advice(response: WireResponse, failure: Failure, calls: int = 0) -> WireResponse:
-    """The error answer with `NO_RETRY` where a client must not ask again by itself, which is also so after more than
-    one of our own ``calls``, and with Retry-After where, and only where, waiting helps.
+    """The error response, with `NO_RETRY` if the client must not retry, which includes every error after more than one
+    of our own ``calls``; and with Retry-After if, and only if, waiting helps.
     """
     headers = [(name, value) for name, value in response.headers if name not in (NO_RETRY[0], "retry-after")]
     seconds, rule = failure.told_retry_after, failure.rule

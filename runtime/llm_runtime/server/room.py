@@ -1,13 +1,13 @@
-"""Room for connections: those who belong here are never shut out by those who say nothing.
+"""Which connections may stay, so that silent clients cannot shut out legitimate ones.
 
-A connection begins as a stranger. It is known once it has shown a valid key, or, where no keys are configured, once it
-has made a request that is not refused. When there is no room for one more, the stranger that came first makes way: who
-belongs here says so at once, and a silent connection has had longer to do it than any that came after it. When all are
-known, the newcomer gets a place in a small reserve, where only health and metrics are answered.
+A connection is unverified until it has shown a valid key or, if no keys are configured, until it has made a request
+that is not refused. When the limit is reached, the oldest unverified connection makes way: a legitimate client sends
+its request at once, and the oldest has had the most time to do so. If all connections are verified, the new one is
+taken into a small reserve that serves only health and metrics.
 
-Where keys are configured, strangers may take only a part of the room: so many per address, and a quarter of what the
-known ones leave. An address that many callers have in common (loopback, a trusted proxy, a unix socket) has no limit of
-its own.
+If keys are configured, unverified connections may take only a part of the limit: a number per address, and a quarter of
+what the verified ones leave. An address that many callers share (loopback, a trusted proxy, a unix socket) has no limit
+of its own.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from llm_runtime.server.logins import network_of
 
 
 class Guest(Protocol):
-    """A connection, as far as room is concerned."""
+    """A connection, as far as the connection limit is concerned."""
 
     @property
     def peer_host(self) -> str:
-        """The address it comes from; empty for a unix socket."""
+        """The client's address; empty for a unix socket."""
         ...
 
     def make_way(self) -> None:
-        """End now: its place is another's. Must neither wait nor raise."""
+        """Close now to make way for another connection. Must neither wait nor raise."""
         ...
 
 
@@ -39,7 +39,7 @@ G = TypeVar("G", bound=Guest)
 
 @final
 class Room(Generic[G]):
-    """Who is here. Pure bookkeeping, in the order of arrival."""
+    """The current connections, in the order of arrival. Pure bookkeeping."""
 
     def __init__(self, limits: ServerLimits, *, has_keys: bool, proxies: Sequence[str] = ()) -> None:
         self._limits = limits
@@ -56,8 +56,8 @@ class Room(Generic[G]):
 
     @property
     def newcomers_at_once(self) -> int:
-        """How many may enter before those that entered first have had their say: of more, one could have to make way
-        for another before it could show a key.
+        """How many connections may be admitted before the earlier ones have been served: with more, one could have to
+        make way before it had a chance to show a key.
         """
         if not self._has_keys:
             return max(1, self._limits.max_connections - len(self._known))
@@ -65,11 +65,11 @@ class Room(Generic[G]):
 
     @property
     def strangers(self) -> int:
-        """Connections that are not known yet."""
+        """The connections that are not verified yet."""
         return len(self._strangers)
 
     def enter(self, guest: G) -> None:
-        """Take a connection in; another may have to make way for it."""
+        """Admit a connection; another may have to make way for it."""
         peer = self._counted_peer(guest.peer_host)
         of_peer = self._by_peer.get(peer, {})
         if peer and len(of_peer) >= self._limits.max_unverified_per_peer:
@@ -87,17 +87,17 @@ class Room(Generic[G]):
             self._by_peer.setdefault(peer, {})[guest] = None
 
     def is_reserved(self, guest: G) -> bool:
-        """Whether ``guest`` is here only to ask for health and metrics."""
+        """Whether ``guest`` is in the reserve, for health and metrics only."""
         return guest in self._reserved
 
     def recognise(self, guest: G) -> None:
-        """``guest`` belongs here."""
+        """Mark ``guest`` as verified."""
         if guest in self._strangers:
             self._forget_stranger(guest)
             self._known.add(guest)
 
     def leave(self, guest: G) -> None:
-        """``guest`` has gone, or has been told to."""
+        """Record that ``guest`` has closed, or was told to."""
         self._known.discard(guest)
         self._reserved.pop(guest, None)
         if guest in self._strangers:
@@ -107,7 +107,7 @@ class Room(Generic[G]):
         return max(1, (self._limits.max_connections - len(self._known)) // STRANGERS_SHARE)
 
     def _counted_peer(self, host: str) -> str:
-        """What a stranger from ``host`` is counted by; empty where it is not."""
+        """The key under which an unverified connection from ``host`` is counted; empty if it is not counted."""
         if not self._has_keys or not host:
             return ""
         try:

@@ -1,6 +1,6 @@
-"""What is served where. A wire that is added is one row.
+"""The table of endpoints. A new wire is one more row.
 
-A pattern's ``{name}`` stands for one segment of the path, its ``{name...}`` for the rest of it; both are decoded.
+``{name}`` in a pattern matches one segment of the path, ``{name...}`` the rest of it; both are percent-decoded.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from llm_runtime.server.request_context import Endpoint
 
 
 class Route(NamedTuple):
-    """One row. A ``keyless`` route asks for the right Host and Origin but for no key, an ``open`` one for none of them.
-    One for ``operators`` is answered also when there is no room for more connections.
+    """One row. A ``keyless`` route checks Host and Origin but needs no key; an ``open`` one checks none of them. A
+    route for ``operators`` is served even when the connection limit is reached.
     """
 
     method: str
@@ -82,7 +82,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 
 _VERSIONS = ("/v1", "/v1beta", "/v2")
-"""What a path may lack: the first that makes it a known one."""
+"""Prefixes that a path may lack: the first that makes the path a known one is used."""
 
 _BARE_MODEL = re.compile(r"(/v1beta|/v1)/([^/:]+/[^:]+:(?:generate|streamGenerate|embed|batchEmbed|count)[A-Za-z]+)")
 """Where the AI SDK's Google client puts a model with a slash in its name: without ``models/``."""
@@ -100,8 +100,8 @@ for _route in ROUTES:
 
 
 def find(path: str) -> tuple[str, Mapping[str, Route], Mapping[str, str]]:
-    """The path as it is served here, its routes by method, none if it is unknown, and what its pattern's names stand
-    for. A path may lack the version, have one too many, and end in a slash: base URLs are written in all these ways.
+    """The normalized path, its routes by method (empty if it is unknown), and the values of the names in its pattern. A
+    path may lack the version, repeat it, or end in a slash: base URLs are written in all these ways.
     """
     for served in _spellings(path):
         if (methods := _EXACT.get(served)) is not None:
@@ -113,7 +113,7 @@ def find(path: str) -> tuple[str, Mapping[str, Route], Mapping[str, str]]:
 
 
 def _spellings(path: str) -> Iterator[str]:
-    """What ``path`` may mean, the likeliest first."""
+    """The possible meanings of ``path``, the likeliest first."""
     plain = path.rstrip("/") or "/"
     yield plain
     if (doubled := _VERSION_BEFORE_VERSION.match(plain)) is not None:

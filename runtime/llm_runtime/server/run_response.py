@@ -1,4 +1,4 @@
-"""Turn a run into an HTTP response, streamed or whole: the one place that does it, for every dialect.
+"""Turn a run into an HTTP response, streamed or complete, for every dialect.
 
 A streamed response is server-sent events, or one JSON array.
 """
@@ -29,7 +29,7 @@ from llm_runtime.server.subscription import RunSubscription
 
 
 class StreamFormat(Protocol):
-    """Turns frames into bytes. ``ping`` may stand between any two pieces and means nothing."""
+    """Encodes frames as bytes. ``ping`` may be sent between any two pieces and has no meaning."""
 
     content_type: str
     ping: bytes
@@ -39,20 +39,22 @@ class StreamFormat(Protocol):
         ...
 
     def end(self) -> bytes:
-        """What comes after the last frame."""
+        """The bytes after the last frame."""
         ...
 
 
 COMMENT = b": ping\n\n"
-"""What the standard has for it; OpenAI's and Cohere's clients skip it."""
+"""A comment, as the standard suggests; OpenAI's and Cohere's clients skip it."""
 
 KEEP_ALIVES = {
-    # Clients of Anthropic know this event, and some count events, not bytes, to tell a slow answer from a dead one.
+    # Anthropic's clients know this event. Some count events, not bytes, to tell a slow response from a dead one.
     "anthropic": b'event: ping\ndata: {"type": "ping"}\n\n',
-    # google-genai takes a comment for JSON and gives up, and LiteLLM gives an empty answer. Both skip a blank line.
+    # google-genai parses a comment as JSON and fails; LiteLLM returns an empty response. Both skip a blank line.
     "gemini": b"\n",
 }
-"""Where a wire's own clients want something else, by the name of the dialect. `tests/clients/test_keep_alives.py`"""
+"""Keep-alives for wires whose clients need something else, by dialect. Tested by
+`tests/clients/test_keep_alives.py`.
+"""
 
 
 @final
@@ -72,7 +74,7 @@ class Sse:
 
 @final
 class JsonArray:
-    """Members of one array, as Gemini's clients read them that did not ask for ``alt=sse``."""
+    """The members of one JSON array, for Gemini clients that did not ask for ``alt=sse``."""
 
     content_type = "application/json"
     ping = b"\n"
@@ -86,15 +88,15 @@ class JsonArray:
 
 
 def stream_format_for(dialect: ServerDialect, inbound: Inbound) -> StreamFormat:
-    """What the client reads."""
+    """The content type."""
     return JsonArray() if inbound.json_array else Sse(KEEP_ALIVES.get(dialect.name, COMMENT))
 
 
 def respond(
     exchange: RequestContext, dialect: ServerDialect, inbound: Inbound, run: Run, *, hold: bool = True
 ) -> Awaitable[None]:
-    """Answer with ``run``, streamed or whole as the client asked for. A stream's head waits for the run's first event,
-    at most `hold_head_s`; with ``hold`` false it does not wait.
+    """Respond with ``run``, streamed or complete, as the client asked for. The head of a stream waits for the run's
+    first event, at most `hold_head_s`; with ``hold`` false it does not wait.
     """
     if not inbound.stream:
         return _reply(exchange, dialect, inbound, run)
@@ -107,7 +109,7 @@ async def _reply(exchange: RequestContext, dialect: ServerDialect, inbound: Inbo
 
 
 async def end_of(exchange: RequestContext, run: Run) -> Finished | Failed:
-    """Wait for the end of a run, undisturbed by what comes before it."""
+    """Wait for the end of a run, ignoring the events before it."""
     with exchange.service.answering(run, exchange.waker.wake, whole=True) as answer:
         answer.take()
         while answer.end is None:
@@ -117,7 +119,7 @@ async def end_of(exchange: RequestContext, run: Run) -> Finished | Failed:
 
 
 async def encode_end(dialect: ServerDialect, inbound: Inbound, end: Finished | Failed) -> WireResponse:
-    """The whole answer to a request whose run has ended."""
+    """The complete response to a request whose run has ended."""
     if isinstance(end, Finished):
         assert isinstance(end.response, LLMResponse), "a run's log ends with a response"
         return WireResponse(200, (JSON, *told(end.response)), await encode_body(dialect, inbound, end.response))
@@ -125,7 +127,7 @@ async def encode_end(dialect: ServerDialect, inbound: Inbound, end: Finished | F
 
 
 def told(response: LLMResponse) -> tuple[tuple[str, str], ...]:
-    """How the answer came to be, as header fields, for clients whose wire has no place for it."""
+    """How the response came about, as header fields, for clients whose wire has no place for it."""
     decision = response.decision
     fields = {
         "provider": response.provider,
@@ -139,27 +141,27 @@ def told(response: LLMResponse) -> tuple[tuple[str, str], ...]:
 
 
 def _told_changes(adjusted: tuple[Adjustment, ...]) -> tuple[tuple[str, str], ...]:
-    """The header that tells what was changed of the request, if anything was."""
+    """The header that names the adjusted parameters of the request, if there are any."""
     value = header_value(adjusted)
     return () if value is None else ((ADJUSTED, value),)
 
 
 def calls_of(decision: JsonObject) -> int:
-    """How many calls were made, of all models together where several were asked."""
+    """The number of calls made; for an ensemble, those of all members."""
     own = sum(1 for attempt in decision.get("attempts", ()) if attempt.get("asked", True))
     return int(decision.get("calls", own))
 
 
 def _fits_header(value: str) -> bool:
-    """Whether a value, a vendor's word among them, can stand in a header."""
+    """Whether a value, which may come from a vendor, is valid in a header."""
     return value != "" and value.isascii() and value.isprintable()
 
 
 def encode_failure(
     dialect: ServerDialect, failure: Failure, inbound: Inbound | None = None, *, calls: int = 0
 ) -> WireResponse:
-    """A failure in the dialect's own shape, after so many ``calls``, with what clients should do about it. Whose limit
-    refused is told in a header, and in the body to a client whose request, ``inbound``, spoke of ``llm_runtime``.
+    """A failure in the dialect's own format, after ``calls`` calls, with retry advice for the client. The owner of a
+    limit is named in a header, and in the body if the request, ``inbound``, has an ``llm_runtime`` object.
     """
     response = with_retry_advice(dialect.encode_error(failure), failure, calls)
     if failure.limited_by is None:
@@ -171,7 +173,7 @@ def encode_failure(
 
 
 def _encode_failed(dialect: ServerDialect, inbound: Inbound, end: Failed) -> WireResponse:
-    """The failure of a run, with how it came about."""
+    """The failure of a run, with the headers that say how it came about."""
     if end.response is None:
         return encode_failure(dialect, end.failure, inbound)
     response = encode_failure(dialect, end.failure, inbound, calls=calls_of(end.response.decision))
@@ -179,29 +181,29 @@ def _encode_failed(dialect: ServerDialect, inbound: Inbound, end: Failed) -> Wir
 
 
 class FrameSource(Protocol):
-    """What is streamed: the frames of one run, or of several at once."""
+    """The source of a stream: the frames of one run, or of several at once."""
 
     @property
     def end(self) -> Finished | Failed | None:
-        """How it has ended, once it has."""
+        """How it ended, once it has."""
         ...
 
     @property
     def begun(self) -> bool:
-        """Whether somebody has begun to answer; see `RunSubscription`."""
+        """Whether a provider has begun to respond; see `RunSubscription`."""
         ...
 
     @property
     def adjusted(self) -> tuple[Adjustment, ...] | None:
-        """What was changed of the request, once that is known."""
+        """The adjusted parameters of the request, once they are known."""
         ...
 
     def start(self) -> list[Frame]:
-        """What the wire says before the vendor has said anything."""
+        """The frames that the wire sends before the first event of the vendor."""
         ...
 
     def take(self) -> list[Frame]:
-        """The frames of what has come since."""
+        """The frames of the events since the last call."""
         ...
 
     def shut(self, kind: FailureKind) -> None:
@@ -211,7 +213,7 @@ class FrameSource(Protocol):
 
 @final
 class _RunSource:
-    """Of one run."""
+    """The frames of one run."""
 
     __slots__ = ("_answer", "_encoder", "adjusted", "start")
 
@@ -232,7 +234,7 @@ class _RunSource:
     def take(self) -> list[Frame]:
         events = self._answer.take()
         for event in events:
-            if type(event) is Started:  # of the last attempt so far
+            if type(event) is Started:  # of the latest attempt
                 self.adjusted = event.adjusted
         return self._encoder.encode(events) if events else []
 
@@ -252,18 +254,18 @@ async def _stream(
 async def stream_from(
     exchange: RequestContext, dialect: ServerDialect, inbound: Inbound, source: FrameSource, hold_s: float | None
 ) -> None:
-    """Stream what ``source`` has, to its end.
+    """Stream everything from ``source`` until its end.
 
-    The head waits for the first event, at most ``hold_s`` seconds: until then a failure is an ordinary HTTP
-    error, which clients know how to handle. What the wire says before the vendor has said anything is held back with
-    it. ``None``: nothing waits, and a failure is part of the stream.
+    The head waits for the first event, at most ``hold_s`` seconds: until then a failure is an ordinary HTTP error,
+    which clients know how to handle. Frames that the wire sends before the vendor's first event are held back with it.
+    ``None``: nothing waits, and a failure is part of the stream.
     """
     framing, waker = stream_format_for(dialect, inbound), exchange.waker
     out = exchange.stream(framing.content_type, hold_s or 0.0)
     held = source.start()
 
     async def send() -> bool:
-        """Send what there is, and tell whether that was the end."""
+        """Send what is available, and return whether that was the end."""
         nonlocal held
         frames, end = source.take(), source.end
         if isinstance(end, Failed) and not out.begun and not end.failure.partial:
@@ -292,7 +294,7 @@ async def stream_from(
         while not await send():
             await waker.wait()
     except trio.Cancelled:
-        if exchange.cut_off is not None and out.begun:  # else an ordinary error can still be sent
+        if exchange.cut_off is not None and out.begun:  # until then, an ordinary error response is possible
             source.shut(exchange.cut_off)
             with exchange.service.parting(), suppress(trio.BrokenResourceError):
                 await send()

@@ -1,8 +1,8 @@
-"""One WebSocket connection: many responses side by side, one reader, one writer.
+"""One WebSocket connection: many concurrent responses, one reader, one writer.
 
-The reader never waits for anything but the next message. What a message asks for is admitted to a lane, begun in a
-small task, and then followed by the writer, which is woken by the logs of all its runs. It takes what is there, run by
-run, encodes it, and writes it in one go. So a slow client costs what its answers weigh, never a queue of frames.
+The reader only ever waits for the next message. A request is admitted to a lane and started in a small task. The writer
+follows its run: it is woken by the logs of all runs, takes the new events of each run, encodes them, and sends them in
+one write. So a slow client costs the memory of its responses, and never a growing queue of frames.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from llm_runtime.server.turns import Asked, Streaming
 from llm_runtime.server.wakeup import WakeupEvent
 from llm_runtime.server.websocket import FAULTS, Hangup, WebSocket, encode_close
 
-CRASHED = encode_close(1011, "the connection has a bug")
+CRASHED = encode_close(1011, "the connection failed with an internal error")
 
 
 class Close(NamedTuple):
@@ -60,14 +60,14 @@ class Close(NamedTuple):
 
 
 class SocketEnding(NamedTuple):
-    """Why a session takes nothing new: what newcomers are told, and how to close when all is said."""
+    """Why a session accepts nothing new: the error for new requests, and how to close at the end."""
 
     refused: HttpError
     close: Close
 
 
 async def serve(service: ServerState, exchange: RequestContext, socket: Socket, left_over: bytes) -> None:
-    """Serve one WebSocket until it ends. A bug comes out, after the client was told."""
+    """Serve one WebSocket until it ends. An exception propagates, after the client was told."""
     session = Session(service, exchange.caller, socket)
     service.join(session)
     try:
@@ -101,7 +101,7 @@ class Session:
         self._life: StateMachine[SessionState, SessionChange] = StateMachine(SessionState.OPEN, SESSION)
         self._ending: SocketEnding | None = None
         self._close: Close | None = None
-        """How to close, once it is time to."""
+        """How to close, once it is time."""
         self._cut_some = False
         self._expires = trio.current_time() + (service.config.websocket_lifetime_s or float("inf"))
         self._heartbeat = Heartbeat(socket, trio.current_time())
@@ -112,7 +112,7 @@ class Session:
         async with trio.open_nursery() as nursery:
             self._scope, self._soon = nursery.cancel_scope, nursery.start_soon
             socket: WebSocket | None = None
-            with suppress(trio.BrokenResourceError):  # the client has gone, or does not read
+            with suppress(trio.BrokenResourceError):  # the client has disconnected, or does not read
                 socket = await WebSocket.open(
                     nursery,
                     self._socket,
@@ -130,14 +130,14 @@ class Session:
                     if exchange.cut_off is not None:
                         await self._part(socket, exchange.cut_off)
                     raise
-            nursery.cancel_scope.cancel("the session is over")
+            nursery.cancel_scope.cancel("the session has ended")
         self.abandon()
         if socket is not None and self._close is not None:
             await socket.close(*self._close)
         await self._socket.close_gently()
 
     def abandon(self) -> None:
-        """Leave all runs; those that nobody else follows are cancelled."""
+        """Unsubscribe from all runs; those without another follower are cancelled."""
         self._turns.abandon()
         for streaming in self._streaming:
             streaming.answer.close()
@@ -147,7 +147,7 @@ class Session:
     # -- the clock, and the end --------------------------------------------------------------------------------------
 
     def tick(self, now: float) -> None:
-        """Ping, notice a dead peer, notice the end of the connection's lifetime."""
+        """Send pings, and act on a dead peer, on the connection's lifetime and on an expired key."""
         beat = self._heartbeat.look(now)
         if beat is Beat.ABORT:
             self._socket.abort()
@@ -158,17 +158,17 @@ class Session:
         self._recent.tidy()
         self._notice_expiry()
         if now >= self._expires and self._life.state is SessionState.OPEN:
-            message = "The connection has reached its maximum lifetime; open another."
+            message = "The connection has reached its maximum lifetime; open a new one."
             refused = HttpError(400, "websocket_connection_limit_reached", message)
             self._end(SessionChange.EXPIRED, SocketEnding(refused, Close(1000, "lifetime")))
 
     def _notice_expiry(self) -> None:
-        """From when on the caller's key has expired, nothing new is taken; what is being answered ends as it would."""
+        """Once the caller's key has expired, accept nothing new; active responses continue."""
         if self._life.state is SessionState.OPEN and self._service.access.has_expired(self._caller):
             self._end(SessionChange.EXPIRED, SocketEnding(wrong_key(), Close(1008, "the key has expired")))
 
     def drain(self) -> None:
-        """Take nothing new; close when what is active has ended."""
+        """Accept nothing new; close when the active responses have ended."""
         self._end(SessionChange.DRAINED, SocketEnding(shutting_down(), Close(1001, "shutting down")))
 
     def _end(self, change: SessionChange, ending: SocketEnding) -> None:
@@ -179,7 +179,7 @@ class Session:
         self._waker.wake()
 
     def _next_close(self) -> Close | None:
-        """How to close now, if it is time to."""
+        """How to close now, if it is time."""
         if self._ending is not None and self._turns.is_idle:
             if self._life.state is SessionState.ANNOUNCING:
                 self._life.change(SessionChange.ANNOUNCED)
@@ -203,7 +203,7 @@ class Session:
             if hangup.code in FAULTS:
                 self._life.change(SessionChange.HUNG_UP)
                 self._close = Close(hangup.code)
-            self._scope.cancel("the client has hung up")
+            self._scope.cancel("the client closed the connection")
 
     def _hang_up(self, code: int, reason: str) -> None:
         if self._life.state is not SessionState.CLOSING:
@@ -239,7 +239,7 @@ class Session:
                 steer = read(text, Steer) if len(text) <= ECHOED_INPUT_CHARACTERS else Steer()
                 self._say(encode_steer_failed(head, steer))
             case "response.processed":
-                pass  # a client's note to a server that keeps more state than we do
+                pass  # a notification for servers that keep more state
             case _:
                 raise unknown_type(head)
 
@@ -248,7 +248,7 @@ class Session:
         if self._ending is not None:
             raise self._ending.refused
         self._start(self._turns.admit(asked))
-        self._waker.wake()  # the writer is the one who waits for the deadline
+        self._waker.wake()  # the writer waits for the deadline
 
     def _refuse(self, refused: HttpError, head: ClientEventHead) -> None:
         self._say(encode_refusal(refused, head.stream_id, head.event_id))
@@ -259,8 +259,8 @@ class Session:
         self._waker.wake()
         count = len(self._unsaid)
         if count > UNSAID_FRAMES or (count > 1 and self._unsaid_bytes > UNSAID_BYTES):
-            self._hang_up(1008, "too much to say to a client that does not read")
-            self._scope.cancel("the client asks faster than it reads")
+            self._hang_up(1008, "too many pending messages for a client that does not read")
+            self._scope.cancel("the client sends requests faster than it reads")
 
     # -- beginning ---------------------------------------------------------------------------------------------------
 
@@ -326,7 +326,7 @@ class Session:
     # -- writing -----------------------------------------------------------------------------------------------------
 
     async def _write(self, socket: WebSocket) -> None:
-        """Write what there is to say, until it is time to close."""
+        """Write whatever there is to send, until it is time to close."""
         while True:
             if self._ping_due:
                 self._ping_due = False
@@ -343,7 +343,7 @@ class Session:
             self._turns.expire(trio.current_time())
 
     def _gather(self) -> list[bytes]:
-        """Frames for one write: errors first, then what each response has, in turn."""
+        """Frames for one write: errors first, then those of each response in turn."""
         payloads = list(self._unsaid)
         self._unsaid.clear()
         self._unsaid_bytes = 0
@@ -358,7 +358,7 @@ class Session:
         return payloads
 
     async def _part(self, socket: WebSocket, kind: FailureKind) -> None:
-        """Tell what is not whole that it ends here, and close. The session is being cancelled."""
+        """Tell the client that incomplete responses end here, and close. The session is being cancelled."""
         has_crashed = kind is FailureKind.CRASHED
         close = Close(1011, "the runtime crashed") if has_crashed else Close(1012, "responses were cut off")
         self._end(SessionChange.DRAINED, SocketEnding(crashed() if has_crashed else shutting_down(), close))
@@ -370,7 +370,7 @@ class Session:
             await socket.close(*close)
 
     def _finish(self, streaming: Streaming, answer: RunSubscription) -> None:
-        """A response is said to its end."""
+        """A response has been sent to its end."""
         del self._streaming[streaming]
         answer.close()
         if isinstance(answer.end, Failed):

@@ -1,8 +1,8 @@
-"""A connected socket, with the two things a server needs that `trio.SocketStream` does not do: a write that fits goes
-out without giving the processor away, and a write that does not fit is bounded in time.
+"""A connected socket with two features that `trio.SocketStream` lacks: a write that fits into the kernel's buffer
+returns without a checkpoint, and a write that does not fit has a time limit.
 
-A write that was cut short, by its bound or by a cancellation, has left half of something on the wire. Nothing can be
-said on that socket any more, and nothing is: later writes fail, as those to a closed connection do.
+A write that is interrupted, by its limit or by cancellation, has sent an unknown part of its data. The socket is then
+unusable: later writes fail as on a closed connection.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ _RESET = struct.pack("ii", 1, 0)
 
 _TCP_OPTIONS = {
     "TCP_NODELAY": 1,
-    # With little unsent in the kernel, what is sent next is chosen when there is room for it, not long before.
+    # With few unsent bytes in the kernel, the next data is chosen when there is space for it, not long before.
     "TCP_NOTSENT_LOWAT": UNSENT_BYTES,
-    # A peer that vanishes without a FIN is noticed though we have nothing to send, as while a whole answer is made.
+    # Detect a peer that vanished without a FIN even while we send nothing.
     "TCP_KEEPIDLE": KEEPALIVE_IDLE_SECONDS,
     "TCP_KEEPINTVL": KEEPALIVE_INTERVAL_SECONDS,
     "TCP_KEEPCNT": (VANISHED_SECONDS - KEEPALIVE_IDLE_SECONDS) // KEEPALIVE_INTERVAL_SECONDS,
     "TCP_USER_TIMEOUT": VANISHED_SECONDS * 1000,  # overrides TCP_KEEPCNT, and bounds retransmissions, too
 }
-"""Options by name: not every system has all of them."""
+"""Socket options by name: not every system has all of them."""
 
 
 def _host(address: Callable[[], object]) -> str:
-    """The host of a socket's ``address``; empty where there is none."""
+    """The host in a socket's ``address``; empty if it has none."""
     with suppress(OSError):
         name = address()
         return str(name[0]) if isinstance(name, tuple) else ""
@@ -63,8 +63,8 @@ def _set_options(raw: socket.socket) -> None:
 
 @final
 class Socket:
-    """Owns a connected, non-blocking TCP socket. One task, or ``receiver``, may receive; any may send, one after the
-    other.
+    """Owns a connected, non-blocking TCP socket. One task, or ``receiver``, may receive; several may send, one at a
+    time.
     """
 
     __slots__ = (
@@ -79,17 +79,17 @@ class Socket:
         self._torn = False
         self._writing: trio.StrictFIFOLock | None = None  # until a write has to wait
         self.local_host = _host(raw.getsockname)
-        """The address the peer reached us at."""
+        """The local address."""
         self.peer_host = _host(raw.getpeername)
-        """The address it came from."""
+        """The peer's address."""
         self.received = 0
         """Bytes received so far."""
         self.sent = 0
-        """Bytes the kernel has taken so far."""
+        """Bytes that the kernel has accepted so far."""
         self._patience = WRITE_STALL_SECONDS
         """Seconds by which the peer may fall behind `MIN_RATE` from now on."""
         self._waited_until = 0.0
-        """Until when it is known how far behind the peer is."""
+        """The time up to which the peer's delay has been computed."""
         _set_options(raw)
 
     @property
@@ -102,8 +102,8 @@ class Socket:
         return self._raw.fileno()
 
     async def receive(self) -> bytes:
-        """Wait for bytes; empty at the end. Raises `trio.BrokenResourceError` when the connection is broken and
-        `trio.ClosedResourceError` when we closed it.
+        """Wait for bytes; empty at the end. Raises `trio.BrokenResourceError` if the connection is broken and
+        `trio.ClosedResourceError` if it was closed on this side.
         """
         while True:
             if self.closed:
@@ -113,7 +113,7 @@ class Socket:
                 return data
 
     def receive_now(self) -> bytes | None:
-        """What is there; empty at the end, nothing when that has to be waited for. Raises as `receive` does."""
+        """The bytes that have arrived; empty at the end, ``None`` if there are none yet. Raises as `receive` does."""
         try:
             data = self._raw.recv(RECEIVE_BYTES)
         except (BlockingIOError, InterruptedError):
@@ -125,16 +125,16 @@ class Socket:
 
     @property
     def is_blocked(self) -> bool:
-        """Whether a write waits for the peer to read."""
+        """Whether a write is waiting for the peer to read."""
         return self._writing is not None and self._writing.locked()
 
     async def send(self, data: bytes | bytearray) -> None:
-        """Send all of ``data``. It returns without a checkpoint when the kernel takes it all at once.
+        """Send all of ``data``. Returns without a checkpoint if the kernel accepts it all at once.
 
-        Raises `trio.BrokenResourceError` when the connection is broken. The stall rule: n bytes have
-        `WRITE_STALL_SECONDS` + n / `MIN_RATE` seconds to leave. A peer that is too slow for it is aborted, and so is
-        one that falls behind `MIN_RATE` by `WRITE_STALL_SECONDS` over several writes. It catches up with all that it
-        reads faster, and while no write waits. Being cancelled in the middle breaks the connection too.
+        Raises `trio.BrokenResourceError` if the connection is broken. The stall rule: n bytes have
+        `WRITE_STALL_SECONDS` + n / `MIN_RATE` seconds to be sent. A peer that is too slow for that is aborted, and so
+        is one that falls behind `MIN_RATE` by `WRITE_STALL_SECONDS` over several writes. It catches up by reading
+        faster, and while no write waits. Cancellation in the middle of a write breaks the connection, too.
         """
         if self.is_blocked:
             assert self._writing is not None
@@ -180,7 +180,7 @@ class Socket:
             self._regain(began + allowed - self._waited_until)
 
     def _regain(self, seconds: float) -> None:
-        """Let the peer fall behind by so much more, or less."""
+        """Let the peer fall behind by ``seconds`` more, or less."""
         self._patience = min(WRITE_STALL_SECONDS, max(0.0, self._patience + seconds))
 
     async def _send_piece(self, rest: memoryview) -> None:
@@ -195,22 +195,22 @@ class Socket:
                 raise
 
     def close(self) -> None:
-        """Close the socket; what the kernel holds is still sent. Closing twice is harmless."""
+        """Close the socket; data in the kernel's buffer is still sent. Closing twice is harmless."""
         if not self.closed:
             self._receiver.remove(self)
             trio.lowlevel.notify_closing(self._raw)
             self._raw.close()
 
     def abort(self) -> None:
-        """Close the socket with a reset; what the kernel holds is thrown away."""
+        """Close the socket with a reset; data in the kernel's buffer is discarded."""
         if not self.closed:
             with suppress(OSError):
                 self._raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             self.close()
 
     async def close_gently(self) -> None:
-        """Say the end, read on until the peer has said it too, and close: a peer that is still sending would
-        otherwise be told of a reset before it read our last words. Bounded by `CLOSE_SECONDS` and `LINGER_BYTES`.
+        """Shut down sending, read until the peer does the same, and close. Closing at once would reset a peer that is
+        still sending, before it had read the last bytes. Bounded by `CLOSE_SECONDS` and `LINGER_BYTES`.
         """
         try:
             self._raw.shutdown(socket.SHUT_WR)
@@ -219,6 +219,6 @@ class Socket:
                 while (data := await self.receive()) and thrown_away < LINGER_BYTES:
                     thrown_away += len(data)
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # it is gone already, which is what we wanted
+            pass  # it is gone already, which is the goal
         finally:
             self.close()

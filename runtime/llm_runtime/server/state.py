@@ -1,4 +1,4 @@
-"""What all connections share: the engine, the rules, who is connected, and which answers are on their way."""
+"""What all connections share: the engine, the access rules, the connections, and the running responses."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ log = logging.getLogger("llm_runtime.server")
 
 
 class OpenConnection(Ticking, Protocol):
-    """A connection of either protocol."""
+    """A connection, HTTP or WebSocket."""
 
     def drain(self) -> None:
-        """Take nothing new; end after the answers in hand, or now when there are none."""
+        """Accept nothing new; end after the active responses, or now if there are none."""
         ...
 
 
 @final
 class ServerState:
-    """One per door; outlives no run of it."""
+    """One per server; it does not outlive the listener's supervisor."""
 
     def __init__(self, config: Server, keys: Mapping[str, Key], engine: RequestEngine) -> None:
         self.config = config
@@ -65,27 +65,27 @@ class ServerState:
     # -- connections -------------------------------------------------------------------------------------------------
 
     def join(self, connection: OpenConnection) -> None:
-        """A connection begins."""
+        """Register a new connection."""
         self._connections[connection] = None
         self.pulse.add(connection)
         if self.draining:
             connection.drain()
 
     def leave(self, connection: OpenConnection) -> None:
-        """A connection has ended."""
+        """Remove a connection that has ended."""
         self._connections.pop(connection, None)
         self.pulse.remove(connection)
         self._changed.wake()
 
     def parting(self) -> trio.CancelScope:
-        """A scope for the last words to a client whose connection is being cancelled. All of them together have
-        `PARTING_SECONDS`: the process is about to end.
+        """A cancel scope for the last bytes to a client whose connection is being cancelled. All connections together
+        have `PARTING_SECONDS`: the process is about to exit.
         """
         self._parting = min(self._parting, trio.current_time() + PARTING_SECONDS)
         return trio.CancelScope(shield=True, deadline=self._parting)
 
     async def close_gently(self, socket: Socket) -> None:
-        """Close, and let the client read our last words, as long as not too many do that already."""
+        """Close, and let the client read the last bytes, unless too many connections already do that."""
         if self._lingering >= LINGERING_CONNECTIONS:
             socket.close()
             return
@@ -106,9 +106,9 @@ class ServerState:
         since: float | None = None,
         response_id: str | None = None,
     ) -> Run:
-        """Have the engine take a request on; see `RequestEngine.submit`. Its deadline counts from ``since`` on, or from
-        now. Raises `LLMClientError`, also for a bug in the engine: that ends one request, not the connection with all
-        its others.
+        """Have the engine start a request; see `RequestEngine.submit`. Its deadline counts from ``since``, or from now.
+        Raises `LLMClientError`, also for a bug in the engine: that ends one request, not the connection and its other
+        requests.
         """
         if self.draining:
             raise ShuttingDownError("The runtime is shutting down.")
@@ -120,14 +120,14 @@ class ServerState:
         except LLMClientError:
             raise
         except Exception as exc:
-            # The exception's text may hold anything, so only its place is logged.
-            log.error("request %s was not taken: %s", request.request_id, exception_site(exc))  # noqa: TRY400
-            raise InternalError("the runtime failed to take the request") from exc
+            # The exception's text may contain anything, so only its place is logged.
+            log.error("request %s was not accepted: %s", request.request_id, exception_site(exc))  # noqa: TRY400
+            raise InternalError("internal error: the request was not accepted") from exc
         self.issued.watch(run)
         return run
 
     def answering(self, run: Run, wake: Callable[[], None], *, whole: bool = False) -> RunSubscription:
-        """Follow a run for a client; to be closed. See `RunSubscription`."""
+        """Follow a run for a client; the result must be closed. See `RunSubscription`."""
         answer = RunSubscription(run, wake, self._answered, whole=whole)
         self._answers.add(answer)
         return answer
@@ -137,13 +137,13 @@ class ServerState:
         self._changed.wake()
 
     def tick(self, now: float) -> None:
-        """Tidy the shelf, and while draining look whether what runs in the background has ended."""
+        """Clean up the response store, and while draining check whether the background runs have ended."""
         self.shelf.tick(now)
         self._changed.wake()
 
     async def drain(self, seconds: float) -> None:
-        """Take nothing new, let running answers end within ``seconds``, end the rest as failed, and give every
-        connection `CLOSE_SECONDS` to say goodbye.
+        """Accept nothing new, let running responses end within ``seconds``, end the rest as failed, and give every
+        connection `CLOSE_SECONDS` to close.
         """
         self.draining = True
         for connection in tuple(self._connections):

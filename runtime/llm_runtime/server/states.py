@@ -1,7 +1,7 @@
-"""The states of an HTTP connection and of a WebSocket session, and every change of them. Pure, as h11's tables are.
+"""The states of an HTTP connection and of a WebSocket session, and all their transitions. Pure, like h11's tables.
 
-What comes from outside (a clock, a client that leaves, a drain) may come at any time, so it is in the table for every
-state. What the connection does itself is there only where it is possible: anything else is a bug, and raises
+Events from outside (a timeout, a disconnect, a drain) can occur in any state, so the tables have them for every state.
+Events that the connection itself causes are listed only where they are possible: anything else is a bug, and raises
 `ImpossibleChange`.
 """
 
@@ -16,77 +16,77 @@ class HttpState(Enum):
     """What an HTTP connection is doing."""
 
     IDLE = "idle"
-    """Nothing of a request is here."""
+    """No part of a request has arrived."""
     HEAD = "head"
-    """A part of a head is here."""
+    """A part of a head has arrived."""
     BODY = "body"
-    """A head is here, and its body is not whole."""
+    """A head has arrived, and its body is incomplete."""
     LATE = "late"
     """A request took too long to arrive: 408."""
     DONE = "done"
-    """It was idle for too long, or the server drains: nothing is said."""
+    """It was idle for too long, or the server drains: it closes without a response."""
     EVICTED = "evicted"
-    """Another connection has its place: 429, and nobody waits for the client."""
+    """Another connection takes its place: 429, without waiting for the client."""
     LEFT = "left"
-    """The client has left; what came whole before that is still answered."""
+    """The client has disconnected; a complete request is still answered."""
     ANSWERING = "answering"
-    """An endpoint is at work, whether or not the client stays."""
+    """An endpoint is running, whether or not the client stays."""
     BOUND = "bound"
-    """An endpoint is at work for as long as the client stays."""
+    """An endpoint is running, as long as the client stays."""
     ANSWERING_LEFT = "answering, left"
-    """An endpoint is at work, and the client has left."""
+    """An endpoint is running, and the client has disconnected."""
     LAST_WORDS = "last words"
-    """All is said; the client is given time to read it."""
+    """Everything is sent; the client is given time to read it."""
     WEBSOCKET = "websocket"
-    """The socket is a WebSocket session's now."""
+    """The socket belongs to a WebSocket session now."""
     ENDED = "ended"
-    """Nothing more is said."""
+    """Nothing more is sent."""
     CUT = "cut"
     """The connection's task is to be cancelled."""
 
 
 class HttpChange(Enum):
-    """What happens to an HTTP connection."""
+    """The events of an HTTP connection."""
 
     HEAD_BEGINS = "the first bytes of a head"
-    BODY_BEGINS = "a whole head without all of its body"
-    ARRIVED = "a whole request, or one that is refused and leaves the connection usable"
+    BODY_BEGINS = "a complete head with an incomplete body"
+    ARRIVED = "a complete request, or one that is refused and leaves the connection usable"
     BOUND = "the endpoint works for this client alone"
     ANSWERED = "a response, after which another request may come"
-    ANSWERED_LAST = "a response that says it is the last"
+    ANSWERED_LAST = "a response that is announced as the last"
     UPGRADED = "a handshake"
     REFUSED = "a refusal that ends the connection"
     CLIENT_LEFT = "the end of what the client sends"
     TOO_LATE = "a deadline"
     DRAINED = "the server drains"
-    EVICTED = "its place is another's"
+    EVICTED = "another connection takes its place"
 
 
 class SessionState(Enum):
-    """What a WebSocket session is doing."""
+    """The states of a WebSocket session."""
 
     OPEN = "open"
-    """It takes requests."""
+    """It accepts requests."""
     ANNOUNCING = "announcing"
-    """It takes none, and will say why before it closes, when the active ones have ended."""
+    """It accepts none. When the active ones have ended, it sends the reason and closes."""
     FINISHING = "finishing"
-    """It takes none, and closes when the active ones have ended."""
+    """It accepts none, and closes when the active ones have ended."""
     CLOSING = "closing"
     """Nothing but a close frame is sent any more."""
 
 
 class SessionChange(Enum):
-    """What happens to a WebSocket session."""
+    """The events of a WebSocket session."""
 
     EXPIRED = "its lifetime or its key has ended"
     DRAINED = "the server drains or is cut off"
-    ANNOUNCED = "the reason was said"
+    ANNOUNCED = "the reason was sent"
     FINISHED = "all is said"
-    HUNG_UP = "a fault of the client"
+    HUNG_UP = "a protocol error of the client"
 
 
 class ImpossibleChange(Exception):  # noqa: N818  (it is a bug, not an error that anybody handles)
-    """There is no such change in this state."""
+    """The table has no such transition."""
 
 
 S = TypeVar("S", bound=Enum)
@@ -95,7 +95,7 @@ C = TypeVar("C", bound=Enum)
 
 @final
 class StateMachine(Generic[S, C]):
-    """A state, which changes as a table says."""
+    """A state machine that follows a table."""
 
     __slots__ = ("_table", "state")
 
@@ -104,7 +104,7 @@ class StateMachine(Generic[S, C]):
         self._table = table
 
     def change(self, change: C) -> S:
-        """Make a change. Returns the new state. Raises `ImpossibleChange`."""
+        """Apply an event. Returns the new state. Raises `ImpossibleChange`."""
         try:
             self.state = self._table[self.state][change]
         except KeyError:
@@ -113,7 +113,7 @@ class StateMachine(Generic[S, C]):
 
 
 def _http_table() -> dict[HttpState, dict[HttpChange, HttpState]]:
-    # A request that is whole is answered, though its client has left or its time is just over. An eviction comes first.
+    # A complete request is answered even if its client has disconnected or its time is just over. An eviction wins.
     reading = {
         HttpChange.ARRIVED: HttpState.ANSWERING,
         HttpChange.REFUSED: HttpState.LAST_WORDS,
@@ -122,7 +122,7 @@ def _http_table() -> dict[HttpState, dict[HttpChange, HttpState]]:
         HttpChange.EVICTED: HttpState.EVICTED,
     }
     arriving = {**reading, HttpChange.HEAD_BEGINS: HttpState.HEAD, HttpChange.BODY_BEGINS: HttpState.BODY}
-    # While "100 Continue" is sent, what comes from outside may come in between.
+    # While "100 Continue" is sent, events from outside may occur.
     unmoved = (HttpChange.HEAD_BEGINS, HttpChange.BODY_BEGINS)
     answering = {
         HttpChange.ANSWERED: HttpState.IDLE,
@@ -159,7 +159,7 @@ def _http_table() -> dict[HttpState, dict[HttpChange, HttpState]]:
         HttpState.LAST_WORDS: {HttpChange.EVICTED: HttpState.CUT},
         HttpState.WEBSOCKET: {HttpChange.EVICTED: HttpState.CUT},
         HttpState.ENDED: {HttpChange.EVICTED: HttpState.CUT},
-        # A task that was cancelled may come as far as its next wait.
+        # A cancelled task may run up to its next checkpoint.
         HttpState.CUT: dict.fromkeys(HttpChange, HttpState.CUT),
     }
     outside = (HttpChange.CLIENT_LEFT, HttpChange.TOO_LATE, HttpChange.DRAINED, HttpChange.EVICTED)
@@ -167,10 +167,10 @@ def _http_table() -> dict[HttpState, dict[HttpChange, HttpState]]:
 
 
 HTTP: Final = _http_table()
-"""What follows from each change in each state of an HTTP connection."""
+"""The transitions of each state of an HTTP connection."""
 
 ANSWERING: Final = frozenset((HttpState.ANSWERING, HttpState.BOUND, HttpState.ANSWERING_LEFT))
-"""An endpoint is at work."""
+"""Whether an endpoint is running."""
 
 SESSION: Final[dict[SessionState, dict[SessionChange, SessionState]]] = {
     SessionState.OPEN: {
@@ -196,4 +196,4 @@ SESSION: Final[dict[SessionState, dict[SessionChange, SessionState]]] = {
         SessionChange.HUNG_UP: SessionState.CLOSING,
     },
 }
-"""What follows from each change in each state of a WebSocket session."""
+"""The transitions of each state of a WebSocket session."""

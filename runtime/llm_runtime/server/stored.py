@@ -1,4 +1,4 @@
-"""The endpoints of the Responses API over HTTP: what is asked can be stored, come back to, and cancelled by its id."""
+"""The endpoints of the Responses API over HTTP: create a response, and retrieve, continue or cancel it by its id."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _DONE = Frame(None, b"[DONE]")
 
 @final
 class _Closed:
-    """An encoder whose stream ends as this API's streams do over HTTP (over WebSocket they do not)."""
+    """An encoder whose stream ends as streams of this API do over HTTP (but not over WebSocket)."""
 
     def __init__(self, encoder: ResponseEncoder) -> None:
         self._encoder = encoder
@@ -49,7 +49,7 @@ class _Closed:
 
 @final
 class Spoken:
-    """The Responses dialect as one request wants it spoken: with its options, from after an event it has seen."""
+    """The Responses dialect with the options of one request, starting after an event that the client has seen."""
 
     name = RESPONSES.name
     decode_request = RESPONSES.decode_request
@@ -74,13 +74,13 @@ class Spoken:
 
 
 async def create(exchange: RequestContext) -> None:
-    """``POST /v1/responses``. In the background and not streamed: answered at once, to be asked for later."""
+    """``POST /v1/responses``. With ``background`` and without ``stream`` it returns at once, and is retrieved later."""
     exchange.end_with_client()
     try:
         body = await plain_body(exchange)
         size = len(body)
         asked = await read_body(exchange.service.json_limits, body, RESPONSES.decode_create)
-        del body  # it may be large, and the answer to it take long
+        del body  # the body may be large, and the response take long
         kept = await begin(exchange.service, asked, exchange.caller, size, stream=asked.inbound.stream)
     except LLMClientError as exc:
         await exchange.reply(encode_failure(RESPONSES, exc.failure))
@@ -93,7 +93,7 @@ async def create(exchange: RequestContext) -> None:
 
 
 async def retrieve(exchange: RequestContext) -> None:
-    """``GET /v1/responses/{id}``: as it is now, or with ``stream=true`` as a stream from after ``starting_after``."""
+    """``GET /v1/responses/{id}``: its current state, or with ``stream=true`` a stream from after ``starting_after``."""
     if (waiting := _waiting(exchange)) is not None:
         body = RESPONSES.encode_pending(waiting.inbound, waiting.id, waiting.options, status="queued")
         await exchange.reply(WireResponse(200, (JSON,), body))
@@ -114,7 +114,7 @@ async def retrieve(exchange: RequestContext) -> None:
 
 
 async def delete(exchange: RequestContext) -> None:
-    """``DELETE /v1/responses/{id}``: forget it, everywhere; if it is being made, stop."""
+    """``DELETE /v1/responses/{id}``: delete it everywhere; if it is running, stop it."""
     response_id, shelf = exchange.params["id"], exchange.service.shelf
     if (waiting := _waiting(exchange)) is not None:
         waiting.withdraw()
@@ -128,7 +128,7 @@ async def delete(exchange: RequestContext) -> None:
 
 
 async def cancel(exchange: RequestContext) -> None:
-    """``POST /v1/responses/{id}/cancel``: stop it, in the background or not, and say what there was of it."""
+    """``POST /v1/responses/{id}/cancel``: stop it, in the background or not, and return what there is of it."""
     if (waiting := _waiting(exchange)) is not None:
         waiting.withdraw()
         body = encode_json(RESPONSES.withdrawn(waiting.inbound, waiting.id, waiting.options))
@@ -143,15 +143,15 @@ async def cancel(exchange: RequestContext) -> None:
 
 
 def check_cursor(kept: StoredResponse, starting_after: int) -> None:
-    """Raise `HttpError` where a response that is being made has no event of that number yet. One that has ended tells
-    its end to whoever asks for more.
+    """Raise `HttpError` if a running response has no event with that number yet. One that has ended returns its last
+    event to any client that asks for more.
     """
     log = kept.run.log
     if log.end is not None or starting_after < 0:
         return
     last = RESPONSES.last_number(kept.inbound, kept.id, kept.options, log.events)
     if starting_after > last:
-        message = f"starting_after is {starting_after}, and the last event so far has the sequence_number {last}."
+        message = f"starting_after is {starting_after}, but the last event so far has the sequence_number {last}."
         raise HttpError(400, "invalid_request", message, param="starting_after")
 
 
@@ -174,12 +174,12 @@ def _unknown(response_id: str) -> HttpError:
 
 
 def _encode_whole(kept: StoredResponse) -> bytes:
-    """The response at its end, as its stream tells it: there is one truth about it."""
+    """The final state of the response, derived from its stream, so that the two cannot differ."""
     return RESPONSES.encode_log(kept.inbound, kept.id, kept.options, kept.run.log.events)
 
 
 async def _resource(kept: StoredResponse) -> WireResponse:
-    """The response as it is now."""
+    """The current state of the response."""
     if kept.run.log.end is None:
         body = RESPONSES.encode_pending(kept.inbound, kept.id, kept.options)
     else:

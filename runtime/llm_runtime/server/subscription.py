@@ -1,7 +1,7 @@
 """Follow a run on behalf of one client.
 
-The server adds one thing to a run's log: when it must stop before the response is complete, the client still gets a
-typed end, with the part that was made.
+The server adds one thing to a run's log: if it has to stop before the response is complete, the client still receives a
+typed end, with the part that exists.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ CRASHED = "The runtime crashed; try again."
 
 @final
 class RunSubscription:
-    """Follows a run from its making to `close`, which may cancel the run (see `Run`).
+    """Follows a run from its creation to `close`, which may cancel the run (see `Run`).
 
-    ``wake`` is called when there is something to take, and for a ``whole`` answer only when that is the end.
+    ``wake`` is called when there is something to take, and for a ``whole`` response only at the end.
     """
 
     __slots__ = ("_follower", "_left", "_shut", "_wake", "begun", "end", "run")
@@ -35,7 +35,7 @@ class RunSubscription:
         self.run = run
         self.end: Finished | Failed | None = None
         self.begun = False
-        """Whether somebody has begun to answer. That a member was asked, or has failed, does not count."""
+        """Whether a provider has begun to respond. Events of ensemble members do not count."""
         self._wake = wake
         self._left = left
         self._shut: FailureKind | None = None
@@ -49,7 +49,8 @@ class RunSubscription:
         """Stop following. Closing twice is harmless."""
         self._follower.close()
         self._left(self)
-        self._wake = _nothing  # it leads back here: a circle would keep the run's log until the collector comes by
+        # a reference back to this object: the cycle would keep the run's log until garbage collection
+        self._wake = _nothing
 
     def __enter__(self) -> Self:
         return self
@@ -58,7 +59,7 @@ class RunSubscription:
         self.close()
 
     def take(self) -> Sequence[Event]:
-        """The events that are there and were not taken yet; `end` is set with the last of them."""
+        """The events that have arrived and were not taken yet; `end` is set with the last of them."""
         events = self._follower.take()
         if self._shut is not None and not self._follower.at_end:
             events = (*events, self._cut_short(self._shut))
@@ -68,9 +69,9 @@ class RunSubscription:
         return events
 
     def shut(self, kind: FailureKind = FailureKind.SHUTTING_DOWN) -> None:
-        """End this answer now, as failed; the door is closing, or the runtime has crashed."""
+        """End this response now, as failed: the server is closing, or the runtime has crashed."""
         self._shut = kind
-        self.run.cancel(_reason(kind), kind)  # that may take a moment, and this answer must not wait
+        self.run.cancel(_reason(kind), kind)  # cancelling may take a moment, and this response must not wait
         self._wake()
 
     def _cut_short(self, kind: FailureKind) -> Failed:
@@ -79,7 +80,7 @@ class RunSubscription:
 
 
 def _nothing() -> None:
-    """Wake nobody."""
+    """Wake nothing."""
 
 
 def _reason(kind: FailureKind) -> str:

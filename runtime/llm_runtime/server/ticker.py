@@ -1,4 +1,4 @@
-"""One clock tick for everyone: deadlines that need no precision cost a connection neither a task nor a scope."""
+"""One clock tick for all connections, so that deadlines that need no precision cost neither a task nor a scope."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Ticking(Protocol):
     """Something with deadlines."""
 
     def tick(self, now: float) -> None:
-        """Look at the clock (``now`` is Trio's) and act on what is due. Must neither wait nor raise."""
+        """Act on what is due at ``now`` (Trio's clock). Must neither wait nor raise."""
         ...
 
 
@@ -29,7 +29,7 @@ class Ticker:
         self._members[member] = None
 
     def remove(self, member: Ticking) -> None:
-        """Leave it alone again."""
+        """Stop ticking ``member``."""
         self._members.pop(member, None)
 
     async def run(self) -> None:

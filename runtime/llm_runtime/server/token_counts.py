@@ -1,4 +1,4 @@
-"""How many tokens a prompt has, asked as each wire asks it. `ESTIMATED` marks what is no vendor's count."""
+"""Count the tokens of a prompt, with the endpoint of each wire. `ESTIMATED` marks counts that no vendor made."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from llm_runtime.server.run_response import encode_failure
 from llm_runtime.server.stored import RESPONSES
 
 ESTIMATED = ("x-llm-runtime-estimated", "true")
-"""The header of a count that is our estimate: the vendor has none, or could not be asked."""
+"""The header of an estimated count: the vendor has no endpoint for it, or could not be reached."""
 
 
 async def of_messages(exchange: RequestContext) -> None:
@@ -43,7 +43,7 @@ async def _count(exchange: RequestContext, body_of: Callable[[TokenCount], JsonO
 
 
 async def of_response(exchange: RequestContext) -> None:
-    """``POST /v1/responses/input_tokens``; the conversation before ``previous_response_id`` counts."""
+    """``POST /v1/responses/input_tokens``; the conversation before ``previous_response_id`` is included."""
     try:
         body = await plain_body(exchange)
         create = await read_body(exchange.service.json_limits, body, RESPONSES.decode_create)

@@ -1,7 +1,7 @@
 """The requests of one WebSocket, from their admission to the end of their turn.
 
-Each has its place on a lane, its bytes in the budgets, and an id. One that has to wait is told so, is found in the
-response store, and can be withdrawn from any connection of its caller.
+Each has a place on a lane, its bytes in the budgets, and an id. The client is told if a request is queued; until its
+turn, it can be retrieved from the response store, and withdrawn from any connection of its caller.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from llm_runtime.server.turns import Asked, QueueDeadlines
 
 @final
 class TurnQueue:
-    """Who is next. ``say`` sends a frame to the client."""
+    """The order of requests. ``say`` sends a frame to the client."""
 
     def __init__(self, service: ServerState, caller: str, say: Callable[[bytes], None]) -> None:
         self._service = service
@@ -39,12 +39,12 @@ class TurnQueue:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is active or waits."""
+        """Whether nothing is active or waiting."""
         return self._lanes.idle
 
     def admit(self, asked: Asked) -> list[Asked]:
-        """Take a request on. Returns those whose turn it is now; the others are told that they wait. Raises
-        `HttpError` where there is no room.
+        """Admit a request. Returns the requests whose turn it is now; the client is told of those that wait. Raises
+        `HttpError` if a limit is reached.
         """
         self._bodies.hold(asked.size)
         try:
@@ -58,18 +58,18 @@ class TurnQueue:
         return started
 
     def start(self) -> list[Asked]:
-        """Those whose turn it is now. `begun` and `end` must follow for each."""
+        """The requests whose turn it is now. `begun` and `end` must follow for each."""
         started = self._lanes.start()
         for asked in started:
             self._deadlines.discard(asked)
         return started
 
     def begun(self, asked: Asked) -> None:
-        """Its response is being made, or was refused: from now on it is found among those."""
+        """Its response is running, or was refused: from now on it is found among the running ones."""
         self._service.shelf.stop_waiting(asked.response_id)
 
     def end(self, asked: Asked) -> list[Asked]:
-        """Its turn is over. Returns those whose turn it is now."""
+        """Its turn has ended. Returns the requests whose turn it is now."""
         self._bodies.release(asked.size)
         self._lanes.end(asked.head.stream_id)
         return self.start()
@@ -92,8 +92,8 @@ class TurnQueue:
         self._say(RESPONSES.queued_event(inbound, response_id, options, stream_id=asked.head.stream_id))
 
     def _withdraw(self, asked: Asked, inbound: Inbound) -> None:
-        """Give up a request that waits. Its end is told on its lane. One whose turn has come is cancelled."""
-        assert isinstance(asked.work, Create), "a resumed response does not wait for anything"
+        """Withdraw a request that waits. Its end is reported on its lane. One whose turn has come is cancelled."""
+        assert isinstance(asked.work, Create), "a resumed response never waits"
         lane = asked.head.stream_id
         if not self._lanes.is_queued(lane, asked):
             asked.cancel()
@@ -111,35 +111,35 @@ class TurnQueue:
         self._bodies.release(asked.size)
 
     def next_deadline(self) -> float:
-        """When the first of those that wait has waited for too long, on Trio's clock."""
+        """The deadline of the request that has waited longest, on Trio's clock."""
         return self._deadlines.next()
 
     def expire(self, now: float) -> None:
-        """Refuse what has waited for as long as it has to be answered."""
+        """Refuse the requests whose deadline has passed."""
         for asked in self._deadlines.take_due(now):
             self._drop(asked)
-            message = "the request's deadline passed while it waited for earlier ones on its lane"
+            message = "the request's deadline passed while it waited for earlier requests on its lane"
             failure = Failure(kind=FailureKind.DEADLINE, message=message)
             head = asked.head
             self._say(RESPONSES.error_event(failure, stream_id=head.stream_id, event_id=head.event_id))
 
     def clear(self) -> list[Asked]:
-        """Give up what waits, and return it."""
+        """Drop the waiting requests, and return them."""
         given_up = self._lanes.clear()
         for asked in given_up:
             self._forget(asked)
         return given_up
 
     def abandon(self) -> None:
-        """The connection is over."""
+        """The connection has ended."""
         self.clear()
         self._bodies.release_all()
 
     # -- cancelling --------------------------------------------------------------------------------------------------
 
     def find(self, cancel: Cancel) -> tuple[str, Callable[[], None]]:
-        """The id of the response that is meant, and how to stop it: by its id, also what another connection of the
-        caller asked for, or else what is active on a lane of this one, or next there. Raises `HttpError`.
+        """The id of the response to cancel, and a function that cancels it: by its id, which may be of another
+        connection of the caller, or else the active one of a lane, or the next one there. Raises `HttpError`.
         """
         shelf, response_id = self._service.shelf, cancel.response_id
         on_lane = self._lanes.first(cancel.stream_id) if response_id is None else None
@@ -152,4 +152,4 @@ class TurnQueue:
                 return response_id, on_lane.cancel
             if (kept := shelf.find_live(response_id, self._caller)) is not None:
                 return response_id, lambda: kept.run.cancel("the client cancelled the response")
-        raise HttpError(404, "response_not_found", "There is no such response to cancel.", param="response_id")
+        raise HttpError(404, "response_not_found", "No such response to cancel.", param="response_id")

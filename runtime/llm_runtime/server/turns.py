@@ -1,4 +1,4 @@
-"""One turn on a lane of a WebSocket: what was asked, and the response on its way."""
+"""One turn on a lane of a WebSocket: a request and its response."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from llm_runtime.server.stored import RESPONSES
 
 @final
 class Asked:
-    """A request on a lane, from its admission to its end. ``size`` is its frame's, ``since`` when it was admitted.
-    ``response_id`` is that of the response, from the beginning on.
+    """A request on a lane, from its admission to its end. ``size`` is the size of its frame, ``since`` the time of its
+    admission. ``response_id`` is fixed from the start.
     """
 
     def __init__(self, head: ClientEventHead, work: Create | Resume, size: int, since: float) -> None:
@@ -33,7 +33,7 @@ class Asked:
         self._cancelled = False
 
     def begun(self, kept: StoredResponse) -> None:
-        """Its response is being made."""
+        """Its response is running."""
         self._kept = kept
         if self._cancelled:
             self.cancel()
@@ -54,21 +54,21 @@ class QueueDeadlines:
         self._next = inf
 
     def add(self, asked: Asked, deadline: float) -> None:
-        """It waits on its lane until ``deadline``, on Trio's clock, at most."""
+        """Add a request that waits on its lane until ``deadline`` (Trio's clock) at most."""
         self._deadlines[asked] = deadline
         self._next = min(self._next, deadline)
 
     def discard(self, asked: Asked) -> None:
-        """It waits no longer, if it did."""
+        """Remove it, if it waits."""
         if self._deadlines.pop(asked, None) == self._next:
             self._next = min(self._deadlines.values(), default=inf)
 
     def next(self) -> float:
-        """The first of the deadlines; infinity where nothing waits."""
+        """The first of the deadlines; infinity if nothing waits."""
         return self._next
 
     def take_due(self, now: float) -> list[Asked]:
-        """Those whose time is up; they wait no longer."""
+        """Remove and return those whose deadline has passed."""
         due = [asked for asked, deadline in self._deadlines.items() if deadline <= now] if self._next <= now else []
         for asked in due:
             self.discard(asked)
@@ -77,7 +77,7 @@ class QueueDeadlines:
 
 @final
 class Streaming:
-    """A response on its way. ``note_ready`` is called, once until the next `next_frames`, when there is more."""
+    """A running response. ``note_ready`` is called when there is more, once until the next `next_frames`."""
 
     def __init__(
         self,
@@ -96,13 +96,13 @@ class Streaming:
         self._begun = False
 
     def wake(self) -> None:
-        """There is more to say."""
+        """There is more to send."""
         if not self._noted:
             self._noted = True
             self._note_ready(self)
 
     def next_frames(self) -> list[Frame]:
-        """What there is to say now."""
+        """The frames to send now."""
         self._noted = False
         frames: list[Frame] = []
         if not self._begun:
@@ -114,8 +114,8 @@ class Streaming:
         return frames
 
     def _final_error(self) -> Frame | None:
-        """An ``error`` instead of ``response.failed``, where nothing was answered and asking again cannot help: Codex
-        takes the latter for a broken connection, whatever its code, and asks five times more.
+        """An ``error`` instead of ``response.failed``, if nothing was sent before and a retry cannot help: Codex takes
+        ``response.failed`` for a broken connection, whatever its code, and retries five times.
         """
         end, head = self.answer.end, self.asked.head
         if not isinstance(end, Failed) or self.answer.begun or not isinstance(self.asked.work, Create):

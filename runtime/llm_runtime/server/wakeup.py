@@ -1,4 +1,4 @@
-"""A wake-up call for the one task that waits for several things."""
+"""A wakeup for a task that waits for several things at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import trio
 
 @final
 class WakeupEvent:
-    """Call `wake` as often as you like; `wait` returns once after any number of calls, also earlier ones."""
+    """Call `wake` any number of times; `wait` returns once for all calls since its last return."""
 
     __slots__ = ("_task", "_woken")
 
@@ -18,18 +18,18 @@ class WakeupEvent:
         self._woken = False
 
     def wake(self) -> None:
-        """Let the waiting task go on. Never waits."""
+        """Wake the waiting task. Never waits."""
         self._woken = True
         if self._task is not None:
             trio.lowlevel.reschedule(self._task)
             self._task = None
 
     async def wait(self) -> None:
-        """Wait for a call of `wake` since the last return. The bounds are those of what is waited for."""
+        """Wait for a call of `wake` since the last return. It has no time limit of its own."""
         if self._woken:
             await trio.lowlevel.checkpoint()
         else:
-            assert self._task is None, "only one task waits"
+            assert self._task is None, "only one task may wait"
             self._task = trio.lowlevel.current_task()
             await trio.lowlevel.wait_task_rescheduled(self._abort)
         self._woken = False

@@ -45,12 +45,12 @@ PING = b"\x89\x00"
 _FIN = 0x80
 _MORE_OPCODE, _TEXT_OPCODE, _CLOSE_OPCODE, _PONG_OPCODE = 0x0, 0x1, 0x8, 0xA
 FAULTS = frozenset((1002, 1003, 1007, 1008, 1009))
-"""Codes with which we close because of what the peer did."""
+"""Close codes for errors of the peer."""
 
 
 @final
 class Hangup(Exception):  # noqa: N818  (it says what happened, as trio's EndOfChannel does)
-    """The connection has ended, or is about to; ``code`` is the close code, 1006 where there was none."""
+    """The connection has ended, or is about to; ``code`` is the close code, 1006 if there was none."""
 
     def __init__(self, code: int) -> None:
         super().__init__(code)
@@ -59,7 +59,7 @@ class Hangup(Exception):  # noqa: N818  (it says what happened, as trio's EndOfC
 
 @final
 class _Protocol(WSConnection):
-    """wsproto's server, without what trio-websocket's reader cannot cope with."""
+    """wsproto's server connection, without the events that trio-websocket's reader cannot handle."""
 
     def __init__(self, max_bytes: int) -> None:
         super().__init__(ConnectionType.SERVER)
@@ -74,25 +74,26 @@ class _Protocol(WSConnection):
                     yield CloseConnection(code=1008, reason="too many fragments")
                     return
             elif isinstance(event, Ping) and self.state is not ConnectionState.OPEN:
-                continue  # there is no answering it any more, and no need to
+                continue  # it can no longer be answered, and need not be
             yield event
         if self._announced() > self._max_bytes:
             yield CloseConnection(code=1009, reason="message too big")
 
     def _announced(self) -> int:
-        """The bytes that the frame which is being received will have, by its header."""
+        """The total size of the frame that is being received, by its header."""
         connection = self.handshake.connection
         if connection is None or connection.state is not ConnectionState.OPEN:
             return 0
-        header = connection._proto._frame_decoder.header  # wsproto tells it no other way
+        header = connection._proto._frame_decoder.header  # wsproto has no public way to ask
         return header.payload_len if header else 0
 
 
 @final
 class _Stream(trio.abc.Stream):
-    """What trio-websocket takes for its stream. Closing it leaves the socket open: that is the session's.
+    """The stream given to trio-websocket. Closing it leaves the socket open, which belongs to the session.
 
-    A pong is not sent but kept for the writer, which ``wake`` tells: only the latest one, as RFC 6455 (5.5.3) allows.
+    A pong is not sent but kept for the writer, which is woken by ``wake``. Only the latest is kept, as RFC 6455 (5.5.3)
+    allows.
     """
 
     def __init__(self, socket: Socket, left_over: bytes, wake: Callable[[], None]) -> None:
@@ -133,7 +134,7 @@ class _Stream(trio.abc.Stream):
 
 
 def encode_text(payload: bytes) -> list[bytes]:
-    """A text message in unmasked frames (RFC 6455, 5.2 and 5.4): one, or fragments with `WRITE_BATCH_BYTES` each."""
+    """A text message in unmasked frames (RFC 6455, 5.2 and 5.4): one, or fragments of `WRITE_BATCH_BYTES` each."""
     last = max(0, len(payload) - 1) // WRITE_BATCH_BYTES
     if not last:
         return [_frame(_FIN | _TEXT_OPCODE, payload)]
@@ -154,7 +155,7 @@ def _frame(first: int, payload: bytes) -> bytes:
 
 
 def _batches(payloads: Sequence[bytes]) -> Iterator[bytes]:
-    """Text frames, joined up to `WRITE_BATCH_BYTES`; a fragment is alone, so that a pong waits for no more than one."""
+    """Text frames, joined up to `WRITE_BATCH_BYTES`; a fragment stays alone, so that a pong waits for one at most."""
     batch: list[bytes] = []
     size = 0
     for payload in payloads:
@@ -199,10 +200,10 @@ class WebSocket:
         max_bytes: int,
         wake: Callable[[], None],
     ) -> WebSocket:
-        """Answer the handshake in ``request``, which must be a good one. The reader lives in ``nursery``. A message has
-        at most ``max_bytes``. ``wake`` is called, synchronously, when a pong is to be sent: `has_control` then.
+        """Accept the handshake in ``request``, which must be valid. The reader runs in ``nursery``. A message has at
+        most ``max_bytes``. ``wake`` is called, synchronously, when a pong is to be sent: `has_control` is true then.
 
-        Raises `trio.BrokenResourceError` when the client has gone.
+        Raises `trio.BrokenResourceError` if the client has disconnected.
         """
         stream, wire = _Stream(socket, left_over, wake), _Protocol(max_bytes)
         fields_of_request = [(name.encode(), value.encode("latin-1")) for name, value in request.headers.items()]
@@ -211,12 +212,13 @@ class WebSocket:
             stream, wire, message_queue_size=1, max_message_size=max_bytes, receive_buffer_size=RECEIVE_BYTES
         )
         nursery.start_soon(_read, connection)
-        proposal = await connection._get_request()  # what wrap_server_stream does, around a protocol of our own
+        # what wrap_server_stream does, but with a protocol object of our own
+        proposal = await connection._get_request()
         fields = [(name.encode(), value.encode()) for name, value in headers]
         try:
             await proposal.accept(subprotocol=protocol, extra_headers=fields)
         except ConnectionClosed:
-            raise trio.BrokenResourceError("the client has gone") from None
+            raise trio.BrokenResourceError("the client has disconnected") from None
         stream.opened.set()
         return cls(connection, stream, socket)
 
@@ -237,14 +239,14 @@ class WebSocket:
         self._is_cut = False
 
     async def send_last(self, payloads: Sequence[bytes]) -> None:
-        """Send text messages although the reader has been cancelled. Nothing is sent where `send` was cancelled,
-        perhaps in the middle of a message: then only a close can follow.
+        """Send text messages although the reader has been cancelled. Nothing is sent if `send` was cancelled, perhaps
+        in the middle of a message: then only a close can follow.
         """
         if not (self._is_cut or self._stream.said_close):
             await self._socket.send(b"".join(_batches(payloads)))
 
     def ping(self) -> None:
-        """Let a ping go out with the next write. Any byte that comes from the peer is an answer to it."""
+        """Send a ping with the next write. Any byte from the peer counts as the answer."""
         self._ping = PING
 
     @property
@@ -253,7 +255,7 @@ class WebSocket:
         return bool(self._ping or self._stream.pong)
 
     async def send_control(self) -> None:
-        """Send pings and pongs that wait."""
+        """Send pending pings and pongs."""
         control = self._take_control()
         if control and self._connection.closed is None:
             await self._socket.send(control)
@@ -264,8 +266,8 @@ class WebSocket:
         return control
 
     async def close(self, code: int, reason: str = "") -> None:
-        """Say that we close, unless it is said already; within `CLOSE_SECONDS`. What the peer answers is not waited
-        for here: `Socket.close_gently` does.
+        """Send a close frame, unless one was sent already; within `CLOSE_SECONDS`. `Socket.close_gently` waits for the
+        peer's.
         """
         if not self._stream.said_close:
             self._stream.said_close = True
@@ -274,8 +276,8 @@ class WebSocket:
 
 
 async def _read(connection: WebSocketConnection) -> None:
-    """trio-websocket's reader. What a peer can make it raise ends this connection as a hangup, which is seen where
-    messages are received.
+    """Run trio-websocket's reader. An exception that a peer can cause ends this connection as a hangup, which `receive`
+    reports.
     """
     with suppress(ProtocolError, ConnectionClosed, trio.BrokenResourceError, trio.ClosedResourceError):
         await connection._reader_task()
