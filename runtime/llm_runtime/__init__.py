@@ -73,7 +73,8 @@ __all__ = [
     "tool",
 ]
 
-# The types above cost little. The actors are imported when they are first asked for, so that a program which imports
+# The types above are cheap to import. The actors are imported on first use, so that a program which imports this module
+# early, or a command that only prints its help, does not wait for what it does not use.
 # this module early, or a command that only prints its help, does not wait for what it does not use yet.
 _ON_FIRST_USE = {
     "ResponseStream": "llm_runtime.stream",

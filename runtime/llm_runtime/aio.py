@@ -53,22 +53,22 @@ __all__ = ["AsyncioRuntime", "AsyncioStream", "open_runtime"]
 T = TypeVar("T")
 
 JOIN_SECONDS: Final = 1.0
-"""How long the end of a block waits for the thread, which has nothing to do any more."""
+"""How long the end of a block waits for the runtime's thread to exit."""
 
 CANCEL_SECONDS: Final = 1.0
-"""How long a cancelled task waits until its call has ended in the other thread."""
+"""How long a cancelled task waits for its call to end in the other thread."""
 
 
 @final
 class _Loop:
-    """The event loop of the host, as the other thread sees it. Nothing is done any more once it is closed."""
+    """The event loop of the host, as the runtime's thread sees it. Does nothing once the loop is closed."""
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
         self._actions = Actions(self.loop.call_soon_threadsafe)
 
     def post(self, action: Action) -> None:
-        with suppress(RuntimeError):  # the loop is closed: nobody waits
+        with suppress(RuntimeError):  # the loop is closed, so nothing waits
             self._actions.post(action)
 
     def check(self) -> None:
@@ -79,7 +79,7 @@ class _Loop:
 
 @final
 class _Call:
-    """One call into the runtime's thread, and its end here."""
+    """One call into the runtime's thread, and its result here."""
 
     def __init__(self, portal: Portal, loop: _Loop, fn: Callable[[TrioRuntime], Awaitable[Any]]) -> None:
         self._ended = asyncio.Event()
@@ -87,7 +87,7 @@ class _Call:
         self._error: BaseException | None = None
         self._call = portal.submit(fn, lambda result, error: loop.post(lambda: self._end(result, error)))
         self.watch: Callable[[], object] = lambda: None
-        """Is called when the call has ended."""
+        """Called when the call has ended."""
 
     def _end(self, result: object, error: BaseException | None) -> None:
         self._result, self._error = result, error
@@ -96,7 +96,7 @@ class _Call:
 
     @property
     def error(self) -> BaseException | None:
-        """What it has raised."""
+        """The exception it raised."""
         return self._error
 
     @property
@@ -104,7 +104,7 @@ class _Call:
         return self._ended.is_set()
 
     async def result(self) -> Any:
-        """Wait for the end. Cancelling this cancels the call, and waits at most `CANCEL_SECONDS` for that."""
+        """Wait for the end. Cancelling this cancels the call, and waits at most `CANCEL_SECONDS` for it to end."""
         try:
             await self._ended.wait()
         except asyncio.CancelledError:
@@ -115,7 +115,7 @@ class _Call:
         return self._result
 
     async def cancel(self) -> None:
-        """Cancel the call; returns when that has happened, after `CANCEL_SECONDS` at most."""
+        """Cancel the call; returns when it has ended, after `CANCEL_SECONDS` at most."""
         if self.has_ended:
             return
         self._call.cancel()
@@ -125,7 +125,7 @@ class _Call:
 
 @final
 class AsyncioStream:
-    """One streamed answer; see `llm_runtime.ResponseStream`, which this is for asyncio."""
+    """One streamed response: `llm_runtime.ResponseStream` for asyncio."""
 
     def __init__(self, portal: Portal, loop: _Loop, request: AnyRequest) -> None:
         self._portal = portal
@@ -165,12 +165,12 @@ class AsyncioStream:
 
     @property
     def response(self) -> LLMResponse:
-        """The whole answer, once the iteration is over; before that, what there is of it."""
+        """The complete response once the iteration is over; before that, the part received so far."""
         self._entered()
         return self._received.response
 
     def cancel(self) -> None:
-        """End the answer now; the iteration then raises `RequestCancelledError` with what there was."""
+        """End the response now; the iteration then raises `RequestCancelledError` with the partial response."""
         self._entered()
         self._portal.post(self._feed.cancel)
 
@@ -190,7 +190,7 @@ class AsyncioStream:
             await self._news.wait()
 
     def text(self) -> AsyncIterator[str]:
-        """The text alone, piece by piece as it comes."""
+        """The text alone, piece by piece as it arrives."""
         return TextPieces(self)
 
     def partials(self) -> AsyncIterator[Any]:
@@ -220,7 +220,7 @@ class AsyncioStream:
 class AsyncioRuntime(RequestMethods[AsyncioStream]):
     """One running system. Made by `open_runtime`; all its methods need the event loop it was opened in.
 
-    What does not wait (`tree`, `model_list`, `is_ready`, …) asks the runtime's thread and blocks for one turn of it.
+    Methods that do not wait (`tree`, `model_list`, `is_ready`, …) block for one scheduler pass of the runtime's thread.
     """
 
     def __init__(self, portal: Portal, loop: _Loop, config: Config) -> None:
@@ -234,12 +234,12 @@ class AsyncioRuntime(RequestMethods[AsyncioStream]):
         return self.config.routes
 
     async def send(self, request: AnyRequest, *, judge: Judge | None = None) -> LLMResponse:
-        """The whole answer to ``request``. Raises `LLMClientError`."""
+        """The complete response to ``request``. Raises `LLMClientError`."""
         here = None if judge is None else _judge_here(judge, self._portal, self._loop)
         return await self._ask(lambda rt: rt.send(request, judge=here))
 
     def stream_request(self, request: AnyRequest) -> AsyncioStream:
-        """Any request's answer, as it is made."""
+        """Stream the response to any request."""
         return AsyncioStream(self._portal, self._loop, request)
 
     def forget(self, conversation: str | None = None, *, caller: str = "") -> int:
@@ -296,7 +296,7 @@ class AsyncioRuntime(RequestMethods[AsyncioStream]):
                 return await running
         except TimeoutError:
             if not bound.expired():
-                raise  # the tool's own
+                raise  # an exception of the tool itself
             raise ToolTooSlow from None
 
     async def _run_all(self, jobs: Sequence[Callable[[], Awaitable[T]]], limit: int) -> list[T]:
@@ -310,7 +310,7 @@ class AsyncioRuntime(RequestMethods[AsyncioStream]):
         try:
             async with asyncio.TaskGroup() as group:
                 tasks += [group.create_task(run(job)) for job in jobs]
-        except* Exception as group_:  # the first alone, as on Trio
+        except* Exception as group_:  # only the first, as on Trio
             error = group_.exceptions[0]
         else:
             return [task.result() for task in tasks]
@@ -323,7 +323,7 @@ class AsyncioRuntime(RequestMethods[AsyncioStream]):
 
 
 def _judge_here(judge: Judge, portal: Portal, loop: _Loop) -> Judge:
-    """``judge``, called in this thread's event loop and context when the other thread asks."""
+    """``judge``, called in this thread's event loop and context at the request of the other thread."""
     context = copy_context()
 
     async def ask(responses: Sequence[LLMResponse]) -> int:
@@ -364,7 +364,7 @@ def _current_task() -> asyncio.Task[Any]:
 async def open_runtime(config: ConfigSource = None, *, vendors: Sequence[Vendor] = ()) -> AsyncIterator[AsyncioRuntime]:
     """Run the system around a block of an asyncio program; see `llm_runtime.open_runtime`.
 
-    A runtime that gives up cancels the task that is in the block, and raises what it ended with when that leaves.
+    If the runtime gives up, it cancels the task in the block, and raises its own error when the block has ended.
     """
     owner = _current_task()
     loop, portal, opened, closed = _Loop(), Portal(config, vendors), asyncio.Event(), asyncio.Event()
@@ -400,7 +400,7 @@ async def open_runtime(config: ConfigSource = None, *, vendors: Sequence[Vendor]
     except asyncio.CancelledError:
         if not errors:
             raise
-        owner.uncancel()  # it was us
+        owner.uncancel()  # the cancellation was ours
     finally:
         in_block = False
         portal.stop(at_once=at_once)

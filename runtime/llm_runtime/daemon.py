@@ -1,7 +1,7 @@
-"""The daemon's life: start the tree with the front door as its last branch, serve until a signal, drain, go.
+"""The life of the daemon: start the tree with the server as its last branch, serve until a signal, drain, exit.
 
-The first SIGTERM or SIGINT lets running answers finish within ``server.drain_s``; the second ends everything at once.
-Should even that not end the process, a watchdog does, after writing down where every thread stands.
+The first SIGTERM or SIGINT lets running responses finish within ``server.drain_s``; the second ends everything at once.
+If even that does not end the process, a watchdog does, after logging where every thread is.
 """
 
 from __future__ import annotations
@@ -25,31 +25,34 @@ from llm_runtime.server import CannotListenError, ListenAddress, server_child
 from llm_runtime.server.listener import bind
 
 STOPPED, GAVE_UP, CUT_OFF = 0, 1, 130
-"""Exit codes: told to and did; the tree failed for good; told to a second time."""
+"""Exit codes: stopped on request; the tree failed for good; a second signal ended it."""
 
 END_SECONDS = 8.0
-"""How long ending may take after the drain: every connection and process is given its own, shorter time."""
+"""How long shutdown may take after the drain; every connection and process has a shorter limit of its own."""
 
 WATCHDOG_SECONDS = 5.0
-"""How long a process that has been told to end at once may still be there."""
+"""How long the process may still exist after it was told to end at once."""
 
 YOUNG_OBJECTS = 10_000
-"""New objects before the garbage collector looks at them; nearly all of a request's are gone by themselves by then."""
+"""New objects between two garbage collections; nearly all objects of a request are freed by reference
+counting by then.
+"""
 
 OLDER_GENERATIONS = (1, 1)
-"""Collections of one generation before the next older one is looked at. What is left of a stream is old by its end, and
-Python's own (10, 10) would let an hour of it pile up: some 10 MiB a minute at 30 requests/s."""
+"""Collections of one generation before the next older one is collected. What survives of a stream is old when the
+stream ends, and Python's own (10, 10) would let an hour of it pile up: about 10 MiB a minute at 30 requests/s.
+"""
 
 IGNORED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-"""Signals whose default would end the daemon without anyone having meant that."""
+"""Signals whose default action would end the daemon by accident."""
 
 log = logging.getLogger(__name__)
 
 
 async def run(config: Config, ready: Callable[[str], None] = lambda _: None) -> int:
-    """Serve, and return the exit code. ``ready`` is called with the URL once requests are taken.
+    """Serve, and return the exit code. ``ready`` is called with the URL once requests are accepted.
 
-    Takes over the process's signals until it returns, so it is for the main task of a process of its own.
+    Takes over the process's signals until it returns, so it is meant for the main task of its own process.
     """
     life = _Life(msgspec.structs.replace(config, server=fit(config.server)))
     try:
@@ -62,7 +65,7 @@ async def run(config: Config, ready: Callable[[str], None] = lambda _: None) -> 
 
 
 async def check_address(config: Config) -> None:
-    """Raise `ConfigError` when the address cannot be listened on: to be known before everything else has started."""
+    """Raise `ConfigError` if the address cannot be listened on, before anything else starts."""
     try:
         for listener in await bind(config.server.host, config.server.port):
             listener.close()
@@ -106,27 +109,27 @@ class _Life:
             await anext(signals)
             _set_watchdog(drain_s + END_SECONDS + WATCHDOG_SECONDS)
             if not self._serving:
-                scope.cancel(reason="told to stop during the start")
+                scope.cancel(reason="stop signal during the start")
                 return
-            log.info("stopping: running answers have %g s to finish; a second signal ends them", drain_s)
+            log.info("stopping: running responses have %g s to finish; a second signal ends them", drain_s)
             self._stopping.set()
             scope.deadline = trio.current_time() + drain_s + END_SECONDS
             await anext(signals)
             _set_watchdog(WATCHDOG_SECONDS)
             log.warning("stopping at once")
             self.code = CUT_OFF
-            scope.cancel(reason="told to stop at once")
+            scope.cancel(reason="second stop signal: ending at once")
 
 
 def _spare_what_stays() -> None:
-    """Let the collector pass over modules and tree, which stay for good, and look at the young less often."""
+    """Exclude modules and tree, which are permanent, from garbage collection, and collect young objects less often."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS, *OLDER_GENERATIONS)
 
 
 def _explained(group: BaseExceptionGroup[BaseException]) -> int:
-    """The exit code for a tree that did not come up or gave up; anything else goes on."""
+    """The exit code for a tree that did not start or gave up; any other exception propagates."""
     known, others = group.split((GaveUp, StartFailed))
     if known is None or others is not None:
         raise group

@@ -1,7 +1,7 @@
-"""File descriptors: as many as the system allows, with some kept for the way out.
+"""File descriptors: raise the limit as far as the system allows, and reserve some for outgoing connections.
 
-A connection that cannot be accepted waits, but a request that has been accepted and cannot reach its provider fails.
-So connections may use half of what there is, and never the half for providers.
+A connection that cannot be accepted waits, but an accepted request that cannot reach its provider fails. So clients may
+use half of the descriptors; the other half is for providers.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from llm_runtime.config import Server
 from llm_runtime.server.limits import DEPARTING_CONNECTIONS, RESERVED_CONNECTIONS
 
 OTHER_FILES = 64
-"""Descriptors for what is neither a client nor a provider: logs, the cache, Redis, Trio, files that are read."""
+"""Descriptors for everything else: logs, the cache, Redis, Trio, files that are read."""
 
 LEAST_CONNECTIONS = 8
-"""As many are let in however few descriptors there are."""
+"""The least connections allowed, however few descriptors there are."""
 
 PRELOADED = (
     "certifi",
@@ -40,23 +40,23 @@ PRELOADED = (
     "llm_runtime.statistics",
     "prometheus_client.core",
 )
-"""Modules that are imported by the first request that needs them."""
+"""Modules that the first request that needs them would import."""
 
 log = logging.getLogger(__name__)
 
 
 def raise_limit() -> int:
-    """Let this process open as many files as it may. Returns how many that is."""
+    """Raise the limit of open files as far as allowed. Returns the new limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    except (OSError, ValueError):  # macOS refuses "infinity" here
+    except (OSError, ValueError):  # macOS rejects "infinity" here
         return soft
     return hard
 
 
 def fitted(server: Server, files: int) -> Server:
-    """``server`` with no more connections and runs than ``files`` descriptors are enough for; -1 is no limit."""
+    """``server`` with its connections and runs reduced to what ``files`` descriptors suffice for; -1 means no limit."""
     if files < 0:
         return server
     free = files - OTHER_FILES - RESERVED_CONNECTIONS - DEPARTING_CONNECTIONS
@@ -66,7 +66,7 @@ def fitted(server: Server, files: int) -> Server:
 
 
 def fit(server: Server) -> Server:
-    """Raise the limit, fit ``server`` to it, and say so in the log."""
+    """Raise the limit, fit ``server`` to it, and log the result."""
     files = raise_limit()
     result = fitted(server, files)
     if result == server:
@@ -75,7 +75,7 @@ def fit(server: Server) -> Server:
         )
     else:
         log.warning(
-            "only %d files may be open: %d connections and %d requests at once, not %d and %d; "
+            "the process may open only %d files: %d connections and %d requests at once instead of %d and %d; "
             "raise the limit (ulimit -n, LimitNOFILE=)",
             files,
             result.max_connections,
@@ -87,8 +87,8 @@ def fit(server: Server) -> Server:
 
 
 async def preload() -> None:
-    """Import what requests will need, one module per turn: an import opens files, and must not be the one thing that a
-    full process can no longer do.
+    """Import what requests will need, one module per scheduler pass. An import opens files, which a process that has
+    run out of descriptors could not do.
     """
     for name in PRELOADED:
         importlib.import_module(name)

@@ -1,4 +1,4 @@
-"""Several models asked together, as a program says it: what `Runtime.collaborate` asks and gives back."""
+"""Request and result of `Runtime.collaborate`: several models for one prompt."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ _NOTHING_SAID = Policy()
 def collaboration(
     messages: Messages, members: Sequence[str] | int | None, options: ChatOptions, route: Policy | None
 ) -> ChatRequest:
-    """The request. What neither the caller nor the route says: a panel, whose members see the whole context."""
+    """The request. If neither the caller nor the route names a strategy: a panel, whose members see the
+    whole context.
+    """
     given: Any = split(options)
     own = given.pop("policy", None) or _NOTHING_SAID
     if members is not None:
@@ -31,7 +33,7 @@ def collaboration(
 
 
 def answers(response: LLMResponse) -> list[LLMResponse]:
-    """The valid answers in the members' order, and behind them the one that was made of them, if one was."""
+    """The valid responses in the order of the members, followed by the synthesized one, if there is one."""
     made = response.decision.get("synthesis", {})
     valid = list(response.members) or [response]
     return [*valid, response] if made.get("outcome") == "ok" and made.get("by") != "none" else valid

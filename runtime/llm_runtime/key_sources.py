@@ -1,4 +1,4 @@
-"""Where keys that change come from: a file, a command, a function of the program."""
+"""Sources of provider keys that change: a file, a command, a function of the program."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from llm_protocol.secret import Secret
 from llm_runtime.config.keys import MAX_KEY_BYTES, KeyReader, checked
 
 FILE_SECONDS: Final = 5.0
-"""How old what was read of a key's file may be."""
+"""How long a key read from a file is used before it is read again."""
 
 
 def renewer(name: str, key: Secret | None, max_age_s: float) -> KeyRenewer | None:
-    """What renews the key of the provider ``name``; ``None`` for one that does not change."""
+    """The function that renews the key of the provider ``name``; ``None`` if the key does not change."""
     source = key.source if key is not None else None
     if source is None:
         return None
@@ -45,7 +45,7 @@ def _of_function(function: Callable[[], str | Awaitable[str]]) -> Callable[[], A
 
 
 async def _of_command(command: str) -> Secret:
-    """What ``command`` writes to stdout. Its stderr is not shown: it may quote what it was given."""
+    """What ``command`` writes to stdout. Its stderr is not shown, since it may contain secrets."""
     argv = shlex.split(command)
     try:
         process = await trio.lowlevel.open_process(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)

@@ -1,7 +1,7 @@
-"""What the runtime tells Prometheus: the meter's counters, and a look at every actor at the moment of asking.
+"""The metrics for Prometheus: counters of the runtime, and the state of every actor at the time of the scrape.
 
-prometheus-client writes the format, and is imported when somebody asks for the first time. Until then, and for
-whoever never asks, counting costs a few dictionary entries per request.
+prometheus-client formats them, and is imported at the first scrape. Until then, counting costs a few dictionary entries
+per request.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ if TYPE_CHECKING:
 PREFIX = "llm_runtime_"
 
 SESSIONS = "sessions"
-"""The branch whose children are connections: they are counted, and not told one by one."""
+"""The branch whose children are connections: they are counted, not listed."""
 
 
 K = TypeVar("K", bound="str | tuple[str, ...]")
 
 
 class MetricsSnapshot(NamedTuple):
-    """All that is told. What could not be asked in time is ``None`` and left out."""
+    """The values of one scrape. A value that was not available in time is ``None`` and left out."""
 
     meter: Metrics
     tree: TreeNode
     breakers: Mapping[str, CircuitState]
-    """Of providers."""
+    """The states of providers' circuit breakers."""
     circuits: Mapping[tuple[str, str], CircuitState]
-    """Of deployments, by provider and model: those that are not closed."""
+    """Circuits of deployments, by provider and model, that are not closed."""
     limiter: LimiterStatistics | None
     cache: CacheStatistics | None
     exploration: ExplorationStatistics = ExplorationStatistics()
 
 
 def exposition(moment: MetricsSnapshot) -> bytes:
-    """The moment in Prometheus' text format."""
+    """The snapshot in Prometheus' text format."""
     from prometheus_client import ProcessCollector, generate_latest
 
     return generate_latest(_Registry([*_families(moment), *ProcessCollector(registry=None).collect()]))
@@ -53,7 +53,7 @@ def exposition(moment: MetricsSnapshot) -> bytes:
 
 @final
 class _Registry:
-    """As much of a registry as is asked for."""
+    """The part of a registry's interface that is needed."""
 
     def __init__(self, families: Iterable[Metric]) -> None:
         self._families = families
@@ -74,70 +74,70 @@ def _families(moment: MetricsSnapshot) -> Iterator[Metric]:
 
 
 def _requests(meter: Metrics) -> Iterator[Metric]:
-    yield _gauge("info", "Which version this is.", {_version(): 1.0}, "version")
-    yield _counter("door_refused", "Requests that the front door refused, for its own reasons.", meter.door, "code")
-    yield _gauge("requests_running", "Requests that were taken on and have no end yet.", {(): meter.running})
-    yield _counter("requests_refused", "Requests that were not taken on.", meter.refused, "reason")
+    yield _gauge("info", "The version of llm-runtime.", {_version(): 1.0}, "version")
+    yield _counter("door_refused", "Requests that the server refused for its own reasons.", meter.door, "code")
+    yield _gauge("requests_running", "Requests in progress.", {(): meter.running})
+    yield _counter("requests_refused", "Requests that were not accepted.", meter.refused, "reason")
     limited = {(owner, reason): count for (reason, owner), count in meter.limited.items()}
-    yield _counter("requests_limited", "Requests that a limit refused, by whose it was.", limited, "owner", "reason")
+    yield _counter("requests_limited", "Requests that a limit refused, by its owner.", limited, "owner", "reason")
     yield _counter("requests", "Requests that have ended.", meter.requests, "type", "provider", "outcome")
-    yield _histogram("request_seconds", "Seconds to a whole answer.", meter.request_seconds, "type", "provider")
-    yield _counter("cache_requests", "Requests that have ended, by what the cache did.", meter.cache, "outcome")
+    yield _histogram("request_seconds", "Seconds to a complete response.", meter.request_seconds, "type", "provider")
+    yield _counter("cache_requests", "Requests that have ended, by the effect of the cache.", meter.cache, "outcome")
 
 
 def _version() -> str:
     try:
         return version("llm-runtime")
     except PackageNotFoundError:
-        return "unknown"  # run from a folder, without being installed
+        return "unknown"  # run from a checkout, without being installed
 
 
 def _attempts(meter: Metrics) -> Iterator[Metric]:
-    yield _counter("attempts", "Calls of a provider.", meter.attempts, "provider", "outcome")
-    yield _counter("wire_attempts", "Calls of a provider, by its API.", meter.wires, "provider", "wire")
-    yield _histogram("attempt_seconds", "Seconds a successful call took.", meter.attempt_seconds, "provider")
+    yield _counter("attempts", "Calls to a provider.", meter.attempts, "provider", "outcome")
+    yield _counter("wire_attempts", "Calls to a provider, by API.", meter.wires, "provider", "wire")
+    yield _histogram("attempt_seconds", "Seconds that a successful call took.", meter.attempt_seconds, "provider")
     yield _histogram("first_token_seconds", "Seconds to the first token.", meter.first_token_seconds, "provider")
-    yield _counter("tokens", "Tokens, failed attempts' included.", meter.tokens, "provider", "model", "direction")
-    yield _counter("cost_dollars", "US dollars, where the price is known.", meter.cost, "provider", "model")
-    yield _counter("unpriced_attempts", "Attempts whose price is not known.", meter.unpriced, "provider")
+    yield _counter("tokens", "Tokens, failed attempts included.", meter.tokens, "provider", "model", "direction")
+    yield _counter("cost_dollars", "US dollars, if the price is known.", meter.cost, "provider", "model")
+    yield _counter("unpriced_attempts", "Attempts whose price is unknown.", meter.unpriced, "provider")
     yield _counter("late_events", "Events dropped because their run had ended.", {(): meter.late_events})
 
 
 def _callers(meter: Metrics) -> Iterator[Metric]:
     yield _counter("caller_requests", "Requests that have ended, by key.", meter.caller_requests, "caller")
     yield _counter("caller_tokens", "Tokens, by key.", meter.caller_tokens, "caller")
-    yield _counter("caller_cost_dollars", "US dollars where the price is known, by key.", meter.caller_cost, "caller")
+    yield _counter("caller_cost_dollars", "US dollars, if the price is known, by key.", meter.caller_cost, "caller")
 
 
 def _exploration(told: ExplorationStatistics) -> Iterator[Metric]:
-    yield _counter("ranked_requests", "Rankings that measurements decided.", {(): told.ranked})
-    yield _counter("explored_requests", "Of them, those that put another first to measure it.", {(): told.explored})
+    yield _counter("ranked_requests", "Rankings that were based on measurements.", {(): told.ranked})
+    yield _counter("explored_requests", "Of those, rankings that explored another deployment.", {(): told.explored})
     cost = {(): told.excess}
-    yield _counter("exploration_cost", "What that was expected to cost, in requests' time or money.", cost)
+    yield _counter("exploration_cost", "The expected cost of that, in seconds or US dollars.", cost)
 
 
 def _providers(moment: MetricsSnapshot) -> Iterator[Metric]:
     states = {
         (name, each.value): float(each is state) for name, state in moment.breakers.items() for each in CircuitState
     }
-    yield _gauge("breaker_state", "1 for the state that a provider's breaker is in.", states, "provider", "state")
-    yield _gauge("circuit_open", "1 while a model is not asked, or only probed.", _open(moment), "provider", "model")
+    yield _gauge("breaker_state", "1 for the provider's current breaker state.", states, "provider", "state")
+    yield _gauge("circuit_open", "1 while a deployment's circuit is not closed.", _open(moment), "provider", "model")
     if moment.limiter is None:
         return
     known = moment.limiter.providers
     in_flight = {name: each.in_flight for name, each in known.items()}
     yield _gauge("limited_in_flight", "Calls that hold a slot.", in_flight, "provider")
     waiting = {name: each.waiting for name, each in known.items()}
-    yield _gauge("limited_waiting", "Requests that a provider's limits keep waiting.", waiting, "provider")
+    yield _gauge("limited_waiting", "Requests waiting for a provider's limits.", waiting, "provider")
     own = {name: each.waiting for name, each in moment.limiter.callers.items()}
-    yield _gauge("caller_limited_waiting", "Requests that their own caller's limits keep waiting.", own, "caller")
+    yield _gauge("caller_limited_waiting", "Requests waiting for their caller's limits.", own, "caller")
     held = {name: each.held_s for name, each in known.items()}
-    yield _gauge("limited_held_seconds", "How long a provider's own word keeps requests back.", held, "provider")
+    yield _gauge("limited_held_seconds", "Seconds until the provider's Retry-After expires.", held, "provider")
     yield _gauge("limits_shared", "1 while limits are shared with other processes.", {(): moment.limiter.shared})
 
 
 def _open(moment: MetricsSnapshot) -> Mapping[tuple[str, str], float]:
-    """By provider and model, the models that are not counted by name together."""
+    """The deployments of a provider that are not counted by name, taken together."""
     found: Counter[tuple[str, str]] = Counter()
     for provider, model in moment.circuits:
         found[provider, moment.meter.label(provider, model)] += 1
@@ -149,11 +149,11 @@ def _actors(tree: TreeNode) -> Iterator[Metric]:
     up = {path: node.status is ChildStatus.RUNNING for path, node in actors.items()}
     yield _gauge("actor_up", "1 while an actor runs.", up, "actor")
     restarts = {path: node.restarts for path, node in actors.items()}
-    yield _counter("actor_restarts", "How often an actor was started again.", restarts, "actor")
+    yield _counter("actor_restarts", "Restarts of an actor.", restarts, "actor")
     depth = {path: node.mailbox.depth for path, node in actors.items()}
-    yield _gauge("mailbox_depth", "Messages that wait for an actor.", depth, "actor")
+    yield _gauge("mailbox_depth", "Messages in an actor's mailbox.", depth, "actor")
     dead = {path: node.mailbox.dead_letters for path, node in actors.items()}
-    yield _counter("dead_letters", "Messages that came to an actor that has ended.", dead, "actor")
+    yield _counter("dead_letters", "Messages sent to an actor that had ended.", dead, "actor")
     sessions = next((child for child in tree.children if child.name == SESSIONS), None)
     if sessions is not None:
         yield _gauge("connections", "Connections of clients.", {(): len(sessions.children)})
@@ -169,11 +169,11 @@ def _walk(node: TreeNode, above: str) -> Iterator[tuple[str, TreeNode]]:
 
 def _cache(cache: CacheStatistics) -> Iterator[Metric]:
     tiers = {name: tier for name, tier in (("memory", cache.memory), ("file", cache.file)) if tier is not None}
-    yield _gauge("cache_bytes", "Bytes of kept answers.", {name: tier.bytes for name, tier in tiers.items()}, "tier")
+    yield _gauge("cache_bytes", "Bytes of cached entries.", {name: tier.bytes for name, tier in tiers.items()}, "tier")
     evicted = {name: tier.evicted for name, tier in tiers.items()}
-    yield _counter("cache_evicted", "Answers that made room for others.", evicted, "tier")
+    yield _counter("cache_evicted", "Cache entries that were evicted.", evicted, "tier")
     errors = {name: tier.errors for name, tier in tiers.items()}
-    yield _counter("cache_errors", "Damaged entries, and reads and writes that failed.", errors, "tier")
+    yield _counter("cache_errors", "Damaged cache entries, and failed reads and writes.", errors, "tier")
 
 
 def _gauge(name: str, what: str, values: Mapping[K, float], *labels: str) -> Metric:

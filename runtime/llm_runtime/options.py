@@ -1,4 +1,4 @@
-"""How a program says what it wants: plain values in, canonical requests out."""
+"""Turn the keyword arguments of a program into canonical requests."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Messages: TypeAlias = str | Sequence[Message | Mapping[str, str]]
 Request = TypeVar("Request", bound=LLMRequest)
 
 LONGEST_DEADLINE_SECONDS = 86_400
-"""A day, as for a policy's deadline."""
+"""A day, as in a policy's deadline."""
 
 _ROLES = frozenset(("system", "developer", "user", "assistant", "tool"))
 
 
 class Options(TypedDict, total=False):
-    """What every request can be given: the fields of `LLMRequest` and of `Parameters`, by name."""
+    """The options of every request: the fields of `LLMRequest` and of `Parameters`, by name."""
 
     model: str
     provider: str
@@ -51,14 +51,14 @@ class Options(TypedDict, total=False):
 
 
 class ToolOptions(Options, total=False):
-    """What a chat can be given besides, when its tools are given apart."""
+    """More options of a chat whose tools are passed separately."""
 
     tool_choice: ToolChoice
     response_format: ResponseFormat
 
 
 class ChatOptions(ToolOptions, total=False):
-    """What a chat can be given besides."""
+    """More options of a chat."""
 
     tools: Sequence[Tool | HostedTool]
 
@@ -69,51 +69,52 @@ _PARTS = get_args(Part)
 
 
 def split(options: Options) -> JsonObject:
-    """Keyword arguments for a request: the parameters gathered into one `Parameters`, and the types of all checked.
+    """Keyword arguments for a request: the parameters combined into one `Parameters`, and all types checked.
 
-    Raises `BadRequestError` for a value that is none of its option's, and `TypeError` for an option there is not.
+    Raises `BadRequestError` for a value of the wrong type, and `TypeError` for an unknown option.
     """
     given = cast("dict[str, object]", dict(options))
     if unknown := given.keys() - _OPTIONS:
-        from llm_protocol.codec.wording import suggestion  # only mistakes need it
+        from llm_protocol.codec.wording import suggestion  # imported only to explain an error
 
         name = min(unknown)
         raise TypeError(f"there is no option {name!r}{suggestion(name, _OPTIONS)}")
     parameters = typed({name: given.pop(name) for name in _PARAMETERS & given.keys()}, Parameters)
-    # A chat has every option; what it is made of would otherwise be found wrong by the provider that encodes it.
+    # A chat accepts every option, but its parts are not checked there: a wrong type would surface in a provider's
+    # encoder.
     request = typed({**given, "parameters": parameters, "messages": ()}, ChatRequest)
     return {name: getattr(request, name) for name in (*given, "parameters")}
 
 
 def checked(request: Request, dialects: Collection[str]) -> Request:
-    """The request, with what a program may get wrong in it checked as a client's is. ``dialects`` are the keys that
-    ``parameters.extra`` may have. Raises `BadRequestError`.
+    """The request, validated like a client's. ``dialects`` are the keys that ``parameters.extra`` may have. Raises
+    `BadRequestError`.
     """
     for name in request.parameters.extra:
         if name not in dialects:
             raise _no_dialect(name, dialects)
     if request.deadline_s is not None and not request.deadline_s <= LONGEST_DEADLINE_SECONDS:
-        raise bad_request("deadline_s", f"deadline_s is a number of seconds, at most {LONGEST_DEADLINE_SECONDS:,}")
+        raise bad_request("deadline_s", f"deadline_s must be a number of seconds, at most {LONGEST_DEADLINE_SECONDS:,}")
     if request.policy is None:
         return request
     return msgspec.structs.replace(request, policy=typed(msgspec.to_builtins(request.policy), Policy, "policy"))
 
 
 def _no_dialect(name: str, dialects: Collection[str]) -> BadRequestError:
-    from llm_protocol.codec.wording import suggestion  # only mistakes need it
+    from llm_protocol.codec.wording import suggestion  # imported only to explain an error
 
     known, where = sorted(dialects), f"parameters.extra.{name[:64]}"
     return bad_request(where, f"{where}: not one of {', '.join(known)}{suggestion(name, known)}")
 
 
 def as_messages(messages: Messages) -> tuple[Message, ...]:
-    """The messages as the canonical model has them. Raises `BadRequestError` for anything else."""
+    """The canonical messages. Raises `BadRequestError` for anything else."""
     if isinstance(messages, str):
         return (Message.of("user", messages),)
     given = cast("object", messages)
     if not isinstance(given, Sequence) or not given:
         found = "empty" if isinstance(given, Sequence) else f"of type {type(given).__name__}"
-        raise bad_request("messages", f"messages is {found}: it is a text, or a list of at least one message")
+        raise bad_request("messages", f"messages is {found}: it must be a string, or a list of at least one message")
     return tuple(_message(each, index) for index, each in enumerate(given))
 
 
@@ -122,7 +123,7 @@ def _message(message: object, index: int) -> Message:
         content: object = message.content
         if not isinstance(content, tuple | list) or not all(isinstance(part, _PARTS) for part in content):
             where = f"messages[{index}].content"
-            raise bad_request(where, f"{where} is not a tuple of parts; for text alone, write Message.of(role, text)")
+            raise bad_request(where, f"{where} is not a tuple of parts; for text alone, use Message.of(role, text)")
         return message
     fields = message if isinstance(message, Mapping) else {}
     role, content = fields.get("role"), fields.get("content")

@@ -1,4 +1,4 @@
-"""JSON that is still being written, read as far as it is certain."""
+"""Parse JSON that is incomplete, as far as it is unambiguous."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _CLOSING = {"{": "}", "[": "]"}
 
 
 def completed(text: str) -> Any:
-    """The value that ``text`` begins with, if it stopped here: what is open is closed, what is doubtful left out.
+    """The value that the incomplete JSON in ``text`` has so far: open brackets are closed, ambiguous parts left out.
 
-    A text that is being written counts as far as it came, a number or word only when something follows it. ``None``
-    before there is anything, and for what is no JSON.
+    An unfinished string counts up to its end, a number or literal only if something follows it. ``None`` for an empty
+    ``text``, and for what is not JSON.
     """
     start = text.find("{") if "{" in text else text.find("[")
     return None if start < 0 else _decoded(_closed(text, start))
 
 
 def _closed(text: str, start: int) -> str:
-    """``text`` from ``start`` up to the last certain place, and what closes it there."""
+    """``text`` from ``start`` up to the last unambiguous position, and the closing brackets for it."""
     open_, wants_key = list[str](), False
     certain = ""
     at = start
@@ -49,7 +49,7 @@ def _closed(text: str, start: int) -> str:
             wants_key = False
             continue
         elif wants_key:
-            continue  # a key alone says nothing
+            continue  # a key without its value
         elif content is not None and quote is None:
             whole = _WHOLE_UNITS.match(content)
             assert whole is not None

@@ -1,7 +1,7 @@
 """The configured providers: each entry as a `ProviderSpec`, and each under its own small supervisor.
 
-A provider is supervised on its own: when it keeps crashing it is parked, unroutable and tried again later, and nobody
-else notices.
+A provider that keeps crashing is parked: it is not routed to, and started again later. Other providers are not
+affected.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from llm_runtime.config.proxies import proxy_of
 from llm_runtime.key_sources import renewer
 
 WAITING_REQUESTS = 1_000
-"""Requests that wait for one of a provider's slots; one more is refused."""
+"""Requests that may wait for a slot of one provider; one more is refused."""
 
 USER_AGENT = f"llm-runtime/{VERSION}"
 
 INTENSITY = Intensity(5, 30.0)
-"""More crashes of a provider than this and it is parked."""
+"""With more crashes than this, a provider is parked."""
 
 NOWHERE = "http://127.0.0.1:9"
-"""Where the local model is before its process has said where it is (port 9, discard: nobody listens)."""
+"""The address of the local model before its process has reported one (port 9, discard: nothing listens)."""
 
 
 class Supervised(NamedTuple):
-    """A provider with the supervisor that keeps it running and the ref of its provider actor."""
+    """A provider with its supervisor and the ref of its provider actor."""
 
     spec: ProviderSpec
     supervisor: Supervisor
@@ -49,7 +49,7 @@ class Supervised(NamedTuple):
 
 
 def provider_spec(name: str, provider: Provider, vendors: VendorTable = VENDORS) -> ProviderSpec:
-    """What the configuration's entry ``name`` describes, resolved. Raises `ConfigError` for a kind there is not."""
+    """The resolved configuration entry ``name``. Raises `ConfigError` for an unknown kind."""
     try:
         vendor = vendors[provider.kind]
     except UnknownVendorError as exc:
@@ -75,7 +75,9 @@ def provider_spec(name: str, provider: Provider, vendors: VendorTable = VENDORS)
 
 
 def _api_version(provider: Provider, vendor: Vendor) -> str | None:
-    """The configured one; elsewhere than at the vendor's own address the one that others know; else the newest."""
+    """The configured version; for another address than the vendor's own, the most widely supported one; else the
+    newest.
+    """
     if provider.api_version is not None or provider.base_url is None or vendor.base_url is None:
         return provider.api_version
     is_own = urlsplit(provider.base_url).hostname == urlsplit(vendor.base_url).hostname
@@ -91,9 +93,9 @@ def _headers(provider: Provider, vendor: Vendor) -> dict[str, str]:
 
 
 def supervised(spec: ProviderSpec, *, dial: Dial | None = None) -> Supervised:
-    """The provider under its own supervisor; the local model's process comes before the actor that talks to it.
+    """The provider under its own supervisor; the local model's process is started before the actor that calls it.
 
-    ``dial``: another way to the network, for tests.
+    ``dial``: a replacement for network connections, for tests.
     """
     engine: list[ChildSpec[Never]] = []
     if spec.vendor.local:

@@ -1,4 +1,4 @@
-"""The methods of a runtime that make requests, as `Runtime` (Trio) and `llm_runtime.aio.Runtime` have them alike."""
+"""The request methods that `Runtime` (Trio) and `llm_runtime.aio.Runtime` share."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 class AnyStream(Protocol):
-    """What the streams of all hosts have."""
+    """What the streams of all hosts have in common."""
 
     response_type: ResponseType[Any] | None
 
@@ -90,8 +90,9 @@ def image_request(
 
 
 class RequestMethods(ABC, Generic[Stream]):
-    """Every request ends with a whole answer or with one `LLMClientError`, by its deadline (``deadline_s``, 600 s by
-    default). Cancelling a call, or leaving a stream, cancels everything below it, down to the vendor's connection.
+    """Every request ends with a complete response or with one `LLMClientError`, by its deadline (``deadline_s``,
+    default 600 s). Cancelling a call, or leaving a stream, cancels everything below it, including the vendor's
+    connection.
     """
 
     @property
@@ -101,11 +102,11 @@ class RequestMethods(ABC, Generic[Stream]):
 
     @abstractmethod
     async def send(self, request: AnyRequest, *, judge: Judge | None = None) -> LLMResponse:
-        """The whole answer to ``request``. Raises `LLMClientError`."""
+        """The complete response to ``request``. Raises `LLMClientError`."""
 
     @abstractmethod
     def stream_request(self, request: AnyRequest) -> Stream:
-        """Any request's answer, as it is made."""
+        """Stream the response to any request."""
 
     @overload
     async def chat(self, messages: Messages, **options: Unpack[ChatOptions]) -> LLMResponse: ...
@@ -121,11 +122,11 @@ class RequestMethods(ABC, Generic[Stream]):
         repair: bool = False,
         **options: Unpack[ChatOptions],
     ) -> LLMResponse:
-        """The next turn of a conversation, as a whole.
+        """The next turn of a conversation, as a complete response.
 
-        With ``response_type`` (a msgspec Struct, dataclass, TypedDict, pydantic model, …) the model is given its
-        schema, and the response has the value as ``parsed``. An answer that does not fit raises `ResponseTypeError`,
-        with ``repair`` only after the model was told once what is wrong.
+        With ``response_type`` (a msgspec Struct, dataclass, TypedDict, pydantic model, …) the model is given the type's
+        schema, and the response has the value as ``parsed``. A response that does not fit raises `ResponseTypeError`;
+        with ``repair``, only after the model was told once what is wrong.
         """
         if response_type is None:
             return await self.send(chat_request(messages, options))
@@ -140,7 +141,7 @@ class RequestMethods(ABC, Generic[Stream]):
         return wanted.parse(await self.send(wanted.repair(request, error)))
 
     async def complete(self, prompt: str, *, suffix: str | None = None, **options: Unpack[Options]) -> LLMResponse:
-        """A text continued; with ``suffix``, the gap before it filled."""
+        """Continue a text; with ``suffix``, fill the gap before it."""
         return await self.send(completion_request(prompt, suffix, options))
 
     async def generate_code(
@@ -153,9 +154,10 @@ class RequestMethods(ABC, Generic[Stream]):
         files: Mapping[str, str] | None = None,
         **options: Unpack[Options],
     ) -> LLMResponse:
-        """Code for an instruction, without fences or talk; ``prefix`` and ``suffix`` are the code around a gap to fill.
+        """Write code for an instruction, without fences or commentary; ``prefix`` and ``suffix`` are the code around a
+        gap.
 
-        ``files`` maps paths to contents the model should know of.
+        ``files`` maps paths to contents that the model should know.
         """
         return await self.send(code_request(instruction, language, prefix, suffix, files, options))
 
@@ -167,7 +169,7 @@ class RequestMethods(ABC, Generic[Stream]):
         input_type: str | None = None,
         **options: Unpack[Options],
     ) -> LLMResponse:
-        """A vector for each input, in order, as ``response.embeddings``."""
+        """An embedding of each input, in order, as ``response.embeddings``."""
         return await self.send(embedding_request(inputs, dimensions, input_type, options))
 
     async def generate_image(
@@ -181,7 +183,7 @@ class RequestMethods(ABC, Generic[Stream]):
         background: str | None = None,
         **options: Unpack[Options],
     ) -> LLMResponse:
-        """``n`` pictures of a description, as ``response.images``. ``size`` is ``"WxH"`` or ``"auto"``."""
+        """``n`` images of a description, as ``response.images``. ``size`` is ``"WxH"`` or ``"auto"``."""
         return await self.send(image_request(prompt, n, size, quality, output_format, background, options))
 
     async def collaborate(
@@ -192,12 +194,13 @@ class RequestMethods(ABC, Generic[Stream]):
         judge: Judge | None = None,
         **options: Unpack[ChatOptions],
     ) -> list[LLMResponse]:
-        """Ask several models at once. Returns the valid answers, and behind them one made of them all if there are more
-        than one (unless ``cross_model.synthesize_responses`` is off). With one model it is a single request.
+        """Send a prompt to several models at once. Returns the valid responses and, if there are several, a synthesis
+        of them at the end (unless ``cross_model.synthesize_responses`` is off). With one model it is a single request.
 
-        ``members``: which models, or how many the selector chooses (3). ``model`` may name a route, ``policy`` say
-        more, ``judge`` choose for the strategy ``best_of``: it is given the answers and returns an index, at once or
-        awaited. Who fails is dropped and logged; raises `LLMClientError` when nobody answers.
+        ``members``: the models, or how many of them the selector chooses (default 3). ``model`` may name a route, and
+        ``policy`` set more options. ``judge`` chooses the response for the strategy ``best_of``: it is called with the
+        responses and returns an index, directly or as an awaitable. A member that fails is dropped and logged; raises
+        `LLMClientError` if all fail.
         """
         request = collaboration(messages, members, options, self.routes.get(options.get("model", "")))
         return answers(await self.send(request, judge=judge))
@@ -205,8 +208,8 @@ class RequestMethods(ABC, Generic[Stream]):
     def stream(
         self, messages: Messages, *, response_type: type[Any] | None = None, **options: Unpack[ChatOptions]
     ) -> Stream:
-        """The next turn of a conversation, as it is made. With ``response_type`` the stream has ``partials()``, the
-        value as far as it came, and at the end ``parsed``.
+        """The next turn of a conversation, streamed. With ``response_type`` the stream has ``partials()``, the value
+        received so far, and at the end ``parsed``.
         """
         if response_type is None:
             return self.stream_request(chat_request(messages, options))
@@ -228,14 +231,15 @@ class RequestMethods(ABC, Generic[Stream]):
         on_event: Callable[[Any], object] | None = None,
         **options: Unpack[ToolOptions],
     ) -> ToolRun:
-        """Ask, run the tools that the model calls, ask again, until it calls none: see `ToolRun`.
+        """Send a request, run the tools that the model calls, and repeat until it calls none: see `ToolRun`.
 
-        ``tools`` are functions, with `tool` around them or not; async ones run here, others in threads. At most
-        ``parallel`` of one turn run at the same time, each for ``tool_deadline_s``. What a tool raises, a call of an
-        unknown one and arguments that do not fit are told to the model. ``approve`` is asked before each call: true,
-        false, or a text that refuses it. ``until`` looks at each response that calls tools, and ends the loop. With
-        ``on_event`` responses are streamed: it is called with their events, with `ToolStarted` and `ToolEnded`. Raises
-        `LLMClientError`. ``deadline_s`` is that of each request; for the whole, put a timeout around it.
+        ``tools`` are functions, decorated with `tool` or not; async ones run here, others in threads. At most
+        ``parallel`` of one turn run at the same time, each for at most ``tool_deadline_s``. The model is told if a tool
+        raises an exception, or if a call names an unknown tool or has invalid arguments. ``approve`` is called before
+        each tool call and returns true, false, or a string with the reason for a refusal. ``until`` is called with each
+        response that calls tools, and ends the loop if it returns true. With ``on_event`` responses are streamed: it is
+        called with their events, and with `ToolStarted` and `ToolEnded`. Raises `LLMClientError`. ``deadline_s``
+        applies to each request; for the whole loop, use a timeout around it.
         """
         loop = ToolLoop(as_messages(messages), tools, max_rounds)
         tell = on_event or (lambda _: None)
@@ -254,12 +258,12 @@ class RequestMethods(ABC, Generic[Stream]):
 
     @abstractmethod
     async def _told(self, request: ChatRequest, tell: Callable[[Any], object]) -> LLMResponse:
-        """The whole answer, every event of which was told."""
+        """The complete response, after all its events were passed on."""
 
     @abstractmethod
     async def _run_tool(self, function: FunctionTool[..., Any], arguments: dict[str, Any], seconds: float) -> object:
-        """What a function returns. Raises what it raises, and `ToolTooSlow`."""
+        """The result of a function. Raises what it raises, and `ToolTooSlow`."""
 
     @abstractmethod
     async def _run_all(self, jobs: Sequence[Callable[[], Awaitable[T]]], limit: int) -> list[T]:
-        """The results in order, of at most ``limit`` jobs at a time. The first that raises ends all."""
+        """The results in order, running at most ``limit`` jobs at a time. The first exception ends all."""

@@ -1,4 +1,4 @@
-"""The runtime, as a program has it: a tree of actors behind a few async functions."""
+"""The runtime, as a program uses it: a tree of actors behind a few async functions."""
 
 from __future__ import annotations
 
@@ -47,15 +47,15 @@ if TYPE_CHECKING:
     from llm_runtime.statistics import Statistics
 
 UNPRICED_SAID = 1_000
-"""Models without a known price that are named in the log, once each."""
+"""Models without a known price that are logged, once each."""
 
 COUNT_SECONDS = 10.0
-"""How long a vendor's own count of tokens is waited for; then it is an estimate."""
+"""How long to wait for a vendor's token count; after that, tokens are estimated."""
 
 T = TypeVar("T")
 
 ConfigSource: TypeAlias = "Config | str | os.PathLike[str] | None"
-"""A configuration, or the path of its file; ``None`` finds out what there is."""
+"""A configuration, or the path of its file; ``None`` uses the providers found in the environment."""
 
 log = logging.getLogger(__name__)
 
@@ -64,8 +64,8 @@ log = logging.getLogger(__name__)
 class Runtime(RequestMethods[ResponseStream]):
     """One running system. Made by `open_runtime`; all its methods need the Trio run it was opened in.
 
-    Every request ends with a whole answer or with one `LLMClientError`, by its deadline (``deadline_s``, 600 s by
-    default). Cancelling a call, or leaving a stream, cancels everything below it, down to the vendor's connection.
+    Every request ends with a complete response or with one `LLMClientError`, by its deadline (``deadline_s``, default
+    600 s). Cancelling a call, or leaving a stream, cancels everything below it, including the vendor's connection.
     """
 
     def __init__(
@@ -82,7 +82,9 @@ class Runtime(RequestMethods[ResponseStream]):
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Runtime]:
-        """Start the tree, and stop it after the block: new work is refused, work in hand has ``drain_s`` to finish."""
+        """Start the tree, and stop it after the block: new requests are refused, running ones have ``drain_s`` to
+        finish.
+        """
         async with running(self._tree.root):
             self._open = True
             try:
@@ -98,15 +100,15 @@ class Runtime(RequestMethods[ResponseStream]):
         return self.config.routes
 
     def stream_request(self, request: AnyRequest) -> ResponseStream:
-        """Any request's answer, as it is made."""
+        """Stream the response to any request."""
         return ResponseStream(lambda: self.submit(request, stream=True))
 
     async def send(self, request: AnyRequest, *, judge: Judge | None = None) -> LLMResponse:
-        """The whole answer to ``request``. Raises `LLMClientError`."""
+        """The complete response to ``request``. Raises `LLMClientError`."""
         run = await self.submit(request, stream=False, judge=judge)
         with run.follow() as follower:
             while await follower.next():
-                pass  # only the end matters here
+                pass  # only the end is needed
         return outcome(run)
 
     async def submit(
@@ -119,12 +121,12 @@ class Runtime(RequestMethods[ResponseStream]):
         since: float | None = None,
         response_id: str | None = None,
     ) -> Run:
-        """Hand a request in and get its run, to be followed. Returns when it is accepted; raises `LLMClientError`
-        if not.
+        """Submit a request and return its run. Returns when the request is accepted; raises `LLMClientError` if it is
+        not.
 
         The run is cancelled when its last follower leaves, unless it is a ``background`` run. Its deadline counts from
-        ``since`` on (Trio's clock; now by default), also while it waits to be accepted. ``response_id`` is its
-        response's id; without it the run makes one.
+        ``since`` (Trio's clock; default: now), including the time before it is accepted. ``response_id`` is the id of
+        its response; without it, the run generates one.
         """
         if not self._open:
             raise ShuttingDownError("the runtime is not running")
@@ -148,11 +150,13 @@ class Runtime(RequestMethods[ResponseStream]):
 
         try:
             return await attempt()
-        except CrashedError:  # before it was accepted, so nothing was done for it yet
+        except CrashedError:  # it expired before it was accepted, so nothing was done for it yet
             return await attempt()
 
     def _log_limit_bytes(self, request: AnyRequest) -> int:
-        """The limit of its run log. Pictures come whole, so it has room for what a provider may send."""
+        """The size limit of its run log. Images arrive in one piece, so it allows for the largest that a provider may
+        send.
+        """
         configured = self.config.server.log_limit_bytes
         kind = answer_type(request, draws=self._tree.catalog.may_draw(request.model))
         if kind is not RequestType.IMAGE_GENERATION:
@@ -160,7 +164,7 @@ class Runtime(RequestMethods[ResponseStream]):
         return max([configured, *(each.max_answer_mb.bytes_for(kind) for each in self.config.enabled.values())])
 
     def deadline_s(self, request: AnyRequest) -> float:
-        """Seconds that ``request`` has, by itself, its policy, its route or by default."""
+        """The deadline of ``request`` in seconds: its own, its policy's, its route's, or the default."""
         return self._tree.router.deadline_s(request)
 
     async def _told(self, request: ChatRequest, tell: Callable[[Any], object]) -> LLMResponse:
@@ -185,7 +189,7 @@ class Runtime(RequestMethods[ResponseStream]):
             async with room:
                 try:
                     results[place] = await job()
-                except Exception as exc:  # raised below, outside of the nursery's group
+                except Exception as exc:  # raised below, outside of the nursery's exception group
                     errors.append(exc)
                     nursery.cancel_scope.cancel()
 
@@ -197,18 +201,18 @@ class Runtime(RequestMethods[ResponseStream]):
         return [results[place] for place in range(len(jobs))]
 
     def forget(self, conversation: str | None = None, *, caller: str = "") -> int:
-        """Forget what was kept of a conversation (``share_knowledge``), or of all of the caller's. Returns how many
-        there were.
+        """Forget what was stored of a conversation (``share_knowledge``), or of all conversations of the caller.
+        Returns how many entries were removed.
         """
         return self._tree.services.knowledge.forget(caller, conversation)
 
     # -- looking -----------------------------------------------------------------------------------------------------
 
     async def models(self) -> dict[str, list[str]]:
-        """Provider -> the models it offers, asked for anew where the configuration names none.
+        """The models of each provider, listed again if the configuration names none.
 
-        A provider that cannot be asked keeps the list it had, at first an empty one, and is logged; it fails nobody
-        else. So do all of them while the catalog is parked.
+        A provider that cannot be listed keeps its previous list, at first an empty one, and is logged; the others are
+        not affected. If the catalog is parked, all keep their lists.
         """
         if not self._open:
             raise ShuttingDownError("the runtime is not running")
@@ -217,18 +221,20 @@ class Runtime(RequestMethods[ResponseStream]):
         return self._tree.catalog.models()
 
     def model_list(self, caller: str = "") -> list[ModelInfo]:
-        """The models known now, ids as ``provider/model``; does not wait. Of a ``caller``'s, those it may use."""
+        """The models known now; ids have the form ``provider/model``. Does not wait. With ``caller``, only those it may
+        use.
+        """
         return self._tree.router.infos(caller)
 
     def route_names(self, caller: str = "") -> list[str]:
-        """The configured routes; of a ``caller``'s, those it may use. A route's name is used as a model's."""
+        """The configured routes; with ``caller``, those it may use. A route's name is used in place of a model's."""
         return self._tree.router.route_names(caller)
 
     async def count_tokens(self, request: AnyRequest) -> TokenCount:
-        """How many tokens the prompt of ``request`` has for the model that would be asked first.
+        """The number of tokens of the prompt of ``request``, for the model that would be tried first.
 
-        Waits at most `COUNT_SECONDS` for its vendor's own count. Where there is none, or it fails, it is our estimate.
-        Raises `LLMClientError` for an unknown model.
+        Waits at most `COUNT_SECONDS` for the vendor's count. If the vendor has no such endpoint, or it fails, the
+        tokens are estimated. Raises `LLMClientError` for an unknown model.
         """
         try:
             routed = self._tree.router.route(request)
@@ -245,7 +251,7 @@ class Runtime(RequestMethods[ResponseStream]):
         return TokenCount(services.estimator.estimate(str(candidate), request).input_tokens, estimated=True)
 
     async def explain(self, model: str = AUTO, *, caller: str = "") -> Ranking:
-        """Who would be asked for a chat with ``model`` now, in which order, and why: see `Ranking.lines`.
+        """The candidates for a chat with ``model``, in order, and why: see `Ranking.lines`.
 
         Waits, as a request would, for models that were never listed. Raises `LLMClientError` for an unknown model.
         """
@@ -255,7 +261,7 @@ class Runtime(RequestMethods[ResponseStream]):
         except ModelNotFoundError:
             await self.models()
             routed = self._tree.router.route(request)
-        chance = 1.0  # it is left nothing
+        chance = 1.0  # the caller may use none of them
         ranking = ranked(self._tree.services, request, routed.candidates, routed.policy, draw=chance, asked=False)
         said = [(candidate, self._tree.catalog.ending(candidate)) for candidate in ranking.candidates]
         warnings = tuple(f"{candidate} {words}" for candidate, words in said if words)
@@ -263,11 +269,11 @@ class Runtime(RequestMethods[ResponseStream]):
         return msgspec.structs.replace(ranking, warnings=warnings, notes=notes)
 
     def is_ready(self) -> bool:
-        """Whether requests are taken, and there is a provider that can be asked."""
+        """Whether requests are accepted, and at least one provider can be used."""
         return self._open and self._tree.is_serving()
 
     def parked_services(self) -> Sequence[str]:
-        """Which of limiter, selector, cache and catalog rest after too many crashes."""
+        """The parts among limiter, selector, cache and catalog that are parked after repeated crashes."""
         return self._tree.parked_services()
 
     def tree(self) -> TreeNode:
@@ -275,22 +281,20 @@ class Runtime(RequestMethods[ResponseStream]):
         return self._tree.root.tree()
 
     def refused(self, code: str, *, is_limit: bool = False) -> None:
-        """A front door has refused a request, for its own reasons: counted for `metrics`. ``is_limit``: because of a
-        limit of the server.
+        """Count a request that the server refused for its own reasons, for `metrics`. ``is_limit``: because of one of
+        its limits.
         """
         self._tree.services.meter.refuse_at_door(code, is_limit=is_limit)
 
     async def metrics(self) -> bytes:
-        """What happened so far and how things are, in Prometheus' text format. Waits for nobody; leaves out the
-        actors that do not run.
-        """
+        """Counters and gauges in Prometheus' text format. Waits for no actor; omits the actors that do not run."""
         from llm_runtime.metrics import exposition
 
         await trio.lowlevel.checkpoint()
         return exposition(self._moment())
 
     async def statistics(self) -> Statistics:
-        """The same as one value to read in a program; see `Statistics`. Waits for nobody, as `metrics`."""
+        """The same as one value for programs; see `Statistics`. Waits for no actor, as `metrics`."""
         from llm_runtime.statistics import statistics
 
         await trio.lowlevel.checkpoint()
@@ -323,20 +327,19 @@ class Runtime(RequestMethods[ResponseStream]):
     def _say_unpriced(self, model: str) -> None:
         if model not in self._unpriced and len(self._unpriced) < UNPRICED_SAID:
             self._unpriced.add(model)
-            log.info("the price of %s is not known: its answers have no cost", model)
+            log.info("the price of %s is unknown: its responses have no cost", model)
 
 
 @asynccontextmanager
 async def open_runtime(config: ConfigSource = None, *, vendors: Sequence[Vendor] = ()) -> AsyncIterator[Runtime]:
     """Run the system around a block of a Trio program.
 
-    ``config`` is a `Config`, the path of a TOML file, or nothing: then the providers are those whose usual key is
-    in the environment, and the local model where it is installed. ``vendors`` are known to this runtime beside
-    those of `llm_protocol.vendors` and, where the configuration is read here, of installed packages (entry points
-    in the group ``llm_runtime.vendors``). Raises `ConfigError`. Leaving the block lets
-    requests in hand finish for ``server.drain_s``; cancelling it ends them at once. What the block raises comes out as
-    itself; a runtime that gives up cancels the block and raises `GaveUp` in an exception group. Two runtimes in one
-    process do not share anything.
+    ``config`` is a `Config`, the path of a TOML file, or ``None``: then the providers are those whose usual key is in
+    the environment, and the local model if it is installed. ``vendors`` are added to those of `llm_protocol.vendors`
+    and, if the configuration is read here, to those of installed packages (entry points in the group
+    ``llm_runtime.vendors``). Raises `ConfigError`. Leaving the block gives running requests ``server.drain_s`` to
+    finish; cancelling it ends them at once. An exception of the block propagates unchanged; a runtime that gives up
+    cancels the block and raises `GaveUp` in an exception group. Two runtimes in one process share nothing.
     """
     _require_trio()
     if isinstance(config, Config):

@@ -1,6 +1,6 @@
-"""Python types as JSON schemas that models are given, and models' JSON as values of those types.
+"""Python types as JSON schemas for models, and models' JSON as values of those types.
 
-A type is whatever msgspec knows (Struct, dataclass, TypedDict, lists, unions, …) or a pydantic model.
+A type is anything msgspec supports (Struct, dataclass, TypedDict, lists, unions, …) or a pydantic model.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import msgspec
 from llm_protocol.content import JsonObject
 
 DEPTH: Final = 20
-"""How deep references are written out. A type that contains itself keeps references to ``$defs``."""
+"""How deep references are expanded. A type that contains itself keeps references to ``$defs``."""
 
 
 class DoesNotFitError(ValueError):
-    """A text that is not JSON of its type; the message says where and why."""
+    """A text is not JSON of its type; the message says where and why."""
 
 
 def schema_of(kind: Any) -> JsonObject:
-    """The JSON schema of a type. Objects are closed (``additionalProperties`` is false), as strict modes want them.
+    """The JSON schema of a type. Objects are closed (``additionalProperties`` is false), as strict modes require.
 
-    Raises `TypeError` for a type there is no schema for.
+    Raises `TypeError` for a type that has no schema.
     """
     if (pydantic := _pydantic(kind)) is not None:
         whole = cast("JsonObject", pydantic.model_json_schema())
@@ -35,7 +35,7 @@ def schema_of(kind: Any) -> JsonObject:
 
 
 def fits(kind: Any, text: str | bytes) -> Any:
-    """The value of ``text``, which is JSON of ``kind``. Raises `DoesNotFitError`."""
+    """The value of ``text``, which is JSON of type ``kind``. Raises `DoesNotFitError`."""
     try:
         if (pydantic := _pydantic(kind)) is not None:
             return pydantic.model_validate_json(text)
@@ -45,7 +45,7 @@ def fits(kind: Any, text: str | bytes) -> Any:
 
 
 def is_object(schema: JsonObject) -> bool:
-    """Whether it is the schema of an object, which is what vendors take at the top."""
+    """Whether it is the schema of an object, which vendors require at the top level."""
     return schema.get("type") == "object"
 
 
@@ -58,14 +58,14 @@ def _name(kind: Any) -> str:
 
 
 def _inlined(schema: JsonObject) -> JsonObject:
-    """Without ``$defs``, which some vendors do not read, unless a type contains itself."""
+    """The schema without ``$defs``, which some vendors do not support, unless a type contains itself."""
     definitions = cast("dict[str, JsonObject]", schema.get("$defs", {}))
     top = {key: value for key, value in schema.items() if key != "$defs"}
     try:
         return cast("JsonObject", _written_out(top, definitions, ()))
     except RecursionError:
         reference = top.get("$ref")
-        if isinstance(reference, str):  # vendors want an object at the top
+        if isinstance(reference, str):  # vendors require an object at the top level
             return {**definitions[_target(reference)], "$defs": definitions}
         return schema
 

@@ -1,6 +1,6 @@
-"""What happened so far and how things are, as one typed value: for the dashboard, and for programs.
+"""The metrics as one typed value, for the dashboard and for programs.
 
-It tells what the metrics tell, out of the same moment, but put together by provider and by caller.
+The values are those of the Prometheus metrics, from the same snapshot, grouped by provider and by caller.
 """
 
 from __future__ import annotations
@@ -21,21 +21,23 @@ from llm_runtime.config import Config
 from llm_runtime.metrics import SESSIONS, MetricsSnapshot
 
 CIRCUITS_TOLD = 50
-"""Models of one provider whose open circuits are named. Callers can invent names."""
+"""Models of one provider whose open circuits are listed by name. Callers can invent names."""
 
 
 class SharedLimitsStatistics(StrEnum):
     """Whether limits are shared with other processes."""
 
     OFF = "off"
-    """They are not meant to be."""
+    """Sharing is not configured."""
     ON = "on"
     LOST = "lost"
-    """They are meant to be, but Redis does not answer: this process keeps to them by itself."""
+    """Sharing is configured, but Redis does not respond: this process applies the limits on its own."""
 
 
 class LatencyDistribution(msgspec.Struct, frozen=True, kw_only=True):
-    """Seconds: how many were up to each of ``bounds`` and above the one before, at last beyond all; and their sum."""
+    """A histogram of seconds: the number of values up to each of ``bounds`` and above the previous one, then the number
+    beyond the last; and their sum.
+    """
 
     bounds: tuple[float, ...]
     counts: tuple[int, ...]
@@ -43,7 +45,7 @@ class LatencyDistribution(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelUse(msgspec.Struct, frozen=True, kw_only=True):
-    """What one model of a provider used. ``cost``: US dollars, ``None`` where no price is known."""
+    """Usage of one model of a provider. ``cost``: US dollars, ``None`` if no price is known."""
 
     input_tokens: int
     output_tokens: int
@@ -51,10 +53,10 @@ class ModelUse(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProviderStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """One provider. ``breaker`` is the whole provider's, ``circuits`` those of its models that are not closed, at most
-    `CIRCUITS_TOLD`. ``attempts`` by outcome, retries included; ``unpriced``: those whose price is not known;
-    ``attempt_seconds`` of those that were answered, ``first_token_seconds`` of the streamed ones;
-    ``limits`` is ``None`` where nothing is limited.
+    """One provider. ``breaker`` is that of the whole provider, ``circuits`` those of its models that are not closed, at
+    most `CIRCUITS_TOLD`. ``attempts`` by outcome, retries included; ``unpriced``: those whose price is unknown;
+    ``attempt_seconds`` of those that succeeded, ``first_token_seconds`` of the streamed ones; ``limits`` is ``None`` if
+    nothing is limited.
     """
 
     kind: str
@@ -78,14 +80,14 @@ class CallerStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Statistics(msgspec.Struct, frozen=True, kw_only=True):
-    """One runtime at a moment. What is counted only grows, from 0 with each start.
+    """One runtime at one time. Counters start from 0 and only grow.
 
-    ``requests``: that have ended, by type and outcome. ``refused``: that were not taken on, by kind of failure.
-    ``limited``: that a limit refused, by kind of failure and whose limit it was.
-    ``cache_requests``: by what the cache did. ``late_events``: events of providers that came after the end of their
-    run and were dropped. ``callers`` go by the name of their key, "" without one. In the ``tree``
-    clients' connections are left out; ``connections`` says how many there are, ``None`` without a door. ``cache`` and
-    ``sharing`` are ``None`` while the actor that knows does not answer.
+    ``requests``: those that have ended, by type and outcome. ``refused``: those that were not accepted, by kind of
+    failure. ``limited``: those that a limit refused, by kind of failure and owner of the limit. ``cache_requests``: by
+    the effect of the cache. ``late_events``: events of providers that were dropped because their run had ended.
+    ``callers`` are the names of their keys, "" without one. The ``tree`` omits clients' connections; ``connections`` is
+    their number, ``None`` without a server. ``cache`` and ``sharing`` are ``None`` while the responsible actor does not
+    respond.
     """
 
     uptime_s: float
@@ -105,7 +107,7 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def statistics(moment: MetricsSnapshot, config: Config) -> Statistics:
-    """The moment, put together."""
+    """The snapshot, grouped."""
     meter, sessions = moment.meter, [each for each in moment.tree.children if each.name == SESSIONS]
     return Statistics(
         uptime_s=moment.tree.uptime,

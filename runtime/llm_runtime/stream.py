@@ -1,4 +1,4 @@
-"""An answer while it is made, for a program that embeds the runtime."""
+"""A streamed response, for a program that embeds the runtime."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 def wanted(response_type: ResponseType[Any] | None) -> ResponseType[Any]:
-    """The type that was asked for. Raises `TypeError` when none was."""
+    """The type that was asked for. Raises `TypeError` if there was none."""
     if response_type is None:
         raise TypeError("this needs a type: rt.stream(…, response_type=T)")
     return response_type
 
 
 def outcome(run: Run) -> LLMResponse:
-    """The answer of a run that has ended. Raises the `LLMClientError` it ended with, with the partial answer."""
+    """The response of a run that has ended. Raises its `LLMClientError`, with the partial response."""
     end = run.log.end
     assert end is not None, "the run has not ended"
     if isinstance(end, Failed):
@@ -36,17 +36,17 @@ def outcome(run: Run) -> LLMResponse:
 
 @final
 class ResponseStream:
-    """One streamed answer: enter it to send the request, iterate for events, leave it to be done with it.
+    """One streamed response: enter it to send the request, iterate for events, leave it to end the request.
 
         async with rt.stream("Tell me a story") as answer:
             async for text in answer.text():
                 print(text, end="")
         print(answer.response.usage)
 
-    Entering waits until the request is accepted and raises `LLMClientError` if it is not. Iterating waits for the next
-    event, within the request's deadline, and raises `LLMClientError` with the partial answer when the answer
-    breaks: the end of the iteration is always that of a whole answer. Leaving early cancels the request, down to
-    the vendor's connection.
+    Entering waits until the request is accepted, and raises `LLMClientError` if it is not. Iterating waits for the next
+    event, within the request's deadline, and raises `LLMClientError` with the partial response if the response fails:
+    the iteration ends normally only for a complete response. Leaving early cancels the request, including the vendor's
+    connection.
     """
 
     def __init__(self, submit: Callable[[], Awaitable[Run]]) -> None:
@@ -55,7 +55,7 @@ class ResponseStream:
         self._follower: Follower | None = None
         self._waiting: deque[Event] = deque()
         self.response_type: ResponseType[Any] | None = None
-        """What the answer is a value of, if that was asked for."""
+        """The type of the response's value, if one was asked for."""
 
     async def __aenter__(self) -> ResponseStream:
         self._run = await self._submit()
@@ -75,23 +75,24 @@ class ResponseStream:
 
     @property
     def response(self) -> LLMResponse:
-        """The whole answer, once the iteration is over; before that, what there is of it."""
+        """The complete response once the iteration is over; before that, the part received so far."""
         run = self._entered()
         return run.folded() if run.log.end is None else outcome(run)
 
     def cancel(self) -> None:
-        """End the answer now; the iteration then raises `RequestCancelledError` with what there was."""
+        """End the response now; the iteration then raises `RequestCancelledError` with the partial response."""
         self._entered().cancel("cancelled by the caller")
 
-    # Iterators by hand, not async generators: a loop that is left with `break` leaves nothing to be finalised.
+    # Hand-written iterators instead of async generators: leaving a loop with `break` leaves nothing to be finalized.
 
     def __aiter__(self) -> ResponseStream:
         return self
 
     async def next_batch(self) -> list[Event]:
-        """All events that are here, neighbouring deltas joined; waits for at least one. Nothing after a whole answer.
+        """All events that have arrived, with adjacent deltas joined; waits for at least one. Empty after a complete
+        response.
 
-        Unlike the iteration, it gives the `Failed` of a broken answer as an event.
+        Unlike iteration, it returns the `Failed` of a failed response as an event.
         """
         self._entered()
         assert self._follower is not None
@@ -109,16 +110,16 @@ class ResponseStream:
         return event
 
     def text(self) -> AsyncIterator[str]:
-        """The text alone, piece by piece as it comes."""
+        """The text alone, piece by piece as it arrives."""
         return TextPieces(self)
 
     def partials(self) -> AsyncIterator[Any]:
-        """The value as far as it came, each time there is more of it: dicts, lists, texts. Needs ``response_type``."""
+        """The value received so far, each time there is more of it: dicts, lists, strings. Needs ``response_type``."""
         return Partials(self.text(), wanted(self.response_type).partial)
 
     @property
     def parsed(self) -> Any:
-        """The value of the whole answer, of the ``response_type``. Raises `ResponseTypeError`."""
+        """The value of the complete response, of type ``response_type``. Raises `ResponseTypeError`."""
         return wanted(self.response_type).parse(self.response).parsed
 
     def _entered(self) -> Run:
@@ -129,7 +130,7 @@ class ResponseStream:
 
 @final
 class TextPieces:
-    """The text of a stream of events."""
+    """The text in a stream of events."""
 
     def __init__(self, events: AsyncIterator[Event]) -> None:
         self._events = events
@@ -146,7 +147,7 @@ class TextPieces:
 
 @final
 class Partials:
-    """The value of a typed answer as far as it came, each time there is more of it."""
+    """The value of a typed response received so far, each time there is more of it."""
 
     def __init__(self, pieces: AsyncIterator[str], partial: Callable[[str], Any]) -> None:
         self._pieces = pieces

@@ -5,9 +5,9 @@
     with sync.open_runtime() as rt:
         print(rt.chat("Say hello.").content)
 
-In a notebook, keep it over several cells: ``rt = sync.open_runtime()``, and ``rt.close()`` at the end, or never: the
-exit of the program closes it. Any number of threads may use one runtime at the same time. The runtime itself runs on
-Trio, in a thread of its own.
+In a notebook, keep it open over several cells: ``rt = sync.open_runtime()``, and ``rt.close()`` at the end; otherwise
+it is closed when the program exits. Any number of threads may use one runtime at the same time. The runtime itself runs
+on Trio, in a thread of its own.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ __all__ = ["SyncRuntime", "SyncStream", "open_runtime"]
 T = TypeVar("T")
 
 CANCEL_SECONDS: Final = 1.0
-"""How long an interrupted call waits until it has ended in the other thread."""
+"""How long an interrupted call waits for its end in the other thread."""
 
 
 class _Ended:
-    """A call's end, as its thread is told of it."""
+    """The end of a call, as its thread receives it."""
 
     def __init__(self, result: Any, error: BaseException | None) -> None:
         self.result = result
@@ -67,12 +67,12 @@ class _Ended:
 
 
 _Box: TypeAlias = "SimpleQueue[_Ended | Callable[[], object]]"
-"""What a thread that waits for a call is given: things to do meanwhile, then the end."""
+"""The queue of a thread that waits for a call: functions to run meanwhile, then the end."""
 
 
 @final
 class _Call:
-    """One call into the runtime's thread, whose end is waited for here."""
+    """One call into the runtime's thread, whose end is awaited here."""
 
     def __init__(self, portal: Portal, box: _Box, fn: Callable[[TrioRuntime], Awaitable[Any]]) -> None:
         self._box = box
@@ -80,7 +80,7 @@ class _Call:
         self.end: _Ended | None = None
 
     def wait(self) -> None:
-        """Do one thing, or take the end. What interrupts it (Ctrl-C) cancels the call."""
+        """Run one function, or take the end. An interruption (Ctrl-C) cancels the call."""
         try:
             self._take(self._box.get())
         except BaseException:
@@ -88,7 +88,7 @@ class _Call:
             raise
 
     def cancel(self) -> None:
-        """Cancel the call; returns when that has happened, after `CANCEL_SECONDS` at most."""
+        """Cancel the call; returns when it has ended, after `CANCEL_SECONDS` at most."""
         if self.end is None:
             self._call.cancel()
         with suppress(Empty):
@@ -112,7 +112,7 @@ class _Call:
 
 @final
 class SyncStream:
-    """One streamed answer; see `llm_runtime.ResponseStream`, which this is for threads.
+    """One streamed response: `llm_runtime.ResponseStream` for threads.
 
     with rt.stream("Tell me a story") as answer:
         for text in answer.text():
@@ -151,12 +151,12 @@ class SyncStream:
 
     @property
     def response(self) -> LLMResponse:
-        """The whole answer, once the iteration is over; before that, what there is of it."""
+        """The complete response once the iteration is over; before that, the part received so far."""
         self._entered()
         return self._received.response
 
     def cancel(self) -> None:
-        """End the answer now; the iteration then raises `RequestCancelledError` with what there was."""
+        """End the response now; the iteration then raises `RequestCancelledError` with the partial response."""
         self._entered()
         self._portal.post(self._feed.cancel)
 
@@ -175,7 +175,7 @@ class SyncStream:
             call.wait()
 
     def text(self) -> Iterator[str]:
-        """The text alone, piece by piece as it comes."""
+        """The text alone, piece by piece as it arrives."""
         return (event.text for event in self if isinstance(event, TextDelta))
 
     def partials(self) -> Iterator[Any]:
@@ -204,7 +204,7 @@ class SyncStream:
 
 @final
 class SyncRuntime:
-    """One running system, made by `open_runtime`. A block around it closes it; so does `close`."""
+    """One running system, made by `open_runtime`. Leaving its block closes it; so does `close`."""
 
     def __init__(self, portal: Portal, config: TrioRuntime, closed: SimpleQueue[BaseException | None]) -> None:
         self.config = config.config
@@ -218,7 +218,9 @@ class SyncRuntime:
         self._close(at_once=exc is not None)
 
     def close(self) -> None:
-        """Let requests in hand finish for ``server.drain_s``, and end. Raises what the runtime ended with before."""
+        """Give running requests ``server.drain_s`` to finish, and stop. Raises the error that ended the runtime before,
+        if any.
+        """
         self._close(at_once=False)
 
     @property
@@ -240,7 +242,7 @@ class SyncRuntime:
         repair: bool = False,
         **options: Unpack[ChatOptions],
     ) -> LLMResponse:
-        """The next turn of a conversation, as a whole; see `llm_runtime.Runtime.chat`."""
+        """The next turn of a conversation, as a complete response; see `llm_runtime.Runtime.chat`."""
         if response_type is None:
             return self.send(chat_request(messages, options))
         typed = ResponseType(response_type)
@@ -254,7 +256,7 @@ class SyncRuntime:
         return typed.parse(self.send(typed.repair(request, error)))
 
     def complete(self, prompt: str, *, suffix: str | None = None, **options: Unpack[Options]) -> LLMResponse:
-        """A text continued; with ``suffix``, the gap before it filled."""
+        """Continue a text; with ``suffix``, fill the gap before it."""
         return self.send(completion_request(prompt, suffix, options))
 
     def generate_code(
@@ -267,7 +269,7 @@ class SyncRuntime:
         files: Mapping[str, str] | None = None,
         **options: Unpack[Options],
     ) -> LLMResponse:
-        """Code for an instruction; see `llm_runtime.Runtime.generate_code`."""
+        """Write code for an instruction; see `llm_runtime.Runtime.generate_code`."""
         return self.send(code_request(instruction, language, prefix, suffix, files, options))
 
     def embed(
@@ -278,7 +280,7 @@ class SyncRuntime:
         input_type: str | None = None,
         **options: Unpack[Options],
     ) -> LLMResponse:
-        """A vector for each input, in order, as ``response.embeddings``."""
+        """An embedding of each input, in order, as ``response.embeddings``."""
         return self.send(embedding_request(inputs, dimensions, input_type, options))
 
     def generate_image(
@@ -292,7 +294,7 @@ class SyncRuntime:
         background: str | None = None,
         **options: Unpack[Options],
     ) -> LLMResponse:
-        """``n`` pictures of a description, as ``response.images``. ``size`` is ``"WxH"`` or ``"auto"``."""
+        """``n`` images of a description, as ``response.images``. ``size`` is ``"WxH"`` or ``"auto"``."""
         return self.send(image_request(prompt, n, size, quality, output_format, background, options))
 
     def collaborate(
@@ -303,14 +305,16 @@ class SyncRuntime:
         judge: Judge | None = None,
         **options: Unpack[ChatOptions],
     ) -> list[LLMResponse]:
-        """Ask several models at once; see `llm_runtime.Runtime.collaborate`. ``judge`` is called in this thread."""
+        """Send a prompt to several models; see `llm_runtime.Runtime.collaborate`. ``judge`` is called in
+        this thread.
+        """
         request = collaboration(messages, members, options, self.routes.get(options.get("model", "")))
         return answers(self.send(request, judge=judge))
 
     def stream(
         self, messages: Messages, *, response_type: type[Any] | None = None, **options: Unpack[ChatOptions]
     ) -> SyncStream:
-        """The next turn of a conversation, as it is made; see `llm_runtime.Runtime.stream`."""
+        """The next turn of a conversation, streamed; see `llm_runtime.Runtime.stream`."""
         if response_type is None:
             return self.stream_request(chat_request(messages, options))
         typed = ResponseType(response_type)
@@ -331,16 +335,16 @@ class SyncRuntime:
         on_event: Callable[[Any], object] | None = None,
         **options: Unpack[ToolOptions],
     ) -> ToolRun:
-        """Ask, run the tools that the model calls, ask again; see `llm_runtime.Runtime.run_tools`.
+        """Send a request, run the tools that the model calls, and repeat; see `llm_runtime.Runtime.run_tools`.
 
-        Here the tools run one after the other, in this thread, and cannot be stopped: ``parallel`` and
-        ``tool_deadline_s`` do nothing. Async tools are refused.
+        Here the tools run one after another, in this thread, and cannot be stopped: ``parallel`` and
+        ``tool_deadline_s`` have no effect. Async tools are refused.
         """
         loop, tell = ToolLoop(as_messages(messages), tools, max_rounds), on_event or (lambda _: None)
 
         async def run(function: FunctionTool[..., Any], arguments: dict[str, Any]) -> object:
             if function.is_async:
-                raise TypeError("this tool is async, and nobody here could await it")
+                raise TypeError("this tool is async, which llm_runtime.sync cannot await")
             return function(**arguments)
 
         while True:
@@ -358,11 +362,11 @@ class SyncRuntime:
         return stream.response
 
     def stream_request(self, request: AnyRequest) -> SyncStream:
-        """Any request's answer, as it is made."""
+        """Stream the response to any request."""
         return SyncStream(self._portal, request)
 
     def send(self, request: AnyRequest, *, judge: Judge | None = None) -> LLMResponse:
-        """The whole answer to ``request``. Raises `LLMClientError`."""
+        """The complete response to ``request``. Raises `LLMClientError`."""
         box: _Box = SimpleQueue()
         here = None if judge is None else _judge_here(judge, self._portal, box)
         result: LLMResponse = _Call(self._portal, box, lambda rt: rt.send(request, judge=here)).result()
@@ -426,27 +430,27 @@ class SyncRuntime:
 
 
 def _finished(job: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine that waits for nothing."""
+    """The result of a coroutine that never waits."""
     try:
         job.send(None)
     except StopIteration as end:
         result: T = end.value
         return result
     job.close()
-    raise TypeError("approve is async, and nobody here could await it")
+    raise TypeError("approve is async, which llm_runtime.sync cannot await")
 
 
 def _judge_here(judge: Judge, portal: Portal, box: _Box) -> Judge:
     """``judge``, called in the thread that waits for the call."""
     if iscoroutinefunction(judge):
-        raise TypeError("here a judge is a plain function: nobody could await it")
+        raise TypeError("judge must be a plain function: llm_runtime.sync cannot await it")
 
     async def ask(responses: Sequence[LLMResponse]) -> int:
         ended, results, errors = trio.Event(), list[int](), list[Exception]()
 
         def act() -> None:
             try:
-                results.append(cast("int", judge(responses)))  # what is no index is said so by who asked
+                results.append(cast("int", judge(responses)))  # the caller reports a value that is no index
             except Exception as exc:
                 errors.append(exc)
             finally:
@@ -462,8 +466,8 @@ def _judge_here(judge: Judge, portal: Portal, box: _Box) -> Judge:
 
 
 def open_runtime(config: ConfigSource = None, *, vendors: Sequence[Vendor] = ()) -> SyncRuntime:
-    """Start a runtime; see `llm_runtime.open_runtime` for ``config`` and ``vendors``. Returns when it is open; raises
-    `ConfigError`.
+    """Start a runtime; see `llm_runtime.open_runtime` for ``config`` and ``vendors``. Returns when it is running;
+    raises `ConfigError`.
     """
     opened: SimpleQueue[tuple[TrioRuntime | None, BaseException | None]] = SimpleQueue()
     closed: SimpleQueue[BaseException | None] = SimpleQueue()

@@ -1,7 +1,7 @@
-"""Tools from functions, and the loop in which a model calls them.
+"""Tools made from functions, and the loop in which a model calls them.
 
-`tool` makes the schema from a signature. `ToolLoop` is the loop without I/O: what to ask next, which calls to run, when
-to stop. `RequestMethods.run_tools` runs it on every host.
+`tool` derives the schema from a signature. `ToolLoop` is the loop without I/O: what to request next, which calls to
+run, when to stop. `RequestMethods.run_tools` runs it on every host.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 ROUNDS: Final = 16
-"""How often a model is asked in one loop, unless said otherwise."""
+"""The default number of requests in one loop."""
 
 PARALLEL: Final = 8
-"""Tools of one turn that run at the same time, unless said otherwise."""
+"""The default number of tools of one turn that run at the same time."""
 
 TOOL_SECONDS: Final = 60.0
-"""How long one call of a tool may take, unless said otherwise."""
+"""The default time limit of one tool call."""
 
 NOT_APPROVED = "This call was not approved."
 
@@ -34,8 +34,8 @@ NOT_APPROVED = "This call was not approved."
 class FunctionTool(Generic[P, R]):
     """A function that a model can call; calling it calls the function.
 
-    Its name, the first paragraph of its docstring and its annotated parameters are what the model is told; say more of
-    a parameter with ``Annotated[str, msgspec.Meta(description="…")]``.
+    The model sees its name, the first paragraph of its docstring, and its annotated parameters; describe a parameter
+    with ``Annotated[str, msgspec.Meta(description="…")]``.
     """
 
     def __init__(self, fn: Callable[P, R], name: str | None, description: str | None, *, strict: bool | None) -> None:
@@ -53,11 +53,11 @@ class FunctionTool(Generic[P, R]):
 
     @property
     def is_async(self) -> bool:
-        """Whether calling it gives something to await."""
+        """Whether it returns an awaitable."""
         return inspect.iscoroutinefunction(self.fn)
 
     def arguments(self, call: ToolCall) -> dict[str, Any]:
-        """The arguments of a model's call, of their types. Raises `DoesNotFitError`."""
+        """The arguments of a model's call, converted to their types. Raises `DoesNotFitError`."""
         value = fits(self._arguments, call.arguments.strip() or "{}")
         return {name: getattr(value, name) for name in self._arguments.__struct_fields__}
 
@@ -76,9 +76,9 @@ def tool(
     description: str | None = None,
     strict: bool | None = None,
 ) -> Any:
-    """Make a function a tool: ``@tool``, or ``@tool(name=…)``. It may be async where the host is.
+    """Make a function a tool: ``@tool``, or ``@tool(name=…)``. It may be async if the host is.
 
-    Raises `TypeError` for a parameter without a type, or of one there is no JSON schema for.
+    Raises `TypeError` for a parameter without a type, or with a type that has no JSON schema.
     """
     if fn is None:
         return lambda fn: FunctionTool(fn, name, description, strict=strict)
@@ -86,11 +86,11 @@ def tool(
 
 
 AnyTool: TypeAlias = FunctionTool[..., Any] | Callable[..., Any] | HostedTool
-"""What `run_tools` takes: functions, with or without ``@tool``, and a vendor's own tools."""
+"""What `run_tools` accepts: functions, with or without ``@tool``, and a vendor's own tools."""
 
 
 class ToolStarted(msgspec.Struct, frozen=True):
-    """A tool is about to be run."""
+    """A tool is about to run."""
 
     call: ToolCall
 
@@ -103,11 +103,11 @@ class ToolEnded(msgspec.Struct, frozen=True):
 
 
 class ToolRun(msgspec.Struct, frozen=True, kw_only=True):
-    """A loop that has ended: the last response, the whole conversation for the next turn, and why it ended.
+    """The result of a loop: the last response, the whole conversation for the next turn, and why it ended.
 
-    ``stopped``: ``done``, the model calls no tool any more; ``rounds``, it was asked ``max_rounds`` times; ``asked``,
-    the caller's ``stop`` said so. In the last two the response's calls are not answered, and ``messages`` ends before
-    it. ``cost`` is that of all rounds, ``None`` when one of them is not known.
+    ``stopped``: ``done``, the model calls no more tools; ``rounds``, ``max_rounds`` requests were made; ``asked``, the
+    caller's ``until`` ended it. In the last two cases the response's calls are not answered, and ``messages`` ends
+    before it. ``cost`` is that of all rounds, ``None`` if one of them is unknown.
     """
 
     response: LLMResponse
@@ -118,7 +118,7 @@ class ToolRun(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ToolLoop:
-    """The loop's state. ``next_calls`` says what to run after a response, ``answer`` takes what came of it."""
+    """The state of the loop. ``next_calls`` returns what to run after a response, ``answer`` takes the results."""
 
     def __init__(self, messages: Sequence[Message], tools: Sequence[AnyTool], max_rounds: int) -> None:
         made = [each if isinstance(each, FunctionTool | HostedTool) else tool(each) for each in tools]
@@ -136,7 +136,7 @@ class ToolLoop:
         self._stopped: Literal["done", "rounds", "asked"] = "done"
 
     def next_calls(self, response: LLMResponse, *, stop: bool = False) -> tuple[ToolCall, ...]:
-        """The calls to run; none when the loop is over."""
+        """The calls to run; empty when the loop is over."""
         self._response = response
         self._rounds += 1
         self._cost = None if self._cost is None or response.cost is None else self._cost + response.cost
@@ -154,15 +154,15 @@ class ToolLoop:
         self.messages = (*self.messages, Message("tool", tuple(results)))
 
     def function(self, call: ToolCall) -> FunctionTool[..., Any] | None:
-        """What is called."""
+        """The tool that a call names."""
         return self._functions.get(call.name)
 
     def unknown(self, call: ToolCall) -> ToolResult:
-        """What a model is told that calls what there is not."""
+        """The result of a call to an unknown tool, for the model."""
         return call.result(f"There is no tool {call.name!r}. There are: {', '.join(self._functions)}.", is_error=True)
 
     def ended(self) -> ToolRun:
-        """The loop, once `next_calls` gave none."""
+        """The result of the loop, once `next_calls` returned nothing."""
         assert self._response is not None
         return ToolRun(
             response=self._response,
@@ -174,7 +174,7 @@ class ToolLoop:
 
 
 def result_of(call: ToolCall, value: object) -> ToolResult:
-    """What a tool returned, as the model is told: a text as it is, parts as they are, all else as JSON."""
+    """A tool's return value, as the model receives it: strings and parts unchanged, everything else as JSON."""
     if isinstance(value, ToolResult):
         return value
     if isinstance(value, str):
@@ -188,18 +188,18 @@ def result_of(call: ToolCall, value: object) -> ToolResult:
 
 
 def failed(call: ToolCall, exc: Exception) -> ToolResult:
-    """What a model is told of a tool that raised."""
+    """The result of a tool that raised, for the model."""
     if isinstance(exc, DoesNotFitError):
         return call.result(f"The arguments do not fit: {exc}", is_error=True)
     return call.result(f"{type(exc).__name__}: {exc}", is_error=True)
 
 
 class ToolTooSlow(Exception):  # noqa: N818
-    """A tool took longer than it may."""
+    """A tool took longer than its limit."""
 
 
 def too_slow(call: ToolCall, seconds: float) -> ToolResult:
-    """What a model is told of a tool that took too long."""
+    """The result of a tool that took too long, for the model."""
     return call.result(f"The tool took longer than {seconds:g} s and was stopped.", is_error=True)
 
 
@@ -226,11 +226,11 @@ def _arguments(fn: Callable[..., Any]) -> type[msgspec.Struct]:
 
 
 Approve: TypeAlias = Callable[[ToolCall], bool | str | Awaitable[bool | str]]
-"""Whether a call may run. A text refuses it, and is what the model is told."""
+"""Whether a call may run. A string refuses it, and is passed to the model."""
 
 
 def refusal(call: ToolCall, verdict: bool | str) -> ToolResult | None:
-    """What a model is told when its call was not approved."""
+    """The result of a call that was not approved, for the model."""
     if verdict is True:
         return None
     return call.result(verdict if isinstance(verdict, str) else NOT_APPROVED, is_error=True)
@@ -244,7 +244,7 @@ async def run_call(
     on_event: Callable[[Any], object],
     seconds: float,
 ) -> ToolResult:
-    """Run one call, and say what came of it. ``run`` runs a function within ``seconds``, or raises `ToolTooSlow`.
+    """Run one call, and return its result. ``run`` runs a function within ``seconds``, or raises `ToolTooSlow`.
 
     Raises only what ``approve`` and ``on_event`` raise.
     """
@@ -265,7 +265,7 @@ async def run_call(
         result = result_of(call, await run(function, arguments))
     except ToolTooSlow:
         result = too_slow(call, seconds)
-    except Exception as exc:  # the program's own; the model may know a way around it
+    except Exception as exc:  # an error of the program's tool; the model may find a way around it
         result = failed(call, exc)
     on_event(ToolEnded(call, result))
     return result

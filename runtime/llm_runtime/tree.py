@@ -2,14 +2,14 @@
 
     llm-runtime   one_for_one, 3 restarts in 60 s
      ├─ core      one_for_one
-     │   ├─ limiter, selector, cache, catalog   a small supervisor each, which parks it when it keeps crashing
+     │   ├─ limiter, selector, cache, catalog   a small supervisor each, which parks it if it keeps crashing
      │   ├─ providers              one small supervisor per provider, which does the same
-     │   └─ orchestrator           without it nothing works: it escalates
+     │   └─ orchestrator           nothing works without it: its failure escalates
      ├─ sessions  one child per connection        (the daemon only)
-     └─ door      last in, first out              (the daemon only)
+     └─ door      last to start, first to stop    (the daemon only)
 
-Refs are stable across restarts, so that nobody needs a neighbour's restart. What requests meet while a service is
-parked is written in docs/architecture.md, "When a service is away".
+Refs are stable across restarts, so no actor needs a restart because of another. What requests experience while an actor
+is parked is described in docs/architecture.md, "When a service is away".
 """
 
 from __future__ import annotations
@@ -43,13 +43,17 @@ from llm_runtime.config import Config
 from llm_runtime.providers import Supervised
 
 ROOT_INTENSITY = Intensity(3, 60.0)
-"""More restarts of a whole branch than this and the runtime gives up."""
+"""With more restarts of a whole branch than this, the runtime gives up."""
 
 SUBMISSIONS_WAITING = 1_000
-"""Runs that wait to be taken on. One more waits for room: how many are too many is for ``server.max_runs`` to say."""
+"""Runs that wait to be accepted. A further one waits to be queued: the number of runs is limited by
+``server.max_runs``.
+"""
 
 BACKOFF = Backoff(cap=1.0)
-"""What crashes is restarted within a second, or parked, or escalates. Who calls it waits no longer than that."""
+"""A crashed actor is restarted within a second, or parked, or its failure escalates. Its callers wait no longer than
+that.
+"""
 
 M = TypeVar("M", bound=ActorMessage)
 
@@ -78,7 +82,7 @@ class Tree:
         limiter, limiter_ref = _parking(limiter_child(limits, caller_limits, server=config.redis))
         waits = {name: p.limits.wait_s for name, p in config.enabled.items() if p.limits.wait_s is not None}
         selector, selector_ref = _parking(selector_child(self.selector))
-        # Where the cache is off, requests that want it all the same have the memory tier; the file is left alone.
+        # If the cache is off, requests that ask for it anyway use the memory tier; the file is left alone.
         cache, cache_ref = _parking(cache_child(config.cache if config.cached else CachePolicy(), ttls=_ttls(config)))
         provider_actors = Supervisor([each.supervisor.as_child() for each in providers], name="providers")
         lister, lister_ref = _parking(_lister(self.catalog, providers))
@@ -123,7 +127,7 @@ class Tree:
         self.root = Supervisor([core.as_child(), *doors], name="llm-runtime", intensity=ROOT_INTENSITY)
 
     def is_serving(self) -> bool:
-        """Whether a request could be answered: the orchestrator runs, and somebody is there to be asked."""
+        """Whether a request could be served: the orchestrator runs, and at least one provider is available."""
         running = any(node.name == "orchestrator" and node.status is ChildStatus.RUNNING for node in self._core.nodes())
         limited = self.services.limits if "limiter" in self.parked_services() else {}
         return running and (
@@ -132,7 +136,7 @@ class Tree:
         )
 
     def parked_services(self) -> tuple[str, ...]:
-        """The services that rest after too many crashes."""
+        """The actors that are parked after repeated crashes."""
         return tuple(each.name for each in self._services if each.parked)
 
     def _adapt(self, candidate: Candidate, request: AnyRequest) -> Adapted:
@@ -144,13 +148,13 @@ class Tree:
 
     def _target_of(self, candidate: Candidate) -> Target:
         known = self._providers[candidate.provider]
-        # The local model moves with each start of its process; what it answers does not depend on where it is.
+        # The local model's address changes with each start of its process; its responses do not depend on it.
         address = "" if known.vendor.local else f"{known.endpoint.origin}{known.endpoint.base}"
         return Target(candidate.provider, candidate.model, known.dialect.name, known.dialect.version, address)
 
 
 def _parking(spec: ChildSpec[M]) -> tuple[Supervisor, Ref[M]]:
-    """A service under a supervisor of its own, so that its crashes are nobody else's."""
+    """An actor under a supervisor of its own, so that its crashes affect no other."""
     supervisor = Supervisor([spec], name=spec.name, backoff=BACKOFF, park=True)
     return supervisor, supervisor.ref(spec)
 

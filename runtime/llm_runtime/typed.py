@@ -1,4 +1,4 @@
-"""Answers of a type: the schema that is asked for, the value that came, and what there is of it while it comes."""
+"""Responses of a type: the schema that is sent, the value received, and the partial value while it streams."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from llm_runtime.schemas import DoesNotFitError, fits, is_object, schema_of
 T = TypeVar("T")
 
 WRAPPED = "value"
-"""The key under which a value stands that is no object: vendors take a schema of an object only."""
+"""The key of a value that is not an object: vendors accept only schemas of objects."""
 
 
 class ParsedResponse(LLMResponse, Generic[T], frozen=True, kw_only=True):
-    """An answer, and as ``parsed`` the value of the type that was asked for."""
+    """A response, with the value of the requested type as ``parsed``."""
 
     parsed: T
 
 
 class ResponseTypeError(LLMClientError):
-    """The answer is whole and is not JSON of the type that was asked for. ``partial`` is the answer."""
+    """The response is complete but is not JSON of the requested type. ``partial`` is the response."""
 
     kind = FailureKind.PROTOCOL
 
 
 class ResponseType(Generic[T]):
-    """A type to be answered in."""
+    """The type of a response."""
 
     def __init__(self, kind: type[T]) -> None:
         self.kind = kind
@@ -48,7 +48,7 @@ class ResponseType(Generic[T]):
         self.format = ResponseFormat(type="json_schema", name=_safe_name(kind), schema=schema)
 
     def parse(self, response: LLMResponse) -> ParsedResponse[T]:
-        """The answer with its value. Raises `ResponseTypeError`."""
+        """The response with its value. Raises `ResponseTypeError`."""
         kind: Any = self.kind
         if self._is_wrapped:
             kind = msgspec.defstruct("Wrapped", [(WRAPPED, self.kind)])
@@ -62,7 +62,7 @@ class ResponseType(Generic[T]):
         return ParsedResponse(**fields, parsed=parsed)
 
     def partial(self, text: str) -> Any:
-        """What there is of the value in the beginning of its JSON: dicts, lists, texts; ``None`` before anything."""
+        """The value of incomplete JSON so far: dicts, lists, strings; ``None`` before there is any."""
         value = completed(text)
         if self._is_wrapped:
             return value.get(WRAPPED) if isinstance(value, Mapping) else None

@@ -83,7 +83,10 @@ async def test_a_daemon_with_few_descriptors_says_so_and_serves(tmp_path: Path) 
         process.terminate()
         await process.wait()
         said = await commands.rest(process.stderr)
-        assert f"only {files} files may be open: 24 connections and 24 requests at once, not 1000 and 5000" in said
+        assert (
+            f"the process may open only {files} files: 24 connections and 24 requests at once instead of 1000 and 5000"
+            in said
+        )
         assert "Traceback" not in said
 
 

@@ -57,7 +57,7 @@ def test_an_awaited_judge_is_refused_in_words(upstream: Upstream) -> None:
     async def judge(responses: object) -> int:
         return 0
 
-    with sync.open_runtime(upstream.config) as rt, pytest.raises(TypeError, match="a judge is a plain function"):
+    with sync.open_runtime(upstream.config) as rt, pytest.raises(TypeError, match="judge must be a plain function"):
         rt.collaborate("Hi.", members=["fake/m"], judge=judge)
 
 

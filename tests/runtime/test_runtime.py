@@ -151,8 +151,8 @@ async def test_who_has_no_time_left_is_told_at_once(left: float) -> None:
         ),
         ({"policy": Policy(priority=99)}, "policy.priority"),
         ({"policy": Policy(members=0)}, "policy.members"),
-        ({"deadline_s": float("nan")}, "deadline_s is a number of seconds"),
-        ({"deadline_s": float("inf")}, "deadline_s is a number of seconds"),
+        ({"deadline_s": float("nan")}, "deadline_s must be a number of seconds"),
+        ({"deadline_s": float("inf")}, "deadline_s must be a number of seconds"),
         ({"deadline_s": "1"}, "deadline_s: expected a number, got text"),
         ({"stop": "END"}, "stop: expected a list, got text"),
         ({"tool_choice": "required"}, "tool_choice: expected an object, got text"),
@@ -309,7 +309,7 @@ async def test_messages_may_be_plain_mappings_and_what_is_neither_is_refused() -
 @pytest.mark.parametrize(
     ("messages", "told"),
     [
-        (5, "messages is of type int: it is a text, or a list of at least one message"),
+        (5, "messages is of type int: it must be a string, or a list of at least one message"),
         ({"role": "user", "content": "hi"}, "messages is of type dict"),
         ([], "messages is empty"),
         ([5], r"messages\[0\] is neither a Message nor"),
@@ -377,7 +377,7 @@ async def test_cost_calculator_an_unknown_price_is_none_and_said_once(caplog: py
     async with running(reply(whole(), headers=JSON)) as (rt, _):
         assert [(await rt.chat("hi")).cost for _ in range(3)] == [None, None, None]
 
-    assert caplog.text.count("the price of fake/m is not known") == 1
+    assert caplog.text.count("the price of fake/m is unknown") == 1
 
 
 async def test_cost_calculator_a_name_that_only_the_vendor_knows_does_not_cost_the_price() -> None:

@@ -1,4 +1,4 @@
-"""The command line. Each command lives in its own module, imported when it is the one that was asked for."""
+"""The command line. Each command is a module of its own, imported only when that command is run."""
 
 from llm_runtime.cli.main import main
 

@@ -1,4 +1,4 @@
-"""What can be typed."""
+"""The command-line arguments."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
     _serve(commands.add_parser("serve", help="run the daemon", allow_abbrev=False))
     _ask(commands.add_parser("ask", help="ask one question and stream the answer", allow_abbrev=False))
-    _explain(commands.add_parser("explain", help="say who would answer for a model, and why", allow_abbrev=False))
-    _check(commands.add_parser("check", help="try everything that the configuration names", allow_abbrev=False))
+    _explain(commands.add_parser("explain", help="show which providers would serve a model", allow_abbrev=False))
+    _check(commands.add_parser("check", help="check that what the configuration names works", allow_abbrev=False))
     _fake_provider(
-        commands.add_parser("fake-provider", help="serve scripted answers and faults, to test with", allow_abbrev=False)
+        commands.add_parser("fake-provider", help="serve scripted responses and faults for tests", allow_abbrev=False)
     )
     _model(commands.add_parser("model", help="install or find the local model", allow_abbrev=False))
     return top
@@ -25,21 +25,21 @@ def parser() -> argparse.ArgumentParser:
 
 def _serve(command: argparse.ArgumentParser) -> None:
     command.description = (
-        "Run the daemon. Once it takes requests it prints one line on stdout: ready http://HOST:PORT. The first "
-        "SIGTERM or Ctrl-C lets running answers finish, the second ends at once."
+        "Run the daemon. Once it accepts requests it prints one line on stdout: ready http://HOST:PORT. The first "
+        "SIGTERM or Ctrl-C lets running responses finish; the second ends them at once."
     )
     _common(command)
     command.add_argument("--host", help="address to listen on (default 127.0.0.1)")
     command.add_argument("--port", type=_port, help="port to listen on, 0 for any free one (default 8080)")
     command.add_argument(
-        "--insecure-no-tls", action="store_true", help="listen beyond loopback without TLS (a proxy does it)"
+        "--insecure-no-tls", action="store_true", help="listen beyond loopback without TLS (a proxy provides it)"
     )
     command.set_defaults(log_level="info")
 
 
 def _ask(command: argparse.ArgumentParser) -> None:
     command.description = (
-        "Ask one question; the answer streams to stdout. What is piped in is appended to the question. With --url (or "
+        "Ask one question; the answer streams to stdout. Piped input is appended to the question. With --url (or "
         "LLM_RUNTIME_URL) a running daemon answers, with the key in LLM_RUNTIME_KEY if it wants one; else this "
         "process does."
     )
@@ -49,16 +49,16 @@ def _ask(command: argparse.ArgumentParser) -> None:
     whom = command.add_mutually_exclusive_group()
     whom.add_argument("--model", default="auto", help="provider/model, a model, or auto (default)")
     whom.add_argument(
-        "--route", metavar="NAME", help="a route of the configuration; where several models answer, each is shown"
+        "--route", metavar="NAME", help="a route of the configuration; if several models answer, each is shown"
     )
-    command.add_argument("--system", help="what the model is told to be")
+    command.add_argument("--system", help="the system prompt")
     command.set_defaults(log_level="warning")
 
 
 def _explain(command: argparse.ArgumentParser) -> None:
     command.description = (
-        "Say which providers would be asked for a model, in which order, and why. With --url (or LLM_RUNTIME_URL) a "
-        "running daemon explains, with all it has measured."
+        "Show which providers would be tried for a model, in order, and why. With --url (or LLM_RUNTIME_URL) a "
+        "running daemon explains, using its measurements."
     )
     _common(command)
     command.add_argument("model", nargs="?", default="auto", help="provider/model, a model, a route, or auto (default)")
@@ -68,24 +68,24 @@ def _explain(command: argparse.ArgumentParser) -> None:
 
 def _check(command: argparse.ArgumentParser) -> None:
     command.description = (
-        "Check the configuration as serve does, then try what it names: providers, cache file, Redis, the local model. "
-        "No model is asked for an answer. Exit code 0: nothing failed; 1: something did; 2: the configuration is wrong."
+        "Validate the configuration as serve does, then try what it names: providers, cache file, Redis, local model. "
+        "No prompt is sent to a model. Exit code 0: nothing failed; 1: something did; 2: the configuration is invalid."
     )
     _common(command)
-    command.add_argument("--offline", action="store_true", help="try nothing: only what the configuration can tell")
-    command.add_argument("--json", action="store_true", help="write the result as one JSON object")
+    command.add_argument("--offline", action="store_true", help="validate the configuration only; connect to nothing")
+    command.add_argument("--json", action="store_true", help="print the result as one JSON object")
     command.set_defaults(log_level="warning")
 
 
 def _fake_provider(command: argparse.ArgumentParser) -> None:
     command.description = (
-        "Serve the wires of OpenAI, Anthropic, Gemini, Cohere and Cerebras with scripted answers and faults. Once it "
-        "takes requests it prints one line on stdout: ready http://HOST:PORT. What it saw is at /_fake/journal."
+        "Serve the wires of OpenAI, Anthropic, Gemini, Cohere and Cerebras with scripted responses and faults. Once it "
+        "accepts requests it prints one line: ready http://HOST:PORT. The requests it received are at /_fake/journal."
     )
     command.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
     command.add_argument("--port", type=_port, default=8090, help="port, 0 for any free one (default 8090)")
-    command.add_argument("--kind", help="speak one vendor's wire only; without it the path tells which")
-    command.add_argument("--script", metavar="FILE", help="rules (TOML): which requests, what answers, what faults")
+    command.add_argument("--kind", help="speak only one vendor's wire; by default the path selects it")
+    command.add_argument("--script", metavar="FILE", help="rules (TOML): which requests get which responses and faults")
     command.add_argument("--key-env", metavar="NAME", help="refuse requests without the key in this variable")
     command.add_argument("--tls-cert", metavar="FILE", help="certificate chain (PEM): serve https")
     command.add_argument("--tls-key", metavar="FILE", help="the certificate's key (PEM), if it is in its own file")
@@ -94,7 +94,7 @@ def _fake_provider(command: argparse.ArgumentParser) -> None:
 def _model(command: argparse.ArgumentParser) -> None:
     actions = command.add_subparsers(dest="action", metavar="ACTION", required=True)
     actions.add_parser("install", help="install the local model into this environment", allow_abbrev=False)
-    actions.add_parser("path", help="print where the local model's file is", allow_abbrev=False)
+    actions.add_parser("path", help="print the path of the local model's file", allow_abbrev=False)
 
 
 def _common(command: argparse.ArgumentParser) -> None:

@@ -1,6 +1,6 @@
 """``llm-runtime ask``: one question, its answer streamed to stdout.
 
-A daemon is asked by the same runtime as a vendor is: as an OpenAI-compatible provider at the given address.
+A daemon is called through the same runtime as a vendor: as an OpenAI-compatible provider at the given address.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ STDIN_BYTES = 8 * 1024 * 1024
 """The most that is read from stdin."""
 
 HINT_SECONDS = 2.0
-"""How long stdin may say nothing before we say what we are waiting for."""
+"""How long stdin may be silent before the user is told that the command waits for it."""
 
 _CUT_OFF: dict[FinishReason | None, str] = {
     FinishReason.LENGTH: "at the limit of output tokens",
@@ -54,7 +54,7 @@ DAEMON = "daemon"
 
 
 def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    """Ask, and give the exit code. Raises `LLMClientError`, `ConfigError` among them."""
+    """Ask, and return the exit code. Raises `LLMClientError`, `ConfigError` among them."""
     start_logging(arguments.log_level, arguments.log_format)
     config, model = _target(arguments, environ)
     try:
@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def _as_said(exc: BaseException, model: str) -> BaseException:
-    """A daemon's own words: that it is a provider here is nothing that its users know of."""
+    """The daemon's own error message. That the daemon is configured as a provider here is an internal detail."""
     ours = f"{model}: "
     if not (isinstance(exc, LLMClientError) and ours.startswith(f"{DAEMON}/") and exc.failure.message.startswith(ours)):
         return exc
@@ -75,7 +75,7 @@ def _as_said(exc: BaseException, model: str) -> BaseException:
 
 
 def _target(arguments: argparse.Namespace, environ: Mapping[str, str]) -> tuple[Config, str]:
-    """Whom to ask, and for which model."""
+    """The provider to use, and the model."""
     running = daemon(arguments.url, arguments.config, environ)
     model = arguments.route or arguments.model or AUTO
     if running is None:
@@ -86,12 +86,12 @@ def _target(arguments: argparse.Namespace, environ: Mapping[str, str]) -> tuple[
         return config, model
     kind = "openai_compatible"
     provider = Provider(kind=kind, base_url=running.base_url, api_key=running.key, models=(AUTO,))
-    # The daemon does the retrying; that it is not there should be said at once.
+    # The daemon retries; if it is not running, the user should learn that at once.
     return Config(providers={DAEMON: provider}, attempts=Attempts(max=1)), f"{DAEMON}/{model}"
 
 
 async def _ask(config: Config, model: str, arguments: argparse.Namespace) -> int:
-    """Stream the answer; a signal ends it, down to the vendor's connection."""
+    """Stream the answer; a signal cancels it, including the vendor's connection."""
     code = INTERRUPTED
     async with trio.open_nursery() as nursery:
         await nursery.start(cancel_on_signal, nursery.cancel_scope)
@@ -124,7 +124,7 @@ async def _answer(config: Config, model: str, arguments: argparse.Namespace) -> 
 
 
 async def _question(words: str) -> str:
-    """The question: the words, and below them what was piped in."""
+    """The question: the arguments, followed by the piped input."""
     if words and not is_piped(0):
         return words
     async with trio.open_nursery() as nursery:
@@ -135,7 +135,9 @@ async def _question(words: str) -> str:
 
 
 def _read_stdin() -> str:
-    """All of stdin. Reads the file itself: a lock of Python's own buffer would be held past a cancellation."""
+    """All of stdin. Reads the file descriptor: Python's own buffer has a lock that would be held beyond a
+    cancellation.
+    """
     pieces: list[bytes] = []
     while piece := os.read(0, 64 * 1024):
         pieces.append(piece)
@@ -150,21 +152,21 @@ async def _hint() -> None:
 
 
 class StdoutWriter:
-    """Stdout as the answer is written to it."""
+    """Stdout, for the answer."""
 
     def __init__(self) -> None:
         self._at_line_start = True
         self._clean = harmless if sys.stdout and sys.stdout.isatty() else str
 
     async def write(self, text: str) -> None:
-        """Write a piece; waits for the reader, and raises OSError when that one is gone."""
+        """Write a piece; waits for the reader, and raises OSError if it is gone."""
         text = self._clean(text)
         if text:
             self._at_line_start = text.endswith("\n")
             await trio.to_thread.run_sync(write_all, text.encode(errors="replace"), abandon_on_cancel=True)
 
     async def end_line(self) -> None:
-        """Leave the cursor at the start of a line, unless nobody is there to see it."""
+        """End with a newline if stdout is a terminal."""
         if not self._at_line_start:
             with suppress(OSError):
                 await self.write("\n")

@@ -1,6 +1,6 @@
-"""``llm-runtime explain MODEL``: who would be asked for a model, in which order, and why.
+"""``llm-runtime explain MODEL``: which providers would be tried for a model, in order, and why.
 
-A daemon answers with what it has measured; without one, only the configuration and the prices speak.
+A daemon uses its measurements; without one, only the configuration and the prices are known.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from llm_runtime.providers import provider_spec
 from llm_runtime.runtime import open_runtime
 
 ANSWER_SECONDS = 15.0
-"""How long a daemon may take to explain."""
+"""How long a daemon may take to respond."""
 
 
 class _Explanation(msgspec.Struct):
@@ -40,7 +40,7 @@ class _Refusal(msgspec.Struct):
 
 
 def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    """Explain, and give the exit code. Raises `LLMClientError` or `ConfigError`."""
+    """Explain, and return the exit code. Raises `LLMClientError` or `ConfigError`."""
     start_logging(arguments.log_level, arguments.log_format)
     running = daemon(arguments.url, arguments.config, environ)
     try:

@@ -1,4 +1,4 @@
-"""``llm-runtime fake-provider``: something to test against."""
+"""``llm-runtime fake-provider``: a scripted provider for tests."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from llm_runtime.server import CannotListenError
 
 
 def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    """Serve until a signal. Raises `LLMClientError` for what must be put right first."""
+    """Serve until a signal. Raises `LLMClientError` if it cannot start."""
     vendors = fakeable(installed_vendors())
     fake = FakeProvider(
         *_rules(arguments.script, vendors),

@@ -1,7 +1,7 @@
-"""Logging for the commands: lines on stderr that never hold up the program and never hold a prompt.
+"""Logging for the commands: lines on stderr that never block the program and never contain a prompt.
 
-A line goes out when stderr takes it at once and is dropped, and counted, when not: whoever reads our log slowly, or not
-at all, must not slow the requests. Of an exception only its type and place are told: its text may quote anything.
+A line is written if stderr accepts it at once; otherwise it is dropped, and counted: a slow reader of the log must not
+slow down requests. Of an exception only the type and place are logged, since its text may contain anything.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from typing import TypeAlias, final
 from llm_actors.kernel.trace import exception_site
 
 LINE_BYTES = 4096
-"""The longest line. A pipe that is writable takes this much without blocking (POSIX's PIPE_BUF on Linux)."""
+"""The longest line. A writable pipe accepts this much without blocking (POSIX's PIPE_BUF on Linux)."""
 
 ExcInfo: TypeAlias = "tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]"
 
 
 def start_logging(level: str, form: str) -> None:
-    """Send what is logged at ``level`` and above to stderr, as ``text`` or ``json``."""
+    """Send messages of ``level`` and above to stderr, as ``text`` or ``json``."""
     handler = StderrHandler()
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     root = logging.getLogger()
@@ -34,7 +34,7 @@ def start_logging(level: str, form: str) -> None:
 
 @final
 class StderrHandler(logging.Handler):
-    """Writes to file 2 what it takes at once."""
+    """Writes to file descriptor 2 what it accepts at once."""
 
     def __init__(self, file: int = 2) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class StderrHandler(logging.Handler):
         self._poll.register(file, select.POLLOUT)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one line; first, how many were dropped before it."""
+        """Write one line, preceded by the number of lines dropped before it."""
         if self.dropped and self._write(_note(f"{self.dropped} log lines were dropped")):
             self.dropped = 0
         if self.dropped or not self._write(record):
@@ -52,7 +52,7 @@ class StderrHandler(logging.Handler):
 
     def _write(self, record: logging.LogRecord) -> bool:
         line = self.format(record).encode(errors="backslashreplace")[: LINE_BYTES - 1] + b"\n"
-        with suppress(OSError):  # a full disk, a pipe nobody reads any more
+        with suppress(OSError):  # a full disk, or a pipe without a reader
             if any(events & select.POLLOUT for _, events in self._poll.poll(0)):
                 return os.write(self._file, line) > 0
         return False
@@ -66,7 +66,7 @@ class TextFormatter(logging.Formatter):
     """``2026-01-31T12:00:00.000Z INFO llm_runtime.server: message``"""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line, whatever the message holds."""
+        """The record as one line, whatever the message contains."""
         text = f"{timestamp(record.created)} {record.levelname} {record.name}: {record.getMessage()}"
         if record.exc_info and record.exc_info[1]:
             text += f" ({exception_site(record.exc_info[1])})"
@@ -74,10 +74,10 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time, level, logger, message, and exception where there is one."""
+    """One JSON object per line: time, level, logger, message, and the exception if there is one."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line."""
+        """The record as one line."""
         entry = {
             "time": timestamp(record.created),
             "level": record.levelname.lower(),

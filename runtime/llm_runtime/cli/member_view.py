@@ -1,7 +1,7 @@
-"""Several models at work, shown in a terminal or a file: what each says on lines with its name, then the answer.
+"""Show several models at work, in a terminal or a file: each one's text on lines with its name, then the answer.
 
-Streams that come at once cannot be told apart token by token, so a member's text is held until it fills a line. The
-answer itself streams as it comes, under a rule.
+Concurrent streams cannot be told apart token by token, so a member's text is buffered until it fills a line. The answer
+itself streams as it arrives, under a rule.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from llm_protocol.events import (
 )
 
 COLUMNS = 80
-"""The width of a line where nobody says how wide a line is."""
+"""The width of a line if it is unknown."""
 
 LABEL_COLUMNS = 24
-"""Of a member's name; of a longer one the end is shown, which tells models apart."""
+"""Columns for a member's name; of a longer one the end is shown, which distinguishes models best."""
 
 NARROWEST = 16
-"""Columns of text that stand beside a name however narrow the terminal is."""
+"""The minimum of columns for text beside a name, however narrow the terminal is."""
 
 
 class Writer(Protocol):
-    """Where it is written."""
+    """The output stream."""
 
     async def write(self, text: str) -> None:
         """Write a piece."""
@@ -40,12 +40,12 @@ class Writer(Protocol):
 
 
 def columns() -> int:
-    """The width of the terminal, or `COLUMNS` where stdout is none."""
+    """The width of the terminal, or `COLUMNS` if stdout is none."""
     return shutil.get_terminal_size((COLUMNS, 24)).columns
 
 
 async def watch(events: AsyncIterator[Event], sheet: Writer, width: int) -> None:
-    """Show an answer and whoever works on it, to its end. Raises what ``events`` raises."""
+    """Show an ensemble and its answer, to the end. Raises what ``events`` raises."""
     stage = MemberView(width)
     began = False
     async for event in events:
@@ -60,13 +60,13 @@ async def watch(events: AsyncIterator[Event], sheet: Writer, width: int) -> None
 
 
 def rule(title: str, width: int) -> str:
-    """A line across with a title in it."""
+    """A horizontal rule with a title."""
     return f"── {title} ".ljust(width, "─")[:width]
 
 
 @final
 class MemberView:
-    """The members' lines."""
+    """The lines of the members."""
 
     def __init__(self, width: int) -> None:
         self.shown = False
@@ -75,7 +75,7 @@ class MemberView:
         self._texts: dict[str, str] = {}
 
     def lines(self, event: MemberEvent) -> Iterator[str]:
-        """What is to be shown for the next event."""
+        """The output for the next event."""
         self.shown = True
         name = event.member
         match event:
@@ -113,7 +113,7 @@ class MemberView:
 
 
 def wrapped(text: str, room: int) -> list[str]:
-    """The text in lines of at most ``room`` columns, broken between words where it can be; at least one."""
+    """The text in lines of at most ``room`` columns, broken between words if possible; at least one."""
     lines: list[str] = []
     for paragraph in text.split("\n"):
         rest = paragraph
@@ -126,7 +126,7 @@ def wrapped(text: str, room: int) -> list[str]:
 
 
 def _fitting(text: str, room: int) -> int:
-    """How many characters fit; at least one."""
+    """The number of characters that fit; at least one."""
     used = 0
     for at, char in enumerate(text):
         used += 2 if unicodedata.east_asian_width(char) in "WF" else 1

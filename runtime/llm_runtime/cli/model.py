@@ -9,7 +9,7 @@ from llm_runtime.cli.terminal import FAILED, print_error, say
 
 
 def run(arguments: argparse.Namespace, _: Mapping[str, str]) -> int:
-    """Print the path of the model's file; with ``install``, have it there first."""
+    """Print the path of the model's file; with ``install``, install it first."""
     from llm_runtime.local_model import find_model
     from llm_runtime.local_model.install import InstallError, install
 

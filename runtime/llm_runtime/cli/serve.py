@@ -1,4 +1,4 @@
-"""``llm-runtime serve``: the daemon, with what it says to whoever started it."""
+"""``llm-runtime serve``: run the daemon, and print what its user needs to know."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    """Serve until told to stop, and give the exit code. Raises `ConfigError` for what must be put right first."""
+    """Serve until stopped, and return the exit code. Raises `ConfigError` if it cannot start."""
     start_logging(arguments.log_level, arguments.log_format)
     change = partial(with_server, host=arguments.host, port=arguments.port, insecure_no_tls=arguments.insecure_no_tls)
     tell = _log if arguments.log_format == "json" else say
@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         return trio.run(_serve, config, program, tell)
     scheduler = (
         SchedulerInstrument()
-    )  # two clock readings for each step of each task: for whoever looks for a blocked loop
+    )  # costs two clock readings per scheduler step, so only on request: for finding a blocked event loop
     try:
         return trio.run(_serve, config, program, tell, instruments=[scheduler])
     finally:
@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def _log(line: str) -> None:
-    """What is said to a person, for a machine that reads every line of stderr as JSON."""
+    """A message to the user, as JSON if stderr is read by a machine."""
     log.info("%s", line.removeprefix("llm-runtime: "))
 
 
@@ -56,7 +56,7 @@ async def _serve(config: Config, program: str, tell: Callable[[str], None]) -> i
 
 
 def introduction(config: Config) -> list[str]:
-    """What was found, and why."""
+    """The providers, and why each is there."""
     width = max(map(len, config.enabled), default=0)
     found = [f"llm-runtime: provider {name:<{width}}  ({config.reasons.get(name, '')})" for name in config.enabled]
     return [*found, *(f"llm-runtime: {note}" for note in config.notes)]

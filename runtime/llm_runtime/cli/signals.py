@@ -8,7 +8,7 @@ import trio
 
 
 async def cancel_on_signal(scope: trio.CancelScope, *, task_status: trio.TaskStatus[None]) -> None:
-    """Cancel ``scope`` at SIGINT or SIGTERM. Started when it listens; listens until it is cancelled."""
+    """Cancel ``scope`` on SIGINT or SIGTERM. Starts when it listens; runs until it is cancelled."""
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         task_status.started()
         async for _ in signals:

@@ -1,4 +1,4 @@
-"""What the commands share about exit codes and about saying something."""
+"""Exit codes and output that the commands share."""
 
 from __future__ import annotations
 
@@ -8,40 +8,42 @@ import unicodedata
 from contextlib import suppress
 
 FAILED, UNUSABLE, INTERRUPTED, UNREAD = 1, 2, 130, 141
-"""Exit codes: a request failed; nothing could start; Ctrl-C; nobody reads our stdout any more."""
+"""Exit codes: a request failed; the command could not start; Ctrl-C; stdout has no reader any more."""
 
 
 def reserve_standard_files() -> None:
-    """Put /dev/null in the place of a closed stdin, stdout or stderr, before a socket gets that number."""
+    """Open /dev/null in place of a closed stdin, stdout or stderr, before a socket gets that descriptor."""
     for number in (0, 1, 2):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this one
+            os.open(os.devnull, os.O_RDWR)  # it gets the lowest free descriptor, which is this one
 
 
 def print_error(problem: object, code: int) -> int:
-    """One line on stderr; gives ``code`` back."""
+    """Print one line to stderr; returns ``code``."""
     say(f"llm-runtime: {problem}")
     return code
 
 
 def say(line: str) -> None:
-    """Print to stderr, if anyone still reads it."""
+    """Print to stderr; it does not matter if nothing reads it."""
     with suppress(OSError):
         write_all(f"{line}\n".encode(errors="replace"), 2)
 
 
 def print_out(line: str) -> None:
-    """Print to stdout for a program that may wait for it; it is no failure when none does."""
+    """Print to stdout for a program that may wait for it; it is no failure if none does."""
     with suppress(OSError):
         write_all(f"{line}\n".encode())
 
 
 def write_all(data: bytes, file: int = 1) -> None:
-    """Write to stdout or stderr itself, so that a reader who is slow or gone is noticed here. Blocks; raises OSError.
+    """Write to the descriptor of stdout or stderr, so that a slow or missing reader is noticed here. Blocks; raises
+    OSError.
 
-    Python's own files will not do: where it found one closed it has None, which means stdout to ``print``.
+    Python's file objects are not suitable: for a descriptor that was closed at the start it has ``None``, which `print`
+    takes for stdout.
     """
     while data:
         data = data[os.write(file, data) :]
@@ -54,12 +56,12 @@ def is_piped(file: int) -> bool:
 
 
 def harmless(text: str) -> str:
-    """``text`` without what could steer a terminal: a model's answer is a stranger's."""
+    """``text`` without terminal control characters: a model's output is untrusted."""
     return "".join(char for char in text if char in "\n\t" or unicodedata.category(char) != "Cc")
 
 
 def leaf(error: BaseException) -> BaseException:
-    """The first exception within a group of them: nurseries wrap what goes through them."""
+    """The first exception in a group: nurseries wrap exceptions that pass through them."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error

@@ -1,7 +1,7 @@
-"""Configuration: what may be said, checked once, then frozen.
+"""The configuration: validated once, then frozen.
 
-`load` reads a TOML file, `discover` looks at the environment; both give a `Config`. Everything that can be wrong with
-either is a `ConfigError`: one line that says where, what, and what would be right. Nothing here starts anything.
+`load` reads a TOML file, `discover` reads the environment; both return a `Config`. Every mistake is a `ConfigError`:
+one line that says where it is, what is wrong, and what would be right. Nothing here starts anything.
 """
 
 from llm_protocol.policy import Attempts, Limits, Policy, Timeouts

@@ -1,4 +1,4 @@
-"""Who could reach the daemon: loopback needs nothing, any other address needs a key and an answer about TLS."""
+"""Check who can reach the daemon: loopback needs nothing; any other address needs a key and a decision about TLS."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _HOST_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252})")
 
 
 def is_loopback(host: str) -> bool:
-    """Whether ``host`` can only be reached from this machine. A name other than localhost never counts: what it
-    resolves to may change.
+    """Whether ``host`` is reachable only from this machine. A name other than localhost never is: what it resolves to
+    may change.
     """
     if host.lower() == "localhost":
         return True
@@ -26,7 +26,7 @@ def is_loopback(host: str) -> bool:
 
 
 def check_exposure(config: Config) -> None:
-    """Refuse an address beyond loopback without a key, or without TLS unless that was said to be meant."""
+    """Refuse an address beyond loopback without a key, or without TLS unless the configuration allows it."""
     host = config.server.host
     _check_host(host)
     if is_loopback(host):
@@ -53,7 +53,7 @@ def _check_host(host: str) -> None:
 def with_server(
     config: Config, *, host: str | None = None, port: int | None = None, insecure_no_tls: bool = False
 ) -> Config:
-    """``config`` with what the command line says about the server, checked again as a whole."""
+    """``config`` with the server options of the command line, validated again as a whole."""
     server = config.server
     server = msgspec.structs.replace(
         server,

@@ -1,4 +1,4 @@
-"""Where keys come from: ``env:NAME``, ``file:PATH`` or ``cmd:COMMAND``, never the configuration itself."""
+"""Sources of keys: ``env:NAME``, ``file:PATH`` or ``cmd:COMMAND``, never the configuration itself."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from llm_protocol.secret import Secret
 
 MAX_KEY_BYTES = 16 * 1024
-"""A longer key file is not a key file."""
+"""The largest key file; a larger one is a mistake."""
 
 FORMS = 'write "env:NAME" (an environment variable) or "file:PATH"'
 
@@ -19,7 +19,7 @@ COMMAND = '"cmd:COMMAND" (what it writes)'
 
 
 class KeyReader:
-    """Turns references into `Secret`s. A reference that cannot be followed is a ``ValueError`` whose text names the
+    """Turns references into `Secret`s. A reference that cannot be resolved is a ``ValueError`` whose text names the
     variable or file, never the value. ``warnings`` collects what is allowed but unwise.
     """
 
@@ -29,12 +29,12 @@ class KeyReader:
         self.warnings: list[str] = []
 
     def read(self, reference: object) -> Secret:
-        """The key that ``reference`` points at; relative paths start at the configuration file's folder."""
+        """The key of ``reference``; relative paths start at the configuration file's folder."""
         scheme, name = split_reference(reference)
         return self.from_environment(name) if scheme == "env" else self._from_file(name)
 
     def read_provider(self, reference: object) -> Secret:
-        """A provider's key, which may change: that of a file is read again later, and a command is not run yet."""
+        """A provider's key, which may change: a file is read again later, and a command is not run yet."""
         scheme, name = split_reference(reference, ("env", "file", "cmd"))
         if scheme == "env":
             return self.from_environment(name)
@@ -53,7 +53,7 @@ class KeyReader:
 
     def _from_file(self, name: str, source: str | None = None) -> Secret:
         try:
-            path = self._folder / os.path.expanduser(name)  # of an unknown user: as it stands
+            path = self._folder / os.path.expanduser(name)  # a home directory of an unknown user: unchanged
             with path.open("rb") as file:
                 mode = stat.S_IMODE(path.stat().st_mode)
                 content = file.read(MAX_KEY_BYTES + 1)
@@ -77,7 +77,7 @@ def split_reference(reference: object, schemes: Sequence[str] = ("env", "file"))
 
 
 def checked(value: str, where: str, source: str | None = None) -> Secret:
-    """A `Secret` of a value that can stand in a header. ``where``, for people, is where it was found."""
+    """A `Secret` for a value that is valid in a header. ``where`` names the source in error messages."""
     value = value.strip()
     if not value:
         raise ValueError(f"{where} is empty")

@@ -1,7 +1,7 @@
-"""In which line of a TOML text an entry stands.
+"""Find the line of an entry in a TOML text.
 
-`tomllib` keeps no positions. But an entry begins in the first line without which the text so far does not have it, so
-the parser itself can tell, whatever spelling of keys and tables was used. Only errors pay for this.
+`tomllib` keeps no positions. But an entry begins in the first line without which the text up to there does not contain
+it, so the parser itself can find it, however keys and tables are spelled. Only errors pay for this.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 MAX_TRIES = 200
-"""Parses spent on looking for one line; past it the error goes without."""
+"""The most parses for finding one line; beyond that, an error has no line."""
 
 
 def line_of(source: str, path: Sequence[str]) -> int | None:
-    """The line, from 1, where the entry at ``path`` begins, or None when that cannot be told cheaply."""
+    """The line, from 1, in which the entry at ``path`` begins; ``None`` if that cannot be found cheaply."""
     lines = source.split("\n")
     candidates = [number for number, text in enumerate(lines) if _word(path) in text] if path else []
     for number in candidates[: MAX_TRIES // 4]:
@@ -30,7 +30,7 @@ def line_of(source: str, path: Sequence[str]) -> int | None:
 
 
 def _word(path: Sequence[str]) -> str:
-    """What stands in the line: the last name, for an entry of a list the list's."""
+    """The name to look for in the line: the last of the path, or the list's for a member of a list."""
     return next((part for part in reversed(path) if not part.startswith("[")), "")
 
 

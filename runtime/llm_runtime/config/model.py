@@ -1,8 +1,8 @@
 """The sections of the configuration, one frozen struct each.
 
-A section that is added is a struct here and a field of `Config`; the loader needs no change unless entries have names
-of their own, like ``[providers.NAME]``. The constructors do not validate (msgspec validates what it converts): a
-`Config` made by hand is trusted.
+A new section is a struct here and a field of `Config`; the loader needs no change unless its entries have names of
+their own, like ``[providers.NAME]``. The constructors do not validate (msgspec validates what it converts): a `Config`
+made in Python is trusted.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ Weight = Annotated[float, Meta(ge=0, le=1_000)]
 
 
 class Selection(Section, frozen=True, kw_only=True):
-    """``[selection]``: what a candidate's score is made of. Only the proportions matter."""
+    """``[selection]``: the weights of a candidate's score. Only their proportions matter."""
 
     performance_weight: Weight = 0.5
-    """How much latency counts."""
+    """The weight of latency."""
     cost_weight: Weight = 0.3
-    """How much the price counts."""
+    """The weight of the price."""
     availability_weight: Weight = 0.2
-    """How much recent failures count."""
+    """The weight of recent failures."""
 
     def __post_init__(self) -> None:
         if not self.performance_weight + self.cost_weight + self.availability_weight:
@@ -43,78 +43,78 @@ class Selection(Section, frozen=True, kw_only=True):
 
 
 class CrossModel(Section, frozen=True, kw_only=True):
-    """``[cross_model]``: what holds wherever several models are asked and nothing else is said."""
+    """``[cross_model]``: defaults for requests to several models."""
 
     synthesize_responses: bool = True
-    """Make one answer of several."""
+    """Whether to synthesize one response from several."""
 
 
 class Key(Section, frozen=True, kw_only=True):
     """``[keys.NAME]``: a caller of the daemon."""
 
     secret: Secret
-    """What the caller sends as its key."""
+    """The key that the caller sends."""
     limits: Limits = Limits()
-    """What this caller may ask for, whoever answers."""
+    """The rate limits of this caller, across all providers."""
     models: Annotated[tuple[Line, ...], Meta(min_length=1)] | None = None
-    """What it may use: ``provider/model``, ``provider/*``, a model's bare name, a route's name. ``None``: all."""
+    """The models it may use: ``provider/model``, ``provider/*``, a model's bare name, a route's name. ``None``: all."""
     expires: Annotated[datetime, Meta(tz=True)] | None = None
-    """From when on, by the wall clock, the key is like one that was never known."""
+    """When the key expires, by the wall clock; from then on it is like an unknown key."""
     strict: bool = False
-    """Refuse this caller's requests where a parameter would be left out or changed, instead of telling so."""
+    """Refuse this caller's requests if a parameter would be left out or changed, instead of reporting it."""
     vendor_ids: tuple[Line, ...] = ()
-    """Patterns of vendors' ids (files, containers, vector stores) it may use besides those that it was given itself."""
+    """Patterns of vendor ids (files, containers, vector stores) that it may use besides those it received itself."""
 
 
 class ProviderCache(Section, frozen=True, kw_only=True):
-    """``[providers.NAME.cache]``: what differs from ``[cache]`` for this provider's answers; ``None``: nothing."""
+    """``[providers.NAME.cache]``: overrides of ``[cache]`` for this provider's responses; ``None``: nothing."""
 
     enabled: bool | None = None
-    """Whether this provider's responses are kept; omitted: as in `[cache]`."""
+    """Whether this provider's responses are cached; omitted: as in `[cache]`."""
     ttl_s: CacheSeconds | None = None
-    """How old they may be; omitted: as in `[cache]`."""
+    """The most seconds for which they are used; omitted: as in `[cache]`."""
 
 
 class Provider(Section, frozen=True, kw_only=True):
     """``[providers.NAME]``: a configured upstream, addressed as ``NAME/model``.
 
-    After loading ``base_url`` is filled in and has no trailing slash; ``None`` only for the local model, whose address
-    is known when its process runs. ``models`` empty: the vendor is asked.
+    After loading, ``base_url`` is set and has no trailing slash; it is ``None`` only for the local model, whose address
+    is known once its process runs. If ``models`` is empty, the vendor is asked for its list.
     """
 
     kind: Line
     """The vendor: one of the table above, or one that an installed package or the program adds."""
     enabled: bool = True
-    """Whether it is started. The key of a provider that is not need not exist."""
+    """Whether it is used. The key of a disabled provider need not exist."""
     base_url: Line | None = None
     """The address of the API; omitted: the vendor's own."""
     api_key: Secret | None = None
-    """The key the vendor gave you."""
+    """Your key from the vendor."""
     api_key_age_s: KeySeconds = 3000.0
-    """Seconds that a key which a command or a function gave is used; then it is asked for again."""
+    """Seconds for which a key from a command or a function is used before it is requested again."""
     auth_header: Line | None = None
-    """How the key is sent, if not the usual way: ``"api-key"``, or ``"authorization: Bearer"``."""
+    """The header for the key, if not the usual one: ``"api-key"``, or ``"authorization: Bearer"``."""
     headers: dict[Line, Line] = field(default_factory=dict)
-    """What is sent with every request besides."""
+    """Additional headers of every request."""
     query: dict[Line, Line] = field(default_factory=dict)
-    """Parameters of every address."""
+    """Additional query parameters of every URL."""
     api_version: Line | None = None
-    """What Anthropic's wire says as its version; omitted: the newest to Anthropic, 2023-06-01 to servers of others."""
+    """The version that Anthropic's wire sends; omitted: the newest to Anthropic, 2023-06-01 to other servers."""
     organization: Line | None = None
-    """The organization that is billed, where the vendor has such: OpenAI."""
+    """The organization that is billed, for vendors that have them: OpenAI."""
     project: Line | None = None
-    """The project, where the vendor has such: OpenAI and Gemini."""
+    """The project, for vendors that have them: OpenAI and Gemini."""
     wire: WireSetting = "auto"
-    """The API that chats go over, for kinds with OpenAI's: ``"responses"`` or ``"chat"``. ``"auto"``: the Responses
-    API where the request came over it or the model needs it; a server without it is learned from its first answer.
+    """The API for chats, for kinds with OpenAI's: ``"responses"`` or ``"chat"``. ``"auto"``: the Responses API if the
+    request came over it or the model needs it; that a server lacks it is learned from its first response.
     """
     models: tuple[Line, ...] = ()
-    """All models to offer; the first is its default. Omitted: the vendor is asked for its list."""
+    """The models to offer; the first is the default. Omitted: the vendor is asked for its list."""
     ca_file: Line | None = None
-    """Certificates to trust for this provider instead of the system's; for an ``https`` proxy, too."""
+    """Certificates to trust for this provider (and an ``https`` proxy) instead of the system's."""
     proxy: Line | None = None
-    """Through whom it is reached: ``http://host:port``, ``https://…`` or ``socks5://…``; ``"none"``: directly.
-    Omitted: as `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` say.
+    """The proxy to use: ``http://host:port``, ``https://…`` or ``socks5://…``; ``"none"``: connect directly. Omitted:
+    as `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` say.
     """
     proxy_auth: Secret | None = None
     """User and password for the proxy, as ``user:password``."""
@@ -122,23 +122,23 @@ class Provider(Section, frozen=True, kw_only=True):
     timeouts: Timeouts = Timeouts()
     cache: ProviderCache = ProviderCache()
     capabilities: dict[Line, Capabilities] = field(default_factory=dict)
-    """``[providers.NAME.capabilities."pattern"]``: what its models take, where the shipped table and the vendor's list
-    are wrong or silent. The pattern is a glob for the model's name; of several that fit, the first that says a field
-    counts.
+    """``[providers.NAME.capabilities."pattern"]``: the capabilities of models that the shipped table and the vendor's
+    list lack or have wrong. The pattern is a glob for the model's name; if several match, the first that sets a field
+    wins.
     """
     max_answer_mb: AnswerLimits = AnswerLimits()
-    """How large one answer may be that comes in one piece, by request type."""
+    """The size limit of a response that arrives in one piece, by request type."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.api_key, str):  # by hand, the likely mistake; and this way a repr would print the key
+        if isinstance(self.api_key, str):  # a likely mistake in Python code, and the repr would print the key
             raise TypeError("api_key is a Secret: write api_key=Secret(...)")
 
 
 class Config(Section, frozen=True, kw_only=True):
-    """Everything, checked.
+    """The whole configuration, validated.
 
-    ``reasons`` says for each provider, by name, why it is there; ``notes`` are lines for the person who started us:
-    what was passed over, and what is allowed but unwise.
+    ``reasons`` says for each provider, by name, why it is there; ``notes`` are lines for the user: what was ignored,
+    and what is allowed but unwise.
     """
 
     server: Server = Server()
@@ -148,15 +148,15 @@ class Config(Section, frozen=True, kw_only=True):
     cross_model: CrossModel = CrossModel()
     cache: CachePolicy = CachePolicy()
     redis: RedisServer | None = None
-    """``[redis]``: where limits are shared with other processes; ``None``: they are not."""
+    """``[redis]``: the server over which processes share limits; ``None``: they do not."""
     keys: dict[str, Key] = field(default_factory=dict)
     providers: dict[str, Provider] = field(default_factory=dict)
     routes: dict[str, Policy] = field(default_factory=dict)
-    """``[routes.NAME]``: a name to be used as a model's, and how requests to it are answered."""
+    """``[routes.NAME]``: a name to use in place of a model's, and how requests to it are handled."""
     prices: dict[str, OwnPrice] = field(default_factory=dict)
-    """``[prices."PROVIDER/MODEL"]``: what a model costs, laid over the table that is shipped."""
+    """``[prices."PROVIDER/MODEL"]``: prices of models, overriding the shipped table."""
     vendors: VendorTable = VENDORS
-    """What a provider's ``kind`` can be. Not from the file: from the table, installed packages and the program."""
+    """The known values of ``kind``. Not from the file: from the table, installed packages and the program."""
     reasons: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -167,6 +167,6 @@ class Config(Section, frozen=True, kw_only=True):
 
     @property
     def cached(self) -> frozenset[str]:
-        """The providers whose answers are kept where neither request nor route says whether."""
+        """The providers whose responses are cached if neither request nor route says otherwise."""
         said = {name: provider.cache.enabled for name, provider in self.enabled.items()}
         return frozenset(name for name, own in said.items() if (self.cache.enabled if own is None else own))

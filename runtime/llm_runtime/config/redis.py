@@ -1,4 +1,4 @@
-"""``[redis]``: where the server is. The address may be written here, a password in it may not."""
+"""``[redis]``: the address of the server. It may be written in the configuration, a password in it may not."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from llm_runtime.config.errors import ConfigError
 from llm_runtime.config.keys import FORMS, KeyReader
 
 REQUIREMENT = "coredis>=6.9,<7"
-"""The extra of pyproject.toml."""
+"""The optional dependency in pyproject.toml."""
 
 
 def redis_server(table: object, keys: KeyReader) -> RedisServer:
-    """The section as it is used. Raises `ConfigError`, also when the package it needs is not installed."""
+    """The validated section. Raises `ConfigError`, also if the package that it needs is not installed."""
     server = convert(table, RedisServer, lambda value: _address(value, keys))
     if find_spec("coredis") is None:
         raise ConfigError(f"needs a package that is not installed: {sys.executable} -m pip install '{REQUIREMENT}'")

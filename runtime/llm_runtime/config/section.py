@@ -1,4 +1,4 @@
-"""What all sections of the configuration have in common."""
+"""The base of all sections of the configuration."""
 
 from __future__ import annotations
 
@@ -11,4 +11,4 @@ Line = Annotated[str, Meta(min_length=1, max_length=1024)]
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The root of the sections: frozen, and an unknown key is refused."""
+    """The base of the sections: frozen, and unknown keys are errors."""

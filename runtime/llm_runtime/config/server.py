@@ -1,6 +1,6 @@
-"""``[server]``: where the daemon listens, and how much of everything it takes.
+"""``[server]``: where the daemon listens, and its limits.
 
-Each limit is here once. The server reads it from this struct, and docs/limits.md is generated from it.
+Each limit is defined once. The server reads it from this struct, and docs/limits.md is generated from it.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ class ServerLimits(Section, frozen=True, kw_only=True):
     """The limits of the server, as part of ``[server]``. A megabyte is 1,048,576 bytes."""
 
     max_connections: Count = 1_000
-    """Connections at once, HTTP and WebSocket together. When all are in use, one more is answered with 429."""
+    """Connections at once, HTTP and WebSocket together. One more is answered with 429."""
     max_unverified_per_peer: Count = 50
-    """Connections of one address that have not shown a valid key, where keys are configured."""
+    """Connections of one address that have not shown a valid key, if keys are configured."""
     max_runs: Count = 5_000
-    """Requests in flight at once, over any number of connections; one more is answered with 429."""
+    """Requests in progress at once, over any number of connections; one more is answered with 429."""
     max_body_mb: Megabytes = 16.0
     """The body of one request, and one WebSocket message."""
     max_body_total_mb: Megabytes = 256.0
-    """All bodies together that are being received or answered; what goes beyond is answered with 503."""
+    """All bodies together that are being received or answered; one that exceeds this is answered with 503."""
     max_json_values: Annotated[int, Meta(ge=1_000, le=10_000_000)] = 1_000_000
     """Values in the JSON of one request or WebSocket message, counted by commas and opening brackets."""
     log_limit_mb: Annotated[float, Meta(gt=0, le=1_024)] = 8.0
-    """The text of one answer, for which its run log keeps room; a longer answer fails with `log_limit`."""
+    """The size of the text of one response, as kept in its run log; a longer response fails with `log_limit`."""
     max_body_s: Seconds = 120.0
     """Time for a body to arrive, however large it is."""
     head_s: Seconds = 10.0
@@ -45,9 +45,9 @@ class ServerLimits(Section, frozen=True, kw_only=True):
     keep_alive_s: Seconds = 75.0
     """How long an idle HTTP connection is kept open."""
     hold_head_s: Annotated[float, Meta(ge=0, le=600)] = 30.0
-    """How long a streamed answer's head waits for the first event; a failure until then is an HTTP error."""
+    """How long the head of a streamed response waits for the first event; a failure until then is an HTTP error."""
     websocket_lifetime_s: SecondsOrZero = 3_600.0
-    """How long a WebSocket may live; 0: as long as it likes."""
+    """How long a WebSocket may stay open; 0: no limit."""
     websocket_responses: Count = 16
     """Responses in flight on one WebSocket."""
     websocket_lanes: Count = 32
@@ -55,7 +55,7 @@ class ServerLimits(Section, frozen=True, kw_only=True):
     websocket_queue: Count = 64
     """Requests that wait on one lane."""
     websocket_queue_mb: Megabytes = 16.0
-    """All requests that wait on one WebSocket together; one that waits alone may be larger."""
+    """All waiting requests of one WebSocket together; a single one may be larger."""
     stored_s: Seconds = 600.0
     """How long a stored response can be retrieved after its end."""
     stored_mb: Megabytes = 64.0
@@ -91,21 +91,21 @@ class Server(ServerLimits, frozen=True, kw_only=True):
     """``[server]``: where the daemon listens. Port 0 is any free port."""
 
     host: Line = "127.0.0.1"
-    """The address to listen on. Any but loopback needs a key and TLS (docs/how-to/keys.md)."""
+    """The address to listen on. Any address but loopback needs a key and TLS (docs/how-to/keys.md)."""
     port: Port = 8080
-    """The port to listen on; 0: any that is free."""
+    """The port to listen on; 0: any free port."""
     drain_s: Annotated[float, Meta(ge=0, le=86_400)] = 30.0
-    """How long running answers may go on after the first SIGTERM."""
+    """How long running responses may go on after the first SIGTERM."""
     allowed_origins: tuple[Line, ...] = ()
-    """Origins of web pages that may connect, besides none at all."""
+    """Origins of web pages that may connect. By default none may."""
     allowed_hosts: tuple[Line, ...] = ()
-    """Names, besides loopback's own, that a request's Host may have."""
+    """Host names, besides loopback's, that requests may have in their Host field."""
     insecure_no_tls: bool = False
-    """Listen beyond loopback without TLS, because something before the daemon does it."""
+    """Listen beyond loopback without TLS, because a proxy in front of the daemon provides it."""
     trusted_proxies: tuple[Line, ...] = ()
-    """Addresses or networks of proxies: behind one, all callers share an address, so it has no limit of its own."""
+    """Addresses or networks of proxies. Callers behind one share its address, so it has no limit of its own."""
     websocket: bool = True
-    """Whether WebSockets are served; without, clients are told to use HTTP."""
+    """Whether WebSockets are enabled; if not, clients are told to use HTTP."""
 
     def __post_init__(self) -> None:
         if self.max_body_mb > self.max_body_total_mb:

@@ -1,4 +1,4 @@
-"""The vendors a configuration may name: those that come with llm-runtime, with packages, and with the program."""
+"""The vendors that a configuration may name: those of llm-runtime, of installed packages, and of the program."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from llm_protocol.vendors import VENDORS
 from llm_runtime.config.errors import ConfigError
 
 GROUP = "llm_runtime.vendors"
-"""The group of entry points in which a package offers vendors: a `Vendor`, or several in a list or tuple."""
+"""The group of entry points with which a package offers vendors: a `Vendor`, or several in a list or tuple."""
 
 
 def installed_vendors() -> VendorTable:
-    """All that are known without the program's own. Raises `ConfigError` for a package that offers none, or one that
-    exists already. Looks through the installed packages, so it does blocking file I/O, and imports those that offer.
+    """All known vendors except the program's own. Raises `ConfigError` for a package that offers none, or one that
+    exists already. Does blocking file I/O to find the installed packages, and imports those that offer vendors.
     """
     from importlib.metadata import entry_points
 
@@ -23,7 +23,7 @@ def installed_vendors() -> VendorTable:
         where = f"the entry point {point.name!r} ({point.value}) in {GROUP}"
         try:
             offered = point.load()
-        except Exception as exc:  # whatever a package's import may raise
+        except Exception as exc:  # importing a package may raise anything
             raise ConfigError(f"{where} cannot be loaded: {type(exc).__name__}: {exc}") from exc
         vendors = [offered] if isinstance(offered, Vendor) else offered
         if not isinstance(vendors, list | tuple) or not all(isinstance(each, Vendor) for each in vendors):
@@ -33,7 +33,7 @@ def installed_vendors() -> VendorTable:
 
 
 def with_vendors(table: VendorTable, vendors: Iterable[Vendor], where: str = "vendors") -> VendorTable:
-    """``table`` and ``vendors``, which come from ``where``. Raises `ConfigError` where a kind exists already."""
+    """``table`` with ``vendors`` added, which come from ``where``. Raises `ConfigError` if a kind exists already."""
     try:
         return table.plus(vendors)
     except ValueError as exc:

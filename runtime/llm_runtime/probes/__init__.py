@@ -1,7 +1,7 @@
-"""What an operator wants to know before and after a release: does everything that the configuration names answer?
+"""Check whether everything that the configuration names works, for an operator before and after a release.
 
-`check` tries it, all at once and each within `CHECK_SECONDS`; `Report` is what is told. No model is asked for an
-answer, which would cost money.
+`check` tries everything concurrently, each within `CHECK_SECONDS`; `Report` is the result. No prompt is sent to a
+model, since that would cost money.
 """
 
 from llm_runtime.probes.probe import CHECK_SECONDS, check

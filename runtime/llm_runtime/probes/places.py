@@ -1,6 +1,6 @@
-"""Trying the places that a configuration names besides the providers. Nothing is left behind in any of them.
+"""Probe the places besides providers that a configuration names. They leave nothing behind.
 
-Each function gives a status and what is to be said. They wait without limit of their own; cancelling them is harmless.
+Each function returns a status and a message. None has a time limit of its own; cancelling them is harmless.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from llm_runtime.server.listener import bind
 Finding: TypeAlias = tuple[CheckStatus, str]
 
 PROBE_BYTES: Final = 4096
-"""Written to find out whether the cache file could be."""
+"""The content of the file that tests whether the cache file could be written."""
 
-# What the shared limits do on a server. Nothing of it stays: a hash without fields is none.
+# What the shared limits do on a server. Nothing stays: a hash without fields does not exist.
 _SCRIPT: Final = """
 redis.call('HSET', KEYS[1], 'at', redis.call('TIME')[1])
 redis.call('PEXPIRE', KEYS[1], 1000)
@@ -48,7 +48,7 @@ async def try_address(server: Server) -> Finding:
 
 
 async def try_cache(path: str) -> Finding:
-    """Whether the cache file can be written, or made."""
+    """Whether the cache file can be written or created."""
     try:
         return CheckStatus.OK, await trio.to_thread.run_sync(_write_beside, path, abandon_on_cancel=True)
     except OSError as exc:
@@ -57,11 +57,11 @@ async def try_cache(path: str) -> Finding:
 
 
 def _write_beside(path: str) -> str:
-    """Write a nameless file where the cache file is or will be. Blocks; raises OSError."""
+    """Write a nameless file in the place of the cache file. Blocks; raises OSError."""
     path = os.path.abspath(os.path.expanduser(path))
     exists = os.path.lexists(path)
     if exists:
-        os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC))  # no more: another process may be using it
+        os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC))  # only to open it: another process may be using it
     folder = os.path.dirname(path)
     while not os.path.lexists(folder):
         folder = os.path.dirname(folder)
@@ -71,7 +71,7 @@ def _write_beside(path: str) -> str:
 
 
 async def try_redis(server: RedisServer) -> Finding:
-    """Whether the server runs scripts that write, each within the time that it is given."""
+    """Whether the server runs scripts that write, each within its time limit."""
     key, word = f"{{{server.prefix}}}:limits:check", token_hex(8).encode()
     answers: list[bytes] = []
 
@@ -88,7 +88,7 @@ async def try_redis(server: RedisServer) -> Finding:
 
 
 async def try_local_model() -> Finding:
-    """Whether it is there. Without it nothing starts, but in a checkout, which installs it when it is needed."""
+    """Whether it is installed. Without it nothing starts, except in a checkout, which installs it when needed."""
     file = await trio.to_thread.run_sync(lambda: find_model() if is_installed() else None)
     if file is None:
         return CheckStatus.WARNING, "not installed; serve installs it, once (about 130 MB)"

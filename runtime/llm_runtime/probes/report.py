@@ -1,4 +1,4 @@
-"""What was checked and how it went, as data. Pure."""
+"""The result of a check, as data. Pure."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from enum import StrEnum
 import msgspec
 
 NAMES_SHOWN = 5
-"""Of several names in one line."""
+"""The most names in one line."""
 
 DETAIL_CHARACTERS = 400
-"""Of what is said about one check: a vendor's words can be many."""
+"""The most characters of the text of one check: a vendor's message can be long."""
 
 
 class CheckStatus(StrEnum):
-    """How a check went. A warning is for a person to judge: it fails nothing."""
+    """The outcome of a check. A warning does not fail the report; a person has to judge it."""
 
     OK = "ok"
     WARNING = "warning"
@@ -24,9 +24,7 @@ class CheckStatus(StrEnum):
 
 
 class Check(msgspec.Struct, frozen=True):
-    """One thing that was checked. ``detail`` is one line that can be printed anywhere; ``seconds`` is how long trying
-    took, 0 where nothing had to be tried.
-    """
+    """One check. ``detail`` is one printable line; ``seconds`` is how long it took, 0 if nothing had to be tried."""
 
     what: str
     name: str
@@ -39,13 +37,13 @@ class Check(msgspec.Struct, frozen=True):
 
 
 class Validation(msgspec.Struct, frozen=True):
-    """All that was checked."""
+    """All checks."""
 
     checks: tuple[Check, ...]
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole, as ``--json`` writes it. ``timestamp`` is RFC 3339; ``error`` says in one line what failed."""
+    """The report, as ``--json`` prints it. ``timestamp`` is RFC 3339; ``error`` says in one line what failed."""
 
     success: bool
     id: str
@@ -54,7 +52,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None
 
     def lines(self) -> list[str]:
-        """For people: a line for each check, in columns, and one for all."""
+        """The report for people: a line for each check, in columns, and a summary."""
         checks = self.validation.checks
         rows = [(each.status.value, each.what, _one_line(each.name), _time(each.seconds)) for each in checks]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -64,14 +62,14 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def report(checks: Sequence[Check], *, id: str, timestamp: str) -> Report:  # noqa: A002 - the field's name
-    """What these checks come to."""
+    """The summary of these checks."""
     failed = [f"{each.what} {each.name}" for each in checks if each.status is CheckStatus.FAILED]
     error = f"failed: {', '.join(failed)}" if failed else None
     return Report(success=not failed, id=id, timestamp=timestamp, validation=Validation(tuple(checks)), error=error)
 
 
 def refused(problem: str, source: str, *, id: str, timestamp: str) -> Report:  # noqa: A002 - the field's name
-    """The report on a configuration that cannot be used, so that nothing else was checked."""
+    """The report on an invalid configuration, for which nothing else was checked."""
     check = Check("configuration", source, CheckStatus.FAILED, problem)
     return Report(success=False, id=id, timestamp=timestamp, validation=Validation((check,)), error=problem)
 
@@ -88,7 +86,7 @@ def counted(number: int, thing: str) -> str:
 
 
 def some(names: Sequence[str]) -> str:
-    """The first of several names, and how many more there are."""
+    """The first of several names, and the number of further ones."""
     more = len(names) - NAMES_SHOWN
     return ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
 

@@ -1,7 +1,7 @@
-"""Whether the models that a route names exist, by the runtime's own catalog and by what the vendors said. Pure.
+"""Check whether the models that a route names exist, by the runtime's own catalog and the vendors' lists. Pure.
 
-A provider may be asked for models that are not on its list, so a name that is on no list is only doubtful. A route
-fails when nobody can answer it.
+A provider may have models that are not on its list, so a name on no list is only a warning. A route fails if no
+provider can serve it.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from llm_runtime.config.conversion import suggestion
 from llm_runtime.probes.report import Check, CheckStatus, counted, some
 
 HELPING = ("synthesiser", "judge")
-"""Fields whose models answer nobody by themselves."""
+"""Fields whose models serve no request by themselves."""
 
 
 class Known(NamedTuple):
-    """The models as the runtime knows them; what each vendor listed, as far as it did; and who failed."""
+    """The models that the runtime knows; what each vendor listed, as far as it did; and the providers that failed."""
 
     catalog: Catalog
     router: Router
     lists: Mapping[str, Collection[str]] = {}
     failed: Collection[str] = ()
     offline: bool = False
-    """Nobody was asked, so what is not known is no fault."""
+    """Nothing was tried, so unknown models are no failure."""
 
 
 class _Standing(IntEnum):
@@ -50,7 +50,7 @@ _GOOD = _Verdict(_Standing.GOOD)
 
 
 def route(name: str, policy: Policy, known: Known) -> Check:
-    """The check of one route. One that names no models is good when the selector has anybody to choose."""
+    """Check one route. A route that names no models passes if the selector has any candidate."""
     named = [(field, model) for field, model in policy.models() if model not in WITHOUT_A_MODEL]
     verdicts = [_model(f"{field}: {model}", model, known) for field, model in named]
     answering = [verdict for (field, _), verdict in zip(named, verdicts, strict=True) if field not in HELPING]
@@ -85,7 +85,7 @@ def _chosen(name: str, known: Known) -> _Verdict:
 
 
 def _unlisted(where: str, known: Known) -> _Verdict | None:
-    """What is not found may be at a provider whose list is not known."""
+    """An unknown model may exist at a provider whose list is unknown."""
     if not known.catalog.unlisted:
         return None
     standing = _Standing.UNTOLD if known.offline else _Standing.DOUBTFUL
