@@ -2,9 +2,9 @@
 
 Host: a web page can make its own name resolve to 127.0.0.1 and reach a local daemon as if it were the page's own
 server. The Host field then has the page's name, which is not an allowed one. Origin: browsers send it for requests that
-a page makes; other programs send none. The daemon's own page, the dashboard, is allowed. A presented key is compared with every configured key by digest, so neither the
-timing nor the error distinguishes a wrong key from a missing or expired one. Wrong keys are counted per peer; a client
-with a valid key is never refused because of them.
+a page makes; other programs send none. The daemon's own page, the dashboard, is allowed. A presented key is compared
+with every configured key by digest, so neither the timing nor the error distinguishes a wrong key from a missing or
+expired one. Wrong keys are counted per peer; a client with a valid key is never refused because of them.
 """
 
 from __future__ import annotations
