@@ -52,6 +52,116 @@ class Image(msgspec.Struct, frozen=True, kw_only=True, tag="image"):
     extra: dict[str, JsonObject] | None = None
 
 
+class Media(msgspec.Struct, frozen=True, kw_only=True):
+    """What documents and audio have in common: exactly one place where the content is.
+
+    ``data`` are the bytes, ``base64`` is the same in standard base64: it is passed on without being decoded. A ``url``
+    is fetched by the vendor. ``file_id`` is a file that ``vendor`` (``"openai"``, ``"anthropic"``, ``"gemini"``) keeps;
+    nobody else can be sent it. Raises ValueError for anything else, and for a ``media_type`` of another part.
+    """
+
+    data: bytes | None = None
+    base64: str | None = None
+    url: str | None = None
+    file_id: str | None = None
+    vendor: str | None = None
+    media_type: str | None = None
+    title: str | None = None
+    """Its name, or the name of its file."""
+    extra: dict[str, JsonObject] | None = None
+
+    def _check(self, kind: str, more: tuple[str, ...] = ()) -> None:
+        sources = ("data", "base64", *more, "url", "file_id")
+        given = [name for name in sources if getattr(self, name) is not None]
+        if len(given) != 1:
+            found = " and ".join(given) or "none of them"
+            raise ValueError(f"{kind}: give exactly one of {', '.join(sources)}, not {found}")
+        if (self.vendor is None) is not (self.file_id is None):
+            raise ValueError(f"{kind}: file_id and vendor, who keeps the file, go together")
+
+
+_PDF = "application/pdf"
+
+
+class Document(Media, frozen=True, kw_only=True, tag="document"):
+    """A document: a PDF, or one of text. One of text can be given as ``text``; it is ``text/plain`` unless
+    ``media_type`` says what else. That of ``data`` may be left out where it begins as a PDF does.
+
+    ``context`` is what the model is told of the document beside its content, ``pages`` how many it has, where that is
+    known. Raises ValueError for contradictions.
+    """
+
+    text: str | None = None
+    context: str | None = None
+    pages: int | None = None
+
+    def __post_init__(self) -> None:
+        self._check("Document", ("text",))
+        kind = self.media_type
+        if kind is None and (self.data is not None or self.base64 is not None):
+            if not ((self.data or b"").startswith(b"%PDF-") or (self.base64 or "").startswith("JVBERi")):
+                raise ValueError('Document: media_type is missing, for example "application/pdf" or "text/plain"')
+            msgspec.structs.force_setattr(self, "media_type", _PDF)
+        elif kind is not None and kind.partition("/")[0] in ("image", "audio", "video"):
+            other = {"image": "an Image", "audio": "an Audio"}.get(kind.partition("/")[0], "no document")
+            raise ValueError(f"Document: {kind} is {other}")
+        elif self.text is not None and kind is None:
+            msgspec.structs.force_setattr(self, "media_type", "text/plain")
+        if self.text is not None and not self.is_text:
+            raise ValueError(f"Document: {kind} is not given as text")
+        if self.pages is not None and self.pages < 1:
+            raise ValueError("Document: pages is at least 1")
+
+    @property
+    def is_text(self) -> bool:
+        """Whether its bytes are text."""
+        kind = (self.media_type or _PDF).partition(";")[0]
+        return kind.startswith("text/") or kind.endswith(("+json", "+xml")) or kind in _TEXT_TYPES
+
+
+_TEXT_TYPES = frozenset(
+    f"application/{name}"
+    for name in ("json", "xml", "yaml", "x-yaml", "toml", "javascript", "x-javascript", "sql", "x-sh", "csv")
+)
+
+
+class Audio(Media, frozen=True, kw_only=True, tag="audio"):
+    """A recording. ``media_type`` may be left out where ``data`` begins as WAV, MP3, FLAC or Ogg does. Raises
+    ValueError for contradictions.
+    """
+
+    def __post_init__(self) -> None:
+        self._check("Audio")
+        kind = self.media_type
+        if kind is None and self.data is not None:
+            kind = next((named for magic, named in _SOUNDS if self.data.startswith(magic)), None)
+        if kind is None and self.file_id is None:
+            raise ValueError('Audio: media_type is missing, for example "audio/wav"')
+        if kind is not None and not kind.startswith("audio/"):
+            raise ValueError(f"Audio: {kind} is not audio")
+        if kind is not None:
+            msgspec.structs.force_setattr(self, "media_type", _SAME_SOUND.get(kind, kind))
+
+
+_SOUNDS = (
+    (b"RIFF", "audio/wav"),
+    (b"ID3", "audio/mpeg"),
+    (b"\xff\xfb", "audio/mpeg"),
+    (b"\xff\xf3", "audio/mpeg"),
+    (b"fLaC", "audio/flac"),
+    (b"OggS", "audio/ogg"),
+)
+_SAME_SOUND = {
+    "audio/x-wav": "audio/wav",
+    "audio/wave": "audio/wav",
+    "audio/vnd.wave": "audio/wav",
+    "audio/mp3": "audio/mpeg",
+    "audio/x-flac": "audio/flac",
+    "audio/x-aiff": "audio/aiff",
+}
+"""Other names of the same format."""
+
+
 class Reasoning(msgspec.Struct, frozen=True, kw_only=True, tag="reasoning"):
     """What a model thought before it answered.
 
@@ -99,7 +209,7 @@ class ToolResult(msgspec.Struct, frozen=True, kw_only=True, tag="tool_result"):
     """What a tool answered to the call with the id ``call_id``."""
 
     call_id: str
-    content: tuple[Text | Image, ...] = ()
+    content: tuple[Text | Image | Document | Audio, ...] = ()
     name: str | None = None
     is_error: bool = False
     extra: dict[str, JsonObject] | None = None
@@ -123,7 +233,7 @@ class Opaque(msgspec.Struct, frozen=True, kw_only=True, tag="opaque"):
     value: JsonObject
 
 
-Part: TypeAlias = Text | Image | Reasoning | ToolCall | ToolResult | Refusal | Opaque
+Part: TypeAlias = Text | Image | Document | Audio | Reasoning | ToolCall | ToolResult | Refusal | Opaque
 Role: TypeAlias = Literal["system", "developer", "user", "assistant", "tool"]
 
 

@@ -12,7 +12,20 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from llm_protocol.codec.json import encode_json
-from llm_protocol.content import Image, Message, Opaque, Part, Reasoning, Refusal, Text, ToolCall, ToolResult
+from llm_protocol.content import (
+    Audio,
+    Document,
+    Image,
+    Media,
+    Message,
+    Opaque,
+    Part,
+    Reasoning,
+    Refusal,
+    Text,
+    ToolCall,
+    ToolResult,
+)
 from llm_protocol.requests import (
     AnyRequest,
     ChatRequest,
@@ -43,6 +56,24 @@ IMAGE_TOKENS = 1_000
 
 LOW_DETAIL_TOKENS = 85
 """An image sent at low detail."""
+
+PAGE_TOKENS = 2_000
+"""A page of a PDF, of which vendors read the text and a picture."""
+
+PAGE_BYTES = 64 * 1024
+"""A page, where it is not known how many a PDF has."""
+
+UNKNOWN_PAGES = 10
+"""A document whose content is not here."""
+
+AUDIO_BYTES_PER_TOKEN = {"audio/wav": 1_500, "audio/aiff": 1_500}
+"""Bytes of 32 tokens a second, uncompressed at 24,000 samples a second, by media type."""
+
+COMPRESSED_BYTES_PER_TOKEN = 500
+"""The same of any other audio."""
+
+UNKNOWN_AUDIO_TOKENS = 2_000
+"""A minute of audio: one whose content is not here."""
 
 PICTURE_OUTPUT_TOKENS = 1_300
 """An image that is made."""
@@ -253,5 +284,27 @@ def _part_length(part: Part) -> float:
             return TOOL_TOKENS + parts_length(part.content)
         case Image():
             return LOW_DETAIL_TOKENS if part.detail == "low" else IMAGE_TOKENS
+        case Document():
+            return _document_length(part)
+        case Audio():
+            per_token = AUDIO_BYTES_PER_TOKEN.get(part.media_type or "", COMPRESSED_BYTES_PER_TOKEN)
+            size = _bytes_of(part)
+            return UNKNOWN_AUDIO_TOKENS if size is None else size / per_token
         case Opaque():
             return _json_length(part.value)
+
+
+def _bytes_of(part: Media) -> int | None:
+    if part.base64 is not None:
+        return len(part.base64) * 3 // 4
+    return None if part.data is None else len(part.data)
+
+
+def _document_length(part: Document) -> float:
+    if part.text is not None:
+        return text_length(part.text)
+    size = _bytes_of(part)
+    if part.is_text and size is not None:
+        return size / ASCII_PER_TOKEN
+    pages = part.pages or (UNKNOWN_PAGES if size is None else max(1, round(size / PAGE_BYTES)))
+    return pages * PAGE_TOKENS

@@ -7,25 +7,27 @@ where there is none, the client is told which part of its request was at fault.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
 from llm_protocol.codec.fields import unsupported
-from llm_protocol.content import Image, Message, Part, Reasoning, Tool, ToolResult
+from llm_protocol.content import Audio, Document, Image, Message, Part, Reasoning, Tool, ToolResult
 from llm_protocol.model_facts import ModelRule
 from llm_protocol.requests import AnyRequest, ChatRequest
 
 
 class Needs(NamedTuple):
     """``tools``: function tools; ``forced``: one must be called; ``reasoning``: an effort or a budget is asked for;
-    ``vision``: there are images.
+    ``vision``: there are images; ``documents``: there are some that are not text; ``audio``: there is audio.
     """
 
     tools: bool = False
     forced: bool = False
     reasoning: bool = False
     vision: bool = False
+    documents: bool = False
+    audio: bool = False
 
 
 NOTHING = Needs()
@@ -36,35 +38,55 @@ def needs_of(request: AnyRequest) -> Needs:
     if not isinstance(request, ChatRequest):
         return NOTHING
     asked, choice = request.parameters, request.tool_choice
+    senses = {sense for _, part in _parts(request) if (sense := _sense(part)) is not None}
     return Needs(
         tools=any(isinstance(tool, Tool) for tool in request.tools),
         forced=choice is not None and choice.mode in ("required", "named"),
         reasoning=asked.reasoning_effort not in (None, "none") or bool(asked.reasoning_budget),
-        vision=any(isinstance(part, Image) for part in _parts(request)),
+        vision="vision" in senses,
+        documents="documents" in senses,
+        audio="audio" in senses,
     )
 
 
-def _parts(request: ChatRequest) -> Iterator[Part]:
-    for message in request.messages:
-        for part in message.content:
-            yield part
+_SENSES: Final = {"vision": "pictures", "documents": "PDF documents", "audio": "audio"}
+"""The columns of `ModelRule` for what is no text, and what they are about."""
+
+
+def _sense(part: Part) -> str | None:
+    """The column that says whether a model takes ``part``; ``None``: it is text, or not known here."""
+    match part:
+        case Image():
+            return "vision"
+        case Document():
+            return None if part.is_text else "documents"
+        case Audio():
+            return "audio"
+        case _:
+            return None
+
+
+def _parts(request: ChatRequest) -> Iterator[tuple[str, Part]]:
+    """All parts with where they stand, those of tools' results included."""
+    for at, message in enumerate(request.messages):
+        for part_at, part in enumerate(message.content):
+            where = f"messages[{at}].content[{part_at}]"
+            yield where, part
             if isinstance(part, ToolResult):
-                yield from part.content
+                for inner_at, inner in enumerate(part.content):
+                    yield f"{where}.content[{inner_at}]", inner
 
 
 def refuse_unseen(rule: ModelRule, request: AnyRequest) -> None:
-    """Raise `UnsupportedError` at the first image in ``request`` if the model is known to take none.
-
-    An image in a tool's result is left to the vendor: nobody asked about it, and a refusal of ours would end a
-    conversation that the vendor may go on with.
+    """Raise `UnsupportedError` at the first picture, document or recording in ``request``, also in a tool's result, if
+    the model is known not to take it.
     """
-    if rule.vision is not False or not isinstance(request, ChatRequest):
+    if not isinstance(request, ChatRequest) or not any(getattr(rule, sense) is False for sense in _SENSES):
         return
-    for at, message in enumerate(request.messages):
-        for part_at, part in enumerate(message.content):
-            if isinstance(part, Image):
-                where = f"messages[{at}].content[{part_at}]"
-                raise unsupported(where, f"{where}: {request.model} takes no pictures")
+    for where, part in _parts(request):
+        sense = _sense(part)
+        if sense is not None and getattr(rule, sense) is False:
+            raise unsupported(where, f"{where}: {request.model} takes no {_SENSES[sense]}")
 
 
 def without_thinking(request: AnyRequest) -> AnyRequest:
@@ -86,7 +108,9 @@ def has(rule: ModelRule, needs: Needs, *, responses: bool = False) -> bool:
     """Whether a model with this rule has it all, as far as is known. ``responses``: it can be asked over the Responses
     API, too.
     """
-    if (needs.forced and not rule.forced_tools) or (needs.vision and rule.vision is False):
+    if needs.forced and not rule.forced_tools:
+        return False
+    if any(getattr(needs, sense) and getattr(rule, sense) is False for sense in _SENSES):
         return False
     if not needs.tools or rule.reasons_with_tools or responses:
         return True

@@ -11,7 +11,7 @@ from itertools import chain
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from llm_protocol.content import HostedTool, Image, JsonObject, Opaque, Part, Text, ToolResult
+from llm_protocol.content import Audio, Document, HostedTool, Image, JsonObject, Opaque, Part, Text, ToolResult
 from llm_protocol.requests import AnyRequest, ChatRequest
 from llm_protocol.response import LLMResponse
 
@@ -115,6 +115,9 @@ def _of_part(part: Part) -> Iterator[VendorId]:
             yield from _ids(part.value)
         case Image():
             yield from _of_value("url", part.url)
+            yield from _of_extra(part.extra)
+        case Document() | Audio():
+            yield from _of_value("url" if part.file_id is None else "file_id", part.file_id or part.url)
             yield from _of_extra(part.extra)
         case ToolResult():
             yield from chain.from_iterable(map(_of_part, part.content))

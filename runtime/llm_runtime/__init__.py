@@ -13,7 +13,19 @@ trio.run(main)
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from llm_protocol.content import Image, Message, Reasoning, ResponseFormat, Text, Tool, ToolCall, ToolChoice, ToolResult
+from llm_protocol.content import (
+    Audio,
+    Document,
+    Image,
+    Message,
+    Reasoning,
+    ResponseFormat,
+    Text,
+    Tool,
+    ToolCall,
+    ToolChoice,
+    ToolResult,
+)
 from llm_protocol.embedding import Embedding
 from llm_protocol.errors import LLMClientError
 from llm_protocol.failures import Failure, FailureKind
@@ -33,10 +45,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AttemptsPatch",
+    "Audio",
     "ChatRequest",
     "CompletionRequest",
     "Config",
     "ConfigError",
+    "Document",
     "Embedding",
     "Failure",
     "FailureKind",

@@ -12,7 +12,7 @@ from typing import Any, Final, Generic, Literal, ParamSpec, TypeAlias, TypeVar, 
 
 import msgspec
 
-from llm_protocol.content import HostedTool, Message, Text, Tool, ToolCall, ToolResult
+from llm_protocol.content import Audio, Document, HostedTool, Image, Message, Text, Tool, ToolCall, ToolResult
 from llm_protocol.response import LLMResponse
 from llm_runtime.schemas import DoesNotFitError, fits, schema_of
 
@@ -179,8 +179,9 @@ def result_of(call: ToolCall, value: object) -> ToolResult:
         return value
     if isinstance(value, str):
         return call.result(value)
-    if isinstance(value, Text):
-        return call.result(value.text)
+    parts = value if isinstance(value, list | tuple) else (value,)
+    if parts and all(isinstance(part, Text | Image | Document | Audio) for part in parts):
+        return ToolResult(call_id=call.id, name=call.name, content=tuple(parts))
     try:
         return call.result(msgspec.json.encode(value, enc_hook=_encoded).decode())
     except TypeError as exc:

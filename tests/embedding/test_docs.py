@@ -44,6 +44,7 @@ TESTED = [
     ("On asyncio", "asyncio.run(main())"),
     ("In threads, scripts and notebooks", "sync.open_runtime()"),
     ("Asking", "rt.chat"),
+    ("Pictures, documents and audio", "Document("),
     ("Streaming", "answer.text()"),
     ("Streaming", "match event"),
     ("Typed answers", "rt.chat"),
@@ -98,6 +99,12 @@ def test_no_program_is_left_out() -> None:
 async def test_the_first_program(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     await run_whole(program("On Trio", "trio.run(main)"), monkeypatch)
     assert capsys.readouterr().out.startswith("You said: Say hello. Usage(")
+
+
+async def test_a_document_is_read() -> None:
+    async with running() as rt:
+        left = await run(program("Pictures, documents and audio", "Document("), rt=rt)
+    assert left["response"].content == "You said: What does it say? [application/pdf, 18 bytes]"
 
 
 async def test_the_program_in_the_readme(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

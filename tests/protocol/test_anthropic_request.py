@@ -26,7 +26,7 @@ from llm_protocol.errors import BadRequestError, UnsupportedError
 from llm_protocol.requests import ChatRequest, EmbeddingRequest, Parameters
 from llm_protocol.wires.anthropic import Anthropic, AnthropicServer
 from support.adapting import adjusted, encoded
-from support.conversations import conversations, texts, tokens, tool_choices, tools
+from support.conversations import conversations, pdfs, texts, tokens, tool_choices, tools
 
 CLIENT, SERVER = Anthropic(), AnthropicServer()
 NEW, OLD, MIDDLE = "claude-opus-5", "claude-haiku-4-5", "claude-sonnet-4-6"
@@ -305,7 +305,7 @@ parameters = st.builds(
 
 
 @given(
-    conversations(reasoning=thoughts),
+    conversations(reasoning=thoughts, media=pdfs),
     st.lists(tools, max_size=2).map(tuple),
     st.none() | tool_choices,
     parameters,

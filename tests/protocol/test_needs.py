@@ -4,15 +4,30 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
-from llm_protocol.content import Image, Message, Part, Reasoning, Text, Tool, ToolCall, ToolChoice, ToolResult
+from llm_protocol.content import (
+    Audio,
+    Document,
+    Image,
+    Message,
+    Part,
+    Reasoning,
+    Text,
+    Tool,
+    ToolCall,
+    ToolChoice,
+    ToolResult,
+)
 from llm_protocol.errors import UnsupportedError
 from llm_protocol.model_facts import ModelRule
 from llm_protocol.model_rules import rule_of
 from llm_protocol.needs import Needs, has, needs_of, refuse_unseen, without_thinking
 from llm_protocol.requests import ChatRequest, EmbeddingRequest, Parameters
 
+PDF = Document(data=b"%PDF-1.7")
+SOUND = Audio(data=b"RIFF", media_type="audio/wav")
 PICTURE = Image(data=b"x", media_type="image/png")
 HI = Message.of("user", "hi")
 TOOLS = (Tool(name="f"),)
@@ -57,7 +72,33 @@ def test_a_picture_for_a_model_that_is_blind_is_refused_where_it_stands() -> Non
     assert caught.value.failure.param == "messages[1].content[1]"
     refuse_unseen(unknown, shown)
     refuse_unseen(blind, chat())
-    refuse_unseen(blind, chat(Message("tool", (ToolResult(call_id="c", content=(PICTURE,)),))))
+
+
+def test_one_rule_for_a_users_turn_and_a_tools_result() -> None:
+    in_result = Message("tool", (ToolResult(call_id="c", content=(Text("see"), PICTURE)),))
+    with pytest.raises(UnsupportedError) as caught:
+        refuse_unseen(ModelRule(vision=False), chat(HI, in_result))
+    assert caught.value.failure.param == "messages[1].content[0].content[1]"
+
+
+@pytest.mark.parametrize(
+    ("part", "column", "what"),
+    [(PICTURE, "vision", "pictures"), (PDF, "documents", "PDF documents"), (SOUND, "audio", "audio")],
+)
+def test_each_sense_has_its_column(part: Part, column: str, what: str) -> None:
+    shown = chat(Message("user", (part,)))
+    assert needs_of(shown) == Needs(**{column: True})
+    lacking = msgspec.structs.replace(ModelRule(), **{column: False})
+    assert not has(lacking, needs_of(shown))
+    assert has(ModelRule(), needs_of(shown)), "what is not known is left to the vendor"
+    with pytest.raises(UnsupportedError, match=f"takes no {what}"):
+        refuse_unseen(lacking, shown)
+
+
+def test_a_document_of_text_needs_nothing() -> None:
+    shown = chat(Message("user", (Document(text="plain"),)))
+    assert needs_of(shown) == Needs()
+    refuse_unseen(ModelRule(documents=False), shown)
 
 
 def test_another_model_is_not_shown_what_one_thought() -> None:

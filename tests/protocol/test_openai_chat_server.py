@@ -34,7 +34,18 @@ from llm_protocol.requests import ChatRequest, CompletionRequest, Parameters
 from llm_protocol.response import FinishReason, LLMResponse, Usage
 from llm_protocol.wires.openai_chat import CEREBRAS, COMPATIBLE, OPENAI, OpenAIChat, OpenAIChatServer
 from support.adapting import encoded, without_wire
-from support.conversations import arguments, conversations, images, names, texts, tokens, tool_choices, tools
+from support.conversations import (
+    arguments,
+    conversations,
+    images,
+    names,
+    pdfs,
+    recordings,
+    texts,
+    tokens,
+    tool_choices,
+    tools,
+)
 from support.streams import check_order, decode, encode, fold, same_answer
 
 SERVER = OpenAIChatServer()
@@ -93,16 +104,16 @@ def test_unknown_fields_survive_to_the_same_wire() -> None:
 
 
 def test_shapes_we_do_not_know_travel_on_raw() -> None:
-    """Allowed-tools choices, grammars, vendor tools, audio and custom calls."""
+    """Allowed-tools choices, grammars, vendor tools, films and custom calls."""
     choice = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": []}}
     grammar = {"type": "grammar", "grammar": "x"}
     hosted = {"type": "custom", "custom": {"name": "g"}}
-    audio = {"type": "input_audio", "input_audio": {"data": "x", "format": "wav"}}
+    film = {"type": "video_url", "video_url": {"url": "https://x/a.mp4"}}
     custom = {"id": "c", "type": "custom", "custom": {"name": "g", "input": "x"}}
-    messages = [{"role": "user", "content": [audio]}, {"role": "assistant", "content": None, "tool_calls": [custom]}]
+    messages = [{"role": "user", "content": [film]}, {"role": "assistant", "content": None, "tool_calls": [custom]}]
     request = chat(tool_choice=choice, response_format=grammar, tools=[hosted], messages=messages)
     assert request.tools == (HostedTool(dialect="openai_chat", value=hosted),)
-    assert request.messages[0].content == (Opaque(dialect="openai_chat", value=audio),)
+    assert request.messages[0].content == (Opaque(dialect="openai_chat", value=film),)
     sent = json.loads(encoded(OpenAIChat(), request, stream=False).body)
     assert (sent["tool_choice"], sent["response_format"], sent["tools"]) == (choice, grammar, [hosted])
     assert sent["messages"] == messages
@@ -247,7 +258,9 @@ formats = st.sampled_from(
 requests = st.builds(
     ChatRequest,
     model=names,
-    messages=conversations(reasoning=texts.map(lambda text: Reasoning(text=text)), pictures_in_results=False),
+    messages=conversations(
+        reasoning=texts.map(lambda text: Reasoning(text=text)), pictures_in_results=False, media=pdfs | recordings
+    ),
     tools=st.lists(tools, max_size=2).map(tuple),
     tool_choice=st.none() | tool_choices | st.builds(ToolChoice, st.just("named"), names),
     response_format=formats,

@@ -28,7 +28,7 @@ from llm_protocol.errors import BadRequestError, UnsupportedError
 from llm_protocol.requests import ChatRequest, EmbeddingRequest, Parameters
 from llm_protocol.wires.responses import NAME, OpenAIResponses, OpenAIResponsesServer
 from support.adapting import adjusted, encoded, without_wire
-from support.conversations import conversations, texts, tokens, tool_choices, tools
+from support.conversations import conversations, pdfs, texts, tokens, tool_choices, tools
 
 CLIENT, SERVER = OpenAIResponses(), OpenAIResponsesServer()
 
@@ -76,7 +76,7 @@ formats = st.sampled_from((
 
 
 @given(
-    messages=conversations(reasoning=native),
+    messages=conversations(reasoning=native, media=pdfs),
     tools=st.lists(tools, max_size=2).map(tuple),
     choice=st.none() | tool_choices,
     format_=formats,

@@ -6,7 +6,19 @@ from typing import Any
 
 import pytest
 
-from llm_protocol.content import HostedTool, Image, Message, Opaque, Part, Text, Tool, ToolCall, ToolResult
+from llm_protocol.content import (
+    Audio,
+    Document,
+    HostedTool,
+    Image,
+    Message,
+    Opaque,
+    Part,
+    Text,
+    Tool,
+    ToolCall,
+    ToolResult,
+)
 from llm_protocol.requests import ChatRequest, EmbeddingRequest, Parameters
 from llm_protocol.response import LLMResponse
 from llm_protocol.vendor_ids import ids_of_request, ids_of_response
@@ -49,6 +61,9 @@ def test_fields_of_a_wire(fields: dict[str, Any], expected: list[tuple[str, str]
         Opaque(dialect="openai_responses", value={"type": "code_interpreter_call", "container_id": "id"}),
         Image(url="id"),
         ToolResult(call_id="1", content=(Image(url="id"),)),
+        Document(file_id="id", vendor="openai"),
+        ToolResult(call_id="1", content=(Document(url="id"), Document(url="https://example.org/a.pdf"))),
+        Audio(file_id="id", vendor="gemini"),
         Text("a", extra={"openai_chat": {"audio": {"id": "id"}}}),
     ],
     ids=lambda part: type(part).__name__,

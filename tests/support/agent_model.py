@@ -56,7 +56,7 @@ def latest_verbs(request: ChatRequest) -> list[tuple[str, str]]:
 
 
 def _verbs_in(messages: list[Message]) -> list[tuple[str, str]]:
-    said = "\n".join(part.text for message in messages for part in message.content if hasattr(part, "text"))
+    said = "\n".join(text for message in messages for part in message.content if (text := getattr(part, "text", None)))
     found: list[tuple[str, str]] = []
     for verb, argument in _VERB.findall(said):
         if not found or found[-1] != (verb, argument):  # some say it twice, in other words

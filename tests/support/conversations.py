@@ -6,12 +6,25 @@ calls of the turn before it, the last word is the user's or a tool's.
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 import msgspec
 from hypothesis import strategies as st
 
-from llm_protocol.content import Image, Message, Part, Reasoning, Text, Tool, ToolCall, ToolChoice, ToolResult
+from llm_protocol.content import (
+    Audio,
+    Document,
+    Image,
+    Message,
+    Part,
+    Reasoning,
+    Text,
+    Tool,
+    ToolCall,
+    ToolChoice,
+    ToolResult,
+)
 
 texts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
 names = st.from_regex(r"[a-zA-Z][a-zA-Z0-9_]{0,11}", fullmatch=True)
@@ -33,6 +46,10 @@ images = st.builds(
     Image, url=st.sampled_from(("https://example.com/a.png", "https://example.com/b.jpg?x=1&y=2"))
 ) | st.builds(Image, data=st.binary(min_size=1, max_size=40), media_type=st.sampled_from(("image/png", "image/jpeg")))
 """Pictures by URL and by bytes."""
+
+base64s = st.binary(min_size=1, max_size=40).map(lambda data: base64.b64encode(data).decode())
+pdfs = st.builds(Document, base64=base64s, media_type=st.just("application/pdf"), title=st.just("a.pdf"))
+recordings = st.builds(Audio, base64=base64s, media_type=st.sampled_from(("audio/wav", "audio/mpeg")))
 
 schemas = st.builds(
     lambda fields: {"type": "object", "properties": {name: {"type": "string"} for name in fields}},
@@ -58,20 +75,24 @@ def conversations(
     reasoning: st.SearchStrategy[Reasoning] | None = None,
     pictures: bool = True,
     pictures_in_results: bool = True,
+    media: st.SearchStrategy[Document | Audio] | None = None,
 ) -> tuple[Message, ...]:
-    """A conversation of up to three rounds. ``reasoning`` makes the thoughts that this wire can give back."""
+    """A conversation of up to three rounds. ``reasoning`` makes the thoughts that this wire can give back, ``media``
+    the documents and recordings that a user's turn can have on it, and a result where that can have pictures.
+    """
+    shown = images if media is None else images | media
     found: list[Message] = []
     if draw(st.booleans()):
         found.append(Message("system", tuple(Text(text) for text in draw(st.lists(texts, min_size=1, max_size=2)))))
     for at in range(draw(st.integers(1, 3))):
-        asked = st.lists(texts.map(Text) | images if pictures else texts.map(Text), min_size=1, max_size=3)
+        asked = st.lists(texts.map(Text) | shown if pictures else texts.map(Text), min_size=1, max_size=3)
         found.append(Message("user", tuple(draw(asked))))
         calls = draw(tool_calls(at))
         thoughts = draw(st.lists(reasoning, max_size=1)) if reasoning is not None else []
         said: list[Part] = [*thoughts, Text(draw(texts)), *calls]
         found.append(Message("assistant", tuple(said)))
         if calls:
-            content = texts.map(Text) | images if pictures and pictures_in_results else texts.map(Text)
+            content = texts.map(Text) | shown if pictures and pictures_in_results else texts.map(Text)
             results = (
                 ToolResult(call_id=call.id, content=tuple(draw(st.lists(content, min_size=1, max_size=2))))
                 for call in calls

@@ -40,7 +40,7 @@ async def vendor(run: Run) -> None:
         return
     assert isinstance(request, ChatRequest)
     last = request.messages[-1]
-    text = last.text or "".join(getattr(part, "text", "") for part in last.content)
+    text = last.text or "".join(getattr(part, "text", None) or "" for part in last.content)
     verb, _, rest = text.partition(" ")
     if verb == "call":
         _call(run, rest)

@@ -74,7 +74,7 @@ class Asked:
     @property
     def text(self) -> str:
         parts = Fold().add_all(self.events).parts()
-        return "".join(getattr(part, "text", "") for part in parts)
+        return "".join(getattr(part, "text", None) or "" for part in parts)
 
 
 class Upstream:

@@ -30,6 +30,7 @@ from llm_protocol.adjustments import Adjustment
 from llm_protocol.codec.chat_adapter import spoken
 from llm_protocol.codec.code_fences import CodeFenceStripper
 from llm_protocol.codec.own_parameters import with_own_parameters
+from llm_protocol.content import Audio, Document, Image, Part, ToolResult
 from llm_protocol.dialect import ClientDialect, RateLimits, StreamDecoder, WireRequest, WireResponse
 from llm_protocol.errors import LLMClientError
 from llm_protocol.events import CONTENT, TERMINAL, Event, Failed, Finished, Started, UsageReported
@@ -341,8 +342,20 @@ def size_of(request: AnyRequest) -> int:
     size = sum(len(value) for extra in request.parameters.extra.values() for value in extra.values() if _is_long(value))
     if isinstance(request, ChatRequest):
         size += MESSAGE_BYTES * len(request.messages)
-        size += sum(len(getattr(part, "text", "")) for message in request.messages for part in message.content)
+        size += sum(_part_size(part) for message in request.messages for part in message.content)
     return size
+
+
+def _part_size(part: Part) -> int:
+    match part:
+        case ToolResult():
+            return sum(map(_part_size, part.content))
+        case Image():
+            return len(part.data or b"")
+        case Document() | Audio():
+            return len(part.data or part.base64 or getattr(part, "text", None) or "")
+        case _:
+            return len(getattr(part, "text", ""))
 
 
 def _is_long(value: object) -> TypeGuard[Sized]:

@@ -210,6 +210,11 @@ class Body:
     def _unread(self) -> JsonObject:
         return {name: value for name, value in self._fields.items() if value is not None and name not in self._known}
 
+    def rest_for(self, name: str) -> dict[str, JsonObject] | None:
+        """What was not read, as the ``extra`` of a part: it means something to the dialect ``name`` only."""
+        rest = self.rest()
+        return {name: rest} if rest else None
+
     @property
     def raw(self) -> JsonObject:
         """The object itself."""

@@ -53,7 +53,7 @@ class OpenItem:
 
 
 def kind_of(part: Part) -> ItemKind:
-    """The kind of the item that ``part`` is. Raises `ValueError` for a tool result, which no response has."""
+    """The kind of the item that ``part`` is. Raises `ValueError` for what no response has, such as a tool result."""
     match part:
         case Text():
             return "text"
@@ -68,7 +68,7 @@ def kind_of(part: Part) -> ItemKind:
         case Opaque():
             return "opaque"
         case _:
-            raise ValueError("a tool result is never part of an answer")
+            raise ValueError(f"a {type(part).__name__} is never part of an answer")
 
 
 def text_of(part: Part) -> str:

@@ -1,4 +1,4 @@
-"""Read and write images on the wire: base64 and data URIs."""
+"""Read and write pictures, documents and audio on the wire: base64 and data URIs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import suppress
 import msgspec
 
 from llm_protocol.codec.json import WireError, decode_json
-from llm_protocol.content import Image
+from llm_protocol.content import Audio, Document, Image, JsonObject
 
 _SLICE = 3 * 4 * 64 * 1024
 """How much is encoded or decoded in one step: without a rest in either direction."""
@@ -83,6 +83,88 @@ def image_from_url(url: str, detail: str | None = None) -> Image:
         return Image(url=url, detail=detail)
     media_type, data = parse_data_uri(url)
     return Image(data=data, media_type=media_type, detail=detail)
+
+
+_ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+
+
+def standard_base64(text: str) -> str:
+    """Base64 text in its standard form: standard letters, padded. It is not decoded. Raises `WireError`."""
+    bare = text.rstrip("=")
+    if "-" in bare or "_" in bare:
+        bare = bare.replace("-", "+").replace("_", "/")
+    if not bare.isascii() or bare.encode().translate(None, _ALPHABET) or len(bare) % 4 == 1:
+        raise WireError("not valid base64")
+    padded = -len(bare) % 4
+    return text if len(bare) + padded == len(text) and text.startswith(bare) else bare + "=" * padded
+
+
+def content_base64(part: Document | Audio) -> str | bytes:
+    """What the part holds, as a value of a JSON object: it is base64 there. Bytes become it when they are encoded."""
+    if part.base64 is not None:
+        return part.base64
+    if isinstance(part, Document) and part.text is not None:
+        return part.text.encode("utf-8", "replace")
+    return part.data or b""
+
+
+def content_uri(part: Document | Audio) -> str:
+    """The part as a data URI."""
+    content = content_base64(part)
+    text = content if isinstance(content, str) else base64_text(content)
+    return f"data:{part.media_type};base64,{text}"
+
+
+def split_data_uri(url: str) -> tuple[str, str]:
+    """Media type and standard base64 of a base64 data URI, not decoded. Raises `WireError` when it is not one."""
+    head, comma, payload = url.partition(",")
+    if not comma or not head.startswith("data:") or not head.endswith(";base64"):
+        raise WireError("not a base64 data URI")
+    return head[5:-7].partition(";")[0].strip().lower() or "text/plain", standard_base64(payload)
+
+
+def media_part(
+    media_type: str, content: str, *, title: str | None = None, extra: dict[str, JsonObject] | None = None
+) -> Image | Document | Audio | None:
+    """The part that base64 ``content`` of this type is; ``None`` for video. Raises `WireError` for malformed base64."""
+    match media_type.partition("/")[0]:
+        case "image":
+            return Image(data=unbase64(content), media_type=media_type, extra=extra)
+        case "audio":
+            return Audio(base64=standard_base64(content), media_type=media_type, title=title, extra=extra)
+        case "video":
+            return None
+        case _:
+            return Document(base64=standard_base64(content), media_type=media_type, title=title, extra=extra)
+
+
+def text_of_document(part: Document) -> str | None:
+    """The text of a document whose bytes are text; ``None`` if it is not here, or not in UTF-8."""
+    if part.text is not None:
+        return part.text
+    if not part.is_text:
+        return None
+    try:
+        data = part.data if part.base64 is None else unbase64(part.base64)
+        return None if data is None else data.decode("utf-8-sig")
+    except (UnicodeDecodeError, WireError):
+        return None
+
+
+TYPES_BY_SUFFIX = {
+    "pdf": "application/pdf",
+    "txt": "text/plain",
+    "md": "text/markdown",
+    "csv": "text/csv",
+    "html": "text/html",
+    "json": "application/json",
+    "xml": "application/xml",
+}
+
+
+def type_of_name(name: str | None) -> str | None:
+    """The media type of a document by the name of its file, where that tells it."""
+    return TYPES_BY_SUFFIX.get((name or "").rpartition(".")[2].lower())
 
 
 _MAGIC = (

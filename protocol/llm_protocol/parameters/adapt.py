@@ -275,7 +275,13 @@ class _Work:
         if form.is_emulated:
             messages = with_json_order(messages)
             self._filters.append(JsonKeeper)
-        fitted = fit_messages(messages, target.limits, tools.names)
+        fitted = fit_messages(
+            messages,
+            target,
+            tools.names,
+            is_own=self._wire == target.wire,
+            reads_documents=self._takes.documents,
+        )
         self._adjusted += fitted.adjusted
         self._note_marks(request)
         wire = self._wire if self._wire in WIRES else None

@@ -1,8 +1,8 @@
 """The conversation in the form that a vendor accepts. Pure; what the messages say stays as it is.
 
-Results stand right behind the turn whose calls they answer, in whatever place the client had them. Pictures in results
-move to a user's turn behind all results of that turn, where the vendor takes them nowhere else. Names and ids are put
-into accepted letters. Texts that are empty are left out where the vendor refuses them.
+Results stand right behind the turn whose calls they answer, in whatever place the client had them. Names and ids are
+put into accepted letters. Texts that are empty are left out where the vendor refuses them. For pictures, documents and
+audio see `llm_protocol.parameters.media`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import msgspec
 
 from llm_protocol.adjustments import Adjustment
 from llm_protocol.codec.fields import unsupported
-from llm_protocol.content import Image, Message, Part, Text, ToolCall, ToolResult
+from llm_protocol.content import Message, Part, Text, ToolCall, ToolResult
+from llm_protocol.parameters.media import fit_media, has_media
 from llm_protocol.parameters.names import accepted, is_accepted
-from llm_protocol.parameters.targets import FormLimits
+from llm_protocol.parameters.targets import FormLimits, RequestTarget
 
 
 class Fitted(NamedTuple):
@@ -26,10 +27,18 @@ class Fitted(NamedTuple):
     adjusted: tuple[Adjustment, ...] = ()
 
 
-def fit_messages(messages: tuple[Message, ...], limits: FormLimits, names: Mapping[str, str]) -> Fitted:
-    """The conversation within ``limits``; ``names`` are the tools' names that were rewritten. Raises
-    `UnsupportedError` where nothing is left of it.
+def fit_messages(
+    messages: tuple[Message, ...],
+    target: RequestTarget,
+    names: Mapping[str, str],
+    *,
+    is_own: bool = False,
+    reads_documents: bool = True,
+) -> Fitted:
+    """The conversation within the limits of ``target``; ``names`` are the tools' names that were rewritten. ``is_own``
+    and ``reads_documents``: see `fit_media`. Raises `UnsupportedError` where nothing is left of it.
     """
+    limits = target.limits
     adjusted: list[Adjustment] = []
     if not is_in_order(messages):
         messages = in_order(messages)
@@ -37,8 +46,8 @@ def fit_messages(messages: tuple[Message, ...], limits: FormLimits, names: Mappi
         messages = _renamed(messages, limits, names)
     if limits.speaker is not None:
         messages = tuple(_with_speaker(message, limits) for message in messages)
-    if not limits.pictures_in_results and any(map(_has_picture, messages)):
-        messages = tuple(_with_pictures_behind(messages, adjusted))
+    if any(map(has_media, messages)):
+        messages = fit_media(messages, target, adjusted, is_own=is_own, reads_documents=reads_documents)
     if not limits.empty_texts:
         messages = _without_empty(messages)
     return Fitted(messages, tuple(adjusted))
@@ -122,48 +131,6 @@ def _with_speaker(message: Message, limits: FormLimits) -> Message:
     if name is None or limit is None or is_accepted(name, limit):
         return message
     return msgspec.structs.replace(message, name=accepted((name,), limit)[name])
-
-
-# ---------------------------------------------------------------- pictures
-
-
-def _has_picture(message: Message) -> bool:
-    return message.role == "tool" and any(_pictures(part) for part in message.content)
-
-
-def _pictures(part: Part) -> list[Part]:
-    return [each for each in part.content if isinstance(each, Image)] if isinstance(part, ToolResult) else []
-
-
-def _with_pictures_behind(messages: Sequence[Message], adjusted: list[Adjustment]) -> Iterator[Message]:
-    """The messages with the pictures of a turn's results in a user's turn behind them, each after a word about whose it
-    is, and a word in its old place.
-    """
-    shown: list[Part] = []
-    for at, message in enumerate(messages):
-        if message.role != "tool":
-            yield from _picture_turn(shown)
-            shown = []
-            yield message
-            continue
-        content: list[Part] = []
-        for part in message.content:
-            pictures = _pictures(part)
-            if not pictures or not isinstance(part, ToolResult):
-                content.append(part)
-                continue
-            texts = [each for each in part.content if not isinstance(each, Image)]
-            texts.append(Text("[The picture is in the next user message.]"))
-            content.append(msgspec.structs.replace(part, content=tuple(texts)))
-            shown += [Text(f"The picture in the result of tool call {part.call_id}:"), *pictures]
-            adjusted.append(Adjustment(f"messages[{at}].content", "rewritten", "a user message with the picture"))
-        yield msgspec.structs.replace(message, content=tuple(content))
-    yield from _picture_turn(shown)
-
-
-def _picture_turn(shown: list[Part]) -> Iterator[Message]:
-    if shown:
-        yield Message("user", tuple(shown))
 
 
 # ---------------------------------------------------------------- what is empty

@@ -21,7 +21,7 @@ class ModelTakes(NamedTuple):
     in ``max_output_tokens``. ``both``: whether it can be told an effort beside a budget. ``has_off``: whether thinking
     can be turned off. ``samples``: whether it takes ``temperature``, ``top_p`` and ``top_k``;
     ``only_samples_unthinking``: only while it does not think, which ``default_effort`` says it does unasked.
-    ``stops``: whether it takes stop sequences.
+    ``stops``: whether it takes stop sequences. ``documents``: whether it takes documents, as far as is known.
     """
 
     efforts: tuple[str, ...] | None = None
@@ -36,6 +36,7 @@ class ModelTakes(NamedTuple):
     default_effort: str | None = None
     forced_tools: bool = True
     stops: bool = True
+    documents: bool = True
 
 
 _ANY_BUDGET: Final = 1_000_000
@@ -59,6 +60,7 @@ def takes_of(rule: ModelRule, target: RequestTarget, request: LLMRequest) -> Mod
         default_effort="none" if stops_reasoning(rule, target, request) else rule.default_effort,
         forced_tools=rule.forced_tools,
         stops=rule.stop,
+        documents=rule.documents is not False,
     )
 
 

@@ -58,6 +58,18 @@ class FormLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Whether models that are graded take a budget instead."""
     pictures_in_results: bool = False
     """Whether a tool's result may hold pictures; else they move to a user turn behind the results."""
+    documents_in_results: bool = False
+    """The same of documents."""
+    documents: frozenset[str] | None = frozenset()
+    """The media types of documents that it takes; ``None``: the server decides."""
+    text_documents: bool = False
+    """Whether it takes documents of text; else their text stands in their place."""
+    document_urls: bool = False
+    """Whether it takes documents by URL."""
+    audio: frozenset[str] | None = frozenset()
+    """The media types of audio that it takes; ``None``: the server decides."""
+    audio_urls: bool = False
+    """Whether it takes audio by URL."""
     empty_texts: bool = True
     """Whether a text, and a user's turn, may be empty."""
     input_types: frozenset[str] | None = None
@@ -88,9 +100,13 @@ class RequestTarget(msgspec.Struct, frozen=True, kw_only=True):
     """Whether it has functions in namespaces."""
     has_hosted_tools: bool = True
     """Whether the tools that run at the vendor, as the wire has them, are passed on."""
+    files: str | None = None
+    """Who keeps the files that can be sent by their id: `Media.vendor`."""
     limits: FormLimits = FormLimits()
 
 
+_PDF: Final = frozenset(("application/pdf",))
+_OPENAI_AUDIO: Final = frozenset(("audio/wav", "audio/mpeg"))
 _OPENAI_NAME: Final = NameLimit(64)
 
 _OPENAI: Final = FormLimits(
@@ -105,6 +121,8 @@ _OPENAI: Final = FormLimits(
     temperature=(0, 2),
     top_p=(0, 1),
     penalty=(-2, 2),
+    documents=_PDF,
+    audio=_OPENAI_AUDIO,
 )
 
 TARGETS: Final[dict[str, RequestTarget]] = {
@@ -116,6 +134,7 @@ TARGETS: Final[dict[str, RequestTarget]] = {
             wire="openai_chat",
             is_open=True,
             has_custom_tools=True,
+            files="openai",
             limits=_OPENAI,
         ),
         RequestTarget(
@@ -125,8 +144,15 @@ TARGETS: Final[dict[str, RequestTarget]] = {
             is_open=True,
             has_custom_tools=True,
             has_namespaces=True,
+            files="openai",
             limits=msgspec.structs.replace(
-                _OPENAI, call_id=NameLimit(64, letters=r"\x21-\x7e"), stops=0, pictures_in_results=True
+                _OPENAI,
+                call_id=NameLimit(64, letters=r"\x21-\x7e"),
+                stops=0,
+                pictures_in_results=True,
+                documents_in_results=True,
+                document_urls=True,
+                audio=frozenset(),
             ),
         ),
         RequestTarget(
@@ -148,7 +174,8 @@ TARGETS: Final[dict[str, RequestTarget]] = {
             who="the OpenAI-compatible server",
             wire="openai_chat",
             is_open=True,
-            limits=FormLimits(user=128),
+            files="openai",
+            limits=FormLimits(user=128, documents=None, audio=None),
         ),
         RequestTarget(
             name="local",
@@ -161,6 +188,7 @@ TARGETS: Final[dict[str, RequestTarget]] = {
             who="Anthropic",
             wire="anthropic",
             is_open=True,
+            files="anthropic",
             limits=FormLimits(
                 user=256,
                 tool_name=NameLimit(128),
@@ -171,6 +199,10 @@ TARGETS: Final[dict[str, RequestTarget]] = {
                 temperature=(0, 1),
                 top_p=(0, 1),
                 pictures_in_results=True,
+                documents_in_results=True,
+                documents=_PDF,
+                text_documents=True,
+                document_urls=True,
                 empty_texts=False,
                 json_without_schema=False,
             ),
@@ -180,6 +212,7 @@ TARGETS: Final[dict[str, RequestTarget]] = {
             who="Gemini",
             wire="gemini",
             is_open=True,
+            files="gemini",
             limits=FormLimits(
                 tool_name=NameLimit(64, letters="a-zA-Z0-9_.:-", first="a-zA-Z_"),
                 stops=5,
@@ -189,6 +222,11 @@ TARGETS: Final[dict[str, RequestTarget]] = {
                 top_p=(0, 1),
                 penalty=(-2, 2),
                 pictures_in_results=True,
+                documents_in_results=True,
+                documents=_PDF,
+                document_urls=True,
+                audio=None,
+                audio_urls=True,
                 input_types=frozenset(
                     (
                         "search_document",

@@ -15,7 +15,20 @@ from collections.abc import Iterator
 import msgspec
 
 from llm_protocol.codec.json import json_text
-from llm_protocol.content import Image, JsonObject, Part, Reasoning, Refusal, Text, Tool, ToolCall, ToolResult
+from llm_protocol.codec.media import content_base64, unbase64
+from llm_protocol.content import (
+    Audio,
+    Document,
+    Image,
+    JsonObject,
+    Part,
+    Reasoning,
+    Refusal,
+    Text,
+    Tool,
+    ToolCall,
+    ToolResult,
+)
 from llm_protocol.embedding import Embedding
 from llm_protocol.requests import AnyRequest, ChatRequest, CodeRequest, EmbeddingInput, EmbeddingRequest, ImageRequest
 from llm_protocol.response import FinishReason, LLMResponse, Usage
@@ -109,9 +122,16 @@ def _words(request: AnyRequest) -> str:
     if form is not None and form.type != "text":
         schema: JsonObject = form.schema or {"properties": {"you_said": {}}}
         return json_text(sample(schema, said))
-    pictures = [part for part in last_said(request) if isinstance(part, Image)]
-    seen = "".join(f" [{image.media_type or 'image'}, {len(image.data or b'')} bytes]" for image in pictures)
+    media = [part for part in last_said(request) if isinstance(part, Image | Document | Audio)]
+    seen = "".join(f" [{part.media_type or type(part).__name__.lower()}, {_bytes_in(part)} bytes]" for part in media)
     return f"The tool said: {said}" if follows_tool(request) else f"You said: {said}{seen}"
+
+
+def _bytes_in(part: Image | Document | Audio) -> int:
+    if isinstance(part, Image):
+        return len(part.data or b"")
+    content = content_base64(part)
+    return len(unbase64(content) if isinstance(content, str) else content)
 
 
 def _cut(parts: list[Part], limit: int | None) -> tuple[list[Part], FinishReason]:

@@ -21,7 +21,20 @@ from llm_protocol.codec.fields import bad_request, unsupported
 from llm_protocol.codec.json import WireError, decode_object, encode_json
 from llm_protocol.codec.media import image_from_url, sniff_media_type, unbase64
 from llm_protocol.codec.request_encoding import own_fields, own_value
-from llm_protocol.content import Image, JsonObject, Opaque, Part, Reasoning, Refusal, Text, ToolCall, ToolResult
+from llm_protocol.content import (
+    Audio,
+    Document,
+    Image,
+    JsonObject,
+    Opaque,
+    Part,
+    Reasoning,
+    Refusal,
+    Text,
+    ToolCall,
+    ToolResult,
+)
+from llm_protocol.wires.anthropic.media import decode_document, encode_document
 from llm_protocol.wires.anthropic.shapes import NAME
 
 SEAL = "llm-runtime:"
@@ -46,6 +59,10 @@ def encode_part(part: Part, where: str) -> JsonObject | None:
             return {"type": "text", "text": part.text, **own_fields(part.extra, NAME)} if part.text else None
         case Image():
             return {"type": "image", "source": _image_source(part, where), **own_fields(part.extra, NAME)}
+        case Document():
+            return encode_document(part)
+        case Audio():
+            raise unsupported(where, f"{where}: Anthropic takes no audio")
         case Reasoning():
             return _encode_own_reasoning(part)
         case ToolCall():
@@ -136,9 +153,11 @@ def decode_block(block: Body) -> Part:
     match block.kind():
         case "text":
             _drop_our_citations(block)
-            return Text(block.required_string("text"), extra=_rest(block))
+            return Text(block.required_string("text"), extra=block.rest_for(NAME))
         case "image":
             return _decode_image(block)
+        case "document":
+            return decode_document(block)
         case "thinking":
             return _decode_thinking(block)
         case "redacted_thinking":
@@ -152,8 +171,10 @@ def decode_block(block: Body) -> Part:
 
 
 def decode_response_block(block: JsonObject) -> Part:
-    """The part that a block of a response is. A tool result there is of the vendor's own tools. Raises `WireError`."""
-    if block.get("type") == "tool_result":
+    """The part that a block of a response is. A tool result or document there is of the vendor's own tools. Raises
+    `WireError`.
+    """
+    if block.get("type") in ("tool_result", "document"):
         return Opaque(dialect=NAME, value=block)
     with reading_response():
         part = decode_block(ResponseObject(block))
@@ -183,20 +204,20 @@ def _decode_tool_call(block: Body) -> ToolCall:
         id=block.required_string("id"),
         name=block.required_string("name"),
         arguments=encode_json(arguments).decode(),
-        extra=_rest(block),
+        extra=block.rest_for(NAME),
     )
 
 
 def _decode_tool_result(block: Body) -> ToolResult | Opaque:
     content = decode_blocks(block, "content") if block.take("content") else ()
-    plain = tuple(part for part in content if isinstance(part, Text | Image))
+    plain = tuple(part for part in content if isinstance(part, Text | Image | Document))
     if len(plain) != len(content):
-        return Opaque(dialect=NAME, value=block.raw)  # documents and the like: only the vendor can read it
+        return Opaque(dialect=NAME, value=block.raw)  # search results and the like: only the vendor can read it
     return ToolResult(
         call_id=block.required_string("tool_use_id"),
         content=plain,
         is_error=block.take("is_error") is True,
-        extra=_rest(block),
+        extra=block.rest_for(NAME),
     )
 
 
@@ -204,20 +225,15 @@ def _decode_image(block: Body) -> Image | Opaque:
     source = block.required_object("source")
     match source.string("type"):
         case "url":
-            return Image(url=source.required_string("url"), extra=_rest(block))
+            return Image(url=source.required_string("url"), extra=block.rest_for(NAME))
         case "base64":
             try:
                 data = unbase64(source.required_string("data"))
             except WireError:
                 raise source.wrong("data", "base64") from None
-            return Image(data=data, media_type=source.required_string("media_type"), extra=_rest(block))
+            return Image(data=data, media_type=source.required_string("media_type"), extra=block.rest_for(NAME))
         case _:
             return Opaque(dialect=NAME, value=block.raw)  # a file uploaded to the vendor
-
-
-def _rest(block: Body) -> dict[str, JsonObject] | None:
-    rest = block.rest()
-    return {NAME: rest} if rest else None
 
 
 # ---------------------------------------------------------------- reasoning of others

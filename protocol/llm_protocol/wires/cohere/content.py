@@ -17,6 +17,8 @@ from llm_protocol.codec.json import WireError, json_text
 from llm_protocol.codec.media import image_from_url, image_url
 from llm_protocol.codec.request_encoding import only_result, own_fields, own_value
 from llm_protocol.content import (
+    Audio,
+    Document,
     Image,
     JsonObject,
     Message,
@@ -116,6 +118,8 @@ def encode_block(part: Part, where: str) -> JsonObject | None:
             return {"type": "thinking", "thinking": part.text} if is_own else None
         case Opaque():
             return own_value(part, where, NAME, "Cohere")
+        case Document() | Audio():
+            raise unsupported(where, f"{where}: Cohere takes no {type(part).__name__}")
         case ToolCall() | ToolResult():
             raise bad_request(where, f"{where}: a {part.__class__.__name__} does not belong in this message")
 
@@ -127,8 +131,8 @@ def _short(blocks: list[JsonObject]) -> Any:
 
 def _encode_tool_result(part: Part, where: str) -> JsonObject:
     result = only_result(part, where)
-    if any(isinstance(item, Image) for item in result.content):
-        raise unsupported(where, "Cohere does not accept images in tool results")
+    if not all(isinstance(item, Text) for item in result.content):
+        raise unsupported(where, f"{where}: Cohere takes only text in tool results")
     content = own_fields(result.extra, NAME).get("content") or _short(_encode_blocks(result.content, where))
     return {"role": "tool", "tool_call_id": result.call_id, "content": content}
 

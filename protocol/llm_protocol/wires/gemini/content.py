@@ -12,16 +12,17 @@ unpacked when it returns.
 from __future__ import annotations
 
 import base64
-from typing import Any, Self
+from typing import Any
 
 import msgspec
 
-from llm_protocol.codec.body import POLICY, Body
 from llm_protocol.codec.fields import bad_request, unsupported
 from llm_protocol.codec.json import JsonDecoder, WireError, decode_object, encode_json, json_text
-from llm_protocol.codec.media import parse_data_uri, sniff_media_type, unbase64
+from llm_protocol.codec.media import unbase64
 from llm_protocol.codec.request_encoding import own_fields, own_value
 from llm_protocol.content import (
+    Audio,
+    Document,
     HostedTool,
     Image,
     JsonObject,
@@ -35,7 +36,8 @@ from llm_protocol.content import (
     ToolCall,
     ToolResult,
 )
-from llm_protocol.wires.gemini.shapes import NAME, made_id, vendor_id
+from llm_protocol.wires.gemini.media import decode_media, encode_image, encode_media
+from llm_protocol.wires.gemini.shapes import NAME, GeminiBody, camel, made_id, needed, vendor_id
 
 _MARK = b"llm-runtime:"
 _MARKED = base64.b64encode(_MARK).decode()  # 12 bytes, so that what follows does not change it
@@ -71,7 +73,9 @@ def encode_part(part: Part, where: str) -> JsonObject:
         case Refusal():
             return {"text": part.text}
         case Image():
-            return _signed(_encode_image(part, where), part.signature, part.extra)
+            return _signed(encode_image(part, where), part.signature, part.extra)
+        case Document() | Audio():
+            return encode_media(part)
         case Reasoning():
             own = part.dialect in (NAME, None)
             return _signed({"text": part.text, "thought": True}, part.signature if own else None, None)
@@ -89,21 +93,6 @@ def _signed(wire: JsonObject, signature: str | None, extra: dict[str, JsonObject
     return {**own_fields(extra, NAME), **wire}
 
 
-def _encode_image(image: Image, where: str) -> JsonObject:
-    if image.data is not None:
-        return {"inlineData": {"mimeType": image.media_type or sniff_media_type(image.data), "data": image.data}}
-    url = image.url or ""
-    if url.startswith("data:"):
-        try:
-            media_type, data = parse_data_uri(url)
-        except WireError as exc:
-            raise bad_request(where, f"{where}: {exc}") from None
-        return {"inlineData": {"mimeType": media_type, "data": data}}
-    if not url:
-        raise bad_request(where, f"{where}: an image needs data or a url")
-    return {"fileData": {"mimeType": image.media_type, "fileUri": url} if image.media_type else {"fileUri": url}}
-
-
 def _encode_call(call: ToolCall, where: str) -> JsonObject:
     try:
         wire: JsonObject = {"name": call.name, "args": call.parsed()}
@@ -119,9 +108,13 @@ def encode_result(result: ToolResult, name: str, where: str) -> JsonObject:
     call_id = vendor_id(result.call_id)
     if call_id is not None:
         wire["id"] = call_id
-    images = [_encode_image(part, where) for part in result.content if isinstance(part, Image)]
-    if images:
-        wire["parts"] = images
+    media = [
+        encode_image(part, where) if isinstance(part, Image) else encode_media(part)
+        for part in result.content
+        if not isinstance(part, Text)
+    ]
+    if media:
+        wire["parts"] = media
     return _signed({"functionResponse": wire}, None, result.extra)
 
 
@@ -167,26 +160,6 @@ def _declaration(tool: Tool) -> JsonObject:
 # ---------------------------------------------------------------- from the wire
 
 
-def camel(name: str) -> str:
-    """``inline_data`` as ``inlineData``: Google takes both."""
-    first, *rest = name.split("_")
-    return first + "".join(word[:1].upper() + word[1:] for word in rest)
-
-
-class GeminiBody(Body):
-    """A JSON object from a client, whose names are taken in either case."""
-
-    def __init__(self, fields: JsonObject, where: str = "", at: int | None = None) -> None:
-        named = ((name if name == POLICY else camel(name), value) for name, value in fields.items())
-        super().__init__(dict(named), where, at)
-
-    # Pyright takes the Self of the base for Body itself.
-    def objects(self, name: str) -> list[Self]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """A list of objects; empty if absent. One object counts as a list of it, as Google has it."""
-        one = self.object(name) if isinstance(self.raw.get(name), dict) else None
-        return super().objects(name) if one is None else [one]
-
-
 def read_system(content: GeminiBody) -> tuple[Part, ...]:
     """The texts of a system instruction."""
     parts = tuple(Text(part.string("text") or "") for part in content.objects("parts"))
@@ -223,17 +196,17 @@ class Conversation:
             return self._text(text, signature, bool(thought), part)
         call = part.object("functionCall")
         if call is not None:
-            return self._call(call, made_id(content, at), signature, extra_of(part))
+            return self._call(call, made_id(content, at), signature, part.rest_for(NAME))
         result = part.object("functionResponse")
         if result is not None:
-            return self._result(result, made_id(content, at), extra_of(part))
-        image = None if thought else _decode_image(part, signature)
-        return image or _opaque(part)
+            return self._result(result, made_id(content, at), part.rest_for(NAME))
+        media = None if thought else decode_media(part, signature)
+        return media or _opaque(part)
 
     def _text(self, text: str, signature: str | None, thought: bool, part: GeminiBody) -> Part:
         if thought:
             return unpack(text, signature)
-        return Text(text, signature, extra=extra_of(part))
+        return Text(text, signature, extra=part.rest_for(NAME))
 
     def _call(
         self, call: GeminiBody, made: str, signature: str | None, extra: dict[str, JsonObject] | None
@@ -254,12 +227,12 @@ class Conversation:
         if call is not None:
             self._open.remove(call)
         text, is_error = _result_text(result.json_object("response") or {})
-        images = [_decode_image(part, None) for part in result.objects("parts")]
-        if not all(images):
-            raise unsupported(result.path("parts"), f"{result.path('parts')} may hold images only")
+        media = [decode_media(part, None) for part in result.objects("parts")]
+        if not all(media):
+            raise unsupported(result.path("parts"), f"{result.path('parts')}: images, documents and audio only")
         return ToolResult(
             call_id=given or (call.id if call else made),
-            content=(*((Text(text),) if text or not images else ()), *(image for image in images if image)),
+            content=(*((Text(text),) if text or not media else ()), *(each for each in media if each)),
             name=name,
             is_error=is_error,
             extra=extra,
@@ -297,51 +270,12 @@ def _split(parts: list[Part]) -> list[Message]:
     return messages
 
 
-def needed(fields: GeminiBody, name: str) -> str:
-    """The string ``name``. Raises `BadRequestError` when it is missing or empty."""
-    value = fields.string(name)
-    if not value:
-        raise bad_request(fields.path(name), f"{fields.path(name)} is missing")
-    return value
-
-
-def extra_of(part: GeminiBody) -> dict[str, JsonObject] | None:
-    """What is left of ``part``, for the same dialect upstream."""
-    rest = part.rest()
-    return {NAME: rest} if rest else None
-
-
 def _opaque(part: GeminiBody) -> Opaque:
     where = part.where
     value = GeminiBody(part.raw, where).rest()
     if not value:
         raise bad_request(where, f"{where} is empty; it needs text, inlineData, functionCall or the like")
     return Opaque(dialect=NAME, value=value)
-
-
-def _decode_image(part: GeminiBody, signature: str | None) -> Image | None:
-    """The image of ``part``, or ``None`` if it is something else: audio, video, a document."""
-    for name in ("inlineData", "fileData"):
-        blob = part.object(name) if isinstance(part.raw.get(name), dict) else None
-        if blob is not None:
-            media_type = blob.string("mimeType")
-            if media_type is not None and not media_type.startswith("image/"):
-                return None
-            return _blob(blob, media_type, signature, extra_of(part))
-    return None
-
-
-def _blob(
-    blob: GeminiBody, media_type: str | None, signature: str | None, extra: dict[str, JsonObject] | None
-) -> Image:
-    url = blob.string("fileUri")
-    if url is not None:
-        return Image(url=url, media_type=media_type, signature=signature, extra=extra)
-    try:
-        data = unbase64(needed(blob, "data"))
-    except WireError as exc:
-        raise bad_request(blob.path("data"), f"{blob.path('data')} is {exc}") from None
-    return Image(data=data, media_type=media_type, signature=signature, extra=extra)
 
 
 def _result_text(response: JsonObject) -> tuple[str, bool]:

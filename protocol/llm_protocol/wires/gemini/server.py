@@ -17,11 +17,11 @@ from llm_protocol.requests import AnyRequest, ChatRequest, EmbeddingRequest, Ima
 from llm_protocol.response import LLMResponse
 from llm_protocol.runtime_fields import is_wanted, runtime_fields
 from llm_protocol.wires.gemini import errors
-from llm_protocol.wires.gemini.content import Conversation, GeminiBody, extra_of, json_schema, needed, read_system
+from llm_protocol.wires.gemini.content import Conversation, json_schema, read_system
 from llm_protocol.wires.gemini.embeddings import encode_embeddings
 from llm_protocol.wires.gemini.models import encode_models
 from llm_protocol.wires.gemini.server_stream import GeminiEncoder, encode_whole
-from llm_protocol.wires.gemini.shapes import ASPECTS, INPUT_TYPES, METHODS, NAME, SCALES
+from llm_protocol.wires.gemini.shapes import ASPECTS, INPUT_TYPES, METHODS, NAME, SCALES, GeminiBody, needed
 
 
 @final
@@ -108,7 +108,7 @@ def _generate(fields: GeminiBody, model: str) -> ChatRequest | ImageRequest:
     picture = _picture(config, messages, bool(tools))
     response_format = None if picture else _response_format(config)
     fields.put_back("generationConfig", config.rest())
-    parameters = Parameters(**values, wire=NAME, extra=extra_of(fields) or {})
+    parameters = Parameters(**values, wire=NAME, extra=fields.rest_for(NAME) or {})
     if picture:
         return ImageRequest(model=model, prompt=messages[0].text, size=picture.get("size"), parameters=parameters)
     return ChatRequest(
@@ -138,7 +138,7 @@ def _tool(declared: GeminiBody) -> Tool:
         name=needed(declared, "name"),
         description=declared.string("description"),
         parameters=schema if schema is not None else json_schema(openapi or {}),
-        extra=extra_of(declared),
+        extra=declared.rest_for(NAME),
     )
 
 
@@ -256,7 +256,7 @@ def _embed(items: list[GeminiBody], model: str) -> EmbeddingRequest:
         inputs=tuple(texts),
         dimensions=dimensions,
         input_type=None if task in (None, "TASK_TYPE_UNSPECIFIED") else INPUT_TYPES.get(str(task), task),
-        parameters=Parameters(wire=NAME, extra=extra_of(common) or {}),
+        parameters=Parameters(wire=NAME, extra=common.rest_for(NAME) or {}),
     )
 
 

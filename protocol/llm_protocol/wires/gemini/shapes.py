@@ -1,11 +1,13 @@
-"""The data of Gemini's wire: finish reasons, the types of its responses, usage."""
+"""The data of Gemini's wire: finish reasons, the types of its responses, usage, the objects of its clients."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
+from llm_protocol.codec.body import POLICY, Body
+from llm_protocol.codec.fields import bad_request
 from llm_protocol.content import JsonObject
 from llm_protocol.response import FinishReason, Usage
 
@@ -222,3 +224,31 @@ def vendor_id(call_id: str) -> str | None:
 
 
 METHODS = ("generateContent", "streamGenerateContent", "embedContent", "batchEmbedContents", "countTokens")
+
+
+def camel(name: str) -> str:
+    """``inline_data`` as ``inlineData``: Google takes both."""
+    first, *rest = name.split("_")
+    return first + "".join(word[:1].upper() + word[1:] for word in rest)
+
+
+class GeminiBody(Body):
+    """A JSON object from a client, whose names are taken in either case."""
+
+    def __init__(self, fields: JsonObject, where: str = "", at: int | None = None) -> None:
+        named = ((name if name == POLICY else camel(name), value) for name, value in fields.items())
+        super().__init__(dict(named), where, at)
+
+    # Pyright takes the Self of the base for Body itself.
+    def objects(self, name: str) -> list[Self]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """A list of objects; empty if absent. One object counts as a list of it, as Google has it."""
+        one = self.object(name) if isinstance(self.raw.get(name), dict) else None
+        return super().objects(name) if one is None else [one]
+
+
+def needed(fields: GeminiBody, name: str) -> str:
+    """The string ``name``. Raises `BadRequestError` when it is missing or empty."""
+    value = fields.string(name)
+    if not value:
+        raise bad_request(fields.path(name), f"{fields.path(name)} is missing")
+    return value

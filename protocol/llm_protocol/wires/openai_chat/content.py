@@ -13,6 +13,8 @@ from llm_protocol.codec.json import WireError
 from llm_protocol.codec.media import image_from_url, image_url
 from llm_protocol.codec.request_encoding import only_result, own_fields, own_value
 from llm_protocol.content import (
+    Audio,
+    Document,
     Image,
     JsonObject,
     Message,
@@ -29,6 +31,7 @@ from llm_protocol.errors import UnsupportedError
 from llm_protocol.extra_fields import is_empty
 from llm_protocol.requests import Parameters
 from llm_protocol.vendor_profile import VendorProfile
+from llm_protocol.wires.openai_chat.media import decode_audio, decode_document, encode_audio, encode_document
 from llm_protocol.wires.openai_chat.shapes import DETAILS, WIRE, details_of, signed, text_of_details, with_details
 
 # ---------------------------------------------------------------- to the wire
@@ -59,8 +62,8 @@ def encode_message(message: Message, where: str, quirks: VendorProfile) -> Itera
 
 
 def _encode_tool_result(result: ToolResult, where: str) -> JsonObject:
-    if any(isinstance(part, Image) for part in result.content):
-        raise unsupported(where, f"{where}: a tool result on the chat wire is text; images belong in a user message")
+    if not all(isinstance(part, Text) for part in result.content):
+        raise unsupported(where, f"{where}: a tool result on the chat wire is text; all else belongs in a user message")
     texts = [part.text for part in result.content if isinstance(part, Text)]
     content = "".join(texts) if len(texts) <= 1 else [{"type": "text", "text": text} for text in texts]
     return {"role": "tool", "tool_call_id": result.call_id, "content": content}
@@ -84,6 +87,10 @@ def _encode_part(part: Part, where: str, quirks: VendorProfile) -> JsonObject:
             if part.detail is not None:
                 url["detail"] = part.detail
             return {"type": "image_url", "image_url": url, **own_fields(part.extra, quirks.name)}
+        case Document():
+            return {**own_fields(part.extra, quirks.name), **encode_document(part, where)}
+        case Audio():
+            return {**own_fields(part.extra, quirks.name), **encode_audio(part, where)}
         case Opaque():
             return own_value(part, where, quirks.name, quirks.vendor)
         case _:
@@ -199,11 +206,15 @@ def _decode_content(message: Body, name: str) -> tuple[Part, ...]:
 def _decode_part(part: Body, name: str) -> Part:
     match part.required_string("type"):
         case "text":
-            return Text(part.required_string("text"), extra=unread_fields(part, name))
+            return Text(part.required_string("text"), extra=part.rest_for(name))
         case "refusal":
             return Refusal(part.required_string("refusal"))
         case "image_url":
             return _decode_image(part, name)
+        case "file" if isinstance(part.raw.get("file"), dict):
+            return decode_document(part, name)
+        case "input_audio" if isinstance(part.raw.get("input_audio"), dict):
+            return decode_audio(part, name)
         case _:
             return Opaque(dialect=name, value=part.raw)
 
@@ -217,19 +228,13 @@ def _decode_image(part: Body, name: str) -> Image:
             raise part.wrong("image_url", "an object with the image's url")
         url, detail = inner.required_string("url"), inner.string("detail")
     try:
-        return msgspec.structs.replace(image_from_url(url, detail), extra=unread_fields(part, name))
+        return msgspec.structs.replace(image_from_url(url, detail), extra=part.rest_for(name))
     except WireError as exc:
         raise part.wrong("image_url", f"a URL or a base64 data URI: {exc}") from None
 
 
-def unread_fields(part: Body, name: str) -> dict[str, JsonObject] | None:
-    """What nobody read of a part: it means something to this wire's vendors only."""
-    rest = part.rest()
-    return {name: rest} if rest else None
-
-
 def _decode_tool_result(message: Body, content: tuple[Part, ...]) -> ToolResult:
-    parts = tuple(part for part in content if isinstance(part, Text | Image))
+    parts = tuple(part for part in content if isinstance(part, Text | Image | Document | Audio))
     if len(parts) != len(content):
         raise message.wrong("content", "text, for a tool's result")
     return ToolResult(call_id=message.required_string("tool_call_id"), content=parts)

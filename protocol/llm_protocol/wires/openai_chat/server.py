@@ -30,7 +30,7 @@ from llm_protocol.response import LLMResponse
 from llm_protocol.runtime_fields import is_wanted, runtime_fields
 from llm_protocol.vendor_profile import OPENAI, VendorProfile
 from llm_protocol.wires.openai_chat.choices import MOST_CHOICES, encode_choices, with_choices
-from llm_protocol.wires.openai_chat.content import decode_message, join_tool_results, unread_fields, with_extra
+from llm_protocol.wires.openai_chat.content import decode_message, join_tool_results, with_extra
 from llm_protocol.wires.openai_chat.embeddings import embedding_request, encode_embeddings, wanted_form
 from llm_protocol.wires.openai_chat.errors import encode_error
 from llm_protocol.wires.openai_chat.images import encode_images, image_request
@@ -180,7 +180,7 @@ def _decode_tool(tool: Body, name: str) -> Tool | HostedTool:
         description=function.string("description"),
         parameters=parameters.raw if parameters else {},
         strict=function.boolean("strict"),
-        extra=unread_fields(function, name),
+        extra=function.rest_for(name),
     )
 
 

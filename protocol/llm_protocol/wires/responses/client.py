@@ -14,6 +14,8 @@ from llm_protocol.codec.media import image_url
 from llm_protocol.codec.request_encoding import only_result, own_value, set_parameters
 from llm_protocol.codec.token_counts import counted_fields, decoded_count
 from llm_protocol.content import (
+    Audio,
+    Document,
     HostedTool,
     Image,
     JsonObject,
@@ -37,6 +39,7 @@ from llm_protocol.requests import AnyRequest, ChatRequest, RequestType
 from llm_protocol.vendor_profile import OPENAI, VendorProfile
 from llm_protocol.wires.openai_chat.client import OpenAIChat
 from llm_protocol.wires.responses.content import is_native, summary
+from llm_protocol.wires.responses.media import encode_audio, encode_file
 from llm_protocol.wires.responses.shapes import NAME, choice_object, format_object, own, tool_object
 from llm_protocol.wires.responses.stream import OpenAIResponsesDecoder
 
@@ -237,17 +240,27 @@ def _encode_content(part: Part, message: Message, where: str) -> JsonObject | No
         case Text():
             extra = {name: value for name, value in own(part).items() if name != "phase"}
             return extra | {"type": "output_text" if assistant else "input_text", "text": part.text}
-        case Image() if not assistant:
-            return _encode_image(part)
+        case Image() | Document() | Audio() if not assistant:
+            return _encode_media(part)
         case Refusal() if assistant:
             return {"type": "refusal", "refusal": part.text}
         case Opaque() if part.dialect == NAME and str(part.value.get("type")).startswith(_CONTENT_TYPES):
             return part.value
-        case Image() | Refusal():
+        case Image() | Document() | Audio() | Refusal():
             name = type(part).__name__
             raise unsupported(where, f"{where}: {_WHO} takes no {name} in a message of role {message.role}")
         case _:
             return None
+
+
+def _encode_media(part: Image | Document | Audio) -> JsonObject:
+    match part:
+        case Image():
+            return _encode_image(part)
+        case Document():
+            return encode_file(part)
+        case Audio():
+            return encode_audio(part)
 
 
 def _encode_image(image: Image) -> JsonObject:
@@ -277,8 +290,8 @@ def _encode_output(result: ToolResult) -> str | list[JsonObject]:
     return _shortest([_encode_result_part(part) for part in result.content])
 
 
-def _encode_result_part(part: Text | Image) -> JsonObject:
-    return _encode_image(part) if isinstance(part, Image) else {"type": "input_text", "text": part.text}
+def _encode_result_part(part: Text | Image | Document | Audio) -> JsonObject:
+    return {"type": "input_text", "text": part.text} if isinstance(part, Text) else _encode_media(part)
 
 
 def _encode_reasoning(part: Reasoning) -> JsonObject:

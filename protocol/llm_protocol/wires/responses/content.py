@@ -22,6 +22,8 @@ from llm_protocol.codec.json import WireError, encode_json
 from llm_protocol.codec.logprobs import from_openai
 from llm_protocol.codec.media import image_from_url, sniff_media_type, unbase64
 from llm_protocol.content import (
+    Audio,
+    Document,
     Image,
     JsonObject,
     Message,
@@ -35,6 +37,7 @@ from llm_protocol.content import (
     ToolResult,
 )
 from llm_protocol.events import ItemKind
+from llm_protocol.wires.responses.media import decode_audio, decode_file
 from llm_protocol.wires.responses.shapes import NAME, own
 
 JOINT = "\n\n"
@@ -218,6 +221,10 @@ def _decode_content(part: Body, phase: Any = None) -> Part:
             return Refusal(part.required_string("refusal"))
         case "input_image" if part.take("file_id") is None:
             return _decode_image(part)
+        case "input_file":
+            return decode_file(part)
+        case "input_audio" if isinstance(part.raw.get("input_audio"), dict):
+            return decode_audio(part)
         case _:
             return Opaque(dialect=NAME, value=part.raw)
 
@@ -242,8 +249,8 @@ def _decode_output(item: Body) -> tuple[Role, tuple[Part, ...]]:
     if isinstance(output, str):
         return "tool", (ToolResult(call_id=call_id, content=(Text(output),) if output else ()),)
     parts = [_decode_content(part) for part in output]
-    content = tuple(part for part in parts if isinstance(part, Text | Image))
-    if len(content) < len(parts):  # a file: only the vendor can read it
+    content = tuple(part for part in parts if isinstance(part, Text | Image | Document | Audio))
+    if len(content) < len(parts):  # of a kind that only the vendor can read
         return "tool", (Opaque(dialect=NAME, value=item.raw),)
     return "tool", (ToolResult(call_id=call_id, content=content),)
 

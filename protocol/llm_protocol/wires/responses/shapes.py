@@ -15,7 +15,18 @@ from llm_protocol.codec.json import JsonDecoder
 from llm_protocol.codec.kept_fields import filled, shape_of
 from llm_protocol.codec.lenient import read
 from llm_protocol.codec.request_encoding import own_fields
-from llm_protocol.content import HostedTool, JsonObject, Refusal, ResponseFormat, Text, Tool, ToolCall, ToolChoice
+from llm_protocol.content import (
+    Audio,
+    Document,
+    HostedTool,
+    JsonObject,
+    Refusal,
+    ResponseFormat,
+    Text,
+    Tool,
+    ToolCall,
+    ToolChoice,
+)
 from llm_protocol.dialect import Inbound
 from llm_protocol.requests import ChatRequest
 from llm_protocol.response import LLMResponse, Usage
@@ -191,7 +202,7 @@ class ResponseEnding(NamedTuple):
     own: JsonObject | None = None
 
 
-def own(part: Text | Refusal | ToolCall | Tool) -> JsonObject:
+def own(part: Text | Document | Audio | Refusal | ToolCall | Tool) -> JsonObject:
     """The fields of ``part`` that only this dialect understands."""
     return {} if isinstance(part, Refusal) else own_fields(part.extra, NAME)
 
