@@ -26,11 +26,16 @@ select = "cheapest"
 """
 
 
+def ranked(out: str) -> list[str]:
+    """The candidates' lines, without notes about them."""
+    return [line for line in out.splitlines() if line[0].isdigit()]
+
+
 async def test_it_lists_the_candidates_in_the_order_to_try_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_text(CONFIG)
     code, out, err = await commands.run("explain", "thrifty", "--config", str(tmp_path / "c.toml"), K="k")
 
-    lines = out.splitlines()
+    lines = ranked(out)
     assert (code, err) == (0, "")
     assert [line.split()[1] for line in lines] == ["cheap/gpt-6-luna", "dear/gpt-6-sol"]
     assert "$" in lines[0]
@@ -39,7 +44,7 @@ async def test_it_lists_the_candidates_in_the_order_to_try_with_the_reason(tmp_p
 async def test_what_ends_or_has_ended_is_warned_of(tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_text(CONFIG.replace('["gpt-6-sol"]', '["gpt-3.5-turbo"]'))
     code, out, _ = await commands.run("explain", "--config", str(tmp_path / "c.toml"), K="k")
-    assert (code, len(out.splitlines())) == (0, 1), "auto leaves it out"
+    assert (code, len(ranked(out))) == (0, 1), "auto leaves it out"
 
     code, out, _ = await commands.run("explain", "dear/gpt-3.5-turbo", "--config", str(tmp_path / "c.toml"), K="k")
     assert code == 0
@@ -100,7 +105,7 @@ async def test_a_daemon_explains_with_what_it_has_measured(tmp_path: Path) -> No
         missing = await commands.run("explain", "nope", "--url", url)
 
     assert (code, err) == (0, "")
-    assert [line.split()[1] for line in out.splitlines()] == ["cheap/gpt-6-luna", "dear/gpt-6-sol"]
+    assert [line.split()[1] for line in ranked(out)] == ["cheap/gpt-6-luna", "dear/gpt-6-sol"]
     assert missing[0] == 1
     assert "there is no model 'nope'" in missing[2]
 

@@ -15,6 +15,7 @@ def parser() -> argparse.ArgumentParser:
     _serve(commands.add_parser("serve", help="run the daemon", allow_abbrev=False))
     _ask(commands.add_parser("ask", help="ask one question and stream the answer", allow_abbrev=False))
     _explain(commands.add_parser("explain", help="show which providers would serve a model", allow_abbrev=False))
+    _top(commands.add_parser("top", help="watch a running daemon", allow_abbrev=False))
     _check(commands.add_parser("check", help="check that what the configuration names works", allow_abbrev=False))
     _fake_provider(
         commands.add_parser("fake-provider", help="serve scripted responses and faults for tests", allow_abbrev=False)
@@ -66,6 +67,19 @@ def _explain(command: argparse.ArgumentParser) -> None:
     command.set_defaults(log_level="warning")
 
 
+def _top(command: argparse.ArgumentParser) -> None:
+    command.description = (
+        "Watch a running daemon: requests, providers, failures, callers and cost. Ctrl-C ends it. With --once, or if "
+        "stdout is not a terminal, print the figures once. The key is taken from LLM_RUNTIME_KEY."
+    )
+    command.add_argument("--url", help="address of the daemon (default: LLM_RUNTIME_URL, or http://127.0.0.1:8080)")
+    command.add_argument("--once", action="store_true", help="print the figures once")
+    command.add_argument(
+        "--interval", type=_seconds, default=2.0, metavar="SECONDS", help="between updates (default 2)"
+    )
+    command.set_defaults(log_level="warning", log_format="text")
+
+
 def _check(command: argparse.ArgumentParser) -> None:
     command.description = (
         "Validate the configuration as serve does, then try what it names: providers, cache file, Redis, local model. "
@@ -101,6 +115,16 @@ def _common(command: argparse.ArgumentParser) -> None:
     command.add_argument("--config", metavar="FILE", help="configuration (TOML); without it, keys in the environment")
     command.add_argument("--log-level", choices=["debug", "info", "warning", "error"], help="what goes to stderr")
     command.add_argument("--log-format", choices=["text", "json"], default="text", help="how it is written")
+
+
+def _seconds(text: str) -> float:
+    try:
+        found = float(text)
+    except ValueError:
+        found = 0.0
+    if not 0.1 <= found <= 3600:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds (0.1 to 3600)")
+    return found
 
 
 def _port(text: str) -> int:
