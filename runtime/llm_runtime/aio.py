@@ -278,9 +278,9 @@ class AsyncioRuntime(RequestMethods[AsyncioStream]):
         """See `llm_runtime.Runtime.metrics`."""
         return await self._ask(lambda rt: rt.metrics())
 
-    async def statistics(self) -> Statistics:
+    async def statistics(self, caller: str | None = None) -> Statistics:
         """See `llm_runtime.Runtime.statistics`."""
-        return await self._ask(lambda rt: rt.statistics())
+        return await self._ask(lambda rt: rt.statistics(caller))
 
     async def _told(self, request: ChatRequest, tell: Callable[[Any], object]) -> LLMResponse:
         async with self.stream_request(request) as stream:

@@ -10,6 +10,7 @@ import faulthandler
 import gc
 import logging
 import signal
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Never, final
@@ -22,7 +23,8 @@ from llm_runtime.config import Config, ConfigError
 from llm_runtime.descriptors import fit, preload
 from llm_runtime.runtime import Runtime
 from llm_runtime.server import CannotListenError, ListenAddress, server_child
-from llm_runtime.server.listener import bind
+from llm_runtime.server.listener import listen, removed_after
+from llm_runtime.systemd import Notifier
 
 STOPPED, GAVE_UP, CUT_OFF = 0, 1, 130
 """Exit codes: stopped on request; the tree failed for good; a second signal ended it."""
@@ -49,12 +51,19 @@ IGNORED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 log = logging.getLogger(__name__)
 
 
-async def run(config: Config, ready: Callable[[str], None] = lambda _: None) -> int:
-    """Serve, and return the exit code. ``ready`` is called with the URL once requests are accepted.
+async def run(
+    config: Config,
+    ready: Callable[[str], None] = lambda _: None,
+    *,
+    inherited: Sequence[socket.socket] = (),
+    notifier: Notifier | None = None,
+) -> int:
+    """Serve, and return the exit code. ``ready`` is called with the URL once requests are taken, ``inherited`` are
+    sockets to listen on instead of the configured address, ``notifier`` is told how it goes.
 
     Takes over the process's signals until it returns, so it is meant for the main task of its own process.
     """
-    life = _Life(msgspec.structs.replace(config, server=fit(config.server)))
+    life = _Life(msgspec.structs.replace(config, server=fit(config.server)), inherited, notifier or Notifier({}))
     try:
         with _signals_ignored(), _watchdog():
             await life.live(ready)
@@ -67,8 +76,9 @@ async def run(config: Config, ready: Callable[[str], None] = lambda _: None) -> 
 async def check_address(config: Config) -> None:
     """Raise `ConfigError` if the address cannot be listened on, before anything else starts."""
     try:
-        for listener in await bind(config.server.host, config.server.port):
-            listener.close()
+        for listener in await listen(config.server):
+            with removed_after(config.server.unix):
+                listener.close()
     except CannotListenError as exc:
         raise ConfigError(str(exc)) from exc
 
@@ -77,8 +87,10 @@ async def check_address(config: Config) -> None:
 class _Life:
     """One run of the daemon."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, inherited: Sequence[socket.socket], notifier: Notifier) -> None:
         self._config = config
+        self._inherited = inherited
+        self._notifier = notifier
         self._stopping = trio.Event()
         self._serving = False
         self._address: ListenAddress | None = None
@@ -91,29 +103,34 @@ class _Life:
                 assert self._address is not None, "the door has started"
                 self._serving = True
                 ready(self._address.url)
+                self._notifier.ready()
+                nursery.start_soon(self._notifier.watch)
                 await preload()
                 _spare_what_stays()
                 await self._stopping.wait()
             nursery.cancel_scope.cancel(reason="stopped")
 
     def _doors(self, runtime: Runtime) -> Sequence[ChildSpec[Never]]:
-        return server_child(self._config.server, runtime, self._found, keys=self._config.keys)
+        return server_child(
+            self._config.server, runtime, self._found, keys=self._config.keys, inherited=self._inherited
+        )
 
     def _found(self, address: ListenAddress) -> None:
         self._address = address
 
     async def _obey_signals(self, scope: trio.CancelScope, *, task_status: trio.TaskStatus[None]) -> None:
-        drain_s = self._config.server.drain_s
+        drain_s, delay_s = self._config.server.drain_s, self._config.server.ready_delay_s
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             task_status.started()
             await anext(signals)
-            _set_watchdog(drain_s + END_SECONDS + WATCHDOG_SECONDS)
+            _set_watchdog(delay_s + drain_s + END_SECONDS + WATCHDOG_SECONDS)
+            self._notifier.stopping()
             if not self._serving:
                 scope.cancel(reason="stop signal during the start")
                 return
             log.info("stopping: running responses have %g s to finish; a second signal ends them", drain_s)
             self._stopping.set()
-            scope.deadline = trio.current_time() + drain_s + END_SECONDS
+            scope.deadline = trio.current_time() + delay_s + drain_s + END_SECONDS
             await anext(signals)
             _set_watchdog(WATCHDOG_SECONDS)
             log.warning("stopping at once")

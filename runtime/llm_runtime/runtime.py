@@ -293,12 +293,15 @@ class Runtime(RequestMethods[ResponseStream]):
         await trio.lowlevel.checkpoint()
         return exposition(self._moment())
 
-    async def statistics(self) -> Statistics:
-        """The same as one value for programs; see `Statistics`. Waits for no actor, as `metrics`."""
-        from llm_runtime.statistics import statistics
+    async def statistics(self, caller: str | None = None) -> Statistics:
+        """The same as one value for programs; see `Statistics`. With ``caller`` it has only that caller's usage and
+        cost. Waits for no actor, as `metrics`.
+        """
+        from llm_runtime.statistics import only_of, statistics
 
         await trio.lowlevel.checkpoint()
-        return statistics(self._moment(), self.config)
+        found = statistics(self._moment(), self.config)
+        return found if caller is None else only_of(caller, found)
 
     def _moment(self) -> MetricsSnapshot:
         from llm_runtime.metrics import MetricsSnapshot

@@ -127,6 +127,18 @@ def statistics(moment: MetricsSnapshot, config: Config) -> Statistics:
     )
 
 
+def only_of(caller: str, found: Statistics) -> Statistics:
+    """What ``caller`` may know: its own use, and of the providers how they are, but not what was used of them."""
+    providers = {
+        name: msgspec.structs.replace(each, attempts={}, unpriced=0, models={}, limits=None)
+        for name, each in found.providers.items()
+    }
+    own = {name: each for name, each in found.callers.items() if name == caller}
+    return msgspec.structs.replace(
+        found, requests={}, refused={}, limited={}, cache_requests={}, cache=None, providers=providers, callers=own
+    )
+
+
 def _requests(meter: Metrics) -> dict[str, dict[str, int]]:
     found: dict[str, dict[str, int]] = {}
     for (kind, _, outcome), count in meter.requests.items():

@@ -408,9 +408,9 @@ class SyncRuntime:
         """See `llm_runtime.Runtime.metrics`."""
         return self._ask(lambda rt: rt.metrics())
 
-    def statistics(self) -> Statistics:
+    def statistics(self, caller: str | None = None) -> Statistics:
         """See `llm_runtime.Runtime.statistics`."""
-        return self._ask(lambda rt: rt.statistics())
+        return self._ask(lambda rt: rt.statistics(caller))
 
     def _ask(self, fn: Callable[[TrioRuntime], Awaitable[T]]) -> T:
         result: T = _Call(self._portal, SimpleQueue(), fn).result()

@@ -70,6 +70,7 @@ CONFIG = """
 port = 0
 [keys.main]
 secret = "env:STORM_KEY_MAIN"
+admin = true
 [keys.flood]
 secret = "env:STORM_KEY_FLOOD"
 [keys.flood.limits]

@@ -55,7 +55,7 @@ async def test_a_tree_that_gives_up_ends_the_process_with_the_cause(
         raise ValueError("CANARY")
 
     def doors(
-        config: object, engine: object, found: Callable[[ListenAddress], None], *, keys: object
+        config: object, engine: object, found: Callable[[ListenAddress], None], **_: object
     ) -> Sequence[ChildSpec[ActorMessage]]:
         found(ListenAddress("127.0.0.1", 1))
         return [task_child("door", crash, restart=Restart.PERMANENT)]

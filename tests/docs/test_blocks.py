@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import trustme
 
 from llm_runtime.config import parse
 from support import sandbox
@@ -140,10 +141,14 @@ def test_no_block_is_left_out() -> None:
 def test_the_configurations_are_valid(page: str, tmp_path: Path) -> None:
     (tmp_path / "intern.key").write_text("k" * 32)
     (tmp_path / "intern.key").chmod(0o600)
+    issued = trustme.CA().issue_cert("127.0.0.1")
+    issued.private_key_pem.write_to_path(str(tmp_path / "privkey.pem"))
+    issued.cert_chain_pems[0].write_to_path(str(tmp_path / "fullchain.pem"))
+    more = {name: f"{name}-0123456789" for name in ("APP_KEY", "PROMETHEUS_KEY", "OPERATOR_KEY")}
     found = of(f"docs/how-to/{page}.md", "toml")
     assert found
     for source in found:
-        assert parse(source.encode(), KEYS, folder=tmp_path).enabled
+        assert parse(source.encode(), {**KEYS, **more}, folder=tmp_path).enabled
 
 
 def test_the_key_is_made(tmp_path: Path) -> None:

@@ -163,7 +163,7 @@ async def test_the_tree_is_shown() -> None:
 
 
 async def test_metrics_are_told_to_who_has_a_key() -> None:
-    async with open_door(keys={"me": "sk-secret"}) as door:
+    async with open_door(keys={"me": "sk-secret"}, roles={"me": "metrics_only"}) as door:
         assert (await door.request("GET", "/metrics")).status == 401
         assert door.engine.refusals == ["invalid_api_key"]
         told = await door.request("GET", "/metrics", authorization="Bearer sk-secret")

@@ -35,7 +35,7 @@ async def metrics(open_: Served) -> str:
 async def test_a_refusal_says_whose_limit_it_was(owner: str, path: str, stream: bool) -> None:
     mine = {"limits": ONE_A_MINUTE} if owner == "caller" else {}
     theirs = {"cheap": ONE_A_MINUTE} if owner == "provider" else {}
-    async with served(me=mine, other={}, limits=theirs) as open_:
+    async with served(me=mine, other={"admin": True}, limits=theirs) as open_:
         assert (await open_.ask("me", "POST", path, question(path))).status == 200
         plain = await open_.ask("me", "POST", path, question(path, stream=stream))
         curious = await open_.ask("me", "POST", path, question(path, stream=stream, llm_runtime={}))
@@ -63,7 +63,7 @@ async def test_a_stream_that_has_begun_tells_it_in_its_last_event() -> None:
 
 async def test_a_vendors_own_limit_is_the_providers() -> None:
     slow = reply(b'{"error": {"message": "slow"}}', 429, {"retry-after": "40"})
-    async with served(me={}, other={}, vendor=slow) as open_:
+    async with served(me={}, other={"admin": True}, vendor=slow) as open_:
         refused = await open_.ask("me", "POST", CHAT, question(CHAT, llm_runtime={}))
         counted = await metrics(open_)
     assert (refused.status, refused.headers["retry-after"]) == (429, "40"), "40 s are longer than wait_s"
@@ -88,7 +88,10 @@ async def test_headers_that_say_nothing_is_left_hold_the_model_that_answered() -
 
 async def test_a_limit_of_this_server_is_the_servers() -> None:
     small = Server(port=0, drain_s=1, max_body_mb=1_000 / MIB, max_body_total_mb=1_000 / MIB)
-    async with served(me={}, other={}, server=small, vendor=stall()) as open_, await open_.connect() as waiting:
+    async with (
+        served(me={}, other={"admin": True}, server=small, vendor=stall()) as open_,
+        await open_.connect() as waiting,
+    ):
         await waiting.begin("POST", CHAT, question(CHAT, user="x" * 800), authorization="Bearer sk-me")
         await open_.vendors["cheap"].until(lambda: bool(open_.asked()))
         refused = await open_.ask("me", "POST", CHAT, question(CHAT, user="x" * 800))

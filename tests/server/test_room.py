@@ -180,7 +180,7 @@ def authorization(keys: dict[str, str]) -> bytes:
 
 
 async def test_a_full_server_answers_health_and_metrics_and_nothing_else() -> None:
-    async with open_door(hanging, max_connections=2, keys=KEYS) as server:
+    async with open_door(hanging, max_connections=2, keys=KEYS, roles=dict.fromkeys(KEYS, "admin")) as server:
         await fill(server, 2, **MINE)
         for path in ("/livez", "/readyz", "/health"):
             assert (await server.request("GET", path)).status == 200

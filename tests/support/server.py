@@ -176,7 +176,7 @@ class FakeEngine:
         await trio.lowlevel.checkpoint()
         return b"up 1\n"
 
-    async def statistics(self) -> object:
+    async def statistics(self, caller: str | None = None) -> object:
         await trio.lowlevel.checkpoint()
         return self.told
 
@@ -229,9 +229,20 @@ class OpenDoor:
 async def open_door(
     *scripts: Script | Exception, beside: Sequence[ChildSpec[Never]] = (), **config: Any
 ) -> AsyncIterator[OpenDoor]:
-    """A door on any free port of loopback, stopped (and drained) at the end. ``beside``: more children of its root."""
+    """A door on any free port of loopback, stopped (and drained) at the end. ``beside``: more children of its root.
+    ``roles``: which keys are for what besides, such as ``{"boss": "admin"}``.
+    """
     expires = {name: datetime.fromtimestamp(at, UTC) for name, at in config.pop("expires", {}).items()}
-    keys = {name: Key(secret=Secret(key), expires=expires.get(name)) for name, key in config.pop("keys", {}).items()}
+    roles: dict[str, str] = config.pop("roles", {})
+    keys = {
+        name: Key(
+            secret=Secret(key),
+            expires=expires.get(name),
+            admin=roles.get(name) == "admin",
+            metrics_only=roles.get(name) == "metrics_only",
+        )
+        for name, key in config.pop("keys", {}).items()
+    }
     addresses: list[ListenAddress] = []
     async with trio.open_nursery() as nursery:
         engine = FakeEngine(nursery, scripts or (saying("Hel", "lo"),))

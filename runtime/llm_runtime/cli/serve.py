@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-from collections.abc import Callable, Mapping
+import socket
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import trio
@@ -15,7 +16,8 @@ from llm_runtime import daemon
 from llm_runtime.cli.logs import start_logging
 from llm_runtime.cli.setup import CHECKOUT, configured
 from llm_runtime.cli.terminal import print_out, say
-from llm_runtime.config import Config, with_server
+from llm_runtime.config import Config, ConfigError, with_server
+from llm_runtime.systemd import Notifier, inherited_sockets
 
 log = logging.getLogger(__name__)
 
@@ -27,13 +29,18 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     tell = _log if arguments.log_format == "json" else say
     config = configured(arguments.config, environ, tell, change)
     program = os.path.join("bin", "llm-runtime") if CHECKOUT in environ else "llm-runtime"
+    try:
+        inherited = inherited_sockets(environ)
+    except OSError as exc:
+        raise ConfigError(f"LISTEN_FDS: cannot listen on what was passed on: {exc.strerror}") from None
+    main = partial(_serve, config, program, tell, inherited, Notifier(environ))
     if not log.isEnabledFor(logging.DEBUG):
-        return trio.run(_serve, config, program, tell)
+        return trio.run(main)
     scheduler = (
         SchedulerInstrument()
     )  # costs two clock readings per scheduler step, so only on request: for finding a blocked event loop
     try:
-        return trio.run(_serve, config, program, tell, instruments=[scheduler])
+        return trio.run(main, instruments=[scheduler])
     finally:
         log.debug("event loop: %s", scheduler.statistics())
 
@@ -43,16 +50,23 @@ def _log(line: str) -> None:
     log.info("%s", line.removeprefix("llm-runtime: "))
 
 
-async def _serve(config: Config, program: str, tell: Callable[[str], None]) -> int:
+async def _serve(
+    config: Config,
+    program: str,
+    tell: Callable[[str], None],
+    inherited: Sequence[socket.socket],
+    notifier: Notifier,
+) -> int:
     def ready(url: str) -> None:
         print_out(f"ready {url}")
         key = "LLM_RUNTIME_KEY=… " if config.keys else ""
         tell(f'llm-runtime: try: {key}{program} ask --url {url} "Say hello."')
 
-    await daemon.check_address(config)
+    if not inherited:
+        await daemon.check_address(config)
     for line in introduction(config):
         tell(line)
-    return await daemon.run(config, ready)
+    return await daemon.run(config, ready, inherited=inherited, notifier=notifier)
 
 
 def introduction(config: Config) -> list[str]:

@@ -10,7 +10,7 @@ from llm_runtime.config.errors import ConfigError
 from llm_runtime.config.exposure import is_loopback, with_server
 from llm_runtime.config.loading import load, parse
 from llm_runtime.config.model import Config, CrossModel, Key, Provider, ProviderCache, Selection
-from llm_runtime.config.server import Server, ServerLimits
+from llm_runtime.config.server import Server, ServerLimits, ServerTls
 from llm_runtime.config.vendors import installed_vendors, with_vendors
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "Selection",
     "Server",
     "ServerLimits",
+    "ServerTls",
     "Timeouts",
     "discover",
     "installed_vendors",

@@ -29,14 +29,14 @@ def check_exposure(config: Config) -> None:
     """Refuse an address beyond loopback without a key, or without TLS unless the configuration allows it."""
     host = config.server.host
     _check_host(host)
-    if is_loopback(host):
+    if config.server.unix is not None or is_loopback(host):
         return
     if not config.keys:
         raise ConfigError(f"{host} can be reached by others: that needs a key, [keys.NAME]", "server", "host")
-    if not config.server.insecure_no_tls:
+    if config.server.tls is None and not config.server.insecure_no_tls:
         raise ConfigError(
-            f"{host} can be reached by others and the daemon speaks no TLS: put a TLS proxy before it and say "
-            "--insecure-no-tls (server.insecure_no_tls = true)",
+            f"{host} can be reached by others and the daemon speaks no TLS: name a certificate in [server.tls], or put "
+            "a TLS proxy before it and say --insecure-no-tls (server.insecure_no_tls = true)",
             "server",
             "host",
         )

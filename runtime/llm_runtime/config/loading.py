@@ -30,7 +30,7 @@ from llm_runtime.config.naming import check_names
 from llm_runtime.config.providers import check_cache, check_kind, completed, sends_key_in_clear
 from llm_runtime.config.proxies import with_proxies
 from llm_runtime.config.redis import redis_server
-from llm_runtime.config.server import Server
+from llm_runtime.config.server import Server, ServerTls
 
 MAX_FILE_BYTES = 1024 * 1024
 
@@ -149,6 +149,12 @@ def _config(table: dict[str, Any], keys: KeyReader, folder: Path, file: str, ven
     for name, section in _SECTIONS.items():
         with mistakes.under(name):
             sections[name] = convert(table.get(name, {}), section, keys.read)
+    notes: list[str] = []
+    if isinstance(server := sections.get("server"), Server):
+        with mistakes.under("server"):
+            sections["server"] = _placed(server, folder)
+        with mistakes.under("server", "tls"):
+            notes += _certificate_notes(sections["server"].tls)
     timeouts = table.get("timeouts", {}) if "timeouts" in sections else {}
     providers: dict[str, Provider] = {}
     for name, entry in _named(table, "providers", mistakes):
@@ -172,8 +178,32 @@ def _config(table: dict[str, Any], keys: KeyReader, folder: Path, file: str, ven
         prices=prices,
         vendors=vendors,
         reasons=dict.fromkeys(providers, f"configured in {file}"),
-        notes=(*_unwise(providers), *_expired(callers), *_guessable(callers)),
+        notes=(*notes, *_unwise(providers), *_expired(callers), *_guessable(callers)),
     )
+
+
+def _placed(server: Server, folder: Path) -> Server:
+    """The server with the paths in it made absolute."""
+
+    def placed(path: str | None) -> str | None:
+        return None if path is None else str(folder / os.path.expanduser(path))
+
+    tls = server.tls
+    if tls is not None:
+        certificate = placed(tls.certificate) or tls.certificate
+        tls = ServerTls(certificate=certificate, key=placed(tls.key), client_ca=placed(tls.client_ca))
+    return msgspec.structs.replace(server, tls=tls, unix=placed(server.unix))
+
+
+def _certificate_notes(tls: ServerTls | None) -> Iterator[str]:
+    if tls is None:
+        return
+    from llm_runtime.config.certificate import SOON, server_context, valid_until  # ssl costs time
+
+    server_context(tls)
+    left = valid_until(tls) - datetime.now(UTC)
+    if left < SOON:
+        yield f"server.tls.certificate expires in {left.days} days"
 
 
 def _redis(table: dict[str, Any], keys: KeyReader) -> RedisServer | None:

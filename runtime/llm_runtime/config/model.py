@@ -60,10 +60,18 @@ class Key(Section, frozen=True, kw_only=True):
     """The models it may use: ``provider/model``, ``provider/*``, a model's bare name, a route's name. ``None``: all."""
     expires: Annotated[datetime, Meta(tz=True)] | None = None
     """When the key expires, by the wall clock; from then on it is like an unknown key."""
+    admin: bool = False
+    """Whether it may see everybody's cost and statistics, read `/metrics`, and have the configuration read again."""
+    metrics_only: bool = False
+    """Whether it may read `/metrics` and ask for nothing: for Prometheus."""
     strict: bool = False
     """Refuse this caller's requests if a parameter would be left out or changed, instead of reporting it."""
     vendor_ids: tuple[Line, ...] = ()
     """Patterns of vendor ids (files, containers, vector stores) that it may use besides those it received itself."""
+
+    def __post_init__(self) -> None:
+        if self.admin and self.metrics_only:
+            raise ValueError("admin and metrics_only exclude each other")
 
 
 class ProviderCache(Section, frozen=True, kw_only=True):

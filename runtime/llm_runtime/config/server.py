@@ -87,6 +87,17 @@ class ServerLimits(Section, frozen=True, kw_only=True):
         return int(self.stored_mb * MIB)
 
 
+class ServerTls(Section, frozen=True, kw_only=True):
+    """``[server.tls]``: the daemon speaks TLS itself. Files are PEM and are noticed when they change."""
+
+    certificate: Line
+    """The certificate, and behind it those of the authorities in between."""
+    key: Line | None = None
+    """Its private key; omitted: it is in the same file."""
+    client_ca: Line | None = None
+    """Clients must show a certificate that one of these authorities has signed."""
+
+
 class Server(ServerLimits, frozen=True, kw_only=True):
     """``[server]``: where the daemon listens. Port 0 is any free port."""
 
@@ -100,6 +111,13 @@ class Server(ServerLimits, frozen=True, kw_only=True):
     """Origins of web pages that may connect. By default none may."""
     allowed_hosts: tuple[Line, ...] = ()
     """Host names, besides loopback's, that requests may have in their Host field."""
+    unix: Line | None = None
+    """A unix socket to listen on, instead of host and port: the permissions of the file say who may connect."""
+    unix_mode: Annotated[str, Meta(pattern="^0?[0-7]{3}$")] = "600"
+    """The permissions of the unix socket, octal."""
+    tls: ServerTls | None = None
+    ready_delay_s: Annotated[float, Meta(ge=0, le=3_600)] = 0.0
+    """How long a daemon that stops still takes requests while `/readyz` says 503, for balancers to notice."""
     insecure_no_tls: bool = False
     """Listen beyond loopback without TLS, because a proxy in front of the daemon provides it."""
     trusted_proxies: tuple[Line, ...] = ()
@@ -108,6 +126,8 @@ class Server(ServerLimits, frozen=True, kw_only=True):
     """Whether WebSockets are enabled; if not, clients are told to use HTTP."""
 
     def __post_init__(self) -> None:
+        if self.unix is not None and self.tls is not None:
+            raise ValueError("a unix socket needs no TLS: leave out server.tls or server.unix")
         if self.max_body_mb > self.max_body_total_mb:
             raise ValueError("max_body_mb must not be more than max_body_total_mb")
         for proxy in self.trusted_proxies:

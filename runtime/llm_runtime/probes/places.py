@@ -18,7 +18,7 @@ from llm_runtime.config import Server
 from llm_runtime.local_model import find_model, is_installed
 from llm_runtime.probes.report import CheckStatus
 from llm_runtime.server import CannotListenError
-from llm_runtime.server.listener import bind
+from llm_runtime.server.listener import listen, removed_after
 
 Finding: TypeAlias = tuple[CheckStatus, str]
 
@@ -38,8 +38,9 @@ return #kept == 2 and ARGV[1] or ''
 async def try_address(server: Server) -> Finding:
     """Whether the daemon could listen there. After a release it does already, so a port in use is only a warning."""
     try:
-        for listener in await bind(server.host, server.port):
-            listener.close()
+        for listener in await listen(server):
+            with removed_after(server.unix):
+                listener.close()
     except CannotListenError as exc:
         if isinstance(exc.__cause__, OSError) and exc.__cause__.errno == errno.EADDRINUSE:
             return CheckStatus.WARNING, "in use: by the daemon if it runs already; if not, serve will not start"

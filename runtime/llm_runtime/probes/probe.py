@@ -90,7 +90,7 @@ def _tries(config: Config) -> list[tuple[str, str, Attempt]]:
     """What else there is to try: what it is, its name, and how."""
     server, path = config.server, config.cache.path
     tries: list[tuple[str, str, Attempt]] = [
-        ("address", f"{server.host}:{server.port}", partial(places.try_address, server))
+        ("address", server.unix or f"{server.host}:{server.port}", partial(places.try_address, server))
     ]
     if config.cached and path is not None:
         tries.append(("cache", path, partial(places.try_cache, path)))

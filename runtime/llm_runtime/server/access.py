@@ -15,12 +15,14 @@ import ipaddress
 import re
 import time
 from collections.abc import Mapping
+from enum import Enum
 from typing import final
 from urllib.parse import parse_qsl
 
 from llm_runtime.config import Key, Server
 from llm_runtime.server.http_error import HttpError, wrong_key
 from llm_runtime.server.logins import FailedLogins
+from llm_runtime.server.socket import UNIX
 
 KEY_HEADERS = ("x-api-key", "x-goog-api-key", "api-key")
 """Headers in which clients of other vendors (the last: Azure) send the key, besides ``Authorization: Bearer``."""
@@ -32,6 +34,16 @@ _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::\d{1,5})?")
 _KEY_IN_QUERY = frozenset(("token", "access_token", "api_key", "apikey", "key"))
 
 
+class Role(Enum):
+    """What a request needs of its key."""
+
+    CALLER = "caller"
+    """To ask for answers: every key but those for metrics."""
+    METRICS = "metrics"
+    """To read what all callers did: an admin's, or one for metrics."""
+    ADMIN = "admin"
+
+
 @final
 class Access:
     """The access rules, compiled once from the configuration."""
@@ -41,6 +53,8 @@ class Access:
         self._hosts = frozenset(host.lower() for host in server.allowed_hosts)
         self._keys = tuple((name, _digest(key.secret.reveal())) for name, key in keys.items())
         self._expires = {name: key.expires.timestamp() for name, key in keys.items() if key.expires is not None}
+        self._admins = frozenset(name for name, key in keys.items() if key.admin)
+        self._metrics_only = frozenset(name for name, key in keys.items() if key.metrics_only)
         self._failed = FailedLogins()
 
     def check_place(self, headers: Mapping[str, str], query: str, local_host: str) -> None:
@@ -68,6 +82,21 @@ class Access:
             raise self._failed.another(peer_host) or wrong_key()
         return caller
 
+    def check_role(self, caller: str, role: Role) -> None:
+        """Raise `HttpError` where the caller's key is not for this."""
+        if not self._keys or caller in self._admins:
+            return
+        if role is Role.ADMIN:
+            raise HttpError(403, "not_allowed", "This needs a key with admin = true.")
+        if role is Role.METRICS and caller not in self._metrics_only:
+            raise HttpError(403, "not_allowed", "This needs a key with metrics_only = true, or admin = true.")
+        if role is Role.CALLER and caller in self._metrics_only:
+            raise HttpError(403, "not_allowed", "This key is for /metrics only.")
+
+    def sees_all(self, caller: str) -> bool:
+        """Whether the caller may know what the others do."""
+        return not self._keys or caller in self._admins
+
     def secret_of(self, caller: str) -> bytes | None:
         """A secret that only this caller and the runtime know; ``None`` if no keys are configured."""
         return next((digest for name, digest in self._keys if name == caller), None)
@@ -82,7 +111,11 @@ class Access:
         return origin is not None and origin in self._origins
 
     def is_our_host(self, host: str, local_host: str) -> bool:
-        """Whether ``host`` (a Host field) is loopback, the address the client connected to, or a configured name."""
+        """Whether ``host`` (a Host field) is loopback, the address itself that was connected to, or configured. No web
+        page can reach a unix socket, so there it may be any.
+        """
+        if local_host == UNIX:
+            return True
         if (parts := _HOST.fullmatch(host.lower())) is None:
             return False
         name = parts[1].strip("[]").rstrip(".")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from types import MappingProxyType
 from typing import Never, final
@@ -31,7 +31,7 @@ from llm_runtime.server.limits import (
     RESERVED_SECONDS,
     SHUTDOWN_SECONDS,
 )
-from llm_runtime.server.listener import Acceptor, bind
+from llm_runtime.server.listener import Acceptor, listen, removed_after
 from llm_runtime.server.socket import Socket
 from llm_runtime.server.state import ServerState
 
@@ -47,12 +47,16 @@ class ListenAddress(msgspec.Struct, frozen=True):
 
     host: str
     port: int
+    scheme: str = "http"
+    unix: str | None = None
 
     @property
     def url(self) -> str:
-        """The address as a URL."""
+        """The address as a URL; of a unix socket ``unix:PATH``, as curl and nginx have it."""
+        if self.unix is not None:
+            return f"unix:{self.unix}"
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}"
+        return f"{self.scheme}://{host}:{self.port}"
 
 
 def server_child(
@@ -61,12 +65,14 @@ def server_child(
     on_listening: Callable[[ListenAddress], None] = lambda _: None,
     *,
     keys: Mapping[str, Key] = NO_KEYS,
+    inherited: Sequence[socket.socket] = (),
 ) -> tuple[ChildSpec[Never], ChildSpec[Never]]:
     """The two branches of the tree that form the server, in the order they start. Without ``keys``, anyone who can
     reach the port may send requests.
 
     ``on_listening`` is called synchronously each time the listener has started accepting connections. A start fails
-    with `CannotListenError`.
+    with `CannotListenError`. ``inherited``: sockets that listen already, in place of ``config``'s address; they are
+    left open. Raises `ConfigError` for a certificate that cannot be used.
     """
     service = ServerState(config, keys, engine)
     sessions = Supervisor(
@@ -74,9 +80,11 @@ def server_child(
     )
 
     def door(previous: Previous) -> ServerActor:
-        return ServerActor(service, sessions, previous if isinstance(previous, ListenAddress) else None, on_listening)
+        known = previous if isinstance(previous, ListenAddress) else None
+        return ServerActor(service, sessions, known, on_listening, inherited)
 
-    spec: ChildSpec[Never] = ChildSpec("door", door, shutdown=config.drain_s + SHUTDOWN_SECONDS, mailbox=None)
+    seconds = config.ready_delay_s + config.drain_s + SHUTDOWN_SECONDS
+    spec: ChildSpec[Never] = ChildSpec("door", door, shutdown=seconds, mailbox=None)
     return sessions.as_child(), spec
 
 
@@ -90,44 +98,62 @@ class ServerActor:
         sessions: Supervisor,
         previous: ListenAddress | None,
         on_listening: Callable[[ListenAddress], None],
+        inherited: Sequence[socket.socket] = (),
     ) -> None:
         self._service = service
         self._sessions = sessions
         self._port = previous.port if previous else service.config.port
         self._on_listening = on_listening
+        self._inherited = inherited
 
     async def run(self, inbox: Inbox[Never], *, task_status: trio.TaskStatus[None]) -> None:
         """Accept until asked to stop; then drain, see `ServerState.drain`."""
         config = self._service.config
-        listeners = await bind(config.host, self._port)
+        # Closing a duplicate leaves the socket listening: who comes during a restart waits for the next process.
+        listeners = [each.dup() for each in self._inherited] or await listen(config, self._port)
         acceptors = [Acceptor(each, self._admit, self._start, self._newcomers_at_once) for each in listeners]
         stopping = trio.Event()
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._service.pulse.run)
-                nursery.start_soon(self._service.receiver.run)
-                for acceptor in acceptors:
-                    nursery.start_soon(acceptor.run)
-                address = ListenAddress(config.host, acceptors[0].port)
-                inbox.checkpoint(address)
-                inbox.when_stopping(stopping.set)
-                task_status.started()
-                self._on_listening(address)
-                await stopping.wait()
-                for acceptor in acceptors:
-                    acceptor.close()
-                await self._service.drain(config.drain_s)
-                nursery.cancel_scope.cancel("the server is shutting down")
+            with removed_after(None if self._inherited else config.unix):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._service.pulse.run)
+                    nursery.start_soon(self._service.receiver.run)
+                    if self._service.tls is not None:
+                        nursery.start_soon(self._service.tls.watch)
+                    for acceptor in acceptors:
+                        nursery.start_soon(acceptor.run)
+                    address = self._address(listeners[0])
+                    inbox.checkpoint(address)
+                    inbox.when_stopping(stopping.set)
+                    task_status.started()
+                    self._on_listening(address)
+                    await stopping.wait()
+                    self._service.leaving = True
+                    await trio.sleep(config.ready_delay_s)
+                    for acceptor in acceptors:
+                        acceptor.close()
+                    await self._service.drain(config.drain_s)
+                    nursery.cancel_scope.cancel("the server is shutting down")
         finally:
             for acceptor in acceptors:
                 acceptor.close()
+
+    def _address(self, listener: socket.socket) -> ListenAddress:
+        scheme = "http" if self._service.tls is None else "https"
+        if listener.family == socket.AF_UNIX:
+            return ListenAddress(
+                "", 0, unix=str(listener.getsockname() if self._inherited else self._service.config.unix)
+            )
+        host, port = listener.getsockname()[:2]
+        return ListenAddress(host if self._inherited else self._service.config.host, port, scheme)
 
     def _newcomers_at_once(self) -> int:
         return self._service.room.newcomers_at_once
 
     def _admit(self, accepted: socket.socket) -> HttpConnection:
         """Register a connection, if the connection limit allows one more."""
-        connection = HttpConnection(Socket(accepted, self._service.receiver), self._service)
+        tls = self._service.tls.layer() if self._service.tls is not None else None
+        connection = HttpConnection(Socket(accepted, self._service.receiver, tls), self._service)
         room = self._service.room
         room.enter(connection)
         if room.is_reserved(connection):

@@ -28,4 +28,7 @@ def endpoint_of(exchange: RequestContext, *, operators_only: bool = False) -> En
         if not (methods and all(route.keyless for route in methods.values())):
             exchange.caller = access.check_key(request.headers, exchange.peer_host)
             exchange.belongs = True
-    return choose(methods, request.method).endpoint
+    route = choose(methods, request.method)
+    if not route.open and not route.keyless:
+        access.check_role(exchange.caller, route.role)
+    return route.endpoint

@@ -95,8 +95,11 @@ async def metrics(exchange: RequestContext) -> None:
 
 
 async def statistics(exchange: RequestContext) -> None:
-    """The same as JSON, grouped by provider and caller; the dashboard reads it."""
-    body = msgspec.json.encode(await exchange.service.engine.statistics())
+    """The same as JSON, grouped by provider and caller; the dashboard reads it. If keys are configured, a caller
+    without ``admin`` gets its own usage only.
+    """
+    caller = None if exchange.service.access.sees_all(exchange.caller) else exchange.caller
+    body = msgspec.json.encode(await exchange.service.engine.statistics(caller))
     await exchange.reply(WireResponse(200, (JSON, ("cache-control", "no-store")), body))
 
 
@@ -115,7 +118,7 @@ async def livez(exchange: RequestContext) -> None:
 async def readyz(exchange: RequestContext) -> None:
     """Whether requests are accepted. ``parked``: the parts that are parked after repeated crashes, if there are any."""
     engine = exchange.service.engine
-    ready = engine.is_ready() and not exchange.service.draining
+    ready = engine.is_ready() and not exchange.service.draining and not exchange.service.leaving
     told: dict[str, object] = {"status": "ready" if ready else "not ready"}
     if parked := engine.parked_services():
         told["parked"] = parked

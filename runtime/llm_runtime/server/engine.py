@@ -72,8 +72,8 @@ class RequestEngine(Protocol):
         """The metrics in Prometheus' text format."""
         ...
 
-    async def statistics(self) -> object:
-        """The same for the dashboard, as a value that msgspec can encode."""
+    async def statistics(self, caller: str | None = None) -> object:
+        """The same for the dashboard, as a value that msgspec can encode; for a ``caller``, without others' usage."""
         ...
 
     def tree(self) -> object:

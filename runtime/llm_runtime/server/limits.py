@@ -35,6 +35,9 @@ LINGERING_CONNECTIONS = 32
 BACKLOG = 1_024
 """Connections that the kernel queues until they are accepted."""
 
+UNIX_PROBE_SECONDS = 1.0
+"""How long it is tried whether somebody listens at a unix socket already."""
+
 HEAD_BYTES = 16 * 1024
 """The size of a request line and its header fields together."""
 

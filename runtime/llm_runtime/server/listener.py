@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import socket
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+import stat
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Generic, TypeVar, final
 
 import trio
 
-from llm_runtime.server.limits import ACCEPTED_AT_ONCE, BACKLOG, EXHAUSTED_PAUSE_SECONDS
+from llm_runtime.config import Server
+from llm_runtime.server.limits import ACCEPTED_AT_ONCE, BACKLOG, EXHAUSTED_PAUSE_SECONDS, UNIX_PROBE_SECONDS
 
 C = TypeVar("C")
 
@@ -22,6 +25,70 @@ EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
 class CannotListenError(Exception):
     """The address cannot be listened on; the message is one line with the reason."""
+
+
+async def listen(server: Server, port: int | None = None) -> list[socket.socket]:
+    """Listening sockets where ``server`` says; on ``port``, where that is given. Raises `CannotListenError`."""
+    if server.unix is not None:
+        return [await bind_unix(server.unix, int(server.unix_mode, 8))]
+    return await bind(server.host, server.port if port is None else port)
+
+
+async def bind_unix(path: str, mode: int) -> socket.socket:
+    """A listening unix socket at ``path`` with the permissions ``mode``. One that nobody listens at any more, left by a
+    process that was killed, is replaced. Raises `CannotListenError`.
+    """
+    try:
+        found = os.lstat(path)
+    except OSError:
+        pass  # it is not there, or binding says what is wrong
+    else:
+        if not stat.S_ISSOCK(found.st_mode):
+            raise CannotListenError(f"{path} is there already and no socket: remove it, or choose another server.unix")
+        if await _is_answered(path):
+            in_use = OSError(errno.EADDRINUSE, "in use")
+            raise CannotListenError(f"{path} is in use: stop what listens there, or choose another") from in_use
+    new = f"{path}.{os.getpid()}"
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listener.setblocking(False)
+        with suppress(FileNotFoundError):
+            os.unlink(new)
+        listener.bind(new)
+        os.chmod(new, mode)  # before anybody can find it
+        listener.listen(BACKLOG)
+        os.rename(new, path)
+    except OSError as exc:
+        listener.close()
+        raise CannotListenError(f"cannot listen at {path}: {exc.strerror or exc}") from exc
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+async def _is_answered(path: str) -> bool:
+    with trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, trio.move_on_after(UNIX_PROBE_SECONDS):
+        try:
+            await probe.connect(path)
+        except OSError:
+            return False
+    return True
+
+
+@contextmanager
+def removed_after(path: str | None) -> Iterator[None]:
+    """Remove the file of a unix socket after the block, unless another process has put its own there."""
+    if path is None:
+        yield
+        return
+    mine = os.lstat(path).st_ino
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            if os.lstat(path).st_ino == mine:
+                os.unlink(path)
 
 
 async def bind(host: str, port: int) -> list[socket.socket]:
@@ -86,7 +153,7 @@ class Acceptor(Generic[C]):
         self._start = start
         self._at_once = at_once
         self._exhausted = False
-        self.port: int = listener.getsockname()[1]
+        self.port: int = 0 if listener.family == socket.AF_UNIX else listener.getsockname()[1]
 
     async def run(self) -> None:
         """Accept until `close`."""

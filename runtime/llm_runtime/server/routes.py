@@ -11,6 +11,7 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from llm_runtime.server import endpoints, model_list, stored, token_counts
+from llm_runtime.server.access import Role
 from llm_runtime.server.client_wire import anthropic, cohere, gemini, openai
 from llm_runtime.server.compaction import compact
 from llm_runtime.server.endpoints import asking
@@ -21,7 +22,8 @@ from llm_runtime.server.request_context import Endpoint
 
 class Route(NamedTuple):
     """One row. A ``keyless`` route checks Host and Origin but needs no key; an ``open`` one checks none of them. A
-    route for ``operators`` is served even when the connection limit is reached.
+    route for ``operators`` is served even when the connection limit is reached. ``role`` is the role that a key needs,
+    if keys are configured.
     """
 
     method: str
@@ -30,6 +32,7 @@ class Route(NamedTuple):
     keyless: bool = False
     open: bool = False
     operators: bool = False
+    role: Role = Role.CALLER
 
 
 _OPENAI = asking(openai)
@@ -68,7 +71,7 @@ ROUTES = (
     Route("GET", "/v1/runtime/tree", endpoints.tree),
     Route("GET", "/v1/runtime/explain", endpoints.explain),
     Route("GET", "/v1/runtime/statistics", endpoints.statistics),
-    Route("GET", "/metrics", endpoints.metrics, operators=True),
+    Route("GET", "/metrics", endpoints.metrics, operators=True, role=Role.METRICS),
     Route("GET", "/", endpoints.dashboard, keyless=True),
     Route("GET", "/livez", endpoints.livez, open=True, operators=True),
     Route("GET", "/health", endpoints.livez, open=True, operators=True),

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import final
 
 import trio
@@ -28,6 +28,9 @@ from llm_runtime.server.limits import (
     WRITE_STALL_SECONDS,
 )
 from llm_runtime.server.receiver import Receiver
+from llm_runtime.server.tls import TlsBroken, TlsLayer
+
+UNIX = "unix:"
 
 _RESET = struct.pack("ii", 1, 0)
 
@@ -63,23 +66,27 @@ def _set_options(raw: socket.socket) -> None:
 
 @final
 class Socket:
-    """Owns a connected, non-blocking TCP socket. One task, or ``receiver``, may receive; several may send, one at a
-    time.
+    """Owns a connected, non-blocking socket. One task, or ``receiver``, may receive; any may send, one after the other.
+
+    With ``tls`` all of it goes through TLS; ``received`` and ``sent`` count what is on the wire.
     """
 
     __slots__ = (
-        "_patience", "_raw", "_receiver", "_torn", "_waited_until", "_writing", "local_host", "peer_host", "received",
-        "sent",
+        "_patience", "_raw", "_receiver", "_tls", "_torn", "_unsent", "_waited_until", "_writing", "local_host",
+        "peer_host", "received", "sent",
     )  # fmt: skip
 
-    def __init__(self, raw: socket.socket, receiver: Receiver) -> None:
+    def __init__(self, raw: socket.socket, receiver: Receiver, tls: TlsLayer | None = None) -> None:
         raw.setblocking(False)
         self._raw = raw
+        self._tls = tls
+        self._unsent = b""
+        """What TLS had to say and the kernel did not take; before everything else."""
         self._receiver = receiver
         self._torn = False
         self._writing: trio.StrictFIFOLock | None = None  # until a write has to wait
-        self.local_host = _host(raw.getsockname)
-        """The local address."""
+        self.local_host = UNIX if raw.family == socket.AF_UNIX else _host(raw.getsockname)
+        """The address the peer reached us at; `UNIX` for a unix socket."""
         self.peer_host = _host(raw.getpeername)
         """The peer's address."""
         self.received = 0
@@ -121,7 +128,20 @@ class Socket:
         except OSError as exc:
             raise trio.BrokenResourceError from exc
         self.received += len(data)
-        return data
+        return data if self._tls is None else self._opened(self._tls, data)
+
+    def _opened(self, tls: TlsLayer, data: bytes) -> bytes | None:
+        try:
+            found = tls.open(data)
+        except TlsBroken as exc:
+            with suppress(trio.BrokenResourceError):
+                self._send_now(exc.farewell)
+            raise trio.BrokenResourceError from exc
+        if not self.is_blocked:  # else it goes before the next that is sealed
+            with suppress(trio.BrokenResourceError):
+                self._unsent += tls.own_words()
+                self._unsent = self._unsent[self._send_now(self._unsent) :] if self._unsent else b""
+        return found
 
     @property
     def is_blocked(self) -> bool:
@@ -136,22 +156,63 @@ class Socket:
         is one that falls behind `MIN_RATE` by `WRITE_STALL_SECONDS` over several writes. It catches up by reading
         faster, and while no write waits. Cancellation in the middle of a write breaks the connection, too.
         """
+        if self._tls is not None:
+            await self._send_sealed(self._tls, memoryview(data))
+            return
         if self.is_blocked:
-            assert self._writing is not None
-            async with self._writing:
+            async with self._turn():
                 await self._send_slowly(memoryview(data))
             return
+        sent = self._try_to_send(data)
+        if sent < len(data):
+            with self._blocking():
+                await self._send_slowly(memoryview(data)[sent:])
+
+    async def _send_sealed(self, tls: TlsLayer, data: memoryview) -> None:
+        """As `send`. Records must leave in the order in which they were sealed, so each is when it is its turn."""
+        pieces = [data[start : start + WRITE_PIECE_BYTES] for start in range(0, len(data), WRITE_PIECE_BYTES)]
+        while pieces and not self.is_blocked:
+            sealed = self._sealed(tls, pieces.pop(0))
+            sent = self._try_to_send(sealed)
+            if sent < len(sealed):
+                with self._blocking():
+                    await self._send_slowly(memoryview(sealed)[sent:])
+                    while pieces:
+                        await self._send_slowly(memoryview(self._sealed(tls, pieces.pop(0))))
+        if pieces:
+            async with self._turn():
+                while pieces:
+                    await self._send_slowly(memoryview(self._sealed(tls, pieces.pop(0))))
+
+    def _sealed(self, tls: TlsLayer, data: memoryview) -> bytes:
+        try:
+            sealed = self._unsent + tls.seal(data)
+        except TlsBroken as exc:
+            raise trio.BrokenResourceError from exc
+        self._unsent = b""
+        return sealed
+
+    def _turn(self) -> trio.StrictFIFOLock:
+        """What a write waits for while another one is blocked."""
+        assert self._writing is not None
+        return self._writing
+
+    def _try_to_send(self, data: bytes | bytearray) -> int:
+        """Send what the kernel takes at once, and count it for the stall rule."""
         sent = self._send_now(data)
         if self._patience < WRITE_STALL_SECONDS:
             now = trio.current_time()
             self._regain(now - self._waited_until + sent / MIN_RATE)
             self._waited_until = now
-        if sent == len(data):
-            return
+        return sent
+
+    @contextmanager
+    def _blocking(self) -> Iterator[None]:
+        """Other writes wait for the block."""
         self._writing = self._writing or trio.StrictFIFOLock()
         self._writing.acquire_nowait()
         try:
-            await self._send_slowly(memoryview(data)[sent:])
+            yield
         finally:
             self._writing.release()
 
@@ -197,13 +258,22 @@ class Socket:
     def close(self) -> None:
         """Close the socket; data in the kernel's buffer is still sent. Closing twice is harmless."""
         if not self.closed:
+            self._say_goodbye()
             self._receiver.remove(self)
             trio.lowlevel.notify_closing(self._raw)
             self._raw.close()
 
+    def _say_goodbye(self) -> None:
+        """With TLS, tell the peer that nothing was cut off behind what it has got."""
+        if self._tls is not None and not self._torn and not self.is_blocked:
+            with suppress(trio.BrokenResourceError):
+                self._send_now(self._unsent + self._tls.farewell())
+            self._tls = None
+
     def abort(self) -> None:
         """Close the socket with a reset; data in the kernel's buffer is discarded."""
         if not self.closed:
+            self._tls = None
             with suppress(OSError):
                 self._raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             self.close()
@@ -213,6 +283,9 @@ class Socket:
         still sending, before it had read the last bytes. Bounded by `CLOSE_SECONDS` and `LINGER_BYTES`.
         """
         try:
+            if self._tls is not None:
+                self._send_now(self._unsent + self._tls.farewell())
+                self._unsent = b""
             self._raw.shutdown(socket.SHUT_WR)
             with trio.move_on_after(CLOSE_SECONDS, shield=True):
                 thrown_away = 0

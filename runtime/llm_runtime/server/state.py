@@ -26,6 +26,7 @@ from llm_runtime.server.room import Guest, Room
 from llm_runtime.server.socket import Socket
 from llm_runtime.server.subscription import RunSubscription
 from llm_runtime.server.ticker import Ticker, Ticking
+from llm_runtime.server.tls import TlsContext
 from llm_runtime.server.wakeup import WakeupEvent
 
 log = logging.getLogger("llm_runtime.server")
@@ -55,6 +56,9 @@ class ServerState:
         self.receiver = Receiver()
         self.pulse = Ticker()
         self.pulse.add(self)
+        self.tls = TlsContext(config.tls) if config.tls is not None else None
+        self.leaving = False
+        """Whether the door is about to close: balancers are told, and requests are still taken."""
         self.draining = False
         self._lingering = 0
         self._parting = inf

@@ -1,0 +1,150 @@
+"""TLS of the server: one context that is made anew when its files change, and one layer per connection, without I/O.
+
+The layer is fed with what came from the socket and gives what is to be sent, the handshake included, so a connection
+needs no task of its own for it. Plaintext is never kept back: what has been received is handed on at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import ssl
+from contextlib import suppress
+from typing import Final, final
+
+import trio
+
+from llm_runtime.config import ConfigError, ServerTls
+from llm_runtime.config.certificate import server_context
+
+WATCH_SECONDS: Final = 5.0
+"""How often the certificate's files are looked at."""
+
+PLAINTEXT_BYTES: Final = 64 * 1024
+_NO_TLS: Final = b"This port speaks TLS: write https:// (or wss://).\n"
+SPEAK_TLS: Final = (
+    b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\nconnection: close\r\n"
+    b"content-length: %d\r\n\r\n%b" % (len(_NO_TLS), _NO_TLS)
+)
+"""The answer to who speaks plain HTTP."""
+
+log = logging.getLogger("llm_runtime.server")
+
+
+class TlsBroken(Exception):  # noqa: N818  (it says what happened)
+    """The peer's TLS cannot go on. ``farewell``: what should still be sent to it."""
+
+    def __init__(self, farewell: bytes = b"") -> None:
+        super().__init__("TLS")
+        self.farewell = farewell
+
+
+@final
+class TlsLayer:
+    """TLS of one accepted connection."""
+
+    __slots__ = ("_incoming", "_is_open", "_outgoing", "_tls")
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._is_open = False
+
+    def open(self, data: bytes) -> bytes | None:
+        """The plaintext in what came: ``b""`` at the end, ``None`` when there is none yet. ``data`` is empty at the
+        socket's end. Raises `TlsBroken`.
+        """
+        if not data:
+            return b""  # without a farewell, too: a request says itself where it ends
+        self._incoming.write(data)
+        try:
+            if not self._is_open:
+                self._tls.do_handshake()
+                self._is_open = True
+            return self._read()
+        except ssl.SSLWantReadError:
+            return None
+        except ssl.SSLError as exc:
+            is_plain = exc.reason == "HTTP_REQUEST"
+            raise TlsBroken(SPEAK_TLS if is_plain else self._outgoing.read()) from None
+
+    def _read(self) -> bytes | None:
+        found = bytearray()
+        try:
+            while piece := self._tls.read(PLAINTEXT_BYTES):
+                found += piece
+        except ssl.SSLWantReadError:
+            return bytes(found) or None
+        except ssl.SSLZeroReturnError:
+            pass
+        return bytes(found)
+
+    def seal(self, data: bytes | memoryview) -> bytes:
+        """``data`` as it goes on the wire, behind what TLS itself has to say. To be sent in the order of the calls.
+        Raises `TlsBroken` before the end of the handshake: nothing can be said then.
+        """
+        if not self._is_open:
+            raise TlsBroken
+        try:
+            self._tls.write(data)
+        except ssl.SSLError:
+            raise TlsBroken from None
+        return self._outgoing.read()
+
+    def own_words(self) -> bytes:
+        """What TLS itself has to say now."""
+        return self._outgoing.read()
+
+    def farewell(self) -> bytes:
+        """The end of what we say."""
+        if self._is_open:
+            with suppress(ssl.SSLError):  # it waits for the peer's farewell; ours is written
+                self._tls.unwrap()
+        return self._outgoing.read()
+
+
+@final
+class TlsContext:
+    """The context for new connections. Raises `ConfigError` where the files cannot be used."""
+
+    def __init__(self, config: ServerTls) -> None:
+        self._config = config
+        self._seen = _stamps(config)
+        self._context = server_context(config)
+
+    def layer(self) -> TlsLayer:
+        return TlsLayer(self._context)
+
+    async def watch(self) -> None:
+        """Take over what changes in the files, until cancelled. What cannot be used is told once, and the old is kept;
+        connections that are there go on as they began.
+        """
+        while True:
+            await trio.sleep(WATCH_SECONDS)
+            await trio.to_thread.run_sync(self.refresh, abandon_on_cancel=True)
+
+    def refresh(self) -> None:
+        """Look at the files now. Blocks."""
+        found = _stamps(self._config)
+        if found == self._seen:
+            return
+        self._seen = found
+        try:
+            self._context = server_context(self._config)
+        except ConfigError as exc:
+            log.error("the certificate has changed and cannot be used, the old one is kept: %s", exc)  # noqa: TRY400
+        else:
+            log.info("the certificate has changed: new connections have the new one")
+
+
+def _stamps(config: ServerTls) -> tuple[object, ...]:
+    return tuple(_stamp(path) for path in (config.certificate, config.key, config.client_ca) if path)
+
+
+def _stamp(path: str) -> object:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino, found.st_size

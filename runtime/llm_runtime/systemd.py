@@ -1,0 +1,72 @@
+"""What systemd and a service of it say to each other: sockets that listen already, and how the service is.
+
+Without systemd all of it does nothing. The protocols are those of sd_listen_fds(3) and sd_notify(3).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Final, final
+
+import trio
+
+FIRST_SOCKET: Final = 3
+MOST_SOCKETS: Final = 16
+
+
+def inherited_sockets(environ: Mapping[str, str]) -> list[socket.socket]:
+    """The sockets that systemd listens on for us; they stay open when we end. Raises OSError for one that is none."""
+    if environ.get("LISTEN_PID") != str(os.getpid()):
+        return []
+    count = environ.get("LISTEN_FDS", "")
+    if not count.isascii() or not count.isdecimal() or int(count) > MOST_SOCKETS:
+        return []
+    found = []
+    for number in range(FIRST_SOCKET, FIRST_SOCKET + int(count)):
+        os.set_inheritable(number, False)
+        one = socket.socket(fileno=number)
+        one.setblocking(False)
+        found.append(one)
+    return found
+
+
+@final
+class Notifier:
+    """Tells systemd how we are, where it asked to be told."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._address = environ.get("NOTIFY_SOCKET", "")
+        usec, pid = environ.get("WATCHDOG_USEC", ""), environ.get("WATCHDOG_PID", str(os.getpid()))
+        is_watched = usec.isascii() and usec.isdecimal() and pid == str(os.getpid())
+        self.watchdog_s: float | None = int(usec) / 1_000_000 if is_watched and int(usec) else None
+        """Within how many seconds systemd must hear of us; ``None``: it does not wait."""
+
+    def ready(self) -> None:
+        """Requests are taken."""
+        self._tell("READY=1")
+
+    def reloading(self) -> None:
+        """The configuration is being read again; `ready` ends it."""
+        self._tell(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
+
+    def stopping(self) -> None:
+        self._tell("STOPPING=1")
+
+    async def watch(self) -> None:
+        """Say that we are alive as often as systemd wants to hear it, twice over, until cancelled. A loop that hangs
+        says nothing, and is what the watchdog is for.
+        """
+        while self.watchdog_s is not None:
+            self._tell("WATCHDOG=1")
+            await trio.sleep(self.watchdog_s / 2)
+
+    def _tell(self, words: str) -> None:
+        if not self._address.startswith(("/", "@")):
+            return
+        address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sender:
+            sender.sendto(words.encode(), address)
