@@ -31,11 +31,10 @@ from llm_actors.kernel import (
 )
 from llm_actors.limiter import limiter_child
 from llm_actors.orchestrator import Orchestrator, OrchestratorMessage, OrchestratorRef, ProviderLoad, Router, Services
-from llm_actors.provider import adapted_to
+from llm_actors.provider import Prepared, adapted_to
 from llm_actors.selector import CostOf, Selector, Weights, selector_child
 from llm_protocol.codec.chat_adapter import offered
 from llm_protocol.own_prices import OwnPrices
-from llm_protocol.parameters import Adapted
 from llm_protocol.policy import CachePolicy
 from llm_protocol.requests import AnyRequest
 from llm_protocol.wires import DIALECTS
@@ -139,7 +138,7 @@ class Tree:
         """The actors that are parked after repeated crashes."""
         return tuple(each.name for each in self._services if each.parked)
 
-    def _adapt(self, candidate: Candidate, request: AnyRequest) -> Adapted:
+    def _adapt(self, candidate: Candidate, request: AnyRequest) -> Prepared:
         return adapted_to(self._providers[candidate.provider].wires, request)
 
     def wire_of(self, candidate: Candidate) -> str:

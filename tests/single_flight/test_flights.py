@@ -251,9 +251,9 @@ async def test_a_cached_and_limited_request_costs_at_most_four_actor_calls(monke
     calls: list[str] = []
     real = Ref.call
 
-    async def counted(self: Ref[ActorMessage], message: Call[object]) -> object:
+    async def counted(self: Ref[ActorMessage], message: Call[object], **more: float) -> object:
         calls.append(type(message).__name__)
-        return await real(self, message)
+        return await real(self, message, **more)
 
     monkeypatch.setattr(Ref, "call", counted)
     async with Peer(reply(whole(), headers=JSON)) as peer:
@@ -274,8 +274,9 @@ async def test_a_cached_and_limited_request_costs_at_most_four_actor_calls(monke
     assert calls == ["Accept"]  # what is in memory is read there
 
 
-@pytest.mark.parametrize("steps", range(12))
+@pytest.mark.parametrize("steps", range(1, 13))
 async def test_who_comes_while_a_deserted_flight_ends_does_not_end_with_it(steps: int) -> None:
+    """Before the first step the flight is not deserted yet: who comes then takes the leader's place."""
     async with runtime([sse(*HELLO, end=False), stall()], sse(*HELLO, *END)) as (rt, _):
         leader = await rt.submit(chat(), stream=True)
         with leader.follow() as mine:

@@ -57,7 +57,7 @@ from llm_actors.kernel.lifecycle import Bus, Lagged, LifecycleEvent, Subscriptio
 from llm_actors.kernel.mailbox import MailboxSpec, MailboxStatistics, Overflow
 from llm_actors.kernel.message import ActorMessage, Call, Cast
 from llm_actors.kernel.ref import DEFAULT_CALL_SECONDS, Ref
-from llm_actors.kernel.serve import serve, serve_concurrently
+from llm_actors.kernel.serve import serve, serve_at_once, serve_concurrently
 from llm_actors.kernel.spec import Actor, ChildSpec, Previous, task_child
 from llm_actors.kernel.strategy import Restart, Strategy
 from llm_actors.kernel.supervisor import Supervisor, SupervisorStatistics, running
@@ -112,6 +112,7 @@ __all__ = [
     "lineage",
     "running",
     "serve",
+    "serve_at_once",
     "serve_concurrently",
     "task_child",
 ]

@@ -62,9 +62,9 @@ class Reply(Generic[R]):
         self.abandoned = not self.answered
 
     async def wait(self) -> R:
-        """Wait for the answer, once. A checkpoint in any case; cancelling it abandons the reply."""
+        """Wait for the answer, once. Cancelling it abandons the reply. An answer that is here already costs no turn."""
         if self.answered:
-            await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint_if_cancelled()
         else:
             self._task = trio.lowlevel.current_task()
             await trio.lowlevel.wait_task_rescheduled(self._forget_waiter)
@@ -110,12 +110,12 @@ class Delivery(Generic[M_co]):
         message: M_co,
         mailbox: DeliveryOwner,
         deadline: float,
-        context: Context,
         reply: Reply[object] | None = None,
     ) -> None:
         self.message = message
         self.deadline = deadline
-        self.context = context
+        self.context: Context | None = None
+        """The sender's context variables, of a message that waits in the mailbox."""
         self.deferred = False
         self._mailbox = mailbox
         self._reply = reply

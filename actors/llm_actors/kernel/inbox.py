@@ -45,6 +45,7 @@ class Inbox(Generic[M_co]):
         self._received = MESSAGES_PER_PASS
         """Since the last checkpoint. The first message is behind one, so that the supervisor has noted the start."""
         self._callbacks: list[Callable[[], object]] = []
+        self._broken: Exception | None = None
 
     @property
     def name(self) -> str:
@@ -52,21 +53,25 @@ class Inbox(Generic[M_co]):
         return self.mailbox.name
 
     async def receive(self) -> Delivery[M_co]:
-        """Wait for the next message. Raise `trio.EndOfChannel` once a stop is asked for. Cancelling loses nothing.
+        """Wait for the next message. Raise `trio.EndOfChannel` once a stop is asked for, and what a handler raised that
+        worked at once (see `break_off`). Cancelling loses nothing.
 
         Other tasks run only if nothing is queued, or after `MESSAGES_PER_PASS` messages.
         """
-        if self.stopping:
-            raise trio.EndOfChannel
+        if self.stopping or self._broken is not None:
+            raise self._end()
         receive = self._receive = self._receive or self.mailbox.reader()
         while True:
             try:
                 delivery = await self._next(receive)
             except trio.ClosedResourceError:
-                raise trio.EndOfChannel from None
-            if self.mailbox.admit(delivery):
+                raise self._end() from None
+            if self.mailbox.received(delivery):
                 self._received += 1
                 return cast("Delivery[M_co]", delivery)
+
+    def _end(self) -> Exception:
+        return self._broken or trio.EndOfChannel()
 
     async def _next(self, receive: trio.MemoryReceiveChannel[Delivery[ActorMessage]]) -> Delivery[ActorMessage]:
         await trio.lowlevel.checkpoint_if_cancelled()  # who has been cancelled gets no other message
@@ -86,6 +91,26 @@ class Inbox(Generic[M_co]):
         """
         if not self.stopping:
             self.mailbox.reads[kind] = answer
+
+    def take_at_once(self, take: Callable[[Any], bool]) -> None:
+        """Let `take` have each message for which nothing is queued, in its sender's task; False: it must wait its turn.
+
+        `take` runs between two steps of this actor, and must not block, await or raise. It is forgotten when the actor
+        is asked to stop or ends.
+        """
+        if not self.stopping and self._broken is None:
+            self.mailbox.at_once = take
+
+    def break_off(self, error: Exception) -> None:
+        """Let the actor crash with `error`, which a message caused that was taken at once: `receive` raises it."""
+        self._broken = error
+        self.take_nothing_at_once()
+        if self._receive is not None:
+            self._receive.close()
+
+    def take_nothing_at_once(self) -> None:
+        """Let all further messages wait in the queue."""
+        self.mailbox.at_once = None
 
     def __aiter__(self) -> Inbox[M_co]:
         return self
@@ -113,6 +138,7 @@ class Inbox(Generic[M_co]):
         if not self.stopping:
             self.stopping = True
             self.mailbox.reads.clear()
+            self.take_nothing_at_once()
             if self._receive is not None:
                 self._receive.close()
             for callback in self._callbacks:

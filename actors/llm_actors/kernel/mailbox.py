@@ -8,6 +8,7 @@ ever read again the mailbox is closed: first it refuses, then it answers everyon
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import copy_context
 from enum import Enum
 from typing import Any, final
 
@@ -80,8 +81,8 @@ class Mailbox:
     """Where one actor's messages wait. Made by supervisors and by the test kit; others hold a `Ref`."""
 
     __slots__ = (
-        "_closed", "_receive", "_send", "_spec", "_was_full", "bus", "calling", "count", "in_hand", "name",
-        "poison", "reads",
+        "_closed", "_queued", "_receive", "_send", "_spec", "_was_full", "at_once", "bus", "calling", "count",
+        "in_hand", "name", "poison", "reads",
     )  # fmt: skip
 
     def __init__(self, name: str, spec: MailboxSpec | None) -> None:
@@ -93,6 +94,10 @@ class Mailbox:
         self.calling: dict[Mailbox, int] = {}
         self.reads: dict[type[ActorMessage], Callable[[Any], object]] = {}
         """What the running actor answers without a message, by type of message."""
+        self.at_once: Callable[[AnyDelivery], bool] | None = None
+        """Takes a message before it is queued, where the running actor can; False: it must wait its turn."""
+        self._queued = 0
+        """Messages that were put and not received yet, those that wait for room among them."""
         self._spec = spec or MailboxSpec(1)
         self._send, self._receive = trio.open_memory_channel[AnyDelivery](spec.capacity) if spec else _EMPTY
         self._closed: tuple[type[NotRunning], str] | None = None
@@ -124,23 +129,34 @@ class Mailbox:
         """Take the message if that needs no waiting. False: wait with `put_waiting`. Raise if it is refused."""
         if self._closed is not None:
             raise self._dead_letter()
+        # Nothing overtakes what is queued: the order of each sender's messages is promised.
+        if self.at_once is not None and not self._queued and self.at_once(delivery):
+            self.count.accepted += 1
+            return True
+        delivery.context = delivery.context or copy_context()
         try:
             self._send.send_nowait(delivery)
         except trio.WouldBlock:
             return self._overflowed(delivery)
+        self._queued += 1
         self._was_full = False
         self.count.accepted += 1
         return True
 
     async def put_waiting(self, delivery: AnyDelivery) -> None:
         """Wait for room. Cancelled while waiting: the message was not sent."""
-        await self._send.send(delivery)
+        self._queued += 1
+        try:
+            await self._send.send(delivery)
+        except BaseException:
+            self._queued -= 1
+            raise
         self.count.accepted += 1
 
     def _overflowed(self, delivery: AnyDelivery) -> bool:
         self._report_full()
         if self._spec.overflow is Overflow.DROP_OLDEST:
-            self._displace(self._receive.receive_nowait())
+            self._displace(self._taken())
             return self.put(delivery)
         if self._spec.overflow is Overflow.WAIT and delivery.is_call:
             return False
@@ -148,6 +164,12 @@ class Mailbox:
             self.count.dropped += 1
             return True
         raise MailboxFull(self.name, f"mailbox full with {self._spec.capacity} messages")
+
+    def _taken(self) -> AnyDelivery:
+        """The oldest message in the queue. Raises `trio.WouldBlock` if there is none."""
+        delivery = self._receive.receive_nowait()
+        self._queued -= 1
+        return delivery
 
     def _displace(self, oldest: AnyDelivery) -> None:
         self.count.dropped += 1
@@ -173,7 +195,7 @@ class Mailbox:
         self._closed = kind, problem
         while True:
             try:
-                self._turn_away(self._receive.receive_nowait(), self._dead_letter())
+                self._turn_away(self._taken(), self._dead_letter())
             except trio.WouldBlock:
                 return
 
@@ -181,8 +203,13 @@ class Mailbox:
         """Take messages again: the actor will be started once more."""
         self._closed = None
 
+    def received(self, delivery: AnyDelivery) -> bool:
+        """A reader has taken a message out of the queue. As `admit`."""
+        self._queued -= 1
+        return self.admit(delivery)
+
     def admit(self, delivery: AnyDelivery) -> bool:
-        """Decide whether a message that was received is worth the actor's time; if so it is in hand."""
+        """Decide whether a message is worth the actor's time; if so it is in hand."""
         if delivery.abandoned:
             self.count.skipped += 1
             return False

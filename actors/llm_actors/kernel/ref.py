@@ -8,7 +8,6 @@ slots might have survived such a circle on a quiet day; it would have hung them 
 
 from __future__ import annotations
 
-from contextvars import copy_context
 from math import inf
 from typing import Generic, TypeVar, cast, final
 
@@ -67,50 +66,53 @@ class Ref(Generic[M_contra]):
                 self._mailbox.bus.publish(ChildCrashed(name=self.name, error=exception_site(exc)))
             return None
 
-    async def call(self, message: Asks[R]) -> R:
+    async def call(self, message: Asks[R], *, deadline: float = inf) -> R:
         """Send `message` and wait for its answer.
 
-        The actor works under the caller's effective deadline, or `DEFAULT_CALL_SECONDS` when there is none
-        (`CallExpired` then). Raises what the actor answered with `fail`, or a `KernelError`. Cancelling
-        the caller abandons the call: the work for it is cancelled, and nobody waits for that to end.
+        The actor works under the caller's effective deadline and `deadline` (on Trio's clock), whichever is earlier, or
+        for `DEFAULT_CALL_SECONDS` where there is neither. Raises `CallExpired` when the deadline that is not the
+        caller's own passes, what the actor answered with `fail`, or a `KernelError`. Cancelling the caller abandons the
+        call: the work for it is cancelled, and nobody waits for that to end.
         """
-        deadline = trio.current_effective_deadline()
-        if deadline == inf:
-            return await self._call_in_time(message)
-        if deadline == -inf:
+        callers = trio.current_effective_deadline()
+        if callers == -inf:
             await trio.lowlevel.checkpoint()
+        if callers == deadline == inf:
+            deadline = trio.current_time() + DEFAULT_CALL_SECONDS
+        is_callers, deadline = callers <= deadline, min(callers, deadline)
         mailbox, caller = self._mailbox, acting.get()
         reply: Reply[R] = Reply()
-        delivery: Delivery[ActorMessage] = Delivery(
-            message, mailbox, deadline, copy_context(), cast("Reply[object]", reply)
-        )
+        delivery: Delivery[ActorMessage] = Delivery(message, mailbox, deadline, cast("Reply[object]", reply))
         if caller is not None:
             cycle = find_cycle(caller, mailbox)
             if cycle is not None:
                 raise CallCycle(mailbox.name, cycle)
             _begin_call(caller, mailbox)
         try:
-            if not mailbox.put(delivery):
-                await mailbox.put_waiting(delivery)
-            return await reply.wait()
+            is_put = mailbox.put(delivery)
+            if is_callers or reply.answered:
+                if not is_put:
+                    await mailbox.put_waiting(delivery)
+                return await reply.wait()
+            with trio.CancelScope(deadline=deadline):
+                if not is_put:
+                    await mailbox.put_waiting(delivery)
+                return await reply.wait()
+            self._left(delivery)
         except trio.Cancelled:
             self._left(delivery)
             raise
         finally:
             if caller is not None:
                 _finish_call(caller, mailbox)
-
-    async def _call_in_time(self, message: Asks[R]) -> R:
-        with trio.move_on_after(DEFAULT_CALL_SECONDS):
-            return await self.call(message)
-        raise CallExpired(self.name, f"no answer within {DEFAULT_CALL_SECONDS:g} s")
+        raise CallExpired(self.name, "no answer before its deadline")
 
     def cast(self, message: Cast) -> None:
         """Send `message` without waiting. An actor that is not running makes it a dead letter, counted.
 
         Raises `MailboxFull` where the mailbox's policy is to wait or to refuse.
         """
-        delivery: Delivery[ActorMessage] = Delivery(message, self._mailbox, inf, copy_context())
+        delivery: Delivery[ActorMessage] = Delivery(message, self._mailbox, inf)
         try:
             self._mailbox.put(delivery)
         except NotRunning:

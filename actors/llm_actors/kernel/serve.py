@@ -1,14 +1,18 @@
-"""The two ways to serve an inbox: one message at a time, or several at once under guard.
+"""The ways to serve an inbox: one message at a time, at once where handling takes no waiting, or several at once.
 
-Either way the handler runs in a scope that ends with the call's deadline or its caller. What differs is what a bug
+A handler that waits runs in a scope that ends with the call's deadline or its caller. What differs is what a bug
 costs. Serving one at a time, a crash ends the incarnation, since its state may be half written. Serving several, it
 ends one message, until crashes come so fast that the fault must be in what they share.
+
+Neither a worker nor a handler that does not wait needs the actor's own task: while nothing is queued, the sender's task
+starts the one and calls the other. What does not fit goes through the queue.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from contextvars import copy_context
+from typing import Generic, TypeVar, final
 
 import trio
 
@@ -40,6 +44,46 @@ async def serve(inbox: Inbox[M], handle: Callable[[Delivery[M]], Awaitable[None]
             raise
 
 
+async def serve_at_once(inbox: Inbox[M], handle: Callable[[Delivery[M]], None]) -> None:
+    """Handle messages one at a time until a stop is asked for, with a `handle` that needs no waiting.
+
+    It is called in the task of the sender, with this actor's context variables, before `call` or `cast` goes on, unless
+    something is queued. An exception from it fails the call in hand with `ActorCrashed` and is raised here: the actor
+    crashes.
+    """
+    context, is_busy = copy_context(), False
+
+    def attend(delivery: Delivery[M]) -> None:
+        handle(delivery)
+        _conclude(inbox, delivery, expired=False)
+
+    def take(delivery: Delivery[M]) -> bool:
+        nonlocal is_busy
+        if is_busy:  # the handler has sent a message to its own actor
+            return False
+        if inbox.mailbox.admit(delivery):
+            is_busy = True
+            try:
+                context.run(attend, delivery)
+            except Exception as exc:
+                _failed(inbox, delivery, exc)
+                inbox.break_off(exc)
+            finally:
+                is_busy = False
+        return True
+
+    inbox.take_at_once(take)
+    try:
+        async for delivery in inbox:
+            try:
+                attend(delivery)
+            except Exception as exc:
+                _failed(inbox, delivery, exc)
+                raise
+    finally:
+        inbox.take_nothing_at_once()
+
+
 async def serve_concurrently(
     inbox: Inbox[M],
     handle: Callable[[Delivery[M]], Awaitable[None]],
@@ -52,40 +96,83 @@ async def serve_concurrently(
 
     The slot is taken before the message, so that what cannot be worked on stays in the bounded mailbox. An exception
     from `handle` fails its own call; more than `crashes` of them are raised. After a stop is asked for, the work in
-    hand is finished (the supervisor bounds that). `own_scope`: `handle` opens `delivery.scope()` itself, because it
+    hand is finished (the supervisor bounds that). While nothing is queued and a slot is free, a message's worker is
+    started by the task that sends it. `own_scope`: `handle` opens `delivery.scope()` itself, because it
     has an answer of its own for when that ends.
     """
-    free = trio.Semaphore(slots)
-    window = RestartWindow(crashes)
+    await _Workers(inbox, handle, slots, crashes, own_scope=own_scope).run()
 
-    async def work(delivery: Delivery[M]) -> None:
+
+@final
+class _Workers(Generic[M]):
+    """The tasks of one actor that serves concurrently."""
+
+    def __init__(
+        self,
+        inbox: Inbox[M],
+        handle: Callable[[Delivery[M]], Awaitable[None]],
+        slots: int,
+        crashes: Intensity,
+        *,
+        own_scope: bool,
+    ) -> None:
+        self._inbox = inbox
+        self._handle = handle
+        self._own_scope = own_scope
+        self._free = trio.Semaphore(slots)
+        self._window = RestartWindow(crashes)
+
+    async def run(self) -> None:
+        """Start a worker for each message until a stop is asked for, then wait for them."""
+        inbox, free = self._inbox, self._free
+        async with trio.open_nursery() as self._nursery:
+            inbox.take_at_once(self._start_at_once)
+            try:
+                while True:
+                    try:
+                        free.acquire_nowait()
+                    except trio.WouldBlock:
+                        await free.acquire()
+                    delivery = await inbox.receive()
+                    assert delivery.context is not None, "it was queued"
+                    delivery.context.run(self._start, delivery)
+            except trio.EndOfChannel:
+                return
+            finally:
+                inbox.take_nothing_at_once()
+
+    def _start_at_once(self, delivery: Delivery[M]) -> bool:
+        try:
+            self._free.acquire_nowait()
+        except trio.WouldBlock:
+            return False
+        if self._inbox.mailbox.admit(delivery):
+            self._start(delivery)
+        else:
+            self._free.release()
+        return True
+
+    def _start(self, delivery: Delivery[M]) -> None:
+        self._nursery.start_soon(self._work, delivery, name=self._inbox.name)
+
+    async def _work(self, delivery: Delivery[M]) -> None:
+        inbox = self._inbox
         acting.set(inbox.mailbox)
         try:
-            if own_scope:
-                await handle(delivery)
+            if self._own_scope:
+                await self._handle(delivery)
                 _conclude(inbox, delivery, expired=False)
             else:
-                await _attend(inbox, delivery, handle)
+                await _attend(inbox, delivery, self._handle)
         except Exception as exc:
             _failed(inbox, delivery, exc)
-            if is_fatal(exc) or not window.admit(trio.current_time()):
+            if is_fatal(exc) or not self._window.admit(trio.current_time()):
+                inbox.take_nothing_at_once()
                 raise
             if inbox.mailbox.bus is not None:
                 inbox.mailbox.bus.publish(ChildCrashed(name=inbox.name, error=exception_site(exc)))
         finally:
-            free.release()
-
-    async with trio.open_nursery() as nursery:
-        while True:
-            try:
-                free.acquire_nowait()
-            except trio.WouldBlock:
-                await free.acquire()
-            try:
-                delivery = await inbox.receive()
-            except trio.EndOfChannel:
-                return
-            delivery.context.run(lambda each: nursery.start_soon(work, each, name=inbox.name), delivery)
+            self._free.release()
 
 
 async def _attend(inbox: Inbox[M], delivery: Delivery[M], handle: Callable[[Delivery[M]], Awaitable[None]]) -> None:

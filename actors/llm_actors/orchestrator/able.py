@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ import msgspec
 
 from llm_actors.catalog import Allowed, Candidate
 from llm_actors.orchestrator.services import Services
-from llm_actors.provider import size_of
+from llm_actors.provider import Prepared, size_of
 from llm_actors.threads import run_large
 from llm_protocol.errors import LLMClientError
 from llm_protocol.failures import Failure
@@ -22,10 +22,10 @@ NAMES_SHOWN = 8
 
 
 class Able(NamedTuple):
-    """``refused``: why each of the others cannot."""
+    """``prepared``: the request as each can be told it. ``refused``: why each of the others cannot."""
 
-    candidates: list[Candidate]
-    refused: Mapping[Candidate, Failure]
+    prepared: dict[Candidate, Prepared]
+    refused: dict[Candidate, Failure]
 
 
 async def find_able(services: Services, request: AnyRequest, candidates: Sequence[Candidate], *, strict: bool) -> Able:
@@ -37,21 +37,16 @@ async def find_able(services: Services, request: AnyRequest, candidates: Sequenc
 
 
 def _judge_all(services: Services, request: AnyRequest, candidates: Sequence[Candidate], strict: bool) -> Able:
-    found = {each: _refusal(services, request, each, strict) for each in candidates}
-    return Able(
-        [each for each in candidates if found[each] is None],
-        {each: failure for each, failure in found.items() if failure is not None},
-    )
-
-
-def _refusal(services: Services, request: AnyRequest, candidate: Candidate, strict: bool) -> Failure | None:
-    try:
-        adapted = services.adapt(candidate, request.to(candidate.model))
-        if strict:
-            refuse_lossy(adapted)
-    except LLMClientError as exc:
-        return exc.failure.at(provider=candidate.provider, model=candidate.model, partial=False)
-    return None
+    able = Able({}, {})
+    for each in candidates:
+        try:
+            prepared = services.adapt(each, request.to(each.model))
+            if strict:
+                refuse_lossy(prepared.adapted)
+            able.prepared[each] = prepared
+        except LLMClientError as exc:
+            able.refused[each] = exc.failure.at(provider=each.provider, model=each.model, partial=False)
+    return able
 
 
 def unable(services: Services, request: AnyRequest, able: Able, allowed: Allowed | None, *, strict: bool) -> Failure:
@@ -60,6 +55,6 @@ def unable(services: Services, request: AnyRequest, able: Able, allowed: Allowed
     others: list[Candidate] = []
     with suppress(LLMClientError):
         others = services.catalog.resolve(msgspec.structs.replace(request, model=AUTO, provider=None), allowed)
-    can = [str(each) for each in others if _refusal(services, request, each, strict) is None]
+    can = [str(each) for each in _judge_all(services, request, others, strict).prepared]
     tail = f"models that can: {', '.join(can[:NAMES_SHOWN])}" if can else "no configured provider's usual model can"
     return msgspec.structs.replace(failure, message=f"{failure.message}; {tail}")

@@ -7,20 +7,21 @@ log ends with exactly one terminal event: that is the promise all followers rely
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TypeAlias, final
 
 import trio
 
-from llm_actors.kernel import Call, Delivery, Inbox, KernelError, Ref
+from llm_actors.kernel import Call, CallExpired, Delivery, Inbox, KernelError, Ref, serve_at_once
 from llm_actors.kernel.trace import exception_site
 from llm_actors.orchestrator.ending import log_end
-from llm_actors.orchestrator.pipeline import route, upstream
-from llm_actors.orchestrator.routing import Router
+from llm_actors.orchestrator.pipeline import listed_route, upstream
+from llm_actors.orchestrator.routing import Routed, Router
 from llm_actors.orchestrator.services import Services
 from llm_actors.orchestrator.single_flight import SingleFlight
 from llm_actors.provider import failure_of
 from llm_actors.run import Run
-from llm_protocol.errors import LLMClientError, QueueFullError, error_for
+from llm_protocol.errors import LLMClientError, ModelNotFoundError, QueueFullError, error_for
 from llm_protocol.events import Failed
 from llm_protocol.failures import Failure, FailureKind
 
@@ -43,16 +44,15 @@ async def accept(orchestrator: OrchestratorRef, run: Run) -> None:
     Raises `LLMClientError` when it is refused: nothing was done for it then.
     """
     try:
-        with trio.CancelScope(deadline=run.scope.deadline):
-            await orchestrator.call(Accept(run))
-            return
+        await orchestrator.call(Accept(run), deadline=run.scope.deadline)
+    except CallExpired:
+        run.close()
+        raise error_for(_failure_of(run)) from None
     except KernelError as exc:
         raise error_for(failure_of(exc, "llm-runtime")) from exc
     except trio.Cancelled:
         run.cancel("whoever asked has gone")  # it may be accepted by now, and nobody will follow it
         raise
-    run.close()
-    raise error_for(_failure_of(run))
 
 
 @final
@@ -73,55 +73,84 @@ class Orchestrator:
             flights = SingleFlight(self._services, upstream, nursery)
             task_status.started()
             try:
-                await self._take_on(inbox, nursery, flights)
+                await serve_at_once(inbox, partial(self._take_on, nursery, flights))
             except Exception:
                 self._end_as_crashed()  # before the nursery cancels them and they take it for a shutdown
                 raise
 
-    async def _take_on(self, inbox: Inbox[OrchestratorMessage], nursery: trio.Nursery, flights: SingleFlight) -> None:
-        async for delivery in inbox:
-            if len(self._runs) >= self._services.max_runs:  # waiting belongs to the limiter, which knows for what
-                error = QueueFullError(f"{self._services.max_runs} requests are in flight already")
-                self._services.meter.refuse(error.failure)
-                delivery.fail(error)
-                continue
-            self._runs.add(delivery.message.run)
-            nursery.start_soon(self._live, delivery, flights, name=inbox.name)
+    def _take_on(self, nursery: trio.Nursery, flights: SingleFlight, delivery: Delivery[OrchestratorMessage]) -> None:
+        """Accept a run, or refuse it, at once; only a model that is on no list yet has to be waited for."""
+        run = delivery.message.run
+        if len(self._runs) >= self._services.max_runs:  # waiting belongs to the limiter, which knows for what
+            error = QueueFullError(f"{self._services.max_runs} requests are in flight already")
+            self._services.meter.refuse(error.failure)
+            delivery.fail(error)
+            return
+        routed: Routed | None = None
+        try:
+            run.scope.deadline = min(run.scope.deadline, run.started_at + self._router.deadline_s(run.request))
+            routed = self._router.route(run.request)
+            self._accept(delivery)
+        except LLMClientError as exc:
+            if not (isinstance(exc, ModelNotFoundError) and self._services.catalog.unlisted):
+                run.fail(exc.failure)
+                self._refuse(delivery)
+                return
+            delivery.defer()
+        except Exception as exc:
+            _fail_as_bug(run, exc)
+            self._refuse(delivery)
+            return
+        self._runs.add(run)
+        nursery.start_soon(self._live, delivery, routed, flights)
+
+    def _accept(self, delivery: Delivery[OrchestratorMessage]) -> None:
+        meter = self._services.meter
+        delivery.message.run.log.on_late = meter.drop_late_event
+        meter.begin()
+        delivery.reply(delivery.message, None)
+
+    def _refuse(self, delivery: Delivery[OrchestratorMessage]) -> None:
+        failure = _failure_of(delivery.message.run)
+        self._services.meter.refuse(failure)
+        if not delivery.abandoned:
+            delivery.fail(error_for(failure))
 
     def _end_as_crashed(self) -> None:
         for run in tuple(self._runs):
             run.cancel("the runtime crashed and starts again; try again", FailureKind.CRASHED)
 
-    async def _live(self, delivery: Delivery[OrchestratorMessage], flights: SingleFlight) -> None:
-        run, meter, taken = delivery.message.run, self._services.meter, False
+    async def _live(
+        self, delivery: Delivery[OrchestratorMessage], routed: Routed | None, flights: SingleFlight
+    ) -> None:
+        run = delivery.message.run
         try:
-            run.scope.deadline = min(run.scope.deadline, run.started_at + self._router.deadline_s(run.request))
             with run.scope:
-                try:
-                    routed = await route(self._services, self._router, run.request)
-                except LLMClientError as exc:
-                    run.fail(exc.failure)
-                    return
-                taken = True
-                run.log.on_late = meter.drop_late_event
-                meter.begin()
-                delivery.reply(delivery.message, None)
+                if routed is None:
+                    try:
+                        routed = await listed_route(self._services, self._router, run.request)
+                    except LLMClientError as exc:
+                        run.fail(exc.failure)
+                        return
+                    self._accept(delivery)
                 await flights.share(run, routed)
-        except Exception as exc:  # a bug of ours ends this run, not the others
-            # No traceback: it may quote what the request says.
-            log.error("request %s crashed: %s", run.request.request_id, exception_site(exc))  # noqa: TRY400
-            run.fail(Failure(kind=FailureKind.INTERNAL, message="the runtime failed while it worked on this request"))
+        except Exception as exc:
+            _fail_as_bug(run, exc)
         finally:
             self._runs.discard(run)
             run.close()
-            if taken:
-                meter.end(run)
+            if routed is not None:
+                self._services.meter.end(run)
                 log_end(run)
             elif not delivery.answered:
-                failure = _failure_of(run)
-                meter.refuse(failure)
-                if not delivery.abandoned:
-                    delivery.fail(error_for(failure))
+                self._refuse(delivery)
+
+
+def _fail_as_bug(run: Run, exc: Exception) -> None:
+    """A bug of ours ends this run, not the others."""
+    # No traceback: it may quote what the request says.
+    log.error("request %s crashed: %s", run.request.request_id, exception_site(exc))
+    run.fail(Failure(kind=FailureKind.INTERNAL, message="the runtime failed while it worked on this request"))
 
 
 def _failure_of(run: Run) -> Failure:

@@ -15,7 +15,7 @@ from llm_actors.limiter import Reservation
 from llm_actors.orchestrator.decision_record import DecisionRecord
 from llm_actors.orchestrator.services import Services
 from llm_actors.orchestrator.spending import Delivered, booked
-from llm_actors.provider import AttemptResult, Sink, failure_of, generate
+from llm_actors.provider import AttemptResult, Prepared, Sink, failure_of, generate
 from llm_actors.run import LogLimitExceeded, RunLog
 from llm_actors.selector import Proof, observe, pause_after, scope_of
 from llm_protocol.adjustments import Adjustment
@@ -101,11 +101,31 @@ def shown_to(candidate: Candidate, request: AnyRequest, services: Services) -> A
 
 @final
 class Attempt:
-    """One attempt. ``request`` may differ from the question's own: it may go on where another attempt broke off."""
+    """One attempt. ``request`` may differ from the question's own: it may go on where another attempt broke off.
+    ``prepared`` is what the candidate can be told of it, where that is known already.
+    """
 
     __slots__ = (
-        "_ask", "_began", "_delivered", "_estimate", "_first_at", "_has_begun", "_has_told_limit", "_hold", "_is_sent",
-        "_question", "_reported", "_request", "_room", "_said", "_services", "_sink", "_waited_s", "candidate", "hedge",
+        "_ask",
+        "_began",
+        "_delivered",
+        "_estimate",
+        "_first_at",
+        "_has_begun",
+        "_has_told_limit",
+        "_hold",
+        "_is_sent",
+        "_prepared",
+        "_question",
+        "_reported",
+        "_request",
+        "_room",
+        "_said",
+        "_services",
+        "_sink",
+        "_waited_s",
+        "candidate",
+        "hedge",
         "usage",
     )  # fmt: skip
 
@@ -118,6 +138,7 @@ class Attempt:
         *,
         waited_s: float = 0.0,
         hedge: bool = False,
+        prepared: Prepared | None = None,
     ) -> None:
         candidate, estimate, room = claim
         self.candidate = candidate
@@ -130,6 +151,7 @@ class Attempt:
         self._hold = ask.purse.hold(candidate, estimate, request) if ask.purse is not None else None
         if self._hold is not None:
             self._request = self._hold.limit(request)
+        self._prepared = prepared if self._request is request else None
         self._waited_s = waited_s
         self.hedge = hedge
         self._sink: Sink | None = None
@@ -165,6 +187,7 @@ class Attempt:
 
     async def _generate(self, began: float) -> AttemptResult:
         services, patch, provider = self._services, self._ask.policy.timeouts, self.candidate.provider
+        prepared, self._prepared = self._prepared, None
         try:
             return await generate(
                 services.providers[provider],
@@ -173,6 +196,7 @@ class Attempt:
                 sink=self._take,
                 timeouts=patch.over(services.timeouts[provider]) if patch else None,
                 on_sent=self._sent,
+                prepared=prepared,
             )
         except KernelError as exc:
             failure = failure_of(exc, provider).at(

@@ -21,7 +21,7 @@ from llm_actors.orchestrator.ranked import ranked
 from llm_actors.orchestrator.reserve import NotReserved, Reserving
 from llm_actors.orchestrator.services import Services
 from llm_actors.orchestrator.stream_recovery import StreamRecovery
-from llm_actors.provider import AttemptResult
+from llm_actors.provider import AttemptResult, Prepared
 from llm_actors.selector import Ranking
 from llm_protocol.events import Failed, Finished
 from llm_protocol.failures import Failure, FailureKind
@@ -33,7 +33,7 @@ from llm_protocol.requests import AnyRequest, CompletionRequest
 class AttemptLoop:
     """The attempts at one `AttemptContext`. Made, run once, thrown away."""
 
-    __slots__ = ("_ask", "_asked", "_first", "_rescue", "_reserving", "_services", "_speaker")
+    __slots__ = ("_ask", "_asked", "_first", "_prepared", "_rescue", "_reserving", "_services", "_speaker")
 
     def __init__(self, services: Services, ask: AttemptContext) -> None:
         self._services = services
@@ -46,6 +46,8 @@ class AttemptLoop:
         """Whether the latest attempt came to a call."""
         self._first: Candidate | None = None
         """Who was asked first."""
+        self._prepared: dict[Candidate, Prepared] = {}
+        """The request as each candidate can be told it, until it was."""
 
     async def answer(self) -> RunResult:
         """Attempt until there is an answer or nothing more may be tried. Raises only `trio.Cancelled` and bugs."""
@@ -54,12 +56,14 @@ class AttemptLoop:
         strict = bool(self._ask.policy.strict) and not self._ask.request.parameters.lenient
         able = await find_able(self._services, self._ask.request, ranked, strict=strict)
         self._ask.record.pass_over(able.refused)
-        if not able.candidates:
+        if not able.prepared:
             return RunResult(
                 Failed(failure=unable(self._services, self._ask.request, able, self._ask.allowed, strict=strict)), None
             )
+        self._prepared = able.prepared
+        candidates = list(able.prepared)
         plan = AttemptPlan(
-            able.candidates[:1] if self._ask.policy.strategy == "single" else able.candidates,
+            candidates[:1] if self._ask.policy.strategy == "single" else candidates,
             self._attempts(),
             deadline=self._ask.deadline,
             may_retry=self._may_retry,
@@ -115,7 +119,8 @@ class AttemptLoop:
             self._first = self._first or claim.candidate
             if claim.candidate != self._first:
                 request = shown_to(claim.candidate, request, self._services)
-            attempt = Attempt(self._services, self._ask, claim, request, waited_s=waited)
+            prepared = self._prepared.pop(claim.candidate, None) if request is self._ask.request else None
+            attempt = Attempt(self._services, self._ask, claim, request, waited_s=waited, prepared=prepared)
             if (delay := self._hedge_delay(plan)) is None:
                 return RunResult((await attempt.run(self._rescue.sink)).end, claim.candidate)
             return await self._hedged(plan, attempt, request, delay)

@@ -1,6 +1,6 @@
 """The way of a request through the orchestrator. Each stage is a function of what it gets and of the next stage:
 
-    route     the candidates and the policy                          `route`, below
+    route     the candidates and the policy                          routing.py
     share     from the cache, or one flight for equal requests       single_flight.py
     plan      one model at a time, or several by a strategy          `upstream`, below; attempt_loop.py, strategies/
     reserve   room at the limiter, a slot, a budget, a closed circuit  reserve.py
@@ -27,7 +27,7 @@ from llm_actors.orchestrator.routing import Routed, Router
 from llm_actors.orchestrator.services import Services
 from llm_actors.provider import failure_of
 from llm_actors.run import Run
-from llm_protocol.errors import ModelNotFoundError, error_for
+from llm_protocol.errors import error_for
 from llm_protocol.events import Failed, Finished
 from llm_protocol.policy import Policy
 from llm_protocol.requests import AnyRequest
@@ -49,15 +49,10 @@ Upstream: TypeAlias = Callable[[Services, Work], Awaitable[Finished | Failed]]
 """The stages behind single flight."""
 
 
-async def route(services: Services, router: Router, request: AnyRequest) -> Routed:
-    """Whom a request may go to, and how. Waits for the model lists of providers that were never listed, if the model is
-    on none. Raises `LLMClientError`.
+async def listed_route(services: Services, router: Router, request: AnyRequest) -> Routed:
+    """Whom a request may go to whose model is on no list, once those providers were asked that were never listed.
+    Raises `LLMClientError`.
     """
-    try:
-        return router.route(request)
-    except ModelNotFoundError:
-        if not services.catalog.unlisted:
-            raise
     try:
         await refresh(services.lister, only_unlisted=True)
     except KernelError as exc:  # the last list stands, and it may well lack what a provider offers

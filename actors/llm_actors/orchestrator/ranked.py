@@ -29,16 +29,17 @@ def ranked(
 
     Without ``asked`` somebody only wants to know: nothing is explored, and a typical request stands for this one.
     """
-    compare = asked and len(candidates) > 1
+    if asked and len(candidates) == 1:
+        return services.selector.sole(candidates[0], now=trio.current_time(), select=policy.order)
     return services.selector.rank(
         candidates,
         request.request_type,
         select=policy.order,
         weights=services.weights,
-        sticky_key=_conversation(request),
+        sticky_key=_conversation(request) if policy.order == "sticky" else "",
         now=trio.current_time(),
         draw=draw,
-        usage=services.estimator.expect(map(str, candidates), request) if compare else None,
+        usage=services.estimator.expect(map(str, candidates), request) if asked else None,
         explore=asked,
         shares=_shares(candidates, policy.shares) if policy.shares else None,
     )

@@ -13,11 +13,10 @@ from llm_actors.limiter import LimiterRef
 from llm_actors.orchestrator.load import ProviderLoad
 from llm_actors.orchestrator.metrics import Metrics
 from llm_actors.orchestrator.strategies.knowledge import Knowledge
-from llm_actors.provider import ProviderRef
+from llm_actors.provider import Prepared, ProviderRef
 from llm_actors.selector import CostOf, Selector, SelectorRef, Weights
 from llm_protocol.estimate import TokenEstimator
 from llm_protocol.lifecycle import is_same_model
-from llm_protocol.parameters import Adapted
 from llm_protocol.policy import Attempts, Limits, Timeouts
 from llm_protocol.requests import AnyRequest
 from llm_protocol.response import Usage
@@ -49,7 +48,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     caller_limits: Mapping[str, Limits]
     waits: Mapping[str, float] = msgspec.field(default_factory=dict)
     accepts_prefill: Callable[[Candidate], bool]
-    adapt: Callable[[Candidate, AnyRequest], Adapted]
+    adapt: Callable[[Candidate, AnyRequest], Prepared]
     """A request as a candidate can be told it. Raises `LLMClientError` where it cannot."""
     max_runs: int = 5_000
     """Runs in flight at once; one more is refused."""

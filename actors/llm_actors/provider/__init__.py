@@ -4,7 +4,15 @@ from llm_actors.deployment import AttemptResult
 from llm_actors.provider.actor import ProviderActor
 from llm_actors.provider.call import adapted_to, size_of
 from llm_actors.provider.failures import failure_of
-from llm_actors.provider.messages import ProviderMessage, ProviderRef, Sink, count_tokens, generate, list_models
+from llm_actors.provider.messages import (
+    Prepared,
+    ProviderMessage,
+    ProviderRef,
+    Sink,
+    count_tokens,
+    generate,
+    list_models,
+)
 from llm_actors.provider.renewal import KeyRenewer
 from llm_actors.provider.spec import AuthHeader, Endpoint, ProviderSpec
 from llm_actors.provider.wires import ProviderWires, wires_of
@@ -14,6 +22,7 @@ __all__ = [
     "AuthHeader",
     "Endpoint",
     "KeyRenewer",
+    "Prepared",
     "ProviderActor",
     "ProviderMessage",
     "ProviderRef",

@@ -67,7 +67,7 @@ class ProviderActor:
                     self._oddities,
                     message.on_sent,
                 )
-                outcome = await attempt.run(message.request, stream=message.stream)
+                outcome = await attempt.run(message.request, stream=message.stream, prepared=message.prepared)
                 if not delivery.abandoned:
                     delivery.reply(message, outcome)
             case ListModels() as message:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sized
 from contextlib import AbstractAsyncContextManager, suppress
-from functools import partial
 from math import inf
 from typing import TypeGuard, final
 
@@ -18,7 +17,7 @@ import trio
 
 from llm_actors.deployment import AttemptResult
 from llm_actors.provider.failures import UNSENT, failure_of
-from llm_actors.provider.messages import Sink
+from llm_actors.provider.messages import Prepared, Sink
 from llm_actors.provider.oddities import Oddities
 from llm_actors.provider.sanitize import can_be_true, clean_end, clean_failure, clean_start
 from llm_actors.provider.spec import ProviderSpec
@@ -112,13 +111,15 @@ class ProviderCall:
         self._unsent = False
         self._url = ""
 
-    async def run(self, request: AnyRequest, *, stream: bool) -> AttemptResult:
-        """Carry it out. Raises nothing but `trio.Cancelled` and bugs."""
+    async def run(self, request: AnyRequest, *, stream: bool, prepared: Prepared | None = None) -> AttemptResult:
+        """Carry it out. ``prepared``: the request as the vendor can be told it. Raises nothing but `trio.Cancelled` and
+        bugs.
+        """
         end: Finished | Failed | None = None
         self._wait_for(FailureKind.TIMEOUT_FIRST_TOKEN, self._timeouts.first_token if stream else inf)
         try:
             with self._scope:
-                end = await self._exchange(request, stream)
+                end = await self._exchange(request, stream, prepared)
         except LLMClientError as exc:  # the dialect cannot say this request
             end = Failed(failure=exc.failure)
         except (TransportError, LogLimitExceeded) as exc:
@@ -167,11 +168,11 @@ class ProviderCall:
         else:
             self._scope.deadline, self._waiting_for = self._latest, FailureKind.TIMEOUT_TOTAL
 
-    async def _exchange(self, request: AnyRequest, stream: bool) -> Finished | Failed:
+    async def _exchange(self, request: AnyRequest, stream: bool, prepared: Prepared | None) -> Finished | Failed:
         """The request over the wire that it takes; over the other one where the vendor says that it is that."""
         wires = self._spec.wires
         first = self._dialect = wires.of(request)
-        end = await self._exchange_over(first, request, stream)
+        end = await self._exchange_over(first, request, stream, prepared)
         if (other := wires.instead_of(first, end)) is None:
             return end
         self._dialect = other
@@ -183,16 +184,20 @@ class ProviderCall:
             wires.learn(other, request.model)
         return again
 
-    async def _exchange_over(self, dialect: ClientDialect, request: AnyRequest, stream: bool) -> Finished | Failed:
+    async def _exchange_over(
+        self, dialect: ClientDialect, request: AnyRequest, stream: bool, prepared: Prepared | None = None
+    ) -> Finished | Failed:
         size = size_of(request)
-        adapted = await run_large(size, partial(adapted_over, dialect, request))
+        if prepared is not None and prepared.dialect is dialect:
+            adapted = prepared.adapted
+        else:
+            adapted = await run_large(size, adapted_over, dialect, request)
         said = adapted.request
         self._adjusted = adapted.adjusted
         self._filters = [make() for make in adapted.filters]
         if isinstance(request, CodeRequest):
             self._filters.append(CodeFenceStripper())
-        wire = await run_large(size, partial(dialect.encode_request, said, stream=stream))
-        wire = with_client_headers(wire, said)
+        wire = await run_large(size, _encoded, dialect, said, stream)
         self._url = self._spec.url_of(wire)
         renewer = self._spec.renewer
         if renewer is None:
@@ -306,11 +311,12 @@ class ProviderCall:
         self._sink(clean_start(event, self._spec.name, self._spec.secret, self._adjusted))
 
 
-def adapted_to(wires: ProviderWires, request: AnyRequest) -> Adapted:
+def adapted_to(wires: ProviderWires, request: AnyRequest) -> Prepared:
     """The request as the provider can be told it, over the wire that it takes. Raises `LLMClientError` where it
     cannot.
     """
-    return adapted_over(wires.of(request), request)
+    dialect = wires.of(request)
+    return Prepared(dialect, adapted_over(dialect, request))
 
 
 def adapted_over(dialect: ClientDialect, request: AnyRequest) -> Adapted:
@@ -320,11 +326,15 @@ def adapted_over(dialect: ClientDialect, request: AnyRequest) -> Adapted:
     return dialect.adapt(spoken(request, dialect.request_types))
 
 
+def _encoded(dialect: ClientDialect, request: AnyRequest, stream: bool) -> WireRequest:
+    return with_client_headers(dialect.encode_request(request, stream=stream), request)
+
+
 def with_client_headers(wire: WireRequest, request: AnyRequest) -> WireRequest:
     """``wire`` with the header fields that came with the client's request; those that are set already stay."""
-    more = (
-        {**request.forwarded, **request.parameters.headers} if request.parameters.headers or request.forwarded else {}
-    )
+    if not (request.parameters.headers or request.forwarded):
+        return wire
+    more = {**request.forwarded, **request.parameters.headers}
     known = {name for name, _ in wire.headers}
     added = tuple((name, value) for name, value in more.items() if name not in known)
     return wire._replace(headers=(*wire.headers, *added)) if added else wire

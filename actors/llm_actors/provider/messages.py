@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Hashable
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 
 from llm_actors.deployment import AttemptResult
 from llm_actors.kernel import Call, Ref
-from llm_protocol.dialect import ModelInfo
+from llm_protocol.dialect import ClientDialect, ModelInfo
 from llm_protocol.events import Event
+from llm_protocol.parameters import Adapted
 from llm_protocol.policy import Timeouts
 from llm_protocol.requests import AnyRequest
 
@@ -18,9 +19,17 @@ Sink: TypeAlias = Callable[[Event], None]
 """Where the events of an answer go as they come, the terminal one excepted. May raise `LogLimitExceeded`."""
 
 
+class Prepared(NamedTuple):
+    """A request as a provider can be told it, over the wire of ``dialect``."""
+
+    dialect: ClientDialect
+    adapted: Adapted
+
+
 class Generate(Call[AttemptResult], frozen=True, kw_only=True):
     """Answer ``request``, whose ``model`` is the vendor's own name. ``stream``: as it is made, else as a whole.
-    ``on_sent`` is called when the request begins to leave; before that the vendor knows nothing of it.
+    ``on_sent`` is called when the request begins to leave; before that the vendor knows nothing of it. ``prepared`` is
+    the request as the vendor can be told it, where that is known already.
     """
 
     request: AnyRequest
@@ -28,6 +37,7 @@ class Generate(Call[AttemptResult], frozen=True, kw_only=True):
     sink: Sink
     timeouts: Timeouts | None = None
     on_sent: Callable[[], None] | None = None
+    prepared: Prepared | None = None
 
     def fingerprint(self) -> Hashable:
         """What makes two requests the same payload: everything but their identity."""
@@ -59,13 +69,16 @@ def generate(
     sink: Sink,
     timeouts: Timeouts | None = None,
     on_sent: Callable[[], None] | None = None,
+    prepared: Prepared | None = None,
 ) -> Awaitable[AttemptResult]:
     """One attempt at one provider. Waits until it has ended, for at most ``timeouts.total``.
 
     Every failure of the vendor or the network is in the outcome. Raises a `KernelError` when the actor could not do it:
     crashed, parked, stopping. Cancelling it closes the connection to the vendor.
     """
-    return provider.call(Generate(request=request, stream=stream, sink=sink, timeouts=timeouts, on_sent=on_sent))
+    return provider.call(
+        Generate(request=request, stream=stream, sink=sink, timeouts=timeouts, on_sent=on_sent, prepared=prepared)
+    )
 
 
 async def list_models(provider: ProviderRef) -> tuple[ModelInfo, ...]:

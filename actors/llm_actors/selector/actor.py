@@ -17,7 +17,7 @@ import msgspec
 import trio
 
 from llm_actors.deployment import AttemptResult, Candidate
-from llm_actors.kernel import ChildSpec, Delivery, Inbox, MailboxSpec, Overflow, Previous, Ref, serve
+from llm_actors.kernel import ChildSpec, Delivery, Inbox, MailboxSpec, Overflow, Previous, Ref, serve_at_once
 from llm_actors.selector.breaker import CircuitState
 from llm_actors.selector.circuits import Transition
 from llm_actors.selector.performance import Observed, Proof
@@ -94,10 +94,10 @@ class SelectorActor:
         if self._after_crash:
             self._selector.restart(trio.current_time())
         task_status.started()
-        await serve(inbox, self._take_in)
+        await serve_at_once(inbox, self._take_in)
         return EndOfSelector(crashed=False)
 
-    async def _take_in(self, delivery: Delivery[SelectorMessage]) -> None:
+    def _take_in(self, delivery: Delivery[SelectorMessage]) -> None:
         match delivery.message:
             case Observed() as seen:
                 for transition in self._selector.observe(seen, self._draw()):

@@ -84,8 +84,15 @@ class Circuits:
             if breaker.state is not CircuitState.CLOSED:
                 yield candidate, breaker.at(now).state
 
+    def _is_closed(self, candidate: Candidate) -> bool:
+        """Whether both breakers are closed, as they almost always are."""
+        own = self._deployments.get(candidate, _CLOSED).state
+        return own is self._providers.get(candidate.provider, _CLOSED).state is CircuitState.CLOSED
+
     def is_probe(self, candidate: Candidate, now: float) -> bool:
         """Whether an attempt now would be a probe, of the deployment or of its provider."""
+        if self._is_closed(candidate):
+            return False
         both = self.deployment(candidate, now), self.provider(candidate.provider, now)
         return any(breaker.state is CircuitState.HALF_OPEN for breaker in both)
 
@@ -97,6 +104,8 @@ class Circuits:
         ``alone``: nobody else may be asked either, so a guessed pause of the provider that another of its models
         caused does not hold. ``sole``: nor does one that it caused itself; for a request that has asked nobody yet.
         """
+        if not self._pauses and self._is_closed(candidate):
+            return None
         pauses = [pause for each in (candidate, candidate.provider) if (pause := self._pause(each, now)) is not None]
         if alone or sole:
             pauses = [pause for pause in pauses if not pause.guessed or (pause.by == candidate and not sole)]
@@ -117,6 +126,8 @@ class Circuits:
 
     def admit(self, candidate: Candidate, now: float) -> None:
         """Let one attempt at ``candidate``, which is not `unavailable`, through. It is the probe where one is due."""
+        if self._is_closed(candidate):
+            return
         own = self._deployments.get(candidate, _CLOSED).admit(now)
         provider = self._providers.get(candidate.provider, _CLOSED).admit(now)
         assert own is not None, "its breaker lets one through"

@@ -53,13 +53,18 @@ class RankedCandidate(NamedTuple):
     barred: Unavailable | None = None
     probe: bool = False
 
-    def record(self) -> JsonObject:
-        """As plain data. An unknown figure is ``None``."""
+    def place(self) -> JsonObject:
+        """Who stands there and why, as plain data."""
         return {
             "provider": self.candidate.provider,
             "model": self.candidate.model,
             "reason": self.reason,
             "ready": self.barred is None,
+        }
+
+    def record(self) -> JsonObject:
+        """The same with the figures. An unknown one is ``None``."""
+        return self.place() | {
             "score": round(self.score, DIGITS),
             "terms": {name: round(value, DIGITS) for name, value in self.terms._asdict().items()},
             "figures": {
@@ -70,7 +75,8 @@ class RankedCandidate(NamedTuple):
 
 class Ranking(msgspec.Struct, frozen=True, kw_only=True):
     """All candidates, those that can be asked before those that are barred, which are in the order of their return.
-    ``warnings`` and ``notes``: what else there is to know of them, one sentence each.
+    ``warnings`` and ``notes``: what else there is to know of them, one sentence each. Where it is not ``is_judged``,
+    there was only one candidate, and no figures were asked for.
     """
 
     select: Select
@@ -80,6 +86,7 @@ class Ranking(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
     usage: Usage = Usage()
     """For which times and prices are told: that expected of the request, or one typical of its type."""
+    is_judged: bool = True
 
     @property
     def candidates(self) -> list[Candidate]:
@@ -112,6 +119,8 @@ class Ranking(msgspec.Struct, frozen=True, kw_only=True):
 
     def record(self) -> JsonObject:
         """As plain data, for the decision record."""
+        if not self.is_judged:
+            return {"select": self.select, "candidates": [choice.place() for choice in self.choices]}
         return {
             "select": self.select,
             "weights": msgspec.structs.asdict(self.weights),

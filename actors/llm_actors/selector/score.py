@@ -64,6 +64,10 @@ class Terms(NamedTuple):
         )
 
 
+NOT_JUDGED = Figures(None, None, 1.0)
+AT_BEST = Terms(0.0, 0.0, 0.0)
+
+
 def normalised(candidates: Sequence[Figures]) -> list[Terms]:
     """The terms of all candidates, in their order."""
     latencies = [each.latency_s for each in candidates]

@@ -31,7 +31,7 @@ from llm_actors.selector.performance import (
     Proof,
 )
 from llm_actors.selector.ranking import RankedCandidate, Ranking
-from llm_actors.selector.score import Figures, Weights, excess, normalised
+from llm_actors.selector.score import AT_BEST, NOT_JUDGED, Figures, Weights, excess, normalised
 from llm_protocol.errors import ModelNotFoundError
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.policy import Select
@@ -97,6 +97,13 @@ class Selector:
         barred = [each._replace(reason=each.barred.why) for each in choices if each.barred is not None]
         barred.sort(key=_last_resort)
         return Ranking(select=select, weights=weights, choices=(*ready, *barred), usage=usage)
+
+    def sole(self, candidate: Candidate, *, now: float, select: Select = "score") -> Ranking:
+        """What `rank` comes to where there is nobody else to choose, without the figures that would change nothing."""
+        barred = self.circuits.unavailable(candidate, now)
+        reason = "the only candidate" if barred is None else barred.why
+        choice = RankedCandidate(candidate, reason, 0.0, NOT_JUDGED, AT_BEST, barred)
+        return Ranking(select=select, weights=_DEFAULT_WEIGHTS, choices=(choice,), is_judged=False)
 
     def hedge_after(
         self, candidate: Candidate, now: float, *, stream: bool, request_type: RequestType = RequestType.CHAT

@@ -157,12 +157,14 @@ class _FaultyInbox(Inbox[M]):
         self._inner = inner
         self._faults = faults
         self._numbers = numbers
+        self._decided: dict[Delivery[Any], Fault | None] = {}
+        """Of messages that were to be taken at once, and wait in the queue."""
         inner.when_stopping(lambda: self.close(final=inner.final, failed=inner.failed))
 
     async def receive(self) -> Delivery[M]:
         while True:
             delivery = await super().receive()
-            match self._faults(next(self._numbers)):
+            match self._fault_of(delivery):
                 case None:
                     return delivery
                 case Delay(seconds):
@@ -172,6 +174,22 @@ class _FaultyInbox(Inbox[M]):
                     raise InjectedCrash
                 case Drop():
                     continue
+
+    def take_at_once(self, take: Callable[[Any], bool]) -> None:
+        def faulty(delivery: Delivery[Any]) -> bool:
+            fault = self._fault_of(delivery)
+            if isinstance(fault, Crash) and self.mailbox.admit(delivery):
+                self.break_off(InjectedCrash())
+                return True
+            if fault is None and take(delivery):
+                return True
+            self._decided[delivery] = fault
+            return False
+
+        super().take_at_once(faulty)
+
+    def _fault_of(self, delivery: Delivery[Any]) -> Fault | None:
+        return self._decided.pop(delivery) if delivery in self._decided else self._faults(next(self._numbers))
 
     def answer_reads(self, kind: type[Asks[R]], answer: Callable[[Any], R | None]) -> None:
         def faulty(message: Asks[R]) -> R | None:
