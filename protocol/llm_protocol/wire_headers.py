@@ -23,9 +23,24 @@ FORWARDED: Final = ("traceparent", "tracestate", IDEMPOTENCY)
 """Fields that say nothing of the answer."""
 
 
+_OF_CONNECTION: Final = "responses_websockets="
+"""How a beta begins that is about the WebSocket between client and server: Codex sends one."""
+
+
 def meaning_of(headers: Mapping[str, str], wire: str | None) -> dict[str, str]:
     """The fields of a client's ``headers`` that belong to what it asks for."""
-    return {name: headers[name] for name in OF_WIRE.get(wire or "", ()) if name in headers}
+    found = {name: headers[name] for name in OF_WIRE.get(wire or "", ()) if name in headers}
+    for name in BETAS & found.keys():
+        if _OF_CONNECTION in found[name]:
+            betas = [beta.strip() for beta in found.pop(name).split(",")]
+            if kept := [beta for beta in betas if not beta.startswith(_OF_CONNECTION)]:
+                found[name] = ",".join(kept)
+    return found
+
+
+def without_idempotency(headers: Mapping[str, str]) -> dict[str, str]:
+    """``headers`` of a connection over which several requests come: they cannot all have its idempotency key."""
+    return {name: value for name, value in headers.items() if name != IDEMPOTENCY}
 
 
 def forwarded(headers: Mapping[str, str]) -> dict[str, str]:

@@ -40,9 +40,9 @@ class Served(NamedTuple):
         return HttpClient(await trio.open_tcp_stream(self.address.host, self.address.port))
 
     @asynccontextmanager
-    async def websocket(self, caller: str) -> AsyncIterator[WsClient]:
+    async def websocket(self, caller: str, **headers: str) -> AsyncIterator[WsClient]:
         async with await self.connect() as http:
-            yield await upgrade(http, handshake(authorization=f"Bearer sk-{caller}"))
+            yield await upgrade(http, handshake(authorization=f"Bearer sk-{caller}", **headers))
 
     def asked(self) -> dict[str, int]:
         """How often each vendor was asked."""
@@ -57,15 +57,18 @@ async def served(
     vendor: Script | None = None,
     kind: LLMProvider = LLMProvider.OPENAI_COMPATIBLE,
     server: Server = SERVER,
+    responses: bool = False,
     **keys: dict[str, Any],
 ) -> AsyncIterator[Served]:
     """``keys`` are callers with the fields of their `Key`, ``limits`` those of vendors; each is of ``kind`` and answers
-    ``vendor``.
+    ``vendor``; see `Peer` for ``responses``.
     """
     addresses: list[ListenAddress] = []
     async with AsyncExitStack() as stack:
         vendors = {
-            name: await stack.enter_async_context(Peer(vendor or reply(whole(f"by {name}"), headers=JSON)))
+            name: await stack.enter_async_context(
+                Peer(vendor or reply(whole(f"by {name}"), headers=JSON), responses=responses)
+            )
             for name in VENDORS
         }
         providers = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from llm_actors.run import Run
 from llm_protocol.codec.fields import bad_request
@@ -12,7 +12,7 @@ from llm_protocol.events import Finished, Started, UsageReported
 from llm_protocol.requests import AnyRequest
 from llm_protocol.response import FinishReason, LLMResponse, Usage
 from llm_protocol.wires.responses import Create
-from llm_runtime.server.engine import admitted
+from llm_runtime.server.engine import admitted, with_headers
 from llm_runtime.server.http_error import HttpError
 from llm_runtime.server.item_references import with_references
 from llm_runtime.server.response_store import Recent, StoredResponse
@@ -25,13 +25,15 @@ async def begin(
     caller: str,
     size: int,
     *,
+    headers: Mapping[str, str],
     stream: bool,
     recent: Recent | None = None,
     since: float | None = None,
     response_id: str | None = None,
 ) -> StoredResponse:
-    """Start a response. ``size`` is the size of its request in bytes, ``since`` the time at which it was accepted
-    (default: now), and ``response_id`` the id that it was given then. Raises `LLMClientError` and `HttpError`.
+    """Start a response. ``size`` is the size of its request in bytes, ``headers`` those that came with it or with its
+    connection, ``since`` the time at which it was accepted (default: now), and ``response_id`` the id that it was given
+    then. Raises `LLMClientError` and `HttpError`.
 
     The run waits for its first follower, so the caller must attach one without an intervening checkpoint.
     """
@@ -39,7 +41,8 @@ async def begin(
     options = create.options
     parent = _parent(service, options.previous_response_id, caller, recent)
     before, weight = parent or ((), 0)
-    inbound = admitted(caller, create.after(before) if before else create.inbound)
+    inbound = create.after(before) if before else create.inbound
+    inbound = admitted(caller, with_headers(inbound, headers, caller, service.access.secret_of(caller)))
     if options.generate:
         check_calls_are_answered(before, create.input)
         run = await service.start_run(

@@ -8,6 +8,7 @@ one write. So a slow client costs the memory of its responses, and never a growi
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import NamedTuple, final
 
@@ -17,6 +18,7 @@ from llm_actors.threads import run_large
 from llm_protocol.errors import LLMClientError
 from llm_protocol.events import Failed
 from llm_protocol.failures import FailureKind
+from llm_protocol.wire_headers import without_idempotency
 from llm_protocol.wires.responses import Create
 from llm_runtime.server.access import plain_protocol
 from llm_runtime.server.beginning import begin
@@ -68,7 +70,7 @@ class SocketEnding(NamedTuple):
 
 async def serve(service: ServerState, exchange: RequestContext, socket: Socket, left_over: bytes) -> None:
     """Serve one WebSocket until it ends. An exception propagates, after the client was told."""
-    session = Session(service, exchange.caller, socket)
+    session = Session(service, exchange.caller, socket, without_idempotency(exchange.request.headers))
     service.join(session)
     try:
         await session.run(exchange, left_over)
@@ -87,9 +89,10 @@ async def serve(service: ServerState, exchange: RequestContext, socket: Socket, 
 class Session:
     """The state of one connection."""
 
-    def __init__(self, service: ServerState, caller: str, socket: Socket) -> None:
+    def __init__(self, service: ServerState, caller: str, socket: Socket, headers: Mapping[str, str]) -> None:
         self._service = service
         self._caller = caller
+        self._headers = headers
         self._socket = socket
         self._turns = TurnQueue(service, caller, self._say)
         self._recent = Recent(service.shelf)
@@ -295,6 +298,7 @@ class Session:
                 work,
                 self._caller,
                 asked.size,
+                headers=self._headers,
                 stream=True,
                 recent=self._recent,
                 since=asked.since,

@@ -81,7 +81,14 @@ async def create(exchange: RequestContext) -> None:
         size = len(body)
         asked = await read_body(exchange.service.json_limits, body, RESPONSES.decode_create)
         del body  # the body may be large, and the response take long
-        kept = await begin(exchange.service, asked, exchange.caller, size, stream=asked.inbound.stream)
+        kept = await begin(
+            exchange.service,
+            asked,
+            exchange.caller,
+            size,
+            headers=exchange.request.headers,
+            stream=asked.inbound.stream,
+        )
     except LLMClientError as exc:
         await exchange.reply(encode_failure(RESPONSES, exc.failure))
         return
