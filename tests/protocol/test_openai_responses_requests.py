@@ -312,7 +312,7 @@ def test_what_the_api_lacks_is_left_out_or_emulated(name: str) -> None:
 @pytest.mark.parametrize(
     ("message", "error"),
     [
-        (Message("assistant", (Opaque(dialect="anthropic", value={"type": "x"}),)), UnsupportedError),
+        (Message("user", (Opaque(dialect="anthropic", value={"type": "x"}),)), UnsupportedError),
         (Message("assistant", (Image(url="https://e.example/a.png"),)), UnsupportedError),
         (Message("tool", (Text("x"),)), BadRequestError),
         (Message("user", (Refusal("no"),)), UnsupportedError),

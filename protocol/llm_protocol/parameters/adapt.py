@@ -16,7 +16,7 @@ from llm_protocol.codec.fields import unsupported
 from llm_protocol.content import JsonObject
 from llm_protocol.errors import UnsupportedError
 from llm_protocol.model_facts import ModelRule
-from llm_protocol.parameters.conversation import fit_messages
+from llm_protocol.parameters.conversation import fit_messages, without_hosted
 from llm_protocol.parameters.custom_tools import WIRES, fit_custom_calls
 from llm_protocol.parameters.forms import fit_format, fit_tools, with_json_order, without_fitted
 from llm_protocol.parameters.models import ModelTakes, fit_reasoning, takes_of
@@ -265,6 +265,9 @@ class _Work:
         if self._wire in WIRES:
             messages = fit_custom_calls(messages, target.wire)
             request = msgspec.structs.replace(request, messages=messages)
+        hosted = without_hosted(messages, target.wire)
+        messages = hosted.messages
+        self._adjusted += hosted.adjusted
         tools = fit_tools(request, target, self._takes)
         form = fit_format(request, target)
         own = without_fitted(self._given.extra.get(self._wire or "", {}), self._wire or "", target)

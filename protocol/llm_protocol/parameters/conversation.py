@@ -8,13 +8,13 @@ audio see `llm_protocol.parameters.media`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
 from llm_protocol.adjustments import Adjustment
 from llm_protocol.codec.fields import unsupported
-from llm_protocol.content import Message, Part, Text, ToolCall, ToolResult
+from llm_protocol.content import Message, Opaque, Part, Text, ToolCall, ToolResult
 from llm_protocol.parameters.media import fit_media, has_media
 from llm_protocol.parameters.names import accepted, is_accepted
 from llm_protocol.parameters.targets import FormLimits, RequestTarget
@@ -51,6 +51,44 @@ def fit_messages(
     if not limits.empty_texts:
         messages = _without_empty(messages)
     return Fitted(messages, tuple(adjusted))
+
+
+# ---------------------------------------------------------------- hosted tools
+
+
+def without_hosted(messages: tuple[Message, ...], wire: str) -> Fitted:
+    """The conversation without what hosted tools of another vendor did in it: no other model can read that, and the
+    text that came of it is there. What a user gave is not touched.
+    """
+    if not any(isinstance(part, Opaque) for message in messages for part in message.content):
+        return Fitted(messages)
+    kept: list[Message] = []
+    adjusted: list[Adjustment] = []
+    calls: set[object] = set()
+    for at, message in enumerate(messages):
+        content = tuple(part for part in message.content if not _is_hosted(message, part, wire, calls))
+        if len(content) == len(message.content):
+            kept.append(message)
+            continue
+        adjusted.append(Adjustment(f"messages[{at}].content", "left_out"))
+        if content:
+            kept.append(msgspec.structs.replace(message, content=content))
+    return Fitted(tuple(kept), tuple(adjusted))
+
+
+_MEANT: Final = frozenset(("compaction",))
+"""Blocks that stand for the conversation itself: who cannot read one is not asked."""
+
+
+def _is_hosted(message: Message, part: Part, wire: str, calls: set[object]) -> bool:
+    """Whether ``part`` is the work of a hosted tool of another wire, or the answer to such a call, of ``calls``."""
+    if not isinstance(part, Opaque) or part.dialect == wire or part.value.get("type") in _MEANT:
+        return False
+    call_id = part.value.get("call_id")
+    if message.role == "assistant":
+        calls.add(call_id)
+        return True
+    return message.role == "tool" and call_id is not None and call_id in calls
 
 
 # ---------------------------------------------------------------- order

@@ -1,0 +1,91 @@
+"""What hosted tools did in a conversation stays behind where another vendor goes on with it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from llm_protocol.dialect import ClientDialect
+from llm_protocol.errors import UnsupportedError
+from llm_protocol.requests import AnyRequest
+from llm_protocol.vendor_profile import OPENAI
+from llm_protocol.wires.anthropic import Anthropic, AnthropicServer
+from llm_protocol.wires.cohere import Cohere
+from llm_protocol.wires.gemini import Gemini
+from llm_protocol.wires.openai_chat import OpenAIChat
+from llm_protocol.wires.responses import OpenAIResponses, OpenAIResponsesServer
+
+CLIENTS: dict[str, ClientDialect] = {
+    "openai": OpenAIChat(OPENAI),
+    "responses": OpenAIResponses(),
+    "anthropic": Anthropic(),
+    "gemini": Gemini(),
+    "cohere": Cohere(),
+}
+
+
+def _responses(*items: dict[str, Any]) -> AnyRequest:
+    said = [{"role": "user", "content": "search"}, *items, {"role": "user", "content": "go on"}]
+    body = {"model": "m", "input": said}
+    return OpenAIResponsesServer().decode_request("/v1/responses", json.dumps(body).encode()).request
+
+
+def _anthropic(*blocks: dict[str, Any]) -> AnyRequest:
+    messages = [
+        {"role": "user", "content": "search"},
+        {"role": "assistant", "content": list(blocks)},
+        {"role": "user", "content": "go on"},
+    ]
+    body = {"model": "m", "max_tokens": 10, "messages": messages}
+    return AnthropicServer().decode_request("/v1/messages", json.dumps(body).encode()).request
+
+
+SEARCHED = _responses(
+    {"type": "web_search_call", "id": "ws_1", "status": "completed", "action": {"type": "search", "query": "q"}},
+    {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Found it."}]},
+)
+RAN = _anthropic(
+    {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {"query": "q"}},
+    {"type": "web_search_tool_result", "tool_use_id": "srvtoolu_1", "content": []},
+    {"type": "text", "text": "Found it."},
+)
+SHELL = _responses(
+    {"type": "local_shell_call", "call_id": "c1", "action": {"type": "exec", "command": ["ls"]}, "status": "completed"},
+    {"type": "local_shell_call_output", "call_id": "c1", "id": "o1", "output": "a.txt"},
+)
+
+
+@pytest.mark.parametrize("target", CLIENTS)
+@pytest.mark.parametrize(
+    ("request_", "own", "mark"),
+    [
+        (SEARCHED, "responses", "web_search_call"),
+        (RAN, "anthropic", "server_tool_use"),
+        (SHELL, "responses", "a.txt"),
+    ],
+    ids=["searched", "ran", "shell"],
+)
+def test_it_is_left_out_and_told(request_: AnyRequest, own: str, mark: str, target: str) -> None:
+    adapted = CLIENTS[target].adapt(request_)
+    sent = CLIENTS[target].encode_request(adapted.request, stream=False).body.decode()
+    told = {each.action for each in adapted.adjusted if each.parameter.startswith("messages[")}
+    assert ("Found it." in sent) is ("Found it." in str(request_))
+    assert "go on" in sent
+    assert (mark in sent) is (target == own)
+    assert told == (set() if target == own else {"left_out"})
+
+
+@pytest.mark.parametrize("target", [name for name in CLIENTS if name != "responses"])
+def test_what_stands_for_the_conversation_is_not_left_out(target: str) -> None:
+    request = _responses({"type": "compaction", "id": "cmp_1", "encrypted_content": "gAAAA"})
+    with pytest.raises(UnsupportedError):
+        CLIENTS[target].encode_request(CLIENTS[target].adapt(request).request, stream=False)
+
+
+def test_a_document_of_the_user_is_not_left_out() -> None:
+    body = {"model": "m", "input": [{"role": "user", "content": [{"type": "input_file", "file_id": "file_1"}]}]}
+    request = OpenAIResponsesServer().decode_request("/v1/responses", json.dumps(body).encode()).request
+    with pytest.raises(UnsupportedError):
+        CLIENTS["anthropic"].encode_request(CLIENTS["anthropic"].adapt(request).request, stream=False)
