@@ -189,7 +189,7 @@ def test_only_the_command_line_prints() -> None:
 
 def test_there_is_one_event_loop_and_no_loose_thread() -> None:
     other = {"asyncio", "concurrent", "multiprocessing"}
-    assert {name_of(file) for file in FILES if tops(imports(file)) & other} == {"llm_runtime.aio"}
+    assert {name_of(file) for file in FILES if tops(imports(file)) & other} == {"llm_runtime.hosts.on_asyncio"}
     starting = {
         name_of(file)
         for file in FILES
@@ -200,8 +200,8 @@ def test_there_is_one_event_loop_and_no_loose_thread() -> None:
 
 
 def test_a_key_is_revealed_in_few_places() -> None:
-    """Where the one header is written, to a provider and to a proxy, where a caller's key is turned into a digest, and
-    what is an address.
+    """Where the one header is written, to a provider, a proxy and a daemon, where a caller's key is turned into
+    a digest, and what is an address.
     """
     revealing = {
         name_of(file)
@@ -215,6 +215,7 @@ def test_a_key_is_revealed_in_few_places() -> None:
         == {
             "llm_actors.provider.spec",
             "llm_actors.transport.proxy",
+            "llm_runtime.remote.address",
             "llm_runtime.server.access",
         }
         | addresses

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from llm_protocol.secret import Secret
     from llm_runtime.config import Config, ConfigError, Provider
+    from llm_runtime.remote.runtime import RemoteRuntime, connect
     from llm_runtime.runtime import Runtime, open_runtime
     from llm_runtime.stream import ResponseStream
     from llm_runtime.tools import FunctionTool, ToolEnded, ToolRun, ToolStarted, tool
@@ -67,6 +68,7 @@ __all__ = [
     "Policy",
     "Provider",
     "Reasoning",
+    "RemoteRuntime",
     "RequestType",
     "ResponseFormat",
     "ResponseStream",
@@ -83,6 +85,7 @@ __all__ = [
     "ToolRun",
     "ToolStarted",
     "Usage",
+    "connect",
     "open_runtime",
     "tool",
 ]
@@ -95,8 +98,10 @@ _ON_FIRST_USE = {
     "Config": "llm_runtime.config",
     "ConfigError": "llm_runtime.config",
     "Provider": "llm_runtime.config",
+    "RemoteRuntime": "llm_runtime.remote.runtime",
     "Runtime": "llm_runtime.runtime",
     "Secret": "llm_protocol.secret",
+    "connect": "llm_runtime.remote.runtime",
     "open_runtime": "llm_runtime.runtime",
     "FunctionTool": "llm_runtime.tools",
     "ToolEnded": "llm_runtime.tools",

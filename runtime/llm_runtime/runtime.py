@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from functools import partial
-from typing import TYPE_CHECKING, Any, Never, TypeAlias, TypeVar, final
+from typing import TYPE_CHECKING, Never, TypeAlias, final
 
 import msgspec
 import trio
@@ -31,16 +30,14 @@ from llm_protocol.requests import (
     RequestType,
     answer_type,
 )
-from llm_protocol.response import LLMResponse, TokenCount, Usage
+from llm_protocol.response import TokenCount, Usage
 from llm_protocol.vendor import Vendor
 from llm_runtime.config import Config
 from llm_runtime.config.vendors import installed_vendors, with_vendors
 from llm_runtime.options import checked
 from llm_runtime.providers import provider_spec, supervised
-from llm_runtime.requesting import RequestMethods
-from llm_runtime.stream import ResponseStream, outcome
-from llm_runtime.tools import FunctionTool, ToolTooSlow
 from llm_runtime.tree import Tree
+from llm_runtime.trio_requests import TrioRequests
 
 if TYPE_CHECKING:
     from llm_runtime.metrics import MetricsSnapshot
@@ -52,8 +49,6 @@ UNPRICED_SAID = 1_000
 COUNT_SECONDS = 10.0
 """How long to wait for a vendor's token count; after that, tokens are estimated."""
 
-T = TypeVar("T")
-
 ConfigSource: TypeAlias = "Config | str | os.PathLike[str] | None"
 """A configuration, or the path of its file; ``None`` uses the providers found in the environment."""
 
@@ -61,7 +56,7 @@ log = logging.getLogger(__name__)
 
 
 @final
-class Runtime(RequestMethods[ResponseStream]):
+class Runtime(TrioRequests):
     """One running system. Made by `open_runtime`; all its methods need the Trio run it was opened in.
 
     Every request ends with a complete response or with one `LLMClientError`, by its deadline (``deadline_s``, default
@@ -98,18 +93,6 @@ class Runtime(RequestMethods[ResponseStream]):
     def routes(self) -> Mapping[str, Policy]:
         """The configured routes, by name."""
         return self.config.routes
-
-    def stream_request(self, request: AnyRequest) -> ResponseStream:
-        """Stream the response to any request."""
-        return ResponseStream(lambda: self.submit(request, stream=True))
-
-    async def send(self, request: AnyRequest, *, judge: Judge | None = None) -> LLMResponse:
-        """The complete response to ``request``. Raises `LLMClientError`."""
-        run = await self.submit(request, stream=False, judge=judge)
-        with run.follow() as follower:
-            while await follower.next():
-                pass  # only the end is needed
-        return outcome(run)
 
     async def submit(
         self,
@@ -166,39 +149,6 @@ class Runtime(RequestMethods[ResponseStream]):
     def deadline_s(self, request: AnyRequest) -> float:
         """The deadline of ``request`` in seconds: its own, its policy's, its route's, or the default."""
         return self._tree.router.deadline_s(request)
-
-    async def _told(self, request: ChatRequest, tell: Callable[[Any], object]) -> LLMResponse:
-        async with self.stream_request(request) as stream:
-            async for event in stream:
-                tell(event)
-        return stream.response
-
-    async def _run_tool(self, function: FunctionTool[..., Any], arguments: dict[str, Any], seconds: float) -> object:
-        with trio.move_on_after(seconds):
-            if function.is_async:
-                return await function(**arguments)
-            return await trio.to_thread.run_sync(partial(function, **arguments), abandon_on_cancel=True)
-        raise ToolTooSlow
-
-    async def _run_all(self, jobs: Sequence[Callable[[], Awaitable[T]]], limit: int) -> list[T]:
-        results: dict[int, T] = {}
-        errors: list[Exception] = []
-        room = trio.CapacityLimiter(limit)
-
-        async def run(place: int, job: Callable[[], Awaitable[T]]) -> None:
-            async with room:
-                try:
-                    results[place] = await job()
-                except Exception as exc:  # raised below, outside of the nursery's exception group
-                    errors.append(exc)
-                    nursery.cancel_scope.cancel()
-
-        async with trio.open_nursery() as nursery:
-            for place, job in enumerate(jobs):
-                nursery.start_soon(run, place, job)
-        if errors:
-            raise errors[0]
-        return [results[place] for place in range(len(jobs))]
 
     def forget(self, conversation: str | None = None, *, caller: str = "") -> int:
         """Forget what was stored of a conversation (``share_knowledge``), or of all conversations of the caller.

@@ -13,14 +13,15 @@ on Trio, in a thread of its own.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import suppress
-from inspect import iscoroutinefunction
+from contextlib import AbstractAsyncContextManager, suppress
+from inspect import isawaitable, iscoroutinefunction
 from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, Unpack, cast, final, overload
 
 import trio
 
+import llm_runtime.runtime as trio_host
 from llm_actors.kernel import TreeNode
 from llm_actors.run import Judge
 from llm_actors.selector import Ranking
@@ -29,7 +30,9 @@ from llm_protocol.events import Event, TextDelta
 from llm_protocol.policy import Policy
 from llm_protocol.requests import AUTO, AnyRequest
 from llm_protocol.response import LLMResponse, TokenCount
+from llm_protocol.secret import Secret
 from llm_protocol.vendor import Vendor
+from llm_runtime.config import Config
 from llm_runtime.ensemble import answers, collaboration
 from llm_runtime.hosts.feed import Feed, Received
 from llm_runtime.hosts.portal import Portal, PortalCall
@@ -48,9 +51,10 @@ from llm_runtime.tools import AnyTool, Approve, FunctionTool, ToolLoop, ToolRun,
 from llm_runtime.typed import ParsedResponse, ResponseType, ResponseTypeError
 
 if TYPE_CHECKING:
+    from llm_runtime.remote.runtime import RemoteRuntime
     from llm_runtime.statistics import Statistics
 
-__all__ = ["SyncRuntime", "SyncStream", "open_runtime"]
+__all__ = ["SyncRuntime", "SyncStream", "connect", "open_runtime"]
 
 T = TypeVar("T")
 
@@ -74,9 +78,9 @@ _Box: TypeAlias = "SimpleQueue[_Ended | Callable[[], object]]"
 class _Call:
     """One call into the runtime's thread, whose end is awaited here."""
 
-    def __init__(self, portal: Portal, box: _Box, fn: Callable[[TrioRuntime], Awaitable[Any]]) -> None:
+    def __init__(self, portal: Portal[Any], box: _Box, fn: Callable[[Any], Awaitable[Any]]) -> None:
         self._box = box
-        self._call: PortalCall[Any] = portal.submit(fn, lambda result, error: box.put(_Ended(result, error)))
+        self._call: PortalCall[Any, Any] = portal.submit(fn, lambda result, error: box.put(_Ended(result, error)))
         self.end: _Ended | None = None
 
     def wait(self) -> None:
@@ -120,7 +124,7 @@ class SyncStream:
     print(answer.response.usage)
     """
 
-    def __init__(self, portal: Portal, request: AnyRequest) -> None:
+    def __init__(self, portal: Portal[Any], request: AnyRequest) -> None:
         box: _Box = SimpleQueue()
         self._portal = portal
         self._box = box
@@ -204,10 +208,14 @@ class SyncStream:
 
 @final
 class SyncRuntime:
-    """One running system, made by `open_runtime`. Leaving its block closes it; so does `close`."""
+    """One running system, made by `open_runtime`, or one in a daemon, by `connect`. A block around it closes it; so
+    does `close`.
+    """
 
-    def __init__(self, portal: Portal, config: TrioRuntime, closed: SimpleQueue[BaseException | None]) -> None:
-        self.config = config.config
+    def __init__(
+        self, portal: Portal[Any], runtime: TrioRuntime | RemoteRuntime, closed: SimpleQueue[BaseException | None]
+    ) -> None:
+        self._runtime = runtime
         self._portal = portal
         self._closed = closed
 
@@ -224,9 +232,15 @@ class SyncRuntime:
         self._close(at_once=False)
 
     @property
+    def config(self) -> Config:
+        """The configuration. Raises `UnsupportedError` where it is a daemon's own."""
+        config: Config = self._runtime.config
+        return config
+
+    @property
     def routes(self) -> Mapping[str, Policy]:
         """The configured routes, by name."""
-        return self.config.routes
+        return self._runtime.routes
 
     @overload
     def chat(self, messages: Messages, **options: Unpack[ChatOptions]) -> LLMResponse: ...
@@ -374,7 +388,7 @@ class SyncRuntime:
 
     def forget(self, conversation: str | None = None, *, caller: str = "") -> int:
         """See `llm_runtime.Runtime.forget`."""
-        return self._portal.call_now(lambda rt: rt.forget(conversation, caller=caller))
+        return self._look(lambda rt: rt.forget(conversation, caller=caller))
 
     def models(self) -> dict[str, list[str]]:
         """See `llm_runtime.Runtime.models`."""
@@ -382,7 +396,7 @@ class SyncRuntime:
 
     def model_list(self, caller: str = "") -> list[ModelInfo]:
         """See `llm_runtime.Runtime.model_list`."""
-        return self._portal.call_now(lambda rt: rt.model_list(caller))
+        return self._look(lambda rt: rt.model_list(caller))
 
     def explain(self, model: str = AUTO, *, caller: str = "") -> Ranking:
         """See `llm_runtime.Runtime.explain`."""
@@ -394,15 +408,15 @@ class SyncRuntime:
 
     def is_ready(self) -> bool:
         """See `llm_runtime.Runtime.is_ready`."""
-        return self._portal.call_now(lambda rt: rt.is_ready())
+        return self._look(lambda rt: rt.is_ready())
 
     def parked_services(self) -> Sequence[str]:
         """See `llm_runtime.Runtime.parked_services`."""
-        return self._portal.call_now(lambda rt: rt.parked_services())
+        return self._look(lambda rt: rt.parked_services())
 
     def tree(self) -> TreeNode:
         """See `llm_runtime.Runtime.tree`."""
-        return self._portal.call_now(lambda rt: rt.tree())
+        return self._look(lambda rt: rt.tree())
 
     def metrics(self) -> bytes:
         """See `llm_runtime.Runtime.metrics`."""
@@ -411,6 +425,16 @@ class SyncRuntime:
     def statistics(self, caller: str | None = None) -> Statistics:
         """See `llm_runtime.Runtime.statistics`."""
         return self._ask(lambda rt: rt.statistics(caller))
+
+    def _look(self, fn: Callable[[TrioRuntime], T]) -> T:
+        """What ``fn`` returns at once where the runtime is in this process, and awaited where it is in a daemon."""
+
+        async def look(rt: TrioRuntime) -> T:
+            value: Any = fn(rt)
+            found: T = await value if isawaitable(value) else value
+            return found
+
+        return self._ask(look)
 
     def _ask(self, fn: Callable[[TrioRuntime], Awaitable[T]]) -> T:
         result: T = _Call(self._portal, SimpleQueue(), fn).result()
@@ -440,7 +464,7 @@ def _finished(job: Coroutine[Any, Any, T]) -> T:
     raise TypeError("approve is async, which llm_runtime.sync cannot await")
 
 
-def _judge_here(judge: Judge, portal: Portal, box: _Box) -> Judge:
+def _judge_here(judge: Judge, portal: Portal[Any], box: _Box) -> Judge:
     """``judge``, called in the thread that waits for the call."""
     if iscoroutinefunction(judge):
         raise TypeError("judge must be a plain function: llm_runtime.sync cannot await it")
@@ -469,9 +493,20 @@ def open_runtime(config: ConfigSource = None, *, vendors: Sequence[Vendor] = ())
     """Start a runtime; see `llm_runtime.open_runtime` for ``config`` and ``vendors``. Returns when it is running;
     raises `ConfigError`.
     """
-    opened: SimpleQueue[tuple[TrioRuntime | None, BaseException | None]] = SimpleQueue()
+    return _started(lambda: trio_host.open_runtime(config, vendors=vendors))
+
+
+def connect(url: str, *, key: str | Secret | None = None, ca_file: str | None = None) -> SyncRuntime:
+    """Use the runtime of a daemon; see `llm_runtime.connect`. Returns when it has answered; raises `LLMClientError`."""
+    from llm_runtime.remote.runtime import connect as trio_connect
+
+    return _started(lambda: trio_connect(url, key=key, ca_file=ca_file))
+
+
+def _started(open_runtime: Callable[[], AbstractAsyncContextManager[Any]]) -> SyncRuntime:
+    opened: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
     closed: SimpleQueue[BaseException | None] = SimpleQueue()
-    portal = Portal(config, vendors)
+    portal: Portal[Any] = Portal(open_runtime)
     portal.start(lambda runtime, error: opened.put((runtime, error)), closed.put)
     try:
         runtime, error = opened.get()

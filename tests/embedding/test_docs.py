@@ -43,6 +43,7 @@ TESTED = [
     ("On Trio", "Config("),
     ("On asyncio", "asyncio.run(main())"),
     ("In threads, scripts and notebooks", "sync.open_runtime()"),
+    ("In a daemon", "connect"),
     ("Asking", "rt.chat"),
     ("Pictures, documents and audio", "Document("),
     ("Streaming", "answer.text()"),

@@ -1,4 +1,7 @@
-"""One scenario for all hosts: a coroutine over a runtime, run by Trio, by asyncio, or by nobody as all of it blocks."""
+"""One scenario for all hosts: a coroutine over a runtime, run by Trio, by asyncio, or by nobody as all of it blocks.
+
+The runtime is in this process, or in a daemon with the same configuration.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,40 @@ def in_a_thread(scenario: Scenario, config: llm_runtime.Config) -> None:
         finish(scenario(_Awaited(rt)))
 
 
-HOSTS = {"trio": on_trio, "asyncio": on_asyncio, "sync": in_a_thread}
+KEY = "sk-hosts-0123456789abcdef"
+"""The daemon's."""
+
+DAEMONS: dict[str | None, str] = {}
+"""The address of the daemon for a configuration, by its provider's."""
+
+
+def _daemon(config: llm_runtime.Config) -> str:
+    return DAEMONS[config.providers["fake"].base_url]
+
+
+def remote(scenario: Scenario, config: llm_runtime.Config) -> None:
+    async def main() -> None:
+        async with llm_runtime.connect(_daemon(config), key=KEY) as rt:
+            await scenario(rt)
+
+    trio.run(main)
+
+
+def remote_on_asyncio(scenario: Scenario, config: llm_runtime.Config) -> None:
+    async def main() -> None:
+        async with aio.connect(_daemon(config), key=KEY) as rt:
+            await scenario(rt)
+
+    asyncio.run(main())
+
+
+def remote_in_a_thread(scenario: Scenario, config: llm_runtime.Config) -> None:
+    with sync.connect(_daemon(config), key=KEY) as rt:
+        finish(scenario(_Awaited(rt)))
+
+
+REMOTE = {"remote": remote, "remote-asyncio": remote_on_asyncio, "remote-sync": remote_in_a_thread}
+HOSTS = {"trio": on_trio, "asyncio": on_asyncio, "sync": in_a_thread, **REMOTE}
 
 
 def finish(scenario: Coroutine[Any, Any, None]) -> None:

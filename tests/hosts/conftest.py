@@ -1,18 +1,21 @@
-"""A fake provider in a process of its own, and a configuration that leads to it."""
+"""A fake provider in a process of its own, a configuration that leads to it, and a daemon with the same."""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hosts.adapters import DAEMONS, KEY
 from llm_runtime import Config, LLMProvider, Provider
 
 SCRIPT = """
@@ -94,6 +97,42 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
         try:
-            yield Upstream(process.stdout.readline().split()[-1])
+            upstream = Upstream(process.stdout.readline().split()[-1])
+            with _daemon(upstream, script.parent) as url:
+                DAEMONS[upstream.config.providers["fake"].base_url] = url
+                yield upstream
+        finally:
+            process.terminate()
+
+
+@contextmanager
+def _daemon(upstream: Upstream, folder: Path) -> Iterator[str]:
+    """A daemon with the same configuration, and a route."""
+    provider = upstream.config.providers["fake"]
+    config = folder / "config.toml"
+    config.write_text(f"""
+        [server]
+        port = 0
+        [keys.tests]
+        secret = "env:HOSTS_TEST_KEY"
+        admin = true
+        [providers.fake]
+        kind = "openai_compatible"
+        base_url = "{provider.base_url}"
+        models = {json.dumps(provider.models)}
+        [routes.careful]
+        candidates = ["fake/m"]
+    """)
+    command = [sys.executable, "-m", "llm_runtime.cli", "serve", "--config", str(config)]
+    environ = {**os.environ, "HOSTS_TEST_KEY": KEY}
+    with (
+        (folder / "stderr").open("wb") as errors,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environ) as process,
+    ):
+        assert process.stdout is not None
+        try:
+            line = process.stdout.readline()
+            assert line, (folder / "stderr").read_text()
+            yield line.split()[-1]
         finally:
             process.terminate()

@@ -2,26 +2,45 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import Any
 
 import pytest
+import trio
 
 import llm_runtime
-from hosts.adapters import HOSTS, Scenario, called
+from hosts.adapters import HOSTS, REMOTE, Scenario, called
 from hosts.conftest import Upstream
-from llm_protocol.errors import LLMTimeoutError, ModelNotFoundError, RateLimitError, RequestCancelledError
+from llm_protocol.errors import (
+    LLMTimeoutError,
+    ModelNotFoundError,
+    RateLimitError,
+    RequestCancelledError,
+    UnsupportedError,
+)
 from llm_protocol.events import Finished, TextDelta
-from llm_runtime import ChatRequest, LLMClientError, LLMResponse, Message, Policy, Runtime, aio, sync
+from llm_runtime import ChatRequest, LLMClientError, LLMResponse, Message, Policy, RemoteRuntime, Runtime, aio, sync
 
 pytestmark = pytest.mark.parametrize("host", HOSTS.values(), ids=HOSTS)
 
 CONTEXT: ContextVar[str] = ContextVar("CONTEXT", default="")
 
 Host = Callable[[Scenario, llm_runtime.Config], None]
+
+
+async def pause(host: Host, seconds: float) -> None:
+    """Wait as the host does."""
+    if "asyncio" in host.__name__:
+        await asyncio.sleep(seconds)
+    elif "thread" in host.__name__:
+        time.sleep(seconds)  # noqa: ASYNC251 - nothing else runs there
+    else:
+        await trio.sleep(seconds)
 
 
 async def read(stream: Any, pieces: list[str]) -> None:
@@ -124,6 +143,8 @@ def test_a_stream_can_be_cancelled_and_tells_what_there_was(host: Host, upstream
 
 
 def test_a_judge_runs_in_the_thread_and_context_it_was_given_in(host: Host, upstream: Upstream) -> None:
+    if host in REMOTE.values():
+        return  # below
     seen = []
 
     def judge(responses: Sequence[LLMResponse]) -> int:
@@ -142,6 +163,9 @@ def test_a_judge_runs_in_the_thread_and_context_it_was_given_in(host: Host, upst
 
 
 def test_what_a_judge_raises_costs_no_answers(host: Host, upstream: Upstream) -> None:
+    if host in REMOTE.values():
+        return  # below
+
     def judge(responses: Sequence[LLMResponse]) -> int:
         raise ValueError("no idea")
 
@@ -149,6 +173,43 @@ def test_what_a_judge_raises_costs_no_answers(host: Host, upstream: Upstream) ->
         policy = Policy(strategy="best_of", samples=2)
         [best] = await rt.collaborate("Hi.", members=["fake/m"], judge=judge, policy=policy)
         assert best.content == "You said: Hi."
+
+    host(scenario, upstream.config)
+
+
+def test_a_daemon_calls_no_judge_of_ours_and_says_so(host: Host, upstream: Upstream) -> None:
+    async def scenario(rt: Any) -> None:
+        if host in REMOTE.values():
+            with pytest.raises(UnsupportedError, match="cannot call a judge of this program"):
+                await rt.collaborate("Hi.", members=["fake/m"], judge=lambda _: 0)
+            with pytest.raises(UnsupportedError, match="configuration is the daemon's"):
+                _ = rt.config
+        else:
+            assert rt.config.providers.keys() == {"fake"}
+
+    host(scenario, upstream.config)
+
+
+def test_several_models_are_asked_and_told_of(host: Host, upstream: Upstream) -> None:
+    async def scenario(rt: Any) -> None:
+        first, second, made = await rt.collaborate("Hi.", members=["fake/m", "fake/slow"])
+        assert (first.content, first.model) == ("You said: Hi.", "m")
+        assert second.content.startswith("one two")
+        assert made.members == (first, second)
+        assert made.decision["strategy"] == "panel"
+
+    host(scenario, upstream.config)
+
+
+def test_cancelling_a_call_ends_it_at_the_vendor_at_once(host: Host, upstream: Upstream) -> None:
+    """Within 0.2 s; the whole answer would take 0.6 s."""
+
+    async def scenario(rt: Any) -> None:
+        async with rt.stream("Hi.", model="fake/slow") as stream:
+            await anext(stream)
+            assert upstream.journal()["open"] == 1
+        await pause(host, 0.2)
+        assert upstream.journal()["open"] == 0
 
     host(scenario, upstream.config)
 
@@ -183,9 +244,20 @@ def test_a_runtime_that_is_closed_says_so(host: Host, upstream: Upstream) -> Non
         kept[0].chat("Hi.")
 
 
+CLASSES: dict[Host, type] = {
+    HOSTS["trio"]: Runtime,
+    HOSTS["asyncio"]: aio.AsyncioRuntime,
+    HOSTS["sync"]: sync.SyncRuntime,
+    HOSTS["remote"]: RemoteRuntime,
+    HOSTS["remote-asyncio"]: aio.AsyncioRemoteRuntime,
+    HOSTS["remote-sync"]: sync.SyncRuntime,
+}
+
+
 def test_signatures_are_the_same(host: Host) -> None:
-    other = Runtime if host is HOSTS["trio"] else aio.AsyncioRuntime if host is HOSTS["asyncio"] else sync.SyncRuntime
-    own = {"running", "submit", "deadline_s", "refused", "route_names", "close"}  # the server's, and the end of a block
+    other = CLASSES[host]
+    # The server's, the end of a block, and what is set in a constructor in some and a property in others.
+    own = {"running", "submit", "deadline_s", "refused", "route_names", "close", "config"}
     names = {name for name in dir(Runtime) if not name.startswith("_")} - own
     assert names == {name for name in dir(other) if not name.startswith("_")} - own
     for name in sorted(names - {"routes"}):

@@ -302,6 +302,11 @@ BOUNDS = (
         ("test_the_least_recently_used_ids_are_forgotten",),
     ),
     Bound(
+        "LINGERING_RESPONSES",
+        "Answers kept for `llm_runtime.connect` whose connection broke.",
+        ("test_of_answers_that_wait_for_their_clients_the_oldest_make_room",),
+    ),
+    Bound(
         "RECENT_RESPONSES",
         "Responses a WebSocket remembers for `previous_response_id`.",
         ("test_a_connection_remembers_the_recently_used",),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -25,6 +25,7 @@ from llm_protocol.content import Text
 from llm_protocol.dialect import ModelInfo
 from llm_protocol.errors import LLMClientError
 from llm_protocol.events import Finished, ItemDone, ItemStarted, Started, TextDelta, UsageReported
+from llm_protocol.policy import Policy
 from llm_protocol.requests import AnyRequest
 from llm_protocol.response import FinishReason, TokenCount, Usage
 from llm_protocol.secret import Secret
@@ -94,6 +95,13 @@ class FakeEngine:
     changed: trio.Event = field(default_factory=trio.Event)
     open_runs: int = 0
     refusals: list[str] = field(default_factory=list)
+
+    @property
+    def routes(self) -> Mapping[str, Policy]:
+        return {}
+
+    def forget(self, conversation: str | None = None, *, caller: str = "") -> int:
+        return 0
 
     def deadline_s(self, request: AnyRequest) -> float:
         said = request.policy.deadline_s if request.policy else None

@@ -17,8 +17,8 @@ from llm_protocol.events import Event, Failed, Finished
 from llm_protocol.fold import Fold
 from llm_protocol.requests import AnyRequest
 from llm_protocol.response import LLMResponse
-from llm_runtime.runtime import Runtime
 from llm_runtime.stream import ResponseStream
+from llm_runtime.trio_requests import TrioRequests
 
 BATCHES_AHEAD: Final = 2
 """Batches that the host has not taken yet. What comes meanwhile waits in the run's log, where deltas are joined."""
@@ -40,7 +40,7 @@ class Feed:
         self._room = trio.Event()
         self._stream: ResponseStream | None = None
 
-    async def run(self, runtime: Runtime) -> None:
+    async def run(self, runtime: TrioRequests) -> None:
         """Feed the host until the answer ends, by its last event. Raises `LLMClientError` when it is not accepted."""
         async with runtime.stream_request(self._request) as stream:
             self._stream = stream

@@ -10,18 +10,17 @@ import atexit
 import contextvars
 import os
 import threading
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Final, Generic, TypeAlias, TypeVar, final
 
 import trio
 
 from llm_protocol.errors import ShuttingDownError
-from llm_protocol.vendor import Vendor
 from llm_runtime.hosts.actions import Action, Actions
-from llm_runtime.runtime import ConfigSource, Runtime, open_runtime
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 Done: TypeAlias = Callable[[T | None, BaseException | None], None]
 """Is told a result or an error, once."""
@@ -34,12 +33,12 @@ NOW_SECONDS: Final = 5.0
 
 
 @final
-class PortalCall(Generic[T]):
+class PortalCall(Generic[R, T]):
     """One call into the Trio thread."""
 
     __slots__ = ("_done", "_fn", "_portal", "_scope")
 
-    def __init__(self, portal: Portal, fn: Callable[[Runtime], Awaitable[T]], done: Done[T]) -> None:
+    def __init__(self, portal: Portal[R], fn: Callable[[R], Awaitable[T]], done: Done[T]) -> None:
         self._portal = portal
         self._fn = fn
         self._done = done
@@ -50,7 +49,7 @@ class PortalCall(Generic[T]):
         with suppress(ShuttingDownError):  # the thread is gone, and has told ``done``
             self._portal.post(self._scope.cancel)
 
-    async def run(self, runtime: Runtime) -> None:
+    async def run(self, runtime: R) -> None:
         """In the Trio thread: make the call, and tell how it ended, whatever happens."""
         result: T | None = None
         error: BaseException | None = ShuttingDownError("the runtime has stopped")
@@ -71,16 +70,16 @@ class CallCancelled(Exception):  # noqa: N818
 
 
 @final
-class Portal:
+class Portal(Generic[R]):
     """The thread, and whether it is open. All methods may be called from any thread but the Trio one.
 
     What it is told to tell (``opened``, ``closed``, ``done``) is told in the Trio thread and must not raise. ``closed``
     comes once, after ``opened`` was given a runtime and that has ended: with what ended it, if it was not `stop`.
     """
 
-    def __init__(self, config: ConfigSource, vendors: Sequence[Vendor] = ()) -> None:
-        self._config = config
-        self._vendors = vendors
+    def __init__(self, open_runtime: Callable[[], AbstractAsyncContextManager[R]]) -> None:
+        """``open_runtime`` gives the block around which the thread runs, and what calls are given."""
+        self._open = open_runtime
         self._pid = os.getpid()
         self._thread: threading.Thread | None = None
         self._token: trio.lowlevel.TrioToken | None = None
@@ -89,17 +88,17 @@ class Portal:
         self._stop = trio.Event()
         self._scope = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
-        self._runtime: Runtime | None = None
+        self._runtime: R | None = None
         self._was_open = False
 
-    def start(self, opened: Done[Runtime], closed: Callable[[BaseException | None], None]) -> None:
+    def start(self, opened: Done[R], closed: Callable[[BaseException | None], None]) -> None:
         """Start the thread. ``opened`` is told the open runtime, or why there is none."""
         self._thread = threading.Thread(target=self._run, args=(opened, closed), name="llm-runtime", daemon=True)
         # A daemon thread, because the interpreter waits for others before it lets anybody close a runtime.
         atexit.register(self._close_at_exit)
         self._thread.start()
 
-    def submit(self, fn: Callable[[Runtime], Awaitable[T]], done: Done[T]) -> PortalCall[T]:
+    def submit(self, fn: Callable[[R], Awaitable[T]], done: Done[T]) -> PortalCall[R, T]:
         """Have ``fn`` called with the runtime, in a task and a copy of this context; ``done`` is told what it returned
         or raised. Raises `ShuttingDownError` when the runtime is closed.
         """
@@ -116,7 +115,7 @@ class Portal:
         self.post(begin)
         return call
 
-    def call_now(self, fn: Callable[[Runtime], T]) -> T:
+    def call_now(self, fn: Callable[[R], T]) -> T:
         """What ``fn``, which waits for nothing, returns; blocks for one turn of the Trio thread."""
         finished = threading.Event()
         results: list[T] = []
@@ -137,7 +136,7 @@ class Portal:
             raise errors[0]
         return results[0]
 
-    def _open_runtime(self) -> Runtime:
+    def _open_runtime(self) -> R:
         if self._runtime is None:
             raise ShuttingDownError("the runtime is not running")
         return self._runtime
@@ -170,7 +169,7 @@ class Portal:
         self._thread.join(seconds)
         return not self._thread.is_alive()
 
-    def _run(self, opened: Done[Runtime], closed: Callable[[BaseException | None], None]) -> None:
+    def _run(self, opened: Done[R], closed: Callable[[BaseException | None], None]) -> None:
         error: BaseException | None = None
         try:
             trio.run(self._main, opened)
@@ -183,7 +182,7 @@ class Portal:
         else:
             opened(None, error)
 
-    async def _main(self, opened: Done[Runtime]) -> None:
+    async def _main(self, opened: Done[R]) -> None:
         self._token = trio.lowlevel.current_trio_token()
         if self._is_stopped:
             raise ShuttingDownError("the runtime was closed before it was open")
@@ -193,7 +192,7 @@ class Portal:
             self._nursery = nursery
             try:
                 with self._scope:
-                    async with open_runtime(self._config, vendors=self._vendors) as runtime:
+                    async with self._open() as runtime:
                         self._runtime = runtime
                         self._was_open = True
                         opened(runtime, None)

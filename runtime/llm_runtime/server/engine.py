@@ -36,6 +36,15 @@ class RequestEngine(Protocol):
         """
         ...
 
+    @property
+    def routes(self) -> Mapping[str, Policy]:
+        """The configured routes, by name."""
+        ...
+
+    def forget(self, conversation: str | None = None, *, caller: str = "") -> int:
+        """Forget what was kept of a conversation of ``caller``, or of all of them. Returns how many there were."""
+        ...
+
     def deadline_s(self, request: AnyRequest) -> float:
         """The deadline of a request, in seconds."""
         ...

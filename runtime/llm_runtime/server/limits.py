@@ -133,6 +133,8 @@ ECHOED_INPUT_CHARACTERS = 64 * 1024
 
 ISSUED_IDS = 10_000
 """Vendor ids remembered for each caller; beyond that, the least recently used are forgotten."""
+LINGERING_RESPONSES = 256
+"""Answers that are kept for clients whose connection broke, for `llm_protocol.native.RESUME_SECONDS` each."""
 
 RECENT_RESPONSES = 256
 """Responses that a WebSocket connection remembers for ``previous_response_id``."""

@@ -11,13 +11,13 @@ from collections.abc import Callable
 from math import inf
 from typing import NamedTuple, final
 
-from llm_actors.run import Run
+from llm_actors.run import Follower, Run
 from llm_protocol.content import Message
 from llm_protocol.dialect import Inbound
 from llm_protocol.events import Finished
 from llm_protocol.wires.responses import ResponseOptions
 from llm_runtime.config import ServerLimits
-from llm_runtime.server.limits import RECENT_BYTES, RECENT_RESPONSES
+from llm_runtime.server.limits import LINGERING_RESPONSES, RECENT_BYTES, RECENT_RESPONSES
 
 
 @final
@@ -70,6 +70,12 @@ class StoredResponse:
         return (*self.asked, end.response.message) if end.response.output else self.asked
 
 
+class _Lingering(NamedTuple):
+    kept: StoredResponse
+    follower: Follower
+    until: float
+
+
 class WaitingResponse(NamedTuple):
     """A response that has an id and waits for its turn on a WebSocket. ``withdraw`` cancels it."""
 
@@ -116,6 +122,11 @@ class Recent:
         for kept in list(self._kept.values()):
             self._forget(kept)
 
+    @property
+    def responses(self) -> list[StoredResponse]:
+        """All that are remembered."""
+        return list(self._kept.values())
+
     def _forget(self, kept: StoredResponse) -> None:
         del self._kept[kept.id]
         self._bytes -= kept.weight
@@ -133,6 +144,7 @@ class ResponseStore:
         # remembered only by a connection, because they are not to be stored
         self._remembered: dict[str, StoredResponse] = {}
         self._waiting: dict[str, WaitingResponse] = {}
+        self._lingering: OrderedDict[str, _Lingering] = OrderedDict()
         self._bytes = 0
 
     def put(self, kept: StoredResponse) -> None:
@@ -145,6 +157,30 @@ class ResponseStore:
         if kept is None or kept.caller != caller:
             return None
         return kept if kept.outlives_its_end or kept.run.log.end is None else None
+
+    def is_taken(self, response_id: str) -> bool:
+        """Whether there is a response of that id, of any caller."""
+        known = (self._live, self._stored, self._waiting, self._lingering, self._remembered)
+        return any(response_id in each for each in known)
+
+    def linger(self, kept: StoredResponse, until: float) -> None:
+        """Its connection broke. Keep it, and have it made to its end, until its client comes back for it (`resumed`),
+        or ``until`` then on Trio's clock. At most `LINGERING_RESPONSES`; the oldest make room.
+        """
+        self.resumed(kept.id)
+        self._lingering[kept.id] = _Lingering(kept, kept.run.follow(), until)
+        while len(self._lingering) > LINGERING_RESPONSES:
+            self.resumed(next(iter(self._lingering)))
+
+    def find_lingering(self, response_id: str, caller: str) -> StoredResponse | None:
+        """The caller's response of that id, if its connection broke a while ago."""
+        found = self._lingering.get(response_id)
+        return None if found is None or found.kept.caller != caller else found.kept
+
+    def resumed(self, response_id: str) -> None:
+        """Somebody else follows the response now, or nobody is waited for any longer."""
+        if (found := self._lingering.pop(response_id, None)) is not None:
+            found.follower.close()
 
     def find_live(self, response_id: str, caller: str) -> StoredResponse | None:
         """The caller's response with that id, if it is running."""
@@ -199,6 +235,8 @@ class ResponseStore:
             if kept.outlives_its_end:
                 self._stored[kept.id] = kept
                 self._bytes += kept.weight
+        for response_id in [name for name, each in self._lingering.items() if each.until <= now]:
+            self.resumed(response_id)
         limits = self._limits
         for kept in [each for each in self._remembered.values() if each.ended_at + limits.stored_s <= now]:
             self.drop(kept)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from llm_runtime.server import endpoints, model_list, stored, token_counts
+from llm_runtime.server import endpoints, model_list, native, stored, token_counts
 from llm_runtime.server.access import Role
 from llm_runtime.server.client_wire import anthropic, cohere, gemini, openai
 from llm_runtime.server.compaction import compact
@@ -68,6 +68,11 @@ ROUTES = (
     Route("GET", "/v1/models/{id...}", model_list.get_model),
     Route("GET", "/v1beta/models", model_list.list_models),
     Route("GET", "/v1beta/models/{id...}", model_list.get_model),
+    Route("GET", "/v1/runtime", native.greet),
+    Route("GET", "/v1/runtime/models", native.list_models),
+    Route("GET", "/v1/runtime/ranking", native.rank),
+    Route("POST", "/v1/runtime/count_tokens", native.count_tokens),
+    Route("DELETE", "/v1/runtime/knowledge", native.forget),
     Route("GET", "/v1/runtime/tree", endpoints.tree),
     Route("GET", "/v1/runtime/explain", endpoints.explain),
     Route("GET", "/v1/runtime/statistics", endpoints.statistics),

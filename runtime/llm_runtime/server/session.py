@@ -18,8 +18,10 @@ from llm_actors.threads import run_large
 from llm_protocol.errors import LLMClientError
 from llm_protocol.events import Failed
 from llm_protocol.failures import FailureKind
+from llm_protocol.native import CREATE, RESUME_SECONDS, NativeRequest, decode_create
 from llm_protocol.wire_headers import without_idempotency
 from llm_protocol.wires.responses import Create
+from llm_runtime.server import native
 from llm_runtime.server.access import plain_protocol
 from llm_runtime.server.beginning import begin
 from llm_runtime.server.bodies import read_body
@@ -46,10 +48,13 @@ from llm_runtime.server.state import ServerState
 from llm_runtime.server.states import SESSION, SessionChange, SessionState, StateMachine
 from llm_runtime.server.stored import RESPONSES, check_cursor
 from llm_runtime.server.subscription import RunSubscription
-from llm_runtime.server.turn_queue import TurnQueue
+from llm_runtime.server.turn_queue import TurnQueue, encode_failed
 from llm_runtime.server.turns import Asked, Streaming
 from llm_runtime.server.wakeup import WakeupEvent
 from llm_runtime.server.websocket import FAULTS, Hangup, WebSocket, encode_close
+
+_ABNORMAL = 1006
+"""The code of a connection that broke without a close."""
 
 CRASHED = encode_close(1011, "the connection failed with an internal error")
 
@@ -106,6 +111,8 @@ class Session:
         self._close: Close | None = None
         """How to close, once it is time."""
         self._cut_some = False
+        self._said_goodbye = False
+        """Whether the client closed, or we do; otherwise the connection broke, and it may come back for its answers."""
         self._expires = trio.current_time() + (service.config.websocket_lifetime_s or float("inf"))
         self._heartbeat = Heartbeat(socket, trio.current_time())
         self._ping_due = False
@@ -140,8 +147,16 @@ class Session:
         await self._socket.close_gently()
 
     def abandon(self) -> None:
-        """Unsubscribe from all runs; those without another follower are cancelled."""
+        """Leave all runs; those that nobody else follows are cancelled. Clients of the runtime's own form may come back
+        for theirs, if the connection broke.
+        """
         self._turns.abandon()
+        if not self._said_goodbye and self._close is None:
+            until = trio.current_time() + RESUME_SECONDS
+            said = [kept for kept in self._recent.responses if kept.ended_at + RESUME_SECONDS > trio.current_time()]
+            for kept in (*said, *(each.kept for each in self._streaming)):
+                if native.is_native(kept.inbound):
+                    self._service.shelf.linger(kept, until)
         for streaming in self._streaming:
             streaming.answer.close()
         self._streaming.clear()
@@ -203,6 +218,7 @@ class Session:
                 else:
                     self._hang_up(1003, "text frames only")
         except Hangup as hangup:
+            self._said_goodbye = hangup.code != _ABNORMAL
             if hangup.code in FAULTS:
                 self._life.change(SessionChange.HUNG_UP)
                 self._close = Close(hangup.code)
@@ -231,6 +247,13 @@ class Session:
                 now = trio.current_time()
                 create = await read_body(self._service.json_limits, text, RESPONSES.decode_create)
                 self._admit(Asked(head, create, len(text), now))
+            case native_type if native_type == CREATE:
+                now = trio.current_time()
+                native_create = await read_body(
+                    self._service.json_limits, text, lambda body: decode_create(body, self._caller)
+                )
+                native.check_is_new(self._service, native_create.response_id)
+                self._admit(Asked(head, native_create, len(text), now))
             case "response.resume":
                 resume = await run_large(len(text), read, text, Resume)
                 self._admit(Asked(head, resume, len(text), trio.current_time()))
@@ -281,7 +304,7 @@ class Session:
         except HttpError as refused:
             self._refuse(refused, head)
         except LLMClientError as exc:
-            self._say(RESPONSES.error_event(exc.failure, stream_id=head.stream_id, event_id=head.event_id))
+            self._say(encode_failed(asked, exc.failure))
         else:
             self._follow(streaming)
             return
@@ -292,6 +315,8 @@ class Session:
         work, after = asked.work, -1
         if isinstance(work, Resume):
             kept, after = self._resumed(work), work.starting_after
+        elif isinstance(work, NativeRequest):
+            kept = await native.begin_native(self._service, work, asked.size, asked.since)
         else:
             kept = await begin(
                 self._service,
@@ -304,18 +329,28 @@ class Session:
                 since=asked.since,
                 response_id=asked.response_id,
             )
-        encoder = RESPONSES.response_encoder(
-            kept.inbound, kept.id, kept.options, stream_id=asked.head.stream_id, starting_after=after
-        )
-        return Streaming(asked, kept, encoder, self._service, self._note_ready)
+        if native.is_native(kept.inbound):
+            encoder = native.encoder(kept, after)
+        else:
+            encoder = RESPONSES.response_encoder(
+                kept.inbound, kept.id, kept.options, stream_id=asked.head.stream_id, starting_after=after
+            )
+        streaming = Streaming(asked, kept, encoder, self._service, self._note_ready)
+        self._service.shelf.resumed(kept.id)
+        return streaming
 
     def _resumed(self, resume: Resume) -> StoredResponse:
         shelf = self._service.shelf
-        kept = shelf.find(resume.response_id, self._caller) or self._recent.get(resume.response_id)
+        kept = (
+            shelf.find(resume.response_id, self._caller)
+            or self._recent.get(resume.response_id)
+            or shelf.find_lingering(resume.response_id, self._caller)
+        )
         if kept is None:
             message = f"Response with id '{resume.response_id[:100]}' not found."
             raise HttpError(404, "response_not_found", message, param="response_id")
-        check_cursor(kept, resume.starting_after)
+        check = native.check_native_cursor if native.is_native(kept.inbound) else check_cursor
+        check(kept, resume.starting_after)
         return kept
 
     def _follow(self, streaming: Streaming) -> None:
@@ -379,6 +414,6 @@ class Session:
         answer.close()
         if isinstance(answer.end, Failed):
             self._cut_some |= answer.end.failure.kind is FailureKind.SHUTTING_DOWN
-        elif isinstance(streaming.asked.work, Create):
+        elif isinstance(streaming.asked.work, Create | NativeRequest):
             self._recent.add(streaming.kept)
         self._start(self._turns.end(streaming.asked))

@@ -21,6 +21,7 @@ from llm_runtime.server.bodies import read_body
 from llm_runtime.server.content_encoding import plain_body
 from llm_runtime.server.http_error import JSON, HttpError
 from llm_runtime.server.limits import CLOSE_SECONDS
+from llm_runtime.server.native import is_native
 from llm_runtime.server.request_context import RequestContext
 from llm_runtime.server.response_store import StoredResponse, WaitingResponse
 from llm_runtime.server.run_response import encode_failure, end_of, respond
@@ -166,13 +167,14 @@ def found(exchange: RequestContext) -> StoredResponse:
     """The caller's response whose id is in the path. Raises `HttpError`."""
     response_id = exchange.params["id"]
     kept = exchange.service.shelf.find(response_id, exchange.caller)
-    if kept is None:
+    if kept is None or is_native(kept.inbound):
         raise _unknown(response_id)
     return kept
 
 
 def _waiting(exchange: RequestContext) -> WaitingResponse | None:
-    return exchange.service.shelf.find_waiting(exchange.params["id"], exchange.caller)
+    waiting = exchange.service.shelf.find_waiting(exchange.params["id"], exchange.caller)
+    return None if waiting is not None and is_native(waiting.inbound) else waiting
 
 
 def _unknown(response_id: str) -> HttpError:

@@ -13,16 +13,26 @@ from typing import final
 from llm_protocol.dialect import Inbound
 from llm_protocol.errors import LLMClientError
 from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.native import NativeRequest, encode_refused
 from llm_protocol.wires.responses import Create
 from llm_runtime.server.bodies import HeldBodies
-from llm_runtime.server.client_events import Cancel
+from llm_runtime.server.client_events import Cancel, Resume
 from llm_runtime.server.engine import admitted
 from llm_runtime.server.http_error import HttpError
 from llm_runtime.server.lanes import Lanes
+from llm_runtime.server.native import OPTIONS
 from llm_runtime.server.response_store import WaitingResponse
 from llm_runtime.server.state import ServerState
 from llm_runtime.server.stored import RESPONSES
 from llm_runtime.server.turns import Asked, QueueDeadlines
+
+
+def encode_failed(asked: Asked, failure: Failure) -> bytes:
+    """The frame that says that a request was not answered."""
+    head = asked.head
+    if isinstance(asked.work, NativeRequest):
+        return encode_refused(failure, head.event_id)
+    return RESPONSES.error_event(failure, stream_id=head.stream_id, event_id=head.event_id)
 
 
 @final
@@ -77,6 +87,13 @@ class TurnQueue:
     # -- waiting -----------------------------------------------------------------------------------------------------
 
     def _wait(self, asked: Asked) -> None:
+        if isinstance(asked.work, NativeRequest):
+            inbound = asked.work.inbound
+            self._deadlines.add(asked, asked.since + self._service.engine.deadline_s(inbound.request))
+            self._service.shelf.wait(
+                WaitingResponse(asked.response_id, inbound, OPTIONS, lambda: self._withdraw(asked, inbound))
+            )
+            return
         if not isinstance(asked.work, Create):
             self._deadlines.add(asked, inf)
             return
@@ -92,13 +109,17 @@ class TurnQueue:
         self._say(RESPONSES.queued_event(inbound, response_id, options, stream_id=asked.head.stream_id))
 
     def _withdraw(self, asked: Asked, inbound: Inbound) -> None:
-        """Withdraw a request that waits. Its end is reported on its lane. One whose turn has come is cancelled."""
-        assert isinstance(asked.work, Create), "a resumed response never waits"
+        """Give up a request that waits. Its end is told on its lane. One whose turn has come is cancelled."""
+        assert not isinstance(asked.work, Resume), "a resumed response does not wait for anything"
         lane = asked.head.stream_id
         if not self._lanes.is_queued(lane, asked):
             asked.cancel()
             return
         self._drop(asked)
+        if isinstance(asked.work, NativeRequest):
+            failure = Failure(kind=FailureKind.CANCELLED, message="the client cancelled the response")
+            self._say(encode_refused(failure, asked.head.event_id))
+            return
         self._say(RESPONSES.withdrawn_event(inbound, asked.response_id, asked.work.options, stream_id=lane))
 
     def _drop(self, asked: Asked) -> None:
@@ -120,8 +141,7 @@ class TurnQueue:
             self._drop(asked)
             message = "the request's deadline passed while it waited for earlier requests on its lane"
             failure = Failure(kind=FailureKind.DEADLINE, message=message)
-            head = asked.head
-            self._say(RESPONSES.error_event(failure, stream_id=head.stream_id, event_id=head.event_id))
+            self._say(encode_failed(asked, failure))
 
     def clear(self) -> list[Asked]:
         """Drop the waiting requests, and return them."""

@@ -9,6 +9,7 @@ from typing import final
 from llm_protocol.dialect import Frame, ResponseEncoder
 from llm_protocol.events import Failed
 from llm_protocol.failures import FailureKind
+from llm_protocol.native import NativeRequest
 from llm_protocol.response import new_response_id
 from llm_protocol.wires.responses import Create
 from llm_runtime.server.client_events import ClientEventHead, Resume
@@ -23,8 +24,8 @@ class Asked:
     admission. ``response_id`` is fixed from the start.
     """
 
-    def __init__(self, head: ClientEventHead, work: Create | Resume, size: int, since: float) -> None:
-        self.response_id = work.response_id if isinstance(work, Resume) else new_response_id()
+    def __init__(self, head: ClientEventHead, work: Create | NativeRequest | Resume, size: int, since: float) -> None:
+        self.response_id = new_response_id() if isinstance(work, Create) else work.response_id
         self.head = head
         self.work = work
         self.size = size

@@ -1,0 +1,233 @@
+"""The runtime's own form of requests and answers: the canonical structs as JSON, as the daemon and its own client
+(`llm_runtime.connect`) exchange them over the WebSocket of the Responses API.
+
+A vendor's form can say only what that vendor has. In this one a request keeps all its parameters and its policy, events
+and errors arrive as the types that they are, and a response has its decision record and its members.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Annotated, TypeAlias, final
+
+import msgspec
+
+from llm_protocol.codec.fields import bad_request, json_body, typed
+from llm_protocol.codec.json import JsonDecoder, WireError, encode_json
+from llm_protocol.codec.json_limits import LIMITS
+from llm_protocol.codec.merging import ANY_DELTAS, count_pieces, cut, merged, without_lengths
+from llm_protocol.content import JsonObject
+from llm_protocol.dialect import Frame, Inbound
+from llm_protocol.errors import ProtocolError
+from llm_protocol.events import Event
+from llm_protocol.failures import RULES, Failure, FailureKind, kind_of_status
+from llm_protocol.requests import AnyRequest
+
+FORM = "native"
+"""The `Inbound.form` of a request that came in this form."""
+
+RESUME_SECONDS = 10.0
+"""How long the daemon keeps an answer whose connection broke, for its client to come back to it."""
+
+CREATE = "llm-runtime:create"
+"""The ``type`` of the frame with a request."""
+
+_ID = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+
+Id: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^resp_[0-9a-f]{32}$")]
+"""A response's id, which the client makes, so that it can come back to an answer before it heard of it."""
+
+
+class CreateFrame(msgspec.Struct, frozen=True, kw_only=True):
+    """A request. ``stream``: whether its provider is asked for a stream."""
+
+    type: str = CREATE
+    response_id: Id
+    stream_id: str | None = None
+    event_id: str | None = None
+    stream: bool = True
+    request: AnyRequest
+
+
+class NativeRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A decoded request."""
+
+    inbound: Inbound
+    response_id: str
+
+
+class Accepted(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="llm-runtime:accepted"):
+    """The request was taken on."""
+
+    response_id: str
+
+
+class Events(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="llm-runtime:events"):
+    """Events of an answer, the last of them with this number."""
+
+    response_id: str
+    sequence_number: int
+    events: tuple[Event, ...]
+
+
+class Refused(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="error"):
+    """What was asked in the frame with this ``event_id`` is refused; without one, whatever comes next will be."""
+
+    event_id: str | None = None
+    status: int = 400
+    error: JsonObject = {}
+    failure: Failure | None = None
+
+    def reason(self) -> Failure:
+        """Why."""
+        return self.failure or failure_in(self.status, self.error)
+
+    @property
+    def code(self) -> str:
+        """Why, in the server's word."""
+        return str(self.error.get("code"))
+
+
+class Cancelled(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="llm-runtime:cancelled"):
+    """The answer to ``response.cancel``."""
+
+    response_id: str
+
+
+ServerFrame: TypeAlias = Accepted | Events | Refused | Cancelled
+
+
+class Greeting(msgspec.Struct, frozen=True, kw_only=True):
+    """What a client is told first: the daemon's version, its routes by name, and how much one WebSocket takes."""
+
+    version: str
+    routes: dict[str, JsonObject]
+    responses: int
+    """Responses in flight on one WebSocket."""
+    max_bytes: int
+    """The largest frame that it takes."""
+
+
+def encode_create(request: bytes, response_id: str, lane: str, *, stream: bool) -> bytes:
+    """The frame of a request, which is JSON already."""
+    frame = {"type": CREATE, "response_id": response_id, "stream_id": lane, "event_id": response_id, "stream": stream}
+    return encode_json({**frame, "request": msgspec.Raw(request)})
+
+
+def encode_resume(response_id: str, starting_after: int, lane: str) -> bytes:
+    """The frame that asks for the events after a number."""
+    return encode_json(
+        {
+            "type": "response.resume",
+            "response_id": response_id,
+            "starting_after": starting_after,
+            "stream_id": lane,
+            "event_id": response_id,
+        }
+    )
+
+
+def encode_cancel(response_id: str, lane: str) -> bytes:
+    """The frame that ends the answer on a lane: by its lane, since its id may not be known yet."""
+    return encode_json({"type": "response.cancel", "stream_id": lane, "event_id": response_id})
+
+
+def decode_request(data: bytes | str, caller: str) -> AnyRequest:
+    """A request alone. Raises `BadRequestError`."""
+    return _admitted(typed(json_body(data), AnyRequest), caller)  # type: ignore[arg-type]
+
+
+def decode_create(data: bytes | str, caller: str) -> NativeRequest:
+    """The request of ``caller`` in a frame. Raises `BadRequestError` naming the field at fault."""
+    frame = typed(json_body(data), CreateFrame)
+    inbound = Inbound(_admitted(frame.request, caller), stream=frame.stream, form=FORM)
+    return NativeRequest(inbound=inbound, response_id=frame.response_id)
+
+
+def _admitted(request: AnyRequest, caller: str) -> AnyRequest:
+    """The request without what a client may not say: who it is, and what goes to providers in headers."""
+    if not _ID.fullmatch(request.request_id):
+        raise bad_request("request.request_id", "request.request_id: up to 128 letters, digits, dots and dashes")
+    parameters = msgspec.structs.replace(request.parameters, wire=None, headers={})
+    return msgspec.structs.replace(request, caller=caller, parameters=parameters, forwarded={}, timestamp=time.time())
+
+
+_FRAMES: JsonDecoder[ServerFrame] = JsonDecoder(ServerFrame, limits=LIMITS._replace(values=10_000_000, keys=10_000_000))  # type: ignore[arg-type]
+
+
+def decode_frame(data: bytes | str) -> ServerFrame:
+    """A frame of the daemon. Raises `ProtocolError`."""
+    try:
+        return _FRAMES.decode(data)
+    except WireError as exc:
+        raise ProtocolError(f"the daemon said something that this version does not understand: {exc}") from None
+
+
+_KINDS = {rule.code: kind for kind, rule in reversed(RULES.items())} | {
+    "invalid_api_key": FailureKind.AUTH,
+    "connection_limit": FailureKind.QUEUE_FULL,
+}
+"""Kinds by the codes of error objects. Of several with one code, the first."""
+
+
+def failure_in(status: int, error: JsonObject) -> Failure:
+    """What an error object of the server means."""
+    kind = _KINDS.get(str(error.get("code"))) or kind_of_status(status)
+    message, param = error.get("message"), error.get("param")
+    wait = str((error.get("headers") or {}).get("retry-after", ""))
+    return Failure(
+        kind=kind,
+        message=message if isinstance(message, str) else f"the daemon refused with status {status}",
+        param=param if isinstance(param, str) else None,
+        retry_after=float(wait) if wait.isdecimal() else None,
+    )
+
+
+def encode_refused(failure: Failure, event_id: str | None) -> bytes:
+    """The error frame for a request that was not taken on, or was given up while it waited."""
+    rule = failure.rule
+    error = {"message": failure.message, "code": rule.code, "type": rule.type, "param": failure.param}
+    return encode_json(Refused(event_id=event_id, status=rule.status, error=error, failure=failure))
+
+
+@final
+class NativeEncoder:
+    """Encodes one answer; see `llm_protocol.dialect.ResponseEncoder`. The number of an event is its place in the log.
+    With ``starting_after`` the events up to that number are left away.
+    """
+
+    def __init__(self, response_id: str, starting_after: int = -1) -> None:
+        self._id = response_id
+        self._after = starting_after
+        self._number = -1
+
+    def start(self) -> list[Frame]:
+        """`Accepted`."""
+        return [Frame(None, encode_json(Accepted(response_id=self._id)))]
+
+    def encode(self, events: Iterable[Event]) -> list[Frame]:
+        """One frame with all that is new; none if nothing is."""
+        fresh = [event for event, _ in merged(self._unseen(events))]
+        if not fresh:
+            return []
+        frame = Events(response_id=self._id, sequence_number=self._number, events=tuple(fresh))
+        return [Frame(None, encode_json(frame))]
+
+    def _unseen(self, events: Iterable[Event]) -> Iterator[Event]:
+        for event in events:
+            before, count = self._number, count_pieces(event)
+            self._number += count
+            seen = self._after - before
+            if seen >= count:
+                continue
+            if seen > 0:
+                assert isinstance(event, ANY_DELTAS), "only deltas are joined"
+                event = cut(event, seen)[1]
+            yield without_lengths(event) if isinstance(event, ANY_DELTAS) else event
+
+
+def last_number(events: Sequence[Event]) -> int:
+    """The number of the last of a log's events."""
+    return sum(map(count_pieces, events)) - 1

@@ -1,0 +1,1 @@
+"""A runtime in a daemon, with the methods of one in this process: `llm_runtime.connect`."""

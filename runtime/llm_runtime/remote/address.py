@@ -1,0 +1,112 @@
+"""Where a daemon is, how to get there, and the requests to it that are not runs."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from typing import Any, Final, TypeVar, final
+
+import msgspec
+import trio
+
+from llm_actors.transport import HttpRequest, Origin, TlsTrust, Transport, TransportError, parse_url
+from llm_actors.transport.errors import ConnectTimeout, TlsFailed
+from llm_protocol.errors import LLMClientError, LLMTimeoutError, error_for
+from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.native import Refused
+from llm_protocol.secret import Secret
+from llm_protocol.version import VERSION
+
+T = TypeVar("T")
+
+HTTP_SECONDS: Final = 60.0
+"""How long one of these requests may take: a daemon may have to ask a vendor first."""
+
+
+@final
+class Address:
+    """A daemon's address. Its repr and its text hold no key."""
+
+    def __init__(self, url: str, key: str | Secret | None, ca_file: str | None) -> None:
+        """Raises `ValueError` for what is no URL of a daemon."""
+        self.origin, base = parse_url(url)
+        self._base = base.removesuffix("/v1")
+        secret = key.reveal() if isinstance(key, Secret) else key
+        self.headers: Mapping[str, str] = {
+            "user-agent": f"llm-runtime/{VERSION}",
+            **({} if secret is None else {"authorization": f"Bearer {secret}"}),
+        }
+        self._trust = TlsTrust(ca_file)
+        self._transport = Transport(self._trust)
+
+    def __str__(self) -> str:
+        return f"{self.origin}{self._base}"
+
+    def target(self, path: str) -> str:
+        """A path there."""
+        return self._base + path
+
+    async def tls(self) -> ssl.SSLContext | None:
+        """What its certificate is checked with, where it has one."""
+        if self.origin.scheme != "https":
+            return None
+        return await trio.to_thread.run_sync(self._trust.context)
+
+    async def request(self, method: str, path: str, body: bytes = b"", *, accept: tuple[int, ...] = (200,)) -> bytes:
+        """The body of an answer. Raises `LLMClientError`."""
+        headers = {**self.headers, **({"content-type": "application/json"} if body else {})}
+        request = HttpRequest(method, self.origin, self.target(path), headers, body)
+        try:
+            with trio.fail_after(HTTP_SECONDS):
+                async with self._transport.send(request) as response:
+                    status, data = response.status, await response.read()
+        except trio.TooSlowError:
+            words = f"{self}: no answer within {HTTP_SECONDS:g} s"
+            raise LLMTimeoutError(Failure(kind=FailureKind.TIMEOUT_TOTAL, message=words)) from None
+        except TransportError as exc:
+            raise _failed(exc) from exc
+        if status not in accept:
+            raise error_for(_refusal(status, data).reason())
+        return data
+
+    async def aclose(self) -> None:
+        """Close the idle connections."""
+        await self._transport.aclose()
+
+
+def decode(data: bytes, kind: type[T]) -> T:
+    """What the daemon told, as a ``kind``. Raises `LLMClientError`."""
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.MsgspecError as exc:
+        words = f"the daemon said something that this version does not understand: {exc}"
+        raise error_for(Failure(kind=FailureKind.PROTOCOL, message=words)) from None
+
+
+def _refusal(status: int, data: bytes) -> Refused:
+    try:
+        return msgspec.structs.replace(msgspec.json.decode(data, type=_Body).refused(), status=status)
+    except msgspec.MsgspecError:
+        return Refused(status=status)
+
+
+class _Body(msgspec.Struct):
+    """The body of an error: ours, or any OpenAI-compatible one."""
+
+    error: dict[str, Any] = {}
+    failure: Failure | None = None
+
+    def refused(self) -> Refused:
+        return Refused(error=self.error, failure=self.failure)
+
+
+def _failed(exc: TransportError) -> LLMClientError:
+    kind = FailureKind.NETWORK
+    if isinstance(exc, ConnectTimeout):
+        kind = FailureKind.TIMEOUT_CONNECT
+    elif isinstance(exc, TlsFailed):
+        kind = FailureKind.TLS
+    return error_for(Failure(kind=kind, message=str(exc)))
+
+
+__all__ = ["Address", "Origin", "decode"]

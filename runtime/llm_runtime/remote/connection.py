@@ -1,0 +1,287 @@
+"""One WebSocket to a daemon, and the runs on it, each on a lane of its own.
+
+One task reads, one writes, one looks whether the daemon is still there. When the connection ends, in whatever way, its
+runs are told that they were cut.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final, cast, final
+
+import msgspec
+import trio
+from trio_websocket import (
+    ConnectionClosed,
+    ConnectionRejected,
+    HandshakeError,
+    WebSocketConnection,
+    wrap_client_stream,
+)
+
+from llm_actors.transport.errors import wire_reason
+from llm_protocol.content import JsonObject
+from llm_protocol.errors import LLMClientError, NetworkError, error_for
+from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.native import (
+    Accepted,
+    Events,
+    Refused,
+    decode_frame,
+    encode_cancel,
+    encode_create,
+    encode_resume,
+    failure_in,
+)
+from llm_runtime.remote.address import Address
+from llm_runtime.remote.remote_run import RemoteRun, RemoteState
+
+OPEN_SECONDS: Final = 10.0
+"""How long one attempt to open a connection may take."""
+
+BEAT_SECONDS: Final = 15.0
+"""How often the daemon is asked whether it is there, and how long it has to answer."""
+
+CLOSE_SECONDS: Final = 1.0
+"""How long a closing handshake may take."""
+
+MESSAGE_BYTES: Final = 256 * 1024 * 1024
+"""The largest message that is taken from the daemon: an answer with images, in base64."""
+
+RECEIVE_BYTES: Final = 64 * 1024
+"""Bytes taken from the socket at once."""
+
+MESSAGES_AHEAD: Final = 16
+"""Messages that were received and not looked at yet."""
+
+_BREAKS: Final = (OSError, HandshakeError, trio.TooSlowError, trio.BrokenResourceError, trio.ClosedResourceError)
+"""What a network or a peer can make us raise."""
+
+log = logging.getLogger(__name__)
+
+
+class _OpenError(msgspec.Struct):
+    error: JsonObject = {}
+
+
+@final
+class _Watched(trio.abc.Stream):
+    """A stream that calls ``ended`` when its peer has gone: trio-websocket waits for the handshake of one that has."""
+
+    def __init__(self, stream: trio.abc.Stream, ended: Callable[[], None]) -> None:
+        self._stream = stream
+        self._ended = ended
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        try:
+            data = await self._stream.receive_some(max_bytes)
+        except trio.BrokenResourceError:
+            self._ended()
+            raise
+        if not data:
+            self._ended()
+        return data
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+@final
+class Connection:
+    """Use `live` in a task of its own; `can_take` is true once it is open. ``capacity``: runs at the same time.
+    ``is_surplus`` says whether there are others, so that one without runs may end.
+    """
+
+    def __init__(self, address: Address, capacity: int, is_surplus: Callable[[], bool]) -> None:
+        self._address = address
+        self._is_surplus = is_surplus
+        self._free = deque(str(lane) for lane in range(capacity))
+        self._lanes: dict[str, str] = {}
+        self._entries: dict[str, RemoteRun] = {}
+        self._unsent: deque[bytes] = deque()
+        self._more = trio.Event()
+        self._takes_new = False
+        self._scope = trio.CancelScope()
+
+    @property
+    def can_take(self) -> bool:
+        """Whether there is room for a run."""
+        return self._takes_new and bool(self._free)
+
+    # -- what is asked -----------------------------------------------------------------------------------------------
+
+    def create(self, entry: RemoteRun) -> None:
+        """Send a request; there must be room."""
+        lane = self._enter(entry)
+        self._say(encode_create(entry.body, entry.id, lane, stream=entry.run.stream))
+
+    def resume(self, entry: RemoteRun) -> None:
+        """Ask for what an answer has more than is here; there must be room."""
+        self._say(encode_resume(entry.id, entry.number, self._enter(entry)))
+
+    def cancel(self, entry: RemoteRun) -> None:
+        """Have the daemon end an answer. Its lane is free when that has happened."""
+        if (lane := self._lanes.get(entry.id)) is not None:
+            self._say(encode_cancel(entry.id, lane))
+
+    def _enter(self, entry: RemoteRun) -> str:
+        lane = self._free.popleft()
+        self._lanes[entry.id] = lane
+        self._entries[entry.id] = entry
+        return lane
+
+    def _leave(self, entry: RemoteRun) -> None:
+        del self._entries[entry.id]
+        self._free.append(self._lanes.pop(entry.id))
+
+    def _say(self, frame: bytes) -> None:
+        self._unsent.append(frame)
+        self._more.set()
+
+    # -- its life ----------------------------------------------------------------------------------------------------
+
+    async def live(self, opened: Callable[[], None]) -> None:
+        """Open it, say so, and keep it until it ends. Raises `LLMClientError` when it cannot be opened, and nothing
+        after that.
+        """
+        is_open, stream = False, None
+        try:
+            async with trio.open_nursery() as nursery:
+                with trio.fail_after(OPEN_SECONDS):
+                    stream = await self._dial()
+                    with trio.CancelScope() as handshake:
+                        socket = await self._open(_Watched(stream, handshake.cancel), nursery)
+                    if handshake.cancelled_caught:
+                        raise trio.BrokenResourceError
+                self._takes_new = is_open = True
+                opened()
+                with self._scope:
+                    async with trio.open_nursery() as inner:
+                        inner.start_soon(self._write, socket)
+                        inner.start_soon(self._beat, socket)
+                        await self._read(socket)
+                        inner.cancel_scope.cancel("the connection has ended")
+                with trio.move_on_after(CLOSE_SECONDS, shield=True):
+                    await socket.aclose()
+                nursery.cancel_scope.cancel("the connection has ended")
+        except BaseExceptionGroup as group:
+            broken, rest = group.split(_BREAKS)
+            if rest is not None or broken is None:
+                raise
+            error = _first(broken)
+            if not is_open:
+                raise _cannot_open(self._address, error) from None
+            log.info("the connection to %s broke: %s", self._address, wire_reason(error))
+        finally:
+            if stream is not None:
+                await trio.aclose_forcefully(stream)  # what is left of it: trio-websocket forgets a broken one
+            self._takes_new = False
+            entries = list(self._entries.values())
+            self._entries.clear()
+            self._lanes.clear()
+            for entry in entries:
+                entry.cut()
+
+    def close(self) -> None:
+        """End it: with a farewell, so that the daemon waits for nobody."""
+        self._takes_new = False
+        self._scope.cancel("closed")
+
+    async def _dial(self) -> trio.SocketStream | trio.SSLStream[trio.SocketStream]:
+        origin, tls = self._address.origin, await self._address.tls()
+        if tls is None:
+            return await trio.open_tcp_stream(origin.host, origin.port)
+        return await trio.open_ssl_over_tcp_stream(origin.host, origin.port, ssl_context=tls, https_compatible=True)
+
+    async def _open(self, stream: _Watched, nursery: trio.Nursery) -> WebSocketConnection:
+        address = self._address
+        return await wrap_client_stream(
+            nursery,
+            cast("trio.SocketStream", stream),
+            address.origin.authority,
+            address.target("/v1/responses"),
+            extra_headers=[(name.encode(), value.encode()) for name, value in address.headers.items()],
+            message_queue_size=MESSAGES_AHEAD,
+            max_message_size=MESSAGE_BYTES,
+            receive_buffer_size=RECEIVE_BYTES,
+        )
+
+    async def _write(self, socket: WebSocketConnection) -> None:
+        with suppress(ConnectionClosed):  # the reader sees it, too
+            while True:
+                while self._unsent:
+                    await socket.send_message(self._unsent.popleft().decode())
+                self._more = trio.Event()
+                await self._more.wait()
+
+    async def _beat(self, socket: WebSocketConnection) -> None:
+        with suppress(ConnectionClosed):
+            idle = False
+            while True:
+                await trio.sleep(BEAT_SECONDS)
+                if idle and not self._entries and self._is_surplus():
+                    self.close()
+                idle = not self._entries
+                with trio.move_on_after(BEAT_SECONDS) as scope:
+                    await socket.ping()
+                if scope.cancelled_caught:
+                    log.info("the daemon at %s does not answer", self._address)
+                    self._scope.cancel("the daemon does not answer")
+
+    async def _read(self, socket: WebSocketConnection) -> None:
+        with suppress(ConnectionClosed):
+            while True:
+                message = await socket.get_message()
+                try:
+                    self._take(message)
+                except LLMClientError as exc:
+                    log.error("the connection to %s is given up: %s", self._address, exc)  # noqa: TRY400
+                    return
+
+    def _take(self, message: str | bytes) -> None:
+        frame = decode_frame(message)
+        if isinstance(frame, Refused):
+            if frame.event_id is None:
+                self._takes_new = False  # of its own will: its lifetime is over, or the daemon ends
+            elif (entry := self._entries.get(frame.event_id)) is not None:
+                self._leave(entry)
+                entry.refuse(frame)
+            return
+        entry = self._entries.get(frame.response_id)
+        if entry is None:
+            return
+        if isinstance(frame, Accepted):
+            entry.accept()
+        elif isinstance(frame, Events):
+            entry.add(frame.sequence_number, frame.events)
+            if entry.state is RemoteState.ENDED:
+                self._leave(entry)
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _cannot_open(address: Address, error: BaseException) -> LLMClientError:
+    if isinstance(error, ConnectionRejected):
+        try:
+            said = msgspec.json.decode(error.body or b"{}", type=_OpenError).error
+        except msgspec.MsgspecError:
+            said = {}
+        return error_for(failure_in(error.status_code, said))
+    if isinstance(error, trio.TooSlowError):
+        words = f"{address}: no connection within {OPEN_SECONDS:g} s"
+        return error_for(Failure(kind=FailureKind.TIMEOUT_CONNECT, message=words))
+    return NetworkError(f"{address}: {wire_reason(error)}")

@@ -1,0 +1,162 @@
+"""The way to a daemon: as many WebSockets as the runs need, opened again when they break.
+
+Each run has a task here, which sees to it that it is made exactly once. When its connection breaks, the answer is
+resumed on another from where it was; a request of which the daemon never heard is sent again. An answer that the daemon
+no longer has, because it was started anew, has failed: it may have been worked on.
+"""
+
+from __future__ import annotations
+
+import random
+from math import inf
+from typing import Final, final
+
+import trio
+
+from llm_actors.run import Run
+from llm_protocol.errors import LLMClientError, ShuttingDownError, error_for
+from llm_protocol.events import Failed
+from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.native import RESUME_SECONDS
+from llm_runtime.remote.address import Address
+from llm_runtime.remote.connection import CLOSE_SECONDS, Connection
+from llm_runtime.remote.remote_run import RemoteRun, RemoteState
+
+MOST_CONNECTIONS: Final = 64
+"""WebSockets to one daemon at the same time. Runs beyond what they take wait for their turn."""
+
+FIRST_PAUSE_SECONDS: Final = 0.05
+MOST_PAUSE_SECONDS: Final = 1.0
+"""Between attempts to open a connection: doubling, and by chance up to half as long again."""
+
+TIMES_SENT: Final = 3
+"""How often a request is sent of which the daemon never heard."""
+
+_TRIED_AGAIN: Final = frozenset((FailureKind.NETWORK, FailureKind.TIMEOUT_CONNECT, FailureKind.SHUTTING_DOWN))
+"""Failures to open a connection after which it is tried again, for `RESUME_SECONDS`: the daemon may be starting anew.
+"""
+
+_UNKNOWN, _FULL = "response_not_found", "websocket_connection_limit_reached"
+"""Codes of the server: there is no such response; this connection takes nothing new."""
+
+
+@final
+class Link:
+    """``capacity`` is how many runs one WebSocket takes. Its tasks are in ``nursery``."""
+
+    def __init__(self, nursery: trio.Nursery, address: Address, capacity: int) -> None:
+        self._nursery = nursery
+        self._address = address
+        self._capacity = capacity
+        self._connections: list[Connection] = []
+        self._opening = trio.Lock()
+        self._room = trio.Event()
+        self._closed = False
+
+    async def submit(self, run: Run, body: bytes) -> None:
+        """Hand a run in, whose request is ``body`` as JSON. Returns when it is accepted; raises `LLMClientError` if it
+        is not.
+        """
+        if self._closed:
+            raise ShuttingDownError("the connection to the runtime is closed")
+        entry = RemoteRun(run, body)
+        self._nursery.start_soon(self._carry, entry)
+        try:
+            while not (entry.was_accepted or entry.is_over):
+                await entry.change()
+        except BaseException:
+            run.cancel("cancelled by the caller")
+            raise
+        end = run.log.end
+        if not entry.was_accepted and isinstance(end, Failed):
+            raise error_for(end.failure)
+
+    async def close(self) -> None:
+        """Take nothing new, and say goodbye, within `CLOSE_SECONDS`: then the daemon does not wait for us."""
+        self._closed = True
+        for connection in self._connections:
+            connection.close()
+        with trio.move_on_after(2 * CLOSE_SECONDS, shield=True):
+            while self._connections:
+                await self._room.wait()
+
+    async def _carry(self, entry: RemoteRun) -> None:
+        run = entry.run
+        try:
+            with run.scope:
+                await self._deliver(entry)
+        except LLMClientError as exc:
+            entry.fail(exc.failure)
+        finally:
+            for connection in self._connections:
+                connection.cancel(entry)  # nothing, where it has ended
+            if entry.refused is not None:
+                run.fail(entry.refused)
+            run.close()
+            entry.end()
+
+    async def _deliver(self, entry: RemoteRun) -> None:
+        created, is_known = 0, False
+        while entry.state is not RemoteState.ENDED:
+            connection = await self._connection()
+            entry.send()
+            if is_known:
+                connection.resume(entry)
+            else:
+                created += 1
+                connection.create(entry)
+            while entry.state is RemoteState.SENT:
+                await entry.change()
+            self._note_room()
+            if entry.state is RemoteState.CUT:
+                is_known = True  # it may be
+            elif entry.state is RemoteState.REFUSED:
+                if entry.refused_code == _UNKNOWN and is_known and not entry.was_accepted and created < TIMES_SENT:
+                    is_known = False  # it was lost on its way
+                elif entry.refused_code != _FULL:
+                    break
+        if entry.refused_code == _UNKNOWN and is_known:
+            words = "the connection to the daemon broke, and it no longer has the answer"
+            entry.fail(Failure(kind=FailureKind.NETWORK, message=words, partial=entry.run.has_content))
+
+    async def _connection(self) -> Connection:
+        """One with room; opened if need be."""
+        give_up_at, pause = inf, FIRST_PAUSE_SECONDS
+        while True:
+            if len(self._connections) >= MOST_CONNECTIONS and self._with_room() is None:
+                await self._room.wait()
+                continue
+            async with self._opening:
+                if self._closed:
+                    raise ShuttingDownError("the connection to the runtime is closed")
+                if (found := self._with_room()) is not None:
+                    return found
+                try:
+                    opened: Connection = await self._nursery.start(self._live)
+                except LLMClientError as exc:
+                    give_up_at = min(give_up_at, trio.current_time() + RESUME_SECONDS)
+                    if exc.failure.kind not in _TRIED_AGAIN or trio.current_time() + pause > give_up_at:
+                        raise
+                else:
+                    return opened
+                await trio.sleep(pause * random.uniform(1, 1.5))  # noqa: S311 - no secret
+                pause = min(2 * pause, MOST_PAUSE_SECONDS)
+
+    def _with_room(self) -> Connection | None:
+        return next((each for each in self._connections if each.can_take), None)
+
+    async def _live(self, *, task_status: trio.TaskStatus[Connection]) -> None:
+        connection = Connection(self._address, self._capacity, self._is_surplus)
+        self._connections.append(connection)
+        try:
+            await connection.live(lambda: task_status.started(connection))
+        finally:
+            self._connections.remove(connection)
+            self._note_room()
+
+    def _is_surplus(self) -> bool:
+        return sum(each.can_take for each in self._connections) > 1
+
+    def _note_room(self) -> None:
+        self._room.set()
+        self._room = trio.Event()

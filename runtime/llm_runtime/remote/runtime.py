@@ -1,0 +1,193 @@
+"""The methods of a runtime, done by a daemon."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from math import inf
+from typing import TYPE_CHECKING, Any, Final, final
+from urllib.parse import quote
+
+import msgspec
+import trio
+
+from llm_actors.kernel import TreeNode
+from llm_actors.run import Judge, Run
+from llm_actors.selector import Ranking
+from llm_protocol.codec.fields import bad_request
+from llm_protocol.codec.json import encode_json
+from llm_protocol.dialect import ModelInfo
+from llm_protocol.errors import UnsupportedError
+from llm_protocol.native import Greeting
+from llm_protocol.policy import Policy
+from llm_protocol.requests import AUTO, AnyRequest
+from llm_protocol.response import TokenCount
+from llm_protocol.secret import Secret
+from llm_runtime.remote.address import Address, decode
+from llm_runtime.remote.link import Link
+from llm_runtime.trio_requests import TrioRequests
+
+if TYPE_CHECKING:
+    from llm_runtime.statistics import Statistics
+
+LOG_LIMIT_BYTES: Final = 128 * 1024 * 1024
+"""The largest answer that is kept here; the daemon has limits of its own, usually smaller ones."""
+
+GRACE_SECONDS: Final = 5.0
+"""How much longer than its deadline a request is waited for: the daemon's own word says more."""
+
+NO_JUDGE: Final = "a connected runtime cannot call a judge of this program; let a model judge: policy.judge"
+NO_CONFIG: Final = "a connected runtime's configuration is the daemon's: see its routes, model_list() and statistics()"
+
+
+class _Ready(msgspec.Struct):
+    status: str = ""
+    parked: tuple[str, ...] = ()
+
+
+@final
+class RemoteRuntime(TrioRequests):
+    """A runtime in a daemon. Made by `connect`; all its methods need the Trio run it was opened in.
+
+    The same methods as `llm_runtime.Runtime`. Those that a runtime in this process answers at once are awaited here:
+    `model_list`, `tree`, `is_ready`, `parked_services`, `forget`. It has no `config`, and calls no ``judge``.
+    """
+
+    def __init__(self, address: Address, link: Link, greeting: Greeting) -> None:
+        self._address = address
+        self._link = link
+        self._routes = {name: _policy(said) for name, said in greeting.routes.items()}
+        self._max_bytes = greeting.max_bytes
+
+    @property
+    def config(self) -> Any:
+        """Raises `UnsupportedError`: it is the daemon's own."""
+        raise UnsupportedError(NO_CONFIG)
+
+    @property
+    def routes(self) -> Mapping[str, Policy]:
+        """The daemon's routes that this key may use, by name, as they were when the connection was made."""
+        return self._routes
+
+    async def submit(self, request: AnyRequest, *, stream: bool, judge: Judge | None = None) -> Run:
+        """See `llm_runtime.Runtime.submit`."""
+        if judge is not None:
+            raise UnsupportedError(NO_JUDGE)
+        body = _encoded(request)
+        if len(body) > self._max_bytes:
+            raise bad_request(
+                None, f"the request has {len(body)} bytes, and the daemon takes {self._max_bytes} (server.max_body_mb)"
+            )
+        deadline_s = request.deadline_s or (request.policy and request.policy.deadline_s) or inf
+        run = Run(request, stream=stream, log_limit_bytes=LOG_LIMIT_BYTES, deadline_s=deadline_s + GRACE_SECONDS)
+        await self._link.submit(run, body)
+        return run
+
+    async def forget(self, conversation: str | None = None, *, caller: str = "") -> int:
+        """See `llm_runtime.Runtime.forget`. The caller is the one whose key this is."""
+        query = "" if conversation is None else f"?conversation={quote(conversation, safe='')}"
+        return decode(await self._ask("DELETE", f"/v1/runtime/knowledge{query}", caller), int)
+
+    async def models(self) -> dict[str, list[str]]:
+        """Provider -> its models that this key may use, as the daemon knows them now."""
+        found: dict[str, list[str]] = {}
+        for info in await self.model_list():
+            provider, _, model = info.id.partition("/")
+            found.setdefault(provider, []).append(model)
+        return found
+
+    async def model_list(self, caller: str = "") -> list[ModelInfo]:
+        """See `llm_runtime.Runtime.model_list`."""
+        return decode(await self._ask("GET", "/v1/runtime/models", caller), list[ModelInfo])
+
+    async def explain(self, model: str = AUTO, *, caller: str = "") -> Ranking:
+        """See `llm_runtime.Runtime.explain`."""
+        return decode(await self._ask("GET", f"/v1/runtime/ranking?model={quote(model, safe='')}", caller), Ranking)
+
+    async def count_tokens(self, request: AnyRequest) -> TokenCount:
+        """See `llm_runtime.Runtime.count_tokens`."""
+        return decode(await self._address.request("POST", "/v1/runtime/count_tokens", _encoded(request)), TokenCount)
+
+    async def is_ready(self) -> bool:
+        """See `llm_runtime.Runtime.is_ready`."""
+        return (await self._readiness()).status == "ready"
+
+    async def parked_services(self) -> Sequence[str]:
+        """See `llm_runtime.Runtime.parked_services`."""
+        return (await self._readiness()).parked
+
+    async def tree(self) -> TreeNode:
+        """See `llm_runtime.Runtime.tree`."""
+        return decode(await self._ask("GET", "/v1/runtime/tree"), TreeNode)
+
+    async def metrics(self) -> bytes:
+        """See `llm_runtime.Runtime.metrics`."""
+        return await self._ask("GET", "/metrics")
+
+    async def statistics(self, caller: str | None = None) -> Statistics:
+        """See `llm_runtime.Runtime.statistics`."""
+        from llm_runtime.statistics import Statistics
+
+        return decode(await self._ask("GET", "/v1/runtime/statistics", caller or ""), Statistics)
+
+    async def _readiness(self) -> _Ready:
+        return decode(await self._address.request("GET", "/readyz", accept=(200, 503)), _Ready)
+
+    async def _ask(self, method: str, path: str, caller: str = "") -> bytes:
+        if caller:
+            raise UnsupportedError("a connected runtime asks for the caller whose key it has, and for no other")
+        return await self._address.request(method, path)
+
+
+def _encoded(request: AnyRequest) -> bytes:
+    try:
+        return encode_json(request)
+    except (TypeError, ValueError, OverflowError) as exc:
+        raise bad_request(None, f"the request cannot be sent to a daemon: {exc}") from None
+
+
+def _policy(said: dict[str, Any]) -> Policy:
+    try:
+        return msgspec.convert(said, Policy)
+    except msgspec.ValidationError:
+        return Policy()  # a newer daemon's; what it means is known there
+
+
+@asynccontextmanager
+async def connect(
+    url: str, *, key: str | Secret | None = None, ca_file: str | None = None
+) -> AsyncIterator[RemoteRuntime]:
+    """Use the runtime of a daemon (``llm-runtime serve``) around a block of a Trio program.
+
+    ``url`` is its address, such as ``"http://127.0.0.1:8080"``; ``key`` one of its keys, where it has any; ``ca_file``
+    a PEM file with the authority of its certificate, if that is not a public one. Raises `LLMClientError` when it
+    cannot be reached or refuses the key, and `ValueError` for what is no address.
+
+    Requests go over WebSockets. When one breaks, answers are resumed on another; the daemon keeps them for 10 s.
+    Leaving the block cancels what is still being answered. What the block raises comes out as itself.
+    """
+    address = Address(url, key, ca_file)
+    error: BaseException | None = None
+    try:
+        greeting = await greet(address)
+        async with trio.open_nursery() as nursery:
+            link = Link(nursery, address, greeting.responses)
+            try:
+                yield RemoteRuntime(address, link, greeting)
+            except trio.Cancelled:
+                raise
+            except BaseException as exc:  # raised below, where no nursery wraps it
+                error = exc
+            finally:
+                await link.close()
+                nursery.cancel_scope.cancel("the connection is closed")
+    finally:
+        with trio.CancelScope(shield=True):
+            await address.aclose()
+    if error is not None:
+        raise error
+
+
+async def greet(address: Address) -> Greeting:
+    """What the daemon says first. Raises `LLMClientError`."""
+    return decode(await address.request("GET", "/v1/runtime"), Greeting)

@@ -1,0 +1,126 @@
+"""Requests in the runtime's own form (`llm_protocol.native`), as `llm_runtime.connect` sends them: over the
+WebSocket of the Responses API, with its lanes, its ``response.resume`` and its ``response.cancel``. Beside it a few
+endpoints for what a program asks a runtime apart from requests.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qs
+
+import msgspec
+
+from llm_protocol.codec.json import encode_json
+from llm_protocol.dialect import Inbound, ResponseEncoder, WireResponse
+from llm_protocol.errors import LLMClientError
+from llm_protocol.failures import Failure
+from llm_protocol.native import (
+    FORM,
+    Greeting,
+    NativeEncoder,
+    NativeRequest,
+    decode_request,
+    encode_refused,
+    last_number,
+)
+from llm_protocol.requests import AUTO
+from llm_protocol.version import VERSION
+from llm_protocol.wires.responses import ResponseOptions
+from llm_runtime.server.bodies import read_body
+from llm_runtime.server.content_encoding import plain_body
+from llm_runtime.server.http_error import JSON, HttpError
+from llm_runtime.server.request_context import RequestContext
+from llm_runtime.server.response_store import StoredResponse
+from llm_runtime.server.state import ServerState
+
+OPTIONS = ResponseOptions(store=False)
+"""Of every request in this form: its answer belongs to its connection."""
+
+
+def is_native(inbound: Inbound) -> bool:
+    """Whether the request came in this form."""
+    return inbound.form == FORM
+
+
+async def begin_native(service: ServerState, create: NativeRequest, size: int, since: float) -> StoredResponse:
+    """Start a response; see `llm_runtime.server.beginning.begin`."""
+    run = await service.start_run(
+        create.inbound.request, stream=create.inbound.stream, since=since, response_id=create.response_id
+    )
+    kept = StoredResponse(run, create.inbound, OPTIONS, (), size)
+    service.shelf.put(kept)
+    return kept
+
+
+def check_is_new(service: ServerState, response_id: str) -> None:
+    """Raise `HttpError` where there is a response of that id, whoever's it is."""
+    if service.shelf.is_taken(response_id):
+        raise HttpError(409, "response_exists", "There is a response with this id.", param="response_id")
+
+
+def encoder(kept: StoredResponse, starting_after: int) -> ResponseEncoder:
+    """The encoder for a response, from after an event that its client has seen."""
+    return NativeEncoder(kept.id, starting_after)
+
+
+def check_native_cursor(kept: StoredResponse, starting_after: int) -> None:
+    """See `llm_runtime.server.stored.check_cursor`."""
+    if starting_after > last_number(kept.run.log.events):
+        message = f"starting_after is {starting_after}, which is beyond the response."
+        raise HttpError(400, "invalid_request", message, param="starting_after")
+
+
+def _failed(failure: Failure) -> WireResponse:
+    return WireResponse(failure.rule.status, (JSON,), encode_refused(failure, None))
+
+
+async def greet(exchange: RequestContext) -> None:
+    """``GET /v1/runtime``: what a client needs to know first."""
+    service = exchange.service
+    names = set(service.engine.route_names(exchange.caller))
+    routes = {name: msgspec.to_builtins(policy) for name, policy in service.engine.routes.items() if name in names}
+    limits = service.config
+    greeting = Greeting(
+        version=VERSION,
+        routes=routes,
+        responses=min(limits.websocket_responses, limits.websocket_lanes),
+        max_bytes=limits.max_body_bytes,
+    )
+    await exchange.reply(WireResponse(200, (JSON,), encode_json(greeting)))
+
+
+async def list_models(exchange: RequestContext) -> None:
+    """``GET /v1/runtime/models``: with all that is known of them."""
+    await exchange.reply(WireResponse(200, (JSON,), encode_json(exchange.service.engine.model_list(exchange.caller))))
+
+
+async def rank(exchange: RequestContext) -> None:
+    """``GET /v1/runtime/ranking?model=…``: what ``/v1/runtime/explain`` tells in words, as a value."""
+    model = parse_qs(exchange.request.query).get("model", [AUTO])[-1]
+    try:
+        ranking = await exchange.service.engine.explain(model, caller=exchange.caller)
+    except LLMClientError as exc:
+        await exchange.reply(_failed(exc.failure))
+        return
+    await exchange.reply(WireResponse(200, (JSON,), encode_json(ranking)))
+
+
+async def count_tokens(exchange: RequestContext) -> None:
+    """``POST /v1/runtime/count_tokens``: of the request in the body."""
+    try:
+        body = await plain_body(exchange)
+        request = await read_body(
+            exchange.service.json_limits, body, lambda text: decode_request(text, exchange.caller)
+        )
+        exchange.service.issued.check(request)
+        count = await exchange.service.engine.count_tokens(request)
+    except LLMClientError as exc:
+        await exchange.reply(_failed(exc.failure))
+        return
+    await exchange.reply(WireResponse(200, (JSON,), encode_json(count)))
+
+
+async def forget(exchange: RequestContext) -> None:
+    """``DELETE /v1/runtime/knowledge?conversation=…``: of one conversation of the caller's, or of all."""
+    conversation = parse_qs(exchange.request.query).get("conversation", [None])[-1]
+    count = exchange.service.engine.forget(conversation, caller=exchange.caller)
+    await exchange.reply(WireResponse(200, (JSON,), encode_json(count)))

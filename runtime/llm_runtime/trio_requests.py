@@ -1,0 +1,74 @@
+"""The methods that make requests, for runtimes that are used on Trio: one in this process, and one in a daemon."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+import trio
+
+from llm_actors.run import Judge, Run
+from llm_protocol.requests import AnyRequest, ChatRequest
+from llm_protocol.response import LLMResponse
+from llm_runtime.requesting import RequestMethods
+from llm_runtime.stream import ResponseStream, outcome
+from llm_runtime.tools import FunctionTool, ToolTooSlow
+
+T = TypeVar("T")
+
+
+class TrioRequests(RequestMethods[ResponseStream]):
+    """Everything but `submit`, which hands a request in."""
+
+    @abstractmethod
+    async def submit(self, request: AnyRequest, *, stream: bool, judge: Judge | None = None) -> Run:
+        """Hand a request in and get its run, to be followed. Returns when it is accepted; raises `LLMClientError`
+        if not. The run is cancelled when its last follower leaves.
+        """
+
+    def stream_request(self, request: AnyRequest) -> ResponseStream:
+        """Stream the response to any request."""
+        return ResponseStream(lambda: self.submit(request, stream=True))
+
+    async def send(self, request: AnyRequest, *, judge: Judge | None = None) -> LLMResponse:
+        """The complete response to ``request``. Raises `LLMClientError`."""
+        run = await self.submit(request, stream=False, judge=judge)
+        with run.follow() as follower:
+            while await follower.next():
+                pass  # only the end is needed
+        return outcome(run)
+
+    async def _told(self, request: ChatRequest, tell: Callable[[Any], object]) -> LLMResponse:
+        async with self.stream_request(request) as stream:
+            async for event in stream:
+                tell(event)
+        return stream.response
+
+    async def _run_tool(self, function: FunctionTool[..., Any], arguments: dict[str, Any], seconds: float) -> object:
+        with trio.move_on_after(seconds):
+            if function.is_async:
+                return await function(**arguments)
+            return await trio.to_thread.run_sync(partial(function, **arguments), abandon_on_cancel=True)
+        raise ToolTooSlow
+
+    async def _run_all(self, jobs: Sequence[Callable[[], Awaitable[T]]], limit: int) -> list[T]:
+        results: dict[int, T] = {}
+        errors: list[Exception] = []
+        room = trio.CapacityLimiter(limit)
+
+        async def run(place: int, job: Callable[[], Awaitable[T]]) -> None:
+            async with room:
+                try:
+                    results[place] = await job()
+                except Exception as exc:  # raised below, outside of the nursery's exception group
+                    errors.append(exc)
+                    nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            for place, job in enumerate(jobs):
+                nursery.start_soon(run, place, job)
+        if errors:
+            raise errors[0]
+        return [results[place] for place in range(len(jobs))]

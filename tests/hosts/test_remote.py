@@ -1,0 +1,261 @@
+"""The way to a daemon breaks, is slow, or leads elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+
+import llm_runtime
+from hosts.adapters import DAEMONS, KEY
+from hosts.conftest import Upstream
+from llm_protocol.errors import AuthenticationError, BadRequestError, NetworkError
+from llm_protocol.events import TextDelta
+from llm_runtime import LLMClientError, RemoteRuntime, ResponseStream
+from llm_runtime.remote import link
+
+SLOW = "one two three four five six seven eight nine ten eleven twelve"
+
+
+class Proxy:
+    """Between a client and a daemon. ``deaf``: what clients say does not arrive."""
+
+    def __init__(self, target: str) -> None:
+        self.host, port = target.removeprefix("http://").split(":")
+        self.port = int(port)
+        self.url = ""
+        self.deaf = False
+        self.opened = 0
+        self._streams: set[trio.SocketStream] = set()
+
+    async def serve(self, *, task_status: trio.TaskStatus[None]) -> None:
+        [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        self.url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
+        task_status.started()
+        await trio.serve_listeners(self._pass, [listener])
+
+    async def _pass(self, client: trio.SocketStream) -> None:
+        try:
+            daemon = await trio.open_tcp_stream(self.host, self.port)
+        except OSError:
+            await trio.aclose_forcefully(client)
+            return
+        self.opened += 1
+        self._streams |= {client, daemon}
+        async with client, daemon, trio.open_nursery() as nursery:
+            nursery.start_soon(self._pump, client, daemon, nursery.cancel_scope, True)
+            nursery.start_soon(self._pump, daemon, client, nursery.cancel_scope, False)
+        self._streams -= {client, daemon}
+
+    async def _pump(
+        self, source: trio.SocketStream, sink: trio.SocketStream, scope: trio.CancelScope, asks: bool
+    ) -> None:
+        try:
+            while data := await source.receive_some():
+                if not (asks and self.deaf):
+                    await sink.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+        scope.cancel()
+
+    def cut(self) -> None:
+        """Break all connections, as a network does: without a word of either side."""
+        for stream in self._streams:
+            stream.socket.close()
+            trio.lowlevel.notify_closing(stream.socket)
+
+
+@asynccontextmanager
+async def proxied(upstream: Upstream) -> AsyncIterator[tuple[Proxy, RemoteRuntime]]:
+    proxy = Proxy(DAEMONS[upstream.config.providers["fake"].base_url])
+    async with trio.open_nursery() as nursery:
+        await nursery.start(proxy.serve)
+        error: Exception | None = None
+        try:
+            async with llm_runtime.connect(proxy.url, key=KEY) as rt:
+                yield proxy, rt
+        except Exception as exc:
+            error = exc
+        nursery.cancel_scope.cancel()
+    if error is not None:
+        raise error
+
+
+async def read(stream: ResponseStream, pieces: list[str]) -> None:
+    async for event in stream:
+        pieces += [event.text] if isinstance(event, TextDelta) else []
+
+
+async def test_an_answer_goes_on_after_a_cut_without_a_gap_or_a_repetition(upstream: Upstream) -> None:
+    async with proxied(upstream) as (proxy, rt):
+        pieces: list[str] = []
+        async with rt.stream("Hi.", model="fake/slow") as stream, trio.open_nursery() as nursery:
+            nursery.start_soon(read, stream, pieces)
+            for _ in range(3):
+                await trio.sleep(0.12)
+                proxy.cut()
+        assert "".join(pieces) == stream.response.content == SLOW
+        assert proxy.opened >= 4
+        assert len(stream.response.decision["attempts"]) == 1
+
+
+async def test_many_answers_go_on_after_a_cut(upstream: Upstream) -> None:
+    async with proxied(upstream) as (proxy, rt), trio.open_nursery() as nursery:
+        answers: list[str] = []
+
+        async def ask() -> None:
+            answers.append((await rt.chat("Hi.", model="fake/slow")).content)
+
+        for _ in range(20):
+            nursery.start_soon(ask)
+        await trio.sleep(0.3)
+        proxy.cut()
+        nursery.start_soon(ask)
+    assert answers == [SLOW] * 21
+
+
+async def test_a_request_that_was_lost_on_its_way_is_sent_again_and_made_once(upstream: Upstream) -> None:
+    async with proxied(upstream) as (proxy, rt):
+        await rt.chat("Hi.", model="fake/m")
+        before = len(upstream.journal()["requests"])
+        proxy.deaf = True
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_answered, rt)
+            await trio.sleep(0.1)
+            assert len(upstream.journal()["requests"]) == before
+            proxy.deaf = False
+            proxy.cut()
+        assert len(upstream.journal()["requests"]) == before + 1
+
+
+async def _answered(rt: RemoteRuntime) -> None:
+    assert (await rt.chat("Again.", model="fake/m")).content == "You said: Again."
+
+
+async def test_a_call_that_is_left_while_the_connection_is_broken_ends(upstream: Upstream) -> None:
+    async with proxied(upstream) as (proxy, rt):
+        with trio.move_on_after(0.2) as scope:
+            async with rt.stream("Hi.", model="fake/slow") as stream:
+                await anext(stream)
+                proxy.deaf = True
+                proxy.cut()
+                async for _ in stream:
+                    pass
+        assert scope.cancelled_caught
+        proxy.deaf = False
+    assert upstream.is_left()
+
+
+async def test_a_call_that_is_left_before_it_was_accepted_is_cancelled(upstream: Upstream) -> None:
+    async with proxied(upstream) as (_, rt):
+        await rt.chat("Hi.", model="fake/m")
+        for _ in range(20):
+            with trio.move_on_after(0.003):
+                await rt.chat("Hi.", model="fake/slow")
+        await trio.sleep(0.2)
+        assert upstream.journal()["open"] == 0
+        assert (await rt.chat("Hi.", model="fake/m")).content == "You said: Hi."
+
+
+async def test_fifty_streams_take_as_many_connections_as_they_need(upstream: Upstream) -> None:
+    async with proxied(upstream) as (proxy, rt):
+        texts: list[str] = []
+
+        async def ask() -> None:
+            pieces: list[str] = []
+            async with rt.stream("Hi.", model="fake/slow") as stream:
+                await read(stream, pieces)
+            texts.append("".join(pieces))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(50):
+                nursery.start_soon(ask)
+        assert texts == [SLOW] * 50
+        assert proxy.opened <= 6, "16 answers on each, and one that asked for the greeting"
+
+
+async def test_a_daemon_that_is_gone_is_waited_for_a_while(upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "RESUME_SECONDS", 0.5)
+    async with proxied(upstream) as (proxy, rt):
+        pieces: list[str] = []
+        async with rt.stream("Hi.", model="fake/slow") as stream:
+            await anext(stream)
+            proxy.port = 1
+            proxy.cut()
+            began = time.monotonic()
+            with pytest.raises(NetworkError) as caught:
+                await read(stream, pieces)
+            assert time.monotonic() - began < 2
+        assert caught.value.partial is not None
+    assert upstream.is_left(), "it was kept for us, and made to its end"
+
+
+async def test_leaving_the_block_ends_what_is_being_answered(upstream: Upstream) -> None:
+    errors: list[LLMClientError] = []
+
+    async def ask(rt: RemoteRuntime) -> None:
+        try:
+            await rt.chat("Hi.", model="fake/silent")
+        except LLMClientError as exc:
+            errors.append(exc)
+
+    async with trio.open_nursery() as nursery:
+        async with proxied(upstream) as (_, rt):
+            nursery.start_soon(ask, rt)
+            await trio.sleep(0.1)
+    [error] = errors
+    assert error.failure.kind.value == "shutting_down"
+    await trio.sleep(0.2)
+    assert upstream.journal()["open"] == 0
+
+
+async def test_what_the_block_raises_comes_out_as_itself(upstream: Upstream) -> None:
+    with pytest.raises(KeyError):
+        async with proxied(upstream):
+            raise KeyError
+
+
+async def test_a_wrong_key_is_told_at_once(upstream: Upstream) -> None:
+    url = DAEMONS[upstream.config.providers["fake"].base_url]
+    with pytest.raises(AuthenticationError, match="API key"):
+        async with llm_runtime.connect(url, key="wrong"):
+            pass
+
+
+async def test_a_server_that_is_no_daemon_is_told_at_once(upstream: Upstream) -> None:
+    with pytest.raises(LLMClientError):
+        async with llm_runtime.connect(upstream.url):
+            pass
+    with pytest.raises(NetworkError, match="refused"):
+        async with llm_runtime.connect("http://127.0.0.1:1"):
+            pass
+    with pytest.raises(ValueError, match="starts with https://"):
+        async with llm_runtime.connect("127.0.0.1:8080"):
+            pass
+
+
+async def test_a_request_that_the_daemon_would_not_take_is_refused_here(upstream: Upstream) -> None:
+    async with proxied(upstream) as (_, rt):
+        with pytest.raises(BadRequestError, match="max_body_mb"):
+            await rt.chat("x" * 17_000_000, model="fake/m")
+        with pytest.raises(BadRequestError, match="cannot be sent"):
+            await rt.chat("x", model="fake/m", metadata={"what": object()})
+        assert (await rt.chat("Hi.", model="careful")).content == "You said: Hi."
+        assert rt.routes["careful"].candidates == ("fake/m",)
+
+
+async def test_what_a_daemon_must_not_be_told_is_not_believed(upstream: Upstream) -> None:
+    async with proxied(upstream) as (_, rt):
+        with pytest.raises(LLMClientError, match="and for no other"):
+            await rt.model_list("somebody")
+        request = llm_runtime.ChatRequest(
+            model="fake/m", messages=(llm_runtime.Message.of("user", "Hi."),), caller="somebody"
+        )
+        response = await rt.send(request)
+        callers = (await rt.statistics()).callers
+        assert response.content == "You said: Hi."
+        assert "somebody" not in callers
+        assert callers["tests"].requests > 0
