@@ -161,7 +161,9 @@ def test_tools_and_choices() -> None:
     search = {"type": "web_search_20250305", "name": "web_search"}
     assert sent(tools=(HostedTool(dialect="anthropic", value=search),))["tools"] == [search]
     assert sent(tools=(HostedTool(dialect="gemini", value={"googleSearch": {}}),))["tools"] == [search]
-    assert "tools" not in sent(tools=(HostedTool(dialect="gemini", value={"codeExecution": {}}),))
+    code = {"type": "code_execution_20250825", "name": "code_execution"}
+    assert sent(tools=(HostedTool(dialect="gemini", value={"codeExecution": {}}),))["tools"] == [code]
+    assert "tools" not in sent(tools=(HostedTool(dialect="gemini", value={"urlContext": {}}),))
 
 
 def test_extra_adds_fields_beside_ours() -> None:

@@ -21,6 +21,7 @@ from llm_protocol.parameters.custom_tools import WIRES, fit_custom_calls
 from llm_protocol.parameters.forms import fit_format, fit_tools, with_json_order, without_fitted
 from llm_protocol.parameters.models import ModelTakes, fit_reasoning, takes_of
 from llm_protocol.parameters.names import shortened
+from llm_protocol.parameters.namespaces import Flattened, NamespaceRestorer, flatten
 from llm_protocol.parameters.requested import CANONICAL, Used, own_fields, with_value, without_value
 from llm_protocol.parameters.restore import EventFilter, JsonKeeper, StopCutter, ToolRestorer
 from llm_protocol.parameters.table import BY_TYPE, TOKEN_IDS, Parameter
@@ -261,6 +262,9 @@ class _Work:
     def chat(self, request: ChatRequest, parameters: Parameters) -> Adapted:
         """A chat, with its tools, format and conversation."""
         target = self._target
+        flat = Flattened(request) if target.has_namespaces else flatten(request)
+        self._adjusted += [Adjustment(f"tools[{at}]", "rewritten", "functions") for at in flat.groups]
+        request = flat.request
         messages = request.messages
         if self._wire in WIRES:
             messages = fit_custom_calls(messages, target.wire)
@@ -268,7 +272,7 @@ class _Work:
         hosted = without_hosted(messages, target.wire)
         messages = hosted.messages
         self._adjusted += hosted.adjusted
-        tools = fit_tools(request, target, self._takes)
+        tools = fit_tools(request, target, self._takes, flat.places)
         form = fit_format(request, target)
         own = without_fitted(self._given.extra.get(self._wire or "", {}), self._wire or "", target)
         extra = self.own_extra(own)
@@ -292,6 +296,8 @@ class _Work:
         if tools.names or has_custom:
             names = {said: name for name, said in tools.names.items()}
             self._filters.append(lambda: ToolRestorer(names, tools.custom, wire))
+        if flat.members:
+            self._filters.append(lambda: NamespaceRestorer(flat.members))
         if parameters.parallel_tool_calls is not None and not tools.tools:
             parameters = msgspec.structs.replace(parameters, parallel_tool_calls=None)
         return self.adapted(

@@ -76,7 +76,7 @@ def without_hosted(messages: tuple[Message, ...], wire: str) -> Fitted:
     return Fitted(tuple(kept), tuple(adjusted))
 
 
-_MEANT: Final = frozenset(("compaction",))
+_MEANT: Final = frozenset(("compaction", "compaction_summary", "context_compaction", "item_reference"))
 """Blocks that stand for the conversation itself: who cannot read one is not asked."""
 
 

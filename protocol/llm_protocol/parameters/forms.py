@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -11,10 +11,11 @@ from llm_protocol.adjustments import Adjustment
 from llm_protocol.codec.fields import bad_request, unsupported
 from llm_protocol.content import HostedTool, JsonObject, Message, ResponseFormat, Text, Tool, ToolCall, ToolChoice
 from llm_protocol.parameters.custom_tools import CHAT, as_function, read_tool, write_tool
+from llm_protocol.parameters.hosted_tools import fit_hosted, name_of
 from llm_protocol.parameters.models import ModelTakes
 from llm_protocol.parameters.names import accepted, is_accepted
+from llm_protocol.parameters.namespaces import names_in
 from llm_protocol.parameters.requested import value_at, without_value
-from llm_protocol.parameters.table import WEB_SEARCH
 from llm_protocol.parameters.targets import RequestTarget
 from llm_protocol.requests import ChatRequest
 
@@ -41,33 +42,15 @@ class Tools(NamedTuple):
     adjusted: tuple[Adjustment, ...] = ()
 
 
-# ---------------------------------------------------------------- hosted tools
-
-
-def _is_web_search(tool: HostedTool) -> bool:
-    value = tool.value
-    match tool.dialect:
-        case "openai_responses" | "anthropic":
-            return str(value.get("type", "")).startswith("web_search")
-        case "gemini":
-            return "googleSearch" in value
-        case _:
-            return False
-
-
-def _hosted(tool: HostedTool, target: RequestTarget) -> HostedTool | None:
-    """The tool as the target has it, if it has it."""
-    if tool.dialect == target.wire:
-        return tool
-    found = WEB_SEARCH.get(target.wire) if _is_web_search(tool) else None
-    return None if found is None else HostedTool(dialect=target.wire, value=dict(found))
-
-
 # ---------------------------------------------------------------- tools
 
 
-def fit_tools(request: ChatRequest, target: RequestTarget, takes: ModelTakes) -> Tools:
-    """The tools and the choice among them. Raises `UnsupportedError` for a choice that cannot be kept."""
+def fit_tools(
+    request: ChatRequest, target: RequestTarget, takes: ModelTakes, places: Sequence[int] | None = None
+) -> Tools:
+    """The tools and the choice among them. ``places``: where the client had each of them, if not where it is now.
+    Raises `UnsupportedError` for a choice that cannot be kept.
+    """
     choice = _choice(request)
     if not request.tools:
         return Tools((), choice, names=_names([], request.messages, target))
@@ -75,7 +58,12 @@ def fit_tools(request: ChatRequest, target: RequestTarget, takes: ModelTakes) ->
         raise unsupported("tool_choice", f"{request.model} cannot be made to call a tool: it chooses for itself")
     adjusted: list[Adjustment] = []
     custom: set[str] = set()
-    tools = [_tool(tool, at, target, custom, adjusted) for at, tool in enumerate(_allowed(request, target))]
+    allowed = _allowed(request, target)
+    taken = {tool.name for tool in allowed if isinstance(tool, Tool)}
+    tools = [
+        _tool(tool, at if places is None else places[at], target, taken, custom, adjusted)
+        for at, tool in enumerate(allowed)
+    ]
     offered = _alike([tool for tool in tools if tool is not None], target, adjusted)
     _check(choice, offered, target)
     if choice is not None and choice.mode == "named" and not target.limits.names_one_tool:
@@ -91,9 +79,16 @@ def fit_tools(request: ChatRequest, target: RequestTarget, takes: ModelTakes) ->
 
 
 def _tool(
-    tool: Tool | HostedTool, at: int, target: RequestTarget, custom: set[str], adjusted: list[Adjustment]
+    tool: Tool | HostedTool,
+    at: int,
+    target: RequestTarget,
+    taken: set[str],
+    custom: set[str],
+    adjusted: list[Adjustment],
 ) -> Tool | HostedTool | None:
-    """The tool as the target has it, ``None`` if it has none like it; notes what was done."""
+    """The tool as the target has it, ``None`` if it has none like it; notes what was done. ``taken``: the names of the
+    functions.
+    """
     if isinstance(tool, Tool):
         return tool
     own = read_tool(tool)
@@ -103,7 +98,9 @@ def _tool(
         custom.add(own.name)
         adjusted.append(Adjustment(f"tools[{at}]", "emulated", "a function with one text argument"))
         return as_function(own)
-    hosted = _hosted(tool, target)
+    hosted = fit_hosted(tool, target)
+    if hosted is not None and hosted is not tool and name_of(hosted) in taken:
+        hosted = None
     if hosted is None:
         adjusted.append(Adjustment(f"tools[{at}]", "left_out"))
     return hosted
@@ -171,6 +168,7 @@ def _allowed(request: ChatRequest, target: RequestTarget) -> tuple[Tool | Hosted
 
 def _check_named(choice: ToolChoice, tools: list[Tool | HostedTool]) -> None:
     known = {tool.name for tool in tools if isinstance(tool, Tool)}
+    known |= {name for tool in tools for name in names_in(tool)}
     known |= {custom.name for tool in tools if (custom := read_tool(tool)) is not None}
     if choice.name not in known:
         raise bad_request("tool_choice", f"tool_choice names {choice.name!r}, which is not among the tools")

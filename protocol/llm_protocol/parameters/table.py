@@ -373,7 +373,12 @@ _FORM: Final = (
         wires={CHAT: "tools", RESPONSES: "tools"},
     ),
     _row(
-        "tools: web search", "hint", field="tools", send="responses anthropic gemini",
+        "tools: namespaces", "meaning", field="tools", send="responses",
+        emulate=dict.fromkeys(TARGETS.keys() - {"responses"}, "functions, given back under their two names"),
+        wires={RESPONSES: "tools"},
+    ),
+    _row(
+        "tools: web search, code execution", "hint", field="tools", send="responses anthropic gemini",
         wires={RESPONSES: "tools", ANTHROPIC: "tools", GEMINI: "tools"},
     ),
     _row(
@@ -420,13 +425,6 @@ _PICTURES: Final = (
     ),
 )  # fmt: skip
 """Pictures that are asked for as such."""
-
-WEB_SEARCH: Final[Mapping[str, Mapping[str, Any]]] = {
-    RESPONSES: {"type": "web_search"},
-    ANTHROPIC: {"type": "web_search_20250305", "name": "web_search"},
-    GEMINI: {"googleSearch": {}},
-}
-"""The vendor's own web search, by wire."""
 
 SECTIONS: Final[dict[str, tuple[Parameter, ...]]] = {
     "Sampling": _SAMPLING,
