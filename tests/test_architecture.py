@@ -21,8 +21,8 @@ BELOW: dict[str, set[str]] = {
     "llm_runtime": {"llm_protocol", "llm_actors"},
 }
 LAYERS: tuple[set[str], ...] = (
-    {"kernel", "threads", "deployment", "run"},
-    {"redis", "testing"},
+    {"kernel", "threads", "deployment", "run", "file_problem"},
+    {"redis", "testing", "store"},
     {"transport", "limiter", "cache", "selector"},
     {"provider"},
     {"catalog"},

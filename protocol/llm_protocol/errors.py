@@ -210,6 +210,12 @@ class InternalError(LLMClientError):
     kind = FailureKind.INTERNAL
 
 
+class InterruptedResponseError(LLMClientError):
+    """The runtime ended while it made a stored response."""
+
+    kind = FailureKind.INTERRUPTED
+
+
 def _leaves(cls: type[LLMClientError]) -> dict[FailureKind, type[LLMClientError]]:
     found: dict[FailureKind, type[LLMClientError]] = {}
     for sub in cls.__subclasses__():

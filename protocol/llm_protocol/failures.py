@@ -46,6 +46,7 @@ class FailureKind(StrEnum):
     PARKED = "parked"
     CRASHED = "crashed"
     INTERNAL = "internal"
+    INTERRUPTED = "interrupted"
 
 
 class Step(StrEnum):
@@ -249,6 +250,10 @@ RULES: dict[FailureKind, FailureRule] = {
         client_retry=True, breaks=True, actor_down=True),
     FailureKind.INTERNAL: FailureRule(
         Step.STOP, 500, "server_error", _SERVER, "a bug in the runtime", AtFault.RUNTIME, _CHARGED, client_retry=False),
+    # Found in the store's file at the next start: the client decides whether what there is of it will do.
+    FailureKind.INTERRUPTED: FailureRule(
+        Step.STOP, 500, "interrupted", _SERVER, "the runtime ended while it made a stored response", AtFault.RUNTIME,
+        _CHARGED, client_retry=False),
 }
 # fmt: on
 

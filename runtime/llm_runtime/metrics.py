@@ -133,6 +133,11 @@ def _providers(moment: MetricsSnapshot) -> Iterator[Metric]:
     yield _gauge("caller_limited_waiting", "Requests waiting for their caller's limits.", own, "caller")
     held = {name: each.held_s for name, each in known.items()}
     yield _gauge("limited_held_seconds", "Seconds until the provider's Retry-After expires.", held, "provider")
+    budgets = moment.limiter.budgets
+    used = {name: each.used for name, each in budgets.items()}
+    yield _gauge("budget_used_ratio", "Share of a budget spent or reserved in its window.", used, "budget")
+    resets = {name: each.resets_at for name, each in budgets.items()}
+    yield _gauge("budget_reset_seconds", "When a budget's window ends, in seconds since the epoch.", resets, "budget")
     yield _gauge("limits_shared", "1 while limits are shared with other processes.", {(): moment.limiter.shared})
 
 

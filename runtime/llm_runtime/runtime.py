@@ -19,6 +19,7 @@ from llm_actors.orchestrator import accept, ranked
 from llm_actors.provider import count_tokens
 from llm_actors.run import Judge, Run
 from llm_actors.selector import Ranking
+from llm_actors.store import StoreRef
 from llm_protocol.dialect import ModelInfo
 from llm_protocol.errors import CrashedError, LLMClientError, ModelNotFoundError, ShuttingDownError
 from llm_protocol.own_prices import OwnPrices
@@ -221,6 +222,11 @@ class Runtime(TrioRequests):
     def is_ready(self) -> bool:
         """Whether requests are accepted, and at least one provider can be used."""
         return self._open and self._tree.is_serving()
+
+    @property
+    def store(self) -> StoreRef | None:
+        """The actor that keeps what outlives the process, for a server; ``None`` without ``[store]``."""
+        return self._tree.store
 
     def parked_services(self) -> Sequence[str]:
         """The parts among limiter, selector, cache and catalog that are parked after repeated crashes."""

@@ -2,7 +2,7 @@
 
     llm-runtime   one_for_one, 3 restarts in 60 s
      ├─ core      one_for_one
-     │   ├─ limiter, selector, cache, catalog   a small supervisor each, which parks it if it keeps crashing
+     │   ├─ store, limiter, selector, cache, catalog   a small supervisor each, which parks it if it keeps crashing
      │   ├─ providers              one small supervisor per provider, which does the same
      │   └─ orchestrator           nothing works without it: its failure escalates
      ├─ sessions  one child per connection        (the daemon only)
@@ -31,8 +31,12 @@ from llm_actors.kernel import (
 )
 from llm_actors.limiter import limiter_child
 from llm_actors.orchestrator import Orchestrator, OrchestratorMessage, OrchestratorRef, ProviderLoad, Router, Services
+from llm_actors.orchestrator.accounting import Accounting
 from llm_actors.provider import Prepared, adapted_to
 from llm_actors.selector import CostOf, Selector, Weights, selector_child
+from llm_actors.store import StoreRef, store_child
+from llm_actors.store.ledger import Ledger
+from llm_protocol.budgets import BudgetTable
 from llm_protocol.codec.chat_adapter import offered
 from llm_protocol.own_prices import OwnPrices
 from llm_protocol.policy import CachePolicy
@@ -78,7 +82,20 @@ class Tree:
         own_prices = OwnPrices(config.prices)
         limits = {name: p.limits for name, p in config.enabled.items() if p.limits.is_limited}
         caller_limits = {name: key.limits for name, key in config.keys.items() if key.limits.is_limited}
-        limiter, limiter_ref = _parking(limiter_child(limits, caller_limits, server=config.redis))
+        self.store: StoreRef | None = None
+        """What outlives the process; the first to start and the last to stop. ``None``: nothing does."""
+        store: Supervisor | None = None
+        ledger: Ledger | None = None
+        if config.store is not None:
+            file, ledger = config.store, Ledger()
+            store, self.store = _parking(
+                store_child(file.path, max_bytes=file.max_bytes, ttl_s=file.ttl_s, ledger=ledger)
+            )
+        limiter, limiter_ref = _parking(
+            limiter_child(
+                limits, caller_limits, server=config.redis, budgets=config.budgets, store=self.store, ledger=ledger
+            )
+        )
         waits = {name: p.limits.wait_s for name, p in config.enabled.items() if p.limits.wait_s is not None}
         selector, selector_ref = _parking(selector_child(self.selector))
         # If the cache is off, requests that ask for it anyway use the memory tier; the file is left alone.
@@ -91,8 +108,11 @@ class Tree:
             shutdown=config.server.drain_s,
             mailbox=MailboxSpec(SUBMISSIONS_WAITING),
         )
-        self._services = (limiter, selector, cache, lister)
-        branches = (limiter, selector, cache, provider_actors, lister)
+        self._services: tuple[Supervisor, ...] = (limiter, selector, cache, lister)
+        branches: tuple[Supervisor, ...] = (limiter, selector, cache, provider_actors, lister)
+        if store is not None:
+            self._services = (store, *self._services)
+            branches = (store, *branches)
         core = self._core = Supervisor(
             [*(each.as_child() for each in branches), orchestrator], name="core", backoff=BACKOFF
         )
@@ -117,6 +137,12 @@ class Tree:
             waits=waits,
             accepts_prefill=self.catalog.accepts_prefill,
             adapt=self._adapt,
+            accounting=Accounting(
+                ledger,
+                BudgetTable(config.budgets),
+                {name: key.team for name, key in config.keys.items() if key.team},
+                config.routes.keys(),
+            ),
             max_runs=config.server.max_runs,
             attempts=config.attempts,
             weights=_weights(config),

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from llm_actors.cache.entry import Entry
-from llm_actors.cache.file_problem import FileProblem, file_problem_of
 from llm_actors.cache.tier import RETRY_SECONDS, FileTier
+from llm_actors.file_problem import FileProblem, file_problem_of
 from support.caching import Clock, file_tier, key
 
 

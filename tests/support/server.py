@@ -21,6 +21,7 @@ import trio.testing
 from llm_actors.kernel import ChildSpec, Supervisor, running
 from llm_actors.run import Run
 from llm_actors.selector import Ranking, Weights
+from llm_actors.store import StoreRef
 from llm_protocol.content import Text
 from llm_protocol.dialect import ModelInfo
 from llm_protocol.errors import LLMClientError
@@ -92,6 +93,7 @@ class FakeEngine:
     parked: Sequence[str] = ()
     counted: TokenCount = field(default_factory=lambda: TokenCount(7, estimated=False))
     told: object = field(default_factory=dict)
+    store: StoreRef | None = None
     changed: trio.Event = field(default_factory=trio.Event)
     open_runs: int = 0
     refusals: list[str] = field(default_factory=list)

@@ -28,9 +28,9 @@ from typing import final
 
 from llm_actors.cache.clock import MachineClock
 from llm_actors.cache.entry import Entry, Found
-from llm_actors.cache.file_problem import FileProblem, NotOursError
 from llm_actors.cache.key import CacheKey
 from llm_actors.cache.statistics import CacheCounters
+from llm_actors.file_problem import FileProblem, NotOursError
 
 VERSION = 1
 """Of the tables and of what is in them. A file of another version is set aside."""

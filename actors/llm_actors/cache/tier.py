@@ -18,9 +18,9 @@ from typing import TypeVar, final
 from llm_actors.cache.clock import MachineClock, machine_clock
 from llm_actors.cache.entry import LARGEST_SHARE, Entry, Found
 from llm_actors.cache.file import CacheFile
-from llm_actors.cache.file_problem import ASIDE, Failing, FileProblem, file_problem_of, inode_of, set_aside
 from llm_actors.cache.key import CacheKey
 from llm_actors.cache.statistics import CacheCounters, TierStatistics, statistics_of
+from llm_actors.file_problem import ASIDE, Failing, FileProblem, file_problem_of, inode_of, set_aside
 
 RETRY_SECONDS = 5.0
 """How long a file that gave trouble is left alone."""

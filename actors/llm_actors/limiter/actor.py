@@ -14,6 +14,7 @@ learns which of the leases have ended meanwhile.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from random import random
 from secrets import token_hex
@@ -23,6 +24,8 @@ import msgspec
 import trio
 
 from llm_actors.kernel import ChildSpec, Delivery, Inbox, Previous, serve
+from llm_actors.limiter.budget_desk import BudgetDesk
+from llm_actors.limiter.budgets import BudgetRefused, Budgets
 from llm_actors.limiter.callers import NO_LIMITS
 from llm_actors.limiter.fair_queue import QueuedRequest
 from llm_actors.limiter.messages import (
@@ -39,8 +42,11 @@ from llm_actors.limiter.rate_limiter import Decision, Granted, RateLimiter
 from llm_actors.limiter.shared.coordinator import SharedLimits
 from llm_actors.limiter.statistics import LimiterStatistics
 from llm_actors.redis import RedisServer
+from llm_actors.store import StoreRef, get_spent
+from llm_actors.store.ledger import CloseEntry, DropEntry, Ledger
+from llm_protocol.budgets import Budget, Payer, window_at
 from llm_protocol.errors import error_for
-from llm_protocol.failures import Failure, Settlement
+from llm_protocol.failures import Failure, FailureKind, Settlement
 from llm_protocol.policy import Limits
 
 log = logging.getLogger(__name__)
@@ -52,6 +58,7 @@ class SavedLimits(msgspec.Struct, frozen=True):
     books: RateLimiter
     process: str
     tickets: dict[int, Ticket]
+    budgets: Budgets
 
 
 class _Asked(NamedTuple):
@@ -73,23 +80,50 @@ class LimiterActor:
         other_callers: Limits = NO_LIMITS,
         *,
         server: RedisServer | None = None,
+        budgets: Mapping[str, Budget] | None = None,
+        store: StoreRef | None = None,
+        ledger: Ledger | None = None,
         previous: Previous = None,
         draw: Callable[[], float] = random,
+        wall: Callable[[], float] = time.time,
     ) -> None:
-        """``server``: where the limits are shared with other processes."""
+        """``server``: where limits and budgets are shared with other processes. ``store`` and ``ledger``: where what
+        budgets pay is written down.
+        """
+        self._wall = wall
+        self._store = store
+        self._ledger = ledger
+        self._budgets = Budgets(budgets or {}, shared=server is not None)
+        self._is_new = not isinstance(previous, SavedLimits)
         self._books = RateLimiter(providers, callers, other_callers, draw=draw)
         process = token_hex(8)
         if isinstance(previous, SavedLimits):
             process = previous.process
             self._books.restart(previous.books)
-        self._kept = SavedLimits(self._books, process, {})
+            self._budgets = previous.budgets
+        self._kept = SavedLimits(self._books, process, {}, self._budgets)
         self._asked: dict[int, _Asked] = {}
+        self._granted: dict[int, Granted] = {}
+        """What was granted and waits for the budgets' confirmation."""
         self._timer = trio.CancelScope()
         self._sharing = SharedLimits(
             server, self._books, waiter=self._waiter, confirmed=self._confirmed, draw=draw, process=process
         )
+        self._desk = BudgetDesk(
+            self._budgets,
+            store=store,
+            ledger=ledger,
+            server=server,
+            process=process,
+            wanted=lambda number: number in self._asked,
+            paid=self._paid,
+            unpaid=self._unpaid,
+            wall=wall,
+        )
         if isinstance(previous, SavedLimits):
             self._catch_up(previous.tickets, trio.current_time())
+            for number in [each for each in self._budgets.holds if each not in self._kept.tickets]:
+                self._release(number)
 
     async def run(self, inbox: Inbox[LimiterMessage], *, task_status: trio.TaskStatus[None]) -> SavedLimits:
         """Serve until asked to stop. Those who wait then are told that it ended."""
@@ -97,11 +131,28 @@ class LimiterActor:
         async with trio.open_nursery() as nursery:
             await nursery.start(self._keep_time)
             await self._sharing.start(nursery)
+            if self._budgets.table:
+                await self._load_budgets()
+                await self._desk.start(nursery)
             inbox.answer_reads(GetLimiterStatistics, lambda _: self._measured())
             task_status.started()
             await serve(inbox, self._handle)
             nursery.cancel_scope.cancel(reason="the limiter stops")
         return self._kept
+
+    async def _load_budgets(self) -> None:
+        """Begin with what was spent before, as far as the store has it."""
+        if self._store is None or not self._is_new:
+            return
+        now = self._wall()
+        since = min(window_at(each.per, now).start for each in self._budgets.table.budgets.values())
+        rows = await get_spent(self._store, since)
+        if rows is None:
+            log.warning("the store cannot be read: budgets begin as if nothing had been spent before")
+            return
+        self._budgets.load(
+            (row.owner, Payer("", row.caller, row.team, row.route), row.opened_at, row.cost, row.tokens) for row in rows
+        )
 
     async def _keep_time(self, task_status: trio.TaskStatus[None]) -> None:
         """Serve the lines when it is time. Who changes the books moves the timer's deadline."""
@@ -128,19 +179,31 @@ class LimiterActor:
         self._announce()
 
     def _measured(self) -> LimiterStatistics:
-        return self._books.statistics(trio.current_time(), shared=self._sharing.is_on)
+        found = self._books.statistics(trio.current_time(), shared=self._sharing.is_on)
+        if not self._budgets.table:
+            return found
+        return msgspec.structs.replace(found, budgets=self._budgets.statistics(self._wall()))
 
     def _reserve(self, delivery: Delivery[LimiterMessage], message: Reserve, now: float) -> None:
+        names, models = message.names, message.models
+        if message.spend is not None:
+            held = self._budgets.reserve(message.number, message.spend, self._wall())
+            if isinstance(held, BudgetRefused):
+                delivery.fail(error_for(Failure(kind=FailureKind.BUDGET, message=held.why)))
+                return
+            payable = [each for each, name in enumerate(names) if name in held.names]
+            names = tuple(names[each] for each in payable)
+            models = tuple(models[each] for each in payable) if models else ()
         waiter = QueuedRequest(
             message.number,
-            message.names,
+            names,
             message.tokens,
             caller=message.caller,
             priority=message.priority,
             deadline=delivery.deadline,
             lease_s=message.lease_s,
             waited_s=message.waited_s,
-            models=message.models,
+            models=models,
         )
         self._asked[message.number] = _Asked(delivery, message, waiter)
         self._kept.tickets[message.number] = message.ticket
@@ -164,11 +227,32 @@ class LimiterActor:
 
     def _leave(self, message: Leave, now: float) -> None:
         self._asked.pop(message.number, None)
+        self._granted.pop(message.number, None)
         self._kept.tickets.pop(message.number, None)
+        self._release(message.number)
         self._sharing.ended(self._books.leave(message.number, now), Settlement.REFUNDED)
+
+    def _release(self, number: int) -> None:
+        """Nothing was spent by a reservation."""
+        if self._budgets.release(number) and self._ledger is not None:
+            self._ledger.add(DropEntry(number))
+
+    def _spend(self, message: EndLease) -> None:
+        """A reservation that budgets pay is over: put down what it took."""
+        number, entry = message.number, message.entry
+        if entry is None and message.ending is Settlement.REFUNDED:
+            self._release(number)
+        elif entry is not None:
+            self._budgets.end(number, usd=entry.cost, tokens=entry.tokens)
+            if self._ledger is not None:
+                self._ledger.add(CloseEntry(number, entry))
+        else:  # it was sent, and nobody can say what became of it: its row stays as it is, and counts
+            self._budgets.end(number, usd=None, tokens=None)
 
     def _end(self, message: EndLease, now: float) -> None:
         self._kept.tickets.pop(message.number, None)
+        if message.number in self._budgets.holds:
+            self._spend(message)
         lease = self._books.end(
             message.number,
             message.ending,
@@ -187,12 +271,41 @@ class LimiterActor:
         """Answer those about whom something was decided, and set the timer."""
         for decision in self._books.decisions():
             if isinstance(decision, LimitRefused) or not self._sharing.claim(decision):
-                self._answer(decision)
+                self._settle_on(decision)
         self._timer.deadline = self._books.due(trio.current_time())
 
     def _confirmed(self, granted: Sequence[Granted]) -> None:
         for each in granted:
-            self._answer(each)
+            self._settle_on(each)
+        self._announce()
+
+    def _settle_on(self, decision: Decision) -> None:
+        """A decision that only budgets may still change."""
+        hold = self._budgets.holds.get(decision.number)
+        if hold is None:
+            self._answer(decision)
+        elif isinstance(decision, LimitRefused):
+            self._release(decision.number)
+            self._answer(decision)
+        else:
+            self._granted[decision.number] = decision._replace(warning=hold.warning)
+            self._desk.submit(decision.number)
+
+    def _paid(self, numbers: Sequence[int]) -> None:
+        """Reservations may go, as far as budgets are concerned."""
+        for number in numbers:
+            self._answer(self._granted.pop(number))
+        for name in self._budgets.newly_warned(self._wall()):
+            log.warning('budget "%s" is past its soft limit', name)
+
+    def _unpaid(self, number: int, why: str) -> None:
+        """A reservation may not go: other processes have spent what there was."""
+        self._granted.pop(number, None)
+        asked = self._asked.pop(number)
+        self._kept.tickets.pop(number, None)
+        self._release(number)
+        self._sharing.ended(self._books.leave(number, trio.current_time()), Settlement.REFUNDED)
+        asked.delivery.fail(error_for(Failure(kind=FailureKind.BUDGET, message=why)))
         self._announce()
 
     def _answer(self, decision: Decision) -> None:
@@ -218,11 +331,25 @@ def limiter_child(
     other_callers: Limits = NO_LIMITS,
     *,
     server: RedisServer | None = None,
+    budgets: Mapping[str, Budget] | None = None,
+    store: StoreRef | None = None,
+    ledger: Ledger | None = None,
     name: str = "limiter",
 ) -> ChildSpec[LimiterMessage]:
-    """The spec of a limiter, for a supervisor. ``server``: where the limits are shared with other processes."""
+    """The spec of a limiter, for a supervisor. ``server``: where limits and budgets are shared with other processes.
+    ``store`` and ``ledger``: where what ``budgets`` pay is written down.
+    """
     return ChildSpec(
         name,
-        lambda previous: LimiterActor(providers, callers, other_callers, server=server, previous=previous),
+        lambda previous: LimiterActor(
+            providers,
+            callers,
+            other_callers,
+            server=server,
+            budgets=budgets,
+            store=store,
+            ledger=ledger,
+            previous=previous,
+        ),
         mailbox=LIMITER_MAILBOX,
     )

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TypeAlias, final
 
 from llm_actors.kernel import Call, Cast, MailboxSpec, Ref
+from llm_actors.limiter.budgets import SpendAsk
 from llm_actors.limiter.rate_limiter import Granted
 from llm_actors.limiter.statistics import LimiterStatistics
+from llm_actors.store.ledger import LedgerEntry
 from llm_protocol.dialect import RateLimits
 from llm_protocol.failures import Settlement
 
@@ -38,6 +40,8 @@ class Reserve(Call[Granted], frozen=True, kw_only=True):
     lease_s: float
     waited_s: float = 0.0
     models: tuple[str, ...] = ()
+    spend: SpendAsk | None = None
+    """What budgets are to pay; ``None``: there are none that do."""
     ticket: Ticket
 
 
@@ -49,7 +53,7 @@ class Leave(Cast, frozen=True):
 
 class EndLease(Cast, frozen=True, kw_only=True):
     """Reservation ``number`` is over. ``tokens``: what was really used, if known. ``hold_s``: a Retry-After,
-    ``of_model``: for this model alone.
+    ``of_model``: for this model alone. ``entry``: what the ledger is told, where budgets pay.
     """
 
     number: int
@@ -58,6 +62,7 @@ class EndLease(Cast, frozen=True, kw_only=True):
     said: RateLimits | None = None
     hold_s: float | None = None
     of_model: bool = False
+    entry: LedgerEntry | None = None
 
 
 class GetLimiterStatistics(Call[LimiterStatistics], frozen=True):

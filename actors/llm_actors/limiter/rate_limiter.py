@@ -45,6 +45,8 @@ class Granted(NamedTuple):
     number: int
     provider: str
     wait_s: float = 0.0
+    warning: str = ""
+    """The budgets that are past their soft limit, and how far, where budgets pay."""
 
 
 Decision: TypeAlias = Granted | LimitRefused

@@ -11,9 +11,11 @@ from typing import final
 import trio
 
 from llm_actors.kernel import Cast, KernelError, MailboxFull, again_after_crashes
+from llm_actors.limiter.budgets import SpendAsk
 from llm_actors.limiter.messages import EndLease, GetLimiterStatistics, Leave, LimiterRef, Reserve, Ticket
 from llm_actors.limiter.rate_limiter import Granted
 from llm_actors.limiter.statistics import LimiterStatistics
+from llm_actors.store.ledger import LedgerEntry
 from llm_protocol.dialect import RateLimits
 from llm_protocol.failures import RULES, FailureKind, Settlement
 from llm_protocol.response import Usage
@@ -40,10 +42,13 @@ class Reservation:
     methods waits.
     """
 
-    __slots__ = ("_limiter", "_number", "_open", "_sent", "_ticket", "provider")
+    __slots__ = ("_limiter", "_number", "_open", "_sent", "_ticket", "is_budgeted", "provider", "warning")
 
-    def __init__(self, limiter: LimiterRef, granted: Granted, ticket: Ticket) -> None:
+    def __init__(self, limiter: LimiterRef, granted: Granted, ticket: Ticket, *, is_budgeted: bool = False) -> None:
         self.provider = granted.provider
+        self.warning = granted.warning
+        self.is_budgeted = is_budgeted
+        """Whether budgets pay: then what it took is told to the ledger with its end."""
         self._limiter = limiter
         self._number = granted.number
         self._open = True
@@ -62,9 +67,13 @@ class Reservation:
         """The request is on its way: from here on the vendor may be working for it."""
         self._sent = True
 
-    def settle(self, usage: Usage | None, limits: RateLimits | None = None) -> None:
-        """It was answered. ``usage`` replaces the estimate, if the vendor gave any; ``limits`` are its headers."""
-        self._end(Settlement.CHARGED, None if usage is None else usage.total_tokens, limits)
+    def settle(
+        self, usage: Usage | None, limits: RateLimits | None = None, *, entry: LedgerEntry | None = None
+    ) -> None:
+        """It was answered. ``usage`` replaces the estimate, if the vendor gave any; ``limits`` are its headers.
+        ``entry``: for the ledger, where budgets pay.
+        """
+        self._end(Settlement.CHARGED, None if usage is None else usage.total_tokens, limits, entry=entry)
 
     def refund(
         self,
@@ -74,11 +83,13 @@ class Reservation:
         of_model: bool = False,
         limits: RateLimits | None = None,
         unsent: bool = False,
+        entry: LedgerEntry | None = None,
     ) -> None:
         """It failed. What comes back is all if it is known to be ``unsent``, else what ``kind`` proves unused;
         ``retry_after`` (seconds) holds the provider or, ``of_model``, the one model that was asked for.
         """
-        self._end(Settlement.REFUNDED if unsent else RULES[kind].settlement, None, limits, retry_after, of_model)
+        ending = Settlement.REFUNDED if unsent else RULES[kind].settlement
+        self._end(ending, None, limits, retry_after, of_model, entry=entry)
 
     def _end(
         self,
@@ -87,11 +98,19 @@ class Reservation:
         said: RateLimits | None = None,
         hold_s: float | None = None,
         of_model: bool = False,
+        *,
+        entry: LedgerEntry | None = None,
     ) -> None:
         if self._open:
             self._open = False
             over = EndLease(
-                number=self._number, ending=ending, tokens=tokens, said=said, hold_s=hold_s, of_model=of_model
+                number=self._number,
+                ending=ending,
+                tokens=tokens,
+                said=said,
+                hold_s=hold_s,
+                of_model=of_model,
+                entry=entry,
             )
             self._ticket.over = over
             _tell(self._limiter, over)
@@ -114,6 +133,7 @@ async def reserve(
     priority: int = USUAL_PRIORITY,
     waited_s: float = 0.0,
     models: tuple[str, ...] = (),
+    spend: SpendAsk | None = None,
 ) -> Reservation:
     """Reserve room for a request of about ``tokens`` tokens at the first of ``names`` (in rank order) that has it.
 
@@ -126,13 +146,17 @@ async def reserve(
 
     ``models``, if given, has the vendor's name of the model that it is for at each of ``names``. A vendor that wants no
     request for that model now is not waited for: the `RateLimitError` that says so has ``provider`` and ``model``.
+
+    ``spend``: what budgets are to pay. Raises `BudgetError` at once where they do not. What they pay has its row in the
+    ledger when this returns, if there is one.
     """
     if not names:
         raise ValueError("reserve needs at least one provider to choose from")
     if models and not len(models) == len(names) == len(set(names)):
         raise ValueError("reserve needs one model for each provider, and each provider once")
     begun = trio.current_time()
-    return await again_after_crashes(lambda: _ask(limiter, names, models, tokens, caller, priority, begun - waited_s))
+    since = begun - waited_s
+    return await again_after_crashes(lambda: _ask(limiter, names, models, tokens, caller, priority, since, spend))
 
 
 async def _ask(
@@ -143,6 +167,7 @@ async def _ask(
     caller: str,
     priority: int,
     since: float,
+    spend: SpendAsk | None,
 ) -> Reservation:
     now, deadline = trio.current_time(), trio.current_effective_deadline()
     lease_s = LEASE_SECONDS if deadline == inf else max(LEASE_SECONDS, deadline - now + LEASE_GRACE)
@@ -158,13 +183,14 @@ async def _ask(
         lease_s=lease_s,
         waited_s=now - since,
         models=models,
+        spend=spend,
         ticket=ticket,
     )
     try:
         granted = await limiter.call(ask)
         if granted.wait_s:
             await trio.sleep(granted.wait_s)
-        return Reservation(limiter, granted, ticket)
+        return Reservation(limiter, granted, ticket, is_budgeted=spend is not None)
     except (trio.Cancelled, KernelError):
         ticket.over = Leave(number)
         _tell(limiter, ticket.over)  # it may wait there, or even have been granted in this very moment

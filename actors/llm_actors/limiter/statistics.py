@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from llm_actors.limiter.budgets import BudgetStatistics
+
 
 class LimitStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """The limits of one provider or of one caller at a moment.
@@ -35,3 +37,5 @@ class LimiterStatistics(msgspec.Struct, frozen=True, kw_only=True):
     granted: int
     refused: int
     expired: int
+    budgets: dict[str, BudgetStatistics] = {}
+    """Each in its window of now."""

@@ -12,13 +12,15 @@ import trio
 from llm_actors.catalog import Allowed, Candidate
 from llm_actors.kernel import KernelError
 from llm_actors.limiter import Reservation
-from llm_actors.orchestrator.decision_record import DecisionRecord
+from llm_actors.orchestrator.decision_record import AttemptRecord, DecisionRecord
 from llm_actors.orchestrator.services import Services
 from llm_actors.orchestrator.spending import Delivered, booked
 from llm_actors.provider import AttemptResult, Prepared, Sink, failure_of, generate
 from llm_actors.run import LogLimitExceeded, RunLog
 from llm_actors.selector import Proof, observe, pause_after, scope_of
+from llm_actors.store.ledger import LedgerEntry
 from llm_protocol.adjustments import Adjustment
+from llm_protocol.budgets import Payer
 from llm_protocol.estimate import Estimate
 from llm_protocol.events import DELTAS, Event, Failed, ItemDone, Started, UsageReported
 from llm_protocol.failures import Failure, FailureKind, Scope
@@ -61,6 +63,9 @@ class AttemptBudget(Protocol):
         ...
 
 
+NOBODY = Payer("")
+
+
 class AttemptContext(NamedTuple):
     """One question: what, of whom, how, and where the answer goes. ``allowed``: the models that may have a part
     in it besides the candidates; ``None``: any.
@@ -77,6 +82,8 @@ class AttemptContext(NamedTuple):
     record: DecisionRecord
     purse: AttemptBudget | None = None
     allowed: Allowed | None = None
+    payer: Payer = NOBODY
+    """For whom it is asked: also of the questions that a strategy makes of one request."""
 
     @property
     def deadline(self) -> float:
@@ -152,6 +159,8 @@ class Attempt:
         if self._hold is not None:
             self._request = self._hold.limit(request)
         self._prepared = prepared if self._request is request else None
+        if room is not None and room.warning:
+            ask.record.budgets = room.warning
         self._waited_s = waited_s
         self.hedge = hedge
         self._sink: Sink | None = None
@@ -257,27 +266,6 @@ class Attempt:
         self._sink = None
         if self._hold is not None:
             self._hold.settle(usage, cost)
-        if self._room is not None:
-            if failure is None:
-                self._room.settle(usage, outcome.limits)
-            else:
-                self._room.refund(
-                    failure.kind,
-                    retry_after=failure.retry_after if pause_after(failure) else None,
-                    of_model=scope_of(failure, unsent=outcome.unsent) is Scope.DEPLOYMENT,
-                    limits=outcome.limits,
-                    unsent=outcome.unsent or not self._is_sent,
-                )
-        observe(
-            services.observer,
-            candidate,
-            outcome,
-            request_type=self._request.request_type,
-            began=began,
-            stream=self._ask.stream,
-            usage=usage,
-            cost=cost,
-        )
         cancelled = failure is not None and failure.kind is FailureKind.CANCELLED
         # One that the deadline found without a connection was tried in vain; one that another answer made needless was
         # never made.
@@ -292,8 +280,42 @@ class Attempt:
             usage=usage,
             cost=cost,
         )
+        entry = self._entry(made, never_left=never_left)
+        if self._room is not None:
+            if failure is None:
+                self._room.settle(usage, outcome.limits, entry=entry)
+            else:
+                self._room.refund(
+                    failure.kind,
+                    retry_after=failure.retry_after if pause_after(failure) else None,
+                    of_model=scope_of(failure, unsent=outcome.unsent) is Scope.DEPLOYMENT,
+                    limits=outcome.limits,
+                    unsent=outcome.unsent or not self._is_sent,
+                    entry=entry,
+                )
+        observe(
+            services.observer,
+            candidate,
+            outcome,
+            request_type=self._request.request_type,
+            began=began,
+            stream=self._ask.stream,
+            usage=usage,
+            cost=cost,
+        )
         if not never_left:
             services.meter.attempt(made, self._ask.request.caller, stream=self._ask.stream)
+
+    def _entry(self, made: AttemptRecord, *, never_left: bool) -> LedgerEntry | None:
+        """What the limiter tells the ledger where budgets pay; else the ledger is told here. ``None``: nothing."""
+        accounting, is_budgeted = self._services.accounting, self._room is not None and self._room.is_budgeted
+        if never_left or not (is_budgeted or accounting.writes):
+            return None
+        entry = accounting.entry(self._ask.payer, self.candidate, made)
+        if is_budgeted:
+            return entry
+        accounting.record(entry)
+        return None
 
     def _lowered(self) -> Adjustment | None:
         """What the client is told where a budget lowered the limit that it had named itself."""

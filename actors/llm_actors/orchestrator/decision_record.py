@@ -91,6 +91,7 @@ class DecisionRecord:
         "_ranking",
         "_strategy",
         "_under_way",
+        "budgets",
         "cache",
         "ensemble",
         "limited_by",
@@ -106,6 +107,8 @@ class DecisionRecord:
         self.cache: CacheOutcome = "off"
         self.stopped: str | None = None
         """Why no further attempt was made, if one failed last."""
+        self.budgets = ""
+        """The budgets that are past their soft limit, and what share of each is used."""
         self.limited_by: LimitOwner | None = None
         """Whose limit refused the request, if one did."""
         self.ensemble: Callable[[], EnsembleRecord] | None = None
@@ -213,6 +216,8 @@ class DecisionRecord:
         found["attempts"] = msgspec.to_builtins(self._all())
         if self.stopped is not None:
             found["stopped"] = self.stopped
+        if self.budgets:
+            found["budgets"] = self.budgets
         if self.limited_by is not None:
             found["limit_owner"] = self.limited_by
         if self.ensemble is not None:

@@ -76,6 +76,7 @@ async def upstream(services: Services, work: Work) -> Finished | Failed:
         until=until,
         record=record,
         allowed=routed.allowed,
+        payer=services.accounting.payer(run.request),
     )
     try:
         result = await _answer(services, context, run)

@@ -190,6 +190,8 @@ class Reserving:
         services = self._services
         if self._context.request.caller in services.caller_limits:
             return None
+        if services.accounting.has_budget(self._context.payer):
+            return None
         return next((each for each in plan.open if each.provider not in services.limits), None)
 
     async def room_at(
@@ -206,7 +208,9 @@ class Reserving:
         for candidate in candidates:
             models.setdefault(candidate.provider, candidate.model)
         names = tuple(models)
-        if caller not in services.caller_limits and services.limits.keys().isdisjoint(names):
+        spend = services.accounting.asks(self._context.payer, models, estimate, services.cost_of)
+        limited = caller in services.caller_limits or not services.limits.keys().isdisjoint(names)
+        if spend is None and not limited:
             return None
         begun = trio.current_time()
         try:
@@ -219,6 +223,7 @@ class Reserving:
                     priority=self._priority,
                     waited_s=plan.waited_s,
                     models=tuple(models.values()),
+                    spend=spend,
                 )
         except KernelError as exc:
             raise error_for(failure_of(exc, "limiter")) from exc

@@ -10,6 +10,7 @@ import msgspec
 from llm_actors.cache import CacheRef, Target
 from llm_actors.catalog import Candidate, Catalog, CatalogRef
 from llm_actors.limiter import LimiterRef
+from llm_actors.orchestrator.accounting import Accounting
 from llm_actors.orchestrator.load import ProviderLoad
 from llm_actors.orchestrator.metrics import Metrics
 from llm_actors.orchestrator.strategies.knowledge import Knowledge
@@ -56,6 +57,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     weights: Weights = Weights()
     synthesize: bool = True
     """Whether several answers become one where nothing says how."""
+    accounting: Accounting = msgspec.field(default_factory=Accounting)
     meter: Metrics = msgspec.field(default_factory=Metrics)
     knowledge: Knowledge = msgspec.field(default_factory=Knowledge)
     estimator: TokenEstimator = msgspec.field(default_factory=TokenEstimator)

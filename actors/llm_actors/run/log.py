@@ -142,6 +142,16 @@ class RunLog:
         for wake in self._watchers:
             wake()
 
+    def restore(self, events: Iterable[Event]) -> None:
+        """Fill a log that is empty with what another one held (`read`), at the same positions."""
+        for event in events:
+            self._joined.append(event)
+            self._starts.append(self._joined_count)
+            self._joined_count += count_pieces(event)
+            self.size += weigh(event)
+            if isinstance(event, TERMINAL):
+                self.end = event
+
     def _charge(self, event: Event) -> None:
         """Count an event. A whole part is counted as far as it is more than the deltas it repeats: an answer must not
         fail at its very end, when all of it was delivered.

@@ -16,6 +16,7 @@ def parser() -> argparse.ArgumentParser:
     _ask(commands.add_parser("ask", help="ask one question and stream the answer", allow_abbrev=False))
     _explain(commands.add_parser("explain", help="show which providers would serve a model", allow_abbrev=False))
     _top(commands.add_parser("top", help="watch a running daemon", allow_abbrev=False))
+    _spend(commands.add_parser("spend", help="show what was spent, by the ledger", allow_abbrev=False))
     _check(commands.add_parser("check", help="check that what the configuration names works", allow_abbrev=False))
     _fake_provider(
         commands.add_parser("fake-provider", help="serve scripted responses and faults for tests", allow_abbrev=False)
@@ -78,6 +79,23 @@ def _top(command: argparse.ArgumentParser) -> None:
         "--interval", type=_seconds, default=2.0, metavar="SECONDS", help="between updates (default 2)"
     )
     command.set_defaults(log_level="warning", log_format="text")
+
+
+def _spend(command: argparse.ArgumentParser) -> None:
+    command.description = (
+        "Say what was spent, by the ledger in the store's file ([store] in the configuration, else the usual place). "
+        "With --url (or LLM_RUNTIME_URL) a running daemon tells it: of its own caller, or of all to an admin."
+    )
+    _common(command)
+    command.add_argument(
+        "--by", choices=["key", "team", "model", "route", "day"], default="key", help="what to add up by (default key)"
+    )
+    command.add_argument("--since", metavar="TIME", help="from this day or time on, UTC: 2026-01-31T12:00:00Z")
+    command.add_argument("--url", help="address of a running daemon, such as http://127.0.0.1:8080")
+    form = command.add_mutually_exclusive_group()
+    form.add_argument("--csv", action="store_true", help="write comma-separated values")
+    form.add_argument("--json", action="store_true", help="write one JSON object")
+    command.set_defaults(log_level="warning")
 
 
 def _check(command: argparse.ArgumentParser) -> None:

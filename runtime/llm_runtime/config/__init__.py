@@ -11,6 +11,7 @@ from llm_runtime.config.exposure import is_loopback, with_server
 from llm_runtime.config.loading import load, parse
 from llm_runtime.config.model import Config, CrossModel, Key, Provider, ProviderCache, Selection
 from llm_runtime.config.server import Server, ServerLimits, ServerTls
+from llm_runtime.config.store import StoreConfig, store_file
 from llm_runtime.config.vendors import installed_vendors, with_vendors
 
 __all__ = [
@@ -27,12 +28,14 @@ __all__ = [
     "Server",
     "ServerLimits",
     "ServerTls",
+    "StoreConfig",
     "Timeouts",
     "discover",
     "installed_vendors",
     "is_loopback",
     "load",
     "parse",
+    "store_file",
     "with_server",
     "with_vendors",
 ]

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from llm_actors.redis import RedisServer
+from llm_protocol.budgets import Budget
 from llm_protocol.codec.wording import suggestion
 from llm_protocol.model_facts import Capabilities
 from llm_protocol.own_prices import OwnPrice
@@ -19,6 +20,7 @@ from llm_protocol.policy import Attempts, CachePolicy, Policy, Timeouts
 from llm_protocol.secret import Secret
 from llm_protocol.vendor import VendorTable
 from llm_protocol.vendors import VENDORS
+from llm_runtime.config.budgets import check_budgets, kept_in_memory
 from llm_runtime.config.conversion import convert, refuse_unknown
 from llm_runtime.config.discovery import discover
 from llm_runtime.config.errors import ConfigError, Mistakes, together, under
@@ -31,6 +33,7 @@ from llm_runtime.config.providers import check_cache, check_kind, completed, sen
 from llm_runtime.config.proxies import with_proxies
 from llm_runtime.config.redis import redis_server
 from llm_runtime.config.server import Server, ServerTls
+from llm_runtime.config.store import StoreConfig, store_section
 
 MAX_FILE_BYTES = 1024 * 1024
 
@@ -53,10 +56,12 @@ class _File(msgspec.Struct, frozen=True, kw_only=True):
     cross_model: object = {}
     cache: object = {}
     redis: object = {}
+    store: object = {}
     keys: object = {}
     providers: object = {}
     routes: object = {}
     prices: object = {}
+    budgets: object = {}
 
 
 def load(
@@ -92,9 +97,13 @@ def parse(
     source = _decoded(content, file)
     keys = KeyReader(environ, folder or Path())
     try:
-        config = _config(_table(source), keys, folder or Path(), file, vendors)
+        table = _table(source)
+        config = _config(table, keys, folder or Path(), file, vendors)
         config = with_proxies(config, environ) if config.providers else _with_discovered(config, environ, local)
+        config = msgspec.structs.replace(config, store=_store(table, keys, folder or Path(), environ))
         mistakes = Mistakes()
+        with mistakes.under():
+            check_budgets(config)
         with mistakes.under():
             check_names(config)
         with mistakes.under():
@@ -108,7 +117,7 @@ def parse(
         raise together(sorted(found, key=lambda each: each.line or 0)) from None
     except RecursionError:
         raise ConfigError("nested too deeply", file=file, line=1) from None
-    return msgspec.structs.replace(config, notes=(*config.notes, *keys.warnings))
+    return msgspec.structs.replace(config, notes=(*config.notes, *kept_in_memory(config), *keys.warnings))
 
 
 def _decoded(content: bytes, file: str) -> str:
@@ -167,6 +176,10 @@ def _config(table: dict[str, Any], keys: KeyReader, folder: Path, file: str, ven
     for name, entry in _named(table, "routes", mistakes):
         with mistakes.under("routes", name):
             routes[name] = convert(entry, Policy, keys.read)
+    budgets: dict[str, Budget] = {}
+    for name, entry in _named(table, "budgets", mistakes):
+        with mistakes.under("budgets", name):
+            budgets[name] = convert(entry, Budget, keys.read)
     there = table.get("providers", {})
     prices = _prices(table.get("prices", {}), there if isinstance(there, dict) else {}, mistakes)
     mistakes.raise_any()
@@ -175,6 +188,7 @@ def _config(table: dict[str, Any], keys: KeyReader, folder: Path, file: str, ven
         keys=callers,
         providers=providers,
         routes=routes,
+        budgets=budgets,
         prices=prices,
         vendors=vendors,
         reasons=dict.fromkeys(providers, f"configured in {file}"),
@@ -211,6 +225,13 @@ def _redis(table: dict[str, Any], keys: KeyReader) -> RedisServer | None:
         return None
     with under("redis"):
         return redis_server(table["redis"], keys)
+
+
+def _store(table: dict[str, Any], keys: KeyReader, folder: Path, environ: Mapping[str, str]) -> StoreConfig | None:
+    if "store" not in table:
+        return None
+    with under("store"):
+        return store_section(table["store"], keys, folder, environ)
 
 
 _SECTIONS: dict[str, type[msgspec.Struct]] = {

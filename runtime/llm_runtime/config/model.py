@@ -13,6 +13,7 @@ from typing import Annotated
 from msgspec import Meta, field
 
 from llm_actors.redis import RedisServer
+from llm_protocol.budgets import Budget
 from llm_protocol.model_facts import Capabilities
 from llm_protocol.own_prices import OwnPrice
 from llm_protocol.policy import AnswerLimits, Attempts, CachePolicy, CacheSeconds, Limits, Policy, Timeouts
@@ -22,6 +23,7 @@ from llm_protocol.vendors import VENDORS
 from llm_protocol.wire_choice import WireSetting
 from llm_runtime.config.section import Line, Section
 from llm_runtime.config.server import Server
+from llm_runtime.config.store import StoreConfig
 
 KeySeconds = Annotated[float, Meta(gt=0, le=86_400)]
 Weight = Annotated[float, Meta(ge=0, le=1_000)]
@@ -66,6 +68,8 @@ class Key(Section, frozen=True, kw_only=True):
     """Whether it may read `/metrics` and ask for nothing: for Prometheus."""
     strict: bool = False
     """Refuse this caller's requests if a parameter would be left out or changed, instead of reporting it."""
+    team: Line = ""
+    """The team it belongs to, for budgets and the ledger."""
     vendor_ids: tuple[Line, ...] = ()
     """Patterns of vendor ids (files, containers, vector stores) that it may use besides those it received itself."""
 
@@ -157,10 +161,14 @@ class Config(Section, frozen=True, kw_only=True):
     cache: CachePolicy = CachePolicy()
     redis: RedisServer | None = None
     """``[redis]``: the server over which processes share limits; ``None``: they do not."""
+    store: StoreConfig | None = None
+    """``[store]``: where responses outlive the process; ``None``: they do not."""
     keys: dict[str, Key] = field(default_factory=dict)
     providers: dict[str, Provider] = field(default_factory=dict)
     routes: dict[str, Policy] = field(default_factory=dict)
     """``[routes.NAME]``: a name to use in place of a model's, and how requests to it are handled."""
+    budgets: dict[str, Budget] = field(default_factory=dict)
+    """``[budgets.NAME]``: what requests may cost together in a calendar window."""
     prices: dict[str, OwnPrice] = field(default_factory=dict)
     """``[prices."PROVIDER/MODEL"]``: prices of models, overriding the shipped table."""
     vendors: VendorTable = VENDORS

@@ -118,6 +118,7 @@ class ServerActor:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._service.pulse.run)
                     nursery.start_soon(self._service.receiver.run)
+                    nursery.start_soon(self._service.keeper.run)
                     if self._service.tls is not None:
                         nursery.start_soon(self._service.tls.watch)
                     for acceptor in acceptors:
@@ -133,6 +134,7 @@ class ServerActor:
                     for acceptor in acceptors:
                         acceptor.close()
                     await self._service.drain(config.drain_s)
+                    await self._service.keeper.flush()
                     nursery.cancel_scope.cancel("the server is shutting down")
         finally:
             for acceptor in acceptors:

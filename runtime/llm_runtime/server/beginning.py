@@ -14,7 +14,7 @@ from llm_protocol.response import FinishReason, LLMResponse, Usage
 from llm_protocol.wires.responses import Create
 from llm_runtime.server.engine import admitted, with_headers
 from llm_runtime.server.http_error import HttpError
-from llm_runtime.server.item_references import with_references
+from llm_runtime.server.item_references import referenced_responses, with_references
 from llm_runtime.server.response_store import Recent, StoredResponse
 from llm_runtime.server.state import ServerState
 
@@ -37,6 +37,7 @@ async def begin(
 
     The run waits for its first follower, so the caller must attach one without an intervening checkpoint.
     """
+    await _bring(service, create, caller, recent)
     create = with_references(create, service.shelf, caller, recent)
     options = create.options
     parent = _parent(service, options.previous_response_id, caller, recent)
@@ -56,14 +57,25 @@ async def begin(
         run = warmed_up(inbound.request, response_id)
     kept = StoredResponse(run, inbound, options, (*before, *create.input), weight + size)
     service.shelf.put(kept)
+    service.keeper.keep(kept)
     return kept
 
 
-def after_parent(service: ServerState, create: Create, caller: str) -> Inbound:
+async def after_parent(service: ServerState, create: Create, caller: str) -> Inbound:
     """The request with the preceding conversation before its own input. Raises `HttpError`."""
+    await _bring(service, create, caller, None)
     create = with_references(create, service.shelf, caller)
     parent = _parent(service, create.options.previous_response_id, caller, None)
     return create.inbound if parent is None else create.after(parent[0])
+
+
+async def _bring(service: ServerState, create: Create, caller: str, recent: Recent | None) -> None:
+    """Have what the request refers to in memory."""
+    previous = create.options.previous_response_id
+    wanted = referenced_responses(create)
+    for each in wanted if previous is None else (previous, *wanted):
+        if recent is None or recent.get(each) is None:
+            await service.keeper.bring(each, caller)
 
 
 def check_calls_are_answered(before: Sequence[Message], added: Sequence[Message]) -> None:

@@ -30,7 +30,7 @@ async def compact(exchange: RequestContext) -> None:
     try:
         body = await plain_body(exchange)
         create = await read_body(service.json_limits, body, RESPONSES.decode_create)
-        inbound = admitted(exchange.caller, after_parent(service, create, exchange.caller))
+        inbound = admitted(exchange.caller, await after_parent(service, create, exchange.caller))
         request = inbound.request
         assert isinstance(request, ChatRequest), "what this endpoint reads"
         run = await service.start_run(compaction_request(request), stream=False)

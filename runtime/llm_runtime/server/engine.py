@@ -10,6 +10,7 @@ import msgspec
 
 from llm_actors.run import Run
 from llm_actors.selector import Ranking
+from llm_actors.store import StoreRef
 from llm_protocol.codec.fields import typed
 from llm_protocol.dialect import Inbound, ModelInfo
 from llm_protocol.policy import Policy
@@ -20,6 +21,11 @@ from llm_protocol.wire_headers import IDEMPOTENCY, forwarded, meaning_of
 
 class RequestEngine(Protocol):
     """The runtime, as far as the server needs it."""
+
+    @property
+    def store(self) -> StoreRef | None:
+        """What outlives the process, where that is configured."""
+        ...
 
     async def submit(
         self,

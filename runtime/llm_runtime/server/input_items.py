@@ -17,7 +17,7 @@ from llm_runtime.server.stored import found
 
 async def list_input_items(exchange: RequestContext) -> None:
     """The items, latest first unless ``order=asc``, starting after the item ``after``, at most ``limit``."""
-    kept = found(exchange)
+    kept = await found(exchange)
     query = parse_qs(exchange.request.query)
     items = input_items(kept.asked, kept.id)
     if query.get("order", ["desc"])[-1] != "asc":

@@ -49,6 +49,14 @@ def with_references(create: Create, shelf: ResponseStore, caller: str, recent: R
     return create._replace(inbound=create.inbound._replace(request=longer))
 
 
+def referenced_responses(create: Create) -> tuple[str, ...]:
+    """The ids of the responses whose items the request refers to."""
+    request = create.inbound.request
+    assert isinstance(request, ChatRequest)
+    items = (_reference(part) for message in request.messages for part in message.content)
+    return tuple(dict.fromkeys(f"resp_{found[1]}" for each in items if (found := _ID.fullmatch(each))))
+
+
 def _reference(part: Part) -> str:
     """The id of the referenced item; empty if ``part`` is no reference."""
     if not isinstance(part, Opaque) or part.value.get("type") != "item_reference":

@@ -153,3 +153,12 @@ LATER_SECONDS = 1
 
 TICK_SECONDS = 1.0
 """The interval at which deadlines that need no precision are checked."""
+
+STORE_FLUSH_SECONDS = 0.1
+"""The interval at which new events of running responses are written to the store."""
+
+STORE_REST_SECONDS = 5.0
+"""The time without writes after the store failed to take one."""
+
+STORE_WAIT_SECONDS = 5.0
+"""The longest wait for the row of a new response, or for a deletion; longer than one write takes at most."""

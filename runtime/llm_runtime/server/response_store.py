@@ -151,6 +151,16 @@ class ResponseStore:
         """Keep a running response."""
         self._live[kept.id] = kept
 
+    def adopt(self, kept: StoredResponse, now: float) -> None:
+        """Keep a response that has ended and was stored before."""
+        kept.ended_at = now
+        self._stored[kept.id] = kept
+        self._bytes += kept.weight
+
+    def knows(self, response_id: str) -> bool:
+        """Whether there is a response of that id, whoever's it is."""
+        return response_id in self._live or response_id in self._stored or response_id in self._waiting
+
     def find(self, response_id: str, caller: str) -> StoredResponse | None:
         """The caller's response with that id, running or stored."""
         kept = self._live.get(response_id) or self._stored.get(response_id)

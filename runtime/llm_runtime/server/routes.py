@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from llm_runtime.server import endpoints, model_list, native, stored, token_counts
+from llm_runtime.server import endpoints, model_list, native, spending, stored, token_counts
 from llm_runtime.server.access import Role
 from llm_runtime.server.client_wire import anthropic, cohere, gemini, openai
 from llm_runtime.server.compaction import compact
@@ -76,6 +76,7 @@ ROUTES = (
     Route("GET", "/v1/runtime/tree", endpoints.tree),
     Route("GET", "/v1/runtime/explain", endpoints.explain),
     Route("GET", "/v1/runtime/statistics", endpoints.statistics),
+    Route("GET", "/v1/runtime/spend", spending.spend),
     Route("GET", "/metrics", endpoints.metrics, operators=True, role=Role.METRICS),
     Route("GET", "/", endpoints.dashboard, keyless=True),
     Route("GET", "/livez", endpoints.livez, open=True, operators=True),

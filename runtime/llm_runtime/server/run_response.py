@@ -134,6 +134,7 @@ def told(response: LLMResponse) -> tuple[tuple[str, str], ...]:
         "model": response.model,
         "attempts": str(calls_of(decision)),
         "cache": str(decision.get("cache", "off")),
+        "budget": str(decision.get("budgets", "")),
         "cost": "" if response.cost is None else f"{response.cost:.8f}",
     }
     own = tuple((f"x-llm-runtime-{name}", value) for name, value in fields.items() if _fits_header(value))

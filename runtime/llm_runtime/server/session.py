@@ -314,7 +314,7 @@ class Session:
     async def _streaming_of(self, asked: Asked) -> Streaming:
         work, after = asked.work, -1
         if isinstance(work, Resume):
-            kept, after = self._resumed(work), work.starting_after
+            kept, after = await self._resumed(work), work.starting_after
         elif isinstance(work, NativeRequest):
             kept = await native.begin_native(self._service, work, asked.size, asked.since)
         else:
@@ -339,8 +339,10 @@ class Session:
         self._service.shelf.resumed(kept.id)
         return streaming
 
-    def _resumed(self, resume: Resume) -> StoredResponse:
+    async def _resumed(self, resume: Resume) -> StoredResponse:
         shelf = self._service.shelf
+        if self._recent.get(resume.response_id) is None:
+            await self._service.keeper.bring(resume.response_id, self._caller)
         kept = (
             shelf.find(resume.response_id, self._caller)
             or self._recent.get(resume.response_id)

@@ -20,6 +20,7 @@ from llm_runtime.server.bodies import BodyBudget
 from llm_runtime.server.engine import RequestEngine
 from llm_runtime.server.issued_ids import IssuedIds
 from llm_runtime.server.limits import CLOSE_SECONDS, LINGERING_CONNECTIONS, PARTING_SECONDS
+from llm_runtime.server.persistence import ResponseKeeper
 from llm_runtime.server.receiver import Receiver
 from llm_runtime.server.response_store import ResponseStore
 from llm_runtime.server.room import Guest, Room
@@ -51,6 +52,7 @@ class ServerState:
         self.json_limits = LIMITS._replace(values=config.max_json_values)
         self.shelf = ResponseStore(config)
         self.issued = IssuedIds(keys)
+        self.keeper = ResponseKeeper(lambda: engine.store, self.shelf)
         self.bodies = BodyBudget(config.max_body_total_bytes)
         self.room: Room[Guest] = Room(config, has_keys=bool(keys), proxies=config.trusted_proxies)
         self.receiver = Receiver()
@@ -132,7 +134,8 @@ class ServerState:
 
     def answering(self, run: Run, wake: Callable[[], None], *, whole: bool = False) -> RunSubscription:
         """Follow a run for a client; the result must be closed. See `RunSubscription`."""
-        answer = RunSubscription(run, wake, self._answered, whole=whole)
+        progress = self.keeper.find(run.response_id)
+        answer = RunSubscription(run, wake, self._answered, whole=whole, progress=progress)
         self._answers.add(answer)
         return answer
 

@@ -94,6 +94,8 @@ async def create(exchange: RequestContext) -> None:
         await exchange.reply(encode_failure(RESPONSES, exc.failure))
         return
     exchange.request_id = kept.inbound.request.request_id
+    if kept.options.background:
+        await exchange.service.keeper.begun(kept.id)
     if kept.options.background and not kept.inbound.stream:
         await exchange.reply(await _resource(kept))
     else:
@@ -106,7 +108,7 @@ async def retrieve(exchange: RequestContext) -> None:
         body = RESPONSES.encode_pending(waiting.inbound, waiting.id, waiting.options, status="queued")
         await exchange.reply(WireResponse(200, (JSON,), body))
         return
-    kept = found(exchange)
+    kept = await found(exchange)
     query = parse_qs(exchange.request.query)
     if query.get("stream", [""])[-1] != "true":
         await exchange.reply(await _resource(kept))
@@ -124,11 +126,13 @@ async def retrieve(exchange: RequestContext) -> None:
 async def delete(exchange: RequestContext) -> None:
     """``DELETE /v1/responses/{id}``: delete it everywhere; if it is running, stop it."""
     response_id, shelf = exchange.params["id"], exchange.service.shelf
+    await exchange.service.keeper.bring(response_id, exchange.caller)
     if (waiting := _waiting(exchange)) is not None:
         waiting.withdraw()
     elif (kept := shelf.find_to_delete(response_id, exchange.caller)) is not None:
         kept.run.cancel("the client deleted the response")
         shelf.drop(kept)
+        await exchange.service.keeper.forget(response_id)
     else:
         raise _unknown(response_id)
     body = msgspec.json.encode({"id": response_id, "object": "response", "deleted": True})
@@ -142,7 +146,7 @@ async def cancel(exchange: RequestContext) -> None:
         body = encode_json(RESPONSES.withdrawn(waiting.inbound, waiting.id, waiting.options))
         await exchange.reply(WireResponse(200, (JSON,), body))
         return
-    kept = found(exchange)
+    kept = await found(exchange)
     kept.run.cancel("the client cancelled the response")
     exchange.end_with_client()
     with trio.move_on_after(CLOSE_SECONDS):
@@ -163,9 +167,10 @@ def check_cursor(kept: StoredResponse, starting_after: int) -> None:
         raise HttpError(400, "invalid_request", message, param="starting_after")
 
 
-def found(exchange: RequestContext) -> StoredResponse:
-    """The caller's response whose id is in the path. Raises `HttpError`."""
+async def found(exchange: RequestContext) -> StoredResponse:
+    """The caller's response whose id is in the path, from memory or from the store's file. Raises `HttpError`."""
     response_id = exchange.params["id"]
+    await exchange.service.keeper.bring(response_id, exchange.caller)
     kept = exchange.service.shelf.find(response_id, exchange.caller)
     if kept is None or is_native(kept.inbound):
         raise _unknown(response_id)

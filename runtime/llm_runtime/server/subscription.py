@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Self, final
+from typing import Protocol, Self, final
 
 from llm_actors.run import Run
 from llm_protocol.events import Event, Failed, Finished, MemberFailed, MemberStarted
@@ -20,17 +20,50 @@ CLOSING = "The runtime is shutting down."
 CRASHED = "The runtime crashed; try again."
 
 
+class Progress(Protocol):
+    """How far a response is stored that is told of only as far as that."""
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything may be told."""
+        ...
+
+    @property
+    def ended(self) -> bool:
+        """Whether the end may be told."""
+        ...
+
+    def hurry(self) -> None:
+        """Somebody waits for the end."""
+        ...
+
+    def watch(self, wake: Callable[[], None]) -> None:
+        """Call ``wake`` whenever more may be told."""
+        ...
+
+    def unwatch(self, wake: Callable[[], None]) -> None:
+        """Call it no longer."""
+        ...
+
+
 @final
 class RunSubscription:
     """Follows a run from its creation to `close`, which may cancel the run (see `Run`).
 
-    ``wake`` is called when there is something to take, and for a ``whole`` response only at the end.
+    ``wake`` is called when there is something to take, and for a ``whole`` response only at the end. With ``progress``
+    nothing is taken before it allows that, and the end not before it allows the end.
     """
 
-    __slots__ = ("_follower", "_left", "_shut", "_wake", "begun", "end", "run")
+    __slots__ = ("_follower", "_held", "_left", "_progress", "_shut", "_wake", "begun", "end", "run")
 
     def __init__(
-        self, run: Run, wake: Callable[[], None], left: Callable[[RunSubscription], None], *, whole: bool
+        self,
+        run: Run,
+        wake: Callable[[], None],
+        left: Callable[[RunSubscription], None],
+        *,
+        whole: bool,
+        progress: Progress | None = None,
     ) -> None:
         self.run = run
         self.end: Finished | Failed | None = None
@@ -40,6 +73,10 @@ class RunSubscription:
         self._left = left
         self._shut: FailureKind | None = None
         self._follower = run.follow(wake=self._wake_at_the_end if whole else wake)
+        self._progress = progress
+        self._held: tuple[Event, ...] = ()
+        if progress is not None:
+            progress.watch(wake)
 
     def _wake_at_the_end(self) -> None:
         if self.run.log.end is not None:
@@ -47,6 +84,8 @@ class RunSubscription:
 
     def close(self) -> None:
         """Stop following. Closing twice is harmless."""
+        if self._progress is not None:
+            self._progress.unwatch(self._wake)
         self._follower.close()
         self._left(self)
         # a reference back to this object: the cycle would keep the run's log until garbage collection
@@ -60,12 +99,29 @@ class RunSubscription:
 
     def take(self) -> Sequence[Event]:
         """The events that have arrived and were not taken yet; `end` is set with the last of them."""
+        if self.is_held:
+            return ()
         events = self._follower.take()
+        if self._progress is not None:
+            events = self._but_for_the_end(events, self._progress)
         if self._shut is not None and not self._follower.at_end:
             events = (*events, self._cut_short(self._shut))
         if events and isinstance(last := events[-1], (Finished, Failed)):
             self.end = last
         self.begun = self.begun or any(not isinstance(event, _NO_ANSWER) for event in events)
+        return events
+
+    @property
+    def is_held(self) -> bool:
+        """Whether nothing may be told yet, not even the id."""
+        return self._progress is not None and not self._progress.begun and self._shut is None
+
+    def _but_for_the_end(self, events: Sequence[Event], progress: Progress) -> Sequence[Event]:
+        """Keep the end back while it may not be told."""
+        events, self._held = (*self._held, *events), ()
+        if events and isinstance(events[-1], (Finished, Failed)) and not progress.ended and self._shut is None:
+            events, self._held = events[:-1], events[-1:]
+            progress.hurry()
         return events
 
     def shut(self, kind: FailureKind = FailureKind.SHUTTING_DOWN) -> None:

@@ -47,7 +47,7 @@ async def of_response(exchange: RequestContext) -> None:
     try:
         body = await plain_body(exchange)
         create = await read_body(exchange.service.json_limits, body, RESPONSES.decode_create)
-        inbound = after_parent(exchange.service, create, exchange.caller)
+        inbound = await after_parent(exchange.service, create, exchange.caller)
         await _reply(exchange, inbound, lambda count: {"object": "response.input_tokens", "input_tokens": count.tokens})
     except LLMClientError as exc:
         await exchange.reply(encode_failure(RESPONSES, exc.failure))

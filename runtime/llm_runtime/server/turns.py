@@ -106,6 +106,8 @@ class Streaming:
         """The frames to send now."""
         self._noted = False
         frames: list[Frame] = []
+        if self.answer.is_held:
+            return frames
         if not self._begun:
             self._begun = True
             frames = self._encoder.start()

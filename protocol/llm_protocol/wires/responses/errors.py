@@ -79,6 +79,8 @@ def _failed(failure: Failure) -> ResponseEnding:
     if failure.kind is FailureKind.CANCELLED:
         own: JsonObject = {"incomplete_reason": "cancelled"}
         return ResponseEnding("response.incomplete", "cancelled", own=own)
+    if failure.kind is FailureKind.INTERRUPTED:
+        return ResponseEnding("response.incomplete", "incomplete", own={"incomplete_reason": "interrupted"})
     message = message_with_wait(failure)
     own = {"error": {"kind": failure.kind, "code": failure.rule.code, "message": message}}
     return ResponseEnding("response.failed", "failed", error={"code": code_of(failure), "message": message}, own=own)

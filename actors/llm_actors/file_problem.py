@@ -1,4 +1,4 @@
-"""What can be wrong with the cache file, from SQLite's result codes and the system's errors; and setting a file aside.
+"""What can be wrong with an SQLite file of ours, by SQLite's result codes and the system's errors; setting it aside.
 
 One table says what kind of trouble an error is; the tier says what is done about it.
 """
@@ -24,6 +24,7 @@ class FileProblem(Enum):
     UNREACHABLE = "cannot be opened, read or written"
     BUSY = "is locked by another process"
     FOREIGN = "is a database of another program and is left alone"
+    NEWER = "was written by a newer version and is left alone"
 
 
 class NotOursError(Exception):

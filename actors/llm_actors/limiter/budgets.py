@@ -1,0 +1,335 @@
+"""The books of the budgets: what is spent and reserved in each calendar window. Pure: the wall clock is a parameter.
+
+A reservation counts in the window it was made in, whenever it ends. The last windows are kept, so a wall clock that is
+set forth and back finds them as they were.
+
+Where several processes share the budgets (`on`), what the others have is told by Redis, and it decides. While it is
+away (`alone`) each process keeps to its share of what was left, by the number of processes that shared it then.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Literal, NamedTuple, TypeAlias, final
+
+import msgspec
+
+from llm_protocol.budgets import Budget, BudgetTable, CalendarWindow, Payer, window_at
+
+KEPT_WINDOWS = 64
+"""Windows of one budget that are remembered."""
+
+CENT_FRACTION = 1e-9
+"""US dollars by which sums of floats may be off."""
+
+Sharing: TypeAlias = Literal["off", "on", "alone"]
+
+
+class SpendAsk(msgspec.Struct, frozen=True):
+    """What a reservation is to be paid from. ``costs``: what the request would cost at each provider, in US dollars;
+    ``None`` where the price is not known. ``tokens``: what it is expected to take.
+    """
+
+    payer: Payer
+    costs: dict[str, float | None]
+    models: dict[str, str]
+    input_tokens: int
+    tokens: int
+
+
+class Amount(NamedTuple):
+    """US dollars and tokens."""
+
+    usd: float = 0.0
+    tokens: int = 0
+
+    def plus(self, other: Amount) -> Amount:
+        """Both."""
+        return Amount(self.usd + other.usd, self.tokens + other.tokens)
+
+    def minus(self, other: Amount) -> Amount:
+        """The difference."""
+        return Amount(self.usd - other.usd, self.tokens - other.tokens)
+
+
+NOTHING = Amount()
+
+
+@final
+class WindowState:
+    """One budget in one window."""
+
+    __slots__ = ("base", "cap", "others", "pending", "processes", "reserved", "spent", "warned", "window")
+
+    def __init__(self, window: CalendarWindow) -> None:
+        self.window = window
+        self.spent = Amount()
+        """By this process."""
+        self.reserved = Amount()
+        """By this process, for what is in flight."""
+        self.pending = Amount()
+        """That part of ``reserved`` which the shared books have not confirmed."""
+        self.base: dict[str, Amount] = {}
+        """What processes that have gone have spent, by their names, as the store's file has it."""
+        self.others = Amount()
+        """What others have spent and reserved, as far as was told."""
+        self.processes = 0
+        """How many share it, this one included; 0: never told."""
+        self.cap: Amount | None = None
+        """While alone: how much of it this process may have spent and reserved."""
+        self.warned = False
+
+    @property
+    def own(self) -> Amount:
+        """What this process has spent and reserved."""
+        return self.spent.plus(self.reserved)
+
+    def before(self, sharing: Sharing) -> Amount:
+        """What others have of it."""
+        if sharing != "off" and self.processes:
+            return self.others
+        total = Amount()
+        for each in self.base.values():
+            total = total.plus(each)
+        return total
+
+
+class _Part(NamedTuple):
+    """What one reservation has of one budget."""
+
+    name: str
+    state: WindowState
+    amount: Amount
+
+
+class BudgetHold(NamedTuple):
+    """What one reservation has. ``names``: the providers that can be paid."""
+
+    names: tuple[str, ...]
+    parts: tuple[_Part, ...]
+    ask: SpendAsk
+    warning: str = ""
+
+
+class BudgetRefused(NamedTuple):
+    """The request cannot be paid, and why."""
+
+    why: str
+
+
+class BudgetStatistics(msgspec.Struct, frozen=True):
+    """One budget in its window: what is spent and reserved, by all who share it as far as is known."""
+
+    usd: float
+    tokens: int
+    usd_limit: float | None
+    tokens_limit: int | None
+    resets_at: float
+
+    @property
+    def used(self) -> float:
+        """The larger of the shares that are used of dollars and of tokens."""
+        usd = self.usd / self.usd_limit if self.usd_limit else 0.0
+        return max(usd, self.tokens / self.tokens_limit if self.tokens_limit else 0.0)
+
+
+@final
+class Budgets:
+    """All budgets of one process."""
+
+    def __init__(self, budgets: Mapping[str, Budget], *, shared: bool = False) -> None:
+        """``shared``: with other processes; until they were heard of, nothing is known to be left."""
+        self.table = BudgetTable(budgets)
+        self.holds: dict[int, BudgetHold] = {}
+        self.sharing: Sharing = "alone" if shared else "off"
+        self._states: dict[str, OrderedDict[int, WindowState]] = {name: OrderedDict() for name in budgets}
+        self._processes: dict[str, int] = {}
+        self._unconfirmed: set[int] = set()
+
+    def current(self, wall: float) -> list[tuple[str, WindowState]]:
+        """The window of each budget at ``wall``."""
+        return [(name, self.state(name, wall)) for name in self.table.budgets]
+
+    def state(self, name: str, wall: float) -> WindowState:
+        """The budget's window at ``wall``."""
+        states, window = self._states[name], window_at(self.table.budgets[name].per, wall)
+        found = states.get(window.start)
+        if found is None:
+            found = states[window.start] = WindowState(window)
+            if self.sharing == "alone":
+                self._cap(name, found)
+            while len(states) > KEPT_WINDOWS:
+                states.popitem(last=False)
+        return found
+
+    # -- what happens ------------------------------------------------------------------------------------------------
+
+    def reserve(self, number: int, ask: SpendAsk, wall: float) -> BudgetHold | BudgetRefused:
+        """Put aside what the dearest provider that can be paid would cost, or say why none can."""
+        names, why, worst = list[str](), "", dict[str, Amount]()
+        paying = self.table.of(ask.payer)
+        for provider, cost in ask.costs.items():
+            amounts, refused = {}, ""
+            for name in paying:
+                counted = self.table.budgets[name].cost(cost, ask.tokens)
+                if counted is None:
+                    refused = f'budget "{name}": the price of the model at {provider} is not known (unknown_price)'
+                    break
+                amounts[name] = Amount(counted, ask.tokens)
+                if refused := self._lacking(name, amounts[name], wall):
+                    break
+            if refused:
+                why = why or refused
+                continue
+            names.append(provider)
+            worst = {name: max(worst.get(name, Amount()), each) for name, each in amounts.items()}
+        if not names:
+            return BudgetRefused(why)
+        parts = tuple(_Part(name, self.state(name, wall), each) for name, each in worst.items())
+        for _, state, amount in parts:
+            state.reserved = state.reserved.plus(amount)
+            state.pending = state.pending.plus(amount)
+        warning = "; ".join(filter(None, (self._warning(name, wall) for name in worst)))
+        hold = self.holds[number] = BudgetHold(tuple(names), parts, ask, warning)
+        self._unconfirmed.add(number)
+        return hold
+
+    def confirm(self, number: int) -> None:
+        """The shared books have it, too."""
+        if number not in self._unconfirmed:
+            return
+        self._unconfirmed.discard(number)
+        for _, state, amount in self.holds[number].parts:
+            state.pending = state.pending.minus(amount)
+
+    def release(self, number: int) -> bool:
+        """It was not made. Return whether there was one."""
+        there = number in self.holds
+        self.end(number, usd=0.0, tokens=0)
+        return there
+
+    def end(self, number: int, *, usd: float | None, tokens: int | None) -> None:
+        """A reservation is over. ``usd`` and ``tokens``: what it took; ``tokens`` ``None``: not known, so what was
+        reserved; ``usd`` ``None``: the price is not known.
+        """
+        self.confirm(number)
+        hold = self.holds.pop(number, None)
+        for name, state, amount in () if hold is None else hold.parts:
+            state.reserved = state.reserved.minus(amount)
+            if tokens is None:
+                state.spent = state.spent.plus(amount)
+                continue
+            counted = self.table.budgets[name].cost(usd, tokens)
+            state.spent = state.spent.plus(Amount(amount.usd if counted is None else counted, tokens))
+
+    def load(self, rows: Iterable[tuple[str, Payer, float, float | None, int]]) -> None:
+        """What was spent before this process began: owner, payer, when, cost and tokens of each."""
+        for owner, payer, at, cost, tokens in rows:
+            for name in self.table.of(payer):
+                state, counted = self.state(name, at), self.table.budgets[name].cost(cost, tokens)
+                before = state.base.get(owner, Amount())
+                state.base[owner] = before.plus(Amount(counted or 0.0, tokens))
+
+    # -- sharing -----------------------------------------------------------------------------------------------------
+
+    def heard(self, name: str, state: WindowState, others: Amount, processes: int) -> None:
+        """The shared books tell what others have, and how many share it."""
+        state.others, state.processes, state.cap = others, processes, None
+        self._processes[name] = processes
+
+    def join(self) -> None:
+        """The shared books decide from here on."""
+        self.sharing = "on"
+
+    def go_alone(self, wall: float) -> None:
+        """They are out of sight: from here on, each keeps to its share."""
+        self.sharing = "alone"
+        for name, states in self._states.items():
+            self.state(name, wall)
+            for state in states.values():
+                self._cap(name, state)
+
+    def _cap(self, name: str, state: WindowState) -> None:
+        budget, processes, own = self.table.budgets[name], self._processes.get(name, 0), state.own
+        if not processes:
+            state.cap = Amount()
+            return
+        left_usd = max(0.0, (budget.usd or 0.0) - own.usd - state.others.usd)
+        left_tokens = max(0, (budget.tokens or 0) - own.tokens - state.others.tokens)
+        state.cap = own.plus(Amount(left_usd / processes, left_tokens // processes))
+
+    # -- what is left ------------------------------------------------------------------------------------------------
+
+    def _lacking(self, name: str, wanted: Amount, wall: float) -> str:
+        """Why so much is not there, in words; empty if it is."""
+        state = self.state(name, wall)
+        if self.sharing == "on":
+            return self.refusal(name, state, wanted, wall) if not self._fits(name, state.own.plus(wanted)) else ""
+        own = state.own.plus(wanted)
+        if self.sharing == "alone" and state.cap is not None:
+            budget = self.table.budgets[name]
+            if (budget.usd is None or own.usd <= state.cap.usd + CENT_FRACTION) and (
+                budget.tokens is None or own.tokens <= state.cap.tokens
+            ):
+                return ""
+            return self.refusal(name, state, wanted, wall)
+        return "" if self._fits(name, own.plus(state.before("off"))) else self.refusal(name, state, wanted, wall)
+
+    def _fits(self, name: str, total: Amount) -> bool:
+        budget = self.table.budgets[name]
+        return (budget.usd is None or total.usd <= budget.usd + CENT_FRACTION) and (
+            budget.tokens is None or total.tokens <= budget.tokens
+        )
+
+    def refusal(self, name: str, state: WindowState, wanted: Amount, wall: float, *, but: Amount = NOTHING) -> str:
+        """Why the budget does not pay ``wanted``, what is left of it, and when it begins anew. ``but``: this part of
+        what is reserved is what is refused.
+        """
+        budget, total = self.table.budgets[name], state.own.plus(state.before(self.sharing)).minus(but)
+        if self.sharing == "alone" and state.cap is not None:
+            if not self._processes.get(name):
+                return (
+                    f'budget "{name}" is shared through Redis, which was not reached since this process began: '
+                    "nothing is known to be left"
+                )
+            left, whose = state.cap.minus(state.own), "of this process's share, while Redis is away, "
+        else:
+            left, whose = Amount((budget.usd or 0.0) - total.usd, (budget.tokens or 0) - total.tokens), ""
+        said = []
+        if budget.usd is not None:
+            said.append(f"${max(0.0, left.usd):.4f} of ${budget.usd:.2f} ({whose}needed: about ${wanted.usd:.4f})")
+        if budget.tokens is not None:
+            said.append(f"{max(0, left.tokens)} of {budget.tokens} tokens ({whose}needed: about {wanted.tokens})")
+        resets = datetime.fromtimestamp(state.window.end, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        seconds = max(0, int(state.window.end - wall))
+        return f'budget "{name}" has {" and ".join(said)} left per {budget.per}; it resets at {resets}, in {seconds} s'
+
+    def _warning(self, name: str, wall: float) -> str:
+        budget, state = self.table.budgets[name], self.state(name, wall)
+        if budget.soft is None:
+            return ""
+        total = state.own.plus(state.before(self.sharing))
+        share = max(
+            0.0 if budget.usd is None else total.usd / budget.usd,
+            0.0 if budget.tokens is None else total.tokens / budget.tokens,
+        )
+        return f"{name}={share:.2f}" if share >= budget.soft else ""
+
+    def newly_warned(self, wall: float) -> Iterator[str]:
+        """The budgets that have passed their soft limit since they were looked at, each once in a window."""
+        for name in self.table.budgets:
+            state = self.state(name, wall)
+            if not state.warned and self._warning(name, wall):
+                state.warned = True
+                yield name
+
+    def statistics(self, wall: float) -> dict[str, BudgetStatistics]:
+        """How things are, by name."""
+        found = {}
+        for name, budget in self.table.budgets.items():
+            state = self.state(name, wall)
+            total = state.own.plus(state.before(self.sharing))
+            found[name] = BudgetStatistics(total.usd, total.tokens, budget.usd, budget.tokens, state.window.end)
+        return found

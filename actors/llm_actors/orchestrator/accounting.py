@@ -1,0 +1,110 @@
+"""Who pays for a request, and what the ledger is told of it. Pure, but for the wall clock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping
+from typing import final
+
+from llm_actors.catalog import Candidate
+from llm_actors.limiter.budgets import SpendAsk
+from llm_actors.orchestrator.decision_record import AttemptRecord
+from llm_actors.store.ledger import CACHED, Ledger, LedgerEntry
+from llm_protocol.budgets import BudgetTable, Payer
+from llm_protocol.estimate import Estimate
+from llm_protocol.requests import AnyRequest
+from llm_protocol.response import Usage
+
+
+@final
+class Accounting:
+    """One runtime's. ``ledger``: ``None`` where nothing is written down. ``teams``: of callers that have one."""
+
+    def __init__(
+        self,
+        ledger: Ledger | None = None,
+        budgets: BudgetTable | None = None,
+        teams: Mapping[str, str] | None = None,
+        routes: Collection[str] = (),
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._ledger = ledger
+        self._budgets = budgets or BudgetTable({})
+        self._teams = teams or {}
+        self._routes = routes
+        self._wall = wall
+
+    def payer(self, request: AnyRequest) -> Payer:
+        """For whom a request is made, by its route if it names one."""
+        route = request.model if request.model in self._routes else ""
+        return Payer(request.request_id, request.caller, self._teams.get(request.caller, ""), route)
+
+    def has_budget(self, payer: Payer) -> bool:
+        """Whether budgets pay for a request of ``payer``."""
+        return bool(self._budgets.of(payer))
+
+    def asks(
+        self,
+        payer: Payer,
+        models: Mapping[str, str],
+        estimate: Estimate,
+        cost_of: Callable[[str, str, Usage], float | None],
+    ) -> SpendAsk | None:
+        """What budgets are to pay for a call to one of ``models``, by provider; ``None`` where there are none."""
+        if not self._budgets or not self._budgets.of(payer):
+            return None
+        costs = {provider: cost_of(provider, model, estimate.usage) for provider, model in models.items()}
+        return SpendAsk(payer, costs, dict(models), estimate.input_tokens, estimate.total_tokens)
+
+    def entry(self, payer: Payer, candidate: Candidate, made: AttemptRecord) -> LedgerEntry:
+        """The row of a call that has ended."""
+        now, usage = self._wall(), made.usage or _NOTHING
+        return LedgerEntry(
+            run=payer.run,
+            caller=payer.caller,
+            team=payer.team,
+            route=payer.route,
+            provider=candidate.provider,
+            model=candidate.model,
+            outcome=made.outcome,
+            opened_at=now - made.duration_ms / 1000,
+            closed_at=now,
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            cached_tokens=usage.cached_tokens,
+            cache_write_tokens=usage.cache_write_tokens,
+            reasoning_tokens=usage.reasoning_tokens,
+            estimated=usage.estimated,
+            cost=0.0 if made.usage is None else made.cost,
+        )
+
+    @property
+    def writes(self) -> bool:
+        """Whether there is a ledger."""
+        return self._ledger is not None
+
+    def record(self, entry: LedgerEntry) -> None:
+        """Have a row written soon."""
+        if self._ledger is not None:
+            self._ledger.record(entry)
+
+    def record_without_call(self, request: AnyRequest, outcome: str, duration_ms: float) -> None:
+        """A request has ended without a call to anybody: from the cache, or refused after it was accepted."""
+        if self._ledger is None:
+            return
+        payer, now = self.payer(request), self._wall()
+        self._ledger.record(
+            LedgerEntry(
+                run=payer.run,
+                caller=payer.caller,
+                team=payer.team,
+                route=payer.route,
+                outcome=CACHED if outcome == "ok" else outcome,
+                opened_at=now - duration_ms / 1000,
+                closed_at=now,
+                cost=0.0,
+            )
+        )
+
+
+_NOTHING = Usage()

@@ -1,0 +1,239 @@
+"""The store's actor: changes of many senders in one transaction, each sender told when its own are in the file.
+
+All work on the file is done in one thread at a time, and nobody waits for it longer than a bound. A write that is not
+done in time may still be made; those who asked for it are told that it is not known to be.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol, TypeVar, TypeVarTuple, Unpack, assert_never, final
+
+import msgspec
+import trio
+
+from llm_actors.kernel import ChildSpec, Delivery, Inbox, Previous, serve
+from llm_actors.store.ledger import By, Ledger, SpendRow, SpentBy
+from llm_actors.store.messages import (
+    LOAD_SECONDS,
+    PERSIST_SECONDS,
+    STORE_MAILBOX,
+    GetSpend,
+    GetSpent,
+    Load,
+    Look,
+    Persist,
+    StoredResponseRow,
+    StoreMessage,
+)
+from llm_actors.store.write import Write
+
+QUEUE_BYTES = 64_000_000
+"""Bytes of changes that wait to be written; what comes beyond that is not stored."""
+
+BATCH_BYTES = 4_000_000
+"""Bytes written in one transaction, before readers have their turn; one larger change is written by itself."""
+
+READERS = 64
+"""Lookups that wait for the file at once; for one more there is nothing."""
+
+LEDGER_SECONDS = 0.25
+"""How often what was added to the ledger is written."""
+
+FLUSH_SECONDS = 2.0
+"""How long what is queued may still be written after the store is asked to stop."""
+
+CLOSE_SECONDS = 0.5
+"""How long closing the file may take; less than the kernel gives a cancelled actor."""
+
+log = logging.getLogger(__name__)
+
+R = TypeVar("R")
+Ts = TypeVarTuple("Ts")
+
+
+class Tier(Protocol):
+    """What is worked in the thread; `StoreTier` is the one there is. Its methods do not raise for a bad file."""
+
+    def open(self) -> None: ...
+    def write(self, writes: list[Write], /) -> bool: ...
+    def find(self, response_id: str, caller: str, /) -> StoredResponseRow | None: ...
+    def spend(self, by: By, since: float, caller: str | None, /) -> tuple[SpendRow, ...] | None: ...
+    def spent(self, since: float, /) -> tuple[SpentBy, ...] | None: ...
+    def close(self) -> None: ...
+
+
+class Opened(msgspec.Struct, frozen=True):
+    """What one incarnation leaves to the next."""
+
+    tier: Tier
+
+
+@final
+class StoreActor:
+    """The store. One incarnation leaves the file to the next, so that what this process has open stays its own.
+    ``ledger``: what others add to the ledger, written behind them.
+    """
+
+    def __init__(self, tier: Tier, ledger: Ledger) -> None:
+        self._tier = tier
+        self._ledger = ledger
+        self._thread = trio.CapacityLimiter(1)
+        self._queue: deque[tuple[Delivery[StoreMessage], Persist]] = deque()
+        self._queued_bytes = 0
+        self._wake = trio.Event()
+        self._finishing = False
+        self._readers = 0
+        self._late = False
+
+    async def run(self, inbox: Inbox[StoreMessage], *, task_status: trio.TaskStatus[None]) -> None:
+        """Serve until asked to stop; then write what is queued, within `FLUSH_SECONDS`. Starts without the file."""
+        inbox.checkpoint(Opened(self._tier))
+        try:
+            async with trio.open_nursery() as self._nursery:
+                self._nursery.start_soon(self._write_all)
+                self._nursery.start_soon(self._write_ledger)
+                task_status.started()
+                await serve(inbox, self._handle)
+                self._finishing = True
+                self._wake.set()
+                self._nursery.cancel_scope.deadline = trio.current_time() + FLUSH_SECONDS
+        finally:
+            with trio.move_on_after(CLOSE_SECONDS, shield=True):
+                await self._in_thread(self._tier.close)
+
+    async def _handle(self, delivery: Delivery[StoreMessage]) -> None:
+        match delivery.message:
+            case Persist() as message:
+                size = sum(each.size for each in message.writes)
+                if self._is_late() or (self._queue and self._queued_bytes + size > QUEUE_BYTES):
+                    delivery.reply(message, False)
+                    return
+                delivery.defer()
+                self._queue.append((delivery, message))
+                self._queued_bytes += size
+                self._wake.set()
+            case Load() | GetSpend() | GetSpent() as message:
+                if self._is_late() or self._readers >= READERS:
+                    _say_nothing(delivery, message)
+                    return
+                delivery.defer()
+                self._readers += 1
+                self._nursery.start_soon(self._look, delivery, message)
+            case _ as never:
+                assert_never(never)
+
+    def _is_late(self) -> bool:
+        """Whether the thread is stuck in something that nobody waits for any more."""
+        self._late = self._late and self._thread.borrowed_tokens > 0
+        return self._late
+
+    async def _look(self, delivery: Delivery[StoreMessage], message: Look) -> None:
+        try:
+            with trio.move_on_after(LOAD_SECONDS) as scope:
+                await self._answer(delivery, message)
+                return
+        finally:
+            self._readers -= 1
+        self._late |= scope.cancelled_caught
+        _say_nothing(delivery, message)
+
+    async def _answer(self, delivery: Delivery[StoreMessage], message: Look) -> None:
+        match message:
+            case Load(response_id, caller):
+                delivery.reply(message, await self._in_thread(self._tier.find, response_id, caller))
+            case GetSpend(by=by, since=since, caller=of):
+                delivery.reply(message, await self._in_thread(self._tier.spend, by, since, of))
+            case GetSpent(since):
+                delivery.reply(message, await self._in_thread(self._tier.spent, since))
+
+    async def _write_ledger(self) -> None:
+        """What is not written at the end is, by `run`."""
+        while True:
+            news = trio.Event()
+            self._ledger.on_first = news.set
+            if not len(self._ledger):
+                await news.wait()
+            await trio.sleep(LEDGER_SECONDS)
+            await self._write_what_the_ledger_has()
+
+    async def _write_what_the_ledger_has(self) -> None:
+        writes = self._ledger.take()
+        done = False
+        try:
+            if writes and not self._is_late():
+                with trio.move_on_after(PERSIST_SECONDS) as scope:
+                    done = await self._in_thread(self._tier.write, writes)
+                self._late |= scope.cancelled_caught
+        finally:
+            if not done and writes:
+                self._ledger.put_back(writes)
+
+    async def _write_all(self) -> None:
+        with trio.move_on_after(PERSIST_SECONDS):
+            await self._in_thread(self._tier.open)
+        while self._queue or not self._finishing:
+            await self._wake.wait()
+            while self._queue:
+                await self._write_some()
+            if not self._finishing:
+                self._wake = trio.Event()
+        await self._write_what_the_ledger_has()
+        self._nursery.cancel_scope.cancel("everything is written")
+
+    async def _write_some(self) -> None:
+        batch = self._batch()
+        done = False
+        if not self._is_late():
+            with trio.move_on_after(PERSIST_SECONDS) as scope:
+                done = await self._in_thread(self._tier.write, [each for _, msg in batch for each in msg.writes])
+            if scope.cancelled_caught:
+                self._late = True
+                log.error("the store does not answer: nothing is stored until it does")
+        for delivery, message in batch:
+            delivery.reply(message, done)
+
+    def _batch(self) -> list[tuple[Delivery[StoreMessage], Persist]]:
+        batch: list[tuple[Delivery[StoreMessage], Persist]] = []
+        size = 0
+        while self._queue:
+            added = sum(each.size for each in self._queue[0][1].writes)
+            if batch and size + added > BATCH_BYTES:
+                break
+            size += added
+            batch.append(self._queue.popleft())
+        self._queued_bytes -= size
+        return batch
+
+    async def _in_thread(self, work: Callable[[Unpack[Ts]], R], *args: *Ts) -> R:
+        return await trio.to_thread.run_sync(work, *args, abandon_on_cancel=True, limiter=self._thread)
+
+
+def _say_nothing(delivery: Delivery[StoreMessage], message: Look) -> None:
+    match message:
+        case Load():
+            delivery.reply(message, None)
+        case GetSpend():
+            delivery.reply(message, None)
+        case GetSpent():
+            delivery.reply(message, None)
+
+
+def store_child(
+    path: str, *, max_bytes: int, ttl_s: float, ledger: Ledger | None = None, name: str = "store"
+) -> ChildSpec[StoreMessage]:
+    """The spec of a store, for a supervisor. ``path``: of its file. ``ttl_s``: how long ended responses are kept.
+    ``ledger``: what others add to the ledger.
+    """
+    added = Ledger() if ledger is None else ledger
+
+    def make(previous: Previous) -> StoreActor:
+        if isinstance(previous, Opened):
+            return StoreActor(previous.tier, added)
+        from llm_actors.store.tier import StoreTier  # only who has a store loads SQLite
+
+        return StoreActor(StoreTier(path, max_bytes=max_bytes, ttl_s=ttl_s), added)
+
+    return ChildSpec(name, make, mailbox=STORE_MAILBOX)

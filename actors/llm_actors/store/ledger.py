@@ -1,0 +1,282 @@
+"""The ledger: one row for each call to a provider, and for each request that was answered without one.
+
+A call that a budget pays has its row before it is made (`OpenEntry`), with what was reserved. Such a row that nobody
+closed belongs to a process that has gone: what it reserved counts as spent, and its outcome is `UNKNOWN`. All other
+rows are written behind the answers, see `Ledger`.
+
+It holds names, numbers and kinds of failures, never a prompt or a key.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, final
+
+import msgspec
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from llm_actors.store.write import Write
+
+OPEN: Final = "open"
+UNKNOWN: Final = "unknown"
+CACHED: Final = "cached"
+
+KEEP_SECONDS: Final = 400 * 86_400.0
+"""How long rows are kept: a year, and time to look at it."""
+
+EXPIRE_STEP: Final = 256
+"""Rows dropped with each write because they are too old."""
+
+BUFFERED: Final = 50_000
+"""Changes that wait to be written; beyond it the oldest are lost, with a line in the log."""
+
+log = logging.getLogger(__name__)
+
+TABLES: Final = """
+CREATE TABLE IF NOT EXISTS ledger (
+    id INTEGER PRIMARY KEY, owner TEXT NOT NULL, number INTEGER NOT NULL, run TEXT NOT NULL,
+    caller TEXT NOT NULL, team TEXT NOT NULL, route TEXT NOT NULL, provider TEXT NOT NULL, model TEXT NOT NULL,
+    outcome TEXT NOT NULL, opened_at REAL NOT NULL, closed_at REAL,
+    input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL, cached_tokens INTEGER NOT NULL,
+    cache_write_tokens INTEGER NOT NULL, reasoning_tokens INTEGER NOT NULL, estimated INTEGER NOT NULL,
+    cost REAL);
+CREATE INDEX IF NOT EXISTS ledger_by_time ON ledger (opened_at);
+CREATE INDEX IF NOT EXISTS ledger_open ON ledger (owner, number) WHERE outcome = 'open';
+"""
+
+
+class LedgerEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One row. Times are seconds since the epoch. ``cost`` is in US dollars, ``None`` where the price is not known."""
+
+    run: str
+    """The request's id."""
+    caller: str = ""
+    team: str = ""
+    route: str = ""
+    provider: str = ""
+    """"" where nobody was asked."""
+    model: str = ""
+    outcome: str = OPEN
+    """``ok``, the kind of a failure, `CACHED`, `OPEN` or `UNKNOWN`."""
+    opened_at: float
+    closed_at: float | None = None
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    estimated: bool = False
+    """Whether the tokens are ours, because the vendor gave no final ones."""
+    cost: float | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Input and output together."""
+        return self.input_tokens + self.output_tokens
+
+
+_FIELDS: Final = tuple(LedgerEntry.__struct_fields__)
+_COLUMNS: Final = ", ".join(_FIELDS)
+_INSERT: Final = f"INSERT INTO ledger (owner, number, {_COLUMNS}) VALUES (?, ?{', ?' * len(_FIELDS)})"  # noqa: S608
+_CLOSE: Final = (
+    f"UPDATE ledger SET {', '.join(f'{name} = ?' for name in _FIELDS)}"  # noqa: S608
+    " WHERE owner = ? AND number = ? AND outcome = 'open'"
+)
+_OF_NOBODY: Final = 0
+
+
+class RecordEntry(msgspec.Struct, frozen=True):
+    """A row for what is over."""
+
+    entry: LedgerEntry
+    size: int = 200
+
+    def apply(self, db: sqlite3.Connection, owner: str) -> None:
+        """See `Write`."""
+        db.execute(_INSERT, (owner, _OF_NOBODY, *_values(self.entry)))
+
+
+class OpenEntry(msgspec.Struct, frozen=True):
+    """The row of a call that is going to be made: ``number`` is that of its reservation."""
+
+    number: int
+    entry: LedgerEntry
+    size: int = 200
+
+    def apply(self, db: sqlite3.Connection, owner: str) -> None:
+        """See `Write`."""
+        db.execute(_INSERT, (owner, self.number, *_values(self.entry)))
+
+
+class CloseEntry(msgspec.Struct, frozen=True):
+    """What became of it. Where its row could not be written before, it is now."""
+
+    number: int
+    entry: LedgerEntry
+    size: int = 200
+
+    def apply(self, db: sqlite3.Connection, owner: str) -> None:
+        """See `Write`."""
+        if not db.execute(_CLOSE, (*_values(self.entry), owner, self.number)).rowcount:
+            db.execute(_INSERT, (owner, _OF_NOBODY, *_values(self.entry)))
+
+
+class DropEntry(msgspec.Struct, frozen=True):
+    """It was not made after all."""
+
+    number: int
+    size: int = 20
+
+    def apply(self, db: sqlite3.Connection, owner: str) -> None:
+        """See `Write`."""
+        db.execute("DELETE FROM ledger WHERE owner = ? AND number = ? AND outcome = 'open'", (owner, self.number))
+
+
+def _values(entry: LedgerEntry) -> tuple[object, ...]:
+    return tuple(getattr(entry, name) for name in _FIELDS)
+
+
+def settle_open(db: sqlite3.Connection, owner: str, now: float) -> None:
+    """A process has gone: what it had open counts as spent."""
+    db.execute(
+        "UPDATE ledger SET outcome = ?, closed_at = ? WHERE owner = ? AND outcome = 'open'", (UNKNOWN, now, owner)
+    )
+
+
+def expire(db: sqlite3.Connection, now: float) -> None:
+    """Drop rows that are too old, some at a time."""
+    db.execute(
+        "DELETE FROM ledger WHERE id IN (SELECT id FROM ledger WHERE opened_at < ? ORDER BY opened_at LIMIT ?)",
+        (now - KEEP_SECONDS, EXPIRE_STEP),
+    )
+
+
+# -- looking ---------------------------------------------------------------------------------------------------------
+
+By: TypeAlias = Literal["key", "team", "model", "route", "day"]
+
+_GROUPS: Final[dict[By, str]] = {
+    "key": "caller",
+    "team": "team",
+    "model": "CASE provider WHEN '' THEN '' ELSE provider || '/' || model END",
+    "route": "route",
+    "day": "date(opened_at, 'unixepoch')",
+}
+
+
+class SpendRow(msgspec.Struct, frozen=True, kw_only=True):
+    """What was spent by one key, team, model, route, or on one day (UTC).
+
+    ``cost`` is the sum of what is known; ``unpriced`` are calls that took tokens without a known price, ``unknown``
+    those whose end is not known, counted with what was reserved for them.
+    """
+
+    name: str
+    calls: int
+    failed: int
+    unknown: int
+    unpriced: int
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int
+    cache_write_tokens: int
+    reasoning_tokens: int
+    cost: float
+
+
+def spend(
+    db: sqlite3.Connection, by: By, *, since: float = 0.0, until: float | None = None, caller: str | None = None
+) -> list[SpendRow]:
+    """What was spent, the dearest first; by day in order. ``caller``: by this one alone."""
+    conditions, values = ["opened_at >= ?"], list[object]([since])
+    if until is not None:
+        conditions.append("opened_at < ?")
+        values.append(until)
+    if caller is not None:
+        conditions.append("caller = ?")
+        values.append(caller)
+    order = "name" if by == "day" else "total(cost) DESC, name"
+    rows = db.execute(
+        f"""SELECT {_GROUPS[by]} AS name, sum(provider != ''), sum(outcome NOT IN ('ok', 'cached', 'open', 'unknown')),
+            sum(outcome = 'unknown'), sum(cost IS NULL AND input_tokens + output_tokens > 0),
+            sum(input_tokens), sum(output_tokens), sum(cached_tokens), sum(cache_write_tokens), sum(reasoning_tokens),
+            total(cost)
+            FROM ledger WHERE {" AND ".join(conditions)} GROUP BY name ORDER BY {order}""",  # noqa: S608
+        values,
+    )
+    return [SpendRow(**dict(zip(SpendRow.__struct_fields__, row, strict=True))) for row in rows]
+
+
+class SpentBy(msgspec.Struct, frozen=True, array_like=True):
+    """What one process has spent for a caller, team and route at one model since a time."""
+
+    owner: str
+    caller: str
+    team: str
+    route: str
+    opened_at: float
+    cost: float | None
+    tokens: int
+
+
+def spent_since(db: sqlite3.Connection, since: float) -> list[SpentBy]:
+    """What budgets start from: sums by minute."""
+    rows = db.execute(
+        """SELECT owner, caller, team, route, min(opened_at), CASE WHEN cost IS NULL THEN NULL ELSE sum(cost) END,
+            sum(input_tokens + output_tokens)
+            FROM ledger WHERE opened_at >= ? GROUP BY owner, caller, team, route, cost IS NULL,
+            CAST(opened_at / 60 AS INTEGER)""",
+        (since,),
+    )
+    return [SpentBy(*row) for row in rows]
+
+
+# -- behind the answers ----------------------------------------------------------------------------------------------
+
+
+@final
+class Ledger:
+    """What waits to be written to the ledger. Adding to it costs no more than a list does; a task of the store takes
+    what is there a few times a second. What was added in the last of these is lost when the process is killed.
+    """
+
+    def __init__(self) -> None:
+        self._writes: list[Write] = []
+        self._lost = 0
+        self.on_first: Callable[[], None] | None = None
+        """Called when there is something to write after there was nothing."""
+
+    def add(self, write: Write) -> None:
+        """Have it written soon."""
+        if len(self._writes) >= BUFFERED:
+            self._lose(len(self._writes) - BUFFERED + 1)
+        self._writes.append(write)
+        if len(self._writes) == 1 and self.on_first is not None:
+            self.on_first()
+
+    def record(self, entry: LedgerEntry) -> None:
+        """Have a row written soon."""
+        self.add(RecordEntry(entry))
+
+    def take(self) -> list[Write]:
+        """All that waits."""
+        writes, self._writes = self._writes, []
+        return writes
+
+    def put_back(self, writes: Iterable[Write]) -> None:
+        """They could not be written: they are tried again, before what came later."""
+        self._writes = [*writes, *self._writes]
+        if len(self._writes) > BUFFERED:
+            self._lose(len(self._writes) - BUFFERED)
+
+    def __len__(self) -> int:
+        return len(self._writes)
+
+    def _lose(self, count: int) -> None:
+        if not self._lost:
+            log.error("the ledger cannot be written, and more than %d changes wait: the oldest are lost", BUFFERED)
+        self._lost += count
+        del self._writes[:count]

@@ -1,0 +1,137 @@
+"""The store's file with its ups and downs. Whatever is wrong with it, nobody's request fails.
+
+A damaged file is set aside and begun anew at once; anything else closes the file until it is tried again. There is one
+line in the log per state, and one when it works again. It heals by use: nothing runs in the background.
+
+The methods do I/O and are called in threads, never two at once; `problem` does none.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from math import inf
+from typing import TYPE_CHECKING, TypeVar, final
+
+from llm_actors.file_problem import ASIDE, Failing, FileProblem, file_problem_of, inode_of, set_aside
+from llm_actors.store.file import StoreFile
+from llm_actors.store.owner import Owner
+
+if TYPE_CHECKING:
+    from llm_actors.store.ledger import By, SpendRow, SpentBy
+    from llm_actors.store.messages import StoredResponseRow
+    from llm_actors.store.write import Write
+
+RETRY_SECONDS = 5.0
+"""How long a file that gave trouble is left alone."""
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+@final
+class StoreTier:
+    """The file at ``path``, which is opened when it is first needed."""
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        max_bytes: int,
+        ttl_s: float,
+        wall: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._path = os.path.abspath(os.path.expanduser(path))
+        self._max_bytes = max_bytes
+        self._ttl_s = ttl_s
+        self._wall = wall
+        self._clock = clock
+        self._owner = Owner(self._path)
+        self._file: StoreFile | None = None
+        self._inode: int | None = None
+        self._rests_until = -inf
+        self.problem: FileProblem | None = None
+        """What is wrong with the file, if anything was when it was last used."""
+
+    def open(self) -> None:
+        """Open the file."""
+        self._try(lambda _: None)
+
+    def write(self, writes: Sequence[Write]) -> bool:
+        """Make all changes or none. Return whether they were made."""
+        if self._file is not None and inode_of(self._path) != self._inode:
+            self._shut()  # deleted, or set aside by another process: what we write there, nobody finds
+
+        def work(file: StoreFile) -> bool:
+            file.write(writes, self._wall())
+            return True
+
+        done = self._try(work) or False
+        if done and self.problem is not None:
+            log.info("the store %s works again", self._path)
+            self.problem = None
+        return done
+
+    def find(self, response_id: str, caller: str) -> StoredResponseRow | None:
+        """A caller's response."""
+        return self._try(lambda file: file.find(response_id, caller, self._wall()))
+
+    def spend(self, by: By, since: float, caller: str | None) -> tuple[SpendRow, ...] | None:
+        """What was spent; ``None`` when the file cannot be read."""
+        return self._try(lambda file: file.spend(by, since, caller))
+
+    def spent(self, since: float) -> tuple[SpentBy, ...] | None:
+        """What budgets start from; ``None`` when the file cannot be read."""
+        return self._try(lambda file: file.spent(since, self._wall()))
+
+    def close(self) -> None:
+        """Close the file, and no longer be one of those that share it."""
+        self._shut()
+        self._owner.release()
+
+    def _shut(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _try(self, work: Callable[[StoreFile], T]) -> T | None:
+        if self._clock() < self._rests_until:
+            return None
+        try:
+            if self._file is None:
+                self._file = self._opened()
+            return work(self._file)
+        except Failing as exc:
+            self._suffer(file_problem_of(exc))
+            return None
+
+    def _opened(self) -> StoreFile:
+        file = StoreFile(self._path, max_bytes=self._max_bytes, ttl_s=self._ttl_s, owner=self._owner, now=self._wall())
+        self._inode = inode_of(self._path)
+        return file
+
+    def _suffer(self, problem: FileProblem) -> None:
+        self._shut()
+        rest = self._clock() + RETRY_SECONDS
+        if problem is not FileProblem.DAMAGED or self.problem is FileProblem.DAMAGED:
+            self._rests_until = rest  # damaged twice: the new one was, before anything could be stored in it
+        else:
+            try:
+                set_aside(self._path, self._inode)
+                self._file = self._opened()
+            except Failing:
+                self._rests_until = rest
+        self._report(problem)
+
+    def _report(self, problem: FileProblem) -> None:
+        if problem is self.problem:
+            return
+        self.problem = problem
+        what = (
+            f"set aside as {self._path}{ASIDE}" if problem is FileProblem.DAMAGED else "nothing is stored until it can"
+        )
+        log.error("the store %s %s: %s", self._path, problem.value, what)

@@ -1,0 +1,98 @@
+"""``llm-runtime spend``: what was spent, from the ledger in the store's file, or as a running daemon tells it."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from urllib.parse import urlencode
+
+import msgspec
+import trio
+
+from llm_actors.store.ledger import SpendRow, spend
+from llm_runtime.cli.daemon_client import daemon_client, decoded
+from llm_runtime.cli.logs import start_logging
+from llm_runtime.cli.setup import Daemon, daemon
+from llm_runtime.cli.terminal import leaf, print_out
+from llm_runtime.config import ConfigError, store_file
+from llm_runtime.server.spending import parse_since
+
+
+class _Told(msgspec.Struct):
+    data: list[SpendRow]
+
+
+def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Print the sums, and give the exit code. Raises `LLMClientError` or `ConfigError`."""
+    start_logging(arguments.log_level, arguments.log_format)
+    try:
+        since = parse_since(arguments.since or "")
+    except ValueError:
+        raise ConfigError("--since is a day or time such as 2026-01-31 or 2026-01-31T12:00:00Z (UTC)") from None
+    running = daemon(arguments.url, arguments.config, environ)
+    try:
+        rows = _read(arguments, since, environ) if running is None else trio.run(_asked, running, arguments)
+    except BaseExceptionGroup as group:
+        raise leaf(group) from None
+    show = _as_csv if arguments.csv else _as_json if arguments.json else _as_table
+    print_out(show(rows, arguments.by))
+    return 0
+
+
+def _read(arguments: argparse.Namespace, since: float, environ: Mapping[str, str]) -> list[SpendRow]:
+    import sqlite3
+
+    path = store_file(arguments.config, environ)
+    if not os.path.exists(path):
+        raise ConfigError(f"there is no ledger at {path}: a daemon with [store] in its configuration writes one")
+    try:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5.0)) as db:
+            return spend(db, arguments.by, since=since)
+    except sqlite3.Error as exc:
+        raise ConfigError(f"the ledger at {path} cannot be read: {exc}") from None
+
+
+async def _asked(running: Daemon, arguments: argparse.Namespace) -> list[SpendRow]:
+    query = urlencode({"by": arguments.by, "since": arguments.since or ""})
+    async with daemon_client(running) as client:
+        return decoded(await client.get(f"/runtime/spend?{query}"), _Told).data
+
+
+def _as_json(rows: Sequence[SpendRow], by: str) -> str:
+    return msgspec.json.format(msgspec.json.encode({"by": by, "data": rows})).decode()
+
+
+def _as_csv(rows: Sequence[SpendRow], by: str) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    fields = SpendRow.__struct_fields__
+    writer.writerow([by, *fields[1:]])
+    writer.writerows([getattr(row, field) for field in fields] for row in rows)
+    return out.getvalue().rstrip("\n")
+
+
+def _as_table(rows: Sequence[SpendRow], by: str) -> str:
+    head = (by, "calls", "failed", "tokens in", "out", "cached", "cost")
+    lines = [head, *(_line(row) for row in rows)]
+    total = sum(row.cost for row in rows)
+    lines.append(("total", str(sum(row.calls for row in rows)), "", "", "", "", f"${total:.4f}"))
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    shown = [
+        "  ".join(cell.ljust(width) if not column else cell.rjust(width) for column, (cell, width) in enumerate(pairs))
+        for pairs in (list(zip(line, widths, strict=True)) for line in lines)
+    ]
+    notes = []
+    if unpriced := sum(row.unpriced for row in rows):
+        notes.append(f"{unpriced} calls have no known price and are not in the cost")
+    if unknown := sum(row.unknown for row in rows):
+        notes.append(f"{unknown} calls have an unknown end and count with what was reserved for them")
+    return "\n".join([*(line.rstrip() for line in shown), *notes])
+
+
+def _line(row: SpendRow) -> tuple[str, ...]:
+    counts = (row.calls, row.failed, row.input_tokens, row.output_tokens, row.cached_tokens)
+    return (row.name or "-", *(str(each) for each in counts), f"${row.cost:.4f}")

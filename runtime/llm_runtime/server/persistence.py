@@ -1,0 +1,284 @@
+"""Stored responses in the store's file: written while they are made, and read when somebody asks for them later.
+
+What a client is told of a stored response waits for the file: its id until there is a row for it, and its end until all
+of it is there. In between the file is up to `STORE_FLUSH_SECONDS` behind. Where the file does not take it, nobody waits
+any longer: the response is in memory alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable
+from typing import NamedTuple, final
+
+import msgspec
+import trio
+
+from llm_actors.run import Run
+from llm_actors.store import (
+    AppendEvents,
+    BeginResponse,
+    DeleteResponse,
+    EndResponse,
+    StoredResponseRow,
+    StoreRef,
+    Write,
+    load,
+    persist,
+)
+from llm_actors.threads import run_large
+from llm_protocol.dialect import Inbound
+from llm_protocol.events import Event, Failed
+from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.requests import AnyRequest
+from llm_protocol.wires.responses import Create, ResponseOptions
+from llm_runtime.server.http_error import HttpError
+from llm_runtime.server.limits import STORE_FLUSH_SECONDS, STORE_REST_SECONDS, STORE_WAIT_SECONDS
+from llm_runtime.server.response_store import ResponseStore, StoredResponse
+from llm_runtime.server.wakeup import WakeupEvent
+
+_ID = re.compile(r"resp_[0-9a-f]{32}")
+
+log = logging.getLogger("llm_runtime.server")
+
+
+class _Head(msgspec.Struct, array_like=True):
+    """What was asked and how, as it is kept. ``policy`` is JSON."""
+
+    request: AnyRequest
+    options: ResponseOptions
+    include_usage: bool
+    policy: bytes | None
+    form: str
+    asked_bytes: int
+
+
+_HEADS = msgspec.msgpack.Decoder(_Head)
+_EVENTS = msgspec.msgpack.Decoder(list[Event])
+_ENCODER = msgspec.msgpack.Encoder()
+
+
+def pack_head(kept: StoredResponse) -> bytes:
+    """What a response needs to be read again, beside its log."""
+    inbound = kept.inbound
+    policy = None if inbound.policy is None else bytes(inbound.policy)
+    request = msgspec.structs.replace(inbound.request, forwarded={})  # header fields of its client
+    head = _Head(request, kept.options, inbound.include_usage, policy, inbound.form, kept.asked_bytes)
+    return _ENCODER.encode(head)
+
+
+def restored(response_id: str, row: StoredResponseRow) -> StoredResponse:
+    """A response as the file has it. One that was cut off by the end of its process has an end that says so."""
+    head = _HEADS.decode(row.head)
+    policy = None if head.policy is None else msgspec.Raw(head.policy)
+    inbound = Inbound(head.request, True, head.include_usage, policy, form=head.form)
+    run = Run(head.request, stream=True, background=True, response_id=response_id)
+    for piece in row.events:
+        run.log.restore(_EVENTS.decode(piece))
+    if run.log.end is None:
+        message = "the runtime ended while it made this response; this is what there was of it"
+        failure = Failure(kind=FailureKind.INTERRUPTED, message=message, partial=run.has_content)
+        response = msgspec.structs.replace(run.folded(), timestamp=row.ended_at or 0.0, processing_time_ms=0.0)
+        run.log.append(Failed(failure=failure, response=response))
+    return StoredResponse(run, inbound, head.options, Create(inbound, head.options).input, head.asked_bytes)
+
+
+@final
+class StoredProgress:
+    """How far a response is in the file, for those who tell a client of it."""
+
+    __slots__ = ("_keeper", "_watchers", "begun", "ended", "has_row", "kept", "position")
+
+    def __init__(self, kept: StoredResponse, keeper: ResponseKeeper) -> None:
+        self.kept = kept
+        self.begun = False
+        """Whether its id may be told."""
+        self.ended = False
+        """Whether its end may be told."""
+        self.has_row = False
+        self.position = 0
+        """How many of its events are in the file."""
+        self._keeper = keeper
+        self._watchers: list[Callable[[], None]] = []
+
+    def watch(self, wake: Callable[[], None]) -> None:
+        """Call ``wake`` whenever more may be told."""
+        self._watchers.append(wake)
+
+    def unwatch(self, wake: Callable[[], None]) -> None:
+        """Call it no longer."""
+        if wake in self._watchers:
+            self._watchers.remove(wake)
+
+    def hurry(self) -> None:
+        """Somebody waits for the end to be written."""
+        self._keeper.wake()
+
+    def advance(self, *, ended: bool) -> None:
+        """More may be told."""
+        self.begun, self.ended = True, self.ended or ended
+        for wake in tuple(self._watchers):
+            wake()
+
+
+class _Batch(NamedTuple):
+    writes: list[Write]
+    reached: list[tuple[StoredProgress, int, bool]]
+    """Whose log is in the file how far by it, and whether that is all of it."""
+    deleted: list[_Deletion]
+
+
+class _Deletion(NamedTuple):
+    id: str
+    done: trio.Event
+
+
+@final
+class ResponseKeeper:
+    """Writes the stored responses of one server. ``store``: where; ``None``: there is no store, and none of it waits.
+
+    One task does the writing, one batch after the other (`run`).
+    """
+
+    def __init__(self, store: Callable[[], StoreRef | None], shelf: ResponseStore) -> None:
+        self._store = store
+        self._shelf = shelf
+        self._live: dict[str, StoredProgress] = {}
+        self._deletions: list[_Deletion] = []
+        self._waker = WakeupEvent()
+        self._rests_until = 0.0
+
+    def keep(self, kept: StoredResponse) -> None:
+        """Write a response that has begun, if it is to be stored."""
+        if kept.outlives_its_end and self._store() is not None:
+            self._live[kept.id] = StoredProgress(kept, self)
+            self._waker.wake()
+
+    def find(self, response_id: str) -> StoredProgress | None:
+        """How far a response is that is being written."""
+        return self._live.get(response_id)
+
+    def wake(self) -> None:
+        """There is something to be written now."""
+        self._waker.wake()
+
+    async def begun(self, response_id: str) -> None:
+        """Wait until the id of a response may be told, at most `STORE_WAIT_SECONDS`."""
+        progress = self._live.get(response_id)
+        if progress is None or progress.begun:
+            return
+        told = trio.Event()
+        progress.watch(told.set)
+        with trio.move_on_after(STORE_WAIT_SECONDS):
+            await told.wait()
+        progress.unwatch(told.set)
+
+    async def forget(self, response_id: str) -> None:
+        """Delete a response from the file. Waits for that, at most `STORE_WAIT_SECONDS`."""
+        if self._store() is None or not _ID.fullmatch(response_id):
+            return
+        if (progress := self._live.pop(response_id, None)) is not None:
+            progress.advance(ended=True)
+        deletion = _Deletion(response_id, trio.Event())
+        self._deletions.append(deletion)
+        self._waker.wake()
+        with trio.move_on_after(STORE_WAIT_SECONDS):
+            await deletion.done.wait()
+
+    async def bring(self, response_id: str | None, caller: str) -> None:
+        """Have the caller's response of that id in memory, if it is in the file only. Raises `HttpError` for one that
+        another process is making.
+        """
+        store = self._store()
+        if store is None or response_id is None or not _ID.fullmatch(response_id):
+            return
+        if self._shelf.knows(response_id):
+            return
+        row = await load(store, response_id, caller)
+        if row is None or self._shelf.knows(response_id):
+            return
+        if row.ended_at is None:
+            message = "The response is being made by another process; it can be read here when it has ended."
+            raise HttpError(409, "response_elsewhere", message, param="response_id")
+        try:
+            kept = await run_large(len(row.head) + sum(map(len, row.events)), restored, response_id, row)
+        except (msgspec.MsgspecError, AssertionError) as exc:
+            log.error("a stored response cannot be read: %s", type(exc).__name__)  # noqa: TRY400
+            return
+        self._shelf.adopt(kept, trio.current_time())
+
+    # -- writing -----------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        while True:
+            with trio.move_on_after(STORE_FLUSH_SECONDS if self._live else float("inf")):
+                await self._waker.wait()
+            if (store := self._store()) is not None:
+                await self._write(store)
+
+    async def flush(self) -> None:
+        """Write what there is, for the last time."""
+        if (store := self._store()) is not None:
+            await self._write(store)
+
+    async def _write(self, store: StoreRef) -> None:
+        if trio.current_time() < self._rests_until:
+            self._give_up()
+            return
+        batch = await self._batch()
+        if not batch.writes:
+            return
+        if await persist(store, tuple(batch.writes)):
+            for progress, position, is_all in batch.reached:
+                progress.has_row, progress.position = True, position
+                self._told(progress, ended=is_all)
+        else:
+            self._rests_until = trio.current_time() + STORE_REST_SECONDS
+            self._give_up()
+        for deletion in batch.deleted:
+            deletion.done.set()
+
+    def _give_up(self) -> None:
+        """The file takes nothing: nobody waits for it. What still runs is tried again with all that it has."""
+        for progress in tuple(self._live.values()):
+            self._told(progress, ended=progress.kept.run.log.end is not None)
+        for deletion in self._deletions:
+            deletion.done.set()
+        self._deletions = []
+
+    def _told(self, progress: StoredProgress, *, ended: bool) -> None:
+        if ended and self._live.get(progress.kept.id) is progress:
+            del self._live[progress.kept.id]
+        progress.advance(ended=ended)
+
+    async def _batch(self) -> _Batch:
+        batch = _Batch([], [], self._deletions)
+        self._deletions = []
+        for progress in tuple(self._live.values()):
+            try:
+                await self._add(progress, batch)
+            except (TypeError, ValueError, OverflowError, RecursionError):
+                # It holds what has no bytes: a lone surrogate, a number beyond 64 bits.
+                log.warning("response %s cannot be written to the store", progress.kept.id)
+                self._live.pop(progress.kept.id, None)
+                progress.advance(ended=True)
+        batch.writes.extend(DeleteResponse(each.id) for each in batch.deleted)
+        return batch
+
+    async def _add(self, progress: StoredProgress, batch: _Batch) -> None:
+        kept, added = progress.kept, list[Write]()
+        if not progress.has_row:
+            head = await run_large(kept.asked_bytes, pack_head, kept)
+            added.append(BeginResponse(kept.id, kept.caller, kept.inbound.request.timestamp, head))
+        run_log = kept.run.log
+        position, is_all = len(run_log), run_log.end is not None
+        if position > progress.position:
+            added.append(AppendEvents(kept.id, progress.position, _ENCODER.encode(run_log.read(progress.position))))
+        if is_all:
+            added.append(EndResponse(kept.id, time.time()))
+        if added:
+            batch.writes.extend(added)
+            batch.reached.append((progress, position, is_all))
