@@ -49,6 +49,7 @@ SERVERS: dict[str, tuple[Any, str, dict[str, Any]]] = {
 ELSEWHERE = {
     *("n", "best_of", "echo"),  # refused when the request is read
     "allowedFunctionNames",  # about tools
+    "user",  # stands for safety_identifier where that is not said
     "generationConfig.thinkingConfig.thinkingBudget",  # -1 asks for nothing
     "stream_options",  # about streams
 }

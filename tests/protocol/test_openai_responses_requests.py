@@ -190,7 +190,7 @@ def test_the_door_reads_its_options_from_the_same_decoding() -> None:
     assert create.inbound.policy is not None
     assert msgspec.json.decode(create.inbound.policy) == {"route": "r"}
     assert create.inbound.request.metadata == {"k": "v"}
-    assert create.inbound.request.parameters.extra == {}
+    assert create.inbound.request.parameters.extra == {NAME: {"client_metadata": {"x": "y"}}}
 
 
 @pytest.mark.parametrize("value", ['""', "[]"])

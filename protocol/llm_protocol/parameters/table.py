@@ -297,6 +297,7 @@ _SERVICE: Final = (
     ),
     _row("metadata", "hint", send=_OPENAI_WIRE, wires={CHAT: "metadata"}, neutral=({},), example={"a": "b"}),
     *_own(ANTHROPIC, "hint", "metadata", {"team": "a"}),
+    *_own(RESPONSES, "hint", "user", "user-1"),
     _row(
         "prompt_cache_key", "hint", send=f"{_OPENAI_WIRE} responses cerebras",
         wires={CHAT: "prompt_cache_key", RESPONSES: "prompt_cache_key"}, example="key-1",
@@ -329,7 +330,8 @@ _SERVICE: Final = (
     *_own(COHERE, "hint", "safety_mode", "STRICT"),
     *_own(COHERE, "hint", "priority", 1),
     *_own(
-        RESPONSES, "hint", "include access_programs background_options stream_options prompt_cache_breakpoint",
+        RESPONSES, "hint",
+        "include access_programs background_options client_metadata stream_options prompt_cache_breakpoint",
         ["reasoning.encrypted_content"],
     ),
     *_own(

@@ -153,8 +153,8 @@ def _read(
     return encoder
 
 
-_FRAME_FIELDS = frozenset(("type", "stream_id", "event_id", "generate", "client_metadata"))
-"""Fields of the frame, or of the client itself: nothing to be asked of a model."""
+_FRAME_FIELDS = frozenset(("type", "stream_id", "event_id", "generate"))
+"""Fields of the frame itself: nothing to be asked of a model."""
 
 _CHOICES = {"auto": ToolChoice("auto"), "none": ToolChoice("none"), "required": ToolChoice("required")}
 
@@ -235,6 +235,8 @@ def _parameters(body: Body, extra: JsonObject) -> Parameters:
         "reasoning_summary": summary or older,
         "user": safety or user,
     }
+    if safety is not None and user is not None:
+        extra["user"] = user
     if rest := reasoning.rest():
         extra["reasoning"] = rest
     extra = {name: value for name, value in {**body.rest(), **extra}.items() if value != {}}
