@@ -66,7 +66,7 @@ SNAPSHOT: Final = re.compile(r"-(\d{4}-\d{2}-\d{2}|\d{8})$")
 
 def is_same_model(reported: str, model: str) -> bool:
     """Whether the name that an answer bears, if any, is the one that was asked for, or a snapshot's of it."""
-    if not reported:
+    if not reported or reported == model:
         return True
     one, other = (SNAPSHOT.sub("", name.rpartition("/")[2]) for name in (reported, model))
     return one == other

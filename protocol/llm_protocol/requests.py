@@ -5,10 +5,10 @@ A parameter that is ``None`` was not set by the caller and is not sent: the vend
 
 from __future__ import annotations
 
+import os
 import time
 from enum import StrEnum
 from typing import ClassVar, Self, TypeAlias
-from uuid import uuid4
 
 import msgspec
 
@@ -75,7 +75,7 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 def new_request_id() -> str:
     """A fresh, unguessable request id."""
-    return f"req_{uuid4().hex}"
+    return f"req_{os.urandom(16).hex()}"
 
 
 class LLMRequest(msgspec.Struct, frozen=True, kw_only=True, tag_field="request_type"):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from enum import StrEnum
 from typing import NamedTuple
-from uuid import uuid4
 
 import msgspec
 
@@ -75,12 +75,12 @@ def is_plausible(usage: Usage) -> bool:
         usage.input_tokens, usage.output_tokens, usage.cached_tokens, usage.cache_write_tokens, usage.reasoning_tokens,
         usage.image_tokens, usage.web_searches, usage.billed_input_tokens or 0, usage.billed_output_tokens or 0,
     )  # fmt: skip
-    return all(0 <= count <= MOST_TOKENS for count in counts)
+    return min(counts) >= 0 and max(counts) <= MOST_TOKENS
 
 
 def new_response_id() -> str:
     """A fresh, unguessable response id."""
-    return f"resp_{uuid4().hex}"
+    return f"resp_{os.urandom(16).hex()}"
 
 
 class LLMResponse(msgspec.Struct, frozen=True, kw_only=True):

@@ -35,9 +35,8 @@ class TrioRequests(RequestMethods[ResponseStream]):
     async def send(self, request: AnyRequest, *, judge: Judge | None = None) -> LLMResponse:
         """The complete response to ``request``. Raises `LLMClientError`."""
         run = await self.submit(request, stream=False, judge=judge)
-        with run.follow() as follower:
-            while await follower.next():
-                pass  # only the end is needed
+        with run.follow():
+            await run.log.wait_ended()
         return outcome(run)
 
     async def _told(self, request: ChatRequest, tell: Callable[[Any], object]) -> LLMResponse:

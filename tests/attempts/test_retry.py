@@ -269,9 +269,9 @@ async def test_a_request_costs_at_most_four_actor_calls(
     called: list[str] = []
     call = Ref.call
 
-    async def counted(ref: Ref[Any], message: Any) -> Any:
+    async def counted(ref: Ref[Any], message: Any, **more: float) -> Any:
         called.append(ref.name.rpartition("/")[2])
-        return await call(ref, message)
+        return await call(ref, message, **more)
 
     monkeypatch.setattr(Ref, "call", counted)
     async with world(a=[answer]) as w:

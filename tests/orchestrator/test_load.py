@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import inf
 
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from llm_actors.orchestrator.load import ProviderLoad
+from llm_actors.orchestrator.load import ProviderLoad, Slot
+
+
+@contextmanager
+def held(slot: Slot | None) -> Iterator[None]:
+    assert slot is not None, "it was free"
+    try:
+        yield
+    finally:
+        slot.give_back()
 
 
 async def served_order(*waiters: tuple[str, str, int]) -> list[str]:
@@ -18,7 +29,7 @@ async def served_order(*waiters: tuple[str, str, int]) -> list[str]:
     async def wait(name: str, caller: str, priority: int) -> None:
         slot = await load.take(inf, caller=caller, priority=priority)
         assert slot is not None
-        with slot:
+        with held(slot):
             order.append(name)
             assert load.serving == 1
             await trio.sleep(1)
@@ -26,7 +37,7 @@ async def served_order(*waiters: tuple[str, str, int]) -> list[str]:
     first = load.take_nowait()
     assert first is not None
     async with trio.open_nursery() as nursery:
-        with first:
+        with held(first):
             for each in waiters:
                 nursery.start_soon(wait, *each)
                 await wait_all_tasks_blocked()
@@ -47,13 +58,13 @@ async def test_the_more_important_goes_first(autojump_clock: MockClock) -> None:
 
 async def test_who_waits_in_vain_leaves_at_its_time(autojump_clock: MockClock) -> None:
     load = ProviderLoad(1)
-    with load.take_nowait() or pytest.fail("it was free"):
+    with held(load.take_nowait()):
         begun = trio.current_time()
         assert await load.take(begun + 3, caller="", priority=5) is None
         assert trio.current_time() == begun + 3
         assert load.take_nowait() is None
     assert load.serving == 0
-    with load.take_nowait() or pytest.fail("it is free again"):
+    with held(load.take_nowait()):
         assert load.serving == 1
 
 
@@ -65,14 +76,14 @@ async def test_a_turn_in_the_pass_of_a_cancellation_is_not_lost(cancel_first: bo
     async with trio.open_nursery() as nursery:
 
         async def wait() -> None:
-            with await load.take(inf, caller="", priority=5) or pytest.fail("none"):
+            with held(await load.take(inf, caller="", priority=5)):
                 await trio.sleep(1)
 
         nursery.start_soon(wait)
         await wait_all_tasks_blocked()
         if cancel_first:
             nursery.cancel_scope.cancel()
-        holder.__exit__(None, None, None)
+        holder.give_back()
         nursery.cancel_scope.cancel()
     assert load.serving == 0
     assert load.take_nowait() is not None

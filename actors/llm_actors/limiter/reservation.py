@@ -61,6 +61,10 @@ class Reservation:
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self.leave()
+
+    def leave(self) -> None:
+        """The block is left, or none was entered."""
         self._end(Settlement.CHARGED if self._sent else Settlement.REFUNDED)
 
     def sent(self) -> None:

@@ -88,7 +88,9 @@ class Orchestrator:
             return
         routed: Routed | None = None
         try:
-            run.scope.deadline = min(run.scope.deadline, run.started_at + self._router.deadline_s(run.request))
+            latest = run.started_at + self._router.deadline_s(run.request)
+            if latest < run.scope.deadline:
+                run.scope.deadline = latest
             routed = self._router.route(run.request)
             self._accept(delivery)
         except LLMClientError as exc:

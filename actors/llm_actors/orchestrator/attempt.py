@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import NamedTuple, Protocol, final
+from types import TracebackType
+from typing import NamedTuple, Protocol, Self, final
 
 import msgspec
 import trio
@@ -12,7 +13,8 @@ import trio
 from llm_actors.catalog import Allowed, Candidate
 from llm_actors.kernel import KernelError
 from llm_actors.limiter import Reservation
-from llm_actors.orchestrator.decision_record import AttemptRecord, DecisionRecord
+from llm_actors.orchestrator.decision_record import AttemptRecord, DecisionRecord, UnderWay
+from llm_actors.orchestrator.load import Slot
 from llm_actors.orchestrator.services import Services
 from llm_actors.orchestrator.spending import Delivered, booked
 from llm_actors.provider import AttemptResult, Prepared, Sink, failure_of, generate
@@ -91,14 +93,31 @@ class AttemptContext(NamedTuple):
         return self.until()
 
 
-class Reserved(NamedTuple):
-    """One call may be made, and what it takes is held. ``room`` is what the limiter reserved; ``None`` where nothing is
-    limited.
+@final
+class Reserved:
+    """One call may be made, and what it takes is held until the end of the block, whatever ends it. ``room`` is what
+    the limiter reserved; ``None`` where nothing is limited.
     """
 
-    candidate: Candidate
-    estimate: Estimate
-    room: Reservation | None
+    __slots__ = ("_slot", "candidate", "estimate", "room")
+
+    def __init__(self, candidate: Candidate, estimate: Estimate, room: Reservation | None, slot: Slot) -> None:
+        self.candidate = candidate
+        self.estimate = estimate
+        self.room = room
+        self._slot = slot
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self.give_back()
+
+    def give_back(self) -> None:
+        """Give back what is held. Doing so twice is harmless."""
+        self._slot.give_back()
+        if self.room is not None:
+            self.room.leave()
 
 
 def shown_to(candidate: Candidate, request: AnyRequest, services: Services) -> AnyRequest:
@@ -122,6 +141,7 @@ class Attempt:
         "_has_told_limit",
         "_hold",
         "_is_sent",
+        "_lowered_to",
         "_prepared",
         "_question",
         "_reported",
@@ -147,7 +167,7 @@ class Attempt:
         hedge: bool = False,
         prepared: Prepared | None = None,
     ) -> None:
-        candidate, estimate, room = claim
+        candidate, estimate, room = claim.candidate, claim.estimate, claim.room
         self.candidate = candidate
         self._question = request
         self._services = services
@@ -156,8 +176,12 @@ class Attempt:
         self._estimate = estimate
         self._room = room
         self._hold = ask.purse.hold(candidate, estimate, request) if ask.purse is not None else None
+        self._lowered_to: int | None = None
+        """The tokens that the vendor may write, where a budget left fewer than the request allows."""
         if self._hold is not None:
             self._request = self._hold.limit(request)
+            allowed = _most_tokens(self._request)
+            self._lowered_to = None if allowed == _most_tokens(request) else allowed
         self._prepared = prepared if self._request is request else None
         if room is not None and room.warning:
             ask.record.budgets = room.warning
@@ -186,7 +210,7 @@ class Attempt:
         self._sink = sink
         began = self._began = trio.current_time()
         try:
-            with self._ask.record.asking(self.candidate, self._spent):
+            with UnderWay(self._ask.record, self.candidate, began, self._spent):
                 outcome = await self._generate(began)
         except BaseException:
             self._settle(self._cancelled(began), began)
@@ -245,7 +269,7 @@ class Attempt:
             self._reported = event.model
         elif type(event) is ItemDone:
             self._delivered.add_item(event)
-        if not self._has_told_limit and (adjusted := self._lowered()) is not None:
+        if self._lowered_to is not None and not self._has_told_limit and (adjusted := self._lowered()) is not None:
             self._has_told_limit = True
             if type(event) is Started:
                 event = msgspec.structs.replace(event, adjusted=(*event.adjusted, adjusted))
@@ -276,7 +300,7 @@ class Attempt:
             asked=not never_left,
             waited_s=self._waited_s,
             hedge=self.hedge,
-            max_output_tokens=self._lowered_to(),
+            max_output_tokens=self._lowered_to,
             usage=usage,
             cost=cost,
         )
@@ -319,15 +343,10 @@ class Attempt:
 
     def _lowered(self) -> Adjustment | None:
         """What the client is told where a budget lowered the limit that it had named itself."""
-        lowered, named = self._lowered_to(), _most_tokens(self._question)
+        lowered, named = self._lowered_to, _most_tokens(self._question)
         if lowered is None or named is None or isinstance(self._question, EmbeddingRequest | ImageRequest):
             return None
         return Adjustment(name_of("max_output_tokens", self._question.parameters.wire), "translated", lowered)
-
-    def _lowered_to(self) -> int | None:
-        """The tokens that the vendor was allowed to write, where a budget left fewer than the request allows."""
-        allowed = _most_tokens(self._request)
-        return None if allowed == _most_tokens(self._question) else allowed
 
     def _spent(self, failure: Failure | None = None) -> tuple[Usage | None, float | None]:
         """What it has taken so far, and that in US dollars. ``failure``: how it has ended, if it failed."""

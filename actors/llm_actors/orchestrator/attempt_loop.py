@@ -5,7 +5,6 @@ Strategies that ask several models run one of these for each. Nothing here waits
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from typing import final
 
 import msgspec
@@ -111,10 +110,10 @@ class AttemptLoop:
 
     async def _attempt(self, plan: AttemptPlan[Candidate], request: AnyRequest, waited: float) -> RunResult:
         """One attempt at whoever of the plan can be asked first, settled in all books."""
-        with ExitStack() as held:
-            claim = await self._reserving.claim(plan, request, held)
-            if isinstance(claim, NotReserved):
-                return self._not_called(claim, waited)
+        claim = await self._reserving.claim(plan, request)
+        if isinstance(claim, NotReserved):
+            return self._not_called(claim, waited)
+        with claim:
             self._asked = True
             self._first = self._first or claim.candidate
             if claim.candidate != self._first:

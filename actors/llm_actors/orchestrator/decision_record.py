@@ -7,8 +7,8 @@ and kinds of failures, never a prompt or a key.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from types import TracebackType
 from typing import Literal, NamedTuple, TypeAlias, final
 
 import msgspec
@@ -62,20 +62,40 @@ class EnsembleRecord(NamedTuple):
     told: JsonObject
 
 
-class _UnderWay(NamedTuple):
-    """An attempt that has not ended."""
+@final
+class UnderWay:
+    """An attempt that has not ended, in the ``record`` of its request as long as the block lasts: who looks meanwhile
+    is told of an unfinished attempt, and what it has ``spent`` so far.
+    """
 
-    candidate: Candidate
-    began: float
-    spent: Callable[[], tuple[Usage | None, float | None]]
+    __slots__ = ("_began", "_candidate", "_record", "_spent")
+
+    def __init__(
+        self,
+        record: DecisionRecord,
+        candidate: Candidate,
+        began: float,
+        spent: Callable[[], tuple[Usage | None, float | None]],
+    ) -> None:
+        self._record = record
+        self._candidate = candidate
+        self._began = began
+        self._spent = spent
+
+    def __enter__(self) -> None:
+        self._record.under_way.append(self)
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self._record.under_way.remove(self)
 
     def record(self, now: float) -> AttemptRecord:
-        usage, cost = self.spent()
+        """The attempt as it is at ``now``."""
+        usage, cost = self._spent()
         return AttemptRecord(
-            provider=self.candidate.provider,
-            model=self.candidate.model,
+            provider=self._candidate.provider,
+            model=self._candidate.model,
             outcome="unfinished",
-            duration_ms=_ms(now - self.began),
+            duration_ms=_ms(now - self._began),
             usage=usage,
             cost=cost,
         )
@@ -90,12 +110,12 @@ class DecisionRecord:
         "_passed_over",
         "_ranking",
         "_strategy",
-        "_under_way",
         "budgets",
         "cache",
         "ensemble",
         "limited_by",
         "stopped",
+        "under_way",
     )
 
     def __init__(self, strategy: str, passed_over: Mapping[str, FailureKind] | None = None) -> None:
@@ -103,7 +123,8 @@ class DecisionRecord:
         self._passed_over = passed_over
         self._ranking: Ranking | None = None
         self._attempts: list[AttemptRecord] = []
-        self._under_way: list[_UnderWay] = []
+        self.under_way: list[UnderWay] = []
+        """Written by `UnderWay` alone."""
         self.cache: CacheOutcome = "off"
         self.stopped: str | None = None
         """Why no further attempt was made, if one failed last."""
@@ -122,18 +143,6 @@ class DecisionRecord:
         """Who is not asked because of what the request asks."""
         if refused:
             self._passed_over = {**(self._passed_over or {}), **{str(who): why.kind for who, why in refused.items()}}
-
-    @contextmanager
-    def asking(self, candidate: Candidate, spent: Callable[[], tuple[Usage | None, float | None]]) -> Iterator[None]:
-        """Within it, ``candidate`` is being asked: who looks meanwhile is told of an unfinished attempt, and what it
-        has ``spent`` so far.
-        """
-        this = _UnderWay(candidate, trio.current_time(), spent)
-        self._under_way.append(this)
-        try:
-            yield
-        finally:
-            self._under_way.remove(this)
 
     def attempted(
         self,
@@ -172,7 +181,7 @@ class DecisionRecord:
     def attempts(self) -> int:
         """How many attempts were made: calls, as a vendor counts them."""
         others = self.ensemble().attempts if self.ensemble else 0
-        return others + sum(1 for one in self._attempts if one.asked) + len(self._under_way)
+        return others + sum(1 for one in self._attempts if one.asked) + len(self.under_way)
 
     @property
     def ended(self) -> int:
@@ -193,8 +202,10 @@ class DecisionRecord:
         return "; ".join(said if count == 1 else f"{said} ({count} times)" for said, count in times.items())
 
     def _all(self) -> list[AttemptRecord]:
+        if not self.under_way:
+            return self._attempts
         now = trio.current_time()
-        return self._attempts + [each.record(now) for each in self._under_way]
+        return self._attempts + [each.record(now) for each in self.under_way]
 
     def spent(self) -> Spent:
         """What all attempts took, those that failed, lost or are under way too."""
@@ -206,8 +217,8 @@ class DecisionRecord:
             total.add(others.usage, others.cost)
         return total
 
-    def told(self) -> JsonObject:
-        """The record as plain JSON values."""
+    def told(self, spent: Spent | None = None) -> JsonObject:
+        """The record as plain JSON values. ``spent`` is what `spent` has just said, where it was asked."""
         found: JsonObject = {"strategy": self._strategy, "cache": self.cache}
         if self._passed_over:
             found["passed_over"] = {name: kind.value for name, kind in self._passed_over.items()}
@@ -222,7 +233,7 @@ class DecisionRecord:
             found["limit_owner"] = self.limited_by
         if self.ensemble is not None:
             found |= self.ensemble().told | {"calls": self.attempts}
-        spent = self.spent()
+        spent = spent or self.spent()
         found["spent"] = {"usage": msgspec.to_builtins(spent.usage or Usage()), "cost": spent.cost}
         return found
 

@@ -44,7 +44,7 @@ def fold(services: Services, run: Run, result: RunResult, record: DecisionRecord
         model=folded.started.model or (who.model if who else run.request.model),
         processing_time_ms=run.elapsed_ms,
         cost=cost,
-        decision=record.told(),
+        decision=record.told(spent),
         members=record.ensemble().members if record.ensemble else (),
     )
     if isinstance(end, Failed):

@@ -6,7 +6,7 @@ either said before that is held back, so the followers see one answer.
 
 from __future__ import annotations
 
-from contextlib import ExitStack, nullcontext, suppress
+from contextlib import suppress
 from types import TracebackType
 from typing import NamedTuple, Self, final
 
@@ -56,7 +56,7 @@ class HedgeClaim:
         self._candidate = plan.others[0]
         self._estimate = services.estimator.estimate(str(self._candidate), request)
         self._room: Reservation | None = None
-        self._held = ExitStack()
+        self._reserved: Reserved | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -70,7 +70,6 @@ class HedgeClaim:
         """Whether the limiter has room. Waits for at most `HEDGE_ROOM_SECONDS`."""
         with trio.move_on_after(HEDGE_ROOM_SECONDS), suppress(LLMClientError):
             self._room = await self._reserving.room_at(self._plan, [self._candidate], self._estimate, deadline)
-            self._held.enter_context(self._room or nullcontext())
             return True
         return False
 
@@ -82,17 +81,20 @@ class HedgeClaim:
         if unpaid is None and selector.may_hedge(self._first, now):
             slot = self._services.loads[other.provider].take_nowait()  # whoever waits for one is asked the first time
         if slot is not None:
-            self._held.enter_context(slot)
+            reserved = self._reserved = Reserved(other, self._estimate, self._room, slot)
             kind, usage = self._request.request_type, self._estimate.usage
             if selector.admit(other, now, extra=True, request_type=kind, usage=usage) is None:
-                slot.use()
-                return Reserved(other, self._estimate, self._room)
+                slot.use(now)
+                return reserved
         self.release()
         return None
 
     def release(self) -> None:
         """Give back what is held. Releasing twice is harmless."""
-        self._held.close()
+        if self._reserved is not None:
+            self._reserved.give_back()
+        elif self._room is not None:
+            self._room.leave()
 
 
 class Raced(NamedTuple):

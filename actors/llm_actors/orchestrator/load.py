@@ -24,7 +24,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
 from math import inf
-from types import TracebackType
 from typing import final
 
 import trio
@@ -72,25 +71,24 @@ TIMES_KEPT = 256
 
 @final
 class Slot:
-    """One request's place at a provider, given back at the end of the block."""
+    """One request's place at a provider, to be given back."""
 
-    __slots__ = ("_load", "_since")
+    __slots__ = ("_is_held", "_load", "_since")
 
     def __init__(self, load: ProviderLoad) -> None:
         self._load = load
         self._since: float | None = None
+        self._is_held = True
 
-    def use(self) -> None:
+    def use(self, now: float) -> None:
         """A call begins: from here on the time counts that the slot is held."""
-        self._since = trio.current_time()
+        self._since = now
 
-    def __enter__(self) -> Slot:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._load.give_back(None if self._since is None else trio.current_time() - self._since)
+    def give_back(self) -> None:
+        """Free it. Doing so twice is harmless."""
+        if self._is_held:
+            self._is_held = False
+            self._load.give_back(None if self._since is None else trio.current_time() - self._since)
 
 
 @final

@@ -7,7 +7,7 @@ budget, a closed circuit. What was taken is given back when the attempt's block 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext, suppress
+from contextlib import suppress
 from math import inf
 from typing import NamedTuple, final
 
@@ -58,34 +58,57 @@ class Reserving:
         self._called: Candidate | None = None
         """Who was asked last."""
 
-    async def claim(self, plan: AttemptPlan[Candidate], request: AnyRequest, held: ExitStack) -> NotReserved | Reserved:
-        """Reserved a call to whoever of the plan has room first, who is its current candidate then.
+    async def claim(self, plan: AttemptPlan[Candidate], request: AnyRequest) -> NotReserved | Reserved:
+        """Reserve a call to whoever of the plan has room first, who is its current candidate then.
 
-        Waits for room and for a slot, within the time that leaves the call a chance and within `wait_s`. What is held
-        is given back by ``held``. Raises only `trio.Cancelled` and bugs.
+        Waits for room and for a slot, within the time that leaves the call a chance and within `wait_s`. What is
+        reserved is to be given back. Raises only `trio.Cancelled` and bugs.
         """
-        loads = self._services.loads
-        if (overloaded := self._avoid_queues(plan)) is not None:
+        now = trio.current_time()
+        if (overloaded := self._avoid_queues(plan, now)) is not None:
             return NotReserved(overloaded)
         estimate = self._services.estimator.estimate(str(plan.current), request)
-        try:
-            with waiting_for(loads, tuple(dict.fromkeys(each.provider for each in plan.open))):
-                room = await self._room(plan, estimate)
-                held.enter_context(room or nullcontext())
-                slot = held.enter_context(await self._slot(plan))
-        except LLMClientError as exc:
-            unwanted = _held(exc.failure, plan.open)
-            if unwanted is not None:
-                plan.take(unwanted)
-            return NotReserved(exc.failure, unwanted)
-        candidate = plan.current
-        barred = self.unpaid(candidate, estimate, is_last=not plan.others) or self._admit(
-            candidate, plan.others, estimate
-        )
+        room = None
+        slot = None if self._is_limited(plan.open) else self._services.loads[plan.current.provider].take_nowait()
+        if slot is None:
+            try:
+                room, slot = await self._wait_for_place(plan, estimate)
+            except LLMClientError as exc:
+                unwanted = _held(exc.failure, plan.open)
+                if unwanted is not None:
+                    plan.take(unwanted)
+                return NotReserved(exc.failure, unwanted)
+            now = trio.current_time()
+        candidate, others = plan.current, plan.others
+        reserved = Reserved(candidate, estimate, room, slot)
+        barred = self.unpaid(candidate, estimate, is_last=not others) or self._admit(candidate, others, estimate, now)
         if barred is not None:
+            reserved.give_back()
             return NotReserved(barred, candidate)
-        slot.use()
-        return Reserved(candidate, estimate, room)
+        slot.use(now)
+        return reserved
+
+    async def _wait_for_place(
+        self, plan: AttemptPlan[Candidate], estimate: Estimate
+    ) -> tuple[Reservation | None, Slot]:
+        """Room at the limiter and a slot, as one who waits for both. Raises `LLMClientError`, holding nothing."""
+        with waiting_for(self._services.loads, tuple(dict.fromkeys(each.provider for each in plan.open))):
+            room = await self._room(plan, estimate)
+            try:
+                return room, await self._slot(plan)
+            except BaseException:
+                if room is not None:
+                    room.leave()
+                raise
+
+    def _is_limited(self, candidates: Sequence[Candidate]) -> bool:
+        """Whether the limiter has to be asked for room at one of ``candidates``."""
+        services, context = self._services, self._context
+        return (
+            context.request.caller in services.caller_limits
+            or any(each.provider in services.limits for each in candidates)
+            or services.accounting.has_budget(context.payer)
+        )
 
     def wait_s(self, candidate: Candidate) -> float:
         """How long a request may wait for ``candidate``'s limits and slots, in seconds."""
@@ -93,10 +116,11 @@ class Reserving:
 
     # -- queues and slots --------------------------------------------------------------------------------------------
 
-    def _avoid_queues(self, plan: AttemptPlan[Candidate]) -> Failure | None:
+    def _avoid_queues(self, plan: AttemptPlan[Candidate], now: float) -> Failure | None:
         """Take the first candidate whose queue leaves time enough. If there is none, why the first was not taken."""
-        now, first = trio.current_time(), None
-        left = self._context.deadline - now
+        if not self._services.loads[plan.current.provider].waiting:
+            return None
+        first, left = None, self._context.deadline - now
         for candidate in (plan.current, *plan.others):
             load = self._services.loads[candidate.provider]
             seconds = load.refused_for(left, self._times(candidate), now)
@@ -146,9 +170,9 @@ class Reserving:
         purse = self._context.purse
         return None if purse is None else purse.refuses(candidate, estimate, self._context.request, is_last=is_last)
 
-    def _admit(self, candidate: Candidate, others: list[Candidate], estimate: Estimate) -> Failure | None:
+    def _admit(self, candidate: Candidate, others: list[Candidate], estimate: Estimate, now: float) -> Failure | None:
         """Why ``candidate`` is not asked now. A fallback that is usually slower than the time left is not."""
-        now, first = trio.current_time(), self._tried is None
+        first = self._tried is None
         self._tried = candidate
         within = inf if first else self._context.deadline - now
         barred = self._services.selector.admit(
@@ -208,10 +232,9 @@ class Reserving:
         for candidate in candidates:
             models.setdefault(candidate.provider, candidate.model)
         names = tuple(models)
-        spend = services.accounting.asks(self._context.payer, models, estimate, services.cost_of)
-        limited = caller in services.caller_limits or not services.limits.keys().isdisjoint(names)
-        if spend is None and not limited:
+        if not self._is_limited(candidates):
             return None
+        spend = services.accounting.asks(self._context.payer, models, estimate, services.cost_of)
         begun = trio.current_time()
         try:
             with trio.CancelScope(deadline=start_by):

@@ -29,6 +29,9 @@ from llm_protocol.events import (
 from llm_protocol.policy import OnBrokenStream
 from llm_protocol.requests import AnyRequest, ChatRequest, CompletionRequest
 
+MOST_ANNOUNCED = 10_000
+"""Events without content that are held back of one attempt."""
+
 
 @final
 class StreamRecovery:
@@ -36,12 +39,15 @@ class StreamRecovery:
     and what follows a failure is asked of `resume`.
     """
 
-    __slots__ = ("_held", "_log", "_mode", "_speaking", "_splice", "delivered")
+    __slots__ = ("_buffer", "_held", "_log", "_mode", "_speaking", "_splice", "delivered")
 
     def __init__(self, log: RunLog, mode: OnBrokenStream) -> None:
         self._log = log
         self._mode = mode
-        self._held = RunLog(limit_bytes=log.limit_bytes)
+        self._held: list[Event] = []
+        """What the present attempt has announced, and nobody needs to know if it fails before it says anything."""
+        self._buffer = RunLog(limit_bytes=log.limit_bytes) if mode == "buffer" else None
+        """All that it said, where nothing is delivered before the answer is whole: a log keeps it joined."""
         self._splice: _Continuation | None = None
         self._speaking = False
         """Whether content of the present attempt was delivered."""
@@ -55,18 +61,24 @@ class StreamRecovery:
 
     def sink(self, event: Event) -> None:
         """Take the attempt's next event. Raises `LogLimitExceeded`."""
-        if self._mode != "buffer" and not self._speaking and isinstance(event, CONTENT):
-            self.commit()
-            self._speaking = self.delivered = True
         if self._speaking:
             self._append(event)
+        elif self._buffer is not None:
+            if self._log.size + self._buffer.size + weigh(event) > self._log.limit_bytes:
+                raise LogLimitExceeded
+            self._buffer.append(event)
+        elif isinstance(event, CONTENT):
+            self.commit()
+            self._speaking = self.delivered = True
+            self._append(event)
+        elif len(self._held) < MOST_ANNOUNCED:
+            self._held.append(event)
         else:
-            self._hold(event)  # an attempt that has announced and counted, but said nothing, leaves no trace
+            raise LogLimitExceeded
 
     def commit(self) -> None:
         """The attempt was whole: deliver what was held back."""
-        held = self._forget_held()
-        for event in held.events:
+        for event in self._forget_held():
             self._append(event)
 
     def resume(self, request: AnyRequest) -> AnyRequest | None:
@@ -83,13 +95,10 @@ class StreamRecovery:
             return self._continuation(request)
         return None
 
-    def _hold(self, event: Event) -> None:
-        if self._log.size + self._held.size + weigh(event) > self._log.limit_bytes:
-            raise LogLimitExceeded
-        self._held.append(event)
-
-    def _forget_held(self) -> RunLog:
-        held, self._held = self._held, RunLog(limit_bytes=self._log.limit_bytes)
+    def _forget_held(self) -> list[Event]:
+        held, self._held = self._held, []
+        if self._buffer is not None:
+            held, self._buffer = self._buffer.events, RunLog(limit_bytes=self._log.limit_bytes)
         return held
 
     def _append(self, event: Event) -> None:

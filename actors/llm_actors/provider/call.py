@@ -162,11 +162,11 @@ class ProviderCall:
 
     def _wait_for(self, kind: FailureKind, seconds: float) -> None:
         """The next content must come within ``seconds``, or the attempt fails with ``kind``."""
-        deadline = trio.current_time() + seconds
-        if deadline < self._latest:
-            self._scope.deadline, self._waiting_for = deadline, kind
-        else:
-            self._scope.deadline, self._waiting_for = self._latest, FailureKind.TIMEOUT_TOTAL
+        deadline, self._waiting_for = trio.current_time() + seconds, kind
+        if deadline >= self._latest:
+            deadline, self._waiting_for = self._latest, FailureKind.TIMEOUT_TOTAL
+        if deadline != self._scope.deadline:  # to set it costs more than to look
+            self._scope.deadline = deadline
 
     async def _exchange(self, request: AnyRequest, stream: bool, prepared: Prepared | None) -> Finished | Failed:
         """The request over the wire that it takes; over the other one where the vendor says that it is that."""

@@ -80,8 +80,8 @@ class RunLog:
     """
 
     __slots__ = (
-        "_grown", "_joined", "_joined_count", "_newest", "_on_deserted", "_starts", "_unrepeated", "_watchers",
-        "end", "followers", "limit_bytes", "on_end", "on_late", "size",
+        "_ended", "_grown", "_joined", "_joined_count", "_newest", "_on_deserted", "_starts", "_unrepeated",
+        "_watchers", "end", "followers", "limit_bytes", "on_end", "on_late", "size",
     )  # fmt: skip
 
     def __init__(self, *, limit_bytes: int = LOG_LIMIT_BYTES, on_deserted: Callable[[], None] | None = None) -> None:
@@ -102,6 +102,7 @@ class RunLog:
         """Bytes of deltas that no whole part has repeated yet."""
         self._on_deserted = on_deserted
         self._grown: trio.Event | None = None
+        self._ended: trio.Event | None = None
         self._watchers: list[Callable[[], None]] = []
 
     def __len__(self) -> int:
@@ -136,9 +137,14 @@ class RunLog:
         self._newest.append(event)
         if len(self._newest) >= 2 * NEWEST_EVENTS:
             self._join_oldest()
+        self._wake()
+
+    def _wake(self) -> None:
         if self._grown is not None:
             self._grown.set()
             self._grown = None
+        if self.end is not None and self._ended is not None:
+            self._ended.set()
         for wake in self._watchers:
             wake()
 
@@ -221,6 +227,12 @@ class RunLog:
             deserted, self._on_deserted = self._on_deserted, None  # it leads back to the run: a circle to be collected
             if self.end is None:
                 deserted()
+
+    async def wait_ended(self) -> None:
+        """Wait for the terminal event, undisturbed by what comes before it."""
+        if self.end is None:
+            self._ended = self._ended or trio.Event()
+            await self._ended.wait()
 
     async def wait_past(self, length: int) -> None:
         """Wait until the log is longer than ``length``. Cancelling it leaves nothing behind."""

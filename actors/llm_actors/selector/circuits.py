@@ -174,7 +174,9 @@ class Circuits:
         scope = None if failure is None else scope_of(failure, unsent=seen.unsent)
         self._take_in_pause(seen, scope)
         before, above = self._deployments.get(candidate, _CLOSED), self._providers.get(candidate.provider, _CLOSED)
-        own_flow, all_flow = (self.flowing(of, seen.ended) for of in (candidate, candidate.provider))
+        own_flow = all_flow = 0
+        if failure is not None:  # a success is weighed against nothing
+            own_flow, all_flow = self.flowing(candidate, seen.ended), self.flowing(candidate.provider, seen.ended)
         own = _after(before, seen, draw, counts=scope is not Scope.PROVIDER, flowing=own_flow)
         provider = _after(above, seen, draw, counts=scope is not Scope.DEPLOYMENT, flowing=all_flow)
         together = self._opened_together(candidate, before, own, seen.ended)

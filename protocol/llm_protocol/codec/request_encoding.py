@@ -7,10 +7,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from llm_protocol.codec.fields import bad_request, unsupported
 from llm_protocol.content import HostedTool, JsonObject, Opaque, Part, ToolResult
 from llm_protocol.requests import Parameters
+
+_NOTHING_SAID: Final = Parameters()
 
 
 def own_fields(extra: Mapping[str, JsonObject] | None, dialect: str) -> JsonObject:
@@ -35,6 +38,8 @@ def only_result(part: Part, where: str) -> ToolResult:
 
 def set_parameters(parameters: Parameters, names: Mapping[str, str]) -> JsonObject:
     """The parameters that are set, under the wire's names. ``names`` has the wire's name for each of ours."""
+    if parameters == _NOTHING_SAID:
+        return {}
     values = ((name, getattr(parameters, ours)) for ours, name in names.items())
     return {
         name: list(value) if isinstance(value, tuple) else value for name, value in values if value not in (None, ())

@@ -39,6 +39,9 @@ _WITHOUT_TEXT: Final = frozenset(("user",))
 """What may be said of vectors, and of pictures that no chat model makes."""
 
 
+_NOTHING_SAID: Final = Parameters()
+
+
 class Adapted(NamedTuple):
     """``request`` is what the target can be told. ``filters`` make the events of its answer: a filter is of use for
     one answer only.
@@ -98,7 +101,7 @@ class _Work:
     def canonical(self) -> Parameters:
         """The parameters as the target, and the model, can be told them."""
         changed: JsonObject = {}
-        rows = [row for row in CANONICAL if getattr(self._given, row.name) not in (None, ())]
+        rows = [] if self._given == _NOTHING_SAID else self._said()
         takes = _taken(self._request, self._target)
         for row in rows:
             value = getattr(self._given, row.name)
@@ -115,6 +118,9 @@ class _Work:
         self._sample(rows, changed)
         self._betas(changed)
         return msgspec.structs.replace(self._given, **changed) if changed else self._given
+
+    def _said(self) -> list[Parameter]:
+        return [row for row in CANONICAL if getattr(self._given, row.name) not in (None, ())]
 
     def _betas(self, changed: JsonObject) -> None:
         """Header fields of another wire stay behind, as the body fields that they unlock do."""

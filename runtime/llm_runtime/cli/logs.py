@@ -12,6 +12,7 @@ import os
 import select
 import time
 from contextlib import suppress
+from functools import lru_cache
 from types import TracebackType
 from typing import TypeAlias, final
 
@@ -30,6 +31,9 @@ def start_logging(level: str, form: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    # What no line shows need not be found out for each: thread, process, and the place in the code.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None  # the switch that the documentation names ("Optimization")
 
 
 @final
@@ -70,6 +74,8 @@ class TextFormatter(logging.Formatter):
         text = f"{timestamp(record.created)} {record.levelname} {record.name}: {record.getMessage()}"
         if record.exc_info and record.exc_info[1]:
             text += f" ({exception_site(record.exc_info[1])})"
+        if text.isprintable():
+            return text
         return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
@@ -91,5 +97,9 @@ class JsonFormatter(logging.Formatter):
 
 def timestamp(seconds: float) -> str:
     """Seconds since the epoch as UTC in ISO 8601."""
-    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-    return f"{whole}.{int(seconds % 1 * 1000):03d}Z"
+    return f"{_whole_second(int(seconds))}.{int(seconds % 1 * 1000):03d}Z"
+
+
+@lru_cache(maxsize=2)
+def _whole_second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))

@@ -12,7 +12,13 @@ from enum import Enum
 from typing import Final, Generic, TypeVar, final
 
 
-class HttpState(Enum):
+class _Hashed(Enum):
+    """Its members are looked up in tables for every request. `Enum` hashes their names, in Python."""
+
+    __hash__ = object.__hash__
+
+
+class HttpState(_Hashed):
     """What an HTTP connection is doing."""
 
     IDLE = "idle"
@@ -45,7 +51,7 @@ class HttpState(Enum):
     """The connection's task is to be cancelled."""
 
 
-class HttpChange(Enum):
+class HttpChange(_Hashed):
     """The events of an HTTP connection."""
 
     HEAD_BEGINS = "the first bytes of a head"
@@ -62,7 +68,7 @@ class HttpChange(Enum):
     EVICTED = "another connection takes its place"
 
 
-class SessionState(Enum):
+class SessionState(_Hashed):
     """The states of a WebSocket session."""
 
     OPEN = "open"
@@ -75,7 +81,7 @@ class SessionState(Enum):
     """Nothing but a close frame is sent any more."""
 
 
-class SessionChange(Enum):
+class SessionChange(_Hashed):
     """The events of a WebSocket session."""
 
     EXPIRED = "its lifetime or its key has ended"

@@ -108,6 +108,9 @@ class OpenAIChat:
 
     def rate_limits(self, headers: Headers) -> RateLimits | None:
         """What ``x-ratelimit-*`` say is left."""
+        headers = tuple(field for field in headers if field[0].startswith("x-ratelimit-"))
+        if not headers:
+            return None
         requests, tokens = self.quirks.requests_window, self.quirks.tokens_window
         found = RateLimits(
             requests_limit=int_header(headers, f"x-ratelimit-limit-{requests}"),
