@@ -19,7 +19,7 @@ BETAS: Final = frozenset(("anthropic-beta", "openai-beta"))
 """Those that are told when they are left out."""
 
 IDEMPOTENCY: Final = "idempotency-key"
-FORWARDED: Final = ("traceparent", "tracestate", IDEMPOTENCY)
+FORWARDED: Final = ("traceparent", "tracestate", "x-request-id", IDEMPOTENCY)
 """Fields that say nothing of the answer."""
 
 

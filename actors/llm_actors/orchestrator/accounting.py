@@ -9,9 +9,11 @@ from typing import final
 from llm_actors.catalog import Candidate
 from llm_actors.limiter.budgets import SpendAsk
 from llm_actors.orchestrator.decision_record import AttemptRecord
+from llm_actors.run import Run
 from llm_actors.store.ledger import CACHED, Ledger, LedgerEntry
 from llm_protocol.budgets import BudgetTable, Payer
 from llm_protocol.estimate import Estimate
+from llm_protocol.events import Finished
 from llm_protocol.requests import AnyRequest
 from llm_protocol.response import Usage
 
@@ -88,19 +90,25 @@ class Accounting:
         if self._ledger is not None:
             self._ledger.record(entry)
 
-    def record_without_call(self, request: AnyRequest, outcome: str, duration_ms: float) -> None:
-        """A request has ended without a call to anybody: from the cache, or refused after it was accepted."""
-        if self._ledger is None:
+    def note_end(self, run: Run) -> None:
+        """A request has ended. One that came to no call, answered from the cache or refused, has a row of its own."""
+        end = run.log.end
+        if self._ledger is None or end is None or end.response is None:
             return
-        payer, now = self.payer(request), self._wall()
+        decision = end.response.decision
+        own = sum(1 for each in decision.get("attempts", ()) if each.get("asked", True))
+        if decision.get("calls", own):
+            return
+        outcome = CACHED if isinstance(end, Finished) else end.failure.kind.value
+        payer, now = self.payer(run.request), self._wall()
         self._ledger.record(
             LedgerEntry(
                 run=payer.run,
                 caller=payer.caller,
                 team=payer.team,
                 route=payer.route,
-                outcome=CACHED if outcome == "ok" else outcome,
-                opened_at=now - duration_ms / 1000,
+                outcome=outcome,
+                opened_at=now - run.elapsed_ms / 1000,
                 closed_at=now,
                 cost=0.0,
             )

@@ -14,7 +14,7 @@ import trio
 
 from llm_actors.kernel import Call, CallExpired, Delivery, Inbox, KernelError, Ref, serve_at_once
 from llm_actors.kernel.trace import exception_site
-from llm_actors.orchestrator.ending import log_end
+from llm_actors.orchestrator.log_line import log_end
 from llm_actors.orchestrator.pipeline import listed_route, upstream
 from llm_actors.orchestrator.routing import Routed, Router
 from llm_actors.orchestrator.services import Services

@@ -5,7 +5,6 @@ A log is closed once. Whatever comes after that is dropped and counted (`RunLog.
 
 from __future__ import annotations
 
-import logging
 from typing import NamedTuple
 
 import msgspec
@@ -17,8 +16,6 @@ from llm_actors.run import Run
 from llm_protocol.events import Failed, Finished
 from llm_protocol.fold import unfold
 from llm_protocol.response import LLMResponse
-
-log = logging.getLogger(__name__)
 
 
 class RunResult(NamedTuple):
@@ -80,29 +77,3 @@ def replay(run: Run, response: LLMResponse, cache: CacheOutcome = "hit") -> None
             close(run, event)
         else:
             run.log.append(event)
-
-
-def log_end(run: Run) -> None:
-    """Write one line, however the request ended: whoever asks about its id finds it there."""
-    end, request = run.log.end, run.request
-    if end is None or end.response is None:
-        return
-    response, told = end.response, end.response.decision
-    made = told.get("attempts", ())
-    attempts = told.get("calls", len(made))
-    who = "nobody"
-    if response.provider:
-        who = f"{response.provider}/{response.model}"
-    elif made:  # the request's time was up while this one worked on it
-        who = f"{made[-1]['provider']}/{made[-1]['model']}"
-    log.info(
-        "request %s%s %s by %s in %.0f ms, %d attempt%s%s",
-        request.request_id,
-        request.caller and f" of {request.caller}",
-        "completed" if isinstance(end, Finished) else f"failed ({end.failure.kind.value})",
-        who,
-        response.processing_time_ms,
-        attempts,
-        "" if attempts == 1 else "s",
-        {"hit": ", from the cache", "coalesced": ", shared"}.get(told.get("cache", ""), ""),
-    )

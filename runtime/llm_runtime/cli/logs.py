@@ -16,6 +16,8 @@ from functools import lru_cache
 from types import TracebackType
 from typing import TypeAlias, final
 
+import msgspec
+
 from llm_actors.kernel.trace import exception_site
 
 LINE_BYTES = 4096
@@ -80,11 +82,13 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object per line: time, level, logger, message, and the exception if there is one."""
+    """One JSON object per line: time, level, logger, message, the exception if there is one, and the fields that a
+    request's line has (`LogFields`).
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as one line."""
-        entry = {
+        entry: dict[str, object] = {
             "time": timestamp(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
@@ -92,6 +96,9 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info and record.exc_info[1]:
             entry["exception"] = exception_site(record.exc_info[1])
+        fields = getattr(record, "fields", None)
+        if isinstance(fields, msgspec.Struct):
+            entry |= msgspec.to_builtins(fields)
         return json.dumps(entry)
 
 

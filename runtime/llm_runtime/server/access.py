@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+import logging
 import re
 import time
 from collections.abc import Mapping
@@ -23,6 +24,8 @@ from llm_runtime.config import Key, Server
 from llm_runtime.server.http_error import HttpError, wrong_key
 from llm_runtime.server.logins import FailedLogins
 from llm_runtime.server.socket import UNIX
+
+log = logging.getLogger("llm_runtime.server")
 
 KEY_HEADERS = ("x-api-key", "x-goog-api-key", "api-key")
 """Headers in which clients of other vendors (the last: Azure) send the key, besides ``Authorization: Bearer``."""
@@ -79,7 +82,10 @@ class Access:
             return ""
         caller = self.owner(_presented(headers))
         if caller is None or self.has_expired(caller):
-            raise self._failed.another(peer_host) or wrong_key()
+            refused = self._failed.another(peer_host)
+            if refused is None:  # beyond that it is one line for all
+                log.warning("a wrong key from %s", peer_host)
+            raise refused or wrong_key()
         return caller
 
     def check_role(self, caller: str, role: Role) -> None:

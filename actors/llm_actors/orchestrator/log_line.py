@@ -1,0 +1,168 @@
+"""The line that each request leaves in the log, however it ended. Whoever asks about its id finds it there.
+
+The text says it shortly; the JSON form has the fields of `LogFields`. Neither holds a prompt or a key: of a vendor's
+own words, which may quote the request, what stands in the request is taken out.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+
+import msgspec
+
+from llm_actors.run import Run
+from llm_protocol.content import JsonObject
+from llm_protocol.events import Finished
+from llm_protocol.failures import Failure
+from llm_protocol.redact import redact
+from llm_protocol.requests import AnyRequest, ChatRequest, CodeRequest, CompletionRequest, EmbeddingRequest
+from llm_protocol.response import LLMResponse
+
+CLIENT_ID = "x-request-id"
+
+MAX_CLIENT_ID = 200
+"""Characters of a client's own id that are logged."""
+
+MAX_WORDS = 300
+"""Characters of a vendor's words that are logged."""
+
+SEARCHED = 262_144
+"""Characters of a request that are looked through for what a vendor's words may quote of it."""
+
+log = logging.getLogger(__name__)
+
+_WORD = re.compile(r"[^\s\"'`.,;:()\[\]{}<>=/]{5,}")
+
+
+class LogFields(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What a request's line says in JSON. Times are in milliseconds, the cost in US dollars."""
+
+    id: str
+    client_id: str = ""
+    """The client's ``x-request-id``."""
+    caller: str = ""
+    model: str
+    """What was asked for: a model or a route."""
+    deployment: str = ""
+    """Who answered, or was the last to be asked."""
+    status: int
+    """The HTTP status that the end amounts to."""
+    failure: str = ""
+    """The kind of the failure."""
+    upstream_status: int | None = None
+    upstream_words: str = ""
+    """What the vendor said of it, without keys and without what stands in the request."""
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost: float | None = None
+    first_token_ms: float | None = None
+    ms: float
+    attempts: int
+    cache: str = ""
+    """``hit`` or ``coalesced``."""
+    adjusted: list[str] = []
+    """The parameters that were changed or left out."""
+
+
+def log_end(run: Run) -> None:
+    """Write the line."""
+    end, request = run.log.end, run.request
+    if end is None or end.response is None or not log.isEnabledFor(logging.INFO):
+        return
+    response, told = end.response, end.response.decision
+    made = told.get("attempts", ())
+    failure = None if isinstance(end, Finished) else end.failure
+    fields = LogFields(
+        id=request.request_id,
+        client_id=request.forwarded.get(CLIENT_ID, "")[:MAX_CLIENT_ID],
+        caller=request.caller,
+        model=request.model,
+        deployment=_deployment(response, made),
+        status=200 if failure is None else failure.rule.status,
+        ms=round(response.processing_time_ms, 1),
+        attempts=told.get("calls", len(made)),
+        cost=response.cost,
+        first_token_ms=_first_token(response, made),
+        cache=told.get("cache", "") if told.get("cache") in ("hit", "coalesced") else "",
+        adjusted=[each.in_words for each in response.adjusted],
+    )
+    if (usage := response.usage) is not None:
+        fields.input_tokens, fields.output_tokens = usage.input_tokens, usage.output_tokens
+        fields.cached_tokens, fields.reasoning_tokens = usage.cached_tokens, usage.reasoning_tokens
+    if failure is not None:
+        fields.failure, fields.upstream_status = failure.kind.value, failure.upstream_status
+        fields.upstream_words = words_of(failure, request)
+    log.info("%s", _Line(fields), extra={"fields": fields})
+
+
+class _Line:
+    """The line as text, made only if a handler writes it."""
+
+    __slots__ = ("_fields",)
+
+    def __init__(self, fields: LogFields) -> None:
+        self._fields = fields
+
+    def __str__(self) -> str:
+        fields = self._fields
+        attempts = f"{fields.attempts} attempt{'' if fields.attempts == 1 else 's'}"
+        said = [
+            f"request {fields.id}{fields.caller and f' of {fields.caller}'} "
+            f"{f'failed ({fields.failure})' if fields.failure else 'completed'} "
+            f"by {fields.deployment or 'nobody'} in {fields.ms:.0f} ms",
+            attempts,
+            {"hit": "from the cache", "coalesced": "shared"}.get(fields.cache, ""),
+            "" if fields.first_token_ms is None else f"first token after {fields.first_token_ms:.0f} ms",
+            f"{fields.input_tokens}+{fields.output_tokens} tokens" if fields.input_tokens else "",
+            "" if not fields.cost else f"${fields.cost:.6f}",
+            f"upstream status {fields.upstream_status}" if fields.upstream_status else "",
+            f"adjusted: {', '.join(fields.adjusted)}" if fields.adjusted else "",
+            fields.client_id and f"client's id {fields.client_id}",
+        ]
+        return ", ".join(filter(None, said))
+
+
+def _deployment(response: LLMResponse, made: list[JsonObject]) -> str:
+    if response.provider:
+        return f"{response.provider}/{response.model}"
+    return f"{made[-1]['provider']}/{made[-1]['model']}" if made else ""  # its time was up while this one worked on it
+
+
+def _first_token(response: LLMResponse, made: list[JsonObject]) -> float | None:
+    """From the request's beginning on, of the attempt that was the last."""
+    if not made or made[-1].get("first_token_ms") is None:
+        return None
+    last = made[-1]
+    before = max(0.0, response.processing_time_ms - float(last["duration_ms"]))
+    return round(before + float(last["first_token_ms"]), 1)
+
+
+def words_of(failure: Failure, request: AnyRequest) -> str:
+    """A vendor's words, without keys, and without the words that stand in the request: some vendors quote it."""
+    if failure.upstream_status is None:
+        return ""
+    asked = "\n".join(_texts(request))[:SEARCHED]
+    said = _WORD.sub(lambda found: "…" if found[0] in asked else found[0], failure.message[: 4 * MAX_WORDS])
+    return redact(said)[:MAX_WORDS]
+
+
+def _texts(request: AnyRequest) -> Iterator[str]:
+    match request:
+        case ChatRequest():
+            for message in request.messages:
+                for part in message.content:
+                    yield str(getattr(part, "text", "") or getattr(part, "arguments", "") or "")
+        case CompletionRequest():
+            yield request.prompt
+            yield request.suffix or ""
+        case EmbeddingRequest():
+            yield from (str(each) for each in request.inputs)
+        case CodeRequest():
+            yield from (request.instruction, request.prefix or "", request.suffix or "")
+            yield from (each.content for each in request.files)
+        case _:
+            yield request.prompt
