@@ -3,6 +3,7 @@
 import base64
 import json
 import struct
+from typing import Any
 
 import pytest
 from trio.testing import MockClock
@@ -237,3 +238,26 @@ async def test_a_call_is_whole_json_whatever_the_limit(autojump_clock: MockClock
         (call,) = folded(await ask(fake, LLMProvider.OPENAI, request, stream=True)).tool_calls
         assert isinstance(call, ToolCall)
         assert call.parsed() == {"city": "Oslo", "days": 1}
+
+
+@pytest.mark.parametrize(
+    ("model", "more", "status"),
+    [
+        ("gpt-5-pro", {}, 404),
+        ("gpt-6-luna", {"tools": (WEATHER,), "parameters": Parameters(reasoning_effort="low")}, 400),
+        ("gpt-6-astra", {"tools": (WEATHER,)}, 400),
+    ],
+)
+async def test_openais_chat_api_refuses_what_only_its_other_api_has(
+    autojump_clock: MockClock, model: str, more: dict[str, Any], status: int
+) -> None:
+    request = chat(model=model, **more)
+    async with FakeProvider() as fake:
+        refused = await ask(fake, LLMProvider.OPENAI, request, stream=False, wire="chat")
+        assert failure(refused).kind is FailureKind.UNSUPPORTED
+        assert failure(refused).upstream_status == status
+        answered = await ask(fake, LLMProvider.OPENAI, request, stream=False)
+        assert folded(answered).content.startswith("You said")
+        assert [each.path for each in fake.journal.requests] == ["/openai/v1/chat/completions", "/openai/v1/responses"]
+        # Others than OpenAI have these names, too, and no such limits.
+        assert folded(await ask(fake, LLMProvider.OPENAI_COMPATIBLE, request, stream=False, wire="chat")).content

@@ -164,6 +164,36 @@ async def test_what_is_for_the_daemon_does_not_go_on() -> None:
     assert [item["role"] for item in asked["input"]] == ["user", "assistant", "user"]
 
 
+async def test_items_with_the_vendors_ids_can_be_referred_to() -> None:
+    """As the AI SDK does with all earlier items of stored responses, reasoning and searches included."""
+    reasoning = {"type": "reasoning", "id": "rs_abc", "summary": [], "encrypted_content": "gAAA"}
+    search = {"type": "web_search_call", "id": "ws_abc", "status": "completed", "action": {"type": "search"}}
+    answer = ANSWER | {"output": [reasoning, search, ITEM]}
+    async with served(
+        vendor=reply(json.dumps(answer).encode(), headers=JSON),
+        kind=LLMProvider.OPENAI,
+        responses=True,
+        me={},
+        other={},
+    ) as s:
+        made = (await s.ask("me", "POST", "/v1/responses", {"model": "cheap/small", "input": "hi"})).json["output"]
+        assert [item["id"] for item in made[:2]] == ["rs_abc", "ws_abc"]
+        again = {
+            "model": "cheap/small",
+            "input": [
+                {"role": "user", "content": "hi"},
+                *({"type": "item_reference", "id": item["id"]} for item in made),
+                {"role": "user", "content": "and?"},
+            ],
+        }
+        assert (await s.ask("me", "POST", "/v1/responses", again)).status == 200
+        _, *said, _ = sent(s)["input"]
+        assert said[:2] == [reasoning, search]
+        assert said[2]["content"] == "Hello"
+        refused = await s.ask("other", "POST", "/v1/responses", again)
+        assert (refused.status, refused.json["error"]["code"]) == (404, "item_not_found")
+
+
 async def test_a_compatible_server_without_the_api_is_asked_over_chat() -> None:
     async with served(vendor=sse(*HELLO, *END), me={}) as s:  # see Peer: nothing is at /responses
         for _ in range(2):

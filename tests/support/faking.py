@@ -19,6 +19,7 @@ from llm_protocol.requests import AnyRequest, ChatRequest, LLMProvider
 from llm_protocol.response import LLMResponse
 from llm_protocol.secret import Secret
 from llm_protocol.vendors import VENDORS
+from llm_protocol.wire_choice import WireSetting
 from llm_runtime.fake import FakeProvider
 from support.upstream import Asked
 
@@ -31,13 +32,17 @@ def chat(text: str = "Hello there, friend.", model: str = "m", **more: object) -
 
 
 def spec(
-    fake: FakeProvider, kind: LLMProvider, timeouts: Timeouts | None = None, trust: TlsTrust | None = None
+    fake: FakeProvider,
+    kind: LLMProvider,
+    timeouts: Timeouts | None = None,
+    trust: TlsTrust | None = None,
+    wire: WireSetting = "auto",
 ) -> ProviderSpec:
     """What the configuration ``kind = …, base_url = fake.base_url(kind)`` becomes."""
     return ProviderSpec(
         name="faked",
         vendor=VENDORS[kind],
-        wires=wires_of(VENDORS[kind], ModelRules(VENDORS[kind].facts_key)),
+        wires=wires_of(VENDORS[kind], ModelRules(VENDORS[kind].facts_key), wire),
         endpoint=Endpoint(fake.base_url(kind)),
         key=Secret(KEY),
         trust=trust,
@@ -54,10 +59,11 @@ async def ask(
     timeouts: Timeouts | None = None,
     tcp: bool = False,
     trust: TlsTrust | None = None,
+    wire: WireSetting = "auto",
 ) -> Asked:
     """One request through a provider actor of its own; afterwards none of it is left."""
     asked = Asked()
-    actor = ProviderActor(spec(fake, kind, timeouts, trust), dial=None if tcp else fake.dial)
+    actor = ProviderActor(spec(fake, kind, timeouts, trust, wire), dial=None if tcp else fake.dial)
     async with alone(actor, name="faked", mailbox=MailboxSpec(8)) as lone:
         asked.outcome = await generate(lone.ref, request, stream=stream, sink=asked.events.append)
     with trio.fail_after(5):

@@ -12,7 +12,11 @@ from typing import NamedTuple
 from llm_protocol.codec.json import encode_json
 from llm_protocol.content import JsonObject
 from llm_protocol.dialect import WireResponse
+from llm_protocol.model_rules import rule_of
+from llm_protocol.parameters import COMPATIBLE_RESPONSES
+from llm_protocol.requests import AnyRequest, ChatRequest
 from llm_protocol.vendor import ErrorShape, Vendor
+from llm_protocol.wire_choice import CHAT, needs_responses
 
 REQUEST_ID = "req_fake"
 
@@ -30,7 +34,7 @@ class _Word(NamedTuple):
 
 
 class _Error(NamedTuple):
-    """What an error's body has to say. ``code`` is ``None`` where the usual one of its shape will do."""
+    """What an error's body has to say. ``code``: ``None`` where the usual one of its shape will do, empty for none."""
 
     status: int
     word: _Word
@@ -102,7 +106,8 @@ def error(
 
 def _openai(said: _Error) -> JsonObject:
     type_, usual = said.word.openai
-    return {"error": {"message": said.message, "type": type_, "param": said.param, "code": said.code or usual}}
+    code = usual if said.code is None else said.code or None
+    return {"error": {"message": said.message, "type": type_, "param": said.param, "code": code}}
 
 
 def _flat(said: _Error) -> JsonObject:
@@ -147,6 +152,23 @@ def key_refused(vendor: Vendor, *, given: bool) -> WireResponse:
     """The answer to a wrong key, or to none."""
     refusal = vendor.fake.key_wrong if given else vendor.fake.key_missing
     return error(vendor, refusal.status, refusal.message, code=refusal.code)
+
+
+def wrong_api(vendor: Vendor, dialect: str, request: AnyRequest) -> WireResponse | None:
+    """The refusal, over OpenAI's chat API, of what it has over the Responses API only; by the table of models."""
+    if dialect != CHAT or not vendor.has_two_wires or not isinstance(request, ChatRequest):
+        return None
+    rule = rule_of(vendor.facts_key, request.model)
+    if rule.wire == "responses":
+        message = "This model is only supported in v1/responses and not in v1/chat/completions."
+        return error(vendor, 404, message, code="", param="model")
+    if not needs_responses(request, rule, COMPATIBLE_RESPONSES):
+        return None
+    message = (
+        f"Function tools with reasoning_effort are not supported for {request.model} in /v1/chat/completions. "
+        "Please use /v1/responses instead."
+    )
+    return error(vendor, 400, message, param="reasoning_effort")
 
 
 def nothing_here(vendor: Vendor, path: str) -> WireResponse:

@@ -101,6 +101,8 @@ class Replies:
         except LLMClientError as exc:
             failure = exc.failure
             return _whole(errors.error(place.vendor, 400, failure.message, param=failure.param)), USUAL
+        if (refusal := errors.wrong_api(place.vendor, place.dialect.name, inbound.request)) is not None:
+            return _whole(refusal), USUAL
         if rule.status is not None:
             told = errors.error(place.vendor, rule.status, rule.message, code=rule.code, retry_after=rule.retry_after)
             return _whole(told if rule.body is None else told._replace(body=rule.body.encode())), rule

@@ -9,7 +9,7 @@ import re
 import msgspec
 
 from llm_protocol.codec.body import Body
-from llm_protocol.content import JsonObject, Opaque, Part
+from llm_protocol.content import JsonObject, Opaque, Part, Reasoning
 from llm_protocol.requests import ChatRequest
 from llm_protocol.wires.responses import Create, OpenAIResponsesServer
 from llm_protocol.wires.responses.content import decode_item
@@ -18,7 +18,7 @@ from llm_runtime.server.response_store import Recent, ResponseStore, StoredRespo
 
 _RESPONSES = OpenAIResponsesServer()
 _ID = re.compile(r"[a-z]+_([0-9a-f]{32})\d*_\d+")
-"""An item's id contains that of its response."""
+"""An item's id contains that of its response, unless the vendor made it: of its own tools, and of reasoning."""
 
 
 def with_references(create: Create, shelf: ResponseStore, caller: str, recent: Recent | None = None) -> Create:
@@ -67,10 +67,23 @@ def _reference(part: Part) -> str:
 def _items(item_id: str, shelf: ResponseStore, caller: str, recent: Recent | None) -> dict[str, JsonObject]:
     """The items, by id, of the response that contains ``item_id``."""
     if (found := _ID.fullmatch(item_id)) is None:
-        return {}
-    response_id = f"resp_{found[1]}"
-    kept: StoredResponse | None = (recent.get(response_id) if recent else None) or shelf.find(response_id, caller)
+        known = (*reversed(recent.responses if recent else ()), *shelf.all_of(caller))
+        kept = next((each for each in known if _has_vendors_item(each, item_id)), None)
+    else:
+        response_id = f"resp_{found[1]}"
+        kept = (recent.get(response_id) if recent else None) or shelf.find(response_id, caller)
     if kept is None or kept.run.log.end is None:
         return {}
     body = msgspec.json.decode(_RESPONSES.encode_log(kept.inbound, kept.id, kept.options, kept.run.log.events))
     return {item["id"]: item for item in body["output"]}
+
+
+def _has_vendors_item(kept: StoredResponse, item_id: str) -> bool:
+    """Whether the response has an item that the vendor called so."""
+    end = kept.run.log.end
+    output = end.response.output if end is not None and end.response is not None else ()
+    return any(
+        (isinstance(part, Reasoning) and part.id == item_id)
+        or (isinstance(part, Opaque) and part.value.get("id") == item_id)
+        for part in output
+    )

@@ -7,7 +7,7 @@ existed.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from math import inf
 from typing import NamedTuple, final
 
@@ -167,6 +167,11 @@ class ResponseStore:
         if kept is None or kept.caller != caller:
             return None
         return kept if kept.outlives_its_end or kept.run.log.end is None else None
+
+    def all_of(self, caller: str) -> Iterator[StoredResponse]:
+        """The caller's responses in memory that can be retrieved by id, the latest first."""
+        for known in (self._live, self._stored):
+            yield from (kept for kept in reversed(known.values()) if kept.caller == caller and kept.outlives_its_end)
 
     def is_taken(self, response_id: str) -> bool:
         """Whether there is a response of that id, of any caller."""
