@@ -22,7 +22,7 @@ BELOW: dict[str, set[str]] = {
 }
 LAYERS: tuple[set[str], ...] = (
     {"kernel", "threads", "deployment", "run", "file_problem"},
-    {"redis", "testing", "store"},
+    {"redis", "testing", "store", "request_log"},
     {"transport", "limiter", "cache", "selector"},
     {"provider"},
     {"catalog"},

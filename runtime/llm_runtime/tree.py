@@ -33,6 +33,7 @@ from llm_actors.limiter import limiter_child
 from llm_actors.orchestrator import Orchestrator, OrchestratorMessage, OrchestratorRef, ProviderLoad, Router, Services
 from llm_actors.orchestrator.accounting import Accounting
 from llm_actors.provider import Prepared, adapted_to
+from llm_actors.request_log import RequestLog, request_log_child
 from llm_actors.selector import CostOf, Selector, Weights, selector_child
 from llm_actors.store import StoreRef, store_child
 from llm_actors.store.ledger import Ledger
@@ -110,6 +111,21 @@ class Tree:
         )
         self._services: tuple[Supervisor, ...] = (limiter, selector, cache, lister)
         branches: tuple[Supervisor, ...] = (limiter, selector, cache, provider_actors, lister)
+        request_log: RequestLog | None = None
+        if config.request_log is not None:
+            wanted = config.request_log
+            request_log = RequestLog(wanted.keys, wanted.routes)
+            writer = _alone(
+                request_log_child(
+                    request_log,
+                    wanted.path,
+                    max_bytes=int(wanted.max_mb * 1_000_000),
+                    keep_days=wanted.keep_days,
+                    redacted=wanted.redact,
+                )
+            )
+            self._services = (writer, *self._services)
+            branches = (writer, *branches)
         if store is not None:
             self._services = (store, *self._services)
             branches = (store, *branches)
@@ -143,6 +159,7 @@ class Tree:
                 {name: key.team for name, key in config.keys.items() if key.team},
                 config.routes.keys(),
             ),
+            request_log=request_log,
             max_runs=config.server.max_runs,
             attempts=config.attempts,
             weights=_weights(config),
@@ -182,6 +199,11 @@ def _parking(spec: ChildSpec[M]) -> tuple[Supervisor, Ref[M]]:
     """An actor under a supervisor of its own, so that its crashes affect no other."""
     supervisor = Supervisor([spec], name=spec.name, backoff=BACKOFF, park=True)
     return supervisor, supervisor.ref(spec)
+
+
+def _alone(spec: ChildSpec[Never]) -> Supervisor:
+    """The same for one that is sent nothing."""
+    return Supervisor([spec], name=spec.name, backoff=BACKOFF, park=True)
 
 
 def _catalog(providers: Sequence[Supervised]) -> Catalog:

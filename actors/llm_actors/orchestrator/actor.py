@@ -144,6 +144,8 @@ class Orchestrator:
             if routed is not None:
                 self._services.meter.end(run)
                 log_end(run)
+                if self._services.request_log is not None:
+                    self._services.request_log.add(run)
             elif not delivery.answered:
                 self._refuse(delivery)
 

@@ -15,6 +15,7 @@ from llm_actors.orchestrator.load import ProviderLoad
 from llm_actors.orchestrator.metrics import Metrics
 from llm_actors.orchestrator.strategies.knowledge import Knowledge
 from llm_actors.provider import Prepared, ProviderRef
+from llm_actors.request_log import RequestLog
 from llm_actors.selector import CostOf, Selector, SelectorRef, Weights
 from llm_protocol.estimate import TokenEstimator
 from llm_protocol.lifecycle import is_same_model
@@ -57,6 +58,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     weights: Weights = Weights()
     synthesize: bool = True
     """Whether several answers become one where nothing says how."""
+    request_log: RequestLog | None = None
+    """Where requests are written down, if any are."""
     accounting: Accounting = msgspec.field(default_factory=Accounting)
     meter: Metrics = msgspec.field(default_factory=Metrics)
     knowledge: Knowledge = msgspec.field(default_factory=Knowledge)

@@ -17,6 +17,8 @@ def parser() -> argparse.ArgumentParser:
     _explain(commands.add_parser("explain", help="show which providers would serve a model", allow_abbrev=False))
     _top(commands.add_parser("top", help="watch a running daemon", allow_abbrev=False))
     _spend(commands.add_parser("spend", help="show what was spent, by the ledger", allow_abbrev=False))
+    _trace(commands.add_parser("trace", help="show what became of a request", allow_abbrev=False))
+    _replay(commands.add_parser("replay", help="ask a logged request again", allow_abbrev=False))
     _check(commands.add_parser("check", help="check that what the configuration names works", allow_abbrev=False))
     _fake_provider(
         commands.add_parser("fake-provider", help="serve scripted responses and faults for tests", allow_abbrev=False)
@@ -95,6 +97,26 @@ def _spend(command: argparse.ArgumentParser) -> None:
     form = command.add_mutually_exclusive_group()
     form.add_argument("--csv", action="store_true", help="write comma-separated values")
     form.add_argument("--json", action="store_true", help="write one JSON object")
+    command.set_defaults(log_level="warning")
+
+
+def _trace(command: argparse.ArgumentParser) -> None:
+    command.description = (
+        "Show what became of a request, step by step: waits, attempts, hedges, members, cost. It is looked up in the "
+        "request log ([request_log] in the configuration, else the usual place)."
+    )
+    _common(command)
+    command.add_argument("id", help="req_…, resp_… or the client's x-request-id")
+    command.set_defaults(log_level="warning")
+
+
+def _replay(command: argparse.ArgumentParser) -> None:
+    command.description = (
+        "Ask a request of the request log again, and show what differs. Needs redact = false in [request_log]."
+    )
+    _common(command)
+    command.add_argument("id", help="req_…, resp_… or the client's x-request-id")
+    command.add_argument("--model", help="another model or route to ask")
     command.set_defaults(log_level="warning")
 
 

@@ -10,6 +10,7 @@ from llm_runtime.config.errors import ConfigError
 from llm_runtime.config.exposure import is_loopback, with_server
 from llm_runtime.config.loading import load, parse
 from llm_runtime.config.model import Config, CrossModel, Key, Provider, ProviderCache, Selection
+from llm_runtime.config.request_log import RequestLogConfig, request_log_folder
 from llm_runtime.config.server import Server, ServerLimits, ServerTls
 from llm_runtime.config.store import StoreConfig, store_file
 from llm_runtime.config.vendors import installed_vendors, with_vendors
@@ -24,6 +25,7 @@ __all__ = [
     "Policy",
     "Provider",
     "ProviderCache",
+    "RequestLogConfig",
     "Selection",
     "Server",
     "ServerLimits",
@@ -35,6 +37,7 @@ __all__ = [
     "is_loopback",
     "load",
     "parse",
+    "request_log_folder",
     "store_file",
     "with_server",
     "with_vendors",

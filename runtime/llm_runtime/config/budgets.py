@@ -1,11 +1,11 @@
-"""Whether the budgets limit anything, and whether whom they name is there."""
+"""Whether the budgets limit anything, and whether whom they and the request log name is there."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 
 from llm_runtime.config.conversion import suggestion
-from llm_runtime.config.errors import ConfigError, Mistakes
+from llm_runtime.config.errors import ConfigError, Mistakes, under
 from llm_runtime.config.model import Config
 
 
@@ -21,6 +21,15 @@ def check_budgets(config: Config) -> None:
             _check(budget.teams, teams, "team of a key", "teams")
             _check(budget.routes, config.routes, "route", "routes")
     mistakes.raise_any()
+
+
+def check_request_log(config: Config) -> None:
+    """Raise `ConfigError` where the request log is of somebody who is not there."""
+    if config.request_log is None:
+        return
+    with under("request_log"):
+        _check(config.request_log.keys, config.keys, "key", "keys")
+        _check(config.request_log.routes, config.routes, "route", "routes")
 
 
 def _check(named: Sequence[str], known: Collection[str], what: str, where: str) -> None:

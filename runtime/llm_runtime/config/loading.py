@@ -20,7 +20,7 @@ from llm_protocol.policy import Attempts, CachePolicy, Policy, Timeouts
 from llm_protocol.secret import Secret
 from llm_protocol.vendor import VendorTable
 from llm_protocol.vendors import VENDORS
-from llm_runtime.config.budgets import check_budgets, kept_in_memory
+from llm_runtime.config.budgets import check_budgets, check_request_log, kept_in_memory
 from llm_runtime.config.conversion import convert, refuse_unknown
 from llm_runtime.config.discovery import discover
 from llm_runtime.config.errors import ConfigError, Mistakes, together, under
@@ -32,6 +32,7 @@ from llm_runtime.config.naming import check_names
 from llm_runtime.config.providers import check_cache, check_kind, completed, sends_key_in_clear
 from llm_runtime.config.proxies import with_proxies
 from llm_runtime.config.redis import redis_server
+from llm_runtime.config.request_log import RequestLogConfig, request_log_section
 from llm_runtime.config.server import Server, ServerTls
 from llm_runtime.config.store import StoreConfig, store_section
 
@@ -57,6 +58,7 @@ class _File(msgspec.Struct, frozen=True, kw_only=True):
     cache: object = {}
     redis: object = {}
     store: object = {}
+    request_log: object = {}
     keys: object = {}
     providers: object = {}
     routes: object = {}
@@ -100,10 +102,16 @@ def parse(
         table = _table(source)
         config = _config(table, keys, folder or Path(), file, vendors)
         config = with_proxies(config, environ) if config.providers else _with_discovered(config, environ, local)
-        config = msgspec.structs.replace(config, store=_store(table, keys, folder or Path(), environ))
+        config = msgspec.structs.replace(
+            config,
+            store=_store(table, keys, folder or Path(), environ),
+            request_log=_request_log(table, keys, folder or Path(), environ),
+        )
         mistakes = Mistakes()
         with mistakes.under():
             check_budgets(config)
+        with mistakes.under():
+            check_request_log(config)
         with mistakes.under():
             check_names(config)
         with mistakes.under():
@@ -232,6 +240,15 @@ def _store(table: dict[str, Any], keys: KeyReader, folder: Path, environ: Mappin
         return None
     with under("store"):
         return store_section(table["store"], keys, folder, environ)
+
+
+def _request_log(
+    table: dict[str, Any], keys: KeyReader, folder: Path, environ: Mapping[str, str]
+) -> RequestLogConfig | None:
+    if "request_log" not in table:
+        return None
+    with under("request_log"):
+        return request_log_section(table["request_log"], keys, folder, environ)
 
 
 _SECTIONS: dict[str, type[msgspec.Struct]] = {

@@ -21,6 +21,7 @@ from llm_protocol.secret import Secret
 from llm_protocol.vendor import VendorTable
 from llm_protocol.vendors import VENDORS
 from llm_protocol.wire_choice import WireSetting
+from llm_runtime.config.request_log import RequestLogConfig
 from llm_runtime.config.section import Line, Section
 from llm_runtime.config.server import Server
 from llm_runtime.config.store import StoreConfig
@@ -163,6 +164,8 @@ class Config(Section, frozen=True, kw_only=True):
     """``[redis]``: the server over which processes share limits; ``None``: they do not."""
     store: StoreConfig | None = None
     """``[store]``: where responses outlive the process; ``None``: they do not."""
+    request_log: RequestLogConfig | None = None
+    """``[request_log]``: which requests are written down; ``None``: none is."""
     keys: dict[str, Key] = field(default_factory=dict)
     providers: dict[str, Provider] = field(default_factory=dict)
     routes: dict[str, Policy] = field(default_factory=dict)

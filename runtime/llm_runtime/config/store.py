@@ -44,20 +44,24 @@ def store_section(table: object, keys: KeyReader, folder: Path, environ: Mapping
     return msgspec.structs.replace(store, path=os.path.abspath(path))
 
 
-def store_file(file: str | None, environ: Mapping[str, str]) -> str:
-    """Where the store is by the configuration ``file``, read for this alone; without one, the usual place. Raises
-    `ConfigError`.
+def read_section(file: str | None, name: str) -> tuple[object, Path]:
+    """The section ``name`` of the configuration ``file``, read for this alone, and the file's folder; empty without a
+    file. Raises `ConfigError`.
     """
     import tomllib  # whoever has no file need not pay for it
 
-    table: object = {}
-    folder = Path()
-    if file is not None:
-        folder = Path(file).absolute().parent
-        try:
-            table = tomllib.loads(Path(file).read_text(encoding="utf-8-sig")).get("store", {})
-        except (OSError, ValueError) as exc:
-            raise ConfigError(f"cannot read the configuration: {exc}", file=file) from None
+    if file is None:
+        return {}, Path()
+    try:
+        table = tomllib.loads(Path(file).read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as exc:
+        raise ConfigError(f"cannot read the configuration: {exc}", file=file) from None
+    return table.get(name, {}), Path(file).absolute().parent
+
+
+def store_file(file: str | None, environ: Mapping[str, str]) -> str:
+    """Where the store is by the configuration ``file``; without one, the usual place. Raises `ConfigError`."""
+    table, folder = read_section(file, "store")
     with under("store"):
         return store_section(table, KeyReader(environ, folder), folder, environ).path
 

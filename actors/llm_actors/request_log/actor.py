@@ -1,0 +1,84 @@
+"""The request log's actor: takes what waits a few times a second, and has a thread write it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Never, final
+
+import trio
+
+from llm_actors.kernel import ChildSpec, Inbox
+from llm_actors.request_log.buffer import RequestLog
+from llm_actors.request_log.files import RequestLogFiles
+from llm_actors.run import Run
+
+REQUEST_LOG_MAILBOX = None
+"""It is sent nothing: what it writes stands in a `RequestLog`."""
+
+WRITE_SECONDS = 0.25
+"""How often it is written."""
+
+FLUSH_SECONDS = 2.0
+"""How long what waits may still be written after a stop was asked for."""
+
+log = logging.getLogger(__name__)
+
+
+@final
+class RequestLogActor:
+    """Writes what is in ``waiting``. While the files cannot be written, what comes is left out."""
+
+    def __init__(self, waiting: RequestLog, files: RequestLogFiles) -> None:
+        self._waiting = waiting
+        self._files = files
+        self._thread = trio.CapacityLimiter(1)
+        self._is_away = False
+
+    async def run(self, inbox: Inbox[Never], *, task_status: trio.TaskStatus[None]) -> None:
+        """Write until asked to stop, and then what is left, within `FLUSH_SECONDS`."""
+        stopping = trio.Event()
+        inbox.when_stopping(stopping.set)
+        task_status.started()
+        while not stopping.is_set():
+            news = trio.Event()
+            self._waiting.on_first = news.set
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_first_of, nursery.cancel_scope, stopping)
+                if not self._waiting:
+                    await news.wait()
+                await trio.sleep(WRITE_SECONDS)
+                nursery.cancel_scope.cancel("it is time")
+            await self._write()
+
+    async def _write(self) -> None:
+        runs = self._waiting.take()
+        if not runs:
+            return
+        with trio.move_on_after(FLUSH_SECONDS):
+            trouble = await trio.to_thread.run_sync(self._try, runs, abandon_on_cancel=True, limiter=self._thread)
+            if trouble and not self._is_away:
+                log.error("the request log cannot be written (%s): requests are left out until it can", trouble)
+            elif self._is_away and not trouble:
+                log.info("the request log is written again")
+            self._is_away = bool(trouble)
+
+    def _try(self, runs: list[Run]) -> str:
+        try:
+            self._files.write(runs)
+        except OSError as exc:
+            return exc.strerror or type(exc).__name__
+        return ""
+
+
+async def _first_of(scope: trio.CancelScope, stopping: trio.Event) -> None:
+    await stopping.wait()
+    scope.cancel("the runtime stops")
+
+
+def request_log_child(
+    waiting: RequestLog, path: str, *, max_bytes: int, keep_days: int, redacted: bool, name: str = "request-log"
+) -> ChildSpec[Never]:
+    """The spec of a request log that writes to the folder ``path``, for a supervisor."""
+    files = RequestLogFiles(path, max_bytes=max_bytes, keep_days=keep_days, redacted=redacted, wall=time.time)
+    return ChildSpec(name, lambda _: RequestLogActor(waiting, files), mailbox=REQUEST_LOG_MAILBOX)

@@ -1,0 +1,134 @@
+"""One line of the request log. The format is described in docs/request-log.md and keeps its meaning; fields are added.
+
+Redacted, it has shapes and numbers: roles, kinds and lengths, never a text.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+
+from llm_actors.run import Run
+from llm_protocol.codec.merging import ANY_DELTAS
+from llm_protocol.content import JsonObject
+from llm_protocol.events import Event, Failed, Finished, ItemDone
+from llm_protocol.requests import AnyRequest, ChatRequest
+from llm_protocol.response import Usage
+
+VERSION: Final = 1
+
+CLIENT_ID: Final = "x-request-id"
+
+
+class LoggedRequest(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One request. Times are in milliseconds, ``at`` is when it ended, the cost is in US dollars."""
+
+    v: int
+    """`VERSION` of the program that wrote it."""
+    id: str
+    response_id: str
+    client_id: str = ""
+    caller: str = ""
+    at: str
+    ms: float
+    outcome: str
+    """``ok`` or the kind of the failure."""
+    provider: str = ""
+    model: str = ""
+    usage: Usage | None = None
+    cost: float | None = None
+    redacted: bool = False
+    request: JsonObject
+    events: list[JsonObject]
+    decision: JsonObject
+
+
+def logged(run: Run, *, redacted: bool, wall: float) -> LoggedRequest | None:
+    """The line of a run that has ended; ``None`` of one that came to nothing. Takes its time: call it in a thread."""
+    end, request = run.log.end, run.request
+    if end is None or end.response is None:
+        return None
+    response = end.response
+    return LoggedRequest(
+        v=VERSION,
+        id=request.request_id,
+        response_id=run.response_id,
+        client_id=request.forwarded.get(CLIENT_ID, ""),
+        caller=request.caller,
+        at=datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        ms=round(response.processing_time_ms, 3),
+        outcome="ok" if isinstance(end, Finished) else end.failure.kind.value,
+        provider=response.provider,
+        model=response.model,
+        usage=response.usage,
+        cost=response.cost,
+        redacted=redacted,
+        request=_shape(request) if redacted else msgspec.to_builtins(msgspec.structs.replace(request, forwarded={})),
+        events=[_event(each, redacted=redacted) for each in run.log.events],
+        decision=_without_words(response.decision) if redacted else response.decision,
+    )
+
+
+def _event(event: Event, *, redacted: bool) -> JsonObject:
+    if isinstance(event, Finished | Failed):  # the response repeats what the events say
+        found: JsonObject = {"type": type(event).__name__.lower()}
+        if isinstance(event, Finished):
+            return found | {"reason": event.reason.value}
+        failure = event.failure
+        said: JsonObject = {"kind": failure.kind.value, "upstream_status": failure.upstream_status}
+        return found | said | ({} if redacted else {"message": failure.message})
+    if redacted:
+        return _event_shape(event)
+    if isinstance(event, ANY_DELTAS) and event.lengths:
+        event = msgspec.structs.replace(event, lengths=b"")
+    told: JsonObject = msgspec.to_builtins(event)
+    told.pop("lengths", None)
+    return told
+
+
+def _event_shape(event: Event) -> JsonObject:
+    found: JsonObject = {"type": event.__struct_config__.tag}
+    if (index := getattr(event, "index", None)) is not None:
+        found["index"] = index
+    if isinstance(event, ANY_DELTAS):
+        found["characters"] = len(event.text)
+    elif isinstance(event, ItemDone):
+        found["part"] = _part(event.part)
+    return found
+
+
+_NUMBERS = ("temperature", "top_p", "top_k", "max_output_tokens", "seed", "reasoning_effort", "reasoning_budget")
+"""Parameters that tell nothing of what was asked."""
+
+
+def _shape(request: AnyRequest) -> JsonObject:
+    parameters = {name: value for name in _NUMBERS if (value := getattr(request.parameters, name, None)) is not None}
+    found: JsonObject = {
+        "request_type": request.request_type.value,
+        "model": request.model,
+        "parameters": parameters,
+        "deadline_s": request.deadline_s,
+    }
+    if isinstance(request, ChatRequest):
+        found["messages"] = [
+            {"role": each.role, "content": [_part(part) for part in each.content]} for each in request.messages
+        ]
+        found["tools"] = len(request.tools)
+    return found
+
+
+def _part(part: Any) -> JsonObject:
+    text = getattr(part, "text", None)
+    if not isinstance(text, str):
+        text = getattr(part, "arguments", None)
+    shape: JsonObject = {"type": part.__struct_config__.tag}
+    return shape | ({"characters": len(text)} if isinstance(text, str) else {})
+
+
+def _without_words(decision: JsonObject) -> JsonObject:
+    """A decision record without the vendors' own words, which may quote the request."""
+    attempts = [{name: each[name] for name in each if name != "error"} for each in decision.get("attempts", ())]
+    kept = ("strategy", "cache", "passed_over", "candidates", "stopped", "limit_owner", "calls", "spent", "budgets")
+    return {name: decision[name] for name in kept if name in decision} | {"attempts": attempts}

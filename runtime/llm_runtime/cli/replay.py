@@ -1,0 +1,91 @@
+"""``llm-runtime replay ID``: ask a request of the request log again, and show what differs."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping
+from difflib import unified_diff
+
+import msgspec
+import trio
+
+from llm_actors.request_log import LoggedRequest
+from llm_protocol.requests import AnyRequest, new_request_id
+from llm_protocol.response import LLMResponse
+from llm_runtime.cli.logs import start_logging
+from llm_runtime.cli.setup import configured
+from llm_runtime.cli.terminal import leaf, print_out, say
+from llm_runtime.cli.trace import look_up
+from llm_runtime.config import ConfigError
+from llm_runtime.runtime import open_runtime
+
+
+def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Ask again, print the difference, and give the exit code. Raises `LLMClientError` or `ConfigError`."""
+    start_logging(arguments.log_level, arguments.log_format)
+    before = look_up(arguments.id, arguments.config, environ)
+    if before.redacted:
+        raise ConfigError("this request was written down without its texts: redact = false in [request_log] keeps them")
+    try:
+        after = trio.run(_ask, again(before, arguments.model), arguments, environ)
+    except BaseExceptionGroup as group:
+        raise leaf(group) from None
+    print_out("\n".join(difference(before, after)))
+    return 0
+
+
+def again(logged: LoggedRequest, model: str | None) -> AnyRequest:
+    """The request that was logged, as a new one, to the same or to another ``model``. Raises `ConfigError`."""
+    try:
+        request: AnyRequest = msgspec.convert(logged.request, AnyRequest)
+    except msgspec.ValidationError as exc:
+        raise ConfigError(f"this request was written by another version: {exc}") from None
+    fresh: AnyRequest = msgspec.structs.replace(request, request_id=new_request_id(), caller="")
+    return fresh if model is None else msgspec.structs.replace(fresh, model=model, provider=None)
+
+
+async def _ask(request: AnyRequest, arguments: argparse.Namespace, environ: Mapping[str, str]) -> LLMResponse:
+    config = msgspec.structs.replace(
+        configured(arguments.config, environ, say), store=None, request_log=None, budgets={}
+    )
+    async with open_runtime(config) as rt:
+        return await rt.send(request)
+
+
+def difference(before: LoggedRequest, after: LLMResponse) -> Iterator[str]:
+    """What differs, text by lines and the rest in numbers."""
+    usage = before.usage
+    yield (
+        f"before: {before.provider}/{before.model}, {before.outcome}, {before.ms:.0f} ms, {_tokens(usage)}, "
+        f"{_cost(before.cost)}"
+    )
+    yield (
+        f"after:  {after.provider}/{after.model}, {after.finish_reason}, {after.processing_time_ms:.0f} ms, "
+        f"{_tokens(after.usage)}, {_cost(after.cost)}"
+    )
+    then = _text_of(before)
+    lines = [*unified_diff(then.splitlines(), after.content.splitlines(), "before", "after", lineterm="", n=2)]
+    yield from lines or ["the text is the same"]
+    calls = [f"{each.name}({each.arguments})" for each in after.tool_calls]
+    if calls != (old := _calls_of(before)):
+        yield from (f"- {each}" for each in old)
+        yield from (f"+ {each}" for each in calls)
+
+
+def _text_of(logged: LoggedRequest) -> str:
+    parts = (each.get("part", {}) for each in logged.events if each.get("type") == "item_done")
+    return "".join(part.get("text", "") for part in parts if part.get("type") == "text")
+
+
+def _calls_of(logged: LoggedRequest) -> list[str]:
+    parts = (each.get("part", {}) for each in logged.events if each.get("type") == "item_done")
+    return [f"{part['name']}({part.get('arguments', '{}')})" for part in parts if part.get("type") == "tool_call"]
+
+
+def _tokens(usage: object) -> str:
+    counts = getattr(usage, "input_tokens", 0), getattr(usage, "output_tokens", 0)
+    return f"{counts[0]}+{counts[1]} tokens"
+
+
+def _cost(cost: float | None) -> str:
+    return "cost unknown" if cost is None else f"${cost:.6f}"

@@ -1,0 +1,171 @@
+"""The request log of a daemon, and what ``trace`` and ``replay`` make of it."""
+
+from __future__ import annotations
+
+import json
+import stat
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from llm_actors.request_log import VERSION, LoggedRequest, RequestLog, find, log_files
+from llm_actors.request_log.files import RequestLogFiles
+from llm_actors.run import Run
+from llm_protocol.content import Message
+from llm_protocol.requests import ChatRequest
+from support import commands
+from support.daemon import vendor
+from support.killable import killable_daemon
+from support.server import Reply, add_text, begin_text, end_text, open_door
+
+PROMPT = "say CANARY-prompt of mine"
+KEYS = '\n[keys.alice]\nsecret = "env:ALICE"\n[keys.bob]\nsecret = "env:BOB"\n'
+SECRETS: dict[str, Any] = {"ALICE": "CANARY-secret-of-alice", "BOB": "CANARY-secret-of-bob"}
+
+
+def section(folder: Path, **more: object) -> str:
+    said = "".join(f"{name} = {json.dumps(value)}\n" for name, value in more.items())
+    return f'\n[request_log]\npath = "{folder}/requests"\n{said}'
+
+
+async def logged_by_daemon(folder: Path, more: str, *asked: tuple[str, str]) -> list[Reply]:
+    """Have a daemon answer these, as (caller, text), and end."""
+    replies = []
+    async with open_door(vendor) as upstream, killable_daemon(upstream, folder, KEYS + more, **SECRETS) as daemon:
+        for whose, text in asked:
+            body = {"model": "fake-1", "messages": [{"role": "user", "content": text}]}
+            headers = {"authorization": f"Bearer {SECRETS[whose]}", "x_request_id": f"of-{whose.lower()}"}
+            replies.append(await daemon.request("POST", "/v1/chat/completions", body, **headers))
+        daemon.process.terminate()
+        await daemon.process.wait()
+    return replies
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    return [
+        json.loads(line) for file in log_files(str(folder / "requests")) for line in Path(file).read_text().splitlines()
+    ]
+
+
+def mode_of(file: str) -> int:
+    return stat.S_IMODE(Path(file).stat().st_mode)
+
+
+def at_upstream(config: Path, url: str) -> None:
+    """The same configuration with another address of the upstream."""
+    text = config.read_text()
+    config.write_text(text.replace(text.split('base_url = "')[1].split("/v1")[0], url))
+
+
+def append_half_a_line(folder: Path) -> None:
+    with Path(log_files(str(folder))[0]).open("a") as file:
+        file.write('{"v": 1, "id": "req_half"\n')
+
+
+async def test_without_opt_in_no_text_is_written_down(tmp_path: Path) -> None:
+    await logged_by_daemon(tmp_path, section(tmp_path), ("ALICE", PROMPT), ("ALICE", "fail bad_request"))
+    first, second = lines(tmp_path)
+    assert (first["v"], first["outcome"], first["caller"], first["client_id"]) == (VERSION, "ok", "alice", "of-alice")
+    assert first["redacted"]
+    assert first["request"]["messages"] == [{"role": "user", "content": [{"type": "text", "characters": len(PROMPT)}]}]
+    assert first["decision"]["attempts"][0]["outcome"] == "ok"
+    assert [each["type"] for each in first["events"]][-1] == "finished"
+    assert second["outcome"] == "bad_request"
+    assert "CANARY" not in str((first, second))
+    (file,) = log_files(str(tmp_path / "requests"))
+    assert mode_of(file) == 0o600
+
+
+async def test_only_those_who_opted_in_are_written_down(tmp_path: Path) -> None:
+    await logged_by_daemon(tmp_path, section(tmp_path, keys=["bob"]), ("ALICE", PROMPT), ("BOB", PROMPT))
+    assert [each["caller"] for each in lines(tmp_path)] == ["bob"]
+
+
+async def test_trace_shows_the_steps_and_replay_what_differs(tmp_path: Path) -> None:
+    await logged_by_daemon(tmp_path, section(tmp_path, redact=False), ("ALICE", PROMPT))
+    (line,) = lines(tmp_path)
+    assert line["request"]["messages"][0]["content"][0]["text"] == PROMPT
+    assert "CANARY-secret" not in str(line)
+    config = str(tmp_path / "config.toml")
+    for wanted in (line["id"], line["response_id"], "of-alice"):
+        done = await commands.run("trace", wanted, "--config", config)
+        assert done.code == 0, done.err
+        assert f"request {line['id']} of alice" in done.out
+        assert "attempt 1: fake/fake-1" in done.out
+        assert "ended: ok by fake/fake-1 after" in done.out
+    unknown = await commands.run("trace", "req_nonsense", "--config", config)
+    assert (unknown.code, unknown.err.count("\n")) == (2, 1)
+    async with open_door(vendor) as upstream:
+        at_upstream(tmp_path / "config.toml", upstream.address.url)
+        same = await commands.run("replay", line["id"], "--config", config, **SECRETS)
+        assert same.code == 0, same.err
+        assert "the text is the same" in same.out
+        assert upstream.engine.requests[0].messages[0].text == PROMPT  # type: ignore[union-attr]
+
+
+async def test_a_redacted_request_cannot_be_replayed_and_a_bad_name_is_told(tmp_path: Path) -> None:
+    await logged_by_daemon(tmp_path, section(tmp_path), ("ALICE", PROMPT))
+    (line,) = lines(tmp_path)
+    config = tmp_path / "config.toml"
+    done = await commands.run("replay", line["id"], "--config", str(config), **SECRETS)
+    assert done.code == 2
+    assert "redact = false" in done.err
+    config.write_text(config.read_text() + 'keys = ["nobody"]\n')
+    done = await commands.run("serve", "--config", str(config), **SECRETS)
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert 'request_log.keys: "nobody" is no key' in done.err
+
+
+def run_of(text: str) -> Run:
+    run = Run(ChatRequest(model="m", messages=(Message.of("user", text),)), stream=True)
+    begin_text(run)
+    add_text(run, "answer")
+    end_text(run)
+    return run
+
+
+async def test_old_days_go_and_the_oldest_make_room(tmp_path: Path) -> None:
+    wall = datetime(2026, 1, 1, 12, tzinfo=UTC).timestamp()
+    for day in range(10):
+        files = RequestLogFiles(
+            str(tmp_path),
+            max_bytes=1_000_000,
+            keep_days=5,
+            redacted=False,
+            wall=lambda day=day: wall + day * 86_400,  # type: ignore[misc]
+        )
+        files.write([run_of("x" * 1_000)])
+    assert [Path(each).name[9:19] for each in log_files(str(tmp_path))] == [
+        f"2026-01-{day:02}" for day in range(10, 4, -1)
+    ]
+    RequestLogFiles(str(tmp_path), max_bytes=2, keep_days=5, redacted=False, wall=lambda: wall + 10 * 86_400).write(
+        [run_of("x" * 1_000)]
+    )
+    (newest,) = log_files(str(tmp_path))
+    assert Path(newest).name == "requests-2026-01-11.jsonl"
+
+
+async def test_half_a_line_and_what_json_cannot_say_cost_no_other_line(tmp_path: Path) -> None:
+    files = RequestLogFiles(str(tmp_path), max_bytes=10_000, keep_days=5, redacted=False, wall=lambda: 0.0)
+    first, last = run_of("one"), run_of("two")
+    files.write([first, run_of("\ud800")])
+    append_half_a_line(tmp_path)
+    files.write([last])
+    found = find(str(tmp_path), last.request.request_id)
+    assert isinstance(found, LoggedRequest)
+    assert find(str(tmp_path), first.response_id) is not None
+    assert find(str(tmp_path), "req_half") is None
+
+
+async def test_what_is_not_written_fast_enough_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    waiting = RequestLog()
+    run = run_of("x")
+    run.log.size = 40_000_000
+    for _ in range(3):
+        waiting.add(run)
+    assert (len(waiting.take()), waiting.dropped) == (1, 2)
+    assert len(caplog.records) == 1
+    await trio.lowlevel.checkpoint()
