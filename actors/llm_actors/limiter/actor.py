@@ -23,7 +23,7 @@ from typing import NamedTuple, assert_never, final
 import msgspec
 import trio
 
-from llm_actors.kernel import ChildSpec, Delivery, Inbox, Previous, serve
+from llm_actors.kernel import ChildSpec, Delivery, Inbox, Previous, serve_at_once
 from llm_actors.limiter.budget_desk import BudgetDesk
 from llm_actors.limiter.budgets import BudgetRefused, Budgets
 from llm_actors.limiter.callers import NO_LIMITS
@@ -136,7 +136,7 @@ class LimiterActor:
                 await self._desk.start(nursery)
             inbox.answer_reads(GetLimiterStatistics, lambda _: self._measured())
             task_status.started()
-            await serve(inbox, self._handle)
+            await serve_at_once(inbox, self._handle)
             nursery.cancel_scope.cancel(reason="the limiter stops")
         return self._kept
 
@@ -163,7 +163,7 @@ class LimiterActor:
                 await trio.sleep_forever()
             self._books.serve(trio.current_time())
 
-    async def _handle(self, delivery: Delivery[LimiterMessage]) -> None:
+    def _handle(self, delivery: Delivery[LimiterMessage]) -> None:
         now = trio.current_time()
         match delivery.message:
             case Reserve() as message:
