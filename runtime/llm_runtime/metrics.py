@@ -100,6 +100,8 @@ def _attempts(meter: Metrics) -> Iterator[Metric]:
     yield _counter("tokens", "Tokens, failed attempts included.", meter.tokens, "provider", "model", "direction")
     yield _counter("cost_dollars", "US dollars, if the price is known.", meter.cost, "provider", "model")
     yield _counter("unpriced_attempts", "Attempts whose price is unknown.", meter.unpriced, "provider")
+    passed = "Requests passed through to a provider."
+    yield _counter("passthrough_requests", passed, meter.passthrough, "provider", "outcome")
     yield _counter("late_events", "Events dropped because their run had ended.", {(): meter.late_events})
 
 

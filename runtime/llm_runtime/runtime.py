@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Never, TypeAlias, final
+from urllib.parse import urlsplit
 
 import msgspec
 import trio
@@ -15,8 +16,8 @@ from llm_actors.cache import snapshot as cache_snapshot
 from llm_actors.catalog import refresh
 from llm_actors.kernel import ChildSpec, KernelError, TreeNode, running
 from llm_actors.limiter import snapshot as limiter_snapshot
-from llm_actors.orchestrator import accept, ranked
-from llm_actors.provider import count_tokens
+from llm_actors.orchestrator import accept, pass_through, ranked
+from llm_actors.provider import Passed, PassOn, count_tokens
 from llm_actors.run import Judge, Run
 from llm_actors.selector import Ranking
 from llm_actors.store import StoreRef
@@ -156,6 +157,19 @@ class Runtime(TrioRequests):
         Returns how many entries were removed.
         """
         return self._tree.services.knowledge.forget(caller, conversation)
+
+    async def pass_through(self, provider: str, message: PassOn, *, caller: str, request_id: str) -> Passed:
+        """Send a request to ``provider`` as it is; see `llm_actors.orchestrator.pass_through`. Raises
+        `LLMClientError`.
+        """
+        if not self._open:
+            raise ShuttingDownError("the runtime is not running")
+        return await pass_through(self._tree.services, provider, message, caller=caller, request_id=request_id)
+
+    def upstream_base(self, provider: str) -> str | None:
+        """The path of a provider's base URL; ``None`` for a provider that does not exist or is disabled."""
+        found = self.config.enabled.get(provider)
+        return None if found is None else urlsplit(found.base_url or "").path
 
     # -- looking -----------------------------------------------------------------------------------------------------
 

@@ -246,6 +246,21 @@ BOUNDS = (
         ("test_so_much_may_be_sent_ahead",),
     ),
     Bound(
+        "PASSTHROUGH_BYTES",
+        "Bytes of a body that is passed on, in memory until the provider has taken them; then the client has to wait.",
+        ("test_a_vendor_that_does_not_read_holds_the_client_back",),
+    ),
+    Bound(
+        "PASSTHROUGH_WHOLE_BYTES",
+        "A body that is passed on up to this size is read first, so that it can go over a kept connection.",
+        ("test_a_small_body_goes_over_a_kept_connection",),
+    ),
+    Bound(
+        "CREATED_BYTES",
+        "The response to a POST that is passed on is searched for the ids of what was created up to this size.",
+        ("test_ids_in_a_long_response_are_not_looked_for",),
+    ),
+    Bound(
         "BODY_SECONDS",
         "For a body to arrive, plus what it takes at `MIN_RATE`; at most `max_body_s`.",
         ("test_a_request_that_does_not_come_is_not_waited_for",),

@@ -19,6 +19,7 @@ import trio
 import trio.testing
 
 from llm_actors.kernel import ChildSpec, Supervisor, running
+from llm_actors.provider import Passed, PassOn
 from llm_actors.run import Run
 from llm_actors.selector import Ranking, Weights
 from llm_actors.store import StoreRef
@@ -178,6 +179,12 @@ class FakeEngine:
 
     def tree(self) -> object:
         return {"name": "root"}
+
+    async def pass_through(self, provider: str, message: PassOn, *, caller: str, request_id: str) -> Passed:
+        raise AssertionError("nothing is passed through here")
+
+    def upstream_base(self, provider: str) -> str | None:
+        return None
 
     def refused(self, code: str, *, is_limit: bool) -> None:
         self.refusals.append(code)

@@ -3,6 +3,7 @@
 from llm_actors.orchestrator.actor import Accept, Orchestrator, OrchestratorMessage, OrchestratorRef, accept
 from llm_actors.orchestrator.load import ProviderLoad
 from llm_actors.orchestrator.metrics import Histogram, Metrics
+from llm_actors.orchestrator.passthrough import pass_through
 from llm_actors.orchestrator.ranked import ranked
 from llm_actors.orchestrator.routing import Routed, Router
 from llm_actors.orchestrator.services import Services
@@ -19,5 +20,6 @@ __all__ = [
     "Router",
     "Services",
     "accept",
+    "pass_through",
     "ranked",
 ]

@@ -74,6 +74,8 @@ class Metrics:
         """Attempts that took tokens without a known price, by provider."""
         self.cache: Counter[str] = Counter()
         """Requests by what the cache did."""
+        self.passthrough: Counter[tuple[str, str]] = Counter()
+        """Requests that went to a provider as they were, by provider and outcome: a class of statuses or a failure."""
         self.late_events = 0
         """Events that a provider delivered after their attempt or run had ended; they were dropped."""
         self.caller_requests: Counter[str] = Counter()
@@ -142,6 +144,11 @@ class Metrics:
         else:
             self.cost[provider, model] += made.cost
             self.caller_cost[caller] += made.cost
+
+    def passed_through(self, provider: str, outcome: str, caller: str) -> None:
+        """A request that went to a provider as it was has ended."""
+        self.passthrough[provider, outcome] += 1
+        self.caller_requests[caller] += 1
 
     def label(self, provider: str, model: str) -> str:
         """The name that ``model`` is counted by."""

@@ -12,7 +12,9 @@ from llm_actors.provider.messages import (
     count_tokens,
     generate,
     list_models,
+    pass_on,
 )
+from llm_actors.provider.passing import ClientGone, Passed, PassOn, Taker
 from llm_actors.provider.renewal import KeyRenewer
 from llm_actors.provider.spec import AuthHeader, Endpoint, ProviderSpec
 from llm_actors.provider.wires import ProviderWires, wires_of
@@ -20,8 +22,11 @@ from llm_actors.provider.wires import ProviderWires, wires_of
 __all__ = [
     "AttemptResult",
     "AuthHeader",
+    "ClientGone",
     "Endpoint",
     "KeyRenewer",
+    "PassOn",
+    "Passed",
     "Prepared",
     "ProviderActor",
     "ProviderMessage",
@@ -29,11 +34,13 @@ __all__ = [
     "ProviderSpec",
     "ProviderWires",
     "Sink",
+    "Taker",
     "adapted_to",
     "count_tokens",
     "failure_of",
     "generate",
     "list_models",
+    "pass_on",
     "size_of",
     "wires_of",
 ]

@@ -9,6 +9,7 @@ import msgspec
 
 from llm_actors.deployment import AttemptResult
 from llm_actors.kernel import Call, Ref
+from llm_actors.provider.passing import Passed, PassOn
 from llm_protocol.dialect import ClientDialect, ModelInfo
 from llm_protocol.events import Event
 from llm_protocol.parameters import Adapted
@@ -57,7 +58,7 @@ class CountTokens(Call[int | None], frozen=True, kw_only=True):
     request: AnyRequest
 
 
-ProviderMessage: TypeAlias = Generate | ListModels | CountTokens
+ProviderMessage: TypeAlias = Generate | ListModels | CountTokens | PassOn
 ProviderRef: TypeAlias = Ref[ProviderMessage]
 
 
@@ -95,3 +96,12 @@ def count_tokens(provider: ProviderRef, request: AnyRequest) -> Awaitable[int | 
     Waits for the vendor, within the caller's deadline. Raises `LLMClientError` or `KernelError`.
     """
     return provider.call(CountTokens(request=request))
+
+
+def pass_on(provider: ProviderRef, message: PassOn) -> Awaitable[Passed]:
+    """Send a request as it is. Waits until its answer has ended, and for the client in between.
+
+    Every failure of the vendor or the network is in the outcome. Raises a `KernelError` when the actor could not do it.
+    Cancelling it closes the connection to the vendor.
+    """
+    return provider.call(message)

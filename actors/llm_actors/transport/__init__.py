@@ -18,7 +18,7 @@ from llm_actors.transport.errors import (
     UnsupportedEncoding,
 )
 from llm_actors.transport.proxy import Proxy, is_user_and_password, parse_proxy
-from llm_actors.transport.request import HttpRequest, Origin, parse_url
+from llm_actors.transport.request import HttpRequest, Origin, StreamedBody, parse_url
 from llm_actors.transport.resolve import ResolvedAddress, Resolver
 from llm_actors.transport.response import Headers, HttpResponse
 from llm_actors.transport.transport import Transport, TransportStatistics
@@ -41,6 +41,7 @@ __all__ = [
     "RequestRefused",
     "ResolvedAddress",
     "Resolver",
+    "StreamedBody",
     "TcpDial",
     "TlsFailed",
     "TlsTrust",

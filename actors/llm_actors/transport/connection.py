@@ -21,7 +21,7 @@ from llm_actors.transport.errors import (
     wire_reason,
 )
 from llm_actors.transport.reader import IncompleteResponse, ResponseReader
-from llm_actors.transport.request import Origin
+from llm_actors.transport.request import Origin, StreamedBody
 from llm_actors.transport.response import Headers, HttpResponse
 from llm_actors.transport.wire import CHUNK_BYTES, Wire
 from llm_protocol.http1 import BadHttp, ResponseHead
@@ -49,7 +49,8 @@ class ClientConnection:
     """Owned by one exchange at a time. Nothing here waits with a limit of its own: the caller's scope has it."""
 
     __slots__ = (
-        "_answered", "_asked_at", "_exchanges", "_failure", "_reader", "_response", "_sent", "_wire", "origin",
+        "_answered", "_any_encoding", "_asked_at", "_exchanges", "_failure", "_reader", "_response", "_sent", "_wire",
+        "origin",
     )  # fmt: skip
 
     def __init__(self, origin: Origin, wire: Wire) -> None:
@@ -63,19 +64,23 @@ class ClientConnection:
         self._sent = False  # the whole request has been handed to the kernel
         self._answered = False  # at least one byte of the answer is here
         self._reader = ResponseReader(method)
+        self._any_encoding = False
         self._failure: TransportError | None = None
         self._response: HttpResponse | None = None
 
-    async def ask(self, method: str, payload: bytes) -> HttpResponse:
-        """Send one encoded request and wait for the head of its answer.
+    async def ask(
+        self, method: str, payload: bytes, body: StreamedBody | None = None, *, any_encoding: bool = False
+    ) -> HttpResponse:
+        """Send one encoded request, and ``body`` behind it, and wait for the head of its answer.
 
-        Raises :class:`Stale`, Broken, ProtocolViolation or UnsupportedEncoding. After an error or a cancel the
-        connection is only good for ``close``.
+        Raises :class:`Stale`, Broken, ProtocolViolation or UnsupportedEncoding, and what ``body`` raises. After an
+        error or a cancel the connection is only good for ``close``.
         """
         self._reset(method)
         self._exchanges += 1
-        if len(payload) > LISTEN_WHILE_SENDING_BYTES:
-            await self._send_while_listening(payload)
+        self._any_encoding = any_encoding
+        if body is not None or len(payload) > LISTEN_WHILE_SENDING_BYTES:
+            await self._send_while_listening(payload, body)
         else:
             await self._send(payload)
         return self._response or await self._receive_head()
@@ -120,14 +125,23 @@ class ClientConnection:
         self._wire.close()
         self._response = self._failure = None  # they lead back here, and only the garbage collector would find out
 
-    async def _send(self, payload: bytes) -> None:
+    async def _send(self, payload: bytes, body: StreamedBody | None = None) -> None:
         try:
             await self._wire.send_all(payload)
+            if body is not None:
+                await self._send_pieces(body)
         except WIRE_ERRORS:
             return  # the server may have said why before it closed, and reading tells how it ended in any case
         self._sent = True
 
-    async def _send_while_listening(self, payload: bytes) -> None:
+    async def _send_pieces(self, body: StreamedBody) -> None:
+        is_chunked = body.length is None
+        while piece := await body.receive():
+            await self._wire.send_all(b"%x\r\n%b\r\n" % (len(piece), piece) if is_chunked else piece)
+        if is_chunked:
+            await self._wire.send_all(b"0\r\n\r\n")
+
+    async def _send_while_listening(self, payload: bytes, body: StreamedBody | None = None) -> None:
         """Send, but stop when an error answer comes first: a server that answers 413 may never read the rest."""
 
         async def listen() -> None:
@@ -138,11 +152,17 @@ class ClientConnection:
             if self._failure or (self._response and self._response.status >= 400):
                 nursery.cancel_scope.cancel()
 
+        fault: Exception | None = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(listen)
-            await self._send(payload)
-            if self._sent:
+            try:
+                await self._send(payload, body)
+            except Exception as exc:  # the body's own; raised below, outside of the nursery's exception group
+                fault = exc
+            if self._sent or fault is not None:
                 nursery.cancel_scope.cancel()
+        if fault is not None:
+            raise fault
         if self._failure:
             raise self._failure
 
@@ -153,7 +173,7 @@ class ClientConnection:
             except WIRE_ERRORS as exc:
                 raise self._cut(exc) from exc
             self._feed(came)
-        if (encoding := head.headers.get("content-encoding")) is not None:
+        if not self._any_encoding and (encoding := head.headers.get("content-encoding")) is not None:
             self._refuse_encodings(head.status, encoding)
         self._response = HttpResponse(head.status, Headers(head.headers), self.origin, self.receive)
         return self._response

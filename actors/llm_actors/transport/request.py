@@ -7,7 +7,7 @@ a caller cannot set the headers that say where a message ends.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
@@ -59,9 +59,19 @@ def parse_url(url: str) -> tuple[Origin, str]:
     return Origin(parts.scheme, host, parts.port or DEFAULT_PORTS[parts.scheme]), base
 
 
+class StreamedBody(NamedTuple):
+    """A body that is sent as it comes. ``receive``: its next piece, ``b""`` at its end; it may raise anything but
+    ``errors.WIRE_ERRORS``. ``length``: how many bytes it has; ``None``: it goes out in chunks.
+    """
+
+    receive: Callable[[], Awaitable[bytes]]
+    length: int | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
-    """One request. ``target`` is the path with its query, as it goes on the wire.
+    """One request. ``target`` is the path with its query, as it goes on the wire. ``any_encoding``: the answer goes on
+    as it comes, so its body may be compressed though that was not asked for.
 
     Its repr shows neither header values, nor the query, nor the body: keys and prompts live there.
     """
@@ -70,15 +80,18 @@ class HttpRequest:
     origin: Origin
     target: str
     headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes = b""
+    body: bytes | StreamedBody = b""
+    any_encoding: bool = False
 
     def __repr__(self) -> str:
         path = self.target.partition("?")[0]
-        return f"<HttpRequest {self.method} {self.origin}{path} {len(self.body)} B>"
+        size = self.body.length if isinstance(self.body, StreamedBody) else len(self.body)
+        return f"<HttpRequest {self.method} {self.origin}{path} {'?' if size is None else size} B>"
 
 
 def encode(request: HttpRequest, *, absolute: bool = False, proxy_authorization: str | None = None) -> bytes:
-    """Head and body as one piece, for one write. To a proxy that forwards it the target is ``absolute``.
+    """Head and body as one piece, for one write; of a streamed body only the head. To a proxy that forwards it the
+    target is ``absolute``.
 
     Raises :class:`RequestRefused` for anything that HTTP/1.1 cannot carry, and for a header that is the
     transport's to set.
@@ -100,7 +113,11 @@ def encode(request: HttpRequest, *, absolute: bool = False, proxy_authorization:
         if not _VALUE.fullmatch(value):
             raise RequestRefused(origin, f"the header {name} has a character that is not printable ASCII")
         lines.append(f"{name}: {value}\r\n")
-    if request.body or request.method != "GET":  # RFC 9110, 8.6: a GET without a body says nothing of its length
-        lines.append(f"content-length: {len(request.body)}\r\n")
+    body = request.body
+    if isinstance(body, StreamedBody):
+        chunked = body.length is None
+        lines.append("transfer-encoding: chunked\r\n" if chunked else f"content-length: {body.length}\r\n")
+    elif body or request.method != "GET":  # RFC 9110, 8.6: a GET without a body says nothing of its length
+        lines.append(f"content-length: {len(body)}\r\n")
     lines.append("\r\n")
-    return "".join(lines).encode("ascii") + request.body
+    return "".join(lines).encode("ascii") + (b"" if isinstance(body, StreamedBody) else body)

@@ -30,7 +30,7 @@ from llm_actors.transport.errors import (
     wire_reason,
 )
 from llm_actors.transport.proxy import Proxy, credentials_refused, open_tunnel
-from llm_actors.transport.request import HttpRequest, Origin, encode
+from llm_actors.transport.request import HttpRequest, Origin, StreamedBody, encode
 from llm_actors.transport.response import HttpResponse
 from llm_actors.transport.stack import IDLE_SECONDS, MAX_IDLE_PER_ORIGIN, IdleStack
 from llm_actors.transport.trust import TlsTrust
@@ -121,19 +121,22 @@ class Transport:
         if self._closed:
             raise trio.ClosedResourceError("the transport is closed")
         payload = self._encode(request)
-        kept = self._idle.pop(request.origin, trio.current_time())
+        # A streamed body is there once: it takes no connection that may turn out to be dead.
+        kept = None
+        if not isinstance(request.body, StreamedBody):
+            kept = self._idle.pop(request.origin, trio.current_time())
         if kept is not None:
             self._reused += 1
             try:
                 if on_sent is not None:
                     on_sent()
-                return kept, await self._ask(kept, request.method, payload)
+                return kept, await self._ask(kept, request, payload)
             except Stale:
                 self._resent += 1
         connection = await self._connect(request.origin, connect_timeout)
         if on_sent is not None:
             on_sent()
-        response = await self._ask(connection, request.method, payload)
+        response = await self._ask(connection, request, payload)
         response.resent = kept is not None
         return connection, response
 
@@ -142,10 +145,11 @@ class Transport:
             return encode(request)
         return encode(request, absolute=True, proxy_authorization=self._proxy.authorization)
 
-    async def _ask(self, connection: ClientConnection, method: str, payload: bytes) -> HttpResponse:
+    async def _ask(self, connection: ClientConnection, request: HttpRequest, payload: bytes) -> HttpResponse:
         self._active += 1
+        body = request.body if isinstance(request.body, StreamedBody) else None
         try:
-            response = await connection.ask(method, payload)
+            response = await connection.ask(request.method, payload, body, any_encoding=request.any_encoding)
             self._check_proxy(response)
         except BaseException:
             self._active -= 1

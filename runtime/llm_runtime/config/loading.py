@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from llm_protocol.budgets import Budget
 from llm_protocol.codec.wording import suggestion
 from llm_protocol.model_facts import Capabilities
 from llm_protocol.own_prices import OwnPrice
+from llm_protocol.passthrough import PassthroughRule
 from llm_protocol.policy import Attempts, CachePolicy, Policy, Timeouts
 from llm_protocol.secret import Secret
 from llm_protocol.vendor import VendorTable
@@ -177,7 +178,9 @@ def _config(table: dict[str, Any], keys: KeyReader, folder: Path, file: str, ven
     for name, entry in _named(table, "providers", mistakes):
         with mistakes.under("providers", name):
             providers[name] = _provider(entry, timeouts, keys, folder, vendors)
-    callers = _callers(table, keys, mistakes)
+    there = table.get("providers", {})
+    there = there if isinstance(there, dict) else {}
+    callers = _callers(table, keys, there, mistakes)
     with mistakes.under():
         sections["redis"] = _redis(table, keys)
     routes: dict[str, Policy] = {}
@@ -188,8 +191,7 @@ def _config(table: dict[str, Any], keys: KeyReader, folder: Path, file: str, ven
     for name, entry in _named(table, "budgets", mistakes):
         with mistakes.under("budgets", name):
             budgets[name] = convert(entry, Budget, keys.read)
-    there = table.get("providers", {})
-    prices = _prices(table.get("prices", {}), there if isinstance(there, dict) else {}, mistakes)
+    prices = _prices(table.get("prices", {}), there, mistakes)
     mistakes.raise_any()
     return Config(
         **sections,
@@ -272,11 +274,15 @@ def _prices(entries: object, providers: Mapping[str, object], mistakes: Mistakes
             provider, slash, model = name.partition("/")
             if not slash or not model:
                 raise ConfigError('write a price as [prices."PROVIDER/MODEL"]; MODEL may be a glob')
-            if provider not in providers:
-                there = suggestion(provider, providers) or f"; there are: {', '.join(providers) or 'none'}"
-                raise ConfigError(f'there is no provider "{provider}"{there}')
+            _check_provider(provider, providers)
             prices[name] = convert(entry, OwnPrice, _unread)
     return prices
+
+
+def _check_provider(name: str, providers: Collection[str], field: str = "") -> None:
+    if name not in providers:
+        there = suggestion(name, providers) or f"; there are: {', '.join(providers) or 'none'}"
+        raise ConfigError(f'there is no provider "{name}"{there}', *filter(None, (field,)))
 
 
 def _named(table: dict[str, Any], section: str, mistakes: Mistakes) -> Iterator[tuple[str, object]]:
@@ -294,7 +300,7 @@ def _named(table: dict[str, Any], section: str, mistakes: Mistakes) -> Iterator[
             raise ConfigError("a name is 1 to 64 letters, digits, - _ or ., the first a letter or digit")
 
 
-def _callers(table: dict[str, Any], keys: KeyReader, mistakes: Mistakes) -> dict[str, Key]:
+def _callers(table: dict[str, Any], keys: KeyReader, providers: Collection[str], mistakes: Mistakes) -> dict[str, Key]:
     callers: dict[str, Key] = {}
     owners: dict[Secret, str] = {}
     for name, entry in _named(table, "keys", mistakes):
@@ -302,6 +308,8 @@ def _callers(table: dict[str, Any], keys: KeyReader, mistakes: Mistakes) -> dict
             key = callers[name] = convert(entry, Key, keys.read)
             if (owner := owners.setdefault(key.secret, name)) != name:
                 raise ConfigError(f'the same key as "{owner}": a key names one caller', "secret")
+            for entry in key.passthrough if providers else ():  # without any in the file they are discovered
+                _check_provider(PassthroughRule.parse(entry).provider, providers, "passthrough")
     return callers
 
 

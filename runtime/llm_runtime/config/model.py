@@ -16,6 +16,7 @@ from llm_actors.redis import RedisServer
 from llm_protocol.budgets import Budget
 from llm_protocol.model_facts import Capabilities
 from llm_protocol.own_prices import OwnPrice
+from llm_protocol.passthrough import PassthroughRule
 from llm_protocol.policy import AnswerLimits, Attempts, CachePolicy, CacheSeconds, Limits, Policy, Timeouts
 from llm_protocol.secret import Secret
 from llm_protocol.vendor import VendorTable
@@ -73,10 +74,16 @@ class Key(Section, frozen=True, kw_only=True):
     """The team it belongs to, for budgets and the ledger."""
     vendor_ids: tuple[Line, ...] = ()
     """Patterns of vendor ids (files, containers, vector stores) that it may use besides those it received itself."""
+    passthrough: tuple[Line, ...] = ()
+    """What it may send to a provider unchanged: ``"METHOD PROVIDER/PATH"``, in which ``*`` is one segment of the path
+    and ``**`` any number. Empty: nothing.
+    """
 
     def __post_init__(self) -> None:
         if self.admin and self.metrics_only:
             raise ValueError("admin and metrics_only exclude each other")
+        for entry in self.passthrough:
+            PassthroughRule.parse(entry)
 
 
 class ProviderCache(Section, frozen=True, kw_only=True):

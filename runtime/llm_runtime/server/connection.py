@@ -30,6 +30,7 @@ from llm_runtime.server.http_error import (
     too_many_connections,
 )
 from llm_runtime.server.limits import BODY_SECONDS, MIN_RATE, PIPELINED_BYTES
+from llm_runtime.server.request_body import StreamedRequestBody
 from llm_runtime.server.request_context import RequestContext, refusing
 from llm_runtime.server.socket import Socket
 from llm_runtime.server.state import ServerState
@@ -45,6 +46,7 @@ class HttpConnection:
 
     __slots__ = (
         "_bodies",
+        "_body",
         "_cancel",
         "_deadline",
         "_exchange",
@@ -69,6 +71,7 @@ class HttpConnection:
         self._bodies = HeldBodies(service.bodies)
         self.cut_off: FailureKind | None = None
         """Why the connection is being cancelled, unless the client caused it."""
+        self._body: StreamedRequestBody | None = None
         self._since = 0.0
         self._exchange: RequestContext | None = None
 
@@ -108,6 +111,9 @@ class HttpConnection:
         self.waker.wake()
         if data:
             self._parser.feed(data)
+            if self._body is not None and not self._body.is_read:
+                self._body.note_arrival()
+                return
             if self._life.state not in ANSWERING or self._parser.received <= PIPELINED_BYTES:
                 return
             self.socket.abort()  # without reading, a disconnect would go unnoticed
@@ -116,6 +122,12 @@ class HttpConnection:
     def hold_body(self, size: int) -> None:
         """Count ``size`` more bytes towards the body of the current request. Raises `HttpError`."""
         self._bodies.hold(size)
+
+    @property
+    def body(self) -> StreamedRequestBody:
+        """The body of the current request, if it is passed on as it arrives."""
+        assert self._body is not None, "the request's body was read as a whole"
+        return self._body
 
     def end_with_client(self) -> None:
         """From now until the response is complete, a disconnect ends the connection."""
@@ -133,6 +145,8 @@ class HttpConnection:
         """Act on timeouts that have passed."""
         if self._exchange is not None and self._exchange.streaming is not None:
             self._exchange.streaming.tick(now)
+        if self._body is not None and self._body.is_hung_up():
+            self._change(HttpChange.CLIENT_LEFT, "the client has disconnected")
         if self._life.state is HttpState.BODY:
             seconds = BODY_SECONDS + self._parser.received / MIN_RATE
             self._deadline = self._since + min(seconds, self.service.config.max_body_s)
@@ -182,6 +196,9 @@ class HttpConnection:
             # the reference forms a cycle, which would keep both alive until garbage collection
             exchange.streaming = None
             self._bodies.release_all()
+            if self._body is not None:
+                self._body.receive_again()
+                self._body = None
             if exchange.upgraded:
                 self._change(HttpChange.UPGRADED)
                 return exchange
@@ -204,7 +221,11 @@ class HttpConnection:
             if request is None:
                 return None
             exchange = RequestContext(self, request)
-            if not self._judge(exchange) and await self._arrival(self._next_whole) is None:
+            is_here = self._judge(exchange)
+            if exchange.streams_body:
+                service = self.service
+                self._body = StreamedRequestBody(self._parser, self.socket, service.receiver, self.waker, self._take)
+            elif not is_here and await self._arrival(self._next_whole) is None:
                 return None
         except HttpError as refused:
             await self._end_refusing(refused, exchange)

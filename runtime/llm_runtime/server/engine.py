@@ -8,6 +8,7 @@ from typing import Protocol
 
 import msgspec
 
+from llm_actors.provider import Passed, PassOn
 from llm_actors.run import Run
 from llm_actors.selector import Ranking
 from llm_actors.store import StoreRef
@@ -79,6 +80,14 @@ class RequestEngine(Protocol):
         """The candidates for ``model`` when ``caller`` asks for it, and why. Raises `LLMClientError`."""
         ...
 
+    async def pass_through(self, provider: str, message: PassOn, *, caller: str, request_id: str) -> Passed:
+        """Send a request to a provider as it is. Raises `LLMClientError` if it is not sent."""
+        ...
+
+    def upstream_base(self, provider: str) -> str | None:
+        """The path of a provider's base URL; ``None`` for a provider that does not exist or is disabled."""
+        ...
+
     def refused(self, code: str, *, is_limit: bool) -> None:
         """Count a request that the server refused, or that exceeded one of the server's limits."""
         ...
@@ -108,13 +117,18 @@ def with_headers(inbound: Inbound, headers: Mapping[str, str], caller: str, secr
     parameters = inbound.request.parameters
     own, more = meaning_of(headers, parameters.wire), forwarded(headers)
     if secret is not None and IDEMPOTENCY in more:
-        said = f"{caller}\0{more[IDEMPOTENCY]}".encode("utf-8", "surrogateescape")
-        more[IDEMPOTENCY] = hmac.new(secret, said, "sha256").hexdigest()
+        more[IDEMPOTENCY] = own_key(more[IDEMPOTENCY], caller, secret)
     if not own and not more:
         return inbound
     parameters = msgspec.structs.replace(parameters, headers=own)
     request = msgspec.structs.replace(inbound.request, parameters=parameters, forwarded=more)
     return inbound._replace(request=request)
+
+
+def own_key(given: str, caller: str, secret: bytes) -> str:
+    """The idempotency key that stands for a caller's own at the vendor."""
+    said = f"{caller}\0{given}".encode("utf-8", "surrogateescape")
+    return hmac.new(secret, said, "sha256").hexdigest()
 
 
 def admitted(caller: str, inbound: Inbound) -> Inbound:

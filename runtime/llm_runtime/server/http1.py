@@ -29,6 +29,9 @@ from llm_runtime.server.http_error import HttpError, body_too_large
 from llm_runtime.server.limits import CHUNKS_AT_ONCE, HEAD_BYTES
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+BODILESS = frozenset((204, 304))
+"""Statuses of responses without a body."""
+
 LAST_CHUNK = b"0\r\n\r\n"
 
 DEFAULT_BODY_BYTES = ServerLimits().max_body_bytes
@@ -39,7 +42,7 @@ _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".en
 @final
 class Request:
     """One request. Header names are in lower case; repeated fields are joined by commas. ``length`` is the length of
-    the body, or 0 if it is chunked. ``body`` and ``keep_alive`` are set when the request is complete.
+    the body, or 0 if it is chunked. ``body`` is set when the request is complete.
     """
 
     __slots__ = ("body", "chunks", "headers", "keep_alive", "length", "method", "path", "query", "target", "version")
@@ -51,7 +54,7 @@ class Request:
         self.chunks = ChunkedBody() if length < 0 else None
         self.length = max(length, 0)
         self.body = b""
-        self.keep_alive = True
+        self.keep_alive = is_kept_alive(self.headers, self.version)
 
     @property
     def wants_upgrade(self) -> bool:
@@ -126,6 +129,34 @@ class RequestParser:
                 raise _malformed(exc) from None
         return self._request
 
+    @property
+    def unread(self) -> int:
+        """Bytes that were received and not parsed."""
+        return len(self._unread)
+
+    def next_piece(self) -> bytes | None:
+        """What has arrived of the body of the current request, which is not kept: ``b""`` if nothing has, ``None``
+        after its end. For a body of any size that is passed on as it arrives. Raises `HttpError` as `next_head` does.
+        """
+        request = self._request
+        if request is None:
+            return None
+        if request.chunks is not None:
+            try:
+                piece = b"".join(request.chunks.read(self._unread, CHUNKS_AT_ONCE))
+            except BadHttp as exc:
+                raise _malformed(exc) from None
+            is_whole = request.chunks.ended
+        else:
+            piece = bytes(self._unread[: request.length])
+            del self._unread[: len(piece)]
+            request.length -= len(piece)
+            is_whole = request.length == 0
+        if is_whole:
+            self._request = None
+            self.received = len(self._unread)
+        return None if is_whole and not piece else piece
+
     def next(self) -> Request | None:
         """The next request, once it is complete. Raises `HttpError` as `next_head` does, and for a body
         over the limit.
@@ -133,7 +164,6 @@ class RequestParser:
         request = self.next_head()
         if request is None or not self._read_body(request):
             return None
-        request.keep_alive = is_kept_alive(request.headers, request.version)
         self._request = None
         self.received = len(self._unread)
         return request
@@ -193,11 +223,13 @@ def _date(second: int) -> bytes:
 
 def encode_head(status: int, headers: Iterable[tuple[str, str]], *, close: bool, length: int | None) -> bytes:
     """The status line and fields. Without ``length`` the body is chunked, or with ``close`` ends with the
-    connection.
+    connection; a status without a body has neither.
     """
     lines = [_STATUS_LINES.get(status) or f"HTTP/1.1 {status} \r\n".encode(), _date(int(time()))]
     lines += [f"{name}: {value}\r\n".encode("latin-1") for name, value in headers]
-    if length is not None:
+    if status in BODILESS:
+        pass
+    elif length is not None:
         lines.append(b"content-length: %d\r\n" % length)
     elif not close:
         lines.append(b"transfer-encoding: chunked\r\n")

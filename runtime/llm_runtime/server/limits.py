@@ -53,6 +53,15 @@ ZSTD_WINDOW_BYTES = 8 * 1024 * 1024
 PIPELINED_BYTES = 64 * 1024
 """Bytes of further requests that a client may send during a response; with more, its connection is closed."""
 
+PASSTHROUGH_BYTES = 256 * 1024
+"""Bytes of a body that is passed on, in memory until the provider has taken them."""
+
+PASSTHROUGH_WHOLE_BYTES = 64 * 1024
+"""A body up to this size is read before it is passed on, so that it can go over a kept connection."""
+
+CREATED_BYTES = 64 * 1024
+"""The response to a POST that is passed on is searched for ids up to this size."""
+
 RECEIVE_BYTES = 64 * 1024
 """Bytes read from a socket at once."""
 

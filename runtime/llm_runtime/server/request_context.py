@@ -12,9 +12,10 @@ from llm_protocol.dialect import WireResponse
 from llm_protocol.failures import FailureKind
 from llm_protocol.requests import new_request_id
 from llm_runtime.server.client_wire import ANTHROPIC, OPENAI
-from llm_runtime.server.http1 import LAST_CHUNK, Request, encode_chunk, encode_head, encode_response
+from llm_runtime.server.http1 import BODILESS, LAST_CHUNK, Request, encode_chunk, encode_head, encode_response
 from llm_runtime.server.http_error import NO_SNIFFING, HttpError
 from llm_runtime.server.limits import SSE_PING_SECONDS
+from llm_runtime.server.request_body import StreamedRequestBody
 from llm_runtime.server.socket import Socket
 from llm_runtime.server.state import ServerState
 from llm_runtime.server.wakeup import WakeupEvent
@@ -54,6 +55,11 @@ class RequestConnection(Protocol):
         """Count ``size`` more bytes as the request's body. Raises `HttpError` if that exceeds the limit."""
         ...
 
+    @property
+    def body(self) -> StreamedRequestBody:
+        """The request's body, if it is passed on as it arrives."""
+        ...
+
 
 async def unanswered(exchange: RequestContext) -> None:
     """The endpoint of a request that has not been dispatched yet."""
@@ -79,8 +85,7 @@ class RequestContext:
 
     __slots__ = (
         "_connection", "begun", "belongs", "caller", "close", "endpoint", "more_headers", "params", "request",
-        "request_id", "service",
-        "streaming", "upgraded", "wire",
+        "request_id", "service", "streaming", "streams_body", "upgraded", "wire",
     )  # fmt: skip
 
     def __init__(self, connection: RequestConnection, request: Request) -> None:
@@ -101,6 +106,8 @@ class RequestContext:
         """Header fields of a streamed response that are known only when it begins."""
         self.streaming: BodyStream | None = None
         """The body of a streamed response."""
+        self.streams_body = False
+        """Whether the endpoint takes the request's body piece by piece: see `body`."""
         self.upgraded = False
         """Whether the connection becomes a WebSocket, instead of a response."""
 
@@ -124,6 +131,11 @@ class RequestContext:
         """The request's body. May be called once: a large body must not be kept until the response is complete."""
         body, self.request.body = self.request.body, b""
         return body
+
+    @property
+    def body(self) -> StreamedRequestBody:
+        """The request's body, piece by piece, if the endpoint ``streams_body``."""
+        return self._connection.body
 
     def hold_body(self, size: int) -> None:
         """Count ``size`` more bytes as this request's body, until it is answered. Raises `HttpError`."""
@@ -177,6 +189,16 @@ class RequestContext:
         """Send bytes of a response that has begun."""
         await self._connection.socket.send(data)
 
+    def passed_on(self, status: int, headers: tuple[tuple[str, str], ...], length: int | None) -> PassedBody:
+        """Begin a response that is another server's. ``length``: bytes of its body, if that is known."""
+        self.begun = True
+        self.close = self.close or self.service.draining or (length is None and self.request.version == "1.0")
+        return PassedBody(self, status, (*headers, *self._own_headers()), length)
+
+    def abort(self) -> None:
+        """Break the connection, so that nobody takes what was sent for a complete response."""
+        self._connection.socket.abort()
+
     def stream_head(self, content_type: str) -> bytes:
         """The head of a streamed response."""
         self.begun = True
@@ -191,6 +213,36 @@ class RequestContext:
         if origin is not None and self.service.access.allows_origin(origin):
             own += [("access-control-allow-origin", origin), ("access-control-expose-headers", "*"), ("vary", "origin")]
         return own
+
+
+@final
+class PassedBody:
+    """The body of a response that is another server's, framed for this client."""
+
+    __slots__ = ("_exchange", "_head", "_is_bare", "_is_chunked")
+
+    def __init__(
+        self, exchange: RequestContext, status: int, headers: tuple[tuple[str, str], ...], length: int | None
+    ) -> None:
+        self._exchange = exchange
+        self._is_bare = exchange.request.method == "HEAD" or status in BODILESS
+        self._is_chunked = length is None and not exchange.close and not self._is_bare
+        self._head = encode_head(status, headers, close=exchange.close, length=length)
+
+    async def begin(self) -> None:
+        """Send the head: the body may be long in coming."""
+        head, self._head = self._head, b""
+        await self._exchange.send(head)
+
+    async def write(self, data: bytes) -> None:
+        """Send a piece."""
+        if data and not self._is_bare:
+            await self._exchange.send(encode_chunk(data) if self._is_chunked else data)
+
+    async def finish(self) -> None:
+        """Send the end."""
+        if self._is_chunked:
+            await self._exchange.send(LAST_CHUNK)
 
 
 @final

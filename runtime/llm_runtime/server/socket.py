@@ -7,6 +7,7 @@ unusable: later writes fail as on a closed connection.
 
 from __future__ import annotations
 
+import select
 import socket
 import struct
 from collections.abc import Callable, Iterator
@@ -31,6 +32,8 @@ from llm_runtime.server.receiver import Receiver
 from llm_runtime.server.tls import TlsBroken, TlsLayer
 
 UNIX = "unix:"
+
+_HUNG_UP = getattr(select, "POLLRDHUP", select.POLLHUP)
 
 _RESET = struct.pack("ii", 1, 0)
 
@@ -142,6 +145,12 @@ class Socket:
                 self._unsent += tls.own_words()
                 self._unsent = self._unsent[self._send_now(self._unsent) :] if self._unsent else b""
         return found
+
+    def is_hung_up(self) -> bool:
+        """Whether the peer has closed, which shows here although what it sent before is not received."""
+        poll = select.poll()
+        poll.register(self._raw, _HUNG_UP)
+        return bool(poll.poll(0))
 
     @property
     def is_blocked(self) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from math import inf
 from typing import Protocol, final
 
@@ -13,6 +14,7 @@ from llm_actors.kernel.trace import exception_site
 from llm_actors.run import Run
 from llm_protocol.codec.json_limits import LIMITS
 from llm_protocol.errors import InternalError, LLMClientError, ShuttingDownError
+from llm_protocol.passthrough import rules_of
 from llm_protocol.requests import AnyRequest
 from llm_runtime.config import Key, Server
 from llm_runtime.server.access import Access
@@ -62,7 +64,9 @@ class ServerState:
         self.leaving = False
         """Whether the door is about to close: balancers are told, and requests are still taken."""
         self.draining = False
+        self.passthrough = rules_of({name: key.passthrough for name, key in keys.items()})
         self._lingering = 0
+        self._busy = 0
         self._parting = inf
         self._answers: set[RunSubscription] = set()
         self._connections: dict[OpenConnection, None] = {}
@@ -132,6 +136,16 @@ class ServerState:
         self.issued.watch(run)
         return run
 
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        """The block answers a client without a run: a drain waits for it, too."""
+        self._busy += 1
+        try:
+            yield
+        finally:
+            self._busy -= 1
+            self._changed.wake()
+
     def answering(self, run: Run, wake: Callable[[], None], *, whole: bool = False) -> RunSubscription:
         """Follow a run for a client; the result must be closed. See `RunSubscription`."""
         progress = self.keeper.find(run.response_id)
@@ -156,7 +170,7 @@ class ServerState:
         for connection in tuple(self._connections):
             connection.drain()
         with trio.move_on_after(seconds):
-            while self._answers or self.shelf.background:
+            while self._answers or self._busy or self.shelf.background:
                 await self._changed.wait()
         for answer in tuple(self._answers):
             answer.shut()

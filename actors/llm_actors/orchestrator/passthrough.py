@@ -1,0 +1,135 @@
+"""A request that goes to one provider as it is: within the limits and the circuit of all others, tried once, counted
+and logged, at a cost that nobody knows.
+
+For selection and metrics it is an attempt at the deployment `PASSTHROUGH` of its provider, so that what it shows of the
+provider (its key, its network, its account) is known to all requests, and what it shows of one path is not.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import ExitStack, nullcontext
+
+import trio
+
+from llm_actors.catalog import Candidate
+from llm_actors.deployment import AttemptResult
+from llm_actors.kernel import KernelError
+from llm_actors.limiter import Reservation, reserve
+from llm_actors.orchestrator.load import waiting_for
+from llm_actors.orchestrator.services import Services
+from llm_actors.provider import Passed, PassOn, failure_of, pass_on
+from llm_actors.selector import observe, pause_after
+from llm_protocol.errors import LLMClientError, error_for
+from llm_protocol.events import Failed, Finished
+from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.policy import PROVIDER_WAIT_SECONDS
+from llm_protocol.requests import RequestType
+from llm_protocol.response import FinishReason
+
+PASSTHROUGH = "passthrough"
+"""Stands for the model."""
+
+LATE_RETRY_SECONDS = 1.0
+"""When to come back after a wait for a slot in vain."""
+
+USUAL_PRIORITY = 5
+
+log = logging.getLogger(__name__)
+
+
+async def pass_through(services: Services, provider: str, message: PassOn, *, caller: str, request_id: str) -> Passed:
+    """Send ``message`` to ``provider``. Waits for room, for the vendor and for the client.
+
+    Raises `LLMClientError` when it is not sent: no room in time, an open circuit, a provider that is not running.
+    Cancelling it closes the connection to the vendor.
+    """
+    began, outcome, passed = trio.current_time(), "", None
+    try:
+        passed = await _passed(services, provider, message, caller)
+        outcome = passed.failure.kind.value if passed.failure is not None else f"{passed.status // 100}xx"
+    except LLMClientError as exc:
+        outcome = exc.failure.kind.value
+        raise
+    finally:
+        outcome = outcome or FailureKind.CANCELLED.value
+        services.meter.passed_through(provider, outcome, caller)
+        log.info(
+            "request %s%s: %s %s/%s passed through: %s, %s in %.0f ms, %d bytes back, cost unknown",
+            request_id,
+            caller and f" of {caller}",
+            message.method,
+            provider,
+            message.path.partition("?")[0],
+            outcome,
+            passed.status if passed is not None and passed.status else "no answer",
+            1000 * (trio.current_time() - began),
+            0 if passed is None else passed.received,
+        )
+    return passed
+
+
+async def _passed(services: Services, provider: str, message: PassOn, caller: str) -> Passed:
+    candidate, load = Candidate(provider, PASSTHROUGH), services.loads[provider]
+    with ExitStack() as held:
+        with waiting_for(services.loads, (provider,)):
+            room = await _room(services, provider, caller)
+            held.enter_context(room or nullcontext())
+            wait_s = services.waits.get(provider, PROVIDER_WAIT_SECONDS)
+            slot = await load.take(trio.current_time() + wait_s, caller=caller, priority=USUAL_PRIORITY)
+        if slot is None:
+            raise error_for(_no_slot(provider, wait_s))
+        held.callback(slot.give_back)
+        now = trio.current_time()
+        barred = services.selector.admit(candidate, now)
+        if barred is not None:
+            raise error_for(barred)
+        slot.use(now)
+        passed = Passed(failure=Failure(kind=FailureKind.CANCELLED, message="cancelled"))
+        try:
+            passed = await pass_on(services.providers[provider], message)
+        except KernelError as exc:
+            passed = Passed(failure=failure_of(exc, provider), unsent=True)
+        finally:
+            _settle(services, candidate, passed, room, began=now)
+        return passed
+
+
+async def _room(services: Services, provider: str, caller: str) -> Reservation | None:
+    if caller not in services.caller_limits and provider not in services.limits:
+        return None
+    try:
+        return await reserve(services.limiter, (provider,), tokens=0, caller=caller, models=(PASSTHROUGH,))
+    except KernelError as exc:
+        raise error_for(failure_of(exc, "limiter")) from exc
+
+
+def _no_slot(provider: str, wait_s: float) -> Failure:
+    return Failure(
+        kind=FailureKind.OVERLOADED,
+        message=f"{provider}: not asked, because none of its slots was free within {wait_s:g} s (wait_s)",
+        provider=provider,
+        retry_after=LATE_RETRY_SECONDS,
+        limit_owner="provider",
+    )
+
+
+def _settle(
+    services: Services, candidate: Candidate, passed: Passed, room: Reservation | None, *, began: float
+) -> None:
+    """Into the books of limiter and selector. None of it waits."""
+    failure = passed.failure
+    if room is not None and failure is not None:
+        retry_after = failure.retry_after if pause_after(failure) else None
+        room.refund(failure.kind, retry_after=retry_after, of_model=True, unsent=passed.unsent)
+    elif room is not None:
+        room.settle(None)
+    end = Finished(reason=FinishReason.STOP) if failure is None else Failed(failure=failure)
+    observe(
+        services.observer,
+        candidate,
+        AttemptResult(end=end, duration_s=passed.duration_s, unsent=passed.unsent),
+        began=began,
+        request_type=RequestType.CHAT,
+        stream=False,
+    )

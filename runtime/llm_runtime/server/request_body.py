@@ -1,0 +1,83 @@
+"""A request's body that is passed on as it arrives: at most so much of it is in memory, however large it is."""
+
+from __future__ import annotations
+
+from typing import final
+
+import trio
+
+from llm_runtime.server.http1 import CONTINUE, RequestParser
+from llm_runtime.server.http_error import HttpError
+from llm_runtime.server.limits import BODY_SECONDS, MIN_RATE, PASSTHROUGH_BYTES, WRITE_STALL_SECONDS
+from llm_runtime.server.receiver import Receiver, Take
+from llm_runtime.server.socket import Socket
+from llm_runtime.server.wakeup import WakeupEvent
+
+
+@final
+class StreamedRequestBody:
+    """The body of one request. While too much of it is here, nothing is received, and the client has to wait."""
+
+    __slots__ = ("_begun", "_is_paused", "_parser", "_receiver", "_socket", "_take", "_taken", "_waited", "_waker")
+
+    def __init__(
+        self, parser: RequestParser, socket: Socket, receiver: Receiver, waker: WakeupEvent, take: Take
+    ) -> None:
+        self._parser = parser
+        self._socket = socket
+        self._receiver = receiver
+        self._waker = waker
+        self._take = take
+        self._begun = False
+        self._is_paused = False
+        self._taken = 0
+        self._waited = 0.0
+
+    @property
+    def is_read(self) -> bool:
+        """Whether its end was read."""
+        return not self._parser.in_body
+
+    def note_arrival(self) -> None:
+        """More has arrived."""
+        if self._parser.unread > PASSTHROUGH_BYTES // 2 and not self._is_paused:
+            self._is_paused = True
+            self._receiver.remove(self._socket)
+
+    def is_hung_up(self) -> bool:
+        """Whether the client has left while nothing is received from it."""
+        return self._is_paused and not self._socket.closed and self._socket.is_hung_up()
+
+    async def next_piece(self) -> bytes:
+        """The next piece, ``b""`` at the end. Waits for the client, who has `BODY_SECONDS` plus what the body takes at
+        `MIN_RATE`, and never longer than `WRITE_STALL_SECONDS` at once. Raises `HttpError`, and
+        `trio.BrokenResourceError` when the connection is broken.
+        """
+        if not self._begun and self._parser.awaits_continue:
+            await self._socket.send(CONTINUE)
+        self._begun = True
+        while (piece := self._parser.next_piece()) == b"":
+            self._resume()
+            await self._wait()
+        self._resume()
+        self._taken += len(piece or b"")
+        return piece or b""
+
+    async def _wait(self) -> None:
+        began = trio.current_time()
+        allowed = BODY_SECONDS + self._taken / MIN_RATE - self._waited
+        with trio.move_on_after(max(0.0, min(allowed, WRITE_STALL_SECONDS))) as scope:
+            await self._waker.wait()
+        self._waited += trio.current_time() - began
+        if scope.cancelled_caught:
+            raise HttpError(408, "request_timeout", "The request took too long to arrive.", close=True)
+
+    def _resume(self) -> None:
+        if self._is_paused and self._parser.unread <= PASSTHROUGH_BYTES // 4:
+            self.receive_again()
+
+    def receive_again(self) -> None:
+        """Receive from the client, if that was stopped."""
+        if self._is_paused and not self._socket.closed:
+            self._is_paused = False
+            self._receiver.add(self._socket, self._take)
