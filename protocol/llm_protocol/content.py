@@ -42,7 +42,7 @@ class Text(msgspec.Struct, frozen=True, tag="text"):
 
 
 class Image(msgspec.Struct, frozen=True, kw_only=True, tag="image"):
-    """An image, given by ``url`` or as ``data`` bytes with their ``media_type``; never both."""
+    """An image, given by ``url`` or as ``data`` bytes with their ``media_type``. Raises `ValueError` for both."""
 
     url: str | None = None
     data: bytes | None = None
@@ -50,6 +50,10 @@ class Image(msgspec.Struct, frozen=True, kw_only=True, tag="image"):
     detail: str | None = None
     signature: str | None = None
     extra: dict[str, JsonObject] | None = None
+
+    def __post_init__(self) -> None:
+        if self.url is not None and self.data is not None:
+            raise ValueError("Image: give url or data, not both")
 
 
 class Media(msgspec.Struct, frozen=True, kw_only=True):
@@ -276,17 +280,31 @@ class HostedTool(msgspec.Struct, frozen=True, kw_only=True, tag="hosted"):
 
 
 class ToolChoice(msgspec.Struct, frozen=True):
-    """Whether the model may, must or must not call tools; with ``named``, which one."""
+    """Whether the model may, must or must not call tools; with ``named``, which one. Raises `ValueError` for a name
+    without ``named``, and the other way round.
+    """
 
     mode: Literal["auto", "none", "required", "named"]
     name: str | None = None
 
+    def __post_init__(self) -> None:
+        if (self.mode == "named") is (self.name is None):
+            problem = "needs a name" if self.name is None else f"has no name, and {self.name!r} was given"
+            raise ValueError(f'ToolChoice: mode "{self.mode}" {problem}')
+
 
 class ResponseFormat(msgspec.Struct, frozen=True, kw_only=True):
-    """The required format of the response's text."""
+    """The required format of the response's text. Raises `ValueError` for a ``schema`` without ``json_schema``, and the
+    other way round.
+    """
 
     type: Literal["text", "json", "json_schema"]
     name: str = "response"
     schema: JsonObject | None = None
     strict: bool | None = None
     description: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.type == "json_schema") is (self.schema is None):
+            problem = "needs a schema" if self.schema is None else "has no schema, and one was given"
+            raise ValueError(f'ResponseFormat: type "{self.type}" {problem}')

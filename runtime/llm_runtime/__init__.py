@@ -16,9 +16,12 @@ from typing import TYPE_CHECKING
 from llm_protocol.content import (
     Audio,
     Document,
+    HostedTool,
     Image,
     Message,
+    Opaque,
     Reasoning,
+    Refusal,
     ResponseFormat,
     Text,
     Tool,
@@ -28,9 +31,39 @@ from llm_protocol.content import (
 )
 from llm_protocol.embedding import Embedding
 from llm_protocol.errors import LLMClientError
+from llm_protocol.events import (
+    Event,
+    Failed,
+    Finished,
+    ItemDone,
+    ItemStarted,
+    MemberDelta,
+    MemberDone,
+    MemberFailed,
+    MemberStarted,
+    ReasoningDelta,
+    RefusalDelta,
+    Restarted,
+    Started,
+    TextDelta,
+    ToolCallDelta,
+    UsageReported,
+)
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.policy import AttemptsPatch, Policy, TimeoutsPatch
-from llm_protocol.requests import ChatRequest, CompletionRequest, LLMProvider, LLMRequest, Parameters, RequestType
+from llm_protocol.requests import (
+    AnyRequest,
+    ChatRequest,
+    CodeFile,
+    CodeRequest,
+    CompletionRequest,
+    EmbeddingRequest,
+    ImageRequest,
+    LLMProvider,
+    LLMRequest,
+    Parameters,
+    RequestType,
+)
 from llm_protocol.response import FinishReason, LLMResponse, Usage
 
 if TYPE_CHECKING:
@@ -45,46 +78,70 @@ if TYPE_CHECKING:
     from llm_runtime.typed import ParsedResponse, ResponseTypeError
 
 __all__ = [
+    "AnyRequest",
     "AttemptsPatch",
     "Audio",
     "ChatRequest",
+    "CodeFile",
+    "CodeRequest",
     "CompletionRequest",
     "Config",
     "ConfigError",
     "Document",
     "Embedding",
+    "EmbeddingRequest",
+    "Event",
+    "Failed",
     "Failure",
     "FailureKind",
     "FinishReason",
+    "Finished",
     "FunctionTool",
+    "HostedTool",
     "Image",
+    "ImageRequest",
+    "ItemDone",
+    "ItemStarted",
     "LLMClientError",
     "LLMProvider",
     "LLMRequest",
     "LLMResponse",
+    "MemberDelta",
+    "MemberDone",
+    "MemberFailed",
+    "MemberStarted",
     "Message",
+    "Opaque",
     "Parameters",
     "ParsedResponse",
     "Policy",
     "Provider",
     "Reasoning",
+    "ReasoningDelta",
+    "Refusal",
+    "RefusalDelta",
     "RemoteRuntime",
     "RequestType",
     "ResponseFormat",
     "ResponseStream",
     "ResponseTypeError",
+    "Restarted",
     "Runtime",
     "Secret",
+    "Started",
     "Text",
+    "TextDelta",
     "TimeoutsPatch",
     "Tool",
     "ToolCall",
+    "ToolCallDelta",
     "ToolChoice",
     "ToolEnded",
     "ToolResult",
     "ToolRun",
     "ToolStarted",
     "Usage",
+    "UsageReported",
     "connect",
     "open_runtime",
     "tool",
@@ -92,7 +149,6 @@ __all__ = [
 
 # The types above are cheap to import. The actors are imported on first use, so that a program which imports this module
 # early, or a command that only prints its help, does not wait for what it does not use.
-# this module early, or a command that only prints its help, does not wait for what it does not use yet.
 _ON_FIRST_USE = {
     "ResponseStream": "llm_runtime.stream",
     "Config": "llm_runtime.config",
@@ -113,8 +169,12 @@ _ON_FIRST_USE = {
 }
 
 
+_MODULES = ("aio", "sync")
+"""The other hosts."""
+
+
 def __dir__() -> list[str]:
-    return [*__all__, "__version__", "aio", "sync"]
+    return [*__all__, "__version__", *_MODULES]
 
 
 def __getattr__(name: str) -> object:
@@ -122,6 +182,8 @@ def __getattr__(name: str) -> object:
         from llm_protocol.version import VERSION
 
         return VERSION
+    if name in _MODULES:
+        return import_module(f"llm_runtime.{name}")
     if name not in _ON_FIRST_USE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value: object = getattr(import_module(_ON_FIRST_USE[name]), name)

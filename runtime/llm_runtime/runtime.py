@@ -310,13 +310,16 @@ async def open_runtime(config: ConfigSource = None, *, vendors: Sequence[Vendor]
     ``config`` is a `Config`, the path of a TOML file, or ``None``: then the providers are those whose usual key is in
     the environment, and the local model if it is installed. ``vendors`` are added to those of `llm_protocol.vendors`
     and, if the configuration is read here, to those of installed packages (entry points in the group
-    ``llm_runtime.vendors``). Raises `ConfigError`. Leaving the block gives running requests ``server.drain_s`` to
-    finish; cancelling it ends them at once. An exception of the block propagates unchanged; a runtime that gives up
-    cancels the block and raises `GaveUp` in an exception group. Two runtimes in one process share nothing.
+    ``llm_runtime.vendors``). Raises `ConfigError`; a `Config` made in Python is checked as a file is.
+    Leaving the block gives running requests ``server.drain_s`` to finish; cancelling it ends them at once. An
+    exception of the block propagates unchanged; a runtime that gives up cancels the block and raises `GaveUp` in an
+    exception group. Two runtimes in one process share nothing.
     """
     _require_trio()
     if isinstance(config, Config):
-        config = msgspec.structs.replace(config, vendors=with_vendors(config.vendors, vendors))
+        from llm_runtime.config.checking import checked_config  # what reads files, which others have read by now
+
+        config = checked_config(msgspec.structs.replace(config, vendors=with_vendors(config.vendors, vendors)))
     else:
         config = await trio.to_thread.run_sync(_configured, config, vendors)
     async with Runtime(config).running() as runtime:

@@ -101,7 +101,7 @@ def parse(
     keys = KeyReader(environ, folder or Path())
     try:
         table = _table(source)
-        config = _config(table, keys, folder or Path(), file, vendors)
+        config = from_table(table, keys, folder or Path(), file, vendors)
         config = with_proxies(config, environ) if config.providers else _with_discovered(config, environ, local)
         config = msgspec.structs.replace(
             config,
@@ -159,7 +159,8 @@ def _line(source: str, path: Sequence[str]) -> int:
     return 1
 
 
-def _config(table: dict[str, Any], keys: KeyReader, folder: Path, file: str, vendors: VendorTable) -> Config:
+def from_table(table: dict[str, Any], keys: KeyReader, folder: Path, file: str, vendors: VendorTable) -> Config:
+    """The configuration in a decoded file. Raises `ConfigError`, with the paths of entries and no lines."""
     mistakes = Mistakes()
     with mistakes.under():
         refuse_unknown(table, _File)

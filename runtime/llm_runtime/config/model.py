@@ -1,8 +1,8 @@
 """The sections of the configuration, one frozen struct each.
 
 A new section is a struct here and a field of `Config`; the loader needs no change unless its entries have names of
-their own, like ``[providers.NAME]``. The constructors do not validate (msgspec validates what it converts): a `Config`
-made in Python is trusted.
+their own, like ``[providers.NAME]``. The constructors do not validate (msgspec validates what it converts):
+`checked_config` does, when a runtime is opened with a `Config` made in Python.
 """
 
 from __future__ import annotations

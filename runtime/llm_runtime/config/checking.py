@@ -1,0 +1,76 @@
+"""A `Config` made in Python, checked as a file is: by the same code, in the same words."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Any, final
+
+import msgspec
+
+from llm_protocol.secret import Secret
+from llm_runtime.config.budgets import check_budgets
+from llm_runtime.config.keys import KeyReader
+from llm_runtime.config.loading import from_table
+from llm_runtime.config.model import Config
+from llm_runtime.config.naming import check_names
+
+_SECTIONS = (
+    "server", "timeouts", "attempts", "selection", "cross_model", "cache", "keys", "providers", "routes", "prices",
+    "budgets",
+)  # fmt: skip
+
+
+@final
+class _Given(KeyReader):
+    """Keys that are there already: a table has a reference in place of each."""
+
+    def __init__(self) -> None:
+        super().__init__({}, Path())
+        self._secrets: list[Secret] = []
+
+    def table(self, value: object) -> Any:
+        """``value`` as a file would say it: without what is at its default, keys as references."""
+        match value:
+            case Secret():
+                self._secrets.append(value)
+                return f"env:{len(self._secrets) - 1}"
+            case msgspec.Struct():
+                fields = msgspec.structs.fields(value)
+                said = {each.name: getattr(value, each.name) for each in fields}
+                return {each.name: self.table(said[each.name]) for each in fields if said[each.name] != _default(each)}
+            case dict():
+                return {name: self.table(each) for name, each in value.items()}
+            case list() | tuple():
+                return [self.table(each) for each in value]
+            case Enum():
+                return value.value
+            case _:
+                return value
+
+    def read(self, reference: object) -> Secret:
+        name = str(reference).removeprefix("env:")
+        if not name.isdecimal() or int(name) >= len(self._secrets):
+            raise ValueError("a key is a Secret: write Secret(...)")
+        return self._secrets[int(name)]
+
+    def read_provider(self, reference: object) -> Secret:
+        return self.read(reference)
+
+
+def _default(field: msgspec.structs.FieldInfo) -> object:
+    return field.default_factory() if callable(field.default_factory) else field.default
+
+
+def checked_config(config: Config) -> Config:
+    """``config``, completed as a file's would be: addresses without a trailing slash, the vendors' own where none is
+    given. Raises `ConfigError` with all that is wrong.
+    """
+    given = _Given()
+    table = {name: given.table(getattr(config, name)) for name in _SECTIONS}
+    found = from_table(table, given, Path.cwd(), "Python", config.vendors)
+    check_names(found)
+    check_budgets(msgspec.structs.replace(found, store=config.store))
+    return msgspec.structs.replace(
+        config, **{name: getattr(found, name) for name in _SECTIONS}, notes=(*config.notes, *found.notes)
+    )
