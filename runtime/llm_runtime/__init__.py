@@ -71,6 +71,19 @@ if TYPE_CHECKING:
 
     from llm_protocol.secret import Secret
     from llm_runtime.config import Config, ConfigError, Provider
+    from llm_runtime.hooks import (
+        AttemptEnded,
+        AttemptStarted,
+        EventsDropped,
+        FirstToken,
+        Middleware,
+        Next,
+        Observer,
+        RunAccepted,
+        RunEvent,
+        RunFailed,
+        RunFinished,
+    )
     from llm_runtime.remote.runtime import RemoteRuntime, connect
     from llm_runtime.runtime import Runtime, open_runtime
     from llm_runtime.stream import ResponseStream
@@ -79,6 +92,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AnyRequest",
+    "AttemptEnded",
+    "AttemptStarted",
     "AttemptsPatch",
     "Audio",
     "ChatRequest",
@@ -91,11 +106,13 @@ __all__ = [
     "Embedding",
     "EmbeddingRequest",
     "Event",
+    "EventsDropped",
     "Failed",
     "Failure",
     "FailureKind",
     "FinishReason",
     "Finished",
+    "FirstToken",
     "FunctionTool",
     "HostedTool",
     "Image",
@@ -111,6 +128,9 @@ __all__ = [
     "MemberFailed",
     "MemberStarted",
     "Message",
+    "Middleware",
+    "Next",
+    "Observer",
     "Opaque",
     "Parameters",
     "ParsedResponse",
@@ -126,6 +146,10 @@ __all__ = [
     "ResponseStream",
     "ResponseTypeError",
     "Restarted",
+    "RunAccepted",
+    "RunEvent",
+    "RunFailed",
+    "RunFinished",
     "Runtime",
     "Secret",
     "Started",
@@ -150,6 +174,17 @@ __all__ = [
 # The types above are cheap to import. The actors are imported on first use, so that a program which imports this module
 # early, or a command that only prints its help, does not wait for what it does not use.
 _ON_FIRST_USE = {
+    "AttemptEnded": "llm_runtime.hooks",
+    "AttemptStarted": "llm_runtime.hooks",
+    "EventsDropped": "llm_runtime.hooks",
+    "FirstToken": "llm_runtime.hooks",
+    "Middleware": "llm_runtime.hooks",
+    "Next": "llm_runtime.hooks",
+    "Observer": "llm_runtime.hooks",
+    "RunAccepted": "llm_runtime.hooks",
+    "RunEvent": "llm_runtime.hooks",
+    "RunFailed": "llm_runtime.hooks",
+    "RunFinished": "llm_runtime.hooks",
     "ResponseStream": "llm_runtime.stream",
     "Config": "llm_runtime.config",
     "ConfigError": "llm_runtime.config",

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, TypeVar, cast, final
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, cast, final
 
 import llm_runtime.runtime as trio_host
 from llm_actors.kernel import TreeNode
@@ -27,7 +27,8 @@ from llm_protocol.policy import Policy
 from llm_protocol.secret import Secret
 from llm_protocol.vendor import Vendor
 from llm_runtime.config import Config
-from llm_runtime.hosts.on_asyncio import AsyncioRequests, AsyncioStream, HostLoop, block
+from llm_runtime.hooks import Middleware, Observer
+from llm_runtime.hosts.on_asyncio import AsyncioRequests, AsyncioStream, HostLoop, block, middleware_here, observer_here
 from llm_runtime.hosts.portal import Portal
 from llm_runtime.runtime import ConfigSource
 
@@ -37,6 +38,11 @@ if TYPE_CHECKING:
 __all__ = ["AsyncioRemoteRuntime", "AsyncioRuntime", "AsyncioStream", "connect", "open_runtime"]
 
 T = TypeVar("T")
+
+
+class _Hooks(TypedDict):
+    observers: list[Observer]
+    middleware: list[Middleware]
 
 
 @final
@@ -121,25 +127,46 @@ class AsyncioRemoteRuntime(AsyncioRequests):
 
 
 def open_runtime(
-    config: ConfigSource = None, *, vendors: Sequence[Vendor] = ()
+    config: ConfigSource = None,
+    *,
+    vendors: Sequence[Vendor] = (),
+    observers: Sequence[Observer] = (),
+    middleware: Sequence[Middleware] = (),
 ) -> AbstractAsyncContextManager[AsyncioRuntime]:
     """Run the system around a block of an asyncio program; see `llm_runtime.open_runtime`.
 
     If the runtime gives up, it cancels the task in the block, and raises its own error when the block has ended.
     """
     return block(
-        lambda: trio_host.open_runtime(config, vendors=vendors),
+        lambda portal, loop: trio_host.open_runtime(
+            config, vendors=vendors, **_hooks(observers, middleware, portal, loop)
+        ),
         lambda portal, loop, runtime: AsyncioRuntime(portal, loop, runtime.config),
     )
 
 
 def connect(
-    url: str, *, key: str | Secret | None = None, ca_file: str | None = None
+    url: str,
+    *,
+    key: str | Secret | None = None,
+    ca_file: str | None = None,
+    observers: Sequence[Observer] = (),
+    middleware: Sequence[Middleware] = (),
 ) -> AbstractAsyncContextManager[AsyncioRemoteRuntime]:
     """Use the runtime of a daemon around a block of an asyncio program; see `llm_runtime.connect`."""
     from llm_runtime.remote.runtime import connect as trio_connect
 
     return block(
-        lambda: trio_connect(url, key=key, ca_file=ca_file),
+        lambda portal, loop: trio_connect(url, key=key, ca_file=ca_file, **_hooks(observers, middleware, portal, loop)),
         lambda portal, loop, runtime: AsyncioRemoteRuntime(portal, loop, runtime.routes),
     )
+
+
+def _hooks(
+    observers: Sequence[Observer], middleware: Sequence[Middleware], portal: Portal[Any], loop: HostLoop
+) -> _Hooks:
+    """Both, so that they are called in this event loop."""
+    return {
+        "observers": [observer_here(each, loop) for each in observers],
+        "middleware": [middleware_here(each, portal, loop) for each in middleware],
+    }

@@ -36,6 +36,7 @@ from llm_protocol.response import TokenCount, Usage
 from llm_protocol.vendor import Vendor
 from llm_runtime.config import Config
 from llm_runtime.config.vendors import installed_vendors, with_vendors
+from llm_runtime.hooks import Hooks, Middleware, Observer, hooked
 from llm_runtime.options import checked
 from llm_runtime.providers import provider_spec, supervised
 from llm_runtime.tree import Tree
@@ -171,6 +172,12 @@ class Runtime(TrioRequests):
         found = self.config.enabled.get(provider)
         return None if found is None else urlsplit(found.base_url or "").path
 
+    def _hook(self, hooks: Hooks | None) -> None:
+        """Have ``hooks`` called from now on."""
+        self._hooks = hooks
+        if hooks is not None and hooks.observers is not None:
+            self._tree.services.listener.tell = hooks.observers.tell
+
     # -- looking -----------------------------------------------------------------------------------------------------
 
     async def models(self) -> dict[str, list[str]]:
@@ -304,7 +311,13 @@ class Runtime(TrioRequests):
 
 
 @asynccontextmanager
-async def open_runtime(config: ConfigSource = None, *, vendors: Sequence[Vendor] = ()) -> AsyncIterator[Runtime]:
+async def open_runtime(
+    config: ConfigSource = None,
+    *,
+    vendors: Sequence[Vendor] = (),
+    observers: Sequence[Observer] = (),
+    middleware: Sequence[Middleware] = (),
+) -> AsyncIterator[Runtime]:
     """Run the system around a block of a Trio program.
 
     ``config`` is a `Config`, the path of a TOML file, or ``None``: then the providers are those whose usual key is in
@@ -322,7 +335,8 @@ async def open_runtime(config: ConfigSource = None, *, vendors: Sequence[Vendor]
         config = checked_config(msgspec.structs.replace(config, vendors=with_vendors(config.vendors, vendors)))
     else:
         config = await trio.to_thread.run_sync(_configured, config, vendors)
-    async with Runtime(config).running() as runtime:
+    async with Runtime(config).running() as runtime, hooked(observers, middleware) as hooks:
+        runtime._hook(hooks)
         yield runtime
 
 

@@ -17,7 +17,7 @@ from contextlib import AbstractAsyncContextManager, suppress
 from inspect import isawaitable, iscoroutinefunction
 from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, Unpack, cast, final, overload
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypedDict, TypeVar, Unpack, cast, final, overload
 
 import trio
 
@@ -34,6 +34,7 @@ from llm_protocol.secret import Secret
 from llm_protocol.vendor import Vendor
 from llm_runtime.config import Config
 from llm_runtime.ensemble import answers, collaboration
+from llm_runtime.hooks import Middleware, Next, Observer, RunEvent
 from llm_runtime.hosts.feed import Feed, Received
 from llm_runtime.hosts.portal import Portal, PortalCall
 from llm_runtime.options import ChatOptions, Messages, Options, ToolOptions, as_messages
@@ -57,6 +58,9 @@ if TYPE_CHECKING:
 __all__ = ["SyncRuntime", "SyncStream", "connect", "open_runtime"]
 
 T = TypeVar("T")
+
+SyncMiddleware: TypeAlias = Callable[[AnyRequest, Callable[[AnyRequest], LLMResponse]], LLMResponse]
+"""``def middleware(request, next)``, called in a thread of its own; see `llm_runtime.Middleware`."""
 
 CANCEL_SECONDS: Final = 1.0
 """How long an interrupted call waits for its end in the other thread."""
@@ -489,18 +493,67 @@ def _judge_here(judge: Judge, portal: Portal[Any], box: _Box) -> Judge:
     return ask
 
 
-def open_runtime(config: ConfigSource = None, *, vendors: Sequence[Vendor] = ()) -> SyncRuntime:
+def open_runtime(
+    config: ConfigSource = None,
+    *,
+    vendors: Sequence[Vendor] = (),
+    observers: Sequence[Observer] = (),
+    middleware: Sequence[SyncMiddleware] = (),
+) -> SyncRuntime:
     """Start a runtime; see `llm_runtime.open_runtime` for ``config`` and ``vendors``. Returns when it is running;
     raises `ConfigError`.
     """
-    return _started(lambda: trio_host.open_runtime(config, vendors=vendors))
+    hooks = _hooks(observers, middleware)
+    return _started(lambda: trio_host.open_runtime(config, vendors=vendors, **hooks))
 
 
-def connect(url: str, *, key: str | Secret | None = None, ca_file: str | None = None) -> SyncRuntime:
+def connect(
+    url: str,
+    *,
+    key: str | Secret | None = None,
+    ca_file: str | None = None,
+    observers: Sequence[Observer] = (),
+    middleware: Sequence[SyncMiddleware] = (),
+) -> SyncRuntime:
     """Use the runtime of a daemon; see `llm_runtime.connect`. Returns when it has answered; raises `LLMClientError`."""
     from llm_runtime.remote.runtime import connect as trio_connect
 
-    return _started(lambda: trio_connect(url, key=key, ca_file=ca_file))
+    hooks = _hooks(observers, middleware)
+    return _started(lambda: trio_connect(url, key=key, ca_file=ca_file, **hooks))
+
+
+class _Hooks(TypedDict):
+    observers: list[Observer]
+    middleware: list[Middleware]
+
+
+def _hooks(observers: Sequence[Observer], middleware: Sequence[SyncMiddleware]) -> _Hooks:
+    """Both, called in worker threads. Raises `TypeError` for async functions: nobody here could await them."""
+    for each in (*observers, *middleware):
+        if iscoroutinefunction(each):
+            raise TypeError("observers and middleware must be plain functions: llm_runtime.sync cannot await them")
+    return {
+        "observers": [_in_thread(each) for each in observers],
+        "middleware": [_blocking(each) for each in middleware],
+    }
+
+
+def _in_thread(observer: Observer) -> Observer:
+    async def call(event: RunEvent) -> None:
+        await trio.to_thread.run_sync(observer, event)
+
+    return call
+
+
+def _blocking(middleware: SyncMiddleware) -> Middleware:
+    async def around(request: AnyRequest, proceed: Next) -> LLMResponse:
+        def answered(request: AnyRequest) -> LLMResponse:
+            response: LLMResponse = trio.from_thread.run(proceed, request)
+            return response
+
+        return await trio.to_thread.run_sync(middleware, request, answered)
+
+    return around
 
 
 def _started(open_runtime: Callable[[], AbstractAsyncContextManager[Any]]) -> SyncRuntime:

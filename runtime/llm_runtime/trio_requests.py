@@ -12,6 +12,7 @@ import trio
 from llm_actors.run import Judge, Run
 from llm_protocol.requests import AnyRequest, ChatRequest
 from llm_protocol.response import LLMResponse
+from llm_runtime.hooks import Hooks
 from llm_runtime.requesting import RequestMethods
 from llm_runtime.stream import ResponseStream, outcome
 from llm_runtime.tools import FunctionTool, ToolTooSlow
@@ -28,16 +29,33 @@ class TrioRequests(RequestMethods[ResponseStream]):
         if not. The run is cancelled when its last follower leaves.
         """
 
+    _hooks: Hooks | None = None
+    """What is called around and beside every run."""
+
     def stream_request(self, request: AnyRequest) -> ResponseStream:
         """Stream the response to any request."""
-        return ResponseStream(lambda: self.submit(request, stream=True))
+        return ResponseStream(lambda: self._streamed(request))
 
     async def send(self, request: AnyRequest, *, judge: Judge | None = None) -> LLMResponse:
         """The complete response to ``request``. Raises `LLMClientError`."""
-        run = await self.submit(request, stream=False, judge=judge)
-        with run.follow():
-            await run.log.wait_ended()
-        return outcome(run)
+
+        async def answer(request: AnyRequest) -> LLMResponse:
+            run = await self._observed(request, stream=False, judge=judge)
+            with run.follow():
+                await run.log.wait_ended()
+            return outcome(run)
+
+        return await (answer if self._hooks is None else self._hooks.around(answer))(request)
+
+    async def _streamed(self, request: AnyRequest) -> Run:
+        if self._hooks is None or not self._hooks.has_middleware:
+            return await self._observed(request, stream=True)
+        return await self._hooks.stream(request, lambda request: self._observed(request, stream=True))
+
+    async def _observed(self, request: AnyRequest, *, stream: bool, judge: Judge | None = None) -> Run:
+        if self._hooks is None:
+            return await self.submit(request, stream=stream, judge=judge)
+        return await self._hooks.submit(request, lambda request: self.submit(request, stream=stream, judge=judge))
 
     async def _told(self, request: ChatRequest, tell: Callable[[Any], object]) -> LLMResponse:
         async with self.stream_request(request) as stream:

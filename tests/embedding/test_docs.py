@@ -53,6 +53,7 @@ TESTED = [
     ("Tools", "rt.run_tools"),
     ("Tools by hand", "tools=[WEATHER]"),
     ("Several models", "collaborate"),
+    ("Observers and middleware", "middleware="),
     ("When it fails", "error.partial"),
     ("In your tests", "@pytest.fixture"),
 ]
@@ -179,6 +180,14 @@ async def test_several_models(capsys: pytest.CaptureFixture[str]) -> None:
     async with running() as rt:
         assert len((await run(program("Several models"), rt=rt))["answers"]) == 3
     assert capsys.readouterr().out
+
+
+async def test_observers_and_middleware(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    names = await run(program("Observers and middleware"))
+    async with FakeProvider() as fake:
+        monkeypatch.setattr(llm_runtime.runtime, "_configured", lambda *_: config(fake))
+        await names["main"]()
+    assert "gpt-6-luna" in capsys.readouterr().out
 
 
 async def test_when_it_fails(capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,24 +18,24 @@ from llm_runtime import aio, sync
 Scenario: TypeAlias = Callable[[Any], Coroutine[Any, Any, None]]
 
 
-def on_trio(scenario: Scenario, config: llm_runtime.Config) -> None:
+def on_trio(scenario: Scenario, config: llm_runtime.Config, **options: Any) -> None:
     async def main() -> None:
-        async with llm_runtime.open_runtime(config) as rt:
+        async with llm_runtime.open_runtime(config, **options) as rt:
             await scenario(rt)
 
     trio.run(main)
 
 
-def on_asyncio(scenario: Scenario, config: llm_runtime.Config) -> None:
+def on_asyncio(scenario: Scenario, config: llm_runtime.Config, **options: Any) -> None:
     async def main() -> None:
-        async with aio.open_runtime(config) as rt:
+        async with aio.open_runtime(config, **options) as rt:
             await scenario(rt)
 
     asyncio.run(main())
 
 
-def in_a_thread(scenario: Scenario, config: llm_runtime.Config) -> None:
-    with sync.open_runtime(config) as rt:
+def in_a_thread(scenario: Scenario, config: llm_runtime.Config, **options: Any) -> None:
+    with sync.open_runtime(config, **options) as rt:
         finish(scenario(_Awaited(rt)))
 
 
@@ -50,24 +50,24 @@ def _daemon(config: llm_runtime.Config) -> str:
     return DAEMONS[config.providers["fake"].base_url]
 
 
-def remote(scenario: Scenario, config: llm_runtime.Config) -> None:
+def remote(scenario: Scenario, config: llm_runtime.Config, **options: Any) -> None:
     async def main() -> None:
-        async with llm_runtime.connect(_daemon(config), key=KEY) as rt:
+        async with llm_runtime.connect(_daemon(config), key=KEY, **options) as rt:
             await scenario(rt)
 
     trio.run(main)
 
 
-def remote_on_asyncio(scenario: Scenario, config: llm_runtime.Config) -> None:
+def remote_on_asyncio(scenario: Scenario, config: llm_runtime.Config, **options: Any) -> None:
     async def main() -> None:
-        async with aio.connect(_daemon(config), key=KEY) as rt:
+        async with aio.connect(_daemon(config), key=KEY, **options) as rt:
             await scenario(rt)
 
     asyncio.run(main())
 
 
-def remote_in_a_thread(scenario: Scenario, config: llm_runtime.Config) -> None:
-    with sync.connect(_daemon(config), key=KEY) as rt:
+def remote_in_a_thread(scenario: Scenario, config: llm_runtime.Config, **options: Any) -> None:
+    with sync.connect(_daemon(config), key=KEY, **options) as rt:
         finish(scenario(_Awaited(rt)))
 
 

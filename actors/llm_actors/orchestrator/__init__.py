@@ -1,6 +1,7 @@
 """The orchestrator: the owner of every run and of every attempt."""
 
 from llm_actors.orchestrator.actor import Accept, Orchestrator, OrchestratorMessage, OrchestratorRef, accept
+from llm_actors.orchestrator.attempt_events import AttemptEnded, AttemptStarted
 from llm_actors.orchestrator.load import ProviderLoad
 from llm_actors.orchestrator.metrics import Histogram, Metrics
 from llm_actors.orchestrator.passthrough import pass_through
@@ -10,6 +11,8 @@ from llm_actors.orchestrator.services import Services
 
 __all__ = [
     "Accept",
+    "AttemptEnded",
+    "AttemptStarted",
     "Histogram",
     "Metrics",
     "Orchestrator",

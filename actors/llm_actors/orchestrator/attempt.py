@@ -13,6 +13,7 @@ import trio
 from llm_actors.catalog import Allowed, Candidate
 from llm_actors.kernel import KernelError
 from llm_actors.limiter import Reservation
+from llm_actors.orchestrator.attempt_events import AttemptEnded, AttemptStarted
 from llm_actors.orchestrator.decision_record import AttemptRecord, DecisionRecord, UnderWay
 from llm_actors.orchestrator.load import Slot
 from llm_actors.orchestrator.services import Services
@@ -209,6 +210,9 @@ class Attempt:
         """Ask, pass the events on to ``sink``, settle. Raises only `trio.Cancelled`, after settling, and bugs."""
         self._sink = sink
         began = self._began = trio.current_time()
+        if (tell := self._services.listener.tell) is not None:
+            who = self.candidate
+            tell(AttemptStarted(request_id=self._request.request_id, provider=who.provider, model=who.model))
         try:
             with UnderWay(self._ask.record, self.candidate, began, self._spent):
                 outcome = await self._generate(began)
@@ -327,6 +331,18 @@ class Attempt:
             usage=usage,
             cost=cost,
         )
+        if services.listener.tell is not None:
+            services.listener.tell(
+                AttemptEnded(
+                    request_id=self._request.request_id,
+                    provider=candidate.provider,
+                    model=candidate.model,
+                    outcome=made.outcome,
+                    duration_s=outcome.duration_s,
+                    usage=usage,
+                    cost=cost,
+                )
+            )
         if not never_left:
             services.meter.attempt(made, self._ask.request.caller, stream=self._ask.stream)
 

@@ -11,6 +11,7 @@ from llm_actors.cache import CacheRef, Target
 from llm_actors.catalog import Candidate, Catalog, CatalogRef
 from llm_actors.limiter import LimiterRef
 from llm_actors.orchestrator.accounting import Accounting
+from llm_actors.orchestrator.attempt_events import AttemptListener
 from llm_actors.orchestrator.load import ProviderLoad
 from llm_actors.orchestrator.metrics import Metrics
 from llm_actors.orchestrator.strategies.knowledge import Knowledge
@@ -65,6 +66,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     knowledge: Knowledge = msgspec.field(default_factory=Knowledge)
     estimator: TokenEstimator = msgspec.field(default_factory=TokenEstimator)
     draw: Callable[[], float] = random
+    listener: AttemptListener = msgspec.field(default_factory=AttemptListener)
+    """Who is told of each attempt, if anybody is."""
 
     def cost(self, candidate: Candidate, reported: str, usage: Usage) -> float | None:
         """US dollars for what ``candidate`` used. Where the model that it ``reported`` is another one than was asked

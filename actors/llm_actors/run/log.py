@@ -81,7 +81,7 @@ class RunLog:
 
     __slots__ = (
         "_ended", "_grown", "_joined", "_joined_count", "_newest", "_on_deserted", "_starts", "_unrepeated",
-        "_watchers", "end", "followers", "limit_bytes", "on_end", "on_late", "size",
+        "_watchers", "end", "followers", "limit_bytes", "on_append", "on_end", "on_late", "size",
     )  # fmt: skip
 
     def __init__(self, *, limit_bytes: int = LOG_LIMIT_BYTES, on_deserted: Callable[[], None] | None = None) -> None:
@@ -93,6 +93,8 @@ class RunLog:
         self.limit_bytes = limit_bytes
         self.on_end: Callable[[Finished | Failed], None] | None = None
         self.on_late: Callable[[], None] | None = None
+        self.on_append: Callable[[Event], None] | None = None
+        """Called with each event, by who observes the run without following it."""
         self._joined: list[Event] = []
         self._starts: list[int] = []  # the position of each of _joined
         self._joined_count = 0
@@ -137,6 +139,8 @@ class RunLog:
         self._newest.append(event)
         if len(self._newest) >= 2 * NEWEST_EVENTS:
             self._join_oldest()
+        if self.on_append is not None:
+            self.on_append(event)
         self._wake()
 
     def _wake(self) -> None:

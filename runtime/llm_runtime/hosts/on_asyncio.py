@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 
 import trio
 
+from llm_actors.kernel.trace import exception_site
 from llm_actors.run import Judge
 from llm_actors.selector import Ranking
+from llm_protocol.errors import ShuttingDownError
 from llm_protocol.events import Event
 from llm_protocol.requests import AUTO, AnyRequest, ChatRequest
 from llm_protocol.response import LLMResponse, TokenCount
+from llm_runtime.hooks import Middleware, Next, Observer, RunEvent
 from llm_runtime.hosts.actions import Action, Actions
 from llm_runtime.hosts.feed import Feed, Received
 from llm_runtime.hosts.portal import Portal
@@ -27,6 +31,8 @@ from llm_runtime.typed import ResponseType
 if TYPE_CHECKING:
     from llm_runtime.runtime import Runtime
     from llm_runtime.statistics import Statistics
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -277,29 +283,77 @@ def _judge_here(judge: Judge, portal: Portal[Any], loop: HostLoop) -> Judge:
     context = copy_context()
 
     async def ask(responses: Sequence[LLMResponse]) -> int:
-        ended, results, errors = trio.Event(), list[int](), list[BaseException]()
-        tasks: list[asyncio.Task[None]] = []
+        async def act() -> int:
+            verdict = judge(responses)
+            return await verdict if isinstance(verdict, Awaitable) else verdict
 
-        async def act() -> None:
-            try:
-                verdict = judge(responses)
-                results.append(await verdict if isinstance(verdict, Awaitable) else verdict)
-            except BaseException as exc:
-                errors.append(exc)
-                raise
-            finally:
-                portal.post(ended.set)
-
-        loop.post(lambda: tasks.append(loop.loop.create_task(act(), context=context)))
-        try:
-            await ended.wait()
-        finally:
-            loop.post(lambda: [task.cancel() for task in tasks])
-        if errors:
-            raise errors[0] if isinstance(errors[0], Exception) else RuntimeError("the judge was cancelled")
-        return results[0]
+        return await _run_here(act, portal, loop, context)
 
     return ask
+
+
+def middleware_here(middleware: Middleware, portal: Portal[Any], loop: HostLoop) -> Middleware:
+    """``middleware``, called in the host's event loop and in the context of who made the request."""
+
+    async def around(request: AnyRequest, proceed: Next) -> LLMResponse:
+        async def next_here(request: AnyRequest) -> LLMResponse:
+            response: LLMResponse = await _Call(portal, loop, lambda _: proceed(request)).result()
+            return response
+
+        return await _run_here(lambda: middleware(request, next_here), portal, loop, copy_context())
+
+    return around
+
+
+def observer_here(observer: Observer, loop: HostLoop) -> Observer:
+    """``observer``, called in the host's event loop."""
+    running: set[asyncio.Future[Any]] = set()
+
+    def call(event: RunEvent) -> None:
+        try:
+            result: Any = observer(event)
+            if isinstance(result, Awaitable):
+                task = asyncio.ensure_future(result, loop=loop.loop)
+                running.add(task)
+                task.add_done_callback(ended)
+        except Exception as exc:
+            log.error("an observer failed: %s", exception_site(exc))  # noqa: TRY400 - its text may hold anything
+
+    def ended(task: asyncio.Future[Any]) -> None:
+        running.discard(task)
+        if not task.cancelled() and (exc := task.exception()) is not None:
+            log.error("an observer failed: %s", exception_site(exc))
+
+    return lambda event: loop.post(lambda: call(event))
+
+
+async def _run_here(fn: Callable[[], Awaitable[T]], portal: Portal[Any], loop: HostLoop, context: Context) -> T:
+    """In the Trio thread: what ``fn`` returns, awaited in a task of the host's event loop. Cancelling this cancels that
+    task.
+    """
+    ended, results, errors = trio.Event(), list[T](), list[BaseException]()
+    tasks: list[asyncio.Task[None]] = []
+
+    async def act() -> None:
+        try:
+            results.append(await fn())
+        except Exception as exc:
+            errors.append(exc)
+        except BaseException as exc:
+            errors.append(exc)
+            raise
+        finally:
+            with suppress(ShuttingDownError):
+                portal.post(ended.set)
+
+    loop.post(lambda: tasks.append(loop.loop.create_task(act(), context=context)))
+    try:
+        await ended.wait()
+    finally:
+        loop.post(lambda: [task.cancel() for task in tasks])
+    if errors:
+        raise errors[0] if isinstance(errors[0], Exception) else RuntimeError("the host cancelled it")
+    return results[0]
 
 
 def _current_task() -> asyncio.Task[Any]:
@@ -312,7 +366,8 @@ def _current_task() -> asyncio.Task[Any]:
 
 @asynccontextmanager
 async def block(
-    open_runtime: Callable[[], AbstractAsyncContextManager[R]], make: Callable[[Portal[R], HostLoop, R], H]
+    open_runtime: Callable[[Portal[R], HostLoop], AbstractAsyncContextManager[R]],
+    make: Callable[[Portal[R], HostLoop, R], H],
 ) -> AsyncIterator[H]:
     """Run what ``open_runtime`` opens on Trio around a block of an asyncio program, which gets what ``make`` makes of
     it. A generator within another would not do: asyncio's end closes all of them at once.
@@ -320,7 +375,8 @@ async def block(
     If the runtime gives up, it cancels the task in the block, and raises its own error when the block has ended.
     """
     owner = _current_task()
-    loop, portal, opened, closed = HostLoop(), Portal(open_runtime), asyncio.Event(), asyncio.Event()
+    loop, opened, closed = HostLoop(), asyncio.Event(), asyncio.Event()
+    portal: Portal[R] = Portal(lambda: open_runtime(portal, loop))
     runtimes: list[R] = []
     errors: list[BaseException] = []
     in_block = False

@@ -23,6 +23,7 @@ from llm_protocol.policy import Policy
 from llm_protocol.requests import AUTO, AnyRequest
 from llm_protocol.response import TokenCount
 from llm_protocol.secret import Secret
+from llm_runtime.hooks import Middleware, Observer, hooked
 from llm_runtime.remote.address import Address, decode
 from llm_runtime.remote.link import Link
 from llm_runtime.trio_requests import TrioRequests
@@ -155,7 +156,12 @@ def _policy(said: dict[str, Any]) -> Policy:
 
 @asynccontextmanager
 async def connect(
-    url: str, *, key: str | Secret | None = None, ca_file: str | None = None
+    url: str,
+    *,
+    key: str | Secret | None = None,
+    ca_file: str | None = None,
+    observers: Sequence[Observer] = (),
+    middleware: Sequence[Middleware] = (),
 ) -> AsyncIterator[RemoteRuntime]:
     """Use the runtime of a daemon (``llm-runtime serve``) around a block of a Trio program.
 
@@ -164,6 +170,7 @@ async def connect(
     cannot be reached or refuses the key, and `ValueError` for what is no address.
 
     Requests go over WebSockets. When one breaks, answers are resumed on another; the daemon keeps them for 10 s.
+    ``observers`` and ``middleware`` are called in this program; of attempts observers are told when the run has ended.
     Leaving the block cancels what is still being answered. What the block raises comes out as itself.
     """
     address = Address(url, key, ca_file)
@@ -173,7 +180,10 @@ async def connect(
         async with trio.open_nursery() as nursery:
             link = Link(nursery, address, greeting.responses)
             try:
-                yield RemoteRuntime(address, link, greeting)
+                async with hooked(observers, middleware, ends_attempts=True) as hooks:
+                    runtime = RemoteRuntime(address, link, greeting)
+                    runtime._hooks = hooks
+                    yield runtime
             except trio.Cancelled:
                 raise
             except BaseException as exc:  # raised below, where no nursery wraps it

@@ -1,0 +1,45 @@
+"""What is told of attempts while they are made, to whoever listens: nobody, in a daemon."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias, final
+
+import msgspec
+
+from llm_protocol.response import Usage
+
+
+class AttemptStarted(msgspec.Struct, frozen=True, kw_only=True):
+    """A provider is asked. In an ensemble ``request_id`` is the member's, which begins with the request's."""
+
+    request_id: str
+    provider: str
+    model: str
+
+
+class AttemptEnded(msgspec.Struct, frozen=True, kw_only=True):
+    """It has ended. ``outcome`` is ``"ok"`` or a kind of failure; ``cost`` is in US dollars, ``None`` where it is not
+    known.
+    """
+
+    request_id: str
+    provider: str
+    model: str
+    outcome: str
+    duration_s: float
+    usage: Usage | None = None
+    cost: float | None = None
+
+
+AttemptEvent: TypeAlias = AttemptStarted | AttemptEnded
+
+
+@final
+class AttemptListener:
+    """``tell`` is called, synchronously, with each event; it must not raise."""
+
+    __slots__ = ("tell",)
+
+    def __init__(self) -> None:
+        self.tell: Callable[[AttemptEvent], None] | None = None

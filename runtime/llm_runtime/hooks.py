@@ -1,0 +1,354 @@
+"""What a program may attach to every run: observers, which are told of it, and middleware, around it.
+
+Both are in the program's process, also where the runtime is in a daemon. A runtime without them does nothing for them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from inspect import isawaitable
+from typing import Any, Final, TypeAlias, final
+
+import msgspec
+import trio
+
+from llm_actors.kernel.trace import exception_site
+from llm_actors.orchestrator import AttemptEnded as AttemptEnded
+from llm_actors.orchestrator import AttemptStarted as AttemptStarted
+from llm_actors.run import LogLimitExceeded, Run
+from llm_protocol.errors import LLMClientError, error_for
+from llm_protocol.events import DELTAS, Event, Failed, Finished
+from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.fold import unfold
+from llm_protocol.requests import AnyRequest, RequestType
+from llm_protocol.response import FinishReason, LLMResponse, Usage
+
+OBSERVED_EVENTS: Final = 1_024
+"""Events that wait for observers. What comes while so many wait is dropped, counted, and told as `EventsDropped`."""
+
+FLUSH_SECONDS: Final = 1.0
+"""How long the end of a runtime's block waits for observers to be told what has happened."""
+
+MIDDLEWARE_LOG_BYTES: Final = 128 * 1024 * 1024
+"""The largest streamed answer that passes through middleware; the run's own limit is usually smaller."""
+
+log = logging.getLogger(__name__)
+
+
+class RunAccepted(msgspec.Struct, frozen=True, kw_only=True):
+    """A request was taken on."""
+
+    request_id: str
+    request_type: RequestType
+    model: str
+    stream: bool
+
+
+class FirstToken(msgspec.Struct, frozen=True, kw_only=True):
+    """The first piece of the answer's content is here, ``seconds`` after the request was made."""
+
+    request_id: str
+    seconds: float
+
+
+class RunFinished(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer is whole. ``cost`` is that of all its attempts, in US dollars; ``None`` where it is not known."""
+
+    request_id: str
+    response_id: str
+    provider: str
+    model: str
+    finish_reason: FinishReason
+    usage: Usage | None
+    cost: float | None
+    seconds: float
+
+
+class RunFailed(msgspec.Struct, frozen=True, kw_only=True):
+    """The request was not taken on, or its answer broke. ``cost``: of what was made of it."""
+
+    request_id: str
+    failure: Failure
+    cost: float | None = None
+    seconds: float = 0.0
+
+
+class EventsDropped(msgspec.Struct, frozen=True, kw_only=True):
+    """So many events were dropped here, because observers were slower than what they observe."""
+
+    count: int
+
+
+RunEvent: TypeAlias = RunAccepted | AttemptStarted | AttemptEnded | FirstToken | RunFinished | RunFailed | EventsDropped
+Observer: TypeAlias = Callable[[RunEvent], object]
+"""Is called with every event, in order; what it returns is awaited if it can be. What it raises is logged."""
+
+Next: TypeAlias = Callable[[AnyRequest], Awaitable[LLMResponse]]
+Middleware: TypeAlias = Callable[[AnyRequest, Next], Awaitable[LLMResponse]]
+"""``async def middleware(request, next)``: change the request, ``await next(request)``, look at the response or replace
+it, or raise. It may answer without calling ``next``, and may call it again unless some of a stream has been passed on.
+"""
+
+Submit: TypeAlias = Callable[[AnyRequest], Awaitable[Run]]
+
+
+@final
+class Observers:
+    """Events on their way to observers. `tell` never waits."""
+
+    def __init__(self, observers: Sequence[Observer], *, ends_attempts: bool = False) -> None:
+        """``ends_attempts``: nobody else tells of attempts, so they are told at the end, from the decision record."""
+        self._ends_attempts = ends_attempts
+        self._observers = tuple(observers)
+        self._waiting: deque[RunEvent] = deque()
+        self._dropped = 0
+        self._more = trio.Event()
+        self._is_idle = trio.Event()
+
+    def tell(self, event: RunEvent) -> None:
+        """An event has happened."""
+        if len(self._waiting) >= OBSERVED_EVENTS:
+            self._dropped += 1
+            return
+        self._waiting.append(event)
+        self._more.set()
+
+    async def run(self) -> None:
+        """Pass them on, for ever."""
+        while True:
+            while self._waiting:
+                await self._pass_on(self._waiting.popleft())
+                if self._dropped and len(self._waiting) < OBSERVED_EVENTS:
+                    dropped, self._dropped = self._dropped, 0
+                    self._waiting.append(EventsDropped(count=dropped))
+            self._is_idle.set()
+            self._more = trio.Event()
+            self._is_idle = trio.Event()
+            await self._more.wait()
+
+    async def _pass_on(self, event: RunEvent) -> None:
+        for observer in self._observers:
+            try:
+                result: Any = observer(event)
+                if isawaitable(result):
+                    await result
+            except Exception as exc:
+                log.error("an observer failed: %s", exception_site(exc))  # noqa: TRY400 - its text may hold anything
+
+    async def flush(self) -> None:
+        """Wait until all has been passed on, at most `FLUSH_SECONDS`."""
+        with trio.move_on_after(FLUSH_SECONDS, shield=True):
+            while self._waiting:
+                await self._is_idle.wait()
+
+    def watch(self, run: Run) -> None:
+        """Tell of a run that was accepted, from its beginning to its end."""
+        request = run.request
+        self.tell(
+            RunAccepted(
+                request_id=request.request_id,
+                request_type=request.request_type,
+                model=request.model,
+                stream=run.stream,
+            )
+        )
+        has_begun = False
+
+        def look(event: Event) -> None:
+            nonlocal has_begun
+            if isinstance(event, DELTAS):
+                if not has_begun:
+                    has_begun = True
+                    self.tell(FirstToken(request_id=request.request_id, seconds=run.elapsed_ms / 1000))
+            elif isinstance(event, Finished | Failed):
+                for ended in _attempts(request.request_id, event.response) if self._ends_attempts else ():
+                    self.tell(ended)
+                self.tell(_ended(run, event))
+
+        for event in run.log.events:
+            look(event)
+        run.log.on_append = look
+
+
+def _attempts(request_id: str, response: LLMResponse | None) -> Iterator[AttemptEnded]:
+    for each in response.decision.get("attempts", []) if response is not None else ():
+        yield AttemptEnded(
+            request_id=request_id,
+            provider=each["provider"],
+            model=each["model"],
+            outcome=each["outcome"],
+            duration_s=each["duration_ms"] / 1000,
+            usage=msgspec.convert(each.get("usage"), Usage | None),
+            cost=each.get("cost"),
+        )
+
+
+def _ended(run: Run, end: Finished | Failed) -> RunEvent:
+    response, seconds = end.response, run.elapsed_ms / 1000
+    if isinstance(end, Failed):
+        cost = None if response is None else response.cost
+        return RunFailed(request_id=run.request.request_id, failure=end.failure, cost=cost, seconds=seconds)
+    assert response is not None, "a run's log ends with a response"
+    return RunFinished(
+        request_id=run.request.request_id,
+        response_id=response.response_id,
+        provider=response.provider,
+        model=response.model,
+        finish_reason=end.reason,
+        usage=response.usage,
+        cost=response.cost,
+        seconds=seconds,
+    )
+
+
+@final
+class Hooks:
+    """The observers and the middleware of one runtime. The first of the middleware is the outermost."""
+
+    def __init__(self, nursery: trio.Nursery, observers: Observers | None, middleware: Sequence[Middleware]) -> None:
+        self._nursery = nursery
+        self._middleware = tuple(middleware)
+        self.observers = observers
+        if self.observers is not None:
+            nursery.start_soon(self.observers.run)
+
+    async def submit(self, request: AnyRequest, submit: Submit) -> Run:
+        """Hand a request in, and have it observed."""
+        if self.observers is None:
+            return await submit(request)
+        try:
+            run = await submit(request)
+        except LLMClientError as exc:
+            self.observers.tell(RunFailed(request_id=request.request_id, failure=exc.failure))
+            raise
+        self.observers.watch(run)
+        return run
+
+    @property
+    def has_middleware(self) -> bool:
+        """Whether there is any."""
+        return bool(self._middleware)
+
+    def around(self, answer: Next) -> Next:
+        """``answer`` with the middleware around it."""
+        for each in reversed(self._middleware):
+            answer = _around(each, answer)
+        return answer
+
+    async def stream(self, request: AnyRequest, submit: Submit) -> Run:
+        """A run that is fed by the one that is made within the middleware. Returns when that is accepted."""
+        outer = Run(request, stream=True, log_limit_bytes=MIDDLEWARE_LOG_BYTES)
+        passage = _Passage(outer, submit)
+        self._nursery.start_soon(passage.run, self.around(passage.answer))
+        try:
+            await passage.decided.wait()
+        except BaseException:
+            outer.cancel("cancelled by the caller")
+            raise
+        if passage.refused is not None:
+            raise passage.refused
+        return outer
+
+    async def close(self) -> None:
+        """Tell observers what they were not told yet."""
+        if self.observers is not None:
+            await self.observers.flush()
+
+
+def _around(middleware: Middleware, answer: Next) -> Next:
+    async def answered(request: AnyRequest) -> LLMResponse:
+        return await middleware(request, answer)
+
+    return answered
+
+
+@final
+class _Passage:
+    """One streamed answer through the middleware: the events of the inner run go into the log of the outer one."""
+
+    def __init__(self, outer: Run, submit: Submit) -> None:
+        self._outer = outer
+        self._submit = submit
+        self.decided = trio.Event()
+        """Set when the answer has begun, or never will."""
+        self.refused: Exception | None = None
+
+    async def run(self, answer: Next) -> None:
+        """Pass it on to its end. Raises nothing."""
+        outer = self._outer
+        with outer.scope:
+            try:
+                response = await answer(outer.request)
+            except LLMClientError as exc:
+                self._fail(exc, exc.failure, exc.partial)
+            except LogLimitExceeded as exc:
+                words = "the answer outgrew the run log's limit"
+                self._fail(exc, Failure(kind=FailureKind.LOG_LIMIT, message=words, partial=True), None)
+            except Exception as exc:  # the program's own; its text may hold anything
+                log.error("a middleware failed: %s", exception_site(exc))  # noqa: TRY400
+                words = f"a middleware raised {type(exc).__name__}"
+                self._fail(exc, Failure(kind=FailureKind.INTERNAL, message=words), None)
+            else:
+                self._finish(response)
+        outer.close()
+        self.decided.set()
+
+    def _fail(self, error: Exception, failure: Failure, partial: LLMResponse | None) -> None:
+        if not self.decided.is_set():
+            self.refused = error
+        self._outer.fail(failure, partial)
+
+    def _finish(self, response: LLMResponse) -> None:
+        is_fresh = not len(self._outer.log)
+        for event in unfold(response):
+            if isinstance(event, Finished):
+                self._outer.finish(event, response)
+            elif is_fresh:  # it was not made here
+                self._outer.log.append(event)
+
+    async def answer(self, request: AnyRequest) -> LLMResponse:
+        """The innermost: make the request, and pass its events on."""
+        log_ = self._outer.log
+        if len(log_):
+            raise RuntimeError("a part of the answer was passed on already: next cannot be called again")
+        inner = await self._submit(request)
+        self.decided.set()
+        with inner.follow() as follower:
+            while events := await follower.next():
+                for event in events:
+                    if not isinstance(event, Finished | Failed):
+                        log_.append(event)
+        end = inner.log.end
+        if isinstance(end, Failed):
+            raise error_for(end.failure, end.response)
+        assert end is not None, "the follower has come to the end"
+        assert end.response is not None, "a run's log ends with a response"
+        return end.response
+
+
+@asynccontextmanager
+async def hooked(
+    observers: Sequence[Observer], middleware: Sequence[Middleware], *, ends_attempts: bool = False
+) -> AsyncIterator[Hooks | None]:
+    """The hooks of a block; none where there is nothing to call. What the block raises comes out as itself."""
+    if not observers and not middleware:
+        yield None
+        return
+    error: BaseException | None = None
+    async with trio.open_nursery() as nursery:
+        told = Observers(observers, ends_attempts=ends_attempts) if observers else None
+        hooks = Hooks(nursery, told, middleware)
+        try:
+            yield hooks
+        except trio.Cancelled:
+            raise
+        except BaseException as exc:  # raised below, where no nursery wraps it
+            error = exc
+        finally:
+            await hooks.close()
+            nursery.cancel_scope.cancel("the runtime is closed")
+    if error is not None:
+        raise error
