@@ -152,9 +152,10 @@ _LATER = "try again later"
 # One row for each kind. No other table is keyed by kinds: tests/protocol/test_failures.py looks for one.
 # fmt: off
 RULES: dict[FailureKind, FailureRule] = {
-    # 502, not 401: it is the runtime's key that the vendor refused, not the caller's.
+    # 424, not 401: it is the runtime's key that the vendor refused, not the caller's. And not 502: clients that look at
+    # the status alone repeat that for minutes. docs/decisions/0011-serving-stock-clients.md
     FailureKind.AUTH: FailureRule(
-        Step.NEXT, 502, "provider_auth", _SERVER, "the vendor refused the configured key", AtFault.PROVIDER, _TOKENS,
+        Step.NEXT, 424, "provider_auth", _SERVER, "the vendor refused the configured key", AtFault.PROVIDER, _TOKENS,
         client_retry=False, scope=Scope.PROVIDER, pause_s=30.0, needs_operator=True,
         advice="put a key that is valid for this address where {entry}.api_key points"),
     FailureKind.RATE_LIMITED: FailureRule(
@@ -266,6 +267,7 @@ _STATUS_KINDS = {
     408: FailureKind.SERVER_ERROR,
     409: FailureKind.OVERLOADED,
     413: FailureKind.CONTEXT_LENGTH,
+    424: FailureKind.AUTH,  # of a runtime like this one
     425: FailureKind.OVERLOADED,
     429: FailureKind.RATE_LIMITED,
     499: FailureKind.SERVER_ERROR,

@@ -126,7 +126,7 @@ async def test_it_works_end_to_end_or_is_refused_before_any_call(
 @pytest.mark.parametrize("kind", TITLES)
 @pytest.mark.parametrize(
     ("status", "told", "code"),
-    [(400, 400, "invalid_request"), (401, 502, "provider_auth"), (404, 404, "model_not_found")],
+    [(400, 400, "invalid_request"), (401, 424, "provider_auth"), (404, 404, "model_not_found")],
 )
 async def test_what_cannot_get_better_is_one_call_and_a_typed_error(
     kind: LLMProvider, status: int, told: int, code: str

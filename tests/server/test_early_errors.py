@@ -43,7 +43,7 @@ def failing_after(seconds: float, kind: FailureKind = FailureKind.AUTH) -> Calla
 async def test_an_error_before_the_first_event_is_an_http_error(path: str, jumping_clock: MockClock) -> None:
     async with open_door(failing_after(29)) as door:
         reply = await door.request("POST", path, STREAMS[path])
-        assert reply.status == 502
+        assert reply.status == 424
         assert reply.headers["content-type"].startswith("application/json")
         assert reply.headers["x-should-retry"] == "false"
         assert "refused" in reply.body.decode()
@@ -114,7 +114,7 @@ async def test_that_a_member_was_asked_or_has_failed_is_no_answer_yet(jumping_cl
 
     body = STREAMS["/v1/responses"] | {"llm_runtime": {"stream_members": True}}
     async with open_door(panel) as door:
-        assert (await door.request("POST", "/v1/responses", body)).status == 502
+        assert (await door.request("POST", "/v1/responses", body)).status == 424
 
 
 async def test_a_word_of_a_member_is_the_first_event(jumping_clock: MockClock) -> None:

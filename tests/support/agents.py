@@ -177,7 +177,7 @@ AGENTS = {
         Agent("claude-code", CLAUDE_CODE, claude_code),
         Agent("claude-agent-sdk", CLAUDE_AGENT_SDK, claude_agent_sdk),
         Agent("codex", CODEX, codex, tries=6),
-        Agent("gemini-cli", GEMINI_CLI, gemini_cli, endless=("auth", "rate_limited")),
+        Agent("gemini-cli", GEMINI_CLI, gemini_cli, endless=("rate_limited",)),
         Agent("opencode", OPENCODE, opencode, tries=6),
         Agent("qwen-code", QWEN_CODE, qwen_code, endless=("rate_limited",)),
         Agent("aider", AIDER, aider, has_tools=False, tries=10),
