@@ -97,6 +97,16 @@ class Lab(NamedTuple):
         return sum(1 for each in own if (said := latest_verbs(each)) and said[-1][0] == verb)
 
 
+def vendors_of(upstream: OpenDoor) -> str:
+    """Configuration: ``upstream`` as a vendor of each other wire."""
+    at = upstream.address.url
+    return "".join(
+        f'[providers.{short}]\nkind = "{kind}"\nbase_url = "{at}"\napi_key = "env:SDK_TEST_KEY"\n'
+        f'models = ["{VENDORS[kind].partition("/")[2]}"]\n'
+        for short, kind in (("ant", "anthropic"), ("gem", "gemini"), ("coh", "cohere"))
+    )
+
+
 @asynccontextmanager
 async def lab(name: str, vendor: str, folder: Path) -> AsyncIterator[Lab]:
     home, work = folder / "home", folder / "work"
@@ -104,12 +114,7 @@ async def lab(name: str, vendor: str, folder: Path) -> AsyncIterator[Lab]:
     work.mkdir()
     locks = {"somebody else": "sk-another-0123456789"}
     async with open_door(agent_model, hold_head_s=120) as upstream, open_door(agent_model, keys=locks) as locked:
-        at = upstream.address.url
-        more = "".join(
-            f'[providers.{short}]\nkind = "{kind}"\nbase_url = "{at}"\napi_key = "env:SDK_TEST_KEY"\n'
-            f'models = ["{VENDORS[kind].partition("/")[2]}"]\n'
-            for short, kind in (("ant", "anthropic"), ("gem", "gemini"), ("coh", "cohere"))
-        )
+        more = vendors_of(upstream)
         more += f"""
             [providers.locked]
             kind = "openai_compatible"
