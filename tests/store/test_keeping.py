@@ -15,6 +15,9 @@ from llm_actors.kernel import Supervisor, running
 from llm_actors.run import Run
 from llm_actors.store import StoreRef, load, store_child
 from llm_protocol.failures import FailureKind
+from llm_runtime.config import Server
+from llm_runtime.server.persistence import ResponseKeeper
+from llm_runtime.server.response_store import ResponseStore
 from support.server import OpenDoor, Script, add_text, begin_text, end_text, hanging, open_door, saying
 from support.ws import connected, ids
 
@@ -62,6 +65,17 @@ async def test_what_memory_has_no_room_for_is_read_from_the_file(tmp_path: Path)
         target = f"/v1/responses/{whole['id']}"
         assert (await door.request("GET", target, authorization="Bearer key-of-b")).status == 404
         assert (await door.request("GET", target, authorization="Bearer key-of-a")).json == whole
+
+
+async def test_what_comes_back_from_the_file_is_told_once(tmp_path: Path) -> None:
+    """So that its caller may use the vendor's ids in it again."""
+    async with door_with_store(tmp_path / "s") as (door, store):
+        whole = (await door.request("POST", "/v1/responses", ASK)).json
+        restored: list[Run] = []
+        keeper = ResponseKeeper(lambda: store, ResponseStore(Server()), restored.append)
+        for _ in range(2):
+            await keeper.bring(whole["id"], "")
+        assert [run.response_id for run in restored] == [whole["id"]]
 
 
 async def test_an_item_of_a_response_in_the_file_can_be_referred_to(tmp_path: Path) -> None:

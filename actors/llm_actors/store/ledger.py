@@ -96,7 +96,7 @@ class RecordEntry(msgspec.Struct, frozen=True):
 
     def apply(self, db: sqlite3.Connection, owner: str) -> None:
         """See `Write`."""
-        db.execute(_INSERT, (owner, _OF_NOBODY, *_values(self.entry)))
+        db.execute(_INSERT, (owner, _OF_NOBODY, *msgspec.structs.astuple(self.entry)))
 
 
 class OpenEntry(msgspec.Struct, frozen=True):
@@ -108,7 +108,7 @@ class OpenEntry(msgspec.Struct, frozen=True):
 
     def apply(self, db: sqlite3.Connection, owner: str) -> None:
         """See `Write`."""
-        db.execute(_INSERT, (owner, self.number, *_values(self.entry)))
+        db.execute(_INSERT, (owner, self.number, *msgspec.structs.astuple(self.entry)))
 
 
 class CloseEntry(msgspec.Struct, frozen=True):
@@ -120,8 +120,8 @@ class CloseEntry(msgspec.Struct, frozen=True):
 
     def apply(self, db: sqlite3.Connection, owner: str) -> None:
         """See `Write`."""
-        if not db.execute(_CLOSE, (*_values(self.entry), owner, self.number)).rowcount:
-            db.execute(_INSERT, (owner, _OF_NOBODY, *_values(self.entry)))
+        if not db.execute(_CLOSE, (*msgspec.structs.astuple(self.entry), owner, self.number)).rowcount:
+            db.execute(_INSERT, (owner, _OF_NOBODY, *msgspec.structs.astuple(self.entry)))
 
 
 class DropEntry(msgspec.Struct, frozen=True):
@@ -133,10 +133,6 @@ class DropEntry(msgspec.Struct, frozen=True):
     def apply(self, db: sqlite3.Connection, owner: str) -> None:
         """See `Write`."""
         db.execute("DELETE FROM ledger WHERE owner = ? AND number = ? AND outcome = 'open'", (owner, self.number))
-
-
-def _values(entry: LedgerEntry) -> tuple[object, ...]:
-    return tuple(getattr(entry, name) for name in _FIELDS)
 
 
 def settle_open(db: sqlite3.Connection, owner: str, now: float) -> None:

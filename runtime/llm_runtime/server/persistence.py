@@ -138,12 +138,16 @@ class _Deletion(NamedTuple):
 @final
 class ResponseKeeper:
     """Writes the stored responses of one server. ``store``: where; ``None``: there is no store, and none of it waits.
+    ``restored`` is called for each response that comes back from the file.
 
     One task does the writing, one batch after the other (`run`).
     """
 
-    def __init__(self, store: Callable[[], StoreRef | None], shelf: ResponseStore) -> None:
+    def __init__(
+        self, store: Callable[[], StoreRef | None], shelf: ResponseStore, restored: Callable[[Run], None]
+    ) -> None:
         self._store = store
+        self._restored = restored
         self._shelf = shelf
         self._live: dict[str, StoredProgress] = {}
         self._deletions: list[_Deletion] = []
@@ -208,6 +212,7 @@ class ResponseKeeper:
             log.error("a stored response cannot be read: %s", type(exc).__name__)  # noqa: TRY400
             return
         self._shelf.adopt(kept, trio.current_time())
+        self._restored(kept.run)
 
     # -- writing -----------------------------------------------------------------------------------------------------
 

@@ -54,7 +54,7 @@ class ServerState:
         self.json_limits = LIMITS._replace(values=config.max_json_values)
         self.shelf = ResponseStore(config)
         self.issued = IssuedIds(keys)
-        self.keeper = ResponseKeeper(lambda: engine.store, self.shelf)
+        self.keeper = ResponseKeeper(lambda: engine.store, self.shelf, self.issued.watch)
         self.bodies = BodyBudget(config.max_body_total_bytes)
         self.room: Room[Guest] = Room(config, has_keys=bool(keys), proxies=config.trusted_proxies)
         self.receiver = Receiver()
