@@ -16,7 +16,7 @@ from llm_actors.cache import snapshot as cache_snapshot
 from llm_actors.catalog import refresh
 from llm_actors.kernel import ChildSpec, KernelError, TreeNode, running
 from llm_actors.limiter import snapshot as limiter_snapshot
-from llm_actors.orchestrator import accept, pass_through, ranked
+from llm_actors.orchestrator import RecentRequest, accept, pass_through, ranked
 from llm_actors.provider import Passed, PassOn, count_tokens
 from llm_actors.run import Judge, Run
 from llm_actors.selector import Ranking
@@ -279,6 +279,10 @@ class Runtime(TrioRequests):
         await trio.lowlevel.checkpoint()
         found = statistics(self._moment(), self.config)
         return found if caller is None else only_of(caller, found)
+
+    def recent_requests(self, caller: str | None = None) -> list[RecentRequest]:
+        """The requests that ended last, of everyone or of ``caller``, the last one first."""
+        return self._tree.services.recent.latest(caller)
 
     def _moment(self) -> MetricsSnapshot:
         from llm_runtime.metrics import MetricsSnapshot

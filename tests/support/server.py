@@ -19,6 +19,7 @@ import trio
 import trio.testing
 
 from llm_actors.kernel import ChildSpec, Supervisor, running
+from llm_actors.orchestrator import RecentRequest
 from llm_actors.provider import Passed, PassOn
 from llm_actors.run import Run
 from llm_actors.selector import Ranking, Weights
@@ -94,6 +95,7 @@ class FakeEngine:
     parked: Sequence[str] = ()
     counted: TokenCount = field(default_factory=lambda: TokenCount(7, estimated=False))
     told: object = field(default_factory=dict)
+    recent: Sequence[RecentRequest] = ()
     store: StoreRef | None = None
     changed: trio.Event = field(default_factory=trio.Event)
     open_runs: int = 0
@@ -170,6 +172,9 @@ class FakeEngine:
         await trio.lowlevel.checkpoint()
         self.requests.append(request)
         return self.counted
+
+    def recent_requests(self, caller: str | None = None) -> Sequence[RecentRequest]:
+        return [each for each in self.recent if caller is None or each.request.caller == caller]
 
     def is_ready(self) -> bool:
         return self.ready

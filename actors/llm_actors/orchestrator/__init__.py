@@ -6,6 +6,7 @@ from llm_actors.orchestrator.load import ProviderLoad
 from llm_actors.orchestrator.metrics import Histogram, Metrics
 from llm_actors.orchestrator.passthrough import pass_through
 from llm_actors.orchestrator.ranked import ranked
+from llm_actors.orchestrator.recent_requests import RecentCall, RecentRequest
 from llm_actors.orchestrator.routing import Routed, Router
 from llm_actors.orchestrator.services import Services
 
@@ -19,6 +20,8 @@ __all__ = [
     "OrchestratorMessage",
     "OrchestratorRef",
     "ProviderLoad",
+    "RecentCall",
+    "RecentRequest",
     "Routed",
     "Router",
     "Services",

@@ -143,7 +143,8 @@ class Orchestrator:
             run.close()
             if routed is not None:
                 self._services.meter.end(run)
-                log_end(run)
+                if (said := log_end(run)) is not None:
+                    self._services.recent.add(run, said)
                 if self._services.request_log is not None:
                     self._services.request_log.add(run)
             elif not delivery.answered:

@@ -68,11 +68,11 @@ class LogFields(msgspec.Struct, kw_only=True, omit_defaults=True):
     """The parameters that were changed or left out."""
 
 
-def log_end(run: Run) -> None:
-    """Write the line."""
+def log_end(run: Run) -> LogFields | None:
+    """Write the line, and return what it says; ``None`` for a run that came to no response."""
     end, request = run.log.end, run.request
-    if end is None or end.response is None or not log.isEnabledFor(logging.INFO):
-        return
+    if end is None or end.response is None:
+        return None
     response, told = end.response, end.response.decision
     made = told.get("attempts", ())
     failure = None if isinstance(end, Finished) else end.failure
@@ -97,6 +97,7 @@ def log_end(run: Run) -> None:
         fields.failure, fields.upstream_status = failure.kind.value, failure.upstream_status
         fields.upstream_words = words_of(failure, request)
     log.info("%s", _Line(fields), extra={"fields": fields})
+    return fields
 
 
 class _Line:

@@ -14,6 +14,7 @@ from llm_actors.orchestrator.accounting import Accounting
 from llm_actors.orchestrator.attempt_events import AttemptListener
 from llm_actors.orchestrator.load import ProviderLoad
 from llm_actors.orchestrator.metrics import Metrics
+from llm_actors.orchestrator.recent_requests import RecentRequests
 from llm_actors.orchestrator.strategies.knowledge import Knowledge
 from llm_actors.provider import Prepared, ProviderRef
 from llm_actors.request_log import RequestLog
@@ -63,6 +64,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     """Where requests are written down, if any are."""
     accounting: Accounting = msgspec.field(default_factory=Accounting)
     meter: Metrics = msgspec.field(default_factory=Metrics)
+    recent: RecentRequests = msgspec.field(default_factory=RecentRequests)
     knowledge: Knowledge = msgspec.field(default_factory=Knowledge)
     estimator: TokenEstimator = msgspec.field(default_factory=TokenEstimator)
     draw: Callable[[], float] = random

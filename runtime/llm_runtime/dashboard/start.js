@@ -1,6 +1,6 @@
 // Which view is seen, and the beginning.
 
-const views = { overview: refresh, models: listModels, playground: listModels }
+const views = { overview: refresh, requests: listRequests, models: listModels, playground: listModels }
 
 function choose() {
   const chosen = location.hash.slice(1) in views ? location.hash.slice(1) : "overview"
@@ -13,4 +13,5 @@ function choose() {
 
 addEventListener("hashchange", choose)
 document.addEventListener("visibilitychange", refresh)
+setInterval(() => { if (!document.hidden && !$("requests").hidden && document.body.className === "up") listRequests() }, EVERY_MS)
 refresh().then(choose)

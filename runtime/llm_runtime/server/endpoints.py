@@ -103,6 +103,13 @@ async def statistics(exchange: RequestContext) -> None:
     await exchange.reply(WireResponse(200, (JSON, ("cache-control", "no-store")), body))
 
 
+async def recent_requests(exchange: RequestContext) -> None:
+    """The requests that ended last. If keys are configured, a caller without ``admin`` gets its own only."""
+    caller = None if exchange.service.access.sees_all(exchange.caller) else exchange.caller
+    body = msgspec.json.encode({"requests": exchange.service.engine.recent_requests(caller)})
+    await exchange.reply(WireResponse(200, (JSON, ("cache-control", "no-store")), body))
+
+
 async def dashboard(exchange: RequestContext) -> None:
     """The dashboard page. It contains no data of this daemon, so it needs no key; the requests it makes do."""
     from llm_runtime.dashboard import page  # loaded on the first visit

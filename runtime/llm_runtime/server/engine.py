@@ -8,6 +8,7 @@ from typing import Protocol
 
 import msgspec
 
+from llm_actors.orchestrator import RecentRequest
 from llm_actors.provider import Passed, PassOn
 from llm_actors.run import Run
 from llm_actors.selector import Ranking
@@ -74,6 +75,10 @@ class RequestEngine(Protocol):
 
     def parked_services(self) -> Sequence[str]:
         """The parts of the runtime that are parked after repeated crashes; requests go on without them."""
+        ...
+
+    def recent_requests(self, caller: str | None = None) -> Sequence[RecentRequest]:
+        """The requests that ended last, of everyone or of ``caller``, the last one first."""
         ...
 
     async def explain(self, model: str, *, caller: str = "") -> Ranking:

@@ -1,0 +1,84 @@
+"""The requests that ended last: who asked, who answered, how long it took. For operators; no prompt is kept."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import final
+
+import msgspec
+
+from llm_actors.orchestrator.log_line import LogFields
+from llm_actors.run import Run
+from llm_protocol.content import JsonObject
+
+KEPT = 200
+"""Requests that are remembered."""
+
+SHOWN_CALLS = 32
+"""The most calls of one request that are shown. An ensemble can make more."""
+
+
+class RecentCall(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One call of a provider, or one member of an ensemble. Times are in milliseconds, the cost in US dollars."""
+
+    deployment: str
+    outcome: str
+    ms: float
+    waited_ms: float = 0.0
+    """How long it waited before that: for a limit, or between attempts."""
+    first_token_ms: float | None = None
+    hedge: bool = False
+    """It was started beside another one that was slow."""
+    member: bool = False
+    cost: float | None = None
+
+
+class RecentRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A request that has ended. ``ended_at``: seconds since the epoch; ``calls`` are in the order of their ends."""
+
+    request: LogFields
+    ended_at: float
+    calls: list[RecentCall]
+
+
+@final
+class RecentRequests:
+    """Remembers the last `KEPT`."""
+
+    def __init__(self) -> None:
+        self._ended: deque[tuple[LogFields, float, JsonObject]] = deque(maxlen=KEPT)
+
+    def add(self, run: Run, fields: LogFields) -> None:
+        """``run`` has ended, of which its line in the log says ``fields``."""
+        end = run.log.end
+        if end is not None and end.response is not None:
+            self._ended.append((fields, time.time(), end.response.decision))
+
+    def latest(self, caller: str | None) -> list[RecentRequest]:
+        """Those of ``caller``, or of everyone, the last one first."""
+        return [
+            RecentRequest(request=fields, ended_at=ended_at, calls=_calls(decision))
+            for fields, ended_at, decision in reversed(self._ended)
+            if caller is None or fields.caller == caller
+        ]
+
+
+def _calls(decision: JsonObject) -> list[RecentCall]:
+    """What a decision record says of calls, without errors: a vendor's words may quote the prompt."""
+    own = [_call(each, f"{each['provider']}/{each['model']}") for each in decision.get("attempts", ())]
+    members = [_call(each, each["member"], member=True) for each in decision.get("members", ())]
+    return (members + own)[:SHOWN_CALLS]
+
+
+def _call(said: JsonObject, deployment: str, *, member: bool = False) -> RecentCall:
+    return RecentCall(
+        deployment=deployment,
+        outcome=said["outcome"],
+        ms=said["duration_ms"],
+        waited_ms=said.get("waited_ms", 0.0),
+        first_token_ms=said.get("first_token_ms"),
+        hedge=said.get("hedge", False),
+        member=member,
+        cost=said.get("cost"),
+    )

@@ -1,0 +1,95 @@
+"""The requests that ended last: what the daemon tells of them, to whom, and what the dashboard shows."""
+
+from __future__ import annotations
+
+from llm_actors.orchestrator import RecentCall, RecentRequest
+from llm_actors.orchestrator.log_line import LogFields
+from llm_actors.orchestrator.recent_requests import KEPT
+from llm_protocol.policy import Policy
+from llm_protocol.requests import LLMProvider
+from llm_runtime import Config, open_runtime
+from llm_runtime.config import Provider
+from llm_runtime.fake import FakeProvider, ScriptRule
+from support.browser import open_tab
+from support.server import open_door
+from support.statistics import told
+
+KEYS = {"alice": "sk-alice-0123456789", "boss": "sk-boss-0123456789"}
+
+
+def config(fake: FakeProvider) -> Config:
+    kind = LLMProvider.OPENAI_COMPATIBLE
+    providers = {name: Provider(kind=kind, base_url=fake.base_url(kind), models=("m",)) for name in ("a", "b")}
+    routes = {
+        "careful": Policy(strategy="fallback", candidates=("a/m", "b/m")),
+        "both": Policy(strategy="panel", members=("a/m", "b/m"), synthesiser="longest"),
+    }
+    return Config(providers=providers, routes=routes)
+
+
+async def test_each_request_is_there_with_its_calls_and_without_its_words() -> None:
+    refusal = ScriptRule(status=404, message="CANARY is no good word.", times=1)
+    async with FakeProvider(refusal, ScriptRule(text="Hello.")) as fake, open_runtime(config(fake)) as rt:
+        await rt.chat("CANARY", model="careful")
+        await rt.chat("CANARY", model="both")
+        panel, fallback = rt.recent_requests()
+        assert rt.recent_requests("nobody") == []
+    assert (fallback.request.model, fallback.request.deployment, fallback.request.attempts) == ("careful", "b/m", 2)
+    assert [(each.deployment, each.outcome) for each in fallback.calls] == [("a/m", "model_not_found"), ("b/m", "ok")]
+    assert {(each.deployment, each.outcome, each.member) for each in panel.calls} == {
+        ("a/m", "ok", True),
+        ("b/m", "ok", True),
+    }
+    assert "CANARY" not in repr((panel, fallback))
+
+
+async def test_so_many_are_kept() -> None:
+    async with FakeProvider(ScriptRule(text="Hello.")) as fake, open_runtime(config(fake)) as rt:
+        for n in range(KEPT + 3):
+            await rt.chat(f"Say hello {n}.", model="a/m")
+        assert len(rt.recent_requests()) == KEPT
+
+
+def ended(caller: str, number: int, **known: object) -> RecentRequest:
+    fields = LogFields(
+        id=f"req_{number}", caller=caller, model="careful", deployment="b/m", status=200, ms=1500.0, attempts=2,
+        input_tokens=5, output_tokens=7, cost=0.25, first_token_ms=900.0,
+    )  # fmt: skip
+    calls = [
+        RecentCall(deployment="a/m", outcome="server_error", ms=500.0, waited_ms=100.0),
+        RecentCall(deployment="b/m", outcome="ok", ms=900.0, first_token_ms=300.0),
+    ]
+    return RecentRequest(request=fields, ended_at=1_796_000_000.0, calls=calls)
+
+
+async def test_a_caller_sees_its_own_and_an_admin_all() -> None:
+    async with open_door(keys=KEYS, roles={"boss": "admin"}) as door:
+        door.engine.recent = [ended("alice", 2), ended("bob", 1)]
+        own = await door.request("GET", "/v1/runtime/requests", authorization=f"Bearer {KEYS['alice']}")
+        every = await door.request("GET", "/v1/runtime/requests", authorization=f"Bearer {KEYS['boss']}")
+        none = await door.request("GET", "/v1/runtime/requests")
+    assert [each["request"]["id"] for each in own.json["requests"]] == ["req_2"]
+    assert [each["request"]["id"] for each in every.json["requests"]] == ["req_2", "req_1"]
+    assert none.status == 401
+
+
+async def test_the_page_lists_them_and_shows_the_calls_of_one(chromium: str) -> None:
+    async with open_door() as door, open_tab(chromium) as tab:
+        door.engine.told, door.engine.recent = told(), [ended("alice", 2), ended("bob", 1)]
+        await tab.go(f"{door.address.url}/#requests")
+        await tab.until("$('ended').tBodies[0].rows.length === 2")
+        cells = await tab.see("[...$('ended').tBodies[0].rows[0].cells].slice(1).map(cell => cell.textContent)")
+        assert cells == ["req_2", "alice", "careful", "b/m", "ok", "5 · 7", "$0.25", "900 ms", "1.5 s", "2"]
+        await tab.see("document.querySelector('[data-id=req_2]').click()")
+        await tab.until("document.querySelectorAll('.call').length === 2")
+        shown = "[...document.querySelectorAll('.call')].map(call => call.textContent)"
+        assert await tab.see(shown) == [
+            "a/mserver error · 500 ms · waited 100 ms",
+            "b/mok · 900 ms · first token 300 ms",
+        ]
+        for width in (360, 1180):
+            await tab.picture(width, 700)
+            assert await tab.see("document.documentElement.scrollWidth") == width
+        await tab.see("document.querySelector('[data-id=req_2]').click()")
+        await tab.until("!document.querySelector('.call')")
+        assert tab.complaints == []
