@@ -30,7 +30,7 @@ from llm_runtime.config import Config
 from llm_runtime.hooks import Middleware, Observer
 from llm_runtime.hosts.on_asyncio import AsyncioRequests, AsyncioStream, HostLoop, block, middleware_here, observer_here
 from llm_runtime.hosts.portal import Portal
-from llm_runtime.runtime import ConfigSource
+from llm_runtime.runtime import ConfigSource, Reloaded
 
 if TYPE_CHECKING:
     from llm_runtime.remote.runtime import RemoteRuntime
@@ -82,6 +82,12 @@ class AsyncioRuntime(AsyncioRequests):
         """See `llm_runtime.Runtime.tree`."""
         return self._runtime.call_now(lambda rt: rt.tree())
 
+    async def reload(self, config: Config) -> Reloaded:
+        """See `llm_runtime.Runtime.reload`."""
+        done = await self._ask(lambda rt: rt.reload(config))
+        self.config = self._runtime.call_now(lambda rt: rt.config)
+        return done
+
 
 @final
 class AsyncioRemoteRuntime(AsyncioRequests):
@@ -120,6 +126,10 @@ class AsyncioRemoteRuntime(AsyncioRequests):
     async def tree(self) -> TreeNode:
         """See `llm_runtime.RemoteRuntime.tree`."""
         return await self._there(lambda rt: rt.tree())
+
+    async def reload(self, config: Config) -> Reloaded:
+        """Raises `UnsupportedError`; see `llm_runtime.RemoteRuntime.reload`."""
+        return await self._there(lambda rt: rt.reload(config))
 
     async def _there(self, fn: Callable[[RemoteRuntime], Awaitable[T]]) -> T:
         found: T = await self._ask(cast("Any", fn))

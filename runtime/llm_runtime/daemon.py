@@ -12,15 +12,17 @@ import logging
 import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Never, final
 
 import msgspec
 import trio
 
 from llm_actors.kernel import ChildSpec, GaveUp, StartFailed, lineage
+from llm_protocol.errors import LLMClientError
 from llm_runtime.config import Config, ConfigError
 from llm_runtime.descriptors import fit, preload
+from llm_runtime.reloading import Reloader
 from llm_runtime.runtime import Runtime
 from llm_runtime.server import CannotListenError, ListenAddress, server_child
 from llm_runtime.server.listener import listen, removed_after
@@ -57,13 +59,15 @@ async def run(
     *,
     inherited: Sequence[socket.socket] = (),
     notifier: Notifier | None = None,
+    read: Callable[[], Config] | None = None,
 ) -> int:
-    """Serve, and return the exit code. ``ready`` is called with the URL once requests are taken, ``inherited`` are
-    sockets to listen on instead of the configured address, ``notifier`` is told how it goes.
+    """Serve, and return the exit code. ``ready`` is called with the URL once requests are taken. ``inherited`` are
+    sockets to listen on instead of the configured address, ``notifier`` is told how it goes. ``read`` reads the
+    configuration again, at SIGHUP and when a client asks for it; it blocks.
 
     Takes over the process's signals until it returns, so it is meant for the main task of its own process.
     """
-    life = _Life(msgspec.structs.replace(config, server=fit(config.server)), inherited, notifier or Notifier({}))
+    life = _Life(config, inherited, notifier or Notifier({}), read)
     try:
         with _signals_ignored(), _watchdog():
             await life.live(ready)
@@ -87,8 +91,17 @@ async def check_address(config: Config) -> None:
 class _Life:
     """One run of the daemon."""
 
-    def __init__(self, config: Config, inherited: Sequence[socket.socket], notifier: Notifier) -> None:
-        self._config = config
+    def __init__(
+        self,
+        config: Config,
+        inherited: Sequence[socket.socket],
+        notifier: Notifier,
+        read: Callable[[], Config] | None,
+    ) -> None:
+        self._given = config
+        self._config = msgspec.structs.replace(config, server=fit(config.server))
+        self._read = read
+        self._reloader: Reloader | None = None
         self._inherited = inherited
         self._notifier = notifier
         self._stopping = trio.Event()
@@ -105,14 +118,23 @@ class _Life:
                 ready(self._address.url)
                 self._notifier.ready()
                 nursery.start_soon(self._notifier.watch)
+                if self._reloader is not None:
+                    nursery.start_soon(_reload_at_sighup, self._reloader)
                 await preload()
                 _spare_what_stays()
                 await self._stopping.wait()
             nursery.cancel_scope.cancel(reason="stopped")
 
     def _doors(self, runtime: Runtime) -> Sequence[ChildSpec[Never]]:
+        if self._read is not None:
+            self._reloader = Reloader(runtime, self._read, self._given, self._notifier)
         return server_child(
-            self._config.server, runtime, self._found, keys=self._config.keys, inherited=self._inherited
+            self._config.server,
+            runtime,
+            self._found,
+            keys=self._config.keys,
+            inherited=self._inherited,
+            reload=self._reloader.reload if self._reloader else None,
         )
 
     def _found(self, address: ListenAddress) -> None:
@@ -136,6 +158,13 @@ class _Life:
             log.warning("stopping at once")
             self.code = CUT_OFF
             scope.cancel(reason="second stop signal: ending at once")
+
+
+async def _reload_at_sighup(reloader: Reloader) -> None:
+    with trio.open_signal_receiver(signal.SIGHUP) as signals:
+        async for _ in signals:
+            with suppress(LLMClientError):  # it is in the log
+                await reloader.reload()
 
 
 def _spare_what_stays() -> None:

@@ -92,10 +92,10 @@ def _headers(provider: Provider, vendor: Vendor) -> dict[str, str]:
     return headers | {name.lower(): value for name, value in provider.headers.items()}
 
 
-def supervised(spec: ProviderSpec, *, dial: Dial | None = None) -> Supervised:
+def supervised(spec: ProviderSpec, *, dial: Dial | None = None, name: str | None = None) -> Supervised:
     """The provider under its own supervisor; the local model's process is started before the actor that calls it.
 
-    ``dial``: a replacement for network connections, for tests.
+    ``dial``: a replacement for network connections, for tests. ``name``: its name in the tree, if not the provider's.
     """
     engine: list[ChildSpec[Never]] = []
     if spec.vendor.local:
@@ -109,7 +109,7 @@ def supervised(spec: ProviderSpec, *, dial: Dial | None = None) -> Supervised:
     )
     supervisor = Supervisor(
         [*engine, provider],
-        name=spec.name,
+        name=name or spec.name,
         strategy=Strategy.REST_FOR_ONE,
         intensity=INTENSITY,
         park=True,

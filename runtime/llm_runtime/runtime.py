@@ -52,10 +52,21 @@ UNPRICED_SAID = 1_000
 COUNT_SECONDS = 10.0
 """How long to wait for a vendor's token count; after that, tokens are estimated."""
 
+SETTLE_SECONDS = 10.0
+"""How long after a reload the limiter and the catalog are waited for; one that is away follows when it is back."""
+
 ConfigSource: TypeAlias = "Config | str | os.PathLike[str] | None"
 """A configuration, or the path of its file; ``None`` uses the providers found in the environment."""
 
 log = logging.getLogger(__name__)
+
+
+class Reloaded(msgspec.Struct, frozen=True, kw_only=True):
+    """What a reload changed: the names of providers."""
+
+    added: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
 
 
 @final
@@ -73,7 +84,10 @@ class Runtime(TrioRequests):
         specs = [provider_spec(name, provider, config.vendors) for name, provider in config.enabled.items()]
         providers = [supervised(spec) for spec in specs]
         self._vendors = {spec.name: spec.vendor for spec in specs}
+        self._former_vendors: dict[str, Vendor] = {}
         self._own_prices = OwnPrices(config.prices) if config.prices else None
+        self._reloading = trio.Lock()
+        self._listeners: list[Callable[[Config], None]] = []
         self._tree = Tree(config, providers, self._cost_of, doors=doors(self))
         self._unpriced: set[str] = set()
         self._open = False
@@ -152,6 +166,55 @@ class Runtime(TrioRequests):
     def deadline_s(self, request: AnyRequest) -> float:
         """The deadline of ``request`` in seconds: its own, its policy's, its route's, or the default."""
         return self._tree.router.deadline_s(request)
+
+    # -- reloading ---------------------------------------------------------------------------------------------------
+
+    async def reload(self, config: Config) -> Reloaded:
+        """Go on as ``config`` says: providers, keys, limits, routes, prices, attempts, selection. Its ``server``,
+        ``cache``, ``redis``, ``store`` and ``budgets`` are left aside: those of the start hold until the next one.
+
+        All or nothing: it raises `ConfigError`, or `KernelError` for a provider that does not start, and the present
+        configuration holds on. Requests that run end on what they began with; a provider that is no more is stopped
+        after the last of them. Of providers that stay the same everything is kept: connections, circuits, what was used
+        of limits. Waits for a reload that is under way.
+        """
+        async with self._reloading:
+            if not self._open:
+                raise ShuttingDownError("the runtime is not running")
+            former, old = self._tree.supervised, self._tree.setup
+            specs = [provider_spec(name, provider, config.vendors) for name, provider in config.enabled.items()]
+            kept = {spec.name for spec in specs if spec.name in former and _is_same(spec.name, self.config, config)}
+            fresh = [supervised(each, name=self._tree.tree_name(each.name)) for each in specs if each.name not in kept]
+            await self._tree.start(fresh)
+            # From here to `settle` nothing waits: what runs now sees either all of the old or all of the new.
+            new = {each.spec.name: each for each in fresh}
+            self._former_vendors |= self._vendors
+            self._vendors = {spec.name: spec.vendor for spec in specs}
+            self._own_prices = OwnPrices(config.prices) if config.prices else None
+            was = self.config
+            self.config = msgspec.structs.replace(
+                config,
+                server=was.server,
+                cache=was.cache,
+                redis=was.redis,
+                store=was.store,
+                budgets=was.budgets,
+                request_log=was.request_log,
+            )
+            self._tree.switch(self.config, [new.get(spec.name) or former[spec.name] for spec in specs])
+            for listener in self._listeners:
+                listener(config)
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + SETTLE_SECONDS):
+                await self._tree.settle(former, old)
+            return Reloaded(
+                added=tuple(name for name in new if name not in former),
+                changed=tuple(name for name in new if name in former),
+                removed=tuple(name for name in former if name not in self._vendors),
+            )
+
+    def on_reload(self, listener: Callable[[Config], None]) -> None:
+        """Have ``listener`` called with each configuration that is taken over, in the same moment. It must not wait."""
+        self._listeners.append(listener)
 
     def forget(self, conversation: str | None = None, *, caller: str = "") -> int:
         """Forget what was stored of a conversation (``share_knowledge``), or of all conversations of the caller.
@@ -300,7 +363,7 @@ class Runtime(TrioRequests):
 
         if self._own_prices is not None and (own := self._own_prices.find(provider, model)) is not None:
             return own.cost(usage)
-        vendor = self._vendors[provider]
+        vendor = self._vendors.get(provider) or self._former_vendors[provider]
         if vendor.free:
             return 0.0
         cost = cost_of(vendor.facts_key, model, usage)
@@ -312,6 +375,13 @@ class Runtime(TrioRequests):
         if model not in self._unpriced and len(self._unpriced) < UNPRICED_SAID:
             self._unpriced.add(model)
             log.info("the price of %s is unknown: its responses have no cost", model)
+
+
+def _is_same(name: str, old: Config, new: Config) -> bool:
+    """Whether the provider is the same in both, the places its keys come from included."""
+    was, now = old.providers[name], new.providers[name]
+    sources = [[key.source for key in (each.api_key, each.proxy_auth) if key is not None] for each in (was, now)]
+    return was == now and sources[0] == sources[1] and old.vendors[was.kind] is new.vendors[now.kind]
 
 
 @asynccontextmanager

@@ -45,7 +45,7 @@ from llm_runtime.requesting import (
     embedding_request,
     image_request,
 )
-from llm_runtime.runtime import ConfigSource
+from llm_runtime.runtime import ConfigSource, Reloaded
 from llm_runtime.runtime import Runtime as TrioRuntime
 from llm_runtime.stream import wanted
 from llm_runtime.tools import AnyTool, Approve, FunctionTool, ToolLoop, ToolRun, run_call
@@ -425,6 +425,10 @@ class SyncRuntime:
     def metrics(self) -> bytes:
         """See `llm_runtime.Runtime.metrics`."""
         return self._ask(lambda rt: rt.metrics())
+
+    def reload(self, config: Config) -> Reloaded:
+        """See `llm_runtime.Runtime.reload`."""
+        return self._ask(lambda rt: rt.reload(config))
 
     def statistics(self, caller: str | None = None) -> Statistics:
         """See `llm_runtime.Runtime.statistics`."""

@@ -14,33 +14,48 @@ is parked is described in docs/architecture.md, "When a service is away".
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Never, TypeVar, final
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import NamedTuple, Never, TypeVar, final
 
-from llm_actors.cache import Target, cache_child
-from llm_actors.catalog import Allowed, Candidate, Catalog, CatalogActor, CatalogMessage
+import msgspec
+import trio
+
+from llm_actors.cache import CacheRef, Target, cache_child
+from llm_actors.catalog import Allowed, Candidate, Catalog, CatalogActor, CatalogMessage, CatalogRef, follow
 from llm_actors.kernel import (
     ActorMessage,
     Backoff,
     ChildSpec,
     ChildStatus,
     Intensity,
+    KernelError,
     MailboxSpec,
     Ref,
     Supervisor,
+    task_child,
 )
-from llm_actors.limiter import limiter_child
-from llm_actors.orchestrator import Orchestrator, OrchestratorMessage, OrchestratorRef, ProviderLoad, Router, Services
+from llm_actors.limiter import LimiterRef, change_limits, limiter_child
+from llm_actors.orchestrator import (
+    Orchestrator,
+    OrchestratorMessage,
+    OrchestratorRef,
+    ProviderLoad,
+    Router,
+    Services,
+    Setup,
+)
 from llm_actors.orchestrator.accounting import Accounting
-from llm_actors.provider import Prepared, adapted_to
+from llm_actors.provider import Prepared, ProviderRef, ProviderSpec, adapted_to
 from llm_actors.request_log import RequestLog, request_log_child
-from llm_actors.selector import CostOf, Selector, Weights, selector_child
+from llm_actors.selector import CostOf, Selector, SelectorRef, Weights, selector_child
 from llm_actors.store import StoreRef, store_child
 from llm_actors.store.ledger import Ledger
 from llm_protocol.budgets import BudgetTable
 from llm_protocol.codec.chat_adapter import offered
 from llm_protocol.own_prices import OwnPrices
-from llm_protocol.policy import CachePolicy
+from llm_protocol.policy import CachePolicy, Limits
 from llm_protocol.requests import AnyRequest
 from llm_protocol.wires import DIALECTS
 from llm_runtime.config import Config
@@ -59,7 +74,22 @@ BACKOFF = Backoff(cap=1.0)
 that.
 """
 
+RETIRING = 64
+"""Reloads whose former providers still finish what they have in hand. With one more, no reload is done."""
+
+RETIRE_SECONDS = 3_600.0
+"""How long a run may go on with a configuration that has been replaced, before its provider is stopped."""
+
 M = TypeVar("M", bound=ActorMessage)
+
+
+class Actors(NamedTuple):
+    """The actors that all configurations of one runtime share."""
+
+    lister: CatalogRef
+    limiter: LimiterRef
+    observer: SelectorRef
+    cache: CacheRef
 
 
 @final
@@ -74,50 +104,55 @@ class Tree:
         *,
         doors: Sequence[ChildSpec[Never]] = (),
     ) -> None:
-        self._providers = {each.spec.name: each.spec for each in providers}
-        self._supervisors = {each.spec.name: each.supervisor for each in providers}
-        self.dialects = frozenset((*DIALECTS, *(each.spec.dialect.name for each in providers)))
-        """The keys that ``Parameters.extra`` may have."""
-        self.catalog = _catalog(providers)
+        self._supervised = {each.spec.name: each for each in providers}
+        self._cost_of = cost_of
         self.selector = Selector(cost_of)
-        own_prices = OwnPrices(config.prices)
-        limits = {name: p.limits for name, p in config.enabled.items() if p.limits.is_limited}
-        caller_limits = {name: key.limits for name, key in config.keys.items() if key.limits.is_limited}
         self.store: StoreRef | None = None
         """What outlives the process; the first to start and the last to stop. ``None``: nothing does."""
         store: Supervisor | None = None
-        ledger: Ledger | None = None
+        self._ledger: Ledger | None = None
         if config.store is not None:
-            file, ledger = config.store, Ledger()
+            file, self._ledger = config.store, Ledger()
             store, self.store = _parking(
-                store_child(file.path, max_bytes=file.max_bytes, ttl_s=file.ttl_s, ledger=ledger)
+                store_child(file.path, max_bytes=file.max_bytes, ttl_s=file.ttl_s, ledger=self._ledger)
             )
+        # The limiter is restarted with what the first two hold then.
+        self._limits, self._caller_limits = _limits(config), _caller_limits(config)
         limiter, limiter_ref = _parking(
             limiter_child(
-                limits, caller_limits, server=config.redis, budgets=config.budgets, store=self.store, ledger=ledger
+                self._limits,
+                self._caller_limits,
+                server=config.redis,
+                budgets=config.budgets,
+                store=self.store,
+                ledger=self._ledger,
             )
         )
-        waits = {name: p.limits.wait_s for name, p in config.enabled.items() if p.limits.wait_s is not None}
         selector, selector_ref = _parking(selector_child(self.selector))
         # If the cache is off, requests that ask for it anyway use the memory tier; the file is left alone.
         cache, cache_ref = _parking(cache_child(config.cache if config.cached else CachePolicy(), ttls=_ttls(config)))
-        provider_actors = Supervisor([each.supervisor.as_child() for each in providers], name="providers")
-        lister, lister_ref = _parking(_lister(self.catalog, providers))
+        children = [each.supervisor.as_child() for each in providers]
+        self._provider_actors = Supervisor(children, name="providers", max_children=1_000)
+        self._retired = 0
+        catalog: ChildSpec[CatalogMessage] = ChildSpec(
+            "catalog", lambda _: CatalogActor(self.catalog, _listing(self._supervised))
+        )
+        lister, lister_ref = _parking(catalog)
         orchestrator: ChildSpec[OrchestratorMessage] = ChildSpec(
             "orchestrator",
-            lambda _: Orchestrator(self.services, self.router),
+            lambda _: Orchestrator(lambda: self.setup),
             shutdown=config.server.drain_s,
             mailbox=MailboxSpec(SUBMISSIONS_WAITING),
         )
         self._services: tuple[Supervisor, ...] = (limiter, selector, cache, lister)
-        branches: tuple[Supervisor, ...] = (limiter, selector, cache, provider_actors, lister)
-        request_log: RequestLog | None = None
+        branches: tuple[Supervisor, ...] = (limiter, selector, cache, self._provider_actors, lister)
+        self._request_log: RequestLog | None = None
         if config.request_log is not None:
             wanted = config.request_log
-            request_log = RequestLog(wanted.keys, wanted.routes)
+            self._request_log = RequestLog(wanted.keys, wanted.routes)
             writer = _alone(
                 request_log_child(
-                    request_log,
+                    self._request_log,
                     wanted.path,
                     max_bytes=int(wanted.max_mb * 1_000_000),
                     keep_days=wanted.keep_days,
@@ -132,67 +167,206 @@ class Tree:
         core = self._core = Supervisor(
             [*(each.as_child() for each in branches), orchestrator], name="core", backoff=BACKOFF
         )
+        self._actors = Actors(lister_ref, limiter_ref, selector_ref, cache_ref)
+        self.setup = self._new_setup(config, None)
+        self.orchestrator: OrchestratorRef = core.ref(orchestrator)
+        self.root = Supervisor([core.as_child(), *doors], name="llm-runtime", intensity=ROOT_INTENSITY)
+
+    @property
+    def services(self) -> Services:
+        """What runs that come now are carried out with."""
+        return self.setup.services
+
+    @property
+    def router(self) -> Router:
+        """What names that come now mean."""
+        return self.setup.router
+
+    @property
+    def catalog(self) -> Catalog:
+        """The models of the present configuration."""
+        return self.setup.services.catalog
+
+    @property
+    def dialects(self) -> frozenset[str]:
+        """The keys that ``Parameters.extra`` may have."""
+        return frozenset((*DIALECTS, *(each.spec.dialect.name for each in self._supervised.values())))
+
+    @property
+    def supervised(self) -> Mapping[str, Supervised]:
+        """The providers of the present configuration, by name."""
+        return self._supervised
+
+    # -- reloading -----------------------------------------------------------------------------------------------------
+
+    def tree_name(self, name: str) -> str:
+        """What a new actor for the provider ``name`` is called: the present one has its name for a while."""
+        taken = {node.name for node in self._provider_actors.nodes()}
+        return next(each for each in (name, *(f"{name}~{n}" for n in range(2, len(taken) + 3))) if each not in taken)
+
+    async def start(self, providers: Sequence[Supervised]) -> None:
+        """Start providers of a configuration that is to come; all of them, or none and raise `KernelError`."""
+        if sum(node.name.startswith("retiring-") for node in self._provider_actors.nodes()) >= RETIRING:
+            raise TooManyReloadsError
+        started: list[str] = []
+        try:
+            for each in providers:
+                await self._provider_actors.add_child(each.supervisor.as_child())
+                started.append(each.supervisor.name)
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                for name in started:
+                    await self._provider_actors.remove_child(name)
+            raise
+
+    def switch(self, config: Config, providers: Sequence[Supervised]) -> None:
+        """From now on runs are carried out as ``config`` says, by ``providers``, which have been started. Those under
+        way go on with what they began with.
+        """
+        former, old = self._supervised, self.setup
+        self._supervised = {each.spec.name: each for each in providers}
+        self.setup = self._new_setup(config, old, former)
+        _replace(self._limits, _limits(config))
+        _replace(self._caller_limits, _caller_limits(config))
+        for name, each in self._supervised.items():
+            if name in former and former[name] is not each:
+                self.selector.circuits.forget(name)
+
+    async def settle(self, former: Mapping[str, Supervised], old: Setup) -> None:
+        """After a `switch`: tell the actors that keep something, and stop those of the ``former`` providers that are no
+        more, when the last run with the ``old`` setup has ended.
+        """
+        with suppress(KernelError):  # one that is away begins with what holds now
+            await change_limits(self._actors.limiter, dict(self._limits), dict(self._caller_limits))
+        with suppress(KernelError):
+            await follow(self._actors.lister, self.catalog, _listing(self._supervised))
+        gone = [each.supervisor.name for name, each in former.items() if self._supervised.get(name) is not each]
+        if gone:
+            self._retired += 1
+            child = task_child(f"retiring-{self._retired}", partial(self._retire, old, gone))
+            await self._provider_actors.start_child(child)
+
+    async def _retire(self, old: Setup, gone: Sequence[str], task_status: trio.TaskStatus[None]) -> None:
+        task_status.started()
+        with trio.move_on_after(RETIRE_SECONDS):
+            await old.unused()
+        for name in gone:
+            await self._provider_actors.remove_child(name)
+
+    def _new_setup(self, config: Config, old: Setup | None, former: Mapping[str, Supervised] | None = None) -> Setup:
+        """What runs are carried out with under ``config``. What they leave behind is taken over from ``old``."""
+        present = self._supervised
+        kept = {name for name, each in present.items() if former is not None and former.get(name) is each}
+        catalog, own_prices = Catalog(), OwnPrices(config.prices)
+        for name, each in present.items():
+            known = each.spec
+            if name in kept and old is not None:
+                catalog.carry_over(name, old.services.catalog)
+            else:
+                types = offered(known.dialect.request_types)
+                catalog.add(name, known.vendor, types, known.models, known.dialect.rules)
+        specs = {name: each.spec for name, each in present.items()}
+        loads = {name: ProviderLoad(spec.max_concurrency) for name, spec in specs.items()}
+        if old is not None:
+            loads |= {name: old.services.loads[name] for name in kept}
         strict = frozenset(name for name, key in config.keys.items() if key.strict)
-        self.router = Router(self.catalog, config.routes, allowed=_allowed(config), strict=strict)
-        self.services = Services(
-            catalog=self.catalog,
-            lister=lister_ref,
-            providers={each.spec.name: each.ref for each in providers},
-            loads={each.spec.name: ProviderLoad(each.spec.max_concurrency) for each in providers},
-            limiter=limiter_ref,
+        services = Services(
+            catalog=catalog,
+            lister=self._actors.lister,
+            providers={name: each.ref for name, each in present.items()},
+            loads=loads,
+            limiter=self._actors.limiter,
             selector=self.selector,
-            observer=selector_ref,
-            cache=cache_ref,
+            observer=self._actors.observer,
+            cache=self._actors.cache,
             caches=config.cached,
-            target_of=self._target_of,
-            cost_of=cost_of,
+            target_of=partial(_target_of, specs),
+            cost_of=self._cost_of,
             has_own_price=lambda each: own_prices.find(each.provider, each.model) is not None,
-            timeouts={each.spec.name: each.spec.timeouts for each in providers},
-            limits=limits,
-            caller_limits=caller_limits,
-            waits=waits,
-            accepts_prefill=self.catalog.accepts_prefill,
-            adapt=self._adapt,
+            timeouts={name: spec.timeouts for name, spec in specs.items()},
+            limits=_limits(config),
+            caller_limits=_caller_limits(config),
+            waits={name: p.limits.wait_s for name, p in config.enabled.items() if p.limits.wait_s is not None},
+            accepts_prefill=catalog.accepts_prefill,
+            adapt=partial(_adapt, specs),
             accounting=Accounting(
-                ledger,
+                self._ledger,
                 BudgetTable(config.budgets),
                 {name: key.team for name, key in config.keys.items() if key.team},
                 config.routes.keys(),
             ),
-            request_log=request_log,
+            request_log=self._request_log,
             max_runs=config.server.max_runs,
             attempts=config.attempts,
             weights=_weights(config),
             synthesize=config.cross_model.synthesize_responses,
         )
-        self.orchestrator: OrchestratorRef = core.ref(orchestrator)
-        self.root = Supervisor([core.as_child(), *doors], name="llm-runtime", intensity=ROOT_INTENSITY)
+        if old is not None:
+            was = old.services
+            services = msgspec.structs.replace(
+                services,
+                meter=was.meter,
+                knowledge=was.knowledge,
+                estimator=was.estimator,
+                recent=was.recent,
+                draw=was.draw,
+            )
+        return Setup(services, Router(catalog, config.routes, allowed=_allowed(config), strict=strict))
+
+    # -- looking -------------------------------------------------------------------------------------------------------
 
     def is_serving(self) -> bool:
         """Whether a request could be served: the orchestrator runs, and at least one provider is available."""
         running = any(node.name == "orchestrator" and node.status is ChildStatus.RUNNING for node in self._core.nodes())
         limited = self.services.limits if "limiter" in self.parked_services() else {}
         return running and (
-            not self._supervisors
-            or any(name not in limited and not each.parked for name, each in self._supervisors.items())
+            not self._supervised
+            or any(name not in limited and not each.supervisor.parked for name, each in self._supervised.items())
         )
 
     def parked_services(self) -> tuple[str, ...]:
         """The actors that are parked after repeated crashes."""
         return tuple(each.name for each in self._services if each.parked)
 
-    def _adapt(self, candidate: Candidate, request: AnyRequest) -> Prepared:
-        return adapted_to(self._providers[candidate.provider].wires, request)
-
     def wire_of(self, candidate: Candidate) -> str:
         """Which wire chats with the candidate take, in words; empty where there is no choice."""
-        return self._providers[candidate.provider].wires.in_words(candidate.model)
+        return self._supervised[candidate.provider].spec.wires.in_words(candidate.model)
 
-    def _target_of(self, candidate: Candidate) -> Target:
-        known = self._providers[candidate.provider]
-        # The local model's address changes with each start of its process; its responses do not depend on it.
-        address = "" if known.vendor.local else f"{known.endpoint.origin}{known.endpoint.base}"
-        return Target(candidate.provider, candidate.model, known.dialect.name, known.dialect.version, address)
+
+class TooManyReloadsError(KernelError):
+    """So many reloads are not over yet that another one is refused."""
+
+    def __init__(self) -> None:
+        super().__init__("providers", f"{RETIRING} reloads ago runs still go on; try again later")
+
+
+def _adapt(specs: Mapping[str, ProviderSpec], candidate: Candidate, request: AnyRequest) -> Prepared:
+    return adapted_to(specs[candidate.provider].wires, request)
+
+
+def _target_of(specs: Mapping[str, ProviderSpec], candidate: Candidate) -> Target:
+    known = specs[candidate.provider]
+    # The local model's address changes with each start of its process; its responses do not depend on it.
+    address = "" if known.vendor.local else f"{known.endpoint.origin}{known.endpoint.base}"
+    return Target(candidate.provider, candidate.model, known.dialect.name, known.dialect.version, address)
+
+
+def _limits(config: Config) -> dict[str, Limits]:
+    return {name: each.limits for name, each in config.enabled.items() if each.limits.is_limited}
+
+
+def _caller_limits(config: Config) -> dict[str, Limits]:
+    return {name: key.limits for name, key in config.keys.items() if key.limits.is_limited}
+
+
+def _replace(table: dict[str, Limits], new: Mapping[str, Limits]) -> None:
+    table.clear()
+    table.update(new)
+
+
+def _listing(providers: Mapping[str, Supervised]) -> dict[str, ProviderRef]:
+    """The providers whose models come from their vendor."""
+    return {name: each.ref for name, each in providers.items() if not each.spec.models}
 
 
 def _parking(spec: ChildSpec[M]) -> tuple[Supervisor, Ref[M]]:
@@ -204,19 +378,6 @@ def _parking(spec: ChildSpec[M]) -> tuple[Supervisor, Ref[M]]:
 def _alone(spec: ChildSpec[Never]) -> Supervisor:
     """The same for one that is sent nothing."""
     return Supervisor([spec], name=spec.name, backoff=BACKOFF, park=True)
-
-
-def _catalog(providers: Sequence[Supervised]) -> Catalog:
-    catalog = Catalog()
-    for each in providers:
-        known = each.spec
-        catalog.add(known.name, known.vendor, offered(known.dialect.request_types), known.models, known.dialect.rules)
-    return catalog
-
-
-def _lister(catalog: Catalog, providers: Sequence[Supervised]) -> ChildSpec[CatalogMessage]:
-    asked = {each.spec.name: each.ref for each in providers if not each.spec.models}
-    return ChildSpec("catalog", lambda _: CatalogActor(catalog, asked))
 
 
 def _allowed(config: Config) -> dict[str, Allowed]:

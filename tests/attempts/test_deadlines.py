@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from llm_actors.limiter import LimiterMessage
-from llm_actors.orchestrator import Orchestrator, OrchestratorMessage, accept
+from llm_actors.orchestrator import Orchestrator, OrchestratorMessage, Setup, accept
 from llm_actors.run import Run
 from llm_actors.testing import MovingClock, ScriptedPeer, alone
 from llm_protocol.content import Message
@@ -98,7 +98,8 @@ async def test_a_crash_before_it_is_accepted_is_an_internal_error_at_once(
 
     async with world(a=[saying("fine")]) as w:
         with caplog.at_level(logging.ERROR):
-            async with alone(Orchestrator(w.tree.services, Broken())) as lone:  # type: ignore[arg-type]
+            broken = Setup(w.tree.services, Broken())  # type: ignore[arg-type]
+            async with alone(Orchestrator(lambda: broken)) as lone:
                 error = await refused(lambda: accept(lone.ref, Run(w.request(), stream=True)), 0)
         assert isinstance(error, InternalError)
         assert w.tree.services.meter.refused["internal"] == 1
@@ -165,7 +166,7 @@ async def test_while_a_service_does_not_answer(moving_clock: MovingClock, servic
     stuck: ScriptedPeer[LimiterMessage] = ScriptedPeer(service)
     async with world(a=[saying("yes")]) as w:
         services = msgspec.structs.replace(w.tree.services, **{service: stuck.ref})
-        async with alone(Orchestrator(services, w.tree.router)) as lone:
+        async with alone(Orchestrator(lambda: Setup(services, w.tree.router))) as lone:
             for cache in ("read", "refresh"):
                 began = trio.current_time()
                 run = Run(w.request(deadline_s=1, cache=cache), stream=True)

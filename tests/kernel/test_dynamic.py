@@ -201,3 +201,54 @@ async def test_a_supervisor_that_is_not_running_starts_no_child() -> None:
 def test_dynamic_children_have_no_order() -> None:
     with pytest.raises(ValueError, match="one_for_one"):
         Supervisor(strategy=Strategy.ONE_FOR_ALL, max_children=1)
+
+
+async def test_a_name_that_is_free_again_is_the_new_childs_alone(autojump_clock: MockClock) -> None:
+    """Its supervisor and whoever stopped the old one both note its end, and a new one may come in between."""
+    for _ in range(100):
+        async with running(Supervisor(max_children=4)) as root:
+            await root.start_child(task_child("c", forever))
+
+            async def again() -> None:
+                while True:
+                    try:
+                        await root.start_child(task_child("c", forever))
+                    except NameTaken:
+                        await trio.lowlevel.checkpoint()
+                    else:
+                        return
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(root.stop_child, "c")
+                nursery.start_soon(again)
+            await wait_all_tasks_blocked()
+            assert [each.name for each in root.nodes()] == ["c"]
+
+
+async def test_an_added_child_is_there_after_a_restart_of_its_supervisor(autojump_clock: MockClock) -> None:
+    """And a removed one is not; with a dynamic one it is the other way round."""
+    family = Supervisor(
+        [task_child("given", forever)], name="family", max_children=1, backoff=NO_WAIT, intensity=Intensity(0, 1.0)
+    )
+    crash = trio.Event()
+
+    async def brief(task_status: trio.TaskStatus[None]) -> None:
+        task_status.started()
+        nonlocal crash
+        await crash.wait()
+        crash = trio.Event()
+        raise ValueError
+
+    root = Supervisor([family.as_child()], backoff=NO_WAIT)
+    async with running(root):
+        await family.add_child(task_child("added", forever))
+        await family.start_child(task_child("dynamic", forever))
+        await family.remove_child("given")
+        with pytest.raises(KeyError):
+            await family.remove_child("given")
+        with pytest.raises(NameTaken):
+            await family.add_child(task_child("added", forever))
+        await family.add_child(task_child("crashes", brief, restart=Restart.PERMANENT))
+        crash.set()
+        await trio.sleep(1)
+        assert sorted(each.name for each in family.nodes()) == ["added", "crashes"]

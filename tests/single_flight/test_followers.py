@@ -82,12 +82,12 @@ async def test_a_flight_that_is_being_cancelled_takes_nobody_on(ending_s: float,
     async with llm_runtime.open_runtime(config("http://127.0.0.1:9")) as rt:
         routed = rt._tree.router.route(QUESTION)
         async with trio.open_nursery() as nursery:
-            flights = SingleFlight(rt._tree.services, upstream, nursery)
+            flights = SingleFlight(upstream, nursery)
             left = Run(QUESTION, stream=True)
             with left.scope, trio.move_on_after(1):
-                await flights.share(left, routed)
+                await flights.share(left, routed, rt._tree.setup)
             late = Run(QUESTION, stream=True)
             with trio.fail_after(5), late.scope:
-                await flights.share(late, routed)
+                await flights.share(late, routed, rt._tree.setup)
     assert isinstance(late.log.end, Finished)
     assert len(calls) == 2

@@ -390,7 +390,7 @@ async def world(
     providers = [supervised(spec, dial=peers[name].dial) for name, spec in specs.items()]
     tree = Tree(config, providers, cost_of, doors=branches)
     chance = tree.services.draw if draw is None else lambda: draw
-    tree.services = msgspec.structs.replace(
+    tree.setup.services = msgspec.structs.replace(
         tree.services, accepts_prefill=lambda candidate: candidate.provider in prefill, draw=chance
     )
     async with trio.open_nursery() as nursery:

@@ -32,7 +32,7 @@ from llm_protocol.policy import Policy
 from llm_protocol.requests import AnyRequest
 from llm_protocol.response import FinishReason, TokenCount, Usage
 from llm_protocol.secret import Secret
-from llm_runtime.config import Key, Server
+from llm_runtime.config import Config, Key, Server
 from llm_runtime.metrics import SESSIONS
 from llm_runtime.server import ListenAddress, server_child
 
@@ -100,6 +100,7 @@ class FakeEngine:
     changed: trio.Event = field(default_factory=trio.Event)
     open_runs: int = 0
     refusals: list[str] = field(default_factory=list)
+    listeners: list[Callable[[Config], None]] = field(default_factory=list)
 
     @property
     def routes(self) -> Mapping[str, Policy]:
@@ -190,6 +191,9 @@ class FakeEngine:
 
     def upstream_base(self, provider: str) -> str | None:
         return None
+
+    def on_reload(self, listener: Callable[[Config], None]) -> None:
+        self.listeners.append(listener)
 
     def refused(self, code: str, *, is_limit: bool) -> None:
         self.refusals.append(code)

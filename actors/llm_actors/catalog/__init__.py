@@ -1,8 +1,18 @@
 """Which models there are, and which of them a name means."""
 
-from llm_actors.catalog.actor import CatalogActor, CatalogMessage, CatalogRef, Refresh, refresh
+from llm_actors.catalog.actor import CatalogActor, CatalogMessage, CatalogRef, Refresh, follow, refresh
 from llm_actors.catalog.allowed import Allowed
 from llm_actors.catalog.catalog import Catalog
 from llm_actors.deployment import Candidate
 
-__all__ = ["Allowed", "Candidate", "Catalog", "CatalogActor", "CatalogMessage", "CatalogRef", "Refresh", "refresh"]
+__all__ = [
+    "Allowed",
+    "Candidate",
+    "Catalog",
+    "CatalogActor",
+    "CatalogMessage",
+    "CatalogRef",
+    "Refresh",
+    "follow",
+    "refresh",
+]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import TypeAlias, final
+from typing import TypeAlias, assert_never, final
 
 import trio
 
@@ -35,7 +35,14 @@ class Refresh(Call[None], frozen=True):
     only_unlisted: bool = False
 
 
-CatalogMessage: TypeAlias = Refresh
+class Follow(Call[None], frozen=True):
+    """Keep another catalog fresh from now on. Answered at once; the providers that it lacks are asked."""
+
+    catalog: Catalog
+    asked: Mapping[str, ProviderRef]
+
+
+CatalogMessage: TypeAlias = Refresh | Follow
 CatalogRef: TypeAlias = Ref[CatalogMessage]
 
 
@@ -46,6 +53,13 @@ async def refresh(catalog: CatalogRef, *, only_unlisted: bool = False) -> None:
     await again_after_crashes(lambda: catalog.call(Refresh(only_unlisted)))
 
 
+async def follow(lister: CatalogRef, catalog: Catalog, asked: Mapping[str, ProviderRef]) -> None:
+    """Have ``catalog`` kept fresh instead of the one before. Raises `KernelError` while the actor is away: it will
+    begin with whatever its factory gives it.
+    """
+    await again_after_crashes(lambda: lister.call(Follow(catalog, asked)))
+
+
 @final
 class CatalogActor:
     """Keeps ``catalog`` fresh. ``asked`` are the providers whose models come from their vendor."""
@@ -54,6 +68,7 @@ class CatalogActor:
         self._catalog = catalog
         self._asked = asked
         self._failing: set[str] = set()
+        self._followed = trio.Event()
 
     async def run(self, inbox: Inbox[CatalogMessage], *, task_status: trio.TaskStatus[None]) -> None:
         """Serve until asked to stop. The first round of asking delays nobody."""
@@ -66,9 +81,16 @@ class CatalogActor:
     async def _keep_fresh(self) -> None:
         await self._ask(self._asked)
         self._warn()
-        while self._asked:
-            await trio.sleep(REFRESH_SECONDS)
-            await self._ask(self._asked)
+        while True:
+            if not self._asked:
+                await self._followed.wait()
+            with trio.move_on_after(REFRESH_SECONDS) as waiting:
+                await self._followed.wait()
+            if waiting.cancelled_caught:
+                await self._ask(self._asked)
+            else:
+                self._followed = trio.Event()
+                await self._ask([name for name in self._asked if name in self._catalog.unlisted])
 
     def _warn(self) -> None:
         found = [f"{candidate} {words}" for candidate, words in self._catalog.all_ending()]
@@ -77,10 +99,18 @@ class CatalogActor:
             log.warning("models that end soon: %s%s", "; ".join(found[:ENDING_SHOWN]), more)
 
     async def _handle(self, delivery: Delivery[CatalogMessage]) -> None:
-        unlisted = self._catalog.unlisted
-        names = [name for name in self._asked if name in unlisted or not delivery.message.only_unlisted]
-        await self._ask(names)
-        delivery.reply(delivery.message, None)
+        match delivery.message:
+            case Follow() as message:
+                self._catalog, self._asked = message.catalog, message.asked
+                self._failing &= message.asked.keys()
+                self._followed.set()
+                delivery.reply(message, None)
+            case Refresh() as message:
+                unlisted = self._catalog.unlisted
+                await self._ask([name for name in self._asked if name in unlisted or not message.only_unlisted])
+                delivery.reply(message, None)
+            case _ as never:
+                assert_never(never)
 
     async def _ask(self, names: Mapping[str, ProviderRef] | list[str]) -> None:
         async with trio.open_nursery() as nursery:
@@ -90,8 +120,9 @@ class CatalogActor:
     async def _ask_one(self, name: str) -> None:
         problem = f"{name}: no model list within {LISTING_SECONDS:g} s"
         with trio.move_on_after(LISTING_SECONDS):
+            catalog = self._catalog
             try:
-                self._catalog.update(name, await list_models(self._asked[name]))
+                catalog.update(name, await list_models(self._asked[name]))
             except LLMClientError as exc:
                 problem = exc.failure.message
             except KernelError as exc:

@@ -72,6 +72,10 @@ class Catalog:
         """
         self._offers[name] = _Offer(vendor, rules, request_types, models)
 
+    def carry_over(self, name: str, former: Catalog) -> None:
+        """The provider is the same as in ``former``, with what is known of it there."""
+        self._offers[name] = former._offers[name]
+
     def update(self, name: str, models: Iterable[ModelInfo]) -> None:
         """The vendor's list, as it is now."""
         offer = self._offers[name]

@@ -147,13 +147,31 @@ class Supervisor:
         Raises `TooManyChildren`, `NameTaken`, `NotRunning`, or `StartFailed` from what its start raised; it is
         not kept then. Cancelling the caller cancels the start.
         """
+        return await self._start_new(spec, dynamic=True)
+
+    async def add_child(self, spec: ChildSpec[M]) -> Ref[M]:
+        """Add a child and wait until it is up, as `start_child` does, but for good: it is started again with its
+        supervisor, as if it had been specified.
+        """
+        ref = await self._start_new(spec, dynamic=False)
+        self._specified[spec.name] = self._children[spec.name]
+        return ref
+
+    async def remove_child(self, name: str) -> None:
+        """Stop a child within its grace and forget it for good. `KeyError` if there is none."""
+        if name not in self._children:
+            raise KeyError(name)
+        self._specified.pop(name, None)  # first: a name that is seen no more is free
+        await self.stop_child(name)
+
+    async def _start_new(self, spec: ChildSpec[M], *, dynamic: bool) -> Ref[M]:
         if self._watch is None:
             raise NotRunning(self._path, "is not running")
         if spec.name in self._children or spec.name in self._specified:
             raise NameTaken(self._path, f"already has a child called {spec.name}")
-        if self._dynamic() >= self._max_children:
+        if dynamic and self._dynamic() >= self._max_children:
             raise TooManyChildren(self._path, f"has its maximum of {self._max_children} dynamic children")
-        child = ChildState(spec, f"{self._path}/{spec.name}", self._policy.backoff, dynamic=True)
+        child = ChildState(spec, f"{self._path}/{spec.name}", self._policy.backoff, dynamic=dynamic)
         child.settle(child.mailbox.name, self.bus)
         self._children[spec.name] = child
         watch = self._watch

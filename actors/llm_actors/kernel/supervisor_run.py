@@ -285,8 +285,12 @@ class SupervisorRun:
                 self.retire(child, kind, "has ended with its supervisor")
 
     def retire(self, child: ChildState, kind: type[NotRunning], problem: str) -> None:
-        """Take a child off the books and answer everyone who waits for it."""
-        self._children.pop(child.name, None)
+        """Take a child off the books and answer everyone who waits for it. Whoever stopped it and the loop both come
+        here, and the second to come may find another child of that name.
+        """
+        is_listed = self._children.get(child.name) is child
+        if is_listed:
+            del self._children[child.name]
         child.retire(kind, problem)
-        if due := self.due.pop(child.name, None):
+        if is_listed and (due := self.due.pop(child.name, None)):
             self._plan(child, due)

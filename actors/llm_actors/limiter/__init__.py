@@ -6,7 +6,7 @@ with await reserve(limiter, ("openai", "backup"), tokens=1200, caller="alice") a
     room.settle(usage, outcome.limits)
 """
 
-from llm_actors.limiter.actor import LimiterActor, limiter_child
+from llm_actors.limiter.actor import LimiterActor, change_limits, limiter_child
 from llm_actors.limiter.messages import LIMITER_MAILBOX, LimiterMessage, LimiterRef
 from llm_actors.limiter.reservation import Reservation, reserve, snapshot, statistics
 from llm_actors.limiter.statistics import LimiterStatistics, LimitStatistics
@@ -19,6 +19,7 @@ __all__ = [
     "LimiterRef",
     "LimiterStatistics",
     "Reservation",
+    "change_limits",
     "limiter_child",
     "reserve",
     "snapshot",

@@ -23,17 +23,19 @@ from typing import NamedTuple, assert_never, final
 import msgspec
 import trio
 
-from llm_actors.kernel import ChildSpec, Delivery, Inbox, Previous, serve_at_once
+from llm_actors.kernel import ChildSpec, Delivery, Inbox, Previous, again_after_crashes, serve_at_once
 from llm_actors.limiter.budget_desk import BudgetDesk
 from llm_actors.limiter.budgets import BudgetRefused, Budgets
 from llm_actors.limiter.callers import NO_LIMITS
 from llm_actors.limiter.fair_queue import QueuedRequest
 from llm_actors.limiter.messages import (
     LIMITER_MAILBOX,
+    ChangeLimits,
     EndLease,
     GetLimiterStatistics,
     Leave,
     LimiterMessage,
+    LimiterRef,
     Reserve,
     Ticket,
 )
@@ -172,6 +174,9 @@ class LimiterActor:
                 self._end(message, now)
             case Leave() as message:
                 self._leave(message, now)
+            case ChangeLimits() as message:
+                self._books.change(message.providers, message.callers, now)
+                delivery.reply(message, None)
             case GetLimiterStatistics() as message:
                 delivery.reply(message, self._measured())
             case _ as never:
@@ -325,6 +330,11 @@ class LimiterActor:
             delivery.fail(error_for(failure))
 
 
+async def change_limits(limiter: LimiterRef, providers: Mapping[str, Limits], callers: Mapping[str, Limits]) -> None:
+    """Have other limits from now on. Waits until they hold; raises `KernelError` while the limiter is away."""
+    await again_after_crashes(lambda: limiter.call(ChangeLimits(providers=providers, callers=callers)))
+
+
 def limiter_child(
     providers: Mapping[str, Limits],
     callers: Mapping[str, Limits] | None = None,
@@ -337,7 +347,8 @@ def limiter_child(
     name: str = "limiter",
 ) -> ChildSpec[LimiterMessage]:
     """The spec of a limiter, for a supervisor. ``server``: where limits and budgets are shared with other processes.
-    ``store`` and ``ledger``: where what ``budgets`` pay is written down.
+    ``store`` and ``ledger``: where what ``budgets`` pay is written down. It is restarted with what ``providers`` and
+    ``callers`` hold then.
     """
     return ChildSpec(
         name,

@@ -80,6 +80,12 @@ class Callers:
         self._known.move_to_end(name)
         return caller
 
+    def change(self, limits: Mapping[str, Limits]) -> None:
+        """Have other limits from now on. What each has used stays; one without limits is forgotten once idle."""
+        self._limits = limits
+        for name, caller in self._known.items():
+            caller.account.change(limits.get(name, self._others), CALLER_WAIT_SECONDS)
+
     def _forget_one(self, but: str) -> None:
         if len(self._known) <= MAX_CALLERS:
             return

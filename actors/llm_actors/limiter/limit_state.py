@@ -58,6 +58,13 @@ class LimitState:
         self._vendor_requests: Allowance | None = None
         self._vendor_tokens: Allowance | None = None
 
+    def change(self, limits: Limits, usual_wait_s: float = PROVIDER_WAIT_SECONDS) -> None:
+        """Have other limits from now on. What was used, what is in flight and pauses stay."""
+        self.limits = limits
+        self.wait_s = usual_wait_s if limits.wait_s is None else limits.wait_s
+        self.requests = _changed(self.requests, limits.requests_per_minute, limits.burst)
+        self.tokens = _changed(self.tokens, limits.tokens_per_minute, limits.burst)
+
     @property
     def has_slot(self) -> bool:
         """Whether the concurrency limit leaves room for one more."""
@@ -180,6 +187,14 @@ def exhausted_for(said: RateLimits) -> float:
 
 def _window(limit: int | None, burst: float) -> Window | None:
     return None if limit is None else Window(limit, max(1, int(limit * burst)))
+
+
+def _changed(window: Window | None, limit: int | None, burst: float) -> Window | None:
+    new = _window(limit, burst)
+    if window is None or new is None:
+        return new
+    window.limit, window.burst = new.limit, new.burst
+    return window
 
 
 def _narrowed(allowance: Allowance | None, window: Window | None, left: int | None, now: float) -> Allowance | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TypeAlias, final
 
 from llm_actors.kernel import Call, Cast, MailboxSpec, Ref
@@ -11,6 +12,7 @@ from llm_actors.limiter.statistics import LimiterStatistics
 from llm_actors.store.ledger import LedgerEntry
 from llm_protocol.dialect import RateLimits
 from llm_protocol.failures import Settlement
+from llm_protocol.policy import Limits
 
 LIMITER_MAILBOX = MailboxSpec(65_536)
 """A mailbox that casts cannot overflow in practice: a run has a handful of reservations, and of each at most one
@@ -65,9 +67,16 @@ class EndLease(Cast, frozen=True, kw_only=True):
     entry: LedgerEntry | None = None
 
 
+class ChangeLimits(Call[None], frozen=True, kw_only=True):
+    """Have these limits from now on, instead of all that were there. What was used stays."""
+
+    providers: Mapping[str, Limits]
+    callers: Mapping[str, Limits]
+
+
 class GetLimiterStatistics(Call[LimiterStatistics], frozen=True):
     """Say how things are."""
 
 
-LimiterMessage: TypeAlias = Reserve | Leave | EndLease | GetLimiterStatistics
+LimiterMessage: TypeAlias = Reserve | Leave | EndLease | ChangeLimits | GetLimiterStatistics
 LimiterRef: TypeAlias = Ref[LimiterMessage]

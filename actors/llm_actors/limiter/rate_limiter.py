@@ -91,6 +91,14 @@ class RateLimiter:
             for account, charges in zip(lease.accounts, lease.taken, strict=True):
                 account.adopt(charges)
 
+    def change(self, providers: Mapping[str, Limits], callers: Mapping[str, Limits], now: float) -> None:
+        """Have other limits from now on. What was used, what is in flight, who waits and pauses stay."""
+        self._limits = providers
+        for name in self._providers.keys() | providers.keys():
+            self._provider(name).account.change(providers.get(name, NO_LIMITS))
+        self._callers.change(callers)
+        self.serve(now)
+
     # What happens
 
     def reserve(self, waiter: QueuedRequest, now: float) -> None:

@@ -9,6 +9,7 @@ from llm_actors.orchestrator.ranked import ranked
 from llm_actors.orchestrator.recent_requests import RecentCall, RecentRequest
 from llm_actors.orchestrator.routing import Routed, Router
 from llm_actors.orchestrator.services import Services
+from llm_actors.orchestrator.setup import Setup
 
 __all__ = [
     "Accept",
@@ -25,6 +26,7 @@ __all__ = [
     "Routed",
     "Router",
     "Services",
+    "Setup",
     "accept",
     "pass_through",
     "ranked",

@@ -7,6 +7,7 @@ log ends with exactly one terminal event: that is the promise all followers rely
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from functools import partial
 from typing import TypeAlias, final
 
@@ -16,8 +17,9 @@ from llm_actors.kernel import Call, CallExpired, Delivery, Inbox, KernelError, R
 from llm_actors.kernel.trace import exception_site
 from llm_actors.orchestrator.log_line import log_end
 from llm_actors.orchestrator.pipeline import listed_route, upstream
-from llm_actors.orchestrator.routing import Routed, Router
+from llm_actors.orchestrator.routing import Routed
 from llm_actors.orchestrator.services import Services
+from llm_actors.orchestrator.setup import Setup
 from llm_actors.orchestrator.single_flight import SingleFlight
 from llm_actors.provider import failure_of
 from llm_actors.run import Run
@@ -59,9 +61,9 @@ async def accept(orchestrator: OrchestratorRef, run: Run) -> None:
 class Orchestrator:
     """Owns the runs."""
 
-    def __init__(self, services: Services, router: Router) -> None:
-        self._services = services
-        self._router = router
+    def __init__(self, current: Callable[[], Setup]) -> None:
+        """``current``: what a run that comes now is carried out with."""
+        self._current = current
         self._runs: set[Run] = set()
 
     async def run(self, inbox: Inbox[OrchestratorMessage], *, task_status: trio.TaskStatus[None]) -> None:
@@ -70,7 +72,7 @@ class Orchestrator:
         """
         inbox.when_stopping(lambda: self._end_as_crashed() if inbox.failed else None)
         async with trio.open_nursery() as nursery:
-            flights = SingleFlight(self._services, upstream, nursery)
+            flights = SingleFlight(upstream, nursery)
             task_status.started()
             try:
                 await serve_at_once(inbox, partial(self._take_on, nursery, flights))
@@ -80,41 +82,44 @@ class Orchestrator:
 
     def _take_on(self, nursery: trio.Nursery, flights: SingleFlight, delivery: Delivery[OrchestratorMessage]) -> None:
         """Accept a run, or refuse it, at once; only a model that is on no list yet has to be waited for."""
-        run = delivery.message.run
-        if len(self._runs) >= self._services.max_runs:  # waiting belongs to the limiter, which knows for what
-            error = QueueFullError(f"{self._services.max_runs} requests are in flight already")
-            self._services.meter.refuse(error.failure)
+        run, setup = delivery.message.run, self._current()
+        services, router = setup.services, setup.router
+        if len(self._runs) >= services.max_runs:  # waiting belongs to the limiter, which knows for what
+            error = QueueFullError(f"{services.max_runs} requests are in flight already")
+            services.meter.refuse(error.failure)
             delivery.fail(error)
             return
         routed: Routed | None = None
         try:
-            latest = run.started_at + self._router.deadline_s(run.request)
+            latest = run.started_at + router.deadline_s(run.request)
             if latest < run.scope.deadline:
                 run.scope.deadline = latest
-            routed = self._router.route(run.request)
-            self._accept(delivery)
+            routed = router.route(run.request)
+            self._accept(services, delivery)
         except LLMClientError as exc:
-            if not (isinstance(exc, ModelNotFoundError) and self._services.catalog.unlisted):
+            if not (isinstance(exc, ModelNotFoundError) and services.catalog.unlisted):
                 run.fail(exc.failure)
-                self._refuse(delivery)
+                self._refuse(services, delivery)
                 return
             delivery.defer()
         except Exception as exc:
             _fail_as_bug(run, exc)
-            self._refuse(delivery)
+            self._refuse(services, delivery)
             return
         self._runs.add(run)
-        nursery.start_soon(self._live, delivery, routed, flights)
+        nursery.start_soon(self._live, delivery, routed, flights, setup)
 
-    def _accept(self, delivery: Delivery[OrchestratorMessage]) -> None:
-        meter = self._services.meter
+    @staticmethod
+    def _accept(services: Services, delivery: Delivery[OrchestratorMessage]) -> None:
+        meter = services.meter
         delivery.message.run.log.on_late = meter.drop_late_event
         meter.begin()
         delivery.reply(delivery.message, None)
 
-    def _refuse(self, delivery: Delivery[OrchestratorMessage]) -> None:
+    @staticmethod
+    def _refuse(services: Services, delivery: Delivery[OrchestratorMessage]) -> None:
         failure = _failure_of(delivery.message.run)
-        self._services.meter.refuse(failure)
+        services.meter.refuse(failure)
         if not delivery.abandoned:
             delivery.fail(error_for(failure))
 
@@ -123,32 +128,32 @@ class Orchestrator:
             run.cancel("the runtime crashed and starts again; try again", FailureKind.CRASHED)
 
     async def _live(
-        self, delivery: Delivery[OrchestratorMessage], routed: Routed | None, flights: SingleFlight
+        self, delivery: Delivery[OrchestratorMessage], routed: Routed | None, flights: SingleFlight, setup: Setup
     ) -> None:
-        run = delivery.message.run
+        run, services = delivery.message.run, setup.services
         try:
-            with run.scope:
+            with setup.in_use(), run.scope:
                 if routed is None:
                     try:
-                        routed = await listed_route(self._services, self._router, run.request)
+                        routed = await listed_route(services, setup.router, run.request)
                     except LLMClientError as exc:
                         run.fail(exc.failure)
                         return
-                    self._accept(delivery)
-                await flights.share(run, routed)
+                    self._accept(services, delivery)
+                await flights.share(run, routed, setup)
         except Exception as exc:
             _fail_as_bug(run, exc)
         finally:
             self._runs.discard(run)
             run.close()
             if routed is not None:
-                self._services.meter.end(run)
+                services.meter.end(run)
                 if (said := log_end(run)) is not None:
-                    self._services.recent.add(run, said)
-                if self._services.request_log is not None:
-                    self._services.request_log.add(run)
+                    services.recent.add(run, said)
+                if services.request_log is not None:
+                    services.request_log.add(run)
             elif not delivery.answered:
-                self._refuse(delivery)
+                self._refuse(services, delivery)
 
 
 def _fail_as_bug(run: Run, exc: Exception) -> None:

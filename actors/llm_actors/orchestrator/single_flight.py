@@ -35,6 +35,7 @@ from llm_actors.orchestrator.ending import close, close_early, replay, with_resp
 from llm_actors.orchestrator.pipeline import Until, Upstream, Work
 from llm_actors.orchestrator.routing import DEFAULT_DEADLINE_SECONDS, Routed
 from llm_actors.orchestrator.services import Services
+from llm_actors.orchestrator.setup import Setup
 from llm_actors.run import Run
 from llm_protocol.content import JsonObject
 from llm_protocol.events import TERMINAL, Failed, Finished
@@ -52,8 +53,9 @@ class _Flight:
     One of them is told what it took: the first, or where that has left another.
     """
 
-    def __init__(self, run: Run, record: DecisionRecord, payer: Run) -> None:
+    def __init__(self, run: Run, record: DecisionRecord, payer: Run, setup: Setup) -> None:
         self.run = run
+        self.setup = setup
         self.record = record
         self.until = -inf
         self._payer: Run | None = payer
@@ -114,25 +116,25 @@ def cache_mode(services: Services, run: Run, routed: Routed) -> CacheMode:
 class SingleFlight:
     """The flights of one orchestrator. ``upstream`` is the next stage, ``nursery`` where flights live."""
 
-    def __init__(self, services: Services, upstream: Upstream, nursery: trio.Nursery) -> None:
-        self._services = services
+    def __init__(self, upstream: Upstream, nursery: trio.Nursery) -> None:
         self._upstream = upstream
         self._nursery = nursery
         self._flying: dict[_Key, _Flight] = {}
 
-    async def share(self, run: Run, routed: Routed) -> None:
+    async def share(self, run: Run, routed: Routed, setup: Setup) -> None:
         """Answer ``run``: from the cache, by a flight under way, or from upstream."""
-        mode = cache_mode(self._services, run, routed)
-        key = None if mode == "off" else key_of(run.request, self._targets(routed), routed.policy)
+        services = setup.services
+        mode = cache_mode(services, run, routed)
+        key = None if mode == "off" else key_of(run.request, _targets(services, routed), routed.policy)
         if key is None:
-            await self._ask_upstream(run, routed, lambda: run.scope.deadline, _record(mode, routed))
+            await self._ask_upstream(services, run, routed, lambda: run.scope.deadline, _record(mode, routed))
             return
-        if mode == "read" and (found := peek(self._services.cache, key, run.request.request_id)) is not None:
+        if mode == "read" and (found := peek(services.cache, key, run.request.request_id)) is not None:
             replay(run, kept(found, run.request, response_id=run.response_id, processing_time_ms=run.elapsed_ms))
             return
         shared = _key(key, mode, run, routed)
         for is_last in (False, True):
-            flight, missed = self._join(run, shared, mode, routed)
+            flight, missed = self._join(run, shared, mode, routed, setup)
             try:
                 end = await _follow(run, flight.run)
             except trio.Cancelled:
@@ -142,16 +144,18 @@ class SingleFlight:
                 flight.close(run, end)
                 return
 
-    async def _ask_upstream(self, run: Run, routed: Routed, until: Until, record: DecisionRecord) -> None:
-        close(run, await self._upstream(self._services, Work(run, routed, until, record)))
+    async def _ask_upstream(
+        self, services: Services, run: Run, routed: Routed, until: Until, record: DecisionRecord
+    ) -> None:
+        close(run, await self._upstream(services, Work(run, routed, until, record)))
 
-    def _join(self, run: Run, shared: _Key, mode: CacheMode, routed: Routed) -> tuple[_Flight, int]:
+    def _join(self, run: Run, shared: _Key, mode: CacheMode, routed: Routed, setup: Setup) -> tuple[_Flight, int]:
         """The flight that ``run`` shares, new if there is none, and how many attempts of it have failed by now."""
         flight = self._flying.get(shared)
         if flight is None or flight.run.scope.cancel_called:  # deserted or late, it takes nobody on any more
             shared_run = Run(run.request, stream=run.stream, log_limit_bytes=run.log.limit_bytes)
-            flight = self._flying[shared] = _Flight(shared_run, _record(mode, routed), run)
-            flight.run.log.on_late = self._services.meter.drop_late_event
+            flight = self._flying[shared] = _Flight(shared_run, _record(mode, routed), run, setup)
+            flight.run.log.on_late = setup.services.meter.drop_late_event
             # Only the outer bound, which cannot be moved: calls that are made take it with them.
             patience = run.scope.deadline - run.started_at
             flight.run.scope.deadline = flight.run.started_at + max(DEFAULT_DEADLINE_SECONDS, patience)
@@ -159,13 +163,10 @@ class SingleFlight:
         flight.until = max(flight.until, run.scope.deadline)
         return flight, flight.record.ended
 
-    def _targets(self, routed: Routed) -> list[Target]:
-        return [self._services.target_of(candidate) for candidate in routed.candidates]
-
     async def _fly(self, shared: _Key, flight: _Flight, mode: CacheMode, routed: Routed) -> None:
         run = flight.run
         try:
-            with run.scope:
+            with flight.setup.in_use(), run.scope:
                 if isinstance(run.request, EmbeddingRequest):
                     await self._embed(flight, run.request, mode, routed)
                 else:
@@ -179,25 +180,20 @@ class SingleFlight:
             run.close()
 
     async def _ask(self, flying: _Flight, key: CacheKey, mode: CacheMode, routed: Routed) -> None:
-        flight = flying.run
-        cache, request = self._services.cache, flight.request
+        flight, services = flying.run, flying.setup.services
+        cache, request = services.cache, flight.request
         found = await lookup(cache, key, request.request_id) if mode == "read" else None
         if found is not None:
             replay(flight, kept(found, request, response_id=flight.response_id))
             return
-        await self._ask_upstream(flight, routed, lambda: flying.until, flying.record)
-        if (whole := _answer(flight)) is not None and self._keeps(whole, routed):
+        await self._ask_upstream(services, flight, routed, lambda: flying.until, flying.record)
+        if (whole := _answer(flight)) is not None and _keeps(services, whole, routed):
             store(cache, key, whole, fallback=_by_another(whole) or _is_second_best(whole))
-
-    def _keeps(self, whole: LLMResponse, routed: Routed) -> bool:
-        """Whether all who had a part in it are cached, those too that are no candidates, such as a synthesiser."""
-        parts = {each.provider for each in (whole, *whole.members)}
-        return routed.policy.cache is not None or parts <= self._services.caches
 
     async def _embed(self, flying: _Flight, request: EmbeddingRequest, mode: CacheMode, routed: Routed) -> None:
         """Ask only for those inputs that are not known."""
-        flight = flying.run
-        cache, targets, policy = self._services.cache, self._targets(routed), routed.policy
+        flight, services = flying.run, flying.setup.services
+        cache, targets, policy = services.cache, _targets(services, routed), routed.policy
         keys = embedding_keys(request, targets, policy)
         found = await lookup_all(cache, keys, request.request_id) if keys and mode == "read" else ()
         split = split_embedding(request, found or (None,) * len(request.inputs))
@@ -209,7 +205,7 @@ class SingleFlight:
         part = Run(split.missing, stream=False, log_limit_bytes=flight.log.limit_bytes)
         with part.scope:
             part.scope.deadline = flight.scope.deadline
-            await self._ask_upstream(part, routed, lambda: flying.until, flying.record)
+            await self._ask_upstream(services, part, routed, lambda: flying.until, flying.record)
         part.close()
         answer = _answer(part)
         if answer is not None and not _by_another(answer):
@@ -218,11 +214,21 @@ class SingleFlight:
         if merged is not None:
             replay(flight, merged, cache="miss")
         elif split.known and answer is not None:  # another model answered: its vectors do not go with the known ones
-            await self._ask_upstream(flight, routed, lambda: flying.until, flying.record)
+            await self._ask_upstream(services, flight, routed, lambda: flying.until, flying.record)
         else:
             end = part.log.end
             assert end is not None, "a run that was closed has an end"
             close(flight, end)
+
+
+def _targets(services: Services, routed: Routed) -> list[Target]:
+    return [services.target_of(candidate) for candidate in routed.candidates]
+
+
+def _keeps(services: Services, whole: LLMResponse, routed: Routed) -> bool:
+    """Whether all who had a part in it are cached, those too that are no candidates, such as a synthesiser."""
+    parts = {each.provider for each in (whole, *whole.members)}
+    return routed.policy.cache is not None or parts <= services.caches
 
 
 def _record(mode: CacheMode, routed: Routed) -> DecisionRecord:

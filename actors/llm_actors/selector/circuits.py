@@ -89,6 +89,15 @@ class Circuits:
         own = self._deployments.get(candidate, _CLOSED).state
         return own is self._providers.get(candidate.provider, _CLOSED).state is CircuitState.CLOSED
 
+    def forget(self, name: str) -> None:
+        """The provider is another one from now on: its breakers and pauses are not held against it."""
+        self._providers.pop(name, None)
+        self._opened.pop(name, None)
+        for candidate in [each for each in self._deployments if each.provider == name]:
+            del self._deployments[candidate]
+        for of in [each for each in self._pauses if (each if isinstance(each, str) else each.provider) == name]:
+            del self._pauses[of]
+
     def is_probe(self, candidate: Candidate, now: float) -> bool:
         """Whether an attempt now would be a probe, of the deployment or of its provider."""
         if self._is_closed(candidate):

@@ -20,6 +20,7 @@ def parser() -> argparse.ArgumentParser:
     _trace(commands.add_parser("trace", help="show what became of a request", allow_abbrev=False))
     _replay(commands.add_parser("replay", help="ask a logged request again", allow_abbrev=False))
     _check(commands.add_parser("check", help="check that what the configuration names works", allow_abbrev=False))
+    _reload(commands.add_parser("reload", help="have a daemon read its configuration again", allow_abbrev=False))
     _fake_provider(
         commands.add_parser("fake-provider", help="serve scripted responses and faults for tests", allow_abbrev=False)
     )
@@ -129,6 +130,16 @@ def _check(command: argparse.ArgumentParser) -> None:
     command.add_argument("--offline", action="store_true", help="validate the configuration only; connect to nothing")
     command.add_argument("--json", action="store_true", help="print the result as one JSON object")
     command.set_defaults(log_level="warning")
+
+
+def _reload(command: argparse.ArgumentParser) -> None:
+    command.description = (
+        "Have a running daemon read its configuration again, as SIGHUP does. All or nothing: if anything is wrong with "
+        "it, that is said here and the daemon goes on as before. Needs a key with admin = true in LLM_RUNTIME_KEY, if "
+        "keys are configured."
+    )
+    command.add_argument("--url", help="address of the daemon (default LLM_RUNTIME_URL, or http://127.0.0.1:8080)")
+    command.add_argument("--json", action="store_true", help="write the result as one JSON object")
 
 
 def _fake_provider(command: argparse.ArgumentParser) -> None:

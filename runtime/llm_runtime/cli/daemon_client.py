@@ -42,12 +42,16 @@ class DaemonClient:
         self._transport = transport
 
     async def get(self, path: str) -> bytes:
-        """The body at ``path``, which follows the base URL. Waits for `ANSWER_SECONDS` at most.
+        """The body at ``path``, which follows the base URL; see `ask`."""
+        return await self.ask("GET", path)
+
+    async def ask(self, method: str, path: str) -> bytes:
+        """The body of the answer at ``path``, which follows the base URL. Waits for `ANSWER_SECONDS` at most.
 
         Raises `NetworkError` for a daemon that does not answer, `LLMClientError` with its own words for one that
         refuses.
         """
-        request = self._spec.http_request(WireRequest("GET", path))
+        request = self._spec.http_request(WireRequest(method, path))
         try:
             with trio.fail_after(ANSWER_SECONDS):
                 async with self._transport.send(request) as response:

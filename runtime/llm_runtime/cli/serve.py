@@ -28,12 +28,13 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     change = partial(with_server, host=arguments.host, port=arguments.port, insecure_no_tls=arguments.insecure_no_tls)
     tell = _log if arguments.log_format == "json" else say
     config = configured(arguments.config, environ, tell, change)
+    read = partial(configured, arguments.config, environ, tell, change, install=False)
     program = os.path.join("bin", "llm-runtime") if CHECKOUT in environ else "llm-runtime"
     try:
         inherited = inherited_sockets(environ)
     except OSError as exc:
         raise ConfigError(f"LISTEN_FDS: cannot listen on what was passed on: {exc.strerror}") from None
-    main = partial(_serve, config, program, tell, inherited, Notifier(environ))
+    main = partial(_serve, config, program, tell, inherited, Notifier(environ), read)
     if not log.isEnabledFor(logging.DEBUG):
         return trio.run(main)
     scheduler = (
@@ -56,6 +57,7 @@ async def _serve(
     tell: Callable[[str], None],
     inherited: Sequence[socket.socket],
     notifier: Notifier,
+    read: Callable[[], Config],
 ) -> int:
     def ready(url: str) -> None:
         print_out(f"ready {url}")
@@ -66,7 +68,7 @@ async def _serve(
         await daemon.check_address(config)
     for line in introduction(config):
         tell(line)
-    return await daemon.run(config, ready, inherited=inherited, notifier=notifier)
+    return await daemon.run(config, ready, inherited=inherited, notifier=notifier, read=read)
 
 
 def introduction(config: Config) -> list[str]:

@@ -29,6 +29,8 @@ from llm_runtime.remote.link import Link
 from llm_runtime.trio_requests import TrioRequests
 
 if TYPE_CHECKING:
+    from llm_runtime.config import Config
+    from llm_runtime.runtime import Reloaded
     from llm_runtime.statistics import Statistics
 
 LOG_LIMIT_BYTES: Final = 128 * 1024 * 1024
@@ -63,6 +65,11 @@ class RemoteRuntime(TrioRequests):
     @property
     def config(self) -> Any:
         """Raises `UnsupportedError`: it is the daemon's own."""
+        raise UnsupportedError(NO_CONFIG)
+
+    async def reload(self, config: Config) -> Reloaded:
+        """Raises `UnsupportedError`: the daemon reads its own; see ``llm-runtime reload``."""
+        del config
         raise UnsupportedError(NO_CONFIG)
 
     @property

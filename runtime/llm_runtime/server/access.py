@@ -52,13 +52,17 @@ class Access:
     """The access rules, compiled once from the configuration."""
 
     def __init__(self, server: Server, keys: Mapping[str, Key]) -> None:
+        self._failed = FailedLogins()
+        self.change(server, keys)
+
+    def change(self, server: Server, keys: Mapping[str, Key]) -> None:
+        """Have other rules from now on. A caller that is no more is like one whose key has expired."""
         self._origins = frozenset(server.allowed_origins)
         self._hosts = frozenset(host.lower() for host in server.allowed_hosts)
         self._keys = tuple((name, _digest(key.secret.reveal())) for name, key in keys.items())
         self._expires = {name: key.expires.timestamp() for name, key in keys.items() if key.expires is not None}
         self._admins = frozenset(name for name, key in keys.items() if key.admin)
         self._metrics_only = frozenset(name for name, key in keys.items() if key.metrics_only)
-        self._failed = FailedLogins()
 
     def check_place(self, headers: Mapping[str, str], query: str, local_host: str) -> None:
         """Check Host and Origin, and that the URL contains no key. Raises `HttpError`."""
@@ -109,6 +113,8 @@ class Access:
 
     def has_expired(self, caller: str) -> bool:
         """Whether the caller's key has expired by the wall clock, which is the clock that ``expires`` is written in."""
+        if all(name != caller for name, _ in self._keys) and (self._keys or caller):
+            return True
         expires = self._expires.get(caller)
         return expires is not None and time.time() >= expires
 

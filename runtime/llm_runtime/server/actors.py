@@ -33,7 +33,7 @@ from llm_runtime.server.limits import (
 )
 from llm_runtime.server.listener import Acceptor, listen, removed_after
 from llm_runtime.server.socket import Socket
-from llm_runtime.server.state import ServerState
+from llm_runtime.server.state import Reload, ServerState
 
 log = logging.getLogger("llm_runtime.server")
 
@@ -66,15 +66,17 @@ def server_child(
     *,
     keys: Mapping[str, Key] = NO_KEYS,
     inherited: Sequence[socket.socket] = (),
+    reload: Reload | None = None,
 ) -> tuple[ChildSpec[Never], ChildSpec[Never]]:
     """The two branches of the tree that form the server, in the order they start. Without ``keys``, anyone who can
     reach the port may send requests.
 
     ``on_listening`` is called synchronously each time the listener has started accepting connections. A start fails
     with `CannotListenError`. ``inherited``: sockets that listen already, in place of ``config``'s address; they are
-    left open. Raises `ConfigError` for a certificate that cannot be used.
+    left open. ``reload`` is what ``POST /v1/runtime/reload`` does. Raises `ConfigError` if the certificate is not
+    usable.
     """
-    service = ServerState(config, keys, engine)
+    service = ServerState(config, keys, engine, reload)
     sessions = Supervisor(
         name="sessions", max_children=config.max_connections + RESERVED_CONNECTIONS + DEPARTING_CONNECTIONS
     )

@@ -10,13 +10,14 @@ import msgspec
 from llm_protocol.dialect import Inbound, ServerDialect, WireResponse
 from llm_protocol.errors import LLMClientError
 from llm_protocol.requests import AUTO, AnyRequest
+from llm_runtime.config import ConfigError
 from llm_runtime.server.bodies import read_body
 from llm_runtime.server.choices import respond_with_choices
 from llm_runtime.server.client_wire import openai
 from llm_runtime.server.content_encoding import plain_body
 from llm_runtime.server.engine import admitted, with_headers
 from llm_runtime.server.handshake import check_handshake
-from llm_runtime.server.http_error import JSON
+from llm_runtime.server.http_error import JSON, HttpError, not_found
 from llm_runtime.server.request_context import Endpoint, RequestContext
 from llm_runtime.server.run_response import encode_failure, respond
 
@@ -108,6 +109,19 @@ async def recent_requests(exchange: RequestContext) -> None:
     caller = None if exchange.service.access.sees_all(exchange.caller) else exchange.caller
     body = msgspec.json.encode({"requests": exchange.service.engine.recent_requests(caller)})
     await exchange.reply(WireResponse(200, (JSON, ("cache-control", "no-store")), body))
+
+
+async def reload(exchange: RequestContext) -> None:
+    """Read the configuration again, and say what changed. What is wrong with it is a 400, and the old one holds."""
+    if exchange.service.reload is None:
+        raise not_found("configuration to read again")
+    try:
+        changed = await exchange.service.reload()
+    except ConfigError as exc:
+        raise HttpError(400, "invalid_configuration", "; ".join(map(str, exc.all))) from exc
+    except LLMClientError as exc:
+        raise HttpError(exc.failure.rule.status, exc.failure.rule.code, str(exc)) from exc
+    await exchange.reply(WireResponse(200, (JSON,), msgspec.json.encode(changed)))
 
 
 async def dashboard(exchange: RequestContext) -> None:

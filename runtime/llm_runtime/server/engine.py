@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -19,6 +19,7 @@ from llm_protocol.policy import Policy
 from llm_protocol.requests import AnyRequest
 from llm_protocol.response import TokenCount
 from llm_protocol.wire_headers import IDEMPOTENCY, forwarded, meaning_of
+from llm_runtime.config import Config
 
 
 class RequestEngine(Protocol):
@@ -103,6 +104,10 @@ class RequestEngine(Protocol):
 
     async def statistics(self, caller: str | None = None) -> object:
         """The same for the dashboard, as a value that msgspec can encode; for a ``caller``, without others' usage."""
+        ...
+
+    def on_reload(self, listener: Callable[[Config], None]) -> None:
+        """Have ``listener`` called, synchronously, with each configuration that is taken over."""
         ...
 
     def tree(self) -> object:

@@ -26,8 +26,12 @@ class IssuedIds:
     """One per server. Without configured keys there is one tenant, and nothing is checked."""
 
     def __init__(self, keys: Mapping[str, Key]) -> None:
-        self._allowed = {name: key.vendor_ids for name, key in keys.items()}
+        self.change(keys)
         self._issued: defaultdict[str, OrderedDict[bytes, None]] = defaultdict(OrderedDict)
+
+    def change(self, keys: Mapping[str, Key]) -> None:
+        """Have other callers from now on."""
+        self._allowed = {name: key.vendor_ids for name, key in keys.items()}
 
     def check(self, request: AnyRequest) -> None:
         """Raise `BadRequestError` for an id in ``request`` that its caller has not received. The error is the same for

@@ -43,7 +43,7 @@ class Room(Generic[G]):
 
     def __init__(self, limits: ServerLimits, *, has_keys: bool, proxies: Sequence[str] = ()) -> None:
         self._limits = limits
-        self._has_keys = has_keys
+        self.has_keys = has_keys
         self._proxies = tuple(ipaddress.ip_network(each, strict=False) for each in proxies)
         self._known: set[G] = set()
         self._strangers: dict[G, str] = {}
@@ -59,7 +59,7 @@ class Room(Generic[G]):
         """How many connections may be admitted before the earlier ones have been served: with more, one could have to
         make way before it had a chance to show a key.
         """
-        if not self._has_keys:
+        if not self.has_keys:
             return max(1, self._limits.max_connections - len(self._known))
         return max(1, min(self._share(), self._limits.max_unverified_per_peer))
 
@@ -108,7 +108,7 @@ class Room(Generic[G]):
 
     def _counted_peer(self, host: str) -> str:
         """The key under which an unverified connection from ``host`` is counted; empty if it is not counted."""
-        if not self._has_keys or not host:
+        if not self.has_keys or not host:
             return ""
         try:
             address = ipaddress.ip_address(host.partition("%")[0])

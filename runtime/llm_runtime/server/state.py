@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from math import inf
-from typing import Protocol, final
+from typing import Protocol, TypeAlias, final
 
 import trio
 
@@ -16,7 +16,7 @@ from llm_protocol.codec.json_limits import LIMITS
 from llm_protocol.errors import InternalError, LLMClientError, ShuttingDownError
 from llm_protocol.passthrough import rules_of
 from llm_protocol.requests import AnyRequest
-from llm_runtime.config import Key, Server
+from llm_runtime.config import Config, Key, Server
 from llm_runtime.server.access import Access
 from llm_runtime.server.bodies import BodyBudget
 from llm_runtime.server.engine import RequestEngine
@@ -35,6 +35,10 @@ from llm_runtime.server.wakeup import WakeupEvent
 log = logging.getLogger("llm_runtime.server")
 
 
+Reload: TypeAlias = Callable[[], Awaitable[object]]
+"""Reads the configuration again and gives what changed, as something msgspec can encode. Raises `LLMClientError`."""
+
+
 class OpenConnection(Ticking, Protocol):
     """A connection, HTTP or WebSocket."""
 
@@ -47,9 +51,14 @@ class OpenConnection(Ticking, Protocol):
 class ServerState:
     """One per server; it does not outlive the listener's supervisor."""
 
-    def __init__(self, config: Server, keys: Mapping[str, Key], engine: RequestEngine) -> None:
+    def __init__(
+        self, config: Server, keys: Mapping[str, Key], engine: RequestEngine, reload: Reload | None = None
+    ) -> None:
         self.config = config
         self.engine = engine
+        self.reload = reload
+        """Read the configuration again; ``None`` where that cannot be asked for."""
+        engine.on_reload(self.take_over)
         self.access = Access(config, keys)
         self.json_limits = LIMITS._replace(values=config.max_json_values)
         self.shelf = ResponseStore(config)
@@ -71,6 +80,12 @@ class ServerState:
         self._answers: set[RunSubscription] = set()
         self._connections: dict[OpenConnection, None] = {}
         self._changed = WakeupEvent()
+
+    def take_over(self, config: Config) -> None:
+        """Another configuration holds from now on: its keys, and the origins and hosts of its server."""
+        self.access.change(config.server, config.keys)
+        self.issued.change(config.keys)
+        self.room.has_keys = bool(config.keys)
 
     # -- connections -------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,44 @@
+"""What runs are carried out with. A reload replaces it as a whole; a run keeps the one that it began with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import final
+
+import trio
+
+from llm_actors.orchestrator.routing import Router
+from llm_actors.orchestrator.services import Services
+
+
+@final
+class Setup:
+    """Services and router of one configuration, and how many runs use them."""
+
+    __slots__ = ("_idle", "_users", "router", "services")
+
+    def __init__(self, services: Services, router: Router) -> None:
+        self.services = services
+        self.router = router
+        self._users = 0
+        self._idle: trio.Event | None = None
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """The block uses it."""
+        self._users += 1
+        try:
+            yield
+        finally:
+            self._users -= 1
+            if not self._users and self._idle is not None:
+                self._idle.set()
+
+    async def unused(self) -> None:
+        """Wait until nobody uses it. Only for one that has been replaced: its users become fewer."""
+        if self._users:
+            self._idle = self._idle or trio.Event()
+            await self._idle.wait()
+        else:
+            await trio.lowlevel.checkpoint()

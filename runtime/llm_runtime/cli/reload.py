@@ -1,0 +1,37 @@
+"""``llm-runtime reload``: have a running daemon read its configuration again."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+
+import trio
+
+from llm_runtime.cli.daemon_client import daemon_client, decoded
+from llm_runtime.cli.logs import start_logging
+from llm_runtime.cli.setup import Daemon, daemon
+from llm_runtime.cli.terminal import leaf, print_out
+from llm_runtime.reloading import ReloadResult
+
+USUAL = "http://127.0.0.1:8080"
+
+
+def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Reload, say what changed, and give the exit code. Raises `LLMClientError` or `ConfigError`."""
+    start_logging("warning", "text")
+    running = daemon(arguments.url or environ.get("LLM_RUNTIME_URL") or USUAL, None, environ)
+    assert running is not None
+    try:
+        body = trio.run(_ask, running)
+    except BaseExceptionGroup as group:
+        raise leaf(group) from None
+    if arguments.json:
+        print_out(body.decode())
+    else:
+        print_out(f"reloaded: {decoded(body, ReloadResult)}")
+    return 0
+
+
+async def _ask(running: Daemon) -> bytes:
+    async with daemon_client(running) as client:
+        return await client.ask("POST", "/runtime/reload")

@@ -1,0 +1,85 @@
+"""The daemon's reload: read the configuration again, and have the runtime take it over. All or nothing."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Final, final
+
+import msgspec
+import trio
+
+from llm_actors.kernel import KernelError
+from llm_protocol.errors import InternalError, LLMClientError
+from llm_runtime.config import Config, ConfigError
+from llm_runtime.runtime import Runtime
+from llm_runtime.systemd import Notifier
+
+RELOADABLE: Final = frozenset(("allowed_origins", "allowed_hosts"))
+"""Of ``[server]``; the rest of it holds until the next start."""
+
+log = logging.getLogger(__name__)
+
+
+class ReloadResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What a reload changed: names of providers; and what holds only after a restart."""
+
+    added: tuple[str, ...]
+    changed: tuple[str, ...]
+    removed: tuple[str, ...]
+    after_restart: tuple[str, ...]
+
+    def __str__(self) -> str:
+        parts = [f"{kind} {', '.join(names)}" for kind, names in msgspec.structs.asdict(self).items() if names]
+        return "; ".join(parts).replace("after_restart", "only after a restart:") or "no provider changed"
+
+
+@final
+class Reloader:
+    """Reloads one running runtime. ``read`` reads the configuration and blocks; ``config`` is what it read first."""
+
+    def __init__(self, runtime: Runtime, read: Callable[[], Config], config: Config, notifier: Notifier) -> None:
+        self._runtime = runtime
+        self._read = read
+        self._first = config
+        self._notifier = notifier
+
+    async def reload(self) -> ReloadResult:
+        """Do it. Raises `LLMClientError`, above all `ConfigError`; then nothing has changed, and the log says why."""
+        self._notifier.reloading()
+        try:
+            config = await trio.to_thread.run_sync(self._read)
+            done = await self._runtime.reload(config)
+        except ConfigError as exc:
+            for each in exc.all:
+                log.error("not reloaded, the old configuration holds: %s", each)  # noqa: TRY400
+            raise
+        except LLMClientError as exc:
+            log.error("not reloaded, the old configuration holds: %s", exc)  # noqa: TRY400
+            raise
+        except KernelError as exc:
+            log.error("not reloaded, the old configuration holds: %s", exc)  # noqa: TRY400
+            raise InternalError("a provider of the new configuration did not start; the log says more") from exc
+        finally:
+            self._notifier.ready()
+        result = ReloadResult(
+            added=done.added, changed=done.changed, removed=done.removed, after_restart=tuple(self._left_aside(config))
+        )
+        log.info("reloaded: %s", result)
+        for note in config.notes:
+            log.warning("%s", note)
+        return result
+
+    def _left_aside(self, config: Config) -> Iterator[str]:
+        """What differs from the start and holds only after a restart."""
+        was, now = msgspec.structs.asdict(self._first.server), msgspec.structs.asdict(config.server)
+        yield from (f"server.{name}" for name in now if now[name] != was[name] and name not in RELOADABLE)
+        if config.cache != self._first.cache or _ttls(config) != _ttls(self._first):
+            yield "cache"
+        for section in ("redis", "store", "budgets", "request_log"):
+            if getattr(config, section) != getattr(self._first, section):
+                yield section
+
+
+def _ttls(config: Config) -> dict[str, float | None]:
+    return {name: each.cache.ttl_s for name, each in config.enabled.items()}
