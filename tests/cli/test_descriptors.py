@@ -113,13 +113,14 @@ AT_START = {
     "llm_actors.cache.tier",
     "llm_actors.store.tier",
     "llm_runtime.config",
+    "llm_runtime.config.checking",
     "llm_runtime.local_model",
     "tomllib",
 }
 """Imported late, but before requests are taken; only if they are configured."""
 
-OTHER_COMMANDS = {"cli", "probes", "fake", "local_model", "testing"}
-"""Packages that no request of the daemon leads to, or that it does not run."""
+OTHER_COMMANDS = {"cli", "probes", "fake", "local_model", "testing", "aio.py", "sync.py"}
+"""What no request of the daemon leads to, or what it does not run."""
 
 
 def late_imports() -> Iterator[str]:
