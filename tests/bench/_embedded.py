@@ -1,8 +1,8 @@
-"""CPU of a plain request of an embedding program: through the whole runtime, and of httpx2 by itself.
+"""CPU of a plain request of an embedding program: through the whole runtime, by an h11 client, and by httpx2.
 
-    python tests/bench/_embedded.py CONFIG PORT ROUNDS REQUESTS AT_ONCE
+    PYTHONPATH=tests python -m bench._embedded CONFIG PORT ROUNDS REQUESTS AT_ONCE
 
-One process does both in turns against the fake provider at PORT, and prints the two medians in microseconds.
+One process does all in turns against the fake provider at PORT, and prints the three medians in microseconds.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from statistics import median
 from time import process_time
 
 import httpx2
+import msgspec
 import trio
 
+from bench._relay import Upstream
 from llm_runtime import open_runtime
 
 MESSAGES = [{"role": "user", "content": "Say hello."}]
@@ -48,9 +50,17 @@ async def main(config: str, *numbers: int) -> None:
             answer = await client.post(f"{base}/chat/completions", json={"model": "m", "messages": MESSAGES})
             assert answer.json()["choices"]
 
-        for ask in (ours, plain):
+        upstream = Upstream(port)
+        body = msgspec.json.encode({"model": "m", "messages": MESSAGES})
+
+        async def bare() -> None:
+            pieces = [piece async for piece in upstream.ask(body) if isinstance(piece, bytes)]
+            assert msgspec.json.decode(b"".join(pieces))["choices"]
+
+        ways = (ours, bare, plain)
+        for ask in ways:
             await cpu(at_once * 4, at_once, ask)
-        spent = [[await cpu(requests, at_once, ask) for ask in (ours, plain)] for _ in range(rounds)]
+        spent = [[await cpu(requests, at_once, ask) for ask in ways] for _ in range(rounds)]
     print(*(median(one) for one in zip(*spent, strict=True)))
 
 
