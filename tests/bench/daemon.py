@@ -228,8 +228,8 @@ async def _relay_websocket(port: int) -> None:
 TOKENS = STREAMS * CHUNKS
 ROWS = (
     Row("plain request, 32 at once", PLAIN_REQUESTS, 3.0, "burst", "http", _plain, _plain),
-    Row("plain request, 1 at a time", ALONE_REQUESTS, 3.0, "burst", "http", _alone, _alone),
-    Row("with limits, cache miss, one of 5", PLAIN_REQUESTS, 4.0, "burst", "http", _misses, _plain, full=True),
+    Row("plain request, 1 at a time", ALONE_REQUESTS, 3.5, "burst", "http", _alone, _alone),
+    Row("with limits, cache miss, one of 5", PLAIN_REQUESTS, 6.0, "burst", "http", _misses, _plain, full=True),
     Row("streamed chunk, SSE, 50 streams, no gap", TOKENS, 1.5, "gapless", "http", sse, sse),
     Row("streamed chunk, SSE, 50 streams", TOKENS, 1.5, "burst", "http", sse, sse),
     Row(

@@ -2,10 +2,10 @@
 
 from llm_actors.orchestrator.actor import Accept, Orchestrator, OrchestratorMessage, OrchestratorRef, accept
 from llm_actors.orchestrator.attempt_events import AttemptEnded, AttemptStarted
+from llm_actors.orchestrator.candidates import ranked
 from llm_actors.orchestrator.load import ProviderLoad
 from llm_actors.orchestrator.metrics import Histogram, Metrics
 from llm_actors.orchestrator.passthrough import pass_through
-from llm_actors.orchestrator.ranked import ranked
 from llm_actors.orchestrator.recent_requests import RecentCall, RecentRequest
 from llm_actors.orchestrator.routing import Routed, Router
 from llm_actors.orchestrator.services import Services

@@ -11,12 +11,11 @@ import msgspec
 import trio
 
 from llm_actors.catalog import Candidate
-from llm_actors.orchestrator.able import find_able, unable
 from llm_actors.orchestrator.attempt import Attempt, AttemptContext, shown_to
+from llm_actors.orchestrator.candidates import find_able, ranked, unable
 from llm_actors.orchestrator.ending import RunResult
 from llm_actors.orchestrator.hedge import HedgeClaim, hedged
 from llm_actors.orchestrator.plan import Again, AttemptPlan, Move, Stop
-from llm_actors.orchestrator.ranked import ranked
 from llm_actors.orchestrator.reserve import NotReserved, Reserving
 from llm_actors.orchestrator.services import Services
 from llm_actors.orchestrator.stream_recovery import StreamRecovery

@@ -321,9 +321,12 @@ def adapted_to(wires: ProviderWires, request: AnyRequest) -> Prepared:
 
 def adapted_over(dialect: ClientDialect, request: AnyRequest) -> Adapted:
     """The request in a type that the vendor has, as it can be told it. Raises `LLMClientError` where it cannot."""
-    request = with_own_parameters(request, dialect.name)
+    if request.parameters.extra:
+        request = with_own_parameters(request, dialect.name)
     refuse_unseen(dialect.rules.of(request.model), request)
-    return dialect.adapt(spoken(request, dialect.request_types))
+    if request.request_type not in dialect.request_types:
+        request = spoken(request, dialect.request_types)
+    return dialect.adapt(request)
 
 
 def _encoded(dialect: ClientDialect, request: AnyRequest, stream: bool) -> WireRequest:

@@ -17,7 +17,7 @@ from typing import Final
 
 import trio
 
-from llm_actors.transport.connection import ClientConnection, Stale
+from llm_actors.transport.connection import IDLE_SECONDS, MAX_IDLE_PER_ORIGIN, ClientConnection, IdleStack, Stale
 from llm_actors.transport.dial import Dial, TcpDial
 from llm_actors.transport.errors import (
     WIRE_ERRORS,
@@ -32,7 +32,6 @@ from llm_actors.transport.errors import (
 from llm_actors.transport.proxy import Proxy, credentials_refused, open_tunnel
 from llm_actors.transport.request import HttpRequest, Origin, StreamedBody, encode
 from llm_actors.transport.response import HttpResponse
-from llm_actors.transport.stack import IDLE_SECONDS, MAX_IDLE_PER_ORIGIN, IdleStack
 from llm_actors.transport.trust import TlsTrust
 from llm_actors.transport.wire import PlainWire, TlsWire, Wire
 

@@ -10,7 +10,7 @@ import msgspec
 
 from llm_actors.catalog import Allowed, Candidate, Catalog
 from llm_actors.orchestrator.attempt import AttemptContext
-from llm_actors.orchestrator.ranked import ranked
+from llm_actors.orchestrator.candidates import ranked
 from llm_actors.orchestrator.services import Services
 from llm_actors.selector import Ranking
 from llm_protocol.errors import LLMClientError
