@@ -21,6 +21,8 @@ def parser() -> argparse.ArgumentParser:
     _replay(commands.add_parser("replay", help="ask a logged request again", allow_abbrev=False))
     _check(commands.add_parser("check", help="check that what the configuration names works", allow_abbrev=False))
     _reload(commands.add_parser("reload", help="have a daemon read its configuration again", allow_abbrev=False))
+    _deploy(commands.add_parser("deploy", help="check a configuration and bring it to a daemon", allow_abbrev=False))
+    _config(commands.add_parser("config", help="write a first configuration, or its JSON Schema", allow_abbrev=False))
     _fake_provider(
         commands.add_parser("fake-provider", help="serve scripted responses and faults for tests", allow_abbrev=False)
     )
@@ -140,6 +142,26 @@ def _reload(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--url", help="address of the daemon (default LLM_RUNTIME_URL, or http://127.0.0.1:8080)")
     command.add_argument("--json", action="store_true", help="write the result as one JSON object")
+
+
+def _deploy(command: argparse.ArgumentParser) -> None:
+    command.description = (
+        "Initialise, configure, monitor, scale, validate: read the configuration, say what it means for each, and try "
+        "all that it names, as check does. With --url, and if nothing failed, the daemon there then reads its "
+        "configuration again. Exit code 0: nothing failed; 1: something did; 2: the configuration is wrong."
+    )
+    _common(command)
+    command.add_argument("--url", help="a running daemon to bring it to; its key is taken from LLM_RUNTIME_KEY")
+    command.add_argument("--offline", action="store_true", help="try nothing: only what the configuration can tell")
+    command.add_argument("--json", action="store_true", help="write the result as one JSON object")
+    command.set_defaults(log_level="warning")
+
+
+def _config(command: argparse.ArgumentParser) -> None:
+    actions = command.add_subparsers(dest="action", metavar="ACTION", required=True)
+    init = actions.add_parser("init", help="write a first file, from what the environment offers", allow_abbrev=False)
+    init.add_argument("--output", metavar="FILE", help="a file that does not exist yet (default: stdout)")
+    actions.add_parser("schema", help="write the JSON Schema of a configuration file", allow_abbrev=False)
 
 
 def _fake_provider(command: argparse.ArgumentParser) -> None:

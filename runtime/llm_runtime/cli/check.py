@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         if arguments.json:
             _write(refused("; ".join(map(str, exc.all)), source, id=identity, timestamp=now))
         raise
-    checks = _checked(config, source, offline=arguments.offline)
+    checks = checks_of(config, source, offline=arguments.offline)
     if checks is None:
         return INTERRUPTED
     result = report(checks, id=identity, timestamp=now)
@@ -41,8 +41,8 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     return 0 if result.success else FAILED
 
 
-def _checked(config: Config, source: str, *, offline: bool) -> Sequence[Check] | None:
-    """The checks; ``None`` when a signal came first."""
+def checks_of(config: Config, source: str, *, offline: bool) -> Sequence[Check] | None:
+    """The checks of ``config``, which was read from ``source``; ``None`` when a signal came first. Runs Trio."""
 
     async def main() -> Sequence[Check] | None:
         checks: Sequence[Check] | None = None

@@ -1,0 +1,100 @@
+"""``llm-runtime deploy``: check a configuration, and bring it to a running daemon. Built on ``check``."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Mapping
+from uuid import uuid4
+
+import msgspec
+import trio
+
+from llm_actors.transport import parse_url
+from llm_protocol.errors import LLMClientError
+from llm_runtime.cli.check import checks_of
+from llm_runtime.cli.daemon_client import DaemonClient, daemon_client, decoded
+from llm_runtime.cli.logs import start_logging, timestamp
+from llm_runtime.cli.setup import Daemon, configured, daemon
+from llm_runtime.cli.terminal import FAILED, INTERRUPTED, leaf, print_out, say
+from llm_runtime.config import Config, ConfigError
+from llm_runtime.probes import Check, CheckStatus, Report, refused, report
+from llm_runtime.reloading import ReloadResult
+
+
+def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Deploy, say how each step went, and give the exit code. Raises `ConfigError`, with ``--json`` once told."""
+    start_logging(arguments.log_level, arguments.log_format)
+    source, identity, now = arguments.config or "environment", str(uuid4()), timestamp(time.time())
+    try:
+        config = configured(arguments.config, environ, say, install=False)
+        running = daemon(arguments.url, None, environ) if arguments.url else None
+    except ConfigError as exc:
+        if arguments.json:
+            _write(refused("; ".join(map(str, exc.all)), source, id=identity, timestamp=now))
+        raise
+    validated = checks_of(config, source, offline=arguments.offline)
+    if validated is None:
+        return INTERRUPTED
+    steps = [Check("initialise", source, CheckStatus.OK, "read"), *_planned(config), *validated]
+    if running is not None and not any(each.status is CheckStatus.FAILED for each in validated):
+        try:
+            steps += trio.run(_brought_to, running)
+        except BaseExceptionGroup as group:
+            raise leaf(group) from None
+    result = report(steps, id=identity, timestamp=now)
+    if arguments.json:
+        _write(result)
+    else:
+        for line in result.lines():
+            print_out(line)
+    return 0 if result.success else FAILED
+
+
+def _planned(config: Config) -> list[Check]:
+    """What will be: the clients, how they are watched, and how the daemon may grow."""
+    server = config.server
+    clients = ", ".join(f"{name} ({each.kind})" for name, each in config.enabled.items())
+    readers = [name for name, key in config.keys.items() if key.metrics_only or key.admin]
+    limits = [*(each.limits for each in config.enabled.values()), *(each.limits for each in config.keys.values())]
+    limited = any(each.is_limited for each in limits)
+    watched = Check("monitor", "metrics", CheckStatus.OK, "/livez, /readyz, /metrics")
+    if config.keys and not readers:
+        detail = "no key may read /metrics: give one metrics_only = true"
+        watched = Check("monitor", "metrics", CheckStatus.WARNING, detail)
+    scale = f"{server.max_runs} requests and {server.max_connections} connections at once"
+    grows = Check("scale", "replicas", CheckStatus.OK, f"{scale}; limits are {_shared(config, limited=limited)}")
+    if limited and config.redis is None:
+        detail = f"{scale}; with several replicas each keeps to the limits alone: share them by [redis]"
+        grows = Check("scale", "replicas", CheckStatus.WARNING, detail)
+    return [Check("configure", "providers", CheckStatus.OK, clients), watched, grows]
+
+
+def _shared(config: Config, *, limited: bool) -> str:
+    if not limited:
+        return "not configured"
+    return "shared by Redis" if config.redis is not None else "this process' own"
+
+
+async def _brought_to(running: Daemon) -> list[Check]:
+    """The daemon reads its configuration again, and says that it is ready."""
+    async with daemon_client(running) as client:
+        return [
+            await _step("deploy", running, client, "POST", "/runtime/reload"),
+            await _step("monitor", running, client, "GET", "/runtime/tree"),
+        ]
+
+
+async def _step(what: str, running: Daemon, client: DaemonClient, method: str, path: str) -> Check:
+    where, begun = str(parse_url(running.base_url)[0]), trio.current_time()
+    try:
+        body = await client.ask(method, path)
+    except LLMClientError as exc:
+        return Check(what, where, CheckStatus.FAILED, str(exc))
+    seconds = round(trio.current_time() - begun, 3)
+    detail = f"reloaded: {decoded(body, ReloadResult)}" if method == "POST" else "answers"
+    return Check(what, where, CheckStatus.OK, detail, seconds)
+
+
+def _write(result: Report) -> None:
+    print_out(msgspec.json.encode(result).decode())

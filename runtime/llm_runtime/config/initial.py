@@ -1,0 +1,75 @@
+"""A first configuration file, with what the environment offers in it and the rest to be uncommented."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from llm_runtime.config.model import Config
+
+_SERVER = """\
+# The configuration of llm-runtime. Every key: docs/configuration.md. Try it:
+#   llm-runtime check --config FILE
+#   llm-runtime serve --config FILE
+
+[server]
+host = "127.0.0.1"                # any other address needs a key, [keys.NAME], and TLS
+port = 8080
+# drain_s = 30                    # how long running responses may go on after SIGTERM
+# ready_delay_s = 5               # behind a load balancer: how long /readyz says 503 before
+
+# [server.tls]
+# certificate = "fullchain.pem"
+# key = "privkey.pem"
+
+# [keys.app]                      # a caller; without any, everyone on this machine may ask
+# secret = "env:APP_KEY"          # openssl rand -hex 32
+# models = ["openai/*"]           # what it may use; omitted: everything
+# [keys.app.limits]
+# requests_per_minute = 600
+# [keys.operator]
+# secret = "env:OPERATOR_KEY"
+# admin = true                    # may read /metrics, and reload
+"""
+
+_NOBODY = """
+# No key of a provider was found in the environment. One of these, for example:
+# [providers.openai]
+# kind = "openai"
+# api_key = "env:OPENAI_API_KEY"
+# [providers.mine]
+# kind = "openai_compatible"
+# base_url = "http://127.0.0.1:8000/v1"
+"""
+
+_REST = """
+# [routes.careful]                # a name to use in place of a model's
+# candidates = ["openai/some-model", "anthropic/some-model"]
+# strategy = "fallback"
+
+# [cache]
+# enabled = true
+"""
+
+
+def initial_file(found: Config, variables: dict[str, str]) -> str:
+    """The text of a file for what was ``found``. ``variables``: by provider, where its key is."""
+    return "".join((_SERVER, *_providers(found, variables), _REST))
+
+
+def _providers(found: Config, variables: dict[str, str]) -> Iterator[str]:
+    if not found.providers:
+        yield _NOBODY
+    for name, each in found.providers.items():
+        lines = [f"\n[providers.{name}]", f"kind = {json.dumps(each.kind)}"]
+        lines[0] += "".join(f"  # {found.reasons[name]}" for _ in [0] if name in found.reasons)
+        if each.base_url is not None and each.base_url != found.vendors[each.kind].base_url:
+            lines.append(f"base_url = {json.dumps(each.base_url)}")
+        if name in variables:
+            lines.append(f"api_key = {json.dumps('env:' + variables[name])}")
+        parts = {"organization": each.organization, "project": each.project}
+        lines += [f"{part} = {json.dumps(value)}" for part, value in parts.items() if value is not None]
+        lines.append('# models = ["some-model"]        # omitted: the vendor is asked')
+        lines.append(f"# [providers.{name}.limits]")
+        lines.append("# requests_per_minute = 500\n")
+        yield "\n".join(lines)
