@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 
+import msgspec
 import pytest
 
 from llm_actors.catalog import Catalog
@@ -44,6 +45,13 @@ def with_models(*models: str, kind: LLMProvider = LLMProvider.OPENAI) -> Provide
 def test_a_provider_that_lists_its_models_is_fine() -> None:
     assert told(listed("a")) == (CheckStatus.OK, "1 model")
     assert told(listed("a", "b"), with_models("b")) == (CheckStatus.OK, "2 models, the configured ones among them")
+
+
+def test_a_model_that_the_chat_api_does_not_have_is_a_warning_where_nothing_else_may_be_used() -> None:
+    entry = msgspec.structs.replace(with_models("gpt-5-pro", "gpt-5.5"), wire="chat")
+    said = '2 models; only the Responses API has gpt-5-pro: leave wire = "chat" out'
+    assert told(listed("gpt-5-pro", "gpt-5.5"), entry) == (CheckStatus.WARNING, said)
+    assert told(listed("gpt-5-pro", "gpt-5.5"), with_models("gpt-5-pro", "gpt-5.5"))[0] is CheckStatus.OK
 
 
 def test_a_configured_model_that_is_not_listed_is_a_warning_with_what_was_meant() -> None:

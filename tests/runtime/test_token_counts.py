@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 import trio.testing
 
 import llm_runtime
 from llm_protocol.content import Message
 from llm_protocol.errors import ModelNotFoundError
-from llm_protocol.requests import ChatRequest, LLMProvider
+from llm_protocol.requests import ChatRequest, LLMProvider, Parameters
 from llm_protocol.response import TokenCount
 from llm_protocol.secret import Secret
 from llm_runtime.config import Config, Provider
@@ -75,3 +76,14 @@ async def test_an_unknown_model_has_no_count() -> None:
     async with llm_runtime.open_runtime(Config(providers={"p": provider})) as rt:
         with pytest.raises(ModelNotFoundError):
             await rt.count_tokens(ChatRequest(model="nobody's", messages=REQUEST.messages))
+
+
+@pytest.mark.parametrize(("wire", "target"), [("openai_responses", "/responses/input_tokens"), ("openai_chat", None)])
+async def test_openai_counts_what_goes_over_its_responses_api(wire: str, target: str | None) -> None:
+    request = msgspec.structs.replace(REQUEST, parameters=Parameters(wire=wire))
+    async with Peer(reply(b'{"input_tokens": 7}', headers=JSON)) as peer:
+        provider = Provider(kind=LLMProvider.OPENAI, base_url=peer.url, api_key=Secret("k"), models=("m",))
+        async with llm_runtime.open_runtime(Config(providers={"p": provider})) as rt:
+            found = await rt.count_tokens(request)
+        assert [each.target for each in peer.requests] == ([target] if target else [])
+        assert found == (TokenCount(7, estimated=False) if target else TokenCount(ESTIMATE, estimated=True))

@@ -104,7 +104,7 @@ class ProviderActor:
         return tuple(found)
 
     async def _count(self, request: AnyRequest) -> int | None:
-        dialect = self._spec.dialect
+        dialect = self._spec.wires.counting(request)
         if not isinstance(dialect, TokenCounter):
             return None
         return dialect.decode_count(await self._fetch(dialect.count_request(request), model=request.model))

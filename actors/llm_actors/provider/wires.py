@@ -82,6 +82,13 @@ class ProviderWires:
         )
         return responses if is_taken else self.usual
 
+    def counting(self, request: AnyRequest) -> ClientDialect:
+        """The wire that the tokens of ``request`` are counted over. Of other servers' Responses API not even that is
+        known, so they are not asked.
+        """
+        is_openais = self._target is not None and self._target.has_hosted_tools
+        return self.of(request) if is_openais else self.usual
+
     def instead_of(self, tried: ClientDialect, end: Finished | Failed) -> ClientDialect | None:
         """The other wire, where an attempt over ``tried`` ended because it was the wrong one."""
         if self._responses is None or self._setting != "auto" or not isinstance(end, Failed):

@@ -13,6 +13,7 @@ from llm_actors.catalog.actor import LISTING_SECONDS
 from llm_protocol.dialect import ModelInfo
 from llm_protocol.failures import RULES, Failure, FailureKind
 from llm_protocol.lifecycle import NOTICE
+from llm_protocol.model_rules import rule_of
 from llm_protocol.own_prices import OwnPrices
 from llm_protocol.policy import Policy
 from llm_protocol.prices import price_of
@@ -55,6 +56,9 @@ def provider(name: str, entry: Provider, vendor: Vendor, listing: Listing, url: 
     if not found:
         return Check(PROVIDER, name, CheckStatus.WARNING, "answers, with a list of models that is empty", seconds)
     has = counted(len(found), "model")
+    if entry.wire == "chat" and (lost := [each for each in entry.models if _needs_responses(vendor, each)]):
+        said = f'{has}; only the Responses API has {some(lost)}: leave wire = "chat" out'
+        return Check(PROVIDER, name, CheckStatus.WARNING, said, seconds)
     if missing := [model for model in entry.models if model not in found]:
         hint = suggestion(missing[0], found) if len(missing) == 1 else ""
         return Check(PROVIDER, name, CheckStatus.WARNING, f"{has}; not among them: {some(missing)}{hint}", seconds)
@@ -64,6 +68,10 @@ def provider(name: str, entry: Provider, vendor: Vendor, listing: Listing, url: 
     return Check(
         PROVIDER, name, CheckStatus.OK, f"{has}, the configured ones among them" if entry.models else has, seconds
     )
+
+
+def _needs_responses(vendor: Vendor, model: str) -> bool:
+    return rule_of(vendor.facts_key, model).wire == "responses"
 
 
 def _failed(name: str, entry: Provider, vendor: Vendor, failure: Failure, url: str) -> tuple[CheckStatus, str]:
