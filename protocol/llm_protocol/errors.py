@@ -187,7 +187,7 @@ class LogLimitError(LLMClientError):
 
 
 class BudgetError(LLMClientError):
-    """The request's budget is used up."""
+    """The budget of the request, or of its caller, is used up."""
 
     kind = FailureKind.BUDGET
 

@@ -238,8 +238,8 @@ RULES: dict[FailureKind, FailureRule] = {
         Step.STOP, 502, "log_limit", _SERVER, "the answer outgrew the run log's limit", AtFault.RUNTIME, _CHARGED,
         client_retry=False),
     FailureKind.BUDGET: FailureRule(
-        Step.STOP, 402, "budget_exceeded", _REQUEST, "the request's budget is used up", AtFault.CALLER, _CHARGED,
-        client_retry=False),
+        Step.STOP, 402, "budget_exceeded", _REQUEST, "its own or its caller's budget is used up", AtFault.CALLER,
+        _CHARGED, client_retry=False),
     FailureKind.DEADLINE: FailureRule(
         Step.STOP, 504, "deadline_exceeded", _SERVER, "the request's deadline passed", AtFault.CALLER, _CHARGED,
         client_retry=False),

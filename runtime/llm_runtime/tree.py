@@ -111,6 +111,7 @@ class Tree:
         """What outlives the process; the first to start and the last to stop. ``None``: nothing does."""
         store: Supervisor | None = None
         self._ledger: Ledger | None = None
+        self._budgets = BudgetTable(config.budgets)  # those of the limiter, which hold until the next start
         if config.store is not None:
             file, self._ledger = config.store, Ledger()
             store, self.store = _parking(
@@ -291,7 +292,7 @@ class Tree:
             adapt=partial(_adapt, specs),
             accounting=Accounting(
                 self._ledger,
-                BudgetTable(config.budgets),
+                self._budgets,
                 {name: key.team for name, key in config.keys.items() if key.team},
                 config.routes.keys(),
             ),

@@ -14,7 +14,8 @@ from trio.testing import MockClock
 from llm_actors.catalog import Candidate
 from llm_actors.kernel import Cast, KernelError
 from llm_actors.orchestrator import Setup
-from llm_protocol.errors import LLMClientError, ModelNotFoundError
+from llm_protocol.budgets import Budget
+from llm_protocol.errors import BudgetError, LLMClientError, ModelNotFoundError
 from llm_protocol.failures import FailureKind
 from llm_protocol.own_prices import OwnPrice
 from llm_protocol.policy import Limits, Policy
@@ -264,3 +265,16 @@ async def test_the_limiter_that_crashes_begins_with_what_holds_now(mock_clock: M
         with pytest.raises(LLMClientError) as caught:
             await runtime.chat("Hi.", model="a/m")
         assert caught.value.kind is FailureKind.RATE_LIMITED
+
+
+async def test_a_budget_holds_until_the_next_start() -> None:
+    async with Peer(reply(whole("hi"), headers=JSON)) as peer:
+        price = {"a/m": OwnPrice(input=1_000.0, output=1_000.0)}
+        given = msgspec.structs.replace(config(a=provider(peer)), prices=price)
+        bounded = msgspec.structs.replace(given, budgets={"all": Budget(usd=0.0001, per="day")})
+        async with open_(bounded) as runtime:
+            for _ in range(2):
+                with pytest.raises(BudgetError, match='budget "all" has'):
+                    await runtime.chat("hello", model="a/m")
+                await runtime.reload(given)
+        assert peer.requests == []

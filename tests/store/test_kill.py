@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,17 @@ import trio
 from support.daemon import vendor
 from support.killable import ask, events_until, killable_daemon, text_in
 from support.server import open_door
+
+
+async def until_written(folder: Path, text: str) -> None:
+    """Wait until the file has a piece of a log with ``text``."""
+    with trio.fail_after(20):
+        while True:
+            with closing(sqlite3.connect(folder / "state" / "store.sqlite3")) as db:
+                pieces = db.execute("SELECT events FROM response_events").fetchall()
+            if any(text.encode() in piece for (piece,) in pieces):
+                return
+            await trio.sleep(0.05)
 
 
 async def test_what_was_told_as_finished_is_read_the_same_by_the_next_process(tmp_path: Path) -> None:
@@ -43,7 +56,7 @@ async def test_a_stream_cut_by_a_kill_is_resumed_without_a_gap_or_a_repetition(
                 )
                 await client.head()
                 seen = await events_until(client, "four…")
-                await trio.sleep(0.5)  # the file is up to 0.1 s behind
+                await until_written(tmp_path, "…")  # the file is a little behind
                 await first.kill()
         response_id, half = seen[0]["response"]["id"], seen[len(seen) // 2]["sequence_number"]
         async with killable_daemon(upstream, tmp_path) as second:
