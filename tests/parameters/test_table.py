@@ -10,8 +10,8 @@ import pytest
 from llm_protocol.adjustments import Adjustment, header_value
 from llm_protocol.dialect import ClientDialect
 from llm_protocol.errors import UnsupportedError
-from llm_protocol.parameters.requested import CANONICAL, value_at, with_value
-from llm_protocol.parameters.table import ROWS, SECTIONS, Parameter
+from llm_protocol.parameters.requested import value_at
+from llm_protocol.parameters.table import SECTIONS, Parameter
 from llm_protocol.parameters.targets import TARGETS
 from llm_protocol.requests import ChatRequest
 from llm_protocol.vendor_profile import CEREBRAS, COMPATIBLE, LOCAL, OPENAI
@@ -20,6 +20,7 @@ from llm_protocol.wires.cohere import Cohere, CohereServer
 from llm_protocol.wires.gemini import Gemini, GeminiServer
 from llm_protocol.wires.openai_chat import OpenAIChat, OpenAIChatServer
 from llm_protocol.wires.responses import OpenAIResponses, OpenAIResponsesServer
+from support.parameter_cells import COMMON, MODELS, OWN, PLACES, body_with, common_body
 from support.parameter_table import page
 
 CLIENTS: dict[str, ClientDialect] = {
@@ -32,39 +33,26 @@ CLIENTS: dict[str, ClientDialect] = {
     "gemini": Gemini(),
     "cohere": Cohere(),
 }
-MODELS = {"anthropic": "claude-sonnet-4-5", "gemini": "gemini-2.5-flash", "cohere": "command-a-reasoning-08-2025"}
-
-SERVERS: dict[str, tuple[Any, str, dict[str, Any]]] = {
-    "openai_chat": (OpenAIChatServer(), "/v1/chat/completions", {"messages": [{"role": "user", "content": "hi"}]}),
-    "openai_responses": (OpenAIResponsesServer(), "/v1/responses", {"input": "hi"}),
-    "anthropic": (
-        AnthropicServer(),
-        "/v1/messages",
-        {"max_tokens": 50_000, "messages": [{"role": "user", "content": "hi"}]},
-    ),
-    "gemini": (GeminiServer(), "/v1beta/models/m:generateContent", {"contents": [{"parts": [{"text": "hi"}]}]}),
-    "cohere": (CohereServer(), "/v2/chat", {"messages": [{"role": "user", "content": "hi"}]}),
+SERVERS: dict[str, Any] = {
+    "openai_chat": OpenAIChatServer(),
+    "openai_responses": OpenAIResponsesServer(),
+    "anthropic": AnthropicServer(),
+    "gemini": GeminiServer(),
+    "cohere": CohereServer(),
 }
 
-ELSEWHERE = {
-    *("n", "best_of", "echo"),  # refused when the request is read
-    "allowedFunctionNames",  # about tools
-    "user",  # stands for safety_identifier where that is not said
-    "generationConfig.thinkingConfig.thinkingBudget",  # -1 asks for nothing
-    "stream_options",  # about streams
-}
-OWN = [row for row in ROWS if row.field is None and row.name not in ELSEWHERE]
-"""Rows of fields that travel under ``extra``."""
-COMMON = [row for row in CANONICAL if row.name != "parallel_tool_calls"]
-"""Rows of common parameters; the other is about tools."""
+
+def read(wire: str, body: dict[str, Any]) -> ChatRequest:
+    """The chat in a body of ``wire``."""
+    path = PLACES[wire][0].format(model="m")
+    request = SERVERS[wire].decode_request(path, json.dumps({"model": "m", **body}).encode()).request
+    assert isinstance(request, ChatRequest)
+    return request
 
 
 def said(wire: str, path: str, value: Any) -> ChatRequest:
     """A chat in which a client of ``wire`` says ``value`` at ``path``."""
-    server, url, body = SERVERS[wire]
-    request = server.decode_request(url, json.dumps({"model": "m", **with_value(body, path, value)}).encode()).request
-    assert isinstance(request, ChatRequest)
-    return request
+    return read(wire, body_with(wire, path, value))
 
 
 def name_of(value: object) -> str:
@@ -101,16 +89,8 @@ def test_a_field_of_a_wire_meets_what_its_cell_says(row: Parameter, wire: str, t
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("row", COMMON, ids=lambda row: row.name)
 def test_a_common_parameter_meets_what_its_cell_says(row: Parameter, target: str) -> None:
-    wire = next(iter(row.wires))
-    value = list(row.example) if isinstance(row.example, tuple) else row.example
-    server, url, body = SERVERS[wire]
-    if row.name == "reasoning_budget":
-        wire = "anthropic"
-        server, url, body = SERVERS[wire]
-        body = {**body, "thinking": {"type": "enabled", "budget_tokens": 10_000}}
-    else:
-        body = with_value(body, row.wires[wire], value)
-    request = server.decode_request(url, json.dumps({"model": "m", **body}).encode()).request
+    wire, body = common_body(row)
+    request = read(wire, body)
     adapted = CLIENTS[target].adapt(request.to(MODELS.get(target, "m")))
     told = {each.parameter: each.action for each in adapted.adjusted}
     name, action = row.wires[wire], row.cell(target).action

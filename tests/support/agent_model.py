@@ -38,6 +38,7 @@ WRITERS: dict[str, Callable[[str], dict[str, object]]] = {
     "Write": lambda path: {"file_path": path, "content": CONTENT},  # Claude Code
     "write": lambda path: {"filePath": path, "content": CONTENT},  # opencode
     "write_file": lambda path: {"file_path": path, "content": CONTENT},  # gemini-cli, qwen-code, and our scripts
+    "Partialwrite_file": lambda path: {"file_path": path, "content": CONTENT},  # the same, streamed by instructor
     "exec_command": lambda path: {"cmd": _by_shell(path)},  # Codex
     "shell_command": lambda path: {"command": _by_shell(path)},
     "shell": lambda path: {"command": ["bash", "-c", _by_shell(path)]},
