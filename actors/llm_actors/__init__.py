@@ -1,1 +1,1 @@
-"""Who does it: the actor kernel and the actors of the runtime."""
+"""The actor kernel and the actors of the runtime."""

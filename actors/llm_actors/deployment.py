@@ -1,4 +1,4 @@
-"""A deployment, and how an attempt at one ended: what catalog, selector, provider and orchestrator share."""
+"""A deployment, and the result of an attempt at one: shared by catalog, selector, provider and orchestrator."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from llm_protocol.events import Failed, Finished
 
 
 class Candidate(NamedTuple):
-    """A deployment that could serve a request: a provider and the vendor's own name of the model to ask it for."""
+    """A deployment that could serve a request: a provider and the vendor's own name of one of its models."""
 
     provider: str
     model: str
@@ -21,15 +21,15 @@ class Candidate(NamedTuple):
 
 
 class AttemptResult(msgspec.Struct, frozen=True, kw_only=True):
-    """How one attempt ended. Times are in seconds from its start; ``None``: it did not come that far."""
+    """The result of one attempt. Times are in seconds from its start; ``None`` if it did not get that far."""
 
     end: Finished | Failed
     first_token_s: float | None = None
     duration_s: float
     limits: RateLimits | None = None
     resent: bool = False
-    """The request went out twice, because a kept connection had closed before it was answered."""
+    """The request was sent twice, because a kept connection had closed before the response."""
     unsent: bool = False
-    """There was no connection to send it over: the vendor knows nothing of it."""
+    """There was no connection to send it over: the vendor has not received any of it."""
     wire: str = ""
     """The name of the wire that it took; empty where it took none."""

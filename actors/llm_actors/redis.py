@@ -1,12 +1,12 @@
-"""A session with a Redis server: one connection, one command at a time, and a bound on every wait.
+"""A session with a Redis server: one connection, one command at a time, and a limit on every wait.
 
-Whatever goes wrong (nobody listens, a wrong password, a server that is loading, frozen, read-only, or speaks nonsense)
-ends the session with a reason, and closes its connection: a reply that comes late is read by nobody.
+Every failure (the server is down, loading, frozen or read-only, rejects the password, or sends garbage) ends the
+session with a reason and closes its connection, so a late reply is never read.
 
-The client is coredis, an optional extra, imported on first use. Of its habits these are guarded against here: it sends
-a command again by itself (a charge would be made twice), it logs a traceback for each connection that fails, out of a
-cancelled connect it raises a plain error, it takes a percent-encoded password as it is written, and with TLS any host's
-certificate for the server's.
+The client is coredis, an optional extra, imported on first use. The session works around these of its habits: it
+resends a command by itself (which would charge twice), it logs a traceback for every failed connection, it raises an
+ordinary exception out of a cancelled connect, it does not decode a percent-encoded password, and with TLS it accepts a
+certificate of any host.
 """
 
 from __future__ import annotations
@@ -27,38 +27,41 @@ if TYPE_CHECKING:
     from coredis import Redis
 
 CONNECT_SECONDS = 1.0
-"""The most that connecting may take, name lookup, TLS and login included."""
+"""The limit for connecting, including name lookup, TLS and login."""
 
 REASON_CHARACTERS = 200
 
 SCHEMES = ("redis", "rediss", "unix")
 
 CHECK_HOST = "ssl_check_hostname"
-"""Part of an address that the client understands; its default is not to check."""
+"""A query parameter of the client's URL; by default the client does not check host names."""
 
 
 class RedisServer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where the server is, and what of it is ours: keys that start with ``{prefix}``. Who uses the same prefix shares.
+    """The address of the server, and the prefix of our keys. Processes with the same prefix share their limits.
 
-    ``timeout_s`` bounds each command. It is what a request may wait for a server that has just stopped answering.
+    ``timeout_s`` limits each command. It is the longest that a request may wait for a server that has just stopped
+    responding.
     """
 
     url: Secret
-    """`redis://`, `rediss://` (TLS) or `unix://PATH`; with a password in it, write `env:NAME` or `file:PATH`."""
+    """`redis://`, `rediss://` (TLS) or `unix://PATH`; with a password in it, use `env:NAME` or `file:PATH`."""
     prefix: Annotated[str, Meta(pattern="^[A-Za-z0-9_.:-]{1,64}$")] = "llm-runtime"
-    """What all keys in Redis begin with. Processes with the same prefix share their limits."""
+    """The prefix of all keys in Redis. Processes with the same prefix share their limits."""
     timeout_s: Annotated[float, Meta(gt=0, le=5)] = 0.1
-    """For one command; what a request may wait for a server that has just stopped answering."""
+    """The time limit of one command: the longest that a request may wait for a server that has just stopped
+    responding.
+    """
 
     @property
     def name(self) -> str:
-        """Its address without what is secret, for people."""
+        """The address without secrets, for messages."""
         parts = urlsplit(self.url.reveal())
         return parts.path if parts.scheme == "unix" else parts.netloc.rpartition("@")[2]
 
 
 class RedisProblem(NamedTuple):
-    """Why a session ended. ``sort`` stays the same for as long as the trouble does; ``detail`` is for people."""
+    """Why a session ended. ``sort`` identifies the kind of trouble; ``detail`` is for people."""
 
     sort: str
     detail: str
@@ -68,7 +71,7 @@ UNREACHABLE = "unreachable"
 
 
 class RedisAwayError(Exception):
-    """The server did not do what it was asked for, as far as is known."""
+    """The command failed, or it is unknown whether it succeeded."""
 
     def __init__(self, trouble: RedisProblem) -> None:
         super().__init__(trouble.detail)
@@ -77,21 +80,23 @@ class RedisAwayError(Exception):
 
 @final
 class RedisScript:
-    """A Lua script on the server of this session, sent once and then named by its digest."""
+    """A Lua script on the server of this session, sent once and then called by its digest."""
 
     def __init__(self, client: Redis[bytes], source: str, timeout_s: float) -> None:
         self._script = client.register_script(source)
         self._timeout_s = timeout_s
 
     async def run(self, keys: Sequence[str], argument: bytes) -> bytes:
-        """Its answer. Raises `RedisAwayError` within the server's ``timeout_s``: it may have run, or not."""
+        """Call the script. Raises `RedisAwayError` within the server's ``timeout_s``: the script may have
+        run, or not.
+        """
         return await _within(self._timeout_s, lambda: self._script(keys=keys, args=[argument]))
 
 
 async def session(server: RedisServer, source: str, use: Callable[[RedisScript], Awaitable[None]]) -> RedisProblem:
-    """Connect and ``use`` the script with this source, until there is trouble. Return it.
+    """Connect, and ``use`` the script with this source until there is trouble. Returns the trouble.
 
-    Cancelling it closes the connection, with nothing said to the server. Raises only what ``use`` does.
+    Cancelling it closes the connection without a further command. Raises only what ``use`` raises.
     """
     import coredis
     from coredis.exceptions import RedisError
@@ -111,10 +116,10 @@ async def session(server: RedisServer, source: str, use: Callable[[RedisScript],
                 await use(RedisScript(client, source, server.timeout_s))
             except RedisAwayError as exc:
                 trouble = exc.trouble
-            except Exception as exc:  # the client would wrap it in a group, like what happens to itself
+            except Exception as exc:  # the client would wrap it in an exception group, like its own errors
                 bug = exc
     except (OSError, RedisError, ExceptionGroup) as exc:
-        trouble = trouble or _trouble(exc)  # it may only tell once more, of the connection that is closed
+        trouble = trouble or _trouble(exc)  # it can only report again that the connection is closed
     await trio.lowlevel.checkpoint_if_cancelled()
     if bug is not None:
         raise bug
@@ -135,18 +140,18 @@ async def _within(seconds: float, ask: Callable[[], Awaitable[object]]) -> bytes
     try:
         with limit:
             answer = await ask()
-    except Exception as exc:  # its parser raises what it likes when the server speaks nonsense
+    except Exception as exc:  # its parser raises arbitrary exceptions when the server sends garbage
         if not limit.cancel_called:
             raise RedisAwayError(_trouble(exc)) from None
     if limit.cancel_called and answer is None:
-        raise RedisAwayError(RedisProblem(UNREACHABLE, f"no answer within {seconds * 1000:.0f} ms"))
+        raise RedisAwayError(RedisProblem(UNREACHABLE, f"no response within {seconds * 1000:.0f} ms"))
     if not isinstance(answer, bytes):
-        raise RedisAwayError(RedisProblem("answer", f"an answer of type {type(answer).__name__}"))
+        raise RedisAwayError(RedisProblem("answer", f"a response of type {type(answer).__name__}"))
     return answer
 
 
 def _trouble(exc: BaseException) -> RedisProblem:
-    """What the innermost error that says something says, in one line."""
+    """The innermost error that has a message, as one line."""
     from coredis.exceptions import ConnectionError as LostError
 
     while isinstance(exc, BaseExceptionGroup):
@@ -164,5 +169,5 @@ _ours: ContextVar[bool] = ContextVar("_ours", default=False)
 
 
 def _of_others(record: logging.LogRecord) -> bool:  # noqa: ARG001 - a filter is given the record
-    """Keeps what the client logs of our sessions out of the log, and nothing of a host program's own."""
+    """Drops what the client logs about our sessions, and nothing that concerns the host program."""
     return not _ours.get()

@@ -1,4 +1,4 @@
-"""What was changed of a request before it went to its provider, as callers are told it."""
+"""Adjustments: what was changed of a request before it went to its provider, as reported to callers."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import msgspec
 from llm_protocol.content import JsonObject
 
 Change: TypeAlias = Literal["left_out", "translated", "emulated", "rewritten"]
-"""``left_out``: the provider is not told it. ``translated``: it is told the nearest it has. ``emulated``: the runtime
-does it. ``rewritten``: said in a form that the provider accepts, with the same meaning.
+"""``left_out``: the provider does not get it. ``translated``: it gets the nearest value that it has. ``emulated``: the
+runtime does it. ``rewritten``: it gets another form with the same meaning.
 """
 
 LOSSY: frozenset[Change] = frozenset(("left_out", "translated"))
-"""Changes that ``strict`` refuses. The others keep the meaning."""
+"""Adjustments that ``strict`` refuses. The others keep the meaning."""
 
 HEADER = "x-llm-runtime-adjusted"
 HEADER_BYTES = 2_048
-"""The longest value of the header; what does not fit is in the body."""
+"""The longest value of the header; the body has what does not fit."""
 
 
 class Adjustment(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One change. ``parameter`` is the client's own name for it, ``to`` what the provider was told instead."""
+    """One adjustment. ``parameter`` is the client's own name for it, ``to`` the value that was sent instead."""
 
     parameter: str
     action: Change
@@ -36,13 +36,13 @@ class Adjustment(msgspec.Struct, frozen=True, omit_defaults=True):
         return f"{self.parameter} ({words})" if self.to is None else f"{self.parameter} ({words} to {self.to})"
 
     def to_json(self) -> JsonObject:
-        """As it stands in ``llm_runtime.adjusted``."""
+        """The entry in ``llm_runtime.adjusted``."""
         found: JsonObject = {"parameter": self.parameter, "action": self.action}
         return found if self.to is None else {**found, "to": self.to}
 
 
 def header_value(adjusted: Iterable[Adjustment]) -> str | None:
-    """The value of `HEADER`, a list of RFC 9651: ``"seed";action=left_out, "top_k";action=left_out``. ``None`` where
+    """The value of `HEADER`, a list of RFC 9651: ``"seed";action=left_out, "top_k";action=left_out``. ``None`` if
     nothing was changed.
     """
     items: list[str] = []

@@ -17,9 +17,9 @@ JsonObject: TypeAlias = dict[str, Any]
 
 
 class Citation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A source of a text, or of its characters from ``start`` to ``end`` where the provider says which.
+    """A source of a text, or of its characters from ``start`` to ``end`` if the provider says which.
 
-    ``quote`` is what the source says. A document of the prompt has a ``title`` and no ``url``.
+    ``quote`` is the cited text of the source. A document of the prompt has a ``title`` and no ``url``.
     """
 
     url: str = ""
@@ -167,11 +167,11 @@ _SAME_SOUND = {
 
 
 class Reasoning(msgspec.Struct, frozen=True, kw_only=True, tag="reasoning"):
-    """What a model thought before it answered.
+    """The model's reasoning before its answer.
 
     ``text`` is readable (it may be a summary, or empty), ``encrypted`` is a payload that only the vendor reads,
-    ``signature`` proves to the vendor that the text is its own. All three, and ``extra``, go back unchanged in the next
-    turn, to the vendor that made them: ``dialect`` names it, ``None`` where it is not known.
+    ``signature`` proves to the vendor that the text is its own. All three, and ``extra``, are sent back unchanged in
+    the next turn, to the vendor that made them: ``dialect`` names it, ``None`` if it is unknown.
     """
 
     text: str = ""
@@ -205,12 +205,12 @@ class ToolCall(msgspec.Struct, frozen=True, kw_only=True, tag="tool_call"):
         return value
 
     def result(self, text: str, *, is_error: bool = False) -> ToolResult:
-        """What the tool answered to this call, to be sent back in a message of role ``tool``."""
+        """The result of this call, to be sent back in a message of role ``tool``."""
         return ToolResult(call_id=self.id, name=self.name, content=(Text(text),), is_error=is_error)
 
 
 class ToolResult(msgspec.Struct, frozen=True, kw_only=True, tag="tool_result"):
-    """What a tool answered to the call with the id ``call_id``."""
+    """The result of the call with the id ``call_id``."""
 
     call_id: str
     content: tuple[Text | Image | Document | Audio, ...] = ()

@@ -81,7 +81,7 @@ class RateLimits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 Lifecycle: TypeAlias = Literal["active", "deprecated", "retired"]
-"""Where a model stands: deprecated ones still answer, retired ones do not."""
+"""The state of a model: deprecated ones still work, retired ones do not."""
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -103,7 +103,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     capabilities: Capabilities | None = None
 
     def facts(self) -> Capabilities:
-        """All that the list says of what the model takes."""
+        """Everything that the list says about what the model accepts."""
         said = self.capabilities or Capabilities()
         window, output = self.context_window or None, self.max_output_tokens or None
         return msgspec.structs.replace(
@@ -125,7 +125,7 @@ class StreamDecoder(Protocol):
 
     @property
     def is_whole(self) -> bool:
-        """Whether the body is kept until its end, so that its size has to be bounded."""
+        """Whether the whole body is buffered, so that its size has to be limited."""
         ...
 
     @property
@@ -162,7 +162,7 @@ class ClientDialect(Protocol):
 
     @property
     def rules(self) -> ModelRules:
-        """What the models of the provider take that is spoken to."""
+        """What the provider's models accept."""
         ...
 
     def auth_headers(self, key: str) -> tuple[tuple[str, str], ...]:
@@ -170,13 +170,14 @@ class ClientDialect(Protocol):
         ...
 
     def adapt(self, request: AnyRequest) -> Adapted:
-        """``request`` as this vendor, and its model, can be told it, with what was changed for that; its ``model`` is
-        the vendor's own name for it. Raises `UnsupportedError` or `BadRequestError` for what cannot be kept.
+        """``request`` in a form that this vendor and its model accept, with the adjustments made for that; its
+        ``model`` is the vendor's own name for it. Raises `UnsupportedError` or `BadRequestError` for what cannot be
+        kept.
         """
         ...
 
     def encode_request(self, request: AnyRequest, *, stream: bool) -> WireRequest:
-        """The HTTP request for what `adapt` has made of a request. Parameters that the vendor lacks are not said."""
+        """The HTTP request for the result of `adapt`. Parameters that the vendor lacks are left out."""
         ...
 
     def stream_decoder(self, request: AnyRequest) -> StreamDecoder:
@@ -210,7 +211,7 @@ class ClientDialect(Protocol):
 
 @runtime_checkable
 class TokenCounter(Protocol):
-    """A `ClientDialect` whose vendor counts the tokens of a request without answering it."""
+    """A `ClientDialect` whose vendor can count the tokens of a request."""
 
     def count_request(self, request: AnyRequest) -> WireRequest:
         """The HTTP request that counts ``request``. Raises what `ClientDialect.encode_request` does."""

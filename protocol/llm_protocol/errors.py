@@ -169,7 +169,7 @@ class ShuttingDownError(LLMClientError):
 
 
 class QueueFullError(LLMClientError):
-    """The waiting line is full."""
+    """The queue is full."""
 
     kind = FailureKind.QUEUE_FULL
 
@@ -181,7 +181,7 @@ class OutOfResourcesError(LLMClientError):
 
 
 class LogLimitError(LLMClientError):
-    """The response outgrew the run log's limit."""
+    """The response exceeded the run log's limit."""
 
     kind = FailureKind.LOG_LIMIT
 
@@ -193,7 +193,7 @@ class BudgetError(LLMClientError):
 
 
 class ParkedError(LLMClientError):
-    """The provider is out of service after repeated crashes."""
+    """The provider is parked after repeated crashes."""
 
     kind = FailureKind.PARKED
 

@@ -37,7 +37,7 @@ from llm_protocol.requests import (
 from llm_protocol.response import Usage
 
 MAX_MODELS = 256
-"""Models whose experience is kept; the one not used for longest is forgotten."""
+"""The most models whose estimates are kept; the least recently used is dropped."""
 
 ASCII_PER_TOKEN = 4
 """Characters of English or code in one token."""
@@ -46,10 +46,10 @@ BYTES_PER_TOKEN = 3
 """UTF-8 bytes of other scripts in one token."""
 
 MESSAGE_TOKENS = 4
-"""What a message costs beside its content."""
+"""The tokens of a message besides its content."""
 
 TOOL_TOKENS = 8
-"""What a tool's definition or call costs beside its JSON."""
+"""The tokens of a tool's definition or call besides its JSON."""
 
 IMAGE_TOKENS = 1_000
 """An image sent at full detail."""
@@ -76,26 +76,26 @@ UNKNOWN_AUDIO_TOKENS = 2_000
 """A minute of audio: one whose content is not here."""
 
 PICTURE_OUTPUT_TOKENS = 1_300
-"""An image that is made."""
+"""An image in a response."""
 
 DEFAULT_OUTPUT_TOKENS = 500
-"""A response of a model of which nothing is known."""
+"""The response of a model of which nothing is known."""
 
 PRIOR_TOKENS = 500
-"""How many tokens of experience the first guess is worth."""
+"""The weight of the prior estimate, in tokens of experience."""
 
 PRIOR_OUTPUT_TOKENS = 50
-"""The same for what a text that was written takes: answers are shorter than prompts, and are made of text alone."""
+"""The same for output text: responses are shorter than prompts, and consist of text alone."""
 
 DECAY = 0.9
-"""What an earlier response still weighs when the next one comes."""
+"""The weight that an earlier response keeps when the next one comes."""
 
 MIN_RATIO, MAX_RATIO = 0.25, 4.0
-"""How far experience may move a guess."""
+"""The range within which experience may correct an estimate."""
 
 
 class Estimate(NamedTuple):
-    """A guess. ``length`` is the part of it that comes from the request alone; `TokenEstimator.learn` needs it."""
+    """An estimate. ``length`` is the part of it that comes from the request alone; `TokenEstimator.learn` needs it."""
 
     input_tokens: int
     output_tokens: int
@@ -113,21 +113,23 @@ class Estimate(NamedTuple):
 
 
 class TokenEstimator:
-    """Guesses tokens by model, and learns from reported usage. ``model`` is any name the caller keeps to."""
+    """Estimates tokens by model, and learns from reported usage. ``model`` is any name that the caller uses
+    consistently.
+    """
 
     def __init__(self) -> None:
         self._models: OrderedDict[str, _Experience] = OrderedDict()
 
     def estimate(self, model: str, request: AnyRequest) -> Estimate:
-        """What ``request`` will probably take. The output is never guessed above what the request allows."""
+        """The expected usage of ``request``. The output is never estimated above what the request allows."""
         known = self._models.get(model, _NONE)
         length = request_length(request)
         return Estimate(math.ceil(length * known.ratio), _output(request, known), length)
 
     def expect(self, models: Iterable[str], request: AnyRequest) -> Usage:
-        """What ``request`` will probably take, by the mean of what is known of ``models``, to compare them by.
+        """The expected usage of ``request`` by the mean over ``models``, for comparing them.
 
-        What is known of each alone depends on which requests it happened to have.
+        What is known of each alone depends on which requests it happened to get.
         """
         known = [found for model in models if (found := self._models.get(model)) is not None] or [_NONE]
         length = request_length(request) * sum(each.ratio for each in known) / len(known)
@@ -148,7 +150,7 @@ class TokenEstimator:
         known.add(estimate.length, usage)
 
     def learn_output(self, model: str, length: float, tokens: int) -> None:
-        """Take into account that a response of this ``length`` in tokens by its text took so many ``tokens``."""
+        """Learn that a response of this ``length`` in tokens by its text used so many ``tokens``."""
         known = self._models.get(model)
         if known is not None and length > 0 and tokens > 0:
             known.add_output(length, tokens)
@@ -158,7 +160,7 @@ class TokenEstimator:
         return self._models.get(model, _NONE).output_ratio
 
     def billed_input(self, model: str, estimate: Estimate) -> int | None:
-        """Tokens of the prompt that ``model`` bills, where those are other ones than it counts; else ``None``."""
+        """The tokens of a prompt that ``model`` bills, if they differ from those it counts; else ``None``."""
         known = self._models.get(model, _NONE)
         return None if known.billed_ratio is None else max(1, math.ceil(estimate.length * known.billed_ratio))
 
@@ -168,7 +170,7 @@ class TokenEstimator:
 
 
 class _Experience:
-    """What one model took so far: sums in which the past fades."""
+    """What one model has used so far: sums that decay."""
 
     __slots__ = ("_answers", "_billed", "_guessed", "_length", "_output", "_taken", "_written")
 

@@ -21,8 +21,8 @@ ItemKind: TypeAlias = Literal["text", "reasoning", "tool_call", "refusal", "imag
 
 
 class Started(msgspec.Struct, frozen=True, kw_only=True, tag="started"):
-    """The vendor began to answer. ``model`` and ``upstream_id`` are the vendor's; ``provider`` is the
-    configured provider. ``adjusted`` is what was changed of the request for it.
+    """The vendor began to respond. ``model`` and ``upstream_id`` are the vendor's; ``provider`` is the configured
+    provider. ``adjusted`` lists the adjustments of the request.
     """
 
     model: str = ""
@@ -102,8 +102,8 @@ class UsageReported(msgspec.Struct, frozen=True, tag="usage"):
 
 
 class FieldsAdded(msgspec.Struct, frozen=True, tag="fields"):
-    """Fields of the response that only clients of ``dialect`` understand, by where they stood in it, or pieces of such:
-    see `llm_protocol.extra_fields`.
+    """Fields of the response that only clients of ``dialect`` understand, by their place in it, or pieces of such: see
+    `llm_protocol.extra_fields`.
     """
 
     dialect: str
@@ -115,7 +115,7 @@ class Restarted(msgspec.Struct, frozen=True, tag="restarted"):
 
 
 class MemberStarted(msgspec.Struct, frozen=True, kw_only=True, tag="member_started"):
-    """A member of an ensemble was asked. Members' events are reported beside the response, before it begins, and only
+    """A member of an ensemble was called. Members' events are reported beside the response, before it begins, and only
     in runs whose followers requested them. ``round`` counts from 0; a later round's text replaces the earlier text.
     """
 
@@ -157,7 +157,7 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True, tag="finished"):
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
-    """The response will not be completed. In a run log ``response`` holds what there was of it."""
+    """The response will not be completed. In a run log ``response`` holds the part that exists."""
 
     failure: Failure
     response: LLMResponse | None = None

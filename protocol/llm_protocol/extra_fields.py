@@ -12,16 +12,16 @@ from typing import Any
 from llm_protocol.content import JsonObject
 
 JOINED = frozenset(("data", "text", "summary", "transcript"))
-"""Texts that come in pieces. Every other text is said whole: ids, types, names of formats."""
+"""Strings that come in pieces. All others are complete each time: ids, types, names of formats."""
 
 
 LATEST = frozenset(("groundingMetadata", "citationMetadata", "urlContextMetadata", "safetyRatings"))
-"""Fields that Gemini says anew with each chunk, as far as it knows by then."""
+"""Fields that Gemini repeats with each chunk, as far as it knows them by then."""
 
 
 def merge(into: JsonObject, piece: JsonObject) -> None:
-    """Add ``piece`` to ``into``: lists grow, texts in `JOINED` too, anything else is replaced, and what is in `LATEST`;
-    ``None`` says nothing.
+    """Add ``piece`` to ``into``: lists grow, and strings in `JOINED`; everything else is replaced, including what is in
+    `LATEST`; ``None`` is ignored.
 
     Members of lists that have an ``index`` are pieces of the member with that index. ``into`` is changed and shares
     nothing with ``piece``.
@@ -67,12 +67,12 @@ def _is_piece(one: Any, index: object, item: JsonObject) -> bool:
 
 
 def grows(value: Any) -> bool:
-    """Whether the same value once more would be more of it, as `merge` has it."""
+    """Whether merging the same value once more would change the result."""
     if isinstance(value, dict):
         return any(grows(inner) or name in JOINED for name, inner in value.items())
     return isinstance(value, list) and bool(value)
 
 
 def is_empty(value: Any) -> bool:
-    """Whether a field says nothing, as many servers write those that they do not use."""
+    """Whether a field is empty, as many servers write fields that they do not use."""
     return value is None or value == "" or (isinstance(value, list | dict) and not value)

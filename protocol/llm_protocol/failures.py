@@ -64,13 +64,13 @@ class AtFault(StrEnum):
     """Whose fault a failure is."""
 
     PROVIDER = "provider"
-    """The vendor's, or that of the way to it. It lowers the success rate of the deployment that was asked."""
+    """The vendor's, or the network's. It lowers the success rate of the deployment."""
     REQUEST = "request"
-    """The request asks for what cannot be done or is not allowed."""
+    """The request asks for something impossible or not allowed."""
     CALLER = "caller"
     """The caller has given up: cancelled, out of time or out of money."""
     RUNTIME = "runtime"
-    """A limit or a bug of this runtime, or its end."""
+    """A limit or a bug of this runtime, or its shutdown."""
 
 
 class Scope(StrEnum):
@@ -81,14 +81,14 @@ class Scope(StrEnum):
 
 
 class Settlement(Enum):
-    """What becomes of a reserved request, and so what it costs. The values are written to Redis."""
+    """What a reserved request is charged. The values are written to Redis."""
 
     REFUNDED = "unsent"
-    """It never reached the vendor: all comes back."""
+    """It never reached the vendor: everything is refunded."""
     REFUNDED_TOKENS = "refused"
-    """The vendor turned it away: it counts as a request, its tokens come back."""
+    """The vendor refused it: it counts as a request, its tokens are refunded."""
     CHARGED = "spent"
-    """It was answered, or may have been worked on: it counts, with the tokens it used or else those estimated."""
+    """It was answered, or may have been processed: it counts, with the tokens it used or else the estimated ones."""
 
 
 LimitOwner: TypeAlias = Literal["caller", "provider", "server"]
@@ -97,7 +97,7 @@ that the vendor itself has), or this server's own bounds."""
 
 
 class FailureRule(NamedTuple):
-    """Everything that follows from a kind. A failure's own fields may say otherwise (see `Failure`)."""
+    """Everything that follows from a kind. A failure's own fields take precedence (see `Failure`)."""
 
     step: Step
     status: int
@@ -110,24 +110,24 @@ class FailureRule(NamedTuple):
     """In words, for logs and documentation."""
     fault: AtFault
     settlement: Settlement
-    """What the limiter gives back after a request that was sent. Without proof that the vendor did no work, nothing."""
+    """What the limiter refunds for a request that was sent. Without proof that the vendor did no work, nothing."""
     client_retry: bool
     """Whether a client may send the same request again by itself, after ``retry-after`` if there is one. False where
     it cannot help, where only a person can, and where the work may be done, and billed, already."""
     breaks: bool = False
     """Counts towards the circuit breaker of its `scope`."""
     scope: Scope = Scope.DEPLOYMENT
-    """Whose circuit breaker counts it, and who is paused."""
+    """Which circuit breaker counts it, and what is paused."""
     pause_s: float = 0.0
-    """Seconds for which nobody is asked there, where the vendor did not say how long."""
+    """Seconds for which nothing in its scope is called, if the vendor did not say how long."""
     needs_operator: bool = False
-    """Heals only by hand (a key, an account), so how long it lasts is a guess."""
+    """Only a person can fix it (a key, an account), so how long it lasts is a guess."""
     limit_owner: LimitOwner | None = None
     """Whose limit it is, if it is one."""
     of_parameters: bool = False
     """A parameter of the request may be the cause, so the request may do without it."""
     actor_down: bool = False
-    """The actor that was asked is not there to answer."""
+    """The actor that was called is not available."""
     advice: str = ""
     """What the operator should do, for ``llm-runtime check``. ``{entry}`` is the provider's table."""
 
@@ -166,7 +166,7 @@ RULES: dict[FailureKind, FailureRule] = {
         AtFault.PROVIDER, _TOKENS, client_retry=False, scope=Scope.PROVIDER, pause_s=30.0, needs_operator=True,
         limit_owner="provider", advice="see to the account's quota"),
     FailureKind.OVERLOADED: FailureRule(
-        Step.RETRY, 503, "overloaded", _SERVER, "the vendor says it is overloaded, or too many wait for it",
+        Step.RETRY, 503, "overloaded", _SERVER, "the vendor is overloaded, or too many requests wait for it",
         AtFault.PROVIDER, _TOKENS, client_retry=True, breaks=True, advice=_LATER),
     FailureKind.SERVER_ERROR: FailureRule(
         Step.RETRY, 502, "server_error", _SERVER, "the vendor had an error of its own", AtFault.PROVIDER, _CHARGED,
@@ -179,7 +179,7 @@ RULES: dict[FailureKind, FailureRule] = {
         Step.NEXT, 504, "first_token_timeout", _SERVER, "connected, but no first token in time", AtFault.PROVIDER,
         _CHARGED, client_retry=False, breaks=True),
     FailureKind.TIMEOUT_IDLE: FailureRule(
-        Step.NEXT, 504, "idle_timeout", _SERVER, "the stream went silent", AtFault.PROVIDER, _CHARGED,
+        Step.NEXT, 504, "idle_timeout", _SERVER, "the stream was silent for too long", AtFault.PROVIDER, _CHARGED,
         client_retry=False, breaks=True),
     FailureKind.TIMEOUT_TOTAL: FailureRule(
         Step.NEXT, 504, "total_timeout", _SERVER, "the attempt took too long", AtFault.PROVIDER, _CHARGED,
@@ -191,20 +191,20 @@ RULES: dict[FailureKind, FailureRule] = {
         Step.NEXT, 502, "tls_error", _SERVER, "the vendor's certificate is not trusted", AtFault.PROVIDER, _REFUNDED,
         client_retry=False, breaks=True, scope=Scope.PROVIDER,
         advice="if its certificate is its own, name it in {entry}.ca_file; if it speaks no TLS, base_url is http"),
-    # One caller's request can make a model write nonsense every time. The service is well, and others must have it, so
-    # malformed answers do not open a circuit.
+    # One caller's request can make a model write nonsense every time, although the deployment is healthy, so malformed
+    # responses do not open a circuit.
     FailureKind.PROTOCOL: FailureRule(
-        Step.RETRY, 502, "bad_gateway", _SERVER, "the vendor's answer could not be understood", AtFault.PROVIDER,
+        Step.RETRY, 502, "bad_gateway", _SERVER, "the vendor's response could not be understood", AtFault.PROVIDER,
         _CHARGED, client_retry=True, advice=_CHECK_ADDRESS),
     FailureKind.TRUNCATED: FailureRule(
-        Step.RETRY, 502, "stream_truncated", _SERVER, "the answer ended without the vendor's end marker",
+        Step.RETRY, 502, "stream_truncated", _SERVER, "the response ended without the vendor's end marker",
         AtFault.PROVIDER, _CHARGED, client_retry=True),
     FailureKind.INVALID_TOOL_CALL: FailureRule(
         Step.NEXT, 502, "invalid_tool_call", _SERVER, "the model wrote a tool call that is not valid", AtFault.PROVIDER,
         _CHARGED, client_retry=False, advice=_CHECK_ADDRESS),
     # The vendor has made the response and bills it; another attempt would be billed again.
     FailureKind.ANSWER_TOO_LARGE: FailureRule(
-        Step.STOP, 502, "answer_too_large", _SERVER, "the vendor's answer is larger than a limit allows",
+        Step.STOP, 502, "answer_too_large", _SERVER, "the vendor's response is larger than a limit allows",
         AtFault.RUNTIME, _CHARGED, client_retry=False, advice=_CHECK_ADDRESS),
     FailureKind.BAD_REQUEST: FailureRule(
         Step.STOP, 400, "invalid_request", _REQUEST, "the request is wrong", AtFault.REQUEST, _TOKENS,
@@ -219,7 +219,7 @@ RULES: dict[FailureKind, FailureRule] = {
         Step.STOP, 400, "content_filter", _REQUEST, "the vendor's safety filter refused", AtFault.REQUEST, _CHARGED,
         client_retry=False),
     FailureKind.UNSUPPORTED: FailureRule(
-        Step.NEXT, 400, "unsupported_parameter", _REQUEST, "the vendor or model cannot do what was asked",
+        Step.NEXT, 400, "unsupported_parameter", _REQUEST, "the vendor or model does not support the request",
         AtFault.REQUEST, _TOKENS, client_retry=False, of_parameters=True),
     FailureKind.CANCELLED: FailureRule(
         Step.STOP, 499, "cancelled", _REQUEST, "the caller cancelled", AtFault.CALLER, _CHARGED, client_retry=False),
@@ -229,13 +229,13 @@ RULES: dict[FailureKind, FailureRule] = {
         Step.STOP, 503, "shutting_down", _SERVER, "the runtime is shutting down", AtFault.RUNTIME, _CHARGED,
         client_retry=True),
     FailureKind.QUEUE_FULL: FailureRule(
-        Step.NEXT, 429, "queue_full", "rate_limit_error", "the waiting line is full", AtFault.RUNTIME, _REFUNDED,
+        Step.NEXT, 429, "queue_full", "rate_limit_error", "the queue is full", AtFault.RUNTIME, _REFUNDED,
         client_retry=True, limit_owner="server"),
     FailureKind.OUT_OF_RESOURCES: FailureRule(
         Step.RETRY, 503, "out_of_resources", _SERVER, "no file descriptor, port or memory for another connection",
         AtFault.RUNTIME, _REFUNDED, client_retry=True),
     FailureKind.LOG_LIMIT: FailureRule(
-        Step.STOP, 502, "log_limit", _SERVER, "the answer outgrew the run log's limit", AtFault.RUNTIME, _CHARGED,
+        Step.STOP, 502, "log_limit", _SERVER, "the response exceeded the run log's limit", AtFault.RUNTIME, _CHARGED,
         client_retry=False),
     FailureKind.BUDGET: FailureRule(
         Step.STOP, 402, "budget_exceeded", _REQUEST, "its own or its caller's budget is used up", AtFault.CALLER,
@@ -244,7 +244,7 @@ RULES: dict[FailureKind, FailureRule] = {
         Step.STOP, 504, "deadline_exceeded", _SERVER, "the request's deadline passed", AtFault.CALLER, _CHARGED,
         client_retry=False),
     FailureKind.PARKED: FailureRule(
-        Step.NEXT, 503, "provider_unavailable", _SERVER, "the provider is out of service after repeated crashes",
+        Step.NEXT, 503, "provider_unavailable", _SERVER, "the provider is parked after repeated crashes",
         AtFault.PROVIDER, _REFUNDED, client_retry=True, scope=Scope.PROVIDER, pause_s=1.0, actor_down=True),
     FailureKind.CRASHED: FailureRule(
         Step.RETRY, 500, "server_error", _SERVER, "the actor doing the work crashed", AtFault.PROVIDER, _CHARGED,
@@ -287,7 +287,7 @@ def kind_of_status(status: int) -> FailureKind:
 
 
 MAX_RETRY_AFTER_SECONDS = 3_600.0
-"""A client is never told to stay away for longer, whatever a vendor says: some sleep for as long as they are told."""
+"""The longest Retry-After for clients, whatever a vendor says: some clients sleep for as long as they are told."""
 
 MESSAGE_LIMIT = 2_000
 """Characters of a vendor's error text that are kept."""

@@ -81,7 +81,7 @@ class Fold:
         return self
 
     def parts(self) -> tuple[Part, ...]:
-        """What there is, in order of appearance; unfinished text as far as it came."""
+        """The parts in order of appearance, including the text so far of unfinished ones."""
         found = (
             item.readable_part() if isinstance(item, OpenItem) else item for _, item in sorted(self._items.items())
         )
@@ -99,7 +99,7 @@ class Fold:
         decision: JsonObject | None = None,
         members: tuple[LLMResponse, ...] = (),
     ) -> LLMResponse:
-        """The response so far. ``model`` is used where the vendor named none."""
+        """The response so far. ``model`` is used if the vendor named none."""
         parts = self.parts()
         finished = self.end if isinstance(self.end, Finished) else None
         return LLMResponse(

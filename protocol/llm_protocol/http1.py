@@ -1,10 +1,11 @@
-"""HTTP/1.1 without I/O: heads and chunks, read for the server, the client and the fake provider alike (RFC 9112).
+"""HTTP/1.1 without I/O: heads and chunks, parsed the same way for the server, the client and the fake provider (RFC
+9112).
 
-There is one reading of everything: what could be read in two ways is refused, because the other reading may be an
-attacker's. A common head is recognised by one regular expression and costs a tenth of what h11 takes; any other is
-read line by line, with the reason for a refusal. The tests compare both ways with h11.
+Parsing is strict: whatever is ambiguous is refused, because an attacker may rely on another interpretation. A common
+head is recognised by one regular expression, at a tenth of the cost of h11; any other is parsed line by line, which
+gives the reason for a refusal. The tests compare both ways with h11.
 
-Nothing here buffers: callers own the `bytearray` that the peer's bytes are collected in.
+Nothing here buffers: callers own the `bytearray` that collects the peer's bytes.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple, final
 
 HEAD_BYTES: Final = 64 * 1024
-"""The most that a head may have unless its reader says less, and the trailer behind a chunked body."""
+"""The default size limit of a head, and of the trailer behind a chunked body."""
 
 CHUNK_LINE_BYTES: Final = 4096
-"""The most that the line before a chunk may have: its size and extensions."""
+"""The size limit of the line before a chunk: its size and extensions."""
 
 FRAMING_HEADERS: Final = frozenset(
     (
@@ -57,9 +58,9 @@ VERSION: Final = 505
 
 
 class BadHttp(Exception):  # noqa: N818  (the peer's fault, told by whoever reads)
-    """The peer's bytes are not HTTP/1.1 that can be read in one way only, or pass a limit.
+    """The peer's bytes are not unambiguous HTTP/1.1, or exceed a limit.
 
-    ``reason`` is a constant phrase that quotes nothing of the peer's. ``status`` is what a server answers.
+    ``reason`` is a constant phrase that quotes nothing of the peer's. ``status`` is for a server's response.
     """
 
     def __init__(self, reason: str, status: int = NOT_HTTP) -> None:
@@ -86,10 +87,10 @@ class ResponseHead(NamedTuple):
 
 
 def find_head(data: bytearray, start: int = 0, limit: int = HEAD_BYTES) -> int:
-    """Where the head that ``data`` begins with ends, its blank line included; 0 while it is incomplete.
+    """The length of the head at the beginning of ``data``, including its blank line; 0 while it is incomplete.
 
     ``start``: how much of ``data`` was searched before. Raises `BadHttp` for a head over ``limit`` bytes, and for bytes
-    that cannot begin one, so that nobody waits for the end of those.
+    that cannot begin one, so that no reader waits for the end of those.
     """
     if data and data[0] <= 0x20:
         raise BadHttp("the message begins with white space or a control character")
@@ -103,7 +104,7 @@ def find_head(data: bytearray, start: int = 0, limit: int = HEAD_BYTES) -> int:
 
 
 def read_request_head(raw: bytes | bytearray) -> RequestHead:
-    """Read a whole head. Strict: servers in front of us must have read the same. Raises `BadHttp`."""
+    """Parse a whole head. Strict: servers in front of us must have interpreted it the same way. Raises `BadHttp`."""
     text = raw.decode("latin-1")
     if _COMMON_REQUEST.fullmatch(text, 0, len(text) - 4) and text.endswith("\r\n\r\n"):
         line, *lines = text[:-4].split("\r\n")
@@ -137,9 +138,9 @@ def read_response_head(raw: bytes | bytearray) -> ResponseHead:
 
 
 def body_length(headers: Mapping[str, str], version: str) -> int | None:
-    """Bytes of the body as Content-Length has it, -1 when it is chunked, ``None`` when neither is said.
+    """The length of the body by Content-Length, -1 if it is chunked, ``None`` if neither is given.
 
-    Raises `BadHttp` for what can be read in two ways: both fields, lengths that differ, an unknown transfer encoding.
+    Raises `BadHttp` for ambiguous heads: both fields, lengths that differ, an unknown transfer encoding.
     """
     encoding, length = headers.get("transfer-encoding"), headers.get("content-length")
     if encoding is None and length is None:
@@ -165,7 +166,7 @@ def body_length(headers: Mapping[str, str], version: str) -> int | None:
 
 
 def is_kept_alive(headers: Mapping[str, str], version: str) -> bool:
-    """Whether the sender of this head lets the connection go on afterwards."""
+    """Whether the sender of this head allows the connection to be reused."""
     connection = headers.get("connection")
     if connection is None or version != "1.1":
         return version == "1.1"
@@ -174,7 +175,7 @@ def is_kept_alive(headers: Mapping[str, str], version: str) -> bool:
 
 @final
 class ChunkedBody:
-    """Takes the content of a chunked body out of a buffer, up to its end."""
+    """Removes the content of a chunked body from a buffer, up to its end."""
 
     __slots__ = ("_in_trailer", "_left", "_trailer", "ended")
 
@@ -191,10 +192,9 @@ class ChunkedBody:
         return not (self._left or self._in_trailer or self.ended)
 
     def read(self, buffer: bytearray, most: int = HEAD_BYTES) -> list[bytes]:
-        """The pieces of content that ``buffer`` begins with, of at most ``most`` chunks; they are removed from it.
+        """The pieces of content at the beginning of ``buffer``, of at most ``most`` chunks; they are removed from it.
 
-        Raises `BadHttp` when no chunk follows. What comes before the fault is given first, and the fault is raised by
-        the next call.
+        Raises `BadHttp` if no chunk follows. What precedes the error is returned first, and the next call raises.
         """
         parts: list[bytes] = []
         at = 0

@@ -14,7 +14,7 @@ from typing import Final
 from llm_protocol.dialect import ModelInfo
 
 NOTICE: Final = timedelta(days=90)
-"""A model that ends within this time is warned of, and `auto` chooses another one if it can."""
+"""Models that end within this time cause a warning, and `auto` chooses another one if it can."""
 
 _OPENAI: Final = {
     date(2026, 10, 23): (
@@ -37,7 +37,7 @@ _GEMINI: Final = {
     date(2026, 6, 1): "gemini-2.0-flash gemini-2.0-flash-001 gemini-2.0-flash-lite gemini-2.0-flash-lite-001",
     date(2026, 6, 25): "gemini-3.1-flash-image-preview gemini-3-pro-image-preview",
     date(2026, 10, 2): "gemini-2.5-flash-image",
-    # They answer afterwards, but it is another model that does, at another price.
+    # They respond afterwards, but with another model, at another price.
     date(2026, 12, 1): "gemini-2.5-pro gemini-2.5-flash",
     date(2027, 5, 7): "gemini-3.1-flash-lite",
 }
@@ -65,7 +65,7 @@ SNAPSHOT: Final = re.compile(r"-(\d{4}-\d{2}-\d{2}|\d{8})$")
 
 
 def is_same_model(reported: str, model: str) -> bool:
-    """Whether the name that an answer bears, if any, is the one that was asked for, or a snapshot's of it."""
+    """Whether the model name in a response, if any, is the requested one, or a snapshot of it."""
     if not reported or reported == model:
         return True
     one, other = (SNAPSHOT.sub("", name.rpartition("/")[2]) for name in (reported, model))
@@ -76,7 +76,7 @@ _TUNED = re.compile(r"ft:([^:]+):")
 
 
 def shutdown_date(kind: str, info: ModelInfo) -> date | None:
-    """The day from which the vendor refuses the model; ``None`` where none is announced."""
+    """The day from which the vendor refuses the model; ``None`` if none is announced."""
     if info.shutdown_date is not None:
         return info.shutdown_date
     known = SHUTDOWNS.get(kind)
@@ -88,7 +88,7 @@ def shutdown_date(kind: str, info: ModelInfo) -> date | None:
 
 
 def is_gone(kind: str, info: ModelInfo, today: date) -> bool:
-    """Whether the vendor refuses the model, or by its own words should."""
+    """Whether the vendor refuses the model, or should by its own announcement."""
     end = shutdown_date(kind, info)
     return info.lifecycle == "retired" or (end is not None and end <= today)
 
@@ -102,7 +102,7 @@ def is_ending(kind: str, info: ModelInfo, today: date) -> bool:
 
 
 def ending(kind: str, info: ModelInfo, today: date) -> str | None:
-    """What there is to warn of, as the end of a sentence about the model; ``None`` if nothing."""
+    """The warning, as the end of a sentence about the model; ``None`` if there is none."""
     if not is_ending(kind, info, today):
         return None
     end = shutdown_date(kind, info)

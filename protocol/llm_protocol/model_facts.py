@@ -1,4 +1,4 @@
-"""What may be known of a model: the columns of the table that `llm_protocol.model_rules` reads."""
+"""What may be known of a model: the columns of the table in `llm_protocol.model_rules`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Meta
 
 EFFORTS: Final = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
-"""All that wires know, from least to most."""
+"""All efforts that wires have, from least to most."""
 
 Effort: TypeAlias = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 Wire: TypeAlias = Literal["any", "chat", "responses", "responses_if_tools", "responses_if_tools_and_reasoning"]
@@ -22,7 +22,7 @@ Tokens: TypeAlias = Annotated[int, Meta(ge=1)]
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Some facts of a model; ``None`` says nothing. The fields are those of `ModelRule`.
+    """Some facts of a model; ``None`` means unknown. The fields are those of `ModelRule`.
 
     Raises ValueError for efforts that are not in order, from least to most.
     """
@@ -55,7 +55,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class ModelRule(msgspec.Struct, frozen=True, kw_only=True):
-    """All that is known of a model. The defaults are those of a model that takes everything."""
+    """Everything known of a model. The defaults are those of a model that accepts everything."""
 
     wire: Wire = "any"
     """The API of OpenAI that the model needs: Chat Completions (``"chat"``), or Responses: for everything, for function
@@ -63,47 +63,47 @@ class ModelRule(msgspec.Struct, frozen=True, kw_only=True):
     mean no tools, and no reasoning with them.
     """
     thinking: tuple[Thinking, ...] | None = None
-    """How it is told to think: by an effort, by leaving it to the model, by a budget of tokens. Empty: it does not
-    think. ``None``: not known.
+    """How reasoning is requested: by an effort, by leaving it to the model, by a budget of tokens. Empty: it does not
+    reason. ``None``: unknown.
     """
     efforts: tuple[Effort, ...] = ()
-    """The efforts that it takes, from least to most; empty: not known."""
+    """The efforts that it accepts, from least to most; empty: unknown."""
     default_effort: Effort | None = None
-    """What it does unasked."""
+    """What it does by default."""
     thinking_off: ThinkingOff = "effort"
-    """How it is told not to think: by the effort ``none``, if it has that; by a word of its own; not at all."""
+    """How reasoning is disabled: by the effort ``none``, if it has that; by an option of its own; not at all."""
     thinking_off_up_to: Effort | None = None
-    """The highest effort that may stand beside that word; ``None``: any."""
+    """The highest effort that may be combined with that option; ``None``: any."""
     budgets: Mapping[str, int | None] = {}
-    """The tokens that stand for an effort on models that count instead of grade; ``None``: no limit."""
+    """The token budgets for efforts, on models that have budgets only; ``None``: no limit."""
     forced_tools: bool = True
     """Whether a tool call can be demanded."""
     sampling: Sampling = "always"
-    """When it takes ``temperature``, ``top_p`` and ``top_k``."""
+    """When it accepts ``temperature``, ``top_p`` and ``top_k``."""
     stop: bool = True
-    """Whether it takes stop sequences."""
+    """Whether it accepts stop sequences."""
     prefill: bool = False
     """Whether it continues a conversation that ends with the beginning of its response."""
     mid_system: bool = True
     """Whether system messages may stand among the others."""
     replay: Replay = "always"
-    """To whom its earlier thinking may be shown again: to every model of the vendor, to the same model, to none."""
+    """Which models its earlier reasoning may be sent to: every model of the vendor, the same model, none."""
     signed_calls: bool = False
     """Whether a tool call in the history must bear a signature."""
     vision: bool | None = None
-    """Whether it takes images."""
+    """Whether it accepts images."""
     documents: bool | None = None
-    """Whether it takes documents (PDF)."""
+    """Whether it accepts documents (PDF)."""
     audio: bool | None = None
-    """Whether it takes sound. ``None``, here and in the two above: not known."""
+    """Whether it accepts audio. ``None``, here and in the two above: unknown."""
     draws: bool = False
     """Whether its chat responses can contain images."""
     base64_vectors: bool = True
-    """Whether its embeddings can be had in base64, a third of the size, where the vendor has that."""
+    """Whether its embeddings are available in base64, a third of the size, if the vendor has that."""
     context_window: int | None = None
-    """How many tokens it takes, prompt and response together."""
+    """Its context window: the tokens of prompt and response together."""
     max_output_tokens: int | None = None
-    """How many tokens a response may have."""
+    """The most tokens of a response."""
 
     @property
     def reasons_with_tools(self) -> bool:
@@ -116,7 +116,7 @@ class ModelRule(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def can_stop_thinking(self) -> bool:
-        """Whether it can be told not to think, as far as is known."""
+        """Whether its reasoning can be disabled, as far as is known."""
         if self.thinking_off == "effort":
             return not self.efforts or "none" in self.efforts
         return self.thinking_off != "never"
@@ -127,8 +127,8 @@ Row: TypeAlias = tuple[str, ModelRule]
 
 
 def nearest_effort(effort: str, efforts: Sequence[str]) -> str:
-    """The greatest of ``efforts`` that is not above ``effort``, else the least; ``effort`` itself where ``efforts`` is
-    empty or the word is none that wires know.
+    """The greatest of ``efforts`` that is not above ``effort``, else the least; ``effort`` itself if ``efforts`` is
+    empty or the word is unknown.
     """
     if not efforts or effort not in EFFORTS:
         return effort

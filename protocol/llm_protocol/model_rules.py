@@ -1,10 +1,10 @@
-"""What a vendor's models take of a request, as one table per vendor that everything else reads.
+"""What a vendor's models accept, as one table per vendor that everything else reads.
 
-Three layers, the first that says something wins, field by field: what the configuration says
-(``[providers.NAME.capabilities."pattern"]``), what the vendor's own model list says, and the rows of
-`llm_protocol.model_table`. A model that no layer knows takes everything: its vendor says itself what it refuses.
+Three layers, the first that knows a field wins: the configuration (``[providers.NAME.capabilities."pattern"]``), the
+vendor's own model list, and the rows of `llm_protocol.model_table`. A model that no layer knows accepts everything: its
+vendor itself reports what it refuses.
 
-Request translation, selection, refusals, failover and the continuation of broken streams ask `ModelRules.of`. No other
+Request translation, selection, refusals, failover and the continuation of broken streams use `ModelRules.of`. No other
 code tests the name of a model.
 """
 
@@ -22,13 +22,13 @@ from llm_protocol.model_facts import Capabilities, ModelRule
 from llm_protocol.model_table import ROWS
 
 MAX_REMEMBERED: Final = 4096
-"""Models of one provider whose rule is kept."""
+"""The most models of one provider whose rule is cached."""
 
 _FIELDS: Final = tuple(field.name for field in msgspec.structs.fields(Capabilities))
 
 
 def short_name(model: str) -> str:
-    """The name without what stands around it: folders, a cloud's prefixes, the account of a tuned model."""
+    """The name without folders, a cloud's prefixes, or the account of a tuned model."""
     name = model.lower().rpartition("/")[2]
     if name.startswith("ft:"):
         name = name.split(":")[1]
@@ -66,13 +66,13 @@ class ModelRules:
             return found
 
     def learn(self, listed: Mapping[str, Capabilities]) -> None:
-        """From now on the vendor's list says this of its models, by name."""
+        """Set the facts of the vendor's list, by name of the model."""
         self._listed = dict(listed)
         self._remembered.clear()
 
     def _look_up(self, model: str) -> ModelRule:
         if self._rows is None:
-            # Compiled when a model of the vendor is first asked about.
+            # Compiled when the rule of a model of the vendor is first needed.
             self._rows = tuple((re.compile(pattern), rule) for pattern, rule in ROWS.get(self.vendor, _OTHERS))
         name = short_name(model)
         rule = next((rule for pattern, rule in self._rows if pattern.match(name)), _FREE)
@@ -95,7 +95,7 @@ _OTHERS: Final = ROWS["openai_compatible"]
 
 @lru_cache(maxsize=64)
 def rules_of(vendor: str) -> ModelRules:
-    """The rules of the table alone, for who knows of no provider. Nobody may teach them anything."""
+    """The rules of the table alone, for code without a provider. They cannot learn."""
     return ModelRules(vendor)
 
 

@@ -1,7 +1,7 @@
-"""What a request needs of the model that answers it, and which of it a model does not have. Pure.
+"""What a request needs of its model, and which of that a model lacks. Pure.
 
-Selection chooses by it, and the provider refuses by it before anything is sent: then the next candidate is asked, and
-where there is none, the client is told which part of its request was at fault.
+Selection uses it to choose, and the provider refuses with it before anything is sent: then the next candidate is tried,
+and if there is none, the client learns which part of its request was at fault.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def _sense(part: Part) -> str | None:
 
 
 def _parts(request: ChatRequest) -> Iterator[tuple[str, Part]]:
-    """All parts with where they stand, those of tools' results included."""
+    """All parts with their place, including those of tool results."""
     for at, message in enumerate(request.messages):
         for part_at, part in enumerate(message.content):
             where = f"messages[{at}].content[{part_at}]"
@@ -78,8 +78,8 @@ def _parts(request: ChatRequest) -> Iterator[tuple[str, Part]]:
 
 
 def refuse_unseen(rule: ModelRule, request: AnyRequest) -> None:
-    """Raise `UnsupportedError` at the first picture, document or recording in ``request``, also in a tool's result, if
-    the model is known not to take it.
+    """Raise `UnsupportedError` at the first image, document or recording in ``request``, including tool results, if the
+    model is known not to accept it.
     """
     if not isinstance(request, ChatRequest) or not any(getattr(rule, sense) is False for sense in _SENSES):
         return
@@ -90,7 +90,7 @@ def refuse_unseen(rule: ModelRule, request: AnyRequest) -> None:
 
 
 def without_thinking(request: AnyRequest) -> AnyRequest:
-    """The request without what a model thought in earlier turns: some refuse the thoughts of any other model."""
+    """The request without a model's reasoning in earlier turns: some models refuse that of any other."""
     if not isinstance(request, ChatRequest):
         return request
     messages = tuple(_spoken(message) for message in request.messages)

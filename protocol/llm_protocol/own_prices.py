@@ -1,4 +1,4 @@
-"""Prices that a configuration says, laid over the table that is shipped."""
+"""Prices in the configuration, which override the shipped table."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ _MILLION = 1_000_000
 
 
 class OwnPrice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """US dollars for a million tokens, and for a request. What is not said costs what input or output costs."""
+    """US dollars for a million tokens, and for a request. An omitted price is that of input or output."""
 
     input: Dollars
     """Tokens of the prompt."""
     output: Dollars
-    """Tokens of the answer."""
+    """Tokens of the response."""
     cached_input: Dollars | None = None
     """Tokens of the prompt that the vendor had cached; omitted: as input."""
     cache_write: Dollars | None = None
     """Tokens of the prompt that it cached; omitted: as input."""
     reasoning: Dollars | None = None
-    """Tokens of the answer that the model thought with; omitted: as output."""
+    """Reasoning tokens of the response; omitted: as output."""
     image: Dollars | None = None
-    """Tokens of the answer that are images; omitted: as output."""
+    """Image tokens of the response; omitted: as output."""
     request: Dollars = 0.0
-    """Each request besides, whatever it used."""
+    """Added for each request, whatever it used."""
 
     def cost(self, usage: Usage) -> float:
         """What ``usage`` costs."""

@@ -12,13 +12,12 @@ Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 
 
 class Timeouts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The bounds of one attempt at one provider.
+    """The time limits of one attempt at one provider.
 
     ``connect`` covers name lookup, TCP and TLS. ``first_token`` runs from the start of the attempt, connecting
     included, to the first content of a streamed response. ``idle`` is the longest silence after that: only content
-    counts, so that a vendor's pings cannot keep a dead stream alive. ``total`` bounds the whole attempt; it is the
-    only one of the last three that a whole (unstreamed) answer knows, because such a response is silent while it is
-    made.
+    counts, so that a vendor's pings cannot keep a dead stream alive. ``total`` limits the whole attempt; it is the only
+    one of the last three that applies to an unstreamed response, which is silent until it is complete.
     """
 
     connect: Seconds = 10.0
@@ -33,13 +32,13 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 PROVIDER_WAIT_SECONDS = 30.0
 CALLER_WAIT_SECONDS = 1.0
-"""`Limits.wait_s` where nothing says."""
+"""The default of `Limits.wait_s`."""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """How much one provider is asked for, or one caller may ask for. ``None``: no limit of that sort.
+    """The limits of one provider, or of one caller. ``None``: no limit of that sort.
 
-    A rate holds in any 60 seconds, not on average.
+    A rate applies to any 60 seconds, not on average.
     """
 
     requests_per_minute: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)] | None = None
@@ -51,8 +50,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     burst: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.25
     """The share of a minute's requests, and of its tokens, that one second may take; one request at least."""
     wait_s: Seconds | None = None
-    """The longest wait for these limits, a vendor's Retry-After included. What would wait longer is refused at once.
-    Omitted: 30 for a provider's limits, 1 for a caller's.
+    """The longest wait for these limits, including a vendor's Retry-After. A request that would wait longer is refused
+    at once. Omitted: 30 for a provider's limits, 1 for a caller's.
     """
 
     @property
@@ -65,8 +64,8 @@ Megabytes = Annotated[float, msgspec.Meta(gt=0, le=256)]
 
 
 class AnswerLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """How large a response that comes in one piece may be, by request type, in megabytes of 1,048,576 bytes. A larger
-    one fails, and is not asked for again. The response of a chat model that draws is an image's.
+    """The size limit of a response that arrives in one piece, by request type, in megabytes of 1,048,576 bytes. A
+    larger one fails, and is not retried. A chat model's response with images counts as an image's.
     """
 
     chat: Megabytes = 3.0
@@ -78,7 +77,7 @@ class AnswerLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     embedding: Megabytes = 64.0
     """A response with embeddings."""
     image_generation: Megabytes = 64.0
-    """A response with images, also of a chat model that draws."""
+    """A response with images, including one of a chat model."""
 
     def bytes_for(self, request_type: str) -> int:
         """The limit for requests of this type, in bytes."""
@@ -86,31 +85,31 @@ class AnswerLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class CachePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Whether whole responses are kept for equal requests to come, how many bytes of them, and for how long.
+    """Whether complete responses are cached for equal requests, how many bytes of them, and for how long.
 
     Off by default: a caller who asks twice may want two responses. ``path`` adds a file that outlives the process and
     may be shared by several; its directory is made if it is missing.
     """
 
     enabled: bool = False
-    """Whether responses are kept where neither request, route nor provider says."""
+    """Whether responses are cached if neither request, route nor provider says otherwise."""
     memory_mb: Annotated[float, msgspec.Meta(ge=0, le=65_536)] = 64.0
     """Millions of bytes in memory; 0: only the file."""
     path: Annotated[str, msgspec.Meta(min_length=1)] | None = None
     """A file that outlives the process and may be shared by several; omitted: memory only."""
     file_mb: Annotated[float, msgspec.Meta(ge=1, le=1_048_576)] = 256.0
-    """Millions of bytes in the file, its journal of a few megabytes apart."""
+    """Millions of bytes in the file, besides its journal of a few megabytes."""
     ttl_s: CacheSeconds = 3600.0
     """The oldest cached response that may be used, in seconds."""
 
 
 class Attempts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How often one provider is asked, and how long is waited between: uniformly from a window that starts at
-    ``wait_min_s`` and doubles up to ``wait_max_s``. Vendors that say when to come back are believed instead.
+    """How often one provider is tried, and the waits in between: uniform from a window that starts at ``wait_min_s``
+    and doubles up to ``wait_max_s``. A vendor's Retry-After takes precedence.
     """
 
     max: Annotated[int, msgspec.Meta(ge=1, le=10)] = 3
-    """How often one provider is asked, the first time included."""
+    """How often one provider is tried, including the first time."""
     wait_min_s: Seconds = 4.0
     """The shortest wait before a retry. Waits are drawn from a window that starts here and doubles."""
     wait_max_s: Seconds = 10.0
@@ -129,7 +128,7 @@ class AttemptsPatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     wait_max_s: Seconds | None = None
 
     def over(self, base: Attempts) -> Attempts:
-        """``base`` with what is set here. Where only one end of the window is, the other gives way."""
+        """``base`` with what is set here. If only one end of the window is set, the other is adjusted."""
         least = self.wait_min_s or min(base.wait_min_s, self.wait_max_s or base.wait_min_s)
         most = self.wait_max_s or max(base.wait_max_s, least)
         return Attempts(max=self.max or base.max, wait_min_s=min(least, most), wait_max_s=most)
@@ -154,10 +153,10 @@ Select: TypeAlias = Literal["score", "order", "cheapest", "fastest", "weighted",
 OnBrokenStream: TypeAlias = Literal["error", "buffer", "continue", "restart"]
 CacheMode: TypeAlias = Literal["off", "read", "refresh"]
 Share: TypeAlias = Literal["all", "none"] | Annotated[tuple[Name, ...], msgspec.Meta(max_length=64)]
-"""What of a request's ``context`` a model is told: all of it, nothing, or the entries with these keys."""
+"""The part of a request's ``context`` for a model: all of it, nothing, or the entries with these keys."""
 
 MAX_MEMBERS = 16
-"""Models asked at once for one request, and samples of one model."""
+"""The most models for one request, and samples of one model."""
 Members = Annotated[int, msgspec.Meta(ge=1, le=MAX_MEMBERS)]
 
 PRIORITIES = (0, 9)
@@ -165,23 +164,23 @@ PRIORITIES = (0, 9)
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """How a request is to be answered, as a route of the configuration says it or the request itself in its
-    ``llm_runtime`` object. What is ``None`` or empty was not said. Where a request is sent (addresses, keys,
-    headers) is never a request's to say.
+    """How a request is to be handled, by a route of the configuration or by the request's own ``llm_runtime`` object.
+    What is ``None`` or empty was not set. Where a request is sent (addresses, keys, headers) can never be set by a
+    request.
     """
 
     candidates: Annotated[tuple[Name, ...], msgspec.Meta(max_length=32)] = ()
     """Models to choose from, as ``provider/model``."""
     strategy: Strategy | None = None
-    """How models are asked: one alone, one after the other, or several at once. Omitted: ``fallback``."""
+    """How models are used: one alone, one after another, or several at once. Omitted: ``fallback``."""
     select: Select | None = None
     """How the candidates are put in order."""
     shares: dict[Name, Annotated[float, msgspec.Meta(gt=0, le=1_000_000)]] | None = None
-    """For ``weighted``: how often each candidate comes first, in proportion to the others; by default by score."""
+    """For ``weighted``: how often each candidate comes first, in proportion to the others; by default, by score."""
     on_broken_stream: OnBrokenStream | None = None
-    """What happens when a stream breaks after tokens were delivered."""
+    """What happens if a stream breaks after tokens were delivered."""
     deadline_s: Seconds | None = None
-    """For the whole request, from its acceptance on; omitted: 600."""
+    """The deadline of the whole request, from its acceptance on; omitted: 600."""
     timeouts: TimeoutsPatch | None = None
     """Replaces some of the providers' timeouts."""
     attempts: AttemptsPatch | None = None
@@ -189,23 +188,23 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     cache: CacheMode | None = None
     """``off``: neither read nor write the cache; ``read``: use a cached response; ``refresh``: store a new one."""
     strict: bool | None = None
-    """Refuse the request where a parameter would be left out or changed, instead of telling so."""
+    """Refuse the request if a parameter would be left out or changed, instead of reporting it."""
     hedge: bool | None = None
-    """Ask a second provider when the first is slower than it usually is."""
+    """Try a second provider if the first is slower than usual."""
     priority: Annotated[int, msgspec.Meta(ge=PRIORITIES[0], le=PRIORITIES[1])] | None = None
-    """Who is served first where requests wait: 0 before 9; omitted: 5."""
+    """Which requests are served first while others wait: 0 before 9; omitted: 5."""
 
-    # What follows is for the strategies that ask several models; see docs/orchestration.md.
+    # The rest is for strategies with several models; see docs/orchestration.md.
     members: Annotated[tuple[Name, ...], msgspec.Meta(max_length=MAX_MEMBERS)] | Members | None = None
-    """Who is asked: models by name, or how many the selector is to choose, of different vendors where it can."""
+    """The members: models by name, or how many the selector chooses, of different vendors if possible."""
     quorum: Members | None = None
     """Stop waiting after this many responses; by default, wait for all."""
     grace_s: Annotated[float, msgspec.Meta(ge=0, le=3_600)] | None = None
-    """How long the others may go on once enough are in (0)."""
+    """How long the others may go on once enough have responded (0)."""
     member_deadline_s: Seconds | None = None
-    """Each member's own time."""
+    """The time limit of each member."""
     refill: bool | None = None
-    """Ask another candidate in the place of a member that failed, while there are any."""
+    """Replace a member that failed by another candidate, while there are any."""
     rounds: Annotated[int, msgspec.Meta(ge=0, le=4)] | None = None
     """How often the members of a council see the others' drafts and revise their own (1)."""
     samples: Members | None = None
@@ -213,26 +212,28 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     synthesiser: Name | None = None
     """The model that combines the responses, or a plain method: ``longest``, ``first``, ``merge_json``, ``none``."""
     template: Annotated[str, msgspec.Meta(max_length=16_384)] | None = None
-    """What the synthesiser is told: a text with ``{answers}`` in it, and ``{question}`` if wanted."""
+    """The prompt of the synthesizer: a text with ``{answers}`` in it, and ``{question}`` if wanted."""
     judge: Name | None = None
     """The model that chooses for ``best_of``."""
     share_context: Share | dict[Name, Share] | None = None
-    """What of ``context`` the members see (none), or for each member by name."""
+    """The part of ``context`` that the members see (default: none), or for each member by name."""
     share_knowledge: bool | None = None
-    """Keep what is answered in a conversation (``metadata.conversation_id``), and tell it to the models asked later."""
+    """Store the responses of a conversation (``metadata.conversation_id``), and pass them to models that are called
+    later.
+    """
     max_cost: Annotated[float, msgspec.Meta(gt=0, le=1_000_000)] | None = None
     """US dollars for the whole request, all members and the synthesis."""
     max_tokens: Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000)] | None = None
     """Tokens for the whole request, in and out."""
     stream_members: bool | None = None
-    """Tell the members' own streams too."""
+    """Stream the members' own output too."""
 
     def __post_init__(self) -> None:
         if self.template is not None and "{answers}" not in self.template:
             raise ValueError("template must say where the answers go: {answers}")
 
     def models(self) -> list[tuple[str, str]]:
-        """All models that are named, each with the field it stands in. A synthesiser may be no model but a way."""
+        """All models that are named, each with its field. A synthesizer may be a method instead of a model."""
         members = self.members if isinstance(self.members, tuple) else ()
         named = [("candidates", self.candidates), ("members", members)]
         named += [(field, (model,)) for field in ("synthesiser", "judge") if (model := getattr(self, field))]
@@ -240,18 +241,18 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     @property
     def order(self) -> Select:
-        """How the candidates are put in order: by score, but as they were written where they are fallbacks."""
+        """How the candidates are put in order: by score, but as written if they are fallbacks."""
         return self.select or ("order" if self.strategy == "fallback" else "score")
 
     def share(self, count: int) -> Policy:
-        """The policy of one of ``count`` requests that share what may be spent."""
+        """The policy of one of ``count`` requests that share a budget."""
         cost = None if self.max_cost is None else self.max_cost / count
         tokens = None if self.max_tokens is None else max(1, self.max_tokens // count)
         return msgspec.structs.replace(self, max_cost=cost, max_tokens=tokens)
 
     def over(self, base: Policy) -> Policy:
-        """``base`` with what is said here: timeouts and attempts one by one. Of two ceilings on what is spent the lower
-        one holds.
+        """``base`` with what is set here: timeouts and attempts one by one. Of two spending limits the lower one
+        applies.
         """
         said = _said(self)
         for patch in ("timeouts", "attempts"):

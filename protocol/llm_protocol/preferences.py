@@ -1,8 +1,8 @@
 """Which of a vendor's models `auto` means, by its `Vendor.default_models`. Pure.
 
 A row is a pattern for a whole name, so that ``gpt-5`` is not ``gpt-5-codex`` and ``command-a`` not a translator. The
-first row of which a model is left wins; within a row, what lives longest, then the newest version. What no row knows
-comes last, and only if its name does not say that it is for something else.
+first row with an available model wins; within a row, the model that lives longest, then the newest version. Models
+without a row come last, and only if their names do not indicate another purpose.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from llm_protocol.vendor import Vendor
 
 
 class Want(NamedTuple):
-    """What `auto` chooses a model by."""
+    """The criteria of `auto`."""
 
     request_type: RequestType
     needs: Needs = NOTHING
@@ -43,24 +43,24 @@ _OTHER_USES: Final = re.compile(
     r"|banana|embed|embedding|rerank|moderation|guard|safeguard|search|research|computer|codex|code|robotics|cyber"
     r"|rosalind|omni|aqa|customtools|turbo-instruct|babbage|davinci|parse|ocr)(?:[^a-z]|$)"
 )
-"""Words by which a name says that the model is not for conversations in text."""
+"""Words in a name that show that the model is not for text conversations."""
 
 _NUMBER = re.compile(r"(?<![\da-z])\d{1,3}(?![\da-z])")
 _UNFINISHED = re.compile(r"-(preview|exp|experimental|beta|nightly)\b")
 
 
 def want_of(request: AnyRequest) -> Want:
-    """What ``request`` wants of its model."""
+    """What ``request`` needs of its model."""
     return Want(request.request_type, needs_of(request))
 
 
 def choose(
     vendor: Vendor, rules: ModelRules, want: Want, models: Sequence[ModelInfo], today: date, *, in_order: bool = False
 ) -> ModelInfo | None:
-    """The one of ``models`` that `auto` means on ``today``; ``None`` when none of them will do.
+    """The one of ``models`` that `auto` means on ``today``; ``None`` if none of them is suitable.
 
-    With ``in_order`` somebody has put them in order: the first wins that is not gone, not for something else, and has
-    what the request needs.
+    With ``in_order`` their order is deliberate: the first wins that is not gone, not for another purpose, and has what
+    the request needs.
     """
     kind = vendor.facts_key
     wanted = want.request_type if want.request_type in (_EMBEDDING, _IMAGE) else _CHAT
@@ -95,12 +95,12 @@ def _row(vendor: Vendor, wanted: RequestType, model: str) -> int | None:
 
 @lru_cache(maxsize=4096)
 def _purpose(vendor: Vendor, model: str) -> RequestType | None:
-    """What the model is for, as far as its name says."""
+    """What the model is for, as far as its name shows."""
     return next((each for each in (_EMBEDDING, _IMAGE, _CHAT) if _row(vendor, each, model) is not None), None)
 
 
 def _is_foreign(vendor: Vendor, wanted: RequestType, model: str) -> bool:
-    """Whether the model's name says that it is for something else."""
+    """Whether the model's name indicates another purpose."""
     if _row(vendor, wanted, model) is not None:
         return False
     return _purpose(vendor, model) not in (None, wanted) or _OTHER_USES.search(model) is not None
@@ -109,7 +109,7 @@ def _is_foreign(vendor: Vendor, wanted: RequestType, model: str) -> bool:
 def _rank(
     vendor: Vendor, rules: ModelRules, wanted: RequestType, info: ModelInfo, today: date, want: Want
 ) -> tuple[bool, bool, bool, int, int, bool, tuple[int, ...], bool, int] | None:
-    """The less, the better; ``None`` for what is never chosen."""
+    """The lower, the better; ``None`` for a model that is never chosen."""
     kind, name = vendor.facts_key, _seeing(info.id, want)
     rows, row = _rows(vendor, wanted), _row(vendor, wanted, name)
     foreign = _is_foreign(vendor, wanted, name)

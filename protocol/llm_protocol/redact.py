@@ -12,10 +12,10 @@ _MARKED = r"""
     | \b AIza [a-z0-9_\-*]{10,}
     | [a-z0-9_\-]{0,64} \*{4,} [a-z0-9_\-*]*
 """
-"""What shows by its form that it is a key, or the remains of one."""
+"""Text whose form shows that it is a key, or the rest of one."""
 
 _UNMARKED = r"| \b (?=[a-z]*\d)(?=\d*[a-z]) [a-z0-9]{32,} \b"
-"""What may be a key, or an id."""
+"""Text that may be a key, or an id."""
 
 _KEYS = re.compile(_MARKED + _UNMARKED, re.IGNORECASE | re.VERBOSE)
 _KEYS_IN_NAMES = re.compile(_MARKED, re.IGNORECASE | re.VERBOSE)
@@ -32,6 +32,6 @@ def redact_name(name: str) -> str:
 
 
 def error_message(text: str | None, fallback: str) -> str:
-    """A vendor's error text as we keep it: one line, redacted, bounded; ``fallback`` if there is none."""
+    """A vendor's error text as it is kept: one line, redacted, limited in length; ``fallback`` if there is none."""
     line = " ".join((text or "")[: 2 * MESSAGE_LIMIT].split())
     return redact(line)[:MESSAGE_LIMIT] or fallback

@@ -16,11 +16,11 @@ from llm_protocol.content import HostedTool, JsonObject, Message, ResponseFormat
 from llm_protocol.policy import Policy
 
 AUTO = "auto"
-"""The model name with which the runtime chooses."""
+"""The model name that lets the runtime choose."""
 
 
 class LLMProvider(StrEnum):
-    """The vendors that were asked for first. All there are, by kind: `llm_protocol.vendors.VENDORS`."""
+    """The vendors of the original requirement. All of them, by kind: `llm_protocol.vendors.VENDORS`."""
 
     OPENAI = "openai"
     ANTHROPIC = "anthropic"
@@ -42,11 +42,12 @@ class RequestType(StrEnum):
 
 
 class Parameters(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How to answer. ``extra`` holds vendor fields by dialect name, for example ``{"gemini": {"safetySettings":
-    […]}}``; they are added to that dialect's request body and mean nothing to the others.
+    """The parameters of a response. ``extra`` holds vendor fields by dialect name, for example ``{"gemini":
+    {"safetySettings": […]}}``; they are added to that dialect's request body and mean nothing to the others.
 
-    ``wire`` is the dialect that the request came in, if it came from a client. The fields under ``extra`` of that name
-    are what the client asks for, whoever answers: `llm_protocol.parameters` decides what becomes of them elsewhere.
+    ``wire`` is the dialect of the client that sent the request, if one did. The fields under ``extra`` of that name are
+    what the client asks for, whichever vendor responds: `llm_protocol.parameters` decides what becomes of them
+    elsewhere.
     """
 
     temperature: float | None = None
@@ -59,9 +60,9 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     seed: int | None = None
     reasoning_effort: str | None = None
     reasoning_budget: int | None = None
-    """Tokens the model may spend on reasoning, for vendors that count instead of grade."""
+    """Tokens the model may spend on reasoning, for vendors with budgets instead of efforts."""
     reasoning_summary: str | None = None
-    """Ask for readable reasoning: ``"auto"`` | ``"concise"`` | ``"detailed"``, where the vendor offers it."""
+    """Ask for readable reasoning: ``"auto"`` | ``"concise"`` | ``"detailed"``, if the vendor offers it."""
     parallel_tool_calls: bool | None = None
     user: str | None = None
     """The end user's id, for the vendor's abuse tracking."""
@@ -82,9 +83,9 @@ class LLMRequest(msgspec.Struct, frozen=True, kw_only=True, tag_field="request_t
     """What every request has.
 
     ``model`` is ``provider/model``, a bare model name, a route's name, or ``"auto"``. ``timestamp`` is seconds since
-    the epoch (UTC), for records only: no duration is ever computed from it. ``deadline_s`` is the whole request's
-    time budget in seconds. ``caller`` names the key the request came with; cache entries, limits and stored answers
-    never cross callers. ``policy`` is how it is to be answered, where that differs from its route's way.
+    the epoch (UTC), for records only: no duration is ever computed from it. ``deadline_s`` is the whole request's time
+    limit in seconds. ``caller`` names the key the request came with; cache entries, limits and stored responses never
+    cross callers. ``policy`` says how to handle it, as far as that differs from its route.
     """
 
     request_type: ClassVar[RequestType]
@@ -100,7 +101,7 @@ class LLMRequest(msgspec.Struct, frozen=True, kw_only=True, tag_field="request_t
     caller: str = ""
     policy: Policy | None = None
     forwarded: dict[str, str] = msgspec.field(default_factory=dict)
-    """Header fields that go with the request to a provider of the client's wire, and say nothing of its answer."""
+    """Header fields that are forwarded to a provider of the client's wire, and do not affect the response."""
     one_of: int = 1
     """How many requests make one response, each with its choice. Each has its share of the budgets, and none is cached:
     equal questions want different answers.
@@ -112,7 +113,7 @@ class LLMRequest(msgspec.Struct, frozen=True, kw_only=True, tag_field="request_t
 
 
 class ChatRequest(LLMRequest, frozen=True, kw_only=True, tag="chat"):
-    """A conversation that wants its next turn."""
+    """A conversation whose next turn is wanted."""
 
     request_type: ClassVar[RequestType] = RequestType.CHAT
 
@@ -123,7 +124,7 @@ class ChatRequest(LLMRequest, frozen=True, kw_only=True, tag="chat"):
 
 
 class CompletionRequest(LLMRequest, frozen=True, kw_only=True, tag="completion"):
-    """A text that wants to be continued. With ``suffix`` the gap before it is to be filled."""
+    """A text to continue. With ``suffix`` the gap before it is filled."""
 
     request_type: ClassVar[RequestType] = RequestType.COMPLETION
 
@@ -148,7 +149,7 @@ class EmbeddingRequest(LLMRequest, frozen=True, kw_only=True, tag="embedding"):
 
 
 class ImageRequest(LLMRequest, frozen=True, kw_only=True, tag="image_generation"):
-    """A description that wants images. ``size`` is ``"WxH"`` or ``"auto"``."""
+    """A description of images. ``size`` is ``"WxH"`` or ``"auto"``."""
 
     request_type: ClassVar[RequestType] = RequestType.IMAGE_GENERATION
 
@@ -161,14 +162,14 @@ class ImageRequest(LLMRequest, frozen=True, kw_only=True, tag="image_generation"
 
 
 class CodeFile(msgspec.Struct, frozen=True):
-    """A file the model should know of."""
+    """A file that the model should know."""
 
     path: str
     content: str
 
 
 class CodeRequest(LLMRequest, frozen=True, kw_only=True, tag="code_generation"):
-    """An instruction that wants code, without fences or talk. ``prefix`` and ``suffix`` are the code around the gap."""
+    """An instruction for code, without fences or commentary. ``prefix`` and ``suffix`` are the code around the gap."""
 
     request_type: ClassVar[RequestType] = RequestType.CODE_GENERATION
 

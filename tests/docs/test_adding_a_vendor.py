@@ -17,7 +17,7 @@ from llm_runtime.fake import FakeProvider
 from support import commands
 
 TEXT = (Path(__file__).parents[2] / "docs" / "adding-a-vendor.md").read_text()
-PROJECT, CONFIG = re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)
+PROJECT, CONFIG, _ = re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)
 MODULE, PROGRAM, _ = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 BUILD = "import sys, hatchling.build; print(hatchling.build.build_wheel(sys.argv[1]))"
 

@@ -44,17 +44,17 @@ TESTED = [
     ("On asyncio", "asyncio.run(main())"),
     ("In threads, scripts and notebooks", "sync.open_runtime()"),
     ("In a daemon", "connect"),
-    ("Asking", "rt.chat"),
-    ("Pictures, documents and audio", "Document("),
+    ("Sending requests", "rt.chat"),
+    ("Images, documents and audio", "Document("),
     ("Streaming", "answer.text()"),
     ("Streaming", "match event"),
-    ("Typed answers", "rt.chat"),
-    ("Typed answers", "answer.partials()"),
+    ("Typed responses", "rt.chat"),
+    ("Typed responses", "answer.partials()"),
     ("Tools", "rt.run_tools"),
     ("Tools by hand", "tools=[WEATHER]"),
     ("Several models", "collaborate"),
     ("Observers and middleware", "middleware="),
-    ("When it fails", "error.partial"),
+    ("Errors", "error.partial"),
     ("In your tests", "@pytest.fixture"),
 ]
 
@@ -105,12 +105,12 @@ async def test_the_first_program(monkeypatch: pytest.MonkeyPatch, capsys: pytest
 
 async def test_a_document_is_read() -> None:
     async with running() as rt:
-        left = await run(program("Pictures, documents and audio", "Document("), rt=rt)
+        left = await run(program("Images, documents and audio", "Document("), rt=rt)
     assert left["response"].content == "You said: What does it say? [application/pdf, 18 bytes]"
 
 
 async def test_the_program_in_the_readme(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    await run_whole(program("Six things people do", "open_runtime", "README.md"), monkeypatch)
+    await run_whole(program("Six ways to use it", "open_runtime", "README.md"), monkeypatch)
     assert capsys.readouterr().out.endswith("You said: Tell me a story.")
 
 
@@ -133,7 +133,7 @@ async def test_a_configuration_made_by_hand_goes_to_its_vendor(monkeypatch: pyte
 
 async def test_asking() -> None:
     async with running() as rt:
-        names = await run(program("Asking"), rt=rt)
+        names = await run(program("Sending requests"), rt=rt)
     assert names["response"].content == "You said: Why?"
     assert len(names["vectors"]) == 2
     assert names["code"]
@@ -162,9 +162,9 @@ async def test_the_tool_loop_and_a_mistake_of_the_model() -> None:
 
 async def test_typed_answers(capsys: pytest.CaptureFixture[str]) -> None:
     async with running() as rt:
-        names = await run(program("Typed answers", "rt.chat"), rt=rt)
+        names = await run(program("Typed responses", "rt.chat"), rt=rt)
         assert type(names["response"].parsed) is names["Person"]
-        await run(program("Typed answers", "answer.partials()"), rt=rt, Person=names["Person"])
+        await run(program("Typed responses", "answer.partials()"), rt=rt, Person=names["Person"])
     assert "Person(name=" in capsys.readouterr().out
 
 
@@ -192,8 +192,8 @@ async def test_observers_and_middleware(monkeypatch: pytest.MonkeyPatch, capsys:
 
 async def test_when_it_fails(capsys: pytest.CaptureFixture[str]) -> None:
     async with running(ScriptRule(status=401)) as rt:
-        await run(program("When it fails"), rt=rt)
-    assert "Incorrect API key provided. auth None" in capsys.readouterr().out
+        await run(program("Errors"), rt=rt)
+    assert "auth None" in capsys.readouterr().out
 
 
 async def test_the_test(tmp_path: Path) -> None:

@@ -299,7 +299,7 @@ def test_nobody_waits_for_a_provider_longer_than_wait_s() -> None:
     desk.wait(0.2)
     refused = desk.refused[waits]
     assert (refused.kind, refused.owner, refused.retry_after) == (FailureKind.RATE_LIMITED, "provider", 1.0)
-    assert refused.why == "the limits of provider a leave no room within 30 s (wait_s); try again in 1.0 s"
+    assert refused.why == "the limits of provider a allow no request within 30 s (wait_s); try again in 1.0 s"
     desk.end(holder)
     assert desk.books.statistics(desk.now).waiting == 0
     assert desk.books.due(desk.now) == inf
@@ -352,7 +352,7 @@ def test_of_several_providers_the_most_patient_decides() -> None:
     desk.wait(9)
     assert waits not in desk.refused
     desk.wait(1)
-    assert "providers a, b leave no room within 10 s" in desk.refused[waits].why
+    assert "providers a, b allow no request within 10 s" in desk.refused[waits].why
 
 
 def test_a_callers_own_limit_is_waited_for_a_second_and_the_refusal_says_whose_it_was() -> None:
@@ -362,7 +362,7 @@ def test_a_callers_own_limit_is_waited_for_a_second_and_the_refusal_says_whose_i
     assert set(desk.granted) == set(asked[:30]), "a burst, and a second later another"
     refused = desk.refused[asked[30]]
     assert (refused.kind, refused.owner, refused.retry_after) == (FailureKind.RATE_LIMITED, "caller", 2.0)
-    assert refused.why == "the caller's own limits leave no room within 1 s (wait_s); try again in 2.0 s"
+    assert refused.why == "the caller's own limits allow no request within 1 s (wait_s); try again in 2.0 s"
 
 
 def test_a_callers_slots_are_waited_for_a_second_in_one_go() -> None:

@@ -12,7 +12,7 @@ from llm_actors.orchestrator.decision_record import about
     [
         ("Connection refused", "one/m: Connection refused"),
         ("one: http://127.0.0.1:1: Connection refused", "one/m: http://127.0.0.1:1: Connection refused"),
-        ("one/m: not asked, because it rests", "one/m: not asked, because it rests"),
+        ("one/m: not tried, because it rests", "one/m: not tried, because it rests"),
         ("only one: of many", "one/m: only one: of many"),
         ("", "one/m: "),
     ],

@@ -80,7 +80,7 @@ async def test_a_key_that_cannot_be_renewed_is_used_on(
     await trio.sleep(AGE)
     await keys.refresh()
     assert keys.current == Secret(TOKENS[0])
-    assert "the key of a was not renewed: the command az ended with 1; the old one is used on" in caplog.text
+    assert "the key of a was not renewed: the command az ended with 1; the old one stays in use" in caplog.text
     assert TOKENS[0] not in caplog.text
     await trio.sleep(RETRY_SECONDS)
     await keys.refresh()

@@ -177,5 +177,5 @@ async def test_an_outage_is_logged_once_and_so_is_its_end(
     told = [(record.levelname, record.message) for record in caplog.records if record.name.endswith("selector.actor")]
     assert told == [
         ("WARNING", "a/m: circuit open for 1.0 s: 5 failures in a row, the last: server_error"),
-        ("INFO", "a/m answers again: the probe succeeded"),
+        ("INFO", "a/m responds again: the probe succeeded"),
     ]

@@ -274,7 +274,7 @@ def test_those_who_find_a_probe_under_way_are_told_to_come_back_soon() -> None:
     assert second is not None
     assert second.kind is FailureKind.OVERLOADED
     assert second.retry_after == 1.0
-    with pytest.raises(OverloadedError, match="a/m: not asked, because one request is probing it now"):
+    with pytest.raises(OverloadedError, match="a/m: not tried, because one request is probing it now"):
         rank(made, [A], now=1.0).best()
 
 
@@ -316,7 +316,7 @@ def test_a_fallback_that_is_slower_than_what_is_left_is_not_tried_and_it_is_said
     made = selector(*[success(B, 0.5, took=12.0) for _ in range(5)])
     refused = made.admit(B, 1.0, within_s=5.0)
     assert refused is not None
-    assert refused.message == "b/m: not asked, because it usually takes 12.0 s and 5.0 s are left"
+    assert refused.message == "b/m: not tried, because it usually takes 12.0 s and 5.0 s are left"
     assert made.admit(B, 1.0, within_s=13.0) is None
     assert made.admit(B, 1.0) is None
     assert made.admit(A, 1.0, within_s=5.0) is None, "nothing is known of it"

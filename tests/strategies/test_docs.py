@@ -28,7 +28,7 @@ def test_the_example_is_valid() -> None:
 
 def test_the_bounds_are_those_of_the_code() -> None:
     assert f"at most {prompts.ANSWER_CHARACTERS:,} characters of each" in WORDS
-    assert f"at most {context.CONTEXT_CHARACTERS:,} characters, a cut" in WORDS
+    assert f"at most {context.CONTEXT_CHARACTERS:,} characters, with cuts marked" in WORDS
     assert f"the last {knowledge.MAX_PIECES}, at most {knowledge.PIECE_CHARACTERS:,} characters" in WORDS
     assert f"the last {knowledge.MAX_CONVERSATIONS:,} conversations" in WORDS
     assert f"members have {ensemble.MEMBERS_SHARE:.0%} of".replace("%", " %") in WORDS

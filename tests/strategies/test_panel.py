@@ -186,7 +186,7 @@ async def test_members_that_cannot_be_asked_are_each_named_once(autojump_clock: 
         asked = await ask(w, strategy="panel")
 
     assert asked.failure is not None
-    assert "a/m-a: its vendor wants no request for this model" in asked.failure.message
+    assert "a/m-a: its vendor asked for no requests for this model" in asked.failure.message
     assert [asked.failure.message.count(name) for name in ("a/m-a", "b/m-b")] == [1, 1]
 
 

@@ -28,6 +28,7 @@ from llm_actors.catalog import Candidate
 from llm_actors.kernel import ChildSpec, running
 from llm_actors.limiter import LimiterStatistics, statistics
 from llm_actors.orchestrator import accept
+from llm_actors.provider import ProviderWires
 from llm_actors.run import Run
 from llm_protocol.content import Message
 from llm_protocol.dialect import ClientDialect
@@ -386,7 +387,7 @@ async def world(
     )
     specs = {name: provider_spec(name, provider) for name, provider in config.providers.items()}
     for name, dialect in (dialects or {}).items():
-        specs[name] = msgspec.structs.replace(specs[name], dialect=dialect)
+        specs[name] = msgspec.structs.replace(specs[name], wires=ProviderWires(dialect))
     providers = [supervised(spec, dial=peers[name].dial) for name, spec in specs.items()]
     tree = Tree(config, providers, cost_of, doors=branches)
     chance = tree.services.draw if draw is None else lambda: draw

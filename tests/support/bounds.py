@@ -95,8 +95,8 @@ BOUNDS = (
     Bound(
         "max_unverified_per_peer",
         "Connections of one address that have not shown a valid key, where keys are configured; beyond it the oldest "
-        "makes way. All such connections together have a quarter of the room that is left. Loopback, unix sockets and "
-        "`trusted_proxies` are exempt.",
+        "makes way. All such connections together may take a quarter of what the verified ones leave. Loopback, unix "
+        "sockets and `trusted_proxies` are exempt.",
         (
             "test_one_address_has_fifty_connections_without_a_key_and_the_next_takes_the_oldest_place",
             "test_strangers_of_many_addresses_have_a_quarter_of_what_is_left",
@@ -116,7 +116,7 @@ BOUNDS = (
     ),
     Bound(
         "max_body_total_mb",
-        "All bodies and WebSocket messages that are being received, wait, or are being answered; more is 503 with "
+        "All bodies and WebSocket messages that are being received, waiting or answered; more is 503 with "
         "Retry-After. Nothing is kept of a body before its head has shown a valid key.",
         (
             "test_all_bodies_together_have_so_many_bytes",
@@ -128,7 +128,7 @@ BOUNDS = (
     ),
     Bound(
         "max_body_s",
-        "Time for a body to arrive, at whatever rate.",
+        "Time for a body to arrive, at any rate.",
         ("test_a_body_has_so_many_seconds_whatever_its_rate",),
         "1,034 s for 16 MiB at the lowest rate (computed)",
         "120 s",
@@ -137,30 +137,30 @@ BOUNDS = (
         "max_json_values",
         "Values in the JSON of a request or WebSocket message; more is 400.",
         ("test_the_values_of_a_body_and_one_more", "test_the_values_of_a_websocket_message_and_one_more"),
-        "15 MB of empty lists held other streams up for 7 s and were answered with 200",
+        "15 MB of empty lists blocked other streams for 7 s and were answered with 200",
         "400; the event loop is busy for 13 ms at once",
     ),
     Bound(
         "log_limit_mb",
-        "The text of one answer; a longer one fails.",
+        "The text of one response; a longer one fails.",
         ("test_an_answer_of_the_limit_and_one_byte_more",),
         "65,000 tokens of one word (260 KB) failed at their end",
-        "they take 400 KB of it",
+        "they use 400 KB of it",
     ),
     Bound(
         "head_s",
-        "Time for a head to arrive, and for a new connection to begin one.",
+        "Time for a head to arrive, and for a new connection to send its first byte.",
         ("test_a_head_has_so_many_seconds",),
     ),
     Bound("keep_alive_s", "An idle HTTP connection.", ("test_an_idle_connection_is_kept_for_so_long",)),
     Bound(
         "hold_head_s",
-        "The head of a streamed answer, waiting for the first event.",
+        "How long the head of a streamed response waits for the first event.",
         ("test_the_head_waits_no_longer_than_hold_head_s",),
     ),
     Bound(
         "websocket_lifetime_s",
-        "A WebSocket; 0 is no limit.",
+        "The lifetime of a WebSocket; 0 is no limit.",
         ("test_a_connection_ends_with_its_lifetime_between_turns",),
     ),
     Bound(
@@ -171,18 +171,18 @@ BOUNDS = (
     Bound("websocket_lanes", "Named lanes on one WebSocket.", ("test_lanes_keep_to_their_options",)),
     Bound(
         "websocket_queue",
-        "Requests that wait on one lane; the next is refused.",
+        "Requests waiting on one lane; the next is refused.",
         ("test_a_flood_of_requests_is_refused_beyond_the_queue", "test_lanes_keep_to_their_options"),
     ),
     Bound(
         "websocket_queue_mb",
-        "All requests that wait on one WebSocket together; the next is refused. One that waits alone may be larger.",
+        "All requests waiting on one WebSocket together; the next is refused. A single one may be larger.",
         ("test_what_waits_on_one_connection_has_so_many_bytes", "test_one_that_waits_alone_may_be_larger"),
     ),
     Bound("stored_s", "A stored response, from its end on.", ("test_the_shelf_keeps_what_is_stored_for_its_time",)),
     Bound(
         "stored_mb",
-        "All stored responses together; the oldest go.",
+        "All stored responses together; the oldest are dropped.",
         ("test_all_that_is_stored_has_so_many_bytes", "test_the_shelf_keeps_to_its_bytes_and_the_newest"),
     ),
     # -- not options --------------------------------------------------------------------------------------------------
@@ -204,27 +204,27 @@ BOUNDS = (
     ),
     Bound(
         "LINGERING_CONNECTIONS",
-        "Refused connections that are read from until their client has read why.",
+        "Refused connections that are read from until the client has read the error.",
         ("test_so_many_refused_connections_are_waited_for",),
     ),
     Bound(
         "ACCEPTED_AT_ONCE",
-        "Connections accepted before others have their turn.",
+        "Connections accepted before others get their turn.",
         ("test_so_many_connections_are_accepted_at_once",),
     ),
     Bound(
         "BACKLOG",
-        "Connections the kernel holds until they are accepted.",
+        "Connections that the kernel queues until they are accepted.",
         ("test_the_kernel_holds_so_many_connections",),
     ),
     Bound(
         "FAILED_LOGINS",
-        "Wrong keys of one address within `LOGIN_SECONDS` that are answered with 401; more are 429.",
+        "Wrong keys of one address within `LOGIN_SECONDS` that are answered with 401; further ones get 429.",
         ("test_many_wrong_keys_are_told_to_wait_and_hung_up_on",),
     ),
     Bound(
         "LOGIN_SECONDS",
-        "How long wrong keys are counted together.",
+        "The window in which wrong keys are counted together.",
         ("test_a_window_ends_when_it_said_and_the_wait_shrinks_towards_it",),
     ),
     Bound(
@@ -235,14 +235,14 @@ BOUNDS = (
     Bound("HEAD_BYTES", "A request line and its fields; more is 431.", ("test_a_head_has_so_many_bytes",)),
     Bound(
         "CHUNKS_AT_ONCE",
-        "Chunks of a body read before other connections have their turn.",
+        "Chunks of a body that are parsed before other connections get their turn.",
         ("test_a_body_of_tiny_chunks_is_read_in_turns",),
-        "64 KiB of one-byte chunks were one step of 114 ms",
+        "64 KiB of one-byte chunks blocked the event loop for 114 ms",
         "13 ms",
     ),
     Bound(
         "PIPELINED_BYTES",
-        "Bytes sent ahead while a request is answered; with more the client is cut off.",
+        "Bytes of further requests during a response; with more, the connection is closed.",
         ("test_so_much_may_be_sent_ahead",),
     ),
     Bound(
@@ -262,17 +262,17 @@ BOUNDS = (
     ),
     Bound(
         "BODY_SECONDS",
-        "For a body to arrive, plus what it takes at `MIN_RATE`; at most `max_body_s`.",
+        "The time for a body to arrive, plus its size divided by `MIN_RATE`; at most `max_body_s`.",
         ("test_a_request_that_does_not_come_is_not_waited_for",),
     ),
     Bound(
         "WRITE_STALL_SECONDS",
-        "For a write to a client that reads nothing.",
+        "The time for a write to a client that does not read.",
         ("test_a_reader_that_stalls_is_cut_off_and_its_run_cancelled",),
     ),
     Bound(
         "MIN_RATE",
-        "A body, and a client that reads an answer, may not be slower for long.",
+        "The lowest rate at which a body may arrive, and a response be read, for long.",
         ("test_a_reader_of_a_byte_a_second_is_not_waited_for",),
     ),
     Bound(
@@ -282,12 +282,12 @@ BOUNDS = (
     ),
     Bound(
         "UNSAID_FRAMES",
-        "Frames about requests that wait for a client that does not read; more closes with 1008.",
+        "Pending frames about requests for a client that does not read; more closes with 1008.",
         ("test_a_client_that_floods_and_does_not_read_is_closed",),
     ),
     Bound(
         "UNSAID_BYTES",
-        "Bytes of those frames; one alone may be larger.",
+        "Bytes of those frames; a single one may be larger.",
         ("test_who_asks_and_withdraws_without_reading_is_closed",),
     ),
     Bound(
@@ -312,7 +312,7 @@ BOUNDS = (
     ),
     Bound(
         "ISSUED_IDS",
-        "Ids of the vendors' (files, containers) remembered for each key; the least recently used are forgotten, and "
+        "Vendor ids (files, containers) remembered for each key; the least recently used are forgotten, and "
         "refused from then on.",
         ("test_the_least_recently_used_ids_are_forgotten",),
     ),
@@ -328,25 +328,25 @@ BOUNDS = (
     ),
     Bound(
         "max_answer_mb",
-        "An answer that comes in one piece, by request type: a table in the provider's section. A larger one fails "
-        "with `answer_too_large`, and is not asked for again.",
+        "A response that arrives in one piece, by request type: a table in the provider's section. A larger one fails "
+        "with `answer_too_large`, and is not retried.",
         (
             "test_an_answer_of_the_limit_is_taken_and_one_byte_more_is_not",
             "test_vectors_that_come_as_a_stream_have_the_same_limit",
             "test_the_defaults_are_the_documented_ones",
         ),
-        "an answer that was too large was asked for, and billed, three times; one of 61 MB held others up for "
+        "a response that was too large was requested, and billed, three times; one of 61 MB blocked others for "
         "116 to 430 ms",
         "once; 21 to 31 ms",
     ),
     Bound(
         "ERROR_BODY_BYTES",
-        "What is read of an error's body.",
+        "Bytes that are read of an error's body.",
         ("test_of_an_error_only_the_beginning_is_read",),
     ),
     Bound(
         "MAX_NUMBERS",
-        "Values in the JSON of an answer to an embedding request, and numbers of all its embeddings.",
+        "Values in the JSON of an embedding response, and numbers of all its embeddings.",
         (
             "test_an_answer_may_have_sixteen_million_numbers_and_no_more",
             "test_all_vectors_together_may_have_sixteen_million_numbers_and_no_more",
@@ -355,9 +355,9 @@ BOUNDS = (
     Bound("MAX_DIMENSIONS", "Numbers of one embedding.", ("test_dimensions_and_one_more",)),
     Bound("JsonLimits.keys", "Members of objects in it, together.", ("test_keys_and_one_more",)),
     Bound("JsonLimits.containers", "Lists and objects in it.", ("test_lists_and_objects_and_one_more",)),
-    Bound("JsonLimits.depth", "Lists and objects in one another.", ("test_depth_and_one_more",)),
+    Bound("JsonLimits.depth", "Nesting of lists and objects.", ("test_depth_and_one_more",)),
     Bound("JsonLimits.digits", "Digits of one number.", ("test_digits_of_a_number_and_one_more",)),
-    Bound("JsonLimits.slow_numbers", "Numbers that take long to read.", ("test_slow_numbers_and_one_more",)),
+    Bound("JsonLimits.slow_numbers", "Numbers that are slow to parse.", ("test_slow_numbers_and_one_more",)),
 )
 """In the order of the page."""
 
@@ -371,20 +371,20 @@ OTHERS = frozenset(
         "WRITE_PIECE_BYTES", "WS_PING_SECONDS",
     )
 )  # fmt: skip
-"""Constants that say how the server works, and refuse nobody."""
+"""Constants that refuse nothing."""
 
 PAGE = """\
 # Limits of the server
 
-What the server takes from its clients, and what it does with more. An option is set under `[server]` in the
-configuration; the others are in `llm_runtime.server.limits` and `llm_protocol.codec.json_limits`. What it takes
-from providers has a table of its own. A megabyte is 1,048,576 bytes. Where an effect was measured, it is told
-before and after the limit was introduced. `bin/bench attack` runs a thousand attackers without a key beside fifty
+What the server accepts from its clients, and what happens beyond that. Options are set under `[server]` in the
+configuration; the others are in `llm_runtime.server.limits` and `llm_protocol.codec.json_limits`. Limits for
+responses of providers have a table of their own. A megabyte is 1,048,576 bytes. If an effect was measured, it is
+given before and after the limit was introduced. `bin/bench attack` runs a thousand attackers without a key beside fifty
 paying streams. This page is made from `tests/support/bounds.py` by `bin/make-docs`.
 
-A client is judged by the head of its request: key, Host, Origin and path. A refusal with 401 or 403 closes the
-connection, and nothing of a body is kept before. At its start the daemon raises the limit of open files as far as it
-may, and fits `max_connections` and `max_runs` to it: half of the descriptors beyond a small rest are for providers.
+The head of a request decides whether it is accepted: key, Host, Origin and path. A refusal with 401 or 403 closes the
+connection, and nothing of the body is kept. At its start the daemon raises its limit of open files as far as it may,
+and fits `max_connections` and `max_runs` to it: half of the descriptors, after a small reserve, are for providers.
 
 """
 

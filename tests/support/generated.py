@@ -21,12 +21,12 @@ ROOT = Path(__file__).resolve().parents[2]
 FAILURES = """\
 # Failures
 
-Every request ends with a whole answer or with one failure of these kinds. In Python it is the exception, with
-`exc.failure`; over HTTP the status and the error object's `code` (in OpenAI's shape; clients of Anthropic, Gemini and
-Cohere get their own). This page is made from `llm_protocol.failures.RULES` by `bin/make-docs`.
+Every request ends with a complete response or with one failure of these kinds. In Python it is the exception, with
+`exc.failure`; over HTTP the status and the error object's `code` (in OpenAI's format; clients of Anthropic, Gemini and
+Cohere get their own format). This page is made from `llm_protocol.failures.RULES` by `bin/make-docs`.
 
-What may follow, as long as no token was delivered: **retry**, the same provider may be asked again after a wait, or
-another at once; **next**, another candidate may do better, this one not; **stop**, nothing else is tried.
+What may follow, as long as no token was delivered: **retry**, the same provider may be tried again after a wait, or
+another at once; **next**, only another candidate may be tried; **stop**, nothing else is tried.
 
 | kind | meaning | then | HTTP | `code` | exception |
 |---|---|---|---|---|---|
@@ -35,14 +35,14 @@ another at once; **next**, another candidate may do better, this one not; **stop
 EFFECTS = """
 ## What else follows
 
-* **Fault**: whose it is. Only the *provider's* count against the deployment.
-* **Circuit breaker**: of the deployment or of the whole provider. Nothing: it does not count.
-* **Pause**: seconds for which nobody is asked, where the vendor did not say how long.
-* **Limits**: what a request that was sent gives back to its rate limits. A request that was not sent gives back all.
-* **Billed**: whether the vendor may bill it, where it did not answer with an error status.
-* **Client may repeat**: otherwise the response says `x-should-retry: false`, as it does after a part of an answer.
+* **Fault**: who caused it. Only failures of the *provider* count against the deployment.
+* **Circuit breaker**: which one counts it, the deployment's or the whole provider's. Empty: none.
+* **Pause**: seconds without calls, if the vendor did not say how long.
+* **Limits**: what is refunded to the rate limits if the request was sent. If it was not sent, everything is refunded.
+* **Billed**: whether the vendor may bill it, unless it responded with an error status.
+* **Client may retry**: if not, the response has `x-should-retry: false`, and so it has after a part of a response.
 
-| kind | fault | circuit breaker | pause | limits | billed | client may repeat | what the operator should do |
+| kind | fault | circuit breaker | pause | limits | billed | client may retry | advice for the operator |
 |---|---|---|---|---|---|---|---|
 """
 

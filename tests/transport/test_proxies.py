@@ -207,7 +207,7 @@ def says(data: bytes, *, after: int = 1, stay: bool = False) -> Greeting:
             ConnectFailed,
             "the proxy cannot connect (504)",
         ),
-        ("http", says(b"HTTP/1.1 200 OK\r\n\r\nx"), ConnectFailed, "the proxy sent more than an answer to CONNECT"),
+        ("http", says(b"HTTP/1.1 200 OK\r\n\r\nx"), ConnectFailed, "the proxy sent more than a response to CONNECT"),
         ("http", says(b"SSH-2.0-x\r\n\r\n"), ConnectFailed, "the proxy does not answer as an HTTP proxy"),
         ("http", says(b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 5000), ConnectFailed, "(the head is too large)"),
         ("http", says(b"HTTP/1.1 200 OK\r\n"), ConnectFailed, "the proxy closed the connection"),

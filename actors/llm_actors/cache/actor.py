@@ -1,8 +1,8 @@
-"""The cache actor: memory first, then the file, with neither ever in a request's way.
+"""The cache actor: memory first, then the file, without delaying requests.
 
-What is in memory is answered at once. For what is not, the file is asked beside, so that its slowness delays nobody
-else. The memory outlives a crash: it is handed over by reference, and its entries are weighed anew. Each is checked
-when it is read, like those from the file.
+Responses in memory are returned at once. Otherwise the file is read concurrently, so that its slowness delays no other
+request. The memory outlives a crash: it is handed over by reference, and the sizes of its entries are computed again.
+Each entry is checked when it is read, like those from the file.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from llm_protocol.policy import CachePolicy
 from llm_protocol.response import LLMResponse
 
 FLUSH_SECONDS = 2.0
-"""How long what is queued may still be written after the cache is asked to stop."""
+"""How long queued entries may still be written after the cache is asked to stop."""
 
 MEGABYTE = 1_000_000
 
@@ -50,7 +50,7 @@ class CacheActor:
         self._disk = disk
 
     async def run(self, inbox: Inbox[CacheMessage], *, task_status: trio.TaskStatus[None]) -> None:
-        """Serve until asked to stop; then write what is queued, within `FLUSH_SECONDS`. Starts without the file."""
+        """Serve until asked to stop; then write the queued entries, within `FLUSH_SECONDS`. Starts without the file."""
         inbox.checkpoint(Kept(self._memory))
         try:
             async with trio.open_nursery() as self._nursery:
@@ -80,7 +80,7 @@ class CacheActor:
                 assert_never(never)
 
     def _read(self, message: Lookup) -> tuple[LLMResponse | None, ...] | None:
-        """What is all in memory is answered without a message. What is not may be in the file, or still queued."""
+        """Answer a read if memory has everything. Otherwise the file may have it, or it is still queued."""
         now = trio.current_time()
         if not all(self._memory.has(key, now) for key in message.keys):
             return None
@@ -88,7 +88,7 @@ class CacheActor:
         return _answers(message, found)
 
     def _in_memory(self, message: Lookup, now: float) -> tuple[list[CacheKey], dict[CacheKey, LLMResponse]]:
-        """The keys that memory does not have, and what it has for the others; nothing for a damaged entry."""
+        """The keys that memory does not have, and the entries it has for the others; nothing for a damaged entry."""
         kept = {key: value for key in message.keys if (value := self._memory.get(key, now)) is not None}
         found = {key: response for key, value in kept.items() if (response := self._unpacked(key, value)) is not None}
         return [key for key in message.keys if key not in kept], found
@@ -116,7 +116,7 @@ class CacheActor:
             delivery.reply(message, _answers(message, found))
 
     def _remembered(self, key: CacheKey, filed: Found) -> LLMResponse | None:
-        """What the file had, now in memory too. The file keeps everything as long as the longest lifetime."""
+        """Copy what the file had to memory. The file keeps everything for the longest lifetime."""
         response = self._unpacked(key, filed.value)
         if response is None:
             return None
@@ -130,8 +130,8 @@ class CacheActor:
     def _unpacked(self, key: CacheKey, value: bytes) -> LLMResponse | None:
         try:
             response = unpack(value)
-        except Exception as exc:  # an entry outlives a crash, and would crash each incarnation that is asked for it
-            log.error("an answer in the cache cannot be read: %s", exception_site(exc))  # noqa: TRY400
+        except Exception as exc:  # an entry outlives a crash, and would crash each incarnation that reads it
+            log.error("a response in the cache cannot be read: %s", exception_site(exc))  # noqa: TRY400
             response = None
         if response is None:
             self._memory.remove(key)
@@ -163,8 +163,8 @@ def _answers(message: Lookup, found: Mapping[CacheKey, LLMResponse]) -> tuple[LL
 def cache_child(
     policy: CachePolicy, *, ttls: Mapping[str, float] | None = None, name: str = "cache"
 ) -> ChildSpec[CacheMessage]:
-    """The spec of a cache, for a supervisor. ``ttls``: seconds for the answers of some providers, in place of the
-    policy's. Whether anything is ``enabled`` is for the caller to heed.
+    """The spec of a cache, for a supervisor. ``ttls``: lifetimes in seconds for the responses of some providers,
+    instead of the policy's. The caller must check whether anything is ``enabled``.
     """
     lifetimes = Lifetimes(policy.ttl_s, ttls or {})
     return ChildSpec(name, lambda previous: _cache(policy, lifetimes, previous), mailbox=CACHE_MAILBOX)
@@ -182,6 +182,6 @@ def _cache(policy: CachePolicy, lifetimes: Lifetimes, previous: Previous) -> Cac
 def _disk(policy: CachePolicy, lifetimes: Lifetimes) -> Disk | None:
     if policy.path is None:
         return None
-    from llm_actors.cache.tier import FileTier  # only who has a file loads SQLite
+    from llm_actors.cache.tier import FileTier  # SQLite is imported only if there is a file
 
     return Disk(FileTier(policy.path, max_bytes=int(policy.file_mb * MEGABYTE), ttl_s=lifetimes.longest))

@@ -1,8 +1,8 @@
-"""The machine's clocks, for what outlives a process.
+"""The machine's clocks, for data that outlives a process.
 
-Trio's clock starts anew with each process. The age of what lies in a file is counted on the machine's own clock since
-it was switched on, which nobody sets, and which goes on while the machine sleeps. Only from one boot to the next
-there is nothing but the wall clock.
+Trio's clock starts anew with each process. The age of an entry in a file is measured by the machine's own clock since
+boot, which nobody sets, and which goes on while the machine sleeps. Only across boots is there nothing but the wall
+clock.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class MachineClock(NamedTuple):
-    """``since_boot`` and ``wall`` give seconds. ``boot`` names this boot; empty where the system does not say."""
+    """``since_boot`` and ``wall`` return seconds. ``boot`` identifies this boot; empty if the system does not provide
+    it.
+    """
 
     since_boot: Callable[[], float]
     wall: Callable[[], float]
@@ -24,7 +26,7 @@ class MachineClock(NamedTuple):
 
 
 def machine_clock() -> MachineClock:
-    """The clocks of the machine we run on."""
+    """The clocks of this machine."""
     try:
         boot = _BOOT_ID.read_text("ascii").strip()
     except (OSError, ValueError):

@@ -1,8 +1,8 @@
-"""The file tier as the actor sees it: never waited for longer than a bound, never more behind than a bound.
+"""The file tier as the actor sees it: bounded waits and bounded queues.
 
-All work on the file is done in one thread at a time. A lookup that is not answered in time is a miss, though its thread
-works on; while that lasts, no other lookup waits for it. Writes are queued and made several at a time, behind the
-answers they come from; what does not fit the queue is dropped.
+All work on the file is done in one thread at a time. A lookup that is not answered in time is a miss, although its
+thread continues; meanwhile no other lookup waits for the file. Writes are queued and made several at a time, after the
+responses were delivered; what does not fit the queue is dropped.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from llm_actors.cache.key import CacheKey
 from llm_actors.cache.statistics import CacheCounters, TierStatistics
 
 READ_SECONDS = 0.05
-"""How long a request waits for the file; then it is a miss."""
+"""How long a request waits for the file; after that it is a miss."""
 
 READERS = 64
-"""Lookups that wait for the file at once; one more is a miss."""
+"""The most lookups that wait for the file at once; one more is a miss."""
 
 QUEUE_BYTES = 16_000_000
-"""Bytes of answers that wait to be written."""
+"""The most bytes that wait to be written."""
 
 QUEUE_ENTRIES = 4_096
-"""Answers that wait to be written."""
+"""The most responses that wait to be written."""
 
 BATCH_BYTES = 1_000_000
-"""Bytes written in one transaction, before lookups have their turn; one larger answer is written by itself."""
+"""The most bytes written in one transaction, before lookups get their turn; a larger response is written by itself."""
 
 CLOSE_SECONDS = 0.5
-"""How long closing the file may take; less than the kernel gives a cancelled actor."""
+"""The time limit for closing the file; less than the kernel gives a cancelled actor."""
 
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
 
 
 class DiskTier(Protocol):
-    """What is worked in the thread; `FileTier` is the one there is. Its methods do not raise for a bad file."""
+    """What runs in the thread; `FileTier` is the one implementation. Its methods do not raise for a bad file."""
 
     count: CacheCounters
 
@@ -54,7 +54,7 @@ class DiskTier(Protocol):
 
 @final
 class Disk:
-    """The shell around a `DiskTier`."""
+    """The async shell around a `DiskTier`."""
 
     def __init__(self, tier: DiskTier) -> None:
         self._tier = tier
@@ -67,7 +67,7 @@ class Disk:
         self._finishing = False
 
     async def read(self, keys: Collection[CacheKey]) -> dict[CacheKey, Found]:
-        """What there is for ``keys``; nothing when that takes more than `READ_SECONDS`."""
+        """The entries for ``keys``; none if that takes more than `READ_SECONDS`."""
         if not self._may_read():
             return {}
         self._readers += 1
@@ -85,7 +85,7 @@ class Disk:
         return not self._late and self._readers < READERS and self._tier.ready()
 
     def write(self, entry: Entry) -> None:
-        """Have ``entry`` written soon."""
+        """Queue ``entry`` to be written."""
         if len(self._queue) >= QUEUE_ENTRIES or self._queued_bytes + len(entry.value) > QUEUE_BYTES:
             self._tier.count.dropped += 1
             return
@@ -94,7 +94,7 @@ class Disk:
         self._wake.set()
 
     async def run(self) -> None:
-        """Open the file, then write what is queued until `finish` is called and the queue is empty."""
+        """Open the file, then write queued entries until `finish` is called and the queue is empty."""
         await self._in_thread(self._tier.open)
         while self._queue or not self._finishing:
             await self._wake.wait()

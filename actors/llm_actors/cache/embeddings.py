@@ -26,9 +26,9 @@ from llm_protocol.response import LLMResponse, Usage
 
 
 class Split(NamedTuple):
-    """What is known of an embedding request, and the request for the rest; ``None`` when there is no rest.
+    """The cached part of an embedding request, and the request for the rest; ``None`` if there is no rest.
 
-    ``known`` are vectors by input, all made by the model that ``example`` is an answer of (``None``: nothing is known).
+    ``known`` are embeddings by input, all made by the model of the response ``example`` (``None``: nothing is cached).
     """
 
     known: dict[EmbeddingInput, Embedding]
@@ -47,7 +47,7 @@ def embedding_keys(request: EmbeddingRequest, targets: Sequence[Target], policy:
 
 
 def split_embedding(request: EmbeddingRequest, found: Sequence[LLMResponse | None]) -> Split:
-    """Split ``request`` by what was ``found`` for each of its inputs. Equal inputs are asked for once."""
+    """Split ``request`` by what was ``found`` for each of its inputs. Equal inputs are requested once."""
     usable = [answer for answer in found if answer is not None and len(answer.embeddings) == 1]
     example = usable[0] if usable else None
     known = {
@@ -56,15 +56,15 @@ def split_embedding(request: EmbeddingRequest, found: Sequence[LLMResponse | Non
         if answer is not None and example is not None and len(answer.embeddings) == 1 and _same_model(answer, example)
     }
     rest = tuple(dict.fromkeys(text for text in request.inputs if text not in known))
-    all_known = request.inputs and not rest  # of nothing, nothing is known: the vendor says what is wrong with it
+    all_known = request.inputs and not rest  # an empty input is never cached: the vendor reports what is wrong with it
     return Split(known, example, None if all_known else msgspec.structs.replace(request, inputs=rest))
 
 
 def merge_embedding(request: EmbeddingRequest, split: Split, answer: LLMResponse | None) -> LLMResponse | None:
-    """The whole answer: what was known and the ``answer`` to ``split.missing``, in the order of the inputs.
+    """The complete response: the cached embeddings and the ``answer`` to ``split.missing``, in the order of the inputs.
 
-    Usage, cost and time are those of ``answer``, and nothing where all was known. ``None`` when the two do not go
-    together: another model answered, or with another number of vectors than asked for; ask for the whole ``request``.
+    Usage, cost and time are those of ``answer``, and empty if everything was cached. ``None`` if the two do not fit:
+    another model responded, or with another number of embeddings; then request all of ``request``.
     """
     if split.missing is None:
         assert split.example is not None
@@ -80,7 +80,8 @@ def merge_embedding(request: EmbeddingRequest, split: Split, answer: LLMResponse
 def embedded(
     request: EmbeddingRequest, answer: LLMResponse, targets: Sequence[Target], policy: Policy
 ) -> Iterator[tuple[CacheKey, LLMResponse]]:
-    """The answer to ``request`` as one per input with its key, to be stored. Nothing if it is not one vector per input.
+    """The response to ``request`` split into one per input with its key, to be stored. Empty if it does not have one
+    embedding per input.
 
     None of them has a usage or a cost: a vendor counts the whole.
     """

@@ -1,8 +1,8 @@
-"""What is kept of an answer, and which answers are kept.
+"""Which responses are cached, and what is stored of them.
 
-Kept is what the model said, as bytes: their length is what the bounds of the tiers count, and nobody can change an
-answer that others will be given. What belongs to the first asker alone (ids, metadata, decision record) is not kept,
-except who contributed, where several models did.
+The content is stored as bytes: their length is what the tiers' limits count, and nobody can change a response that
+others will receive. What belongs to the first caller alone (ids, metadata, decision record) is not stored, except which
+models contributed, if there were several.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ from llm_protocol.response import FinishReason, LLMResponse, new_response_id
 _COMPLETE = frozenset((FinishReason.STOP, FinishReason.TOOL_CALLS))
 
 LARGEST_SHARE = 8
-"""One entry takes at most this fraction of a tier, so that no answer drives out all the others."""
+"""The largest share of a tier that one entry may take, so that no response displaces all others."""
 
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(LLMResponse)
 
 
 class Entry(NamedTuple):
-    """A packed answer and its key."""
+    """A packed response and its key."""
 
     key: CacheKey
     value: bytes
 
 
 class Found(NamedTuple):
-    """A packed answer and for how many seconds it has been kept."""
+    """A packed response and its age in seconds."""
 
     value: bytes
     age_s: float
 
 
 def storable(response: LLMResponse) -> bool:
-    """Whether ``response`` may be given to others: it is complete, says something, and will mean the same later.
+    """Whether ``response`` may be cached: it is complete, not empty, and will still be valid later.
 
-    An answer that was cut short (``length``), broke, or was stopped by a content filter is not kept: the first two are
-    not whole, and a filter may decide otherwise the next time. Nor is one with pictures behind URLs, which expire.
+    A response that was truncated (``length``), failed, or was stopped by a content filter is not cached: the first two
+    are incomplete, and a filter may decide otherwise the next time. Nor is one with images behind URLs, which expire.
     """
     if response.finish_reason not in _COMPLETE or not (response.output or response.embeddings):
         return False
@@ -51,7 +51,9 @@ def storable(response: LLMResponse) -> bool:
 
 
 def pack(response: LLMResponse) -> bytes | None:
-    """The bytes that are kept; ``None`` if it holds what has none (a lone surrogate, a number beyond 64 bits)."""
+    """The bytes to store; ``None`` if it contains something that cannot be packed (a lone surrogate, a number beyond 64
+    bits).
+    """
     contributed = {"members": response.decision["members"]} if "members" in response.decision else {}
     bare = msgspec.structs.replace(response, request_id="", response_id="", metadata={}, decision=contributed)
     try:
@@ -61,7 +63,7 @@ def pack(response: LLMResponse) -> bytes | None:
 
 
 def unpack(value: bytes) -> LLMResponse | None:
-    """The answer, a new object each time; ``None`` if these bytes are not one."""
+    """The response, a new object each time; ``None`` if these bytes are not one."""
     try:
         return _DECODER.decode(value)
     except (msgspec.DecodeError, ValueError, RecursionError):
@@ -71,9 +73,9 @@ def unpack(value: bytes) -> LLMResponse | None:
 def replay(
     found: LLMResponse, request: LLMRequest, *, response_id: str | None = None, processing_time_ms: float = 0.0
 ) -> LLMResponse:
-    """What was kept, as the answer to ``request``.
+    """The cached response, as the response to ``request``.
 
-    It costs 0, for nobody was asked; its usage, and what is told of its members, are what it once took.
+    It costs 0, since no provider was called; its usage, and its members' results, are the original ones.
     """
     return msgspec.structs.replace(
         found,

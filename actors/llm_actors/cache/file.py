@@ -1,17 +1,17 @@
-"""The cache file: one SQLite database in WAL mode, which a crash at any moment leaves sound.
+"""The cache file: one SQLite database in WAL mode, which a crash at any time leaves consistent.
 
-Size: what counts is the pages in use. Room is made before anything is added, by dropping what was stored first, so the
-file does not outgrow its bound; freed pages are used again.
+Size: what counts is the pages in use. Space is freed before anything is added, by dropping the oldest entries, so the
+file does not exceed its limit; freed pages are reused.
 
-Age: the file has a clock of its own that only moves forward. While the machine is on, it goes with the machine's clock
-since boot, whatever happens to the wall clock; so two processes agree on it. From one boot to the next it moves by what
-the wall clock moved, but never back. So a wall clock that is set a day wrong and back changes nothing; one that is
-wrong at boot makes entries expire early (it says a day has passed), or live one more time to live (it says none has).
+Age: the file has a clock of its own that only moves forward. While the machine is on, it follows the machine's clock
+since boot, whatever happens to the wall clock; so two processes agree on it. Across boots it moves by what the wall
+clock moved, but never back. So a wall clock that is temporarily set wrong changes nothing; one that is wrong at boot
+makes entries expire early (if it is fast), or live one more lifetime (if it is slow).
 
-Truth: each entry has a digest over key, value and time, keyed with the key it is looked for under. SQLite finds only
-some damage by itself; this finds the rest, so that damage makes misses and never a wrong answer.
+Integrity: each entry has a digest over key, value and time, keyed with its lookup key. SQLite detects only some damage
+by itself; this detects the rest, so damage causes misses and never a wrong response.
 
-Nothing here waits on Trio: it is worked in threads, one at a time.
+Nothing here waits on Trio: it runs in threads, one at a time.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ from llm_actors.cache.statistics import CacheCounters
 from llm_actors.file_problem import FileProblem, NotOursError
 
 VERSION = 1
-"""Of the tables and of what is in them. A file of another version is set aside."""
+"""The version of the tables and of their content. A file of another version is set aside."""
 
 BUSY_SECONDS = 0.1
 """How long a write waits for another process's; a read waits for none."""
 
 EVICT_STEP = 4
-"""Entries dropped at a time while room is made."""
+"""Entries dropped at a time while space is freed."""
 
 EVICT_LIMIT = 1_000
-"""Entries dropped for one write. Where that is not enough (somebody lowered the bound), the rest is left out."""
+"""The most entries dropped for one write. If that is not enough (the limit was lowered), the rest is not stored."""
 
 EXPIRE_LIMIT = 64
-"""Of the oldest entries, as many are dropped with each write if they have expired."""
+"""This many of the oldest entries are dropped with each write if they have expired."""
 
 SHRINK_PAGES = 1_000
 """Pages given back to the file system with each write, while the file is above its bound."""
@@ -92,7 +92,7 @@ class CacheFile:
             f"journal_size_limit = {JOURNAL_BYTES}",
             "cell_size_check = ON",
             "trusted_schema = OFF",
-            "mmap_size = 0",  # a file that is cut short under a map kills the process
+            "mmap_size = 0",  # a file that is truncated while it is mapped kills the process
         ):
             self._db.execute(f"PRAGMA {setting}").fetchall()
         with self._transaction():
@@ -123,7 +123,7 @@ class CacheFile:
         return self._clock.since_boot() + self._shift
 
     def get(self, keys: Iterable[CacheKey]) -> dict[CacheKey, Found]:
-        """What there is for ``keys`` that is sound and not too old."""
+        """The intact, unexpired entries for ``keys``."""
         now, found = self._now(), {}
         for key in keys:
             row = self._db.execute("SELECT born, digest, value FROM llm_cache WHERE key = ?", (key,)).fetchone()
@@ -139,7 +139,7 @@ class CacheFile:
         return found
 
     def put(self, entries: Sequence[Entry]) -> int:
-        """Add ``entries`` in one transaction, in place of the oldest. How many there was room for."""
+        """Add ``entries`` in one transaction, replacing the oldest. Returns how many there was space for."""
         now = self._now()
         with self._transaction():
             self._drop_expired(now)
@@ -167,7 +167,7 @@ class CacheFile:
         self._db.execute(f"{_DROP_OLDEST} AND born <= ?", (EXPIRE_LIMIT, now - self._ttl_s))
 
     def _make_room(self, needed: int, evictable: int) -> int | None:
-        """Drop the oldest until there is room. How many had to go; ``None`` if that is not enough."""
+        """Drop the oldest until there is space. Returns how many were dropped; ``None`` if that is not enough."""
         evicted = 0
         while self.bytes_in_use() + needed > self._max_bytes:
             gone = self._db.execute(_DROP_OLDEST, (EVICT_STEP,)).rowcount
@@ -178,7 +178,7 @@ class CacheFile:
         return evicted
 
     def _cost(self, value: bytes) -> int:
-        """The most that a value takes: its own pages, and a new one in each of the two trees."""
+        """The most space that a value takes: its own pages, and a new one in each of the two trees."""
         return (len(value) // (self._page_bytes - 64) + 3) * self._page_bytes
 
     def bytes_in_use(self) -> int:
@@ -195,20 +195,20 @@ class CacheFile:
             yield
             self._db.execute("COMMIT")
         except BaseException:
-            with suppress(sqlite3.Error):  # what went wrong first is what matters
+            with suppress(sqlite3.Error):  # the first error is the one that matters
                 self._db.execute("ROLLBACK")
             raise
 
     def close(self) -> None:
-        """Close the file. Never raises for what the file is like: there is nothing left to be done about it."""
+        """Close the file. Never raises because of the file: nothing more can be done about it."""
         with suppress(sqlite3.Error):
             self._db.close()
 
 
 def _make_private(path: str) -> None:
-    """Create the file so that only its owner can read the answers. SQLite gives its journal the same mode."""
+    """Create the file so that only its owner can read the responses. SQLite gives its journal the same mode."""
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-    with suppress(FileExistsError):  # one that exists is never opened here: to close it would drop SQLite's locks
+    with suppress(FileExistsError):  # an existing file is never opened here: closing it would drop SQLite's locks
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
 
 
@@ -218,5 +218,5 @@ def _digest(key: CacheKey, born: float, value: bytes) -> bytes:
 
 def _is_sound(key: CacheKey, born: object, digest: object, value: object) -> bool:
     if not (isinstance(born, float) and isinstance(digest, bytes) and isinstance(value, bytes)):
-        return False  # SQLite's columns hold whatever a flipped bit makes of them
+        return False  # SQLite's columns contain whatever a flipped bit makes of them
     return compare_digest(digest, _digest(key, born, value))

@@ -1,8 +1,8 @@
-"""Under which key an answer is kept: a hash of everything that the answer depends on. Pure.
+"""The cache key: a hash of everything that the response depends on. Pure.
 
-Everything is in the key but what is named in `LEFT_OUT`, so that a field nobody thought of makes a miss and never a
-wrong answer. Who asks is in it: no caller is given what another one paid for or said. The order of JSON objects
-is kept, for it reaches the model, and structured answers follow it.
+Everything is in the key except what is named in `LEFT_OUT`, so a field that was overlooked causes a miss and never a
+wrong response. The caller is part of it: no caller receives what another one paid for or said. The order of JSON
+objects is kept, since it reaches the model, and structured responses follow it.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from llm_protocol.policy import Policy
 from llm_protocol.requests import AnyRequest, LLMRequest
 
 CacheKey = NewType("CacheKey", bytes)
-"""`KEY_BYTES` bytes that tell nothing of the request."""
+"""`KEY_BYTES` bytes that reveal nothing of the request."""
 
 KEY_BYTES = 32
 
 KEY_VERSION = b"llm-runtime 1"
-"""Changed when the meaning of a request changes: what was stored before is not found any more."""
+"""Changed when the meaning of a request changes: entries from before are no longer found."""
 
 LEFT_OUT: dict[type[msgspec.Struct], dict[str, Any]] = {
     LLMRequest: {
@@ -31,10 +31,10 @@ LEFT_OUT: dict[type[msgspec.Struct], dict[str, Any]] = {
         "deadline_s": None,
         "forwarded": {},
         "one_of": 1,
-        "metadata": {},  # the caller's notes; no vendor sees them
-        "policy": None,  # `key_of` is given the one in force
+        "metadata": {},  # the caller's notes; vendors do not receive them
+        "policy": None,  # `key_of` is given the effective one
     },
-    Policy: {  # what matters is who is asked and how one of them is chosen, not how hard it is tried
+    Policy: {  # only the candidates and the choice among them matter, not retries and timeouts
         "on_broken_stream": None,
         "deadline_s": None,
         "timeouts": None,
@@ -44,14 +44,14 @@ LEFT_OUT: dict[type[msgspec.Struct], dict[str, Any]] = {
         "priority": None,
     },
 }
-"""The fields that no answer depends on, and what stands in their place."""
+"""The fields that no response depends on, and the values that replace them."""
 
 
 class Target(NamedTuple):
-    """One candidate: a provider, the vendor's name of the model, and how the two are spoken to.
+    """One candidate: a provider, the vendor's name of the model, and its wire.
 
-    ``address`` is the provider's base URL where that is configured: another server behind the same name gives other
-    answers.
+    ``address`` is the provider's base URL if that is configured: another server behind the same name gives other
+    responses.
     """
 
     provider: str
@@ -62,10 +62,10 @@ class Target(NamedTuple):
 
 
 def key_of(request: AnyRequest, targets: Sequence[Target], policy: Policy) -> CacheKey | None:
-    """The key for ``request`` when ``targets`` may answer it under ``policy``, the one in force.
+    """The key for ``request`` if one of ``targets`` may serve it under ``policy``, the effective one.
 
-    ``None``: it is not cached. It holds what has no canonical bytes (a lone surrogate, a number beyond 64 bits), or the
-    answer depends on what was said in its conversation before.
+    ``None``: it is not cached. It contains something without canonical bytes (a lone surrogate, a number beyond 64
+    bits), or the response depends on its conversation's history.
     """
     if policy.share_knowledge:
         return None

@@ -1,4 +1,4 @@
-"""How long an answer may be given again: as those say who had a part in it. Pure."""
+"""How long a response may be reused, by all models that contributed to it. Pure."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ class Lifetimes(NamedTuple):
     ttls: Mapping[str, float] = {}
 
     def of(self, response: LLMResponse) -> float:
-        """The shortest of those who contributed: who made the answer, and the members it was made of."""
+        """The shortest lifetime among the contributors: the model that made the response, and the members behind it."""
         if not self.ttls:
             return self.ttl_s
         return min(self.ttls.get(each.provider, self.ttl_s) for each in (response, *response.members))
 
     @property
     def longest(self) -> float:
-        """No answer is kept for longer, whoever gave it."""
+        """The longest lifetime of any response."""
         return max((self.ttl_s, *self.ttls.values()))

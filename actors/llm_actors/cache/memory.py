@@ -1,7 +1,7 @@
-"""The memory tier: bounded in bytes, each entry for a while, the one unused for longest goes first. Pure.
+"""The memory tier: limited in bytes, entries expire, the least recently used is evicted first. Pure.
 
-Every operation takes constant time (an eviction too; a store evicts as many as it needs room for). What has expired is
-dropped when it is asked for, or when its turn comes; until then it counts towards the bound.
+Every operation takes constant time (an eviction too; a store evicts as many as it needs). Expired entries are dropped
+when they are looked up, or when it is their turn; until then they count towards the limit.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from llm_actors.cache.key import CacheKey
 from llm_actors.cache.statistics import CacheCounters, TierStatistics, statistics_of
 
 OVERHEAD_BYTES = 400
-"""What an entry takes beside its value: key, tuple, float, object headers, its place in the ordered dict."""
+"""The memory of an entry besides its value: key, tuple, float, object headers, its slot in the ordered dict."""
 
 
 class _Kept(NamedTuple):
@@ -24,7 +24,7 @@ class _Kept(NamedTuple):
 
 @final
 class Memory:
-    """Packed answers by key. ``now`` is any clock that is never set."""
+    """Packed responses by key. ``now`` is any clock that is never set."""
 
     def __init__(self, max_bytes: int) -> None:
         self.count = CacheCounters()
@@ -52,7 +52,7 @@ class Memory:
         return kept.value
 
     def put(self, key: CacheKey, value: bytes, *, expires: float) -> None:
-        """Keep ``value`` until ``expires``, in place of what was kept under this key."""
+        """Keep ``value`` until ``expires``, replacing the entry under this key."""
         self.remove(key)
         cost = len(value) + OVERHEAD_BYTES
         if cost * LARGEST_SHARE > self._max_bytes:
@@ -64,13 +64,13 @@ class Memory:
         self._make_room()
 
     def remove(self, key: CacheKey) -> None:
-        """Forget the entry, if there is one."""
+        """Remove the entry, if there is one."""
         kept = self._kept.pop(key, None)
         if kept is not None:
             self._bytes -= len(kept.value) + OVERHEAD_BYTES
 
     def recount(self, now: float) -> None:
-        """After a crash, trust the entries and not the sum: drop those that have expired, and weigh the others."""
+        """After a crash, trust the entries and not the sum: drop expired ones, and add up the sizes of the others."""
         self._kept = OrderedDict((key, kept) for key, kept in self._kept.items() if kept.expires > now)
         self._bytes = sum(len(kept.value) + OVERHEAD_BYTES for kept in self._kept.values())
         self._make_room()

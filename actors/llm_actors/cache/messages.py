@@ -1,6 +1,6 @@
-"""What the cache is asked and told, and the client functions that do so.
+"""The messages of the cache, and the client functions that send them.
 
-None of them raises for what may be wrong with the cache: a request goes on without it.
+None of them raises because of a problem with the cache: a request goes on without it.
 """
 
 from __future__ import annotations
@@ -18,33 +18,33 @@ from llm_actors.kernel import Call, Cast, KernelError, MailboxSpec, Overflow, Re
 from llm_protocol.response import LLMResponse
 
 LOOKUP_SECONDS = 0.1
-"""How long a request waits for the cache, whatever state that is in; then it is a miss."""
+"""How long a request waits for the cache, whatever its state; after that it is a miss."""
 
 CACHE_MAILBOX = MailboxSpec(1_024, Overflow.DROP_NEWEST)
-"""When the cache is this far behind, lookups are misses and answers are not stored."""
+"""If more messages wait than this, lookups are misses and responses are not stored."""
 
 log = logging.getLogger(__name__)
 
 
 class Lookup(Call[tuple[LLMResponse | None, ...]], frozen=True):
-    """What there is for each of ``keys``. ``request_id`` is for the log."""
+    """Look up ``keys``. ``request_id`` is for the log."""
 
     keys: tuple[CacheKey, ...]
     request_id: str = ""
 
 
 class Store(Cast, frozen=True):
-    """Keep these answers."""
+    """Store these responses."""
 
     answers: tuple[tuple[CacheKey, LLMResponse], ...]
 
     def fingerprint(self) -> Hashable:
-        """What makes two of them the same payload: the keys. The answers are long, and nobody's to print."""
+        """The keys identify the payload. The responses are long, and must not be logged."""
         return type(self), tuple(key for key, _ in self.answers)
 
 
 class GetCacheStatistics(Call[CacheStatistics], frozen=True):
-    """Say how things are."""
+    """Get the statistics."""
 
 
 CacheMessage: TypeAlias = Lookup | Store | GetCacheStatistics
@@ -52,16 +52,16 @@ CacheRef: TypeAlias = Ref[CacheMessage]
 
 
 async def lookup(cache: CacheRef, key: CacheKey, request_id: str = "") -> LLMResponse | None:
-    """The answer kept under ``key``, without the ids of a request (see `replay`); ``None`` when there is none.
+    """The response under ``key``, without the ids of a request (see `replay`); ``None`` if there is none.
 
-    Waits at most `LOOKUP_SECONDS`. Never raises but `trio.Cancelled`.
+    Waits at most `LOOKUP_SECONDS`. Raises only `trio.Cancelled`.
     """
     [found] = await lookup_all(cache, (key,), request_id)
     return found
 
 
 def peek(cache: CacheRef, key: CacheKey, request_id: str = "") -> LLMResponse | None:
-    """`lookup` in memory alone, without waiting, however much the cache has to do."""
+    """`lookup` in memory only, without waiting, however busy the cache is."""
     found = cache.read(Lookup((key,), request_id))
     return None if found is None else found[0]
 
@@ -77,16 +77,16 @@ async def lookup_all(cache: CacheRef, keys: Sequence[CacheKey], request_id: str 
 
 
 def store(cache: CacheRef, key: CacheKey, response: LLMResponse, *, fallback: bool = False) -> bool:
-    """Have ``response`` kept under ``key``, without waiting. Return whether it is one that is kept (see `storable`).
+    """Store ``response`` under ``key``, without waiting. Returns whether it can be cached (see `storable`).
 
-    ``fallback``: another candidate was asked first and failed. Such an answer is not kept, or equal requests
-    would be given the second best for as long as it lives, the first one long being back.
+    ``fallback``: another candidate was tried first and failed. Such a response is not cached, or equal requests would
+    get the second-best model for its lifetime, although the first one has recovered.
     """
     return store_all(cache, () if fallback else ((key, response),)) == 1
 
 
 def store_all(cache: CacheRef, answers: Iterable[tuple[CacheKey, LLMResponse]]) -> int:
-    """`store` several in one message. Return how many are kept."""
+    """`store` several in one message. Returns how many can be cached."""
     kept = tuple((key, response) for key, response in answers if storable(response))
     if kept:
         cache.cast(Store(kept))
@@ -94,10 +94,10 @@ def store_all(cache: CacheRef, answers: Iterable[tuple[CacheKey, LLMResponse]]) 
 
 
 async def statistics(cache: CacheRef) -> CacheStatistics:
-    """How the cache is doing, behind what it was told before. Raises `KernelError` when it does not run."""
+    """The statistics, after all earlier messages. Raises `KernelError` if it does not run."""
     return await cache.call(GetCacheStatistics())
 
 
 def snapshot(cache: CacheRef) -> CacheStatistics | None:
-    """How the cache is doing now, without waiting; ``None`` when it does not run."""
+    """The current statistics, without waiting; ``None`` if it does not run."""
     return cache.read(GetCacheStatistics())

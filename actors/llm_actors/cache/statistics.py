@@ -1,4 +1,4 @@
-"""What the cache tells about itself."""
+"""The statistics of the cache."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import msgspec
 
 
 class CacheCounters(msgspec.Struct):
-    """What happened in one tier since it was made."""
+    """Events in one tier since it was made."""
 
     hits: int = 0
     misses: int = 0
@@ -18,11 +18,11 @@ class CacheCounters(msgspec.Struct):
 
 
 class TierStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """One tier. Counters grow within one incarnation of the cache; ``entries`` and ``bytes`` are gauges
-    (``entries`` is ``None`` for the file, where counting takes time; its ``bytes`` are those when it was last used).
+    """One tier. Counters grow within one incarnation of the cache; ``entries`` and ``bytes`` are gauges (``entries`` is
+    ``None`` for the file, where counting is slow; its ``bytes`` are those when it was last used).
 
-    ``expired`` entries were found too old (they are misses too), ``evicted`` ones made room, ``dropped`` ones were
-    not taken: too large, or more than the tier could write. ``errors``: for memory, answers without canonical bytes;
+    ``expired`` entries were found too old (they are misses too), ``evicted`` ones were displaced, ``dropped`` ones were
+    not stored: too large, or more than the tier could write. ``errors``: for memory, responses without canonical bytes;
     for the file, damaged entries, failed reads and writes, and lookups that it did not answer in time.
     """
 
@@ -38,12 +38,12 @@ class TierStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CacheStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """The cache at a moment. A lookup asks the file only for what memory does not have. ``file``: if there is one."""
+    """The cache at one time. A lookup asks the file only for what memory does not have. ``file``: if there is one."""
 
     memory: TierStatistics
     file: TierStatistics | None = None
 
 
 def statistics_of(count: CacheCounters, *, entries: int | None, size: int) -> TierStatistics:
-    """A moment's view of a tier."""
+    """A snapshot of a tier."""
     return TierStatistics(entries=entries, bytes=size, **msgspec.structs.asdict(count))

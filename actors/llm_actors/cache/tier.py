@@ -1,8 +1,8 @@
-"""The file tier: the cache file with its ups and downs. Whatever is wrong with the file makes misses, not errors.
+"""The file tier: the cache file and the handling of its failures. A problem with the file causes misses, not errors.
 
-What is done about trouble is said in one place, `_suffer`: a damaged file is set aside and begun anew at once; a full
-disk stops the writing, not the reading; anything else closes the file until it is tried again. There is one line in
-the log per state, and one when it works again. It heals by use: nothing runs in the background.
+Failures are handled in one place, `_suffer`: a damaged file is set aside and replaced at once; a full disk stops
+writes, not reads; anything else closes the file until it is tried again. There is one log line per state, and one when
+the file works again. Recovery happens on use: nothing runs in the background.
 
 Its methods do I/O and are called in threads, never two at once; `ready` and `statistics` do none.
 """
@@ -23,7 +23,7 @@ from llm_actors.cache.statistics import CacheCounters, TierStatistics, statistic
 from llm_actors.file_problem import ASIDE, Failing, FileProblem, file_problem_of, inode_of, set_aside
 
 RETRY_SECONDS = 5.0
-"""How long a file that gave trouble is left alone."""
+"""How long a file that failed is not used."""
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 @final
 class FileTier:
-    """Packed answers in the file at ``path``, which is opened when it is first needed."""
+    """Packed responses in the file at ``path``, which is opened on first use."""
 
     def __init__(self, path: str, *, max_bytes: int, ttl_s: float, clock: MachineClock | None = None) -> None:
         self.count = CacheCounters()
@@ -47,11 +47,11 @@ class FileTier:
         self._bytes = 0
 
     def ready(self) -> bool:
-        """Whether it is worth asking: not while the file is left alone."""
+        """Whether the file can be used: not while it is closed after a failure."""
         return self._clock.since_boot() >= self._rests_until
 
     def read(self, keys: Collection[CacheKey]) -> dict[CacheKey, Found]:
-        """What there is for ``keys``."""
+        """The entries for ``keys``."""
         found = self._try(lambda file: file.get(keys)) or {}
         self.count.hits += len(found)
         self.count.misses += len(keys) - len(found)
@@ -64,7 +64,7 @@ class FileTier:
         if not fitting:
             return
         if inode_of(self._path) != self._inode:
-            self.close()  # deleted, or set aside by another process: what we write there, nobody finds
+            self.close()  # deleted, or set aside by another process: what we write there is never found
         rests = self._clock.since_boot() < self._writes_rest_until
         stored = 0 if rests else self._try(lambda file: file.put(fitting)) or 0
         self.count.stored += stored
@@ -74,11 +74,11 @@ class FileTier:
             self._reported = None
 
     def open(self) -> None:
-        """Open the file, so that the first lookup need not wait for that."""
+        """Open the file, so that the first lookup does not wait for that."""
         self._try(lambda _: None)
 
     def close(self) -> None:
-        """Close the file. The tier can be used again all the same."""
+        """Close the file. The tier can still be used afterwards."""
         if self._file is not None:
             self._file.close()
             self._file = None

@@ -1,4 +1,4 @@
-"""Which models there are, and which of them a name means."""
+"""The catalog of models, and the resolution of model names."""
 
 from llm_actors.catalog.actor import CatalogActor, CatalogMessage, CatalogRef, Refresh, follow, refresh
 from llm_actors.catalog.allowed import Allowed

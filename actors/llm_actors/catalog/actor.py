@@ -1,7 +1,7 @@
-"""The catalog actor: asks the providers for their models, at the start, then now and then, and when told to.
+"""The catalog actor: lists the providers' models at the start, at intervals, and on request.
 
-One provider that cannot be asked costs only itself: its list stays what it was, and the first failure in a row is
-logged. After the first round one line warns of the models that end soon.
+A provider that cannot be listed affects only itself: its previous list is kept, and the first failure in a row is
+logged. After the first round, one log line warns of the models that will be shut down soon.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from llm_actors.provider import ProviderRef, failure_of, list_models
 from llm_protocol.errors import LLMClientError
 
 LISTING_SECONDS = 10.0
-"""How long one provider may take to list its models."""
+"""The time limit for one provider's list of models."""
 
 REFRESH_SECONDS = 600.0
-"""Seconds between two rounds of asking."""
+"""Seconds between two rounds."""
 
 ENDING_SHOWN = 8
-"""Models that the warning of those that end soon names."""
+"""The most models named in the warning."""
 
 log = logging.getLogger(__name__)
 
 
 class Refresh(Call[None], frozen=True):
-    """Ask those providers whose models are configured nowhere; with ``only_unlisted``, only those never heard of."""
+    """List the providers whose models are not configured; with ``only_unlisted``, only those that were never listed."""
 
     only_unlisted: bool = False
 
@@ -47,8 +47,8 @@ CatalogRef: TypeAlias = Ref[CatalogMessage]
 
 
 async def refresh(catalog: CatalogRef, *, only_unlisted: bool = False) -> None:
-    """Wait until the providers were asked, each for at most `LISTING_SECONDS`. Raises only `KernelError`: `Parked` at
-    once while the catalog is.
+    """Wait until the providers were listed, each for at most `LISTING_SECONDS`. Raises only `KernelError`: `Parked` at
+    once while the catalog is parked.
     """
     await again_after_crashes(lambda: catalog.call(Refresh(only_unlisted)))
 
@@ -62,7 +62,7 @@ async def follow(lister: CatalogRef, catalog: Catalog, asked: Mapping[str, Provi
 
 @final
 class CatalogActor:
-    """Keeps ``catalog`` fresh. ``asked`` are the providers whose models come from their vendor."""
+    """Keeps ``catalog`` up to date. ``asked`` are the providers whose models are listed by their vendor."""
 
     def __init__(self, catalog: Catalog, asked: Mapping[str, ProviderRef]) -> None:
         self._catalog = catalog
@@ -71,7 +71,7 @@ class CatalogActor:
         self._followed = trio.Event()
 
     async def run(self, inbox: Inbox[CatalogMessage], *, task_status: trio.TaskStatus[None]) -> None:
-        """Serve until asked to stop. The first round of asking delays nobody."""
+        """Serve until asked to stop. The first round delays no request."""
         async with trio.open_nursery() as nursery:
             task_status.started()
             nursery.start_soon(self._keep_fresh)
@@ -96,7 +96,7 @@ class CatalogActor:
         found = [f"{candidate} {words}" for candidate, words in self._catalog.all_ending()]
         if found:
             more = f"; and {len(found) - ENDING_SHOWN} more" if len(found) > ENDING_SHOWN else ""
-            log.warning("models that end soon: %s%s", "; ".join(found[:ENDING_SHOWN]), more)
+            log.warning("models that will be shut down soon: %s%s", "; ".join(found[:ENDING_SHOWN]), more)
 
     async def _handle(self, delivery: Delivery[CatalogMessage]) -> None:
         match delivery.message:

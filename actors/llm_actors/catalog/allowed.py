@@ -1,6 +1,6 @@
 """Which models and routes a caller may use. Pure.
 
-What is not allowed does not exist, for that caller: nothing here answers "forbidden".
+What a caller may not use does not exist for it: there is no "forbidden" error.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import final
 
 @final
 class Allowed:
-    """What one caller's list names: routes, ``provider/model``, ``provider/*``, or a bare model name, which means that
-    model at every provider.
+    """The names in one caller's list: routes, ``provider/model``, ``provider/*``, or a bare model name, which means
+    that model at every provider.
     """
 
     __slots__ = ("_bare", "_known", "_models", "_names", "_providers", "_routes")
@@ -34,7 +34,7 @@ class Allowed:
                 self._models.add((head, rest))
 
     def permits(self, provider: str, model: str) -> bool:
-        """Whether ``provider`` may be asked for ``model``, its own name of it."""
+        """Whether ``model``, the provider's own name for it, may be used at ``provider``."""
         return provider in self._providers or (provider, model) in self._models or model in self._bare
 
     def permits_route(self, name: str) -> bool:
@@ -42,5 +42,5 @@ class Allowed:
         return name in self._routes
 
     def within_route(self, models: Collection[str]) -> Allowed:
-        """What may be used in a request to a route that names these ``models``: them, too."""
+        """The list for a request to a route that names these ``models``: they are allowed, too."""
         return Allowed((*self._names, *models), self._known)

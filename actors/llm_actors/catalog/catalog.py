@@ -1,8 +1,8 @@
-"""The model names: what the providers offer, and what a request's ``model`` means. Pure; read synchronously.
+"""Model names: what the providers offer, and what a request's ``model`` means. Pure; read synchronously.
 
-A name is, in this order: ``provider/rest`` where ``provider`` is configured (a model that is not on its list is
-passed through, for lists are often incomplete; but the local model's is whole, and it would answer to any name); a bare
-name that one or more providers list; ``auto``, which means each able provider's default model; otherwise unknown.
+A name is resolved in this order: ``provider/rest`` if ``provider`` is configured (a model that is not on its list is
+passed through, because lists are often incomplete; only the local model's list is complete); a bare name that one or
+more providers list; ``auto``, which means the default model of each suitable provider; otherwise it is unknown.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from llm_protocol.requests import AUTO, AnyRequest, RequestType
 from llm_protocol.vendor import Vendor
 
 NAMES_SHOWN = 8
-"""Model names quoted in an error."""
+"""The most model names in one error."""
 
 
 def utc_today() -> date:
-    """The day now, in UTC."""
+    """The current day in UTC."""
     return datetime.now(UTC).date()
 
 
@@ -42,18 +42,18 @@ class _Offer:
     ) -> None:
         self.vendor = vendor
         self.kind = vendor.facts_key
-        """What facts about its models are kept under."""
+        """The key under which facts about a model are stored."""
         self.rules = rules or ModelRules(self.kind)
         self.request_types = request_types
         self.models = {model: ModelInfo(id=model) for model in models}
         self.chosen: dict[tuple[Want, date], str | None] = {}
-        """What `auto` means here, as far as it was asked since the list changed."""
+        """Cached results for `auto`, since the lists last changed."""
         self.configured = self.listed = bool(models)
 
 
 @final
 class Catalog:
-    """The offers of all providers. One writer: the catalog actor. ``today`` says which day it is, in UTC."""
+    """The offers of all providers. Only the catalog actor writes. ``today`` returns the current day in UTC."""
 
     def __init__(self, today: Callable[[], date] = utc_today) -> None:
         self._offers: dict[str, _Offer] = {}
@@ -67,8 +67,8 @@ class Catalog:
         models: Sequence[str] = (),
         rules: ModelRules | None = None,
     ) -> None:
-        """A provider exists. ``models``, where configured, are all it offers; the first that still lives is its
-        default. ``rules`` are its own, where it has some, and are taught what its vendor's list says.
+        """Add a provider. If ``models`` are configured, it offers those only; the first that has not been shut down is
+        its default. ``rules`` are the provider's own model rules, to which facts of its vendor's list are added.
         """
         self._offers[name] = _Offer(vendor, rules, request_types, models)
 
@@ -77,7 +77,7 @@ class Catalog:
         self._offers[name] = former._offers[name]
 
     def update(self, name: str, models: Iterable[ModelInfo]) -> None:
-        """The vendor's list, as it is now."""
+        """Replace the vendor's list."""
         offer = self._offers[name]
         offer.models = {model.id: model for model in models}
         offer.rules.learn({model.id: model.facts() for model in offer.models.values()})
@@ -90,12 +90,12 @@ class Catalog:
         return tuple(name for name, offer in self._offers.items() if not offer.listed)
 
     def models(self) -> dict[str, list[str]]:
-        """Provider -> its models; empty for one that could not be asked."""
+        """The models of each provider; empty for one that could not be listed."""
         return {name: list(offer.models) for name, offer in self._offers.items()}
 
     def infos(self, allowed: Allowed | None = None) -> list[ModelInfo]:
-        """All models, or those that are ``allowed``, ids as ``provider/model``, with the shutdown dates that are known
-        though the list does not have them.
+        """All models, or those that are ``allowed``; ids have the form ``provider/model``. Shutdown dates that the
+        vendor's list lacks are added from the shipped table.
         """
         return [
             _known_as(f"{name}/{info.id}", name, offer.kind, info)
@@ -105,15 +105,17 @@ class Catalog:
         ]
 
     def ending(self, candidate: Candidate) -> str | None:
-        """When the candidate ends, as the end of a sentence; ``None`` if not within `llm_protocol.lifecycle.NOTICE`."""
+        """When the candidate will be shut down, as the end of a sentence; ``None`` if not within
+        `llm_protocol.lifecycle.NOTICE`.
+        """
         offer = self._offers.get(candidate.provider)
         if offer is None:
             return None
         return ending(offer.kind, offer.models.get(candidate.model, ModelInfo(id=candidate.model)), self._today())
 
     def all_ending(self) -> list[tuple[Candidate, str]]:
-        """What is offered and ends soon: configured models first, then what ends first. Without what is gone already,
-        where only the vendor lists it.
+        """The models that will be shut down soon: configured ones first, then by date. Omits models that are gone
+        already and only listed by the vendor.
         """
         today = self._today()
         found = [
@@ -125,39 +127,40 @@ class Catalog:
         return [(candidate, words) for *_, candidate, words in sorted(found)]
 
     def context_window(self, candidate: Candidate) -> int | None:
-        """How many tokens the candidate takes, where that is known."""
+        """The context window of the candidate in tokens, if it is known."""
         offer = self._offers.get(candidate.provider)
         return offer.rules.of(candidate.model).context_window if offer else None
 
     def accepts_prefill(self, candidate: Candidate) -> bool:
-        """Whether the candidate goes on with a text when the conversation ends in a piece of its answer."""
+        """Whether the candidate continues a text if the conversation ends in a partial response."""
         offer = self._offers.get(candidate.provider)
         return offer is not None and offer.rules.of(candidate.model).prefill
 
     def takes_foreign_thinking(self, candidate: Candidate) -> bool:
-        """Whether the candidate may be shown what another model, or account, thought in earlier turns."""
+        """Whether the candidate may be sent the reasoning of another model, or account, in earlier turns."""
         offer = self._offers.get(candidate.provider)
         return offer is None or offer.rules.of(candidate.model).replay == "always"
 
     def may_draw(self, name: str) -> bool:
-        """Whether a model of this name, with or without its provider before it, answers conversations with pictures."""
+        """Whether a model of this name, with or without its provider before it, responds to chats with images."""
         head, _, rest = name.partition("/")
         if head in self._offers:
             return self._offers[head].rules.of(rest).draws
         return any(offer.rules.of(name).draws for offer in self._offers.values())
 
     def vendor(self, candidate: Candidate) -> str:
-        """Who is behind the candidate: the same for two providers at one vendor. Of servers that are only compatible
-        each is taken for another's.
+        """The vendor account behind the candidate: the same for two providers at one vendor. Each server that is only
+        compatible counts as its own vendor.
         """
         offer = self._offers.get(candidate.provider)
         return candidate.provider if offer is None or offer.vendor.generic else offer.vendor.kind
 
     def resolve(self, request: AnyRequest, allowed: Allowed | None = None) -> list[Candidate]:
-        """The candidates for ``request``, in the order of the configuration; never empty. With ``allowed`` it is as if
-        there were no other models.
+        """The candidates for ``request``, in the order of the configuration; never empty. With ``allowed``, other
+        models do not exist.
 
-        Raises `ModelNotFoundError`, or `UnsupportedError` when none of those that have the model can do such a request.
+        Raises `ModelNotFoundError`, or `UnsupportedError` if none of the providers with the model supports such a
+        request.
         """
         found = self._named(request, allowed)
         if allowed is not None:
@@ -183,11 +186,11 @@ class Catalog:
         return found
 
     def _chosen(self, names: Iterable[str], request: AnyRequest, allowed: Allowed | None) -> list[Candidate]:
-        """Each provider's default model; of vectors the first one's, whoever has it."""
+        """Each provider's default model; for embeddings only the first provider that has one."""
         choice = [Candidate(name, default) for name in names if (default := self._default(name, request, allowed))]
-        if request.request_type is RequestType.EMBEDDING:  # another model's vectors would be worth nothing beside these
+        if request.request_type is RequestType.EMBEDDING:  # embeddings of different models cannot be compared
             return [each for each in choice if each.model == choice[0].model]
-        # The local model shows that things work; nobody who has a key wants its answers.
+        # The local model is for trying things out; whoever has a key prefers another.
         return [each for each in choice if not self._offers[each.provider].vendor.local] or choice
 
     def _may_have(self, name: str, model: str) -> bool:
@@ -207,7 +210,8 @@ class Catalog:
         info = choose(offer.vendor, offer.rules, want, models, today, in_order=offer.configured)
         chosen = info.id if info else None
         if allowed is None:
-            offer.chosen[want, today] = chosen  # a few dozen a day at the most, and the list is read anew sooner
+            # a few dozen entries a day at most, and the lists change sooner than that
+            offer.chosen[want, today] = chosen
         return chosen
 
     def _unable(self, name: str, request_type: RequestType, allowed: Allowed | None) -> Failure:

@@ -1,4 +1,4 @@
-"""Asking again where an actor crashed, for calls that may be made twice."""
+"""Retry a call after its actor crashed, for calls that may be made twice."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TypeVar
 from llm_actors.kernel.errors import ActorCrashed
 
 OWN_CRASHES = 2
-"""As often as this an actor may crash over the message itself; then it is taken to be the cause."""
+"""After this many crashes of the actor over the message itself, the message is taken to be the cause."""
 
 R = TypeVar("R")
 

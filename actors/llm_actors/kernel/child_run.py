@@ -1,10 +1,10 @@
-"""One life of a child: from its factory to its end, guarded.
+"""One incarnation of a child, from its factory to its end, guarded.
 
-An exception never leaves the guard, since in a nursery it would take the siblings along: a failed start is raised to
-whoever starts the child, a later crash is told to the supervisor. The child's scope is inside the `try`, so that the
-cancellation of a kill is absorbed first and not mistaken for a crash. The scope is shielded: the end of the tree
-reaches a child through its supervisor, in order, and not through the nursery, all at once. And a start is not
-`nursery.start`, which would wait without end for a child that ignores the cancellation of its start.
+An exception never leaves the guard, since in a nursery it would cancel the siblings: a failed start is raised to the
+caller that starts the child, a later crash is reported to the supervisor. The child's scope is inside the `try`, so
+that the cancellation of a kill is absorbed first and not mistaken for a crash. The scope is shielded: the end of the
+tree reaches a child through its supervisor, in order, and not through the nursery, all at once. And a start does not
+use `nursery.start`, which would wait without end for a child that ignores the cancellation of its start.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class EndReason(Enum):
     KILLED = "killed"
     CRASHED = "crashed"
     INTERRUPTED = "interrupted"
-    """By what no guard holds back: KeyboardInterrupt, SystemExit. The whole tree is going down."""
+    """By an exception that no guard holds back: KeyboardInterrupt, SystemExit. The whole tree is going down."""
 
 
 @final
@@ -61,7 +61,7 @@ class ChildRun:
         self._ended = ended
 
     def started(self, value: None = None) -> None:
-        """Take the actor's word that it is initialised. This object is its `task_status`."""
+        """Called by the actor when it is initialised. This object is its `task_status`."""
         del value
         if self.up:
             raise RuntimeError(f"{self.inbox.name}: started() was called twice")
@@ -115,7 +115,7 @@ class ChildRun:
     def _obituary(self) -> KernelError:
         name = self.inbox.name
         if self.error is not None:
-            return crashed(name, self.error, bystander=True)  # whose message it was has been told already
+            return crashed(name, self.error, bystander=True)  # the call whose message it was has failed already
         if self.inbox.failed:
             return SupervisorFailed(name, "was cancelled: its supervisor gave up after too many crashes")
         return NotRunning(name, "ended before it answered")

@@ -25,7 +25,7 @@ class Subtree(Protocol):
 
     @property
     def parked(self) -> bool:
-        """Whether everyone below rests after too many crashes."""
+        """Whether all children below are parked after too many crashes."""
         ...
 
     def close_all(self, kind: type[NotRunning], problem: str) -> None:
@@ -71,13 +71,15 @@ class ChildState:
         return self.mailbox.name
 
     def settle(self, path: str, bus: Bus) -> None:
-        """Take its place in the running tree. Its failures under a supervisor that gave up are not held against it."""
+        """Take its place in the running tree. Failures while its supervisor is giving up are not counted against the
+        child.
+        """
         self.streak.clear()
         self.mailbox.name = path
         self.mailbox.bus = bus
 
     def publish(self, event: LifecycleEvent) -> None:
-        """Tell the bus."""
+        """Publish an event."""
         if self.mailbox.bus is not None:
             self.mailbox.bus.publish(event)
 
@@ -109,7 +111,7 @@ class ChildState:
                 self.life = None
 
     def _note_subtree(self, actor: object) -> None:
-        """A new supervisor object in place of an old one: those who waited below the old one are answered."""
+        """A new supervisor object replaces an old one: fail the calls that were waiting below the old one."""
         subtree = actor if isinstance(actor, Subtree) else None
         if self._subtree is not None and self._subtree is not subtree:
             self._subtree.close_all(NotRunning, "its supervisor was replaced")
@@ -151,7 +153,7 @@ class ChildState:
             self.publish(LeftBehind(name=self.path))
 
     def retire(self, kind: type[NotRunning], problem: str) -> None:
-        """No incarnation follows: answer everyone who waits here or below."""
+        """No incarnation follows: fail all calls that wait here or below."""
         self.status = ChildStatus.ENDED
         self.close(kind, problem)
 

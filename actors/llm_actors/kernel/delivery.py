@@ -1,7 +1,7 @@
-"""A message on its way: what the actor receives, how it answers, and where its caller waits for the answer.
+"""A delivered message: what the actor receives, how it replies, and where its caller waits for the reply.
 
-A call is answered exactly once: by the handler (`reply`, `fail`), by the kernel when the handler crashed, forgot
-or ran out of time, or by the mailbox when the actor died. Who is gone is not answered, only counted.
+A call is answered exactly once: by the handler (`reply`, `fail`), by the kernel if the handler crashed, did not reply
+or ran out of time, or by the mailbox if the actor ended. A reply to a caller that is gone is only counted.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ R = TypeVar("R")
 
 @final
 class Reply(Generic[R]):
-    """The place where one caller waits for one answer: one value or error.
+    """The place where one caller waits for one reply: a value or an error.
 
     It does what a memory channel of capacity one would do per call, at a fraction of the cost, because a reply has one
-    waiter and one answer. The first of answer and abandonment wins; what comes later is dropped.
+    waiter and one value. The first of reply and abandonment wins; what comes later is dropped.
     """
 
     __slots__ = ("_error", "_task", "_value", "abandoned", "answered")
@@ -35,16 +35,16 @@ class Reply(Generic[R]):
 
     @property
     def settled(self) -> bool:
-        """Whether an answer would come too late."""
+        """Whether a reply would come too late."""
         return self.answered or self.abandoned
 
     def send(self, value: R) -> bool:
-        """Answer. Return whether a caller was there to take it."""
+        """Reply. Return whether a caller was there to receive it."""
         self._value = value
         return self._settle()
 
     def fail(self, error: Exception) -> bool:
-        """Let the caller's wait raise `error`. Return whether a caller was there to take it."""
+        """Let the caller's wait raise `error`. Return whether a caller was there to receive it."""
         self._error = error
         return self._settle()
 
@@ -58,11 +58,11 @@ class Reply(Generic[R]):
         return True
 
     def abandon(self) -> None:
-        """Say that nobody waits any more."""
+        """Record that the caller no longer waits."""
         self.abandoned = not self.answered
 
     async def wait(self) -> R:
-        """Wait for the answer, once. Cancelling it abandons the reply. An answer that is here already costs no turn."""
+        """Wait for the reply, once. Cancelling it abandons the reply. A reply that has arrived needs no checkpoint."""
         if self.answered:
             await trio.lowlevel.checkpoint_if_cancelled()
         else:
@@ -73,7 +73,7 @@ class Reply(Generic[R]):
         return cast("R", self._value)
 
     def _forget_waiter(self, _: object) -> trio.lowlevel.Abort:
-        # At once, and not when the cancelled task runs: what is decided before that must know that nobody waits.
+        # At once, and not when the cancelled task runs: decisions before that must know that the caller is gone.
         self._task = None
         self.abandon()
         return trio.lowlevel.Abort.SUCCEEDED
@@ -95,13 +95,13 @@ class DeliveryOwner(Protocol):
         ...
 
     def count_late_reply(self) -> None:
-        """Count an answer whose caller had gone."""
+        """Count a reply whose caller was gone."""
         ...
 
 
 @final
 class Delivery(Generic[M_co]):
-    """One message, the place of its answer, its deadline and its sender's context variables."""
+    """One message, the place of its reply, its deadline and its sender's context variables."""
 
     __slots__ = ("_mailbox", "_reply", "_scope", "context", "deadline", "deferred", "message")
 
@@ -115,7 +115,7 @@ class Delivery(Generic[M_co]):
         self.message = message
         self.deadline = deadline
         self.context: Context | None = None
-        """The sender's context variables, of a message that waits in the mailbox."""
+        """The sender's context variables, for a message that waits in the mailbox."""
         self.deferred = False
         self._mailbox = mailbox
         self._reply = reply
@@ -123,28 +123,28 @@ class Delivery(Generic[M_co]):
 
     @property
     def is_call(self) -> bool:
-        """Whether somebody is owed an answer."""
+        """Whether a caller waits for a reply."""
         return self._reply is not None
 
     @property
     def answered(self) -> bool:
-        """Whether the answer has been given."""
+        """Whether the reply has been given."""
         return self._reply is not None and self._reply.answered
 
     @property
     def abandoned(self) -> bool:
-        """Whether the caller has gone. Check it before work that was deferred."""
+        """Whether the caller is gone. Check it before work that was deferred."""
         return self._reply is not None and self._reply.abandoned
 
     @property
     def is_given_up(self) -> bool:
-        """Whether nobody waits for the work any more: the caller has gone or its deadline has passed."""
+        """Whether the work is no longer needed: the caller is gone or its deadline has passed."""
         return self.abandoned or trio.current_time() >= self.deadline
 
     def reply(self, message: Call[R], value: R) -> bool:
-        """Answer the call; `message` is the one delivered, and gives the type checker the type of `value`.
+        """Reply to the call; `message` is the one delivered, and gives the type checker the type of `value`.
 
-        Return whether the caller was still there; a late answer is dropped and counted.
+        Return whether the caller was still there; a late reply is dropped and counted.
         """
         if message is not self.message:
             raise ValueError(f"{self._mailbox.name}: the reply is to another message than the one delivered")
@@ -152,12 +152,12 @@ class Delivery(Generic[M_co]):
         return self._sent(taken=reply.send(value))
 
     def fail(self, error: Exception) -> bool:
-        """Let the caller's `call` raise `error`. For what is expected to go wrong: a crash needs no `fail`."""
+        """Let the caller's `call` raise `error`. For expected errors: a crash needs no `fail`."""
         reply = self._owed()
         return self._sent(taken=reply.fail(error))
 
     def defer(self) -> None:
-        """Keep the call to answer it after the handler has returned. It is failed if this incarnation ends first."""
+        """Keep the call to reply after the handler has returned. It fails if this incarnation ends first."""
         self.deferred = True
 
     def scope(self) -> trio.CancelScope:
@@ -168,7 +168,7 @@ class Delivery(Generic[M_co]):
         return self._scope
 
     def abandon(self) -> None:
-        """Record that the caller has gone, and stop the work that was for it alone."""
+        """Record that the caller is gone, and stop the work that was for it alone."""
         assert self._reply is not None
         self._reply.abandon()
         self._mailbox.let_go(self)

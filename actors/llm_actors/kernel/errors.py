@@ -1,8 +1,8 @@
-"""What a caller of an actor can meet.
+"""The errors that a caller of an actor can receive.
 
-Each class answers one question: should I try again here (`MailboxFull`, `NotRunning`), elsewhere (`Parked`,
-`ActorCrashed`), or not at all (`CallCycle`, `PoisonRefused`: a bug or a payload that breaks things)?
-Texts name actors and exception types, never the contents of a message.
+Each class answers one question: should I retry here (`MailboxFull`, `NotRunning`), elsewhere (`Parked`,
+`ActorCrashed`), or not at all (`CallCycle`, `PoisonRefused`: a bug or a payload that crashes actors)? Texts name actors
+and exception types, never the contents of a message.
 """
 
 # ruff: noqa: N818  (a name that says what happened needs no suffix)
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 
 class KernelError(Exception):
-    """The root of the tree. `actor` is the path of the actor that the problem is about."""
+    """The root of the hierarchy. `actor` is the path of the actor that the error is about."""
 
     def __init__(self, actor: str, problem: str) -> None:
         super().__init__(f"{actor}: {problem}")
@@ -20,21 +20,21 @@ class KernelError(Exception):
 
 
 class ActorCrashed(KernelError):
-    """The actor raised while it had the message in hand. `__cause__` is what it raised.
+    """The actor raised while it handled the message. `__cause__` is what it raised.
 
-    `bystander`: it crashed over something else, and this message only waited for its answer. To send that again does
-    no harm.
+    `bystander`: it crashed over another message, while this one only waited for its reply. Sending this one again is
+    safe.
     """
 
     bystander = False
 
 
 class NotRunning(KernelError):
-    """Nobody will answer: the actor has ended, was never started, or takes no messages."""
+    """There will be no reply: the actor has ended, was never started, or accepts no messages."""
 
 
 class ShuttingDown(NotRunning):
-    """The actor was asked to stop before it came to the message."""
+    """The actor was asked to stop before it reached the message."""
 
 
 class Parked(NotRunning):
@@ -42,19 +42,19 @@ class Parked(NotRunning):
 
 
 class SupervisorFailed(NotRunning):
-    """A supervisor above the actor gave up after too many crashes, and cancelled what was in hand."""
+    """A supervisor above the actor gave up after too many crashes, and cancelled the work in progress."""
 
 
 class MailboxFull(KernelError):
-    """There was no room, and the mailbox's policy is not to wait; or a newer message took the place."""
+    """The mailbox was full and its policy is not to wait; or a newer message displaced this one."""
 
 
 class CallExpired(KernelError):
-    """The call's deadline passed and the caller had no scope of its own that said so first."""
+    """The call's deadline passed, and the caller had no cancel scope with an earlier one."""
 
 
 class CallCycle(KernelError):
-    """The call would have closed a circle of actors that wait for one another. `cycle` names them in order."""
+    """The call would have closed a cycle of actors that wait for one another. `cycle` names them in order."""
 
     def __init__(self, actor: str, cycle: tuple[str, ...]) -> None:
         super().__init__(actor, "call cycle " + " -> ".join(cycle))
@@ -62,15 +62,15 @@ class CallCycle(KernelError):
 
 
 class PoisonRefused(KernelError):
-    """The same payload has crashed this actor too often to be tried again."""
+    """The same payload has crashed this actor too often to be handled again."""
 
 
 class NoReply(KernelError):
-    """The actor handled the call without answering or deferring it: a bug in the actor."""
+    """The actor handled the call without replying or deferring it: a bug in the actor."""
 
 
 class StartFailed(KernelError):
-    """A child did not come up. `__cause__` is what its factory or its initialisation raised."""
+    """A child did not start. `__cause__` is what its factory or its initialisation raised."""
 
 
 class GaveUp(KernelError):
@@ -78,7 +78,7 @@ class GaveUp(KernelError):
 
 
 class StillRunning(KernelError):
-    """A child outlived its grace and its cancellation; a second one beside it would be worse than none."""
+    """A child outlived its grace and its cancellation, so no second one is started beside it."""
 
 
 class TooManyChildren(KernelError):
@@ -90,7 +90,7 @@ class NameTaken(KernelError):
 
 
 def crashed(actor: str, exc: BaseException, *, bystander: bool = False) -> ActorCrashed:
-    """Return the error for a sender whose message was in hand when `exc` was raised."""
+    """Return the error for a sender whose message was being handled when `exc` was raised."""
     error = ActorCrashed(actor, f"crashed with {type(exc).__name__}")
     error.bystander = bystander
     error.__cause__ = exc
@@ -98,7 +98,7 @@ def crashed(actor: str, exc: BaseException, *, bystander: bool = False) -> Actor
 
 
 def lineage(exc: BaseException) -> tuple[str, ...]:
-    """Return the chain from the top-level error down to its root, one `who: type` each, without any contents."""
+    """Return the chain from the top-level error down to its root, one `name: type` each, without any contents."""
     links: list[str] = []
     seen: BaseException | None = exc
     while seen is not None:

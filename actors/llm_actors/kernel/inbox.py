@@ -1,7 +1,7 @@
 """The actor's side of a mailbox, for one incarnation.
 
-Iterating waits for the next message worth handling and ends when the actor is asked to stop, even with messages
-queued: a stop is never behind data.
+Iterating waits for the next message to handle, and ends when the actor is asked to stop, even with messages queued: a
+stop is never behind data.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from llm_actors.kernel.mailbox import Mailbox
 from llm_actors.kernel.message import ActorMessage, Asks
 
 MESSAGES_PER_PASS = 64
-"""Messages that are received before other tasks get their turn. With one per pass of the scheduler, a mailbox that
-fills while hundreds of tasks run is emptied so slowly that calls expire in it."""
+"""Messages that are received before other tasks run. With one per scheduler pass, a mailbox that fills while hundreds
+of tasks run would be emptied so slowly that calls expire in it.
+"""
 
 R = TypeVar("R")
 M_co = TypeVar("M_co", bound=ActorMessage, covariant=True)
 
 acting: ContextVar[Mailbox | None] = ContextVar("llm_actors_acting", default=None)
-"""The actor on whose behalf the current task runs, so that a circle of calls can be seen."""
+"""The actor on whose behalf the current task runs, so that a cycle of calls can be detected."""
 
 
 class Inbox(Generic[M_co]):
@@ -35,11 +36,11 @@ class Inbox(Generic[M_co]):
     def __init__(self, mailbox: Mailbox) -> None:
         self.mailbox = mailbox
         self.scope = trio.CancelScope(shield=True)
-        """The actor runs in it, and may cancel it to end itself."""
+        """The scope in which the actor runs; it may cancel it to end itself."""
         self.stopping = False
         self.final = False
         self.failed = False
-        """The stop follows from too many crashes around this actor: what is in hand is cancelled, not finished."""
+        """The stop follows from too many crashes around this actor: work in progress is cancelled, not finished."""
         self.saved: msgspec.Struct | None = None
         self._receive: trio.MemoryReceiveChannel[Delivery[ActorMessage]] | None = None
         self._received = MESSAGES_PER_PASS
@@ -53,8 +54,8 @@ class Inbox(Generic[M_co]):
         return self.mailbox.name
 
     async def receive(self) -> Delivery[M_co]:
-        """Wait for the next message. Raise `trio.EndOfChannel` once a stop is asked for, and what a handler raised that
-        worked at once (see `break_off`). Cancelling loses nothing.
+        """Wait for the next message. Raise `trio.EndOfChannel` once a stop is asked for, and the exception of a handler
+        that ran in a sender's task (see `break_off`). Cancelling loses nothing.
 
         Other tasks run only if nothing is queued, or after `MESSAGES_PER_PASS` messages.
         """
@@ -74,7 +75,7 @@ class Inbox(Generic[M_co]):
         return self._broken or trio.EndOfChannel()
 
     async def _next(self, receive: trio.MemoryReceiveChannel[Delivery[ActorMessage]]) -> Delivery[ActorMessage]:
-        await trio.lowlevel.checkpoint_if_cancelled()  # who has been cancelled gets no other message
+        await trio.lowlevel.checkpoint_if_cancelled()  # a cancelled actor gets no further message
         if self._received < MESSAGES_PER_PASS:
             try:
                 return receive.receive_nowait()
@@ -93,7 +94,7 @@ class Inbox(Generic[M_co]):
             self.mailbox.reads[kind] = answer
 
     def take_at_once(self, take: Callable[[Any], bool]) -> None:
-        """Let `take` have each message for which nothing is queued, in its sender's task; False: it must wait its turn.
+        """Let `take` handle each message for which nothing is queued, in its sender's task; False: it must be queued.
 
         `take` runs between two steps of this actor, and must not block, await or raise. It is forgotten when the actor
         is asked to stop or ends.
@@ -102,7 +103,7 @@ class Inbox(Generic[M_co]):
             self.mailbox.at_once = take
 
     def break_off(self, error: Exception) -> None:
-        """Let the actor crash with `error`, which a message caused that was taken at once: `receive` raises it."""
+        """Let the actor crash with `error`, which was raised in a sender's task: `receive` raises it."""
         self._broken = error
         self.take_nothing_at_once()
         if self._receive is not None:
@@ -122,7 +123,7 @@ class Inbox(Generic[M_co]):
             raise StopAsyncIteration from None
 
     def checkpoint(self, state: msgspec.Struct) -> None:
-        """Save the state that the next incarnation is given should this one crash."""
+        """Save the state for the next incarnation, in case this one crashes."""
         self.saved = state
 
     def when_stopping(self, callback: Callable[[], object]) -> None:
@@ -145,7 +146,7 @@ class Inbox(Generic[M_co]):
                 callback()
 
     def end(self, error: Callable[[], KernelError]) -> None:
-        """Answer the calls that this incarnation leaves unanswered."""
+        """Fail the calls that this incarnation leaves unanswered."""
         self.close(final=False)
         for delivery in tuple(self.mailbox.in_hand):
             delivery.fail(error())

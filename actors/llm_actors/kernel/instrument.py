@@ -1,8 +1,8 @@
-"""A scheduler instrument: who blocks the loop, how late it is, how many tasks there are.
+"""A scheduler instrument: which tasks block the loop, how late it is, how many tasks there are.
 
-Off by default. Trio calls only the hooks that exist, so each one here earns its cost: a clock read at each end of a
-task's step and of the loop's turn. Steps are measured in the thread's CPU time, so that a busy machine does not
-accuse the innocent; the lag is measured in wall time, because that is what a waiting client feels.
+Off by default. Trio calls only the hooks that exist, so each one here has a cost: a clock reading at each end of a
+task's step and of the loop's pass. Steps are measured in the thread's CPU time, so that load from other processes is
+not blamed on a task; the lag is measured in wall time, because that is what a waiting client sees.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class SlowStep(msgspec.Struct, frozen=True):
 
 
 class SchedulerStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """A moment's view. `max_lag` is the longest turn of the loop, in seconds, in which no other I/O was noticed."""
+    """A snapshot. `max_lag` is the longest pass of the loop, in seconds, during which no I/O could be noticed."""
 
     tasks: int
     steps: int
@@ -62,7 +62,7 @@ class SchedulerInstrument(trio.abc.Instrument):
         self._turn_began: float | None = None
 
     def statistics(self) -> SchedulerStatistics:
-        """Return what was seen since it was installed; `tasks` counts those spawned since then."""
+        """Return what was measured since it was installed; `tasks` counts those spawned since then."""
         return SchedulerStatistics(
             tasks=self._tasks,
             steps=self._steps,

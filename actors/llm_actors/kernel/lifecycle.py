@@ -1,8 +1,8 @@
-"""What happens to actors, told to whoever listens.
+"""Lifecycle events of actors, for subscribers.
 
-A bounded bus: each subscriber has its own short queue, the oldest event makes room for the newest, and a subscriber
-that fell behind is told how many it missed. Publishing never waits and never fails. Each event knows how loud it is;
-the log gets one line per actor and kind of event a minute at most, since an actor that flaps must not flood it.
+A bounded bus: each subscriber has its own short queue, the newest event displaces the oldest, and a subscriber that
+fell behind is told how many it missed. Publishing never waits and never fails. Each event has a log level; the log gets
+at most one line a minute per actor and kind of event, so that an unstable actor does not flood it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ log = logging.getLogger("llm_actors.kernel")
 
 
 class LifecycleEvent(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Something that happened to the actor with the path `name`. `words` tells it, with the other fields in braces."""
+    """An event of the actor with the path `name`. `words` is its text, with the other fields in braces."""
 
     name: str
 
@@ -42,13 +42,13 @@ class LifecycleEvent(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class ChildStarted(LifecycleEvent, frozen=True):
-    """An incarnation is up."""
+    """An incarnation has started."""
 
     words = "is up"
 
 
 class ChildExited(LifecycleEvent, frozen=True):
-    """An incarnation ended: normally, stopped, killed, crashed, or before it was up."""
+    """An incarnation ended: normally, stopped, killed, crashed, or before it had started."""
 
     words = "has ended: {reason}"
     reason: str
@@ -89,14 +89,14 @@ class ChildrenParked(LifecycleEvent, frozen=True):
 
 
 class LeftBehind(LifecycleEvent, frozen=True):
-    """A child outlived its grace and its cancellation; the others go on without it."""
+    """A child outlived its grace and its cancellation; the others continue without it."""
 
     level = logging.ERROR
     words = "was left behind: it outlived its grace and its cancellation"
 
 
 class MailboxFilled(LifecycleEvent, frozen=True):
-    """A mailbox that had room has none."""
+    """A mailbox has become full."""
 
     level = logging.WARNING
     words = "has a full mailbox: {capacity} messages wait"
@@ -104,25 +104,25 @@ class MailboxFilled(LifecycleEvent, frozen=True):
 
 
 class DeadLetter(LifecycleEvent, frozen=True):
-    """A message came for an actor that is not running."""
+    """A message was sent to an actor that is not running."""
 
     words = "was sent a message while it was not running"
 
 
 class CallTimedOut(LifecycleEvent, frozen=True):
-    """A call's deadline passed before its answer."""
+    """A call's deadline passed before its reply."""
 
     words = "gave no answer before a call's deadline"
 
 
 class CallAbandoned(LifecycleEvent, frozen=True):
-    """A caller was cancelled before the answer."""
+    """A caller was cancelled before the reply."""
 
     words = "was called, and the caller left before the answer"
 
 
 class Lagged(msgspec.Struct, frozen=True):
-    """What a slow subscriber gets instead of the `missed` events it was too late for."""
+    """What a slow subscriber receives instead of the `missed` events."""
 
     missed: int
 
@@ -131,7 +131,7 @@ Observed: TypeAlias = "LifecycleEvent | Lagged"
 
 
 class BusStatistics(msgspec.Struct, frozen=True):
-    """How much was published and how much of it was missed by slow subscribers."""
+    """The number of published events, and of events that slow subscribers missed."""
 
     published: int
     missed: int
@@ -155,7 +155,7 @@ class Subscription:
         self._bus.drop(self)
 
     def offer(self, event: LifecycleEvent) -> bool:
-        """Take the event; False if an older one had to go."""
+        """Queue the event; False if an older one was displaced."""
         lost = len(self._queue) == self._queue.maxlen
         self._missed += lost
         self._queue.append(event)
@@ -183,7 +183,7 @@ class Subscription:
 
 @final
 class Bus:
-    """Where a tree of supervisors tells what happens."""
+    """Where a tree of supervisors publishes its events."""
 
     def __init__(self) -> None:
         self._subscribers: list[Subscription] = []
@@ -203,7 +203,7 @@ class Bus:
             self._subscribers.remove(subscription)
 
     def publish(self, event: LifecycleEvent) -> None:
-        """Tell everyone, without waiting."""
+        """Publish an event to all subscribers, without waiting."""
         self._published += 1
         for subscription in self._subscribers:
             self._missed += not subscription.offer(event)

@@ -1,8 +1,9 @@
 """The mailbox: bounded, owned by the supervisor, older than any incarnation of the actor that reads it.
 
-It holds the only send end and the original receive end of a memory channel. Each incarnation reads from a clone,
-so that closing the clone stops the reader at once, ahead of all queued data, and loses nothing. When nobody will
-ever read again the mailbox is closed: first it refuses, then it answers everyone who is queued or waits for room.
+It holds the only send end and the original receive end of a memory channel. Each incarnation reads from a clone, so
+that closing the clone stops the reader at once, ahead of all queued data, and loses nothing. When there will be no
+reader any more, the mailbox is closed: first it refuses messages, then it fails all calls that are queued or wait for
+space.
 """
 
 from __future__ import annotations
@@ -22,27 +23,27 @@ from llm_actors.kernel.message import ActorMessage
 from llm_actors.kernel.poison import Poison
 
 DEFAULT_CAPACITY = 64
-"""Messages a mailbox holds unless its spec says otherwise."""
+"""The default capacity of a mailbox, in messages."""
 
 _EMPTY = trio.open_memory_channel[AnyDelivery](0)
-"""Stands in for the channel where there are no messages: there are as many such children as connections."""
+"""Replaces the channel of children without messages: there are as many as connections."""
 
 
 class Overflow(Enum):
-    """What happens to a message that finds the mailbox full. A refused or displaced call raises `MailboxFull`."""
+    """What happens to a message if the mailbox is full. A refused or displaced call raises `MailboxFull`."""
 
     WAIT = "wait"
-    """A call waits for room, within its deadline; a cast is refused, for it cannot wait."""
+    """A call waits for space, within its deadline; a cast is refused, since it cannot wait."""
     REFUSE = "refuse"
     """Calls and casts raise at once."""
     DROP_NEWEST = "drop newest"
     """The cast is dropped and counted."""
     DROP_OLDEST = "drop oldest"
-    """The message that has waited longest makes room."""
+    """The oldest message is displaced."""
 
 
 class MailboxSpec(msgspec.Struct, frozen=True):
-    """How many messages may wait, and what happens to the next one."""
+    """The capacity of a mailbox, and what happens to a message beyond it."""
 
     capacity: int = DEFAULT_CAPACITY
     overflow: Overflow = Overflow.WAIT
@@ -68,7 +69,7 @@ class MailboxCounters(msgspec.Struct):
 
 
 class MailboxStatistics(MailboxCounters, kw_only=True):
-    """A moment's view: the counters, which only grow, and gauges."""
+    """A snapshot: the counters, which only grow, and gauges."""
 
     depth: int = 0
     capacity: int = 0
@@ -93,11 +94,11 @@ class Mailbox:
         self.in_hand: dict[AnyDelivery, None] = {}
         self.calling: dict[Mailbox, int] = {}
         self.reads: dict[type[ActorMessage], Callable[[Any], object]] = {}
-        """What the running actor answers without a message, by type of message."""
+        """Functions of the running actor that answer reads without a message, by type of message."""
         self.at_once: Callable[[AnyDelivery], bool] | None = None
-        """Takes a message before it is queued, where the running actor can; False: it must wait its turn."""
+        """Handles a message before it is queued, if the running actor can; False: it must be queued."""
         self._queued = 0
-        """Messages that were put and not received yet, those that wait for room among them."""
+        """Messages that were sent and not received yet, including those that wait for space."""
         self._spec = spec or MailboxSpec(1)
         self._send, self._receive = trio.open_memory_channel[AnyDelivery](spec.capacity) if spec else _EMPTY
         self._closed: tuple[type[NotRunning], str] | None = None
@@ -126,7 +127,7 @@ class Mailbox:
         return self._receive.clone()
 
     def put(self, delivery: AnyDelivery) -> bool:
-        """Take the message if that needs no waiting. False: wait with `put_waiting`. Raise if it is refused."""
+        """Accept the message if that needs no waiting. False: wait with `put_waiting`. Raise if it is refused."""
         if self._closed is not None:
             raise self._dead_letter()
         # Nothing overtakes what is queued: the order of each sender's messages is promised.
@@ -144,7 +145,7 @@ class Mailbox:
         return True
 
     async def put_waiting(self, delivery: AnyDelivery) -> None:
-        """Wait for room. Cancelled while waiting: the message was not sent."""
+        """Wait for space. Cancelled while waiting: the message was not sent."""
         self._queued += 1
         try:
             await self._send.send(delivery)
@@ -191,7 +192,7 @@ class Mailbox:
         return kind(self.name, problem)
 
     def close(self, kind: type[NotRunning], problem: str) -> None:
-        """Refuse from now on, then answer all who are queued or wait for room."""
+        """Refuse messages from now on, then fail all calls that are queued or wait for space."""
         self._closed = kind, problem
         while True:
             try:
@@ -200,16 +201,16 @@ class Mailbox:
                 return
 
     def reopen(self) -> None:
-        """Take messages again: the actor will be started once more."""
+        """Accept messages again: the actor will be started once more."""
         self._closed = None
 
     def received(self, delivery: AnyDelivery) -> bool:
-        """A reader has taken a message out of the queue. As `admit`."""
+        """A reader has taken a message out of the queue. Returns as `admit` does."""
         self._queued -= 1
         return self.admit(delivery)
 
     def admit(self, delivery: AnyDelivery) -> bool:
-        """Decide whether a message is worth the actor's time; if so it is in hand."""
+        """Decide whether a message should be handled; if so, it counts as being handled."""
         if delivery.abandoned:
             self.count.skipped += 1
             return False
@@ -230,17 +231,17 @@ class Mailbox:
         self.in_hand.pop(delivery, None)
 
     def count_late_reply(self) -> None:
-        """Count an answer whose caller had gone."""
+        """Count a reply whose caller was gone."""
         self.count.late_replies += 1
 
     def crashed(self, delivery: AnyDelivery, site: str) -> None:
-        """Count that the reader crashed at `site` on this message. The payload is blamed only if nobody had left."""
+        """Count that the reader crashed at `site` on this message. The payload is blamed only if no caller had left."""
         self.count.crashes += 1
         if not delivery.is_given_up and (fingerprint := delivery.message.fingerprint()) is not None:
             self.poison.crashed(fingerprint, site, trio.current_time())
 
     def handled(self, delivery: AnyDelivery) -> None:
-        """Clear the payload of suspicion: the reader did not crash on it. One that was given up proves nothing."""
+        """Clear the payload of suspicion: the reader did not crash on it. One that was abandoned proves nothing."""
         if self.poison and not delivery.is_given_up and (fingerprint := delivery.message.fingerprint()) is not None:
             self.poison.handled(fingerprint)
 

@@ -16,19 +16,19 @@ R_co = TypeVar("R_co", covariant=True)
 
 
 class ActorMessage(msgspec.Struct, frozen=True):
-    """What every message is. Only `Call` and `Cast` derive from it."""
+    """The base of all messages. Only `Call` and `Cast` derive from it."""
 
     def fingerprint(self) -> Hashable | None:
-        """Return what two messages with the same payload share, or `None` where there is no payload to blame.
+        """Return a value that messages with the same payload share, or `None` if there is no payload to blame.
 
-        Override it in messages that carry what a caller wrote, and leave out unique ids. A message whose fields are
-        only numbers and names must not: equal ones of other callers would be refused after two crashes.
+        Override it in messages that carry data from a caller, and leave out unique ids. Do not override it in messages
+        with only numbers and names: equal ones of other callers would be refused after two crashes.
         """
         return None
 
 
 class Asks(ActorMessage, Generic[R_co], frozen=True):
-    """A call as its sender sees it: whoever takes a wider type may ask for the narrower one."""
+    """A call as its sender sees it: covariant in the type of the reply."""
 
 
 class Call(Asks[R], Generic[R], frozen=True):
@@ -36,4 +36,4 @@ class Call(Asks[R], Generic[R], frozen=True):
 
 
 class Cast(ActorMessage, frozen=True):
-    """A message that expects none."""
+    """A message without a reply."""

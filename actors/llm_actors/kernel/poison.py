@@ -2,8 +2,8 @@
 
 No message is redelivered, but a caller may send the same one again, and again. Only hashes are kept.
 
-A crash is evidence against a payload only if nobody had left when it happened, and only two at the same place in the
-code are enough: a cancellation, a deadline or a passing fault must not ban what an innocent caller sent.
+A crash is evidence against a payload only if no caller had left when it happened, and only two at the same place in the
+code are enough: a cancellation, a deadline or a passing fault must not ban a harmless payload.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from collections.abc import Hashable
 from typing import NamedTuple, final
 
 POISON_CRASHES = 2
-"""So many crashes by one payload at the same place, without a success in between, and it is refused."""
+"""After this many crashes by one payload at the same place, without a success in between, it is refused."""
 
 POISON_ENTRIES = 256
-"""Fingerprints remembered per mailbox; the least recently seen is forgotten first."""
+"""The most fingerprints per mailbox; the least recently seen is dropped."""
 
 POISON_SECONDS = 600.0
-"""How long after its last crash a payload is refused. Then it has one more chance."""
+"""How long after its last crash a payload is refused. After that it is handled once more."""
 
 
 class _Suspect(NamedTuple):
@@ -52,14 +52,14 @@ class Poison:
             del self._suspects[next(iter(self._suspects))]
 
     def handled(self, fingerprint: Hashable) -> None:
-        """The payload was handled without a crash: forget what it was suspected of."""
+        """The payload was handled without a crash: clear it of suspicion."""
         self._suspects.pop(hash(fingerprint), None)
 
     def refuses(self, fingerprint: Hashable, now: float) -> bool:
-        """Whether this payload has had its chances."""
+        """Whether this payload is refused."""
         key = hash(fingerprint)
         suspect = self._suspects.pop(key, None)
         if suspect is None:
             return False
-        self._suspects[key] = suspect  # now the one that was seen last
+        self._suspects[key] = suspect  # now the most recently seen
         return suspect.crashes >= POISON_CRASHES and now - suspect.crashed_at < POISON_SECONDS

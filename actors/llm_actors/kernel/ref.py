@@ -1,9 +1,9 @@
-"""A ref: how others reach an actor. It points at the mailbox, so it stays good across restarts.
+"""A ref: the address of an actor. It refers to the mailbox, so it stays valid across restarts.
 
-`call` is the only place where one actor waits for another, so all its bounds are here: the deadline of the caller (or
-a default), the mailbox's room, and the refusal of circles. Each actor's mailbox knows which others it is calling right
-now. A call is refused when its target already waits, directly or through others, for the caller. Actors with spare
-slots might have survived such a circle on a quiet day; it would have hung them on a busy one.
+`call` is the only place where one actor waits for another, so all its limits are here: the deadline of the caller (or a
+default), the capacity of the mailbox, and the refusal of cycles. Each actor's mailbox knows which others it is calling
+at the moment. A call is refused if its target already waits, directly or through others, for the caller. Actors with
+spare slots might survive such a cycle under light load; under heavy load it would deadlock them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from llm_actors.kernel.message import ActorMessage, Asks, Cast
 from llm_actors.kernel.trace import exception_site
 
 DEFAULT_CALL_SECONDS = 30.0
-"""How long a call waits whose caller has no deadline."""
+"""The time limit of a call without a deadline."""
 
 M_contra = TypeVar("M_contra", bound=ActorMessage, contravariant=True)
 R = TypeVar("R")
@@ -50,11 +50,11 @@ class Ref(Generic[M_contra]):
         return self._mailbox.statistics()
 
     def read(self, message: Asks[R]) -> R | None:
-        """Answer `message` from the actor's state as it is now, without waiting; None: it takes a `call`.
+        """Answer `message` from the actor's current state, without waiting; None: use `call`.
 
-        None from an actor that does not run, is stopping, or has not declared such reads (`Inbox.answer_reads`). A
-        read is not behind queued messages, this sender's own included. A bug in it is published as a crash and
-        otherwise left to the call: there it crashes the actor.
+        None if the actor does not run, is stopping, or has not declared such reads (`Inbox.answer_reads`). A read does
+        not wait behind queued messages, this sender's own included. A bug in it is published as a crash and otherwise
+        left to the call: there it crashes the actor.
         """
         answer = self._mailbox.reads.get(type(message))
         if answer is None:
@@ -67,12 +67,12 @@ class Ref(Generic[M_contra]):
             return None
 
     async def call(self, message: Asks[R], *, deadline: float = inf) -> R:
-        """Send `message` and wait for its answer.
+        """Send `message` and wait for its reply.
 
         The actor works under the caller's effective deadline and `deadline` (on Trio's clock), whichever is earlier, or
-        for `DEFAULT_CALL_SECONDS` where there is neither. Raises `CallExpired` when the deadline that is not the
-        caller's own passes, what the actor answered with `fail`, or a `KernelError`. Cancelling the caller abandons the
-        call: the work for it is cancelled, and nobody waits for that to end.
+        for `DEFAULT_CALL_SECONDS` if there is neither. Raises `CallExpired` if a deadline other than the caller's own
+        passes, the error that the actor passed to `fail`, or a `KernelError`. Cancelling the caller abandons the call:
+        its work is cancelled, without waiting for that to end.
         """
         callers = trio.current_effective_deadline()
         if callers == -inf:
@@ -105,7 +105,7 @@ class Ref(Generic[M_contra]):
         finally:
             if caller is not None:
                 _finish_call(caller, mailbox)
-        raise CallExpired(self.name, "no answer before its deadline")
+        raise CallExpired(self.name, "no reply before its deadline")
 
     def cast(self, message: Cast) -> None:
         """Send `message` without waiting. An actor that is not running makes it a dead letter, counted.
@@ -119,7 +119,7 @@ class Ref(Generic[M_contra]):
             return  # counted as a dead letter
 
     def _left(self, delivery: Delivery[ActorMessage]) -> None:
-        """Count a caller that went away before the answer came."""
+        """Count a caller that left before the reply."""
         delivery.abandon()
         expired = trio.current_time() >= delivery.deadline
         count, bus = self._mailbox.count, self._mailbox.bus
@@ -132,7 +132,7 @@ class Ref(Generic[M_contra]):
 
 
 def find_cycle(caller: Mailbox, target: Mailbox) -> tuple[str, ...] | None:
-    """Return the names around the circle that `caller` calling `target` would close, or None."""
+    """Return the names around the cycle that `caller` calling `target` would close, or None."""
     if caller is target:
         return caller.name, target.name
     trail = _trail(target, caller, {target})
@@ -153,12 +153,12 @@ def _trail(start: Mailbox, goal: Mailbox, seen: set[Mailbox]) -> tuple[str, ...]
 
 
 def _begin_call(caller: Mailbox, target: Mailbox) -> None:
-    """Record that one more call is under way."""
+    """Record that one more call is in progress."""
     caller.calling[target] = caller.calling.get(target, 0) + 1
 
 
 def _finish_call(caller: Mailbox, target: Mailbox) -> None:
-    """Record that one call is over."""
+    """Record that one call has ended."""
     left = caller.calling[target] - 1
     if left:
         caller.calling[target] = left

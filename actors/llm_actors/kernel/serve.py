@@ -1,11 +1,11 @@
-"""The ways to serve an inbox: one message at a time, at once where handling takes no waiting, or several at once.
+"""The ways to serve an inbox: one message at a time, synchronously in the sender's task, or several concurrently.
 
-A handler that waits runs in a scope that ends with the call's deadline or its caller. What differs is what a bug
-costs. Serving one at a time, a crash ends the incarnation, since its state may be half written. Serving several, it
-ends one message, until crashes come so fast that the fault must be in what they share.
+A handler that waits runs in a scope that ends with the call's deadline or its caller. They differ in what a bug costs.
+Serving one at a time, a crash ends the incarnation, since its state may be half written. Serving several, it ends one
+message, until crashes are so frequent that the fault must be in what they share.
 
 Neither a worker nor a handler that does not wait needs the actor's own task: while nothing is queued, the sender's task
-starts the one and calls the other. What does not fit goes through the queue.
+starts the one and calls the other. Otherwise messages go through the queue.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from llm_actors.kernel.trace import exception_site
 from llm_actors.kernel.window import Intensity, RestartWindow
 
 WORKER_CRASHES = Intensity(5, 30.0)
-"""More crashes of workers than this and the actor itself is restarted."""
+"""With more crashes of workers than this, the actor itself is restarted."""
 
 M = TypeVar("M", bound=ActorMessage)
 
@@ -33,8 +33,8 @@ M = TypeVar("M", bound=ActorMessage)
 async def serve(inbox: Inbox[M], handle: Callable[[Delivery[M]], Awaitable[None]]) -> None:
     """Handle messages one at a time until a stop is asked for.
 
-    An exception from `handle` fails the call in hand with `ActorCrashed` and is raised: the actor crashes.
-    A handler is cancelled when its caller leaves: change state between two awaits, not across one.
+    An exception from `handle` fails the current call with `ActorCrashed` and is raised: the actor crashes. A handler is
+    cancelled when its caller leaves: change state between two awaits, not across one.
     """
     async for delivery in inbox:
         try:
@@ -45,10 +45,10 @@ async def serve(inbox: Inbox[M], handle: Callable[[Delivery[M]], Awaitable[None]
 
 
 async def serve_at_once(inbox: Inbox[M], handle: Callable[[Delivery[M]], None]) -> None:
-    """Handle messages one at a time until a stop is asked for, with a `handle` that needs no waiting.
+    """Handle messages one at a time until a stop is asked for, with a `handle` that never waits.
 
     It is called in the task of the sender, with this actor's context variables, before `call` or `cast` goes on, unless
-    something is queued. An exception from it fails the call in hand with `ActorCrashed` and is raised here: the actor
+    something is queued. An exception from it fails the current call with `ActorCrashed` and is raised here: the actor
     crashes.
     """
     context, is_busy = copy_context(), False
@@ -94,11 +94,11 @@ async def serve_concurrently(
 ) -> None:
     """Handle up to `slots` messages at once, each in its own task with the caller's context variables.
 
-    The slot is taken before the message, so that what cannot be worked on stays in the bounded mailbox. An exception
+    The slot is taken before the message, so that what cannot be handled yet stays in the bounded mailbox. An exception
     from `handle` fails its own call; more than `crashes` of them are raised. After a stop is asked for, the work in
-    hand is finished (the supervisor bounds that). While nothing is queued and a slot is free, a message's worker is
-    started by the task that sends it. `own_scope`: `handle` opens `delivery.scope()` itself, because it
-    has an answer of its own for when that ends.
+    progress is finished (the supervisor limits the time). While nothing is queued and a slot is free, a message's
+    worker is started by the sender's task. `own_scope`: `handle` opens `delivery.scope()` itself, because it replies in
+    its own way when that ends.
     """
     await _Workers(inbox, handle, slots, crashes, own_scope=own_scope).run()
 
@@ -187,7 +187,7 @@ async def _attend(inbox: Inbox[M], delivery: Delivery[M], handle: Callable[[Deli
 
 
 def _conclude(inbox: Inbox[M], delivery: Delivery[M], *, expired: bool) -> None:
-    """The handler did not crash. See to it that a call ends up answered, deferred or abandoned."""
+    """The handler did not crash. Make sure that the call is answered, deferred or abandoned."""
     inbox.mailbox.handled(delivery)
     if not delivery.is_call or delivery.answered or delivery.abandoned:
         return

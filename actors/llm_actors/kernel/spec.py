@@ -1,4 +1,4 @@
-"""What a supervisor needs to know of a child before it starts it, validated when it is written down."""
+"""What a supervisor needs to know of a child before it starts it, validated on construction."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Previous: TypeAlias = "msgspec.Struct | None"
 
 
 class Actor(Protocol[M_contra]):
-    """Anything that serves an inbox."""
+    """Any object that serves an inbox."""
 
     async def run(self, inbox: Inbox[M_contra], *, task_status: trio.TaskStatus[None]) -> object:
         """Initialise, call `task_status.started()`, then serve. Return the durable state, if there is any."""
@@ -41,7 +41,7 @@ class ChildSpec(msgspec.Struct, Generic[M_contra], frozen=True):
     shutdown: float = DEFAULT_SHUTDOWN
     start_timeout: float = DEFAULT_START_TIMEOUT
     mailbox: MailboxSpec | None = MailboxSpec()
-    """None: the child takes no messages."""
+    """None: the child accepts no messages."""
 
     def __post_init__(self) -> None:
         if not self.name or "/" in self.name:
@@ -58,7 +58,7 @@ class ChildSpec(msgspec.Struct, Generic[M_contra], frozen=True):
 
 @final
 class _Task:
-    """A coroutine function as an actor that takes no messages and is cancelled when asked to stop."""
+    """A coroutine function as an actor that accepts no messages and is cancelled when asked to stop."""
 
     def __init__(self, run: Callable[[trio.TaskStatus[None]], Awaitable[object]]) -> None:
         self._run = run
@@ -76,8 +76,9 @@ def task_child(
     shutdown: float = DEFAULT_SHUTDOWN,
     start_timeout: float = DEFAULT_START_TIMEOUT,
 ) -> ChildSpec[ActorMessage]:
-    """Make a child of `async def run(task_status)`, for what has a life but no messages, such as one connection.
+    """Make a child of `async def run(task_status)`, for something that runs but gets no messages, such as one
+    connection.
 
-    `run` must call `task_status.started()`. Asked to stop, it is cancelled at once; `shutdown` bounds its cleanup.
+    `run` must call `task_status.started()`. Asked to stop, it is cancelled at once; `shutdown` limits its cleanup.
     """
     return ChildSpec(name, lambda _: _Task(run), restart, shutdown, start_timeout, None)

@@ -1,4 +1,4 @@
-"""Who is replaced when a child fails. Pure functions over names in start order; OTP's rules."""
+"""Which children are replaced when one fails. Pure functions over names in start order; OTP's rules."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import assert_never
 
 
 class Restart(Enum):
-    """Which ends of a child call for another incarnation."""
+    """Which ends of a child lead to another incarnation."""
 
     PERMANENT = "permanent"
     """Every one, also a normal return."""
@@ -19,7 +19,7 @@ class Restart(Enum):
 
 
 class Strategy(Enum):
-    """Who else is replaced."""
+    """Which siblings are replaced, too."""
 
     ONE_FOR_ONE = "one for one"
     ONE_FOR_ALL = "one for all"
@@ -27,7 +27,7 @@ class Strategy(Enum):
 
 
 def wants_restart(restart: Restart, *, crashed: bool) -> bool:
-    """Tell whether a child that ended by itself comes back."""
+    """Whether a child that ended by itself is restarted."""
     return restart is Restart.PERMANENT or (restart is Restart.TRANSIENT and crashed)
 
 

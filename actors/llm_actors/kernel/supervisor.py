@@ -1,7 +1,7 @@
-"""The supervisor: a set of children that is kept running.
+"""The supervisor: keeps a set of children running.
 
-The object outlives its runs. It holds the children's mailboxes, so that after a restart by its own supervisor
-the same refs lead to the new children. Each run is a `SupervisorRun`.
+The object outlives its runs. It holds the children's mailboxes, so that after a restart by its own supervisor the same
+refs lead to the new children. Each run is a `SupervisorRun`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from llm_actors.kernel.tree import ChildStatus, TreeNode
 from llm_actors.kernel.window import Backoff, Intensity
 
 DEFAULT_INTENSITY = Intensity(5, 30.0)
-"""OTP's own worked example: more than 5 restarts in 30 s is too much."""
+"""OTP's own example: more than 5 restarts in 30 s are too many."""
 
 DEFAULT_BACKOFF = Backoff()
 
@@ -37,7 +37,7 @@ M = TypeVar("M", bound=ActorMessage)
 
 
 class SupervisorStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """A moment's view of one supervisor. `restarts` and `waiting_restart` are of the present run."""
+    """A snapshot of one supervisor. `restarts` and `waiting_restart` are of the current run."""
 
     children: int
     dynamic: int
@@ -64,9 +64,9 @@ class Supervisor:
         bus: Bus | None = None,
         draw: Callable[[], float] = random,
     ) -> None:
-        """`park`: rest and try again instead of giving up. `max_children`: how many `start_child` may add.
+        """`park`: pause and try again instead of giving up. `max_children`: how many `start_child` may add.
 
-        `draw` gives the jitter, in [0, 1).
+        `draw` returns the jitter, in [0, 1).
         """
         if max_children and strategy is not Strategy.ONE_FOR_ONE:
             raise ValueError(f"{name}: dynamic children need one_for_one; their order means nothing")
@@ -183,7 +183,7 @@ class Supervisor:
         return Ref(child.mailbox)
 
     async def stop_child(self, name: str) -> None:
-        """Stop a child within its grace and forget it (a specified one: until this supervisor is restarted).
+        """Stop a child within its grace and forget it (one of `specs`: until this supervisor is restarted).
 
         `KeyError` if there is none. Cancelling the caller leaves the child asked to stop; it is not restarted.
         """
@@ -195,7 +195,7 @@ class Supervisor:
 
     @property
     def parked(self) -> bool:
-        """Whether the children rest after too many crashes."""
+        """Whether the children are parked after too many crashes."""
         return self._watch is not None and self._watch.parked
 
     def close_all(self, kind: type[NotRunning], problem: str) -> None:
@@ -239,10 +239,10 @@ class Supervisor:
 
 @asynccontextmanager
 async def running(root: Supervisor) -> AsyncIterator[Supervisor]:
-    """Run a tree around a block: up before it begins, asked to stop after it, down when this ends.
+    """Run a tree around a block: started before it begins, asked to stop after it, ended when this returns.
 
-    What the block raises goes on by itself, as if there were no tree; requests to end the process, too. A tree that
-    gives up cancels the block and raises its `GaveUp` in an exception group.
+    An exception of the block propagates unchanged, as if there were no tree, including requests to end the process. A
+    tree that gives up cancels the block and raises its `GaveUp` in an exception group.
     """
     raised: BaseException | None = None
     try:

@@ -1,8 +1,8 @@
-"""One run of a supervisor: the loop that decides, from the first start to the last stop.
+"""One run of a supervisor: the loop that makes the decisions, from the first start to the last stop.
 
 It is woken by exits and by the clock. A request to stop cancels it, so that a stop never waits for a start or a
-backoff. What it decides is in pure modules (`strategy`, `window`). A restart that fails is one more failure, tried
-again from the loop. Children live in its nursery, guarded and shielded, and are always taken down here, in order.
+backoff. The decisions are in pure modules (`strategy`, `window`). A restart that fails is one more failure, and is
+retried from the loop. Children run in its nursery, guarded and shielded, and are always stopped here, in order.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from llm_actors.kernel.tree import ChildStatus
 from llm_actors.kernel.window import Backoff, Intensity, RestartWindow, Streak
 
 PARK_PAUSES = Backoff(first=1.0, base=2.0, cap=60.0, quiet=300.0)
-"""How long a parked set of children rests: 1 s, then growing to a minute; afresh after five quiet minutes."""
+"""How long a set of children stays parked: 1 s, growing to a minute; reset after five quiet minutes."""
 
 
 class RestartPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """How one supervisor answers failure."""
+    """How one supervisor responds to failures."""
 
     strategy: Strategy
     intensity: Intensity
@@ -48,7 +48,7 @@ class RestartPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Due(msgspec.Struct, frozen=True):
-    """A restart that waits for its time."""
+    """A restart that is due later."""
 
     at: float
     delay: float
@@ -81,7 +81,7 @@ class SupervisorRun:
 
     @property
     def parked(self) -> bool:
-        """Whether the children rest after too many crashes."""
+        """Whether the children are parked after too many crashes."""
         return self.parked_until < inf
 
     def stop(self, *, final: bool, failed: bool = False) -> None:
@@ -115,7 +115,7 @@ class SupervisorRun:
         if failure is not None:
             raise failure
         if not up:
-            task_status.started()  # stopped before it was up, which is no failure
+            task_status.started()  # stopped before it had started, which is no failure
 
     # Starting
 
@@ -128,8 +128,8 @@ class SupervisorRun:
         await child.start(self._nursery, partial(self._note_end, child))
 
     async def _give_way_to_stop(self) -> None:
-        """End here if a stop was asked for. It may come when this task is already scheduled to go on: then nothing
-        has told it yet, and a start would be refused, which is not the loop's failure.
+        """End here if a stop was asked for. It may come when this task is already scheduled to continue: then it has
+        not been cancelled yet, and a start would be refused, which is not the loop's failure.
         """
         if self._stopping:
             await trio.lowlevel.checkpoint()  # raises Cancelled: `stop` has cancelled the scope
@@ -191,7 +191,7 @@ class SupervisorRun:
             child.retire(NotRunning, "has ended")  # it keeps its place, for a restart of its group
 
     async def _failed(self, child: ChildState, error: Exception) -> None:
-        """Count one failure, stop whoever shares the child's fate, and plan the restart."""
+        """Count one failure, stop the siblings that share it, and plan the restart."""
         now = trio.current_time()
         child.status = ChildStatus.RESTARTING
         if is_fatal(error) or not self._window.admit(now):
@@ -200,12 +200,12 @@ class SupervisorRun:
         group = affected(self._policy.strategy, tuple(self._children), child.name)
         for name in reversed(group):
             self.due.pop(name, None)
-            if name in self._children:  # else stopped on request while we waited for another
+            if name in self._children:  # otherwise it was stopped on request while we waited for another
                 await self._stop_for_group(self._children[name])
         self._plan(child, Due(now + delay, delay))
 
     def _plan(self, child: ChildState, due: Due) -> None:
-        """Note a restart; if `child` was stopped on request meanwhile, for the first who went down with it."""
+        """Note a restart; if `child` was stopped on request meanwhile, for the first of its group instead."""
         down = (
             c.name for c in self._children.values() if c.status is ChildStatus.RESTARTING and c.name not in self.due
         )
@@ -254,7 +254,8 @@ class SupervisorRun:
         self.parked_until = inf
         self._window.clear()
         for child in self._children.values():
-            child.streak.clear()  # or its backoff would keep callers waiting, longer than the pauses between parkings
+            # otherwise its backoff would keep callers waiting longer than the pauses between parkings
+            child.streak.clear()
         await self._start_all()
 
     # Stopping

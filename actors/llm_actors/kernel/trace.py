@@ -1,4 +1,4 @@
-"""Where an exception came from, in words that hold no data: its type, file and line, never its text."""
+"""The place where an exception came from, without any data: its type, file and line, never its text."""
 
 from __future__ import annotations
 

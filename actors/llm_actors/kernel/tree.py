@@ -1,4 +1,4 @@
-"""A picture of the live tree, for people and for `GET /v1/runtime/tree`."""
+"""A snapshot of the live tree, for people and for `GET /v1/runtime/tree`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from llm_actors.kernel.mailbox import MailboxStatistics
 
 
 class ChildStatus(Enum):
-    """What a child is doing. An incarnation only moves forward; a child comes round again."""
+    """The state of a child. An incarnation only moves forward; a child is started again."""
 
     NEW = "new"
     STARTING = "starting"

@@ -1,14 +1,14 @@
-"""The limiter actor: holds the books, answers who waits, and sleeps until the next one may go.
+"""The limiter actor: owns the `RateLimiter`, replies to queued requests, and sleeps until the next one may go.
 
-There is one timer, a sleeping task whose deadline moves; nothing polls. Everything is decided synchronously in
-`RateLimiter`, so that a message is handled whole or, in a crash, not at all.
+There is one timer, a sleeping task whose deadline moves; nothing polls. All decisions are made synchronously in
+`RateLimiter`, so a message is handled completely or, in a crash, not at all.
 
-Where several processes share the limits, a grant is told when the `Ledger` has confirmed it: one more task, which
-talks to Redis and calls back. It decides about the claims of its batch in one step, too.
+If several processes share the limits, a grant is reported when the `Ledger` has confirmed it: one more task, which
+talks to Redis and calls back. It handles the claims of a batch in one step, too.
 
-What outlives an incarnation is the books themselves: they are its one checkpoint, saved by reference at the start, and
-so never old. The next incarnation takes over open leases, what was used, debts and pauses. From the holders' tickets it
-learns which of the leases have ended meanwhile.
+The `RateLimiter` itself outlives a restart: it is the actor's one checkpoint, saved by reference at the start, and so
+never out of date. The next incarnation takes over open leases, usage, debts and pauses. The holders' tickets tell it
+which leases have ended meanwhile.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ log = logging.getLogger(__name__)
 
 
 class SavedLimits(msgspec.Struct, frozen=True):
-    """What one incarnation leaves to the next. ``process`` is its name among those who share the limits."""
+    """What one incarnation leaves to the next. ``process`` is its name among the processes that share the limits."""
 
     books: RateLimiter
     process: str
@@ -64,7 +64,7 @@ class SavedLimits(msgspec.Struct, frozen=True):
 
 
 class _Asked(NamedTuple):
-    """Who asked for a reservation, and waits for the answer."""
+    """A pending reservation and its caller."""
 
     delivery: Delivery[LimiterMessage]
     message: Reserve
@@ -73,7 +73,7 @@ class _Asked(NamedTuple):
 
 @final
 class LimiterActor:
-    """The `RateLimiter`. ``callers`` have limits by name; each other caller has ``other_callers``."""
+    """Owns the `RateLimiter`. ``callers`` have limits by name; every other caller has ``other_callers``."""
 
     def __init__(
         self,
@@ -128,7 +128,7 @@ class LimiterActor:
                 self._release(number)
 
     async def run(self, inbox: Inbox[LimiterMessage], *, task_status: trio.TaskStatus[None]) -> SavedLimits:
-        """Serve until asked to stop. Those who wait then are told that it ended."""
+        """Serve until asked to stop. Requests still queued then fail."""
         inbox.checkpoint(self._kept)
         async with trio.open_nursery() as nursery:
             await nursery.start(self._keep_time)
@@ -157,7 +157,7 @@ class LimiterActor:
         )
 
     async def _keep_time(self, task_status: trio.TaskStatus[None]) -> None:
-        """Serve the lines when it is time. Who changes the books moves the timer's deadline."""
+        """Serve the queues when it is time. Every change of state moves the timer's deadline."""
         task_status.started()
         while True:
             with trio.CancelScope() as self._timer:
@@ -220,7 +220,7 @@ class LimiterActor:
         return None if asked is None else asked.waiter
 
     def _catch_up(self, tickets: dict[int, Ticket], now: float) -> None:
-        """Take in which reservations are over, whatever became of the messages that said so."""
+        """Apply the reservations that have ended, even if the messages about them were lost."""
         for number, ticket in tickets.items():
             match ticket.over:
                 case EndLease() as message:
@@ -273,7 +273,7 @@ class LimiterActor:
             self._sharing.held(lease, now)
 
     def _announce(self) -> None:
-        """Answer those about whom something was decided, and set the timer."""
+        """Reply to the requests that were decided, and set the timer."""
         for decision in self._books.decisions():
             if isinstance(decision, LimitRefused) or not self._sharing.claim(decision):
                 self._settle_on(decision)
@@ -316,7 +316,7 @@ class LimiterActor:
     def _answer(self, decision: Decision) -> None:
         delivery, message, _ = self._asked.pop(decision.number)
         if isinstance(decision, Granted):
-            delivery.reply(message, decision)  # who is gone has a `Leave` on its way, which gives it back
+            delivery.reply(message, decision)  # a caller that is gone has sent a `Leave`, which returns the grant
         else:
             self._kept.tickets.pop(decision.number, None)
             failure = Failure(

@@ -1,7 +1,7 @@
-"""What a vendor seems to have left: a token bucket, since most vendors use one. Pure: the time is a parameter.
+"""What a vendor seems to have left, as a token bucket, since most vendors use one. Pure: the time is a parameter.
 
-It exists only after a vendor said something: that little is left, or to come back later. Our own limits are another
-matter (`window.py`), and hold whatever a vendor says.
+It exists only after a vendor reported that little is left, or asked to wait. Our own limits are separate (`window.py`),
+and apply whatever a vendor reports.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ from typing import final
 from llm_actors.limiter.window import MINUTE
 
 SLACK = 0.01
-"""A bucket that lacks less than this has enough: the rounding of seconds must not cost a wait."""
+"""A bucket that lacks less than this counts as full enough: rounding of seconds must not cause a wait."""
 
 
 @final
 class Allowance:
-    """Holds up to ``per_minute`` units and refills evenly. ``level`` of them are there at ``at``, seconds."""
+    """Holds up to ``per_minute`` units and refills evenly. It contains ``level`` units at the time ``at``,
+    in seconds.
+    """
 
     __slots__ = ("_at", "_capacity", "_level", "_rate")
 
@@ -27,30 +29,30 @@ class Allowance:
         self._at = at
 
     def level(self, now: float) -> float:
-        """What is there at ``now``; below zero it is owed."""
+        """The units at ``now``; negative if there is a debt."""
         if now > self._at:
             self._level = min(self._capacity, self._level + self._rate * (now - self._at))
             self._at = now
         return self._level
 
     def is_full(self, now: float) -> bool:
-        """Whether it holds nobody back any more."""
+        """Whether it no longer delays any request."""
         return self.level(now) >= self._capacity
 
     def ready_at(self, cost: float, now: float, ahead: float = 0.0) -> float:
-        """When there is enough for ``cost`` after ``ahead`` more was taken; ``now`` if there is already."""
+        """When there are enough units for ``cost`` after ``ahead`` more were taken; ``now`` if there are already."""
         missing = ahead + min(cost, self._capacity) - self.level(now)
         return now if missing <= SLACK else max(now, self._at) + missing / self._rate
 
     def take(self, cost: float, now: float) -> None:
-        """Take ``cost``, whether it is there or not; a negative one is given back."""
+        """Take ``cost``, even into debt; a negative one is returned."""
         self._level = min(self._capacity, self.level(now) - cost)
 
     def lower(self, most: float, now: float) -> None:
-        """Have no more than ``most``."""
+        """Reduce the units to at most ``most``."""
         self._level = min(self.level(now), most)
 
     def pause(self, until: float, now: float) -> None:
-        """Have one unit at ``until``, and refill only from then on."""
+        """Contain one unit at ``until``, and refill only from then on."""
         self.lower(1.0, now)
         self._at = max(self._at, until)

@@ -1,4 +1,4 @@
-"""The callers who have limits: their accounts, and which of their requests waits first."""
+"""The callers with limits: their state, and which of their requests waits first."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from llm_actors.limiter.limit_state import LimitState
 from llm_protocol.policy import CALLER_WAIT_SECONDS, Limits
 
 MAX_CALLERS = 4_096
-"""Callers with limits whose books are kept. Of those with nothing in flight the least recently seen is forgotten."""
+"""The most callers whose limits are tracked. The least recently seen without requests in flight is forgotten."""
 
 NO_LIMITS = Limits()
 
 
 class RankedRequest(Protocol):
-    """A request that waits, as far as its caller's limits look at it; see `QueuedRequest`."""
+    """A queued request, as far as its caller's limits are concerned; see `QueuedRequest`."""
 
     @property
     def tokens(self) -> int:
-        """How many it is estimated to take."""
+        """The estimated number of tokens."""
         ...
 
     @property
     def rank(self) -> int:
-        """Its place among its caller's requests: the lowest goes first."""
+        """Its position among its caller's requests: the lowest goes first."""
         ...
 
 
 @final
 class Caller:
-    """One caller's account, and those of its requests that wait, in whatever line, the oldest first."""
+    """The limits of one caller, and its queued requests at all providers, the oldest first."""
 
     __slots__ = ("account", "waiting")
 
@@ -40,9 +40,9 @@ class Caller:
         self.waiting: OrderedDict[int, RankedRequest] = OrderedDict()
 
     def allows(self, waiter: RankedRequest, now: float) -> bool:
-        """Whether the account lets ``waiter`` go.
+        """Whether the limits allow ``waiter`` to go.
 
-        Not if an older request, a large one, waits for this account: small ones would drain it for ever.
+        Not if an older, large request waits for the same limits: small ones would keep using them up.
         """
         if not self.account.has_room(waiter.tokens, now):
             return False
@@ -50,14 +50,16 @@ class Caller:
         return oldest is waiter or oldest.rank > waiter.rank or self.account.has_room(oldest.tokens, now)
 
     def ready_at(self, waiter: RankedRequest, now: float) -> float:
-        """When the account, which does not let ``waiter`` go now, may: at the latest when its oldest request may."""
+        """When the limits, which do not allow ``waiter`` now, may: at the latest when the caller's oldest request may
+        go.
+        """
         at = self.account.ready_at(waiter.tokens, now)
         return at if at > now else self.account.ready_at(next(iter(self.waiting.values())).tokens, now)
 
 
 @final
 class Callers:
-    """All callers with limits; ``others`` are the limits of each who is not in ``limits``."""
+    """All callers with limits; ``others`` are the limits of each caller that is not in ``limits``."""
 
     def __init__(self, limits: Mapping[str, Limits], others: Limits) -> None:
         self._limits = limits
@@ -95,11 +97,11 @@ class Callers:
                 return
 
     def inherit(self, former: Callers) -> None:
-        """Take over the accounts; nobody waits any more."""
+        """Take over the state; nothing is queued any more."""
         for name, caller in former._known.items():
             caller.waiting.clear()
             self._known[name] = caller
 
     def __iter__(self) -> Iterator[tuple[str, Caller]]:
-        """All that are known, by name."""
+        """All known callers, by name."""
         return iter(self._known.items())

@@ -1,4 +1,4 @@
-"""Until when a vendor wants nothing for one of its models, while its others may be asked."""
+"""Deployments that a vendor wants no requests for until some time, although its other models may be used."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from math import inf
 from typing import NamedTuple, final
 
 MAX_HOLDS = 1_024
-"""Deployments that are held at once. Callers can invent names of models; the hold that ends first makes room."""
+"""The most deployments held at once. Callers can invent names of models; the hold that ends first is dropped."""
 
 LONGEST_HOLD_SECONDS = 300.0
-"""No Retry-After holds a deployment for longer; then it is asked again, and its vendor may repeat itself."""
+"""The longest hold; after it the deployment is tried again, and its vendor may repeat its Retry-After."""
 
 
 class Deployment(NamedTuple):
@@ -21,7 +21,7 @@ class Deployment(NamedTuple):
 
 @final
 class DeploymentHolds:
-    """All there are. Times are in seconds on one monotonic clock."""
+    """All holds. Times are in seconds on one monotonic clock."""
 
     def __init__(self) -> None:
         self._until: dict[Deployment, float] = {}
@@ -30,7 +30,7 @@ class DeploymentHolds:
         return len(self._until)
 
     def hold(self, of: Deployment, seconds: float, now: float) -> None:
-        """Let nothing go to ``of`` for ``seconds``; never shortens a hold."""
+        """Let no request go to ``of`` for ``seconds``; never shortens a hold."""
         self._until[of] = max(self.until(of), now + min(seconds, LONGEST_HOLD_SECONDS))
         if len(self._until) > MAX_HOLDS:
             self._until = {each: until for each, until in self._until.items() if until > now}
@@ -38,5 +38,5 @@ class DeploymentHolds:
             del self._until[min(self._until, key=self._until.__getitem__)]
 
     def until(self, of: Deployment) -> float:
-        """When the hold ends, or ended; minus infinity if none is known."""
+        """When the hold ends, or ended; minus infinity if there was none."""
         return self._until.get(of, -inf)

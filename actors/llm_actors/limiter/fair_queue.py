@@ -1,10 +1,10 @@
-"""The waiting line before one provider: fair between callers, with priorities that cannot starve anyone.
+"""The queue of one provider: fair between callers, with priorities that starve nobody.
 
-Callers take turns. Each has a turn number that grows by one when it is served; the lowest goes next, and a caller
-who comes anew starts at the line's own clock, which is where a busy caller's turn would be by now. A level of
-priority is worth `PRIORITY_TURNS` turns, no more: who has waited that long goes before all the important who came
-later. The first in line is never overtaken because it is large; it is passed over only while its own caller's limit,
-and not the provider's, is what it waits for.
+Callers take turns. Each has a turn number that grows by one when it is served; the lowest goes next, and a new caller
+starts at the queue's own clock, which is where a busy caller's turn would be by now. A level of priority is worth
+`PRIORITY_TURNS` turns, no more: a request that has waited that long goes before all important ones that came later. The
+first in the queue is never overtaken because it is large; it is passed over only while it waits for its own caller's
+limit, and not for the provider's.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from llm_actors.limiter.callers import Caller
 from llm_actors.limiter.deployment_holds import Deployment
 
 PRIORITY_TURNS = 16
-"""How many turns one level of priority is worth."""
+"""The number of turns that one level of priority is worth."""
 
 _LITTLE = 16
 
 
 @final
 class QueuedRequest:
-    """One request that waits for the first of ``names`` to have room. It stands in the line of each."""
+    """One request that waits for the first of ``names`` to have capacity. It is in the queue of each."""
 
     __slots__ = (
         "caller",
@@ -61,8 +61,8 @@ class QueuedRequest:
         waited_s: float = 0.0,
         models: tuple[str, ...] = (),
     ) -> None:
-        """``waited_s``: how long it has waited before for the same limits, which counts. ``models``: which one it is
-        for at each of ``names``; none: no hold of a model matters to it.
+        """``waited_s``: how long it has already waited for the same limits, which counts. ``models``: the model it is
+        for at each of ``names``; if empty, holds of models do not concern it.
         """
         self.number = number
         self.names = names
@@ -75,13 +75,13 @@ class QueuedRequest:
         self.lease_s = lease_s
         self.waited_s = waited_s
         self.since = inf
-        """From when its wait counts."""
+        """When its wait began, including earlier waits."""
         self.untils: tuple[float, ...] = ()
         """How long it may wait for each of ``names``."""
         self.caller_until = inf
         """How long it may wait for its own caller's limits."""
         self.waits_for_caller_since = inf
-        """Since when that is what it waits for; infinity if it is not."""
+        """Since when it waits for its own caller's limits; infinity if it does not."""
         self.waiting = True
         self.served: Served | None = None
         self.claimed_at = inf
@@ -89,35 +89,35 @@ class QueuedRequest:
 
     @property
     def until(self) -> float:
-        """How long it may wait for a provider, its deadline apart."""
+        """How long it may wait for a provider, its deadline aside."""
         return max(self.untils, default=inf)
 
     @property
     def deployments(self) -> Iterator[Deployment]:
-        """Whom it is for, in the order of ``names``."""
+        """The deployments it is for, in the order of ``names``."""
         return map(Deployment, self.names, self.models)
 
     def leave_out(self, held: Collection[Deployment]) -> None:
-        """Wait for the others alone; some are left. Before it stands in any line."""
+        """Restrict it to the other names; some are left. Call this before it joins a queue."""
         left = [each for each in self.deployments if each not in held]
         self.names, self.models = tuple(each.provider for each in left), tuple(each.model for each in left)
 
     def allowed(self, now: float) -> bool:
-        """Whether its own caller's limits let it go."""
+        """Whether its own caller's limits allow it to go."""
         return self.limited is None or self.limited.allows(self, now)
 
     def note_what_it_waits_for(self, now: float) -> None:
-        """Since when its own caller's limits are what it waits for."""
+        """Note since when it waits for its own caller's limits."""
         self.waits_for_caller_since = inf if self.allowed(now) else min(self.waits_for_caller_since, now)
 
     @property
     def rank(self) -> int:
-        """Its place among its caller's requests: by age, with a bounded lead for priority."""
+        """Its position among its caller's requests: by age, with a bounded advantage for priority."""
         return self.number + self.priority * PRIORITY_TURNS
 
 
 class Served(NamedTuple):
-    """How a line stood before it let somebody go."""
+    """The state of a queue before it let a request go."""
 
     line: FairQueue
     clock: float
@@ -125,7 +125,9 @@ class Served(NamedTuple):
 
 
 class Ahead(NamedTuple):
-    """An estimate of who goes first: so many requests, their tokens, and how many of them are the same caller's."""
+    """An estimate of what goes first: the number of requests, their tokens, and how many of them are the
+    same caller's.
+    """
 
     requests: int
     tokens: float
@@ -133,7 +135,7 @@ class Ahead(NamedTuple):
 
 
 class _Queue:
-    """One caller's waiters, the next one on top. The departed stay until they come up or are too many."""
+    """One caller's queued requests, the next one on top. Those that left stay until they come up or are too many."""
 
     __slots__ = ("arrivals", "count", "heap", "of_priority", "turn")
 
@@ -169,13 +171,13 @@ class _Queue:
         return self.turn + self.head().priority * PRIORITY_TURNS
 
     def ahead_of_last(self, priority: int) -> int:
-        """How many go before the last comer, who has ``priority``."""
+        """How many go before the newest request, which has ``priority``."""
         return sum(count for each, count in self.of_priority.items() if each <= priority) - 1
 
 
 @final
 class FairQueue:
-    """Who waits for one provider. ``count`` and ``tokens`` are of all of them."""
+    """The queue of one provider. ``count`` and ``tokens`` are totals."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -184,7 +186,7 @@ class FairQueue:
         self._clock = 0.0
 
     def add(self, waiter: QueuedRequest, *, first: bool = False) -> None:
-        """Stand in line; ``first``: before the others of the same caller, and as if it had never been served."""
+        """Add a request; ``first``: before the others of the same caller, and as if it had never been served."""
         queue = self._queues.get(waiter.caller)
         served = waiter.served
         if first and served is not None and served.line is self:
@@ -201,7 +203,7 @@ class FairQueue:
         self.tokens += waiter.tokens
 
     def remove(self, waiter: QueuedRequest) -> None:
-        """Leave the line; `QueuedRequest.waiting` is false by now."""
+        """Remove a request; `QueuedRequest.waiting` is false by now."""
         queue = self._queues[waiter.caller]
         queue.remove(waiter)
         self.count -= 1
@@ -210,14 +212,14 @@ class FairQueue:
             del self._queues[waiter.caller]
 
     def serve(self, waiter: QueuedRequest) -> None:
-        """Count the turn that ``waiter`` takes; it still stands in line."""
+        """Count the turn that ``waiter`` takes; it is still in the queue."""
         queue = self._queues[waiter.caller]
         waiter.served = Served(self, self._clock, queue.turn)
         self._clock = max(self._clock + 1 / len(self._queues), queue.turn)
         queue.turn += 1
 
     def first(self, allowed: Callable[[QueuedRequest], bool]) -> QueuedRequest | None:
-        """Who goes next, of those whose own caller's limits allow it."""
+        """The next request whose own caller's limits allow it."""
         best: tuple[float, int, QueuedRequest] | None = None
         for queue in self._queues.values():
             head = queue.head()
@@ -226,15 +228,15 @@ class FairQueue:
         return best[2] if best is not None else None
 
     def heads(self) -> Iterator[QueuedRequest]:
-        """The next of each caller."""
+        """The next request of each caller."""
         return (queue.head() for queue in self._queues.values())
 
     def waiters(self) -> Iterator[QueuedRequest]:
-        """All of them, in no order."""
+        """All requests, in no order."""
         return (entry[2] for queue in self._queues.values() for entry in queue.heap if entry[2].waiting)
 
     def ahead_of(self, waiter: QueuedRequest) -> Ahead:
-        """Estimate who goes before ``waiter``, who has just come, if nobody else does."""
+        """Estimate what goes before ``waiter``, which has just joined, if nothing else does."""
         mine = self._queues[waiter.caller]
         own = mine.ahead_of_last(waiter.priority)
         key = mine.turn + own + waiter.priority * PRIORITY_TURNS

@@ -1,7 +1,8 @@
-"""The account of one provider or one caller: what it has used, what is in flight, and when its vendor said to pause.
+"""The state of the limits of one provider or one caller: usage, requests in flight, and pauses that the vendor asked
+for.
 
-What a vendor says only ever narrows: its headers lower an allowance or begin a pause, and raise nothing, so that
-headers that lie, are missing or come out of order can cost throughput but never break a limit of ours.
+A vendor's messages only ever narrow: its headers lower an allowance or begin a pause, and raise nothing, so headers
+that are wrong, missing or out of order can cost throughput but never break a limit of ours.
 """
 
 from __future__ import annotations
@@ -15,20 +16,20 @@ from llm_protocol.dialect import RateLimits
 from llm_protocol.policy import PROVIDER_WAIT_SECONDS, Limits
 
 RESET_SECONDS = 60.0
-"""The longest pause that a "nothing left" header begins: vendors that count by the day are asked once a minute."""
+"""The longest pause that a "nothing left" header begins: vendors that count by the day are tried once a minute."""
 
 RETRY_AFTER_SECONDS = 3600.0
 """The longest pause that a Retry-After begins."""
 
 NEWS_SECONDS = 1.0
-"""A pause that ends no later than this after the one already known is the same one, told by another answer."""
+"""A pause that ends within this time of the known one is the same one, reported by another response."""
 
 PACE_PER_MINUTE = 600
-"""Requests per minute with which a line is let go after a pause, where neither we nor the vendor named a rate."""
+"""Requests per minute that go after a pause, if neither we nor the vendor named a rate."""
 
 
 class Charges(NamedTuple):
-    """What one reservation took of one account."""
+    """What one reservation took of these limits."""
 
     requests: Charge | None
     tokens: Charge | None
@@ -37,7 +38,7 @@ class Charges(NamedTuple):
 
 @final
 class LimitState:
-    """Books of one provider or one caller. Times are in seconds on one monotonic clock."""
+    """The state of one provider or one caller. Times are in seconds on one monotonic clock."""
 
     __slots__ = (
         "_vendor_requests", "_vendor_tokens", "deferred_until", "held_until", "in_flight", "limits", "requests",
@@ -45,12 +46,12 @@ class LimitState:
     )  # fmt: skip
 
     def __init__(self, limits: Limits, usual_wait_s: float = PROVIDER_WAIT_SECONDS) -> None:
-        """``usual_wait_s``: how long a request may wait for these limits where they do not say."""
+        """``usual_wait_s``: how long a request may wait for these limits if they do not say."""
         self.limits = limits
         self.wait_s = usual_wait_s if limits.wait_s is None else limits.wait_s
         self.in_flight = 0
         self.tokens_in_flight = 0
-        """Estimates of what is in flight: some of it will come back."""
+        """The estimates of requests in flight, part of which will be returned."""
         self.held_until = -inf
         self.deferred_until = -inf
         self.requests = _window(limits.requests_per_minute, limits.burst)
@@ -67,7 +68,7 @@ class LimitState:
 
     @property
     def has_slot(self) -> bool:
-        """Whether the concurrency limit leaves room for one more."""
+        """Whether the concurrency limit allows one more."""
         most = self.limits.max_concurrency
         return most is None or self.in_flight < most
 
@@ -86,7 +87,7 @@ class LimitState:
         return at
 
     def expected_at(self, tokens: int, now: float, *, ahead: int = 0, tokens_ahead: float = 0.0) -> float:
-        """The same if what is in flight uses nothing of its estimates: as far as is known, it will not be sooner."""
+        """The same if the requests in flight use nothing of their estimates: an optimistic bound."""
         return self.ready_at(tokens, now, ahead=ahead, tokens_ahead=tokens_ahead - self.tokens_in_flight)
 
     def has_room(self, tokens: int, now: float) -> bool:
@@ -94,7 +95,7 @@ class LimitState:
         return self.has_slot and self.ready_at(tokens, now) <= now
 
     def take(self, tokens: int, now: float) -> Charges:
-        """One request of ``tokens`` goes."""
+        """Charge a request of ``tokens`` that goes now."""
         self._begin(tokens)
         requests = self.requests.charge(1, now) if self.requests is not None else None
         charged = self.tokens.charge(tokens, now) if self.tokens is not None else None
@@ -102,7 +103,7 @@ class LimitState:
         return Charges(requests, charged, tokens)
 
     def move(self, charges: Charges, at: float, now: float) -> Charges:
-        """The request goes at ``at``, and not when it was charged."""
+        """Move a charge: the request goes at ``at``, not when it was charged."""
         requests, tokens, estimate = charges
         if requests is not None:
             requests = requests.window.move(requests, at, now)
@@ -111,7 +112,9 @@ class LimitState:
         return Charges(requests, tokens, estimate)
 
     def settle(self, charges: Charges, now: float, *, request_back: bool, tokens: int | None) -> None:
-        """A request is over. ``request_back``: it does not count; ``tokens``: what it really used, if known."""
+        """Settle a request that has ended. ``request_back``: it does not count; ``tokens``: what it really used, if
+        known.
+        """
         self.in_flight -= 1
         self.tokens_in_flight -= charges.estimate
         if charges.requests is not None and request_back:
@@ -133,17 +136,17 @@ class LimitState:
             self._vendor_tokens = None
 
     def defer(self, seconds: float, now: float) -> None:
-        """Let nothing go for ``seconds``, because other processes are using what there is."""
+        """Let nothing go for ``seconds``, because other processes are using the limits."""
         self.deferred_until = max(self.deferred_until, now + seconds)
 
     def look_again(self, now: float) -> None:
-        """Something has come back of which other processes had the rest, or those are out of sight."""
+        """End such a pause: something was returned that other processes had used, or they can no longer be reached."""
         self.deferred_until = now
 
     def hold(self, seconds: float, now: float, per_minute: int | None = None) -> bool:
-        """Let nothing go for ``seconds``, and then no more than the rate: ours, else ``per_minute``, else a default.
+        """Let nothing go for ``seconds``, and then at most at the rate: ours, else ``per_minute``, else a default.
 
-        Return whether that is news to those who wait.
+        Returns whether this changes anything for queued requests.
         """
         until = now + seconds
         news = until > self.held_until + NEWS_SECONDS
@@ -155,22 +158,22 @@ class LimitState:
         return news
 
     def correct(self, said: RateLimits, now: float, jitter: float) -> bool:
-        """Believe a vendor's headers as far as they narrow. Return whether they began a pause, or a longer one."""
+        """Apply a vendor's headers as far as they narrow. Returns whether they began a pause, or a longer one."""
         self._vendor_requests = _narrowed(self._vendor_requests, self.requests, said.requests_remaining, now)
         self._vendor_tokens = _narrowed(self._vendor_tokens, self.tokens, said.tokens_remaining, now)
         seconds = exhausted_for(said)
         return seconds > 0 and self.hold(seconds + jitter, now, said.requests_limit)
 
     def left(self, now: float) -> tuple[int | None, int | None]:
-        """How many requests and tokens may still go in this window; ``None`` where there is no limit."""
+        """How many requests and tokens may still go in this window; ``None`` for no limit."""
         return _left(self.requests, self._vendor_requests, now), _left(self.tokens, self._vendor_tokens, now)
 
     def restart(self) -> None:
-        """Nothing is known to be in flight. What was used, what is owed and pauses stay."""
+        """Forget the requests in flight. Usage, debts and pauses stay."""
         self.in_flight = self.tokens_in_flight = 0
 
     def adopt(self, charges: Charges) -> None:
-        """Count what is in flight after a restart."""
+        """Count a request that is in flight after a restart."""
         self._begin(charges.estimate)
 
     def _begin(self, tokens: int) -> None:
@@ -179,7 +182,7 @@ class LimitState:
 
 
 def exhausted_for(said: RateLimits) -> float:
-    """For how many seconds a vendor's headers say that nothing is left; 0 if something is, or they do not say."""
+    """How many seconds a vendor's headers say that nothing is left; 0 if something is, or they do not say."""
     pairs = (said.requests_remaining, said.requests_reset_s), (said.tokens_remaining, said.tokens_reset_s)
     resets = [reset for left, reset in pairs if left is not None and left <= 0 and reset is not None and reset > 0]
     return min(max(resets, default=0.0), RESET_SECONDS)

@@ -1,4 +1,4 @@
-"""What the limiter is asked and told."""
+"""The messages of the limiter."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from llm_protocol.failures import Settlement
 from llm_protocol.policy import Limits
 
 LIMITER_MAILBOX = MailboxSpec(65_536)
-"""A mailbox that casts cannot overflow in practice: a run has a handful of reservations, and of each at most one
-message is on its way, and a limiter reads thousands a second. Empty room costs nothing."""
+"""A mailbox that casts cannot fill in practice: a run has a handful of reservations, each with at most one message on
+its way, and a limiter reads thousands a second. An empty mailbox costs nothing.
+"""
 
 
 @final
 class Ticket:
-    """The holder's side of a reservation, in memory that outlives the limiter: a crash may lose the message that it is
-    over, or find nobody to take it.
+    """The holder's side of a reservation, in memory that outlives the limiter: a crash may lose the message that it has
+    ended.
     """
 
     __slots__ = ("over",)
@@ -32,7 +33,9 @@ class Ticket:
 
 
 class Reserve(Call[Granted], frozen=True, kw_only=True):
-    """Give the first of ``names`` that has room for a request of ``tokens``, or wait for whichever has it first."""
+    """Reserve the first of ``names`` that has capacity for a request of ``tokens``, or wait for the first
+    that has it.
+    """
 
     number: int
     names: tuple[str, ...]
@@ -48,7 +51,7 @@ class Reserve(Call[Granted], frozen=True, kw_only=True):
 
 
 class Leave(Cast, frozen=True):
-    """Whoever asked for reservation ``number`` has gone, with or without an answer."""
+    """The caller that asked for reservation ``number`` is gone, whether or not it was granted."""
 
     number: int
 
@@ -75,7 +78,7 @@ class ChangeLimits(Call[None], frozen=True, kw_only=True):
 
 
 class GetLimiterStatistics(Call[LimiterStatistics], frozen=True):
-    """Say how things are."""
+    """Get the statistics."""
 
 
 LimiterMessage: TypeAlias = Reserve | Leave | EndLease | ChangeLimits | GetLimiterStatistics

@@ -1,7 +1,7 @@
-"""How long a queued request may wait, for whose limit, and what it is told when that is too long. Pure.
+"""How long a queued request may wait, for whose limit, and the error if that is too long. Pure.
 
-A provider's limits and a caller's each have a `wait_s`. A request that waits for its provider may do so for long; one
-that waits for its own caller's limit is refused soon, since that caller has to slow down in any case.
+A provider's limits and a caller's each have a `wait_s`. A request may wait long for its provider, but not for its own
+caller's limit, since that caller has to slow down in any case.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from llm_actors.limiter.fair_queue import QueuedRequest
 from llm_protocol.failures import FailureKind, LimitOwner
 
 LEAST_RETRY_SECONDS = 1.0
-"""When to come back if nobody can say when there will be room: something will have moved."""
+"""The Retry-After if the time of the next capacity is unknown."""
 
 _FEW = 64
 
 
 class LimitRefused(NamedTuple):
-    """The request may not wait. ``retry_after``: seconds until it would have had its turn; ``owner``: whose limit.
+    """The request may not wait. ``retry_after``: seconds until its turn would come; ``owner``: whose limit it is.
 
-    ``held``: it may wait for others than this one.
+    ``held``: the deployment that is held; the request may wait for others.
     """
 
     number: int
@@ -43,7 +43,9 @@ class Turn(NamedTuple):
 
 
 def refusal(waiter: QueuedRequest, turns: Sequence[Turn], now: float) -> LimitRefused | None:
-    """Why ``waiter`` need not wait for any of its providers, whose ``turns`` these are; ``None`` if it may hope."""
+    """The refusal of ``waiter``, which has these ``turns`` at its providers, if its wait would be too long at each of
+    them.
+    """
     caller_until = min(waiter.deadline, waiter.caller_until)
     hopeful = [turn for turn in turns if turn.caller_at <= caller_until]
     if not hopeful:
@@ -55,19 +57,21 @@ def refusal(waiter: QueuedRequest, turns: Sequence[Turn], now: float) -> LimitRe
 
 
 def too_late(waiter: QueuedRequest, owner: LimitOwner, at: float, now: float) -> LimitRefused:
-    """It would have to wait until ``at`` for a limit of ``owner``; infinity or the past: nobody knows for how long."""
+    """The refusal of a request that would have to wait until ``at`` for a limit of ``owner``; infinity or the past:
+    unknown.
+    """
     until = waiter.caller_until if owner == "caller" else waiter.until
     bound = "before its deadline" if waiter.deadline <= until else f"within {until - waiter.since:g} s (wait_s)"
     who = "the caller's own limits" if owner == "caller" else f"the limits of {_providers(waiter.names)}"
     wait_s = at - now if now + LEAST_RETRY_SECONDS < at < inf else LEAST_RETRY_SECONDS
-    why = f"{who} leave no room {bound}; try again in {wait_s:.1f} s"
+    why = f"{who} allow no request {bound}; try again in {wait_s:.1f} s"
     return LimitRefused(waiter.number, FailureKind.RATE_LIMITED, why, wait_s, owner)
 
 
 def held_back(waiter: QueuedRequest, held: Deployment, until: float, now: float) -> LimitRefused:
-    """The vendor of ``held`` wants nothing for that model until then."""
+    """The refusal for ``held``, which its vendor wants no requests for until then."""
     wait_s = max(0.0, until - now)
-    why = f"{held.provider}/{held.model}: its vendor wants no request for this model in the next {wait_s:.1f} s"
+    why = f"{held.provider}/{held.model}: its vendor asked for no requests for this model in the next {wait_s:.1f} s"
     return LimitRefused(waiter.number, FailureKind.RATE_LIMITED, why, wait_s, "provider", held)
 
 
@@ -77,14 +81,14 @@ def _providers(names: Sequence[str]) -> str:
 
 @final
 class WaitBounds:
-    """When which queued request has to be looked at again, because it may have waited for too long."""
+    """The times at which queued requests have to be checked, because they may have waited for too long."""
 
     def __init__(self) -> None:
         self._ends: list[tuple[float, int]] = []
         self._tidy_at = _FEW
 
     def add(self, at: float, number: int, waiting: Container[int]) -> None:
-        """Look at ``number`` at ``at``. ``waiting``: those that still wait; the others' bounds are forgotten."""
+        """Check ``number`` at ``at``. ``waiting``: the requests that still wait; entries of others are dropped."""
         heappush(self._ends, (at, number))
         if len(self._ends) > self._tidy_at:
             self._ends = [end for end in self._ends if end[1] in waiting]
@@ -98,6 +102,6 @@ class WaitBounds:
         return self._ends[0][0] if self._ends else inf
 
     def pop_due(self, now: float, waiting: Container[int]) -> Iterator[int]:
-        """Those whose time has come."""
+        """Those that are due."""
         while self.next(waiting) <= now:
             yield heappop(self._ends)[1]

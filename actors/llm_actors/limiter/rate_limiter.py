@@ -1,7 +1,9 @@
-"""The books: who may go now, who waits until when, who is refused. Pure: the time and the jitter are parameters.
+"""The rate limiter: which request may go now, which waits until when, which is refused. Pure: time and jitter are
+parameters.
 
-Every method takes the monotonic time in seconds and leaves its decisions in a list that `decisions` empties. After
-each, nobody who could go is still waiting: whatever may have made room serves the lines before it returns.
+Every method takes the monotonic time in seconds and adds its decisions to a list that `decisions` returns and empties.
+After each call, no request that could go is still queued: whatever may have freed capacity serves the queues before it
+returns.
 """
 
 from __future__ import annotations
@@ -33,14 +35,14 @@ if TYPE_CHECKING:
     from llm_actors.limiter.shared.wire import Receipt
 
 MAX_LEASES = 65_536
-"""Reservations that are out at once."""
+"""The most reservations that are open at once."""
 
 HOLD_JITTER_SECONDS = 0.5
-"""A pause lasts up to so much longer, so that several processes do not come back in step."""
+"""A pause is extended by up to this share, so that several processes do not resume in step."""
 
 
 class Granted(NamedTuple):
-    """The request may go, to ``provider``; at once, or after ``wait_s`` if other processes share the limits."""
+    """The request may go to ``provider``; at once, or after ``wait_s`` if other processes share the limits."""
 
     number: int
     provider: str
@@ -54,7 +56,7 @@ Decision: TypeAlias = Granted | LimitRefused
 
 @final
 class RateLimiter:
-    """All accounts, lines and leases. ``other_callers``: the limits of each caller who is not in ``callers``."""
+    """The limits, queues and leases. ``other_callers``: the limits of each caller that is not in ``callers``."""
 
     def __init__(
         self,
@@ -64,7 +66,7 @@ class RateLimiter:
         *,
         draw: Callable[[], float],
     ) -> None:
-        """``draw`` gives the jitter, in [0, 1)."""
+        """``draw`` returns the jitter, in [0, 1)."""
         self._limits = providers
         self._draw = draw
         self._providers = {name: ProviderLine(LimitState(limits), FairQueue()) for name, limits in providers.items()}
@@ -78,7 +80,7 @@ class RateLimiter:
         self._expired = 0
 
     def restart(self, former: RateLimiter) -> None:
-        """Take over what ``former`` knew: leases, what was used, debts and pauses. Nobody waits any more."""
+        """Take over what ``former`` knew: leases, usage, debts and pauses. Nothing is queued any more."""
         for name, (account, _) in former._providers.items():
             if self._limits.get(name, NO_LIMITS) == account.limits:
                 self._providers[name] = ProviderLine(account, FairQueue())
@@ -102,7 +104,7 @@ class RateLimiter:
     # What happens
 
     def reserve(self, waiter: QueuedRequest, now: float) -> None:
-        """Someone wants to go: decide at once, or let them wait in the lines."""
+        """A request wants to go: decide at once, or queue it."""
         waiter.limited = self._callers.find(waiter.caller)
         waiter.since = now - waiter.waited_s
         if self._refuse_if_held(waiter, now):
@@ -118,7 +120,9 @@ class RateLimiter:
             self._queue(waiter, now)
 
     def leave(self, number: int, now: float) -> Lease | None:
-        """Someone no longer wants to go, whether they still wait or were granted in the meantime: then it was this."""
+        """A request no longer wants to go, whether it is still queued or was granted in the meantime: then
+        that ends.
+        """
         waiter = self._waiting.get(number)
         if waiter is None:
             return self.end(number, Settlement.REFUNDED, now)
@@ -137,9 +141,9 @@ class RateLimiter:
         hold_s: float | None = None,
         of_model: bool = False,
     ) -> Lease | None:
-        """A reservation is over: this one. One that is unknown, or was over before, changes nothing.
+        """A reservation has ended. One that is unknown, or had ended before, changes nothing.
 
-        What its vendor said is heard before the freed slot is given away.
+        What its vendor reported is applied before the freed slot is given away.
         """
         lease = self._leases.pop(number)
         if lease is None:
@@ -158,25 +162,25 @@ class RateLimiter:
         return lease
 
     def lease(self, number: int) -> Lease:
-        """An open one."""
+        """The open lease with that number."""
         return self._leases.open[number]
 
     def confirm(self, number: int, receipt: Receipt, wait_s: float, now: float) -> Granted:
-        """The shared ledger charged for a reservation that is open: it goes in ``wait_s`` seconds."""
+        """The shared ledger charged for an open reservation: it goes in ``wait_s`` seconds."""
         lease = self.lease(number).move(now + wait_s, now)._replace(receipt=receipt)
         self._leases.replace(number, lease)
         return Granted(number, lease.name, wait_s)
 
     def postpone(self, waiter: QueuedRequest, wait_s: float, owner: LimitOwner, now: float) -> None:
-        """What was granted may not go: others use what there is of ``owner``'s limit, for ``wait_s`` more. It goes back
-        to the head of its lines, unless that is too late for it.
+        """A granted request may not go: other processes use up ``owner``'s limit for ``wait_s`` more. It returns to the
+        head of its queues, unless that is too late for it.
         """
         lease = self._take_back(waiter, now)
         if self._refuse_if_held(waiter, now):
             return
         waiter.waiting = True
         until = min(waiter.deadline, waiter.caller_until if owner == "caller" else waiter.until)
-        # Of tokens, which are charged by estimates, some may come back before.
+        # Tokens are charged by estimates, so some may be returned before.
         is_certain = len(waiter.names) == 1 and all(each.tokens is None for each in lease.accounts)
         if now + wait_s > until and is_certain:
             self._refuse(too_late(waiter, owner, now + wait_s, now))
@@ -184,7 +188,7 @@ class RateLimiter:
             self._queue(waiter, now, first=True)
 
     def shut_out(self, waiter: QueuedRequest, seconds: float, now: float) -> None:
-        """What was granted may not go: another process has heard that its deployment is to be left alone."""
+        """A granted request may not go: another process reported that its deployment is held."""
         lease = self._take_back(waiter, now)
         self.hold_deployment(lease.deployment, seconds + self._jitter(), now)
         self._refuse(held_back(waiter, lease.deployment, self._holds.until(lease.deployment), now))
@@ -197,13 +201,13 @@ class RateLimiter:
         return lease
 
     def observe(self, name: str, said: RateLimits, now: float) -> None:
-        """A vendor's headers say what is left."""
+        """A vendor's headers report what is left."""
         provider = self._provider(name)
         if provider.account.correct(said, now, self._jitter()):
             self._refuse_hopeless(provider.line, now)
 
     def hold(self, name: str, seconds: float, now: float) -> None:
-        """A vendor says to come back in so many seconds."""
+        """A vendor asks to wait for so many seconds."""
         if not seconds > 0:
             return
         provider = self._provider(name)
@@ -211,7 +215,9 @@ class RateLimiter:
             self._refuse_hopeless(provider.line, now)
 
     def hold_deployment(self, of: Deployment, seconds: float, now: float) -> None:
-        """A vendor says to come back in so many seconds for this model. Who waits for it need not wait to hear it."""
+        """A vendor asks to wait for so many seconds for this model. Requests that cannot wait that long are refused at
+        once.
+        """
         if not of.model or not seconds > 0:
             return
         self._holds.hold(of, seconds, now)
@@ -226,27 +232,27 @@ class RateLimiter:
         return max(0.0, self._holds.until(of) - now)
 
     def go_alone(self, now: float) -> None:
-        """Those with whom the limits were shared are out of sight. What this process has used still counts."""
+        """The processes that share the limits cannot be reached. What this process has used still counts."""
         for _, _, account in self.accounts():
             account.look_again(now)
         self.serve(now)
 
     def accounts(self) -> Iterator[tuple[str, str, LimitState]]:
-        """All there are, each with its sort and name."""
+        """All limits, each with its sort and name."""
         yield from (("provider", name, account) for name, (account, _) in self._providers.items())
         yield from (("caller", name, caller.account) for name, caller in self._callers)
 
     def account(self, name: str) -> LimitState:
-        """A provider's."""
+        """A provider's limits."""
         return self._provider(name).account
 
     def serve(self, now: float) -> None:
-        """Let go whoever may go by now, in order."""
+        """Let all requests go that may go by now, in order."""
         for lease in self._leases.pop_expired(now):
             lease.end(Settlement.CHARGED, None, now)
             self._expired += 1
         moved = len(self._waiting) > 0
-        while moved:  # one who goes by one line may have stood first, and in the way, in another
+        while moved:  # a request served from one queue may have been first, and in the way, in another
             moved = False
             for name, (account, line) in self._providers.items():
                 while line.count and self._serve_first(name, account, line, now):
@@ -255,7 +261,7 @@ class RateLimiter:
             self._look_at(waiter, now)
 
     def due(self, now: float) -> float:
-        """When `serve` is next worth calling, should nothing happen before; infinity if never."""
+        """When `serve` should be called next if nothing happens before; infinity if never."""
         at = self._leases.next_end()
         if len(self._waiting):
             busy = (each for each in self._providers.values() if each.line.count)
@@ -263,7 +269,7 @@ class RateLimiter:
         return at
 
     def decisions(self) -> list[Decision]:
-        """What was decided since the last time."""
+        """The decisions since the last call."""
         decided, self._decided = self._decided, []
         return decided
 
@@ -288,7 +294,7 @@ class RateLimiter:
             expired=self._expired,
         )
 
-    # Accounts
+    # Limit states
 
     def _provider(self, name: str) -> ProviderLine:
         found = self._providers.get(name)
@@ -299,7 +305,7 @@ class RateLimiter:
     def _jitter(self) -> float:
         return self._draw() * HOLD_JITTER_SECONDS
 
-    # Going
+    # Granting
 
     def _open_at_once(self, waiter: QueuedRequest, now: float) -> str | None:
         if not waiter.allowed(now):
@@ -343,7 +349,7 @@ class RateLimiter:
     # Refusing
 
     def _refuse_if_held(self, waiter: QueuedRequest, now: float) -> bool:
-        """Leave out those of its deployments that are held; refuse it if all are."""
+        """Drop those of its deployments that are held; refuse it if all are."""
         held = [each for each in waiter.deployments if self._holds.until(each) > now]
         if held and len(held) == len(waiter.names):
             self._refuse(held_back(waiter, held[0], self._holds.until(held[0]), now))
@@ -353,7 +359,7 @@ class RateLimiter:
         return False
 
     def _refuse_hopeless(self, line: FairQueue, now: float) -> None:
-        """A pause has begun: those who cannot wait for its end need not wait to hear it."""
+        """A pause has begun: refuse those that cannot wait for its end."""
         for waiter in list(line.waiters()):
             if waiter.waiting:
                 self._refuse_if_late(waiter, self._waiting.earliest(waiter, now), now)
@@ -367,7 +373,9 @@ class RateLimiter:
         return refused is not None
 
     def _look_at(self, waiter: QueuedRequest, now: float) -> None:
-        """It may have waited for too long: for a provider since it came, for its caller's limits in one go."""
+        """It may have waited for too long: for a provider since it was queued, for its caller's limits
+        without a break.
+        """
         waiter.note_what_it_waits_for(now)
         caller, since = waiter.limited, waiter.waits_for_caller_since
         if now >= waiter.until or (caller is not None and now >= since + caller.account.wait_s):

@@ -1,4 +1,4 @@
-"""A reservation as its holder has it: a scope. However the scope is left, the books are put right."""
+"""A reservation, as its holder sees it: a scope. However the scope is left, the reservation is settled."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from llm_protocol.failures import RULES, FailureKind, Settlement
 from llm_protocol.response import Usage
 
 LEASE_SECONDS = 900.0
-"""How long a reservation is good for at least; longer if its holder's deadline is later."""
+"""The shortest lease; it is longer if its holder's deadline is later."""
 
 LEASE_GRACE = 60.0
 """Seconds between the holder's deadline and the end of its lease."""
@@ -35,11 +35,11 @@ _numbers = count(1)
 
 @final
 class Reservation:
-    """Room for one request at ``provider``. Use it as a scope around the attempt, and end it once with `settle` or
-    `refund`; the first of them counts.
+    """A reservation for one request at ``provider``. Use it as a scope around the attempt, and end it once with
+    `settle` or `refund`; the first call counts.
 
-    Left without either, all of it comes back if `sent` was not called, and only the slot if it was. None of the
-    methods waits.
+    If it is left without either, everything is returned if `sent` was not called, and only the slot if it was. No
+    method waits.
     """
 
     __slots__ = ("_limiter", "_number", "_open", "_sent", "_ticket", "is_budgeted", "provider", "warning")
@@ -68,7 +68,7 @@ class Reservation:
         self._end(Settlement.CHARGED if self._sent else Settlement.REFUNDED)
 
     def sent(self) -> None:
-        """The request is on its way: from here on the vendor may be working for it."""
+        """The request is being sent: from now on the vendor may be working on it."""
         self._sent = True
 
     def settle(
@@ -89,8 +89,8 @@ class Reservation:
         unsent: bool = False,
         entry: LedgerEntry | None = None,
     ) -> None:
-        """It failed. What comes back is all if it is known to be ``unsent``, else what ``kind`` proves unused;
-        ``retry_after`` (seconds) holds the provider or, ``of_model``, the one model that was asked for.
+        """The request failed. Everything is returned if it is known to be ``unsent``, else what ``kind`` proves unused;
+        ``retry_after`` (seconds) holds the provider or, with ``of_model``, that model alone.
         """
         ending = Settlement.REFUNDED if unsent else RULES[kind].settlement
         self._end(ending, None, limits, retry_after, of_model, entry=entry)
@@ -121,11 +121,13 @@ class Reservation:
 
 
 def _tell(limiter: LimiterRef, message: Cast) -> None:
-    """Cast. One that is refused is not lost silently: the mailbox counts it, and the lease's end makes up for it."""
+    """Cast. A cast that is refused is not lost silently: the mailbox counts it, and the end of the lease makes up for
+    it.
+    """
     try:
         limiter.cast(message)
     except MailboxFull:
-        log.error("the limiter's mailbox is full: a reservation stays on the books until its lease ends")  # noqa: TRY400
+        log.error("the limiter's mailbox is full: a reservation stays open until its lease ends")  # noqa: TRY400
 
 
 async def reserve(
@@ -197,15 +199,15 @@ async def _ask(
         return Reservation(limiter, granted, ticket, is_budgeted=spend is not None)
     except (trio.Cancelled, KernelError):
         ticket.over = Leave(number)
-        _tell(limiter, ticket.over)  # it may wait there, or even have been granted in this very moment
+        _tell(limiter, ticket.over)  # it may be queued there, or have been granted at this very moment
         raise
 
 
 async def statistics(limiter: LimiterRef) -> LimiterStatistics:
-    """How things are. Waits for the limiter's turn to answer; raises only `KernelError`."""
+    """The statistics. Waits for the limiter's reply; raises only `KernelError`."""
     return await limiter.call(GetLimiterStatistics())
 
 
 def snapshot(limiter: LimiterRef) -> LimiterStatistics | None:
-    """How things are now, without waiting for what the limiter has yet to read; ``None`` when it does not run."""
+    """The current statistics, without waiting for the limiter's mailbox; ``None`` if it does not run."""
     return limiter.read(GetLimiterStatistics())

@@ -1,4 +1,4 @@
-"""What the limiter tells about itself."""
+"""The statistics of the limiter."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from llm_actors.limiter.budgets import BudgetStatistics
 
 
 class LimitStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """The limits of one provider or of one caller at a moment.
+    """The limits of one provider or one caller at one time.
 
-    ``waiting``: requests that these limits keep waiting. One that waits for its caller's limits does not wait for a
-    provider as well. ``..._left`` is ``None`` where there is no limit, 0 where there is a debt. ``held_s``: for how
-    many seconds more the vendor's Retry-After keeps everyone waiting; always 0 for callers.
+    ``waiting``: requests that wait for these limits. One that waits for its caller's limits does not wait for a
+    provider as well. ``..._left`` is ``None`` without a limit, 0 if there is a debt. ``held_s``: how many seconds more
+    the vendor's Retry-After applies; always 0 for callers.
     """
 
     in_flight: int
@@ -23,8 +23,8 @@ class LimitStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LimiterStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """The limiter at a moment. ``callers``: those with limits of their own, at most `MAX_CALLERS`.
-    ``shared``: together with other processes, while Redis answers.
+    """The limiter at one time. ``callers``: those with limits of their own, at most `MAX_CALLERS`. ``shared``: the
+    limits are shared with other processes, and Redis responds.
 
     The last three only grow within one incarnation; the others are gauges.
     """

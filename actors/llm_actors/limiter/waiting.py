@@ -1,6 +1,7 @@
-"""The requests that wait: in the line of each provider that could serve them, and for how long at most. Pure.
+"""The queued requests: in the queue of each provider that could serve them, with a time limit. Pure.
 
-When a turn would come is an estimate, by the rates and by those ahead; who cannot wait that long is refused at once.
+The time of a turn is estimated from the rates and the requests ahead; a request that cannot wait that long is refused
+at once.
 """
 
 from __future__ import annotations
@@ -16,20 +17,20 @@ from llm_actors.limiter.patience import Turn, WaitBounds
 from llm_protocol.failures import LimitOwner
 
 MAX_WAITING = 8_192
-"""Requests that wait at once, for whatever provider."""
+"""The most requests that wait at once, for all providers together."""
 
 MAX_WAITING_PER_CALLER = MAX_WAITING // 2
-"""How many of them may be of one caller."""
+"""The most of them that may be of one caller."""
 
 
 class ProviderLine(NamedTuple):
-    """One provider's limits, and the line before it."""
+    """One provider's limits, and its queue."""
 
     account: LimitState
     line: FairQueue
 
     def due(self, now: float) -> float:
-        """When the first may go, or another becomes the first because its caller's limits let it."""
+        """When the first may go, or another becomes the first because its caller's limits allow it."""
         account, line = self
         first = line.first(lambda waiter: waiter.allowed(now))
         at = account.ready_at(first.tokens, now) if first is not None and account.has_slot else inf
@@ -41,7 +42,7 @@ class ProviderLine(NamedTuple):
 
 @final
 class WaitingRequests:
-    """All that wait, by number. ``provider`` gives the line of each."""
+    """All queued requests, by number. ``provider`` returns the queue of each provider."""
 
     def __init__(self, provider: Callable[[str], ProviderLine]) -> None:
         self._provider = provider
@@ -53,11 +54,11 @@ class WaitingRequests:
         return len(self._waiting)
 
     def get(self, number: int) -> QueuedRequest | None:
-        """The one with that number, if it waits."""
+        """The request with that number, if it is queued."""
         return self._waiting.get(number)
 
     def full_for(self, waiter: QueuedRequest) -> tuple[str, LimitOwner] | None:
-        """Why ``waiter`` may not join, and whose limit that is; ``None``: it may."""
+        """Why ``waiter`` may not join, and whose limit that is; ``None`` if it may."""
         if len(self._waiting) >= MAX_WAITING:
             return f"{MAX_WAITING} requests wait already", "server"
         if self._of_caller[waiter.caller] >= MAX_WAITING_PER_CALLER:
@@ -65,7 +66,7 @@ class WaitingRequests:
         return None
 
     def add(self, waiter: QueuedRequest, *, first: bool) -> None:
-        """Let it stand in all its lines; ``first``: before the others of its caller."""
+        """Add it to all its queues; ``first``: before the others of its caller."""
         self._waiting[waiter.number] = waiter
         self._of_caller[waiter.caller] += 1
         if waiter.limited is not None:
@@ -76,7 +77,7 @@ class WaitingRequests:
             self._provider(name).line.add(waiter, first=first)
 
     def remove(self, waiter: QueuedRequest) -> None:
-        """Take it out of all its lines."""
+        """Remove it from all its queues."""
         waiter.waiting = False
         del self._waiting[waiter.number]
         self._of_caller[waiter.caller] -= 1
@@ -95,11 +96,11 @@ class WaitingRequests:
             self.look_again(waiter, now + waiter.limited.account.wait_s)
 
     def look_again(self, waiter: QueuedRequest, at: float) -> None:
-        """Have it in `pop_due` at a time."""
+        """Make `pop_due` return it at ``at``."""
         self._bounds.add(at, waiter.number, self._waiting)
 
     def pop_due(self, now: float) -> Iterator[QueuedRequest]:
-        """Those that may have waited for too long. One that is removed in between does not come a second time."""
+        """Those that may have waited for too long. One that is removed meanwhile is not returned again."""
         return (self._waiting[number] for number in self._bounds.pop_due(now, self._waiting))
 
     def next_bound(self) -> float:
@@ -107,7 +108,7 @@ class WaitingRequests:
         return self._bounds.next(self._waiting)
 
     def expected(self, waiter: QueuedRequest, now: float) -> list[Turn]:
-        """When its turn would come, by the rates and those ahead. Slots become free when they do: they cost no time."""
+        """When its turn would come, by the rates and the requests ahead. Waiting for a slot is not included."""
         turns = []
         for name in waiter.names:
             account, line = self._provider(name)
@@ -121,6 +122,6 @@ class WaitingRequests:
         return turns
 
     def earliest(self, waiter: QueuedRequest, now: float) -> list[Turn]:
-        """When its turn would come if nobody else waited."""
+        """When its turn would come if no other request waited."""
         own = waiter.limited.account.expected_at(waiter.tokens, now) if waiter.limited is not None else -inf
         return [Turn(self._provider(name).account.expected_at(waiter.tokens, now), own) for name in waiter.names]

@@ -1,8 +1,8 @@
-"""What is used in a sliding window of 60 seconds, kept as one-second counters. Pure: the time is a parameter.
+"""Usage in a sliding window of 60 seconds, kept as one-second counters. Pure: the time is a parameter.
 
-A unit that is used in second ``s`` counts until ``s + KEEP_SECONDS``, so no 60 seconds hold more than the limit. What
-is used beyond an estimate is known only afterwards and may not fit any more: it is owed, and takes the room that
-becomes free before anybody else does. `ledger.lua` does the same arithmetic for several processes.
+A unit that is used in second ``s`` counts until ``s + KEEP_SECONDS``, so no 60 seconds contain more than the limit.
+Usage beyond an estimate is known only afterwards and may exceed the limit: it becomes a debt, and takes capacity that
+becomes free before any request does. `ledger.lua` does the same arithmetic for several processes.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ MINUTE = 60.0
 
 KEEP_SECONDS = 61.5
 """How long the counter of a second counts, from the beginning of that second: the second itself, the minute after it,
-and half a second more. A request reaches its vendor a little after it was counted (a new connection takes longer than
-a kept one), and the next window's may be quicker."""
+and half a second more. A request reaches its vendor a little after it was counted (a new connection takes longer than a
+kept one), and one of the next window may be faster.
+"""
 
 LAP_SECONDS = int(KEEP_SECONDS)
-"""What becomes free of second ``s`` and is used at once counts in second ``s + LAP_SECONDS``."""
+"""Units of second ``s`` that become free and are used at once count in second ``s + LAP_SECONDS``."""
 
 
 @final
@@ -31,7 +32,7 @@ class Window:
         self.limit = limit
         self.burst = burst
         self._seconds: list[int] = []
-        """The keys of ``_used`` in order. One may be ahead of the clock: a request that goes a little later."""
+        """The keys of ``_used`` in order. One may be ahead of the clock: for a request that goes a little later."""
         self._used: dict[int, int] = {}
         self._total = 0
         self._owed = 0
@@ -39,12 +40,12 @@ class Window:
         self._burst_used = 0
 
     def left(self, now: float) -> int:
-        """How much may be used before the window is full, bursts apart."""
+        """How much may be used before the window is full, bursts aside."""
         self._expire(now)
         return max(0, self.limit - self._total - self._owed)
 
     def ready_at(self, cost: int, now: float, ahead: float = 0) -> float:
-        """When there is room for ``cost`` after ``ahead`` more was used; ``now`` if there is already.
+        """When there is capacity for ``cost`` after ``ahead`` more was used; ``now`` if there is already.
 
         A cost above the limit needs an empty window: it leaves a debt instead of waiting for ever.
         """
@@ -58,7 +59,7 @@ class Window:
         return at
 
     def charge(self, cost: int, now: float) -> Charge:
-        """Count ``cost`` as used; there is room for it."""
+        """Count ``cost`` as used; there is capacity for it."""
         self._expire(now)
         second, placed = int(now), min(cost, self.limit)
         self._add(second, placed)
@@ -69,13 +70,15 @@ class Window:
         return Charge(self, second, placed, cost)
 
     def overrun(self, cost: int, now: float) -> None:
-        """Count what was used although there may be no room for it. It delays what follows."""
+        """Count usage for which there may be no capacity. It delays what follows."""
         self._expire(now)
         self._owed += cost
         self._pay(int(now))
 
     def give_back(self, charge: Charge, amount: int, now: float) -> None:
-        """Undo ``amount`` of ``charge``, in the second it was counted in. What no longer counts is not given back."""
+        """Undo ``amount`` of ``charge``, in the second in which it was counted. What no longer counts is
+        not returned.
+        """
         self._expire(now)
         if charge.second in self._used:  # until that expires, nothing of the charge's own debt has been paid
             from_owed = min(amount, charge.cost - charge.placed, self._owed)
@@ -86,7 +89,7 @@ class Window:
         self._pay(int(now))
 
     def move(self, charge: Charge, at: float, now: float) -> Charge:
-        """The request goes at ``at``, later than it was counted."""
+        """Move a charge: the request goes at ``at``, later than it was counted."""
         self._expire(now)
         if int(at) <= charge.second:
             return charge
@@ -108,7 +111,7 @@ class Window:
             self._pay(second + LAP_SECONDS)
 
     def _pay(self, second: int) -> None:
-        """Count as much of what is owed as there is room for."""
+        """Count as much of the debt as there is capacity for."""
         paid = min(self._owed, max(0, self.limit - self._total))
         self._owed -= paid
         self._add(second, paid)
@@ -125,7 +128,7 @@ class Window:
     def _free_at(self, missing: float, now: float) -> float:
         """When ``missing`` units have become free.
 
-        Those ahead and what is owed use what becomes free at once, and it is free again a lap later.
+        Requests ahead and debts use what becomes free at once, and it is free again a lap later.
         """
         free = self.limit - self._total
         laps = -(-missing // self.limit) - 1
@@ -140,7 +143,7 @@ class Window:
 
 
 class Charge(NamedTuple):
-    """What one request was counted with: ``placed`` in the counter of ``second``, the rest of ``cost`` as a debt."""
+    """How one request was counted: ``placed`` in the counter of ``second``, the rest of ``cost`` as a debt."""
 
     window: Window
     second: int
@@ -148,7 +151,7 @@ class Charge(NamedTuple):
     cost: int
 
     def correct(self, real: int, now: float) -> None:
-        """Make it what it should have been."""
+        """Correct it to what it should have been."""
         if real < self.cost:
             self.window.give_back(self, self.cost - real, now)
         elif real > self.cost:

@@ -1,7 +1,7 @@
-"""The orchestrator actor: takes runs on, and sees each to its end.
+"""The orchestrator actor: accepts runs, and drives each to its end.
 
-Each run is a task here, in the run's own cancel scope, with the request's one deadline. Whatever happens, the run's
-log ends with exactly one terminal event: that is the promise all followers rely on.
+Each run is a task here, in the run's own cancel scope, with the request's one deadline. Whatever happens, the run's log
+ends with exactly one terminal event: all followers rely on that.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 class Accept(Call[None], frozen=True):
-    """Take ``run`` on. Answered once it is accepted; from then on everything is said in its log."""
+    """Accept ``run``. The reply is sent when it is accepted; from then on its log reports everything."""
 
     run: Run
 
@@ -41,9 +41,9 @@ OrchestratorRef: TypeAlias = Ref[OrchestratorMessage]
 
 
 async def accept(orchestrator: OrchestratorRef, run: Run) -> None:
-    """Hand ``run`` over and wait until it is accepted, not until it is answered; no longer than the run's deadline.
+    """Submit ``run`` and wait until it is accepted, not until it is answered; no longer than the run's deadline.
 
-    Raises `LLMClientError` when it is refused: nothing was done for it then.
+    Raises `LLMClientError` if it is refused: nothing was done for it then.
     """
     try:
         await orchestrator.call(Accept(run), deadline=run.scope.deadline)
@@ -53,7 +53,7 @@ async def accept(orchestrator: OrchestratorRef, run: Run) -> None:
     except KernelError as exc:
         raise error_for(failure_of(exc, "llm-runtime")) from exc
     except trio.Cancelled:
-        run.cancel("whoever asked has gone")  # it may be accepted by now, and nobody will follow it
+        run.cancel("whoever asked has gone")  # it may have been accepted, and nothing will follow it
         raise
 
 
@@ -67,8 +67,8 @@ class Orchestrator:
         self._runs: set[Run] = set()
 
     async def run(self, inbox: Inbox[OrchestratorMessage], *, task_status: trio.TaskStatus[None]) -> None:
-        """Serve until asked to stop, then wait for the runs in flight. Cancelling ends each of them with a failure, and
-        so does a crash, here or of so many others that a supervisor gives up: then they are told that it was one.
+        """Serve until asked to stop, then wait for the runs in progress. Cancelling ends each of them with a failure,
+        and so does a crash, here or of so many other actors that a supervisor gives up: then the failure says so.
         """
         inbox.when_stopping(lambda: self._end_as_crashed() if inbox.failed else None)
         async with trio.open_nursery() as nursery:
@@ -158,13 +158,13 @@ class Orchestrator:
 
 def _fail_as_bug(run: Run, exc: Exception) -> None:
     """A bug of ours ends this run, not the others."""
-    # No traceback: it may quote what the request says.
+    # No traceback: it may contain parts of the request.
     log.error("request %s crashed: %s", run.request.request_id, exception_site(exc))
-    run.fail(Failure(kind=FailureKind.INTERNAL, message="the runtime failed while it worked on this request"))
+    run.fail(Failure(kind=FailureKind.INTERNAL, message="the runtime failed while it handled this request"))
 
 
 def _failure_of(run: Run) -> Failure:
-    """How a run ended that was closed before it was accepted."""
+    """The failure of a run that was closed before it was accepted."""
     end = run.log.end
     assert isinstance(end, Failed), "nobody has answered it"
     return end.failure

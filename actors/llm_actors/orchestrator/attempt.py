@@ -1,4 +1,4 @@
-"""Asking one candidate once, and writing what came of it into every book, whatever ended it."""
+"""One attempt at one candidate, and the settlement of its result in every account, whatever ended it."""
 
 from __future__ import annotations
 
@@ -38,31 +38,31 @@ class Hold(Protocol):
     """What one attempt may spend."""
 
     def limit(self, request: AnyRequest) -> AnyRequest:
-        """The request, in which the vendor is told how much it may write."""
+        """The request, with the limit for the vendor's output."""
         ...
 
     def grow(self, tokens: float) -> None:
-        """So many tokens have been delivered so far, by the length of the text."""
+        """Count the tokens delivered so far, by the length of the text."""
         ...
 
     def settle(self, usage: Usage | None, cost: float | None) -> None:
-        """It has ended, and took this; ``None``: not known."""
+        """The attempt has ended, and used this; ``None`` if unknown."""
         ...
 
 
 class AttemptBudget(Protocol):
-    """What the attempts at one question are paid from, where there is a budget for them."""
+    """The budget for the attempts of one request, if it has one."""
 
     def refuses(
         self, candidate: Candidate, estimate: Estimate, request: AnyRequest, *, is_last: bool = True
     ) -> Failure | None:
-        """Why an attempt that is expected to take so much cannot be paid; ``None`` if it can. ``is_last``: there is no
-        other candidate, which may be cheaper, so less than is expected will do.
+        """Why an attempt with these expected costs cannot be paid; ``None`` if it can. ``is_last``: there is no other
+        candidate, which might be cheaper, so less than the expectation will do.
         """
         ...
 
     def hold(self, candidate: Candidate, estimate: Estimate, request: AnyRequest) -> Hold:
-        """Put its share aside. To be called after `refuses`, in the same pass."""
+        """Reserve its share. Call this after `refuses`, without a checkpoint in between."""
         ...
 
 
@@ -70,8 +70,8 @@ NOBODY = Payer("")
 
 
 class AttemptContext(NamedTuple):
-    """One question: what, of whom, how, and where the answer goes. ``allowed``: the models that may have a part
-    in it besides the candidates; ``None``: any.
+    """What the attempts of one request share: the request, its candidates, its options, and where events go.
+    ``allowed``: the models that may be used besides the candidates; ``None``: any.
     """
 
     request: AnyRequest
@@ -81,7 +81,7 @@ class AttemptContext(NamedTuple):
     stream: bool
     log: RunLog
     until: Callable[[], float]
-    """The deadline as it is now: a flight is given more time by whoever joins it with more."""
+    """The current deadline: a shared run gets more time from any request that joins it with more."""
     record: DecisionRecord
     purse: AttemptBudget | None = None
     allowed: Allowed | None = None
@@ -90,7 +90,7 @@ class AttemptContext(NamedTuple):
 
     @property
     def deadline(self) -> float:
-        """When there must be an end, on Trio's clock."""
+        """The current deadline, on Trio's clock."""
         return self.until()
 
 
@@ -122,7 +122,7 @@ class Reserved:
 
 
 def shown_to(candidate: Candidate, request: AnyRequest, services: Services) -> AnyRequest:
-    """The request as another candidate than the first may see it: some refuse what another model thought."""
+    """The request as a candidate after the first may see it: some refuse another model's reasoning."""
     return request if services.catalog.takes_foreign_thinking(candidate) else without_thinking(request)
 
 
@@ -197,17 +197,19 @@ class Attempt:
         self._is_sent = False
         self._has_told_limit = False
         self._has_begun = False
-        """Whether anything of an answer has come."""
+        """Whether any content has arrived."""
         self.usage: Usage | None = None
-        """Once it has ended: what it took, ``None`` for nothing."""
+        """After its end: what it used, ``None`` for nothing."""
 
     def hedge_with(self, claim: Reserved) -> Attempt:
-        """An attempt at the same question, to be made beside this one."""
+        """Another attempt at the same request, to be made concurrently."""
         question = shown_to(claim.candidate, self._question, self._services)
         return Attempt(self._services, self._ask, claim, question, hedge=True)
 
     async def run(self, sink: Sink) -> AttemptResult:
-        """Ask, pass the events on to ``sink``, settle. Raises only `trio.Cancelled`, after settling, and bugs."""
+        """Make the call, pass the events to ``sink``, settle. Raises only `trio.Cancelled`, after settling,
+        and bugs.
+        """
         self._sink = sink
         began = self._began = trio.current_time()
         if (tell := self._services.listener.tell) is not None:
@@ -242,16 +244,16 @@ class Attempt:
             return AttemptResult(end=Failed(failure=failure), duration_s=trio.current_time() - began)
 
     def _sent(self) -> None:
-        """The request begins to leave: from here on the vendor may be working for it."""
+        """The request is being sent: from now on the vendor may be working on it."""
         self._is_sent = True
         if self._room is not None:
             self._room.sent()
 
     def _take(self, event: Event) -> None:
-        """Count what an event says was used, and pass it on. Once the attempt is settled, drop it."""
+        """Count the usage that an event reports, and pass it on. Once the attempt is settled, drop it."""
         if self._sink is None:
-            # The provider's task was scheduled with data in the same pass as the cancellation of ours. The budget is
-            # settled and the run may have its end, so nothing may change any more.
+            # The provider's task may have been scheduled with data in the same pass in which ours was cancelled. The
+            # budget is settled and the run may have ended, so nothing may change any more.
             self._services.meter.drop_late_event()
             return
         self._has_begun = True
@@ -264,7 +266,8 @@ class Attempt:
                 if self._ask.stream and self._services.selector.flows(
                     self.candidate, self, self._first_at, began=self._began, request_type=self._request.request_type
                 ):
-                    # A stream may take minutes to its end. Whoever waits for this probe need not wait for that.
+                    # A stream may take minutes to its end, but requests that wait for this probe need only its first
+                    # token.
                     proof = Proof(candidate=self.candidate, began=self._began, at=self._first_at)
                     self._services.observer.cast(proof)
         elif type(event) is UsageReported:
@@ -277,12 +280,12 @@ class Attempt:
             self._has_told_limit = True
             if type(event) is Started:
                 event = msgspec.structs.replace(event, adjusted=(*event.adjusted, adjusted))
-            else:  # of a vendor that does not say that it begins
+            else:  # for a vendor that does not announce the start
                 self._sink(Started(provider=self.candidate.provider, adjusted=(adjusted,)))
         self._sink(event)
 
     def _settle(self, outcome: AttemptResult, began: float) -> None:
-        """Into the books of limiter, selector and estimator, and into the decision record. None of it waits."""
+        """Report the result to limiter, selector and estimator, and add it to the decision record. None of it waits."""
         self._services.selector.stops(self.candidate, self)
         services, candidate = self._services, self.candidate
         failure = outcome.end.failure if isinstance(outcome.end, Failed) else None
@@ -295,8 +298,8 @@ class Attempt:
         if self._hold is not None:
             self._hold.settle(usage, cost)
         cancelled = failure is not None and failure.kind is FailureKind.CANCELLED
-        # One that the deadline found without a connection was tried in vain; one that another answer made needless was
-        # never made.
+        # An attempt that reached the deadline without a connection failed; one that another response made unnecessary
+        # was never made.
         never_left = cancelled and not self._is_sent and trio.current_time() < self._ask.deadline
         made = self._ask.record.attempted(
             candidate,
@@ -358,14 +361,14 @@ class Attempt:
         return None
 
     def _lowered(self) -> Adjustment | None:
-        """What the client is told where a budget lowered the limit that it had named itself."""
+        """The adjustment that the client is told of if a budget lowered a limit that it had set itself."""
         lowered, named = self._lowered_to, _most_tokens(self._question)
         if lowered is None or named is None or isinstance(self._question, EmbeddingRequest | ImageRequest):
             return None
         return Adjustment(name_of("max_output_tokens", self._question.parameters.wire), "translated", lowered)
 
     def _spent(self, failure: Failure | None = None) -> tuple[Usage | None, float | None]:
-        """What it has taken so far, and that in US dollars. ``failure``: how it has ended, if it failed."""
+        """What it has used so far, and the cost in US dollars. ``failure``: how it has failed, if it did."""
         if not self._is_sent or (failure is not None and not self._has_begun and not failure.billed):
             return None, None
         services, who = self._services, str(self.candidate)
@@ -374,7 +377,9 @@ class Attempt:
         return usage, services.cost(self.candidate, self._reported, usage)
 
     def _learn(self, usage: Usage) -> None:
-        """A whole answer teaches what prompts and answers take. Tell what it took, if its vendor did not."""
+        """A complete response improves the estimates of prompts and responses. Returns its usage, if the vendor
+        reported none.
+        """
         estimator, who = self._services.estimator, str(self.candidate)
         if usage.estimated:
             if self._sink is not None:
@@ -385,7 +390,9 @@ class Attempt:
         estimator.learn_output(who, *self._delivered.shown(usage))
 
     def _cancelled(self, began: float) -> AttemptResult:
-        """Who was cancelled while it wrote was not slow to begin: the first token is told all the same."""
+        """An attempt that was cancelled during its output was not slow to begin: its first token is reported all the
+        same.
+        """
         failure = Failure(kind=FailureKind.CANCELLED, message="cancelled", partial=self._first_at is not None)
         first = None if self._first_at is None else self._first_at - began
         return AttemptResult(end=Failed(failure=failure), first_token_s=first, duration_s=trio.current_time() - began)

@@ -1,6 +1,6 @@
-"""The attempts at one question: rank, reserve, attempt, and after a failure what the plan says.
+"""The attempts of one request: rank, reserve, attempt, and after a failure follow the plan.
 
-Strategies that ask several models run one of these for each. Nothing here waits without the run's deadline around it.
+Strategies with several models run one loop for each. Nothing here waits without the run's deadline around it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _WHOSE_KEY = "(The provider refused the key that is configured for it here.)"
 
 @final
 class AttemptLoop:
-    """The attempts at one `AttemptContext`. Made, run once, thrown away."""
+    """The attempts of one `AttemptContext`. Created, run once, discarded."""
 
     __slots__ = ("_ask", "_asked", "_first", "_prepared", "_rescue", "_reserving", "_services", "_speaker")
 
@@ -42,17 +42,18 @@ class AttemptLoop:
         self._reserving = Reserving(services, ask)
         self._rescue = StreamRecovery(ask.log, ask.on_broken_stream)
         self._speaker: Candidate | None = None
-        """Whose content the followers have."""
+        """The candidate whose content the followers have."""
         self._asked = False
-        """Whether the latest attempt came to a call."""
+        """Whether the latest attempt made a call."""
         self._first: Candidate | None = None
-        """Who was asked first."""
+        """The candidate that was tried first."""
         self._prepared: dict[Candidate, Prepared] = {}
         """The request as each candidate can be told it, until it was."""
 
     async def answer(self) -> RunResult:
-        """Attempt until there is an answer or nothing more may be tried. Raises only `trio.Cancelled` and bugs."""
-        # Those whose breaker is open come last. They are refused without a call, and waited for if nobody else is left.
+        """Attempt until there is a response or nothing more may be tried. Raises only `trio.Cancelled` and bugs."""
+        # Candidates with an open circuit come last. They are refused without a call, and waited for if no other is
+        # left.
         ranked = self._rank().candidates
         strict = bool(self._ask.policy.strict) and not self._ask.request.parameters.lenient
         able = await find_able(self._services, self._ask.request, ranked, strict=strict)
@@ -88,7 +89,7 @@ class AttemptLoop:
             if request is None or not self._can_go_on(plan):
                 self._ask.record.stopped = self._why_stopped(move, request)
                 return self._failed(ending, failure)
-            same = plan.current == ending.candidate  # who cannot go on with a text is not waited for
+            same = plan.current == ending.candidate  # a candidate that cannot continue a text is not waited for
             waited = move.after_s if isinstance(move, Again) and same else 0.0
             await trio.sleep(waited)
 
@@ -111,7 +112,7 @@ class AttemptLoop:
     # -- one attempt -------------------------------------------------------------------------------------------------
 
     async def _attempt(self, plan: AttemptPlan[Candidate], request: AnyRequest, waited: float) -> RunResult:
-        """One attempt at whoever of the plan can be asked first, settled in all books."""
+        """One attempt at the first candidate of the plan that is available, settled in all accounts."""
         claim = await self._reserving.claim(plan, request)
         if isinstance(claim, NotReserved):
             return self._not_called(claim, waited)
@@ -127,7 +128,7 @@ class AttemptLoop:
             return await self._hedged(plan, attempt, request, delay)
 
     def _not_called(self, why: NotReserved, waited: float) -> RunResult:
-        """The result of an attempt that came to no call."""
+        """The result of an attempt that made no call."""
         if why.candidate is not None:
             self._asked = False
             refused = AttemptResult(end=Failed(failure=why.failure), duration_s=0.0)
@@ -135,7 +136,7 @@ class AttemptLoop:
         return RunResult(Failed(failure=why.failure), why.candidate)
 
     def _hedge_delay(self, plan: AttemptPlan[Candidate]) -> float | None:
-        """After how many seconds a second candidate is asked as well; ``None``: not at all."""
+        """The delay in seconds after which a second candidate is tried as well; ``None``: never."""
         if not self._ask.policy.hedge or not plan.others or self._rescue.continuing:
             return None
         stream, request_type = self._ask.stream, self._ask.request.request_type
@@ -158,13 +159,15 @@ class AttemptLoop:
         return self._services.selector.may_retry(candidate, trio.current_time())
 
     def _has_more_room(self, small: Candidate, other: Candidate) -> bool:
-        """Whether ``other`` may take a prompt too long for ``small``. An unknown window is worth a try."""
+        """Whether ``other`` may accept a prompt that is too long for ``small``. An unknown context window is worth a
+        try.
+        """
         catalog = self._services.catalog
         have, offers = catalog.context_window(small), catalog.context_window(other)
         return have is None or offers is None or offers > have
 
     def _can_go_on(self, plan: AttemptPlan[Candidate]) -> bool:
-        """Whether somebody is left who can do what the next attempt needs."""
+        """Whether a candidate is left that can do what the next attempt needs."""
         if not self._rescue.continuing or isinstance(self._ask.request, CompletionRequest):
             return True
         return plan.drop_unless(self._services.accepts_prefill)

@@ -1,7 +1,7 @@
-"""The decision record: how an answer came to be, told in every response.
+"""The decision record: how a response came about, part of every response.
 
-Who was considered and why in that order, every attempt with its cost, what the cache did. It holds names, numbers
-and kinds of failures, never a prompt or a key.
+It has the candidates and the reasons for their order, every attempt with its cost, and the effect of the cache. It
+contains names, numbers and kinds of failures, never a prompt or a key.
 """
 
 from __future__ import annotations
@@ -27,33 +27,35 @@ CacheOutcome: TypeAlias = Literal["off", "miss", "hit", "coalesced"]
 
 
 class AttemptRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One attempt. Times are in milliseconds. ``usage`` of a failed attempt is often an estimate, and marked so."""
+    """One attempt. Times are in milliseconds. ``usage`` of a failed attempt is often an estimate, and
+    marked as such.
+    """
 
     provider: str
     model: str
     outcome: str
     asked: bool = True
-    """False: there was no call, because the provider rests, is too slow for the time left or cannot be paid, or because
-    the attempt was cancelled before its request was sent.
+    """False: no call was made, because the provider's circuit is open, it is too slow for the time left or cannot be
+    paid, or because the attempt was cancelled before its request was sent.
     """
     duration_ms: float
     waited_ms: float = 0.0
     first_token_ms: float | None = None
     hedge: bool = False
     wire: str = ""
-    """The name of the wire that it took."""
+    """The name of the wire that was used."""
     resent: bool = False
     """True: it took two calls, because a kept connection had closed before the first was answered."""
     max_output_tokens: int | None = None
-    """What a budget lowered the request's own limit to."""
+    """The output limit to which a budget lowered the request's own."""
     usage: Usage | None = None
     cost: float | None = None
     error: str | None = None
 
 
 class EnsembleRecord(NamedTuple):
-    """What came of asking several models: what it took, the answers that were accepted, how many calls it was, and what
-    the decision record says of it.
+    """The result of an ensemble: what it used, the accepted responses, the number of calls, and its part of the
+    decision record.
     """
 
     spent: Spent
@@ -103,7 +105,7 @@ class UnderWay:
 
 @final
 class DecisionRecord:
-    """Gathers the decision record of one request."""
+    """Collects the decision record of one request."""
 
     __slots__ = (
         "_attempts",
@@ -127,20 +129,20 @@ class DecisionRecord:
         """Written by `UnderWay` alone."""
         self.cache: CacheOutcome = "off"
         self.stopped: str | None = None
-        """Why no further attempt was made, if one failed last."""
+        """Why no further attempt was made, if the last one failed."""
         self.budgets = ""
         """The budgets that are past their soft limit, and what share of each is used."""
         self.limited_by: LimitOwner | None = None
-        """Whose limit refused the request, if one did."""
+        """The owner of the limit that refused the request, if one did."""
         self.ensemble: Callable[[], EnsembleRecord] | None = None
-        """What has come of asking several models so far, where they are asked."""
+        """The result of the ensemble so far, if there is one."""
 
     def ranked(self, ranking: Ranking) -> None:
-        """Who was considered, in which order, and why."""
+        """Add the candidates, their order, and the reasons."""
         self._ranking = ranking
 
     def pass_over(self, refused: Mapping[Candidate, Failure]) -> None:
-        """Who is not asked because of what the request asks."""
+        """Add the candidates that were passed over because they do not support the request."""
         if refused:
             self._passed_over = {**(self._passed_over or {}), **{str(who): why.kind for who, why in refused.items()}}
 
@@ -156,7 +158,7 @@ class DecisionRecord:
         usage: Usage | None = None,
         cost: float | None = None,
     ) -> AttemptRecord:
-        """An attempt has ended; or, where nobody was ``asked``, could not be made."""
+        """Add an attempt that has ended or, without ``asked``, could not be made."""
         end, first = outcome.end, outcome.first_token_s
         made = AttemptRecord(
             provider=candidate.provider,
@@ -179,17 +181,17 @@ class DecisionRecord:
 
     @property
     def attempts(self) -> int:
-        """How many attempts were made: calls, as a vendor counts them."""
+        """The number of attempts, as calls that vendors count."""
         others = self.ensemble().attempts if self.ensemble else 0
         return others + sum(1 for one in self._attempts if one.asked) + len(self.under_way)
 
     @property
     def ended(self) -> int:
-        """How many of the request's own attempts have ended."""
+        """The number of the request's own attempts that have ended."""
         return sum(1 for one in self._attempts if one.asked)
 
     def failure(self, last: Failure) -> Failure:
-        """The one failure to tell: the last one's kind, and what became of each attempt."""
+        """The one failure to report: the kind of the last one, and the results of all attempts."""
         self.limited_by = last.limited_by
         each = self.tried()
         said = {0: "no candidate could be asked: ", 1: "the one attempt failed: "}
@@ -197,7 +199,7 @@ class DecisionRecord:
         return msgspec.structs.replace(last, message=before + each) if each else last
 
     def tried(self) -> str:
-        """What became of each attempt, in words."""
+        """The results of the attempts, in words."""
         times = Counter(about(f"{one.provider}/{one.model}", one.error or one.outcome) for one in self._all())
         return "; ".join(said if count == 1 else f"{said} ({count} times)" for said, count in times.items())
 
@@ -208,7 +210,7 @@ class DecisionRecord:
         return self._attempts + [each.record(now) for each in self.under_way]
 
     def spent(self) -> Spent:
-        """What all attempts took, those that failed, lost or are under way too."""
+        """The usage of all attempts, including failed, losing and unfinished ones."""
         total = Spent()
         for one in self._all():
             total.add(one.usage, one.cost)
@@ -239,7 +241,7 @@ class DecisionRecord:
 
 
 def about(who: str, said: str) -> str:
-    """``said`` after the name of the provider ``who`` that it is about; once, where it begins with the name."""
+    """``said``, prefixed once with the name of the provider ``who``."""
     provider = who.partition("/")[0]
     return f"{who}: {said.removeprefix(f'{who}: ').removeprefix(f'{provider}: ')}"
 

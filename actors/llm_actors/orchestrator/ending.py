@@ -1,4 +1,4 @@
-"""How a run ends: the one place that folds its events into a response, and the one that closes its log.
+"""The end of a run: the one place that folds its events into a response, and the one that closes its log.
 
 A log is closed once. Whatever comes after that is dropped and counted (`RunLog.on_late`).
 """
@@ -19,21 +19,21 @@ from llm_protocol.response import LLMResponse
 
 
 class RunResult(NamedTuple):
-    """What the attempts came to: how it ended, and who had the last word; ``None``: nobody was asked."""
+    """The result of the attempts: how they ended, and the candidate of the last one; ``None`` if there was none."""
 
     end: Finished | Failed
     candidate: Candidate | None
 
 
 def fold(services: Services, run: Run, result: RunResult, record: DecisionRecord) -> Finished | Failed:
-    """The end of ``run`` with the response that its log amounts to."""
+    """The end of ``run``, with the response that its log contains."""
     end, who = result
     folded = run.fold()
     folded.add(end)
     spent = record.spent()
     cost = spent.cost
     if isinstance(end, Finished) and record.ensemble is None and folded.usage is not None and who is not None:
-        cost = services.cost(who, folded.started.model, folded.usage)  # of the answer, as its usage is
+        cost = services.cost(who, folded.started.model, folded.usage)  # about the response, as its usage is
     response = folded.response(
         request_id=run.request.request_id,
         response_id=run.response_id,
@@ -64,13 +64,13 @@ def close(run: Run, end: Finished | Failed) -> None:
 
 
 def close_early(run: Run, record: DecisionRecord) -> None:
-    """Close the log of a run that was stopped, with what was tried for it and what that took."""
+    """Close the log of a run that was stopped, with what was tried for it and what that used."""
     spent = record.spent()
     run.close(record.told(), record.tried(), usage=spent.usage, cost=spent.cost)
 
 
 def replay(run: Run, response: LLMResponse, cache: CacheOutcome = "hit") -> None:
-    """Write a whole response into the run's log as if it were made now, and close it."""
+    """Write a complete response into the run's log, and close it."""
     decision = {"attempts": [], **response.decision, "cache": cache}
     for event in unfold(msgspec.structs.replace(response, decision=decision, response_id=run.response_id)):
         if isinstance(event, Finished):

@@ -1,7 +1,7 @@
-"""Hedging: when the first candidate is later than it usually is, a second one is asked as well.
+"""Hedging: if the first candidate is slower than usual, a second one is tried concurrently.
 
-Whoever delivers content first has the answer; the other is cancelled, down to its connection, and accounted. What
-either said before that is held back, so the followers see one answer.
+The first to deliver content provides the response; the other is cancelled, including its connection, and settled.
+Events before the first content are held back, so that followers see one response.
 """
 
 from __future__ import annotations
@@ -27,17 +27,18 @@ from llm_protocol.failures import Step
 from llm_protocol.requests import AnyRequest
 
 HEDGE_ROOM_SECONDS = 0.05
-"""How long a hedge waits for room; it is no help if it comes late."""
+"""How long a hedge waits for capacity; it is useless if it comes late."""
 
 MOST_HELD = 1_000
-"""Events that announce an answer and may be held back of each, until its first content."""
+"""The number of events before the first content that may be held back for each."""
 
 
 @final
 class HedgeClaim:
-    """The claim of a hedge, in two steps: it may wait for room, and takes the rest only when the hedge is called.
+    """The resources of a hedge, acquired in two steps: capacity at the limiter, for which it may wait, and the rest
+    only when the call is made.
 
-    To be used as a context manager, which gives back what is held.
+    Use it as a context manager, which releases what is held.
     """
 
     def __init__(
@@ -67,19 +68,22 @@ class HedgeClaim:
         self.release()
 
     async def find_room(self, deadline: float) -> bool:
-        """Whether the limiter has room. Waits for at most `HEDGE_ROOM_SECONDS`."""
+        """Whether the limiter has capacity. Waits for at most `HEDGE_ROOM_SECONDS`."""
         with trio.move_on_after(HEDGE_ROOM_SECONDS), suppress(LLMClientError):
             self._room = await self._reserving.room_at(self._plan, [self._candidate], self._estimate, deadline)
             return True
         return False
 
     def take(self) -> Reserved | None:
-        """Take the rest: retry budget, slot, circuit. ``None``: the hedge may not be made, and holds nothing more."""
+        """Acquire the rest: retry budget, slot, circuit. ``None``: the hedge may not be made, and holds
+        nothing more.
+        """
         now, other, selector = trio.current_time(), self._candidate, self._services.selector
         slot: Slot | None = None
         unpaid = self._reserving.unpaid(other, self._estimate, is_last=False)
         if unpaid is None and selector.may_hedge(self._first, now):
-            slot = self._services.loads[other.provider].take_nowait()  # whoever waits for one is asked the first time
+            # a candidate that is waited for is tried for the first time
+            slot = self._services.loads[other.provider].take_nowait()
         if slot is not None:
             reserved = self._reserved = Reserved(other, self._estimate, self._room, slot)
             kind, usage = self._request.request_type, self._estimate.usage
@@ -90,7 +94,7 @@ class HedgeClaim:
         return None
 
     def release(self) -> None:
-        """Give back what is held. Releasing twice is harmless."""
+        """Release what is held. Releasing twice is harmless."""
         if self._reserved is not None:
             self._reserved.give_back()
         elif self._room is not None:
@@ -98,12 +102,12 @@ class HedgeClaim:
 
 
 class Raced(NamedTuple):
-    """How the race ended."""
+    """The result of the race."""
 
     winner: Attempt
     outcome: AttemptResult
     failed_too: Candidate | None = None
-    """The other one, if both failed."""
+    """The other attempt, if both failed."""
 
 
 async def hedged(
@@ -114,9 +118,9 @@ async def hedged(
     *,
     deadline: float,
 ) -> Raced:
-    """Ask ``first``; if nothing came of it after ``delay_s``, claim a ``second`` call and ask that as well.
+    """Run ``first``; if it has no content after ``delay_s``, acquire a ``second`` call and run that as well.
 
-    What was claimed and is not used is released at once, not when the answer has ended. Returns when the answer has
+    What was acquired and is not used is released at once, not at the end of the response. Returns when the response has
     ended; if both failed, with the failure that came first. Cancelling it cancels both.
     """
     race = _Race(sink)
@@ -135,7 +139,7 @@ async def hedged(
 
 @final
 class _Race:
-    """Two askings, one sink."""
+    """Two attempts, one sink."""
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
@@ -145,7 +149,7 @@ class _Race:
         self.decided = trio.Event()
 
     def enter(self, asking: Attempt) -> trio.CancelScope:
-        """The scope to run ``asking`` in; from now on it can lose, although its task has not begun."""
+        """The scope for ``asking``; from now on it can lose, although its task has not begun."""
         self._scopes[asking] = trio.CancelScope()
         return self._scopes[asking]
 
@@ -154,13 +158,13 @@ class _Race:
         with scope:
             outcome = await asking.run(lane.take)
             if isinstance(outcome.end, Finished) or (not asking.hedge and outcome.end.failure.step is Step.STOP):
-                lane.lead()  # a hedge that is refused must not cost the answer that would have come without it
+                lane.lead()  # a hedge that fails must not cost the response that would have come without it
             self._ended.append(Raced(asking, outcome))
             if len(self._ended) == len(self._scopes):
                 self.decided.set()
 
     def lead(self, asking: Attempt) -> bool:
-        """Whether ``asking`` has the answer; the first to ask gets it, and the other is stopped."""
+        """Whether ``asking`` provides the response; the first to call gets it, and the other is stopped."""
         if self._leader is None:
             self._leader = asking
             self.decided.set()
@@ -181,7 +185,7 @@ class _Race:
 
 @final
 class _Lane:
-    """What one asking says, held back until it has the answer."""
+    """Holds back the events of one attempt until it provides the response."""
 
     def __init__(self, race: _Race, asking: Attempt) -> None:
         self._race = race
@@ -200,7 +204,7 @@ class _Lane:
             raise LogLimitExceeded
 
     def lead(self) -> None:
-        """Take the answer, if the other has not got it."""
+        """Become the one that provides the response, unless the other is already."""
         if self._race.lead(self._asking):
             self._leads = True
             held, self._held = self._held, []

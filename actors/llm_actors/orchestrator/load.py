@@ -1,20 +1,20 @@
-"""Who uses a provider's slots, who waits for one, and who need not even join the queue.
+"""The slots of a provider, the queue for them, and the decision which requests need not even join the queue.
 
-A provider works on so many requests at once. The others wait here, in a `FairQueue` like the limiter's: callers take
-turns, and priorities count. They do not wait in the mailbox of its actor: here their number is known before they join,
-so that one who would wait in vain is refused. Those who wait for the limiter are counted, too, because they are ahead
-all the same.
+A provider works on a limited number of requests at once. The others wait here, in a `FairQueue` like the limiter's:
+callers take turns, and priorities count. They do not wait in the provider actor's mailbox: here their number is known
+before they join, so a request that would wait in vain is refused. Requests that wait for the limiter are counted, too,
+because they are ahead all the same.
 
-Whoever joins a queue that leaves too little time is served when it is too late: the vendor is paid for an answer that
-nobody receives, and everybody behind waits for it. Two rules keep that from happening:
+A request that joins too long a queue is served too late: the vendor is paid for a response that nobody receives, and
+every request behind it waits. Two rules prevent that:
 
-* A request is refused when the queue would leave it less than the time in which one in ten comparable answers is
+* A request is refused if the queue would leave it less than the time in which one in ten comparable responses is
   complete (`HOPELESS_PERCENT`): it could hardly succeed.
-* A *standing* queue, one that has not been empty for `STANDING_SECONDS`, may cost a request no more than
-  `WAIT_SHARE` of its time. A burst makes a queue that empties again and may be long. A queue that stays means that more
-  is asked for than can be done; its length serves nobody, and a short one keeps the slots just as busy.
+* A *standing* queue, one that has not been empty for `STANDING_SECONDS`, may cost a request no more than `WAIT_SHARE`
+  of its time. A burst makes a queue that empties again and may be long. A queue that stays means that demand exceeds
+  capacity; its length helps nobody, and a short one keeps the slots just as busy.
 
-Nobody is refused at an empty queue, or while too little is known. The estimates are of the mean, not a promise.
+No request is refused at an empty queue, or while too little is known. The estimates are of the mean, not a promise.
 """
 
 from __future__ import annotations
@@ -32,30 +32,32 @@ from llm_actors.limiter.fair_queue import FairQueue, QueuedRequest
 
 HOPELESS_PERCENT = 10
 LEAST_TIMES = 10
-"""Service times that must be known before anybody is refused."""
+"""The number of service times that must be known before a request is refused."""
 
 STANDING_SECONDS = 1.0
 WAIT_SHARE = 0.25
 
 
 def expected_wait(waiting: float, serving: int, slots: int, mean_s: float) -> float:
-    """Seconds until a slot is free for a request that joins now, behind ``waiting`` others; 0.0 at an empty queue."""
+    """Seconds until a slot is free for a request that joins now, behind ``waiting`` others; 0.0 for an empty queue."""
     ahead = waiting - (slots - serving)
     return 0.0 if ahead < 0 else (ahead + 1) * mean_s / slots
 
 
 def least_time(times: Sequence[float]) -> float | None:
-    """The time within which `HOPELESS_PERCENT` of comparable answers are complete; ``None``: too little is known."""
+    """The time within which `HOPELESS_PERCENT` of comparable responses are complete; ``None`` if too little
+    is known.
+    """
     if len(times) < LEAST_TIMES:
         return None
     return sorted(times)[len(times) * HOPELESS_PERCENT // 100]
 
 
 def refused_for(wait_s: float, left_s: float, least_s: float | None, *, standing: bool) -> float | None:
-    """Seconds after which a refused request may come back; ``None``: it may join the queue.
+    """Seconds after which a refused request may retry; ``None``: it may join the queue.
 
     ``wait_s`` is the expected wait, ``left_s`` the time that the request has, ``least_s`` its `least_time`, and
-    ``standing`` whether the queue has been there for `STANDING_SECONDS`.
+    ``standing`` whether the queue has existed for `STANDING_SECONDS`.
     """
     if wait_s <= 0 or least_s is None:
         return None
@@ -66,7 +68,7 @@ def refused_for(wait_s: float, left_s: float, least_s: float | None, *, standing
 
 
 TIMES_KEPT = 256
-"""The latest times for which slots were held, whose mean tells how fast a queue moves."""
+"""The number of recent service times whose mean estimates how fast a queue moves."""
 
 
 @final
@@ -81,7 +83,7 @@ class Slot:
         self._is_held = True
 
     def use(self, now: float) -> None:
-        """A call begins: from here on the time counts that the slot is held."""
+        """A call begins: from now on, the time that the slot is held counts."""
         self._since = now
 
     def give_back(self) -> None:
@@ -100,7 +102,7 @@ class ProviderLoad:
         self._taken = 0
         self._queue = FairQueue()
         self._turns: dict[int, trio.Event] = {}
-        """By number, of those in the queue."""
+        """The queued requests, by number."""
         self._numbers = count(1)
         self._waiting = 0
         self._weight = 0.0
@@ -110,23 +112,23 @@ class ProviderLoad:
 
     @property
     def serving(self) -> int:
-        """Slots that are taken."""
+        """The number of slots in use."""
         return self._taken
 
     @property
     def waiting(self) -> int:
-        """Requests that wait for a slot, or for the limiter to let them go."""
+        """The number of requests that wait for a slot, or for the limiter."""
         return self._waiting
 
     def take_nowait(self) -> Slot | None:
-        """A slot, if one is free and nobody waits for it."""
+        """A slot, if one is free and no request waits for it."""
         if self._taken >= self._slots or self._queue.count:
             return None
         self._taken += 1
         return Slot(self)
 
     async def take(self, start_by: float, *, caller: str, priority: int) -> Slot | None:
-        """Wait for a slot until ``start_by``, on Trio's clock; ``None``: there was none.
+        """Wait for a slot until ``start_by``, on Trio's clock; ``None`` if there was none.
 
         No checkpoint if one is free.
         """
@@ -142,7 +144,7 @@ class ProviderLoad:
         except BaseException:
             if waiter.waiting:
                 self._dequeue(waiter)
-            else:  # its turn came in the same pass as the cancellation
+            else:  # its turn came in the same scheduler pass as the cancellation
                 self._free()
             raise
         if waiter.waiting:
@@ -156,7 +158,7 @@ class ProviderLoad:
         del self._turns[waiter.number]
 
     def _free(self) -> None:
-        """A slot is free: it is the next one's at once, so that nobody who comes now is before them."""
+        """Give a free slot to the next request at once, so that no newcomer gets it first."""
         first = self._queue.first(lambda _: True)
         if first is None:
             self._taken -= 1
@@ -167,7 +169,7 @@ class ProviderLoad:
         turn.set()
 
     def give_back(self, seconds: float | None) -> None:
-        """A `Slot` is free again after a call of so many seconds, or after none."""
+        """A `Slot` is free again after a call of so many seconds, or without a call."""
         self._free()
         if seconds is None:
             return
@@ -177,9 +179,9 @@ class ProviderLoad:
         self._total += seconds
 
     def refused_for(self, left_s: float, times: Sequence[float], now: float) -> float | None:
-        """Seconds after which a request that has ``left_s`` may come back; ``None``: it may join. See `overload`.
+        """Seconds after which a request that has ``left_s`` may retry; ``None``: it may join. See `overload`.
 
-        ``times`` are those of comparable answers.
+        ``times`` are those of comparable responses.
         """
         if not self._times or not self._waiting:
             return None
@@ -190,14 +192,16 @@ class ProviderLoad:
         return refused_for(wait, left_s, least_time(times), standing=now - self._since >= STANDING_SECONDS)
 
     def join(self, weight: float, now: float) -> None:
-        """One more waits; ``weight`` is less than 1 for who waits for several providers at once."""
+        """Count one more waiting request; ``weight`` is less than 1 for one that waits for several
+        providers at once.
+        """
         if not self._waiting:
             self._since, self._weight = now, 0.0
         self._waiting += 1
         self._weight += weight
 
     def leave(self, weight: float) -> None:
-        """One waits no longer."""
+        """Count one waiting request less."""
         self._waiting -= 1
         self._weight -= weight
         if not self._waiting:
@@ -206,7 +210,7 @@ class ProviderLoad:
 
 @contextmanager
 def waiting_for(loads: Mapping[str, ProviderLoad], names: Sequence[str]) -> Iterator[None]:
-    """Count as one who waits for whichever of ``names`` has room first."""
+    """Count as a request that waits for the first of ``names`` to have capacity."""
     now, weight = trio.current_time(), 1 / len(names)
     for name in names:
         loads[name].join(weight, now)

@@ -1,7 +1,7 @@
-"""What happened so far, in numbers that only grow: a plain object that the orchestrator writes and whoever asks reads.
+"""Counters that only grow: a plain object that the orchestrator writes and anyone may read.
 
-Every name it counts by comes from the configuration or from a closed set, but for models: of those it knows the first
-`MAX_MODELS` by name. It holds no prompt, no key and no request's id.
+All labels come from the configuration or from a closed set, except models: the first `MAX_MODELS` are counted by name.
+It holds no prompt, no key and no request's id.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FIRST_TOKEN_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 3
 
 @final
 class Histogram:
-    """How many values there were up to each bound, beyond the last one, and their sum."""
+    """A histogram: the number of values up to each bound, beyond the last one, and their sum."""
 
     __slots__ = ("bounds", "counts", "total")
 
@@ -37,41 +37,41 @@ class Histogram:
         self.total = 0.0
 
     def add(self, value: float) -> None:
-        """One more."""
+        """Add a value."""
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
 
 
 @final
 class Metrics:
-    """One runtime's. The keys of each table are told beside it."""
+    """The counters of one runtime. The keys of each table are documented with it."""
 
     def __init__(self) -> None:
         self.running = 0
         self.refused: Counter[str] = Counter()
-        """By kind of failure: requests that were not taken on."""
+        """By kind of failure: requests that were not accepted."""
         self.limited: Counter[tuple[str, LimitOwner]] = Counter()
-        """By kind of failure, or a front door's code, and whose limit it was: requests that a limit refused."""
+        """By kind of failure, or the server's error code, and owner of the limit: requests that a limit refused."""
         self.door: Counter[str] = Counter()
-        """By code: requests that a front door refused before they were requests for a model."""
+        """By error code: requests that the server refused before they were requests for a model."""
         self.requests: Counter[tuple[str, str, str]] = Counter()
-        """By type, provider that answered ("" for nobody), and outcome."""
+        """By type, provider that responded ("" for none), and outcome."""
         self.request_seconds: dict[tuple[str, str], Histogram] = defaultdict(lambda: Histogram(REQUEST_SECONDS))
-        """By type and provider, of whole answers."""
+        """By type and provider, for complete responses."""
         self.attempts: Counter[tuple[str, str]] = Counter()
         """By provider and outcome."""
         self.wires: Counter[tuple[str, str]] = Counter()
         """Attempts by provider and wire."""
         self.attempt_seconds: dict[str, Histogram] = defaultdict(lambda: Histogram(REQUEST_SECONDS))
-        """By provider, of attempts that were answered."""
+        """By provider, for attempts that succeeded."""
         self.first_token_seconds: dict[str, Histogram] = defaultdict(lambda: Histogram(FIRST_TOKEN_SECONDS))
-        """By provider, of streamed attempts that came to a first token."""
+        """By provider, for streamed attempts that had a first token."""
         self.tokens: Counter[tuple[str, str, str]] = Counter()
-        """By provider, model, and input or output; failed attempts' included."""
+        """By provider, model, and input or output; including failed attempts."""
         self.cost: defaultdict[tuple[str, str], float] = defaultdict(float)
-        """US dollars, by provider and model, as far as the price is known."""
+        """US dollars, by provider and model, as far as prices are known."""
         self.unpriced: Counter[str] = Counter()
-        """Attempts that took tokens without a known price, by provider."""
+        """Attempts that used tokens without a known price, by provider."""
         self.cache: Counter[str] = Counter()
         """Requests by what the cache did."""
         self.passthrough: Counter[tuple[str, str]] = Counter()
@@ -84,12 +84,12 @@ class Metrics:
         self._models: set[tuple[str, str]] = set()
 
     def refuse(self, failure: Failure) -> None:
-        """A request was not taken on."""
+        """Count a request that was not accepted."""
         self.refused[failure.kind.value] += 1
         self._count_limit(failure)
 
     def refuse_at_door(self, code: str, *, is_limit: bool) -> None:
-        """A front door refused a request; ``is_limit``: because of a limit of the server."""
+        """Count a request that the server refused; ``is_limit``: because of a limit of the server."""
         self.door[code] += 1
         if is_limit:
             self.limited[code, "server"] += 1
@@ -99,15 +99,15 @@ class Metrics:
             self.limited[failure.kind.value, failure.limited_by] += 1
 
     def drop_late_event(self) -> None:
-        """An event came after the end and was dropped."""
+        """Count an event that came after the end and was dropped."""
         self.late_events += 1
 
     def begin(self) -> None:
-        """A request was taken on; `end` will follow."""
+        """Count a request that was accepted; `end` will follow."""
         self.running += 1
 
     def end(self, run: Run) -> None:
-        """A request has its end."""
+        """Count a request that has ended."""
         self.running -= 1
         end = run.log.end
         if end is None or end.response is None:
@@ -124,7 +124,7 @@ class Metrics:
             self.request_seconds[kind, response.provider].add(response.processing_time_ms / 1000)
 
     def attempt(self, made: AttemptRecord, caller: str, *, stream: bool) -> None:
-        """A provider was asked; of a whole answer the first token is the last one, too, and tells nothing."""
+        """Count an attempt. For a complete response, the first token is also the last, and means nothing."""
         provider, usage = made.provider, made.usage
         self.attempts[provider, made.outcome] += 1
         if made.wire:
@@ -151,7 +151,7 @@ class Metrics:
         self.caller_requests[caller] += 1
 
     def label(self, provider: str, model: str) -> str:
-        """The name that ``model`` is counted by."""
+        """The label that ``model`` is counted under."""
         if (provider, model) not in self._models:
             if len(self._models) >= MAX_MODELS:
                 return OTHER

@@ -33,11 +33,11 @@ from llm_protocol.policy import Policy
 from llm_protocol.requests import AnyRequest
 
 Until: TypeAlias = Callable[[], float]
-"""Tells the deadline as it is now, on Trio's clock."""
+"""Returns the current deadline, on Trio's clock."""
 
 
 class Work(NamedTuple):
-    """What the last stages get: a run to answer, how, until when, and where to record how it came about."""
+    """The input of the last stages: a run, its policy, its deadline, and its decision record."""
 
     run: Run
     routed: Routed
@@ -55,13 +55,13 @@ async def listed_route(services: Services, router: Router, request: AnyRequest) 
     """
     try:
         await refresh(services.lister, only_unlisted=True)
-    except KernelError as exc:  # the last list stands, and it may well lack what a provider offers
+    except KernelError as exc:  # the last list remains valid, and may well lack a model that the provider offers
         raise error_for(failure_of(exc, "catalog")) from exc
     return router.route(request)
 
 
 async def upstream(services: Services, work: Work) -> Finished | Failed:
-    """Answer a run by asking providers, into its log, which is still open at the end. Returns how to close it.
+    """Serve a run by calling providers, writing into its log, which is still open at the end. Returns how to close it.
 
     Ends by the run's deadline. Raises only `trio.Cancelled`, with the log closed, and bugs.
     """
@@ -81,8 +81,8 @@ async def upstream(services: Services, work: Work) -> Finished | Failed:
     try:
         result = await _answer(services, context, run)
     except BaseException as exc:
-        if not isinstance(exc, Exception):  # cancelled, which a nursery below may have put into a group
-            close_early(run, record)  # what was tried is told of a request that ran out of time, too
+        if not isinstance(exc, Exception):  # a cancellation, which a nursery below may have put into an exception group
+            close_early(run, record)  # a request whose deadline passed reports what was tried, too
         raise
     return fold(services, run, result, record)
 
@@ -90,14 +90,14 @@ async def upstream(services: Services, work: Work) -> Finished | Failed:
 def _answer(services: Services, context: AttemptContext, run: Run) -> Awaitable[RunResult]:
     if _is_plain(context.policy):
         return AttemptLoop(services, context).answer()
-    # Here, because most programs never need it and every program would wait for it at its start.
+    # Imported here, because most programs never need it and every program would wait for it at its start.
     from llm_actors.orchestrator.strategies.several import carried_out
 
     return carried_out(services, context, run)
 
 
 def _is_plain(policy: Policy) -> bool:
-    """Whether one model is asked at a time, with no budget to keep and nothing to share."""
+    """Whether one model is tried at a time, with no budget to keep and nothing to share."""
     alone = policy.strategy in (None, "single", "fallback")
     unbounded = policy.max_cost is None and policy.max_tokens is None
     return alone and unbounded and policy.share_context in (None, "none") and not policy.share_knowledge

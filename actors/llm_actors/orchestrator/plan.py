@@ -1,9 +1,9 @@
-"""The attempt plan: what follows an attempt that failed. The only place that decides to try again.
+"""The attempt plan: what follows a failed attempt. The only place that decides to retry.
 
-Pure: the time, the randomness and the retry budget are given to it. It is built of tenacity's composable ``stop``
-and ``wait`` callables. With one candidate it retries there, after a wait from the exponential window; with others
-at hand it retries at most once, quickly, and then goes on to the next, because a caller would rather have an answer
-than an answer from here. What a kind of failure permits stands in `llm_protocol.failures.RULES`.
+Pure: the time, the randomness and the retry budget are passed in. It uses tenacity's composable ``stop`` and ``wait``
+callables. With one candidate it retries there, after a wait from an exponential window; with others available it
+retries at most once, quickly, and then goes on to the next. What a kind of failure permits is in
+`llm_protocol.failures.RULES`.
 """
 
 from __future__ import annotations
@@ -20,30 +20,30 @@ from llm_protocol.failures import Failure, FailureKind, Step
 from llm_protocol.policy import PROVIDER_WAIT_SECONDS, Attempts
 
 QUICK_RETRY_SECONDS = 1.0
-"""The longest wait of the one retry that comes before another candidate is tried."""
+"""The longest wait for the one retry before another candidate is tried."""
 
 SHORT_RETRY_AFTER_SECONDS = 3.0
-"""A Retry-After of up to this is waited out although another candidate is at hand."""
+"""A Retry-After up to this is awaited even if another candidate is available."""
 
 RETRY_AFTER_JITTER = 0.1
-"""Up to this share of a Retry-After is added to it, so that callers do not come back all at once."""
+"""A Retry-After is extended by up to this share, so that callers do not retry all at once."""
 
 TOO_LONG = "the wait would be longer than wait_s"
 
 LEAST_WAIT_SECONDS = 0.05
-"""The shortest wait for a candidate that may not be asked yet: a refusal that repeats itself makes no tight loop."""
+"""The shortest wait for a candidate that may not be called yet, so that repeated refusals make no tight loop."""
 
 C = TypeVar("C")
 
 
 class Again(NamedTuple):
-    """Ask the same candidate again, after a wait in seconds."""
+    """Retry the same candidate, after a wait in seconds."""
 
     after_s: float
 
 
 class Next(NamedTuple):
-    """Ask the next candidate, now."""
+    """Try the next candidate, now."""
 
 
 class Stop(NamedTuple):
@@ -57,7 +57,7 @@ Move: TypeAlias = Again | Next | Stop
 
 @final
 class _Window(wait_base):
-    """Uniform between ``least`` and what has grown from it by doubling, at most ``most``."""
+    """Uniform between ``least`` and a maximum that doubles with each attempt, at most ``most``."""
 
     def __init__(self, least: float, most: float, draw: Callable[[], float]) -> None:
         self._least = least
@@ -71,7 +71,7 @@ class _Window(wait_base):
 
 @final
 class _RetryAfter(wait_base):
-    """What the vendor asked for, a little more; where it asked for nothing, what ``otherwise`` says."""
+    """The vendor's Retry-After, slightly extended; without one, the result of ``otherwise``."""
 
     def __init__(self, otherwise: wait_base, draw: Callable[[], float]) -> None:
         self._otherwise = otherwise
@@ -91,13 +91,12 @@ def _failure(state: tenacity.RetryCallState) -> Failure:
 
 @final
 class AttemptPlan(Generic[C]):
-    """One request's attempts. ``current`` is the candidate to ask; `after` says what follows a failure.
+    """One request's attempts. ``current`` is the candidate to try; `after` returns what follows a failure.
 
     ``candidates`` are in the order to try. ``deadline``, which may be moved, and the ``now`` of `after` are on one
-    clock, in seconds.
-    ``may_retry`` spends the candidate's retry budget and says whether there was any. ``fits(one, other)`` says
-    whether ``other`` may take a prompt that was too long for ``one``. ``draw`` gives a number in [0, 1).
-    ``wait_s`` says for how many seconds, all in all, the request may wait for a candidate's limits and Retry-Afters.
+    clock, in seconds. ``may_retry`` spends the candidate's retry budget and returns whether there was any. ``fits(one,
+    other)`` tells whether ``other`` may accept a prompt that was too long for ``one``. ``draw`` returns a number in [0,
+    1). ``wait_s`` returns for how many seconds in total the request may wait for a candidate's limits and Retry-Afters.
     """
 
     def __init__(
@@ -120,27 +119,28 @@ class AttemptPlan(Generic[C]):
         self._draw = draw
         self._wait_s = wait_s
         self.waited_s = 0.0
-        """How long the request has waited for limits, and because it was told when to come back."""
+        """How long the request has waited for limits and Retry-Afters."""
         self._attempts = attempts
-        self._here: tenacity.RetryCallState | None = None  # made with the first failure, which most never see
+        # created with the first failure, which most requests never have
+        self._here: tenacity.RetryCallState | None = None
 
     @property
     def open(self) -> list[C]:
-        """Who may be asked now: only ``current`` for a retry, all that are left for a first attempt."""
+        """The candidates for the next attempt: only ``current`` for a retry, all remaining ones for a first attempt."""
         return [self.current] if self.retrying else [self.current, *self._others]
 
     @property
     def retrying(self) -> bool:
-        """Whether ``current`` has been asked before."""
+        """Whether ``current`` has been tried before."""
         return self._here is not None and self._here.attempt_number > 1
 
     @property
     def others(self) -> list[C]:
-        """Who has not been asked yet, ``current`` apart."""
+        """The candidates that were not tried yet, except ``current``."""
         return list(self._others)
 
     def take(self, candidate: C) -> None:
-        """Ask ``candidate`` before the others. Whom it replaces may be asked later, unless it has been already."""
+        """Try ``candidate`` before the others. The one it replaces may be tried later, unless it has been already."""
         if candidate == self.current:
             return
         skipped: list[C] = [] if self.retrying else [self.current]
@@ -148,7 +148,7 @@ class AttemptPlan(Generic[C]):
         self.current, self._here = candidate, None
 
     def drop_unless(self, suits: Callable[[C], bool]) -> bool:
-        """Leave out whoever does not suit any more. False when nobody is left."""
+        """Remove the candidates that are no longer suitable. Returns false if none is left."""
         left = [candidate for candidate in (self.current, *self._others) if suits(candidate)]
         if left and left[0] != self.current:
             self._here = None
@@ -159,9 +159,9 @@ class AttemptPlan(Generic[C]):
     def after(self, failure: Failure, now: float, *, asked: bool = True) -> Move:
         """What follows ``failure`` of ``current``. After `Next`, ``current`` is the next candidate.
 
-        ``asked``: whether there was a call. A candidate that was refused one is waited for only if nobody else is left;
-        it uses up no attempt and takes nothing from the retry budget, but all such waits together are bounded by
-        ``wait_s``. Whatever it was refused for need not hold for the next.
+        ``asked``: whether a call was made. A candidate that was refused one is waited for only if no other is left;
+        that uses up no attempt and nothing of the retry budget, but all such waits together are limited by ``wait_s``.
+        The reason of the refusal need not apply to the next candidate.
         """
         if failure.kind is FailureKind.CONTEXT_LENGTH:
             self._others = [other for other in self._others if self._fits(self.current, other)]
@@ -220,11 +220,11 @@ class AttemptPlan(Generic[C]):
         return _RetryAfter(window, self._draw)
 
     def _quick_wait(self, state: tenacity.RetryCallState, failure: Failure) -> float | None:
-        """The wait of the one retry that is made although others are at hand."""
+        """The wait for the one retry that is made although other candidates are available."""
         if state.attempt_number > 1 or self._stop(state):
             return None
         if failure.retry_after is None:
-            # So soon after a refusal for too many requests comes the next one.
+            # A retry right after a 429 would be refused again.
             return None if failure.kind is FailureKind.RATE_LIMITED else self._draw() * QUICK_RETRY_SECONDS
         return self._wait(state) if failure.retry_after <= SHORT_RETRY_AFTER_SECONDS else None
 

@@ -1,7 +1,7 @@
-"""The stage before a call: who may be asked now, and everything that must be held while it is.
+"""The stage before a call: which candidate is available now, and the resources that must be held during the call.
 
-In this order: a queue that leaves time enough, room within the rate limits, a slot of the provider, the request's
-budget, a closed circuit. What was taken is given back when the attempt's block is left, whatever ends it.
+In this order: a queue that leaves enough time, capacity within the rate limits, a slot of the provider, the request's
+budget, a closed circuit. Resources are released when the attempt's block is left, whatever ends it.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from llm_protocol.policy import PROVIDER_WAIT_SECONDS
 from llm_protocol.requests import AnyRequest
 
 USUAL_PRIORITY = 5
-"""The priority of a request that says none."""
+"""The default priority of a request."""
 
 LATE_RETRY_SECONDS = 1.0
-"""When to come back after a wait in vain: nobody has counted, but something will have moved."""
+"""The Retry-After if a wait was in vain and the time of the next capacity is unknown."""
 
 RETRY_ROOM_SECONDS = 1.0
-"""How long a retry waits for room while others are at hand."""
+"""How long a retry waits for capacity while other candidates are available."""
 
 
 class NotReserved(NamedTuple):
-    """No call is made now. ``candidate``: whom alone this is about; ``None``: there is no room at anybody in time."""
+    """No call is made now. ``candidate``: the one candidate this concerns; ``None``: none had capacity in time."""
 
     failure: Failure
     candidate: Candidate | None = None
@@ -56,7 +56,7 @@ class Reserving:
         self._context = context
         self._tried: Candidate | None = None
         self._called: Candidate | None = None
-        """Who was asked last."""
+        """The candidate that was tried last."""
 
     async def claim(self, plan: AttemptPlan[Candidate], request: AnyRequest) -> NotReserved | Reserved:
         """Reserve a call to whoever of the plan has room first, who is its current candidate then.
@@ -117,7 +117,7 @@ class Reserving:
     # -- queues and slots --------------------------------------------------------------------------------------------
 
     def _avoid_queues(self, plan: AttemptPlan[Candidate], now: float) -> Failure | None:
-        """Take the first candidate whose queue leaves time enough. If there is none, why the first was not taken."""
+        """Take the first candidate whose queue leaves enough time. If there is none, why the first was refused."""
         if not self._services.loads[plan.current.provider].waiting:
             return None
         first, left = None, self._context.deadline - now
@@ -134,12 +134,14 @@ class Reserving:
         return self._services.selector.known(candidate).whole.sample
 
     def _start_by(self, candidate: Candidate) -> float:
-        """When an attempt at ``candidate`` must begin to have a chance; the deadline itself if it has none any more."""
+        """When an attempt at ``candidate`` must begin to have a chance; the deadline itself if there is
+        none any more.
+        """
         deadline, least = self._context.deadline, least_time(self._times(candidate))
         return deadline if least is None or deadline - least <= trio.current_time() else deadline - least
 
     async def _slot(self, plan: AttemptPlan[Candidate]) -> Slot:
-        """One of the slots of the current candidate's provider. Raises `LLMClientError` when there is none in time, or
+        """One of the slots of the current candidate's provider. Raises `LLMClientError` if there is none in time, or
         within `wait_s`.
         """
         candidate, begun = plan.current, trio.current_time()
@@ -154,7 +156,7 @@ class Reserving:
             return slot
         overloaded = _overloaded(candidate, LATE_RETRY_SECONDS, load.waiting)
         if until < start_by:
-            message = f"{candidate}: not asked, because none of its slots was free within {wait_s:g} s (wait_s)"
+            message = f"{candidate}: not tried, because none of its slots was free within {wait_s:g} s (wait_s)"
             overloaded = msgspec.structs.replace(overloaded, message=message)
         raise error_for(overloaded)
 
@@ -171,7 +173,7 @@ class Reserving:
         return None if purse is None else purse.refuses(candidate, estimate, self._context.request, is_last=is_last)
 
     def _admit(self, candidate: Candidate, others: list[Candidate], estimate: Estimate, now: float) -> Failure | None:
-        """Why ``candidate`` is not asked now. A fallback that is usually slower than the time left is not."""
+        """Why ``candidate`` is not called now. A fallback that is usually slower than the time left is not."""
         first = self._tried is None
         self._tried = candidate
         within = inf if first else self._context.deadline - now
@@ -192,8 +194,8 @@ class Reserving:
     # -- the rate limiter --------------------------------------------------------------------------------------------
 
     async def _room(self, plan: AttemptPlan[Candidate], estimate: Estimate) -> Reservation | None:
-        """Room at one of the plan's candidates, which is then its current one."""
-        if plan.retrying and plan.others:  # a retry is worth no long wait for room while others are at hand
+        """Reserve capacity at one of the plan's candidates, which becomes its current one."""
+        if plan.retrying and plan.others:  # a retry is worth no long wait for capacity while others are available
             with trio.move_on_after(RETRY_ROOM_SECONDS), suppress(LLMClientError):
                 return await self.room_at(plan, [plan.current], estimate, self._start_by(plan.current))
             plan.take(plan.others[0])
@@ -210,7 +212,7 @@ class Reserving:
         return room
 
     def _unlimited(self, plan: AttemptPlan[Candidate]) -> Candidate | None:
-        """Who may be asked without the limiter."""
+        """The candidates that are not limited."""
         services = self._services
         if self._context.request.caller in services.caller_limits:
             return None
@@ -221,11 +223,11 @@ class Reserving:
     async def room_at(
         self, plan: AttemptPlan[Candidate], candidates: Sequence[Candidate], estimate: Estimate, start_by: float
     ) -> Reservation | None:
-        """Room at the provider of the first of ``candidates`` that has it; ``None`` where nothing is limited, which
-        costs no call.
+        """A reservation at the provider of the first of ``candidates`` that has capacity; ``None`` if nothing is
+        limited, which costs no actor call.
 
-        Waits until ``start_by``, on Trio's clock, and within `wait_s`. Raises `LLMClientError` when there will be no
-        room in time.
+        Waits until ``start_by``, on Trio's clock, and within `wait_s`. Raises `LLMClientError` if there will be no
+        capacity in time.
         """
         services, caller = self._services, self._context.request.caller
         models: dict[str, str] = {}
@@ -252,11 +254,11 @@ class Reserving:
             raise error_for(failure_of(exc, "limiter")) from exc
         finally:
             plan.waited_s += trio.current_time() - begun
-        raise error_for(Failure(kind=FailureKind.DEADLINE, message=f"no room at {', '.join(names)} in time"))
+        raise error_for(Failure(kind=FailureKind.DEADLINE, message=f"no capacity at {', '.join(names)} in time"))
 
 
 def _held(failure: Failure, candidates: Sequence[Candidate]) -> Candidate | None:
-    """Which of ``candidates`` the limiter refused because its vendor wants nothing for that model; ``None``: none."""
+    """Which of ``candidates`` the limiter refused because its vendor holds that model; ``None`` if none."""
     if failure.kind is not FailureKind.RATE_LIMITED:
         return None
     return next((each for each in candidates if each == (failure.provider, failure.model)), None)
@@ -265,7 +267,7 @@ def _held(failure: Failure, candidates: Sequence[Candidate]) -> Candidate | None
 def _overloaded(candidate: Candidate, seconds: float, waiting: int) -> Failure:
     return Failure(
         kind=FailureKind.OVERLOADED,
-        message=f"{candidate}: not asked, because its queue of {waiting} would leave too little time",
+        message=f"{candidate}: not tried, because its queue of {waiting} would leave too little time",
         provider=candidate.provider,
         model=candidate.model,
         retry_after=max(LATE_RETRY_SECONDS, seconds),

@@ -1,10 +1,10 @@
-"""From what a request says to what is to be done: its policy and its candidates. Pure.
+"""Turn what a request asks for into its policy and candidates. Pure.
 
-A request's own policy comes before its route's, and that before the defaults. A route's name is used as a model's; it
-comes before everything else a name could mean.
+A request's own policy takes precedence over its route's, and that over the defaults. A route's name is used in place of
+a model's, and takes precedence over everything else a name could mean.
 
-A caller with a list of models has no others, whoever names or chooses them. The list allows a route by its name, and
-with it, in requests to it, the models that the route names.
+A caller with a list of models can use no others, whether the request names them or a policy chooses them. The list
+allows a route by its name, and with it, in requests to it, the models that the route names.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _NOTHING_SAID = Policy()
 _A_ROUTE = "{!r} is a route, and only models can be candidates"
 
 DEFAULT_DEADLINE_SECONDS = 600.0
-"""A request's whole time budget where nothing says another."""
+"""The default deadline of a request."""
 
 
 class Routed(NamedTuple):
-    """What a request comes down to. ``allowed``: the models it may use; ``None``: all. ``passed_over``: candidates that
-    were named and cannot be asked, and why.
+    """The resolved request. ``allowed``: the models it may use; ``None``: all. ``passed_over``: candidates that were
+    named and cannot be used, and why.
     """
 
     policy: Policy
@@ -39,8 +39,8 @@ class Routed(NamedTuple):
     passed_over: Mapping[str, FailureKind] = {}
 
     def rescue(self, request: AnyRequest, *, stream: bool) -> OnBrokenStream:
-        """What happens when the stream breaks. A restart must be told, so followers of a stream must have asked for it
-        themselves; for others it is an error. A whole answer has no followers to be told.
+        """What happens if the stream breaks. Followers of a stream must be told of a restart, so they must have asked
+        for it; for others it is an error. A complete response has no followers to tell.
         """
         wanted = self.policy.on_broken_stream or "error"
         asked = request.policy is not None and request.policy.on_broken_stream == "restart"
@@ -49,8 +49,8 @@ class Routed(NamedTuple):
 
 @final
 class Router:
-    """The configured routes, over a catalog of models. ``allowed`` has the callers who may not use everything,
-    ``strict`` those whose requests are refused where a parameter would be left out or changed.
+    """The configured routes, over a catalog of models. ``allowed`` contains the callers that may not use everything,
+    ``strict`` those whose requests are refused if a parameter would be left out or changed.
     """
 
     def __init__(
@@ -78,11 +78,13 @@ class Router:
         return [name for name in self._routes if allowed is None or allowed.permits_route(name)]
 
     def deadline_s(self, request: AnyRequest) -> float:
-        """Seconds for the whole request, from its acceptance on. Needs no model list, so it holds while one is made."""
+        """The deadline of the whole request in seconds, from its acceptance on. Needs no model list, so it applies
+        while one is fetched.
+        """
         route = self._route_of(request) or _NOTHING_SAID
         asked = request.policy or _NOTHING_SAID
         for said in (request.deadline_s, asked.deadline_s, route.deadline_s, self._default.deadline_s):
-            if said is not None:  # 0 where a caller has no time left
+            if said is not None:  # 0 if a caller has no time left
                 return said
         return DEFAULT_DEADLINE_SECONDS
 
@@ -92,7 +94,7 @@ class Router:
         return route if route is None or allowed is None or allowed.permits_route(request.model) else None
 
     def route(self, request: AnyRequest) -> Routed:
-        """Raises `ModelNotFoundError` or `UnsupportedError` when nobody can answer."""
+        """Resolve a request. Raises `ModelNotFoundError` or `UnsupportedError` if no candidate can serve it."""
         route, allowed = self._route_of(request), self._allowed.get(request.caller)
         if route is not None and allowed is not None:
             allowed = allowed.within_route([model for _, model in route.models()])

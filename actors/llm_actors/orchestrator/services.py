@@ -27,7 +27,8 @@ from llm_protocol.response import Usage
 
 
 class Services(msgspec.Struct, frozen=True, kw_only=True):
-    """One runtime's. ``limits`` has the providers and ``caller_limits`` the callers that have any.
+    """The actors and objects of one runtime. ``limits`` contains the providers and ``caller_limits`` the callers with
+    limits.
 
     ``waits``: how long a request may wait for a provider, in seconds; `PROVIDER_WAIT_SECONDS` for those not in it.
     """
@@ -41,21 +42,21 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     observer: SelectorRef
     cache: CacheRef
     caches: frozenset[str]
-    """The providers whose answers are cached where the request does not say whether."""
+    """The providers whose responses are cached if the request does not say."""
     target_of: Callable[[Candidate], Target]
-    """A candidate with all that its answers depend on."""
+    """A candidate with everything that its responses depend on."""
     cost_of: CostOf
     has_own_price: Callable[[Candidate], bool] = lambda _: False
-    """Whether the configuration says what a candidate costs: then it does, whatever model the vendor reports."""
+    """Whether the configuration has a price for a candidate: then it applies, whatever model the vendor reports."""
     timeouts: Mapping[str, Timeouts]
     limits: Mapping[str, Limits]
     caller_limits: Mapping[str, Limits]
     waits: Mapping[str, float] = msgspec.field(default_factory=dict)
     accepts_prefill: Callable[[Candidate], bool]
     adapt: Callable[[Candidate, AnyRequest], Prepared]
-    """A request as a candidate can be told it. Raises `LLMClientError` where it cannot."""
+    """A request in the form that a candidate supports. Raises `LLMClientError` if there is none."""
     max_runs: int = 5_000
-    """Runs in flight at once; one more is refused."""
+    """The most runs in progress at once; one more is refused."""
     attempts: Attempts = Attempts()
     weights: Weights = Weights()
     synthesize: bool = True
@@ -72,8 +73,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     """Who is told of each attempt, if anybody is."""
 
     def cost(self, candidate: Candidate, reported: str, usage: Usage) -> float | None:
-        """US dollars for what ``candidate`` used. Where the model that it ``reported`` is another one than was asked
-        for, and has a price, its price counts: vendors send requests for models that have ended to others.
+        """The cost in US dollars of what ``candidate`` used. If the vendor ``reported`` another model than the
+        requested one, and that has a price, its price applies: vendors redirect requests for retired models to others.
         """
         if not is_same_model(reported, candidate.model) and not self.has_own_price(candidate):
             known = self.cost_of(candidate.provider, reported, usage)

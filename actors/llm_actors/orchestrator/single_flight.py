@@ -1,8 +1,8 @@
-"""Work that is shared: what the cache has, and what is being answered right now.
+"""Shared work: responses from the cache, and requests that equal one in progress.
 
-Equal requests in flight share one upstream call. It is a run of its own, a flight, which those who asked follow: each
-copies the flight's events into its own log as they come. Whoever leaves, the first to ask included, only stops
-following; the flight ends with its last follower. So a leader's departure hands over by itself.
+Equal requests in progress share one upstream call. It is a run of its own, a flight, which the requests follow: each
+copies the flight's events into its own log as they arrive. A request that is cancelled, even the first, only stops
+following; the flight ends with its last follower.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ log = logging.getLogger(__name__)
 
 @final
 class _Flight:
-    """A run that those who asked for it follow. Attempts are planned for the time that the most patient of them has.
-    One of them is told what it took: the first, or where that has left another.
+    """A run that several requests follow. Attempts are planned for the longest deadline among them. One of them is
+    charged for it: the first, or if that has left, another.
     """
 
     def __init__(self, run: Run, record: DecisionRecord, payer: Run, setup: Setup) -> None:
@@ -61,7 +61,7 @@ class _Flight:
         self._payer: Run | None = payer
 
     def leave(self, run: Run) -> None:
-        """``run`` was stopped. It is told how far the flight had come, and what that took unless others go on."""
+        """``run`` was stopped. Its record shows how far the flight had come, and the usage unless others go on."""
         if not self.run.log.followers:
             close_early(run, self.record)
             return
@@ -70,11 +70,11 @@ class _Flight:
         run.close(_unpaid(self.record.told()), self.record.tried(), cost=0.0)
 
     def close(self, run: Run, end: Finished | Failed) -> None:
-        """``run`` has followed it to its ``end``, and is told that under its own ids."""
+        """``run`` has followed it to its ``end``, and gets that under its own ids."""
         assert end.response is not None, "a run's log ends with a response"
         self._payer = self._payer or run
         pays, decision = self._payer is run, end.response.decision
-        if not pays and decision.get("cache") != "hit":  # what the flight found in the cache, all found there
+        if not pays and decision.get("cache") != "hit":  # everything that the flight found in the cache
             decision = _unpaid(decision) | {"cache": "coalesced"}
         response = msgspec.structs.replace(
             end.response,
@@ -88,8 +88,8 @@ class _Flight:
 
 
 class _Key(NamedTuple):
-    """What makes two requests share one flight. How it is told matters too, on the way to the same answer, whether that
-    may be one that was kept, and how hard it is tried: nobody gets another's patience.
+    """What makes two requests share one flight. Options of the stream and of caching and retries matter, too: no
+    request gets another's.
     """
 
     key: CacheKey
@@ -103,8 +103,8 @@ class _Key(NamedTuple):
 
 
 def cache_mode(services: Services, run: Run, routed: Routed) -> CacheMode:
-    """How ``run`` is cached. Not at all where the answer depends on what is not in the key, nor, unless request or
-    route say so, where one whose answers are not cached may give it: who that will be is not known yet.
+    """How ``run`` is cached. Not at all if the response depends on what is not in the key, nor, unless request or route
+    say so, if a provider may serve it whose responses are not cached: which one will is not known yet.
     """
     if run.judge is not None or routed.policy.share_knowledge or run.request.one_of > 1:
         return "off"
@@ -114,7 +114,7 @@ def cache_mode(services: Services, run: Run, routed: Routed) -> CacheMode:
 
 @final
 class SingleFlight:
-    """The flights of one orchestrator. ``upstream`` is the next stage, ``nursery`` where flights live."""
+    """The flights of one orchestrator. ``upstream`` is the next stage, ``nursery`` where flights run."""
 
     def __init__(self, upstream: Upstream, nursery: trio.Nursery) -> None:
         self._upstream = upstream
@@ -152,7 +152,7 @@ class SingleFlight:
     def _join(self, run: Run, shared: _Key, mode: CacheMode, routed: Routed, setup: Setup) -> tuple[_Flight, int]:
         """The flight that ``run`` shares, new if there is none, and how many attempts of it have failed by now."""
         flight = self._flying.get(shared)
-        if flight is None or flight.run.scope.cancel_called:  # deserted or late, it takes nobody on any more
+        if flight is None or flight.run.scope.cancel_called:  # abandoned or too late, it accepts no more followers
             shared_run = Run(run.request, stream=run.stream, log_limit_bytes=run.log.limit_bytes)
             flight = self._flying[shared] = _Flight(shared_run, _record(mode, routed), run, setup)
             flight.run.log.on_late = setup.services.meter.drop_late_event
@@ -252,7 +252,7 @@ def _key(key: CacheKey, mode: CacheMode, run: Run, routed: Routed) -> _Key:
 
 
 def _may_ask_again(run: Run, end: Finished | Failed, missed: int) -> bool:
-    """Whether ``run`` has attempts or time left that the flight, which was there before it, had not."""
+    """Whether ``run`` has attempts or time left that the flight, which existed before it, had not."""
     if isinstance(end, Finished) or len(run.log) or run.is_late:
         return False
     kind = end.failure.kind
@@ -260,7 +260,7 @@ def _may_ask_again(run: Run, end: Finished | Failed, missed: int) -> bool:
 
 
 async def _follow(run: Run, flight: Run) -> Finished | Failed:
-    """Copy the flight's events into the run's log as they come. Returns its end, which is not copied."""
+    """Copy the flight's events into the run's log as they arrive. Returns its end, which is not copied."""
     ended = trio.Event()
 
     def copy() -> None:
@@ -279,7 +279,7 @@ async def _follow(run: Run, flight: Run) -> Finished | Failed:
 
 
 def _unpaid(decision: JsonObject) -> JsonObject:
-    """The decision record of one for whom another request pays."""
+    """The decision record of a request that another one pays for."""
     return decision | {"spent": {"usage": msgspec.to_builtins(Usage()), "cost": 0.0}}
 
 
@@ -289,14 +289,14 @@ def _answer(run: Run) -> LLMResponse | None:
 
 
 def _by_another(response: LLMResponse) -> bool:
-    """Whether another candidate was asked first and failed."""
+    """Whether another candidate was tried first and failed."""
     asked = [(each["provider"], each["model"], each["outcome"]) for each in response.decision.get("attempts", ())]
     answered = next((each for each in asked if each[2] == "ok"), None)
     return answered is not None and asked[0][:2] != answered[:2]
 
 
 def _is_second_best(response: LLMResponse) -> bool:
-    """Whether somebody failed who was to have a part in it: a member, or whoever was to judge or make it of theirs."""
+    """Whether a part of an ensemble failed: a member, a judge or a synthesizer."""
     decision = response.decision
     degraded = any(decision.get(step, {}).get("outcome", "ok") != "ok" for step in ("synthesis", "judge"))
     return degraded or any(each["outcome"] not in ("ok", "cancelled") for each in decision.get("members", ()))

@@ -1,7 +1,7 @@
-"""What attempts took: what a vendor counted in the end, or else the larger of what it had said and what it delivered.
+"""The usage of attempts: the vendor's final count, else the larger of its last count and what was delivered.
 
-A count that was made while the answer was is not the bill: Anthropic begins a stream with one output token, whatever
-follows. Where a stream was cut before the final count, what was delivered is billed all the same.
+A count in the middle of a response is not the bill: Anthropic begins a stream with one output token, whatever follows.
+If a stream is cut before the final count, what was delivered is billed all the same.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from llm_protocol.response import Usage
 
 @final
 class Delivered:
-    """How much of an answer has come, in tokens by the length of it."""
+    """How much of a response has arrived, in tokens by the length of it."""
 
     __slots__ = ("images", "text", "thought")
 
@@ -38,12 +38,12 @@ class Delivered:
             self.text += text_length(delta.text)
 
     def add_item(self, item: ItemDone) -> None:
-        """A whole item. Its text has been counted with its deltas; a picture has none."""
+        """A complete item. Its text was counted with its deltas; an image has none."""
         if isinstance(item.part, Image):
             self.images += 1
 
     def shown(self, usage: Usage) -> tuple[float, int]:
-        """The length of what was shown, and the tokens that ``usage``, a final count, has for it."""
+        """The length of the visible text, and the tokens that ``usage``, a final count, has for it."""
         hidden = usage.reasoning_tokens
         return self.text + (0.0 if hidden else self.thought), usage.output_tokens - hidden - usage.image_tokens
 
@@ -55,11 +55,11 @@ def booked(
     ratio: float = 1.0,
     billed_input_tokens: int | None = None,
 ) -> Usage:
-    """What an attempt took: ``said`` if that is final, else the larger of it and of what was delivered, marked as an
+    """The usage of an attempt: ``said`` if that is final, else the larger of it and of what was delivered, marked as an
     estimate.
 
-    ``input_tokens`` is the guess for the prompt, for vendors that said nothing of it. ``ratio``: tokens of this model
-    in one token by length. ``billed_input_tokens`` are what of the prompt is billed, where that is another number.
+    ``input_tokens`` is the estimate for the prompt, for vendors that reported nothing. ``ratio``: tokens of this model
+    per token by length. ``billed_input_tokens``: how many tokens of the prompt are billed, if that differs.
     """
     if said is not None and said.final:
         return said.usage
@@ -79,14 +79,14 @@ def booked(
 
 @final
 class Spent:
-    """Usage and cost, added up. The cost is ``None`` once a part of it is not known."""
+    """The sum of usage and cost. The cost is ``None`` once a part of it is unknown."""
 
     def __init__(self) -> None:
         self.usage: Usage | None = None
         self.cost: float | None = 0.0
 
     def add(self, usage: Usage | None, cost: float | None) -> None:
-        """Take in what an attempt took; nothing, where ``usage`` is ``None``."""
+        """Add the usage of an attempt; nothing if ``usage`` is ``None``."""
         if usage is not None:
             self.usage = usage if self.usage is None else plus(self.usage, usage)
             self.cost = None if cost is None or self.cost is None else self.cost + cost
@@ -116,7 +116,7 @@ def plus(one: Usage, other: Usage) -> Usage:
 
 
 def _billed(one: int | None, counted: int, other: int | None, other_counted: int) -> int | None:
-    """The billed tokens of both, where one of them is billed by other numbers than it counts."""
+    """The billed tokens of both, if one of them is billed by other numbers than it reports."""
     if one is None and other is None:
         return None
     return (counted if one is None else one) + (other_counted if other is None else other)

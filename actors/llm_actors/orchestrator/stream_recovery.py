@@ -1,9 +1,9 @@
-"""What reaches the followers when an attempt may break in the middle of an answer.
+"""What followers receive if an attempt may fail in the middle of a response.
 
 All attempts of a request write through one `StreamRecovery`. As long as no content was delivered, a failed attempt
 leaves no trace and another may begin. After that the policy decides: ``error`` gives up; ``buffer`` delivers nothing
-before the answer is whole, so there is always another chance; ``continue`` lets a model that accepts it go on where
-the text broke off; ``restart`` tells the followers to forget what they have.
+before the response is complete, so another attempt is always possible; ``continue`` lets a model that supports it go on
+where the text broke off; ``restart`` tells the followers to discard what they have.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ MOST_ANNOUNCED = 10_000
 
 @final
 class StreamRecovery:
-    """The way of a request's attempts into its log. Each attempt's events go to `sink`; a success ends with `commit`,
-    and what follows a failure is asked of `resume`.
+    """Writes a request's attempts into its log. Each attempt's events go to `sink`; a success ends with `commit`, and
+    after a failure `resume` decides what follows.
     """
 
     __slots__ = ("_buffer", "_held", "_log", "_mode", "_speaking", "_splice", "delivered")
@@ -50,13 +50,13 @@ class StreamRecovery:
         """All that it said, where nothing is delivered before the answer is whole: a log keeps it joined."""
         self._splice: _Continuation | None = None
         self._speaking = False
-        """Whether content of the present attempt was delivered."""
+        """Whether content of the current attempt was delivered."""
         self.delivered = False
-        """Whether followers have seen content that still stands."""
+        """Whether followers have seen content that is still valid."""
 
     @property
     def continuing(self) -> bool:
-        """Whether the next attempt goes on where another broke off, which not every model can."""
+        """Whether the next attempt continues where another broke off, which not every model supports."""
         return self._splice is not None
 
     def sink(self, event: Event) -> None:
@@ -77,12 +77,12 @@ class StreamRecovery:
             raise LogLimitExceeded
 
     def commit(self) -> None:
-        """The attempt was whole: deliver what was held back."""
+        """The attempt is complete: deliver what was held back."""
         for event in self._forget_held():
             self._append(event)
 
     def resume(self, request: AnyRequest) -> AnyRequest | None:
-        """The request for another attempt after a failed one; ``None`` where what was delivered forbids one."""
+        """The request for another attempt after a failed one; ``None`` if what was delivered forbids one."""
         self._forget_held()
         self._speaking = False
         if not self.delivered:
@@ -113,7 +113,8 @@ class StreamRecovery:
         self._splice = _Continuation(broken)
         match request:
             case ChatRequest():
-                said = Message.of("assistant", broken.text.rstrip())  # vendors refuse a prefill that ends in space
+                # vendors refuse a prefill that ends in white space
+                said = Message.of("assistant", broken.text.rstrip())
                 return msgspec.structs.replace(request, messages=(*request.messages, said))
             case CompletionRequest(suffix=None):
                 return msgspec.structs.replace(request, prompt=request.prompt + broken.text.rstrip())
@@ -122,7 +123,7 @@ class StreamRecovery:
 
 
 class _Break(NamedTuple):
-    """Where a text broke off: the open item, what it has so far, and the first index that is free."""
+    """Where a text broke off: the open item, its text so far, and the first free index."""
 
     item: int
     text: str
@@ -130,7 +131,7 @@ class _Break(NamedTuple):
 
 
 def _break(events: Sequence[Event]) -> _Break | None:
-    """The place to go on from; ``None`` unless the last item is a text that is not done, and no tool was called."""
+    """The place to continue from; ``None`` unless the last item is an unfinished text, and no tool was called."""
     kinds: dict[int, str] = {}
     done: set[int] = set()
     pieces: dict[int, list[str]] = {}
@@ -154,7 +155,7 @@ def _break(events: Sequence[Event]) -> _Break | None:
 
 @final
 class _Continuation:
-    """Renumbers the events of an attempt that goes on: its first text is the rest of the broken one."""
+    """Renumbers the events of an attempt that continues: its first text is the rest of the broken one."""
 
     def __init__(self, broken: _Break) -> None:
         self._broken = broken

@@ -1,4 +1,4 @@
-"""Provider actors: one per provider, each the only one that talks to its vendor."""
+"""Provider actors: one per provider, and the only code that calls its vendor."""
 
 from llm_actors.deployment import AttemptResult
 from llm_actors.provider.actor import ProviderActor

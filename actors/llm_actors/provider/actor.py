@@ -1,7 +1,7 @@
-"""The provider actor: owns one provider's connections and does its requests, a task each.
+"""The provider actor: owns one provider's connections, and performs each request in a task of its own.
 
-What a vendor does wrong is an answer (`AttemptResult`); what we do wrong is a crash. A crash ends one request, and only
-if they keep coming the actor, whose supervisor starts it anew with fresh connections.
+A failure of the vendor is a result (`AttemptResult`); a bug of ours is a crash. A crash ends one request. If crashes
+repeat, they end the actor, and its supervisor restarts it with new connections.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from llm_protocol.errors import LLMClientError, error_for
 from llm_protocol.requests import AnyRequest
 
 MODEL_PAGES = 100
-"""Pages of a model list that are read before it is called endless."""
+"""The most pages that a model list may have."""
 
 MODEL_PAGE_BYTES = 16 * 1024 * 1024
-"""What is read of one page of a model list, or of a count."""
+"""The most bytes that are read of one page of a model list, or of a token count."""
 
 CLOSE_SECONDS = 2.0
-"""How long closing the connections may take."""
+"""The time limit for closing the connections."""
 
 
 @final
 class ProviderActor:
-    """Serves `Generate`, `ListModels` and `CountTokens` for one provider. ``dial``: another way to the network, for
-    tests.
+    """Serves `Generate`, `ListModels` and `CountTokens` for one provider. ``dial``: a replacement for network
+    connections, for tests.
     """
 
     def __init__(self, spec: ProviderSpec, *, dial: Dial | None = None) -> None:
@@ -47,7 +47,9 @@ class ProviderActor:
         self._transport = Transport(trust=spec.trust, dial=dial, proxy=spec.proxy, max_idle_per_origin=idle)
 
     async def run(self, inbox: Inbox[ProviderMessage], *, task_status: trio.TaskStatus[None]) -> None:
-        """Serve until asked to stop; then finish what is in hand. Cancelling closes every connection at once."""
+        """Serve until asked to stop; then finish the requests in progress. Cancelling closes every
+        connection at once.
+        """
         try:
             task_status.started()
             await serve_concurrently(inbox, self._handle, slots=self._spec.max_concurrency, own_scope=True)
@@ -72,7 +74,7 @@ class ProviderActor:
                 if not delivery.abandoned:
                     delivery.reply(message, outcome)
             case ListModels() as message:
-                with delivery.scope():  # whoever asks has the same deadline
+                with delivery.scope():  # the caller has the same deadline
                     try:
                         delivery.reply(message, await self._models())
                     except LLMClientError as exc:
@@ -110,7 +112,7 @@ class ProviderActor:
         return dialect.decode_count(await self._fetch(dialect.count_request(request), model=request.model))
 
     async def _fetch(self, wire: WireRequest, *, model: str = "") -> bytes:
-        """The body of a 200. Raises `LLMClientError`."""
+        """The body of a 200 response. Raises `LLMClientError`."""
         spec = self._spec
         if spec.renewer is not None:
             await spec.renewer.refresh()

@@ -1,8 +1,8 @@
-"""One attempt: a request out, an answer in, every wait bounded.
+"""One attempt: send a request, receive a response, with a limit on every wait.
 
-One cancel scope with a deadline that moves: first to the first token, then from content to content, never past the
-total. A scope per wait would cost more than decoding the token. It is the call's own scope, so it ends as well when
-whoever asked has gone.
+It uses one cancel scope whose deadline moves: first to the limit of the first token, then from content to content,
+never past the total. A new scope per wait would cost more than decoding the token. It is the scope of the actor call,
+so it also ends when the caller is gone.
 """
 
 from __future__ import annotations
@@ -41,21 +41,21 @@ from llm_protocol.requests import AnyRequest, ChatRequest, CodeRequest, RequestT
 from llm_protocol.response import FinishReason
 
 ERROR_BODY_BYTES = 256 * 1024
-"""What is read of an error's body."""
+"""The most bytes that are read of an error's body."""
 
 _NEVER_LONG_STREAMS = (RequestType.EMBEDDING, RequestType.IMAGE_GENERATION)
-"""Answers whose size is limited also where they are streamed; of text, the run log limits what is kept."""
+"""Request types whose responses are limited in size even if streamed; for text, the run log limits the size."""
 
 MESSAGE_BYTES = 500
-"""A message takes as long to encode as so many bytes of text, or longer."""
+"""A message costs at least as much to encode as this many bytes of text."""
 
 AFTER_END_SECONDS = 0.1
-"""How long the end of the body is waited for once the answer is complete, so that the connection can be kept."""
+"""How long to wait for the end of the body after a complete response, so that the connection can be kept."""
 
 
 @final
 class ProviderCall:
-    """The state of one attempt. Made, run once, thrown away."""
+    """The state of one attempt. Created, run once, discarded."""
 
     __slots__ = (
         "_adjusted",
@@ -120,7 +120,7 @@ class ProviderCall:
         try:
             with self._scope:
                 end = await self._exchange(request, stream, prepared)
-        except LLMClientError as exc:  # the dialect cannot say this request
+        except LLMClientError as exc:  # the dialect cannot express this request
             end = Failed(failure=exc.failure)
         except (TransportError, LogLimitExceeded) as exc:
             self._unsent = isinstance(exc, UNSENT)
@@ -146,7 +146,7 @@ class ProviderCall:
         )
 
     def _signed(self, failure: Failure, model: str) -> Failure:
-        """The failure with who and where, which a dialect does not know."""
+        """The failure with the provider and model, which a dialect does not know."""
         partial = failure.partial or self._first_token_at is not None
         clean = clean_failure(failure, self._spec.secret)
         return clean.at(provider=self._spec.name, model=model, partial=partial)
@@ -161,7 +161,7 @@ class ProviderCall:
         return Failed(failure=Failure(kind=kind, message=f"{self._spec.name}: {what}"))
 
     def _wait_for(self, kind: FailureKind, seconds: float) -> None:
-        """The next content must come within ``seconds``, or the attempt fails with ``kind``."""
+        """The next content must arrive within ``seconds``, or the attempt fails with ``kind``."""
         deadline, self._waiting_for = trio.current_time() + seconds, kind
         if deadline >= self._latest:
             deadline, self._waiting_for = self._latest, FailureKind.TIMEOUT_TOTAL
@@ -202,7 +202,7 @@ class ProviderCall:
         renewer = self._spec.renewer
         if renewer is None:
             asked = self._sent(wire)
-            del wire  # a prompt may be large, and its answer take long
+            del wire  # the prompt may be large, and the response take long
             return await self._ask(asked, request, said, stream)
         await renewer.refresh()
         used = renewer.current
@@ -249,11 +249,11 @@ class ProviderCall:
             try:
                 data = await response.receive()
             except Broken:
-                # Some servers reset the connection right behind their end marker: what is whole stays whole.
+                # Some servers reset the connection right after their end marker: a complete response stays complete.
                 data, events = b"", decoder.end()
                 if not events or not isinstance(events[-1], Finished):
                     for event in events:
-                        if type(event) is UsageReported:  # what the decoder had kept for the end
+                        if type(event) is UsageReported:  # whatever the decoder held back until the end
                             self._sink(event)
                     raise
             else:
@@ -266,7 +266,7 @@ class ProviderCall:
                 end = self._pass_on(events)
             assert end is not None or data, "a decoder's end() gives a terminal event"
         if isinstance(end, Finished) and self._scope.deadline - trio.current_time() > AFTER_END_SECONDS:
-            # The answer is whole: neither a deadline nor what comes behind it may turn it into a failure.
+            # The response is complete: neither a deadline nor what follows may turn it into a failure.
             with suppress(TransportError), trio.move_on_after(AFTER_END_SECONDS):
                 await response.receive()
         return end
@@ -277,7 +277,7 @@ class ProviderCall:
         return end
 
     def _judged(self, end: Finished | Failed) -> Finished | Failed:
-        """The end, as what it is: an answer that the vendor itself ends with an error is a failed one."""
+        """The end, unless the vendor itself ended the response with an error: then the attempt has failed."""
         if isinstance(end, Failed):
             return end
         is_empty = end.reason is FinishReason.UNKNOWN and self._first_token_at is None
@@ -295,7 +295,7 @@ class ProviderCall:
             if type(event) is Started:
                 self._start(event)
                 continue
-            if not self._started and self._adjusted:  # of a vendor that does not say that it begins
+            if not self._started and self._adjusted:  # for a vendor that does not announce the start
                 self._start(Started())
             if not can_be_true(event):
                 continue
@@ -334,7 +334,7 @@ def _encoded(dialect: ClientDialect, request: AnyRequest, stream: bool) -> WireR
 
 
 def with_client_headers(wire: WireRequest, request: AnyRequest) -> WireRequest:
-    """``wire`` with the header fields that came with the client's request; those that are set already stay."""
+    """``wire`` with the header fields of the client's request added; those that are set already stay."""
     if not (request.parameters.headers or request.forwarded):
         return wire
     more = {**request.forwarded, **request.parameters.headers}
@@ -344,14 +344,14 @@ def with_client_headers(wire: WireRequest, request: AnyRequest) -> WireRequest:
 
 
 def _with_hint(failure: Failure, hint: str | None) -> Failure:
-    """The failure with what the vendor says about another attempt."""
+    """The failure with the vendor's advice about another attempt."""
     if hint not in ("true", "false"):
         return failure
     return msgspec.structs.replace(failure, should_retry=hint == "true")
 
 
 def size_of(request: AnyRequest) -> int:
-    """About how long it takes to encode a request, in bytes."""
+    """The approximate cost of encoding a request, in bytes."""
     size = sum(len(value) for extra in request.parameters.extra.values() for value in extra.values() if _is_long(value))
     if isinstance(request, ChatRequest):
         size += MESSAGE_BYTES * len(request.messages)

@@ -1,4 +1,4 @@
-"""The one place where what goes wrong below becomes a `Failure`."""
+"""The one place that turns exceptions of lower layers into a `Failure`."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ class _Row(NamedTuple):
     cls: type[Exception]
     kind: FailureKind
     words: str | None = None
-    """What a caller is told, where the exception's own text is not for callers."""
+    """Messages for exceptions whose own text is not meant for callers."""
 
 
 _CRASHED = "crashed while it worked on this request; try again"
 
-# The first row whose class matches decides; subclasses stand before their bases.
+# The first row whose class matches applies, so subclasses precede their bases.
 _ROWS = (
     _Row(ConnectTimeout, FailureKind.TIMEOUT_CONNECT),
     _Row(ConnectFailed, FailureKind.NETWORK),
     _Row(OutOfResources, FailureKind.OUT_OF_RESOURCES),
-    # A certificate that is not trusted now will not be trusted in a second: never retried here.
+    # An untrusted certificate will not be trusted a second later, so this is never retried.
     _Row(TlsFailed, FailureKind.TLS),
     _Row(Broken, FailureKind.NETWORK),
     _Row(RequestRefused, FailureKind.BAD_REQUEST),
@@ -53,23 +53,23 @@ _ROWS = (
     _Row(BodyTooLarge, FailureKind.ANSWER_TOO_LARGE),
     _Row(TransportError, FailureKind.NETWORK),
     _Row(LogLimitExceeded, FailureKind.LOG_LIMIT, "the answer is larger than the run log may be"),
-    _Row(Parked, FailureKind.PARKED, "out of service after repeated crashes; it will be tried again"),
+    _Row(Parked, FailureKind.PARKED, "parked after repeated crashes; it will be started again"),
     _Row(SupervisorFailed, FailureKind.CRASHED, _CRASHED),
     _Row(NotRunning, FailureKind.SHUTTING_DOWN, "shutting down"),
-    _Row(MailboxFull, FailureKind.QUEUE_FULL, "its waiting line is full"),
+    _Row(MailboxFull, FailureKind.QUEUE_FULL, "its queue is full"),
     _Row(CallExpired, FailureKind.DEADLINE, "no answer before the deadline"),
-    _Row(PoisonRefused, FailureKind.BAD_REQUEST, "this request has crashed it before and is refused"),
+    _Row(PoisonRefused, FailureKind.BAD_REQUEST, "refused: this request has crashed it before"),
     _Row(ActorCrashed, FailureKind.CRASHED, _CRASHED),
-    _Row(Exception, FailureKind.INTERNAL, "could not do it because of a bug in the runtime"),
+    _Row(Exception, FailureKind.INTERNAL, "failed because of a bug in the runtime"),
 )
 
 UNSENT = (ConnectFailed, ConnectTimeout, OutOfResources, TlsFailed)
-"""After these nothing of the request had left."""
+"""With these, nothing of the request was sent."""
 
 
 def failure_of(exc: Exception, who: str) -> Failure:
-    """What ``exc``, raised on behalf of the provider or actor ``who``, means. Its text never holds a key, a prompt or
-    an upstream's address: callers are told it.
+    """The failure that ``exc``, raised by the provider or actor ``who``, means. Its text is shown to callers, so it
+    never contains a key, a prompt or an upstream's address.
     """
     row = next(row for row in _ROWS if isinstance(exc, row.cls))
     words = exc.reason if isinstance(exc, TransportError) else row.words or str(exc)

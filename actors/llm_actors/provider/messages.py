@@ -1,4 +1,4 @@
-"""What a provider actor is asked, and the client functions that ask it."""
+"""The messages of a provider actor, and the client functions that send them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from llm_protocol.policy import Timeouts
 from llm_protocol.requests import AnyRequest
 
 Sink: TypeAlias = Callable[[Event], None]
-"""Where the events of an answer go as they come, the terminal one excepted. May raise `LogLimitExceeded`."""
+"""Receives the events of a response as they arrive, except the terminal one. May raise `LogLimitExceeded`."""
 
 
 class Prepared(NamedTuple):
@@ -41,18 +41,18 @@ class Generate(Call[AttemptResult], frozen=True, kw_only=True):
     prepared: Prepared | None = None
 
     def fingerprint(self) -> Hashable:
-        """What makes two requests the same payload: everything but their identity."""
+        """What identifies a request's payload: everything but ids and times."""
         bare = msgspec.structs.replace(self.request, request_id="", timestamp=0.0, caller="")
         return type(self), msgspec.json.encode(bare, enc_hook=repr)
 
 
 class ListModels(Call[tuple[ModelInfo, ...]], frozen=True):
-    """Ask for all models the provider offers. Fails with an `LLMClientError`."""
+    """List all models the provider offers. Fails with an `LLMClientError`."""
 
 
 class CountTokens(Call[int | None], frozen=True, kw_only=True):
-    """How many tokens the prompt of ``request`` has, by the vendor's own count; ``None`` where it has none. Fails with
-    an `LLMClientError`.
+    """Count the tokens of the prompt of ``request``, by the vendor's endpoint; ``None`` if it has none. Fails with an
+    `LLMClientError`.
     """
 
     request: AnyRequest
@@ -74,8 +74,8 @@ def generate(
 ) -> Awaitable[AttemptResult]:
     """One attempt at one provider. Waits until it has ended, for at most ``timeouts.total``.
 
-    Every failure of the vendor or the network is in the outcome. Raises a `KernelError` when the actor could not do it:
-    crashed, parked, stopping. Cancelling it closes the connection to the vendor.
+    Every failure of the vendor or the network is part of the result. Raises a `KernelError` if the actor could not do
+    it: crashed, parked, stopping. Cancelling it closes the connection to the vendor.
     """
     return provider.call(
         Generate(request=request, stream=stream, sink=sink, timeouts=timeouts, on_sent=on_sent, prepared=prepared)
@@ -91,7 +91,7 @@ async def list_models(provider: ProviderRef) -> tuple[ModelInfo, ...]:
 
 
 def count_tokens(provider: ProviderRef, request: AnyRequest) -> Awaitable[int | None]:
-    """The tokens of a prompt by the vendor's own count; ``None`` where the vendor has none.
+    """The number of tokens of a prompt, by the vendor's endpoint; ``None`` if the vendor has none.
 
     Waits for the vendor, within the caller's deadline. Raises `LLMClientError` or `KernelError`.
     """

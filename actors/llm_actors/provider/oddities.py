@@ -1,4 +1,4 @@
-"""What is odd in a provider's answers, told in the log once each: a server that does it does it in every answer."""
+"""Log unusual features of a provider's responses, once each: a server that has one has it in every response."""
 
 from __future__ import annotations
 
@@ -9,25 +9,27 @@ from typing import final
 log = logging.getLogger(__name__)
 
 MOST_ODDITIES = 100
-"""Lines logged for one provider: the words are the vendor's, who may have any number of them."""
+"""The most lines logged for one provider: the texts come from the vendor, which may produce any number of them."""
 
 
 @final
 class Oddities:
-    """The oddities of one provider that were told already. Never names a value of a field: it may be a prompt's."""
+    """The features of one provider that were logged already. Values of fields are never logged: they may contain a
+    prompt.
+    """
 
     def __init__(self, provider: str) -> None:
         self._provider = provider
         self._told: set[tuple[str, str]] = set()
 
     def note_fields(self, names: Iterable[str]) -> None:
-        """Fields that came with a type of their own and were left out of an answer."""
+        """Log fields of an unexpected type, which were left out of a response."""
         for name in names:
             if self._is_new("field", name):
                 log.warning("%s: the field %s has a type that is not known and is left out", self._provider, name)
 
     def note_reason(self, reason: str) -> None:
-        """A finish reason that is not known; the answer counts all the same."""
+        """Log an unknown finish reason; the response is used all the same."""
         if self._is_new("reason", reason):
             log.warning("%s: the finish reason %r is not known", self._provider, reason)
 

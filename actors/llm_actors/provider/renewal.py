@@ -1,4 +1,4 @@
-"""Keys that change while we run: read again when they are old, and once when the vendor refuses one."""
+"""Keys that change at run time: fetched again when they are old, and once when the vendor refuses one."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from llm_protocol.errors import AuthenticationError
 from llm_protocol.secret import Secret
 
 FETCH_SECONDS: Final = 10.0
-"""How long getting a key may take."""
+"""The time limit for fetching a key."""
 
 RETRY_SECONDS: Final = 5.0
-"""How long a key that could not be renewed is used on before the next try."""
+"""How long a key that could not be renewed stays in use before the next try."""
 
 log = logging.getLogger(__name__)
 
 
 @final
 class KeyRenewer:
-    """Has the key of one provider. ``fetch`` gets it anew; what it raises must not quote it.
+    """Holds the key of one provider. ``fetch`` gets a new one; its exceptions must not contain the key.
 
-    Any number of tasks may ask; one of them fetches, for at most `FETCH_SECONDS`, and the others wait for it.
+    Any number of tasks may wait for a key; one of them fetches it, for at most `FETCH_SECONDS`.
     """
 
     def __init__(self, name: str, fetch: Callable[[], Awaitable[Secret]], max_age_s: float) -> None:
@@ -36,17 +36,19 @@ class KeyRenewer:
         self.current: Secret | None = None
 
     async def refresh(self) -> None:
-        """Make sure that the key is not older than ``max_age_s``. Raises `AuthenticationError` when there is none."""
+        """Make sure that the key is not older than ``max_age_s``. Raises `AuthenticationError` if there is none."""
         if self.current is None or trio.current_time() >= self._due:
             async with self._lock:
                 if self.current is None or trio.current_time() >= self._due:
                     await self._renew()
 
     async def renew(self, refused: Secret | None) -> bool:
-        """The vendor has refused ``refused``: whether there is another key now. Raises nothing but `trio.Cancelled`."""
+        """The vendor has refused ``refused``. Returns whether there is another key now. Raises only
+        `trio.Cancelled`.
+        """
         async with self._lock:
             if self.current != refused:
-                return True  # somebody else was here before
+                return True  # another task has renewed it already
             try:
                 await self._renew()
             except AuthenticationError:
@@ -64,7 +66,7 @@ class KeyRenewer:
         if found is not None:
             self.current, self._due = found, trio.current_time() + self._max_age_s
         elif self.current is not None:
-            log.warning("the key of %s was not renewed: %s; the old one is used on", self._name, why)
+            log.warning("the key of %s was not renewed: %s; the old one stays in use", self._name, why)
             self._due = trio.current_time() + RETRY_SECONDS
         else:
             raise AuthenticationError(f"{self._name}: there is no key: {why}")

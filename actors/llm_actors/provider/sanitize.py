@@ -1,4 +1,4 @@
-"""What a vendor says, made safe to pass on: its words without keys, its numbers only where they can be true."""
+"""Make a vendor's messages safe to pass on: texts without keys, numbers only if they are plausible."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from llm_protocol.response import is_plausible
 from llm_protocol.secret import Secret
 
 MOST_CHARACTERS = 500
-"""Characters of a vendor's code, field name, model name or id that are kept."""
+"""The length limit of a vendor's code, field name, model name or id."""
 
 LARGEST_NUMBER = 2**53
-"""Larger numbers of a model list are not passed on: not every client can read them."""
+"""Larger numbers of a model list are dropped: not every client can read them."""
 
 
 def clean_failure(failure: Failure, key: Secret | None) -> Failure:
-    """The failure without keys in any of the vendor's words."""
+    """The failure without keys in the vendor's texts."""
     return msgspec.structs.replace(
         failure,
         message=_clean(failure.message, key) or "",
@@ -30,7 +30,7 @@ def clean_failure(failure: Failure, key: Secret | None) -> Failure:
 
 
 def clean_start(event: Started, provider: str, key: Secret | None, adjusted: tuple[Adjustment, ...] = ()) -> Started:
-    """The event with what a dialect does not know, the provider and what was ``adjusted``, and without keys."""
+    """The event without keys, and with what a dialect does not know: the provider, and what was ``adjusted``."""
     return Started(
         model=_clean_name(event.model, key) or "",
         upstream_id=_clean_name(event.upstream_id, key),
@@ -40,18 +40,18 @@ def clean_start(event: Started, provider: str, key: Secret | None, adjusted: tup
 
 
 def clean_end(end: Finished, key: Secret | None) -> Finished:
-    """The end of an answer without keys in the vendor's reason."""
+    """The end of a response without keys in the vendor's reason."""
     reason = _clean_name(end.raw_reason, key)
     return end if reason == end.raw_reason else msgspec.structs.replace(end, raw_reason=reason)
 
 
 def can_be_true(event: Event) -> bool:
-    """Whether an event may be passed on: one with counts that nobody can have used may not."""
+    """Whether an event may be passed on: one with implausible token counts may not."""
     return type(event) is not UsageReported or is_plausible(event.usage)
 
 
 def clean_models(models: tuple[ModelInfo, ...], key: Secret | None) -> list[ModelInfo]:
-    """The models that can be asked for by their name, without numbers that clients cannot read."""
+    """The models whose names can be used, without numbers that clients cannot read."""
     return [
         msgspec.structs.replace(
             model,

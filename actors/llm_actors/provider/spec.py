@@ -1,4 +1,4 @@
-"""A provider: one configured way to reach one vendor. Everything a provider actor must know, and no state."""
+"""A provider: one configured way to reach one vendor. Everything a provider actor needs to know, without state."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from llm_protocol.vendor import DEFAULT_CONCURRENCY, Vendor
 
 @final
 class Endpoint:
-    """Where a provider is reached. It can move: the local model gets a new port with each start of its process."""
+    """The address of a provider. It can change: the local model gets a new port with each start of its process."""
 
     __slots__ = ("base", "origin")
 
@@ -27,25 +27,25 @@ class Endpoint:
         self.move(base_url)
 
     def move(self, base_url: str) -> None:
-        """From now on the provider is at ``base_url``. Raises ValueError for what is not a base URL."""
+        """Change the address. Raises ValueError for what is not a base URL."""
         self.origin, self.base = parse_url(base_url)
 
 
 class AuthHeader(NamedTuple):
-    """How a key is sent: the header, and what stands before the key in it."""
+    """How a key is sent: the header, and the prefix before the key."""
 
     name: str
     prefix: str = ""
 
     @classmethod
     def parse(cls, text: str) -> AuthHeader:
-        """Of ``"api-key"`` or ``"authorization: Bearer"``."""
+        """Parse ``"api-key"`` or ``"authorization: Bearer"``."""
         name, _, scheme = text.partition(":")
         return cls(name.strip().lower(), f"{scheme.strip()} " if scheme.strip() else "")
 
 
 class ProviderSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """One entry of the configuration, resolved. ``models`` empty: the vendor is asked for its list."""
+    """One entry of the configuration, resolved. If ``models`` is empty, the vendor is asked for its list."""
 
     name: str
     vendor: Vendor
@@ -53,17 +53,17 @@ class ProviderSpec(msgspec.Struct, frozen=True, kw_only=True):
     endpoint: Endpoint
     key: Secret | None = None
     renewer: KeyRenewer | None = None
-    """Has the key where it changes; ``key`` is none then."""
+    """Holds the key if it changes; ``key`` is ``None`` then."""
     auth_header: AuthHeader | None = None
-    """How the key is sent where that is not the wire's way."""
+    """How the key is sent, if not in the wire's usual way."""
     headers: tuple[tuple[str, str], ...] = ()
-    """What is sent besides, names in lower case. What the wire needs itself stands above it."""
+    """Additional headers, names in lower case. Headers of the wire itself take precedence."""
     query: str = ""
-    """Parameters of every address, encoded."""
+    """Additional query parameters of every URL, encoded."""
     models: tuple[str, ...] = ()
     trust: TlsTrust | None = None
     proxy: Proxy | None = None
-    """Through whom it is reached; ``None``: directly."""
+    """The proxy; ``None``: connect directly."""
     timeouts: Timeouts = Timeouts()
     max_answer: AnswerLimits = AnswerLimits()
     max_concurrency: int = DEFAULT_CONCURRENCY
@@ -75,7 +75,7 @@ class ProviderSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def secret(self) -> Secret | None:
-        """The key as it is now."""
+        """The current key."""
         return self.key if self.renewer is None else self.renewer.current
 
     def url_of(self, wire: WireRequest) -> str:

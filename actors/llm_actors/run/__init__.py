@@ -1,4 +1,4 @@
-"""One request in flight: its log, its followers, its scope."""
+"""One request in progress: its log, its followers, its cancel scope."""
 
 from llm_actors.run.log import LOG_LIMIT_BYTES, Follower, LogLimitExceeded, RunLog, weigh
 from llm_actors.run.run import Judge, Run

@@ -1,12 +1,12 @@
-"""The run log: an answer as an append-only list of events.
+"""The run log: a response as an append-only list of events.
 
-One writer appends; any number of followers read, each with a cursor of its own, from the start or from later, at
-their own pace. A slow follower therefore costs nothing but the log itself, which is bounded in bytes, and the
-writer never waits for anyone.
+One writer appends; any number of followers read, each with a cursor of its own, from the start or a later position, at
+their own pace. So a slow follower costs nothing but the log itself, whose size is limited, and the writer never waits
+for anyone.
 
-The position of an event is how many were appended before it, and never changes. The deltas behind the newest ones are
-kept joined, whatever followers do, because a token's text is a fraction of what an event costs; the length of each
-piece is kept with them, so a position inside a joined delta still leads to exactly the rest of it.
+The position of an event is the number of events before it, and never changes. Older deltas are joined, independently of
+the followers, because an event costs far more memory than the text of a token. The length of each piece is kept, so a
+position inside a joined delta still leads to exactly the rest of it.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ from llm_protocol.content import Image
 from llm_protocol.events import DELTAS, TERMINAL, Event, Failed, FieldsAdded, Finished, ItemDone, Restarted
 
 LOG_LIMIT_BYTES = 8 * 1024 * 1024
-"""Default bound of one log, in bytes as `weigh` counts them (8 MiB)."""
+"""The default size limit of a log, in bytes as `weigh` counts them (8 MiB)."""
 
 NEWEST_EVENTS = 64
-"""At least so many events at the end of a log are kept as they came."""
+"""The number of events at the end of a log that are kept unjoined."""
 
 JOINED_CHARACTERS = 16 * 1024
-"""A joined delta grows to about this length: longer ones would be copied too often while they grow."""
+"""The approximate length limit of a joined delta: longer ones would be copied too often while they grow."""
 
 EVENT_BYTES = 160
-"""What an event costs beside its text: the struct, the headers of its strings, its place in the log."""
+"""The memory of an event besides its text: the struct, the headers of its strings, its slot in the log."""
 
 
 class LogLimitExceeded(Exception):  # noqa: N818  (it says what happened, as trio's TooSlowError does)
-    """The event does not fit into the log any more; it was not appended."""
+    """The log is full; the event was not appended."""
 
 
 def weigh(event: Event) -> int:
-    """Bytes an event is counted as."""
+    """The size of an event, in bytes."""
     if isinstance(event, ANY_DELTAS):
         return EVENT_BYTES + _text_bytes(event.text) + len(event.lengths)
     if isinstance(event, ItemDone):
@@ -67,13 +67,13 @@ def weigh(event: Event) -> int:
 
 
 def _text_bytes(text: str) -> int:
-    """Memory of a text's characters: up to four bytes each where it is not ASCII."""
+    """The memory of a text's characters: up to four bytes each if it is not ASCII."""
     return len(text) if text.isascii() else sys.getsizeof(text)
 
 
 @final
 class RunLog:
-    """Append-only, byte-bounded, ends with exactly one ``Finished`` or ``Failed``.
+    """Append-only, limited in size, ends with exactly one ``Finished`` or ``Failed``.
 
     ``on_end`` is called with the end, before the followers are woken, and ``on_late`` once for each event that comes
     after it.
@@ -88,7 +88,7 @@ class RunLog:
         self.end: Finished | Failed | None = None
         """The terminal event, once there is one."""
         self.size = 0
-        """Bytes so far, as `weigh` counts them."""
+        """The size so far, in bytes as `weigh` counts them."""
         self.followers = 0
         self.limit_bytes = limit_bytes
         self.on_end: Callable[[Finished | Failed], None] | None = None
@@ -96,35 +96,35 @@ class RunLog:
         self.on_append: Callable[[Event], None] | None = None
         """Called with each event, by who observes the run without following it."""
         self._joined: list[Event] = []
-        self._starts: list[int] = []  # the position of each of _joined
+        self._starts: list[int] = []  # the position of each event in _joined
         self._joined_count = 0
-        """How many events _joined stands for; the position of the first of _newest."""
+        """The number of events that _joined stands for; the position of the first of _newest."""
         self._newest: list[Event] = []
         self._unrepeated = 0
-        """Bytes of deltas that no whole part has repeated yet."""
+        """Bytes of deltas that no complete part has repeated yet."""
         self._on_deserted = on_deserted
         self._grown: trio.Event | None = None
         self._ended: trio.Event | None = None
         self._watchers: list[Callable[[], None]] = []
 
     def __len__(self) -> int:
-        """How many events were appended: the position of the next one."""
+        """The number of events: the position of the next one."""
         return self._joined_count + len(self._newest)
 
     @property
     def events(self) -> list[Event]:
-        """All events, those of long ago joined."""
+        """All events, the older ones joined."""
         return [*self._joined, *self._newest]
 
     def append(self, event: Event) -> None:
-        """Add the next event and wake the followers. An event after the end is dropped, and reported to ``on_late``.
-        A joined delta of another log is one event here.
+        """Append an event and wake the followers. An event after the end is dropped, and reported to ``on_late``. A
+        joined delta of another log is one event here.
 
-        Raises `LogLimitExceeded` when the log is full; the terminal event always fits.
+        Raises `LogLimitExceeded` if the log is full; the terminal event always fits.
         """
         if self.end is not None:
-            # Not a bug of the writer: a cancelled run is closed at once, and a task that Trio had already scheduled
-            # with data from the network still runs its step.
+            # Not a bug of the writer: a cancelled run is closed at once, and a task that Trio has already scheduled
+            # with data from the network still runs up to its next checkpoint.
             if self.on_late is not None:
                 self.on_late()
             return
@@ -163,8 +163,8 @@ class RunLog:
                 self.end = event
 
     def _charge(self, event: Event) -> None:
-        """Count an event. A whole part is counted as far as it is more than the deltas it repeats: an answer must not
-        fail at its very end, when all of it was delivered.
+        """Count an event's size. A complete part counts only as far as it exceeds the deltas that it repeats: a
+        response must not fail at its very end, when all of it was delivered.
         """
         weight = weigh(event)
         repeated = 0
@@ -181,7 +181,7 @@ class RunLog:
             self._unrepeated -= repeated
 
     def _join_oldest(self) -> None:
-        """Move all but the newest events to those that are joined."""
+        """Join all but the newest events."""
         moving = self._newest[:-NEWEST_EVENTS]
         del self._newest[:-NEWEST_EVENTS]
         for event in _with_runs_joined(moving):
@@ -199,7 +199,7 @@ class RunLog:
         self.size -= sum(weigh(event) for event in moving if isinstance(event, ANY_DELTAS))
 
     def read(self, start: int = 0) -> list[Event]:
-        """The events from position ``start`` on; of a joined delta what comes after that position."""
+        """The events from position ``start`` on; of a joined delta, the part after that position."""
         if start >= self._joined_count:
             return self._newest[start - self._joined_count :]
         at = bisect_right(self._starts, start) - 1
@@ -211,8 +211,7 @@ class RunLog:
         return found
 
     def follow(self, start: int = 0, wake: Callable[[], None] | None = None) -> Follower:
-        """A follower whose next event is the one at ``start``; to be used as a context manager, and closed by
-        leaving it.
+        """A follower whose next event is the one at ``start``; use it as a context manager, which closes it.
 
         ``wake`` is called, synchronously, at each append: for a reader that waits for several logs at once.
         """
@@ -228,7 +227,8 @@ class RunLog:
         if wake is not None:
             self._watchers.remove(wake)
         if self.followers == 0 and self._on_deserted is not None:
-            deserted, self._on_deserted = self._on_deserted, None  # it leads back to the run: a circle to be collected
+            # the reference back to the run would form a cycle for the garbage collector
+            deserted, self._on_deserted = self._on_deserted, None
             if self.end is None:
                 deserted()
 
@@ -241,13 +241,13 @@ class RunLog:
     async def wait_past(self, length: int) -> None:
         """Wait until the log is longer than ``length``. Cancelling it leaves nothing behind."""
         while len(self) <= length:
-            if self._grown is None:  # who waits already waits for the same event
+            if self._grown is None:  # every waiting follower waits for the same event
                 self._grown = trio.Event()
             await self._grown.wait()
 
 
 def _with_runs_joined(events: Iterable[Event]) -> Iterator[Event]:
-    """The events in order, neighbouring short deltas of one text as one."""
+    """The events in order, with adjacent short deltas of one text joined."""
     run: list[AnyDelta] = []
     for event in events:
         if run and _can_grow(run[0], event):
@@ -279,7 +279,7 @@ def _can_grow(last: Event, event: Event) -> bool:
 
 @final
 class Follower:
-    """A cursor into a log. While it is open the run has a reader; when the last one closes, the run may be
+    """A cursor into a log. While it is open, the run has a follower; when the last one closes, the run may be
     cancelled.
     """
 
@@ -293,7 +293,9 @@ class Follower:
         log._attach(wake)
 
     def take(self) -> Sequence[Event]:
-        """What is there now and was not taken yet, without waiting; may be empty. What lies far behind comes joined."""
+        """The events that have arrived and were not taken yet, without waiting; may be empty. Old deltas
+        come joined.
+        """
         events = self._log.read(self.position)
         self.position = max(self.position, len(self._log))
         return events
@@ -304,9 +306,9 @@ class Follower:
         return self._log.end is not None and self.position >= len(self._log)
 
     async def next(self) -> Sequence[Event]:
-        """Wait for events and take them all; empty only when the log has ended.
+        """Wait for events and take them all; empty only if the log has ended.
 
-        The wait is bounded by the run's own deadline, which always ends the log.
+        The wait is limited by the run's own deadline, which always ends the log.
         """
         if self.at_end:
             await trio.lowlevel.checkpoint()
@@ -319,7 +321,7 @@ class Follower:
         if self._open:
             self._open = False
             self._log._detach(self._wake)
-            self._wake = None  # it may lead back here
+            self._wake = None  # it may refer back to this object
 
     def __enter__(self) -> Follower:
         return self

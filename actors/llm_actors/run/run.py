@@ -1,7 +1,7 @@
-"""A run: one request being answered, owned by the orchestrator.
+"""A run: the execution of one request, owned by the orchestrator.
 
-It has one cancel scope and one deadline, from whichever door the request came. When its last follower leaves, it is
-cancelled, unless it is a background run, which lives on for followers yet to come.
+It has one cancel scope and one deadline, whether the request came from a program or over the server. When its last
+follower leaves, it is cancelled, unless it is a background run, which waits for future followers.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from llm_protocol.requests import AnyRequest
 from llm_protocol.response import LLMResponse, Usage, new_response_id
 
 Judge: TypeAlias = Callable[[Sequence[LLMResponse]], int | Awaitable[int]]
-"""A program's own choice among several answers: the index of the best, said at once or awaited."""
+"""A program's own choice among several responses: returns the index of the best, directly or as an awaitable."""
 
 
 @final
 class Run:
-    """One request in flight. ``started_at`` is when it was accepted, on Trio's clock; its deadline counts from there.
+    """One request in progress. ``started_at`` is when it was accepted, on Trio's clock; its deadline counts from there.
     ``judge`` chooses for the strategy ``best_of``.
     """
 
@@ -64,13 +64,13 @@ class Run:
         return self.log.follow(start, wake)
 
     def cancel(self, reason: str, kind: FailureKind = FailureKind.CANCELLED) -> None:
-        """Ask the run to end. Its log ends with a failure of this ``kind``, unless it has ended already."""
+        """Ask the run to end. Its log then ends with a failure of this ``kind``, unless it has ended already."""
         if self.log.end is None and self.cancelled_because is None:
             self.cancelled_because, self._cancelled_as = reason, kind
             self.scope.cancel(reason)
 
     def _deserted(self) -> None:
-        self.cancel("nobody follows this answer any more")
+        self.cancel("nobody follows this response any more")
 
     @property
     def elapsed_ms(self) -> float:
@@ -79,13 +79,13 @@ class Run:
 
     @property
     def has_content(self) -> bool:
-        """Whether something of the answer was said, even if it was taken back."""
+        """Whether any content was produced, even if it was retracted."""
         return any(isinstance(event, CONTENT) for event in self.log.events)
 
     def folded(
         self, *, provider: str = "", cost: float | None = None, decision: JsonObject | None = None
     ) -> LLMResponse:
-        """The answer as far as the log has it."""
+        """The response so far."""
         fold = self.fold()
         return fold.response(
             request_id=self.request.request_id,
@@ -98,7 +98,7 @@ class Run:
         )
 
     def fold(self) -> Fold:
-        """The log so far, folded."""
+        """The log so far, as a response."""
         return Fold().add_all(self.log.events)
 
     def finish(self, end: Finished, response: LLMResponse) -> None:
@@ -118,8 +118,8 @@ class Run:
         usage: Usage | None = None,
         cost: float | None = None,
     ) -> None:
-        """See to it that the log has an end, whatever it was that ended the run. ``decision`` and, in words, ``tried``:
-        how far it had come; ``usage`` and ``cost``: what that took.
+        """Make sure that the log has an end, whatever ended the run. ``decision`` and ``tried`` describe how far it had
+        come; ``usage`` and ``cost`` what it used.
         """
         if self.log.end is None:
             message = "; ".join(filter(None, (self._words(), tried)))
@@ -136,7 +136,7 @@ class Run:
         if self.cancelled_because is not None:
             return self.cancelled_because
         if self.is_late:
-            return f"no complete answer within the request's {self.scope.deadline - self.started_at:g} s"
+            return f"no complete response within the request's {self.scope.deadline - self.started_at:g} s"
         return "the runtime is shutting down"
 
     @property

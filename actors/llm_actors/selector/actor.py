@@ -1,8 +1,8 @@
-"""The selector actor: takes in what attempts showed, one at a time.
+"""The selector actor: records the results of attempts, one at a time.
 
-It writes the books and turns the breakers of a `Selector` that others read synchronously, and which outlives it. If it
-crashes, the next incarnation goes on with the same books and with every open breaker half-open. While it is parked,
-observations are dropped and the last order stands. That costs some precision and no request.
+It updates the measurements and circuit breakers of a `Selector`, which others read synchronously and which outlives it.
+If it crashes, the next incarnation continues with the same measurements and with every open breaker half-open. While it
+is parked, observations are dropped and the last order stays. That costs some precision and no request.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from llm_protocol.requests import RequestType
 from llm_protocol.response import Usage
 
 OBSERVATIONS_WAITING = 1_024
-"""Observations that wait to be taken in. One more displaces the oldest, which matters least."""
+"""The most observations that wait. A further one displaces the oldest, which matters least."""
 
 REFUSED_SECONDS = 60.0
-"""How often at most it is told of a provider that its vendor refuses our key or our account."""
+"""How often at most the log repeats that a vendor refuses our key or account."""
 
 log = logging.getLogger(__name__)
 
@@ -49,11 +49,11 @@ def observe(
     usage: Usage | None = None,
     cost: float | None = None,
 ) -> None:
-    """Tell how an attempt ended that was admitted at ``began`` and ended just now. Waits for nothing, never fails.
+    """Report the end of an attempt that was admitted at ``began`` and ended just now. Never waits, never fails.
 
-    Every attempt that was admitted is told, a cancelled one too (as a failure of kind ``cancelled``, ``partial`` where
-    something had come): a probe that nobody hears of keeps its slot for a while. ``usage`` and ``cost`` are
-    those of the attempt, where they are known.
+    Every admitted attempt must be reported, a cancelled one too (as a failure of kind ``cancelled``, with ``partial``
+    if some content had arrived): a probe that is not reported keeps its slot for a while. ``usage`` and ``cost`` are
+    those of the attempt, if known.
     """
     failure = outcome.end.failure if isinstance(outcome.end, Failed) else None
     selector.cast(
@@ -73,14 +73,16 @@ def observe(
 
 
 class EndOfSelector(msgspec.Struct, frozen=True):
-    """How the last incarnation ended. The books need not be handed over: the `Selector` outlives them all."""
+    """How the last incarnation ended. The measurements need not be handed over: the `Selector` outlives all
+    incarnations.
+    """
 
     crashed: bool
 
 
 @final
 class SelectorActor:
-    """The one who writes ``selector``. ``draw`` gives numbers in [0, 1)."""
+    """The only writer of ``selector``. ``draw`` returns numbers in [0, 1)."""
 
     def __init__(self, selector: Selector, previous: Previous, draw: Callable[[], float] = random.random) -> None:
         self._selector = selector
@@ -112,7 +114,7 @@ class SelectorActor:
     def _tell_refused(self, seen: Observed) -> None:
         provider, failure = seen.candidate.provider, seen.failure
         if failure is None or not failure.rule.needs_operator:
-            return  # the others are seen by callers; a fallback hides these from everybody but the bill
+            return  # callers see the other failures; a fallback hides these from everything but the bill
         if seen.ended - self._refused_at.get(provider, -inf) >= REFUSED_SECONDS:
             self._refused_at[provider] = seen.ended
             log.warning("%s: %s", seen.candidate, failure.rule.meaning)
@@ -128,11 +130,11 @@ def selector_child(selector: Selector) -> ChildSpec[SelectorMessage]:
 
 
 def _tell(transition: Transition, now: float) -> None:
-    """Log the beginning and the end of an outage; each probe in between only for whoever looks closer."""
+    """Log the beginning and the end of an outage, and probes in between only at debug level."""
     breaker = transition.breaker
     if breaker.state is CircuitState.OPEN:
         level = logging.WARNING if transition.before is CircuitState.CLOSED else logging.DEBUG
         seconds = breaker.until - now
         log.log(level, "%s: circuit open for %.1f s: %s", transition.of, seconds, breaker.evidence)
     elif breaker.state is CircuitState.CLOSED:
-        log.info("%s answers again: %s", transition.of, breaker.evidence)
+        log.info("%s responds again: %s", transition.of, breaker.evidence)

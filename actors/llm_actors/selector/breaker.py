@@ -1,15 +1,14 @@
-"""The circuit breaker of one provider: whether it is asked at all.
+"""The circuit breaker of one provider or deployment: whether it is called at all.
 
-Closed, it is. Too many failures open it: for a while nobody asks. After the rest it is half-open: one request at a
-time goes through, the probe, and what becomes of it closes the breaker or opens it for a longer rest. All changes of
-state are in `NEXT`; what drives them are failure kinds (`verdicts`), never HTTP statuses.
+Closed, it is. Too many failures open it: for a while it is not called. After that pause it is half-open: one request at
+a time goes through, the probe, and its result closes the breaker or opens it for a longer pause. All transitions are in
+`NEXT`; they are driven by failure kinds (`failure_effects`), never by HTTP statuses.
 
-Three rules keep it honest. An outcome counts only if its attempt began in the present state: those of before tell of
-the past. A probe that is cancelled, or that is not heard of for `PROBE_SECONDS`, gives its slot back, so that no
-provider can stay shut for ever. And the rests are short (`RESTS`), because what recovered must be used again within
-seconds.
+Three rules keep it accurate. A result counts only if its attempt began in the current state: earlier ones describe the
+past. A probe that is cancelled, or not heard of for `PROBE_SECONDS`, releases its slot, so that no provider stays shut
+for ever. And the pauses are short (`RESTS`), because a recovered provider must be used again within seconds.
 
-A breaker is a frozen value; the time, and the randomness of the rests, are parameters.
+A breaker is a frozen value; the time, and the randomness of the pauses, are parameters.
 """
 
 from __future__ import annotations
@@ -24,26 +23,26 @@ from llm_actors.selector.decay import Fading
 from llm_protocol.failures import RULES, FailureKind
 
 FAILURES_IN_A_ROW = 5
-"""So many failures with no success between them open the breaker."""
+"""This many failures without a success between them open the breaker."""
 
 FAILURE_RATE = 0.5
-"""So large a share of failures opens it too, given `LEAST_TRAFFIC`."""
+"""A share of failures above this opens it too, given `LEAST_TRAFFIC`."""
 
 LEAST_TRAFFIC = 20.0
-"""Attempts that must have ended lately for a rate to mean anything. What is lately: see `LATELY_SECONDS`."""
+"""The number of recent attempts from which a failure rate is meaningful. What is recent: see `LATELY_SECONDS`."""
 
 LATELY_SECONDS = 10.0
-"""After so long an outcome weighs half as much in the failure rate."""
+"""The half-life of a result in the failure rate."""
 
 RESTS = Backoff(first=1.0, base=2.0, factor=2.0, cap=15.0, quiet=30.0)
-"""How long the breaker stays open: 1 s, then with jitter up to 2, 4, 8, 15 s. Afresh after 30 s without trouble."""
+"""How long the breaker stays open: 1 s, then with jitter up to 2, 4, 8, 15 s. Reset after 30 s without trouble."""
 
 PROBE_SECONDS = 10.0
-"""A probe has the slot for so long. After that it may be lost, and another one may go."""
+"""How long a probe keeps the slot. After that it may be lost, and another one may go."""
 
 
 class CircuitState(StrEnum):
-    """What the breaker lets through: everything, nothing, or one request at a time."""
+    """The state of the breaker: it lets through everything, nothing, or one request at a time."""
 
     CLOSED = "closed"
     OPEN = "open"
@@ -51,13 +50,13 @@ class CircuitState(StrEnum):
 
 
 class CircuitEvent(Enum):
-    """What changes a breaker."""
+    """The events that change a breaker."""
 
     SUCCEEDED = "an attempt succeeded"
     FAILED = "an attempt failed through the provider's fault"
     TRIPPED = "that was one failure too many"
-    RESTED = "the rest is over"
-    RESTARTED = "its keeper crashed and what it last knew may be old"
+    RESTED = "the pause is over"
+    RESTARTED = "the selector crashed and its last state may be out of date"
 
 
 NEXT: dict[tuple[CircuitState, CircuitEvent], CircuitState] = {
@@ -78,24 +77,24 @@ class CircuitBreaker(msgspec.Struct, frozen=True, kw_only=True):
 
     state: CircuitState = CircuitState.CLOSED
     since: float = -inf
-    """When it came into its state."""
+    """When it entered its state."""
     until: float = -inf
-    """Open: the end of the rest."""
+    """Open: the end of the pause."""
     probing_since: float = -inf
-    """Half-open: when the latest probe was let through, unless its slot was given back."""
+    """Half-open: when the latest probe was let through, unless its slot was released."""
     rests: int = 0
-    """Rests in a row, with no quiet time between them."""
+    """Consecutive pauses without a quiet time between them."""
     in_a_row: int = 0
     """Failures since the last success."""
     cause: FailureKind | None = None
     """The latest failure that counted."""
     evidence: str = ""
-    """Why it came into its state, for people."""
+    """Why it entered its state, for people."""
     good: Fading = Fading(LATELY_SECONDS)
     bad: Fading = Fading(LATELY_SECONDS)
 
     def at(self, now: float) -> CircuitBreaker:
-        """The breaker as it is at ``now``: an open one whose rest is over is half-open."""
+        """The breaker as it is at ``now``: an open one whose pause is over is half-open."""
         if self.state is not CircuitState.OPEN or now < self.until:
             return self
         return self._to(
@@ -121,10 +120,10 @@ class CircuitBreaker(msgspec.Struct, frozen=True, kw_only=True):
     def after(
         self, kind: FailureKind | None, *, began: float, now: float, draw: float, flowing: int = 0
     ) -> CircuitBreaker:
-        """After an attempt that began at ``began`` and ended at ``now``: well, or with a failure of ``kind``.
+        """After an attempt that began at ``began`` and ended at ``now``: successfully, or with a failure of ``kind``.
 
-        ``draw`` in [0, 1) is the jitter of the rest, should it come to one. ``flowing``: attempts that have begun to
-        deliver lately and still do. A stream of minutes is no success before its end, but it is no silence either.
+        ``draw`` in [0, 1) is the jitter of the pause, if there is one. ``flowing``: attempts that have begun to deliver
+        recently and still do. A stream of minutes is no success before its end, but it is no silence either.
         """
         here = self.ended(began, now)
         if began < here.since or here.state is CircuitState.OPEN:
@@ -134,19 +133,19 @@ class CircuitBreaker(msgspec.Struct, frozen=True, kw_only=True):
         return here._failed(kind, now, draw, flowing) if RULES[kind].breaks else here
 
     def ended(self, began: float, now: float) -> CircuitBreaker:
-        """After an attempt that tells nothing of this breaker's health: a probe gives its slot back."""
+        """After an attempt that says nothing about this breaker's health: a probe releases its slot."""
         here = self.at(now)
         if here.since <= began and here.probing_since <= began and here.state is CircuitState.HALF_OPEN:
             return msgspec.structs.replace(here, probing_since=-inf)
         return here
 
     def tripped(self, now: float, draw: float, cause: FailureKind | None, evidence: str) -> CircuitBreaker:
-        """A closed one after ``evidence`` that is not its own: it opens."""
+        """A closed one opens because of ``evidence`` from elsewhere."""
         assert NEXT[self.state, CircuitEvent.TRIPPED] is CircuitState.OPEN
         return msgspec.structs.replace(self, cause=cause)._open(now, draw, evidence)
 
     def restarted(self, now: float) -> CircuitBreaker:
-        """After a crash of whoever keeps it: what was shut is tried again, by one probe."""
+        """After a crash of the selector: what was open is tried again, by one probe."""
         since = self.since if self.state is CircuitState.CLOSED else now
         return self._to(NEXT[self.state, CircuitEvent.RESTARTED], since, CircuitEvent.RESTARTED.value)
 
@@ -186,7 +185,7 @@ class CircuitBreaker(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def _to(self, state: CircuitState, now: float, evidence: str) -> CircuitBreaker:
-        """In ``state`` since ``now``. What was counted belongs to the state before, unless it stays the same."""
+        """In ``state`` since ``now``. Counts are reset, unless the state stays the same."""
         if state is self.state:
             return msgspec.structs.replace(self, since=now, probing_since=-inf)
         return CircuitBreaker(state=state, since=now, rests=self.rests, in_a_row=0, cause=self.cause, evidence=evidence)

@@ -1,8 +1,8 @@
-"""How many calls may be made beyond the asked-for ones: retries and hedges.
+"""How many calls may be made beyond the first attempts: retries and hedges.
 
-When a provider is in trouble, every caller retries, and the retries are what keeps it there. So extra calls are
-paid from the traffic: each request allows a share of one. Both sides fade alike, so over any longer time the
-extra calls stay below that share of the requests.
+If a provider is in trouble, all callers retry, and the retries keep it there. So extra calls are paid for by the
+traffic: each request allows a share of one. Both sides decay alike, so over any longer time the extra calls stay below
+that share of the requests.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import final
 from llm_actors.selector.decay import Fading
 
 RETRY_HALF_LIFE_SECONDS = 10.0
-"""After so long a call weighs half as much in the retry budget: what is allowed must follow the traffic closely."""
+"""The half-life of a call in the retry budget: the budget must follow the traffic closely."""
 
 RETRY_SHARE = 0.2
 """Extra calls, retries and hedges together, for each request."""
@@ -20,17 +20,18 @@ RETRY_SHARE = 0.2
 RETRY_FLOOR = 10.0
 """Extra calls that are allowed however little traffic there is.
 
-A share of next to nothing is nothing: without a floor a program with a handful of requests in flight could not get
-over one lost connection, and a single request could never make its three attempts. Ten lets five concurrent requests
-make all of theirs. It weighs nothing where it could hurt: it refills at less than one call a second, and from fifty
-recent requests on the share is larger anyway.
+Without a floor, a program with a handful of requests in flight could not recover from one lost connection, and a single
+request could never make its three attempts. Ten lets five concurrent requests make all of theirs. It is harmless under
+load: it refills at less than one call a second, and from fifty recent requests on the share is larger anyway.
 """
 
 HEDGE_SHARE = 0.05
-"""Hedges for each request: at most one request in twenty is asked twice. There is no floor: nothing fails without."""
+"""Hedges for each request: at most one request in twenty is hedged. There is no floor: nothing fails
+without a hedge.
+"""
 
 HEDGE_HALF_LIFE_SECONDS = 600.0
-"""Longer, so that a program with a request now and then can earn a hedge at all."""
+"""A longer half-life, so that a program with occasional requests can earn a hedge at all."""
 
 
 @final
@@ -44,7 +45,7 @@ class CallBudget:
         self._extra = Fading(half_life)
 
     def count(self, now: float) -> None:
-        """A request was made, for the first time."""
+        """Count the first attempt of a request."""
         self._requests = self._requests.plus(now)
 
     def room(self, now: float) -> float:

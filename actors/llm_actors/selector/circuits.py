@@ -1,7 +1,7 @@
-"""Whether a deployment may be asked at all: circuit breakers and pauses, of deployments and of whole providers.
+"""Whether a deployment may be called at all: circuit breakers and pauses, of deployments and of whole providers.
 
-What an attempt proves decides whose circuit it is (`scope_of`). A model that is overloaded says nothing of the models
-beside it; a refused connection says something of all of them. Deployments that fall ill one after another do, too:
+What an attempt proves decides whose circuit it concerns (`scope_of`). An overloaded model says nothing about the models
+beside it; a refused connection says something about all of them. So do deployments that fail one after another:
 `OPENED_TOGETHER` of them within `TOGETHER_SECONDS` open their provider.
 
 Callers can invent names of models, so the tables are bounded. Everything here is synchronous; times are monotonic.
@@ -22,21 +22,21 @@ from llm_actors.selector.ranking import Unavailable
 from llm_protocol.failures import RULES, FailureKind, Scope
 
 MAX_CIRCUITS = 1_024
-"""Deployments whose breakers and pauses are kept. A closed breaker makes room first, the longest unheard of."""
+"""The most deployments with a breaker or pause. Closed breakers are dropped first, the least recently used."""
 
 OPENED_TOGETHER = 2
 TOGETHER_SECONDS = 30.0
-"""So many deployments of one provider, opened by 5xx or timeouts within so many seconds, open the provider."""
+"""This many deployments of one provider, opened by 5xx or timeouts within so many seconds, open the provider."""
 
 PROBE_HINT_SECONDS = 1.0
-"""How long those who find a probe under way are told to wait: it is usually over by then."""
+"""The Retry-After while a probe is in progress: it is usually over by then."""
 
 K = TypeVar("K")
 T = TypeVar("T")
 
 
 class Transition(NamedTuple):
-    """The breaker of a deployment or a provider (``of``) came into another state, for the reason in its evidence."""
+    """The breaker of a deployment or provider (``of``) changed its state; its evidence says why."""
 
     of: Candidate | str
     before: CircuitState
@@ -44,8 +44,8 @@ class Transition(NamedTuple):
 
 
 class Pause(NamedTuple):
-    """Nothing is asked until then, because of a failure of this kind at ``by``. ``guessed``: its length is ours, for
-    the vendor did not say how long, and whoever has nobody else to ask may as well try.
+    """Nothing is called until then, because of a failure of this kind at ``by``. ``guessed``: the vendor did not say
+    for how long, so a request without another candidate may as well try.
     """
 
     by: Candidate
@@ -64,9 +64,11 @@ class Circuits:
         self._providers: dict[str, CircuitBreaker] = {}
         self._pauses: OrderedDict[Candidate | str, Pause] = OrderedDict()
         self._flowing: dict[Candidate, dict[Hashable, float]] = {}
-        """The streams that deliver, each with when it began to, in that order. As many as there are attempts."""
+        """The streams that are delivering, with the time at which they began, in that order. At most as many as
+        attempts.
+        """
         self._opened: dict[str, dict[Candidate, float]] = {}
-        """By provider: which deployments were opened lately, and when."""
+        """By provider: the deployments that were opened recently, and when."""
 
     # Reading
 
@@ -108,10 +110,10 @@ class Circuits:
     def unavailable(
         self, candidate: Candidate, now: float, *, alone: bool = False, sole: bool = False
     ) -> Unavailable | None:
-        """Why ``candidate`` may not be asked now, and for how long; ``None`` if it may.
+        """Why ``candidate`` may not be called now, and for how long; ``None`` if it may.
 
-        ``alone``: nobody else may be asked either, so a guessed pause of the provider that another of its models
-        caused does not hold. ``sole``: nor does one that it caused itself; for a request that has asked nobody yet.
+        ``alone``: no other candidate is available either, so a guessed pause of the provider that another of its models
+        caused does not apply. ``sole``: nor does one that it caused itself; for a request that has tried nothing yet.
         """
         if not self._pauses and self._is_closed(candidate):
             return None
@@ -157,7 +159,7 @@ class Circuits:
             del self._flowing[candidate]
 
     def flowing(self, of: Candidate | str, now: float) -> int:
-        """How many streams of a deployment, or of all of a provider's, have begun to deliver lately and still do."""
+        """How many streams of a deployment, or of all of a provider's, have begun to deliver recently and still do."""
         if isinstance(of, str):
             return sum(self.flowing(each, now) for each in self._flowing if each.provider == of)
         lately = takewhile(lambda began: now - began <= LATELY_SECONDS, reversed(self._flowing.get(of, {}).values()))
@@ -166,7 +168,7 @@ class Circuits:
     # Writing
 
     def proved(self, candidate: Candidate, *, began: float, now: float) -> list[Transition]:
-        """A probe that began at ``began`` delivers, so that what was half-open is closed. Returns what changed."""
+        """A probe that began at ``began`` delivers, so what was half-open is closed. Returns the changes."""
         turns = []
         own, provider = self.deployment(candidate, now), self.provider(candidate.provider, now)
         if own.state is CircuitState.HALF_OPEN and began >= own.since:
@@ -178,7 +180,7 @@ class Circuits:
         return turns
 
     def observe(self, seen: Observed, draw: float) -> list[Transition]:
-        """Take in how an attempt went. ``draw`` in [0, 1) is the jitter of a rest. Returns what changed its state."""
+        """Record the result of an attempt. ``draw`` in [0, 1) is the jitter of a pause. Returns the changes."""
         candidate, failure = seen.candidate, seen.failure
         scope = None if failure is None else scope_of(failure, unsent=seen.unsent)
         self._take_in_pause(seen, scope)
@@ -202,9 +204,10 @@ class Circuits:
     def _opened_together(
         self, candidate: Candidate, before: CircuitBreaker, after: CircuitBreaker, now: float
     ) -> tuple[Candidate, ...]:
-        """The deployments that were opened lately, if ``candidate`` has just become enough of them.
+        """The deployments that were opened recently, if ``candidate`` has just completed the number needed.
 
-        A probe that failed opens nothing anew: otherwise two that stay ill would close their provider to all others.
+        A failed probe opens nothing anew: otherwise two deployments that stay broken would block their provider's
+        others.
         """
         if before.state is not CircuitState.CLOSED or after.state is not CircuitState.OPEN:
             return ()
@@ -240,7 +243,7 @@ class Circuits:
             self._pauses.popitem(last=False)
 
     def _end_guesses(self, candidate: Candidate, began: float) -> None:
-        """It works: a guess from before ``began`` was wrong, but for the model that was the cause of it."""
+        """It works: a guess from before ``began`` was wrong, except for the model that caused it."""
         for each in (candidate, candidate.provider):
             pause = self._pauses.get(each)
             if pause is not None and pause.guessed and pause.since <= began:
@@ -249,7 +252,7 @@ class Circuits:
                     self._begin(pause.by, pause)
 
     def restart(self, now: float) -> None:
-        """After a crash of whoever tells what is observed: an open breaker is half-open, for one probe to tell."""
+        """After a crash of the selector actor: an open breaker is half-open, so that one probe can tell."""
         for each, own in self._deployments.items():
             self._deployments[each] = own.restarted(now)
         for name, breaker in self._providers.items():

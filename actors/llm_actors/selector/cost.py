@@ -1,8 +1,8 @@
-"""What a request would cost at a candidate: the `CostCalculator` of the selection.
+"""The cost of a request at a candidate: the `CostCalculator` of the selection.
 
-Candidates are compared for one and the same usage: that of the request where the caller has an estimate, else a
-typical one of its type. The prices are list prices (`llm_protocol.prices`, by way of `CostOf`); where there is none,
-what requests have cost so far. Where there is neither, the cost is unknown, which is ``None`` and never 0.
+Candidates are compared for the same usage: that of the request if the caller has an estimate, else a typical one of its
+type. The prices are list prices (`llm_protocol.prices`, through `CostOf`); without one, what requests have cost so far.
+Without either, the cost is unknown, which is ``None`` and never 0.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from llm_protocol.requests import RequestType
 from llm_protocol.response import Usage
 
 CostOf: TypeAlias = Callable[[str, str, Usage], float | None]
-"""Provider, model, usage -> US dollars, or ``None`` where the price is unknown."""
+"""Provider, model, usage -> US dollars, or ``None`` if the price is unknown."""
 
 TYPICAL_USAGE: dict[RequestType, Usage] = {
     RequestType.CHAT: Usage(input_tokens=1_000, output_tokens=300),
@@ -31,9 +31,9 @@ TYPICAL_USAGE: dict[RequestType, Usage] = {
 
 
 def expected_cost(cost_of: CostOf, candidate: Candidate, known: Performance, usage: Usage, now: float) -> float | None:
-    """US dollars for ``usage``; ``None`` where it is not known.
+    """US dollars for ``usage``; ``None`` if unknown.
 
-    Of the prompt, as much is priced as cached as the vendor had cached of late.
+    The cached share of the prompt is assumed to be what the vendor had cached recently.
     """
     cached = round(usage.input_tokens * known.cached_share(now))
     here = msgspec.structs.replace(usage, cached_tokens=cached) if cached else usage

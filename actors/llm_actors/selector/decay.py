@@ -1,7 +1,7 @@
-"""Running figures that forget: each is a small frozen value, and ``plus`` gives the next one.
+"""Running averages that decay: each is a small frozen value, and ``plus`` returns the next one.
 
-`Fading` forgets with time, for counts; `Mean` and `Series` forget with each new value, for sizes that make sense only
-when there was traffic.
+`Fading` decays with time, for counts; `Mean` and `Series` decay with each new value, for sizes that are meaningful only
+with traffic.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ SMOOTHING = 0.1
 """The weight of the newest value in a `Mean`, once ten values have settled it."""
 
 SAMPLE_SIZE = 64
-"""The newest values of a `Series` that are kept for its percentiles."""
+"""The number of newest values of a `Series` that are kept for its percentiles."""
 
 
 class Fading(msgspec.Struct, frozen=True):
@@ -63,7 +63,9 @@ class Series(msgspec.Struct, frozen=True):
         return Series(self.mean.plus(value), (*self.sample[1 - SAMPLE_SIZE :], value))
 
     def bounded(self, least: float) -> Series:
-        """With one more value, of which only the lower bound ``least`` is known: for the percentiles, if it is high."""
+        """With one more value, of which only the lower bound ``least`` is known: it counts for the percentiles, if it
+        is high.
+        """
         if not self.sample or least <= self.mean.value:
             return self
         return Series(self.mean, self.plus(least).sample)

@@ -1,21 +1,21 @@
-"""When a candidate that is not the best is asked all the same, to learn whether it has become so.
+"""When a candidate that is not the best is tried, to learn whether it has become the best.
 
-An attempt at another candidate costs its excess: by how much longer it takes, or how much more it costs, than the
-best, as a share of that. All of it together is held to `SHARE` of what the requests take anyway. A candidate with an
-excess of ``c`` is asked once in
+An attempt at another candidate costs its excess: by how much longer it takes, or how much more it costs, than the best,
+as a share of that. The total is limited to `SHARE` of what the requests take anyway. A candidate with an excess of
+``c`` is tried once in
 
     sqrt(c * (1 + c)) * sum over the others of sqrt(c / (1 + c)) / SHARE
 
-requests. So the sum of excess over interval is `SHARE`, whatever the excesses are. Within that bound those who are
-nearly as good are asked more often, for they are the likeliest to become the best, and the cheapest to ask.
+requests. So the sum of excess over interval is `SHARE`, whatever the excesses are. Within that limit, nearly equal
+candidates are tried more often: they are the likeliest to become the best, and the cheapest to try.
 
-Three things are not saved up for. A new candidate, or one that has just changed, has its first `TRIALS` attempts at
-once, one after another. One that was faster than expected is asked again at once (`SURPRISED`), to tell a change from
-luck. And for some minutes after a candidate became slower (`EAGER_SECONDS`) its share is up to `EAGERNESS` times as
-large, because what broke lately is likely to be mended soon. With much traffic a candidate is asked once in
-`FRESH_SECONDS` at most: more would tell nothing new.
+Three cases are exempt. A new candidate, or one that has just changed, gets its first `TRIALS` attempts at once, one
+after another. One that was faster than expected is tried again at once (`SURPRISED`), to tell a change from luck. And
+for some minutes after a candidate became slower (`EAGER_SECONDS`) its share is up to `EAGERNESS` times as large,
+because a recent problem is likely to be fixed soon. With much traffic a candidate is tried once in `FRESH_SECONDS` at
+most: more would bring nothing new.
 
-One attempt at a time explores a candidate. Where nobody was ever measured, requests go to whoever has the fewest in
+One attempt at a time explores a candidate. If no candidate was ever measured, requests go to the one with the fewest in
 flight, so that a hundred at once do not all go to one.
 """
 
@@ -35,32 +35,34 @@ SHARE = 0.04
 """What exploring may cost, as a share of the time, and of the money, that the requests take with the best."""
 
 TRIALS = 3
-"""Answers of a new candidate, or of one that has changed, before exploring it must be saved up for."""
+"""Attempts at a new candidate, or one that has changed, before its exploration is limited."""
 
 SURPRISED = 1.0
-"""Answers faster than expected by so much, in the CUSUM test's sum (see `latency`), ask for another one at once."""
+"""Responses that are faster than expected by so much, in the CUSUM test's sum (see `latency`), cause another attempt at
+once.
+"""
 
 FAILED_LATELY = 0.5
-"""With so many failures (they fade, see `Performance`) a candidate has no free attempts: about a minute for one."""
+"""With so many failures (they decay, see `Performance`) a candidate has no free attempts: about a minute for one."""
 
 FRESH_SECONDS = 20.0
 """A candidate that is well known is not explored again sooner."""
 
 EAGER_SECONDS = 600.0
-"""After so long the eagerness that a change brings has halved."""
+"""The half-life of the eagerness that a change brings."""
 
 EAGERNESS = 5.0
 """By how many times the share of a candidate is larger just after it has changed."""
 
 UNANSWERED_SECONDS = 30.0
-"""An exploring attempt that was not heard of for so long may be lost, and another one may go."""
+"""After this time without a report an exploring attempt may be lost, and another one may go."""
 
 MAX_STANDINGS = 2_048
 """Candidates whose exploring is kept, by type of request."""
 
 
 class Rival(NamedTuple):
-    """A candidate that is not the best: what asking it would cost, and whether it could be the best at all."""
+    """A candidate that is not the best: what trying it would cost, and whether it could be the best at all."""
 
     key: Key
     known: Performance
@@ -95,7 +97,7 @@ class _Standing:
 
 @final
 class Exploration:
-    """Who is explored next, and what it has cost so far."""
+    """Which candidate is explored next, and what exploring has cost so far."""
 
     def __init__(self) -> None:
         self._standings: OrderedDict[Key, _Standing] = OrderedDict()
@@ -147,7 +149,7 @@ def _due(rival: Rival, standing: _Standing, total: float, now: float) -> float:
     unheard = now - known.seen_at
     if standing.explored_at >= known.seen_at and now - standing.explored_at < UNANSWERED_SECONDS:
         return 0.0
-    # Not of one that fails or hangs: that neither ends a trial nor settles a surprise, and each would be the next one.
+    # Not one that fails or hangs: that neither ends a trial nor settles a surprise, so every request would explore it.
     well = not known.waited and known.bad.level(now) < FAILED_LATELY
     if well and (latency.since_change < TRIALS or latency.faster >= SURPRISED):
         return inf

@@ -1,9 +1,9 @@
-"""Attempts that have begun and not ended, and what their age tells.
+"""Attempts that have begun and not ended, and what their age means.
 
-An attempt that has delivered nothing for longer than its whole answer was expected to take is evidence that its
-candidate has become slower, long before it ends. It counts only if it began after all attempts of which something has
-come: where a later one was answered, an earlier one that is late had bad luck. So a candidate that hangs loses its
-traffic within a few times its usual latency, and has it back with its next answer.
+An attempt that has delivered nothing for longer than its whole response was expected to take is evidence that its
+candidate has become slower, long before it ends. It counts only if it began after all attempts that have delivered
+something: if a later one was answered, an earlier one that is late had bad luck. So a candidate that hangs loses its
+traffic within a few times its usual latency, and gets it back with its next response.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from llm_actors.selector.performance import SLOW_SECONDS, Key, Performance
 from llm_protocol.response import Usage
 
 COUNTED = 256
-"""Attempts that are kept for one candidate, the newest; more make no difference."""
+"""The most attempts of one candidate that are kept, the newest; more make no difference."""
 
 LOST_SECONDS = 120.0
-"""An attempt that was not heard of for so long is counted no longer: it may be lost."""
+"""An attempt without a report for this long is no longer counted: it may be lost."""
 
 MAX_CANDIDATES = 2_048
 """Candidates whose attempts are kept, by type of request."""
@@ -38,17 +38,17 @@ class _Begun:
 
 @final
 class _Attempts:
-    """Those of one candidate, in the order of their beginning."""
+    """The attempts at one candidate, in the order of their beginning."""
 
     __slots__ = ("answered", "begun")
 
     def __init__(self) -> None:
         self.begun: deque[_Begun] = deque(maxlen=COUNTED)
         self.answered = -inf
-        """When the latest one began of which something has come."""
+        """When the latest attempt began that has delivered something."""
 
     def find(self, began: float) -> _Begun | None:
-        """The one that began at that time, or last before it: it is admitted a little before it begins."""
+        """The attempt that began at that time, or last before it: it is admitted a little before it begins."""
         return next((each for each in reversed(self.begun) if each.at <= began), None)
 
 
@@ -60,7 +60,7 @@ class InFlight:
         self._attempts: OrderedDict[Key, _Attempts] = OrderedDict()
 
     def begun(self, key: Key, now: float, expected_s: float | None = None) -> None:
-        """An attempt was admitted, whose answer is expected to take so long; ``None`` where that is not known."""
+        """An attempt was admitted, whose response is expected to take so long; ``None`` if unknown."""
         attempts = self._attempts.setdefault(key, _Attempts())
         attempts.begun.append(_Begun(now, expected_s))
         self._attempts.move_to_end(key)
@@ -76,7 +76,7 @@ class InFlight:
                 found.is_silent = False
 
     def ended(self, key: Key, began: float, *, answered: bool) -> None:
-        """The attempt that began then was heard of. ``answered``: it had an answer."""
+        """The attempt that began then has ended. ``answered``: it had a response."""
         attempts = self._attempts.get(key)
         if attempts is not None:
             if answered:
@@ -85,11 +85,11 @@ class InFlight:
                 attempts.begun.remove(found)
 
     def count(self, key: Key, now: float) -> int:
-        """Attempts that have begun and not been heard of."""
+        """Attempts that have begun and were not reported yet."""
         return len(self._kept(key, now))
 
     def latency_s(self, key: Key, known: Performance, usage: Usage, now: float) -> float | None:
-        """How long an answer of that usage takes, by what is ``known`` and by what is late now."""
+        """How long a response of that usage takes, by what is ``known`` and by what is late now."""
         usual = known.latency_s(usage)
         late = self._oldest_silent(key, now)
         if late is None:

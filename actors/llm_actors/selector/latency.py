@@ -1,16 +1,15 @@
-"""How long an answer takes: a fixed part, a part for each token of the prompt and a part for each token of the answer.
+"""A model of how long a response takes: a fixed part, a part for each prompt token and a part for each output token.
 
-The three parts are fitted to what attempts showed, by least squares of the relative errors. Evidence fades with time:
-after `EVIDENCE_SECONDS` it weighs half as much. So a deployment that is asked often has a precise estimate, and one
-that was not asked for long believes its next answer more than its past. An answer that does not fit is either bad luck
-or a change:
+The three parts are fitted to the measured attempts, by least squares of the relative errors. Evidence decays: its
+half-life is `EVIDENCE_SECONDS`. So a deployment with much traffic has a precise estimate, and one without gives its
+next response more weight than its past. A response that does not fit is either bad luck or a change:
 
-* Where the estimate is old, a much faster answer is believed at once: nothing makes a slow deployment fast by chance.
-* All others count only as far as luck reaches, until several in a row are a change (Page's CUSUM test).
+* If the estimate is old, a much faster response is believed at once: nothing makes a slow deployment fast by chance.
+* All others are clipped to the range of luck, until several in a row are a change (Page's CUSUM test).
 
-After a change the evidence of before hardly counts. Streamed answers tell the parts apart, since the first token comes
-when the fixed part and the prompt are done. Answers that come whole tell only the sum, and many of different lengths
-tell the parts. What no answer has told yet stays as it is in `TYPICAL_S`.
+After a change, earlier evidence hardly counts. Streamed responses separate the parts, since the first token comes when
+the fixed part and the prompt are done. Unstreamed responses measure only the sum, but many of different lengths
+separate the parts. Parts without any evidence stay as in `TYPICAL_S`.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ from math import exp, exp2, inf, log
 import msgspec
 
 EVIDENCE_SECONDS = 120.0
-"""After so long an observation weighs half as much."""
+"""The half-life of an observation."""
 
 TYPICAL_S = (0.5, 0.000_2, 0.015)
-"""Of a deployment of which nothing is known, in seconds: the fixed part, for a token of the prompt, of the answer."""
+"""For a deployment without evidence, in seconds: the fixed part, per prompt token, per output token."""
 
 SURPRISING = 2.5
 """An error of so many standard deviations is bad luck, or a change. Errors are logarithms of a ratio of times."""
@@ -31,35 +30,35 @@ SURPRISING = 2.5
 CUSUM_THRESHOLD = 5.0
 CUSUM_DRIFT = 1.0
 CUSUM_STEP = 2.0
-"""The CUSUM test, once for slower and once for faster answers: each error in standard deviations, less the drift and at
-most a step, is added up, never below 0. A sum over the threshold is a change: three answers in a row at least.
+"""The CUSUM test, one for slower and one for faster responses: each error in standard deviations, less the drift and at
+most a step, is added up, never below 0. A sum over the threshold is a change: three responses in a row at least.
 """
 
 WELL_KNOWN = 3.0
-"""Answers that an estimate must be worth to be less old than this."""
+"""The number of responses that an estimate must be worth so that it is not old."""
 
 KEPT_AT_CHANGE = 0.2
-"""What all evidence of before weighs together after a change, where the answer that told it weighs 1."""
+"""The total weight of all earlier evidence after a change, if the response that revealed it weighs 1."""
 
 LEAST_EVIDENCE = 0.5
-"""With less, the estimate's own error is taken to be no larger."""
+"""With less evidence, the estimate's own error is assumed to be no larger."""
 
 STIFFNESS = 0.002
-"""How much the parts cling to their earlier values where the evidence does not tell them apart."""
+"""How strongly the parts keep their earlier values if the evidence does not separate them."""
 
 USUAL_SPREAD = 0.3
-"""The standard deviation of the errors before they are known; later between the two `SPREAD_LIMITS`."""
+"""The standard deviation of the errors before they are known; later it is between the two `SPREAD_LIMITS`."""
 
 SPREAD_LIMITS = (0.15, 1.0)
 SPREAD_PRIOR = 8.0
 SPREAD_MEMORY = 50.0
-"""How many errors the usual spread is worth, and over how many newest ones the spread is measured."""
+"""How many errors the prior spread is worth, and over how many newest ones the spread is measured."""
 
 LEAST_WRITING_SECONDS = 0.01
-"""A stream that was over sooner after its first token came in one piece: it does not tell the parts apart."""
+"""A stream that ended sooner than this after its first token came in one piece: it does not separate the parts."""
 
 LEAST_SECONDS = 0.001
-"""Shorter times are taken as this, so that ratios have a meaning."""
+"""Shorter times are rounded up to this, so that ratios are meaningful."""
 
 SWEEPS = 12
 CLOSE_ENOUGH = 1e-4
@@ -69,7 +68,7 @@ Parts = tuple[float, float, float]
 
 
 class LatencyModel(msgspec.Struct, frozen=True):
-    """What is known of one deployment's speed. `after` gives the model with one more answer."""
+    """The knowledge of one deployment's speed. `after` returns the model with one more response."""
 
     parts: Parts = (1.0, 1.0, 1.0)
     """As multiples of `TYPICAL_S`."""
@@ -78,7 +77,7 @@ class LatencyModel(msgspec.Struct, frozen=True):
     products: Parts = (0.0, 0.0, 0.0)
     """The weighted sum of the observations times what they took."""
     evidence: float = 0.0
-    """How many answers all this is worth, at ``at``."""
+    """How many responses all this is worth, at ``at``."""
     at: float = -inf
     spread: float = USUAL_SPREAD * USUAL_SPREAD
     """The variance of the errors."""
@@ -91,19 +90,19 @@ class LatencyModel(msgspec.Struct, frozen=True):
     """Answers since the last change, or since the beginning."""
 
     def seconds(self, input_tokens: float, output_tokens: float) -> float:
-        """How long an answer of ``output_tokens`` to a prompt of ``input_tokens`` takes."""
+        """How long a response of ``output_tokens`` to a prompt of ``input_tokens`` takes."""
         fixed, prompt, writing = self.parts
         each_in, each_out = TYPICAL_S[1] * input_tokens, TYPICAL_S[2] * output_tokens
         return TYPICAL_S[0] * fixed + each_in * prompt + each_out * writing
 
     def evidence_at(self, now: float) -> float:
-        """How many answers the estimate is worth at ``now``."""
+        """How many responses the estimate is worth at ``now``."""
         return self.evidence * _faded(now - self.at)
 
     def after(
         self, now: float, *, input_tokens: int, output_tokens: int, took_s: float, first_token_s: float | None = None
     ) -> LatencyModel:
-        """With an answer that was complete at ``now``. ``first_token_s`` is for streamed ones."""
+        """With a response that was complete at ``now``. ``first_token_s`` is for streamed ones."""
         took_s, expected = max(took_s, LEAST_SECONDS), max(self.seconds(input_tokens, output_tokens), LEAST_SECONDS)
         error, spread = log(took_s / expected), self.spread
         kept, scale, believed = _faded(now - self.at), expected, 1.0
@@ -161,7 +160,9 @@ def _add(sums: list[float], row: Parts, took_s: float, weight: float) -> None:
 
 
 def _solved(before: Parts, sums: list[float]) -> Parts:
-    """The parts, none negative, that fit best: coordinate descent from those of ``before``, to which they cling."""
+    """The parts, none negative, that fit best: coordinate descent from those of ``before``, with a penalty for
+    distance.
+    """
     xx, xy, xz, yy, yz, zz, xt, yt, zt = sums
     x, y, z = before
     xt, yt, zt = xt + STIFFNESS * x, yt + STIFFNESS * y, zt + STIFFNESS * z

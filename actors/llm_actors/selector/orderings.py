@@ -1,7 +1,7 @@
-"""The ways to put candidates in order, one small pure function each.
+"""The orderings of candidates, one small pure function each.
 
-Each takes the choices in their given order, and returns them in the order to try, with the reason said. All are stable:
-what is equal stays in the given order. ``draw`` is a number in [0, 1); with the same one the result is the same.
+Each takes the choices in their given order, and returns them in the order to try, with reasons. All are stable: equal
+choices stay in the given order. ``draw`` is a number in [0, 1); the same one gives the same result.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from llm_protocol.policy import Select
 
 
 class OrderingInputs(NamedTuple):
-    """What, besides the figures, decides an order."""
+    """What decides an order besides the measurements."""
 
     draw: float = 0.0
     sticky_key: str = ""
     shares: Mapping[Candidate, float] = {}
-    """For ``weighted``: the traffic each is meant to have. Empty: in proportion to 1 / score."""
+    """For ``weighted``: the share of traffic for each. Empty: in proportion to 1 / score."""
 
 
 Order: TypeAlias = Callable[[list[RankedCandidate], OrderingInputs], list[RankedCandidate]]
@@ -36,12 +36,12 @@ def by_score(choices: list[RankedCandidate], _: OrderingInputs) -> list[RankedCa
 
 
 def in_order(choices: list[RankedCandidate], _: OrderingInputs) -> list[RankedCandidate]:
-    """As given."""
+    """In the given order."""
     return [each._replace(reason=f"place {place} as configured") for place, each in enumerate(choices, 1)]
 
 
 def cheapest(choices: list[RankedCandidate], _: OrderingInputs) -> list[RankedCandidate]:
-    """The lowest price first, the unknown ones last."""
+    """The lowest price first, unknown ones last."""
     return [
         each._replace(reason="price unknown" if cost is None else f"${cost:.6f} for such a request")
         for each in sorted(choices, key=lambda each: _or_last(each.figures.cost_usd))
@@ -50,7 +50,7 @@ def cheapest(choices: list[RankedCandidate], _: OrderingInputs) -> list[RankedCa
 
 
 def fastest(choices: list[RankedCandidate], _: OrderingInputs) -> list[RankedCandidate]:
-    """The lowest latency first, those never measured last."""
+    """The lowest latency first, unmeasured ones last."""
     return [
         each._replace(reason="not measured yet" if latency is None else f"{latency:.2f} s for such an answer")
         for each in sorted(choices, key=lambda each: _or_last(each.figures.latency_s))
@@ -59,7 +59,7 @@ def fastest(choices: list[RankedCandidate], _: OrderingInputs) -> list[RankedCan
 
 
 def weighted(choices: list[RankedCandidate], wish: OrderingInputs) -> list[RankedCandidate]:
-    """Drawn at random, each by its share, without putting back."""
+    """Drawn at random, each by its share, without replacement."""
     shares = {each.candidate: _share_of(each, wish) for each in choices}
     everything = sum(shares.values()) or 1.0
     left, draw = list(choices), wish.draw
@@ -73,9 +73,9 @@ def weighted(choices: list[RankedCandidate], wish: OrderingInputs) -> list[Ranke
 
 
 def sticky(choices: list[RankedCandidate], wish: OrderingInputs) -> list[RankedCandidate]:
-    """The same conversation goes to the same candidate, as long as that one is there; without a key, `by_score`.
+    """The same conversation goes to the same candidate, as long as that one exists; without a key, `by_score`.
 
-    Rendezvous hashing: when a candidate comes or goes, only its own conversations move.
+    Rendezvous hashing: when a candidate is added or removed, only its own conversations move.
     """
     if not wish.sticky_key:
         return by_score(choices, wish)

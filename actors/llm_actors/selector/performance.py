@@ -1,11 +1,11 @@
-"""What is known of one candidate from its attempts at requests of one type: the `PerformanceTracker` of this runtime.
+"""Measurements of one candidate for requests of one type: the `PerformanceTracker` of this runtime.
 
 A frozen value; each attempt makes the next one.
 
-Only successes tell how fast a candidate is: errors are often quick. The exception is an attempt that was given up,
-by its caller, its deadline or in favour of a faster hedge, while nothing had come: it took *at least* that long.
-Without that a candidate whose every slow answer is cut off would look fast. Such a bound holds until the next success,
-so that a candidate which recovered is not slow for long.
+Only successes measure how fast a candidate is: errors are often quick. The exception is an attempt that was abandoned,
+by its caller, its deadline or in favour of a faster hedge, while nothing had arrived: it took *at least* that long.
+Without it a candidate whose slow responses are all cut off would look fast. Such a bound applies until the next
+success, so a candidate that recovered is not considered slow for long.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ from llm_protocol.requests import RequestType
 from llm_protocol.response import Usage
 
 FORGIVEN_SECONDS = 60.0
-"""After so long a success or failure weighs half as much in the success rate."""
+"""The half-life of a success or failure in the success rate."""
 
 PRIOR_SUCCESSES = 5.0
 """Successes that a candidate is credited with, so that one early failure is not a rate."""
 
 CACHED_SECONDS = 600.0
-"""After so long a prompt weighs half as much in the share that comes from the vendor's cache."""
+"""The half-life of a prompt in the share that comes from the vendor's cache."""
 
 SLOW_SECONDS = 5.0
-"""Waiting so long in vain tells something of a candidate of which nothing else is known."""
+"""Waiting this long in vain is evidence about a candidate of which nothing else is known."""
 
 LEAST_FOR_MEDIAN = 5
-"""Answers before their median is used."""
+"""The number of responses from which their median is used."""
 
 LEAST_FOR_HEDGE = 20
-"""Answers before their p95 is: with fewer it is just the slowest."""
+"""The number of responses from which their p95 is used: with fewer it is just the slowest."""
 
 STALE_SECONDS = 600.0
 """Percentiles that are older are not used."""
 
 Key: TypeAlias = tuple[Candidate, RequestType]
-"""Each type of request has books of its own: an embedding tells nothing of a chat."""
+"""Each type of request is measured separately: an embedding says nothing about a chat."""
 
 
 class Observed(Cast, frozen=True, kw_only=True):
@@ -74,7 +74,7 @@ class Observed(Cast, frozen=True, kw_only=True):
 
     @property
     def duration_s(self) -> float:
-        """From the beginning to the end."""
+        """The duration of the attempt."""
         return max(0.0, self.ended - self.began)
 
 
@@ -87,16 +87,16 @@ class Proof(Cast, frozen=True, kw_only=True):
 
 
 class Performance(msgspec.Struct, frozen=True, kw_only=True):
-    """The books of one candidate for one type of request. Times in seconds, costs in US dollars."""
+    """The measurements of one candidate for one type of request. Times in seconds, costs in US dollars."""
 
     latency: LatencyModel = LatencyModel()
-    """How long a successful answer takes."""
+    """How long a successful response takes."""
     first_token: Series = Series()
-    """Of streamed answers."""
+    """The first token of streamed responses."""
     whole: Series = Series()
-    """Until the answer was complete, streamed or not."""
+    """Until the response was complete, streamed or not."""
     cost_per_token: Mean = Mean()
-    """Of a whole request, prompt and answer together."""
+    """The cost of a whole request, prompt and response together."""
     prompted: Fading = Fading(CACHED_SECONDS)
     cached: Fading = Fading(CACHED_SECONDS)
     """Tokens of prompts, and those of them that the vendor had cached."""
@@ -105,44 +105,46 @@ class Performance(msgspec.Struct, frozen=True, kw_only=True):
     good: Fading = Fading(FORGIVEN_SECONDS)
     bad: Fading = Fading(FORGIVEN_SECONDS)
     seen_at: float = -inf
-    """When an attempt last ended that told something."""
+    """When an attempt last ended with a meaningful result."""
 
     def availability(self, now: float) -> float:
-        """The share of attempts that did not fail through the candidate's fault, of late; 1.0 if nothing is known."""
+        """The recent share of attempts that did not fail through the candidate's fault; 1.0 if nothing is known."""
         good = PRIOR_SUCCESSES + self.good.level(now)
         return good / (good + self.bad.level(now))
 
     def latency_s(self, usage: Usage) -> float | None:
-        """How long an answer of that usage takes on average; ``None`` before there was one."""
+        """How long a response of that usage takes on average; ``None`` before there was one."""
         if not self.latency.since_change:
             return self.waited if self.waited >= SLOW_SECONDS else None
         return max(self.latency.seconds(usage.input_tokens, usage.output_tokens), self.waited)
 
     def cached_share(self, now: float) -> float:
-        """The share of a prompt that the vendor has cached, of late; 0.0 if nothing is known."""
+        """The share of a prompt that the vendor had cached recently; 0.0 if nothing is known."""
         cached = self.cached.level(now)
         return min(1.0, cached / self.prompted.level(now)) if cached else 0.0
 
     def percentile(self, percent: int, now: float, *, stream: bool, least: int) -> float | None:
-        """Of the time to the first token of a stream, or to a whole answer; ``None`` with too few or old ones."""
+        """The percentile of the time to a stream's first token, or to a whole response; ``None`` with too few or old
+        ones.
+        """
         if now - self.seen_at > STALE_SECONDS:
             return None
         return (self.first_token if stream else self.whole).percentile(percent, least=least)
 
     def plus(self, seen: Observed) -> Performance:
-        """The books with one more attempt."""
+        """The measurements with one more attempt."""
         if seen.failure is None:
             return self._with_success(seen)
         silent = seen.first_token_s is None and not seen.failure.partial
         fault = seen.failure.rule.fault
-        # Timeouts are the candidate's fault and held against it as such.
+        # Timeouts are the candidate's fault and counted as such.
         changed = self._with_wait(seen) if silent and fault is AtFault.CALLER else self
         if fault is not AtFault.PROVIDER:
             return changed
         return msgspec.structs.replace(changed, bad=self.bad.plus(seen.ended), seen_at=seen.ended)
 
     def forgiven(self) -> Performance:
-        """The books without their failures: the trouble that caused them is over."""
+        """The measurements without their failures: the trouble that caused them is over."""
         return msgspec.structs.replace(self, bad=Fading(FORGIVEN_SECONDS))
 
     def _with_success(self, seen: Observed) -> Performance:
@@ -152,7 +154,7 @@ class Performance(msgspec.Struct, frozen=True, kw_only=True):
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,
             took_s=seen.duration_s,
-            first_token_s=None if usage.reasoning_tokens else first,  # which may be that of the hidden reasoning or not
+            first_token_s=None if usage.reasoning_tokens else first,  # which may or may not include hidden reasoning
         )
         rate = None if seen.cost is None or not usage.total_tokens else seen.cost / usage.total_tokens
         return msgspec.structs.replace(
@@ -169,7 +171,7 @@ class Performance(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def _with_wait(self, seen: Observed) -> Performance:
-        """With an attempt that was given up before anything came: it would have taken longer."""
+        """With an attempt that was abandoned before anything arrived: it would have taken longer."""
         waited = seen.duration_s
         first = self.first_token.bounded(waited) if seen.stream else self.first_token
         whole = self.whole if seen.stream else self.whole.bounded(waited)

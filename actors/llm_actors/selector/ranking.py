@@ -1,5 +1,5 @@
-"""The result of a selection: all candidates in the order to try, each with why. What `explain` shows, and what goes
-into the decision record of a response.
+"""The result of a selection: all candidates in the order to try, with reasons. Shown by `explain`, and part of a
+response's decision record.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ DIGITS = 6
 
 
 class Unavailable(NamedTuple):
-    """A candidate is not asked for ``seconds``, as far as is known, because ``why``; callers are told a ``kind``.
+    """A candidate is not called for ``seconds``, as far as is known, because ``why``; callers get an error of this
+    ``kind``.
 
-    ``by_another``: on a guess only, after what another model of its provider met.
+    ``by_another``: a guess only, after a failure of another model of its provider.
     """
 
     kind: FailureKind
@@ -32,10 +33,10 @@ class Unavailable(NamedTuple):
     by_another: bool = False
 
     def failure(self, candidate: Candidate) -> Failure:
-        """What an attempt at ``candidate`` would be answered with now; nobody was asked."""
+        """The failure of an attempt at ``candidate`` now; no call was made."""
         return Failure(
             kind=self.kind,
-            message=f"{candidate}: not asked, because {self.why}",
+            message=f"{candidate}: not tried, because {self.why}",
             provider=candidate.provider,
             model=candidate.model,
             retry_after=self.seconds,
@@ -43,7 +44,7 @@ class Unavailable(NamedTuple):
 
 
 class RankedCandidate(NamedTuple):
-    """One candidate in its place. ``barred`` is ``None`` where it can be asked; ``score``: lower is better."""
+    """One candidate and its position. ``barred`` is ``None`` if it is available; ``score``: lower is better."""
 
     candidate: Candidate
     reason: str
@@ -54,7 +55,7 @@ class RankedCandidate(NamedTuple):
     probe: bool = False
 
     def place(self) -> JsonObject:
-        """Who stands there and why, as plain data."""
+        """The candidate and the reason, as plain data."""
         return {
             "provider": self.candidate.provider,
             "model": self.candidate.model,
@@ -63,7 +64,7 @@ class RankedCandidate(NamedTuple):
         }
 
     def record(self) -> JsonObject:
-        """The same with the figures. An unknown one is ``None``."""
+        """The same with the measurements. An unknown one is ``None``."""
         return self.place() | {
             "score": round(self.score, DIGITS),
             "terms": {name: round(value, DIGITS) for name, value in self.terms._asdict().items()},
@@ -74,9 +75,9 @@ class RankedCandidate(NamedTuple):
 
 
 class Ranking(msgspec.Struct, frozen=True, kw_only=True):
-    """All candidates, those that can be asked before those that are barred, which are in the order of their return.
-    ``warnings`` and ``notes``: what else there is to know of them, one sentence each. Where it is not ``is_judged``,
-    there was only one candidate, and no figures were asked for.
+    """All candidates: the available ones, then the barred ones in the order of their return. ``warnings`` and
+    ``notes``: other facts about them, one sentence each. If it is not ``is_judged``, there was only one candidate, and
+    no measurements were used.
     """
 
     select: Select
@@ -85,7 +86,7 @@ class Ranking(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     usage: Usage = Usage()
-    """For which times and prices are told: that expected of the request, or one typical of its type."""
+    """The usage for which times and prices are shown: the expected one, or one typical of its type."""
     is_judged: bool = True
 
     @property
@@ -95,12 +96,12 @@ class Ranking(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def ready(self) -> list[Candidate]:
-        """Those that can be asked now, in the order to try."""
+        """Those that are available now, in the order to try."""
         return [choice.candidate for choice in self.choices if choice.barred is None]
 
     @property
     def refusal(self) -> Failure | None:
-        """Why nobody can be asked, with the time until somebody can; ``None`` if somebody can."""
+        """Why no candidate is available, with the time until one is; ``None`` if one is."""
         if any(choice.barred is None for choice in self.choices):
             return None
         soonest = self.choices[0]
@@ -112,7 +113,7 @@ class Ranking(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(failure, message=f"none of {len(self.choices)} candidates can be asked: {each}")
 
     def best(self) -> Candidate:
-        """The candidate to ask first. Raises the `LLMClientError` of `refusal` if there is none."""
+        """The first candidate to try. Raises the `LLMClientError` of `refusal` if there is none."""
         if (refusal := self.refusal) is not None:
             raise error_for(refusal)
         return self.choices[0].candidate
@@ -129,8 +130,8 @@ class Ranking(msgspec.Struct, frozen=True, kw_only=True):
         }
 
     def lines(self) -> list[str]:
-        """As text, a line for each candidate, the first to be tried on top: why it stands there, then its figures.
-        Notes and warnings come last.
+        """As text, a line for each candidate, the first to try on top: the reason for its position, then its
+        measurements. Notes and warnings come last.
         """
         return [
             *self._places(),

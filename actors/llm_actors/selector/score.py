@@ -1,8 +1,8 @@
-"""The weighted score: one number for how little a candidate suits, from latency, price and unavailability.
+"""The weighted score: one number from latency, price and unavailability; lower is better.
 
-Each term is the figure over the worst of the candidates at hand, so that all lie in 0..1, and a difference of one per
-cent in a figure stays one of one per cent. What is not known is neither good nor bad luck: a candidate that was never
-measured gets the mean latency of those that were, and an unknown price counts as the highest known one.
+Each term is the measurement divided by the worst among the candidates, so all are in 0..1, and a difference of one per
+cent in a measurement stays one of one per cent. Unknown values are neutral: a candidate that was never measured gets
+the mean latency of those that were, and an unknown price counts as the highest known one.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import msgspec
 from llm_protocol.policy import Select
 
 LEAST_UNAVAILABILITY = 0.2
-"""Unavailability is compared to this where all candidates are better: small differences are noise."""
+"""Unavailability is compared to this if all candidates are better: small differences are noise."""
 
 LEAST_LATENCY_SECONDS = 0.05
 """The same for latency."""
 
 
 LEAST_SCORE = 0.05
-"""A score that is better counts as this where scores are divided by each other."""
+"""A better score counts as this when scores are divided by each other."""
 
 
 class Weights(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -39,7 +39,7 @@ class Weights(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Figures(NamedTuple):
-    """What a candidate is judged by; ``None`` is not known. ``availability`` is in 0..1."""
+    """The measurements of a candidate; ``None`` is unknown. ``availability`` is in 0..1."""
 
     latency_s: float | None
     cost_usd: float | None
@@ -47,14 +47,14 @@ class Figures(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """The figures, normalised to the candidates at hand: 0 is best, 1 is worst."""
+    """The measurements, normalised to the candidates at hand: 0 is best, 1 is worst."""
 
     latency: float
     price: float
     unavailability: float
 
     def at_best(self) -> Terms:
-        """With the latency and the availability that nobody could better."""
+        """With the best possible latency and availability."""
         return Terms(0.0, self.price, 0.0)
 
     def score(self, weights: Weights) -> float:
@@ -89,8 +89,8 @@ def normalised(candidates: Sequence[Figures]) -> list[Terms]:
 def excess(other: Figures, best: Figures, other_score: float, best_score: float, select: Select) -> float:
     """What an attempt at ``other`` costs beyond one at ``best``, as a share of that.
 
-    In time or, where the score decides, in money or score, whichever is most. What is not known costs nothing. That it
-    may fail costs the time of an attempt.
+    In time or, if the score decides, in money or score, whichever is most. Unknown values cost nothing. The risk that
+    it fails costs the time of an attempt.
     """
     shares = [_beyond(other.latency_s, best.latency_s)]
     if select == "score":

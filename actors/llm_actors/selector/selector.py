@@ -1,10 +1,10 @@
-"""The selector: which candidate to ask first, and whether it may be asked. The `ModelSelector` of this runtime.
+"""The selector: which candidate to try first, and whether it is available. The `ModelSelector` of this runtime.
 
-One object with the books, the circuits and the budgets of all deployments. Everything here is
-synchronous and happens in one thread, so that the orchestrator reads it (`rank`) and makes its claims (`admit`,
-`may_retry`, `may_hedge`) without a message. What attempts showed comes in one at a time, through the selector's
-actor. Books and breakers are frozen values that are replaced as a whole: there is no moment at which half of one is
-written, so a crash of the actor leaves them as they were before the observation it crashed on.
+One object with the measurements, circuits and budgets of all deployments. Everything here is synchronous and happens in
+one thread, so the orchestrator can read it (`rank`) and make its claims (`admit`, `may_retry`, `may_hedge`) without a
+message. Results of attempts come in one at a time, through the selector's actor. Measurements and breakers are frozen
+values that are replaced as a whole, so a crash of the actor leaves them as they were before the observation it crashed
+on.
 """
 
 from __future__ import annotations
@@ -39,8 +39,9 @@ from llm_protocol.requests import RequestType
 from llm_protocol.response import Usage
 
 MAX_BOOKS = 1_024
-"""Candidates that are remembered, by type of request; the one that was not heard of for longest makes room. Callers may
-name any model."""
+"""The most candidates that are remembered, by type of request; the least recently used is dropped. Callers may name any
+model.
+"""
 
 _MEASURED: frozenset[Select] = frozenset({"score", "fastest"})
 _UNKNOWN = Performance()
@@ -49,7 +50,7 @@ _DEFAULT_WEIGHTS = Weights()
 
 @final
 class Selector:
-    """Everything that is known of the candidates. ``now`` is always on the one monotonic clock, in seconds."""
+    """Everything that is known of the candidates. ``now`` is always on the same monotonic clock, in seconds."""
 
     def __init__(self, cost_of: CostOf) -> None:
         self._cost_of = cost_of
@@ -79,9 +80,9 @@ class Selector:
         """Put ``candidates`` in the order to try.
 
         ``draw`` in [0, 1) decides what is left to chance. ``usage`` is what the request is expected to use, the same
-        for all; without it, what is typical of its type. Those that are barred come last. Where measurements decide,
-        a bounded part of the requests explores: another than the best is in front, and its exploring is claimed.
-        Without ``explore`` this only reads. Raises `ModelNotFoundError` when there are no candidates.
+        for all; without it, what is typical of its type. Barred candidates come last. If measurements decide, a limited
+        part of the requests explores: another candidate than the best is in front, and its exploration is claimed.
+        Without ``explore`` this only reads. Raises `ModelNotFoundError` if there are no candidates.
         """
         if not candidates:
             raise ModelNotFoundError("there is no candidate to choose from")
@@ -99,7 +100,7 @@ class Selector:
         return Ranking(select=select, weights=weights, choices=(*ready, *barred), usage=usage)
 
     def sole(self, candidate: Candidate, *, now: float, select: Select = "score") -> Ranking:
-        """What `rank` comes to where there is nobody else to choose, without the figures that would change nothing."""
+        """The result of `rank` if there is no choice, without measurements that would change nothing."""
         barred = self.circuits.unavailable(candidate, now)
         reason = "the only candidate" if barred is None else barred.why
         choice = RankedCandidate(candidate, reason, 0.0, NOT_JUDGED, AT_BEST, barred)
@@ -108,11 +109,11 @@ class Selector:
     def hedge_after(
         self, candidate: Candidate, now: float, *, stream: bool, request_type: RequestType = RequestType.CHAT
     ) -> float | None:
-        """Seconds after which an answer is late, the observed p95; ``None`` where too little is known to say."""
+        """The seconds after which a response is late, the observed p95; ``None`` if too little is known."""
         return self.known(candidate, request_type).percentile(95, now, stream=stream, least=LEAST_FOR_HEDGE)
 
     def known(self, candidate: Candidate, request_type: RequestType = RequestType.CHAT) -> Performance:
-        """The books of ``candidate`` for requests of one type."""
+        """The measurements of ``candidate`` for requests of one type."""
         return self._books.get((candidate, request_type), _UNKNOWN)
 
     def exploration(self) -> ExplorationStatistics:
@@ -133,14 +134,14 @@ class Selector:
         request_type: RequestType = RequestType.CHAT,
         usage: Usage | None = None,
     ) -> Failure | None:
-        """Ask for leave to make an attempt at ``candidate`` now. ``None``: go ahead, and let `observe` know its end.
+        """Claim an attempt at ``candidate`` now. ``None``: go ahead, and pass its end to `observe`.
 
-        Otherwise the failure to go on with; nobody is asked. In a half-open breaker this claims the probe. ``extra``:
-        a retry or hedge, which was paid for with `may_retry` or `may_hedge` and does not itself earn any. A candidate
-        whose usual answer takes longer than ``within_s`` is refused: pass what is left of the deadline for fallbacks.
-        ``others`` are those whom the request may ask instead, if that is known, and ``asked`` is whether it has asked
-        anybody: see `Circuits.unavailable`. ``usage`` is what the attempt is expected to take: how late it is can then
-        be told while it is in flight.
+        Otherwise the failure to go on with; no call may be made. In a half-open breaker this claims the probe.
+        ``extra``: a retry or hedge, which was paid for with `may_retry` or `may_hedge` and does not itself earn any. A
+        candidate whose usual response takes longer than ``within_s`` is refused: pass what is left of the deadline for
+        fallbacks. ``others`` are the request's other candidates, if known, and ``asked`` is whether it has made a call:
+        see `Circuits.unavailable`. ``usage`` is what the attempt is expected to use: that shows how late it is while it
+        is in flight.
         """
         barred = self.circuits.unavailable(candidate, now)
         if barred is not None and others is not None and self._none_ready(others, now):
@@ -178,25 +179,25 @@ class Selector:
         began: float,
         request_type: RequestType = RequestType.CHAT,
     ) -> bool:
-        """The stream of ``attempt``, which began at ``began``, has begun to deliver: whether that is `Proof` of
-        anything. `stops` must follow.
+        """The stream of ``attempt``, which began at ``began``, has begun to deliver: whether that is a `Proof`. `stops`
+        must follow.
         """
         self._in_flight.delivers((candidate, request_type), began)
         self.circuits.flows(candidate, attempt, now)
         return self.circuits.is_probe(candidate, now)
 
     def stops(self, candidate: Candidate, attempt: Hashable) -> None:
-        """Whatever ``attempt`` delivered, it has ended."""
+        """The stream of ``attempt`` has ended, if it had begun."""
         self.circuits.stops(candidate, attempt)
 
-    # Writing: the actor's alone
+    # Writing: only by the actor
 
     def prove(self, proof: Proof) -> list[Transition]:
-        """Take in that a probe delivers. Returns the breakers that were closed."""
+        """Record that a probe delivers. Returns the breakers that were closed."""
         return self._forgiving(self.circuits.proved(proof.candidate, began=proof.began, now=proof.at))
 
     def observe(self, seen: Observed, draw: float) -> list[Transition]:
-        """Take in how an attempt went. Returns the breakers that came into another state."""
+        """Record the result of an attempt. Returns the breakers whose state changed."""
         transitions = self.circuits.observe(seen, draw)
         self._in_flight.ended(seen.key, seen.began, answered=seen.failure is None or seen.failure.partial)
         book = self.known(*seen.key).plus(seen)
@@ -213,16 +214,18 @@ class Selector:
         return transitions
 
     def restart(self, now: float) -> None:
-        """Go on after a crash. Nobody saw what happened meanwhile, so an open breaker is half-open: one probe tells."""
+        """Continue after a crash. What happened meanwhile is unknown, so an open breaker is half-open: one
+        probe tells.
+        """
         self.circuits.restart(now)
 
     def _forgive(self, of: Candidate | str) -> None:
-        """The trouble is over. Held against it any longer, it would keep what has recovered from being used."""
+        """The trouble is over: drop its failures, which would keep a recovered candidate from being used."""
         for key, book in self._books.items():
             if of in (key[0], key[0].provider):
                 self._books[key] = book.forgiven()
 
-    # Judging
+    # Ranking
 
     def _judge(
         self,
@@ -237,7 +240,7 @@ class Selector:
         for candidate, figure, terms in zip(candidates, figures, normalised(figures), strict=True):
             barred = self.circuits.unavailable(candidate, now)
             probe = barred is None and self.circuits.is_probe(candidate, now)
-            # A probe stands where the candidate would stand if it were well; its failures would keep it last for ever.
+            # A probe is ranked as if the candidate were healthy; its failures would keep it last for ever.
             fair = terms._replace(unavailability=0.0) if probe else terms
             choices.append(RankedCandidate(candidate, "", fair.score(weights), figure, fair, barred, probe))
         return choices
@@ -260,7 +263,7 @@ class Selector:
         draw: float,
         now: float,
     ) -> list[RankedCandidate]:
-        """With another than the best in front where exploring that one is due."""
+        """With another candidate than the best in front, if its exploration is due."""
         best, *others = ready
         key = best.candidate, request_type
         if best.figures.latency_s is None:
@@ -285,7 +288,7 @@ class Selector:
     def _spread(
         self, ready: list[RankedCandidate], request_type: RequestType, draw: float, now: float
     ) -> list[RankedCandidate]:
-        """With that one in front which has the fewest attempts in flight, of those that nobody has measured yet."""
+        """With the one in front that has the fewest attempts in flight, among those that were never measured."""
         unmeasured = [place for place, each in enumerate(ready) if each.figures.latency_s is None]
         counts = [self._in_flight.count((ready[place].candidate, request_type), now) for place in unmeasured]
         least = [place for place, count in zip(unmeasured, counts, strict=True) if count == min(counts)]
@@ -296,7 +299,7 @@ class Selector:
 
 @final
 class _Budgets:
-    """One budget for each deployment; the one that was not used for longest makes room."""
+    """One budget for each deployment; the least recently used is dropped."""
 
     def __init__(self, make: Callable[[], CallBudget]) -> None:
         self._make = make
@@ -314,7 +317,7 @@ class _Budgets:
 
 
 def _last_resort(choice: RankedCandidate) -> tuple[bool, float]:
-    """Those first who are paused for what another did: they may yet answer. Then who is back first."""
+    """First those that are paused because of another model: they may yet respond. Then by the time of their return."""
     assert choice.barred is not None
     return not choice.barred.by_another, choice.barred.seconds
 
@@ -323,7 +326,7 @@ def _too_slow(candidate: Candidate, usual: float, within_s: float) -> Failure:
     why = f"it usually takes {usual:.1f} s and {max(0.0, within_s):.1f} s are left"
     return Failure(
         kind=FailureKind.TIMEOUT_TOTAL,
-        message=f"{candidate}: not asked, because {why}",
+        message=f"{candidate}: not tried, because {why}",
         provider=candidate.provider,
         model=candidate.model,
     )

@@ -1,9 +1,8 @@
-"""One HTTP/1.1 connection: requests one after the other over one wire.
+"""One HTTP/1.1 connection: requests one after another over one wire.
 
-`reader` decides what the peer's bytes mean. This file moves bytes, and turns every way of going wrong into one of our
-errors. A connection is used again only when that is proven harmless: request fully sent, body framed by the message
-itself and read to its end, nothing left over. In any other case it is closed, so that no byte of one answer can become
-part of another.
+`reader` interprets the peer's bytes. This file moves bytes, and turns every failure into one of our errors. A
+connection is reused only if that is proven safe: the request fully sent, the body framed by the message itself and read
+to its end, no surplus bytes. Otherwise it is closed, so that no byte of one response can become part of another.
 """
 
 from __future__ import annotations
@@ -26,19 +25,19 @@ from llm_actors.transport.response import Headers, HttpResponse
 from llm_actors.transport.wire import CHUNK_BYTES, Wire
 from llm_protocol.http1 import BadHttp, ResponseHead
 
-LISTEN_WHILE_SENDING_BYTES: Final = 32 * 1024  # smaller requests fit into the sockets' buffers and are never stuck
+LISTEN_WHILE_SENDING_BYTES: Final = 32 * 1024  # smaller requests fit into the sockets' buffers and never block
 STALE_SECONDS: Final = 1.0  # see Stale
 
 _ENCODINGS: Final = frozenset(("gzip", "br", "deflate", "zstd", "compress"))
 
 
 class Stale(Broken):
-    """A kept connection that the server gave up while nobody looked: our request crossed its close on the way.
+    """A kept connection that the server closed just before our request arrived.
 
-    Sending the request again is safe then, because the server closed before it read it. That cannot be seen from
-    here for certain, so all signs have to agree: the connection had been used before, not one byte was answered,
-    and the end came within ``STALE_SECONDS`` of the request, as it does when it was under way already. A server
-    that took the request, worked on it and died looks different: it takes longer.
+    Resending is safe then, because the server closed before it read the request. This cannot be known for certain, so
+    all signs have to agree: the connection had been used before, no byte of a response arrived, and the end came within
+    ``STALE_SECONDS`` of the request, as it does if the close was already under way. A server that received the request,
+    worked on it and crashed takes longer.
     """
 
     def __init__(self, origin: Origin, reason: str) -> None:
@@ -46,7 +45,7 @@ class Stale(Broken):
 
 
 class ClientConnection:
-    """Owned by one exchange at a time. Nothing here waits with a limit of its own: the caller's scope has it."""
+    """Used for one request at a time. Nothing here has a time limit of its own: the caller's scope provides it."""
 
     __slots__ = (
         "_answered", "_any_encoding", "_asked_at", "_exchanges", "_failure", "_reader", "_response", "_sent", "_wire",
@@ -62,7 +61,7 @@ class ClientConnection:
     def _reset(self, method: str) -> None:
         self._asked_at = trio.current_time()
         self._sent = False  # the whole request has been handed to the kernel
-        self._answered = False  # at least one byte of the answer is here
+        self._answered = False  # at least one byte of the response has arrived
         self._reader = ResponseReader(method)
         self._any_encoding = False
         self._failure: TransportError | None = None
@@ -88,8 +87,8 @@ class ClientConnection:
     async def receive(self) -> bytes:
         """The next piece of the body as it arrives (at most about 128 KiB), or ``b""`` after its proper end.
 
-        Always a cancellation point; gives way to other tasks whenever it has to wait for the network.
-        Raises Broken when the body was cut, ProtocolViolation when it is malformed; every time if called again.
+        Always a cancellation point; lets other tasks run whenever it waits for the network. Raises Broken if the body
+        was cut off, ProtocolViolation if it is malformed; every time if called again.
         """
         reader = self._reader
         while not reader.ended:
@@ -109,7 +108,7 @@ class ClientConnection:
         return b""
 
     def renew(self) -> bool:
-        """Make ready for another request, if this exchange left no doubt; tells whether it did."""
+        """Prepare for another request, if the last one left no doubt; returns whether it did."""
         reader = self._reader
         if self._failure is None and self._response is not None and not reader.ended:
             self._read_what_is_here()
@@ -123,7 +122,8 @@ class ClientConnection:
 
     def close(self) -> None:
         self._wire.close()
-        self._response = self._failure = None  # they lead back here, and only the garbage collector would find out
+        # references back to this object, which only the garbage collector would find
+        self._response = self._failure = None
 
     async def _send(self, payload: bytes, body: StreamedBody | None = None) -> None:
         try:
@@ -131,7 +131,8 @@ class ClientConnection:
             if body is not None:
                 await self._send_pieces(body)
         except WIRE_ERRORS:
-            return  # the server may have said why before it closed, and reading tells how it ended in any case
+            # the server may have sent a reason before it closed, and reading also shows how the connection ended
+            return
         self._sent = True
 
     async def _send_pieces(self, body: StreamedBody) -> None:
@@ -189,11 +190,11 @@ class ClientConnection:
             name = encoding.strip(" \t")
             if name != "identity":
                 shown = name if name in _ENCODINGS else "unknown"
-                reason = f"the answer ({status}) is compressed ({shown}) though only identity was accepted"
+                reason = f"the response ({status}) is compressed ({shown}) though only identity was accepted"
                 raise UnsupportedEncoding(self.origin, reason, status=status)
 
     def _read_body(self) -> bytes:
-        """What is here of the body; nothing when more has to come."""
+        """The bytes of the body that have arrived; empty if more must be awaited."""
         if self._failure is None:
             try:
                 return self._reader.read_body()
@@ -202,7 +203,7 @@ class ClientConnection:
         raise self._failure
 
     def _read_what_is_here(self) -> None:
-        """A reader that left at the vendor's end marker may have left just the terminating chunk unread."""
+        """A reader that stopped at the vendor's end marker may have left only the terminating chunk unread."""
         try:
             self._read_body()
         except TransportError as exc:
@@ -210,7 +211,7 @@ class ClientConnection:
 
     def _fault(self, exc: BadHttp | IncompleteResponse) -> TransportError:
         if isinstance(exc, BadHttp):
-            return ProtocolViolation(self.origin, f"the answer is not valid HTTP/1.1 ({exc.reason})")
+            return ProtocolViolation(self.origin, f"the response is not valid HTTP/1.1 ({exc.reason})")
         return self._broken("closed in the middle of the answer" if self._answered else "closed before an answer")
 
     def _cut(self, exc: Exception) -> Broken:

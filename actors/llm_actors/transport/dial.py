@@ -1,6 +1,6 @@
-"""From an origin's host and port to a TCP connection: the name's addresses are tried as RFC 8305 says.
+"""Connect to an origin's host and port by TCP, trying the addresses of the name as RFC 8305 says.
 
-The next address is tried when the last one failed or has had a quarter of a second; the first to answer wins, and
+The next address is tried when the last one has failed or has had a quarter of a second; the first to connect wins, and
 the others are closed.
 """
 
@@ -21,9 +21,9 @@ Dial = Callable[[str, int], Awaitable[trio.SocketStream]]
 
 
 class TcpDial:
-    """The way out to the network: called, it returns a connected stream or raises OSError.
+    """The access to the network: called, it returns a connected stream or raises OSError.
 
-    It waits without limit of its own; a cancel leaves nothing open.
+    It has no time limit of its own; a cancel leaves nothing open.
     """
 
     def __init__(self, resolver: Resolver | None = None) -> None:
@@ -46,7 +46,7 @@ def _literal(host: str, port: int) -> ResolvedAddress | None:
 
 
 def _families_in_turn(addresses: list[ResolvedAddress]) -> list[ResolvedAddress]:
-    """Let the second address be of the other family: when IPv6 is broken, all of its addresses are."""
+    """Put an address of the other family second: if IPv6 is broken, all of its addresses are."""
     first = addresses[0].family
     other = next((at for at, address in enumerate(addresses) if address.family != first), None)
     if other is None:

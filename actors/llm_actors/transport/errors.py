@@ -1,7 +1,7 @@
-"""What can go wrong between us and a server: one small closed set, told apart by what a caller may do about it.
+"""The errors between us and a server: one small closed set, distinguished by what a caller can do about them.
 
-Foreign exceptions (OSError, ssl, Trio) become one of these here at the boundary and nowhere else. A message names the
-origin and the reason, and never a header's value, a body or anything else that the peer chose: a peer may echo our key.
+Foreign exceptions (OSError, ssl, Trio) are converted here and nowhere else. A message contains the origin and the
+reason, and never a header's value, a body or anything else that the peer chose: a peer may echo our key.
 """
 
 # ruff: noqa: N818  (the names say what happened, as trio.TooSlowError does)
@@ -22,7 +22,7 @@ _OUT_OF: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENO
 
 
 class TransportError(Exception):
-    """Base of everything that :class:`~llm_actors.transport.Transport` raises about a request or its answer."""
+    """Base of everything that :class:`~llm_actors.transport.Transport` raises about a request or its response."""
 
     def __init__(self, where: object, reason: str) -> None:
         super().__init__(f"{where}: {reason}")
@@ -34,18 +34,18 @@ class RequestRefused(TransportError):
 
 
 class ConnectFailed(TransportError):
-    """No connection: the name does not resolve, or no address of it accepts."""
+    """No connection: the name does not resolve, or none of its addresses accepts."""
 
 
 class ProxyRefused(ConnectFailed):
-    """The proxy will not make this connection: its credentials or its rules are against it. Asking again is useless,
-    and a wrong password that is tried again and again may lock an account.
+    """The proxy refuses to make this connection, because of its credentials or rules. Retrying is useless, and
+    repeating a wrong password may lock an account.
     """
 
 
 class OutOfResources(TransportError):
-    """No connection, because this process or machine has no file descriptor, port or memory for one. It says nothing
-    about the server.
+    """No connection, because this process or machine has no file descriptor, port or memory left. It says nothing about
+    the server.
     """
 
 
@@ -54,13 +54,13 @@ class ConnectTimeout(TransportError):
 
 
 class TlsFailed(TransportError):
-    """The TLS handshake failed, most often because the certificate is not to be trusted. Retrying is useless."""
+    """The TLS handshake failed, most often because the certificate is not trusted. Retrying is useless."""
 
 
 class Broken(TransportError):
-    """The connection was cut before the answer was complete.
+    """The connection was cut before the response was complete.
 
-    ``answered`` tells whether any byte of the answer had arrived.
+    ``answered`` tells whether any byte of the response had arrived.
     """
 
     def __init__(self, where: object, reason: str, *, answered: bool) -> None:
@@ -69,11 +69,11 @@ class Broken(TransportError):
 
 
 class ProtocolViolation(TransportError):
-    """The answer is not HTTP/1.1 that can be read in one way only, or it passes a limit."""
+    """The response is not unambiguous HTTP/1.1, or it exceeds a limit."""
 
 
 class UnsupportedEncoding(TransportError):
-    """The body is compressed though only ``identity`` was accepted. ``status`` is the answer's status."""
+    """The body is compressed though only ``identity`` was accepted. ``status`` is that of the response."""
 
     def __init__(self, where: object, reason: str, *, status: int) -> None:
         super().__init__(where, reason)
@@ -81,13 +81,13 @@ class UnsupportedEncoding(TransportError):
 
 
 class BodyTooLarge(TransportError):
-    """The body passes the limit given to ``read``."""
+    """The body exceeds the limit given to ``read``."""
 
 
 def is_out_of_resources(exc: OSError) -> bool:
-    """Whether ``exc`` means that there is nothing left here to make a connection with."""
+    """Whether ``exc`` means that the process or machine has no resources left for a connection."""
     if isinstance(exc, socket.gaierror):
-        return not _can_open_socket()  # the resolver says "try again" or "unknown" when it can open no socket
+        return not _can_open_socket()  # the resolver says "try again" or "unknown" if it cannot open a socket
     return exc.errno in _OUT_OF
 
 
@@ -100,7 +100,7 @@ def _can_open_socket() -> bool:
 
 
 def wire_reason(exc: BaseException) -> str:
-    """One short line for what the operating system or TLS reported; never empty."""
+    """One short line for an error of the operating system or TLS; never empty."""
     cause = exc.__cause__ if isinstance(exc, trio.BrokenResourceError) and exc.__cause__ else exc
     match cause:
         case ssl.SSLCertVerificationError():

@@ -1,8 +1,8 @@
-"""The proxy that a provider is reached through, and how a way to an origin is asked of it.
+"""The proxy of a provider, and how it is asked to connect to an origin.
 
-An HTTP proxy is asked by CONNECT (RFC 9110, 9.3.6) for a tunnel to an https origin; a request to an http origin is
-sent to it whole, in absolute form. A SOCKS5 proxy (RFC 1928, 1929) is asked for a tunnel to either. Names are always
-resolved by the proxy. What a proxy says is never quoted: it may echo the credentials.
+An HTTP proxy opens a tunnel to an https origin by CONNECT (RFC 9110, 9.3.6); a request to an http origin is sent to it
+whole, in absolute form. A SOCKS5 proxy (RFC 1928, 1929) opens a tunnel to either. Names are always resolved by the
+proxy. A proxy's messages are never quoted: they may echo the credentials.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from llm_protocol.secret import Secret
 
 DEFAULT_PORTS: Final = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
 HEAD_BYTES: Final = 16 * 1024
-"""The most that a proxy may say before the tunnel begins."""
+"""The most bytes that a proxy may send before the tunnel begins."""
 
 AUTHORIZATION: Final = "Proxy-Authorization"
-"""In this spelling: there are proxies that know no other."""
+"""In this spelling: some proxies know no other."""
 
 _REFUSED: Final = "the proxy refuses the user or password"
 _WANTS: Final = "the proxy wants a user and password"
-_MORE: Final = "the proxy sent more than an answer to CONNECT"
+_MORE: Final = "the proxy sent more than a response to CONNECT"
 
 _SOCKS_FAILURES: Final = {
     1: "the proxy failed",
@@ -41,7 +41,7 @@ _SOCKS_FORBIDDEN: Final = 2
 
 
 class Proxy(NamedTuple):
-    """Where a proxy is, and the ``user:password`` for it."""
+    """The address of a proxy, and the ``user:password`` for it."""
 
     scheme: str
     """``http``, ``https`` (TLS to the proxy itself), ``socks5`` or ``socks5h``, which is the same here."""
@@ -67,7 +67,7 @@ class Proxy(NamedTuple):
         return "Basic " + base64.b64encode(self.credentials.reveal().encode()).decode()
 
     def forwards(self, origin: Origin) -> bool:
-        """Whether it is sent whole requests to ``origin``, instead of being asked for a tunnel."""
+        """Whether whole requests to ``origin`` are sent to it, instead of asking it for a tunnel."""
         return origin.scheme == "http" and not self.is_socks
 
 
@@ -102,7 +102,7 @@ def parse_proxy(url: str) -> Proxy:
 async def open_tunnel(wire: Wire, proxy: Proxy, origin: Origin) -> None:
     """Have ``proxy``, at the other end of ``wire``, connect ``wire`` to ``origin``.
 
-    Waits without limit of its own. Raises `ConnectFailed` or `ProxyRefused`, and what ``wire`` raises.
+    Has no time limit of its own. Raises `ConnectFailed` or `ProxyRefused`, and what ``wire`` raises.
     """
     if proxy.is_socks:
         await _socks5(wire, proxy, origin)
@@ -111,7 +111,7 @@ async def open_tunnel(wire: Wire, proxy: Proxy, origin: Origin) -> None:
 
 
 def credentials_refused(proxy: Proxy, status: int) -> str:
-    """What an HTTP proxy means by 407."""
+    """What a status of 407 means."""
     return f"{_REFUSED if proxy.credentials else _WANTS} ({status}); only Basic authentication is supported"
 
 
@@ -132,7 +132,7 @@ async def _connect(wire: Wire, proxy: Proxy, origin: Origin) -> None:
 
 
 async def _status(wire: Wire, origin: Origin) -> int:
-    """The status of the final answer. What follows a 2xx is the tunnel, so nothing may have come of it yet."""
+    """The status of the final response. What follows a 2xx is the tunnel, so none of that may have arrived yet."""
     received = bytearray()
     try:
         while True:
@@ -167,7 +167,7 @@ async def _socks5(wire: Wire, proxy: Proxy, origin: Origin) -> None:
         try:
             _, failed = await _exactly(wire, origin, 2)
         except (ConnectFailed, *WIRE_ERRORS):
-            failed = 1  # some close the connection instead of saying so
+            failed = 1  # some close the connection instead of sending a refusal
         if failed:
             raise ProxyRefused(origin, _REFUSED)
     await wire.send_all(b"\x05\x01\x00" + _socks_address(origin))
@@ -178,7 +178,7 @@ async def _socks5(wire: Wire, proxy: Proxy, origin: Origin) -> None:
         raise ProxyRefused(origin, "the proxy does not allow this connection")
     if code:
         raise ConnectFailed(origin, _SOCKS_FAILURES.get(code, "the proxy failed"))
-    # Where the proxy's own end is: of no interest, but it comes before the tunnel.
+    # The proxy's own address: not needed, but it precedes the tunnel.
     size = {1: 4, 4: 16}.get(kind) or (await _exactly(wire, origin, 1))[0]
     await _exactly(wire, origin, size + 2)
 

@@ -1,4 +1,4 @@
-"""Reads one response out of the bytes that arrive, without I/O: interim heads, the head, and the body to its end."""
+"""Parse one response from the bytes that arrive, without I/O: interim heads, the head, and the body to its end."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class IncompleteResponse(Exception):  # noqa: N818
 
 @final
 class ResponseReader:
-    """Made for one response. Feed it what arrives, ``b""`` at the end of the stream; then ask.
+    """Parses one response. Feed it what arrives, ``b""`` at the end of the stream; then read from it.
 
-    Every method raises `BadHttp` for what is not HTTP/1.1, and `IncompleteResponse` when the stream ends too early.
+    Every method raises `BadHttp` for what is not HTTP/1.1, and `IncompleteResponse` if the stream ends too early.
     """
 
     __slots__ = (
@@ -56,11 +56,11 @@ class ResponseReader:
         self._eof = False
         self._chunks: ChunkedBody | None = None
         self._left: int | None = 0
-        """Bytes of the body that are to come; ``None`` when it lasts until the stream ends."""
+        """Bytes of the body still to come; ``None`` if it lasts until the stream ends."""
         self.framed = False
         """Whether the message itself says where its body ends."""
         self.keeps = False
-        """Whether the server lets the connection go on."""
+        """Whether the server allows the connection to be reused."""
         self.ended = False
         """Whether the body was read to its end."""
         self.starved = True
@@ -68,11 +68,11 @@ class ResponseReader:
 
     @property
     def has_surplus(self) -> bool:
-        """Whether something came behind the response."""
+        """Whether there were surplus bytes after the response."""
         return bool(self._buffer)
 
     def feed(self, data: bytes) -> None:
-        """Take what arrived."""
+        """Add received bytes."""
         self.starved = False
         if data:
             self._buffer += data
@@ -80,8 +80,8 @@ class ResponseReader:
             self._eof = True
 
     def read_stream(self, data: bytes) -> bytes | None:
-        """The content of ``data`` when it needs no buffer: it is whole chunks, and nothing is unread. ``None``, with
-        nothing taken, in any other case.
+        """The content of ``data`` if it needs no buffering: it is whole chunks, and nothing is unread. ``None``, with
+        nothing consumed, in any other case.
         """
         if self._buffer or self._chunks is None or not self._chunks.at_boundary:
             return None
@@ -104,9 +104,9 @@ class ResponseReader:
         return None
 
     def read_body(self) -> bytes:
-        """All of the body that is here; ``b""`` when there is none, because of `starved` or `ended`.
+        """The part of the body that has arrived; ``b""`` if there is none, because of `starved` or `ended`.
 
-        What came before a fault is given first.
+        What came before an error is returned first.
         """
         if self.ended:
             return b""
@@ -132,7 +132,7 @@ class ResponseReader:
 
     def _begin_body(self, head: ResponseHead) -> None:
         length = body_length(head.headers, head.version)
-        # Servers get the bodies of these wrong; nobody can tell a stray body from the next response.
+        # Servers often get these bodies wrong; a stray body cannot be told from the next response.
         bodiless = self._is_head or head.status in _BODILESS
         self.framed = length is not None and not bodiless
         self.keeps = is_kept_alive(head.headers, head.version)

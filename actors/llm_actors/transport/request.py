@@ -1,7 +1,7 @@
-"""What is asked: an origin, a request to it, and the one place where a request becomes bytes.
+"""A request and its origin, and the one place where a request becomes bytes.
 
-Whatever could end a line early or be read in two ways is refused before a byte is sent, and framing is ours alone:
-a caller cannot set the headers that say where a message ends.
+Whatever could end a line early or is ambiguous is refused before a byte is sent, and framing is ours alone: a caller
+cannot set the headers that say where a message ends.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _HOST: Final = re.compile(r"[0-9A-Za-z._-]+|[0-9A-Fa-f:.]+")
 
 
 class Origin(NamedTuple):
-    """Scheme, host and port: what a connection is made to and may be reused for."""
+    """Scheme, host and port: what a connection is made to, and for what it may be reused."""
 
     scheme: str
     host: str
@@ -40,10 +40,10 @@ class Origin(NamedTuple):
 
 
 def parse_url(url: str) -> tuple[Origin, str]:
-    """Split ``https://host[:port][/base]`` into its origin and its base path (no slash at the end).
+    """Split ``https://host[:port][/base]`` into its origin and its base path (without a slash at the end).
 
-    Raises ValueError, with what would be right, for any other scheme, for credentials, a query, a fragment, or a
-    host that is not ASCII.
+    Raises ValueError, with what would be right, for any other scheme, for credentials, a query, a fragment, or a host
+    that is not ASCII.
     """
     parts = urlsplit(url)
     if parts.scheme not in DEFAULT_PORTS:
@@ -73,7 +73,7 @@ class HttpRequest:
     """One request. ``target`` is the path with its query, as it goes on the wire. ``any_encoding``: the answer goes on
     as it comes, so its body may be compressed though that was not asked for.
 
-    Its repr shows neither header values, nor the query, nor the body: keys and prompts live there.
+    Its repr shows neither header values, nor the query, nor the body, which may contain keys and prompts.
     """
 
     method: str
@@ -93,8 +93,8 @@ def encode(request: HttpRequest, *, absolute: bool = False, proxy_authorization:
     """Head and body as one piece, for one write; of a streamed body only the head. To a proxy that forwards it the
     target is ``absolute``.
 
-    Raises :class:`RequestRefused` for anything that HTTP/1.1 cannot carry, and for a header that is the
-    transport's to set.
+    Raises :class:`RequestRefused` for anything that HTTP/1.1 cannot carry, and for a header that only the transport may
+    set.
     """
     origin = request.origin
     if not _TOKEN.fullmatch(request.method):

@@ -1,9 +1,8 @@
-"""Names to addresses, in few threads: one hanging name must not keep the others from being looked up.
+"""Resolve names in few threads: one hanging lookup must not keep other names from being resolved.
 
-``getaddrinfo`` blocks and cannot be cancelled, so a lookup belongs to its name and not to whoever asked first:
-everyone who asks for a name while it is being looked up shares that lookup, and leaving does not end it. A name that
-hangs therefore costs one thread, however many requests want it. A process may end while one hangs: its thread waits
-within libc, is a daemon, and goes with the process.
+``getaddrinfo`` blocks and cannot be cancelled, so a lookup belongs to its name and not to its first caller: all callers
+that need a name share its lookup, and cancelling one does not end it. So a name that hangs costs one thread, however
+many requests need it. The process can exit meanwhile: the thread is a daemon thread.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ SockAddr = tuple[Any, ...]  # as the socket module has it: its shape depends on 
 
 
 class ResolvedAddress(NamedTuple):
-    """Where a TCP connection may be made to."""
+    """An address that a TCP connection can be made to."""
 
     family: int
     sockaddr: SockAddr
@@ -34,13 +33,13 @@ Lookup = Callable[[str, int], list[ResolvedAddress]]
 
 
 def system_lookup(host: str, port: int) -> list[ResolvedAddress]:
-    """The addresses in the order in which the system prefers them. Blocks; raises OSError."""
+    """The addresses in the order that the system prefers. Blocks; raises OSError."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [ResolvedAddress(family, sockaddr) for family, _, _, _, sockaddr in found]
 
 
 class _Lookup:
-    """One name being looked up; ``found`` is set with ``done``."""
+    """One lookup; ``found`` is set with ``done``."""
 
     def __init__(self) -> None:
         self.done = trio.Event()
@@ -48,7 +47,7 @@ class _Lookup:
 
 
 class Resolver:
-    """Shares lookups among those who ask, and bounds the threads that they take."""
+    """Shares lookups among callers, and limits the number of threads."""
 
     def __init__(self, lookup: Lookup = system_lookup, *, threads: int = RESOLVER_THREADS) -> None:
         self._lookup = lookup
@@ -56,10 +55,10 @@ class Resolver:
         self._running: dict[tuple[str, int], _Lookup] = {}
 
     async def resolve(self, host: str, port: int) -> list[ResolvedAddress]:
-        """At least one address, or OSError. Waits without limit of its own; a cancel leaves the lookup running."""
+        """At least one address, or OSError. Has no time limit of its own; a cancel leaves the lookup running."""
         key = (host, port)
         if key not in self._running:
-            # The slot first: whoever waits for one must not hold a name that then nobody looks up.
+            # The slot first: a caller that waits for one must not claim a name that is then never looked up.
             slot = object()
             await self._limiter.acquire_on_behalf_of(slot)
             if key in self._running:
@@ -69,7 +68,7 @@ class Resolver:
         lookup = self._running[key]
         await lookup.done.wait()
         if isinstance(lookup.found, Exception):
-            # A new one for each who waits: raised twice, an exception collects the tracebacks of both.
+            # A new one for each caller: an exception that is raised twice collects the tracebacks of both.
             raise type(lookup.found)(*lookup.found.args) from lookup.found
         if not lookup.found:
             raise socket.gaierror(socket.EAI_NONAME, "no address")
@@ -94,7 +93,7 @@ class Resolver:
             lookup.done.set()
 
         def deliver(result: Outcome[list[ResolvedAddress] | Exception]) -> None:
-            with suppress(trio.RunFinishedError):  # nobody is left to wait
+            with suppress(trio.RunFinishedError):  # no caller waits any more
                 token.run_sync_soon(finish, result)
 
         trio.lowlevel.start_thread_soon(look_up, deliver, f"resolve {key[0]}")

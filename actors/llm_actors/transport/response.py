@@ -1,4 +1,4 @@
-"""The answer as its reader sees it: status, headers, and the body piece by piece or whole."""
+"""The response as its reader sees it: status, headers, and the body piece by piece or whole."""
 
 from __future__ import annotations
 
@@ -40,26 +40,30 @@ class Headers(Mapping[str, str]):
 
 
 class HttpResponse:
-    """An answer whose head has arrived. It ends with the ``send`` block that gave it; then ``receive`` is closed."""
+    """A response whose head has arrived. It ends with the ``send`` block that returned it; then ``receive``
+    is closed.
+    """
 
     __slots__ = ("headers", "origin", "receive", "resent", "status")
 
     def __init__(self, status: int, headers: Headers, origin: Origin, receive: Callable[[], Awaitable[bytes]]) -> None:
-        """``receive``: the connection's own method, so that no layer of ours lies between a chunk and its reader."""
+        """``receive`` is the connection's own method, so that there is no layer of ours between a chunk and
+        its reader.
+        """
         self.status = status
         self.headers = headers
         self.resent = False
-        """Whether the request was sent a second time: a kept connection had closed before it was answered."""
+        """Whether the request was sent a second time: a kept connection had closed before the response."""
         self.origin = origin
         self.receive = receive
 
     def end(self) -> None:
-        """Let go of the connection: its next bytes belong to somebody else's answer."""
+        """Release the connection: its next bytes belong to another response."""
         self.receive = _ended
 
     async def read(self, limit: int = MAX_BODY_BYTES, *, cut: bool = False) -> bytes:
-        """The rest of the body. Past ``limit`` bytes it raises :class:`BodyTooLarge`, or with ``cut`` returns the first
-        ``limit`` bytes. Raises what ``receive`` raises.
+        """The rest of the body. Beyond ``limit`` bytes it raises :class:`BodyTooLarge`, or with ``cut`` returns the
+        first ``limit`` bytes. Raises what ``receive`` raises.
         """
         declared = self.headers.get("content-length", "")
         if not cut and _is_number_above(declared, limit):
@@ -83,10 +87,10 @@ class HttpResponse:
 
 
 def _is_number_above(text: str, limit: int) -> bool:
-    """Whether ``text`` is a whole number above ``limit``; of any length, which ``int`` would refuse."""
+    """Whether ``text`` is a whole number above ``limit``; of any length, unlike what ``int`` accepts."""
     digits = text.lstrip("0")
     return text.isascii() and text.isdecimal() and (len(digits) > 18 or int(digits or 0) > limit)
 
 
 async def _ended() -> bytes:
-    raise trio.ClosedResourceError("the block of this answer has been left")
+    raise trio.ClosedResourceError("the block of this response has been left")

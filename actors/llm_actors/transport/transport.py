@@ -1,9 +1,9 @@
-"""The way out: one request, one answer, over a kept or a new connection, inside one ``async with``.
+"""One request and one response, over a kept or a new connection, inside one ``async with``.
 
-The block is the lease. Leaving it in any way puts the connection back among the idle ones, if the answer was read
-to its end, or closes the socket at once, so that a cancelled request stops costing at the provider. There are no
-redirects, no environment variables, no cookies, no retries (but the one of ``connection.Stale``), and no
-time limits besides ``connect_timeout``: those belong to whoever knows the request's deadline.
+The block is the lease. Leaving it in any way returns the connection to the idle ones, if the response was read to its
+end, or closes the socket at once, so that a cancelled request stops costing at the provider. There are no redirects, no
+environment variables, no cookies, no retries (except for ``connection.Stale``), and no time limits besides
+``connect_timeout``: those belong to the caller, who knows the request's deadline.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _IDLE: Final = trio.lowlevel.RunVar[weakref.WeakSet[IdleStack]]("idle connection
 
 @dataclass(frozen=True, slots=True)
 class TransportStatistics:
-    """Connections now (``connecting``, ``active`` in an exchange, ``idle``) and since the start (``*_total``)."""
+    """Connections now (``connecting``, ``active`` in a request, ``idle``) and since the start (``*_total``)."""
 
     connecting: int
     active: int
@@ -59,8 +59,8 @@ class TransportStatistics:
 class Transport:
     """Connections to any number of origins. The constructor does no I/O; use within one Trio run.
 
-    ``dial`` is the way to the network and replaceable for tests; TLS is always this side of it. ``proxy``: through
-    whom all of them are reached; ``trust`` holds for an https proxy, too.
+    ``dial`` makes network connections and is replaceable for tests; TLS is always on this side of it. ``proxy``: the
+    proxy for all connections; ``trust`` applies to an https proxy, too.
     """
 
     def __init__(
@@ -87,10 +87,10 @@ class Transport:
         connect_timeout: float = CONNECT_TIMEOUT_SECONDS,
         on_sent: Callable[[], None] | None = None,
     ) -> ConnectionLease:
-        """Send ``request``; the block is entered when the head of the answer is here, whatever its status.
+        """Send ``request``; the block is entered when the head of the response has arrived, whatever its status.
 
         ``connect_timeout`` (seconds) covers name lookup, TCP, proxy and TLS of a new connection. ``on_sent`` is called
-        when there is a connection and the request begins to leave: before, the peer knows nothing of it. Raises a
+        when there is a connection and sending begins: before that, the peer has received nothing. Raises a
         :class:`TransportError`: RequestRefused before anything is sent, ConnectFailed, ProxyRefused, ConnectTimeout,
         OutOfResources, TlsFailed, Broken, ProtocolViolation, UnsupportedEncoding; ClosedResourceError after ``aclose``.
         To keep the connection, read the body until ``b""``.
@@ -98,7 +98,7 @@ class Transport:
         return ConnectionLease(self, request, connect_timeout, on_sent)
 
     async def aclose(self) -> None:
-        """Close the idle connections and take no more requests; those under way close theirs when they end."""
+        """Close the idle connections and accept no more requests; those in progress close theirs when they end."""
         self._closed = True
         self._idle.clear()
         await trio.lowlevel.checkpoint()
@@ -116,7 +116,7 @@ class Transport:
     async def exchange(
         self, request: HttpRequest, connect_timeout: float, on_sent: Callable[[], None] | None = None
     ) -> tuple[ClientConnection, HttpResponse]:
-        """For a `ConnectionLease`: an answer, and the connection to give back by `put_back`."""
+        """For a `ConnectionLease`: a response, and the connection to return with `put_back`."""
         if self._closed:
             raise trio.ClosedResourceError("the transport is closed")
         payload = self._encode(request)
@@ -157,7 +157,7 @@ class Transport:
         return response
 
     def _check_proxy(self, response: HttpResponse) -> None:
-        """Raise `ProxyRefused` where it was the proxy that answered, and not the origin."""
+        """Raise `ProxyRefused` if the response came from the proxy, and not from the origin."""
         if response.status == 407 and self._proxy is not None and self._proxy.forwards(response.origin):
             raise ProxyRefused(response.origin, credentials_refused(self._proxy, 407))
 
@@ -195,7 +195,7 @@ class Transport:
         return await _in_tls(wire, context, origin, origin.host)
 
     async def _through(self, proxy: Proxy, origin: Origin, stage: list[str]) -> Wire:
-        """A wire to ``proxy``, and where it does not forward requests through it to ``origin``."""
+        """A wire to ``proxy`` and, if it does not forward requests, through it to ``origin``."""
         stage[0] = "connecting to the proxy"
         context = await self._tls_context(origin) if proxy.scheme == "https" else None
         wire: Wire = PlainWire(await self._open_stream(origin, proxy.host, proxy.port, "the proxy: "))
@@ -232,8 +232,8 @@ class Transport:
 
     async def _tls_context(self, origin: Origin) -> ssl.SSLContext:
         if not self._trust.loaded:
-            # Reads and parses some hundred certificates: in a thread, once, whoever comes first. That thread is never
-            # left alone: a program that ended meanwhile would run OpenSSL's exit hook beneath it, and crash.
+            # Reads and parses a hundred certificates or more: in a thread, once, for the first caller. That thread is
+            # never abandoned: a program that exited meanwhile would run OpenSSL's exit hook during it, and crash.
             async with self._trust_lock:
                 try:
                     await trio.to_thread.run_sync(self._trust.context)
@@ -268,7 +268,7 @@ def _idle_of_this_run() -> weakref.WeakSet[IdleStack]:
 
 
 def _give_up_idle() -> bool:
-    """Close the idle connections of all transports of this run. Returns whether there were any."""
+    """Close the idle connections of all transports of this Trio run. Returns whether there were any."""
     found = [stack for stack in _idle_of_this_run() if len(stack)]
     for stack in found:
         stack.clear()
@@ -276,7 +276,7 @@ def _give_up_idle() -> bool:
 
 
 class ConnectionLease:
-    """The block around one answer. A generator would do, but keep the request, with the prompt in it, to the end."""
+    """The block around one response. A generator would do, but would keep the request, with its prompt, to the end."""
 
     __slots__ = ("_connect_timeout", "_connection", "_on_sent", "_request", "_response", "_transport")
 

@@ -1,7 +1,7 @@
-"""Whom we believe over TLS: the system's certificate authorities, else certifi's, or one given file and nothing else.
+"""The certificates to trust: the system's authorities, else certifi's, or one given file and nothing else.
 
-There is no switch that turns verification off. For a server with a certificate of its own, name that certificate
-(or its authority) in ``ca_file``.
+There is no switch that turns verification off. For a server with a certificate of its own, name that certificate (or
+its authority) in ``ca_file``.
 """
 
 from __future__ import annotations
@@ -10,15 +10,13 @@ import os
 import ssl
 from typing import Final
 
-OP_IGNORE_UNEXPECTED_EOF: Final = getattr(
-    ssl, "OP_IGNORE_UNEXPECTED_EOF", 0
-)  # 0: an OpenSSL before 3 has no such option
+OP_IGNORE_UNEXPECTED_EOF: Final = getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)  # 0: OpenSSL before 3 has no such option
 
 
 class TlsTrust:
     """Makes the one SSL context of a transport on first use; making one costs tens of milliseconds.
 
-    ``ca_file`` is a PEM file that takes the place of the system's authorities. The constructor reads nothing.
+    ``ca_file`` is a PEM file that replaces the system's authorities. The constructor reads nothing.
     """
 
     def __init__(self, ca_file: str | None = None) -> None:
@@ -41,14 +39,15 @@ class TlsTrust:
     def _make(self) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=self.ca_file)
         if self.ca_file is None and not _system_has_authorities(context):
-            import certifi  # here because it costs time to import and most machines have authorities of their own
+            import certifi  # imported here because it is slow, and most machines have authorities of their own
 
             context.load_verify_locations(certifi.where())
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        # A renegotiating server could make a write wait for a read; nobody needs it.
+        # With renegotiation, a write could have to wait for a read; it is not needed.
         context.options |= ssl.OP_NO_RENEGOTIATION
-        # Some builds of Python (Debian 12's 3.11.2) set this option by default. A FIN without close_notify then reads
-        # like a proper end, and a body that ends with its connection would count as whole though anyone can cut it.
+        # Some builds of Python (Debian 12's 3.11.2) set this option by default. A FIN without close_notify then looks
+        # like a proper end, and a body that ends with its connection would count as complete though it can be cut by
+        # anyone.
         context.options &= ~OP_IGNORE_UNEXPECTED_EOF
         context.set_alpn_protocols(["http/1.1"])
         return context
@@ -57,6 +56,6 @@ class TlsTrust:
 def _system_has_authorities(context: ssl.SSLContext) -> bool:
     if context.cert_store_stats()["x509_ca"]:
         return True
-    # A directory of authorities is read certificate by certificate as needed, so it does not show in the statistics.
+    # A directory of authorities is read certificate by certificate when needed, so it does not show in the statistics.
     folder = ssl.get_default_verify_paths().capath
     return bool(folder and os.path.isdir(folder) and os.listdir(folder))

@@ -1,8 +1,8 @@
 """Bytes to and from one socket, plain or through TLS: send, receive, close at once, and "is anything unread?".
 
-Trio's SSLStream is not used for two reasons. It may hold whole records that were received and not yet asked for,
-which only private attributes show; a kept connection with such leftovers would answer the next request with them.
-And it is unusable after a cancelled send, while an early error answer has to be read after exactly that.
+Trio's SSLStream is not used for two reasons. It may hold whole records that were received but not yet read, which only
+private attributes show; a kept connection with such surplus would answer the next request with it. And it is unusable
+after a cancelled send, while an early error response has to be read after exactly that.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ class Wire(Protocol):
     def send_all(self, data: bytes, /) -> Awaitable[None]: ...
 
     def receive_some(self, max_bytes: int, /) -> Awaitable[bytes]:
-        """At least one byte, or ``b""`` when the peer ended its side properly. A cancel loses nothing."""
+        """At least one byte, or ``b""`` if the peer ended its side properly. A cancel loses nothing."""
         ...
 
     def is_quiet(self) -> bool:
-        """Nothing is unread and the peer has not closed: the only state in which a wire may be used again."""
+        """Whether nothing is unread and the peer has not closed: only then may a wire be used again."""
         ...
 
     def close(self) -> None:
-        """Close the socket now, without a farewell and without waiting."""
+        """Close the socket now, without a TLS goodbye and without waiting."""
         ...
 
 
 class PlainWire:
-    """Takes the stream's socket over: Trio's own calls try to read before they wait, which is in vain for a peer that
-    is waited for, and give way after each send. Both would be paid for every chunk.
+    """Takes over the stream's socket: Trio's own calls try to read before they wait, which fails if the peer is being
+    awaited, and have a checkpoint after each send. Both would cost something for every chunk.
     """
 
     __slots__ = ("_socket",)
@@ -50,7 +50,7 @@ class PlainWire:
         self._socket.setblocking(False)
 
     async def send_all(self, data: bytes) -> None:
-        """Gives way to others only when the kernel does not take it all at once."""
+        """Has a checkpoint only if the kernel does not accept everything at once."""
         rest = memoryview(data)
         while rest:
             try:
@@ -76,8 +76,8 @@ class PlainWire:
 
 
 class TlsWire:
-    """TLS over another wire, which may be TLS itself (to a proxy), by way of two memory buffers; see the module's
-    docstring for why.
+    """TLS over another wire, which may be TLS itself (to a proxy), through two memory buffers; see the module's
+    docstring for the reasons.
     """
 
     def __init__(self, plain: Wire, context: ssl.SSLContext, host: str) -> None:
@@ -88,7 +88,7 @@ class TlsWire:
         self._sending = False
 
     async def handshake(self) -> None:
-        """Raises ``WIRE_ERRORS``; the alert that tells the server why is sent first where there is one."""
+        """Raises ``WIRE_ERRORS``; the alert that tells the server why is sent first, if there is one."""
         while True:
             try:
                 self._tls.do_handshake()
@@ -116,7 +116,7 @@ class TlsWire:
             try:
                 data = self._tls.read(max_bytes)
             except ssl.SSLWantReadError:
-                # A key update may want an answer; a sender at work takes it along.
+                # A key update may need a reply; a sender that is already writing sends it along.
                 if self._outgoing.pending and not self._sending:
                     await self._flush()
                 await self._fill()

@@ -1,7 +1,8 @@
-"""Between our own books and the shared ledger: which grants must be confirmed, and what follows from the answers.
+"""Connects the local rate limiter and the shared ledger: which grants must be confirmed, and what follows from the
+answers.
 
-Synchronous throughout: the ledger's task calls `_answered`, and everything is put right before it returns. Without a
-server all of it does nothing, and the books decide alone.
+Synchronous throughout: the ledger's task calls `_answered`, and everything is consistent before it returns. Without a
+server it does nothing, and the local rate limiter decides alone.
 """
 
 from __future__ import annotations
@@ -20,24 +21,24 @@ from llm_actors.redis import RedisServer
 from llm_protocol.failures import Settlement
 
 PATIENCE_SECONDS = 1.0
-"""For how long ahead a request takes a place in the shared line, and as long again as it has waited already: a large
-one would never find enough at once. Not more, for one with a place neither goes elsewhere nor sooner, whatever comes
-back in the meantime; and of tokens, which are estimated, much does.
+"""How far ahead a request takes a place in the shared queue, plus as long again as it has waited already: a large one
+would never find enough at once. Not more, because a request with a place goes neither elsewhere nor sooner, whatever is
+returned in the meantime; and of estimated tokens, much is.
 """
 
 AGAIN_SECONDS = 1.0
-"""After this at the latest the ledger is asked again for one that was too large for what was left."""
+"""The longest time until the ledger is asked again for a request that was too large for what was left."""
 
 AGAIN_JITTER = 0.5
-"""Up to so much longer, as a share, so that several processes do not ask in step."""
+"""Delays are extended by up to this share, so that several processes do not ask in step."""
 
 
 MAX_MODEL_LENGTH = 200
-"""Characters of a model's name. The holds of one with a longer name, which no vendor has, are not shared."""
+"""The longest model name. Holds of models with longer names, which no vendor has, are not shared."""
 
 
 class Postponed(NamedTuple):
-    """A request that has to wait for ``wait_s`` because of what other processes use of ``party``'s limits."""
+    """A request that has to wait for ``wait_s`` because other processes use ``party``'s limits."""
 
     waiter: QueuedRequest
     wait_s: float
@@ -46,7 +47,9 @@ class Postponed(NamedTuple):
 
 @final
 class SharedLimits:
-    """``waiter`` finds who still wants reservation number so-and-so; ``confirmed`` is given those that may go."""
+    """``waiter`` returns the request that still wants reservation ``number``; ``confirmed`` is called with those that
+    may go.
+    """
 
     def __init__(
         self,
@@ -75,18 +78,18 @@ class SharedLimits:
             )
 
     async def start(self, nursery: trio.Nursery) -> None:
-        """Keep the session with the server in a task of ``nursery``. Waits until it was reached, or was not."""
+        """Keep the session with the server in a task of ``nursery``. Waits until the server was reached, or was not."""
         if self._ledger is not None:
             nursery.start_soon(self._ledger.run)
             await self._ledger.tried.wait()
 
     @property
     def is_on(self) -> bool:
-        """Whether the limits are shared at this moment."""
+        """Whether the limits are shared at the moment."""
         return self._ledger is not None and self._ledger.is_open
 
     def claim(self, granted: Granted) -> bool:
-        """Whether the ledger is to confirm what the books have granted."""
+        """Whether the ledger has to confirm what was granted locally."""
         waiter, ledger = self._waiter(granted.number), self._ledger
         if waiter is None or ledger is None or not ledger.is_open:
             return False
@@ -106,11 +109,11 @@ class SharedLimits:
             yield ledger.party("caller", caller, lease.caller)
 
     def ended(self, lease: Lease | None, ending: Settlement, tokens: int | None = None) -> None:
-        """A lease is over: correct what the ledger charged for it."""
+        """A lease has ended: correct what the ledger charged for it."""
         if self._ledger is None or lease is None or lease.receipt is None:
             return
         self._ledger.settle(lease.receipt, ending, tokens)
-        for account in lease.accounts:  # whoever waits for other processes may have what this one gives back
+        for account in lease.accounts:  # a request that waits for other processes may use what this one returns
             limits = account.limits
             if (
                 ending is Settlement.REFUNDED
@@ -120,7 +123,7 @@ class SharedLimits:
                 account.look_again(trio.current_time())
 
     def paused(self, name: str, now: float) -> None:
-        """A vendor spoke. If that began a pause of the provider ``name``, the other processes are to hear of it."""
+        """A vendor reported something. If that began a pause of the provider ``name``, tell the other processes."""
         if self._ledger is None:
             return
         account = self._books.account(name)
@@ -129,7 +132,7 @@ class SharedLimits:
             self._ledger.hold(self._ledger.party("provider", name, account), account.held_until - now)
 
     def held(self, lease: Lease, now: float) -> None:
-        """A vendor spoke to ``lease``. If its model is held, the other processes are to hear of it."""
+        """A vendor reported something for ``lease``. If its model is held, tell the other processes."""
         seconds = self._books.held_s(lease.deployment, now)
         if self._ledger is None or not seconds or len(lease.model) > MAX_MODEL_LENGTH:
             return
@@ -145,7 +148,7 @@ class SharedLimits:
         return self._waiter(number) is not None
 
     def _alone(self, claims: Sequence[Claim]) -> None:
-        """The ledger is away. What the books have granted goes, whether it was charged there or not."""
+        """The ledger cannot be reached. What was granted locally goes, whether it was charged there or not."""
         self._books.go_alone(trio.current_time())
         numbers = [claim.number for claim in claims if self._wanted(claim.number)]
         self._confirmed([Granted(number, self._books.lease(number).name) for number in numbers])
@@ -169,13 +172,13 @@ class SharedLimits:
             elif waiter is not None:
                 postponed.append(Postponed(waiter, answer.wait_s, claim.parties[answer.last]))
         postponed += self._behind(now)
-        for waiter, wait_s, party in reversed(postponed):  # each goes to the head of its line: the first of them last
+        for waiter, wait_s, party in reversed(postponed):  # each goes to the head of its queue: the first of them last
             own = waiter.limited is not None and party.account is waiter.limited.account
             self._books.postpone(waiter, wait_s, "caller" if own else "provider", now)
         self._confirmed(confirmed)
 
     def _behind(self, now: float) -> Iterator[Postponed]:
-        """Those about to be claimed, although somebody before them has to wait."""
+        """Those about to be claimed although a request before them has to wait."""
         if self._ledger is None:
             return
         for claim in self._ledger.withdraw(lambda claim: _slowest(claim).account.deferred_until > now):
@@ -184,12 +187,12 @@ class SharedLimits:
                 yield Postponed(waiter, slowest.account.deferred_until - now, slowest)
 
     def _return(self, receipt: Receipt) -> None:
-        """Whoever claimed has left in the meantime."""
+        """The request that was claimed has left in the meantime."""
         if self._ledger is not None:
             self._ledger.settle(receipt, Settlement.REFUNDED, None)
 
     def _defer(self, claim: Claim, answer: LedgerReply, now: float) -> None:
-        """Who comes next need not ask before there is something to be had."""
+        """The next requests need not ask before there is capacity."""
         if answer.wait_s > 0:
             again = 0.0 if answer.charged else min(answer.wait_s, AGAIN_SECONDS) * (1 + self._draw() * AGAIN_JITTER)
             claim.parties[answer.last].account.defer(max(answer.open_s, again), now)

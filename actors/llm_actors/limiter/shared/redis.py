@@ -1,13 +1,12 @@
 """The shared ledger: the limits of several processes, kept in one Redis.
 
-Our own books stay what they are: they hold the waiting lines, and no process goes beyond the limits on its own. What
-they grant is claimed in the ledger before it is told, with everything else that happened in the meantime, in one step
-on the server (`ledger.lua`). The charge is made on the server before the request goes, so that the sum of all
-processes keeps to the limit; what a process holds is told in absolute numbers and forgotten after a while, so
-that one that dies leaves nothing behind for long.
+Each process keeps its own rate limiter, with its queues and limits. What that grants is claimed in the ledger before it
+takes effect, together with everything else that happened meanwhile, in one step on the server (`ledger.lua`). The
+server charges before the request goes, so the sum of all processes keeps to the limit. The slots that a process holds
+are reported in absolute numbers and expire, so a process that dies leaves nothing behind for long.
 
-Redis is an option: while it is away our own books decide alone. A claim whose answer did not come in time goes
-without one, and is never claimed again or given back, for nobody knows whether it was charged.
+Redis is optional: while it cannot be reached, each process decides alone. A claim whose answer did not arrive in time
+goes without one, and is never claimed again or returned, since it is unknown whether it was charged.
 """
 
 from __future__ import annotations
@@ -43,23 +42,23 @@ from llm_actors.redis import RedisAwayError, RedisProblem, RedisScript, RedisSer
 from llm_protocol.failures import Settlement
 
 MAX_BATCH = 256
-"""Entries told at once. It bounds how long the server is busy with us: well below a millisecond."""
+"""The most entries in one batch. It limits how long the server is busy: well below a millisecond."""
 
 BEAT_SECONDS = 5.0
-"""How often the slots that are held are told again; the script forgets those of which it does not hear for 15 s."""
+"""How often the held slots are reported again; the script forgets those that were not reported for 15 s."""
 
 AWAY_SECONDS = 1.0
-"""From the end of one session to the next, and up to half as long again. A claim never waits for it."""
+"""The pause between two sessions, plus up to half of that. A claim never waits for it."""
 
 log = logging.getLogger(__name__)
 
 
 @final
 class SharedLedger:
-    """The limiter's side. Give it to a task that runs `run`; nothing else of it waits.
+    """The limiter's side. Give it to a task that calls `run`; none of its other methods wait.
 
-    ``wanted`` tells whether reservation number so-and-so is still open. ``answered`` is given the claims that were
-    decided, ``alone`` those that were not when the server went away.
+    ``wanted`` tells whether reservation ``number`` is still open. ``answered`` is called with the decided claims,
+    ``alone`` with those that were undecided when the server went away.
     """
 
     def __init__(
@@ -72,7 +71,7 @@ class SharedLedger:
         held: Callable[[], Iterable[Party]],
         process: str,
     ) -> None:
-        """``held``: those parties of which slots are taken here. ``process``: no other limiter's name."""
+        """``held``: the parties of which slots are held here. ``process``: a name that no other limiter has."""
         self._server = server
         self._wanted = wanted
         self._answered = answered
@@ -80,31 +79,33 @@ class SharedLedger:
         self._held = held
         self._process = process
         self._entries: list[Entry] = []
-        """What is to be told: no more than happens within one command's ``timeout_s``, after which all of it goes."""
+        """The pending entries: no more than what happens within one command's ``timeout_s``, after which all are
+        dropped.
+        """
         self._asked: list[Claim] = []
         self._news = trio.Event()
         self._beat_at = trio.current_time()
         self._ahead_s = -inf
-        """How far the ledger's clock is ahead of ours at most; minus infinity while nobody has told."""
+        """How far the ledger's clock is ahead of ours at most; minus infinity while that is unknown."""
         self._trouble: RedisProblem | None = None
         self.is_open = False
         self.tried = trio.Event()
-        """Set when the first attempt to reach the server is over, whichever way."""
+        """Set when the first attempt to reach the server is over, successful or not."""
 
     def party(self, sort: str, name: str, account: LimitState) -> Party:
         """The provider or caller called ``name``."""
         return Party(self._key(f"{sort}:{name}"), account)
 
     def _key(self, name: str) -> str:
-        """The braces put all keys into one slot of a Redis cluster: a script reads and writes in one slot only."""
+        """The braces put all keys into one slot of a Redis cluster: a script can use only one slot."""
         return f"{{{self._server.prefix}}}:limits:{name}"
 
     def claim(self, claim: Claim) -> None:
-        """Ask."""
+        """Add a claim."""
         self._tell(claim)
 
     def withdraw(self, hopeless: Callable[[Claim], bool]) -> list[Claim]:
-        """Do not ask for those that are ``hopeless``, unless it was done already. Return them."""
+        """Withdraw the claims of those that are ``hopeless``, unless they were sent already. Returns the withdrawn."""
         withdrawn = [each for each in self._entries if isinstance(each, Claim) and hopeless(each)]
         if withdrawn:
             gone = {each.number for each in withdrawn}
@@ -112,11 +113,11 @@ class SharedLedger:
         return withdrawn
 
     def settle(self, receipt: Receipt, ending: Settlement, tokens: int | None) -> None:
-        """Correct a charge. While the server is away it stands as it is."""
+        """Correct a charge. While the server cannot be reached it stays as it is."""
         self._tell(Settle(receipt, ending, tokens))
 
     def hold(self, party: Party, seconds: float, model: str = "") -> None:
-        """Let the other processes wait, too; with ``model``, for that model of the provider alone."""
+        """Make the other processes wait, too; with ``model``, for that model of the provider alone."""
         self._tell(LedgerPause(party, seconds, model))
 
     def _tell(self, entry: Entry) -> None:
@@ -125,9 +126,9 @@ class SharedLedger:
             self._news.set()
 
     async def run(self) -> None:
-        """Keep a session with the server; when it ends, begin another after a while.
+        """Keep a session with the server; when it ends, start another after a pause.
 
-        A bug here is no crash of the limiter: it is as if the server were away, with pauses that grow.
+        A bug here does not crash the limiter: it is as if the server could not be reached, with growing pauses.
         """
         crashes = Streak(PARK_PAUSES)
         while True:
@@ -156,7 +157,7 @@ class SharedLedger:
             await self._exchange(script)
 
     async def _exchange(self, script: RedisScript) -> None:
-        """Tell what there is, and hear the answers. Raises `RedisAwayError`."""
+        """Send the entries, and handle the answers. Raises `RedisAwayError`."""
         self._beat()
         entries = [each for each in self._entries if not isinstance(each, Claim) or self._wanted(each.number)]
         told, self._entries = entries[:MAX_BATCH], entries[MAX_BATCH:]
@@ -170,11 +171,13 @@ class SharedLedger:
         except ValueError:
             raise RedisAwayError(RedisProblem("answer", "an answer to something else")) from None
         self._ahead_s = there - now  # it was asked after ``now``
-        self._answered(answered)  # should it crash, those it did not come to go as if the server were away
+        self._answered(answered)  # if it crashes, the claims it did not reach go as if the server could not be reached
         self._asked = []
 
     def _beat(self) -> None:
-        """When it is time: tell again what the server would forget. With nothing to tell the clock is still written."""
+        """At intervals, report again what the server would forget. Without anything to report, the clock is still
+        written.
+        """
         now = trio.current_time()
         if now >= self._beat_at:
             self._beat_at = now + BEAT_SECONDS
@@ -186,10 +189,10 @@ class SharedLedger:
         log.info("limits are shared through redis at %s", self._server.name)
 
     def _close(self, trouble: RedisProblem) -> None:
-        """The server is away. Nobody waits for it."""
+        """The server cannot be reached. Nothing waits for it."""
         if self._trouble is None or trouble.sort != self._trouble.sort:
             log.warning(
-                "redis at %s is away (%s): until it is back, this process keeps to its limits alone",
+                "redis at %s is away (%s): until it is back, this process applies the limits on its own",
                 self._server.name,
                 trouble.detail,
             )

@@ -1,4 +1,4 @@
-"""What is said to the shared ledger, and what it answers. Pure; the other side of it is `ledger.lua`."""
+"""The messages to the shared ledger, and its answers. Pure; the other side is `ledger.lua`."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from llm_actors.limiter.limit_state import LimitState
 from llm_protocol.failures import Settlement
 
 MAX_TIME = 1e12
-"""A clock that shows more seconds is nonsense."""
+"""A clock value above this is invalid."""
 
 MAX_WAIT_SECONDS = 1e9
-"""A longer wait is nonsense, and so is one that is no number."""
+"""A longer wait is invalid, and so is one that is no number."""
 
 
 class Party(NamedTuple):
-    """An account of ours, and its name in the ledger."""
+    """The limits of a provider or caller, and their name in the ledger."""
 
     key: str
     account: LimitState
 
 
 class Claim(NamedTuple):
-    """May reservation ``number`` go, of so many ``tokens``? It would wait for ``patience_s`` to have its place."""
+    """May reservation ``number``, of so many ``tokens``, go? It would wait for ``patience_s`` to have its place."""
 
     number: int
     parties: tuple[Party, ...]
     tokens: int
     patience_s: float
     model: str = ""
-    """Which of the provider's it is for; the provider is the first party then."""
+    """The provider's model it is for; the provider is the first party then."""
 
 
 class Mark(msgspec.Struct, frozen=True, array_like=True):
-    """The second in which one account of the ledger, opened at ``born``, counted a charge."""
+    """The second in which the ledger's entry for one party, created at ``born``, counted a charge."""
 
     born: str
     second: int
@@ -48,9 +48,9 @@ Seconds: TypeAlias = Annotated[float, Meta(ge=0, le=MAX_WAIT_SECONDS)]
 
 
 class LedgerReply(msgspec.Struct, frozen=True, array_like=True):
-    """To a claim. If it is ``charged`` it may go after ``wait_s``; if not, ``wait_s`` is when to ask again.
+    """The answer to a claim. If it is ``charged`` it may go after ``wait_s``; if not, ``wait_s`` is when to ask again.
 
-    ``last`` is the place of the party that makes it wait, and ``open_s`` when that one lets anybody go at all.
+    ``last`` is the index of the party that makes it wait, and ``open_s`` when that one lets anything go at all.
     """
 
     charged: bool
@@ -59,11 +59,11 @@ class LedgerReply(msgspec.Struct, frozen=True, array_like=True):
     open_s: Seconds
     marks: tuple[Mark, ...]
     held_s: Seconds = 0.0
-    """For how much longer the model may not be asked. It is that alone, then, that the claim was refused for."""
+    """For how much longer the model is held. If set, that is the only reason for the refusal."""
 
 
 class Receipt(NamedTuple):
-    """A claim that was charged. With it, the charge can be corrected."""
+    """A claim that was charged, with what is needed to correct the charge."""
 
     claim: Claim
     marks: tuple[Mark, ...]
@@ -71,7 +71,7 @@ class Receipt(NamedTuple):
 
 @final
 class Settle(NamedTuple):
-    """The claim is over; ``tokens`` is what was really used, if known."""
+    """The claim has ended; ``tokens`` is what was really used, if known."""
 
     receipt: Receipt
     ending: Settlement
@@ -89,7 +89,7 @@ class LedgerPause(NamedTuple):
 
 @final
 class Held(NamedTuple):
-    """The slots of ours that are taken there, told again."""
+    """The slots that this process holds, reported again."""
 
     party: Party
 
@@ -98,7 +98,7 @@ Entry: TypeAlias = Claim | Settle | LedgerPause | Held
 
 
 class LedgerReplies(msgspec.Struct, frozen=True, array_like=True):
-    """To a batch: what the ledger's clock shows, in seconds, and the answers to its claims."""
+    """The answer to a batch: the ledger's clock in seconds, and the answers to its claims."""
 
     now: Annotated[float, Meta(ge=0, le=MAX_TIME)]
     answers: tuple[LedgerReply, ...]
@@ -108,16 +108,16 @@ _replies = msgspec.msgpack.Decoder(LedgerReplies)
 
 
 class Batch(NamedTuple):
-    """Keys and argument of one run of the script."""
+    """Keys and argument of one call of the script."""
 
     keys: list[str]
     argument: bytes
 
 
 def encode(clock: str, process: str, latest: float, entries: Sequence[Entry], waiting: Sequence[Claim]) -> Batch:
-    """One batch. ``clock``: the key of the ledger's clock. ``latest``: what that shows now at the latest, by this
-    process's own count since it heard of it; 0: it has not. ``waiting``: all claims without an
-    answer, these entries' included: what they hold does not count yet.
+    """One batch. ``clock``: the key of the ledger's clock. ``latest``: the latest value that it can have now, by this
+    process's own clock; 0 if unknown. ``waiting``: all claims without an answer, including these entries: what they
+    hold does not count yet.
     """
     open_claims = Counter(each.key for claim in waiting for each in claim.parties)
     places: dict[str, int] = {}
@@ -159,8 +159,8 @@ def _corrections(entry: Settle, places: Sequence[int]) -> list[tuple[object, ...
 
 
 def decode(answer: bytes, claims: Sequence[Claim]) -> tuple[float, list[tuple[Claim, LedgerReply]]]:
-    """What the ledger's clock shows, and the answers to a batch's ``claims``, which are in order. Raises `ValueError`
-    for anything else.
+    """Parse the ledger's clock, and the answers to a batch's ``claims``, which are in order. Raises `ValueError` for
+    anything else.
     """
     try:
         replies = _replies.decode(answer)

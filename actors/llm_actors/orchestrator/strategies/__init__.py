@@ -1,1 +1,1 @@
-"""The ways to answer one request with several models. `dispatch` is the way in, `several` has the list of them."""
+"""The strategies that use several models for one request. `dispatch` is the entry point, `several` lists them."""

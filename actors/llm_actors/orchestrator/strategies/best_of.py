@@ -1,8 +1,7 @@
-"""``best_of``: several answers, of which a judge picks one.
+"""``best_of``: several responses, of which a judge chooses one.
 
-The judge is a model, or a function of the program that embeds the runtime. It reads the answers without their names. A
-judge that fails, hangs or says nothing of use does not cost the answer: then the first in order is given, and the
-decision record says so.
+The judge is a model, or a function of the program that embeds the runtime. It reads the responses without names. If a
+judge fails, hangs or gives no usable answer, the first response in order is used, and the decision record says so.
 """
 
 from __future__ import annotations
@@ -30,19 +29,19 @@ from llm_protocol.fold import Fold
 USUAL_SAMPLES = 3
 
 VERDICT_BYTES = 256 * 1024
-"""Of a judge's own log."""
+"""The size limit of a judge's log."""
 
 _LONE = re.compile(r"[\s*_\"'`(\[]*([A-P])(?:[*_\"'`)\]]*(?:[.:,;)\n]|\s[-\u2013\u2014]|$))")
-"""A letter that an answer begins with and that stands alone. One before a word may be an article: "A weaker one"."""
+"""A letter at the beginning of an answer that stands alone. Before a word it may be an article: "A weaker one"."""
 
 _ANY = re.compile(r"\b([A-P])\b")
 
 _KEYS = ("best", "verdict", "choice", "answer")
-"""Under which of them a judge that answers in JSON may name the letter."""
+"""The keys under which a judge that answers in JSON may name the letter."""
 
 
 class JudgeVerdict(NamedTuple):
-    """Which is the best; ``None``: it is not known, because ``why``."""
+    """The index of the best; ``None`` if it is unknown, because ``why``."""
 
     choice: int | None
     why: str = ""
@@ -75,7 +74,7 @@ async def _callable(judge: Judge, answered: list[Member]) -> JudgeVerdict:
     try:
         said = judge([member.answer for member in answered])
         choice = _index(await said if inspect.isawaitable(said) else said)
-    except Exception as exc:  # the program's own; it must not cost it the answers
+    except Exception as exc:  # an error of the program's function must not cost it the responses
         return JudgeVerdict(None, f"it raised {exception_site(exc)}")
     if choice is not None and 0 <= choice < len(answered):
         return JudgeVerdict(choice)
@@ -103,14 +102,14 @@ async def _model(team: Ensemble, answered: list[Member]) -> JudgeVerdict:
 
 
 def _read(log: RunLog, count: int) -> JudgeVerdict:
-    """What the judge wrote, without what it thought aloud before."""
+    """The judge's answer, without its visible reasoning."""
     text = "".join(part.text for part in Fold().add_all(log.events).parts() if isinstance(part, Text))
     return read_verdict(text, count)
 
 
 def read_verdict(text: str, count: int) -> JudgeVerdict:
-    """A letter alone, at the beginning or in JSON. In a sentence with several letters any of them may be meant, so that
-    is no verdict.
+    """The letter, if it stands alone, at the beginning or in JSON. In a sentence with several letters any of them may
+    be meant, so that is no verdict.
     """
     letters = [letter(at) for at in range(count)]
     value = as_json(text)

@@ -1,13 +1,13 @@
-"""What one request may spend, and what it spent: one ledger for all the models that are asked for it.
+"""The budget of one request: one account for all the models that are called for it.
 
-Before each attempt a share of what is left is put aside, and the vendor is told to write no more than that: so hidden
-reasoning counts, and no attempt can take what belongs to another. A share is what the attempt is expected to take, and
-of what is left beyond all expectations as much as each call that is still to come gets. An attempt for which there is
-not enough is not made; of several members those that stand last go without, and those that are asked can finish.
+Before each attempt a share of what is left is reserved, and the vendor is told to write no more than that: so hidden
+reasoning counts, and no attempt can use what belongs to another. A share is what the attempt is expected to use, plus
+an equal part of what is left beyond all expectations. An attempt without enough budget is not made; of several members
+the last ones are left out, and those that are called can finish.
 
-A server that writes more all the same takes from what is left, and is stopped when nothing is. At the end the vendor's
-own count stands in the books. So the ceiling is passed at most by what the estimate of a prompt was off, or by what one
-server wrote unasked, which is less than one attempt's share.
+A server that writes more all the same uses up what is left, and is stopped when nothing is. At the end the vendor's own
+count applies. So the limit is exceeded at most by the error of a prompt's estimate, or by what one server wrote beyond
+its limit, which is less than one attempt's share.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from llm_protocol.requests import AnyRequest, ChatRequest, CodeRequest, Completi
 from llm_protocol.response import Usage
 
 MIN_OUTPUT_TOKENS = 16
-"""Room for less than this is none, unless the request asks for no more: some vendors refuse to write less."""
+"""A share smaller than this is useless, unless the request asks for no more: some vendors refuse to write less."""
 
 MIN_REASONING_TOKENS = 1_024
-"""Vendors refuse a smaller reasoning budget; where there is no room for it the vendor is left to choose."""
+"""Vendors refuse a smaller reasoning budget; if there is no space for it, the vendor chooses."""
 
 
 class Share(NamedTuple):
-    """So many tokens and US dollars."""
+    """Numbers of tokens and US dollars."""
 
     tokens: float
     cost: float
@@ -42,7 +42,7 @@ class Share(NamedTuple):
 
 @final
 class RequestBudget:
-    """The books of one request."""
+    """The account of one request."""
 
     def __init__(self, cost_of: CostOf, max_cost: float | None = None, max_tokens: int | None = None) -> None:
         self.total = Spent()
@@ -50,18 +50,18 @@ class RequestBudget:
         self.max_tokens = max_tokens
         self.holds: set[MemberHold] = set()
         self.later = 0
-        """Calls that will follow those that are to be made now, such as a synthesis."""
+        """The number of calls that will follow the current ones, such as a synthesis."""
         self.waiting: dict[MemberBudget, Share] = {}
-        """Who will be asked now and has put nothing aside yet, and what it is expected to take."""
+        """The members that will be called now and have reserved nothing yet, with their expected usage."""
         self._cost_of = cost_of
 
     @property
     def bounded(self) -> bool:
-        """Whether there is a ceiling."""
+        """Whether the request has a limit."""
         return self.max_cost is not None or self.max_tokens is not None
 
     def purse(self, on_overrun: Callable[[], None]) -> MemberBudget:
-        """What one member pays from; ``on_overrun`` is called when it must stop."""
+        """The access of one member; ``on_overrun`` is called when it must stop."""
         return MemberBudget(self, on_overrun)
 
     def price(self, candidate: Candidate, input_tokens: int, output_tokens: int) -> float | None:
@@ -70,13 +70,13 @@ class RequestBudget:
         return self._cost_of(candidate.provider, candidate.model, usage)
 
     def expected(self, candidate: Candidate, estimate: Estimate) -> Share:
-        """What an attempt will probably take. One without a known price counts for nothing: it is refused."""
+        """The expected usage of an attempt. One without a known price counts as nothing: it is refused."""
         cost = self.price(candidate, estimate.input_tokens, estimate.output_tokens)
         return Share(estimate.total_tokens, cost or 0.0)
 
     def admit(self, expected: Mapping[MemberBudget, Share], later: int) -> list[MemberBudget]:
-        """Let the first of them in, and those after it that can be expected to finish too; returns who is left out.
-        ``later``: calls that will follow theirs.
+        """Admit the first member, and those after it that can be expected to finish too; returns those left out.
+        ``later``: the number of calls that will follow theirs.
         """
         self.later = later
         tokens, cost = self.tokens_left, self.cost_left
@@ -90,7 +90,7 @@ class RequestBudget:
         return out
 
     def allot(self, purse: MemberBudget, own: Share) -> Share:
-        """What ``purse`` may put aside of what is left."""
+        """What ``purse`` may reserve of what is left."""
         others = [share for other, share in self.waiting.items() if other is not purse]
         calls = 1 + len(others) + self.later
         return Share(
@@ -99,12 +99,12 @@ class RequestBudget:
         )
 
     def fits(self, more_tokens: int, more_cost: float) -> bool:
-        """Whether so much more can be put aside."""
+        """Whether so much more can be reserved."""
         return more_tokens <= self.tokens_left and more_cost <= self.cost_left
 
     @property
     def tokens_left(self) -> float:
-        """What is neither used nor put aside of ``max_tokens``; less than 0 where estimates were too low."""
+        """What is neither used nor reserved of ``max_tokens``; negative if estimates were too low."""
         used = self.total.usage.total_tokens if self.total.usage else 0
         return inf if self.max_tokens is None else self.max_tokens - used - sum(hold.tokens for hold in self.holds)
 
@@ -116,7 +116,7 @@ class RequestBudget:
 
 
 def _part(left: float, own: float, others: float, calls: int) -> float:
-    """What is expected, and an equal part of what is left beyond; less where not even the expected is left."""
+    """The expectation, plus an equal part of what is left beyond; less if not even the expectation is left."""
     if left == inf:
         return inf
     beyond = left - own - others
@@ -125,8 +125,8 @@ def _part(left: float, own: float, others: float, calls: int) -> float:
 
 @final
 class MemberHold:
-    """What is put aside for one attempt; see `llm_actors.orchestrator.attempt.Hold`. ``most``: the tokens that the
-    vendor may write; ``None``: as many as it likes.
+    """The reservation for one attempt; see `llm_actors.orchestrator.attempt.Hold`. ``most``: the tokens that the vendor
+    may write; ``None``: no limit.
     """
 
     def __init__(self, purse: MemberBudget, candidate: Candidate, estimate: Estimate, most: int | None) -> None:
@@ -142,7 +142,7 @@ class MemberHold:
         return self._purse.ledger.price(self._candidate, self._input, self._output) or 0.0
 
     def limit(self, request: AnyRequest) -> AnyRequest:
-        """The request, in which the vendor is told how much it may write."""
+        """The request, with the limit for the vendor's output."""
         if self.most is None or not isinstance(request, ChatRequest | CompletionRequest | CodeRequest):
             return request
         parameters = msgspec.structs.replace(request.parameters, max_output_tokens=self.most)
@@ -153,7 +153,7 @@ class MemberHold:
         return msgspec.structs.replace(request, parameters=parameters)
 
     def grow(self, tokens: float) -> None:
-        """What has been delivered may be more than was put aside."""
+        """What was delivered may be more than was reserved."""
         output = int(tokens)
         if output <= self._output or not self._purse.ledger.bounded:
             return
@@ -163,7 +163,7 @@ class MemberHold:
             self._purse.overrun()
 
     def settle(self, usage: Usage | None, cost: float | None) -> None:
-        """Into the books instead."""
+        """Replace the reservation by the usage."""
         ledger = self._purse.ledger
         ledger.holds.discard(self)
         self._purse.spent.add(usage, cost)
@@ -172,7 +172,7 @@ class MemberHold:
 
 @final
 class MemberBudget:
-    """One member's way into the ledger; see `llm_actors.orchestrator.attempt.AttemptBudget`."""
+    """One member's access to the account; see `llm_actors.orchestrator.attempt.AttemptBudget`."""
 
     def __init__(self, ledger: RequestBudget, on_overrun: Callable[[], None]) -> None:
         self.ledger = ledger
@@ -183,8 +183,8 @@ class MemberBudget:
     def refuses(
         self, candidate: Candidate, estimate: Estimate, request: AnyRequest, *, is_last: bool = True
     ) -> Failure | None:
-        """A refusal where there is no room to answer, or where a price is not known that would have to be. ``is_last``:
-        there is nobody else, so that an answer may be shorter than is expected.
+        """The refusal if there is not enough for a response, or if an unknown price would be needed. ``is_last``: there
+        is no other candidate, so a response may be shorter than expected.
         """
         ledger = self.ledger
         if not ledger.bounded:
@@ -202,7 +202,7 @@ class MemberBudget:
         return too_little(candidate, estimate.input_tokens + least, share, self.ledger)
 
     def hold(self, candidate: Candidate, estimate: Estimate, request: AnyRequest) -> MemberHold:
-        """Put its share aside. To be called after `refuses`, in the same pass."""
+        """Reserve its share. Call this after `refuses`, without a checkpoint in between."""
         wanted = _wanted(request)
         room = self._room(candidate, estimate)
         most = None if wanted is None or room == inf else min(wanted, floor(room))
@@ -212,7 +212,7 @@ class MemberBudget:
         return aside
 
     def _room(self, candidate: Candidate, estimate: Estimate) -> float:
-        """Tokens that its share leaves for the answer."""
+        """The tokens that its share leaves for the response."""
         ledger = self.ledger
         share = ledger.allot(self, ledger.expected(candidate, estimate))
         room = share.tokens - estimate.input_tokens
@@ -225,7 +225,7 @@ class MemberBudget:
         return min(room, (share.cost - prompt) * 1_000 / thousand)
 
     def overrun(self) -> None:
-        """The budget is used up in the middle of an answer."""
+        """The budget is used up in the middle of a response."""
         if not self.overran:
             self.overran = True
             self._on_overrun()
@@ -235,7 +235,7 @@ _UNBOUNDED = 2**31 - 1
 
 
 def _wanted(request: AnyRequest) -> int | None:
-    """The most tokens that the request asks for; ``None`` where a vendor cannot be told how many to make."""
+    """The output limit of the request in tokens; ``None`` if the vendor has no such parameter."""
     if not isinstance(request, ChatRequest | CompletionRequest | CodeRequest):
         return None
     most = request.parameters.max_output_tokens
@@ -243,7 +243,7 @@ def _wanted(request: AnyRequest) -> int | None:
 
 
 def too_little(candidate: Candidate, tokens: float, left: Share, ledger: RequestBudget) -> Failure:
-    """The refusal of an attempt for which there is not enough."""
+    """The refusal of an attempt without enough budget."""
     if ledger.max_tokens is not None and tokens > left.tokens:
         return _refusal(
             candidate, f"it may take {tokens:.0f} tokens and {max(0, floor(left.tokens))} of max_tokens are left"
@@ -254,7 +254,7 @@ def too_little(candidate: Candidate, tokens: float, left: Share, ledger: Request
 def _refusal(candidate: Candidate, why: str) -> Failure:
     return Failure(
         kind=FailureKind.BUDGET,
-        message=f"{candidate}: not asked, because {why}",
+        message=f"{candidate}: not tried, because {why}",
         provider=candidate.provider,
         model=candidate.model,
     )

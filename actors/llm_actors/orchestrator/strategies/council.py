@@ -1,8 +1,8 @@
-"""``council``: all draft an answer, see the others' drafts without their names, revise their own; a chair makes one of
-them.
+"""``council``: all members draft an answer, see the others' drafts without names, and revise their own; a chair makes
+one answer of them.
 
-It takes the members' time and money once for each round, and once more for the chair. A member that fails to revise
-stays in with what it had.
+It costs the members' time and money once for each round, and once more for the chair. A member that fails to revise
+keeps its draft.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ async def council(team: Ensemble) -> RunResult:
 
 
 def _share(number: int, rounds: int) -> float:
-    """Of the time left, what this round has: all of them and the drafting before share `MEMBERS_SHARE` evenly."""
+    """The share of the time left for this round: all rounds and the drafting share `MEMBERS_SHARE` evenly."""
     each = MEMBERS_SHARE / (rounds + 1)
     return each / (1 - each * number)
 
 
 async def _revised(team: Ensemble, drafts: list[Member], number: int, *, share: float, later: int) -> list[Member]:
-    """The drafts after each member has seen the others'. Who did not revise is in with the draft there was."""
+    """The drafts after each member has seen the others'. A member that did not revise keeps its draft."""
     members = [team.member(draft.seat, round_=number, request=_revision(team, draft, drafts)) for draft in drafts]
     await team.gather(list(members), share=share, later=later)
     return [new if new.response is not None else old for old, new in zip(drafts, members, strict=True)]

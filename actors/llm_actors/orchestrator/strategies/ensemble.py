@@ -1,8 +1,8 @@
-"""The models that work on one request: asked at once, each with its own log and books, in one scope.
+"""The models that work on one request: called concurrently, each with its own log and accounts, in one scope.
 
-All strategies are made of two things here: `Ensemble.gather` asks members and comes back when enough have answered, and
-`Ensemble.consult` asks one model for something about their answers. Both end in time: members have a share of the
-request's deadline, so that there is some left for what comes after them.
+All strategies consist of two operations: `Ensemble.gather` calls the members and returns when enough have answered, and
+`Ensemble.consult` calls one model with their answers. Both end in time: members have a share of the request's deadline,
+so that there is time for what follows.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ from llm_protocol.policy import OnBrokenStream
 from llm_protocol.requests import AnyRequest
 
 MEMBERS_SHARE = 0.7
-"""Of the time that is left, what the members have where a model works on their answers afterwards."""
+"""The members' share of the time left, if a model works on their answers afterwards."""
 
 LAST_SHARE = 0.95
-"""Of the time that is left, what the last step has; the rest is for giving what there is."""
+"""The last step's share of the time left; the rest is for delivering the result."""
 
 Enough: TypeAlias = Callable[[Sequence[Member]], bool]
-"""Whether these answers, in the order they came, will do."""
+"""Whether these answers, in the order of arrival, are enough."""
 
 log = logging.getLogger(__name__)
 
 
 @final
 class Ensemble:
-    """One request's. Made, used by one strategy, thrown away."""
+    """The ensemble of one request. Created, used by one strategy, discarded."""
 
     def __init__(self, services: Services, ask: AttemptContext, run: Run) -> None:
         policy = ask.policy
@@ -63,11 +63,11 @@ class Ensemble:
         self.ledger = RequestBudget(services.cost_of, policy.max_cost, policy.max_tokens)
         self.asked: list[Member] = []
         self.notes: JsonObject = {}
-        """What else the decision record says."""
+        """Additional entries of the decision record."""
         self._accepted: list[Member] = []
         self._ids: Counter[str] = Counter()
         self._consulted: list[DecisionRecord] = []
-        """Of those who were asked about the answers, and are not in the request's own record."""
+        """Attempts of models that were given the answers, which are not in the request's own record."""
         self._telling = MemberEvents(run.log, on=bool(policy.stream_members))
         self._spare: list[MemberSlot] = []
         self._conversation = _conversation(ask) if policy.share_knowledge else ""
@@ -75,11 +75,11 @@ class Ensemble:
     # -- members -----------------------------------------------------------------------------------------------------
 
     def seats(self) -> list[MemberSlot]:
-        """Who is to be asked."""
+        """The members to call."""
         return self._take(seats(self.services, self.ask))
 
     def samples(self, count: int) -> list[MemberSlot]:
-        """``count`` seats for the same question, for one model or for several in turn."""
+        """``count`` seats for the same request, for one model or for several in turn."""
         return self._take(samples(self.services, self.ask, count))
 
     def _take(self, found: MemberSlots) -> list[MemberSlot]:
@@ -89,14 +89,14 @@ class Ensemble:
         return found.taken
 
     def member(self, seat: MemberSlot, *, round_: int = 0, request: AnyRequest | None = None) -> Member:
-        """A member that was not asked yet. ``request``: instead of the caller's own; it still gets its own id."""
+        """A member that was not called yet. ``request``: used instead of the caller's own; it still gets its own id."""
         base = self.briefed(seat.model) if request is None else request
         mine = msgspec.structs.replace(
             base,
             request_id=self._sub_id(seat),
             parameters=varied(base.parameters, seat.nth),
             policy=None,
-            forwarded={},  # with one idempotency key all samples would be one
+            forwarded={},  # with one idempotency key all samples would be the same
         )
         member = Member(
             seat,
@@ -110,24 +110,25 @@ class Ensemble:
         return member
 
     def briefed(self, member: str) -> AnyRequest:
-        """The caller's request with what ``member`` is told of its context and of the conversation."""
+        """The caller's request with ``member``'s part of the context and of the conversation."""
         ask = self.ask
         pieces = self.services.knowledge.of(ask.request.caller, self._conversation) if self._conversation else ()
         return told(ask.request, shared(ask.request.context, self.policy.share_context, member), pieces)
 
     def until(self, share: float) -> float:
-        """The moment at which so much of the time that is left is over."""
+        """The time at which the given share of the time left is over."""
         now = trio.current_time()
         return now + share * (self.ask.deadline - now)
 
     async def gather(
         self, members: list[Member], enough: Enough | None = None, *, share: float = MEMBERS_SHARE, later: int = 0
     ) -> list[Member]:
-        """Ask all at once. Returns those that answered, in the given order.
+        """Call all members concurrently. Returns those that answered, in the given order.
 
         Waits until all have ended, or ``grace_s`` after ``enough`` have answered (the quorum), or for ``share`` of the
-        time left; who is not ready then is cancelled, down to its connection. In the place of one that fails another is
-        asked, and added to ``members``, where the policy says so. ``later``: calls that will follow these.
+        time left; those that are not ready then are cancelled, including their connections. A member that fails is
+        replaced by another model, which is added to ``members``, if the policy allows it. ``later``: the number of
+        calls that will follow these.
         """
         self._admit(members, later)
         enough = enough or self._quorum(len(members))
@@ -158,7 +159,7 @@ class Ensemble:
         return [member for member in members if member.response is not None]
 
     def _admit(self, members: Sequence[Member], later: int) -> None:
-        """Where there is a budget, refuse the last of those that it does not reach for."""
+        """If there is a budget, refuse the last members for which it is not enough."""
         if not self.ledger.bounded:
             return
         estimator, ledger = self.services.estimator, self.ledger
@@ -204,14 +205,14 @@ class Ensemble:
         ending = await AttemptLoop(self.services, self._ask_of(member)).answer()
         plain = self.ask.request.parameters
         failure = ending.end.failure if isinstance(ending.end, Failed) else None
-        # Some models refuse a temperature; they are asked once more without what the ensemble set.
+        # Some models refuse a temperature; they are called once more without what the ensemble set.
         if failure is not None and failure.rule.of_parameters and plain != member.request.parameters:
             member.request = msgspec.structs.replace(member.request, parameters=plain)
             ending = await AttemptLoop(self.services, self._ask_of(member)).answer()
         return ending
 
     def _ask_of(self, member: Member) -> AttemptContext:
-        mode = self.ask.on_broken_stream if self._telling.on else "buffer"  # what nobody sees can always begin anew
+        mode = self.ask.on_broken_stream if self._telling.on else "buffer"  # what nobody sees can always be restarted
         return self.ask._replace(
             request=member.request,
             candidates=member.seat.candidates,
@@ -225,7 +226,7 @@ class Ensemble:
         )
 
     def _cut(self, member: Member) -> Failure | None:
-        """Why it did not come to its end, if the reason is its own."""
+        """Why it did not finish, if the reason is its own."""
         if member.purse.overran:
             return Failure(kind=FailureKind.BUDGET, message="stopped: the request's budget is used up")
         if trio.current_time() >= member.scope.deadline:
@@ -239,7 +240,7 @@ class Ensemble:
             log.warning("request %s: %s gave no answer: %s", member.request.request_id, member.name, failure.kind.value)
 
     def _sub_id(self, seat: MemberSlot) -> str:
-        """``<id>_<provider>``, and a number where one provider is asked again."""
+        """``<id>_<provider>``, and a number if one provider is called again."""
         provider = seat.candidates[0].provider if seat.candidates else seat.model.partition("/")[0]
         self._ids[provider] += 1
         nth = self._ids[provider]
@@ -258,8 +259,8 @@ class Ensemble:
         mode: OnBrokenStream = "buffer",
         alone: bool = False,
     ) -> RunResult:
-        """One model's answer, written into the log ``into``. It always ends, at the latest after ``share`` of the
-        time left; nothing is raised but `trio.Cancelled` and bugs. ``alone``: the request's own way of choosing whom.
+        """One model's answer, written into the log ``into``. It always ends, at the latest after ``share`` of the time
+        left; it raises nothing but `trio.Cancelled` and bugs. ``alone``: use the request's own way of choosing a model.
         """
         scope = trio.CancelScope(deadline=self.until(share))
         purse = self.ledger.purse(scope.cancel)
@@ -292,7 +293,7 @@ class Ensemble:
         return RunResult(Failed(failure=failure), candidates[0])
 
     async def alone(self, seat: MemberSlot | None = None) -> RunResult:
-        """A plain single answer, streamed: to the request's own candidates, or where only one member is to be had."""
+        """An ordinary streamed response: from the request's own candidates, or if only one member is available."""
         if seat is not None and seat.failure is not None:
             return RunResult(Failed(failure=seat.failure), None)
         candidates = seat.candidates if seat else self.ask.candidates
@@ -310,7 +311,7 @@ class Ensemble:
     # -- the end -----------------------------------------------------------------------------------------------------
 
     def play(self, member: Member) -> RunResult:
-        """The member's answer is the answer."""
+        """Use the member's answer as the response."""
         answer = member.answer
         try:
             for event in unfold(answer):
@@ -318,7 +319,7 @@ class Ensemble:
                     self.run.log.append(event)
         except LogLimitExceeded:
             failure = Failure(
-                kind=FailureKind.LOG_LIMIT, message="the answer outgrew the run log's limit", partial=True
+                kind=FailureKind.LOG_LIMIT, message="the response exceeds the run log's limit", partial=True
             )
             return RunResult(Failed(failure=failure), Candidate(answer.provider, answer.model))
         assert answer.finish_reason is not None, "it is whole"
@@ -331,7 +332,7 @@ class Ensemble:
         return next(each for each in member.seat.candidates if each.provider == answered)
 
     def failed(self, members: Sequence[Member]) -> RunResult:
-        """Nobody answered: the failure most of them had, with what became of each."""
+        """No member answered: the most frequent failure, with the results of all."""
         failures = [member.failure for member in members if member.failure is not None]
         kind, _ = Counter(failure.kind for failure in failures).most_common(1)[0]
         like = next(failure for failure in failures if failure.kind is kind)
@@ -340,13 +341,13 @@ class Ensemble:
         return RunResult(Failed(failure=msgspec.structs.replace(like, message=message, partial=False)), None)
 
     def accept(self, members: Sequence[Member]) -> None:
-        """These are the answers that the answer is made of."""
+        """Record that the response is made from these answers."""
         self._accepted = list(members)
         for member in members:
             member.contributed = True
 
     def close(self, ending: RunResult | None) -> None:
-        """Tell what it took; with a whole answer, keep what the conversation learned."""
+        """Record the usage; from a complete response, store what the conversation learned."""
         total = self.ask.record.spent()
         if total.usage is not None:
             with suppress(LogLimitExceeded):
@@ -356,7 +357,7 @@ class Ensemble:
             self.services.knowledge.keep(self.ask.request.caller, self._conversation, pieces)
 
     def so_far(self) -> EnsembleRecord:
-        """What has come of it by now, beside what the request's own record has."""
+        """The result so far, besides the request's own record."""
         records = [member.record for member in self.asked] + self._consulted
         spent = Spent()
         for each in records:

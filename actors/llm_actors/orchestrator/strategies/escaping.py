@@ -1,7 +1,7 @@
-"""Texts of others in a prompt are data between tags. Here they are made unable to end their tag, or to open another.
+"""Other models' texts in a prompt are data between tags. Escape them, so that they cannot close their tag or open
+another.
 
-Only the tags of this package's own prompts are touched, so that code and markup in an answer reach the reader as they
-were written.
+Only the tags of this package's own prompts are escaped, so code and markup in an answer stay as they were written.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import re
 
 TAGS = ("entry", "context", "answered_before", "answer", "draft")
 
-# One class for spaces and slashes: two repetitions beside each other would take quadratic time over many spaces.
+# One class for spaces and slashes: two adjacent repetitions would take quadratic time for many spaces.
 _TAG = re.compile(rf"<(?=[\s/]*(?:{'|'.join(TAGS)})\b)", re.IGNORECASE)
 _NAME = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "\n": " ", "\r": " "})
 
 
 def escape(text: str) -> str:
-    """The text with ``&lt;`` for the beginning of every tag of ours."""
+    """The text with ``&lt;`` for the beginning of each of our tags."""
     return _TAG.sub("&lt;", text)
 
 

@@ -1,7 +1,7 @@
-"""What was answered in a conversation, kept to be told to the models that are asked later in it.
+"""Earlier answers of a conversation, stored to be given to models that are called later in it.
 
-Only where a route or request says so, only under the name of the caller who was answered, and bounded in every
-direction. It is in memory alone: a restart forgets it, and so does `forget`.
+Only if a route or request says so, only for the same caller, and with limits on everything. It is in memory only: a
+restart forgets it, and so does `forget`.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from typing import NamedTuple, final
 
 MAX_CONVERSATIONS = 1_000
-"""Conversations that are remembered; the one not heard of for longest is forgotten."""
+"""The most conversations that are stored; the least recently used is dropped."""
 
 MAX_PIECES = 12
-"""Answers of one conversation that are remembered, the latest."""
+"""The most answers of one conversation that are stored; the oldest are dropped."""
 
 PIECE_CHARACTERS = 4_000
-"""Of each answer, from its beginning."""
+"""The most characters of each answer, from its beginning."""
 
 
 class Piece(NamedTuple):
@@ -29,17 +29,17 @@ class Piece(NamedTuple):
 
 @final
 class Knowledge:
-    """The memory of all conversations: the `KnowledgeSharer` of this runtime."""
+    """The stored answers of all conversations: the `KnowledgeSharer` of this runtime."""
 
     def __init__(self) -> None:
         self._pieces: OrderedDict[tuple[str, str], tuple[Piece, ...]] = OrderedDict()
 
     def of(self, caller: str, conversation: str) -> tuple[Piece, ...]:
-        """What is remembered, the oldest first."""
+        """The stored answers, the oldest first."""
         return self._pieces.get((caller, conversation), ())
 
     def keep(self, caller: str, conversation: str, answers: Sequence[Piece]) -> None:
-        """Remember what was just answered."""
+        """Store new answers."""
         key = (caller, conversation)
         clipped = [Piece(member, text[:PIECE_CHARACTERS]) for member, text in answers if text]
         self._pieces[key] = (*self.of(caller, conversation), *clipped)[-MAX_PIECES:]

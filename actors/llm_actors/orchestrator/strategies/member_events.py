@@ -1,4 +1,4 @@
-"""The members' own streams: copied into the run's log while they write, where its followers asked for them."""
+"""The members' own streams: copied into the run's log while they write, if its followers asked for them."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from llm_actors.run import LogLimitExceeded, RunLog, weigh
 from llm_protocol.events import MemberDelta, MemberEvent, MemberStarted, TextDelta
 
 LOG_SHARE = 0.5
-"""Of a run's log, what the members' streams may take; and the bound of each member's own log."""
+"""The share of a run's log for the members' streams, and the size limit of each member's own log."""
 
 
 @final
 class MemberEvents:
-    """Tells the followers of ``log`` what members do, if they are to be told at all (``on``)."""
+    """Reports to the followers of ``log`` what members do, if ``on``."""
 
     def __init__(self, log: RunLog, *, on: bool) -> None:
         self.on = on
         self._log = log
 
     def started(self, member: Member) -> None:
-        """It is asked."""
+        """A member was called."""
         self._tell(MemberStarted(member=member.name, request_id=member.request.request_id, round=member.round))
 
     def ended(self, member: Member) -> None:
-        """It has ended."""
+        """A member has ended."""
         self._tell(member.last_word())
 
     def _tell(self, event: MemberEvent) -> None:
@@ -51,7 +51,9 @@ class MemberEvents:
             yield
 
     def _append(self, event: MemberDelta) -> None:
-        """Raises `LogLimitExceeded` while there is still room for the answer; the member that says too much ends."""
+        """Raises `LogLimitExceeded` while there is still space for the response; the member that writes too
+        much ends.
+        """
         if self._log.size + weigh(event) > self._log.limit_bytes * LOG_SHARE:
             raise LogLimitExceeded
         self._log.append(event)

@@ -1,4 +1,4 @@
-"""Who is asked: the members as the policy names them, or as the selector chooses them."""
+"""Which members are called: as the policy names them, or as the selector chooses them."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from llm_protocol.policy import MAX_MEMBERS
 from llm_protocol.requests import AnyRequest, Parameters
 
 DEFAULT_MEMBERS = 3
-"""How many are asked where nothing says."""
+"""The default number of members."""
 
 TEMPERATURES = (0.3, 0.9, 0.6, 1.0)
-"""Of the second sample of one model, the third, and so on; the first is asked as the caller asked."""
+"""The temperatures of the second sample of one model, the third, and so on; the first uses the caller's."""
 
 
 class MemberSlot(NamedTuple):
-    """One member before it is asked. ``nth`` counts those that are asked the same model, from 0. ``failure``: nobody
-    offers the model.
+    """One member before it is called. ``nth`` counts those of the same model, from 0. ``failure``: no provider offers
+    the model.
     """
 
     name: str
@@ -38,7 +38,9 @@ class MemberSlot(NamedTuple):
 
 
 class MemberSlots(NamedTuple):
-    """Who is asked, who could be asked in the place of one that fails, the best first, and why, if it was chosen."""
+    """The members to call, possible replacements for one that fails, the best first, and the reasons of the
+    selector.
+    """
 
     taken: list[MemberSlot]
     spare: list[MemberSlot]
@@ -46,7 +48,7 @@ class MemberSlots(NamedTuple):
 
 
 def seats(services: Services, ask: AttemptContext) -> MemberSlots:
-    """The members of a panel. Those chosen by the selector are of as many vendors as there are."""
+    """The members of a panel. Those chosen by the selector are of as many vendors as possible."""
     policy = ask.policy
     if isinstance(policy.members, tuple):
         taken = named(services.catalog, ask.request, ask.allowed, policy.members)
@@ -62,7 +64,7 @@ def seats(services: Services, ask: AttemptContext) -> MemberSlots:
 
 
 def samples(services: Services, ask: AttemptContext, count: int) -> MemberSlots:
-    """``count`` answers of the members in turn, or of the best candidate where none are named."""
+    """``count`` samples of the members in turn, or of the best candidate if none are named."""
     members, ranking = ask.policy.members, None
     names = members if isinstance(members, tuple) else ()
     if not names:
@@ -73,13 +75,13 @@ def samples(services: Services, ask: AttemptContext, count: int) -> MemberSlots:
 
 
 def seat_for(services: Services, ask: AttemptContext, model: str) -> MemberSlot:
-    """A seat for ``model``, whoever names it."""
+    """A seat for ``model``, wherever it was named."""
     return named(services.catalog, ask.request, ask.allowed, [model])[0]
 
 
 def named(catalog: Catalog, request: AnyRequest, allowed: Allowed | None, names: Iterable[str]) -> list[MemberSlot]:
     """A seat for each name, with those of its models that are ``allowed``. One that is named twice gets two, and a
-    number behind its name.
+    number after its name.
     """
     found: list[MemberSlot] = []
     met: Counter[str] = Counter()
@@ -94,7 +96,7 @@ def named(catalog: Catalog, request: AnyRequest, allowed: Allowed | None, names:
 
 
 def _ranking(services: Services, ask: AttemptContext) -> Ranking:
-    """The candidates in the selector's order. Those that rest now come last."""
+    """The candidates in the selector's order. Those with an open circuit come last."""
     policy = msgspec.structs.replace(ask.policy, select=ask.policy.select or "score")
     return ranked(services, ask.request, ask.candidates, policy, draw=services.draw())
 
@@ -110,8 +112,8 @@ def diverse(ranked: Sequence[Candidate], count: int, catalog: Catalog) -> list[C
 
 
 def varied(parameters: Parameters, nth: int) -> Parameters:
-    """The parameters for the ``nth`` sample of one model: another seed where the caller gave one, else another
-    temperature where the caller gave none.
+    """The parameters for the ``nth`` sample of one model: another seed if the caller set one, else another temperature
+    if the caller set none.
     """
     if nth == 0:
         return parameters

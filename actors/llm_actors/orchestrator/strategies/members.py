@@ -1,4 +1,4 @@
-"""One member: a model that is asked together with others, its log, its books and what became of it."""
+"""One member: a model that is called together with others, its log, its accounts and its result."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ANSWERS = frozenset((FinishReason.STOP, FinishReason.LENGTH, FinishReason.TOOL_
 
 @final
 class Member:
-    """Asked once. Afterwards it has a ``response`` or a ``failure``, never both."""
+    """Called once. Afterwards it has a ``response`` or a ``failure``, never both."""
 
     def __init__(
         self,
@@ -48,18 +48,18 @@ class Member:
         self.response: LLMResponse | None = None
         self.failure: Failure | None = None
         self.refused: Failure | None = None
-        """Why it is not asked at all."""
+        """Why it is not called at all."""
         self._began = trio.current_time()
         self.ended_at = self._began
 
     @property
     def text(self) -> str:
-        """What it answered; empty if it did not."""
+        """Its answer; empty if there is none."""
         return self.response.content if self.response else ""
 
     @property
     def answer(self) -> LLMResponse:
-        """Its answer, which it must have."""
+        """Its response, which must exist."""
         assert self.response is not None, f"{self.name} has answered"
         return self.response
 
@@ -86,7 +86,7 @@ class Member:
         self.response = msgspec.structs.replace(response, usage=self.purse.spent.usage)
 
     def fail(self, failure: Failure) -> None:
-        """It will give no answer. Does nothing when it has ended already."""
+        """It will give no answer. Does nothing if it has ended already."""
         if self.response is None and self.failure is None:
             self.failure = failure
             self.ended_at = trio.current_time()
@@ -96,7 +96,7 @@ class Member:
         return round((self.ended_at - self._began) * 1000, 3)
 
     def last_word(self) -> MemberDone | MemberFailed:
-        """How it ended, as its followers are told."""
+        """How it ended, for its followers."""
         if self.failure is not None:
             return MemberFailed(member=self.name, failure=self.failure)
         reason, spent = self.answer.finish_reason, self.purse.spent
@@ -125,7 +125,7 @@ class Member:
 
 
 def _unusable(end: Finished, fold: Fold) -> Failure | None:
-    """Why an answer that was whole is none to go on with."""
+    """Why a complete response cannot be used."""
     if end.reason not in _ANSWERS:
         kind = FailureKind.CONTENT_FILTER if end.reason is FinishReason.CONTENT_FILTER else FailureKind.SERVER_ERROR
         return Failure(kind=kind, message=f"it ended its answer with {end.raw_reason or end.reason.value}")

@@ -1,4 +1,4 @@
-"""One answer from several without a model: the longest, the first, or JSON objects merged."""
+"""One answer from several without a model: the longest, the first, or merged JSON objects."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 import msgspec
 
 MAX_DEPTH = 32
-"""Nesting down to which objects are merged; deeper ones are taken as a whole."""
+"""The nesting depth down to which objects are merged; deeper ones are taken as a whole."""
 
 FENCE = "```"
 
 _EXACT = 2.0**53
-"""Whole numbers below are the same as a float and as an int."""
+"""Whole numbers below this are the same as a float and as an int."""
 
 
 def as_json(text: str) -> Any:
-    """The JSON value that ``text`` is, fences around it left aside; ``None`` if it is none."""
+    """The JSON value in ``text``, without fences around it; ``None`` if there is none."""
     text = text.strip()
     if text.startswith(FENCE) and text.endswith(FENCE):
         _, _, text = text.removesuffix(FENCE).partition("\n")
@@ -30,7 +30,7 @@ def as_json(text: str) -> Any:
 
 
 def canonical(value: Any) -> str:
-    """The same text for the same JSON value, whatever the order of its keys and the spelling of its numbers."""
+    """The same text for the same JSON value, whatever the order of its keys and the format of its numbers."""
     with suppress(RecursionError):
         value = _plain(value)
     return msgspec.json.encode(value, order="deterministic").decode()
@@ -50,9 +50,10 @@ def _plain(value: Any) -> Any:
 
 
 def merge_json(texts: Sequence[str]) -> str | None:
-    """The objects among ``texts`` merged, as JSON text; ``None`` where fewer than one of them is an object.
+    """The objects among ``texts`` merged, as JSON text; ``None`` if none of them is an object.
 
-    Keys of all of them; lists joined without repetition; of other values what most say, the earliest at a tie.
+    It has the keys of all of them; lists are joined without duplicates; of other values the most frequent is used, at a
+    tie the earliest.
     """
     objects = [value for value in map(as_json, texts) if isinstance(value, dict)]
     return msgspec.json.encode(_merged(objects, 0)).decode() if objects else None

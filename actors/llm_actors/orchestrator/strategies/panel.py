@@ -1,7 +1,7 @@
-"""``panel``: all are asked the same, and their answers become one.
+"""``panel``: all members get the same request, and one response is made of their answers.
 
-The `CrossModelOrchestrator` of this runtime. Who fails is dropped and told; with one answer left that one is given,
-and with one member to be had it is a plain single request.
+The `CrossModelOrchestrator` of this runtime. A member that fails is dropped and reported; a single remaining answer is
+used unchanged, and with one available member it is an ordinary single request.
 """
 
 from __future__ import annotations

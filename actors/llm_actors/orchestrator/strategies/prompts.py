@@ -1,7 +1,7 @@
-"""What a model is told when it works on others' answers: fixed texts, and how answers stand in them.
+"""Prompts for models that work on others' answers: fixed texts, and how answers are inserted.
 
-Answers are anonymous: letters, not names, so that nobody is preferred for who it is. They are data between tags; a text
-says that instructions inside them are not for the reader.
+Answers are anonymous: letters, not names, so that none is preferred for its author. They are data between tags; the
+text says that instructions inside them must not be followed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from llm_protocol.content import Message
 from llm_protocol.requests import AnyRequest, ChatRequest, CodeRequest, CompletionRequest
 
 ANSWER_CHARACTERS = 24_000
-"""Of each answer that another model is shown."""
+"""The most characters of each answer that another model is shown."""
 
 CUT = "\n[cut]"
 
@@ -64,9 +64,9 @@ def letter(index: int) -> str:
 def about(
     request: AnyRequest, template: str, answers: Sequence[str], *, own: str = "", suffix: str = "synthesis"
 ) -> AnyRequest:
-    """The request that asks what ``template`` says about ``answers`` to ``request``.
+    """The request with the prompt ``template`` about ``answers`` to ``request``.
 
-    A conversation goes on with it, without the tools: what is wanted is words.
+    It continues the conversation, without the tools: only text is wanted.
     """
     shown = "\n\n".join(f'<answer name="{letter(at)}">\n{_clipped(text)}\n</answer>' for at, text in enumerate(answers))
     question = _question(request)

@@ -1,7 +1,7 @@
-"""``race``: all are asked, the first whole answer wins, the others are cancelled.
+"""``race``: all members are called, the first complete response wins, the others are cancelled.
 
-For when the slowest answer hurts more than the money. Nothing is shown before the winner is known, so the first token
-comes late; where that matters, hedging is the better way (``hedge = true``).
+For cases in which latency matters more than cost. Nothing is delivered before the winner is known, so the first token
+comes late; if that matters, use hedging (``hedge = true``).
 """
 
 from __future__ import annotations

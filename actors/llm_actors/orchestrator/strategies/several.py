@@ -1,4 +1,4 @@
-"""From a policy's strategy to who carries it out."""
+"""Dispatch a policy's strategy to its implementation."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _TALKS = frozenset((RequestType.CHAT, RequestType.COMPLETION, RequestType.CODE_G
 
 
 async def carried_out(services: Services, ask: AttemptContext, run: Run) -> RunResult:
-    """Carry out the strategy, and close the request's books whatever ends it."""
+    """Run the strategy, and settle the request's accounts whatever ends it."""
     strategy: Strategy = ask.policy.strategy or "fallback"
     if strategy not in _FOR_ANYTHING and ask.request.request_type not in _TALKS:
         return RunResult(Failed(failure=_no_words(ask.policy, ask.request.request_type)), None)

@@ -1,7 +1,7 @@
-"""One answer from several: the `ResponseSynthesizer` of this runtime.
+"""One response from several: the `ResponseSynthesizer` of this runtime.
 
-By a model, streamed as the answer, or by a rule without one. Where that fails before anything of it was delivered, the
-best single answer is given instead, and the decision record says so.
+Made by a model and streamed, or by a rule without one. If that fails before anything of it was delivered, the best
+single answer is used instead, and the decision record says so.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ WITHOUT_A_MODEL: Final = ("longest", "first", "merge_json", "none")
 
 
 def needs_model(team: Ensemble) -> bool:
-    """Whether a model will be asked to make one answer of several."""
+    """Whether a model will be called to make one response of several."""
     way = team.policy.synthesiser or ("" if team.services.synthesize else "none")
     return way not in WITHOUT_A_MODEL
 
 
 def _way(team: Ensemble, answers: Sequence[Member]) -> str:
-    """Who or what makes one of them: as the policy says, else the first of those that answered, unless synthesis is
-    switched off.
+    """The model or rule that makes the response: by the policy, else the first member that answered, unless synthesis
+    is disabled.
     """
     usual = answers[0].seat.model
     return team.policy.synthesiser or (usual if team.services.synthesize else "none")
 
 
 def best_of_all(answers: Sequence[Member]) -> Member:
-    """The one that is given when there is no synthesis: the first in order that was not cut short."""
+    """The answer that is used without a synthesis: the first in order that was not truncated."""
     whole = [member for member in answers if member.answer.finish_reason is not FinishReason.LENGTH]
     return (whole or answers)[0]
 
 
 async def synthesise(team: Ensemble, answers: Sequence[Member]) -> RunResult:
-    """Make ``answers``, which are not empty, into the run's answer."""
+    """Make the run's response of ``answers``, which are not empty."""
     best = best_of_all(answers)
     if len(answers) == 1:
         return team.play(best)
@@ -77,7 +77,7 @@ async def _by_model(team: Ensemble, model: str, answers: Sequence[Member], best:
         seat.candidates,
         into=team.run.log,
         record=team.ask.record,
-        # What nobody has seen yet can be taken back.
+        # What nobody has seen yet can be retracted.
         mode=team.ask.on_broken_stream if team.run.stream else "buffer",
     )
     if isinstance(ending.end, Finished):
@@ -104,6 +104,6 @@ def _told(team: Ensemble, way: str, ending: RunResult) -> RunResult:
 
 
 def _without(team: Ensemble, way: str, best: Member, why: str) -> RunResult:
-    """The best single answer instead."""
+    """Use the best single answer instead."""
     team.notes["synthesis"] = {"by": way, "outcome": "degraded", "why": why, "answer": best.name}
     return team.play(best)

@@ -1,8 +1,8 @@
-"""``vote``: all are asked the same, and what most of them say is the answer.
+"""``vote``: all members get the same request, and the majority answer is the response.
 
-For short or structured answers: what is compared is the JSON, whatever the order of its keys and its fences, else the
-text without case, space and punctuation at its ends. As soon as more than half agree, the others are cancelled. A tie
-goes to the answer of whoever stands first. The split is in the decision record, by members' names.
+For short or structured answers: what is compared is the JSON, regardless of key order and fences, else the text without
+case, surrounding space and punctuation. As soon as more than half agree, the others are cancelled. A tie goes to the
+answer of the first member. The split is in the decision record, by members' names.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ async def vote(team: Ensemble) -> RunResult:
 
 
 def _groups(answers: Sequence[Member]) -> list[list[Member]]:
-    """Those that say the same, in the order in which each was first said."""
+    """Groups of equal answers, in the order in which each first appeared."""
     found: dict[str, list[Member]] = {}
     for member in answers:
         found.setdefault(_ballot(member), []).append(member)
