@@ -1,6 +1,7 @@
 """The layers, held: imports go one way, the kernel knows nothing of LLMs, and importing us is cheap."""
 
 import ast
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -240,7 +241,9 @@ def test_the_limits_of_the_server_stand_in_one_place() -> None:
 def loaded_by(statement: str) -> set[str]:
     """The modules in a fresh interpreter after ``statement``."""
     code = f"import sys; {statement}; print('\\n'.join(sys.modules))"
-    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True, timeout=30)
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+    command = [sys.executable, "-P", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30, env=environ)
     return set(done.stdout.split())
 
 

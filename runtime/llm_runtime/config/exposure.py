@@ -20,9 +20,11 @@ def is_loopback(host: str) -> bool:
     if host.lower() == "localhost":
         return True
     try:
-        return ipaddress.ip_address(host).is_loopback
+        address = ipaddress.ip_address(host)
     except ValueError:
         return False
+    # Python 3.13 began to call ::ffff:127.0.0.1 a loopback address. How systems bind it differs, so it is none here.
+    return address.is_loopback and getattr(address, "ipv4_mapped", None) is None
 
 
 def check_exposure(config: Config) -> None:
