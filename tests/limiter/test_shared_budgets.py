@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 import trio
@@ -14,7 +15,8 @@ from llm_actors.limiter import LimiterActor, LimiterMessage, LimiterRef, reserve
 from llm_actors.limiter.budgets import SpendAsk
 from llm_actors.limiter.messages import LIMITER_MAILBOX
 from llm_actors.redis import RedisServer
-from llm_actors.store.ledger import LedgerEntry
+from llm_actors.store import store_child
+from llm_actors.store.ledger import Ledger, LedgerEntry
 from llm_protocol.budgets import Budget, Payer
 from llm_protocol.errors import BudgetError
 from support.redis import Redis
@@ -51,6 +53,24 @@ async def replica(server: RedisServer, wall: Wall) -> AsyncIterator[LimiterRef]:
     )
     root = Supervisor([spec], backoff=Backoff.none(), intensity=Intensity(100, 1.0))
     async with running(root):
+        yield root.ref(spec)
+
+
+@asynccontextmanager
+async def with_store(server: RedisServer, path: Path) -> AsyncIterator[LimiterRef]:
+    """One process's limiter, with a ledger in a file."""
+    ledger = Ledger()
+    store = store_child(str(path), max_bytes=10_000_000, ttl_s=1e6, ledger=ledger)
+    kept = Supervisor([store])
+    spec: ChildSpec[LimiterMessage] = ChildSpec(
+        "limiter",
+        lambda previous: LimiterActor(
+            {}, server=server, budgets=BUDGETS, store=kept.ref(store), ledger=ledger, wall=Wall(), previous=previous
+        ),
+        mailbox=LIMITER_MAILBOX,
+    )
+    root = Supervisor([spec])
+    async with running(kept), running(root):
         yield root.ref(spec)
 
 
@@ -149,6 +169,17 @@ async def test_who_never_reached_redis_knows_of_nothing_that_is_left(redis: Redi
         with trio.fail_after(10):
             while not await till.call(ref):  # noqa: ASYNC110  (a real server tells nobody)
                 await trio.sleep(0.1)
+
+
+async def test_what_was_spent_before_a_restart_counts_once(redis: Redis, tmp_path: Path) -> None:
+    """Redis knows of it, and the ledger does."""
+    till = Till()
+    for calls in (10, 1_000):
+        async with with_store(redis.server(timeout_s=PATIENT), tmp_path / "s") as ref:
+            for _ in range(calls):
+                if not await till.call(ref):
+                    break
+    assert 1.0 - PRICE < till.billed <= 1.0 + 1e-6
 
 
 async def test_what_one_that_has_gone_had_reserved_stays_spent(redis: Redis) -> None:

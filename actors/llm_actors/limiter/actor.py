@@ -98,7 +98,8 @@ class LimiterActor:
         self._budgets = Budgets(budgets or {}, shared=server is not None)
         self._is_new = not isinstance(previous, SavedLimits)
         self._books = RateLimiter(providers, callers, other_callers, draw=draw)
-        process = token_hex(8)
+        # The ledger's rows have this name, too: what both tell of this process counts once.
+        process = token_hex(8) if ledger is None else ledger.owner
         if isinstance(previous, SavedLimits):
             process = previous.process
             self._books.restart(previous.books)
@@ -153,7 +154,11 @@ class LimiterActor:
             log.warning("the store cannot be read: budgets begin as if nothing had been spent before")
             return
         self._budgets.load(
-            (row.owner, Payer("", row.caller, row.team, row.route), row.opened_at, row.cost, row.tokens) for row in rows
+            (
+                (row.owner, Payer("", row.caller, row.team, row.route), row.opened_at, row.cost, row.tokens)
+                for row in rows
+            ),
+            own=self._kept.process,
         )
 
     async def _keep_time(self, task_status: trio.TaskStatus[None]) -> None:

@@ -44,8 +44,6 @@ for n, said in ipairs(windows) do
       redis.call('HSET', w.key, 'p:' .. gone[1], whole(known[1]) .. ' ' .. whole(known[2]))
     end
     had[gone[1]] = known
-    seen[gone[1]] = nil
-    redis.call('HDEL', w.key, 'seen:' .. gone[1])
   end
   for who, each in pairs(had) do
     if who ~= process then

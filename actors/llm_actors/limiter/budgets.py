@@ -224,13 +224,18 @@ class Budgets:
             counted = self.table.budgets[name].cost(usd, tokens)
             state.spent = state.spent.plus(Amount(amount.usd if counted is None else counted, tokens))
 
-    def load(self, rows: Iterable[tuple[str, Payer, float, float | None, int]]) -> None:
-        """What was spent before this process began: owner, payer, when, cost and tokens of each."""
+    def load(self, rows: Iterable[tuple[str, Payer, float, float | None, int]], *, own: str = "") -> None:
+        """What the store has: which process spent it, payer, when, cost and tokens of each. ``own``: this process's
+        name there, which is also its name among those that share the budgets, so that nothing counts twice.
+        """
         for owner, payer, at, cost, tokens in rows:
             for name in self.table.of(payer):
                 state, counted = self.state(name, at), self.table.budgets[name].cost(cost, tokens)
-                before = state.base.get(owner, Amount())
-                state.base[owner] = before.plus(Amount(counted or 0.0, tokens))
+                amount = Amount(counted or 0.0, tokens)
+                if owner == own:
+                    state.spent = state.spent.plus(amount)
+                else:
+                    state.base[owner] = state.base.get(owner, NOTHING).plus(amount)
 
     # -- sharing -----------------------------------------------------------------------------------------------------
 

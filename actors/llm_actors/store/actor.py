@@ -234,6 +234,6 @@ def store_child(
             return StoreActor(previous.tier, added)
         from llm_actors.store.tier import StoreTier  # only who has a store loads SQLite
 
-        return StoreActor(StoreTier(path, max_bytes=max_bytes, ttl_s=ttl_s), added)
+        return StoreActor(StoreTier(path, max_bytes=max_bytes, ttl_s=ttl_s, owner=added.owner), added)
 
     return ChildSpec(name, make, mailbox=STORE_MAILBOX)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from secrets import token_hex
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, final
 
 import msgspec
@@ -240,6 +241,8 @@ class Ledger:
     """
 
     def __init__(self) -> None:
+        self.owner = token_hex(8)
+        """This process's name: in the file, and among those that share limits and budgets."""
         self._writes: list[Write] = []
         self._lost = 0
         self.on_first: Callable[[], None] | None = None

@@ -21,9 +21,9 @@ _NAME = re.compile(r"[0-9a-f]{16}")
 class Owner:
     """Stands for this process among those that share the store at ``path``. Its methods may raise `OSError`."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, name: str | None = None) -> None:
         self._path = path
-        self.name = token_hex(8)
+        self.name = name or token_hex(8)
         self._lock: int | None = None
 
     def hold(self) -> None:

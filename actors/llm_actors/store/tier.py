@@ -42,6 +42,7 @@ class StoreTier:
         *,
         max_bytes: int,
         ttl_s: float,
+        owner: str | None = None,
         wall: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -50,7 +51,7 @@ class StoreTier:
         self._ttl_s = ttl_s
         self._wall = wall
         self._clock = clock
-        self._owner = Owner(self._path)
+        self._owner = Owner(self._path, owner)
         self._file: StoreFile | None = None
         self._inode: int | None = None
         self._rests_until = -inf
