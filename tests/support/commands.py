@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import trio
+
+_STATE = TemporaryDirectory()
+atexit.register(_STATE.cleanup)
 
 COMMAND = (sys.executable, "-P", "-m", "llm_runtime.cli")
 SECONDS = 20
@@ -30,7 +35,7 @@ def environment(extra: Mapping[str, str]) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.endswith("_API_KEY")}
     for name in ("LLM_RUNTIME_URL", "LLM_RUNTIME_KEY", "LLM_RUNTIME_CHECKOUT", "COLUMNS", "LINES"):
         kept.pop(name, None)
-    return {**kept, **extra}
+    return {**kept, "XDG_STATE_HOME": _STATE.name, **extra}
 
 
 async def run(*arguments: str, stdin: bytes = b"", **extra: str) -> Done:

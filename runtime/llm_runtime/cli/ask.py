@@ -10,15 +10,19 @@ import os
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from typing import Any, NamedTuple, cast
 
 import msgspec
 import trio
 
-from llm_protocol.content import Message
-from llm_protocol.errors import LLMClientError, error_for
+from llm_protocol.codec.json import encode_json
+from llm_protocol.content import Message, Part, Text
+from llm_protocol.errors import BadRequestError, LLMClientError, error_for
 from llm_protocol.policy import Attempts, Policy
 from llm_protocol.requests import AUTO
-from llm_protocol.response import FinishReason
+from llm_protocol.response import FinishReason, LLMResponse
+from llm_runtime.cli.attachments import attachment, options, schema
+from llm_runtime.cli.conversation import KeptConversation, load, save
 from llm_runtime.cli.logs import start_logging
 from llm_runtime.cli.member_view import columns, watch
 from llm_runtime.cli.setup import WRONG_KEY, configured, daemon
@@ -36,6 +40,8 @@ from llm_runtime.cli.terminal import (
     write_all,
 )
 from llm_runtime.config import Config, ConfigError, Provider
+from llm_runtime.options import ChatOptions
+from llm_runtime.requesting import chat_request
 from llm_runtime.runtime import open_runtime
 
 STDIN_BYTES = 8 * 1024 * 1024
@@ -56,9 +62,17 @@ DAEMON = "daemon"
 def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Ask, and return the exit code. Raises `LLMClientError`, `ConfigError` among them."""
     start_logging(arguments.log_level, arguments.log_format)
-    config, model = _target(arguments, environ)
+    earlier = load(environ) if arguments.continued else None
+    config, model = _target(arguments, environ, earlier)
+    asking = _Asking(
+        arguments,
+        environ,
+        earlier,
+        tuple(map(attachment, arguments.attachment)),
+        {**options(arguments.option), **({"response_format": schema(arguments.schema)} if arguments.schema else {})},
+    )
     try:
-        return trio.run(_ask, config, model, arguments)
+        return trio.run(_ask, config, model, asking)
     except BaseExceptionGroup as group:
         raise _as_said(leaf(group), model) from None
 
@@ -74,10 +88,12 @@ def _as_said(exc: BaseException, model: str) -> BaseException:
     return error_for(msgspec.structs.replace(exc.failure, message=said), exc.partial)
 
 
-def _target(arguments: argparse.Namespace, environ: Mapping[str, str]) -> tuple[Config, str]:
+def _target(
+    arguments: argparse.Namespace, environ: Mapping[str, str], earlier: KeptConversation | None
+) -> tuple[Config, str]:
     """The provider to use, and the model."""
     running = daemon(arguments.url, arguments.config, environ)
-    model = arguments.route or arguments.model or AUTO
+    model = arguments.route or arguments.model or (earlier.model if earlier else AUTO)
     if running is None:
         config = configured(arguments.config, environ, say)
         if arguments.route and arguments.route not in config.routes:
@@ -90,27 +106,36 @@ def _target(arguments: argparse.Namespace, environ: Mapping[str, str]) -> tuple[
     return Config(providers={DAEMON: provider}, attempts=Attempts(max=1)), f"{DAEMON}/{model}"
 
 
-async def _ask(config: Config, model: str, arguments: argparse.Namespace) -> int:
+async def _ask(config: Config, model: str, asking: _Asking) -> int:
     """Stream the answer; a signal cancels it, including the vendor's connection."""
     code = INTERRUPTED
     async with trio.open_nursery() as nursery:
         await nursery.start(cancel_on_signal, nursery.cancel_scope)
-        code = await _answer(config, model, arguments)
+        code = await _answer(config, model, asking)
         nursery.cancel_scope.cancel(reason="answered")
     return code
 
 
-async def _answer(config: Config, model: str, arguments: argparse.Namespace) -> int:
+async def _answer(config: Config, model: str, asking: _Asking) -> int:
+    arguments = asking.arguments
     question = await _question(" ".join(arguments.question))
-    if not question:
+    if not question and not asking.attachments:
         return print_error('what is the question? For example: llm-runtime ask "Say hello."', UNUSABLE)
-    messages = [Message.of("system", arguments.system)] if arguments.system else []
-    messages.append(Message.of("user", question))
+    messages = asking.messages(question)
     policy = Policy(stream_members=True) if arguments.route else Policy()
-    async with open_runtime(config) as runtime, runtime.stream(messages, model=model, policy=policy) as answer:
+    try:
+        given = chat_request(messages, cast("ChatOptions", {"model": model, "policy": policy, **asking.options}))
+    except (TypeError, BadRequestError) as exc:
+        return print_error(f"-o: {exc}", UNUSABLE)
+    async with open_runtime(config) as runtime, runtime.stream_request(given) as answer:
         paper = StdoutWriter()
         try:
-            await watch(answer, paper, columns())
+            if arguments.json:
+                async for _ in answer:
+                    pass
+                await paper.write(encode_json(answer.response).decode() + "\n")
+            else:
+                await watch(answer, paper, columns())
         except BrokenPipeError:
             return UNREAD
         except OSError as exc:
@@ -118,9 +143,39 @@ async def _answer(config: Config, model: str, arguments: argparse.Namespace) -> 
         finally:
             with trio.move_on_after(0.5, shield=True):
                 await paper.end_line()
+    asking.keep(messages, answer.response, model)
     if cut := _CUT_OFF.get(answer.response.finish_reason):
         say(f"llm-runtime: the answer was cut off {cut}")
     return 0
+
+
+class _Asking(NamedTuple):
+    """What is asked, besides words."""
+
+    arguments: argparse.Namespace
+    environ: Mapping[str, str]
+    earlier: KeptConversation | None
+    attachments: tuple[Part, ...]
+    options: Any
+
+    def messages(self, question: str) -> list[Message]:
+        """The conversation with the question at its end. A new system prompt takes the place of the old one."""
+        found = list(self.earlier.messages) if self.earlier else []
+        if self.arguments.system:
+            found = [Message.of("system", self.arguments.system), *(each for each in found if each.role != "system")]
+        words = (Text(question),) if question else ()
+        return [*found, Message("user", (*self.attachments, *words))]
+
+    def keep(self, messages: list[Message], response: LLMResponse, model: str) -> None:
+        """Keep the conversation for ``-c``. That it cannot be kept is said, and no failure."""
+        if self.arguments.no_log:
+            return
+        named = model.removeprefix(f"{DAEMON}/")
+        try:
+            save(KeptConversation(model=named, messages=(*messages, response.message)), self.environ)
+        except (OSError, ValueError) as exc:
+            reason = exc.strerror if isinstance(exc, OSError) else exc
+            say(f"llm-runtime: the conversation is not kept for -c: {reason}")
 
 
 async def _question(words: str) -> str:

@@ -1,0 +1,60 @@
+"""The last conversation of ``llm-runtime ask``, for ``-c``: a file that only its user can read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from tempfile import mkstemp
+
+import msgspec
+
+from llm_protocol.content import Message
+from llm_runtime.config import ConfigError
+
+CONVERSATION_BYTES = 32 * 1024 * 1024
+"""A larger conversation is not kept: attachments are in it."""
+
+
+class KeptConversation(msgspec.Struct, frozen=True, kw_only=True):
+    """What was said, the system prompt included, and to which model."""
+
+    model: str
+    messages: tuple[Message, ...]
+
+
+def place(environ: Mapping[str, str]) -> Path:
+    """The file: below ``XDG_STATE_HOME``, ``~/.local/state`` by default."""
+    state = environ.get("XDG_STATE_HOME", "")
+    folder = Path(state) if os.path.isabs(state) else Path("~/.local/state").expanduser()
+    return folder / "llm-runtime" / "conversation.json"
+
+
+def load(environ: Mapping[str, str]) -> KeptConversation:
+    """The last conversation. Raises `ConfigError` where there is none."""
+    file = place(environ)
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=KeptConversation)
+    except FileNotFoundError:
+        raise ConfigError("-c: there is no conversation yet to continue") from None
+    except (OSError, msgspec.MsgspecError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else "it is damaged; delete it"
+        raise ConfigError(f"-c: cannot read {file}: {reason}") from None
+
+
+def save(conversation: KeptConversation, environ: Mapping[str, str]) -> None:
+    """Keep it in place of the one before. Raises `OSError`, and `ValueError` for more than `CONVERSATION_BYTES`."""
+    data, file = msgspec.json.encode(conversation), place(environ)
+    if len(data) > CONVERSATION_BYTES:
+        raise ValueError(f"the conversation has more than {CONVERSATION_BYTES // 1024 // 1024} MiB")
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    number, temporary = mkstemp(dir=file.parent, prefix=".conversation")  # 0600; replaced in one step, whoever looks
+    try:
+        with os.fdopen(number, "wb") as stream:
+            stream.write(data)
+        os.replace(temporary, file)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise

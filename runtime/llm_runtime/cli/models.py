@@ -1,0 +1,44 @@
+"""``llm-runtime models``: what can be asked, here or of a daemon."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+
+import msgspec
+import trio
+
+from llm_runtime.cli.logs import start_logging
+from llm_runtime.cli.setup import Daemon, configured, daemon
+from llm_runtime.cli.terminal import leaf, print_out, say
+from llm_runtime.remote.runtime import connect
+from llm_runtime.runtime import open_runtime
+
+
+def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Print them, one on each line, and return the exit code. Raises `LLMClientError` or `ConfigError`."""
+    start_logging(arguments.log_level, arguments.log_format)
+    running = daemon(arguments.url, arguments.config, environ)
+    try:
+        found = trio.run(_here, arguments, environ) if running is None else trio.run(_there, running)
+    except BaseExceptionGroup as group:
+        raise leaf(group) from None
+    if arguments.json:
+        print_out(msgspec.json.encode(found).decode())
+        return 0
+    for provider, models in found.items():
+        for model in models:
+            print_out(f"{provider}/{model}")
+        if not models:
+            say(f"llm-runtime: {provider} names no model")
+    return 0
+
+
+async def _here(arguments: argparse.Namespace, environ: Mapping[str, str]) -> dict[str, list[str]]:
+    async with open_runtime(configured(arguments.config, environ, say)) as rt:
+        return await rt.models()
+
+
+async def _there(running: Daemon) -> dict[str, list[str]]:
+    async with connect(running.base_url, key=running.key) as rt:
+        return await rt.models()
