@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import signal
 from pathlib import Path
@@ -35,6 +36,32 @@ async def test_it_edits_a_file_and_goes_on_with_the_conversation(agent: str, ven
         if at.agent.keeps:
             turn = await at.turn("And now: [[recall it]]", again=True)
             assert "recalled: edit recall" in turn.said
+
+
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+PDF = b"""%PDF-1.4
+1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj
+2 0 obj<</Type/Pages/Kids[3 0 R]/Count 1>>endobj
+3 0 obj<</Type/Page/Parent 2 0 R/MediaBox[0 0 72 72]>>endobj
+trailer<</Root 1 0 R>>
+%%EOF
+"""
+
+
+@pytest.mark.parametrize("vendor", [each for each in CHOSEN if each != "cohere"])
+@pytest.mark.parametrize(("name", "content", "kind"), [("a.png", PNG, "image/"), ("a.pdf", PDF, "application/pdf")])
+async def test_claude_code_reads_what_is_no_text(
+    vendor: str, name: str, content: bytes, kind: str, tmp_path: Path
+) -> None:
+    """Pictures and PDFs reach every vendor that sees, in the form that it takes."""
+    async with lab("claude-code", vendor, tmp_path) as at:
+        file = at.place.work / name
+        file.write_bytes(content)
+        turn = await at.turn(f"Please do this: [[read {file}]]")
+        assert turn.code == 0, turn.said
+        assert f"seen: {kind}" in turn.said
 
 
 @EVERY_AGENT

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import trio
 
 from llm_actors.run import Run
-from llm_protocol.content import Message, Tool, ToolCall, ToolResult
+from llm_protocol.content import Document, Image, Message, Tool, ToolCall, ToolResult
 from llm_protocol.events import Finished, ItemDone, ItemStarted, Started, ToolCallDelta, UsageReported
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.requests import ChatRequest
@@ -74,6 +74,8 @@ async def agent_model(run: Run) -> None:
     match verb:
         case "edit":
             await _edit(run, request, argument)
+        case "read":
+            await _read(run, request, argument)
         case "recall":
             await _say(run, "recalled: " + " ".join(verb for verb, _ in said))
         case "silent":
@@ -105,6 +107,20 @@ async def _say(run: Run, text: str) -> None:
     end_text(run)
 
 
+async def _read(run: Run, request: ChatRequest, path: str) -> None:
+    """Have a file read, and say what of it is no text."""
+    seen = [part for message in request.messages for part in message.content]
+    seen += [part for each in seen if isinstance(each, ToolResult) for part in each.content]
+    shown = [part.media_type for part in seen if isinstance(part, Image | Document)]
+    if shown or not any(isinstance(each, Tool) and each.name == "Read" for each in request.tools):
+        await _say(run, f"seen: {' '.join(map(str, shown))}")
+        return
+    if any(isinstance(part, ToolResult) for part in request.messages[-1].content):
+        await _say(run, "seen: nothing")
+        return
+    await _call(run, "Read", {"file_path": path})
+
+
 async def _edit(run: Run, request: ChatRequest, path: str) -> None:
     if "*file listing*" in str(request.messages):  # aider, whose models write files into their answers
         await _say(run, f"{path.rpartition('/')[2]}\n```\n{CONTENT}```\n")
@@ -114,12 +130,16 @@ async def _edit(run: Run, request: ChatRequest, path: str) -> None:
     if tool is None or answered:
         await _say(run, "edited" if answered else "ok")
         return
-    arguments = json.dumps(WRITERS[tool.name](path), ensure_ascii=False)
+    await _call(run, tool.name, WRITERS[tool.name](path))
+
+
+async def _call(run: Run, tool: str, given: object) -> None:
+    arguments = json.dumps(given, ensure_ascii=False)
     run.log.append(Started(model="fake-1", provider="fake"))
-    run.log.append(ItemStarted(index=0, kind="tool_call", id="call_1", name=tool.name))
+    run.log.append(ItemStarted(index=0, kind="tool_call", id="call_1", name=tool))
     for start in range(0, len(arguments), 7):
         run.log.append(ToolCallDelta(0, arguments[start : start + 7]))
         await trio.lowlevel.checkpoint()
-    run.log.append(ItemDone(index=0, part=ToolCall(id="call_1", name=tool.name, arguments=arguments)))
+    run.log.append(ItemDone(index=0, part=ToolCall(id="call_1", name=tool, arguments=arguments)))
     run.log.append(UsageReported(Usage(input_tokens=3, output_tokens=2)))
     run.finish(Finished(reason=FinishReason.TOOL_CALLS), run.folded())
