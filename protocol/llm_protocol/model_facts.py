@@ -34,6 +34,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     thinking_off: ThinkingOff | None = None
     thinking_off_up_to: Effort | None = None
     budgets: dict[Effort, Annotated[int, Meta(ge=0)] | None] | None = None
+    tools: bool | None = None
+    parallel_calls: bool | None = None
     forced_tools: bool | None = None
     sampling: Sampling | None = None
     stop: bool | None = None
@@ -76,6 +78,10 @@ class ModelRule(msgspec.Struct, frozen=True, kw_only=True):
     """The highest effort that may be combined with that option; ``None``: any."""
     budgets: Mapping[str, int | None] = {}
     """The token budgets for efforts, on models that have budgets only; ``None``: no limit."""
+    tools: bool | None = None
+    """Whether it calls function tools; ``None``: unknown."""
+    parallel_calls: bool | None = None
+    """Whether it calls several tools at once; ``None``: unknown."""
     forced_tools: bool = True
     """Whether a tool call can be demanded."""
     sampling: Sampling = "always"

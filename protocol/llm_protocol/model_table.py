@@ -63,14 +63,24 @@ _OPENAI: Final = (
     _gpt(r"gpt-5\.[23]", _NONE_TO_XHIGH, "none", stop=False, **_400K),
     _gpt(r"gpt-5\.1", _efforts("none", "high", without=("minimal",)), "none", stop=False, **_400K),
     _gpt(r"gpt-5(?!\.)", _efforts("minimal", "high"), "medium", sampling="never", stop=False, **_400K),
-    _row(r"o1-(mini|preview)", thinking=("effort",), sampling="never", stop=False, **_READS),
-    _gpt(r"o3-mini", _efforts("low", "high"), "medium", sampling="never", stop=False, vision=False, documents=False),
+    _row(r"o1-(mini|preview)", thinking=("effort",), sampling="never", stop=False, tools=False, **_READS),
+    _gpt(
+        r"o3-mini",
+        _efforts("low", "high"),
+        "medium",
+        sampling="never",
+        stop=False,
+        parallel_calls=False,
+        vision=False,
+        documents=False,
+    ),
     _gpt(
         r"o\d",
         _efforts("low", "high"),
         "medium",
         sampling="never",
         stop=False,
+        parallel_calls=False,
         context_window=200_000,
         max_output_tokens=100_000,
     ),
@@ -238,6 +248,9 @@ _CEREBRAS: Final = (
     ),
 )
 
+# docs.mistral.ai/capabilities/completion: a last message of the assistant with ``prefix`` is gone on with.
+_MISTRAL: Final = (_row(r"", prefill=True),)
+
 _COMPATIBLE: Final = (_row(r".*image", draws=True),)
 _LOCAL: Final = (_row(r"", thinking=(), prefill=True, **_READS),)
 
@@ -247,6 +260,7 @@ ROWS: Final[Mapping[str, tuple[Row, ...]]] = {
     "gemini": _GEMINI,
     "cohere": _COHERE,
     "cerebras": _CEREBRAS,
+    "mistral": _MISTRAL,
     "openai_compatible": _COMPATIBLE,
     "local": _LOCAL,
 }

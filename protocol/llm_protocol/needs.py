@@ -77,11 +77,15 @@ def _parts(request: ChatRequest) -> Iterator[tuple[str, Part]]:
                     yield f"{where}.content[{inner_at}]", inner
 
 
-def refuse_unseen(rule: ModelRule, request: AnyRequest) -> None:
+def refuse_incapable(rule: ModelRule, request: AnyRequest) -> None:
     """Raise `UnsupportedError` at the first image, document or recording in ``request``, including tool results, if the
-    model is known not to accept it.
+    model is known not to accept it; and at its function tools if it is known to call none.
     """
-    if not isinstance(request, ChatRequest) or not any(getattr(rule, sense) is False for sense in _SENSES):
+    if not isinstance(request, ChatRequest):
+        return
+    if rule.tools is False and any(isinstance(tool, Tool) for tool in request.tools):
+        raise unsupported("tools", f"tools: {request.model} calls no tools")
+    if not any(getattr(rule, sense) is False for sense in _SENSES):
         return
     for where, part in _parts(request):
         sense = _sense(part)
@@ -108,7 +112,7 @@ def has(rule: ModelRule, needs: Needs, *, responses: bool = False) -> bool:
     """Whether a model with this rule has it all, as far as is known. ``responses``: it can be asked over the Responses
     API, too.
     """
-    if needs.forced and not rule.forced_tools:
+    if (needs.forced and not rule.forced_tools) or (needs.tools and rule.tools is False):
         return False
     if any(getattr(needs, sense) and getattr(rule, sense) is False for sense in _SENSES):
         return False

@@ -31,6 +31,8 @@ class VendorProfile(msgspec.Struct, frozen=True, kw_only=True):
     developer_role: bool = False
     reasoning_field: str = "reasoning_content"
     """Where readable reasoning stands in messages and deltas; both spellings are read, this one is written."""
+    prefill_field: str | None = None
+    """The field of a last message of the assistant that says that it is to be gone on with, where it must be said."""
     sends_reasoning: bool = True
     """Whether earlier turns' reasoning goes back to the vendor."""
     message_fields: frozenset[str] | None = None
@@ -90,6 +92,11 @@ COMPATIBLE = VendorProfile(
     ),
     signed_calls=True,
 )
+
+MISTRAL = msgspec.structs.replace(COMPATIBLE, vendor="Mistral", kind="mistral", prefill_field="prefix")
+
+DEEPSEEK = msgspec.structs.replace(COMPATIBLE, vendor="DeepSeek", kind="deepseek", prefill_field="prefix")
+"""It goes on with a text at ``https://api.deepseek.com/beta`` only, so the configuration has to say that it does."""
 
 LOCAL = msgspec.structs.replace(
     COMPATIBLE,

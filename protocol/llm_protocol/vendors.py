@@ -20,7 +20,7 @@ from llm_protocol.vendor import (
     VendorRoute,
     VendorTable,
 )
-from llm_protocol.vendor_profile import CEREBRAS, COMPATIBLE, LOCAL, OPENAI
+from llm_protocol.vendor_profile import CEREBRAS, COMPATIBLE, DEEPSEEK, LOCAL, MISTRAL, OPENAI
 from llm_protocol.wires import ANTHROPIC, COHERE, GEMINI
 
 LOCAL_MODEL: Final = "smollm2"
@@ -227,6 +227,7 @@ _ROWS = (
     Vendor(
         kind="mistral",
         title="Mistral",
+        profile=MISTRAL,
         base_url="https://api.mistral.ai/v1",
         key_variables=("MISTRAL_API_KEY",),
         responses=False,
@@ -234,6 +235,7 @@ _ROWS = (
     Vendor(
         kind="deepseek",
         title="DeepSeek",
+        profile=DEEPSEEK,
         base_url="https://api.deepseek.com",
         key_variables=("DEEPSEEK_API_KEY",),
         responses=False,

@@ -221,7 +221,7 @@ def test_curl(tmp_path: Path) -> None:
 
 
 def test_explaining_a_route(tmp_path: Path) -> None:
-    [config], [code] = of("docs/how-to/routes.md", "toml"), of("docs/how-to/routes.md", "bash")
+    [config, _], [code] = of("docs/how-to/routes.md", "toml"), of("docs/how-to/routes.md", "bash")
     (tmp_path / "my.toml").write_text(config)
     [said] = run(tmp_path, [("bash", code)])
     assert said.code == 0, said

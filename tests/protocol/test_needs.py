@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import msgspec
@@ -21,10 +22,12 @@ from llm_protocol.content import (
     ToolResult,
 )
 from llm_protocol.errors import UnsupportedError
-from llm_protocol.model_facts import ModelRule
-from llm_protocol.model_rules import rule_of
-from llm_protocol.needs import Needs, has, needs_of, refuse_unseen, without_thinking
+from llm_protocol.model_facts import Capabilities, ModelRule
+from llm_protocol.model_rules import ModelRules, rule_of
+from llm_protocol.needs import Needs, has, needs_of, refuse_incapable, without_thinking
 from llm_protocol.requests import ChatRequest, EmbeddingRequest, Parameters
+from llm_protocol.vendors import VENDORS
+from llm_protocol.wires.openai_chat import OPENAI, OpenAIChat
 
 PDF = Document(data=b"%PDF-1.7")
 SOUND = Audio(data=b"RIFF", media_type="audio/wav")
@@ -68,16 +71,16 @@ def test_a_picture_for_a_model_that_is_blind_is_refused_where_it_stands() -> Non
     blind, unknown = ModelRule(vision=False), ModelRule()
     shown = chat(HI, Message("user", (Text("see"), PICTURE)))
     with pytest.raises(UnsupportedError, match=r"messages\[1\].content\[1\]: m takes no pictures") as caught:
-        refuse_unseen(blind, shown)
+        refuse_incapable(blind, shown)
     assert caught.value.failure.param == "messages[1].content[1]"
-    refuse_unseen(unknown, shown)
-    refuse_unseen(blind, chat())
+    refuse_incapable(unknown, shown)
+    refuse_incapable(blind, chat())
 
 
 def test_one_rule_for_a_users_turn_and_a_tools_result() -> None:
     in_result = Message("tool", (ToolResult(call_id="c", content=(Text("see"), PICTURE)),))
     with pytest.raises(UnsupportedError) as caught:
-        refuse_unseen(ModelRule(vision=False), chat(HI, in_result))
+        refuse_incapable(ModelRule(vision=False), chat(HI, in_result))
     assert caught.value.failure.param == "messages[1].content[0].content[1]"
 
 
@@ -92,13 +95,13 @@ def test_each_sense_has_its_column(part: Part, column: str, what: str) -> None:
     assert not has(lacking, needs_of(shown))
     assert has(ModelRule(), needs_of(shown)), "what is not known is left to the vendor"
     with pytest.raises(UnsupportedError, match=f"takes no {what}"):
-        refuse_unseen(lacking, shown)
+        refuse_incapable(lacking, shown)
 
 
 def test_a_document_of_text_needs_nothing() -> None:
     shown = chat(Message("user", (Document(text="plain"),)))
     assert needs_of(shown) == Needs()
-    refuse_unseen(ModelRule(documents=False), shown)
+    refuse_incapable(ModelRule(documents=False), shown)
 
 
 def test_another_model_is_not_shown_what_one_thought() -> None:
@@ -109,3 +112,40 @@ def test_another_model_is_not_shown_what_one_thought() -> None:
     assert isinstance(bare, ChatRequest)
     assert bare.messages == (HI, Message("assistant", (Text("a"), call)))
     assert without_thinking(EmbeddingRequest(model="m", inputs=("x",))).model == "m"
+
+
+def test_tools_for_a_model_that_calls_none() -> None:
+    asked = chat(tools=TOOLS)
+    without = ModelRule(tools=False)
+    assert not has(without, needs_of(asked))
+    with pytest.raises(UnsupportedError, match="tools: m calls no tools") as caught:
+        refuse_incapable(without, asked)
+    assert caught.value.failure.param == "tools"
+    refuse_incapable(ModelRule(), asked)
+    refuse_incapable(without, chat())
+
+
+def test_what_is_never_done_need_not_be_forbidden() -> None:
+    """OpenAI's older reasoning models call one tool at a time, and refuse the parameter."""
+    for wanted, adjusted in ((False, []), (True, ["parallel_tool_calls"])):
+        asked = chat(tools=TOOLS, parameters=Parameters(parallel_tool_calls=wanted)).to("o3")
+        adapted = OpenAIChat(OPENAI).adapt(asked)
+        assert adapted.request.parameters.parallel_tool_calls is None
+        assert [each.parameter for each in adapted.adjusted] == adjusted
+    kept = OpenAIChat(OPENAI).adapt(chat(tools=TOOLS, parameters=Parameters(parallel_tool_calls=False)).to("gpt-4o"))
+    assert kept.request.parameters.parallel_tool_calls is False
+
+
+def test_a_beginning_is_marked_where_the_vendor_wants_that() -> None:
+    begun = chat(HI, Message.of("assistant", "Once upon")).to("mistral-large-latest")
+    for kind, marked in (("mistral", True), ("openai", None), ("groq", None), ("deepseek", None)):
+        dialect = VENDORS[kind].client()
+        body = json.loads(dialect.encode_request(dialect.adapt(begun).request, stream=False).body)
+        assert body["messages"][-1].get("prefix") is marked
+    dialect = VENDORS["mistral"].client()
+    whole = json.loads(dialect.encode_request(dialect.adapt(chat().to("m")).request, stream=False).body)
+    assert "prefix" not in whole["messages"][-1]
+    said = ModelRules("deepseek", {"*": Capabilities(prefill=True)})
+    dialect = VENDORS["deepseek"].client(said)
+    body = json.loads(dialect.encode_request(dialect.adapt(begun).request, stream=False).body)
+    assert body["messages"][-1]["prefix"] is True

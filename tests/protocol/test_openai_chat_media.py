@@ -316,10 +316,13 @@ def test_model_lists_come_back() -> None:
     assert CLIENT.models_request(None).path == "/models"
 
 
+_TRAINED = {"meta": {"n_ctx_train": 9}}
+
+
 @pytest.mark.parametrize(
     "more",
-    [{"max_model_len": 9}, {"context_window": 9}, {"context_length": 9}, {"meta": {"n_ctx_train": 9}}],
-    ids=["vllm", "groq", "openrouter", "llama.cpp"],
+    [{"max_model_len": 9}, {"context_window": 9}, {"context_length": 9}, {"max_context_length": 9}, _TRAINED],
+    ids=["vllm", "groq", "openrouter", "mistral", "llama.cpp"],
 )
 def test_the_context_window_under_any_name(more: Any) -> None:
     """Compatible servers name it differently; ``created`` may be missing or a fraction."""
@@ -333,14 +336,15 @@ def test_the_context_window_under_any_name(more: Any) -> None:
         ({}, None),
         ({"architecture": {"input_modalities": ["text"]}}, Capabilities(vision=False, documents=False, audio=False)),
         (
-            {"architecture": {"input_modalities": ["image", "file", 3]}},
-            Capabilities(vision=True, documents=True, audio=False),
+            {"architecture": {"input_modalities": ["image", "file", 3]}, "supported_parameters": ["seed"]},
+            Capabilities(vision=True, documents=True, audio=False, tools=False),
         ),
         ({"architecture": {"input_modalities": "text"}}, None),
         ({"capabilities": {"vision": True}}, Capabilities(vision=True)),
+        ({"capabilities": {"vision": False, "function_calling": False}}, Capabilities(vision=False, tools=False)),
         ({"capabilities": ["completion"]}, None),
     ],
-    ids=["nothing", "openrouter-blind", "openrouter", "nonsense", "mistral", "others"],
+    ids=["nothing", "openrouter-blind", "openrouter", "nonsense", "mistral", "mistral-blind", "others"],
 )
 def test_what_a_model_takes_as_openrouter_and_mistral_list_it(more: Any, said: Capabilities | None) -> None:
     page = CLIENT.decode_models(json.dumps({"data": [{"id": "a"} | more]}).encode())

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import trio
 
+from llm_actors.store.ledger import LedgerEntry
 from llm_protocol.policy import Limits, Timeouts
 from llm_protocol.requests import LLMProvider
 from llm_protocol.secret import Secret
@@ -472,3 +473,23 @@ def test_the_log_line_names_no_query(caplog: pytest.LogCaptureFixture) -> None:
     assert "of alice: GET main/v1/files passed through: 2xx, 200 in" in line
     assert "cost unknown" in line
     assert "secret" not in line
+
+
+class _Written:
+    """A ledger that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.entries: list[LedgerEntry] = []
+
+    def record(self, entry: LedgerEntry) -> None:
+        self.entries.append(entry)
+
+
+async def test_the_ledger_has_a_row_without_a_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with passing(reply(b"{}"), reply(b"{}", 404)) as (daemon, _, runtime):
+        written = _Written()
+        monkeypatch.setattr(runtime._tree.services.accounting, "_ledger", written)
+        for _ in range(2):
+            await daemon.ask("alice", "GET", "/passthrough/main/v1/files")
+    rows = [(each.caller, each.provider, each.model, each.outcome, each.cost) for each in written.entries]
+    assert rows == [("alice", "main", "passthrough", outcome, None) for outcome in ("ok", "4xx")]

@@ -90,6 +90,26 @@ class Accounting:
         if self._ledger is not None:
             self._ledger.record(entry)
 
+    def note_passthrough(
+        self, request_id: str, caller: str, provider: str, model: str, *, outcome: str, seconds: float
+    ) -> None:
+        """A request that went to a provider as it was has ended. Nobody knows what it cost."""
+        if self._ledger is None:
+            return
+        now, team = self._wall(), self._teams.get(caller, "")
+        self._ledger.record(
+            LedgerEntry(
+                run=request_id,
+                caller=caller,
+                team=team,
+                provider=provider,
+                model=model,
+                outcome="ok" if outcome in _WENT_WELL else outcome,
+                opened_at=now - seconds,
+                closed_at=now,
+            )
+        )
+
     def note_end(self, run: Run) -> None:
         """A request has ended. One that came to no call, answered from the cache or refused, has a row of its own."""
         end = run.log.end
@@ -116,3 +136,6 @@ class Accounting:
 
 
 _NOTHING = Usage()
+
+_WENT_WELL = frozenset(("2xx", "3xx"))
+"""Outcomes of requests that went to a provider as they were, and were answered."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from contextlib import ExitStack, nullcontext
 
+import msgspec
 import trio
 
 from llm_actors.catalog import Candidate
@@ -52,21 +53,57 @@ async def pass_through(services: Services, provider: str, message: PassOn, *, ca
         outcome = exc.failure.kind.value
         raise
     finally:
-        outcome = outcome or FailureKind.CANCELLED.value
-        services.meter.passed_through(provider, outcome, caller)
-        log.info(
-            "request %s%s: %s %s/%s passed through: %s, %s in %.0f ms, %d bytes back, cost unknown",
-            request_id,
-            caller and f" of {caller}",
-            message.method,
-            provider,
-            message.path.partition("?")[0],
-            outcome,
-            passed.status if passed is not None and passed.status else "no answer",
-            1000 * (trio.current_time() - began),
-            0 if passed is None else passed.received,
+        fields = PassthroughFields(
+            id=request_id,
+            caller=caller,
+            provider=provider,
+            method=message.method,
+            path=message.path.partition("?")[0],
+            outcome=outcome or FailureKind.CANCELLED.value,
+            upstream_status=passed.status if passed is not None and passed.status else None,
+            bytes_back=0 if passed is None else passed.received,
+            ms=round(1000 * (trio.current_time() - began), 1),
         )
+        _tell(services, fields)
     return passed
+
+
+class PassthroughFields(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What the line of such a request says in JSON."""
+
+    id: str
+    caller: str = ""
+    provider: str
+    method: str
+    path: str
+    """Without the query."""
+    outcome: str
+    """The class of the vendor's status, or the kind of a failure."""
+    upstream_status: int | None = None
+    bytes_back: int = 0
+    """Bytes of the response's body."""
+    ms: float
+
+
+def _tell(services: Services, fields: PassthroughFields) -> None:
+    """Count it, and write its line in the log and its row in the ledger, whatever came of it."""
+    services.meter.passed_through(fields.provider, fields.outcome, fields.caller)
+    log.info(
+        "request %s%s: %s %s/%s passed through: %s, %s in %.0f ms, %d bytes back, cost unknown",
+        fields.id,
+        fields.caller and f" of {fields.caller}",
+        fields.method,
+        fields.provider,
+        fields.path,
+        fields.outcome,
+        fields.upstream_status or "no answer",
+        fields.ms,
+        fields.bytes_back,
+        extra={"fields": fields},
+    )
+    services.accounting.note_passthrough(
+        fields.id, fields.caller, fields.provider, PASSTHROUGH, outcome=fields.outcome, seconds=fields.ms / 1000
+    )
 
 
 async def _passed(services: Services, provider: str, message: PassOn, caller: str) -> Passed:

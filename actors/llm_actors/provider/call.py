@@ -34,7 +34,7 @@ from llm_protocol.dialect import ClientDialect, RateLimits, StreamDecoder, WireR
 from llm_protocol.errors import LLMClientError
 from llm_protocol.events import CONTENT, TERMINAL, Event, Failed, Finished, Started, UsageReported
 from llm_protocol.failures import Failure, FailureKind
-from llm_protocol.needs import refuse_unseen
+from llm_protocol.needs import refuse_incapable
 from llm_protocol.parameters import Adapted, EventFilter
 from llm_protocol.policy import Timeouts
 from llm_protocol.requests import AnyRequest, ChatRequest, CodeRequest, RequestType, answer_type
@@ -323,7 +323,7 @@ def adapted_over(dialect: ClientDialect, request: AnyRequest) -> Adapted:
     """The request in a type that the vendor has, as it can be told it. Raises `LLMClientError` where it cannot."""
     if request.parameters.extra:
         request = with_own_parameters(request, dialect.name)
-    refuse_unseen(dialect.rules.of(request.model), request)
+    refuse_incapable(dialect.rules.of(request.model), request)
     if request.request_type not in dialect.request_types:
         request = spoken(request, dialect.request_types)
     return dialect.adapt(request)

@@ -148,6 +148,10 @@ class _Work:
                 self._clamp(row, value, limits.penalty, changed)
             case "parallel_tool_calls" if isinstance(self._request, ChatRequest) and not self._request.tools:
                 changed[row.name] = None  # refused where there are no tools, and says nothing there
+            case "parallel_tool_calls" if not self._takes.parallel_calls:
+                changed[row.name] = None  # such models refuse the word, and never call two tools at once
+                if value:
+                    self._note(row, Adjustment(row.name, "left_out"))
 
     def _clamp(self, row: Parameter, value: float, span: tuple[float, float] | None, changed: JsonObject) -> None:
         if span is None or span[0] <= value <= span[1]:

@@ -22,6 +22,7 @@ class ModelTakes(NamedTuple):
     can be turned off. ``samples``: whether it takes ``temperature``, ``top_p`` and ``top_k``;
     ``only_samples_unthinking``: only while it does not think, which ``default_effort`` says it does unasked.
     ``stops``: whether it takes stop sequences. ``documents``: whether it takes documents, as far as is known.
+    ``parallel_calls``: the same of several tool calls at once.
     """
 
     efforts: tuple[str, ...] | None = None
@@ -37,6 +38,7 @@ class ModelTakes(NamedTuple):
     forced_tools: bool = True
     stops: bool = True
     documents: bool = True
+    parallel_calls: bool = True
 
 
 _ANY_BUDGET: Final = 1_000_000
@@ -61,6 +63,7 @@ def takes_of(rule: ModelRule, target: RequestTarget, request: LLMRequest) -> Mod
         forced_tools=rule.forced_tools,
         stops=rule.stop,
         documents=rule.documents is not False,
+        parallel_calls=rule.parallel_calls is not False,
     )
 
 

@@ -143,14 +143,14 @@ def _reset(limits: RateLimits) -> float | None:
 
 def chat_body(request: ChatRequest, quirks: VendorProfile, rule: ModelRule, *, stream: bool) -> JsonObject:
     """The body of ``POST /chat/completions``."""
-    body: JsonObject = {
-        "model": request.model,
-        "messages": [
-            wire
-            for at, message in enumerate(request.messages)
-            for wire in encode_message(message, f"messages[{at}]", quirks)
-        ],
-    }
+    messages = [
+        wire
+        for at, message in enumerate(request.messages)
+        for wire in encode_message(message, f"messages[{at}]", quirks)
+    ]
+    if rule.prefill and quirks.prefill_field is not None and _is_begun(messages[-1:]):
+        messages[-1][quirks.prefill_field] = True
+    body: JsonObject = {"model": request.model, "messages": messages}
     if request.tools:
         body["tools"] = [_encode_tool(tool, f"tools[{at}]", quirks) for at, tool in enumerate(request.tools)]
     if request.tool_choice is not None:
@@ -162,6 +162,11 @@ def chat_body(request: ChatRequest, quirks: VendorProfile, rule: ModelRule, *, s
         parameters = msgspec.structs.replace(parameters, reasoning_effort="none")
     add_parameters(body, parameters, quirks, stream=stream)
     return body
+
+
+def _is_begun(last: list[JsonObject]) -> bool:
+    """Whether the last message is the beginning of a response."""
+    return any(message["role"] == "assistant" and "tool_calls" not in message for message in last)
 
 
 _PARAMETERS = (

@@ -15,6 +15,10 @@ def decode_models(body: bytes) -> ModelPage:
     return read_models(body, "data", _info)
 
 
+_WINDOWS = ("max_model_len", "context_window", "context_length", "max_context_length")
+"""The names that vLLM, Groq, OpenRouter and Mistral give it; llama.cpp has it elsewhere."""
+
+
 def _info(entry: ModelEntry) -> ModelInfo:
     end = entry.day("shutdown_date")
     trained = entry.object("meta").count("n_ctx_train")
@@ -22,8 +26,7 @@ def _info(entry: ModelEntry) -> ModelInfo:
         id=entry.text("id"),
         created=entry.moment("created"),
         owned_by=entry.text("owned_by"),
-        # The names that vLLM, Groq, OpenRouter and llama.cpp give it.
-        context_window=entry.count("max_model_len", "context_window", "context_length") or trained,
+        context_window=entry.count(*_WINDOWS) or trained,
         max_output_tokens=entry.count("max_completion_tokens"),
         lifecycle="active" if end is None else "deprecated",
         shutdown_date=end,
@@ -34,9 +37,16 @@ def _info(entry: ModelEntry) -> ModelInfo:
 def _capabilities(entry: ModelEntry) -> Capabilities | None:
     """What a compatible vendor's list says of a model beside its sizes; ``None`` if nothing."""
     if shown := entry.object("architecture").texts("input_modalities"):  # OpenRouter.
-        return Capabilities(vision="image" in shown, documents="file" in shown, audio="audio" in shown)
-    sees = entry.object("capabilities").flag("vision")  # Mistral.
-    return None if sees is None else Capabilities(vision=sees)
+        known = entry.texts("supported_parameters")
+        return Capabilities(
+            vision="image" in shown,
+            documents="file" in shown,
+            audio="audio" in shown,
+            tools="tools" in known if known else None,
+        )
+    said = entry.object("capabilities")  # Mistral.
+    found = Capabilities(vision=said.flag("vision"), audio=said.flag("audio"), tools=said.flag("function_calling"))
+    return None if found == Capabilities() else found
 
 
 def encode_models(models: Sequence[ModelInfo]) -> bytes:
