@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 
@@ -160,8 +161,10 @@ async def test_a_refused_key_of_ours_is_not_shown() -> None:
     body = b'{"error": {"message": "Incorrect API key provided: sk-ve*dor.", "code": "invalid_api_key"}}'
     async with passing(reply(body, 401, headers=JSON)) as (daemon, _, _):
         got = await daemon.ask("alice", "GET", "/passthrough/main/v1/files")
-    assert got.status >= 500
+    assert got.status == 424
+    assert got.headers["x-should-retry"] == "false"
     assert got.json["error"]["code"] == "auth"
+    assert "sk-ve" not in got.body.decode()
 
 
 async def test_what_a_caller_uploaded_is_the_callers_to_use() -> None:
@@ -493,3 +496,25 @@ async def test_the_ledger_has_a_row_without_a_cost(monkeypatch: pytest.MonkeyPat
             await daemon.ask("alice", "GET", "/passthrough/main/v1/files")
     rows = [(each.caller, each.provider, each.model, each.outcome, each.cost) for each in written.entries]
     assert rows == [("alice", "main", "passthrough", outcome, None) for outcome in ("ok", "4xx")]
+
+
+async def test_a_reload_changes_what_is_allowed() -> None:
+    async with passing(reply(b"{}")) as (daemon, peer, runtime):
+        path = "/passthrough/main/v1/files"
+        assert (await daemon.ask("alice", "GET", path)).status == 200
+        keys = {"alice": Key(secret=Secret("sk-alice"), passthrough=("POST main/v1/files",))}
+        await runtime.reload(msgspec.structs.replace(runtime.config, keys=keys))
+        assert (await daemon.ask("alice", "GET", path)).status == 403
+        await runtime.reload(msgspec.structs.replace(runtime.config, providers={}))
+        assert (await daemon.ask("alice", "POST", path, b"x")).status == 403
+        assert len(peer.requests) == 1
+
+
+async def test_a_provider_that_goes_while_the_body_comes() -> None:
+    async with passing(reply(b"{}")) as (daemon, peer, runtime), await daemon.connect() as client:
+        await client.send(head("content-length: 3\r\nexpect: 100-continue"))
+        assert await client.receive() == b"HTTP/1.1 100 Continue\r\n\r\n"
+        await runtime.reload(msgspec.structs.replace(runtime.config, providers={}))
+        await client.send(b"abc")
+        assert (await client.receive()).startswith(b"HTTP/1.1 404 ")
+        assert not peer.requests

@@ -107,7 +107,10 @@ def _tell(services: Services, fields: PassthroughFields) -> None:
 
 
 async def _passed(services: Services, provider: str, message: PassOn, caller: str) -> Passed:
-    candidate, load = Candidate(provider, PASSTHROUGH), services.loads[provider]
+    load = services.loads.get(provider)
+    if load is None:  # it was taken out of the configuration while the request came in
+        raise error_for(Failure(kind=FailureKind.MODEL_NOT_FOUND, message=f"there is no provider {provider} any more"))
+    candidate = Candidate(provider, PASSTHROUGH)
     with ExitStack() as held:
         with waiting_for(services.loads, (provider,)):
             room = await _room(services, provider, caller)

@@ -147,8 +147,8 @@ class PassingCall:
             body = await response.read(ERROR_BODY_BYTES, cut=True)
             whole = WireResponse(response.status, tuple(response.headers.items()), body)
             failure = self._spec.dialect.decode_error(whole)
-            if response.status == 401:  # it is our key that is refused: not the client's affair
-                return failure
+            if response.status == 401:  # it is our key that is refused; the vendor's words may show parts of it
+                return msgspec.structs.replace(failure, message=f"{self._spec.name} refuses the configured key")
             await self._begin(response, len(body))
             await self._give(body)
             self._whole = True

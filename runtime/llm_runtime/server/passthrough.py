@@ -16,6 +16,7 @@ import trio
 
 from llm_actors.provider import ClientGone, PassOn
 from llm_actors.transport import StreamedBody
+from llm_protocol.dialect import WireResponse
 from llm_protocol.errors import LLMClientError
 from llm_protocol.failures import Failure
 from llm_protocol.passthrough import ids_of_created, is_plain, request_headers, vendor_path
@@ -24,6 +25,7 @@ from llm_runtime.server.engine import own_key
 from llm_runtime.server.http_error import SERVER_ERROR, HttpError
 from llm_runtime.server.limits import CREATED_BYTES, PASSTHROUGH_BYTES, PASSTHROUGH_WHOLE_BYTES
 from llm_runtime.server.request_context import Endpoint, PassedBody, RequestContext
+from llm_runtime.server.retry_advice import with_retry_advice
 
 PREFIX = "/passthrough/"
 
@@ -170,6 +172,5 @@ class _Passing:
 
 def _refusal(failure: Failure) -> HttpError:
     """Why nothing came back, as an error of ours."""
-    seconds = failure.told_retry_after
-    wait = () if seconds is None else (("retry-after", str(max(1, round(seconds)))),)
-    return HttpError(failure.rule.status, failure.kind.value, failure.message, kind=SERVER_ERROR, headers=wait)
+    advice = with_retry_advice(WireResponse(failure.rule.status), failure).headers
+    return HttpError(failure.rule.status, failure.kind.value, failure.message, kind=SERVER_ERROR, headers=advice)

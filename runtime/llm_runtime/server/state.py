@@ -14,7 +14,7 @@ from llm_actors.kernel.trace import exception_site
 from llm_actors.run import Run
 from llm_protocol.codec.json_limits import LIMITS
 from llm_protocol.errors import InternalError, LLMClientError, ShuttingDownError
-from llm_protocol.passthrough import rules_of
+from llm_protocol.passthrough import PassthroughRule, rules_of
 from llm_protocol.requests import AnyRequest
 from llm_runtime.config import Config, Key, Server
 from llm_runtime.server.access import Access
@@ -73,7 +73,7 @@ class ServerState:
         self.leaving = False
         """Whether the door is about to close: balancers are told, and requests are still taken."""
         self.draining = False
-        self.passthrough = rules_of({name: key.passthrough for name, key in keys.items()})
+        self.passthrough = _passthrough(keys)
         self._lingering = 0
         self._busy = 0
         self._parting = inf
@@ -85,6 +85,7 @@ class ServerState:
         """Another configuration holds from now on: its keys, and the origins and hosts of its server."""
         self.access.change(config.server, config.keys)
         self.issued.change(config.keys)
+        self.passthrough = _passthrough(config.keys)
         self.room.has_keys = bool(config.keys)
 
     # -- connections -------------------------------------------------------------------------------------------------
@@ -192,3 +193,8 @@ class ServerState:
         with trio.move_on_after(CLOSE_SECONDS):
             while self._connections:
                 await self._changed.wait()
+
+
+def _passthrough(keys: Mapping[str, Key]) -> dict[str, tuple[PassthroughRule, ...]]:
+    """What each caller may send to a provider as it is."""
+    return rules_of({name: key.passthrough for name, key in keys.items()})
