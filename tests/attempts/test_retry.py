@@ -14,6 +14,7 @@ from trio.testing import MockClock
 
 from llm_actors.catalog import Candidate
 from llm_actors.kernel import Ref
+from llm_actors.orchestrator.log_line import LogFields
 from llm_actors.selector.breaker import FAILURES_IN_A_ROW
 from llm_protocol.failures import FailureKind
 from llm_protocol.policy import Attempts, AttemptsPatch, Limits, Timeouts
@@ -281,10 +282,13 @@ async def test_a_request_costs_at_most_four_actor_calls(
         assert called == ["orchestrator", "cache", "limiter", "provider"]
 
 
+LOG = "llm_actors.orchestrator.log_line"
+
+
 async def test_every_request_has_one_line_in_the_log_however_it_ended(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "llm_actors.orchestrator.ending")
+    caplog.set_level(logging.INFO, LOG)
     async with world(a=[answer, stall(), stall(), status(400, {"error": {"message": "no"}})]) as w:
         answered = await w.ask(cache="read")
         kept = await w.ask(cache="read")
@@ -297,17 +301,20 @@ async def test_every_request_has_one_line_in_the_log_however_it_ended(
         refused = await w.ask()
         await w.settled()
 
-    lines = [
-        (answered.response.request_id, "completed by a/m-a", "1 attempt"),
-        (kept.response.request_id, "completed by a/m-a", "0 attempts, from the cache"),
-        (late.response.request_id, "failed (deadline) by a/m-a in 2000 ms", "1 attempt"),
-        (run.request.request_id, "failed (cancelled) by a/m-a", "1 attempt"),
-        (refused.response.request_id, "failed (bad_request) by a/m-a", "1 attempt"),
+    records = [record for record in caplog.records if record.name == LOG]
+    assert [_logged(record) for record in records] == [
+        (answered.response.request_id, "a/m-a", "", 1, ""),
+        (kept.response.request_id, "a/m-a", "", 0, "hit"),
+        (late.response.request_id, "a/m-a", "deadline", 1, ""),
+        (run.request.request_id, "a/m-a", "cancelled", 1, ""),
+        (refused.response.request_id, "a/m-a", "bad_request", 1, ""),
     ]
-    assert len(caplog.messages) == len(lines)
-    for said, (request_id, how, counted) in zip(caplog.messages, lines, strict=True):
-        assert said.startswith(f"request {request_id} {how}"), said
-        assert said.endswith(f", {counted}"), said
+
+
+def _logged(record: logging.LogRecord) -> tuple[str, str, str, int, str]:
+    fields = record.__dict__["fields"]
+    assert isinstance(fields, LogFields)
+    return fields.id, fields.deployment, fields.failure or "", fields.attempts, fields.cache
 
 
 async def test_one_error_names_every_attempt_with_its_cause(autojump_clock: MockClock) -> None:
