@@ -104,6 +104,7 @@ def test_every_failure_that_asking_for_a_list_can_have_has_advice() -> None:
         FailureKind.LOG_LIMIT,
         FailureKind.BUDGET,
         FailureKind.DEADLINE,
+        FailureKind.INTERRUPTED,
         FailureKind.PARKED,
         FailureKind.CRASHED,
         FailureKind.INTERNAL,
