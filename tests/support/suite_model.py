@@ -11,7 +11,7 @@ from llm_protocol.embedding import Embedding
 from llm_protocol.events import Embedded, Finished, ItemDone, ItemStarted, Started, ToolCallDelta, UsageReported
 from llm_protocol.requests import ChatRequest, EmbeddingRequest
 from llm_protocol.response import FinishReason, Usage
-from support.server import add_text, begin_text, end_text
+from support.server import add_text, end_text
 
 
 async def suite_model(run: Run) -> None:
@@ -29,14 +29,22 @@ async def suite_model(run: Run) -> None:
     if (tool := _tool(request)) is not None and not (answered and (choice is None or choice.mode == "auto")):
         _call(run, tool)
         return
-    form = request.response_format
-    text = "Hello there"
-    if form is not None and form.type != "text":
-        text = json.dumps(_example(form.schema) if form.schema else {"setup": "a", "punchline": "b"})
-    begin_text(run)
+    text = _text(request)
+    run.log.append(Started(model=request.model))
+    run.log.append(ItemStarted(index=0, kind="text"))
     for at in range(0, len(text), 4):
         add_text(run, text[at : at + 4])
     end_text(run)
+
+
+def _text(request: ChatRequest) -> str:
+    form = request.response_format
+    if form is not None and form.schema:
+        return json.dumps(_example(form.schema))
+    # Where a vendor has no JSON mode, the runtime tells the model in words.
+    if (form is not None and form.type == "json") or any("JSON" in message.text for message in request.messages):
+        return json.dumps({"setup": "a", "punchline": "b"})
+    return "Hello there"
 
 
 def _tool(request: ChatRequest) -> Tool | None:
@@ -50,7 +58,7 @@ def _tool(request: ChatRequest) -> Tool | None:
 
 def _call(run: Run, tool: Tool) -> None:
     arguments = json.dumps(_example(tool.parameters))
-    run.log.append(Started(model="fake-1", provider="fake"))
+    run.log.append(Started(model=run.request.model))
     run.log.append(ItemStarted(index=0, kind="tool_call", id="call_1", name=tool.name))
     for start in range(0, len(arguments), 5):
         run.log.append(ToolCallDelta(0, arguments[start : start + 5]))
