@@ -34,6 +34,15 @@ fault = "stall"
 after_events = 1
 
 [[rule]]
+contains = "Plan the work"
+text = '{"topics": ["tides", "the moon"]}'
+
+[[rule]]
+contains = "Study:"
+after_tool = false
+tool_calls = [{ name = "look_up", arguments = { topic = "tides" } }]
+
+[[rule]]
 contains = "weather"
 after_tool = false
 text = "Let me look."
