@@ -126,7 +126,8 @@ class Runtime(TrioRequests):
 
         The run is cancelled when its last follower leaves, unless it is a ``background`` run. Its deadline counts from
         ``since`` (Trio's clock; default: now), including the time before it is accepted. ``response_id`` is the id of
-        its response; without it, the run generates one.
+        its response; without it, the run generates one. A cancellation point; where nothing has to be waited for,
+        other tasks do not get their turn.
         """
         if not self._open:
             raise ShuttingDownError("the runtime is not running")
