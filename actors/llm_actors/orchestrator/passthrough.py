@@ -45,7 +45,8 @@ async def pass_through(services: Services, provider: str, message: PassOn, *, ca
     Raises `LLMClientError` when it is not sent: no room in time, an open circuit, a provider that is not running.
     Cancelling it closes the connection to the vendor.
     """
-    began, outcome, passed = trio.current_time(), "", None
+    began, outcome = trio.current_time(), ""
+    passed: Passed | None = None
     try:
         passed = await _passed(services, provider, message, caller)
         outcome = passed.failure.kind.value if passed.failure is not None else f"{passed.status // 100}xx"
@@ -65,6 +66,7 @@ async def pass_through(services: Services, provider: str, message: PassOn, *, ca
             ms=round(1000 * (trio.current_time() - began), 1),
         )
         _tell(services, fields)
+    assert passed is not None, "it was sent, or raised"
     return passed
 
 
