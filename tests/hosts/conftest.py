@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from hosts.adapters import DAEMONS, KEY
+from llm_protocol.policy import Attempts
 from llm_runtime import Config, LLMProvider, Provider
 
 SCRIPT = """
@@ -75,13 +76,14 @@ class Upstream:
     def __init__(self, url: str) -> None:
         self.url = url
         self.config = Config(
+            attempts=Attempts(wait_min_s=0.05, wait_max_s=0.2),
             providers={
                 "fake": Provider(
                     kind=LLMProvider.OPENAI_COMPATIBLE,
                     base_url=f"{url}/openai_compatible/v1",
                     models=("m", "slow", "broken", "silent", "busy", "endless", "wrong"),
                 )
-            }
+            },
         )
 
     def journal(self) -> dict[str, Any]:
@@ -129,6 +131,9 @@ def _daemon(upstream: Upstream, folder: Path) -> Iterator[str]:
         kind = "openai_compatible"
         base_url = "{provider.base_url}"
         models = {json.dumps(provider.models)}
+        [attempts]
+        wait_min_s = 0.05
+        wait_max_s = 0.2
         [routes.careful]
         candidates = ["fake/m"]
     """)

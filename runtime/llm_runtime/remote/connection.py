@@ -156,12 +156,13 @@ class Connection:
         is_open, stream = False, None
         try:
             async with trio.open_nursery() as nursery:
+                socket: WebSocketConnection | None = None
                 with trio.fail_after(OPEN_SECONDS):
                     stream = await self._dial()
                     with trio.CancelScope() as handshake:
                         socket = await self._open(_Watched(stream, handshake.cancel), nursery)
-                    if handshake.cancelled_caught:
-                        raise trio.BrokenResourceError
+                if socket is None:  # the peer has gone in the handshake
+                    raise trio.BrokenResourceError
                 self._takes_new = is_open = True
                 opened()
                 with self._scope:
