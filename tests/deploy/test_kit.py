@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
@@ -98,7 +99,7 @@ async def proxied(proxy: Proxy, folder: Path, door: OpenDoor) -> AsyncIterator[t
             await _listening(port)
             yield port, trusting
     finally:
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)  # nginx has a worker besides
         with trio.move_on_after(5, shield=True):
             await process.wait()
 
