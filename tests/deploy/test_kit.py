@@ -92,7 +92,8 @@ async def proxied(proxy: Proxy, folder: Path, door: OpenDoor) -> AsyncIterator[t
         command,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        env={"PATH": "/usr/sbin:/usr/bin", "HOME": str(folder)},
+        env={"PATH": os.environ["PATH"], "HOME": str(folder)},
+        start_new_session=True,
     )
     try:
         with trio.fail_after(SECONDS):

@@ -12,6 +12,7 @@ from llm_protocol.errors import UnsupportedError
 from llm_protocol.events import Event, Finished, ItemDone, ItemStarted, ToolCallDelta
 from llm_protocol.model_facts import ModelRule
 from llm_protocol.parameters import COMPATIBLE_RESPONSES, TARGETS, Adapted, RequestTarget, adapt
+from llm_protocol.parameters.custom_tools import read_tool
 from llm_protocol.requests import ChatRequest
 from llm_protocol.response import FinishReason
 from llm_protocol.wires.responses import OpenAIResponsesServer
@@ -110,6 +111,26 @@ def test_calls_of_the_conversation_get_the_same_name(target: str) -> None:
     found = chat(adapted(asked(tools=[CRM], input=items), target))
     calls = [part for message in found.messages for part in message.content if isinstance(part, ToolCall)]
     assert [(call.name, call.extra) for call in calls] == [("crm__find", None), ("old__gone", None)]
+
+
+@EVERY_FLAT
+def test_tools_that_the_conversation_adds_are_offered(target: str) -> None:
+    """As Codex does with GPT-6: all of its tools are an item of the input."""
+    added = {"type": "additional_tools", "role": "developer", "tools": [CRM, {"type": "function", "name": "wait"}]}
+    items = [added, {"role": "user", "content": "hi"}]
+    found = adapted(asked(input=items), target)
+    names = {tool.name for tool in chat(found).tools if isinstance(tool, Tool)}
+    names |= {custom.name for tool in chat(found).tools if (custom := read_tool(tool)) is not None}
+    assert names == {"crm__find", "crm__query", "wait"}
+    assert [message.role for message in chat(found).messages] == ["user"]
+
+
+def test_openai_gets_tools_in_the_conversation_where_they_are() -> None:
+    added = {"type": "additional_tools", "role": "developer", "tools": [CRM]}
+    found = adapted(asked(input=[added, {"role": "user", "content": "hi"}]), "responses")
+    assert found.adjusted == ()
+    assert chat(found).tools == ()
+    assert chat(found).messages[0].content == (Opaque(dialect=RESPONSES, value=added),)
 
 
 def test_openai_gets_namespaces_as_they_are() -> None:

@@ -14,8 +14,8 @@ from collections.abc import Callable
 import trio
 
 from llm_actors.run import Run
-from llm_protocol.content import Document, Image, Message, Tool, ToolCall, ToolResult
-from llm_protocol.events import Finished, ItemDone, ItemStarted, Started, ToolCallDelta, UsageReported
+from llm_protocol.content import Document, Image, Message, Opaque, Part, Tool, ToolCall, ToolResult
+from llm_protocol.events import Finished, ItemDone, ItemKind, ItemStarted, Started, ToolCallDelta, UsageReported
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.requests import ChatRequest
 from llm_protocol.response import FinishReason, Usage
@@ -78,6 +78,12 @@ async def agent_model(run: Run) -> None:
             await _read(run, request, argument)
         case "recall":
             await _say(run, "recalled: " + " ".join(verb for verb, _ in said))
+        case "look":
+            seen = [part for message in request.messages for part in message.content if isinstance(part, Image)]
+            await _say(run, f"seen: {', '.join(part.media_type or 'an address' for part in seen)}")
+        case "shape":
+            form = request.response_format
+            await _say(run, '{"shape": "kept"}' if form is not None and form.type == "json_schema" else "no shape")
         case "silent":
             await trio.sleep(SILENT_SECONDS)
             await _say(run, "after silence")
@@ -121,12 +127,44 @@ async def _read(run: Run, request: ChatRequest, path: str) -> None:
     await _call(run, "Read", {"file_path": path})
 
 
+def _is_result(part: Part) -> bool:
+    return isinstance(part, ToolResult) or (
+        isinstance(part, Opaque) and part.value.get("type") == "custom_tool_call_output"
+    )
+
+
+def _script_tool(request: ChatRequest) -> str | None:
+    """The name of Codex' tool for GPT-6, which takes JavaScript; ``"exec"`` where it is as Codex says it."""
+    if "additional_tools" in str([part for each in request.messages for part in each.content]):
+        return "exec"
+    return next((each.name for each in request.tools if isinstance(each, Tool) and each.name.endswith("exec")), None)
+
+
+def _run_script(run: Run, tool: str, path: str) -> None:
+    script = f"await tools.exec_command({json.dumps({'cmd': _by_shell(path)})});"
+    if tool == "exec":
+        value = {"type": "custom_tool_call", "id": "ctc_1", "call_id": "call_1", "name": "exec", "input": script}
+        value["namespace"] = "functions"
+        part: Part = Opaque(dialect="openai_responses", value=value)
+    else:
+        part = ToolCall(id="call_1", name=tool, arguments=json.dumps({"input": script}))
+    run.log.append(Started(model="fake-1", provider="fake"))
+    kind: ItemKind = "opaque" if tool == "exec" else "tool_call"
+    run.log.append(ItemStarted(index=0, kind=kind, id="call_1", name=tool))
+    run.log.append(ItemDone(index=0, part=part))
+    run.log.append(UsageReported(Usage(input_tokens=3, output_tokens=2)))
+    run.finish(Finished(reason=FinishReason.TOOL_CALLS), run.folded())
+
+
 async def _edit(run: Run, request: ChatRequest, path: str) -> None:
     if "*file listing*" in str(request.messages):  # aider, whose models write files into their answers
         await _say(run, f"{path.rpartition('/')[2]}\n```\n{CONTENT}```\n")
         return
     tool = next((each for each in request.tools if isinstance(each, Tool) and each.name in WRITERS), None)
-    answered = any(isinstance(part, ToolResult) for part in request.messages[-1].content)
+    answered = any(_is_result(part) for part in request.messages[-1].content)
+    if tool is None and not answered and (script := _script_tool(request)) is not None:
+        _run_script(run, script, path)
+        return
     if tool is None or answered:
         await _say(run, "edited" if answered else "ok")
         return

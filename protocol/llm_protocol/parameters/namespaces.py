@@ -1,13 +1,15 @@
-"""Namespaces: functions and custom tools in named groups, as OpenAI's Responses API has them.
+"""Namespaces: functions and custom tools in named groups, and tools in the conversation, as OpenAI's Responses API has
+them.
 
-For every other target each tool of a group stands for itself, under the group's name and its own. Calls of it in the
-conversation get that name, and what the model calls is given back with the two apart: see `NamespaceRestorer`.
+For every other target all tools stand where tools do, and each tool of a group for itself, under the group's name and
+its own. Calls of it in the conversation get that name, and what the model calls is given back with the two apart: see
+`NamespaceRestorer`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Final, NamedTuple, final
+from typing import Any, Final, NamedTuple, TypeGuard, final
 
 import msgspec
 
@@ -38,7 +40,8 @@ class Flattened(NamedTuple):
 
 
 def flatten(request: ChatRequest) -> Flattened:
-    """The request without namespaces. The same request where it has none."""
+    """The request without namespaces, and without tools in its conversation. The same request where it has none."""
+    request = _with_tools_in_place(request)
     groups = tuple(at for at, tool in enumerate(request.tools) if _is_group(tool))
     if not groups and not any(_member_called(part) for message in request.messages for part in message.content):
         return Flattened(request)
@@ -66,6 +69,39 @@ def flatten(request: ChatRequest) -> Flattened:
         choice = msgspec.structs.replace(choice, name=found)
     flat = msgspec.structs.replace(request, tools=tuple(tools), messages=messages, tool_choice=choice)
     return Flattened(flat, {name: member for member, name in names.items()}, tuple(places), groups)
+
+
+def _with_tools_in_place(request: ChatRequest) -> ChatRequest:
+    """The request with the tools that its conversation adds among its tools."""
+    added = [part for message in request.messages for part in message.content if _adds_tools(part)]
+    if not added:
+        return request
+    tools = [_read_tool(tool) for part in added for tool in part.value["tools"] if isinstance(tool, dict)]
+    rest = ((message, [part for part in message.content if part not in added]) for message in request.messages)
+    messages = tuple(msgspec.structs.replace(message, content=tuple(left)) for message, left in rest if left)
+    return msgspec.structs.replace(request, tools=(*request.tools, *tools), messages=messages)
+
+
+def _adds_tools(part: Part) -> TypeGuard[Opaque]:
+    if not isinstance(part, Opaque) or part.dialect != RESPONSES:
+        return False
+    return part.value.get("type") == "additional_tools" and isinstance(part.value.get("tools"), list)
+
+
+def _read_tool(tool: JsonObject) -> Tool | HostedTool:
+    if tool.get("type") == "function" and isinstance(tool.get("name"), str):
+        return _function(tool, tool["name"], tool.get("description"))
+    return HostedTool(dialect=RESPONSES, value=tool)
+
+
+def _function(tool: JsonObject, name: str, description: Any) -> Tool:
+    parameters, strict = tool.get("parameters"), tool.get("strict")
+    return Tool(
+        name=name,
+        description=description if isinstance(description, str) else None,
+        parameters=parameters if isinstance(parameters, dict) else {},
+        strict=strict if isinstance(strict, bool) else None,
+    )
 
 
 def names_in(tool: Tool | HostedTool) -> Iterator[str]:
@@ -108,13 +144,7 @@ def _alone(inner: JsonObject, name: str, group: JsonObject) -> Tool | HostedTool
     description = "\n\n".join(words) or None
     if inner.get("type") == "custom":
         return HostedTool(dialect=RESPONSES, value={**inner, "name": name, "description": description})
-    parameters, strict = inner.get("parameters"), inner.get("strict")
-    return Tool(
-        name=name,
-        description=description,
-        parameters=parameters if isinstance(parameters, dict) else {},
-        strict=strict if isinstance(strict, bool) else None,
-    )
+    return _function(inner, name, description)
 
 
 # ---------------------------------------------------------------- the conversation
