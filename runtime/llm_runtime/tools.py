@@ -180,8 +180,9 @@ def result_of(call: ToolCall, value: object) -> ToolResult:
     if isinstance(value, str):
         return call.result(value)
     parts = value if isinstance(value, list | tuple) else (value,)
-    if parts and all(isinstance(part, Text | Image | Document | Audio) for part in parts):
-        return ToolResult(call_id=call.id, name=call.name, content=tuple(parts))
+    content = tuple(part for part in parts if isinstance(part, Text | Image | Document | Audio))
+    if content and len(content) == len(parts):
+        return ToolResult(call_id=call.id, name=call.name, content=content)
     try:
         return call.result(msgspec.json.encode(value, enc_hook=_encoded).decode())
     except TypeError as exc:

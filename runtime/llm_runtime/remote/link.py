@@ -32,10 +32,6 @@ MOST_PAUSE_SECONDS: Final = 1.0
 TIMES_SENT: Final = 3
 """How often a request is sent of which the daemon never heard."""
 
-_TRIED_AGAIN: Final = frozenset((FailureKind.NETWORK, FailureKind.TIMEOUT_CONNECT, FailureKind.SHUTTING_DOWN))
-"""Failures to open a connection after which it is tried again, for `RESUME_SECONDS`: the daemon may be starting anew.
-"""
-
 _UNKNOWN, _FULL = "response_not_found", "websocket_connection_limit_reached"
 """Codes of the server: there is no such response; this connection takes nothing new."""
 
@@ -135,7 +131,7 @@ class Link:
                     opened: Connection = await self._nursery.start(self._live)
                 except LLMClientError as exc:
                     give_up_at = min(give_up_at, trio.current_time() + RESUME_SECONDS)
-                    if exc.failure.kind not in _TRIED_AGAIN or trio.current_time() + pause > give_up_at:
+                    if not exc.failure.rule.client_retry or trio.current_time() + pause > give_up_at:
                         raise
                 else:
                     return opened
