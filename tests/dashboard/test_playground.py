@@ -26,7 +26,10 @@ async def playing(chromium: str, fake: FakeProvider, *, key: str = KEY) -> Async
     addresses: list[ListenAddress] = []
     settings = Server(host="127.0.0.1", port=0, drain_s=1)
     provider = Provider(
-        kind=LLMProvider.OPENAI_COMPATIBLE, base_url=fake.base_url("openai_compatible"), models=("one", "two")
+        kind=LLMProvider.OPENAI_COMPATIBLE,
+        base_url=fake.base_url("openai_compatible"),
+        models=("one", "two"),
+        wire="chat",
     )
     config = Config(
         providers={"p": provider},

@@ -36,6 +36,7 @@ def ledger(folder: Path) -> list[tuple[str, float]]:
         return db.execute("SELECT outcome, cost FROM ledger").fetchall()
 
 
+@pytest.mark.alone  # how much is spent before a process hears that Redis is away depends on how busy the machine is
 @pytest.mark.time_limit(240)
 async def test_the_overrun_is_no_more_than_a_reservation_each_and_the_ledger_is_the_bill(tmp_path: Path) -> None:
     answered = 0

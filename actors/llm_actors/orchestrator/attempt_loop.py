@@ -26,7 +26,7 @@ from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.policy import Attempts
 from llm_protocol.requests import AnyRequest, CompletionRequest
 
-_WHOSE_KEY = "(The provider refused the key that is configured for it here.)"
+WHOSE_KEY = "(The provider refused the key that is configured for it here.)"
 """Vendors speak of "your API key", and whoever reads that thinks of the one that they sent to the runtime."""
 
 
@@ -178,7 +178,7 @@ class AttemptLoop:
             near = self._services.catalog.near(ending.candidate)
             told = msgspec.structs.replace(told, message=told.message + near)
         if told.kind is FailureKind.AUTH:
-            told = msgspec.structs.replace(told, message=f"{told.message} {_WHOSE_KEY}")
+            told = msgspec.structs.replace(told, message=f"{told.message} {WHOSE_KEY}")
         who = self._speaker if partial else ending.candidate
         return RunResult(Failed(failure=msgspec.structs.replace(told, partial=partial)), who)
 

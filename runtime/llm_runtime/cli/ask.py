@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, cast
 import msgspec
 import trio
 
+from llm_actors.orchestrator.attempt_loop import WHOSE_KEY
 from llm_protocol.codec.json import encode_json
 from llm_protocol.content import Message, Part, Text
 from llm_protocol.errors import BadRequestError, LLMClientError, error_for
@@ -84,7 +85,7 @@ def _as_said(exc: BaseException, model: str) -> BaseException:
         return exc
     said = exc.failure.message.removeprefix(ours)
     if exc.failure.upstream_status == 401:
-        said += WRONG_KEY
+        said = said.replace(f" {WHOSE_KEY}", "") + WRONG_KEY  # of whose key it is, its user knows better
     return error_for(msgspec.structs.replace(exc.failure, message=said), exc.partial)
 
 

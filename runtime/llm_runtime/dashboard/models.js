@@ -21,8 +21,9 @@ async function explain(name) {
   } catch (error) {
     say($("unexplained"), error.message)
   }
-  $("explained").replaceChildren(...lines.map(line =>
-    Object.assign(document.createElement("li"), { textContent: line.replace(/^\d+\. /, "") })))
+  const ranked = lines.filter(line => /^\d+\. /.test(line))
+  $("explained").replaceChildren(...ranked.map(line => element("li", "", line.replace(/^\d+\. /, ""))))
+  say($("notes"), lines.filter(line => !ranked.includes(line)).join("\n"))
 }
 
 $("explain").addEventListener("submit", event => {

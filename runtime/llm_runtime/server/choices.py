@@ -72,6 +72,7 @@ class ChoicesSource:
         self.adjusted: tuple[Adjustment, ...] | None = None
         self._inbound = inbound
         self._answers = answers
+        self._held: list[Frame] | None = []
         response_id = answers[0].run.response_id
         self._encoders = [
             dialect.response_encoder(inbound._replace(choice=at), response_id) for at in range(len(answers))
@@ -97,7 +98,7 @@ class ChoicesSource:
                 if isinstance(event, Started):
                     self.adjusted = (*event.adjusted, _told(self._inbound))
             if events and self._inbound.stream:
-                frames += encoder.encode(events)
+                frames += self._in_order(answer, encoder.encode(events))
             if isinstance(answer.end, Failed):
                 self.end = answer.end
                 for other in self._answers:
@@ -109,6 +110,18 @@ class ChoicesSource:
         whole = together([end.response for end in ends if end.response is not None], self._inbound)
         self.end = msgspec.structs.replace(ends[0], response=whole)
         return [*frames, *closing_frames(self._inbound, whole)] if self._inbound.stream else frames
+
+    def _in_order(self, answer: RunSubscription, frames: list[Frame]) -> list[Frame]:
+        """The frames that may be sent now. OpenAI's SDK cannot begin with another choice than the first, so frames of
+        the others are held until there is one of the first.
+        """
+        if self._held is None:
+            return frames
+        if answer is not self._answers[0] or not frames:
+            self._held += frames
+            return []
+        held, self._held = self._held, None
+        return frames + held
 
     def shut(self, kind: FailureKind) -> None:
         """See `FrameSource`."""

@@ -8,7 +8,7 @@ as the message's content.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, final
+from typing import final
 
 from llm_protocol.codec import old_functions
 from llm_protocol.codec.body import Body
@@ -221,11 +221,10 @@ def _decode_json_schema(format_: Body) -> ResponseFormat:
     schema = format_.object("json_schema")
     if schema is None:
         raise format_.wrong("json_schema", "an object with name and schema")
-    inner: Any = schema.object("schema")
     return ResponseFormat(
         type="json_schema",
         name=schema.required_string("name"),
-        schema=inner.raw if inner else None,
+        schema=schema.required_object("schema").raw,
         strict=schema.boolean("strict"),
         description=schema.string("description"),
     )
