@@ -69,7 +69,8 @@ def _providers(found: Config, variables: dict[str, str]) -> Iterator[str]:
             lines.append(f"api_key = {json.dumps('env:' + variables[name])}")
         parts = {"organization": each.organization, "project": each.project}
         lines += [f"{part} = {json.dumps(value)}" for part, value in parts.items() if value is not None]
-        lines.append('# models = ["some-model"]        # omitted: the vendor is asked')
+        if not found.vendors[each.kind].local:  # which has one model
+            lines.append('# models = ["some-model"]        # omitted: the vendor is asked')
         lines.append(f"# [providers.{name}.limits]")
         lines.append("# requests_per_minute = 500\n")
         yield "\n".join(lines)
