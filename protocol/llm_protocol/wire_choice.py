@@ -11,9 +11,13 @@ from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.model_facts import ModelRule
 from llm_protocol.parameters import RequestTarget
 from llm_protocol.requests import ChatRequest
+from llm_protocol.wires.responses.stream import CHAT_COMPLETION
 
 WireSetting: TypeAlias = Literal["auto", "responses", "chat"]
 """What a provider's ``wire`` says."""
+
+NO_SUCH_PATH: Final = frozenset((404, 405, 501))
+"""How servers say that they have no such API; 404 may also mean the model, so chat has the last word."""
 
 RESPONSES: Final = "openai_responses"
 CHAT: Final = "openai_chat"
@@ -49,6 +53,12 @@ def prefers_responses(request: ChatRequest, rule: ModelRule) -> bool:
 def wants_responses(failure: Failure) -> bool:
     """Whether the vendor's chat API says that the model is only to be had over the other one."""
     return failure.kind is FailureKind.UNSUPPORTED and "v1/responses" in failure.message
+
+
+def lacks_responses(failure: Failure) -> bool:
+    """Whether the answer to a request for a response says that the server has no Responses API."""
+    in_chat_form = failure.kind is FailureKind.PROTOCOL and CHAT_COMPLETION in failure.message
+    return in_chat_form or failure.upstream_status in NO_SUCH_PATH
 
 
 def _has_functions(request: ChatRequest) -> bool:

@@ -89,7 +89,6 @@ url = "redis://127.0.0.1:{redis}/0"
 PROVIDER = """
 [providers.{name}]
 kind = "openai_compatible"
-wire = "chat"
 base_url = "http://127.0.0.1:{port}/v1"
 models = ["m"]
 [providers.{name}.limits]

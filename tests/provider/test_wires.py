@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import trio
 import trio.testing
 
 from llm_actors.provider import ProviderWires, wires_of
@@ -20,8 +21,8 @@ from llm_protocol.requests import ChatRequest, CodeRequest, EmbeddingRequest, LL
 from llm_protocol.response import FinishReason
 from llm_protocol.vendors import VENDORS
 from llm_protocol.wire_choice import WireSetting
-from support.peer import Peer, Step, reply, sse
-from support.upstream import END, HELLO, JSON, Asked, upstream
+from support.peer import Call, Peer, Step, reply, sse
+from support.upstream import END, HELLO, JSON, Asked, upstream, whole, word
 
 CHAT, RESPONSES = "openai_chat", "openai_responses"
 TOOLS = (Tool(name="f"),)
@@ -157,6 +158,33 @@ async def test_a_server_without_it_is_asked_over_chat_at_once(
             assert asked.text == "Hello there"
             assert asked.outcome
             assert asked.outcome.wire == CHAT
+
+    assert targets(peer) == ["responses", "chat/completions", "chat/completions"]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_server_that_answers_every_path_as_its_chat_is_asked_over_chat_at_once(
+    stream: bool, autojump_clock: trio.testing.MockClock
+) -> None:
+    """What it says there is not taken for a response; of a stream the first event is enough, and it is read no more."""
+
+    async def begun(call: Call) -> None:
+        await sse(word("Hello"), end=False)(call)
+        await trio.sleep_forever()
+
+    wrong: Step
+    if stream:
+        wrong, right = begun, sse(*HELLO, *END)
+    else:
+        wrong = right = reply(whole(), headers=JSON)
+    async with Peer(wrong, right, right, responses=True) as peer, upstream(peer) as provider:
+        for _ in range(2):
+            asked = await provider.ask(chat("m", parameters=HERE), stream=stream)
+            assert ended_well(asked)
+            assert asked.text == "Hello there"
+            assert asked.outcome
+            assert asked.outcome.wire == CHAT
+            assert asked.outcome.duration_s < 1
 
     assert targets(peer) == ["responses", "chat/completions", "chat/completions"]
 

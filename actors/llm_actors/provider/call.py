@@ -21,7 +21,7 @@ from llm_actors.provider.messages import Prepared, Sink
 from llm_actors.provider.oddities import Oddities
 from llm_actors.provider.sanitize import can_be_true, clean_end, clean_failure, clean_start
 from llm_actors.provider.spec import ProviderSpec
-from llm_actors.provider.wires import NO_SUCH_PATH, ProviderWires
+from llm_actors.provider.wires import ProviderWires
 from llm_actors.run.log import LogLimitExceeded
 from llm_actors.threads import run_large
 from llm_actors.transport import BodyTooLarge, Broken, HttpResponse, Transport, TransportError
@@ -39,6 +39,7 @@ from llm_protocol.parameters import Adapted, EventFilter
 from llm_protocol.policy import Timeouts
 from llm_protocol.requests import AnyRequest, ChatRequest, CodeRequest, RequestType, answer_type
 from llm_protocol.response import FinishReason
+from llm_protocol.wire_choice import NO_SUCH_PATH
 
 ERROR_BODY_BYTES = 256 * 1024
 """The most bytes that are read of an error's body."""

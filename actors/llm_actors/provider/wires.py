@@ -1,7 +1,8 @@
 """Which wire an attempt takes, where a provider has two: OpenAI's chat API, and beside it the Responses API.
 
 `ProviderWires.of` decides it, for everybody who has to know. A server that has no Responses API says so by the status
-of its first answer; the attempt then goes on over chat, and the server is not asked for it again for `CHAT_SECONDS`. A
+or the form of its first answer; the attempt then goes on over chat, and the server is not asked for it again for
+`CHAT_SECONDS`. A
 model that only the Responses API has, and that the table of models does not know, is learned in the same way.
 """
 
@@ -18,13 +19,16 @@ from llm_protocol.model_rules import ModelRules
 from llm_protocol.parameters import RequestTarget
 from llm_protocol.requests import AnyRequest, ChatRequest
 from llm_protocol.vendor import Vendor
-from llm_protocol.wire_choice import WireSetting, needs_responses, prefers_responses, wants_responses
+from llm_protocol.wire_choice import (
+    WireSetting,
+    lacks_responses,
+    needs_responses,
+    prefers_responses,
+    wants_responses,
+)
 
 CHAT_SECONDS: Final = 3600.0
 """How long a server that has no Responses API is not asked for it again: it may be a newer one by then."""
-
-NO_SUCH_PATH: Final = frozenset((404, 405, 501))
-"""How servers say that they have no such API; 404 may also mean the model, so chat has the last word."""
 
 MAX_MODELS: Final = 256
 """Models of one provider that are remembered to need the Responses API; with one more, all are forgotten."""
@@ -94,7 +98,7 @@ class ProviderWires:
         if self._responses is None or self._setting != "auto" or not isinstance(end, Failed):
             return None
         if tried is self._responses:
-            return self.usual if end.failure.upstream_status in NO_SUCH_PATH else None
+            return self.usual if lacks_responses(end.failure) else None
         return self._responses if wants_responses(end.failure) and self.has_responses else None
 
     def learn(self, worked: ClientDialect, model: str) -> None:

@@ -52,6 +52,9 @@ _DELTA_KINDS: dict[str, ItemKind] = {
     "response.reasoning.delta": "reasoning",
 }
 _PART_KINDS: dict[str, ItemKind] = {"output_text": "text", "refusal": "refusal"}
+CHAT_COMPLETION = "it is a chat completion, not a response"
+"""What the failure says of a server that answers a request for a response so."""
+
 _TERMINAL = frozenset(("response.completed", "response.incomplete", "response.failed", "response.cancelled"))
 _INCOMPLETE = {
     "max_output_tokens": FinishReason.LENGTH,
@@ -94,6 +97,8 @@ class OpenAIResponsesDecoder(AnswerDecoder):
             return  # says nothing about how it ended
         event = read_event(text, self.ignored)
         event.type = event.type or piece.event
+        if not event.type and not self._started:
+            _refuse_chat(read_object(text))
         if event.type == "error" or (not event.type and '"error"' in text):
             self.fail(read_failure_in(read_object(text)))
         else:
@@ -107,7 +112,9 @@ class OpenAIResponsesDecoder(AnswerDecoder):
         if response.error and response.status is None:
             self.fail(read_failure_in(read_object(body)))
         else:
-            self._keep(read_object(body))
+            whole = read_object(body)
+            _refuse_chat(whole)
+            self._keep(whole)
             self._finish(response)
 
     def _keep(self, response: Any) -> None:
@@ -255,6 +262,12 @@ class OpenAIResponsesDecoder(AnswerDecoder):
             if (services := service_of(response.service_tier)) or searches:
                 usage = msgspec.structs.replace(usage, services=services, web_searches=searches)
             self._out.append(UsageReported(usage))
+
+
+def _refuse_chat(answer: JsonObject) -> None:
+    """Raises `WireError` for a chat completion: the server takes every path for its chat API's."""
+    if "choices" in answer and "output" not in answer:
+        raise WireError(CHAT_COMPLETION)
 
 
 def _straightened(item: JsonObject) -> JsonObject:
