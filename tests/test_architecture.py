@@ -22,7 +22,7 @@ BELOW: dict[str, set[str]] = {
     "llm_runtime": {"llm_protocol", "llm_actors"},
 }
 LAYERS: tuple[set[str], ...] = (
-    {"kernel", "threads", "deployment", "run", "file_problem"},
+    {"kernel", "threads", "deployment", "run", "file_problem", "sqlite_file"},
     {"redis", "testing", "store", "request_log"},
     {"transport", "limiter", "cache", "selector"},
     {"provider"},

@@ -17,9 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llm_actors.cache.entry import Entry
-from llm_actors.cache.file import JOURNAL_BYTES
 from llm_actors.cache.tier import RETRY_SECONDS, FileTier
 from llm_actors.file_problem import ASIDE
+from llm_actors.sqlite_file import JOURNAL_BYTES
 from support.caching import DAY, Clock, file_tier, key
 
 TTL = 100.0

@@ -42,4 +42,4 @@ def test_the_layers_are_those_that_are_held() -> None:
 
     section = PAGE.partition("The parts of `llm_actors` are layers.")[2].partition("```\n")[2].partition("```")[0]
     listed = [set(re.split(r"  +", line)[0].split(", ")) for line in section.splitlines()]
-    assert [parts - {"threads", "file_problem"} for parts in LAYERS] == listed
+    assert [parts - {"threads", "file_problem", "sqlite_file"} for parts in LAYERS] == listed

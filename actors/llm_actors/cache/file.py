@@ -16,11 +16,8 @@ Nothing here waits on Trio: it runs in threads, one at a time.
 
 from __future__ import annotations
 
-import os
-import sqlite3
 import struct
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from hmac import compare_digest
 from math import isfinite
@@ -31,6 +28,7 @@ from llm_actors.cache.entry import Entry, Found
 from llm_actors.cache.key import CacheKey
 from llm_actors.cache.statistics import CacheCounters
 from llm_actors.file_problem import FileProblem, NotOursError
+from llm_actors.sqlite_file import SqliteFile
 
 VERSION = 1
 """The version of the tables and of their content. A file of another version is set aside."""
@@ -46,12 +44,6 @@ EVICT_LIMIT = 1_000
 
 EXPIRE_LIMIT = 64
 """This many of the oldest entries are dropped with each write if they have expired."""
-
-SHRINK_PAGES = 1_000
-"""Pages given back to the file system with each write, while the file is above its bound."""
-
-JOURNAL_BYTES = 4_000_000
-"""What is left of the write-ahead log after a checkpoint."""
 
 _DROP_OLDEST = "DELETE FROM llm_cache WHERE id IN (SELECT id FROM llm_cache ORDER BY id LIMIT ?)"
 
@@ -74,32 +66,20 @@ class CacheFile:
         self._ttl_s = ttl_s
         self._clock = clock
         self._shift = 0.0
-        _make_private(path)
-        self._db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        self._sqlite = SqliteFile(path, busy_s=BUSY_SECONDS)
+        self._db = self._sqlite.db
         try:
             self._set_up()
         except BaseException:
             self.close()
             raise
-        self._page_bytes = self._pragma("page_size")
 
     def _set_up(self) -> None:
-        # auto_vacuum counts only before the first page is written, and switching to WAL writes it
-        for setting in (
-            "auto_vacuum = INCREMENTAL",
-            "journal_mode = WAL",
-            "synchronous = NORMAL",
-            f"journal_size_limit = {JOURNAL_BYTES}",
-            "cell_size_check = ON",
-            "trusted_schema = OFF",
-            "mmap_size = 0",  # a file that is truncated while it is mapped kills the process
-        ):
-            self._db.execute(f"PRAGMA {setting}").fetchall()
-        with self._transaction():
+        with self._sqlite.transaction():
             tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
             if tables and "llm_cache" not in tables:
                 raise NotOursError(FileProblem.FOREIGN)
-            if tables and self._pragma("user_version") != VERSION:
+            if tables and self._sqlite.pragma("user_version") != VERSION:
                 raise NotOursError(FileProblem.DAMAGED)
             for statement in _TABLES.split(";"):
                 self._db.execute(statement)
@@ -141,13 +121,11 @@ class CacheFile:
     def put(self, entries: Sequence[Entry]) -> int:
         """Add ``entries`` in one transaction, replacing the oldest. Returns how many there was space for."""
         now = self._now()
-        with self._transaction():
+        with self._sqlite.transaction():
             self._drop_expired(now)
             added = self._add(entries, now)
             self._db.execute("UPDATE llm_cache_clock SET time = ?, wall = ?", (now, self._clock.wall()))
-        if self._pragma("page_count") * self._page_bytes > self._max_bytes:
-            # a page per step, and only a script steps to the end of what has no columns
-            self._db.executescript(f"PRAGMA incremental_vacuum({SHRINK_PAGES})")
+        self._sqlite.shrink(self._max_bytes)
         return added
 
     def _add(self, entries: Sequence[Entry], now: float) -> int:
@@ -179,37 +157,15 @@ class CacheFile:
 
     def _cost(self, value: bytes) -> int:
         """The most space that a value takes: its own pages, and a new one in each of the two trees."""
-        return (len(value) // (self._page_bytes - 64) + 3) * self._page_bytes
+        return (len(value) // (self._sqlite.page_bytes - 64) + 3) * self._sqlite.page_bytes
 
     def bytes_in_use(self) -> int:
         """Bytes of the pages that hold something."""
-        return (self._pragma("page_count") - self._pragma("freelist_count")) * self._page_bytes
-
-    def _pragma(self, name: str) -> int:
-        return int(self._db.execute(f"PRAGMA {name}").fetchone()[0])
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._db.execute("COMMIT")
-        except BaseException:
-            with suppress(sqlite3.Error):  # the first error is the one that matters
-                self._db.execute("ROLLBACK")
-            raise
+        return self._sqlite.bytes_in_use()
 
     def close(self) -> None:
         """Close the file. Never raises because of the file: nothing more can be done about it."""
-        with suppress(sqlite3.Error):
-            self._db.close()
-
-
-def _make_private(path: str) -> None:
-    """Create the file so that only its owner can read the responses. SQLite gives its journal the same mode."""
-    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-    with suppress(FileExistsError):  # an existing file is never opened here: closing it would drop SQLite's locks
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+        self._sqlite.close()
 
 
 def _digest(key: CacheKey, born: float, value: bytes) -> bytes:

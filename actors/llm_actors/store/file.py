@@ -10,13 +10,11 @@ Nothing here waits on Trio: it is worked in threads, one at a time. Everything m
 
 from __future__ import annotations
 
-import os
-import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, final
 
 from llm_actors.file_problem import FileProblem, NotOursError
+from llm_actors.sqlite_file import SqliteFile
 from llm_actors.store import ledger, responses
 
 if TYPE_CHECKING:
@@ -42,12 +40,6 @@ EVICT_STEP = 8
 EVICT_LIMIT = 512
 """Responses dropped for one write; the next goes on."""
 
-SHRINK_PAGES = 1_000
-"""Pages given back to the file system with each write, while the file is above its bound."""
-
-JOURNAL_BYTES = 4_000_000
-"""What is left of the write-ahead log after a checkpoint."""
-
 
 @final
 class StoreFile:
@@ -57,34 +49,22 @@ class StoreFile:
         self._max_bytes = max_bytes
         self._ttl_s = ttl_s
         self._owner = owner
-        make_private(path)
-        owner.hold()
-        self._db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        self._sqlite = SqliteFile(path, busy_s=BUSY_SECONDS)
+        self._db = self._sqlite.db
         try:
+            owner.hold()  # before anything is written in its name
             self._set_up()
-            self._page_bytes = self._pragma("page_size")
             self._settle_the_gone(now)
         except BaseException:
             self.close()
             raise
 
     def _set_up(self) -> None:
-        # auto_vacuum counts only before the first page is written, and switching to WAL writes it
-        for setting in (
-            "auto_vacuum = INCREMENTAL",
-            "journal_mode = WAL",
-            "synchronous = NORMAL",
-            f"journal_size_limit = {JOURNAL_BYTES}",
-            "cell_size_check = ON",
-            "trusted_schema = OFF",
-            "mmap_size = 0",  # a file that is cut short under a map kills the process
-        ):
-            self._db.execute(f"PRAGMA {setting}").fetchall()
-        with self._transaction():
+        with self._sqlite.transaction():
             is_new = self._db.execute("SELECT 1 FROM sqlite_schema").fetchone() is None
-            if not is_new and self._pragma("application_id") != APPLICATION:
+            if not is_new and self._sqlite.pragma("application_id") != APPLICATION:
                 raise NotOursError(FileProblem.FOREIGN)
-            if self._pragma("user_version") > VERSION:
+            if self._sqlite.pragma("user_version") > VERSION:
                 raise NotOursError(FileProblem.NEWER)
             for statement in (responses.TABLES + ledger.TABLES).split(";"):
                 self._db.execute(statement)
@@ -102,22 +82,20 @@ class StoreFile:
             self._settle(each, now)
 
     def _settle(self, gone: str, now: float) -> None:
-        with self._transaction():
+        with self._sqlite.transaction():
             responses.interrupt(self._db, gone, now)
             ledger.settle_open(self._db, gone, now)
         self._owner.bury(gone)  # after it: a kill in between leaves it to the next start
 
     def write(self, writes: Sequence[Write], now: float) -> None:
         """Make all changes, or none; then room, where they went beyond the bound."""
-        with self._transaction():
+        with self._sqlite.transaction():
             for each in writes:
                 each.apply(self._db, self._owner.name)
             responses.forget(self._db, responses.oldest(self._db, EXPIRE_STEP, ended_before=now - self._ttl_s))
             ledger.expire(self._db, now)
             self._make_room()
-        if self._pragma("page_count") * self._page_bytes > self._max_bytes:
-            # a page per step, and only a script steps to the end of what has no columns
-            self._db.executescript(f"PRAGMA incremental_vacuum({SHRINK_PAGES})")
+        self._sqlite.shrink(self._max_bytes)
 
     def _make_room(self) -> None:
         evicted = 0
@@ -149,30 +127,8 @@ class StoreFile:
 
     def bytes_in_use(self) -> int:
         """Bytes of the pages that hold something."""
-        return (self._pragma("page_count") - self._pragma("freelist_count")) * self._page_bytes
-
-    def _pragma(self, name: str) -> int:
-        return int(self._db.execute(f"PRAGMA {name}").fetchone()[0])
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._db.execute("COMMIT")
-        except BaseException:
-            with suppress(sqlite3.Error):  # what went wrong first is what matters
-                self._db.execute("ROLLBACK")
-            raise
+        return self._sqlite.bytes_in_use()
 
     def close(self) -> None:
-        """Close the file. Never raises for what the file is like: there is nothing left to be done about it."""
-        with suppress(sqlite3.Error):
-            self._db.close()
-
-
-def make_private(path: str) -> None:
-    """Create the file so that only its owner can read it. SQLite gives its journal the same mode."""
-    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-    with suppress(FileExistsError):  # one that exists is never opened here: to close it would drop SQLite's locks
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+        """Close the file. Never raises because of the file: nothing more can be done about it."""
+        self._sqlite.close()

@@ -1,0 +1,85 @@
+"""A private SQLite database in WAL mode, which a kill at any moment leaves consistent: what the cache's and the store's
+files have in common.
+
+Nothing here waits on Trio: it runs in threads, one at a time. Everything may raise what `file_problem.Failing` lists.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import final
+
+JOURNAL_BYTES = 4_000_000
+"""What is left of the write-ahead log after a checkpoint."""
+
+SHRINK_PAGES = 1_000
+"""Pages given back to the file system at a time."""
+
+SETTINGS = (
+    "auto_vacuum = INCREMENTAL",  # counts only before the first page is written, and switching to WAL writes it
+    "journal_mode = WAL",
+    "synchronous = NORMAL",
+    f"journal_size_limit = {JOURNAL_BYTES}",
+    "cell_size_check = ON",
+    "trusted_schema = OFF",
+    "mmap_size = 0",  # a file that is truncated while it is mapped kills the process
+)
+
+
+@final
+class SqliteFile:
+    """The open database at ``path``, readable by its owner only. A write waits ``busy_s`` for another process's; a read
+    waits for none.
+    """
+
+    def __init__(self, path: str, *, busy_s: float) -> None:
+        _make_private(path)
+        self.db = sqlite3.connect(path, timeout=busy_s, isolation_level=None, check_same_thread=False)
+        try:
+            for setting in SETTINGS:
+                self.db.execute(f"PRAGMA {setting}").fetchall()
+            self.page_bytes = self.pragma("page_size")
+        except BaseException:
+            self.close()
+            raise
+
+    def pragma(self, name: str) -> int:
+        """The value of a PRAGMA that is a number."""
+        return int(self.db.execute(f"PRAGMA {name}").fetchone()[0])
+
+    def bytes_in_use(self) -> int:
+        """Bytes of the pages that hold something."""
+        return (self.pragma("page_count") - self.pragma("freelist_count")) * self.page_bytes
+
+    def shrink(self, max_bytes: int) -> None:
+        """Give pages back to the file system while the file has more than ``max_bytes``."""
+        if self.pragma("page_count") * self.page_bytes > max_bytes:
+            # a page per step, and only a script steps to the end of what has no columns
+            self.db.executescript(f"PRAGMA incremental_vacuum({SHRINK_PAGES})")
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """What the block writes is there as a whole, or not at all."""
+        self.db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self.db.execute("COMMIT")
+        except BaseException:
+            with suppress(sqlite3.Error):  # the first error is the one that matters
+                self.db.execute("ROLLBACK")
+            raise
+
+    def close(self) -> None:
+        """Close the file. Never raises because of the file: nothing more can be done about it."""
+        with suppress(sqlite3.Error):
+            self.db.close()
+
+
+def _make_private(path: str) -> None:
+    """Create the file so that only its owner can read it. SQLite gives its journal the same mode."""
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    with suppress(FileExistsError):  # an existing file is never opened here: closing it would drop SQLite's locks
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
