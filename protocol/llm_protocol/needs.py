@@ -38,7 +38,7 @@ def needs_of(request: AnyRequest) -> Needs:
     if not isinstance(request, ChatRequest):
         return NOTHING
     asked, choice = request.parameters, request.tool_choice
-    senses = {sense for _, part in _parts(request) if (sense := _sense(part)) is not None}
+    senses = {sense for part in _parts(request) if (sense := _sense(part)) is not None}
     return Needs(
         tools=any(isinstance(tool, Tool) for tool in request.tools),
         forced=choice is not None and choice.mode in ("required", "named"),
@@ -66,20 +66,21 @@ def _sense(part: Part) -> str | None:
             return None
 
 
-def _parts(request: ChatRequest) -> Iterator[tuple[str, Part]]:
-    """All parts with their place, including those of tool results."""
-    for at, message in enumerate(request.messages):
-        for part_at, part in enumerate(message.content):
-            where = f"messages[{at}].content[{part_at}]"
-            yield where, part
+def _parts(request: ChatRequest) -> Iterator[Part]:
+    """All parts, including those of tool results."""
+    for message in request.messages:
+        for part in message.content:
+            yield part
             if isinstance(part, ToolResult):
-                for inner_at, inner in enumerate(part.content):
-                    yield f"{where}.content[{inner_at}]", inner
+                yield from part.content
 
 
 def refuse_incapable(rule: ModelRule, request: AnyRequest) -> None:
-    """Raise `UnsupportedError` at the first image, document or recording in ``request``, including tool results, if the
-    model is known not to accept it; and at its function tools if it is known to call none.
+    """Raise `UnsupportedError` at the first image, document or recording in ``request`` if the model is known not to
+    accept it; and at its function tools if it is known to call none.
+
+    What stands in a tool's result is left to the vendor: nobody asked about it, and a refusal of ours would end a
+    conversation that the vendor may go on with. `needs_of` counts it, so a choice of models prefers one that takes it.
     """
     if not isinstance(request, ChatRequest):
         return
@@ -87,10 +88,12 @@ def refuse_incapable(rule: ModelRule, request: AnyRequest) -> None:
         raise unsupported("tools", f"tools: {request.model} calls no tools")
     if not any(getattr(rule, sense) is False for sense in _SENSES):
         return
-    for where, part in _parts(request):
-        sense = _sense(part)
-        if sense is not None and getattr(rule, sense) is False:
-            raise unsupported(where, f"{where}: {request.model} takes no {_SENSES[sense]}")
+    for at, message in enumerate(request.messages):
+        for part_at, part in enumerate(message.content):
+            sense = _sense(part)
+            if sense is not None and getattr(rule, sense) is False:
+                where = f"messages[{at}].content[{part_at}]"
+                raise unsupported(where, f"{where}: {request.model} takes no {_SENSES[sense]}")
 
 
 def without_thinking(request: AnyRequest) -> AnyRequest:

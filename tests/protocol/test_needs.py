@@ -77,11 +77,11 @@ def test_a_picture_for_a_model_that_is_blind_is_refused_where_it_stands() -> Non
     refuse_incapable(blind, chat())
 
 
-def test_one_rule_for_a_users_turn_and_a_tools_result() -> None:
-    in_result = Message("tool", (ToolResult(call_id="c", content=(Text("see"), PICTURE)),))
-    with pytest.raises(UnsupportedError) as caught:
-        refuse_incapable(ModelRule(vision=False), chat(HI, in_result))
-    assert caught.value.failure.param == "messages[1].content[0].content[1]"
+def test_what_a_tools_result_has_is_left_to_the_vendor_and_counts_for_the_choice_of_a_model() -> None:
+    in_result = chat(HI, Message("tool", (ToolResult(call_id="c", content=(Text("see"), PICTURE)),)))
+    refuse_incapable(ModelRule(vision=False), in_result)
+    assert needs_of(in_result).vision
+    assert not has(ModelRule(vision=False), needs_of(in_result))
 
 
 @pytest.mark.parametrize(
