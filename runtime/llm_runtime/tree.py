@@ -36,7 +36,7 @@ from llm_actors.kernel import (
     Supervisor,
     task_child,
 )
-from llm_actors.limiter import LimiterRef, change_limits, limiter_child
+from llm_actors.limiter import LimiterMessage, LimiterRef, change_limits, limiter_child
 from llm_actors.orchestrator import (
     Orchestrator,
     OrchestratorMessage,
@@ -50,7 +50,7 @@ from llm_actors.orchestrator.accounting import Accounting
 from llm_actors.provider import Prepared, ProviderRef, ProviderSpec, adapted_to
 from llm_actors.request_log import RequestLog, request_log_child
 from llm_actors.selector import CostOf, Selector, SelectorRef, Weights, selector_child
-from llm_actors.store import StoreRef, store_child
+from llm_actors.store import StoreMessage, StoreRef, store_child
 from llm_actors.store.ledger import Ledger
 from llm_protocol.budgets import BudgetTable
 from llm_protocol.codec.chat_adapter import offered
@@ -58,7 +58,7 @@ from llm_protocol.own_prices import OwnPrices
 from llm_protocol.policy import CachePolicy, Limits
 from llm_protocol.requests import AnyRequest
 from llm_protocol.wires import DIALECTS
-from llm_runtime.config import Config
+from llm_runtime.config import Config, RequestLogConfig, StoreConfig
 from llm_runtime.providers import Supervised
 
 ROOT_INTENSITY = Intensity(3, 60.0)
@@ -73,6 +73,9 @@ BACKOFF = Backoff(cap=1.0)
 """A crashed actor is restarted within a second, or parked, or its failure escalates. Its callers wait no longer than
 that.
 """
+
+PROVIDERS = 1_000
+"""Provider actors at a time, those of former configurations that still finish their work included."""
 
 RETIRING = 64
 """Reloads whose former providers still finish what they have in hand. With one more, no reload is done."""
@@ -106,72 +109,58 @@ class Tree:
     ) -> None:
         self._supervised = {each.spec.name: each for each in providers}
         self._cost_of = cost_of
-        self.selector = Selector(cost_of)
-        self.store: StoreRef | None = None
-        """What outlives the process; the first to start and the last to stop. ``None``: nothing does."""
-        store: Supervisor | None = None
-        self._ledger: Ledger | None = None
         self._budgets = BudgetTable(config.budgets)  # those of the limiter, which hold until the next start
-        if config.store is not None:
-            file, self._ledger = config.store, Ledger()
-            store, self.store = _parking(
-                store_child(file.path, max_bytes=file.max_bytes, ttl_s=file.ttl_s, ledger=self._ledger)
-            )
-        # The limiter is restarted with what the first two hold then.
+        # The limiter is restarted with what these two hold then.
         self._limits, self._caller_limits = _limits(config), _caller_limits(config)
-        limiter, limiter_ref = _parking(
-            limiter_child(
-                self._limits,
-                self._caller_limits,
-                server=config.redis,
-                budgets=config.budgets,
-                store=self.store,
-                ledger=self._ledger,
-            )
-        )
+
+        branches: list[Supervisor] = []  # in the order in which they start
+        self.store: StoreRef | None = None
+        """What outlives the process. ``None``: nothing does."""
+        self._ledger: Ledger | None = None
+        if config.store is not None:
+            self._ledger = Ledger()
+            store, self.store = _parking(_store_child(config.store, self._ledger))
+            branches.append(store)
+        self._request_log: RequestLog | None = None
+        if config.request_log is not None:
+            self._request_log = RequestLog(config.request_log.keys, config.request_log.routes)
+            branches.append(_alone(_request_log_child(config.request_log, self._request_log)))
+        limiter, limiter_ref = _parking(self._limiter_child(config))
+        self.selector = Selector(cost_of)
         selector, selector_ref = _parking(selector_child(self.selector))
         # If the cache is off, requests that ask for it anyway use the memory tier; the file is left alone.
         cache, cache_ref = _parking(cache_child(config.cache if config.cached else CachePolicy(), ttls=_ttls(config)))
-        children = [each.supervisor.as_child() for each in providers]
-        self._provider_actors = Supervisor(children, name="providers", max_children=1_000)
-        self._retired = 0
-        catalog: ChildSpec[CatalogMessage] = ChildSpec(
-            "catalog", lambda _: CatalogActor(self.catalog, _listing(self._supervised))
+        self._provider_actors = Supervisor(
+            [each.supervisor.as_child() for each in providers], name="providers", max_children=PROVIDERS
         )
-        lister, lister_ref = _parking(catalog)
+        lister, lister_ref = _parking(
+            ChildSpec[CatalogMessage]("catalog", lambda _: CatalogActor(self.catalog, _listing(self._supervised)))
+        )
+        branches += [limiter, selector, cache, self._provider_actors, lister]
+        self._services = tuple(each for each in branches if each is not self._provider_actors)
+        self._retired = 0
+
         orchestrator: ChildSpec[OrchestratorMessage] = ChildSpec(
             "orchestrator",
             lambda _: Orchestrator(lambda: self.setup),
             shutdown=config.server.drain_s,
             mailbox=MailboxSpec(SUBMISSIONS_WAITING),
         )
-        self._services: tuple[Supervisor, ...] = (limiter, selector, cache, lister)
-        branches: tuple[Supervisor, ...] = (limiter, selector, cache, self._provider_actors, lister)
-        self._request_log: RequestLog | None = None
-        if config.request_log is not None:
-            wanted = config.request_log
-            self._request_log = RequestLog(wanted.keys, wanted.routes)
-            writer = _alone(
-                request_log_child(
-                    self._request_log,
-                    wanted.path,
-                    max_bytes=int(wanted.max_mb * 1_000_000),
-                    keep_days=wanted.keep_days,
-                    redacted=wanted.redact,
-                )
-            )
-            self._services = (writer, *self._services)
-            branches = (writer, *branches)
-        if store is not None:
-            self._services = (store, *self._services)
-            branches = (store, *branches)
-        core = self._core = Supervisor(
-            [*(each.as_child() for each in branches), orchestrator], name="core", backoff=BACKOFF
-        )
+        self._core = Supervisor([*(each.as_child() for each in branches), orchestrator], name="core", backoff=BACKOFF)
         self._actors = Actors(lister_ref, limiter_ref, selector_ref, cache_ref)
         self.setup = self._new_setup(config, None)
-        self.orchestrator: OrchestratorRef = core.ref(orchestrator)
-        self.root = Supervisor([core.as_child(), *doors], name="llm-runtime", intensity=ROOT_INTENSITY)
+        self.orchestrator: OrchestratorRef = self._core.ref(orchestrator)
+        self.root = Supervisor([self._core.as_child(), *doors], name="llm-runtime", intensity=ROOT_INTENSITY)
+
+    def _limiter_child(self, config: Config) -> ChildSpec[LimiterMessage]:
+        return limiter_child(
+            self._limits,
+            self._caller_limits,
+            server=config.redis,
+            budgets=config.budgets,
+            store=self.store,
+            ledger=self._ledger,
+        )
 
     @property
     def services(self) -> Services:
@@ -339,6 +328,20 @@ class TooManyReloadsError(KernelError):
 
     def __init__(self) -> None:
         super().__init__("providers", f"{RETIRING} reloads ago runs still go on; try again later")
+
+
+def _store_child(file: StoreConfig, ledger: Ledger) -> ChildSpec[StoreMessage]:
+    return store_child(file.path, max_bytes=file.max_bytes, ttl_s=file.ttl_s, ledger=ledger)
+
+
+def _request_log_child(wanted: RequestLogConfig, log: RequestLog) -> ChildSpec[Never]:
+    return request_log_child(
+        log,
+        wanted.path,
+        max_bytes=int(wanted.max_mb * 1_000_000),
+        keep_days=wanted.keep_days,
+        redacted=wanted.redact,
+    )
 
 
 def _adapt(specs: Mapping[str, ProviderSpec], candidate: Candidate, request: AnyRequest) -> Prepared:
