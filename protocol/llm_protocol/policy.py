@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeAlias
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, get_args
 
 import msgspec
 
@@ -150,6 +151,17 @@ class TimeoutsPatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 Strategy: TypeAlias = Literal["single", "fallback", "race", "panel", "council", "best_of", "vote"]
 Select: TypeAlias = Literal["score", "order", "cheapest", "fastest", "weighted", "sticky"]
+
+
+class OwnNames(NamedTuple):
+    """The names of the strategies and orderings that a program adds to those of the runtime."""
+
+    strategies: tuple[str, ...] = ()
+    orderings: tuple[str, ...] = ()
+
+
+NO_OWN_NAMES = OwnNames()
+
 OnBrokenStream: TypeAlias = Literal["error", "buffer", "continue", "restart"]
 CacheMode: TypeAlias = Literal["off", "read", "refresh"]
 Share: TypeAlias = Literal["all", "none"] | Annotated[tuple[Name, ...], msgspec.Meta(max_length=64)]
@@ -171,10 +183,12 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     candidates: Annotated[tuple[Name, ...], msgspec.Meta(max_length=32)] = ()
     """Models to choose from, as ``provider/model``."""
-    strategy: Strategy | None = None
-    """How models are used: one alone, one after another, or several at once. Omitted: ``fallback``."""
-    select: Select | None = None
-    """How the candidates are put in order."""
+    strategy: Strategy | Name | None = None
+    """How models are used: one alone, one after another, or several at once. Omitted: ``fallback``. Text: one that the
+    program adds.
+    """
+    select: Select | Name | None = None
+    """How the candidates are put in order. Text: an ordering that the program adds."""
     shares: dict[Name, Annotated[float, msgspec.Meta(gt=0, le=1_000_000)]] | None = None
     """For ``weighted``: how often each candidate comes first, in proportion to the others; by default, by score."""
     on_broken_stream: OnBrokenStream | None = None
@@ -240,9 +254,20 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return [(field, model) for field, models in named for model in models]
 
     @property
-    def order(self) -> Select:
+    def order(self) -> Select | str:
         """How the candidates are put in order: by score, but as written if they are fallbacks."""
         return self.select or ("order" if self.strategy == "fallback" else "score")
+
+    def unknown_names(self, own: OwnNames) -> Iterator[tuple[str, str]]:
+        """The fields that name a strategy or an ordering that does not exist, each with what would be right."""
+        for field, value, known in (
+            ("strategy", self.strategy, (*get_args(Strategy), *own.strategies)),
+            ("select", self.select, (*get_args(Select), *own.orderings)),
+        ):
+            if value is not None and value not in known:
+                from llm_protocol.codec.wording import suggestion  # imported only to explain an error
+
+                yield field, f"not one of {', '.join(known)}{suggestion(value, known)}"
 
     def share(self, count: int) -> Policy:
         """The policy of one of ``count`` requests that share a budget."""

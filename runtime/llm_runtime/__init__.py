@@ -67,6 +67,10 @@ from llm_protocol.requests import (
 from llm_protocol.response import FinishReason, LLMResponse, Usage
 
 if TYPE_CHECKING:
+    from llm_actors.cache import CacheStore
+    from llm_actors.orchestrator import StrategyFunction, Team
+    from llm_actors.selector import OrderingFunction, OrderingInputs, RankedCandidate
+
     __version__: str
 
     from llm_protocol.secret import Secret
@@ -96,6 +100,7 @@ __all__ = [
     "AttemptStarted",
     "AttemptsPatch",
     "Audio",
+    "CacheStore",
     "ChatRequest",
     "CodeFile",
     "CodeRequest",
@@ -132,10 +137,13 @@ __all__ = [
     "Next",
     "Observer",
     "Opaque",
+    "OrderingFunction",
+    "OrderingInputs",
     "Parameters",
     "ParsedResponse",
     "Policy",
     "Provider",
+    "RankedCandidate",
     "Reasoning",
     "ReasoningDelta",
     "Refusal",
@@ -153,6 +161,8 @@ __all__ = [
     "Runtime",
     "Secret",
     "Started",
+    "StrategyFunction",
+    "Team",
     "Text",
     "TextDelta",
     "TimeoutsPatch",
@@ -185,6 +195,12 @@ _ON_FIRST_USE = {
     "RunEvent": "llm_runtime.hooks",
     "RunFailed": "llm_runtime.hooks",
     "RunFinished": "llm_runtime.hooks",
+    "CacheStore": "llm_actors.cache",
+    "OrderingFunction": "llm_actors.selector",
+    "OrderingInputs": "llm_actors.selector",
+    "RankedCandidate": "llm_actors.selector",
+    "StrategyFunction": "llm_actors.orchestrator",
+    "Team": "llm_actors.orchestrator",
     "ResponseStream": "llm_runtime.stream",
     "Config": "llm_runtime.config",
     "ConfigError": "llm_runtime.config",

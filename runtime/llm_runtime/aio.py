@@ -21,14 +21,25 @@ from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, cast, final
 
 import llm_runtime.runtime as trio_host
+from llm_actors.cache import CacheStore
 from llm_actors.kernel import TreeNode
+from llm_actors.orchestrator import StrategyFunction
+from llm_actors.selector import OrderingFunction
 from llm_protocol.dialect import ModelInfo
 from llm_protocol.policy import Policy
 from llm_protocol.secret import Secret
 from llm_protocol.vendor import Vendor
 from llm_runtime.config import Config
 from llm_runtime.hooks import Middleware, Observer
-from llm_runtime.hosts.on_asyncio import AsyncioRequests, AsyncioStream, HostLoop, block, middleware_here, observer_here
+from llm_runtime.hosts.on_asyncio import (
+    AsyncioRequests,
+    AsyncioStream,
+    HostLoop,
+    block,
+    middleware_here,
+    observer_here,
+    strategy_here,
+)
 from llm_runtime.hosts.portal import Portal
 from llm_runtime.runtime import ConfigSource, Reloaded
 
@@ -142,14 +153,23 @@ def open_runtime(
     vendors: Sequence[Vendor] = (),
     observers: Sequence[Observer] = (),
     middleware: Sequence[Middleware] = (),
+    strategies: Mapping[str, StrategyFunction] | None = None,
+    orderings: Mapping[str, OrderingFunction] | None = None,
+    cache_store: CacheStore | None = None,
 ) -> AbstractAsyncContextManager[AsyncioRuntime]:
-    """Run the system around a block of an asyncio program; see `llm_runtime.open_runtime`.
+    """Run the system around a block of an asyncio program; see `llm_runtime.open_runtime`. Strategies are called in its
+    event loop, orderings in the thread of the runtime.
 
     If the runtime gives up, it cancels the task in the block, and raises its own error when the block has ended.
     """
     return block(
         lambda portal, loop: trio_host.open_runtime(
-            config, vendors=vendors, **_hooks(observers, middleware, portal, loop)
+            config,
+            vendors=vendors,
+            strategies={name: strategy_here(each, portal, loop) for name, each in (strategies or {}).items()},
+            orderings=orderings,
+            cache_store=cache_store,
+            **_hooks(observers, middleware, portal, loop),
         ),
         lambda portal, loop, runtime: AsyncioRuntime(portal, loop, runtime.config),
     )

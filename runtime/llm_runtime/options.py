@@ -7,10 +7,10 @@ from typing import TypeAlias, TypedDict, TypeVar, cast, get_args
 
 import msgspec
 
-from llm_protocol.codec.fields import bad_request, typed
+from llm_protocol.codec.fields import bad_request, typed, typed_policy
 from llm_protocol.content import HostedTool, JsonObject, Message, Part, ResponseFormat, Role, Tool, ToolChoice
 from llm_protocol.errors import BadRequestError
-from llm_protocol.policy import Policy
+from llm_protocol.policy import NO_OWN_NAMES, OwnNames, Policy
 from llm_protocol.requests import ChatRequest, LLMRequest, Parameters
 
 Messages: TypeAlias = str | Sequence[Message | Mapping[str, str]]
@@ -86,9 +86,9 @@ def split(options: Options) -> JsonObject:
     return {name: getattr(request, name) for name in (*given, "parameters")}
 
 
-def checked(request: Request, dialects: Collection[str]) -> Request:
-    """The request, validated like a client's. ``dialects`` are the keys that ``parameters.extra`` may have. Raises
-    `BadRequestError`.
+def checked(request: Request, dialects: Collection[str], own: OwnNames = NO_OWN_NAMES) -> Request:
+    """The request, validated like a client's. ``dialects`` are the keys that ``parameters.extra`` may have, ``own`` the
+    program's strategies and orderings. Raises `BadRequestError`.
     """
     for name in request.parameters.extra:
         if name not in dialects:
@@ -97,7 +97,7 @@ def checked(request: Request, dialects: Collection[str]) -> Request:
         raise bad_request("deadline_s", f"deadline_s must be a number of seconds, at most {LONGEST_DEADLINE_SECONDS:,}")
     if request.policy is None:
         return request
-    return msgspec.structs.replace(request, policy=typed(msgspec.to_builtins(request.policy), Policy, "policy"))
+    return msgspec.structs.replace(request, policy=typed_policy(msgspec.to_builtins(request.policy), "policy", own))
 
 
 def _no_dialect(name: str, dialects: Collection[str]) -> BadRequestError:

@@ -12,19 +12,20 @@ from urllib.parse import urlsplit
 import msgspec
 import trio
 
+from llm_actors.cache import CacheStore
 from llm_actors.cache import snapshot as cache_snapshot
 from llm_actors.catalog import refresh
 from llm_actors.kernel import ChildSpec, KernelError, TreeNode, running
 from llm_actors.limiter import snapshot as limiter_snapshot
-from llm_actors.orchestrator import RecentRequest, accept, pass_through, ranked
+from llm_actors.orchestrator import RecentRequest, StrategyFunction, accept, pass_through, ranked
 from llm_actors.provider import Passed, PassOn, count_tokens
 from llm_actors.run import Judge, Run
-from llm_actors.selector import Ranking
+from llm_actors.selector import OrderingFunction, Ranking
 from llm_actors.store import StoreRef
 from llm_protocol.dialect import ModelInfo
 from llm_protocol.errors import CrashedError, LLMClientError, ModelNotFoundError, ShuttingDownError
 from llm_protocol.own_prices import OwnPrices
-from llm_protocol.policy import Policy
+from llm_protocol.policy import OwnNames, Policy
 from llm_protocol.requests import (
     AUTO,
     AnyRequest,
@@ -35,7 +36,10 @@ from llm_protocol.requests import (
 from llm_protocol.response import TokenCount, Usage
 from llm_protocol.vendor import Vendor
 from llm_runtime.config import Config
+from llm_runtime.config.errors import under
+from llm_runtime.config.naming import check_policy
 from llm_runtime.config.vendors import installed_vendors, with_vendors
+from llm_runtime.extensions import NO_EXTENSIONS, Extensions
 from llm_runtime.hooks import Hooks, Middleware, Observer, hooked
 from llm_runtime.options import checked
 from llm_runtime.providers import provider_spec, supervised
@@ -78,7 +82,11 @@ class Runtime(TrioRequests):
     """
 
     def __init__(
-        self, config: Config, *, doors: Callable[[Runtime], Sequence[ChildSpec[Never]]] = lambda _: ()
+        self,
+        config: Config,
+        *,
+        extensions: Extensions = NO_EXTENSIONS,
+        doors: Callable[[Runtime], Sequence[ChildSpec[Never]]] = lambda _: (),
     ) -> None:
         self.config = config
         specs = [provider_spec(name, provider, config.vendors) for name, provider in config.enabled.items()]
@@ -88,7 +96,8 @@ class Runtime(TrioRequests):
         self._own_prices = OwnPrices(config.prices) if config.prices else None
         self._reloading = trio.Lock()
         self._listeners: list[Callable[[Config], None]] = []
-        self._tree = Tree(config, providers, self._cost_of, doors=doors(self))
+        self._own_names = extensions.names
+        self._tree = Tree(config, providers, self._cost_of, extensions=extensions, doors=doors(self))
         self._unpriced: set[str] = set()
         self._open = False
 
@@ -131,7 +140,7 @@ class Runtime(TrioRequests):
         """
         if not self._open:
             raise ShuttingDownError("the runtime is not running")
-        request = checked(request, self._tree.dialects)
+        request = checked(request, self._tree.dialects, self._own_names)
         started_at = trio.current_time() if since is None else since
         deadline_s = self.deadline_s(request)
 
@@ -182,6 +191,9 @@ class Runtime(TrioRequests):
         async with self._reloading:
             if not self._open:
                 raise ShuttingDownError("the runtime is not running")
+            for name, route in config.routes.items():
+                with under("routes", name):
+                    check_policy(route, self._own_names)
             former, old = self._tree.supervised, self._tree.setup
             specs = [provider_spec(name, provider, config.vendors) for name, provider in config.enabled.items()]
             kept = {spec.name for spec in specs if spec.name in former and _is_same(spec.name, self.config, config)}
@@ -392,25 +404,33 @@ async def open_runtime(
     vendors: Sequence[Vendor] = (),
     observers: Sequence[Observer] = (),
     middleware: Sequence[Middleware] = (),
+    strategies: Mapping[str, StrategyFunction] | None = None,
+    orderings: Mapping[str, OrderingFunction] | None = None,
+    cache_store: CacheStore | None = None,
 ) -> AsyncIterator[Runtime]:
     """Run the system around a block of a Trio program.
 
     ``config`` is a `Config`, the path of a TOML file, or ``None``: then the providers are those whose usual key is in
     the environment, and the local model if it is installed. ``vendors`` are added to those of `llm_protocol.vendors`
     and, if the configuration is read here, to those of installed packages (entry points in the group
-    ``llm_runtime.vendors``). Raises `ConfigError`; a `Config` made in Python is checked as a file is.
+    ``llm_runtime.vendors``). ``strategies`` and ``orderings`` are used by the names that policies and routes give them,
+    ``cache_store`` in place of ``cache.path``; see docs/how-to/extend.md. Raises `ConfigError`; a `Config` made in
+    Python is checked as a file is.
+
     Leaving the block gives running requests ``server.drain_s`` to finish; cancelling it ends them at once. An
     exception of the block propagates unchanged; a runtime that gives up cancels the block and raises `GaveUp` in an
     exception group. Two runtimes in one process share nothing.
     """
     _require_trio()
+    extensions = Extensions(strategies or {}, orderings or {}, cache_store).checked()
     if isinstance(config, Config):
         from llm_runtime.config.checking import checked_config  # what reads files, which others have read by now
 
-        config = checked_config(msgspec.structs.replace(config, vendors=with_vendors(config.vendors, vendors)))
+        config = msgspec.structs.replace(config, vendors=with_vendors(config.vendors, vendors))
+        config = checked_config(config, extensions.names)
     else:
-        config = await trio.to_thread.run_sync(_configured, config, vendors)
-    async with Runtime(config).running() as runtime, hooked(observers, middleware) as hooks:
+        config = await trio.to_thread.run_sync(_configured, config, vendors, extensions.names)
+    async with Runtime(config, extensions=extensions).running() as runtime, hooked(observers, middleware) as hooks:
         runtime._hook(hooks)
         yield runtime
 
@@ -424,7 +444,10 @@ def _require_trio() -> None:
 
 
 def _configured(
-    file: str | os.PathLike[str] | None, vendors: Sequence[Vendor], environ: Mapping[str, str] = os.environ
+    file: str | os.PathLike[str] | None,
+    vendors: Sequence[Vendor],
+    own: OwnNames,
+    environ: Mapping[str, str] = os.environ,
 ) -> Config:
     from llm_runtime.config import discover, load
     from llm_runtime.local_model import is_installed
@@ -432,4 +455,4 @@ def _configured(
     known, local = with_vendors(installed_vendors(), vendors), is_installed()
     if file is None:
         return discover(environ, local=local, vendors=known)
-    return load(file, environ, local=local, vendors=known)
+    return load(file, environ, local=local, vendors=known, own=own)

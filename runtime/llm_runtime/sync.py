@@ -12,8 +12,9 @@ on Trio, in a thread of its own.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
+from functools import partial
 from inspect import isawaitable, iscoroutinefunction
 from queue import Empty, SimpleQueue
 from types import TracebackType
@@ -22,9 +23,11 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypedDict, TypeVar, Unp
 import trio
 
 import llm_runtime.runtime as trio_host
+from llm_actors.cache import CacheStore
 from llm_actors.kernel import TreeNode
+from llm_actors.orchestrator import StrategyFunction, Team
 from llm_actors.run import Judge
-from llm_actors.selector import Ranking
+from llm_actors.selector import OrderingFunction, Ranking
 from llm_protocol.dialect import ModelInfo
 from llm_protocol.events import Event, TextDelta
 from llm_protocol.policy import Policy
@@ -55,12 +58,48 @@ if TYPE_CHECKING:
     from llm_runtime.remote.runtime import RemoteRuntime
     from llm_runtime.statistics import Statistics
 
-__all__ = ["SyncRuntime", "SyncStream", "connect", "open_runtime"]
+__all__ = ["SyncRuntime", "SyncStream", "SyncTeam", "connect", "open_runtime"]
 
 T = TypeVar("T")
 
 SyncMiddleware: TypeAlias = Callable[[AnyRequest, Callable[[AnyRequest], LLMResponse]], LLMResponse]
 """``def middleware(request, next)``, called in a thread of its own; see `llm_runtime.Middleware`."""
+
+
+@final
+class SyncTeam:
+    """`llm_runtime.Team` for a strategy that is a plain function, ``def strategy(team)``."""
+
+    def __init__(self, team: Team) -> None:
+        self._team = team
+        self.request = team.request
+        self.policy = team.policy
+        self.candidates = team.candidates
+        self.about = team.about
+        self.note = team.note
+
+    def ask(
+        self,
+        models: Sequence[str] | None = None,
+        request: AnyRequest | None = None,
+        *,
+        enough: int | None = None,
+        seconds: float | None = None,
+        later: int = 0,
+    ) -> list[LLMResponse]:
+        """See `llm_runtime.Team.ask`."""
+        call = partial(self._team.ask, models, request, enough=enough, seconds=seconds, later=later)
+        found: list[LLMResponse] = trio.from_thread.run(call)
+        return found
+
+    def stream(self, model: str, request: AnyRequest | None = None) -> LLMResponse:
+        """See `llm_runtime.Team.stream`."""
+        response: LLMResponse = trio.from_thread.run(self._team.stream, model, request)
+        return response
+
+
+SyncStrategy: TypeAlias = Callable[[SyncTeam], LLMResponse | str]
+"""``def strategy(team)``, called in a thread of its own; see `llm_runtime.StrategyFunction`."""
 
 CANCEL_SECONDS: Final = 1.0
 """How long an interrupted call waits for its end in the other thread."""
@@ -503,12 +542,21 @@ def open_runtime(
     vendors: Sequence[Vendor] = (),
     observers: Sequence[Observer] = (),
     middleware: Sequence[SyncMiddleware] = (),
+    strategies: Mapping[str, SyncStrategy] | None = None,
+    orderings: Mapping[str, OrderingFunction] | None = None,
+    cache_store: CacheStore | None = None,
 ) -> SyncRuntime:
-    """Start a runtime; see `llm_runtime.open_runtime` for ``config`` and ``vendors``. Returns when it is running;
-    raises `ConfigError`.
+    """Start a runtime; see `llm_runtime.open_runtime`. Strategies are called in threads of their own, orderings in the
+    thread of the runtime. Returns when it is running; raises `ConfigError`.
     """
-    hooks = _hooks(observers, middleware)
-    return _started(lambda: trio_host.open_runtime(config, vendors=vendors, **hooks))
+    hooks, own = _hooks(observers, middleware), strategies or {}
+    _refuse_async(own.values(), "strategies")
+    there = {name: _strategy_in_thread(each) for name, each in own.items()}
+    return _started(
+        lambda: trio_host.open_runtime(
+            config, vendors=vendors, strategies=there, orderings=orderings, cache_store=cache_store, **hooks
+        )
+    )
 
 
 def connect(
@@ -533,13 +581,23 @@ class _Hooks(TypedDict):
 
 def _hooks(observers: Sequence[Observer], middleware: Sequence[SyncMiddleware]) -> _Hooks:
     """Both, called in worker threads. Raises `TypeError` for async functions: nobody here could await them."""
-    for each in (*observers, *middleware):
-        if iscoroutinefunction(each):
-            raise TypeError("observers and middleware must be plain functions: llm_runtime.sync cannot await them")
+    _refuse_async((*observers, *middleware), "observers and middleware")
     return {
         "observers": [_in_thread(each) for each in observers],
         "middleware": [_blocking(each) for each in middleware],
     }
+
+
+def _refuse_async(functions: Iterable[Callable[..., object]], what: str) -> None:
+    if any(iscoroutinefunction(each) for each in functions):
+        raise TypeError(f"{what} must be plain functions: llm_runtime.sync cannot await them")
+
+
+def _strategy_in_thread(strategy: SyncStrategy) -> StrategyFunction:
+    async def carry_out(team: Team) -> LLMResponse | str:
+        return await trio.to_thread.run_sync(strategy, SyncTeam(team))
+
+    return carry_out
 
 
 def _in_thread(observer: Observer) -> Observer:

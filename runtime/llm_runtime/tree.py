@@ -59,6 +59,7 @@ from llm_protocol.policy import CachePolicy, Limits
 from llm_protocol.requests import AnyRequest
 from llm_protocol.wires import DIALECTS
 from llm_runtime.config import Config, RequestLogConfig, StoreConfig
+from llm_runtime.extensions import NO_EXTENSIONS, Extensions
 from llm_runtime.providers import Supervised
 
 ROOT_INTENSITY = Intensity(3, 60.0)
@@ -105,10 +106,12 @@ class Tree:
         providers: Sequence[Supervised],
         cost_of: CostOf,
         *,
+        extensions: Extensions = NO_EXTENSIONS,
         doors: Sequence[ChildSpec[Never]] = (),
     ) -> None:
         self._supervised = {each.spec.name: each for each in providers}
         self._cost_of = cost_of
+        self._extensions = extensions
         self._budgets = BudgetTable(config.budgets)  # those of the limiter, which hold until the next start
         # The limiter is restarted with what these two hold then.
         self._limits, self._caller_limits = _limits(config), _caller_limits(config)
@@ -126,10 +129,14 @@ class Tree:
             self._request_log = RequestLog(config.request_log.keys, config.request_log.routes)
             branches.append(_alone(_request_log_child(config.request_log, self._request_log)))
         limiter, limiter_ref = _parking(self._limiter_child(config))
-        self.selector = Selector(cost_of)
+        self.selector = Selector(cost_of, extensions.orderings)
         selector, selector_ref = _parking(selector_child(self.selector))
         # If the cache is off, requests that ask for it anyway use the memory tier; the file is left alone.
-        cache, cache_ref = _parking(cache_child(config.cache if config.cached else CachePolicy(), ttls=_ttls(config)))
+        cache, cache_ref = _parking(
+            cache_child(
+                config.cache if config.cached else CachePolicy(), ttls=_ttls(config), store=extensions.cache_store
+            )
+        )
         self._provider_actors = Supervisor(
             [each.supervisor.as_child() for each in providers], name="providers", max_children=PROVIDERS
         )
@@ -289,6 +296,7 @@ class Tree:
             max_runs=config.server.max_runs,
             attempts=config.attempts,
             weights=_weights(config),
+            strategies=self._extensions.strategies,
             synthesize=config.cross_model.synthesize_responses,
         )
         if old is not None:

@@ -1,13 +1,21 @@
-"""The programs in docs/embedding.md for hosts other than Trio, and with a daemon, run as they are printed."""
+"""The programs in docs/embedding.md for hosts other than Trio and with a daemon, and those in docs/how-to/extend.md.
+
+They run as they are printed.
+"""
 
 from __future__ import annotations
+
+import re
+from pathlib import Path
 
 import pytest
 
 import llm_runtime.runtime
-from embedding.test_docs import program
+from embedding.test_docs import ROOT, program
 from hosts.adapters import DAEMONS, KEY
 from hosts.conftest import Upstream
+from llm_actors.cache import disk, own_tier
+from llm_actors.orchestrator.strategies import own
 
 
 @pytest.mark.parametrize(
@@ -30,3 +38,41 @@ def test_the_program_runs_with_a_daemon(upstream: Upstream, capsys: pytest.Captu
     text = program("In a daemon").replace("http://127.0.0.1:8080", url).replace('key="…"', f'key="{KEY}"')
     exec(compile(text, "docs/embedding.md", "exec"), {"__name__": "snippet"})
     assert capsys.readouterr().out.startswith("You said: Say hello.")
+
+
+EXTEND = "docs/how-to/extend.md"
+
+
+@pytest.mark.parametrize(
+    ("heading", "says"),
+    [
+        ("A strategy", "You said: What is 6 * 7? small\n"),
+        ("An ordering", "1. small/a  slow: False  ("),
+        ("A cache store", "miss\nhit\n"),
+    ],
+)
+def test_the_programs_that_extend_the_runtime(
+    heading: str,
+    says: str,
+    upstream: Upstream,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    base = upstream.config.providers["fake"].base_url
+    one = '[providers.{}]\nkind = "openai_compatible"\nbase_url = "{}"\nmodels = {}\n'
+    providers = one.format("small", base, '["a", "b"]') + one.format("large", base, '["a"]')
+    route = ""
+    if heading == "An ordering":
+        [route] = re.findall(r"^```toml\n(.*?)^```$", (ROOT / EXTEND).read_text(), re.DOTALL | re.MULTILINE)
+    (tmp_path / "my.toml").write_text(providers + route)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(program(heading, file=EXTEND), EXTEND, "exec"), {"__name__": "snippet"})
+    assert capsys.readouterr().out.startswith(says)
+
+
+def test_the_bounds_of_extensions_are_those_of_the_code() -> None:
+    text = " ".join((ROOT / EXTEND).read_text().split())
+    assert f"at most {own.MAX_CALLS} calls" in text
+    assert f"longer than {disk.READ_SECONDS:g} s is a miss" in text
+    assert f"not used for {own_tier.RETRY_SECONDS:g} s" in text

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from llm_protocol.codec.body import Body
-from llm_protocol.codec.fields import add_extra, typed
+from llm_protocol.codec.fields import add_extra, typed_policy
 from llm_protocol.errors import BadRequestError
-from llm_protocol.policy import Policy
 from llm_protocol.requests import Parameters
 
 
@@ -47,6 +46,6 @@ def test_transport_fields_are_refused_at_any_depth(name: str) -> None:
 )
 def test_a_field_that_does_not_fit_is_told_with_what_would(said: dict[str, object], told: str) -> None:
     with pytest.raises(BadRequestError) as caught:
-        typed(said, Policy, "p")
+        typed_policy(said, "p")
     assert str(caught.value).startswith(told)
     assert caught.value.failure.param == told.partition(":")[0]

@@ -146,7 +146,7 @@ async def test_who_has_no_time_left_is_told_at_once(left: float) -> None:
     ("options", "said"),
     [
         (
-            {"policy": Policy(strategy="pannel")},  # type: ignore[arg-type]
+            {"policy": Policy(strategy="pannel")},
             'policy.strategy: not one of single, fallback, race, panel, council, best_of, vote; did you mean "panel"?',
         ),
         ({"policy": Policy(priority=99)}, "policy.priority"),

@@ -11,7 +11,17 @@ from hypothesis import strategies as st
 
 from llm_actors.catalog import Candidate
 from llm_actors.selector import Figures, RankedCandidate, Terms
-from llm_actors.selector.orderings import ORDERS, OrderingInputs, cheapest, fastest, in_order, sticky, weighted
+from llm_actors.selector.orderings import (
+    ORDERS,
+    OrderingFunction,
+    OrderingInputs,
+    by_own,
+    cheapest,
+    fastest,
+    in_order,
+    sticky,
+    weighted,
+)
 from llm_protocol.policy import Select
 from support.selecting import A, B, C
 
@@ -110,3 +120,36 @@ def test_sticky_moves_only_the_conversations_of_a_candidate_that_goes() -> None:
 
 def test_sticky_without_a_conversation_goes_by_score() -> None:
     assert names_of(sticky([choice(A, score=0.5), choice(B, score=0.1)], OrderingInputs())) == [B, A]
+
+
+def test_an_ordering_of_the_program_puts_them_in_order_and_may_say_why() -> None:
+    def last_first(choices: list[RankedCandidate], inputs: OrderingInputs) -> list[RankedCandidate]:
+        first, *others = reversed(choices)
+        return [first._replace(reason=f"drew {inputs.draw}"), *others]
+
+    ordered = by_own("mine", last_first, [choice(A), choice(B)], OrderingInputs(0.5))
+    assert [(each.candidate, each.reason) for each in ordered] == [(B, "drew 0.5"), (A, "place 2 by mine")]
+
+
+def raising(_: list[RankedCandidate], __: OrderingInputs) -> list[RankedCandidate]:
+    raise ValueError("secret")
+
+
+@pytest.mark.parametrize(
+    ("ordering", "why"),
+    [
+        (raising, "it raised ValueError at"),
+        (lambda choices, _: choices[:1], "it did not return what it was given"),
+        (lambda choices, _: [*choices, *choices], "it did not return what it was given"),
+        (lambda *_: None, "it raised TypeError at"),
+        (lambda *_: ["a/m"], "it raised AttributeError at"),
+    ],
+)
+def test_an_ordering_that_fails_leaves_the_given_order_and_is_told(
+    ordering: OrderingFunction, why: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    ordered = by_own("mine", ordering, [choice(B), choice(A)], OrderingInputs())
+    assert names_of(ordered) == [B, A]
+    assert all(each.reason.startswith(f"as configured: the ordering mine failed: {why}") for each in ordered)
+    assert "the ordering mine failed" in caplog.text
+    assert "secret" not in caplog.text + ordered[0].reason

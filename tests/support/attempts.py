@@ -39,6 +39,7 @@ from llm_protocol.requests import ChatRequest, LLMProvider
 from llm_protocol.response import LLMResponse, Usage
 from llm_protocol.secret import Secret
 from llm_runtime.config import Config, Provider
+from llm_runtime.extensions import NO_EXTENSIONS, Extensions
 from llm_runtime.providers import provider_spec, supervised
 from llm_runtime.tree import Tree
 from support.peer import Call, Hangup, Peer, Script, Step, close, reply, sse, stall
@@ -358,6 +359,7 @@ async def world(
     draw: float | None = None,
     branches: Sequence[ChildSpec[Never]] = (),
     models: tuple[str, ...] = (),
+    extensions: Extensions = NO_EXTENSIONS,
     kinds: Mapping[str, LLMProvider] | None = None,
     dialects: Mapping[str, ClientDialect] | None = None,
     **vendors: Sequence[Script] | Vendor,
@@ -389,7 +391,7 @@ async def world(
     for name, dialect in (dialects or {}).items():
         specs[name] = msgspec.structs.replace(specs[name], wires=ProviderWires(dialect))
     providers = [supervised(spec, dial=peers[name].dial) for name, spec in specs.items()]
-    tree = Tree(config, providers, cost_of, doors=branches)
+    tree = Tree(config, providers, cost_of, extensions=extensions, doors=branches)
     chance = tree.services.draw if draw is None else lambda: draw
     tree.setup.services = msgspec.structs.replace(
         tree.services, accepts_prefill=lambda candidate: candidate.provider in prefill, draw=chance

@@ -25,6 +25,7 @@ from llm_actors.cache.messages import (
     store,
     store_all,
 )
+from llm_actors.cache.own_tier import CacheStore
 from llm_actors.cache.statistics import CacheStatistics, TierStatistics
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "CacheMessage",
     "CacheRef",
     "CacheStatistics",
+    "CacheStore",
     "Lifetimes",
     "Split",
     "Target",

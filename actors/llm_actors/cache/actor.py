@@ -20,6 +20,7 @@ from llm_actors.cache.key import CacheKey
 from llm_actors.cache.lifetimes import Lifetimes
 from llm_actors.cache.memory import Memory
 from llm_actors.cache.messages import CACHE_MAILBOX, CacheMessage, GetCacheStatistics, Lookup, Store
+from llm_actors.cache.own_tier import CacheStore, OwnTier
 from llm_actors.cache.statistics import CacheStatistics
 from llm_actors.kernel import ChildSpec, Delivery, Inbox, Previous, serve
 from llm_actors.kernel.trace import exception_site
@@ -161,25 +162,32 @@ def _answers(message: Lookup, found: Mapping[CacheKey, LLMResponse]) -> tuple[LL
 
 
 def cache_child(
-    policy: CachePolicy, *, ttls: Mapping[str, float] | None = None, name: str = "cache"
+    policy: CachePolicy,
+    *,
+    ttls: Mapping[str, float] | None = None,
+    store: CacheStore | None = None,
+    name: str = "cache",
 ) -> ChildSpec[CacheMessage]:
     """The spec of a cache, for a supervisor. ``ttls``: lifetimes in seconds for the responses of some providers,
-    instead of the policy's. The caller must check whether anything is ``enabled``.
+    instead of the policy's. ``store`` takes the place of the file. The caller must check whether anything is
+    ``enabled``.
     """
     lifetimes = Lifetimes(policy.ttl_s, ttls or {})
-    return ChildSpec(name, lambda previous: _cache(policy, lifetimes, previous), mailbox=CACHE_MAILBOX)
+    return ChildSpec(name, lambda previous: _cache(policy, lifetimes, store, previous), mailbox=CACHE_MAILBOX)
 
 
-def _cache(policy: CachePolicy, lifetimes: Lifetimes, previous: Previous) -> CacheActor:
+def _cache(policy: CachePolicy, lifetimes: Lifetimes, store: CacheStore | None, previous: Previous) -> CacheActor:
     if isinstance(previous, Kept):
         memory = previous.memory
         memory.recount(trio.current_time())
     else:
         memory = Memory(int(policy.memory_mb * MEGABYTE))
-    return CacheActor(memory, lifetimes=lifetimes, disk=_disk(policy, lifetimes))
+    return CacheActor(memory, lifetimes=lifetimes, disk=_disk(policy, lifetimes, store))
 
 
-def _disk(policy: CachePolicy, lifetimes: Lifetimes) -> Disk | None:
+def _disk(policy: CachePolicy, lifetimes: Lifetimes, store: CacheStore | None) -> Disk | None:
+    if store is not None:
+        return Disk(OwnTier(store, ttl_s=lifetimes.longest))
     if policy.path is None:
         return None
     from llm_actors.cache.tier import FileTier  # SQLite is imported only if there is a file

@@ -10,6 +10,7 @@ from llm_actors.orchestrator.recent_requests import RecentCall, RecentRequest
 from llm_actors.orchestrator.routing import Routed, Router
 from llm_actors.orchestrator.services import Services
 from llm_actors.orchestrator.setup import Setup
+from llm_actors.orchestrator.strategies.team import StrategyFunction, Team
 
 __all__ = [
     "Accept",
@@ -27,6 +28,8 @@ __all__ = [
     "Router",
     "Services",
     "Setup",
+    "StrategyFunction",
+    "Team",
     "accept",
     "pass_through",
     "ranked",

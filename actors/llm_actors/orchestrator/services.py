@@ -16,6 +16,7 @@ from llm_actors.orchestrator.load import ProviderLoad
 from llm_actors.orchestrator.metrics import Metrics
 from llm_actors.orchestrator.recent_requests import RecentRequests
 from llm_actors.orchestrator.strategies.knowledge import Knowledge
+from llm_actors.orchestrator.strategies.team import StrategyFunction
 from llm_actors.provider import Prepared, ProviderRef
 from llm_actors.request_log import RequestLog
 from llm_actors.selector import CostOf, Selector, SelectorRef, Weights
@@ -59,6 +60,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     """The most runs in progress at once; one more is refused."""
     attempts: Attempts = Attempts()
     weights: Weights = Weights()
+    strategies: Mapping[str, StrategyFunction] = msgspec.field(default_factory=dict)
+    """The strategies that the program adds, by name."""
     synthesize: bool = True
     """Whether several answers become one where nothing says how."""
     request_log: RequestLog | None = None

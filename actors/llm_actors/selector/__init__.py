@@ -17,6 +17,7 @@ from llm_actors.selector.circuits import Circuits, Transition
 from llm_actors.selector.cost import CostOf
 from llm_actors.selector.exploration import ExplorationStatistics
 from llm_actors.selector.failure_effects import pause_after, scope_of
+from llm_actors.selector.orderings import OrderingFunction, OrderingInputs
 from llm_actors.selector.performance import Observed, Performance, Proof
 from llm_actors.selector.ranking import RankedCandidate, Ranking, Unavailable
 from llm_actors.selector.score import Figures, Terms, Weights
@@ -30,6 +31,8 @@ __all__ = [
     "ExplorationStatistics",
     "Figures",
     "Observed",
+    "OrderingFunction",
+    "OrderingInputs",
     "Performance",
     "Proof",
     "RankedCandidate",

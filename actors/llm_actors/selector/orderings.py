@@ -6,15 +6,19 @@ choices stay in the given order. ``draw`` is a number in [0, 1); the same one gi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from math import inf
 from typing import NamedTuple, TypeAlias
 
 from llm_actors.deployment import Candidate
+from llm_actors.kernel.trace import exception_site
 from llm_actors.selector.ranking import RankedCandidate
 from llm_actors.selector.score import LEAST_SCORE
 from llm_protocol.policy import Select
+
+log = logging.getLogger(__name__)
 
 
 class OrderingInputs(NamedTuple):
@@ -27,6 +31,12 @@ class OrderingInputs(NamedTuple):
 
 
 Order: TypeAlias = Callable[[list[RankedCandidate], OrderingInputs], list[RankedCandidate]]
+
+OrderingFunction: TypeAlias = Callable[[list[RankedCandidate], OrderingInputs], Sequence[RankedCandidate]]
+"""``def ordering(choices, inputs)``: an ordering that a program adds. It returns all choices in the order to try, each
+with a ``reason`` if it has one. It is called in the runtime's own thread, before each attempt, so it must be pure and
+quick.
+"""
 
 
 def by_score(choices: list[RankedCandidate], _: OrderingInputs) -> list[RankedCandidate]:
@@ -93,6 +103,25 @@ ORDERS: dict[Select, Order] = {
     "weighted": weighted,
     "sticky": sticky,
 }
+
+
+def by_own(
+    name: str, ordering: OrderingFunction, choices: list[RankedCandidate], wish: OrderingInputs
+) -> list[RankedCandidate]:
+    """As the program's ``ordering`` says. If it fails, in the given order: no request is lost by that."""
+    try:
+        ordered = list(ordering(list(choices), wish))
+        is_complete = sorted(each.candidate for each in ordered) == sorted(each.candidate for each in choices)
+        why = "" if is_complete else "it did not return what it was given"
+    except Exception as exc:  # the program's own; its text may hold anything
+        ordered, why = [], f"it raised {exception_site(exc)}"
+    if why:
+        log.error("the ordering %s failed: %s", name, why)
+        return [each._replace(reason=f"as configured: the ordering {name} failed: {why}") for each in choices]
+    return [
+        each if each.reason else each._replace(reason=f"place {place} by {name}")
+        for place, each in enumerate(ordered, 1)
+    ]
 
 
 def _or_last(value: float | None) -> float:

@@ -80,7 +80,7 @@ class Ranking(msgspec.Struct, frozen=True, kw_only=True):
     no measurements were used.
     """
 
-    select: Select
+    select: Select | str
     weights: Weights
     choices: tuple[RankedCandidate, ...]
     warnings: tuple[str, ...] = ()

@@ -12,8 +12,6 @@ from typing import NamedTuple
 
 import msgspec
 
-from llm_protocol.policy import Select
-
 LEAST_UNAVAILABILITY = 0.2
 """Unavailability is compared to this if all candidates are better: small differences are noise."""
 
@@ -86,7 +84,7 @@ def normalised(candidates: Sequence[Figures]) -> list[Terms]:
     ]
 
 
-def excess(other: Figures, best: Figures, other_score: float, best_score: float, select: Select) -> float:
+def excess(other: Figures, best: Figures, other_score: float, best_score: float, select: str) -> float:
     """What an attempt at ``other`` costs beyond one at ``best``, as a share of that.
 
     In time or, if the score decides, in money or score, whichever is most. Unknown values cost nothing. The risk that

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from math import inf
-from typing import final
+from typing import cast, final
 
 from llm_actors.deployment import Candidate
 from llm_actors.selector.breaker import CircuitState
@@ -21,7 +21,7 @@ from llm_actors.selector.circuits import Circuits, Transition
 from llm_actors.selector.cost import TYPICAL_USAGE, CostOf, expected_cost
 from llm_actors.selector.exploration import Exploration, ExplorationStatistics, Rival
 from llm_actors.selector.in_flight import InFlight
-from llm_actors.selector.orderings import ORDERS, OrderingInputs
+from llm_actors.selector.orderings import ORDERS, OrderingFunction, OrderingInputs, by_own
 from llm_actors.selector.performance import (
     LEAST_FOR_HEDGE,
     LEAST_FOR_MEDIAN,
@@ -43,7 +43,7 @@ MAX_BOOKS = 1_024
 model.
 """
 
-_MEASURED: frozenset[Select] = frozenset({"score", "fastest"})
+_MEASURED: frozenset[str] = frozenset({"score", "fastest"})
 _UNKNOWN = Performance()
 _DEFAULT_WEIGHTS = Weights()
 
@@ -52,8 +52,10 @@ _DEFAULT_WEIGHTS = Weights()
 class Selector:
     """Everything that is known of the candidates. ``now`` is always on the same monotonic clock, in seconds."""
 
-    def __init__(self, cost_of: CostOf) -> None:
+    def __init__(self, cost_of: CostOf, orderings: Mapping[str, OrderingFunction] | None = None) -> None:
+        """``orderings``: those that a program adds, by name."""
         self._cost_of = cost_of
+        self._own_orderings = orderings or {}
         self._books: dict[Key, Performance] = {}
         self._exploration = Exploration()
         self._in_flight = InFlight()
@@ -70,7 +72,7 @@ class Selector:
         *,
         now: float,
         draw: float,
-        select: Select = "score",
+        select: Select | str = "score",
         weights: Weights = _DEFAULT_WEIGHTS,
         sticky_key: str = "",
         shares: Mapping[Candidate, float] | None = None,
@@ -89,7 +91,7 @@ class Selector:
         usage = usage or TYPICAL_USAGE[request_type]
         choices = self._judge(candidates, request_type, weights, usage, now)
         ready = [choice for choice in choices if choice.barred is None]
-        ready = ORDERS[select](ready, OrderingInputs(draw, sticky_key, shares or {}))
+        ready = self._ordered(ready, select, OrderingInputs(draw, sticky_key, shares or {}))
         if explore and select in _MEASURED and len(ready) > 1:
             ready = self._explore(ready, request_type, select, weights, draw, now)
         ready = [
@@ -99,7 +101,7 @@ class Selector:
         barred.sort(key=_last_resort)
         return Ranking(select=select, weights=weights, choices=(*ready, *barred), usage=usage)
 
-    def sole(self, candidate: Candidate, *, now: float, select: Select = "score") -> Ranking:
+    def sole(self, candidate: Candidate, *, now: float, select: Select | str = "score") -> Ranking:
         """The result of `rank` if there is no choice, without measurements that would change nothing."""
         barred = self.circuits.unavailable(candidate, now)
         reason = "the only candidate" if barred is None else barred.why
@@ -227,6 +229,11 @@ class Selector:
 
     # Ranking
 
+    def _ordered(self, ready: list[RankedCandidate], select: str, inputs: OrderingInputs) -> list[RankedCandidate]:
+        if (own := self._own_orderings.get(select)) is not None:
+            return by_own(select, own, ready, inputs)
+        return ORDERS[cast("Select", select)](ready, inputs)
+
     def _judge(
         self,
         candidates: Sequence[Candidate],
@@ -258,7 +265,7 @@ class Selector:
         self,
         ready: list[RankedCandidate],
         request_type: RequestType,
-        select: Select,
+        select: str,
         weights: Weights,
         draw: float,
         now: float,

@@ -17,6 +17,7 @@ from llm_protocol.codec.json_limits import CheckedJson, JsonLimits, check_json
 from llm_protocol.content import JsonObject
 from llm_protocol.errors import BadRequestError, UnsupportedError
 from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.policy import NO_OWN_NAMES, OwnNames, Policy
 from llm_protocol.requests import Parameters
 
 T = TypeVar("T")
@@ -94,6 +95,14 @@ def typed(value: Any, type_: type[T], where: str = "") -> T:
         if enum := _ENUM.fullmatch(reason):
             raise bad_request(path, f"{path}: {wording.not_one_of(enum[1], type_, below)}") from None
         raise bad_request(path or None, f"{path or 'the body'}: {wording.in_words(reason)}") from None
+
+
+def typed_policy(value: Any, where: str, own: OwnNames = NO_OWN_NAMES) -> Policy:
+    """Decoded JSON as a policy, in which the names of strategies and orderings exist. Raises as `typed` does."""
+    policy = value if isinstance(value, Policy) else typed(value, Policy, where)
+    for field, message in policy.unknown_names(own):
+        raise bad_request(f"{where}.{field}", f"{where}.{field}: {message}")
+    return policy
 
 
 def add_extra(body: JsonObject, parameters: Parameters, dialect: str) -> None:

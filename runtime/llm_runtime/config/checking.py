@@ -8,6 +8,7 @@ from typing import Any, final
 
 import msgspec
 
+from llm_protocol.policy import NO_OWN_NAMES, OwnNames
 from llm_protocol.secret import Secret
 from llm_runtime.config.budgets import check_budgets
 from llm_runtime.config.keys import KeyReader
@@ -62,13 +63,13 @@ def _default(field: msgspec.structs.FieldInfo) -> object:
     return field.default_factory() if callable(field.default_factory) else field.default
 
 
-def checked_config(config: Config) -> Config:
+def checked_config(config: Config, own: OwnNames = NO_OWN_NAMES) -> Config:
     """``config``, completed as a file's would be: addresses without a trailing slash, the vendors' own where none is
-    given. Raises `ConfigError` with all that is wrong.
+    given. ``own``: the program's strategies and orderings. Raises `ConfigError` with all that is wrong.
     """
     given = _Given()
     table = {name: given.table(getattr(config, name)) for name in _SECTIONS}
-    found = from_table(table, given, Path.cwd(), "Python", config.vendors)
+    found = from_table(table, given, Path.cwd(), "Python", config.vendors, own)
     check_names(found)
     check_budgets(msgspec.structs.replace(found, store=config.store))
     return msgspec.structs.replace(

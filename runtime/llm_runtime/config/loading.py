@@ -17,7 +17,7 @@ from llm_protocol.codec.wording import suggestion
 from llm_protocol.model_facts import Capabilities
 from llm_protocol.own_prices import OwnPrice
 from llm_protocol.passthrough import PassthroughRule
-from llm_protocol.policy import Attempts, CachePolicy, Policy, Timeouts
+from llm_protocol.policy import NO_OWN_NAMES, Attempts, CachePolicy, OwnNames, Policy, Timeouts
 from llm_protocol.secret import Secret
 from llm_protocol.vendor import VendorTable
 from llm_protocol.vendors import VENDORS
@@ -29,7 +29,7 @@ from llm_runtime.config.exposure import check_exposure
 from llm_runtime.config.keys import KeyReader, split_reference
 from llm_runtime.config.lines import line_of
 from llm_runtime.config.model import Config, CrossModel, Key, Provider, Selection
-from llm_runtime.config.naming import check_names
+from llm_runtime.config.naming import check_names, check_policy
 from llm_runtime.config.providers import check_cache, check_kind, completed, sends_key_in_clear
 from llm_runtime.config.proxies import with_proxies
 from llm_runtime.config.redis import redis_server
@@ -44,6 +44,8 @@ SECRET_CHARACTERS = 16
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 """Names of providers and keys: they stand in model names, logs and metrics."""
+
+NAME_RULE = "a name is 1 to 64 letters, digits, - _ or ., the first a letter or digit"
 
 _POSITION = re.compile(r" \(at (?:line (?P<line>\d+), column \d+|end of document)\)$")
 
@@ -73,9 +75,11 @@ def load(
     *,
     local: bool = False,
     vendors: VendorTable = VENDORS,
+    own: OwnNames = NO_OWN_NAMES,
 ) -> Config:
     """Read the TOML file. Without a provider in it, the providers are those that `discover` finds in ``environ``
-    (and, with ``local``, the local model). Raises `ConfigError`; does blocking file I/O.
+    (and, with ``local``, the local model). Its routes may use the strategies and orderings that the program adds.
+    Raises `ConfigError`; does blocking file I/O.
     """
     path = Path(file)
     try:
@@ -84,7 +88,8 @@ def load(
     except (OSError, ValueError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) else "not a path"
         raise ConfigError(f"cannot read the configuration: {reason}", file=str(file)) from None
-    return parse(content, environ, file=str(file), folder=path.absolute().parent, local=local, vendors=vendors)
+    folder = path.absolute().parent
+    return parse(content, environ, file=str(file), folder=folder, local=local, vendors=vendors, own=own)
 
 
 def parse(
@@ -95,13 +100,14 @@ def parse(
     folder: Path | None = None,
     local: bool = False,
     vendors: VendorTable = VENDORS,
+    own: OwnNames = NO_OWN_NAMES,
 ) -> Config:
     """The configuration that ``content`` says; see `load`. ``folder`` is where relative paths start."""
     source = _decoded(content, file)
     keys = KeyReader(environ, folder or Path())
     try:
         table = _table(source)
-        config = from_table(table, keys, folder or Path(), file, vendors)
+        config = from_table(table, keys, folder or Path(), file, vendors, own)
         config = with_proxies(config, environ) if config.providers else _with_discovered(config, environ, local)
         config = msgspec.structs.replace(
             config,
@@ -159,7 +165,9 @@ def _line(source: str, path: Sequence[str]) -> int:
     return 1
 
 
-def from_table(table: dict[str, Any], keys: KeyReader, folder: Path, file: str, vendors: VendorTable) -> Config:
+def from_table(
+    table: dict[str, Any], keys: KeyReader, folder: Path, file: str, vendors: VendorTable, own: OwnNames
+) -> Config:
     """The configuration in a decoded file. Raises `ConfigError`, with the paths of entries and no lines."""
     mistakes = Mistakes()
     with mistakes.under():
@@ -188,6 +196,7 @@ def from_table(table: dict[str, Any], keys: KeyReader, folder: Path, file: str, 
     for name, entry in _named(table, "routes", mistakes):
         with mistakes.under("routes", name):
             routes[name] = convert(entry, Policy, keys.read)
+            check_policy(routes[name], own)
     budgets: dict[str, Budget] = {}
     for name, entry in _named(table, "budgets", mistakes):
         with mistakes.under("budgets", name):
@@ -298,7 +307,7 @@ def _named(table: dict[str, Any], section: str, mistakes: Mistakes) -> Iterator[
             yield name, entry
             continue
         with mistakes.under(section, name):
-            raise ConfigError("a name is 1 to 64 letters, digits, - _ or ., the first a letter or digit")
+            raise ConfigError(NAME_RULE)
 
 
 def _callers(table: dict[str, Any], keys: KeyReader, providers: Collection[str], mistakes: Mistakes) -> dict[str, Key]:

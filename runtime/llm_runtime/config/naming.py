@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from llm_protocol.policy import OwnNames, Policy
 from llm_protocol.requests import AUTO
 from llm_runtime.config.conversion import suggestion
 from llm_runtime.config.errors import ConfigError, Mistakes
@@ -28,6 +29,15 @@ def check_names(config: Config) -> None:
     for name, key in config.keys.items():
         with mistakes.under("keys", name):
             _check_list(key, config)
+    mistakes.raise_any()
+
+
+def check_policy(policy: Policy, own: OwnNames) -> None:
+    """Raise `ConfigError` for a strategy or an ordering that neither the runtime nor the program has."""
+    mistakes = Mistakes()
+    for field, message in policy.unknown_names(own):
+        with mistakes.under(field):
+            raise ConfigError(message)
     mistakes.raise_any()
 
 

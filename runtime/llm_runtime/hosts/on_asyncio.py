@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 import trio
 
 from llm_actors.kernel.trace import exception_site
+from llm_actors.orchestrator import StrategyFunction, Team
 from llm_actors.run import Judge
 from llm_actors.selector import Ranking
 from llm_protocol.errors import ShuttingDownError
@@ -303,6 +304,16 @@ def middleware_here(middleware: Middleware, portal: Portal[Any], loop: HostLoop)
         return await _run_here(lambda: middleware(request, next_here), portal, loop, copy_context())
 
     return around
+
+
+def strategy_here(strategy: StrategyFunction, portal: Portal[Any], loop: HostLoop) -> StrategyFunction:
+    """``strategy``, called in the host's event loop and in the context of who made the request."""
+
+    async def carry_out(team: Team) -> LLMResponse | str:
+        there = team.through(lambda call: _Call(portal, loop, lambda _: call()).result())
+        return await _run_here(lambda: strategy(there), portal, loop, copy_context())
+
+    return carry_out
 
 
 def observer_here(observer: Observer, loop: HostLoop) -> Observer:

@@ -13,7 +13,7 @@ from llm_actors.provider import Passed, PassOn
 from llm_actors.run import Run
 from llm_actors.selector import Ranking
 from llm_actors.store import StoreRef
-from llm_protocol.codec.fields import typed
+from llm_protocol.codec.fields import typed_policy
 from llm_protocol.dialect import Inbound, ModelInfo
 from llm_protocol.policy import Policy
 from llm_protocol.requests import AnyRequest
@@ -153,6 +153,7 @@ def admitted(caller: str, inbound: Inbound) -> Inbound:
 
 def _policy(raw: msgspec.Raw) -> Policy:
     try:
-        return _POLICY.decode(raw)
+        said = _POLICY.decode(raw)
     except msgspec.MsgspecError:
-        return typed(msgspec.json.decode(raw), Policy, "llm_runtime")  # decoded again for a better error message
+        said = msgspec.json.decode(raw)  # decoded again for a better error message
+    return typed_policy(said, "llm_runtime")

@@ -37,6 +37,7 @@ from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.fold import unfold
 from llm_protocol.policy import OnBrokenStream
 from llm_protocol.requests import AnyRequest
+from llm_protocol.response import LLMResponse
 
 MEMBERS_SHARE = 0.7
 """The members' share of the time left, if a model works on their answers afterwards."""
@@ -310,9 +311,9 @@ class Ensemble:
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
-    def play(self, member: Member) -> RunResult:
-        """Use the member's answer as the response."""
-        answer = member.answer
+    def play(self, member: Member, answer: LLMResponse | None = None) -> RunResult:
+        """Use the member's answer as the response, or one that was made from it."""
+        answer = answer or member.answer
         try:
             for event in unfold(answer):
                 if not isinstance(event, Finished | UsageReported):
@@ -321,7 +322,7 @@ class Ensemble:
             failure = Failure(
                 kind=FailureKind.LOG_LIMIT, message="the response exceeds the run log's limit", partial=True
             )
-            return RunResult(Failed(failure=failure), Candidate(answer.provider, answer.model))
+            return RunResult(Failed(failure=failure), self.who(member))
         assert answer.finish_reason is not None, "it is whole"
         end = Finished(reason=answer.finish_reason, raw_reason=answer.raw_finish_reason)
         return RunResult(end, self.who(member))

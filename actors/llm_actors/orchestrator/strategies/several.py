@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import cast
 
 from llm_actors.orchestrator.attempt import AttemptContext
 from llm_actors.orchestrator.ending import RunResult
@@ -10,6 +11,7 @@ from llm_actors.orchestrator.services import Services
 from llm_actors.orchestrator.strategies.best_of import best_of
 from llm_actors.orchestrator.strategies.council import council
 from llm_actors.orchestrator.strategies.ensemble import Ensemble
+from llm_actors.orchestrator.strategies.own import carry_out
 from llm_actors.orchestrator.strategies.panel import panel
 from llm_actors.orchestrator.strategies.race import race
 from llm_actors.orchestrator.strategies.vote import vote
@@ -34,13 +36,14 @@ _TALKS = frozenset((RequestType.CHAT, RequestType.COMPLETION, RequestType.CODE_G
 
 async def carried_out(services: Services, ask: AttemptContext, run: Run) -> RunResult:
     """Run the strategy, and settle the request's accounts whatever ends it."""
-    strategy: Strategy = ask.policy.strategy or "fallback"
-    if strategy not in _FOR_ANYTHING and ask.request.request_type not in _TALKS:
+    name = ask.policy.strategy or "fallback"
+    own = services.strategies.get(name)
+    if own is None and name not in _FOR_ANYTHING and ask.request.request_type not in _TALKS:
         return RunResult(Failed(failure=_no_words(ask.policy, ask.request.request_type)), None)
     team, ending = Ensemble(services, ask, run), None
     ask.record.ensemble = team.so_far
     try:
-        ending = await _STRATEGIES[strategy](team)
+        ending = await (_STRATEGIES[cast("Strategy", name)](team) if own is None else carry_out(own, name, team))
         return ending
     finally:
         team.close(ending)

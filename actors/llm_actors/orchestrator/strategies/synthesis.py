@@ -62,7 +62,7 @@ async def synthesise(team: Ensemble, answers: Sequence[Member]) -> RunResult:
             merged = merge_json([member.text for member in answers])
             if merged is None:
                 return _without(team, way, best, "none of the answers is a JSON object")
-            return _told(team, way, _say(team, merged, best))
+            return _told(team, way, say(team, merged, best))
         case _:
             return await _by_model(team, way, answers, best)
 
@@ -91,7 +91,8 @@ async def _by_model(team: Ensemble, model: str, answers: Sequence[Member], best:
     return _without(team, model, best, f"{failure.kind.value}: {failure.message}")
 
 
-def _say(team: Ensemble, text: str, like: Member) -> RunResult:
+def say(team: Ensemble, text: str, like: Member) -> RunResult:
+    """Use ``text`` as the response, as if by the model of ``like``."""
     who = team.who(like)
     for event in (Started(model=like.answer.model, provider=who.provider), *item_events(0, Text(text))):
         team.run.log.append(event)

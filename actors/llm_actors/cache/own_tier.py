@@ -1,0 +1,124 @@
+"""A store that a program has for cached responses, in the place of the file. A problem with it causes misses, not
+errors.
+
+Each value begins with the time at which it was stored, by the wall clock: the store may be shared by several machines.
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from math import inf
+from typing import Protocol, TypeVar, final
+
+from llm_actors.cache.clock import MachineClock, machine_clock
+from llm_actors.cache.entry import Entry, Found
+from llm_actors.cache.key import CacheKey
+from llm_actors.cache.statistics import CacheCounters, TierStatistics, statistics_of
+from llm_actors.kernel.trace import exception_site
+
+RETRY_SECONDS = 5.0
+"""How long a store that failed is not used."""
+
+_STORED_AT = struct.Struct(">d")
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class CacheStore(Protocol):
+    """Where a program keeps cached responses. Its methods may block and may raise.
+
+    They are called in a thread, one at a time. A `get` that takes longer than 0.05 s is a miss. Keys have 32 bytes that
+    reveal nothing; values are opaque, and contain the responses: whoever can read the store can read those.
+    """
+
+    def get(self, key: bytes, /) -> bytes | None:
+        """The value under ``key``, unchanged; ``None`` if there is none."""
+        ...
+
+    def put(self, key: bytes, value: bytes, ttl_s: float, /) -> None:
+        """Keep ``value`` under ``key``; after ``ttl_s`` seconds it is of no use any more."""
+        ...
+
+
+@final
+class OwnTier:
+    """Packed responses in a `CacheStore`."""
+
+    def __init__(self, store: CacheStore, *, ttl_s: float, clock: MachineClock | None = None) -> None:
+        self.count = CacheCounters()
+        self._store = store
+        self._ttl_s = ttl_s
+        self._clock = clock or machine_clock()
+        self._rests_until = -inf
+        self._is_failing = False
+
+    def ready(self) -> bool:
+        """Whether the store is used: not for a while after it failed."""
+        return self._clock.since_boot() >= self._rests_until
+
+    def read(self, keys: Collection[CacheKey]) -> dict[CacheKey, Found]:
+        """The entries for ``keys``."""
+        found = {key: entry for key in keys if (entry := self._read(key)) is not None}
+        self.count.hits += len(found)
+        self.count.misses += len(keys) - len(found)
+        return found
+
+    def _read(self, key: CacheKey) -> Found | None:
+        value = self._try(partial(self._store.get, key))
+        if value is None:
+            return None
+        found: object = value  # whatever the program's store returns
+        if not isinstance(found, bytes) or len(found) < _STORED_AT.size:
+            self.count.errors += 1
+            return None
+        [stored_at] = _STORED_AT.unpack_from(value)
+        age_s = max(0.0, self._clock.wall() - stored_at)  # another machine's clock may be ahead
+        if not age_s < self._ttl_s:
+            self.count.expired += 1
+            return None
+        return Found(value[_STORED_AT.size :], age_s)
+
+    def write(self, entries: Sequence[Entry]) -> None:
+        """Store ``entries``, or drop them."""
+        for entry in entries:
+            value = _STORED_AT.pack(self._clock.wall()) + entry.value
+            if self._try(partial(self._put, entry.key, value)):
+                self.count.stored += 1
+            else:
+                self.count.dropped += 1
+
+    def _put(self, key: CacheKey, value: bytes) -> bool:
+        self._store.put(key, value, self._ttl_s)
+        return True
+
+    def open(self) -> None:
+        """Nothing: the program has opened it."""
+
+    def close(self) -> None:
+        """Nothing: the program closes it."""
+
+    def _try(self, work: Callable[[], T]) -> T | None:
+        if not self.ready():
+            return None
+        try:
+            done = work()
+        except Exception as exc:  # the program's own; its text may hold anything
+            self.count.errors += 1
+            self._rests_until = self._clock.since_boot() + RETRY_SECONDS
+            if not self._is_failing:
+                log.error("the cache's store failed, requests go on without it: %s", exception_site(exc))  # noqa: TRY400
+            self._is_failing = True
+            return None
+        if self._is_failing:
+            log.info("the cache's store works again")
+            self._is_failing = False
+        return done
+
+    def statistics(self) -> TierStatistics:
+        """Counters; the size is not known here."""
+        return statistics_of(self.count, entries=None, size=0)

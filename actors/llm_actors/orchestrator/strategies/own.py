@@ -1,0 +1,193 @@
+"""Strategies that a program adds: its function is given a `Team`, and what it returns becomes the run's response.
+
+An error of the function fails its request, not the runtime.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Final, final
+
+import msgspec
+import trio
+
+from llm_actors.kernel.trace import exception_site
+from llm_actors.orchestrator.ending import RunResult
+from llm_actors.orchestrator.strategies.ensemble import LAST_SHARE, Ensemble
+from llm_actors.orchestrator.strategies.member_slots import named, seat_for
+from llm_actors.orchestrator.strategies.members import Member
+from llm_actors.orchestrator.strategies.prompts import about
+from llm_actors.orchestrator.strategies.synthesis import say
+from llm_actors.orchestrator.strategies.team import StrategyFunction, Team
+from llm_actors.run import LogLimitExceeded
+from llm_protocol.content import JsonObject
+from llm_protocol.errors import LLMClientError, error_for
+from llm_protocol.events import Failed, Finished
+from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.policy import MAX_MEMBERS
+from llm_protocol.requests import AnyRequest
+from llm_protocol.response import LLMResponse
+
+MAX_CALLS: Final = 64
+"""The most calls that a strategy may make for one request."""
+
+log = logging.getLogger(__name__)
+
+
+async def carry_out(strategy: StrategyFunction, name: str, ensemble: Ensemble) -> RunResult:
+    """Call the program's function. Raises nothing but `trio.Cancelled`."""
+    calls = TeamCalls(ensemble, name)
+    candidates = tuple(map(str, ensemble.ask.candidates))
+    team = Team(calls, request=ensemble.ask.request, policy=ensemble.policy, candidates=candidates)
+    try:
+        return calls.result_of(await strategy(team))
+    except LLMClientError as exc:
+        return calls.failed(exc.failure)
+    except Exception as exc:  # the program's own; its text may hold anything
+        log.error("the strategy %s failed: %s", name, exception_site(exc))  # noqa: TRY400
+        return calls.broken(f"raised {type(exc).__name__}")
+
+
+@final
+class TeamCalls:
+    """One request's calls for a strategy of the program: the `TeamWork` behind its team."""
+
+    def __init__(self, ensemble: Ensemble, name: str) -> None:
+        self._ensemble = ensemble
+        self._name = name
+        self._members: dict[str, Member] = {}
+        """Those that answered, by the ids of their requests, which their responses have, too."""
+        self._calls = 0
+        self._rounds = 0
+        self._streamed: tuple[RunResult, LLMResponse | None] | None = None
+        """How the stream ended that has delivered something, and its response if that is whole."""
+        self._notes: JsonObject = {}
+
+    async def ask(
+        self,
+        models: Sequence[str] | None,
+        request: AnyRequest | None,
+        *,
+        enough: int | None,
+        seconds: float | None,
+        later: int,
+    ) -> list[LLMResponse]:
+        """See `Team.ask`."""
+        team = self._ensemble
+        if isinstance(models, str):  # type checkers let it pass as a sequence of texts
+            models = (models,)
+        if models is not None and not 0 < len(models) <= MAX_MEMBERS:
+            raise ValueError(f"{len(models)} models: at least 1 and at most {MAX_MEMBERS} can be asked at once")
+        taken = (
+            team.seats() if models is None else named(team.services.catalog, team.ask.request, team.ask.allowed, models)
+        )
+        self._count(len(taken))
+        members = [team.member(seat, round_=self._rounds, request=request) for seat in taken]
+        self._rounds += 1
+        wanted = min(enough or len(members), len(members))
+        left = team.ask.deadline - trio.current_time()
+        share = LAST_SHARE if seconds is None else min(LAST_SHARE, seconds / max(left, 1e-9))
+        answered = await team.gather(members, lambda answers: len(answers) >= wanted, share=share, later=later)
+        if not answered:
+            end = team.failed(members).end
+            assert isinstance(end, Failed), "nobody answered"
+            raise error_for(end.failure)
+        self._members |= {member.request.request_id: member for member in answered}
+        return [member.answer for member in answered]
+
+    async def stream(self, model: str, request: AnyRequest | None) -> LLMResponse:
+        """See `Team.stream`."""
+        team = self._ensemble
+        if self._streamed is not None:
+            raise RuntimeError("a response was streamed already")
+        self._count(1)
+        seat = seat_for(team.services, team.ask, model)
+        if seat.failure is not None:
+            raise error_for(seat.failure)
+        result = await team.consult(
+            team.briefed(model) if request is None else request,
+            seat.candidates,
+            into=team.run.log,
+            record=team.ask.record,
+            mode=team.ask.on_broken_stream if team.run.stream else "buffer",
+        )
+        if isinstance(result.end, Failed):
+            if result.end.failure.partial:
+                self._streamed = result, None
+            raise error_for(result.end.failure)
+        response = _whole(team, result)
+        self._streamed = result, response
+        return response
+
+    def _count(self, calls: int) -> None:
+        self._calls += calls
+        if self._calls > MAX_CALLS:
+            raise RuntimeError(f"more than {MAX_CALLS} calls for one request")
+
+    def about(self, answers: Sequence[LLMResponse], template: str) -> AnyRequest:
+        """See `Team.about`."""
+        if "{answers}" not in template:
+            raise ValueError("template must say where the answers go: {answers}")
+        return about(self._ensemble.ask.request, template, [answer.content for answer in answers])
+
+    def note(self, name: str, value: object) -> None:
+        """See `Team.note`."""
+        self._notes = {**self._notes, name: msgspec.json.decode(msgspec.json.encode(value))}
+        self._ensemble.notes["notes"] = self._notes
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def failed(self, failure: Failure) -> RunResult:
+        """The request fails, with what broke its stream if there was one."""
+        if self._streamed is not None and isinstance(self._streamed[0].end, Failed):
+            return self._streamed[0]
+        return RunResult(Failed(failure=msgspec.structs.replace(failure, partial=self._streamed is not None)), None)
+
+    def broken(self, what: str) -> RunResult:
+        """The request fails because the function did ``what``."""
+        return self.failed(Failure(kind=FailureKind.INTERNAL, message=f"the strategy {self._name} {what}"))
+
+    def result_of(self, answer: object) -> RunResult:
+        """What the function returned, as the end of the run."""
+        if self._streamed is not None:
+            result, response = self._streamed
+            if isinstance(result.end, Failed) or answer is response:
+                return result
+            return self.broken("streamed one response and returned another")
+        if isinstance(answer, LLMResponse):
+            return self._played(answer)
+        if isinstance(answer, str) and answer and self._members:
+            return self._said(answer)
+        what = "a text without an answer" if isinstance(answer, str) else f"a value of type {type(answer).__name__}"
+        return self.broken(f"returned {what}: return a response of the team, or a text about its answers")
+
+    def _played(self, answer: LLMResponse) -> RunResult:
+        member = self._members.get(answer.request_id)
+        if member is None or answer.finish_reason is None:
+            return self.broken("returned a response that is none of its team's")
+        self._ensemble.accept([member])
+        return self._ensemble.play(member, answer)
+
+    def _said(self, text: str) -> RunResult:
+        members = list(self._members.values())
+        self._ensemble.accept(members)
+        try:
+            return say(self._ensemble, text, members[0])
+        except LogLimitExceeded:
+            message = "the response exceeds the run log's limit"
+            return RunResult(Failed(failure=Failure(kind=FailureKind.LOG_LIMIT, message=message, partial=True)), None)
+
+
+def _whole(team: Ensemble, result: RunResult) -> LLMResponse:
+    assert isinstance(result.end, Finished), "it has not failed"
+    assert result.candidate is not None, "somebody answered"
+    fold = team.run.fold()
+    fold.add(result.end)
+    return fold.response(
+        request_id=team.run.request.request_id,
+        response_id=team.run.response_id,
+        provider=result.candidate.provider,
+        model=result.candidate.model,
+        processing_time_ms=team.run.elapsed_ms,
+    )
