@@ -15,7 +15,7 @@ from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.response import LLMResponse
 from llm_runtime import StrategyFunction, Team
 from llm_runtime.extensions import Extensions
-from support.attempts import breaking, stall, status, world
+from support.attempts import breaking, close, stall, status, world
 from support.panels import ask, members, outcomes, prompts, saying
 
 
@@ -139,12 +139,12 @@ async def test_a_stream_that_breaks_after_tokens_is_a_broken_stream_whatever_is_
             team.note("partial", error.failure.partial)
             return drafts[0]
 
-    async with world(extensions=adding(careless), a=[saying("one")], b=[breaking(end=True)]) as w:
+    async with world(extensions=adding(careless), a=[saying("one")], b=[[breaking(), close()]]) as w:
         asked = await ask(w, strategy="mine")
 
     assert asked.failure is not None
     assert asked.decision["notes"] == {"partial": True}
-    assert (asked.failure.kind, asked.failure.partial) == (FailureKind.PROTOCOL, True)
+    assert (asked.failure.kind, asked.failure.partial) == (FailureKind.NETWORK, True)
 
 
 async def test_cancelling_ends_what_a_strategy_waits_for(autojump_clock: MockClock) -> None:
