@@ -114,6 +114,10 @@ class Reserved:
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
         self.give_back()
 
+    def use(self, now: float) -> None:
+        """The call begins."""
+        self._slot.use(now)
+
     def give_back(self) -> None:
         """Give back what is held. Doing so twice is harmless."""
         self._slot.give_back()

@@ -12,14 +12,14 @@ import trio
 
 from llm_actors.catalog import Candidate
 from llm_actors.orchestrator.attempt import Attempt, AttemptContext, shown_to
-from llm_actors.orchestrator.candidates import find_able, ranked, unable
+from llm_actors.orchestrator.candidates import Able, ranked
 from llm_actors.orchestrator.ending import RunResult
 from llm_actors.orchestrator.hedge import HedgeClaim, hedged
 from llm_actors.orchestrator.plan import Again, AttemptPlan, Move, Stop
 from llm_actors.orchestrator.reserve import NotReserved, Reserving
 from llm_actors.orchestrator.services import Services
 from llm_actors.orchestrator.stream_recovery import StreamRecovery
-from llm_actors.provider import AttemptResult, Prepared
+from llm_actors.provider import AttemptResult
 from llm_actors.selector import Ranking
 from llm_protocol.events import Failed, Finished
 from llm_protocol.failures import Failure, FailureKind
@@ -34,12 +34,15 @@ WHOSE_KEY = "(The provider refused the key that is configured for it here.)"
 class AttemptLoop:
     """The attempts of one `AttemptContext`. Created, run once, discarded."""
 
-    __slots__ = ("_ask", "_asked", "_first", "_prepared", "_rescue", "_reserving", "_services", "_speaker")
+    __slots__ = ("_able", "_ask", "_asked", "_first", "_rescue", "_reserving", "_services", "_speaker")
 
     def __init__(self, services: Services, ask: AttemptContext) -> None:
         self._services = services
         self._ask = ask
-        self._reserving = Reserving(services, ask)
+        # Candidates with an open circuit come last. They are refused without a call, and waited for if no other is
+        # left.
+        self._able = Able(services, ask, self._rank().candidates)
+        self._reserving = Reserving(services, ask, self._able)
         self._rescue = StreamRecovery(ask.log, ask.on_broken_stream)
         self._speaker: Candidate | None = None
         """The candidate whose content the followers have."""
@@ -47,23 +50,12 @@ class AttemptLoop:
         """Whether the latest attempt made a call."""
         self._first: Candidate | None = None
         """The candidate that was tried first."""
-        self._prepared: dict[Candidate, Prepared] = {}
-        """The request as each candidate can be told it, until it was."""
 
     async def answer(self) -> RunResult:
         """Attempt until there is a response or nothing more may be tried. Raises only `trio.Cancelled` and bugs."""
-        # Candidates with an open circuit come last. They are refused without a call, and waited for if no other is
-        # left.
-        ranked = self._rank().candidates
-        strict = bool(self._ask.policy.strict) and not self._ask.request.parameters.lenient
-        able = await find_able(self._services, self._ask.request, ranked, strict=strict)
-        self._ask.record.pass_over(able.refused)
-        if not able.prepared:
-            return RunResult(
-                Failed(failure=unable(self._services, self._ask.request, able, self._ask.allowed, strict=strict)), None
-            )
-        self._prepared = able.prepared
-        candidates = list(able.prepared)
+        candidates = await self._able.from_first()
+        if not candidates:
+            return RunResult(Failed(failure=self._able.refusal()), None)
         plan = AttemptPlan(
             candidates[:1] if self._ask.policy.strategy == "single" else candidates,
             self._attempts(),
@@ -84,6 +76,7 @@ class AttemptLoop:
             failure = ending.end.failure
             if failure.partial:
                 self._speaker = ending.candidate
+            await self._able.drop_others(plan)
             move = self._move(plan, ending, failure)
             request = None if isinstance(move, Stop) else self._rescue.resume(self._ask.request)
             if request is None or not self._can_go_on(plan):
@@ -113,6 +106,8 @@ class AttemptLoop:
 
     async def _attempt(self, plan: AttemptPlan[Candidate], request: AnyRequest, waited: float) -> RunResult:
         """One attempt at the first candidate of the plan that is available, settled in all accounts."""
+        if self._ask.policy.hedge:
+            await self._able.drop_others(plan)
         claim = await self._reserving.claim(plan, request)
         if isinstance(claim, NotReserved):
             return self._not_called(claim, waited)
@@ -121,7 +116,7 @@ class AttemptLoop:
             self._first = self._first or claim.candidate
             if claim.candidate != self._first:
                 request = shown_to(claim.candidate, request, self._services)
-            prepared = self._prepared.pop(claim.candidate, None) if request is self._ask.request else None
+            prepared = self._able.take_prepared(claim.candidate) if request is self._ask.request else None
             attempt = Attempt(self._services, self._ask, claim, request, waited_s=waited, prepared=prepared)
             if (delay := self._hedge_delay(plan)) is None:
                 return RunResult((await attempt.run(self._rescue.sink)).end, claim.candidate)

@@ -1,18 +1,20 @@
 """Who is asked: the candidates in the selector's order, and those of them that can be told what the request asks.
 
-The others are passed over before anybody is called.
+The others are passed over without a call.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import NamedTuple
+from typing import final
 
 import msgspec
 import trio
 
-from llm_actors.catalog import Allowed, Candidate
+from llm_actors.catalog import Candidate
+from llm_actors.orchestrator.attempt import AttemptContext
+from llm_actors.orchestrator.plan import AttemptPlan
 from llm_actors.orchestrator.services import Services
 from llm_actors.provider import Prepared, size_of
 from llm_actors.selector import Ranking
@@ -79,40 +81,71 @@ def _conversation(request: AnyRequest) -> str:
     return f"{request.caller}/{first[:CONVERSATION_CHARACTERS]}" if first else ""
 
 
-class Able(NamedTuple):
-    """``prepared``: the request as each can be told it. ``refused``: why each of the others cannot."""
+@final
+class Able:
+    """Which of ``candidates`` can keep the request, where it is strict without any loss. The others are passed over.
 
-    prepared: dict[Candidate, Prepared]
-    refused: dict[Candidate, Failure]
-
-
-async def find_able(services: Services, request: AnyRequest, candidates: Sequence[Candidate], *, strict: bool) -> Able:
-    """Those of ``candidates``, in their order, that can keep ``request``; with ``strict`` without any loss.
-
-    Works in a thread where the request is large.
+    Each is judged when somebody wants to know, because most requests ask one alone. Works in a thread where the request
+    is large.
     """
-    return await run_large(size_of(request), _judge_all, services, request, candidates, strict)
 
+    __slots__ = ("_ask", "_candidates", "_prepared", "_refused", "_services", "_strict")
 
-def _judge_all(services: Services, request: AnyRequest, candidates: Sequence[Candidate], strict: bool) -> Able:
-    able = Able({}, {})
-    for each in candidates:
+    def __init__(self, services: Services, ask: AttemptContext, candidates: Sequence[Candidate]) -> None:
+        self._services = services
+        self._ask = ask
+        self._strict = bool(ask.policy.strict) and not ask.request.parameters.lenient
+        self._candidates = candidates
+        self._prepared: dict[Candidate, Prepared | None] = {}
+        self._refused: dict[Candidate, Failure] = {}
+
+    async def from_first(self) -> list[Candidate]:
+        """The candidates in their order, from the first that can. Those behind it are not judged yet."""
+        for place, each in enumerate(self._candidates):
+            if await self.has(each):
+                return list(self._candidates[place:])
+        return []
+
+    async def has(self, candidate: Candidate) -> bool:
+        """Whether ``candidate`` can."""
+        if candidate not in self._prepared and candidate not in self._refused:
+            found = await run_large(size_of(self._ask.request), self._judge, candidate)
+            if isinstance(found, Prepared):
+                self._prepared[candidate] = found
+            else:
+                self._refused[candidate] = found
+                self._ask.record.pass_over(candidate, found)
+        return candidate not in self._refused
+
+    async def drop_others(self, plan: AttemptPlan[Candidate]) -> None:
+        """Judge all, and leave only those in ``plan`` that can. One of them is in it."""
+        for each in self._candidates:
+            await self.has(each)
+        if self._refused:
+            plan.drop_unless(lambda each: each not in self._refused)
+
+    def take_prepared(self, candidate: Candidate) -> Prepared | None:
+        """The request as ``candidate`` can be told it, once: it may be large."""
+        found = self._prepared.get(candidate)
+        if found is not None:
+            self._prepared[candidate] = None
+        return found
+
+    def refusal(self) -> Failure:
+        """Why nobody is asked, by the parameter's name, with models that can."""
+        request, failure = self._ask.request, next(iter(self._refused.values()))
+        catalog, others = self._services.catalog, list[Candidate]()
+        with suppress(LLMClientError):
+            others = catalog.resolve(msgspec.structs.replace(request, model=AUTO, provider=None), self._ask.allowed)
+        can = [str(each) for each in others if isinstance(self._judge(each), Prepared)]
+        tail = f"models that can: {', '.join(can[:NAMES_SHOWN])}" if can else "no configured provider's usual model can"
+        return msgspec.structs.replace(failure, message=f"{failure.message}; {tail}")
+
+    def _judge(self, candidate: Candidate) -> Prepared | Failure:
         try:
-            prepared = services.adapt(each, request.to(each.model))
-            if strict:
+            prepared = self._services.adapt(candidate, self._ask.request.to(candidate.model))
+            if self._strict:
                 refuse_lossy(prepared.adapted)
-            able.prepared[each] = prepared
         except LLMClientError as exc:
-            able.refused[each] = exc.failure.at(provider=each.provider, model=each.model, partial=False)
-    return able
-
-
-def unable(services: Services, request: AnyRequest, able: Able, allowed: Allowed | None, *, strict: bool) -> Failure:
-    """Why nobody is asked, by the parameter's name, with models that can."""
-    failure = next(iter(able.refused.values()))
-    others: list[Candidate] = []
-    with suppress(LLMClientError):
-        others = services.catalog.resolve(msgspec.structs.replace(request, model=AUTO, provider=None), allowed)
-    can = [str(each) for each in _judge_all(services, request, others, strict).prepared]
-    tail = f"models that can: {', '.join(can[:NAMES_SHOWN])}" if can else "no configured provider's usual model can"
-    return msgspec.structs.replace(failure, message=f"{failure.message}; {tail}")
+            return exc.failure.at(provider=candidate.provider, model=candidate.model, partial=False)
+        return prepared

@@ -141,10 +141,9 @@ class DecisionRecord:
         """Add the candidates, their order, and the reasons."""
         self._ranking = ranking
 
-    def pass_over(self, refused: Mapping[Candidate, Failure]) -> None:
-        """Add the candidates that were passed over because they do not support the request."""
-        if refused:
-            self._passed_over = {**(self._passed_over or {}), **{str(who): why.kind for who, why in refused.items()}}
+    def pass_over(self, candidate: Candidate, why: Failure) -> None:
+        """Add a candidate that was passed over because it does not support the request."""
+        self._passed_over = {**(self._passed_over or {}), str(candidate): why.kind}
 
     def attempted(
         self,

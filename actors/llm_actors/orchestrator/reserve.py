@@ -18,6 +18,7 @@ from llm_actors.catalog import Candidate
 from llm_actors.kernel import KernelError
 from llm_actors.limiter import Reservation, reserve
 from llm_actors.orchestrator.attempt import AttemptContext, Reserved
+from llm_actors.orchestrator.candidates import Able
 from llm_actors.orchestrator.load import Slot, least_time, waiting_for
 from llm_actors.orchestrator.plan import AttemptPlan
 from llm_actors.orchestrator.services import Services
@@ -49,11 +50,12 @@ class NotReserved(NamedTuple):
 class Reserving:
     """The reservations for the attempts of one `AttemptContext`."""
 
-    __slots__ = ("_called", "_context", "_services", "_tried")
+    __slots__ = ("_able", "_called", "_context", "_services", "_tried")
 
-    def __init__(self, services: Services, context: AttemptContext) -> None:
+    def __init__(self, services: Services, context: AttemptContext, able: Able) -> None:
         self._services = services
         self._context = context
+        self._able = able
         self._tried: Candidate | None = None
         self._called: Candidate | None = None
         """The candidate that was tried last."""
@@ -64,8 +66,25 @@ class Reserving:
         Waits for room and for a slot, within the time that leaves the call a chance and within `wait_s`. What is
         reserved is to be given back. Raises only `trio.Cancelled` and bugs.
         """
-        now = trio.current_time()
-        if (overloaded := self._avoid_queues(plan, now)) is not None:
+        while True:
+            reserved = await self._place(plan, request)
+            if isinstance(reserved, NotReserved) or await self._able.has(reserved.candidate):
+                break
+            reserved.give_back()
+            await self._able.drop_others(plan)
+        if isinstance(reserved, NotReserved):
+            return reserved
+        now, candidate, others, estimate = trio.current_time(), plan.current, plan.others, reserved.estimate
+        barred = self.unpaid(candidate, estimate, is_last=not others) or self._admit(candidate, others, estimate, now)
+        if barred is not None:
+            reserved.give_back()
+            return NotReserved(barred, candidate)
+        reserved.use(now)
+        return reserved
+
+    async def _place(self, plan: AttemptPlan[Candidate], request: AnyRequest) -> NotReserved | Reserved:
+        """Room and a slot at the plan's current candidate, which may have become another."""
+        if (overloaded := self._avoid_queues(plan, trio.current_time())) is not None:
             return NotReserved(overloaded)
         estimate = self._services.estimator.estimate(str(plan.current), request)
         room = None
@@ -78,15 +97,7 @@ class Reserving:
                 if unwanted is not None:
                     plan.take(unwanted)
                 return NotReserved(exc.failure, unwanted)
-            now = trio.current_time()
-        candidate, others = plan.current, plan.others
-        reserved = Reserved(candidate, estimate, room, slot)
-        barred = self.unpaid(candidate, estimate, is_last=not others) or self._admit(candidate, others, estimate, now)
-        if barred is not None:
-            reserved.give_back()
-            return NotReserved(barred, candidate)
-        slot.use(now)
-        return reserved
+        return Reserved(plan.current, estimate, room, slot)
 
     async def _wait_for_place(
         self, plan: AttemptPlan[Candidate], estimate: Estimate
