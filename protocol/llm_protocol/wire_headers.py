@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from typing import Final
 
 OF_WIRE: Final[Mapping[str, tuple[str, ...]]] = {
-    "anthropic": ("anthropic-beta", "anthropic-version"),
+    "anthropic": ("anthropic-beta", "anthropic-user-profile-id", "anthropic-version"),
     "openai_chat": ("openai-beta",),
     "openai_responses": ("openai-beta",),
 }
 """Fields that change what the request means, by wire: what they unlock stands in the body."""
 
 BETAS: Final = frozenset(("anthropic-beta", "openai-beta"))
+TOLD: Final = BETAS | {"anthropic-user-profile-id"}
 """Those that are told when they are left out."""
 
 IDEMPOTENCY: Final = "idempotency-key"

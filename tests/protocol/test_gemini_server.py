@@ -362,6 +362,20 @@ def test_adjacent_deltas_come_as_one_frame() -> None:
     assert parts == [[{"text": "ab"}], [{"text": "c", "thought": True}], [{"text": "d"}]]
 
 
+@pytest.mark.parametrize("part", [Text("a"), Reasoning(text="a", dialect="gemini")], ids=["text", "thought"])
+def test_what_a_part_has_beside_its_text_comes_behind_it(part: Text | Reasoning) -> None:
+    part = msgspec.structs.replace(part, extra={"gemini": {"partMetadata": {"k": "v"}}})
+    encoder = SERVER.response_encoder(INBOUND, "id")
+    frames = [json.loads(frame.data) for frame in encoder.encode(unfold(answer(part)))]
+    parts = [each["candidates"][0]["content"].get("parts", []) for each in frames]
+    thought = {"thought": True} if isinstance(part, Reasoning) else {}
+    parts[1][0].pop("thoughtSignature", None)
+    assert parts[:2] == [[{"text": "a", **thought}], [{"partMetadata": {"k": "v"}, "text": "", **thought}]]
+    (whole,) = json.loads(SERVER.encode_response(INBOUND, answer(part)))["candidates"][0]["content"]["parts"]
+    whole.pop("thoughtSignature", None)
+    assert whole == {"partMetadata": {"k": "v"}, "text": "a", **thought}
+
+
 def test_a_failure_in_a_stream_is_an_error_object() -> None:
     failed = Failed(failure=Failure(kind=FailureKind.OVERLOADED, message="busy"))
     (frame,) = SERVER.response_encoder(INBOUND, "id").encode([failed])

@@ -103,6 +103,8 @@ def differences(surface: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 # ---------------------------------------------------------------- requests
 
+HEADERS = {"cf_ray", "x_amz_cf_id", "x_delay_time", "workspace_id"}
+"""Parameters that their SDK sends as header fields, which stay here."""
 OTHER_NAMES = {"max_tokens": "max_completion_tokens", "max_output_tokens": "max_tokens", "user": "safety_identifier"}
 
 
@@ -112,7 +114,8 @@ def _lost_parameters(parameters: dict[str, dict[str, Any]]) -> Iterator[tuple[st
         for parameter, value in known.items():
             if parameter in endpoint.body or parameter == "model":
                 continue
-            if (problem := _problem(endpoint, parameter, value)) is not None:
+            problem = "is a header" if parameter in HEADERS else _problem(endpoint, parameter, value)
+            if problem is not None:
                 yield f"{name} parameter {parameter}", problem
 
 
@@ -193,11 +196,11 @@ def _paths(value: Any, path: str = "") -> set[str]:
         here = {f"{path}.{name}".lstrip(".") for name in value}
         return here.union(*(_paths(inner, f"{path}.{name}".lstrip(".")) for name, inner in value.items()))
     if isinstance(value, list):
-        return set().union(*(_paths(inner, f"{path}[{_type(inner)}]") for inner in value))
+        return set().union(*(_paths(inner, f"{path}[{type_of(inner)}]") for inner in value))
     return set()
 
 
-def _type(value: Any) -> str:
+def type_of(value: Any) -> str:
     kind = value.get("type") if isinstance(value, dict) else None
     return kind if isinstance(kind, str) else ""
 
@@ -208,21 +211,54 @@ def _type(value: Any) -> str:
 def _lost_in_streams(events: dict[str, list[Any]], answers: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for name, known in events.items():
         endpoint = ENDPOINTS[name]
-        make = STREAMS.get(name)
-        if make is None:
-            continue
-        options = {"stream_options": {"include_usage": True}} if name == "openai chat" else {}
-        asked = json.dumps({"model": "m", **endpoint.body, "stream": True, **options}).encode()
-        inbound = endpoint.server.decode_request(endpoint.path, asked)
-        for stream, probe in make([real_sample(name, each) for each in known], answers):
-            told = _relayed(endpoint, inbound, stream)
-            for path in missing_fields(probe, told):
-                yield f"{name} event {_type(probe) or 'chunk'} {path}", "does not come back"
+        path = endpoint.path.replace(":generateContent", ":streamGenerateContent?alt=sse")
+        asked = json.dumps({"model": "m", **endpoint.body, "stream": True, **STREAM_OPTIONS.get(name, {})}).encode()
+        inbound = endpoint.server.decode_request(path, asked)
+        for stream, probes in streams_of(name, known, answers):
+            yield from lost_in_stream(name, probes, _relayed(endpoint, inbound, stream))
 
 
-def _relayed(endpoint: Endpoint, inbound: Inbound, stream: list[Any]) -> Any:
-    """All that a client is told of a stream, put together."""
-    body = b"".join(_frame(event) for event in stream)
+def streams_of(name: str, known: list[Any], answers: dict[str, Any]) -> list[tuple[list[Any], list[Any]]]:
+    """Whole streams of an endpoint, each with the events whose fields are looked for."""
+    found: list[tuple[list[Any], list[Any]]] = []
+    for stream, probe in STREAMS[name]([real_sample(name, each) for each in known], answers):
+        if found and found[-1][0] is stream:
+            found[-1][1].append(probe)
+        else:
+            found.append((stream, [probe]))
+    return found
+
+
+def lost_in_stream(name: str, probes: list[Any], told: list[Any]) -> Iterator[tuple[str, str]]:
+    """The fields of ``probes`` that a client that was ``told`` these events did not get."""
+    everything = Together(told)
+    for probe in probes:
+        there = Together([each for each in told if _is_like(each, probe)]) if name == "openai responses" else everything
+        for path in missing_fields(probe, there):
+            yield _name_in_stream(name, probe, path), "does not come back"
+
+
+def _name_in_stream(name: str, probe: Any, path: str) -> str:
+    """The name of a difference. In an event that holds an answer, or an item of one, it is that of the answer's."""
+    match type_of(probe):
+        case "response.completed":
+            return f"{name} answer {path.removeprefix('response.')}"
+        case "response.output_item.done":
+            return f"{name} answer output[{type_of(probe['item'])}].{path.removeprefix('item.')}"
+        case kind if name == "gemini generateContent":
+            return f"{name} answer {path}"
+        case kind:
+            return f"{name} event {kind or 'chunk'} {path}"
+
+
+def _is_like(event: Any, probe: Any) -> bool:
+    """Whether both are of one type, and about items of one type."""
+    return type_of(event) == type_of(probe) and type_of(event.get("item")) == type_of(probe.get("item"))
+
+
+def _relayed(endpoint: Endpoint, inbound: Inbound, stream: list[Any]) -> list[Any]:
+    """All that a client is told of a stream."""
+    body = b"".join(frame_of(event) for event in stream)
     decoder = endpoint.client.stream_decoder(inbound.request)
     events = [*decoder.feed(body), *decoder.end()]
     response = Fold().add_all(events).response(request_id="r", response_id="id", provider="p", model="m")
@@ -230,11 +266,10 @@ def _relayed(endpoint: Endpoint, inbound: Inbound, stream: list[Any]) -> Any:
         events[-1] = msgspec.structs.replace(events[-1], response=response)
     encoder = endpoint.server.response_encoder(inbound, "id")
     frames = [*encoder.start(), *encoder.encode(events)]
-    told = [json.loads(frame.data) for frame in frames if frame.data.startswith(b"{")]
-    return _Together(told)
+    return [json.loads(frame.data) for frame in frames if frame.data.startswith(b"{")]
 
 
-class _Together(dict[str, Any]):
+class Together(dict[str, Any]):
     """Paths of several objects as if they were one."""
 
     def __init__(self, told: list[Any]) -> None:
@@ -253,10 +288,10 @@ def _lay_over(into: dict[str, Any], more: dict[str, Any]) -> None:
             into[name] = dict(value) if isinstance(value, dict) else value
 
 
-def _frame(event: Any) -> bytes:
+def frame_of(event: Any) -> bytes:
     if event == "[DONE]":
         return b"data: [DONE]\n\n"
-    name = f"event: {event['type']}\n" if _type(event) else ""
+    name = f"event: {event['type']}\n" if type_of(event) else ""
     return f"{name}data: {json.dumps(event)}\n\n".encode()
 
 
@@ -294,14 +329,14 @@ def _anthropic_streams(known: list[Any], _: dict[str, Any]) -> Streams:
                 block = {
                     "type": "content_block_start",
                     "index": 0,
-                    "content_block": BLOCK_OF_DELTA[_type(probe["delta"])],
+                    "content_block": BLOCK_OF_DELTA[type_of(probe["delta"])],
                 }
                 yield [start, block, probe, {"type": "content_block_stop", "index": 0}, end, stop], probe
 
 
 def _begun(block: dict[str, Any]) -> dict[str, Any]:
     """A block as a stream begins it: what comes in deltas is empty."""
-    if _type(block) not in ("text", "thinking", "tool_use"):
+    if type_of(block) not in ("text", "thinking", "tool_use"):
         return block
     empty = {"text": "", "thinking": "", "signature": "", "input": {}, "citations": []}
     return {name: empty.get(name, value) for name, value in block.items()}
@@ -320,14 +355,41 @@ def _cohere_streams(known: list[Any], _: dict[str, Any]) -> Streams:
             yield stream, probe
 
 
+def _responses_streams(_: list[Any], answers: dict[str, Any]) -> Streams:
+    """One answer with an item of each kind, whole as it begins. What is whole is looked for: items that are done, and
+    the answer. Not what begins, and not how far a hosted tool has got.
+    """
+    answer = real_sample("openai responses", answers["openai responses"])
+    begun = {**answer, "status": "in_progress", "output": []}
+    events: list[Any] = [{"type": "response.created", "response": begun}]
+    for index, item in enumerate(answer["output"]):
+        about = {"output_index": index, "item": item}
+        events += [{"type": f"response.output_item.{step}", **about} for step in ("added", "done")]
+    events.append({"type": "response.completed", "response": answer})
+    events = [{**event, "sequence_number": number} for number, event in enumerate(events)]
+    for probe in events:
+        if probe["type"] in ("response.output_item.done", "response.completed"):
+            yield events, probe
+
+
+def _gemini_streams(known: list[Any], _: dict[str, Any]) -> Streams:
+    for chunk in known:
+        yield [chunk], chunk
+
+
 STREAMS: dict[str, Callable[[list[Any], dict[str, Any]], Streams]] = {
     "openai chat": _chat_streams,
     "cerebras chat": _chat_streams,
     "anthropic messages": _anthropic_streams,
     "anthropic beta messages": _anthropic_streams,
     "cohere chat": _cohere_streams,
+    "openai responses": _responses_streams,
+    "gemini generateContent": _gemini_streams,
 }
 """How the events of an endpoint stand in streams: each with the one whose fields are looked for."""
+
+STREAM_OPTIONS: dict[str, dict[str, Any]] = {"openai chat": {"stream_options": {"include_usage": True}}}
+"""What a stream must be asked for with."""
 
 # ---------------------------------------------------------------- words
 

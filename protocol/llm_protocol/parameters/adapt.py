@@ -28,7 +28,7 @@ from llm_protocol.parameters.table import BY_TYPE, TOKEN_IDS, Parameter
 from llm_protocol.parameters.targets import RequestTarget
 from llm_protocol.parameters.values import LEAVE_OUT, CannotKeep
 from llm_protocol.requests import AnyRequest, ChatRequest, EmbeddingRequest, LLMRequest, Parameters, RequestType
-from llm_protocol.wire_headers import BETAS
+from llm_protocol.wire_headers import TOLD
 
 _SAMPLING: Final = frozenset(("temperature", "top_p", "top_k"))
 _REASONING: Final = frozenset(("reasoning_effort", "reasoning_budget"))
@@ -127,7 +127,7 @@ class _Work:
         headers = self._given.headers
         if headers and self._wire != self._target.wire:
             changed["headers"] = {}
-            self._adjusted += [Adjustment(name, "left_out") for name in headers if name in BETAS]
+            self._adjusted += [Adjustment(name, "left_out") for name in headers if name in TOLD]
 
     def _leave_out(self, row: Parameter, value: Any, changed: JsonObject) -> None:
         changed[row.name] = None

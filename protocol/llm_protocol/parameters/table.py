@@ -192,6 +192,7 @@ _REASONING: Final = (
         {"on": True}, send="compatible local",
     ),
     *_own(CHAT, "hint", "reasoning_format clear_thinking", "parsed", send="compatible local cerebras"),
+    *_own(CHAT, "hint", "disable_reasoning", True, send="compatible local cerebras", neutral=(False,)),
 )  # fmt: skip
 """How much is thought before."""
 
@@ -282,6 +283,7 @@ _PROMPT: Final = (
         CHAT, "hint", "add_generation_prompt continue_final_message add_special_tokens skip_special_tokens",
         True, send="compatible local",
     ),
+    *_own(CHAT, "meaning", "model_parameters", {"k": 1}, send="compatible local cerebras", neutral=({},)),
     *_own(CHAT, "meaning", "plugins", [{"id": "web"}], send="compatible local"),
 )  # fmt: skip
 """What the model is given besides the conversation."""

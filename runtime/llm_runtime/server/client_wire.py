@@ -20,6 +20,17 @@ def openai() -> ServerDialect:
 
 
 @cache
+def cerebras() -> ServerDialect:
+    """The same for Cerebras' own SDK, which reads some of it elsewhere: ``reasoning``, whole calls, a fingerprint."""
+    import msgspec
+
+    from llm_protocol.wires.openai_chat import CEREBRAS as PROFILE
+    from llm_protocol.wires.openai_chat import OpenAIChatServer
+
+    return OpenAIChatServer(msgspec.structs.replace(PROFILE, name=openai().name))
+
+
+@cache
 def anthropic() -> ServerDialect:
     """Anthropic's Messages API."""
     from llm_protocol.wires.anthropic import AnthropicServer
@@ -51,6 +62,7 @@ class ClientWire(NamedTuple):
 
 
 OPENAI = ClientWire(openai, openai_shape)
+CEREBRAS = ClientWire(cerebras, openai_shape)
 ANTHROPIC = ClientWire(anthropic, anthropic_shape)
 GEMINI = ClientWire(gemini, gemini_shape)
 COHERE = ClientWire(cohere, cohere_shape)
@@ -61,13 +73,19 @@ _PREFIXES = {
     "/v1/messages": ANTHROPIC,
     "/v1/embed": COHERE,
     "/v1/chat/": OPENAI,
+    "/v1/completions": OPENAI,
     "/v1/embeddings": OPENAI,
+    "/v1/images/": OPENAI,
+    "/v1/code/": OPENAI,
     "/v1/responses": OPENAI,
 }
 """The longest matching prefix wins."""
 
 _GEMINI_METHOD = re.compile(r":(?:generate|streamGenerate|embed|batchEmbed|count)[A-Z][A-Za-z]*$")
 """Methods that Google's clients call. A colon alone could be part of a model name."""
+
+_CEREBRAS_AGENT = re.compile(r"(?:Async)?Cerebras/")
+"""How Cerebras' SDK names itself."""
 
 _SORTED = sorted(_PREFIXES, key=len, reverse=True)
 
@@ -76,7 +94,8 @@ def wire_of(path: str, headers: Mapping[str, str]) -> ClientWire:
     """The wire of the response to a request, including an error response."""
     for prefix in _SORTED:
         if path.startswith(prefix):
-            return _PREFIXES[prefix]
+            found = _PREFIXES[prefix]
+            return CEREBRAS if found is OPENAI and _CEREBRAS_AGENT.match(headers.get("user-agent", "")) else found
     if path.startswith("/v1/models/") and _GEMINI_METHOD.search(path):
         return GEMINI
     if "anthropic-version" in headers:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
-from llm_protocol.dialect import Inbound, ServerDialect, WireResponse
+from llm_protocol.dialect import Inbound, WireResponse
 from llm_protocol.errors import LLMClientError
 from llm_protocol.requests import AUTO, AnyRequest
 from llm_runtime.config import ConfigError
@@ -18,41 +17,35 @@ from llm_runtime.server.content_encoding import plain_body
 from llm_runtime.server.engine import admitted, with_headers
 from llm_runtime.server.handshake import check_handshake
 from llm_runtime.server.http_error import JSON, HttpError, not_found
-from llm_runtime.server.request_context import Endpoint, RequestContext
+from llm_runtime.server.request_context import RequestContext
 from llm_runtime.server.run_response import encode_failure, respond
 
 METRICS = "text/plain; version=0.0.4; charset=utf-8"
 """Prometheus' text format."""
 
 
-def asking(dialect: Callable[[], ServerDialect]) -> Endpoint:
-    """An endpoint for requests in ``dialect``."""
-
-    async def ask(exchange: RequestContext) -> None:
-        spoken = dialect()
-        exchange.end_with_client()
-        inbound: Inbound | None = None
-        try:
-            target = exchange.target
-            body = await plain_body(exchange)
-            decoded = await read_body(
-                exchange.service.json_limits, body, lambda text: spoken.decode_request(target, text)
-            )
-            del body  # the body may be large, and the response take long
-            secret = exchange.service.access.secret_of(exchange.caller)
-            decoded = with_headers(decoded, exchange.request.headers, exchange.caller, secret)
-            inbound = admitted(exchange.caller, decoded)
-            if inbound.choices:
-                await respond_with_choices(exchange, spoken, inbound._replace(request=_tellable(inbound.request)))
-                return
-            run = await exchange.service.start_run(_tellable(inbound.request), stream=inbound.stream)
-        except LLMClientError as exc:
-            await exchange.reply(encode_failure(spoken, exc.failure, inbound))
-        else:
-            exchange.request_id = inbound.request.request_id
-            await respond(exchange, spoken, inbound, run)
-
-    return ask
+async def ask(exchange: RequestContext) -> None:
+    """Requests for the model's work, in the wire that the client speaks."""
+    spoken = exchange.wire.dialect()
+    exchange.end_with_client()
+    inbound: Inbound | None = None
+    try:
+        target = exchange.target
+        body = await plain_body(exchange)
+        decoded = await read_body(exchange.service.json_limits, body, lambda text: spoken.decode_request(target, text))
+        del body  # the body may be large, and the response take long
+        secret = exchange.service.access.secret_of(exchange.caller)
+        decoded = with_headers(decoded, exchange.request.headers, exchange.caller, secret)
+        inbound = admitted(exchange.caller, decoded)
+        if inbound.choices:
+            await respond_with_choices(exchange, spoken, inbound._replace(request=_tellable(inbound.request)))
+            return
+        run = await exchange.service.start_run(_tellable(inbound.request), stream=inbound.stream)
+    except LLMClientError as exc:
+        await exchange.reply(encode_failure(spoken, exc.failure, inbound))
+    else:
+        exchange.request_id = inbound.request.request_id
+        await respond(exchange, spoken, inbound, run)
 
 
 def _tellable(request: AnyRequest) -> AnyRequest:

@@ -12,9 +12,8 @@ from urllib.parse import unquote
 
 from llm_runtime.server import endpoints, model_list, native, spending, stored, token_counts
 from llm_runtime.server.access import Role
-from llm_runtime.server.client_wire import anthropic, cohere, gemini, openai
 from llm_runtime.server.compaction import compact
-from llm_runtime.server.endpoints import asking
+from llm_runtime.server.endpoints import ask
 from llm_runtime.server.http_error import HttpError, not_found
 from llm_runtime.server.input_items import list_input_items
 from llm_runtime.server.request_context import Endpoint
@@ -35,12 +34,6 @@ class Route(NamedTuple):
     role: Role = Role.CALLER
 
 
-_OPENAI = asking(openai)
-_ANTHROPIC = asking(anthropic)
-_GEMINI = asking(gemini)
-_COHERE = asking(cohere)
-
-
 ROUTES = (
     Route("GET", "/v1/responses", endpoints.websocket),
     Route("POST", "/v1/responses", stored.create),
@@ -50,20 +43,20 @@ ROUTES = (
     Route("DELETE", "/v1/responses/{id}", stored.delete),
     Route("GET", "/v1/responses/{id}/input_items", list_input_items),
     Route("POST", "/v1/responses/{id}/cancel", stored.cancel),
-    Route("POST", "/v1/chat/completions", _OPENAI),
-    Route("POST", "/v1/completions", _OPENAI),
-    Route("POST", "/v1/embeddings", _OPENAI),
-    Route("POST", "/v1/images/generations", _OPENAI),
-    Route("POST", "/v1/code/generations", _OPENAI),
-    Route("POST", "/v1/messages", _ANTHROPIC),
+    Route("POST", "/v1/chat/completions", ask),
+    Route("POST", "/v1/completions", ask),
+    Route("POST", "/v1/embeddings", ask),
+    Route("POST", "/v1/images/generations", ask),
+    Route("POST", "/v1/code/generations", ask),
+    Route("POST", "/v1/messages", ask),
     Route("POST", "/v1/messages/count_tokens", token_counts.of_messages),
     Route("POST", "/v1beta/models/{id...}:countTokens", token_counts.of_contents),
     Route("POST", "/v1/models/{id...}:countTokens", token_counts.of_contents),
-    Route("POST", "/v1beta/models/{id...}", _GEMINI),
-    Route("POST", "/v1/models/{id...}", _GEMINI),
-    Route("POST", "/v2/chat", _COHERE),
-    Route("POST", "/v2/embed", _COHERE),
-    Route("POST", "/v1/embed", _COHERE),
+    Route("POST", "/v1beta/models/{id...}", ask),
+    Route("POST", "/v1/models/{id...}", ask),
+    Route("POST", "/v2/chat", ask),
+    Route("POST", "/v2/embed", ask),
+    Route("POST", "/v1/embed", ask),
     Route("GET", "/v1/models", model_list.list_models),
     Route("GET", "/v1/models/{id...}", model_list.get_model),
     Route("GET", "/v1beta/models", model_list.list_models),

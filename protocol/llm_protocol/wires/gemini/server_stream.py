@@ -10,6 +10,7 @@ from llm_protocol.codec.citations import to_gemini
 from llm_protocol.codec.json import encode_json
 from llm_protocol.codec.kept_fields import filled
 from llm_protocol.codec.logprobs import to_gemini as logprobs_to_gemini
+from llm_protocol.codec.request_encoding import own_fields
 from llm_protocol.codec.response_encoding import StreamEncoder
 from llm_protocol.content import Image, JsonObject, Opaque, Part, Reasoning, Text, ToolCall, ToolResult
 from llm_protocol.dialect import Frame, Inbound
@@ -71,10 +72,11 @@ class GeminiEncoder(StreamEncoder):
         part = event.part
         if event.index not in self._streamed or isinstance(part, ToolCall):
             return _parts(part)
-        if isinstance(part, Reasoning):
-            return _parts(msgspec.structs.replace(part, text="")) if pack(part) is not None else []
-        if isinstance(part, Text) and part.signature is not None:
-            return [{"text": "", "thoughtSignature": part.signature}]
+        if isinstance(part, Reasoning) and (pack(part) is not None or own_fields(part.extra, NAME)):
+            return _parts(msgspec.structs.replace(part, text=""))
+        if isinstance(part, Text) and (part.signature is not None or own_fields(part.extra, NAME)):
+            signature = {} if part.signature is None else {"thoughtSignature": part.signature}
+            return [{**own_fields(part.extra, NAME), "text": "", **signature}]
         return []
 
 
@@ -89,7 +91,8 @@ def _parts(part: Part) -> list[JsonObject]:
     match part:
         case Reasoning():
             signature = pack(part)
-            return [{"text": part.text, "thought": True} | ({"thoughtSignature": signature} if signature else {})]
+            thought: JsonObject = {**own_fields(part.extra, NAME), "text": part.text, "thought": True}
+            return [thought | ({"thoughtSignature": signature} if signature else {})]
         case ToolResult():
             return []
         case Opaque() if part.dialect != NAME:
