@@ -14,6 +14,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
     _serve(commands.add_parser("serve", help="run the daemon", allow_abbrev=False))
     _ask(commands.add_parser("ask", help="ask one question and stream the answer", allow_abbrev=False))
+    _chat(commands.add_parser("chat", help="have a conversation in the terminal", allow_abbrev=False))
     _models(commands.add_parser("models", help="list the models that can be asked", allow_abbrev=False))
     _explain(commands.add_parser("explain", help="show which providers would serve a model", allow_abbrev=False))
     _top(commands.add_parser("top", help="watch a running daemon", allow_abbrev=False))
@@ -51,26 +52,39 @@ def _ask(command: argparse.ArgumentParser) -> None:
         "LLM_RUNTIME_URL) a running daemon answers, with the key in LLM_RUNTIME_KEY if it wants one; else this "
         "process does."
     )
-    _common(command)
     command.add_argument("question", nargs="*", help="the question")
+    _conversation(command)
+    command.add_argument(
+        "-a", "--attachment", action="append", default=[], metavar="FILE|URL", help="an image, audio, PDF or text"
+    )
+    command.add_argument("--schema", help='answer in JSON: a JSON schema, a file with one, or "name, age int"')
+    command.add_argument("--json", action="store_true", help="print the whole response as one JSON object")
+
+
+def _chat(command: argparse.ArgumentParser) -> None:
+    command.description = (
+        "Have a conversation in the terminal; answers stream. Ctrl-C stops an answer and not the chat; exit, quit or "
+        "Ctrl-D ends it. !multi begins a text of several lines, !end ends it. With --url (or LLM_RUNTIME_URL) a "
+        "running daemon answers, with the key in LLM_RUNTIME_KEY if it wants one; else this process does."
+    )
+    _conversation(command)
+
+
+def _conversation(command: argparse.ArgumentParser) -> None:
+    _common(command)
     command.add_argument("--url", help="address of a running daemon, such as http://127.0.0.1:8080")
     whom = command.add_mutually_exclusive_group()
     whom.add_argument("-m", "--model", default="", help="provider/model, a model, or auto (default)")
     whom.add_argument(
-        "--route", metavar="NAME", help="a route of the configuration; if several models answer, each is shown"
+        "--route", metavar="NAME", help="a route of the configuration; if several models answer, ask shows each"
     )
     command.add_argument("-s", "--system", help="the system prompt")
     command.add_argument(
         "-c", "--continue", dest="continued", action="store_true", help="continue the last conversation, with its model"
     )
     command.add_argument(
-        "-a", "--attachment", action="append", default=[], metavar="FILE|URL", help="an image, audio, PDF or text"
-    )
-    command.add_argument("--schema", help='answer in JSON: a JSON schema, a file with one, or "name, age int"')
-    command.add_argument(
         "-o", "--option", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="such as: temperature 0"
     )
-    command.add_argument("--json", action="store_true", help="print the whole response as one JSON object")
     command.add_argument("-n", "--no-log", action="store_true", help="do not keep the conversation for -c")
     command.set_defaults(log_level="warning")
 

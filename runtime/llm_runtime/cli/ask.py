@@ -1,7 +1,4 @@
-"""``llm-runtime ask``: one question, its answer streamed to stdout.
-
-A daemon is called through the same runtime as a vendor: as an OpenAI-compatible provider at the given address.
-"""
+"""``llm-runtime ask``: one question, its answer streamed to stdout."""
 
 from __future__ import annotations
 
@@ -12,22 +9,19 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple, cast
 
-import msgspec
 import trio
 
-from llm_actors.orchestrator.attempt_loop import WHOSE_KEY
 from llm_protocol.codec.json import encode_json
 from llm_protocol.content import Message, Part, Text
-from llm_protocol.errors import BadRequestError, LLMClientError, error_for
-from llm_protocol.policy import Attempts, Policy
-from llm_protocol.requests import AUTO
-from llm_protocol.response import FinishReason, LLMResponse
+from llm_protocol.errors import BadRequestError
+from llm_protocol.policy import Policy
+from llm_protocol.response import FinishReason
 from llm_runtime.cli.attachments import attachment, options, schema
-from llm_runtime.cli.conversation import KeptConversation, load, save
+from llm_runtime.cli.conversation import KeptConversation, keep, load
 from llm_runtime.cli.logs import start_logging
 from llm_runtime.cli.member_view import columns, watch
-from llm_runtime.cli.setup import WRONG_KEY, configured, daemon
 from llm_runtime.cli.signals import cancel_on_signal
+from llm_runtime.cli.target import as_said, name_of, target
 from llm_runtime.cli.terminal import (
     FAILED,
     INTERRUPTED,
@@ -40,7 +34,7 @@ from llm_runtime.cli.terminal import (
     say,
     write_all,
 )
-from llm_runtime.config import Config, ConfigError, Provider
+from llm_runtime.config import Config, ConfigError
 from llm_runtime.options import ChatOptions
 from llm_runtime.requesting import chat_request
 from llm_runtime.runtime import open_runtime
@@ -56,15 +50,12 @@ _CUT_OFF: dict[FinishReason | None, str] = {
     FinishReason.CONTENT_FILTER: "by the vendor's content filter",
 }
 
-DAEMON = "daemon"
-"""The name under which a running daemon is a provider."""
-
 
 def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Ask, and return the exit code. Raises `LLMClientError`, `ConfigError` among them."""
     start_logging(arguments.log_level, arguments.log_format)
     earlier = load(environ) if arguments.continued else None
-    config, model = _target(arguments, environ, earlier)
+    config, model = target(arguments, environ, earlier)
     asking = _Asking(
         arguments,
         environ,
@@ -75,36 +66,7 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     try:
         return trio.run(_ask, config, model, asking)
     except BaseExceptionGroup as group:
-        raise _as_said(leaf(group), model) from None
-
-
-def _as_said(exc: BaseException, model: str) -> BaseException:
-    """The daemon's own error message. That the daemon is configured as a provider here is an internal detail."""
-    ours = f"{model}: "
-    if not (isinstance(exc, LLMClientError) and ours.startswith(f"{DAEMON}/") and exc.failure.message.startswith(ours)):
-        return exc
-    said = exc.failure.message.removeprefix(ours)
-    if exc.failure.upstream_status == 401:
-        said = said.replace(f" {WHOSE_KEY}", "") + WRONG_KEY  # of whose key it is, its user knows better
-    return error_for(msgspec.structs.replace(exc.failure, message=said), exc.partial)
-
-
-def _target(
-    arguments: argparse.Namespace, environ: Mapping[str, str], earlier: KeptConversation | None
-) -> tuple[Config, str]:
-    """The provider to use, and the model."""
-    running = daemon(arguments.url, arguments.config, environ)
-    model = arguments.route or arguments.model or (earlier.model if earlier else AUTO)
-    if running is None:
-        config = configured(arguments.config, environ, say)
-        if arguments.route and arguments.route not in config.routes:
-            known = ", ".join(config.routes) or "none is configured"
-            raise ConfigError(f"--route: there is no route {arguments.route!r}; known: {known}")
-        return config, model
-    kind = "openai_compatible"
-    provider = Provider(kind=kind, base_url=running.base_url, api_key=running.key, models=(AUTO,))
-    # The daemon retries; if it is not running, the user should learn that at once.
-    return Config(providers={DAEMON: provider}, attempts=Attempts(max=1)), f"{DAEMON}/{model}"
+        raise as_said(leaf(group), model) from None
 
 
 async def _ask(config: Config, model: str, asking: _Asking) -> int:
@@ -144,7 +106,8 @@ async def _answer(config: Config, model: str, asking: _Asking) -> int:
         finally:
             with trio.move_on_after(0.5, shield=True):
                 await paper.end_line()
-    asking.keep(messages, answer.response, model)
+    if not arguments.no_log:
+        keep(name_of(model), [*messages, answer.response.message], asking.environ)
     if cut := _CUT_OFF.get(answer.response.finish_reason):
         say(f"llm-runtime: the answer was cut off {cut}")
     return 0
@@ -166,17 +129,6 @@ class _Asking(NamedTuple):
             found = [Message.of("system", self.arguments.system), *(each for each in found if each.role != "system")]
         words = (Text(question),) if question else ()
         return [*found, Message("user", (*self.attachments, *words))]
-
-    def keep(self, messages: list[Message], response: LLMResponse, model: str) -> None:
-        """Keep the conversation for ``-c``. That it cannot be kept is said, and no failure."""
-        if self.arguments.no_log:
-            return
-        named = model.removeprefix(f"{DAEMON}/")
-        try:
-            save(KeptConversation(model=named, messages=(*messages, response.message)), self.environ)
-        except (OSError, ValueError) as exc:
-            reason = exc.strerror if isinstance(exc, OSError) else exc
-            say(f"llm-runtime: the conversation is not kept for -c: {reason}")
 
 
 async def _question(words: str) -> str:

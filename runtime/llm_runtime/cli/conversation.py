@@ -1,9 +1,9 @@
-"""The last conversation of ``llm-runtime ask``, for ``-c``: a file that only its user can read."""
+"""The last conversation of ``llm-runtime ask`` or ``chat``, for ``-c``: a file that only its user can read."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from tempfile import mkstemp
@@ -11,6 +11,7 @@ from tempfile import mkstemp
 import msgspec
 
 from llm_protocol.content import Message
+from llm_runtime.cli.terminal import say
 from llm_runtime.config import ConfigError
 
 CONVERSATION_BYTES = 32 * 1024 * 1024
@@ -41,6 +42,15 @@ def load(environ: Mapping[str, str]) -> KeptConversation:
     except (OSError, msgspec.MsgspecError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) else "it is damaged; delete it"
         raise ConfigError(f"-c: cannot read {file}: {reason}") from None
+
+
+def keep(model: str, messages: Sequence[Message], environ: Mapping[str, str]) -> None:
+    """Keep it for ``-c``. That it cannot be kept is said, and no failure."""
+    try:
+        save(KeptConversation(model=model, messages=tuple(messages)), environ)
+    except (OSError, ValueError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else exc
+        say(f"llm-runtime: the conversation is not kept for -c: {reason}")
 
 
 def save(conversation: KeptConversation, environ: Mapping[str, str]) -> None:

@@ -1,0 +1,186 @@
+"""``llm-runtime chat``: a conversation in the terminal. Answers stream; Ctrl-C stops an answer, not the chat.
+
+Uses the runtime for threads: this one waits for the user or for an answer, never for both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping
+from typing import Any, cast, final
+
+from llm_protocol.content import Message
+from llm_protocol.errors import BadRequestError, LLMClientError
+from llm_protocol.events import TextDelta
+from llm_protocol.response import LLMResponse
+from llm_runtime import sync
+from llm_runtime.cli.attachments import options
+from llm_runtime.cli.conversation import keep, load
+from llm_runtime.cli.logs import start_logging
+from llm_runtime.cli.target import as_said, name_of, target
+from llm_runtime.cli.terminal import FAILED, INTERRUPTED, UNREAD, harmless, leaf, print_error, say, write_all
+from llm_runtime.config import ConfigError
+from llm_runtime.options import ChatOptions
+from llm_runtime.requesting import chat_request
+
+PROMPT = "> "
+MORE = ". "
+"""Before each further line of a text of several."""
+
+ENDS = frozenset(("exit", "quit"))
+HELP = """\
+Chatting with {model}
+'exit', 'quit' or Ctrl-D ends the chat; Ctrl-C stops an answer
+'!multi' begins a text of several lines, '!end' ends it"""
+
+
+def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Chat to the end, and return the exit code. Raises `LLMClientError`, `ConfigError` among them."""
+    start_logging(arguments.log_level, arguments.log_format)
+    earlier = load(environ) if arguments.continued else None
+    config, model = target(arguments, environ, earlier)
+    given = options(arguments.option)
+    try:
+        chat_request("hi", cast("ChatOptions", {"model": model, **given}))
+    except (TypeError, BadRequestError) as exc:
+        raise ConfigError(f"-o: {exc}") from None
+    messages = list(earlier.messages) if earlier else []
+    if arguments.system:
+        messages = [Message.of("system", arguments.system), *(each for each in messages if each.role != "system")]
+    user = _User()
+    user.show(HELP.format(model=name_of(model)))
+    try:
+        with sync.open_runtime(config) as runtime:
+            chat = _Chat(runtime, model, given, messages)
+            while (text := user.ask()) is not None:
+                if chat.answer(text) and not arguments.no_log:
+                    keep(name_of(model), chat.messages, environ)
+    except BrokenPipeError:
+        return UNREAD
+    except OSError as exc:
+        return print_error(f"cannot write the answer: {exc.strerror}", FAILED)
+    return INTERRUPTED if user.has_left else 0
+
+
+@final
+class _Chat:
+    """The conversation so far."""
+
+    def __init__(self, runtime: sync.SyncRuntime, model: str, given: dict[str, Any], messages: list[Message]) -> None:
+        self.messages = messages
+        self._runtime = runtime
+        self._model = model
+        self._given: Any = given
+
+    def answer(self, text: str) -> bool:
+        """Ask, and write the answer as it arrives; whether it is part of the conversation now. Raises `OSError` when
+        nobody reads it.
+        """
+        asked = [*self.messages, Message.of("user", text)]
+        stream = self._runtime.stream(asked, model=self._model, **self._given)
+        writer = _Writer()
+        try:
+            with stream as answer:
+                for event in answer:
+                    if isinstance(event, TextDelta):
+                        writer.write(event.text)
+            return self._take(asked, stream.response)
+        except KeyboardInterrupt:
+            writer.end_line()
+            say("llm-runtime: stopped")
+            return self._take(asked, _so_far(stream))
+        except LLMClientError as exc:
+            writer.end_line()
+            print_error(as_said(leaf(exc), self._model), FAILED)
+            return False
+        finally:
+            writer.end_line()
+
+    def _take(self, asked: list[Message], response: LLMResponse | None) -> bool:
+        if response is None or not response.output:
+            return False
+        self.messages = [*asked, response.message]
+        return True
+
+
+def _so_far(stream: sync.SyncStream) -> LLMResponse | None:
+    try:
+        return stream.response
+    except (LLMClientError, RuntimeError):  # it had not begun
+        return None
+
+
+@final
+class _Writer:
+    """One answer on stdout."""
+
+    def __init__(self) -> None:
+        self._is_line_open = False
+        self._clean = harmless if sys.stdout and sys.stdout.isatty() else str
+
+    def write(self, text: str) -> None:
+        if text := self._clean(text):
+            write_all(text.encode(errors="replace"))
+            self._is_line_open = not text.endswith("\n")
+
+    def end_line(self) -> None:
+        if self._is_line_open:
+            self._is_line_open = False
+            write_all(b"\n")
+
+
+@final
+class _User:
+    """Who types. Where stdin is no terminal, each line is a text, and nothing is shown but answers."""
+
+    def __init__(self) -> None:
+        self._is_there = bool(sys.stdin and sys.stdin.isatty())
+        self.has_left = False
+        """Whether Ctrl-C ended the chat."""
+        self._is_warned = False
+        if self._is_there:
+            import readline  # noqa: F401 - it gives `input` a history and the keys to edit a line
+
+    def show(self, text: str) -> None:
+        """Show it to a user who is there."""
+        if self._is_there:
+            write_all(f"{text}\n".encode())
+
+    def ask(self) -> str | None:
+        """The next text, which is not empty; ``None`` at the end of the chat."""
+        while True:
+            try:
+                line = self._line(PROMPT)
+                if line is None or line.strip() in ENDS:
+                    return None
+                if line.split()[:1] == ["!multi"]:
+                    line = self._several(" ".join(["!end", *line.split()[1:]]))
+            except KeyboardInterrupt:
+                if self._is_there and not self._is_warned:
+                    write_all(b"\n")
+                    say("llm-runtime: Ctrl-C again, Ctrl-D or 'exit' ends the chat")
+                    self._is_warned = True
+                    continue
+                self.has_left = True
+                return None
+            self._is_warned = False
+            if line.strip():
+                return line.strip()
+
+    def _several(self, end: str) -> str:
+        """The lines until ``end`` or the end of the input."""
+        lines: list[str] = []
+        while (line := self._line(MORE)) is not None and line.strip() != end:
+            lines.append(line)
+        return "\n".join(lines)
+
+    def _line(self, prompt: str) -> str | None:
+        if self._is_there:
+            try:
+                return input(prompt)
+            except EOFError:
+                write_all(b"\n")
+                return None
+        line = sys.stdin.readline() if sys.stdin else ""
+        return line.rstrip("\n") if line else None

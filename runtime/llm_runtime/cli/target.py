@@ -1,0 +1,60 @@
+"""Who answers a command: this process by its configuration, or a running daemon.
+
+A daemon is called through the same runtime as a vendor: as an OpenAI-compatible provider at the given address.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from llm_actors.orchestrator.attempt_loop import WHOSE_KEY
+from llm_protocol.errors import LLMClientError, error_for
+from llm_protocol.policy import Attempts
+from llm_protocol.requests import AUTO
+from llm_runtime.cli.setup import WRONG_KEY, configured, daemon
+from llm_runtime.cli.terminal import say
+from llm_runtime.config import Config, ConfigError, Provider
+
+if TYPE_CHECKING:
+    from llm_runtime.cli.conversation import KeptConversation
+
+DAEMON = "daemon"
+"""The name under which a running daemon is a provider."""
+
+
+def target(
+    arguments: argparse.Namespace, environ: Mapping[str, str], earlier: KeptConversation | None
+) -> tuple[Config, str]:
+    """The provider to use, and the model."""
+    running = daemon(arguments.url, arguments.config, environ)
+    model = arguments.route or arguments.model or (earlier.model if earlier else AUTO)
+    if running is None:
+        config = configured(arguments.config, environ, say)
+        if arguments.route and arguments.route not in config.routes:
+            known = ", ".join(config.routes) or "none is configured"
+            raise ConfigError(f"--route: there is no route {arguments.route!r}; known: {known}")
+        return config, model
+    kind = "openai_compatible"
+    provider = Provider(kind=kind, base_url=running.base_url, api_key=running.key, models=(AUTO,))
+    # The daemon retries; if it is not running, the user should learn that at once.
+    return Config(providers={DAEMON: provider}, attempts=Attempts(max=1)), f"{DAEMON}/{model}"
+
+
+def name_of(model: str) -> str:
+    """The model that `target` gave, as its user calls it."""
+    return model.removeprefix(f"{DAEMON}/")
+
+
+def as_said(exc: BaseException, model: str) -> BaseException:
+    """The daemon's own error message. That the daemon is configured as a provider here is an internal detail."""
+    ours = f"{model}: "
+    if not (isinstance(exc, LLMClientError) and ours.startswith(f"{DAEMON}/") and exc.failure.message.startswith(ours)):
+        return exc
+    said = exc.failure.message.removeprefix(ours)
+    if exc.failure.upstream_status == 401:
+        said = said.replace(f" {WHOSE_KEY}", "") + WRONG_KEY  # of whose key it is, its user knows better
+    return error_for(msgspec.structs.replace(exc.failure, message=said), exc.partial)
